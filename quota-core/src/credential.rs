@@ -1,0 +1,109 @@
+//! Where the credential of an account comes from.
+//! Sources only read: another program's login is never refreshed or rewritten.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::{AccountId, FetchError, Login, Secret};
+
+/// Finds the credential of an account, anew each time: logins change under a running program.
+#[async_trait]
+pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
+    /// Reads the credential of `account` as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError`] says whether nobody is logged in or the place could not be read.
+    async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError>;
+}
+
+/// What opens an account, and what is known about it without asking the provider.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Credential {
+    /// The token or key to send.
+    pub secret: Secret,
+    /// Which login it belongs to, and a mark that tells it from the next one.
+    pub login: Login,
+    /// When it stops being accepted, if that is known.
+    pub expires_at: Option<Timestamp>,
+    /// The plan of the account, if the place says so.
+    pub plan: Option<String>,
+}
+
+impl Credential {
+    /// A credential of which nothing else is known.
+    #[must_use]
+    pub fn new(secret: Secret) -> Self {
+        Self { secret, login: Login::unstated(), expires_at: None, plan: None }
+    }
+
+    /// Says which login it belongs to.
+    #[must_use]
+    pub fn login(mut self, login: Login) -> Self {
+        self.login = login;
+        self
+    }
+
+    /// Says when it stops being accepted.
+    #[must_use]
+    pub fn expires_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
+        self.expires_at = at.into();
+        self
+    }
+
+    /// Says which plan the account has.
+    #[must_use]
+    pub fn plan(mut self, plan: impl Into<Option<String>>) -> Self {
+        self.plan = plan.into();
+        self
+    }
+}
+
+/// Why there is no credential.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialError {
+    /// Nobody is logged in where this source looks.
+    #[error("{why}")]
+    #[non_exhaustive]
+    NotLoggedIn {
+        /// What was looked for, and what to do.
+        why: Cow<'static, str>,
+    },
+    /// The place is there and could not be read.
+    #[error("{why}")]
+    #[non_exhaustive]
+    Unreadable {
+        /// Which place, and what to do.
+        why: Cow<'static, str>,
+        /// The failure underneath.
+        source: Option<Arc<dyn Error + Send + Sync>>,
+    },
+}
+
+impl CredentialError {
+    /// Nobody is logged in.
+    #[must_use]
+    pub fn not_logged_in(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::NotLoggedIn { why: why.into() }
+    }
+
+    /// The place could not be read.
+    #[must_use]
+    pub fn unreadable(why: impl Into<Cow<'static, str>>, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Unreadable { why: why.into(), source: Some(Arc::new(source)) }
+    }
+}
+
+impl From<CredentialError> for FetchError {
+    /// Either way there is nothing to ask with, and the provider is not to blame.
+    fn from(error: CredentialError) -> Self {
+        Self::not_logged_in(error.to_string())
+    }
+}

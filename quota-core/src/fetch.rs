@@ -1,0 +1,154 @@
+//! Asking a provider: the trait that does it, and what can come of it.
+//! When to ask, and what follows from a failure, is not decided here; see `record`.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::{AccountId, Login, ProviderId, Usage};
+
+/// Asks one provider how much of an account is used.
+///
+/// Implementations ask once: they never retry and never wait, because waiting is shared by everybody who uses the
+/// account and is therefore the manager's business. They may be called for several accounts at once.
+#[async_trait]
+pub trait UsageFetcher: fmt::Debug + Send + Sync + 'static {
+    /// The provider whose accounts this asks about.
+    fn provider(&self) -> ProviderId;
+
+    /// Asks the provider once.
+    ///
+    /// Dropping the future gives the call up; the manager does so when its time is over.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`] sorts failures by what follows from them.
+    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError>;
+
+    /// Which login the next [`fetch`](Self::fetch) would use, as far as that is known without asking the provider.
+    ///
+    /// Asked before every call, so that a new login is not held up by what the old one left.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::NotLoggedIn`] if there is none, or it cannot be told whose it is: then no number is shown.
+    async fn login(&self, account: &AccountId) -> Result<Login, FetchError> {
+        let _ = account;
+        Ok(Login::unstated())
+    }
+
+    /// Tries to get a newer credential after the provider refused the last one; `true` if there is one now.
+    ///
+    /// Called at most once for a refresh that was answered [`FetchError::Unauthorized`].
+    async fn renew(&self, account: &AccountId) -> bool {
+        let _ = account;
+        false
+    }
+}
+
+/// Why a provider gave no usable answer, sorted by what follows from it.
+///
+/// The texts never hold a token, and never a provider's body: only what this program itself has to say about it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The provider asked to slow down. The account backs off, and its neighbours stay quiet for a while.
+    #[error("the provider asked to slow down")]
+    #[non_exhaustive]
+    Throttled {
+        /// How long it wants to be left alone, if it said.
+        retry_after: Option<Duration>,
+    },
+    /// The credential was refused: log in again. No backoff.
+    #[error("the provider refused the credential")]
+    Unauthorized,
+    /// The credential is good and may not do this. No backoff.
+    #[error("the provider does not allow it: {why}")]
+    #[non_exhaustive]
+    Forbidden {
+        /// What is not allowed.
+        why: Cow<'static, str>,
+    },
+    /// There is no credential to ask with. The provider was not asked.
+    #[error("not logged in: {why}")]
+    #[non_exhaustive]
+    NotLoggedIn {
+        /// What was looked for, and what to do.
+        why: Cow<'static, str>,
+    },
+    /// The provider could not be reached, or failed.
+    #[error("the provider is unavailable: {why}")]
+    #[non_exhaustive]
+    Unavailable {
+        /// What happened.
+        why: Cow<'static, str>,
+        /// The failure underneath, if there was one.
+        source: Option<Arc<dyn Error + Send + Sync>>,
+    },
+    /// The provider did not answer in time.
+    #[error("the provider did not answer in time")]
+    TimedOut,
+    /// The answer was not understood.
+    #[error("the provider's answer was not understood: {why}")]
+    #[non_exhaustive]
+    Malformed {
+        /// What was wrong with it, without any of it.
+        why: Cow<'static, str>,
+    },
+}
+
+impl FetchError {
+    /// The provider asked to slow down, and said for how long or did not.
+    #[must_use]
+    pub fn throttled(retry_after: Option<Duration>) -> Self {
+        Self::Throttled { retry_after }
+    }
+
+    /// The credential may not do this.
+    #[must_use]
+    pub fn forbidden(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Forbidden { why: why.into() }
+    }
+
+    /// There is no credential.
+    #[must_use]
+    pub fn not_logged_in(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::NotLoggedIn { why: why.into() }
+    }
+
+    /// The provider failed.
+    #[must_use]
+    pub fn unavailable(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Unavailable { why: why.into(), source: None }
+    }
+
+    /// The provider could not be reached, because of `source`.
+    #[must_use]
+    pub fn unreachable(
+        why: impl Into<Cow<'static, str>>,
+        source: impl Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Unavailable { why: why.into(), source: Some(Arc::new(source)) }
+    }
+
+    /// The answer was not understood.
+    #[must_use]
+    pub fn malformed(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Malformed { why: why.into() }
+    }
+
+    /// Whether asking again later may help without anybody doing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Throttled { .. } | Self::Unavailable { .. } | Self::TimedOut | Self::Malformed { .. } => {
+                true
+            }
+            Self::Unauthorized | Self::Forbidden { .. } | Self::NotLoggedIn { .. } => false,
+        }
+    }
+}

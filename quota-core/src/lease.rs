@@ -1,0 +1,210 @@
+//! The right to ask the provider now, and what is asked of the record to get it.
+//! Who gets the right is decided in `record`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::time;
+use crate::{Hold, Login, Trouble};
+
+/// Names one attempt to refresh, so that an attempt whose answer was lost can be repeated without counting twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AttemptId(u128);
+
+impl AttemptId {
+    /// A new, random name.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(fastrand::u128(..))
+    }
+
+    /// A number from 0 to below 1 that is drawn once per attempt; it spreads backoffs over a fleet.
+    #[must_use]
+    pub fn dice(self) -> f64 {
+        #[expect(clippy::cast_possible_truncation, reason = "the low bits are as random as all of them")]
+        let bits = self.0 as u32;
+        f64::from(bits) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+impl From<u128> for AttemptId {
+    fn from(bits: u128) -> Self {
+        Self(bits)
+    }
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AttemptId({self})")
+    }
+}
+
+impl Serialize for AttemptId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for AttemptId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        u128::from_str_radix(&text, 16).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The right to ask the provider about one account, until it is given back or its time is over.
+///
+/// The fence rises with every lease, even if the store lost the record meanwhile: whoever comes back with an older one is
+/// too late and changes nothing. (Fencing tokens; see Kleppmann, "How to do distributed locking", 2016.)
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Lease {
+    /// The number of this lease; higher than that of every earlier one of the account.
+    pub fence: u64,
+    /// The attempt it was given to.
+    pub attempt: AttemptId,
+    /// When it was given. The readings that come of it are as old as this.
+    #[serde(rename = "granted_ms", with = "time::ms")]
+    pub granted_at: Timestamp,
+    /// When somebody else may take over.
+    #[serde(rename = "until_ms", with = "time::ms")]
+    pub until: Timestamp,
+    /// Which credential will be used, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mark: Option<crate::Mark>,
+}
+
+impl Lease {
+    /// Whether its holder may still be asking.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        // A lease from the future was given by a clock that has been set back since: the fence guards what it is for.
+        now < self.until && self.granted_at <= time::later(now, time::CLOCK_SLACK)
+    }
+}
+
+/// One call to the provider that was made, or is being made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// When it was started.
+    pub at: Timestamp,
+    /// Which process made it, in its own words; empty if it did not say.
+    pub by: Arc<str>,
+}
+
+/// A wish to refresh an account.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Ask {
+    /// The attempt: asking again with the same one gets the same lease.
+    pub attempt: AttemptId,
+    /// The login that would be used.
+    pub login: Login,
+    /// What would be fresh enough, so that no call is needed.
+    pub freshness: Freshness,
+    /// Whether somebody waits for the result.
+    pub urgency: Urgency,
+    /// Who asks, for the list of calls that were made.
+    pub by: Arc<str>,
+    /// What the provider's other accounts have to say: a quiet time that holds for all of them.
+    pub quiet: Option<Hold>,
+}
+
+impl Ask {
+    /// A wish of somebody who waits, by a login of which nothing is said.
+    #[must_use]
+    pub fn new(attempt: AttemptId, freshness: Freshness) -> Self {
+        Self {
+            attempt,
+            login: Login::unstated(),
+            freshness,
+            urgency: Urgency::Interactive,
+            by: Arc::from(""),
+            quiet: None,
+        }
+    }
+
+    /// Says which login would be used.
+    #[must_use]
+    pub fn login(mut self, login: Login) -> Self {
+        self.login = login;
+        self
+    }
+
+    /// Says whether somebody waits.
+    #[must_use]
+    pub fn urgency(mut self, urgency: Urgency) -> Self {
+        self.urgency = urgency;
+        self
+    }
+
+    /// Says who asks.
+    #[must_use]
+    pub fn by(mut self, by: Arc<str>) -> Self {
+        self.by = by;
+        self
+    }
+
+    /// Says that the provider's accounts are to stay quiet.
+    #[must_use]
+    pub fn quiet(mut self, quiet: Option<Hold>) -> Self {
+        self.quiet = quiet;
+        self
+    }
+}
+
+/// What is fresh enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Freshness {
+    /// Readings younger than this, with no window that has reset since.
+    Within(Duration),
+    /// Readings of a call that was started at this moment or later.
+    Since(Timestamp),
+}
+
+/// Whether somebody waits for a refresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Urgency {
+    /// Nobody waits. Queues behind those for whom somebody does, and leaves the reserve of the budget alone.
+    Background,
+    /// Somebody waits.
+    Interactive,
+}
+
+/// What came of a wish to refresh.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Begin {
+    /// Ask the provider now, and come back with this.
+    Granted(Lease),
+    /// What is known is fresh enough.
+    Fresh,
+    /// Somebody is asking right now: wait for what they bring.
+    #[non_exhaustive]
+    Busy {
+        /// When their time is over.
+        until: Timestamp,
+        /// When they began.
+        since: Timestamp,
+    },
+    /// Nobody may ask now.
+    Held(Hold),
+    /// The provider refused this very credential a short while ago; a new one, or a person, is needed.
+    Barred(Trouble),
+    /// The record was written by a newer program. It can be read, and must not be changed.
+    Newer,
+}

@@ -1,0 +1,164 @@
+//! Which login an account holds.
+//! Nothing here is a secret: a lineage names a login, a mark tells two credentials apart, and neither opens anything.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Which login an account currently holds, as the side that keeps the credential knows it.
+///
+/// It stays when tokens rotate and changes when somebody logs in as somebody else; then everything the old login left
+/// (readings, holds, troubles) is cleared. It is an opaque text, such as a hash of the provider's user id, and never made
+/// from a token.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Lineage(Arc<str>);
+
+/// Who the provider said the credential belongs to, such as the id of an organization.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Identity(Arc<str>);
+
+macro_rules! opaque_text {
+    ($type:ident) => {
+        impl $type {
+            /// Takes the text as it is.
+            #[must_use]
+            pub fn new(text: &str) -> Self {
+                Self(text.into())
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+opaque_text!(Lineage);
+opaque_text!(Identity);
+
+/// Tells one credential from the next without being one: 64 bits of a hash.
+///
+/// A login that the provider refused is not tried again until its mark changes, that is, until there is a new credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mark(u64);
+
+impl Mark {
+    /// Takes 64 bits of a cryptographic hash over the credential.
+    #[must_use]
+    pub const fn from_hash(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Serialize for Mark {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mark {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What is known of the login that the next call would use. Everything may be unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Login {
+    /// Which login; `None` where the source of credentials does not say.
+    pub lineage: Option<Lineage>,
+    /// Which credential of that login; `None` where the source does not say.
+    pub mark: Option<Mark>,
+}
+
+impl Login {
+    /// A login of which nothing is said.
+    #[must_use]
+    pub fn unstated() -> Self {
+        Self::default()
+    }
+
+    /// A login of this lineage.
+    #[must_use]
+    pub fn of(lineage: Lineage) -> Self {
+        Self { lineage: Some(lineage), mark: None }
+    }
+
+    /// Says which credential it is.
+    #[must_use]
+    pub fn mark(mut self, mark: impl Into<Option<Mark>>) -> Self {
+        self.mark = mark.into();
+        self
+    }
+}
+
+/// The login a record belongs to: what the credential's side said, and what the provider said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lineage: Option<Lineage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<Identity>,
+}
+
+impl Owner {
+    /// Whether somebody else is meant. What is not said on either side contradicts nothing.
+    pub(crate) fn contradicts(&self, lineage: Option<&Lineage>, identity: Option<&Identity>) -> bool {
+        differ(self.lineage.as_ref(), lineage) || differ(self.identity.as_ref(), identity)
+    }
+
+    /// Takes over what is newly said; what was not said before is adopted.
+    pub(crate) fn adopt(&mut self, lineage: Option<&Lineage>, identity: Option<&Identity>) {
+        if let Some(lineage) = lineage {
+            self.lineage = Some(lineage.clone());
+        }
+        if let Some(identity) = identity {
+            self.identity = Some(identity.clone());
+        }
+    }
+}
+
+fn differ<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if one != other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_contradicts_nothing() {
+        let owner = Owner { lineage: Some(Lineage::new("a")), identity: None };
+
+        assert!(!owner.contradicts(None, Some(&Identity::new("org"))));
+        assert!(!owner.contradicts(Some(&Lineage::new("a")), None));
+        assert!(owner.contradicts(Some(&Lineage::new("b")), None));
+    }
+
+    #[test]
+    fn a_mark_is_written_as_sixteen_digits() {
+        let text = serde_json::to_string(&Mark::from_hash(255)).unwrap();
+
+        assert_eq!(text, "\"00000000000000ff\"");
+        assert_eq!(serde_json::from_str::<Mark>(&text).unwrap(), Mark::from_hash(255));
+    }
+}

@@ -1,0 +1,343 @@
+//! The settings of the rules: plain data with sound defaults, the same for every backend.
+//! What they mean in action is in `record`; what follows from a 429 for a whole provider is in `quiet`.
+
+use std::time::Duration;
+
+use jiff::fmt::serde::unsigned_duration::friendly::compact::required as span;
+use serde::{Deserialize, Serialize};
+
+/// How often to ask, how long to stay quiet, and how much to spend.
+///
+/// ```
+/// use std::time::Duration;
+/// use quota_core::Policy;
+///
+/// let policy = Policy::default().freshness(Duration::from_secs(120));
+/// policy.validate()?;
+/// # Ok::<(), quota_core::PolicyError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Policy {
+    /// A reading younger than this is fresh. Five minutes.
+    #[serde(with = "span")]
+    pub freshness: Duration,
+    /// Headers keep the windows they name fresh; everything else is asked for at least this often. One hour.
+    #[serde(with = "span")]
+    pub complete_every: Duration,
+    /// After a window's reset, how long to wait before asking what it says now. Fifteen seconds.
+    #[serde(with = "span")]
+    pub reset_grace: Duration,
+    /// Ask anew at every so many requests, beside the age; 0 (the default) for never.
+    pub every_n_requests: u64,
+    /// The least time between the starts of two calls of this process to one provider. One second.
+    #[serde(with = "span")]
+    pub gap: Duration,
+    /// How many calls of this process to one provider may run at once. One.
+    pub parallel: usize,
+    /// How long one call may take. Ten seconds.
+    #[serde(with = "span")]
+    pub fetch_timeout: Duration,
+    /// How long the right to ask lasts if its holder vanishes. Thirty seconds; longer than a call may take.
+    #[serde(with = "span")]
+    pub lease: Duration,
+    /// How long an account stays quiet after the provider asked it to slow down. 60 s, doubling to 15 min.
+    pub backoff: Backoff,
+    /// How long an account stays quiet after the provider failed otherwise. 15 s, doubling to 5 min.
+    pub transient: Backoff,
+    /// Who else stays quiet after a 429, and how long. The whole provider, 60 s.
+    pub quiet: Quiet,
+    /// How many calls an account may make.
+    pub budget: Budget,
+    /// Readings seen on ordinary traffic are joined locally and written this long after the first. Three seconds.
+    #[serde(with = "span")]
+    pub flush: Duration,
+    /// How long the store keeps an account that nobody touches. Forty days.
+    #[serde(with = "span")]
+    pub keep: Duration,
+    /// How long any caller waits for the store before going on without it. A quarter of a second.
+    #[serde(with = "span")]
+    pub store_patience: Duration,
+    /// A notice of a change may be lost; the shared record is read anew this often. One minute, jittered.
+    #[serde(with = "span")]
+    pub recheck: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            freshness: Duration::from_secs(300),
+            complete_every: Duration::from_secs(3600),
+            reset_grace: Duration::from_secs(15),
+            every_n_requests: 0,
+            gap: Duration::from_secs(1),
+            parallel: 1,
+            fetch_timeout: Duration::from_secs(10),
+            lease: Duration::from_secs(30),
+            backoff: Backoff::doubling(Duration::from_secs(60), Duration::from_secs(900)),
+            transient: Backoff::doubling(Duration::from_secs(15), Duration::from_secs(300)),
+            quiet: Quiet::default(),
+            budget: Budget::default(),
+            flush: Duration::from_secs(3),
+            keep: Duration::from_secs(40 * 24 * 3600),
+            store_patience: Duration::from_millis(250),
+            recheck: Duration::from_secs(60),
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($name:ident: $type:ty),* $(,)?) => {
+        $(
+            #[doc = concat!("Sets [`", stringify!($name), "`](Self#structfield.", stringify!($name), ").")]
+            #[must_use]
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.$name = $name;
+                self
+            }
+        )*
+    };
+}
+
+impl Policy {
+    setters! {
+        freshness: Duration,
+        complete_every: Duration,
+        reset_grace: Duration,
+        every_n_requests: u64,
+        gap: Duration,
+        parallel: usize,
+        fetch_timeout: Duration,
+        lease: Duration,
+        backoff: Backoff,
+        transient: Backoff,
+        quiet: Quiet,
+        budget: Budget,
+        flush: Duration,
+        keep: Duration,
+        store_patience: Duration,
+        recheck: Duration,
+    }
+
+    /// Whether the settings make sense together.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError`] says which two settings contradict each other.
+    pub fn validate(&self) -> Result<(), PolicyError> {
+        let rules = [
+            (self.freshness.is_zero(), "freshness must be above zero, or every read would ask the provider"),
+            (
+                self.gap >= self.freshness,
+                "gap must be shorter than freshness, or readings grow old in the queue",
+            ),
+            (self.fetch_timeout.is_zero(), "fetch_timeout must be above zero"),
+            (
+                self.lease <= self.fetch_timeout,
+                "lease must be longer than fetch_timeout, or it ends in mid call",
+            ),
+            (self.parallel == 0, "parallel must be at least 1"),
+            (self.budget.per_hour == 0, "budget.per_hour must be at least 1"),
+            (self.budget.reserve >= self.budget.per_hour, "budget.reserve must be below budget.per_hour"),
+            (!self.backoff.is_sound(), "backoff needs 0 < first <= cap and a jitter from 0 to 1"),
+            (!self.transient.is_sound(), "transient needs 0 < first <= cap and a jitter from 0 to 1"),
+            (self.store_patience.is_zero(), "store_patience must be above zero"),
+            (self.recheck.is_zero(), "recheck must be above zero"),
+            (self.keep <= self.freshness, "keep must be longer than freshness"),
+        ];
+        match rules.iter().find(|(broken, _)| *broken) {
+            Some((_, why)) => Err(PolicyError { why }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the request of this number asks for a refresh, by [`every_n_requests`](Self#structfield.every_n_requests).
+    #[must_use]
+    pub fn refreshes_on_request(&self, request: u64) -> bool {
+        request > 0 && self.every_n_requests > 0 && request.is_multiple_of(self.every_n_requests)
+    }
+}
+
+/// Settings that contradict each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("unusable policy: {why}")]
+pub struct PolicyError {
+    why: &'static str,
+}
+
+/// A delay that doubles with every failure in a row, up to a cap.
+///
+/// Jitter only lengthens a delay, by up to that share of it, so that hosts which were turned away together do not come
+/// back together. (Capped exponential backoff; see Brooker, "Exponential Backoff And Jitter", AWS 2015.)
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Backoff {
+    /// The delay after the first failure.
+    #[serde(with = "span")]
+    pub first: Duration,
+    /// No delay is longer than this, before jitter.
+    #[serde(with = "span")]
+    pub cap: Duration,
+    /// By which share of itself a delay may be lengthened, 0 to 1.
+    #[serde(default = "default_jitter")]
+    pub jitter: f64,
+}
+
+fn default_jitter() -> f64 {
+    0.1
+}
+
+impl Backoff {
+    /// From `first`, doubling, to `cap`, with a jitter of one tenth.
+    #[must_use]
+    pub fn doubling(first: Duration, cap: Duration) -> Self {
+        Self { first, cap, jitter: default_jitter() }
+    }
+
+    /// Sets the share by which a delay may be lengthened.
+    #[must_use]
+    pub fn jitter(mut self, jitter: f64) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
+    /// The delay after that many failures in a row; `dice`, from 0 to 1, says how much of the jitter is used.
+    #[must_use]
+    pub fn delay(&self, failures: u32, dice: f64) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        let plain = self.first.saturating_mul(1 << doublings).min(self.cap);
+        plain.mul_f64(1.0 + (self.jitter * dice).clamp(0.0, 1.0))
+    }
+
+    fn is_sound(&self) -> bool {
+        !self.first.is_zero() && self.first <= self.cap && (0.0..=1.0).contains(&self.jitter)
+    }
+}
+
+/// Who else stays quiet after a 429, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Quiet {
+    /// How long. 60 s.
+    #[serde(with = "span")]
+    pub span: Duration,
+    /// Who.
+    pub scope: QuietScope,
+}
+
+impl Quiet {
+    /// Quiet for `span` within `scope`.
+    #[must_use]
+    pub fn new(span: Duration, scope: QuietScope) -> Self {
+        Self { span, scope }
+    }
+}
+
+impl Default for Quiet {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(60), QuietScope::Provider)
+    }
+}
+
+/// How far a 429 reaches beyond its own account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum QuietScope {
+    /// Only the account's own backoff.
+    Account,
+    /// All accounts of the provider: it is disputed whether the limit counts by account, organization or address.
+    #[default]
+    Provider,
+    /// All accounts of all providers.
+    Everything,
+}
+
+/// How many calls to the usage endpoint an account may make in any trailing hour, over all hosts together.
+///
+/// Known in advance, so that the provider never has to say 429.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Budget {
+    /// All calls together. 28: Anthropic's endpoint answers 28 to 30 an hour.
+    pub per_hour: u32,
+    /// How many of these only a caller that somebody waits for may make. 6.
+    pub reserve: u32,
+}
+
+impl Budget {
+    /// `per_hour` calls, of which `reserve` only for callers that somebody waits for.
+    #[must_use]
+    pub fn new(per_hour: u32, reserve: u32) -> Self {
+        Self { per_hour, reserve }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(28, 6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_defaults_are_sound() {
+        assert_eq!(Policy::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_gap_as_long_as_the_freshness_is_refused() {
+        assert!(Policy::default().gap(SECOND * 300).validate().is_err());
+    }
+
+    #[test]
+    fn a_lease_that_ends_in_mid_call_is_refused() {
+        assert!(Policy::default().lease(SECOND * 10).validate().is_err());
+    }
+
+    #[test]
+    fn delays_double_up_to_the_cap() {
+        let backoff = Policy::default().backoff;
+        let delays: Vec<_> = (1..=6).map(|failures| backoff.delay(failures, 0.0).as_secs()).collect();
+
+        assert_eq!(delays, [60, 120, 240, 480, 900, 900]);
+    }
+
+    #[test]
+    fn jitter_only_lengthens_a_delay() {
+        let backoff = Backoff::doubling(SECOND * 60, SECOND * 900).jitter(0.1);
+
+        assert_eq!(backoff.delay(1, 1.0), SECOND * 66);
+        assert_eq!(backoff.delay(u32::MAX, 0.0), SECOND * 900);
+    }
+
+    #[test]
+    fn every_fifth_request_refreshes_and_the_first_does_not() {
+        let policy = Policy::default().every_n_requests(5);
+        let due: Vec<_> = (0..=10).filter(|request| policy.refreshes_on_request(*request)).collect();
+
+        assert_eq!(due, [5, 10]);
+    }
+
+    #[test]
+    fn by_default_no_number_of_requests_refreshes() {
+        assert!((0..100).all(|request| !Policy::default().refreshes_on_request(request)));
+    }
+
+    #[test]
+    fn settings_are_written_with_units() {
+        let text = serde_json::to_string(&Policy::default()).unwrap();
+
+        assert!(text.contains(r#""freshness":"5m""#), "{text}");
+        assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), Policy::default());
+    }
+}

@@ -1,0 +1,108 @@
+//! The quiet time that one account's 429 imposes on its neighbours: a document of its own, shared like a record.
+//! Each account's own backoff is in its record, not here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::time::{self, CLOCK_SLACK};
+use crate::unknown::Unknown;
+use crate::{DecodeError, Hold};
+
+/// Until when the accounts of a provider, or of all providers, stay quiet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QuietTime {
+    format: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hold: Option<Hold>,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+const FORMAT: u32 = 1;
+
+impl Default for QuietTime {
+    fn default() -> Self {
+        Self { format: FORMAT, hold: None, unknown: Unknown::default() }
+    }
+}
+
+impl QuietTime {
+    /// The hold that is in force at `now`.
+    #[must_use]
+    pub fn at(&self, now: Timestamp) -> Option<Hold> {
+        let mut hold = self.hold.clone()?;
+        if hold.since > time::later(now, CLOCK_SLACK) {
+            // A clock that was ahead must not silence a provider for longer than was meant.
+            hold.rebase(now);
+        }
+        hold.is_live(now).then_some(hold)
+    }
+
+    /// Extends the quiet time to the end of `hold`; an earlier end changes nothing.
+    pub fn extend(&mut self, now: Timestamp, hold: &Hold) {
+        let ends_later = self.at(now).is_none_or(|mine| mine.until < hold.until);
+        if self.format <= FORMAT && ends_later {
+            self.hold = Some(hold.clone());
+        }
+    }
+
+    /// The quiet time as a store keeps it.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("a quiet time has only string keys").into()
+    }
+
+    /// Reads what a store kept.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if it is not a quiet time.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        serde_json::from_slice(body).map_err(|error| DecodeError { source: Arc::new(error) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HoldReason;
+    use std::time::Duration;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn hold(since: i64, until: i64) -> Hold {
+        Hold::new(at(since), at(until), HoldReason::NeighbourRateLimited)
+    }
+
+    #[test]
+    fn the_later_end_stands() {
+        let mut quiet = QuietTime::default();
+        quiet.extend(at(0), &hold(0, 60));
+        quiet.extend(at(10), &hold(10, 40));
+
+        assert_eq!(quiet.at(at(59)).unwrap().until, at(60));
+        assert_eq!(quiet.at(at(60)), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_silences_for_no_longer_than_was_meant() {
+        let mut quiet = QuietTime::default();
+        quiet.extend(at(1_000_000), &hold(1_000_000, 1_000_060));
+
+        let left = quiet.at(at(0)).unwrap();
+
+        assert_eq!(time::between(at(0), left.until), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn fields_of_a_newer_program_survive() {
+        let quiet = QuietTime::decode(br#"{"format":1,"colour":"blue"}"#).unwrap();
+
+        assert!(String::from_utf8_lossy(&quiet.encode()).contains(r#""colour":"blue""#));
+    }
+}

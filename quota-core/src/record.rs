@@ -1,0 +1,192 @@
+//! The shared state of one account and the rules for changing it.
+//! Nothing here does I/O or reads a clock; see `manager` for that.
+
+mod begin;
+mod finish;
+mod merge;
+mod wire;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+pub use finish::{Committed, Failed};
+pub use merge::{Joined, Seed};
+pub use wire::DecodeError;
+
+use crate::lease::Attempt;
+use crate::login::Owner;
+use crate::time::{self, CLOCK_SLACK};
+use crate::unknown::Unknown;
+use crate::{Hold, Identity, Lease, Lineage, Policy, Snapshot, Source, Trouble};
+
+/// All shared state of one account: what is known, who is asking, and who must not.
+///
+/// Every change is a function of the record, the time and what happened; a store runs it in a loop of read, decide and
+/// swap. So every backend obeys the same rules, because it runs the same code.
+///
+/// ```
+/// use std::time::Duration;
+/// use quota_core::{Ask, AttemptId, Begin, Freshness, Percent, Policy, Record, Usage, WindowId, WindowReading};
+///
+/// let policy = Policy::default();
+/// let now: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
+/// let mut record = Record::default();
+///
+/// let ask = Ask::new(AttemptId::random(), Freshness::Within(policy.freshness));
+/// let Begin::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("nobody else asks") };
+///
+/// let used = Percent::from_percent(30.0).unwrap();
+/// let usage = Usage::polled([WindowReading::new(WindowId::five_hour(), used)]);
+/// let _ = record.commit(now, &lease, &usage);
+///
+/// let again = Ask::new(AttemptId::random(), Freshness::Within(policy.freshness));
+/// assert_eq!(record.begin(now, &again, &policy), Begin::Fresh);
+/// # Ok::<(), jiff::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Record {
+    format: wire::Format,
+    owner: Owner,
+    fence: u64,
+    lease: Option<Lease>,
+    hold: Option<Hold>,
+    /// Failures in a row that armed a hold.
+    strikes: u32,
+    trouble: Option<Trouble>,
+    /// The calls of the trailing hour, oldest first.
+    attempts: Vec<Attempt>,
+    /// When the last call that brought something was started.
+    refreshed_at: Option<Timestamp>,
+    snapshot: Snapshot,
+    unknown: Unknown,
+}
+
+/// Budgets count the calls of this long.
+const TRAILING: Duration = Duration::from_secs(3600);
+
+impl Record {
+    /// What is known of the account's use.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The hold, if one was armed and not cleared; it may be over.
+    #[must_use]
+    pub fn hold(&self) -> Option<&Hold> {
+        self.hold.as_ref()
+    }
+
+    /// The lease, if one was given and not returned; it may have run out.
+    #[must_use]
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// The highest fence that was ever given.
+    #[must_use]
+    pub fn fence(&self) -> u64 {
+        self.fence
+    }
+
+    /// What went wrong with the last call, unless it went well.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    /// How often in a row the provider has turned this account away, or failed.
+    #[must_use]
+    pub fn strikes(&self) -> u32 {
+        self.strikes
+    }
+
+    /// The calls of the trailing hour, oldest first.
+    #[must_use]
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
+    }
+
+    /// The login this state belongs to, where it was said.
+    #[must_use]
+    pub fn lineage(&self) -> Option<&Lineage> {
+        self.owner.lineage.as_ref()
+    }
+
+    /// Who the provider said the account belongs to.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.owner.identity.as_ref()
+    }
+
+    /// When everything was last asked for; `None` if it never was.
+    #[must_use]
+    pub fn asked_at(&self) -> Option<Timestamp> {
+        self.refreshed_at.max(self.snapshot.complete_at())
+    }
+
+    /// When the readings stop being fresh, where they count as fresh for `within`; `None` if there are none.
+    ///
+    /// That is when the oldest window has that age, or a little after the first window resets, or when it is time to
+    /// ask for everything again, whichever comes first. A window that the last call covered is as young as that call,
+    /// even if it could not be read: asking again at once would not help.
+    #[must_use]
+    pub fn due_at(&self, within: Duration, policy: &Policy) -> Option<Timestamp> {
+        let windows = self.snapshot.windows();
+        let asked = self.asked_at();
+        let asked_since =
+            |observed: Timestamp| Some(observed).max(asked).expect("at least the window's own moment");
+
+        let oldest = windows.iter().map(|window| asked_since(window.observed_at())).min().or(asked)?;
+        // Headers alone never make an account known: they do not speak about all of it.
+        let told = windows
+            .iter()
+            .filter(|window| window.source() != Source::Headers)
+            .map(|window| window.observed_at());
+        let known = asked.or(told.max())?;
+        let rollover = windows.iter().filter_map(|window| {
+            let asked = asked_since(window.observed_at());
+            let reset = window.rolls_over_at().filter(|reset| *reset > asked)?;
+            // A provider whose resets are always a moment ahead must not be asked every moment.
+            Some(time::later(reset, policy.reset_grace).max(time::later(asked, within.min(ROLLOVER_FLOOR))))
+        });
+
+        let by_age = time::later(oldest, within).min(time::later(known, policy.complete_every.max(within)));
+        Some(rollover.min().map_or(by_age, |rollover| by_age.min(rollover)))
+    }
+
+    /// Brings what a wrong clock has left into a form that `now` can deal with.
+    ///
+    /// A clock that was ahead and has been set back must not hold anybody off for years, nor make its readings beat all
+    /// true ones.
+    fn settle(&mut self, now: Timestamp) {
+        let limit = time::later(now, CLOCK_SLACK);
+        if let Some(hold) = &mut self.hold
+            && hold.since > limit
+        {
+            hold.rebase(now);
+        }
+        self.trouble.take_if(|trouble| trouble.at > limit);
+        self.refreshed_at.take_if(|at| *at > limit);
+        self.attempts.retain(|attempt| attempt.at <= limit && time::between(attempt.at, now) < TRAILING);
+        self.snapshot.drop_after(limit);
+    }
+
+    /// Somebody else holds the account now: what the login before has left says nothing about them.
+    ///
+    /// The calls of the last hour stay, so that logins which alternate do not ask without bound.
+    fn clear_for(&mut self, lineage: Option<&Lineage>, identity: Option<&Identity>) {
+        self.owner = Owner::default();
+        self.owner.adopt(lineage, identity);
+        self.lease = None;
+        self.hold = None;
+        self.strikes = 0;
+        self.trouble = None;
+        self.refreshed_at = None;
+        self.snapshot = Snapshot::default();
+    }
+}
+
+/// A reset brings the next call forward to no less than this after the last one.
+const ROLLOVER_FLOOR: Duration = Duration::from_secs(60);

@@ -1,0 +1,106 @@
+//! Who may ask the provider now.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Record, TRAILING};
+use crate::lease::{Ask, Attempt, Begin, Freshness, Urgency};
+use crate::time;
+use crate::{Hold, HoldReason, Lease, Policy, Trouble};
+
+impl Record {
+    /// Decides whether `ask` may call the provider at `now`, and if so gives out the lease.
+    ///
+    /// The same attempt asked twice gets the same lease, so an answer that was lost on the way can be asked for again.
+    /// If the record was changed, it must be written for the decision to count, whatever the decision is.
+    pub fn begin(&mut self, now: Timestamp, ask: &Ask, policy: &Policy) -> Begin {
+        let now = time::to_ms(now);
+        if !self.is_writable() {
+            return if self.is_fresh(now, ask.freshness, policy) { Begin::Fresh } else { Begin::Newer };
+        }
+        self.settle(now);
+        if let Some(lease) =
+            self.lease.as_ref().filter(|lease| lease.attempt == ask.attempt && lease.is_live(now))
+        {
+            return Begin::Granted(lease.clone());
+        }
+        if self.owner.contradicts(ask.login.lineage.as_ref(), None) {
+            self.clear_for(ask.login.lineage.as_ref(), None);
+        }
+        self.owner.adopt(ask.login.lineage.as_ref(), None);
+        if self.is_fresh(now, ask.freshness, policy) {
+            return Begin::Fresh;
+        }
+        if let Some(hold) = self.hold_at(now, ask, policy) {
+            return Begin::Held(hold);
+        }
+        if let Some(trouble) = self.bar_at(now, ask, policy) {
+            return Begin::Barred(trouble);
+        }
+        if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_live(now)) {
+            return Begin::Busy { until: lease.until, since: lease.granted_at };
+        }
+        Begin::Granted(self.grant(now, ask, policy))
+    }
+
+    fn is_fresh(&self, now: Timestamp, freshness: Freshness, policy: &Policy) -> bool {
+        match freshness {
+            Freshness::Within(span) => self.due_at(span, policy).is_some_and(|due| now < due),
+            Freshness::Since(moment) => self.asked_at() >= Some(moment),
+        }
+    }
+
+    /// The hold that ends last, of the account's own, its neighbours', and the budget's.
+    fn hold_at(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> Option<Hold> {
+        let spent = self.spent_until(now, ask.urgency, policy);
+        let spent = spent.map(|until| Hold::new(now, until, HoldReason::BudgetSpent));
+        let holds = [self.hold.clone(), ask.quiet.clone(), spent];
+        holds.into_iter().flatten().filter(|hold| hold.is_live(now)).max_by_key(|hold| hold.until)
+    }
+
+    /// Until when the budget is spent; `None` while there is some left.
+    fn spent_until(&self, now: Timestamp, urgency: Urgency, policy: &Policy) -> Option<Timestamp> {
+        let reserve = if urgency == Urgency::Interactive { 0 } else { policy.budget.reserve };
+        let allowed = policy.budget.per_hour.saturating_sub(reserve).max(1) as usize;
+        let recent: Vec<_> = self
+            .attempts
+            .iter()
+            .map(|attempt| attempt.at)
+            .filter(|at| time::between(*at, now) < TRAILING)
+            .collect();
+        // The call that must be an hour old before the number of recent ones falls below what is allowed.
+        let oldest_that_counts = recent.len().checked_sub(allowed)?;
+        Some(time::later(recent[oldest_that_counts], TRAILING))
+    }
+
+    /// A refusal of this very credential, as long as a reading would be fresh. Whoever insists may try.
+    fn bar_at(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> Option<Trouble> {
+        let insists = matches!(ask.freshness, Freshness::Since(_));
+        let same = |trouble: &&Trouble| trouble.mark == ask.login.mark;
+        let recent = |trouble: &&Trouble| time::between(trouble.at, now) < policy.freshness;
+        self.trouble
+            .as_ref()
+            .filter(|trouble| trouble.bars() && !insists)
+            .filter(same)
+            .filter(recent)
+            .cloned()
+    }
+
+    fn grant(&mut self, now: Timestamp, ask: &Ask, policy: &Policy) -> Lease {
+        // The time is a floor under the fence: it rises even if the store has lost the record, and its count with it.
+        let floor = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        self.fence = self.fence.saturating_add(1).max(floor);
+        let lease = Lease {
+            fence: self.fence,
+            attempt: ask.attempt,
+            granted_at: now,
+            until: time::later(now, policy.lease),
+            mark: ask.login.mark,
+        };
+        self.lease = Some(lease.clone());
+        self.attempts.push(Attempt { at: now, by: Arc::clone(&ask.by) });
+        self.attempts.sort_unstable();
+        lease
+    }
+}

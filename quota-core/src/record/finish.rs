@@ -1,0 +1,127 @@
+//! What follows from a call: its readings, or the hold that its failure arms.
+
+use jiff::Timestamp;
+
+use super::Record;
+use crate::time;
+use crate::{FetchError, Hold, HoldReason, Lease, Policy, Snapshot, Trouble, Usage};
+
+/// What became of a call's readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Committed {
+    /// They are in the record.
+    Stored,
+    /// They are in the record, and they are somebody else's: the login has changed.
+    LoginChanged,
+    /// They came too late: somebody else has been given the right to ask, or holds the account now. Nothing was changed.
+    TooLate,
+    /// They said nothing; what was known stays. Report it as [`FetchError::malformed`].
+    Empty,
+}
+
+/// What became of a call's failure.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Failed {
+    /// It is in the record.
+    Stored {
+        /// The hold that it armed, if it armed one.
+        hold: Option<Hold>,
+        /// The quiet time that it imposes on the account's neighbours.
+        quiet: Option<Hold>,
+    },
+    /// It came too late. Nothing was changed.
+    TooLate,
+}
+
+impl Record {
+    /// Puts the readings of a call into the record, clears the hold, and gives the lease back.
+    ///
+    /// The readings are as old as the start of the call, or older if they say so themselves; never younger.
+    pub fn commit(&mut self, now: Timestamp, lease: &Lease, usage: &Usage) -> Committed {
+        if !self.holds(lease) {
+            return Committed::TooLate;
+        }
+        if usage.is_empty() {
+            return Committed::Empty;
+        }
+        self.settle(time::to_ms(now));
+        let (lineage, identity) = (usage.lineage.as_ref(), usage.identity.as_ref());
+        let changed = self.owner.contradicts(lineage, identity);
+        if changed {
+            self.clear_for(lineage, identity);
+        }
+        self.owner.adopt(lineage, identity);
+
+        let asked_at = usage.observed_at.map_or(lease.granted_at, |observed| observed.min(lease.granted_at));
+        self.snapshot.join(&Snapshot::of(usage, asked_at));
+        self.refreshed_at = self.refreshed_at.max(Some(lease.granted_at));
+        self.hold = None;
+        self.strikes = 0;
+        self.trouble = None;
+        self.lease = None;
+        if changed { Committed::LoginChanged } else { Committed::Stored }
+    }
+
+    /// Draws the consequences of a call that failed, and gives the lease back. What was known stays, at its own age.
+    pub fn fail(&mut self, now: Timestamp, lease: &Lease, error: &FetchError, policy: &Policy) -> Failed {
+        if !self.holds(lease) {
+            return Failed::TooLate;
+        }
+        let now = time::to_ms(now);
+        self.settle(now);
+        self.lease = None;
+        if let FetchError::NotLoggedIn { .. } = error {
+            // The provider was not asked, and another host may well be logged in.
+            self.attempts.retain(|attempt| attempt.at != lease.granted_at);
+            return Failed::Stored { hold: None, quiet: None };
+        }
+        self.trouble = Some(Trouble::of(error, lease.granted_at, lease.mark));
+        let hold = self.arm(now, lease, error, policy);
+        let throttled = matches!(error, FetchError::Throttled { .. });
+        let quiet = throttled
+            .then(|| Hold::new(now, time::later(now, policy.quiet.span), HoldReason::NeighbourRateLimited));
+        Failed::Stored { hold, quiet }
+    }
+
+    /// Gives the lease back without a word: the caller was cancelled or broke, and the provider is not to blame.
+    pub fn release(&mut self, lease: &Lease) {
+        if self.holds(lease) {
+            self.lease = None;
+        }
+    }
+
+    fn arm(&mut self, now: Timestamp, lease: &Lease, error: &FetchError, policy: &Policy) -> Option<Hold> {
+        let (backoff, why) = match error {
+            FetchError::Throttled { .. } => (policy.backoff, HoldReason::RateLimited),
+            FetchError::Unavailable { .. } | FetchError::TimedOut | FetchError::Malformed { .. } => {
+                (policy.transient, HoldReason::Failing)
+            }
+            FetchError::Unauthorized | FetchError::Forbidden { .. } | FetchError::NotLoggedIn { .. } => {
+                return None;
+            }
+        };
+        self.strikes = self.strikes.saturating_add(1);
+        let retry_after = match error {
+            FetchError::Throttled { retry_after } => *retry_after,
+            _ => None,
+        };
+        // What the provider asks for is a floor; that it asks for nothing is no permission.
+        let delay = backoff.delay(self.strikes, lease.attempt.dice()).max(retry_after.unwrap_or_default());
+        let hold = Hold::new(now, time::later(now, delay), why).retry_after(retry_after);
+        self.hold = Some(hold.clone());
+        Some(hold)
+    }
+
+    /// Whether this lease is the last one that was given, and was not given back.
+    fn holds(&self, lease: &Lease) -> bool {
+        self.is_writable()
+            && self
+                .lease
+                .as_ref()
+                .is_some_and(|held| held.fence == lease.fence && held.attempt == lease.attempt)
+    }
+}

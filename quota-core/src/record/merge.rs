@@ -1,0 +1,125 @@
+//! What is learned without a call: readings on ordinary traffic, what was persisted elsewhere, and what a process
+//! did on its own while the store was away.
+
+use jiff::Timestamp;
+
+use super::{Record, TRAILING};
+use crate::time::{self, CLOCK_SLACK};
+use crate::{Hold, Identity, Lineage, Snapshot};
+
+/// What became of something that was to be joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Joined {
+    /// It is in the record, or was already.
+    Yes,
+    /// It is another login's: nothing was changed.
+    Foreign,
+    /// The record was written by a newer program and must not be changed.
+    Newer,
+}
+
+/// What somebody had persisted about an account: its readings at their own age, and perhaps a hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Seed {
+    /// What was known.
+    pub snapshot: Snapshot,
+    /// A hold that was in force; one that is over is ignored.
+    pub hold: Option<Hold>,
+    /// Whose it is, where that was written down.
+    pub lineage: Option<Lineage>,
+}
+
+impl Seed {
+    /// Seeds with what was known.
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot, hold: None, lineage: None }
+    }
+
+    /// Says that a hold was in force.
+    #[must_use]
+    pub fn hold(mut self, hold: impl Into<Option<Hold>>) -> Self {
+        self.hold = hold.into();
+        self
+    }
+
+    /// Says whose it is.
+    #[must_use]
+    pub fn lineage(mut self, lineage: impl Into<Option<Lineage>>) -> Self {
+        self.lineage = lineage.into();
+        self
+    }
+}
+
+impl Record {
+    /// Joins readings that were seen without asking. Holds, leases and the count of failures stay as they are.
+    ///
+    /// Readings that claim to be from the future are left out: a clock is wrong, and they would beat every true one.
+    pub fn observe(
+        &mut self,
+        now: Timestamp,
+        readings: &Snapshot,
+        lineage: Option<&Lineage>,
+        identity: Option<&Identity>,
+    ) -> Joined {
+        if !self.is_writable() {
+            return Joined::Newer;
+        }
+        if self.owner.contradicts(lineage, identity) {
+            return Joined::Foreign;
+        }
+        self.owner.adopt(lineage, identity);
+        let limit = time::later(now, CLOCK_SLACK);
+        self.snapshot.drop_after(limit);
+        let mut plausible = readings.clone();
+        plausible.drop_after(limit);
+        self.snapshot.join(&plausible);
+        Joined::Yes
+    }
+
+    /// Joins what was persisted elsewhere, at its own age, without a call.
+    pub fn seed(&mut self, now: Timestamp, seed: &Seed) -> Joined {
+        let joined = self.observe(now, &seed.snapshot, seed.lineage.as_ref(), None);
+        if joined == Joined::Yes {
+            self.take_hold(now, seed.hold.as_ref());
+        }
+        joined
+    }
+
+    /// Joins what this process did by the same rules on a copy of its own, while the store was away.
+    ///
+    /// Calls that were made count, holds that were armed hold, readings are joined at their own age.
+    pub fn rejoin(&mut self, now: Timestamp, alone: &Self) -> Joined {
+        let now = time::to_ms(now);
+        let (lineage, identity) = (alone.lineage(), alone.identity());
+        let joined = self.observe(now, &alone.snapshot, lineage, identity);
+        if joined != Joined::Yes {
+            return joined;
+        }
+        self.fence = self.fence.max(alone.fence);
+        self.refreshed_at = self.refreshed_at.max(alone.refreshed_at);
+        self.take_hold(now, alone.hold.as_ref());
+        self.strikes = self.strikes.max(if self.hold.is_some() { alone.strikes } else { 0 });
+        for attempt in &alone.attempts {
+            if !self.attempts.contains(attempt) && time::between(attempt.at, now) < TRAILING {
+                self.attempts.push(attempt.clone());
+            }
+        }
+        self.attempts.sort_unstable();
+        Joined::Yes
+    }
+
+    /// The hold that ends later stands; one that is over is nothing.
+    fn take_hold(&mut self, now: Timestamp, hold: Option<&Hold>) {
+        let Some(mut hold) = hold.cloned() else { return };
+        if hold.since > time::later(now, CLOCK_SLACK) {
+            hold.rebase(now);
+        }
+        if hold.is_live(now) && self.hold.as_ref().is_none_or(|mine| mine.until < hold.until) {
+            self.hold = Some(hold);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The record as a store keeps it: JSON in an envelope with a format number.
+//! Fields that this program does not know are carried along. A higher number may be read, and must not be rewritten.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+use crate::lease::Attempt;
+use crate::login::Owner;
+use crate::time;
+use crate::unknown::Unknown;
+use crate::{Hold, Lease, Snapshot, Trouble};
+
+/// The format number of a record. It rises when a field changes what others mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Format(u32);
+
+impl Format {
+    const CURRENT: Self = Self(1);
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self::CURRENT
+    }
+}
+
+/// A stored document that is not a record.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the stored document is damaged or not ours")]
+pub struct DecodeError {
+    pub(crate) source: Arc<serde_json::Error>,
+}
+
+impl Record {
+    /// The record as a store keeps it.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let stored = Stored {
+            format: self.format,
+            owner: self.owner.clone(),
+            fence: self.fence,
+            lease: self.lease.clone(),
+            hold: self.hold.clone(),
+            strikes: self.strikes,
+            trouble: self.trouble.clone(),
+            attempts: group(&self.attempts),
+            refreshed_at: self.refreshed_at,
+            snapshot: self.snapshot.clone(),
+            unknown: self.unknown.clone(),
+        };
+        serde_json::to_vec(&stored).expect("a record has only string keys").into()
+    }
+
+    /// Reads what a store kept.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if it is not a record. It should be left as it is: somebody may want to look at it.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let stored: Stored =
+            serde_json::from_slice(body).map_err(|error| DecodeError { source: Arc::new(error) })?;
+        Ok(Self {
+            format: stored.format,
+            owner: stored.owner,
+            fence: stored.fence,
+            lease: stored.lease,
+            hold: stored.hold,
+            strikes: stored.strikes,
+            trouble: stored.trouble,
+            attempts: ungroup(stored.attempts),
+            refreshed_at: stored.refreshed_at,
+            snapshot: stored.snapshot,
+            unknown: stored.unknown,
+        })
+    }
+
+    /// Whether this program may change the record; not if a newer one wrote it.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.format <= Format::CURRENT
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    format: Format,
+    #[serde(flatten)]
+    owner: Owner,
+    #[serde(default)]
+    fence: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<Lease>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hold: Option<Hold>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    strikes: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trouble: Option<Trouble>,
+    /// By who made them, so that a name is written once.
+    #[serde(rename = "attempts_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
+    attempts: BTreeMap<Arc<str>, Vec<i64>>,
+    #[serde(
+        rename = "refreshed_ms",
+        with = "time::ms::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    refreshed_at: Option<Timestamp>,
+    #[serde(default)]
+    snapshot: Snapshot,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn group(attempts: &[Attempt]) -> BTreeMap<Arc<str>, Vec<i64>> {
+    let mut by_caller = BTreeMap::<_, Vec<_>>::new();
+    for attempt in attempts {
+        by_caller.entry(Arc::clone(&attempt.by)).or_default().push(attempt.at.as_millisecond());
+    }
+    by_caller
+}
+
+fn ungroup(by_caller: BTreeMap<Arc<str>, Vec<i64>>) -> Vec<Attempt> {
+    let of = |(by, moments): (Arc<str>, Vec<i64>)| {
+        moments.into_iter().map(move |ms| Attempt { at: time::from_ms(ms), by: Arc::clone(&by) })
+    };
+    let mut attempts: Vec<_> = by_caller.into_iter().flat_map(of).collect();
+    attempts.sort_unstable();
+    attempts
+}

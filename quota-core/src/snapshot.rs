@@ -1,0 +1,191 @@
+//! All that is known of an account's use, put together from readings that arrive in any order.
+//! Joining is commutative, associative and idempotent, so it does not matter which process joins what, when, or how often.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::unknown::Unknown;
+use crate::usage::Coverage;
+use crate::{Credits, Source, Stamp, Usage, Window, WindowId};
+
+/// All windows of an account, its plan and its money, each with its own age.
+///
+/// For every window the newest reading stands (see [`Window::supersedes`]). A window vanishes when a later answer that
+/// covers it does not report it. What is joined is a state, not a change: joining twice is joining once.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// By id, without repetition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    windows: Vec<Window>,
+    #[serde(default, skip_serializing_if = "Horizon::is_empty")]
+    horizon: Horizon,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    plan: Option<Box<Said<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    credits: Option<Box<Said<Option<Credits>>>>,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+/// A value with the moment it was said at; the later one wins, and of one moment the greater one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Said<T> {
+    #[serde(flatten)]
+    stamp: Stamp,
+    value: T,
+}
+
+/// Up to when each window is accounted for: a reading from before it is gone, because a later answer that covered the
+/// window did not report it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Horizon {
+    /// The last answer that covered everything, for every window that `apart` does not name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    all: Option<Stamp>,
+    /// Windows whose horizon differs, because the last complete answer held them in a form that could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    apart: Option<Box<BTreeMap<WindowId, Option<Stamp>>>>,
+}
+
+impl Snapshot {
+    /// What `usage` says, as said at `at`.
+    ///
+    /// Headers never speak about model-scoped windows or money, whatever a fetcher put into them.
+    #[must_use]
+    pub fn of(usage: &Usage, at: Timestamp) -> Self {
+        let stamp = Stamp::new(at, usage.source);
+        let narrow = usage.source == Source::Headers;
+        let readings = usage.windows.iter().filter(|reading| !(narrow && reading.scope.is_some()));
+        let mut snapshot = Self::default();
+        for reading in readings {
+            snapshot.take(reading.clone().stamped(stamp));
+        }
+        snapshot.plan = usage.plan.clone().map(|value| Box::new(Said { stamp, value }));
+        let covers_credits =
+            matches!(usage.coverage, Coverage::Complete { credits: true, .. }) || usage.credits.is_some();
+        if covers_credits && !narrow {
+            snapshot.credits = Some(Box::new(Said { stamp, value: usage.credits.clone() }));
+        }
+        if let Coverage::Complete { except, .. } = &usage.coverage {
+            let apart: BTreeMap<_, _> = except.iter().map(|id| (id.clone(), None)).collect();
+            snapshot.horizon =
+                Horizon { all: Some(stamp), apart: (!apart.is_empty()).then(|| Box::new(apart)) };
+        }
+        snapshot
+    }
+
+    /// Puts two snapshots of one login together.
+    pub fn join(&mut self, other: &Self) {
+        self.horizon.join(&other.horizon);
+        for window in &other.windows {
+            self.take(window.clone());
+        }
+        let horizon = &self.horizon;
+        self.windows.retain(|window| horizon.of(window.id()).is_none_or(|gone| window.stamp() >= gone));
+        keep_later(&mut self.plan, other.plan.as_ref());
+        keep_later(&mut self.credits, other.credits.as_ref());
+        if other.unknown.rank() > self.unknown.rank() {
+            self.unknown = other.unknown.clone();
+        }
+    }
+
+    /// Drops what claims to have been read after `limit`: its clock was wrong, and it would beat every true reading.
+    pub(crate) fn drop_after(&mut self, limit: Timestamp) {
+        self.windows.retain(|window| window.observed_at() <= limit);
+        self.plan.take_if(|said| said.stamp.at > limit);
+        self.credits.take_if(|said| said.stamp.at > limit);
+        self.horizon.drop_after(limit);
+    }
+
+    fn take(&mut self, window: Window) {
+        match self.windows.binary_search_by(|known| known.id().cmp(window.id())) {
+            Ok(at) if window.supersedes(&self.windows[at]) => self.windows[at] = window,
+            Ok(_) => {}
+            Err(at) => self.windows.insert(at, window),
+        }
+    }
+
+    /// The windows, by id.
+    #[must_use]
+    pub fn windows(&self) -> &[Window] {
+        &self.windows
+    }
+
+    /// The window of that name, if there is one.
+    #[must_use]
+    pub fn window(&self, id: &WindowId) -> Option<&Window> {
+        self.windows.binary_search_by(|known| known.id().cmp(id)).ok().map(|at| &self.windows[at])
+    }
+
+    /// The plan, in the provider's word.
+    #[must_use]
+    pub fn plan(&self) -> Option<&str> {
+        self.plan.as_ref().map(|said| said.value.as_str())
+    }
+
+    /// The money, if the provider spoke of any.
+    #[must_use]
+    pub fn credits(&self) -> Option<&Credits> {
+        self.credits.as_ref()?.value.as_ref()
+    }
+
+    /// When everything was last asked for at once; `None` if it never was.
+    #[must_use]
+    pub fn complete_at(&self) -> Option<Timestamp> {
+        self.horizon.all.map(|stamp| stamp.at)
+    }
+
+    /// The moment of the newest reading in here.
+    #[must_use]
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.windows.iter().map(Window::observed_at).chain(self.complete_at()).max()
+    }
+
+    /// Whether nothing was ever read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty() && self.horizon.all.is_none() && self.plan.is_none() && self.credits.is_none()
+    }
+}
+
+fn keep_later<T: Ord + Clone>(mine: &mut Option<T>, other: Option<&T>) {
+    if other > mine.as_ref() {
+        *mine = other.cloned();
+    }
+}
+
+impl Horizon {
+    fn of(&self, id: &WindowId) -> Option<Stamp> {
+        match self.apart.as_ref().and_then(|apart| apart.get(id)) {
+            Some(apart) => *apart,
+            None => self.all,
+        }
+    }
+
+    /// The later horizon, window by window.
+    fn join(&mut self, other: &Self) {
+        let named = [&self.apart, &other.apart].into_iter().flatten().flat_map(|apart| apart.keys());
+        let all = self.all.max(other.all);
+        let apart: BTreeMap<_, _> = named
+            .map(|id| (id.clone(), self.of(id).max(other.of(id))))
+            .filter(|(_, stamp)| *stamp != all)
+            .collect();
+        *self = Self { all, apart: (!apart.is_empty()).then(|| Box::new(apart)) };
+    }
+
+    fn drop_after(&mut self, limit: Timestamp) {
+        self.all.take_if(|stamp| stamp.at > limit);
+        if let Some(apart) = &mut self.apart {
+            apart.retain(|_, stamp| stamp.is_none_or(|stamp| stamp.at <= limit));
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.all.is_none() && self.apart.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! The register that shares records: a document under a version, swapped whole.
+//! A store knows nothing of quotas. Every rule is in `record`, so a new backend is three methods.
+//!
+//! # Writing a store
+//!
+//! Keep three promises and the rest follows:
+//!
+//! 1. **One winner.** Of any number of [`swap`](QuotaStore::swap)s with one expected version, at most one is applied, on
+//!    whatever hosts they run.
+//! 2. **No version twice.** A version names one state of a key for ever, even after the document has expired and come
+//!    back; so somebody who slept cannot mistake a new document for the one they knew.
+//! 3. **Honest errors.** If a swap may have been applied although its answer was lost, say so with
+//!    [`StoreError::unavailable`]`(`[`Applied::Perhaps`]`, …)`: the caller asks again, and rules are made for that.
+//!
+//! `quota_core::store_conformance!` (feature `testing`) makes a test of each of them; `examples/own_store.rs` is a whole
+//! backend with its proof.
+
+pub(crate) mod memory;
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::{AccountId, ProviderId};
+
+/// A shared register of small documents, each under a version.
+///
+/// All methods may be dropped at any moment. A dropped `swap` may have been applied or not.
+#[async_trait]
+pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
+    /// Reads the document, linearizable with [`swap`](Self::swap) on the same key.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`]; a document that is not there is not an error.
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError>;
+
+    /// Writes `body` if the version is still `expected`, or, with `None`, if there is no document.
+    ///
+    /// Of any number of racers with one `expected`, at most one is applied; the others learn the winner's document in
+    /// the same trip. The store may forget the document once nobody has written it for `keep`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`]. After [`StoreError::Unavailable`] with [`Applied::Perhaps`] the write may have happened.
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError>;
+
+    /// Waits until the document may have moved past `seen` (with `None`: until there may be one).
+    ///
+    /// A hint: it may wake early, and callers bound it with a timer of their own. It returns at once if the document has
+    /// moved already, and it wakes when a connection was lost, since something may have been missed.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`]; the caller waits a while before it asks again.
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError>;
+}
+
+/// The name of a document.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreKey(Arc<str>);
+
+impl StoreKey {
+    /// The record of an account: `anthropic/main`.
+    #[must_use]
+    pub fn account(account: &AccountId) -> Self {
+        Self(account.shared_text())
+    }
+
+    /// What holds for all accounts of a provider: `anthropic`.
+    #[must_use]
+    pub fn provider(provider: &ProviderId) -> Self {
+        Self(provider.as_str().into())
+    }
+
+    /// What holds for all accounts of all providers: `*`.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self("*".into())
+    }
+
+    /// The name as text: printable ASCII without spaces or braces.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreKey({:?})", &*self.0)
+    }
+}
+
+/// Names one state of a document; never given to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(u64);
+
+impl Version {
+    /// Takes the store's own number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The store's own number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// A document as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Document {
+    /// The state it is in.
+    pub version: Version,
+    /// Its content.
+    pub body: Bytes,
+}
+
+impl Document {
+    /// A document of this content in this state.
+    #[must_use]
+    pub fn new(version: Version, body: Bytes) -> Self {
+        Self { version, body }
+    }
+}
+
+/// What a read found, and when by the store's own clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reading {
+    /// The document, if there is one.
+    pub document: Option<Document>,
+    /// What the time was, by the one clock that all users of the store share.
+    pub now: Timestamp,
+}
+
+impl Reading {
+    /// What was found, at `now` by the store's clock.
+    #[must_use]
+    pub fn new(document: Option<Document>, now: Timestamp) -> Self {
+        Self { document, now }
+    }
+
+    /// The state of the document; `None` if there is none.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.document.as_ref().map(|document| document.version)
+    }
+}
+
+/// What became of a swap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Swap {
+    /// It was applied, and the document is now in this state.
+    Applied(Version),
+    /// Somebody else was first; this is what stands.
+    Conflict(Reading),
+}
+
+/// Whether a write happened although its answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Applied {
+    /// It did not.
+    No,
+    /// It may have.
+    Perhaps,
+}
+
+/// Why a store did not do what it was asked, sorted by what follows from it. It never holds an address's password.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store could not be reached, or did not answer in time. Go on alone; it may come back.
+    #[error("the store is unavailable: {why}")]
+    #[non_exhaustive]
+    Unavailable {
+        /// Whether a write may have happened all the same.
+        applied: Applied,
+        /// What happened.
+        why: Cow<'static, str>,
+        /// The failure underneath, if there was one.
+        source: Option<Arc<dyn Error + Send + Sync>>,
+    },
+    /// The store answered, and refuses: no rights, no room, read-only. Somebody has to mend it.
+    #[error("the store refused: {why}")]
+    #[non_exhaustive]
+    Refused {
+        /// What it refused.
+        why: Cow<'static, str>,
+        /// The failure underneath, if there was one.
+        source: Option<Arc<dyn Error + Send + Sync>>,
+    },
+    /// What the store holds is damaged or not ours. It was left as it is.
+    #[error("the store's content is unusable: {why}")]
+    #[non_exhaustive]
+    Unusable {
+        /// What is wrong with it.
+        why: Cow<'static, str>,
+        /// The failure underneath, if there was one.
+        source: Option<Arc<dyn Error + Send + Sync>>,
+    },
+}
+
+impl StoreError {
+    /// The store could not be reached, or did not answer.
+    #[must_use]
+    pub fn unavailable(applied: Applied, why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Unavailable { applied, why: why.into(), source: None }
+    }
+
+    /// The store refuses.
+    #[must_use]
+    pub fn refused(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Refused { why: why.into(), source: None }
+    }
+
+    /// What the store holds cannot be used.
+    #[must_use]
+    pub fn unusable(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Unusable { why: why.into(), source: None }
+    }
+
+    /// Keeps the failure underneath.
+    #[must_use]
+    pub fn because(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+        let (Self::Unavailable { source, .. } | Self::Refused { source, .. } | Self::Unusable { source, .. }) =
+            &mut self;
+        *source = Some(Arc::new(cause));
+        self
+    }
+
+    /// Whether asking again later may help without anybody doing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}

@@ -1,0 +1,138 @@
+//! A store within one process: for tests, and for programs that share nothing.
+//! Sharing among processes is what the other backends are for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::{Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use crate::{Clock, time};
+
+/// A store in the memory of this process. It cannot fail.
+///
+/// ```
+/// use std::time::Duration;
+/// use quota_core::{AccountId, MemoryStore, QuotaStore, StoreKey, Swap};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let key = StoreKey::account(&"anthropic/main".parse::<AccountId>()?);
+/// let Swap::Applied(version) = store.swap(&key, None, "hello".into(), Duration::from_secs(60)).await? else {
+///     panic!("nobody else writes");
+/// };
+/// assert_eq!(store.read(&key).await?.version(), Some(version));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    clock: Clock,
+    shelf: Mutex<Shelf>,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    documents: HashMap<StoreKey, Kept>,
+    /// One count for all keys: a version that was used is never used again, whatever was forgotten meanwhile.
+    last_version: u64,
+    /// Who waits for a change, by key; made when somebody waits and taken away by the change.
+    waiting: HashMap<StoreKey, Arc<Notify>>,
+    /// How many writes until the next look for documents that nobody wants any more.
+    until_sweep: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    document: Document,
+    expires_at: Timestamp,
+}
+
+impl MemoryStore {
+    /// An empty store by the wall clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty store by another clock.
+    #[must_use]
+    pub fn with_clock(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
+    fn with_shelf<T>(&self, work: impl FnOnce(&mut Shelf) -> T) -> T {
+        // Nothing under this lock panics halfway through a change, so what a poisoned one guards is whole.
+        work(&mut self.shelf.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shelf {
+    fn get(&self, key: &StoreKey, now: Timestamp) -> Option<&Document> {
+        self.documents.get(key).filter(|kept| now < kept.expires_at).map(|kept| &kept.document)
+    }
+
+    /// Forgets what has expired, once per as many writes as there are documents: in the mean, one look per write.
+    fn sweep(&mut self, now: Timestamp) {
+        if self.until_sweep == 0 {
+            self.documents.retain(|_, kept| now < kept.expires_at);
+            self.until_sweep = self.documents.len().max(64);
+        }
+        self.until_sweep -= 1;
+    }
+}
+
+#[async_trait]
+impl QuotaStore for MemoryStore {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        let now = self.clock.now();
+        Ok(self.with_shelf(|shelf| Reading::new(shelf.get(key, now).cloned(), now)))
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        let now = self.clock.now();
+        let (swap, waiting) = self.with_shelf(|shelf| {
+            let found = shelf.get(key, now);
+            if found.map(|document| document.version) != expected {
+                return (Swap::Conflict(Reading::new(found.cloned(), now)), None);
+            }
+            shelf.sweep(now);
+            shelf.last_version += 1;
+            let version = Version::new(shelf.last_version);
+            let kept = Kept { document: Document::new(version, body), expires_at: time::later(now, keep) };
+            shelf.documents.insert(key.clone(), kept);
+            (Swap::Applied(version), shelf.waiting.remove(key))
+        });
+        if let Some(waiting) = waiting {
+            waiting.notify_waiters();
+        }
+        Ok(swap)
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let waiting = self.with_shelf(|shelf| {
+            let moved = shelf.get(key, now).map(|document| document.version) != seen;
+            (!moved).then(|| {
+                let notify = Arc::clone(shelf.waiting.entry(key.clone()).or_default());
+                // Registered under the lock, so that a change between here and the wait is not missed.
+                notify.notified_owned()
+            })
+        });
+        if let Some(waiting) = waiting {
+            waiting.await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Moments as the shared state keeps them: whole milliseconds since 1970.
+//! Cut once, when a moment enters, so that what is in memory equals what comes back from a store.
+
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// Clocks of hosts that share a store differ by less than this; what claims to be later comes from a wrong clock.
+pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(30);
+
+/// Cuts a moment to whole milliseconds.
+pub(crate) fn to_ms(at: Timestamp) -> Timestamp {
+    from_ms(at.as_millisecond())
+}
+
+/// The moment that many milliseconds after 1970; the ends of time for what lies beyond them.
+pub(crate) fn from_ms(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { END })
+}
+
+/// The last moment that whole milliseconds can name.
+const END: Timestamp = Timestamp::constant(253_402_207_200, 0);
+
+/// `at` and `span` later, in whole milliseconds; the end of time if that lies beyond it.
+pub(crate) fn later(at: Timestamp, span: Duration) -> Timestamp {
+    let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    from_ms(at.as_millisecond().saturating_add(span))
+}
+
+/// The time from `from` to `to`; nothing if `to` is not after `from`.
+pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+/// Milliseconds since 1970 on the wire.
+pub(crate) mod ms {
+    use super::from_ms;
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(at.as_millisecond())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        i64::deserialize(deserializer).map(from_ms)
+    }
+
+    /// The same for a moment that may be absent.
+    pub(crate) mod option {
+        use super::{Deserialize, Deserializer, Serializer, Timestamp, from_ms};
+
+        pub(crate) fn serialize<S: Serializer>(
+            at: &Option<Timestamp>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match at {
+                Some(at) => serializer.serialize_some(&at.as_millisecond()),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Timestamp>, D::Error> {
+            Ok(Option::<i64>::deserialize(deserializer)?.map(from_ms))
+        }
+    }
+}
+
+/// A span in whole milliseconds on the wire.
+pub(crate) mod span_ms {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::time::Duration;
+
+    pub(crate) mod option {
+        use super::{Deserialize, Deserializer, Duration, Serializer};
+
+        pub(crate) fn serialize<S: Serializer>(
+            span: &Option<Duration>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match span {
+                Some(span) => serializer.serialize_some(&u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Duration>, D::Error> {
+            Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_beyond_the_end_of_time_ends_there() {
+        let end = later(Timestamp::UNIX_EPOCH, Duration::MAX);
+
+        assert_eq!(end, END);
+        assert_eq!(to_ms(end), end);
+    }
+
+    #[test]
+    fn nothing_lies_between_a_moment_and_an_earlier_one() {
+        assert_eq!(between(from_ms(10), from_ms(3)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,206 @@
+//! What one answer of a provider says about an account: readings, what they cover, and whose they are.
+//! How it is joined to what was known before is in `snapshot` and `record`.
+
+use jiff::Timestamp;
+
+use crate::{Credits, Identity, Lineage, Scope, Source, WindowId, WindowReading};
+
+/// What a fetch, or a set of response headers, says about an account.
+///
+/// ```
+/// use quota_core::{Percent, Usage, WindowId, WindowReading};
+///
+/// let used = Percent::from_percent(12.5).unwrap();
+/// let usage = Usage::polled([WindowReading::new(WindowId::five_hour(), used)]);
+/// assert_eq!(usage.windows.len(), 1);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// The windows that were reported in a form that could be read.
+    pub windows: Vec<WindowReading>,
+    /// What the answer speaks about: a window that is covered and not reported is gone.
+    pub coverage: Coverage,
+    /// What the provider decided per window, beside its numbers.
+    pub verdicts: Vec<Verdict>,
+    /// The plan of the account, in the provider's word.
+    pub plan: Option<String>,
+    /// Money beyond the windows.
+    pub credits: Option<Credits>,
+    /// Who the provider said the account belongs to.
+    pub identity: Option<Identity>,
+    /// The login whose credential was used, where the fetcher knows it.
+    pub lineage: Option<Lineage>,
+    /// Where this comes from.
+    pub source: Source,
+    /// When it was true, where that is known better than by when it arrived: a delayed message, a file's own date.
+    pub observed_at: Option<Timestamp>,
+}
+
+impl Usage {
+    /// A whole answer of a usage endpoint: it covers everything, so what it does not report is gone.
+    #[must_use]
+    pub fn polled(windows: impl IntoIterator<Item = WindowReading>) -> Self {
+        Self::new(windows, Coverage::complete(), Source::Poll)
+    }
+
+    /// Headers of an ordinary answer: they speak only about what they report.
+    #[must_use]
+    pub fn from_headers(windows: impl IntoIterator<Item = WindowReading>) -> Self {
+        Self::new(windows, Coverage::Reported, Source::Headers)
+    }
+
+    /// What another program of this machine wrote down at `observed_at`.
+    #[must_use]
+    pub fn from_local(windows: impl IntoIterator<Item = WindowReading>, observed_at: Timestamp) -> Self {
+        Self { observed_at: Some(observed_at), ..Self::new(windows, Coverage::Reported, Source::Local) }
+    }
+
+    fn new(windows: impl IntoIterator<Item = WindowReading>, coverage: Coverage, source: Source) -> Self {
+        Self {
+            windows: windows.into_iter().collect(),
+            coverage,
+            verdicts: Vec::new(),
+            plan: None,
+            credits: None,
+            identity: None,
+            lineage: None,
+            source,
+            observed_at: None,
+        }
+    }
+
+    /// Says what the answer speaks about.
+    #[must_use]
+    pub fn coverage(mut self, coverage: Coverage) -> Self {
+        self.coverage = coverage;
+        self
+    }
+
+    /// Adds what the provider decided.
+    #[must_use]
+    pub fn verdicts(mut self, verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+        self.verdicts.extend(verdicts);
+        self
+    }
+
+    /// Says which plan the account has.
+    #[must_use]
+    pub fn plan(mut self, plan: impl Into<Option<String>>) -> Self {
+        self.plan = plan.into();
+        self
+    }
+
+    /// Says what money there is.
+    #[must_use]
+    pub fn credits(mut self, credits: impl Into<Option<Credits>>) -> Self {
+        self.credits = credits.into();
+        self
+    }
+
+    /// Says who the provider named.
+    #[must_use]
+    pub fn identity(mut self, identity: impl Into<Option<Identity>>) -> Self {
+        self.identity = identity.into();
+        self
+    }
+
+    /// Says whose credential was used.
+    #[must_use]
+    pub fn lineage(mut self, lineage: impl Into<Option<Lineage>>) -> Self {
+        self.lineage = lineage.into();
+        self
+    }
+
+    /// Says when it was true.
+    #[must_use]
+    pub fn observed_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
+        self.observed_at = at.into();
+        self
+    }
+
+    /// Whether it says nothing at all: such an answer is malformed, and never replaces what was known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty() && self.credits.is_none() && self.plan.is_none()
+    }
+}
+
+/// What an answer speaks about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Coverage {
+    /// Only what it reports.
+    Reported,
+    /// Every window and the money of the account, save what stood there and could not be read.
+    Complete {
+        /// Windows that stood there and could not be read: what was known of them stays.
+        except: Vec<WindowId>,
+        /// Whether the money could be read, or was absent.
+        credits: bool,
+    },
+}
+
+impl Coverage {
+    /// Everything the account has.
+    #[must_use]
+    pub fn complete() -> Self {
+        Self::Complete { except: Vec::new(), credits: true }
+    }
+
+    /// Everything but these windows, which stood there and could not be read.
+    #[must_use]
+    pub fn complete_except(windows: impl IntoIterator<Item = WindowId>) -> Self {
+        Self::Complete { except: windows.into_iter().collect(), credits: true }
+    }
+}
+
+/// What the provider decided about a window: a request was let through, warned about, or turned away.
+///
+/// It is apart from the numbers because it is no number: a window that turns requests away is not said to be at 100 %.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// The window that decided.
+    pub window: WindowId,
+    /// What it counts, if not everything: a verdict on one model leaves the others alone.
+    pub scope: Option<Scope>,
+    /// What was decided.
+    pub ruling: Ruling,
+    /// Until when, if that was said.
+    pub resets_at: Option<Timestamp>,
+}
+
+impl Verdict {
+    /// A verdict on `window`.
+    #[must_use]
+    pub fn new(window: WindowId, ruling: Ruling) -> Self {
+        Self { window, scope: None, ruling, resets_at: None }
+    }
+
+    /// Says what the window counts.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<Option<Scope>>) -> Self {
+        self.scope = scope.into();
+        self
+    }
+
+    /// Says until when the verdict stands.
+    #[must_use]
+    pub fn resets_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
+        self.resets_at = at.into();
+        self
+    }
+}
+
+/// How a provider rules on requests against a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ruling {
+    /// Requests pass.
+    Allowed,
+    /// Requests pass, and the window is nearly used up.
+    Warned,
+    /// Requests are turned away.
+    Rejected,
+}

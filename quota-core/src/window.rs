@@ -1,0 +1,494 @@
+//! One window of an account: how much of it is used, when it resets, who said so and when.
+//! How windows of one account are put together is in `snapshot`.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::time;
+use crate::unknown::Unknown;
+use crate::{InvalidId, Percent};
+
+/// The name of a window: `five_hour`, `seven_day`, `seven_day/opus`, `monthly`, or whatever a provider invents next.
+///
+/// Unknown names are kept as they are: a new window must not vanish because this program is older than it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WindowId(Arc<str>);
+
+impl WindowId {
+    const MAX_LEN: usize = 96;
+
+    /// Names a window.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidId::Window`] if the name is empty, longer than 96 bytes, or has control characters.
+    pub fn new(name: &str) -> Result<Self, InvalidId> {
+        if name.is_empty() || name.len() > Self::MAX_LEN || name.chars().any(char::is_control) {
+            return Err(InvalidId::Window);
+        }
+        Ok(Self(known(name).unwrap_or_else(|| name.into())))
+    }
+
+    /// The rolling window of five hours.
+    #[must_use]
+    pub fn five_hour() -> Self {
+        Self::new(FIVE_HOUR).expect("a known name is valid")
+    }
+
+    /// The window of seven days over all models.
+    #[must_use]
+    pub fn seven_day() -> Self {
+        Self::new(SEVEN_DAY).expect("a known name is valid")
+    }
+
+    /// The window of a calendar or billing month.
+    #[must_use]
+    pub fn monthly() -> Self {
+        Self::new(MONTHLY).expect("a known name is valid")
+    }
+
+    /// The part of this window that counts one model only: `seven_day` and `Opus 4` give `seven_day/opus-4`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidId::Window`] if nothing of the model's name is left, or the whole becomes too long.
+    pub fn for_model(&self, model: &str) -> Result<Self, InvalidId> {
+        let words = model.split(|c: char| c.is_whitespace() || c == '/').filter(|word| !word.is_empty());
+        let slug = words.collect::<Vec<_>>().join("-").to_lowercase();
+        if slug.is_empty() {
+            return Err(InvalidId::Window);
+        }
+        Self::new(&format!("{self}/{slug}"))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+const FIVE_HOUR: &str = "five_hour";
+const SEVEN_DAY: &str = "seven_day";
+const MONTHLY: &str = "monthly";
+
+/// The names that nearly every account has are kept once per process, not once per account.
+fn known(name: &str) -> Option<Arc<str>> {
+    use std::sync::LazyLock;
+    static KNOWN: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| [FIVE_HOUR, SEVEN_DAY, MONTHLY].map(Arc::from));
+    KNOWN.iter().find(|known| &***known == name).cloned()
+}
+
+impl fmt::Display for WindowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for WindowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WindowId({:?})", &*self.0)
+    }
+}
+
+impl std::str::FromStr for WindowId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        Self::new(text)
+    }
+}
+
+impl Serialize for WindowId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for WindowId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Self::new(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where a reading came from. Of two readings of one moment the later in this list wins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Source {
+    /// Not said, or a source that only a newer program knows.
+    #[default]
+    Unknown,
+    /// What another program of this machine had written down.
+    Local,
+    /// Headers of an ordinary answer of the provider. They say nothing about model-scoped windows or money.
+    Headers,
+    /// The provider's usage endpoint.
+    Poll,
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match &*std::borrow::Cow::<str>::deserialize(deserializer)? {
+            "local" => Self::Local,
+            "headers" => Self::Headers,
+            "poll" => Self::Poll,
+            _ => Self::Unknown,
+        })
+    }
+}
+
+/// When something was said, and by whom. The order in which readings replace each other begins with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Stamp {
+    /// When the question was asked: a reading is as old as the start of its call.
+    #[serde(rename = "at_ms", with = "time::ms")]
+    pub at: Timestamp,
+    /// Where the answer came from.
+    pub source: Source,
+}
+
+impl Stamp {
+    /// Stamps what `source` said to a question asked at `at`.
+    #[must_use]
+    pub fn new(at: Timestamp, source: Source) -> Self {
+        Self { at: time::to_ms(at), source }
+    }
+}
+
+/// What a window counts, if it does not count everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Scope {
+    /// The model, as the provider names it to people; absent if the window is a model's and it is not said which.
+    pub model: Option<String>,
+    /// The surface (an application of the provider's), as the provider names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surface: Option<String>,
+}
+
+impl Scope {
+    /// A window that counts one model.
+    #[must_use]
+    pub fn model(name: impl Into<String>) -> Self {
+        Self { model: Some(name.into()), surface: None }
+    }
+
+    /// A window that counts one surface.
+    #[must_use]
+    pub fn surface(name: impl Into<String>) -> Self {
+        Self { model: None, surface: Some(name.into()) }
+    }
+
+    /// A window that counts one model, and the source does not say which.
+    #[must_use]
+    pub fn unnamed() -> Self {
+        Self::default()
+    }
+}
+
+/// A window without its moment: what one answer of a provider says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WindowReading {
+    /// Which window.
+    pub id: WindowId,
+    /// How much of it is used.
+    pub used: Percent,
+    /// When it begins anew; absent if it has not begun, or the provider does not say.
+    pub resets_at: Option<Timestamp>,
+    /// How long it is, where that is known.
+    pub length: Option<Duration>,
+    /// What it counts, if not everything.
+    pub scope: Option<Scope>,
+}
+
+impl WindowReading {
+    /// A reading of the whole account's window `id`.
+    #[must_use]
+    pub fn new(id: WindowId, used: Percent) -> Self {
+        Self { id, used, resets_at: None, length: None, scope: None }
+    }
+
+    /// Says when the window begins anew.
+    #[must_use]
+    pub fn resets_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
+        self.resets_at = at.into();
+        self
+    }
+
+    /// Says how long the window is.
+    #[must_use]
+    pub fn length(mut self, length: impl Into<Option<Duration>>) -> Self {
+        self.length = length.into();
+        self
+    }
+
+    /// Says that the window counts only this.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<Option<Scope>>) -> Self {
+        self.scope = scope.into();
+        self
+    }
+
+    /// Puts the moment and the source to it.
+    #[must_use]
+    pub fn stamped(self, stamp: Stamp) -> Window {
+        Window {
+            id: self.id,
+            stamp,
+            used: self.used,
+            resets_at: self.resets_at.map(time::to_ms),
+            length: self
+                .length
+                .map(|length| Duration::from_millis(length.as_millis().try_into().unwrap_or(u64::MAX))),
+            scope: self.scope.map(Box::new),
+            unknown: Unknown::default(),
+        }
+    }
+}
+
+/// One window of an account, with the moment it was read and the source it was read from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    id: WindowId,
+    #[serde(flatten)]
+    stamp: Stamp,
+    #[serde(rename = "used_bp")]
+    used: Percent,
+    #[serde(
+        rename = "resets_ms",
+        with = "time::ms::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    resets_at: Option<Timestamp>,
+    #[serde(
+        rename = "length_ms",
+        with = "time::span_ms::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    length: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<Box<Scope>>,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+impl Window {
+    /// Which window.
+    #[must_use]
+    pub fn id(&self) -> &WindowId {
+        &self.id
+    }
+
+    /// What the window said when it was read. What it says now is [`used_at`](Self::used_at).
+    #[must_use]
+    pub fn used(&self) -> Percent {
+        self.used
+    }
+
+    /// When it begins anew, if that was said.
+    #[must_use]
+    pub fn resets_at(&self) -> Option<Timestamp> {
+        self.resets_at
+    }
+
+    /// When it was read: the start of the call that told.
+    #[must_use]
+    pub fn observed_at(&self) -> Timestamp {
+        self.stamp.at
+    }
+
+    /// Who told.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.stamp.source
+    }
+
+    /// The moment and the source in one.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// How long the window is, where that is known.
+    #[must_use]
+    pub fn length(&self) -> Option<Duration> {
+        self.length
+    }
+
+    /// What the window counts, if not everything.
+    #[must_use]
+    pub fn scope(&self) -> Option<&Scope> {
+        self.scope.as_deref()
+    }
+
+    /// What the window says at `now`, where a reading counts as exact for `fresh_for`.
+    ///
+    /// A reading that has grown old is a lower bound until the window resets, for use only grows. After the reset
+    /// nothing is known: not that it is empty, and not that it is full. Where no reset was said, an old reading
+    /// bounds nothing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use quota_core::{Percent, Source, Stamp, UsedAt, WindowId, WindowReading};
+    ///
+    /// let read_at: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
+    /// let reset: jiff::Timestamp = "2026-01-01T14:00:00Z".parse()?;
+    /// let half = Percent::from_percent(50.0).unwrap();
+    /// let window = WindowReading::new(WindowId::five_hour(), half)
+    ///     .resets_at(reset)
+    ///     .stamped(Stamp::new(read_at, Source::Poll));
+    ///
+    /// let five_minutes = Duration::from_secs(300);
+    /// assert_eq!(window.used_at(read_at, five_minutes), UsedAt::Exact(half));
+    /// assert_eq!(window.used_at("2026-01-01T13:00:00Z".parse()?, five_minutes), UsedAt::AtLeast(half));
+    /// assert_eq!(window.used_at(reset, five_minutes), UsedAt::Unknown);
+    /// # Ok::<(), jiff::Error>(())
+    /// ```
+    #[must_use]
+    pub fn used_at(&self, now: Timestamp, fresh_for: Duration) -> UsedAt {
+        match self.rolls_over_at() {
+            Some(reset) if reset <= now => UsedAt::Unknown,
+            _ if time::between(self.stamp.at, now) < fresh_for => UsedAt::Exact(self.used),
+            Some(_) => UsedAt::AtLeast(self.used),
+            None => UsedAt::Unknown,
+        }
+    }
+
+    /// When this reading stops saying anything: its reset, if that lay ahead when it was read.
+    ///
+    /// A reset that was past already when the reading was taken is a provider that lags; it dates nothing.
+    #[must_use]
+    pub fn rolls_over_at(&self) -> Option<Timestamp> {
+        self.resets_at.filter(|reset| *reset > self.stamp.at)
+    }
+
+    /// The total order in which readings of one window replace each other: by moment, source, use, reset, and then by
+    /// whatever else could differ, so that of two different readings one always wins, in whatever order they come.
+    #[must_use]
+    pub fn supersedes(&self, other: &Self) -> bool {
+        self.order(other) == Ordering::Greater
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        let key = |window: &Self| (window.stamp, window.used, window.resets_at, window.length);
+        key(self)
+            .cmp(&key(other))
+            .then_with(|| self.scope.cmp(&other.scope))
+            .then_with(|| self.unknown.rank().cmp(&other.unknown.rank()))
+    }
+}
+
+/// What a window says at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UsedAt {
+    /// A fresh reading.
+    Exact(Percent),
+    /// An old reading of a window that has not reset since: at least this much is used.
+    AtLeast(Percent),
+    /// Nothing is known: never read, or the window has reset since. Neither empty nor full.
+    Unknown,
+}
+
+impl UsedAt {
+    /// The number, whether exact or a lower bound.
+    #[must_use]
+    pub fn lower_bound(self) -> Option<Percent> {
+        match self {
+            Self::Exact(used) | Self::AtLeast(used) => Some(used),
+            Self::Unknown => None,
+        }
+    }
+
+    /// The word for this certainty: `exact`, `at_least` or `unknown`.
+    #[must_use]
+    pub fn certainty(self) -> &'static str {
+        match self {
+            Self::Exact(_) => "exact",
+            Self::AtLeast(_) => "at_least",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRESH: Duration = Duration::from_secs(300);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn half() -> WindowReading {
+        WindowReading::new(WindowId::five_hour(), Percent::from_percent(50.0).unwrap())
+    }
+
+    fn polled(reading: WindowReading, second: i64) -> Window {
+        reading.stamped(Stamp::new(at(second), Source::Poll))
+    }
+
+    #[test]
+    fn a_reading_is_exact_for_less_than_the_freshness() {
+        let window = polled(half().resets_at(at(10_000)), 0);
+
+        assert!(matches!(window.used_at(at(299), FRESH), UsedAt::Exact(_)));
+        assert!(matches!(window.used_at(at(300), FRESH), UsedAt::AtLeast(_)));
+    }
+
+    #[test]
+    fn after_the_reset_nothing_is_known() {
+        let window = polled(half().resets_at(at(100)), 0);
+
+        assert_eq!(window.used_at(at(100), FRESH), UsedAt::Unknown);
+    }
+
+    #[test]
+    fn an_old_reading_without_a_reset_bounds_nothing() {
+        assert_eq!(polled(half(), 0).used_at(at(300), FRESH), UsedAt::Unknown);
+    }
+
+    #[test]
+    fn a_reset_that_was_past_when_read_dates_nothing() {
+        let window = polled(half().resets_at(at(50)), 100);
+
+        assert!(matches!(window.used_at(at(101), FRESH), UsedAt::Exact(_)));
+    }
+
+    #[test]
+    fn a_poll_beats_headers_of_the_same_moment() {
+        let poll = polled(half(), 7);
+        let headers = half().stamped(Stamp::new(at(7), Source::Headers));
+
+        assert!(poll.supersedes(&headers) && !headers.supersedes(&poll));
+    }
+
+    #[test]
+    fn a_models_window_is_named_by_a_slug() {
+        let id = WindowId::seven_day().for_model("Opus  4.5").unwrap();
+
+        assert_eq!(id.as_str(), "seven_day/opus-4.5");
+    }
+
+    #[test]
+    fn a_model_without_a_name_is_no_window() {
+        assert_eq!(WindowId::seven_day().for_model(" / "), Err(InvalidId::Window));
+    }
+
+    #[test]
+    fn a_source_only_a_newer_program_knows_is_read_as_unknown() {
+        assert_eq!(serde_json::from_str::<Source>("\"telepathy\"").unwrap(), Source::Unknown);
+    }
+}
