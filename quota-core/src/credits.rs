@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::unknown::Unknown;
+
 /// An amount of money in minor units: 2050 with exponent 2 is 20.50.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -13,13 +15,15 @@ pub struct Money {
     pub currency: String,
     /// How many decimal digits the minor unit stands for.
     pub exponent: u8,
+    #[serde(flatten)]
+    unknown: Unknown,
 }
 
 impl Money {
     /// An amount in minor units.
     #[must_use]
     pub fn new(minor: i64, currency: impl Into<String>, exponent: u8) -> Self {
-        Self { minor, currency: currency.into(), exponent }
+        Self { minor, currency: currency.into(), exponent, unknown: Unknown::default() }
     }
 }
 
@@ -53,6 +57,8 @@ pub struct Credits {
     /// Why spending is switched off, in the provider's word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_reason: Option<String>,
+    #[serde(flatten)]
+    unknown: Unknown,
 }
 
 #[cfg(test)]

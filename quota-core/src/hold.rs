@@ -65,7 +65,7 @@ impl Hold {
     /// Moves a hold that was armed by a clock ahead of `now` to begin now, as long as it was.
     pub(crate) fn rebase(&mut self, now: Timestamp) {
         self.until = time::later(now, time::between(self.since, self.until));
-        self.since = now;
+        self.since = time::to_ms(now);
     }
 }
 
@@ -125,6 +125,8 @@ pub struct Trouble {
     /// Which credential was used, where that was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
+    #[serde(flatten)]
+    unknown: Unknown,
 }
 
 impl Trouble {
@@ -138,7 +140,7 @@ impl Trouble {
             _ => TroubleKind::Failing,
         };
         let note = error.to_string().chars().filter(|c| !c.is_control()).take(Self::MAX_NOTE).collect();
-        Self { at, kind, note, mark }
+        Self { at, kind, note, mark, unknown: Unknown::default() }
     }
 
     /// Whether only a person can mend it: asking again with the same credential is pointless.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::time;
+use crate::unknown::Unknown;
 use crate::{Hold, Login, Trouble};
 
 /// Names one attempt to refresh, so that an attempt whose answer was lost can be repeated without counting twice.
@@ -82,6 +83,8 @@ pub struct Lease {
     /// Which credential will be used, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mark: Option<crate::Mark>,
+    #[serde(flatten)]
+    pub(crate) unknown: Unknown,
 }
 
 impl Lease {

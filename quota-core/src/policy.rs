@@ -208,7 +208,9 @@ impl Backoff {
     pub fn delay(&self, failures: u32, dice: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let plain = self.first.saturating_mul(1 << doublings).min(self.cap);
-        plain.mul_f64(1.0 + (self.jitter * dice).clamp(0.0, 1.0))
+        let share = self.jitter * dice;
+        let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
+        Duration::try_from_secs_f64(plain.as_secs_f64() * (1.0 + share)).unwrap_or(Duration::MAX)
     }
 
     fn is_sound(&self) -> bool {
@@ -318,6 +320,24 @@ mod tests {
 
         assert_eq!(backoff.delay(1, 1.0), SECOND * 66);
         assert_eq!(backoff.delay(u32::MAX, 0.0), SECOND * 900);
+    }
+
+    #[test]
+    fn a_delay_longer_than_all_time_does_not_overflow() {
+        let endless = Backoff::doubling(Duration::MAX, Duration::MAX);
+
+        assert_eq!(endless.delay(1, 0.0), Duration::MAX);
+        assert_eq!(endless.delay(u32::MAX, 1.0), Duration::MAX);
+    }
+
+    #[test]
+    fn a_jitter_or_a_dice_that_is_no_number_is_none() {
+        let backoff = Backoff::doubling(SECOND * 60, SECOND * 900);
+
+        assert_eq!(backoff.jitter(f64::NAN).delay(1, 1.0), SECOND * 60);
+        assert_eq!(backoff.delay(1, f64::NAN), SECOND * 60);
+        assert_eq!(backoff.delay(1, -1.0), SECOND * 60);
+        assert!(Policy::default().backoff(backoff.jitter(f64::NAN)).validate().is_err());
     }
 
     #[test]

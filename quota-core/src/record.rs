@@ -149,7 +149,7 @@ impl Record {
             let asked = asked_since(window.observed_at());
             let reset = window.rolls_over_at().filter(|reset| *reset > asked)?;
             // A provider whose resets are always a moment ahead must not be asked every moment.
-            Some(time::later(reset, policy.reset_grace).max(time::later(asked, within.min(ROLLOVER_FLOOR))))
+            Some(time::later(reset, policy.reset_grace).max(time::later(asked, ROLLOVER_FLOOR)))
         });
 
         let by_age = time::later(oldest, within).min(time::later(known, policy.complete_every.max(within)));
@@ -190,3 +190,6 @@ impl Record {
 
 /// A reset brings the next call forward to no less than this after the last one.
 const ROLLOVER_FLOOR: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -2,6 +2,7 @@
 //! Joining is commutative, associative and idempotent, so it does not matter which process joins what, when, or how often.
 
 use std::collections::BTreeMap;
+use std::mem::take;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use crate::{Credits, Source, Stamp, Usage, Window, WindowId};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// By id, without repetition.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "in_order", skip_serializing_if = "Vec::is_empty")]
     windows: Vec<Window>,
     #[serde(default, skip_serializing_if = "Horizon::is_empty")]
     horizon: Horizon,
@@ -35,6 +36,14 @@ struct Said<T> {
     #[serde(flatten)]
     stamp: Stamp,
     value: T,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+impl<T> Said<T> {
+    fn boxed(stamp: Stamp, value: T) -> Box<Self> {
+        Box::new(Self { stamp, value, unknown: Unknown::default() })
+    }
 }
 
 /// Up to when each window is accounted for: a reading from before it is gone, because a later answer that covered the
@@ -43,16 +52,28 @@ struct Said<T> {
 struct Horizon {
     /// The last answer that covered everything, for every window that `apart` does not name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    all: Option<Stamp>,
+    all: Option<Told>,
     /// Windows whose horizon differs, because the last complete answer held them in a form that could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    apart: Option<Box<BTreeMap<WindowId, Option<Stamp>>>>,
+    #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a map")]
+    apart: Option<Box<BTreeMap<WindowId, Option<Told>>>>,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+/// When an answer was given, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Told {
+    #[serde(flatten)]
+    stamp: Stamp,
+    #[serde(flatten)]
+    unknown: Unknown,
 }
 
 impl Snapshot {
     /// What `usage` says, as said at `at`.
     ///
-    /// Headers never speak about model-scoped windows or money, whatever a fetcher put into them.
+    /// Headers never speak about model-scoped windows or money, nor about all there is, whatever a fetcher put into them.
     #[must_use]
     pub fn of(usage: &Usage, at: Timestamp) -> Self {
         let stamp = Stamp::new(at, usage.source);
@@ -62,16 +83,18 @@ impl Snapshot {
         for reading in readings {
             snapshot.take(reading.clone().stamped(stamp));
         }
-        snapshot.plan = usage.plan.clone().map(|value| Box::new(Said { stamp, value }));
+        snapshot.plan = usage.plan.clone().map(|plan| Said::boxed(stamp, plan));
         let covers_credits =
             matches!(usage.coverage, Coverage::Complete { credits: true, .. }) || usage.credits.is_some();
         if covers_credits && !narrow {
-            snapshot.credits = Some(Box::new(Said { stamp, value: usage.credits.clone() }));
+            snapshot.credits = Some(Said::boxed(stamp, usage.credits.clone()));
         }
-        if let Coverage::Complete { except, .. } = &usage.coverage {
-            let apart: BTreeMap<_, _> = except.iter().map(|id| (id.clone(), None)).collect();
-            snapshot.horizon =
-                Horizon { all: Some(stamp), apart: (!apart.is_empty()).then(|| Box::new(apart)) };
+        if let Coverage::Complete { except, .. } = &usage.coverage
+            && !narrow
+        {
+            let told = Told { stamp, unknown: Unknown::default() };
+            let apart = except.iter().map(|id| (id.clone(), None)).collect();
+            snapshot.horizon = Horizon::new(Some(told), apart);
         }
         snapshot
     }
@@ -83,12 +106,10 @@ impl Snapshot {
             self.take(window.clone());
         }
         let horizon = &self.horizon;
-        self.windows.retain(|window| horizon.of(window.id()).is_none_or(|gone| window.stamp() >= gone));
+        self.windows.retain(|window| horizon.of(window.id()).is_none_or(|gone| window.stamp() >= gone.stamp));
         keep_later(&mut self.plan, other.plan.as_ref());
         keep_later(&mut self.credits, other.credits.as_ref());
-        if other.unknown.rank() > self.unknown.rank() {
-            self.unknown = other.unknown.clone();
-        }
+        self.unknown = take(&mut self.unknown).max(other.unknown.clone());
     }
 
     /// Drops what claims to have been read after `limit`: its clock was wrong, and it would beat every true reading.
@@ -134,7 +155,7 @@ impl Snapshot {
     /// When everything was last asked for at once; `None` if it never was.
     #[must_use]
     pub fn complete_at(&self) -> Option<Timestamp> {
-        self.horizon.all.map(|stamp| stamp.at)
+        self.horizon.all.as_ref().map(|told| told.stamp.at)
     }
 
     /// The moment of the newest reading in here.
@@ -156,34 +177,50 @@ fn keep_later<T: Ord + Clone>(mine: &mut Option<T>, other: Option<&T>) {
     }
 }
 
+/// Puts windows in order that somebody else may have written without any.
+fn in_order<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Window>, D::Error> {
+    let mut snapshot = Snapshot::default();
+    for window in Vec::deserialize(deserializer)? {
+        snapshot.take(window);
+    }
+    Ok(snapshot.windows)
+}
+
 impl Horizon {
-    fn of(&self, id: &WindowId) -> Option<Stamp> {
+    fn new(all: Option<Told>, apart: BTreeMap<WindowId, Option<Told>>) -> Self {
+        let apart = (!apart.is_empty()).then(|| Box::new(apart));
+        Self { all, apart, unknown: Unknown::default() }
+    }
+
+    fn of(&self, id: &WindowId) -> Option<&Told> {
         match self.apart.as_ref().and_then(|apart| apart.get(id)) {
-            Some(apart) => *apart,
-            None => self.all,
+            Some(apart) => apart.as_ref(),
+            None => self.all.as_ref(),
         }
     }
 
     /// The later horizon, window by window.
     fn join(&mut self, other: &Self) {
         let named = [&self.apart, &other.apart].into_iter().flatten().flat_map(|apart| apart.keys());
-        let all = self.all.max(other.all);
-        let apart: BTreeMap<_, _> = named
-            .map(|id| (id.clone(), self.of(id).max(other.of(id))))
-            .filter(|(_, stamp)| *stamp != all)
+        let all = self.all.as_ref().max(other.all.as_ref());
+        let apart = named
+            .map(|id| (id, self.of(id).max(other.of(id))))
+            .filter(|(_, told)| *told != all)
+            .map(|(id, told)| (id.clone(), told.cloned()))
             .collect();
-        *self = Self { all, apart: (!apart.is_empty()).then(|| Box::new(apart)) };
+        let unknown = take(&mut self.unknown).max(other.unknown.clone());
+        *self = Self { unknown, ..Self::new(all.cloned(), apart) };
     }
 
     fn drop_after(&mut self, limit: Timestamp) {
-        self.all.take_if(|stamp| stamp.at > limit);
+        self.all.take_if(|told| told.stamp.at > limit);
         if let Some(apart) = &mut self.apart {
-            apart.retain(|_, stamp| stamp.is_none_or(|stamp| stamp.at <= limit));
+            apart.retain(|_, told| told.as_ref().is_none_or(|told| told.stamp.at <= limit));
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.all.is_none() && self.apart.is_none()
+        *self == Self::default()
     }
 }
 

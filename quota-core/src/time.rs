@@ -106,6 +106,12 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_time_is_not_before_any_moment() {
+        assert_eq!(to_ms(Timestamp::MAX), END);
+        assert_eq!(later(Timestamp::MAX, Duration::from_secs(1)), END);
+    }
+
+    #[test]
     fn nothing_lies_between_a_moment_and_an_earlier_one() {
         assert_eq!(between(from_ms(10), from_ms(3)), Duration::ZERO);
     }

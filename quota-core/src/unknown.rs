@@ -1,17 +1,31 @@
 //! Fields that a newer program wrote and this one does not know.
 //! They are carried along untouched, so that an older program's rewrite loses nothing.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The unknown fields of one stored object; almost always none, which costs a pointer.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Unknown(Option<Box<Map<String, Value>>>);
 
 impl Unknown {
-    /// A stable text to break ties with, so that joins of two stored objects stay commutative.
-    pub(crate) fn rank(&self) -> String {
-        self.0.as_ref().map(|fields| Value::Object((**fields).clone()).to_string()).unwrap_or_default()
+    fn text(&self) -> Option<String> {
+        self.0.as_ref().map(|fields| Value::Object((**fields).clone()).to_string())
+    }
+}
+
+/// By a stable text, to break ties with: joins of two stored objects stay commutative.
+impl Ord for Unknown {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text().cmp(&other.text())
+    }
+}
+
+impl PartialOrd for Unknown {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -122,7 +122,9 @@ impl Usage {
     /// Whether it says nothing at all: such an answer is malformed, and never replaces what was known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.windows.is_empty() && self.credits.is_none() && self.plan.is_none()
+        let no_plan = self.plan.as_ref().is_none_or(String::is_empty);
+        let no_money = self.credits.as_ref().is_none_or(|credits| *credits == Credits::default());
+        self.windows.is_empty() && no_plan && no_money
     }
 }
 
@@ -203,4 +205,28 @@ pub enum Ruling {
     Warned,
     /// Requests are turned away.
     Rejected,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Percent, WindowReading};
+
+    #[test]
+    fn an_answer_with_a_window_a_plan_or_money_says_something() {
+        let mut spent = Credits::default();
+        spent.enabled = Some(false);
+
+        assert!(!Usage::polled([WindowReading::new(WindowId::monthly(), Percent::ZERO)]).is_empty());
+        assert!(!Usage::polled([]).plan("free".to_owned()).is_empty());
+        assert!(!Usage::polled([]).credits(spent).is_empty());
+    }
+
+    // B30
+    #[test]
+    fn an_answer_without_any_of_them_says_nothing() {
+        assert!(Usage::polled([]).is_empty());
+        assert!(Usage::polled([]).plan(String::new()).is_empty());
+        assert!(Usage::polled([]).credits(Credits::default()).is_empty());
+    }
 }

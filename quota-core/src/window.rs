@@ -172,19 +172,21 @@ pub struct Scope {
     /// The surface (an application of the provider's), as the provider names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub surface: Option<String>,
+    #[serde(flatten)]
+    unknown: Unknown,
 }
 
 impl Scope {
     /// A window that counts one model.
     #[must_use]
     pub fn model(name: impl Into<String>) -> Self {
-        Self { model: Some(name.into()), surface: None }
+        Self { model: Some(name.into()), ..Self::default() }
     }
 
     /// A window that counts one surface.
     #[must_use]
     pub fn surface(name: impl Into<String>) -> Self {
-        Self { model: None, surface: Some(name.into()) }
+        Self { surface: Some(name.into()), ..Self::default() }
     }
 
     /// A window that counts one model, and the source does not say which.
@@ -385,7 +387,7 @@ impl Window {
         key(self)
             .cmp(&key(other))
             .then_with(|| self.scope.cmp(&other.scope))
-            .then_with(|| self.unknown.rank().cmp(&other.unknown.rank()))
+            .then_with(|| self.unknown.cmp(&other.unknown))
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{Record, TRAILING};
 use crate::lease::{Ask, Attempt, Begin, Freshness, Urgency};
 use crate::time;
+use crate::unknown::Unknown;
 use crate::{Hold, HoldReason, Lease, Policy, Trouble};
 
 impl Record {
@@ -17,7 +18,7 @@ impl Record {
     pub fn begin(&mut self, now: Timestamp, ask: &Ask, policy: &Policy) -> Begin {
         let now = time::to_ms(now);
         if !self.is_writable() {
-            return if self.is_fresh(now, ask.freshness, policy) { Begin::Fresh } else { Begin::Newer };
+            return if self.would_be_fresh(now, ask, policy) { Begin::Fresh } else { Begin::Newer };
         }
         self.settle(now);
         if let Some(lease) =
@@ -49,6 +50,14 @@ impl Record {
             Freshness::Within(span) => self.due_at(span, policy).is_some_and(|due| now < due),
             Freshness::Since(moment) => self.asked_at() >= Some(moment),
         }
+    }
+
+    /// Whether what a newer program wrote is fresh, looked at as if it could be settled.
+    fn would_be_fresh(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> bool {
+        let mut settled = self.clone();
+        settled.settle(now);
+        let foreign = self.owner.contradicts(ask.login.lineage.as_ref(), None);
+        !foreign && settled.is_fresh(now, ask.freshness, policy)
     }
 
     /// The hold that ends last, of the account's own, its neighbours', and the budget's.
@@ -97,6 +106,7 @@ impl Record {
             granted_at: now,
             until: time::later(now, policy.lease),
             mark: ask.login.mark,
+            unknown: Unknown::default(),
         };
         self.lease = Some(lease.clone());
         self.attempts.push(Attempt { at: now, by: Arc::clone(&ask.by) });

@@ -28,7 +28,7 @@ pub enum Committed {
 pub enum Failed {
     /// It is in the record.
     Stored {
-        /// The hold that it armed, if it armed one.
+        /// The hold that it armed, or a longer one that stood already; none if it is no reason to wait.
         hold: Option<Hold>,
         /// The quiet time that it imposes on the account's neighbours.
         quiet: Option<Hold>,
@@ -38,7 +38,7 @@ pub enum Failed {
 }
 
 impl Record {
-    /// Puts the readings of a call into the record, clears the hold, and gives the lease back.
+    /// Puts the readings of a call into the record, clears a hold from before it, and gives the lease back.
     ///
     /// The readings are as old as the start of the call, or older if they say so themselves; never younger.
     pub fn commit(&mut self, now: Timestamp, lease: &Lease, usage: &Usage) -> Committed {
@@ -48,19 +48,27 @@ impl Record {
         if usage.is_empty() {
             return Committed::Empty;
         }
-        self.settle(time::to_ms(now));
-        let (lineage, identity) = (usage.lineage.as_ref(), usage.identity.as_ref());
+        let now = time::to_ms(now);
+        self.settle(now);
+        // An answer that names another identity and no login is of the login that was asked with.
+        let lineage = usage.lineage.clone().or_else(|| self.owner.lineage.clone());
+        let (lineage, identity) = (lineage.as_ref(), usage.identity.as_ref());
         let changed = self.owner.contradicts(lineage, identity);
         if changed {
             self.clear_for(lineage, identity);
         }
         self.owner.adopt(lineage, identity);
 
-        let asked_at = usage.observed_at.map_or(lease.granted_at, |observed| observed.min(lease.granted_at));
+        // Not after now: the clock may have been set back since the call began.
+        let started = lease.granted_at.min(now);
+        let asked_at = usage.observed_at.map_or(started, |observed| observed.min(started));
         self.snapshot.join(&Snapshot::of(usage, asked_at));
-        self.refreshed_at = self.refreshed_at.max(Some(lease.granted_at));
-        self.hold = None;
-        self.strikes = 0;
+        self.refreshed_at = self.refreshed_at.max(Some(started));
+        // A hold that was armed after the call began knows more than its answer does.
+        self.hold.take_if(|hold| hold.since <= started || !hold.is_live(now));
+        if self.hold.is_none() {
+            self.strikes = 0;
+        }
         self.trouble = None;
         self.lease = None;
         if changed { Committed::LoginChanged } else { Committed::Stored }
@@ -76,10 +84,11 @@ impl Record {
         self.lease = None;
         if let FetchError::NotLoggedIn { .. } = error {
             // The provider was not asked, and another host may well be logged in.
-            self.attempts.retain(|attempt| attempt.at != lease.granted_at);
+            let call = self.attempts.iter().position(|attempt| attempt.at == lease.granted_at);
+            call.map(|call| self.attempts.remove(call));
             return Failed::Stored { hold: None, quiet: None };
         }
-        self.trouble = Some(Trouble::of(error, lease.granted_at, lease.mark));
+        self.trouble = Some(Trouble::of(error, lease.granted_at.min(now), lease.mark));
         let hold = self.arm(now, lease, error, policy);
         let throttled = matches!(error, FetchError::Throttled { .. });
         let quiet = throttled
@@ -112,8 +121,8 @@ impl Record {
         // What the provider asks for is a floor; that it asks for nothing is no permission.
         let delay = backoff.delay(self.strikes, lease.attempt.dice()).max(retry_after.unwrap_or_default());
         let hold = Hold::new(now, time::later(now, delay), why).retry_after(retry_after);
-        self.hold = Some(hold.clone());
-        Some(hold)
+        self.take_hold(now, Some(&hold));
+        self.hold.clone()
     }
 
     /// Whether this lease is the last one that was given, and was not given back.

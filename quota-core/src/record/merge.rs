@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::{Record, TRAILING};
+use super::Record;
 use crate::time::{self, CLOCK_SLACK};
 use crate::{Hold, Identity, Lineage, Snapshot};
 
@@ -94,6 +94,8 @@ impl Record {
     /// Calls that were made count, holds that were armed hold, readings are joined at their own age.
     pub fn rejoin(&mut self, now: Timestamp, alone: &Self) -> Joined {
         let now = time::to_ms(now);
+        let mut alone = alone.clone();
+        alone.settle(now);
         let (lineage, identity) = (alone.lineage(), alone.identity());
         let joined = self.observe(now, &alone.snapshot, lineage, identity);
         if joined != Joined::Yes {
@@ -103,9 +105,9 @@ impl Record {
         self.refreshed_at = self.refreshed_at.max(alone.refreshed_at);
         self.take_hold(now, alone.hold.as_ref());
         self.strikes = self.strikes.max(if self.hold.is_some() { alone.strikes } else { 0 });
-        for attempt in &alone.attempts {
-            if !self.attempts.contains(attempt) && time::between(attempt.at, now) < TRAILING {
-                self.attempts.push(attempt.clone());
+        for attempt in alone.attempts {
+            if !self.attempts.contains(&attempt) {
+                self.attempts.push(attempt);
             }
         }
         self.attempts.sort_unstable();
@@ -113,7 +115,7 @@ impl Record {
     }
 
     /// The hold that ends later stands; one that is over is nothing.
-    fn take_hold(&mut self, now: Timestamp, hold: Option<&Hold>) {
+    pub(super) fn take_hold(&mut self, now: Timestamp, hold: Option<&Hold>) {
         let Some(mut hold) = hold.cloned() else { return };
         if hold.since > time::later(now, CLOCK_SLACK) {
             hold.rebase(now);

@@ -1,0 +1,17 @@
+//! The rules of the record, one topic a file.
+//! What the tests share is in `support`; sequences of random operations are in `laws` and `holders`.
+
+mod asking;
+mod backoff;
+mod clocks;
+mod damaged;
+mod due;
+mod holders;
+mod late;
+mod laws;
+mod logins;
+pub(crate) mod random;
+mod readings;
+mod refusals;
+mod stored;
+pub(crate) mod support;

@@ -1,0 +1,232 @@
+//! Who may ask the provider now, and who may not.
+//! What a failure does to this is in `backoff` and `refusals`.
+
+use super::support::*;
+use crate::{Begin, FetchError, Freshness, HoldReason, Record, Urgency};
+
+// B99
+#[test]
+fn a_shared_reading_of_four_minutes_is_fresh_enough_for_five() {
+    let mut record = polled(at(0), [five_hour(10)]);
+
+    assert_eq!(begin(&mut record, at(240), &ask(1)), Begin::Fresh);
+}
+
+// B54
+#[test]
+fn at_the_very_moment_it_is_due_a_reading_is_stale() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let due = record.due_at(FRESH, &policy()).unwrap();
+
+    assert_eq!(begin(&mut record.clone(), due - jiff::SignedDuration::from_millis(1), &ask(1)), Begin::Fresh);
+    assert!(matches!(begin(&mut record, due, &ask(1)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_lease_is_as_old_as_its_grant_and_lasts_as_long_as_the_policy_says() {
+    let lease = grant(&mut Record::default(), at(0));
+
+    assert_eq!((lease.granted_at, lease.until), (at(0), at(30)));
+}
+
+#[test]
+fn a_second_asker_is_told_who_is_asking_since_when_and_until_when() {
+    let mut record = Record::default();
+    let _ = grant(&mut record, at(0));
+
+    let second = begin(&mut record, at(5), &ask(2));
+
+    assert_eq!(second, Begin::Busy { until: at(30), since: at(0) });
+}
+
+// B22
+#[test]
+fn an_asker_who_finds_another_asking_leaves_no_trace() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let _ = grant(&mut record, at(600));
+    let before = record.clone();
+
+    let _ = begin(&mut record, at(601), &ask(99));
+
+    assert_eq!(record, before);
+}
+
+// B22
+#[test]
+fn a_lease_that_was_lost_is_not_counted_as_a_failure() {
+    let mut record = Record::default();
+    let late = grant(&mut record, at(0));
+    let _ = grant(&mut record, at(31));
+
+    let _ = record.fail(at(32), &late, &FetchError::TimedOut, &policy());
+
+    assert_eq!((record.strikes(), record.hold(), record.trouble()), (0, None, None));
+}
+
+#[test]
+fn the_same_attempt_gets_the_same_lease() {
+    let mut record = Record::default();
+    let first = begin(&mut record, at(0), &ask(1));
+
+    let again = begin(&mut record, at(3), &ask(1));
+
+    assert_eq!(again, first);
+}
+
+#[test]
+fn an_attempt_whose_lease_ran_out_gets_another() {
+    let mut record = Record::default();
+    let Begin::Granted(first) = begin(&mut record, at(0), &ask(1)) else { panic!("nobody else asks") };
+
+    let again = begin(&mut record, first.until, &ask(1));
+
+    assert!(matches!(again, Begin::Granted(second) if second.fence > first.fence));
+}
+
+#[test]
+fn an_attempt_that_is_asked_for_twice_counts_once() {
+    let mut record = Record::default();
+    let _ = begin(&mut record, at(0), &ask(1));
+    let _ = begin(&mut record, at(3), &ask(1));
+
+    assert_eq!(record.attempts().len(), 1);
+}
+
+// B90
+#[test]
+fn a_live_lease_is_not_taken_over() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+    let last_moment = lease.until - jiff::SignedDuration::from_millis(1);
+
+    let other = begin(&mut record, last_moment, &ask(99));
+
+    assert!(matches!(other, Begin::Busy { .. }));
+}
+
+// B90
+#[test]
+fn a_lease_that_ran_out_is_taken_over_once() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+
+    let heir = begin(&mut record, lease.until, &ask(98));
+    let third = begin(&mut record, lease.until, &ask(99));
+
+    assert!(matches!(heir, Begin::Granted(heir) if heir.fence > lease.fence));
+    assert!(matches!(third, Begin::Busy { .. }));
+}
+
+#[test]
+fn a_lease_that_was_given_back_is_free_at_once() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+
+    record.release(&lease);
+
+    assert!(matches!(begin(&mut record, at(1), &ask(99)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_call_that_began_no_earlier_is_fresh_enough_for_one_who_insists() {
+    let mut record = polled(at(0), [five_hour(10)]);
+
+    assert_eq!(begin(&mut record, at(2), &insist(1, at(0))), Begin::Fresh);
+    assert!(matches!(begin(&mut record, at(2), &insist(2, at(1))), Begin::Granted(_)));
+}
+
+#[test]
+fn headers_are_no_answer_for_one_who_insists() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let _ = see(&mut record, at(60), [five_hour(11)]);
+
+    assert!(matches!(begin(&mut record, at(61), &insist(1, at(60))), Begin::Granted(_)));
+}
+
+#[test]
+fn one_who_demands_what_is_younger_than_nothing_asks_anew() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let mut demanding = ask(1);
+    demanding.freshness = Freshness::Within(std::time::Duration::ZERO);
+
+    assert!(matches!(begin(&mut record, at(0), &demanding), Begin::Granted(_)));
+}
+
+/// A record with that many calls, one a minute.
+fn spent(calls: i64) -> Record {
+    let mut record = Record::default();
+    for call in 0..calls {
+        let lease = grant(&mut record, at(call * 60));
+        record.release(&lease);
+    }
+    record
+}
+
+#[test]
+fn the_call_beyond_the_hours_budget_is_held_until_the_first_is_an_hour_old() {
+    let mut record = spent(28);
+
+    let Begin::Held(hold) = begin(&mut record, at(28 * 60), &ask(99)) else { panic!("28 calls are allowed") };
+
+    assert_eq!((hold.why, hold.until), (HoldReason::BudgetSpent, at(3600)));
+    assert!(matches!(begin(&mut record, at(3600), &ask(99)), Begin::Granted(_)));
+}
+
+#[test]
+fn the_call_that_reaches_the_budget_is_made() {
+    let mut record = spent(27);
+
+    assert!(matches!(begin(&mut record, at(28 * 60), &ask(99)), Begin::Granted(_)));
+}
+
+#[test]
+fn the_reserve_of_the_budget_is_for_those_whom_somebody_waits_for() {
+    let mut record = spent(22);
+    let background = ask(98).urgency(Urgency::Background);
+
+    let Begin::Held(hold) = begin(&mut record, at(22 * 60), &background) else { panic!("6 are in reserve") };
+
+    assert_eq!((hold.why, hold.until), (HoldReason::BudgetSpent, at(3600)));
+    assert!(matches!(begin(&mut record, at(22 * 60), &ask(99)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_lower_budget_is_waited_for_until_enough_calls_are_an_hour_old() {
+    let mut record = spent(10);
+    let frugal = policy().budget(crate::Budget::new(4, 1));
+
+    let Begin::Held(hold) = record.begin(at(600), &ask(99), &frugal) else { panic!("10 calls are over 4") };
+
+    // The calls of minutes 6 to 9 are four; the one of minute 6 must go.
+    assert_eq!(hold.until, at(6 * 60 + 3600));
+}
+
+#[test]
+fn a_quiet_time_of_the_neighbours_holds_an_account_that_did_nothing() {
+    let mut record = Record::default();
+    let quiet = crate::Hold::new(at(0), at(60), HoldReason::NeighbourRateLimited);
+
+    let held = begin(&mut record, at(59), &ask(1).quiet(Some(quiet.clone())));
+
+    assert_eq!(held, Begin::Held(quiet.clone()));
+    assert!(matches!(begin(&mut record, at(60), &ask(2).quiet(Some(quiet))), Begin::Granted(_)));
+}
+
+#[test]
+fn of_several_holds_the_one_that_ends_last_is_told() {
+    let mut record = Record::default();
+    let own = fail(&mut record, at(0), &FetchError::throttled(None)).unwrap();
+    let shorter = crate::Hold::new(at(0), at(30), HoldReason::NeighbourRateLimited);
+    let longer = crate::Hold::new(at(0), at(90), HoldReason::NeighbourRateLimited);
+
+    assert_eq!(begin(&mut record, at(1), &ask(8).quiet(Some(shorter))), Begin::Held(own));
+    assert_eq!(begin(&mut record, at(1), &ask(9).quiet(Some(longer.clone()))), Begin::Held(longer));
+}
+
+#[test]
+fn fresh_readings_are_told_even_where_nobody_may_ask() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let _ = record.seed(at(1), &held(rate_limited(at(1), at(3600))));
+
+    assert_eq!(begin(&mut record, at(2), &ask(1)), Begin::Fresh);
+}

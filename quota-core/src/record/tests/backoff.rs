@@ -1,0 +1,309 @@
+//! What a call that was turned away, or that failed, does to the next ones.
+//! Refused credentials, which arm nothing, are in `refusals`.
+
+use std::time::Duration;
+
+use super::support::*;
+use crate::time::between;
+use crate::{
+    Ask, AttemptId, Begin, Failed, FetchError, Freshness, Hold, HoldReason, Record, Seed, Snapshot, Trouble,
+    TroubleKind, Usage,
+};
+
+const THROTTLED: FetchError = FetchError::Throttled { retry_after: None };
+
+/// How long the holds are that so many failures in a row arm, each asked for as soon as the last is over.
+fn delays(record: &mut Record, failures: usize, error: &FetchError) -> Vec<u64> {
+    let mut now = record.hold().map_or(at(0), |hold| hold.until);
+    let mut delays = Vec::new();
+    for _ in 0..failures {
+        let hold = fail(record, now, error).unwrap();
+        delays.push(between(now, hold.until).as_secs());
+        now = hold.until;
+    }
+    delays
+}
+
+// B14
+#[test]
+fn each_429_in_a_row_doubles_the_hold_up_to_a_quarter_of_an_hour() {
+    let delays = delays(&mut Record::default(), 6, &THROTTLED);
+
+    assert_eq!(delays, [60, 120, 240, 480, 900, 900]);
+}
+
+// B14
+#[test]
+fn after_a_success_the_holds_begin_anew() {
+    let mut record = Record::default();
+    delays(&mut record, 3, &THROTTLED);
+    let over = record.hold().unwrap().until;
+    poll(&mut record, over, &Usage::polled([five_hour(10)]));
+
+    let hold = fail(&mut record, over + MINUTE, &THROTTLED).unwrap();
+
+    assert_eq!(between(over + MINUTE, hold.until), MINUTE);
+}
+
+#[test]
+fn every_other_failure_holds_for_15_seconds_doubling_to_5_minutes() {
+    for error in [FetchError::TimedOut, FetchError::unavailable("500"), FetchError::malformed("html")] {
+        let delays = delays(&mut Record::default(), 6, &error);
+
+        assert_eq!(delays, [15, 30, 60, 120, 240, 300], "{error}");
+    }
+}
+
+#[test]
+fn a_hold_says_why() {
+    let why = |error| fail(&mut Record::default(), at(0), &error).unwrap().why;
+
+    assert_eq!(why(THROTTLED), HoldReason::RateLimited);
+    assert_eq!(why(FetchError::TimedOut), HoldReason::Failing);
+}
+
+// B14, B32
+#[test]
+fn attempts_of_different_dice_come_back_at_different_moments_within_a_tenth() {
+    let until = |bits: u128| {
+        let mut record = Record::default();
+        let ask = Ask::new(AttemptId::from(bits), Freshness::Within(FRESH));
+        let Begin::Granted(lease) = begin(&mut record, at(0), &ask) else { panic!("nobody else asks") };
+        let _ = record.fail(at(0), &lease, &THROTTLED, &policy());
+        record.hold().unwrap().until
+    };
+
+    assert_eq!(until(0), at(60));
+    assert_eq!(until(1 << 31), at(63));
+    assert!(at(65) < until(u128::from(u32::MAX)) && until(u128::from(u32::MAX)) <= at(66));
+}
+
+// B15
+#[test]
+fn a_retry_after_is_a_floor_that_the_cap_does_not_shorten() {
+    let mut record = Record::default();
+
+    let hold = fail(&mut record, at(0), &FetchError::throttled(Some(Duration::from_secs(2974)))).unwrap();
+
+    assert_eq!(hold.until, at(2974));
+    assert!(matches!(begin(&mut record, at(2973), &ask(9)), Begin::Held(_)));
+    assert!(matches!(begin(&mut record, at(2974), &ask(9)), Begin::Granted(_)));
+}
+
+// B15
+#[test]
+fn a_retry_after_is_reported_as_it_was_said() {
+    let asked_for = Some(Duration::from_secs(2974));
+
+    let hold = fail(&mut Record::default(), at(0), &FetchError::throttled(asked_for)).unwrap();
+
+    assert_eq!(hold.retry_after, asked_for);
+}
+
+// B16
+#[test]
+fn a_retry_after_of_nothing_is_no_permission() {
+    let delays = delays(&mut Record::default(), 4, &FetchError::throttled(Some(Duration::ZERO)));
+
+    assert_eq!(delays, [60, 120, 240, 480]);
+}
+
+#[test]
+fn a_retry_after_below_our_own_delay_does_not_shorten_it() {
+    let delays = delays(&mut Record::default(), 3, &FetchError::throttled(Some(MINUTE)));
+
+    assert_eq!(delays, [60, 120, 240]);
+}
+
+#[test]
+fn a_retry_after_beyond_all_time_ends_with_time_and_survives_the_store() {
+    let mut record = Record::default();
+
+    let hold = fail(&mut record, at(0), &FetchError::throttled(Some(Duration::from_secs(u64::MAX)))).unwrap();
+
+    assert!(hold.until > at(0) + HOUR * 24 * 365 * 1000);
+    assert_eq!(stored(&record), record);
+}
+
+// B13
+#[test]
+fn a_429_asks_the_neighbours_to_stay_quiet_for_a_minute_from_when_it_came() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+
+    let failed = record.fail(at(5), &lease, &FetchError::throttled(Some(HOUR)), &policy());
+
+    let Failed::Stored { quiet, .. } = failed else { panic!("nobody else has asked") };
+    assert_eq!(quiet, Some(Hold::new(at(5), at(65), HoldReason::NeighbourRateLimited)));
+}
+
+// B13
+#[test]
+fn a_neighbours_429_holds_but_strikes_nobody() {
+    let mut main = Record::default();
+    let quiet = Hold::new(at(0), at(60), HoldReason::NeighbourRateLimited);
+
+    let _ = begin(&mut main, at(1), &ask(1).quiet(Some(quiet)));
+
+    assert_eq!((main.hold(), main.strikes(), main.trouble()), (None, 0, None));
+}
+
+#[test]
+fn a_failure_that_is_no_429_leaves_the_neighbours_alone() {
+    for error in [FetchError::TimedOut, FetchError::Unauthorized, FetchError::malformed("html")] {
+        let mut record = Record::default();
+        let lease = grant(&mut record, at(0));
+
+        let failed = record.fail(at(1), &lease, &error, &policy());
+
+        assert!(matches!(failed, Failed::Stored { quiet: None, .. }), "{error}");
+    }
+}
+
+// B19
+#[test]
+fn of_fifty_who_ask_during_a_hold_none_may_and_none_prolongs_it() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let hold = fail(&mut record, at(600), &THROTTLED).unwrap();
+    let before = record.clone();
+
+    for number in 0..50 {
+        assert_eq!(begin(&mut record, at(601), &insist(100 + number, at(601))), Begin::Held(hold.clone()));
+    }
+
+    assert_eq!(record, before);
+}
+
+// B53
+#[test]
+fn a_failed_call_changes_no_reading_and_no_age() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let (snapshot, asked, due) =
+        (record.snapshot().clone(), record.asked_at(), record.due_at(FRESH, &policy()));
+
+    fail(&mut record, at(600), &THROTTLED);
+
+    assert_eq!(record.snapshot(), &snapshot);
+    assert_eq!((record.asked_at(), record.due_at(FRESH, &policy())), (asked, due));
+}
+
+// B53
+#[test]
+fn a_refresh_that_is_held_leaves_the_last_trouble_as_it_was() {
+    let mut record = Record::default();
+    fail(&mut record, at(0), &THROTTLED);
+    let trouble = record.trouble().cloned();
+
+    let _ = begin(&mut record, at(30), &ask(9));
+
+    assert_eq!(record.trouble().cloned(), trouble);
+}
+
+#[test]
+fn a_trouble_is_as_old_as_the_call_that_met_it() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+
+    let _ = record.fail(at(9), &lease, &FetchError::TimedOut, &policy());
+
+    let Some(Trouble { at: moment, kind, .. }) = record.trouble() else { panic!("the call failed") };
+    assert_eq!((*moment, *kind), (at(0), TroubleKind::Failing));
+}
+
+#[test]
+fn a_success_clears_hold_strikes_and_trouble() {
+    let mut record = Record::default();
+    let over = fail(&mut record, at(0), &THROTTLED).unwrap().until;
+
+    poll(&mut record, over, &Usage::polled([five_hour(10)]));
+
+    assert_eq!((record.hold(), record.strikes(), record.trouble()), (None, 0, None));
+}
+
+// B26
+#[test]
+fn headers_that_are_seen_during_a_hold_update_the_windows_and_leave_the_hold() {
+    let mut record = Record::default();
+    fail(&mut record, at(0), &THROTTLED);
+    let before = (record.hold().cloned(), record.strikes(), record.trouble().cloned());
+
+    let _ = see(&mut record, at(10), [five_hour(42)]);
+
+    assert_eq!(used(&record, &crate::WindowId::five_hour()), Some(percent(42)));
+    assert_eq!((record.hold().cloned(), record.strikes(), record.trouble().cloned()), before);
+}
+
+#[test]
+fn headers_leave_the_lease_alone() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+
+    let _ = see(&mut record, at(1), [five_hour(42)]);
+
+    assert_eq!(record.lease(), Some(&lease));
+}
+
+// B23
+#[test]
+fn a_persisted_hold_that_is_over_is_nothing() {
+    let mut record = Record::default();
+
+    let _ = record.seed(at(60), &held(rate_limited(at(0), at(60))));
+
+    assert_eq!(record.hold(), None);
+}
+
+#[test]
+fn a_persisted_hold_that_is_in_force_holds() {
+    let mut record = Record::default();
+    let hold = rate_limited(at(0), at(60));
+
+    let _ = record.seed(at(59), &held(hold.clone()));
+
+    assert_eq!(begin(&mut record, at(59), &ask(1)), Begin::Held(hold));
+}
+
+#[test]
+fn of_a_hold_and_a_persisted_one_the_later_end_stands() {
+    let ends_of = |first, second| {
+        let mut record = Record::default();
+        let _ = record.seed(at(0), &held(rate_limited(at(0), first)));
+        let _ = record.seed(at(0), &held(rate_limited(at(0), second)));
+        record.hold().unwrap().until
+    };
+
+    assert_eq!(ends_of(at(60), at(90)), at(90));
+    assert_eq!(ends_of(at(90), at(60)), at(90));
+}
+
+#[test]
+fn a_failure_does_not_shorten_a_longer_hold_that_came_during_its_call() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+    let _ = record.seed(at(4), &held(rate_limited(at(4), at(3604))));
+
+    let _ = record.fail(at(8), &lease, &FetchError::TimedOut, &policy());
+
+    assert_eq!(record.hold().unwrap().until, at(3604));
+}
+
+#[test]
+fn a_success_does_not_clear_a_hold_that_was_armed_after_its_call_began() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+    let _ = record.seed(at(4), &held(rate_limited(at(4), at(3604))));
+
+    let _ = record.commit(at(8), &lease, &Usage::polled([five_hour(10)]));
+
+    assert_eq!(record.hold().map(|hold| hold.until), Some(at(3604)));
+}
+
+#[test]
+fn a_seed_without_a_hold_ends_none() {
+    let mut record = Record::default();
+    let hold = fail(&mut record, at(0), &THROTTLED);
+
+    let _ = record.seed(at(1), &Seed::new(Snapshot::default()));
+
+    assert_eq!(record.hold().cloned(), hold);
+}

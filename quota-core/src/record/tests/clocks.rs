@@ -1,0 +1,135 @@
+//! Clocks that are set: what a wrong one has left must neither bind anybody for years nor beat what is true.
+//! That the fence rises whatever the clock does is in `laws`.
+
+use jiff::Timestamp;
+
+use super::support::*;
+use crate::{Begin, FetchError, Record, Usage, WindowId};
+
+/// A moment long after everything else in these tests: the clock was wrong.
+fn year_2100() -> Timestamp {
+    "2100-01-01T00:00:00Z".parse().unwrap()
+}
+
+#[test]
+fn a_hold_of_a_clock_that_was_ahead_lasts_as_long_as_was_meant_from_now_on() {
+    let mut record = Record::default();
+    fail(&mut record, year_2100(), &FetchError::throttled(Some(HOUR)));
+
+    let Begin::Held(hold) = begin(&mut record, at(0), &ask(9)) else {
+        panic!("the provider asked for an hour")
+    };
+
+    assert_eq!((hold.since, hold.until), (at(0), at(3600)));
+    assert!(matches!(begin(&mut record, at(3599), &ask(9)), Begin::Held(_)));
+    assert!(matches!(begin(&mut record, at(3600), &ask(9)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_hold_within_the_slack_of_clocks_is_left_as_it_is() {
+    let mut record = Record::default();
+    let armed = fail(&mut record, at(30), &FetchError::throttled(None));
+
+    let _ = begin(&mut record, at(0), &ask(9));
+
+    assert_eq!(record.hold().cloned(), armed);
+}
+
+#[test]
+fn a_persisted_hold_of_a_clock_that_was_ahead_lasts_as_long_as_was_meant() {
+    let mut record = Record::default();
+
+    let _ = record.seed(at(0), &held(rate_limited(year_2100(), year_2100() + MINUTE)));
+
+    assert_eq!(record.hold().unwrap().until, at(60));
+}
+
+#[test]
+fn a_hold_that_was_moved_is_what_the_store_keeps() {
+    let mut record = Record::default();
+    let between_milliseconds = at(0) + jiff::SignedDuration::from_nanos(123_456);
+
+    let _ = record.seed(between_milliseconds, &held(rate_limited(year_2100(), year_2100() + MINUTE)));
+
+    assert_eq!(stored(&record), record);
+}
+
+#[test]
+fn readings_of_a_clock_that_was_ahead_are_dropped_and_asked_for_anew() {
+    let mut record = polled(year_2100(), [five_hour(10)]);
+
+    let begun = begin(&mut record, at(0), &ask(9));
+
+    assert!(matches!(begun, Begin::Granted(_)));
+    assert!(record.snapshot().is_empty());
+    assert_eq!(record.asked_at(), None);
+}
+
+#[test]
+fn calls_of_a_clock_that_was_ahead_spend_no_budget() {
+    let mut record = Record::default();
+    for _ in 0..28 {
+        let lease = grant(&mut record, year_2100());
+        record.release(&lease);
+    }
+
+    assert!(matches!(begin(&mut record, at(0), &ask(99)), Begin::Granted(_)));
+    assert_eq!(record.attempts().len(), 1);
+}
+
+#[test]
+fn a_refusal_of_a_clock_that_was_ahead_bars_nobody() {
+    let mut record = Record::default();
+    fail(&mut record, year_2100(), &FetchError::Unauthorized);
+
+    assert!(matches!(begin(&mut record, at(0), &ask(9)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_lease_of_a_clock_that_was_ahead_is_taken_over() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, year_2100());
+
+    let Begin::Granted(heir) = begin(&mut record, at(0), &ask(9)) else { panic!("2100 has not come") };
+
+    assert!(heir.fence > lease.fence);
+}
+
+#[test]
+fn a_lease_within_the_slack_of_clocks_is_not_taken_over() {
+    let mut record = Record::default();
+    let _ = grant(&mut record, at(30));
+
+    assert!(matches!(begin(&mut record, at(0), &ask(9)), Begin::Busy { .. }));
+}
+
+#[test]
+fn an_answer_that_comes_after_the_clock_was_set_back_is_not_from_the_future() {
+    let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
+    let lease = grant(&mut record, year_2100());
+
+    let _ = record.commit(at(600), &lease, &Usage::polled([five_hour(11), seven_day(21)]));
+
+    assert_eq!(record.snapshot().newest(), Some(at(600)));
+    assert_eq!(record.asked_at(), Some(at(600)));
+    assert!(matches!(begin(&mut record, at(601), &ask(9)), Begin::Fresh));
+}
+
+#[test]
+fn a_refusal_that_comes_after_the_clock_was_set_back_bars() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, year_2100());
+
+    let _ = record.fail(at(600), &lease, &FetchError::Unauthorized, &policy());
+
+    assert!(matches!(begin(&mut record, at(601), &ask(9)), Begin::Barred(_)));
+}
+
+#[test]
+fn headers_push_out_what_a_wrong_clock_left() {
+    let mut record = polled(year_2100(), [five_hour(99)]);
+
+    let _ = see(&mut record, at(0), [five_hour(10)]);
+
+    assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(10)));
+}

@@ -1,0 +1,135 @@
+//! Stored documents that are damaged, in disorder, or absurd: they are read or refused, and never harm.
+//! What a newer program wrote is in `stored`.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::random::{World, ops};
+use super::support::*;
+use crate::{Record, WindowId};
+
+// B93
+#[test]
+fn what_is_no_record_is_refused() {
+    let damaged = ["", "{", "null", "[]", "{}", "{\"format\":\"1\"}", "{\"format\":1,\"fence\":-1}"];
+
+    for body in damaged {
+        assert!(Record::decode(body.as_bytes()).is_err(), "{body}");
+    }
+}
+
+#[test]
+fn a_truncated_record_is_refused() {
+    let body = full().encode();
+
+    for end in 0..body.len() {
+        assert!(Record::decode(&body[..end]).is_err(), "{end} bytes");
+    }
+}
+
+#[test]
+fn windows_that_stand_in_disorder_are_found() {
+    let mut document = document(&full());
+    document["snapshot"]["windows"].as_array_mut().unwrap().reverse();
+
+    assert_eq!(decode(&document), full());
+}
+
+#[test]
+fn of_a_window_that_stands_there_twice_the_newer_reading_is_taken() {
+    let mut document = document(&polled(at(0), [five_hour(10)]));
+    let mut older = document["snapshot"]["windows"][0].clone();
+    older["at_ms"] = json!(at(-60).as_millisecond());
+    older["used_bp"] = json!(9900);
+    document["snapshot"]["windows"].as_array_mut().unwrap().push(older);
+
+    let record = decode(&document);
+
+    assert_eq!(record.snapshot().windows().len(), 1);
+    assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(10)));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_whatever_are_read_or_refused(body in vec(any::<u8>(), 0..200)) {
+        let _ = Record::decode(&body);
+    }
+
+    #[test]
+    fn a_record_with_damaged_bytes_is_read_or_refused(
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let mut body = full().encode().to_vec();
+        for (at, byte) in damage {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+
+        let _ = Record::decode(&body);
+    }
+
+    #[test]
+    fn a_record_with_absurd_values_can_be_worked_with(
+        changes in vec((any::<prop::sample::Index>(), absurd()), 1..6),
+        ops in ops(),
+        years in -9000_i64..7000,
+    ) {
+        let mut document = document(&full());
+        for (which, value) in changes {
+            replace(&mut document, which, value);
+        }
+        let Ok(record) = Record::decode(document.to_string().as_bytes()) else { return Ok(()) };
+        let then = at(0) + jiff::SignedDuration::from_hours(years * 24 * 365);
+        let mut world = World::new(record, then, policy());
+
+        for op in &ops {
+            let _ = world.apply(op);
+            let _ = world.record.due_at(FRESH, &policy());
+            let _ = world.record.encode();
+        }
+    }
+}
+
+fn absurd() -> impl Strategy<Value = Value> {
+    prop::sample::select(vec![
+        json!(null),
+        json!(0),
+        json!(-1),
+        json!(i64::MIN),
+        json!(i64::MAX),
+        json!(u64::MAX),
+        json!(1e300),
+        json!(""),
+        json!("\u{0}"),
+        json!([]),
+        json!({}),
+        json!([[]]),
+        json!(true),
+    ])
+}
+
+/// Puts `value` in the place of one of the values in `document`.
+fn replace(document: &mut Value, which: prop::sample::Index, value: Value) {
+    let mut places = Vec::new();
+    collect(document, "", &mut places);
+    let place = &places[which.index(places.len())];
+    *document.pointer_mut(place).expect("it was just found") = value;
+}
+
+fn collect(value: &Value, path: &str, places: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                collect(field, &format!("{path}/{}", name.replace('/', "~1")), places);
+            }
+        }
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                collect(item, &format!("{path}/{at}"), places);
+            }
+        }
+        _ => {}
+    }
+    places.push(path.to_owned());
+}

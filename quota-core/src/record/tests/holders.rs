@@ -1,0 +1,196 @@
+//! Many holders of leases who interleave, vanish and come back late, under clocks that are set back a little.
+//! Each step goes through a store, as it does between hosts.
+
+use jiff::Timestamp;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::support::*;
+use crate::time::CLOCK_SLACK;
+use crate::{
+    Ask, Begin, Budget, Committed, Failed, FetchError, Freshness, Lease, Login, Policy, Record, Usage,
+};
+
+const HOLDERS: usize = 4;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A holder asks; if it had a lease, it has forgotten it.
+    Ask {
+        holder: usize,
+        other_login: bool,
+    },
+    Commit(usize),
+    Fail(usize),
+    Release(usize),
+    /// A holder is killed.
+    Vanish(usize),
+    Wait(u64),
+    SetBack(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let holder = || 0..HOLDERS;
+    let login = prop::bool::weighted(0.05);
+    prop_oneof![
+        6 => (holder(), login).prop_map(|(holder, other_login)| Step::Ask { holder, other_login }),
+        3 => holder().prop_map(Step::Commit),
+        2 => holder().prop_map(Step::Fail),
+        1 => holder().prop_map(Step::Release),
+        1 => holder().prop_map(Step::Vanish),
+        3 => (0_u64..40_000).prop_map(Step::Wait),
+        1 => (0_u64..29_000).prop_map(Step::SetBack),
+    ]
+}
+
+/// The hosts, and what a referee who sees everything knows.
+struct Match {
+    record: Record,
+    now: Timestamp,
+    latest: Timestamp,
+    leases: [Option<Lease>; HOLDERS],
+    asked: u128,
+    other_login: bool,
+    /// The last lease that was given, while it is not given back.
+    rightful: Option<Lease>,
+    newest_fence: u64,
+    committed_fence: u64,
+}
+
+impl Match {
+    fn new() -> Self {
+        Self {
+            record: Record::default(),
+            now: at(0),
+            latest: at(0),
+            leases: Default::default(),
+            asked: 0,
+            other_login: false,
+            rightful: None,
+            newest_fence: 0,
+            committed_fence: 0,
+        }
+    }
+
+    fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        self.record = stored(&self.record);
+        match step {
+            Step::Ask { holder, other_login } => self.ask(*holder, *other_login),
+            Step::Commit(holder) => self.commit(*holder),
+            Step::Fail(holder) => self.fail(*holder),
+            Step::Release(holder) => self.release(*holder),
+            Step::Vanish(holder) => {
+                self.leases[*holder] = None;
+                Ok(())
+            }
+            Step::Wait(ms) => {
+                self.now += std::time::Duration::from_millis(*ms);
+                self.latest = self.latest.max(self.now);
+                Ok(())
+            }
+            Step::SetBack(ms) => {
+                let back = self.now - std::time::Duration::from_millis(*ms);
+                self.now = back.max(self.latest - CLOCK_SLACK);
+                Ok(())
+            }
+        }
+    }
+
+    fn ask(&mut self, holder: usize, other_login: bool) -> Result<(), TestCaseError> {
+        self.asked += 1;
+        // Nobody is content with what is known, and nothing is in the way but the lease of another.
+        let login = if other_login { "b" } else { "a" };
+        let ask =
+            Ask::new(attempt(self.asked), Freshness::Since(Timestamp::MAX)).login(Login::of(lineage(login)));
+        match self.record.begin(self.now, &ask, &generous()) {
+            Begin::Granted(lease) => {
+                let taken = self.rightful.as_ref().is_some_and(|held| held.is_live(self.now));
+                let same_login = other_login == self.other_login;
+                prop_assert!(!(taken && same_login), "{lease:?} beside {:?}", self.rightful);
+                prop_assert!(lease.fence > self.newest_fence);
+                self.newest_fence = lease.fence;
+                self.rightful = Some(lease.clone());
+                self.leases[holder] = Some(lease);
+            }
+            Begin::Busy { until, since } => {
+                let held = self.rightful.as_ref().map(|held| (held.until, held.granted_at));
+                prop_assert_eq!(held, Some((until, since)));
+            }
+            other => prop_assert!(false, "{:?}", other),
+        }
+        self.other_login = other_login;
+        Ok(())
+    }
+
+    /// Whether this lease is the one that counts; only the newest ever does.
+    fn is_rightful(&self, lease: &Lease) -> bool {
+        self.rightful.as_ref() == Some(lease)
+    }
+
+    fn commit(&mut self, holder: usize) -> Result<(), TestCaseError> {
+        let Some(lease) = self.leases[holder].take() else { return Ok(()) };
+        let before = self.record.clone();
+
+        let committed = self.record.commit(self.now, &lease, &Usage::polled([five_hour(10)]));
+
+        if self.is_rightful(&lease) {
+            prop_assert_eq!(committed, Committed::Stored);
+            prop_assert!(lease.fence > self.committed_fence);
+            self.committed_fence = lease.fence;
+            self.rightful = None;
+        } else {
+            prop_assert_eq!(committed, Committed::TooLate);
+            prop_assert_eq!(&self.record, &before);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, holder: usize) -> Result<(), TestCaseError> {
+        let Some(lease) = self.leases[holder].take() else { return Ok(()) };
+        let before = self.record.clone();
+
+        // No hold follows from a login that is not there, so the others can go on.
+        let error = FetchError::not_logged_in("no file");
+        let failed = self.record.fail(self.now, &lease, &error, &generous());
+
+        if self.is_rightful(&lease) {
+            prop_assert_eq!(failed, Failed::Stored { hold: None, quiet: None });
+            self.rightful = None;
+        } else {
+            prop_assert_eq!(failed, Failed::TooLate);
+            prop_assert_eq!(&self.record, &before);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, holder: usize) -> Result<(), TestCaseError> {
+        let Some(lease) = self.leases[holder].take() else { return Ok(()) };
+        let before = self.record.clone();
+
+        self.record.release(&lease);
+
+        if self.is_rightful(&lease) {
+            prop_assert_eq!(self.record.lease(), None);
+            self.rightful = None;
+        } else {
+            prop_assert_eq!(&self.record, &before);
+        }
+        Ok(())
+    }
+}
+
+fn generous() -> Policy {
+    policy().budget(Budget::new(u32::MAX, 0))
+}
+
+proptest! {
+    // B90
+    #[test]
+    fn only_the_newest_of_many_holders_ever_counts(steps in vec(step(), 1..80)) {
+        let mut game = Match::new();
+
+        for step in &steps {
+            game.take(step)?;
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Those who come too late, or twice: a lease that was passed on, an answer that was lost on the way.
+//! Random interleavings of many holders are in `holders`.
+
+use super::support::*;
+use crate::{Ask, Begin, Committed, Failed, FetchError, Freshness, Record, Usage};
+
+/// A record whose lease has passed from the first holder to the second.
+fn passed_on() -> (Record, crate::Lease, crate::Lease) {
+    let mut record = Record::default();
+    let first = grant(&mut record, at(0));
+    let second = grant(&mut record, at(30));
+    (record, first, second)
+}
+
+#[test]
+fn a_late_holder_brings_no_readings() {
+    let (mut record, first, _) = passed_on();
+    let before = record.clone();
+
+    let committed = record.commit(at(31), &first, &Usage::polled([five_hour(10)]));
+
+    assert_eq!(committed, Committed::TooLate);
+    assert_eq!(record, before);
+}
+
+#[test]
+fn a_late_holder_arms_no_hold() {
+    let (mut record, first, _) = passed_on();
+    let before = record.clone();
+
+    let failed = record.fail(at(31), &first, &FetchError::throttled(None), &policy());
+
+    assert_eq!(failed, Failed::TooLate);
+    assert_eq!(record, before);
+}
+
+#[test]
+fn a_late_holder_cannot_give_back_anothers_lease() {
+    let (mut record, first, second) = passed_on();
+
+    record.release(&first);
+
+    assert_eq!(record.lease(), Some(&second));
+}
+
+#[test]
+fn a_late_loser_cannot_clear_a_newer_hold() {
+    let (mut record, first, second) = passed_on();
+    let _ = record.fail(at(31), &second, &FetchError::throttled(None), &policy());
+    let before = record.clone();
+
+    let committed = record.commit(at(32), &first, &Usage::polled([five_hour(10)]));
+
+    assert_eq!(committed, Committed::TooLate);
+    assert_eq!(record, before);
+}
+
+#[test]
+fn a_holder_whose_time_is_over_still_counts_while_nobody_has_taken_over() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+
+    let committed = record.commit(at(300), &lease, &Usage::polled([five_hour(10)]));
+
+    assert_eq!(committed, Committed::Stored);
+    assert_eq!(record.snapshot().windows()[0].observed_at(), at(0));
+}
+
+#[test]
+fn readings_that_are_brought_twice_change_nothing_the_second_time() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+    let usage = Usage::polled([five_hour(10)]);
+    let _ = record.commit(at(1), &lease, &usage);
+    let before = record.clone();
+
+    let again = record.commit(at(2), &lease, &usage);
+
+    assert_eq!(again, Committed::TooLate);
+    assert_eq!(record, before);
+}
+
+#[test]
+fn a_failure_that_is_reported_twice_counts_once() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+    let _ = record.fail(at(1), &lease, &FetchError::TimedOut, &policy());
+
+    let again = record.fail(at(2), &lease, &FetchError::TimedOut, &policy());
+
+    assert_eq!(again, Failed::TooLate);
+    assert_eq!(record.strikes(), 1);
+}
+
+#[test]
+fn a_lease_of_the_same_number_but_of_another_attempt_is_not_taken_for_ones_own() {
+    let mut record = Record::default();
+    let mine = grant(&mut record, at(0));
+    // The store lost the record, and another host began at the same millisecond.
+    let mut lost = Record::default();
+    let theirs = begin(&mut lost, at(0), &ask(77));
+
+    let committed = lost.commit(at(1), &mine, &Usage::polled([five_hour(10)]));
+
+    assert!(matches!(theirs, Begin::Granted(theirs) if theirs.fence == mine.fence));
+    assert_eq!(committed, Committed::TooLate);
+}
+
+#[test]
+fn an_attempt_that_was_given_a_second_lease_cannot_use_the_first() {
+    let mut record = Record::default();
+    let Begin::Granted(first) = begin(&mut record, at(0), &ask(1)) else { panic!("nobody else asks") };
+    let _ = begin(&mut record, first.until, &ask(1));
+
+    let committed = record.commit(at(31), &first, &Usage::polled([five_hour(10)]));
+
+    assert_eq!(committed, Committed::TooLate);
+}
+
+#[test]
+fn the_fence_rises_even_if_the_clock_stands_still() {
+    let mut record = Record::default();
+    let first = grant(&mut record, at(0));
+    record.release(&first);
+
+    let second = grant(&mut record, at(0));
+
+    assert_eq!(second.fence, first.fence + 1);
+}
+
+#[test]
+fn the_fence_rises_even_if_the_store_lost_the_record() {
+    let mut record = Record::default();
+    for _ in 0..5 {
+        let lease = grant(&mut record, at(0));
+        record.release(&lease);
+    }
+
+    let after_the_loss = grant(&mut Record::default(), at(1));
+
+    assert!(after_the_loss.fence > record.fence());
+}
+
+#[test]
+fn a_moment_before_1970_gives_a_fence_too() {
+    let mut record = Record::default();
+    let ask = Ask::new(attempt(1), Freshness::Within(FRESH));
+
+    let Begin::Granted(lease) = begin(&mut record, jiff::Timestamp::MIN, &ask) else { panic!("nobody asks") };
+
+    assert_eq!(lease.fence, 1);
+}

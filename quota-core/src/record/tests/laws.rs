@@ -1,0 +1,245 @@
+//! What holds whatever happens, in whatever order, at whatever times.
+//! The operations are in `random`; that a late holder changes nothing is in `holders`.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::random::{Op, Outcome, World, ops, usage};
+use super::support::*;
+use crate::time::{self, CLOCK_SLACK};
+use crate::{Begin, Budget, Committed, Failed, FetchError, Freshness, Lease, Record, Snapshot, Urgency};
+
+/// From long before 1970 to the end of time, in milliseconds.
+fn any_clock() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![
+        3 => 1_700_000_000_000_i64..1_900_000_000_000,
+        1 => -9_000_000_000_000_i64..253_402_207_200_000,
+        1 => 0_i64..1000,
+    ]
+    .prop_map(time::from_ms)
+}
+
+proptest! {
+    #[test]
+    fn the_fence_rises_with_every_grant_whatever_the_clock_does(
+        calls in vec((any_clock(), any::<bool>()), 1..60),
+    ) {
+        let generous = policy().budget(Budget::new(u32::MAX, 0));
+        let mut record = Record::default();
+        let mut last = 0;
+        for (number, (now, lost)) in calls.into_iter().enumerate() {
+            if lost && i128::from(now.as_millisecond()) > i128::from(last) {
+                record = Record::default();
+            }
+
+            let ask = insist(number as u128, now);
+            let Begin::Granted(lease) = record.begin(now, &ask, &generous) else { panic!("no lease is out") };
+            record.release(&lease);
+
+            prop_assert!(lease.fence > last, "{} after {last}", lease.fence);
+            last = lease.fence;
+        }
+    }
+
+    #[test]
+    fn nobody_is_granted_while_held_and_nobody_is_held_for_nothing(ops in ops()) {
+        let frugal = policy().budget(Budget::new(6, 2));
+        let mut world = World::new(Record::default(), at(0), frugal);
+        let mut shadow = Shadow::default();
+        for op in &ops {
+            let outcome = world.apply(op);
+
+            shadow.check(&world, op, &outcome)?;
+        }
+    }
+
+    #[test]
+    fn no_window_is_ever_younger_than_what_brought_it(ops in ops()) {
+        let mut world = World::new(Record::default(), at(0), policy());
+        for op in &ops {
+            let before = world.record.clone();
+
+            let outcome = world.apply(op);
+
+            let brought_at = match outcome {
+                Outcome::Committed(lease, Committed::Stored) => Some(lease.granted_at),
+                Outcome::Joined(seen) => Some(seen),
+                _ => None,
+            };
+            for window in world.record.snapshot().windows() {
+                let known = before.snapshot().window(window.id()) == Some(window);
+                let in_time = brought_at.is_some_and(|brought| window.observed_at() <= brought);
+                prop_assert!(known || in_time, "{window:?} after {op:?}");
+            }
+        }
+    }
+
+    // B35b
+    #[test]
+    fn no_window_ever_moves_back(ops in ops()) {
+        let mut world = World::new(Record::default(), at(0), policy());
+        for op in &ops {
+            let before = world.record.clone();
+
+            let _ = world.apply(op);
+
+            for window in world.record.snapshot().windows() {
+                let back = before
+                    .snapshot()
+                    .window(window.id())
+                    .filter(|known| known.observed_at() <= world.now + CLOCK_SLACK)
+                    .is_some_and(|known| known.supersedes(window));
+                prop_assert!(!back, "{window:?} after {op:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_back_from_a_store_is_what_was_put_there(ops in ops()) {
+        let mut world = World::new(Record::default(), at(0), policy());
+        for op in &ops {
+            let _ = world.apply(op);
+
+            prop_assert_eq!(&stored(&world.record), &world.record);
+        }
+    }
+
+    #[test]
+    fn whatever_a_provider_says_the_next_call_is_a_minute_away(
+        seen in vec((usage(), -600_i64..120), 0..4),
+        answer in usage().prop_filter("it says something", |usage| !usage.is_empty()),
+        took in 0_i64..90,
+        within in 1_u64..7200,
+        grace in 0_u64..100,
+        complete_every in 0_u64..7200,
+    ) {
+        let policy = policy()
+            .reset_grace(Duration::from_secs(grace))
+            .complete_every(Duration::from_secs(complete_every));
+        let within = Duration::from_secs(within);
+        let mut record = Record::default();
+        let lease = grant(&mut record, at(0));
+        let _ = record.commit(at(took), &lease, &answer);
+        for (usage, second) in &seen {
+            let _ = record.observe(at(120), &Snapshot::of(usage, at(*second)), None, None);
+        }
+
+        let due = record.due_at(within, &policy).expect("everything was asked for");
+
+        prop_assert!(due >= at(0) + within.min(MINUTE), "{due}");
+        prop_assert!(due <= at(120) + within.max(policy.complete_every), "{due}");
+    }
+
+    #[test]
+    fn a_clock_that_was_in_the_year_2100_binds_nobody_for_years(ops in ops(), left in 0_i64..600) {
+        let year_2100: Timestamp = "2100-01-01T00:00:00Z".parse().expect("a moment");
+        let mut world = World::after(&ops, year_2100);
+
+        let first = begin(&mut world.record, at(left), &insist(9999, at(left)));
+        let limit = at(left) + CLOCK_SLACK;
+
+        prop_assert!(!matches!(first, Begin::Busy { .. } | Begin::Fresh | Begin::Barred(_)), "{first:?}");
+        prop_assert!(world.record.snapshot().newest().is_none_or(|newest| newest <= limit));
+        prop_assert!(world.record.asked_at().is_none_or(|asked| asked <= limit));
+        // No hold among the operations is meant for longer than two hours.
+        let second = begin(&mut world.record, at(left) + HOUR * 2, &insist(9998, at(left) + HOUR * 2));
+        prop_assert!(matches!(second, Begin::Granted(_)), "{second:?}");
+    }
+}
+
+/// What must hold of holds, kept by other means than the record's.
+#[derive(Default)]
+struct Shadow {
+    /// Since when and until when the account itself is held.
+    hold: Option<(Timestamp, Timestamp)>,
+    calls: Vec<Timestamp>,
+    fence: u64,
+}
+
+impl Shadow {
+    fn check(&mut self, world: &World, op: &Op, outcome: &Outcome) -> Result<(), TestCaseError> {
+        let now = time::to_ms(world.now);
+        match outcome {
+            Outcome::Begun { quiet, urgency, begin } => {
+                let neighbours = quiet.as_ref().map(|hold| hold.until);
+                let holds = [self.hold.map(|(_, until)| until), neighbours, self.spent_until(now, *urgency)];
+                let held_until = holds.into_iter().flatten().filter(|until| now < *until).max();
+                match begin {
+                    Begin::Granted(lease) => {
+                        prop_assert_eq!(held_until, None, "granted {:?}", lease);
+                        prop_assert!(lease.fence > self.fence);
+                        self.fence = lease.fence;
+                        self.calls.push(now);
+                    }
+                    Begin::Held(hold) => prop_assert_eq!(Some(hold.until), held_until),
+                    _ => {}
+                }
+            }
+            Outcome::Committed(lease, Committed::Stored) => self.clear(now, lease),
+            Outcome::Failed(lease, error, Failed::Stored { hold, .. }) => {
+                if matches!(error, FetchError::NotLoggedIn { .. }) {
+                    self.take_back(lease);
+                }
+                prop_assert_eq!(hold.is_some(), error.is_transient());
+                if let FetchError::Throttled { retry_after } = error {
+                    let floor = retry_after.unwrap_or_default().max(MINUTE);
+                    prop_assert!(hold.as_ref().is_some_and(|hold| hold.until >= now + floor));
+                }
+                if let Some(hold) = hold {
+                    self.hold_until(now, now, hold.until);
+                }
+            }
+            Outcome::Joined(since) => {
+                if let Op::Seed { hold: Some(span), .. } = op {
+                    self.seed(now, time::to_ms(*since), *span);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn spent_until(&self, now: Timestamp, urgency: Urgency) -> Option<Timestamp> {
+        let allowed = if urgency == Urgency::Interactive { 6 } else { 4 };
+        let mut recent: Vec<_> =
+            self.calls.iter().map(|call| *call + HOUR).filter(|end| now < *end).collect();
+        recent.sort_unstable();
+        recent.len().checked_sub(allowed).map(|free| recent[free])
+    }
+
+    fn take_back(&mut self, lease: &Lease) {
+        let call = self.calls.iter().position(|call| *call == lease.granted_at);
+        self.calls.remove(call.expect("every lease is a call"));
+    }
+
+    /// A success ends what was armed before its call began.
+    fn clear(&mut self, now: Timestamp, lease: &Lease) {
+        self.hold.take_if(|(since, until)| *since <= lease.granted_at.min(now) || *until <= now);
+    }
+
+    fn seed(&mut self, now: Timestamp, since: Timestamp, span: Duration) {
+        let since = since.min(now);
+        self.hold_until(now, since, since + span);
+    }
+
+    fn hold_until(&mut self, now: Timestamp, since: Timestamp, until: Timestamp) {
+        if until > now && self.hold.is_none_or(|(_, mine)| mine < until) {
+            self.hold = Some((since, until));
+        }
+    }
+}
+
+#[test]
+fn a_millisecond_before_a_minute_has_passed_nobody_asks_again() {
+    let mut record = polled(at(0), [five_hour(100).resets_at(at(1))]);
+    let mut eager = ask(1);
+    eager.freshness = Freshness::Within(HOUR);
+
+    let last_moment = at(60) - SignedDuration::from_millis(1);
+
+    assert_eq!(begin(&mut record.clone(), last_moment, &eager), Begin::Fresh);
+    assert!(matches!(begin(&mut record, at(60), &eager), Begin::Granted(_)));
+}

@@ -1,0 +1,233 @@
+//! Random readings, and random operations on a record that many holders share.
+//! What must hold whatever happens stands in `laws`, `holders` and the tests of `snapshot`.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::support::*;
+use crate::time::CLOCK_SLACK;
+use crate::{
+    Ask, Begin, Committed, Coverage, Credits, Failed, FetchError, Freshness, Hold, HoldReason, Lease, Money,
+    Policy, Record, Seed, Snapshot, Source, Urgency, Usage, WindowId, WindowReading,
+};
+
+/// Few of each, so that readings often meet.
+pub(crate) fn window_id() -> impl Strategy<Value = WindowId> {
+    prop::sample::select(vec![
+        WindowId::five_hour(),
+        WindowId::seven_day(),
+        opus_id(),
+        WindowId::new("moon phase").unwrap(),
+    ])
+}
+
+/// A second near [`at`]`(0)`, or the ends of time.
+fn reset() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![
+        8 => (-3_i64..4).prop_map(at),
+        4 => (-600_i64..7200).prop_map(at),
+        1 => Just(Timestamp::MAX),
+        1 => Just(Timestamp::MIN),
+    ]
+}
+
+fn reading() -> impl Strategy<Value = WindowReading> {
+    let length = option::of(prop::sample::select(vec![Duration::ZERO, HOUR, Duration::MAX]));
+    (window_id(), 0_u32..3, option::of(reset()), length).prop_map(|(id, used, reset, length)| {
+        let scope = (id == opus_id()).then(|| crate::Scope::model("Opus"));
+        WindowReading::new(id, percent(used)).resets_at(reset).length(length).scope(scope)
+    })
+}
+
+fn coverage() -> impl Strategy<Value = Coverage> {
+    let complete = (vec(window_id(), 0..3), any::<bool>())
+        .prop_map(|(except, credits)| Coverage::Complete { except, credits });
+    prop_oneof![Just(Coverage::Reported), complete]
+}
+
+fn credits() -> impl Strategy<Value = Credits> {
+    (option::of(any::<bool>()), option::of(0_i64..2)).prop_map(|(enabled, used)| {
+        let mut credits = Credits::default();
+        credits.enabled = enabled;
+        credits.used = used.map(|minor| Money::new(minor, "EUR", 2));
+        credits
+    })
+}
+
+/// Whatever a provider may say, and who may have told.
+pub(crate) fn usage() -> impl Strategy<Value = Usage> {
+    let source = prop::sample::select(vec![Source::Unknown, Source::Local, Source::Headers, Source::Poll]);
+    let plan = option::of(prop::sample::select(vec!["max".to_owned(), "pro".to_owned()]));
+    (vec(reading(), 0..4), coverage(), source, plan, option::of(credits())).prop_map(
+        |(windows, coverage, source, plan, credits)| {
+            let mut usage = Usage::polled(windows).coverage(coverage).plan(plan).credits(credits);
+            usage.source = source;
+            usage
+        },
+    )
+}
+
+fn error() -> impl Strategy<Value = FetchError> {
+    let retry_after = option::of((0_u64..7200).prop_map(Duration::from_secs));
+    prop_oneof![
+        3 => retry_after.prop_map(FetchError::throttled),
+        1 => Just(FetchError::TimedOut),
+        1 => Just(FetchError::malformed("html")),
+        1 => Just(FetchError::Unauthorized),
+        1 => Just(FetchError::not_logged_in("no file")),
+    ]
+}
+
+/// Something that happens to a record.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    /// Somebody wants to refresh; whoever may goes off to ask the provider.
+    Ask { insists: bool, urgency: Urgency, quiet: Option<Duration> },
+    /// One of those who went off comes back with an answer.
+    Commit { holder: usize, usage: Usage },
+    /// One of them comes back without.
+    Fail { holder: usize, error: FetchError },
+    /// One of them was cancelled.
+    Release { holder: usize },
+    /// Readings are seen that are so old.
+    See { age: SignedDuration, usage: Usage },
+    /// Persisted readings are found that are so old, with a hold for so long that was armed then, or now at the latest.
+    Seed { age: SignedDuration, usage: Usage, hold: Option<Duration> },
+    /// Time passes.
+    Wait(Duration),
+    /// The clock is set back, by less than clocks may differ.
+    SetBack(Duration),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let urgency = prop::sample::select(vec![Urgency::Background, Urgency::Interactive]);
+    let quiet = prop_oneof![4 => Just(None), 1 => (1_u64..90).prop_map(|s| Some(Duration::from_secs(s)))];
+    let age = || (-60_000_i64..600_000).prop_map(SignedDuration::from_millis);
+    let hold = || option::of((0_u64..7200).prop_map(Duration::from_secs));
+    prop_oneof![
+        6 => (any::<bool>(), urgency, quiet)
+            .prop_map(|(insists, urgency, quiet)| Op::Ask { insists, urgency, quiet }),
+        3 => (0_usize..4, usage()).prop_map(|(holder, usage)| Op::Commit { holder, usage }),
+        2 => (0_usize..4, error()).prop_map(|(holder, error)| Op::Fail { holder, error }),
+        1 => (0_usize..4).prop_map(|holder| Op::Release { holder }),
+        2 => (age(), usage()).prop_map(|(age, usage)| Op::See { age, usage }),
+        1 => (age(), usage(), hold()).prop_map(|(age, usage, hold)| Op::Seed { age, usage, hold }),
+        2 => (0_u64..40_000_000).prop_map(|us| Op::Wait(Duration::from_micros(us))),
+        2 => (0_u64..2000).prop_map(|s| Op::Wait(Duration::from_secs(s))),
+        1 => (0_u64..29_000).prop_map(|ms| Op::SetBack(Duration::from_millis(ms))),
+    ]
+}
+
+/// A day in the life of an account.
+pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
+    vec(op(), 1..40)
+}
+
+/// What came of an operation.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Begun {
+        quiet: Option<Hold>,
+        urgency: Urgency,
+        begin: Begin,
+    },
+    Committed(Lease, Committed),
+    Failed(Lease, FetchError, Failed),
+    /// Readings of then were joined.
+    Joined(Timestamp),
+    Nothing,
+}
+
+/// A record, the time, and those who went off to ask and have not come back; the last of them is the rightful one.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) record: Record,
+    pub(crate) now: Timestamp,
+    pub(crate) policy: Policy,
+    latest: Timestamp,
+    away: Vec<Lease>,
+    asked: u128,
+}
+
+impl World {
+    pub(crate) fn new(record: Record, now: Timestamp, policy: Policy) -> Self {
+        Self { record, now, policy, latest: now, away: Vec::new(), asked: 0 }
+    }
+
+    /// A world in which all of this has happened.
+    pub(crate) fn after(ops: &[Op], now: Timestamp) -> Self {
+        let mut world = Self::new(Record::default(), now, policy());
+        for op in ops {
+            let _ = world.apply(op);
+        }
+        world
+    }
+
+    pub(crate) fn apply(&mut self, op: &Op) -> Outcome {
+        let now = self.now;
+        match op {
+            Op::Ask { insists, urgency, quiet } => self.ask(*insists, *urgency, *quiet),
+            Op::Commit { holder, usage } => self.come_back(*holder, |record, lease, _| {
+                let committed = record.commit(now, &lease, usage);
+                Outcome::Committed(lease, committed)
+            }),
+            Op::Fail { holder, error } => self.come_back(*holder, |record, lease, policy| {
+                let failed = record.fail(now, &lease, error, policy);
+                Outcome::Failed(lease, error.clone(), failed)
+            }),
+            Op::Release { holder } => self.come_back(*holder, |record, lease, _| {
+                record.release(&lease);
+                Outcome::Nothing
+            }),
+            Op::See { age, usage } => {
+                let seen = now - *age;
+                let _ = self.record.observe(now, &Snapshot::of(usage, seen), None, None);
+                Outcome::Joined(seen)
+            }
+            Op::Seed { age, usage, hold } => {
+                let seen = now - *age;
+                let since = seen.min(now);
+                let hold = hold.map(|span| rate_limited(since, since + span));
+                let seed = Seed::new(Snapshot::of(usage, seen)).hold(hold);
+                let _ = self.record.seed(now, &seed);
+                Outcome::Joined(seen)
+            }
+            Op::Wait(span) => {
+                self.now += *span;
+                self.latest = self.latest.max(self.now);
+                Outcome::Nothing
+            }
+            Op::SetBack(span) => {
+                self.now = (now - *span).max(self.latest - CLOCK_SLACK);
+                Outcome::Nothing
+            }
+        }
+    }
+
+    fn ask(&mut self, insists: bool, urgency: Urgency, quiet: Option<Duration>) -> Outcome {
+        self.asked += 1;
+        let freshness = if insists { Freshness::Since(self.now) } else { Freshness::Within(FRESH) };
+        let quiet = quiet.map(|span| Hold::new(self.now, self.now + span, HoldReason::NeighbourRateLimited));
+        let ask = Ask::new(attempt(self.asked), freshness).urgency(urgency).quiet(quiet.clone());
+        let begin = self.record.begin(self.now, &ask, &self.policy);
+        if let Begin::Granted(lease) = &begin {
+            self.away.push(lease.clone());
+        }
+        Outcome::Begun { quiet, urgency, begin }
+    }
+
+    fn come_back(
+        &mut self,
+        holder: usize,
+        with: impl FnOnce(&mut Record, Lease, &Policy) -> Outcome,
+    ) -> Outcome {
+        // The newest first: most calls end before the next begins.
+        let Some(at) = self.away.len().checked_sub(1 + holder) else { return Outcome::Nothing };
+        let lease = self.away.remove(at);
+        with(&mut self.record, lease, &self.policy)
+    }
+}

@@ -1,0 +1,275 @@
+//! What becomes of readings, whoever brings them: a call, headers, somebody's persisted state, a process that was alone.
+//! How readings of one window replace each other is in the tests of `snapshot`.
+
+use jiff::Timestamp;
+
+use super::support::*;
+use crate::{
+    Begin, Committed, Coverage, Credits, FetchError, Joined, Record, Seed, Snapshot, Source, Usage, WindowId,
+};
+
+fn observed_at(record: &Record, id: &WindowId) -> Timestamp {
+    record.snapshot().window(id).unwrap().observed_at()
+}
+
+// B30
+#[test]
+fn an_answer_that_says_nothing_replaces_nothing() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let lease = grant(&mut record, at(600));
+    let before = record.clone();
+
+    let committed = record.commit(at(601), &lease, &Usage::polled([]));
+
+    assert_eq!(committed, Committed::Empty);
+    assert_eq!(record, before);
+}
+
+// B30
+#[test]
+fn an_answer_whose_plan_and_money_are_blank_says_nothing() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let lease = grant(&mut record, at(600));
+
+    let blank = Usage::polled([]).plan(String::new()).credits(Credits::default());
+    let committed = record.commit(at(601), &lease, &blank);
+
+    assert_eq!(committed, Committed::Empty);
+}
+
+// B30, B73
+#[test]
+fn an_answer_of_which_nothing_could_be_read_says_nothing() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let lease = grant(&mut record, at(600));
+
+    let usage = Usage::polled([]).coverage(Coverage::complete_except([WindowId::five_hour()]));
+
+    assert_eq!(record.commit(at(601), &lease, &usage), Committed::Empty);
+}
+
+// B30
+#[test]
+fn after_an_answer_that_said_nothing_the_call_can_still_be_reported_as_failed() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+    let _ = record.commit(at(1), &lease, &Usage::polled([]));
+
+    let _ = record.fail(at(1), &lease, &FetchError::malformed("it is empty"), &policy());
+
+    assert_eq!(record.strikes(), 1);
+}
+
+// B52
+#[test]
+fn a_models_window_that_a_later_answer_does_not_report_is_gone_for_good() {
+    let mut record = polled(at(0), [five_hour(10), opus(100)]);
+    let old = record.snapshot().clone();
+
+    poll(&mut record, at(600), &Usage::polled([five_hour(11)]));
+    let mut reloaded = stored(&record);
+    let _ = reloaded.seed(at(601), &Seed::new(old));
+
+    assert_eq!(used(&record, &opus_id()), None);
+    assert_eq!(used(&reloaded, &opus_id()), None);
+}
+
+// B73
+#[test]
+fn a_window_that_could_not_be_read_keeps_its_value_and_its_age() {
+    let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
+    let lame = Usage::polled([five_hour(11)]).coverage(Coverage::complete_except([WindowId::seven_day()]));
+
+    poll(&mut record, at(600), &lame);
+
+    assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(11)));
+    assert_eq!(used(&record, &WindowId::seven_day()), Some(percent(20)));
+    assert_eq!(observed_at(&record, &WindowId::seven_day()), at(0));
+}
+
+// B61
+#[test]
+fn headers_that_were_seen_during_a_call_beat_its_answer() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(100));
+    let _ = see(&mut record, at(110), [five_hour(50)]);
+
+    let _ = record.commit(at(120), &lease, &Usage::polled([five_hour(40), seven_day(20)]));
+
+    assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(50)));
+    assert_eq!(used(&record, &WindowId::seven_day()), Some(percent(20)));
+}
+
+// B35b
+#[test]
+fn a_delayed_message_moves_no_window_back() {
+    let mut record = Record::default();
+    let _ = see(&mut record, at(100), [five_hour(50)]);
+
+    let late = headers(at(40), [five_hour(40), seven_day(20)]);
+    let joined = record.observe(at(110), &late, None, None);
+
+    assert_eq!(joined, Joined::Yes);
+    assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(50)));
+    assert_eq!(observed_at(&record, &WindowId::five_hour()), at(100));
+    assert_eq!(used(&record, &WindowId::seven_day()), Some(percent(20)));
+}
+
+// B35b
+#[test]
+fn a_delayed_message_changes_neither_when_all_was_asked_nor_when_it_is_due() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let before = record.clone();
+
+    let _ = record.observe(at(200), &headers(at(-100), [five_hour(5)]), None, None);
+
+    assert_eq!(record, before);
+}
+
+#[test]
+fn an_answer_that_says_it_is_older_is_as_old_as_it_says() {
+    let mut record = Record::default();
+
+    poll(&mut record, at(0), &Usage::from_local([five_hour(10)], at(-500)));
+
+    assert_eq!(observed_at(&record, &WindowId::five_hour()), at(-500));
+}
+
+#[test]
+fn an_answer_that_says_it_is_younger_than_its_call_is_not_believed() {
+    let mut record = Record::default();
+
+    poll(&mut record, at(0), &Usage::polled([five_hour(10)]).observed_at(at(1)));
+
+    assert_eq!(observed_at(&record, &WindowId::five_hour()), at(0));
+}
+
+#[test]
+fn what_was_persisted_is_joined_at_its_own_age() {
+    let mut record = Record::default();
+
+    let _ = record.seed(at(9999), &Seed::new(headers(at(0), [five_hour(10)])));
+
+    assert_eq!(observed_at(&record, &WindowId::five_hour()), at(0));
+}
+
+// B95
+#[test]
+fn a_reading_from_the_future_is_left_out() {
+    let mut record = polled(at(0), [five_hour(10)]);
+
+    let _ = record.observe(at(100), &headers(at(131), [five_hour(99)]), None, None);
+
+    assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(10)));
+}
+
+// B95
+#[test]
+fn a_reading_from_a_clock_that_is_slightly_ahead_is_taken() {
+    let mut record = polled(at(0), [five_hour(10)]);
+
+    let _ = record.observe(at(100), &headers(at(130), [five_hour(11)]), None, None);
+
+    assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(11)));
+}
+
+// B63
+#[test]
+fn headers_neither_add_nor_change_a_models_window_or_money() {
+    let mut record = Record::default();
+    let spent = spending();
+    poll(&mut record, at(0), &Usage::polled([five_hour(10), opus(90)]).credits(spent.clone()));
+    let usage = Usage::from_headers([five_hour(11), opus(5)]).credits(Credits::default());
+
+    let _ = record.observe(at(60), &Snapshot::of(&usage, at(60)), None, None);
+
+    assert_eq!(used(&record, &opus_id()), Some(percent(90)));
+    assert_eq!(record.snapshot().credits(), Some(&spent));
+    assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(11)));
+}
+
+#[test]
+fn a_process_that_was_alone_brings_its_readings_its_calls_and_its_hold() {
+    let mut shared = polled(at(0), [five_hour(10)]);
+    let mut alone = shared.clone();
+    poll(&mut alone, at(400), &Usage::polled([five_hour(30)]));
+    let hold = fail(&mut alone, at(800), &FetchError::throttled(Some(HOUR))).unwrap();
+
+    let joined = shared.rejoin(at(900), &alone);
+
+    assert_eq!(joined, Joined::Yes);
+    assert_eq!(used(&shared, &WindowId::five_hour()), Some(percent(30)));
+    assert_eq!(shared.attempts(), alone.attempts());
+    assert_eq!((shared.hold(), shared.strikes()), (Some(&hold), 1));
+    assert_eq!((shared.fence(), shared.asked_at()), (alone.fence(), Some(at(400))));
+}
+
+#[test]
+fn the_calls_of_a_process_that_was_alone_need_not_be_made_again() {
+    let mut shared = polled(at(0), [five_hour(10)]);
+    let mut alone = shared.clone();
+    poll(&mut alone, at(400), &Usage::polled([five_hour(30)]).coverage(Coverage::Reported));
+
+    let _ = shared.rejoin(at(401), &alone);
+
+    assert_eq!(shared.asked_at(), Some(at(400)));
+}
+
+#[test]
+fn a_process_that_rejoins_twice_changes_nothing_the_second_time() {
+    let mut shared = polled(at(0), [five_hour(10)]);
+    let mut alone = shared.clone();
+    fail(&mut alone, at(400), &FetchError::throttled(None));
+    let _ = shared.rejoin(at(401), &alone);
+    let before = shared.clone();
+
+    let _ = shared.rejoin(at(402), &alone);
+
+    assert_eq!(shared, before);
+}
+
+#[test]
+fn a_process_that_rejoins_leaves_the_lease_of_another() {
+    let mut shared = Record::default();
+    let lease = grant(&mut shared, at(0));
+    let alone = polled(at(5), [five_hour(30)]);
+
+    let _ = shared.rejoin(at(10), &alone);
+
+    assert_eq!(shared.commit(at(11), &lease, &Usage::polled([five_hour(31)])), Committed::Stored);
+}
+
+#[test]
+fn a_process_that_was_alone_with_another_login_brings_nothing() {
+    let mut shared = Record::default();
+    poll(&mut shared, at(0), &Usage::polled([five_hour(10)]).lineage(lineage("b")));
+    let mut alone = Record::default();
+    poll(&mut alone, at(5), &Usage::polled([five_hour(30)]).lineage(lineage("a")));
+    let before = shared.clone();
+
+    assert_eq!(shared.rejoin(at(10), &alone), Joined::Foreign);
+    assert_eq!(shared, before);
+}
+
+#[test]
+fn a_lone_process_of_a_wrong_clock_makes_nothing_fresh_and_spends_no_budget() {
+    let mut shared = Record::default();
+    let alone = polled(at(1_000_000), [five_hour(30)]);
+
+    let _ = shared.rejoin(at(0), &alone);
+
+    assert_eq!((shared.asked_at(), shared.attempts()), (None, &[][..]));
+    assert!(shared.snapshot().is_empty());
+}
+
+#[test]
+fn headers_given_to_a_commit_count_as_headers() {
+    let mut record = polled(at(0), [five_hour(10), opus(90)]);
+    let lease = grant(&mut record, at(600));
+
+    let _ = record.commit(at(601), &lease, &Usage::from_headers([five_hour(11)]));
+
+    assert_eq!(record.snapshot().window(&WindowId::five_hour()).unwrap().source(), Source::Headers);
+    assert_eq!(used(&record, &opus_id()), Some(percent(90)));
+    assert!(matches!(begin(&mut record, at(602), &ask(9)), Begin::Fresh));
+}

@@ -1,0 +1,170 @@
+//! Credentials that the provider refuses, accounts it forbids, and logins that are not there: none of these is waited for.
+//! What is waited for is in `backoff`.
+
+use super::support::*;
+use crate::{Ask, Begin, Failed, FetchError, Login, Mark, Record, TroubleKind, Usage};
+
+fn with_mark(ask: Ask, mark: u64) -> Ask {
+    ask.login(Login::unstated().mark(Mark::from_hash(mark)))
+}
+
+/// A record whose one call, by the credential of that mark, was answered so.
+fn refused(mark: u64, error: &FetchError) -> Record {
+    let mut record = Record::default();
+    let Begin::Granted(lease) = begin(&mut record, at(0), &with_mark(ask(1), mark)) else {
+        panic!("nobody else asks")
+    };
+    let _ = record.fail(at(1), &lease, error, &policy());
+    record
+}
+
+fn forbidden() -> FetchError {
+    FetchError::forbidden("OAuth authentication is not allowed for this organization")
+}
+
+// B17, B18
+#[test]
+fn a_refusal_arms_no_hold_and_strikes_nobody() {
+    for error in [FetchError::Unauthorized, forbidden()] {
+        let mut record = Record::default();
+        let lease = grant(&mut record, at(0));
+
+        let failed = record.fail(at(1), &lease, &error, &policy());
+
+        assert_eq!(failed, Failed::Stored { hold: None, quiet: None });
+        assert_eq!((record.hold(), record.strikes()), (None, 0));
+    }
+}
+
+// B17, B18
+#[test]
+fn a_refusal_is_told_apart_by_who_can_mend_it() {
+    let kind = |error| refused(1, &error).trouble().unwrap().kind;
+
+    assert_eq!(kind(FetchError::Unauthorized), TroubleKind::LoginRefused);
+    assert_eq!(kind(forbidden()), TroubleKind::Forbidden);
+}
+
+// B17, B18
+#[test]
+fn a_refused_credential_is_not_tried_again_by_those_who_do_not_insist() {
+    for error in [FetchError::Unauthorized, forbidden()] {
+        let mut record = refused(1, &error);
+        let trouble = record.trouble().unwrap().clone();
+
+        assert_eq!(begin(&mut record, at(2), &with_mark(ask(2), 1)), Begin::Barred(trouble));
+    }
+}
+
+// B18
+#[test]
+fn a_new_credential_is_tried_at_once() {
+    let mut record = refused(1, &FetchError::Unauthorized);
+
+    assert!(matches!(begin(&mut record, at(2), &with_mark(ask(2), 7)), Begin::Granted(_)));
+}
+
+// B18
+#[test]
+fn whoever_insists_may_try_a_refused_credential_again() {
+    let mut record = refused(1, &FetchError::Unauthorized);
+
+    assert!(matches!(begin(&mut record, at(2), &with_mark(insist(2, at(2)), 1)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_refusal_bars_for_as_long_as_a_reading_would_be_fresh() {
+    let mut record = refused(1, &FetchError::Unauthorized);
+
+    assert!(matches!(begin(&mut record, at(299), &with_mark(ask(2), 1)), Begin::Barred(_)));
+    assert!(matches!(begin(&mut record, at(300), &with_mark(ask(2), 1)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_refused_credential_of_which_nothing_is_said_is_barred_too() {
+    let mut record = Record::default();
+    fail(&mut record, at(0), &FetchError::Unauthorized);
+
+    assert!(matches!(begin(&mut record, at(2), &ask(2)), Begin::Barred(_)));
+}
+
+#[test]
+fn a_failure_that_passes_bars_nobody_once_its_hold_is_over() {
+    for error in [FetchError::TimedOut, FetchError::throttled(None)] {
+        let mut record = refused(1, &error);
+        let over = record.hold().unwrap().until;
+
+        assert!(matches!(begin(&mut record, over, &with_mark(ask(2), 1)), Begin::Granted(_)), "{error}");
+    }
+}
+
+#[test]
+fn fresh_readings_are_told_even_to_the_barred() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    fail(&mut record, at(2), &FetchError::Unauthorized);
+
+    assert_eq!(begin(&mut record, at(3), &ask(9)), Begin::Fresh);
+}
+
+#[test]
+fn a_refusal_keeps_what_was_known() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let before = record.snapshot().clone();
+
+    fail(&mut record, at(600), &FetchError::Unauthorized);
+
+    assert_eq!(record.snapshot(), &before);
+}
+
+#[test]
+fn a_success_ends_a_refusal() {
+    let mut record = refused(1, &FetchError::Unauthorized);
+
+    poll(&mut record, at(2), &Usage::polled([five_hour(10)]));
+
+    assert_eq!(record.trouble(), None);
+}
+
+#[test]
+fn a_refusal_leaves_a_429s_strikes_as_they_are() {
+    let mut record = Record::default();
+    let over = fail(&mut record, at(0), &FetchError::throttled(None)).unwrap().until;
+
+    fail(&mut record, over, &FetchError::Unauthorized);
+
+    assert_eq!(record.strikes(), 1);
+}
+
+#[test]
+fn a_call_that_had_no_login_was_none() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+
+    let failed = record.fail(at(0), &lease, &FetchError::not_logged_in("no file"), &policy());
+
+    assert_eq!(failed, Failed::Stored { hold: None, quiet: None });
+    assert_eq!((record.attempts(), record.trouble(), record.lease()), (&[][..], None, None));
+}
+
+#[test]
+fn a_call_that_had_no_login_takes_back_no_other_call() {
+    let mut record = Record::default();
+    let other = grant(&mut record, at(0));
+    record.release(&other);
+    let lease = grant(&mut record, at(0));
+
+    let _ = record.fail(at(0), &lease, &FetchError::not_logged_in("no file"), &policy());
+
+    assert_eq!(record.attempts().len(), 1);
+}
+
+#[test]
+fn a_note_for_people_has_no_control_characters_and_an_end() {
+    let long = "\u{1b}[31m".to_owned() + &"ß".repeat(5000);
+
+    let record = refused(1, &FetchError::forbidden(long));
+
+    let note = &record.trouble().unwrap().note;
+    assert!(!note.chars().any(char::is_control));
+    assert_eq!(note.chars().count(), 200);
+}

@@ -1,0 +1,271 @@
+//! The record as a store keeps it: what comes back, and what becomes of what a newer program wrote.
+//! Damage is in `damaged`; how a record is written word for word is pinned by `tests/wire.rs`.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::random::{World, ops};
+use super::support::*;
+use crate::{
+    Begin, Committed, Failed, FetchError, HoldReason, Joined, Record, Seed, Source, TroubleKind, Usage,
+};
+
+/// When [`full`] is looked at: its last asker is still away.
+const NOW: i64 = 1300;
+
+/// The names under which these objects keep others by name; what is in them is no field.
+const MAPS: [&str; 2] = ["attempts_ms", "apart"];
+
+/// Adds a field to every object, as a newer program might.
+fn add_everywhere(value: &mut Value, name: &str) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                add_everywhere(field, name);
+            }
+            if !MAPS.contains(&name) {
+                fields.insert("newer".into(), json!({ "colour": "blue" }));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| add_everywhere(item, "")),
+        _ => {}
+    }
+}
+
+/// Where such a field stands.
+fn levels(record: &Record) -> BTreeSet<String> {
+    fn walk(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                if fields.contains_key("newer") {
+                    found.insert(path.trim_start_matches('.').to_owned());
+                }
+                let known = fields.iter().filter(|(name, _)| *name != "newer");
+                known.for_each(|(name, field)| walk(field, &format!("{path}.{name}"), found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| {
+                walk(item, &format!("{path}.{}", item["id"].as_str().unwrap_or_default()), found);
+            }),
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(&document(record), "", &mut found);
+    found
+}
+
+/// [`full`] as a newer program may have written it.
+fn newer() -> Record {
+    let mut document = document(&full());
+    add_everywhere(&mut document, "");
+    decode(&document)
+}
+
+/// Where fields of a newer program are no more after `change`.
+fn lost(change: impl FnOnce(&mut Record)) -> Vec<String> {
+    let mut record = newer();
+    change(&mut record);
+    levels(&newer()).difference(&levels(&stored(&record))).cloned().collect()
+}
+
+// B97
+#[test]
+fn fields_of_a_newer_program_come_back_at_every_level() {
+    let levels: Vec<_> = levels(&newer()).into_iter().collect();
+
+    assert_eq!(
+        levels,
+        [
+            "",
+            "hold",
+            "lease",
+            "snapshot",
+            "snapshot.credits",
+            "snapshot.credits.value",
+            "snapshot.credits.value.used",
+            "snapshot.horizon",
+            "snapshot.horizon.all",
+            "snapshot.horizon.apart.seven_day",
+            "snapshot.plan",
+            "snapshot.windows.five_hour",
+            "snapshot.windows.seven_day",
+            "snapshot.windows.seven_day/opus",
+            "snapshot.windows.seven_day/opus.scope",
+            "trouble",
+        ]
+    );
+}
+
+// B97
+#[test]
+fn an_asker_who_has_to_wait_loses_no_field_of_a_newer_program() {
+    assert_eq!(lost(|record| drop(begin(record, at(NOW), &ask(99)))), [""; 0]);
+}
+
+// B97
+#[test]
+fn a_grant_loses_only_the_old_leases() {
+    assert_eq!(lost(|record| drop(begin(record, at(NOW + 600), &ask(99)))), ["lease"]);
+}
+
+// B97
+#[test]
+fn headers_lose_only_those_of_the_windows_they_bring() {
+    let replaced = lost(|record| {
+        let _ = see(record, at(NOW), [five_hour(50)]);
+    });
+
+    assert_eq!(replaced, ["snapshot.windows.five_hour"]);
+}
+
+// B97
+#[test]
+fn what_was_persisted_earlier_loses_none() {
+    let old = Seed::new(headers(at(0), [five_hour(1)])).hold(rate_limited(at(0), at(60)));
+
+    assert_eq!(lost(|record| assert_eq!(record.seed(at(NOW), &old), Joined::Yes)), [""; 0]);
+}
+
+// B97
+#[test]
+fn a_process_that_rejoins_loses_none() {
+    let alone = full();
+
+    assert_eq!(lost(|record| assert_eq!(record.rejoin(at(NOW), &alone), Joined::Yes)), [""; 0]);
+}
+
+// B97
+#[test]
+fn a_cancelled_call_loses_only_its_lease() {
+    assert_eq!(lost(|record| record.release(&record.lease().unwrap().clone())), ["lease"]);
+}
+
+// B97
+#[test]
+fn a_failed_call_loses_its_lease_and_the_trouble_and_hold_it_replaces() {
+    let replaced = lost(|record| {
+        let lease = record.lease().unwrap().clone();
+        let _ = record.fail(at(NOW), &lease, &FetchError::TimedOut, &policy());
+    });
+
+    assert_eq!(replaced, ["hold", "lease", "trouble"]);
+}
+
+// B97
+#[test]
+fn an_answer_loses_only_what_it_replaces() {
+    let replaced = lost(|record| {
+        let lease = record.lease().unwrap().clone();
+        let _ = record.commit(at(NOW), &lease, &Usage::from_headers([five_hour(50)]));
+    });
+
+    assert_eq!(replaced, ["hold", "lease", "snapshot.windows.five_hour", "trouble"]);
+}
+
+#[test]
+fn a_full_record_comes_back() {
+    let record = full();
+
+    assert_eq!(stored(&record), record);
+}
+
+#[test]
+fn a_document_with_nothing_but_its_format_is_an_empty_record() {
+    assert_eq!(decode(&json!({ "format": 1 })), Record::default());
+}
+
+#[test]
+fn reasons_that_only_a_newer_program_knows_can_be_read() {
+    let mut document = document(&full());
+    document["hold"]["why"] = json!("eclipse");
+    document["trouble"]["kind"] = json!("eclipse");
+    document["snapshot"]["windows"][0]["source"] = json!("eclipse");
+
+    let record = decode(&document);
+
+    assert_eq!(record.hold().unwrap().why, HoldReason::Other);
+    assert_eq!(record.trouble().unwrap().kind, TroubleKind::Other);
+    assert_eq!(record.snapshot().windows()[0].source(), Source::Unknown);
+}
+
+/// A record that a program of the next format wrote.
+fn of_next_format(record: &Record) -> Record {
+    let mut document = document(record);
+    document["format"] = json!(2);
+    decode(&document)
+}
+
+// B97
+#[test]
+fn a_record_of_a_higher_format_can_be_read() {
+    let record = of_next_format(&full());
+
+    assert!(!record.is_writable());
+    assert_eq!(record.snapshot(), full().snapshot());
+    assert_eq!(record.hold(), full().hold());
+}
+
+// B97
+#[test]
+fn fresh_readings_of_a_higher_format_are_told() {
+    let mut record = of_next_format(&polled(at(0), [five_hour(10)]));
+
+    assert_eq!(begin(&mut record, at(1), &ask(1)), Begin::Fresh);
+    assert_eq!(begin(&mut record, at(600), &ask(1)), Begin::Newer);
+}
+
+// B35, B97
+#[test]
+fn a_record_of_a_higher_format_is_not_fresh_for_another_login() {
+    let mut polled = Record::default();
+    poll(&mut polled, at(0), &Usage::polled([five_hour(10)]).lineage(lineage("a")));
+    let mut record = of_next_format(&polled);
+
+    let other = ask(1).login(crate::Login::of(lineage("b")));
+
+    assert_eq!(begin(&mut record, at(1), &other), Begin::Newer);
+}
+
+#[test]
+fn a_record_of_a_higher_format_by_a_clock_that_was_ahead_is_not_fresh() {
+    let mut record = of_next_format(&polled(at(1_000_000), [five_hour(10)]));
+
+    assert_eq!(begin(&mut record, at(0), &ask(1)), Begin::Newer);
+}
+
+// B97
+#[test]
+fn nobody_changes_a_record_of_a_higher_format() {
+    let mut record = of_next_format(&full());
+    let lease = record.lease().unwrap().clone();
+    let before = record.clone();
+    let usage = Usage::polled([five_hour(10)]);
+
+    assert_eq!(begin(&mut record, at(9999), &ask(1)), Begin::Newer);
+    assert_eq!(record.commit(at(NOW), &lease, &usage), Committed::TooLate);
+    assert_eq!(record.fail(at(NOW), &lease, &FetchError::TimedOut, &policy()), Failed::TooLate);
+    assert_eq!(see(&mut record, at(NOW), [five_hour(10)]), Joined::Newer);
+    assert_eq!(record.seed(at(NOW), &held(rate_limited(at(NOW), at(9999)))), Joined::Newer);
+    assert_eq!(record.rejoin(at(NOW), &full()), Joined::Newer);
+    record.release(&lease);
+    assert_eq!(record, before);
+}
+
+proptest! {
+    // B97
+    #[test]
+    fn no_operation_changes_a_record_of_a_higher_format(before in ops(), after in ops()) {
+        let mut world = World::after(&before, at(0));
+        world.record = of_next_format(&world.record);
+        let read = world.record.clone();
+
+        for op in &after {
+            let _ = world.apply(op);
+        }
+
+        prop_assert_eq!(&world.record, &read);
+        prop_assert_eq!(world.record.encode(), read.encode());
+    }
+}

@@ -1,0 +1,193 @@
+//! What stands in a store and in a file of settings, word for word: older and newer programs read it too.
+//! What the fields mean is tested with the rules.
+
+use std::time::Duration;
+
+use insta::{assert_json_snapshot, with_settings};
+use jiff::Timestamp;
+use quota_core::{
+    Ask, AttemptId, Begin, Coverage, Credits, FetchError, Freshness, Hold, HoldReason, Identity, Lease,
+    Lineage, Login, Mark, Money, Percent, Policy, QuietTime, Record, Scope, Snapshot, Usage, WindowId,
+    WindowReading,
+};
+use serde_json::{Value, json};
+
+/// That many seconds after a morning in 2027.
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).expect("it is within all time")
+}
+
+fn reading(id: &WindowId, percent: f64) -> WindowReading {
+    WindowReading::new(id.clone(), Percent::from_percent(percent).expect("it is a number"))
+}
+
+fn opus() -> WindowId {
+    WindowId::seven_day().for_model("Opus").expect("it has a name")
+}
+
+/// All that a provider may say at once.
+fn usage() -> Usage {
+    let mut credits = Credits::default();
+    credits.enabled = Some(false);
+    credits.used = Some(Money::new(2050, "EUR", 2));
+    credits.limit = Some(Money::new(5000, "EUR", 2));
+    credits.balance = Some(Money::new(-7, "EUR", 2));
+    credits.disabled_reason = Some("out_of_credits".to_owned());
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    Usage::polled([
+        reading(&WindowId::five_hour(), 42.5).resets_at(at(9000)).length(hours(5)),
+        reading(&WindowId::seven_day(), 101.0).resets_at(at(99_000)).length(hours(168)),
+        reading(&opus(), 0.0).scope(Scope::model("Opus")),
+        reading(&WindowId::monthly(), 7.0).scope(Scope::surface("desktop")),
+    ])
+    .plan("max".to_owned())
+    .credits(credits)
+    .identity(Identity::new("org-1"))
+}
+
+/// A later answer, in which one window and the money could not be read.
+fn lame_usage() -> Usage {
+    let except = vec![WindowId::seven_day()];
+    let readings = [reading(&WindowId::five_hour(), 43.0), reading(&opus(), 1.0).scope(Scope::unnamed())];
+    let mut coverage = Coverage::complete_except(except);
+    if let Coverage::Complete { credits, .. } = &mut coverage {
+        *credits = false;
+    }
+    Usage::polled(readings).coverage(coverage)
+}
+
+/// The lease for a call of `host` at `second`, by a login of which everything is known.
+fn grant(record: &mut Record, second: i64, host: &str) -> Lease {
+    let login = Login::of(Lineage::new("user-1")).mark(Mark::from_hash(255));
+    let attempt = AttemptId::from(u128::try_from(second).expect("it is after the start") << 32);
+    let ask = Ask::new(attempt, Freshness::Since(at(second))).login(login).by(host.into());
+    match record.begin(at(second), &ask, &Policy::default()) {
+        Begin::Granted(lease) => lease,
+        other => panic!("no lease after {second} s: {other:?}"),
+    }
+}
+
+/// A record with everything in it: an answer, a lame answer, headers, a 429, and somebody who asks anew.
+fn full() -> Record {
+    let mut record = Record::default();
+    let first = grant(&mut record, 0, "host-1");
+    let _ = record.commit(at(1), &first, &usage());
+    let second = grant(&mut record, 600, "host-2");
+    let _ = record.commit(at(601), &second, &lame_usage());
+    let headers = Usage::from_headers([reading(&WindowId::five_hour(), 44.0).resets_at(at(9000))]);
+    let _ = record.observe(at(700), &Snapshot::of(&headers, at(700)), None, None);
+    let third = grant(&mut record, 1200, "host-1");
+    let slow_down = FetchError::throttled(Some(Duration::from_secs(90)));
+    let _ = record.fail(at(1201), &third, &slow_down, &Policy::default());
+    let _ = grant(&mut record, 1300, "host-1");
+    record
+}
+
+fn value(body: &[u8]) -> Value {
+    serde_json::from_slice(body).expect("it was just written")
+}
+
+#[test]
+fn a_record_with_everything_in_it() {
+    with_settings!({ sort_maps => true }, { assert_json_snapshot!(value(&full().encode())) });
+}
+
+#[test]
+fn a_record_with_nothing_in_it() {
+    assert_eq!(Record::default().encode(), r#"{"format":1,"fence":0,"snapshot":{}}"#);
+}
+
+#[test]
+fn a_snapshot_with_everything_in_it() {
+    with_settings!({ sort_maps => true }, { assert_json_snapshot!(Snapshot::of(&usage(), at(0))) });
+}
+
+#[test]
+fn a_quiet_time() {
+    let mut quiet = QuietTime::default();
+    quiet.extend(at(0), &Hold::new(at(0), at(60), HoldReason::NeighbourRateLimited));
+
+    with_settings!({ sort_maps => true }, { assert_json_snapshot!(value(&quiet.encode())) });
+}
+
+#[test]
+fn a_quiet_time_that_is_none() {
+    assert_eq!(QuietTime::default().encode(), r#"{"format":1}"#);
+}
+
+#[test]
+fn the_default_policy() {
+    with_settings!({ sort_maps => true }, { assert_json_snapshot!(Policy::default()) });
+}
+
+#[test]
+fn settings_that_are_not_named_are_the_default() {
+    let policy: Policy = serde_json::from_value(json!({ "freshness": "2m" })).expect("it is a setting");
+
+    assert_eq!(policy, Policy::default().freshness(Duration::from_secs(120)));
+}
+
+#[test]
+fn a_setting_that_there_is_none_of_is_refused() {
+    assert!(serde_json::from_value::<Policy>(json!({ "freshnes": "2m" })).is_err());
+}
+
+#[test]
+fn the_reasons_of_holds() {
+    let reasons = [
+        HoldReason::RateLimited,
+        HoldReason::NeighbourRateLimited,
+        HoldReason::Failing,
+        HoldReason::BudgetSpent,
+        HoldReason::Other,
+    ];
+
+    assert_json_snapshot!(reasons, @r#"
+    [
+      "rate_limited",
+      "neighbour_rate_limited",
+      "failing",
+      "budget_spent",
+      "other"
+    ]
+    "#);
+}
+
+#[test]
+fn every_kind_of_trouble_comes_back() {
+    let errors = [
+        (FetchError::throttled(None), "throttled"),
+        (FetchError::TimedOut, "failing"),
+        (FetchError::Unauthorized, "login_refused"),
+        (FetchError::forbidden("no"), "forbidden"),
+    ];
+
+    for (error, word) in errors {
+        let mut record = Record::default();
+        let lease = grant(&mut record, 0, "");
+        let _ = record.fail(at(1), &lease, &error, &Policy::default());
+
+        assert_eq!(value(&record.encode())["trouble"]["kind"], word);
+        assert_eq!(Record::decode(&record.encode()).expect("it was just written"), record);
+    }
+}
+
+#[test]
+fn a_record_that_was_written_by_the_first_program_of_its_format_is_read_and_rewritten_as_it_was() {
+    let written = include_bytes!("wire/record-1.json");
+
+    let record = Record::decode(written).expect("its format is known");
+
+    assert!(record.is_writable());
+    assert_eq!(value(&record.encode()), value(written));
+}
+
+// B97
+#[test]
+fn no_token_is_ever_written() {
+    let text = String::from_utf8(full().encode().to_vec()).expect("it is JSON");
+
+    // The mark is a hash; nothing else of a credential is known to a record.
+    assert!(text.contains(r#""mark":"00000000000000ff""#));
+    assert!(["token", "sk-", "Bearer", "secret"].iter().all(|word| !text.contains(word)));
+}
