@@ -45,17 +45,26 @@ impl Clock {
         time::from_ms(self.now_ms())
     }
 
-    /// The same in milliseconds since 1970: cheap enough for every read.
+    /// The same in milliseconds since 1970.
     pub(crate) fn now_ms(&self) -> i64 {
         match &self.0 {
             Kind::System => match SystemTime::UNIX_EPOCH.elapsed() {
-                Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-                Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
+                Ok(since) => whole_ms(since),
+                Err(before) => -whole_ms(before.duration()),
             },
             Kind::Anchored { moment, at } => {
-                let since = i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
-                moment.as_millisecond().saturating_add(since)
+                moment.as_millisecond().saturating_add(whole_ms(at.elapsed()))
             }
+        }
+    }
+
+    /// The same, perhaps a few milliseconds ago: cheap enough for every read.
+    ///
+    /// It lags and never leads, so what is stale by this clock is stale by the other.
+    pub(crate) fn recent_ms(&self) -> i64 {
+        match &self.0 {
+            Kind::System => coarse_ms().unwrap_or_else(|| self.now_ms()),
+            Kind::Anchored { .. } => self.now_ms(),
         }
     }
 
@@ -82,6 +91,24 @@ impl Clock {
     }
 }
 
+/// The wall clock as of the kernel's last tick, where there is such a thing.
+#[cfg(target_os = "linux")]
+fn coarse_ms() -> Option<i64> {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    Some(now.tv_sec * 1000 + now.tv_nsec / 1_000_000)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn coarse_ms() -> Option<i64> {
+    None
+}
+
+/// In 64 bits all the way: this is on every reader's path, and `as_millis` counts in 128.
+fn whole_ms(span: Duration) -> i64 {
+    let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    seconds.saturating_mul(1000).saturating_add(i64::from(span.subsec_millis()))
+}
+
 /// A point in this process's own time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(tokio::time::Instant);
@@ -103,6 +130,17 @@ mod tests {
         clock.sleep(Duration::from_secs(90)).await;
 
         assert_eq!(clock.now().as_second(), 90);
+    }
+
+    #[test]
+    fn the_cheap_clock_lags_and_never_leads() {
+        let clock = Clock::system();
+
+        for _ in 0..1000 {
+            let cheap = clock.recent_ms();
+            let fine = clock.now_ms();
+            assert!(cheap <= fine && fine - cheap < 1000, "{cheap} against {fine}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

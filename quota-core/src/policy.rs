@@ -59,6 +59,8 @@ pub struct Policy {
     /// How long any caller waits for the store before going on without it. A quarter of a second.
     #[serde(with = "span")]
     pub store_patience: Duration,
+    /// What to do while the store cannot be used. Go on alone.
+    pub when_away: WhenAway,
     /// A notice of a change may be lost; the shared record is read anew this often. One minute, jittered.
     #[serde(with = "span")]
     pub recheck: Duration,
@@ -82,6 +84,7 @@ impl Default for Policy {
             flush: Duration::from_secs(3),
             keep: Duration::from_secs(40 * 24 * 3600),
             store_patience: Duration::from_millis(250),
+            when_away: WhenAway::default(),
             recheck: Duration::from_secs(60),
         }
     }
@@ -117,6 +120,7 @@ impl Policy {
         flush: Duration,
         keep: Duration,
         store_patience: Duration,
+        when_away: WhenAway,
         recheck: Duration,
     }
 
@@ -256,6 +260,20 @@ pub enum QuietScope {
     Provider,
     /// All accounts of all providers.
     Everything,
+}
+
+/// What a process does while its store cannot be used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WhenAway {
+    /// It goes on by the same rules with what it knows, as if it were the only one, and joins what it learned to the
+    /// shared record afterwards. Numbers stay fresh; each process asks at most as often as a lone one would.
+    #[default]
+    GoAlone,
+    /// It asks the provider nothing and shows what it knows, as stale as that is. For fleets so large that their members,
+    /// each asking alone, would be a burden on the provider.
+    Refuse,
 }
 
 /// How many calls to the usage endpoint an account may make in any trailing hour, over all hosts together.

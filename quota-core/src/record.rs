@@ -156,6 +156,21 @@ impl Record {
         Some(rollover.min().map_or(by_age, |rollover| by_age.min(rollover)))
     }
 
+    /// Says which login the account holds now. If it is another than before, all that the old one left is cleared.
+    ///
+    /// A record that belonged to no login yet is adopted, with all that is in it. Returns whether the login changed.
+    pub fn new_login(&mut self, lineage: &Lineage) -> bool {
+        if !self.is_writable() {
+            return false;
+        }
+        let changed = self.owner.contradicts(Some(lineage), None);
+        if changed {
+            self.clear_for(Some(lineage), None);
+        }
+        self.owner.adopt(Some(lineage), None);
+        changed
+    }
+
     /// Brings what a wrong clock has left into a form that `now` can deal with.
     ///
     /// A clock that was ahead and has been set back must not hold anybody off for years, nor make its readings beat all

@@ -26,10 +26,9 @@ impl Record {
         {
             return Begin::Granted(lease.clone());
         }
-        if self.owner.contradicts(ask.login.lineage.as_ref(), None) {
-            self.clear_for(ask.login.lineage.as_ref(), None);
+        if let Some(lineage) = &ask.login.lineage {
+            self.new_login(lineage);
         }
-        self.owner.adopt(ask.login.lineage.as_ref(), None);
         if self.is_fresh(now, ask.freshness, policy) {
             return Begin::Fresh;
         }

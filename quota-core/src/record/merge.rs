@@ -101,6 +101,11 @@ impl Record {
         if joined != Joined::Yes {
             return joined;
         }
+        // A call under way goes on, unless somebody else has been given the right to ask since.
+        let asking = alone.lease().filter(|lease| lease.fence > self.fence && lease.is_live(now));
+        if let Some(lease) = asking.filter(|_| !self.lease.as_ref().is_some_and(|mine| mine.is_live(now))) {
+            self.lease = Some(lease.clone());
+        }
         self.fence = self.fence.max(alone.fence);
         self.refreshed_at = self.refreshed_at.max(alone.refreshed_at);
         self.take_hold(now, alone.hold.as_ref());

@@ -1,0 +1,150 @@
+//! A store of one's own, whole: a folder with one file per document, shared by all processes of a machine.
+//!
+//! `cargo run -p quota-core --example own_store --features testing` uses it; `cargo test -p quota-core --example own_store`
+//! proves it. Three methods and one macro line are all there is to a backend.
+#![expect(clippy::print_stdout, reason = "an example speaks to whoever runs it")]
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use quota_core::testing::FakeProvider;
+use quota_core::{
+    AccountId, Applied, Clock, Document, QuotaManager, QuotaStore, Reading, StoreError, StoreKey, Swap,
+    Version,
+};
+use serde::{Deserialize, Serialize};
+
+/// Keeps each document in a file of its own, under a lock that the operating system lets go if its holder dies.
+#[derive(Debug, Clone)]
+struct FolderStore {
+    folder: PathBuf,
+    clock: Clock,
+}
+
+/// What a file holds. It stays after the document has expired, so that no version is ever used again.
+#[derive(Default, Serialize, Deserialize)]
+struct Page {
+    version: u64,
+    expires_ms: i64,
+    body: Vec<u8>,
+}
+
+impl FolderStore {
+    fn open(folder: impl Into<PathBuf>) -> io::Result<Self> {
+        let folder = folder.into();
+        fs::create_dir_all(&folder)?;
+        Ok(Self { folder, clock: Clock::system() })
+    }
+
+    /// Runs `work` on the page of `key`, alone, off the async threads; what it returns beside its result is written.
+    async fn with_page<T: Send + 'static>(
+        &self,
+        key: &StoreKey,
+        work: impl FnOnce(Page, Reading) -> (T, Option<Page>) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (path, clock) = (self.folder.join(key.as_str().replace('/', "%")), self.clock.clone());
+        let done = tokio::task::spawn_blocking(move || -> io::Result<T> {
+            let lock = File::create(path.with_extension("lock"))?;
+            lock.lock()?;
+            let page = load(&path)?;
+            let now = clock.now();
+            let alive = page.version > 0 && now.as_millisecond() < page.expires_ms;
+            let document = alive.then(|| Document::new(Version::new(page.version), page.body.clone().into()));
+            let (done, next) = work(page, Reading::new(document, now));
+            if let Some(next) = next {
+                // Written beside and renamed: whoever is killed in between leaves the old page whole.
+                let beside = path.with_extension("new");
+                fs::write(&beside, serde_json::to_vec(&next)?)?;
+                fs::rename(&beside, &path)?;
+            }
+            Ok(done)
+        });
+        match done.await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(StoreError::unusable("a page is damaged").because(error))
+            }
+            Ok(Err(error)) => {
+                Err(StoreError::unavailable(Applied::Perhaps, "a page cannot be used").because(error))
+            }
+            Err(error) => {
+                Err(StoreError::unavailable(Applied::Perhaps, "the runtime shut down").because(error))
+            }
+        }
+    }
+}
+
+fn load(path: &Path) -> io::Result<Page> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Page::default()),
+        Err(error) => Err(error),
+    }
+}
+
+#[async_trait]
+impl QuotaStore for FolderStore {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.with_page(key, |_, reading| (reading, None)).await
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        self.with_page(key, move |page, reading| {
+            if reading.version() != expected {
+                return (Swap::Conflict(reading), None);
+            }
+            let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+            let expires_ms = reading.now.as_millisecond().saturating_add(keep);
+            let next = Page { version: page.version + 1, expires_ms, body: body.to_vec() };
+            (Swap::Applied(Version::new(next.version)), Some(next))
+        })
+        .await
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        // A folder sends no notices. A hint that comes a little late is a good hint all the same.
+        while self.read(key).await?.version() == seen {
+            self.clock.sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = std::env::temp_dir().join("quota-own-store-example");
+    let quota = QuotaManager::builder(FolderStore::open(&folder)?)
+        .fetcher(FakeProvider::answering("example", 42.0))
+        .build()?;
+    let account = quota.account(&"example/main".parse::<AccountId>()?);
+
+    let answer = account.get().await?;
+
+    for window in answer.snapshot().windows() {
+        println!("{}: {:?}, shared through {}", window.id(), answer.used(window.id()), folder.display());
+    }
+    quota.close().await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FolderStore;
+
+    /// All tests share one folder, as all processes of a machine would.
+    fn folder() -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("quota-own-store-test-{}", std::process::id()))
+    }
+
+    quota_core::store_conformance!(folder_store, || async { FolderStore::open(folder()).unwrap() });
+}

@@ -1,0 +1,287 @@
+//! The handle through which a program uses one account.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::answer::{Answer, Refreshed};
+use super::changes;
+use super::error::{ObserveError, QuotaError};
+use super::flight::{Flight, Wish};
+use super::shelf::Sight;
+use super::slot::Slot;
+use super::tasks::wait_for;
+use crate::record::Joined;
+use crate::{AccountId, HoldReason, Lineage, Seed, Snapshot, Urgency, Usage, time};
+
+/// A handle to one account. Cheap to clone; all handles of one manager to one account share everything.
+///
+/// From the first read, refresh, observation or [`load`](Self::load) on, the account's view follows what other processes
+/// write, for as long as anybody looks at it. One that nobody has looked at for a few minutes is followed again by the next
+/// of these.
+#[derive(Clone)]
+pub struct Account {
+    /// Straight to the view: readers touch nothing else.
+    sight: Sight,
+    slot: Arc<Slot>,
+    shared: Arc<Shared>,
+}
+
+impl Account {
+    pub(crate) fn new(slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
+        Self { sight: slot.sight.clone(), slot, shared }
+    }
+
+    /// The account's name.
+    #[must_use]
+    pub fn id(&self) -> &AccountId {
+        &self.slot.id
+    }
+
+    /// What is known at this moment. No lock, no I/O, no waiting; it does not even read a clock.
+    ///
+    /// Before the first [`get`](Self::get), [`refresh`](Self::refresh) or [`load`](Self::load) nothing is known.
+    pub fn peek(&self) -> Answer {
+        Answer::of(self.sight.look())
+    }
+
+    /// Whether what is known is not fresh.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        !self.sight.look().is_fresh()
+    }
+
+    /// Whether the request of this number should refresh first: because what is known is stale, or by the policy's
+    /// [`every_n_requests`](crate::Policy#structfield.every_n_requests).
+    #[must_use]
+    pub fn needs_refresh(&self, request: u64) -> bool {
+        self.is_stale() || self.slot.provider.policy.refreshes_on_request(request)
+    }
+
+    /// Counts a request, and says its number: 1 for the first. For [`needs_refresh`](Self::needs_refresh).
+    pub fn count_request(&self) -> u64 {
+        self.slot.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Fresh readings: those that are known, or those of one refresh that all callers share.
+    ///
+    /// When no refresh is possible, what is known is given all the same, and says that it is stale and why. Dropping the
+    /// future gives up waiting, not the refresh.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError`] if nothing at all is known.
+    pub async fn get(&self) -> Result<Answer, QuotaError> {
+        let view = self.sight.look();
+        if view.is_fresh() {
+            return Ok(Answer::of(view));
+        }
+        drop(view);
+        // Boxed, so that the common case carries no large future about.
+        Box::pin(self.get_slowly(None)).await
+    }
+
+    /// The same for readings younger than `max_age`, whatever the policy calls fresh.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError`] if nothing at all is known.
+    pub async fn get_within(&self, max_age: Duration) -> Result<Answer, QuotaError> {
+        Box::pin(self.get_slowly(Some(max_age))).await
+    }
+
+    async fn get_slowly(&self, max_age: Option<Duration>) -> Result<Answer, QuotaError> {
+        if max_age.is_some_and(|max_age| self.sight.look().is_fresh_within(max_age)) {
+            return Ok(self.peek());
+        }
+        let wish = Wish::Within(max_age.unwrap_or(self.slot.provider.policy.freshness));
+        let refreshed = self.shared_refresh(wish).await?;
+        Ok(refreshed.answer)
+    }
+
+    /// Asks the provider now, if the rules allow, and says whether it did.
+    ///
+    /// A refresh that is under way is joined. When none is possible, what is known is in the answer, and the reason in
+    /// [`Refreshed::error`]. Dropping the future gives up waiting, not the refresh.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError`] if nothing at all is known.
+    pub async fn refresh(&self) -> Result<Refreshed, QuotaError> {
+        Box::pin(self.shared_refresh(Wish::Now)).await
+    }
+
+    async fn shared_refresh(&self, wish: Wish) -> Result<Refreshed, QuotaError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let flight = Flight::join(&self.slot, wish, Urgency::Interactive, &self.shared.crew);
+            let landing = flight.wait().await;
+            // A flight that began for somebody with smaller wishes may have ended too soon for ours.
+            let enough = match landing {
+                Ok(landed) => landed.fetched || matches!(wish, Wish::Within(_)),
+                Err(QuotaError::Held { hold, .. }) => hold.why != HoldReason::BudgetSpent,
+                Err(_) => true,
+            };
+            if !enough && tries < MOST_FLIGHTS {
+                continue;
+            }
+            return self.result(&flight, landing);
+        }
+    }
+
+    fn result(&self, flight: &Flight, landing: &super::flight::Landing) -> Result<Refreshed, QuotaError> {
+        let view = self.sight.look();
+        let same_login = flight.lineage.is_none() || view.record.lineage() == flight.lineage.as_ref();
+        match landing {
+            Ok(landed) => {
+                let answer =
+                    if same_login { Answer::of(view) } else { Answer::from_view(Arc::clone(&landed.view)) };
+                Ok(Refreshed { answer, fetched: landed.fetched, error: None })
+            }
+            Err(error) => {
+                let answer = Answer::of(view);
+                if answer.is_empty() || !same_login {
+                    return Err(error.clone());
+                }
+                Ok(Refreshed { answer, fetched: false, error: Some(error.clone()) })
+            }
+        }
+    }
+
+    /// Starts a refresh if the readings are not fresh, and returns at once.
+    ///
+    /// It queues behind refreshes that somebody waits for, and leaves the reserve of the budget alone.
+    pub fn refresh_in_background(&self) {
+        if self.is_stale() {
+            let wish = Wish::Within(self.slot.provider.policy.freshness);
+            drop(Flight::join(&self.slot, wish, Urgency::Background, &self.shared.crew));
+        }
+    }
+
+    /// Keeps the readings fresh in the background, until the guard is dropped or the manager is closed.
+    pub fn keep_fresh(&self) -> KeepFresh {
+        let (guard, stopped) = oneshot::channel::<()>();
+        changes::keep_fresh(&self.slot, &self.shared.crew, async move { drop(stopped.await) });
+        KeepFresh { _guard: guard }
+    }
+
+    /// Reads what other processes have shared, without asking the provider.
+    ///
+    /// Without the store this does nothing; the answer says so ([`Answer::alone_since`]).
+    pub async fn load(&self) -> Answer {
+        self.follow();
+        Box::pin(self.slot.synchronise(None)).await;
+        self.peek()
+    }
+
+    /// Joins readings that were seen without asking, such as the headers of an ordinary answer.
+    ///
+    /// Holds stay as they are. Readers of this process see them at once; the store within a few seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`ObserveError`] if the readings belong to another login than the account holds now.
+    pub fn observe(&self, usage: &Usage) -> Result<(), ObserveError> {
+        let now = self.slot.provider.link.guess();
+        let at = usage.observed_at.map_or(now, |observed| observed.min(time::later(now, time::CLOCK_SLACK)));
+        let seed = Seed::new(Snapshot::of(usage, at)).lineage(usage.lineage.clone());
+        self.join_in(&seed, usage.identity.as_ref())
+    }
+
+    /// Joins what was persisted elsewhere, at its own age, without a call: readings, and a hold that is still in force.
+    ///
+    /// # Errors
+    ///
+    /// [`ObserveError`] if it belongs to another login than the account holds now.
+    pub fn seed(&self, seed: &Seed) -> Result<(), ObserveError> {
+        self.join_in(seed, None)
+    }
+
+    fn join_in(&self, seed: &Seed, identity: Option<&crate::Identity>) -> Result<(), ObserveError> {
+        let account = || self.slot.id.clone();
+        let now = self.slot.provider.link.guess();
+        match self.slot.update(|desk| desk.join(now, seed, identity)) {
+            Joined::Yes => {
+                self.follow();
+                changes::flush_later(&self.slot, &self.shared.crew);
+                Ok(())
+            }
+            Joined::Foreign => Err(ObserveError::AnotherLogin { account: account() }),
+            Joined::Newer => Err(ObserveError::Newer { account: account() }),
+        }
+    }
+
+    /// Says which login the account holds from now on.
+    ///
+    /// If it is another than before, nothing that the old one left is shown or joined any more, and its late answers are
+    /// not stored. Fetchers that know the login of their credential make this unnecessary.
+    pub fn set_login(&self, lineage: Lineage) {
+        self.slot.update(|desk| desk.login = Some(lineage));
+    }
+
+    /// The changes of what is known, from now on.
+    pub fn watch(&self) -> Watch {
+        self.slot.watchers.fetch_add(1, Ordering::Relaxed);
+        self.follow();
+        Watch { seen: self.sight.look().generation, account: self.clone() }
+    }
+
+    fn follow(&self) {
+        changes::follow(&self.slot, &self.shared.crew);
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("id", &self.slot.id)
+            .field("answer", &self.peek())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Nobody is served by asking more often than this for one call.
+const MOST_FLIGHTS: u32 = 3;
+
+/// Keeps an account's readings fresh until it is dropped.
+#[derive(Debug)]
+#[must_use = "the readings are kept fresh only as long as this is kept"]
+pub struct KeepFresh {
+    _guard: oneshot::Sender<()>,
+}
+
+/// The changes of what is known of an account.
+#[derive(Debug)]
+pub struct Watch {
+    account: Account,
+    seen: u64,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.account.slot.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Watch {
+    /// Waits for the next change, and gives what is known then; changes in between are not given one by one.
+    ///
+    /// `None` once the manager is closed. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Answer> {
+        let slot = &self.account.slot;
+        let changed = wait_for(&slot.news, || slot.view().generation != self.seen);
+        if let super::tasks::Either::First(()) =
+            super::tasks::either(changed, self.account.shared.crew.tasks.closing()).await
+        {
+            let answer = self.account.peek();
+            self.seen = answer.view().generation;
+            return Some(answer);
+        }
+        None
+    }
+}

@@ -1,0 +1,193 @@
+//! What a reader gets: the numbers, and how far to trust them.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use arc_swap::Guard;
+use jiff::Timestamp;
+
+use super::error::QuotaError;
+use super::view::View;
+use crate::{Hold, Lineage, Snapshot, Trouble, UsedAt, WindowId};
+
+/// What is known of an account.
+///
+/// The readings in it stay as they are; whether they are fresh, and what they say, is judged at the moment it is asked.
+/// An answer that is kept for an hour says that it is stale.
+#[must_use]
+pub struct Answer(Guard<Arc<View>>);
+
+impl Answer {
+    pub(crate) fn of(view: Guard<Arc<View>>) -> Self {
+        Self(view)
+    }
+
+    pub(crate) fn from_view(view: Arc<View>) -> Self {
+        Self(Guard::from_inner(view))
+    }
+
+    /// The readings. Empty if nothing was ever read, or if it cannot be told whose they are.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        static NOTHING: LazyLock<Snapshot> = LazyLock::new(Snapshot::default);
+        if self.0.withheld { &NOTHING } else { self.0.record.snapshot() }
+    }
+
+    /// What a window says now; [`UsedAt::Unknown`] if there is no such window.
+    #[must_use]
+    pub fn used(&self, window: &WindowId) -> UsedAt {
+        let fresh_for = self.0.provider.policy.freshness;
+        self.snapshot().window(window).map_or(UsedAt::Unknown, |window| window.used_at(self.now(), fresh_for))
+    }
+
+    /// Whether the readings are fresh, and if not since when and why.
+    #[must_use]
+    pub fn state(&self) -> State {
+        if self.0.is_fresh() {
+            return State::Fresh;
+        }
+        State::Stale { since: self.0.due_at().filter(|_| !self.0.withheld), why: self.why() }
+    }
+
+    /// Whether the readings are not fresh.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        !self.0.is_fresh()
+    }
+
+    /// How long ago the oldest reading was taken; `None` if there is none.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        if self.0.withheld { None } else { self.0.age() }
+    }
+
+    /// The hold that keeps everybody from asking now: the account's own, or its neighbours'.
+    #[must_use]
+    pub fn hold(&self) -> Option<Hold> {
+        let now = self.now();
+        let own = self.0.record.hold().filter(|hold| hold.is_live(now)).cloned();
+        let quiet = self.0.provider.quiet_at(now);
+        [own, quiet].into_iter().flatten().max_by_key(|hold| hold.until)
+    }
+
+    /// What went wrong with the last call, unless it went well.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.0.record.trouble()
+    }
+
+    /// The login the readings belong to, where that was said.
+    #[must_use]
+    pub fn lineage(&self) -> Option<&Lineage> {
+        self.0.record.lineage()
+    }
+
+    /// Since when this process has been going on without the store; `None` while it has it.
+    #[must_use]
+    pub fn alone_since(&self) -> Option<Timestamp> {
+        self.0.alone_since
+    }
+
+    /// What the time is by the store's clock, which all moments in here are by.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    /// Whether there is any reading at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.withheld || self.0.record.snapshot().is_empty()
+    }
+
+    pub(crate) fn view(&self) -> &View {
+        &self.0
+    }
+
+    fn why(&self) -> StaleReason {
+        let view = &*self.0;
+        let record = &view.record;
+        if view.withheld {
+            StaleReason::IdentityUnknown
+        } else if record.snapshot().is_empty() {
+            StaleReason::NeverRead
+        } else if self.hold().is_some() {
+            StaleReason::Held
+        } else if record.trouble().is_some() {
+            StaleReason::Failing
+        } else if view.alone_since.is_some() {
+            StaleReason::StoreAway
+        } else if !record.is_writable() {
+            StaleReason::Newer
+        } else if record
+            .snapshot()
+            .windows()
+            .iter()
+            .any(|window| window.rolls_over_at().is_some_and(|at| at <= self.now()))
+        {
+            StaleReason::RolledOver
+        } else {
+            StaleReason::Aged
+        }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("state", &self.state())
+            .field("snapshot", self.snapshot())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far an answer is to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// The readings are young enough, and no window has reset since.
+    Fresh,
+    /// They are not. What they say is a lower bound until each window's reset; see [`Answer::used`].
+    #[non_exhaustive]
+    Stale {
+        /// Since when; `None` if there are no readings.
+        since: Option<Timestamp>,
+        /// Why there are no newer ones.
+        why: StaleReason,
+    },
+}
+
+/// Why there is no fresh reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StaleReason {
+    /// Nothing was ever read.
+    NeverRead,
+    /// The readings have grown old, and nobody has asked since.
+    Aged,
+    /// A window has reset since it was read.
+    RolledOver,
+    /// Nobody may ask now; see [`Answer::hold`].
+    Held,
+    /// The last call failed; see [`Answer::trouble`].
+    Failing,
+    /// The store does not answer: another process may know more.
+    StoreAway,
+    /// It cannot be told whose the readings are, so they are not shown.
+    IdentityUnknown,
+    /// A newer program keeps the record, and this one must not ask on its behalf.
+    Newer,
+}
+
+/// What a refresh came to: an answer, and whether it is news.
+#[derive(Debug)]
+#[must_use]
+#[non_exhaustive]
+pub struct Refreshed {
+    /// What is known now.
+    pub answer: Answer,
+    /// Whether the provider was asked, and its readings are in the answer.
+    pub fetched: bool,
+    /// Why the answer is not news, if it is not.
+    pub error: Option<QuotaError>,
+}

@@ -1,0 +1,105 @@
+//! Why there is no number, or no new one.
+
+use crate::{AccountId, FetchError, Hold, ProviderId, StoreError, Trouble};
+
+/// Why a read or a refresh brought nothing new.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuotaError {
+    /// No fetcher was given for the provider: this process can only read what others fetch.
+    #[error("nothing here fetches usage from {provider}")]
+    #[non_exhaustive]
+    NoFetcher {
+        /// The provider.
+        provider: ProviderId,
+    },
+    /// Nobody may ask now.
+    #[error("{account} is on hold until {}: {}", hold.until, hold.why)]
+    #[non_exhaustive]
+    Held {
+        /// The account.
+        account: AccountId,
+        /// Until when, and why.
+        hold: Hold,
+    },
+    /// The provider refused this login a short while ago, and nothing has changed since.
+    #[error("{account}: {}", trouble.note)]
+    #[non_exhaustive]
+    Barred {
+        /// The account.
+        account: AccountId,
+        /// What went wrong then.
+        trouble: Trouble,
+    },
+    /// The provider was asked, or was to be asked, and there was no usable answer.
+    #[error("could not fetch usage for {account}")]
+    #[non_exhaustive]
+    Fetch {
+        /// The account.
+        account: AccountId,
+        /// What went wrong.
+        #[source]
+        error: FetchError,
+    },
+    /// Somebody else was asking, and brought nothing in time.
+    #[error("somebody else is asking about {account} and has not finished")]
+    #[non_exhaustive]
+    Busy {
+        /// The account.
+        account: AccountId,
+    },
+    /// The store could not be used, and the policy is not to go on without it.
+    #[error("could not use the store for {account}")]
+    #[non_exhaustive]
+    Store {
+        /// The account.
+        account: AccountId,
+        /// What went wrong.
+        #[source]
+        error: StoreError,
+    },
+    /// The shared record was written by a newer version of this program: it can be read, and must not be changed.
+    #[error("the record of {account} was written by a newer program; update this one")]
+    #[non_exhaustive]
+    Newer {
+        /// The account.
+        account: AccountId,
+    },
+    /// The fetcher broke. The next refresh starts anew.
+    #[error("the fetcher for {account} broke in mid call")]
+    #[non_exhaustive]
+    Broken {
+        /// The account.
+        account: AccountId,
+    },
+    /// The manager was closed, or its runtime shut down.
+    #[error("the quota manager was closed")]
+    Closed,
+}
+
+/// Why an observation or a seed was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObserveError {
+    /// The manager has no such account: readings are never filed under another one.
+    #[error("{account} is not an account of this manager")]
+    #[non_exhaustive]
+    UnknownAccount {
+        /// The account that was named.
+        account: AccountId,
+    },
+    /// The readings belong to another login than the one the account holds now.
+    #[error("the readings belong to another login of {account}")]
+    #[non_exhaustive]
+    AnotherLogin {
+        /// The account.
+        account: AccountId,
+    },
+    /// The shared record was written by a newer version of this program.
+    #[error("the record of {account} was written by a newer program; update this one")]
+    #[non_exhaustive]
+    Newer {
+        /// The account.
+        account: AccountId,
+    },
+}

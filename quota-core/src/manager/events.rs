@@ -1,0 +1,64 @@
+//! What happened, for whoever listens.
+//! Nothing here causes anything.
+
+use tokio::sync::broadcast;
+
+use crate::{AccountId, FetchError, Hold};
+
+/// Something that happened to an account or to the store, as this process saw it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// This process asked the provider, and its readings stand.
+    #[non_exhaustive]
+    Refreshed {
+        /// The account that was asked about.
+        account: AccountId,
+    },
+    /// This process asked the provider, and it failed.
+    #[non_exhaustive]
+    Failed {
+        /// The account that was asked about.
+        account: AccountId,
+        /// Why it failed.
+        error: FetchError,
+        /// The hold that follows from it, if one does.
+        hold: Option<Hold>,
+    },
+    /// The account holds another login than before; what the old one left was cleared.
+    #[non_exhaustive]
+    LoginChanged {
+        /// The account.
+        account: AccountId,
+    },
+    /// The store does not answer: this process goes on with what it knows.
+    StoreLost,
+    /// The store answers again.
+    StoreFound,
+    /// So many events were not listened to in time.
+    Missed(u64),
+}
+
+/// Events from now on.
+///
+/// Whoever listens too slowly misses the oldest ones, and is told how many.
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<Event>);
+
+impl Events {
+    /// How many events are kept for a slow listener.
+    pub(crate) const KEPT: usize = 256;
+
+    pub(crate) fn of(sender: &broadcast::Sender<Event>) -> Self {
+        Self(sender.subscribe())
+    }
+
+    /// Waits for the next event; `None` once the manager is gone. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Missed(missed)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The way to the store: every call has a bound, and while the store is away nobody waits for it.
+//! What is done without the store is decided in `desk` and `flight`.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::{Notify, broadcast};
+
+use super::events::Event;
+use super::tasks::{Either, Tasks, either, wait_for};
+use crate::clock::Instant;
+use crate::{Applied, Clock, QuotaStore, Reading, StoreError, StoreKey, Swap, Version, time};
+
+/// A store, with the clock that its users share.
+#[derive(Debug)]
+pub(crate) struct Link {
+    store: Arc<dyn QuotaStore>,
+    clock: Clock,
+    patience: Duration,
+    /// How far the store's clock is ahead of ours, in milliseconds.
+    offset_ms: AtomicI64,
+    anchor: Mutex<Option<Anchor>>,
+    away: AtomicBool,
+    back: Notify,
+    tasks: Arc<Tasks>,
+    events: broadcast::Sender<Event>,
+}
+
+/// When the store last told its time, by both of our clocks.
+#[derive(Debug, Clone, Copy)]
+struct Anchor {
+    wall_ms: i64,
+    instant: Instant,
+}
+
+/// Our two clocks may drift apart by this much before what the store said of its own is no longer trusted.
+const DRIFT_MS: i64 = 2_000;
+
+impl Link {
+    pub(crate) fn new(
+        store: Arc<dyn QuotaStore>,
+        clock: Clock,
+        patience: Duration,
+        tasks: Arc<Tasks>,
+        events: broadcast::Sender<Event>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            clock,
+            patience,
+            offset_ms: AtomicI64::new(0),
+            anchor: Mutex::default(),
+            away: AtomicBool::new(false),
+            back: Notify::new(),
+            tasks,
+            events,
+        })
+    }
+
+    pub(crate) async fn read(self: &Arc<Self>, key: &StoreKey) -> Result<Reading, StoreError> {
+        let reading = self.attempt(|| self.store.read(key)).await?;
+        self.heard(&reading);
+        Ok(reading)
+    }
+
+    /// Swaps; a swap whose answer was lost is asked once more, and recognised if it was the one that had been applied.
+    pub(crate) async fn swap(
+        self: &Arc<Self>,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        let swap = self.attempt(|| self.store.swap(key, expected, body.clone(), keep)).await?;
+        let Swap::Conflict(reading) = swap else { return Ok(swap) };
+        self.heard(&reading);
+        match &reading.document {
+            Some(document) if document.body == body => Ok(Swap::Applied(document.version)),
+            _ => Ok(Swap::Conflict(reading)),
+        }
+    }
+
+    /// Waits until the document may have moved past `seen`, or until the store is back.
+    pub(crate) async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        if self.is_away() {
+            wait_for(&self.back, || !self.is_away()).await;
+            return Ok(());
+        }
+        self.store.changed(key, seen).await
+    }
+
+    /// What the store's time is now; `None` if it has not been heard for so long, or our clock was set, that it must
+    /// be asked.
+    pub(crate) fn now(&self) -> Option<Timestamp> {
+        let anchor = (*self.anchor())?;
+        let by_wall = self.clock.now_ms().saturating_sub(anchor.wall_ms);
+        let by_instant = self.clock.instant().saturating_since(anchor.instant).as_millis();
+        let drift = by_wall.saturating_sub(i64::try_from(by_instant).unwrap_or(i64::MAX));
+        (drift.abs() <= DRIFT_MS).then(|| self.guess())
+    }
+
+    /// What the store's time is now, as well as can be said without it.
+    pub(crate) fn guess(&self) -> Timestamp {
+        time::from_ms(self.clock.now_ms().saturating_add(self.offset_ms()))
+    }
+
+    pub(crate) fn offset_ms(&self) -> i64 {
+        self.offset_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Acquire)
+    }
+
+    async fn attempt<T, F>(self: &Arc<Self>, call: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        if self.is_away() {
+            return Err(StoreError::unavailable(Applied::No, "it is away, and has not come back yet"));
+        }
+        let twice = async {
+            match call().await {
+                // The first command after a dropped connection fails in many clients, and swaps may be repeated.
+                Err(error) if error.is_transient() => call().await,
+                answer => answer,
+            }
+        };
+        let late = || StoreError::unavailable(Applied::Perhaps, "it did not answer in time");
+        let answer = self.clock.bounded(self.patience, twice).await.unwrap_or_else(|| Err(late()));
+        if let Err(error) = &answer
+            && error.is_transient()
+        {
+            self.lose(error);
+        }
+        answer
+    }
+
+    fn heard(&self, reading: &Reading) {
+        let wall_ms = self.clock.now_ms();
+        self.offset_ms.store(reading.now.as_millisecond().saturating_sub(wall_ms), Ordering::Relaxed);
+        *self.anchor() = Some(Anchor { wall_ms, instant: self.clock.instant() });
+    }
+
+    /// From now on nobody waits for the store, until one task has found it again.
+    fn lose(self: &Arc<Self>, error: &StoreError) {
+        if self.away.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tracing::warn!(%error, "store unavailable, going on without it");
+        let _ = self.events.send(Event::StoreLost);
+        let link = Arc::downgrade(self);
+        let (tasks, clock, patience) = (Arc::clone(&self.tasks), self.clock.clone(), self.patience);
+        let store = Arc::clone(&self.store);
+        self.tasks.spawn(async move {
+            let probe = async {
+                let mut pause = FIRST_PROBE;
+                loop {
+                    clock.sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+                    if let Some(Ok(reading)) =
+                        clock.bounded(patience, store.read(&StoreKey::everything())).await
+                    {
+                        return reading;
+                    }
+                    pause = (pause * 2).min(LAST_PROBE);
+                }
+            };
+            if let Either::Second(reading) = either(tasks.closing(), probe).await
+                && let Some(link) = link.upgrade()
+            {
+                link.find(&reading);
+            }
+        });
+    }
+
+    fn find(&self, reading: &Reading) {
+        self.heard(reading);
+        self.away.store(false, Ordering::Release);
+        tracing::debug!("store available again");
+        let _ = self.events.send(Event::StoreFound);
+        self.back.notify_waiters();
+    }
+
+    fn anchor(&self) -> MutexGuard<'_, Option<Anchor>> {
+        self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A store that is back is used again within a second, and is not asked more than ten times a second while it is away.
+const FIRST_PROBE: Duration = Duration::from_millis(200);
+const LAST_PROBE: Duration = Duration::from_millis(600);

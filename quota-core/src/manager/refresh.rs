@@ -1,0 +1,281 @@
+//! What a refresh does: find the login, get the right to ask, ask, and put the answer where everybody sees it.
+//! Whether it may ask is decided in `record`, how fast in `gate`; who waits for it is in `flight`.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::error::QuotaError;
+use super::events::Event;
+use super::flight::{Crew, Flight, Landed, Landing, Wish};
+use super::gate::Pass;
+use super::slot::Slot;
+use super::view::View;
+use crate::record::{Committed, Failed};
+use crate::{
+    Ask, AttemptId, Begin, FetchError, Freshness, Lease, Login, Record, Snapshot, StoreKey, Usage,
+    UsageFetcher, time,
+};
+
+/// One run. Dropped before its end (a closed manager, a runtime that shuts down), it still lands its flight.
+pub(crate) struct Refresh {
+    flight: Arc<Flight>,
+    slot: Arc<Slot>,
+    crew: Crew,
+}
+
+impl Drop for Refresh {
+    fn drop(&mut self) {
+        self.land(Err(QuotaError::Closed));
+    }
+}
+
+impl Refresh {
+    pub(crate) fn new(flight: Arc<Flight>, slot: Arc<Slot>, crew: Crew) -> Self {
+        Self { flight, slot, crew }
+    }
+
+    pub(crate) fn land(&self, landing: Landing) {
+        self.flight.land(&self.slot, landing);
+    }
+
+    pub(crate) async fn run(&self, wish: Wish) -> Landing {
+        let slot = &*self.slot;
+        let Some(fetcher) = slot.provider.fetcher.clone() else {
+            return Err(QuotaError::NoFetcher { provider: slot.provider.id.clone() });
+        };
+        slot.provider.read_quiet().await;
+        let mut renewed = false;
+        let mut overtaken = false;
+        loop {
+            let login = self.login(&*fetcher).await?;
+            // With a new credential in hand, the refusal of the old one is no reason to wait.
+            let wish = if renewed { Wish::Now } else { wish };
+            let (lease, pass) = match self.begin(wish, &login).await? {
+                Begun::Granted(lease, pass) => (lease, pass),
+                Begun::Fresh => return Ok(Landed { fetched: false, view: slot.sight.take() }),
+            };
+            match self.call(&*fetcher, &lease, pass).await {
+                Ok(Called::Stored) => return Ok(Landed { fetched: true, view: slot.sight.take() }),
+                // Whoever asked by the name of a login gets that login's numbers, though it is not the account's any more.
+                Ok(Called::TooLate(usage)) if self.flight.lineage.is_some() => {
+                    return Ok(Landed { fetched: true, view: self.apart(&lease, &usage) });
+                }
+                Ok(Called::TooLate(_)) if !overtaken => overtaken = true,
+                Ok(Called::TooLate(_)) => return Err(QuotaError::Busy { account: slot.id.clone() }),
+                // A credential that was replaced while it was used: once more with the new one, and no third time.
+                Err(QuotaError::Fetch { error: FetchError::Unauthorized, .. })
+                    if !renewed && unwinding(fetcher.renew(&slot.id)).await == Some(true) =>
+                {
+                    renewed = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Which login the call would use. If that cannot be told, no numbers are shown until it can.
+    async fn login(&self, fetcher: &dyn UsageFetcher) -> Result<Login, QuotaError> {
+        let slot = &*self.slot;
+        let bound = slot.provider.policy.fetch_timeout;
+        let told = slot.provider.clock.bounded(bound, unwinding(fetcher.login(&slot.id))).await;
+        let login = match told {
+            Some(Some(Ok(login))) => login,
+            Some(Some(Err(error))) => {
+                slot.update(|desk| desk.withheld = true);
+                return Err(QuotaError::Fetch { account: slot.id.clone(), error });
+            }
+            Some(None) => return Err(QuotaError::Broken { account: slot.id.clone() }),
+            None => return Err(QuotaError::Fetch { account: slot.id.clone(), error: FetchError::TimedOut }),
+        };
+        if slot.desk().withheld {
+            slot.update(|desk| desk.withheld = false);
+        }
+        match (&self.flight.lineage, &login.lineage) {
+            (Some(wanted), Some(found)) if wanted != found => {
+                let error =
+                    FetchError::not_logged_in("the credential that was found belongs to another login");
+                Err(QuotaError::Fetch { account: slot.id.clone(), error })
+            }
+            (Some(wanted), None) => Ok(Login::of(wanted.clone()).mark(login.mark)),
+            _ => Ok(login),
+        }
+    }
+
+    /// Gets the right to ask and the turn to do so, waiting for whoever has them, but not for ever.
+    async fn begin(&self, wish: Wish, login: &Login) -> Result<Begun, QuotaError> {
+        let slot = &*self.slot;
+        let policy = &slot.provider.policy;
+        let account = || slot.id.clone();
+        let attempt = AttemptId::random();
+        let give_up = time::later(slot.provider.clock.now(), policy.lease + policy.fetch_timeout);
+        let mut pass = None;
+        slot.read_first().await;
+        let mut freshness = match wish {
+            Wish::Within(span) => Freshness::Within(span),
+            Wish::Now => Freshness::Since(slot.provider.link.guess()),
+        };
+        loop {
+            let decide = |record: &mut Record, now: Timestamp| {
+                let ask = Ask::new(attempt, freshness)
+                    .login(login.clone())
+                    .urgency(self.flight.urgency())
+                    .by(Arc::clone(&self.crew.by))
+                    .quiet(slot.provider.quiet_at(now));
+                let before = record.lineage().cloned();
+                let begin = record.begin(now, &ask, policy);
+                (begin, before.is_some() && record.lineage() != before.as_ref())
+            };
+            // First a look, without a turn in the line and without a trip to the store: mostly somebody else has asked.
+            let (begin, login_changed) = if pass.is_none() {
+                slot.try_on(decide)
+            } else {
+                slot.transact(decide)
+                    .await
+                    .map_err(|error| QuotaError::Store { account: account(), error })?
+            };
+            match (begin, pass.take()) {
+                (Begin::Granted(lease), Some(pass)) => {
+                    if login_changed {
+                        let _ = self.crew.events.send(Event::LoginChanged { account: account() });
+                    }
+                    return Ok(Begun::Granted(lease, pass));
+                }
+                (Begin::Granted(_), None) => pass = Some(self.flight.queue(slot).pass().await),
+                (Begin::Fresh, _) => return Ok(Begun::Fresh),
+                (Begin::Held(hold), _) => return Err(QuotaError::Held { account: account(), hold }),
+                (Begin::Barred(trouble), _) => {
+                    return Err(QuotaError::Barred { account: account(), trouble });
+                }
+                (Begin::Newer, _) => return Err(QuotaError::Newer { account: account() }),
+                (Begin::Busy { until, since }, _) => {
+                    if slot.provider.clock.now() >= give_up {
+                        return Err(QuotaError::Busy { account: account() });
+                    }
+                    // What the holder brings is as good as what we would have brought.
+                    if let Freshness::Since(moment) = freshness {
+                        freshness = Freshness::Since(moment.min(since));
+                    }
+                    self.wait_for_holder(until).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until the record moves, or the holder's time is over.
+    async fn wait_for_holder(&self, until: Timestamp) {
+        let slot = &*self.slot;
+        let link = &slot.provider.link;
+        let seen = slot.desk().standing;
+        let left = time::between(link.guess(), until).max(SHORTEST_WAIT);
+        let key = StoreKey::account(&slot.id);
+        let notice = slot.provider.clock.bounded(left, link.changed(&key, seen.version())).await;
+        slot.synchronise(Some(seen)).await;
+        if matches!(notice, Some(Err(_))) || slot.desk().standing == seen {
+            // No notice, or one of nothing: look now and then, and no more often.
+            slot.provider.clock.sleep(left.min(POLL)).await;
+        }
+    }
+
+    /// Asks the provider, and puts what it said, or what its failure means, into the record.
+    async fn call(
+        &self,
+        fetcher: &dyn UsageFetcher,
+        lease: &Lease,
+        pass: Pass,
+    ) -> Result<Called, QuotaError> {
+        let slot = &*self.slot;
+        let account = || slot.id.clone();
+        tracing::debug!(account = %slot.id, fence = lease.fence, "lease granted");
+        let bound = slot.provider.policy.fetch_timeout;
+        let told = slot.provider.clock.bounded(bound, unwinding(fetcher.fetch(&slot.id))).await;
+        drop(pass);
+        let usage = match told {
+            Some(Some(Ok(usage))) => usage,
+            Some(Some(Err(error))) => return Err(self.failed(lease, error).await),
+            Some(None) => {
+                // Ours to mend, not the provider's: no hold follows from it.
+                let _ = slot.transact(|record, _| record.release(lease)).await;
+                return Err(QuotaError::Broken { account: account() });
+            }
+            None => return Err(self.failed(lease, FetchError::TimedOut).await),
+        };
+        let committed = slot.transact(|record, now| record.commit(now, lease, &usage)).await;
+        match committed.map_err(|error| QuotaError::Store { account: account(), error })? {
+            Committed::Empty => {
+                Err(self.failed(lease, FetchError::malformed("it says nothing at all")).await)
+            }
+            Committed::TooLate => {
+                tracing::debug!(account = %slot.id, fence = lease.fence, "answer came too late, not stored");
+                Ok(Called::TooLate(Box::new(usage)))
+            }
+            stored => {
+                if stored == Committed::LoginChanged {
+                    let _ = self.crew.events.send(Event::LoginChanged { account: account() });
+                }
+                let _ = self.crew.events.send(Event::Refreshed { account: account() });
+                Ok(Called::Stored)
+            }
+        }
+    }
+
+    /// Draws the consequences of a failed call.
+    async fn failed(&self, lease: &Lease, error: FetchError) -> QuotaError {
+        let slot = &*self.slot;
+        let policy = &slot.provider.policy;
+        tracing::debug!(account = %slot.id, fence = lease.fence, %error, "fetch failed");
+        let failed = slot.transact(|record, now| record.fail(now, lease, &error, policy)).await;
+        if let Ok(Failed::Stored { hold, quiet }) = failed {
+            if let Some(quiet) = quiet {
+                slot.provider.impose(&slot.id, &quiet).await;
+            }
+            let account = slot.id.clone();
+            let _ = self.crew.events.send(Event::Failed { account, error: error.clone(), hold });
+        }
+        QuotaError::Fetch { account: slot.id.clone(), error }
+    }
+
+    /// The call's own numbers, for those who asked for them by their login.
+    fn apart(&self, lease: &Lease, usage: &Usage) -> Arc<View> {
+        let mut record = Record::default();
+        let lineage = usage.lineage.as_ref().or(self.flight.lineage.as_ref());
+        let snapshot = Snapshot::of(usage, lease.granted_at);
+        let _ = record.observe(lease.granted_at, &snapshot, lineage, usage.identity.as_ref());
+        Arc::new(View::new(0, Arc::new(record), Arc::clone(&self.slot.provider), false, None))
+    }
+}
+
+/// The right to ask, with the turn to do so; or no need to.
+enum Begun {
+    Granted(Lease, Pass),
+    Fresh,
+}
+
+/// What became of a call that was answered.
+enum Called {
+    Stored,
+    TooLate(Box<Usage>),
+}
+
+/// Runs `work`; `None` if it panicked. A fetcher that breaks must not take the flight with it.
+async fn unwinding<F: Future>(work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    // The future is dropped after a panic and never looked at again, so nothing half done is seen.
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(_panic) => Poll::Ready(None),
+    })
+    .await
+}
+
+/// The store's clock and ours differ a little: a wait for the end of a lease is never shorter than this.
+const SHORTEST_WAIT: Duration = Duration::from_millis(20);
+
+/// How often to look where there are no notices.
+const POLL: Duration = Duration::from_millis(200);

@@ -1,0 +1,115 @@
+//! The tasks of a manager: the one place that spawns, and the one that ends what was spawned.
+//! What the tasks do is in `flight` and `changes`.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+/// All tasks of one manager.
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    runtime: Handle,
+    state: Mutex<State>,
+    closing: Notify,
+    idle: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    live: usize,
+}
+
+impl Tasks {
+    pub(crate) fn on(runtime: Handle) -> Arc<Self> {
+        Arc::new(Self { runtime, state: Mutex::default(), closing: Notify::new(), idle: Notify::new() })
+    }
+
+    /// Runs `work` in a task of its own; not if the manager was closed, and then `work` is dropped.
+    pub(crate) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        {
+            let mut state = self.state();
+            if state.closed {
+                return;
+            }
+            state.live += 1;
+        }
+        let alive = Alive(Arc::clone(self));
+        self.runtime.spawn(async move {
+            // Moved in first, so that it is counted down last, however the task ends.
+            let _alive = alive;
+            work.await;
+        });
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    /// Lets no task begin any more, and tells those that wait to finish.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+        self.closing.notify_waiters();
+    }
+
+    /// Ready once the manager is being closed.
+    pub(crate) async fn closing(&self) {
+        wait_for(&self.closing, || self.is_closed()).await;
+    }
+
+    /// Ready once no task is left.
+    pub(crate) async fn idle(&self) {
+        wait_for(&self.idle, || self.state().live == 0).await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a task down when it ends, panics, or is dropped with its runtime.
+struct Alive(Arc<Tasks>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.live -= 1;
+        if state.live == 0 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// Waits until `holds`, looking whenever `news` comes. Nothing is missed between the look and the wait.
+pub(crate) async fn wait_for(news: &Notify, mut holds: impl FnMut() -> bool) {
+    loop {
+        let mut next = pin!(news.notified());
+        next.as_mut().enable();
+        if holds() {
+            return;
+        }
+        next.await;
+    }
+}
+
+/// Which of two was ready first.
+pub(crate) enum Either<A, B> {
+    First(A),
+    Second(B),
+}
+
+/// Waits for whichever is ready first, `first` being looked at first, and drops the other.
+pub(crate) async fn either<A: Future, B: Future>(first: A, second: B) -> Either<A::Output, B::Output> {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    poll_fn(|context| {
+        if let Poll::Ready(output) = first.as_mut().poll(context) {
+            return Poll::Ready(Either::First(output));
+        }
+        second.as_mut().poll(context).map(Either::Second)
+    })
+    .await
+}

@@ -1,0 +1,80 @@
+//! What this process knows of an account, as one immutable picture that readers load without a lock.
+//! How it comes about is in `slot`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::provider::Provider;
+use crate::{Record, time};
+
+/// A picture of an account.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// Counts the pictures of one account.
+    pub(crate) generation: u64,
+    /// The shared record, with what was observed here and not written yet.
+    pub(crate) record: Arc<Record>,
+    pub(crate) provider: Arc<Provider>,
+    /// Whether it cannot be told whose the numbers are: then none are shown.
+    pub(crate) withheld: bool,
+    /// Since when this process has been going on without the store.
+    pub(crate) alone_since: Option<Timestamp>,
+    /// By our own wall clock: when the picture was made, and when its readings stop being fresh.
+    made_ms: i64,
+    due_ms: i64,
+}
+
+/// A clock that was set back by more than this since the picture was made is noticed.
+const SET_BACK_MS: i64 = 1_000;
+
+impl View {
+    pub(crate) fn new(
+        generation: u64,
+        record: Arc<Record>,
+        provider: Arc<Provider>,
+        withheld: bool,
+        alone_since: Option<Timestamp>,
+    ) -> Self {
+        let policy = &provider.policy;
+        let due = record.due_at(policy.freshness, policy);
+        let offset_ms = provider.link.offset_ms();
+        let due_ms = match due {
+            Some(due) if !withheld => due.as_millisecond().saturating_sub(offset_ms),
+            _ => i64::MIN,
+        };
+        let made_ms = provider.clock.now_ms();
+        Self { generation, record, provider, withheld, alone_since, made_ms, due_ms }
+    }
+
+    /// Whether the readings are fresh. Two comparisons and one look at the clock: this is on every reader's path.
+    pub(crate) fn is_fresh(&self) -> bool {
+        let now_ms = self.provider.clock.recent_ms();
+        now_ms < self.due_ms && now_ms >= self.made_ms - SET_BACK_MS
+    }
+
+    /// The same for another idea of fresh.
+    pub(crate) fn is_fresh_within(&self, within: Duration) -> bool {
+        let due = self.record.due_at(within, &self.provider.policy);
+        let now_ms = self.provider.clock.now_ms();
+        !self.withheld && now_ms >= self.made_ms - SET_BACK_MS && due.is_some_and(|due| self.now() < due)
+    }
+
+    /// When the readings stopped, or stop, being fresh, by the store's clock; `None` if there are none.
+    pub(crate) fn due_at(&self) -> Option<Timestamp> {
+        self.record.due_at(self.provider.policy.freshness, &self.provider.policy)
+    }
+
+    /// What the time is by the store's clock, which all moments in the record are by.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.provider.link.guess()
+    }
+
+    /// How long ago the oldest reading was taken.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        let windows = self.record.snapshot().windows();
+        let oldest = windows.iter().map(|window| window.observed_at()).min().or(self.record.asked_at());
+        oldest.map(|oldest| time::between(oldest, self.now()))
+    }
+}

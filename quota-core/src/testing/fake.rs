@@ -1,0 +1,230 @@
+//! A provider in memory that answers as it is told and counts what it is asked.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::{
+    AccountId, Clock, FetchError, Login, Percent, ProviderId, Usage, UsageFetcher, WindowId, WindowReading,
+};
+
+/// A provider that answers as it is told. Clones are the same provider, so a test keeps one and gives the other away.
+///
+/// ```
+/// use quota_core::testing::FakeProvider;
+/// use quota_core::{FetchError, UsageFetcher};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let provider = FakeProvider::answering("example", 42.0);
+/// provider.then_fail(FetchError::throttled(None));
+///
+/// let account = "example/main".parse()?;
+/// assert!(provider.fetch(&account).await.is_err());
+/// assert!(provider.fetch(&account).await.is_ok());
+/// assert_eq!(provider.calls(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct FakeProvider {
+    id: ProviderId,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    clock: Clock,
+    takes: Duration,
+    usual: Usage,
+    script: VecDeque<Step>,
+    logins: HashMap<AccountId, Result<Login, FetchError>>,
+    renewals: VecDeque<bool>,
+    asked: Vec<AccountId>,
+    running: HashMap<AccountId, usize>,
+    running_at_all: usize,
+    most_at_once: usize,
+    most_per_account: usize,
+}
+
+/// One scripted answer.
+enum Step {
+    Answer(Box<Usage>),
+    Fail(FetchError),
+    Hang,
+    Panic,
+}
+
+impl FakeProvider {
+    /// A provider whose accounts have used that much of their five hours.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the name is no provider's, or the number no percentage.
+    #[must_use]
+    pub fn answering(provider: &str, used_percent: f64) -> Self {
+        let used = Percent::from_percent(used_percent).expect("a test uses a finite number");
+        let usual = Usage::polled([WindowReading::new(WindowId::five_hour(), used)]);
+        let state = State {
+            clock: Clock::system(),
+            takes: Duration::ZERO,
+            usual,
+            script: VecDeque::new(),
+            logins: HashMap::new(),
+            renewals: VecDeque::new(),
+            asked: Vec::new(),
+            running: HashMap::new(),
+            running_at_all: 0,
+            most_at_once: 0,
+            most_per_account: 0,
+        };
+        let id = ProviderId::new(provider).expect("a test names a valid provider");
+        Self { id, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Makes each call take that long.
+    #[must_use]
+    pub fn taking(self, span: Duration) -> Self {
+        self.state().takes = span;
+        self
+    }
+
+    /// Answers this from now on, unless something else is scripted.
+    pub fn answer(&self, usage: Usage) {
+        self.state().usual = usage;
+    }
+
+    /// Answers this once, after what is scripted already.
+    pub fn then_answer(&self, usage: Usage) {
+        self.state().script.push_back(Step::Answer(Box::new(usage)));
+    }
+
+    /// Fails once, after what is scripted already.
+    pub fn then_fail(&self, error: FetchError) {
+        self.state().script.push_back(Step::Fail(error));
+    }
+
+    /// Never answers once, after what is scripted already.
+    pub fn then_hang(&self) {
+        self.state().script.push_back(Step::Hang);
+    }
+
+    /// Panics once, after what is scripted already.
+    pub fn then_panic(&self) {
+        self.state().script.push_back(Step::Panic);
+    }
+
+    /// Says which login an account's next call would use, or that it cannot be told.
+    pub fn set_login(&self, account: &AccountId, login: Result<Login, FetchError>) {
+        self.state().logins.insert(account.clone(), login);
+    }
+
+    /// Finds a newer credential once when asked to renew.
+    pub fn then_renew(&self) {
+        self.state().renewals.push_back(true);
+    }
+
+    /// How many calls there were.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.state().asked.len()
+    }
+
+    /// How many calls there were about one account.
+    #[must_use]
+    pub fn calls_about(&self, account: &AccountId) -> usize {
+        self.state().asked.iter().filter(|asked| *asked == account).count()
+    }
+
+    /// Which accounts were asked about, in order.
+    #[must_use]
+    pub fn asked(&self) -> Vec<AccountId> {
+        self.state().asked.clone()
+    }
+
+    /// The most calls that ran at once.
+    #[must_use]
+    pub fn most_at_once(&self) -> usize {
+        self.state().most_at_once
+    }
+
+    /// The most calls that ran at once about one account.
+    #[must_use]
+    pub fn most_at_once_per_account(&self) -> usize {
+        self.state().most_per_account
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, account: &AccountId) -> Running {
+        let mut state = self.state();
+        state.asked.push(account.clone());
+        state.running_at_all += 1;
+        state.most_at_once = state.most_at_once.max(state.running_at_all);
+        let running = state.running.entry(account.clone()).or_default();
+        *running += 1;
+        let running = *running;
+        state.most_per_account = state.most_per_account.max(running);
+        Running { provider: self.clone(), account: account.clone() }
+    }
+}
+
+/// Counts a call as running until it ends, however it ends.
+struct Running {
+    provider: FakeProvider,
+    account: AccountId,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = self.provider.state();
+        state.running_at_all -= 1;
+        if let Some(running) = state.running.get_mut(&self.account) {
+            *running -= 1;
+        }
+    }
+}
+
+impl fmt::Debug for FakeProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeProvider").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl UsageFetcher for FakeProvider {
+    fn provider(&self) -> ProviderId {
+        self.id.clone()
+    }
+
+    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+        let _running = self.enter(account);
+        let (step, takes, clock) = {
+            let mut state = self.state();
+            let usual = state.usual.clone();
+            let step = state.script.pop_front().unwrap_or_else(|| Step::Answer(Box::new(usual)));
+            (step, state.takes, state.clock.clone())
+        };
+        if !takes.is_zero() {
+            clock.sleep(takes).await;
+        }
+        match step {
+            Step::Answer(usage) => Ok(*usage),
+            Step::Fail(error) => Err(error),
+            Step::Hang => std::future::pending().await,
+            Step::Panic => panic!("the fake provider was told to break"),
+        }
+    }
+
+    async fn login(&self, account: &AccountId) -> Result<Login, FetchError> {
+        self.state().logins.get(account).cloned().unwrap_or_else(|| Ok(Login::unstated()))
+    }
+
+    async fn renew(&self, _account: &AccountId) -> bool {
+        self.state().renewals.pop_front().unwrap_or(false)
+    }
+}

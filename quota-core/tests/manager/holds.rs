@@ -1,0 +1,431 @@
+//! A 429 makes everybody quiet, and nothing else does.
+
+use std::sync::Arc;
+
+use crate::support::*;
+use quota_core::{
+    Backoff, Budget, FetchError, HoldReason, Login, Mark, Policy, Quiet, QuietScope, QuotaError, StaleReason,
+    State, TroubleKind,
+};
+use tokio::task::JoinSet;
+
+/// No jitter, and nobody else is concerned.
+fn plain() -> Policy {
+    let backoff = Backoff::doubling(MINUTE, MINUTE * 15).jitter(0.0);
+    Policy::default().backoff(backoff).quiet(Quiet::new(MINUTE, QuietScope::Account))
+}
+
+fn throttled() -> FetchError {
+    FetchError::throttled(None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_readers_of_a_held_account_make_no_call_and_get_what_is_known() {
+    // B19
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 6).await;
+    world.provider.then_fail(throttled());
+    drop(main.get().await);
+    world.clock.sleep(SECOND).await;
+    let mut readers = JoinSet::new();
+    for _ in 0..50 {
+        let main = main.clone();
+        readers.spawn(async move {
+            let answer = main.get().await.unwrap();
+            (last_read(&answer), answer.age().unwrap().as_secs(), answer.state())
+        });
+    }
+
+    let answers = readers.join_all().await;
+
+    assert_eq!(world.provider.calls(), 2);
+    for (used, age, state) in answers {
+        assert_eq!((used, age), (Some(40.0), 361));
+        assert!(matches!(state, State::Stale { why: StaleReason::Held, .. }), "{state:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_account_without_readings_is_an_error_that_says_until_when() {
+    // B19
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    world.provider.then_fail(throttled());
+    drop(main.get().await);
+
+    let error = main.get().await.unwrap_err();
+
+    let QuotaError::Held { hold, .. } = error else { panic!("{error}") };
+    assert_eq!(hold.until.duration_since(world.clock.now()).as_secs(), 60);
+    assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_double_and_one_success_begins_anew() {
+    // B14
+    let world = world_with(plain().budget(Budget::new(1000, 0)));
+    let main = world.quota.account(&id("main"));
+    let mut delays = Vec::new();
+    for _ in 0..6 {
+        world.provider.then_fail(throttled());
+        drop(main.refresh().await);
+        let hold = main.peek().hold().unwrap();
+        delays.push(hold.until.duration_since(hold.since).as_secs());
+        world.clock.sleep_until(hold.until, MINUTE * 60).await;
+    }
+    drop(main.refresh().await);
+    world.clock.sleep(SECOND).await;
+    world.provider.then_fail(throttled());
+    drop(main.refresh().await);
+
+    let hold = main.peek().hold().unwrap();
+
+    assert_eq!(delays, [60, 120, 240, 480, 900, 900]);
+    assert_eq!(hold.until.duration_since(hold.since).as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_beyond_the_cap_is_kept_and_told() {
+    // B15
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    world.provider.then_fail(FetchError::throttled(Some(SECOND * 2974)));
+    drop(main.refresh().await);
+    world.clock.sleep(SECOND * 2973).await;
+    drop(main.refresh().await);
+
+    let hold = main.peek().hold().unwrap();
+
+    assert_eq!(hold.retry_after, Some(SECOND * 2974));
+    assert_eq!(world.provider.calls(), 1);
+    world.clock.sleep(SECOND * 2).await;
+    drop(main.refresh().await);
+    assert_eq!(world.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_zero_is_no_permission() {
+    // B16
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    for _ in 0..10 {
+        world.provider.then_fail(FetchError::throttled(Some(std::time::Duration::ZERO)));
+    }
+
+    for _ in 0..60 {
+        drop(main.refresh().await);
+        world.clock.sleep(SECOND).await;
+    }
+
+    assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_account_does_not_hold_its_neighbour_where_the_scope_is_the_account() {
+    // B13
+    let world = world_with(plain());
+    let (one, other) = (world.quota.account(&id("one")), world.quota.account(&id("other")));
+    world.provider.then_fail(throttled());
+    drop(one.get().await);
+
+    drop(other.get().await.unwrap());
+
+    assert_eq!(other.peek().hold(), None);
+    assert_eq!(world.provider.calls_about(&id("other")), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_keeps_the_whole_provider_quiet_for_a_minute() {
+    // B13
+    let world = world();
+    let (one, other) = (world.quota.account(&id("one")), world.quota.account(&id("other")));
+    world.provider.then_fail(throttled());
+    drop(one.get().await);
+
+    let error = other.get().await.unwrap_err();
+    world.clock.sleep(MINUTE).await;
+    let after = other.get().await;
+
+    let QuotaError::Held { hold, .. } = error else { panic!("{error}") };
+    assert_eq!(hold.why, HoldReason::NeighbourRateLimited);
+    assert!(after.is_ok());
+    assert_eq!(world.provider.calls_about(&id("other")), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_keeps_other_processes_quiet_too() {
+    let world = world();
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    let (one, other) = (world.quota.account(&id("one")), elsewhere.account(&id("other")));
+    drop(other.load().await);
+    settle().await;
+    world.provider.then_fail(throttled());
+    drop(one.get().await);
+    settle().await;
+
+    let error = other.get().await.unwrap_err();
+
+    assert!(matches!(error, QuotaError::Held { .. }), "{error}");
+    assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_login_arms_no_hold_and_is_not_tried_again_at_once() {
+    // B18
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    for _ in 0..5 {
+        world.provider.then_fail(FetchError::Unauthorized);
+    }
+    drop(main.get().await);
+
+    for _ in 0..5 {
+        drop(main.get().await);
+        world.clock.sleep(SECOND * 5).await;
+    }
+
+    let answer = main.peek();
+    assert_eq!(answer.hold(), None);
+    assert_eq!(answer.trouble().unwrap().kind, TroubleKind::LoginRefused);
+    assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_login_is_renewed_once_and_tried_once_more() {
+    // B18
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    world.provider.then_fail(FetchError::Unauthorized);
+    world.provider.then_renew();
+
+    let answer = main.get().await.unwrap();
+
+    assert_eq!(five_hours(&answer), Some(40.0));
+    assert_eq!(world.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_refused_again_after_renewal_is_given_up() {
+    // B18
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    for _ in 0..5 {
+        world.provider.then_fail(FetchError::Unauthorized);
+        world.provider.then_renew();
+    }
+
+    let error = main.get().await.unwrap_err();
+
+    assert!(matches!(error, QuotaError::Fetch { error: FetchError::Unauthorized, .. }), "{error}");
+    assert_eq!(world.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_credential_is_tried_at_once() {
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    world.provider.set_login(&id("main"), Ok(Login::unstated().mark(Mark::from_hash(1))));
+    world.provider.then_fail(FetchError::Unauthorized);
+    drop(main.get().await);
+    world.provider.set_login(&id("main"), Ok(Login::unstated().mark(Mark::from_hash(2))));
+
+    let answer = main.get().await;
+
+    assert!(answer.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_forbids_arms_no_hold_and_the_next_account_is_asked_at_once() {
+    // B17
+    let world = world_with(hurried());
+    let (one, other) = (world.quota.account(&id("one")), world.quota.account(&id("other")));
+    world.provider.then_fail(FetchError::forbidden("the organization does not allow it"));
+    drop(one.get().await);
+
+    let answer = other.get().await;
+
+    assert!(answer.is_ok());
+    assert_eq!(one.peek().hold(), None);
+    assert_eq!(one.peek().trouble().unwrap().kind, TroubleKind::Forbidden);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_processs_lease_is_no_failure_of_the_provider() {
+    // B22
+    let world = world_with(plain());
+    let provider = world.provider.clone().taking(SECOND * 5);
+    let elsewhere = another_process(&world.store, &world.clock, &provider, plain());
+    let (here, there) = (world.quota.account(&id("main")), elsewhere.account(&id("main")));
+    let holder = tokio::spawn(async move { drop(there.get().await) });
+    settle().await;
+
+    let answer = here.get().await.unwrap();
+    holder.await.unwrap();
+
+    assert_eq!(five_hours(&answer), Some(40.0));
+    assert_eq!(provider.calls(), 1);
+    assert!(here.peek().trouble().is_none() && here.peek().hold().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_leave_a_hold_alone() {
+    // B26
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    world.provider.then_fail(throttled());
+    drop(main.get().await);
+    let before = main.peek().hold();
+
+    main.observe(&headers(77.0)).unwrap();
+
+    assert_eq!(main.peek().hold(), before);
+    assert_eq!(last_read(&main.peek()), Some(77.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_refresh_that_fails_says_so_beside_what_is_known() {
+    // B28, B53
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(SECOND * 10).await;
+    world.provider.then_fail(FetchError::malformed("expected JSON, got text/html"));
+
+    let refreshed = main.refresh().await.unwrap();
+
+    assert!(!refreshed.fetched);
+    assert!(matches!(refreshed.error, Some(QuotaError::Fetch { .. })));
+    assert_eq!((last_read(&refreshed.answer), refreshed.answer.age().unwrap()), (Some(40.0), SECOND * 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_clears_the_trouble_for_everybody() {
+    // B27
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    world.provider.then_fail(FetchError::unavailable("503"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE).await;
+
+    drop(main.refresh().await);
+
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
+    assert!(elsewhere.account(&id("main")).load().await.trouble().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_says_nothing_replaces_nothing() {
+    // B30
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 6).await;
+    world.provider.then_answer(quota_core::Usage::polled([]));
+
+    let refreshed = main.refresh().await.unwrap();
+
+    let Some(QuotaError::Fetch { error, .. }) = refreshed.error else { panic!("an error is due") };
+    assert!(matches!(error, FetchError::Malformed { .. }), "{error}");
+    assert_eq!(last_read(&refreshed.answer), Some(40.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_comes_back_from_a_hold_with_one_call() {
+    // B32
+    let world = world_with(plain());
+    let fleet: Vec<_> =
+        (0..50).map(|_| another_process(&world.store, &world.clock, &world.provider, plain())).collect();
+    let accounts: Vec<_> = fleet.iter().map(|quota| quota.account(&id("main"))).collect();
+    world.provider.then_fail(throttled());
+    drop(accounts[0].get().await);
+    world.clock.sleep(SECOND * 61).await;
+    let provider = world.provider.clone().taking(SECOND);
+
+    let mut readers = JoinSet::new();
+    for account in accounts {
+        readers.spawn(async move { five_hours(&account.get().await.unwrap()) });
+    }
+    let answers = readers.join_all().await;
+
+    assert!(answers.iter().all(|answer| *answer == Some(40.0)));
+    assert_eq!(provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_background_leaves_the_reserve_to_those_who_wait() {
+    let policy = plain().budget(Budget::new(4, 2)).gap(SECOND);
+    let world = world_with(policy.freshness(SECOND * 2));
+    let main = world.quota.account(&id("main"));
+    for _ in 0..10 {
+        main.refresh_in_background();
+        world.clock.sleep(SECOND * 3).await;
+    }
+    let by_background = world.provider.calls();
+    for _ in 0..10 {
+        drop(main.refresh().await);
+        world.clock.sleep(SECOND * 3).await;
+    }
+
+    assert_eq!(by_background, 2);
+    assert_eq!(world.provider.calls(), 4);
+    assert_eq!(main.peek().hold(), None, "the budget is no hold of the provider's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_is_shared_by_all_processes_and_refills_after_an_hour() {
+    let policy = plain().budget(Budget::new(3, 0)).freshness(SECOND * 2);
+    let world = world_with(policy.clone());
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, policy);
+    let (here, there) = (world.quota.account(&id("main")), elsewhere.account(&id("main")));
+    for _ in 0..5 {
+        drop(here.refresh().await);
+        world.clock.sleep(SECOND * 2).await;
+        drop(there.refresh().await);
+        world.clock.sleep(SECOND * 2).await;
+    }
+    assert_eq!(world.provider.calls(), 3);
+
+    world.clock.sleep(MINUTE * 60).await;
+    drop(here.refresh().await);
+
+    assert_eq!(world.provider.calls(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_cannot_be_told_withholds_the_numbers_and_keeps_the_hold() {
+    // B36
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 6).await;
+    world.provider.then_fail(throttled());
+    drop(main.get().await);
+    world.provider.set_login(&id("main"), Err(FetchError::not_logged_in("nobody is logged in")));
+
+    let error = main.get().await.unwrap_err();
+
+    assert!(matches!(error, QuotaError::Fetch { error: FetchError::NotLoggedIn { .. }, .. }), "{error}");
+    assert!(main.peek().snapshot().is_empty());
+    assert!(main.peek().hold().is_some());
+    assert_eq!(world.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_counted_to_whoever_made_it() {
+    let world = world();
+    let named = quota_core::QuotaManager::builder_on(Arc::clone(&world.store))
+        .fetcher(world.provider.clone())
+        .clock(world.clock.clone())
+        .name("router@a")
+        .build()
+        .unwrap();
+
+    drop(named.account(&id("main")).get().await);
+
+    let document =
+        world.store.read(&quota_core::StoreKey::account(&id("main"))).await.unwrap().document.unwrap();
+    let record = quota_core::Record::decode(&document.body).unwrap();
+    assert_eq!(&*record.attempts()[0].by, "router@a");
+}

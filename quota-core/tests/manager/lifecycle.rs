@@ -1,0 +1,262 @@
+//! Watching, keeping fresh, flushing, closing, and what is left when everybody has gone.
+
+use std::sync::Arc;
+
+use crate::support::*;
+use async_trait::async_trait;
+use bytes::Bytes;
+use quota_core::{
+    BuildError, Event, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore, Reading, StoreError,
+    StoreKey, Swap, Version,
+};
+
+#[tokio::test(start_paused = true)]
+async fn subscribers_are_told_of_a_background_refresh() {
+    // B60
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    let mut watch = main.watch();
+
+    main.refresh_in_background();
+
+    let answer = loop {
+        let answer = watch.next().await.unwrap();
+        if !answer.snapshot().is_empty() {
+            break answer;
+        }
+    };
+    assert_eq!(five_hours(&answer), Some(40.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_sees_what_another_process_wrote() {
+    let world = world();
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    let main = world.quota.account(&id("main"));
+    let mut watch = main.watch();
+    settle().await;
+
+    drop(elsewhere.account(&id("main")).get().await);
+
+    loop {
+        let answer = watch.next().await.unwrap();
+        if last_read(&answer) == Some(40.0) {
+            break;
+        }
+    }
+    assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_notice_was_lost_is_found_by_the_slow_look() {
+    #[derive(Debug)]
+    struct Deaf(MemoryStore);
+    #[async_trait]
+    impl QuotaStore for Deaf {
+        async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+            self.0.read(key).await
+        }
+        async fn swap(
+            &self,
+            key: &StoreKey,
+            expected: Option<Version>,
+            body: Bytes,
+            keep: std::time::Duration,
+        ) -> Result<Swap, StoreError> {
+            self.0.swap(key, expected, body, keep).await
+        }
+        async fn changed(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
+            std::future::pending().await
+        }
+    }
+    let clock = quota_core::Clock::anchored(noon());
+    let store = Arc::new(Deaf(MemoryStore::with_clock(clock.clone())));
+    let world = world_on(store, clock, Policy::default());
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    let main = world.quota.account(&id("main"));
+    drop(main.load().await);
+    drop(elsewhere.account(&id("main")).get().await);
+    settle().await;
+    let before = last_read(&main.peek());
+
+    world.clock.sleep(MINUTE * 2).await;
+
+    assert_eq!((before, last_read(&main.peek())), (None, Some(40.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn observations_are_seen_at_once_and_written_together_a_little_later() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    let key = StoreKey::account(&id("main"));
+    let version = async || world.store.read(&key).await.unwrap().version();
+    let before = version().await;
+    for step in 1..=20 {
+        main.observe(&headers(40.0 + f64::from(step))).unwrap();
+        world.clock.sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let unwritten = version().await;
+
+    world.clock.sleep(SECOND * 4).await;
+    let written = version().await;
+    world.clock.sleep(SECOND * 10).await;
+
+    assert_eq!(last_read(&main.peek()), Some(60.0));
+    assert_eq!(before, unwritten);
+    assert_ne!(before, written);
+    assert_eq!(written, version().await, "one write for all of them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_waits_for_the_call_under_way_and_writes_what_is_pending() {
+    // B98
+    let world = world();
+    let provider = world.provider.clone().taking(SECOND * 3);
+    let main = world.quota.account(&id("main"));
+    let other = world.quota.account(&id("other"));
+    drop(other.observe(&headers(12.0)));
+    let reader = tokio::spawn(async move { last_read(&main.get().await.unwrap()) });
+    settle().await;
+
+    let all_ended = world.quota.close().await;
+
+    assert!(all_ended);
+    assert_eq!(reader.await.unwrap(), Some(40.0));
+    assert_eq!(provider.calls(), 1);
+    let elsewhere = another_process(&world.store, &world.clock, &provider, Policy::default());
+    assert_eq!(last_read(&elsewhere.account(&id("other")).load().await), Some(12.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_manager_asks_nothing_any_more() {
+    // B98
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    let _keep = main.keep_fresh();
+    settle().await;
+    world.quota.close().await;
+    let calls = world.provider.calls();
+
+    world.clock.sleep(MINUTE * 30).await;
+    let refreshed = main.refresh().await.unwrap();
+
+    assert_eq!(world.provider.calls(), calls);
+    assert!(matches!(refreshed.error, Some(QuotaError::Closed)));
+    assert_eq!(last_read(&refreshed.answer), Some(40.0), "what was known can still be looked at");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keeping_fresh_never_overlaps_with_itself() {
+    // B98
+    let world = world_with(Policy::default().freshness(SECOND * 2));
+    let provider = world.provider.clone().taking(SECOND * 5);
+    let _keep = world.quota.account(&id("main")).keep_fresh();
+
+    world.clock.sleep(MINUTE).await;
+
+    assert_eq!(provider.most_at_once(), 1);
+    assert!((8..=13).contains(&provider.calls()), "{}", provider.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn keeping_fresh_ends_with_its_guard() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    let keep = main.keep_fresh();
+    settle().await;
+    drop(keep);
+
+    world.clock.sleep(MINUTE * 30).await;
+
+    assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_say_what_happened() {
+    let world = world();
+    let mut events = world.quota.events();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.provider.then_fail(quota_core::FetchError::throttled(None));
+    world.clock.sleep(SECOND * 2).await;
+    drop(main.refresh().await);
+
+    let (first, second) = (events.next().await.unwrap(), events.next().await.unwrap());
+
+    assert!(matches!(first, Event::Refreshed { .. }), "{first:?}");
+    assert!(matches!(second, Event::Failed { hold: Some(_), .. }), "{second:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_listener_is_told_how_much_it_missed() {
+    let world = world_with(Policy::default().budget(quota_core::Budget::new(1000, 0)));
+    let mut events = world.quota.events();
+    let main = world.quota.account(&id("main"));
+    for _ in 0..300 {
+        drop(main.refresh().await);
+        world.clock.sleep(SECOND).await;
+    }
+
+    assert!(matches!(events.next().await, Some(Event::Missed(44))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_everybody_has_gone_the_store_is_let_go() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    let _ = main.watch();
+    let store = Arc::downgrade(&world.store);
+
+    drop((main, world));
+    settle().await;
+
+    assert!(store.upgrade().is_none(), "a task still holds it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_whose_handles_are_gone_is_followed_no_longer() {
+    let world = world();
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    drop(world.quota.account(&id("main")).load().await);
+    world.clock.sleep(MINUTE * 2).await;
+    drop(elsewhere.account(&id("main")).get().await);
+    world.clock.sleep(MINUTE * 2).await;
+
+    let answer = world.quota.account(&id("main")).peek();
+
+    assert_eq!(last_read(&answer), None);
+}
+
+#[test]
+fn a_manager_outside_a_runtime_is_refused_and_does_not_panic() {
+    let error = QuotaManager::builder(MemoryStore::new()).build().unwrap_err();
+
+    assert_eq!(error, BuildError::NoRuntime);
+}
+
+#[tokio::test]
+async fn a_policy_that_contradicts_itself_is_refused() {
+    let policy = Policy::default().gap(MINUTE * 5);
+
+    let error = QuotaManager::builder(MemoryStore::new()).policy(policy).build().unwrap_err();
+
+    assert!(matches!(error, BuildError::Policy(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_nobody_fetches_from_can_still_be_read() {
+    let world = world();
+    drop(world.quota.account(&id("main")).get().await);
+    let reader =
+        QuotaManager::builder_on(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
+    let main = reader.account(&id("main"));
+
+    let loaded = last_read(&main.load().await);
+    world.clock.sleep(MINUTE * 6).await;
+    let refreshed = main.refresh().await.unwrap();
+
+    assert_eq!(loaded, Some(40.0));
+    assert!(matches!(refreshed.error, Some(QuotaError::NoFetcher { .. })));
+}

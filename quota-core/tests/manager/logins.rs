@@ -1,0 +1,192 @@
+//! Numbers belong to a login, and a new login gets none of the old one's.
+
+use crate::support::*;
+use quota_core::{
+    FetchError, Hold, HoldReason, Identity, Lineage, Login, Mark, ObserveError, Seed, Snapshot,
+};
+
+fn login(name: &str) -> Login {
+    Login::of(Lineage::new(name))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_token_of_the_same_login_costs_no_call_and_keeps_what_is_known() {
+    // B33
+    let world = world();
+    world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(1))));
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(2))));
+
+    let answer = main.get().await.unwrap();
+
+    assert_eq!((world.provider.calls(), five_hours(&answer)), (1, Some(40.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_token_of_the_same_login_keeps_the_hold() {
+    // B33
+    let world = world();
+    world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(1))));
+    let main = world.quota.account(&id("main"));
+    world.provider.then_fail(FetchError::throttled(None));
+    drop(main.get().await);
+    world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(2))));
+
+    drop(main.get().await);
+
+    assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_login_is_not_held_by_what_the_old_one_left() {
+    // B34, B35a
+    let world = world_with(
+        quota_core::Policy::default().quiet(quota_core::Quiet::new(MINUTE, quota_core::QuietScope::Account)),
+    );
+    world.provider.set_login(&id("main"), Ok(login("a")));
+    let main = world.quota.account(&id("main"));
+    world.provider.then_fail(FetchError::throttled(Some(MINUTE * 60)));
+    drop(main.get().await);
+    world.provider.set_login(&id("main"), Ok(login("b")));
+
+    let answer = main.get().await.unwrap();
+
+    assert_eq!((five_hours(&answer), answer.hold()), (Some(40.0), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_login_never_sees_the_old_ones_numbers() {
+    // B35
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    main.set_login(Lineage::new("a"));
+    drop(main.get().await);
+
+    main.set_login(Lineage::new("b"));
+
+    assert!(main.peek().snapshot().is_empty());
+    assert!(main.is_stale());
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_of_the_old_login_are_refused() {
+    // B34
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    main.set_login(Lineage::new("b"));
+    drop(main.get().await);
+
+    let refused = main.observe(&headers(99.0).lineage(Lineage::new("a")));
+
+    assert!(matches!(refused, Err(ObserveError::AnotherLogin { account, .. }) if account == id("main")));
+    assert_eq!(last_read(&main.peek()), Some(40.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_login_persisted_is_not_seeded() {
+    // B34, B43
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    main.set_login(Lineage::new("b"));
+    let seed = Seed::new(Snapshot::of(&polled(90.0), noon())).lineage(Lineage::new("a"));
+
+    let refused = main.seed(&seed);
+
+    assert!(matches!(refused, Err(ObserveError::AnotherLogin { account, .. }) if account == id("main")));
+    assert!(main.peek().snapshot().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_persisted_without_a_login_is_adopted_with_its_hold() {
+    // B37, B44
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    let hold = Hold::new(noon(), noon() + MINUTE * 10, HoldReason::RateLimited);
+    main.seed(&Seed::new(Snapshot::of(&polled(90.0), noon() - MINUTE * 8)).hold(hold)).unwrap();
+    world.provider.set_login(&id("main"), Ok(login("a")));
+
+    let answer = main.get().await.unwrap();
+
+    assert_eq!((last_read(&answer), world.provider.calls()), (Some(90.0), 0));
+    assert!(answer.hold().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_persisted_hold_that_is_over_is_ignored() {
+    // B23
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    let hold = Hold::new(noon() - MINUTE * 2, noon() - MINUTE, HoldReason::RateLimited);
+    main.seed(&Seed::new(Snapshot::default()).hold(hold)).unwrap();
+
+    drop(main.get().await.unwrap());
+
+    assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_seed_makes_a_restart_cost_nothing() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    main.seed(&Seed::new(Snapshot::of(&polled(55.0), noon() - MINUTE))).unwrap();
+
+    let answer = main.get().await.unwrap();
+
+    assert_eq!((world.provider.calls(), five_hours(&answer)), (0, Some(55.0)));
+    assert_eq!(answer.age().unwrap(), MINUTE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_the_provider_changed_under_one_token_is_noticed() {
+    // B86
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    world.provider.then_answer(polled(80.0).identity(Identity::new("org-1")));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 6).await;
+    main.observe(&headers(81.0)).unwrap();
+    let mut events = world.quota.events();
+    world.provider.then_answer(polled(5.0).identity(Identity::new("org-2")));
+
+    let answer = main.refresh().await.unwrap().answer;
+
+    assert_eq!(last_read(&answer), Some(5.0), "nothing of the old identity is left, however young");
+    assert!(matches!(events.next().await, Some(quota_core::Event::LoginChanged { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observation_of_an_account_nobody_uses_is_refused() {
+    // B96
+    let world = world();
+    drop(world.quota.account(&id("main")));
+
+    let refused = world.quota.observe(&id("stranger"), &headers(50.0));
+
+    assert!(
+        matches!(refused, Err(ObserveError::UnknownAccount { account, .. }) if account == id("stranger"))
+    );
+    assert!(world.quota.account(&id("main")).peek().snapshot().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_rotates_in_mid_call_leaves_the_numbers_with_their_login() {
+    // B38
+    let world = world();
+    let provider = world.provider.clone().taking(SECOND);
+    provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(1))));
+    provider.then_answer(polled(33.0).lineage(Lineage::new("a")));
+    let main = world.quota.account(&id("main"));
+    let call = tokio::spawn({
+        let main = main.clone();
+        async move { drop(main.get().await) }
+    });
+    settle().await;
+    provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(2))));
+    call.await.unwrap();
+
+    let answer = main.get().await.unwrap();
+
+    assert_eq!((last_read(&answer), answer.lineage()), (Some(33.0), Some(&Lineage::new("a"))));
+    assert_eq!(provider.calls(), 1);
+}

@@ -1,0 +1,11 @@
+//! The manager on memory, with a fake provider and a clock that stands still: what its readers see, and what is asked.
+#![expect(clippy::disallowed_methods, reason = "the tests end the tasks they spawn")]
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
+
+mod holds;
+mod lifecycle;
+mod logins;
+mod reading;
+mod single_flight;
+mod store_away;
+mod support;

@@ -1,0 +1,291 @@
+//! What a reader sees: fresh or stale, how old, how certain, and in what order readings replace each other.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::support::*;
+use quota_core::{
+    Coverage, Percent, Policy, Scope, StaleReason, State, Usage, UsedAt, WindowId, WindowReading,
+};
+
+fn seven_days(used: f64) -> WindowReading {
+    WindowReading::new(WindowId::seven_day(), percent(used))
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_known_of_an_account_that_was_never_read() {
+    let world = world();
+
+    let answer = world.quota.account(&id("main")).peek();
+
+    assert_eq!(answer.used(&WindowId::five_hour()), UsedAt::Unknown);
+    assert!(matches!(answer.state(), State::Stale { since: None, why: StaleReason::NeverRead, .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_reading_is_given_at_the_first_poll() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+
+    let mut get = pin!(main.get());
+    let polled = get.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+
+    assert!(matches!(polled, Poll::Ready(Ok(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reading_is_stale_at_the_very_moment_it_is_due() {
+    // B54
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 5 - std::time::Duration::from_millis(1)).await;
+    let before = main.is_stale();
+
+    world.clock.sleep(std::time::Duration::from_millis(1)).await;
+
+    assert_eq!((before, main.is_stale()), (false, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reading_another_process_made_four_minutes_ago_is_enough() {
+    // B99
+    let world = world();
+    drop(world.quota.account(&id("main")).get().await);
+    world.clock.sleep(MINUTE * 4).await;
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+
+    let answer = elsewhere.account(&id("main")).get().await.unwrap();
+
+    assert_eq!((world.provider.calls(), answer.age().unwrap()), (1, MINUTE * 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_for_one_window_do_not_make_the_others_young() {
+    // B49
+    let world = world();
+    world
+        .provider
+        .answer(Usage::polled([WindowReading::new(WindowId::five_hour(), percent(10.0)), seven_days(20.0)]));
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 4).await;
+    main.observe(&headers(12.0)).unwrap();
+
+    world.clock.sleep(MINUTE).await;
+
+    assert!(main.is_stale());
+    assert!(is_exact(&main.peek()), "the five hours are young");
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_that_name_every_window_save_the_call() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 4).await;
+    main.observe(&headers(12.0)).unwrap();
+    world.clock.sleep(MINUTE * 4).await;
+
+    let answer = main.get().await.unwrap();
+
+    assert_eq!((world.provider.calls(), five_hours(&answer)), (1, Some(12.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_is_as_old_as_its_start() {
+    // B61
+    let world = world();
+    let provider = world.provider.clone().taking(SECOND * 8);
+    let main = world.quota.account(&id("main"));
+    let poll = tokio::spawn({
+        let main = main.clone();
+        async move { drop(main.get().await) }
+    });
+    world.clock.sleep(SECOND * 4).await;
+    main.observe(&headers(66.0)).unwrap();
+
+    poll.await.unwrap();
+
+    assert_eq!(provider.calls(), 1);
+    assert_eq!(last_read(&main.peek()), Some(66.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_observation_never_moves_a_window_back() {
+    // B35b
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(SECOND * 20).await;
+    main.observe(&headers(50.0)).unwrap();
+
+    main.observe(&headers(45.0).observed_at(noon() + SECOND * 10)).unwrap();
+
+    assert_eq!(last_read(&main.peek()), Some(50.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observation_from_the_future_does_not_beat_true_ones() {
+    // B95
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    main.observe(&headers(99.0).observed_at(noon() + MINUTE * 60 * 24)).unwrap();
+    world.clock.sleep(MINUTE).await;
+
+    drop(main.refresh().await.unwrap());
+
+    assert_eq!(last_read(&main.peek()), Some(40.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_create_no_scoped_window_and_touch_no_money() {
+    // B63
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    let model = WindowId::seven_day().for_model("Fable").unwrap();
+    let scoped = WindowReading::new(model.clone(), percent(80.0)).scope(Scope::model("Fable"));
+    world.provider.answer(polled(10.0).coverage(Coverage::complete()));
+    drop(main.get().await);
+
+    main.observe(&Usage::from_headers([scoped])).unwrap();
+
+    assert!(main.peek().snapshot().window(&model).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_is_no_longer_reported_is_gone_also_for_others() {
+    // B52
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    let model = WindowId::seven_day().for_model("Fable").unwrap();
+    let scoped = WindowReading::new(model.clone(), Percent::FULL).scope(Scope::model("Fable"));
+    world.provider.then_answer(Usage::polled([seven_days(20.0), scoped]));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 6).await;
+
+    drop(main.get().await);
+
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    assert!(main.peek().snapshot().window(&model).is_none());
+    assert!(elsewhere.account(&id("main")).load().await.snapshot().window(&model).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_without_windows_has_an_age_and_a_due_time() {
+    // B51
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    world.provider.answer(Usage::polled([]).plan("enterprise".to_owned()));
+    drop(main.get().await.unwrap());
+    world.clock.sleep(MINUTE).await;
+    let young = (main.is_stale(), main.peek().age());
+
+    world.clock.sleep(MINUTE * 4).await;
+
+    assert_eq!(young, (false, Some(MINUTE)));
+    assert!(main.is_stale());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_reset_is_unknown_and_asked_about_soon() {
+    // B55
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    let reset = noon() + MINUTE * 2;
+    let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(reset);
+    world.provider.then_answer(Usage::polled([five]));
+    drop(main.get().await);
+
+    world.clock.sleep(MINUTE * 2).await;
+    let at_reset = (main.peek().used(&WindowId::five_hour()), main.is_stale());
+    world.clock.sleep(SECOND * 15).await;
+
+    assert_eq!(at_reset, (UsedAt::Unknown, false), "a little grace, for the provider to notice");
+    assert!(main.is_stale());
+    assert_eq!(five_hours(&main.get().await.unwrap()), Some(40.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exhausted_window_is_asked_about_every_interval() {
+    // B55
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(noon() + MINUTE * 240);
+    world.provider.answer(Usage::polled([five]));
+    let _keep = main.keep_fresh();
+
+    world.clock.sleep(MINUTE * 21).await;
+
+    assert_eq!(world.provider.calls(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_fifth_request_refreshes_whatever_route_the_others_took() {
+    // B57
+    let world = world_with(Policy::default().every_n_requests(5));
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    let numbers: Vec<_> = (0..11).map(|_| main.count_request()).collect();
+
+    let due: Vec<_> = numbers.into_iter().filter(|number| main.needs_refresh(*number)).collect();
+
+    assert_eq!(due, [5, 10]);
+    assert!(!main.needs_refresh(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_reading_is_there_without_waiting_while_a_refresh_goes_on() {
+    // B58
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 6).await;
+    world.provider.answer(polled(70.0));
+
+    main.refresh_in_background();
+    let at_once = last_read(&main.peek());
+    settle().await;
+
+    assert_eq!((at_once, last_read(&main.peek())), (Some(40.0), Some(70.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_custom_age_is_asked_for_only_when_it_is_exceeded() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE).await;
+
+    drop(main.get_within(MINUTE * 2).await);
+    let lenient = world.provider.calls();
+    drop(main.get_within(SECOND * 30).await);
+
+    assert_eq!((lenient, world.provider.calls()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_writers_end_with_the_newest_reading_of_each_window() {
+    // B95
+    let world = world();
+    let fleet: Vec<_> = (0..6)
+        .map(|_| another_process(&world.store, &world.clock, &world.provider, Policy::default()))
+        .collect();
+    world.clock.sleep(MINUTE).await;
+    for (member, quota) in fleet.iter().enumerate() {
+        let age = SECOND * (7 * (member as u32 + 3) % 11);
+        let usage = headers(f64::from(age.as_secs() as u32)).observed_at(noon() + MINUTE - age);
+        quota.account(&id("main")).observe(&usage).unwrap();
+    }
+    world.clock.sleep(SECOND * 10).await;
+
+    let mut read = Vec::new();
+    for quota in &fleet {
+        read.push(last_read(&quota.account(&id("main")).load().await));
+    }
+
+    let newest = (0..6_u32).map(|member| 7 * (member + 3) % 11).min().unwrap();
+    assert!(read.iter().all(|read| *read == Some(f64::from(newest))), "{read:?}");
+}
