@@ -1,0 +1,118 @@
+//! Reads of what is known: beside a bare `ArcSwap`, and beside moka.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use quota_core::testing::FakeProvider;
+use quota_core::{Account, AccountId, MemoryStore, Policy, QuotaManager};
+
+use crate::measure::by_turns;
+use crate::row::Row;
+
+const READS: usize = 200_000;
+
+pub(crate) fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (size, count) in [("3", 3), ("100k", 100_000)] {
+        let board = Board::with(count);
+        let mut ours = Vec::new();
+        for threads in [1, 2] {
+            let [peek, floor] = by_turns(
+                threads,
+                READS,
+                [
+                    &|doing| drop(black_box(board.account(doing).peek())),
+                    &|doing| drop(black_box(board.floor[board.pick(doing)].load())),
+                ],
+            );
+            let name = format!("peek.{threads}t.{size}");
+            rows.push(Row::at_most(&name, (peek, "ns"), ("ArcSwap::load on a handle", floor), 1.5));
+            ours.push(peek);
+        }
+        let name = format!("peek.2t_over_1t.{size}");
+        rows.push(Row::at_most(&name, (ours[1], "ns"), ("peek on 1 thread", ours[0]), 1.2));
+    }
+    rows.extend(hit());
+    rows
+}
+
+fn hit() -> Vec<Row> {
+    let board = Board::with(3);
+    let get = |doing: usize| {
+        let mut get = std::pin::pin!(board.account(doing).get());
+        match get.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(answer)) => drop(black_box(answer)),
+            Poll::Ready(Err(error)) => panic!("a fresh reading is not an error: {error}"),
+            Poll::Pending => panic!("a fresh reading is ready at the first poll"),
+        }
+    };
+    let peek_stale = |doing: usize| {
+        let account = board.account(doing);
+        black_box(black_box(account.peek()).is_stale());
+    };
+    let moka = |doing: usize| drop(black_box(board.moka.get(board.ids[board.pick(doing)].as_str())));
+    let [hit, floor] = by_turns(1, READS, [&get, &peek_stale]);
+    let mut rows = vec![Row::at_most("get_hit", (hit, "ns"), ("peek + is_stale", floor), 1.2)];
+    for (threads, least) in [(1, 1.0), (2, 10.0)] {
+        let [ours, theirs] = by_turns(threads, READS, [&peek_stale, &moka]);
+        let name = format!("peek_stale.{threads}t");
+        rows.push(Row::faster(&name, (ours, "ns"), ("moka sync get", theirs), least));
+    }
+    rows
+}
+
+/// Accounts with fresh readings, and the same behind other means.
+struct Board {
+    ids: Vec<AccountId>,
+    accounts: Vec<Account>,
+    floor: Vec<Arc<ArcSwap<u64>>>,
+    moka: moka::sync::Cache<String, Arc<u64>>,
+    /// A walk through all of them in no order, so that large boards do not fit the caches.
+    order: Vec<usize>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Board {
+    fn with(count: usize) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
+        let ids: Vec<AccountId> =
+            (0..count).map(|account| format!("bench/a{account}").parse().expect("a valid name")).collect();
+        let accounts = runtime.block_on(async {
+            let policy = Policy::default().gap(Duration::ZERO).parallel(1024).freshness(Duration::from_secs(24 * 3600));
+            let quota = QuotaManager::builder(MemoryStore::new())
+                .fetcher(FakeProvider::answering("bench", 42.0))
+                .policy(policy.complete_every(Duration::from_secs(24 * 3600)))
+                .build()
+                .expect("the policy is sound");
+            let mut accounts = Vec::with_capacity(count);
+            for id in &ids {
+                let account = quota.account(id);
+                drop(account.get().await.expect("the provider answers"));
+                accounts.push(account);
+            }
+            accounts
+        });
+        let moka = moka::sync::Cache::builder()
+            .max_capacity(count as u64 * 2)
+            .time_to_live(Duration::from_secs(24 * 3600))
+            .build();
+        for id in &ids {
+            moka.insert(id.as_str().to_owned(), Arc::new(42));
+        }
+        let floor = (0..count).map(|value| Arc::new(ArcSwap::from_pointee(value as u64))).collect();
+        let mut order: Vec<usize> = (0..count).collect();
+        fastrand::Rng::with_seed(1).shuffle(&mut order);
+        Self { ids, accounts, floor, moka, order, _runtime: runtime }
+    }
+
+    fn pick(&self, doing: usize) -> usize {
+        self.order[doing % self.order.len()]
+    }
+
+    fn account(&self, doing: usize) -> &Account {
+        &self.accounts[self.pick(doing)]
+    }
+}

@@ -1,0 +1,47 @@
+//! Measures what quota promises beside what a user would have otherwise, both in one run, and prints a table.
+//! Run it as `scripts/bench [--only GROUP]`; machines are shared and noisy, so read the ratios.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is printed")]
+#![expect(clippy::disallowed_methods, reason = "to measure is to read a clock, and the tasks are awaited")]
+
+mod core;
+mod measure;
+mod row;
+
+use std::process::ExitCode;
+
+use row::Row;
+
+/// A group of rows, by the name that `--only` takes.
+type Group = (&'static str, fn() -> Vec<Row>);
+
+const GROUPS: [Group; 1] = [("core", core::rows)];
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let words: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let only = match words[..] {
+        [] => None,
+        ["--only", group] if GROUPS.iter().any(|(name, _)| *name == group) => Some(group),
+        // A measurement that needs a process of its own: it is started by the group that wants the figure.
+        ["--measure", "account.bytes", state] => {
+            println!("{}", core::account_bytes::measure(state));
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            let names: Vec<_> = GROUPS.iter().map(|(name, _)| *name).collect();
+            eprintln!("usage: scripts/bench [--only GROUP], where GROUP is one of: {}", names.join(", "));
+            return ExitCode::from(64);
+        }
+    };
+    let groups = GROUPS.iter().filter(|(name, _)| only.is_none_or(|only| only == *name));
+    let rows: Vec<Row> = groups.flat_map(|(_, rows)| rows()).collect();
+    print!("{}", row::table(&rows));
+    match row::write_json(&rows) {
+        Ok(path) => println!("\nwritten to {}", path.display()),
+        Err(error) => {
+            eprintln!("could not write target/bench.json: {error}");
+            return ExitCode::from(74);
+        }
+    }
+    ExitCode::SUCCESS
+}
