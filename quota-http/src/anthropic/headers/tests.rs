@@ -1,0 +1,270 @@
+use jiff::Timestamp;
+use quota_core::{Coverage, Scope, Source};
+
+use super::*;
+
+const RESET: &str = "1785634800";
+
+/// Reads the unified headers of these names.
+fn parse(headers: &[(&str, &str)]) -> ParsedHeaders {
+    let named: Vec<_> = headers.iter().map(|(name, value)| (format!("{UNIFIED}{name}"), *value)).collect();
+    parse_headers(Some(200), named.iter().map(|(name, value)| (name.as_str(), *value)))
+}
+
+fn basis_points(parsed: &ParsedHeaders) -> Vec<(&str, u32)> {
+    parsed.usage.windows.iter().map(|window| (window.id.as_str(), window.used.basis_points())).collect()
+}
+
+fn rulings(parsed: &ParsedHeaders) -> Vec<(&str, Ruling)> {
+    parsed.usage.verdicts.iter().map(|verdict| (verdict.window.as_str(), verdict.ruling)).collect()
+}
+
+fn ignored(parsed: &ParsedHeaders) -> Vec<&str> {
+    parsed
+        .ignored
+        .iter()
+        .map(|ignored| ignored.field.strip_prefix(UNIFIED).unwrap_or(&ignored.field))
+        .collect()
+}
+
+#[test]
+fn both_windows_are_read_with_their_resets() {
+    let parsed = parse(&[
+        ("5h-utilization", "0.03"),
+        ("5h-reset", RESET),
+        ("7d-utilization", "0.12"),
+        ("7d-reset", "soon"),
+    ]);
+
+    assert_eq!(basis_points(&parsed), [("five_hour", 300), ("seven_day", 1200)]);
+    assert_eq!(parsed.usage.windows[0].resets_at, Timestamp::from_second(1_785_634_800).ok());
+    assert_eq!(parsed.usage.windows[1].resets_at, None);
+}
+
+#[test]
+fn headers_speak_only_about_what_they_report() {
+    let usage = parse(&[("5h-utilization", "0.03")]).usage;
+
+    assert_eq!((usage.coverage, usage.source, usage.credits), (Coverage::Reported, Source::Headers, None));
+}
+
+// B64
+#[test]
+fn what_is_no_fraction_is_ignored() {
+    for text in ["", "NaN", "Infinity", "-inf", "abc", "1e999"] {
+        let parsed = parse(&[("5h-utilization", text), ("7d-utilization", "0.5")]);
+
+        assert_eq!(basis_points(&parsed), [("seven_day", 5000)], "{text:?}");
+        assert_eq!(ignored(&parsed), ["5h-utilization"], "{text:?}");
+    }
+}
+
+// B64
+#[test]
+fn a_fraction_below_nothing_is_nothing_and_above_all_is_kept() {
+    let parsed = parse(&[("5h-utilization", "-0.1"), ("7d-utilization", "1.7")]);
+
+    assert_eq!(basis_points(&parsed), [("five_hour", 0), ("seven_day", 17_000)]);
+}
+
+// B65
+#[test]
+fn a_reset_that_cannot_be_read_leaves_the_window() {
+    for reset in ["1e308", "not-a-number", "", "-1"] {
+        let parsed = parse(&[("5h-utilization", "0.5"), ("5h-reset", reset)]);
+
+        assert_eq!(parsed.usage.windows[0].resets_at, None, "{reset:?}");
+    }
+}
+
+#[test]
+fn a_status_is_a_verdict_and_no_number() {
+    let parsed = parse(&[("5h-status", "rejected"), ("7d-status", "allowed"), ("7d-utilization", "0.4")]);
+
+    assert_eq!(basis_points(&parsed), [("seven_day", 4000)]);
+    assert_eq!(rulings(&parsed), [("five_hour", Ruling::Rejected), ("seven_day", Ruling::Allowed)]);
+}
+
+// B68
+#[test]
+fn a_model_that_is_turned_away_leaves_the_account() {
+    let parsed = parse(&[
+        ("status", "rejected"),
+        ("reset", RESET),
+        ("representative-claim", "five_hour"),
+        ("5h-status", "allowed"),
+        ("7d-status", "allowed"),
+        ("7d_oi-status", "rejected"),
+        ("7d_oi-reset", "1785232800"),
+    ]);
+
+    let rejected: Vec<_> =
+        parsed.usage.verdicts.iter().filter(|verdict| verdict.ruling == Ruling::Rejected).collect();
+    let [only] = rejected[..] else { panic!("one window turns away") };
+    assert_eq!(only.window.as_str(), "seven_day_overage_included");
+    assert_eq!(only.scope, Some(Scope::unnamed()));
+    assert_eq!(only.resets_at, Timestamp::from_second(1_785_232_800).ok());
+}
+
+// B74
+#[test]
+fn a_verdict_never_borrows_the_reset_of_another_window() {
+    let parsed = parse(&[("5h-status", "rejected"), ("reset", RESET), ("7d-reset", RESET)]);
+
+    assert_eq!(parsed.usage.verdicts[0].resets_at, None);
+}
+
+#[test]
+fn the_verdict_over_everything_stands_in_where_no_window_has_its_own() {
+    let parsed = parse(&[("status", "rejected"), ("reset", RESET), ("representative-claim", "seven_day")]);
+
+    assert_eq!(rulings(&parsed), [("seven_day", Ruling::Rejected)]);
+    assert_eq!(parsed.usage.verdicts[0].resets_at, Timestamp::from_second(1_785_634_800).ok());
+}
+
+#[test]
+fn the_verdict_over_everything_ends_when_its_window_does() {
+    let parsed = parse(&[
+        ("status", "rejected"),
+        ("reset", "5"),
+        ("representative-claim", "seven_day"),
+        ("7d-reset", RESET),
+    ]);
+
+    assert_eq!(parsed.usage.verdicts[0].resets_at, Timestamp::from_second(1_785_634_800).ok());
+}
+
+// B69
+#[test]
+fn a_verdict_that_rests_on_no_window_is_none() {
+    assert_eq!(rulings(&parse(&[("status", "rejected"), ("reset", RESET)])), []);
+    assert_eq!(rulings(&parse(&[("status", "rejected"), ("representative-claim", "")])), []);
+}
+
+#[test]
+fn a_status_nobody_knows_is_listed() {
+    let parsed = parse(&[("5h-status", "pondering")]);
+
+    assert_eq!(rulings(&parsed), []);
+    assert_eq!(ignored(&parsed), ["5h-status"]);
+}
+
+// B63
+#[test]
+fn headers_about_money_are_listed_and_left_out() {
+    let parsed = parse(&[
+        ("overage-status", "rejected"),
+        ("overage-utilization", "1.0"),
+        ("overage-reset", RESET),
+        ("overage-disabled-reason", "out_of_credits"),
+    ]);
+
+    assert_eq!((parsed.usage.windows.len(), parsed.usage.verdicts.len(), parsed.ignored.len()), (0, 0, 4));
+}
+
+#[test]
+fn what_is_no_reading_is_listed() {
+    let parsed =
+        parse(&[("5h-surpassed-threshold", "0.9"), ("fallback", "available"), ("upgrade-paths", "max")]);
+
+    assert_eq!(ignored(&parsed), ["5h-surpassed-threshold", "fallback", "upgrade-paths"]);
+}
+
+#[test]
+fn a_window_nobody_knows_is_kept_and_never_counts_the_whole_account() {
+    let parsed = parse(&[("30d_x-utilization", "0.5"), ("30d_x-status", "rejected")]);
+
+    assert_eq!(basis_points(&parsed), [("30d_x", 5000)]);
+    assert_eq!(parsed.usage.windows[0].scope, Some(Scope::surface("30d_x")));
+    assert_eq!(parsed.usage.verdicts[0].scope, Some(Scope::surface("30d_x")));
+}
+
+#[test]
+fn names_may_be_in_any_case_and_the_first_counts() {
+    let name = "ANTHROPIC-RateLimit-Unified-5H-Utilization";
+
+    let parsed = parse_headers(None, [(name, "0.25"), (&*name.to_lowercase(), "0.75")]);
+
+    assert_eq!(basis_points(&parsed), [("five_hour", 2500)]);
+}
+
+#[test]
+fn an_api_keys_windows_are_told_by_what_is_left() {
+    let parsed = parse_headers(
+        Some(200),
+        [
+            ("anthropic-ratelimit-requests-limit", "50"),
+            ("anthropic-ratelimit-requests-remaining", "49"),
+            ("anthropic-ratelimit-requests-reset", "2026-07-01T12:00:00Z"),
+            ("anthropic-ratelimit-output-tokens-limit", "8000"),
+            ("anthropic-ratelimit-output-tokens-remaining", "9000"),
+        ],
+    );
+
+    assert_eq!(basis_points(&parsed), [("requests", 200), ("output_tokens", 0)]);
+    assert_eq!(parsed.usage.windows[0].resets_at, "2026-07-01T12:00:00Z".parse().ok());
+    assert_eq!(parsed.usage.windows[0].scope, None);
+}
+
+#[test]
+fn a_limit_that_says_no_share_is_listed() {
+    let limits = [("0", Some("0")), ("-5", Some("1")), ("abc", Some("1")), ("50", None), ("50", Some("abc"))];
+    for (limit, remaining) in limits {
+        let limit = Some(("anthropic-ratelimit-tokens-limit", limit));
+        let remaining = remaining.map(|remaining| ("anthropic-ratelimit-tokens-remaining", remaining));
+
+        let parsed = parse_headers(None, limit.into_iter().chain(remaining));
+
+        assert_eq!(basis_points(&parsed), []);
+        assert_eq!(ignored(&parsed), ["anthropic-ratelimit-tokens-limit"]);
+    }
+}
+
+#[test]
+fn a_family_nobody_knows_is_listed() {
+    let parsed = parse_headers(None, [("anthropic-ratelimit-images-limit", "5")]);
+
+    assert_eq!(ignored(&parsed), ["anthropic-ratelimit-images-limit"]);
+}
+
+#[test]
+fn how_long_to_wait_counts_only_if_the_request_was_turned_away() {
+    let wait = |status| parse_headers(status, [("Retry-After", "60")]).retry_after;
+
+    assert_eq!(wait(Some(429)), Some(Duration::from_secs(60)));
+    assert_eq!(wait(None), Some(Duration::from_secs(60)));
+    assert_eq!(wait(Some(200)), None);
+}
+
+#[test]
+fn a_date_to_wait_for_counts_from_the_answers_own_date() {
+    let headers =
+        [("date", "Wed, 01 Jul 2026 12:00:00 GMT"), ("retry-after", "Wed, 01 Jul 2026 12:01:00 GMT")];
+
+    assert_eq!(parse_headers(Some(429), headers).retry_after, Some(Duration::from_secs(60)));
+}
+
+#[test]
+fn the_organization_is_who_the_answer_is_about() {
+    let identity = |id| parse_headers(None, [("anthropic-organization-id", id)]).usage.identity;
+
+    assert_eq!(identity("org-1"), Some(Identity::new("org-1")));
+    assert_eq!(identity(""), None);
+    assert_eq!(identity("a\u{1b}b"), None);
+}
+
+#[test]
+fn headers_about_other_things_say_nothing() {
+    let parsed = parse_headers(Some(429), [("content-type", "application/json"), ("x-request-id", "r")]);
+
+    assert!(parsed.usage.is_empty() && parsed.usage.verdicts.is_empty() && parsed.ignored.is_empty());
+}
+
+#[test]
+fn a_flood_of_headers_is_read_up_to_a_bound() {
+    let headers: Vec<_> = (0..10_000).map(|at| format!("{UNIFIED}{at}-utilization")).collect();
+
+    let parsed = parse_headers(None, headers.iter().map(|name| (name.as_str(), "0.5")));
+
+    assert_eq!(parsed.usage.windows.len(), Headers::MAX);
+}

@@ -1,0 +1,88 @@
+//! Whose account it is, from Anthropic's profile endpoint.
+//! Names and addresses of people in there are not read.
+
+use quota_core::Identity;
+
+use super::usage::object;
+use crate::lenient::text;
+use crate::parsed::ParseError;
+
+/// Whose account it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Profile {
+    /// The id of the user.
+    pub account: Option<String>,
+    /// The id of the organization. Answers of the usage endpoint name the same.
+    pub organization: Option<Identity>,
+    /// The plan, in the provider's word, such as `claude_max`.
+    pub plan: Option<String>,
+}
+
+/// Reads the answer of the profile endpoint.
+///
+/// ```
+/// use quota_http::anthropic::parse_profile;
+///
+/// let profile = parse_profile(br#"{ "organization": { "uuid": "org-1", "organization_type": "claude_team" } }"#)?;
+/// assert_eq!(profile.plan.as_deref(), Some("claude_team"));
+/// # Ok::<(), quota_http::ParseError>(())
+/// ```
+///
+/// # Errors
+///
+/// [`ParseError`] if it is not JSON, not an object, or names neither a user nor an organization.
+pub fn parse_profile(body: &[u8]) -> Result<Profile, ParseError> {
+    let root = object(body)?;
+    let said = |part: &str, field: &str| text(root.get(part).and_then(|part| part.get(field))).known();
+    let profile = Profile {
+        account: said("account", "uuid").map(Into::into),
+        organization: said("organization", "uuid").map(Identity::new),
+        plan: said("organization", "organization_type")
+            .or_else(|| said("organization", "rate_limit_tier"))
+            .map(Into::into),
+    };
+    if profile.account.is_none() && profile.organization.is_none() {
+        return Err(ParseError::NothingKnown);
+    }
+    Ok(profile)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn parse(body: Value) -> Result<Profile, ParseError> {
+        parse_profile(body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn the_organization_is_who_the_account_belongs_to() {
+        let profile = parse(json!({
+            "account": { "uuid": "user-1", "email": "somebody@example.com" }, "organization": { "uuid": "org-1" }
+        }));
+
+        let profile = profile.unwrap();
+        assert_eq!(profile.organization, Some(Identity::new("org-1")));
+        assert_eq!((profile.account.as_deref(), profile.plan), (Some("user-1"), None));
+    }
+
+    #[test]
+    fn the_tier_stands_in_for_the_plan() {
+        let profile = parse(
+            json!({ "organization": { "uuid": "org-1", "rate_limit_tier": "default_claude_max_20x" } }),
+        );
+
+        assert_eq!(profile.unwrap().plan.as_deref(), Some("default_claude_max_20x"));
+    }
+
+    #[test]
+    fn a_profile_of_nobody_is_none() {
+        for body in
+            [json!({ "account": {} }), json!({ "organization": { "uuid": 7 } }), json!({ "error": {} })]
+        {
+            assert!(parse(body.clone()).is_err(), "{body}");
+        }
+    }
+}

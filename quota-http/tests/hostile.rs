@@ -1,0 +1,162 @@
+//! No input makes a parser panic, and none makes it invent a number.
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use quota_http::anthropic::{
+    parse_claude_json, parse_headers, parse_profile, parse_rate_limit_event, parse_statusline, parse_usage,
+};
+use serde_json::{Map, Value, json};
+
+/// The names that mean something to a parser, but for those that say how much is used.
+const NAMES: [&str; 30] = [
+    "five_hour",
+    "seven_day",
+    "seven_day_opus",
+    "seven_day_",
+    "seven_day_breakdown",
+    "tangelo",
+    "limits",
+    "kind",
+    "group",
+    "scope",
+    "model",
+    "surface",
+    "display_name",
+    "resets_at",
+    "resetsAt",
+    "spend",
+    "extra_usage",
+    "cap",
+    "money",
+    "amount_minor",
+    "exponent",
+    "currency",
+    "used_credits",
+    "decimal_places",
+    "rate_limits",
+    "cachedUsageUtilization",
+    "fetchedAtMs",
+    "rate_limit_info",
+    "unifiedWindows",
+    "error",
+];
+const USES: [&str; 3] = ["utilization", "percent", "used_percentage"];
+const WORDS: [&str; 12] = [
+    "session",
+    "weekly_all",
+    "weekly_scoped",
+    "rate_limit_event",
+    "rejected",
+    "Opus",
+    "",
+    "NaN",
+    "1e308",
+    "-0.1",
+    "2026-07-01T12:00:00",
+    "\u{1b}[2J",
+];
+
+fn scalar() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        (0.0..200.0).prop_map(Value::from),
+        prop::sample::select(&WORDS[..]).prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ]
+}
+
+/// A document of shapes that come near the real ones.
+fn document(names: Vec<&'static str>) -> impl Strategy<Value = Value> {
+    scalar().prop_recursive(5, 64, 8, move |inner| {
+        let name = prop_oneof![9 => prop::sample::select(names.clone()).prop_map(String::from), 1 => any::<String>()];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::vec((name, inner), 0..8).prop_map(|fields| Value::Object(Map::from_iter(fields))),
+        ]
+    })
+}
+
+fn parse_with_everything(bytes: &[u8]) {
+    let at = Timestamp::UNIX_EPOCH;
+    let _ = parse_usage(bytes);
+    let _ = parse_profile(bytes);
+    let _ = parse_claude_json(bytes);
+    let _ = parse_statusline(bytes, at);
+    let _ = parse_rate_limit_event(bytes, at);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_parser_panic(bytes in any::<Vec<u8>>()) {
+        parse_with_everything(&bytes);
+    }
+
+    #[test]
+    fn no_document_makes_a_parser_panic(document in document([&NAMES[..], &USES].concat())) {
+        parse_with_everything(document.to_string().as_bytes());
+        let line = json!({ "type": "rate_limit_event", "rate_limit_info": document, "rate_limits": document });
+        parse_with_everything(line.to_string().as_bytes());
+        let file = json!({ "cachedUsageUtilization": { "fetchedAtMs": 1, "utilization": document } });
+        parse_with_everything(file.to_string().as_bytes());
+    }
+
+    #[test]
+    fn a_document_that_says_no_use_has_no_window(document in document(NAMES.to_vec())) {
+        let at = Timestamp::UNIX_EPOCH;
+        let line = json!({ "type": "rate_limit_event", "rate_limit_info": document, "rate_limits": document });
+        let (body, line) = (document.to_string(), line.to_string());
+
+        let parsed = [
+            parse_usage(body.as_bytes()),
+            parse_statusline(line.as_bytes(), at),
+            parse_rate_limit_event(line.as_bytes(), at),
+        ];
+
+        for parsed in parsed.into_iter().flatten() {
+            prop_assert!(parsed.usage.windows.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_bad_window_never_takes_a_good_one_down(document in document([&NAMES[..], &USES].concat())) {
+        let body = json!({ "five_hour": { "utilization": 12.5 }, "seven_day": document });
+
+        let parsed = parse_usage(body.to_string().as_bytes()).unwrap();
+
+        let five_hour = parsed.usage.windows.iter().find(|window| window.id.as_str() == "five_hour");
+        prop_assert_eq!(five_hour.unwrap().used.basis_points(), 1250);
+    }
+
+    #[test]
+    fn no_headers_make_the_parser_panic(
+        status in any::<Option<u16>>(),
+        headers in prop::collection::vec((header_name(), any::<String>()), 0..12),
+    ) {
+        let _ = parse_headers(status, headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    }
+
+    #[test]
+    fn headers_that_say_no_use_have_no_window(
+        headers in prop::collection::vec((header_name(), "[0-9.a-z_-]{0,12}"), 0..12),
+    ) {
+        let says_use = |name: &str| name.ends_with("-utilization") || name.ends_with("-remaining");
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+
+        let parsed = parse_headers(None, headers.filter(|(name, _)| !says_use(name)));
+
+        prop_assert!(parsed.usage.windows.is_empty());
+    }
+}
+
+fn header_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "anthropic-ratelimit-unified-(5h|7d|7d_oi|overage|[a-z0-9_-]{0,5})-(utilization|status|reset|[a-z-]{0,5})",
+        "anthropic-ratelimit-(requests|tokens|[a-z-]{0,8})-(limit|remaining|reset)",
+        "anthropic-ratelimit-unified-(status|reset|representative-claim|fallback)",
+        "retry-after(-ms)?|date|anthropic-organization-id",
+        any::<String>(),
+    ]
+}
