@@ -1,0 +1,95 @@
+//! Which of several copies counts, and the list of them all.
+//! Where they are looked for is tested in `places`.
+
+use super::*;
+
+#[tokio::test]
+async fn of_two_copies_the_one_that_expires_later_counts() {
+    for (first, second, winner) in [(LATER, EARLIER, "first"), (EARLIER, LATER, "second")] {
+        let home = Home::new();
+        home.write(".claude/.credentials.json", login("sk-ant-oat01-first", first));
+        home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", second));
+
+        assert_eq!(home.token().await, format!("sk-ant-oat01-{winner}"));
+    }
+}
+
+#[tokio::test]
+async fn of_two_copies_that_expire_together_the_first_counts() {
+    let home = Home::new();
+    home.write(".claude/.credentials.json", login("sk-ant-oat01-first", LATER));
+    home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", LATER));
+
+    assert_eq!(home.token().await, "sk-ant-oat01-first");
+}
+
+#[tokio::test]
+async fn a_copy_that_says_when_it_expires_goes_before_one_that_does_not() {
+    let home = Home::new();
+    home.write(".claude/.credentials.json", login("sk-ant-oat01-first", Value::Null));
+    home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", EARLIER));
+
+    assert_eq!(home.token().await, "sk-ant-oat01-second");
+}
+
+#[tokio::test]
+async fn a_blanked_copy_does_not_count_whatever_it_says() {
+    let home = Home::new();
+    home.write(".claude/.credentials.json", login("", LATER));
+    home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", EARLIER));
+
+    assert_eq!(home.token().await, "sk-ant-oat01-second");
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_read_does_not_hide_a_copy() {
+    let home = Home::new();
+    home.write(".claude/.credentials.json/a", "");
+    home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", EARLIER));
+
+    assert_eq!(home.token().await, "sk-ant-oat01-second");
+}
+
+#[tokio::test]
+async fn an_expired_login_is_found_with_its_expiry() {
+    let home = Home::new();
+    home.write(".claude/.credentials.json", login("sk-ant-oat01-old", 1_000_000_000_000_i64));
+
+    let credential = home.found().await.unwrap();
+
+    assert_eq!(credential.expires_at.unwrap().as_second(), 1_000_000_000);
+}
+
+#[tokio::test]
+async fn all_places_are_listed_in_order_with_the_one_that_counts() {
+    let home = Home::new();
+    home.write(".claude.json", state("account-a", "org-a"));
+    home.write(".claude/.credentials.json", login("", 0));
+    home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", LATER));
+
+    let copies = home.source().copies().await;
+
+    let list: Vec<_> =
+        copies.iter().map(|copy| (copy.place.clone(), copy.state.is_ok(), copy.used)).collect();
+    let file = |below| LoginPlace::File(home.path(below));
+    assert_eq!(
+        list,
+        [
+            (file(".claude/.credentials.json"), false, false),
+            (file(".config/claude/.credentials.json"), true, true)
+        ]
+    );
+    assert!(copies[1].state.as_ref().unwrap().login.lineage.is_some());
+}
+
+#[tokio::test]
+async fn a_variable_that_is_set_is_listed_first_and_counts() {
+    let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-variable");
+    home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
+
+    let copies = home.source().copies().await;
+
+    assert_eq!(copies[0].place, LoginPlace::Variable("CLAUDE_CODE_OAUTH_TOKEN"));
+    assert_eq!(copies.iter().map(|copy| copy.used).collect::<Vec<_>>(), [true, false, false]);
+    assert!(copies[1].state.is_ok());
+}

@@ -1,0 +1,111 @@
+//! Places where there is no login, and what is said of them.
+//! The words for several places together are tested in `place`.
+
+use super::*;
+
+#[tokio::test]
+async fn nobody_being_logged_in_names_every_place_and_what_to_do() {
+    let home = Home::new();
+
+    let error = home.found().await.unwrap_err();
+
+    let (first, second) =
+        (home.path(".claude/.credentials.json"), home.path(".config/claude/.credentials.json"));
+    assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{} does not exist, {} does not exist: run `claude` and log in",
+            first.display(),
+            second.display()
+        )
+    );
+}
+
+#[tokio::test]
+async fn files_that_hold_no_login_are_not_errors_of_parsing() {
+    for contents in [r#"{"mcpOAuth":{}}"#, r#"{"claudeAiOauth":{"accessToken":""}}"#, "[1]"] {
+        let home = Home::new();
+        home.write(".claude/.credentials.json", contents);
+
+        let error = home.found().await.unwrap_err();
+
+        assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{contents} {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_in_the_place_of_the_file_is_told_by_name() {
+    let home = Home::new();
+    home.write(".claude/.credentials.json/a", "");
+
+    let error = home.found().await.unwrap_err();
+
+    assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
+    assert!(error.to_string().contains(".claude/.credentials.json is a directory"), "{error}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_is_told_by_name() {
+    let home = Home::new();
+    home.write(".claude/other", "");
+    let path = home.path(".claude/.credentials.json");
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+
+    let error = home.found().await.unwrap_err();
+
+    assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
+    assert!(error.to_string().contains(".claude/.credentials.json could not be read"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_of_a_mebibyte_is_read_and_a_larger_one_is_refused() {
+    let home = Home::new();
+    let login = login("sk-ant-oat01-home", LATER);
+
+    home.write(".claude/.credentials.json", padded(&login, 1 << 20));
+    let whole = home.found().await;
+    home.write(".claude/.credentials.json", padded(&login, (1 << 20) + 1));
+    let error = home.found().await.unwrap_err();
+
+    assert!(whole.is_ok());
+    assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
+    assert!(error.to_string().contains("too large"), "{error}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_rights_of_another_programs_file_are_its_own_business() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let home = Home::new();
+    home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
+    let path = home.path(".claude/.credentials.json");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+
+    assert!(home.found().await.is_ok());
+}
+
+#[tokio::test]
+async fn nothing_is_written() {
+    let home = Home::new();
+    home.write(".claude/.credentials.json", login("sk-ant-oat01-home", 1));
+    home.write(".claude.json", state("account-a", "org-a"));
+    let before = fs::read(home.path(".claude/.credentials.json")).unwrap();
+
+    let source = home.source();
+    let _ = (credential_of(&source).await, source.copies().await, source.cached_usage().await);
+
+    let names = |below: &str| {
+        let mut names: Vec<_> =
+            fs::read_dir(home.path(below)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(fs::read(home.path(".claude/.credentials.json")).unwrap(), before);
+    assert_eq!(
+        (names(""), names(".claude")),
+        (vec![".claude".into(), ".claude.json".into()], vec![".credentials.json".into()])
+    );
+}

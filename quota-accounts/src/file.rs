@@ -1,0 +1,164 @@
+//! Reading a small file that somebody else writes, off the async threads.
+//! What it holds is judged by whoever asked.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use quota_core::CredentialError;
+use secrecy::zeroize::Zeroizing;
+
+/// What was read; wiped when dropped, since it may hold a secret.
+pub(crate) type Contents = Zeroizing<Vec<u8>>;
+
+/// Runs work that waits for a disk where it holds nobody up. Dropping the future leaves the work to end by itself.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(_) => Err(io::Error::other("the program is shutting down")),
+    }
+}
+
+/// Opens a file, and nothing that only looks like one: opening a pipe would wait for its other end.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let metadata = fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    File::open(path)
+}
+
+/// Reads the whole of an open file, if it is no larger than `limit` bytes.
+///
+/// One handle means one file: if another takes its place meanwhile, the two are not mixed.
+pub(crate) fn read(file: File, limit: u64) -> io::Result<Contents> {
+    let size = file.metadata()?.len().min(limit);
+    // Room for all of it at once: a buffer that grows leaves copies behind that nobody wipes.
+    let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1));
+    file.take(limit + 1).read_to_end(&mut contents)?;
+    if contents.len() as u64 > limit {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(contents)
+}
+
+/// Whether the error says that there is no such file.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// A text file may begin with a mark that says it is UTF-8; some editors write one.
+pub(crate) fn without_byte_order_mark(contents: &[u8]) -> &[u8] {
+    contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents)
+}
+
+/// Says which file could not be read, and what to do about it.
+pub(crate) fn unreadable(path: &Path, error: io::Error) -> CredentialError {
+    let path = path.display();
+    let why = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("this program may not read {path}: run it as the user whose login that is")
+        }
+        io::ErrorKind::IsADirectory => format!("{path} is a directory, not a file: move it away"),
+        io::ErrorKind::InvalidInput => format!("{path} is not a regular file: put one in its place"),
+        io::ErrorKind::FileTooLarge => format!("{path} is too large to hold a login: see what it is"),
+        _ => format!("{path} could not be read: see whether its disk is in order"),
+    };
+    CredentialError::unreadable(why, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    fn contents_of(text: &str, limit: u64) -> io::Result<Vec<u8>> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("file");
+        fs::write(&path, text)?;
+        Ok(read(open(&path)?, limit)?.to_vec())
+    }
+
+    #[test]
+    fn a_file_as_large_as_the_limit_is_read() {
+        assert_eq!(contents_of("12345678", 8).unwrap(), b"12345678");
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_not_read() {
+        assert_eq!(contents_of("123456789", 8).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_while_it_is_read_is_not_mixed_with_the_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let opened = open(&path).unwrap();
+
+        fs::write(dir.path().join("new"), "new and longer").unwrap();
+        fs::rename(dir.path().join("new"), &path).unwrap();
+
+        assert_eq!(*read(opened, 100).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_directory_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+
+        assert_eq!(open(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_neither_file_nor_directory_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+
+        assert_eq!(open(&path).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_path_through_a_file_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+
+        assert!(is_absent(&open(&dir.path().join("file/below")).unwrap_err()));
+    }
+
+    #[test]
+    fn every_failure_is_told_with_the_path_and_what_to_do() {
+        for (kind, text) in [
+            (
+                io::ErrorKind::PermissionDenied,
+                "this program may not read /a: run it as the user whose login that is",
+            ),
+            (io::ErrorKind::IsADirectory, "/a is a directory, not a file: move it away"),
+            (io::ErrorKind::InvalidInput, "/a is not a regular file: put one in its place"),
+            (io::ErrorKind::FileTooLarge, "/a is too large to hold a login: see what it is"),
+            (io::ErrorKind::TimedOut, "/a could not be read: see whether its disk is in order"),
+        ] {
+            assert_eq!(unreadable(Path::new("/a"), kind.into()).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_the_system_said_is_kept_as_the_source() {
+        let error = unreadable(Path::new("/a"), io::ErrorKind::PermissionDenied.into());
+
+        assert_eq!(error.source().unwrap().to_string(), "permission denied");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_once() {
+        assert_eq!(without_byte_order_mark(b"\xef\xbb\xbfabc"), b"abc");
+        assert_eq!(without_byte_order_mark(b"abc"), b"abc");
+    }
+}

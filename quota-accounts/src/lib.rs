@@ -1,0 +1,50 @@
+//! Where logins are found: read-only sources of credentials.
+//! Nothing here logs in, renews a login, or writes to a place that another program owns.
+//!
+//! | source | finds |
+//! |---|---|
+//! | [`ClaudeCode`] | the login of Claude Code: its files, the keychain of macOS, its environment variable |
+//! | [`EnvVar`] | a token in an environment variable |
+//! | [`TokenFile`] | a file that holds a token and nothing else |
+//! | [`Fixed`] | the credential it was given |
+//! | [`PerAccount`] | another source for each account |
+//!
+//! Every source looks anew each time it is asked, because logins change under a running program. A refresh token is
+//! never read: it works once, so a second program that uses it logs the first one out.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use quota_accounts::{CredentialSource, Environment, EnvVar, Fixed, PerAccount, Secret};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! let environment = Environment::of([("WORK_TOKEN", "sk-ant-oat01-work")]);
+//! let logins = PerAccount::new()
+//!     .with("anthropic/work".parse()?, Arc::new(EnvVar::in_environment("WORK_TOKEN", environment)))
+//!     .with("anthropic/test".parse()?, Arc::new(Fixed::new(Secret::new("sk-ant-oat01-test"))));
+//!
+//! let credential = logins.credential(&"anthropic/work".parse()?).await?;
+//! assert_eq!(credential.secret.expose(), "sk-ant-oat01-work");
+//!
+//! let error = logins.credential(&"anthropic/home".parse()?).await.unwrap_err();
+//! assert_eq!(error.to_string(), "no login is configured for anthropic/home");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+mod claude_code;
+mod env_var;
+mod environment;
+mod file;
+mod fixed;
+mod hash;
+mod per_account;
+mod token;
+mod token_file;
+
+pub use claude_code::{CachedUsage, ClaudeCode, FoundLogin, LoginPlace};
+pub use env_var::EnvVar;
+pub use environment::Environment;
+pub use fixed::Fixed;
+pub use per_account::PerAccount;
+pub use quota_core::{Credential, CredentialError, CredentialSource, Secret};
+pub use token_file::TokenFile;

@@ -1,0 +1,146 @@
+//! No token is shown by anything this crate hands out.
+//! Each source is made to find a token, and to fail over one, and every text it gives is searched for it.
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use quota_accounts::{
+    ClaudeCode, CredentialSource, EnvVar, Environment, Fixed, PerAccount, Secret, TokenFile,
+};
+use quota_core::{AccountId, FetchError};
+use tempfile::TempDir;
+
+/// What must not be seen: the middle of every token below.
+const NEEDLE: &str = "n33dle";
+const TOKEN: &str = "sk-ant-oat01-n33dle";
+
+fn account() -> AccountId {
+    "anthropic/main".parse().expect("a well-formed account")
+}
+
+/// All texts a source gives, before and after it was asked.
+async fn texts_of(source: &dyn CredentialSource) -> String {
+    let mut texts = debug(&source);
+    match source.credential(&account()).await {
+        Ok(credential) => texts += &debug(&credential),
+        Err(error) => texts += &error_texts(error),
+    }
+    texts
+}
+
+fn error_texts(error: quota_accounts::CredentialError) -> String {
+    let mut texts = debug(&error);
+    let mut cause: Option<&dyn Error> = Some(&error);
+    while let Some(error) = cause {
+        texts += &format!("{error} {error:?} ");
+        cause = error.source();
+    }
+    let error = FetchError::from(error);
+    texts + &format!("{error} {error:?}")
+}
+
+fn debug(value: &dyn Debug) -> String {
+    format!("{value:?} {value:#?} ")
+}
+
+fn file(dir: &TempDir, name: &str, contents: &str, mode: u32) -> std::path::PathBuf {
+    let path = dir.path().join(name);
+    fs::write(&path, contents).expect("a file in a new directory can be written");
+    #[cfg(unix)]
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+        .expect("the rights of an own file can be set");
+    let _ = mode;
+    path
+}
+
+#[tokio::test]
+async fn a_variable_does_not_show_its_token() {
+    for value in [TOKEN.to_owned(), format!("{TOKEN} {TOKEN}"), format!("\u{e9}{TOKEN}")] {
+        let environment = Environment::of([("A_TOKEN", &value)]);
+        let source = EnvVar::in_environment("A_TOKEN", environment.clone());
+
+        let texts = debug(&environment) + &texts_of(&source).await;
+
+        assert!(texts.contains("A_TOKEN"));
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_file_does_not_show_its_token() {
+    for (contents, mode) in [
+        (TOKEN.to_owned(), 0o600),
+        (TOKEN.to_owned(), 0o644),
+        (format!("{TOKEN}\n{TOKEN}"), 0o600),
+        (TOKEN.repeat(4_000), 0o600),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+
+        let texts = texts_of(&TokenFile::new(file(&dir, "token", &contents, mode))).await;
+
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_fixed_source_does_not_show_its_token() {
+    let fixed = Fixed::new(Secret::new(TOKEN));
+
+    let texts = texts_of(&fixed).await + &texts_of(&PerAccount::new().with(account(), Arc::new(fixed))).await;
+
+    assert!(!texts.contains(NEEDLE), "{texts}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_of_claude_code_is_not_shown_whatever_is_wrong_with_it() {
+    for contents in [
+        format!(r#"{{"claudeAiOauth":{{"accessToken":"{TOKEN}","refreshToken":"{TOKEN}","expiresAt":1}}}}"#),
+        format!(r#"{{"claudeAiOauth":{{"accessToken":"{TOKEN}\n{TOKEN}"}}}}"#),
+        format!(r#"{{"claudeAiOauth":{{"accessToken":["{TOKEN}"]}}}}"#),
+        format!(r#"{{"claudeAiOauth":{{"accessToken":{{"{TOKEN}":1}}}}}}"#),
+        format!(r#"{{"claudeAiOauth":{{"refreshToken":"{TOKEN}"}}}}"#),
+        format!(r#"{{"claudeAiOauth":"{TOKEN}"}}"#),
+        format!(r#"{{"claudeAiOauth":{{"accessToken":"{TOKEN}"#),
+        format!(r#""{TOKEN}""#),
+        TOKEN.to_owned(),
+        TOKEN.repeat(100_000),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        file(&dir, ".credentials.json", &contents, 0o600);
+        let source = ClaudeCode::in_dir(dir.path());
+
+        let copies = source.copies().await;
+        let texts = texts_of(&source).await + &debug(&copies);
+
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_in_the_variable_of_claude_code_is_not_shown() {
+    for value in [TOKEN.to_owned(), format!("{TOKEN} {TOKEN}")] {
+        let source = ClaudeCode::in_environment(&Environment::of([("CLAUDE_CODE_OAUTH_TOKEN", value)]));
+
+        let copies = source.copies().await;
+        let texts = texts_of(&source).await + &debug(&copies);
+
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_mark_and_a_lineage_hold_nothing_of_the_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let login = format!(r#"{{"claudeAiOauth":{{"accessToken":"{TOKEN}"}}}}"#);
+    file(&dir, ".credentials.json", &login, 0o600);
+    let state = r#"{"oauthAccount":{"accountUuid":"n33dle-account","organizationUuid":"n33dle-org"}}"#;
+    file(&dir, ".claude.json", state, 0o600);
+
+    let login = ClaudeCode::in_dir(Path::new(dir.path())).credential(&account()).await.unwrap().login;
+
+    assert!(login.lineage.is_some() && login.mark.is_some());
+    assert!(!format!("{login:?}").contains(NEEDLE), "{login:?}");
+}
