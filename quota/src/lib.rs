@@ -1,0 +1,46 @@
+//! The shared cache and single gateway to LLM providers' usage endpoints.
+//!
+//! This is the crate that applications add. It brings [`quota_core`], whose types it re-exports at its root, and by
+//! features what is around it:
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `anthropic` | [`anthropic`](crate::anthropic): Anthropic's usage endpoint and rate limit headers |
+//! | `accounts` | [`accounts`](crate::accounts): where logins are found, read-only |
+//! | `testing` | [`testing`](crate::testing): conformance suite, fakes and mocks |
+//!
+//! A feature adds API and never changes what existing calls do. Which store is used is decided by a URL, see
+//! [`open_store`].
+//!
+//! ```
+//! use quota::testing::FakeProvider;
+//! use quota::{AccountId, QuotaManager, UsedAt, WindowId};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = quota::open_store("memory:")?;
+//! let quota = QuotaManager::builder_on(store).fetcher(FakeProvider::answering("example", 42.0)).build()?;
+//! let main = quota.account(&"example/main".parse::<AccountId>()?);
+//!
+//! let answer = main.get().await?;
+//! if let UsedAt::Exact(used) = answer.used(&WindowId::five_hour()) {
+//!     println!("{used} of five hours are used");
+//! }
+//! quota.close().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod open;
+
+pub use open::{OpenError, open_store};
+#[cfg(feature = "accounts")]
+pub use quota_accounts as accounts;
+pub use quota_core::*;
+#[cfg(feature = "anthropic")]
+pub use quota_http::anthropic;
+
+/// The README's example is compiled like any other.
+#[cfg(all(doctest, feature = "anthropic", feature = "accounts"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;
