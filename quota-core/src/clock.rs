@@ -52,9 +52,7 @@ impl Clock {
                 Ok(since) => whole_ms(since),
                 Err(before) => -whole_ms(before.duration()),
             },
-            Kind::Anchored { moment, at } => {
-                moment.as_millisecond().saturating_add(whole_ms(at.elapsed()))
-            }
+            Kind::Anchored { moment, at } => moment.as_millisecond().saturating_add(whole_ms(at.elapsed())),
         }
     }
 

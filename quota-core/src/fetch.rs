@@ -86,6 +86,8 @@ pub enum FetchError {
     Unavailable {
         /// What happened.
         why: Cow<'static, str>,
+        /// How long it wants to be left alone, if it said.
+        retry_after: Option<Duration>,
         /// The failure underneath, if there was one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
@@ -123,7 +125,7 @@ impl FetchError {
     /// The provider failed.
     #[must_use]
     pub fn unavailable(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Unavailable { why: why.into(), source: None }
+        Self::Unavailable { why: why.into(), retry_after: None, source: None }
     }
 
     /// The provider could not be reached, because of `source`.
@@ -132,7 +134,25 @@ impl FetchError {
         why: impl Into<Cow<'static, str>>,
         source: impl Error + Send + Sync + 'static,
     ) -> Self {
-        Self::Unavailable { why: why.into(), source: Some(Arc::new(source)) }
+        Self::Unavailable { why: why.into(), retry_after: None, source: Some(Arc::new(source)) }
+    }
+
+    /// Says how long the provider wants to be left alone, where it may say so: when it throttles or is unavailable.
+    #[must_use]
+    pub fn after(mut self, span: Option<Duration>) -> Self {
+        if let Self::Throttled { retry_after } | Self::Unavailable { retry_after, .. } = &mut self {
+            *retry_after = span;
+        }
+        self
+    }
+
+    /// How long the provider wants to be left alone, if it said.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Throttled { retry_after } | Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
     }
 
     /// The answer was not understood.

@@ -119,7 +119,8 @@ impl QuotaManager {
     /// [`ObserveError::UnknownAccount`] if there never was a handle to it: readings are not filed under a name nobody
     /// uses, and never under another account's.
     pub fn observe(&self, id: &AccountId, usage: &Usage) -> Result<(), ObserveError> {
-        let known = self.shared.register.read().unwrap_or_else(PoisonError::into_inner).slots.get(id).cloned();
+        let known =
+            self.shared.register.read().unwrap_or_else(PoisonError::into_inner).slots.get(id).cloned();
         let slot = known.ok_or_else(|| ObserveError::UnknownAccount { account: id.clone() })?;
         Account::new(slot, Arc::clone(&self.shared)).observe(usage)
     }

@@ -12,9 +12,9 @@ use crate::retry_after::retry_after;
 /// Sorts an answer by its status; `None` if it is a good one.
 pub(crate) fn classify(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option<FetchError> {
     let unavailable = |why: &'static str| FetchError::unavailable(why);
-    Some(match status {
+    let error = match status {
         200..=299 => return None,
-        429 => FetchError::throttled(retry_after(|name| header(headers, name), Some(now))),
+        429 => FetchError::throttled(None),
         401 => FetchError::Unauthorized,
         403 => FetchError::forbidden(refusal(body)),
         300..=399 => unavailable("it answered with a redirect, which is not followed; check base_url"),
@@ -26,7 +26,8 @@ pub(crate) fn classify(status: u16, headers: &HeaderMap, body: &[u8], now: Times
         503 => unavailable("it is out of service for now (status 503)"),
         529 => unavailable("it is overloaded (status 529)"),
         _ => FetchError::unavailable(format!("it answered with status {status}")),
-    })
+    };
+    Some(error.after(retry_after(|name| header(headers, name), Some(now))))
 }
 
 /// Why a good credential is turned away, from what is known of the providers' own words for it.
@@ -119,6 +120,15 @@ mod tests {
     #[test]
     fn a_429_that_says_nothing_is_throttled_all_the_same() {
         assert!(matches!(of_status(429), Some(FetchError::Throttled { retry_after: None, .. })));
+    }
+
+    #[test]
+    fn a_503_carries_how_long_to_wait() {
+        let headers = headers(&[("retry-after", "120")]);
+
+        let error = classify(503, &headers, b"", Timestamp::UNIX_EPOCH).unwrap();
+
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(120)));
     }
 
     #[test]

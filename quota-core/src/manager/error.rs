@@ -1,5 +1,7 @@
 //! Why there is no number, or no new one.
 
+use std::error::Error;
+
 use crate::{AccountId, FetchError, Hold, ProviderId, StoreError, Trouble};
 
 /// Why a read or a refresh brought nothing new.
@@ -75,6 +77,36 @@ pub enum QuotaError {
     /// The manager was closed, or its runtime shut down.
     #[error("the quota manager was closed")]
     Closed,
+}
+
+impl QuotaError {
+    /// The error with its causes in one line, for people.
+    ///
+    /// ```
+    /// # use quota_core::{AccountId, FetchError, MemoryStore, QuotaManager, testing::FakeProvider};
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// # let fetcher = FakeProvider::answering("example", 1.0);
+    /// # fetcher.then_fail(FetchError::unavailable("it is out of service (status 503)"));
+    /// # let quota = QuotaManager::builder(MemoryStore::new()).fetcher(fetcher).build()?;
+    /// # let error = quota.account(&"example/main".parse::<AccountId>()?).get().await.unwrap_err();
+    /// assert_eq!(
+    ///     error.report(),
+    ///     "could not fetch usage for example/main: the provider is unavailable: it is out of service (status 503)",
+    /// );
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            line = format!("{line}: {error}");
+            cause = error.source();
+        }
+        line
+    }
 }
 
 /// Why an observation or a seed was not taken.

@@ -114,10 +114,7 @@ impl Record {
             }
         };
         self.strikes = self.strikes.saturating_add(1);
-        let retry_after = match error {
-            FetchError::Throttled { retry_after } => *retry_after,
-            _ => None,
-        };
+        let retry_after = error.retry_after();
         // What the provider asks for is a floor; that it asks for nothing is no permission.
         let delay = backoff.delay(self.strikes, lease.attempt.dice()).max(retry_after.unwrap_or_default());
         let hold = Hold::new(now, time::later(now, delay), why).retry_after(retry_after);

@@ -1,17 +1,13 @@
-//! Which of two readings stands, and the laws of joining.
-//! What a record does with a snapshot is in the tests of `record`.
+//! Which of two readings stands.
+//! The laws of joining are in `laws`; what a record does with a snapshot is in the tests of `record`.
 
-use std::collections::BTreeMap;
+mod laws;
 
-use proptest::collection::vec;
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::Snapshot;
-use crate::record::tests::random::{usage, window_id};
 use crate::record::tests::support::*;
-use crate::time;
-use crate::{Coverage, Credits, Source, Stamp, Usage, Window, WindowId, WindowReading};
+use crate::{Coverage, Credits, Scope, Source, Usage, Window, WindowId, WindowReading};
 
 fn poll<const N: usize>(second: i64, windows: [WindowReading; N]) -> Snapshot {
     Snapshot::of(&Usage::polled(windows), at(second))
@@ -50,6 +46,24 @@ fn of_equal_use_the_later_reset_stands() {
     let late = poll(0, [five_hour(10).resets_at(at(61))]);
 
     assert_eq!(both_ways(&early, &late).resets_at(), Some(at(61)));
+}
+
+#[test]
+fn of_readings_that_differ_in_whatever_else_one_always_stands() {
+    let plain = poll(0, [five_hour(10)]);
+    let mut document = serde_json::to_value(&plain).unwrap();
+    document["windows"][0]["newer"] = json!(1);
+    let others = [
+        poll(0, [five_hour(10).length(HOUR)]),
+        poll(0, [five_hour(10).scope(Scope::unnamed())]),
+        serde_json::from_value(document).unwrap(),
+    ];
+
+    for other in others {
+        assert_ne!(other, plain);
+        assert_eq!(joined([&plain, &other]), other);
+        assert_eq!(joined([&other, &plain]), other);
+    }
 }
 
 // B62
@@ -130,6 +144,28 @@ fn a_window_that_was_gone_before_it_could_not_be_read_stays_gone() {
     assert_eq!(all.window(&opus_id()), None);
 }
 
+#[test]
+fn that_a_window_could_not_be_read_is_forgotten_when_it_is_read_again() {
+    let except = Coverage::complete_except([WindowId::seven_day()]);
+    let lame = Snapshot::of(&Usage::polled([five_hour(11)]).coverage(except), at(0));
+    let whole = poll(1, [five_hour(12), seven_day(20)]);
+
+    assert_eq!(joined([&poll(-1, [five_hour(1)]), &lame, &whole]), whole);
+}
+
+// B97
+#[test]
+fn fields_of_a_newer_program_survive_a_join_in_either_order() {
+    let plain = poll(1, [five_hour(10)]);
+    let mut document = serde_json::to_value(&plain).unwrap();
+    add_fields(&mut document, 1);
+    let newer: Snapshot = serde_json::from_value(document).unwrap();
+
+    assert_ne!(newer, plain);
+    assert_eq!(joined([&newer, &plain]), newer);
+    assert_eq!(joined([&plain, &newer]), newer);
+}
+
 // B63
 #[test]
 fn headers_never_speak_of_a_models_window() {
@@ -207,19 +243,26 @@ fn an_answer_without_windows_has_an_age() {
     assert_eq!(Snapshot::default().newest(), None);
 }
 
-/// A few answers joined, some of them with a field of a newer program.
-fn snapshot() -> impl Strategy<Value = Snapshot> {
-    let answer = (usage(), 0_i64..4, prop::option::weighted(0.2, 0_u8..2));
-    vec(answer, 0..3).prop_map(|answers| {
-        let told = answers.iter().map(|(usage, second, newer)| {
-            let mut document = serde_json::to_value(Snapshot::of(usage, at(*second))).unwrap();
-            if let Some(newer) = newer {
-                add_fields(&mut document, *newer);
-            }
-            serde_json::from_value(document).unwrap()
-        });
-        joined(&told.collect::<Vec<_>>())
-    })
+#[test]
+fn a_plan_and_money_that_claim_to_be_later_than_a_limit_leave_no_trace() {
+    let usage = Usage::polled([]).plan("max".to_owned()).credits(spending());
+    let mut snapshot = Snapshot::of(&usage, at(1));
+
+    snapshot.drop_after(at(0));
+
+    assert!(snapshot.is_empty());
+}
+
+#[test]
+fn a_window_that_a_clock_ahead_could_not_read_is_read_by_the_next() {
+    let except = Coverage::complete_except([WindowId::seven_day()]);
+    let lame = Snapshot::of(&Usage::polled([five_hour(11)]).coverage(except), at(9001));
+    let mut snapshot = joined([&poll(9000, [five_hour(10)]), &lame]);
+
+    snapshot.drop_after(at(0));
+    snapshot.join(&poll(0, [seven_day(20)]));
+
+    assert_eq!(snapshot.window(&WindowId::seven_day()).map(Window::used), Some(percent(20)));
 }
 
 /// Adds a field to the snapshot, its windows, its plan and its horizon.
@@ -233,119 +276,4 @@ fn add_fields(document: &mut Value, newer: u8) {
             fields["newer"] = json!(newer);
         }
     }
-}
-
-/// What comes back from a store.
-fn stored(snapshot: &Snapshot) -> Snapshot {
-    serde_json::from_slice(&serde_json::to_vec(snapshot).unwrap()).unwrap()
-}
-
-proptest! {
-    #[test]
-    fn it_does_not_matter_who_joins_whom(a in snapshot(), b in snapshot()) {
-        prop_assert_eq!(joined([&a, &b]), joined([&b, &a]));
-    }
-
-    #[test]
-    fn it_does_not_matter_who_joins_first(a in snapshot(), b in snapshot(), c in snapshot()) {
-        let mut left = a.clone();
-        left.join(&b);
-        left.join(&c);
-        let mut right = b.clone();
-        right.join(&c);
-        let mut around = a;
-        around.join(&right);
-
-        prop_assert_eq!(left, around);
-    }
-
-    #[test]
-    fn joining_twice_is_joining_once(a in snapshot(), b in snapshot()) {
-        let once = joined([&a, &b]);
-        let mut twice = once.clone();
-        twice.join(&b);
-        twice.join(&a);
-        twice.join(&once.clone());
-
-        prop_assert_eq!(twice, once);
-    }
-
-    #[test]
-    fn a_snapshot_joined_to_itself_or_to_nothing_is_itself(a in snapshot()) {
-        let mut itself = a.clone();
-        itself.join(&a);
-        itself.join(&Snapshot::default());
-
-        prop_assert_eq!(&itself, &a);
-        prop_assert_eq!(joined([&a]), a);
-    }
-
-    #[test]
-    fn joining_goes_through_a_store_unchanged(a in snapshot(), b in snapshot()) {
-        let all = joined([&a, &b]);
-
-        prop_assert_eq!(&stored(&a), &a);
-        prop_assert_eq!(&joined([&stored(&a), &stored(&b)]), &all);
-        prop_assert_eq!(&stored(&all), &all);
-    }
-
-    // B95
-    #[test]
-    fn in_whatever_order_answers_arrive_the_newest_plausible_reading_of_each_window_stands(
-        (answers, shuffled) in vec((usage(), 0_i64..6), 0..6)
-            .prop_flat_map(|answers| (Just(answers.clone()), Just(answers).prop_shuffle())),
-    ) {
-        let all = joined(&shuffled.iter().map(|(usage, second)| Snapshot::of(usage, at(*second))).collect::<Vec<_>>());
-
-        let stands: BTreeMap<_, _> =
-            all.windows().iter().map(|window| (window.id().clone(), window.clone())).collect();
-        prop_assert_eq!(stands, newest(&answers));
-    }
-
-    #[test]
-    fn what_claims_to_be_later_than_a_limit_leaves_no_trace(a in snapshot(), limit in 0_i64..4) {
-        let mut limited = a.clone();
-
-        limited.drop_after(at(limit));
-
-        prop_assert!(limited.newest().is_none_or(|newest| newest <= at(limit)));
-        prop_assert!(limited.windows().iter().all(|window| a.window(window.id()) == Some(window)));
-    }
-
-    #[test]
-    fn windows_stand_in_the_order_of_their_names(a in snapshot(), id in window_id()) {
-        let names: Vec<_> = a.windows().iter().map(Window::id).collect();
-
-        prop_assert!(names.is_sorted_by(|one, other| one < other));
-        prop_assert_eq!(a.window(&id).is_some(), names.contains(&&id));
-    }
-}
-
-/// What should stand of these answers, told in plain words: of each window the reading that supersedes all others, unless
-/// a later answer that covered the window did not report it.
-fn newest(answers: &[(Usage, i64)]) -> BTreeMap<WindowId, Window> {
-    let mut newest = BTreeMap::<WindowId, Window>::new();
-    let mut gone = BTreeMap::<WindowId, Stamp>::new();
-    let ids = [WindowId::five_hour(), WindowId::seven_day(), opus_id(), WindowId::new("moon phase").unwrap()];
-    for (usage, second) in answers {
-        let stamp = Stamp::new(time::to_ms(at(*second)), usage.source);
-        let headers = usage.source == Source::Headers;
-        for reading in usage.windows.iter().filter(|reading| !headers || reading.scope.is_none()) {
-            let window = reading.clone().stamped(stamp);
-            let known = newest.get(&reading.id);
-            if known.is_none_or(|known| window.supersedes(known)) {
-                newest.insert(reading.id.clone(), window);
-            }
-        }
-        if let Coverage::Complete { except, .. } = &usage.coverage
-            && !headers
-        {
-            for id in ids.iter().filter(|id| !except.contains(id)) {
-                let until = gone.entry(id.clone()).or_insert(stamp);
-                *until = stamp.max(*until);
-            }
-        }
-    }
-    newest.retain(|id, window| gone.get(id).is_none_or(|gone| window.stamp() >= *gone));
-    newest
 }

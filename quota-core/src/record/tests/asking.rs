@@ -180,6 +180,16 @@ fn the_call_that_reaches_the_budget_is_made() {
 }
 
 #[test]
+fn calls_are_forgotten_when_they_are_an_hour_old() {
+    let mut record = spent(3);
+
+    let _ = begin(&mut record, at(60 + 3600), &ask(99));
+
+    let kept: Vec<_> = record.attempts().iter().map(|attempt| attempt.at).collect();
+    assert_eq!(kept, [at(120), at(60 + 3600)]);
+}
+
+#[test]
 fn the_reserve_of_the_budget_is_for_those_whom_somebody_waits_for() {
     let mut record = spent(22);
     let background = ask(98).urgency(Urgency::Background);

@@ -55,6 +55,15 @@ fn every_other_failure_holds_for_15_seconds_doubling_to_5_minutes() {
 }
 
 #[test]
+fn a_failing_provider_that_says_for_how_long_is_left_alone_for_that_long() {
+    let error = FetchError::unavailable("503").after(Some(MINUTE * 30));
+
+    let hold = fail(&mut Record::default(), at(0), &error).unwrap();
+
+    assert_eq!((between(at(0), hold.until), hold.why), (MINUTE * 30, HoldReason::Failing));
+}
+
+#[test]
 fn a_hold_says_why() {
     let why = |error| fail(&mut Record::default(), at(0), &error).unwrap().why;
 

@@ -1,0 +1,148 @@
+//! The laws of joining, whatever is joined: who joins whom, when and how often makes no difference.
+//! Which of two readings stands is spelled out in the tests beside this.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::{add_fields, joined, poll};
+use crate::record::tests::random::{usage, window_id};
+use crate::record::tests::support::*;
+use crate::time;
+use crate::{Coverage, Snapshot, Source, Stamp, Usage, Window, WindowId};
+
+/// A few answers joined, some of them with a field of a newer program.
+fn snapshot() -> impl Strategy<Value = Snapshot> {
+    let answer = (usage(), 0_i64..4, prop::option::weighted(0.2, 0_u8..2));
+    vec(answer, 0..3).prop_map(|answers| {
+        let told = answers.iter().map(|(usage, second, newer)| {
+            let mut document = serde_json::to_value(Snapshot::of(usage, at(*second))).unwrap();
+            if let Some(newer) = newer {
+                add_fields(&mut document, *newer);
+            }
+            serde_json::from_value(document).unwrap()
+        });
+        joined(&told.collect::<Vec<_>>())
+    })
+}
+
+/// What comes back from a store.
+fn stored(snapshot: &Snapshot) -> Snapshot {
+    serde_json::from_slice(&serde_json::to_vec(snapshot).unwrap()).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn it_does_not_matter_who_joins_whom(a in snapshot(), b in snapshot()) {
+        prop_assert_eq!(joined([&a, &b]), joined([&b, &a]));
+    }
+
+    #[test]
+    fn it_does_not_matter_who_joins_first(a in snapshot(), b in snapshot(), c in snapshot()) {
+        let mut left = a.clone();
+        left.join(&b);
+        left.join(&c);
+        let mut right = b.clone();
+        right.join(&c);
+        let mut around = a;
+        around.join(&right);
+
+        prop_assert_eq!(left, around);
+    }
+
+    #[test]
+    fn joining_twice_is_joining_once(a in snapshot(), b in snapshot()) {
+        let once = joined([&a, &b]);
+        let mut twice = once.clone();
+        twice.join(&b);
+        twice.join(&a);
+        twice.join(&once.clone());
+
+        prop_assert_eq!(twice, once);
+    }
+
+    #[test]
+    fn a_snapshot_joined_to_itself_or_to_nothing_is_itself(a in snapshot()) {
+        let mut itself = a.clone();
+        itself.join(&a);
+        itself.join(&Snapshot::default());
+
+        prop_assert_eq!(&itself, &a);
+        prop_assert_eq!(joined([&a]), a);
+    }
+
+    #[test]
+    fn joining_goes_through_a_store_unchanged(a in snapshot(), b in snapshot()) {
+        let all = joined([&a, &b]);
+
+        prop_assert_eq!(&stored(&a), &a);
+        prop_assert_eq!(&joined([&stored(&a), &stored(&b)]), &all);
+        prop_assert_eq!(&stored(&all), &all);
+    }
+
+    // B95
+    #[test]
+    fn in_whatever_order_answers_arrive_the_newest_plausible_reading_of_each_window_stands(
+        (answers, shuffled) in vec((usage(), 0_i64..6), 0..6)
+            .prop_flat_map(|answers| (Just(answers.clone()), Just(answers).prop_shuffle())),
+    ) {
+        let all = joined(&shuffled.iter().map(|(usage, second)| Snapshot::of(usage, at(*second))).collect::<Vec<_>>());
+
+        let stands: BTreeMap<_, _> =
+            all.windows().iter().map(|window| (window.id().clone(), window.clone())).collect();
+        prop_assert_eq!(stands, newest(&answers));
+    }
+
+    #[test]
+    fn what_claims_to_be_later_than_a_limit_leaves_no_trace(a in snapshot(), limit in 0_i64..4) {
+        let mut limited = a.clone();
+
+        limited.drop_after(at(limit));
+
+        prop_assert!(limited.newest().is_none_or(|newest| newest <= at(limit)));
+        prop_assert!(limited.windows().iter().all(|window| a.window(window.id()) == Some(window)));
+        let true_one = poll(limit, [five_hour(7).resets_at(Timestamp::MAX), seven_day(7), opus(7)]);
+        let ids = [WindowId::five_hour(), WindowId::seven_day(), opus_id()];
+        limited.join(&true_one);
+        prop_assert!(ids.iter().all(|id| limited.window(id).map(Window::used) == Some(percent(7))));
+    }
+
+    #[test]
+    fn windows_stand_in_the_order_of_their_names(a in snapshot(), id in window_id()) {
+        let names: Vec<_> = a.windows().iter().map(Window::id).collect();
+
+        prop_assert!(names.is_sorted_by(|one, other| one < other));
+        prop_assert_eq!(a.window(&id).is_some(), names.contains(&&id));
+    }
+}
+
+/// What should stand of these answers, told in plain words: of each window the reading that supersedes all others, unless
+/// a later answer that covered the window did not report it.
+fn newest(answers: &[(Usage, i64)]) -> BTreeMap<WindowId, Window> {
+    let mut newest = BTreeMap::<WindowId, Window>::new();
+    let mut gone = BTreeMap::<WindowId, Stamp>::new();
+    let ids = [WindowId::five_hour(), WindowId::seven_day(), opus_id(), WindowId::new("moon phase").unwrap()];
+    for (usage, second) in answers {
+        let stamp = Stamp::new(time::to_ms(at(*second)), usage.source);
+        let headers = usage.source == Source::Headers;
+        for reading in usage.windows.iter().filter(|reading| !headers || reading.scope.is_none()) {
+            let window = reading.clone().stamped(stamp);
+            let known = newest.get(&reading.id);
+            if known.is_none_or(|known| window.supersedes(known)) {
+                newest.insert(reading.id.clone(), window);
+            }
+        }
+        if let Coverage::Complete { except, .. } = &usage.coverage
+            && !headers
+        {
+            for id in ids.iter().filter(|id| !except.contains(id)) {
+                let until = gone.entry(id.clone()).or_insert(stamp);
+                *until = stamp.max(*until);
+            }
+        }
+    }
+    newest.retain(|id, window| gone.get(id).is_none_or(|gone| window.stamp() >= *gone));
+    newest
+}
