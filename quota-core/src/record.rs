@@ -49,11 +49,12 @@ pub struct Record {
     format: wire::Format,
     owner: Owner,
     fence: u64,
-    lease: Option<Lease>,
-    hold: Option<Hold>,
+    // Boxed, because of a million accounts nearly all have none of these three.
+    lease: Option<Box<Lease>>,
+    hold: Option<Box<Hold>>,
     /// Failures in a row that armed a hold.
     strikes: u32,
-    trouble: Option<Trouble>,
+    trouble: Option<Box<Trouble>>,
     /// The calls of the trailing hour, oldest first.
     attempts: Vec<Attempt>,
     /// When the last call that brought something was started.
@@ -75,13 +76,13 @@ impl Record {
     /// The hold, if one was armed and not cleared; it may be over.
     #[must_use]
     pub fn hold(&self) -> Option<&Hold> {
-        self.hold.as_ref()
+        self.hold.as_deref()
     }
 
     /// The lease, if one was given and not returned; it may have run out.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
-        self.lease.as_ref()
+        self.lease.as_deref()
     }
 
     /// The highest fence that was ever given.
@@ -93,7 +94,7 @@ impl Record {
     /// What went wrong with the last call, unless it went well.
     #[must_use]
     pub fn trouble(&self) -> Option<&Trouble> {
-        self.trouble.as_ref()
+        self.trouble.as_deref()
     }
 
     /// How often in a row the provider has turned this account away, or failed.
@@ -169,6 +170,12 @@ impl Record {
         }
         self.owner.adopt(Some(lineage), None);
         changed
+    }
+
+    /// Gives back the room that growing lists have in reserve: records are kept for long and changed seldom.
+    pub(crate) fn shrink(&mut self) {
+        self.attempts.shrink_to_fit();
+        self.snapshot.shrink();
     }
 
     /// Brings what a wrong clock has left into a form that `now` can deal with.

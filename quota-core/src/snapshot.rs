@@ -120,6 +120,10 @@ impl Snapshot {
         self.horizon.drop_after(limit);
     }
 
+    pub(crate) fn shrink(&mut self) {
+        self.windows.shrink_to_fit();
+    }
+
     fn take(&mut self, window: Window) {
         match self.windows.binary_search_by(|known| known.id().cmp(window.id())) {
             Ok(at) if window.supersedes(&self.windows[at]) => self.windows[at] = window,

@@ -47,6 +47,7 @@ impl Slot {
                 desk.pending.as_ref().map(|pending| pending.count)
             };
             let done = work(&mut next, now);
+            next.shrink();
             let swap = if next == *base.record { None } else { Some(self.swap(&base, &next).await) };
             match swap {
                 None => self.settle(base.record, base.version, joined),

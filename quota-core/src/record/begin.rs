@@ -22,7 +22,7 @@ impl Record {
         }
         self.settle(now);
         if let Some(lease) =
-            self.lease.as_ref().filter(|lease| lease.attempt == ask.attempt && lease.is_live(now))
+            self.lease().filter(|lease| lease.attempt == ask.attempt && lease.is_live(now))
         {
             return Begin::Granted(lease.clone());
         }
@@ -38,7 +38,7 @@ impl Record {
         if let Some(trouble) = self.bar_at(now, ask, policy) {
             return Begin::Barred(trouble);
         }
-        if let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_live(now)) {
+        if let Some(lease) = self.lease().filter(|lease| lease.is_live(now)) {
             return Begin::Busy { until: lease.until, since: lease.granted_at };
         }
         Begin::Granted(self.grant(now, ask, policy))
@@ -63,7 +63,7 @@ impl Record {
     fn hold_at(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> Option<Hold> {
         let spent = self.spent_until(now, ask.urgency, policy);
         let spent = spent.map(|until| Hold::new(now, until, HoldReason::BudgetSpent));
-        let holds = [self.hold.clone(), ask.quiet.clone(), spent];
+        let holds = [self.hold().cloned(), ask.quiet.clone(), spent];
         holds.into_iter().flatten().filter(|hold| hold.is_live(now)).max_by_key(|hold| hold.until)
     }
 
@@ -87,8 +87,7 @@ impl Record {
         let insists = matches!(ask.freshness, Freshness::Since(_));
         let same = |trouble: &&Trouble| trouble.mark == ask.login.mark;
         let recent = |trouble: &&Trouble| time::between(trouble.at, now) < policy.freshness;
-        self.trouble
-            .as_ref()
+        self.trouble()
             .filter(|trouble| trouble.bars() && !insists)
             .filter(same)
             .filter(recent)
@@ -107,7 +106,7 @@ impl Record {
             mark: ask.login.mark,
             unknown: Unknown::default(),
         };
-        self.lease = Some(lease.clone());
+        self.lease = Some(Box::new(lease.clone()));
         self.attempts.push(Attempt { at: now, by: Arc::clone(&ask.by) });
         self.attempts.sort_unstable();
         lease

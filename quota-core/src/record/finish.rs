@@ -88,7 +88,7 @@ impl Record {
             call.map(|call| self.attempts.remove(call));
             return Failed::Stored { hold: None, quiet: None };
         }
-        self.trouble = Some(Trouble::of(error, lease.granted_at.min(now), lease.mark));
+        self.trouble = Some(Box::new(Trouble::of(error, lease.granted_at.min(now), lease.mark)));
         let hold = self.arm(now, lease, error, policy);
         let throttled = matches!(error, FetchError::Throttled { .. });
         let quiet = throttled
@@ -119,7 +119,7 @@ impl Record {
         let delay = backoff.delay(self.strikes, lease.attempt.dice()).max(retry_after.unwrap_or_default());
         let hold = Hold::new(now, time::later(now, delay), why).retry_after(retry_after);
         self.take_hold(now, Some(&hold));
-        self.hold.clone()
+        self.hold().cloned()
     }
 
     /// Whether this lease is the last one that was given, and was not given back.

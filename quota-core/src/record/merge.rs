@@ -104,11 +104,11 @@ impl Record {
         // A call under way goes on, unless somebody else has been given the right to ask since.
         let asking = alone.lease().filter(|lease| lease.fence > self.fence && lease.is_live(now));
         if let Some(lease) = asking.filter(|_| !self.lease.as_ref().is_some_and(|mine| mine.is_live(now))) {
-            self.lease = Some(lease.clone());
+            self.lease = Some(Box::new(lease.clone()));
         }
         self.fence = self.fence.max(alone.fence);
         self.refreshed_at = self.refreshed_at.max(alone.refreshed_at);
-        self.take_hold(now, alone.hold.as_ref());
+        self.take_hold(now, alone.hold());
         self.strikes = self.strikes.max(if self.hold.is_some() { alone.strikes } else { 0 });
         for attempt in alone.attempts {
             if !self.attempts.contains(&attempt) {
@@ -126,7 +126,7 @@ impl Record {
             hold.rebase(now);
         }
         if hold.is_live(now) && self.hold.as_ref().is_none_or(|mine| mine.until < hold.until) {
-            self.hold = Some(hold);
+            self.hold = Some(Box::new(hold));
         }
     }
 }

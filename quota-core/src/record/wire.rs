@@ -97,13 +97,13 @@ struct Stored {
     #[serde(default)]
     fence: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    lease: Option<Lease>,
+    lease: Option<Box<Lease>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    hold: Option<Hold>,
+    hold: Option<Box<Hold>>,
     #[serde(default, skip_serializing_if = "is_zero")]
     strikes: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    trouble: Option<Trouble>,
+    trouble: Option<Box<Trouble>>,
     /// By who made them, so that a name is written once.
     #[serde(rename = "attempts_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
     attempts: BTreeMap<Arc<str>, Vec<i64>>,
