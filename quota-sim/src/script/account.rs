@@ -1,0 +1,250 @@
+//! The settings of one simulated account.
+//! Whether they make sense together is decided in `check`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::fmt::serde::unsigned_duration::friendly::compact::required as span;
+use serde::{Deserialize, Deserializer};
+
+use super::{Phase, Window};
+
+/// One account of the simulated provider.
+///
+/// ```
+/// use std::time::Duration;
+/// use quota_sim::{Account, Answer, Phase, Window};
+///
+/// let account = Account::new("main")
+///     .windows([Window::five_hour().used(35.0), Window::seven_day()])
+///     .answers([Phase::new(Answer::Hang).until(Duration::from_secs(20))])
+///     .budget(None);
+/// assert_eq!(account.token(), "sim-token-main");
+/// ```
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    pub(super) name: String,
+    pub(super) token: Option<String>,
+    organization: Option<String>,
+    #[serde(default = "default_plan")]
+    pub(crate) plan: String,
+    #[serde(default = "default_windows")]
+    pub(crate) windows: Vec<Window>,
+    #[serde(default = "default_budget", deserialize_with = "number_or_none")]
+    pub(crate) budget: Option<u32>,
+    #[serde(default)]
+    pub(crate) budget_answer: BudgetAnswer,
+    #[serde(default)]
+    pub(crate) answers: Vec<Phase>,
+    #[serde(default, with = "span")]
+    pub(crate) latency: Duration,
+    pub(crate) extra_usage: Option<ExtraUsage>,
+}
+
+fn default_plan() -> String {
+    "claude_max".to_owned()
+}
+
+fn default_windows() -> Vec<Window> {
+    vec![Window::five_hour(), Window::seven_day()]
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "serde wants the type of the field")]
+fn default_budget() -> Option<u32> {
+    Some(30)
+}
+
+impl Account {
+    /// An account with a budget of 30 calls an hour, an untouched five-hour window and an untouched seven-day window.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            token: None,
+            organization: None,
+            plan: default_plan(),
+            windows: default_windows(),
+            budget: default_budget(),
+            budget_answer: BudgetAnswer::default(),
+            answers: Vec::new(),
+            latency: Duration::ZERO,
+            extra_usage: None,
+        }
+    }
+
+    /// Sets the token that opens the account; it must begin with `sim-`, so that nobody puts a real one here.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Sets the id of the organization that answers name.
+    #[must_use]
+    pub fn with_organization(mut self, organization: impl Into<String>) -> Self {
+        self.organization = Some(organization.into());
+        self
+    }
+
+    /// Sets the plan, in the words of the provider: `claude_max`, `claude_team`.
+    #[must_use]
+    pub fn plan(mut self, plan: impl Into<String>) -> Self {
+        self.plan = plan.into();
+        self
+    }
+
+    /// Sets the windows, in place of those it has.
+    #[must_use]
+    pub fn windows(mut self, windows: impl IntoIterator<Item = Window>) -> Self {
+        self.windows = windows.into_iter().collect();
+        self
+    }
+
+    /// Sets how many calls in any trailing hour the usage endpoint answers; `None` for no limit.
+    ///
+    /// The budget stands behind the script: only calls that no phase answers are counted.
+    #[must_use]
+    pub fn budget(mut self, per_hour: impl Into<Option<u32>>) -> Self {
+        self.budget = per_hour.into();
+        self
+    }
+
+    /// Sets how a call beyond the budget is answered.
+    #[must_use]
+    pub fn budget_answer(mut self, answer: BudgetAnswer) -> Self {
+        self.budget_answer = answer;
+        self
+    }
+
+    /// Sets the phases of the script, in place of those it has. Where two speak of one moment the first counts.
+    #[must_use]
+    pub fn answers(mut self, phases: impl IntoIterator<Item = Phase>) -> Self {
+        self.answers = phases.into_iter().collect();
+        self
+    }
+
+    /// Sets how long every answer takes, in real time.
+    #[must_use]
+    pub fn latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// Sets what is spent beyond the windows.
+    #[must_use]
+    pub fn extra_usage(mut self, extra_usage: impl Into<Option<ExtraUsage>>) -> Self {
+        self.extra_usage = extra_usage.into();
+        self
+    }
+
+    /// The account's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The token that opens it: `sim-token-<name>` unless another was set.
+    #[must_use]
+    pub fn token(&self) -> Cow<'_, str> {
+        or_named(self.token.as_deref(), "sim-token-", &self.name)
+    }
+
+    /// The organization it belongs to: `sim-org-<name>` unless another was set.
+    #[must_use]
+    pub fn organization(&self) -> Cow<'_, str> {
+        or_named(self.organization.as_deref(), "sim-org-", &self.name)
+    }
+
+    /// The environment variable from which [`client_config`](crate::Script::client_config) has the token read.
+    pub(super) fn env_name(&self) -> String {
+        format!("QUOTA_SIM_{}", self.name.to_uppercase().replace(['-', '.'], "_"))
+    }
+}
+
+fn or_named<'a>(set: Option<&'a str>, start: &str, name: &str) -> Cow<'a, str> {
+    set.map_or_else(|| format!("{start}{name}").into(), Cow::Borrowed)
+}
+
+/// How a call beyond the budget is answered: the two kinds of 429 that are seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BudgetAnswer {
+    /// `Retry-After: 0`, which is no permission: the refused call counts as well, so hammering never ends it.
+    #[default]
+    Zero,
+    /// An hour's block: `Retry-After` counts down to its end, and asking meanwhile does not move it.
+    Deadline,
+}
+
+/// What an account has spent beyond its windows, in minor units: 2050 is 20.50.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtraUsage {
+    #[serde(default = "yes")]
+    pub(crate) enabled: bool,
+    #[serde(default)]
+    pub(crate) used_minor: u64,
+    pub(crate) limit_minor: Option<u64>,
+    #[serde(default = "dollars")]
+    pub(crate) currency: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn dollars() -> String {
+    "USD".to_owned()
+}
+
+impl ExtraUsage {
+    /// So much of so much is spent; without a limit if that is `None`.
+    #[must_use]
+    pub fn new(used_minor: u64, limit_minor: impl Into<Option<u64>>) -> Self {
+        Self { enabled: yes(), used_minor, limit_minor: limit_minor.into(), currency: dollars() }
+    }
+
+    /// Sets the currency; US dollars otherwise.
+    #[must_use]
+    pub fn currency(mut self, currency: impl Into<String>) -> Self {
+        self.currency = currency.into();
+        self
+    }
+
+    /// Sets whether more may be spent.
+    #[must_use]
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+}
+
+fn number_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    struct NumberOrNone;
+
+    impl serde::de::Visitor<'_> for NumberOrNone {
+        type Value = Option<u32>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number of calls per hour, or \"none\"")
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Self::Value, E> {
+            u32::try_from(number)
+                .map(Some)
+                .map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(number), &self))
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            match text {
+                "none" => Ok(None),
+                _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+            }
+        }
+    }
+
+    deserializer.deserialize_any(NumberOrNone)
+}

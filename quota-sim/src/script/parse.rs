@@ -1,0 +1,233 @@
+//! Scripts from text, and where in the text a flaw stands.
+//! What counts as a flaw is in `check`.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use toml::Spanned;
+
+use super::Script;
+use super::check::{self, Flaw, Part};
+
+/// Why a script cannot be played.
+///
+/// ```
+/// use quota_sim::Script;
+///
+/// let error = Script::from_toml("speed = 2\n\n[[accounts]]\nnaem = 'main'").unwrap_err();
+/// assert_eq!((error.line(), error.column()), (Some(4), Some(1)));
+/// assert!(error.to_string().starts_with("line 4, column 1: unknown field `naem`, expected one of `name`"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptError {
+    why: String,
+    at: Option<(usize, usize)>,
+}
+
+impl ScriptError {
+    /// The line of the text, counted from 1; `None` for a script that was written in code.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        self.at.map(|(line, _)| line)
+    }
+
+    /// The character of the line, counted from 1; `None` for a script that was written in code.
+    #[must_use]
+    pub fn column(&self) -> Option<usize> {
+        self.at.map(|(_, column)| column)
+    }
+}
+
+impl fmt::Display for ScriptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((line, column)) = self.at {
+            write!(f, "line {line}, column {column}: ")?;
+        }
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for ScriptError {}
+
+impl From<Flaw> for ScriptError {
+    fn from(flaw: Flaw) -> Self {
+        Self { why: flaw.why, at: None }
+    }
+}
+
+pub(super) fn script(text: &str) -> Result<Script, ScriptError> {
+    let script: Script = toml::from_str(text).map_err(|error| ScriptError {
+        // Not the error's own text: that repeats the whole line, and somebody may have put a real token there.
+        why: error.message().to_owned(),
+        at: Some(position(text, error.span())),
+    })?;
+    match check::script(&script) {
+        Ok(()) => Ok(script),
+        Err(flaw) => Err(ScriptError { at: Some(position(text, span_of(text, flaw.part))), ..flaw.into() }),
+    }
+}
+
+/// The same text again, for the places of its parts only.
+#[derive(Deserialize)]
+struct Places {
+    speed: Option<Spanned<IgnoredAny>>,
+    #[serde(default)]
+    accounts: Vec<Spanned<AccountPlaces>>,
+}
+
+#[derive(Deserialize)]
+struct AccountPlaces {
+    #[serde(default)]
+    windows: Vec<Spanned<IgnoredAny>>,
+    #[serde(default)]
+    answers: Vec<Spanned<IgnoredAny>>,
+}
+
+fn span_of(text: &str, part: Part) -> Option<Range<usize>> {
+    let places: Places = toml::from_str(text).ok()?;
+    let account = |at: usize| places.accounts.get(at);
+    match part {
+        Part::Whole => None,
+        Part::Speed => places.speed.map(|place| place.span()),
+        Part::Account(at) => account(at).map(Spanned::span),
+        Part::Window(at, which) => account(at)?.get_ref().windows.get(which).map(Spanned::span),
+        Part::Answer(at, which) => account(at)?.get_ref().answers.get(which).map(Spanned::span),
+    }
+}
+
+/// Line and column, from 1, of the start of a stretch of the text; its beginning if there is none.
+fn position(text: &str, span: Option<Range<usize>>) -> (usize, usize) {
+    let start = span.map_or(0, |span| text.floor_char_boundary(span.start));
+    let before = &text[..start];
+    let line = before.rfind('\n').map_or(0, |end| end + 1);
+    (before.matches('\n').count() + 1, before[line..].chars().count() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Account, Answer, BudgetAnswer, ExtraUsage, Phase, Window};
+
+    fn place(text: &str) -> (usize, usize) {
+        Script::from_toml(text).unwrap_err().at.unwrap()
+    }
+
+    #[test]
+    fn a_script_in_toml_is_the_script_in_code() {
+        let secs = std::time::Duration::from_secs;
+
+        let script = Script::from_toml(
+            r#"
+            speed = 60
+
+            [[accounts]]
+            name = "main"
+            token = "sim-main"
+            organization = "org"
+            plan = "claude_team"
+            latency = "50ms"
+            budget = "none"
+            budget_answer = "deadline"
+            extra_usage = { used_minor = 150, limit_minor = 2000, currency = "EUR", enabled = false }
+            windows = [
+                { id = "five_hour", used = 62.5, fills_per_hour = 20, length = "5m", resets_in = "1m 30s" },
+                { id = "seven_day", model = "Fable", used = 18 },
+            ]
+            answers = [{ from = "5s", until = "20s", answer = "throttle_until_end" }]
+
+            [[accounts]]
+            name = "spare"
+            budget = 7
+            "#,
+        )
+        .unwrap();
+
+        let main = Account::new("main")
+            .with_token("sim-main")
+            .with_organization("org")
+            .plan("claude_team")
+            .latency(secs(1) / 20)
+            .budget(None)
+            .budget_answer(BudgetAnswer::Deadline)
+            .extra_usage(ExtraUsage::new(150, 2000).currency("EUR").enabled(false))
+            .windows([
+                Window::five_hour().used(62.5).fills_per_hour(20.0).length(secs(300)).resets_in(secs(90)),
+                Window::model("Fable").used(18.0),
+            ])
+            .answers([Phase::new(Answer::ThrottleUntilEnd).from(secs(5)).until(secs(20))]);
+        assert_eq!(script, Script::new([main, Account::new("spare").budget(7)]).speed(60.0));
+    }
+
+    #[test]
+    fn text_that_is_no_toml_has_a_place() {
+        assert_eq!(place("[[accounts]]\nname = \n"), (2, 8));
+    }
+
+    #[test]
+    fn an_unknown_key_has_a_place_and_names_the_known_ones() {
+        let error = Script::from_toml(
+            "[[accounts]]\nname = 'a'\n[[accounts.windows]]\n  id = 'five_hour'\n  usd = 3",
+        )
+        .unwrap_err();
+
+        assert_eq!(error.at, Some((5, 3)));
+        assert!(error.why.contains("`used`"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_answer_has_a_place_and_names_the_known_ones() {
+        let error = Script::from_toml("[[accounts]]\nname = 'a'\n[[accounts.answers]]\nanswer = 'trottle'")
+            .unwrap_err();
+
+        assert_eq!(error.at, Some((4, 10)));
+        assert!(error.why.contains("`throttle_zero`"), "{error}");
+    }
+
+    #[test]
+    fn a_budget_that_is_neither_a_number_nor_none_has_a_place() {
+        assert_eq!(place("[[accounts]]\nname = 'a'\nbudget = 'lots'"), (3, 10));
+        assert_eq!(place("[[accounts]]\nname = 'a'\nbudget = -1"), (3, 10));
+    }
+
+    #[test]
+    fn a_contradiction_has_the_place_of_the_part_it_is_in() {
+        let head = "[[accounts]]\nname = 'a'\n";
+
+        assert_eq!(place(&format!("speed = 0\n{head}")), (1, 9));
+        assert_eq!(place(&format!("{head}[[accounts]]\nname = 'a'")), (3, 1));
+        assert_eq!(place(&format!("{head}windows = [{{ id = 'five_hour', used = -1 }}]")), (3, 12));
+        assert_eq!(
+            place(&format!("{head}[[accounts.answers]]\nfrom = '2s'\nuntil = '1s'\nanswer = 'ok'")),
+            (3, 1)
+        );
+    }
+
+    #[test]
+    fn a_script_without_accounts_is_refused_at_its_beginning() {
+        assert_eq!(place(""), (1, 1));
+        assert_eq!(place("accounts = []"), (1, 1));
+    }
+
+    #[test]
+    fn columns_count_characters() {
+        assert_eq!(place("[[accounts]]\nplan = 'äöü'\nname = 'é' 5"), (3, 12));
+    }
+
+    #[test]
+    fn a_flaw_of_a_script_in_code_has_no_place() {
+        let flaw = check::script(&Script::new([])).unwrap_err();
+
+        assert_eq!(ScriptError::from(flaw).to_string(), "a script has at least one account");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in r#"(\[\[accounts(\.windows|\.answers)?\]\]|name|speed|budget|=|"|'|-?[0-9]{1,20}|\pL|\n| )*"#) {
+            let _ = Script::from_toml(&text);
+        }
+    }
+}

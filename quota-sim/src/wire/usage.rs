@@ -1,0 +1,239 @@
+//! The answers of the usage endpoint and of the profile.
+//! The headers on ordinary traffic are in `traffic`.
+
+use std::time::Duration;
+
+use jiff::fmt::temporal::DateTimePrinter;
+use jiff::tz::Offset;
+use serde_json::{Value, json};
+
+use super::Reply;
+use crate::budget::Throttle;
+use crate::clock::{Moment, SimClock};
+use crate::meter::Level;
+use crate::running::{Decision, Fault, Statement};
+use crate::script::{Account, ExtraUsage, Kind, Window};
+
+/// The size of a body that nobody should read to its end.
+const HUGE: usize = 2 * 1024 * 1024;
+
+/// Writes what a call to the usage endpoint gets.
+pub(crate) fn usage(decision: &Decision, clock: &SimClock) -> Reply {
+    match decision {
+        Decision::Usage(statement) => Reply::json(&body(statement, clock)),
+        Decision::Huge(statement) => Reply::text("application/json", huge(body(statement, clock))),
+        Decision::Garbage(statement) => Reply::text("application/json", cut_off(&body(statement, clock))),
+        Decision::Throttled(throttle) => throttled(*throttle, clock),
+        Decision::Fault(fault) => faulty(*fault),
+    }
+}
+
+/// Writes who an account belongs to.
+pub(crate) fn profile(account: &Account) -> Reply {
+    let name = account.name();
+    Reply::json(&json!({
+        "account": {
+            "uuid": format!("sim-account-{name}"),
+            "email": format!("{name}@sim.invalid"),
+            "has_claude_max": account.plan == "claude_max",
+        },
+        "organization": { "uuid": account.organization(), "organization_type": account.plan },
+    }))
+}
+
+fn throttled(throttle: Throttle, clock: &SimClock) -> Reply {
+    let reply = Reply::error(429, "rate_limit_error", "Rate limited. Please try again later.");
+    match throttle {
+        Throttle::Zero => reply.header("retry-after", "0"),
+        Throttle::Silent => reply,
+        // At least a second: a deadline that passed during the delay must not look like the other kind.
+        Throttle::Until(until) => reply.retry_after(clock.real_until(until).max(Duration::from_secs(1))),
+    }
+}
+
+fn faulty(fault: Fault) -> Reply {
+    match fault {
+        Fault::Unauthorized => super::expired(),
+        Fault::Forbidden => Reply::error(
+            403,
+            "permission_error",
+            "OAuth authentication is currently not allowed for this organization.",
+        ),
+        Fault::Scope => {
+            Reply::error(403, "permission_error", "OAuth token does not meet scope requirement user:profile")
+        }
+        Fault::Unavailable => Reply::error(503, "api_error", "Service unavailable"),
+        Fault::Overloaded => Reply::error(529, "overloaded_error", "Overloaded"),
+        Fault::Html => Reply::text(
+            "text/html; charset=utf-8",
+            "<!DOCTYPE html><html><head><title>One moment</title></head><body>Checking your browser.</body></html>",
+        ),
+        Fault::Empty => Reply::json(&json!({})),
+    }
+}
+
+fn body(statement: &Statement, clock: &SimClock) -> Value {
+    let flat = |id: Kind| {
+        let window = statement.windows.iter().find(|(window, _)| window.id == id && window.model.is_none());
+        window.map(|(_, level)| {
+            json!({
+                "utilization": (level.used * 100.0).round() / 100.0,
+                "resets_at": resets_at(level.resets, clock),
+            })
+        })
+    };
+    let binding = statement.windows.iter().enumerate().filter(|(_, (_, level))| level.used > 0.0);
+    let binding = binding.max_by(|(_, (_, one)), (_, (_, other))| one.used.total_cmp(&other.used));
+    let binding = binding.map(|(at, _)| at);
+    let limits: Vec<_> = statement
+        .windows
+        .iter()
+        .enumerate()
+        .map(|(at, (window, level))| limit(window, *level, Some(at) == binding, clock))
+        .collect();
+    let mut body = json!({
+        "five_hour": flat(Kind::FiveHour),
+        "seven_day": flat(Kind::SevenDay),
+        "seven_day_opus": null,
+        "seven_day_sonnet": null,
+        "limits": limits,
+    });
+    if let Some(extra) = &statement.extra_usage {
+        body["extra_usage"] = extra_usage(extra);
+    }
+    body
+}
+
+fn limit(window: &Window, level: Level, binding: bool, clock: &SimClock) -> Value {
+    let (kind, group) = match (window.id, &window.model) {
+        (Kind::FiveHour, _) => ("session", "session"),
+        (Kind::SevenDay, None) => ("weekly_all", "weekly"),
+        (Kind::SevenDay, Some(_)) => ("weekly_scoped", "weekly"),
+    };
+    let severity = match level.used {
+        used if used >= 90.0 => "critical",
+        used if used >= 75.0 => "warning",
+        _ => "normal",
+    };
+    let scope = window
+        .model
+        .as_ref()
+        .map(|model| json!({ "model": { "id": null, "display_name": model }, "surface": null }));
+    json!({
+        "kind": kind,
+        "group": group,
+        "percent": level.used.round() as u64,
+        "severity": severity,
+        "resets_at": resets_at(level.resets, clock),
+        "scope": scope,
+        "is_active": binding,
+    })
+}
+
+fn extra_usage(extra: &ExtraUsage) -> Value {
+    let utilization = extra.limit_minor.filter(|limit| *limit > 0).map(|limit| {
+        let share = extra.used_minor as f64 / limit as f64;
+        (share * 10_000.0).round() / 100.0
+    });
+    json!({
+        "is_enabled": extra.enabled,
+        "monthly_limit": extra.limit_minor,
+        "used_credits": extra.used_minor,
+        "utilization": utilization,
+        "currency": extra.currency,
+        "decimal_places": 2,
+        "disabled_reason": null,
+    })
+}
+
+/// The provider's way: microseconds, and `+00:00` for UTC.
+fn resets_at(moment: Option<Moment>, clock: &SimClock) -> Option<String> {
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+    moment.map(|moment| PRINTER.timestamp_with_offset_to_string(&clock.wall(moment), Offset::UTC))
+}
+
+fn huge(mut body: Value) -> String {
+    body["padding"] = " ".repeat(HUGE).into();
+    body.to_string()
+}
+
+fn cut_off(body: &Value) -> String {
+    let mut text = body.to_string();
+    text.truncate(text.floor_char_boundary(text.len() / 2));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::running::Running;
+
+    fn clock() -> SimClock {
+        SimClock::start(Some(Timestamp::constant(1_790_000_000, 282_668_000)), 1.0)
+    }
+
+    fn body_of(account: Account, clock: &SimClock) -> Value {
+        let Ok(Decision::Usage(statement)) = Running::new(account).ask(Moment::START) else {
+            panic!("nothing stands in the way")
+        };
+        body(&statement, clock)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn usage_has_the_provider_s_shape() {
+        let account = Account::new("main")
+            .windows([
+                Window::five_hour(),
+                Window::seven_day().used(57.126),
+                Window::model("Fable").used(90.0),
+            ])
+            .extra_usage(ExtraUsage::new(2050, 4000).currency("EUR"));
+
+        insta::assert_json_snapshot!(body_of(account, &clock()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_full_windows_one_is_the_binding_one() {
+        let windows = [Window::five_hour().used(100.0), Window::seven_day().used(100.0)];
+
+        let body = body_of(Account::new("main").windows(windows), &clock());
+
+        assert_eq!([&body["limits"][0]["is_active"], &body["limits"][1]["is_active"]], [false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_has_passed_is_still_no_zero() {
+        let response = throttled(Throttle::Until(Moment::START), &clock()).into_response();
+
+        assert_eq!(response.headers()["retry-after"], "1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn extra_usage_without_a_limit_has_no_share() {
+        let account = Account::new("main").extra_usage(ExtraUsage::new(5086, None));
+
+        let body = body_of(account, &clock());
+
+        assert_eq!(body["extra_usage"]["monthly_limit"], Value::Null);
+        assert_eq!(body["extra_usage"]["utilization"], Value::Null);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_account_without_extra_usage_does_not_speak_of_money() {
+        assert_eq!(body_of(Account::new("main"), &clock()).get("extra_usage"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_profile_names_the_organization_and_the_plan() {
+        let reply = profile(&Account::new("main").plan("claude_team"));
+
+        let body: Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(
+            body["organization"],
+            json!({ "uuid": "sim-org-main", "organization_type": "claude_team" })
+        );
+    }
+}

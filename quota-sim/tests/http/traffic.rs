@@ -1,0 +1,93 @@
+//! Ordinary traffic: what it uses and what it says.
+
+use quota_sim::{Account, Answer, Change, Window};
+use serde_json::json;
+
+use super::client::{get, message, usage};
+use super::with;
+
+#[tokio::test(start_paused = true)]
+async fn a_message_uses_its_cost_and_begins_the_window() {
+    let simulator = with(Account::new("main")).await;
+
+    let response = message(&simulator, r#"{"cost": 1.5}"#).await;
+
+    let body = usage(&simulator, "main").await.json();
+    assert_eq!(response.status, 200);
+    assert_eq!(
+        body["five_hour"],
+        json!({ "utilization": 1.5, "resets_at": "2026-09-21T19:13:20.000000+00:00" })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_say_what_the_usage_endpoint_says() {
+    let simulator = with(Account::new("main").windows([Window::five_hour().used(62.0)])).await;
+
+    let response = message(&simulator, r#"{"cost": 0.5}"#).await;
+
+    assert_eq!(response.header("anthropic-ratelimit-unified-5h-utilization"), Some("0.625"));
+    assert_eq!(response.header("anthropic-ratelimit-unified-5h-reset"), Some("1790018000"));
+    assert_eq!(response.header("anthropic-organization-id"), Some("sim-org-main"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_window_rejects_until_its_reset() {
+    let simulator = with(Account::new("main").windows([Window::five_hour().used(100.0)])).await;
+
+    let response = message(&simulator, "").await;
+
+    assert_eq!((response.status, response.header("retry-after")), (429, Some("18000")));
+    assert_eq!(response.header("anthropic-ratelimit-unified-status"), Some("rejected"));
+    assert_eq!(response.header("anthropic-ratelimit-unified-5h-status"), Some("rejected"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_can_be_filled_while_the_script_plays() {
+    let simulator = with(Account::new("main")).await;
+
+    simulator.set("main", Change::used(Window::seven_day(), 100.0)).unwrap();
+
+    assert_eq!(message(&simulator, "").await.status, 429);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_login_can_do_nothing() {
+    let simulator = with(Account::new("main")).await;
+
+    simulator.set("main", Change::answer(Answer::Unauthorized)).unwrap();
+
+    assert_eq!(message(&simulator, "").await.status, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_usage_endpoint_does_not_stop_traffic() {
+    let simulator = with(Account::new("main")).await;
+
+    simulator.set("main", Change::answer(Answer::ThrottleZero)).unwrap();
+
+    assert_eq!(message(&simulator, "").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_means_nothing_is_refused_and_uses_nothing() {
+    let simulator = with(Account::new("main").windows([Window::five_hour().used(3.0)])).await;
+
+    let response = message(&simulator, r#"{"cost": -1}"#).await;
+
+    assert_eq!(response.status, 400);
+    assert_eq!(usage(&simulator, "main").await.json()["five_hour"]["utilization"], 3.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn traffic_is_counted_apart_from_calls() {
+    let simulator = with(Account::new("main")).await;
+
+    message(&simulator, "").await;
+    message(&simulator, "[").await;
+    get(&simulator, "/api/oauth/profile", "").await;
+
+    let ledger = simulator.ledger();
+    assert_eq!(ledger.account("main").unwrap().traffic, [(200, 1), (400, 1)].into());
+    assert_eq!(ledger.calls(), 0);
+}
