@@ -76,7 +76,8 @@ pub(crate) struct Shared {
 /// The accounts that were asked for, and where their views stand.
 #[derive(Default)]
 struct Register {
-    slots: HashMap<AccountId, Arc<Slot>>,
+    /// By name: the account itself is in its slot.
+    slots: HashMap<Arc<str>, Arc<Slot>>,
     shelves: HashMap<ProviderId, Shelf>,
 }
 
@@ -119,8 +120,14 @@ impl QuotaManager {
     /// [`ObserveError::UnknownAccount`] if there never was a handle to it: readings are not filed under a name nobody
     /// uses, and never under another account's.
     pub fn observe(&self, id: &AccountId, usage: &Usage) -> Result<(), ObserveError> {
-        let known =
-            self.shared.register.read().unwrap_or_else(PoisonError::into_inner).slots.get(id).cloned();
+        let known = self
+            .shared
+            .register
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .slots
+            .get(id.as_str())
+            .cloned();
         let slot = known.ok_or_else(|| ObserveError::UnknownAccount { account: id.clone() })?;
         Account::new(slot, Arc::clone(&self.shared)).observe(usage)
     }
@@ -150,7 +157,9 @@ impl fmt::Debug for QuotaManager {
 
 impl Shared {
     fn slot(&self, id: &AccountId) -> Arc<Slot> {
-        if let Some(slot) = self.register.read().unwrap_or_else(PoisonError::into_inner).slots.get(id) {
+        if let Some(slot) =
+            self.register.read().unwrap_or_else(PoisonError::into_inner).slots.get(id.as_str())
+        {
             return Arc::clone(slot);
         }
         let provider = self.provider(id.provider());
@@ -160,7 +169,7 @@ impl Shared {
             let sight = shelves.entry(provider.id.clone()).or_default().place(&provider.nothing_known());
             Slot::new(id.clone(), Arc::clone(&provider), sight)
         };
-        Arc::clone(slots.entry(id.clone()).or_insert_with(new))
+        Arc::clone(slots.entry(id.shared_text()).or_insert_with(new))
     }
 
     /// The provider of an account; one that nobody fetches from can still be read about.

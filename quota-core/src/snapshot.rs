@@ -25,7 +25,7 @@ pub struct Snapshot {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     plan: Option<Box<Said<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    credits: Option<Box<Said<Option<Credits>>>>,
+    credits: Option<Box<Said<Option<Box<Credits>>>>>,
     #[serde(flatten)]
     unknown: Unknown,
 }
@@ -87,7 +87,7 @@ impl Snapshot {
         let covers_credits =
             matches!(usage.coverage, Coverage::Complete { credits: true, .. }) || usage.credits.is_some();
         if covers_credits && !narrow {
-            snapshot.credits = Some(Said::boxed(stamp, usage.credits.clone()));
+            snapshot.credits = Some(Said::boxed(stamp, usage.credits.clone().map(Box::new)));
         }
         if let Coverage::Complete { except, .. } = &usage.coverage
             && !narrow
@@ -153,7 +153,7 @@ impl Snapshot {
     /// The money, if the provider spoke of any.
     #[must_use]
     pub fn credits(&self) -> Option<&Credits> {
-        self.credits.as_ref()?.value.as_ref()
+        self.credits.as_ref()?.value.as_deref()
     }
 
     /// When everything was last asked for at once; `None` if it never was.

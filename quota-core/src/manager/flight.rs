@@ -93,7 +93,7 @@ impl Flight {
     /// Ends it, once, and tells everybody who waits.
     pub(crate) fn land(self: &Arc<Self>, slot: &Slot, landing: Landing) {
         if self.landed.set(landing).is_ok() {
-            slot.desk().flights.retain(|flight| !Arc::ptr_eq(flight, self));
+            slot.desk().landed(self);
             self.done.notify_waiters();
         }
     }

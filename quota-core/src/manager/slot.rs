@@ -202,6 +202,15 @@ impl Desk {
         self.pending.take_if(|pending| pending.count == count);
     }
 
+    /// Forgets a flight that has landed.
+    pub(crate) fn landed(&mut self, landed: &Arc<Flight>) {
+        self.flights.retain(|flight| !Arc::ptr_eq(flight, landed));
+        if self.flights.is_empty() {
+            // Most accounts have no flight most of the time, and then no room for one either.
+            self.flights = Vec::new();
+        }
+    }
+
     /// The refresh under way for the login the account holds.
     pub(crate) fn flight(&self) -> Option<&Arc<Flight>> {
         self.flights.iter().find(|flight| flight.lineage == self.login)

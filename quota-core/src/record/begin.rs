@@ -21,9 +21,7 @@ impl Record {
             return if self.would_be_fresh(now, ask, policy) { Begin::Fresh } else { Begin::Newer };
         }
         self.settle(now);
-        if let Some(lease) =
-            self.lease().filter(|lease| lease.attempt == ask.attempt && lease.is_live(now))
-        {
+        if let Some(lease) = self.lease().filter(|lease| lease.attempt == ask.attempt && lease.is_live(now)) {
             return Begin::Granted(lease.clone());
         }
         if let Some(lineage) = &ask.login.lineage {
@@ -87,11 +85,7 @@ impl Record {
         let insists = matches!(ask.freshness, Freshness::Since(_));
         let same = |trouble: &&Trouble| trouble.mark == ask.login.mark;
         let recent = |trouble: &&Trouble| time::between(trouble.at, now) < policy.freshness;
-        self.trouble()
-            .filter(|trouble| trouble.bars() && !insists)
-            .filter(same)
-            .filter(recent)
-            .cloned()
+        self.trouble().filter(|trouble| trouble.bars() && !insists).filter(same).filter(recent).cloned()
     }
 
     fn grant(&mut self, now: Timestamp, ask: &Ask, policy: &Policy) -> Lease {

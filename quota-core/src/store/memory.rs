@@ -127,12 +127,33 @@ impl QuotaStore for MemoryStore {
             (!moved).then(|| {
                 let notify = Arc::clone(shelf.waiting.entry(key.clone()).or_default());
                 // Registered under the lock, so that a change between here and the wait is not missed.
-                notify.notified_owned()
+                let notified = Arc::clone(&notify).notified_owned();
+                (Waiting { store: self, key, _notify: notify }, notified)
             })
         });
-        if let Some(waiting) = waiting {
-            waiting.await;
+        if let Some((_waiting, notified)) = waiting {
+            // Dropped after what waits, as it was made before it.
+            notified.await;
         }
         Ok(())
+    }
+}
+
+/// Somebody who waits for a change; the last one to leave takes the sign away.
+struct Waiting<'a> {
+    store: &'a MemoryStore,
+    key: &'a StoreKey,
+    _notify: Arc<Notify>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.store.with_shelf(|shelf| {
+            // The map's own and ours; what waits holds one more, and is dropped before.
+            let is_last = shelf.waiting.get(self.key).is_some_and(|notify| Arc::strong_count(notify) <= 2);
+            if is_last {
+                shelf.waiting.remove(self.key);
+            }
+        });
     }
 }

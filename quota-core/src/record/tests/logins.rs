@@ -63,6 +63,15 @@ fn who_a_new_login_is_must_be_told_anew() {
     assert_eq!(record.identity(), None);
 }
 
+#[test]
+fn only_a_login_that_contradicts_is_new() {
+    let new = |mut record: Record, name| record.new_login(&lineage(name));
+
+    assert!(!new(Record::default(), "a"));
+    assert!(!new(record_of("a"), "a"));
+    assert!(new(record_of("a"), "b"));
+}
+
 // B35a
 #[test]
 fn a_new_login_is_not_held_by_what_the_old_one_did() {

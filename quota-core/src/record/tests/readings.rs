@@ -240,6 +240,58 @@ fn a_process_that_rejoins_leaves_the_lease_of_another() {
 }
 
 #[test]
+fn a_call_that_was_begun_alone_goes_on_in_the_shared_record() {
+    let mut shared = polled(at(0), [five_hour(10)]);
+    let mut alone = shared.clone();
+    let lease = grant(&mut alone, at(400));
+    let _ = shared.rejoin(at(401), &alone);
+
+    let other = begin(&mut shared, at(402), &ask(99));
+    let committed = shared.commit(at(403), &lease, &Usage::polled([five_hour(30)]));
+
+    assert!(matches!(other, Begin::Busy { .. }));
+    assert_eq!(committed, Committed::Stored);
+}
+
+#[test]
+fn a_call_that_was_begun_alone_and_has_run_out_is_not_waited_for() {
+    let mut shared = Record::default();
+    let mut alone = Record::default();
+    let lease = grant(&mut alone, at(0));
+
+    let _ = shared.rejoin(lease.until, &alone);
+
+    assert_eq!(shared.lease(), None);
+}
+
+#[test]
+fn a_call_that_was_begun_alone_gives_way_to_a_later_one() {
+    let mut shared = Record::default();
+    let mut alone = Record::default();
+    let early = grant(&mut alone, at(0));
+    let late = grant(&mut shared, at(5));
+    shared.release(&late);
+
+    let _ = shared.rejoin(at(6), &alone);
+
+    assert_eq!(shared.lease(), None);
+    assert_eq!(shared.commit(at(7), &early, &Usage::polled([five_hour(30)])), Committed::TooLate);
+}
+
+#[test]
+fn a_call_that_is_back_is_not_begun_again_by_a_second_rejoining() {
+    let mut shared = Record::default();
+    let mut alone = Record::default();
+    let lease = grant(&mut alone, at(0));
+    let _ = shared.rejoin(at(1), &alone);
+    let _ = shared.commit(at(2), &lease, &Usage::polled([five_hour(30)]));
+
+    let _ = shared.rejoin(at(3), &alone);
+
+    assert_eq!(shared.lease(), None);
+}
+
+#[test]
 fn a_process_that_was_alone_with_another_login_brings_nothing() {
     let mut shared = Record::default();
     poll(&mut shared, at(0), &Usage::polled([five_hour(10)]).lineage(lineage("b")));

@@ -250,6 +250,7 @@ fn nobody_changes_a_record_of_a_higher_format() {
     assert_eq!(record.seed(at(NOW), &held(rate_limited(at(NOW), at(9999)))), Joined::Newer);
     assert_eq!(record.rejoin(at(NOW), &full()), Joined::Newer);
     record.release(&lease);
+    assert!(!record.new_login(&lineage("b")));
     assert_eq!(record, before);
 }
 
