@@ -79,7 +79,7 @@ impl Snapshot {
         let stamp = Stamp::new(at, usage.source);
         let narrow = usage.source == Source::Headers;
         let readings = usage.windows.iter().filter(|reading| !(narrow && reading.scope.is_some()));
-        let mut snapshot = Self::default();
+        let mut snapshot = Self { windows: Vec::with_capacity(usage.windows.len()), ..Self::default() };
         for reading in readings {
             snapshot.take(reading.clone().stamped(stamp));
         }
@@ -102,6 +102,9 @@ impl Snapshot {
     /// Puts two snapshots of one login together.
     pub fn join(&mut self, other: &Self) {
         self.horizon.join(&other.horizon);
+        if self.windows.is_empty() {
+            self.windows.reserve_exact(other.windows.len());
+        }
         for window in &other.windows {
             self.take(window.clone());
         }

@@ -55,8 +55,8 @@ impl Record {
             unknown: self.unknown.clone(),
         };
         let body = serde_json::to_vec(&stored).expect("a record has only string keys");
-        // Boxed: a store in memory would keep the spare room as well.
-        body.into_boxed_slice().into()
+        // Copied, so that a store in memory keeps neither the spare room nor a hole where it was.
+        Bytes::copy_from_slice(&body)
     }
 
     /// Reads what a store kept.

@@ -279,6 +279,18 @@ fn a_call_that_was_begun_alone_gives_way_to_a_later_one() {
 }
 
 #[test]
+fn a_call_that_was_begun_alone_does_not_end_one_that_is_under_way() {
+    let mut shared = Record::default();
+    let mut alone = Record::default();
+    let first = grant(&mut shared, at(0));
+    let _ = grant(&mut alone, at(5));
+
+    let _ = shared.rejoin(at(6), &alone);
+
+    assert_eq!(shared.lease(), Some(&first));
+}
+
+#[test]
 fn a_call_that_is_back_is_not_begun_again_by_a_second_rejoining() {
     let mut shared = Record::default();
     let mut alone = Record::default();
