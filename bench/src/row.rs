@@ -20,13 +20,23 @@ pub(crate) struct Row {
 
 impl Row {
     /// A figure that is to be at most `most` times its peer's.
-    pub(crate) fn at_most(name: &str, (value, unit): (f64, &'static str), (peer, theirs): (&str, f64), most: f64) -> Self {
+    pub(crate) fn at_most(
+        name: &str,
+        (value, unit): (f64, &'static str),
+        (peer, theirs): (&str, f64),
+        most: f64,
+    ) -> Self {
         let ratio = value / theirs;
         Self::new(name, value, unit, peer, Some(theirs), Some(ratio), format!("≤ {most} ×"), ratio <= most)
     }
 
     /// A figure that is to be at least `least` times smaller than its peer's.
-    pub(crate) fn faster(name: &str, (value, unit): (f64, &'static str), (peer, theirs): (&str, f64), least: f64) -> Self {
+    pub(crate) fn faster(
+        name: &str,
+        (value, unit): (f64, &'static str),
+        (peer, theirs): (&str, f64),
+        least: f64,
+    ) -> Self {
         let ratio = value / theirs;
         let reach = if least > 1.0 { format!("≥ {least} × faster") } else { "faster".to_owned() };
         Self::new(name, value, unit, peer, Some(theirs), Some(ratio), reach, ratio * least < 1.0)
@@ -54,13 +64,18 @@ impl Row {
 
 /// The rows as a Markdown table.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let mut text = String::from("| row | value | unit | peer | peer value | ratio | reach | ok |\n|---|--:|---|---|--:|--:|---|---|\n");
+    let mut text = String::from(
+        "| row | value | unit | peer | peer value | ratio | reach | ok |\n|---|--:|---|---|--:|--:|---|---|\n",
+    );
     let number = |value: Option<f64>| value.map(|value| format!("{value:.2}")).unwrap_or_default();
     for row in rows {
         let (value, peer_value, ratio) = (number(Some(row.value)), number(row.peer_value), number(row.ratio));
         let ok = if row.ok { "yes" } else { "**no**" };
         let Row { name, unit, peer, reach, .. } = row;
-        let _ = writeln!(text, "| `{name}` | {value} | {unit} | {peer} | {peer_value} | {ratio} | {reach} | {ok} |");
+        let _ = writeln!(
+            text,
+            "| `{name}` | {value} | {unit} | {peer} | {peer_value} | {ratio} | {reach} | {ok} |"
+        );
     }
     text
 }

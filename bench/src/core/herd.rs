@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Account, AccountId, FetchError, MemoryStore, Percent, Policy, ProviderId, QuotaManager, Usage, UsageFetcher,
-    WindowId, WindowReading,
+    Account, AccountId, FetchError, MemoryStore, Percent, Policy, ProviderId, QuotaManager, Usage,
+    UsageFetcher, WindowId, WindowReading,
 };
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -22,8 +22,11 @@ use crate::row::Row;
 const SAMPLES: usize = 9;
 
 pub(crate) fn rows() -> Vec<Row> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime can be built");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .expect("a runtime can be built");
     let mut rows = runtime.block_on(parked());
     rows.push(runtime.block_on(joined()));
     rows.extend(runtime.block_on(mishaps()));
@@ -73,8 +76,11 @@ impl UsageFetcher for Slow {
 fn cold_account(door: &Arc<Door>, calls: &Arc<AtomicUsize>) -> (QuotaManager, Account) {
     let fetcher = Slow { door: Arc::clone(door), calls: Arc::clone(calls) };
     let policy = Policy::default().fetch_timeout(Duration::from_secs(100)).lease(Duration::from_secs(200));
-    let quota =
-        QuotaManager::builder(MemoryStore::new()).fetcher(fetcher).policy(policy).build().expect("the policy is sound");
+    let quota = QuotaManager::builder(MemoryStore::new())
+        .fetcher(fetcher)
+        .policy(policy)
+        .build()
+        .expect("the policy is sound");
     let account = quota.account(&"bench/main".parse().expect("a valid name"));
     (quota, account)
 }
@@ -91,8 +97,18 @@ async fn parked() -> Vec<Row> {
             moka.push(herd_of_moka(callers).await);
         }
         let (ours, floor, moka) = (median(ours), median(floor), median(moka));
-        rows.push(Row::at_most(&format!("herd.{size}"), (ours, "ns/waiter"), ("futures::Shared", floor), 1.4));
-        rows.push(Row::faster(&format!("herd.{size}.moka"), (ours, "ns/waiter"), ("moka try_get_with", moka), 1.0));
+        rows.push(Row::at_most(
+            &format!("herd.{size}"),
+            (ours, "ns/waiter"),
+            ("futures::Shared", floor),
+            1.4,
+        ));
+        rows.push(Row::faster(
+            &format!("herd.{size}.moka"),
+            (ours, "ns/waiter"),
+            ("moka try_get_with", moka),
+            1.0,
+        ));
         let calls = most_calls as f64;
         rows.push(Row::alone(&format!("herd.{size}.calls"), (calls, "calls"), "1 call", most_calls == 1));
     }

@@ -23,10 +23,9 @@ pub(crate) fn rows() -> Vec<Row> {
             let [peek, floor] = by_turns(
                 threads,
                 READS,
-                [
-                    &|doing| drop(black_box(board.account(doing).peek())),
-                    &|doing| drop(black_box(board.floor[board.pick(doing)].load())),
-                ],
+                [&|doing| drop(black_box(board.account(doing).peek())), &|doing| {
+                    drop(black_box(board.floor[board.pick(doing)].load()))
+                }],
             );
             let name = format!("peek.{threads}t.{size}");
             rows.push(Row::at_most(&name, (peek, "ns"), ("ArcSwap::load on a handle", floor), 1.5));
@@ -77,11 +76,17 @@ struct Board {
 
 impl Board {
     fn with(count: usize) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime can be built");
         let ids: Vec<AccountId> =
             (0..count).map(|account| format!("bench/a{account}").parse().expect("a valid name")).collect();
         let accounts = runtime.block_on(async {
-            let policy = Policy::default().gap(Duration::ZERO).parallel(1024).freshness(Duration::from_secs(24 * 3600));
+            let policy = Policy::default()
+                .gap(Duration::ZERO)
+                .parallel(1024)
+                .freshness(Duration::from_secs(24 * 3600));
             let quota = QuotaManager::builder(MemoryStore::new())
                 .fetcher(FakeProvider::answering("bench", 42.0))
                 .policy(policy.complete_every(Duration::from_secs(24 * 3600)))
