@@ -18,7 +18,7 @@ use super::slot::Slot;
 use super::view::View;
 use crate::record::{Committed, Failed};
 use crate::{
-    Ask, AttemptId, Begin, FetchError, Freshness, Lease, Login, Record, Snapshot, StoreKey, Usage,
+    Ask, AttemptId, Begin, FetchError, Freshness, Lease, Lineage, Login, Record, Snapshot, StoreKey, Usage,
     UsageFetcher, time,
 };
 
@@ -50,10 +50,12 @@ impl Refresh {
             return Err(QuotaError::NoFetcher { provider: slot.provider.id.clone() });
         };
         slot.provider.read_quiet().await;
+        slot.read_first().await;
         let mut renewed = false;
         let mut overtaken = false;
         loop {
             let login = self.login(&*fetcher).await?;
+            self.enter(&login).await?;
             // With a new credential in hand, the refusal of the old one is no reason to wait.
             let wish = if renewed { Wish::Now } else { wish };
             let (lease, pass) = match self.begin(wish, &login).await? {
@@ -107,6 +109,22 @@ impl Refresh {
         }
     }
 
+    /// Lets the login take the account over, if another one held it: whether or not the provider may be asked now, what
+    /// the old one left must not be shown any more.
+    async fn enter(&self, login: &Login) -> Result<(), QuotaError> {
+        let slot = &*self.slot;
+        let Some(lineage) = &login.lineage else { return Ok(()) };
+        let another = |known: &Lineage| known != lineage;
+        if !slot.view().record.lineage().is_some_and(another) {
+            return Ok(());
+        }
+        let changed = slot.transact(|record, _| record.new_login(lineage)).await;
+        if changed.map_err(|error| QuotaError::Store { account: slot.id.clone(), error })? {
+            let _ = self.crew.events.send(Event::LoginChanged { account: slot.id.clone() });
+        }
+        Ok(())
+    }
+
     /// Gets the right to ask and the turn to do so, waiting for whoever has them, but not for ever.
     async fn begin(&self, wish: Wish, login: &Login) -> Result<Begun, QuotaError> {
         let slot = &*self.slot;
@@ -115,7 +133,6 @@ impl Refresh {
         let attempt = AttemptId::random();
         let give_up = time::later(slot.provider.clock.now(), policy.lease + policy.fetch_timeout);
         let mut pass = None;
-        slot.read_first().await;
         let mut freshness = match wish {
             Wish::Within(span) => Freshness::Within(span),
             Wish::Now => Freshness::Since(slot.provider.link.guess()),
@@ -127,12 +144,10 @@ impl Refresh {
                     .urgency(self.flight.urgency())
                     .by(Arc::clone(&self.crew.by))
                     .quiet(slot.provider.quiet_at(now));
-                let before = record.lineage().cloned();
-                let begin = record.begin(now, &ask, policy);
-                (begin, before.is_some() && record.lineage() != before.as_ref())
+                record.begin(now, &ask, policy)
             };
             // First a look, without a turn in the line and without a trip to the store: mostly somebody else has asked.
-            let (begin, login_changed) = if pass.is_none() {
+            let begin = if pass.is_none() {
                 slot.try_on(decide)
             } else {
                 slot.transact(decide)
@@ -140,12 +155,7 @@ impl Refresh {
                     .map_err(|error| QuotaError::Store { account: account(), error })?
             };
             match (begin, pass.take()) {
-                (Begin::Granted(lease), Some(pass)) => {
-                    if login_changed {
-                        let _ = self.crew.events.send(Event::LoginChanged { account: account() });
-                    }
-                    return Ok(Begun::Granted(lease, pass));
-                }
+                (Begin::Granted(lease), Some(pass)) => return Ok(Begun::Granted(lease, pass)),
                 (Begin::Granted(_), None) => pass = Some(self.flight.queue(slot).pass().await),
                 (Begin::Fresh, _) => return Ok(Begun::Fresh),
                 (Begin::Held(hold), _) => return Err(QuotaError::Held { account: account(), hold }),

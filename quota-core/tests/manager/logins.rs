@@ -70,6 +70,26 @@ async fn a_new_login_never_sees_the_old_ones_numbers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_login_hides_the_old_ones_numbers_even_while_nobody_may_ask() {
+    // B35
+    let world = world();
+    world.provider.set_login(&id("main"), Ok(login("a")));
+    let (main, other) = (world.quota.account(&id("main")), world.quota.account(&id("other")));
+    drop(main.get().await);
+    world.clock.sleep(SECOND * 2).await;
+    world.provider.then_fail(FetchError::throttled(None));
+    drop(other.get().await);
+    let mut events = world.quota.events();
+    world.provider.set_login(&id("main"), Ok(login("b")));
+
+    let refreshed = main.refresh().await;
+
+    assert!(matches!(refreshed, Err(quota_core::QuotaError::Held { .. })), "{refreshed:?}");
+    assert!(main.peek().snapshot().is_empty());
+    assert!(matches!(events.next().await, Some(quota_core::Event::LoginChanged { .. })));
+}
+
+#[tokio::test(start_paused = true)]
 async fn headers_of_the_old_login_are_refused() {
     // B34
     let world = world();
