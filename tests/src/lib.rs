@@ -1,0 +1,1 @@
+//! Nothing to use: the stories are in `stories/`, one file for each thing that is told.

@@ -1,0 +1,88 @@
+//! Answers that are none: what was known stays, at its own age, and the provider is left alone for a while.
+
+use std::time::Duration;
+
+use quota::{FetchError, HoldReason, QuotaError};
+use quota_sim::{Answer, Change};
+
+use crate::world::*;
+
+/// Asks once well and once badly: the error, and what is shown beside it.
+async fn after(answer: Answer) -> (FetchError, Option<f64>, Option<HoldReason>) {
+    let simulator = provider([account("main")]).await;
+    let policy = policy().fetch_timeout(Duration::from_millis(500));
+    let quota = lone_process(&simulator, tokens(["main"]), policy);
+    let main = quota.account(&id("main"));
+    drop(main.get().await.unwrap());
+    simulator.set("main", Change::answer(answer)).unwrap();
+
+    let refreshed = soon("the refresh", main.refresh()).await.unwrap();
+    drop(main.refresh().await);
+
+    assert!(!refreshed.fetched && simulator.stop().await.calls() == 2, "asked once, and then left alone");
+    let Some(QuotaError::Fetch { error, .. }) = refreshed.error else { panic!("an error is due") };
+    (error, five_hours(&main.peek()), main.peek().hold().map(|hold| hold.why))
+}
+
+#[tokio::test]
+async fn a_page_of_html_is_malformed_and_replaces_nothing() {
+    // B29
+    let (error, used, hold) = after(Answer::Html).await;
+
+    assert!(matches!(error, FetchError::Malformed { .. }), "{error}");
+    assert_eq!((used, hold), (Some(30.0), Some(HoldReason::Failing)));
+}
+
+#[tokio::test]
+async fn an_empty_object_is_malformed_and_replaces_nothing() {
+    // B30
+    let (error, used, hold) = after(Answer::Empty).await;
+
+    assert!(matches!(error, FetchError::Malformed { .. }), "{error}");
+    assert_eq!((used, hold), (Some(30.0), Some(HoldReason::Failing)));
+}
+
+#[tokio::test]
+async fn a_body_that_was_cut_off_is_malformed_and_replaces_nothing() {
+    let (error, used, _) = after(Answer::Garbage).await;
+
+    assert!(matches!(error, FetchError::Malformed { .. }), "{error}");
+    assert_eq!(used, Some(30.0));
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_given_up() {
+    let (error, used, _) = after(Answer::Huge).await;
+
+    assert!(matches!(error, FetchError::Malformed { .. }), "{error}");
+    assert_eq!(used, Some(30.0));
+}
+
+#[tokio::test]
+async fn a_provider_that_is_overloaded_is_unavailable_and_not_out_of_quota() {
+    // B87
+    let (error, used, hold) = after(Answer::Overloaded).await;
+
+    assert!(matches!(error, FetchError::Unavailable { .. }), "{error}");
+    assert_eq!((used, hold), (Some(30.0), Some(HoldReason::Failing)));
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_is_given_up_in_time() {
+    // B09
+    let (error, used, hold) = after(Answer::Hang).await;
+
+    assert!(matches!(error, FetchError::TimedOut), "{error}");
+    assert_eq!((used, hold), (Some(30.0), Some(HoldReason::Failing)));
+}
+
+#[tokio::test]
+async fn a_provider_that_is_not_there_is_unavailable() {
+    let simulator = provider([account("main")]).await;
+    let quota = lone_process(&simulator, tokens(["main"]), policy());
+    drop(simulator.stop().await);
+
+    let error = quota.account(&id("main")).get().await.unwrap_err();
+
+    assert!(error.report().contains("could not connect"), "{}", error.report());
+}

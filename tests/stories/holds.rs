@@ -1,0 +1,114 @@
+//! Both kinds of 429: the provider is left alone for as long as it asks, and used again afterwards.
+
+use std::time::Duration;
+
+use quota::{HoldReason, QuotaError, TroubleKind};
+use quota_sim::{Answer, Change};
+use tokio::task::JoinSet;
+
+use crate::world::*;
+
+/// Many readers, again and again, until the provider is used again.
+async fn crowd_until_refreshed(quota: &quota::QuotaManager, used: f64) {
+    let main = quota.account(&id("main"));
+    let mut watch = main.watch();
+    let _keep = main.keep_fresh();
+    loop {
+        let mut readers = JoinSet::new();
+        for _ in 0..20 {
+            let main = main.clone();
+            readers.spawn(async move { drop(main.get().await) });
+        }
+        readers.join_all().await;
+        if five_hours(&main.peek()) == Some(used) {
+            return;
+        }
+        drop(watch.next().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_429_without_a_deadline_is_not_asked_again_too_soon_and_then_it_is() {
+    let simulator = hasty_provider([account("main")]).await;
+    let quota = lone_process(&simulator, tokens(["main"]), hasty_policy());
+    drop(quota.account(&id("main")).get().await.unwrap());
+    simulator.set("main", Change::used(quota_sim::Window::five_hour(), 77.0)).unwrap();
+    // Ten minutes of the provider's are a second of ours: two readings' time.
+    simulator.set("main", Change::answer_for(Answer::ThrottleZero, Duration::from_secs(600))).unwrap();
+
+    soon("the account to be refreshed again", crowd_until_refreshed(&quota, 77.0)).await;
+
+    let ledger = simulator.stop().await;
+    let main = ledger.account("main").unwrap();
+    assert_eq!((main.calls_during_hold, main.max_concurrent), (0, 1));
+    assert!(main.answered(429) >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_429_with_a_fixed_deadline_is_left_alone_until_then() {
+    let simulator = hasty_provider([account("main")]).await;
+    let quota = lone_process(&simulator, tokens(["main"]), hasty_policy());
+    drop(quota.account(&id("main")).get().await.unwrap());
+    simulator.set("main", Change::used(quota_sim::Window::five_hour(), 77.0)).unwrap();
+    // Ten minutes of the provider's are a second of ours.
+    simulator.set("main", Change::answer_for(Answer::ThrottleUntilEnd, Duration::from_secs(600))).unwrap();
+
+    soon("the account to be refreshed again", crowd_until_refreshed(&quota, 77.0)).await;
+
+    let ledger = simulator.stop().await;
+    let main = ledger.account("main").unwrap();
+    assert_eq!((main.calls_during_hold, main.answered(429)), (0, 1));
+}
+
+#[tokio::test]
+async fn a_held_account_shows_its_old_numbers_and_until_when() {
+    // B19
+    let simulator = provider([account("main")]).await;
+    let quota = lone_process(&simulator, tokens(["main"]), policy());
+    let main = quota.account(&id("main"));
+    drop(main.get().await.unwrap());
+    simulator.set("main", Change::answer_for(Answer::ThrottleUntilEnd, Duration::from_secs(3000))).unwrap();
+
+    let first = main.refresh().await.unwrap();
+    let second = main.refresh().await.unwrap();
+
+    assert!(matches!(first.error, Some(QuotaError::Fetch { .. })));
+    let Some(QuotaError::Held { hold, .. }) = second.error else { panic!("held, not {:?}", second.error) };
+    assert_eq!(hold.why, HoldReason::RateLimited);
+    assert!((2990..=3000).contains(&hold.retry_after.unwrap().as_secs()), "{:?}", hold.retry_after);
+    assert_eq!(five_hours(&second.answer), Some(30.0));
+    assert_eq!(simulator.stop().await.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_429_to_one_account_keeps_its_neighbours_quiet_in_every_process() {
+    // B13
+    let simulator = provider([account("main"), account("spare")]).await;
+    let store = memory();
+    let logins = || tokens(["main", "spare"]);
+    let (here, there) =
+        (process(&simulator, &store, logins(), policy()), process(&simulator, &store, logins(), policy()));
+    simulator.set("main", Change::answer(Answer::ThrottleZero)).unwrap();
+    drop(here.account(&id("main")).get().await);
+
+    let error = there.account(&id("spare")).get().await.unwrap_err();
+
+    assert!(matches!(error, QuotaError::Held { hold, .. } if hold.why == HoldReason::NeighbourRateLimited));
+    assert_eq!(simulator.stop().await.account("spare").unwrap().calls, 0);
+}
+
+#[tokio::test]
+async fn an_organization_that_forbids_it_holds_nobody_up() {
+    // B17
+    let simulator = provider([account("main"), account("spare")]).await;
+    simulator.set("main", Change::answer(Answer::Forbidden)).unwrap();
+    let quota = lone_process(&simulator, tokens(["main", "spare"]), policy());
+    let (main, spare) = (quota.account(&id("main")), quota.account(&id("spare")));
+
+    let refused = main.get().await.unwrap_err();
+    let served = spare.get().await;
+
+    assert!(refused.report().contains("policy"), "{}", refused.report());
+    assert_eq!((main.peek().hold(), main.peek().trouble().unwrap().kind), (None, TroubleKind::Forbidden));
+    assert!(served.is_ok());
+}

@@ -1,0 +1,99 @@
+//! A login file changes under a running program: whose the numbers are is never in doubt.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use quota::{FetchError, Quiet, QuietScope, QuotaError, TroubleKind};
+use quota_sim::{Answer, Change};
+
+use crate::world::*;
+
+/// Writes what Claude Code writes when somebody logs in.
+fn log_in(folder: &Path, token: &str, user: &str) {
+    let login = format!(
+        r#"{{"claudeAiOauth":{{"accessToken":"{token}","refreshToken":"sim-refresh","expiresAt":4102444800000,"scopes":["user:profile"]}}}}"#
+    );
+    let state =
+        format!(r#"{{"oauthAccount":{{"accountUuid":"user-{user}","organizationUuid":"org-{user}"}}}}"#);
+    fs::write(folder.join(".claude.json"), state).unwrap();
+    fs::write(folder.join(".credentials.json"), login).unwrap();
+}
+
+#[tokio::test]
+async fn another_login_in_the_same_place_never_sees_the_first_ones_numbers() {
+    // B34, B35
+    let home = tempfile::tempdir().unwrap();
+    let first = account("first").with_organization("org-first");
+    let second = account("second")
+        .with_organization("org-second")
+        .windows([quota_sim::Window::five_hour().used(81.0)]);
+    let simulator = provider([first, second]).await;
+    log_in(home.path(), "sim-token-first", "first");
+    let alone = Quiet::new(Duration::ZERO, QuietScope::Account);
+    let quota = lone_process(&simulator, login_in(home.path()), policy().quiet(alone));
+    let main = quota.account(&id("main"));
+    let before = five_hours(&main.get().await.unwrap());
+    simulator.set("first", Change::answer(Answer::ThrottleZero)).unwrap();
+    drop(main.refresh().await);
+
+    log_in(home.path(), "sim-token-second", "second");
+    let after = main.refresh().await.unwrap();
+
+    assert_eq!((before, five_hours(&after.answer)), (Some(30.0), Some(81.0)));
+    assert_eq!(simulator.stop().await.account("second").unwrap().calls, 1);
+}
+
+#[tokio::test]
+async fn a_token_that_was_renewed_by_its_owner_is_taken_up_in_mid_refresh() {
+    // B18: the provider refuses the old token, the file holds a new one already.
+    let home = tempfile::tempdir().unwrap();
+    let simulator = provider([account("main").with_token("sim-token-new")]).await;
+    log_in(home.path(), "sim-token-old", "main");
+    let quota = lone_process(&simulator, login_in(home.path()), policy());
+    let main = quota.account(&id("main"));
+    let refused = main.get().await.unwrap_err();
+
+    log_in(home.path(), "sim-token-new", "main");
+    let answer = main.get().await.unwrap();
+
+    assert!(matches!(refused, QuotaError::Fetch { error: FetchError::Unauthorized, .. }), "{refused}");
+    assert_eq!((five_hours(&answer), answer.trouble()), (Some(30.0), None));
+}
+
+#[tokio::test]
+async fn a_dead_login_is_asked_once_and_said_to_be_dead() {
+    // B18
+    let simulator = provider([account("main")]).await;
+    simulator.set("main", Change::answer(Answer::Unauthorized)).unwrap();
+    let quota = lone_process(&simulator, tokens(["main"]), policy());
+    let main = quota.account(&id("main"));
+
+    for _ in 0..10 {
+        drop(main.get().await);
+    }
+
+    assert_eq!(main.peek().trouble().unwrap().kind, TroubleKind::LoginRefused);
+    assert_eq!(main.peek().hold(), None);
+    assert_eq!(simulator.stop().await.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_login_file_that_was_blanked_hides_the_numbers_until_somebody_logs_in() {
+    // B36
+    let home = tempfile::tempdir().unwrap();
+    let simulator = provider([account("main")]).await;
+    log_in(home.path(), "sim-token-main", "main");
+    let quota = lone_process(&simulator, login_in(home.path()), policy());
+    let main = quota.account(&id("main"));
+    drop(main.get().await.unwrap());
+
+    log_in(home.path(), "", "main");
+    let error = main.refresh().await.unwrap_err();
+    let hidden = main.peek().snapshot().is_empty();
+    log_in(home.path(), "sim-token-main", "main");
+    let back = main.get().await.unwrap();
+
+    assert!(matches!(error, QuotaError::Fetch { error: FetchError::NotLoggedIn { .. }, .. }), "{error}");
+    assert_eq!((hidden, five_hours(&back)), (true, Some(30.0)));
+}

@@ -1,0 +1,36 @@
+//! No token is anywhere but on the wire.
+
+use quota::{FetchError, StoreKey};
+use quota_sim::{Answer, Change};
+
+use crate::world::*;
+
+#[tokio::test]
+async fn no_token_is_in_the_store_nor_in_any_text_of_ours() {
+    let simulator = provider([account("main"), account("spare")]).await;
+    let store = memory();
+    let logins = tokens(["main", "spare"]);
+    let mut texts = vec![format!("{logins:?}")];
+    let quota = process(&simulator, &store, logins, policy());
+    let mut events = quota.events();
+    let accounts = [quota.account(&id("main")), quota.account(&id("spare"))];
+
+    drop(accounts[0].get().await.unwrap());
+    for answer in [Answer::Unauthorized, Answer::Scope, Answer::Html, Answer::ThrottleZero] {
+        simulator.set("spare", Change::answer(answer)).unwrap();
+        texts.push(format!("{:?}", accounts[1].refresh().await));
+        texts.push(format!("{:?}", soon("an event", events.next()).await));
+    }
+    texts.extend(accounts.iter().map(|account| format!("{account:?} {:?} {quota:?}", account.peek())));
+    quota.close().await;
+    for key in accounts.iter().map(|account| StoreKey::account(account.id())).chain([StoreKey::everything()])
+    {
+        let reading = store.read(&key).await.unwrap();
+        texts.extend(reading.document.map(|document| String::from_utf8_lossy(&document.body).into_owned()));
+    }
+    texts.push(format!("{:?}", FetchError::Unauthorized));
+
+    let leaks: Vec<_> = texts.iter().filter(|text| text.contains("sim-token")).collect();
+    assert!(leaks.is_empty(), "{leaks:?}");
+    assert!(texts.len() > 10);
+}
