@@ -148,7 +148,10 @@ impl Policy {
             (!self.transient.is_sound(), "transient needs 0 < first <= cap and a jitter from 0 to 1"),
             (self.store_patience.is_zero(), "store_patience must be above zero"),
             (self.recheck.is_zero(), "recheck must be above zero"),
-            (self.keep <= self.freshness, "keep must be longer than freshness"),
+            (
+                self.keep < Duration::from_secs(2 * 3600),
+                "keep must be at least two hours, or the store forgets calls that still count",
+            ),
         ];
         match rules.iter().find(|(broken, _)| *broken) {
             Some((_, why)) => Err(PolicyError { why }),

@@ -52,8 +52,9 @@ pub struct Record {
     // Boxed, because of a million accounts nearly all have none of these three.
     lease: Option<Box<Lease>>,
     hold: Option<Box<Hold>>,
-    /// Failures in a row that armed a hold.
+    /// How often in a row the provider asked to slow down, and how often it failed otherwise: each has its own backoff.
     strikes: u32,
+    failures: u32,
     trouble: Option<Box<Trouble>>,
     /// The calls of the trailing hour, oldest first.
     attempts: Vec<Attempt>,
@@ -100,7 +101,7 @@ impl Record {
     /// How often in a row the provider has turned this account away, or failed.
     #[must_use]
     pub fn strikes(&self) -> u32 {
-        self.strikes
+        self.strikes.saturating_add(self.failures)
     }
 
     /// The calls of the trailing hour, oldest first.
@@ -172,6 +173,12 @@ impl Record {
         changed
     }
 
+    /// Whether none of the readings claims to be from after `now`.
+    pub(crate) fn is_plausible(&self, now: Timestamp) -> bool {
+        let newest = self.asked_at().max(self.snapshot.newest());
+        newest <= Some(time::later(now, CLOCK_SLACK))
+    }
+
     /// Gives back the room that growing lists have in reserve: records are kept for long and changed seldom.
     pub(crate) fn shrink(&mut self) {
         self.attempts.shrink_to_fit();
@@ -181,8 +188,11 @@ impl Record {
     /// Brings what a wrong clock has left into a form that `now` can deal with.
     ///
     /// A clock that was ahead and has been set back must not hold anybody off for years, nor make its readings beat all
-    /// true ones.
+    /// true ones. A clock that has not been set at all has nothing to say.
     fn settle(&mut self, now: Timestamp) {
+        if now < BEFORE_ALL_RECORDS {
+            return;
+        }
         let limit = time::later(now, CLOCK_SLACK);
         if let Some(hold) = &mut self.hold
             && hold.since > limit
@@ -204,11 +214,15 @@ impl Record {
         self.lease = None;
         self.hold = None;
         self.strikes = 0;
+        self.failures = 0;
         self.trouble = None;
         self.refreshed_at = None;
         self.snapshot = Snapshot::default();
     }
 }
+
+/// No record is older than this program. A machine whose clock says so has just started, and will be told the time.
+const BEFORE_ALL_RECORDS: Timestamp = Timestamp::constant(1_735_689_600, 0);
 
 /// A reset brings the next call forward to no less than this after the last one.
 const ROLLOVER_FLOOR: Duration = Duration::from_secs(60);

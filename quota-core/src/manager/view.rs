@@ -38,7 +38,9 @@ impl View {
         alone_since: Option<Timestamp>,
     ) -> Self {
         let policy = &provider.policy;
-        let due = record.due_at(policy.freshness, policy);
+        // What a clock that was ahead has stamped is fresh to nobody; the next refresh settles it.
+        let due =
+            record.due_at(policy.freshness, policy).filter(|_| record.is_plausible(provider.link.guess()));
         let offset_ms = provider.link.offset_ms();
         let due_ms = match due {
             Some(due) if !withheld => due.as_millisecond().saturating_sub(offset_ms),

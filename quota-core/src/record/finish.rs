@@ -67,7 +67,7 @@ impl Record {
         // A hold that was armed after the call began knows more than its answer does.
         self.hold.take_if(|hold| hold.since <= started || !hold.is_live(now));
         if self.hold.is_none() {
-            self.strikes = 0;
+            (self.strikes, self.failures) = (0, 0);
         }
         self.trouble = None;
         self.lease = None;
@@ -104,19 +104,20 @@ impl Record {
     }
 
     fn arm(&mut self, now: Timestamp, lease: &Lease, error: &FetchError, policy: &Policy) -> Option<Hold> {
-        let (backoff, why) = match error {
-            FetchError::Throttled { .. } => (policy.backoff, HoldReason::RateLimited),
+        let (backoff, why, in_a_row) = match error {
+            FetchError::Throttled { .. } => (policy.backoff, HoldReason::RateLimited, &mut self.strikes),
             FetchError::Unavailable { .. } | FetchError::TimedOut | FetchError::Malformed { .. } => {
-                (policy.transient, HoldReason::Failing)
+                (policy.transient, HoldReason::Failing, &mut self.failures)
             }
             FetchError::Unauthorized | FetchError::Forbidden { .. } | FetchError::NotLoggedIn { .. } => {
                 return None;
             }
         };
-        self.strikes = self.strikes.saturating_add(1);
+        *in_a_row = in_a_row.saturating_add(1);
+        let in_a_row = *in_a_row;
         let retry_after = error.retry_after();
         // What the provider asks for is a floor; that it asks for nothing is no permission.
-        let delay = backoff.delay(self.strikes, lease.attempt.dice()).max(retry_after.unwrap_or_default());
+        let delay = backoff.delay(in_a_row, lease.attempt.dice()).max(retry_after.unwrap_or_default());
         let hold = Hold::new(now, time::later(now, delay), why).retry_after(retry_after);
         self.take_hold(now, Some(&hold));
         self.hold().cloned()

@@ -109,7 +109,10 @@ impl Record {
         self.fence = self.fence.max(alone.fence);
         self.refreshed_at = self.refreshed_at.max(alone.refreshed_at);
         self.take_hold(now, alone.hold());
-        self.strikes = self.strikes.max(if self.hold.is_some() { alone.strikes } else { 0 });
+        if self.hold.is_some() {
+            self.strikes = self.strikes.max(alone.strikes);
+            self.failures = self.failures.max(alone.failures);
+        }
         for attempt in alone.attempts {
             if !self.attempts.contains(&attempt) {
                 self.attempts.push(attempt);

@@ -48,6 +48,7 @@ impl Record {
             lease: self.lease.clone(),
             hold: self.hold.clone(),
             strikes: self.strikes,
+            failures: self.failures,
             trouble: self.trouble.clone(),
             attempts: group(&self.attempts),
             refreshed_at: self.refreshed_at,
@@ -65,8 +66,12 @@ impl Record {
     ///
     /// [`DecodeError`] if it is not a record. It should be left as it is: somebody may want to look at it.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let stored: Stored =
-            serde_json::from_slice(body).map_err(|error| DecodeError { source: Arc::new(error) })?;
+        let stored: Stored = match serde_json::from_slice(body) {
+            Ok(stored) => stored,
+            Err(error) => {
+                return Self::of_a_newer_program(body).ok_or(DecodeError { source: Arc::new(error) });
+            }
+        };
         Ok(Self {
             format: stored.format,
             owner: stored.owner,
@@ -74,12 +79,23 @@ impl Record {
             lease: stored.lease,
             hold: stored.hold,
             strikes: stored.strikes,
+            failures: stored.failures,
             trouble: stored.trouble,
             attempts: ungroup(stored.attempts),
             refreshed_at: stored.refreshed_at,
             snapshot: stored.snapshot,
             unknown: stored.unknown,
         })
+    }
+
+    /// What is known from a record that says it is of a newer format, and is too different to be read: that it is.
+    fn of_a_newer_program(body: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            format: Format,
+        }
+        let Envelope { format } = serde_json::from_slice(body).ok()?;
+        (format > Format::CURRENT).then(|| Self { format, ..Self::default() })
     }
 
     /// Whether this program may change the record; not if a newer one wrote it.
@@ -102,6 +118,8 @@ struct Stored {
     hold: Option<Box<Hold>>,
     #[serde(default, skip_serializing_if = "is_zero")]
     strikes: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    failures: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trouble: Option<Box<Trouble>>,
     /// By who made them, so that a name is written once.

@@ -64,6 +64,17 @@ fn a_failing_provider_that_says_for_how_long_is_left_alone_for_that_long() {
 }
 
 #[test]
+fn failures_of_another_kind_do_not_lengthen_the_first_429s_hold() {
+    let mut record = Record::default();
+    delays(&mut record, 5, &FetchError::TimedOut);
+    let over = record.hold().unwrap().until;
+
+    let hold = fail(&mut record, over, &THROTTLED).unwrap();
+
+    assert_eq!(between(over, hold.until), MINUTE);
+}
+
+#[test]
 fn a_hold_says_why() {
     let why = |error| fail(&mut Record::default(), at(0), &error).unwrap().why;
 

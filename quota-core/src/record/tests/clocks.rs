@@ -133,3 +133,15 @@ fn headers_push_out_what_a_wrong_clock_left() {
 
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(10)));
 }
+
+#[test]
+fn a_clock_that_was_never_set_forgets_no_hold_and_no_call() {
+    let mut record = Record::default();
+    let hold = fail(&mut record, at(0), &FetchError::throttled(Some(MINUTE * 10))).unwrap();
+    let calls = record.attempts().to_vec();
+
+    let held = begin(&mut record, Timestamp::UNIX_EPOCH, &ask(9));
+
+    assert!(matches!(held, Begin::Held(_)), "{held:?}");
+    assert_eq!((record.hold(), record.attempts()), (Some(&hold), &calls[..]));
+}

@@ -133,3 +133,11 @@ fn collect(value: &Value, path: &str, places: &mut Vec<String>) {
     }
     places.push(path.to_owned());
 }
+
+// B97
+#[test]
+fn a_record_of_a_higher_format_that_is_all_different_is_newer_and_not_damaged() {
+    let record = Record::decode(br#"{"format":9,"fence":"text","snapshot":[1]}"#).unwrap();
+
+    assert!(!record.is_writable());
+}
