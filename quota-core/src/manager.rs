@@ -17,8 +17,10 @@ mod slot;
 mod tasks;
 mod view;
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::runtime::Handle;
@@ -73,11 +75,33 @@ pub(crate) struct Shared {
     register: RwLock<Register>,
 }
 
+/// A slot that is found by its account's name. A map would keep each name twice.
+struct ByName(Arc<Slot>);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        self.0.id.as_str()
+    }
+}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.as_str().hash(state);
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ByName {}
+
 /// The accounts that were asked for, and where their views stand.
 #[derive(Default)]
 struct Register {
-    /// By name: the account itself is in its slot.
-    slots: HashMap<Arc<str>, Arc<Slot>>,
+    slots: HashSet<ByName>,
     shelves: HashMap<ProviderId, Shelf>,
 }
 
@@ -120,15 +144,8 @@ impl QuotaManager {
     /// [`ObserveError::UnknownAccount`] if there never was a handle to it: readings are not filed under a name nobody
     /// uses, and never under another account's.
     pub fn observe(&self, id: &AccountId, usage: &Usage) -> Result<(), ObserveError> {
-        let known = self
-            .shared
-            .register
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .slots
-            .get(id.as_str())
-            .cloned();
-        let slot = known.ok_or_else(|| ObserveError::UnknownAccount { account: id.clone() })?;
+        let slot =
+            self.shared.known(id).ok_or_else(|| ObserveError::UnknownAccount { account: id.clone() })?;
         Account::new(slot, Arc::clone(&self.shared)).observe(usage)
     }
 
@@ -157,19 +174,25 @@ impl fmt::Debug for QuotaManager {
 
 impl Shared {
     fn slot(&self, id: &AccountId) -> Arc<Slot> {
-        if let Some(slot) =
-            self.register.read().unwrap_or_else(PoisonError::into_inner).slots.get(id.as_str())
-        {
-            return Arc::clone(slot);
+        if let Some(slot) = self.known(id) {
+            return slot;
         }
         let provider = self.provider(id.provider());
         let mut register = self.register.write().unwrap_or_else(PoisonError::into_inner);
-        let Register { slots, shelves } = &mut *register;
-        let new = || {
-            let sight = shelves.entry(provider.id.clone()).or_default().place(&provider.nothing_known());
-            Slot::new(id.clone(), Arc::clone(&provider), sight)
-        };
-        Arc::clone(slots.entry(id.shared_text()).or_insert_with(new))
+        // Somebody may have been here between the two locks.
+        if let Some(ByName(slot)) = register.slots.get(id.as_str()) {
+            return Arc::clone(slot);
+        }
+        let sight = register.shelves.entry(provider.id.clone()).or_default().place(&provider.nothing_known());
+        let slot = Slot::new(id.clone(), provider, sight);
+        register.slots.insert(ByName(Arc::clone(&slot)));
+        slot
+    }
+
+    /// The slot of an account that was asked for before.
+    fn known(&self, id: &AccountId) -> Option<Arc<Slot>> {
+        let register = self.register.read().unwrap_or_else(PoisonError::into_inner);
+        register.slots.get(id.as_str()).map(|ByName(slot)| Arc::clone(slot))
     }
 
     /// The provider of an account; one that nobody fetches from can still be read about.

@@ -16,7 +16,7 @@ pub use wire::DecodeError;
 
 use crate::lease::Attempt;
 use crate::login::Owner;
-use crate::time::{self, CLOCK_SLACK};
+use crate::time::{self, CLOCK_SLACK, Ms};
 use crate::unknown::Unknown;
 use crate::{Hold, Identity, Lease, Lineage, Policy, Snapshot, Source, Trouble};
 
@@ -59,7 +59,7 @@ pub struct Record {
     /// The calls of the trailing hour, oldest first.
     attempts: Vec<Attempt>,
     /// When the last call that brought something was started.
-    refreshed_at: Option<Timestamp>,
+    refreshed_at: Option<Ms>,
     snapshot: Snapshot,
     unknown: Unknown,
 }
@@ -125,7 +125,7 @@ impl Record {
     /// When everything was last asked for; `None` if it never was.
     #[must_use]
     pub fn asked_at(&self) -> Option<Timestamp> {
-        self.refreshed_at.max(self.snapshot.complete_at())
+        self.refreshed_at.map(Ms::timestamp).max(self.snapshot.complete_at())
     }
 
     /// When the readings stop being fresh, where they count as fresh for `within`; `None` if there are none.
@@ -200,7 +200,7 @@ impl Record {
             hold.rebase(now);
         }
         self.trouble.take_if(|trouble| trouble.at > limit);
-        self.refreshed_at.take_if(|at| *at > limit);
+        self.refreshed_at.take_if(|at| at.timestamp() > limit);
         self.attempts.retain(|attempt| attempt.at <= limit && time::between(attempt.at, now) < TRAILING);
         self.snapshot.drop_after(limit);
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::take;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ pub struct Snapshot {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     plan: Option<Box<Said<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    credits: Option<Box<Said<Option<Box<Credits>>>>>,
+    credits: Option<Box<Said<Credits>>>,
     #[serde(flatten)]
     unknown: Unknown,
 }
@@ -61,6 +62,9 @@ struct Horizon {
     unknown: Unknown,
 }
 
+/// The name under which a horizon keeps money, beside the windows.
+static MONEY: LazyLock<WindowId> = LazyLock::new(|| WindowId::new("$money").expect("it is printable"));
+
 /// When an answer was given, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Told {
@@ -84,16 +88,15 @@ impl Snapshot {
             snapshot.take(reading.clone().stamped(stamp));
         }
         snapshot.plan = usage.plan.clone().map(|plan| Said::boxed(stamp, plan));
-        let covers_credits =
-            matches!(usage.coverage, Coverage::Complete { credits: true, .. }) || usage.credits.is_some();
-        if covers_credits && !narrow {
-            snapshot.credits = Some(Said::boxed(stamp, usage.credits.clone().map(Box::new)));
+        if !narrow {
+            snapshot.credits = usage.credits.clone().map(|credits| Said::boxed(stamp, credits));
         }
-        if let Coverage::Complete { except, .. } = &usage.coverage
+        if let Coverage::Complete { except, credits } = &usage.coverage
             && !narrow
         {
             let told = Told { stamp, unknown: Unknown::default() };
-            let apart = except.iter().map(|id| (id.clone(), None)).collect();
+            let money_apart = (!credits).then(|| MONEY.clone());
+            let apart = except.iter().cloned().chain(money_apart).map(|id| (id, None)).collect();
             snapshot.horizon = Horizon::new(Some(told), apart);
         }
         snapshot
@@ -112,6 +115,7 @@ impl Snapshot {
         self.windows.retain(|window| horizon.of(window.id()).is_none_or(|gone| window.stamp() >= gone.stamp));
         keep_later(&mut self.plan, other.plan.as_ref());
         keep_later(&mut self.credits, other.credits.as_ref());
+        self.credits.take_if(|said| horizon.of(&MONEY).is_some_and(|gone| said.stamp < gone.stamp));
         self.unknown = take(&mut self.unknown).max(other.unknown.clone());
     }
 
@@ -156,7 +160,7 @@ impl Snapshot {
     /// The money, if the provider spoke of any.
     #[must_use]
     pub fn credits(&self) -> Option<&Credits> {
-        self.credits.as_ref()?.value.as_deref()
+        Some(&self.credits.as_ref()?.value)
     }
 
     /// When everything was last asked for at once; `None` if it never was.

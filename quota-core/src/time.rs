@@ -1,8 +1,11 @@
 //! Moments as the shared state keeps them: whole milliseconds since 1970.
 //! Cut once, when a moment enters, so that what is in memory equals what comes back from a store.
 
-use jiff::Timestamp;
+use std::num::NonZeroI64;
 use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Clocks of hosts that share a store differ by less than this; what claims to be later comes from a wrong clock.
 pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(30);
@@ -31,6 +34,40 @@ pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
+/// A moment in eight bytes, also where it may be absent: this is kept for every window of a million accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ms(NonZeroI64);
+
+/// Added to the milliseconds, so that no moment is zero; more than there are on either side of 1970.
+const BIAS: i64 = 1 << 60;
+
+impl Ms {
+    pub(crate) fn timestamp(self) -> Timestamp {
+        from_ms(self.0.get() - BIAS)
+    }
+}
+
+impl From<Timestamp> for Ms {
+    fn from(at: Timestamp) -> Self {
+        Self(
+            NonZeroI64::new(to_ms(at).as_millisecond() + BIAS)
+                .expect("no moment is as far from 1970 as the bias"),
+        )
+    }
+}
+
+impl Serialize for Ms {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ms::serialize(&self.timestamp(), serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ms {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ms::deserialize(deserializer).map(Self::from)
+    }
+}
+
 /// Milliseconds since 1970 on the wire.
 pub(crate) mod ms {
     use super::from_ms;
@@ -43,27 +80,6 @@ pub(crate) mod ms {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         i64::deserialize(deserializer).map(from_ms)
-    }
-
-    /// The same for a moment that may be absent.
-    pub(crate) mod option {
-        use super::{Deserialize, Deserializer, Serializer, Timestamp, from_ms};
-
-        pub(crate) fn serialize<S: Serializer>(
-            at: &Option<Timestamp>,
-            serializer: S,
-        ) -> Result<S::Ok, S::Error> {
-            match at {
-                Some(at) => serializer.serialize_some(&at.as_millisecond()),
-                None => serializer.serialize_none(),
-            }
-        }
-
-        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-            deserializer: D,
-        ) -> Result<Option<Timestamp>, D::Error> {
-            Ok(Option::<i64>::deserialize(deserializer)?.map(from_ms))
-        }
     }
 }
 
@@ -109,6 +125,15 @@ mod tests {
     fn the_end_of_time_is_not_before_any_moment() {
         assert_eq!(to_ms(Timestamp::MAX), END);
         assert_eq!(later(Timestamp::MAX, Duration::from_secs(1)), END);
+    }
+
+    #[test]
+    fn eight_bytes_hold_every_moment_and_none() {
+        assert_eq!(size_of::<Option<Ms>>(), 8);
+        for moment in [Timestamp::MIN, Timestamp::UNIX_EPOCH, END] {
+            assert_eq!(Ms::from(moment).timestamp(), moment);
+        }
+        assert!(Ms::from(Timestamp::MIN) < Ms::from(Timestamp::UNIX_EPOCH));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::time;
+use crate::time::{self, Ms};
 use crate::unknown::Unknown;
 use crate::{InvalidId, Percent};
 
@@ -245,9 +245,10 @@ impl WindowReading {
     pub fn stamped(self, stamp: Stamp) -> Window {
         Window {
             id: self.id,
-            stamp,
+            at: stamp.at.into(),
+            source: stamp.source,
             used: self.used,
-            resets_at: self.resets_at.map(time::to_ms),
+            resets_at: self.resets_at.map(Ms::from),
             length: self
                 .length
                 .map(|length| Duration::from_millis(length.as_millis().try_into().unwrap_or(u64::MAX))),
@@ -261,17 +262,13 @@ impl WindowReading {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     id: WindowId,
-    #[serde(flatten)]
-    stamp: Stamp,
+    #[serde(rename = "at_ms")]
+    at: Ms,
+    source: Source,
     #[serde(rename = "used_bp")]
     used: Percent,
-    #[serde(
-        rename = "resets_ms",
-        with = "time::ms::option",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    resets_at: Option<Timestamp>,
+    #[serde(rename = "resets_ms", default, skip_serializing_if = "Option::is_none")]
+    resets_at: Option<Ms>,
     #[serde(
         rename = "length_ms",
         with = "time::span_ms::option",
@@ -301,25 +298,25 @@ impl Window {
     /// When it begins anew, if that was said.
     #[must_use]
     pub fn resets_at(&self) -> Option<Timestamp> {
-        self.resets_at
+        self.resets_at.map(Ms::timestamp)
     }
 
     /// When it was read: the start of the call that told.
     #[must_use]
     pub fn observed_at(&self) -> Timestamp {
-        self.stamp.at
+        self.at.timestamp()
     }
 
     /// Who told.
     #[must_use]
     pub fn source(&self) -> Source {
-        self.stamp.source
+        self.source
     }
 
     /// The moment and the source in one.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
-        self.stamp
+        Stamp { at: self.observed_at(), source: self.source }
     }
 
     /// How long the window is, where that is known.
@@ -361,7 +358,7 @@ impl Window {
     pub fn used_at(&self, now: Timestamp, fresh_for: Duration) -> UsedAt {
         match self.rolls_over_at() {
             Some(reset) if reset <= now => UsedAt::Unknown,
-            _ if time::between(self.stamp.at, now) < fresh_for => UsedAt::Exact(self.used),
+            _ if time::between(self.observed_at(), now) < fresh_for => UsedAt::Exact(self.used),
             Some(_) => UsedAt::AtLeast(self.used),
             None => UsedAt::Unknown,
         }
@@ -372,7 +369,7 @@ impl Window {
     /// A reset that was past already when the reading was taken is a provider that lags; it dates nothing.
     #[must_use]
     pub fn rolls_over_at(&self) -> Option<Timestamp> {
-        self.resets_at.filter(|reset| *reset > self.stamp.at)
+        self.resets_at.filter(|reset| *reset > self.at).map(Ms::timestamp)
     }
 
     /// The total order in which readings of one window replace each other: by moment, source, use, reset, and then by
@@ -383,7 +380,7 @@ impl Window {
     }
 
     fn order(&self, other: &Self) -> Ordering {
-        let key = |window: &Self| (window.stamp, window.used, window.resets_at, window.length);
+        let key = |window: &Self| (window.at, window.source, window.used, window.resets_at, window.length);
         key(self)
             .cmp(&key(other))
             .then_with(|| self.scope.cmp(&other.scope))

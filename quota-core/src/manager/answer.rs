@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::error::QuotaError;
 use super::view::View;
+use crate::time::Ms;
 use crate::{Hold, Lineage, Snapshot, Trouble, UsedAt, WindowId};
 
 /// What is known of an account.
@@ -86,7 +87,7 @@ impl Answer {
     /// Since when this process has been going on without the store; `None` while it has it.
     #[must_use]
     pub fn alone_since(&self) -> Option<Timestamp> {
-        self.0.alone_since
+        self.0.alone_since.map(Ms::timestamp)
     }
 
     /// What the time is by the store's clock, which all moments in here are by.

@@ -175,7 +175,7 @@ impl Slot {
             desk.base = Arc::new(record);
             if !matches!(desk.standing, Standing::Alone(_)) {
                 tracing::warn!(account = %self.id, %error, "store not usable for this account, going on alone");
-                desk.standing = Standing::Alone(now);
+                desk.standing = Standing::Alone(now.into());
             }
             done
         }))

@@ -13,6 +13,7 @@ use super::provider::Provider;
 use super::shelf::Sight;
 use super::view::View;
 use crate::record::Joined;
+use crate::time::Ms;
 use crate::{AccountId, Identity, Lineage, Record, Seed, Version};
 
 /// One account.
@@ -56,7 +57,7 @@ pub(crate) enum Standing {
     /// The base is the store's document in this state, or the store has none.
     Shared(Option<Version>),
     /// The base has gone its own way since this moment, because the store could not be used.
-    Alone(Timestamp),
+    Alone(Ms),
 }
 
 impl Standing {

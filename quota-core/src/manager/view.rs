@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::provider::Provider;
+use crate::time::Ms;
 use crate::{Record, time};
 
 /// A picture of an account.
@@ -20,7 +21,7 @@ pub(crate) struct View {
     /// Whether it cannot be told whose the numbers are: then none are shown.
     pub(crate) withheld: bool,
     /// Since when this process has been going on without the store.
-    pub(crate) alone_since: Option<Timestamp>,
+    pub(crate) alone_since: Option<Ms>,
     /// By our own wall clock: when the picture was made, and when its readings stop being fresh.
     made_ms: i64,
     due_ms: i64,
@@ -35,7 +36,7 @@ impl View {
         record: Arc<Record>,
         provider: Arc<Provider>,
         withheld: bool,
-        alone_since: Option<Timestamp>,
+        alone_since: Option<Ms>,
     ) -> Self {
         let policy = &provider.policy;
         // What a clock that was ahead has stamped is fresh to nobody; the next refresh settles it.

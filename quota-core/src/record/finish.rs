@@ -63,7 +63,7 @@ impl Record {
         let started = lease.granted_at.min(now);
         let asked_at = usage.observed_at.map_or(started, |observed| observed.min(started));
         self.snapshot.join(&Snapshot::of(usage, asked_at));
-        self.refreshed_at = self.refreshed_at.max(Some(started));
+        self.refreshed_at = self.refreshed_at.max(Some(started.into()));
         // A hold that was armed after the call began knows more than its answer does.
         self.hold.take_if(|hold| hold.since <= started || !hold.is_live(now));
         if self.hold.is_none() {

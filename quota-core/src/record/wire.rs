@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Record;
 use crate::lease::Attempt;
 use crate::login::Owner;
-use crate::time;
+use crate::time::{self, Ms};
 use crate::unknown::Unknown;
 use crate::{Hold, Lease, Snapshot, Trouble};
 
@@ -125,13 +124,8 @@ struct Stored {
     /// By who made them, so that a name is written once.
     #[serde(rename = "attempts_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
     attempts: BTreeMap<Arc<str>, Vec<i64>>,
-    #[serde(
-        rename = "refreshed_ms",
-        with = "time::ms::option",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    refreshed_at: Option<Timestamp>,
+    #[serde(rename = "refreshed_ms", default, skip_serializing_if = "Option::is_none")]
+    refreshed_at: Option<Ms>,
     #[serde(default)]
     snapshot: Snapshot,
     #[serde(flatten)]

@@ -87,6 +87,7 @@ fn fields_of_a_newer_program_come_back_at_every_level() {
             "snapshot.credits.value.used",
             "snapshot.horizon",
             "snapshot.horizon.all",
+            "snapshot.horizon.apart.$money",
             "snapshot.horizon.apart.seven_day",
             "snapshot.plan",
             "snapshot.windows.five_hour",
