@@ -22,11 +22,6 @@ fn main() -> ExitCode {
     let only = match words[..] {
         [] => None,
         ["--only", group] if GROUPS.iter().any(|(name, _)| *name == group) => Some(group),
-        // A measurement that needs a process of its own: it is started by the group that wants the figure.
-        ["--measure", "account.bytes", state] => {
-            println!("{}", core::account_bytes::measure(state));
-            return ExitCode::SUCCESS;
-        }
         _ => {
             let names: Vec<_> = GROUPS.iter().map(|(name, _)| *name).collect();
             eprintln!("usage: scripts/bench [--only GROUP], where GROUP is one of: {}", names.join(", "));

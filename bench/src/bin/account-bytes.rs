@@ -1,0 +1,83 @@
+//! Counts the bytes that an account holds while nobody uses it: `account-bytes known|read|stored`.
+//!
+//! `known`: a handle, never read. `read`: a handle, and a reading of two windows in the view and in the memory store.
+//! `stored`: the documents of that store alone. What is counted is what is allocated and not freed; what the allocator
+//! needs for itself comes on top and varies from one to the next.
+#![expect(clippy::print_stdout, reason = "the figure is printed")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use quota_core::{
+    AccountId, Clock, FetchError, MemoryStore, Percent, Policy, ProviderId, QuotaManager, QuotaStore,
+    StoreKey, Usage, UsageFetcher, WindowId, WindowReading,
+};
+
+const ACCOUNTS: usize = 1_000_000;
+
+/// An account that nobody has looked at for so long is followed no longer.
+const RECHECK: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+struct Plain;
+
+#[async_trait]
+impl UsageFetcher for Plain {
+    fn provider(&self) -> ProviderId {
+        ProviderId::from_static("bench")
+    }
+
+    async fn fetch(&self, _account: &AccountId) -> Result<Usage, FetchError> {
+        let windows = [WindowId::five_hour(), WindowId::seven_day()];
+        let length = Duration::from_secs(5 * 3600);
+        Ok(Usage::polled(windows.map(|id| WindowReading::new(id, Percent::ZERO).length(length))))
+    }
+}
+
+fn main() {
+    let state = std::env::args().nth(1).unwrap_or_default();
+    let counted = allocation_counter::measure(|| {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("it can be built");
+        let kept = runtime.block_on(fill(&state));
+        std::mem::forget((runtime, kept));
+    });
+    println!("{:.0}", counted.bytes_current as f64 / ACCOUNTS as f64);
+}
+
+/// Makes a million accounts of that state, and waits until nothing is under way any more.
+async fn fill(state: &str) -> impl Sized {
+    let policy = Policy::default().gap(Duration::ZERO).parallel(16).recheck(RECHECK);
+    let store = Arc::new(MemoryStore::new());
+    let of_manager = Arc::clone(&store) as Arc<dyn QuotaStore>;
+    let quota =
+        QuotaManager::builder_on(of_manager).fetcher(Plain).policy(policy).build().expect("it is sound");
+    let sample = quota.account(&id(ACCOUNTS));
+    drop(sample.get().await.expect("the provider answers"));
+    let read = store.read(&StoreKey::account(sample.id())).await.expect("memory does not fail");
+    let document = read.document.expect("it was written").body;
+
+    let mut handles = Vec::with_capacity(if state == "stored" { 0 } else { ACCOUNTS });
+    for account in 0..ACCOUNTS {
+        if state == "stored" {
+            let key = StoreKey::account(&id(account));
+            let swap =
+                store.swap(&key, None, Bytes::copy_from_slice(&document), Duration::from_secs(3600)).await;
+            let _ = swap.expect("memory does not fail");
+            continue;
+        }
+        let handle = quota.account(&id(account));
+        if state == "read" {
+            drop(handle.get().await.expect("the provider answers"));
+        }
+        handles.push(handle);
+    }
+    Clock::system().sleep(RECHECK * 20).await;
+    (quota, store, handles)
+}
+
+fn id(account: usize) -> AccountId {
+    format!("bench/account-{account:07}").parse().expect("a valid name")
+}
