@@ -123,8 +123,10 @@ impl Account {
             let landing = flight.wait().await;
             // A flight that began for somebody with smaller wishes may have ended too soon for ours.
             let enough = match landing {
-                Ok(landed) => landed.fetched || matches!(wish, Wish::Within(_)),
+                Ok(landed) => landed.fetched || flight.wish.covers(wish),
                 Err(QuotaError::Held { hold, .. }) => hold.why != HoldReason::BudgetSpent,
+                // Whoever insists may try where a reader is told that it is pointless.
+                Err(QuotaError::Barred { .. }) => flight.wish.covers(wish),
                 Err(_) => true,
             };
             if !enough && tries < MOST_FLIGHTS {

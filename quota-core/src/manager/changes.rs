@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::error::QuotaError;
 use super::flight::{Crew, Flight, Wish};
 use super::provider::Provider;
 use super::slot::{Slot, Standing};
@@ -29,9 +30,17 @@ pub(crate) fn follow(slot: &Arc<Slot>, crew: &Crew) {
             if let Either::First(()) = either(tasks.closing(), wait).await {
                 return;
             }
-            if let Some(slot) = slot.upgrade() {
-                // Boxed, so that a task that waits, as most of many do most of the time, is small.
-                Box::pin(slot.synchronise(Some(seen))).await;
+            let Some(slot) = slot.upgrade() else { return };
+            // Boxed, so that a task that waits, as most of many do most of the time, is small.
+            Box::pin(slot.synchronise(Some(seen))).await;
+            let standing = slot.desk().standing;
+            if standing == seen || matches!(standing, Standing::Alone(_)) {
+                // A notice of nothing, or a store that refuses: what cannot be helped is not tried in a circle.
+                let pause =
+                    slot.provider.clock.sleep(jittered(slot.provider.policy.recheck).min(LONGEST_PAUSE));
+                if let Either::First(()) = either(tasks.closing(), pause).await {
+                    return;
+                }
             }
         }
     });
@@ -126,11 +135,26 @@ pub(crate) fn keep_fresh(slot: &Arc<Slot>, crew: &Crew, stopped: impl Future<Out
     let tasks = Arc::clone(&crew.tasks);
     crew.tasks.spawn(async move {
         let work = async {
+            let mut failures = 0;
             loop {
                 let wish = Wish::Within(slot.provider.policy.freshness);
                 // Waited for, so a slow call is never overtaken by the next.
-                let _ = Flight::join(&slot, wish, Urgency::Background, &own_crew).wait().await;
-                wait_until_due(&slot).await;
+                let flight = Flight::join(&slot, wish, Urgency::Background, &own_crew);
+                let pause = match flight.wait().await {
+                    Ok(_) => {
+                        failures = 0;
+                        Duration::ZERO
+                    }
+                    Err(QuotaError::Held { hold, .. }) => {
+                        time::between(slot.provider.link.guess(), hold.until)
+                    }
+                    // Nobody logged in, a fetcher that breaks: no hold says how long to wait, so we do.
+                    Err(_) => {
+                        failures += 1;
+                        slot.provider.policy.transient.delay(failures, 0.0)
+                    }
+                };
+                wait_until_due(&slot, pause).await;
             }
         };
         let _ = either(either_of(tasks.closing(), stopped), work).await;
@@ -141,11 +165,11 @@ async fn either_of(one: impl Future<Output = ()>, other: impl Future<Output = ()
     let _ = either(one, other).await;
 }
 
-/// Waits until asking again may bring something: the readings are due, and no hold is in force.
-async fn wait_until_due(slot: &Slot) {
+/// Waits until asking again may bring something: `at_least` is over, the readings are due, and no hold is in force.
+async fn wait_until_due(slot: &Slot, at_least: Duration) {
     let clock = &slot.provider.clock;
     // Never at once, whatever was answered: what cannot be helped must not be asked in a circle.
-    let mut pause = slot.provider.policy.gap.max(SHORTEST_PAUSE);
+    let mut pause = slot.provider.policy.gap.max(SHORTEST_PAUSE).max(at_least);
     loop {
         clock.sleep(pause).await;
         let view = slot.sight.take();
@@ -171,6 +195,9 @@ fn jittered(span: Duration) -> Duration {
 
 /// An account nobody has looked at for so many slow looks is followed no longer: what it costs is for those in use.
 const FORGOTTEN_AFTER: u32 = 2;
+
+/// A store that refuses is looked at again after no longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_STRETCH: Duration = Duration::from_secs(30);

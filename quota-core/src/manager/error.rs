@@ -43,6 +43,13 @@ pub enum QuotaError {
         #[source]
         error: FetchError,
     },
+    /// The account was given to another login before this refresh could ask.
+    #[error("{account} holds another login by now")]
+    #[non_exhaustive]
+    LoginChanged {
+        /// The account.
+        account: AccountId,
+    },
     /// Somebody else was asking, and brought nothing in time.
     #[error("somebody else is asking about {account} and has not finished")]
     #[non_exhaustive]

@@ -30,11 +30,24 @@ impl Slot {
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
     ) -> Result<T, StoreError> {
+        match self.exchange(&mut work).await {
+            Ok(done) => Ok(done),
+            Err(error) if self.provider.policy.when_away == WhenAway::Refuse => Err(error),
+            Err(error) => Ok(self.go_alone(&error, work)),
+        }
+    }
+
+    /// The same for what follows from a call that was made: that is never refused, with or without the store.
+    pub(crate) async fn conclude<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
+        match self.exchange(&mut work).await {
+            Ok(done) => done,
+            Err(error) => self.go_alone(&error, work),
+        }
+    }
+
+    async fn exchange<T>(&self, work: &mut impl FnMut(&mut Record, Timestamp) -> T) -> Result<T, StoreError> {
         let _turn = self.turn.lock().await;
-        let mut base = match self.base().await {
-            Ok(base) => base,
-            Err(error) => return self.go_alone(&error, |record, now| work(record, now)),
-        };
+        let mut base = self.base().await?;
         for tries in 0..MOST_TRIES {
             let now = self.provider.link.guess();
             let mut next = (*base.record).clone();
@@ -53,20 +66,16 @@ impl Slot {
                 None => self.settle(base.record, base.version, joined),
                 Some(Ok(Swap::Applied(version))) => self.settle(Arc::new(next), Some(version), joined),
                 Some(Ok(Swap::Conflict(winner))) => {
-                    base = match self.taken(&winner, base.alone.clone()) {
-                        Ok(base) => base,
-                        Err(error) => return self.go_alone(&error, |record, now| work(record, now)),
-                    };
+                    base = self.taken(&winner, base.alone.take())?;
                     self.pause(tries).await;
                     continue;
                 }
                 // It may have been applied: going on as if it had been is safe, for every change may be repeated.
-                Some(Err(error)) => return self.go_alone(&error, |record, now| work(record, now)),
+                Some(Err(error)) => return Err(error),
             }
             return Ok(done);
         }
-        let error = StoreError::unavailable(crate::Applied::No, "too many others write at once");
-        self.go_alone(&error, |record, now| work(record, now))
+        Err(StoreError::unavailable(crate::Applied::No, "too many others write at once"))
     }
 
     /// Brings the view up to what the store says, and puts in what is not there yet.
@@ -74,21 +83,34 @@ impl Slot {
     /// `seen` is how things stood when there may have been news: if this process has moved on from there meanwhile, the
     /// news was its own, and no trip is made.
     pub(crate) async fn synchronise(&self, seen: Option<Standing>) {
-        if matches!(self.desk().standing, Standing::Alone(_)) {
+        let (is_alone, has_pending) = {
+            let desk = self.desk();
+            (matches!(desk.standing, Standing::Alone(_)), desk.pending.is_some() && !desk.flushing)
+        };
+        if is_alone || has_pending || !self.look(seen).await {
             let _ = self.transact(|_, _| ()).await;
-            return;
         }
+    }
+
+    /// Takes over what the store says; `false` if it has lost something that this process knows and can put back.
+    async fn look(&self, seen: Option<Standing>) -> bool {
         let _turn = self.turn.lock().await;
         if seen.is_some_and(|seen| self.desk().standing != seen) {
-            return;
+            return true;
         }
-        match self.provider.link.read(&StoreKey::account(&self.id)).await {
-            Ok(reading) => match self.taken(&reading, None) {
-                Ok(base) => self.settle(base.record, base.version, None),
-                Err(error) => drop(self.go_alone(&error, |_, _| ())),
-            },
-            Err(error) => drop(self.go_alone(&error, |_, _| ())),
+        let reading = self.provider.link.read(&StoreKey::account(&self.id)).await;
+        match reading.and_then(|reading| self.taken(&reading, None)) {
+            Ok(Base { record, version, alone: None }) => self.settle(record, version, None),
+            Ok(Base { alone: Some(_), .. }) => {
+                self.update(|desk| desk.standing = Standing::Unread);
+                return false;
+            }
+            Err(error) if self.provider.policy.when_away == WhenAway::Refuse => {
+                tracing::debug!(account = %self.id, %error, "store not usable for this account");
+            }
+            Err(error) => self.go_alone(&error, |_, _| ()),
         }
+        true
     }
 
     /// Reads the record if it was never read.
@@ -139,6 +161,11 @@ impl Slot {
             }
             None => Arc::default(),
         };
+        // The fence never falls. If it has, the store has lost what this process still knows: hold, calls and readings.
+        let alone = alone.or_else(|| {
+            let known = Arc::clone(&self.desk().base);
+            (record.fence() < known.fence()).then_some(known)
+        });
         Ok(Base { record, version: reading.version(), alone })
     }
 
@@ -158,15 +185,8 @@ impl Slot {
     }
 
     /// Makes the change to this process's own copy.
-    fn go_alone<T>(
-        &self,
-        error: &StoreError,
-        mut work: impl FnMut(&mut Record, Timestamp) -> T,
-    ) -> Result<T, StoreError> {
-        if self.provider.policy.when_away == WhenAway::Refuse {
-            return Err(error.clone());
-        }
-        Ok(self.update(|desk| {
+    fn go_alone<T>(&self, error: &StoreError, work: impl FnOnce(&mut Record, Timestamp) -> T) -> T {
+        self.update(|desk| {
             let now = self.provider.link.guess();
             let mut record = (*desk.base).clone();
             desk.put_in(&mut record, now);
@@ -178,7 +198,7 @@ impl Slot {
                 desk.standing = Standing::Alone(now.into());
             }
             done
-        }))
+        })
     }
 
     /// Writers that keep losing to each other come back at different times.

@@ -21,6 +21,8 @@ use crate::{Lineage, Urgency};
 pub(crate) struct Flight {
     /// The login it was asked for; `None` if it is for whichever the account holds.
     pub(crate) lineage: Option<Lineage>,
+    /// What was wanted by whoever began it.
+    pub(crate) wish: Wish,
     landed: OnceLock<Landing>,
     done: Notify,
     place: Mutex<Place>,
@@ -45,6 +47,17 @@ pub(crate) struct Landed {
     pub(crate) view: Arc<View>,
 }
 
+impl Wish {
+    /// Whether what satisfies this satisfies `other` as well.
+    pub(crate) fn covers(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Now, _) => true,
+            (Self::Within(_), Self::Now) => false,
+            (Self::Within(mine), Self::Within(others)) => mine <= others,
+        }
+    }
+}
+
 /// What would be fresh enough.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wish {
@@ -67,6 +80,7 @@ impl Flight {
             }
             let flight = Arc::new(Self {
                 lineage: desk.login.clone(),
+                wish,
                 landed: OnceLock::new(),
                 done: Notify::new(),
                 place: Mutex::new(Place { urgency, ticket: None }),

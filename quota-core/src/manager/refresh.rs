@@ -15,6 +15,7 @@ use super::events::Event;
 use super::flight::{Crew, Flight, Landed, Landing, Wish};
 use super::gate::Pass;
 use super::slot::Slot;
+use super::tasks::{Either, either};
 use super::view::View;
 use crate::record::{Committed, Failed};
 use crate::{
@@ -72,7 +73,7 @@ impl Refresh {
                 Ok(Called::TooLate(_)) => return Err(QuotaError::Busy { account: slot.id.clone() }),
                 // A credential that was replaced while it was used: once more with the new one, and no third time.
                 Err(QuotaError::Fetch { error: FetchError::Unauthorized, .. })
-                    if !renewed && unwinding(fetcher.renew(&slot.id)).await == Some(true) =>
+                    if !renewed && self.renews(&*fetcher).await =>
                 {
                     renewed = true;
                 }
@@ -88,12 +89,15 @@ impl Refresh {
         let told = slot.provider.clock.bounded(bound, unwinding(fetcher.login(&slot.id))).await;
         let login = match told {
             Some(Some(Ok(login))) => login,
-            Some(Some(Err(error))) => {
+            untold => {
                 slot.update(|desk| desk.withheld = true);
-                return Err(QuotaError::Fetch { account: slot.id.clone(), error });
+                let account = slot.id.clone();
+                return Err(match untold {
+                    Some(Some(Err(error))) => QuotaError::Fetch { account, error },
+                    Some(_) => QuotaError::Broken { account },
+                    None => QuotaError::Fetch { account, error: FetchError::TimedOut },
+                });
             }
-            Some(None) => return Err(QuotaError::Broken { account: slot.id.clone() }),
-            None => return Err(QuotaError::Fetch { account: slot.id.clone(), error: FetchError::TimedOut }),
         };
         if slot.desk().withheld {
             slot.update(|desk| desk.withheld = false);
@@ -113,7 +117,10 @@ impl Refresh {
     /// the old one left must not be shown any more.
     async fn enter(&self, login: &Login) -> Result<(), QuotaError> {
         let slot = &*self.slot;
-        let Some(lineage) = &login.lineage else { return Ok(()) };
+        // Where the program itself says who holds the account, that is what counts.
+        let Some(lineage) = login.lineage.as_ref().filter(|_| self.flight.lineage.is_none()) else {
+            return Ok(());
+        };
         let another = |known: &Lineage| known != lineage;
         if !slot.view().record.lineage().is_some_and(another) {
             return Ok(());
@@ -131,7 +138,8 @@ impl Refresh {
         let policy = &slot.provider.policy;
         let account = || slot.id.clone();
         let attempt = AttemptId::random();
-        let give_up = time::later(slot.provider.clock.now(), policy.lease + policy.fetch_timeout);
+        let give_up =
+            time::later(slot.provider.clock.now(), policy.lease.saturating_add(policy.fetch_timeout));
         let mut pass = None;
         let mut freshness = match wish {
             Wish::Within(span) => Freshness::Within(span),
@@ -144,7 +152,12 @@ impl Refresh {
                     .urgency(self.flight.urgency())
                     .by(Arc::clone(&self.crew.by))
                     .quiet(slot.provider.quiet_at(now));
-                record.begin(now, &ask, policy)
+                // Somebody else holds the account by now: this refresh must not take it back, nor clear what they left.
+                let superseded = match (&self.flight.lineage, record.lineage()) {
+                    (Some(ours), Some(holder)) => ours != holder,
+                    _ => false,
+                };
+                (!superseded).then(|| record.begin(now, &ask, policy))
             };
             // First a look, without a turn in the line and without a trip to the store: mostly somebody else has asked.
             let begin = if pass.is_none() {
@@ -154,9 +167,12 @@ impl Refresh {
                     .await
                     .map_err(|error| QuotaError::Store { account: account(), error })?
             };
+            let Some(begin) = begin else { return Err(QuotaError::LoginChanged { account: account() }) };
             match (begin, pass.take()) {
                 (Begin::Granted(lease), Some(pass)) => return Ok(Begun::Granted(lease, pass)),
-                (Begin::Granted(_), None) => pass = Some(self.flight.queue(slot).pass().await),
+                (Begin::Granted(_), None) => {
+                    pass = Some(self.unless_closed(self.flight.queue(slot).pass()).await?);
+                }
                 (Begin::Fresh, _) => return Ok(Begun::Fresh),
                 (Begin::Held(hold), _) => return Err(QuotaError::Held { account: account(), hold }),
                 (Begin::Barred(trouble), _) => {
@@ -171,10 +187,25 @@ impl Refresh {
                     if let Freshness::Since(moment) = freshness {
                         freshness = Freshness::Since(moment.min(since));
                     }
-                    self.wait_for_holder(until).await;
+                    self.unless_closed(self.wait_for_holder(until)).await?;
                 }
             }
         }
+    }
+
+    /// Waits for `wait`, but not once the manager is being closed: what has not begun by then does not begin.
+    async fn unless_closed<T>(&self, wait: impl Future<Output = T>) -> Result<T, QuotaError> {
+        match either(self.crew.tasks.closing(), wait).await {
+            Either::First(()) => Err(QuotaError::Closed),
+            Either::Second(done) => Ok(done),
+        }
+    }
+
+    /// Whether there is a newer credential than the one that was refused.
+    async fn renews(&self, fetcher: &dyn UsageFetcher) -> bool {
+        let bound = self.slot.provider.policy.fetch_timeout;
+        let renewed = self.slot.provider.clock.bounded(bound, unwinding(fetcher.renew(&self.slot.id))).await;
+        renewed == Some(Some(true))
     }
 
     /// Waits until the record moves, or the holder's time is over.
@@ -210,13 +241,12 @@ impl Refresh {
             Some(Some(Err(error))) => return Err(self.failed(lease, error).await),
             Some(None) => {
                 // Ours to mend, not the provider's: no hold follows from it.
-                let _ = slot.transact(|record, _| record.release(lease)).await;
+                slot.conclude(|record, _| record.release(lease)).await;
                 return Err(QuotaError::Broken { account: account() });
             }
             None => return Err(self.failed(lease, FetchError::TimedOut).await),
         };
-        let committed = slot.transact(|record, now| record.commit(now, lease, &usage)).await;
-        match committed.map_err(|error| QuotaError::Store { account: account(), error })? {
+        match slot.conclude(|record, now| record.commit(now, lease, &usage)).await {
             Committed::Empty => {
                 Err(self.failed(lease, FetchError::malformed("it says nothing at all")).await)
             }
@@ -239,14 +269,16 @@ impl Refresh {
         let slot = &*self.slot;
         let policy = &slot.provider.policy;
         tracing::debug!(account = %slot.id, fence = lease.fence, %error, "fetch failed");
-        let failed = slot.transact(|record, now| record.fail(now, lease, &error, policy)).await;
-        if let Ok(Failed::Stored { hold, quiet }) = failed {
-            if let Some(quiet) = quiet {
-                slot.provider.impose(&slot.id, &quiet).await;
-            }
-            let account = slot.id.clone();
-            let _ = self.crew.events.send(Event::Failed { account, error: error.clone(), hold });
+        let failed = slot.conclude(|record, now| record.fail(now, lease, &error, policy)).await;
+        let (hold, quiet) = match failed {
+            Failed::Stored { hold, quiet } => (hold, quiet),
+            // The account is somebody else's by now, and its neighbours are to be quiet all the same.
+            Failed::TooLate => (None, Record::quiet_after(slot.provider.link.guess(), &error, policy)),
+        };
+        if let Some(quiet) = quiet {
+            slot.provider.impose(&slot.id, &quiet).await;
         }
+        let _ = self.crew.events.send(Event::Failed { account: slot.id.clone(), error: error.clone(), hold });
         QuotaError::Fetch { account: slot.id.clone(), error }
     }
 

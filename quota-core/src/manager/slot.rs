@@ -179,11 +179,18 @@ impl Desk {
         // Against the record as it would be with all that is pending: that may have named a login first.
         let mut trial = (*self.base).clone();
         self.put_in(&mut trial, now);
-        let addition = Pending { seed: seed.clone(), identity: identity.cloned(), count: 0 };
+        // Readings that do not say whose they are belong to whoever holds the account now, and to nobody after.
+        let mut seed = seed.clone();
+        seed.lineage = seed.lineage.or_else(|| trial.lineage().cloned());
+        let addition = Pending { seed, identity: identity.cloned(), count: 0 };
         let joined = addition.join_to(&mut trial, now);
         if joined != Joined::Yes {
             return joined;
         }
+        // What was pending of another login than this is nobody's any more.
+        self.pending.take_if(|pending| {
+            matches!((&pending.seed.lineage, &addition.seed.lineage), (Some(one), Some(other)) if one != other)
+        });
         let pending = self.pending.get_or_insert_default();
         pending.count += 1;
         pending.seed.snapshot.join(&addition.seed.snapshot);

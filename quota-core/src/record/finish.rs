@@ -90,10 +90,15 @@ impl Record {
         }
         self.trouble = Some(Box::new(Trouble::of(error, lease.granted_at.min(now), lease.mark)));
         let hold = self.arm(now, lease, error, policy);
-        let throttled = matches!(error, FetchError::Throttled { .. });
-        let quiet = throttled
-            .then(|| Hold::new(now, time::later(now, policy.quiet.span), HoldReason::NeighbourRateLimited));
+        let quiet = Self::quiet_after(now, error, policy);
         Failed::Stored { hold, quiet }
+    }
+
+    /// The quiet time that a failure imposes on the account's neighbours: that of a 429.
+    pub(crate) fn quiet_after(now: Timestamp, error: &FetchError, policy: &Policy) -> Option<Hold> {
+        let throttled = matches!(error, FetchError::Throttled { .. });
+        throttled
+            .then(|| Hold::new(now, time::later(now, policy.quiet.span), HoldReason::NeighbourRateLimited))
     }
 
     /// Gives the lease back without a word: the caller was cancelled or broke, and the provider is not to blame.

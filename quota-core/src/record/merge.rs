@@ -101,9 +101,12 @@ impl Record {
         if joined != Joined::Yes {
             return joined;
         }
-        // A call under way goes on, unless somebody else has been given the right to ask since.
+        // A call under way goes on, unless somebody else has been given the right to ask since. A lease of the same attempt
+        // is our own: its answer came too late, and we went on without it.
         let asking = alone.lease().filter(|lease| lease.fence > self.fence && lease.is_live(now));
-        if let Some(lease) = asking.filter(|_| !self.lease.as_ref().is_some_and(|mine| mine.is_live(now))) {
+        if let Some(lease) = asking.filter(|asking| {
+            !self.lease().is_some_and(|mine| mine.is_live(now) && mine.attempt != asking.attempt)
+        }) {
             self.lease = Some(Box::new(lease.clone()));
         }
         self.fence = self.fence.max(alone.fence);

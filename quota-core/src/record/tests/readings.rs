@@ -283,11 +283,25 @@ fn a_call_that_was_begun_alone_does_not_end_one_that_is_under_way() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let first = grant(&mut shared, at(0));
-    let _ = grant(&mut alone, at(5));
+    let _ = begin(&mut alone, at(5), &insist(77, at(5)));
 
     let _ = shared.rejoin(at(6), &alone);
 
     assert_eq!(shared.lease(), Some(&first));
+}
+
+#[test]
+fn a_lease_whose_grant_was_told_too_late_is_the_one_the_call_went_on_with() {
+    let mut shared = Record::default();
+    let mut alone = Record::default();
+    let _ = begin(&mut shared, at(0), &insist(77, at(0)));
+    let Begin::Granted(lease) = begin(&mut alone, at(1), &insist(77, at(0))) else {
+        panic!("nobody else asks")
+    };
+
+    let _ = shared.rejoin(at(2), &alone);
+
+    assert_eq!(shared.commit(at(3), &lease, &Usage::polled([five_hour(30)])), Committed::Stored);
 }
 
 #[test]
