@@ -260,3 +260,33 @@ async fn a_provider_nobody_fetches_from_can_still_be_read() {
     assert_eq!(loaded, Some(40.0));
     assert!(matches!(refreshed.error, Some(QuotaError::NoFetcher { .. })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn closing_begins_no_call_that_is_still_in_line() {
+    let world = world();
+    let provider = world.provider.clone().taking(SECOND);
+    for account in 0..10 {
+        world.quota.account(&id(&format!("a{account}"))).refresh_in_background();
+    }
+    settle().await;
+
+    let all_ended = world.quota.close().await;
+    world.clock.sleep(MINUTE).await;
+
+    assert!(all_ended);
+    assert_eq!(provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keeping_fresh_without_a_login_does_not_ask_for_one_all_the_time() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    for _ in 0..1000 {
+        world.provider.then_fail(quota_core::FetchError::not_logged_in("nobody is logged in"));
+    }
+    let _keep = main.keep_fresh();
+
+    world.clock.sleep(MINUTE * 60).await;
+
+    assert!(world.provider.calls() <= 20, "{}", world.provider.calls());
+}

@@ -210,3 +210,53 @@ async fn a_token_that_rotates_in_mid_call_leaves_the_numbers_with_their_login() 
     assert_eq!((last_read(&answer), answer.lineage()), (Some(33.0), Some(&Lineage::new("a"))));
     assert_eq!(provider.calls(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn headers_seen_before_a_new_login_are_not_shown_as_the_new_ones() {
+    // B34
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    main.set_login(Lineage::new("a"));
+    drop(main.get().await);
+    main.observe(&headers(99.0)).unwrap();
+
+    main.set_login(Lineage::new("b"));
+    world.clock.sleep(SECOND * 5).await;
+
+    assert!(main.peek().snapshot().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_of_the_old_login_that_is_still_in_line_asks_nothing_and_clears_nothing() {
+    // B34
+    let world = world();
+    let (busy, main) = (world.quota.account(&id("busy")), world.quota.account(&id("main")));
+    let _provider = world.provider.clone().taking(SECOND * 3);
+    busy.refresh_in_background();
+    settle().await;
+    main.set_login(Lineage::new("a"));
+    main.refresh_in_background();
+    settle().await;
+    main.set_login(Lineage::new("b"));
+    drop(main.get().await.unwrap());
+    world.clock.sleep(MINUTE).await;
+
+    let answer = main.peek();
+
+    assert_eq!((last_read(&answer), answer.lineage()), (Some(40.0), Some(&Lineage::new("b"))));
+    assert_eq!(world.provider.calls_about(&id("main")), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_cannot_be_told_in_time_withholds_the_numbers() {
+    // B36
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 6).await;
+    world.provider.set_login(&id("main"), Err(FetchError::TimedOut));
+
+    drop(main.get().await);
+
+    assert!(main.peek().snapshot().is_empty());
+}

@@ -253,3 +253,28 @@ async fn somebody_who_waits_is_not_queued_behind_the_background() {
     let waited = world.clock.now().duration_since(started).as_secs();
     assert!(waited <= 2, "one call and one gap, not nineteen: {waited} s");
 }
+
+#[tokio::test(start_paused = true)]
+async fn forced_refreshes_of_two_processes_are_one_call() {
+    let world = world();
+    let provider = world.provider.clone().taking(SECOND);
+    let other = another_process(&world.store, &world.clock, &provider, Default::default());
+    let (here, there) = (world.quota.account(&id("main")), other.account(&id("main")));
+
+    let (one, two) = tokio::join!(here.refresh(), there.refresh());
+
+    assert!(one.is_ok() && two.is_ok());
+    assert_eq!(provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_who_wants_younger_numbers_is_not_content_with_anothers() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 4).await;
+
+    let (_, young) = tokio::join!(main.get_within(MINUTE * 5), main.get_within(MINUTE));
+
+    assert!(young.unwrap().age().unwrap() < MINUTE);
+}

@@ -264,3 +264,71 @@ async fn on_a_store_that_loses_a_third_of_its_calls_processes_agree_in_the_end_s
         assert_eq!(last_read(&here.peek()), Some(6.0), "seed {seed}");
     }
 }
+
+/// A store that answers, and refuses every write.
+#[derive(Debug)]
+struct ReadOnly {
+    inner: MemoryStore,
+    trips: std::sync::atomic::AtomicUsize,
+}
+
+#[async_trait]
+impl QuotaStore for ReadOnly {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.trips.fetch_add(1, Ordering::SeqCst);
+        self.inner.read(key).await
+    }
+
+    async fn swap(
+        &self,
+        _key: &StoreKey,
+        _expected: Option<Version>,
+        _body: Bytes,
+        _keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        self.trips.fetch_add(1, Ordering::SeqCst);
+        Err(StoreError::refused("read-only"))
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.inner.changed(key, seen).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_to_be_written_is_not_asked_in_a_circle() {
+    let clock = Clock::anchored(noon());
+    let inner = MemoryStore::with_clock(clock.clone());
+    let key = StoreKey::account(&id("main"));
+    let _ = inner.swap(&key, None, Record::default().encode(), MINUTE * 600).await.unwrap();
+    let store = Arc::new(ReadOnly { inner, trips: Default::default() });
+    let world = world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, Policy::default());
+    let main = world.quota.account(&id("main"));
+
+    let answer = main.get().await.unwrap();
+    world.clock.sleep(MINUTE).await;
+
+    assert_eq!(five_hours(&answer), Some(40.0));
+    let trips = store.trips.load(Ordering::SeqCst);
+    assert!(trips < 300, "{trips} trips in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_has_lost_is_put_back_by_whoever_knows_it() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(SECOND * 2).await;
+    world.provider.then_fail(quota_core::FetchError::throttled(Some(MINUTE * 60)));
+    drop(main.refresh().await);
+    let key = StoreKey::account(&id("main"));
+    let version = world.store.read(&key).await.unwrap().version();
+
+    let _ = world.store.swap(&key, version, Record::default().encode(), MINUTE * 600).await.unwrap();
+    world.clock.sleep(SECOND * 5).await;
+
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    let answer = elsewhere.account(&id("main")).load().await;
+    assert_eq!(last_read(&answer), Some(40.0));
+    assert!(answer.hold().is_some_and(|hold| hold.retry_after == Some(MINUTE * 60)));
+}
