@@ -1,0 +1,306 @@
+//! The command line: what can be said, and the help that says so.
+//! What the commands do is in their own files.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::exit::{Exit, Failure};
+use crate::term;
+
+/// How much is left of each of your LLM accounts.
+#[derive(Debug, Parser)]
+#[command(name = "quota", version, max_term_width = 80, after_help = PROGRAM_MORE)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const PROGRAM_MORE: &str = "\
+Examples:
+  quota status    the windows of every account
+  quota demo      what this is for, in ten seconds, without any account
+  quota sim       a simulated provider to try things on
+
+Exit codes: 0 all went well, 1 some account has no number, 3 no account was found, 64 the command line was not understood, \
+65 malformed input, 66 unreadable input, 78 broken configuration.";
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show how much of each account's windows is used
+    #[command(long_about = STATUS, after_long_help = STATUS_MORE)]
+    Status(StatusArgs),
+    /// Show on a simulated provider what this program is for
+    #[command(long_about = DEMO, after_long_help = DEMO_MORE)]
+    Demo(DemoArgs),
+    /// Show what is understood of a saved answer of a provider
+    #[command(long_about = PARSE, after_long_help = PARSE_MORE)]
+    Parse(ParseArgs),
+    /// Run a simulated provider on this machine
+    #[command(long_about = SIM, after_long_help = SIM_MORE)]
+    Sim(SimArgs),
+    /// Write the completions of a shell
+    #[command(after_help = "\
+Examples:
+  quota completions bash > ~/.local/share/bash-completion/completions/quota
+  quota completions zsh > \"${fpath[1]}/_quota\"
+  quota completions fish > ~/.config/fish/completions/quota.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+const STATUS: &str = "\
+Shows how much of each account's windows is used, when they reset, how old the numbers are and how certain.
+
+Each account is asked about once; accounts of one provider one after the other, a second apart (`gap` in [policy]). \
+After 30 seconds whatever has no answer yet is shown without one.";
+
+const STATUS_MORE: &str = "\
+Reading it:
+  62 %       so much was used when the provider was asked, a moment ago
+  ≥ 62 %     at least so much: the reading is old, and use only grows
+  unknown    nothing is known, as after a reset: neither 0 nor 100 %
+  ──┼──      the tick is where the window's time stands: a bar that is beyond
+             it is faster than time
+
+Accounts are named in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config.toml):
+
+  [[accounts]]
+  id = \"anthropic/main\"       # without more: Claude Code's login, only read
+
+  [[accounts]]
+  id = \"anthropic/work\"       # its login is in one of these:
+  claude_config_dir = \"~/.claude-work\"  # another place of Claude Code's
+  # token_env = \"QUOTA_WORK\"            # an environment variable
+  # token_file = \"work.token\"           # a file of its own, chmod 600
+  # A proxy or `quota sim`; plain http goes to this machine only:
+  # base_url = \"http://127.0.0.1:8123\"
+
+  [providers.anthropic]        # optional, for all its accounts
+  # base_url, user_agent
+
+  [policy]                     # optional; some of it, with its defaults:
+  # freshness = \"5m\"
+  # gap = \"1s\"
+  # budget = { per_hour = 28, reserve = 6 }
+
+Without that file it looks for a login of Claude Code where that program keeps it, and only reads it.
+
+Colours are used at a terminal, unless NO_COLOR is set. --json is for programs; \
+its shape is in docs/status-json.md.
+
+Examples:
+  quota status
+  quota status --json | jq '.accounts[].windows[] | {id, used_percent}'
+  quota status --config ./other.toml
+
+Exit codes: 0 all accounts have numbers, 1 some have none, 3 no account was found, 66 the file given by --config cannot be \
+read, 78 the configuration is broken.";
+
+/// The options of `quota status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Read this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+const DEMO: &str = "\
+Starts a simulated provider on this machine, with a main account and fallbacks, and lets many consumers read their quota \
+through one manager, while windows fill, an account is throttled and a login expires.
+
+Nothing has to be set up, and nothing leaves this machine. All times are scaled so that the demo passes fifty minutes.";
+
+const DEMO_MORE: &str = "\
+The summary says how many calls were made, and how many the same consumers would have made if each kept its numbers to \
+itself: a consumer alone calls when it reads an account of which it has no reading younger than `freshness`, every such call \
+is taken to succeed, and nobody is held back by a 429. So it is a lower bound.
+
+With --json the last line is one object:
+  consumers, accounts, seconds, seed   what was played
+  reads, stale_reads                   what consumers saw; stale by reason
+  provider_calls                       by account, as the provider counted
+  max_concurrent_per_account           most calls under way at once: 1
+  calls_during_hold                    calls though told to stay away: 0
+  throttled_answers                    how often the provider said 429
+  naive_calls                          calls without coordination, as above
+  peek_ns_p50                          a look at a number, ns, the median
+
+Examples:
+  quota demo
+  quota demo --accounts 5 --consumers 100000 --seconds 30
+  quota demo --seconds 2 --seed 7 --json";
+
+/// The options of `quota demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many accounts there are: a main one and fallbacks
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=50))]
+    pub(crate) accounts: u8,
+    /// How many consumers read at once
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) consumers: u32,
+    /// How long it lasts
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub(crate) seconds: u16,
+    /// Decides what happens when, and to whom; another one each time if it is not given
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const PARSE: &str = "\
+Shows as JSON what is understood of a saved answer of a provider, and what was left out, by name and reason. Nothing is \
+repeated that is not understood, so the output can be shown to others when a shape has changed.";
+
+const PARSE_MORE: &str = "\
+What can be read for anthropic: the answers of its usage and profile endpoints, ~/.claude.json, the input of a status \
+line, a rate_limit_event; they are told apart by their keys. With --headers: header lines, which may begin with a status \
+line such as HTTP/2 429.
+
+A window of which only a verdict or nothing readable is known has used_percent null: neither 0 nor 100.
+
+Examples:
+  quota parse anthropic usage.json
+  quota parse anthropic --headers headers.txt
+  curl -sI https://example.com/v1/messages | quota parse anthropic --headers -
+
+Exit codes: 65 the input is malformed, 66 it cannot be read.";
+
+/// The options of `quota parse`.
+#[derive(Debug, Args)]
+pub(crate) struct ParseArgs {
+    /// Whose answer it is
+    pub(crate) provider: Provider,
+    /// The saved answer; - for standard input
+    pub(crate) file: PathBuf,
+    /// It is headers, one on each line
+    #[arg(long)]
+    pub(crate) headers: bool,
+}
+
+/// A provider whose answers can be read.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Provider {
+    /// Claude
+    Anthropic,
+}
+
+const SIM: &str = "\
+Runs a simulated provider on this machine until Ctrl-C or SIGTERM. It speaks like Anthropic's usage endpoint; its accounts \
+and numbers are made up.
+
+Standard output is a configuration that uses it; its first line says where it listens.";
+
+const SIM_MORE: &str = "\
+What it saw is at GET /ledger: calls by account, how many at once, and which came while they had been told to stay away.
+
+A script says what happens:
+
+  speed = 60                      # a minute of script in a second
+  [[accounts]]
+  name = \"main\"
+  budget = 30                     # calls in any hour; \"none\" for no limit
+  budget_answer = \"deadline\"      # or \"zero\": the two kinds of 429
+  [[accounts.windows]]
+  id = \"five_hour\"
+  used = 62.5
+  fills_per_hour = 20
+  [[accounts.answers]]
+  from = \"5m\"
+  until = \"20m\"
+  answer = \"throttle_until_end\"   # or throttle_zero, unauthorized, hang, ...
+
+Examples:
+  quota sim
+  quota sim --port 8123 --script outage.toml
+  quota sim > sim.toml &
+  eval \"$(sed -n 's/^# *export/export/p' sim.toml)\"
+  quota status --config sim.toml
+
+Exit codes: 66 the script cannot be read, 69 the port is taken, 78 the script is broken.";
+
+/// The options of `quota sim`.
+#[derive(Debug, Args)]
+pub(crate) struct SimArgs {
+    /// The port; any that is free if it is not given
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) port: u16,
+    /// What happens, in TOML; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) script: Option<PathBuf>,
+}
+
+/// Reads the command line.
+///
+/// # Errors
+///
+/// How the program ends if there is nothing to do: after a help text, or because it was not understood.
+pub(crate) fn parse() -> Result<Arguments, Result<Exit, Failure>> {
+    Arguments::try_parse().map_err(|error| {
+        let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        match error.print() {
+            Err(error) if exit == Exit::Done => Err(Failure::unwritten(&error)),
+            _ => Ok(exit),
+        }
+    })
+}
+
+/// Writes the completions of a shell.
+///
+/// # Errors
+///
+/// [`Failure`] if they cannot be written.
+pub(crate) fn completions(shell: Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "quota", &mut script);
+    let _ = script.flush();
+    term::answer(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_laid_out_in_lines_fits_into_eighty_columns() {
+        for text in [PROGRAM_MORE, STATUS_MORE, DEMO_MORE, PARSE_MORE, SIM_MORE] {
+            let laid_out = text.lines().filter(|line| line.starts_with("  "));
+            let long: Vec<_> = laid_out.filter(|line| line.chars().count() > 80).collect();
+            assert!(long.is_empty(), "{long:#?}");
+        }
+    }
+
+    #[test]
+    fn the_demo_has_bounds() {
+        for bad in [
+            "--accounts=0",
+            "--accounts=51",
+            "--consumers=0",
+            "--consumers=1000001",
+            "--seconds=0",
+            "--seconds=3601",
+        ] {
+            assert!(Arguments::try_parse_from(["quota", "demo", bad]).is_err(), "{bad}");
+        }
+        for good in ["--accounts=50", "--consumers=1000000", "--seconds=3600"] {
+            assert!(Arguments::try_parse_from(["quota", "demo", good]).is_ok(), "{good}");
+        }
+    }
+}

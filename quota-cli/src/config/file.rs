@@ -1,0 +1,57 @@
+//! The configuration as it is written: its keys and their types, each with its place in the text.
+//! Whether it makes sense is decided in `check`.
+
+use std::path::PathBuf;
+
+use quota::{AccountId, Policy};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::flaw::Flaw;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) policy: Option<Spanned<Policy>>,
+    #[serde(default)]
+    pub(super) providers: Providers,
+    #[serde(default)]
+    pub(super) accounts: Vec<Spanned<Account>>,
+}
+
+/// A table for each provider.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Providers {
+    #[serde(default)]
+    pub(super) anthropic: Provider,
+}
+
+/// The settings of a provider.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Provider {
+    pub(super) base_url: Option<Spanned<String>>,
+    pub(super) user_agent: Option<Spanned<String>>,
+}
+
+/// The settings of an account.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Account {
+    pub(super) id: Spanned<AccountId>,
+    pub(super) claude_config_dir: Option<Spanned<PathBuf>>,
+    pub(super) token_env: Option<Spanned<String>>,
+    pub(super) token_file: Option<Spanned<PathBuf>>,
+    pub(super) base_url: Option<Spanned<String>>,
+}
+
+/// Reads the text of a configuration.
+///
+/// # Errors
+///
+/// [`Flaw`] if it is not TOML, or has a key or a value that means nothing here.
+pub(super) fn read(text: &str) -> Result<File, Flaw> {
+    toml::from_str(text).map_err(|error| Flaw::of_toml(&error))
+}

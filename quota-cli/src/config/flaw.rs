@@ -1,0 +1,143 @@
+//! What is wrong with a configuration, told in one line: where, what, why, and what to do.
+//! No value of the configuration is repeated that could be a token.
+
+use std::ops::Range;
+
+/// What is wrong, and where in the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Flaw {
+    at: Option<Range<usize>>,
+    what: String,
+}
+
+impl Flaw {
+    /// A flaw at a stretch of the text.
+    pub(super) fn at(span: Range<usize>, what: impl Into<String>) -> Self {
+        Self { at: Some(span), what: what.into() }
+    }
+
+    /// A flaw of the whole.
+    pub(super) fn whole(what: impl Into<String>) -> Self {
+        Self { at: None, what: what.into() }
+    }
+
+    /// What the reader of TOML did not understand.
+    pub(super) fn of_toml(error: &toml::de::Error) -> Self {
+        // Not the error's own text: that repeats the whole line, and somebody may have put a token there.
+        Self { at: error.span(), what: advised(&without_secrets(error.message())) }
+    }
+
+    /// The line for people.
+    pub(super) fn told(&self, name: &str, text: &str) -> String {
+        match &self.at {
+            Some(span) => {
+                let (line, column) = position(text, span);
+                format!("{name}:{line}:{column}: {}", self.what)
+            }
+            None => format!("{name}: {}", self.what),
+        }
+    }
+}
+
+/// Line and column, from 1, of the start of a stretch of the text.
+pub(super) fn position(text: &str, span: &Range<usize>) -> (usize, usize) {
+    let before = &text[..text.floor_char_boundary(span.start)];
+    let line = before.rfind('\n').map_or(0, |end| end + 1);
+    (before.matches('\n').count() + 1, before[line..].chars().count() + 1)
+}
+
+/// The message in our words, where it has better ones: what to do about an unknown key, how a span is written.
+fn advised(message: &str) -> String {
+    let message = message.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("{key} is missing here");
+    }
+    if message.contains("duration") {
+        return "not a span of time; write it like \"5m\" or \"1m 30s\"".to_owned();
+    }
+    let Some(rest) = message.strip_prefix("unknown field `") else { return message };
+    // serde's own form: unknown field `x`, expected `a` | `a` or `b` | one of `a`, `b`.
+    let Some((key, expected)) = rest.split_once('`') else { return message };
+    let known: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
+    if matches!(key, "token" | "access_token" | "api_key" | "key") {
+        return format!(
+            "unknown key `{key}`: a token does not belong here, for this file is no secret; name an environment variable \
+             (token_env) or a file of its own (token_file)"
+        );
+    }
+    match nearest(key, known.iter().copied()) {
+        Some(nearest) => format!("unknown key `{key}`; did you mean `{nearest}`?"),
+        None => format!("unknown key `{key}`; here may stand: {}", known.join(", ")),
+    }
+}
+
+/// The one that was probably meant.
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const ALIKE: f64 = 0.8;
+    known
+        .into_iter()
+        .map(|known| (strsim::jaro_winkler(word, known), known))
+        .filter(|(alike, _)| *alike > ALIKE)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, known)| known)
+}
+
+/// The text with everything taken out that could be a token: what begins like one, and what is long and no word.
+fn without_secrets(text: &str) -> String {
+    const LONGEST_WORD: usize = 24;
+    const STARTS: [&str; 8] = ["sk-", "sk_", "gho_", "ghp_", "ghu_", "github_pat_", "ya29.", "eyJ"];
+    let in_word = |c: char| c.is_ascii_alphanumeric() || "-_.+/=".contains(c);
+    let mut clean = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c| !in_word(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        let secret = word.len() > LONGEST_WORD || STARTS.iter().any(|start| word.starts_with(start));
+        clean.push_str(if secret { "***" } else { word });
+        let next = after.find(in_word).unwrap_or(after.len());
+        clean.push_str(&after[..next]);
+        rest = &after[next..];
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_recognised() {
+        let told = advised("unknown field `base_ulr`, expected one of `id`, `token_env`, `base_url`");
+
+        assert_eq!(told, "unknown key `base_ulr`; did you mean `base_url`?");
+    }
+
+    #[test]
+    fn a_word_that_is_like_no_other_is_answered_with_all_of_them() {
+        let told = advised("unknown field `colour`, expected `id` or `base_url`");
+
+        assert_eq!(told, "unknown key `colour`; here may stand: id, base_url");
+    }
+
+    #[test]
+    fn a_token_in_the_file_is_sent_elsewhere() {
+        assert!(advised("unknown field `token`, expected one of `token_env`, `id`").contains("token_file"));
+    }
+
+    #[test]
+    fn what_could_be_a_token_is_not_repeated() {
+        let told = without_secrets(
+            "invalid type: string \"sk-ant-oat01-x\", expected eyJhbGc or 0123456789abcdef0123456789",
+        );
+
+        assert_eq!(told, "invalid type: string \"***\", expected *** or ***");
+    }
+
+    #[test]
+    fn a_place_is_counted_in_characters() {
+        let text = "a = 1\nü = 2 # é\n";
+
+        assert_eq!(position(text, &(6..7)), (2, 1));
+        assert_eq!(position(text, &(13..14)), (2, 7));
+    }
+}

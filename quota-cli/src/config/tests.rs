@@ -1,0 +1,132 @@
+//! What a configuration may say, and how its flaws are told.
+
+use std::time::Duration;
+
+use super::*;
+
+const MAIN: &str = "[[accounts]]\nid = \"anthropic/main\"\n";
+
+fn parsed(text: &str) -> Config {
+    Config::parse(text, Path::new("/etc/quota")).unwrap()
+}
+
+fn flaw(text: &str) -> String {
+    Config::parse(text, Path::new("")).unwrap_err().told("config.toml", text)
+}
+
+/// The flaw of an account with these lines.
+fn flaw_of_account(lines: &str) -> String {
+    flaw(&format!("{MAIN}{lines}\n"))
+}
+
+#[test]
+fn an_account_without_more_has_the_login_of_claude_code() {
+    let config = parsed(MAIN);
+
+    assert_eq!(config, Config::of_claude_code());
+}
+
+#[test]
+fn every_setting_arrives() {
+    let config = parsed(
+        r#"
+        [policy]
+        freshness = "2m"
+        budget = { per_hour = 20, reserve = 2 }
+
+        [providers.anthropic]
+        base_url = "https://proxy.example.com/anthropic"
+        user_agent = "test/1"
+
+        [[accounts]]
+        id = "anthropic/work"
+        token_env = "WORK"
+        base_url = "http://127.0.0.1:8123"
+        "#,
+    );
+
+    assert_eq!((config.policy.freshness, config.policy.budget.per_hour), (Duration::from_secs(120), 20));
+    let base_url = config.anthropic.base_url.map(String::from);
+    assert_eq!(base_url.as_deref(), Some("https://proxy.example.com/anthropic"));
+    assert_eq!(config.anthropic.user_agent.as_deref(), Some("test/1"));
+    let work = &config.accounts[0];
+    assert_eq!((work.id.as_str(), &work.login), ("anthropic/work", &LoginSource::TokenEnv("WORK".into())));
+    assert_eq!(work.base_url.as_ref().map(Url::as_str), Some("http://127.0.0.1:8123/"));
+}
+
+#[test]
+fn what_a_policy_does_not_say_is_as_usual() {
+    let config = parsed(&format!("[policy]\ngap = \"2s\"\n{MAIN}"));
+
+    assert_eq!(config.policy, Policy::default().gap(Duration::from_secs(2)));
+}
+
+#[test]
+fn accounts_stay_in_their_order() {
+    let config = parsed("[[accounts]]\nid = \"anthropic/z\"\n[[accounts]]\nid = \"anthropic/a\"\n");
+
+    assert_eq!(config.accounts.iter().map(|one| one.id.name()).collect::<Vec<_>>(), ["z", "a"]);
+}
+
+#[test]
+fn a_path_is_seen_from_where_the_configuration_lies() {
+    let of = |line: &str| parsed(&format!("{MAIN}{line}")).accounts.remove(0).login;
+
+    assert_eq!(of("token_file = 'main.token'"), LoginSource::TokenFile("/etc/quota/main.token".into()));
+    assert_eq!(of("token_file = '/run/token'"), LoginSource::TokenFile("/run/token".into()));
+    assert_eq!(of("claude_config_dir = '~/.claude-2'"), LoginSource::ClaudeConfigDir("~/.claude-2".into()));
+}
+
+#[test]
+fn every_flaw_is_told_in_one_line_with_its_place() {
+    let flaws = [
+        flaw("accounts = ["),
+        flaw("[[acounts]]\nid = \"anthropic/main\"\n"),
+        flaw_of_account("base_ulr = \"http://127.0.0.1\""),
+        flaw_of_account("colour = \"red\""),
+        flaw_of_account("token = \"x\""),
+        flaw_of_account("token_env = 5"),
+        flaw("[[accounts]]\ntoken_env = \"X\"\n"),
+        flaw("[[accounts]]\nid = \"main\"\n"),
+        flaw("[[accounts]]\nid = \"antropic/main\"\n"),
+        flaw("[[accounts]]\nid = \"copilot/main\"\n"),
+        flaw(&format!("{MAIN}\n{MAIN}")),
+        flaw_of_account("token_env = \"X\"\ntoken_file = \"x\""),
+        flaw_of_account("base_url = \"http://example.com\""),
+        flaw_of_account("base_url = \"example.com\""),
+        flaw_of_account("base_url = \"https://me:secret@example.com\""),
+        flaw(&format!("[providers.anthropic]\nuser_agent = \"\"\n{MAIN}")),
+        flaw(&format!("[providers.openai]\nuser_agent = \"x\"\n{MAIN}")),
+        flaw(&format!("[policy]\nfreshnes = \"5m\"\n{MAIN}")),
+        flaw(&format!("[policy]\nfreshness = \"soon\"\n{MAIN}")),
+        flaw(&format!("[policy]\nfreshness = 300\n{MAIN}")),
+        flaw(&format!("\n[policy]\ngap = \"10m\"\n{MAIN}")),
+        flaw(""),
+        flaw("[policy]\n"),
+    ];
+
+    assert!(flaws.iter().all(|flaw| !flaw.contains('\n')), "{flaws:#?}");
+    insta::assert_snapshot!(flaws.join("\n"));
+}
+
+#[test]
+fn no_flaw_repeats_a_token() {
+    const TOKEN: &str = "sk-ant-oat01-made-up";
+    let texts = [
+        format!("accounts = \"{TOKEN}\""),
+        format!("[[accounts]]\nid = \"{TOKEN}\"\n"),
+        format!("[[accounts]]\nid = \"anthropic/{TOKEN}\"\n"),
+        format!("{MAIN}token = \"{TOKEN}\"\n"),
+        format!("{MAIN}{TOKEN} = 1\n"),
+        format!("{MAIN}base_url = \"{TOKEN}\"\n"),
+        format!("{MAIN}base_url = \"http://me:{TOKEN}@example.com\"\n"),
+        format!("{MAIN}token_env = \"X\"\ntoken_file = \"{TOKEN}\"\n"),
+        format!("[policy]\nfreshness = \"{TOKEN}\"\n"),
+        format!("[policy]\nwhen_away = \"{TOKEN}\"\n"),
+        format!("{TOKEN}\n"),
+    ];
+
+    for text in texts {
+        assert!(!flaw(&text).contains("oat01"), "{}", flaw(&text));
+    }
+}

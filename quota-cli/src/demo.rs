@@ -1,0 +1,120 @@
+//! `quota demo`: the main job, on a simulated provider and with nothing to set up.
+//! What happens when is in `plan`, who reads in `consumer`, what is shown in `live` and `summary`.
+
+mod consumer;
+mod live;
+mod peek;
+mod plan;
+mod summary;
+mod tally;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota::accounts::{Fixed, PerAccount, Secret};
+use quota::anthropic::Anthropic;
+use quota::{Account, Clock, Event, QuotaManager};
+use quota_sim::Simulator;
+use tokio::task::JoinSet;
+
+use crate::args::DemoArgs;
+use crate::exit::{Exit, Failure};
+use crate::runtime::{self, Farewell, Threads};
+use crate::term::{self, Screen};
+use crate::words::between;
+
+use self::consumer::Consumers;
+use self::live::Live;
+use self::plan::Plan;
+use self::summary::Summary;
+
+/// How often the picture is drawn.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// Runs the demo.
+///
+/// # Errors
+///
+/// [`Failure`] if there is no port to be had, or the summary cannot be written.
+pub(crate) fn run(options: &DemoArgs) -> Result<Exit, Failure> {
+    // Half the bits: a number that programs of every language can read from JSON.
+    let seed = options.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
+    let plan = Plan::new(options.accounts.into(), options.consumers, options.seconds.into(), seed);
+    let summary = runtime::run(Threads::All, play(plan, Live::new(options.json)))?;
+    term::answer(&if options.json { summary.json() } else { summary.text(Screen::stdout()) })?;
+    Ok(Exit::Done)
+}
+
+/// Plays the plan to its end, or until somebody has seen enough.
+async fn play(plan: Plan, mut live: Live) -> Result<Summary, Failure> {
+    let clock = Clock::system();
+    let mut farewell = Farewell::listen()?;
+    let simulator = Simulator::builder(plan.script.clone()).start().await;
+    let simulator = simulator.map_err(|error| {
+        Failure::new(Exit::Unavailable, format!("could not start the simulated provider: {error}"))
+    })?;
+    let quota = manager(&plan, &simulator)?;
+    let accounts: Arc<[Account]> = plan.ids().map(|id| quota.account(&id)).collect();
+    let mut events = quota.events();
+
+    live.begin(&plan)?;
+    read_all_once(&accounts).await;
+    let started = clock.now();
+    let mut consumers = Consumers::start(&plan, &accounts, started);
+    loop {
+        let passed = between(started, clock.now());
+        let Some(left) = plan.lasts.checked_sub(passed).filter(|left| !left.is_zero()) else { break };
+        tokio::select! {
+            () = farewell.wait() => break,
+            () = clock.sleep(FRAME.min(left)) => {}
+            event = events.next() => {
+                if let Some(event) = event { note(&mut live, &event, passed)? }
+                continue;
+            }
+        }
+        live.draw(&plan, &accounts, consumers.tally(), &simulator.ledger(), passed)?;
+    }
+    let lasted = between(started, clock.now());
+    consumers.stop().await;
+    live.end()?;
+
+    let peek_ns_p50 = peek::ns_p50(&accounts[0]);
+    quota.close().await;
+    let ledger = simulator.stop().await;
+    Ok(Summary::new(&plan, lasted, consumers.tally(), &ledger, peek_ns_p50))
+}
+
+/// Reads every account, so that few consumers leave none of many accounts out.
+async fn read_all_once(accounts: &[Account]) {
+    let mut reads = JoinSet::new();
+    for account in accounts.iter().cloned() {
+        reads.spawn(async move { account.get().await.is_ok() });
+    }
+    // One that has no number yet gets it in the course of the demo.
+    reads.join_all().await;
+}
+
+/// One manager for everybody, which asks the simulated provider over HTTP.
+fn manager(plan: &Plan, simulator: &Simulator) -> Result<QuotaManager, Failure> {
+    let logins =
+        plan.script.accounts().iter().zip(plan.ids()).fold(PerAccount::new(), |logins, (account, id)| {
+            logins.with(id, Arc::new(Fixed::new(Secret::new(account.token()))))
+        });
+    let broken = |why: String| Failure::new(Exit::OsErr, why);
+    let fetcher =
+        Anthropic::builder(Arc::new(logins)).base_url(simulator.url()).timeout(plan.policy.fetch_timeout);
+    let fetcher = fetcher.build().map_err(|error| broken(error.to_string()))?;
+    let store = quota::open_store("memory:").map_err(|error| broken(error.to_string()))?;
+    let manager =
+        QuotaManager::builder_on(store).fetcher(fetcher).policy(plan.policy.clone()).name("quota demo");
+    manager.build().map_err(|error| broken(error.to_string()))
+}
+
+/// Tells of what is worth telling.
+fn note(live: &mut Live, event: &Event, passed: Duration) -> Result<(), Failure> {
+    match event {
+        Event::Failed { account, error, hold, .. } => live.failed(account, error, hold.as_ref(), passed),
+        Event::Refreshed { account, .. } => live.answered(account, passed),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,128 @@
+//! Those who read: so many tasks, each with accounts and a rhythm of its own.
+//! They share one manager, and nothing in here holds them back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use jiff::Timestamp;
+use quota::{Account, Clock};
+use tokio::task::JoinSet;
+
+use super::plan::Plan;
+use super::tally::Tally;
+use crate::words::between;
+
+/// All consumers of a demo; they end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Consumers {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    accounts: Arc<[Account]>,
+    tally: Tally,
+    clock: Clock,
+    started: Timestamp,
+    freshness: Duration,
+    pause: Duration,
+}
+
+impl Consumers {
+    /// Starts them, on the runtime this is called in.
+    pub(crate) fn start(plan: &Plan, accounts: &Arc<[Account]>, started: Timestamp) -> Self {
+        let shared = Arc::new(Shared {
+            accounts: Arc::clone(accounts),
+            tally: Tally::default(),
+            clock: Clock::system(),
+            started,
+            freshness: plan.policy.freshness,
+            pause: plan.pause,
+        });
+        let mut tasks = JoinSet::new();
+        for number in 0..plan.consumers {
+            tasks.spawn(Consumer::new(number, plan.seed, &shared).run());
+        }
+        Self { shared, tasks }
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.shared.tally
+    }
+
+    /// Ends them all.
+    pub(crate) async fn stop(&mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// One who reads two accounts: the main one, and a fallback.
+struct Consumer {
+    shared: Arc<Shared>,
+    rng: Rng,
+    accounts: [u16; 2],
+    /// When it would have called last, in milliseconds of the demo, had it been alone.
+    called: [Option<u32>; 2],
+}
+
+impl Consumer {
+    fn new(number: u32, seed: u64, shared: &Arc<Shared>) -> Self {
+        // Seeds that are close to each other must not give rhythms that are.
+        let rng = Rng::with_seed(Rng::with_seed(seed.wrapping_add(u64::from(number))).u64(..));
+        let fallbacks = shared.accounts.len().saturating_sub(1);
+        let fallback = if fallbacks == 0 { 0 } else { 1 + number as usize % fallbacks };
+        let accounts = [0, u16::try_from(fallback).unwrap_or_default()];
+        Self { shared: Arc::clone(shared), rng, accounts, called: [None; 2] }
+    }
+
+    async fn run(mut self) {
+        let mut pause = self.shared.pause.mul_f64(self.rng.f64());
+        loop {
+            self.shared.clock.sleep(pause).await;
+            self.read().await;
+            pause = self.shared.pause.mul_f64(0.5 + self.rng.f64());
+        }
+    }
+
+    /// Reads one of its accounts, in one of the ways in which programs do.
+    async fn read(&mut self) {
+        let which = usize::from(self.rng.bool());
+        let way = self.rng.u8(..10);
+        self.count_naive(which);
+        let shared = &*self.shared;
+        let account = &shared.accounts[usize::from(self.accounts[which])];
+        match way {
+            // A statusline: shows what there is.
+            0..2 => shared.tally.read(account.peek().state()),
+            // A router: takes what there is, and sees to it that there will be newer.
+            2..6 => {
+                shared.tally.read(account.peek().state());
+                account.refresh_in_background();
+            }
+            // A person who asks: waits for a number of now.
+            _ => match account.get().await {
+                Ok(answer) => shared.tally.read(answer.state()),
+                Err(_) => shared.tally.read_nothing(),
+            },
+        }
+    }
+
+    /// What it would do with nobody to share with: call whenever its own last reading of this account is not fresh. Every
+    /// such call is taken to succeed; one that is told 429 would have to be made again, so the sum is a lower bound.
+    fn count_naive(&mut self, which: usize) {
+        // With a single account both are the same one.
+        let which = if self.accounts[0] == self.accounts[1] { 0 } else { which };
+        let passed = between(self.shared.started, self.shared.clock.now()).as_millis();
+        let (now, fresh) = (clamped(passed), clamped(self.shared.freshness.as_millis()));
+        if self.called[which].is_none_or(|called| now.saturating_sub(called) >= fresh) {
+            self.called[which] = Some(now);
+            self.shared.tally.would_have_called();
+        }
+    }
+}
+
+fn clamped(ms: u128) -> u32 {
+    u32::try_from(ms).unwrap_or(u32::MAX)
+}

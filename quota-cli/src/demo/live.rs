@@ -1,0 +1,190 @@
+//! What is seen while a demo runs: at a terminal a few lines drawn in place, elsewhere a line for whatever is worth one.
+//! The figures come from the manager, the tally and the ledger; nothing is decided here.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use quota::{Account, AccountId, FetchError, Hold, State, UsedAt, WindowId};
+use quota_sim::Ledger;
+
+use super::plan::Plan;
+use super::tally::Tally;
+use crate::exit::Failure;
+use crate::status::bar::{self, bar};
+use crate::status::model::stale_word;
+use crate::term::{self, Ink, Screen, shortened};
+use crate::words::{self, count};
+
+/// More accounts than this would scroll the picture away.
+const MOST_ACCOUNTS: usize = 12;
+const MOST_NOTES: usize = 4;
+
+/// Where the demo is seen.
+#[derive(Debug)]
+pub(crate) struct Live {
+    view: View,
+    /// How many lines of the last picture stand on the screen.
+    drawn: usize,
+    notes: Vec<String>,
+    failing: BTreeSet<AccountId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    /// A picture on standard output.
+    Picture(Screen),
+    /// A picture on standard error, for standard output is for a program.
+    PictureAside(Screen),
+    /// Lines on standard output.
+    Lines,
+    /// Nothing.
+    Nothing,
+}
+
+impl Live {
+    /// Looks for the best view there is.
+    pub(crate) fn new(json: bool) -> Self {
+        let (stdout, stderr) = (Screen::stdout(), Screen::stderr());
+        let view = match json {
+            true if stderr.live => View::PictureAside(stderr),
+            true => View::Nothing,
+            false if stdout.live => View::Picture(stdout),
+            false => View::Lines,
+        };
+        Self { view, drawn: 0, notes: Vec::new(), failing: BTreeSet::new() }
+    }
+
+    /// Says what is going to be seen.
+    pub(crate) fn begin(&self, plan: &Plan) -> Result<(), Failure> {
+        let (seconds, minutes) = (plan.lasts.as_secs(), plan.story().as_secs() / 60);
+        let [throttled, expired] = plan.told();
+        self.write(&format!(
+            "{} consumers read {} accounts of a simulated provider through one manager.\n\
+             {minutes} minutes pass in {seconds} s: a reading is fresh for {} instead of 5 min, and so on.\n\n\
+             What the provider is going to do:\n  {throttled}\n  {expired}\n\n",
+            count(plan.consumers.into()),
+            plan.script.accounts().len(),
+            words::seconds(plan.policy.freshness),
+        ))
+    }
+
+    /// Draws the picture anew.
+    pub(crate) fn draw(
+        &mut self,
+        plan: &Plan,
+        accounts: &[Account],
+        tally: &Tally,
+        ledger: &Ledger,
+        passed: Duration,
+    ) -> Result<(), Failure> {
+        let (View::Picture(screen) | View::PictureAside(screen)) = self.view else { return Ok(()) };
+        let mut picture = String::new();
+        let most = MOST_ACCOUNTS.min(screen.height.saturating_sub(MOST_NOTES + 5)).max(1);
+        for account in accounts.iter().take(most) {
+            let _ = writeln!(picture, "{}", row(account, ledger, screen));
+        }
+        if let Some(more) = accounts.len().checked_sub(most).filter(|more| *more > 0) {
+            let _ = writeln!(picture, "and {more} more");
+        }
+        let figures = format!(
+            "{:.1} of {} s   {} reads   {} calls   {} without coordination",
+            passed.as_secs_f64(),
+            plan.lasts.as_secs(),
+            count(tally.reads()),
+            count(ledger.calls()),
+            count(tally.naive_calls()),
+        );
+        // A line that wraps would be two, and one of them would stay when the picture is drawn over.
+        let _ = writeln!(picture, "\n{}", shortened(&figures, screen.width));
+        for note in &self.notes {
+            let _ = writeln!(picture, "{}", screen.paint(Ink::Quiet, shortened(note, screen.width)));
+        }
+        let up = if self.drawn > 0 { format!("\u{1b}[{}A\r\u{1b}[J", self.drawn) } else { String::new() };
+        self.drawn = picture.lines().count();
+        self.write(&format!("{up}{picture}"))
+    }
+
+    /// An account's call failed.
+    pub(crate) fn failed(
+        &mut self,
+        account: &AccountId,
+        error: &FetchError,
+        hold: Option<&Hold>,
+        passed: Duration,
+    ) -> Result<(), Failure> {
+        self.failing.insert(account.clone());
+        let what = match error {
+            FetchError::Throttled { .. } => "told to slow down".to_owned(),
+            FetchError::Unauthorized => "login refused".to_owned(),
+            other => other.to_string(),
+        };
+        let then = match hold {
+            Some(hold) => words::seconds(words::between(hold.since, hold.until)),
+            None => "a while".to_owned(),
+        };
+        self.note(passed, &format!("{account}: {what}, not asked for {then}"))
+    }
+
+    /// An account's call went well.
+    pub(crate) fn answered(&mut self, account: &AccountId, passed: Duration) -> Result<(), Failure> {
+        if self.failing.remove(account) {
+            self.note(passed, &format!("{account}: answers again"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Leaves the last picture where it is.
+    pub(crate) fn end(&mut self) -> Result<(), Failure> {
+        self.write("\n")
+    }
+
+    fn note(&mut self, passed: Duration, what: &str) -> Result<(), Failure> {
+        let note = format!("{:5.1} s  {what}", passed.as_secs_f64());
+        if self.view == View::Lines {
+            return self.write(&format!("{note}\n"));
+        }
+        if self.notes.len() == MOST_NOTES {
+            self.notes.remove(0);
+        }
+        self.notes.push(note);
+        Ok(())
+    }
+
+    fn write(&self, text: &str) -> Result<(), Failure> {
+        match self.view {
+            View::Picture(_) | View::Lines => term::answer(text),
+            View::PictureAside(_) => {
+                term::tell(text);
+                Ok(())
+            }
+            View::Nothing => Ok(()),
+        }
+    }
+}
+
+fn row(account: &Account, ledger: &Ledger, screen: Screen) -> String {
+    const NAME: usize = 22;
+    const STATE: usize = "identity unknown".len();
+    /// All that is neither name, bar nor state.
+    const REST: usize = " ≥ 100.5 %  123 calls  ".len();
+    let answer = account.peek();
+    let used = answer.used(&WindowId::five_hour());
+    let number = match used {
+        UsedAt::Exact(used) => words::percent(used),
+        UsedAt::AtLeast(used) => format!("≥ {}", words::percent(used)),
+        _ => "unknown".to_owned(),
+    };
+    let (state, ink) = match answer.state() {
+        State::Stale { why, .. } => (stale_word(why).replace('_', " "), Ink::Warn),
+        _ => ("fresh".to_owned(), Ink::Good),
+    };
+    let calls = ledger.account(account.id().name()).map_or(0, |one| one.calls);
+    let room = screen.width.saturating_sub(REST + STATE);
+    let name = shortened(account.id().as_str(), NAME.min(room));
+    let width = room.saturating_sub(NAME + 1).min(30);
+    let bar =
+        if width < bar::NARROWEST { String::new() } else { format!(" {}", bar(used, None, width, screen)) };
+    format!("{name:NAME$}{bar} {number:>9} {calls:>4} calls  {}", screen.paint(ink, state))
+}

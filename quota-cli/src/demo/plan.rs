@@ -1,0 +1,212 @@
+//! What happens in a demo, to whom and when: decided by its seed alone.
+//! Playing it is not done here.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use quota::anthropic::ANTHROPIC;
+use quota::{AccountId, Backoff, Policy, Quiet, QuietScope};
+use quota_sim::{Account, Answer, Phase, Script, Window};
+
+/// The simulated time that every demo passes, however long it lasts: ten times the freshness of a reading.
+const STORY: Duration = Duration::from_secs(3000);
+/// The provider answers no slower than this.
+const SLOWEST_ANSWER: Duration = Duration::from_millis(20);
+/// Consumers pause this long between two reads, on the average, and longer if they are so many that the machine would do
+/// nothing else.
+const PAUSE: Duration = Duration::from_millis(100);
+const MOST_READS_PER_SECOND: u32 = 50_000;
+
+/// A demo.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) consumers: u32,
+    pub(crate) lasts: Duration,
+    pub(crate) pause: Duration,
+    pub(crate) policy: Policy,
+    pub(crate) script: Script,
+    /// The account that is told to slow down, and how it is told.
+    pub(crate) throttled: Incident,
+    /// The account whose login expires.
+    pub(crate) expired: Incident,
+}
+
+/// What happens to one account for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Incident {
+    pub(crate) account: usize,
+    pub(crate) answer: Answer,
+    from: u64,
+    until: u64,
+}
+
+impl Plan {
+    pub(crate) fn new(accounts: usize, consumers: u32, seconds: u64, seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let lasts = Duration::from_secs(seconds);
+        let kinds = [Answer::ThrottleZero, Answer::ThrottleUntilEnd, Answer::ThrottleNoHeader];
+        let account = rng.usize(..accounts);
+        // Each lasts longer than a reading is fresh, so that somebody notices.
+        let from = rng.u64(600..1000);
+        let throttled = Incident {
+            account,
+            answer: kinds[rng.usize(..kinds.len())],
+            from,
+            until: from + rng.u64(400..600),
+        };
+        // Another account, if there is one.
+        let account = (throttled.account + rng.usize(1..accounts.max(2))) % accounts;
+        let from = rng.u64(1700..1900);
+        let expired =
+            Incident { account, answer: Answer::Unauthorized, from, until: from + rng.u64(400..500) };
+        let scale = Scale(seconds);
+        let policy = policy(scale);
+        let latency = SLOWEST_ANSWER.min(policy.freshness / u32::try_from(accounts * 4).unwrap_or(u32::MAX));
+        let script = (0..accounts).map(|at| {
+            let incidents = [throttled, expired].into_iter().filter(|incident| incident.account == at);
+            account_of(at, &mut rng).latency(latency).answers(incidents.map(Incident::phase))
+        });
+        let script = Script::new(script.collect::<Vec<_>>()).speed(scale.speed());
+        let pause = PAUSE.max(Duration::from_secs(1) * consumers / MOST_READS_PER_SECOND);
+        Self { seed, consumers, lasts, pause, policy, script, throttled, expired }
+    }
+
+    /// The accounts, in their order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = AccountId> {
+        let id = |account: &Account| {
+            AccountId::new(ANTHROPIC, account.name()).expect("a script's names are valid")
+        };
+        self.script.accounts().iter().map(id)
+    }
+
+    /// How much simulated time passes.
+    pub(crate) fn story(&self) -> Duration {
+        STORY
+    }
+
+    /// What is going to happen, for people.
+    pub(crate) fn told(&self) -> [String; 2] {
+        let ids: Vec<_> = self.ids().collect();
+        let scale = Scale(self.lasts.as_secs());
+        let told = |incident: Incident, what: &str| {
+            let [from, until] = [incident.from, incident.until].map(|at| scale.of(at).as_secs_f64());
+            format!("{from:4.1} s to {until:4.1} s: {}: {what}", ids[incident.account])
+        };
+        let throttle = match self.throttled.answer {
+            Answer::ThrottleZero => "429, with the kind of Retry-After that says 0",
+            Answer::ThrottleUntilEnd => "429, with a Retry-After that counts down",
+            _ => "429, without a Retry-After",
+        };
+        [told(self.throttled, throttle), told(self.expired, "401, the login has expired")]
+    }
+}
+
+impl Incident {
+    fn phase(self) -> Phase {
+        let at = Duration::from_secs;
+        Phase::new(self.answer).from(at(self.from)).until(at(self.until))
+    }
+}
+
+/// How a demo of so many seconds shortens time.
+#[derive(Debug, Clone, Copy)]
+struct Scale(u64);
+
+impl Scale {
+    fn speed(self) -> f64 {
+        STORY.as_secs_f64() / self.0.max(1) as f64
+    }
+
+    fn of(self, seconds: u64) -> Duration {
+        Duration::from_secs(seconds).div_f64(self.speed())
+    }
+}
+
+/// The usual policy in shortened time. What depends on this machine and not on the provider keeps its length.
+fn policy(scale: Scale) -> Policy {
+    let usual = Policy::default();
+    // A margin over the minute that the provider counts: a hold that ends a moment early is a call during a hold.
+    let first = scale.of(75) + Duration::from_millis(10);
+    usual
+        .freshness(scale.of(300))
+        .complete_every(scale.of(3600))
+        .reset_grace(scale.of(15))
+        .gap(scale.of(1))
+        .backoff(Backoff::doubling(first, first.max(scale.of(900))))
+        .transient(Backoff::doubling(scale.of(15), scale.of(300)))
+        .quiet(Quiet::new(scale.of(60), QuietScope::Provider))
+}
+
+/// An account whose windows fill in a way of its own. Those of the first are the fullest, and roll over in the story.
+fn account_of(at: usize, rng: &mut Rng) -> Account {
+    let seconds = |rng: &mut Rng, range| Duration::from_secs(rng.u64(range));
+    let mut percent = |from: u32, to: u32| f64::from(rng.u32(from..to));
+    if at == 0 {
+        let five_hour = Window::five_hour().used(percent(50, 70)).fills_per_hour(percent(50, 90));
+        let seven_day = Window::seven_day().used(percent(30, 60)).fills_per_hour(percent(2, 8));
+        let model = Window::model("Fable").used(percent(10, 40)).fills_per_hour(percent(5, 20));
+        let (soon, days) = (seconds(rng, 2200..2700), seconds(rng, 200_000..500_000));
+        return Account::new("main").windows([
+            five_hour.resets_in(soon),
+            seven_day.resets_in(days),
+            model.resets_in(days),
+        ]);
+    }
+    let five_hour = Window::five_hour().used(percent(0, 40)).fills_per_hour(percent(0, 60));
+    let seven_day = Window::seven_day().used(percent(0, 50)).fills_per_hour(percent(0, 5));
+    let (hours, days) = (seconds(rng, 5_000..17_000), seconds(rng, 100_000..500_000));
+    Account::new(format!("fallback-{at}")).windows([five_hour.resets_in(hours), seven_day.resets_in(days)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_everything() {
+        let [one, same, other] = [7, 7, 8].map(|seed| Plan::new(5, 10, 10, seed));
+
+        assert_eq!(
+            (one.script.clone(), one.throttled, one.expired),
+            (same.script, same.throttled, same.expired)
+        );
+        assert_ne!(one.script, other.script);
+    }
+
+    #[test]
+    fn every_plan_can_be_played() {
+        for seed in 0..200 {
+            for (accounts, seconds) in [(1, 1), (2, 3600), (50, 10)] {
+                let plan = Plan::new(accounts, 1, seconds, seed);
+                assert_eq!(plan.policy.validate(), Ok(()), "{seed}");
+                assert_eq!(plan.ids().count(), accounts, "{seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_accounts_have_two_different_incidents() {
+        for seed in 0..100 {
+            let plan = Plan::new(2, 1, 1, seed);
+            assert_ne!(plan.throttled.account, plan.expired.account, "{seed}");
+        }
+    }
+
+    #[test]
+    fn an_incident_outlasts_a_reading() {
+        for seed in 0..100 {
+            let plan = Plan::new(3, 1, 1, seed);
+            for incident in [plan.throttled, plan.expired] {
+                assert!(incident.until - incident.from >= 400, "{seed}");
+                assert!(incident.until < STORY.as_secs(), "{seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_consumers_read_less_often_each() {
+        assert_eq!(Plan::new(1, 1_000, 1, 0).pause, PAUSE);
+        assert_eq!(Plan::new(1, 1_000_000, 1, 0).pause, Duration::from_secs(20));
+    }
+}

@@ -1,0 +1,144 @@
+//! What a demo came to: for people, and as one line of JSON.
+//! The calls are those that the provider counted, not those that this side thinks it made.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use quota_sim::{AccountLedger, Ledger};
+use serde::Serialize;
+
+use super::plan::Plan;
+use super::tally::Tally;
+use crate::term::{Screen, wrapped};
+use crate::words::count;
+
+/// What a demo came to.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    consumers: u32,
+    accounts: usize,
+    seconds: f64,
+    seed: u64,
+    reads: u64,
+    stale_reads: BTreeMap<&'static str, u64>,
+    provider_calls: BTreeMap<String, u64>,
+    max_concurrent_per_account: BTreeMap<String, u64>,
+    calls_during_hold: BTreeMap<String, u64>,
+    throttled_answers: u64,
+    naive_calls: u64,
+    peek_ns_p50: f64,
+    /// The accounts in their own order; the maps are in that of the alphabet.
+    #[serde(skip)]
+    order: Vec<String>,
+}
+
+impl Summary {
+    pub(crate) fn new(
+        plan: &Plan,
+        lasted: Duration,
+        tally: &Tally,
+        ledger: &Ledger,
+        peek_ns_p50: f64,
+    ) -> Self {
+        let nothing = AccountLedger::default();
+        let of = |name: &str| ledger.account(name).unwrap_or(&nothing);
+        let each = |figure: fn(&AccountLedger) -> u64| {
+            plan.ids().map(|id| (id.as_str().to_owned(), figure(of(id.name())))).collect()
+        };
+        Self {
+            consumers: plan.consumers,
+            accounts: plan.script.accounts().len(),
+            seconds: (lasted.as_secs_f64() * 10.0).round() / 10.0,
+            seed: plan.seed,
+            reads: tally.reads(),
+            stale_reads: tally.stale(),
+            provider_calls: each(|one| one.calls),
+            max_concurrent_per_account: each(|one| one.max_concurrent),
+            calls_during_hold: each(|one| one.calls_during_hold),
+            throttled_answers: plan.ids().map(|id| of(id.name()).answered(429)).sum(),
+            naive_calls: tally.naive_calls(),
+            peek_ns_p50,
+            order: plan.ids().map(|id| id.as_str().to_owned()).collect(),
+        }
+    }
+
+    /// One line of JSON.
+    pub(crate) fn json(&self) -> String {
+        let mut text = serde_json::to_string(self).expect("it has only text keys");
+        text.push('\n');
+        text
+    }
+
+    /// The same for people.
+    pub(crate) fn text(&self, screen: Screen) -> String {
+        const LABEL: usize = "the same without coordination".len() + 2;
+        let calls: u64 = self.provider_calls.values().sum();
+        let early: u64 = self.calls_during_hold.values().sum();
+        let lines = [
+            (
+                "reads",
+                format!(
+                    "{} by {} consumers in {} s",
+                    count(self.reads),
+                    count(self.consumers.into()),
+                    self.seconds
+                ),
+            ),
+            ("calls to the provider", count(calls)),
+            (
+                "the same without coordination",
+                format!("{}, each consumer for itself", count(self.naive_calls)),
+            ),
+            ("stale reads", self.stale_text()),
+            ("429s, and calls they forbade", format!("{}, {early}", self.throttled_answers)),
+            ("a look at a number takes", format!("{} ns (median)", self.peek_ns_p50.round())),
+        ];
+        let mut text = self.table();
+        text.push('\n');
+        for (label, value) in lines {
+            let mut label = label;
+            for line in wrapped(&value, screen.width.saturating_sub(LABEL)) {
+                let _ = writeln!(text, "{label:LABEL$}{line}");
+                label = "";
+            }
+        }
+        let (accounts, consumers, seed) = (self.accounts, self.consumers, self.seed);
+        let _ = writeln!(
+            text,
+            "\nThe same again: quota demo --accounts {accounts} --consumers {consumers} --seed {seed}"
+        );
+        text
+    }
+
+    /// What the provider counted, account by account.
+    fn table(&self) -> String {
+        let names = self.order.iter().map(String::len).chain(["account".len()]);
+        let widest = names.max().unwrap_or_default();
+        let mut text = format!(
+            "{:widest$}  {:>5}  {:>12}  {:>13}\n",
+            "account", "calls", "most at once", "during a hold"
+        );
+        for id in &self.order {
+            let _ = writeln!(
+                text,
+                "{id:widest$}  {:>5}  {:>12}  {:>13}",
+                self.provider_calls[id], self.max_concurrent_per_account[id], self.calls_during_hold[id]
+            );
+        }
+        text
+    }
+
+    fn stale_text(&self) -> String {
+        let share = |reads: u64| format!("{:.1} %", reads as f64 * 100.0 / self.reads.max(1) as f64);
+        let all: u64 = self.stale_reads.values().sum();
+        if all == 0 {
+            return "none".to_owned();
+        }
+        let by_reason = self
+            .stale_reads
+            .iter()
+            .map(|(word, reads)| format!("{} {}", word.replace('_', " "), share(*reads)));
+        format!("{}: {}", share(all), by_reason.collect::<Vec<_>>().join(", "))
+    }
+}

@@ -1,0 +1,99 @@
+//! How the program ends: exit codes by the names of sysexits, and failures as one line for people.
+//! What counts as a failure is decided by each command.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All went well.
+    Done = 0,
+    /// The answer has gaps: some account has no number.
+    Gaps = 1,
+    /// No account was found to say anything about.
+    NoAccount = 3,
+    /// The command line was not understood.
+    Usage = 64,
+    /// What was read is malformed.
+    DataErr = 65,
+    /// What was to be read cannot be read.
+    NoInput = 66,
+    /// Something that is needed is not to be had, such as a port.
+    Unavailable = 69,
+    /// The system refused something it mostly grants.
+    OsErr = 71,
+    /// The answer could not be written.
+    IoErr = 74,
+    /// The configuration is broken.
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command ended early: its exit code, and a line that says what failed, why, and what to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    line: String,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, line: impl Into<String>) -> Self {
+        Self { exit, line: line.into() }
+    }
+
+    /// The answer could not be written to where it was to go.
+    pub(crate) fn unwritten(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            // Whoever reads has seen enough, as in `quota status | head -1`: that is no failure.
+            return Self::new(Exit::Done, "");
+        }
+        Self::new(Exit::IoErr, format!("could not write the answer: {error}"))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)
+    }
+}
+
+/// Says what failed, if something did, and gives the exit code.
+pub(crate) fn end(outcome: Result<Exit, Failure>) -> ExitCode {
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            if !failure.line.is_empty() {
+                // Where not even this can be written, the exit code says it.
+                let _ = writeln!(io::stderr(), "quota: {failure}");
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure() {
+        let failure = Failure::unwritten(&io::ErrorKind::BrokenPipe.into());
+
+        assert_eq!((failure.exit, failure.to_string().as_str()), (Exit::Done, ""));
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_written_is_a_failure() {
+        let failure = Failure::unwritten(&io::ErrorKind::StorageFull.into());
+
+        assert_eq!(failure.exit, Exit::IoErr);
+        assert!(failure.to_string().starts_with("could not write the answer: "));
+    }
+}

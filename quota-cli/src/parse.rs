@@ -1,0 +1,31 @@
+//! `quota parse`: shows what is understood of a saved answer.
+//! The understanding itself is that of the provider's parsers; what kind of answer it is, is told in `kind`.
+
+mod header_lines;
+mod kind;
+mod report;
+
+use crate::args::{ParseArgs, Provider};
+use crate::exit::{Exit, Failure};
+use crate::{input, term};
+
+/// Shows what is understood.
+///
+/// # Errors
+///
+/// [`Failure`] if the input cannot be read, or nothing in it is understood.
+pub(crate) fn run(options: &ParseArgs) -> Result<Exit, Failure> {
+    let Provider::Anthropic = options.provider;
+    let bytes = input::bytes(&options.file)?;
+    let malformed =
+        |why: String| Failure::new(Exit::DataErr, format!("{}: {why}", input::name(&options.file)));
+    let report = if options.headers { header_lines::read(&bytes) } else { kind::read(&bytes) };
+    let report = report.map_err(malformed)?;
+    term::answer(&report.render())?;
+    if report.says_nothing() {
+        term::tell(
+            "quota: nothing in it says how much is used; what was left out is listed under \"ignored\"\n",
+        );
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,53 @@
+//! Header lines as `curl -i` and the like save them.
+//! Which headers mean what is known to the provider's parser.
+
+use quota::anthropic::parse_headers;
+
+use super::report::Report;
+
+/// Reads header lines, up to the first empty one.
+///
+/// # Errors
+///
+/// Which line is no header; it is not repeated.
+pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("line {line} is not text")
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_start_matches(['\r', '\n']);
+    let mut lines = text.lines().enumerate().take_while(|(_, line)| !line.trim().is_empty()).peekable();
+    let status = lines.peek().and_then(|(_, line)| status(line));
+    if status.is_some() {
+        lines.next();
+    }
+    let mut headers = Vec::new();
+    for (at, line) in lines {
+        let header = header(line).ok_or_else(|| {
+            let status = if at == 0 { "neither a status line such as HTTP/2 429 nor" } else { "not" };
+            format!("line {} is {status} a header such as `name: value`", at + 1)
+        })?;
+        headers.push(header);
+    }
+    if headers.is_empty() && status.is_none() {
+        return Err("there is no header in it".to_owned());
+    }
+    let parsed = parse_headers(status, headers);
+    let ignored = parsed.ignored.into_iter().map(|one| (one.field, one.why)).collect();
+    Ok(Report { retry_after: parsed.retry_after, ignored, ..Report::new("headers", parsed.usage) })
+}
+
+/// The status of `HTTP/2 429` or `HTTP/1.1 429 Too Many Requests`.
+fn status(line: &str) -> Option<u16> {
+    let mut words = line.strip_prefix("HTTP/")?.split_ascii_whitespace();
+    let version = words.next()?;
+    let is_version = version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let status = words.next()?.parse().ok()?;
+    (is_version && (100..600).contains(&status)).then_some(status)
+}
+
+fn header(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.split_once(':')?;
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    (!name.is_empty() && name.bytes().all(is_name)).then(|| (name, value.trim()))
+}

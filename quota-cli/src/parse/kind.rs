@@ -1,0 +1,115 @@
+//! Which kind of answer a JSON text is, told by its keys, and who reads it.
+//! A text of no kind that is known is read as an answer of the usage endpoint.
+
+use std::fmt::Display;
+
+use quota::anthropic::{
+    parse_claude_json, parse_profile, parse_rate_limit_event, parse_statusline, parse_usage,
+};
+use quota::{Clock, Usage};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::report::Report;
+
+/// The keys that tell kinds apart. Whatever stands under them is skipped: such files can be large.
+#[derive(Default, Deserialize)]
+struct Keys {
+    #[serde(rename = "type")]
+    tag: Option<Tag>,
+    #[serde(rename = "cachedUsageUtilization")]
+    cached_usage: Option<IgnoredAny>,
+    rate_limits: Option<IgnoredAny>,
+    account: Option<IgnoredAny>,
+    organization: Option<IgnoredAny>,
+    #[serde(rename = "claudeAiOauth")]
+    login: Option<IgnoredAny>,
+    #[serde(rename = "mcpOAuth")]
+    other_logins: Option<IgnoredAny>,
+}
+
+/// The value of `type`, if it is one that matters here.
+#[derive(PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Tag {
+    RateLimitEvent,
+    #[serde(other)]
+    Other,
+}
+
+/// Reads an answer of any kind.
+///
+/// # Errors
+///
+/// Why nothing in it is understood; it repeats none of it.
+pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
+    // Some editors begin a file with a mark that says it is UTF-8.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if bytes.trim_ascii().is_empty() {
+        return Err("there is nothing in it".to_owned());
+    }
+    // Text that is no object at all is left to the usage parser: it says where it stops being JSON.
+    let keys: Keys = serde_json::from_slice(bytes).unwrap_or_default();
+    if keys.login.is_some() || keys.other_logins.is_some() {
+        return Err("a login and not an answer; keep it to yourself".to_owned());
+    }
+    if keys.cached_usage.is_some() {
+        return claude_json(bytes);
+    }
+    let now = Clock::system().now();
+    if keys.tag == Some(Tag::RateLimitEvent) {
+        let parsed = parse_rate_limit_event(bytes, now).map_err(told)?;
+        return Ok(report(
+            "rate_limit_event",
+            parsed.usage,
+            parsed.ignored.into_iter().map(|one| (one.field, one.why)),
+        ));
+    }
+    if keys.rate_limits.is_some() {
+        let parsed = parse_statusline(bytes, now).map_err(told)?;
+        return Ok(report(
+            "statusline",
+            parsed.usage,
+            parsed.ignored.into_iter().map(|one| (one.field, one.why)),
+        ));
+    }
+    if keys.account.is_some() || keys.organization.is_some() {
+        return profile(bytes);
+    }
+    match parse_usage(bytes) {
+        Ok(parsed) => {
+            Ok(report("usage", parsed.usage, parsed.ignored.into_iter().map(|one| (one.field, one.why))))
+        }
+        Err(error) if looks_like_headers(bytes) => Err(format!("{error}; if it is headers, add --headers")),
+        Err(error) => Err(told(error)),
+    }
+}
+
+fn claude_json(bytes: &[u8]) -> Result<Report, String> {
+    let cached = parse_claude_json(bytes).map_err(told)?;
+    let (usage, ignored) = (cached.parsed.usage, cached.parsed.ignored);
+    let observed_at = usage.observed_at;
+    let report = report("claude_json", usage, ignored.into_iter().map(|one| (one.field, one.why)));
+    Ok(Report { user: cached.account, observed_at, ..report })
+}
+
+fn profile(bytes: &[u8]) -> Result<Report, String> {
+    let profile = parse_profile(bytes).map_err(told)?;
+    let usage = Usage::from_headers([]).plan(profile.plan).identity(profile.organization);
+    Ok(Report { user: profile.account, ..Report::new("profile", usage) })
+}
+
+fn report(kind: &'static str, usage: Usage, ignored: impl Iterator<Item = (String, &'static str)>) -> Report {
+    Report { ignored: ignored.collect(), ..Report::new(kind, usage) }
+}
+
+fn told(error: impl Display) -> String {
+    error.to_string()
+}
+
+fn looks_like_headers(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+    line.starts_with(b"HTTP/") || (name.len() < line.len() && !name.is_empty() && name.iter().all(is_name))
+}

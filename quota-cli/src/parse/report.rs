@@ -1,0 +1,157 @@
+//! What was understood of an answer, as JSON.
+//! Nothing is in here that was not understood, but the names of what was left out.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota::{Coverage, Identity, Ruling, Scope, Usage, Verdict, WindowId};
+use serde::Serialize;
+
+use crate::status::json::{CreditsJson, ScopeJson};
+use crate::words::rfc3339;
+
+/// What was understood.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) kind: &'static str,
+    pub(super) usage: Usage,
+    /// The user, where the answer names one apart from whose numbers they are.
+    pub(super) user: Option<String>,
+    /// When its numbers were true, where the answer itself says so.
+    pub(super) observed_at: Option<Timestamp>,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) ignored: Vec<(String, &'static str)>,
+}
+
+impl Report {
+    /// A report on usage of that kind.
+    pub(super) fn new(kind: &'static str, usage: Usage) -> Self {
+        Self { kind, usage, user: None, observed_at: None, retry_after: None, ignored: Vec::new() }
+    }
+
+    /// Whether nothing in it says how much is used, or whose the account is.
+    pub(super) fn says_nothing(&self) -> bool {
+        let usage = &self.usage;
+        let silent = usage.is_empty() && usage.verdicts.is_empty() && usage.identity.is_none();
+        silent && self.user.is_none() && self.retry_after.is_none()
+    }
+
+    /// The JSON, with a line break at its end.
+    pub(super) fn render(&self) -> String {
+        let usage = &self.usage;
+        let document = Document {
+            kind: self.kind,
+            windows: self.windows(),
+            verdicts: usage.verdicts.iter().map(VerdictJson::of).collect(),
+            plan: usage.plan.as_deref(),
+            credits: usage.credits.as_ref().map(CreditsJson::of),
+            identity: usage.identity.as_ref().map(Identity::as_str),
+            user: self.user.as_deref(),
+            observed_at: self.observed_at.map(rfc3339),
+            retry_after_seconds: self.retry_after.map(|span| span.as_secs_f64()),
+            ignored: self.ignored.iter().map(|(field, why)| IgnoredJson { field, why }).collect(),
+        };
+        let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
+        text.push('\n');
+        text
+    }
+
+    /// The windows with a number, then those of which only a verdict is known, then those that could not be read.
+    fn windows(&self) -> Vec<WindowJson<'_>> {
+        let usage = &self.usage;
+        let verdict = |id: &WindowId| usage.verdicts.iter().find(|verdict| verdict.window == *id);
+        let mut told = BTreeSet::new();
+        let mut windows = Vec::new();
+        for window in &usage.windows {
+            told.insert(&window.id);
+            windows.push(WindowJson {
+                id: &window.id,
+                used_percent: Some(window.used.as_f64()),
+                resets_at: window.resets_at.map(rfc3339),
+                scope: window.scope.as_ref().map(ScopeJson::of),
+                length_seconds: window.length.map(|length| length.as_secs()),
+                status: verdict(&window.id).map(|verdict| word(verdict.ruling)),
+            });
+        }
+        for verdict in &usage.verdicts {
+            if told.insert(&verdict.window) {
+                windows.push(WindowJson {
+                    resets_at: verdict.resets_at.map(rfc3339),
+                    scope: verdict.scope.as_ref().map(ScopeJson::of),
+                    status: Some(word(verdict.ruling)),
+                    ..WindowJson::unknown(&verdict.window)
+                });
+            }
+        }
+        if let Coverage::Complete { except, .. } = &usage.coverage {
+            windows.extend(except.iter().filter(|id| told.insert(id)).map(WindowJson::unknown));
+        }
+        windows
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    kind: &'static str,
+    windows: Vec<WindowJson<'a>>,
+    verdicts: Vec<VerdictJson<'a>>,
+    plan: Option<&'a str>,
+    credits: Option<CreditsJson<'a>>,
+    identity: Option<&'a str>,
+    user: Option<&'a str>,
+    observed_at: Option<String>,
+    retry_after_seconds: Option<f64>,
+    ignored: Vec<IgnoredJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct WindowJson<'a> {
+    id: &'a WindowId,
+    used_percent: Option<f64>,
+    resets_at: Option<String>,
+    scope: Option<ScopeJson<'a>>,
+    length_seconds: Option<u64>,
+    status: Option<&'static str>,
+}
+
+impl<'a> WindowJson<'a> {
+    fn unknown(id: &'a WindowId) -> Self {
+        Self { id, used_percent: None, resets_at: None, scope: None, length_seconds: None, status: None }
+    }
+}
+
+#[derive(Serialize)]
+struct VerdictJson<'a> {
+    window: &'a WindowId,
+    status: &'static str,
+    resets_at: Option<String>,
+    scope: Option<ScopeJson<'a>>,
+}
+
+impl<'a> VerdictJson<'a> {
+    fn of(verdict: &'a Verdict) -> Self {
+        Self {
+            window: &verdict.window,
+            status: word(verdict.ruling),
+            resets_at: verdict.resets_at.map(rfc3339),
+            scope: verdict.scope.as_ref().map(|scope: &Scope| ScopeJson::of(scope)),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct IgnoredJson<'a> {
+    field: &'a str,
+    why: &'static str,
+}
+
+/// The provider's own words, one for each ruling.
+fn word(ruling: Ruling) -> &'static str {
+    match ruling {
+        Ruling::Allowed => "allowed",
+        Ruling::Warned => "allowed_warning",
+        Ruling::Rejected => "rejected",
+        _ => "other",
+    }
+}

@@ -1,0 +1,76 @@
+//! The runtime that a command's work runs on, and the signals that end it.
+//! What is done when it ends is the command's own business.
+
+use std::future::Future;
+use std::io;
+
+use tokio::runtime::Builder;
+use tokio::signal;
+
+use crate::exit::{Exit, Failure};
+
+/// Runs work on this thread, or on all that there are.
+///
+/// Whatever is left when it ends is given up, so that a hung call holds nobody up.
+///
+/// # Errors
+///
+/// That of the work, or [`Failure`] if the system gives no runtime.
+pub(crate) fn run<T>(threads: Threads, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut builder = match threads {
+        Threads::One => Builder::new_current_thread(),
+        Threads::All => Builder::new_multi_thread(),
+    };
+    let refused = |error: io::Error| Failure::new(Exit::OsErr, format!("could not start: {error}"));
+    let runtime = builder.enable_all().build().map_err(refused)?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
+}
+
+/// How many threads the work gets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Threads {
+    One,
+    All,
+}
+
+/// The signals by which somebody ends a program that runs until then: Ctrl-C, and SIGTERM where there is such a thing.
+#[derive(Debug)]
+pub(crate) struct Farewell {
+    #[cfg(unix)]
+    interrupt: signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: signal::unix::Signal,
+}
+
+impl Farewell {
+    /// Listens from now on: a signal that comes before the first [`wait`](Self::wait) is not lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if the system does not let it listen.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        #[cfg(unix)]
+        {
+            use signal::unix::{SignalKind, signal};
+            let refused = |error| Failure::new(Exit::OsErr, format!("could not listen for signals: {error}"));
+            let interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
+            let terminate = signal(SignalKind::terminate()).map_err(refused)?;
+            Ok(Self { interrupt, terminate })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for one of them.
+    pub(crate) async fn wait(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = signal::ctrl_c().await;
+    }
+}

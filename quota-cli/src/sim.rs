@@ -1,0 +1,59 @@
+//! `quota sim`: a simulated provider in the foreground, until somebody ends it.
+//! What it plays is the business of `quota-sim`.
+
+use std::path::Path;
+
+use quota_sim::{Script, Simulator, StartError};
+
+use crate::args::SimArgs;
+use crate::exit::{Exit, Failure};
+use crate::runtime::{self, Farewell, Threads};
+use crate::words::count;
+use crate::{input, term};
+
+/// Plays until Ctrl-C or SIGTERM.
+///
+/// # Errors
+///
+/// [`Failure`] if the script is broken, or the port is taken.
+pub(crate) fn run(options: &SimArgs) -> Result<Exit, Failure> {
+    let script = options.script.as_deref().map_or_else(|| Ok(Script::default()), script)?;
+    runtime::run(Threads::One, async {
+        let mut farewell = Farewell::listen()?;
+        let simulator = Simulator::builder(script.clone()).port(options.port).start().await;
+        let simulator = simulator.map_err(|error| refused(&error))?;
+        let url = simulator.url();
+        let config = script.client_config(&url);
+        term::answer(&format!(
+            "# A simulated provider listens at {url}; its ledger is at {url}ledger\n{config}"
+        ))?;
+        term::tell("Ctrl-C ends it.\n");
+        farewell.wait().await;
+        let calls = simulator.stop().await.calls();
+        term::tell(&format!("It was asked {} times.\n", count(calls)));
+        Ok(Exit::Done)
+    })
+}
+
+fn script(path: &Path) -> Result<Script, Failure> {
+    let name = input::name(path);
+    let broken = |why: String| Failure::new(Exit::Config, why);
+    let text = String::from_utf8(input::bytes(path)?);
+    let text = text.map_err(|_| broken(format!("{name}: not UTF-8 text; save it as UTF-8")))?;
+    Script::from_toml(&text).map_err(|error| {
+        // An error of serde's may be told in several lines.
+        broken(format!("{name}: {}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")))
+    })
+}
+
+fn refused(error: &StartError) -> Failure {
+    match error {
+        StartError::Listen { port, source, .. } => Failure::new(
+            Exit::Unavailable,
+            format!(
+                "could not listen on port {port}: {source}; name another with --port, or none for any that is free"
+            ),
+        ),
+        _ => Failure::new(Exit::Config, error.to_string()),
+    }
+}

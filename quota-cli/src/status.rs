@@ -1,0 +1,63 @@
+//! `quota status`: asks about every account and shows what is known of it.
+//! What is shown of an answer is in `model`, how it looks in `text` and `json`.
+
+mod ask;
+pub(crate) mod bar;
+mod discover;
+pub(crate) mod json;
+pub(crate) mod model;
+mod text;
+
+use crate::args::StatusArgs;
+use crate::config::{self, Config};
+use crate::exit::{Exit, Failure};
+use crate::runtime::{self, Threads};
+use crate::term::{self, Screen};
+use crate::words::Here;
+
+/// Shows every account.
+///
+/// # Errors
+///
+/// [`Failure`] if the configuration cannot be used, or the answer cannot be written. An account that fails is no failure:
+/// it is shown as one.
+pub(crate) fn run(options: &StatusArgs) -> Result<Exit, Failure> {
+    runtime::run(Threads::One, async {
+        let Some(config) = configuration(options).await? else {
+            if options.json {
+                term::answer(&json::render(&[], &Here::now()))?;
+            }
+            return Ok(Exit::NoAccount);
+        };
+        let accounts = ask::about(&config).await?;
+        let here = Here::now();
+        let shown = if options.json {
+            json::render(&accounts, &here)
+        } else {
+            text::render(&accounts, &here, Screen::stdout())
+        };
+        term::answer(&shown)?;
+        let gaps = accounts.iter().any(|account| account.failure.is_some());
+        Ok(if gaps { Exit::Gaps } else { Exit::Done })
+    })
+}
+
+/// The configuration that is named or lies where it should, or else the login that can be found; `None`, and the reader
+/// is told, if there is neither.
+async fn configuration(options: &StatusArgs) -> Result<Option<Config>, Failure> {
+    if let Some(path) = &options.config {
+        return Config::read(path).map(Some);
+    }
+    let usual = config::usual_path();
+    // Whatever is there is read, even what only looks like a file: an unreadable configuration is not a missing one.
+    if let Some(path) = usual.as_deref().filter(|path| path.symlink_metadata().is_ok()) {
+        return Config::read(path).map(Some);
+    }
+    match discover::claude_code().await {
+        Ok(()) => Ok(Some(Config::of_claude_code())),
+        Err(looked_for) => {
+            term::tell(&discover::nothing_found(&looked_for, usual.as_deref()));
+            Ok(None)
+        }
+    }
+}

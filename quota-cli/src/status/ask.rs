@@ -1,0 +1,98 @@
+//! Asks about all accounts at once, for no longer than a person waits, and says so if it takes a while.
+//! What is asked and how often is the manager's business.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use quota::{Account, Clock};
+
+use super::model::{AccountView, FailureView};
+use crate::config::{AccountSettings, Config};
+use crate::exit::Failure;
+use crate::gateway;
+use crate::term::{self, Screen};
+
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long nobody wonders what is going on.
+const UNNOTICED: Duration = Duration::from_secs(1);
+
+/// What is known of every account, in the order of the configuration.
+///
+/// # Errors
+///
+/// [`Failure`] if the configuration cannot be used at all.
+pub(super) async fn about(config: &Config) -> Result<Vec<AccountView>, Failure> {
+    let clock = Clock::system();
+    let manager = gateway::open(config)?;
+    let accounts: Vec<_> = config.accounts.iter().map(|one| (one, manager.account(&one.id))).collect();
+    // By themselves they are asked in the order in which they are first looked at, which is that of the configuration.
+    let asked = accounts.iter().map(|(settings, account)| view(settings, account, &clock));
+    let views = with_progress(asked.collect(), &clock).await;
+    // Nothing is pending in the store of this process, and a call that hangs is not waited for.
+    drop(manager);
+    Ok(views)
+}
+
+async fn view(settings: &AccountSettings, account: &Account, clock: &Clock) -> AccountView {
+    let (answer, failure) = match clock.bounded(PATIENCE, account.get()).await {
+        Some(Ok(answer)) => (answer, None),
+        Some(Err(error)) => (account.peek(), Some(FailureView::of(&error, || settings.login.advice()))),
+        None => {
+            let why = format!("no answer within {} s", PATIENCE.as_secs());
+            (account.peek(), Some(FailureView { why, advice: None }))
+        }
+    };
+    AccountView::of(&settings.id, &answer, failure)
+}
+
+/// Runs all of them at once, and tells whoever waits how far they are.
+async fn with_progress<F: Future<Output = AccountView>>(work: Vec<F>, clock: &Clock) -> Vec<AccountView> {
+    let mut work: Vec<_> = work.into_iter().map(|one| (Box::pin(one), None)).collect();
+    let mut noticed = pin!(clock.sleep(UNNOTICED));
+    let mut progress = Progress { of: work.len(), shown: None };
+    let mut is_noticed = false;
+    poll_fn(|context| {
+        for (one, view) in work.iter_mut().filter(|(_, view)| view.is_none()) {
+            if let Poll::Ready(done) = one.as_mut().poll(context) {
+                *view = Some(done);
+            }
+        }
+        let done = work.iter().filter(|(_, view)| view.is_some()).count();
+        if done == work.len() {
+            return Poll::Ready(());
+        }
+        // A future that was ready must not be polled again.
+        is_noticed = is_noticed || noticed.as_mut().poll(context).is_ready();
+        if is_noticed {
+            progress.show(done);
+        }
+        Poll::Pending
+    })
+    .await;
+    progress.clear();
+    work.into_iter().filter_map(|(_, view)| view).collect()
+}
+
+/// A line on a terminal's standard error that is written over, and gone in the end.
+struct Progress {
+    of: usize,
+    shown: Option<usize>,
+}
+
+impl Progress {
+    fn show(&mut self, done: usize) {
+        if self.shown != Some(done) && Screen::stderr().live {
+            term::tell(&format!("\r\u{1b}[Kasking: {done} of {} accounts have answered", self.of));
+            self.shown = Some(done);
+        }
+    }
+
+    fn clear(&self) {
+        if self.shown.is_some() {
+            term::tell("\r\u{1b}[K");
+        }
+    }
+}

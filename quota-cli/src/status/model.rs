@@ -1,0 +1,140 @@
+//! What is shown of an account: the manager's answer as plain values, each as of one moment.
+//! How it looks is in `text` and `json`; nothing here asks anybody.
+
+use std::error::Error;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota::{
+    AccountId, Answer, Credits, Hold, QuotaError, Scope, Source, StaleReason, State, Trouble, UsedAt, Window,
+};
+
+/// One account.
+#[derive(Debug, Clone)]
+pub(crate) struct AccountView {
+    pub(crate) id: AccountId,
+    pub(crate) state: Freshness,
+    /// How old the oldest reading is.
+    pub(crate) age: Option<Duration>,
+    pub(crate) plan: Option<String>,
+    pub(crate) windows: Vec<WindowView>,
+    pub(crate) credits: Option<Credits>,
+    pub(crate) hold: Option<Hold>,
+    pub(crate) trouble: Option<Trouble>,
+    pub(crate) failure: Option<FailureView>,
+}
+
+/// How far an account's numbers are to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    Fresh,
+    Stale { since: Option<Timestamp>, why: StaleReason },
+}
+
+/// One window.
+#[derive(Debug, Clone)]
+pub(crate) struct WindowView {
+    pub(crate) id: String,
+    pub(crate) used: UsedAt,
+    pub(crate) resets_at: Option<Timestamp>,
+    pub(crate) observed_at: Timestamp,
+    pub(crate) source: Source,
+    pub(crate) scope: Option<Scope>,
+    pub(crate) length: Option<Duration>,
+}
+
+/// Why an account has no number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FailureView {
+    /// What failed, with its causes.
+    pub(crate) why: String,
+    /// What to do, if anybody can do anything.
+    pub(crate) advice: Option<String>,
+}
+
+impl AccountView {
+    /// What `answer` says now.
+    pub(crate) fn of(id: &AccountId, answer: &Answer, failure: Option<FailureView>) -> Self {
+        let snapshot = answer.snapshot();
+        let window = |window: &Window| WindowView {
+            id: window.id().as_str().to_owned(),
+            used: answer.used(window.id()),
+            resets_at: window.resets_at(),
+            observed_at: window.observed_at(),
+            source: window.source(),
+            scope: window.scope().cloned(),
+            length: window.length(),
+        };
+        let mut windows: Vec<_> = snapshot.windows().iter().map(window).collect();
+        windows.sort_by_key(WindowView::rank);
+        Self {
+            id: id.clone(),
+            state: Freshness::of(answer.state()),
+            age: answer.age(),
+            plan: snapshot.plan().map(ToOwned::to_owned),
+            windows,
+            credits: snapshot.credits().cloned(),
+            hold: answer.hold(),
+            trouble: answer.trouble().cloned(),
+            failure,
+        }
+    }
+}
+
+impl Freshness {
+    fn of(state: State) -> Self {
+        match state {
+            State::Stale { since, why, .. } => Self::Stale { since, why },
+            _ => Self::Fresh,
+        }
+    }
+}
+
+impl WindowView {
+    /// Short windows first, those of the whole account before those of a part of it.
+    fn rank(&self) -> (Duration, bool, String) {
+        (self.length.unwrap_or(Duration::MAX), self.scope.is_some(), self.id.clone())
+    }
+}
+
+impl FailureView {
+    /// What to tell people of an error: not whose it is, for it stands under the account's name.
+    pub(crate) fn of(error: &QuotaError, advice: impl FnOnce() -> String) -> Self {
+        let why = match error {
+            QuotaError::Fetch { error, .. } => with_causes(error),
+            QuotaError::Barred { trouble, .. } => trouble.note.clone(),
+            _ => error.report(),
+        };
+        let refused = match error {
+            QuotaError::Fetch { error: quota::FetchError::Unauthorized, .. } => true,
+            QuotaError::Barred { trouble, .. } => trouble.kind == quota::TroubleKind::LoginRefused,
+            _ => false,
+        };
+        Self { why, advice: refused.then(advice) }
+    }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
+}
+
+/// The word for why there is no fresh reading.
+pub(crate) fn stale_word(why: StaleReason) -> &'static str {
+    match why {
+        StaleReason::NeverRead => "never_read",
+        StaleReason::Aged => "aged",
+        StaleReason::RolledOver => "rolled_over",
+        StaleReason::Held => "held",
+        StaleReason::Failing => "failing",
+        StaleReason::StoreAway => "store_away",
+        StaleReason::IdentityUnknown => "identity_unknown",
+        StaleReason::Newer => "newer",
+        _ => "other",
+    }
+}

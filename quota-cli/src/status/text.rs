@@ -1,0 +1,228 @@
+//! `quota status` for people: each account with its windows as bars.
+//! What is shown is decided in `model`; here is only how it looks.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use quota::{Credits, StaleReason, UsedAt};
+
+use super::bar::{self, bar};
+use super::model::{AccountView, Freshness, WindowView};
+use crate::term::{Ink, Screen, harmless, shortened, wrapped};
+use crate::words::{self, Here, between};
+
+const INDENT: usize = 2;
+/// From here on each window also says how old its reading is.
+const WIDE: usize = 100;
+const WIDEST_BAR: usize = 30;
+/// Names of windows are not made shorter than this for the time of day.
+const SHORTEST_LABEL: usize = 14;
+/// Between two columns.
+const GAP: usize = 2;
+
+/// All accounts, one after the other.
+pub(super) fn render(accounts: &[AccountView], here: &Here, screen: Screen) -> String {
+    let columns = Columns::of(accounts, here, screen.width);
+    let shown: Vec<_> = accounts.iter().map(|account| one(account, &columns, here, screen)).collect();
+    shown.join("\n")
+}
+
+/// The widths of what stands in columns, the same for all accounts.
+#[derive(Debug)]
+struct Columns {
+    label: usize,
+    /// None where there is no room for one that says anything.
+    bar: usize,
+    used: usize,
+    reset: usize,
+    /// Whether a reset is told by the clock as well.
+    clock: bool,
+    /// Whether each window says how old its reading is.
+    age: bool,
+}
+
+impl Columns {
+    fn of(accounts: &[AccountView], here: &Here, width: usize) -> Self {
+        let windows = || accounts.iter().flat_map(|account| &account.windows);
+        let widest = |text: &dyn Fn(&WindowView) -> String| {
+            windows().map(|window| text(window).chars().count()).max().unwrap_or_default()
+        };
+        let label = widest(&label);
+        let used = widest(&|window| used(window.used));
+        let age = width >= WIDE;
+        let ages = if age { GAP + widest(&|window| age_of(window, here)) } else { 0 };
+        // In a narrow terminal the bar gives way first, then the time of day, then the names of windows.
+        let without_reset = INDENT + label.min(SHORTEST_LABEL) + GAP + used + GAP + ages;
+        let clock = without_reset + widest(&|window| reset(window, here, true)) <= width;
+        let reset = widest(&|window| reset(window, here, clock));
+        let left = width.saturating_sub(INDENT + GAP + used + GAP + reset + ages);
+        let label = label.min(left.max(bar::NARROWEST));
+        let left = left.saturating_sub(label + GAP);
+        let bar = if left < bar::NARROWEST { 0 } else { left.min(WIDEST_BAR) };
+        Self { label, bar, used, reset, clock, age }
+    }
+}
+
+fn one(account: &AccountView, columns: &Columns, here: &Here, screen: Screen) -> String {
+    let mut text = heading(account, screen);
+    for window in &account.windows {
+        let _ = writeln!(text, "{}", row(window, columns, here, screen).trim_end());
+    }
+    let mut note = |ink, note: &str| {
+        for line in wrapped(note, screen.width.saturating_sub(INDENT)) {
+            let _ = writeln!(text, "{:INDENT$}{}", "", screen.paint(ink, line));
+        }
+    };
+    if let Some(money) = account.credits.as_ref().and_then(money) {
+        note(Ink::Plain, &money);
+    }
+    if let Some(failure) = &account.failure {
+        note(Ink::Bad, &harmless(&failure.why));
+        if let Some(advice) = &failure.advice {
+            note(Ink::Plain, &harmless(advice));
+        }
+    } else if let Some(trouble) = &account.trouble {
+        note(Ink::Warn, &format!("last call: {}", harmless(&trouble.note)));
+    }
+    if let Some(hold) = &account.hold {
+        let (left, clock) = (words::span(between(here.now, hold.until)), here.clock_with_seconds(hold.until));
+        note(Ink::Warn, &format!("not asked again for {left} (until {clock}): {}", hold.why));
+    }
+    text
+}
+
+/// The account's name, its plan, and how old its numbers are.
+fn heading(account: &AccountView, screen: Screen) -> String {
+    let (age, ink) = freshness(account);
+    let plan = account.plan.as_deref().map(harmless);
+    let aside = match &plan {
+        Some(plan) => format!("{plan} · {age}"),
+        None => age.clone(),
+    };
+    let name = account.id.as_str();
+    let (name_width, aside_width) = (name.chars().count(), aside.chars().count());
+    if name_width + 2 + aside_width <= screen.width {
+        let gap = screen.width.min(WIDE).saturating_sub(name_width + aside_width).max(2);
+        return format!("{}{:gap$}{}\n", screen.paint(Ink::Name, name), "", screen.paint(ink, aside));
+    }
+    let name = shortened(name, screen.width);
+    let aside = shortened(&aside, screen.width.saturating_sub(INDENT));
+    format!("{}\n{:INDENT$}{}\n", screen.paint(Ink::Name, name), "", screen.paint(ink, aside))
+}
+
+fn freshness(account: &AccountView) -> (String, Ink) {
+    let age = account.age.map(words::ago);
+    match (account.state, age) {
+        (Freshness::Fresh, age) => (format!("read {}", age.as_deref().unwrap_or("just now")), Ink::Quiet),
+        (Freshness::Stale { why: StaleReason::NeverRead | StaleReason::IdentityUnknown, .. }, _)
+        | (_, None) => ("no number".to_owned(), Ink::Bad),
+        (_, Some(age)) => (format!("stale, read {age}"), Ink::Warn),
+    }
+}
+
+fn row(window: &WindowView, columns: &Columns, here: &Here, screen: Screen) -> String {
+    let label = shortened(&label(window), columns.label);
+    let mut row = format!("{:INDENT$}{label:width$}", "", width = columns.label);
+    if columns.bar > 0 {
+        let _ = write!(row, "  {}", bar(window.used, passed(window, here), columns.bar, screen));
+    }
+    let used = format!("{:>width$}", used(window.used), width = columns.used);
+    let _ = write!(row, "  {}", screen.paint(bar::ink(window.used), used));
+    let reset = format!("{:width$}", reset(window, here, columns.clock), width = columns.reset);
+    let _ =
+        write!(row, "  {}", screen.paint(Ink::Plain, if columns.age { &reset } else { reset.trim_end() }));
+    if columns.age {
+        let _ = write!(row, "  {}", screen.paint(Ink::Quiet, age_of(window, here)));
+    }
+    row
+}
+
+/// The window in words: its length, and what it counts if not everything.
+fn label(window: &WindowView) -> String {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let base = window.id.split('/').next().unwrap_or_default();
+    let length = match (base, window.length) {
+        ("monthly", _) => "month".to_owned(),
+        (_, Some(length)) if length >= HOUR => length_words(length),
+        (other, _) => other.replace('_', " "),
+    };
+    let part = match &window.scope {
+        None => None,
+        Some(scope) => match (&scope.model, &scope.surface) {
+            (Some(model), _) => Some(model.clone()),
+            // A window under a name that is not known here is shown by that name, whatever its length.
+            (None, Some(surface)) => Some(surface.replace('_', " ")),
+            (None, None) => Some("one model".to_owned()),
+        },
+    };
+    let label = match part {
+        Some(part) if window.length.is_none() => part,
+        Some(part) => format!("{length}, {part}"),
+        None => length,
+    };
+    harmless(&label)
+}
+
+fn length_words(length: Duration) -> String {
+    let hours = length.as_secs() / 3600;
+    match (hours / 24, hours % 24) {
+        (1, 0) => "1 day".to_owned(),
+        (days, 0) => format!("{days} days"),
+        _ if hours == 1 => "1 hour".to_owned(),
+        _ => format!("{hours} hours"),
+    }
+}
+
+fn used(used: UsedAt) -> String {
+    match used {
+        UsedAt::Exact(percent) => words::percent(percent),
+        UsedAt::AtLeast(percent) => format!("≥ {}", words::percent(percent)),
+        _ => "unknown".to_owned(),
+    }
+}
+
+fn reset(window: &WindowView, here: &Here, clock: bool) -> String {
+    let told = |at| if clock { here.relative(at) } else { here.relative_only(at) };
+    match window.resets_at {
+        Some(at) if at > here.now => format!("resets {}", told(at)),
+        Some(at) => format!("reset {}", told(at)),
+        None if window.used.lower_bound().is_some_and(|used| used.basis_points() == 0) => {
+            "not begun".to_owned()
+        }
+        None => "no reset told".to_owned(),
+    }
+}
+
+fn age_of(window: &WindowView, here: &Here) -> String {
+    words::ago(between(window.observed_at, here.now))
+}
+
+/// How much of the window's time has passed, from 0 to 1.
+fn passed(window: &WindowView, here: &Here) -> Option<f64> {
+    let (reset, length) = (window.resets_at?, window.length.filter(|length| !length.is_zero())?);
+    let left = between(here.now, reset);
+    // A reset further off than the window is long is no place in it.
+    (reset > here.now && left <= length).then(|| 1.0 - left.as_secs_f64() / length.as_secs_f64())
+}
+
+/// Money, if there is anything to say about it.
+fn money(credits: &Credits) -> Option<String> {
+    let spent = match (&credits.used, &credits.limit) {
+        (Some(used), Some(limit)) => Some(format!("{used} of {limit} spent")),
+        (Some(used), None) => Some(format!("{used} spent")),
+        (None, Some(limit)) => Some(format!("up to {limit}")),
+        (None, None) => None,
+    };
+    let left = credits.balance.as_ref().map(|balance| format!("{balance} left"));
+    let off = (credits.enabled == Some(false) || credits.disabled_reason.is_some()).then(|| {
+        match &credits.disabled_reason {
+            Some(reason) => format!("off ({})", reason.replace('_', " ")),
+            None => "off".to_owned(),
+        }
+    });
+    let parts: Vec<_> = [spent, left, off].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| harmless(&format!("extra: {}", parts.join(", "))))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! What the terminal can do, and writing to it.
+//! What is written is decided elsewhere.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+use terminal_size::{Height, Width, terminal_size_of};
+
+use crate::exit::Failure;
+
+/// Where text goes: how wide and how high it may be, and whether it may have colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Screen {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) colour: bool,
+    /// Whether a person looks at it, so that what was written can be written over.
+    pub(crate) live: bool,
+}
+
+impl Screen {
+    /// What is assumed of whatever is no terminal, or does not say: 80 columns and 24 lines, without colours.
+    pub(crate) const USUAL: Self = Self { width: 80, height: 24, colour: false, live: false };
+
+    /// Standard output.
+    pub(crate) fn stdout() -> Self {
+        let stdout = io::stdout();
+        Self::new(terminal_size_of(&stdout), AutoStream::choice(&stdout), stdout.is_terminal())
+    }
+
+    /// Standard error.
+    pub(crate) fn stderr() -> Self {
+        let stderr = io::stderr();
+        Self::new(terminal_size_of(&stderr), AutoStream::choice(&stderr), stderr.is_terminal())
+    }
+
+    fn new(size: Option<(Width, Height)>, choice: ColorChoice, live: bool) -> Self {
+        // A terminal of width zero is one that does not know.
+        let size = size.filter(|(Width(width), Height(height))| *width > 0 && *height > 0);
+        let (width, height) = size.map_or((Self::USUAL.width, Self::USUAL.height), |(width, height)| {
+            (usize::from(width.0), usize::from(height.0))
+        });
+        // A terminal that cannot do colours cannot move its cursor either.
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { width, height, colour: choice != ColorChoice::Never, live: live && !dumb }
+    }
+
+    /// Paints a text, if there are colours.
+    pub(crate) fn paint<T: fmt::Display>(self, ink: Ink, text: T) -> Painted<T> {
+        Painted { style: if self.colour { ink.style() } else { Style::new() }, text }
+    }
+}
+
+/// What a piece of text is, which decides its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ink {
+    /// A name that leads.
+    Name,
+    /// Something that is there for completeness.
+    Quiet,
+    /// All is well.
+    Good,
+    /// Soon something will not be well.
+    Warn,
+    /// Something is not well.
+    Bad,
+    /// Nothing of these.
+    Plain,
+}
+
+impl Ink {
+    fn style(self) -> Style {
+        // Only the terminal's own palette: its owner has chosen what can be read on its background.
+        match self {
+            Self::Name => Style::new().bold(),
+            Self::Quiet => Style::new().dimmed(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Warn => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default(),
+            Self::Plain => Style::new(),
+        }
+    }
+}
+
+/// A text with its colour.
+#[derive(Debug)]
+pub(crate) struct Painted<T> {
+    style: Style,
+    text: T,
+}
+
+impl<T: fmt::Display> fmt::Display for Painted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{}", self.style.render(), self.text, self.style.render_reset())
+    }
+}
+
+/// Writes an answer to standard output, whole.
+///
+/// # Errors
+///
+/// [`Failure`] if it cannot be written; a quiet one if nobody reads any more.
+pub(crate) fn answer(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::unwritten(&error))
+}
+
+/// Tells the person who waits, or the log that is kept. Where that cannot be written nothing is lost.
+pub(crate) fn tell(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+}
+
+/// A text from somewhere else, such that it cannot garble the terminal.
+pub(crate) fn harmless(text: &str) -> String {
+    let harmful = |c: char| {
+        // Beside what controls a terminal: what has no width, and what turns the direction of text around.
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().map(|c| if harmful(c) { '?' } else { c }).collect()
+}
+
+/// The first so many characters of a text; where something is cut off, the last one says so.
+pub(crate) fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+/// Breaks a text into lines of so many characters, at spaces where there are any.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(8);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let mut word: Vec<char> = word.chars().collect();
+        loop {
+            let line = lines.last_mut().expect("there is always a line");
+            let used = line.chars().count();
+            let space = usize::from(used > 0);
+            if used + space + word.len() <= width {
+                line.extend(std::iter::repeat_n(' ', space).chain(word));
+                break;
+            }
+            // A path can be longer than a line.
+            if used == 0 {
+                line.extend(word.drain(..width));
+            }
+            lines.push(String::new());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn screen(colour: bool) -> Screen {
+        Screen { colour, ..Screen::USUAL }
+    }
+
+    #[test]
+    fn without_colours_nothing_but_the_text_is_written() {
+        assert_eq!(screen(false).paint(Ink::Bad, "429").to_string(), "429");
+    }
+
+    #[test]
+    fn a_colour_ends_with_its_text() {
+        assert_eq!(screen(true).paint(Ink::Bad, "429").to_string(), "\u{1b}[31m429\u{1b}[0m");
+    }
+
+    #[test]
+    fn a_size_of_zero_is_not_believed() {
+        let screen = Screen::new(Some((Width(0), Height(0))), ColorChoice::Never, true);
+
+        assert_eq!((screen.width, screen.height), (80, 24));
+    }
+
+    #[test]
+    fn a_text_from_elsewhere_cannot_move_the_cursor_or_turn_the_line_around() {
+        assert_eq!(harmless("a\u{1b}[2Jb\u{202e}c\u{200b}é"), "a?[2Jb?c?é");
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_says_that_it_goes_on() {
+        assert_eq!(shortened("fallback", 8), "fallback");
+        assert_eq!(shortened("fallback", 6), "fallb…");
+        assert_eq!(shortened("fallback", 0), "…");
+    }
+
+    #[test]
+    fn lines_break_at_spaces_and_long_words_anywhere() {
+        assert_eq!(wrapped("one two three", 8), ["one two", "three"]);
+        assert_eq!(wrapped("at /home/somebody", 10), ["at", "/home/some", "body"]);
+        assert_eq!(wrapped("", 10), [""]);
+    }
+}

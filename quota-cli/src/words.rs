@@ -1,0 +1,206 @@
+//! Times and amounts in the words of the program: relative first, then the exact moment.
+//! Nothing here knows what they are the times of.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use quota::Percent;
+
+/// Now, and where its reader is.
+#[derive(Debug, Clone)]
+pub(crate) struct Here {
+    pub(crate) now: Timestamp,
+    pub(crate) zone: TimeZone,
+}
+
+impl Here {
+    /// This moment on the wall of this machine; `TZ` is respected.
+    pub(crate) fn now() -> Self {
+        Self { now: quota::Clock::system().now(), zone: TimeZone::system() }
+    }
+
+    /// `in 2 h 10 min (14:05)`, or `5 min ago (11:50)`.
+    pub(crate) fn relative(&self, at: Timestamp) -> String {
+        format!("{} ({})", self.relative_only(at), self.clock(at))
+    }
+
+    /// `in 2 h 10 min`, or `5 min ago`.
+    pub(crate) fn relative_only(&self, at: Timestamp) -> String {
+        if at > self.now { format!("in {}", span(between(self.now, at))) } else { ago(between(at, self.now)) }
+    }
+
+    /// The time of day, with as much of the date as is needed to tell which day.
+    pub(crate) fn clock(&self, at: Timestamp) -> String {
+        const DAY: i64 = 24 * 3600;
+        let (there, here) =
+            (at.to_zoned_datetime(self.zone.clone()), self.now.to_zoned_datetime(self.zone.clone()));
+        let far = (at.as_second() - self.now.as_second()).abs();
+        let form = match () {
+            () if there.date() == here.date() => "%H:%M",
+            // A week from now has the same name as today.
+            () if far < 6 * DAY => "%a %H:%M",
+            () if far < 300 * DAY => "%-d %b %H:%M",
+            () => "%Y-%m-%d",
+        };
+        there.strftime(form).to_string()
+    }
+
+    /// The same with seconds, for what is over soon.
+    pub(crate) fn clock_with_seconds(&self, at: Timestamp) -> String {
+        if between(self.now, at) < Duration::from_secs(3600) {
+            return at.to_zoned_datetime(self.zone.clone()).strftime("%H:%M:%S").to_string();
+        }
+        self.clock(at)
+    }
+}
+
+/// The time from `from` to `to`; nothing if `to` is not after `from`.
+pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+/// A span in its two largest units, rounded: `45 s`, `12 min`, `2 h 10 min`, `3 d 4 h`.
+pub(crate) fn span(span: Duration) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    let seconds = span.as_secs().saturating_add(u64::from(span.subsec_millis() >= 500));
+    let rounded = |to: u64| (seconds.saturating_add(to / 2)) / to;
+    let two = |large: u64, large_unit: &str, small: u64, small_unit: &str| match small {
+        0 => format!("{large} {large_unit}"),
+        _ => format!("{large} {large_unit} {small} {small_unit}"),
+    };
+    if seconds < MINUTE {
+        format!("{seconds} s")
+    } else if rounded(MINUTE) < 60 {
+        format!("{} min", rounded(MINUTE))
+    } else if rounded(MINUTE) < 24 * 60 {
+        two(rounded(MINUTE) / 60, "h", rounded(MINUTE) % 60, "min")
+    } else {
+        two(rounded(HOUR) / 24, "d", rounded(HOUR) % 24, "h")
+    }
+}
+
+/// A short span in seconds: `0.5 s`, `2 s`.
+pub(crate) fn seconds(span: Duration) -> String {
+    format!("{} s", (span.as_secs_f64() * 100.0).round() / 100.0)
+}
+
+/// How long ago something was.
+pub(crate) fn ago(age: Duration) -> String {
+    if age < Duration::from_secs(1) { "just now".to_owned() } else { format!("{} ago", span(age)) }
+}
+
+/// A percentage with at most one decimal. Cut, not rounded: 99.96 % is not all.
+pub(crate) fn percent(used: Percent) -> String {
+    let tenths = used.basis_points() / 10;
+    match tenths % 10 {
+        0 => format!("{} %", tenths / 10),
+        part => format!("{}.{part} %", tenths / 10),
+    }
+}
+
+/// A moment as RFC 3339 has it, in UTC and whole seconds.
+pub(crate) fn rfc3339(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A number with a thin mark between its thousands: `12,345`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    /// 2026-11-23 11:55 on the wall of somebody two hours east of Greenwich.
+    fn here() -> Here {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        Here { now: at("2026-11-23T09:55:00Z"), zone }
+    }
+
+    #[test]
+    fn a_span_has_its_two_largest_units() {
+        let told =
+            [0, 45, 60, 89, 90, 3_599, 7_800, 86_399, 90_000, 266_400].map(Duration::from_secs).map(span);
+
+        assert_eq!(
+            told,
+            ["0 s", "45 s", "1 min", "1 min", "2 min", "1 h", "2 h 10 min", "1 d", "1 d 1 h", "3 d 2 h"]
+        );
+    }
+
+    #[test]
+    fn a_few_milliseconds_do_not_take_a_minute_off() {
+        assert_eq!(span(Duration::from_millis(7_799_990)), "2 h 10 min");
+    }
+
+    #[test]
+    fn the_longest_span_is_told() {
+        assert!(span(Duration::MAX).ends_with(" h"));
+    }
+
+    #[test]
+    fn a_short_span_is_told_in_seconds() {
+        assert_eq!([500, 2_000, 1_234].map(Duration::from_millis).map(seconds), ["0.5 s", "2 s", "1.23 s"]);
+    }
+
+    #[test]
+    fn what_was_a_moment_ago_is_just_now() {
+        assert_eq!(ago(Duration::from_millis(999)), "just now");
+        assert_eq!(ago(Duration::from_secs(1)), "1 s ago");
+    }
+
+    #[test]
+    fn a_moment_of_today_is_told_by_its_time() {
+        assert_eq!(here().relative(at("2026-11-23T12:05:00Z")), "in 2 h 10 min (14:05)");
+        assert_eq!(here().relative(at("2026-11-23T09:50:00Z")), "5 min ago (11:50)");
+    }
+
+    #[test]
+    fn a_moment_of_this_week_is_told_by_its_day() {
+        assert_eq!(here().clock(at("2026-11-26T12:05:00Z")), "Thu 14:05");
+    }
+
+    #[test]
+    fn a_moment_with_the_same_weekday_as_today_is_told_by_its_date() {
+        assert_eq!(here().clock(at("2026-11-30T09:55:00Z")), "30 Nov 11:55");
+        assert_eq!(here().clock(at("2027-11-30T09:55:00Z")), "2027-11-30");
+    }
+
+    #[test]
+    fn what_is_over_soon_is_told_to_the_second() {
+        assert_eq!(here().clock_with_seconds(at("2026-11-23T09:55:15Z")), "11:55:15");
+        assert_eq!(here().clock_with_seconds(at("2026-11-23T12:05:00Z")), "14:05");
+    }
+
+    #[test]
+    fn almost_all_is_not_all() {
+        assert_eq!(percent(Percent::from_basis_points(9_999)), "99.9 %");
+        assert_eq!(percent(Percent::FULL), "100 %");
+        assert_eq!(percent(Percent::from_basis_points(10_150)), "101.5 %");
+    }
+
+    #[test]
+    fn a_moment_is_written_in_whole_seconds_of_utc() {
+        assert_eq!(rfc3339(at("2026-11-23T09:55:00.282668Z")), "2026-11-23T09:55:00Z");
+    }
+
+    #[test]
+    fn thousands_are_marked() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

@@ -1,0 +1,12 @@
+//! The program as it is run: its exit codes, what it writes where, and what it never writes.
+//! How things look in detail is tested beside the code that draws them.
+
+// Clippy lets tests unwrap, and their helpers too if it is told that all of this is a test.
+#![cfg(test)]
+
+mod demo;
+mod parse;
+mod program;
+mod sim;
+mod status;
+mod streams;

@@ -1,0 +1,116 @@
+//! Runs the program in an environment of its own, against a simulated provider of the test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use quota_sim::{Script, Simulator};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// A machine that nobody has used yet: an empty home, and no variables but those a test sets.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    home: TempDir,
+    variables: Vec<(String, String)>,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        Self { home: tempfile::tempdir().unwrap(), variables: vec![("TZ".into(), "UTC".into())] }
+    }
+
+    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Writes a file below the home directory.
+    pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, contents).unwrap();
+        path
+    }
+
+    /// Logs Claude Code in, with a token of its own making.
+    pub(crate) fn log_in(&self, token: &str) {
+        let expires_at = 4_102_444_800_000_u64;
+        let login = serde_json::json!({ "claudeAiOauth": {
+            "accessToken": token, "refreshToken": "sk-ant-ort01-made-up", "expiresAt": expires_at,
+            "subscriptionType": "max", "rateLimitTier": "default_claude_max_20x",
+        } });
+        self.write(".claude/.credentials.json", login.to_string());
+    }
+
+    /// The program, to be run on this machine from its home directory.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quota"));
+        command.args(arguments).env_clear().env("HOME", self.home.path()).current_dir(self.home.path());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        Ended::of(self.command(arguments).output().unwrap())
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+/// A simulated provider that runs as long as the test does.
+pub(crate) struct Provider {
+    pub(crate) simulator: Simulator,
+    script: Script,
+    _runtime: Runtime,
+}
+
+impl Provider {
+    pub(crate) fn play(script: Script) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let simulator = runtime.block_on(Simulator::builder(script.clone()).start()).unwrap();
+        Self { simulator, script, _runtime: runtime }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.simulator.url().to_string()
+    }
+
+    /// A configuration of all its accounts that asks without pauses, each with its token in a variable of `machine`.
+    pub(crate) fn configure(&self, machine: Machine) -> (Machine, PathBuf) {
+        let policy = "[policy]\ngap = \"1ms\"\nquiet = { span = \"1ms\", scope = \"account\" }\n";
+        let accounts = self.script.client_config(&self.simulator.url());
+        let config = machine.write("config.toml", format!("{policy}{accounts}"));
+        let machine = self.script.accounts().iter().fold(machine, |machine, account| {
+            let name = account.name().to_uppercase().replace(['-', '.'], "_");
+            machine.set(&format!("QUOTA_SIM_{name}"), &account.token())
+        });
+        (machine, config)
+    }
+}
+
+/// A path as an argument.
+pub(crate) fn argument(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

@@ -1,0 +1,262 @@
+//! `quota status`: where accounts come from, and what becomes of those that fail.
+
+use quota_sim::{Account, Answer, Phase, Script, Window};
+use serde_json::{Value, json};
+
+use super::program::{Machine, Provider, argument};
+
+fn answering(name: &str, answer: Answer) -> Account {
+    Account::new(name).answers([Phase::new(answer)])
+}
+
+fn used(name: &str, percent: f64) -> Account {
+    Account::new(name).windows([Window::five_hour().used(percent)])
+}
+
+#[test]
+fn on_a_fresh_machine_it_says_what_it_looked_for_and_ends_with_3() {
+    let machine = Machine::new();
+
+    let ended = machine.run(&["status"]);
+
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""));
+    for looked_for in [".config/quota/config.toml does not exist", ".claude/.credentials.json does not exist"]
+    {
+        assert!(ended.stderr.contains(looked_for), "{}", ended.stderr);
+    }
+    assert!(ended.stderr.contains("[[accounts]]"), "{}", ended.stderr);
+}
+
+#[test]
+fn on_a_fresh_machine_json_is_still_json() {
+    let ended = Machine::new().run(&["status", "--json"]);
+
+    assert_eq!((ended.code, &ended.json()["accounts"]), (Some(3), &json!([])));
+}
+
+#[test]
+fn without_a_home_it_ends_with_3_as_well() {
+    let machine = Machine::new();
+
+    let output = machine.command(&["status"]).env_remove("HOME").output().unwrap();
+
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn a_login_of_claude_code_is_found_and_asked_with() {
+    let provider = Provider::play(Script::new([used("main", 62.5).with_token("sim-token-claude")]));
+    let machine = Machine::new();
+    machine.log_in("sim-token-claude");
+    let config = format!("[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"{}\"\n", provider.url());
+    machine.write(".config/quota/config.toml", config);
+
+    let ended = machine.run(&["status"]);
+
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
+    assert!(ended.stdout.contains("max 20x") && ended.stdout.contains("62.5 %"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_login_of_claude_code_is_not_touched() {
+    let provider = Provider::play(Script::new([used("main", 1.0).with_token("sim-token-claude")]));
+    let machine = Machine::new();
+    machine.log_in("sim-token-claude");
+    let login = machine.path(".claude/.credentials.json");
+    let before = std::fs::read(&login).unwrap();
+    let config = format!("[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"{}\"\n", provider.url());
+    let config = machine.write("config.toml", config);
+
+    machine.run(&["status", "--config", argument(&config)]);
+
+    let listed = std::fs::read_dir(machine.path(".claude")).unwrap().count();
+    assert_eq!((std::fs::read(&login).unwrap(), listed), (before, 1));
+}
+
+#[test]
+fn a_login_that_cannot_be_used_is_an_account_without_a_number() {
+    let machine = Machine::new();
+    machine.write(".claude/.credentials.json", "{");
+
+    let ended = machine.run(&["status"]);
+
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stdout.contains("anthropic/main") && ended.stdout.contains("damaged"), "{}", ended.stdout);
+}
+
+#[test]
+fn one_account_that_fails_hides_no_other() {
+    let accounts = [
+        answering("expired", Answer::Unauthorized),
+        used("main", 12.0),
+        answering("slow-down", Answer::ThrottleZero),
+        answering("broken", Answer::Html),
+        used("last", 34.0),
+    ];
+    let provider = Provider::play(Script::new(accounts));
+    let (machine, config) = provider.configure(Machine::new());
+
+    let ended = machine.run(&["status", "--json", "--config", argument(&config)]);
+
+    let document = ended.json();
+    let accounts = document["accounts"].as_array().unwrap();
+    let shown: Vec<_> = accounts
+        .iter()
+        .map(|account| (account["windows"].as_array().unwrap().len(), account["error"].is_string()))
+        .collect();
+    assert_eq!(ended.code, Some(1));
+    assert_eq!(shown, [(0, true), (1, false), (0, true), (0, true), (1, false)]);
+    assert_eq!(provider.simulator.ledger().calls(), 5);
+}
+
+#[test]
+fn if_all_accounts_have_numbers_it_ends_with_0() {
+    let provider = Provider::play(Script::default());
+    let (machine, config) = provider.configure(Machine::new());
+
+    let ended = machine.run(&["status", "--config", argument(&config)]);
+
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert!(ended.stdout.contains("7 days, Fable"), "{}", ended.stdout);
+}
+
+#[test]
+fn json_has_the_number_of_its_shape_and_the_fields_of_a_window() {
+    let provider = Provider::play(Script::new([used("main", 62.5)]));
+    let (machine, config) = provider.configure(Machine::new());
+
+    let document = machine.run(&["status", "--json", "--config", argument(&config)]).json();
+
+    let account = &document["accounts"][0];
+    let window = &account["windows"][0];
+    assert_eq!(document["version"], 1);
+    assert_eq!((&account["account"], &account["state"]), (&json!("anthropic/main"), &json!("fresh")));
+    assert_eq!((&window["id"], &window["used_percent"]), (&json!("five_hour"), &json!(62.5)));
+    assert_eq!((&window["certainty"], &window["source"]), (&json!("exact"), &json!("poll")));
+    assert_eq!((&window["scope"], &window["length_seconds"]), (&Value::Null, &json!(18_000)));
+}
+
+#[test]
+fn a_429_is_told_with_how_long_nobody_asks() {
+    let provider = Provider::play(Script::new([answering("main", Answer::ThrottleZero)]));
+    let (machine, config) = provider.configure(Machine::new());
+
+    let account = &machine.run(&["status", "--json", "--config", argument(&config)]).json()["accounts"][0];
+
+    assert_eq!(account["hold"]["why"], "rate_limited");
+    assert_eq!(account["trouble"]["kind"], "throttled");
+}
+
+#[test]
+fn a_dead_login_is_told_with_what_to_do() {
+    let provider = Provider::play(Script::new([answering("main", Answer::Unauthorized)]));
+    let machine = Machine::new();
+    machine.log_in("sim-token-main");
+    let config = format!("[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"{}\"\n", provider.url());
+    let config = machine.write("config.toml", config);
+
+    let ended = machine.run(&["status", "--config", argument(&config)]);
+
+    assert!(ended.stdout.contains("log in again: run `claude`"), "{}", ended.stdout);
+}
+
+#[test]
+fn accounts_of_one_provider_are_asked_one_after_the_other() {
+    let provider = Provider::play(Script::default());
+    let (machine, config) = provider.configure(Machine::new());
+
+    machine.run(&["status", "--config", argument(&config)]);
+
+    let ledger = provider.simulator.ledger();
+    assert_eq!((ledger.calls(), ledger.max_concurrent), (3, 1));
+}
+
+#[test]
+fn the_provider_is_told_who_asks() {
+    let provider = Provider::play(Script::new([used("main", 1.0)]));
+    let (machine, config) = provider.configure(Machine::new());
+
+    machine.run(&["status", "--config", argument(&config)]);
+
+    let ledger = provider.simulator.ledger();
+    let agents = &ledger.account("main").unwrap().user_agents;
+    assert!(agents.iter().all(|agent| agent.starts_with("quota/")) && agents.len() == 1, "{agents:?}");
+}
+
+#[test]
+fn a_user_agent_of_the_configuration_is_used() {
+    let provider = Provider::play(Script::new([used("main", 1.0)]));
+    let machine = Machine::new().set("TOKEN", "sim-token-main");
+    let config = format!(
+        "[providers.anthropic]\nbase_url = \"{}\"\nuser_agent = \"mine/1\"\n\
+         [[accounts]]\nid = \"anthropic/main\"\ntoken_env = \"TOKEN\"\n",
+        provider.url()
+    );
+    let config = machine.write("config.toml", config);
+
+    let ended = machine.run(&["status", "--config", argument(&config)]);
+
+    let ledger = provider.simulator.ledger();
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    assert_eq!(ledger.account("main").unwrap().user_agents, ["mine/1".to_owned()].into());
+}
+
+#[test]
+fn the_configuration_of_xdg_config_home_comes_first() {
+    let machine = Machine::new();
+    machine.write(".config/quota/config.toml", "");
+    let other = machine.path("xdg");
+    machine.write("xdg/quota/config.toml", "broken");
+
+    let ended = machine.set("XDG_CONFIG_HOME", argument(&other)).run(&["status"]);
+
+    assert_eq!(ended.code, Some(78));
+    assert!(ended.stderr.contains("xdg/quota/config.toml:1:"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_broken_configuration_is_one_line_with_its_place_and_ends_with_78() {
+    let machine = Machine::new();
+    let config = machine.write("config.toml", "[[accounts]]\nidd = \"anthropic/main\"\n");
+
+    let ended = machine.run(&["status", "--config", argument(&config)]);
+
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(78), ""));
+    assert!(
+        ended.stderr.ends_with("config.toml:2:1: unknown key `idd`; did you mean `id`?\n"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(ended.stderr.lines().count(), 1);
+}
+
+#[test]
+fn a_named_configuration_that_is_not_there_ends_with_66() {
+    let ended = Machine::new().run(&["status", "--config", "nowhere.toml"]);
+
+    assert_eq!(ended.code, Some(66));
+    assert_eq!(ended.stderr, "quota: could not read nowhere.toml: there is no such file\n");
+}
+
+#[test]
+fn a_configuration_that_is_a_directory_ends_with_66_and_not_with_another_account() {
+    let machine = Machine::new();
+    machine.write(".config/quota/config.toml/x", "");
+
+    assert_eq!(machine.run(&["status"]).code, Some(66));
+}
+
+#[test]
+fn a_token_file_that_others_can_read_is_refused_and_says_how_to_mend_it() {
+    let machine = Machine::new();
+    let token = machine.write("token", "sim-token-main");
+    let config =
+        machine.write("config.toml", "[[accounts]]\nid = \"anthropic/main\"\ntoken_file = \"token\"\n");
+    #[cfg(unix)]
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+
+    let ended = machine.run(&["status", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(1));
+    assert!(cfg!(not(unix)) || ended.stdout.contains("chmod"), "{} {}", token.display(), ended.stdout);
+}
