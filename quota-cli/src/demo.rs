@@ -61,20 +61,22 @@ async fn play(plan: Plan, mut live: Live) -> Result<Summary, Failure> {
     read_all_once(&accounts).await;
     let started = clock.now();
     let mut consumers = Consumers::start(&plan, &accounts, started);
-    loop {
+    let mut next_frame = FRAME;
+    let lasted = loop {
         let passed = between(started, clock.now());
-        let Some(left) = plan.lasts.checked_sub(passed).filter(|left| !left.is_zero()) else { break };
-        tokio::select! {
-            () = farewell.wait() => break,
-            () = clock.sleep(FRAME.min(left)) => {}
-            event = events.next() => {
-                if let Some(event) = event { note(&mut live, &event, passed)? }
-                continue;
-            }
+        if passed >= plan.lasts {
+            break passed;
         }
-        live.draw(&plan, &accounts, consumers.tally(), &simulator.ledger(), passed)?;
-    }
-    let lasted = between(started, clock.now());
+        if passed >= next_frame {
+            next_frame = passed + FRAME;
+            live.draw(&plan, &accounts, consumers.tally(), &simulator.ledger(), passed)?;
+        }
+        tokio::select! {
+            () = farewell.wait() => break passed,
+            () = clock.sleep(next_frame.min(plan.lasts).saturating_sub(passed)) => {}
+            Some(event) = events.next() => note(&mut live, &event, passed)?,
+        }
+    };
     consumers.stop().await;
     live.end()?;
 
@@ -87,7 +89,8 @@ async fn play(plan: Plan, mut live: Live) -> Result<Summary, Failure> {
 /// Reads every account, so that few consumers leave none of many accounts out.
 async fn read_all_once(accounts: &[Account]) {
     let mut reads = JoinSet::new();
-    for account in accounts.iter().cloned() {
+    for account in accounts {
+        let account = account.clone();
         reads.spawn(async move { account.get().await.is_ok() });
     }
     // One that has no number yet gets it in the course of the demo.

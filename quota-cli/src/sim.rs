@@ -8,7 +8,7 @@ use quota_sim::{Script, Simulator, StartError};
 use crate::args::SimArgs;
 use crate::exit::{Exit, Failure};
 use crate::runtime::{self, Farewell, Threads};
-use crate::words::count;
+use crate::words::counted;
 use crate::{input, term};
 
 /// Plays until Ctrl-C or SIGTERM.
@@ -30,7 +30,7 @@ pub(crate) fn run(options: &SimArgs) -> Result<Exit, Failure> {
         term::tell("Ctrl-C ends it.\n");
         farewell.wait().await;
         let calls = simulator.stop().await.calls();
-        term::tell(&format!("It was asked {} times.\n", count(calls)));
+        term::tell(&format!("It answered {}.\n", counted(calls, "call")));
         Ok(Exit::Done)
     })
 }

@@ -105,7 +105,7 @@ pub(crate) fn rfc3339(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// A number with a thin mark between its thousands: `12,345`.
+/// A number with a mark between its thousands: `12,345`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -116,6 +116,12 @@ pub(crate) fn count(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// So many of something: `1 account`, `1,000 consumers`.
+pub(crate) fn counted(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", count(number))
 }
 
 #[cfg(test)]
@@ -197,6 +203,11 @@ mod tests {
     #[test]
     fn a_moment_is_written_in_whole_seconds_of_utc() {
         assert_eq!(rfc3339(at("2026-11-23T09:55:00.282668Z")), "2026-11-23T09:55:00Z");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([1, 1_000].map(|number| counted(number, "account")), ["1 account", "1,000 accounts"]);
     }
 
     #[test]

@@ -35,7 +35,10 @@ pub fn open_store(url: &str) -> Result<Arc<dyn QuotaStore>, OpenError> {
 const SCHEMES: [&str; 1] = ["memory:"];
 
 fn is_bare(url: &Url) -> bool {
-    url.host().is_none() && matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none()
+    url.host().is_none()
+        && matches!(url.path(), "" | "/")
+        && url.query().is_none()
+        && url.fragment().is_none()
 }
 
 /// Why a URL opens no store.

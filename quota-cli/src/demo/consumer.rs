@@ -63,8 +63,8 @@ struct Consumer {
     shared: Arc<Shared>,
     rng: Rng,
     accounts: [u16; 2],
-    /// When it would have called last, in milliseconds of the demo, had it been alone.
-    called: [Option<u32>; 2],
+    /// What it would have done had it been alone, with each of them.
+    alone: [Alone; 2],
 }
 
 impl Consumer {
@@ -74,7 +74,7 @@ impl Consumer {
         let fallbacks = shared.accounts.len().saturating_sub(1);
         let fallback = if fallbacks == 0 { 0 } else { 1 + number as usize % fallbacks };
         let accounts = [0, u16::try_from(fallback).unwrap_or_default()];
-        Self { shared: Arc::clone(shared), rng, accounts, called: [None; 2] }
+        Self { shared: Arc::clone(shared), rng, accounts, alone: [Alone::default(); 2] }
     }
 
     async fn run(mut self) {
@@ -109,20 +109,49 @@ impl Consumer {
         }
     }
 
-    /// What it would do with nobody to share with: call whenever its own last reading of this account is not fresh. Every
-    /// such call is taken to succeed; one that is told 429 would have to be made again, so the sum is a lower bound.
     fn count_naive(&mut self, which: usize) {
         // With a single account both are the same one.
         let which = if self.accounts[0] == self.accounts[1] { 0 } else { which };
-        let passed = between(self.shared.started, self.shared.clock.now()).as_millis();
-        let (now, fresh) = (clamped(passed), clamped(self.shared.freshness.as_millis()));
-        if self.called[which].is_none_or(|called| now.saturating_sub(called) >= fresh) {
-            self.called[which] = Some(now);
+        let passed = between(self.shared.started, self.shared.clock.now());
+        if self.alone[which].calls(passed, self.shared.freshness) {
             self.shared.tally.would_have_called();
         }
     }
 }
 
-fn clamped(ms: u128) -> u32 {
-    u32::try_from(ms).unwrap_or(u32::MAX)
+/// A consumer that keeps its readings of an account to itself.
+///
+/// It calls whenever its own last reading is not fresh. Every such call is taken to succeed: one that is told 429 would have
+/// to be made again, so the sum of these is a lower bound.
+#[derive(Debug, Default, Clone, Copy)]
+struct Alone {
+    /// When it called last, in milliseconds of the demo: there may be a million of these.
+    called: Option<u32>,
+}
+
+impl Alone {
+    /// Whether a read at that moment makes it call.
+    fn calls(&mut self, passed: Duration, freshness: Duration) -> bool {
+        let ms = |span: Duration| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+        let stale = self.called.is_none_or(|called| ms(passed).saturating_sub(called) >= ms(freshness));
+        if stale {
+            self.called = Some(ms(passed));
+        }
+        stale
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_alone_calls_at_first_and_whenever_its_reading_is_no_longer_fresh() {
+        let mut alone = Alone::default();
+
+        let calls = [0, 99, 100, 150, 199, 350]
+            .map(|ms| alone.calls(Duration::from_millis(ms), Duration::from_millis(100)));
+
+        assert_eq!(calls, [true, false, true, false, false, true]);
+    }
 }

@@ -60,11 +60,11 @@ impl Live {
         let (seconds, minutes) = (plan.lasts.as_secs(), plan.story().as_secs() / 60);
         let [throttled, expired] = plan.told();
         self.write(&format!(
-            "{} consumers read {} accounts of a simulated provider through one manager.\n\
+            "{} read {} of a simulated provider through one manager.\n\
              {minutes} minutes pass in {seconds} s: a reading is fresh for {} instead of 5 min, and so on.\n\n\
              What the provider is going to do:\n  {throttled}\n  {expired}\n\n",
-            count(plan.consumers.into()),
-            plan.script.accounts().len(),
+            words::counted(plan.consumers.into(), "consumer"),
+            words::counted(plan.script.accounts().len() as u64, "account"),
             words::seconds(plan.policy.freshness),
         ))
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::plan::Plan;
 use super::tally::Tally;
 use crate::term::{Screen, wrapped};
-use crate::words::count;
+use crate::words::{count, counted};
 
 /// What a demo came to.
 #[derive(Debug, Serialize)]
@@ -28,6 +28,9 @@ pub(crate) struct Summary {
     throttled_answers: u64,
     naive_calls: u64,
     peek_ns_p50: f64,
+    /// How many seconds it was to last.
+    #[serde(skip)]
+    planned: u64,
     /// The accounts in their own order; the maps are in that of the alphabet.
     #[serde(skip)]
     order: Vec<String>,
@@ -59,6 +62,7 @@ impl Summary {
             throttled_answers: plan.ids().map(|id| of(id.name()).answered(429)).sum(),
             naive_calls: tally.naive_calls(),
             peek_ns_p50,
+            planned: plan.lasts.as_secs(),
             order: plan.ids().map(|id| id.as_str().to_owned()).collect(),
         }
     }
@@ -79,9 +83,9 @@ impl Summary {
             (
                 "reads",
                 format!(
-                    "{} by {} consumers in {} s",
+                    "{} by {} in {} s",
                     count(self.reads),
-                    count(self.consumers.into()),
+                    counted(self.consumers.into(), "consumer"),
                     self.seconds
                 ),
             ),
@@ -103,10 +107,10 @@ impl Summary {
                 label = "";
             }
         }
-        let (accounts, consumers, seed) = (self.accounts, self.consumers, self.seed);
+        let (accounts, consumers, seconds, seed) = (self.accounts, self.consumers, self.planned, self.seed);
         let _ = writeln!(
             text,
-            "\nThe same again: quota demo --accounts {accounts} --consumers {consumers} --seed {seed}"
+            "\nThe same again:\n  quota demo --accounts {accounts} --consumers {consumers} --seconds {seconds} --seed {seed}"
         );
         text
     }
@@ -140,5 +144,49 @@ impl Summary {
             .iter()
             .map(|(word, reads)| format!("{} {}", word.replace('_', " "), share(*reads)));
         format!("{}: {}", share(all), by_reason.collect::<Vec<_>>().join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary() -> Summary {
+        let by_account = |main, fallback| {
+            [("anthropic/main", main), ("anthropic/fallback-1", fallback)]
+                .map(|(id, figure)| (id.to_owned(), figure))
+                .into()
+        };
+        Summary {
+            consumers: 1000,
+            accounts: 2,
+            seconds: 10.0,
+            seed: 7,
+            reads: 98_709,
+            stale_reads: [("held", 4_935), ("never_read", 99)].into(),
+            provider_calls: by_account(12, 10),
+            max_concurrent_per_account: by_account(1, 1),
+            calls_during_hold: by_account(0, 0),
+            throttled_answers: 2,
+            naive_calls: 18_016,
+            peek_ns_p50: 12.4,
+            planned: 10,
+            order: ["anthropic/main", "anthropic/fallback-1"].map(ToOwned::to_owned).into(),
+        }
+    }
+
+    #[test]
+    fn a_summary_at_eighty_columns() {
+        insta::assert_snapshot!(summary().text(Screen::USUAL));
+    }
+
+    #[test]
+    fn a_summary_in_json() {
+        insta::assert_snapshot!(summary().json());
+    }
+
+    #[test]
+    fn without_a_stale_read_there_is_none() {
+        assert_eq!(Summary { stale_reads: BTreeMap::new(), ..summary() }.stale_text(), "none");
     }
 }

@@ -96,3 +96,31 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quota_sim::{Account as SimAccount, Answer, Phase, Script, Simulator};
+
+    use super::*;
+    use crate::config::LoginSource;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_kept_waiting_for_longer_than_half_a_minute() {
+        let hangs = SimAccount::new("main").answers([Phase::new(Answer::Hang)]);
+        let simulator = Simulator::builder(Script::new([hangs])).start().await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let token = directory.path().join("token");
+        std::fs::write(&token, "sim-token-main").unwrap();
+        #[cfg(unix)]
+        std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let mut config = Config::of_claude_code();
+        config.policy = config.policy.fetch_timeout(PATIENCE * 2).lease(PATIENCE * 3);
+        config.accounts[0].login = LoginSource::TokenFile(token);
+        config.accounts[0].base_url = Some(simulator.url());
+
+        let views = about(&config).await.unwrap();
+
+        let why = views[0].failure.as_ref().map(|failure| &*failure.why);
+        assert_eq!(why, Some("no answer within 30 s"));
+    }
+}

@@ -103,6 +103,7 @@ impl FailureView {
         let why = match error {
             QuotaError::Fetch { error, .. } => with_causes(error),
             QuotaError::Barred { trouble, .. } => trouble.note.clone(),
+            QuotaError::Held { hold, .. } => format!("not asked: {}", hold.why),
             _ => error.report(),
         };
         let refused = match error {

@@ -86,7 +86,8 @@ fn one(account: &AccountView, columns: &Columns, here: &Here, screen: Screen) ->
     }
     if let Some(hold) = &account.hold {
         let (left, clock) = (words::span(between(here.now, hold.until)), here.clock_with_seconds(hold.until));
-        note(Ink::Warn, &format!("not asked again for {left} (until {clock}): {}", hold.why));
+        let why = if account.failure.is_none() { format!(": {}", hold.why) } else { String::new() };
+        note(Ink::Warn, &format!("not asked again for {left} (until {clock}){why}"));
     }
     text
 }

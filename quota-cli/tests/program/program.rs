@@ -97,11 +97,15 @@ impl Provider {
         self.simulator.url().to_string()
     }
 
+    /// A configuration of all its accounts, with the usual policy.
+    pub(crate) fn usual_config(&self) -> String {
+        self.script.client_config(&self.simulator.url())
+    }
+
     /// A configuration of all its accounts that asks without pauses, each with its token in a variable of `machine`.
     pub(crate) fn configure(&self, machine: Machine) -> (Machine, PathBuf) {
         let policy = "[policy]\ngap = \"1ms\"\nquiet = { span = \"1ms\", scope = \"account\" }\n";
-        let accounts = self.script.client_config(&self.simulator.url());
-        let config = machine.write("config.toml", format!("{policy}{accounts}"));
+        let config = machine.write("config.toml", format!("{policy}{}", self.usual_config()));
         let machine = self.script.accounts().iter().fold(machine, |machine, account| {
             let name = account.name().to_uppercase().replace(['-', '.'], "_");
             machine.set(&format!("QUOTA_SIM_{name}"), &account.token())

@@ -148,6 +148,20 @@ fn a_429_is_told_with_how_long_nobody_asks() {
 }
 
 #[test]
+fn a_neighbour_of_a_throttled_account_says_why_it_was_not_asked() {
+    let accounts = [answering("main", Answer::ThrottleZero), used("spare", 1.0)];
+    let provider = Provider::play(Script::new(accounts));
+    let (machine, _) = provider.configure(Machine::new());
+    let config = machine.write("usual.toml", provider.usual_config());
+
+    let ended = machine.run(&["status", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stdout.contains("not asked: another account was rate limited"), "{}", ended.stdout);
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
 fn a_dead_login_is_told_with_what_to_do() {
     let provider = Provider::play(Script::new([answering("main", Answer::Unauthorized)]));
     let machine = Machine::new();
