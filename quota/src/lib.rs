@@ -5,9 +5,9 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `anthropic` | [`anthropic`](crate::anthropic): Anthropic's usage endpoint and rate limit headers |
-//! | `accounts` | [`accounts`](crate::accounts): where logins are found, read-only |
-//! | `testing` | [`testing`](crate::testing): conformance suite, fakes and mocks |
+//! | `anthropic` | [`anthropic`]: Anthropic's usage endpoint and rate limit headers |
+//! | `accounts` | [`accounts`]: where logins are found, read-only |
+//! | `testing` | [`testing`]: conformance suite, fakes and mocks |
 //!
 //! A feature adds API and never changes what existing calls do. Which store is used is decided by a URL, see
 //! [`open_store`].

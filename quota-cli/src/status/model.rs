@@ -139,3 +139,29 @@ pub(crate) fn stale_word(why: StaleReason) -> &'static str {
         _ => "other",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(id: &str, hours: impl Into<Option<u64>>, scope: Option<Scope>) -> WindowView {
+        let length = hours.into().map(|hours| Duration::from_secs(hours * 3600));
+        let (used, observed_at, source) = (UsedAt::Unknown, Timestamp::UNIX_EPOCH, Source::Poll);
+        WindowView { id: id.to_owned(), used, resets_at: None, observed_at, source, scope, length }
+    }
+
+    #[test]
+    fn short_windows_come_first_and_parts_after_the_whole() {
+        let mut windows = [
+            window("tangelo", None, None),
+            window("seven_day/opus", 168, Some(Scope::model("Opus"))),
+            window("seven_day", 168, None),
+            window("five_hour", 5, None),
+        ];
+
+        windows.sort_by_key(WindowView::rank);
+
+        let ids = windows.each_ref().map(|window| &*window.id);
+        assert_eq!(ids, ["five_hour", "seven_day", "seven_day/opus", "tangelo"]);
+    }
+}

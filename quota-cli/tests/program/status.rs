@@ -148,6 +148,16 @@ fn a_429_is_told_with_how_long_nobody_asks() {
 }
 
 #[test]
+fn a_429_is_no_reason_to_log_in_again() {
+    let provider = Provider::play(Script::new([answering("main", Answer::ThrottleZero)]));
+    let (machine, config) = provider.configure(Machine::new());
+
+    let ended = machine.run(&["status", "--config", argument(&config)]);
+
+    assert!(!ended.stdout.contains("token") && !ended.stdout.contains("log in"), "{}", ended.stdout);
+}
+
+#[test]
 fn a_neighbour_of_a_throttled_account_says_why_it_was_not_asked() {
     let accounts = [answering("main", Answer::ThrottleZero), used("spare", 1.0)];
     let provider = Provider::play(Script::new(accounts));
@@ -226,6 +236,14 @@ fn the_configuration_of_xdg_config_home_comes_first() {
 
     assert_eq!(ended.code, Some(78));
     assert!(ended.stderr.contains("xdg/quota/config.toml:1:"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_relative_xdg_config_home_is_ignored() {
+    let machine = Machine::new().set("XDG_CONFIG_HOME", "xdg");
+    machine.write("xdg/quota/config.toml", "broken");
+
+    assert_eq!(machine.run(&["status"]).code, Some(3));
 }
 
 #[test]

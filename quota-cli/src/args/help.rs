@@ -1,0 +1,160 @@
+//! The long help texts. They are laid out for 80 columns.
+//! The options themselves are told where they are defined, in `args`.
+
+/// What follows the list of commands.
+pub(super) const PROGRAM_MORE: &str = "\
+Examples:
+  quota status    the windows of every account
+  quota demo      what this is for, in ten seconds, without any account
+  quota sim       a simulated provider to try things on
+
+Exit codes: 0 all went well, 1 some account has no number, 3 no account was found, 64 the command line was not understood, \
+65 malformed input, 66 unreadable input, 78 broken configuration.";
+
+/// What `quota status` does.
+pub(super) const STATUS: &str = "\
+Shows how much of each account's windows is used, when they reset, how old the numbers are and how certain.
+
+Each account is asked about once; accounts of one provider one after the other, a second apart (`gap` in [policy]). \
+After 30 seconds whatever has no answer yet is shown without one.";
+
+/// How to read it, and how accounts are named.
+pub(super) const STATUS_MORE: &str = "\
+Reading it:
+  62 %       so much was used when the provider was asked, a moment ago
+  ≥ 62 %     at least so much: the reading is old, and use only grows
+  unknown    nothing is known, as after a reset: neither 0 nor 100 %
+  ──┼──      the tick is where the window's time stands: a bar that is beyond
+             it is faster than time
+
+Accounts are named in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config.toml):
+
+  [[accounts]]
+  id = \"anthropic/main\"       # without more: Claude Code's login, only read
+
+  [[accounts]]
+  id = \"anthropic/work\"       # its login is in one of these:
+  claude_config_dir = \"~/.claude-work\"  # another place of Claude Code's
+  # token_env = \"QUOTA_WORK\"            # an environment variable
+  # token_file = \"work.token\"           # a file of its own, chmod 600
+  # A proxy or `quota sim`; plain http goes to this machine only:
+  # base_url = \"http://127.0.0.1:8123\"
+
+  [providers.anthropic]        # optional, for all its accounts
+  # base_url, user_agent
+
+  [policy]                     # optional; some of it, with its defaults:
+  # freshness = \"5m\"
+  # gap = \"1s\"
+  # budget = { per_hour = 28, reserve = 6 }
+
+Without that file it looks for a login of Claude Code where that program keeps it, and only reads it.
+
+Colours are used at a terminal, unless NO_COLOR is set. --json is for programs; \
+its shape is in docs/status-json.md.
+
+Examples:
+  quota status
+  quota status --json | jq '.accounts[].windows[] | {id, used_percent}'
+  quota status --config ./other.toml
+
+Exit codes: 0 all accounts have numbers, 1 some have none, 3 no account was found, 66 the file given by --config cannot be \
+read, 78 the configuration is broken.";
+
+/// What `quota demo` does.
+pub(super) const DEMO: &str = "\
+Starts a simulated provider on this machine, with a main account and fallbacks, and lets many consumers read their quota \
+through one manager, while windows fill, an account is throttled and a login expires.
+
+Nothing has to be set up, and nothing leaves this machine. All times are scaled so that the demo passes fifty minutes.";
+
+/// What its figures mean.
+pub(super) const DEMO_MORE: &str = "\
+The summary says how many calls were made, and how many the same consumers would have made if each kept its numbers to \
+itself: a consumer alone calls when it reads an account of which it has no reading younger than `freshness`, every such call \
+is taken to succeed, and nobody is held back by a 429. So it is a lower bound.
+
+With --json the last line is one object:
+  consumers, accounts, seconds, seed   what was played
+  reads, stale_reads                   what consumers saw; stale by reason
+  provider_calls                       by account, as the provider counted
+  max_concurrent_per_account           most calls under way at once: 1
+  calls_during_hold                    calls though told to stay away: 0
+  throttled_answers                    how often the provider said 429
+  naive_calls                          calls without coordination, as above
+  peek_ns_p50                          a look at a number, ns, the median
+
+Examples:
+  quota demo
+  quota demo --accounts 5 --consumers 100000 --seconds 30
+  quota demo --seconds 2 --seed 7 --json";
+
+/// What `quota parse` does.
+pub(super) const PARSE: &str = "\
+Shows as JSON what is understood of a saved answer of a provider, and what was left out, by name and reason. Nothing is \
+repeated that is not understood, so the output can be shown to others when a shape has changed.";
+
+/// What can be read.
+pub(super) const PARSE_MORE: &str = "\
+What can be read for anthropic: the answers of its usage and profile endpoints, ~/.claude.json, the input of a status \
+line, a rate_limit_event; they are told apart by their keys. With --headers: header lines, which may begin with a status \
+line such as HTTP/2 429.
+
+A window of which only a verdict or nothing readable is known has used_percent null: neither 0 nor 100.
+
+Examples:
+  quota parse anthropic usage.json
+  quota parse anthropic --headers headers.txt
+  curl -sI https://example.com/v1/messages | quota parse anthropic --headers -
+
+Exit codes: 65 the input is malformed, 66 it cannot be read.";
+
+/// What `quota sim` does.
+pub(super) const SIM: &str = "\
+Runs a simulated provider on this machine until Ctrl-C or SIGTERM. It speaks like Anthropic's usage endpoint; its accounts \
+and numbers are made up.
+
+Standard output is a configuration that uses it; its first line says where it listens.";
+
+/// How a script is written.
+pub(super) const SIM_MORE: &str = "\
+What it saw is at GET /ledger: calls by account, how many at once, and which came while they had been told to stay away.
+
+A script says what happens:
+
+  speed = 60                      # a minute of script in a second
+  [[accounts]]
+  name = \"main\"
+  budget = 30                     # calls in any hour; \"none\" for no limit
+  budget_answer = \"deadline\"      # or \"zero\": the two kinds of 429
+  [[accounts.windows]]
+  id = \"five_hour\"
+  used = 62.5
+  fills_per_hour = 20
+  [[accounts.answers]]
+  from = \"5m\"
+  until = \"20m\"
+  answer = \"throttle_until_end\"   # or throttle_zero, unauthorized, hang, ...
+
+Examples:
+  quota sim
+  quota sim --port 8123 --script outage.toml
+  quota sim > sim.toml &
+  eval \"$(sed -n 's/^# *export/export/p' sim.toml)\"
+  quota status --config sim.toml
+
+Exit codes: 66 the script cannot be read, 69 the port is taken, 78 the script is broken.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_laid_out_in_lines_fits_into_eighty_columns() {
+        for text in [PROGRAM_MORE, STATUS_MORE, DEMO_MORE, PARSE_MORE, SIM_MORE] {
+            let laid_out = text.lines().filter(|line| line.starts_with("  "));
+            let long: Vec<_> = laid_out.filter(|line| line.chars().count() > 80).collect();
+            assert!(long.is_empty(), "{long:#?}");
+        }
+    }
+}
