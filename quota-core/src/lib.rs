@@ -34,6 +34,7 @@ pub use manager::account::{Account, KeepFresh, Watch};
 pub use manager::answer::{Answer, Refreshed, StaleReason, State};
 pub use manager::error::{ObserveError, QuotaError};
 pub use manager::events::{Event, Events};
+pub use manager::get::Get;
 pub use manager::{BuildError, QuotaManager, QuotaManagerBuilder};
 pub use percent::Percent;
 pub use policy::{Backoff, Budget, Policy, PolicyError, Quiet, QuietScope, WhenAway};

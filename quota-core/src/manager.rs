@@ -9,6 +9,7 @@ pub(crate) mod events;
 mod exchange;
 mod flight;
 mod gate;
+pub(crate) mod get;
 mod link;
 mod provider;
 mod refresh;

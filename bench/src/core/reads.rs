@@ -1,8 +1,9 @@
 //! Reads of what is known: beside a bare `ArcSwap`, and beside moka.
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,9 +24,10 @@ pub(crate) fn rows() -> Vec<Row> {
             let [peek, floor] = by_turns(
                 threads,
                 READS,
-                [&|doing| drop(black_box(board.account(doing).peek())), &|doing| {
-                    drop(black_box(board.floor[board.pick(doing)].load()))
-                }],
+                [
+                    &|doings| doings.for_each(|doing| drop(black_box(board.account(doing).peek()))),
+                    &|doings| doings.for_each(|doing| drop(black_box(board.floor[board.pick(doing)].load()))),
+                ],
             );
             let name = format!("peek.{threads}t.{size}");
             rows.push(Row::at_most(&name, (peek, "ns"), ("ArcSwap::load on a handle", floor), 1.5));
@@ -40,19 +42,26 @@ pub(crate) fn rows() -> Vec<Row> {
 
 fn hit() -> Vec<Row> {
     let board = Board::with(3);
-    let get = |doing: usize| {
-        let mut get = std::pin::pin!(board.account(doing).get());
-        match get.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(answer)) => drop(black_box(answer)),
-            Poll::Ready(Err(error)) => panic!("a fresh reading is not an error: {error}"),
-            Poll::Pending => panic!("a fresh reading is ready at the first poll"),
+    let get = |doings: Range<usize>| {
+        let gets = async {
+            for doing in doings {
+                let answer = board.account(doing).get().await;
+                drop(black_box(answer.expect("a fresh reading is not an error")));
+            }
+        };
+        let polled = std::pin::pin!(gets).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_ready(), "a fresh reading is ready at the first poll");
+    };
+    let peek_stale = |doings: Range<usize>| {
+        for doing in doings {
+            black_box(black_box(board.account(doing).peek()).is_stale());
         }
     };
-    let peek_stale = |doing: usize| {
-        let account = board.account(doing);
-        black_box(black_box(account.peek()).is_stale());
+    let moka = |doings: Range<usize>| {
+        for doing in doings {
+            drop(black_box(board.moka.get(board.ids[board.pick(doing)].as_str())));
+        }
     };
-    let moka = |doing: usize| drop(black_box(board.moka.get(board.ids[board.pick(doing)].as_str())));
     let [hit, floor] = by_turns(1, READS, [&get, &peek_stale]);
     let mut rows = vec![Row::at_most("get_hit", (hit, "ns"), ("peek + is_stale", floor), 1.2)];
     for (threads, least) in [(1, 1.0), (2, 10.0)] {

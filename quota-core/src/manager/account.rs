@@ -12,6 +12,7 @@ use super::answer::{Answer, Refreshed};
 use super::changes;
 use super::error::{ObserveError, QuotaError};
 use super::flight::{Flight, Wish};
+use super::get::Get;
 use super::shelf::Sight;
 use super::slot::Slot;
 use super::tasks::wait_for;
@@ -45,8 +46,16 @@ impl Account {
     /// What is known at this moment. No lock, no I/O, no waiting; it does not even read a clock.
     ///
     /// Before the first [`get`](Self::get), [`refresh`](Self::refresh) or [`load`](Self::load) nothing is known.
+    #[inline]
     pub fn peek(&self) -> Answer {
         Answer::of(self.sight.look())
+    }
+
+    /// What is known, if it is fresh.
+    #[inline(always)]
+    pub(super) fn peek_fresh(&self) -> Option<Answer> {
+        let view = self.sight.look();
+        view.is_fresh().then(|| Answer::of(view))
     }
 
     /// Whether what is known is not fresh.
@@ -75,14 +84,9 @@ impl Account {
     /// # Errors
     ///
     /// [`QuotaError`] if nothing at all is known.
-    pub async fn get(&self) -> Result<Answer, QuotaError> {
-        let view = self.sight.look();
-        if view.is_fresh() {
-            return Ok(Answer::of(view));
-        }
-        drop(view);
-        // Boxed, so that the common case carries no large future about.
-        Box::pin(self.get_slowly(None)).await
+    #[inline]
+    pub fn get(&self) -> Get<'_> {
+        Get::of(self)
     }
 
     /// The same for readings younger than `max_age`, whatever the policy calls fresh.
@@ -94,7 +98,7 @@ impl Account {
         Box::pin(self.get_slowly(Some(max_age))).await
     }
 
-    async fn get_slowly(&self, max_age: Option<Duration>) -> Result<Answer, QuotaError> {
+    pub(super) async fn get_slowly(&self, max_age: Option<Duration>) -> Result<Answer, QuotaError> {
         if max_age.is_some_and(|max_age| self.sight.look().is_fresh_within(max_age)) {
             return Ok(self.peek());
         }

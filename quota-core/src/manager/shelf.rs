@@ -54,6 +54,7 @@ impl Sight {
     }
 
     /// What is seen at this moment. This is every reader's path.
+    #[inline]
     pub(crate) fn look(&self) -> Guard<Arc<View>> {
         self.note_look();
         self.place().view.load()
@@ -75,6 +76,7 @@ impl Sight {
     }
 
     /// Notes that somebody is interested.
+    #[inline]
     pub(crate) fn note_look(&self) {
         let looked_at = &self.place().looked_at;
         // Written once and then only read, so that readers on many cores do not fight for it.

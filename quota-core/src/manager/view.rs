@@ -52,6 +52,7 @@ impl View {
     }
 
     /// Whether the readings are fresh. Two comparisons and one look at the clock: this is on every reader's path.
+    #[inline]
     pub(crate) fn is_fresh(&self) -> bool {
         let now_ms = self.provider.clock.recent_ms();
         now_ms < self.due_ms && now_ms >= self.made_ms - SET_BACK_MS
