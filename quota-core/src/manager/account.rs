@@ -16,6 +16,7 @@ use super::get::Get;
 use super::shelf::Sight;
 use super::slot::Slot;
 use super::tasks::wait_for;
+use super::upkeep;
 use crate::record::Joined;
 use crate::{AccountId, HoldReason, Lineage, Seed, Snapshot, Urgency, Usage, time};
 
@@ -172,7 +173,7 @@ impl Account {
     /// Keeps the readings fresh in the background, until the guard is dropped or the manager is closed.
     pub fn keep_fresh(&self) -> KeepFresh {
         let (guard, stopped) = oneshot::channel::<()>();
-        changes::keep_fresh(&self.slot, &self.shared.crew, async move { drop(stopped.await) });
+        upkeep::keep_fresh(&self.slot, &self.shared.crew, async move { drop(stopped.await) });
         KeepFresh { _guard: guard }
     }
 
@@ -214,7 +215,7 @@ impl Account {
         match self.slot.update(|desk| desk.join(now, seed, identity)) {
             Joined::Yes => {
                 self.follow();
-                changes::flush_later(&self.slot, &self.shared.crew);
+                upkeep::flush_later(&self.slot, &self.shared.crew);
                 Ok(())
             }
             Joined::Foreign => Err(ObserveError::AnotherLogin { account: account() }),

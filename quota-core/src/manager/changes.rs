@@ -1,16 +1,16 @@
-//! Keeping views current: notices of changes, the slow look in case one was lost, late writes, and refreshing in time.
-//! What is refreshed, and whether, is decided in `flight` and `record`.
+//! Keeping views current: notices of changes, and the slow look in case one was lost.
+//! What is read is put to use in `exchange`; late writes and refreshing in time are in `upkeep`.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::error::QuotaError;
-use super::flight::{Crew, Flight, Wish};
+use super::desk::Standing;
+use super::flight::Crew;
 use super::provider::Provider;
-use super::slot::{Slot, Standing};
-use super::tasks::{Either, Tasks, either};
+use super::slot::Slot;
+use super::tasks::{Either, either};
 use crate::clock::Instant;
-use crate::{Clock, StoreKey, Urgency, time};
+use crate::{Clock, StoreKey};
 
 /// Follows an account from now on, for as long as anybody looks at it through a handle, and its provider's quiet time.
 pub(crate) fn follow(slot: &Arc<Slot>, crew: &Crew) {
@@ -74,13 +74,16 @@ fn next_change(
 
 /// Follows the quiet time of a provider.
 fn follow_quiet(provider: &Arc<Provider>, crew: &Crew) {
-    let Some(key) = provider.quiet_key().filter(|_| provider.begins_following()) else { return };
-    let (provider, tasks) = (Arc::downgrade(provider), Arc::clone(&crew.tasks));
+    let Some(quieted) = provider.quieted.as_ref().filter(|quieted| quieted.begins_following()) else {
+        return;
+    };
+    let (provider, quieted, tasks) =
+        (Arc::downgrade(provider), Arc::downgrade(quieted), Arc::clone(&crew.tasks));
     crew.tasks.spawn(async move {
         let mut seen = None;
         loop {
-            let Some(wait) = provider.upgrade().map(|provider| {
-                let (link, key) = (Arc::clone(&provider.link), key.clone());
+            let Some(wait) = quieted.upgrade().zip(provider.upgrade()).map(|(quieted, provider)| {
+                let (link, key) = (Arc::clone(&provider.link), quieted.key.clone());
                 let (clock, recheck) = (provider.clock.clone(), jittered(provider.policy.recheck));
                 async move { wait_for_notice(&clock, recheck, link.changed(&key, seen)).await }
             }) else {
@@ -89,8 +92,8 @@ fn follow_quiet(provider: &Arc<Provider>, crew: &Crew) {
             if let Either::First(()) = either(tasks.closing(), wait).await {
                 return;
             }
-            if let Some(provider) = provider.upgrade()
-                && let Ok(version) = provider.reread_quiet(&key).await
+            if let Some(quieted) = quieted.upgrade()
+                && let Ok(version) = quieted.reread().await
             {
                 seen = version;
             }
@@ -110,84 +113,6 @@ async fn wait_for_notice(
     }
 }
 
-/// Writes what is pending, a while from now, so that busy traffic becomes one write.
-pub(crate) fn flush_later(slot: &Arc<Slot>, crew: &Crew) {
-    {
-        let mut desk = slot.desk();
-        if desk.flushing || desk.pending.is_none() {
-            return;
-        }
-        desk.flushing = true;
-    }
-    let (slot, tasks) = (Arc::clone(slot), Arc::clone(&crew.tasks));
-    crew.tasks.spawn(async move {
-        let later = slot.provider.clock.sleep(slot.provider.policy.flush);
-        // A manager that is being closed writes at once.
-        let _ = either(tasks.closing(), later).await;
-        slot.desk().flushing = false;
-        let _ = slot.transact(|_, _| ()).await;
-    });
-}
-
-/// Refreshes an account whenever its readings stop being fresh, until `stopped`.
-pub(crate) fn keep_fresh(slot: &Arc<Slot>, crew: &Crew, stopped: impl Future<Output = ()> + Send + 'static) {
-    let (slot, own_crew) = (Arc::clone(slot), crew.clone());
-    let tasks = Arc::clone(&crew.tasks);
-    crew.tasks.spawn(async move {
-        let work = async {
-            let mut failures = 0;
-            loop {
-                let wish = Wish::Within(slot.provider.policy.freshness);
-                // Waited for, so a slow call is never overtaken by the next.
-                let flight = Flight::join(&slot, wish, Urgency::Background, &own_crew);
-                let pause = match flight.wait().await {
-                    Ok(_) => {
-                        failures = 0;
-                        Duration::ZERO
-                    }
-                    Err(QuotaError::Held { hold, .. }) => {
-                        time::between(slot.provider.link.guess(), hold.until)
-                    }
-                    // Nobody logged in, a fetcher that breaks: no hold says how long to wait, so we do.
-                    Err(_) => {
-                        failures += 1;
-                        slot.provider.policy.transient.delay(failures, 0.0)
-                    }
-                };
-                wait_until_due(&slot, pause).await;
-            }
-        };
-        let _ = either(either_of(tasks.closing(), stopped), work).await;
-    });
-}
-
-async fn either_of(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
-    let _ = either(one, other).await;
-}
-
-/// Waits until asking again may bring something: `at_least` is over, the readings are due, and no hold is in force.
-async fn wait_until_due(slot: &Slot, at_least: Duration) {
-    let clock = &slot.provider.clock;
-    // Never at once, whatever was answered: what cannot be helped must not be asked in a circle.
-    let mut pause = slot.provider.policy.gap.max(SHORTEST_PAUSE).max(at_least);
-    loop {
-        clock.sleep(pause).await;
-        let view = slot.sight.take();
-        let now = view.now();
-        let policy = &slot.provider.policy;
-        let hold = view.record.hold().cloned().filter(|hold| hold.is_live(now));
-        let hold = [hold, slot.provider.quiet_at(now)].into_iter().flatten().map(|hold| hold.until).max();
-        let barred = view.record.trouble().filter(|trouble| trouble.bars());
-        let barred = barred.map(|trouble| time::later(trouble.at, policy.freshness));
-        let due = [view.due_at(), hold, barred].into_iter().flatten().max();
-        match due.filter(|due| *due > now) {
-            // In short stretches: the due time may move, and a machine may sleep.
-            Some(due) => pause = time::between(now, due).min(LONGEST_STRETCH),
-            None => return,
-        }
-    }
-}
-
 /// Spread by a quarter to both sides, so that a fleet does not look all at once.
 fn jittered(span: Duration) -> Duration {
     span.mul_f64(0.75 + fastrand::f64() / 2.0)
@@ -198,12 +123,3 @@ const FORGOTTEN_AFTER: u32 = 2;
 
 /// A store that refuses is looked at again after no longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_STRETCH: Duration = Duration::from_secs(30);
-
-/// Ends all that a manager has begun, waiting no longer than `bound`.
-pub(crate) async fn wind_up(tasks: &Arc<Tasks>, clock: &Clock, bound: Duration) -> bool {
-    tasks.close();
-    clock.bounded(bound, tasks.idle()).await.is_some()
-}

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::slot::{Slot, Standing};
+use super::desk::Standing;
+use super::slot::Slot;
 use crate::{Reading, Record, StoreError, StoreKey, Swap, Version, WhenAway};
 
 /// A state of the record that a change can be tried on.

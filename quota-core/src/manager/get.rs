@@ -15,8 +15,10 @@ use super::error::QuotaError;
 pub struct Get<'a> {
     account: &'a Account,
     /// Boxed, so that the common case carries no large future about.
-    slowly: Option<Pin<Box<dyn Future<Output = Result<Answer, QuotaError>> + Send + 'a>>>,
+    slowly: Option<Slowly<'a>>,
 }
+
+type Slowly<'a> = Pin<Box<dyn Future<Output = Result<Answer, QuotaError>> + Send + 'a>>;
 
 impl<'a> Get<'a> {
     #[inline]

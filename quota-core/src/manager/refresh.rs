@@ -50,7 +50,9 @@ impl Refresh {
         let Some(fetcher) = slot.provider.fetcher.clone() else {
             return Err(QuotaError::NoFetcher { provider: slot.provider.id.clone() });
         };
-        slot.provider.read_quiet().await;
+        if let Some(quieted) = &slot.provider.quieted {
+            quieted.read_once().await;
+        }
         slot.read_first().await;
         let mut renewed = false;
         let mut overtaken = false;
@@ -275,8 +277,8 @@ impl Refresh {
             // The account is somebody else's by now, and its neighbours are to be quiet all the same.
             Failed::TooLate => (None, Record::quiet_after(slot.provider.link.guess(), &error, policy)),
         };
-        if let Some(quiet) = quiet {
-            slot.provider.impose(&slot.id, &quiet).await;
+        if let (Some(quiet), Some(quieted)) = (quiet, &slot.provider.quieted) {
+            quieted.impose(&quiet, policy.keep).await;
         }
         let _ = self.crew.events.send(Event::Failed { account: slot.id.clone(), error: error.clone(), hold });
         QuotaError::Fetch { account: slot.id.clone(), error }

@@ -1,0 +1,111 @@
+//! Putting a manager together.
+//! What it does once it stands is in `manager`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::broadcast;
+
+use super::events::Events;
+use super::flight::Crew;
+use super::link::Link;
+use super::register::Register;
+use super::tasks::Tasks;
+use super::{QuotaManager, Shared};
+use crate::{Clock, Policy, PolicyError, ProviderId, QuotaStore, UsageFetcher};
+
+/// Puts a manager together.
+#[derive(Debug)]
+#[must_use]
+pub struct QuotaManagerBuilder {
+    store: Arc<dyn QuotaStore>,
+    fetchers: Vec<Arc<dyn UsageFetcher>>,
+    policy: Policy,
+    provider_policies: HashMap<ProviderId, Policy>,
+    clock: Clock,
+    name: Arc<str>,
+}
+
+impl QuotaManagerBuilder {
+    pub(crate) fn on(store: Arc<dyn QuotaStore>) -> Self {
+        Self {
+            store,
+            fetchers: Vec::new(),
+            policy: Policy::default(),
+            provider_policies: HashMap::new(),
+            clock: Clock::system(),
+            name: Arc::from(""),
+        }
+    }
+
+    /// Adds who asks a provider. A second one for the same provider takes the place of the first.
+    pub fn fetcher(self, fetcher: impl UsageFetcher) -> Self {
+        self.shared_fetcher(Arc::new(fetcher))
+    }
+
+    /// Adds a fetcher that others use as well.
+    pub fn shared_fetcher(mut self, fetcher: Arc<dyn UsageFetcher>) -> Self {
+        self.fetchers.push(fetcher);
+        self
+    }
+
+    /// Sets the policy.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets a policy for one provider, in place of the general one.
+    pub fn policy_for(mut self, provider: ProviderId, policy: Policy) -> Self {
+        self.provider_policies.insert(provider, policy);
+        self
+    }
+
+    /// Sets the clock.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Names this process in the list of calls that were made, such as `router@host-a`.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Builds the manager. It lives on the runtime this is called in.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] if a policy contradicts itself, or this is not called within a tokio runtime.
+    pub fn build(self) -> Result<QuotaManager, BuildError> {
+        let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+        self.policy.validate()?;
+        for policy in self.provider_policies.values() {
+            policy.validate()?;
+        }
+        let tasks = Tasks::on(runtime);
+        let (events, _) = broadcast::channel(Events::KEPT);
+        let patience = self.policy.store_patience;
+        let link = Link::new(self.store, self.clock.clone(), patience, Arc::clone(&tasks), events.clone());
+        let mut register = Register::new(link, self.clock.clone(), self.policy, self.provider_policies);
+        for fetcher in self.fetchers {
+            register.add(fetcher);
+        }
+        let shared = Shared { crew: Crew { tasks, events, by: self.name }, clock: self.clock, register };
+        Ok(QuotaManager { shared: Arc::new(shared) })
+    }
+}
+
+/// Why a manager was not built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The policy contradicts itself.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A manager spawns tasks, and there is no runtime to spawn them on.
+    #[error("a quota manager must be built within a tokio runtime")]
+    NoRuntime,
+}

@@ -1,0 +1,104 @@
+//! The quiet time after a 429: known here at once, and shared with other processes through a document of the store.
+//! What it says is in `quiet`, who obeys it in `refresh`; how it is followed is in `changes`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::sync::OnceCell;
+
+use super::link::Link;
+use crate::{Hold, QuietTime, Reading, StoreError, StoreKey, Swap, Version};
+
+/// The quiet time of one provider, or of all of them.
+#[derive(Debug)]
+pub(crate) struct Quieted {
+    pub(crate) key: StoreKey,
+    link: Arc<Link>,
+    known: ArcSwap<QuietTime>,
+    read: OnceCell<()>,
+    /// Whether a task follows the changes of the document.
+    following: AtomicBool,
+}
+
+impl Quieted {
+    pub(crate) fn new(key: StoreKey, link: Arc<Link>) -> Arc<Self> {
+        let (known, read, following) = (ArcSwap::default(), OnceCell::new(), AtomicBool::new(false));
+        Arc::new(Self { key, link, known, read, following })
+    }
+
+    /// The hold in force, as far as this process has heard.
+    pub(crate) fn at(&self, now: Timestamp) -> Option<Hold> {
+        self.known.load().at(now)
+    }
+
+    /// Reads the document once; later changes come by notice.
+    pub(crate) async fn read_once(&self) {
+        let _ = self.read.get_or_try_init(|| async { self.reread().await.map(drop) }).await;
+    }
+
+    /// Reads the document anew; which state of it that was.
+    pub(crate) async fn reread(&self) -> Result<Option<Version>, StoreError> {
+        let reading = self.link.read(&self.key).await?;
+        if let Some(told) = self.decoded(&reading) {
+            self.take_over(&told);
+        }
+        Ok(reading.version())
+    }
+
+    /// Takes over what the store said; what this process knows of itself and ends later stays.
+    fn take_over(&self, told: &QuietTime) {
+        self.known.rcu(|known| {
+            let now = self.link.guess();
+            let mut merged = told.clone();
+            if let Some(hold) = known.at(now) {
+                merged.extend(now, &hold);
+            }
+            merged
+        });
+    }
+
+    /// Imposes a quiet time, here at once and in the store as soon as it can be written.
+    ///
+    /// If the store cannot be written the other processes learn by a 429 of their own: that is bounded by their backoff.
+    pub(crate) async fn impose(&self, hold: &Hold, keep: Duration) {
+        self.known.rcu(|known| {
+            let mut quiet = (**known).clone();
+            quiet.extend(hold.since, hold);
+            quiet
+        });
+        let Ok(mut reading) = self.link.read(&self.key).await else { return };
+        for _ in 0..MOST_TRIES {
+            let Some(before) = self.decoded(&reading) else { return };
+            let mut quiet = before.clone();
+            quiet.extend(reading.now, hold);
+            if quiet == before {
+                return;
+            }
+            match self.link.swap(&self.key, reading.version(), quiet.encode(), keep).await {
+                Ok(Swap::Conflict(winner)) => reading = winner,
+                Ok(Swap::Applied(_)) | Err(_) => return,
+            }
+        }
+    }
+
+    /// What a document says; no document is no quiet time, and `None` is a damaged one.
+    fn decoded(&self, reading: &Reading) -> Option<QuietTime> {
+        let Some(document) = &reading.document else { return Some(QuietTime::default()) };
+        QuietTime::decode(&document.body)
+            .inspect_err(|error| {
+                tracing::warn!(key = %self.key, %error, "quiet time unreadable, left as it is");
+            })
+            .ok()
+    }
+
+    /// Whether this is the first to ask for the document to be followed.
+    pub(crate) fn begins_following(&self) -> bool {
+        !self.following.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// Writers of one document are few; whoever loses this often leaves it to the others.
+const MOST_TRIES: usize = 16;

@@ -1,0 +1,137 @@
+//! The accounts and providers that a manager was asked for.
+//! What is known of an account is in `slot`, of a provider in `provider`.
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use super::link::Link;
+use super::provider::Provider;
+use super::quieted::Quieted;
+use super::shelf::Shelf;
+use super::slot::Slot;
+use crate::{AccountId, Clock, Policy, ProviderId, QuietScope, StoreKey, UsageFetcher};
+
+/// Who is known, and what a new one begins with.
+pub(crate) struct Register {
+    link: Arc<Link>,
+    clock: Clock,
+    policy: Policy,
+    policies: HashMap<ProviderId, Policy>,
+    /// The one quiet time of all providers whose policy says so.
+    everything: Arc<Quieted>,
+    providers: RwLock<HashMap<ProviderId, Arc<Provider>>>,
+    accounts: RwLock<Accounts>,
+}
+
+/// The accounts that were asked for, and where their views stand.
+#[derive(Default)]
+struct Accounts {
+    slots: HashSet<ByName>,
+    shelves: HashMap<ProviderId, Shelf>,
+}
+
+/// A slot that is found by its account's name. A map would keep each name twice.
+struct ByName(Arc<Slot>);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        self.0.id.as_str()
+    }
+}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.as_str().hash(state);
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ByName {}
+
+impl Register {
+    /// Nobody is known yet. Providers have `policy`, unless there is another for them in `policies`.
+    pub(crate) fn new(
+        link: Arc<Link>,
+        clock: Clock,
+        policy: Policy,
+        policies: HashMap<ProviderId, Policy>,
+    ) -> Self {
+        let everything = Quieted::new(StoreKey::everything(), Arc::clone(&link));
+        let (providers, accounts) = (RwLock::default(), RwLock::default());
+        Self { link, clock, policy, policies, everything, providers, accounts }
+    }
+
+    /// Adds a provider that is asked by `fetcher`, in place of one that was there.
+    pub(crate) fn add(&mut self, fetcher: Arc<dyn UsageFetcher>) {
+        let provider = self.new_provider(fetcher.provider(), Some(fetcher));
+        let providers = self.providers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        providers.insert(provider.id.clone(), provider);
+    }
+
+    /// The account's slot, made if it is asked for the first time.
+    pub(crate) fn slot(&self, id: &AccountId) -> Arc<Slot> {
+        if let Some(slot) = self.known(id) {
+            return slot;
+        }
+        let provider = self.provider(id.provider());
+        let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have been here between the two locks.
+        if let Some(ByName(slot)) = accounts.slots.get(id.as_str()) {
+            return Arc::clone(slot);
+        }
+        let sight = accounts.shelves.entry(provider.id.clone()).or_default().place(&provider.nothing_known());
+        let slot = Slot::new(id.clone(), provider, sight);
+        accounts.slots.insert(ByName(Arc::clone(&slot)));
+        slot
+    }
+
+    /// The slot of an account that was asked for before.
+    pub(crate) fn known(&self, id: &AccountId) -> Option<Arc<Slot>> {
+        self.accounts().slots.get(id.as_str()).map(|ByName(slot)| Arc::clone(slot))
+    }
+
+    /// Whether `holds` is so for every account.
+    pub(crate) fn all(&self, mut holds: impl FnMut(&Slot) -> bool) -> bool {
+        self.accounts().slots.iter().all(|ByName(slot)| holds(slot))
+    }
+
+    /// The policy of providers that have none of their own.
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// All policies in force.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &Policy> {
+        std::iter::once(&self.policy).chain(self.policies.values())
+    }
+
+    fn accounts(&self) -> RwLockReadGuard<'_, Accounts> {
+        self.accounts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The provider of an account; one that nobody fetches from can still be read about.
+    fn provider(&self, id: &ProviderId) -> Arc<Provider> {
+        if let Some(provider) = self.providers.read().unwrap_or_else(PoisonError::into_inner).get(id) {
+            return Arc::clone(provider);
+        }
+        let mut providers = self.providers.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(providers.entry(id.clone()).or_insert_with(|| self.new_provider(id.clone(), None)))
+    }
+
+    fn new_provider(&self, id: ProviderId, fetcher: Option<Arc<dyn UsageFetcher>>) -> Arc<Provider> {
+        let policy = self.policies.get(&id).unwrap_or(&self.policy).clone();
+        let quieted = match policy.quiet.scope {
+            QuietScope::Account => None,
+            QuietScope::Provider => Some(Quieted::new(StoreKey::provider(&id), Arc::clone(&self.link))),
+            QuietScope::Everything => Some(Arc::clone(&self.everything)),
+        };
+        Provider::new(id, fetcher, policy, Arc::clone(&self.link), self.clock.clone(), quieted)
+    }
+}

@@ -1,0 +1,89 @@
+//! What is done without anybody waiting for it: late writes, and refreshing in time.
+//! Whether a refresh is allowed is decided in `record`; what other processes write is followed in `changes`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::QuotaError;
+use super::flight::{Crew, Flight, Wish};
+use super::slot::Slot;
+use super::tasks::either;
+use crate::{Urgency, time};
+
+/// Writes what is pending, a while from now, so that busy traffic becomes one write.
+pub(crate) fn flush_later(slot: &Arc<Slot>, crew: &Crew) {
+    {
+        let mut desk = slot.desk();
+        if desk.flushing || desk.pending.is_none() {
+            return;
+        }
+        desk.flushing = true;
+    }
+    let (slot, tasks) = (Arc::clone(slot), Arc::clone(&crew.tasks));
+    crew.tasks.spawn(async move {
+        let later = slot.provider.clock.sleep(slot.provider.policy.flush);
+        // A manager that is being closed writes at once.
+        let _ = either(tasks.closing(), later).await;
+        slot.desk().flushing = false;
+        let _ = slot.transact(|_, _| ()).await;
+    });
+}
+
+/// Refreshes an account whenever its readings stop being fresh, until `stopped`.
+pub(crate) fn keep_fresh(slot: &Arc<Slot>, crew: &Crew, stopped: impl Future<Output = ()> + Send + 'static) {
+    let (slot, own_crew) = (Arc::clone(slot), crew.clone());
+    let tasks = Arc::clone(&crew.tasks);
+    crew.tasks.spawn(async move {
+        let work = async {
+            let mut failures = 0;
+            loop {
+                let wish = Wish::Within(slot.provider.policy.freshness);
+                // Waited for, so a slow call is never overtaken by the next.
+                let flight = Flight::join(&slot, wish, Urgency::Background, &own_crew);
+                let pause = match flight.wait().await {
+                    Ok(_) => {
+                        failures = 0;
+                        Duration::ZERO
+                    }
+                    Err(QuotaError::Held { hold, .. }) => {
+                        time::between(slot.provider.link.guess(), hold.until)
+                    }
+                    // Nobody logged in, a fetcher that breaks: no hold says how long to wait, so we do.
+                    Err(_) => {
+                        failures += 1;
+                        slot.provider.policy.transient.delay(failures, 0.0)
+                    }
+                };
+                wait_until_due(&slot, pause).await;
+            }
+        };
+        let _ = either(tasks.closing(), either(stopped, work)).await;
+    });
+}
+
+/// Waits until asking again may bring something: `at_least` is over, the readings are due, and no hold is in force.
+async fn wait_until_due(slot: &Slot, at_least: Duration) {
+    let clock = &slot.provider.clock;
+    let mut pause = slot.provider.policy.gap.max(SHORTEST_PAUSE).max(at_least);
+    loop {
+        clock.sleep(pause).await;
+        let view = slot.sight.take();
+        let now = view.now();
+        let policy = &slot.provider.policy;
+        let hold = view.record.hold().cloned().filter(|hold| hold.is_live(now));
+        let hold = [hold, slot.provider.quiet_at(now)].into_iter().flatten().map(|hold| hold.until).max();
+        let barred = view.record.trouble().filter(|trouble| trouble.bars());
+        let barred = barred.map(|trouble| time::later(trouble.at, policy.freshness));
+        let due = [view.due_at(), hold, barred].into_iter().flatten().max();
+        match due.filter(|due| *due > now) {
+            Some(due) => pause = time::between(now, due).min(LONGEST_STRETCH),
+            None => return,
+        }
+    }
+}
+
+/// Never at once, whatever was answered: what cannot be helped must not be asked in a circle.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// In short stretches: the due time may move, and a machine may sleep.
+const LONGEST_STRETCH: Duration = Duration::from_secs(30);
