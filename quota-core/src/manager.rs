@@ -109,7 +109,7 @@ impl QuotaManager {
     /// What happens from now on, as this process sees it.
     #[must_use]
     pub fn events(&self) -> Events {
-        Events::of(&self.shared.crew.events)
+        Events::of(&self.shared.crew)
     }
 
     /// Ends all that this manager has begun: waits for calls that are under way and writes what is pending, but no

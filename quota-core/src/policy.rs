@@ -128,7 +128,7 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// [`PolicyError`] says which two settings contradict each other.
+    /// [`PolicyError`] says which two settings contradict each other, or that a time is longer than ten years.
     pub fn validate(&self) -> Result<(), PolicyError> {
         let rules = [
             (self.freshness.is_zero(), "freshness must be above zero, or every read would ask the provider"),
@@ -153,6 +153,24 @@ impl Policy {
                 "keep must be at least two hours, or the store forgets calls that still count",
             ),
         ];
+        let spans = [
+            self.freshness,
+            self.complete_every,
+            self.reset_grace,
+            self.gap,
+            self.fetch_timeout,
+            self.lease,
+            self.backoff.cap,
+            self.transient.cap,
+            self.quiet.span,
+            self.flush,
+            self.keep,
+            self.store_patience,
+            self.recheck,
+        ];
+        if spans.iter().any(|span| *span > LONGEST) {
+            return Err(PolicyError { why: "no time may be longer than ten years" });
+        }
         match rules.iter().find(|(broken, _)| *broken) {
             Some((_, why)) => Err(PolicyError { why }),
             None => Ok(()),
@@ -165,6 +183,9 @@ impl Policy {
         request > 0 && self.every_n_requests > 0 && request.is_multiple_of(self.every_n_requests)
     }
 }
+
+/// Whoever writes more than this means "never", which is no time: no sum of moments is to overflow.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Settings that contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -320,6 +341,12 @@ mod tests {
     #[test]
     fn a_gap_as_long_as_the_freshness_is_refused() {
         assert!(Policy::default().gap(SECOND * 300).validate().is_err());
+    }
+
+    #[test]
+    fn a_time_that_means_never_is_refused() {
+        assert!(Policy::default().keep(Duration::MAX).validate().is_err());
+        assert!(Policy::default().recheck(Duration::MAX).validate().is_err());
     }
 
     #[test]

@@ -173,6 +173,11 @@ impl Record {
         changed
     }
 
+    /// Whether both say whose they are, and it is not the same.
+    pub(crate) fn is_of_another_login(&self, other: &Self) -> bool {
+        self.owner.contradicts(other.lineage(), other.identity())
+    }
+
     /// Whether none of the readings claims to be from after `now`.
     pub(crate) fn is_plausible(&self, now: Timestamp) -> bool {
         let newest = self.asked_at().max(self.snapshot.newest());

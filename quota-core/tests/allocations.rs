@@ -10,9 +10,9 @@ async fn account_just_read() -> Account {
     let quota = QuotaManager::builder(MemoryStore::new())
         .fetcher(FakeProvider::answering("example", 42.0))
         .build()
-        .unwrap();
-    let account = quota.account(&"example/main".parse::<AccountId>().unwrap());
-    let _ = account.get().await.unwrap();
+        .expect("the policy is sound");
+    let account = quota.account(&"example/main".parse::<AccountId>().expect("a valid name"));
+    let _ = account.get().await.expect("the provider answers");
     account
 }
 

@@ -12,7 +12,6 @@ use super::plan::Plan;
 use super::tally::Tally;
 use crate::exit::Failure;
 use crate::status::bar::{self, bar};
-use crate::status::model::stale_word;
 use crate::term::{self, Ink, Screen, shortened};
 use crate::words::{self, count};
 
@@ -177,7 +176,7 @@ fn row(account: &Account, ledger: &Ledger, screen: Screen) -> String {
         _ => "unknown".to_owned(),
     };
     let (state, ink) = match answer.state() {
-        State::Stale { why, .. } => (stale_word(why).replace('_', " "), Ink::Warn),
+        State::Stale { why, .. } => (why.to_string(), Ink::Warn),
         _ => ("fresh".to_owned(), Ink::Good),
     };
     let calls = ledger.account(account.id().name()).map_or(0, |one| one.calls);

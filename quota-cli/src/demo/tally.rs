@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use quota::{StaleReason, State};
 
-use crate::status::model::stale_word;
-
 /// What all consumers together saw.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -18,12 +16,13 @@ pub(crate) struct Tally {
 }
 
 /// The reasons that a demo can bring about; others are counted with the first.
-const REASONS: [StaleReason; 5] = [
+const REASONS: [StaleReason; 6] = [
     StaleReason::Aged,
     StaleReason::NeverRead,
     StaleReason::RolledOver,
     StaleReason::Held,
     StaleReason::Failing,
+    StaleReason::NotRefreshed,
 ];
 
 impl Tally {
@@ -57,7 +56,7 @@ impl Tally {
 
     /// The reads that were not fresh, by reason; those that there were none of are left out.
     pub(crate) fn stale(&self) -> BTreeMap<&'static str, u64> {
-        let by_reason = REASONS.iter().zip(&self.stale).map(|(reason, reads)| (stale_word(*reason), reads));
+        let by_reason = REASONS.iter().zip(&self.stale).map(|(reason, reads)| (reason.as_str(), reads));
         let all = by_reason.chain([("no_number", &self.no_number)]);
         all.map(|(word, reads)| (word, reads.load(Ordering::Relaxed)))
             .filter(|(_, reads)| *reads > 0)

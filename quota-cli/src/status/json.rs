@@ -4,7 +4,7 @@
 use quota::{Credits, Money, Scope, Source, TroubleKind};
 use serde::Serialize;
 
-use super::model::{AccountView, Freshness, WindowView, stale_word};
+use super::model::{AccountView, Freshness, WindowView};
 use crate::words::{Here, between, rfc3339};
 
 const VERSION: u32 = 1;
@@ -95,7 +95,7 @@ impl<'a> AccountJson<'a> {
     fn of(account: &'a AccountView, here: &Here) -> Self {
         let (state, stale_since, why) = match account.state {
             Freshness::Fresh => ("fresh", None, None),
-            Freshness::Stale { since, why } => ("stale", since.map(rfc3339), Some(stale_word(why))),
+            Freshness::Stale { since, why } => ("stale", since.map(rfc3339), Some(why.as_str())),
         };
         Self {
             account: account.id.as_str(),

@@ -125,21 +125,6 @@ fn with_causes(error: &dyn Error) -> String {
     line
 }
 
-/// The word for why there is no fresh reading.
-pub(crate) fn stale_word(why: StaleReason) -> &'static str {
-    match why {
-        StaleReason::NeverRead => "never_read",
-        StaleReason::Aged => "aged",
-        StaleReason::RolledOver => "rolled_over",
-        StaleReason::Held => "held",
-        StaleReason::Failing => "failing",
-        StaleReason::StoreAway => "store_away",
-        StaleReason::IdentityUnknown => "identity_unknown",
-        StaleReason::Newer => "newer",
-        _ => "other",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -143,7 +143,10 @@ impl Account {
 
     fn result(&self, flight: &Flight, landing: &super::flight::Landing) -> Result<Refreshed, QuotaError> {
         let view = self.sight.look();
-        let same_login = flight.lineage.is_none() || view.record.lineage() == flight.lineage.as_ref();
+        let same_login = match (&flight.lineage, view.record.lineage()) {
+            (Some(asked), Some(shown)) => asked == shown,
+            _ => true,
+        };
         match landing {
             Ok(landed) => {
                 let answer =
@@ -226,9 +229,11 @@ impl Account {
     /// Says which login the account holds from now on.
     ///
     /// If it is another than before, nothing that the old one left is shown or joined any more, and its late answers are
-    /// not stored. Fetchers that know the login of their credential make this unnecessary.
+    /// not stored. From then on this is what counts in this process: a fetcher whose credential is of another login is an
+    /// error. Programs that leave the login to the fetcher ([`UsageFetcher::login`](crate::UsageFetcher::login)) never
+    /// call it.
     pub fn set_login(&self, lineage: Lineage) {
-        self.slot.update(|desk| desk.login = Some(lineage));
+        self.slot.update(|desk| desk.set_login(lineage));
     }
 
     /// The changes of what is known, from now on.

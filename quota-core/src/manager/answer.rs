@@ -32,7 +32,7 @@ impl Answer {
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         static NOTHING: LazyLock<Snapshot> = LazyLock::new(Snapshot::default);
-        if self.0.withheld { &NOTHING } else { self.0.record.snapshot() }
+        if self.0.caveats.withheld { &NOTHING } else { self.0.record.snapshot() }
     }
 
     /// What a window says now; [`UsedAt::Unknown`] if there is no such window.
@@ -48,7 +48,7 @@ impl Answer {
         if self.0.is_fresh() {
             return State::Fresh;
         }
-        State::Stale { since: self.0.due_at().filter(|_| !self.0.withheld), why: self.why() }
+        State::Stale { since: self.0.due_at().filter(|_| !self.0.caveats.withheld), why: self.why() }
     }
 
     /// Whether the readings are not fresh.
@@ -60,7 +60,7 @@ impl Answer {
     /// How long ago the oldest reading was taken; `None` if there is none.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
-        if self.0.withheld { None } else { self.0.age() }
+        if self.0.caveats.withheld { None } else { self.0.age() }
     }
 
     /// The hold that keeps everybody from asking now: the account's own, or its neighbours'.
@@ -78,6 +78,12 @@ impl Answer {
         self.0.record.trouble()
     }
 
+    /// Why this process's last refresh brought nothing; `None` if it did, or if anybody's has since.
+    #[must_use]
+    pub fn error(&self) -> Option<&QuotaError> {
+        self.0.caveats.failed.as_deref()
+    }
+
     /// The login the readings belong to, where that was said.
     #[must_use]
     pub fn lineage(&self) -> Option<&Lineage> {
@@ -87,7 +93,7 @@ impl Answer {
     /// Since when this process has been going on without the store; `None` while it has it.
     #[must_use]
     pub fn alone_since(&self) -> Option<Timestamp> {
-        self.0.alone_since.map(Ms::timestamp)
+        self.0.caveats.alone_since.map(Ms::timestamp)
     }
 
     /// What the time is by the store's clock, which all moments in here are by.
@@ -98,7 +104,7 @@ impl Answer {
 
     /// Whether there is any reading at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.withheld || self.0.record.snapshot().is_empty()
+        self.0.caveats.withheld || self.0.record.snapshot().is_empty()
     }
 
     pub(crate) fn view(&self) -> &View {
@@ -108,7 +114,7 @@ impl Answer {
     fn why(&self) -> StaleReason {
         let view = &*self.0;
         let record = &view.record;
-        if view.withheld {
+        if view.caveats.withheld {
             StaleReason::IdentityUnknown
         } else if record.snapshot().is_empty() {
             StaleReason::NeverRead
@@ -116,10 +122,12 @@ impl Answer {
             StaleReason::Held
         } else if record.trouble().is_some() {
             StaleReason::Failing
-        } else if view.alone_since.is_some() {
+        } else if view.caveats.alone_since.is_some() {
             StaleReason::StoreAway
         } else if !record.is_writable() {
             StaleReason::Newer
+        } else if self.error().is_some() {
+            StaleReason::NotRefreshed
         } else if record
             .snapshot()
             .windows()
@@ -176,8 +184,35 @@ pub enum StaleReason {
     StoreAway,
     /// It cannot be told whose the readings are, so they are not shown.
     IdentityUnknown,
+    /// A refresh was tried, and was not possible; see [`Answer::error`].
+    NotRefreshed,
     /// A newer program keeps the record, and this one must not ask on its behalf.
     Newer,
+}
+
+impl StaleReason {
+    /// The reason as a stable word for programs, such as `never_read`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NeverRead => "never_read",
+            Self::Aged => "aged",
+            Self::RolledOver => "rolled_over",
+            Self::Held => "held",
+            Self::Failing => "failing",
+            Self::StoreAway => "store_away",
+            Self::IdentityUnknown => "identity_unknown",
+            Self::NotRefreshed => "not_refreshed",
+            Self::Newer => "newer",
+        }
+    }
+}
+
+/// For people: the same in words.
+impl fmt::Display for StaleReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.as_str().replace('_', " "))
+    }
 }
 
 /// What a refresh came to: an answer, and whether it is news.

@@ -24,13 +24,14 @@ pub(crate) fn follow(slot: &Arc<Slot>, crew: &Crew) {
         desk.following = true;
     }
     let mut looked_at = slot.provider.clock.instant();
-    let (slot, tasks) = (Arc::downgrade(slot), Arc::clone(&crew.tasks));
+    let (follower, tasks) = (Follower(Arc::downgrade(slot)), Arc::clone(&crew.tasks));
     crew.tasks.spawn(async move {
-        while let Some((seen, wait)) = next_change(&slot, &mut looked_at) {
+        let follower = follower;
+        while let Some((seen, wait)) = next_change(&follower.0, &mut looked_at) {
             if let Either::First(()) = either(tasks.closing(), wait).await {
                 return;
             }
-            let Some(slot) = slot.upgrade() else { return };
+            let Some(slot) = follower.0.upgrade() else { return };
             // Boxed, so that a task that waits, as most of many do most of the time, is small.
             Box::pin(slot.synchronise(Some(seen))).await;
             let standing = slot.desk().standing;
@@ -62,7 +63,7 @@ fn next_change(
         // Besides this one, the manager's own; any further one is a handle or a flight.
         let has_handle = Arc::strong_count(&slot) > 2;
         if !has_handle || now.saturating_since(*looked_at) > recheck * FORGOTTEN_AFTER {
-            desk.following = false;
+            desk.let_go();
             return None;
         }
         desk.standing
@@ -110,6 +111,19 @@ async fn wait_for_notice(
     if let Some(Err(_)) = clock.bounded(recheck, notice).await {
         // Without notices there is only the slow look, and it must not become a fast one.
         clock.sleep(recheck).await;
+    }
+}
+
+/// The task that follows an account. If a store breaks in it, the next who is interested begins another.
+struct Follower(Weak<Slot>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(slot) = self.0.upgrade()
+        {
+            slot.desk().let_go();
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::error::QuotaError;
 use super::flight::Flight;
+use super::view::Caveats;
 use crate::record::Joined;
 use crate::time::Ms;
 use crate::{Identity, Lineage, Record, Seed, Version};
@@ -24,6 +26,8 @@ pub(crate) struct Desk {
     pub(crate) login: Option<Lineage>,
     /// It cannot be told whose the numbers are.
     pub(crate) withheld: bool,
+    /// Why the last refresh here brought nothing, unless somebody's has since.
+    pub(crate) failed: Option<Arc<QuotaError>>,
     pub(crate) following: bool,
     pub(crate) flushing: bool,
 }
@@ -31,7 +35,7 @@ pub(crate) struct Desk {
 /// How the base stands to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The store was never asked.
+    /// The store was never asked, or not for so long that the base says little about it.
     Unread,
     /// The base is the store's document in this state, or the store has none.
     Shared(Option<Version>),
@@ -79,17 +83,19 @@ impl Desk {
             flights: Vec::new(),
             login: None,
             withheld: false,
+            failed: None,
             following: false,
             flushing: false,
         }
     }
 
-    /// Since when this process goes on without the store.
-    pub(crate) fn alone_since(&self) -> Option<Ms> {
-        match self.standing {
+    /// What has to be said beside the record.
+    pub(crate) fn caveats(&self) -> Caveats {
+        let alone_since = match self.standing {
             Standing::Alone(since) => Some(since),
             Standing::Unread | Standing::Shared(_) => None,
-        }
+        };
+        Caveats { withheld: self.withheld, alone_since, failed: self.failed.clone() }
     }
 
     /// What the record is for this process: of the login it holds, with what is pending.
@@ -145,6 +151,27 @@ impl Desk {
         joined
     }
 
+    /// Nobody follows the account any more: what the store says must be read before anything is decided on it.
+    pub(crate) fn let_go(&mut self) {
+        self.following = false;
+        if let Standing::Shared(_) = self.standing {
+            self.standing = Standing::Unread;
+        }
+    }
+
+    /// Says which login the account holds from now on.
+    pub(crate) fn set_login(&mut self, login: Lineage) {
+        // A record that names no login belongs to the one that was set before, not to the next.
+        if let Some(before) = self.login.replace(login)
+            && self.base.lineage().is_none()
+            && self.login.as_ref() != Some(&before)
+        {
+            let mut record = (*self.base).clone();
+            record.new_login(&before);
+            self.base = Arc::new(record);
+        }
+    }
+
     /// Whether the store has all that is to be written to it.
     pub(crate) fn is_written(&self) -> bool {
         self.pending.is_none() && !matches!(self.standing, Standing::Alone(_))
@@ -161,6 +188,14 @@ impl Desk {
         if self.flights.is_empty() {
             // Most accounts have no flight most of the time, and then no room for one either.
             self.flights = Vec::new();
+        }
+    }
+
+    /// The same for one that brought nothing, and remembers why.
+    pub(crate) fn crashed(&mut self, landed: &Arc<Flight>, error: QuotaError) {
+        self.landed(landed);
+        if landed.lineage == self.login {
+            self.failed = Some(Arc::new(error));
         }
     }
 

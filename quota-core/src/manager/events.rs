@@ -1,8 +1,13 @@
 //! What happened, for whoever listens.
 //! Nothing here causes anything.
 
-use tokio::sync::broadcast;
+use std::sync::Arc;
 
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::flight::Crew;
+use super::tasks::{Either, Tasks, either};
 use crate::{AccountId, FetchError, Hold};
 
 /// Something that happened to an account or to the store, as this process saw it.
@@ -43,22 +48,30 @@ pub enum Event {
 ///
 /// Whoever listens too slowly misses the oldest ones, and is told how many.
 #[derive(Debug)]
-pub struct Events(broadcast::Receiver<Event>);
+pub struct Events {
+    events: broadcast::Receiver<Event>,
+    tasks: Arc<Tasks>,
+}
 
 impl Events {
     /// How many events are kept for a slow listener.
     pub(crate) const KEPT: usize = 256;
 
-    pub(crate) fn of(sender: &broadcast::Sender<Event>) -> Self {
-        Self(sender.subscribe())
+    pub(crate) fn of(crew: &Crew) -> Self {
+        Self { events: crew.events.subscribe(), tasks: Arc::clone(&crew.tasks) }
     }
 
-    /// Waits for the next event; `None` once the manager is gone. Dropping the future loses nothing.
+    /// Waits for the next event; `None` once the manager is closed and its tasks have ended, or it is gone. Dropping the
+    /// future loses nothing.
     pub async fn next(&mut self) -> Option<Event> {
-        match self.0.recv().await {
-            Ok(event) => Some(event),
-            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Missed(missed)),
-            Err(broadcast::error::RecvError::Closed) => None,
+        let ended = async {
+            self.tasks.closing().await;
+            self.tasks.idle().await;
+        };
+        match either(self.events.recv(), ended).await {
+            Either::First(Ok(event)) => Some(event),
+            Either::First(Err(RecvError::Lagged(missed))) => Some(Event::Missed(missed)),
+            Either::First(Err(RecvError::Closed)) | Either::Second(()) => None,
         }
     }
 }

@@ -15,7 +15,15 @@ struct Base {
     record: Arc<Record>,
     version: Option<Version>,
     /// What this process did on its own meanwhile, and has to be put back in.
-    alone: Option<Arc<Record>>,
+    alone: Option<Alone>,
+}
+
+/// What the store does not have.
+#[derive(Clone)]
+struct Alone {
+    record: Arc<Record>,
+    /// Since when it has gone its own way; `None` if it was the store's, which has lost it.
+    since: Option<Timestamp>,
 }
 
 impl Slot {
@@ -53,7 +61,7 @@ impl Slot {
             let now = self.provider.link.guess();
             let mut next = (*base.record).clone();
             if let Some(alone) = &base.alone {
-                let _ = next.rejoin(now, alone);
+                let _ = next.rejoin(now, &alone.record, alone.since);
             }
             let joined = {
                 let desk = self.desk();
@@ -64,10 +72,14 @@ impl Slot {
             next.shrink();
             let swap = if next == *base.record { None } else { Some(self.swap(&base, &next).await) };
             match swap {
-                None => self.settle(base.record, base.version, joined),
-                Some(Ok(Swap::Applied(version))) => self.settle(Arc::new(next), Some(version), joined),
+                None => self.adopt(base.record, base.version, joined),
+                Some(Ok(Swap::Applied(version))) => self.adopt(Arc::new(next), Some(version), joined),
                 Some(Ok(Swap::Conflict(winner))) => {
                     base = self.taken(&winner, base.alone.take())?;
+                    if base.alone.is_none() {
+                        // Should this one never win, it goes on from what it has learned.
+                        self.adopt(Arc::clone(&base.record), base.version, None);
+                    }
                     self.pause(tries).await;
                     continue;
                 }
@@ -101,7 +113,7 @@ impl Slot {
         }
         let reading = self.provider.link.read(&StoreKey::account(&self.id)).await;
         match reading.and_then(|reading| self.taken(&reading, None)) {
-            Ok(Base { record, version, alone: None }) => self.settle(record, version, None),
+            Ok(Base { record, version, alone: None }) => self.adopt(record, version, None),
             Ok(Base { alone: Some(_), .. }) => {
                 self.update(|desk| desk.standing = Standing::Unread);
                 return false;
@@ -114,10 +126,16 @@ impl Slot {
         true
     }
 
-    /// Reads the record if it was never read.
+    /// Reads the record if it was never read, was not followed for a while, or if our clock was set.
     pub(crate) async fn read_first(&self) {
-        if self.desk().standing == Standing::Unread {
-            self.synchronise(None).await;
+        let standing = self.desk().standing;
+        let is_known = match standing {
+            Standing::Unread => false,
+            Standing::Shared(_) => self.provider.link.now().is_some(),
+            Standing::Alone(_) => true,
+        };
+        if !is_known {
+            self.synchronise(Some(standing)).await;
         }
     }
 
@@ -139,13 +157,13 @@ impl Slot {
                 return Ok(Base { record, version, alone: None });
             }
             Standing::Shared(_) | Standing::Unread => None,
-            Standing::Alone(_) => Some(record),
+            Standing::Alone(since) => Some(Alone { record, since: Some(since.timestamp()) }),
         };
         let reading = self.provider.link.read(&StoreKey::account(&self.id)).await?;
         self.taken(&reading, alone)
     }
 
-    fn taken(&self, reading: &Reading, alone: Option<Arc<Record>>) -> Result<Base, StoreError> {
+    fn taken(&self, reading: &Reading, alone: Option<Alone>) -> Result<Base, StoreError> {
         let record = match &reading.document {
             Some(document) => {
                 let known = {
@@ -165,7 +183,7 @@ impl Slot {
         // The fence never falls. If it has, the store has lost what this process still knows: hold, calls and readings.
         let alone = alone.or_else(|| {
             let known = Arc::clone(&self.desk().base);
-            (record.fence() < known.fence()).then_some(known)
+            (record.fence() < known.fence()).then_some(Alone { record: known, since: None })
         });
         Ok(Base { record, version: reading.version(), alone })
     }
@@ -175,7 +193,8 @@ impl Slot {
         self.provider.link.swap(&key, base.version, next.encode(), self.provider.policy.keep).await
     }
 
-    fn settle(&self, record: Arc<Record>, version: Option<Version>, joined: Option<u64>) {
+    /// Goes on from what the store has now; `joined` is what was pending and is in it.
+    fn adopt(&self, record: Arc<Record>, version: Option<Version>, joined: Option<u64>) {
         self.update(|desk| {
             desk.base = record;
             desk.standing = Standing::Shared(version);

@@ -106,10 +106,17 @@ impl Flight {
 
     /// Ends it, once, and tells everybody who waits.
     pub(crate) fn land(self: &Arc<Self>, slot: &Slot, landing: Landing) {
-        if self.landed.set(landing).is_ok() {
-            slot.desk().landed(self);
-            self.done.notify_waiters();
+        if self.landed.get().is_some() {
+            return;
         }
+        let failed = landing.as_ref().err().filter(|error| !matches!(error, QuotaError::Closed));
+        match failed.cloned() {
+            // Shown before anybody is told, so that whoever waited finds the reason.
+            Some(error) => slot.update(|desk| desk.crashed(self, error)),
+            None => slot.desk().landed(self),
+        }
+        let _ = self.landed.set(landing);
+        self.done.notify_waiters();
     }
 
     /// Takes a place in the line to the provider, where those who join later can move it up.

@@ -40,9 +40,23 @@ pub(crate) struct Ticket {
 }
 
 /// The right to call now; dropping it lets the next one in.
+///
+/// One that was not used costs the others no gap.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Pass(Arc<Gate>);
+pub(crate) struct Pass {
+    gate: Arc<Gate>,
+    start: Instant,
+    start_before: Option<Instant>,
+    is_used: bool,
+}
+
+impl Pass {
+    /// Says that a call is made.
+    pub(crate) fn call(&mut self) {
+        self.is_used = true;
+    }
+}
 
 impl Gate {
     pub(crate) fn new(clock: Clock, gap: Duration, parallel: usize) -> Arc<Self> {
@@ -128,9 +142,9 @@ impl Ticket {
         }
         line.leave(self.number);
         line.running += 1;
-        line.last_start = Some(now);
+        let start_before = line.last_start.replace(now);
         line.call_next();
-        Look::Pass(Pass(Arc::clone(&self.gate)))
+        Look::Pass(Pass { gate: Arc::clone(&self.gate), start: now, start_before, is_used: false })
     }
 }
 
@@ -150,8 +164,11 @@ impl Drop for Ticket {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut line = self.0.line();
+        let mut line = self.gate.line();
         line.running -= 1;
+        if !self.is_used && line.last_start == Some(self.start) {
+            line.last_start = self.start_before;
+        }
         line.call_next();
     }
 }
@@ -171,11 +188,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn starts_are_a_gap_apart() {
         let (clock, gate) = gate();
-        drop(gate.queue(Urgency::Background).pass().await);
+        gate.queue(Urgency::Background).pass().await.call();
 
-        drop(gate.queue(Urgency::Background).pass().await);
+        gate.queue(Urgency::Background).pass().await.call();
 
         assert_eq!(clock.now().as_millisecond(), 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_finds_that_no_call_is_needed_costs_the_next_no_gap() {
+        let (clock, gate) = gate();
+        drop(gate.queue(Urgency::Background).pass().await);
+
+        gate.queue(Urgency::Background).pass().await.call();
+
+        assert_eq!(clock.now().as_millisecond(), 0);
     }
 
     #[tokio::test(start_paused = true)]

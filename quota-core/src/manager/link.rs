@@ -1,9 +1,9 @@
 //! The way to the store: every call has a bound, and while the store is away nobody waits for it.
-//! What is done without the store is decided in `desk` and `flight`.
+//! What is done without the store is decided in `exchange`.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,8 +62,8 @@ impl Link {
     }
 
     pub(crate) async fn read(self: &Arc<Self>, key: &StoreKey) -> Result<Reading, StoreError> {
-        let reading = self.attempt(|| self.store.read(key)).await?;
-        self.heard(&reading);
+        let reading = self.attempt(key, || self.store.read(key)).await?;
+        self.note_time(&reading);
         Ok(reading)
     }
 
@@ -75,9 +75,9 @@ impl Link {
         body: Bytes,
         keep: Duration,
     ) -> Result<Swap, StoreError> {
-        let swap = self.attempt(|| self.store.swap(key, expected, body.clone(), keep)).await?;
+        let swap = self.attempt(key, || self.store.swap(key, expected, body.clone(), keep)).await?;
         let Swap::Conflict(reading) = swap else { return Ok(swap) };
-        self.heard(&reading);
+        self.note_time(&reading);
         match &reading.document {
             Some(document) if document.body == body => Ok(Swap::Applied(document.version)),
             _ => Ok(Swap::Conflict(reading)),
@@ -112,11 +112,16 @@ impl Link {
         self.offset_ms.load(Ordering::Relaxed)
     }
 
+    /// Tells whoever listens; nobody need.
+    pub(crate) fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
     pub(crate) fn is_away(&self) -> bool {
         self.away.load(Ordering::Acquire)
     }
 
-    async fn attempt<T, F>(self: &Arc<Self>, call: impl Fn() -> F) -> Result<T, StoreError>
+    async fn attempt<T, F>(self: &Arc<Self>, key: &StoreKey, call: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -135,25 +140,26 @@ impl Link {
         if let Err(error) = &answer
             && error.is_transient()
         {
-            self.lose(error);
+            self.lose(key, error);
         }
         answer
     }
 
-    fn heard(&self, reading: &Reading) {
+    fn note_time(&self, reading: &Reading) {
         let wall_ms = self.clock.now_ms();
         self.offset_ms.store(reading.now.as_millisecond().saturating_sub(wall_ms), Ordering::Relaxed);
         *self.anchor() = Some(Anchor { wall_ms, instant: self.clock.instant() });
     }
 
-    /// From now on nobody waits for the store, until one task has found it again.
-    fn lose(self: &Arc<Self>, error: &StoreError) {
+    /// From now on nobody waits for the store, until one task has found it again by reading what could not be read.
+    fn lose(self: &Arc<Self>, key: &StoreKey, error: &StoreError) {
         if self.away.swap(true, Ordering::AcqRel) {
             return;
         }
         tracing::warn!(%error, "store unavailable, going on without it");
-        let _ = self.events.send(Event::StoreLost);
-        let link = Arc::downgrade(self);
+        self.tell(Event::StoreLost);
+        let lost = Lost(Arc::downgrade(self));
+        let key = key.clone();
         let (tasks, clock, patience) = (Arc::clone(&self.tasks), self.clock.clone(), self.patience);
         let store = Arc::clone(&self.store);
         self.tasks.spawn(async move {
@@ -161,32 +167,43 @@ impl Link {
                 let mut pause = FIRST_PROBE;
                 loop {
                     clock.sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-                    if let Some(Ok(reading)) =
-                        clock.bounded(patience, store.read(&StoreKey::everything())).await
-                    {
+                    if let Some(Ok(reading)) = clock.bounded(patience, store.read(&key)).await {
                         return reading;
                     }
                     pause = (pause * 2).min(LAST_PROBE);
                 }
             };
             if let Either::Second(reading) = either(tasks.closing(), probe).await
-                && let Some(link) = link.upgrade()
+                && let Some(link) = lost.0.upgrade()
             {
-                link.find(&reading);
+                link.note_time(&reading);
+                link.find();
             }
         });
     }
 
-    fn find(&self, reading: &Reading) {
-        self.heard(reading);
+    fn find(&self) {
         self.away.store(false, Ordering::Release);
         tracing::debug!("store available again");
-        let _ = self.events.send(Event::StoreFound);
+        self.tell(Event::StoreFound);
         self.back.notify_waiters();
     }
 
     fn anchor(&self) -> MutexGuard<'_, Option<Anchor>> {
         self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A store that is away and looked for. If it breaks in the search, the next caller tries again.
+struct Lost(Weak<Link>);
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(link) = self.0.upgrade()
+        {
+            link.find();
+        }
     }
 }
 

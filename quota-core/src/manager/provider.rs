@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::gate::Gate;
 use super::link::Link;
 use super::quieted::Quieted;
-use super::view::View;
+use super::view::{Caveats, View};
 use crate::{Clock, Hold, Policy, ProviderId, Record, UsageFetcher};
 
 /// One provider, as this process sees it.
@@ -45,7 +45,7 @@ impl Provider {
         if let Some(view) = known.upgrade() {
             return view;
         }
-        let view = Arc::new(View::new(0, Arc::clone(&NOTHING), Arc::clone(self), false, None));
+        let view = Arc::new(View::new(0, Arc::clone(&NOTHING), Arc::clone(self), Caveats::default()));
         // Weak: the view holds its provider, and neither may keep the other for ever.
         *known = Arc::downgrade(&view);
         view

@@ -16,7 +16,7 @@ use super::flight::{Crew, Flight, Landed, Landing, Wish};
 use super::gate::Pass;
 use super::slot::Slot;
 use super::tasks::{Either, either};
-use super::view::View;
+use super::view::{Caveats, View};
 use crate::record::{Committed, Failed};
 use crate::{
     Ask, AttemptId, Begin, FetchError, Freshness, Lease, Lineage, Login, Record, Snapshot, StoreKey, Usage,
@@ -88,7 +88,8 @@ impl Refresh {
     async fn login(&self, fetcher: &dyn UsageFetcher) -> Result<Login, QuotaError> {
         let slot = &*self.slot;
         let bound = slot.provider.policy.fetch_timeout;
-        let told = slot.provider.clock.bounded(bound, unwinding(fetcher.login(&slot.id))).await;
+        let told =
+            slot.provider.clock.bounded(bound, unwinding(async { fetcher.login(&slot.id).await })).await;
         let login = match told {
             Some(Some(Ok(login))) => login,
             untold => {
@@ -128,10 +129,7 @@ impl Refresh {
             return Ok(());
         }
         let changed = slot.transact(|record, _| record.new_login(lineage)).await;
-        if changed.map_err(|error| QuotaError::Store { account: slot.id.clone(), error })? {
-            let _ = self.crew.events.send(Event::LoginChanged { account: slot.id.clone() });
-        }
-        Ok(())
+        changed.map(drop).map_err(|error| QuotaError::Store { account: slot.id.clone(), error })
     }
 
     /// Gets the right to ask and the turn to do so, waiting for whoever has them, but not for ever.
@@ -140,8 +138,8 @@ impl Refresh {
         let policy = &slot.provider.policy;
         let account = || slot.id.clone();
         let attempt = AttemptId::random();
-        let give_up =
-            time::later(slot.provider.clock.now(), policy.lease.saturating_add(policy.fetch_timeout));
+        let began = slot.provider.clock.instant();
+        let patience = policy.lease.saturating_add(policy.fetch_timeout);
         let mut pass = None;
         let mut freshness = match wish {
             Wish::Within(span) => Freshness::Within(span),
@@ -182,7 +180,9 @@ impl Refresh {
                 }
                 (Begin::Newer, _) => return Err(QuotaError::Newer { account: account() }),
                 (Begin::Busy { until, since }, _) => {
-                    if slot.provider.clock.now() >= give_up {
+                    let waited = slot.provider.clock.instant().saturating_since(began);
+                    // Without the store, what the holder brings would not be heard here.
+                    if waited >= patience || slot.provider.link.is_away() {
                         return Err(QuotaError::Busy { account: account() });
                     }
                     // What the holder brings is as good as what we would have brought.
@@ -206,7 +206,12 @@ impl Refresh {
     /// Whether there is a newer credential than the one that was refused.
     async fn renews(&self, fetcher: &dyn UsageFetcher) -> bool {
         let bound = self.slot.provider.policy.fetch_timeout;
-        let renewed = self.slot.provider.clock.bounded(bound, unwinding(fetcher.renew(&self.slot.id))).await;
+        let renewed = self
+            .slot
+            .provider
+            .clock
+            .bounded(bound, unwinding(async { fetcher.renew(&self.slot.id).await }))
+            .await;
         renewed == Some(Some(true))
     }
 
@@ -230,13 +235,15 @@ impl Refresh {
         &self,
         fetcher: &dyn UsageFetcher,
         lease: &Lease,
-        pass: Pass,
+        mut pass: Pass,
     ) -> Result<Called, QuotaError> {
         let slot = &*self.slot;
         let account = || slot.id.clone();
         tracing::debug!(account = %slot.id, fence = lease.fence, "lease granted");
         let bound = slot.provider.policy.fetch_timeout;
-        let told = slot.provider.clock.bounded(bound, unwinding(fetcher.fetch(&slot.id))).await;
+        pass.call();
+        let told =
+            slot.provider.clock.bounded(bound, unwinding(async { fetcher.fetch(&slot.id).await })).await;
         drop(pass);
         let usage = match told {
             Some(Some(Ok(usage))) => usage,
@@ -256,10 +263,7 @@ impl Refresh {
                 tracing::debug!(account = %slot.id, fence = lease.fence, "answer came too late, not stored");
                 Ok(Called::TooLate(Box::new(usage)))
             }
-            stored => {
-                if stored == Committed::LoginChanged {
-                    let _ = self.crew.events.send(Event::LoginChanged { account: account() });
-                }
+            _ => {
                 let _ = self.crew.events.send(Event::Refreshed { account: account() });
                 Ok(Called::Stored)
             }
@@ -290,7 +294,7 @@ impl Refresh {
         let lineage = usage.lineage.as_ref().or(self.flight.lineage.as_ref());
         let snapshot = Snapshot::of(usage, lease.granted_at);
         let _ = record.observe(lease.granted_at, &snapshot, lineage, usage.identity.as_ref());
-        Arc::new(View::new(0, Arc::new(record), Arc::clone(&self.slot.provider), false, None))
+        Arc::new(View::new(0, Arc::new(record), Arc::clone(&self.slot.provider), Caveats::default()))
     }
 }
 

@@ -8,6 +8,7 @@ use arc_swap::Guard;
 use tokio::sync::Notify;
 
 use super::desk::Desk;
+use super::events::Event;
 use super::provider::Provider;
 use super::shelf::Sight;
 use super::view::View;
@@ -60,18 +61,24 @@ impl Slot {
     pub(crate) fn update<T>(&self, work: impl FnOnce(&mut Desk) -> T) -> T {
         let mut desk = self.desk();
         let done = work(&mut desk);
-        let alone = desk.alone_since();
         let record = desk.shown(self.provider.link.guess());
         let before = self.sight.glance();
-        let is_news =
-            (desk.withheld, alone) != (before.withheld, before.alone_since) || record != before.record;
+        if record.asked_at() > before.record.asked_at() {
+            desk.failed = None;
+        }
+        let caveats = desk.caveats();
+        let is_news = caveats.is_news_after(&before.caveats) || record != before.record;
+        let login_changed = record.is_of_another_login(&before.record);
         let generation = before.generation + u64::from(is_news);
-        let view = View::new(generation, record, Arc::clone(&self.provider), desk.withheld, alone);
+        let view = View::new(generation, record, Arc::clone(&self.provider), caveats);
         // Stored under the lock: of two pictures the later is never replaced by the earlier.
         self.sight.show(Arc::new(view));
         drop(desk);
         if is_news {
             self.news.notify_waiters();
+        }
+        if login_changed {
+            self.provider.link.tell(Event::LoginChanged { account: self.id.clone() });
         }
         done
     }

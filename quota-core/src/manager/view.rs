@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::error::QuotaError;
 use super::provider::Provider;
 use crate::time::Ms;
 use crate::{Record, time};
@@ -18,13 +19,30 @@ pub(crate) struct View {
     /// The shared record, with what was observed here and not written yet.
     pub(crate) record: Arc<Record>,
     pub(crate) provider: Arc<Provider>,
-    /// Whether it cannot be told whose the numbers are: then none are shown.
-    pub(crate) withheld: bool,
-    /// Since when this process has been going on without the store.
-    pub(crate) alone_since: Option<Ms>,
+    pub(crate) caveats: Caveats,
     /// By our own wall clock: when the picture was made, and when its readings stop being fresh.
     made_ms: i64,
     due_ms: i64,
+}
+
+/// What has to be said beside the record.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Caveats {
+    /// It cannot be told whose the numbers are: then none are shown.
+    pub(crate) withheld: bool,
+    /// Since when this process has been going on without the store.
+    pub(crate) alone_since: Option<Ms>,
+    /// Why this process's last refresh brought nothing.
+    pub(crate) failed: Option<Arc<QuotaError>>,
+}
+
+impl Caveats {
+    /// Whether this says something else to a reader than `before`.
+    pub(crate) fn is_news_after(&self, before: &Self) -> bool {
+        let failed = |caveats: &Self| caveats.failed.as_deref().map(std::mem::discriminant);
+        (self.withheld, self.alone_since) != (before.withheld, before.alone_since)
+            || failed(self) != failed(before)
+    }
 }
 
 /// A clock that was set back by more than this since the picture was made is noticed.
@@ -35,8 +53,7 @@ impl View {
         generation: u64,
         record: Arc<Record>,
         provider: Arc<Provider>,
-        withheld: bool,
-        alone_since: Option<Ms>,
+        caveats: Caveats,
     ) -> Self {
         let policy = &provider.policy;
         // What a clock that was ahead has stamped is fresh to nobody; the next refresh settles it.
@@ -44,11 +61,11 @@ impl View {
             record.due_at(policy.freshness, policy).filter(|_| record.is_plausible(provider.link.guess()));
         let offset_ms = provider.link.offset_ms();
         let due_ms = match due {
-            Some(due) if !withheld => due.as_millisecond().saturating_sub(offset_ms),
+            Some(due) if !caveats.withheld => due.as_millisecond().saturating_sub(offset_ms),
             _ => i64::MIN,
         };
         let made_ms = provider.clock.now_ms();
-        Self { generation, record, provider, withheld, alone_since, made_ms, due_ms }
+        Self { generation, record, provider, caveats, made_ms, due_ms }
     }
 
     /// Whether the readings are fresh. Two comparisons and one look at the clock: this is on every reader's path.
@@ -60,9 +77,10 @@ impl View {
 
     /// The same for another idea of fresh.
     pub(crate) fn is_fresh_within(&self, within: Duration) -> bool {
+        // Fresh by no idea is what is withheld, or stamped by a clock that was ahead.
+        let is_usable = self.due_ms > i64::MIN && self.provider.clock.now_ms() >= self.made_ms - SET_BACK_MS;
         let due = self.record.due_at(within, &self.provider.policy);
-        let now_ms = self.provider.clock.now_ms();
-        !self.withheld && now_ms >= self.made_ms - SET_BACK_MS && due.is_some_and(|due| self.now() < due)
+        is_usable && due.is_some_and(|due| self.now() < due)
     }
 
     /// When the readings stopped, or stop, being fresh, by the store's clock; `None` if there are none.

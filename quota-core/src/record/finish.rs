@@ -41,9 +41,12 @@ impl Record {
     /// Puts the readings of a call into the record, clears a hold from before it, and gives the lease back.
     ///
     /// The readings are as old as the start of the call, or older if they say so themselves; never younger.
+    ///
+    /// The same readings brought twice are stored once: whoever lost the answer may ask again.
     pub fn commit(&mut self, now: Timestamp, lease: &Lease, usage: &Usage) -> Committed {
         if !self.holds(lease) {
-            return Committed::TooLate;
+            let is_done = self.is_over(lease) && self.refreshed_at == Some(lease.granted_at.into());
+            return if is_done { Committed::Stored } else { Committed::TooLate };
         }
         if usage.is_empty() {
             return Committed::Empty;
@@ -75,11 +78,17 @@ impl Record {
     }
 
     /// Draws the consequences of a call that failed, and gives the lease back. What was known stays, at its own age.
+    ///
+    /// The same failure reported twice counts once.
     pub fn fail(&mut self, now: Timestamp, lease: &Lease, error: &FetchError, policy: &Policy) -> Failed {
-        if !self.holds(lease) {
-            return Failed::TooLate;
-        }
         let now = time::to_ms(now);
+        let quiet = Self::quiet_after(now, error, policy);
+        if !self.holds(lease) {
+            let is_done =
+                self.is_over(lease) && self.trouble().is_some_and(|trouble| trouble.at == lease.granted_at);
+            let hold = || self.hold().filter(|hold| hold.is_live(now)).cloned();
+            return if is_done { Failed::Stored { hold: hold(), quiet } } else { Failed::TooLate };
+        }
         self.settle(now);
         self.lease = None;
         if let FetchError::NotLoggedIn { .. } = error {
@@ -90,7 +99,6 @@ impl Record {
         }
         self.trouble = Some(Box::new(Trouble::of(error, lease.granted_at.min(now), lease.mark)));
         let hold = self.arm(now, lease, error, policy);
-        let quiet = Self::quiet_after(now, error, policy);
         Failed::Stored { hold, quiet }
     }
 
@@ -126,6 +134,11 @@ impl Record {
         let hold = Hold::new(now, time::later(now, delay), why).retry_after(retry_after);
         self.take_hold(now, Some(&hold));
         self.hold().cloned()
+    }
+
+    /// Whether this lease is the last one that was given, and was given back.
+    fn is_over(&self, lease: &Lease) -> bool {
+        self.is_writable() && self.lease.is_none() && self.fence == lease.fence
     }
 
     /// Whether this lease is the last one that was given, and was not given back.

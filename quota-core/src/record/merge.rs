@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::Record;
 use crate::time::{self, CLOCK_SLACK};
-use crate::{Hold, Identity, Lineage, Snapshot};
+use crate::{Hold, Identity, Lease, Lineage, Snapshot, Trouble};
 
 /// What became of something that was to be joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,13 +89,19 @@ impl Record {
         joined
     }
 
-    /// Joins what this process did by the same rules on a copy of its own, while the store was away.
+    /// Joins what this process did by the same rules on a copy of its own, while the store was away from `since` on, or,
+    /// with `None`, before the store lost it.
     ///
-    /// Calls that were made count, holds that were armed hold, readings are joined at their own age.
-    pub fn rejoin(&mut self, now: Timestamp, alone: &Self) -> Joined {
+    /// Calls that were made count, holds that were armed hold, readings are joined at their own age. If the copy has been
+    /// given to another login meanwhile, that counts, unless somebody has asked for the one that is here since.
+    pub fn rejoin(&mut self, now: Timestamp, alone: &Self, since: Option<Timestamp>) -> Joined {
         let now = time::to_ms(now);
         let mut alone = alone.clone();
         alone.settle(now);
+        let untouched = since.is_some_and(|since| self.attempts.iter().all(|attempt| attempt.at < since));
+        if let Some(lineage) = alone.lineage().filter(|_| untouched) {
+            self.new_login(lineage);
+        }
         let (lineage, identity) = (alone.lineage(), alone.identity());
         let joined = self.observe(now, &alone.snapshot, lineage, identity);
         if joined != Joined::Yes {
@@ -109,7 +115,18 @@ impl Record {
         }) {
             self.lease = Some(Box::new(lease.clone()));
         }
+        // A lease from before that was given back meanwhile is nobody's: the call is known, and the lease is not.
+        let given_back = |lease: &mut Box<Lease>| {
+            let known = alone.attempts.iter().any(|attempt| attempt.at == lease.granted_at);
+            known && alone.lease.is_none() && lease.fence <= alone.fence
+        };
+        self.lease.take_if(given_back);
         self.fence = self.fence.max(alone.fence);
+        let last = self.trouble().map(|trouble| trouble.at).max(self.asked_at());
+        let newer = |trouble: &&Trouble| last.is_none_or(|last| last < trouble.at);
+        if let Some(trouble) = alone.trouble().filter(newer) {
+            self.trouble = Some(Box::new(trouble.clone()));
+        }
         self.refreshed_at = self.refreshed_at.max(alone.refreshed_at);
         self.take_hold(now, alone.hold());
         if self.hold.is_some() {

@@ -195,7 +195,7 @@ fn a_process_that_was_alone_brings_its_readings_its_calls_and_its_hold() {
     poll(&mut alone, at(400), &Usage::polled([five_hour(30)]));
     let hold = fail(&mut alone, at(800), &FetchError::throttled(Some(HOUR))).unwrap();
 
-    let joined = shared.rejoin(at(900), &alone);
+    let joined = shared.rejoin(at(900), &alone, Some(at(0)));
 
     assert_eq!(joined, Joined::Yes);
     assert_eq!(used(&shared, &WindowId::five_hour()), Some(percent(30)));
@@ -210,7 +210,7 @@ fn the_calls_of_a_process_that_was_alone_need_not_be_made_again() {
     let mut alone = shared.clone();
     poll(&mut alone, at(400), &Usage::polled([five_hour(30)]).coverage(Coverage::Reported));
 
-    let _ = shared.rejoin(at(401), &alone);
+    let _ = shared.rejoin(at(401), &alone, Some(at(0)));
 
     assert_eq!(shared.asked_at(), Some(at(400)));
 }
@@ -220,10 +220,10 @@ fn a_process_that_rejoins_twice_changes_nothing_the_second_time() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     fail(&mut alone, at(400), &FetchError::throttled(None));
-    let _ = shared.rejoin(at(401), &alone);
+    let _ = shared.rejoin(at(401), &alone, Some(at(0)));
     let before = shared.clone();
 
-    let _ = shared.rejoin(at(402), &alone);
+    let _ = shared.rejoin(at(402), &alone, Some(at(0)));
 
     assert_eq!(shared, before);
 }
@@ -234,7 +234,7 @@ fn a_process_that_rejoins_leaves_the_lease_of_another() {
     let lease = grant(&mut shared, at(0));
     let alone = polled(at(5), [five_hour(30)]);
 
-    let _ = shared.rejoin(at(10), &alone);
+    let _ = shared.rejoin(at(10), &alone, Some(at(0)));
 
     assert_eq!(shared.commit(at(11), &lease, &Usage::polled([five_hour(31)])), Committed::Stored);
 }
@@ -244,7 +244,7 @@ fn a_call_that_was_begun_alone_goes_on_in_the_shared_record() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     let lease = grant(&mut alone, at(400));
-    let _ = shared.rejoin(at(401), &alone);
+    let _ = shared.rejoin(at(401), &alone, Some(at(0)));
 
     let other = begin(&mut shared, at(402), &ask(99));
     let committed = shared.commit(at(403), &lease, &Usage::polled([five_hour(30)]));
@@ -259,7 +259,7 @@ fn a_call_that_was_begun_alone_and_has_run_out_is_not_waited_for() {
     let mut alone = Record::default();
     let lease = grant(&mut alone, at(0));
 
-    let _ = shared.rejoin(lease.until, &alone);
+    let _ = shared.rejoin(lease.until, &alone, Some(at(0)));
 
     assert_eq!(shared.lease(), None);
 }
@@ -272,7 +272,7 @@ fn a_call_that_was_begun_alone_gives_way_to_a_later_one() {
     let late = grant(&mut shared, at(5));
     shared.release(&late);
 
-    let _ = shared.rejoin(at(6), &alone);
+    let _ = shared.rejoin(at(6), &alone, Some(at(0)));
 
     assert_eq!(shared.lease(), None);
     assert_eq!(shared.commit(at(7), &early, &Usage::polled([five_hour(30)])), Committed::TooLate);
@@ -285,7 +285,7 @@ fn a_call_that_was_begun_alone_does_not_end_one_that_is_under_way() {
     let first = grant(&mut shared, at(0));
     let _ = begin(&mut alone, at(5), &insist(77, at(5)));
 
-    let _ = shared.rejoin(at(6), &alone);
+    let _ = shared.rejoin(at(6), &alone, Some(at(0)));
 
     assert_eq!(shared.lease(), Some(&first));
 }
@@ -299,7 +299,7 @@ fn a_lease_whose_grant_was_told_too_late_is_the_one_the_call_went_on_with() {
         panic!("nobody else asks")
     };
 
-    let _ = shared.rejoin(at(2), &alone);
+    let _ = shared.rejoin(at(2), &alone, Some(at(0)));
 
     assert_eq!(shared.commit(at(3), &lease, &Usage::polled([five_hour(30)])), Committed::Stored);
 }
@@ -309,10 +309,10 @@ fn a_call_that_is_back_is_not_begun_again_by_a_second_rejoining() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let lease = grant(&mut alone, at(0));
-    let _ = shared.rejoin(at(1), &alone);
+    let _ = shared.rejoin(at(1), &alone, Some(at(0)));
     let _ = shared.commit(at(2), &lease, &Usage::polled([five_hour(30)]));
 
-    let _ = shared.rejoin(at(3), &alone);
+    let _ = shared.rejoin(at(3), &alone, Some(at(0)));
 
     assert_eq!(shared.lease(), None);
 }
@@ -325,8 +325,66 @@ fn a_process_that_was_alone_with_another_login_brings_nothing() {
     poll(&mut alone, at(5), &Usage::polled([five_hour(30)]).lineage(lineage("a")));
     let before = shared.clone();
 
-    assert_eq!(shared.rejoin(at(10), &alone), Joined::Foreign);
+    assert_eq!(shared.rejoin(at(10), &alone, Some(at(0))), Joined::Foreign);
     assert_eq!(shared, before);
+}
+
+#[test]
+fn a_process_that_was_given_another_login_while_it_was_alone_brings_it() {
+    let mut shared = Record::default();
+    poll(&mut shared, at(0), &Usage::polled([five_hour(10)]).lineage(lineage("a")));
+    let mut alone = shared.clone();
+    let _ = alone.new_login(&lineage("b"));
+
+    let joined = shared.rejoin(at(10), &alone, Some(at(5)));
+
+    assert_eq!((joined, shared.lineage()), (Joined::Yes, Some(&lineage("b"))));
+    assert!(shared.snapshot().is_empty());
+}
+
+#[test]
+fn what_the_store_has_lost_is_not_put_back_over_another_login() {
+    let mut shared = Record::default();
+    let _ = shared.new_login(&lineage("b"));
+    let mut lost = Record::default();
+    poll(&mut lost, at(5), &Usage::polled([five_hour(30)]).lineage(lineage("a")));
+
+    assert_eq!(shared.rejoin(at(10), &lost, None), Joined::Foreign);
+}
+
+#[test]
+fn a_refusal_of_a_login_while_alone_is_known_to_all_afterwards() {
+    let mut shared = polled(at(0), [five_hour(10)]);
+    let mut alone = shared.clone();
+    fail(&mut alone, at(400), &FetchError::Unauthorized);
+
+    let _ = shared.rejoin(at(401), &alone, Some(at(300)));
+
+    assert_eq!(shared.trouble(), alone.trouble());
+}
+
+#[test]
+fn a_refusal_while_alone_that_others_have_overcome_since_is_forgotten() {
+    let mut shared = polled(at(0), [five_hour(10)]);
+    let mut alone = shared.clone();
+    fail(&mut alone, at(400), &FetchError::Unauthorized);
+    poll(&mut shared, at(410), &Usage::polled([five_hour(30)]));
+
+    let _ = shared.rejoin(at(420), &alone, Some(at(300)));
+
+    assert_eq!(shared.trouble(), None);
+}
+
+#[test]
+fn a_lease_that_was_given_back_while_alone_keeps_nobody_off() {
+    let mut shared = Record::default();
+    let lease = grant(&mut shared, at(0));
+    let mut alone = shared.clone();
+    let _ = alone.commit(at(2), &lease, &Usage::polled([five_hour(30)]));
+
+    let _ = shared.rejoin(at(3), &alone, Some(at(1)));
+
+    assert_eq!(shared.lease(), None);
 }
 
 #[test]
@@ -334,7 +392,7 @@ fn a_lone_process_of_a_wrong_clock_makes_nothing_fresh_and_spends_no_budget() {
     let mut shared = Record::default();
     let alone = polled(at(1_000_000), [five_hour(30)]);
 
-    let _ = shared.rejoin(at(0), &alone);
+    let _ = shared.rejoin(at(0), &alone, Some(at(0)));
 
     assert_eq!((shared.asked_at(), shared.attempts()), (None, &[][..]));
     assert!(shared.snapshot().is_empty());

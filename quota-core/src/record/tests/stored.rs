@@ -134,7 +134,7 @@ fn what_was_persisted_earlier_loses_none() {
 fn a_process_that_rejoins_loses_none() {
     let alone = full();
 
-    assert_eq!(lost(|record| assert_eq!(record.rejoin(at(NOW), &alone), Joined::Yes)), [""; 0]);
+    assert_eq!(lost(|record| assert_eq!(record.rejoin(at(NOW), &alone, None), Joined::Yes)), [""; 0]);
 }
 
 // B97
@@ -249,7 +249,7 @@ fn nobody_changes_a_record_of_a_higher_format() {
     assert_eq!(record.fail(at(NOW), &lease, &FetchError::TimedOut, &policy()), Failed::TooLate);
     assert_eq!(see(&mut record, at(NOW), [five_hour(10)]), Joined::Newer);
     assert_eq!(record.seed(at(NOW), &held(rate_limited(at(NOW), at(9999)))), Joined::Newer);
-    assert_eq!(record.rejoin(at(NOW), &full()), Joined::Newer);
+    assert_eq!(record.rejoin(at(NOW), &full(), None), Joined::Newer);
     record.release(&lease);
     assert!(!record.new_login(&lineage("b")));
     assert_eq!(record, before);
