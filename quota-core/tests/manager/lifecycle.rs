@@ -290,3 +290,33 @@ async fn keeping_fresh_without_a_login_does_not_ask_for_one_all_the_time() {
 
     assert!(world.provider.calls() <= 20, "{}", world.provider.calls());
 }
+
+#[tokio::test(start_paused = true)]
+async fn events_end_with_the_manager() {
+    let world = world();
+    let mut events = world.quota.events();
+    drop(world.quota.account(&id("main")).get().await);
+
+    world.quota.close().await;
+
+    assert!(matches!(events.next().await, Some(Event::Refreshed { .. })));
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_nobody_fetches_from_has_its_own_policy_too() {
+    let world = world();
+    drop(world.quota.account(&id("main")).get().await);
+    let patient = Policy::default().freshness(MINUTE * 30);
+    let reader = QuotaManager::builder_on(Arc::clone(&world.store))
+        .clock(world.clock.clone())
+        .policy_for(world.quota.account(&id("main")).id().provider().clone(), patient)
+        .build()
+        .unwrap();
+    let main = reader.account(&id("main"));
+    drop(main.load().await);
+
+    world.clock.sleep(MINUTE * 20).await;
+
+    assert!(!main.is_stale());
+}

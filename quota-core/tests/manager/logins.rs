@@ -260,3 +260,31 @@ async fn a_login_that_cannot_be_told_in_time_withholds_the_numbers() {
 
     assert!(main.peek().snapshot().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_set_is_an_event() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    main.set_login(Lineage::new("a"));
+    drop(main.get().await);
+    let mut events = world.quota.events();
+
+    main.set_login(Lineage::new("b"));
+
+    assert!(matches!(events.next().await, Some(quota_core::Event::LoginChanged { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_without_a_login_belong_to_the_first_that_is_set_and_not_to_the_second() {
+    let world = world();
+    drop(world.quota.account(&id("main")).get().await);
+    let elsewhere =
+        another_process(&world.store, &world.clock, &world.provider, quota_core::Policy::default());
+    let main = elsewhere.account(&id("main"));
+    main.set_login(Lineage::new("a"));
+    let adopted = last_read(&main.load().await);
+
+    main.set_login(Lineage::new("b"));
+
+    assert_eq!((adopted, last_read(&main.peek())), (Some(40.0), None));
+}

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests end the tasks they spawn")]
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
+mod away_and_back;
 mod holds;
 mod lifecycle;
 mod logins;

@@ -15,18 +15,18 @@ use quota_core::{
 
 /// A store that can be unplugged: calls then fail at once, or never end.
 #[derive(Debug)]
-struct Unpluggable {
+pub(crate) struct Unpluggable {
     inner: MemoryStore,
     gone: AtomicBool,
     silent: bool,
 }
 
 impl Unpluggable {
-    fn new(clock: &Clock, silent: bool) -> Arc<Self> {
+    pub(crate) fn new(clock: &Clock, silent: bool) -> Arc<Self> {
         Arc::new(Self { inner: MemoryStore::with_clock(clock.clone()), gone: AtomicBool::new(false), silent })
     }
 
-    fn unplug(&self, gone: bool) {
+    pub(crate) fn unplug(&self, gone: bool) {
         self.gone.store(gone, Ordering::SeqCst);
     }
 
@@ -63,7 +63,7 @@ impl QuotaStore for Unpluggable {
     }
 }
 
-fn unpluggable(silent: bool, policy: Policy) -> (World, Arc<Unpluggable>) {
+pub(crate) fn unpluggable(silent: bool, policy: Policy) -> (World, Arc<Unpluggable>) {
     let clock = Clock::anchored(noon());
     let store = Unpluggable::new(&clock, silent);
     (world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)

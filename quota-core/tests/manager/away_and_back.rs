@@ -1,0 +1,182 @@
+//! What is kept, told and put back around a time without the store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::store_away::{Unpluggable, unpluggable};
+use crate::support::*;
+use async_trait::async_trait;
+use bytes::Bytes;
+use quota_core::testing::FakeProvider;
+use quota_core::{
+    Clock, FetchError, Lineage, Login, MemoryStore, Policy, ProviderId, Quiet, QuietScope, QuotaError,
+    QuotaManager, QuotaStore, Reading, StaleReason, State, StoreError, StoreKey, Swap, Version,
+};
+
+#[tokio::test(start_paused = true)]
+async fn closing_without_the_store_says_that_something_is_not_written() {
+    let (world, store) = unpluggable(false, Policy::default());
+    let main = world.quota.account(&id("main"));
+    drop(main.load().await);
+    store.unplug(true);
+    main.observe(&headers(50.0)).unwrap();
+
+    assert!(!world.quota.close().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_waits_for_a_call_as_long_as_its_providers_policy_allows() {
+    let clock = Clock::anchored(noon());
+    let slow = Policy::default().fetch_timeout(MINUTE * 2).lease(MINUTE * 3);
+    let provider = FakeProvider::answering("example", 40.0).taking(MINUTE);
+    let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
+        .fetcher(provider.clone())
+        .policy_for(ProviderId::new("example").unwrap(), slow)
+        .clock(clock)
+        .build()
+        .unwrap();
+    let main = quota.account(&id("main"));
+    main.refresh_in_background();
+    settle().await;
+
+    assert!(quota.close().await);
+    assert_eq!(five_hours(&main.peek()), Some(40.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_changed_without_the_store_stays_changed_when_it_is_back() {
+    let (world, store) = unpluggable(false, Policy::default());
+    let main = world.quota.account(&id("main"));
+    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("a"))));
+    drop(main.get().await);
+    store.unplug(true);
+    world.clock.sleep(MINUTE * 6).await;
+    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("b"))));
+    world.provider.then_fail(FetchError::throttled(None));
+    drop(main.refresh().await);
+
+    store.unplug(false);
+    world.clock.sleep(SECOND * 5).await;
+    let answer = main.load().await;
+
+    assert_eq!(answer.lineage(), Some(&Lineage::new("b")));
+    assert!(answer.snapshot().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_away_nobody_waits_for_what_another_process_asks() {
+    let (world, store) = unpluggable(false, hurried());
+    let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;
+    let slow = FakeProvider::answering("example", 60.0).taking(SECOND * 9);
+    let elsewhere = another_process(&shared, &world.clock, &slow, hurried());
+    elsewhere.account(&id("main")).refresh_in_background();
+    settle().await;
+    let main = world.quota.account(&id("main"));
+    drop(main.load().await);
+    store.unplug(true);
+    drop(main.load().await);
+    let before = world.clock.now();
+
+    let refused = main.get().await;
+
+    assert!(matches!(refused, Err(QuotaError::Busy { .. })), "{refused:?}");
+    assert_eq!((world.clock.now(), world.provider.calls()), (before, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_keeps_other_providers_of_the_process_quiet_even_without_the_store() {
+    let clock = Clock::anchored(noon());
+    let store = Unpluggable::new(&clock, false);
+    store.unplug(true);
+    let (one, other) = (FakeProvider::answering("one", 1.0), FakeProvider::answering("other", 1.0));
+    one.then_fail(FetchError::throttled(None));
+    let quota = QuotaManager::builder_on(store)
+        .fetcher(one)
+        .fetcher(other.clone())
+        .policy(Policy::default().quiet(Quiet::new(MINUTE, QuietScope::Everything)))
+        .clock(clock)
+        .build()
+        .unwrap();
+    drop(quota.account(&"one/main".parse().unwrap()).get().await);
+
+    let refused = quota.account(&"other/main".parse().unwrap()).get().await;
+
+    assert!(matches!(refused, Err(QuotaError::Held { .. })), "{refused:?}");
+    assert_eq!(other.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_answer_says_why_it_was_not_refreshed() {
+    let world = world();
+    drop(world.quota.account(&id("main")).get().await);
+    let reader =
+        QuotaManager::builder_on(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
+    let main = reader.account(&id("main"));
+    drop(main.load().await);
+    world.clock.sleep(MINUTE * 6).await;
+
+    let answer = main.get().await.unwrap();
+
+    assert!(matches!(answer.error(), Some(QuotaError::NoFetcher { .. })));
+    assert!(matches!(answer.state(), State::Stale { why: StaleReason::NotRefreshed, .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reason_is_forgotten_once_there_are_new_readings() {
+    let world = world();
+    drop(world.quota.account(&id("main")).get().await);
+    let reader =
+        QuotaManager::builder_on(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
+    let main = reader.account(&id("main"));
+    drop(main.load().await);
+    world.clock.sleep(MINUTE * 6).await;
+    drop(main.get().await);
+    drop(world.quota.account(&id("main")).get().await);
+
+    assert!(main.load().await.error().is_none());
+}
+
+/// A store that breaks where it should wait for changes.
+#[derive(Debug)]
+struct Breaking {
+    inner: MemoryStore,
+    waits: AtomicUsize,
+}
+
+#[async_trait]
+impl QuotaStore for Breaking {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.inner.read(key).await
+    }
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        self.inner.swap(key, expected, body, keep).await
+    }
+    async fn changed(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
+        self.waits.fetch_add(1, Ordering::SeqCst);
+        panic!("a store that breaks")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_following_breaks_the_next_who_is_interested_begins_it_anew() {
+    let clock = Clock::anchored(noon());
+    let inner = MemoryStore::with_clock(clock.clone());
+    let store = Arc::new(Breaking { inner, waits: AtomicUsize::new(0) });
+    let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;
+    let world = world_on(shared, clock, Policy::default().quiet(Quiet::new(MINUTE, QuietScope::Account)));
+    let main = world.quota.account(&id("main"));
+    drop(main.load().await);
+    settle().await;
+
+    drop(main.load().await);
+    settle().await;
+
+    assert_eq!(store.waits.load(Ordering::SeqCst), 2);
+}
