@@ -56,7 +56,8 @@ pub struct Policy {
     /// How long the store keeps an account that nobody touches. Forty days.
     #[serde(with = "span")]
     pub keep: Duration,
-    /// How long any caller waits for the store before going on without it. A quarter of a second.
+    /// How long any caller waits for the store before going on without it. A quarter of a second. There is one store, so
+    /// the manager's own policy counts here, not that of a provider.
     #[serde(with = "span")]
     pub store_patience: Duration,
     /// What to do while the store cannot be used. Go on alone.

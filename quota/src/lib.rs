@@ -6,6 +6,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `anthropic` | [`anthropic`]: Anthropic's usage endpoint and rate limit headers |
+//! | | [`http`]: what fetchers share: errors, and what a parser understood |
 //! | `accounts` | [`accounts`]: where logins are found, read-only |
 //! | `testing` | [`testing`]: conformance suite, fakes and mocks |
 //!
@@ -37,6 +38,8 @@ pub use open::{OpenError, open_store};
 #[cfg(feature = "accounts")]
 pub use quota_accounts as accounts;
 pub use quota_core::*;
+#[cfg(feature = "anthropic")]
+pub use quota_http as http;
 #[cfg(feature = "anthropic")]
 pub use quota_http::anthropic;
 
