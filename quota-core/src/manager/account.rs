@@ -234,6 +234,7 @@ impl Account {
     /// call it.
     pub fn set_login(&self, lineage: Lineage) {
         self.slot.update(|desk| desk.set_login(lineage));
+        upkeep::flush_later(&self.slot, &self.shared.crew);
     }
 
     /// The changes of what is known, from now on.

@@ -126,8 +126,6 @@ impl Answer {
             StaleReason::StoreAway
         } else if !record.is_writable() {
             StaleReason::Newer
-        } else if self.error().is_some() {
-            StaleReason::NotRefreshed
         } else if record
             .snapshot()
             .windows()
@@ -135,6 +133,8 @@ impl Answer {
             .any(|window| window.rolls_over_at().is_some_and(|at| at <= self.now()))
         {
             StaleReason::RolledOver
+        } else if self.error().is_some() {
+            StaleReason::NotRefreshed
         } else {
             StaleReason::Aged
         }

@@ -18,6 +18,8 @@ pub(crate) struct Desk {
     /// The record as the store last showed it, or, while the store is away, as this process goes on with it.
     pub(crate) base: Arc<Record>,
     pub(crate) standing: Standing,
+    /// Counts what was joined here, so that what came during a write is not thrown away with what was written.
+    joins: u64,
     /// What was observed or seeded here and not written yet.
     pub(crate) pending: Option<Box<Pending>>,
     /// Refreshes under way, at most one per login.
@@ -28,6 +30,10 @@ pub(crate) struct Desk {
     pub(crate) withheld: bool,
     /// Why the last refresh here brought nothing, unless somebody's has since.
     pub(crate) failed: Option<Arc<QuotaError>>,
+    /// Whose the base was when it began to go its own way.
+    pub(crate) left: Option<Lineage>,
+    /// The base has changed since.
+    pub(crate) unwritten: bool,
     pub(crate) following: bool,
     pub(crate) flushing: bool,
 }
@@ -58,7 +64,7 @@ impl Standing {
 pub(crate) struct Pending {
     pub(crate) seed: Seed,
     pub(crate) identity: Option<Identity>,
-    /// Counts the joins, so that what came during a write is not thrown away with what was written.
+    /// The last join that is in it.
     pub(crate) count: u64,
 }
 
@@ -84,6 +90,9 @@ impl Desk {
             login: None,
             withheld: false,
             failed: None,
+            left: None,
+            unwritten: false,
+            joins: 0,
             following: false,
             flushing: false,
         }
@@ -138,7 +147,8 @@ impl Desk {
             matches!((&pending.seed.lineage, &addition.seed.lineage), (Some(one), Some(other)) if one != other)
         });
         let pending = self.pending.get_or_insert_default();
-        pending.count += 1;
+        self.joins += 1;
+        pending.count = self.joins;
         pending.seed.snapshot.join(&addition.seed.snapshot);
         let later = |mine: &Option<crate::Hold>, new: &crate::Hold| {
             mine.as_ref().is_none_or(|mine| mine.until < new.until)
@@ -161,20 +171,25 @@ impl Desk {
 
     /// Says which login the account holds from now on.
     pub(crate) fn set_login(&mut self, login: Lineage) {
-        // A record that names no login belongs to the one that was set before, not to the next.
-        if let Some(before) = self.login.replace(login)
-            && self.base.lineage().is_none()
-            && self.login.as_ref() != Some(&before)
-        {
+        let before = self.login.replace(login);
+        let Some(before) = before.filter(|before| self.login.as_ref() != Some(before)) else { return };
+        self.failed = None;
+        // What names no login belongs to the one that was set before, not to the next.
+        if self.base.lineage().is_none() {
             let mut record = (*self.base).clone();
             record.new_login(&before);
             self.base = Arc::new(record);
         }
+        let pending = self.pending.get_or_insert_default();
+        pending.seed.lineage.get_or_insert(before);
+        // To be written soon, so that other processes do not take it for the new login's either.
+        self.joins += 1;
+        pending.count = self.joins;
     }
 
     /// Whether the store has all that is to be written to it.
     pub(crate) fn is_written(&self) -> bool {
-        self.pending.is_none() && !matches!(self.standing, Standing::Alone(_))
+        self.pending.is_none() && !self.unwritten
     }
 
     /// Forgets what was written, unless more came meanwhile: joining that again changes nothing.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::desk::Standing;
 use super::slot::Slot;
-use crate::{Reading, Record, StoreError, StoreKey, Swap, Version, WhenAway};
+use crate::{Lineage, Reading, Record, StoreError, StoreKey, Swap, Version, WhenAway};
 
 /// A state of the record that a change can be tried on.
 struct Base {
@@ -22,8 +22,8 @@ struct Base {
 #[derive(Clone)]
 struct Alone {
     record: Arc<Record>,
-    /// Since when it has gone its own way; `None` if it was the store's, which has lost it.
-    since: Option<Timestamp>,
+    /// Whose it was before it went its own way; `None` if that was not said, or if it is the store that has lost it.
+    left: Option<Lineage>,
 }
 
 impl Slot {
@@ -39,6 +39,7 @@ impl Slot {
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
     ) -> Result<T, StoreError> {
+        let _turn = self.turn.lock().await;
         match self.exchange(&mut work).await {
             Ok(done) => Ok(done),
             Err(error) if self.provider.policy.when_away == WhenAway::Refuse => Err(error),
@@ -48,20 +49,21 @@ impl Slot {
 
     /// The same for what follows from a call that was made: that is never refused, with or without the store.
     pub(crate) async fn conclude<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
+        let _turn = self.turn.lock().await;
         match self.exchange(&mut work).await {
             Ok(done) => done,
             Err(error) => self.go_alone(&error, work),
         }
     }
 
+    /// The caller has the turn, and keeps it until what comes of an error is done as well.
     async fn exchange<T>(&self, work: &mut impl FnMut(&mut Record, Timestamp) -> T) -> Result<T, StoreError> {
-        let _turn = self.turn.lock().await;
         let mut base = self.base().await?;
         for tries in 0..MOST_TRIES {
             let now = self.provider.link.guess();
             let mut next = (*base.record).clone();
             if let Some(alone) = &base.alone {
-                let _ = next.rejoin(now, &alone.record, alone.since);
+                let _ = next.rejoin(now, &alone.record, alone.left.as_ref());
             }
             let joined = {
                 let desk = self.desk();
@@ -148,16 +150,16 @@ impl Slot {
 
     /// What to work on: what is known already, or, if that may be wrong, what the store says.
     async fn base(&self) -> Result<Base, StoreError> {
-        let (record, standing) = {
+        let (record, standing, left) = {
             let desk = self.desk();
-            (Arc::clone(&desk.base), desk.standing)
+            (Arc::clone(&desk.base), desk.standing, desk.left.clone())
         };
         let alone = match standing {
             Standing::Shared(version) if self.provider.link.now().is_some() => {
                 return Ok(Base { record, version, alone: None });
             }
             Standing::Shared(_) | Standing::Unread => None,
-            Standing::Alone(since) => Some(Alone { record, since: Some(since.timestamp()) }),
+            Standing::Alone(_) => Some(Alone { record, left }),
         };
         let reading = self.provider.link.read(&StoreKey::account(&self.id)).await?;
         self.taken(&reading, alone)
@@ -183,7 +185,7 @@ impl Slot {
         // The fence never falls. If it has, the store has lost what this process still knows: hold, calls and readings.
         let alone = alone.or_else(|| {
             let known = Arc::clone(&self.desk().base);
-            (record.fence() < known.fence()).then_some(Alone { record: known, since: None })
+            (record.fence() < known.fence()).then_some(Alone { record: known, left: None })
         });
         Ok(Base { record, version: reading.version(), alone })
     }
@@ -198,6 +200,7 @@ impl Slot {
         self.update(|desk| {
             desk.base = record;
             desk.standing = Standing::Shared(version);
+            (desk.left, desk.unwritten) = (None, false);
             if let Some(count) = joined {
                 desk.written(count);
             }
@@ -208,14 +211,18 @@ impl Slot {
     fn go_alone<T>(&self, error: &StoreError, work: impl FnOnce(&mut Record, Timestamp) -> T) -> T {
         self.update(|desk| {
             let now = self.provider.link.guess();
+            if !matches!(desk.standing, Standing::Alone(_)) {
+                tracing::warn!(account = %self.id, %error, "store not usable for this account, going on alone");
+                desk.standing = Standing::Alone(now.into());
+                desk.left = desk.base.lineage().cloned();
+            }
             let mut record = (*desk.base).clone();
             desk.put_in(&mut record, now);
             desk.pending = None;
             let done = work(&mut record, now);
-            desk.base = Arc::new(record);
-            if !matches!(desk.standing, Standing::Alone(_)) {
-                tracing::warn!(account = %self.id, %error, "store not usable for this account, going on alone");
-                desk.standing = Standing::Alone(now.into());
+            if record != *desk.base {
+                desk.base = Arc::new(record);
+                desk.unwritten = true;
             }
             done
         })

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 
 use super::Record;
+use crate::lease::Attempt;
 use crate::time::{self, CLOCK_SLACK};
 use crate::{Hold, Identity, Lease, Lineage, Snapshot, Trouble};
 
@@ -89,18 +90,21 @@ impl Record {
         joined
     }
 
-    /// Joins what this process did by the same rules on a copy of its own, while the store was away from `since` on, or,
-    /// with `None`, before the store lost it.
+    /// Joins what this process did by the same rules on a copy of its own while the store was away, or what it knows and
+    /// the store has lost.
     ///
     /// Calls that were made count, holds that were armed hold, readings are joined at their own age. If the copy has been
-    /// given to another login meanwhile, that counts, unless somebody has asked for the one that is here since.
-    pub fn rejoin(&mut self, now: Timestamp, alone: &Self, since: Option<Timestamp>) -> Joined {
+    /// given to another login than `left`, whose it was at first, that counts, unless somebody else has changed it here too.
+    pub fn rejoin(&mut self, now: Timestamp, alone: &Self, left: Option<&Lineage>) -> Joined {
         let now = time::to_ms(now);
         let mut alone = alone.clone();
         alone.settle(now);
-        let untouched = since.is_some_and(|since| self.attempts.iter().all(|attempt| attempt.at < since));
-        if let Some(lineage) = alone.lineage().filter(|_| untouched) {
+        if let Some(lineage) = alone.lineage().filter(|_| left.is_some() && self.lineage() == left) {
             self.new_login(lineage);
+        }
+        if self.is_writable() {
+            // Whoever made them, and for whom: they count.
+            self.count_calls(&alone.attempts);
         }
         let (lineage, identity) = (alone.lineage(), alone.identity());
         let joined = self.observe(now, &alone.snapshot, lineage, identity);
@@ -128,18 +132,23 @@ impl Record {
             self.trouble = Some(Box::new(trouble.clone()));
         }
         self.refreshed_at = self.refreshed_at.max(alone.refreshed_at);
+        let asked = self.asked_at();
+        self.trouble.take_if(|trouble| Some(trouble.at) < asked);
         self.take_hold(now, alone.hold());
         if self.hold.is_some() {
             self.strikes = self.strikes.max(alone.strikes);
             self.failures = self.failures.max(alone.failures);
         }
-        for attempt in alone.attempts {
-            if !self.attempts.contains(&attempt) {
-                self.attempts.push(attempt);
+        Joined::Yes
+    }
+
+    fn count_calls(&mut self, attempts: &[Attempt]) {
+        for attempt in attempts {
+            if !self.attempts.contains(attempt) {
+                self.attempts.push(attempt.clone());
             }
         }
         self.attempts.sort_unstable();
-        Joined::Yes
     }
 
     /// The hold that ends later stands; one that is over is nothing.

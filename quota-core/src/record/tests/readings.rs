@@ -195,7 +195,7 @@ fn a_process_that_was_alone_brings_its_readings_its_calls_and_its_hold() {
     poll(&mut alone, at(400), &Usage::polled([five_hour(30)]));
     let hold = fail(&mut alone, at(800), &FetchError::throttled(Some(HOUR))).unwrap();
 
-    let joined = shared.rejoin(at(900), &alone, Some(at(0)));
+    let joined = shared.rejoin(at(900), &alone, None);
 
     assert_eq!(joined, Joined::Yes);
     assert_eq!(used(&shared, &WindowId::five_hour()), Some(percent(30)));
@@ -210,7 +210,7 @@ fn the_calls_of_a_process_that_was_alone_need_not_be_made_again() {
     let mut alone = shared.clone();
     poll(&mut alone, at(400), &Usage::polled([five_hour(30)]).coverage(Coverage::Reported));
 
-    let _ = shared.rejoin(at(401), &alone, Some(at(0)));
+    let _ = shared.rejoin(at(401), &alone, None);
 
     assert_eq!(shared.asked_at(), Some(at(400)));
 }
@@ -220,10 +220,10 @@ fn a_process_that_rejoins_twice_changes_nothing_the_second_time() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     fail(&mut alone, at(400), &FetchError::throttled(None));
-    let _ = shared.rejoin(at(401), &alone, Some(at(0)));
+    let _ = shared.rejoin(at(401), &alone, None);
     let before = shared.clone();
 
-    let _ = shared.rejoin(at(402), &alone, Some(at(0)));
+    let _ = shared.rejoin(at(402), &alone, None);
 
     assert_eq!(shared, before);
 }
@@ -234,7 +234,7 @@ fn a_process_that_rejoins_leaves_the_lease_of_another() {
     let lease = grant(&mut shared, at(0));
     let alone = polled(at(5), [five_hour(30)]);
 
-    let _ = shared.rejoin(at(10), &alone, Some(at(0)));
+    let _ = shared.rejoin(at(10), &alone, None);
 
     assert_eq!(shared.commit(at(11), &lease, &Usage::polled([five_hour(31)])), Committed::Stored);
 }
@@ -244,7 +244,7 @@ fn a_call_that_was_begun_alone_goes_on_in_the_shared_record() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     let lease = grant(&mut alone, at(400));
-    let _ = shared.rejoin(at(401), &alone, Some(at(0)));
+    let _ = shared.rejoin(at(401), &alone, None);
 
     let other = begin(&mut shared, at(402), &ask(99));
     let committed = shared.commit(at(403), &lease, &Usage::polled([five_hour(30)]));
@@ -259,7 +259,7 @@ fn a_call_that_was_begun_alone_and_has_run_out_is_not_waited_for() {
     let mut alone = Record::default();
     let lease = grant(&mut alone, at(0));
 
-    let _ = shared.rejoin(lease.until, &alone, Some(at(0)));
+    let _ = shared.rejoin(lease.until, &alone, None);
 
     assert_eq!(shared.lease(), None);
 }
@@ -272,7 +272,7 @@ fn a_call_that_was_begun_alone_gives_way_to_a_later_one() {
     let late = grant(&mut shared, at(5));
     shared.release(&late);
 
-    let _ = shared.rejoin(at(6), &alone, Some(at(0)));
+    let _ = shared.rejoin(at(6), &alone, None);
 
     assert_eq!(shared.lease(), None);
     assert_eq!(shared.commit(at(7), &early, &Usage::polled([five_hour(30)])), Committed::TooLate);
@@ -285,7 +285,7 @@ fn a_call_that_was_begun_alone_does_not_end_one_that_is_under_way() {
     let first = grant(&mut shared, at(0));
     let _ = begin(&mut alone, at(5), &insist(77, at(5)));
 
-    let _ = shared.rejoin(at(6), &alone, Some(at(0)));
+    let _ = shared.rejoin(at(6), &alone, None);
 
     assert_eq!(shared.lease(), Some(&first));
 }
@@ -299,7 +299,7 @@ fn a_lease_whose_grant_was_told_too_late_is_the_one_the_call_went_on_with() {
         panic!("nobody else asks")
     };
 
-    let _ = shared.rejoin(at(2), &alone, Some(at(0)));
+    let _ = shared.rejoin(at(2), &alone, None);
 
     assert_eq!(shared.commit(at(3), &lease, &Usage::polled([five_hour(30)])), Committed::Stored);
 }
@@ -309,24 +309,24 @@ fn a_call_that_is_back_is_not_begun_again_by_a_second_rejoining() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let lease = grant(&mut alone, at(0));
-    let _ = shared.rejoin(at(1), &alone, Some(at(0)));
+    let _ = shared.rejoin(at(1), &alone, None);
     let _ = shared.commit(at(2), &lease, &Usage::polled([five_hour(30)]));
 
-    let _ = shared.rejoin(at(3), &alone, Some(at(0)));
+    let _ = shared.rejoin(at(3), &alone, None);
 
     assert_eq!(shared.lease(), None);
 }
 
 #[test]
-fn a_process_that_was_alone_with_another_login_brings_nothing() {
+fn a_process_that_was_alone_with_another_login_brings_only_its_calls() {
     let mut shared = Record::default();
     poll(&mut shared, at(0), &Usage::polled([five_hour(10)]).lineage(lineage("b")));
     let mut alone = Record::default();
     poll(&mut alone, at(5), &Usage::polled([five_hour(30)]).lineage(lineage("a")));
-    let before = shared.clone();
+    let before = shared.snapshot().clone();
 
-    assert_eq!(shared.rejoin(at(10), &alone, Some(at(0))), Joined::Foreign);
-    assert_eq!(shared, before);
+    assert_eq!(shared.rejoin(at(10), &alone, None), Joined::Foreign);
+    assert_eq!((shared.snapshot(), shared.attempts().len()), (&before, 2));
 }
 
 #[test]
@@ -336,10 +336,46 @@ fn a_process_that_was_given_another_login_while_it_was_alone_brings_it() {
     let mut alone = shared.clone();
     let _ = alone.new_login(&lineage("b"));
 
-    let joined = shared.rejoin(at(10), &alone, Some(at(5)));
+    let joined = shared.rejoin(at(10), &alone, Some(&lineage("a")));
 
     assert_eq!((joined, shared.lineage()), (Joined::Yes, Some(&lineage("b"))));
     assert!(shared.snapshot().is_empty());
+}
+
+#[test]
+fn a_login_that_others_have_brought_meanwhile_is_not_taken_back() {
+    let mut alone = Record::default();
+    poll(&mut alone, at(0), &Usage::polled([five_hour(10)]).lineage(lineage("a")));
+    let mut shared = alone.clone();
+    let _ = shared.new_login(&lineage("b"));
+
+    let joined = shared.rejoin(at(10), &alone, Some(&lineage("a")));
+
+    assert_eq!((joined, shared.lineage()), (Joined::Foreign, Some(&lineage("b"))));
+}
+
+#[test]
+fn a_refusal_that_was_overcome_while_alone_is_forgotten_by_all() {
+    let mut shared = polled(at(0), [five_hour(10)]);
+    fail(&mut shared, at(400), &FetchError::Unauthorized);
+    let mut alone = shared.clone();
+    poll(&mut alone, at(420), &Usage::polled([five_hour(30)]));
+
+    let _ = shared.rejoin(at(430), &alone, None);
+
+    assert_eq!(shared.trouble(), None);
+}
+
+#[test]
+fn calls_made_alone_for_another_login_are_counted() {
+    let mut shared = Record::default();
+    let _ = shared.new_login(&lineage("b"));
+    let mut alone = Record::default();
+    poll(&mut alone, at(5), &Usage::polled([five_hour(30)]).lineage(lineage("a")));
+
+    let _ = shared.rejoin(at(10), &alone, None);
+
+    assert_eq!(shared.attempts(), alone.attempts());
 }
 
 #[test]
@@ -358,7 +394,7 @@ fn a_refusal_of_a_login_while_alone_is_known_to_all_afterwards() {
     let mut alone = shared.clone();
     fail(&mut alone, at(400), &FetchError::Unauthorized);
 
-    let _ = shared.rejoin(at(401), &alone, Some(at(300)));
+    let _ = shared.rejoin(at(401), &alone, None);
 
     assert_eq!(shared.trouble(), alone.trouble());
 }
@@ -370,7 +406,7 @@ fn a_refusal_while_alone_that_others_have_overcome_since_is_forgotten() {
     fail(&mut alone, at(400), &FetchError::Unauthorized);
     poll(&mut shared, at(410), &Usage::polled([five_hour(30)]));
 
-    let _ = shared.rejoin(at(420), &alone, Some(at(300)));
+    let _ = shared.rejoin(at(420), &alone, None);
 
     assert_eq!(shared.trouble(), None);
 }
@@ -382,7 +418,7 @@ fn a_lease_that_was_given_back_while_alone_keeps_nobody_off() {
     let mut alone = shared.clone();
     let _ = alone.commit(at(2), &lease, &Usage::polled([five_hour(30)]));
 
-    let _ = shared.rejoin(at(3), &alone, Some(at(1)));
+    let _ = shared.rejoin(at(3), &alone, None);
 
     assert_eq!(shared.lease(), None);
 }
@@ -392,7 +428,7 @@ fn a_lone_process_of_a_wrong_clock_makes_nothing_fresh_and_spends_no_budget() {
     let mut shared = Record::default();
     let alone = polled(at(1_000_000), [five_hour(30)]);
 
-    let _ = shared.rejoin(at(0), &alone, Some(at(0)));
+    let _ = shared.rejoin(at(0), &alone, None);
 
     assert_eq!((shared.asked_at(), shared.attempts()), (None, &[][..]));
     assert!(shared.snapshot().is_empty());
