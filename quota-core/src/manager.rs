@@ -122,8 +122,15 @@ impl QuotaManager {
             |policy: &Policy| policy.fetch_timeout.saturating_add(policy.store_patience.saturating_mul(4));
         let longest = register.policies().map(bound).max().expect("there is a general policy");
         crew.tasks.close();
-        let ended = clock.bounded(longest, crew.tasks.idle()).await.is_some();
-        ended && register.all(|slot| slot.desk().is_written())
+        let ending = async {
+            crew.tasks.idle().await;
+            // What was done while the store was away, for accounts that nobody has looked at since it is back.
+            for slot in register.unwritten() {
+                slot.transact(|_, _| ()).await.ok();
+            }
+        };
+        let ended = clock.bounded(longest, ending).await.is_some();
+        ended && register.unwritten().is_empty()
     }
 }
 

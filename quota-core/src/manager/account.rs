@@ -22,9 +22,9 @@ use crate::{AccountId, HoldReason, Lineage, Seed, Snapshot, Urgency, Usage, time
 
 /// A handle to one account. Cheap to clone; all handles of one manager to one account share everything.
 ///
-/// From the first read, refresh, observation or [`load`](Self::load) on, the account's view follows what other processes
-/// write, for as long as anybody looks at it. One that nobody has looked at for a few minutes is followed again by the next
-/// of these.
+/// From the first [`get`](Self::get), refresh, observation, [`watch`](Self::watch) or [`load`](Self::load) on, the account's
+/// view follows what other processes write, for as long as anybody looks at it. One that nobody has looked at for a few
+/// minutes is followed again from the next of these on; a [`peek`](Self::peek) alone does not begin it.
 #[derive(Clone)]
 pub struct Account {
     /// Straight to the view: readers touch nothing else.
@@ -52,11 +52,11 @@ impl Account {
         Answer::of(self.sight.look())
     }
 
-    /// What is known, if it is fresh.
+    /// What is known, if it is fresh and kept current.
     #[inline(always)]
     pub(super) fn peek_fresh(&self) -> Option<Answer> {
         let view = self.sight.look();
-        view.is_fresh().then(|| Answer::of(view))
+        (view.is_fresh() && self.sight.is_followed()).then(|| Answer::of(view))
     }
 
     /// Whether what is known is not fresh.
@@ -100,9 +100,12 @@ impl Account {
     }
 
     pub(super) async fn get_slowly(&self, max_age: Option<Duration>) -> Result<Answer, QuotaError> {
-        if max_age.is_some_and(|max_age| self.sight.look().is_fresh_within(max_age)) {
-            return Ok(self.peek());
+        self.follow();
+        let view = self.sight.look();
+        if max_age.map_or_else(|| view.is_fresh(), |max_age| view.is_fresh_within(max_age)) {
+            return Ok(Answer::of(view));
         }
+        drop(view);
         let wish = Wish::Within(max_age.unwrap_or(self.slot.provider.policy.freshness));
         let refreshed = self.shared_refresh(wish).await?;
         Ok(refreshed.answer)
@@ -221,7 +224,11 @@ impl Account {
                 upkeep::flush_later(&self.slot, &self.shared.crew);
                 Ok(())
             }
-            Joined::Foreign => Err(ObserveError::AnotherLogin { account: account() }),
+            Joined::Foreign => {
+                // By what is known here; should that be old, it will not be for long.
+                self.follow();
+                Err(ObserveError::AnotherLogin { account: account() })
+            }
             Joined::Newer => Err(ObserveError::Newer { account: account() }),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::desk::Standing;
 use super::flight::Crew;
 use super::provider::Provider;
+use super::quieted::Quieted;
 use super::slot::Slot;
 use super::tasks::{Either, either};
 use crate::clock::Instant;
@@ -16,12 +17,13 @@ use crate::{Clock, StoreKey};
 pub(crate) fn follow(slot: &Arc<Slot>, crew: &Crew) {
     follow_quiet(&slot.provider, crew);
     {
-        let mut desk = slot.desk();
+        // Both marks are changed under this lock only, so that no one is interested without being followed.
+        let _desk = slot.desk();
         slot.sight.note_look();
-        if desk.following {
+        if slot.sight.is_followed() {
             return;
         }
-        desk.following = true;
+        slot.sight.set_followed(true);
     }
     let mut looked_at = slot.provider.clock.instant();
     let (follower, tasks) = (Follower(Arc::downgrade(slot)), Arc::clone(&crew.tasks));
@@ -63,7 +65,7 @@ fn next_change(
         // Besides this one, the manager's own; any further one is a handle or a flight.
         let has_handle = Arc::strong_count(&slot) > 2;
         if !has_handle || now.saturating_since(*looked_at) > recheck * FORGOTTEN_AFTER {
-            desk.let_go();
+            slot.let_go(&mut desk);
             return None;
         }
         desk.standing
@@ -78,26 +80,26 @@ fn follow_quiet(provider: &Arc<Provider>, crew: &Crew) {
     let Some(quieted) = provider.quieted.as_ref().filter(|quieted| quieted.begins_following()) else {
         return;
     };
-    let (provider, quieted, tasks) =
-        (Arc::downgrade(provider), Arc::downgrade(quieted), Arc::clone(&crew.tasks));
+    let (follower, tasks) = (QuietFollower(Arc::downgrade(quieted)), Arc::clone(&crew.tasks));
+    let (clock, link) = (provider.clock.clone(), Arc::clone(&provider.link));
+    let (key, recheck) = (quieted.key.clone(), provider.policy.recheck);
     crew.tasks.spawn(async move {
+        let follower = follower;
         let mut seen = None;
         loop {
-            let Some(wait) = quieted.upgrade().zip(provider.upgrade()).map(|(quieted, provider)| {
-                let (link, key) = (Arc::clone(&provider.link), quieted.key.clone());
-                let (clock, recheck) = (provider.clock.clone(), jittered(provider.policy.recheck));
-                async move { wait_for_notice(&clock, recheck, link.changed(&key, seen)).await }
-            }) else {
-                return;
-            };
+            let wait = wait_for_notice(&clock, jittered(recheck), link.changed(&key, seen));
             if let Either::First(()) = either(tasks.closing(), wait).await {
                 return;
             }
-            if let Some(quieted) = quieted.upgrade()
-                && let Ok(version) = quieted.reread().await
-            {
-                seen = version;
+            let Some(quieted) = follower.0.upgrade() else { return };
+            let version = quieted.reread().await.unwrap_or(seen);
+            if version == seen {
+                let pause = clock.sleep(jittered(recheck).min(LONGEST_PAUSE));
+                if let Either::First(()) = either(tasks.closing(), pause).await {
+                    return;
+                }
             }
+            seen = version;
         }
     });
 }
@@ -122,7 +124,20 @@ impl Drop for Follower {
         if std::thread::panicking()
             && let Some(slot) = self.0.upgrade()
         {
-            slot.desk().let_go();
+            slot.let_go(&mut slot.desk());
+        }
+    }
+}
+
+/// The same for a quiet time.
+struct QuietFollower(Weak<Quieted>);
+
+impl Drop for QuietFollower {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(quieted) = self.0.upgrade()
+        {
+            quieted.let_go();
         }
     }
 }

@@ -34,7 +34,6 @@ pub(crate) struct Desk {
     pub(crate) left: Option<Lineage>,
     /// The base has changed since.
     pub(crate) unwritten: bool,
-    pub(crate) following: bool,
     pub(crate) flushing: bool,
 }
 
@@ -93,7 +92,6 @@ impl Desk {
             left: None,
             unwritten: false,
             joins: 0,
-            following: false,
             flushing: false,
         }
     }
@@ -163,7 +161,6 @@ impl Desk {
 
     /// Nobody follows the account any more: what the store says must be read before anything is decided on it.
     pub(crate) fn let_go(&mut self) {
-        self.following = false;
         if let Standing::Shared(_) = self.standing {
             self.standing = Standing::Unread;
         }
@@ -185,6 +182,11 @@ impl Desk {
         // To be written soon, so that other processes do not take it for the new login's either.
         self.joins += 1;
         pending.count = self.joins;
+    }
+
+    /// Whether this process goes on without the store.
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(self.standing, Standing::Alone(_))
     }
 
     /// Whether the store has all that is to be written to it.

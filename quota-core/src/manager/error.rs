@@ -74,8 +74,8 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
-    /// The fetcher broke. The next refresh starts anew.
-    #[error("the fetcher for {account} broke in mid call")]
+    /// The fetcher broke, or the store did. The next refresh starts anew.
+    #[error("the refresh of {account} broke in the middle")]
     #[non_exhaustive]
     Broken {
         /// The account.

@@ -71,7 +71,9 @@ impl Events {
         match either(self.events.recv(), ended).await {
             Either::First(Ok(event)) => Some(event),
             Either::First(Err(RecvError::Lagged(missed))) => Some(Event::Missed(missed)),
-            Either::First(Err(RecvError::Closed)) | Either::Second(()) => None,
+            Either::First(Err(RecvError::Closed)) => None,
+            // The last task may have told something as its last.
+            Either::Second(()) => self.events.try_recv().ok(),
         }
     }
 }

@@ -100,7 +100,7 @@ impl Slot {
     pub(crate) async fn synchronise(&self, seen: Option<Standing>) {
         let (is_alone, has_pending) = {
             let desk = self.desk();
-            (matches!(desk.standing, Standing::Alone(_)), desk.pending.is_some() && !desk.flushing)
+            (desk.is_alone(), desk.pending.is_some() && !desk.flushing)
         };
         if is_alone || has_pending || !self.look(seen).await {
             let _ = self.transact(|_, _| ()).await;
@@ -211,7 +211,7 @@ impl Slot {
     fn go_alone<T>(&self, error: &StoreError, work: impl FnOnce(&mut Record, Timestamp) -> T) -> T {
         self.update(|desk| {
             let now = self.provider.link.guess();
-            if !matches!(desk.standing, Standing::Alone(_)) {
+            if !desk.is_alone() {
                 tracing::warn!(account = %self.id, %error, "store not usable for this account, going on alone");
                 desk.standing = Standing::Alone(now.into());
                 desk.left = desk.base.lineage().cloned();

@@ -113,7 +113,16 @@ impl Flight {
         match failed.cloned() {
             // Shown before anybody is told, so that whoever waited finds the reason.
             Some(error) => slot.update(|desk| desk.crashed(self, error)),
-            None => slot.desk().landed(self),
+            None => {
+                let is_over = {
+                    let mut desk = slot.desk();
+                    desk.landed(self);
+                    landing.is_ok() && desk.failed.is_some() && self.lineage == desk.login
+                };
+                if is_over {
+                    slot.update(|desk| desk.failed = None);
+                }
+            }
         }
         let _ = self.landed.set(landing);
         self.done.notify_waiters();

@@ -52,9 +52,10 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// Says that a call is made.
+    /// Says that a call is made: from now on the gap counts.
     pub(crate) fn call(&mut self) {
         self.is_used = true;
+        self.gate.line().last_start = Some(self.gate.clock.instant());
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) struct Link {
     offset_ms: AtomicI64,
     anchor: Mutex<Option<Anchor>>,
     away: AtomicBool,
+    search: Mutex<Search>,
     back: Notify,
     tasks: Arc<Tasks>,
     events: broadcast::Sender<Event>,
@@ -35,6 +36,13 @@ pub(crate) struct Link {
 struct Anchor {
     wall_ms: i64,
     instant: Instant,
+}
+
+/// How the store was looked for the last time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Search {
+    first_pause: Duration,
+    found_at: Option<Instant>,
 }
 
 /// Our two clocks may drift apart by this much before what the store said of its own is no longer trusted.
@@ -55,6 +63,7 @@ impl Link {
             offset_ms: AtomicI64::new(0),
             anchor: Mutex::default(),
             away: AtomicBool::new(false),
+            search: Mutex::default(),
             back: Notify::new(),
             tasks,
             events,
@@ -158,19 +167,20 @@ impl Link {
         }
         tracing::warn!(%error, "store unavailable, going on without it");
         self.tell(Event::StoreLost);
+        let first_pause = self.begin_search();
         let lost = Lost(Arc::downgrade(self));
         let key = key.clone();
         let (tasks, clock, patience) = (Arc::clone(&self.tasks), self.clock.clone(), self.patience);
         let store = Arc::clone(&self.store);
         self.tasks.spawn(async move {
             let probe = async {
-                let mut pause = FIRST_PROBE;
+                let mut pause = first_pause;
                 loop {
                     clock.sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
                     if let Some(Ok(reading)) = clock.bounded(patience, store.read(&key)).await {
                         return reading;
                     }
-                    pause = (pause * 2).min(LAST_PROBE);
+                    pause = (pause * 2).min(LAST_PROBE.max(first_pause));
                 }
             };
             if let Either::Second(reading) = either(tasks.closing(), probe).await
@@ -182,7 +192,18 @@ impl Link {
         });
     }
 
+    /// How long to wait before the first probe: the longer, the sooner the store was lost again after it was found. One that
+    /// answers a probe and nothing else must not be found five times a second.
+    fn begin_search(&self) -> Duration {
+        let mut search = self.search.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.instant();
+        let relapsed = search.found_at.is_some_and(|found| now.saturating_since(found) < RELAPSE);
+        search.first_pause = if relapsed { (search.first_pause * 2).min(LONGEST_PROBE) } else { FIRST_PROBE };
+        search.first_pause
+    }
+
     fn find(&self) {
+        self.search.lock().unwrap_or_else(PoisonError::into_inner).found_at = Some(self.clock.instant());
         self.away.store(false, Ordering::Release);
         tracing::debug!("store available again");
         self.tell(Event::StoreFound);
@@ -210,3 +231,7 @@ impl Drop for Lost {
 /// A store that is back is used again within a second, and is not asked more than ten times a second while it is away.
 const FIRST_PROBE: Duration = Duration::from_millis(200);
 const LAST_PROBE: Duration = Duration::from_millis(600);
+
+/// One that is lost again within this time is not back, and is looked for less and less often.
+const RELAPSE: Duration = Duration::from_secs(10);
+const LONGEST_PROBE: Duration = Duration::from_secs(10);

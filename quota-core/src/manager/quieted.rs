@@ -17,7 +17,10 @@ use crate::{Hold, QuietTime, Reading, StoreError, StoreKey, Swap, Version};
 pub(crate) struct Quieted {
     pub(crate) key: StoreKey,
     link: Arc<Link>,
-    known: ArcSwap<QuietTime>,
+    /// What the store said last.
+    told: ArcSwap<QuietTime>,
+    /// What this process has seen itself: it holds even if the store cannot be written.
+    own: ArcSwap<QuietTime>,
     read: OnceCell<()>,
     /// Whether a task follows the changes of the document.
     following: AtomicBool,
@@ -25,13 +28,16 @@ pub(crate) struct Quieted {
 
 impl Quieted {
     pub(crate) fn new(key: StoreKey, link: Arc<Link>) -> Arc<Self> {
-        let (known, read, following) = (ArcSwap::default(), OnceCell::new(), AtomicBool::new(false));
-        Arc::new(Self { key, link, known, read, following })
+        let (told, own) = (ArcSwap::default(), ArcSwap::default());
+        Arc::new(Self { key, link, told, own, read: OnceCell::new(), following: AtomicBool::new(false) })
     }
 
     /// The hold in force, as far as this process has heard.
     pub(crate) fn at(&self, now: Timestamp) -> Option<Hold> {
-        self.known.load().at(now)
+        [self.told.load().at(now), self.own.load().at(now)]
+            .into_iter()
+            .flatten()
+            .max_by_key(|hold| hold.until)
     }
 
     /// Reads the document once; later changes come by notice.
@@ -43,29 +49,17 @@ impl Quieted {
     pub(crate) async fn reread(&self) -> Result<Option<Version>, StoreError> {
         let reading = self.link.read(&self.key).await?;
         if let Some(told) = self.decoded(&reading) {
-            self.take_over(&told);
+            self.told.store(Arc::new(told));
         }
         Ok(reading.version())
-    }
-
-    /// Takes over what the store said; what this process knows of itself and ends later stays.
-    fn take_over(&self, told: &QuietTime) {
-        self.known.rcu(|known| {
-            let now = self.link.guess();
-            let mut merged = told.clone();
-            if let Some(hold) = known.at(now) {
-                merged.extend(now, &hold);
-            }
-            merged
-        });
     }
 
     /// Imposes a quiet time, here at once and in the store as soon as it can be written.
     ///
     /// If the store cannot be written the other processes learn by a 429 of their own: that is bounded by their backoff.
     pub(crate) async fn impose(&self, hold: &Hold, keep: Duration) {
-        self.known.rcu(|known| {
-            let mut quiet = (**known).clone();
+        self.own.rcu(|own| {
+            let mut quiet = (**own).clone();
             quiet.extend(hold.since, hold);
             quiet
         });
@@ -92,6 +86,11 @@ impl Quieted {
                 tracing::warn!(key = %self.key, %error, "quiet time unreadable, left as it is");
             })
             .ok()
+    }
+
+    /// The document is followed no longer.
+    pub(crate) fn let_go(&self) {
+        self.following.store(false, Ordering::Release);
     }
 
     /// Whether this is the first to ask for the document to be followed.

@@ -32,7 +32,11 @@ pub(crate) struct Refresh {
 
 impl Drop for Refresh {
     fn drop(&mut self) {
-        self.land(Err(QuotaError::Closed));
+        let account = self.slot.id.clone();
+        self.land(Err(match std::thread::panicking() {
+            true => QuotaError::Broken { account },
+            false => QuotaError::Closed,
+        }));
     }
 }
 
@@ -59,11 +63,18 @@ impl Refresh {
         loop {
             let login = self.login(&*fetcher).await?;
             self.enter(&login).await?;
+            if slot.desk().withheld {
+                slot.update(|desk| desk.withheld = false);
+            }
             // With a new credential in hand, the refusal of the old one is no reason to wait.
             let wish = if renewed { Wish::Now } else { wish };
             let (lease, pass) = match self.begin(wish, &login).await? {
                 Begun::Granted(lease, pass) => (lease, pass),
-                Begun::Fresh => return Ok(Landed { fetched: false, view: slot.sight.take() }),
+                Begun::Fresh => {
+                    // Fresh by the clock as it is known now: a view from before it was set may say otherwise.
+                    slot.update(|_| ());
+                    return Ok(Landed { fetched: false, view: slot.sight.take() });
+                }
             };
             match self.call(&*fetcher, &lease, pass).await {
                 Ok(Called::Stored) => return Ok(Landed { fetched: true, view: slot.sight.take() }),
@@ -93,7 +104,8 @@ impl Refresh {
         let login = match told {
             Some(Some(Ok(login))) => login,
             untold => {
-                slot.update(|desk| desk.withheld = true);
+                // Unless the program has said meanwhile whose they are.
+                slot.update(|desk| desk.withheld |= desk.login == self.flight.lineage);
                 let account = slot.id.clone();
                 return Err(match untold {
                     Some(Some(Err(error))) => QuotaError::Fetch { account, error },
@@ -102,9 +114,6 @@ impl Refresh {
                 });
             }
         };
-        if slot.desk().withheld {
-            slot.update(|desk| desk.withheld = false);
-        }
         match (&self.flight.lineage, &login.lineage) {
             (Some(wanted), Some(found)) if wanted != found => {
                 let error =
@@ -116,6 +125,11 @@ impl Refresh {
         }
     }
 
+    /// Whether the program has given the account to another login since this refresh began.
+    fn is_superseded(&self) -> bool {
+        self.slot.desk().login != self.flight.lineage
+    }
+
     /// Lets the login take the account over, if another one held it: whether or not the provider may be asked now, what
     /// the old one left must not be shown any more.
     async fn enter(&self, login: &Login) -> Result<(), QuotaError> {
@@ -125,11 +139,15 @@ impl Refresh {
             return Ok(());
         };
         let another = |known: &Lineage| known != lineage;
-        if !slot.view().record.lineage().is_some_and(another) {
+        if !slot.view().record.lineage().is_some_and(another) || self.is_superseded() {
             return Ok(());
         }
         let changed = slot.transact(|record, _| record.new_login(lineage)).await;
-        changed.map(drop).map_err(|error| QuotaError::Store { account: slot.id.clone(), error })
+        changed.map(drop).map_err(|error| {
+            // The old login's numbers cannot be cleared, and are not the new one's.
+            slot.update(|desk| desk.withheld = true);
+            QuotaError::Store { account: slot.id.clone(), error }
+        })
     }
 
     /// Gets the right to ask and the turn to do so, waiting for whoever has them, but not for ever.
@@ -146,6 +164,9 @@ impl Refresh {
             Wish::Now => Freshness::Since(slot.provider.link.guess()),
         };
         loop {
+            if self.flight.lineage.is_none() && self.is_superseded() {
+                return Err(QuotaError::LoginChanged { account: account() });
+            }
             let decide = |record: &mut Record, now: Timestamp| {
                 let ask = Ask::new(attempt, freshness)
                     .login(login.clone())
@@ -168,21 +189,26 @@ impl Refresh {
                     .map_err(|error| QuotaError::Store { account: account(), error })?
             };
             let Some(begin) = begin else { return Err(QuotaError::LoginChanged { account: account() }) };
-            match (begin, pass.take()) {
-                (Begin::Granted(lease), Some(pass)) => return Ok(Begun::Granted(lease, pass)),
-                (Begin::Granted(_), None) => {
+            // Not in the match: a turn that is not used must not be kept while we wait for somebody.
+            let turn = pass.take();
+            let begin = match (begin, turn) {
+                (Begin::Granted(lease), Some(turn)) => return Ok(Begun::Granted(lease, turn)),
+                (begin, _unused) => begin,
+            };
+            match begin {
+                Begin::Granted(_) => {
                     pass = Some(self.unless_closed(self.flight.queue(slot).pass()).await?);
                 }
-                (Begin::Fresh, _) => return Ok(Begun::Fresh),
-                (Begin::Held(hold), _) => return Err(QuotaError::Held { account: account(), hold }),
-                (Begin::Barred(trouble), _) => {
+                Begin::Fresh => return Ok(Begun::Fresh),
+                Begin::Held(hold) => return Err(QuotaError::Held { account: account(), hold }),
+                Begin::Barred(trouble) => {
                     return Err(QuotaError::Barred { account: account(), trouble });
                 }
-                (Begin::Newer, _) => return Err(QuotaError::Newer { account: account() }),
-                (Begin::Busy { until, since }, _) => {
+                Begin::Newer => return Err(QuotaError::Newer { account: account() }),
+                Begin::Busy { until, since } => {
                     let waited = slot.provider.clock.instant().saturating_since(began);
                     // Without the store, what the holder brings would not be heard here.
-                    if waited >= patience || slot.provider.link.is_away() {
+                    if waited >= patience || slot.provider.link.is_away() || slot.desk().is_alone() {
                         return Err(QuotaError::Busy { account: account() });
                     }
                     // What the holder brings is as good as what we would have brought.

@@ -97,9 +97,11 @@ impl Register {
         self.accounts().slots.get(id.as_str()).map(|ByName(slot)| Arc::clone(slot))
     }
 
-    /// Whether `holds` is so for every account.
-    pub(crate) fn all(&self, mut holds: impl FnMut(&Slot) -> bool) -> bool {
-        self.accounts().slots.iter().all(|ByName(slot)| holds(slot))
+    /// The accounts of which the store does not have all that is to be written to it.
+    pub(crate) fn unwritten(&self) -> Vec<Arc<Slot>> {
+        let slots = self.accounts();
+        let unwritten = slots.slots.iter().filter(|ByName(slot)| !slot.desk().is_written());
+        unwritten.map(|ByName(slot)| Arc::clone(slot)).collect()
     }
 
     /// The policy of providers that have none of their own.

@@ -53,6 +53,12 @@ impl Slot {
         self.sight.take_look() || self.watchers.load(Ordering::Relaxed) > 0
     }
 
+    /// Follows the account no longer.
+    pub(crate) fn let_go(&self, desk: &mut Desk) {
+        self.sight.set_followed(false);
+        desk.let_go();
+    }
+
     pub(crate) fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -63,12 +69,12 @@ impl Slot {
         let done = work(&mut desk);
         let record = desk.shown(self.provider.link.guess());
         let before = self.sight.glance();
-        if record.asked_at() > before.record.asked_at() {
+        let login_changed = record.is_of_another_login(&before.record);
+        if login_changed || record.asked_at() > before.record.asked_at() {
             desk.failed = None;
         }
         let caveats = desk.caveats();
         let is_news = caveats.is_news_after(&before.caveats) || record != before.record;
-        let login_changed = record.is_of_another_login(&before.record);
         let generation = before.generation + u64::from(is_news);
         let view = View::new(generation, record, Arc::clone(&self.provider), caveats);
         // Stored under the lock: of two pictures the later is never replaced by the earlier.

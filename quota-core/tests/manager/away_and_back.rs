@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quota_core::testing::FakeProvider;
 use quota_core::{
     Clock, FetchError, Lineage, Login, MemoryStore, Policy, ProviderId, Quiet, QuietScope, QuotaError,
-    QuotaManager, QuotaStore, Reading, StaleReason, State, StoreError, StoreKey, Swap, Version,
+    QuotaManager, QuotaStore, Reading, StaleReason, State, StoreError, StoreKey, Swap, Version, WhenAway,
 };
 
 #[tokio::test(start_paused = true)]
@@ -135,6 +135,54 @@ async fn a_reason_is_forgotten_once_there_are_new_readings() {
     drop(world.quota.account(&id("main")).get().await);
 
     assert!(main.load().await.error().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reason_is_forgotten_once_a_refresh_finds_the_readings_fresh() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.provider.set_login(&id("main"), Err(FetchError::not_logged_in("no file")));
+    drop(main.refresh().await);
+    world.provider.set_login(&id("main"), Ok(Login::unstated()));
+
+    let answer = main.get().await.unwrap();
+
+    assert!(answer.error().is_none(), "{:?}", answer.error());
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_writes_what_was_done_alone_for_accounts_nobody_looks_at() {
+    let (world, store) = unpluggable(false, Policy::default());
+    let main = world.quota.account(&id("main"));
+    store.unplug(true);
+    drop(main.get().await);
+    drop(main);
+    world.clock.sleep(MINUTE * 10).await;
+    store.unplug(false);
+    world.clock.sleep(MINUTE).await;
+
+    assert!(world.quota.close().await);
+
+    let shared: Arc<dyn QuotaStore> = store;
+    let elsewhere = another_process(&shared, &world.clock, &world.provider, Policy::default());
+    assert_eq!(last_read(&elsewhere.account(&id("main")).load().await), Some(40.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_of_an_old_login_that_cannot_be_cleared_are_not_shown() {
+    let (world, store) = unpluggable(false, Policy::default().when_away(WhenAway::Refuse));
+    let main = world.quota.account(&id("main"));
+    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("a"))));
+    drop(main.get().await);
+    store.unplug(true);
+    world.clock.sleep(MINUTE * 6).await;
+    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("b"))));
+
+    let refused = main.get().await;
+
+    assert!(matches!(refused, Err(QuotaError::Store { .. })), "{refused:?}");
+    assert!(main.peek().snapshot().is_empty());
 }
 
 /// A store that breaks where it should wait for changes.

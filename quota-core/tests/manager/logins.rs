@@ -288,3 +288,20 @@ async fn numbers_without_a_login_belong_to_the_first_that_is_set_and_not_to_the_
 
     assert_eq!((adopted, last_read(&main.peek())), (Some(40.0), None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_waits_for_its_turn_does_not_take_the_account_back_from_a_login_that_is_set() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("a"))));
+    // Somebody else has the turn.
+    drop(world.quota.account(&id("neighbour")).get().await);
+    main.refresh_in_background();
+    settle().await;
+
+    main.set_login(Lineage::new("b"));
+    world.clock.sleep(SECOND * 5).await;
+
+    assert_eq!(world.provider.calls_about(&id("main")), 0);
+    assert_ne!(main.peek().lineage(), Some(&Lineage::new("a")));
+}

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::support::*;
-use quota_core::{FetchError, Lineage, QuotaError};
+use quota_core::testing::FakeProvider;
+use quota_core::{FetchError, Lineage, Policy, QuotaError};
 use tokio::task::JoinSet;
 
 const TAKES: Duration = Duration::from_millis(50);
@@ -277,4 +278,21 @@ async fn a_reader_who_wants_younger_numbers_is_not_content_with_anothers() {
     let (_, young) = tokio::join!(main.get_within(MINUTE * 5), main.get_within(MINUTE));
 
     assert!(young.unwrap().age().unwrap() < MINUTE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_another_process_keeps_no_neighbour_waiting() {
+    let world = world();
+    let slow = FakeProvider::answering("example", 60.0).taking(SECOND * 9);
+    let elsewhere = another_process(&world.store, &world.clock, &slow, Policy::default());
+    let (main, neighbour) = (world.quota.account(&id("main")), world.quota.account(&id("neighbour")));
+    drop(main.load().await);
+    elsewhere.account(&id("main")).refresh_in_background();
+    main.refresh_in_background();
+    settle().await;
+    let before = world.clock.now();
+
+    drop(neighbour.get().await);
+
+    assert!(world.clock.now() < before + SECOND * 2, "{} after {before}", world.clock.now());
 }
