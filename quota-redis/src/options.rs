@@ -82,9 +82,12 @@ pub(crate) struct Tls {
 
 /// Certificates or a key.
 #[derive(Debug, Clone)]
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(dead_code, reason = "asking for TLS without the feature is an error")
+)]
 pub(crate) enum Pem {
     File(PathBuf),
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "set by the setters of the feature"))]
     Text(Secret),
 }
 

@@ -1,7 +1,7 @@
 //! Certificates for one test, made when it runs.
 //! Nothing here is kept: keys live as long as the test's folder.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// A private authority.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ impl Authority {
     #[expect(clippy::new_without_default, reason = "no two are the same")]
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names are good names");
+        // Names must differ: whoever is issued by its own name is taken for self-signed.
+        params.distinguished_name.push(DnType::CommonName, "an authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.self_signed(&key).expect("it can sign itself").pem();
@@ -50,7 +52,8 @@ impl Authority {
     #[must_use]
     pub fn issue(&self, name: &str) -> Identity {
         let key = KeyPair::generate().expect("a key can be made");
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("the name is good");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("the name is good");
+        params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.signed_by(&key, &self.issuer).expect("it can be signed").pem();
         Identity { certificate, key: key.serialize_pem() }
     }

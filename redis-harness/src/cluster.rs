@@ -23,7 +23,6 @@ impl Cluster {
                 .with("cluster-enabled yes")
                 .with("cluster-config-file {folder}/nodes.conf")
                 .with("cluster-node-timeout 2000")
-                .with("cluster-allow-replica-migration no")
                 .start()
         };
         let nodes = vec![node(), node(), node()];
@@ -115,6 +114,14 @@ impl Cluster {
         for node in [to, from].into_iter().chain(third) {
             let () = self.nodes[node].ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
         }
+    }
+
+    /// Lets another node take over a slot without asking its owner, as a replica does whose master has died.
+    pub fn take_over(&self, slot: u16, to: usize) {
+        let slot = slot.to_string();
+        let () = self.nodes[to].ask(&["CLUSTER", "DELSLOTS", &slot]);
+        let () = self.nodes[to].ask(&["CLUSTER", "ADDSLOTS", &slot]);
+        let _: String = self.nodes[to].ask(&["CLUSTER", "BUMPEPOCH"]);
     }
 
     fn id(&self, node: usize) -> String {

@@ -32,7 +32,7 @@ impl Sentinels {
         });
         let sentinel = || {
             Server::builder()
-                .as_sentinel()
+                .for_sentinel()
                 .with(format!("sentinel monitor {MASTER} 127.0.0.1 {} 2", first.port()))
                 .with(format!("sentinel down-after-milliseconds {MASTER} 500"))
                 .with(format!("sentinel failover-timeout {MASTER} 2000"))
@@ -54,7 +54,7 @@ impl Sentinels {
     pub fn start_small() -> Self {
         let master = Server::start();
         let sentinel = Server::builder()
-            .as_sentinel()
+            .for_sentinel()
             .with(format!("sentinel monitor {MASTER} 127.0.0.1 {} 1", master.port()))
             .start();
         Self { sentinels: vec![sentinel], data: vec![master] }

@@ -20,7 +20,7 @@ use crate::authority::Authority;
 #[derive(Debug)]
 pub struct Server {
     child: Option<Child>,
-    program: &'static str,
+    sentinel: bool,
     port: u16,
     folder: TempDir,
 }
@@ -65,7 +65,7 @@ impl ServerBuilder {
             .with("tls-cluster yes")
     }
 
-    pub(crate) fn as_sentinel(mut self) -> Self {
+    pub(crate) fn for_sentinel(mut self) -> Self {
         self.sentinel = true;
         self
     }
@@ -84,14 +84,13 @@ impl ServerBuilder {
             for (name, content) in &self.files {
                 fs::write(folder.path().join(name), content).expect("the folder can be written");
             }
-            let program = if self.sentinel { "redis-sentinel" } else { "redis-server" };
-            let mut server = Server { child: None, program, port, folder };
-            server.configure(&self.settings, self.sentinel);
+            let mut server = Server { child: None, sentinel: self.sentinel, port, folder };
+            server.configure(&self.settings);
             match server.launch() {
                 Ok(()) => return server,
                 // Somebody else was faster with that port.
                 Err(said) if said.contains("Address already in use") && self.port.is_none() => {}
-                Err(said) => panic!("{program} did not start:\n{said}"),
+                Err(said) => panic!("the server did not start:\n{said}"),
             }
         }
         panic!("no port was free for a server");
@@ -216,7 +215,7 @@ impl Server {
     /// If it does not start.
     pub fn restart(&mut self) {
         self.kill();
-        self.launch().unwrap_or_else(|said| panic!("{} did not start again:\n{said}", self.program));
+        self.launch().unwrap_or_else(|said| panic!("the server did not start again:\n{said}"));
     }
 
     fn signal(&self, signal: Signal) {
@@ -224,7 +223,7 @@ impl Server {
         kill_process(id.expect("the server runs"), signal).expect("our own child can be signalled");
     }
 
-    fn configure(&self, settings: &[String], sentinel: bool) {
+    fn configure(&self, settings: &[String]) {
         let folder = self.folder.path();
         let mut file = File::create(folder.join("redis.conf")).expect("the folder can be written");
         let mut lines = vec![
@@ -234,8 +233,8 @@ impl Server {
             "unixsocket {folder}/redis.sock".to_owned(),
             "unixsocketperm 700".to_owned(),
         ];
-        if !sentinel {
-            lines.extend(["save \"\"", "appendonly no", "enable-debug-command local"].map(str::to_owned));
+        if !self.sentinel {
+            lines.extend(["save \"\"", "appendonly no"].map(str::to_owned));
         }
         for line in lines.iter().chain(settings) {
             let line =
@@ -248,13 +247,16 @@ impl Server {
 
     /// Starts the process; what it said if it ended instead of being ready.
     fn launch(&mut self) -> Result<(), String> {
-        let mut child = Command::new(self.program)
+        let mut child = Command::new(program())
             .arg(self.folder.path().join("redis.conf"))
+            .args(self.sentinel.then_some("--sentinel"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("{} is needed, see scripts/test: {error}", self.program));
+            .unwrap_or_else(|error| {
+                panic!("redis-server or valkey-server is needed, see scripts/test: {error}")
+            });
         let output = BufReader::new(child.stdout.take().expect("it was piped"));
         let (tell, told) = mpsc::channel();
         // It ends with the process, and keeps the pipe empty until then.
@@ -284,6 +286,13 @@ impl Server {
         self.child = Some(child);
         started.inspect_err(|_| self.kill())
     }
+}
+
+/// Redis, or Valkey where there is only that: both are started alike.
+fn program() -> &'static str {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    if has("redis-server") || !has("valkey-server") { "redis-server" } else { "valkey-server" }
 }
 
 impl Drop for Server {

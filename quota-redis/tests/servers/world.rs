@@ -7,16 +7,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use quota_core::{AccountId, Clock, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
 use quota_redis::RedisStore;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 /// Long enough for anything that is kept in a test.
 pub(crate) const KEEP: Duration = Duration::from_secs(3600);
 
 pub(crate) fn open(url: &str) -> RedisStore {
-    RedisStore::open(url).unwrap()
+    RedisStore::open(url).expect("the URL is good")
 }
 
 pub(crate) fn key(name: &str) -> StoreKey {
-    StoreKey::account(&format!("anthropic/{name}").parse::<AccountId>().unwrap())
+    StoreKey::account(&format!("anthropic/{name}").parse::<AccountId>().expect("the name is good"))
 }
 
 pub(crate) async fn swap(
@@ -39,8 +41,13 @@ pub(crate) fn applied(swap: Result<Swap, StoreError>) -> Version {
 
 #[track_caller]
 pub(crate) fn body(reading: Result<Reading, StoreError>) -> Option<Bytes> {
-    let reading: Option<Document> = reading.unwrap().document;
-    reading.map(|document| document.body)
+    let document: Option<Document> = reading.expect("it can be read").document;
+    document.map(|document| document.body)
+}
+
+/// Runs in a task of its own, while the test goes on.
+pub(crate) fn start<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    Handle::current().spawn(work)
 }
 
 /// Asks until the store answers again. A test that waits for ever is ended by its bound.
@@ -75,7 +82,7 @@ pub(crate) async fn still_waits(
     work: &mut (impl Future<Output = Result<(), StoreError>> + Unpin),
 ) -> bool {
     for _ in 0..3 {
-        store.read(&StoreKey::everything()).await.unwrap();
+        store.read(&StoreKey::everything()).await.expect("it can be read");
         let polled = std::future::poll_fn(|context| {
             std::task::Poll::Ready(std::pin::Pin::new(&mut *work).poll(context).is_pending())
         });
