@@ -19,12 +19,13 @@ use crate::topic::{Asked, Topic};
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     state: Mutex<State>,
+    /// Set under the lock, and read without it by every call.
+    is_over: AtomicBool,
     out_of_step: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    is_over: bool,
     /// By channel.
     entries: HashMap<Arc<str>, Entry>,
     /// How many are shelved.
@@ -134,7 +135,7 @@ impl Board {
     pub(crate) fn end(&self) {
         let entries = {
             let mut state = self.state();
-            state.is_over = true;
+            self.is_over.store(true, Ordering::Release);
             std::mem::take(&mut state.entries)
         };
         for entry in entries.values() {
@@ -144,7 +145,7 @@ impl Board {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.state().is_over
+        self.is_over.load(Ordering::Acquire)
     }
 
     /// A question about the channel's document goes out, or with `writes` a write of that version.
@@ -175,7 +176,7 @@ impl Board {
     ) -> Result<Option<Visit>, Failure> {
         let mut guard = self.state();
         let state = &mut *guard;
-        if state.is_over {
+        if self.is_over() {
             return Ok(None);
         }
         let entry = match state.entries.get_mut(channel) {

@@ -72,7 +72,7 @@ impl Cluster {
         }
     }
 
-    fn known(&self, slot: usize) -> Option<Arc<Node>> {
+    pub(crate) fn known(&self, slot: usize) -> Option<Arc<Node>> {
         self.map().owners.get(slot)?.clone()
     }
 

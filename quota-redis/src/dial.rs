@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::address::Address;
 use crate::board::Board;
 use crate::failure::{Failure, plain};
+use crate::gather::Gather;
 use crate::options::{Login, Settings};
 use crate::task::Task;
 use crate::wire::Wire;
@@ -176,7 +177,7 @@ impl Dialer {
                 Ok::<(), ()>(())
             });
         }
-        let stream = self.stream(address).await?;
+        let stream = Gather::new(self.stream(address).await?);
         let (connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
             .await
             .map_err(|error| self.unwelcome(address, error))?;

@@ -1,5 +1,5 @@
 //! What can go wrong between this process and a server, and what a caller of the store is told of it.
-//! Whether to try again is decided in `store`; nothing a server says is repeated here, for it may hold a secret.
+//! Whether to try again is decided in `calls`; nothing a server says is repeated here, for it may hold a secret.
 
 use std::borrow::Cow;
 use std::error::Error;

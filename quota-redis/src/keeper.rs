@@ -4,16 +4,15 @@
 use std::sync::{Arc, Weak};
 
 use crate::board::{Shelved, Start};
+use crate::calls::Calls;
 use crate::failure::Failure;
 use crate::key::Key;
-use crate::script::{Order, Outcome};
-use crate::store::Inner;
 use crate::wire::Wire;
 
 /// Works until nobody has waited for long, the connection is over, or it fails.
-pub(crate) async fn keep(store: Weak<Inner>, wire: Weak<Wire>, key: Key, mut start: Start) {
+pub(crate) async fn keep(calls: Weak<Calls>, wire: Weak<Wire>, key: Key, mut start: Start) {
     loop {
-        let Some((pause, hears)) = refresh(&store, &wire, &key, start).await else { return };
+        let Some((pause, hears)) = refresh(&calls, &wire, &key, start).await else { return };
         start = Start::Anew;
         let Some(board) = wire.upgrade().map(|wire| Arc::clone(wire.board())) else { return };
         if !hears {
@@ -41,12 +40,12 @@ pub(crate) async fn keep(store: Weak<Inner>, wire: Weak<Wire>, key: Key, mut sta
 }
 
 /// How long to wait, by the store's clock.
-struct Pause(Weak<Inner>);
+struct Pause(Weak<Calls>);
 
 impl Pause {
     async fn poll(&self) {
-        if let Some(sleep) = self.0.upgrade().map(|store| {
-            let settings = store.settings();
+        if let Some(sleep) = self.0.upgrade().map(|calls| {
+            let settings = calls.settings();
             let pause = settings.poll_every.mul_f64(0.75 + fastrand::f64() / 2.0);
             let clock = settings.clock.clone();
             async move { clock.sleep(pause).await }
@@ -56,8 +55,8 @@ impl Pause {
     }
 
     async fn linger(&self) {
-        if let Some(sleep) = self.0.upgrade().map(|store| {
-            let (clock, linger) = (store.settings().clock.clone(), store.settings().linger);
+        if let Some(sleep) = self.0.upgrade().map(|calls| {
+            let (clock, linger) = (calls.settings().clock.clone(), calls.settings().linger);
             async move { clock.sleep(linger).await }
         }) {
             sleep.await;
@@ -66,12 +65,12 @@ impl Pause {
 }
 
 /// Subscribes if that is possible, and looks the version up. `None` if this is the end; else whether notices come.
-async fn refresh(store: &Weak<Inner>, wire: &Weak<Wire>, key: &Key, start: Start) -> Option<(Pause, bool)> {
-    let pause = Pause(Weak::clone(store));
+async fn refresh(calls: &Weak<Calls>, wire: &Weak<Wire>, key: &Key, start: Start) -> Option<(Pause, bool)> {
+    let pause = Pause(Weak::clone(calls));
     if start == Start::Standing {
         return Some((pause, true));
     }
-    let (store, wire) = (store.upgrade()?, wire.upgrade()?);
+    let (calls, wire) = (calls.upgrade()?, wire.upgrade()?);
     let fail = |failure: Failure| {
         let is_over = failure.ends_connection();
         wire.board().fail(&key.channel, failure);
@@ -89,9 +88,8 @@ async fn refresh(store: &Weak<Inner>, wire: &Weak<Wire>, key: &Key, start: Start
         wire.stop_hearing();
     }
     let trip = wire.board().trip(&key.channel, None);
-    match store.insist(key, &Order::Look).await {
-        Ok(Outcome::Version(version)) => trip.stands(version),
-        Ok(_) => fail(Failure::Lost),
+    match calls.look(key).await {
+        Ok(version) => trip.stands(version),
         Err(failure) => {
             drop(trip);
             fail(failure);

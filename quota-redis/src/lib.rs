@@ -84,9 +84,11 @@
 
 mod address;
 mod board;
+mod calls;
 mod cluster;
 mod dial;
 mod failure;
+mod gather;
 mod keeper;
 mod key;
 mod location;

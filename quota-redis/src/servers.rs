@@ -1,5 +1,5 @@
 //! Which server a key is on: always the same one, or by the slots of a cluster.
-//! What is asked there, and how often, is decided in `store`.
+//! What is asked there, and how often, is decided in `calls`.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::key::Key;
 use crate::node::Node;
 use crate::options::Servers;
+use crate::wire::Wire;
 
 /// All servers of a store.
 #[derive(Debug)]
@@ -36,6 +37,16 @@ impl Routes {
             Self::One(node) => Ok(Arc::clone(node)),
             Self::Cluster(cluster) => cluster.owner(key.slot()).await,
         }
+    }
+
+    /// The node a key is on, and the connection to it, if both are known already.
+    pub(crate) fn standing(&self, key: &Key) -> Option<(Arc<Node>, Arc<Wire>)> {
+        let home = match self {
+            Self::One(node) => Arc::clone(node),
+            Self::Cluster(cluster) => cluster.known(key.slot())?,
+        };
+        let wire = home.standing()?;
+        Some((home, wire))
     }
 
     /// The node that another one names.

@@ -1,5 +1,5 @@
 //! One connection that stands, and what can be asked over it.
-//! How it is made is in `dial`; what is done when it is lost, in `node` and `store`.
+//! How it is made is in `dial`; what is done when it is lost, in `node` and `calls`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
