@@ -197,5 +197,4 @@ fn list<'a>(words: impl Iterator<Item = &'a str>) -> String {
 }
 
 #[cfg(test)]
-#[path = "location_tests.rs"]
 mod tests;

@@ -4,14 +4,14 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// Carries bytes to a port of this machine and back, until it is told not to.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    swallow: Arc<AtomicBool>,
+    swallow: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -54,17 +54,20 @@ impl Proxy {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Loses the next answer, and the connection with it.
-    pub fn lose_next_answer(&self) {
-        self.swallow.store(true, Ordering::SeqCst);
+    /// Loses so many of the next answers, each with its connection.
+    pub fn lose_answers(&self, count: usize) {
+        self.swallow.store(count, Ordering::SeqCst);
     }
 }
 
 /// Carries one direction until either side ends, or an answer is to be lost.
-fn carry(mut from: TcpStream, mut to: TcpStream, swallow: Option<&AtomicBool>) {
+fn carry(mut from: TcpStream, mut to: TcpStream, swallow: Option<&AtomicUsize>) {
     let mut buffer = [0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        if swallow.is_some_and(|swallow| swallow.swap(false, Ordering::SeqCst)) {
+        let less = |count: usize| count.checked_sub(1);
+        if swallow
+            .is_some_and(|swallow| swallow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok())
+        {
             break;
         }
         if to.write_all(&buffer[..count]).is_err() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quota_core::{Applied, Clock, QuotaStore, StoreError, Swap};
-use redis_harness::{Server, redis};
+use redis_harness::{Proxy, Server, redis};
 
 use crate::world::{KEEP, applied, body, key, open, soon, start, swap, until_usable};
 
@@ -303,4 +303,37 @@ fn a_store_outlives_the_runtime_it_was_first_used_on() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(store.read(&key("main"))).unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_recognised_as_applied() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port());
+    let store = open(&format!("redis://127.0.0.1:{}", proxy.port()));
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+
+    proxy.lose_answers(1);
+    let version = applied(swap(&store, &key, Some(seen), "two").await);
+
+    assert_eq!(store.read(&key).await.unwrap().version(), Some(version));
+    assert_eq!(proxy.connections(), 2);
+    let writes = server.calls().into_iter().find(|(name, _)| name == "set");
+    assert_eq!(writes, Some(("set".to_owned(), 2)), "it was written once");
+}
+
+#[tokio::test]
+async fn a_write_whose_answers_are_all_lost_may_have_been_applied() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port());
+    let store = open(&format!("redis://127.0.0.1:{}", proxy.port()));
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+
+    proxy.lose_answers(2);
+    let error = swap(&store, &key, Some(seen), "two").await.unwrap_err();
+
+    assert!(matches!(error, StoreError::Unavailable { applied: Applied::Perhaps, .. }), "{error:?}");
+    until_usable(&store, &key).await;
+    assert_eq!(body(store.read(&key).await).as_deref(), Some(&b"two"[..]), "and it was");
 }
