@@ -17,6 +17,9 @@ use crate::term;
 #[derive(Debug, Parser)]
 #[command(name = "quota", version, max_term_width = 80, after_help = PROGRAM_MORE)]
 pub(crate) struct Arguments {
+    /// The store that is shared with other processes and hosts [default: $QUOTA_STORE, else memory:]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) store: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

@@ -3,24 +3,41 @@
 
 use std::sync::Arc;
 
-use quota::QuotaManager;
 use quota::accounts::{ClaudeCode, CredentialSource, EnvVar, PerAccount, TokenFile};
 use quota::anthropic::Anthropic;
+use quota::{QuotaManager, QuotaStore};
 
 use crate::config::{Config, LoginSource};
 use crate::exit::{Exit, Failure};
 
-/// Which store is used: this process alone.
-const STORE: &str = "memory:";
+/// The variable that names the store if the command line does not: a URL may hold a password, which others see there.
+pub(crate) const STORE_VARIABLE: &str = "QUOTA_STORE";
+/// Which store is used if nobody names one: this process alone.
+const OWN_STORE: &str = "memory:";
+
+/// The store that is named by the command line, or else by the environment.
+///
+/// # Errors
+///
+/// [`Failure`] if there is no such store.
+pub(crate) fn store(named: Option<&str>) -> Result<Arc<dyn QuotaStore>, Failure> {
+    let variable = std::env::var(STORE_VARIABLE).ok().filter(|url| !url.is_empty());
+    let (what, url) = match (named, &variable) {
+        (Some(url), _) => ("--store", url),
+        (None, Some(url)) => (STORE_VARIABLE, &**url),
+        (None, None) => ("the store", OWN_STORE),
+    };
+    // Only the error is shown, which never repeats the URL.
+    quota::open_store(url).map_err(|error| Failure::new(Exit::Config, format!("{what}: {error}")))
+}
 
 /// Builds the manager, on the runtime this is called in. Nothing is asked yet.
 ///
 /// # Errors
 ///
 /// [`Failure`] if the settings contradict each other.
-pub(crate) fn open(config: &Config) -> Result<QuotaManager, Failure> {
+pub(crate) fn open(config: &Config, store: Arc<dyn QuotaStore>) -> Result<QuotaManager, Failure> {
     let broken = |why: String| Failure::new(Exit::Config, why);
-    let store = quota::open_store(STORE).map_err(|error| broken(error.to_string()))?;
     let manager = QuotaManager::builder_on(store).policy(config.policy.clone()).name("quota status");
     manager.fetcher(anthropic(config)?).build().map_err(|error| broken(error.to_string()))
 }

@@ -27,8 +27,12 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    if arguments.store.is_some() && !matches!(arguments.command, Command::Status(_)) {
+        // It would be ignored, and somebody would wonder why nothing is shared.
+        return Err(Failure::new(Exit::Usage, "only quota status uses a store; leave out --store"));
+    }
     match &arguments.command {
-        Command::Status(options) => status::run(options),
+        Command::Status(options) => status::run(options, arguments.store.as_deref()),
         Command::Demo(options) => demo::run(options),
         Command::Parse(options) => parse::run(options),
         Command::Sim(options) => sim::run(options),

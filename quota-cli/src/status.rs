@@ -11,6 +11,7 @@ mod text;
 use crate::args::StatusArgs;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
+use crate::gateway;
 use crate::runtime::{self, Threads};
 use crate::term::{self, Screen};
 use crate::words::Here;
@@ -21,7 +22,8 @@ use crate::words::Here;
 ///
 /// [`Failure`] if the configuration cannot be used, or the answer cannot be written. An account that fails is no failure:
 /// it is shown as one.
-pub(crate) fn run(options: &StatusArgs) -> Result<Exit, Failure> {
+pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    let store = gateway::store(store)?;
     runtime::run(Threads::One, async {
         let Some(config) = configuration(options).await? else {
             if options.json {
@@ -29,7 +31,7 @@ pub(crate) fn run(options: &StatusArgs) -> Result<Exit, Failure> {
             }
             return Ok(Exit::NoAccount);
         };
-        let accounts = ask::about(&config).await?;
+        let accounts = ask::about(&config, store).await?;
         let here = Here::now();
         let shown = if options.json {
             json::render(&accounts, &here)

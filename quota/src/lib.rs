@@ -8,6 +8,8 @@
 //! | `anthropic` | [`anthropic`]: Anthropic's usage endpoint and rate limit headers |
 //! | | [`http`]: what fetchers share: errors, and what a parser understood |
 //! | `accounts` | [`accounts`]: where logins are found, read-only |
+//! | `redis` | [`redis`]: a store on Redis or Valkey, shared by hosts |
+//! | `redis-tls` | the same over TLS |
 //! | `testing` | [`testing`]: conformance suite, fakes and mocks |
 //!
 //! A feature adds API and never changes what existing calls do. Which store is used is decided by a URL, see
@@ -42,6 +44,8 @@ pub use quota_core::*;
 pub use quota_http as http;
 #[cfg(feature = "anthropic")]
 pub use quota_http::anthropic;
+#[cfg(feature = "redis")]
+pub use quota_redis as redis;
 
 /// The README's example is compiled like any other.
 #[cfg(all(doctest, feature = "anthropic", feature = "accounts"))]

@@ -57,6 +57,8 @@ Examples:
   quota status
   quota status --json | jq '.accounts[].windows[] | {id, used_percent}'
   quota status --config ./other.toml
+  quota --store redis://10.0.0.1:6379 status   # shared with other hosts
+  QUOTA_STORE=redis://me:secret@10.0.0.1 quota status
 
 Exit codes: 0 all accounts have numbers, 1 some have none, 3 no account was found, 66 the file given by --config cannot be \
 read, 78 the configuration is broken.";

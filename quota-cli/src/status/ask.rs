@@ -3,10 +3,11 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use quota::{Account, Clock};
+use quota::{Account, Clock, QuotaStore};
 
 use super::model::{AccountView, FailureView};
 use crate::config::{AccountSettings, Config};
@@ -24,14 +25,14 @@ const UNNOTICED: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// [`Failure`] if the configuration cannot be used at all.
-pub(super) async fn about(config: &Config) -> Result<Vec<AccountView>, Failure> {
+pub(super) async fn about(config: &Config, store: Arc<dyn QuotaStore>) -> Result<Vec<AccountView>, Failure> {
     let clock = Clock::system();
-    let manager = gateway::open(config)?;
+    let manager = gateway::open(config, store)?;
     let accounts: Vec<_> = config.accounts.iter().map(|one| (one, manager.account(&one.id))).collect();
     // By themselves they are asked in the order in which they are first looked at, which is that of the configuration.
     let asked = accounts.iter().map(|(settings, account)| view(settings, account, &clock));
     let views = with_progress(asked.collect(), &clock).await;
-    // Nothing is pending in the store of this process, and a call that hangs is not waited for.
+    // What was found has been written before it was told, and a call that hangs is not waited for.
     drop(manager);
     Ok(views)
 }
@@ -118,7 +119,7 @@ mod tests {
         config.accounts[0].login = LoginSource::TokenFile(token);
         config.accounts[0].base_url = Some(simulator.url());
 
-        let views = about(&config).await.unwrap();
+        let views = about(&config, gateway::store(Some("memory:")).unwrap()).await.unwrap();
 
         let why = views[0].failure.as_ref().map(|failure| &*failure.why);
         assert_eq!(why, Some("no answer within 30 s"));

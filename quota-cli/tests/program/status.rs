@@ -292,3 +292,60 @@ fn a_token_file_that_others_can_read_is_refused_and_says_how_to_mend_it() {
     assert_eq!(ended.code, Some(1));
     assert!(cfg!(not(unix)) || ended.stdout.contains("chmod"), "{} {}", token.display(), ended.stdout);
 }
+
+#[test]
+fn two_hosts_that_share_a_store_cause_one_call() {
+    let server = redis_harness::Server::start();
+    let provider = Provider::play(Script::new([used("main", 42.0)]));
+
+    for host in 0..2 {
+        let (machine, config) = provider.configure(Machine::new());
+        let by_option = ["--store", &server.url(), "status", "--config", argument(&config)];
+        let ended = if host == 0 {
+            machine.run(&by_option)
+        } else {
+            machine.set("QUOTA_STORE", &server.url()).run(&by_option[2..])
+        };
+
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
+        assert!(ended.stdout.contains("42"), "{}", ended.stdout);
+    }
+
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn a_store_that_is_away_leaves_each_process_to_itself() {
+    let mut server = redis_harness::Server::start();
+    let provider = Provider::play(Script::new([used("main", 42.0)]));
+    let (machine, config) = provider.configure(Machine::new());
+    server.kill();
+
+    let ended = machine.run(&["--store", &server.url(), "status", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("42"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_store_that_cannot_be_is_told_without_its_password() {
+    let machine = Machine::new().set("QUOTA_STORE", "redsi://me:hunter2@host");
+
+    let ended = machine.run(&["status"]);
+
+    assert_eq!(ended.code, Some(78));
+    assert!(
+        ended.stderr.contains("QUOTA_STORE: no store for redsi:, only for memory:, redis:"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_command_that_shares_nothing_takes_no_store() {
+    let ended = Machine::new().run(&["--store", "memory:", "demo"]);
+
+    assert_eq!(ended.code, Some(64));
+    assert!(ended.stderr.contains("only quota status uses a store"), "{}", ended.stderr);
+}

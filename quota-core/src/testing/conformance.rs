@@ -15,6 +15,9 @@ use crate::{AccountId, Clock, Document, QuotaStore, Reading, StoreError, StoreKe
 /// expression for something that, called without arguments, gives a future of a store; it is called once per test, and all
 /// these stores may share one backend: every case uses keys of its own, so they can run at once.
 ///
+/// Where a backend is expensive to start, `store_conformance!(name, constructor, in_one_test)` runs the same cases one after
+/// the other on one store, in one test that prints a row for each.
+///
 /// ```
 /// quota_core::store_conformance!(memory, || async { quota_core::MemoryStore::new() });
 /// # fn main() {}
@@ -22,8 +25,14 @@ use crate::{AccountId, Clock, Document, QuotaStore, Reading, StoreError, StoreKe
 #[macro_export]
 macro_rules! store_conformance {
     ($name:ident, $constructor:expr) => {
+        $crate::store_conformance! { @list cases, $name, $constructor }
+    };
+    ($name:ident, $constructor:expr, in_one_test) => {
+        $crate::store_conformance! { @list one_test, $name, $constructor }
+    };
+    (@list $form:ident, $name:ident, $constructor:expr) => {
         $crate::store_conformance! {
-            @cases $name, $constructor,
+            @$form $name, $constructor,
             an_absent_document_is_none,
             a_written_document_is_read_back,
             any_bytes_are_kept,
@@ -60,6 +69,31 @@ macro_rules! store_conformance {
             )*
         }
     };
+    (@one_test $name:ident, $constructor:expr, $($case:ident),* $(,)?) => {
+        mod $name {
+            #[expect(unused_imports, reason = "what the constructor names is found where the macro is used")]
+            use super::*;
+
+            #[test]
+            fn keeps_every_promise() {
+                $crate::testing::conformance::run(async {
+                    let constructor = $constructor;
+                    let store = constructor().await;
+                    $(
+                        $crate::testing::conformance::row(stringify!($name), stringify!($case));
+                        $crate::testing::conformance::$case(&store).await;
+                    )*
+                });
+            }
+        }
+    };
+}
+
+/// Says which case comes next, so that the last row is the one that failed.
+#[doc(hidden)]
+#[expect(clippy::print_stdout, reason = "it speaks to whoever runs the test")]
+pub fn row(store: &str, case: &str) {
+    println!("{store}: {case}");
 }
 
 /// Runs a case on a runtime of its own. A case that does not end in time has failed.

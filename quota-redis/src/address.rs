@@ -1,0 +1,98 @@
+//! Where a server listens.
+//! Connecting to it is in `dial`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The address of one server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Address {
+    Tcp { host: Arc<str>, port: u16 },
+    Unix(PathBuf),
+}
+
+/// The port of Redis, if none is said.
+pub(crate) const REDIS_PORT: u16 = 6379;
+/// The port of sentinels, if none is said.
+pub(crate) const SENTINEL_PORT: u16 = 26379;
+
+impl Address {
+    pub(crate) fn tcp(host: &str, port: u16) -> Self {
+        Self::Tcp { host: host.trim_start_matches('[').trim_end_matches(']').into(), port }
+    }
+
+    /// Reads `host`, `host:port`, `[v6]:port`.
+    pub(crate) fn parse(text: &str, default_port: u16) -> Option<Self> {
+        let (host, port) = match text.rsplit_once(':') {
+            // The colons of a bare v6 address do not end in a port.
+            Some((host, _)) if host.contains(':') && !host.starts_with('[') => (text, default_port),
+            Some((_, end)) if end.ends_with(']') => (text, default_port),
+            Some((host, port)) => (host, port.parse().ok()?),
+            None => (text, default_port),
+        };
+        let address = Self::tcp(host, port);
+        (!address.host().is_empty() && port != 0).then_some(address)
+    }
+
+    /// Reads what a node of a cluster says of another. A node that does not know a host means its own.
+    pub(crate) fn told_by(&self, text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        self.neighbour(host, port.parse().ok()?)
+    }
+
+    /// The address of another node of the same cluster, as this one tells it.
+    pub(crate) fn neighbour(&self, host: &str, port: u16) -> Option<Self> {
+        let host = if matches!(host, "" | "?") { self.host() } else { host };
+        (port != 0 && !host.is_empty()).then(|| Self::tcp(host, port))
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        match self {
+            Self::Tcp { host, .. } => host,
+            Self::Unix(_) => "",
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports_are_read() {
+        for (text, shown) in [
+            ("host", "host:6379"),
+            ("host:7000", "host:7000"),
+            ("127.0.0.1:7000", "127.0.0.1:7000"),
+            ("[::1]:7000", "[::1]:7000"),
+            ("[::1]", "[::1]:6379"),
+            ("::1", "[::1]:6379"),
+        ] {
+            assert_eq!(Address::parse(text, REDIS_PORT).unwrap().to_string(), shown, "{text}");
+        }
+        for text in ["", ":7000", "host:", "host:x", "host:0", "host:70000"] {
+            assert_eq!(Address::parse(text, REDIS_PORT), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_does_not_know_a_host_means_its_own() {
+        let asked = Address::tcp("10.0.0.1", 7000);
+
+        assert_eq!(asked.told_by(":7001"), Some(Address::tcp("10.0.0.1", 7001)));
+        assert_eq!(asked.told_by("10.0.0.2:7001"), Some(Address::tcp("10.0.0.2", 7001)));
+        assert_eq!(asked.told_by("fe80::1:7001"), Some(Address::tcp("fe80::1", 7001)));
+        assert_eq!(asked.told_by("nonsense"), None);
+    }
+}

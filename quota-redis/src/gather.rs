@@ -1,0 +1,93 @@
+//! Bytes both ways, where what is written waits for one turn of the runtime, so that what others write goes along.
+//! Connections are without delay: without this, each of many callers at once would cost a packet of its own.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream that lets others run before it writes.
+pub(crate) struct Gather<S> {
+    stream: S,
+    has_waited: bool,
+}
+
+impl<S> Gather<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, has_waited: false }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !self.has_waited {
+            self.has_waited = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
+        self.has_waited = false;
+        Poll::Ready(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn everything_that_is_written_arrives() {
+        let (here, mut there) = tokio::io::duplex(7);
+        let mut here = Gather::new(here);
+        let sent: Vec<u8> = (0..=255).collect();
+
+        let copy = sent.clone();
+        let writing = async move {
+            here.write_all(&copy).await.unwrap();
+            here.shutdown().await.unwrap();
+        };
+        let mut received = Vec::new();
+        let (_, read) = tokio::join!(writing, there.read_to_end(&mut received));
+
+        read.unwrap();
+        assert_eq!(received, sent);
+    }
+
+    #[tokio::test]
+    async fn a_write_lets_others_run_first() {
+        let (here, _there) = tokio::io::duplex(64);
+        let mut here = Gather::new(here);
+        let has_run = std::cell::Cell::new(false);
+
+        let write = async {
+            here.write_all(b"x").await.unwrap();
+            assert!(has_run.get());
+        };
+        tokio::join!(write, async { has_run.set(true) });
+    }
+}

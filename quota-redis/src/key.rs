@@ -1,0 +1,73 @@
+//! Names in Redis: the key of a document, its channel, and the slot of a cluster they are in.
+//! What is kept under a key is in `script`.
+
+use std::sync::Arc;
+
+use quota_core::StoreKey;
+
+/// The form of what is kept. A later form gets other keys, so that old and new processes do not misread each other.
+const FORM: u8 = 1;
+
+/// Where a document is.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    /// `<prefix>:1:{<name>}`: the braces keep key and channel in one slot.
+    pub(crate) text: Arc<str>,
+    /// The key, and the database: channels are shared by all databases of a server.
+    pub(crate) channel: Arc<str>,
+}
+
+impl Key {
+    pub(crate) fn new(prefix: &str, database: u32, name: &StoreKey) -> Self {
+        let text = format!("{prefix}:{FORM}:{{{name}}}");
+        let channel = format!("{text}@{database}").into();
+        Self { text: text.into(), channel }
+    }
+
+    /// Its slot in a cluster.
+    pub(crate) fn slot(&self) -> usize {
+        let tag = self
+            .text
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'))
+            .map_or(&*self.text, |tag| tag.0);
+        usize::from(crc16(tag.as_bytes()) % SLOTS)
+    }
+}
+
+/// How many slots a cluster has.
+pub(crate) const SLOTS: u16 = 16_384;
+
+/// CRC-16/XMODEM, which is what Redis takes.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use quota_core::AccountId;
+
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key::new("quota", 3, &StoreKey::account(&name.parse::<AccountId>().unwrap()))
+    }
+
+    #[test]
+    fn a_key_and_its_channel_are_named_after_the_account() {
+        let key = key("anthropic/main");
+
+        assert_eq!(&*key.text, "quota:1:{anthropic/main}");
+        assert_eq!(&*key.channel, "quota:1:{anthropic/main}@3");
+    }
+
+    #[test]
+    fn a_slot_is_the_one_that_the_specification_gives() {
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+        assert_eq!(crc16(b""), 0);
+    }
+}

@@ -1,0 +1,200 @@
+//! From a URL to settings.
+//! What the settings mean is in `options`; nothing here repeats a part of the URL that may be a password.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use quota_core::Secret;
+use url::Url;
+
+use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
+use crate::options::{Pem, RedisOpenError, RedisOptions, Servers, Tls};
+
+/// The schemes there are, and what each of them stands for.
+const SCHEMES: [(&str, Kind, bool); 7] = [
+    ("redis", Kind::Single, false),
+    ("rediss", Kind::Single, true),
+    ("redis+unix", Kind::Unix, false),
+    ("redis+cluster", Kind::Cluster, false),
+    ("rediss+cluster", Kind::Cluster, true),
+    ("redis+sentinel", Kind::Sentinel, false),
+    ("rediss+sentinel", Kind::Sentinel, true),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Single,
+    Unix,
+    Cluster,
+    Sentinel,
+}
+
+impl Kind {
+    /// Which keys the query may have, beside those of TLS.
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Single => &["prefix", "connect_ms", "response_ms"],
+            Self::Unix => &["prefix", "connect_ms", "response_ms", "db"],
+            Self::Cluster => &["prefix", "connect_ms", "response_ms", "node"],
+            Self::Sentinel => &["prefix", "connect_ms", "response_ms", "node", "master"],
+        }
+    }
+}
+
+/// The further keys of a URL that asks for TLS.
+const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
+
+/// The schemes that a URL of Redis can have.
+pub(crate) fn schemes() -> impl Iterator<Item = &'static str> {
+    SCHEMES.iter().map(|(scheme, _, _)| *scheme)
+}
+
+pub(crate) fn options(url: &Url) -> Result<RedisOptions, RedisOpenError> {
+    let wrong = |why: String| RedisOpenError::setting(why);
+    let (kind, has_tls) = SCHEMES
+        .iter()
+        .find_map(|(scheme, kind, tls)| (*scheme == url.scheme()).then_some((*kind, *tls)))
+        .ok_or_else(|| wrong(format!("{}: is not redis, only {} are", url.scheme(), list(schemes()))))?;
+    if has_tls && cfg!(not(feature = "tls")) {
+        return Err(wrong(format!("{}: needs the feature tls of quota-redis", url.scheme())));
+    }
+    if url.fragment().is_some() {
+        return Err(RedisOpenError::setting("a redis URL has no part behind a #; in a password, write %23"));
+    }
+    let query = Query::read(url, kind, has_tls)?;
+    let mut options = RedisOptions::on(servers(url, kind, &query)?);
+    options.tls = has_tls.then(|| query.tls()).transpose()?;
+    let settings = &mut options.settings;
+    settings.database = database(url, kind, &query)?;
+    if !url.username().is_empty() {
+        settings.login.user = Some(decoded(url.username(), "the user")?);
+    }
+    if let Some(password) = url.password() {
+        settings.login.password = Some(Secret::new(decoded(password, "the password")?));
+    }
+    if let Some(prefix) = query.one("prefix")? {
+        settings.prefix = prefix.into();
+    }
+    for (key, span) in
+        [("connect_ms", &mut settings.connect_timeout), ("response_ms", &mut settings.response_timeout)]
+    {
+        if let Some(text) = query.one(key)? {
+            let ms = text.parse().map_err(|_| wrong(format!("?{key}= takes milliseconds")))?;
+            *span = Duration::from_millis(ms);
+        }
+    }
+    Ok(options)
+}
+
+pub(crate) fn addresses<'a>(
+    texts: impl IntoIterator<Item = &'a str>,
+    default_port: u16,
+) -> Result<Vec<Address>, RedisOpenError> {
+    let wrong = || RedisOpenError::setting("a node is written host or host:port");
+    let found: Vec<_> = texts
+        .into_iter()
+        .map(|text| Address::parse(text, default_port).ok_or_else(wrong))
+        .collect::<Result<_, _>>()?;
+    if found.is_empty() { Err(RedisOpenError::setting("there must be a node at least")) } else { Ok(found) }
+}
+
+fn servers(url: &Url, kind: Kind, query: &Query) -> Result<Servers, RedisOpenError> {
+    let wrong = |why: &'static str| RedisOpenError::setting(why);
+    if kind == Kind::Unix {
+        let path = PathBuf::from(decoded(url.path(), "the path of the socket")?);
+        let is_here = url.host_str().unwrap_or_default().is_empty() && path.is_absolute();
+        let socket = || wrong("a unix socket is written redis+unix:///path/to/socket");
+        return is_here.then_some(Servers::Single(Address::Unix(path))).ok_or_else(socket);
+    }
+    let default_port = if kind == Kind::Sentinel { SENTINEL_PORT } else { REDIS_PORT };
+    let host =
+        url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("the URL names no host"))?;
+    let host = decoded(host, "the host")?;
+    let first = Address::tcp(&host, url.port().unwrap_or(default_port));
+    let mut all = vec![first];
+    if let Kind::Cluster | Kind::Sentinel = kind
+        && query.all("node").next().is_some()
+    {
+        all.extend(addresses(query.all("node"), default_port)?);
+    }
+    Ok(match kind {
+        Kind::Sentinel => {
+            let master = query.one("master")?.filter(|master| !master.is_empty());
+            let master = master.ok_or_else(|| wrong("sentinels need ?master=, the name of the master"))?;
+            Servers::Sentinel { sentinels: all, master: master.into() }
+        }
+        Kind::Cluster => Servers::Cluster(all),
+        Kind::Single | Kind::Unix => Servers::Single(all.swap_remove(0)),
+    })
+}
+
+fn database(url: &Url, kind: Kind, query: &Query) -> Result<u32, RedisOpenError> {
+    let text = match kind {
+        Kind::Unix => query.one("db")?.unwrap_or_default(),
+        _ => url.path().trim_start_matches('/'),
+    };
+    if text.is_empty() {
+        return Ok(0);
+    }
+    text.parse().map_err(|_| {
+        RedisOpenError::setting(
+            "the database is a number: redis://host:6379/0, or ?db=0 behind a unix socket",
+        )
+    })
+}
+
+fn decoded(text: &str, what: &str) -> Result<String, RedisOpenError> {
+    match percent_decode_str(text).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(_) => Err(RedisOpenError::setting(format!("{what} in the URL is not UTF-8"))),
+    }
+}
+
+/// The query of a URL, all of whose keys are known.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn read(url: &Url, kind: Kind, has_tls: bool) -> Result<Self, RedisOpenError> {
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        let known = || kind.keys().iter().chain(TLS_KEYS.iter().filter(|_| has_tls)).copied();
+        match pairs.iter().all(|(key, _)| known().any(|known| known == key)) {
+            true => Ok(Self(pairs)),
+            false => Err(RedisOpenError::setting(format!(
+                "{}: knows {} behind the ?, and nothing else",
+                url.scheme(),
+                list(known())
+            ))),
+        }
+    }
+
+    fn all(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(found, _)| found == key).map(|(_, value)| &**value)
+    }
+
+    fn one(&self, key: &str) -> Result<Option<&str>, RedisOpenError> {
+        let mut all = self.all(key);
+        let first = all.next();
+        match all.next() {
+            None => Ok(first),
+            Some(_) => Err(RedisOpenError::setting(format!("?{key}= is said twice"))),
+        }
+    }
+
+    fn tls(&self) -> Result<Tls, RedisOpenError> {
+        let file = |key| Ok(self.one(key)?.map(|path| Pem::File(path.into())));
+        let client = match (file("cert")?, file("key")?) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return Err(RedisOpenError::setting("?cert= and ?key= go together")),
+        };
+        Ok(Tls { authority: file("ca")?, client })
+    }
+}
+
+fn list<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    words.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

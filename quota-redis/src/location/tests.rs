@@ -1,0 +1,145 @@
+use super::*;
+
+fn read(url: &str) -> Result<RedisOptions, RedisOpenError> {
+    url.parse()
+}
+
+fn error(url: &str) -> String {
+    read(url).unwrap_err().to_string()
+}
+
+#[test]
+fn a_single_server_has_user_password_database_and_prefix() {
+    let options = read("redis://us%40er:p%2Fw%23d@host:7000/3?prefix=team-a&response_ms=50").unwrap();
+
+    assert!(matches!(&options.servers, Servers::Single(at) if at.to_string() == "host:7000"));
+    assert_eq!(options.settings.login.user.as_deref(), Some("us@er"));
+    assert_eq!(options.settings.login.password.unwrap().expose(), "p/w#d");
+    assert_eq!(options.settings.database, 3);
+    assert_eq!(&*options.settings.prefix, "team-a");
+    assert_eq!(options.settings.response_timeout, Duration::from_millis(50));
+}
+
+#[test]
+fn ports_have_defaults() {
+    for (url, address) in
+        [("redis://host", "host:6379"), ("redis://[::1]", "[::1]:6379"), ("redis://[::1]:7/", "[::1]:7")]
+    {
+        let options = read(url).unwrap();
+        assert!(
+            matches!(&options.servers, Servers::Single(at) if at.to_string() == address),
+            "{url}: {options:?}"
+        );
+    }
+}
+
+#[test]
+fn a_unix_socket_is_a_path() {
+    let options = read("redis+unix:///run/my%20redis.sock?db=2").unwrap();
+
+    assert!(matches!(&options.servers, Servers::Single(at) if at.to_string() == "/run/my redis.sock"));
+    assert_eq!(options.settings.database, 2);
+}
+
+#[test]
+fn a_cluster_has_nodes() {
+    let options = read("redis+cluster://a:1?node=b&node=c:3").unwrap();
+
+    let Servers::Cluster(nodes) = options.servers else { panic!("it is a cluster") };
+    assert_eq!(nodes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "b:6379", "c:3"]);
+}
+
+#[test]
+fn sentinels_know_a_master() {
+    let options = read("redis+sentinel://a?master=mine&node=b:1/0").map(|options| options.servers);
+    assert!(options.is_err());
+    let options = read("redis+sentinel://a/1?master=mine&node=b:1").unwrap();
+
+    let Servers::Sentinel { sentinels, master } = options.servers else { panic!("they are sentinels") };
+    assert_eq!(sentinels.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:26379", "b:1"]);
+    assert_eq!((&*master, options.settings.database), ("mine", 1));
+    assert!(error("redis+sentinel://a").contains("?master="));
+}
+
+#[test]
+fn an_unknown_key_lists_what_is_known() {
+    assert_eq!(
+        error("redis://host?perfix=x"),
+        "redis: knows prefix, connect_ms, response_ms behind the ?, and nothing else"
+    );
+    assert_eq!(
+        error("redis+cluster://host?master=x"),
+        "redis+cluster: knows prefix, connect_ms, response_ms, node behind the ?, and nothing else"
+    );
+}
+
+#[test]
+fn an_unknown_scheme_lists_what_is_there() {
+    let said = error("http://host");
+
+    assert!(said.starts_with("http: is not redis, only redis, rediss, redis+unix, "), "{said}");
+}
+
+#[cfg(not(feature = "tls"))]
+#[test]
+fn tls_without_its_feature_names_it() {
+    assert_eq!(error("rediss://host"), "rediss: needs the feature tls of quota-redis");
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn tls_has_an_authority_and_a_client() {
+    let tls = read("rediss+cluster://host?ca=/ca.pem&cert=/c.pem&key=/k.pem").unwrap().tls.unwrap();
+
+    assert!(matches!(tls.authority, Some(Pem::File(path)) if path.ends_with("ca.pem")));
+    assert!(tls.client.is_some());
+    assert_eq!(error("rediss://host?cert=/c.pem"), "?cert= and ?key= go together");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for url in [
+        "redis://",
+        "redis:///0",
+        "redis://host/one",
+        "redis://host/1/2",
+        "redis://host/-1",
+        "redis://host?prefix=a&prefix=b",
+        "redis://host?connect_ms=soon",
+        "redis://host#insecure",
+        "redis+unix://host/path",
+        "redis+unix:path",
+        "redis+cluster://host?node=",
+        "redis+cluster://host?node=x:y",
+        "redis://host?ca=/ca.pem",
+        "host:6379",
+        "nonsense",
+    ] {
+        assert!(read(url).is_err(), "{url}");
+    }
+    for url in [
+        "redis://host?prefix=a%7Bb",
+        "redis://host?prefix=",
+        "redis://host?connect_ms=0",
+        "redis+cluster://host/1",
+        "redis://user@host",
+    ] {
+        assert!(read(url).unwrap().open().is_err(), "{url}");
+    }
+}
+
+#[test]
+fn a_password_is_shown_by_nothing() {
+    for url in [
+        "redis://me:hunter2@host",
+        "redis://me:hunter2@host/x",
+        "redis://me:hunter2@host?x=hunter2",
+        "redis://me:hunter2@host#hunter2",
+        "redis+unix://me:hunter2@/path",
+        "http://me:hunter2@host",
+        "redis://me:hunter2%ff@host",
+    ] {
+        let told = format!("{:?}", read(url));
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}

@@ -1,0 +1,344 @@
+//! The settings of a store, as plain data.
+//! How they are read from a URL is in `location`.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota_core::{Clock, Secret};
+use url::Url;
+
+use crate::RedisStore;
+use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
+use crate::location;
+
+/// Where Redis is, and how it is to be used.
+///
+/// Most programs need no more than [`RedisStore::open`] and a URL; this is for what should not be in one.
+///
+/// ```
+/// use quota_redis::RedisOptions;
+/// use quota_core::Secret;
+///
+/// let options = RedisOptions::from_url(&"redis+cluster://10.0.0.1:7000?node=10.0.0.2:7000".parse()?)?
+///     .user("quota")
+///     .password(Secret::new("hunter2"))
+///     .prefix("team-a");
+/// assert!(!format!("{options:?}").contains("hunter2"));
+///
+/// // Nothing is connected to before the first call.
+/// let store = options.open()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct RedisOptions {
+    pub(crate) servers: Servers,
+    pub(crate) settings: Settings,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// Which servers there are.
+#[derive(Debug, Clone)]
+pub(crate) enum Servers {
+    Single(Address),
+    Cluster(Vec<Address>),
+    Sentinel { sentinels: Vec<Address>, master: Arc<str> },
+}
+
+/// What holds for every connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) login: Login,
+    pub(crate) sentinel_login: Login,
+    pub(crate) database: u32,
+    pub(crate) prefix: Arc<str>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+    pub(crate) linger: Duration,
+    pub(crate) poll_every: Duration,
+    pub(crate) clock: Clock,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Login {
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Secret>,
+}
+
+/// What TLS needs to know.
+#[derive(Debug, Clone, Default)]
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(dead_code, reason = "asking for TLS without the feature is an error")
+)]
+pub(crate) struct Tls {
+    pub(crate) authority: Option<Pem>,
+    pub(crate) client: Option<(Pem, Pem)>,
+}
+
+/// Certificates or a key.
+#[derive(Debug, Clone)]
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(dead_code, reason = "asking for TLS without the feature is an error")
+)]
+pub(crate) enum Pem {
+    File(PathBuf),
+    Text(Secret),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            login: Login::default(),
+            sentinel_login: Login::default(),
+            database: 0,
+            prefix: "quota".into(),
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_millis(500),
+            linger: Duration::from_secs(120),
+            poll_every: Duration::from_secs(1),
+            clock: Clock::system(),
+        }
+    }
+}
+
+impl RedisOptions {
+    /// One server.
+    pub fn single(host: &str, port: u16) -> Self {
+        Self::on(Servers::Single(Address::tcp(host, port)))
+    }
+
+    /// One server on this machine, by its unix socket.
+    pub fn unix(socket: impl Into<PathBuf>) -> Self {
+        Self::on(Servers::Single(Address::Unix(socket.into())))
+    }
+
+    /// A cluster, by any of its nodes (`host` or `host:port`); the others are found.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisOpenError`] if there is no node, or one that is no address.
+    pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> Result<Self, RedisOpenError> {
+        Ok(Self::on(Servers::Cluster(location::addresses(nodes, REDIS_PORT)?)))
+    }
+
+    /// The master of that name, found by any of its sentinels (`host` or `host:port`), also after a failover.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisOpenError`] if there is no sentinel, or one that is no address.
+    pub fn sentinel<'a>(
+        sentinels: impl IntoIterator<Item = &'a str>,
+        master: &str,
+    ) -> Result<Self, RedisOpenError> {
+        let sentinels = location::addresses(sentinels, SENTINEL_PORT)?;
+        Ok(Self::on(Servers::Sentinel { sentinels, master: master.into() }))
+    }
+
+    /// What a URL says; see the [front page](crate#urls) for their forms.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisOpenError`], which never repeats the URL: it may hold a password.
+    pub fn from_url(url: &Url) -> Result<Self, RedisOpenError> {
+        location::options(url)
+    }
+
+    pub(crate) fn on(servers: Servers) -> Self {
+        Self { servers, settings: Settings::default(), tls: None }
+    }
+
+    /// Who we are. Without a user, the password is that of the user `default`.
+    pub fn user(mut self, name: impl Into<String>) -> Self {
+        self.settings.login.user = Some(name.into());
+        self
+    }
+
+    /// The password of the user.
+    pub fn password(mut self, password: Secret) -> Self {
+        self.settings.login.password = Some(password);
+        self
+    }
+
+    /// Who we are to the sentinels, if they ask; it has nothing to do with the user of the servers.
+    pub fn sentinel_login(mut self, user: Option<&str>, password: Secret) -> Self {
+        self.settings.sentinel_login = Login { user: user.map(str::to_owned), password: Some(password) };
+        self
+    }
+
+    /// The number of the database, 0 by default. A cluster has no other.
+    pub fn database(mut self, number: u32) -> Self {
+        self.settings.database = number;
+        self
+    }
+
+    /// What all keys and channels begin with, `quota` by default. Stores with different prefixes share nothing.
+    pub fn prefix(mut self, prefix: impl AsRef<str>) -> Self {
+        self.settings.prefix = prefix.as_ref().into();
+        self
+    }
+
+    /// How long connecting may take, handshake and sentinels included: 1 s by default.
+    pub fn connect_timeout(mut self, span: Duration) -> Self {
+        self.settings.connect_timeout = span;
+        self
+    }
+
+    /// How long an answer may take: 500 ms by default. After that the connection is given up and made anew.
+    pub fn response_timeout(mut self, span: Duration) -> Self {
+        self.settings.response_timeout = span;
+        self
+    }
+
+    /// How long a subscription is kept after the last one who waited has left: 2 minutes by default.
+    pub fn linger(mut self, span: Duration) -> Self {
+        self.settings.linger = span;
+        self
+    }
+
+    /// How often a document's version is looked up while somebody waits, where the server refuses notices: every second by
+    /// default, give or take a quarter.
+    pub fn poll_every(mut self, span: Duration) -> Self {
+        self.settings.poll_every = span;
+        self
+    }
+
+    /// Opens the store. Nothing is connected to yet.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisOpenError`] if a setting makes no sense, or a certificate cannot be used.
+    pub fn open(self) -> Result<RedisStore, RedisOpenError> {
+        self.check()?;
+        RedisStore::with(self)
+    }
+
+    fn check(&self) -> Result<(), RedisOpenError> {
+        let settings = &self.settings;
+        let prefix_is_fit = !settings.prefix.is_empty()
+            && settings.prefix.len() <= 64
+            && settings.prefix.bytes().all(|byte| byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte));
+        let spans = [settings.connect_timeout, settings.response_timeout, settings.poll_every];
+        let is_cluster = matches!(self.servers, Servers::Cluster(_));
+        let is_socket = matches!(self.servers, Servers::Single(Address::Unix(_)));
+        let is_nobody = |login: &Login| login.user.is_some() && login.password.is_none();
+        for (is_wrong, why) in [
+            (!prefix_is_fit, "the prefix must be 1 to 64 visible ASCII characters, none of {}*?[]\\"),
+            (spans.iter().any(Duration::is_zero), "a time-out or pause must be longer than nothing"),
+            (is_cluster && settings.database != 0, "a redis cluster has the database 0 alone"),
+            (self.tls.is_some() && is_socket, "a unix socket has no TLS"),
+            (is_nobody(&settings.login), "a user needs a password"),
+        ] {
+            if is_wrong {
+                return Err(RedisOpenError::setting(why));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "tls")]
+impl RedisOptions {
+    /// Speaks TLS, and trusts the authorities of this system.
+    pub fn tls(mut self) -> Self {
+        self.tls.get_or_insert_default();
+        self
+    }
+
+    /// Speaks TLS, and trusts this authority alone: certificates as PEM.
+    pub fn authority(mut self, certificates: impl Into<String>) -> Self {
+        self.tls.get_or_insert_default().authority = Some(Pem::Text(Secret::new(certificates)));
+        self
+    }
+
+    /// Speaks TLS, and trusts the authority in this file alone.
+    pub fn authority_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls.get_or_insert_default().authority = Some(Pem::File(path.into()));
+        self
+    }
+
+    /// Speaks TLS, and shows this certificate: it and its key as PEM.
+    pub fn client_certificate(mut self, certificate: impl Into<String>, key: Secret) -> Self {
+        let certificate = Pem::Text(Secret::new(certificate));
+        self.tls.get_or_insert_default().client = Some((certificate, Pem::Text(key)));
+        self
+    }
+
+    /// Speaks TLS, and shows the certificate in this file, with the key in that one.
+    pub fn client_certificate_files(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.tls.get_or_insert_default().client =
+            Some((Pem::File(certificate.into()), Pem::File(key.into())));
+        self
+    }
+}
+
+impl FromStr for RedisOptions {
+    type Err = RedisOpenError;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        let url = Url::parse(url).map_err(|error| RedisOpenError::NoUrl { error })?;
+        Self::from_url(&url)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Pem {
+    pub(crate) fn read(&self, what: &'static str) -> Result<Vec<u8>, RedisOpenError> {
+        match self {
+            Self::Text(text) => Ok(text.expose().as_bytes().to_vec()),
+            Self::File(path) => std::fs::read(path).map_err(|error| {
+                RedisOpenError::tls(format!("{what} cannot be read from {}", path.display()), error)
+            }),
+        }
+    }
+}
+
+/// Why a store cannot be opened. It never holds a URL or a password.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedisOpenError {
+    /// The text is no URL.
+    #[error("redis is named by a URL such as redis://127.0.0.1:6379, and this is none")]
+    #[non_exhaustive]
+    NoUrl {
+        /// What is wrong with it.
+        #[source]
+        error: url::ParseError,
+    },
+    /// A setting, in the URL or set by code, makes no sense.
+    #[error("{why}")]
+    #[non_exhaustive]
+    Setting {
+        /// Which, and what it should be.
+        why: Cow<'static, str>,
+    },
+    /// A certificate or key cannot be used.
+    #[error("{why}")]
+    #[non_exhaustive]
+    Tls {
+        /// Which, and what is wrong.
+        why: Cow<'static, str>,
+        /// The failure underneath.
+        source: Arc<dyn Error + Send + Sync>,
+    },
+}
+
+impl RedisOpenError {
+    pub(crate) fn setting(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Setting { why: why.into() }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(why: impl Into<Cow<'static, str>>, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Tls { why: why.into(), source: Arc::new(source) }
+    }
+}

@@ -1,0 +1,91 @@
+//! TLS by rustls, with a provider of cryptography of its own: whether the process has installed one does not matter.
+//! Where certificates come from is said in `options`.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::WantsClientCert;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::address::Address;
+use crate::failure::{Failure, plain};
+use crate::options::{Pem, RedisOpenError, Tls};
+
+/// Trusts the system's authorities, or only the private one that is set.
+///
+/// # Errors
+///
+/// [`RedisOpenError`] if a file cannot be read, or holds no certificate or key.
+pub(crate) fn config(tls: &Tls) -> Result<ClientConfig, RedisOpenError> {
+    let unfit = |what: &'static str| move |error: rustls::Error| RedisOpenError::tls(what, error);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(unfit("TLS cannot be set up"))?;
+    let builder: ConfigBuilder<ClientConfig, WantsClientCert> = match &tls.authority {
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(authority, "the certificate of the authority")? {
+                roots.add(certificate).map_err(unfit("the certificate of the authority cannot be used"))?;
+            }
+            builder.with_root_certificates(roots)
+        }
+        None => builder
+            .with_platform_verifier()
+            .map_err(unfit("the certificates of this system cannot be used; name an authority by ?ca="))?,
+    };
+    let Some((certificate, key)) = &tls.client else { return Ok(builder.with_no_client_auth()) };
+    let chain = certificates(certificate, "the client's certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(&key.read("the client's key")?)
+        .map_err(|_| RedisOpenError::setting("the client's key is no private key in PEM"))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(unfit("the client's certificate and key cannot be used"))
+}
+
+fn certificates(pem: &Pem, what: &'static str) -> Result<Vec<CertificateDer<'static>>, RedisOpenError> {
+    let none = || RedisOpenError::setting(format!("{what} is no certificate in PEM"));
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(&pem.read(what)?).collect::<Result<_, _>>().map_err(|_| none())?;
+    if found.is_empty() { Err(none()) } else { Ok(found) }
+}
+
+pub(crate) async fn connect(
+    connector: &TlsConnector,
+    address: &Address,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let name = ServerName::try_from(address.host().to_owned())
+        .map_err(|_| Failure::refused("the host is no name that a certificate could have"))?;
+    connector.connect(name, stream).await.map_err(|error| {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(_)) => {
+                let why = format!(
+                    "the certificate of redis at {address} is not trusted; name its authority by ?ca="
+                );
+                because(why, &error)
+            }
+            Some(rustls::Error::AlertReceived(_)) => refused(address),
+            Some(_) => because(format!("redis at {address} does not speak TLS as it should"), &error),
+            None => Failure::away(format!("redis at {address} ended the TLS handshake"), plain(&error)),
+        }
+    })
+}
+
+/// The server does not take us.
+pub(crate) fn refused(address: &Address) -> Failure {
+    Failure::refused(format!(
+        "redis at {address} refused TLS; it may ask for a client certificate, see ?cert= and ?key="
+    ))
+}
+
+fn because(why: String, error: &io::Error) -> Failure {
+    let source = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned();
+    Failure::Refused { why: why.into(), source: source.map(|source| Arc::new(source) as _) }
+}

@@ -1,0 +1,150 @@
+//! One connection that stands, and what can be asked over it.
+//! How it is made is in `dial`; what is done when it is lost, in `node` and `calls`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisError, Value, cmd, pipe};
+
+use crate::address::Address;
+use crate::board::Board;
+use crate::failure::Failure;
+use crate::key::Key;
+use crate::script::{Order, Outcome, Scripts};
+use crate::task::Task;
+
+/// A connection that all callers share.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    connection: MultiplexedConnection,
+    board: Arc<Board>,
+    address: Address,
+    sharded: bool,
+    hears: AtomicBool,
+    _driver: Task,
+}
+
+/// Says that a write is on its way, or that it is known not to have been carried out.
+pub(crate) type Sent<'a> = &'a AtomicBool;
+
+impl Wire {
+    /// `hears` if the server pushes, `sharded` if it is a node of a cluster. The driver must end the board when it ends.
+    pub(crate) fn new(
+        connection: MultiplexedConnection,
+        driver: Task,
+        board: Arc<Board>,
+        address: Address,
+        sharded: bool,
+        hears: bool,
+    ) -> Self {
+        Self { connection, board, address, sharded, hears: AtomicBool::new(hears), _driver: driver }
+    }
+
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(crate) fn is_sharded(&self) -> bool {
+        self.sharded
+    }
+
+    /// Whether there can be notices on this connection.
+    pub(crate) fn hears(&self) -> bool {
+        self.hears.load(Ordering::Relaxed)
+    }
+
+    /// There can be none after all.
+    pub(crate) fn stop_hearing(&self) {
+        if self.hears.swap(false, Ordering::Relaxed) {
+            tracing::debug!(address = %self.address, "redis refuses notices, polling instead");
+        }
+    }
+
+    /// Carries out an order. `asking` if the server has only this once to do with the key.
+    pub(crate) async fn carry_out(
+        &self,
+        scripts: &Scripts,
+        order: &Order,
+        key: &Key,
+        asking: bool,
+        sent: Sent<'_>,
+    ) -> Result<Outcome, Failure> {
+        let publish = if self.sharded { "SPUBLISH" } else { "PUBLISH" };
+        let command = scripts.command(order, key, publish, false);
+        let answer = match self.send(command, asking, sent).await {
+            Err(Failure::NoScript) => {
+                let command = scripts.command(order, key, publish, true);
+                self.send(command, asking, sent).await
+            }
+            answer => answer,
+        };
+        Scripts::outcome(order, answer?)
+    }
+
+    /// Hears of the key's changes from when this is ready.
+    pub(crate) async fn subscribe(&self, key: &Key) -> Result<(), Failure> {
+        let mut command = cmd(if self.sharded { "SSUBSCRIBE" } else { "SUBSCRIBE" });
+        command.arg(&*key.channel);
+        self.ask(&command).await.map(drop)
+    }
+
+    /// Hears of them no longer.
+    pub(crate) async fn unsubscribe(&self, key: &Key) -> Result<(), Failure> {
+        self.ask(cmd("UNSUBSCRIBE").arg(&*key.channel)).await.map(drop)
+    }
+
+    /// Asks what has no effect.
+    pub(crate) async fn ask(&self, command: &Cmd) -> Result<Value, Failure> {
+        if self.board.is_over() {
+            return Err(Failure::Unsent);
+        }
+        self.believe(self.connection.clone().send_packed_command(command).await)
+    }
+
+    async fn send(&self, command: Cmd, asking: bool, sent: Sent<'_>) -> Result<Value, Failure> {
+        if self.board.is_over() {
+            return Err(Failure::Unsent);
+        }
+        let was_sent = sent.swap(true, Ordering::Relaxed);
+        let mut connection = self.connection.clone();
+        let answer = if asking {
+            let mut both = pipe();
+            both.cmd("ASKING").add_command(command);
+            connection
+                .send_packed_commands(&both, 1, 1)
+                .await
+                .map(|mut answers| answers.pop().unwrap_or(Value::Nil))
+        } else {
+            connection.send_packed_command(&command).await
+        };
+        let answer = self.believe(answer);
+        // A server that answers has done it or has not: what counts is whether an earlier one was left open.
+        if !answer.as_ref().is_err_and(Failure::is_ambiguous) {
+            sent.store(was_sent, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// An answer, if it is certain that it belongs to the question.
+    fn believe(&self, answer: Result<Value, RedisError>) -> Result<Value, Failure> {
+        if self.board.is_out_of_step() {
+            return Err(Failure::Lost);
+        }
+        match answer {
+            Ok(Value::ServerError(error)) => Err(RedisError::from(error).into()),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.board.end();
+    }
+}

@@ -1,0 +1,92 @@
+//! Every promise of a store, on every kind of server.
+//! A cluster and sentinels take seconds to start, so they run all cases in one test.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use quota_core::{QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use quota_redis::RedisStore;
+use redis_harness::{Cluster, Sentinels, Server};
+
+use crate::rights;
+use crate::world::open;
+
+/// A store together with the servers it is on, which run for as long as it is held.
+#[derive(Debug)]
+struct On<S> {
+    store: RedisStore,
+    _servers: S,
+}
+
+impl<S> On<S> {
+    fn new(store: RedisStore, servers: S) -> Self {
+        Self { store, _servers: servers }
+    }
+}
+
+#[async_trait]
+impl<S: std::fmt::Debug + Send + Sync + 'static> QuotaStore for On<S> {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.store.read(key).await
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        self.store.swap(key, expected, body, keep).await
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.store.changed(key, seen).await
+    }
+}
+
+quota_core::store_conformance!(single, || async {
+    let server = Server::start();
+    On::new(open(&server.url()), server)
+});
+
+quota_core::store_conformance!(unix_socket, || async {
+    let server = Server::start();
+    On::new(open(&format!("redis+unix://{}?db=3", server.socket().display())), server)
+});
+
+quota_core::store_conformance!(least_rights, || async {
+    let server = Server::start();
+    On::new(rights::store_of_least(&server), server)
+});
+
+quota_core::store_conformance!(polling, || async {
+    let server = Server::builder().with("rename-command HELLO \"\"").start();
+    let options: quota_redis::RedisOptions = server.url().parse().unwrap();
+    On::new(options.poll_every(Duration::from_millis(5)).open().unwrap(), server)
+});
+
+#[cfg(feature = "tls")]
+quota_core::store_conformance!(tls, || async {
+    let (authority, server) = crate::tls::server(true);
+    On::new(crate::tls::options(&authority, &server).open().unwrap(), server)
+});
+
+quota_core::store_conformance!(
+    cluster,
+    || async {
+        let cluster = Cluster::start();
+        On::new(open(&cluster.url()), cluster)
+    },
+    in_one_test
+);
+
+quota_core::store_conformance!(
+    sentinel,
+    || async {
+        let sentinels = Sentinels::start_small();
+        On::new(open(&sentinels.url()), sentinels)
+    },
+    in_one_test
+);

@@ -1,0 +1,339 @@
+//! What goes wrong with a single server, and what a caller is told.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quota_core::{Applied, Clock, QuotaStore, StoreError, Swap};
+use redis_harness::{Proxy, Server, redis};
+
+use crate::world::{KEEP, applied, body, key, open, soon, start, swap, until_usable};
+
+#[tokio::test]
+async fn a_script_that_the_server_forgot_is_sent_again() {
+    let server = Server::start();
+    let store = open(&server.url());
+    let key = key("main");
+    let one = applied(swap(&store, &key, None, "one").await);
+
+    let () = server.ask(&["SCRIPT", "FLUSH"]);
+
+    let two = applied(swap(&store, &key, Some(one), "two").await);
+    assert_eq!(store.read(&key).await.unwrap().version(), Some(two));
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_left_alone() {
+    let server = Server::start();
+    let store = open(&server.url());
+    let plain = "quota:1:{anthropic/plain}";
+    let empty = "quota:1:{anthropic/empty}";
+    let () = server.ask(&["SET", plain, "somebody's"]);
+    let () = server.ask(&["SET", empty, ""]);
+    let _: i64 = server.ask(&["RPUSH", "quota:1:{anthropic/list}", "somebody's"]);
+
+    for name in ["plain", "empty", "list"] {
+        let key = key(name);
+        for error in [
+            store.read(&key).await.map(drop).unwrap_err(),
+            swap(&store, &key, None, "x").await.map(drop).unwrap_err(),
+        ] {
+            assert!(matches!(error, StoreError::Unusable { .. }), "{name}: {error}");
+        }
+    }
+
+    assert!(matches!(store.changed(&key("list"), None).await, Err(StoreError::Unusable { .. })));
+    assert_eq!(server.ask::<String>(&["GET", plain]), "somebody's");
+    assert_eq!(server.ask::<String>(&["GET", empty]), "");
+    assert_eq!(server.ask::<i64>(&["LLEN", "quota:1:{anthropic/list}"]), 1);
+}
+
+#[tokio::test]
+async fn any_time_to_keep_is_taken() {
+    let server = Server::start();
+    let store = open(&server.url());
+
+    for (name, keep) in [("never", Duration::ZERO), ("ever", Duration::MAX)] {
+        let swap = store.swap(&key(name), None, Bytes::new(), keep).await;
+        assert!(matches!(swap, Ok(Swap::Applied(_))), "{name}: {swap:?}");
+    }
+
+    assert!(server.ask::<i64>(&["TTL", "quota:1:{anthropic/ever}"]) > 99 * 365 * 24 * 3600);
+}
+
+#[tokio::test]
+async fn of_64_swappers_one_wins() {
+    let server = Server::start();
+    let key = key("main");
+    let first = applied(swap(&open(&server.url()), &key, None, "start").await);
+    let racers: Vec<_> = (0..64)
+        .map(|racer| {
+            let (store, key) = (open(&server.url()), key.clone());
+            start(async move { store.swap(&key, Some(first), Bytes::from(format!("{racer}")), KEEP).await })
+        })
+        .collect();
+
+    let mut winners = Vec::new();
+    let mut seen = Vec::new();
+    for racer in racers {
+        match racer.await.unwrap().unwrap() {
+            Swap::Applied(version) => winners.push(version),
+            Swap::Conflict(reading) => seen.extend(reading.version()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    assert_eq!(winners.len(), 1);
+    assert!(seen.iter().all(|version| *version == winners[0]), "every loser has learnt the winner");
+    assert_eq!(seen.len(), 63);
+}
+
+#[tokio::test]
+async fn one_connection_is_enough_for_a_thousand_callers() {
+    let server = Server::start();
+    let store = open(&server.url());
+    let before: usize = connections(&server);
+
+    let calls: Vec<_> = (0..1000)
+        .map(|index| {
+            let store = store.clone();
+            start(async move { store.read(&key(&format!("a{index}"))).await })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+
+    // Ours, and the one of whoever asks here.
+    assert_eq!(connections(&server) - before, 2);
+}
+
+fn connections(server: &Server) -> usize {
+    let info: String = server.ask(&["INFO", "stats"]);
+    let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+    line.and_then(|count| count.trim().parse().ok()).expect("the server counts its connections")
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_told_at_once() {
+    let mut server = Server::start();
+    let store = open(&server.url());
+    server.kill();
+
+    for _ in 0..3 {
+        let error = soon("the refusal", swap(&store, &key("main"), None, "x")).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { applied: Applied::No, .. }), "{error:?}");
+        assert!(error.to_string().contains(&format!("127.0.0.1:{}", server.port())), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_is_used_again_and_those_who_waited_are_woken() {
+    let mut server = Server::start();
+    let store = open(&server.url());
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+    let waiting = {
+        let (store, key) = (store.clone(), key.clone());
+        start(async move { store.changed(&key, Some(seen)).await })
+    };
+    crate::world::until(async || {
+        (server.ask::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len() == 1).then_some(())
+    })
+    .await;
+
+    server.kill();
+    soon("the end of the connection", waiting).await.unwrap().unwrap();
+    let error = store.read(&key).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    server.restart();
+
+    assert_eq!(until_usable(&store, &key).await.document, None);
+    let again = applied(swap(&store, &key, None, "two").await);
+    assert_ne!(again, seen);
+}
+
+#[tokio::test]
+async fn a_restart_between_two_calls_is_not_noticed() {
+    let mut server = Server::start();
+    let store = open(&server.url());
+    store.read(&key("main")).await.unwrap();
+
+    server.restart();
+
+    store.read(&key("main")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_given_up_in_time_and_may_have_written() {
+    let server = Server::start();
+    let options: quota_redis::RedisOptions = server.url().parse().unwrap();
+    let store = options
+        .connect_timeout(Duration::from_millis(300))
+        .response_timeout(Duration::from_millis(100))
+        .open()
+        .unwrap();
+    let key = key("main");
+    let one = applied(swap(&store, &key, None, "one").await);
+    server.freeze();
+
+    let bound = Duration::from_millis(1000);
+    let clock = Clock::system();
+    let error =
+        clock.bounded(bound, swap(&store, &key, Some(one), "two")).await.expect("it is bounded").unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { applied: Applied::Perhaps, .. }), "{error:?}");
+    let error = clock
+        .bounded(bound, swap(&store, &key, Some(one), "three"))
+        .await
+        .expect("it is bounded")
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { applied: Applied::No, .. }), "{error:?}");
+    server.thaw();
+
+    until_usable(&store, &key).await;
+    // What was on its way when it froze is carried out late; whatever comes of it, one of the two stands.
+    let stands = body(store.read(&key).await).unwrap();
+    assert!(stands == "one" || stands == "two", "{stands:?}");
+}
+
+#[tokio::test]
+async fn a_read_that_was_not_answered_wrote_nothing() {
+    let server = Server::start();
+    let options: quota_redis::RedisOptions = server.url().parse().unwrap();
+    let store = options.response_timeout(Duration::from_millis(50)).open().unwrap();
+    store.read(&key("main")).await.unwrap();
+    server.freeze();
+
+    let error = store.read(&key("main")).await.unwrap_err();
+
+    assert!(matches!(error, StoreError::Unavailable { applied: Applied::No, .. }), "{error:?}");
+    server.thaw();
+}
+
+#[tokio::test]
+async fn a_replica_is_unavailable_for_writes() {
+    let master = Server::start();
+    let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
+    let store = open(&replica.url());
+
+    let error = swap(&store, &key("main"), None, "x").await.unwrap_err();
+
+    assert!(matches!(error, StoreError::Unavailable { applied: Applied::No, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_without_memory_refuses_and_keeps_what_it_has() {
+    let server = Server::start();
+    let store = open(&server.url());
+    let key = key("main");
+    let one = applied(swap(&store, &key, None, "one").await);
+    let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+
+    let error = swap(&store, &key, Some(one), "two").await.unwrap_err();
+
+    assert_eq!(error.to_string(), "the store refused: redis has no memory left; raise its maxmemory");
+    assert_eq!(store.read(&key).await.unwrap().version(), Some(one));
+}
+
+#[tokio::test]
+async fn too_many_clients_pass() {
+    let server = Server::start();
+    let store = open(&server.url());
+    let mut admin = server.admin();
+    let () = redis::cmd("CONFIG").arg(&["SET", "maxclients", "1"]).query(&mut admin).unwrap();
+
+    let error = store.read(&key("main")).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    let () = redis::cmd("CONFIG").arg(&["SET", "maxclients", "100"]).query(&mut admin).unwrap();
+
+    until_usable(&store, &key("main")).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named() {
+    let server = Server::start();
+    let store = open(&format!("{}/99", server.url()));
+
+    let error = store.read(&key("main")).await.unwrap_err();
+
+    assert_eq!(error.to_string(), "the store refused: redis has no database of this number");
+}
+
+#[tokio::test]
+async fn whoever_is_no_redis_does_no_harm() {
+    for answer in
+        ["HTTP/1.1 400 Bad Request\r\n\r\n", "*1000000000\r\n", "$99999999999999\r\n", "%-1\r\n", ""]
+    {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stranger = start(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await;
+            }
+        });
+        let options: quota_redis::RedisOptions = format!("redis://127.0.0.1:{port}").parse().unwrap();
+        let store = options.connect_timeout(Duration::from_millis(100)).open().unwrap();
+
+        let error = soon("an error", store.read(&key("main"))).await.unwrap_err();
+
+        assert!(error.is_transient(), "{answer:?}: {error:?}");
+        stranger.abort();
+    }
+}
+
+#[tokio::test]
+async fn two_prefixes_share_nothing() {
+    let server = Server::start();
+    let (one, two) = (open(&server.url()), open(&format!("{}?prefix=other", server.url())));
+    applied(swap(&one, &key("main"), None, "one").await);
+
+    assert_eq!(two.read(&key("main")).await.unwrap().document, None);
+    applied(swap(&two, &key("main"), None, "two").await);
+
+    let mut keys: Vec<String> = server.ask(&["KEYS", "*"]);
+    keys.sort();
+    assert_eq!(keys, ["other:1:{anthropic/main}", "quota:1:{anthropic/main}"]);
+}
+
+#[test]
+fn a_store_outlives_the_runtime_it_was_first_used_on() {
+    let server = Server::start();
+    let store = open(&server.url());
+
+    for _ in 0..2 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(store.read(&key("main"))).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_recognised_as_applied() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port());
+    let store = open(&format!("redis://127.0.0.1:{}", proxy.port()));
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+
+    proxy.lose_answers(1);
+    let version = applied(swap(&store, &key, Some(seen), "two").await);
+
+    assert_eq!(store.read(&key).await.unwrap().version(), Some(version));
+    assert_eq!(proxy.connections(), 2);
+    let writes = server.calls().into_iter().find(|(name, _)| name == "set");
+    assert_eq!(writes, Some(("set".to_owned(), 2)), "it was written once");
+}
+
+#[tokio::test]
+async fn a_write_whose_answers_are_all_lost_may_have_been_applied() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port());
+    let store = open(&format!("redis://127.0.0.1:{}", proxy.port()));
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+
+    proxy.lose_answers(2);
+    let error = swap(&store, &key, Some(seen), "two").await.unwrap_err();
+
+    assert!(matches!(error, StoreError::Unavailable { applied: Applied::Perhaps, .. }), "{error:?}");
+    until_usable(&store, &key).await;
+    assert_eq!(body(store.read(&key).await).as_deref(), Some(&b"two"[..]), "and it was");
+}

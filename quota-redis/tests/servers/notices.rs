@@ -1,0 +1,322 @@
+//! Who is woken by what, and what that costs the server.
+
+use std::pin::pin;
+
+use quota_core::{QuotaStore, StoreKey};
+use redis_harness::{Cluster, Server};
+
+use crate::world::{applied, key, open, soon, start, still_waits, swap, until};
+
+fn count(server: &Server, command: &str) -> u64 {
+    server.calls().into_iter().find(|(name, _)| name == command).map_or(0, |(_, calls)| calls)
+}
+
+fn subscriptions(server: &Server) -> usize {
+    server.ask::<Vec<String>>(&["PUBSUB", "CHANNELS", "*"]).len()
+}
+
+#[tokio::test]
+async fn a_change_by_another_process_wakes() {
+    let server = Server::start();
+    let (here, there) = (open(&server.url()), open(&server.url()));
+    let key = key("main");
+    let seen = applied(swap(&here, &key, None, "one").await);
+    let mut wait = pin!(here.changed(&key, Some(seen)));
+    assert!(still_waits(&here, &mut wait).await);
+    until(async || (subscriptions(&server) == 1).then_some(())).await;
+
+    applied(swap(&there, &key, Some(seen), "two").await);
+
+    soon("the notice", wait).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_own_write_does_not_wake_whoever_knows_it() {
+    let server = Server::start();
+    let store = open(&server.url());
+    let key = key("main");
+    let mut seen = applied(swap(&store, &key, None, "0").await);
+    let mut first = pin!(store.changed(&key, Some(seen)));
+    assert!(still_waits(&store, &mut first).await);
+    until(async || (subscriptions(&server) == 1).then_some(())).await;
+
+    for body in ["1", "2", "3"] {
+        seen = applied(swap(&store, &key, Some(seen), body).await);
+        let mut wait = pin!(store.changed(&key, Some(seen)));
+        assert!(still_waits(&store, &mut wait).await, "{body}");
+    }
+
+    soon("whoever knew less was told", first).await.unwrap();
+}
+
+#[tokio::test]
+async fn two_swaps_under_a_subscription_cost_two_script_calls_and_nothing_else() {
+    let server = Server::start();
+    let store = open(&server.url());
+    let key = key("main");
+    let mut seen = applied(swap(&store, &key, None, "0").await);
+    {
+        let mut wait = pin!(store.changed(&key, Some(seen)));
+        assert!(still_waits(&store, &mut wait).await);
+        until(async || (count(&server, "getrange") == 1).then_some(())).await;
+        assert!(still_waits(&store, &mut wait).await);
+    }
+    let () = server.ask(&["CONFIG", "RESETSTAT"]);
+
+    for body in ["lease", "commit"] {
+        seen = applied(swap(&store, &key, Some(seen), body).await);
+        let mut wait = pin!(store.changed(&key, Some(seen)));
+        let now = std::future::poll_fn(|context| std::task::Poll::Ready(wait.as_mut().poll(context)));
+        assert!(now.await.is_pending(), "{body}");
+    }
+
+    let mut calls = server.calls();
+    calls.sort();
+    let named = |name: &str, calls: u64| (name.to_owned(), calls);
+    assert_eq!(calls, [named("evalsha", 2), named("get", 2), named("publish", 2), named("set", 2)]);
+}
+
+#[tokio::test]
+async fn many_who_wait_share_one_subscription() {
+    let server = Server::start();
+    let (store, other) = (open(&server.url()), open(&server.url()));
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+
+    let waits: Vec<_> = (0..100)
+        .map(|_| {
+            let (store, key) = (store.clone(), key.clone());
+            start(async move { store.changed(&key, Some(seen)).await })
+        })
+        .collect();
+    until(async || (count(&server, "getrange") == 1).then_some(())).await;
+    applied(swap(&other, &key, Some(seen), "two").await);
+
+    for wait in waits {
+        soon("the notice", wait).await.unwrap().unwrap();
+    }
+    assert_eq!((count(&server, "subscribe"), count(&server, "getrange")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_write_before_the_subscription_is_told_at_once() {
+    let server = Server::start();
+    let (here, there) = (open(&server.url()), open(&server.url()));
+    let key = key("main");
+    let seen = applied(swap(&here, &key, None, "one").await);
+    applied(swap(&there, &key, Some(seen), "two").await);
+
+    soon("the change of before", here.changed(&key, Some(seen))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_document_that_expired_does_not_wake_for_ever() {
+    let server = Server::start();
+    let store = open(&server.url());
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+    let mut first = pin!(store.changed(&key, Some(seen)));
+    assert!(still_waits(&store, &mut first).await);
+    until(async || (subscriptions(&server) == 1).then_some(())).await;
+    let _: i64 = server.ask(&["DEL", "quota:1:{anthropic/main}"]);
+    assert_eq!(store.read(&key).await.unwrap().version(), None);
+
+    soon("the reading has told it", first).await.unwrap();
+
+    let mut again = pin!(store.changed(&key, None));
+    assert!(still_waits(&store, &mut again).await);
+}
+
+#[tokio::test]
+async fn a_subscription_that_nobody_wants_is_given_up_and_taken_up_again() {
+    let server = Server::start();
+    let options: quota_redis::RedisOptions = server.url().parse().unwrap();
+    let store = options.linger(std::time::Duration::from_millis(1)).open().unwrap();
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+    for _ in 0..3 {
+        let mut wait = pin!(store.changed(&key, Some(seen)));
+        assert!(still_waits(&store, &mut wait).await);
+        until(async || (subscriptions(&server) == 1).then_some(())).await;
+    }
+
+    until(async || (subscriptions(&server) == 0).then_some(())).await;
+
+    let mut wait = pin!(store.changed(&key, Some(seen)));
+    assert!(still_waits(&store, &mut wait).await);
+    until(async || (subscriptions(&server) == 1).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_wakes_everybody() {
+    let server = Server::start();
+    let store = open(&server.url());
+    let keys = [key("main"), key("fallback"), StoreKey::everything()];
+    let mut waits: Vec<_> = keys.iter().map(|key| Box::pin(store.changed(key, None))).collect();
+    for wait in &mut waits {
+        assert!(still_waits(&store, wait).await);
+    }
+    until(async || (subscriptions(&server) == 3).then_some(())).await;
+
+    let _: i64 = server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+
+    for wait in waits {
+        soon("the end of the connection", wait).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn where_the_user_may_not_subscribe_the_version_is_polled() {
+    let server = Server::start();
+    let () =
+        server.ask(&["ACL", "SETUSER", "deaf", "on", ">pw", "~*", "resetchannels", "+@all", "-subscribe"]);
+    let url = format!("redis://deaf:pw@127.0.0.1:{}", server.port());
+    let options: quota_redis::RedisOptions = url.parse().unwrap();
+    let store = options.poll_every(std::time::Duration::from_millis(20)).open().unwrap();
+    let other = open(&server.url());
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+    let mut wait = pin!(store.changed(&key, Some(seen)));
+    assert!(still_waits(&store, &mut wait).await);
+
+    applied(swap(&other, &key, Some(seen), "two").await);
+
+    soon("the poll", wait).await.unwrap();
+    assert_eq!(count(&server, "subscribe"), 0);
+}
+
+#[tokio::test]
+async fn where_the_server_knows_no_resp3_the_version_is_polled() {
+    let server = Server::builder().with("rename-command HELLO \"\"").start();
+    let options: quota_redis::RedisOptions = server.url().parse().unwrap();
+    let store = options.poll_every(std::time::Duration::from_millis(20)).open().unwrap();
+    let other = open(&server.url());
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+    let mut wait = pin!(store.changed(&key, Some(seen)));
+    assert!(still_waits(&store, &mut wait).await);
+
+    applied(swap(&other, &key, Some(seen), "two").await);
+
+    soon("the poll", wait).await.unwrap();
+    assert_eq!(count(&server, "subscribe"), 0);
+}
+
+#[tokio::test]
+async fn polls_stop_when_nobody_waits() {
+    let server = Server::builder().with("rename-command HELLO \"\"").start();
+    let options: quota_redis::RedisOptions = server.url().parse().unwrap();
+    let store = options.poll_every(std::time::Duration::from_millis(10)).open().unwrap();
+    let key = key("main");
+    {
+        let mut wait = pin!(store.changed(&key, None));
+        assert!(still_waits(&store, &mut wait).await);
+        until(async || (count(&server, "getrange") > 2).then_some(())).await;
+    }
+
+    let (mut last, mut unchanged) = (0, 0);
+    until(async || {
+        let now = count(&server, "getrange");
+        unchanged = if now == last { unchanged + 1 } else { 0 };
+        last = now;
+        // Looked at every few milliseconds: ten polls would have come in between.
+        (unchanged == 20).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn channels_of_two_databases_are_apart() {
+    let server = Server::start();
+    let (zero, one) = (open(&server.url()), open(&format!("{}/1", server.url())));
+    let key = key("main");
+    let seen = applied(swap(&zero, &key, None, "one").await);
+    let mut wait = pin!(zero.changed(&key, Some(seen)));
+    assert!(still_waits(&zero, &mut wait).await);
+    until(async || (subscriptions(&server) == 1).then_some(())).await;
+
+    applied(swap(&one, &key, None, "another document").await);
+
+    assert!(still_waits(&zero, &mut wait).await);
+}
+
+#[tokio::test]
+async fn answers_are_not_mixed_up_when_a_slot_with_a_subscription_moves() {
+    let cluster = Cluster::start();
+    let store = open(&cluster.url());
+    let moving = key("main");
+    let slot = cluster.slot_of("quota:1:{anthropic/main}");
+    let from = cluster.owner_of(slot);
+    let seen = applied(swap(&store, &moving, None, "moving").await);
+    let mut wait = pin!(store.changed(&moving, Some(seen)));
+    assert!(still_waits(&store, &mut wait).await);
+    until(async || {
+        let shards: Vec<String> = cluster.nodes()[from].ask(&["PUBSUB", "SHARDCHANNELS"]);
+        (shards.len() == 1).then_some(())
+    })
+    .await;
+    // Others on the same node, asked without a pause while the slot goes away.
+    let others: Vec<_> = (0..200).map(|index| key(&format!("other-{index}"))).collect();
+    let others: Vec<_> = others
+        .into_iter()
+        .filter(|key| cluster.owner_of(cluster.slot_of(&format!("quota:1:{{{key}}}"))) == from)
+        .take(8)
+        .collect();
+    for key in &others {
+        let body = bytes::Bytes::from(key.to_string());
+        let _ = store.swap(key, None, body, crate::world::KEEP).await.unwrap();
+    }
+    let asking: Vec<_> = others
+        .iter()
+        .map(|key| {
+            let (store, key) = (store.clone(), key.clone());
+            start(async move {
+                for _ in 0..2000 {
+                    let body = store.read(&key).await.unwrap().document.map(|document| document.body);
+                    assert_eq!(body.as_deref(), Some(key.as_str().as_bytes()), "another's answer");
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+
+    let to = (from + 1) % 3;
+    let moved = tokio::task::spawn_blocking(move || {
+        cluster.begin_move(slot, from, to);
+        cluster.move_keys(slot, from, to);
+        cluster.end_move(slot, from, to);
+        cluster
+    });
+
+    soon("the end of the subscription", wait).await.unwrap();
+    for task in asking {
+        soon("all answers", task).await.unwrap();
+    }
+    let _cluster = moved.await.unwrap();
+    assert_eq!(store.read(&moving).await.unwrap().version(), Some(seen));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_change_is_missed_in_2000_rounds_of_two_writers() {
+    let server = Server::start();
+    let (here, there) = (open(&server.url()), open(&server.url()));
+    let key = key("main");
+    let mut seen = applied(swap(&here, &key, None, "0").await);
+
+    for round in 0..1000 {
+        // The other one writes while this one waits, and this one while the other's notice may be on its way.
+        let writing = {
+            let (there, key) = (there.clone(), key.clone());
+            start(async move { applied(swap(&there, &key, Some(seen), "there").await) })
+        };
+        soon("the notice", here.changed(&key, Some(seen))).await.unwrap();
+        let other = writing.await.unwrap();
+        assert_eq!(here.read(&key).await.unwrap().version(), Some(other), "round {round}");
+
+        seen = applied(swap(&here, &key, Some(other), "here").await);
+        soon("the notice", there.changed(&key, Some(other))).await.unwrap();
+    }
+
+    assert_eq!(subscriptions(&server), 1);
+    assert_eq!(count(&server, "subscribe"), 2, "one for each connection");
+}

@@ -1,0 +1,57 @@
+//! Sentinels: the master is found, and found again after a failover.
+
+use quota_core::{QuotaStore, StoreError};
+use redis_harness::{Sentinels, redis};
+
+use crate::world::{applied, body, key, open, soon, start, swap, until};
+
+#[tokio::test]
+async fn after_a_failover_the_new_master_is_found_and_holds_what_was_written() {
+    let mut sentinels = Sentinels::start();
+    let store = open(&sentinels.url());
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "before").await);
+    let _: i64 = redis::cmd("WAIT").arg(1).arg(5000).query(&mut sentinels.first().admin()).unwrap();
+    let waiting = {
+        let (store, key) = (store.clone(), key.clone());
+        start(async move { store.changed(&key, Some(seen)).await })
+    };
+    until(async || {
+        (sentinels.first().ask::<Vec<String>>(&["PUBSUB", "CHANNELS", "quota*"]).len() == 1).then_some(())
+    })
+    .await;
+
+    sentinels.first().kill();
+
+    soon("the end of the connection", waiting).await.unwrap().unwrap();
+    let next = until(async || swap(&store, &key, Some(seen), "after").await.ok()).await;
+    let next = applied(Ok(next));
+    sentinels.wait_for_failover();
+    assert_eq!(sentinels.replica().ask::<i64>(&["EXISTS", "quota:1:{anthropic/main}"]), 1);
+    assert_eq!(store.read(&key).await.unwrap().version(), Some(next));
+}
+
+#[tokio::test]
+async fn a_sentinel_that_is_gone_does_not_matter() {
+    let mut sentinels = Sentinels::start();
+    let url = sentinels.url();
+    sentinels.sentinels_mut()[0].kill();
+    sentinels.sentinels_mut()[1].freeze();
+    let store = open(&url);
+
+    applied(swap(&store, &key("main"), None, "one").await);
+
+    assert_eq!(body(store.read(&key("main")).await).as_deref(), Some(&b"one"[..]));
+    sentinels.sentinels_mut()[1].thaw();
+}
+
+#[tokio::test]
+async fn a_master_that_nobody_knows_is_refused() {
+    let sentinels = Sentinels::start_small();
+    let store = open(&sentinels.url().replace("quota-master", "nobody"));
+
+    let error = store.read(&key("main")).await.unwrap_err();
+
+    assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains("know no master of this name"), "{error}");
+}

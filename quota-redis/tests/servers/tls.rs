@@ -1,0 +1,105 @@
+//! TLS with a private authority, and with certificates of clients.
+
+use quota_core::{QuotaStore, Secret, StoreError};
+use quota_redis::{RedisOptions, RedisStore};
+use redis_harness::{Authority, Server};
+
+use crate::world::{applied, key, open, swap};
+
+/// A server that speaks nothing else.
+pub(crate) fn server(clients_too: bool) -> (Authority, Server) {
+    let authority = Authority::new();
+    let server = Server::builder().with_tls(&authority, clients_too).start();
+    (authority, server)
+}
+
+/// Everything that the server asks for.
+pub(crate) fn options(authority: &Authority, server: &Server) -> RedisOptions {
+    let identity = authority.issue("a client");
+    RedisOptions::single("127.0.0.1", server.port())
+        .authority(authority.certificate())
+        .client_certificate(identity.certificate, Secret::new(identity.key))
+}
+
+async fn error(store: &RedisStore) -> StoreError {
+    store.read(&key("main")).await.expect_err("it must not be trusted")
+}
+
+#[tokio::test]
+async fn certificates_may_be_in_files_that_the_url_names() {
+    let (_, server) = server(true);
+    let folder = server.folder().display();
+    let url = format!(
+        "rediss://127.0.0.1:{}?ca={folder}/ca.pem&cert={folder}/cert.pem&key={folder}/key.pem",
+        server.port()
+    );
+
+    applied(swap(&open(&url), &key("main"), None, "one").await);
+
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "none was installed for the process");
+}
+
+#[tokio::test]
+async fn the_authority_of_somebody_else_is_not_trusted() {
+    let (_, server) = server(false);
+    let store = options(&Authority::new(), &server).open().unwrap();
+
+    let error = error(&store).await;
+
+    assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains("is not trusted; name its authority by ?ca="), "{error}");
+}
+
+#[tokio::test]
+async fn the_authorities_of_the_system_do_not_cover_a_private_one() {
+    let (_, server) = server(false);
+    let store = open(&format!("rediss://127.0.0.1:{}", server.port()));
+
+    assert!(matches!(error(&store).await, StoreError::Refused { .. }));
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_host_is_not_trusted() {
+    let (authority, server) = server(false);
+    let store =
+        RedisOptions::single("localhost", server.port()).authority(authority.certificate()).open().unwrap();
+
+    assert!(matches!(error(&store).await, StoreError::Refused { .. }));
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_told_that_one_is_asked_for() {
+    let (authority, server) = server(true);
+    let store =
+        RedisOptions::single("127.0.0.1", server.port()).authority(authority.certificate()).open().unwrap();
+
+    let error = error(&store).await;
+
+    assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains("client certificate, see ?cert="), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_not_taken_for_one() {
+    let server = Server::start();
+    let store = open(&format!("rediss://127.0.0.1:{}", server.port()));
+
+    let _ = error(&store).await;
+}
+
+#[tokio::test]
+async fn a_client_without_tls_is_turned_away() {
+    let (_, server) = server(false);
+    let store = open(&server.url());
+
+    assert!(error(&store).await.is_transient());
+}
+
+#[test]
+fn a_file_that_is_no_certificate_is_named() {
+    let missing = RedisStore::open("rediss://host?ca=/nowhere/ca.pem").unwrap_err().to_string();
+    assert_eq!(missing, "the certificate of the authority cannot be read from /nowhere/ca.pem");
+
+    let empty = RedisOptions::single("host", 1).authority("nothing").open().unwrap_err().to_string();
+    assert_eq!(empty, "the certificate of the authority is no certificate in PEM");
+}

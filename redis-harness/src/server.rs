@@ -1,0 +1,302 @@
+//! One server process.
+//! Clusters and sentinels are made of these, see `cluster` and `sentinel`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{fs, net, thread};
+
+use redis::{ConnectionAddr, FromRedisValue, IntoConnectionInfo};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::authority::Authority;
+
+/// A server of one's own. It ends, and its folder goes, when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Option<Child>,
+    sentinel: bool,
+    port: u16,
+    folder: TempDir,
+}
+
+/// How a [`Server`] is to be started.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct ServerBuilder {
+    settings: Vec<String>,
+    sentinel: bool,
+    port: Option<u16>,
+    files: Vec<(&'static str, String)>,
+}
+
+impl ServerBuilder {
+    /// One line of the configuration file. `{folder}` stands for the server's folder, `{port}` for its port.
+    pub fn with(mut self, line: impl Into<String>) -> Self {
+        self.settings.push(line.into());
+        self
+    }
+
+    /// On this port instead of a free one.
+    pub fn on_port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// TLS only, on the server's port. A client must show a certificate of the same authority if `clients_too`.
+    pub fn with_tls(mut self, authority: &Authority, clients_too: bool) -> Self {
+        let identity = authority.issue("127.0.0.1");
+        self.files.push(("ca.pem", authority.certificate().to_owned()));
+        self.files.push(("cert.pem", identity.certificate));
+        self.files.push(("key.pem", identity.key));
+        let clients = if clients_too { "yes" } else { "no" };
+        self.with("port 0")
+            .with("tls-port {port}")
+            .with("tls-ca-cert-file {folder}/ca.pem")
+            .with("tls-cert-file {folder}/cert.pem")
+            .with("tls-key-file {folder}/key.pem")
+            .with(format!("tls-auth-clients {clients}"))
+            .with("tls-replication yes")
+            .with("tls-cluster yes")
+    }
+
+    pub(crate) fn for_sentinel(mut self) -> Self {
+        self.sentinel = true;
+        self
+    }
+
+    /// Starts it, and waits until it takes connections.
+    ///
+    /// # Panics
+    ///
+    /// If `redis-server` is missing, or does not start.
+    #[must_use]
+    pub fn start(self) -> Server {
+        for _ in 0..20 {
+            let port = self.port.unwrap_or_else(free_port);
+            let folder =
+                tempfile::Builder::new().prefix("quota-redis-").tempdir().expect("a folder can be made");
+            for (name, content) in &self.files {
+                fs::write(folder.path().join(name), content).expect("the folder can be written");
+            }
+            let mut server = Server { child: None, sentinel: self.sentinel, port, folder };
+            server.configure(&self.settings);
+            match server.launch() {
+                Ok(()) => return server,
+                // Somebody else was faster with that port.
+                Err(said) if said.contains("Address already in use") && self.port.is_none() => {}
+                Err(said) => panic!("the server did not start:\n{said}"),
+            }
+        }
+        panic!("no port was free for a server");
+    }
+}
+
+/// A port that nobody listens on, below those that the system hands out for outgoing connections, and with room for the
+/// cluster's bus 10,000 above it.
+fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(10_000..20_000);
+        if [port, port + 10_000].iter().all(|port| net::TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+            return port;
+        }
+    }
+}
+
+impl Server {
+    /// A single server that keeps nothing on disk.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// Settings for another kind of server.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its folder, where its files are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The unix socket it listens on as well.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    /// `redis://127.0.0.1:port`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// A connection with all rights, over the unix socket.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not take it.
+    #[must_use]
+    pub fn admin(&self) -> redis::Connection {
+        let info = ConnectionAddr::Unix(self.socket()).into_connection_info().expect("a path is an address");
+        let client = redis::Client::open(info).expect("the address is good");
+        client.get_connection_with_timeout(Duration::from_secs(5)).expect("the server takes connections")
+    }
+
+    /// Asks one thing, with all rights.
+    ///
+    /// # Panics
+    ///
+    /// If the server refuses.
+    #[track_caller]
+    pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_ask(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Asks one thing, with all rights.
+    ///
+    /// # Errors
+    ///
+    /// What the server said instead.
+    pub fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let (name, arguments) = words.split_first().expect("something is asked");
+        redis::cmd(name).arg(arguments).query(&mut self.admin())
+    }
+
+    /// How often each command was called since the last reset, by `INFO commandstats`, those of scripts included.
+    #[must_use]
+    pub fn calls(&self) -> Vec<(String, u64)> {
+        let text: String = self.ask(&["INFO", "commandstats"]);
+        let line = |line: &str| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
+        };
+        text.lines()
+            .filter_map(line)
+            .filter(|(name, _)| name != "info" && !name.starts_with("config"))
+            .collect()
+    }
+
+    /// Stops it where it stands: it takes connections and answers nothing.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again after [`kill`](Self::kill), on the same port and in the same folder.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.launch().unwrap_or_else(|said| panic!("the server did not start again:\n{said}"));
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.as_ref().map(Child::id).and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        kill_process(id.expect("the server runs"), signal).expect("our own child can be signalled");
+    }
+
+    fn configure(&self, settings: &[String]) {
+        let folder = self.folder.path();
+        let mut file = File::create(folder.join("redis.conf")).expect("the folder can be written");
+        let mut lines = vec![
+            "bind 127.0.0.1".to_owned(),
+            "port {port}".to_owned(),
+            "dir {folder}".to_owned(),
+            "unixsocket {folder}/redis.sock".to_owned(),
+            "unixsocketperm 700".to_owned(),
+        ];
+        if !self.sentinel {
+            lines.extend(["save \"\"", "appendonly no"].map(str::to_owned));
+        }
+        for line in lines.iter().chain(settings) {
+            let line =
+                line.replace("{folder}", &folder.to_string_lossy()).replace("{port}", &self.port.to_string());
+            writeln!(file, "{line}").expect("the file can be written");
+        }
+        // It may hold passwords of a test.
+        let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
+    }
+
+    /// Starts the process; what it said if it ended instead of being ready.
+    fn launch(&mut self) -> Result<(), String> {
+        let mut child = Command::new(program())
+            .arg(self.folder.path().join("redis.conf"))
+            .args(self.sentinel.then_some("--sentinel"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("redis-server or valkey-server is needed, see scripts/test: {error}")
+            });
+        let output = BufReader::new(child.stdout.take().expect("it was piped"));
+        let (tell, told) = mpsc::channel();
+        // It ends with the process, and keeps the pipe empty until then.
+        thread::spawn(move || {
+            let mut said = String::new();
+            let mut tell = Some(tell);
+            for line in output.lines().map_while(Result::ok) {
+                // The socket comes last; versions say it differently, and sentinels not at all.
+                let has_socket =
+                    line.contains("accept connections at") || line.contains("accept connections unix");
+                let is_ready = has_socket || line.contains("Sentinel ID is");
+                if tell.is_some() {
+                    said += &line;
+                    said += "\n";
+                }
+                if is_ready && let Some(tell) = tell.take() {
+                    let _ = tell.send(Ok(()));
+                }
+            }
+            if let Some(tell) = tell {
+                let _ = tell.send(Err(said));
+            }
+        });
+        let started = told
+            .recv_timeout(Duration::from_secs(20))
+            .unwrap_or_else(|_| Err("it was not ready within 20 seconds".to_owned()));
+        self.child = Some(child);
+        started.inspect_err(|_| self.kill())
+    }
+}
+
+/// Redis, or Valkey where there is only that: both are started alike.
+fn program() -> &'static str {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    if has("redis-server") || !has("valkey-server") { "redis-server" } else { "valkey-server" }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
