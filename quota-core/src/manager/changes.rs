@@ -9,7 +9,7 @@ use super::flight::Crew;
 use super::provider::Provider;
 use super::quieted::Quieted;
 use super::slot::Slot;
-use super::tasks::{Either, either};
+use super::tasks::{Either, IfBroken, either};
 use crate::clock::Instant;
 use crate::{Clock, StoreKey};
 
@@ -26,7 +26,9 @@ pub(crate) fn follow(slot: &Arc<Slot>, crew: &Crew) {
         slot.sight.set_followed(true);
     }
     let mut looked_at = slot.provider.clock.instant();
-    let (follower, tasks) = (Follower(Arc::downgrade(slot)), Arc::clone(&crew.tasks));
+    let tasks = Arc::clone(&crew.tasks);
+    // If a store breaks in the task, the next who is interested begins another.
+    let follower = IfBroken(Arc::downgrade(slot), |slot| slot.let_go(&mut slot.desk()));
     crew.tasks.spawn(async move {
         let follower = follower;
         while let Some((seen, wait)) = next_change(&follower.0, &mut looked_at) {
@@ -80,7 +82,8 @@ fn follow_quiet(provider: &Arc<Provider>, crew: &Crew) {
     let Some(quieted) = provider.quieted.as_ref().filter(|quieted| quieted.begins_following()) else {
         return;
     };
-    let (follower, tasks) = (QuietFollower(Arc::downgrade(quieted)), Arc::clone(&crew.tasks));
+    let tasks = Arc::clone(&crew.tasks);
+    let follower = IfBroken(Arc::downgrade(quieted), Quieted::let_go);
     let (clock, link) = (provider.clock.clone(), Arc::clone(&provider.link));
     let (key, recheck) = (quieted.key.clone(), provider.policy.recheck);
     crew.tasks.spawn(async move {
@@ -113,32 +116,6 @@ async fn wait_for_notice(
     if let Some(Err(_)) = clock.bounded(recheck, notice).await {
         // Without notices there is only the slow look, and it must not become a fast one.
         clock.sleep(recheck).await;
-    }
-}
-
-/// The task that follows an account. If a store breaks in it, the next who is interested begins another.
-struct Follower(Weak<Slot>);
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(slot) = self.0.upgrade()
-        {
-            slot.let_go(&mut slot.desk());
-        }
-    }
-}
-
-/// The same for a quiet time.
-struct QuietFollower(Weak<Quieted>);
-
-impl Drop for QuietFollower {
-    fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(quieted) = self.0.upgrade()
-        {
-            quieted.let_go();
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast};
 
 use super::events::Event;
-use super::tasks::{Either, Tasks, either, wait_for};
+use super::tasks::{Either, IfBroken, Tasks, either, wait_for};
 use crate::clock::Instant;
 use crate::{Applied, Clock, QuotaStore, Reading, StoreError, StoreKey, Swap, Version, time};
 
@@ -168,7 +168,8 @@ impl Link {
         tracing::warn!(%error, "store unavailable, going on without it");
         self.tell(Event::StoreLost);
         let first_pause = self.begin_search();
-        let lost = Lost(Arc::downgrade(self));
+        // If the store breaks in the search, the next caller tries again.
+        let lost = IfBroken(Arc::downgrade(self), Self::find);
         let key = key.clone();
         let (tasks, clock, patience) = (Arc::clone(&self.tasks), self.clock.clone(), self.patience);
         let store = Arc::clone(&self.store);
@@ -212,19 +213,6 @@ impl Link {
 
     fn anchor(&self) -> MutexGuard<'_, Option<Anchor>> {
         self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A store that is away and looked for. If it breaks in the search, the next caller tries again.
-struct Lost(Weak<Link>);
-
-impl Drop for Lost {
-    fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(link) = self.0.upgrade()
-        {
-            link.find();
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 
 use tokio::runtime::Handle;
@@ -80,6 +80,20 @@ impl Drop for Alive {
         state.live -= 1;
         if state.live == 0 {
             self.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// Sees to what a task leaves behind, should it break: what is held weakly here is given to the function.
+#[derive(Debug)]
+pub(crate) struct IfBroken<T>(pub(crate) Weak<T>, pub(crate) fn(&T));
+
+impl<T> Drop for IfBroken<T> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(left) = self.0.upgrade()
+        {
+            (self.1)(&left);
         }
     }
 }
