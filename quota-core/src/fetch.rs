@@ -104,6 +104,12 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// The error with its causes in one line, for people.
+    #[must_use]
+    pub fn report(&self) -> String {
+        with_causes(self)
+    }
+
     /// The provider asked to slow down, and said for how long or did not.
     #[must_use]
     pub fn throttled(retry_after: Option<Duration>) -> Self {
@@ -171,4 +177,15 @@ impl FetchError {
             Self::Unauthorized | Self::Forbidden { .. } | Self::NotLoggedIn { .. } => false,
         }
     }
+}
+
+/// An error and what it came of, in one line.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
 }

@@ -1,7 +1,6 @@
 //! What is shown of an account: the manager's answer as plain values, each as of one moment.
 //! How it looks is in `text` and `json`; nothing here asks anybody.
 
-use std::error::Error;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -101,7 +100,7 @@ impl FailureView {
     /// What to tell people of an error: not whose it is, for it stands under the account's name.
     pub(crate) fn of(error: &QuotaError, advice: impl FnOnce() -> String) -> Self {
         let why = match error {
-            QuotaError::Fetch { error, .. } => with_causes(error),
+            QuotaError::Fetch { error, .. } => error.report(),
             QuotaError::Barred { trouble, .. } => trouble.note.clone(),
             QuotaError::Held { hold, .. } => format!("not asked: {}", hold.why),
             _ => error.report(),
@@ -113,16 +112,6 @@ impl FailureView {
         };
         Self { why, advice: refused.then(advice) }
     }
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line = format!("{line}: {error}");
-        cause = error.source();
-    }
-    line
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Why there is no number, or no new one.
 
-use std::error::Error;
-
 use crate::{AccountId, FetchError, Hold, ProviderId, StoreError, Trouble};
 
 /// Why a read or a refresh brought nothing new.
@@ -106,13 +104,7 @@ impl QuotaError {
     /// ```
     #[must_use]
     pub fn report(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            line = format!("{line}: {error}");
-            cause = error.source();
-        }
-        line
+        crate::fetch::with_causes(self)
     }
 }
 
