@@ -45,11 +45,13 @@ macro_rules! store_conformance {
             racing_counters_lose_no_update,
             keys_do_not_disturb_each_other,
             an_expired_document_is_gone_and_its_versions_are_not_used_again,
+            a_later_write_keeps_for_as_long_as_it_says,
             the_stores_clock_does_not_go_back,
             a_conflict_tells_the_time,
             a_change_wakes_whoever_waits,
             the_first_write_wakes_whoever_waits,
             a_change_that_has_happened_is_told_at_once,
+            a_document_that_is_there_is_told_at_once_to_whoever_knows_of_none,
             whoever_stops_waiting_disturbs_nobody,
         }
     };
@@ -330,6 +332,25 @@ cases! {
         assert_ne!(Swap::Applied(reborn), swapped);
     }
 
+    async fn a_later_write_keeps_for_as_long_as_it_says(store) {
+        let [renewed, witness] = [fresh_key(), fresh_key()];
+        let briefly = Duration::from_millis(200);
+        let first = swap(store, &renewed, None, &Bytes::from_static(b"kept briefly"), briefly).await;
+        // If the store is so slow that the first is gone already, it is written as new: what counts is the time it is given.
+        let expected = match first {
+            Swap::Applied(_) => read(store, &renewed).await.version(),
+            Swap::Conflict(found) => panic!("nobody else writes {renewed}, and yet there is {found:?}"),
+        };
+        let version = match swap(store, &renewed, expected, &Bytes::from_static(b"kept for long"), KEEP).await {
+            Swap::Applied(version) => version,
+            Swap::Conflict(_) => write(store, &renewed, None, "kept for long").await,
+        };
+        let _ = swap(store, &witness, None, &Bytes::from_static(b"kept briefly"), briefly).await;
+        until(async || read(store, &witness).await.document.is_none()).await;
+
+        assert_eq!(read(store, &renewed).await.version(), Some(version));
+    }
+
     async fn the_stores_clock_does_not_go_back(store) {
         let key = fresh_key();
         let first = read(store, &key).await.now;
@@ -379,6 +400,15 @@ cases! {
         changed(store, &key, Some(old)).await;
 
         assert_eq!(read(store, &key).await.version(), Some(new));
+    }
+
+    async fn a_document_that_is_there_is_told_at_once_to_whoever_knows_of_none(store) {
+        let key = fresh_key();
+        let version = write(store, &key, None, "one").await;
+
+        changed(store, &key, None).await;
+
+        assert_eq!(read(store, &key).await.version(), Some(version));
     }
 
     async fn whoever_stops_waiting_disturbs_nobody(store) {
