@@ -249,13 +249,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_leaves_the_line_blocks_nobody() {
-        let (_, gate) = gate();
+        let (clock, gate) = gate();
         let running = gate.queue(Urgency::Background).pass().await;
         let left = gate.queue(Urgency::Interactive);
         let stays = gate.queue(Urgency::Background);
         drop(left);
         drop(running);
 
-        let _pass = stays.pass().await;
+        assert!(clock.bounded(SECOND * 60, stays.pass()).await.is_some());
     }
 }

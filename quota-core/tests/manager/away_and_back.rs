@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Clock, FetchError, Lineage, Login, MemoryStore, Policy, ProviderId, Quiet, QuietScope, QuotaError,
-    QuotaManager, QuotaStore, Reading, StaleReason, State, StoreError, StoreKey, Swap, Version, WhenAway,
+    Account, Clock, FetchError, Lineage, Login, MemoryStore, Policy, ProviderId, Quiet, QuietScope,
+    QuotaError, QuotaManager, QuotaStore, Reading, StaleReason, State, StoreError, StoreKey, Swap, Version,
+    WhenAway,
 };
 
 #[tokio::test(start_paused = true)]
@@ -106,8 +107,8 @@ async fn a_429_keeps_other_providers_of_the_process_quiet_even_without_the_store
     assert_eq!(other.calls(), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_stale_answer_says_why_it_was_not_refreshed() {
+/// An account that is read by a process which cannot ask, long after another one has.
+async fn read_once_and_grown_old() -> (World, Account) {
     let world = world();
     drop(world.quota.account(&id("main")).get().await);
     let reader =
@@ -115,6 +116,12 @@ async fn a_stale_answer_says_why_it_was_not_refreshed() {
     let main = reader.account(&id("main"));
     drop(main.load().await);
     world.clock.sleep(MINUTE * 6).await;
+    (world, main)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_answer_says_why_it_was_not_refreshed() {
+    let (_world, main) = read_once_and_grown_old().await;
 
     let answer = main.get().await.unwrap();
 
@@ -124,13 +131,7 @@ async fn a_stale_answer_says_why_it_was_not_refreshed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reason_is_forgotten_once_there_are_new_readings() {
-    let world = world();
-    drop(world.quota.account(&id("main")).get().await);
-    let reader =
-        QuotaManager::builder_on(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
-    let main = reader.account(&id("main"));
-    drop(main.load().await);
-    world.clock.sleep(MINUTE * 6).await;
+    let (world, main) = read_once_and_grown_old().await;
     drop(main.get().await);
     drop(world.quota.account(&id("main")).get().await);
 

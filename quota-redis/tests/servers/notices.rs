@@ -165,41 +165,36 @@ async fn a_lost_connection_wakes_everybody() {
     }
 }
 
+/// A change is found over this URL, though nothing is ever subscribed to.
+async fn a_change_is_found_by_polls(server: &Server, url: &str) {
+    let options: quota_redis::RedisOptions = url.parse().expect("the URL is valid");
+    let store =
+        options.poll_every(std::time::Duration::from_millis(20)).open().expect("the options are valid");
+    let other = open(&server.url());
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+    let mut wait = pin!(store.changed(&key, Some(seen)));
+    assert!(still_waits(&store, &mut wait).await);
+
+    applied(swap(&other, &key, Some(seen), "two").await);
+
+    soon("the poll", wait).await.expect("the store is there");
+    assert_eq!(count(server, "subscribe"), 0);
+}
+
 #[tokio::test]
 async fn where_the_user_may_not_subscribe_the_version_is_polled() {
     let server = Server::start();
     let () =
         server.ask(&["ACL", "SETUSER", "deaf", "on", ">pw", "~*", "resetchannels", "+@all", "-subscribe"]);
     let url = format!("redis://deaf:pw@127.0.0.1:{}", server.port());
-    let options: quota_redis::RedisOptions = url.parse().unwrap();
-    let store = options.poll_every(std::time::Duration::from_millis(20)).open().unwrap();
-    let other = open(&server.url());
-    let key = key("main");
-    let seen = applied(swap(&store, &key, None, "one").await);
-    let mut wait = pin!(store.changed(&key, Some(seen)));
-    assert!(still_waits(&store, &mut wait).await);
-
-    applied(swap(&other, &key, Some(seen), "two").await);
-
-    soon("the poll", wait).await.unwrap();
-    assert_eq!(count(&server, "subscribe"), 0);
+    a_change_is_found_by_polls(&server, &url).await;
 }
 
 #[tokio::test]
 async fn where_the_server_knows_no_resp3_the_version_is_polled() {
     let server = Server::builder().with("rename-command HELLO \"\"").start();
-    let options: quota_redis::RedisOptions = server.url().parse().unwrap();
-    let store = options.poll_every(std::time::Duration::from_millis(20)).open().unwrap();
-    let other = open(&server.url());
-    let key = key("main");
-    let seen = applied(swap(&store, &key, None, "one").await);
-    let mut wait = pin!(store.changed(&key, Some(seen)));
-    assert!(still_waits(&store, &mut wait).await);
-
-    applied(swap(&other, &key, Some(seen), "two").await);
-
-    soon("the poll", wait).await.unwrap();
-    assert_eq!(count(&server, "subscribe"), 0);
+    a_change_is_found_by_polls(&server, &server.url()).await;
 }
 
 #[tokio::test]
