@@ -42,6 +42,26 @@ impl Row {
         Self::new(name, value, unit, peer, Some(theirs), Some(ratio), reach, ratio * least < 1.0)
     }
 
+    /// A figure that is to be at least `least` times its peer's.
+    pub(crate) fn at_least(
+        name: &str,
+        (value, unit): (f64, &'static str),
+        (peer, theirs): (&str, f64),
+        least: f64,
+    ) -> Self {
+        let ratio = value / theirs;
+        Self::new(name, value, unit, peer, Some(theirs), Some(ratio), format!("≥ {least} ×"), ratio >= least)
+    }
+
+    /// A figure that is only reported, beside its peer's.
+    pub(crate) fn beside(
+        name: &str,
+        (value, unit): (f64, &'static str),
+        (peer, theirs): (&str, f64),
+    ) -> Self {
+        Self::new(name, value, unit, peer, Some(theirs), Some(value / theirs), "reported".to_owned(), true)
+    }
+
     /// A figure that stands for itself.
     pub(crate) fn alone(name: &str, (value, unit): (f64, &'static str), reach: &str, ok: bool) -> Self {
         Self::new(name, value, unit, "", None, None, reach.to_owned(), ok)

@@ -1,0 +1,81 @@
+//! One process of a herd: `herd-member STORE PROVIDER TASKS`, the first a URL, the second a port on loopback.
+//!
+//! It says `ready`, waits for a line, and then reads one cold account in that many tasks at once. It answers with how many of them
+//! got a number and with the milliseconds that the middle and the last one waited, and stays until it is stopped.
+#![expect(clippy::print_stdout, reason = "the parent reads it")]
+#![expect(clippy::disallowed_methods, reason = "to measure is to read a clock, and the tasks are awaited")]
+
+use std::error::Error;
+use std::io::{BufRead, stdin};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use quota_core::{
+    AccountId, FetchError, Percent, Policy, ProviderId, QuotaManager, QuotaStore, Usage, UsageFetcher,
+    WindowId, WindowReading,
+};
+use quota_redis::RedisStore;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// Tells the parent who asks, and has its answer as soon as the parent gives it.
+#[derive(Debug)]
+struct Parent {
+    port: u16,
+}
+
+impl Parent {
+    async fn ask(&self) -> std::io::Result<u8> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        stream.write_u32(std::process::id()).await?;
+        stream.read_u8().await
+    }
+}
+
+#[async_trait]
+impl UsageFetcher for Parent {
+    fn provider(&self) -> ProviderId {
+        ProviderId::from_static("bench")
+    }
+
+    async fn fetch(&self, _account: &AccountId) -> Result<Usage, FetchError> {
+        let used = self.ask().await.map_err(|_| FetchError::unavailable("the parent is gone"))?;
+        let used = Percent::from_percent(f64::from(used)).expect("it is finite");
+        Ok(Usage::polled([WindowReading::new(WindowId::five_hour(), used)]))
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [url, port, tasks] = &arguments[..] else {
+        return Err("usage: herd-member STORE PROVIDER TASKS".into());
+    };
+    let (port, tasks): (u16, usize) = (port.parse()?, tasks.parse()?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let store: Arc<dyn QuotaStore> = Arc::new(RedisStore::open(url)?);
+        let policy = Policy::default().fetch_timeout(Duration::from_secs(1)).lease(LEASE);
+        let quota = QuotaManager::builder_on(store).fetcher(Parent { port }).policy(policy).build()?;
+        let account = quota.account(&"bench/main".parse()?);
+        println!("ready");
+        stdin().lock().read_line(&mut String::new())?;
+
+        let start = Instant::now();
+        let mut readers = JoinSet::new();
+        for _ in 0..tasks {
+            let account = account.clone();
+            readers.spawn(async move { account.get().await.is_ok().then(|| start.elapsed()) });
+        }
+        let mut waits: Vec<Duration> = readers.join_all().await.into_iter().flatten().collect();
+        waits.sort();
+        let in_ms = |wait: Option<&Duration>| wait.map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3);
+        println!("{} {} {}", waits.len(), in_ms(waits.get(waits.len() / 2)), in_ms(waits.last()));
+        stdin().lock().read_line(&mut String::new())?;
+        Ok(())
+    })
+}
+
+/// What a process that is killed in mid call leaves behind lasts so long.
+const LEASE: Duration = Duration::from_secs(2);

@@ -1,0 +1,47 @@
+//! Group `redis`: what sharing by Redis costs, on a server of our own on loopback.
+
+mod documents;
+mod herds;
+mod million;
+mod notices;
+mod reads;
+mod swaps;
+mod trips;
+
+use std::sync::Arc;
+
+use quota_core::{QuotaManager, QuotaStore};
+use quota_redis::RedisStore;
+use redis_harness::Server;
+use tokio::runtime::Runtime;
+
+use crate::row::Row;
+
+pub(crate) fn rows() -> Vec<Row> {
+    let runtime = runtime();
+    let mut rows = reads::rows(&runtime);
+    rows.extend(runtime.block_on(trips::rows()));
+    rows.extend(runtime.block_on(swaps::rows()));
+    rows.extend(runtime.block_on(notices::rows()));
+    rows.extend(runtime.block_on(herds::rows()));
+    rows.extend(runtime.block_on(million::rows()));
+    rows
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime can be built")
+}
+
+/// A process of its own, as far as the server can tell: with its own connection.
+fn open(server: &Server) -> RedisStore {
+    RedisStore::open(&server.url()).expect("the URL is good")
+}
+
+/// A manager of such a process.
+fn manager(server: &Server) -> quota_core::QuotaManagerBuilder {
+    QuotaManager::builder_on(Arc::new(open(server)) as Arc<dyn QuotaStore>)
+}

@@ -1,0 +1,36 @@
+//! Records as processes write them, made without asking anybody.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quota_core::{
+    Percent, QuotaStore, Reading, Record, Snapshot, StoreKey, Swap, Usage, Version, WindowId, WindowReading,
+};
+use quota_redis::RedisStore;
+
+/// How long documents are kept.
+pub(super) const KEEP: Duration = Duration::from_secs(3600);
+
+/// The record of an account with so much of two windows used, in hundredths of a percent.
+pub(super) fn record(reading: &Reading, used: u64) -> Bytes {
+    let used = Percent::from_percent(used as f64 / 100.0).expect("it is finite");
+    let in_use = |id, hours: u64| {
+        let length = Duration::from_secs(hours * 3600);
+        WindowReading::new(id, used).length(length).resets_at(reading.now + length / 2)
+    };
+    let usage = Usage::polled([in_use(WindowId::five_hour(), 5), in_use(WindowId::seven_day(), 168)]);
+    let mut record = Record::default();
+    let _ = record.observe(reading.now, &Snapshot::of(&usage, reading.now), None, None);
+    record.encode()
+}
+
+/// Writes over whatever is there.
+pub(super) async fn write(store: &RedisStore, key: &StoreKey, seen: &mut Option<Version>, body: Bytes) {
+    loop {
+        match store.swap(key, *seen, body.clone(), KEEP).await.expect("the server is there") {
+            Swap::Applied(version) => break *seen = Some(version),
+            Swap::Conflict(found) => *seen = found.version(),
+            _ => unreachable!("a swap is applied or not"),
+        }
+    }
+}

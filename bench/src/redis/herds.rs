@@ -1,0 +1,162 @@
+//! Many processes on one cold account: one call, and one more for each that is killed while it asks.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redis_harness::Server;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::measure::median;
+use crate::row::Row;
+
+/// How long a call takes.
+const CALL: Duration = Duration::from_millis(50);
+/// What the lease of the members is, and what they may need besides.
+const LEASE_MS: f64 = 2_000.0;
+
+pub(super) async fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (processes, tasks) in [(8, 1_000), (32, 1_000), (100, 100)] {
+        let herd = Herd::run(processes, tasks, 0).await;
+        let name = format!("redis.herd.{processes}");
+        rows.push(Row::alone(
+            &name,
+            (herd.calls, "calls"),
+            "1 call, all served",
+            herd.calls == 1.0 && herd.all_served,
+        ));
+        let name = format!("redis.herd.{processes}.p50");
+        let most = CALL.as_secs_f64() * 1e3 + 30.0;
+        let is_bound = processes == 8;
+        let reach = if is_bound { "≤ the call + 30 ms" } else { "reported" };
+        rows.push(Row::alone(&name, (herd.middle, "ms"), reach, !is_bound || herd.middle <= most));
+        rows.push(Row::alone(&format!("redis.herd.{processes}.last"), (herd.last, "ms"), "reported", true));
+    }
+    for killed in [1, 2] {
+        let herd = Herd::run(8, 100, killed).await;
+        let name = format!("redis.herd_killed.{killed}");
+        let calls = (killed + 1) as f64;
+        let reach = if killed == 1 { "2 calls, the rest served" } else { "3 calls, the rest served" };
+        rows.push(Row::alone(&name, (herd.calls, "calls"), reach, herd.calls == calls && herd.all_served));
+        let name = format!("redis.herd_killed.{killed}.last");
+        let within = herd.last <= (LEASE_MS + 1_000.0) * killed as f64;
+        rows.push(Row::alone(&name, (herd.last, "ms"), "a lease of 2 s for each killed, + 1 s", within));
+    }
+    rows
+}
+
+/// What came of it.
+struct Herd {
+    calls: f64,
+    all_served: bool,
+    middle: f64,
+    last: f64,
+}
+
+impl Herd {
+    async fn run(processes: usize, tasks: usize, killed: usize) -> Self {
+        let server = Server::start();
+        let provider = Provider::start(killed).await;
+        let mut members = Vec::with_capacity(processes);
+        for _ in 0..processes {
+            members.push(Member::start(&server, provider.port, tasks));
+        }
+        for member in &mut members {
+            assert_eq!(member.line().await.as_deref(), Some("ready"), "a member of the herd starts");
+        }
+        for member in &mut members {
+            member.tell().await;
+        }
+        let (calls, mut callers) = (provider.calls, provider.callers);
+        for _ in 0..killed {
+            let caller = callers.recv().await.expect("somebody asks");
+            let member = members.iter_mut().find(|member| member.child.id() == Some(caller));
+            member.expect("a member asks").child.start_kill().expect("our own child can be killed");
+        }
+        let mut answers = Vec::new();
+        for member in &mut members {
+            answers.extend(member.line().await);
+        }
+        let figures =
+            |answer: &String| answer.split(' ').map(|word| word.parse().ok()).collect::<Option<Vec<f64>>>();
+        let answers: Vec<Vec<f64>> = answers.iter().filter_map(figures).collect();
+        let served: f64 = answers.iter().map(|answer| answer[0]).sum();
+        Self {
+            calls: calls.load(Ordering::Relaxed) as f64,
+            all_served: served == ((processes - killed) * tasks) as f64,
+            middle: median(answers.iter().map(|answer| answer[1]).collect()),
+            last: answers.iter().map(|answer| answer[2]).fold(0.0, f64::max),
+        }
+    }
+}
+
+/// A provider that takes its time, counts, and leaves the first callers waiting for ever if they are to be killed.
+struct Provider {
+    port: u16,
+    calls: Arc<AtomicUsize>,
+    callers: UnboundedReceiver<u32>,
+}
+
+impl Provider {
+    async fn start(killed: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (tell, callers) = unbounded_channel();
+        let count = Arc::clone(&calls);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let is_left = count.fetch_add(1, Ordering::Relaxed) < killed;
+                tokio::spawn(answer(stream, is_left, tell.clone()));
+            }
+        });
+        Self { port, calls, callers }
+    }
+}
+
+async fn answer(mut stream: TcpStream, is_left: bool, callers: UnboundedSender<u32>) -> std::io::Result<()> {
+    let caller = stream.read_u32().await?;
+    if is_left {
+        // The parent kills it now; there is nobody to answer.
+        let _ = callers.send(caller);
+        stream.read_u8().await?;
+    }
+    tokio::time::sleep(CALL).await;
+    stream.write_u8(42).await
+}
+
+/// A process of the herd.
+struct Member {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Member {
+    fn start(server: &Server, port: u16, tasks: usize) -> Self {
+        let program =
+            std::env::current_exe().expect("this program knows where it is").with_file_name("herd-member");
+        let mut child = Command::new(program)
+            .args([server.url(), port.to_string(), tasks.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("scripts/bench builds it");
+        let lines = BufReader::new(child.stdout.take().expect("it was piped")).lines();
+        Self { child, lines }
+    }
+
+    async fn line(&mut self) -> Option<String> {
+        self.lines.next_line().await.ok().flatten()
+    }
+
+    async fn tell(&mut self) {
+        let stdin = self.child.stdin.as_mut().expect("it was piped");
+        stdin.write_all(b"go\n").await.expect("the member listens");
+    }
+}

@@ -1,0 +1,100 @@
+//! Reads with Redis behind: as fast as on memory, and none that stays behind what was written.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use quota_core::testing::FakeProvider;
+use quota_core::{
+    Account, AccountId, Clock, MemoryStore, Policy, QuotaManager, QuotaManagerBuilder, QuotaStore, StoreKey,
+    WindowId,
+};
+use redis_harness::Server;
+use tokio::runtime::Runtime;
+
+use super::documents::{record, write};
+use super::{manager, open};
+use crate::measure::by_turns;
+use crate::row::Row;
+
+const READS: usize = 200_000;
+const ROUNDS: u64 = 20_000;
+/// Which rounds are left stale is a question of ever, not of soon.
+const EVER: Duration = Duration::from_secs(10);
+
+pub(super) fn rows(runtime: &Runtime) -> Vec<Row> {
+    let server = Server::start();
+    let ours = runtime.block_on(accounts(manager(&server)));
+    let memory = runtime.block_on(accounts(QuotaManager::builder(MemoryStore::new())));
+    let mut rows = Vec::new();
+    for threads in [1, 2] {
+        let peeks = |accounts: &[Account; 3], doings: std::ops::Range<usize>| {
+            doings.for_each(|doing| drop(black_box(accounts[doing % 3].peek())));
+        };
+        let [redis, memory] =
+            by_turns(threads, READS, [&|doings| peeks(&ours, doings), &|doings| peeks(&memory, doings)]);
+        let name = format!("redis.peek.{threads}t");
+        rows.push(Row::at_most(&name, (redis, "ns"), ("peek on memory", memory), 1.2));
+    }
+    rows.push(runtime.block_on(left_stale(&server)));
+    rows
+}
+
+async fn accounts(builder: QuotaManagerBuilder) -> [Account; 3] {
+    let policy = Policy::default().gap(Duration::ZERO).freshness(Duration::from_secs(24 * 3600));
+    let quota = builder
+        .fetcher(FakeProvider::answering("bench", 42.0))
+        .policy(policy.complete_every(Duration::from_secs(24 * 3600)))
+        .build()
+        .expect("the policy is sound");
+    let accounts = [0, 1, 2].map(|account| quota.account(&id(account)));
+    for account in &accounts {
+        drop(account.get().await.expect("the provider answers"));
+    }
+    accounts
+}
+
+fn id(account: usize) -> AccountId {
+    format!("bench/a{account}").parse().expect("a valid name")
+}
+
+/// One process writes; another reads its view, which notices keep current while it is also filled from answers.
+async fn left_stale(server: &Server) -> Row {
+    let writer = open(server);
+    let reader = manager(server).build().expect("the policy is sound").account(&id(7));
+    let key = StoreKey::account(reader.id());
+    let mut watch = reader.watch();
+    let done = Arc::new(AtomicBool::new(false));
+    let answers = tokio::spawn({
+        let (reader, done) = (reader.clone(), Arc::clone(&done));
+        async move {
+            while !done.load(Ordering::Relaxed) {
+                drop(reader.load().await);
+            }
+        }
+    });
+    let (clock, mut seen, mut stale) = (Clock::system(), None, 0);
+    for round in 1..=ROUNDS {
+        let reading = writer.read(&key).await.expect("the server is there");
+        write(&writer, &key, &mut seen, record(&reading, round % 10_000)).await;
+        let shown = async {
+            let expected = (round % 10_000) as f64 / 100.0;
+            while used(&reader) != Some(expected) {
+                if watch.next().await.is_none() {
+                    break;
+                }
+            }
+        };
+        if clock.bounded(EVER, shown).await.is_none() {
+            stale += 1;
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    answers.await.expect("to load does not panic");
+    Row::alone("redis.peek.left_stale", (f64::from(stale), "of 20,000 rounds"), "0", stale == 0)
+}
+
+fn used(account: &Account) -> Option<f64> {
+    account.peek().snapshot().window(&WindowId::five_hour()).map(|window| window.used().as_f64())
+}

@@ -1,0 +1,79 @@
+//! What a refresh asks of the server, by the server's own count.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quota_core::testing::FakeProvider;
+use quota_core::{Account, Policy};
+use redis_harness::Server;
+
+use super::manager;
+use crate::row::Row;
+
+/// What the scripts do themselves; the server counts that too.
+const INSIDE: [&str; 4] = ["get", "set", "time", "publish"];
+const REFRESHES: u64 = 100;
+
+pub(super) async fn rows() -> Vec<Row> {
+    let server = Server::start();
+    // Whatever the scripts are to the server, it knows them already.
+    drop(account(&server, "other").refresh().await.expect("the provider answers"));
+
+    let cold = account(&server, "main");
+    let before = Count::of(&server);
+    drop(cold.refresh().await.expect("the provider answers"));
+    let asked = before.until_now(&server);
+    let scripts = asked.scripts();
+    let mut rows =
+        vec![Row::alone("redis.trips.cold", (scripts as f64, "script calls"), "≤ 3", scripts <= 3)];
+
+    drop(cold.refresh().await.expect("the provider answers"));
+    let before = Count::of(&server);
+    for _ in 0..REFRESHES {
+        drop(cold.refresh().await.expect("the provider answers"));
+    }
+    let asked = before.until_now(&server);
+    let (scripts, others) = (asked.scripts(), asked.others());
+    let per_refresh = scripts as f64 / REFRESHES as f64;
+    let is_two = scripts == 2 * REFRESHES;
+    rows.push(Row::alone("redis.trips.warm", (per_refresh, "script calls"), "2", is_two));
+    rows.push(Row::alone("redis.trips.warm.others", (others as f64, "other commands"), "0", others == 0));
+    rows
+}
+
+fn account(server: &Server, name: &str) -> Account {
+    let policy = Policy::default().gap(Duration::ZERO).budget(quota_core::Budget::new(1_000_000, 0));
+    let quota = manager(server)
+        .fetcher(FakeProvider::answering("bench", 42.0))
+        .policy(policy)
+        .build()
+        .expect("the policy is sound");
+    quota.account(&format!("bench/{name}").parse().expect("a valid name"))
+}
+
+/// How often each command was called.
+struct Count(BTreeMap<String, u64>);
+
+impl Count {
+    fn of(server: &Server) -> Self {
+        Self(server.calls().into_iter().collect())
+    }
+
+    /// What was called since, but for what it takes to ask for these counts.
+    fn until_now(self, server: &Server) -> Self {
+        let now = Self::of(server);
+        let after = Self::of(server);
+        let at = |count: &Self, name: &str| count.0.get(name).copied().unwrap_or(0);
+        let since = |name: &String| at(&now, name) - at(&self, name) - (at(&after, name) - at(&now, name));
+        Self(now.0.keys().map(|name| (name.clone(), since(name))).collect())
+    }
+
+    fn scripts(&self) -> u64 {
+        self.0.iter().filter(|(name, _)| name.starts_with("eval")).map(|(_, calls)| calls).sum()
+    }
+
+    fn others(&self) -> u64 {
+        let is_other = |name: &str| !name.starts_with("eval") && !INSIDE.contains(&name);
+        self.0.iter().filter(|(name, _)| is_other(name)).map(|(_, calls)| calls).sum()
+    }
+}
