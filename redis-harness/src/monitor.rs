@@ -83,7 +83,10 @@ fn escaped(bytes: &mut impl Iterator<Item = u8>) -> u8 {
         Some(b'b') => 8,
         Some(b'x') => {
             let digits: Vec<u8> = bytes.take(2).collect();
-            str::from_utf8(&digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or(b'?')
+            str::from_utf8(&digits)
+                .ok()
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+                .unwrap_or(b'?')
         }
         other => other.unwrap_or(b'?'),
     }

@@ -39,7 +39,7 @@ async fn a_server_that_comes_back_without_its_data_is_given_what_was_known() {
     let (provider, mut hosts) = shared(&server).await;
 
     server.kill();
-    moves_to(&provider, 40.0);
+    moves_to(&provider, &hosts, 40.0).await;
     for host in &mut hosts {
         assert_eq!(host.refresh().await, Some(40.0));
         assert!(host.is_alone());
@@ -57,7 +57,7 @@ async fn a_server_that_comes_back_with_its_data_is_used_again() {
     let (provider, mut hosts) = shared(&server).await;
 
     server.kill();
-    moves_to(&provider, 40.0);
+    moves_to(&provider, &hosts, 40.0).await;
     assert_eq!(hosts[0].refresh().await, Some(40.0));
     server.restart();
     assert_eq!(server.ask::<i64>(&["EXISTS", KEY]), 1, "it has its data");
@@ -94,7 +94,7 @@ async fn after_a_flush_the_hosts_put_back_what_they_know() {
 
     let () = server.ask(&["FLUSHALL"]);
     assert_eq!(hosts[1].get().await, Some(30.0));
-    moves_to(&provider, 40.0);
+    moves_to(&provider, &hosts, 40.0).await;
     assert_eq!(hosts[0].refresh().await, Some(40.0));
     hosts[1].until_shows(40.0).await;
 
@@ -110,7 +110,7 @@ async fn a_server_that_is_frozen_for_thirty_seconds_keeps_no_reader_waiting() {
     let (provider, mut hosts) = shared(&server).await;
 
     server.freeze();
-    moves_to(&provider, 40.0);
+    moves_to(&provider, &hosts, 40.0).await;
     for host in &mut hosts {
         assert_eq!(host.refresh().await, Some(40.0));
         assert!(host.is_alone());

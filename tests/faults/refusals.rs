@@ -1,5 +1,6 @@
 //! A server that answers with an error: no reader is told of it, and the provider is asked no more often.
 
+use std::slice;
 use std::time::Duration;
 
 use quota::{Clock, Event};
@@ -87,7 +88,8 @@ async fn a_record_of_a_newer_format_is_not_rewritten_and_nobody_is_asked_on_its_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_of_five_megabytes_keeps_nobody_waiting_and_is_not_cut() {
     let server = Server::start();
-    let large = format!("0123456789abcdef {{\"format\":1,\"fence\":7,\"later\":\"{}\"}}", "x".repeat(5 << 20));
+    let large =
+        format!("0123456789abcdef {{\"format\":1,\"fence\":7,\"later\":\"{}\"}}", "x".repeat(5 << 20));
     let () = server.ask(&["SET", KEY, &large]);
     let provider = provider();
     let mut host = Host::on(&server.url(), &provider);
@@ -109,12 +111,12 @@ async fn a_server_without_memory_refuses_and_is_used_again_once_it_has_some() {
     }
 
     let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
-    moves_to(&provider, 40.0);
+    moves_to(&provider, &hosts, 40.0).await;
     assert_eq!(hosts[0].refresh().await, Some(40.0));
     assert!(hosts[0].is_alone());
     assert_eq!((hosts[1].get().await, provider.calls()), (Some(30.0), 2));
     let () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
-    moves_to(&provider, 50.0);
+    moves_to(&provider, &hosts, 50.0).await;
     assert_eq!(hosts[0].refresh().await, Some(50.0));
 
     hosts[1].until_shows(50.0).await;
@@ -167,7 +169,7 @@ async fn an_unknown_script_is_no_outage() {
     assert_eq!(host.get().await, Some(30.0));
 
     let () = server.ask(&["SCRIPT", "FLUSH"]);
-    moves_to(&provider, 40.0);
+    moves_to(&provider, slice::from_ref(&host), 40.0).await;
     assert_eq!(host.refresh().await, Some(40.0));
 
     assert!(!host.is_alone());

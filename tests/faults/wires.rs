@@ -16,10 +16,10 @@ async fn one_host_loses_the_server(fault: fn(&Proxy)) {
     }
 
     fault(&proxy);
-    moves_to(&provider, 40.0);
+    moves_to(&provider, &hosts, 40.0).await;
     assert_eq!(hosts[0].refresh().await, Some(40.0), "it is served while the wire is still bad");
     assert!(hosts[0].is_alone() && !hosts[1].is_alone());
-    moves_to(&provider, 50.0);
+    moves_to(&provider, &hosts, 50.0).await;
     assert_eq!(hosts[1].refresh().await, Some(50.0));
     assert_eq!(hosts[0].get().await, Some(40.0), "what it knows itself, and no call for it");
     assert_eq!(provider.calls(), 3);

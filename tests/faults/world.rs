@@ -36,8 +36,12 @@ pub(crate) fn provider() -> FakeProvider {
     FakeProvider::answering("anthropic", 30.0)
 }
 
-/// From now on the provider says that so much is used.
-pub(crate) fn moves_to(provider: &FakeProvider, percent: f64) {
+/// From now on the provider says that so much is used, and whatever is read from now on is newer by every host's clock than
+/// what any of them shows: a host knows the server's time no better than it has waited for it.
+pub(crate) async fn moves_to(provider: &FakeProvider, hosts: &[Host], percent: f64) {
+    let shown = hosts.iter().filter_map(|host| host.main.peek().snapshot().newest()).max();
+    let later = shown.expect("something was read") + jiff::SignedDuration::from_millis(300);
+    until("time passes", || hosts.iter().all(|host| host.main.peek().now() > later)).await;
     let used = Percent::from_percent(percent).unwrap();
     provider.answer(Usage::polled([WindowReading::new(WindowId::five_hour(), used)]));
 }
@@ -102,7 +106,7 @@ pub(crate) async fn all_agree(provider: &FakeProvider, hosts: &mut [Host]) {
         host.until_shared().await;
     }
     let calls = provider.calls();
-    moves_to(provider, 99.0);
+    moves_to(provider, hosts, 99.0).await;
     assert_eq!(hosts[0].refresh().await, Some(99.0));
     for host in &mut *hosts {
         host.until_shows(99.0).await;
