@@ -9,12 +9,14 @@
 
 mod authority;
 mod cluster;
+mod monitor;
 mod proxy;
 mod sentinel;
 mod server;
 
 pub use authority::{Authority, Identity};
 pub use cluster::Cluster;
+pub use monitor::Monitor;
 pub use proxy::Proxy;
 pub use redis;
 pub use sentinel::Sentinels;

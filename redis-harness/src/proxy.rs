@@ -1,18 +1,40 @@
-//! A wire between a client and a server that can lose what it carries.
-//! It knows no protocol: it counts and drops bytes.
+//! A wire between a client and a server that can be cut, fall silent, drag, or lose what it carries.
+//! It knows no protocol: it counts, holds back and drops bytes.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// Carries bytes to a port of this machine and back, until it is told not to.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    swallow: Arc<AtomicUsize>,
-    connections: Arc<AtomicUsize>,
+    wire: Arc<Wire>,
+}
+
+/// What all connections of a proxy share.
+#[derive(Debug, Default)]
+struct Wire {
+    swallow: AtomicUsize,
+    connections: AtomicUsize,
+    state: Mutex<State>,
+    mended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    fault: Option<Fault>,
+    open: Vec<TcpStream>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Cut,
+    Silent,
+    Slow,
 }
 
 impl Proxy {
@@ -25,18 +47,25 @@ impl Proxy {
     pub fn before(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let own = listener.local_addr().expect("it is bound").port();
-        let proxy = Self { port: own, swallow: Arc::default(), connections: Arc::default() };
-        let (swallow, connections) = (Arc::clone(&proxy.swallow), Arc::clone(&proxy.connections));
+        let wire = Arc::<Wire>::default();
+        let proxy = Self { port: own, wire: Arc::clone(&wire) };
         // Its threads end with the process: a test's.
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
+                wire.connections.fetch_add(1, Ordering::SeqCst);
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-                connections.fetch_add(1, Ordering::SeqCst);
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
+                {
+                    let mut state = wire.state();
+                    if state.fault == Some(Fault::Cut) {
+                        continue;
+                    }
+                    state.open.extend([&client, &server].map(|end| end.try_clone().expect("a handle")));
+                }
                 let there = (client.try_clone().expect("a handle"), server.try_clone().expect("a handle"));
-                thread::spawn(move || carry(there.0, there.1, None));
-                let swallow = Arc::clone(&swallow);
-                thread::spawn(move || carry(server, client, Some(&swallow)));
+                let (out, back) = (Arc::clone(&wire), Arc::clone(&wire));
+                thread::spawn(move || out.carry(there.0, there.1, false));
+                thread::spawn(move || back.carry(server, client, true));
             }
         });
         proxy
@@ -48,31 +77,86 @@ impl Proxy {
         self.port
     }
 
-    /// How many connections there have been.
+    /// `redis://127.0.0.1:port`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// How many connections were tried.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
+        self.wire.connections.load(Ordering::SeqCst)
     }
 
     /// Loses so many of the next answers, each with its connection.
     pub fn lose_answers(&self, count: usize) {
-        self.swallow.store(count, Ordering::SeqCst);
+        self.wire.swallow.store(count, Ordering::SeqCst);
+    }
+
+    /// Ends all connections, and every new one at once, until [`heal`](Self::heal).
+    pub fn cut(&self) {
+        self.turn_to(Some(Fault::Cut));
+        for end in self.wire.state().open.drain(..) {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Takes connections and bytes and carries nothing, until [`heal`](Self::heal); then what was held back arrives.
+    pub fn black_hole(&self) {
+        self.turn_to(Some(Fault::Silent));
+    }
+
+    /// Carries one byte a second in each direction, until [`heal`](Self::heal).
+    pub fn drag(&self) {
+        self.turn_to(Some(Fault::Slow));
+    }
+
+    /// Carries everything again.
+    pub fn heal(&self) {
+        self.turn_to(None);
+    }
+
+    fn turn_to(&self, fault: Option<Fault>) {
+        self.wire.state().fault = fault;
+        self.wire.mended.notify_all();
     }
 }
 
-/// Carries one direction until either side ends, or an answer is to be lost.
-fn carry(mut from: TcpStream, mut to: TcpStream, swallow: Option<&AtomicUsize>) {
-    let mut buffer = [0; 64 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        let less = |count: usize| count.checked_sub(1);
-        if swallow
-            .is_some_and(|swallow| swallow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok())
-        {
-            break;
-        }
-        if to.write_all(&buffer[..count]).is_err() {
-            break;
-        }
+impl Wire {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+
+    /// Carries one direction until either side ends, or an answer is to be lost.
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream, answers: bool) {
+        let mut buffer = [0; 64 * 1024];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            let less = |count: usize| count.checked_sub(1);
+            if answers && self.swallow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+                break;
+            }
+            let mut rest = &buffer[..count];
+            while !rest.is_empty() {
+                let now = if self.passes() { rest.len() } else { 1 };
+                if to.write_all(&rest[..now]).is_err() {
+                    break;
+                }
+                rest = &rest[now..];
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+
+    /// Waits until something may pass: everything (`true`), or one byte.
+    fn passes(&self) -> bool {
+        let silent = |state: &mut State| state.fault == Some(Fault::Silent);
+        let state = self.mended.wait_while(self.state(), silent).unwrap_or_else(PoisonError::into_inner);
+        let slow = |state: &mut State| state.fault == Some(Fault::Slow);
+        let (_state, waited) = self
+            .mended
+            .wait_timeout_while(state, Duration::from_secs(1), slow)
+            .unwrap_or_else(PoisonError::into_inner);
+        !waited.timed_out()
+    }
 }

@@ -74,7 +74,15 @@ fn next_change(
     };
     let (key, link) = (StoreKey::account(&slot.id), Arc::clone(&slot.provider.link));
     let recheck = jittered(recheck);
-    Some((seen, async move { wait_for_notice(&clock, recheck, link.changed(&key, seen.version())).await }))
+    let wait = async move {
+        if matches!(seen, Standing::Alone(_)) {
+            // Whether anybody has written meanwhile does not matter: this process's own copy is to be joined.
+            let _ = clock.bounded(recheck, link.until_found()).await;
+        } else {
+            wait_for_notice(&clock, recheck, link.changed(&key, seen.version())).await;
+        }
+    };
+    Some((seen, wait))
 }
 
 /// Follows the quiet time of a provider.
@@ -113,9 +121,12 @@ async fn wait_for_notice(
     recheck: Duration,
     notice: impl Future<Output = Result<(), crate::StoreError>>,
 ) {
-    if let Some(Err(_)) = clock.bounded(recheck, notice).await {
+    match clock.bounded(recheck, notice).await {
+        // The store may be away, and nobody have noticed: only a look begins the search for it.
+        Some(Err(error)) if error.is_transient() => {}
         // Without notices there is only the slow look, and it must not become a fast one.
-        clock.sleep(recheck).await;
+        Some(Err(_)) => clock.sleep(recheck).await,
+        Some(Ok(())) | None => {}
     }
 }
 

@@ -96,10 +96,15 @@ impl Link {
     /// Waits until the document may have moved past `seen`, or until the store is back.
     pub(crate) async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         if self.is_away() {
-            wait_for(&self.back, || !self.is_away()).await;
+            self.until_found().await;
             return Ok(());
         }
         self.store.changed(key, seen).await
+    }
+
+    /// Waits until the store is there, which it may be already.
+    pub(crate) async fn until_found(&self) {
+        wait_for(&self.back, || !self.is_away()).await;
     }
 
     /// What the store's time is now; `None` if it has not been heard for so long, or our clock was set, that it must

@@ -66,6 +66,21 @@ async fn a_login_that_changed_without_the_store_stays_changed_when_it_is_back() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_learned_alone_is_written_soon_after_the_store_is_back_though_nobody_asks_or_writes() {
+    let (world, store) = unpluggable(false, Policy::default());
+    let main = world.quota.account(&id("main"));
+    store.unplug(true);
+    drop(main.get().await);
+    world.clock.sleep(SECOND * 10).await;
+
+    store.unplug(false);
+    world.clock.sleep(SECOND * 3).await;
+
+    assert_eq!(main.peek().alone_since(), None);
+    assert!(world.store.read(&StoreKey::account(&id("main"))).await.unwrap().document.is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_store_is_away_nobody_waits_for_what_another_process_asks() {
     let (world, store) = unpluggable(false, hurried());
     let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;

@@ -251,7 +251,13 @@ async fn on_a_store_that_loses_a_third_of_its_calls_processes_agree_in_the_end_s
         for used in 1..=6 {
             world.provider.answer(polled(f64::from(used)));
             let (one, two) = tokio::join!(here.get(), there.get());
-            assert!(one.is_ok() && two.is_ok(), "seed {seed}");
+            let fine = [&one, &two].map(|got| match got {
+                Ok(_) => true,
+                // Whoever saw the other's lease and then lost the store does not wait, and has nothing to show yet.
+                Err(QuotaError::Busy { .. }) => used == 1 && (one.is_ok() || two.is_ok()),
+                Err(_) => false,
+            });
+            assert_eq!(fine, [true, true], "seed {seed}, round {used}");
             world.clock.sleep(MINUTE * 5).await;
         }
         for _ in 0..200 {

@@ -1,0 +1,105 @@
+//! What the scripts on a server do, in the order in which it does it.
+//! What that means is for those who look.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use crate::server::Server;
+use crate::wait_until;
+
+/// Listens to the commands that scripts call on one server, until that server ends.
+#[derive(Debug)]
+pub struct Monitor {
+    heard: Arc<Mutex<Vec<Vec<Vec<u8>>>>>,
+}
+
+/// By this the listener knows how far it has come.
+const MARK: &[u8] = b"monitor-mark";
+
+impl Monitor {
+    /// Listens from now on.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not take the connection.
+    #[must_use]
+    pub fn of(server: &Server) -> Self {
+        let mut stream = UnixStream::connect(server.socket()).expect("the server takes connections");
+        stream.write_all(b"MONITOR\r\n").expect("the server listens");
+        let mut lines = BufReader::new(stream).split(b'\n');
+        let agreed = lines.next().and_then(Result::ok).unwrap_or_default();
+        assert!(agreed.starts_with(b"+OK"), "the server does not let itself be monitored");
+        let heard = Arc::<Mutex<Vec<Vec<Vec<u8>>>>>::default();
+        let monitor = Self { heard: Arc::clone(&heard) };
+        // It ends with the connection, and so with the server.
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let is_mark = line.windows(MARK.len()).any(|part| part == MARK);
+                if is_mark || line.windows(5).take(64).any(|part| part == b" lua]") {
+                    heard.lock().unwrap_or_else(PoisonError::into_inner).push(words(&line));
+                }
+            }
+        });
+        monitor
+    }
+
+    /// What scripts have called, each a name with its arguments; everything up to now is in it.
+    #[must_use]
+    pub fn heard(&self, server: &Server) -> Vec<Vec<Vec<u8>>> {
+        let mark = format!("{}-{}", String::from_utf8_lossy(MARK), fastrand::u64(..));
+        let _: String = server.ask(&["ECHO", &mark]);
+        let is_mark = |call: &Vec<Vec<u8>>| call.last().is_some_and(|word| word.starts_with(MARK));
+        wait_until("the monitor has heard everything", || {
+            let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.iter().any(|call| call.last().is_some_and(|word| word == mark.as_bytes()))
+        });
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.iter().filter(|call| !is_mark(call)).cloned().collect()
+    }
+}
+
+/// The quoted words of a line.
+fn words(line: &[u8]) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut bytes = line.iter().copied();
+    while bytes.any(|byte| byte == b'"') {
+        let mut word = Vec::new();
+        while let Some(byte) = bytes.next().filter(|byte| *byte != b'"') {
+            word.push(if byte == b'\\' { escaped(&mut bytes) } else { byte });
+        }
+        words.push(word);
+    }
+    words
+}
+
+fn escaped(bytes: &mut impl Iterator<Item = u8>) -> u8 {
+    match bytes.next() {
+        Some(b'n') => b'\n',
+        Some(b'r') => b'\r',
+        Some(b't') => b'\t',
+        Some(b'a') => 7,
+        Some(b'b') => 8,
+        Some(b'x') => {
+            let digits: Vec<u8> = bytes.take(2).collect();
+            str::from_utf8(&digits)
+                .ok()
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+                .unwrap_or(b'?')
+        }
+        other => other.unwrap_or(b'?'),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_as_they_were_sent() {
+        let line = br#"+1.5 [0 lua] "SET" "a b" "{\"x\":\"\\\"}\n\xff""#;
+
+        assert_eq!(words(line), [&b"SET"[..], b"a b", b"{\"x\":\"\\\"}\n\xff"]);
+    }
+}

@@ -1,0 +1,56 @@
+//! The server that held an account is replaced by another in mid refresh.
+
+use std::time::Duration;
+
+use redis_harness::{Cluster, Sentinels};
+
+use crate::world::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_outlives_the_failover_that_sentinels_decide() {
+    let mut sentinels = Sentinels::start();
+    let provider = provider().taking(Duration::from_millis(500));
+    let url = sentinels.url();
+    let mut hosts = vec![Host::on(&url, &provider), Host::on(&url, &provider)];
+    for host in &mut hosts {
+        assert_eq!(host.get().await, Some(30.0));
+    }
+    moves_to(&provider, &hosts, 40.0).await;
+
+    let (refreshed, ()) = tokio::join!(hosts[0].refresh(), async {
+        until("the call has begun", || provider.calls() == 2).await;
+        sentinels.first().kill();
+    });
+    assert_eq!(refreshed, Some(40.0));
+    tokio::task::block_in_place(|| sentinels.wait_for_failover());
+
+    hosts[1].until_shows(40.0).await;
+    assert_eq!(provider.calls(), 2);
+    all_agree(&provider, &mut hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_outlives_that_another_node_of_a_cluster_takes_its_slot_with_nothing_in_it() {
+    let cluster = tokio::task::block_in_place(Cluster::start);
+    let provider = provider().taking(Duration::from_millis(500));
+    let url = cluster.url();
+    let mut hosts = vec![Host::on(&url, &provider), Host::on(&url, &provider)];
+    for host in &mut hosts {
+        assert_eq!(host.get().await, Some(30.0));
+    }
+    moves_to(&provider, &hosts, 40.0).await;
+    let slot = cluster.slot_of(KEY);
+    let owner = cluster.owner_of(slot);
+    let heir = (owner + 1) % 3;
+
+    let (refreshed, ()) = tokio::join!(hosts[0].refresh(), async {
+        until("the call has begun", || provider.calls() == 2).await;
+        cluster.take_over(slot, heir);
+    });
+    assert_eq!(refreshed, Some(40.0));
+
+    hosts[1].until_shows(40.0).await;
+    assert_eq!(provider.calls(), 2);
+    all_agree(&provider, &mut hosts).await;
+    assert_eq!(cluster.nodes()[heir].ask::<i64>(&["EXISTS", KEY]), 1);
+}

@@ -1,0 +1,8 @@
+//! Stories of a store that fails: real servers of Redis, hosts that share it, and what their readers see meanwhile.
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
+
+mod failovers;
+mod lost;
+mod refusals;
+mod wires;
+mod world;
