@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use self::help::{DEMO, DEMO_MORE, PARSE, PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE};
+use self::help::{
+    DEMO, DEMO_MORE, PARSE, PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE, STATUSLINE,
+    STATUSLINE_MORE,
+};
 use crate::exit::{Exit, Failure};
 use crate::term;
 
@@ -17,7 +20,7 @@ use crate::term;
 #[derive(Debug, Parser)]
 #[command(name = "quota", version, max_term_width = 80, after_help = PROGRAM_MORE)]
 pub(crate) struct Arguments {
-    /// The store that is shared with other processes and hosts [default: $QUOTA_STORE, else memory:]
+    /// The store that is shared with other processes and hosts [default: $QUOTA_STORE, else a file of this user]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) store: Option<String>,
     #[command(subcommand)]
@@ -30,6 +33,9 @@ pub(crate) enum Command {
     /// Show how much of each account's windows is used
     #[command(long_about = STATUS, after_long_help = STATUS_MORE)]
     Status(StatusArgs),
+    /// Show one line for a statusline, without ever waiting for the network
+    #[command(long_about = STATUSLINE, after_long_help = STATUSLINE_MORE)]
+    Statusline(StatuslineArgs),
     /// Show on a simulated provider what this program is for
     #[command(long_about = DEMO, after_long_help = DEMO_MORE)]
     Demo(DemoArgs),
@@ -39,6 +45,9 @@ pub(crate) enum Command {
     /// Run a simulated provider on this machine
     #[command(long_about = SIM, after_long_help = SIM_MORE)]
     Sim(SimArgs),
+    /// Ask about one account for a statusline that does not wait
+    #[command(hide = true)]
+    RefreshDetached(RefreshArgs),
     /// Write the completions of a shell
     #[command(after_help = "\
 Examples:
@@ -59,6 +68,48 @@ pub(crate) struct StatusArgs {
     pub(crate) json: bool,
     /// Read this configuration
     #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The options of `quota statusline`.
+#[derive(Debug, Args)]
+pub(crate) struct StatuslineArgs {
+    /// The line, with placeholders such as {five_hour.used}
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["preset", "json"])]
+    pub(crate) format: Option<String>,
+    /// A line that is there already
+    #[arg(long, value_name = "NAME", default_value = "plain", conflicts_with = "json")]
+    pub(crate) preset: Preset,
+    /// The account [default: that of the session on standard input, else the first]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) account: Option<String>,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Read this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// A line that is there already.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Preset {
+    /// Text without colours
+    Plain,
+    /// Text with colours, and arrows of a powerline font
+    Powerline,
+    /// JSON for a custom module of Waybar
+    Waybar,
+    /// Text with tmux's colours
+    Tmux,
+}
+
+/// The options of the process that a statusline starts.
+#[derive(Debug, Args)]
+pub(crate) struct RefreshArgs {
+    #[arg(long)]
+    pub(crate) account: String,
+    #[arg(long)]
     pub(crate) config: Option<PathBuf>,
 }
 

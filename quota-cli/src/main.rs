@@ -11,6 +11,7 @@ mod parse;
 mod runtime;
 mod sim;
 mod status;
+mod statusline;
 mod term;
 mod words;
 
@@ -27,12 +28,18 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    if arguments.store.is_some() && !matches!(arguments.command, Command::Status(_)) {
+    let uses_store = matches!(
+        arguments.command,
+        Command::Status(_) | Command::Statusline(_) | Command::RefreshDetached(_)
+    );
+    if arguments.store.is_some() && !uses_store {
         // It would be ignored, and somebody would wonder why nothing is shared.
-        return Err(Failure::new(Exit::Usage, "only quota status uses a store; leave out --store"));
+        return Err(Failure::new(Exit::Usage, "this command uses no store; leave out --store"));
     }
     match &arguments.command {
         Command::Status(options) => status::run(options, arguments.store.as_deref()),
+        Command::Statusline(options) => statusline::run(options, arguments.store.as_deref()),
+        Command::RefreshDetached(options) => statusline::refresher::run(options, arguments.store.as_deref()),
         Command::Demo(options) => demo::run(options),
         Command::Parse(options) => parse::run(options),
         Command::Sim(options) => sim::run(options),

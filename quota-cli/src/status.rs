@@ -24,6 +24,11 @@ use crate::words::Here;
 /// it is shown as one.
 pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
+    if !store.is_shared && store.is_for_want_of_a_home {
+        term::tell(
+            "quota: neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes\n",
+        );
+    }
     runtime::run(Threads::One, async {
         let Some(config) = configuration(options).await? else {
             if options.json {
@@ -31,7 +36,8 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
             }
             return Ok(Exit::NoAccount);
         };
-        let accounts = ask::about(&config, store).await?;
+        store.check().await?;
+        let accounts = ask::about(&config, store.store).await?;
         let here = Here::now();
         let shown = if options.json {
             json::render(&accounts, &here)
@@ -47,18 +53,18 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
 /// The configuration that is named or lies where it should, or else the login that can be found; `None`, and the reader
 /// is told, if there is neither.
 async fn configuration(options: &StatusArgs) -> Result<Option<Config>, Failure> {
-    if let Some(path) = &options.config {
-        return Config::read(path).map(Some);
-    }
-    let usual = config::usual_path();
-    // Whatever is there is read, even what only looks like a file: an unreadable configuration is not a missing one.
-    if let Some(path) = usual.as_deref().filter(|path| path.symlink_metadata().is_ok()) {
-        return Config::read(path).map(Some);
+    let named = options.config.as_deref().map(Config::read).transpose()?;
+    let config = match named {
+        Some(config) => Some(config),
+        None => Config::of_usual_path()?,
+    };
+    if config.is_some() {
+        return Ok(config);
     }
     match discover::claude_code().await {
         Ok(()) => Ok(Some(Config::of_claude_code())),
         Err(looked_for) => {
-            term::tell(&discover::nothing_found(&looked_for, usual.as_deref()));
+            term::tell(&discover::nothing_found(&looked_for, config::usual_path().as_deref()));
             Ok(None)
         }
     }

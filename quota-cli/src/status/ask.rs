@@ -27,7 +27,7 @@ const UNNOTICED: Duration = Duration::from_secs(1);
 /// [`Failure`] if the configuration cannot be used at all.
 pub(super) async fn about(config: &Config, store: Arc<dyn QuotaStore>) -> Result<Vec<AccountView>, Failure> {
     let clock = Clock::system();
-    let manager = gateway::open(config, store)?;
+    let manager = gateway::open(config, store, "quota status")?;
     let accounts: Vec<_> = config.accounts.iter().map(|one| (one, manager.account(&one.id))).collect();
     // By themselves they are asked in the order in which they are first looked at, which is that of the configuration.
     let asked = accounts.iter().map(|(settings, account)| view(settings, account, &clock));
@@ -119,7 +119,7 @@ mod tests {
         config.accounts[0].login = LoginSource::TokenFile(token);
         config.accounts[0].base_url = Some(simulator.url());
 
-        let views = about(&config, gateway::store(Some("memory:")).unwrap()).await.unwrap();
+        let views = about(&config, gateway::store(Some("memory:")).unwrap().store).await.unwrap();
 
         let why = views[0].failure.as_ref().map(|failure| &*failure.why);
         assert_eq!(why, Some("no answer within 30 s"));

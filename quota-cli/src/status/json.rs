@@ -10,7 +10,7 @@ use crate::words::{Here, between, rfc3339};
 const VERSION: u32 = 1;
 
 /// The whole document, with a line break at its end.
-pub(super) fn render(accounts: &[AccountView], here: &Here) -> String {
+pub(crate) fn render(accounts: &[AccountView], here: &Here) -> String {
     let accounts = accounts.iter().map(|account| AccountJson::of(account, here)).collect();
     let document = Document { version: VERSION, now: rfc3339(here.now), accounts };
     let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");

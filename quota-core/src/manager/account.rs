@@ -189,6 +189,9 @@ impl Account {
     pub async fn load(&self) -> Answer {
         self.follow();
         Box::pin(self.slot.synchronise(None)).await;
+        if let Some(quieted) = &self.slot.provider.quieted {
+            quieted.read_once().await;
+        }
         self.peek()
     }
 
