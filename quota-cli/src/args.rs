@@ -2,6 +2,7 @@
 //! What the commands do is in their own files; the long help texts are in `help`.
 
 mod help;
+mod quick;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -107,6 +108,9 @@ pub(crate) enum Preset {
 /// The options of the process that a statusline starts.
 #[derive(Debug, Args)]
 pub(crate) struct RefreshArgs {
+    /// What was claimed by whoever started it
+    #[arg(long)]
+    pub(crate) claim: u64,
     #[arg(long)]
     pub(crate) account: String,
     #[arg(long)]
@@ -169,6 +173,9 @@ pub(crate) struct SimArgs {
 ///
 /// How the program ends if there is nothing to do: after a help text, or because it was not understood.
 pub(crate) fn parse() -> Result<Arguments, Result<Exit, Failure>> {
+    if let Some(arguments) = quick::read(std::env::args_os()) {
+        return Ok(arguments);
+    }
     Arguments::try_parse().map_err(|error| {
         let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
         match error.print() {

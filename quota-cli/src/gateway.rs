@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use quota::accounts::{ClaudeCode, CredentialSource, EnvVar, PerAccount, TokenFile};
@@ -71,6 +72,12 @@ impl Store {
     }
 }
 
+/// How long a command waits for a file of this machine. On a busy one it had better be late than go on alone, for that is a
+/// call to the provider more, or a line without a number; nobody is at the other end of a wire who may never answer.
+const FILE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for the lock of that file; twice that is less than its patience.
+const BUSY: Duration = Duration::from_secs(3);
+
 /// Which store is used if there is no place for a file: this process alone.
 const OWN_STORE: &str = "memory:";
 
@@ -83,7 +90,8 @@ fn url_of_file(path: &Path) -> String {
     // What has a meaning in a URL, and what cannot stand in one.
     const UNFIT: AsciiSet =
         CONTROLS.add(b'%').add(b'?').add(b'#').add(b' ').add(b'\\').add(b'"').add(b'<').add(b'>');
-    format!("sqlite://{}", percent_encode(path.as_os_str().as_encoded_bytes(), &UNFIT))
+    let path = percent_encode(path.as_os_str().as_encoded_bytes(), &UNFIT);
+    format!("sqlite://{path}?busy_ms={}", BUSY.as_millis())
 }
 
 /// Builds a manager that asks nobody: what is shared is read, judged and joined as by any other.
@@ -91,7 +99,7 @@ fn url_of_file(path: &Path) -> String {
 /// # Errors
 ///
 /// [`Failure`] if the settings contradict each other.
-pub(crate) fn open_to_read(config: &Config, store: Arc<dyn QuotaStore>) -> Result<QuotaManager, Failure> {
+pub(crate) fn open_to_read(config: &Config, store: &Store) -> Result<QuotaManager, Failure> {
     builder(config, store, "").build().map_err(|error| Failure::new(Exit::Config, error.to_string()))
 }
 
@@ -100,13 +108,17 @@ pub(crate) fn open_to_read(config: &Config, store: Arc<dyn QuotaStore>) -> Resul
 /// # Errors
 ///
 /// [`Failure`] if the settings contradict each other.
-pub(crate) fn open(config: &Config, store: Arc<dyn QuotaStore>, name: &str) -> Result<QuotaManager, Failure> {
+pub(crate) fn open(config: &Config, store: &Store, name: &str) -> Result<QuotaManager, Failure> {
     let manager = builder(config, store, name).fetcher(anthropic(config)?);
     manager.build().map_err(|error| Failure::new(Exit::Config, error.to_string()))
 }
 
-fn builder(config: &Config, store: Arc<dyn QuotaStore>, name: &str) -> QuotaManagerBuilder {
-    QuotaManager::builder_on(store).policy(config.policy.clone()).name(name)
+fn builder(config: &Config, store: &Store, name: &str) -> QuotaManagerBuilder {
+    let mut policy = config.policy.clone();
+    if store.url.expose().starts_with("sqlite:") {
+        policy.store_patience = policy.store_patience.max(FILE_PATIENCE);
+    }
+    QuotaManager::builder_on(Arc::clone(&store.store)).policy(policy).name(name)
 }
 
 fn anthropic(config: &Config) -> Result<Anthropic, Failure> {

@@ -37,7 +37,7 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
             return Ok(Exit::NoAccount);
         };
         store.check().await?;
-        let accounts = ask::about(&config, store.store).await?;
+        let accounts = ask::about(&config, &store).await?;
         let here = Here::now();
         let shown = if options.json {
             json::render(&accounts, &here)

@@ -46,7 +46,7 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
     let config = Config::named_or_usual(options.config.as_deref())?;
     runtime::run(Threads::OneWithoutNetwork, async {
         let settings = chosen(&config, options.account.as_deref(), &session)?;
-        let manager = gateway::open_to_read(&config, store.store.clone())?;
+        let manager = gateway::open_to_read(&config, &store)?;
         let account = manager.account(&settings.id);
         let mut answer = account.load().await;
         if answer.alone_since().is_some() {
@@ -59,7 +59,7 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         // Told first: whoever waits for the line does not wait for the rest.
         term::answer(&shown)?;
         if needs_refresh(&answer) {
-            refresher::start(&store, settings, options.config.as_deref()).await;
+            refresher::start(&store, settings, &config, options.config.as_deref()).await;
         }
         Ok(Exit::Done)
     })

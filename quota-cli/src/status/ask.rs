@@ -3,16 +3,15 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use quota::{Account, Clock, QuotaStore};
+use quota::{Account, Clock};
 
 use super::model::{AccountView, FailureView};
 use crate::config::{AccountSettings, Config};
 use crate::exit::Failure;
-use crate::gateway;
+use crate::gateway::{self, Store};
 use crate::term::{self, Screen};
 
 /// How long all of it may take.
@@ -25,7 +24,7 @@ const UNNOTICED: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// [`Failure`] if the configuration cannot be used at all.
-pub(super) async fn about(config: &Config, store: Arc<dyn QuotaStore>) -> Result<Vec<AccountView>, Failure> {
+pub(super) async fn about(config: &Config, store: &Store) -> Result<Vec<AccountView>, Failure> {
     let clock = Clock::system();
     let manager = gateway::open(config, store, "quota status")?;
     let accounts: Vec<_> = config.accounts.iter().map(|one| (one, manager.account(&one.id))).collect();
@@ -119,7 +118,7 @@ mod tests {
         config.accounts[0].login = LoginSource::TokenFile(token);
         config.accounts[0].base_url = Some(simulator.url());
 
-        let views = about(&config, gateway::store(Some("memory:")).unwrap().store).await.unwrap();
+        let views = about(&config, &gateway::store(Some("memory:")).unwrap()).await.unwrap();
 
         let why = views[0].failure.as_ref().map(|failure| &*failure.why);
         assert_eq!(why, Some("no answer within 30 s"));

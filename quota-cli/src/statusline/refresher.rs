@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota::{AccountId, Answer, Clock, ProviderId, State, StoreKey, Swap};
+use quota::{AccountId, Answer, Clock, ProviderId, State, StoreKey, Swap, Version};
 
 use crate::args::RefreshArgs;
 use crate::config::{AccountSettings, Config};
@@ -14,23 +14,25 @@ use crate::exit::{Exit, Failure};
 use crate::gateway::{self, STORE_VARIABLE, Store};
 use crate::runtime::{self, Threads};
 
-/// How often one is started for an account, on all machines that share: no call is made more often than `freshness`, but one
-/// that was killed, or found nobody logged in, must have a successor.
-const EVERY: Duration = Duration::from_secs(10);
+/// How long a claim is kept that is none any more: stores forget, and do not delete.
+const OVER: Duration = Duration::from_millis(1);
 
 /// How long one lives.
 const LIFE: Duration = Duration::from_secs(60);
 
 /// Starts one, unless somebody else just has.
-pub(super) async fn start(store: &Store, account: &AccountSettings, config: Option<&Path>) {
-    // A document that is forgotten after a while: of all who find none, one may write it.
-    let claimed = store.store.swap(&claim(&account.id), None, Bytes::from_static(b"claimed"), EVERY).await;
-    let Ok(Swap::Applied(_)) = claimed else { return };
+pub(super) async fn start(store: &Store, account: &AccountSettings, config: &Config, path: Option<&Path>) {
+    // A document that is forgotten after a while: of all who find none, one may write it. As long as a lease, for after one
+    // that was killed in the middle of a call nobody may ask any sooner; and one that found nobody logged in has a successor.
+    let every = config.policy.lease;
+    let claimed = store.store.swap(&claim(&account.id), None, Bytes::from_static(b"claimed"), every).await;
+    let Ok(Swap::Applied(version)) = claimed else { return };
     let Ok(program) = std::env::current_exe() else { return };
     let mut command = Command::new(program);
     command.arg("refresh-detached").arg("--account").arg(account.id.as_str());
-    if let Some(config) = config {
-        command.arg("--config").arg(config);
+    command.arg("--claim").arg(version.number().to_string());
+    if let Some(path) = path {
+        command.arg("--config").arg(path);
     }
     // In the environment, for there may be a password in it, and arguments are seen by everybody.
     command.env(STORE_VARIABLE, store.url.expose());
@@ -59,7 +61,7 @@ pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Fa
     let config = Config::named_or_usual(options.config.as_deref())?;
     let settings = config.account(&options.account)?;
     runtime::run(Threads::One, async {
-        let manager = gateway::open(&config, store.store, "quota statusline")?;
+        let manager = gateway::open(&config, &store, "quota statusline")?;
         let account = manager.account(&settings.id);
         let mut news = account.watch();
         let _ = account.load().await;
@@ -74,7 +76,13 @@ pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Fa
         if account.is_stale() {
             let _ = Clock::system().bounded(LIFE, asked).await;
         }
+        let answer = account.peek();
         manager.close().await;
+        // Whoever found nothing out keeps the claim, so that the next one does not try at once.
+        if answer.state() == State::Fresh || answer.hold().is_some() {
+            let (key, claimed) = (claim(&settings.id), Some(Version::new(options.claim)));
+            let _ = store.store.swap(&key, claimed, Bytes::from_static(b"done"), OVER).await;
+        }
         Ok(Exit::Done)
     })
 }

@@ -5,8 +5,12 @@
 #![cfg(test)]
 
 mod demo;
+#[cfg(target_os = "linux")]
+mod local_herds;
+mod local_store;
 mod parse;
 mod program;
 mod sim;
 mod status;
+mod statusline;
 mod streams;
