@@ -183,7 +183,8 @@ impl Account {
         KeepFresh { _guard: guard }
     }
 
-    /// Reads what other processes have shared, without asking the provider.
+    /// Reads what other processes have shared, without asking the provider: the account's record, and the quiet time that may
+    /// hold it.
     ///
     /// Without the store this does nothing; the answer says so ([`Answer::alone_since`]).
     pub async fn load(&self) -> Answer {
