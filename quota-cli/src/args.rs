@@ -6,9 +6,11 @@ mod quick;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use jiff::SignedDuration;
 
 use self::help::{
     DEMO, DEMO_MORE, PARSE, PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE, STATUSLINE,
@@ -64,6 +66,15 @@ Examples:
 /// The options of `quota status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// Ask about accounts whose numbers are older than this, such as 30s or 10m [default: `freshness`]
+    #[arg(long, value_name = "SPAN", value_parser = span, conflicts_with_all = ["refresh", "offline"])]
+    pub(crate) max_age: Option<Duration>,
+    /// Ask about all accounts now, where the rules allow
+    #[arg(long, conflicts_with = "offline")]
+    pub(crate) refresh: bool,
+    /// Ask nobody; show what is known
+    #[arg(long)]
+    pub(crate) offline: bool,
     /// Write JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -167,6 +178,12 @@ pub(crate) struct SimArgs {
     pub(crate) script: Option<PathBuf>,
 }
 
+/// Reads a span such as `30s`, `10m` or `1h 30m`.
+fn span(text: &str) -> Result<Duration, &'static str> {
+    let span: SignedDuration = text.parse().map_err(|_| "write it like 30s, 10m or \"1h 30m\"")?;
+    Duration::try_from(span).map_err(|_| "a span is not below zero")
+}
+
 /// Reads the command line.
 ///
 /// # Errors
@@ -205,6 +222,15 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_span_is_read_as_people_write_it() {
+        assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(span("1h 30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "5", "soon", "-5m"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

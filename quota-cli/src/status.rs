@@ -8,6 +8,7 @@ pub(crate) mod json;
 pub(crate) mod model;
 mod text;
 
+use self::ask::Wish;
 use crate::args::StatusArgs;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
@@ -37,7 +38,7 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
             return Ok(Exit::NoAccount);
         };
         store.check().await?;
-        let accounts = ask::about(&config, &store).await?;
+        let accounts = ask::about(&config, &store, wish(options)).await?;
         let here = Here::now();
         let shown = if options.json {
             json::render(&accounts, &here)
@@ -48,6 +49,15 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
         let gaps = accounts.iter().any(|account| account.failure.is_some());
         Ok(if gaps { Exit::Gaps } else { Exit::Done })
     })
+}
+
+fn wish(options: &StatusArgs) -> Wish {
+    match options.max_age {
+        _ if options.offline => Wish::Known,
+        _ if options.refresh => Wish::Now,
+        Some(age) => Wish::Within(age),
+        None => Wish::Fresh,
+    }
 }
 
 /// The configuration that is named or lies where it should, or else the login that can be found; `None`, and the reader

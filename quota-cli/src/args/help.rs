@@ -60,6 +60,8 @@ its shape is in docs/status-json.md.
 Examples:
   quota status
   quota status --json | jq '.accounts[].windows[] | {id, used_percent}'
+  quota status --offline      # nobody is asked
+  quota status --refresh      # all are asked, except where the rules forbid it
   quota status --config ./other.toml
   quota --store redis://10.0.0.1:6379 status   # shared with other hosts
   quota --store memory: status                 # shared with nobody

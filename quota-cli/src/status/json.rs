@@ -38,6 +38,7 @@ struct AccountJson<'a> {
     hold: Option<HoldJson>,
     trouble: Option<TroubleJson<'a>>,
     error: Option<&'a str>,
+    not_refreshed: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -113,6 +114,7 @@ impl<'a> AccountJson<'a> {
                 at: rfc3339(trouble.at),
             }),
             error: account.failure.as_ref().map(|failure| &*failure.why),
+            not_refreshed: account.not_refreshed.as_deref(),
         }
     }
 }

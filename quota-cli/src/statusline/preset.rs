@@ -174,6 +174,7 @@ pub(super) mod tests {
             hold: None,
             trouble: None,
             failure: None,
+            not_refreshed: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The file that all processes of a user share, where nobody names another store.
 
-use quota_sim::{Account, Script, Window};
+use quota_sim::{Account, Answer, Change, Script, Window};
 
 use super::program::{Machine, Provider, argument};
 
@@ -101,4 +101,98 @@ fn what_shares_nothing_touches_no_file() {
     machine.run(&["parse", "anthropic", "nothing.json"]);
 
     assert!(!machine.path(".local").exists());
+}
+
+/// Asked once, so that the number is known, with the ledger's count after it.
+fn asked_once() -> (Provider, Machine, String) {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let config = argument(&config).to_owned();
+    assert_eq!(machine.run(&["status", "--config", &config]).code, Some(0));
+    (provider, machine, config)
+}
+
+#[test]
+fn offline_nobody_is_asked_even_if_nothing_is_known() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+
+    let ended = machine.run(&["status", "--offline", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stdout.contains("nothing is known of it yet"), "{}", ended.stdout);
+    assert_eq!(provider.simulator.ledger().calls(), 0);
+}
+
+#[test]
+fn offline_what_is_known_is_shown() {
+    let (provider, machine, config) = asked_once();
+
+    let ended = machine.run(&["status", "--offline", "--config", &config]);
+
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.stdout.contains("42 %"), "{}", ended.stdout);
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn a_refresh_asks_although_the_number_is_fresh() {
+    let (provider, machine, config) = asked_once();
+
+    assert_eq!(machine.run(&["status", "--refresh", "--config", &config]).code, Some(0));
+
+    assert_eq!(provider.simulator.ledger().calls(), 2);
+}
+
+#[test]
+fn a_number_that_is_too_old_for_its_reader_is_asked_for_again() {
+    let (provider, machine, config) = asked_once();
+
+    assert_eq!(machine.run(&["status", "--max-age", "1h", "--config", &config]).code, Some(0));
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+    assert_eq!(machine.run(&["status", "--max-age", "0s", "--config", &config]).code, Some(0));
+
+    assert_eq!(provider.simulator.ledger().calls(), 2);
+}
+
+#[test]
+fn a_refresh_obeys_a_hold_and_says_why_nobody_was_asked() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let config = argument(&config).to_owned();
+    machine.run(&["status", "--config", &config]);
+    provider.simulator.set("main", Change::answer(Answer::ThrottleNoHeader)).unwrap();
+    machine.run(&["status", "--refresh", "--config", &config]);
+
+    let held = machine.run(&["status", "--refresh", "--config", &config]);
+    let json = machine.run(&["status", "--refresh", "--json", "--config", &config]).json();
+
+    assert!(held.stdout.contains("42 %") && held.stdout.contains("not asked again for"), "{}", held.stdout);
+    assert_eq!(json["accounts"][0]["hold"]["why"], "rate_limited");
+    assert!(json["accounts"][0]["not_refreshed"].as_str().unwrap().contains("not asked"), "{json}");
+    assert_eq!(
+        (provider.simulator.ledger().calls(), provider.simulator.ledger().calls_during_hold()),
+        (2, 0)
+    );
+}
+
+#[test]
+fn a_number_that_could_not_be_refreshed_says_why() {
+    let (provider, machine, config) = asked_once();
+    provider.simulator.set("main", Change::answer(Answer::Html)).unwrap();
+
+    let json = machine.run(&["status", "--refresh", "--json", "--config", &config]);
+    let text = machine.run(&["status", "--config", &config]);
+
+    let account = &json.json()["accounts"][0];
+    assert_eq!((json.code, &account["error"]), (Some(0), &serde_json::Value::Null));
+    assert!(account["not_refreshed"].is_string(), "{account}");
+    assert!(text.stdout.contains("42 %") && text.stdout.contains("last call: "), "{}", text.stdout);
+}
+
+#[test]
+fn options_that_contradict_each_other_end_with_64() {
+    for pair in [["--refresh", "--offline"], ["--max-age=1m", "--refresh"], ["--max-age=1m", "--offline"]] {
+        assert_eq!(Machine::new().run(&["status", pair[0], pair[1]]).code, Some(64), "{pair:?}");
+    }
 }
