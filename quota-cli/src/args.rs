@@ -13,8 +13,8 @@ use clap_complete::Shell;
 use jiff::SignedDuration;
 
 use self::help::{
-    DEMO, DEMO_MORE, PARSE, PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE, STATUSLINE,
-    STATUSLINE_MORE,
+    DEMO, DEMO_MORE, GUARD, GUARD_MORE, PARSE, PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE,
+    STATUSLINE, STATUSLINE_MORE,
 };
 use crate::exit::{Exit, Failure};
 use crate::term;
@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Show one line for a statusline, without ever waiting for the network
     #[command(long_about = STATUSLINE, after_long_help = STATUSLINE_MORE)]
     Statusline(StatuslineArgs),
+    /// Say by the exit code whether enough is left to begin
+    #[command(long_about = GUARD, after_long_help = GUARD_MORE)]
+    Guard(GuardArgs),
     /// Show on a simulated provider what this program is for
     #[command(long_about = DEMO, after_long_help = DEMO_MORE)]
     Demo(DemoArgs),
@@ -101,6 +104,47 @@ pub(crate) struct StatuslineArgs {
     /// Read this configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// The options of `quota guard`.
+#[derive(Debug, Args)]
+pub(crate) struct GuardArgs {
+    /// The account [default: the first]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) account: Option<String>,
+    /// How much must be left of each window that counts, in percent
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]
+    pub(crate) min_remaining: f64,
+    /// Only this window counts, such as five_hour
+    #[arg(long, value_name = "NAME")]
+    pub(crate) window: Option<String>,
+    /// The windows of this model count as well, such as opus
+    #[arg(long, value_name = "NAME", conflicts_with = "window")]
+    pub(crate) model: Option<String>,
+    /// What to do if it cannot be told
+    #[arg(long, value_name = "WHAT", default_value = "deny")]
+    pub(crate) unknown: Unknown,
+    /// Wait until enough is left
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait at most, such as 30m [default: for ever]
+    #[arg(long, value_name = "SPAN", value_parser = span, requires = "wait")]
+    pub(crate) timeout: Option<Duration>,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Read this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What to do if it cannot be told whether enough is left.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Unknown {
+    /// Go on
+    Allow,
+    /// Do not
+    Deny,
 }
 
 /// A line that is there already.
@@ -176,6 +220,12 @@ pub(crate) struct SimArgs {
     /// What happens, in TOML; - for standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) script: Option<PathBuf>,
+}
+
+/// Reads a share from 0 to 100.
+fn percent(text: &str) -> Result<f64, &'static str> {
+    let share = text.parse().ok().filter(|share| (0.0..=100.0).contains(share));
+    share.ok_or("a percentage is a number from 0 to 100")
 }
 
 /// Reads a span such as `30s`, `10m` or `1h 30m`.

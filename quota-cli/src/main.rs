@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod exit;
 mod gateway;
+mod guard;
 mod input;
 mod parse;
 mod runtime;
@@ -28,11 +29,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let uses_store = matches!(
+    let uses_no_store = matches!(
         arguments.command,
-        Command::Status(_) | Command::Statusline(_) | Command::RefreshDetached(_)
+        Command::Demo(_) | Command::Parse(_) | Command::Sim(_) | Command::Completions { .. }
     );
-    if arguments.store.is_some() && !uses_store {
+    if arguments.store.is_some() && uses_no_store {
         // It would be ignored, and somebody would wonder why nothing is shared.
         return Err(Failure::new(Exit::Usage, "this command uses no store; leave out --store"));
     }
@@ -40,6 +41,7 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Command::Status(options) => status::run(options, arguments.store.as_deref()),
         Command::Statusline(options) => statusline::run(options, arguments.store.as_deref()),
         Command::RefreshDetached(options) => statusline::refresher::run(options, arguments.store.as_deref()),
+        Command::Guard(options) => guard::run(options, arguments.store.as_deref()),
         Command::Demo(options) => demo::run(options),
         Command::Parse(options) => parse::run(options),
         Command::Sim(options) => sim::run(options),

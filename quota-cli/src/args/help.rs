@@ -6,6 +6,7 @@ pub(super) const PROGRAM_MORE: &str = "\
 Examples:
   quota status    the windows of every account
   quota statusline   one line, at once, for a prompt or a bar
+  quota guard     whether enough is left, for scripts
   quota demo      what this is for, in ten seconds, without any account
   quota sim       a simulated provider to try things on
 
@@ -111,6 +112,28 @@ With --json it writes the document of quota status, with one account.
 Exit codes: 0 a line was written, 64 the format or the account is not understood, 66 the file given by --config cannot be read, \
 78 the configuration or the store cannot be used.";
 
+/// What `quota guard` does.
+pub(super) const GUARD: &str = "\
+Says by its exit code whether enough is left of an account to begin something. Old numbers are refreshed first, if the rules \
+allow; one that stays old can say no, and not yes. Without --window all windows of the whole account count, and with --model those \
+of that model.
+
+With --wait it waits until enough is left: it looks again when another process has shared something, when a window has reset, and \
+asks the provider no more often than anybody else would.";
+
+/// How it is used.
+pub(super) const GUARD_MORE: &str = "\
+Examples:
+  quota guard && claude -p 'fix the tests'
+  quota guard --min-remaining 20 --window five_hour || echo later
+  quota guard --account work --model opus --wait --timeout 2h && ./nightly
+  quota guard --json | jq .left_percent
+
+The shape of --json is in docs/guard-json.md.
+
+Exit codes: 0 go on, 1 too little is left, 64 the command line was not understood, 66 the file given by --config cannot be read, \
+69 it cannot be told, 78 the configuration or the store cannot be used.";
+
 /// What `quota demo` does.
 pub(super) const DEMO: &str = "\
 Starts a simulated provider on this machine, with a main account and fallbacks, and lets many consumers read their quota \
@@ -201,7 +224,8 @@ mod tests {
 
     #[test]
     fn what_is_laid_out_in_lines_fits_into_eighty_columns() {
-        for text in [PROGRAM_MORE, STATUS_MORE, STATUSLINE_MORE, DEMO_MORE, PARSE_MORE, SIM_MORE] {
+        for text in [PROGRAM_MORE, STATUS_MORE, STATUSLINE_MORE, GUARD_MORE, DEMO_MORE, PARSE_MORE, SIM_MORE]
+        {
             let laid_out = text.lines().filter(|line| line.starts_with("  "));
             let long: Vec<_> = laid_out.filter(|line| line.chars().count() > 80).collect();
             assert!(long.is_empty(), "{long:#?}");

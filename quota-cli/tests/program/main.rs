@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod demo;
+mod guard;
 #[cfg(target_os = "linux")]
 mod local_herds;
 mod local_store;
