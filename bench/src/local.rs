@@ -1,5 +1,6 @@
 //! Group `local`: the program as it is run, whole processes beside one that does nothing and one of Node.
-//! What many of them do to a provider is counted by the provider.
+//! What many of them do to a provider is counted by the provider. That of a herd whose refreshers are killed is a story, in
+//! `quota-cli/tests/program/local_herds.rs`.
 
 mod herd;
 mod process;
@@ -41,9 +42,10 @@ fn times() -> Vec<Row> {
     if node.is_some() {
         rows.push(Row::faster("statusline.warm.node", in_ms(1), ("node -e 0", figures[3]), 10.0));
     }
-    let memory = statusline.peak_memory_mib();
-    let reach = format!("≤ {MOST_MEMORY_MIB} MiB");
-    rows.push(Row::alone("statusline.memory", (memory, "MiB"), &reach, memory <= MOST_MEMORY_MIB));
+    if let Some(memory) = statusline.peak_memory_mib() {
+        let reach = format!("≤ {MOST_MEMORY_MIB} MiB");
+        rows.push(Row::alone("statusline.memory", (memory, "MiB"), &reach, memory <= MOST_MEMORY_MIB));
+    }
     rows
 }
 

@@ -45,7 +45,7 @@ impl Process {
     }
 
     pub(super) fn start(&self) -> Child {
-        self.command(&self.program).spawn().expect("it can be started")
+        self.command(&self.program).args(&self.arguments).spawn().expect("it can be started")
     }
 
     pub(super) fn time_ms(&self) -> f64 {
@@ -56,31 +56,24 @@ impl Process {
         took.as_secs_f64() * 1e3
     }
 
-    /// The most memory it had.
-    pub(super) fn peak_memory_mib(&self) -> f64 {
-        // The kernel tells it to whoever has waited, by a call that is not in the standard library.
-        let mut command = self.command(Path::new("/usr/bin/env"));
-        command.args(["python3", "-c", PEAK]).arg(&self.program).args(&self.arguments).stdout(Stdio::piped());
-        let said = command.output().expect("there is python3").stdout;
-        let kib: f64 = String::from_utf8_lossy(&said).trim().parse().expect("it says a number");
-        kib / 1024.0
+    /// The most memory it had, by time(1); `None` where that is not installed.
+    pub(super) fn peak_memory_mib(&self) -> Option<f64> {
+        // Started by something small: what its parent had counts until it has become the program.
+        let time = Path::new("/usr/bin/time");
+        if !time.is_file() {
+            return None;
+        }
+        let mut command = self.command(time);
+        command.args(["-f", "%M"]).arg(&self.program).args(&self.arguments).stderr(Stdio::piped());
+        let said = command.output().ok()?.stderr;
+        let kib: f64 = String::from_utf8_lossy(&said).lines().last()?.trim().parse().ok()?;
+        Some(kib / 1024.0)
     }
 
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        if program == self.program {
-            command.args(&self.arguments);
-        } else {
-            command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        }
         command
     }
 }
-
-/// Runs a program and says the most memory it had, in KiB.
-const PEAK: &str = "\
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
