@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use quota_core::{Applied, Reading, StoreError, StoreKey, Version};
+use jiff::Timestamp;
+use quota_core::{Applied, Document, StoreError, StoreKey, Version};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -14,15 +15,17 @@ use crate::file::{File, Use};
 use crate::options::SqliteOptions;
 use crate::waiters::{Waiter, Waiters};
 
-/// What the thread is asked.
+/// What the thread is asked. The time is that of whoever asks: a test's clock stands still in its own thread only.
 #[derive(Debug)]
 pub(crate) enum Ask {
     Read {
         key: StoreKey,
-        answer: oneshot::Sender<Result<Reading, StoreError>>,
+        now: Timestamp,
+        answer: oneshot::Sender<Result<Option<Document>, StoreError>>,
     },
     Watch {
         key: StoreKey,
+        now: Timestamp,
         waiter: Waiter,
     },
     /// This process has written; who waits in it need not wait for the next look.
@@ -72,26 +75,21 @@ impl Reader {
 
     fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Read { key, answer } if !answer.is_closed() => {
-                let _ = answer.send(self.read(&key));
+            Ask::Read { key, now, answer } if !answer.is_closed() => {
+                let found =
+                    self.with_file(None, |connection| document::read(connection, &key, now.as_millisecond()));
+                let _ = answer.send(found);
             }
             Ask::Read { .. } => {}
-            Ask::Watch { key, waiter } => self.watch(key, waiter),
+            Ask::Watch { key, now, waiter } => self.watch(key, now, waiter),
             Ask::Wrote { key, version } => {
                 self.waiters.tell(&key, Some(version));
             }
         }
     }
 
-    fn read(&mut self, key: &StoreKey) -> Result<Reading, StoreError> {
-        let now = self.options.clock.now();
-        let document =
-            self.with_file(None, |connection| document::read(connection, key, now.as_millisecond()))?;
-        Ok(Reading::new(document, now))
-    }
-
-    fn watch(&mut self, key: StoreKey, waiter: Waiter) {
-        let now_ms = self.options.clock.now().as_millisecond();
+    fn watch(&mut self, key: StoreKey, now: Timestamp, waiter: Waiter) {
+        let now_ms = now.as_millisecond();
         match self.with_file(None, |connection| document::version(connection, &key, now_ms)) {
             Ok(stands) if stands == waiter.seen => {
                 self.pause = self.options.poll_from;

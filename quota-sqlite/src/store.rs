@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 use quota_core::{Applied, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
 use tokio::sync::oneshot;
 
@@ -56,6 +57,10 @@ impl SqliteStore {
         let desk = Desk { options: Arc::new(options), reader: OnceLock::new(), writer: OnceLock::new() };
         Self { desk: Arc::new(desk) }
     }
+
+    fn now(&self) -> Timestamp {
+        self.desk.options.clock.now()
+    }
 }
 
 impl Desk {
@@ -93,12 +98,12 @@ fn nobody_is_there(applied: Applied) -> StoreError {
 impl QuotaStore for SqliteStore {
     async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let gone = |_| nobody_is_there(Applied::No);
         self.desk
             .reader()
-            .send(Ask::Read { key: key.clone(), answer })
+            .send(Ask::Read { key: key.clone(), now: self.now(), answer })
             .map_err(|_| nobody_is_there(Applied::No))?;
-        answered.await.map_err(gone)?
+        let found = answered.await.map_err(|_| nobody_is_there(Applied::No))??;
+        Ok(Reading::new(found, self.now()))
     }
 
     async fn swap(
@@ -109,14 +114,18 @@ impl QuotaStore for SqliteStore {
         keep: Duration,
     ) -> Result<Swap, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let order = Order { key: key.clone(), expected, body, keep, answer };
+        let order = Order { key: key.clone(), expected, body, keep, now: self.now(), answer };
         self.desk.writer().send(order).map_err(|_| nobody_is_there(Applied::No))?;
-        answered.await.map_err(|_| nobody_is_there(Applied::Perhaps))?
+        Ok(match answered.await.map_err(|_| nobody_is_there(Applied::Perhaps))?? {
+            // What it waited for a lock must not be missing from the time that the loser is told.
+            Swap::Conflict(winner) => Swap::Conflict(Reading::new(winner.document, self.now())),
+            swap => swap,
+        })
     }
 
     async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
-        let watch = Ask::Watch { key: key.clone(), waiter: Waiter { seen, answer } };
+        let watch = Ask::Watch { key: key.clone(), now: self.now(), waiter: Waiter { seen, answer } };
         self.desk.reader().send(watch).map_err(|_| nobody_is_there(Applied::No))?;
         answered.await.map_err(|_| nobody_is_there(Applied::No))?
     }

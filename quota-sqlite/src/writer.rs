@@ -23,13 +23,13 @@ pub(crate) struct Order {
     pub(crate) expected: Option<Version>,
     pub(crate) body: Bytes,
     pub(crate) keep: Duration,
+    pub(crate) now: Timestamp,
     pub(crate) answer: oneshot::Sender<Result<Swap, StoreError>>,
 }
 
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    options: Arc<SqliteOptions>,
     file: File,
     reader: Sender<Ask>,
 }
@@ -41,7 +41,7 @@ const TRIES: u32 = 3;
 
 impl Writer {
     pub(crate) fn new(options: Arc<SqliteOptions>, reader: Sender<Ask>) -> Self {
-        Self { file: File::new(Arc::clone(&options), Use::Writes), options, reader }
+        Self { file: File::new(options, Use::Writes), reader }
     }
 
     /// Works until nobody can ask any more.
@@ -61,9 +61,8 @@ impl Writer {
     }
 
     fn swap(&mut self, order: &Order) -> Result<Swap, StoreError> {
-        let now = self.options.clock.now();
         let connection = self.file.for_writing()?;
-        match try_swap(connection, order, now) {
+        match try_swap(connection, order) {
             Ok(Some(swap)) => Ok(swap),
             Ok(None) => Err(StoreError::unavailable(Applied::No, "the document changes all the time")),
             Err(error) => {
@@ -74,8 +73,8 @@ impl Writer {
     }
 }
 
-fn try_swap(connection: &Connection, order: &Order, now: Timestamp) -> rusqlite::Result<Option<Swap>> {
-    let Order { key, expected, body, keep, .. } = order;
+fn try_swap(connection: &Connection, order: &Order) -> rusqlite::Result<Option<Swap>> {
+    let Order { key, expected, body, keep, now, .. } = order;
     let now_ms = now.as_millisecond();
     let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
     let version = fresh_version();
@@ -89,7 +88,7 @@ fn try_swap(connection: &Connection, order: &Order, now: Timestamp) -> rusqlite:
             }
             return Ok(Some(Swap::Applied(version)));
         }
-        let reading = Reading::new(document::read(connection, key, now_ms)?, now);
+        let reading = Reading::new(document::read(connection, key, now_ms)?, *now);
         if reading.version() != *expected {
             return Ok(Some(Swap::Conflict(reading)));
         }
