@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "to measure is to read a clock, and the tasks are awaited")]
 
 mod core;
+mod local;
 mod measure;
 mod redis;
 mod row;
@@ -15,7 +16,7 @@ use row::Row;
 /// A group of rows, by the name that `--only` takes.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 2] = [("core", core::rows), ("redis", redis::rows)];
+const GROUPS: [Group; 3] = [("core", core::rows), ("local", local::rows), ("redis", redis::rows)];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();

@@ -2,14 +2,20 @@
 //! What the commands do is in their own files; the long help texts are in `help`.
 
 mod help;
+mod quick;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use jiff::SignedDuration;
 
-use self::help::{DEMO, DEMO_MORE, PARSE, PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE};
+use self::help::{
+    DEMO, DEMO_MORE, GUARD, GUARD_MORE, PARSE, PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE,
+    STATUSLINE, STATUSLINE_MORE,
+};
 use crate::exit::{Exit, Failure};
 use crate::term;
 
@@ -17,7 +23,7 @@ use crate::term;
 #[derive(Debug, Parser)]
 #[command(name = "quota", version, max_term_width = 80, after_help = PROGRAM_MORE)]
 pub(crate) struct Arguments {
-    /// The store that is shared with other processes and hosts [default: $QUOTA_STORE, else memory:]
+    /// The store that is shared with other processes and hosts [default: $QUOTA_STORE, else a file of this user]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) store: Option<String>,
     #[command(subcommand)]
@@ -30,6 +36,12 @@ pub(crate) enum Command {
     /// Show how much of each account's windows is used
     #[command(long_about = STATUS, after_long_help = STATUS_MORE)]
     Status(StatusArgs),
+    /// Show one line for a statusline, without ever waiting for the network
+    #[command(long_about = STATUSLINE, after_long_help = STATUSLINE_MORE)]
+    Statusline(StatuslineArgs),
+    /// Say by the exit code whether enough is left to begin
+    #[command(long_about = GUARD, after_long_help = GUARD_MORE)]
+    Guard(GuardArgs),
     /// Show on a simulated provider what this program is for
     #[command(long_about = DEMO, after_long_help = DEMO_MORE)]
     Demo(DemoArgs),
@@ -39,6 +51,9 @@ pub(crate) enum Command {
     /// Run a simulated provider on this machine
     #[command(long_about = SIM, after_long_help = SIM_MORE)]
     Sim(SimArgs),
+    /// Ask about one account for a statusline that does not wait
+    #[command(hide = true)]
+    RefreshDetached(RefreshArgs),
     /// Write the completions of a shell
     #[command(after_help = "\
 Examples:
@@ -54,11 +69,106 @@ Examples:
 /// The options of `quota status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// Ask about accounts whose numbers are older than this, such as 30s or 10m [default: `freshness`]
+    #[arg(long, value_name = "SPAN", value_parser = span, conflicts_with_all = ["refresh", "offline"])]
+    pub(crate) max_age: Option<Duration>,
+    /// Ask about all accounts now, where the rules allow
+    #[arg(long, conflicts_with = "offline")]
+    pub(crate) refresh: bool,
+    /// Ask nobody; show what is known
+    #[arg(long)]
+    pub(crate) offline: bool,
     /// Write JSON
     #[arg(long)]
     pub(crate) json: bool,
     /// Read this configuration
     #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The options of `quota statusline`.
+#[derive(Debug, Args)]
+pub(crate) struct StatuslineArgs {
+    /// The line, with placeholders such as {five_hour.used}
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["preset", "json"])]
+    pub(crate) format: Option<String>,
+    /// A line that is there already
+    #[arg(long, value_name = "NAME", default_value = "plain", conflicts_with = "json")]
+    pub(crate) preset: Preset,
+    /// The account [default: that of the session on standard input, else the first]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) account: Option<String>,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Read this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The options of `quota guard`.
+#[derive(Debug, Args)]
+pub(crate) struct GuardArgs {
+    /// The account [default: the first]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) account: Option<String>,
+    /// How much must be left of each window that counts, in percent
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]
+    pub(crate) min_remaining: f64,
+    /// Only this window counts, such as five_hour
+    #[arg(long, value_name = "NAME")]
+    pub(crate) window: Option<String>,
+    /// The windows of this model count as well, such as opus
+    #[arg(long, value_name = "NAME", conflicts_with = "window")]
+    pub(crate) model: Option<String>,
+    /// What to do if it cannot be told
+    #[arg(long, value_name = "WHAT", default_value = "deny")]
+    pub(crate) unknown: Unknown,
+    /// Wait until enough is left
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait at most, such as 30m [default: for ever]
+    #[arg(long, value_name = "SPAN", value_parser = span, requires = "wait")]
+    pub(crate) timeout: Option<Duration>,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Read this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What to do if it cannot be told whether enough is left.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Unknown {
+    /// Go on
+    Allow,
+    /// Do not
+    Deny,
+}
+
+/// A line that is there already.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Preset {
+    /// Text without colours
+    Plain,
+    /// Text with colours, and arrows of a powerline font
+    Powerline,
+    /// JSON for a custom module of Waybar
+    Waybar,
+    /// Text with tmux's colours
+    Tmux,
+}
+
+/// The options of the process that a statusline starts.
+#[derive(Debug, Args)]
+pub(crate) struct RefreshArgs {
+    /// What was claimed by whoever started it
+    #[arg(long)]
+    pub(crate) claim: u64,
+    #[arg(long)]
+    pub(crate) account: String,
+    #[arg(long)]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -112,12 +222,27 @@ pub(crate) struct SimArgs {
     pub(crate) script: Option<PathBuf>,
 }
 
+/// Reads a share from 0 to 100.
+fn percent(text: &str) -> Result<f64, &'static str> {
+    let share = text.parse().ok().filter(|share| (0.0..=100.0).contains(share));
+    share.ok_or("a percentage is a number from 0 to 100")
+}
+
+/// Reads a span such as `30s`, `10m` or `1h 30m`.
+fn span(text: &str) -> Result<Duration, &'static str> {
+    let span: SignedDuration = text.parse().map_err(|_| "write it like 30s, 10m or \"1h 30m\"")?;
+    Duration::try_from(span).map_err(|_| "a span is not below zero")
+}
+
 /// Reads the command line.
 ///
 /// # Errors
 ///
 /// How the program ends if there is nothing to do: after a help text, or because it was not understood.
 pub(crate) fn parse() -> Result<Arguments, Result<Exit, Failure>> {
+    if let Some(arguments) = quick::read(std::env::args_os()) {
+        return Ok(arguments);
+    }
     Arguments::try_parse().map_err(|error| {
         let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
         match error.print() {
@@ -147,6 +272,15 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_span_is_read_as_people_write_it() {
+        assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(span("1h 30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "5", "soon", "-5m"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

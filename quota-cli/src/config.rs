@@ -12,6 +12,9 @@ use url::Url;
 
 use crate::exit::{Exit, Failure};
 use crate::input;
+use crate::term::harmless;
+
+pub(crate) use self::flaw::nearest;
 
 /// What is to be asked about, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +74,54 @@ impl Config {
         Self { policy: Policy::default(), anthropic: ProviderSettings::default(), accounts: vec![main] }
     }
 
+    /// The configuration that is named or lies where it should, or else the login of Claude Code, whether it is there or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if there is one and it cannot be used.
+    pub(crate) fn named_or_usual(named: Option<&Path>) -> Result<Self, Failure> {
+        match named {
+            Some(path) => Self::read(path),
+            None => Ok(Self::of_usual_path()?.unwrap_or_else(Self::of_claude_code)),
+        }
+    }
+
+    /// The configuration that lies where it should; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if it cannot be used.
+    pub(crate) fn of_usual_path() -> Result<Option<Self>, Failure> {
+        // Whatever is there is read, even what only looks like a file: an unreadable configuration is not a missing one.
+        let usual = usual_path().filter(|path| path.symlink_metadata().is_ok());
+        usual.map(|path| Self::read(&path)).transpose()
+    }
+
+    /// The account of this name: `anthropic/main`, or `main` where only one is called so.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if there is none, or it cannot be told which.
+    pub(crate) fn account(&self, name: &str) -> Result<&AccountSettings, Failure> {
+        let names = || self.accounts.iter().map(|one| one.id.as_str());
+        let mut found = self.accounts.iter().filter(|one| one.id.as_str() == name || one.id.name() == name);
+        let why = match (found.next(), found.next()) {
+            (Some(account), None) => return Ok(account),
+            (Some(one), Some(other)) => {
+                format!("several accounts are called {name}: {} and {}", one.id, other.id)
+            }
+            (None, _) => match nearest(name, names()) {
+                Some(near) => format!("no account {}; did you mean {near}?", harmless(name)),
+                None => format!(
+                    "no account {}; there is {}",
+                    harmless(name),
+                    names().collect::<Vec<_>>().join(", ")
+                ),
+            },
+        };
+        Err(Failure::new(Exit::Usage, why))
+    }
+
     /// Reads the configuration at `path`.
     ///
     /// # Errors
@@ -95,11 +146,16 @@ impl Config {
 
 /// Where the configuration is looked for if nobody names one; `None` if there is no home directory.
 pub(crate) fn usual_path() -> Option<PathBuf> {
+    Some(directory("XDG_CONFIG_HOME", &[".config"])?.join("quota").join("config.toml"))
+}
+
+/// The directory that a variable names, or else the one that lies so below the home directory; `None` if there is none.
+pub(crate) fn directory(name: &str, below_home: &[&str]) -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // By its specification, a relative path there is to be ignored.
-    let config = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
-    let home = || variable("HOME").or_else(|| variable("USERPROFILE")).map(|home| home.join(".config"));
-    Some(config.or_else(home)?.join("quota").join("config.toml"))
+    let named = variable(name).filter(|path| path.is_absolute());
+    let home = || variable("HOME").or_else(|| variable("USERPROFILE")).filter(|home| home.is_absolute());
+    named.or_else(|| Some(home()?.join(below_home.iter().collect::<PathBuf>())))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// All went well.
     Done = 0,
-    /// The answer has gaps: some account has no number.
+    /// The answer has gaps: some account has no number. Of a guard: too little is left.
     Gaps = 1,
     /// No account was found to say anything about.
     NoAccount = 3,

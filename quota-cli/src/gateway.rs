@@ -1,45 +1,124 @@
 //! The manager that a configuration asks for: the one place where store, fetchers and policy come together.
 //! What is asked of it is each command's own business.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use quota::accounts::{ClaudeCode, CredentialSource, EnvVar, PerAccount, TokenFile};
 use quota::anthropic::Anthropic;
-use quota::{QuotaManager, QuotaStore};
+use quota::{QuotaManager, QuotaManagerBuilder, QuotaStore, Secret, StoreKey};
 
-use crate::config::{Config, LoginSource};
+use crate::config::{self, Config, LoginSource};
 use crate::exit::{Exit, Failure};
 
 /// The variable that names the store if the command line does not: a URL may hold a password, which others see there.
 pub(crate) const STORE_VARIABLE: &str = "QUOTA_STORE";
-/// Which store is used if nobody names one: this process alone.
-const OWN_STORE: &str = "memory:";
+/// A store, and how it was named.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    pub(crate) store: Arc<dyn QuotaStore>,
+    /// For a process that is to use the same; it may hold a password.
+    pub(crate) url: Secret,
+    /// Whether other processes see what is in it.
+    pub(crate) is_shared: bool,
+    /// Nobody named one, and there is no place for a file.
+    pub(crate) is_for_want_of_a_home: bool,
+    what: &'static str,
+}
 
-/// The store that is named by the command line, or else by the environment.
+/// The store that is named by the command line, or else by the environment, or else the file of this user.
 ///
 /// # Errors
 ///
 /// [`Failure`] if there is no such store.
-pub(crate) fn store(named: Option<&str>) -> Result<Arc<dyn QuotaStore>, Failure> {
+pub(crate) fn store(named: Option<&str>) -> Result<Store, Failure> {
     let variable = std::env::var(STORE_VARIABLE).ok().filter(|url| !url.is_empty());
-    let (what, url) = match (named, &variable) {
-        (Some(url), _) => ("--store", url),
-        (None, Some(url)) => (STORE_VARIABLE, &**url),
-        (None, None) => ("the store", OWN_STORE),
+    let (what, url, is_for_want_of_a_home) = match (named, variable) {
+        (Some(url), _) => ("--store", url.to_owned(), false),
+        (None, Some(url)) => (STORE_VARIABLE, url, false),
+        (None, None) => match usual_file() {
+            Some(path) => ("the store", url_of_file(&path), false),
+            None => ("the store", OWN_STORE.to_owned(), true),
+        },
     };
     // Only the error is shown, which never repeats the URL.
-    quota::open_store(url).map_err(|error| Failure::new(Exit::Config, format!("{what}: {error}")))
+    let store =
+        quota::open_store(&url).map_err(|error| Failure::new(Exit::Config, format!("{what}: {error}")))?;
+    Ok(Store {
+        store,
+        is_shared: !url.starts_with(OWN_STORE),
+        url: Secret::new(url),
+        is_for_want_of_a_home,
+        what,
+    })
 }
 
-/// Builds the manager, on the runtime this is called in. Nothing is asked yet.
+impl Store {
+    /// Whether the store can be used, if somebody would have to mend it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if it would be of no use without anybody doing anything: a manager would go on alone, share nothing, and
+    /// hardly anybody would notice. One that does not answer may come back, and is no failure.
+    pub(crate) async fn check(&self) -> Result<(), Failure> {
+        match self.store.read(&StoreKey::everything()).await {
+            Err(error) if !error.is_transient() => {
+                Err(Failure::new(Exit::Config, format!("{}: {error}", self.what)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How long a command waits for a file of this machine. On a busy one it had better be late than go on alone, for that is a
+/// call to the provider more, or a line without a number; nobody is at the other end of a wire who may never answer.
+const FILE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for the lock of that file; twice that is less than its patience.
+const BUSY: Duration = Duration::from_secs(3);
+
+/// Which store is used if there is no place for a file: this process alone.
+const OWN_STORE: &str = "memory:";
+
+/// Where this user's file is; `None` if there is no home directory.
+fn usual_file() -> Option<PathBuf> {
+    Some(config::directory("XDG_STATE_HOME", &[".local", "state"])?.join("quota").join("quota.db"))
+}
+
+fn url_of_file(path: &Path) -> String {
+    // What has a meaning in a URL, and what cannot stand in one.
+    const UNFIT: AsciiSet =
+        CONTROLS.add(b'%').add(b'?').add(b'#').add(b' ').add(b'\\').add(b'"').add(b'<').add(b'>');
+    let path = percent_encode(path.as_os_str().as_encoded_bytes(), &UNFIT);
+    format!("sqlite://{path}?busy_ms={}", BUSY.as_millis())
+}
+
+/// Builds a manager that asks nobody: what is shared is read, judged and joined as by any other.
 ///
 /// # Errors
 ///
 /// [`Failure`] if the settings contradict each other.
-pub(crate) fn open(config: &Config, store: Arc<dyn QuotaStore>) -> Result<QuotaManager, Failure> {
-    let broken = |why: String| Failure::new(Exit::Config, why);
-    let manager = QuotaManager::builder_on(store).policy(config.policy.clone()).name("quota status");
-    manager.fetcher(anthropic(config)?).build().map_err(|error| broken(error.to_string()))
+pub(crate) fn open_to_read(config: &Config, store: &Store) -> Result<QuotaManager, Failure> {
+    builder(config, store, "").build().map_err(|error| Failure::new(Exit::Config, error.to_string()))
+}
+
+/// Builds the manager, on the runtime this is called in, by the name that its calls are counted under. Nothing is asked yet.
+///
+/// # Errors
+///
+/// [`Failure`] if the settings contradict each other.
+pub(crate) fn open(config: &Config, store: &Store, name: &str) -> Result<QuotaManager, Failure> {
+    let manager = builder(config, store, name).fetcher(anthropic(config)?);
+    manager.build().map_err(|error| Failure::new(Exit::Config, error.to_string()))
+}
+
+fn builder(config: &Config, store: &Store, name: &str) -> QuotaManagerBuilder {
+    let mut policy = config.policy.clone();
+    if store.url.expose().starts_with("sqlite:") {
+        policy.store_patience = policy.store_patience.max(FILE_PATIENCE);
+    }
+    QuotaManager::builder_on(Arc::clone(&store.store)).policy(policy).name(name)
 }
 
 fn anthropic(config: &Config) -> Result<Anthropic, Failure> {
@@ -63,7 +142,8 @@ fn anthropic(config: &Config) -> Result<Anthropic, Failure> {
     fetcher.build().map_err(|error| Failure::new(Exit::Config, error.to_string()))
 }
 
-fn source(login: &LoginSource) -> Arc<dyn CredentialSource> {
+/// Where the login of an account is taken from.
+pub(crate) fn source(login: &LoginSource) -> Arc<dyn CredentialSource> {
     match login {
         LoginSource::ClaudeCode => Arc::new(ClaudeCode::from_env()),
         LoginSource::ClaudeConfigDir(dir) => Arc::new(ClaudeCode::in_dir(dir)),

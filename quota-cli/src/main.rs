@@ -6,11 +6,13 @@ mod config;
 mod demo;
 mod exit;
 mod gateway;
+mod guard;
 mod input;
 mod parse;
 mod runtime;
 mod sim;
 mod status;
+mod statusline;
 mod term;
 mod words;
 
@@ -27,12 +29,19 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    if arguments.store.is_some() && !matches!(arguments.command, Command::Status(_)) {
+    let uses_no_store = matches!(
+        arguments.command,
+        Command::Demo(_) | Command::Parse(_) | Command::Sim(_) | Command::Completions { .. }
+    );
+    if arguments.store.is_some() && uses_no_store {
         // It would be ignored, and somebody would wonder why nothing is shared.
-        return Err(Failure::new(Exit::Usage, "only quota status uses a store; leave out --store"));
+        return Err(Failure::new(Exit::Usage, "this command uses no store; leave out --store"));
     }
     match &arguments.command {
         Command::Status(options) => status::run(options, arguments.store.as_deref()),
+        Command::Statusline(options) => statusline::run(options, arguments.store.as_deref()),
+        Command::RefreshDetached(options) => statusline::refresher::run(options, arguments.store.as_deref()),
+        Command::Guard(options) => guard::run(options, arguments.store.as_deref()),
         Command::Demo(options) => demo::run(options),
         Command::Parse(options) => parse::run(options),
         Command::Sim(options) => sim::run(options),

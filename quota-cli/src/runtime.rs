@@ -18,11 +18,15 @@ use crate::exit::{Exit, Failure};
 /// That of the work, or [`Failure`] if the system gives no runtime.
 pub(crate) fn run<T>(threads: Threads, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let mut builder = match threads {
-        Threads::One => Builder::new_current_thread(),
+        Threads::One | Threads::OneWithoutNetwork => Builder::new_current_thread(),
         Threads::All => Builder::new_multi_thread(),
     };
     let refused = |error: io::Error| Failure::new(Exit::OsErr, format!("could not start: {error}"));
-    let runtime = builder.enable_all().build().map_err(refused)?;
+    match threads {
+        Threads::OneWithoutNetwork => builder.enable_time(),
+        Threads::One | Threads::All => builder.enable_all(),
+    };
+    let runtime = builder.build().map_err(refused)?;
     let outcome = runtime.block_on(work);
     runtime.shutdown_background();
     outcome
@@ -32,6 +36,8 @@ pub(crate) fn run<T>(threads: Threads, work: impl Future<Output = Result<T, Fail
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Threads {
     One,
+    /// One, for work that opens no connection.
+    OneWithoutNetwork,
     All,
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod json;
 pub(crate) mod model;
 mod text;
 
+use self::ask::Wish;
 use crate::args::StatusArgs;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
@@ -24,6 +25,11 @@ use crate::words::Here;
 /// it is shown as one.
 pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
+    if !store.is_shared && store.is_for_want_of_a_home {
+        term::tell(
+            "quota: neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes\n",
+        );
+    }
     runtime::run(Threads::One, async {
         let Some(config) = configuration(options).await? else {
             if options.json {
@@ -31,7 +37,8 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
             }
             return Ok(Exit::NoAccount);
         };
-        let accounts = ask::about(&config, store).await?;
+        store.check().await?;
+        let accounts = ask::about(&config, &store, wish(options)).await?;
         let here = Here::now();
         let shown = if options.json {
             json::render(&accounts, &here)
@@ -44,21 +51,30 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
     })
 }
 
+fn wish(options: &StatusArgs) -> Wish {
+    match options.max_age {
+        _ if options.offline => Wish::Known,
+        _ if options.refresh => Wish::Now,
+        Some(age) => Wish::Within(age),
+        None => Wish::Fresh,
+    }
+}
+
 /// The configuration that is named or lies where it should, or else the login that can be found; `None`, and the reader
 /// is told, if there is neither.
 async fn configuration(options: &StatusArgs) -> Result<Option<Config>, Failure> {
-    if let Some(path) = &options.config {
-        return Config::read(path).map(Some);
-    }
-    let usual = config::usual_path();
-    // Whatever is there is read, even what only looks like a file: an unreadable configuration is not a missing one.
-    if let Some(path) = usual.as_deref().filter(|path| path.symlink_metadata().is_ok()) {
-        return Config::read(path).map(Some);
+    let named = options.config.as_deref().map(Config::read).transpose()?;
+    let config = match named {
+        Some(config) => Some(config),
+        None => Config::of_usual_path()?,
+    };
+    if config.is_some() {
+        return Ok(config);
     }
     match discover::claude_code().await {
         Ok(()) => Ok(Some(Config::of_claude_code())),
         Err(looked_for) => {
-            term::tell(&discover::nothing_found(&looked_for, usual.as_deref()));
+            term::tell(&discover::nothing_found(&looked_for, config::usual_path().as_deref()));
             Ok(None)
         }
     }

@@ -10,6 +10,7 @@
 //! | `accounts` | [`accounts`]: where logins are found, read-only |
 //! | `redis` | [`redis`]: a store on Redis or Valkey, shared by hosts |
 //! | `redis-tls` | the same over TLS |
+//! | `sqlite` | [`sqlite`]: a store on one file, shared by the processes of one machine |
 //! | `testing` | [`testing`]: conformance suite, fakes and mocks |
 //!
 //! A feature adds API and never changes what existing calls do. Which store is used is decided by a URL, see
@@ -46,6 +47,8 @@ pub use quota_http as http;
 pub use quota_http::anthropic;
 #[cfg(feature = "redis")]
 pub use quota_redis as redis;
+#[cfg(feature = "sqlite")]
+pub use quota_sqlite as sqlite;
 
 /// The README's example is compiled like any other.
 #[cfg(all(doctest, feature = "anthropic", feature = "accounts"))]

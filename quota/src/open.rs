@@ -10,10 +10,12 @@ use url::Url;
 /// | URL | store | feature |
 /// |---|---|---|
 /// | `memory:` | within this process, shared with nobody | |
+/// | `sqlite:///path` | a file, shared by the processes of one machine | `sqlite` |
 /// | `redis://host`, `redis+unix:///path`, `redis+cluster://host`, `redis+sentinel://host?master=name` | Redis or Valkey, shared by hosts | `redis` |
 /// | `rediss://host`, `rediss+cluster://host`, `rediss+sentinel://host?master=name` | the same over TLS | `redis-tls` |
 ///
-/// What else these URLs may say is on the front page of the crate `quota-redis`, which is [`redis`](crate::redis) here.
+/// What else these URLs may say is on the front pages of the crates `quota-sqlite` and `quota-redis`, which are
+/// [`sqlite`](crate::sqlite) and [`redis`](crate::redis) here.
 ///
 /// ```
 /// let store = quota::open_store("memory:")?;
@@ -32,10 +34,10 @@ pub fn open_store(url: &str) -> Result<Arc<dyn QuotaStore>, OpenError> {
         "memory" if is_bare(&url) => Ok(Arc::new(MemoryStore::new())),
         "memory" => Err(OpenError::TooMuch { scheme: "memory" }),
         scheme => match BACKENDS.iter().find(|backend| backend.schemes.contains(&scheme)) {
-            Some(backend) if backend.is_here => backend.open(&url),
-            Some(backend) => {
-                Err(OpenError::NotCompiledIn { scheme: scheme.to_owned(), feature: backend.feature })
-            }
+            Some(backend) => match backend.open {
+                Some(open) => open(&url),
+                None => Err(OpenError::NotCompiledIn { scheme: scheme.to_owned(), feature: backend.feature }),
+            },
             None => Err(OpenError::UnknownScheme { scheme: scheme.to_owned() }),
         },
     }
@@ -45,39 +47,48 @@ pub fn open_store(url: &str) -> Result<Arc<dyn QuotaStore>, OpenError> {
 struct Backend {
     schemes: &'static [&'static str],
     feature: &'static str,
-    is_here: bool,
+    /// `None` if it is not compiled in.
+    open: Option<Open>,
 }
 
+type Open = fn(&Url) -> Result<Arc<dyn QuotaStore>, OpenError>;
+
 /// All stores besides memory, compiled in or not.
-const BACKENDS: [Backend; 2] = [
+const BACKENDS: [Backend; 3] = [
+    Backend {
+        schemes: &["sqlite"],
+        feature: "sqlite",
+        #[cfg(feature = "sqlite")]
+        open: Some(|url| Ok(Arc::new(quota_sqlite::SqliteOptions::from_url(url)?.open()?))),
+        #[cfg(not(feature = "sqlite"))]
+        open: None,
+    },
     Backend {
         schemes: &["redis", "redis+unix", "redis+cluster", "redis+sentinel"],
         feature: "redis",
-        is_here: cfg!(feature = "redis"),
+        #[cfg(feature = "redis")]
+        open: Some(open_redis),
+        #[cfg(not(feature = "redis"))]
+        open: None,
     },
     Backend {
         schemes: &["rediss", "rediss+cluster", "rediss+sentinel"],
         feature: "redis-tls",
-        is_here: cfg!(feature = "redis-tls"),
+        #[cfg(feature = "redis-tls")]
+        open: Some(open_redis),
+        #[cfg(not(feature = "redis-tls"))]
+        open: None,
     },
 ];
 
-impl Backend {
-    #[cfg(feature = "redis")]
-    #[expect(clippy::unused_self, reason = "there is one backend so far, under two features")]
-    fn open(&self, url: &Url) -> Result<Arc<dyn QuotaStore>, OpenError> {
-        Ok(Arc::new(quota_redis::RedisOptions::from_url(url)?.open()?))
-    }
-
-    #[cfg(not(feature = "redis"))]
-    fn open(&self, url: &Url) -> Result<Arc<dyn QuotaStore>, OpenError> {
-        Err(OpenError::NotCompiledIn { scheme: url.scheme().to_owned(), feature: self.feature })
-    }
+#[cfg(feature = "redis")]
+fn open_redis(url: &Url) -> Result<Arc<dyn QuotaStore>, OpenError> {
+    Ok(Arc::new(quota_redis::RedisOptions::from_url(url)?.open()?))
 }
 
 /// The schemes that are compiled in.
 fn schemes() -> String {
-    let others = BACKENDS.iter().filter(|backend| backend.is_here).flat_map(|backend| backend.schemes);
+    let others = BACKENDS.iter().filter(|backend| backend.open.is_some()).flat_map(|backend| backend.schemes);
     let all: Vec<_> = ["memory"].iter().chain(others).map(|scheme| format!("{scheme}:")).collect();
     all.join(", ")
 }
@@ -131,6 +142,10 @@ pub enum OpenError {
     #[cfg(feature = "redis")]
     #[error(transparent)]
     Redis(#[from] quota_redis::RedisOpenError),
+    /// What the URL says of a SQLite file makes no sense.
+    #[cfg(feature = "sqlite")]
+    #[error(transparent)]
+    Sqlite(#[from] quota_sqlite::SqliteOpenError),
 }
 
 #[cfg(test)]
@@ -152,6 +167,7 @@ mod tests {
     #[test]
     fn a_backend_is_opened_if_it_is_compiled_in_and_named_by_its_feature_if_not() {
         for (url, feature, is_here) in [
+            ("sqlite:///x/quota.db", "sqlite", cfg!(feature = "sqlite")),
             ("redis://host", "redis", cfg!(feature = "redis")),
             ("redis+unix:///run/redis.sock", "redis", cfg!(feature = "redis")),
             ("redis+cluster://host?node=other", "redis", cfg!(feature = "redis")),

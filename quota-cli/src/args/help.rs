@@ -5,6 +5,8 @@
 pub(super) const PROGRAM_MORE: &str = "\
 Examples:
   quota status    the windows of every account
+  quota statusline   one line, at once, for a prompt or a bar
+  quota guard     whether enough is left, for scripts
   quota demo      what this is for, in ten seconds, without any account
   quota sim       a simulated provider to try things on
 
@@ -48,7 +50,10 @@ Accounts are named in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config
   # gap = \"1s\"
   # budget = { per_hour = 28, reserve = 6 }
 
-Without that file it looks for a login of Claude Code where that program keeps it, and only reads it.
+What is asked is shared with all processes of this user in a file, $XDG_STATE_HOME/quota/quota.db
+(~/.local/state/quota/quota.db), unless --store or QUOTA_STORE names another store.
+
+Without that configuration it looks for a login of Claude Code where that program keeps it, and only reads it.
 
 Colours are used at a terminal, unless NO_COLOR is set. --json is for programs; \
 its shape is in docs/status-json.md.
@@ -56,12 +61,78 @@ its shape is in docs/status-json.md.
 Examples:
   quota status
   quota status --json | jq '.accounts[].windows[] | {id, used_percent}'
+  quota status --offline      # nobody is asked
+  quota status --refresh      # all are asked, except where the rules forbid it
   quota status --config ./other.toml
   quota --store redis://10.0.0.1:6379 status   # shared with other hosts
+  quota --store memory: status                 # shared with nobody
   QUOTA_STORE=redis://me:secret@10.0.0.1 quota status
 
 Exit codes: 0 all accounts have numbers, 1 some have none, 3 no account was found, 66 the file given by --config cannot be \
-read, 78 the configuration is broken.";
+read, 78 the configuration or the store cannot be used.";
+
+/// What `quota statusline` does.
+pub(super) const STATUSLINE: &str = "\
+Shows one line from the store, at once. If its numbers are old they are marked, and a process of its own asks the provider, if \
+the rules allow: of any number of statuslines one starts it.
+
+If Claude Code's JSON for status lines is on standard input, its model is shown, and its rate limits are shared with all who use \
+the store, if it can be told to which account they belong and they say more than is known.";
+
+/// What can stand in the line.
+pub(super) const STATUSLINE_MORE: &str = "\
+Placeholders of --format:
+  {account} {plan}            whose numbers they are
+  {state} {stale} {age}       fresh or stale; `stale 12min` or nothing; 12min
+  {model} {dir} {cost}        of the session on standard input, if there is one
+  {five_hour.used}            62%, ≥62% for a lower bound, ? if not known
+  {five_hour.left}            the same turned around
+  {five_hour.bar}             as a bar of ten characters
+  {five_hour.resets_in}       2h10min
+  {five_hour.resets_at}       14:05
+  {five_hour.certainty}       exact, at_least, unknown
+  {{ }}                       the characters { and }
+In place of five_hour any window: seven_day, seven_day/opus, ...
+
+In ~/.claude/settings.json:
+  \"statusLine\": { \"type\": \"command\", \"command\": \"quota statusline\" }
+In ~/.tmux.conf:
+  set -g status-right '#(quota statusline --preset tmux)'
+In Waybar:
+  \"custom/quota\": { \"exec\": \"quota statusline --preset waybar\",
+                    \"return-type\": \"json\", \"interval\": 10 }
+
+Examples:
+  quota statusline
+  quota statusline --format '{model} 5h {five_hour.used} {stale}'
+  quota statusline --account work --preset powerline
+
+With --json it writes the document of quota status, with one account.
+
+Exit codes: 0 a line was written, 64 the format or the account is not understood, 66 the file given by --config cannot be read, \
+78 the configuration or the store cannot be used.";
+
+/// What `quota guard` does.
+pub(super) const GUARD: &str = "\
+Says by its exit code whether enough is left of an account to begin something. Old numbers are refreshed first, if the rules \
+allow; one that stays old can say no, and not yes. Without --window all windows of the whole account count, and with --model those \
+of that model.
+
+With --wait it waits until enough is left: it looks again when another process has shared something, when a window has reset, and \
+asks the provider no more often than anybody else would.";
+
+/// How it is used.
+pub(super) const GUARD_MORE: &str = "\
+Examples:
+  quota guard && claude -p 'fix the tests'
+  quota guard --min-remaining 20 --window five_hour || echo later
+  quota guard --account work --model opus --wait --timeout 2h && ./nightly
+  quota guard --json | jq .left_percent
+
+The shape of --json is in docs/guard-json.md.
+
+Exit codes: 0 go on, 1 too little is left, 64 the command line was not understood, 66 the file given by --config cannot be read, \
+69 it cannot be told, 78 the configuration or the store cannot be used.";
 
 /// What `quota demo` does.
 pub(super) const DEMO: &str = "\
@@ -153,7 +224,8 @@ mod tests {
 
     #[test]
     fn what_is_laid_out_in_lines_fits_into_eighty_columns() {
-        for text in [PROGRAM_MORE, STATUS_MORE, DEMO_MORE, PARSE_MORE, SIM_MORE] {
+        for text in [PROGRAM_MORE, STATUS_MORE, STATUSLINE_MORE, GUARD_MORE, DEMO_MORE, PARSE_MORE, SIM_MORE]
+        {
             let laid_out = text.lines().filter(|line| line.starts_with("  "));
             let long: Vec<_> = laid_out.filter(|line| line.chars().count() > 80).collect();
             assert!(long.is_empty(), "{long:#?}");

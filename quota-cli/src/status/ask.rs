@@ -3,17 +3,29 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use quota::{Account, Clock, QuotaStore};
+use quota::{Account, Clock};
 
-use super::model::{AccountView, FailureView};
+use super::model::{AccountView, FailureView, why};
 use crate::config::{AccountSettings, Config};
 use crate::exit::Failure;
-use crate::gateway;
+use crate::gateway::{self, Store};
 use crate::term::{self, Screen};
+
+/// How new the numbers are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// As new as the policy says.
+    Fresh,
+    /// No older than this.
+    Within(Duration),
+    /// Asked for now, if the rules allow.
+    Now,
+    /// What is known, without asking anybody.
+    Known,
+}
 
 /// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,28 +37,44 @@ const UNNOTICED: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// [`Failure`] if the configuration cannot be used at all.
-pub(super) async fn about(config: &Config, store: Arc<dyn QuotaStore>) -> Result<Vec<AccountView>, Failure> {
+pub(super) async fn about(config: &Config, store: &Store, wish: Wish) -> Result<Vec<AccountView>, Failure> {
     let clock = Clock::system();
-    let manager = gateway::open(config, store)?;
+    let manager = gateway::open(config, store, "quota status")?;
     let accounts: Vec<_> = config.accounts.iter().map(|one| (one, manager.account(&one.id))).collect();
     // By themselves they are asked in the order in which they are first looked at, which is that of the configuration.
-    let asked = accounts.iter().map(|(settings, account)| view(settings, account, &clock));
+    let asked = accounts.iter().map(|(settings, account)| view(settings, account, wish, &clock));
     let views = with_progress(asked.collect(), &clock).await;
     // What was found has been written before it was told, and a call that hangs is not waited for.
     drop(manager);
     Ok(views)
 }
 
-async fn view(settings: &AccountSettings, account: &Account, clock: &Clock) -> AccountView {
-    let (answer, failure) = match clock.bounded(PATIENCE, account.get()).await {
-        Some(Ok(answer)) => (answer, None),
+async fn view(settings: &AccountSettings, account: &Account, wish: Wish, clock: &Clock) -> AccountView {
+    let mut not_refreshed = None;
+    let asked = async {
+        match wish {
+            Wish::Fresh => account.get().await,
+            Wish::Within(age) => account.get_within(age).await,
+            Wish::Now => account.refresh().await.map(|refreshed| {
+                not_refreshed = refreshed.error.as_ref().map(why);
+                refreshed.answer
+            }),
+            Wish::Known => Ok(account.load().await),
+        }
+    };
+    let (answer, failure) = match clock.bounded(PATIENCE, asked).await {
+        Some(Ok(answer)) => {
+            let is_unknown = wish == Wish::Known && answer.snapshot().windows().is_empty();
+            (answer, is_unknown.then(FailureView::of_nothing_known))
+        }
         Some(Err(error)) => (account.peek(), Some(FailureView::of(&error, || settings.login.advice()))),
         None => {
             let why = format!("no answer within {} s", PATIENCE.as_secs());
             (account.peek(), Some(FailureView { why, advice: None }))
         }
     };
-    AccountView::of(&settings.id, &answer, failure)
+    let view = AccountView::of(&settings.id, &answer, failure);
+    AccountView { not_refreshed: not_refreshed.or(view.not_refreshed), ..view }
 }
 
 /// Runs all of them at once, and tells whoever waits how far they are.
@@ -119,7 +147,7 @@ mod tests {
         config.accounts[0].login = LoginSource::TokenFile(token);
         config.accounts[0].base_url = Some(simulator.url());
 
-        let views = about(&config, gateway::store(Some("memory:")).unwrap()).await.unwrap();
+        let views = about(&config, &gateway::store(Some("memory:")).unwrap(), Wish::Fresh).await.unwrap();
 
         let why = views[0].failure.as_ref().map(|failure| &*failure.why);
         assert_eq!(why, Some("no answer within 30 s"));

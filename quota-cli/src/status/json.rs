@@ -10,7 +10,7 @@ use crate::words::{Here, between, rfc3339};
 const VERSION: u32 = 1;
 
 /// The whole document, with a line break at its end.
-pub(super) fn render(accounts: &[AccountView], here: &Here) -> String {
+pub(crate) fn render(accounts: &[AccountView], here: &Here) -> String {
     let accounts = accounts.iter().map(|account| AccountJson::of(account, here)).collect();
     let document = Document { version: VERSION, now: rfc3339(here.now), accounts };
     let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
@@ -38,6 +38,7 @@ struct AccountJson<'a> {
     hold: Option<HoldJson>,
     trouble: Option<TroubleJson<'a>>,
     error: Option<&'a str>,
+    not_refreshed: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -113,6 +114,7 @@ impl<'a> AccountJson<'a> {
                 at: rfc3339(trouble.at),
             }),
             error: account.failure.as_ref().map(|failure| &*failure.why),
+            not_refreshed: account.not_refreshed.as_deref(),
         }
     }
 }

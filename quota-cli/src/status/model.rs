@@ -21,6 +21,8 @@ pub(crate) struct AccountView {
     pub(crate) hold: Option<Hold>,
     pub(crate) trouble: Option<Trouble>,
     pub(crate) failure: Option<FailureView>,
+    /// Why the numbers are not newer, if a refresh was tried.
+    pub(crate) not_refreshed: Option<String>,
 }
 
 /// How far an account's numbers are to be trusted.
@@ -76,6 +78,7 @@ impl AccountView {
             hold: answer.hold(),
             trouble: answer.trouble().cloned(),
             failure,
+            not_refreshed: answer.error().map(why),
         }
     }
 }
@@ -97,20 +100,32 @@ impl WindowView {
 }
 
 impl FailureView {
+    /// Nobody was asked, and nobody has shared anything.
+    pub(crate) fn of_nothing_known() -> Self {
+        Self {
+            why: "nothing is known of it yet".to_owned(),
+            advice: Some("to ask, leave out --offline".to_owned()),
+        }
+    }
+
     /// What to tell people of an error: not whose it is, for it stands under the account's name.
     pub(crate) fn of(error: &QuotaError, advice: impl FnOnce() -> String) -> Self {
-        let why = match error {
-            QuotaError::Fetch { error, .. } => error.report(),
-            QuotaError::Barred { trouble, .. } => trouble.note.clone(),
-            QuotaError::Held { hold, .. } => format!("not asked: {}", hold.why),
-            _ => error.report(),
-        };
         let refused = match error {
             QuotaError::Fetch { error: quota::FetchError::Unauthorized, .. } => true,
             QuotaError::Barred { trouble, .. } => trouble.kind == quota::TroubleKind::LoginRefused,
             _ => false,
         };
-        Self { why, advice: refused.then(advice) }
+        Self { why: why(error), advice: refused.then(advice) }
+    }
+}
+
+/// What went wrong, with its causes.
+pub(crate) fn why(error: &QuotaError) -> String {
+    match error {
+        QuotaError::Fetch { error, .. } => error.report(),
+        QuotaError::Barred { trouble, .. } => trouble.note.clone(),
+        QuotaError::Held { hold, .. } => format!("not asked: {}", hold.why),
+        _ => error.report(),
     }
 }
 

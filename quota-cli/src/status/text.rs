@@ -83,6 +83,8 @@ fn one(account: &AccountView, columns: &Columns, here: &Here, screen: Screen) ->
         }
     } else if let Some(trouble) = &account.trouble {
         note(Ink::Warn, &format!("last call: {}", harmless(&trouble.note)));
+    } else if let Some(why) = account.not_refreshed.as_ref().filter(|_| account.hold.is_none()) {
+        note(Ink::Warn, &format!("not refreshed: {}", harmless(why)));
     }
     if let Some(hold) = &account.hold {
         let (left, clock) = (words::span(between(here.now, hold.until)), here.clock_with_seconds(hold.until));

@@ -5,8 +5,13 @@
 #![cfg(test)]
 
 mod demo;
+mod guard;
+#[cfg(target_os = "linux")]
+mod local_herds;
+mod local_store;
 mod parse;
 mod program;
 mod sim;
 mod status;
+mod statusline;
 mod streams;

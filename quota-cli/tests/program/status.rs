@@ -335,7 +335,7 @@ fn a_store_that_cannot_be_is_told_without_its_password() {
 
     assert_eq!(ended.code, Some(78));
     assert!(
-        ended.stderr.contains("QUOTA_STORE: no store for redsi:, only for memory:, redis:"),
+        ended.stderr.contains("QUOTA_STORE: no store for redsi:, only for memory:, sqlite:"),
         "{}",
         ended.stderr
     );
@@ -347,5 +347,5 @@ fn a_command_that_shares_nothing_takes_no_store() {
     let ended = Machine::new().run(&["--store", "memory:", "demo"]);
 
     assert_eq!(ended.code, Some(64));
-    assert!(ended.stderr.contains("only quota status uses a store"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("this command uses no store"), "{}", ended.stderr);
 }

@@ -183,12 +183,16 @@ impl Account {
         KeepFresh { _guard: guard }
     }
 
-    /// Reads what other processes have shared, without asking the provider.
+    /// Reads what other processes have shared, without asking the provider: the account's record, and the quiet time that may
+    /// hold it.
     ///
     /// Without the store this does nothing; the answer says so ([`Answer::alone_since`]).
     pub async fn load(&self) -> Answer {
         self.follow();
         Box::pin(self.slot.synchronise(None)).await;
+        if let Some(quieted) = &self.slot.provider.quieted {
+            quieted.read_once().await;
+        }
         self.peek()
     }
 

@@ -172,6 +172,19 @@ async fn a_429_keeps_other_processes_quiet_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_loaded_is_known_to_be_held_by_a_neighbour_of_another_process() {
+    let world = world();
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    world.provider.then_fail(throttled());
+    drop(world.quota.account(&id("one")).get().await);
+    settle().await;
+
+    let answer = elsewhere.account(&id("other")).load().await;
+
+    assert_eq!(answer.hold().map(|hold| hold.why), Some(HoldReason::NeighbourRateLimited));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_login_arms_no_hold_and_is_not_tried_again_at_once() {
     // B18
     let world = world_with(plain());

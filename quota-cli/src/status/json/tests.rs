@@ -24,6 +24,7 @@ fn account() -> AccountView {
         hold: None,
         trouble: None,
         failure: None,
+        not_refreshed: None,
     }
 }
 

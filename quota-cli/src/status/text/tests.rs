@@ -65,6 +65,7 @@ fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
         hold: None,
         trouble: None,
         failure: None,
+        not_refreshed: None,
     }
 }
 

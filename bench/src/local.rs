@@ -1,0 +1,65 @@
+//! Group `local`: the program as it is run, whole processes beside one that does nothing and one of Node.
+//! What many of them do to a provider is counted by the provider. That of a herd whose refreshers are killed is a story, in
+//! `quota-cli/tests/program/local_herds.rs`.
+
+mod herd;
+mod process;
+mod world;
+
+use crate::measure::median;
+use crate::row::Row;
+use process::Process;
+use world::World;
+
+/// How often each process is run. The median of these is the figure.
+const RUNS: usize = 200;
+/// What a statusline may take of memory.
+const MOST_MEMORY_MIB: f64 = 12.0;
+const MANY_ACCOUNTS: usize = 20;
+
+pub(crate) fn rows() -> Vec<Row> {
+    let mut rows = times();
+    rows.extend(herd::rows());
+    rows
+}
+
+fn times() -> Vec<Row> {
+    let (one, many) = (World::warm(1), World::warm(MANY_ACCOUNTS));
+    let nothing = Process::beside("nothing", []);
+    let statusline = one.process(["statusline"]);
+    let status = many.process(["status"]);
+    let node = Process::found("node", ["-e", "0"]);
+
+    let mut ways = vec![&nothing, &statusline, &status];
+    ways.extend(node.as_ref());
+    let figures = by_turns(&ways);
+
+    let in_ms = |at: usize| (figures[at], "ms");
+    let mut rows = vec![
+        Row::at_most("statusline.warm", in_ms(1), ("a program that does nothing", figures[0]), 2.5),
+        Row::at_most("status.warm", in_ms(2), ("a program that does nothing", figures[0]), 4.0),
+    ];
+    if node.is_some() {
+        rows.push(Row::faster("statusline.warm.node", in_ms(1), ("node -e 0", figures[3]), 10.0));
+    }
+    if let Some(memory) = statusline.peak_memory_mib() {
+        let reach = format!("≤ {MOST_MEMORY_MIB} MiB");
+        rows.push(Row::alone("statusline.memory", (memory, "MiB"), &reach, memory <= MOST_MEMORY_MIB));
+    }
+    rows
+}
+
+/// Milliseconds for each, one after the other in each round.
+fn by_turns(ways: &[&Process]) -> Vec<f64> {
+    let mut figures = vec![Vec::with_capacity(RUNS); ways.len()];
+    for round in 0..=RUNS {
+        for (way, figures) in ways.iter().zip(&mut figures) {
+            let figure = way.time_ms();
+            // The first round only warms up.
+            if round > 0 {
+                figures.push(figure);
+            }
+        }
+    }
+    figures.into_iter().map(median).collect()
+}

@@ -1,0 +1,71 @@
+//! A machine with a provider that keeps a ledger, and the program configured for it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use quota_sim::{Account, Ledger, Script, Simulator, Window};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::process::Process;
+
+pub(super) struct World {
+    home: TempDir,
+    config: PathBuf,
+    tokens: Vec<(String, String)>,
+    pub(super) simulator: Simulator,
+    runtime: Runtime,
+}
+
+impl World {
+    /// Nothing is known yet.
+    pub(super) fn cold(accounts: usize, policy: &str) -> Self {
+        let accounts = (0..accounts).map(|number| {
+            let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
+            Account::new(format!("account-{number}"))
+                .windows(windows)
+                .latency(Duration::from_millis(50))
+                .budget(30)
+        });
+        let script = Script::new(accounts);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("there are threads");
+        let started = runtime.block_on(Simulator::builder(script.clone()).start());
+        let simulator = started.expect("there is a port");
+        let home = tempfile::tempdir().expect("there is room");
+        let config = home.path().join("config.toml");
+        let text = format!("[policy]\ngap = \"1ms\"\n{policy}\n{}", script.client_config(&simulator.url()));
+        std::fs::write(&config, text).expect("there is room");
+        let token = |account: &Account| {
+            let name = account.name().to_uppercase().replace('-', "_");
+            (format!("QUOTA_SIM_{name}"), account.token().into_owned())
+        };
+        let tokens = script.accounts().iter().map(token).collect();
+        Self { home, config, tokens, simulator, runtime }
+    }
+
+    /// All accounts are known, and stay fresh.
+    pub(super) fn warm(accounts: usize) -> Self {
+        let world = Self::cold(accounts, "freshness = \"1h\"\ncomplete_every = \"1h\"\nparallel = 8");
+        world.process(["status"]).time_ms();
+        world
+    }
+
+    /// The program on this machine, which asks this provider.
+    pub(super) fn process<const N: usize>(&self, arguments: [&str; N]) -> Process {
+        let config = self.config.to_str().expect("a temporary path is text");
+        let mut all = vec!["--config", config];
+        all.splice(0..0, arguments);
+        let process =
+            Process::beside("quota", []).with("HOME", self.home.path().to_string_lossy()).with("TZ", "UTC");
+        let process = all.into_iter().fold(process, Process::argument);
+        self.tokens.iter().fold(process, |process, (name, token)| process.with(name, token))
+    }
+
+    pub(super) fn until(&self, condition: impl FnMut(&Ledger) -> bool) -> Ledger {
+        self.runtime.block_on(self.simulator.until(condition))
+    }
+}

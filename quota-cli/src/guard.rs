@@ -1,0 +1,138 @@
+//! `quota guard`: whether there is enough left to begin, as an exit code for scripts.
+//! What is enough is decided in `judge`; when the provider is asked, by the rules, as everywhere.
+
+mod judge;
+
+use std::time::Duration;
+
+use quota::{Account, Answer, Clock};
+use serde::Serialize;
+
+use self::judge::{Terms, Verdict, judge};
+use crate::args::{GuardArgs, Unknown};
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::gateway;
+use crate::runtime::{self, Threads};
+use crate::status::model::AccountView;
+use crate::term::{self, harmless};
+use crate::words::rfc3339;
+
+/// While waiting it is looked again after this, whatever was heard: a window may have reset, a hold may be over. The
+/// provider is asked no more often for that: only what is not fresh is asked for at all.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// How long the provider is waited for in one look.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Says whether to go on, and waits for that if it was asked to.
+///
+/// # Errors
+///
+/// [`Failure`] if the configuration, the account or the store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    let store = gateway::store(store)?;
+    let config = Config::named_or_usual(options.config.as_deref())?;
+    let settings = match &options.account {
+        Some(name) => config.account(name)?,
+        None => &config.accounts[0],
+    };
+    let terms = Terms {
+        min_remaining: options.min_remaining,
+        window: options.window.as_deref(),
+        model: options.model.as_deref(),
+    };
+    runtime::run(Threads::One, async {
+        store.check().await?;
+        let clock = Clock::system();
+        let manager = gateway::open(&config, &store, "quota guard")?;
+        let account = manager.account(&settings.id);
+        let waited = wait(&account, &terms, options, &clock);
+        let (answer, verdict) = match options.timeout {
+            // What stands when the time is over is judged once more, without asking the provider.
+            Some(most) => match clock.bounded(most, waited).await {
+                Some(judged) => judged,
+                None => judged(account.load().await, &account, &terms),
+            },
+            None => waited.await,
+        };
+        drop(manager);
+        let exit = exit_of(&verdict, options.unknown);
+        tell(&answer, &account, &verdict, exit, options)?;
+        Ok(exit)
+    })
+}
+
+/// Looks, and looks again for as long as it is to be waited.
+async fn wait(account: &Account, terms: &Terms<'_>, options: &GuardArgs, clock: &Clock) -> (Answer, Verdict) {
+    let mut news = account.watch();
+    loop {
+        // Whatever fails, the answer says what is known and how certain it is.
+        let asked = clock.bounded(PATIENCE, account.get()).await;
+        let answer = asked.and_then(Result::ok).unwrap_or_else(|| account.peek());
+        let (answer, verdict) = judged(answer, account, terms);
+        if !options.wait || exit_of(&verdict, options.unknown) == Exit::Done {
+            return (answer, verdict);
+        }
+        drop(answer);
+        let _ = clock.bounded(LOOK, news.next()).await;
+    }
+}
+
+fn judged(answer: Answer, account: &Account, terms: &Terms<'_>) -> (Answer, Verdict) {
+    let verdict = judge(&AccountView::of(account.id(), &answer, None), terms);
+    (answer, verdict)
+}
+
+fn exit_of(verdict: &Verdict, unknown: Unknown) -> Exit {
+    match (verdict, unknown) {
+        (Verdict::Go { .. }, _) | (Verdict::Unknown { .. }, Unknown::Allow) => Exit::Done,
+        (Verdict::Below { .. }, _) => Exit::Gaps,
+        (Verdict::Unknown { .. }, Unknown::Deny) => Exit::Unavailable,
+    }
+}
+
+fn tell(
+    answer: &Answer,
+    account: &Account,
+    verdict: &Verdict,
+    exit: Exit,
+    options: &GuardArgs,
+) -> Result<(), Failure> {
+    let (word, window, left) = match verdict {
+        Verdict::Go { window, left } => ("go", Some(&**window), Some(*left)),
+        Verdict::Below { window, left } => ("below", Some(&**window), Some(*left)),
+        Verdict::Unknown { window, .. } => ("unknown", window.as_deref(), None),
+    };
+    if options.json {
+        let document = Document {
+            version: 1,
+            now: rfc3339(answer.now()),
+            account: account.id().as_str(),
+            go: exit == Exit::Done,
+            verdict: word,
+            window,
+            left_percent: left,
+            min_remaining_percent: options.min_remaining,
+        };
+        let text = serde_json::to_string(&document).expect("it has only text keys");
+        return term::answer(&(text + "\n"));
+    }
+    if exit != Exit::Done {
+        term::tell(&format!("quota: {}: {}\n", account.id(), harmless(&verdict.to_string())));
+    }
+    Ok(())
+}
+
+/// What `quota guard --json` writes; its fields are told in docs/guard-json.md.
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    now: String,
+    account: &'a str,
+    go: bool,
+    verdict: &'static str,
+    window: Option<&'a str>,
+    left_percent: Option<f64>,
+    min_remaining_percent: f64,
+}

@@ -1,0 +1,109 @@
+//! `quota statusline`: one short line from the store. It never waits for the network.
+//! How the line looks is in `format` and `preset`, what Claude Code says in `session`, and who asks the provider in `refresher`.
+
+mod format;
+mod observe;
+mod preset;
+pub(crate) mod refresher;
+mod session;
+
+use jiff::tz::TimeZone;
+use quota::{Answer, State};
+
+use self::format::Format;
+use self::session::Session;
+use crate::args::StatuslineArgs;
+use crate::config::{AccountSettings, Config};
+use crate::exit::{Exit, Failure};
+use crate::gateway;
+use crate::runtime::{self, Threads};
+use crate::status::json;
+use crate::status::model::AccountView;
+use crate::term;
+use crate::words::Here;
+
+/// What the line is made of.
+#[derive(Debug)]
+struct Line<'a> {
+    account: &'a AccountView,
+    session: &'a Session,
+    here: &'a Here,
+}
+
+/// Writes the line, and has somebody else ask if its numbers are old.
+///
+/// # Errors
+///
+/// [`Failure`] if the format, the configuration or the store cannot be used, or the line cannot be written.
+pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    let format = options.format.as_deref().map(Format::parse).transpose()?;
+    let store = gateway::store(store)?;
+    if !store.is_shared {
+        let why = "a statusline shows what others have shared, and memory: is shared with nobody; name a file: sqlite:///path";
+        return Err(Failure::new(Exit::Usage, why));
+    }
+    let session = session::hear();
+    let config = Config::named_or_usual(options.config.as_deref())?;
+    runtime::run(Threads::OneWithoutNetwork, async {
+        let settings = chosen(&config, options.account.as_deref(), &session)?;
+        let manager = gateway::open_to_read(&config, &store)?;
+        let account = manager.account(&settings.id);
+        let mut answer = account.load().await;
+        if answer.alone_since().is_some() {
+            store.check().await?;
+        }
+        if observe::join(&config, &manager, &session, &answer, settings).await {
+            answer = account.peek();
+        }
+        let shown = shown(options, format.as_ref(), settings, &answer, &session);
+        // Told first: whoever waits for the line does not wait for the rest.
+        term::answer(&shown)?;
+        if needs_refresh(&answer) {
+            refresher::start(&store, settings, &config, options.config.as_deref()).await;
+        }
+        Ok(Exit::Done)
+    })
+}
+
+fn shown(
+    options: &StatuslineArgs,
+    format: Option<&Format>,
+    settings: &AccountSettings,
+    answer: &Answer,
+    session: &Session,
+) -> String {
+    let account = AccountView::of(&settings.id, answer, None);
+    // The zone is looked up only where the time of day is told.
+    let has_clock = format.is_some_and(Format::has_clock);
+    let zone = if has_clock { TimeZone::system() } else { TimeZone::UTC };
+    let here = Here { now: answer.now(), zone };
+    if options.json {
+        return json::render(std::slice::from_ref(&account), &here);
+    }
+    let line = Line { account: &account, session, here: &here };
+    match format {
+        Some(format) => format.fill(&line) + "\n",
+        None => preset::fill(options.preset, &line) + "\n",
+    }
+}
+
+/// The account that is named, or else that of the session, or else the first.
+fn chosen<'a>(
+    config: &'a Config,
+    named: Option<&str>,
+    session: &Session,
+) -> Result<&'a AccountSettings, Failure> {
+    match named {
+        Some(name) => config.account(name),
+        None => Ok(session
+            .was_heard()
+            .then(|| observe::account_of_session(config))
+            .flatten()
+            .unwrap_or(&config.accounts[0])),
+    }
+}
+
+/// Whether asking may bring something: nobody has been told to wait.
+fn needs_refresh(answer: &Answer) -> bool {
+    matches!(answer.state(), State::Stale { .. }) && answer.hold().is_none()
+}

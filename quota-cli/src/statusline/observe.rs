@@ -1,0 +1,228 @@
+//! Takes the numbers of a session for a reading, where it is known whose they are and that they say more than is known.
+//! What a session says is read in `session`, and the numbers in it by quota-http.
+
+use std::path::PathBuf;
+
+use quota::anthropic::{ANTHROPIC, parse_statusline};
+use quota::{Answer, QuotaManager, Snapshot, WindowReading};
+
+use super::session::Session;
+use crate::config::{AccountSettings, Config, LoginSource};
+use crate::gateway;
+
+/// Shares what the session says. Returns whether it said anything new of the account that is shown.
+///
+/// Whatever cannot be used is left out without a word: it is another program's line, and it will come again.
+pub(super) async fn join(
+    config: &Config,
+    manager: &QuotaManager,
+    session: &Session,
+    shown: &Answer,
+    chosen: &AccountSettings,
+) -> bool {
+    if !session.was_heard() {
+        return false;
+    }
+    // Never filed under an account only because it is the first.
+    let Some(settings) = account_of_session(config) else { return false };
+    let Ok(mut usage) = parse_statusline(&session.bytes, shown.now()).map(|parsed| parsed.usage) else {
+        return false;
+    };
+    let account = manager.account(&settings.id);
+    let other = if settings.id == chosen.id { None } else { Some(account.load().await) };
+    let known = other.as_ref().unwrap_or(shown);
+    usage.windows.retain(|reading| says_more(reading, known.snapshot()));
+    if usage.windows.is_empty() {
+        return false;
+    }
+    // Another may have logged in since: then it is refused, if it can be told.
+    let Ok(credential) = gateway::source(&settings.login).credential(&settings.id).await else {
+        return false;
+    };
+    let is_joined = account.observe(&usage.lineage(credential.login.lineage)).is_ok();
+    if is_joined {
+        // Written at once, for this process ends at once.
+        manager.close().await;
+    }
+    is_joined && settings.id == chosen.id
+}
+
+/// Whether a line knows something that is not known yet.
+///
+/// A line does not say how old it is: a session that has been idle for an hour repeats its last answer with every line. Use
+/// only grows until a window resets, so what is more, or of a later window, was true after what is known; anything else may
+/// be older, and would make an old number look like a new one.
+fn says_more(reading: &WindowReading, known: &Snapshot) -> bool {
+    let Some(window) = known.window(&reading.id) else { return true };
+    match (reading.resets_at, window.resets_at()) {
+        (Some(theirs), Some(ours)) if theirs.duration_since(ours).as_secs().abs() > SAME_RESET => {
+            theirs > ours
+        }
+        _ => reading.used > window.used(),
+    }
+}
+
+/// Resets of one window are told with some seconds of difference.
+const SAME_RESET: i64 = 120;
+
+/// The account whose login the session uses, if it can be told.
+pub(super) fn account_of_session(config: &Config) -> Option<&AccountSettings> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let home = variable("HOME").map(PathBuf::from);
+    let told = Told {
+        has_token: variable("CLAUDE_CODE_OAUTH_TOKEN").is_some(),
+        has_key: variable("ANTHROPIC_API_KEY").is_some() || variable("ANTHROPIC_AUTH_TOKEN").is_some(),
+        dir: variable("CLAUDE_CONFIG_DIR").map(PathBuf::from),
+        home,
+    };
+    told.account(config)
+}
+
+/// What the session's environment, which is also ours, says of its login.
+#[derive(Debug, Default)]
+struct Told {
+    has_token: bool,
+    has_key: bool,
+    dir: Option<PathBuf>,
+    home: Option<PathBuf>,
+}
+
+impl Told {
+    fn account<'a>(&self, config: &'a Config) -> Option<&'a AccountSettings> {
+        if self.has_key {
+            // Paid by key, so the numbers are nobody's windows.
+            return None;
+        }
+        let of_anthropic = || config.accounts.iter().filter(|one| *one.id.provider() == ANTHROPIC);
+        let in_its_dir = |login: &LoginSource| match login {
+            LoginSource::ClaudeConfigDir(dir) if !self.has_token => self.expanded(dir) == self.dir(),
+            LoginSource::TokenEnv(name) => self.has_token && name == "CLAUDE_CODE_OAUTH_TOKEN",
+            _ => false,
+        };
+        // A place that is named says more than one that is found.
+        only(of_anthropic().filter(|one| in_its_dir(&one.login))).or_else(|| {
+            let is_named = of_anthropic().any(|one| in_its_dir(&one.login));
+            only(of_anthropic().filter(|one| !is_named && one.login == LoginSource::ClaudeCode))
+        })
+    }
+
+    fn dir(&self) -> Option<PathBuf> {
+        self.dir.clone().or_else(|| Some(self.home.as_ref()?.join(".claude")))
+    }
+
+    fn expanded(&self, dir: &std::path::Path) -> Option<PathBuf> {
+        match dir.strip_prefix("~") {
+            Ok(rest) => Some(self.home.as_ref()?.join(rest)),
+            Err(_) => Some(dir.to_owned()),
+        }
+    }
+}
+
+/// The only one; of several it cannot be told which.
+fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    let first = all.next()?;
+    all.next().is_none().then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use quota::{Percent, Usage, WindowId};
+
+    use super::*;
+
+    fn config(logins: &[(&str, LoginSource)]) -> Config {
+        let accounts = logins.iter().map(|(name, login)| AccountSettings {
+            id: quota::AccountId::new(ANTHROPIC, name).expect("a name"),
+            login: login.clone(),
+            base_url: None,
+        });
+        Config { accounts: accounts.collect(), ..Config::of_claude_code() }
+    }
+
+    fn told(dir: Option<&str>) -> Told {
+        Told { dir: dir.map(PathBuf::from), home: Some("/home/me".into()), ..Told::default() }
+    }
+
+    fn name(account: Option<&AccountSettings>) -> Option<&str> {
+        account.map(|account| account.id.name())
+    }
+
+    fn two() -> Config {
+        config(&[
+            ("main", LoginSource::ClaudeCode),
+            ("work", LoginSource::ClaudeConfigDir("~/.claude-work".into())),
+        ])
+    }
+
+    #[test]
+    fn a_session_belongs_to_the_account_of_its_directory() {
+        assert_eq!(name(told(Some("/home/me/.claude-work")).account(&two())), Some("work"));
+        assert_eq!(name(told(None).account(&two())), Some("main"));
+    }
+
+    #[test]
+    fn a_session_of_no_account_belongs_to_none() {
+        let work = config(&[("work", LoginSource::ClaudeConfigDir("/other".into()))]);
+
+        assert_eq!(name(told(None).account(&work)), None);
+        assert_eq!(name(told(Some("/third")).account(&work)), None);
+    }
+
+    #[test]
+    fn where_two_accounts_have_one_login_it_belongs_to_neither() {
+        let twins = config(&[("a", LoginSource::ClaudeCode), ("b", LoginSource::ClaudeCode)]);
+
+        assert_eq!(name(told(None).account(&twins)), None);
+    }
+
+    #[test]
+    fn a_session_that_is_paid_by_key_belongs_to_none() {
+        let told = Told { has_key: true, ..told(None) };
+
+        assert_eq!(name(told.account(&two())), None);
+    }
+
+    #[test]
+    fn a_token_in_the_environment_is_not_the_login_of_a_directory() {
+        let told = Told { has_token: true, ..told(Some("/home/me/.claude-work")) };
+
+        assert_eq!(name(told.account(&two())), Some("main"));
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).expect("a moment")
+    }
+
+    fn reading(percent: f64, resets_at: impl Into<Option<Timestamp>>) -> WindowReading {
+        WindowReading::new(WindowId::five_hour(), Percent::from_percent(percent).expect("a share"))
+            .resets_at(resets_at)
+    }
+
+    fn known(reading: WindowReading) -> Snapshot {
+        Snapshot::of(&Usage::polled([reading]), at(0))
+    }
+
+    #[test]
+    fn more_of_the_same_window_is_news_and_less_is_not() {
+        let known = known(reading(40.0, at(3600)));
+
+        assert!(says_more(&reading(41.0, at(3605)), &known));
+        assert!(!says_more(&reading(40.0, at(3595)), &known), "an idle session repeats itself");
+        assert!(!says_more(&reading(12.0, at(3600)), &known));
+        assert!(says_more(&reading(41.0, None), &known));
+    }
+
+    #[test]
+    fn a_later_window_is_news_and_an_earlier_one_is_not() {
+        let known = known(reading(40.0, at(3600)));
+
+        assert!(says_more(&reading(1.0, at(9000)), &known));
+        assert!(!says_more(&reading(99.0, at(-9000)), &known));
+    }
+
+    #[test]
+    fn a_window_that_was_not_known_is_news() {
+        assert!(says_more(&reading(0.0, None), &Snapshot::default()));
+    }
+}

@@ -1,0 +1,198 @@
+//! The file that all processes of a user share, where nobody names another store.
+
+use quota_sim::{Account, Answer, Change, Script, Window};
+
+use super::program::{Machine, Provider, argument};
+
+const USUAL: &str = ".local/state/quota/quota.db";
+
+fn provider() -> Provider {
+    Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(42.0)])]))
+}
+
+#[test]
+fn what_one_process_asked_the_next_one_knows() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+
+    for _ in 0..2 {
+        let ended = machine.run(&["status", "--config", argument(&config)]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        assert!(ended.stdout.contains("42 %"), "{}", ended.stdout);
+    }
+
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+    assert!(machine.path(USUAL).exists());
+}
+
+#[test]
+fn the_file_lies_where_the_state_of_programs_lies() {
+    let provider = provider();
+    let state = tempfile::tempdir().unwrap();
+    // With what has a meaning in a URL.
+    let folder = state.path().join("a b?#%20ü");
+    let (machine, config) =
+        provider.configure(Machine::new().set("XDG_STATE_HOME", folder.to_str().unwrap()));
+
+    let ended = machine.run(&["status", "--config", argument(&config)]);
+
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert!(folder.join("quota/quota.db").exists());
+    assert!(!machine.path(USUAL).exists());
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_told_in_one_line_and_left_as_it_is() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let path = machine.write(USUAL, "what somebody keeps there");
+    #[cfg(unix)]
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+
+    for command in [["status", "--config", argument(&config)], ["statusline", "--config", argument(&config)]]
+    {
+        let ended = machine.run(&command);
+
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(78), ""), "{command:?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        assert!(ended.stderr.contains("damaged, or no database"), "{}", ended.stderr);
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), b"what somebody keeps there");
+    assert_eq!(provider.simulator.ledger().calls(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_others_may_read_is_told_with_the_command_that_mends_it() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    machine.run(&["status", "--config", argument(&config)]);
+    let path = machine.path(USUAL);
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+
+    let ended = machine.run(&["status", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(78));
+    assert!(
+        ended.stderr.trim_end().ends_with(&format!("run: chmod 600 {}", path.display())),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn without_a_home_nothing_is_shared_and_it_says_so_once() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+
+    let ended = super::program::Ended::of(
+        machine.command(&["status", "--config", argument(&config)]).env_remove("HOME").output().unwrap(),
+    );
+
+    assert_eq!(ended.code, Some(0));
+    assert_eq!(ended.stderr.matches("nothing is shared").count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn what_shares_nothing_touches_no_file() {
+    let machine = Machine::new();
+
+    machine.run(&["demo", "--seconds", "1", "--accounts", "1", "--consumers", "1"]);
+    machine.run(&["parse", "anthropic", "nothing.json"]);
+
+    assert!(!machine.path(".local").exists());
+}
+
+/// Asked once, so that the number is known, with the ledger's count after it.
+fn asked_once() -> (Provider, Machine, String) {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let config = argument(&config).to_owned();
+    assert_eq!(machine.run(&["status", "--config", &config]).code, Some(0));
+    (provider, machine, config)
+}
+
+#[test]
+fn offline_nobody_is_asked_even_if_nothing_is_known() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+
+    let ended = machine.run(&["status", "--offline", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stdout.contains("nothing is known of it yet"), "{}", ended.stdout);
+    assert_eq!(provider.simulator.ledger().calls(), 0);
+}
+
+#[test]
+fn offline_what_is_known_is_shown() {
+    let (provider, machine, config) = asked_once();
+
+    let ended = machine.run(&["status", "--offline", "--config", &config]);
+
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.stdout.contains("42 %"), "{}", ended.stdout);
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn a_refresh_asks_although_the_number_is_fresh() {
+    let (provider, machine, config) = asked_once();
+
+    assert_eq!(machine.run(&["status", "--refresh", "--config", &config]).code, Some(0));
+
+    assert_eq!(provider.simulator.ledger().calls(), 2);
+}
+
+#[test]
+fn a_number_that_is_too_old_for_its_reader_is_asked_for_again() {
+    let (provider, machine, config) = asked_once();
+
+    assert_eq!(machine.run(&["status", "--max-age", "1h", "--config", &config]).code, Some(0));
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+    assert_eq!(machine.run(&["status", "--max-age", "0s", "--config", &config]).code, Some(0));
+
+    assert_eq!(provider.simulator.ledger().calls(), 2);
+}
+
+#[test]
+fn a_refresh_obeys_a_hold_and_says_why_nobody_was_asked() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let config = argument(&config).to_owned();
+    machine.run(&["status", "--config", &config]);
+    provider.simulator.set("main", Change::answer(Answer::ThrottleNoHeader)).unwrap();
+    machine.run(&["status", "--refresh", "--config", &config]);
+
+    let held = machine.run(&["status", "--refresh", "--config", &config]);
+    let json = machine.run(&["status", "--refresh", "--json", "--config", &config]).json();
+
+    assert!(held.stdout.contains("42 %") && held.stdout.contains("not asked again for"), "{}", held.stdout);
+    assert_eq!(json["accounts"][0]["hold"]["why"], "rate_limited");
+    assert!(json["accounts"][0]["not_refreshed"].as_str().unwrap().contains("not asked"), "{json}");
+    assert_eq!(
+        (provider.simulator.ledger().calls(), provider.simulator.ledger().calls_during_hold()),
+        (2, 0)
+    );
+}
+
+#[test]
+fn a_number_that_could_not_be_refreshed_says_why() {
+    let (provider, machine, config) = asked_once();
+    provider.simulator.set("main", Change::answer(Answer::Html)).unwrap();
+
+    let json = machine.run(&["status", "--refresh", "--json", "--config", &config]);
+    let text = machine.run(&["status", "--config", &config]);
+
+    let account = &json.json()["accounts"][0];
+    assert_eq!((json.code, &account["error"]), (Some(0), &serde_json::Value::Null));
+    assert!(account["not_refreshed"].is_string(), "{account}");
+    assert!(text.stdout.contains("42 %") && text.stdout.contains("last call: "), "{}", text.stdout);
+}
+
+#[test]
+fn options_that_contradict_each_other_end_with_64() {
+    for pair in [["--refresh", "--offline"], ["--max-age=1m", "--refresh"], ["--max-age=1m", "--offline"]] {
+        assert_eq!(Machine::new().run(&["status", pair[0], pair[1]]).code, Some(64), "{pair:?}");
+    }
+}

@@ -1,0 +1,176 @@
+//! `quota statusline`: what it shows, what it takes in, and what it never does.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use quota_sim::{Account, Script, Window};
+
+use super::program::{Ended, Machine, Provider, argument};
+
+/// Without the times until a reset, which go on.
+const FORMAT: &str = "{five_hour.used} {seven_day.used}";
+
+/// The usage is known already, and stays so.
+fn warm() -> (Provider, Machine, String) {
+    let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
+    let provider = Provider::play(Script::new([Account::new("main").windows(windows)]));
+    let (machine, config) = provider.configure(Machine::new());
+    let config = argument(&config).to_owned();
+    assert_eq!(machine.run(&["status", "--config", &config]).code, Some(0));
+    (provider, machine, config)
+}
+
+fn with_input(machine: &Machine, arguments: &[&str], input: &str) -> Ended {
+    let mut child = machine
+        .command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Who has ended already did not want it.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    Ended::of(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn what_is_known_is_shown_and_nobody_is_asked() {
+    let (provider, machine, config) = warm();
+
+    let ended = machine.run(&["statusline", "--format", FORMAT, "--config", &config]);
+
+    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("42% 17%\n", ""));
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn the_line_can_be_said() {
+    let (_provider, machine, config) = warm();
+
+    let ended =
+        machine.run(&["statusline", "--config", &config, "--format", "{account} {five_hour.left} {state}"]);
+
+    assert_eq!(ended.stdout, "anthropic/main 58% fresh\n");
+}
+
+#[test]
+fn json_is_that_of_status_with_one_account() {
+    let (_provider, machine, config) = warm();
+
+    let document = machine.run(&["statusline", "--config", &config, "--json"]).json();
+
+    assert_eq!(document["version"], 1);
+    assert_eq!(document["accounts"][0]["windows"][0]["used_percent"], 42.0);
+}
+
+#[test]
+fn what_is_not_understood_is_told_in_one_line_with_64() {
+    let (_provider, machine, config) = warm();
+    for (arguments, told) in [
+        (["--format", "{five_hour.usd}"], "did you mean {five_hour.used}?"),
+        (["--format", "{"], "--format, character 1: { without a }"),
+        (["--account", "mian"], "no account mian; "),
+        (["--store", "memory:"], "memory: is shared with nobody"),
+    ] {
+        let ended = machine.run(&["statusline", "--config", &config, arguments[0], arguments[1]]);
+
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""), "{arguments:?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn an_open_pipe_on_which_nobody_speaks_does_not_hold_it_up() {
+    let (_provider, machine, config) = warm();
+    let mut child = machine
+        .command(&["statusline", "--format", FORMAT, "--config", &config])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let silent = child.stdin.take();
+
+    let ended = Ended::of(child.wait_with_output().unwrap());
+
+    assert_eq!(ended.stdout, "42% 17%\n");
+    drop(silent);
+}
+
+#[test]
+fn what_is_no_session_on_standard_input_changes_nothing() {
+    let (_provider, machine, config) = warm();
+    for input in ["", "hello", "{", "[]", "{\"model\":7}"] {
+        let ended = with_input(&machine, &["statusline", "--format", FORMAT, "--config", &config], input);
+
+        assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("42% 17%\n", ""), "{input}");
+    }
+}
+
+#[test]
+fn a_session_cannot_control_the_terminal() {
+    let (_provider, machine, config) = warm();
+    let session = r#"{"model":{"display_name":"\u001b[2JOpus\u202e\n"}}"#;
+
+    let ended = with_input(
+        &machine,
+        &["statusline", "--format", "{model} {five_hour.used}", "--config", &config],
+        session,
+    );
+
+    assert_eq!(ended.stdout, "?[2JOpus?? 42%\n");
+}
+
+/// A machine on which Claude Code is logged in, whose login is the account of the provider.
+fn logged_in() -> (Provider, Machine, String) {
+    let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
+    let provider = Provider::play(Script::new([Account::new("main").windows(windows)]));
+    let machine = Machine::new();
+    machine.log_in("sim-token-main");
+    let url = provider.url();
+    let accounts = format!("[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"{url}\"\n");
+    let config = argument(&machine.write("config.toml", accounts)).to_owned();
+    assert_eq!(machine.run(&["status", "--config", &config]).code, Some(0));
+    (provider, machine, config)
+}
+
+fn session(percent: f64) -> String {
+    format!(r#"{{"rate_limits":{{"five_hour":{{"used_percentage":{percent}}}}}}}"#)
+}
+
+#[test]
+fn the_numbers_of_a_session_are_a_reading_for_everybody() {
+    let (provider, machine, config) = logged_in();
+
+    let shown =
+        with_input(&machine, &["statusline", "--format", FORMAT, "--config", &config], &session(55.0));
+    let others = machine.run(&["statusline", "--format", FORMAT, "--config", &config]);
+
+    assert!(shown.stdout.starts_with("55%"), "{}", shown.stdout);
+    assert!(others.stdout.starts_with("55%"), "{}", others.stdout);
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn an_idle_session_that_repeats_old_numbers_takes_nothing_back() {
+    let (_provider, machine, config) = logged_in();
+    with_input(&machine, &["statusline", "--format", FORMAT, "--config", &config], &session(55.0));
+
+    let idle = with_input(&machine, &["statusline", "--format", FORMAT, "--config", &config], &session(43.0));
+
+    assert!(idle.stdout.starts_with("55%"), "{}", idle.stdout);
+}
+
+#[test]
+fn the_numbers_of_a_session_of_no_account_are_filed_under_none() {
+    let (_provider, machine, config) = logged_in();
+    let elsewhere = machine.path("elsewhere");
+    let stranger = machine.set("CLAUDE_CONFIG_DIR", elsewhere.to_str().unwrap());
+    let accounts = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{accounts}claude_config_dir = \"~/.claude\"\n")).unwrap();
+
+    with_input(&stranger, &["statusline", "--format", FORMAT, "--config", &config], &session(99.0));
+
+    let shown = stranger.run(&["statusline", "--format", FORMAT, "--config", &config]);
+    assert!(shown.stdout.starts_with("42%"), "{}", shown.stdout);
+}

@@ -1,0 +1,91 @@
+//! The statements on the one table. Each is a transaction of its own, for whoever is stopped in one stops all writers.
+//! What time it is, and whose turn, is decided by the callers.
+
+use bytes::Bytes;
+use quota_core::{Document, StoreKey, Version};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
+
+const READ: &str = "SELECT version, body FROM document WHERE key = ?1 AND expires_ms > ?2";
+const VERSION: &str = "SELECT version FROM document WHERE key = ?1 AND expires_ms > ?2";
+const DATA_VERSION: &str = "PRAGMA data_version";
+/// One that has expired counts as none.
+const CREATE: &str = "
+    INSERT INTO document (key, version, expires_ms, body) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT (key) DO UPDATE SET version = ?2, expires_ms = ?3, body = ?4 WHERE expires_ms <= ?5";
+const REPLACE: &str = "
+    UPDATE document SET version = ?2, expires_ms = ?3, body = ?4
+    WHERE key = ?1 AND expires_ms > ?5 AND version = ?6";
+/// A few at a time, so that the lock is never held for long.
+const SWEEP: &str = "
+    DELETE FROM document WHERE rowid IN (SELECT rowid FROM document WHERE expires_ms <= ?1 LIMIT 100)";
+
+/// What is to be written.
+#[derive(Debug)]
+pub(crate) struct Write<'a> {
+    pub(crate) key: &'a StoreKey,
+    pub(crate) expected: Option<Version>,
+    pub(crate) version: Version,
+    pub(crate) body: &'a Bytes,
+    pub(crate) now_ms: i64,
+    pub(crate) expires_ms: i64,
+}
+
+/// The document as it stands.
+pub(crate) fn read(
+    connection: &Connection,
+    key: &StoreKey,
+    now_ms: i64,
+) -> rusqlite::Result<Option<Document>> {
+    let document = |row: &Row<'_>| {
+        let body = row.get_ref(1)?.as_blob()?;
+        Ok(Document::new(to_version(row.get(0)?), Bytes::copy_from_slice(body)))
+    };
+    prepared(connection, READ)?.query_row(params![key.as_str(), now_ms], document).optional()
+}
+
+/// The version alone.
+pub(crate) fn version(
+    connection: &Connection,
+    key: &StoreKey,
+    now_ms: i64,
+) -> rusqlite::Result<Option<Version>> {
+    let version = |row: &Row<'_>| Ok(to_version(row.get(0)?));
+    prepared(connection, VERSION)?.query_row(params![key.as_str(), now_ms], version).optional()
+}
+
+/// A number that is another one once another connection, of whatever process, has written.
+pub(crate) fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    prepared(connection, DATA_VERSION)?.query_row((), |row| row.get(0))
+}
+
+/// Writes if what stands is still what is expected. Returns whether it was.
+pub(crate) fn write(connection: &Connection, write: &Write<'_>) -> rusqlite::Result<bool> {
+    let Write { key, expected, version, body, now_ms, expires_ms } = write;
+    let (key, version, body) = (key.as_str(), of_version(*version), &body[..]);
+    let changed = match expected {
+        None => prepared(connection, CREATE)?.execute(params![key, version, expires_ms, body, now_ms]),
+        Some(expected) => {
+            let expected = of_version(*expected);
+            prepared(connection, REPLACE)?.execute(params![key, version, expires_ms, body, now_ms, expected])
+        }
+    };
+    Ok(changed? == 1)
+}
+
+/// Takes away some of what has expired.
+pub(crate) fn sweep(connection: &Connection, now_ms: i64) -> rusqlite::Result<usize> {
+    prepared(connection, SWEEP)?.execute([now_ms])
+}
+
+fn prepared<'a>(connection: &'a Connection, text: &str) -> rusqlite::Result<CachedStatement<'a>> {
+    connection.prepare_cached(text)
+}
+
+/// SQLite's numbers have a sign; ours keep all of their bits in them.
+fn of_version(version: Version) -> i64 {
+    version.number().cast_signed()
+}
+
+fn to_version(number: i64) -> Version {
+    Version::new(number.cast_unsigned())
+}

@@ -1,0 +1,112 @@
+//! What can go wrong with the file, and what a caller of the store is told of it: what failed, why, and what to do.
+//! Whether to try again is the caller's business.
+
+use std::io;
+use std::path::Path;
+
+use quota_core::{Applied, StoreError};
+use rusqlite::{ErrorCode, ffi};
+
+/// What SQLite said, sorted by what follows from it. `applied` is said of what may have happened all the same.
+pub(crate) fn of_sqlite(error: rusqlite::Error, path: &Path, applied: Applied) -> StoreError {
+    let at = path.display();
+    let code = error.sqlite_error().copied();
+    let unavailable = |why: String| StoreError::unavailable(applied, why);
+    let told = match code.map(|code| (code.code, code.extended_code)) {
+        Some((ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _)) => {
+            // Nothing is written before the lock is held.
+            StoreError::unavailable(Applied::No, format!("another process holds the lock of {at}"))
+        }
+        Some((ErrorCode::DiskFull, _)) => StoreError::refused(format!("no room to write {at}; free some")),
+        Some((ErrorCode::SystemIoFailure, extended)) if is_of_writing(extended) => {
+            StoreError::refused(format!("could not write {at}; is the disk full, or a limit reached?"))
+        }
+        Some((ErrorCode::ReadOnly, _)) => {
+            StoreError::refused(format!("{at} or its folder is read-only; name a store that can be written"))
+        }
+        Some((ErrorCode::CannotOpen | ErrorCode::PermissionDenied, _)) => StoreError::refused(format!(
+            "could not open {at}; may this user read and write it, and its folder?"
+        )),
+        Some((ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt, _)) => StoreError::unusable(format!(
+            "{at} is damaged, or no database; nothing in it was changed: move it away, and a new one is made"
+        )),
+        Some((ErrorCode::TooBig, _)) => StoreError::refused("the document is too large for SQLite"),
+        Some((ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory, _)) => {
+            unavailable(format!("the system failed to read or write {at}"))
+        }
+        Some((ErrorCode::FileLockingProtocolFailed, _)) => {
+            unavailable(format!("could not lock {at}; is it on a disk of this machine?"))
+        }
+        _ => StoreError::unusable(format!(
+            "{at} has not the tables it should have; nothing in it was changed: move it away, and a new one is made"
+        )),
+    };
+    told.because(error)
+}
+
+/// Whether the disk would not take what was to be written.
+fn is_of_writing(extended: i32) -> bool {
+    matches!(
+        extended,
+        ffi::SQLITE_IOERR_WRITE
+            | ffi::SQLITE_IOERR_FSYNC
+            | ffi::SQLITE_IOERR_DIR_FSYNC
+            | ffi::SQLITE_IOERR_TRUNCATE
+            | ffi::SQLITE_IOERR_SHMSIZE
+            | ffi::SQLITE_IOERR_COMMIT_ATOMIC
+    )
+}
+
+/// What the system said of a file or a folder.
+pub(crate) fn of_system(what: &str, path: &Path, error: io::Error) -> StoreError {
+    StoreError::refused(format!("could not {what} {}: {error}", path.display())).because(error)
+}
+
+/// A path as a shell takes it.
+pub(crate) fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
+    if text.chars().all(is_plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(code: i32) -> StoreError {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        of_sqlite(error, Path::new("/x/quota.db"), Applied::Perhaps)
+    }
+
+    #[test]
+    fn what_passes_is_told_from_what_must_be_mended() {
+        for code in
+            [ffi::SQLITE_BUSY, ffi::SQLITE_BUSY_RECOVERY, ffi::SQLITE_IOERR_READ, ffi::SQLITE_PROTOCOL]
+        {
+            assert!(told(code).is_transient(), "{code}");
+        }
+        for code in [
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_IOERR_WRITE,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_READONLY_CANTINIT,
+            ffi::SQLITE_CANTOPEN,
+        ] {
+            assert!(matches!(told(code), StoreError::Refused { .. }), "{code}");
+        }
+        for code in [ffi::SQLITE_NOTADB, ffi::SQLITE_CORRUPT, ffi::SQLITE_ERROR] {
+            assert!(matches!(told(code), StoreError::Unusable { .. }), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_got_no_lock_was_not_made() {
+        assert!(matches!(told(ffi::SQLITE_BUSY), StoreError::Unavailable { applied: Applied::No, .. }));
+    }
+
+    #[test]
+    fn a_path_is_quoted_as_a_shell_takes_it() {
+        assert_eq!(quoted(Path::new("/home/me/quota.db")), "/home/me/quota.db");
+        assert_eq!(quoted(Path::new("/my $home's/q")), r"'/my $home'\''s/q'");
+    }
+}

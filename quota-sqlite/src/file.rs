@@ -1,0 +1,263 @@
+//! The way to the file: finding, making and opening it, and noticing that it is another one by now.
+//! What is in it is in `schema` and `document`.
+
+use std::fs::{self, Metadata, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use quota_core::{Applied, StoreError};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::options::SqliteOptions;
+use crate::rights::{self, Which};
+use crate::{failure, schema};
+
+/// One connection to the file, made when it is needed.
+#[derive(Debug)]
+pub(crate) struct File {
+    options: Arc<SqliteOptions>,
+    use_of_it: Use,
+    open: Option<Open>,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    Reads,
+    Writes,
+}
+
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    which: Which,
+    /// It shows the file as it was when it was opened.
+    is_still: bool,
+}
+
+/// Whoever makes the file closes it once, and with that gives up all locks this process has on it; so nobody may open it meanwhile.
+static MAKING: Mutex<()> = Mutex::new(());
+
+impl File {
+    pub(crate) fn new(options: Arc<SqliteOptions>, use_of_it: Use) -> Self {
+        Self { options, use_of_it, open: None }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.options.path
+    }
+
+    /// Takes what SQLite says into what a caller is told.
+    pub(crate) fn told(&self, error: rusqlite::Error, applied: Applied) -> StoreError {
+        failure::of_sqlite(error, self.path(), applied)
+    }
+
+    /// The connection, or `None` if there is no file. Also says whether it is another one than the last time.
+    pub(crate) fn for_reading(&mut self) -> Result<Option<(&Connection, bool)>, StoreError> {
+        let Some(which) = find(&self.options.path)? else {
+            self.open = None;
+            return Ok(None);
+        };
+        self.connection(&which).map(Some)
+    }
+
+    /// The connection; the file is made if there is none.
+    pub(crate) fn for_writing(&mut self) -> Result<&Connection, StoreError> {
+        let path = &self.options.path;
+        let which = match find(path)? {
+            Some(which) => which,
+            None => {
+                self.open = None;
+                make(path)?;
+                let gone =
+                    || StoreError::unavailable(Applied::No, "the file was taken away while it was made");
+                find(path)?.ok_or_else(gone)?
+            }
+        };
+        self.connection(&which).map(|(connection, _)| connection)
+    }
+
+    /// Forgets the connection: it has failed, and the next caller gets a new one.
+    pub(crate) fn forget(&mut self) {
+        self.open = None;
+    }
+
+    fn connection(&mut self, found: &Found) -> Result<(&Connection, bool), StoreError> {
+        let which = Which::of(&found.metadata);
+        let is_known = self.open.as_ref().is_some_and(|open| open.which == which && !open.is_still);
+        if !is_known {
+            // Closed before another is opened: closing gives up the locks of a file, whoever in this process took them.
+            self.open = None;
+            found.check(&self.options.path)?;
+            let (connection, is_still) = connect(&self.options)?;
+            if self.use_of_it == Use::Writes {
+                prepare_to_write(&connection).map_err(|error| self.told(error, Applied::No))?;
+            }
+            self.open = Some(Open { connection, which, is_still });
+        }
+        let open = self.open.as_ref().expect("it was opened above");
+        Ok((&open.connection, !is_known))
+    }
+}
+
+/// A file that is there.
+struct Found {
+    metadata: Metadata,
+}
+
+fn find(path: &Path) -> Result<Option<Found>, StoreError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(Found { metadata })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.symlink_metadata() {
+            Ok(_) => Err(StoreError::refused(format!("{} is a link that leads nowhere", path.display()))),
+            Err(_) => Ok(None),
+        },
+        Err(error) => Err(failure::of_system("find", path, error)),
+    }
+}
+
+impl Found {
+    fn check(&self, path: &Path) -> Result<(), StoreError> {
+        if !self.metadata.is_file() {
+            return Err(StoreError::refused(format!("{} is not a file; name one in it", path.display())));
+        }
+        if self.metadata.len() == 0 {
+            // Never made by us, who link a whole file into its place; SQLite would take it for a database of its own.
+            return Err(StoreError::unusable(format!(
+                "{} is empty, so it is not a database of quota; remove it, and a new one is made",
+                path.display()
+            )));
+        }
+        rights::check_file(path, &self.metadata)?;
+        let told = |error| failure::of_system("find", path, error);
+        // SQLite lays its log beside the file itself, not beside a link to it.
+        let is_link = path.symlink_metadata().map_err(told)?.is_symlink();
+        let path = if is_link { path.canonicalize().map_err(told)? } else { path.to_owned() };
+        check_folder(&path)
+    }
+}
+
+fn check_folder(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(path);
+    let found = fs::metadata(folder).map_err(|error| failure::of_system("find", folder, error))?;
+    rights::check_folder(folder, &found)
+}
+
+fn connect(options: &SqliteOptions) -> Result<(Connection, bool), StoreError> {
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = &options.path;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match open(path, path, flags, options) {
+        // A folder that takes no log: it can be read without one, if nothing is in one.
+        Err(Refusal { is_of_log: true, .. }) if !has_log(path) => {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+                | OpenFlags::SQLITE_OPEN_URI
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection =
+                open(&unchanging(path), path, flags, options).map_err(|refusal| refusal.error)?;
+            Ok((connection, true))
+        }
+        Ok(connection) => Ok((connection, false)),
+        Err(refusal) => Err(refusal.error),
+    }
+}
+
+/// How many pages the log may have before it is written into the file: whoever opens the file alone reads the log whole.
+const LOG_PAGES: u32 = 16;
+
+fn prepare_to_write(connection: &Connection) -> rusqlite::Result<()> {
+    // Not waiting for the disk at every write: what that may cost when the power fails is in docs/design/sqlite.md.
+    connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)
+}
+
+struct Refusal {
+    error: StoreError,
+    is_of_log: bool,
+}
+
+fn open(at: &Path, path: &Path, flags: OpenFlags, options: &SqliteOptions) -> Result<Connection, Refusal> {
+    let told = |error: rusqlite::Error| Refusal {
+        is_of_log: matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)),
+        error: failure::of_sqlite(error, path, Applied::No),
+    };
+    let mut connection = Connection::open_with_flags(at, flags).map_err(told)?;
+    connection.busy_timeout(options.busy_timeout).map_err(told)?;
+    // Else the last of many short-lived processes would do a writer's work, and the next one begin all anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(told)?;
+    // The first look into the file: until here it may be anything.
+    let is_of_log = |error: &StoreError| matches!(error, StoreError::Refused { .. });
+    schema::check(&mut connection, path).map_err(|error| Refusal { is_of_log: is_of_log(&error), error })?;
+    Ok(connection)
+}
+
+/// Whether there is a log with something in it, or somebody who may be writing one.
+fn has_log(path: &Path) -> bool {
+    fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
+}
+
+/// The file by a URI that promises SQLite that nobody changes it. Whoever reads so opens it anew for each read.
+fn unchanging(path: &Path) -> PathBuf {
+    const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+    let path = percent_encode(path.as_os_str().as_encoded_bytes(), &KEPT);
+    format!("file:{path}?immutable=1").into()
+}
+
+/// Makes the file, unless somebody else is faster. At no moment is there one that is not whole.
+fn make(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(path);
+    make_folder(folder).map_err(|error| failure::of_system("make the folder", folder, error))?;
+    check_folder(path)?;
+    let draft = beside(path, &format!(".new-{:016x}", fastrand::u64(..)));
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let made = fill(&draft).and_then(|()| match fs::hard_link(&draft, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(failure::of_system("make", path, error))
+        }
+        // Somebody else's is as good.
+        _ => Ok(()),
+    });
+    for name in [draft.clone(), beside(&draft, "-wal"), beside(&draft, "-shm"), beside(&draft, "-journal")] {
+        // What is not there need not be taken away, and what stays harms nobody.
+        let _ = fs::remove_file(name);
+    }
+    made
+}
+
+fn fill(draft: &Path) -> Result<(), StoreError> {
+    create_new(draft).map_err(|error| failure::of_system("make", draft, error))?;
+    let told = |error| failure::of_sqlite(error, draft, Applied::No);
+    let mut connection =
+        Connection::open_with_flags(draft, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(told)?;
+    // On the disk before it is linked: after a power failure there must be no file that is named and empty.
+    connection.pragma_update(None, "synchronous", "full").map_err(told)?;
+    schema::create(&mut connection).map_err(told)?;
+    connection.close().map_err(|(_, error)| told(error))
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+#[cfg(unix)]
+fn create_new(path: &Path) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+#[cfg(not(unix))]
+fn create_new(path: &Path) -> io::Result<fs::File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path)
+}

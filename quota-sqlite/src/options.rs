@@ -1,0 +1,135 @@
+//! The settings of a store, as plain data.
+//! How they are read from a URL is in `location`.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use quota_core::Clock;
+use url::Url;
+
+use crate::{SqliteStore, location};
+
+/// Where the file is, and how it is to be used.
+///
+/// Most programs need no more than [`SqliteStore::open`] and a URL.
+///
+/// ```
+/// use std::time::Duration;
+/// use quota_sqlite::SqliteOptions;
+///
+/// // Nothing is opened before the first call.
+/// let store = SqliteOptions::file("/home/me/.local/state/quota/quota.db").busy_timeout(Duration::from_millis(50)).open()?;
+/// # Ok::<(), quota_sqlite::SqliteOpenError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SqliteOptions {
+    pub(crate) path: PathBuf,
+    pub(crate) busy_timeout: Duration,
+    pub(crate) poll_from: Duration,
+    pub(crate) poll_to: Duration,
+    pub(crate) clock: Clock,
+}
+
+impl SqliteOptions {
+    /// The file at this path, as an absolute one: a relative path would be another file in every directory.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            busy_timeout: Duration::from_millis(150),
+            poll_from: Duration::from_millis(10),
+            poll_to: Duration::from_millis(200),
+            clock: Clock::system(),
+        }
+    }
+
+    /// What a URL says; see the [front page](crate#urls) for its form.
+    ///
+    /// # Errors
+    ///
+    /// [`SqliteOpenError`] if it makes no sense.
+    pub fn from_url(url: &Url) -> Result<Self, SqliteOpenError> {
+        location::options(url)
+    }
+
+    /// How long a write waits for another process's lock: 150 ms by default, less than a manager waits for its store.
+    pub fn busy_timeout(mut self, span: Duration) -> Self {
+        self.busy_timeout = span;
+        self
+    }
+
+    /// How often it is looked whether another process has written, while somebody waits for that: after 10 ms, then less and
+    /// less often, down to every 200 ms by default.
+    pub fn poll_every(mut self, from: Duration, to: Duration) -> Self {
+        self.poll_from = from;
+        self.poll_to = to;
+        self
+    }
+
+    /// Another clock than the system's, for tests. All who share a file must share the clock.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the store. The file is not touched yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SqliteOpenError`] if a setting makes no sense.
+    pub fn open(self) -> Result<SqliteStore, SqliteOpenError> {
+        for (is_wrong, why) in [
+            (!self.path.is_absolute(), "the path must be absolute: sqlite:///home/me/quota.db"),
+            (self.path.file_name().is_none(), "the path names no file: sqlite:///home/me/quota.db"),
+            (self.busy_timeout > LONGEST_WAIT, "a wait for the lock must not be longer than an hour"),
+            (self.poll_from.is_zero(), "a pause between two looks must be longer than nothing"),
+            (self.poll_to < self.poll_from, "the longest pause must not be shorter than the first"),
+        ] {
+            if is_wrong {
+                return Err(SqliteOpenError::setting(why));
+            }
+        }
+        Ok(SqliteStore::with(self))
+    }
+}
+
+/// SQLite counts the wait in 31 bits of milliseconds.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+impl FromStr for SqliteOptions {
+    type Err = SqliteOpenError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url = Url::parse(text).map_err(|error| SqliteOpenError::NoUrl { error })?;
+        Self::from_url(&url)
+    }
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SqliteOpenError {
+    /// The text is no URL.
+    #[error("a SQLite store is named by a URL such as sqlite:///home/me/quota.db, and this is none")]
+    #[non_exhaustive]
+    NoUrl {
+        /// What is wrong with it.
+        #[source]
+        error: url::ParseError,
+    },
+    /// A setting makes no sense.
+    #[error("{why}")]
+    #[non_exhaustive]
+    Setting {
+        /// What is wrong, and what it should be.
+        why: Cow<'static, str>,
+    },
+}
+
+impl SqliteOpenError {
+    pub(crate) fn setting(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Setting { why: why.into() }
+    }
+}

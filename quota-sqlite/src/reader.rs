@@ -1,0 +1,149 @@
+//! The thread that reads, and looks for what other processes have written while somebody waits for it.
+//! It never writes and never waits for a writer.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::{Applied, Document, StoreError, StoreKey, Version};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::document;
+use crate::file::{File, Use};
+use crate::options::SqliteOptions;
+use crate::waiters::{Waiter, Waiters};
+
+/// What the thread is asked. The time is that of whoever asks: a test's clock stands still in its own thread only.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Read {
+        key: StoreKey,
+        now: Timestamp,
+        answer: oneshot::Sender<Result<Option<Document>, StoreError>>,
+    },
+    Watch {
+        key: StoreKey,
+        now: Timestamp,
+        waiter: Waiter,
+    },
+    /// This process has written; who waits in it need not wait for the next look.
+    Wrote {
+        key: StoreKey,
+        version: Version,
+    },
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    options: Arc<SqliteOptions>,
+    file: File,
+    waiters: Waiters,
+    /// SQLite's number of the state that was looked at last; `None` if there is no file, or it is another one.
+    looked_at: Option<i64>,
+    pause: Duration,
+}
+
+impl Reader {
+    pub(crate) fn new(options: Arc<SqliteOptions>) -> Self {
+        let (file, pause) = (File::new(Arc::clone(&options), Use::Reads), options.poll_from);
+        Self { options, file, waiters: Waiters::default(), looked_at: None, pause }
+    }
+
+    /// Works until nobody can ask any more.
+    pub(crate) fn run(mut self, asks: &Receiver<Ask>) {
+        loop {
+            let ask = if self.waiters.are_there() {
+                asks.recv_timeout(self.pause)
+            } else {
+                asks.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match ask {
+                Ok(ask) => self.answer(ask),
+                // Where nothing happens it is looked for less and less often.
+                Err(RecvTimeoutError::Timeout) => self.pause = (self.pause * 2).min(self.options.poll_to),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Also after an answer, for a flood of those must not keep it from being looked.
+            if self.waiters.are_there() {
+                self.look();
+            }
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Read { key, now, answer } if !answer.is_closed() => {
+                let found =
+                    self.with_file(None, |connection| document::read(connection, &key, now.as_millisecond()));
+                let _ = answer.send(found);
+            }
+            Ask::Read { .. } => {}
+            Ask::Watch { key, now, waiter } => self.watch(key, now, waiter),
+            Ask::Wrote { key, version } => {
+                self.waiters.tell(&key, Some(version));
+            }
+        }
+    }
+
+    fn watch(&mut self, key: StoreKey, now: Timestamp, waiter: Waiter) {
+        let now_ms = now.as_millisecond();
+        match self.with_file(None, |connection| document::version(connection, &key, now_ms)) {
+            Ok(stands) if stands == waiter.seen => {
+                self.pause = self.options.poll_from;
+                self.waiters.add(key, waiter);
+            }
+            Ok(_) => waiter.wake(),
+            Err(error) => {
+                let _ = waiter.answer.send(Err(error));
+            }
+        }
+    }
+
+    /// Looks whether anything was written, and whether it is what somebody waits for.
+    fn look(&mut self) {
+        let state = self.with_file(None, |connection| document::data_version(connection).map(Some));
+        match state {
+            Ok(state) if state.is_some() && state == self.looked_at => {}
+            Ok(state) => {
+                self.looked_at = state;
+                if let Err(error) = self.look_closely() {
+                    self.waiters.fail(&error);
+                }
+            }
+            Err(error) => self.waiters.fail(&error),
+        }
+    }
+
+    fn look_closely(&mut self) -> Result<(), StoreError> {
+        let now_ms = self.options.clock.now().as_millisecond();
+        for key in self.waiters.keys() {
+            let stands = self.with_file(None, |connection| document::version(connection, &key, now_ms))?;
+            if self.waiters.tell(&key, stands) {
+                self.pause = self.options.poll_from;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does something with the file; `nothing` is what is found where there is none.
+    fn with_file<T>(
+        &mut self,
+        nothing: T,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let Some((connection, is_new)) = self.file.for_reading()? else {
+            self.looked_at = None;
+            return Ok(nothing);
+        };
+        if is_new {
+            self.looked_at = None;
+        }
+        work(connection).map_err(|error| {
+            self.file.forget();
+            self.file.told(error, Applied::No)
+        })
+    }
+}

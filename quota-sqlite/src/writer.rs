@@ -1,0 +1,102 @@
+//! The thread that writes: one swap after the other, each as one statement.
+//! Nobody who reads waits for it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use quota_core::{Applied, Reading, StoreError, StoreKey, Swap, Version};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::document::{self, Write};
+use crate::file::{File, Use};
+use crate::options::SqliteOptions;
+use crate::reader::Ask;
+
+/// A swap that somebody waits for.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) key: StoreKey,
+    pub(crate) expected: Option<Version>,
+    pub(crate) body: Bytes,
+    pub(crate) keep: Duration,
+    pub(crate) now: Timestamp,
+    pub(crate) answer: oneshot::Sender<Result<Swap, StoreError>>,
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    file: File,
+    reader: Sender<Ask>,
+}
+
+/// One write in so many also takes away what has expired; processes that live for one write do so too.
+const SWEEP_ONE_IN: u32 = 64;
+/// Between a swap that lost and the look at what stands, that may have become what was expected; then it is tried again.
+const TRIES: u32 = 3;
+
+impl Writer {
+    pub(crate) fn new(options: Arc<SqliteOptions>, reader: Sender<Ask>) -> Self {
+        Self { file: File::new(options, Use::Writes), reader }
+    }
+
+    /// Works until nobody can ask any more.
+    pub(crate) fn run(mut self, orders: &Receiver<Order>) {
+        while let Ok(order) = orders.recv() {
+            // Somebody who has left may not want it any more; and behind a lock that is held, nobody should wait for them.
+            if order.answer.is_closed() {
+                continue;
+            }
+            let outcome = self.swap(&order);
+            if let Ok(Swap::Applied(version)) = outcome {
+                // If the reader is gone, nobody waits.
+                let _ = self.reader.send(Ask::Wrote { key: order.key, version });
+            }
+            let _ = order.answer.send(outcome);
+        }
+    }
+
+    fn swap(&mut self, order: &Order) -> Result<Swap, StoreError> {
+        let connection = self.file.for_writing()?;
+        match try_swap(connection, order) {
+            Ok(Some(swap)) => Ok(swap),
+            Ok(None) => Err(StoreError::unavailable(Applied::No, "the document changes all the time")),
+            Err(error) => {
+                self.file.forget();
+                Err(self.file.told(error, Applied::Perhaps))
+            }
+        }
+    }
+}
+
+fn try_swap(connection: &Connection, order: &Order) -> rusqlite::Result<Option<Swap>> {
+    let Order { key, expected, body, keep, now, .. } = order;
+    let now_ms = now.as_millisecond();
+    let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+    let version = fresh_version();
+    let write =
+        Write { key, expected: *expected, version, body, now_ms, expires_ms: now_ms.saturating_add(keep_ms) };
+    for _ in 0..TRIES {
+        if document::write(connection, &write)? {
+            if fastrand::u32(..SWEEP_ONE_IN) == 0 {
+                // The write is done, whatever becomes of this.
+                let _ = document::sweep(connection, now_ms);
+            }
+            return Ok(Some(Swap::Applied(version)));
+        }
+        let reading = Reading::new(document::read(connection, key, now_ms)?, *now);
+        if reading.version() != *expected {
+            return Ok(Some(Swap::Conflict(reading)));
+        }
+    }
+    Ok(None)
+}
+
+/// A version that no other write has, in whatever copy of the file: a matter of one in 2⁶⁴ for each pair.
+fn fresh_version() -> Version {
+    Version::new(fastrand::u64(1..))
+}

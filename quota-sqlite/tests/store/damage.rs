@@ -1,0 +1,150 @@
+//! Files that are not ours, not whole, or not to be written: nothing in them is changed, and what can be read is read.
+
+use std::fs;
+use std::time::Duration;
+
+use quota_core::{Applied, StoreError, Swap};
+use quota_sqlite::SqliteOptions;
+
+use crate::world::{body, open, place, raw, read, try_write, write};
+
+/// A file of this content that nobody else may read.
+fn lay(path: &std::path::Path, content: &[u8]) {
+    fs::write(path, content).expect("it can be written");
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_unusable_and_left_as_it_is() {
+    for content in [&b"[accounts]\n"[..], &[0; 4096], b"SQLite format 3\0 and then nothing of the kind", b""]
+    {
+        let (_folder, path) = place();
+        lay(&path, content);
+        let store = open(&path);
+
+        let errors = [
+            read(&store, "main").await.unwrap_err(),
+            try_write(&store, "main", None, "x").await.unwrap_err(),
+        ];
+
+        for error in errors {
+            assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
+            assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), content);
+    }
+}
+
+#[tokio::test]
+async fn another_programs_database_is_unusable_and_left_as_it_is() {
+    let (_folder, path) = place();
+    lay(&path, b"");
+    raw(&path).execute_batch("CREATE TABLE document (key TEXT)").unwrap();
+    let before = fs::read(&path).unwrap();
+    let store = open(&path);
+
+    let error = try_write(&store, "main", None, "x").await.unwrap_err();
+
+    assert!(error.to_string().contains("is not a database of quota"), "{error}");
+    assert!(matches!(read(&store, "main").await, Err(StoreError::Unusable { .. })));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_file_whose_tables_are_gone_is_unusable() {
+    let (_folder, path) = place();
+    write(&open(&path), "main", "one").await;
+    raw(&path).execute_batch("DROP TABLE document").unwrap();
+
+    let error = read(&open(&path), "main").await.unwrap_err();
+
+    assert!(error.to_string().contains("has not the tables it should have"), "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_is_no_file() {
+    let (folder, _) = place();
+
+    let error = read(&open(folder.path()), "main").await.unwrap_err();
+
+    assert!(error.to_string().contains("is not a file"), "{error}");
+}
+
+#[tokio::test]
+async fn reading_makes_no_file_and_no_folder() {
+    let (folder, _) = place();
+    let path = folder.path().join("not").join("there.db");
+
+    let found = read(&open(&path), "main").await.unwrap();
+
+    assert_eq!(found.document, None);
+    assert!(!folder.path().join("not").exists());
+}
+
+#[tokio::test]
+async fn nothing_but_the_database_is_left_after_it_was_made() {
+    let (folder, path) = place();
+
+    write(&open(&path), "main", "one").await;
+
+    let names: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(
+        names
+            .iter()
+            .all(|name| ["quota.db", "quota.db-wal", "quota.db-shm"].iter().any(|known| name == known))
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_was_deleted_is_made_anew() {
+    let (folder, path) = place();
+    let store = open(&path);
+    let old = write(&store, "main", "one").await;
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+
+    assert_eq!(read(&store, "main").await.unwrap().document, None);
+    let new = write(&store, "main", "two").await;
+
+    assert_eq!(body(read(&open(&path), "main").await.unwrap()).as_deref(), Some("two"));
+    assert_ne!(old, new);
+}
+
+#[tokio::test]
+async fn a_writer_who_was_stopped_keeps_nobody_from_reading() {
+    let (_folder, path) = place();
+    let store = SqliteOptions::file(&path).busy_timeout(Duration::from_millis(1)).open().unwrap();
+    let version = write(&store, "main", "one").await;
+    let stopped = raw(&path);
+    stopped.execute_batch("BEGIN IMMEDIATE; UPDATE document SET body = x'00'").unwrap();
+
+    let refused = try_write(&store, "main", Some(version), "two").await;
+
+    assert!(matches!(refused, Err(StoreError::Unavailable { applied: Applied::No, .. })), "{refused:?}");
+    assert_eq!(body(read(&store, "main").await.unwrap()).as_deref(), Some("one"));
+    drop(stopped);
+    let written = try_write(&store, "main", Some(version), "two").await;
+    assert!(matches!(written, Ok(Swap::Applied(_))), "its lock has ended with it: {written:?}");
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_off_costs_its_last_writes_and_no_more() {
+    let (folder, path) = place();
+    write(&open(&path), "main", "one").await;
+    raw(&path).query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())).unwrap();
+    write(&open(&path), "main", "two").await;
+    // As after a power failure, seen by nobody who was there before: the log is torn, and its index is gone.
+    let copy = folder.path().join("copy.db");
+    lay(&copy, &fs::read(&path).unwrap());
+    let log = fs::read(folder.path().join("quota.db-wal")).unwrap();
+    lay(&folder.path().join("copy.db-wal"), &log[..log.len() - 100]);
+
+    let store = open(&copy);
+
+    assert_eq!(body(read(&store, "main").await.unwrap()).as_deref(), Some("one"));
+    write(&store, "main", "three").await;
+    assert_eq!(body(read(&open(&copy), "main").await.unwrap()).as_deref(), Some("three"));
+}

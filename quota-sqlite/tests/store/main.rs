@@ -1,0 +1,12 @@
+//! The store on real files: the suite, other processes, rights, damage, and disks that take nothing.
+//! What is pure is tested where it is.
+
+mod conformance;
+mod damage;
+#[cfg(unix)]
+mod disk;
+mod processes;
+#[cfg(unix)]
+mod rights;
+mod times;
+mod world;

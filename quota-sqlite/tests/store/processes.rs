@@ -1,0 +1,319 @@
+//! Other processes: this test program started again, which does on the file what it is told, line by line.
+//! One store has every call carried out there; and many count at once, while some of them are killed.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use quota_core::{Applied, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use quota_sqlite::SqliteStore;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::world::{KEEP, body, key, open, place, raw, read};
+
+/// Which file the other process is to use; set, this program is the other process.
+const FILE: &str = "QUOTA_TEST_SQLITE_FILE";
+/// What its lines begin with, for the test harness writes to standard output too.
+const MARK: &str = "@ ";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_wrote_is_read() {
+    if let Some(path) = std::env::var_os(FILE) {
+        return be_the_other(&PathBuf::from(path));
+    }
+    let (_folder, path) = place();
+    let written = Elsewhere::start(&path).swap(&key("main"), None, Bytes::from_static(b"theirs"), KEEP).await;
+
+    let reading = read(&open(&path), "main").await.unwrap();
+
+    assert_eq!(written.unwrap(), Swap::Applied(reading.version().unwrap()));
+    assert_eq!(body(reading).as_deref(), Some("theirs"));
+}
+
+#[tokio::test]
+async fn a_wait_ends_when_another_process_writes() {
+    let (_folder, path) = place();
+    let (here, there) = (open(&path), Elsewhere::start(&path));
+    let first = there.swap(&key("main"), None, Bytes::from_static(b"one"), KEEP).await.unwrap();
+    let Swap::Applied(first) = first else { panic!("nobody else writes: {first:?}") };
+
+    let key = key("main");
+    let wait = here.changed(&key, Some(first));
+    let write = there.swap(&key, Some(first), Bytes::from_static(b"two"), KEEP);
+    let (woken, _) = tokio::join!(wait, write);
+
+    woken.unwrap();
+    assert_eq!(body(read(&here, "main").await.unwrap()).as_deref(), Some("two"));
+}
+
+#[test]
+fn eight_processes_count_exactly_in_20_rounds_while_some_are_killed() {
+    const PROCESSES: usize = 8;
+    const ROUNDS: usize = 20;
+    let (_folder, path) = place();
+
+    let kills: usize = std::thread::scope(|scope| {
+        let counters: Vec<_> = (0..PROCESSES)
+            .map(|number| {
+                let path = &path;
+                scope.spawn(move || count_in_processes(path, number, ROUNDS))
+            })
+            .collect();
+        counters.into_iter().map(|counter| counter.join().expect("it counted")).sum()
+    });
+
+    let text: String =
+        raw(&path).query_row("SELECT CAST(body AS TEXT) FROM document", (), |row| row.get(0)).unwrap();
+    let mut marks: Vec<_> = text.split_whitespace().collect();
+    marks.sort_unstable();
+    marks.dedup();
+    let counted = (marks.len(), text.split_whitespace().count());
+    assert_eq!(counted, (PROCESSES * ROUNDS, PROCESSES * ROUNDS), "each once, with {kills} kills: {text}");
+    let verdict: String = raw(&path).query_row("PRAGMA integrity_check", (), |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
+    assert!(kills > 0, "somebody was killed");
+}
+
+/// Has one process after the other count to the end; each is killed in the middle of a round, except the last.
+fn count_in_processes(path: &Path, number: usize, rounds: usize) -> usize {
+    for kills in 0.. {
+        let mut other = Other::start(path);
+        let _ = writeln!(other.stdin, "0 count {number} {rounds}");
+        let kill_after = (kills < 3).then(|| fastrand::usize(0..rounds / 3));
+        let mut lines = other.lines();
+        if kill_after.is_some_and(|after| lines.by_ref().take(after + 1).count() > after) {
+            // The next round has begun already.
+            continue;
+        }
+        lines.for_each(drop);
+        return kills;
+    }
+    unreachable!("the count of kills is bounded");
+}
+
+pub(crate) fn this_program() -> PathBuf {
+    std::env::current_exe().expect("this program is a file")
+}
+
+/// Another process.
+struct Other {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: Option<ChildStdout>,
+}
+
+impl Other {
+    fn start(path: &Path) -> Self {
+        Self::by(Command::new(this_program()), path)
+    }
+
+    fn by(mut command: Command, path: &Path) -> Self {
+        let mut child = command
+            .args(["processes::what_another_process_wrote_is_read", "--exact", "--nocapture"])
+            .env(FILE, path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program can be started");
+        let stdin = child.stdin.take().expect("it was asked for");
+        let stdout = child.stdout.take();
+        Self { child, stdin, stdout }
+    }
+
+    /// What it says, until it ends.
+    fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
+        let stdout = self.stdout.take().expect("it is listened to once");
+        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        // The harness says what it does without ending its line.
+        lines.filter_map(|line| line.split_once(MARK).map(|(_, said)| said.to_owned()))
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        // SIGKILL: it gets no chance to tidy up.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A store whose every call is carried out by another process.
+pub(crate) struct Elsewhere {
+    other: Mutex<Other>,
+    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<String>>>>,
+    last: AtomicU64,
+}
+
+impl Elsewhere {
+    pub(crate) fn start(path: &Path) -> Self {
+        Self::by(Command::new(this_program()), path)
+    }
+
+    /// By a command that starts [`this_program`] with further arguments.
+    pub(crate) fn by(command: Command, path: &Path) -> Self {
+        let mut other = Other::by(command, path);
+        let waiting = Arc::new(Mutex::new(HashMap::<u64, oneshot::Sender<String>>::new()));
+        let (lines, answers) = (other.lines(), Arc::clone(&waiting));
+        std::thread::spawn(move || {
+            for line in lines {
+                let (number, answer) = line.split_once(' ').expect("an answer begins with its number");
+                let waiting = number.parse().ok().and_then(|number| lock(&answers).remove(&number));
+                // Who has left is not told.
+                let _ = waiting.map(|waiting| waiting.send(answer.to_owned()));
+            }
+            // Nobody answers any more.
+            lock(&answers).clear();
+        });
+        Self { other: Mutex::new(other), waiting, last: AtomicU64::new(0) }
+    }
+
+    async fn ask(&self, question: String) -> Result<Vec<String>, StoreError> {
+        let (sender, answered) = oneshot::channel();
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        lock(&self.waiting).insert(number, sender);
+        writeln!(lock(&self.other).stdin, "{number} {question}").expect("the other process listens");
+        let answer = answered.await.expect("the other process answers");
+        let words: Vec<_> = answer.split(' ').map(str::to_owned).collect();
+        match &*words[0] {
+            "unavailable" => Err(StoreError::unavailable(Applied::Perhaps, answer)),
+            "refused" => Err(StoreError::refused(answer)),
+            _ => Ok(words),
+        }
+    }
+}
+
+impl std::fmt::Debug for Elsewhere {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Elsewhere").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl QuotaStore for Elsewhere {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        Ok(parsed_reading(&self.ask(format!("read {key}")).await?[1..]))
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        let (expected, body) = (told_version(expected), hex(&body));
+        let words = self.ask(format!("swap {key} {expected} {} {body}", keep.as_millis())).await?;
+        Ok(match &*words[0] {
+            "applied" => Swap::Applied(parsed_version(&words[1]).expect("what is applied has a version")),
+            _ => Swap::Conflict(parsed_reading(&words[1..])),
+        })
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.ask(format!("changed {key} {}", told_version(seen))).await.map(drop)
+    }
+}
+
+fn be_the_other(path: &Path) {
+    let store = open(path);
+    let runtime = Handle::current();
+    std::thread::scope(|scope| {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            let (store, runtime) = (store.clone(), runtime.clone());
+            scope.spawn(move || {
+                let words: Vec<_> = line.split(' ').collect();
+                if words[1] == "count" {
+                    runtime.block_on(count(&store, words[2], words[3].parse().expect("a number")));
+                    std::process::exit(0);
+                }
+                let answer = runtime.block_on(carried_out(&store, &words[1..]));
+                say(&format!("{} {answer}", words[0]));
+            });
+        }
+        // Nobody is there to tell any more, and a wait would go on for ever.
+        std::process::exit(0);
+    });
+}
+
+fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{MARK}{text}").and_then(|()| stdout.flush());
+}
+
+async fn carried_out(store: &SqliteStore, words: &[&str]) -> String {
+    let key = StoreKey::account(&words[1].parse().expect("a key of an account"));
+    let done = match words[0] {
+        "read" => store.read(&key).await.map(|reading| format!("reading {}", told_reading(&reading))),
+        "changed" => store.changed(&key, parsed_version(words[2])).await.map(|()| "changed".to_owned()),
+        _ => {
+            let (expected, keep) =
+                (parsed_version(words[2]), Duration::from_millis(words[3].parse().expect("ms")));
+            store.swap(&key, expected, unhex(words[4]), keep).await.map(|swap| match swap {
+                Swap::Applied(version) => format!("applied {}", told_version(Some(version))),
+                Swap::Conflict(reading) => format!("conflict {}", told_reading(&reading)),
+                _ => "refused: unknown".to_owned(),
+            })
+        }
+    };
+    done.unwrap_or_else(|error| {
+        let kind = if error.is_transient() { "unavailable" } else { "refused" };
+        format!("{kind} {error}")
+    })
+}
+
+/// Puts its marks behind those that are there, each once, even if it was killed before it knew that one was.
+async fn count(store: &SqliteStore, number: &str, rounds: usize) {
+    let key = key("counter");
+    for round in 0..rounds {
+        let mark = format!("{number}.{round} ");
+        loop {
+            let Ok(known) = store.read(&key).await else { continue };
+            let text = known.document.as_ref().map(|document| document.body.clone()).unwrap_or_default();
+            if String::from_utf8_lossy(&text).split_inclusive(' ').any(|found| found == mark) {
+                break;
+            }
+            let body = [&text[..], mark.as_bytes()].concat().into();
+            let _ = store.swap(&key, known.version(), body, KEEP).await;
+        }
+        say(&mark);
+    }
+}
+
+fn told_reading(reading: &Reading) -> String {
+    let body = reading.document.as_ref().map(|document| hex(&document.body)).unwrap_or_default();
+    format!("{} {} {body}", reading.now, told_version(reading.version()))
+}
+
+fn parsed_reading(words: &[String]) -> Reading {
+    let document = parsed_version(&words[1]).map(|version| Document::new(version, unhex(&words[2])));
+    Reading::new(document, words[0].parse::<Timestamp>().expect("a moment"))
+}
+
+fn told_version(version: Option<Version>) -> String {
+    version.map_or_else(|| "-".to_owned(), |version| version.number().to_string())
+}
+
+fn parsed_version(text: &str) -> Option<Version> {
+    text.parse().ok().map(Version::new)
+}
+
+fn hex(body: &[u8]) -> String {
+    body.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Bytes {
+    let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("two digits");
+    (0..text.len()).step_by(2).map(byte).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

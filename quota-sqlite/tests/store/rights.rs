@@ -1,0 +1,118 @@
+//! Who may use the file, and what is said to those who must mend something first.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+
+use quota_core::StoreError;
+
+use crate::world::{body, open, place, read, try_write, write};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("it is there").mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+}
+
+#[tokio::test]
+async fn the_file_and_its_log_are_ours_alone_and_so_is_the_folder_that_is_made() {
+    let (folder, _) = place();
+    let path = folder.path().join("state").join("quota").join("quota.db");
+
+    let store = open(&path);
+    write(&store, "main", "one").await;
+
+    for name in ["quota.db", "quota.db-wal", "quota.db-shm"] {
+        assert_eq!(mode(&path.with_file_name(name)), 0o600, "{name}");
+    }
+    assert_eq!(mode(&folder.path().join("state")), 0o700);
+    assert_eq!(mode(&folder.path().join("state").join("quota")), 0o700);
+}
+
+#[tokio::test]
+async fn a_file_that_others_may_use_is_refused_with_the_command_that_mends_it() {
+    for wide in [0o640, 0o604, 0o660] {
+        let (folder, _) = place();
+        let path = folder.path().join("my quota.db");
+        write(&open(&path), "main", "one").await;
+        set_mode(&path, wide);
+        let store = open(&path);
+
+        let error = read(&store, "main").await.unwrap_err();
+
+        let advice = format!("run: chmod 600 '{}'", path.display());
+        assert!(error.to_string().ends_with(&advice), "{error}");
+        assert!(matches!(try_write(&store, "main", None, "x").await, Err(StoreError::Refused { .. })));
+        set_mode(&path, 0o600);
+        assert_eq!(body(read(&store, "main").await.unwrap()).as_deref(), Some("one"));
+    }
+}
+
+#[tokio::test]
+async fn a_folder_in_which_others_may_write_is_refused_with_the_command_that_mends_it() {
+    let (folder, path) = place();
+    write(&open(&path), "main", "one").await;
+    set_mode(folder.path(), 0o770);
+    let store = open(&path);
+
+    let error = read(&store, "main").await.unwrap_err();
+
+    assert!(error.to_string().contains("run: chmod go-w "), "{error}");
+    set_mode(folder.path(), 0o750);
+    assert!(read(&store, "main").await.is_ok());
+}
+
+#[tokio::test]
+async fn nothing_is_made_in_a_folder_for_everybody() {
+    let (folder, path) = place();
+    set_mode(folder.path(), 0o1777);
+
+    let error = try_write(&open(&path), "main", None, "x").await.unwrap_err();
+
+    assert!(error.to_string().contains("mkdir -m 700 "), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_link_is_followed_to_what_is_ours_alone() {
+    let (folder, path) = place();
+    write(&open(&path), "main", "one").await;
+    let link = folder.path().join("link.db");
+    symlink(&path, &link).unwrap();
+
+    let through_link = open(&link);
+
+    assert_eq!(body(read(&through_link, "main").await.unwrap()).as_deref(), Some("one"));
+    write(&through_link, "main", "two").await;
+    assert_eq!(body(read(&open(&path), "main").await.unwrap()).as_deref(), Some("two"));
+}
+
+#[tokio::test]
+async fn the_folder_behind_a_link_is_the_one_that_counts() {
+    let (folder, path) = place();
+    write(&open(&path), "main", "one").await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link.db");
+    symlink(&path, &link).unwrap();
+    set_mode(folder.path(), 0o777);
+
+    let error = read(&open(&link), "main").await.unwrap_err();
+
+    assert!(error.to_string().contains("others may write in"), "{error}");
+}
+
+#[tokio::test]
+async fn a_link_that_leads_nowhere_is_refused_and_nothing_is_made_behind_it() {
+    let (folder, path) = place();
+    let link = folder.path().join("link.db");
+    symlink(&path, &link).unwrap();
+    let store = open(&link);
+
+    let error = try_write(&store, "main", None, "x").await.unwrap_err();
+
+    assert!(error.to_string().contains("leads nowhere"), "{error}");
+    assert!(read(&store, "main").await.is_err());
+    assert!(!path.exists());
+}

@@ -1,0 +1,70 @@
+//! What has expired, clocks that are set, and opening, which does nothing.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::{Clock, QuotaStore, Swap};
+use quota_sqlite::SqliteOptions;
+
+use crate::world::{KEEP, key, open, place, raw, read, write};
+
+fn at(text: &str) -> Timestamp {
+    text.parse().expect("it is a moment")
+}
+
+#[tokio::test]
+async fn opening_touches_nothing() {
+    let (folder, path) = place();
+
+    let store = open(&path);
+
+    drop(store);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_is_the_one_that_was_given() {
+    let (_folder, path) = place();
+    let clock = Clock::anchored(at("2026-11-23T11:55:00Z"));
+
+    let store = SqliteOptions::file(&path).clock(clock).open().unwrap();
+
+    assert_eq!(read(&store, "main").await.unwrap().now, at("2026-11-23T11:55:00Z"));
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_finds_what_was_written_before() {
+    let (_folder, path) = place();
+    let ahead = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T12:00:00Z"))).open().unwrap();
+    let version = write(&ahead, "main", "one").await;
+
+    let back = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T11:00:00Z"))).open().unwrap();
+
+    assert_eq!(read(&back, "main").await.unwrap().version(), Some(version));
+}
+
+#[tokio::test]
+async fn what_has_expired_is_taken_away_by_writes_and_by_nobody_else() {
+    let (_folder, path) = place();
+    let early = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T11:00:00Z"))).open().unwrap();
+    for number in 0..300 {
+        let swap = early.swap(&key(&format!("old-{number}")), None, "x".into(), KEEP).await;
+        assert!(matches!(swap, Ok(Swap::Applied(_))), "{swap:?}");
+    }
+    let late = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T13:00:00Z"))).open().unwrap();
+    let count =
+        || raw(&path).query_row("SELECT count(*) FROM document", (), |row| row.get::<_, i64>(0)).unwrap();
+
+    assert_eq!(read(&late, "old-0").await.unwrap().document, None);
+    assert_eq!(count(), 300);
+    // Each time by chance, one in 64; that none of so many does is a matter of one in 10^13.
+    let mut known = None;
+    for _ in 0..2000 {
+        match late.swap(&key("main"), known, "x".into(), Duration::from_secs(7200)).await {
+            Ok(Swap::Applied(version)) => known = Some(version),
+            other => panic!("nobody else writes: {other:?}"),
+        }
+    }
+
+    assert_eq!(count(), 1);
+}

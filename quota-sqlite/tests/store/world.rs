@@ -1,0 +1,56 @@
+//! Folders, files and stores in them, and other processes that use them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quota_core::{QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use quota_sqlite::{SqliteOptions, SqliteStore};
+use tempfile::TempDir;
+
+pub(crate) const KEEP: Duration = Duration::from_secs(3600);
+
+/// A folder of its own, and the path of a file in it that is not there yet.
+pub(crate) fn place() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let path = folder.path().join("quota.db");
+    (folder, path)
+}
+
+pub(crate) fn open(path: &Path) -> SqliteStore {
+    SqliteOptions::file(path).open().expect("the settings make sense")
+}
+
+pub(crate) fn key(name: &str) -> StoreKey {
+    StoreKey::account(&format!("example/{name}").parse().expect("the name is valid"))
+}
+
+pub(crate) async fn write(store: &SqliteStore, name: &str, body: &'static str) -> Version {
+    let stands = store.read(&key(name)).await.expect("it can be read");
+    match try_write(store, name, stands.version(), body).await.expect("it can be written") {
+        Swap::Applied(version) => version,
+        other => panic!("nobody else writes, and yet {other:?}"),
+    }
+}
+
+pub(crate) async fn try_write(
+    store: &SqliteStore,
+    name: &str,
+    expected: Option<Version>,
+    body: &'static str,
+) -> Result<Swap, StoreError> {
+    store.swap(&key(name), expected, Bytes::from_static(body.as_bytes()), KEEP).await
+}
+
+pub(crate) async fn read(store: &SqliteStore, name: &str) -> Result<Reading, StoreError> {
+    store.read(&key(name)).await
+}
+
+pub(crate) fn body(reading: Reading) -> Option<String> {
+    reading.document.map(|document| String::from_utf8_lossy(&document.body).into_owned())
+}
+
+/// The database as SQLite itself sees it.
+pub(crate) fn raw(path: &Path) -> rusqlite::Connection {
+    rusqlite::Connection::open(path).expect("it can be opened")
+}
