@@ -38,6 +38,7 @@ mod file;
 mod fixed;
 mod hash;
 mod per_account;
+mod routing;
 mod token;
 mod token_file;
 
@@ -47,4 +48,8 @@ pub use environment::Environment;
 pub use fixed::Fixed;
 pub use per_account::PerAccount;
 pub use quota_core::{Credential, CredentialError, CredentialSource, Secret};
+pub use routing::{
+    AccountLimits, Block, Candidate, Choice, Decision, Limits, Mode, Reading, Request, Role, RoutingPolicy,
+    Rule, Session, Standing, Verdict, Weighed, WhenUnknown, choose,
+};
 pub use token_file::TokenFile;
