@@ -37,6 +37,7 @@ mod environment;
 mod file;
 mod fixed;
 mod hash;
+mod outcome;
 mod per_account;
 mod routing;
 mod token;
@@ -46,6 +47,7 @@ pub use claude_code::{CachedUsage, ClaudeCode, FoundLogin, LoginPlace};
 pub use env_var::EnvVar;
 pub use environment::Environment;
 pub use fixed::Fixed;
+pub use outcome::{NextTry, Outcome};
 pub use per_account::PerAccount;
 pub use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 pub use routing::{
