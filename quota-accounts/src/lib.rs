@@ -32,6 +32,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 mod claude_code;
+mod config;
+mod document;
 mod env_var;
 mod environment;
 mod file;
@@ -40,10 +42,13 @@ mod hash;
 mod outcome;
 mod per_account;
 mod routing;
+mod state;
 mod token;
 mod token_file;
 
 pub use claude_code::{CachedUsage, ClaudeCode, FoundLogin, LoginPlace};
+pub use config::{AccountConfig, AccountsConfig, AccountsFile};
+pub use document::FileError;
 pub use env_var::EnvVar;
 pub use environment::Environment;
 pub use fixed::Fixed;
