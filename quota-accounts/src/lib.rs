@@ -39,6 +39,7 @@ mod environment;
 mod file;
 mod fixed;
 mod hash;
+mod manager;
 mod outcome;
 mod per_account;
 mod routing;
@@ -52,6 +53,10 @@ pub use document::FileError;
 pub use env_var::EnvVar;
 pub use environment::Environment;
 pub use fixed::Fixed;
+pub use manager::{
+    BuildError, FallbackAccountManager, FallbackAccountManagerBuilder, Passed, RefreshError, RefreshReport,
+    Repeat, Report, ReportError, Route, RouteError, Tried,
+};
 pub use outcome::{NextTry, Outcome};
 pub use per_account::PerAccount;
 pub use quota_core::{Credential, CredentialError, CredentialSource, Secret};

@@ -115,11 +115,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    fn open(rule: Rule) -> Self {
+    pub(crate) fn open(rule: Rule) -> Self {
         Self { standing: Standing::Open, rule, until: None, window: None }
     }
 
-    fn refused(rule: Rule, until: Option<Timestamp>) -> Self {
+    pub(crate) fn refused(rule: Rule, until: Option<Timestamp>) -> Self {
         Self { standing: Standing::Refused, rule, until, window: None }
     }
 
