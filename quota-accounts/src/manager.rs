@@ -71,8 +71,8 @@ use crate::{AccountsConfig, FileError, Request, RoutingPolicy};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Cheap to clone; all clones are one. When the last one is gone, what it does in the background ends; call
-/// [`flush`](Self::flush) before, so that what was learned last is kept.
+/// Cheap to clone; all clones are one. Call [`flush`](Self::flush) before the last one goes, so that what was learned last
+/// is kept.
 #[derive(Clone)]
 pub struct FallbackAccountManager {
     inner: Arc<Inner>,
@@ -131,6 +131,7 @@ impl FallbackAccountManager {
     /// [`FileError`] if it could not be written.
     pub async fn flush(&self) -> Result<(), FileError> {
         let mut tasks = std::mem::take(&mut *self.inner.tasks());
+        self.inner.hurry();
         while tasks.join_next().await.is_some() {}
         self.inner.keep().await
     }

@@ -2,10 +2,11 @@
 //! Trouble with it is told and fails nothing that was served already.
 
 use std::path::PathBuf;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use quota_core::{AccountId, Clock, Seed};
+use tokio::sync::Notify;
 
 use super::Inner;
 use super::numbers::Numbers;
@@ -20,11 +21,13 @@ pub(super) struct Keeping {
     document: Document,
     /// Whether somebody is about to write.
     is_due: AtomicBool,
+    /// Tells them not to wait any longer.
+    hurry: Arc<Notify>,
 }
 
 impl Keeping {
     pub(super) fn at(path: PathBuf, clock: Clock) -> Self {
-        Self { document: Document::at(path, clock), is_due: AtomicBool::new(false) }
+        Self { document: Document::at(path, clock), is_due: AtomicBool::new(false), hurry: Arc::default() }
     }
 }
 
@@ -33,7 +36,7 @@ struct News {
     at: usize,
     id: AccountId,
     known: Seed,
-    blocks: Option<(std::sync::Arc<[Block]>, Vec<Block>)>,
+    blocks: Option<(Arc<[Block]>, Vec<Block>)>,
 }
 
 impl Inner {
@@ -126,16 +129,24 @@ impl Inner {
         }
     }
 
+    /// Has whatever waits to be written be written now.
+    pub(super) fn hurry(&self) {
+        if let Some(keeping) = &self.keeping {
+            keeping.hurry.notify_one();
+        }
+    }
+
     /// Writes within a few seconds, so that busy traffic becomes one write.
-    pub(super) fn keep_soon(self: &std::sync::Arc<Self>) {
+    pub(super) fn keep_soon(self: &Arc<Self>) {
         let Some(keeping) = &self.keeping else { return };
         if keeping.is_due.swap(true, Ordering::AcqRel) {
             return;
         }
         // Weak, so that a manager nobody uses any more does not live on for this.
-        let (inner, clock) = (std::sync::Arc::downgrade(self), self.clock.clone());
+        let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
+        let hurry = Arc::clone(&keeping.hurry);
         self.in_background(async move {
-            clock.sleep(Numbers::KEEP_WITHIN).await;
+            clock.bounded(Numbers::KEEP_WITHIN, hurry.notified()).await;
             if let Some(inner) = inner.upgrade() {
                 inner.keep_or_tell().await;
             }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use quota_core::{FailureKind, WindowReading};
 
 use super::support::*;
-use crate::{Block, Limits, Mode, Request, RoutingPolicy, Rule, Standing, WhenUnknown};
+use crate::{Block, Choice, Limits, Mode, Request, RoutingPolicy, Rule, Standing, WhenUnknown};
 
 fn modes() -> impl Strategy<Value = Mode> {
     prop_oneof![
@@ -109,8 +109,14 @@ proptest! {
         let decision = decide(&given, &request, &policy);
         let usable = decision.weighed().iter().any(|weighed| weighed.verdict().standing != Standing::Refused);
 
-        prop_assert_eq!(usable, !matches!(decision.choice(), crate::Choice::Nobody { .. })
-            && !(matches!(decision.choice(), crate::Choice::Wait { .. }) && !usable));
+        match decision.choice() {
+            Choice::Take { .. } => prop_assert!(usable),
+            Choice::Nobody { .. } => prop_assert!(!usable),
+            // A session may wait although others have room.
+            Choice::Wait { at, .. } => {
+                prop_assert_eq!(decision.weighed()[at].verdict().standing, Standing::Refused);
+            }
+        }
     }
 
     #[test]

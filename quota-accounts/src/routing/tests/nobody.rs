@@ -46,7 +46,7 @@ fn of_several_accounts_the_first_that_is_of_use_again_counts() {
     let short = Given::new("b", [with_left(WindowId::five_hour(), 0.0, hours(5)), seven_day(50.0)]);
     let policy = RoutingPolicy::default();
 
-    assert_eq!(retry_after(&[long.clone()], &Request::new(), &policy), in_hours(72));
+    assert_eq!(retry_after(std::slice::from_ref(&long), &Request::new(), &policy), in_hours(72));
     assert_eq!(retry_after(&[long, short], &Request::new(), &policy), in_hours(5));
 }
 
