@@ -5,6 +5,7 @@
 
 mod core;
 mod measure;
+mod route;
 mod row;
 
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use row::Row;
 /// A group of rows, by the name that `--only` takes.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 1] = [("core", core::rows)];
+const GROUPS: [Group; 2] = [("core", core::rows), ("route", route::rows)];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();

@@ -42,6 +42,7 @@ mod hash;
 mod manager;
 mod outcome;
 mod per_account;
+mod reservation;
 mod routing;
 mod state;
 mod token;

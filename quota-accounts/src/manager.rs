@@ -8,6 +8,7 @@ mod numbers;
 mod own;
 mod pins;
 mod report;
+mod reserving;
 mod retry;
 mod route;
 mod upkeep;
@@ -17,7 +18,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Clock, CredentialSource, ProviderId, TrafficReader};
+use quota_core::{AccountId, Clock, CredentialSource, ProviderId, QuotaStore, TrafficReader};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
@@ -88,6 +89,7 @@ pub(crate) struct Inner {
     readers: HashMap<ProviderId, Arc<dyn TrafficReader>>,
     keeping: Option<Keeping>,
     pins: Pins,
+    reservations: Option<Arc<dyn QuotaStore>>,
     loaded: OnceCell<Result<(), FileError>>,
     tasks: Mutex<JoinSet<()>>,
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use quota_core::{
-    AccountId, Clock, CredentialSource, Policy, PolicyError, ProviderId, QuotaManager, TrafficReader,
-    UsageFetcher,
+    AccountId, Clock, CredentialSource, Policy, PolicyError, ProviderId, QuotaManager, QuotaStore,
+    TrafficReader, UsageFetcher,
 };
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -32,6 +32,7 @@ pub struct FallbackAccountManagerBuilder {
     credentials: Option<Arc<dyn CredentialSource>>,
     readers: HashMap<ProviderId, Arc<dyn TrafficReader>>,
     state_file: Option<PathBuf>,
+    reservations: Option<Arc<dyn QuotaStore>>,
     clock: Clock,
 }
 
@@ -46,6 +47,7 @@ impl FallbackAccountManagerBuilder {
             credentials: None,
             readers: HashMap::new(),
             state_file: None,
+            reservations: None,
             clock: Clock::system(),
         }
     }
@@ -94,6 +96,13 @@ impl FallbackAccountManagerBuilder {
         self
     }
 
+    /// Shares what requests are expected to use ([`Request::estimate`](crate::Request::estimate)) through this store, so that
+    /// hosts together do not overrun an account. Without one, only this process's requests count.
+    pub fn reservations(mut self, store: Arc<dyn QuotaStore>) -> Self {
+        self.reservations = Some(store);
+        self
+    }
+
     /// Sets the clock. With a quota manager, give both the same.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -134,6 +143,7 @@ impl FallbackAccountManagerBuilder {
             credentials: self.credentials,
             readers: self.readers,
             keeping,
+            reservations: self.reservations,
             loaded: OnceCell::new(),
             tasks: Mutex::new(JoinSet::new()),
         };

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use quota_core::{AccountId, FailureKind, Mark, Seed};
 
 use super::numbers::Numbers;
+use crate::reservation::Reservations;
 use crate::routing::{Block, Candidate};
 use crate::state::add_block;
 use crate::{AccountConfig, AccountLimits, Role};
@@ -23,6 +24,9 @@ pub(super) struct Member {
     /// Whether there is any block: readers look no further if not.
     is_blocked: AtomicBool,
     blocks: Mutex<Blocks>,
+    /// Whether anything is reserved: readers look no further if not.
+    is_reserved: AtomicBool,
+    reservations: Mutex<Reservations>,
     /// When its credential was last looked at only to see whether there is another, in milliseconds.
     looked_at: AtomicI64,
     /// Whether somebody is refreshing it in the background.
@@ -52,6 +56,8 @@ impl Member {
             numbers,
             is_blocked: AtomicBool::new(false),
             blocks: Mutex::default(),
+            is_reserved: AtomicBool::new(false),
+            reservations: Mutex::default(),
             looked_at: AtomicI64::new(i64::MIN),
             refreshing: AtomicBool::new(false),
             kept: Mutex::default(),
@@ -61,10 +67,28 @@ impl Member {
     pub(super) fn candidate(&self) -> Candidate<'_> {
         let candidate =
             self.numbers.candidate(&self.id, self.role).disabled(self.disabled).limits(&self.limits);
-        if self.is_blocked.load(Ordering::Acquire) {
-            return candidate.blocks(Arc::clone(&self.blocks().live));
+        if !self.is_blocked.load(Ordering::Acquire) && !self.is_reserved.load(Ordering::Acquire) {
+            return candidate;
         }
-        candidate
+        let now = self.numbers.now();
+        let reserved: Vec<_> = self.reservations().live(now).collect();
+        candidate.blocks(Arc::clone(&self.blocks().live)).reserved(reserved)
+    }
+
+    /// Whether nothing was ever read of it.
+    pub(super) fn is_unread(&self) -> bool {
+        self.candidate().snapshot().is_empty()
+    }
+
+    pub(super) fn change_reservations<R>(&self, change: impl FnOnce(&mut Reservations) -> R) -> R {
+        let mut reservations = self.reservations();
+        let result = change(&mut reservations);
+        self.is_reserved.store(!reservations.is_empty(), Ordering::Release);
+        result
+    }
+
+    fn reservations(&self) -> MutexGuard<'_, Reservations> {
+        self.reservations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn block(&self, block: Block, now: Timestamp) {

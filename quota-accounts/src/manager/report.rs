@@ -60,6 +60,9 @@ impl FallbackAccountManager {
         if route.is_reported.swap(true, Ordering::AcqRel) {
             return Ok(report);
         }
+        if let Some(id) = route.reservation {
+            inner.release(route.at, id);
+        }
         if !seen.usage.windows.is_empty() || seen.usage.identity.is_some() {
             // Late headers of an old login say whose they are, and are refused.
             seen.usage.lineage =

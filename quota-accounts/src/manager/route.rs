@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Credential};
+use quota_core::{AccountId, AttemptId, Credential};
 
 use super::{FallbackAccountManager, Inner};
 use crate::routing::{Choice, Rule, Scale, Standing, Verdict, judge};
@@ -22,6 +22,7 @@ pub struct Route {
     pub(super) request: Request,
     pub(super) rule: Rule,
     pub(super) passed: Vec<Passed>,
+    pub(super) reservation: Option<AttemptId>,
     pub(super) is_reported: AtomicBool,
 }
 
@@ -139,6 +140,8 @@ struct Look {
     passed: Vec<(usize, Verdict)>,
     /// Better accounts than the chosen one that are refused by stale numbers, or the chosen one if nothing is known of it.
     worth_asking: Vec<usize>,
+    /// Better accounts that are full of reservations, some of which may have been given back elsewhere.
+    worth_reading: Vec<usize>,
     /// Better accounts that are refused for their credential, which may be another by now.
     worth_a_look: Vec<usize>,
 }
@@ -151,10 +154,11 @@ impl Inner {
         without: &[usize],
     ) -> Result<Route, RouteError> {
         let mut asked: Vec<usize> = Vec::new();
+        let mut read: Vec<usize> = Vec::new();
         let mut unusable: Vec<(usize, Verdict)> = Vec::new();
         loop {
             let is_out = |at| without.contains(&at) || unusable.iter().any(|(out, _)| *out == at);
-            let look = self.look(&request, &is_out, &asked);
+            let look = self.look(&request, &is_out, &asked, &read);
             if self.look_at_credentials(&look.worth_a_look).await {
                 continue;
             }
@@ -166,6 +170,11 @@ impl Inner {
                 self.keep_soon();
                 continue;
             }
+            if let Some(at) = look.worth_reading.first().filter(|_| read.len() < MOST_RECHECKS) {
+                read.push(*at);
+                self.read_reservations(*at).await;
+                continue;
+            }
             let at = match look.choice {
                 Choice::Take { at } => at,
                 Choice::Wait { at, until } => {
@@ -173,9 +182,19 @@ impl Inner {
                     return Err(RouteError::Wait { account, retry_after: between(look.now, until) });
                 }
                 Choice::Nobody { retry_at } => {
+                    // Accounts that turned out not to serve were not weighed the last time.
+                    let others = unusable.iter().filter_map(|(_, verdict)| verdict.until);
+                    let retry_at = retry_at.into_iter().chain(others).min();
                     let retry_after = retry_at.map(|at| between(look.now, at));
                     let passed = self.passed(look.passed.iter().chain(&unusable));
                     return Err(RouteError::Nobody { retry_after, passed });
+                }
+            };
+            let reservation = match self.reserve(&request, at).await {
+                Ok(reservation) => reservation,
+                Err(verdict) => {
+                    unusable.push((at, verdict));
+                    continue;
                 }
             };
             match self.finish(&request, at, look.now).await {
@@ -190,23 +209,35 @@ impl Inner {
                         rule: look.rule,
                         passed: self.passed(look.passed.iter().chain(&unusable)),
                         request,
+                        reservation,
                         is_reported: AtomicBool::new(false),
                     });
                 }
-                Err(verdict) => unusable.push((at, verdict)),
+                Err(verdict) => {
+                    if let Some(id) = reservation {
+                        self.release(at, id);
+                    }
+                    unusable.push((at, verdict));
+                }
             }
         }
     }
 
     /// Chooses on the numbers of this moment, without waiting for anything.
-    fn look(&self, request: &Request, is_out: &impl Fn(usize) -> bool, asked: &[usize]) -> Look {
+    fn look(
+        &self,
+        request: &Request,
+        is_out: &impl Fn(usize) -> bool,
+        asked: &[usize],
+        read: &[usize],
+    ) -> Look {
         let now = self.now();
         let pinned = self.pinned(request);
         let mut scale = Scale::new(request, now, &self.policy);
-        let mut rule = Rule::HasRoom;
         let mut places = Vec::new();
         let mut passed = Vec::new();
         let mut stale = Vec::new();
+        let mut unread = Vec::new();
         let mut refused = Vec::new();
         for (at, member) in self.members.iter().enumerate() {
             if is_out(at) {
@@ -215,6 +246,9 @@ impl Inner {
             }
             let verdict = scale.weigh(&self.candidate(at, member, pinned));
             if verdict.standing != Standing::Refused {
+                if scale.is_settled() {
+                    break;
+                }
                 continue;
             }
             if passed.len() < MOST_PASSED {
@@ -222,6 +256,11 @@ impl Inner {
             }
             match verdict.rule {
                 Rule::Disabled => {}
+                Rule::Reserved => {
+                    if self.reservations.is_some() && unread.len() < MOST_RECHECKS && !read.contains(&at) {
+                        unread.push(at);
+                    }
+                }
                 Rule::LoginDead | Rule::NotAllowed if member.is_worth_a_look(now) => refused.push(at),
                 _ if stale.len() < MOST_RECHECKS
                     && !asked.contains(&at)
@@ -234,23 +273,26 @@ impl Inner {
             }
         }
         let choice = in_places(scale.choice(), &places);
+        let rule = scale.rule();
         if let Choice::Take { at } = choice {
             let member = &self.members[at];
-            let candidate = self.candidate(at, member, pinned);
-            rule = judge(&candidate, request, now, &self.policy).rule;
             let is_better = |other: &usize| match self.policy.mode {
                 Mode::MainFirst => *other < at,
                 Mode::FallbackFirst => member.role == Role::Main || *other < at,
                 _ => true,
             };
             stale.retain(is_better);
+            unread.retain(is_better);
             refused.retain(is_better);
-            let is_new = candidate.snapshot().is_empty() && !asked.contains(&at);
-            if is_new && !member.numbers.is_held() {
+            if rule == Rule::NotKnown
+                && !asked.contains(&at)
+                && member.is_unread()
+                && !member.numbers.is_held()
+            {
                 stale.insert(0, at);
             }
         }
-        Look { now, choice, rule, passed, worth_asking: stale, worth_a_look: refused }
+        Look { now, choice, rule, passed, worth_asking: stale, worth_reading: unread, worth_a_look: refused }
     }
 
     /// Looks whether credentials that were refused are others by now; whether any is.
@@ -290,7 +332,8 @@ impl Inner {
             let now = self.now();
             if now != before {
                 let verdict = judge(&member.candidate(), request, now, &self.policy);
-                if verdict.standing == Standing::Refused {
+                // What is reserved is its own by now, at least in part.
+                if verdict.standing == Standing::Refused && verdict.rule != Rule::Reserved {
                     return Err(verdict);
                 }
             }

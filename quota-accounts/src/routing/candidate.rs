@@ -145,6 +145,11 @@ impl<'a> Candidate<'a> {
         self.id
     }
 
+    /// How long its readings count as exact.
+    pub(crate) fn fresh_for(&self) -> Duration {
+        self.fresh_for
+    }
+
     /// Whether it is the main one.
     #[must_use]
     pub fn role(&self) -> Role {

@@ -8,7 +8,7 @@ use super::{
     Candidate, Choice, Decision, Mode, Request, Role, RoutingPolicy, Rule, Standing, Verdict, Weighed, judge,
 };
 
-/// Chooses the account that a request goes to, of `candidates` in their order, by what is known at `now`.
+/// Chooses the account that a request goes to, of `candidates` in their order, the main one first, by what is known at `now`.
 ///
 /// The same arguments give the same answer. An account that is switched off, killed, spent or dead is never chosen, and if
 /// no other is left, nobody is.
@@ -59,7 +59,7 @@ pub(crate) struct Scale<'a> {
     now: Timestamp,
     policy: &'a RoutingPolicy,
     weighed: usize,
-    best: Option<(Rank, usize)>,
+    best: Option<(Rank, usize, Rule)>,
     /// The session's own account, if it is refused only until then, and that is soon.
     wait: Option<(usize, Timestamp)>,
     retry_at: Option<Timestamp>,
@@ -94,8 +94,8 @@ impl<'a> Scale<'a> {
         }
         let tier = if is_own { 0 } else { 1 + u8::from(verdict.standing == Standing::Low) };
         let rank = Rank { tier, preference: self.preference(candidate) };
-        if self.best.as_ref().is_none_or(|(best, _)| rank < *best) {
-            self.best = Some((rank, at));
+        if self.best.as_ref().is_none_or(|(best, ..)| rank < *best) {
+            self.best = Some((rank, at, verdict.rule));
         }
         verdict
     }
@@ -110,7 +110,8 @@ impl<'a> Scale<'a> {
     /// Less is better; of equal ones the earlier is kept.
     fn preference(&self, candidate: &Candidate<'_>) -> u64 {
         match self.policy.mode {
-            Mode::MainFirst => u64::from(candidate.role != Role::Main),
+            // The main one comes first; of the others, the earlier is kept.
+            Mode::MainFirst => 0,
             Mode::FallbackFirst => u64::from(candidate.role == Role::Main),
             Mode::StickyBalanced => {
                 place(candidate, self.request, weight(candidate, self.request, self.now, self.policy))
@@ -122,11 +123,22 @@ impl<'a> Scale<'a> {
         }
     }
 
+    /// Whether no account that comes later can be better: those come in the order in which they are preferred.
+    pub(crate) fn is_settled(&self) -> bool {
+        let is_ordered = matches!(self.policy.mode, Mode::MainFirst | Mode::FallbackFirst);
+        is_ordered && self.best.as_ref().is_some_and(|(best, ..)| *best == Rank { tier: 1, preference: 0 })
+    }
+
+    /// The rule by which the chosen account was taken.
+    pub(crate) fn rule(&self) -> Rule {
+        self.best.as_ref().map_or(Rule::HasRoom, |(.., rule)| *rule)
+    }
+
     /// What it comes to.
     pub(crate) fn choice(&self) -> Choice {
         match (self.wait, &self.best) {
             (Some((at, until)), _) => Choice::Wait { at, until },
-            (None, Some((_, at))) => Choice::Take { at: *at },
+            (None, Some((_, at, _))) => Choice::Take { at: *at },
             (None, None) => Choice::Nobody { retry_at: self.retry_at },
         }
     }

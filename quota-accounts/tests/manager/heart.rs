@@ -114,7 +114,7 @@ async fn a_refresh_behind_a_requests_back_is_written_back() {
         world.answers(67.89);
 
         let _ = accounts.route(Request::new()).await.unwrap();
-        accounts.flush().await.unwrap();
+        minutes(&world.clock, 1).await;
 
         assert_eq!(world.kept().matches("6789").count(), 1, "{kind:?} {}", world.kept());
     }

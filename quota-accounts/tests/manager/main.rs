@@ -4,6 +4,7 @@ mod files;
 mod heart;
 mod logins;
 mod reports;
+mod reservations;
 mod retries;
 mod routes;
 mod support;
