@@ -78,27 +78,27 @@ impl AccountConfig {
     }
 }
 
-impl From<AccountId> for AccountConfig {
-    fn from(id: AccountId) -> Self {
-        Self::new(id)
-    }
-}
-
 impl AccountsConfig {
     /// A main account, without others so far.
     #[must_use]
-    pub fn new(main: impl Into<AccountConfig>) -> Self {
+    pub fn new(main: AccountId) -> Self {
         Self { version: Self::VERSION, ..Self::default() }.fallback(main)
     }
 
-    /// Adds an account after those that are there; in place of itself, if it is one of them.
+    /// Adds an account after those that are there, with nothing set.
     #[must_use]
-    pub fn fallback(mut self, account: impl Into<AccountConfig>) -> Self {
-        self.put(account.into());
-        self
+    pub fn fallback(self, account: AccountId) -> Self {
+        self.with(AccountConfig::new(account))
     }
 
     /// Adds an account at the end, or puts it in the place it has.
+    #[must_use]
+    pub fn with(mut self, account: AccountConfig) -> Self {
+        self.put(account);
+        self
+    }
+
+    /// The same for accounts that stand already.
     pub fn put(&mut self, account: AccountConfig) {
         match self.accounts.iter_mut().find(|known| known.id == account.id) {
             Some(known) => *known = account,

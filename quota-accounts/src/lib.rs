@@ -1,5 +1,14 @@
-//! Where logins are found: read-only sources of credentials.
-//! Nothing here logs in, renews a login, or writes to a place that another program owns.
+//! Main and fallback accounts: which one a request goes to, and where their logins are found.
+//! Nothing here sends a request, logs in, renews a login, or writes to a place that another program owns.
+//!
+//! # Routing
+//!
+//! [`FallbackAccountManager`] gives each request the account that has room and is preferred, and learns from what came of it.
+//! The choice is a pure function, [`choose`], and a [`Decision`] tells every account that was looked at and the rule that took
+//! or refused it. What is preferred and what is kept back is a [`RoutingPolicy`]; the accounts are an [`AccountsConfig`], which
+//! [`AccountsFile`] keeps.
+//!
+//! # Logins
 //!
 //! | source | finds |
 //! |---|---|

@@ -256,11 +256,8 @@ impl Inner {
             }
             match verdict.rule {
                 Rule::Disabled => {}
-                Rule::Reserved => {
-                    if self.reservations.is_some() && unread.len() < MOST_RECHECKS && !read.contains(&at) {
-                        unread.push(at);
-                    }
-                }
+                Rule::Reserved if self.reservations.is_none() || read.contains(&at) => {}
+                Rule::Reserved => unread.push(at),
                 Rule::LoginDead | Rule::NotAllowed if member.is_worth_a_look(now) => refused.push(at),
                 _ if stale.len() < MOST_RECHECKS
                     && !asked.contains(&at)
