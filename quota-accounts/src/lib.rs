@@ -13,6 +13,8 @@
 //! | source | finds |
 //! |---|---|
 //! | [`ClaudeCode`] | the login of Claude Code: its files, the keychain of macOS, its environment variable |
+//! | [`Codex`] | the login of Codex: its file |
+//! | [`CommandSource`] | the token that a program prints |
 //! | [`EnvVar`] | a token in an environment variable |
 //! | [`TokenFile`] | a file that holds a token and nothing else |
 //! | [`Fixed`] | the credential it was given |
@@ -41,6 +43,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 mod claude_code;
+mod codex;
+mod command;
 mod config;
 mod document;
 mod env_var;
@@ -58,6 +62,8 @@ mod token;
 mod token_file;
 
 pub use claude_code::{CachedUsage, ClaudeCode, FoundLogin, LoginPlace};
+pub use codex::Codex;
+pub use command::CommandSource;
 pub use config::{AccountConfig, AccountsConfig, AccountsFile};
 pub use document::FileError;
 pub use env_var::EnvVar;

@@ -114,6 +114,9 @@ const MOST_PASSED: usize = 8;
 /// How many stale accounts one request waits for.
 const MOST_RECHECKS: usize = 4;
 
+/// How many accounts are fetched from memory at once.
+const TOUCHED: usize = 16;
+
 impl FallbackAccountManager {
     /// Gives a request the account that has room and is preferred, with its credential.
     ///
@@ -240,6 +243,10 @@ impl Inner {
         let mut unread = Vec::new();
         let mut refused = Vec::new();
         for (at, member) in self.members.iter().enumerate() {
+            if at % TOUCHED == 0 && self.members.len() > TOUCHED {
+                // Of many accounts, each would wait for memory on its own; so a few are fetched at once.
+                self.members[at..].iter().take(TOUCHED).for_each(|member| member.numbers.touch());
+            }
             if is_out(at) {
                 places.push(at);
                 continue;
