@@ -144,7 +144,7 @@ mod tests {
     }
 
     async fn run(source: &CommandSource) -> Result<Credential, CredentialError> {
-        source.credential(&"anthropic/main".parse().unwrap()).await
+        source.credential(&"anthropic/main".parse().expect("a valid name")).await
     }
 
     #[tokio::test]
