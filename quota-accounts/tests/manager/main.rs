@@ -7,4 +7,5 @@ mod reports;
 mod reservations;
 mod retries;
 mod routes;
+mod story;
 mod support;
