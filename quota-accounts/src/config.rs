@@ -210,7 +210,10 @@ impl AccountsFile {
 
 #[cfg(test)]
 mod tests {
+    use quota_core::{Percent, WindowId};
+
     use super::*;
+    use crate::Limits;
 
     fn id(name: &str) -> AccountId {
         format!("anthropic/{name}").parse().unwrap()
@@ -278,5 +281,15 @@ mod tests {
         assert_eq!(given, Some("/s/quota/accounts.json".into()));
         assert_eq!(relative, Some("/h/.local/state/quota/accounts.json".into()));
         assert_eq!(path(Environment::of([("A", "b")])), None);
+    }
+
+    #[test]
+    fn the_users_file_is_written_in_this_form() {
+        let limits = |left| Limits::of(Percent::from_percent(left).unwrap());
+        let own = AccountLimits::none().minimum(limits(20.0));
+        let own = own.stop(limits(5.0).window(WindowId::seven_day(), Percent::FULL));
+        let config = three().with(AccountConfig::new(id("d")).disabled(true).limits(own));
+
+        insta::assert_json_snapshot!(config);
     }
 }

@@ -181,4 +181,14 @@ mod tests {
 
         assert!(text.contains("green"), "{text}");
     }
+
+    #[test]
+    fn reservations_are_written_in_this_form() {
+        let mut reservations = Reservations::default();
+        reservations.reserve(&Reservation { id: AttemptId::from(7), ..of(1.5) }, None, now());
+
+        let text = reservations.encode().unwrap();
+
+        insta::assert_json_snapshot!(serde_json::from_slice::<Value>(&text).unwrap());
+    }
 }

@@ -120,16 +120,30 @@ fn of_too_many_sessions_those_that_were_quiet_longest_are_forgotten() {
     assert_eq!(times, [at(19), at(18), at(17)]);
 }
 
-#[test]
-fn what_is_kept_reads_the_same_when_it_is_read_back() {
+/// Everything that can be kept.
+fn everything() -> AccountsState {
     let mut state = AccountsState::default();
     state.stamp();
     let account = state.accounts.entry("anthropic/main".parse().unwrap()).or_default();
     account.learn(&seed(50.0, 5, "a").hold(Hold::new(at(0), at(60), quota_core::HoldReason::RateLimited)));
-    account.block(&Block::new(FailureKind::QuotaSpent, at(0)).until(at(0) + SignedDuration::from_mins(5)));
+    let block = Block::new(FailureKind::QuotaSpent, at(0)).until(at(0) + SignedDuration::from_mins(5));
+    account.block(&block.model("opus".to_owned()).window(WindowId::seven_day()));
+    account.block(&Block::new(FailureKind::LoginDead, at(0)).mark(quota_core::Mark::from_hash(255)));
     state.pins.push(pin("s", "anthropic/main", 5));
+
+    state
+}
+
+#[test]
+fn what_is_kept_reads_the_same_when_it_is_read_back() {
+    let state = everything();
 
     let text = serde_json::to_string(&state).unwrap();
 
     assert_eq!(serde_json::from_str::<AccountsState>(&text).unwrap(), state);
+}
+
+#[test]
+fn what_is_kept_is_written_in_this_form() {
+    insta::assert_json_snapshot!(everything());
 }

@@ -156,3 +156,8 @@ fn a_pin_counts_only_where_sessions_stick() {
 
     assert_eq!(taken(&[a, b, c.pinned()], &session("s"), &in_mode(Mode::MainFirst)), Some(0));
 }
+
+#[test]
+fn the_policy_is_written_in_this_form() {
+    insta::assert_json_snapshot!(RoutingPolicy::default().minimum(left(20.0)).stop(left(5.0)));
+}
