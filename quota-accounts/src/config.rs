@@ -260,13 +260,15 @@ mod tests {
     async fn what_another_program_wrote_beside_an_account_survives() {
         let dir = tempfile::tempdir().unwrap();
         let file = AccountsFile::at(dir.path().join("accounts.json"));
-        let text = r#"{"version":1,"accounts":[{"id":"anthropic/a","colour":"green"}],"note":"mine"}"#;
+        let text = r#"{"version":1,"accounts":[{"id":"anthropic/a","colour":"green","limits":{"shape":"round","stop":{"size":"big"}}}],"note":"mine"}"#;
         std::fs::write(file.path(), text).unwrap();
 
         file.update(|config| config.put(AccountConfig::new("anthropic/b".parse().unwrap()))).await.unwrap();
 
         let written = std::fs::read_to_string(file.path()).unwrap();
-        assert!(written.contains("green") && written.contains("mine"), "{written}");
+        for text in ["green", "mine", "round", "big"] {
+            assert!(written.contains(text), "{text}: {written}");
+        }
         assert_eq!(names(&file.load().await.unwrap()), ["a", "b"]);
     }
 

@@ -3,6 +3,7 @@
 
 mod builder;
 mod keeping;
+mod look;
 mod member;
 mod numbers;
 mod own;

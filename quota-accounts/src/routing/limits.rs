@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use quota_core::{Percent, WindowId};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// How much must be left of each window, as a share of the whole.
 ///
@@ -18,13 +19,15 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(limits.left_of(&WindowId::seven_day()).as_f64(), 10.0);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Limits {
     /// For every window that is not named.
     #[serde(rename = "every_bp", skip_serializing_if = "Option::is_none")]
     every: Option<Percent>,
     #[serde(rename = "windows_bp", skip_serializing_if = "BTreeMap::is_empty")]
     windows: BTreeMap<WindowId, Percent>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 impl Limits {
@@ -37,7 +40,7 @@ impl Limits {
     /// That much must be left of every window.
     #[must_use]
     pub fn of(left: Percent) -> Self {
-        Self { every: Some(left), windows: BTreeMap::new() }
+        Self { every: Some(left), ..Self::default() }
     }
 
     /// That much must be left of this window, and it must be known where unknown windows count against an account.
@@ -72,6 +75,8 @@ pub struct AccountLimits {
     /// In place of [`RoutingPolicy::stop`](crate::RoutingPolicy#structfield.stop).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop: Option<Limits>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 impl AccountLimits {
