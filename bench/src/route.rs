@@ -9,15 +9,17 @@ use std::time::Duration;
 use quota_accounts::{AccountsConfig, FallbackAccountManager, Request};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Account, AccountId, MemoryStore, Percent, Policy, QuotaManager, Usage, WindowId, WindowReading,
+    Account, AccountId, Clock, MemoryStore, Percent, Policy, QuotaManager, QuotaStore, Usage, WindowId,
+    WindowReading,
 };
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 
 use crate::measure::by_turns;
 use crate::row::Row;
 
 pub(crate) fn rows() -> Vec<Row> {
-    vec![three(), ten_thousand(), restart()]
+    vec![three(), ten_thousand(), restart(), herd()]
 }
 
 /// Main and two fallbacks, all with room.
@@ -38,8 +40,7 @@ fn three() -> Row {
 fn ten_thousand() -> Row {
     const COUNT: usize = 10_000;
     let board = Board::with(COUNT, 100.0);
-    let half = Percent::from_percent(50.0).expect("it is a number");
-    let usage = Usage::from_headers([WindowReading::new(WindowId::five_hour(), half)]);
+    let usage = Usage::from_headers([reading(50.0)]);
     let last = board.handles.last().expect("there are accounts");
     let _entered = board.runtime.enter();
     last.observe(&usage).expect("it is the same login");
@@ -75,6 +76,33 @@ fn restart() -> Row {
     Row::alone("route.restart", (calls, "calls"), "0", calls == 0.0)
 }
 
+/// Eight managers on one store, none of which knows anything, and many requests on each.
+fn herd() -> Row {
+    const PROCESSES: usize = 8;
+    let provider = FakeProvider::answering("bench", 100.0).taking(Duration::from_millis(50));
+    let ids = ids(3);
+    runtime().block_on(async {
+        let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
+        let mut requests = JoinSet::new();
+        for _ in 0..PROCESSES {
+            let quota = manager_on(Arc::clone(&store), &provider);
+            let accounts = FallbackAccountManager::builder(config(&ids)).quota_manager(quota).build();
+            let accounts = accounts.expect("there are accounts");
+            for _ in 0..100 {
+                let accounts = accounts.clone();
+                // All are spent, so every one of them is asked about before the answer is that nobody has room.
+                requests.spawn(async move { accounts.route(Request::new()).await.is_err() });
+            }
+        }
+        let refused = requests.join_all().await;
+        assert!(refused.into_iter().all(|refused| refused), "all are spent");
+    });
+    let most = ids.iter().map(|id| provider.calls_about(id)).max().unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "there are few calls")]
+    let calls = most as f64;
+    Row::alone("route.herd", (calls, "calls per account"), "1", most == 1)
+}
+
 struct Board {
     accounts: FallbackAccountManager,
     handles: Vec<Account>,
@@ -86,7 +114,9 @@ impl Board {
         let runtime = runtime();
         let ids = ids(count);
         let (accounts, handles) = runtime.block_on(async {
-            let quota = manager(&FakeProvider::answering("bench", used));
+            let provider = FakeProvider::answering("bench", used);
+            provider.answer(Usage::polled([reading(used)]));
+            let quota = manager(&provider);
             let mut handles = Vec::with_capacity(count);
             for id in &ids {
                 let account = quota.account(id);
@@ -113,15 +143,25 @@ impl Board {
     }
 }
 
+/// Five hours of which so much is used, and that end in two.
+fn reading(used: f64) -> WindowReading {
+    let used = Percent::from_percent(used).expect("it is a number");
+    let reset = Clock::system().now() + jiff::SignedDuration::from_hours(2);
+    WindowReading::new(WindowId::five_hour(), used).resets_at(reset)
+}
+
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be built")
 }
 
 fn manager(provider: &FakeProvider) -> QuotaManager {
+    manager_on(Arc::new(MemoryStore::new()), provider)
+}
+
+fn manager_on(store: Arc<dyn QuotaStore>, provider: &FakeProvider) -> QuotaManager {
     let day = Duration::from_secs(24 * 3600);
     let policy = Policy::default().gap(Duration::ZERO).parallel(1024).freshness(day).complete_every(day);
-    let quota =
-        QuotaManager::builder_on(Arc::new(MemoryStore::new())).fetcher(provider.clone()).policy(policy);
+    let quota = QuotaManager::builder_on(store).fetcher(provider.clone()).policy(policy);
     quota.build().expect("the policy is sound")
 }
 
