@@ -124,7 +124,8 @@ impl FallbackAccountManagerBuilder {
             Some(quota) => Numbers::Shared(quota.account(id)),
             None => {
                 let fetcher = self.fetchers.get(id.provider()).cloned();
-                Numbers::Own(Own::new(id.clone(), fetcher, Arc::clone(&usage_policy), self.clock.clone()))
+                let own = Own::new(id.clone(), fetcher, Arc::clone(&usage_policy), self.clock.clone());
+                Numbers::Own(Box::new(own))
             }
         };
         let members: Vec<Member> = self

@@ -53,7 +53,7 @@ impl Inner {
             let seed = kept.seed();
             if member.numbers.seed(&seed) {
                 member.adopt_blocks(&kept.blocks, now);
-                *member.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(seed);
+                *member.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(seed));
             } else {
                 tracing::debug!(account = %id, "what was kept is another login's");
             }
@@ -103,7 +103,7 @@ impl Inner {
             .await?;
         for News { at, known, blocks, .. } in news {
             let member = &self.members[at];
-            *member.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+            *member.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(known));
             if let Some((live, lifted)) = blocks {
                 member.blocks_written(&live, &lifted);
             }
@@ -116,7 +116,7 @@ impl Inner {
             let known = member.numbers.known();
             let blocks = member.unwritten_blocks();
             let kept = member.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_news = kept.as_ref() != Some(&known) && known != Seed::default();
+            let is_news = kept.as_deref() != Some(&known) && known != Seed::default();
             (is_news || blocks.is_some()).then(|| News { at, id: member.id.clone(), known, blocks })
         });
         news.collect()

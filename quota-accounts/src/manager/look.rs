@@ -13,7 +13,7 @@ pub(super) const MOST_PASSED: usize = 8;
 pub(super) const MOST_RECHECKS: usize = 4;
 
 /// How many accounts are fetched from memory at once.
-const TOUCHED: usize = 16;
+const TOUCHED: usize = 32;
 
 /// What one look at all accounts found.
 pub(super) struct Look {
@@ -55,7 +55,8 @@ impl Inner {
                 places.push(at);
                 continue;
             }
-            let verdict = scale.weigh(&self.candidate(at, member, pinned));
+            let candidate = self.candidate(at, member, pinned);
+            let verdict = scale.weigh(&candidate);
             if verdict.standing != Standing::Refused {
                 if scale.is_settled() {
                     break;
@@ -72,7 +73,7 @@ impl Inner {
                 Rule::LoginDead | Rule::NotAllowed if member.is_worth_a_look(now) => refused.push(at),
                 _ if stale.len() < MOST_RECHECKS
                     && !asked.contains(&at)
-                    && member.numbers.is_stale()
+                    && candidate.is_stale().unwrap_or_else(|| member.numbers.is_stale())
                     && !member.numbers.is_held() =>
                 {
                     stale.push(at);

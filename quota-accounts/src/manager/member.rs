@@ -19,7 +19,8 @@ pub(super) struct Member {
     pub(super) id: AccountId,
     pub(super) role: Role,
     pub(super) disabled: bool,
-    limits: AccountLimits,
+    /// Boxed, as all that is seldom there: a choice among many accounts is as fast as memory is.
+    limits: Option<Box<AccountLimits>>,
     pub(super) numbers: Numbers,
     /// Whether there is any block: readers look no further if not.
     is_blocked: AtomicBool,
@@ -32,7 +33,7 @@ pub(super) struct Member {
     /// Whether somebody is refreshing it in the background.
     pub(super) refreshing: AtomicBool,
     /// What was last written of it.
-    pub(super) kept: Mutex<Option<Seed>>,
+    pub(super) kept: Mutex<Option<Box<Seed>>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +53,10 @@ impl Member {
             id: account.id.clone(),
             role,
             disabled: account.disabled,
-            limits: account.limits.clone(),
+            limits: Some(&account.limits)
+                .filter(|limits| **limits != AccountLimits::none())
+                .cloned()
+                .map(Box::new),
             numbers,
             is_blocked: AtomicBool::new(false),
             blocks: Mutex::default(),
@@ -65,8 +69,10 @@ impl Member {
     }
 
     pub(super) fn candidate(&self) -> Candidate<'_> {
-        let candidate =
-            self.numbers.candidate(&self.id, self.role).disabled(self.disabled).limits(&self.limits);
+        let mut candidate = self.numbers.candidate(&self.id, self.role).disabled(self.disabled);
+        if let Some(limits) = &self.limits {
+            candidate = candidate.limits(limits);
+        }
         if !self.is_blocked.load(Ordering::Acquire) && !self.is_reserved.load(Ordering::Acquire) {
             return candidate;
         }

@@ -61,7 +61,7 @@ pub(super) enum Numbers {
     /// A quota manager's: never copied here, so nothing here can be older.
     Shared(Account),
     /// Our own.
-    Own(Own),
+    Own(Box<Own>),
 }
 
 impl Numbers {

@@ -145,6 +145,14 @@ impl<'a> Candidate<'a> {
         self.id
     }
 
+    /// Whether the quota manager calls its readings stale; `None` where they are not the quota manager's.
+    pub(crate) fn is_stale(&self) -> Option<bool> {
+        match &self.readings {
+            Readings::Answer(answer) => Some(answer.is_stale()),
+            _ => None,
+        }
+    }
+
     /// How long its readings count as exact.
     pub(crate) fn fresh_for(&self) -> Duration {
         self.fresh_for
