@@ -80,8 +80,13 @@ impl AccountState {
             self.lineage.clone_from(&seen.lineage);
         }
         self.snapshot.join(&seen.snapshot);
-        // A success clears the hold, so what this process knows counts, not what was longest.
-        self.hold.clone_from(&seen.hold);
+        // A call that was answered after the hold was armed has ended it; whoever never knew of it has not.
+        let answered = self.snapshot.complete_at();
+        self.hold.take_if(|hold| answered.is_some_and(|at| at > hold.since));
+        let until = |hold: &Option<Hold>| hold.as_ref().map(|hold| hold.until);
+        if until(&self.hold) < until(&seen.hold) {
+            self.hold.clone_from(&seen.hold);
+        }
     }
 
     /// Adds a block; of two about the same thing the one that ends later stands.

@@ -55,6 +55,30 @@ fn an_old_logins_late_writer_does_not_bring_it_back() {
     assert_eq!((used(&state), state.lineage), (Some(10.0), Some(Lineage::new("b"))));
 }
 
+fn hold(since: i64) -> Hold {
+    Hold::new(at(since), at(since + 600), quota_core::HoldReason::RateLimited)
+}
+
+#[test]
+fn a_writer_that_never_knew_of_a_hold_does_not_end_it() {
+    let mut state = AccountState::default();
+    state.learn(&seed(50.0, 5, "a").hold(hold(10)));
+
+    state.learn(&seed(40.0, 7, "a"));
+
+    assert_eq!(state.hold, Some(hold(10)));
+}
+
+#[test]
+fn a_call_that_was_answered_after_the_hold_was_armed_has_ended_it() {
+    let mut state = AccountState::default();
+    state.learn(&seed(50.0, 5, "a").hold(hold(10)));
+
+    state.learn(&seed(40.0, 20, "a"));
+
+    assert_eq!(state.hold, None);
+}
+
 // B37
 #[test]
 fn what_was_kept_without_a_login_is_adopted() {
