@@ -7,6 +7,7 @@ mod core;
 mod local;
 mod measure;
 mod redis;
+mod route;
 mod row;
 
 use std::process::ExitCode;
@@ -16,7 +17,8 @@ use row::Row;
 /// A group of rows, by the name that `--only` takes.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 3] = [("core", core::rows), ("local", local::rows), ("redis", redis::rows)];
+const GROUPS: [Group; 4] =
+    [("core", core::rows), ("local", local::rows), ("redis", redis::rows), ("route", route::rows)];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();

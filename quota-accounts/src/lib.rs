@@ -1,9 +1,20 @@
-//! Where logins are found: read-only sources of credentials.
-//! Nothing here logs in, renews a login, or writes to a place that another program owns.
+//! Main and fallback accounts: which one a request goes to, and where their logins are found.
+//! Nothing here sends a request, logs in, renews a login, or writes to a place that another program owns.
+//!
+//! # Routing
+//!
+//! [`FallbackAccountManager`] gives each request the account that has room and is preferred, and learns from what came of it.
+//! The choice is a pure function, [`choose`], and a [`Decision`] tells every account that was looked at and the rule that took
+//! or refused it. What is preferred and what is kept back is a [`RoutingPolicy`]; the accounts are an [`AccountsConfig`], which
+//! [`AccountsFile`] keeps.
+//!
+//! # Logins
 //!
 //! | source | finds |
 //! |---|---|
 //! | [`ClaudeCode`] | the login of Claude Code: its files, the keychain of macOS, its environment variable |
+//! | [`Codex`] | the login of Codex: its file |
+//! | [`CommandSource`] | the token that a program prints |
 //! | [`EnvVar`] | a token in an environment variable |
 //! | [`TokenFile`] | a file that holds a token and nothing else |
 //! | [`Fixed`] | the credential it was given |
@@ -32,19 +43,41 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 mod claude_code;
+mod codex;
+mod command;
+mod config;
+mod document;
 mod env_var;
 mod environment;
 mod file;
 mod fixed;
 mod hash;
+mod manager;
+mod outcome;
 mod per_account;
+mod reservation;
+mod routing;
+mod state;
 mod token;
 mod token_file;
 
 pub use claude_code::{CachedUsage, ClaudeCode, FoundLogin, LoginPlace};
+pub use codex::Codex;
+pub use command::CommandSource;
+pub use config::{AccountConfig, AccountsConfig, AccountsFile};
+pub use document::FileError;
 pub use env_var::EnvVar;
 pub use environment::Environment;
 pub use fixed::Fixed;
+pub use manager::{
+    BuildError, FallbackAccountManager, FallbackAccountManagerBuilder, Passed, RefreshError, RefreshReport,
+    Repeat, Report, ReportError, Route, RouteError, Tried,
+};
+pub use outcome::{NextTry, Outcome};
 pub use per_account::PerAccount;
 pub use quota_core::{Credential, CredentialError, CredentialSource, Secret};
+pub use routing::{
+    AccountLimits, Block, Candidate, Choice, Decision, Limits, Mode, Reading, Request, Role, RoutingPolicy,
+    Rule, Session, Standing, Verdict, Weighed, WhenUnknown, choose,
+};
 pub use token_file::TokenFile;

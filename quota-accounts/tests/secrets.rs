@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use quota_accounts::{
-    ClaudeCode, CredentialSource, EnvVar, Environment, Fixed, PerAccount, Secret, TokenFile,
+    AccountsConfig, ClaudeCode, Codex, CommandSource, CredentialSource, EnvVar, Environment,
+    FallbackAccountManager, Fixed, Outcome, PerAccount, Request, Secret, TokenFile,
 };
 use quota_core::{AccountId, FetchError};
 use tempfile::TempDir;
@@ -143,4 +144,65 @@ async fn a_mark_and_a_lineage_hold_nothing_of_the_token() {
 
     assert!(login.lineage.is_some() && login.mark.is_some());
     assert!(!format!("{login:?}").contains(NEEDLE), "{login:?}");
+}
+
+#[tokio::test]
+async fn a_login_of_codex_is_not_shown_whatever_is_wrong_with_it() {
+    let openai: AccountId = "openai/main".parse().unwrap();
+    for contents in [
+        format!(r#"{{"tokens":{{"access_token":"{TOKEN}","refresh_token":"{TOKEN}","account_id":"a"}}}}"#),
+        format!(r#"{{"tokens":{{"access_token":"{TOKEN}\n{TOKEN}"}}}}"#),
+        format!(r#"{{"tokens":{{"access_token":{{"{TOKEN}":1}}}}}}"#),
+        format!(r#"{{"tokens":"{TOKEN}"}}"#),
+        TOKEN.to_owned(),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        file(&dir, "auth.json", &contents, 0o600);
+        let source = Codex::in_dir(dir.path());
+
+        let texts = match source.credential(&openai).await {
+            Ok(credential) => debug(&source) + &debug(&credential),
+            Err(error) => debug(&source) + &error_texts(error),
+        };
+
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_program_that_prints_a_token_does_not_have_it_shown() {
+    for script in
+        [format!("echo {TOKEN}"), format!("echo {TOKEN} {TOKEN}"), format!("echo {TOKEN} >&2; exit 1")]
+    {
+        let source = CommandSource::new("sh").arg("-c").arg(script);
+
+        let texts = texts_of(&source).await;
+
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_manager_of_accounts_shows_no_token_in_what_it_gives_says_or_keeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("accounts.state.json");
+    let accounts = FallbackAccountManager::builder(AccountsConfig::new(account()))
+        .credentials(Arc::new(Fixed::new(Secret::new(TOKEN))))
+        .state_file(&state)
+        .build()
+        .unwrap();
+
+    let route = accounts.route(Request::new().session(TOKEN)).await.unwrap();
+    let outcome = Outcome::from_response(401, [("authorization", TOKEN), ("x-ratelimit-a", TOKEN)]);
+    let outcome = outcome.body(TOKEN.as_bytes());
+    let texts = debug(&route) + &debug(&outcome) + &debug(&accounts);
+    let report = accounts.report(&route, outcome).await.unwrap();
+    let refused = accounts.route(Request::new()).await.unwrap_err();
+    accounts.flush().await.unwrap();
+    let kept = fs::read_to_string(&state).unwrap();
+
+    let texts = texts + &debug(&report) + &debug(&refused) + &refused.to_string() + &kept;
+    assert!(kept.contains("login_dead"));
+    assert!(!texts.contains(NEEDLE), "{texts}");
 }

@@ -52,7 +52,7 @@
 //! | reading, refreshing, watching | [`Account`], [`Answer`], [`Event`] |
 //! | how often to ask, how long to stay quiet | [`Policy`] |
 //! | what a provider says | [`Usage`], [`Window`], [`UsedAt`], [`Snapshot`] |
-//! | a provider of your own | [`UsageFetcher`], [`FetchError`], [`CredentialSource`] |
+//! | a provider of your own | [`UsageFetcher`], [`FetchError`], [`CredentialSource`], [`TrafficReader`] |
 //! | a store of your own | [`QuotaStore`], `store_conformance!` (feature `testing`), `examples/own_store.rs` |
 //! | the rules themselves, as pure functions | [`Record`] |
 //!
@@ -85,6 +85,7 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;
+mod traffic;
 mod unknown;
 mod usage;
 mod window;
@@ -112,5 +113,6 @@ pub use secret::Secret;
 pub use snapshot::Snapshot;
 pub use store::memory::MemoryStore;
 pub use store::{Applied, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+pub use traffic::{Failure, FailureKind, Seen, Traffic, TrafficReader};
 pub use usage::{Coverage, Ruling, Usage, Verdict};
 pub use window::{Scope, Source, Stamp, UsedAt, Window, WindowId, WindowReading};

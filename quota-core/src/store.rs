@@ -91,6 +91,24 @@ impl StoreKey {
         Self("*".into())
     }
 
+    /// A document that stands beside an account's record and is somebody else's business: `anthropic/main#reservations`.
+    ///
+    /// No account's name has a `#`, so such a key is never a record's. What is in the document, and who may write it, is
+    /// up to the extension that names it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `what` is not made of lower-case letters, digits and `-`.
+    #[must_use]
+    pub fn beside(account: &AccountId, what: &'static str) -> Self {
+        let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        assert!(
+            !what.is_empty() && what.bytes().all(is_plain),
+            "what stands beside an account is named by lower-case letters, digits and '-'"
+        );
+        Self(format!("{account}#{what}").into())
+    }
+
     /// The name as text: printable ASCII without spaces or braces.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -258,5 +276,28 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_beside_an_account_has_a_key_that_no_account_can_have() {
+        let main: AccountId = "anthropic/main".parse().unwrap();
+
+        let beside = StoreKey::beside(&main, "reservations");
+
+        assert_eq!(beside.as_str(), "anthropic/main#reservations");
+        assert!(beside.as_str().parse::<AccountId>().is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "lower-case letters")]
+    fn what_stands_beside_an_account_is_named_in_plain_letters() {
+        let main: AccountId = "anthropic/main".parse().unwrap();
+
+        let _ = StoreKey::beside(&main, "a b");
     }
 }

@@ -45,12 +45,18 @@ impl Ms {
     pub(crate) fn timestamp(self) -> Timestamp {
         from_ms(self.0.get() - BIAS)
     }
+
+    /// The time from here to `later`; nothing if that is not after it.
+    pub(crate) fn until(self, later: Self) -> Duration {
+        Duration::from_millis(u64::try_from(later.0.get().saturating_sub(self.0.get())).unwrap_or(0))
+    }
 }
 
 impl From<Timestamp> for Ms {
     fn from(at: Timestamp) -> Self {
         Self(
-            NonZeroI64::new(to_ms(at).as_millisecond() + BIAS)
+            // What lies beyond the last whole millisecond is that millisecond, as everywhere.
+            NonZeroI64::new(at.as_millisecond().min(END.as_millisecond()) + BIAS)
                 .expect("no moment is as far from 1970 as the bias"),
         )
     }

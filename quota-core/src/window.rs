@@ -356,9 +356,11 @@ impl Window {
     /// ```
     #[must_use]
     pub fn used_at(&self, now: Timestamp, fresh_for: Duration) -> UsedAt {
-        match self.rolls_over_at() {
+        // In whole milliseconds, as all moments in here are: this is asked for every window of every account of a choice.
+        let now = Ms::from(now);
+        match self.resets_at.filter(|reset| *reset > self.at) {
             Some(reset) if reset <= now => UsedAt::Unknown,
-            _ if time::between(self.observed_at(), now) < fresh_for => UsedAt::Exact(self.used),
+            _ if self.at.until(now) < fresh_for => UsedAt::Exact(self.used),
             Some(_) => UsedAt::AtLeast(self.used),
             None => UsedAt::Unknown,
         }

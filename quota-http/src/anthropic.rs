@@ -6,6 +6,7 @@ mod limits;
 mod local;
 mod money;
 mod profile;
+mod traffic;
 mod usage;
 mod windows;
 
@@ -26,6 +27,7 @@ use url::Url;
 pub use headers::{ParsedHeaders, parse_headers};
 pub use local::{CachedUsage, parse_claude_json, parse_rate_limit_event, parse_statusline};
 pub use profile::{Profile, parse_profile};
+pub use traffic::AnthropicTraffic;
 pub use usage::parse_usage;
 
 use crate::classify::{classify, header, not_understood};

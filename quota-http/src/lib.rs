@@ -5,7 +5,7 @@
 //!
 //! | module | fetcher | parsers |
 //! |---|---|---|
-//! | [`anthropic`] | [`Anthropic`](anthropic::Anthropic): the usage of Claude subscriptions | the usage and profile answers, rate-limit headers, what Claude Code writes on this machine |
+//! | [`anthropic`] | [`Anthropic`](anthropic::Anthropic): the usage of Claude subscriptions | the usage and profile answers, rate-limit headers, [ordinary answers](anthropic::AnthropicTraffic), what Claude Code writes on this machine |
 //!
 //! # Asking
 //!

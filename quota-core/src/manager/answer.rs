@@ -42,6 +42,12 @@ impl Answer {
         self.snapshot().window(window).map_or(UsedAt::Unknown, |window| window.used_at(self.now(), fresh_for))
     }
 
+    /// How long a reading of this account counts as exact, by the policy of its provider.
+    #[must_use]
+    pub fn fresh_for(&self) -> Duration {
+        self.0.provider.policy.freshness
+    }
+
     /// Whether the readings are fresh, and if not since when and why.
     #[must_use]
     pub fn state(&self) -> State {

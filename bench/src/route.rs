@@ -1,0 +1,174 @@
+//! Group `route`: giving a request an account, beside the reads it is made of.
+
+use std::hint::black_box;
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use quota_accounts::{AccountsConfig, FallbackAccountManager, Request};
+use quota_core::testing::FakeProvider;
+use quota_core::{
+    Account, AccountId, Clock, MemoryStore, Percent, Policy, QuotaManager, QuotaStore, Usage, WindowId,
+    WindowReading,
+};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use crate::measure::by_turns;
+use crate::row::Row;
+
+pub(crate) fn rows() -> Vec<Row> {
+    vec![three(), ten_thousand(), restart(), herd()]
+}
+
+/// Main and two fallbacks, all with room.
+fn three() -> Row {
+    let board = Board::with(3, 40.0);
+    let peek = |doings: Range<usize>| {
+        for _ in doings {
+            board.handles.iter().for_each(|account| drop(black_box(account.peek())));
+        }
+    };
+    let [ours, peeks] = by_turns(1, 200_000, [&|doings| board.route(doings), &peek]);
+    let reach = peeks + 300.0;
+    let peer = format!("3 × peek ({peeks:.0} ns) + 300 ns");
+    Row::at_most("route.3", (ours, "ns"), (&peer, reach), 1.0)
+}
+
+/// Ten thousand accounts of which only the last has room, so that each has to be looked at.
+fn ten_thousand() -> Row {
+    const COUNT: usize = 10_000;
+    let board = Board::with(COUNT, 100.0);
+    let usage = Usage::from_headers([reading(50.0)]);
+    let last = board.handles.last().expect("there are accounts");
+    let _entered = board.runtime.enter();
+    last.observe(&usage).expect("it is the same login");
+    let [ours] = by_turns(1, 200, [&|doings| board.route(doings)]);
+    let ms = ours / 1e6;
+    Row::alone("route.10k", (ms, "ms"), "≤ 1 ms", ms <= 1.0)
+}
+
+/// A process that begins with fresh numbers on disk.
+fn restart() -> Row {
+    let dir = tempfile::tempdir().expect("there is room for a folder");
+    let path = dir.path().join("accounts.state.json");
+    let provider = FakeProvider::answering("bench", 40.0);
+    let runtime = runtime();
+    let start = || {
+        runtime.block_on(async {
+            let quota = manager(&provider);
+            let accounts = FallbackAccountManager::builder(config(&ids(20)))
+                .quota_manager(quota)
+                .state_file(&path)
+                .build()
+                .expect("there are accounts");
+            accounts.refresh_quota_for_due_accounts().await;
+            accounts.usable_fallback_accounts().await;
+            drop(accounts.route(Request::new()).await.expect("all have room"));
+        });
+    };
+    start();
+    let before = provider.calls();
+    start();
+    #[expect(clippy::cast_precision_loss, reason = "there are few calls")]
+    let calls = (provider.calls() - before) as f64;
+    Row::alone("route.restart", (calls, "calls"), "0", calls == 0.0)
+}
+
+/// Eight managers on one store, none of which knows anything, and many requests on each.
+fn herd() -> Row {
+    const PROCESSES: usize = 8;
+    let provider = FakeProvider::answering("bench", 100.0).taking(Duration::from_millis(50));
+    let ids = ids(3);
+    runtime().block_on(async {
+        let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
+        let mut requests = JoinSet::new();
+        for _ in 0..PROCESSES {
+            let quota = manager_on(Arc::clone(&store), &provider);
+            let accounts = FallbackAccountManager::builder(config(&ids)).quota_manager(quota).build();
+            let accounts = accounts.expect("there are accounts");
+            for _ in 0..100 {
+                let accounts = accounts.clone();
+                // All are spent, so every one of them is asked about before the answer is that nobody has room.
+                requests.spawn(async move { accounts.route(Request::new()).await.is_err() });
+            }
+        }
+        let refused = requests.join_all().await;
+        assert!(refused.into_iter().all(|refused| refused), "all are spent");
+    });
+    let most = ids.iter().map(|id| provider.calls_about(id)).max().unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "there are few calls")]
+    let calls = most as f64;
+    Row::alone("route.herd", (calls, "calls per account"), "1", most == 1)
+}
+
+struct Board {
+    accounts: FallbackAccountManager,
+    handles: Vec<Account>,
+    runtime: Runtime,
+}
+
+impl Board {
+    fn with(count: usize, used: f64) -> Self {
+        let runtime = runtime();
+        let ids = ids(count);
+        let (accounts, handles) = runtime.block_on(async {
+            let provider = FakeProvider::answering("bench", used);
+            provider.answer(Usage::polled([reading(used)]));
+            let quota = manager(&provider);
+            let mut handles = Vec::with_capacity(count);
+            for id in &ids {
+                let account = quota.account(id);
+                drop(account.get().await.expect("the provider answers"));
+                handles.push(account);
+            }
+            let accounts = FallbackAccountManager::builder(config(&ids)).quota_manager(quota).build();
+            let accounts = accounts.expect("there are accounts");
+            accounts.load().await.expect("there is no file");
+            (accounts, handles)
+        });
+        Self { accounts, handles, runtime }
+    }
+
+    fn route(&self, doings: Range<usize>) {
+        let routes = async {
+            for _ in doings {
+                let route = self.accounts.route(Request::new()).await;
+                drop(black_box(route.expect("one has room")));
+            }
+        };
+        let polled = std::pin::pin!(routes).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_ready(), "a route on fresh readings is ready at the first poll");
+    }
+}
+
+/// Five hours of which so much is used, and that end in two.
+fn reading(used: f64) -> WindowReading {
+    let used = Percent::from_percent(used).expect("it is a number");
+    let reset = Clock::system().now() + jiff::SignedDuration::from_hours(2);
+    WindowReading::new(WindowId::five_hour(), used).resets_at(reset)
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be built")
+}
+
+fn manager(provider: &FakeProvider) -> QuotaManager {
+    manager_on(Arc::new(MemoryStore::new()), provider)
+}
+
+fn manager_on(store: Arc<dyn QuotaStore>, provider: &FakeProvider) -> QuotaManager {
+    let day = Duration::from_secs(24 * 3600);
+    let policy = Policy::default().gap(Duration::ZERO).parallel(1024).freshness(day).complete_every(day);
+    let quota = QuotaManager::builder_on(store).fetcher(provider.clone()).policy(policy);
+    quota.build().expect("the policy is sound")
+}
+
+fn ids(count: usize) -> Vec<AccountId> {
+    (0..count).map(|account| format!("bench/a{account}").parse().expect("a valid name")).collect()
+}
+
+fn config(ids: &[AccountId]) -> AccountsConfig {
+    ids.iter().fold(AccountsConfig::default(), |config, id| config.fallback(id.clone()))
+}

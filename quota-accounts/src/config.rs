@@ -1,0 +1,297 @@
+//! Which accounts there are, in the user's words: their order, which are switched off, their limits.
+//! What is learned of them while they are used is kept apart, in `state`.
+
+use std::path::{Path, PathBuf};
+
+use quota_core::{AccountId, Clock};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::document::{Content, Document, FileError};
+use crate::{AccountLimits, Environment, Role};
+
+/// The accounts that requests may go to: the main one, and those that stand in for it, in their order.
+///
+/// ```
+/// use quota_accounts::AccountsConfig;
+///
+/// let config = AccountsConfig::new("anthropic/main".parse()?)
+///     .fallback("anthropic/work".parse()?)
+///     .fallback("anthropic/spare".parse()?);
+/// assert_eq!(config.accounts().len(), 3);
+/// # Ok::<(), quota_core::InvalidId>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AccountsConfig {
+    /// Absent in what a hand has written: then it is the first.
+    #[serde(default = "first")]
+    version: u32,
+    #[serde(default)]
+    accounts: Vec<AccountConfig>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+fn first() -> u32 {
+    AccountsConfig::VERSION
+}
+
+/// One account, as the user has set it up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AccountConfig {
+    /// Its name.
+    pub id: AccountId,
+    /// Whether it is switched off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+    /// Its own limits, where they differ from the policy's.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub limits: AccountLimits,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+fn is_none(limits: &AccountLimits) -> bool {
+    *limits == AccountLimits::none()
+}
+
+impl AccountConfig {
+    /// An account with nothing set.
+    #[must_use]
+    pub fn new(id: AccountId) -> Self {
+        Self { id, disabled: false, limits: AccountLimits::none(), unknown: Map::new() }
+    }
+
+    /// Switches it off, or on.
+    #[must_use]
+    pub fn disabled(mut self, disabled: bool) -> Self {
+        self.disabled = disabled;
+        self
+    }
+
+    /// Sets its own limits.
+    #[must_use]
+    pub fn limits(mut self, limits: AccountLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+}
+
+impl AccountsConfig {
+    /// A main account, without others so far.
+    #[must_use]
+    pub fn new(main: AccountId) -> Self {
+        Self { version: Self::VERSION, ..Self::default() }.fallback(main)
+    }
+
+    /// Adds an account after those that are there, with nothing set.
+    #[must_use]
+    pub fn fallback(self, account: AccountId) -> Self {
+        self.with(AccountConfig::new(account))
+    }
+
+    /// Adds an account at the end, or puts it in the place it has.
+    #[must_use]
+    pub fn with(mut self, account: AccountConfig) -> Self {
+        self.put(account);
+        self
+    }
+
+    /// The same for accounts that stand already.
+    pub fn put(&mut self, account: AccountConfig) {
+        match self.accounts.iter_mut().find(|known| known.id == account.id) {
+            Some(known) => *known = account,
+            None => self.accounts.push(account),
+        }
+    }
+
+    /// Removes an account. If it was the main one, the next one is.
+    pub fn remove(&mut self, id: &AccountId) -> Option<AccountConfig> {
+        let at = self.accounts.iter().position(|account| account.id == *id)?;
+        Some(self.accounts.remove(at))
+    }
+
+    /// Puts these accounts first, in this order; the others follow in theirs. Names that are not there are left out.
+    pub fn order(&mut self, first: &[AccountId]) {
+        let place = |id: &AccountId| first.iter().position(|named| named == id).unwrap_or(first.len());
+        self.accounts.sort_by_key(|account| place(&account.id));
+    }
+
+    /// An account, to be changed.
+    pub fn account_mut(&mut self, id: &AccountId) -> Option<&mut AccountConfig> {
+        self.accounts.iter_mut().find(|account| account.id == *id)
+    }
+
+    /// All accounts, the main one first.
+    #[must_use]
+    pub fn accounts(&self) -> &[AccountConfig] {
+        &self.accounts
+    }
+
+    /// The same with their roles.
+    pub(crate) fn with_roles(&self) -> impl Iterator<Item = (Role, &AccountConfig)> {
+        let role = |at| if at == 0 { Role::Main } else { Role::Fallback };
+        self.accounts.iter().enumerate().map(move |(at, account)| (role(at), account))
+    }
+}
+
+impl Content for AccountsConfig {
+    const VERSION: u32 = 1;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
+/// The file in which the accounts are kept.
+///
+/// It is changed only by the user and by what the user asks for: whoever routes never writes it. Every change is written
+/// whole, for its owner's eyes alone; a lock spans reading and writing, so that no two programs undo each other. A damaged
+/// file is an error and stays as it is; a missing one is empty.
+#[derive(Debug, Clone)]
+pub struct AccountsFile(Document);
+
+impl AccountsFile {
+    /// The file at that path.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(Document::at(path, Clock::system()))
+    }
+
+    /// `$XDG_STATE_HOME/quota/accounts.json`, or `~/.local/state/quota/accounts.json`; `None` without a home directory.
+    #[must_use]
+    pub fn in_environment(environment: &Environment) -> Option<Self> {
+        // By its specification, a relative path there is to be ignored.
+        let given = environment.path("XDG_STATE_HOME").filter(|dir| dir.is_absolute());
+        let state = given.or_else(|| Some(environment.home()?.join(".local").join("state")))?;
+        Some(Self::at(state.join("quota").join("accounts.json")))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Where what is learned of the accounts is kept: beside it, in a file of its own.
+    #[must_use]
+    pub fn state_path(&self) -> PathBuf {
+        self.path().with_extension("state.json")
+    }
+
+    /// Reads the file as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Damaged`] if it is not what it should be, [`FileError::Io`] if it cannot be read.
+    pub async fn load(&self) -> Result<AccountsConfig, FileError> {
+        self.0.load().await
+    }
+
+    /// Reads the file, changes what is in it, and writes it, while no other program does.
+    ///
+    /// # Errors
+    ///
+    /// Any [`FileError`]; the file is then as it was. Dropping the future leaves the change undone, or done; never half
+    /// done.
+    pub async fn update<R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut AccountsConfig) -> R + Send + 'static,
+    ) -> Result<R, FileError> {
+        self.0
+            .update(move |config: &mut AccountsConfig| {
+                config.version = AccountsConfig::VERSION;
+                change(config)
+            })
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quota_core::{Percent, WindowId};
+
+    use super::*;
+    use crate::Limits;
+
+    fn id(name: &str) -> AccountId {
+        format!("anthropic/{name}").parse().unwrap()
+    }
+
+    fn names(config: &AccountsConfig) -> Vec<&str> {
+        config.accounts().iter().map(|account| account.id.name()).collect()
+    }
+
+    fn three() -> AccountsConfig {
+        AccountsConfig::new(id("a")).fallback(id("b")).fallback(id("c"))
+    }
+
+    #[test]
+    fn an_account_that_is_there_keeps_its_place() {
+        let mut config = three();
+
+        config.put(AccountConfig::new(id("b")).disabled(true));
+
+        assert_eq!(names(&config), ["a", "b", "c"]);
+        assert!(config.accounts()[1].disabled);
+    }
+
+    #[test]
+    fn what_is_not_named_follows_in_its_own_order() {
+        let mut config = three();
+
+        config.order(&[id("c"), id("x")]);
+
+        assert_eq!(names(&config), ["c", "a", "b"]);
+    }
+
+    #[test]
+    fn when_the_main_account_goes_the_next_one_is_main() {
+        let mut config = three();
+
+        config.remove(&id("a"));
+
+        assert_eq!(config.with_roles().next().unwrap().0, Role::Main);
+        assert_eq!(names(&config), ["b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn what_another_program_wrote_beside_an_account_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = AccountsFile::at(dir.path().join("accounts.json"));
+        let text = r#"{"version":1,"accounts":[{"id":"anthropic/a","colour":"green","limits":{"shape":"round","stop":{"size":"big"}}}],"note":"mine"}"#;
+        std::fs::write(file.path(), text).unwrap();
+
+        file.update(|config| config.put(AccountConfig::new("anthropic/b".parse().unwrap()))).await.unwrap();
+
+        let written = std::fs::read_to_string(file.path()).unwrap();
+        for text in ["green", "mine", "round", "big"] {
+            assert!(written.contains(text), "{text}: {written}");
+        }
+        assert_eq!(names(&file.load().await.unwrap()), ["a", "b"]);
+    }
+
+    #[test]
+    fn the_file_is_in_the_users_state() {
+        let path =
+            |environment| AccountsFile::in_environment(&environment).map(|file| file.path().to_owned());
+
+        let given = path(Environment::of([("XDG_STATE_HOME", "/s"), ("HOME", "/h")]));
+        let relative = path(Environment::of([("XDG_STATE_HOME", "s"), ("HOME", "/h")]));
+
+        assert_eq!(given, Some("/s/quota/accounts.json".into()));
+        assert_eq!(relative, Some("/h/.local/state/quota/accounts.json".into()));
+        assert_eq!(path(Environment::of([("A", "b")])), None);
+    }
+
+    #[test]
+    fn the_users_file_is_written_in_this_form() {
+        let limits = |left| Limits::of(Percent::from_percent(left).unwrap());
+        let own = AccountLimits::none().minimum(limits(20.0));
+        let own = own.stop(limits(5.0).window(WindowId::seven_day(), Percent::FULL));
+        let config = three().with(AccountConfig::new(id("d")).disabled(true).limits(own));
+
+        insta::assert_json_snapshot!(config);
+    }
+}

@@ -1,0 +1,403 @@
+//! One JSON file that several processes change: whole or not at all, one after the other, and never over damage.
+//! What is in it is its users' business.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota_core::Clock;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::file::{self, off_thread};
+
+/// Why a file of accounts could not be read or written. It was left as it is.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// The file is there and is not what it should be. Mend it or move it away.
+    #[error("{} is damaged (line {line}, column {column}); mend it or move it away", path.display())]
+    #[non_exhaustive]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// The line where understanding ended; 0 if it ended before the first.
+        line: usize,
+        /// The column.
+        column: usize,
+    },
+    /// The file was written by a newer version of this program: it can be read, and must not be changed.
+    #[error("{} was written by a newer program; update this one", path.display())]
+    #[non_exhaustive]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Another process has been changing the file for too long.
+    #[error("{} is being changed by another process", path.display())]
+    #[non_exhaustive]
+    Busy {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The disk, or the rights to it, are not in order.
+    #[error("could not {doing} {}", path.display())]
+    #[non_exhaustive]
+    Io {
+        /// What could not be done: read, write or lock.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+}
+
+/// What can be kept in such a file.
+pub(crate) trait Content: Serialize + DeserializeOwned + Default + Send + 'static {
+    /// The number of the form that this program writes.
+    const VERSION: u32;
+
+    /// The number of the form it was read in.
+    fn version(&self) -> u32;
+}
+
+/// One file.
+#[derive(Debug, Clone)]
+pub(crate) struct Document {
+    path: PathBuf,
+    clock: Clock,
+}
+
+/// No file of accounts is larger.
+const LIMIT: u64 = 64 * 1024 * 1024;
+/// How long to wait for another process, and how often to look.
+const PATIENCE: Duration = Duration::from_secs(5);
+const A_LOOK: Duration = Duration::from_millis(10);
+
+impl Document {
+    pub(crate) fn at(path: impl Into<PathBuf>, clock: Clock) -> Self {
+        Self { path: path.into(), clock }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the file as it is now; nothing, if there is none. Writers replace it whole, so no lock is needed.
+    pub(crate) async fn load<T: Content>(&self) -> Result<T, FileError> {
+        let path = self.path.clone();
+        let failed = self.failed("read");
+        off_thread(move || Ok(read(&path))).await.map_err(failed)?
+    }
+
+    /// Reads the file, changes what is in it, and writes it, while no other process does.
+    ///
+    /// Dropping the future leaves the change undone, or done; never half done.
+    pub(crate) async fn update<T: Content, R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Result<R, FileError> {
+        let lock = self.lock().await?;
+        let path = self.path.clone();
+        let work = move || {
+            let changed = replace(&path, change);
+            drop(lock);
+            Ok(changed)
+        };
+        off_thread(work).await.map_err(self.failed("write"))?
+    }
+
+    async fn lock(&self) -> Result<File, FileError> {
+        let path = lock_path(&self.path);
+        let busy = || FileError::Busy { path: self.path.clone() };
+        let waiting = async {
+            loop {
+                let path = path.clone();
+                match off_thread(move || try_lock(&path)).await {
+                    Ok(Some(lock)) => return Ok(lock),
+                    Ok(None) => self.clock.sleep(A_LOOK).await,
+                    Err(error) => return Err(self.failed("lock")(error)),
+                }
+            }
+        };
+        self.clock.bounded(PATIENCE, waiting).await.unwrap_or_else(|| Err(busy()))
+    }
+
+    fn failed(&self, doing: &'static str) -> impl Fn(io::Error) -> FileError + use<> {
+        let path = self.path.clone();
+        move |error| io_error(doing, &path, error)
+    }
+}
+
+fn io_error(doing: &'static str, path: &Path, error: io::Error) -> FileError {
+    FileError::Io { doing, path: path.to_owned(), source: Arc::new(error) }
+}
+
+/// The lock is a file of its own: the other one is replaced under those who wait for it.
+fn lock_path(path: &Path) -> PathBuf {
+    beside(path, ".lock")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// Takes the lock, if nobody has it. It ends with the process that holds it, however that ends.
+fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_private_dir(parent)?;
+    }
+    let lock = private().create(true).truncate(false).write(true).open(path)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn read<T: Content>(path: &Path) -> Result<T, FileError> {
+    let contents = match file::open(path).and_then(|opened| file::read(opened, LIMIT)) {
+        Ok(contents) => contents,
+        Err(error) if file::is_absent(&error) => return Ok(T::default()),
+        Err(error) => return Err(io_error("read", path, error)),
+    };
+    serde_json::from_slice(file::without_byte_order_mark(&contents)).map_err(|error| {
+        // Its text could repeat what stands there; where it stands is enough to find it.
+        FileError::Damaged { path: path.to_owned(), line: error.line(), column: error.column() }
+    })
+}
+
+fn replace<T: Content, R>(path: &Path, change: impl FnOnce(&mut T) -> R) -> Result<R, FileError> {
+    let mut content: T = read(path)?;
+    if content.version() > T::VERSION {
+        return Err(FileError::Newer { path: path.to_owned() });
+    }
+    let result = change(&mut content);
+    let failed = |error| io_error("write", path, error);
+    let mut text = serde_json::to_vec_pretty(&content).map_err(|error| failed(error.into()))?;
+    text.push(b'\n');
+    write(path, &text).map_err(failed)?;
+    Ok(result)
+}
+
+/// Writes beside the file, and puts it in its place when all of it is on the disk.
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    // A link stays one: what it leads to is replaced.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let temporary = beside(&target, ".new");
+    // Only whoever has the lock gets here, so what lies there is the rest of somebody who was killed.
+    match fs::remove_file(&temporary) {
+        Err(error) if !file::is_absent(&error) => return Err(error),
+        _ => {}
+    }
+    let mut file = private().create_new(true).write(true).open(&temporary)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, &target)?;
+    sync_dir(target.parent())
+}
+
+/// Without this, a power cut could bring the old name back.
+#[cfg(unix)]
+fn sync_dir(dir: Option<&Path>) -> io::Result<()> {
+    let dir = dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_dir(_dir: Option<&Path>) -> io::Result<()> {
+    Ok(())
+}
+
+/// For nobody but its owner.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn create_private_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Counted {
+        #[serde(default)]
+        version: u32,
+        #[serde(default)]
+        count: u64,
+        #[serde(flatten)]
+        unknown: serde_json::Map<String, serde_json::Value>,
+    }
+
+    impl Content for Counted {
+        const VERSION: u32 = 1;
+
+        fn version(&self) -> u32 {
+            self.version
+        }
+    }
+
+    fn document(dir: &tempfile::TempDir) -> Document {
+        Document::at(dir.path().join("below").join("a.json"), Clock::system())
+    }
+
+    fn given(dir: &tempfile::TempDir, text: &str) -> Document {
+        let document = document(dir);
+        fs::create_dir_all(document.path().parent().unwrap()).unwrap();
+        fs::write(document.path(), text).unwrap();
+        document
+    }
+
+    async fn count(document: &Document) -> Result<u64, FileError> {
+        document
+            .update(|counted: &mut Counted| {
+                counted.count += 1;
+                counted.count
+            })
+            .await
+    }
+
+    // B93
+    #[tokio::test]
+    async fn a_missing_file_is_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+
+        assert_eq!(document(&dir).load::<Counted>().await.unwrap(), Counted::default());
+    }
+
+    // B93
+    #[tokio::test]
+    async fn a_damaged_file_is_an_error_and_stays_as_it_is() {
+        for text in ["", "{\"count\": 1", "[]", "\0\0\0"] {
+            let dir = tempfile::tempdir().unwrap();
+            let document = given(&dir, text);
+
+            let loaded = document.load::<Counted>().await.unwrap_err();
+            let updated = count(&document).await.unwrap_err();
+
+            assert!(matches!(loaded, FileError::Damaged { .. }), "{text:?} {loaded:?}");
+            assert!(matches!(updated, FileError::Damaged { .. }), "{text:?} {updated:?}");
+            assert_eq!(fs::read_to_string(document.path()).unwrap(), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_a_damaged_file_is_not_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+
+        let error = given(&dir, "{\"count\": \"n33dle\"}").load::<Counted>().await.unwrap_err();
+
+        assert!(!format!("{error} {error:?}").contains("n33dle"), "{error:?}");
+    }
+
+    // B97
+    #[tokio::test]
+    async fn fields_of_a_newer_program_survive() {
+        let dir = tempfile::tempdir().unwrap();
+        let document = given(&dir, r#"{"version":1,"count":4,"colour":"green"}"#);
+
+        assert_eq!(count(&document).await.unwrap(), 5);
+
+        assert!(fs::read_to_string(document.path()).unwrap().contains("green"));
+    }
+
+    // B97
+    #[tokio::test]
+    async fn a_file_of_a_higher_version_is_read_and_never_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"version":2,"count":4}"#;
+        let document = given(&dir, text);
+
+        let updated = count(&document).await.unwrap_err();
+
+        assert!(matches!(updated, FileError::Newer { .. }), "{updated:?}");
+        assert_eq!(document.load::<Counted>().await.unwrap().count, 4);
+        assert_eq!(fs::read_to_string(document.path()).unwrap(), text);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn nobody_else_may_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let document = document(&dir);
+
+        count(&document).await.unwrap();
+
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(document.path()), 0o600);
+        assert_eq!(mode(&lock_path(document.path())), 0o600);
+        assert_eq!(mode(document.path().parent().unwrap()), 0o700);
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_writer_left_is_no_hindrance() {
+        let dir = tempfile::tempdir().unwrap();
+        let document = given(&dir, r#"{"version":1,"count":4}"#);
+        fs::write(beside(document.path(), ".new"), "{\"cou").unwrap();
+
+        assert_eq!(count(&document).await.unwrap(), 5);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_link_stays_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let document = given(&dir, r#"{"version":1,"count":4}"#);
+        let link = Document::at(dir.path().join("link.json"), Clock::system());
+        std::os::unix::fs::symlink(document.path(), link.path()).unwrap();
+
+        count(&link).await.unwrap();
+
+        assert!(fs::symlink_metadata(link.path()).unwrap().is_symlink());
+        assert_eq!(document.load::<Counted>().await.unwrap().count, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_locked_for_too_long_is_busy() {
+        let dir = tempfile::tempdir().unwrap();
+        let document = document(&dir);
+        let _held = try_lock(&lock_path(document.path())).unwrap().unwrap();
+
+        let error = count(&document).await.unwrap_err();
+
+        assert!(matches!(error, FileError::Busy { .. }), "{error:?}");
+    }
+
+    // B89
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_two_hundred_changes_by_eight_writers_none_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let writers = (0..8).map(|_| {
+            let document = document(&dir);
+            async move {
+                for _ in 0..25 {
+                    count(&document).await.unwrap();
+                }
+            }
+        });
+
+        let mut tasks = tokio::task::JoinSet::new();
+        writers.for_each(|writer| drop(tasks.spawn(writer)));
+        tasks.join_all().await;
+
+        assert_eq!(document(&dir).load::<Counted>().await.unwrap().count, 200);
+    }
+}

@@ -1,0 +1,179 @@
+//! Main and fallback accounts in use: which one a request goes to, what came of it, and what is kept of it.
+//! The choice itself is a pure function in `routing`; asking providers about usage is the quota manager's.
+
+mod builder;
+mod keeping;
+mod look;
+mod member;
+mod numbers;
+mod own;
+mod pins;
+mod report;
+mod reserving;
+mod retry;
+mod route;
+mod upkeep;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use quota_core::{AccountId, Clock, CredentialSource, ProviderId, QuotaStore, TrafficReader};
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
+
+pub use builder::{BuildError, FallbackAccountManagerBuilder};
+use keeping::Keeping;
+use member::Member;
+pub use numbers::RefreshError;
+use pins::Pins;
+pub use report::{Report, ReportError};
+pub use retry::{Repeat, Tried};
+pub use route::{Passed, Route, RouteError};
+pub use upkeep::RefreshReport;
+
+use crate::routing::{Candidate, Decision, choose};
+use crate::{AccountsConfig, FileError, Request, RoutingPolicy};
+
+/// A main account and those that stand in for it: gives each request an account that has room, and says why.
+///
+/// With a [quota manager](FallbackAccountManagerBuilder::quota_manager) all numbers are its numbers, shared with every
+/// process on its store: it decides what is stale and who asks; this keeps a copy on disk
+/// ([`state_file`](FallbackAccountManagerBuilder::state_file)) only to start from. Without one, each account's numbers are
+/// kept here and on disk, and a [fetcher](FallbackAccountManagerBuilder::fetcher) is asked directly. Either way the calls
+/// are the same.
+///
+/// ```
+/// use std::sync::Arc;
+/// use quota_accounts::{AccountsConfig, FallbackAccountManager, Fixed, Outcome, Request, Secret};
+/// use quota_core::{MemoryStore, QuotaManager, testing::FakeProvider};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// let provider = FakeProvider::answering("example", 40.0);
+/// let quota = QuotaManager::builder(MemoryStore::new()).fetcher(provider).build()?;
+/// let config = AccountsConfig::new("example/main".parse()?).fallback("example/work".parse()?);
+///
+/// let accounts = FallbackAccountManager::builder(config)
+///     .quota_manager(quota.clone())
+///     .credentials(Arc::new(Fixed::new(Secret::new("a-token"))))
+///     .build()?;
+///
+/// let route = accounts.route(Request::new().model("a-model").session("a-session")).await?;
+/// assert_eq!(route.account().as_str(), "example/main");
+///
+/// // The request is sent with `route.credential()`; here is what came back.
+/// let headers = [("retry-after", "30")];
+/// accounts.report(&route, Outcome::from_response(429, headers)).await?;
+///
+/// let next = accounts.route(Request::new()).await?;
+/// assert_eq!(next.account().as_str(), "example/work");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Cheap to clone; all clones are one. Call [`flush`](Self::flush) before the last one goes, so that what was learned last
+/// is kept.
+#[derive(Clone)]
+pub struct FallbackAccountManager {
+    inner: Arc<Inner>,
+}
+
+/// What all clones share.
+pub(crate) struct Inner {
+    members: Vec<Member>,
+    places: HashMap<AccountId, usize>,
+    policy: RoutingPolicy,
+    clock: Clock,
+    credentials: Option<Arc<dyn CredentialSource>>,
+    readers: HashMap<ProviderId, Arc<dyn TrafficReader>>,
+    keeping: Option<Keeping>,
+    pins: Pins,
+    reservations: Option<Arc<dyn QuotaStore>>,
+    loaded: OnceCell<Result<(), FileError>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl FallbackAccountManager {
+    /// Begins a manager of these accounts, the main one first.
+    pub fn builder(config: AccountsConfig) -> FallbackAccountManagerBuilder {
+        FallbackAccountManagerBuilder::of(config)
+    }
+
+    /// Reads what was kept from earlier runs and gives it to the quota manager, if that has not been done yet.
+    ///
+    /// The first use of any other method does it as well, before it asks what is stale; if the file is damaged, they go
+    /// on without it, and this says so. Dropping the future is safe.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`] if the file could not be read; it stays as it is.
+    pub async fn load(&self) -> Result<(), FileError> {
+        self.inner.load().await.clone()
+    }
+
+    /// The decision that [`route`](Self::route) would take now, with every account, its readings, and the rule that took or
+    /// refused it. No I/O, and nothing changes.
+    pub fn explain(&self, request: &Request) -> Decision<'_> {
+        let pinned = self.inner.pinned(request);
+        let candidates = self.inner.members.iter().enumerate();
+        let candidates = candidates.map(|(at, member)| self.inner.candidate(at, member, pinned));
+        choose(candidates, request, self.inner.now(), &self.inner.policy)
+    }
+
+    /// The accounts, the main one first.
+    pub fn accounts(&self) -> impl Iterator<Item = &AccountId> {
+        self.inner.members.iter().map(|member| &member.id)
+    }
+
+    /// Writes what was learned and not written yet, and waits for what is under way in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`] if it could not be written.
+    pub async fn flush(&self) -> Result<(), FileError> {
+        let mut tasks = std::mem::take(&mut *self.inner.tasks());
+        self.inner.hurry();
+        while tasks.join_next().await.is_some() {}
+        self.inner.keep().await
+    }
+}
+
+impl Inner {
+    async fn load(&self) -> &Result<(), FileError> {
+        self.loaded.get_or_init(|| self.seed()).await
+    }
+
+    /// What the time is by the clock that the readings are by.
+    fn now(&self) -> Timestamp {
+        self.members.first().map_or_else(|| self.clock.now(), |member| member.numbers.now())
+    }
+
+    fn candidate<'a>(&'a self, at: usize, member: &'a Member, pinned: Option<usize>) -> Candidate<'a> {
+        member.candidate().pinned(pinned == Some(at))
+    }
+
+    fn pinned(&self, request: &Request) -> Option<usize> {
+        self.pins.get(request.session_key()?)
+    }
+
+    /// Does something that nobody waits for. It ends with the manager.
+    fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work);
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        // Nothing panics halfway through a change, so what a poisoned lock guards is whole.
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for FallbackAccountManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<_> = self.accounts().collect();
+        f.debug_struct("FallbackAccountManager").field("accounts", &ids).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,165 @@
+//! Putting a manager of accounts together.
+//! What it does once it stands is in `manager`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use quota_core::{
+    AccountId, Clock, CredentialSource, Policy, PolicyError, ProviderId, QuotaManager, QuotaStore,
+    TrafficReader, UsageFetcher,
+};
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
+
+use super::keeping::Keeping;
+use super::member::Member;
+use super::numbers::Numbers;
+use super::own::Own;
+use super::pins::Pins;
+use super::{FallbackAccountManager, Inner};
+use crate::{AccountsConfig, RoutingPolicy};
+
+/// Puts a [`FallbackAccountManager`] together.
+#[derive(Debug)]
+#[must_use]
+pub struct FallbackAccountManagerBuilder {
+    config: AccountsConfig,
+    quota: Option<QuotaManager>,
+    fetchers: HashMap<ProviderId, Arc<dyn UsageFetcher>>,
+    usage_policy: Policy,
+    policy: RoutingPolicy,
+    credentials: Option<Arc<dyn CredentialSource>>,
+    readers: HashMap<ProviderId, Arc<dyn TrafficReader>>,
+    state_file: Option<PathBuf>,
+    reservations: Option<Arc<dyn QuotaStore>>,
+    clock: Clock,
+}
+
+impl FallbackAccountManagerBuilder {
+    pub(super) fn of(config: AccountsConfig) -> Self {
+        Self {
+            config,
+            quota: None,
+            fetchers: HashMap::new(),
+            usage_policy: Policy::default(),
+            policy: RoutingPolicy::default(),
+            credentials: None,
+            readers: HashMap::new(),
+            state_file: None,
+            reservations: None,
+            clock: Clock::system(),
+        }
+    }
+
+    /// Takes all numbers from this quota manager, and leaves to it what is stale and who asks.
+    pub fn quota_manager(mut self, quota: QuotaManager) -> Self {
+        self.quota = Some(quota);
+        self
+    }
+
+    /// Asks a provider about usage where there is no quota manager; with one this is not used.
+    pub fn fetcher(mut self, fetcher: Arc<dyn UsageFetcher>) -> Self {
+        self.fetchers.insert(fetcher.provider(), fetcher);
+        self
+    }
+
+    /// Sets how often to ask where there is no quota manager; with one its own policy counts.
+    pub fn usage_policy(mut self, policy: Policy) -> Self {
+        self.usage_policy = policy;
+        self
+    }
+
+    /// Sets how accounts are chosen.
+    pub fn policy(mut self, policy: RoutingPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Gives each route the credential of its account. Without this, routes carry none.
+    pub fn credentials(mut self, source: Arc<dyn CredentialSource>) -> Self {
+        self.credentials = Some(source);
+        self
+    }
+
+    /// Reads a provider's answers to ordinary requests, such as `quota_http::anthropic::AnthropicTraffic`. Without one,
+    /// only statuses and `Retry-After` are understood.
+    pub fn traffic(mut self, reader: Arc<dyn TrafficReader>) -> Self {
+        self.readers.insert(reader.provider(), reader);
+        self
+    }
+
+    /// Keeps what is learned in this file, for the next run; such as
+    /// [`AccountsFile::state_path`](crate::AccountsFile::state_path). Without one, it is kept in memory.
+    pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_file = Some(path.into());
+        self
+    }
+
+    /// Shares what requests are expected to use ([`Request::estimate`](crate::Request::estimate)) through this store, so that
+    /// hosts together do not overrun an account. Without one, only this process's requests count.
+    pub fn reservations(mut self, store: Arc<dyn QuotaStore>) -> Self {
+        self.reservations = Some(store);
+        self
+    }
+
+    /// Sets the clock. With a quota manager, give both the same.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Builds the manager. No file is read and nobody is asked before it is used.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] if there is no account, or the policy for asking contradicts itself.
+    pub fn build(self) -> Result<FallbackAccountManager, BuildError> {
+        if self.config.accounts().is_empty() {
+            return Err(BuildError::NoAccount);
+        }
+        self.usage_policy.validate()?;
+        let usage_policy = Arc::new(self.usage_policy);
+        let numbers = |id: &AccountId| match &self.quota {
+            Some(quota) => Numbers::Shared(quota.account(id)),
+            None => {
+                let fetcher = self.fetchers.get(id.provider()).cloned();
+                let own = Own::new(id.clone(), fetcher, Arc::clone(&usage_policy), self.clock.clone());
+                Numbers::Own(Box::new(own))
+            }
+        };
+        let members: Vec<Member> = self
+            .config
+            .with_roles()
+            .map(|(role, account)| Member::new(role, account, numbers(&account.id)))
+            .collect();
+        let places = members.iter().enumerate().map(|(at, member)| (member.id.clone(), at)).collect();
+        let keeping = self.state_file.map(|path| Keeping::at(path, self.clock.clone()));
+        let inner = Inner {
+            members,
+            places,
+            pins: Pins::new(&self.policy),
+            policy: self.policy,
+            clock: self.clock,
+            credentials: self.credentials,
+            readers: self.readers,
+            keeping,
+            reservations: self.reservations,
+            loaded: OnceCell::new(),
+            tasks: Mutex::new(JoinSet::new()),
+        };
+        Ok(FallbackAccountManager { inner: Arc::new(inner) })
+    }
+}
+
+/// Why a manager of accounts was not built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// There is no account to route to.
+    #[error("no account is configured; add one")]
+    NoAccount,
+    /// The policy for asking contradicts itself.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}

@@ -1,0 +1,155 @@
+//! What is kept from one run to the next: read and given to the numbers first, written back after every refresh.
+//! Trouble with it is told and fails nothing that was served already.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use quota_core::{AccountId, Clock, Seed};
+use tokio::sync::Notify;
+
+use super::Inner;
+use super::numbers::Numbers;
+use crate::FileError;
+use crate::document::Document;
+use crate::routing::Block;
+use crate::state::{AccountsState, Pin, join_pins};
+
+/// Where it is kept.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    document: Document,
+    /// Whether somebody is about to write.
+    is_due: AtomicBool,
+    /// Tells them not to wait any longer.
+    hurry: Arc<Notify>,
+}
+
+impl Keeping {
+    pub(super) fn at(path: PathBuf, clock: Clock) -> Self {
+        Self { document: Document::at(path, clock), is_due: AtomicBool::new(false), hurry: Arc::default() }
+    }
+}
+
+/// What one account has to add.
+struct News {
+    at: usize,
+    id: AccountId,
+    known: Seed,
+    blocks: Option<(Arc<[Block]>, Vec<Block>)>,
+}
+
+impl Inner {
+    /// Gives what was kept to the numbers. It comes before any question of what is stale, so a restart asks nobody about
+    /// what is fresh on disk.
+    pub(super) async fn seed(&self) -> Result<(), FileError> {
+        let Some(keeping) = &self.keeping else { return Ok(()) };
+        let state: AccountsState = keeping.document.load().await.inspect_err(|error| {
+            tracing::warn!(error = %error, "what was kept of accounts cannot be read, going on without");
+        })?;
+        let now = self.now();
+        for (id, kept) in &state.accounts {
+            let Some(member) = self.places.get(id).map(|at| &self.members[*at]) else { continue };
+            let seed = kept.seed();
+            if member.numbers.seed(&seed) {
+                member.adopt_blocks(&kept.blocks, now);
+                *member.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(seed));
+            } else {
+                tracing::debug!(account = %id, "what was kept is another login's");
+            }
+        }
+        for pin in &state.pins {
+            if let Some(at) = self.places.get(&pin.account) {
+                self.pins.set(pin.session, *at, pin.used_at);
+            }
+        }
+        self.pins.forget(now);
+        Ok(())
+    }
+
+    /// Writes what is not written yet. Accounts that have nothing new are left as the file has them.
+    pub(super) async fn keep(&self) -> Result<(), FileError> {
+        let Some(keeping) = &self.keeping else { return Ok(()) };
+        keeping.is_due.store(false, Ordering::Release);
+        let now = self.now();
+        let news: Vec<News> = self.news();
+        self.pins.forget(now);
+        let pins: Vec<Pin> = self
+            .pins
+            .all()
+            .into_iter()
+            .map(|(session, at, used_at)| Pin { session, account: self.members[at].id.clone(), used_at })
+            .collect();
+        if news.is_empty() && pins.is_empty() {
+            return Ok(());
+        }
+        let (keep, most) = (self.policy.pin_for, self.policy.most_pins);
+        let news = keeping
+            .document
+            .update(move |state: &mut AccountsState| {
+                state.stamp();
+                for News { id, known, blocks, .. } in &news {
+                    let kept = state.accounts.entry(id.clone()).or_default();
+                    kept.learn(known);
+                    if let Some((live, lifted)) = blocks {
+                        kept.blocks.retain(|block| !lifted.contains(block));
+                        live.iter().for_each(|block| kept.block(block));
+                    }
+                }
+                state.forget_blocks(now);
+                state.pins = join_pins(&state.pins, &pins, now, keep, most);
+                news
+            })
+            .await?;
+        for News { at, known, blocks, .. } in news {
+            let member = &self.members[at];
+            *member.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(known));
+            if let Some((live, lifted)) = blocks {
+                member.blocks_written(&live, &lifted);
+            }
+        }
+        Ok(())
+    }
+
+    fn news(&self) -> Vec<News> {
+        let news = self.members.iter().enumerate().filter_map(|(at, member)| {
+            let known = member.numbers.known();
+            let blocks = member.unwritten_blocks();
+            let kept = member.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_news = kept.as_deref() != Some(&known) && known != Seed::default();
+            (is_news || blocks.is_some()).then(|| News { at, id: member.id.clone(), known, blocks })
+        });
+        news.collect()
+    }
+
+    /// Writes, and tells of trouble without failing: what was served stays served.
+    pub(super) async fn keep_or_tell(&self) {
+        if let Err(error) = self.keep().await {
+            tracing::warn!(error = %error, "what was learned of accounts could not be kept, trying again later");
+        }
+    }
+
+    /// Has whatever waits to be written be written now.
+    pub(super) fn hurry(&self) {
+        if let Some(keeping) = &self.keeping {
+            keeping.hurry.notify_one();
+        }
+    }
+
+    /// Writes within a few seconds, so that busy traffic becomes one write.
+    pub(super) fn keep_soon(self: &Arc<Self>) {
+        let Some(keeping) = &self.keeping else { return };
+        if keeping.is_due.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Weak, so that a manager nobody uses any more does not live on for this.
+        let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
+        let hurry = Arc::clone(&keeping.hurry);
+        self.in_background(async move {
+            clock.bounded(Numbers::KEEP_WITHIN, hurry.notified()).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.keep_or_tell().await;
+            }
+        });
+    }
+}

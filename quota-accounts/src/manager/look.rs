@@ -1,0 +1,122 @@
+//! One look at all accounts: the choice on what is known at this moment, and what is worth knowing better first.
+//! Nothing here waits; what is done about it is in `route`.
+
+use jiff::Timestamp;
+
+use super::Inner;
+use crate::routing::{Choice, Rule, Scale, Standing, Verdict};
+use crate::{Mode, Request, Role};
+
+/// How many refused accounts a route tells of.
+pub(super) const MOST_PASSED: usize = 8;
+/// How many stale accounts one request waits for.
+pub(super) const MOST_RECHECKS: usize = 4;
+
+/// How many accounts are fetched from memory at once.
+const TOUCHED: usize = 32;
+
+/// What one look at all accounts found.
+pub(super) struct Look {
+    pub(super) now: Timestamp,
+    pub(super) choice: Choice,
+    pub(super) rule: Rule,
+    pub(super) passed: Vec<(usize, Verdict)>,
+    /// Better accounts than the chosen one that are refused by stale numbers, or the chosen one if nothing is known of it.
+    pub(super) worth_asking: Vec<usize>,
+    /// Better accounts that are full of reservations, some of which may have been given back elsewhere.
+    pub(super) worth_reading: Vec<usize>,
+    /// Better accounts that are refused for their credential, which may be another by now.
+    pub(super) worth_a_look: Vec<usize>,
+}
+
+impl Inner {
+    /// Chooses on the numbers of this moment, without waiting for anything.
+    pub(super) fn look(
+        &self,
+        request: &Request,
+        is_out: &impl Fn(usize) -> bool,
+        asked: &[usize],
+        read: &[usize],
+    ) -> Look {
+        let now = self.now();
+        let pinned = self.pinned(request);
+        let mut scale = Scale::new(request, now, &self.policy);
+        let mut places = Vec::new();
+        let mut passed = Vec::new();
+        let mut stale = Vec::new();
+        let mut unread = Vec::new();
+        let mut refused = Vec::new();
+        for (at, member) in self.members.iter().enumerate() {
+            if at % TOUCHED == 0 && self.members.len() > TOUCHED {
+                // Of many accounts, each would wait for memory on its own; so a few are fetched at once.
+                self.members[at..].iter().take(TOUCHED).for_each(|member| member.numbers.touch());
+            }
+            if is_out(at) {
+                places.push(at);
+                continue;
+            }
+            let candidate = self.candidate(at, member, pinned);
+            let verdict = scale.weigh(&candidate);
+            if verdict.standing != Standing::Refused {
+                if scale.is_settled() {
+                    break;
+                }
+                continue;
+            }
+            if passed.len() < MOST_PASSED {
+                passed.push((at, verdict));
+            }
+            match verdict.rule {
+                Rule::Disabled => {}
+                Rule::Reserved if self.reservations.is_none() || read.contains(&at) => {}
+                Rule::Reserved => unread.push(at),
+                Rule::LoginDead | Rule::NotAllowed if member.is_worth_a_look(now) => refused.push(at),
+                _ if stale.len() < MOST_RECHECKS
+                    && !asked.contains(&at)
+                    && candidate.is_stale().unwrap_or_else(|| member.numbers.is_stale())
+                    && !member.numbers.is_held() =>
+                {
+                    stale.push(at);
+                }
+                _ => {}
+            }
+        }
+        let choice = in_places(scale.choice(), &places);
+        let rule = scale.rule();
+        if let Choice::Take { at } = choice {
+            let member = &self.members[at];
+            let is_better = |other: &usize| match self.policy.mode {
+                Mode::MainFirst => *other < at,
+                Mode::FallbackFirst => member.role == Role::Main || *other < at,
+                _ => true,
+            };
+            stale.retain(is_better);
+            unread.retain(is_better);
+            refused.retain(is_better);
+            if rule == Rule::NotKnown
+                && !asked.contains(&at)
+                && member.is_unread()
+                && !member.numbers.is_held()
+            {
+                stale.insert(0, at);
+            }
+        }
+        Look { now, choice, rule, passed, worth_asking: stale, worth_reading: unread, worth_a_look: refused }
+    }
+}
+
+/// From places among those that were weighed to places among all: `out` were left out, in order.
+fn in_places(choice: Choice, out: &[usize]) -> Choice {
+    let place = |at: usize| {
+        let mut place = at;
+        for left_out in out {
+            place += usize::from(*left_out <= place);
+        }
+        place
+    };
+    match choice {
+        Choice::Take { at } => Choice::Take { at: place(at) },
+        Choice::Wait { at, until } => Choice::Wait { at: place(at), until },
+        nobody => nobody,
+    }
+}

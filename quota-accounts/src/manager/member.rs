@@ -1,0 +1,184 @@
+//! One account of a manager: how the user has set it up, its numbers, and what providers answered to its requests.
+//! What follows from an answer is decided in `outcome`.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use quota_core::{AccountId, FailureKind, Mark, Seed};
+
+use super::numbers::Numbers;
+use crate::reservation::Reservations;
+use crate::routing::{Block, Candidate};
+use crate::state::add_block;
+use crate::{AccountConfig, AccountLimits, Role};
+
+/// One account.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) id: AccountId,
+    pub(super) role: Role,
+    pub(super) disabled: bool,
+    /// Boxed, as all that is seldom there: a choice among many accounts is as fast as memory is.
+    limits: Option<Box<AccountLimits>>,
+    pub(super) numbers: Numbers,
+    /// Whether there is any block: readers look no further if not.
+    is_blocked: AtomicBool,
+    blocks: Mutex<Blocks>,
+    /// Whether anything is reserved: readers look no further if not.
+    is_reserved: AtomicBool,
+    reservations: Mutex<Reservations>,
+    /// When its credential was last looked at only to see whether there is another, in milliseconds.
+    looked_at: AtomicI64,
+    /// Whether somebody is refreshing it in the background.
+    pub(super) refreshing: AtomicBool,
+    /// What was last written of it.
+    pub(super) kept: Mutex<Option<Box<Seed>>>,
+}
+
+#[derive(Debug, Default)]
+struct Blocks {
+    live: Arc<[Block]>,
+    /// Those that were lifted, until that is written.
+    lifted: Vec<Block>,
+    is_changed: bool,
+}
+
+/// How often a refused credential is looked at, in case there is another by now.
+const LOOK_EVERY_MS: i64 = 5_000;
+
+impl Member {
+    pub(super) fn new(role: Role, account: &AccountConfig, numbers: Numbers) -> Self {
+        Self {
+            id: account.id.clone(),
+            role,
+            disabled: account.disabled,
+            limits: Some(&account.limits)
+                .filter(|limits| **limits != AccountLimits::none())
+                .cloned()
+                .map(Box::new),
+            numbers,
+            is_blocked: AtomicBool::new(false),
+            blocks: Mutex::default(),
+            is_reserved: AtomicBool::new(false),
+            reservations: Mutex::default(),
+            looked_at: AtomicI64::new(i64::MIN),
+            refreshing: AtomicBool::new(false),
+            kept: Mutex::default(),
+        }
+    }
+
+    pub(super) fn candidate(&self) -> Candidate<'_> {
+        let mut candidate = self.numbers.candidate(&self.id, self.role).disabled(self.disabled);
+        if let Some(limits) = &self.limits {
+            candidate = candidate.limits(limits);
+        }
+        if !self.is_blocked.load(Ordering::Acquire) && !self.is_reserved.load(Ordering::Acquire) {
+            return candidate;
+        }
+        let now = self.numbers.now();
+        let reserved: Vec<_> = self.reservations().live(now).collect();
+        candidate.blocks(Arc::clone(&self.blocks().live)).reserved(reserved)
+    }
+
+    /// Whether nothing was ever read of it.
+    pub(super) fn is_unread(&self) -> bool {
+        self.candidate().snapshot().is_empty()
+    }
+
+    pub(super) fn change_reservations<R>(&self, change: impl FnOnce(&mut Reservations) -> R) -> R {
+        let mut reservations = self.reservations();
+        let result = change(&mut reservations);
+        self.is_reserved.store(!reservations.is_empty(), Ordering::Release);
+        result
+    }
+
+    fn reservations(&self) -> MutexGuard<'_, Reservations> {
+        self.reservations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn block(&self, block: Block, now: Timestamp) {
+        self.change_blocks(|blocks| {
+            blocks.retain(|known| known.is_live(now));
+            add_block(blocks, block);
+        });
+    }
+
+    /// Takes over what was kept of an earlier run, or what another process has written.
+    pub(super) fn adopt_blocks(&self, kept: &[Block], now: Timestamp) {
+        self.change_blocks(|blocks| {
+            for block in kept.iter().filter(|block| block.is_live(now)) {
+                add_block(blocks, block.clone());
+            }
+        });
+        self.blocks().is_changed = false;
+    }
+
+    /// Lifts what was answered to another credential than this one.
+    pub(super) fn lift_for(&self, mark: Option<Mark>) -> bool {
+        self.lift(|block| block.mark.is_some() && mark.is_some() && block.mark != mark)
+    }
+
+    /// Lifts what a served request has refuted: the login works.
+    pub(super) fn lift_refusals(&self) -> bool {
+        self.lift(|block| matches!(block.kind, FailureKind::LoginDead | FailureKind::NotAllowed))
+    }
+
+    fn lift(&self, is_lifted: impl Fn(&Block) -> bool) -> bool {
+        if !self.is_blocked.load(Ordering::Acquire) {
+            return false;
+        }
+        let lifted: Vec<Block> =
+            self.blocks().live.iter().filter(|block| is_lifted(block)).cloned().collect();
+        if lifted.is_empty() {
+            return false;
+        }
+        self.change_blocks(|blocks| blocks.retain(|block| !is_lifted(block)));
+        self.blocks().lifted.extend(lifted);
+        true
+    }
+
+    /// Whether its credential is worth a look: it was refused, and that was not looked at a moment ago.
+    pub(super) fn is_worth_a_look(&self, now: Timestamp) -> bool {
+        if !self.is_blocked.load(Ordering::Acquire)
+            || !self.blocks().live.iter().any(|block| block.mark.is_some())
+        {
+            return false;
+        }
+        let now = now.as_millisecond();
+        let last = self.looked_at.load(Ordering::Relaxed);
+        if now.saturating_sub(last) < LOOK_EVERY_MS {
+            return false;
+        }
+        self.looked_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The blocks to write, and those to remove; `None` if nothing has changed since.
+    pub(super) fn unwritten_blocks(&self) -> Option<(Arc<[Block]>, Vec<Block>)> {
+        let blocks = self.blocks();
+        (blocks.is_changed || !blocks.lifted.is_empty())
+            .then(|| (Arc::clone(&blocks.live), blocks.lifted.clone()))
+    }
+
+    /// Says that these have been written.
+    pub(super) fn blocks_written(&self, live: &Arc<[Block]>, lifted: &[Block]) {
+        let mut blocks = self.blocks();
+        if Arc::ptr_eq(&blocks.live, live) {
+            blocks.is_changed = false;
+        }
+        blocks.lifted.retain(|block| !lifted.contains(block));
+    }
+
+    fn change_blocks(&self, change: impl FnOnce(&mut Vec<Block>)) {
+        let mut blocks = self.blocks();
+        let mut changed = blocks.live.to_vec();
+        change(&mut changed);
+        self.is_blocked.store(!changed.is_empty(), Ordering::Release);
+        blocks.live = changed.into();
+        blocks.is_changed = true;
+    }
+
+    fn blocks(&self) -> MutexGuard<'_, Blocks> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

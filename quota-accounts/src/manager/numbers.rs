@@ -1,0 +1,173 @@
+//! Where an account's numbers are: in a quota manager that others share, or here alone.
+//! Everything above asks in the same way.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::{
+    Account, AccountId, FetchError, Freshness, Hold, HoldReason, Joined, ProviderId, QuotaError, Seed, Usage,
+    Window,
+};
+
+use super::own::Own;
+use crate::Role;
+use crate::routing::Candidate;
+
+/// Why a refresh brought nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefreshError {
+    /// The quota manager brought nothing.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    /// Nobody was named who asks this provider.
+    #[error("nothing here fetches usage from {provider}")]
+    #[non_exhaustive]
+    NoFetcher {
+        /// The provider.
+        provider: ProviderId,
+    },
+    /// Nobody may ask now.
+    #[error("{account} is on hold until {}: {}", hold.until, hold.why)]
+    #[non_exhaustive]
+    Held {
+        /// The account.
+        account: AccountId,
+        /// Until when, and why.
+        hold: Hold,
+    },
+    /// The account was given to another login meanwhile.
+    #[error("somebody else is asking about {account}")]
+    #[non_exhaustive]
+    Busy {
+        /// The account.
+        account: AccountId,
+    },
+    /// The provider was asked, or was to be asked, and there was no usable answer.
+    #[error("could not fetch usage for {account}")]
+    #[non_exhaustive]
+    Fetch {
+        /// The account.
+        account: AccountId,
+        /// What went wrong.
+        #[source]
+        error: FetchError,
+    },
+}
+
+/// The numbers of one account.
+#[derive(Debug)]
+pub(super) enum Numbers {
+    /// A quota manager's: never copied here, so nothing here can be older.
+    Shared(Account),
+    /// Our own.
+    Own(Box<Own>),
+}
+
+impl Numbers {
+    pub(super) fn candidate<'a>(&self, id: &'a AccountId, role: Role) -> Candidate<'a> {
+        match self {
+            Self::Shared(account) => Candidate::answered(id, role, account.peek()),
+            Self::Own(own) => Candidate::recorded(id, role, own.record(), own.fresh_for()),
+        }
+    }
+
+    /// Has the memory of what is known fetched, without looking at it.
+    pub(super) fn touch(&self) {
+        if let Self::Shared(account) = self {
+            let answer = account.peek();
+            std::hint::black_box(answer.snapshot().windows().first().map(Window::used));
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        match self {
+            Self::Shared(account) => account.peek().now(),
+            Self::Own(own) => own.now(),
+        }
+    }
+
+    pub(super) fn is_stale(&self) -> bool {
+        match self {
+            Self::Shared(account) => account.is_stale(),
+            Self::Own(own) => own.is_stale(),
+        }
+    }
+
+    /// Whether nobody may ask now.
+    pub(super) fn is_held(&self) -> bool {
+        match self {
+            Self::Shared(account) => account.peek().hold().is_some(),
+            Self::Own(own) => own.is_held(),
+        }
+    }
+
+    /// Counts a request that this account served, and says whether it is one after which to ask.
+    pub(super) fn count_request(&self) -> bool {
+        match self {
+            Self::Shared(account) => account.needs_refresh(account.count_request()),
+            Self::Own(own) => own.needs_refresh(own.count_request()),
+        }
+    }
+
+    /// Makes what is known fresh, if it is not.
+    pub(super) async fn freshen(&self) -> Result<(), RefreshError> {
+        match self {
+            Self::Shared(account) => {
+                let answer = account.get().await?;
+                match answer.error() {
+                    Some(error) if answer.is_stale() => Err(error.clone().into()),
+                    _ => Ok(()),
+                }
+            }
+            Self::Own(own) => own.refresh(Freshness::Within(own.fresh_for())).await,
+        }
+    }
+
+    /// Asks now, if the rules allow, whatever is known.
+    pub(super) async fn insist(&self) -> Result<(), RefreshError> {
+        match self {
+            Self::Shared(account) => account.refresh().await?.error.map_or(Ok(()), |error| Err(error.into())),
+            Self::Own(own) => own.refresh(Freshness::Since(own.now())).await,
+        }
+    }
+
+    /// Joins what was kept; whether it was of the login that the account holds now.
+    pub(super) fn seed(&self, seed: &Seed) -> bool {
+        match self {
+            Self::Shared(account) => account.seed(seed).is_ok(),
+            Self::Own(own) => own.seed(seed) == Joined::Yes,
+        }
+    }
+
+    /// Joins what was seen on ordinary traffic; whether it was of the login that the account holds now.
+    pub(super) fn observe(&self, usage: &Usage) -> bool {
+        match self {
+            Self::Shared(account) => account.observe(usage).is_ok(),
+            Self::Own(own) => own.observe(usage) == Joined::Yes,
+        }
+    }
+
+    /// What is to be kept of it for the next run.
+    pub(super) fn known(&self) -> Seed {
+        match self {
+            Self::Shared(account) => {
+                let answer = account.peek();
+                // A neighbour's quiet time is not this account's to keep.
+                let own = |hold: &Hold| hold.why != HoldReason::NeighbourRateLimited;
+                Seed::new(answer.snapshot().clone())
+                    .hold(answer.hold().filter(own))
+                    .lineage(answer.lineage().cloned())
+            }
+            Self::Own(own) => {
+                let record = own.record();
+                Seed::new(record.snapshot().clone())
+                    .hold(record.hold().cloned())
+                    .lineage(record.lineage().cloned())
+            }
+        }
+    }
+
+    /// How long to wait, at most, before what was seen on traffic is kept.
+    pub(super) const KEEP_WITHIN: Duration = Duration::from_secs(3);
+}

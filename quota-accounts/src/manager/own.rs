@@ -1,0 +1,159 @@
+//! The numbers of one account where there is no quota manager: kept here, and asked for directly.
+//! The rules are the record's, as everywhere; nothing is shared with other processes but what is kept on disk.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::{
+    AccountId, Ask, AttemptId, Begin, Clock, Committed, FetchError, Freshness, Joined, Lease, Policy, Record,
+    Seed, Snapshot, Usage, UsageFetcher,
+};
+
+use super::RefreshError;
+
+/// One account's own record, and who is asked about it.
+#[derive(Debug)]
+pub(super) struct Own {
+    id: AccountId,
+    fetcher: Option<Arc<dyn UsageFetcher>>,
+    policy: Arc<Policy>,
+    clock: Clock,
+    record: Mutex<Arc<Record>>,
+    /// Whoever asks; the others wait, and find what it brought.
+    turn: tokio::sync::Mutex<()>,
+    requests: AtomicU64,
+}
+
+impl Own {
+    pub(super) fn new(
+        id: AccountId,
+        fetcher: Option<Arc<dyn UsageFetcher>>,
+        policy: Arc<Policy>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            id,
+            fetcher,
+            policy,
+            clock,
+            record: Mutex::default(),
+            turn: tokio::sync::Mutex::new(()),
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn record(&self) -> Arc<Record> {
+        Arc::clone(&self.lock())
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn fresh_for(&self) -> Duration {
+        self.policy.freshness
+    }
+
+    pub(super) fn is_stale(&self) -> bool {
+        let due = self.record().due_at(self.policy.freshness, &self.policy);
+        due.is_none_or(|due| due <= self.now())
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.record().hold().is_some_and(|hold| hold.is_live(self.now()))
+    }
+
+    pub(super) fn count_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn needs_refresh(&self, request: u64) -> bool {
+        self.is_stale() || self.policy.refreshes_on_request(request)
+    }
+
+    pub(super) fn seed(&self, seed: &Seed) -> Joined {
+        self.change(|record, now| record.seed(now, seed))
+    }
+
+    pub(super) fn observe(&self, usage: &Usage) -> Joined {
+        self.change(|record, now| {
+            let at = usage.observed_at.map_or(now, |observed| observed.min(now));
+            let lineage = usage.lineage.as_ref();
+            record.observe(now, &Snapshot::of(usage, at), lineage, usage.identity.as_ref())
+        })
+    }
+
+    /// Asks the provider, if what is known is older than wanted and the rules allow. Dropping the future gives up the call.
+    pub(super) async fn refresh(&self, wanted: Freshness) -> Result<(), RefreshError> {
+        let Some(fetcher) = &self.fetcher else {
+            return Err(RefreshError::NoFetcher { provider: self.id.provider().clone() });
+        };
+        let _turn = self.turn.lock().await;
+        let login = fetcher.login(&self.id).await.map_err(|error| self.failed(error))?;
+        let ask = Ask::new(AttemptId::random(), wanted).login(login);
+        let lease = match self.change(|record, now| record.begin(now, &ask, &self.policy)) {
+            Begin::Granted(lease) => lease,
+            Begin::Fresh => return Ok(()),
+            Begin::Held(hold) => return Err(RefreshError::Held { account: self.id.clone(), hold }),
+            Begin::Barred(_) => return Err(self.failed(FetchError::Unauthorized)),
+            _ => return Err(RefreshError::Busy { account: self.id.clone() }),
+        };
+        let asking = Asking { own: self, lease };
+        match self.fetch(&**fetcher).await {
+            Ok(usage) => {
+                let committed = self.change(|record, now| record.commit(now, &asking.lease, &usage));
+                match committed {
+                    Committed::Stored | Committed::LoginChanged => Ok(()),
+                    Committed::Empty => Err(self.fail(&asking, FetchError::malformed("it said nothing"))),
+                    _ => Err(RefreshError::Busy { account: self.id.clone() }),
+                }
+            }
+            Err(error) => Err(self.fail(&asking, error)),
+        }
+    }
+
+    /// One call; and one more, if the credential was refused and there is a newer one.
+    async fn fetch(&self, fetcher: &dyn UsageFetcher) -> Result<Usage, FetchError> {
+        let bounded = || async {
+            let call = self.clock.bounded(self.policy.fetch_timeout, fetcher.fetch(&self.id));
+            call.await.unwrap_or(Err(FetchError::TimedOut))
+        };
+        match bounded().await {
+            Err(FetchError::Unauthorized) if fetcher.renew(&self.id).await => bounded().await,
+            other => other,
+        }
+    }
+
+    fn fail(&self, asking: &Asking<'_>, error: FetchError) -> RefreshError {
+        let _ = self.change(|record, now| record.fail(now, &asking.lease, &error, &self.policy));
+        self.failed(error)
+    }
+
+    fn failed(&self, error: FetchError) -> RefreshError {
+        RefreshError::Fetch { account: self.id.clone(), error }
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Record, Timestamp) -> R) -> R {
+        let now = self.now();
+        change(Arc::make_mut(&mut self.lock()), now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Record>> {
+        // Nothing panics halfway through a change, so what a poisoned lock guards is whole.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call under way. However it ends, the next one may begin.
+struct Asking<'a> {
+    own: &'a Own,
+    lease: Lease,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.own.change(|record, _| record.release(&self.lease));
+    }
+}

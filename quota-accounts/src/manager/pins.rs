@@ -1,0 +1,126 @@
+//! Which session stays with which account.
+//! Whether it may stay is decided in `routing`.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::routing::Session;
+use crate::{Mode, RoutingPolicy};
+
+/// The sessions of one manager, bounded in number and age.
+#[derive(Debug)]
+pub(super) struct Pins {
+    keep: Duration,
+    most: usize,
+    sticks: bool,
+    pins: Mutex<HashMap<Session, (usize, Timestamp)>>,
+}
+
+impl Pins {
+    pub(super) fn new(policy: &RoutingPolicy) -> Self {
+        Self {
+            keep: policy.pin_for,
+            most: policy.most_pins,
+            sticks: policy.mode == Mode::StickyBalanced,
+            pins: Mutex::default(),
+        }
+    }
+
+    pub(super) fn get(&self, session: Session) -> Option<usize> {
+        if !self.sticks {
+            return None;
+        }
+        self.pins().get(&session).map(|(at, _)| *at)
+    }
+
+    /// A session has used an account.
+    pub(super) fn set(&self, session: Session, at: usize, now: Timestamp) {
+        if !self.sticks || self.most == 0 {
+            return;
+        }
+        let mut pins = self.pins();
+        let known = pins.insert(session, (at, now));
+        if known.is_none() && pins.len() > self.most {
+            // An eighth at once, so that a full table is not searched for every new session.
+            let mut times: Vec<_> = pins.values().map(|(_, used_at)| *used_at).collect();
+            let goes = (times.len() / 8).max(1);
+            let (_, limit, _) = times.select_nth_unstable(goes - 1);
+            let limit = (*limit).min(now);
+            let mut goes = pins.len().saturating_sub(self.most).max(goes);
+            pins.retain(|other, (_, used_at)| {
+                let gone = goes > 0 && *other != session && *used_at <= limit;
+                goes -= usize::from(gone);
+                !gone
+            });
+        }
+    }
+
+    /// Forgets sessions that have been quiet for too long.
+    pub(super) fn forget(&self, now: Timestamp) {
+        let keep = self.keep;
+        self.pins().retain(|_, (_, used_at)| {
+            Duration::try_from(now.duration_since(*used_at)).unwrap_or_default() < keep
+        });
+    }
+
+    pub(super) fn all(&self) -> Vec<(Session, usize, Timestamp)> {
+        self.pins().iter().map(|(session, (at, used_at))| (*session, *at, *used_at)).collect()
+    }
+
+    fn pins(&self) -> MutexGuard<'_, HashMap<Session, (usize, Timestamp)>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn pins(most: usize) -> Pins {
+        let policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        Pins::new(&policy.pins(Duration::from_secs(100), most))
+    }
+
+    #[test]
+    fn the_table_of_sessions_is_bounded_and_keeps_the_latest() {
+        let pins = pins(16);
+
+        for second in 0..1000 {
+            pins.set(Session::of(&second.to_string()), 0, at(second));
+            assert!(pins.all().len() <= 16);
+        }
+
+        assert_eq!(pins.get(Session::of("999")), Some(0));
+        assert_eq!(pins.get(Session::of("1")), None);
+    }
+
+    #[test]
+    fn sessions_of_one_moment_are_bounded_too() {
+        let pins = pins(16);
+
+        for session in 0..1000 {
+            pins.set(Session::of(&session.to_string()), 0, at(5));
+        }
+
+        assert!(pins.all().len() <= 16);
+    }
+
+    #[test]
+    fn a_session_that_was_quiet_for_too_long_is_forgotten() {
+        let pins = pins(16);
+        pins.set(Session::of("s"), 2, at(0));
+
+        pins.forget(at(99));
+        assert_eq!(pins.get(Session::of("s")), Some(2));
+
+        pins.forget(at(100));
+        assert_eq!(pins.get(Session::of("s")), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! What came of a route: what was observed is joined, failures become blocks, and the next try is decided.
+//! Nothing here fails a response that was served: bookkeeping that is in trouble says so and is done later.
+
+use std::sync::atomic::Ordering;
+
+use quota_core::{AccountId, Failure, FailureKind};
+
+use super::route::Route;
+use super::{FallbackAccountManager, Inner};
+use crate::outcome::{NextTry, Outcome, consequence};
+
+/// What a report came to.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+#[non_exhaustive]
+pub struct Report {
+    /// Why the request was turned away; `None` if it was not.
+    pub failure: Option<Failure>,
+    /// What to do about it.
+    pub next: NextTry,
+}
+
+/// Why a report was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// The route is of another manager: what came of it is never filed under an account of the same place.
+    #[error("{account} is not an account of this manager")]
+    #[non_exhaustive]
+    UnknownAccount {
+        /// The account of the route.
+        account: AccountId,
+    },
+}
+
+impl FallbackAccountManager {
+    /// Tells what came of a route: usage in the headers is joined to the account's, and a failure keeps the account, or one
+    /// model on it, from being chosen for as long as it lasts.
+    ///
+    /// A second report of one route changes nothing. Dropping the future may lose what was not joined yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ReportError`] if the route is not of this manager.
+    pub async fn report(&self, route: &Route, outcome: Outcome) -> Result<Report, ReportError> {
+        let inner = &self.inner;
+        let member = inner.members.get(route.at).filter(|member| member.id == route.account);
+        let unknown = || ReportError::UnknownAccount { account: route.account.clone() };
+        let member = member.ok_or_else(unknown)?;
+        let now = inner.now();
+        let reader = inner.readers.get(member.id.provider()).map(|reader| &**reader);
+        let mut seen = outcome.read(reader, now);
+        let mark = route.credential.as_ref().and_then(|credential| credential.login.mark);
+        let found = seen
+            .failure
+            .as_ref()
+            .map(|failure| consequence(failure, outcome.status(), &route.request, mark, now, &inner.policy));
+        let mut report =
+            Report { failure: seen.failure, next: found.as_ref().map_or(NextTry::Done, |found| found.next) };
+        if route.is_reported.swap(true, Ordering::AcqRel) {
+            return Ok(report);
+        }
+        if let Some(id) = route.reservation {
+            inner.release(route.at, id);
+        }
+        if !seen.usage.windows.is_empty() || seen.usage.identity.is_some() {
+            // Late headers of an old login say whose they are, and are refused.
+            seen.usage.lineage =
+                route.credential.as_ref().and_then(|credential| credential.login.lineage.clone());
+            if !member.numbers.observe(&seen.usage) {
+                tracing::debug!(account = %member.id, "what was observed is another login's");
+            }
+            inner.keep_soon();
+        }
+        if let Some(found) = found {
+            let is_login =
+                report.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::LoginDead);
+            if is_login && inner.has_another_credential(route).await {
+                report.next = NextTry::Again;
+            } else if let Some(block) = found.block {
+                tracing::debug!(account = %member.id, kind = block.kind.as_str(), "account blocked");
+                member.block(block, now);
+                inner.keep_or_tell().await;
+            }
+        } else if outcome.status().is_some() && member.lift_refusals() {
+            inner.keep_soon();
+        }
+        if member.numbers.count_request() {
+            inner.refresh_in_background(route.at, !member.numbers.is_stale());
+        }
+        Ok(report)
+    }
+}
+
+impl Inner {
+    /// Whether the account has another credential than the one that was refused.
+    async fn has_another_credential(&self, route: &Route) -> bool {
+        let (Some(source), Some(used)) = (&self.credentials, &route.credential) else { return false };
+        let now = source.credential(&route.account).await;
+        now.is_ok_and(|now| now.login.mark.is_some() && now.login.mark != used.login.mark)
+    }
+}

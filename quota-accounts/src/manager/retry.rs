@@ -1,0 +1,69 @@
+//! Trying a request on one account after the other, until it is served or nobody is left.
+//! Whether it may be sent twice is for the caller to say.
+
+use quota_core::FailureKind;
+
+use super::route::{Route, RouteError};
+use super::{FallbackAccountManager, Report};
+use crate::Request;
+use crate::outcome::{NextTry, Outcome};
+
+/// Whether a request may be sent again after it was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Repeat {
+    /// It may: sending it twice does no harm.
+    Allowed,
+    /// It may not: what came of the first try is what comes of it.
+    Never,
+}
+
+/// One try, as the caller's function tells of it: what it got, and what that was for the account.
+pub type Tried<T> = (T, Outcome);
+
+impl FallbackAccountManager {
+    /// Routes a request, sends it by `send`, reports what came of it, and tries again elsewhere where that helps, if the
+    /// request may be repeated.
+    ///
+    /// It never waits, and never tries twice on one account for one reason: a provider that wants a pause gets it from the
+    /// caller. What is given back is what the last try got, with its report.
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError`] if no account may serve the first try. If none is left after others were tried, the last one's
+    /// result is given instead.
+    pub async fn run<T, F>(
+        &self,
+        request: Request,
+        repeat: Repeat,
+        mut send: impl FnMut(&Route) -> F,
+    ) -> Result<(T, Report), RouteError>
+    where
+        F: Future<Output = Tried<T>>,
+    {
+        self.inner.load().await;
+        let mut without = Vec::new();
+        let mut tried: Vec<(usize, FailureKind)> = Vec::new();
+        let mut last = None;
+        loop {
+            let route = match self.inner.route(request.clone(), &without).await {
+                Ok(route) => route,
+                Err(error) => return last.ok_or(error),
+            };
+            let at = route.at;
+            let (got, outcome) = send(&route).await;
+            let report = self.report(&route, outcome).await.expect("the route is of this manager");
+            let reason = report.failure.as_ref().map(|failure| (at, failure.kind));
+            let is_known = reason.is_some_and(|reason| tried.contains(&reason));
+            tried.extend(reason);
+            let next = report.next;
+            last = Some((got, report));
+            match next {
+                NextTry::Elsewhere if repeat == Repeat::Allowed => without.push(at),
+                NextTry::Again if repeat == Repeat::Allowed && !is_known => {}
+                NextTry::Again if repeat == Repeat::Allowed => without.push(at),
+                _ => return Ok(last.expect("it was just put there")),
+            }
+        }
+    }
+}

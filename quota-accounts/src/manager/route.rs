@@ -1,0 +1,271 @@
+//! Giving a request an account: the choice on the newest numbers, the refreshes it is worth waiting for, the credential.
+//! The choice itself is a pure function in `routing`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::{AccountId, AttemptId, Credential};
+
+use super::look::{MOST_PASSED, MOST_RECHECKS};
+use super::{FallbackAccountManager, Inner};
+use crate::Request;
+use crate::routing::{Choice, Rule, Standing, Verdict, judge};
+
+/// The account that a request goes to, and why.
+#[derive(Debug)]
+#[must_use]
+pub struct Route {
+    pub(super) account: AccountId,
+    pub(super) at: usize,
+    pub(super) credential: Option<Credential>,
+    pub(super) request: Request,
+    pub(super) rule: Rule,
+    pub(super) passed: Vec<Passed>,
+    pub(super) reservation: Option<AttemptId>,
+    pub(super) is_reported: AtomicBool,
+}
+
+/// An account that was refused on the way, and by which rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Passed {
+    /// The account.
+    pub account: AccountId,
+    /// The rule that refused it.
+    pub rule: Rule,
+    /// When that ends, if it does so by itself.
+    pub until: Option<Timestamp>,
+}
+
+impl Route {
+    /// The account.
+    #[must_use]
+    pub fn account(&self) -> &AccountId {
+        &self.account
+    }
+
+    /// The credential to send the request with; `None` if the manager was given no source of credentials.
+    #[must_use]
+    pub fn credential(&self) -> Option<&Credential> {
+        self.credential.as_ref()
+    }
+
+    /// The request it was chosen for.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The rule by which the account was taken.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// The accounts that were refused, as far as they were looked at; no more than a few.
+    /// [`FallbackAccountManager::explain`] tells of all of them.
+    #[must_use]
+    pub fn passed(&self) -> &[Passed] {
+        &self.passed
+    }
+}
+
+/// Why a request was given no account.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// No account may serve it.
+    #[error("no account can serve this request{}", again(*retry_after))]
+    #[non_exhaustive]
+    Nobody {
+        /// How long until one may again; `None` if somebody has to do something first.
+        retry_after: Option<Duration>,
+        /// The accounts that were refused, and why; no more than a few.
+        passed: Vec<Passed>,
+    },
+    /// The session's account is out for a moment: waiting is better than moving.
+    #[error("{account} is out for {} s, and the session stays with it", retry_after.as_secs())]
+    #[non_exhaustive]
+    Wait {
+        /// The account.
+        account: AccountId,
+        /// How long.
+        retry_after: Duration,
+    },
+}
+
+fn again(retry_after: Option<Duration>) -> String {
+    retry_after.map_or_else(String::new, |span| format!("; try again in {} s", span.as_secs()))
+}
+
+impl RouteError {
+    /// How long to wait before asking again; `None` if somebody has to do something first.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Nobody { retry_after, .. } => *retry_after,
+            Self::Wait { retry_after, .. } => Some(*retry_after),
+        }
+    }
+}
+
+impl FallbackAccountManager {
+    /// Gives a request the account that has room and is preferred, with its credential.
+    ///
+    /// The numbers are those of this moment. If none are known of the account, or those that refuse a better one are
+    /// stale, it waits for a refresh, as far as one is allowed; numbers that pass are refreshed behind its back. Dropping
+    /// the future is safe.
+    ///
+    /// Every route is to be [reported](Self::report), whatever came of it.
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError`] if no account may serve; it says when one may again.
+    pub async fn route(&self, request: Request) -> Result<Route, RouteError> {
+        self.inner.load().await;
+        self.inner.route(request, &[]).await
+    }
+}
+
+impl Inner {
+    /// Routes among the accounts that are not in `without`.
+    pub(super) async fn route(
+        self: &Arc<Self>,
+        request: Request,
+        without: &[usize],
+    ) -> Result<Route, RouteError> {
+        let mut asked: Vec<usize> = Vec::new();
+        let mut read: Vec<usize> = Vec::new();
+        let mut unusable: Vec<(usize, Verdict)> = Vec::new();
+        loop {
+            let is_out = |at| without.contains(&at) || unusable.iter().any(|(out, _)| *out == at);
+            let look = self.look(&request, &is_out, &asked, &read);
+            if self.look_at_credentials(&look.worth_a_look).await {
+                continue;
+            }
+            if let Some(at) = look.worth_asking.first().filter(|_| asked.len() < MOST_RECHECKS) {
+                asked.push(*at);
+                if let Err(error) = self.members[*at].numbers.freshen().await {
+                    tracing::debug!(account = %self.members[*at].id, %error, "going by what is known");
+                }
+                self.keep_soon();
+                continue;
+            }
+            if let Some(at) = look.worth_reading.first().filter(|_| read.len() < MOST_RECHECKS) {
+                read.push(*at);
+                self.read_reservations(*at).await;
+                continue;
+            }
+            let at = match look.choice {
+                Choice::Take { at } => at,
+                Choice::Wait { at, until } => {
+                    let account = self.members[at].id.clone();
+                    return Err(RouteError::Wait { account, retry_after: between(look.now, until) });
+                }
+                Choice::Nobody { retry_at } => {
+                    // Accounts that turned out not to serve were not weighed the last time.
+                    let others = unusable.iter().filter_map(|(_, verdict)| verdict.until);
+                    let retry_at = retry_at.into_iter().chain(others).min();
+                    let retry_after = retry_at.map(|at| between(look.now, at));
+                    let passed = self.passed(look.passed.iter().chain(&unusable));
+                    return Err(RouteError::Nobody { retry_after, passed });
+                }
+            };
+            let reservation = match self.reserve(&request, at).await {
+                Ok(reservation) => reservation,
+                Err(verdict) => {
+                    unusable.push((at, verdict));
+                    continue;
+                }
+            };
+            match self.finish(&request, at, look.now).await {
+                Ok(credential) => {
+                    if let Some(session) = request.session_key() {
+                        self.pins.set(session, at, look.now);
+                    }
+                    return Ok(Route {
+                        account: self.members[at].id.clone(),
+                        at,
+                        credential,
+                        rule: look.rule,
+                        passed: self.passed(look.passed.iter().chain(&unusable)),
+                        request,
+                        reservation,
+                        is_reported: AtomicBool::new(false),
+                    });
+                }
+                Err(verdict) => {
+                    if let Some(id) = reservation {
+                        self.release(at, id);
+                    }
+                    unusable.push((at, verdict));
+                }
+            }
+        }
+    }
+
+    /// Looks whether credentials that were refused are others by now; whether any is.
+    async fn look_at_credentials(&self, places: &[usize]) -> bool {
+        let Some(source) = &self.credentials else { return false };
+        let mut any = false;
+        for at in places {
+            let member = &self.members[*at];
+            if let Ok(credential) = source.credential(&member.id).await {
+                any |= member.lift_for(credential.login.mark);
+            }
+        }
+        any
+    }
+
+    /// Gets the credential, and looks once more at what is known by now; the verdict if the account cannot serve after all.
+    async fn finish(
+        self: &Arc<Self>,
+        request: &Request,
+        at: usize,
+        before: Timestamp,
+    ) -> Result<Option<Credential>, Verdict> {
+        let member = &self.members[at];
+        let credential = match &self.credentials {
+            None => None,
+            Some(source) => match source.credential(&member.id).await {
+                Ok(credential) => Some(credential),
+                Err(error) => {
+                    tracing::debug!(account = %member.id, %error, "no credential");
+                    return Err(Verdict::refused(Rule::LoginDead, None));
+                }
+            },
+        };
+        if let Some(credential) = &credential {
+            member.lift_for(credential.login.mark);
+            // Reading it may have taken a while, and what is known by now counts.
+            let now = self.now();
+            if now != before {
+                let verdict = judge(&member.candidate(), request, now, &self.policy);
+                // What is reserved is its own by now, at least in part.
+                if verdict.standing == Standing::Refused && verdict.rule != Rule::Reserved {
+                    return Err(verdict);
+                }
+            }
+        }
+        if member.numbers.is_stale() {
+            self.refresh_in_background(at, false);
+        }
+        Ok(credential)
+    }
+
+    fn passed<'a>(&self, passed: impl Iterator<Item = &'a (usize, Verdict)>) -> Vec<Passed> {
+        passed
+            .take(MOST_PASSED)
+            .map(|(at, verdict)| Passed {
+                account: self.members[*at].id.clone(),
+                rule: verdict.rule,
+                until: verdict.until,
+            })
+            .collect()
+    }
+}
+
+fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}

@@ -1,0 +1,116 @@
+//! Keeping the numbers of all accounts current: who is stale, and asking about them.
+//! What is stale is told by the numbers themselves, never by what lies on disk.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use quota_core::AccountId;
+use tokio::task::JoinSet;
+
+use super::numbers::{Numbers, RefreshError};
+use super::{FallbackAccountManager, Inner};
+use crate::routing::judge;
+use crate::{Request, Role, Standing};
+
+/// What came of refreshing an account that was due.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RefreshReport {
+    /// The account.
+    pub account: AccountId,
+    /// Why there are no fresh numbers; `None` if there are.
+    pub error: Option<RefreshError>,
+}
+
+impl FallbackAccountManager {
+    /// Refreshes every account whose numbers are stale and about which somebody may ask now, and keeps what comes of it.
+    ///
+    /// Accounts that are fresh, held or switched off cost nothing, and are not in the answer. Dropping the future gives up
+    /// waiting; what was fetched by then is kept at the next occasion.
+    pub async fn refresh_quota_for_due_accounts(&self) -> Vec<RefreshReport> {
+        self.inner.load().await;
+        self.refresh(|_| true).await
+    }
+
+    /// The fallbacks that may serve a request of which nothing is known: above every minimum, by fresh numbers where they
+    /// can be had. In their order.
+    pub async fn usable_fallback_accounts(&self) -> Vec<AccountId> {
+        self.inner.load().await;
+        let is_fallback = |role| role == Role::Fallback;
+        self.refresh(is_fallback).await;
+        let (inner, request) = (&self.inner, Request::new());
+        let now = inner.now();
+        let fallbacks = inner.members.iter().filter(|member| is_fallback(member.role));
+        let is_open = |candidate| judge(&candidate, &request, now, &inner.policy).standing == Standing::Open;
+        fallbacks.filter(|member| is_open(member.candidate())).map(|member| member.id.clone()).collect()
+    }
+
+    async fn refresh(&self, is_wanted: impl Fn(Role) -> bool) -> Vec<RefreshReport> {
+        let inner = &self.inner;
+        let due = inner.members.iter().enumerate().filter(|(_, member)| {
+            !member.disabled
+                && is_wanted(member.role)
+                && member.numbers.is_stale()
+                && !member.numbers.is_held()
+        });
+        let due: Vec<usize> = due.map(|(at, _)| at).collect();
+        if due.is_empty() {
+            return Vec::new();
+        }
+        let mut found = Vec::with_capacity(due.len());
+        let mut calls = JoinSet::new();
+        for at in due {
+            match &inner.members[at].numbers {
+                // The quota manager puts its calls in line itself.
+                Numbers::Shared(_) => {
+                    let inner = Arc::clone(inner);
+                    calls.spawn(async move { (at, inner.members[at].numbers.freshen().await) });
+                }
+                // Without one nobody does, so it is one after the other.
+                Numbers::Own(own) => {
+                    found.push((at, own.refresh(quota_core::Freshness::Within(own.fresh_for())).await));
+                }
+            }
+        }
+        while let Some(done) = calls.join_next().await {
+            // A call that broke has told so by its own means, and is due again.
+            found.extend(done.ok());
+        }
+        inner.keep_or_tell().await;
+        found.sort_unstable_by_key(|(at, _)| *at);
+        let told = |(at, result): (usize, Result<(), RefreshError>)| RefreshReport {
+            account: inner.members[at].id.clone(),
+            error: result.err(),
+        };
+        found.into_iter().map(told).collect()
+    }
+}
+
+impl Inner {
+    /// Refreshes an account while nobody waits, and keeps what comes of it; `insist` also where it is fresh.
+    pub(super) fn refresh_in_background(self: &Arc<Self>, at: usize, insist: bool) {
+        let member = &self.members[at];
+        if (!insist && member.numbers.is_held()) || member.refreshing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let inner = Arc::clone(self);
+        self.in_background(async move {
+            let member = &inner.members[at];
+            // However it ends, even if the fetcher breaks, the next one may begin.
+            let _done = Done(&member.refreshing);
+            let result = if insist { member.numbers.insist().await } else { member.numbers.freshen().await };
+            match result {
+                Ok(()) => inner.keep_or_tell().await,
+                Err(error) => tracing::debug!(account = %member.id, %error, "refresh brought nothing"),
+            }
+        });
+    }
+}
+
+struct Done<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}

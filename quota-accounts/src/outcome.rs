@@ -1,0 +1,380 @@
+//! What came of a request, and what follows from it for the account, the model and the next try.
+//! How a provider writes it is known to its `TrafficReader`; acting on it is the manager's business.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::{Failure, FailureKind, Mark, Seen, Traffic, TrafficReader, Usage};
+
+use crate::{Block, Request, RoutingPolicy};
+
+/// What came of a request that was sent.
+///
+/// ```
+/// use quota_accounts::Outcome;
+///
+/// let outcome = Outcome::from_response(429, [("retry-after", "30")]);
+/// let outcome = outcome.body(br#"{"error":{"type":"rate_limit_error"}}"#);
+/// ```
+///
+/// Of the headers, those that speak of limits are kept and nothing else; neither they nor the body are shown by `Debug`.
+#[derive(Clone)]
+#[must_use]
+pub struct Outcome(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Answered { status: u16, headers: Vec<(String, String)>, body: Vec<u8> },
+    Unreachable,
+    Dropped,
+}
+
+impl Outcome {
+    /// The provider answered with this status and these headers, such as `&http::HeaderMap`.
+    pub fn from_response<N: AsRef<str>, V: AsRef<[u8]>>(
+        status: u16,
+        headers: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let mut kept = Vec::new();
+        for (name, value) in headers {
+            let name = name.as_ref();
+            let (false, Ok(value)) = (kept.len() >= MOST_HEADERS, std::str::from_utf8(value.as_ref())) else {
+                continue;
+            };
+            if value.len() <= LONGEST_VALUE && speaks_of_limits(name) {
+                kept.push((name.to_ascii_lowercase(), value.to_owned()));
+            }
+        }
+        Self(Kind::Answered { status, headers: kept, body: Vec::new() })
+    }
+
+    /// The provider could not be reached, or broke off.
+    pub fn unreachable() -> Self {
+        Self(Kind::Unreachable)
+    }
+
+    /// The request was given up before it was known what came of it.
+    pub fn dropped() -> Self {
+        Self(Kind::Dropped)
+    }
+
+    /// Gives the body of an answer that turned the request away, or its beginning: some providers say why only there.
+    pub fn body(mut self, bytes: &[u8]) -> Self {
+        if let Kind::Answered { body, .. } = &mut self.0 {
+            *body = bytes[..bytes.len().min(MOST_BODY)].to_vec();
+        }
+        self
+    }
+
+    /// The status, if the provider answered.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match &self.0 {
+            Kind::Answered { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// What it says, by the provider's own reader where there is one.
+    pub(crate) fn read(&self, reader: Option<&dyn TrafficReader>, now: Timestamp) -> Seen {
+        match &self.0 {
+            Kind::Answered { status, headers, body } => {
+                let traffic = Traffic::new(*status, headers, now).body(body);
+                reader.map_or_else(|| read_plainly(&traffic), |reader| reader.read(&traffic))
+            }
+            Kind::Unreachable => Seen::new(nothing(), Some(Failure::new(FailureKind::Overloaded))),
+            Kind::Dropped => Seen::new(nothing(), None),
+        }
+    }
+}
+
+/// Shows what came of it, and nothing of what was said.
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Answered { status, .. } => f.debug_tuple("Answered").field(status).finish(),
+            Kind::Unreachable => f.write_str("Unreachable"),
+            Kind::Dropped => f.write_str("Dropped"),
+        }
+    }
+}
+
+/// Bounds on what a hostile answer makes us keep.
+const MOST_HEADERS: usize = 256;
+const LONGEST_VALUE: usize = 1024;
+const MOST_BODY: usize = 16 * 1024;
+
+fn speaks_of_limits(name: &str) -> bool {
+    let has = |part: &str| {
+        name.as_bytes().windows(part.len()).any(|some| some.eq_ignore_ascii_case(part.as_bytes()))
+    };
+    ["date", "retry-after", "retry-after-ms"].iter().any(|known| known.eq_ignore_ascii_case(name))
+        || ["ratelimit", "rate-limit", "x-codex-", "organization-id"].iter().any(|part| has(part))
+}
+
+fn nothing() -> Usage {
+    Usage::from_headers([])
+}
+
+/// What every provider says in the same way: the status, and a number of seconds to wait.
+fn read_plainly(answer: &Traffic<'_>) -> Seen {
+    let wait = answer.headers.iter().find(|(name, _)| name == "retry-after");
+    let wait = wait.and_then(|(_, text)| text.trim().parse().ok()).map(Duration::from_secs);
+    Seen::new(nothing(), Failure::of_status(answer.status).map(|failure| failure.retry_after(wait)))
+}
+
+/// What to do about the request that was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NextTry {
+    /// Nothing: it was served.
+    Done,
+    /// Try on another account, at once.
+    Elsewhere,
+    /// Try on the same account again, with the credential it has now.
+    Again,
+    /// Try again after this long; another account would not help.
+    After(Duration),
+    /// Do not try again: it would be turned away everywhere.
+    Never,
+}
+
+/// What follows from a failure.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Consequence {
+    pub(crate) block: Option<Block>,
+    pub(crate) next: NextTry,
+}
+
+/// Draws the consequences of a failure: for the account or one model on it, and for the next try.
+pub(crate) fn consequence(
+    failure: &Failure,
+    status: Option<u16>,
+    request: &Request,
+    mark: Option<Mark>,
+    now: Timestamp,
+    policy: &RoutingPolicy,
+) -> Consequence {
+    let triggers = status.is_some_and(|status| policy.triggers.contains(&status));
+    let later = |span: Duration| now.checked_add(span).unwrap_or(Timestamp::MAX);
+    let wait = failure.retry_after.unwrap_or(policy.pause);
+    let block = |until: Option<Timestamp>| Block::new(failure.kind, now).until(until);
+    let stay = NextTry::After(wait);
+    match failure.kind {
+        FailureKind::QuotaSpent => {
+            let told = failure.resets_at.filter(|at| *at > now);
+            let until = told.unwrap_or_else(|| later(failure.retry_after.unwrap_or(policy.spent_pause)));
+            // Headers may not say which model it is: then it is the one that was asked for.
+            let model = failure
+                .scope
+                .as_ref()
+                .and_then(|scope| scope.model.clone().or_else(|| request.model_name().map(str::to_owned)));
+            let is_all = failure.scope.is_none();
+            let block = block(Some(until)).window(failure.window.clone()).model(model.clone());
+            // A spent part of the account of which nobody can say what it is must not take the rest with it.
+            let block = (is_all || model.is_some()).then_some(block);
+            Consequence { block, next: NextTry::Elsewhere }
+        }
+        FailureKind::Throttled => {
+            let block = Some(block(Some(later(wait.max(LEAST_PAUSE)))));
+            Consequence { block, next: if triggers { NextTry::Elsewhere } else { stay } }
+        }
+        FailureKind::LoginDead => {
+            let next = if triggers { NextTry::Elsewhere } else { NextTry::Never };
+            Consequence { block: Some(block(None).mark(mark)), next }
+        }
+        FailureKind::NotAllowed => {
+            let until = later(policy.not_allowed_pause);
+            let next = if triggers { NextTry::Elsewhere } else { NextTry::Never };
+            Consequence { block: Some(block(Some(until)).mark(mark)), next }
+        }
+        FailureKind::Overloaded => {
+            Consequence { block: None, next: if triggers { NextTry::Elsewhere } else { stay } }
+        }
+        FailureKind::Ours => {
+            Consequence { block: None, next: if triggers { NextTry::Elsewhere } else { NextTry::Never } }
+        }
+        _ => Consequence { block: None, next: NextTry::Never },
+    }
+}
+
+/// A provider that says `Retry-After: 0` is no reason to ask in a hot loop.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use quota_core::{Scope, WindowId};
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn after(failure: Failure, status: u16) -> Consequence {
+        let request = Request::new().model("claude-opus-4-5");
+        consequence(&failure, Some(status), &request, None, now(), &RoutingPolicy::default())
+    }
+
+    fn read(outcome: &Outcome) -> Option<Failure> {
+        outcome.read(None, now()).failure
+    }
+
+    #[test]
+    fn a_spent_quota_blocks_the_account_until_its_reset() {
+        let reset = now() + SignedDuration::from_hours(3);
+        let failure = Failure::new(FailureKind::QuotaSpent).window(WindowId::five_hour()).resets_at(reset);
+
+        let Consequence { block, next } = after(failure, 429);
+
+        let block = block.unwrap();
+        assert_eq!((block.until, block.model, next), (Some(reset), None, NextTry::Elsewhere));
+    }
+
+    // B68
+    #[test]
+    fn a_spent_window_of_one_model_blocks_the_model_that_was_asked_for() {
+        let failure = Failure::new(FailureKind::QuotaSpent).scope(Scope::unnamed());
+
+        let block = after(failure, 429).block.unwrap();
+
+        assert_eq!(block.model.as_deref(), Some("claude-opus-4-5"));
+    }
+
+    #[test]
+    fn a_spent_part_that_nobody_can_name_does_not_block_the_account() {
+        let failure = Failure::new(FailureKind::QuotaSpent).scope(Scope::unnamed());
+
+        let found = consequence(&failure, Some(429), &Request::new(), None, now(), &RoutingPolicy::default());
+
+        assert_eq!(found, Consequence { block: None, next: NextTry::Elsewhere });
+    }
+
+    // B87
+    #[test]
+    fn a_spent_quota_moves_the_request_whatever_the_status() {
+        assert_eq!(after(Failure::new(FailureKind::QuotaSpent), 400).next, NextTry::Elsewhere);
+    }
+
+    #[test]
+    fn a_reset_that_is_past_ends_nothing_at_once() {
+        let failure = Failure::new(FailureKind::QuotaSpent).resets_at(now());
+
+        let block = after(failure, 429).block.unwrap();
+
+        assert_eq!(block.until, Some(now() + SignedDuration::from_mins(5)));
+    }
+
+    // B69
+    #[test]
+    fn a_429_that_says_nothing_is_a_pause_and_no_spent_quota() {
+        let failure = read(&Outcome::from_response(429, [("content-type", "text/html")])).unwrap();
+
+        let block = after(failure, 429).block.unwrap();
+
+        assert_eq!(block.kind, FailureKind::Throttled);
+        assert_eq!(block.until, Some(now() + SignedDuration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_pause_is_as_long_as_the_provider_says_and_never_nothing() {
+        let asked = read(&Outcome::from_response(429, [("Retry-After", "7")])).unwrap();
+        let nothing = read(&Outcome::from_response(429, [("retry-after", "0")])).unwrap();
+
+        assert_eq!(after(asked, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(7)));
+        assert_eq!(after(nothing, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_throttled_request_stays_where_429_is_no_trigger() {
+        let failure = Failure::new(FailureKind::Throttled).retry_after(Duration::from_secs(7));
+        let policy = RoutingPolicy::default().triggers([401]);
+
+        let found = consequence(&failure, Some(429), &Request::new(), None, now(), &policy);
+
+        assert_eq!(found.next, NextTry::After(Duration::from_secs(7)));
+    }
+
+    // B17
+    #[test]
+    fn a_403_moves_the_request_at_once_and_blocks_the_credential() {
+        let failure = read(&Outcome::from_response(403, [("a", "b")])).unwrap();
+        let mark = Mark::from_hash(7);
+
+        let found =
+            consequence(&failure, Some(403), &Request::new(), Some(mark), now(), &RoutingPolicy::default());
+
+        assert_eq!(found.next, NextTry::Elsewhere);
+        assert_eq!(found.block.unwrap().mark, Some(mark));
+    }
+
+    // B18
+    #[test]
+    fn a_401_blocks_the_credential_until_there_is_another() {
+        let found = after(Failure::new(FailureKind::LoginDead), 401);
+
+        assert_eq!((found.block.unwrap().until, found.next), (None, NextTry::Elsewhere));
+    }
+
+    // B87
+    #[test]
+    fn an_overloaded_provider_is_no_quota_and_no_reason_to_move() {
+        let failure = read(&Outcome::from_response(529, [("retry-after", "3")])).unwrap();
+
+        assert_eq!(
+            after(failure, 529),
+            Consequence { block: None, next: NextTry::After(Duration::from_secs(3)) }
+        );
+    }
+
+    #[test]
+    fn a_status_that_was_made_a_trigger_moves_the_request() {
+        let failure = Failure::new(FailureKind::Overloaded);
+        let policy = RoutingPolicy::default().triggers([529]);
+
+        let found = consequence(&failure, Some(529), &Request::new(), None, now(), &policy);
+
+        assert_eq!(found.next, NextTry::Elsewhere);
+    }
+
+    #[test]
+    fn a_request_that_is_at_fault_is_not_tried_again() {
+        let failure = read(&Outcome::from_response(400, [("a", "b")])).unwrap();
+
+        assert_eq!(after(failure, 400), Consequence { block: None, next: NextTry::Never });
+    }
+
+    #[test]
+    fn a_provider_out_of_reach_is_not_the_accounts_fault() {
+        let failure = read(&Outcome::unreachable()).unwrap();
+
+        assert_eq!(failure.kind, FailureKind::Overloaded);
+    }
+
+    #[test]
+    fn headers_that_do_not_speak_of_limits_are_not_kept() {
+        let headers = [("set-cookie", "n33dle"), ("Authorization", "n33dle"), ("X-RateLimit-Reset", "5")];
+        let outcome = Outcome::from_response(200, headers);
+
+        let Outcome(Kind::Answered { headers, .. }) = &outcome else { panic!("it was answered") };
+        assert_eq!(headers, &[("x-ratelimit-reset".to_owned(), "5".to_owned())]);
+    }
+
+    #[test]
+    fn neither_headers_nor_body_are_shown() {
+        let outcome = Outcome::from_response(429, [("x-ratelimit-a", "n33dle")]).body(b"n33dle");
+
+        assert!(!format!("{outcome:?}").contains("n33dle"));
+    }
+
+    #[test]
+    fn a_hostile_answer_makes_us_keep_little() {
+        let headers = (0..10_000).map(|at| (format!("x-ratelimit-{at}"), "1"));
+        let outcome = Outcome::from_response(429, headers).body(&[b'a'; 1_000_000]);
+
+        let Outcome(Kind::Answered { headers, body, .. }) = &outcome else { panic!("it was answered") };
+        assert_eq!((headers.len(), body.len()), (MOST_HEADERS, MOST_BODY));
+    }
+}

@@ -1,0 +1,194 @@
+//! What requests under way are expected to use of an account, as one small document that hosts share.
+//! Nothing here does I/O or reads a clock; see `manager::reserving` for that.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::{AttemptId, Percent, WindowId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The reservations of one account.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Reservations {
+    #[serde(default)]
+    version: u32,
+    #[serde(default)]
+    held: Vec<Reservation>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+/// The share of a window that one request is expected to use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Reservation {
+    pub(crate) id: AttemptId,
+    pub(crate) window: WindowId,
+    #[serde(rename = "share_bp")]
+    pub(crate) share: Percent,
+    /// When it is nobody's any more, should whoever made it have vanished.
+    #[serde(rename = "until_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
+    pub(crate) until: Timestamp,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl Reservation {
+    /// No request takes longer to be answered, or to be given up.
+    pub(crate) const LASTS: Duration = Duration::from_secs(10 * 60);
+
+    pub(crate) fn new(window: WindowId, share: Percent, now: Timestamp) -> Self {
+        let until = now.checked_add(Self::LASTS).unwrap_or(Timestamp::MAX);
+        Self { id: AttemptId::random(), window, share, until, unknown: Map::new() }
+    }
+}
+
+/// The form that this program writes.
+const VERSION: u32 = 1;
+
+impl Reservations {
+    /// Reads the document; `None` if it is damaged, or of a newer program: then it is not ours to change.
+    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok().filter(|found: &Self| found.version <= VERSION)
+    }
+
+    pub(crate) fn encode(&self) -> Option<Vec<u8>> {
+        serde_json::to_vec(&Self { version: VERSION, ..self.clone() }).ok()
+    }
+
+    /// Reserves, if it fits beside the others in what is `left`; `None` if that is not known, and then it does.
+    ///
+    /// The first of them always fits: an estimate alone keeps nobody from what is left. The same one asked for twice is
+    /// reserved once.
+    pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<Percent>, now: Timestamp) -> bool {
+        self.held.retain(|held| now < held.until && held.id != wanted.id);
+        let others = self.of(&wanted.window, now);
+        let sum = others + u64::from(wanted.share.basis_points());
+        let fits = others == 0 || left.is_none_or(|left| sum <= u64::from(left.basis_points()));
+        if fits {
+            self.held.push(wanted.clone());
+        }
+        fits
+    }
+
+    /// Gives a reservation back; whether there was one.
+    pub(crate) fn release(&mut self, id: AttemptId) -> bool {
+        let before = self.held.len();
+        self.held.retain(|held| held.id != id);
+        self.held.len() != before
+    }
+
+    fn of(&self, window: &WindowId, now: Timestamp) -> u64 {
+        let live = self.held.iter().filter(|held| held.window == *window && now < held.until);
+        live.map(|held| u64::from(held.share.basis_points())).sum()
+    }
+
+    /// What is reserved and not over, one by one.
+    pub(crate) fn live(&self, now: Timestamp) -> impl Iterator<Item = (WindowId, Percent)> {
+        let live = self.held.iter().filter(move |held| now < held.until);
+        live.map(|held| (held.window.clone(), held.share))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn percent(percent: f64) -> Percent {
+        Percent::from_percent(percent).unwrap()
+    }
+
+    fn of(share: f64) -> Reservation {
+        Reservation::new(WindowId::five_hour(), percent(share), now())
+    }
+
+    #[test]
+    fn a_burst_is_let_in_as_far_as_it_fits() {
+        let mut reservations = Reservations::default();
+
+        let let_in = (0..10).filter(|_| reservations.reserve(&of(2.0), Some(percent(7.0)), now())).count();
+
+        assert_eq!(let_in, 3);
+    }
+
+    #[test]
+    fn the_first_always_fits() {
+        assert!(Reservations::default().reserve(&of(50.0), Some(percent(1.0)), now()));
+    }
+
+    #[test]
+    fn one_that_is_asked_for_twice_is_reserved_once() {
+        let mut reservations = Reservations::default();
+        let one = of(2.0);
+
+        assert!(reservations.reserve(&one, Some(percent(3.0)), now()));
+        assert!(reservations.reserve(&one, Some(percent(3.0)), now()));
+
+        assert_eq!(reservations.live(now()).count(), 1);
+    }
+
+    #[test]
+    fn what_is_given_back_is_free_again() {
+        let mut reservations = Reservations::default();
+        let one = of(2.0);
+        reservations.reserve(&one, Some(percent(3.0)), now());
+
+        assert!(reservations.release(one.id));
+
+        assert!(reservations.reserve(&of(2.0), Some(percent(3.0)), now()));
+    }
+
+    #[test]
+    fn what_somebody_reserved_who_vanished_is_free_after_its_time() {
+        let mut reservations = Reservations::default();
+        reservations.reserve(&of(2.0), Some(percent(3.0)), now());
+
+        let later = now() + jiff::SignedDuration::from_mins(10);
+
+        assert_eq!(reservations.live(later).count(), 0);
+        assert!(reservations.reserve(&of(2.0), Some(percent(3.0)), later));
+    }
+
+    #[test]
+    fn windows_do_not_count_for_each_other() {
+        let mut reservations = Reservations::default();
+        let week = Reservation { window: WindowId::seven_day(), ..of(2.0) };
+        reservations.reserve(&week, Some(percent(3.0)), now());
+
+        assert!(reservations.reserve(&of(2.0), Some(percent(3.0)), now()));
+    }
+
+    // B97
+    #[test]
+    fn a_newer_programs_document_and_a_damaged_one_are_not_ours_to_change() {
+        assert_eq!(Reservations::decode(br#"{"version":2}"#), None);
+        assert_eq!(Reservations::decode(b"{"), None);
+    }
+
+    #[test]
+    fn fields_of_a_newer_program_survive() {
+        let found = Reservations::decode(br#"{"version":1,"held":[],"colour":"green"}"#).unwrap();
+
+        let text = String::from_utf8(found.encode().unwrap()).unwrap();
+
+        assert!(text.contains("green"), "{text}");
+    }
+
+    #[test]
+    fn reservations_are_written_in_this_form() {
+        let mut reservations = Reservations::default();
+        reservations.reserve(&Reservation { id: AttemptId::from(7), ..of(1.5) }, None, now());
+
+        let text = reservations.encode().unwrap();
+
+        insta::assert_json_snapshot!(serde_json::from_slice::<Value>(&text).unwrap());
+    }
+}

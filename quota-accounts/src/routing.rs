@@ -1,0 +1,27 @@
+//! Which account a request goes to: pure functions over what is known.
+//! Nothing here does I/O, reads a clock, or keeps anything; see `FallbackAccountManager` for that.
+
+mod balance;
+mod block;
+mod candidate;
+mod choose;
+mod decision;
+mod judge;
+mod limits;
+mod model;
+mod policy;
+mod request;
+
+pub use block::Block;
+pub use candidate::{Candidate, Role};
+pub(crate) use choose::Scale;
+pub use choose::choose;
+pub use decision::{Choice, Decision, Reading, Weighed};
+pub(crate) use judge::judge;
+pub use judge::{Rule, Standing, Verdict};
+pub use limits::{AccountLimits, Limits};
+pub use policy::{Mode, RoutingPolicy, WhenUnknown};
+pub use request::{Request, Session};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! A reason not to use an account that no reading tells: what a provider answered to a request.
+//! When one is made is decided in `outcome`; whether it counts for a request in `judge`.
+
+use jiff::Timestamp;
+use quota_core::{FailureKind, Mark, Snapshot, WindowId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::model::is_meant;
+
+/// An account, or one model on it, is not to be used for a while.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Block {
+    /// What the provider answered.
+    pub kind: FailureKind,
+    /// When it was answered.
+    #[serde(rename = "since_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
+    pub since: Timestamp,
+    /// When the account may be used again; `None` where only a new login helps.
+    #[serde(
+        rename = "until_ms",
+        with = "jiff::fmt::serde::timestamp::millisecond::optional",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub until: Option<Timestamp>,
+    /// The one model it counts for, as requests or the provider name it; `None` for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The window that is spent, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowId>,
+    /// The credential it counts for: another one ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl Block {
+    /// A block of the whole account, until somebody logs in anew.
+    #[must_use]
+    pub fn new(kind: FailureKind, since: Timestamp) -> Self {
+        Self { kind, since, until: None, model: None, window: None, mark: None, unknown: Map::new() }
+    }
+
+    /// Says when it ends.
+    #[must_use]
+    pub fn until(mut self, until: impl Into<Option<Timestamp>>) -> Self {
+        self.until = until.into();
+        self
+    }
+
+    /// Says which model it counts for.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<Option<String>>) -> Self {
+        self.model = model.into();
+        self
+    }
+
+    /// Says which window is spent.
+    #[must_use]
+    pub fn window(mut self, window: impl Into<Option<WindowId>>) -> Self {
+        self.window = window.into();
+        self
+    }
+
+    /// Says which credential it counts for.
+    #[must_use]
+    pub fn mark(mut self, mark: impl Into<Option<Mark>>) -> Self {
+        self.mark = mark.into();
+        self
+    }
+
+    /// Whether it still stands at `now`, whatever the request.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+
+    /// Whether it counts for a request for `model`.
+    pub(crate) fn counts_for(&self, model: Option<&str>) -> bool {
+        match (&self.model, model) {
+            (None, _) => true,
+            (Some(blocked), Some(model)) => is_meant(blocked, model),
+            (Some(_), None) => false,
+        }
+    }
+
+    /// Whether a reading that was taken later says that the window has room again.
+    pub(crate) fn is_refuted(&self, snapshot: &Snapshot) -> bool {
+        self.kind == FailureKind::QuotaSpent
+            && self.window.as_ref().and_then(|id| snapshot.window(id)).is_some_and(|window| {
+                window.observed_at() > self.since && window.used().remaining().basis_points() > 0
+            })
+    }
+
+    /// Whether the other is about the same thing, so that one of them says it all.
+    pub(crate) fn is_about(&self, other: &Self) -> bool {
+        (self.kind, &self.model, &self.window) == (other.kind, &other.model, &other.window)
+    }
+}

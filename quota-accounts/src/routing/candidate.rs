@@ -1,0 +1,172 @@
+//! An account as the choice sees it.
+//! Nothing here judges; see `judge`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota_core::{AccountId, Answer, Percent, Record, Snapshot, StaleReason, State, TroubleKind, WindowId};
+
+use super::{AccountLimits, Block};
+
+/// Whether an account is the main one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Role {
+    /// The main account.
+    Main,
+    /// One of those that stand in for it.
+    Fallback,
+}
+
+/// An account that a request could go to, with what is known of it at this moment.
+#[derive(Debug)]
+#[must_use]
+pub struct Candidate<'a> {
+    pub(super) id: &'a AccountId,
+    pub(super) role: Role,
+    readings: Readings<'a>,
+    pub(super) fresh_for: Duration,
+    pub(super) is_disabled: bool,
+    pub(super) is_pinned: bool,
+    pub(super) is_nobodys: bool,
+    pub(super) is_refused: bool,
+    pub(super) limits: Option<&'a AccountLimits>,
+    pub(super) blocks: Option<Arc<[Block]>>,
+    pub(super) reserved: Option<Arc<[(WindowId, Percent)]>>,
+}
+
+/// Where the readings are: nothing is copied to choose.
+enum Readings<'a> {
+    Snapshot(&'a Snapshot),
+    Answer(Answer),
+    Record(Arc<Record>),
+}
+
+impl fmt::Debug for Readings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.snapshot().fmt(f)
+    }
+}
+
+impl Readings<'_> {
+    fn snapshot(&self) -> &Snapshot {
+        match self {
+            Self::Snapshot(snapshot) => snapshot,
+            Self::Answer(answer) => answer.snapshot(),
+            Self::Record(record) => record.snapshot(),
+        }
+    }
+}
+
+impl<'a> Candidate<'a> {
+    /// An account with these readings, each of which counts as exact for `fresh_for`.
+    pub fn new(id: &'a AccountId, role: Role, snapshot: &'a Snapshot, fresh_for: Duration) -> Self {
+        Self::of(id, role, Readings::Snapshot(snapshot), fresh_for)
+    }
+
+    /// An account with what the quota manager says of it.
+    pub fn answered(id: &'a AccountId, role: Role, answer: Answer) -> Self {
+        let fresh_for = answer.fresh_for();
+        let is_refused = answer.trouble().is_some_and(|trouble| trouble.kind == TroubleKind::LoginRefused);
+        // Only an empty answer can be a withheld one, and to ask for the reason is not free.
+        let is_nobodys = answer.snapshot().windows().is_empty()
+            && matches!(answer.state(), State::Stale { why: StaleReason::IdentityUnknown, .. });
+        Self { is_refused, is_nobodys, ..Self::of(id, role, Readings::Answer(answer), fresh_for) }
+    }
+
+    /// An account with what a record says of it.
+    pub(crate) fn recorded(id: &'a AccountId, role: Role, record: Arc<Record>, fresh_for: Duration) -> Self {
+        let is_refused = record.trouble().is_some_and(|trouble| trouble.kind == TroubleKind::LoginRefused);
+        Self { is_refused, ..Self::of(id, role, Readings::Record(record), fresh_for) }
+    }
+
+    fn of(id: &'a AccountId, role: Role, readings: Readings<'a>, fresh_for: Duration) -> Self {
+        Self {
+            id,
+            role,
+            readings,
+            fresh_for,
+            is_disabled: false,
+            is_pinned: false,
+            is_nobodys: false,
+            is_refused: false,
+            limits: None,
+            blocks: None,
+            reserved: None,
+        }
+    }
+
+    /// Says whether the user has switched it off.
+    pub fn disabled(mut self, is_disabled: bool) -> Self {
+        self.is_disabled = is_disabled;
+        self
+    }
+
+    /// Says whether the request's session stays with it.
+    pub fn pinned(mut self, is_pinned: bool) -> Self {
+        self.is_pinned = is_pinned;
+        self
+    }
+
+    /// Says that it cannot be told whose the account is: its numbers are withheld.
+    pub fn identity_unknown(mut self, is_unknown: bool) -> Self {
+        self.is_nobodys = is_unknown;
+        self
+    }
+
+    /// Says that its login is refused.
+    pub fn login_refused(mut self, is_refused: bool) -> Self {
+        self.is_refused = is_refused;
+        self
+    }
+
+    /// Gives the account's own limits.
+    pub fn limits(mut self, limits: &'a AccountLimits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Gives what the provider answered to requests.
+    pub fn blocks(mut self, blocks: impl Into<Arc<[Block]>>) -> Self {
+        self.blocks = Some(blocks.into());
+        self
+    }
+
+    /// Gives the shares of windows that requests under way have reserved.
+    pub fn reserved(mut self, reserved: impl Into<Arc<[(WindowId, Percent)]>>) -> Self {
+        self.reserved = Some(reserved.into());
+        self
+    }
+
+    /// The account's name.
+    #[must_use]
+    pub fn id(&self) -> &AccountId {
+        self.id
+    }
+
+    /// Whether the quota manager calls its readings stale; `None` where they are not the quota manager's.
+    pub(crate) fn is_stale(&self) -> Option<bool> {
+        match &self.readings {
+            Readings::Answer(answer) => Some(answer.is_stale()),
+            _ => None,
+        }
+    }
+
+    /// How long its readings count as exact.
+    pub(crate) fn fresh_for(&self) -> Duration {
+        self.fresh_for
+    }
+
+    /// Whether it is the main one.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// What is known of its use.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        self.readings.snapshot()
+    }
+}

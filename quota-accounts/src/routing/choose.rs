@@ -1,0 +1,145 @@
+//! Which of several accounts a request goes to.
+//! Whether one may serve at all is decided in `judge`.
+
+use jiff::Timestamp;
+
+use super::balance::{furthest_reset, place, weight};
+use super::{
+    Candidate, Choice, Decision, Mode, Request, Role, RoutingPolicy, Rule, Standing, Verdict, Weighed, judge,
+};
+
+/// Chooses the account that a request goes to, of `candidates` in their order, the main one first, by what is known at `now`.
+///
+/// The same arguments give the same answer. An account that is switched off, killed, spent or dead is never chosen, and if
+/// no other is left, nobody is.
+///
+/// ```
+/// use std::time::Duration;
+/// use quota_accounts::{Candidate, Request, Role, RoutingPolicy, Rule, choose};
+/// use quota_core::{AccountId, Percent, Snapshot, Usage, WindowId, WindowReading};
+///
+/// let now: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
+/// let used = |percent| {
+///     let used = Percent::from_percent(percent).unwrap();
+///     let reading = WindowReading::new(WindowId::five_hour(), used).resets_at("2026-01-01T14:00:00Z".parse().ok());
+///     Snapshot::of(&Usage::polled([reading]), now)
+/// };
+/// let (main, work): (AccountId, AccountId) = ("anthropic/main".parse()?, "anthropic/work".parse()?);
+/// let (spent, half) = (used(100.0), used(50.0));
+/// let fresh_for = Duration::from_secs(300);
+///
+/// let candidates = [
+///     Candidate::new(&main, Role::Main, &spent, fresh_for),
+///     Candidate::new(&work, Role::Fallback, &half, fresh_for),
+/// ];
+/// let decision = choose(candidates, &Request::new(), now, &RoutingPolicy::default());
+///
+/// assert_eq!(decision.chosen().unwrap().id(), &work);
+/// assert_eq!(decision.weighed()[0].verdict().rule, Rule::Exhausted);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn choose<'a>(
+    candidates: impl IntoIterator<Item = Candidate<'a>>,
+    request: &Request,
+    now: Timestamp,
+    policy: &RoutingPolicy,
+) -> Decision<'a> {
+    let mut scale = Scale::new(request, now, policy);
+    let mut weighed = Vec::new();
+    for candidate in candidates {
+        let verdict = scale.weigh(&candidate);
+        weighed.push(Weighed::new(candidate, verdict));
+    }
+    Decision::new(now, scale.choice(), weighed)
+}
+
+/// Weighs one account after the other; nothing is kept of them but the best.
+pub(crate) struct Scale<'a> {
+    request: &'a Request,
+    now: Timestamp,
+    policy: &'a RoutingPolicy,
+    weighed: usize,
+    best: Option<(Rank, usize, Rule)>,
+    /// The session's own account, if it is refused only until then, and that is soon.
+    wait: Option<(usize, Timestamp)>,
+    retry_at: Option<Timestamp>,
+}
+
+/// The order of accounts that may serve: the least is taken.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// The session's own account, those that are open, those that are low.
+    tier: u8,
+    preference: u64,
+}
+
+impl<'a> Scale<'a> {
+    pub(crate) fn new(request: &'a Request, now: Timestamp, policy: &'a RoutingPolicy) -> Self {
+        Self { request, now, policy, weighed: 0, best: None, wait: None, retry_at: None }
+    }
+
+    /// Weighs the next account.
+    pub(crate) fn weigh(&mut self, candidate: &Candidate<'_>) -> Verdict {
+        let at = self.weighed;
+        self.weighed += 1;
+        let verdict = judge(candidate, self.request, self.now, self.policy);
+        let is_own = candidate.is_pinned && self.policy.mode == Mode::StickyBalanced;
+        if verdict.standing == Standing::Refused {
+            // Whoever could serve first decides when it is worth asking again.
+            self.retry_at = [self.retry_at, verdict.until].into_iter().flatten().min();
+            if is_own && let Some(until) = verdict.until.filter(|until| self.is_soon(*until, verdict.rule)) {
+                self.wait = Some((at, until));
+            }
+            return verdict;
+        }
+        let tier = if is_own { 0 } else { 1 + u8::from(verdict.standing == Standing::Low) };
+        let rank = Rank { tier, preference: self.preference(candidate) };
+        if self.best.as_ref().is_none_or(|(best, ..)| rank < *best) {
+            self.best = Some((rank, at, verdict.rule));
+        }
+        verdict
+    }
+
+    /// Whether a session had better wait for its account than move.
+    fn is_soon(&self, until: Timestamp, rule: Rule) -> bool {
+        let passes = matches!(rule, Rule::Exhausted | Rule::QuotaSpent | Rule::Throttled | Rule::Killed);
+        let wait = until.duration_since(self.now);
+        passes && std::time::Duration::try_from(wait).is_ok_and(|wait| wait <= self.policy.wait_for_reset)
+    }
+
+    /// Less is better; of equal ones the earlier is kept.
+    fn preference(&self, candidate: &Candidate<'_>) -> u64 {
+        match self.policy.mode {
+            // The main one comes first; of the others, the earlier is kept.
+            Mode::MainFirst => 0,
+            Mode::FallbackFirst => u64::from(candidate.role == Role::Main),
+            Mode::StickyBalanced => {
+                place(candidate, self.request, weight(candidate, self.request, self.now, self.policy))
+            }
+            Mode::SoonestResetFirst => {
+                // From signed to unsigned, in the same order.
+                furthest_reset(candidate, self.request, self.now).cast_unsigned() ^ (1 << 63)
+            }
+        }
+    }
+
+    /// Whether no account that comes later can be better: those come in the order in which they are preferred.
+    pub(crate) fn is_settled(&self) -> bool {
+        let is_ordered = matches!(self.policy.mode, Mode::MainFirst | Mode::FallbackFirst);
+        is_ordered && self.best.as_ref().is_some_and(|(best, ..)| *best == Rank { tier: 1, preference: 0 })
+    }
+
+    /// The rule by which the chosen account was taken.
+    pub(crate) fn rule(&self) -> Rule {
+        self.best.as_ref().map_or(Rule::HasRoom, |(.., rule)| *rule)
+    }
+
+    /// What it comes to.
+    pub(crate) fn choice(&self) -> Choice {
+        match (self.wait, &self.best) {
+            (Some((at, until)), _) => Choice::Wait { at, until },
+            (None, Some((_, at, _))) => Choice::Take { at: *at },
+            (None, None) => Choice::Nobody { retry_at: self.retry_at },
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Whether one account may serve a request, and which rule says so.
+//! Which of several accounts is taken is decided in `choose`.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use quota_core::{FailureKind, Percent, UsedAt, Window};
+
+use super::model::applies;
+use super::{Candidate, Limits, Request, RoutingPolicy, WhenUnknown};
+
+/// Whether an account may serve a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Standing {
+    /// It may.
+    Open,
+    /// It may, if no account is open: less is left than the policy wants.
+    Low,
+    /// It may not.
+    Refused,
+}
+
+/// The rule that let an account pass or refused it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Rule {
+    /// All windows that count have room.
+    HasRoom,
+    /// A window is not known, and the policy is to use the account all the same.
+    NotKnown,
+    /// Less is left of a window than the policy's minimum.
+    BelowMinimum,
+    /// The user has switched the account off.
+    Disabled,
+    /// It cannot be told whose the account is, and the policy is not to use what is not known.
+    IdentityUnknown,
+    /// The login is refused: somebody has to log in again.
+    LoginDead,
+    /// Somebody's policy does not allow it.
+    NotAllowed,
+    /// Less is left of a window than the killswitch lets be used.
+    Killed,
+    /// Nothing is left of a window.
+    Exhausted,
+    /// The provider has turned a request away because a window is spent.
+    QuotaSpent,
+    /// The provider has asked for a pause.
+    Throttled,
+    /// What is left of a window is reserved by requests under way.
+    Reserved,
+    /// A window is not known, and the policy is not to use what is not known.
+    UnknownClosed,
+    /// The provider has turned a request away for a reason that only a newer program knows.
+    Other,
+}
+
+impl Rule {
+    /// The rule as a stable word for programs, such as `below_minimum`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HasRoom => "has_room",
+            Self::NotKnown => "not_known",
+            Self::BelowMinimum => "below_minimum",
+            Self::Disabled => "disabled",
+            Self::IdentityUnknown => "identity_unknown",
+            Self::LoginDead => "login_dead",
+            Self::NotAllowed => "not_allowed",
+            Self::Killed => "killed",
+            Self::Exhausted => "exhausted",
+            Self::QuotaSpent => "quota_spent",
+            Self::Throttled => "throttled",
+            Self::Reserved => "reserved",
+            Self::UnknownClosed => "unknown_closed",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// For people: the same in words.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::HasRoom => "has room",
+            Self::NotKnown => "not known yet",
+            Self::BelowMinimum => "less left than the minimum",
+            Self::Disabled => "switched off",
+            Self::IdentityUnknown => "cannot tell whose it is",
+            Self::LoginDead => "log in again",
+            Self::NotAllowed => "not allowed by policy",
+            Self::Killed => "less left than may be used",
+            Self::Exhausted => "nothing left",
+            Self::QuotaSpent => "turned away: quota spent",
+            Self::Throttled => "asked for a pause",
+            Self::Reserved => "reserved by requests under way",
+            Self::UnknownClosed => "not known, so not used",
+            Self::Other => "turned away",
+        })
+    }
+}
+
+/// What was found of an account, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// Whether it may serve.
+    pub standing: Standing,
+    /// The rule that says so.
+    pub rule: Rule,
+    /// When a refusal ends by itself; `None` if it does not, or it cannot be told when.
+    pub until: Option<Timestamp>,
+    /// The window that the rule is about, by its place among the account's windows.
+    pub(super) window: Option<u32>,
+}
+
+impl Verdict {
+    pub(crate) fn open(rule: Rule) -> Self {
+        Self { standing: Standing::Open, rule, until: None, window: None }
+    }
+
+    pub(crate) fn refused(rule: Rule, until: Option<Timestamp>) -> Self {
+        Self { standing: Standing::Refused, rule, until, window: None }
+    }
+
+    fn at(mut self, place: usize) -> Self {
+        self.window = u32::try_from(place).ok();
+        self
+    }
+}
+
+/// Judges one account.
+pub(crate) fn judge(
+    candidate: &Candidate<'_>,
+    request: &Request,
+    now: Timestamp,
+    policy: &RoutingPolicy,
+) -> Verdict {
+    if candidate.is_disabled {
+        return Verdict::refused(Rule::Disabled, None);
+    }
+    if candidate.is_refused {
+        return Verdict::refused(Rule::LoginDead, None);
+    }
+    let closed = policy.when_unknown == WhenUnknown::Closed;
+    let blocked = blocked(candidate, request, now);
+    if candidate.is_nobodys && closed {
+        return longer(blocked, Some(Verdict::refused(Rule::IdentityUnknown, None)))
+            .expect("one of them is given");
+    }
+    let (minimum, stop) = limits(candidate, policy);
+    let snapshot = candidate.snapshot();
+    let mut refused = blocked;
+    let mut low = None;
+    let mut unknown = snapshot.windows().is_empty().then_some(None);
+    for (place, window) in snapshot.windows().iter().enumerate() {
+        if !applies(window.scope(), request.model_name()) {
+            continue;
+        }
+        let Some(used) = window.used_at(now, candidate.fresh_for).lower_bound() else {
+            unknown = Some(Some(place));
+            continue;
+        };
+        let left = used.remaining();
+        let rule = if left == Percent::ZERO {
+            Rule::Exhausted
+        } else if left < stop.left_of(window.id()) {
+            Rule::Killed
+        } else if candidate.reserved.is_some() && spoken_for(candidate, request, window, left) {
+            Rule::Reserved
+        } else {
+            if low.is_none() && left < minimum.left_of(window.id()) {
+                low = Some(place);
+            }
+            continue;
+        };
+        let until = match rule {
+            // Nobody can tell when the requests under way end; a pause is as good a guess as any.
+            Rule::Reserved => now.checked_add(policy.pause).ok(),
+            _ => ends_at(window, candidate),
+        };
+        refused = longer(refused, Some(Verdict::refused(rule, until).at(place)));
+    }
+    if let Some(verdict) = refused {
+        return verdict;
+    }
+    if closed && unknown.is_none() {
+        let named = stop.named().chain(minimum.named());
+        unknown = named.into_iter().any(|id| snapshot.window(id).is_none()).then_some(None);
+    }
+    match (unknown, low) {
+        (Some(place), _) if closed => with_place(Verdict::refused(Rule::UnknownClosed, None), place),
+        (_, Some(place)) => {
+            Verdict { standing: Standing::Low, rule: Rule::BelowMinimum, until: None, window: None }.at(place)
+        }
+        (Some(place), None) => with_place(Verdict::open(Rule::NotKnown), place),
+        (None, None) => Verdict::open(Rule::HasRoom),
+    }
+}
+
+fn with_place(verdict: Verdict, place: Option<usize>) -> Verdict {
+    place.map_or(verdict, |place| verdict.at(place))
+}
+
+pub(super) fn limits<'a>(candidate: &Candidate<'a>, policy: &'a RoutingPolicy) -> (&'a Limits, &'a Limits) {
+    let own = candidate.limits;
+    let minimum = own.and_then(|own| own.minimum.as_ref()).unwrap_or(&policy.minimum);
+    let stop = own.and_then(|own| own.stop.as_ref()).unwrap_or(&policy.stop);
+    (minimum, stop)
+}
+
+/// The block that ends last of those that count.
+fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> Option<Verdict> {
+    let mut found = None;
+    for block in candidate.blocks.iter().flat_map(|blocks| blocks.iter()) {
+        if !block.is_live(now)
+            || !block.counts_for(request.model_name())
+            || block.is_refuted(candidate.snapshot())
+        {
+            continue;
+        }
+        let rule = match block.kind {
+            FailureKind::QuotaSpent => Rule::QuotaSpent,
+            FailureKind::Throttled => Rule::Throttled,
+            FailureKind::LoginDead => Rule::LoginDead,
+            FailureKind::NotAllowed => Rule::NotAllowed,
+            // Neither is the account's fault, so neither is a reason to avoid it.
+            FailureKind::Overloaded | FailureKind::Ours => continue,
+            _ => Rule::Other,
+        };
+        found = longer(found, Some(Verdict::refused(rule, block.until)));
+    }
+    found
+}
+
+/// The refusal that lasts longer: an account is of use again when the last of its refusals has ended.
+fn longer(one: Option<Verdict>, other: Option<Verdict>) -> Option<Verdict> {
+    let (Some(a), Some(b)) = (one, other) else { return one.or(other) };
+    let a_lasts = match (a.until, b.until) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(a), Some(b)) => a >= b,
+    };
+    Some(if a_lasts { a } else { b })
+}
+
+/// When a window that is used up will be no more: at its reset, or, where none was said, when the reading is no longer
+/// believed.
+fn ends_at(window: &Window, candidate: &Candidate<'_>) -> Option<Timestamp> {
+    window.rolls_over_at().or_else(|| window.observed_at().checked_add(candidate.fresh_for).ok())
+}
+
+/// Whether requests under way, and this one, would use up what is left.
+fn spoken_for(candidate: &Candidate<'_>, request: &Request, window: &Window, left: Percent) -> bool {
+    let reserved = candidate.reserved.iter().flat_map(|reserved| reserved.iter());
+    let others: u64 =
+        reserved.filter(|(id, _)| id == window.id()).map(|(_, share)| u64::from(share.basis_points())).sum();
+    if others == 0 {
+        // Nobody is in the way: an estimate alone keeps nobody from what is left.
+        return false;
+    }
+    let own = request.estimated().filter(|(id, _)| *id == window.id());
+    let own = own.map_or(0, |(_, share)| u64::from(share.basis_points()));
+    others + own.max(1) > u64::from(left.basis_points())
+}
+
+/// What can still be spent of a window before the killswitch, in basis points; `None` if it is not known.
+pub(super) fn spendable(
+    candidate: &Candidate<'_>,
+    window: &Window,
+    stop: &Limits,
+    now: Timestamp,
+) -> Option<u32> {
+    match window.used_at(now, candidate.fresh_for) {
+        UsedAt::Exact(used) | UsedAt::AtLeast(used) => {
+            let reserved = candidate.reserved.iter().flat_map(|reserved| reserved.iter());
+            let reserved =
+                reserved.filter(|(id, _)| id == window.id()).map(|(_, share)| share.basis_points());
+            let kept = stop.left_of(window.id()).basis_points();
+            Some(used.remaining().basis_points().saturating_sub(reserved.fold(kept, u32::saturating_add)))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,102 @@
+//! How much must be left of windows.
+//! What happens below it is decided in `judge`.
+
+use std::collections::BTreeMap;
+
+use quota_core::{Percent, WindowId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// How much must be left of each window, as a share of the whole.
+///
+/// ```
+/// use quota_accounts::Limits;
+/// use quota_core::{Percent, WindowId};
+///
+/// let limits = Limits::of(Percent::from_percent(5.0).unwrap())
+///     .window(WindowId::seven_day(), Percent::from_percent(10.0).unwrap());
+/// assert_eq!(limits.left_of(&WindowId::five_hour()).as_f64(), 5.0);
+/// assert_eq!(limits.left_of(&WindowId::seven_day()).as_f64(), 10.0);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// For every window that is not named.
+    #[serde(rename = "every_bp", skip_serializing_if = "Option::is_none")]
+    every: Option<Percent>,
+    #[serde(rename = "windows_bp", skip_serializing_if = "BTreeMap::is_empty")]
+    windows: BTreeMap<WindowId, Percent>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl Limits {
+    /// Nothing must be left.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// That much must be left of every window.
+    #[must_use]
+    pub fn of(left: Percent) -> Self {
+        Self { every: Some(left), ..Self::default() }
+    }
+
+    /// That much must be left of this window, and it must be known where unknown windows count against an account.
+    #[must_use]
+    pub fn window(mut self, window: WindowId, left: Percent) -> Self {
+        self.windows.insert(window, left);
+        self
+    }
+
+    /// How much must be left of a window.
+    #[must_use]
+    pub fn left_of(&self, window: &WindowId) -> Percent {
+        // Nearly always there are none, and this is asked for every window of every account.
+        let own = if self.windows.is_empty() { None } else { self.windows.get(window) };
+        own.copied().or(self.every).unwrap_or(Percent::ZERO)
+    }
+
+    /// The windows that were named.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &WindowId> {
+        self.windows.keys()
+    }
+}
+
+/// The limits of one account, where they differ from the policy's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct AccountLimits {
+    /// In place of [`RoutingPolicy::minimum`](crate::RoutingPolicy#structfield.minimum).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<Limits>,
+    /// In place of [`RoutingPolicy::stop`](crate::RoutingPolicy#structfield.stop).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Limits>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl AccountLimits {
+    /// No limits but the policy's.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Sets how much must be left for the account to be taken while another has more.
+    #[must_use]
+    pub fn minimum(mut self, limits: Limits) -> Self {
+        self.minimum = Some(limits);
+        self
+    }
+
+    /// Sets the account's killswitch.
+    #[must_use]
+    pub fn stop(mut self, limits: Limits) -> Self {
+        self.stop = Some(limits);
+        self
+    }
+}

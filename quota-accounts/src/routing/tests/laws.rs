@@ -1,0 +1,151 @@
+//! What holds for every choice.
+
+use proptest::prelude::*;
+use quota_core::{FailureKind, WindowReading};
+
+use super::support::*;
+use crate::{Block, Choice, Limits, Mode, Request, RoutingPolicy, Rule, Standing, WhenUnknown};
+
+fn modes() -> impl Strategy<Value = Mode> {
+    prop_oneof![
+        Just(Mode::MainFirst),
+        Just(Mode::FallbackFirst),
+        Just(Mode::StickyBalanced),
+        Just(Mode::SoonestResetFirst),
+    ]
+}
+
+fn policies() -> impl Strategy<Value = RoutingPolicy> {
+    (modes(), 0u32..40, 0u32..20, any::<bool>()).prop_map(|(mode, minimum, stop, closed)| {
+        let unknown = if closed { WhenUnknown::Closed } else { WhenUnknown::Open };
+        let limit = |percent: u32| Limits::of(quota_core::Percent::from_basis_points(percent * 100));
+        RoutingPolicy::default().mode(mode).minimum(limit(minimum)).stop(limit(stop)).when_unknown(unknown)
+    })
+}
+
+#[derive(Debug, Clone)]
+struct Readings {
+    five_hour: Option<(u32, i64)>,
+    seven_day: Option<(u32, i64)>,
+    opus: Option<u32>,
+    age: i64,
+}
+
+impl Readings {
+    fn windows(&self) -> Vec<WindowReading> {
+        let window = |id, (left, reset): (u32, i64)| with_left(id, f64::from(left), minutes(reset));
+        let mut windows = Vec::new();
+        windows.extend(self.five_hour.map(|told| window(quota_core::WindowId::five_hour(), told)));
+        windows.extend(self.seven_day.map(|told| window(quota_core::WindowId::seven_day(), told)));
+        windows.extend(self.opus.map(|left| opus_week(f64::from(left))));
+        windows
+    }
+}
+
+fn readings() -> impl Strategy<Value = Readings> {
+    let window = || proptest::option::of((0u32..=100, -30i64..300));
+    (window(), window(), proptest::option::of(0u32..=100), 0i64..60)
+        .prop_map(|(five_hour, seven_day, opus, age)| Readings { five_hour, seven_day, opus, age })
+}
+
+fn accounts() -> impl Strategy<Value = Vec<(Readings, u8)>> {
+    proptest::collection::vec((readings(), 0u8..10), 1..6)
+}
+
+fn given(accounts: &[(Readings, u8)]) -> Vec<Given> {
+    let made = |(at, (readings, fate)): (usize, &(Readings, u8))| {
+        let account = Given::read_at(&format!("a{at}"), minutes(-readings.age), readings.windows());
+        match fate {
+            0 => account.disabled(),
+            1 => account.blocked(Block::new(FailureKind::LoginDead, minutes(-1))),
+            2 => account.blocked(Block::new(FailureKind::QuotaSpent, minutes(-1)).until(minutes(1))),
+            3 => account.pinned(),
+            _ => account,
+        }
+    };
+    accounts.iter().enumerate().map(made).collect()
+}
+
+fn requests() -> impl Strategy<Value = Request> {
+    (any::<bool>(), proptest::option::of("[a-d]")).prop_map(|(opus, session)| {
+        let request = if opus { Request::new().model("claude-opus-4-5") } else { Request::new() };
+        session.map_or(request.clone(), |session| request.session(&session))
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_killed_disabled_or_dead_is_never_taken(
+        accounts in accounts(), request in requests(), policy in policies(),
+    ) {
+        let given = given(&accounts);
+        let decision = decide(&given, &request, &policy);
+        let opus = request.model_name().is_some();
+
+        if let Some(at) = taken(&given, &request, &policy) {
+            let (readings, fate) = &accounts[at];
+            prop_assert!(*fate > 2);
+            for window in given[at].snapshot.windows() {
+                let counts = window.scope().is_none() || opus;
+                let used = window.used_at(now(), FRESH).lower_bound();
+                if let Some(used) = used.filter(|_| counts) {
+                    let stop = policy.stop.left_of(window.id());
+                    prop_assert!(used.remaining() >= stop, "{readings:?}");
+                    prop_assert!(used.remaining().basis_points() > 0, "{readings:?}");
+                }
+            }
+        }
+        for weighed in decision.weighed() {
+            let refused = !matches!(weighed.verdict().rule, Rule::HasRoom | Rule::NotKnown | Rule::BelowMinimum);
+            prop_assert_eq!(refused, weighed.verdict().standing == Standing::Refused);
+        }
+    }
+
+    #[test]
+    fn nobody_is_refused_while_one_has_room(
+        accounts in accounts(), request in requests(), policy in policies(),
+    ) {
+        let given = given(&accounts);
+        let decision = decide(&given, &request, &policy);
+        let usable = decision.weighed().iter().any(|weighed| weighed.verdict().standing != Standing::Refused);
+
+        match decision.choice() {
+            Choice::Take { .. } => prop_assert!(usable),
+            Choice::Nobody { .. } => prop_assert!(!usable),
+            // A session may wait although others have room.
+            Choice::Wait { at, .. } => {
+                prop_assert_eq!(decision.weighed()[at].verdict().standing, Standing::Refused);
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_arguments_give_the_same_choice(
+        accounts in accounts(), request in requests(), policy in policies(),
+    ) {
+        let given = given(&accounts);
+
+        prop_assert_eq!(
+            decide(&given, &request, &policy).choice(),
+            decide(&given, &request, &policy).choice()
+        );
+    }
+
+    #[test]
+    fn more_headroom_never_unchooses_the_account_that_was_taken(
+        accounts in accounts(), request in requests(), policy in policies(), more in 1u32..60,
+    ) {
+        let Some(at) = taken(&given(&accounts), &request, &policy) else { return Ok(()) };
+
+        let mut richer = accounts.clone();
+        let readings = &mut richer[at].0;
+        for (left, _) in [&mut readings.five_hour, &mut readings.seven_day].into_iter().flatten() {
+            *left = (*left + more).min(100);
+        }
+        if let Some(left) = &mut readings.opus {
+            *left = (*left + more).min(100);
+        }
+
+        prop_assert_eq!(taken(&given(&richer), &request, &policy), Some(at));
+    }
+}

@@ -1,0 +1,98 @@
+//! When no account may serve, and when one may again.
+
+use std::time::Duration;
+
+use quota_core::{FailureKind, WindowId};
+
+use super::support::*;
+use crate::{Block, Choice, Request, RoutingPolicy};
+
+fn retry_after(given: &[Given], request: &Request, policy: &RoutingPolicy) -> Option<Duration> {
+    let decision = decide(given, request, policy);
+    assert!(matches!(decision.choice(), Choice::Nobody { .. }), "{:?}", decision.choice());
+    decision.retry_after()
+}
+
+fn in_hours(hours: u64) -> Option<Duration> {
+    Some(Duration::from_secs(hours * 3600))
+}
+
+// B80
+#[test]
+fn an_account_is_of_use_again_when_its_last_spent_window_is() {
+    let soon = with_left(WindowId::five_hour(), 0.0, minutes(10));
+    let request = Request::new().model("claude-opus-4-5");
+
+    let retry = retry_after(&[Given::new("a", [soon, opus_week(0.0)])], &request, &RoutingPolicy::default());
+
+    assert_eq!(retry, in_hours(96));
+}
+
+// B80
+#[test]
+fn a_window_that_has_room_does_not_shorten_the_wait() {
+    let soon = with_left(WindowId::five_hour(), 50.0, minutes(10));
+    let request = Request::new().model("claude-opus-4-5");
+
+    let retry = retry_after(&[Given::new("a", [soon, opus_week(0.0)])], &request, &RoutingPolicy::default());
+
+    assert_eq!(retry, in_hours(96));
+}
+
+// B81
+#[test]
+fn of_several_accounts_the_first_that_is_of_use_again_counts() {
+    let long = Given::new("a", [with_left(WindowId::five_hour(), 0.0, hours(1)), seven_day(0.0)]);
+    let short = Given::new("b", [with_left(WindowId::five_hour(), 0.0, hours(5)), seven_day(50.0)]);
+    let policy = RoutingPolicy::default();
+
+    assert_eq!(retry_after(std::slice::from_ref(&long), &Request::new(), &policy), in_hours(72));
+    assert_eq!(retry_after(&[long, short], &Request::new(), &policy), in_hours(5));
+}
+
+// B83
+#[test]
+fn a_killed_main_account_is_not_fallen_back_to() {
+    let policy = RoutingPolicy::default().stop(left(5.0));
+    let given = [Given::new("main", [five_hour(3.0)]), Given::new("work", [five_hour(0.0)])];
+
+    let decision = decide(&given, &Request::new(), &policy);
+
+    assert!(decision.chosen().is_none());
+}
+
+// B83
+#[test]
+fn a_killed_fallback_is_never_taken() {
+    let policy = RoutingPolicy::default().minimum(left(20.0)).stop(left(5.0));
+    let given = [Given::new("main", [five_hour(0.0)]), Given::new("work", [five_hour(4.0)])];
+
+    assert_eq!(taken(&given, &Request::new(), &policy), None);
+}
+
+// B85
+#[test]
+fn when_all_are_spent_the_answer_says_how_long_to_wait() {
+    let given = [Given::new("a", [five_hour(0.0)]), Given::new("b", [five_hour(0.0)])];
+
+    assert_eq!(retry_after(&given, &Request::new(), &RoutingPolicy::default()), in_hours(2));
+}
+
+#[test]
+fn dead_logins_have_no_time_at_which_to_come_back() {
+    let dead = |name| Given::new(name, []).blocked(Block::new(FailureKind::LoginDead, minutes(-1)));
+
+    assert_eq!(retry_after(&[dead("a"), dead("b")], &Request::new(), &RoutingPolicy::default()), None);
+}
+
+#[test]
+fn a_dead_login_with_a_spent_window_does_not_come_back_at_the_reset() {
+    let dead = Given::new("a", [five_hour(0.0)]).blocked(Block::new(FailureKind::LoginDead, minutes(-1)));
+
+    assert_eq!(retry_after(&[dead], &Request::new(), &RoutingPolicy::default()), None);
+}
+
+#[test]
+fn without_any_account_nobody_is_taken() {
+    assert_eq!(retry_after(&[], &Request::new(), &RoutingPolicy::default()), None);
+}

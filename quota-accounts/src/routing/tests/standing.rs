@@ -1,0 +1,296 @@
+//! Whether one account may serve.
+
+use quota_core::{FailureKind, Mark, WindowId, WindowReading};
+
+use super::support::*;
+use crate::{AccountLimits, Block, Limits, Request, RoutingPolicy, Rule, Standing, WhenUnknown};
+
+fn plain() -> (Request, RoutingPolicy) {
+    (Request::new(), RoutingPolicy::default())
+}
+
+fn for_opus() -> Request {
+    Request::new().model("claude-opus-4-5")
+}
+
+fn closed() -> RoutingPolicy {
+    RoutingPolicy::default().when_unknown(WhenUnknown::Closed)
+}
+
+#[test]
+fn an_account_with_room_in_every_window_is_open() {
+    let (request, policy) = plain();
+
+    let verdict = verdict(Given::new("a", [five_hour(50.0), seven_day(10.0)]), &request, &policy);
+
+    assert_eq!((verdict.standing, verdict.rule), (Standing::Open, Rule::HasRoom));
+}
+
+#[test]
+fn an_account_with_nothing_left_of_one_window_is_refused_until_its_reset() {
+    let (request, policy) = plain();
+
+    let verdict = verdict(Given::new("a", [five_hour(0.0), seven_day(10.0)]), &request, &policy);
+
+    assert_eq!((verdict.rule, verdict.until), (Rule::Exhausted, Some(hours(2))));
+}
+
+// B77
+#[test]
+fn the_killswitch_lets_pass_what_is_exactly_at_it() {
+    let policy = RoutingPolicy::default().stop(left(5.0));
+
+    let at = verdict(Given::new("a", [five_hour(5.0)]), &Request::new(), &policy);
+    let below = verdict(Given::new("a", [five_hour(4.99)]), &Request::new(), &policy);
+
+    assert_eq!((at.standing, below.rule), (Standing::Open, Rule::Killed));
+}
+
+// B77
+#[test]
+fn a_model_with_nothing_left_is_blocked_where_nothing_need_be_left() {
+    let policy = RoutingPolicy::default().stop(left(0.0));
+
+    let verdict = verdict(Given::new("a", [opus_week(0.0)]), &for_opus(), &policy);
+
+    assert_eq!(verdict.rule, Rule::Exhausted);
+}
+
+// B79
+#[test]
+fn an_exhausted_models_window_blocks_that_model_and_no_other() {
+    let account = Given::new("a", [five_hour(50.0), opus_week(0.0)]);
+    let policy = RoutingPolicy::default().when_unknown(WhenUnknown::Open);
+
+    let opus = verdict(account.clone(), &for_opus(), &policy);
+    let sonnet = verdict(account.clone(), &Request::new().model("claude-sonnet-4-5"), &policy);
+    let unnamed = verdict(account, &Request::new(), &policy);
+
+    assert_eq!(
+        (opus.standing, sonnet.standing, unnamed.standing),
+        (Standing::Refused, Standing::Open, Standing::Open)
+    );
+}
+
+// B82
+#[test]
+fn between_the_killswitch_and_the_minimum_an_account_is_low_and_not_killed() {
+    let policy = RoutingPolicy::default().minimum(left(20.0)).stop(left(5.0));
+
+    let verdict = verdict(Given::new("a", [five_hour(10.0)]), &Request::new(), &policy);
+
+    assert_eq!((verdict.standing, verdict.rule), (Standing::Low, Rule::BelowMinimum));
+}
+
+#[test]
+fn an_account_has_limits_of_its_own() {
+    let policy = RoutingPolicy::default().stop(left(5.0));
+    let mut account = Given::new("a", [five_hour(30.0)]);
+    account.limits = AccountLimits::none().stop(left(40.0));
+
+    assert_eq!(verdict(account, &Request::new(), &policy).rule, Rule::Killed);
+}
+
+#[test]
+fn a_limit_for_one_window_leaves_the_others_alone() {
+    let policy = RoutingPolicy::default().stop(Limits::none().window(WindowId::seven_day(), percent(30.0)));
+
+    let short = verdict(Given::new("a", [five_hour(20.0), seven_day(50.0)]), &Request::new(), &policy);
+    let long = verdict(Given::new("a", [five_hour(50.0), seven_day(20.0)]), &Request::new(), &policy);
+
+    assert_eq!((short.standing, long.rule), (Standing::Open, Rule::Killed));
+}
+
+#[test]
+fn an_old_reading_is_a_lower_bound_so_what_was_exhausted_still_is() {
+    let (request, policy) = plain();
+
+    let verdict = verdict(Given::read_at("a", hours(-2), [five_hour(0.0)]), &request, &policy);
+
+    assert_eq!((verdict.rule, verdict.until), (Rule::Exhausted, Some(hours(2))));
+}
+
+#[test]
+fn after_its_reset_a_window_is_neither_empty_nor_full() {
+    let (request, policy) = plain();
+    let rolled = with_left(WindowId::five_hour(), 0.0, minutes(-5));
+    let account = Given::read_at("a", hours(-1), [rolled, seven_day(50.0)]);
+
+    let open = verdict(account.clone(), &request, &policy);
+    let shut = verdict(account, &request, &closed());
+
+    assert_eq!((open.standing, open.rule), (Standing::Open, Rule::NotKnown));
+    assert_eq!((shut.standing, shut.rule), (Standing::Refused, Rule::UnknownClosed));
+}
+
+#[test]
+fn an_account_that_was_never_read_is_used_only_where_the_policy_is_open() {
+    let account = Given::new("a", []);
+
+    assert_eq!(verdict(account.clone(), &Request::new(), &RoutingPolicy::default()).rule, Rule::NotKnown);
+    assert_eq!(verdict(account, &Request::new(), &closed()).rule, Rule::UnknownClosed);
+}
+
+#[test]
+fn a_limited_window_that_is_not_there_is_not_known() {
+    let policy = closed().stop(Limits::none().window(WindowId::seven_day(), percent(5.0)));
+
+    assert_eq!(
+        verdict(Given::new("a", [five_hour(50.0)]), &Request::new(), &policy).rule,
+        Rule::UnknownClosed
+    );
+}
+
+// B36
+#[test]
+fn an_account_whose_owner_is_unknown_is_blocked_where_the_policy_is_closed() {
+    let mut account = Given::new("a", []);
+    account.is_nobodys = true;
+
+    assert_eq!(verdict(account, &Request::new(), &closed()).rule, Rule::IdentityUnknown);
+}
+
+// B36
+#[test]
+fn restrictions_stay_while_the_owner_is_unknown() {
+    let mut account =
+        Given::new("a", []).blocked(Block::new(FailureKind::QuotaSpent, minutes(-1)).until(hours(1)));
+    account.is_nobodys = true;
+
+    assert_eq!(verdict(account, &Request::new(), &RoutingPolicy::default()).rule, Rule::QuotaSpent);
+}
+
+#[test]
+fn what_is_switched_off_is_refused_whatever_it_has_left() {
+    let (request, policy) = plain();
+
+    assert_eq!(
+        verdict(Given::new("a", [five_hour(90.0)]).disabled(), &request, &policy).rule,
+        Rule::Disabled
+    );
+}
+
+// B68
+#[test]
+fn a_block_of_one_model_leaves_the_others_alone() {
+    let block =
+        Block::new(FailureKind::QuotaSpent, minutes(-1)).until(hours(90)).model("claude-opus-4-5".to_owned());
+    let account = Given::new("a", [five_hour(50.0)]).blocked(block);
+    let policy = RoutingPolicy::default();
+
+    let opus = verdict(account.clone(), &for_opus(), &policy);
+    let sonnet = verdict(account, &Request::new().model("claude-sonnet-4-5"), &policy);
+
+    assert_eq!((opus.rule, sonnet.standing), (Rule::QuotaSpent, Standing::Open));
+}
+
+#[test]
+fn a_block_ends_at_its_time() {
+    let block = |until| Block::new(FailureKind::Throttled, minutes(-1)).until(until);
+    let (request, policy) = plain();
+
+    let over = verdict(Given::new("a", [five_hour(50.0)]).blocked(block(now())), &request, &policy);
+    let live = verdict(Given::new("a", [five_hour(50.0)]).blocked(block(minutes(1))), &request, &policy);
+
+    assert_eq!((over.standing, live.rule), (Standing::Open, Rule::Throttled));
+}
+
+// B74
+#[test]
+fn a_later_reading_with_room_ends_a_spent_quota() {
+    let block =
+        |since| Block::new(FailureKind::QuotaSpent, since).until(hours(2)).window(WindowId::five_hour());
+    let (request, policy) = plain();
+
+    let refuted = Given::new("a", [five_hour(60.0)]).blocked(block(minutes(-2)));
+    let stands = Given::new("a", [five_hour(60.0)]).blocked(block(minutes(0)));
+
+    assert_eq!(verdict(refuted, &request, &policy).standing, Standing::Open);
+    assert_eq!(verdict(stands, &request, &policy).rule, Rule::QuotaSpent);
+}
+
+// B74
+#[test]
+fn another_windows_healthy_reading_ends_nothing() {
+    let block =
+        Block::new(FailureKind::QuotaSpent, minutes(-2)).until(hours(2)).window(WindowId::seven_day());
+    let (request, policy) = plain();
+
+    let verdict = verdict(Given::new("a", [five_hour(60.0)]).blocked(block), &request, &policy);
+
+    assert_eq!(verdict.rule, Rule::QuotaSpent);
+}
+
+#[test]
+fn a_provider_that_is_overloaded_is_no_reason_to_avoid_the_account() {
+    let block = Block::new(FailureKind::Overloaded, minutes(-1)).until(hours(2));
+    let (request, policy) = plain();
+
+    let verdict = verdict(Given::new("a", [five_hour(60.0)]).blocked(block), &request, &policy);
+
+    assert_eq!(verdict.standing, Standing::Open);
+}
+
+#[test]
+fn a_dead_login_is_refused_without_an_end() {
+    let block = Block::new(FailureKind::LoginDead, minutes(-1)).mark(Mark::from_hash(1));
+    let (request, policy) = plain();
+
+    let verdict = verdict(Given::new("a", [five_hour(60.0)]).blocked(block), &request, &policy);
+
+    assert_eq!((verdict.rule, verdict.until), (Rule::LoginDead, None));
+}
+
+#[test]
+fn what_is_reserved_by_others_counts_as_used() {
+    let mut account = Given::new("a", [five_hour(3.0)]);
+    account.reserved = vec![(WindowId::five_hour(), percent(2.0))];
+    let request = |share| Request::new().estimate(WindowId::five_hour(), percent(share));
+    let policy = RoutingPolicy::default();
+
+    let fits = verdict(account.clone(), &request(1.0), &policy);
+    let does_not = verdict(account, &request(1.5), &policy);
+
+    assert_eq!((fits.standing, does_not.rule), (Standing::Open, Rule::Reserved));
+}
+
+#[test]
+fn an_estimate_alone_keeps_nobody_from_what_is_left() {
+    let request = Request::new().estimate(WindowId::five_hour(), percent(50.0));
+
+    let verdict = verdict(Given::new("a", [five_hour(3.0)]), &request, &RoutingPolicy::default());
+
+    assert_eq!(verdict.standing, Standing::Open);
+}
+
+#[test]
+fn a_decision_tells_every_reading_with_its_age() {
+    let given = [Given::new("a", [five_hour(50.0)])];
+    let (request, policy) = plain();
+
+    let decision = decide(&given, &request, &policy);
+
+    let reading = decision.weighed()[0].readings(now()).next().unwrap();
+    assert_eq!(reading.window.id(), &WindowId::five_hour());
+    assert_eq!((reading.used.lower_bound(), reading.age.as_secs()), (Some(percent(50.0)), 60));
+}
+
+#[test]
+fn a_decision_names_the_window_that_refused() {
+    let given = [Given::new("a", [five_hour(50.0), seven_day(0.0)])];
+    let (request, policy) = plain();
+
+    let decision = decide(&given, &request, &policy);
+
+    assert_eq!(decision.weighed()[0].window().unwrap().id(), &WindowId::seven_day());
+}
+
+#[test]
+fn a_spent_window_without_a_reset_is_believed_as_long_as_it_is_fresh() {
+    let spent = WindowReading::new(WindowId::five_hour(), percent(100.0));
+    let (request, policy) = plain();
+
+    let verdict = verdict(Given::new("a", [spent]), &request, &policy);
+
+    assert_eq!((verdict.rule, verdict.until), (Rule::Exhausted, Some(minutes(4))));
+}

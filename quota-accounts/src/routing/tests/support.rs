@@ -1,0 +1,143 @@
+//! Accounts as tests see them: owned, so that candidates can be made of them again and again.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use quota_core::{AccountId, Percent, Scope, Snapshot, Source, Stamp, Usage, WindowId, WindowReading};
+
+use crate::{
+    AccountLimits, Block, Candidate, Choice, Decision, Limits, Request, Role, RoutingPolicy, Verdict, choose,
+};
+
+pub(super) const FRESH: Duration = Duration::from_secs(300);
+
+/// The moment of every decision here.
+pub(super) fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).expect("it is within all time")
+}
+
+pub(super) fn minutes(minutes: i64) -> Timestamp {
+    now() + SignedDuration::from_mins(minutes)
+}
+
+pub(super) fn hours(hours: i64) -> Timestamp {
+    minutes(60 * hours)
+}
+
+pub(super) fn percent(percent: f64) -> Percent {
+    Percent::from_percent(percent).expect("it is a number")
+}
+
+pub(super) fn left(left: f64) -> Limits {
+    Limits::of(percent(left))
+}
+
+pub(super) fn opus() -> WindowId {
+    WindowId::seven_day().for_model("Opus").expect("it has a name")
+}
+
+/// A reading of a window with that much left, which begins anew at `reset`.
+pub(super) fn with_left(id: WindowId, left: f64, reset: Timestamp) -> WindowReading {
+    WindowReading::new(id, percent(100.0 - left)).resets_at(reset)
+}
+
+pub(super) fn five_hour(left: f64) -> WindowReading {
+    with_left(WindowId::five_hour(), left, hours(2))
+}
+
+pub(super) fn seven_day(left: f64) -> WindowReading {
+    with_left(WindowId::seven_day(), left, hours(72))
+}
+
+pub(super) fn opus_week(left: f64) -> WindowReading {
+    with_left(opus(), left, hours(96)).scope(Scope::model("Opus"))
+}
+
+/// An account of a test.
+#[derive(Debug, Clone)]
+pub(super) struct Given {
+    pub(super) id: AccountId,
+    pub(super) snapshot: Snapshot,
+    pub(super) blocks: Vec<Block>,
+    pub(super) limits: AccountLimits,
+    pub(super) is_disabled: bool,
+    pub(super) is_pinned: bool,
+    pub(super) is_nobodys: bool,
+    pub(super) reserved: Vec<(WindowId, Percent)>,
+}
+
+impl Given {
+    /// An account that was read a minute ago.
+    pub(super) fn new(name: &str, readings: impl IntoIterator<Item = WindowReading>) -> Self {
+        Self::read_at(name, minutes(-1), readings)
+    }
+
+    pub(super) fn read_at(
+        name: &str,
+        at: Timestamp,
+        readings: impl IntoIterator<Item = WindowReading>,
+    ) -> Self {
+        let mut snapshot = Snapshot::default();
+        let stamp = Stamp::new(at, Source::Poll);
+        let readings: Vec<_> = readings.into_iter().collect();
+        if !readings.is_empty() {
+            snapshot.join(&Snapshot::of(&Usage::polled(readings), stamp.at));
+        }
+        Self {
+            id: format!("anthropic/{name}").parse().expect("a valid name"),
+            snapshot,
+            blocks: Vec::new(),
+            limits: AccountLimits::none(),
+            is_disabled: false,
+            is_pinned: false,
+            is_nobodys: false,
+            reserved: Vec::new(),
+        }
+    }
+
+    pub(super) fn pinned(mut self) -> Self {
+        self.is_pinned = true;
+        self
+    }
+
+    pub(super) fn disabled(mut self) -> Self {
+        self.is_disabled = true;
+        self
+    }
+
+    pub(super) fn blocked(mut self, block: Block) -> Self {
+        self.blocks.push(block);
+        self
+    }
+}
+
+/// Chooses among accounts of which the first is the main one.
+pub(super) fn decide<'a>(given: &'a [Given], request: &Request, policy: &RoutingPolicy) -> Decision<'a> {
+    let candidates = given.iter().enumerate().map(|(at, given)| {
+        let role = if at == 0 { Role::Main } else { Role::Fallback };
+        let mut candidate = Candidate::new(&given.id, role, &given.snapshot, FRESH)
+            .disabled(given.is_disabled)
+            .pinned(given.is_pinned)
+            .identity_unknown(given.is_nobodys)
+            .limits(&given.limits)
+            .blocks(given.blocks.clone());
+        if !given.reserved.is_empty() {
+            candidate = candidate.reserved(given.reserved.clone());
+        }
+        candidate
+    });
+    choose(candidates, request, now(), policy)
+}
+
+/// Which account is taken, by place.
+pub(super) fn taken(given: &[Given], request: &Request, policy: &RoutingPolicy) -> Option<usize> {
+    match decide(given, request, policy).choice() {
+        Choice::Take { at } => Some(at),
+        _ => None,
+    }
+}
+
+/// What is found of one account alone.
+pub(super) fn verdict(given: Given, request: &Request, policy: &RoutingPolicy) -> Verdict {
+    decide(&[given], request, policy).weighed()[0].verdict()
+}

@@ -1,0 +1,141 @@
+//! What is learned of accounts while they are used, as it is kept from one run to the next.
+//! It is written by whoever routes; the user's own words are kept apart, in `config`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota_core::{AccountId, Hold, Lineage, Seed, Snapshot};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::document::Content;
+use crate::routing::{Block, Session};
+
+/// All that is kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AccountsState {
+    #[serde(default)]
+    version: u32,
+    #[serde(default)]
+    pub(crate) accounts: BTreeMap<AccountId, AccountState>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pins: Vec<Pin>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl Content for AccountsState {
+    const VERSION: u32 = 1;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
+/// What is kept of one account.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AccountState {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lineage: Option<Lineage>,
+    #[serde(default)]
+    pub(crate) snapshot: Snapshot,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hold: Option<Hold>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) blocks: Vec<Block>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+/// A session that stays with an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pin {
+    pub(crate) session: Session,
+    pub(crate) account: AccountId,
+    /// When its last request was.
+    #[serde(rename = "used_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
+    pub(crate) used_at: Timestamp,
+}
+
+impl AccountState {
+    /// What a manager is seeded with.
+    pub(crate) fn seed(&self) -> Seed {
+        Seed::new(self.snapshot.clone()).hold(self.hold.clone()).lineage(self.lineage.clone())
+    }
+
+    /// Puts what one process has learned to what is kept: readings at their own age, and the later hold.
+    ///
+    /// Readings of two logins are never mixed. Of two logins the one that was read later stands.
+    pub(crate) fn learn(&mut self, seen: &Seed) {
+        let differ = matches!((&self.lineage, &seen.lineage), (Some(kept), Some(seen)) if kept != seen);
+        if differ {
+            if seen.snapshot.newest() < self.snapshot.newest() {
+                return;
+            }
+            (self.snapshot, self.hold) = (Snapshot::default(), None);
+            self.blocks.clear();
+        }
+        if seen.lineage.is_some() {
+            self.lineage.clone_from(&seen.lineage);
+        }
+        self.snapshot.join(&seen.snapshot);
+        // A call that was answered after the hold was armed has ended it; whoever never knew of it has not.
+        let answered = self.snapshot.complete_at();
+        self.hold.take_if(|hold| answered.is_some_and(|at| at > hold.since));
+        let until = |hold: &Option<Hold>| hold.as_ref().map(|hold| hold.until);
+        if until(&self.hold) < until(&seen.hold) {
+            self.hold.clone_from(&seen.hold);
+        }
+    }
+
+    /// Adds a block; of two about the same thing the one that ends later stands.
+    pub(crate) fn block(&mut self, block: &Block) {
+        add_block(&mut self.blocks, block.clone());
+    }
+}
+
+/// Adds a block to others; of two about the same thing the one that ends later stands.
+pub(crate) fn add_block(blocks: &mut Vec<Block>, block: Block) {
+    match blocks.iter_mut().find(|known| known.is_about(&block) && known.mark == block.mark) {
+        Some(known) if known.until.is_none() => known.since = known.since.max(block.since),
+        Some(known) if block.until.is_none() || known.until <= block.until => *known = block,
+        Some(known) => known.since = known.since.max(block.since),
+        None => blocks.push(block),
+    }
+}
+
+impl AccountsState {
+    /// Makes it one that this program has written.
+    pub(crate) fn stamp(&mut self) {
+        self.version = Self::VERSION;
+    }
+
+    /// Drops blocks that are over.
+    pub(crate) fn forget_blocks(&mut self, now: Timestamp) {
+        for account in self.accounts.values_mut() {
+            account.blocks.retain(|block| block.is_live(now));
+        }
+    }
+}
+
+/// Puts two lists of pins together: the later use of each session stands, old ones go, and so do the oldest of too many.
+pub(crate) fn join_pins(kept: &[Pin], seen: &[Pin], now: Timestamp, keep: Duration, most: usize) -> Vec<Pin> {
+    let mut latest = BTreeMap::<Session, &Pin>::new();
+    for pin in kept.iter().chain(seen) {
+        let age = Duration::try_from(now.duration_since(pin.used_at)).unwrap_or_default();
+        let is_newer = latest.get(&pin.session).is_none_or(|known| known.used_at <= pin.used_at);
+        if is_newer && age < keep {
+            latest.insert(pin.session, pin);
+        }
+    }
+    let mut pins: Vec<Pin> = latest.into_values().cloned().collect();
+    if pins.len() > most {
+        pins.sort_unstable_by_key(|pin| std::cmp::Reverse((pin.used_at, pin.session)));
+        pins.truncate(most);
+    }
+    pins
+}
+
+#[cfg(test)]
+mod tests;

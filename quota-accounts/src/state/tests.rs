@@ -1,0 +1,173 @@
+//! What is kept, and how what several processes have learned is put together.
+
+use jiff::SignedDuration;
+use quota_core::{FailureKind, Percent, Usage, WindowId, WindowReading};
+
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn seed(used: f64, second: i64, lineage: &str) -> Seed {
+    let reading = WindowReading::new(WindowId::five_hour(), Percent::from_percent(used).unwrap());
+    Seed::new(Snapshot::of(&Usage::polled([reading]), at(second))).lineage(Lineage::new(lineage))
+}
+
+fn used(state: &AccountState) -> Option<f64> {
+    Some(state.snapshot.window(&WindowId::five_hour())?.used().as_f64())
+}
+
+fn pin(session: &str, account: &str, second: i64) -> Pin {
+    Pin { session: Session::of(session), account: account.parse().unwrap(), used_at: at(second) }
+}
+
+#[test]
+fn the_newer_reading_stands_whoever_writes_last() {
+    let mut state = AccountState::default();
+
+    state.learn(&seed(50.0, 10, "a"));
+    state.learn(&seed(40.0, 5, "a"));
+
+    assert_eq!(used(&state), Some(50.0));
+}
+
+// B34
+#[test]
+fn a_new_login_leaves_nothing_of_the_old_one() {
+    let mut state = AccountState::default();
+    state.learn(&seed(50.0, 5, "a"));
+    state.block(&Block::new(FailureKind::LoginDead, at(5)));
+
+    state.learn(&seed(10.0, 10, "b"));
+
+    assert_eq!((used(&state), state.blocks.len()), (Some(10.0), 0));
+}
+
+// B34
+#[test]
+fn an_old_logins_late_writer_does_not_bring_it_back() {
+    let mut state = AccountState::default();
+    state.learn(&seed(10.0, 10, "b"));
+
+    state.learn(&seed(50.0, 5, "a"));
+
+    assert_eq!((used(&state), state.lineage), (Some(10.0), Some(Lineage::new("b"))));
+}
+
+fn hold(since: i64) -> Hold {
+    Hold::new(at(since), at(since + 600), quota_core::HoldReason::RateLimited)
+}
+
+#[test]
+fn a_writer_that_never_knew_of_a_hold_does_not_end_it() {
+    let mut state = AccountState::default();
+    state.learn(&seed(50.0, 5, "a").hold(hold(10)));
+
+    state.learn(&seed(40.0, 7, "a"));
+
+    assert_eq!(state.hold, Some(hold(10)));
+}
+
+#[test]
+fn a_call_that_was_answered_after_the_hold_was_armed_has_ended_it() {
+    let mut state = AccountState::default();
+    state.learn(&seed(50.0, 5, "a").hold(hold(10)));
+
+    state.learn(&seed(40.0, 20, "a"));
+
+    assert_eq!(state.hold, None);
+}
+
+// B37
+#[test]
+fn what_was_kept_without_a_login_is_adopted() {
+    let mut state = AccountState::default();
+    let mut legacy = seed(50.0, 5, "a");
+    legacy.lineage = None;
+    state.learn(&legacy);
+
+    state.learn(&seed(50.0, 5, "a"));
+
+    assert_eq!((used(&state), state.lineage), (Some(50.0), Some(Lineage::new("a"))));
+}
+
+// B74
+#[test]
+fn of_two_blocks_about_one_thing_the_later_end_stands() {
+    let mut state = AccountState::default();
+    let block = |until| Block::new(FailureKind::QuotaSpent, at(0)).until(at(until));
+
+    state.block(&block(100));
+    state.block(&block(50));
+
+    assert_eq!(state.blocks.len(), 1);
+    assert_eq!(state.blocks[0].until, Some(at(100)));
+}
+
+#[test]
+fn blocks_of_two_models_stand_beside_each_other() {
+    let mut state = AccountState::default();
+    let block = |model: &str| Block::new(FailureKind::QuotaSpent, at(0)).model(model.to_owned());
+
+    state.block(&block("opus"));
+    state.block(&block("sonnet"));
+
+    assert_eq!(state.blocks.len(), 2);
+}
+
+#[test]
+fn the_later_use_of_a_session_stands() {
+    let week = Duration::from_secs(7 * 24 * 3600);
+
+    let pins = join_pins(&[pin("s", "a/x", 10)], &[pin("s", "a/y", 5)], at(20), week, 10);
+
+    assert_eq!(pins, [pin("s", "a/x", 10)]);
+}
+
+#[test]
+fn a_session_that_was_quiet_for_too_long_is_forgotten() {
+    let pins = [pin("s", "a/x", 0), pin("t", "a/x", 1)];
+
+    let kept = join_pins(&pins, &[], at(10), Duration::from_secs(10), 10);
+
+    assert_eq!(kept, [pin("t", "a/x", 1)]);
+}
+
+#[test]
+fn of_too_many_sessions_those_that_were_quiet_longest_are_forgotten() {
+    let pins: Vec<Pin> = (0..20).map(|at| pin(&format!("s{at}"), "a/x", at)).collect();
+
+    let kept = join_pins(&pins, &[], at(30), Duration::from_secs(1000), 3);
+
+    let times: Vec<_> = kept.iter().map(|pin| pin.used_at).collect();
+    assert_eq!(times, [at(19), at(18), at(17)]);
+}
+
+/// Everything that can be kept.
+fn everything() -> AccountsState {
+    let mut state = AccountsState::default();
+    state.stamp();
+    let account = state.accounts.entry("anthropic/main".parse().unwrap()).or_default();
+    account.learn(&seed(50.0, 5, "a").hold(Hold::new(at(0), at(60), quota_core::HoldReason::RateLimited)));
+    let block = Block::new(FailureKind::QuotaSpent, at(0)).until(at(0) + SignedDuration::from_mins(5));
+    account.block(&block.model("opus".to_owned()).window(WindowId::seven_day()));
+    account.block(&Block::new(FailureKind::LoginDead, at(0)).mark(quota_core::Mark::from_hash(255)));
+    state.pins.push(pin("s", "anthropic/main", 5));
+
+    state
+}
+
+#[test]
+fn what_is_kept_reads_the_same_when_it_is_read_back() {
+    let state = everything();
+
+    let text = serde_json::to_string(&state).unwrap();
+
+    assert_eq!(serde_json::from_str::<AccountsState>(&text).unwrap(), state);
+}
+
+#[test]
+fn what_is_kept_is_written_in_this_form() {
+    insta::assert_json_snapshot!(everything());
+}

@@ -1,0 +1,56 @@
+//! What is kept on disk, when it is in trouble.
+
+use quota_accounts::{FileError, Request};
+
+use crate::support::*;
+
+// B93
+#[tokio::test(start_paused = true)]
+async fn a_damaged_file_is_told_and_left_as_it_is_and_routing_goes_on() {
+    for kind in BOTH {
+        let world = world(kind);
+        std::fs::write(world.state_path(), "{ damaged").unwrap();
+        let accounts = world.accounts();
+
+        let loaded = accounts.load().await.unwrap_err();
+        let route = accounts.route(Request::new()).await;
+        let flushed = accounts.flush().await.unwrap_err();
+
+        assert!(matches!(loaded, FileError::Damaged { .. }), "{kind:?} {loaded:?}");
+        assert!(matches!(flushed, FileError::Damaged { .. }), "{kind:?} {flushed:?}");
+        assert!(route.is_ok(), "{kind:?}");
+        assert_eq!(world.kept(), "{ damaged");
+    }
+}
+
+// B89
+#[tokio::test(start_paused = true)]
+async fn two_managers_of_different_accounts_keep_each_others_numbers() {
+    for kind in BOTH {
+        let one = world(kind);
+        let mut other = one.restarted();
+        other.config = quota_accounts::AccountsConfig::new(id("x"));
+
+        one.accounts().refresh_quota_for_due_accounts().await;
+        other.accounts().refresh_quota_for_due_accounts().await;
+        one.accounts().refresh_quota_for_due_accounts().await;
+
+        for name in ["main", "b", "c", "x"] {
+            assert!(one.kept().contains(&format!("\"example/{name}\"")), "{kind:?} {name}");
+        }
+    }
+}
+
+// B97
+#[tokio::test(start_paused = true)]
+async fn what_a_newer_program_keeps_of_an_account_survives() {
+    for kind in BOTH {
+        let world = world(kind);
+        let text = r#"{"version":1,"accounts":{"example/main":{"colour":"green"}},"more":"too"}"#;
+        std::fs::write(world.state_path(), text).unwrap();
+
+        world.accounts().refresh_quota_for_due_accounts().await;
+
+        assert!(world.kept().contains("green") && world.kept().contains("too"), "{kind:?} {}", world.kept());
+    }
+}

@@ -1,0 +1,223 @@
+//! What the integration with the quota manager promises, each with and without it.
+
+use std::time::Duration;
+
+use quota_accounts::{AccountsConfig, Request};
+use quota_core::{FetchError, Usage};
+
+use crate::support::*;
+
+// The first question of each kind, so that seeding must come before any of them.
+#[tokio::test(start_paused = true)]
+async fn a_restart_with_fresh_snapshots_on_disk_makes_no_call() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        for name in 0..19 {
+            world.config = world.config.fallback(id(&format!("f{name}")));
+        }
+        world.accounts().refresh_quota_for_due_accounts().await;
+        let before = world.provider.calls();
+        assert_eq!(before, 22, "{kind:?}");
+
+        for question in 0..3 {
+            let restarted = world.restarted();
+            let accounts = restarted.accounts();
+            match question {
+                0 => assert!(accounts.refresh_quota_for_due_accounts().await.is_empty()),
+                1 => assert_eq!(accounts.usable_fallback_accounts().await.len(), 21),
+                _ => assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main")),
+            }
+            accounts.flush().await.unwrap();
+        }
+
+        assert_eq!(world.provider.calls(), before, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_with_old_snapshots_on_disk_asks_anew() {
+    for kind in BOTH {
+        let world = world(kind);
+        world.accounts().refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+
+        world.restarted().accounts().refresh_quota_for_due_accounts().await;
+
+        assert_eq!(world.provider.calls(), 6, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn staleness_is_the_quota_managers_and_not_that_of_what_lies_on_disk() {
+    let world = world(Kind::With);
+    let accounts = world.accounts();
+    accounts.refresh_quota_for_due_accounts().await;
+    minutes(&world.clock, 6).await;
+    // Somebody else on the quota manager asks; what is on disk stays old.
+    for name in ["main", "b", "c"] {
+        let _ = world.quota.account(&id(name)).get().await.unwrap();
+    }
+    let before = world.provider.calls();
+
+    let usable = accounts.usable_fallback_accounts().await;
+    let due = accounts.refresh_quota_for_due_accounts().await;
+
+    assert_eq!((usable.len(), due.len()), (2, 0));
+    assert_eq!(world.provider.calls(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_quota_manager_each_account_is_as_stale_as_its_own_numbers() {
+    let world = world(Kind::Without);
+    let accounts = world.accounts();
+    accounts.refresh_quota_for_due_accounts().await;
+
+    minutes(&world.clock, 4).await;
+    assert_eq!(accounts.refresh_quota_for_due_accounts().await.len(), 0);
+
+    // B54: at the very moment, it is stale.
+    minutes(&world.clock, 1).await;
+    assert_eq!(accounts.refresh_quota_for_due_accounts().await.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refresh_is_written_back_to_the_kept_account() {
+    for kind in BOTH {
+        let world = world(kind);
+        world.answers(67.89);
+
+        world.accounts().refresh_quota_for_due_accounts().await;
+
+        assert_eq!(world.kept().matches("6789").count(), 3, "{kind:?} {}", world.kept());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_only_the_choice_of_fallbacks_needed_is_written_back() {
+    for kind in BOTH {
+        let world = world(kind);
+        world.answers(67.89);
+
+        world.accounts().usable_fallback_accounts().await;
+
+        assert_eq!(world.kept().matches("6789").count(), 2, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_behind_a_requests_back_is_written_back() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+        world.answers(67.89);
+
+        let _ = accounts.route(Request::new()).await.unwrap();
+        minutes(&world.clock, 1).await;
+
+        assert_eq!(world.kept().matches("6789").count(), 1, "{kind:?} {}", world.kept());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_is_the_quota_managers_for_everybody_who_uses_it() {
+    let world = world(Kind::With);
+    world.answers(67.0);
+
+    world.accounts().refresh_quota_for_due_accounts().await;
+
+    let answer = world.quota.account(&id("b")).peek();
+    assert!(!answer.is_stale());
+    assert_eq!(answer.used(&quota_core::WindowId::five_hour()).lower_bound(), Some(percent(67.0)));
+}
+
+// B46
+#[tokio::test(start_paused = true)]
+async fn routing_reads_the_quota_managers_numbers_and_never_an_older_copy() {
+    let world = world(Kind::With);
+    let accounts = world.accounts();
+    accounts.refresh_quota_for_due_accounts().await;
+    minutes(&world.clock, 1).await;
+
+    world.quota.account(&id("main")).observe(&Usage::from_headers([world.five_hour(100.0)])).unwrap();
+
+    assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_reaches_the_quota_manager_at_its_own_age() {
+    let world = world(Kind::With);
+    world.answers(67.0);
+    world.accounts().refresh_quota_for_due_accounts().await;
+    minutes(&world.clock, 3).await;
+    let restarted = world.restarted();
+
+    restarted.accounts().load().await.unwrap();
+
+    let answer = restarted.quota.account(&id("main")).peek();
+    assert!(!answer.is_stale());
+    assert_eq!(answer.age(), Some(Duration::from_secs(180)));
+}
+
+// B20
+#[tokio::test(start_paused = true)]
+async fn an_account_that_was_on_hold_when_it_was_kept_is_not_asked_about() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.config = AccountsConfig::new(id("main")).fallback(id("b"));
+        let accounts = world.accounts();
+        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
+        accounts.usable_fallback_accounts().await;
+        accounts.flush().await.unwrap();
+        minutes(&world.clock, 2).await;
+        let before = world.provider.calls_about(&id("b"));
+
+        world.restarted().accounts().usable_fallback_accounts().await;
+
+        assert_eq!((before, world.provider.calls_about(&id("b"))), (1, 1), "{kind:?}");
+    }
+}
+
+// B23
+#[tokio::test(start_paused = true)]
+async fn a_kept_hold_that_is_over_is_nothing() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.config = AccountsConfig::new(id("main")).fallback(id("b"));
+        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(600))));
+        world.accounts().usable_fallback_accounts().await;
+        minutes(&world.clock, 31).await;
+
+        world.restarted().accounts().usable_fallback_accounts().await;
+
+        assert_eq!(world.provider.calls_about(&id("b")), 2, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_told_and_the_others_are_refreshed() {
+    for kind in BOTH {
+        let world = world(kind);
+        world.provider.then_fail(FetchError::unavailable("it is out of service"));
+
+        let reports = world.accounts().refresh_quota_for_due_accounts().await;
+
+        assert_eq!(reports.len(), 3, "{kind:?}");
+        assert_eq!(reports.iter().filter(|report| report.error.is_some()).count(), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_is_switched_off_is_not_asked_about() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.config.account_mut(&id("b")).unwrap().disabled = true;
+        let accounts = world.accounts();
+
+        accounts.refresh_quota_for_due_accounts().await;
+
+        assert_eq!(world.provider.calls_about(&id("b")), 0, "{kind:?}");
+        assert_eq!(accounts.usable_fallback_accounts().await, [id("c")], "{kind:?}");
+    }
+}

@@ -1,0 +1,177 @@
+//! Credentials that are refused, missing, or others by now.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use quota_accounts::{
+    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Request, Rule,
+    Secret,
+};
+use quota_core::{AccountId, Lineage, Login, Mark};
+
+use crate::support::*;
+
+/// Logins that change under a running program.
+#[derive(Debug, Default)]
+struct Logins(Mutex<HashMap<AccountId, (Option<u64>, &'static str)>>);
+
+impl Logins {
+    fn set(&self, name: &str, token: Option<u64>, lineage: &'static str) {
+        self.0.lock().unwrap_or_else(|error| error.into_inner()).insert(id(name), (token, lineage));
+    }
+}
+
+#[async_trait]
+impl CredentialSource for Logins {
+    async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
+        let logins = self.0.lock().unwrap_or_else(|error| error.into_inner());
+        let (token, lineage) = logins.get(account).copied().unwrap_or((Some(1), "someone"));
+        let token = token.ok_or_else(|| CredentialError::not_logged_in("log in with `example login`"))?;
+        let login = Login::of(Lineage::new(lineage)).mark(Mark::from_hash(token));
+        Ok(Credential::new(Secret::new(format!("n33dle-{token}"))).login(login))
+    }
+}
+
+async fn logged_in(kind: Kind) -> (World, Arc<Logins>, FallbackAccountManager) {
+    let world = world(kind);
+    let logins = Arc::new(Logins::default());
+    let source: Arc<dyn CredentialSource> = logins.clone();
+    let accounts = world.builder().credentials(source).traffic(Arc::new(ExampleTraffic));
+    let accounts = accounts.build().expect("there are accounts");
+    accounts.refresh_quota_for_due_accounts().await;
+    (world, logins, accounts)
+}
+
+fn unauthorized() -> Outcome {
+    Outcome::from_response(401, [("a", "b")])
+}
+
+async fn next(accounts: &FallbackAccountManager) -> AccountId {
+    accounts.route(Request::new()).await.expect("an account has room").account().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_carries_its_accounts_credential() {
+    for kind in BOTH {
+        let (_world, logins, accounts) = logged_in(kind).await;
+        logins.set("main", Some(7), "someone");
+
+        let route = accounts.route(Request::new()).await.unwrap();
+
+        assert_eq!(route.credential().unwrap().secret.expose(), "n33dle-7", "{kind:?}");
+        assert!(!format!("{route:?}").contains("n33dle"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_nobody_is_logged_in_to_is_passed_over() {
+    for kind in BOTH {
+        let (_world, logins, accounts) = logged_in(kind).await;
+        logins.set("main", None, "someone");
+
+        let route = accounts.route(Request::new()).await.unwrap();
+
+        assert_eq!(route.account(), &id("b"), "{kind:?}");
+        assert_eq!(route.passed()[0].rule, Rule::LoginDead, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nobody_is_logged_in_anywhere_that_is_the_answer() {
+    for kind in BOTH {
+        let (_world, logins, accounts) = logged_in(kind).await;
+        ["main", "b", "c"].iter().for_each(|name| logins.set(name, None, "someone"));
+
+        let error = accounts.route(Request::new()).await.unwrap_err();
+
+        assert_eq!(error.retry_after(), None, "{kind:?} {error:?}");
+    }
+}
+
+// B18
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_was_refused_and_is_another_by_now_is_tried_again() {
+    for kind in BOTH {
+        let (_world, logins, accounts) = logged_in(kind).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        logins.set("main", Some(2), "someone");
+
+        let report = accounts.report(&route, unauthorized()).await.unwrap();
+
+        assert_eq!((report.next, next(&accounts).await), (NextTry::Again, id("main")), "{kind:?}");
+    }
+}
+
+// B18
+#[tokio::test(start_paused = true)]
+async fn a_login_that_was_refused_is_left_until_somebody_logs_in() {
+    for kind in BOTH {
+        let (world, logins, accounts) = logged_in(kind).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+
+        let report = accounts.report(&route, unauthorized()).await.unwrap();
+        assert_eq!((report.next, next(&accounts).await), (NextTry::Elsewhere, id("b")), "{kind:?}");
+        minutes(&world.clock, 60).await;
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
+
+        logins.set("main", Some(2), "someone");
+        minutes(&world.clock, 1).await;
+        assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
+    }
+}
+
+// B39
+#[tokio::test(start_paused = true)]
+async fn a_new_login_ends_the_block_of_the_old_one_on_disk_too() {
+    for kind in BOTH {
+        let (world, logins, accounts) = logged_in(kind).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        let _ = accounts.report(&route, unauthorized()).await.unwrap();
+        assert!(world.kept().contains("login_dead"), "{kind:?}");
+        logins.set("main", Some(2), "someone");
+        minutes(&world.clock, 1).await;
+
+        assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
+        accounts.flush().await.unwrap();
+
+        assert!(!world.kept().contains("login_dead"), "{kind:?} {}", world.kept());
+    }
+}
+
+// B34
+#[tokio::test(start_paused = true)]
+async fn late_headers_of_an_old_login_are_dropped() {
+    for kind in BOTH {
+        let (world, logins, accounts) = logged_in(kind).await;
+        logins.set("main", Some(1), "old");
+        world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("old"))));
+        minutes(&world.clock, 6).await;
+        accounts.refresh_quota_for_due_accounts().await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        // Somebody else logs in while the request is under way.
+        logins.set("main", Some(2), "new");
+        world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("new"))));
+        minutes(&world.clock, 6).await;
+        world.answers(5.0);
+        accounts.refresh_quota_for_due_accounts().await;
+
+        let _ =
+            accounts.report(&route, Outcome::from_response(200, [("x-ratelimit-used", "99")])).await.unwrap();
+
+        assert_eq!(used(&accounts, "main"), Some(5.0), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_like_a_token_is_kept() {
+    for kind in BOTH {
+        let (world, _logins, accounts) = logged_in(kind).await;
+        let route = accounts.route(Request::new().session("n33dle").model("big")).await.unwrap();
+        let _ = accounts.report(&route, unauthorized().body(b"n33dle")).await.unwrap();
+        accounts.flush().await.unwrap();
+
+        assert!(!world.kept().contains("n33dle") && !world.kept().is_empty(), "{kind:?}");
+        assert!(!format!("{accounts:?}").contains("n33dle"));
+    }
+}

@@ -1,0 +1,11 @@
+//! The manager of accounts, with and without a quota manager, under a clock that stands still until it is moved.
+
+mod files;
+mod heart;
+mod logins;
+mod reports;
+mod reservations;
+mod retries;
+mod routes;
+mod story;
+mod support;

@@ -1,0 +1,68 @@
+//! Trying on one account after the other.
+
+use std::cell::RefCell;
+
+use quota_accounts::{NextTry, Outcome, Repeat, Request};
+
+use crate::support::*;
+
+/// Sends by answering each try with the next status, and tells which accounts were tried.
+async fn run(kind: Kind, repeat: Repeat, statuses: &[u16]) -> (Vec<String>, u16, NextTry) {
+    let world = world(kind);
+    let accounts = world.accounts();
+    accounts.refresh_quota_for_due_accounts().await;
+    let tried = RefCell::new(Vec::new());
+    let send = |route: &quota_accounts::Route| {
+        let at = tried.borrow().len();
+        tried.borrow_mut().push(route.account().name().to_owned());
+        let status = statuses[at.min(statuses.len() - 1)];
+        async move { (status, Outcome::from_response(status, [("a", "b")])) }
+    };
+
+    let (got, report) = accounts.run(Request::new(), repeat, send).await.expect("there are accounts");
+
+    (tried.into_inner(), got, report.next)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_served_is_sent_once() {
+    for kind in BOTH {
+        assert_eq!(run(kind, Repeat::Allowed, &[200]).await, (vec!["main".to_owned()], 200, NextTry::Done));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_turned_away_is_tried_elsewhere() {
+    for kind in BOTH {
+        let (tried, got, _) = run(kind, Repeat::Allowed, &[429, 403, 200]).await;
+
+        assert_eq!((tried, got), (["main", "b", "c"].map(str::to_owned).to_vec(), 200), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_account_is_tried_twice_for_one_reason() {
+    for kind in BOTH {
+        let (tried, got, _) = run(kind, Repeat::Allowed, &[429]).await;
+
+        assert_eq!((tried, got), (["main", "b", "c"].map(str::to_owned).to_vec(), 429), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_be_repeated_is_sent_once() {
+    for kind in BOTH {
+        let (tried, got, next) = run(kind, Repeat::Never, &[429, 200]).await;
+
+        assert_eq!((tried.len(), got, next), (1, 429, NextTry::Elsewhere), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_at_fault_everywhere_is_sent_once() {
+    for kind in BOTH {
+        let (tried, _, next) = run(kind, Repeat::Allowed, &[400, 200]).await;
+
+        assert_eq!((tried.len(), next), (1, NextTry::Never), "{kind:?}");
+    }
+}

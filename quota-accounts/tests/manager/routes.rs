@@ -1,0 +1,210 @@
+//! Which account a request is given, and what it waits for.
+
+use std::time::Duration;
+
+use quota_accounts::{Limits, Mode, Outcome, Request, RouteError, RoutingPolicy, Rule, WhenUnknown};
+use quota_core::{FetchError, Usage};
+
+use crate::support::*;
+
+// B58
+#[tokio::test(start_paused = true)]
+async fn the_first_request_waits_for_numbers() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+
+        let _ = accounts.route(Request::new()).await.unwrap();
+
+        assert_eq!(used(&accounts, "main"), Some(40.0), "{kind:?}");
+        assert_eq!(world.provider.asked(), [id("main")], "{kind:?}");
+    }
+}
+
+// B58
+#[tokio::test(start_paused = true)]
+async fn numbers_that_are_old_and_pass_hold_nobody_up() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+        world.answers(40.0);
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+        let asked = world.clock.now();
+        world.provider.then_hang();
+
+        let _ = accounts.route(Request::new()).await.unwrap();
+
+        assert_eq!(world.clock.now(), asked, "{kind:?}");
+    }
+}
+
+// B58
+#[tokio::test(start_paused = true)]
+async fn numbers_that_are_old_and_exhausted_are_asked_for_before_moving() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+        world.answers(100.0);
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+        world.answers(10.0);
+
+        let route = accounts.route(Request::new()).await.unwrap();
+
+        assert_eq!(route.account(), &id("main"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fresh_numbers_cost_no_call() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        let before = world.provider.calls();
+
+        for _ in 0..100 {
+            let route = accounts.route(Request::new()).await.unwrap();
+            let _ = accounts.report(&route, Outcome::from_response(200, [("a", "b")])).await.unwrap();
+        }
+
+        assert_eq!(world.provider.calls(), before, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_fails_does_not_keep_requests_from_an_open_account() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+        world.provider.then_fail(FetchError::unavailable("it is out of service"));
+
+        let route = accounts.route(Request::new()).await.unwrap();
+
+        assert_eq!((route.account(), route.rule()), (&id("main"), Rule::NotKnown), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_policy_is_closed_nobody_serves_unknown_numbers() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
+        for _ in 0..3 {
+            world.provider.then_fail(FetchError::unavailable("it is out of service"));
+        }
+
+        let error = world.accounts().route(Request::new()).await.unwrap_err();
+
+        let RouteError::Nobody { passed, .. } = error else { panic!("{kind:?} {error:?}") };
+        assert!(passed.iter().all(|passed| passed.rule == Rule::UnknownClosed), "{kind:?} {passed:?}");
+    }
+}
+
+// B85
+#[tokio::test(start_paused = true)]
+async fn when_all_are_spent_the_error_says_when_to_come_back_and_why() {
+    for kind in BOTH {
+        let world = world(kind);
+        world.answers(100.0);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+
+        let error = accounts.route(Request::new()).await.unwrap_err();
+
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(2 * 3600)), "{kind:?}");
+        assert_eq!(error.to_string(), "no account can serve this request; try again in 7200 s");
+        let RouteError::Nobody { passed, .. } = error else { panic!("{error:?}") };
+        assert_eq!(passed.len(), 3, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_tells_who_was_passed_over_and_why() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+
+        let route = accounts.route(Request::new()).await.unwrap();
+
+        assert_eq!(route.account(), &id("b"), "{kind:?}");
+        assert_eq!(route.passed()[0].account, id("main"));
+        assert_eq!(route.passed()[0].rule, Rule::Exhausted);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_explained_is_what_is_routed() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().minimum(Limits::of(percent(80.0)));
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+
+        let explained = accounts.explain(&Request::new()).chosen().unwrap().id().clone();
+        let route = accounts.route(Request::new()).await.unwrap();
+
+        assert_eq!((route.account(), route.rule()), (&explained, Rule::BelowMinimum), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_stays_with_its_account_across_a_restart() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        let request = || Request::new().session("s");
+        let own = accounts.route(request()).await.unwrap().account().clone();
+        accounts.flush().await.unwrap();
+        // From now on another account would be preferred for a new session.
+        let restarted = world.restarted();
+        let accounts = restarted.accounts();
+        accounts.load().await.unwrap();
+        for name in ["main", "b", "c"] {
+            let used = if id(name) == own { 99.0 } else { 1.0 };
+            restarted
+                .quota
+                .account(&id(name))
+                .observe(&Usage::from_headers([world.five_hour(used)]))
+                .unwrap();
+        }
+
+        assert_eq!(accounts.route(request()).await.unwrap().account(), &own, "{kind:?}");
+    }
+}
+
+// B57
+#[tokio::test(start_paused = true)]
+async fn every_so_many_requests_the_account_that_served_is_asked_about() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.usage_policy = world.usage_policy.clone().every_n_requests(5);
+        if kind == Kind::With {
+            let store = quota_core::MemoryStore::with_clock(world.clock.clone());
+            let quota = quota_core::QuotaManager::builder(store)
+                .fetcher(world.provider.clone())
+                .clock(world.clock.clone())
+                .policy(world.usage_policy.clone());
+            world.quota = quota.build().unwrap();
+        }
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 2).await;
+
+        let mut calls = Vec::new();
+        for _ in 0..10 {
+            let route = accounts.route(Request::new()).await.unwrap();
+            let _ = accounts.report(&route, Outcome::from_response(200, [("a", "b")])).await.unwrap();
+            world.clock.sleep(Duration::from_secs(10)).await;
+            accounts.flush().await.unwrap();
+            calls.push(world.provider.calls() - 3);
+        }
+
+        assert_eq!(calls, [0, 0, 0, 0, 1, 1, 1, 1, 1, 2], "{kind:?}");
+        assert_eq!(world.provider.calls_about(&id("main")), 3, "{kind:?}");
+    }
+}

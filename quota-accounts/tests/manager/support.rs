@@ -1,0 +1,156 @@
+//! Accounts of a provider that answers as it is told, a file to keep what is learned, and a clock that stands still.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use quota_accounts::{AccountsConfig, FallbackAccountManager, FallbackAccountManagerBuilder, RoutingPolicy};
+use quota_core::testing::FakeProvider;
+use quota_core::{
+    AccountId, Clock, Failure, FailureKind, MemoryStore, Percent, Policy, ProviderId, QuotaManager,
+    QuotaStore, Scope, Seen, Traffic, TrafficReader, Usage, WindowId, WindowReading,
+};
+use tempfile::TempDir;
+
+/// Whether there is a quota manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    With,
+    Without,
+}
+
+/// What is promised is promised of both.
+pub(crate) const BOTH: [Kind; 2] = [Kind::With, Kind::Without];
+
+pub(crate) struct World {
+    pub(crate) kind: Kind,
+    pub(crate) clock: Clock,
+    pub(crate) provider: FakeProvider,
+    pub(crate) quota: QuotaManager,
+    pub(crate) dir: Arc<TempDir>,
+    pub(crate) policy: RoutingPolicy,
+    pub(crate) config: AccountsConfig,
+    pub(crate) usage_policy: Policy,
+}
+
+pub(crate) fn id(name: &str) -> AccountId {
+    format!("example/{name}").parse().expect("a valid name")
+}
+
+pub(crate) fn percent(value: f64) -> Percent {
+    Percent::from_percent(value).expect("it is a number")
+}
+
+fn noon() -> Timestamp {
+    "2026-06-01T12:00:00Z".parse().expect("it is a moment")
+}
+
+/// Main and two fallbacks, whose five hours are used to 40 %.
+pub(crate) fn world(kind: Kind) -> World {
+    let clock = Clock::anchored(noon());
+    let dir = Arc::new(tempfile::tempdir().expect("there is room for a folder"));
+    World::new(kind, &clock, &FakeProvider::answering("example", 40.0), &dir)
+}
+
+impl World {
+    fn new(kind: Kind, clock: &Clock, provider: &FakeProvider, dir: &Arc<TempDir>) -> Self {
+        let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
+        let usage_policy = Policy::default().gap(Duration::ZERO).parallel(64);
+        let quota = QuotaManager::builder_on(store)
+            .fetcher(provider.clone())
+            .clock(clock.clone())
+            .policy(usage_policy.clone())
+            .build()
+            .expect("the policy is sound");
+        Self {
+            kind,
+            clock: clock.clone(),
+            provider: provider.clone(),
+            quota,
+            dir: Arc::clone(dir),
+            policy: RoutingPolicy::default(),
+            config: AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c")),
+            usage_policy,
+        }
+    }
+
+    /// Another process on the same disk: nothing is left of this one but the file.
+    pub(crate) fn restarted(&self) -> Self {
+        let world = Self::new(self.kind, &self.clock, &self.provider, &self.dir);
+        Self { policy: self.policy.clone(), config: self.config.clone(), ..world }
+    }
+
+    pub(crate) fn state_path(&self) -> PathBuf {
+        self.dir.path().join("accounts.state.json")
+    }
+
+    pub(crate) fn builder(&self) -> FallbackAccountManagerBuilder {
+        let builder = FallbackAccountManager::builder(self.config.clone())
+            .clock(self.clock.clone())
+            .policy(self.policy.clone())
+            .usage_policy(self.usage_policy.clone())
+            .state_file(self.state_path());
+        match self.kind {
+            Kind::With => builder.quota_manager(self.quota.clone()),
+            Kind::Without => builder.fetcher(Arc::new(self.provider.clone())),
+        }
+    }
+
+    pub(crate) fn accounts(&self) -> FallbackAccountManager {
+        self.builder().build().expect("there are accounts")
+    }
+
+    /// What the five hours are used, from now on, and until when.
+    pub(crate) fn answers(&self, used: f64) {
+        self.provider.answer(Usage::polled([self.five_hour(used)]));
+    }
+
+    /// A reading of five hours that begin anew in two.
+    pub(crate) fn five_hour(&self, used: f64) -> WindowReading {
+        let reset = self.clock.now() + SignedDuration::from_hours(2);
+        WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(reset)
+    }
+
+    /// What the file says, as text.
+    pub(crate) fn kept(&self) -> String {
+        std::fs::read_to_string(self.state_path()).unwrap_or_default()
+    }
+}
+
+/// Reads headers of its own making: what is used, and what is spent.
+#[derive(Debug)]
+pub(crate) struct ExampleTraffic;
+
+impl TrafficReader for ExampleTraffic {
+    fn provider(&self) -> ProviderId {
+        ProviderId::from_static("example")
+    }
+
+    fn read(&self, answer: &Traffic<'_>) -> Seen {
+        let header =
+            |name: &str| answer.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+        let reset = answer.now + SignedDuration::from_hours(3);
+        let used = header("x-ratelimit-used").and_then(|text| text.parse().ok()).map(percent);
+        let windows = used.map(|used| WindowReading::new(WindowId::five_hour(), used).resets_at(reset));
+        let failure = header("x-ratelimit-spent").map(|spent| {
+            let failure =
+                Failure::new(FailureKind::QuotaSpent).window(WindowId::five_hour()).resets_at(reset);
+            failure.scope((spent == "model").then(Scope::unnamed))
+        });
+        Seen::new(Usage::from_headers(windows), failure.or_else(|| Failure::of_status(answer.status)))
+    }
+}
+
+pub(crate) async fn minutes(clock: &Clock, minutes: u64) {
+    clock.sleep(Duration::from_secs(60 * minutes)).await;
+}
+
+/// What an account's five hours are used, as the manager decides on.
+pub(crate) fn used(accounts: &FallbackAccountManager, name: &str) -> Option<f64> {
+    let decision = accounts.explain(&quota_accounts::Request::new());
+    let now = decision.now();
+    let weighed = decision.weighed().iter().find(|weighed| *weighed.id() == id(name))?;
+    let reading = weighed.readings(now).find(|reading| *reading.window.id() == WindowId::five_hour())?;
+    Some(reading.used.lower_bound()?.as_f64())
+}
