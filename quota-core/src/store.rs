@@ -79,6 +79,23 @@ impl StoreKey {
         Self(account.shared_text())
     }
 
+    /// Another document about the same account, kept beside its record: `anthropic/main#journal`.
+    ///
+    /// No account has a `#` in its name, so the two never meet.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `what` is not made of lower-case letters, digits, `-` and `_`.
+    #[must_use]
+    pub fn beside(account: &AccountId, what: &'static str) -> Self {
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+        assert!(
+            !what.is_empty() && what.bytes().all(allowed),
+            "what stands beside a record is named by lower-case letters, digits, '-' and '_'"
+        );
+        Self(format!("{account}#{what}").into())
+    }
+
     /// What holds for all accounts of a provider: `anthropic`.
     #[must_use]
     pub fn provider(provider: &ProviderId) -> Self {
@@ -258,5 +275,21 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_beside_a_record_has_a_name_that_no_account_can_have() {
+        let account: AccountId = "anthropic/main".parse().unwrap();
+
+        let key = StoreKey::beside(&account, "journal");
+
+        assert_eq!(key.as_str(), "anthropic/main#journal");
+        assert_ne!(key, StoreKey::account(&account));
+        assert!(key.as_str().parse::<AccountId>().is_err());
     }
 }
