@@ -12,6 +12,7 @@ use quota::{AccountId, ProviderId};
 use toml::Spanned;
 use url::Url;
 
+use super::hooks;
 use super::file::{Account, File, Provider};
 use super::flaw::{Flaw, nearest, position};
 use super::{AccountSettings, Config, LoginSource, ProviderSettings};
@@ -48,7 +49,9 @@ pub(super) fn config(file: File, text: &str, directory: &Path) -> Result<Config,
         }
         accounts.push(settings);
     }
-    Ok(Config { policy, anthropic, accounts })
+    let hooks = file.hooks.into_iter().map(|written| hooks::hook(written, &accounts, directory));
+    let hooks = hooks.collect::<Result<_, _>>()?;
+    Ok(Config { policy, anthropic, accounts, hooks })
 }
 
 fn provider(provider: Provider) -> Result<ProviderSettings, Flaw> {
