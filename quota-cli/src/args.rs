@@ -8,8 +8,12 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use quota::AccountId;
 
-use self::help::{DEMO, DEMO_MORE, PARSE, PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE};
+use self::help::{
+    BUDGET, BUDGET_MORE, DEMO, DEMO_MORE, EVENTS, EVENTS_MORE, PACE, PACE_MORE, PARSE, PARSE_MORE,
+    PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE,
+};
 use crate::exit::{Exit, Failure};
 use crate::term;
 
@@ -30,6 +34,15 @@ pub(crate) enum Command {
     /// Show how much of each account's windows is used
     #[command(long_about = STATUS, after_long_help = STATUS_MORE)]
     Status(StatusArgs),
+    /// Show how fast windows are used, and when they will be used up
+    #[command(long_about = PACE, after_long_help = PACE_MORE)]
+    Pace(PaceArgs),
+    /// Show how many calls to the providers were made in the last hour, by whom, and when the next is allowed
+    #[command(long_about = BUDGET, after_long_help = BUDGET_MORE)]
+    Budget(BudgetArgs),
+    /// Show what happened: resets, thresholds, holds, failures, logins
+    #[command(long_about = EVENTS, after_long_help = EVENTS_MORE)]
+    Events(EventsArgs),
     /// Show on a simulated provider what this program is for
     #[command(long_about = DEMO, after_long_help = DEMO_MORE)]
     Demo(DemoArgs),
@@ -60,6 +73,56 @@ pub(crate) struct StatusArgs {
     /// Read this configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// Which accounts are meant, and how they are shown: what most commands ask for.
+#[derive(Debug, Args)]
+pub(crate) struct Shown {
+    /// Only this account; may be given more than once
+    #[arg(long = "account", value_name = "ID")]
+    pub(crate) accounts: Vec<AccountId>,
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Read this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The options of `quota pace`.
+#[derive(Debug, Args)]
+pub(crate) struct PaceArgs {
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+    /// Only this window, such as five_hour
+    #[arg(long, value_name = "WINDOW")]
+    pub(crate) window: Option<String>,
+    /// Draw each window's period
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) plot: bool,
+    /// Write the drawing to this file; - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+/// The options of `quota budget`.
+#[derive(Debug, Args)]
+pub(crate) struct BudgetArgs {
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// The options of `quota events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+    /// Go on telling what happens, until Ctrl-C
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// How many of the last ones are shown
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub(crate) last: usize,
 }
 
 /// The options of `quota demo`.

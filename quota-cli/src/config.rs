@@ -72,7 +72,12 @@ impl Config {
     pub(crate) fn of_claude_code() -> Self {
         let id = AccountId::new(quota::anthropic::ANTHROPIC, "main").expect("the name is valid");
         let main = AccountSettings { id, login: LoginSource::ClaudeCode, base_url: None };
-        Self { policy: Policy::default(), anthropic: ProviderSettings::default(), accounts: vec![main], hooks: Vec::new() }
+        Self {
+            policy: Policy::default(),
+            anthropic: ProviderSettings::default(),
+            accounts: vec![main],
+            hooks: Vec::new(),
+        }
     }
 
     /// Reads the configuration at `path`.

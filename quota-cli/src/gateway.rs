@@ -31,6 +31,12 @@ pub(crate) fn store(named: Option<&str>) -> Result<Arc<dyn QuotaStore>, Failure>
     quota::open_store(url).map_err(|error| Failure::new(Exit::Config, format!("{what}: {error}")))
 }
 
+/// Whether the store is this process's own, so that nothing is in it that another has left.
+pub(crate) fn is_alone(named: Option<&str>) -> bool {
+    let variable = std::env::var(STORE_VARIABLE).ok().filter(|url| !url.is_empty());
+    named.or(variable.as_deref()).unwrap_or(OWN_STORE).starts_with("memory:")
+}
+
 /// Builds the manager, on the runtime this is called in. Nothing is asked yet.
 ///
 /// # Errors

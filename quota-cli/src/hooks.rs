@@ -79,7 +79,12 @@ impl Hook {
 /// Runs the hooks for what is new of an account, one after the other, each within its time.
 ///
 /// Gives a line on each that failed. Dropping the future ends a command that is running.
-pub(crate) async fn run(hooks: &[Hook], account: &AccountId, new: &[Happening], clock: &Clock) -> Vec<String> {
+pub(crate) async fn run(
+    hooks: &[Hook],
+    account: &AccountId,
+    new: &[Happening],
+    clock: &Clock,
+) -> Vec<String> {
     let mut troubles = Vec::new();
     for happening in new {
         for (number, hook) in (1..).zip(hooks).filter(|(_, hook)| hook.is_for(account, happening)) {
@@ -91,8 +96,8 @@ pub(crate) async fn run(hooks: &[Hook], account: &AccountId, new: &[Happening], 
                 }
             };
             let outcome = clock.bounded(hook.timeout, work).await;
-            let outcome = outcome
-                .unwrap_or_else(|| Err(format!("was ended after {} s", hook.timeout.as_secs_f64())));
+            let outcome =
+                outcome.unwrap_or_else(|| Err(format!("was ended after {} s", hook.timeout.as_secs_f64())));
             if let Err(why) = outcome {
                 let kind = happening.what.kind();
                 troubles.push(format!("hook {number} {why} (for {kind} of {account})"));

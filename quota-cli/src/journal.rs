@@ -87,9 +87,8 @@ pub(crate) async fn look(
         let before = book.clone();
         let read = store.read(&StoreKey::account(account)).await?;
         let record = match &read.document {
-            Some(document) => Record::decode(&document.body).map_err(|error| {
-                StoreError::unusable("the record is damaged or not ours").because(error)
-            })?,
+            Some(document) => Record::decode(&document.body)
+                .map_err(|error| StoreError::unusable("the record is damaged or not ours").because(error))?,
             None => Record::default(),
         };
         let looked = |new, book, version| Looked {

@@ -2,15 +2,19 @@
 //! The work is done by the crates `quota` and `quota-sim`; here are its command line, its configuration and its words.
 
 mod args;
+mod budget;
 mod config;
 mod demo;
+mod events;
 mod exit;
 mod gateway;
 mod hooks;
 mod input;
 mod journal;
+mod pace;
 mod parse;
 mod runtime;
+mod shared;
 mod sim;
 mod status;
 mod term;
@@ -29,15 +33,23 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    if arguments.store.is_some() && !matches!(arguments.command, Command::Status(_)) {
+    let store = arguments.store.as_deref();
+    if store.is_some() && !uses_a_store(&arguments.command) {
         // It would be ignored, and somebody would wonder why nothing is shared.
-        return Err(Failure::new(Exit::Usage, "only quota status uses a store; leave out --store"));
+        return Err(Failure::new(Exit::Usage, "this command uses no store; leave out --store"));
     }
     match &arguments.command {
-        Command::Status(options) => status::run(options, arguments.store.as_deref()),
+        Command::Status(options) => status::run(options, store),
+        Command::Pace(options) => pace::run(options, store),
+        Command::Budget(options) => budget::run(options, store),
+        Command::Events(options) => events::run(options, store),
         Command::Demo(options) => demo::run(options),
         Command::Parse(options) => parse::run(options),
         Command::Sim(options) => sim::run(options),
         Command::Completions { shell } => args::completions(*shell),
     }
+}
+
+fn uses_a_store(command: &Command) -> bool {
+    matches!(command, Command::Status(_) | Command::Pace(_) | Command::Budget(_) | Command::Events(_))
 }

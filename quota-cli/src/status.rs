@@ -8,10 +8,14 @@ pub(crate) mod json;
 pub(crate) mod model;
 mod text;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use crate::args::StatusArgs;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway;
+use crate::journal;
 use crate::runtime::{self, Threads};
 use crate::term::{self, Screen};
 use crate::words::Here;
@@ -25,13 +29,13 @@ use crate::words::Here;
 pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
     runtime::run(Threads::One, async {
-        let Some(config) = configuration(options).await? else {
+        let Some(config) = configuration(options.config.as_deref()).await? else {
             if options.json {
                 term::answer(&json::render(&[], &Here::now()))?;
             }
             return Ok(Exit::NoAccount);
         };
-        let accounts = ask::about(&config, store).await?;
+        let accounts = ask::about(&config, Arc::clone(&store)).await?;
         let here = Here::now();
         let shown = if options.json {
             json::render(&accounts, &here)
@@ -39,6 +43,10 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
             text::render(&accounts, &here, Screen::stdout())
         };
         term::answer(&shown)?;
+        // After the answer: nobody waits for what hooks do.
+        for trouble in journal::keep(&config, &store).await {
+            term::tell(&format!("quota: {trouble}\n"));
+        }
         let gaps = accounts.iter().any(|account| account.failure.is_some());
         Ok(if gaps { Exit::Gaps } else { Exit::Done })
     })
@@ -46,8 +54,8 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
 
 /// The configuration that is named or lies where it should, or else the login that can be found; `None`, and the reader
 /// is told, if there is neither.
-async fn configuration(options: &StatusArgs) -> Result<Option<Config>, Failure> {
-    if let Some(path) = &options.config {
+pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>, Failure> {
+    if let Some(path) = named {
         return Config::read(path).map(Some);
     }
     let usual = config::usual_path();

@@ -12,9 +12,9 @@ use quota::{AccountId, ProviderId};
 use toml::Spanned;
 use url::Url;
 
-use super::hooks;
 use super::file::{Account, File, Provider};
 use super::flaw::{Flaw, nearest, position};
+use super::hooks;
 use super::{AccountSettings, Config, LoginSource, ProviderSettings};
 
 /// The providers that can be asked.

@@ -45,7 +45,10 @@ pub(super) fn hook(
         (Some(run), None) => command(run, directory)?,
         (None, Some(post)) => address(&post)?,
         (Some(_), Some(post)) => {
-            return Err(Flaw::at(post.span(), "a hook does one thing; keep `run` or `post`, or make two hooks"));
+            return Err(Flaw::at(
+                post.span(),
+                "a hook does one thing; keep `run` or `post`, or make two hooks",
+            ));
         }
         (None, None) => {
             let why = "nothing to do; add run = [\"program\", \"argument\"] or post = \"https://…\"";
@@ -107,8 +110,9 @@ fn command(run: Spanned<Vec<String>>, directory: &Path) -> Result<Action, Flaw> 
 
 fn address(post: &Spanned<String>) -> Result<Action, Flaw> {
     // Nothing of the text is repeated: whoever knows such an address may write to it.
-    let url = Url::parse(post.get_ref())
-        .map_err(|error| Flaw::at(post.span(), format!("not a URL ({error}); write it like \"https://…\"")))?;
+    let url = Url::parse(post.get_ref()).map_err(|error| {
+        Flaw::at(post.span(), format!("not a URL ({error}); write it like \"https://…\""))
+    })?;
     let near = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -123,7 +127,8 @@ fn address(post: &Spanned<String>) -> Result<Action, Flaw> {
 }
 
 fn timeout(text: &Spanned<String>) -> Result<Duration, Flaw> {
-    let span = text.get_ref().parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    let span =
+        text.get_ref().parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
     span.filter(|span| !span.is_zero() && *span <= TIMEOUT_MOST)
         .ok_or_else(|| Flaw::at(text.span(), "a time-out is a span up to a minute; write it like \"10s\""))
 }

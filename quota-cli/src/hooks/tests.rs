@@ -59,7 +59,8 @@ fn a_hook_for_other_accounts_is_not_for_this_one() {
 fn a_note_has_every_field() {
     let account = account();
     let throttled = Happening::new(at(7), What::Throttled { until: at(67) });
-    let notes = [passed("five_hour", 8_000), throttled].map(|happening| Note::of(&account, &happening).json());
+    let notes =
+        [passed("five_hour", 8_000), throttled].map(|happening| Note::of(&account, &happening).json());
 
     insta::assert_snapshot!(notes.join("\n"));
 }
@@ -69,13 +70,19 @@ fn a_note_has_every_field() {
 async fn a_command_gets_the_note_on_its_input_and_in_its_environment() {
     let directory = tempfile::tempdir().unwrap();
     let told = directory.path().join("told");
-    let script = format!("cat > '{0}'; echo \"$QUOTA_EVENT $QUOTA_WINDOW $QUOTA_USED_PERCENT\" >> '{0}'", told.display());
+    let script = format!(
+        "cat > '{0}'; echo \"$QUOTA_EVENT $QUOTA_WINDOW $QUOTA_USED_PERCENT\" >> '{0}'",
+        told.display()
+    );
 
     let troubles = run_one(hook("threshold", shell(&script))).await;
 
     assert_eq!(troubles, Vec::<String>::new());
     let told = std::fs::read_to_string(told).unwrap();
-    assert!(told.starts_with(r#"{"version":1,"id":"anthropic/main:threshold-up:five_hour:8000@7000""#), "{told}");
+    assert!(
+        told.starts_with(r#"{"version":1,"id":"anthropic/main:threshold-up:five_hour:8000@7000""#),
+        "{told}"
+    );
     assert!(told.ends_with("\nthreshold five_hour 80.5\n"), "{told}");
 }
 
@@ -139,13 +146,17 @@ async fn a_note_is_posted_as_json() {
     let asked = asked.join().unwrap();
     assert_eq!(troubles, Vec::<String>::new());
     assert!(asked.starts_with("POST /secret-path HTTP/1.1\r\n"), "{asked}");
-    assert!(asked.contains("content-type: application/json\r\n") && asked.contains(r#""kind":"threshold""#), "{asked}");
+    assert!(
+        asked.contains("content-type: application/json\r\n") && asked.contains(r#""kind":"threshold""#),
+        "{asked}"
+    );
 }
 
 #[tokio::test]
 async fn a_redirect_is_not_followed_and_the_address_not_told() {
-    let (action, asked) =
-        answering("HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n");
+    let (action, asked) = answering(
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n",
+    );
 
     let troubles = run_one(hook("threshold", action)).await;
 

@@ -89,9 +89,10 @@ impl Book {
                 used_bp: seen.used_bp,
                 resets_s: seen.resets_at.map(Timestamp::as_second),
             };
-            let is_new = self.seen.as_ref().is_none_or(|before| {
-                before.windows.get(window).is_none_or(|before| before.at != seen.at)
-            });
+            let is_new = self
+                .seen
+                .as_ref()
+                .is_none_or(|before| before.windows.get(window).is_none_or(|before| before.at != seen.at));
             // What claims to be from after now comes from a wrong clock.
             if is_new && seen.at <= now {
                 self.history.add(window, sample);

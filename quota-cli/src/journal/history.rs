@@ -265,8 +265,10 @@ mod tests {
 
     fn samples() -> impl Strategy<Value = Vec<Sample>> {
         let one = (0..40 * DAY, 0..10_000_u32, proptest::option::of(0..7 * DAY));
-        let one = one.prop_map(|(at_s, used_bp, left)| {
-            Sample { at_s, used_bp, resets_s: left.map(|left| at_s + left) }
+        let one = one.prop_map(|(at_s, used_bp, left)| Sample {
+            at_s,
+            used_bp,
+            resets_s: left.map(|left| at_s + left),
         });
         proptest::collection::vec(one, 0..60)
     }

@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod demo;
+mod journal;
 mod parse;
 mod program;
 mod sim;

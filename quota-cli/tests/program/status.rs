@@ -347,5 +347,5 @@ fn a_command_that_shares_nothing_takes_no_store() {
     let ended = Machine::new().run(&["--store", "memory:", "demo"]);
 
     assert_eq!(ended.code, Some(64));
-    assert!(ended.stderr.contains("only quota status uses a store"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("this command uses no store"), "{}", ended.stderr);
 }
