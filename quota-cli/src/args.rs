@@ -12,7 +12,7 @@ use quota::AccountId;
 
 use self::help::{
     BUDGET, BUDGET_MORE, DEMO, DEMO_MORE, EVENTS, EVENTS_MORE, PACE, PACE_MORE, PARSE, PARSE_MORE,
-    PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE,
+    PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE, WATCH,
 };
 use crate::exit::{Exit, Failure};
 use crate::term;
@@ -34,6 +34,9 @@ pub(crate) enum Command {
     /// Show how much of each account's windows is used
     #[command(long_about = STATUS, after_long_help = STATUS_MORE)]
     Status(StatusArgs),
+    /// Watch all accounts live, until you leave
+    #[command(long_about = WATCH)]
+    Watch(WatchArgs),
     /// Show how fast windows are used, and when they will be used up
     #[command(long_about = PACE, after_long_help = PACE_MORE)]
     Pace(PaceArgs),
@@ -84,6 +87,14 @@ pub(crate) struct Shown {
     /// Write JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Read this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The options of `quota watch`.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
     /// Read this configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

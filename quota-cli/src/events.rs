@@ -9,7 +9,8 @@ use std::time::Duration;
 use quota::{AccountId, Clock, QuotaStore, StoreKey, Version};
 use tokio::task::JoinSet;
 
-pub(crate) use self::text::line;
+use self::text::line;
+pub(crate) use self::text::words_of;
 use crate::args::EventsArgs;
 use crate::exit::{Exit, Failure};
 use crate::hooks::Note;

@@ -43,8 +43,21 @@ pub(crate) fn is_alone(named: Option<&str>) -> bool {
 ///
 /// [`Failure`] if the settings contradict each other.
 pub(crate) fn open(config: &Config, store: Arc<dyn QuotaStore>) -> Result<QuotaManager, Failure> {
+    open_as(config, store, "quota status")
+}
+
+/// The same under another name in the list of calls that were made.
+///
+/// # Errors
+///
+/// [`Failure`] if the settings contradict each other.
+pub(crate) fn open_as(
+    config: &Config,
+    store: Arc<dyn QuotaStore>,
+    name: &str,
+) -> Result<QuotaManager, Failure> {
     let broken = |why: String| Failure::new(Exit::Config, why);
-    let manager = QuotaManager::builder_on(store).policy(config.policy.clone()).name("quota status");
+    let manager = QuotaManager::builder_on(store).policy(config.policy.clone()).name(name);
     manager.fetcher(anthropic(config)?).build().map_err(|error| broken(error.to_string()))
 }
 

@@ -18,6 +18,7 @@ mod shared;
 mod sim;
 mod status;
 mod term;
+mod watch;
 mod words;
 
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     match &arguments.command {
         Command::Status(options) => status::run(options, store),
+        Command::Watch(options) => watch::run(options, store),
         Command::Pace(options) => pace::run(options, store),
         Command::Budget(options) => budget::run(options, store),
         Command::Events(options) => events::run(options, store),
@@ -51,5 +53,6 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 }
 
 fn uses_a_store(command: &Command) -> bool {
-    matches!(command, Command::Status(_) | Command::Pace(_) | Command::Budget(_) | Command::Events(_))
+    use Command::{Budget, Events, Pace, Status, Watch};
+    matches!(command, Status(_) | Watch(_) | Pace(_) | Budget(_) | Events(_))
 }

@@ -6,7 +6,7 @@ pub(crate) mod bar;
 mod discover;
 pub(crate) mod json;
 pub(crate) mod model;
-mod text;
+pub(crate) mod text;
 
 use std::path::Path;
 use std::sync::Arc;

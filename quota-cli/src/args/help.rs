@@ -65,6 +65,14 @@ Examples:
 Exit codes: 0 all accounts have numbers, 1 some have none, 3 no account was found, 66 the file given by --config cannot be \
 read, 78 the configuration is broken.";
 
+/// What `quota watch` does.
+pub(super) const WATCH: &str = "\
+Shows all accounts live: windows with a tick where their time stands, how old and how certain the numbers are, holds, the \
+next look, and a log of what happened. It keeps the numbers fresh by the same rules and the same budget as everything else \
+that uses the store.
+
+Keys: arrows choose, r refreshes one account, R all, s changes the order, / filters, ? helps, q leaves.";
+
 /// What `quota pace` does.
 pub(super) const PACE: &str = "\
 Shows for each window how much is used, how much of its time has gone, how fast it is used now, what that comes to at the \

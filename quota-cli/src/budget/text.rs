@@ -21,7 +21,7 @@ fn one(spent: &Spent, here: &Here, screen: Screen) -> String {
     let sum = format!("{made} in the last hour of {} allowed, {} left", spent.allowed, spent.left());
     let _ = writeln!(text, "  {}", screen.paint(ink, sum));
     if spent.reserve > 0 {
-        let _ = writeln!(text, "  {} of them are for callers that somebody waits for", spent.reserve);
+        let _ = writeln!(text, "  of which {} for callers that somebody waits for", spent.reserve);
     }
     let names: Vec<_> = spent
         .callers

@@ -127,7 +127,7 @@ fn two_readings_a_moment_apart_are_no_pace() {
 
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stdout.contains("80 % used"), "{}", ended.stdout);
-    assert!(ended.stdout.contains("not enough history: 2 samples over"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("not enough history"), "{}", ended.stdout);
 }
 
 #[test]
