@@ -15,16 +15,13 @@ async fn share(store: &dyn QuotaStore, percent: f64) {
     let mut record = reading.document.as_ref().map_or_else(Record::default, |document| {
         Record::decode(&document.body).expect("a record was written")
     });
-    let ask = Ask::new(AttemptId::random(), Freshness::Since(reading.now));
+    let ask = Ask::new(AttemptId::random(), Freshness::Since(reading.now + Duration::from_millis(1)));
     let policy = Policy::default();
-    if let Begin::Granted(lease) = record.begin(reading.now, &ask, &policy) {
-        let used = Percent::from_percent(percent).expect("a number");
-        let _ = record.commit(
-            reading.now,
-            &lease,
-            &Usage::polled([WindowReading::new(WindowId::five_hour(), used)]),
-        );
-    }
+    // What was read in this very millisecond is asked for again.
+    let Begin::Granted(lease) = record.begin(reading.now, &ask, &policy) else { panic!("it may be asked") };
+    let used = Percent::from_percent(percent).expect("a number");
+    let usage = Usage::polled([WindowReading::new(WindowId::five_hour(), used)]);
+    let _ = record.commit(reading.now, &lease, &usage);
     let swap = store.swap(&key, reading.version(), record.encode(), policy.keep).await;
     assert!(matches!(swap, Ok(Swap::Applied(_))), "nobody else writes: {swap:?}");
 }
