@@ -47,6 +47,11 @@ pub(super) fn derive(
     calls(before, &after, &mut happenings);
     holds(before, &after, now, &mut happenings);
     for (id, window) in &mut after.windows {
+        if before.asked_at.is_none() && !before.windows.contains_key(id) {
+            // The first answer of all: nobody saw how it came about, so nothing was passed.
+            window.level_bp = level(window.used_bp, thresholds);
+            continue;
+        }
         one_window(id, before.windows.get(id), window, now, thresholds, &mut happenings);
     }
     // A window that is not told any more rolls over all the same: its last reset is remembered until then.

@@ -81,6 +81,14 @@ fn what_is_seen_for_the_first_time_tells_nothing() {
 }
 
 #[test]
+fn the_first_answer_of_all_passes_no_threshold() {
+    let mut story = Story::begun();
+    story.read(10, 95.0, 5000);
+
+    assert_eq!(story.look(11), ["refreshed 10"]);
+}
+
+#[test]
 fn an_answer_is_told_once() {
     let mut story = Story::begun();
     story.read(10, 10.0, 5000);
