@@ -2,6 +2,8 @@
 //! What the commands do is in their own files; the long help texts are in `help`.
 
 mod help;
+mod journal;
+mod local;
 mod quick;
 
 use std::io::Write;
@@ -13,9 +15,11 @@ use clap_complete::Shell;
 use jiff::SignedDuration;
 
 use self::help::{
-    DEMO, DEMO_MORE, GUARD, GUARD_MORE, PARSE, PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE,
-    STATUSLINE, STATUSLINE_MORE,
+    BUDGET, BUDGET_MORE, DEMO, DEMO_MORE, EVENTS, EVENTS_MORE, GUARD, GUARD_MORE, PACE, PACE_MORE, PARSE,
+    PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE, STATUSLINE, STATUSLINE_MORE, WATCH,
 };
+pub(crate) use self::journal::{BudgetArgs, EventsArgs, PaceArgs, Shown, WatchArgs};
+pub(crate) use self::local::{GuardArgs, Preset, RefreshArgs, StatuslineArgs, Unknown};
 use crate::exit::{Exit, Failure};
 use crate::term;
 
@@ -42,6 +46,18 @@ pub(crate) enum Command {
     /// Say by the exit code whether enough is left to begin
     #[command(long_about = GUARD, after_long_help = GUARD_MORE)]
     Guard(GuardArgs),
+    /// Watch all accounts live, until you leave
+    #[command(long_about = WATCH)]
+    Watch(WatchArgs),
+    /// Show how fast windows are used, and when they will be used up
+    #[command(long_about = PACE, after_long_help = PACE_MORE)]
+    Pace(PaceArgs),
+    /// Show how many calls to the providers were made in the last hour, by whom, and when the next is allowed
+    #[command(long_about = BUDGET, after_long_help = BUDGET_MORE)]
+    Budget(BudgetArgs),
+    /// Show what happened: resets, thresholds, holds, failures, logins
+    #[command(long_about = EVENTS, after_long_help = EVENTS_MORE)]
+    Events(EventsArgs),
     /// Show on a simulated provider what this program is for
     #[command(long_about = DEMO, after_long_help = DEMO_MORE)]
     Demo(DemoArgs),
@@ -83,92 +99,6 @@ pub(crate) struct StatusArgs {
     pub(crate) json: bool,
     /// Read this configuration
     #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-}
-
-/// The options of `quota statusline`.
-#[derive(Debug, Args)]
-pub(crate) struct StatuslineArgs {
-    /// The line, with placeholders such as {five_hour.used}
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["preset", "json"])]
-    pub(crate) format: Option<String>,
-    /// A line that is there already
-    #[arg(long, value_name = "NAME", default_value = "plain", conflicts_with = "json")]
-    pub(crate) preset: Preset,
-    /// The account [default: that of the session on standard input, else the first]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) account: Option<String>,
-    /// Write JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Read this configuration
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-}
-
-/// The options of `quota guard`.
-#[derive(Debug, Args)]
-pub(crate) struct GuardArgs {
-    /// The account [default: the first]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) account: Option<String>,
-    /// How much must be left of each window that counts, in percent
-    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]
-    pub(crate) min_remaining: f64,
-    /// Only this window counts, such as five_hour
-    #[arg(long, value_name = "NAME")]
-    pub(crate) window: Option<String>,
-    /// The windows of this model count as well, such as opus
-    #[arg(long, value_name = "NAME", conflicts_with = "window")]
-    pub(crate) model: Option<String>,
-    /// What to do if it cannot be told
-    #[arg(long, value_name = "WHAT", default_value = "deny")]
-    pub(crate) unknown: Unknown,
-    /// Wait until enough is left
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// How long to wait at most, such as 30m [default: for ever]
-    #[arg(long, value_name = "SPAN", value_parser = span, requires = "wait")]
-    pub(crate) timeout: Option<Duration>,
-    /// Write JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Read this configuration
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-}
-
-/// What to do if it cannot be told whether enough is left.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(crate) enum Unknown {
-    /// Go on
-    Allow,
-    /// Do not
-    Deny,
-}
-
-/// A line that is there already.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(crate) enum Preset {
-    /// Text without colours
-    Plain,
-    /// Text with colours, and arrows of a powerline font
-    Powerline,
-    /// JSON for a custom module of Waybar
-    Waybar,
-    /// Text with tmux's colours
-    Tmux,
-}
-
-/// The options of the process that a statusline starts.
-#[derive(Debug, Args)]
-pub(crate) struct RefreshArgs {
-    /// What was claimed by whoever started it
-    #[arg(long)]
-    pub(crate) claim: u64,
-    #[arg(long)]
-    pub(crate) account: String,
-    #[arg(long)]
     pub(crate) config: Option<PathBuf>,
 }
 

@@ -4,6 +4,7 @@
 mod check;
 mod file;
 mod flaw;
+mod hooks;
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,9 @@ use quota::{AccountId, Policy};
 use url::Url;
 
 use crate::exit::{Exit, Failure};
+use crate::hooks::Hook;
 use crate::input;
+use crate::journal::THRESHOLDS;
 use crate::term::harmless;
 
 pub(crate) use self::flaw::nearest;
@@ -22,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) policy: Policy,
     pub(crate) anthropic: ProviderSettings,
     pub(crate) accounts: Vec<AccountSettings>,
+    pub(crate) hooks: Vec<Hook>,
 }
 
 /// The settings of a provider.
@@ -71,7 +75,12 @@ impl Config {
     pub(crate) fn of_claude_code() -> Self {
         let id = AccountId::new(quota::anthropic::ANTHROPIC, "main").expect("the name is valid");
         let main = AccountSettings { id, login: LoginSource::ClaudeCode, base_url: None };
-        Self { policy: Policy::default(), anthropic: ProviderSettings::default(), accounts: vec![main] }
+        Self {
+            policy: Policy::default(),
+            anthropic: ProviderSettings::default(),
+            accounts: vec![main],
+            hooks: Vec::new(),
+        }
     }
 
     /// The configuration that is named or lies where it should, or else the login of Claude Code, whether it is there or not.
@@ -141,6 +150,17 @@ impl Config {
 
     fn parse(text: &str, directory: &Path) -> Result<Self, flaw::Flaw> {
         check::config(file::read(text)?, text, directory)
+    }
+}
+
+impl Config {
+    /// The thresholds that are told of, in hundredths of a percent: the usual ones and those that hooks name.
+    pub(crate) fn thresholds(&self) -> Vec<u32> {
+        let named = self.hooks.iter().flat_map(|hook| hook.thresholds.iter().copied());
+        let mut all: Vec<_> = THRESHOLDS.into_iter().chain(named).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 }
 

@@ -2,18 +2,25 @@
 //! The work is done by the crates `quota` and `quota-sim`; here are its command line, its configuration and its words.
 
 mod args;
+mod budget;
 mod config;
 mod demo;
+mod events;
 mod exit;
 mod gateway;
 mod guard;
+mod hooks;
 mod input;
+mod journal;
+mod pace;
 mod parse;
 mod runtime;
+mod shared;
 mod sim;
 mod status;
 mod statusline;
 mod term;
+mod watch;
 mod words;
 
 use std::process::ExitCode;
@@ -29,22 +36,28 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let uses_no_store = matches!(
-        arguments.command,
-        Command::Demo(_) | Command::Parse(_) | Command::Sim(_) | Command::Completions { .. }
-    );
-    if arguments.store.is_some() && uses_no_store {
+    let store = arguments.store.as_deref();
+    if store.is_some() && !uses_a_store(&arguments.command) {
         // It would be ignored, and somebody would wonder why nothing is shared.
         return Err(Failure::new(Exit::Usage, "this command uses no store; leave out --store"));
     }
     match &arguments.command {
-        Command::Status(options) => status::run(options, arguments.store.as_deref()),
-        Command::Statusline(options) => statusline::run(options, arguments.store.as_deref()),
-        Command::RefreshDetached(options) => statusline::refresher::run(options, arguments.store.as_deref()),
-        Command::Guard(options) => guard::run(options, arguments.store.as_deref()),
+        Command::Status(options) => status::run(options, store),
+        Command::Statusline(options) => statusline::run(options, store),
+        Command::RefreshDetached(options) => statusline::refresher::run(options, store),
+        Command::Guard(options) => guard::run(options, store),
+        Command::Watch(options) => watch::run(options, store),
+        Command::Pace(options) => pace::run(options, store),
+        Command::Budget(options) => budget::run(options, store),
+        Command::Events(options) => events::run(options, store),
         Command::Demo(options) => demo::run(options),
         Command::Parse(options) => parse::run(options),
         Command::Sim(options) => sim::run(options),
         Command::Completions { shell } => args::completions(*shell),
     }
+}
+
+fn uses_a_store(command: &Command) -> bool {
+    use Command::{Completions, Demo, Parse, Sim};
+    !matches!(command, Demo(_) | Parse(_) | Sim(_) | Completions { .. })
 }

@@ -6,13 +6,16 @@ pub(crate) mod bar;
 mod discover;
 pub(crate) mod json;
 pub(crate) mod model;
-mod text;
+pub(crate) mod text;
+
+use std::path::Path;
 
 use self::ask::Wish;
 use crate::args::StatusArgs;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway;
+use crate::journal;
 use crate::runtime::{self, Threads};
 use crate::term::{self, Screen};
 use crate::words::Here;
@@ -31,7 +34,7 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
         );
     }
     runtime::run(Threads::One, async {
-        let Some(config) = configuration(options).await? else {
+        let Some(config) = configuration(options.config.as_deref()).await? else {
             if options.json {
                 term::answer(&json::render(&[], &Here::now()))?;
             }
@@ -46,6 +49,10 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
             text::render(&accounts, &here, Screen::stdout())
         };
         term::answer(&shown)?;
+        // After the answer: nobody waits for what hooks do.
+        for trouble in journal::keep(&config, store.store.as_ref()).await {
+            term::tell(&format!("quota: {trouble}\n"));
+        }
         let gaps = accounts.iter().any(|account| account.failure.is_some());
         Ok(if gaps { Exit::Gaps } else { Exit::Done })
     })
@@ -62,9 +69,8 @@ fn wish(options: &StatusArgs) -> Wish {
 
 /// The configuration that is named or lies where it should, or else the login that can be found; `None`, and the reader
 /// is told, if there is neither.
-async fn configuration(options: &StatusArgs) -> Result<Option<Config>, Failure> {
-    let named = options.config.as_deref().map(Config::read).transpose()?;
-    let config = match named {
+pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>, Failure> {
+    let config = match named.map(Config::read).transpose()? {
         Some(config) => Some(config),
         None => Config::of_usual_path()?,
     };

@@ -14,6 +14,7 @@ use url::Url;
 
 use super::file::{Account, File, Provider};
 use super::flaw::{Flaw, nearest, position};
+use super::hooks;
 use super::{AccountSettings, Config, LoginSource, ProviderSettings};
 
 /// The providers that can be asked.
@@ -48,7 +49,9 @@ pub(super) fn config(file: File, text: &str, directory: &Path) -> Result<Config,
         }
         accounts.push(settings);
     }
-    Ok(Config { policy, anthropic, accounts })
+    let hooks = file.hooks.into_iter().map(|written| hooks::hook(written, &accounts, directory));
+    let hooks = hooks.collect::<Result<_, _>>()?;
+    Ok(Config { policy, anthropic, accounts, hooks })
 }
 
 fn provider(provider: Provider) -> Result<ProviderSettings, Flaw> {

@@ -18,6 +18,8 @@ pub(super) struct File {
     pub(super) providers: Providers,
     #[serde(default)]
     pub(super) accounts: Vec<Spanned<Account>>,
+    #[serde(default)]
+    pub(super) hooks: Vec<Spanned<Hook>>,
 }
 
 /// A table for each provider.
@@ -45,6 +47,22 @@ pub(super) struct Account {
     pub(super) token_env: Option<Spanned<String>>,
     pub(super) token_file: Option<Spanned<PathBuf>>,
     pub(super) base_url: Option<Spanned<String>>,
+}
+
+/// What is to be done when something happens.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hook {
+    pub(super) on: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) accounts: Vec<Spanned<AccountId>>,
+    #[serde(default)]
+    pub(super) windows: Vec<String>,
+    #[serde(default)]
+    pub(super) thresholds: Vec<Spanned<f64>>,
+    pub(super) run: Option<Spanned<Vec<String>>>,
+    pub(super) post: Option<Spanned<String>>,
+    pub(super) timeout: Option<Spanned<String>>,
 }
 
 /// Reads the text of a configuration.

@@ -130,3 +130,54 @@ fn no_flaw_repeats_a_token() {
         assert!(!flaw(&text).contains("oat01"), "{}", flaw(&text));
     }
 }
+
+fn hook(lines: &str) -> Hook {
+    parsed(&format!("{MAIN}[[hooks]]\n{lines}")).hooks.remove(0)
+}
+
+#[test]
+fn a_hook_without_more_is_for_all_accounts_and_windows() {
+    let hook = hook("on = [\"reset\"]\nrun = [\"notify-send\", \"quota\"]\n");
+
+    assert_eq!(hook.on, ["reset"]);
+    assert!(hook.accounts.is_empty() && hook.windows.is_empty() && hook.thresholds.is_empty());
+    assert_eq!(hook.timeout, Duration::from_secs(10));
+}
+
+#[test]
+fn thresholds_of_hooks_are_told_of_beside_the_usual_ones() {
+    let config =
+        parsed(&format!("{MAIN}[[hooks]]\non = [\"threshold\"]\nthresholds = [82.5]\nrun = [\"x\"]\n"));
+
+    assert_eq!(config.thresholds(), [5_000, 7_500, 8_250, 9_000, 10_000]);
+}
+
+#[test]
+fn the_place_a_hook_posts_to_is_not_shown() {
+    let hook = hook("on = [\"reset\"]\npost = \"https://hooks.example.com/T000/secret\"\n");
+
+    assert!(!format!("{hook:?}").contains("secret"), "{hook:?}");
+}
+
+#[test]
+fn every_flaw_of_a_hook_is_told_in_one_line_with_its_place() {
+    let of = |lines: &str| flaw(&format!("{MAIN}[[hooks]]\n{lines}\n"));
+    let flaws = [
+        of("run = [\"x\"]"),
+        of("on = []\nrun = [\"x\"]"),
+        of("on = [\"treshold\"]\nrun = [\"x\"]"),
+        of("on = [\"reset\"]"),
+        of("on = [\"reset\"]\nrun = []"),
+        of("on = [\"reset\"]\nrun = [\"x\"]\npost = \"https://example.com/secret\""),
+        of("on = [\"reset\"]\npost = \"http://example.com/secret\""),
+        of("on = [\"reset\"]\npost = \"secret\""),
+        of("on = [\"reset\"]\nrun = [\"x\"]\nthresholds = [80]"),
+        of("on = [\"threshold\"]\nrun = [\"x\"]\nthresholds = [0]"),
+        of("on = [\"reset\"]\nrun = [\"x\"]\naccounts = [\"anthropic/mian\"]"),
+        of("on = [\"reset\"]\nrun = [\"x\"]\ntimeout = \"2h\""),
+        of("on = [\"reset\"]\nrun = [\"x\"]\ntimeout = \"soon\""),
+        of("on = [\"reset\"]\nrum = [\"x\"]"),
+    ];
+
+    insta::assert_snapshot!(flaws.join("\n"));
+}

@@ -21,7 +21,7 @@ const SHORTEST_LABEL: usize = 14;
 const GAP: usize = 2;
 
 /// All accounts, one after the other.
-pub(super) fn render(accounts: &[AccountView], here: &Here, screen: Screen) -> String {
+pub(crate) fn render(accounts: &[AccountView], here: &Here, screen: Screen) -> String {
     let columns = Columns::of(accounts, here, screen.width);
     let shown: Vec<_> = accounts.iter().map(|account| one(account, &columns, here, screen)).collect();
     shown.join("\n")

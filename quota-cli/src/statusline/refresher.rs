@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota::{AccountId, Answer, Clock, ProviderId, State, StoreKey, Swap, Version};
+use quota::{AccountId, Answer, Clock, State, StoreKey, Swap, Version};
 
 use crate::args::RefreshArgs;
 use crate::config::{AccountSettings, Config};
@@ -41,11 +41,9 @@ pub(super) async fn start(store: &Store, account: &AccountSettings, config: &Con
     drop(command.spawn());
 }
 
+/// Where it stands that a process has been started to ask about an account.
 fn claim(account: &AccountId) -> StoreKey {
-    const REFRESHERS: ProviderId = ProviderId::from_static("quota.refreshers");
-    let name = format!("{}:{}", account.provider().as_str(), account.name());
-    let id = AccountId::new(REFRESHERS, &name).or_else(|_| AccountId::new(REFRESHERS, account.name()));
-    StoreKey::account(&id.expect("what names an account names it here too"))
+    StoreKey::beside(account, "refresher")
 }
 
 /// Asks about one account, if the rules allow, and ends.

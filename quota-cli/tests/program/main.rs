@@ -6,6 +6,7 @@
 
 mod demo;
 mod guard;
+mod journal;
 #[cfg(target_os = "linux")]
 mod local_herds;
 mod local_store;

@@ -1,0 +1,144 @@
+//! `quota budget`: the calls of the trailing hour, who made them, and when the next is allowed.
+//! Whether one is allowed is the record's own rule, asked on a copy; nobody is called.
+
+mod json;
+mod text;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota::{
+    AccountId, Ask, AttemptId, Begin, Freshness, Hold, Policy, QuietScope, QuietTime, Record, StoreKey,
+    Urgency,
+};
+
+use crate::args::BudgetArgs;
+use crate::exit::{Exit, Failure};
+use crate::runtime::{self, Threads};
+use crate::shared::{Shared, unavailable};
+use crate::term::{self, Screen};
+use crate::words::{Here, between};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What is shown of an account.
+#[derive(Debug, Clone, PartialEq)]
+struct Spent {
+    account: AccountId,
+    made: usize,
+    allowed: u32,
+    reserve: u32,
+    /// Most calls first.
+    callers: Vec<Caller>,
+    /// When somebody who waits may call; `None` for at once.
+    next: Option<Hold>,
+    /// The same for calls that nobody waits for.
+    next_in_background: Option<Hold>,
+}
+
+/// Who made calls.
+#[derive(Debug, Clone, PartialEq)]
+struct Caller {
+    /// In its own words; empty if it did not say.
+    by: String,
+    made: usize,
+    last: Timestamp,
+}
+
+/// Shows the calls of every account.
+///
+/// # Errors
+///
+/// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    runtime::run(Threads::One, async {
+        let Some(shared) = Shared::open(&options.shown, store).await? else {
+            return Ok(Exit::NoAccount);
+        };
+        let policy = &shared.config.policy;
+        let mut here = Here::now();
+        let mut all = Vec::new();
+        for account in &shared.config.accounts {
+            let looked = shared.look(&account.id).await?;
+            let quiet = quiet(&shared, &account.id, looked.now).await?;
+            // The store's clock is the one by which calls are counted.
+            here.now = looked.now;
+            all.push(Spent::of(&account.id, &looked.record, quiet.as_ref(), looked.now, policy));
+        }
+        let shown = if options.shown.json {
+            json::render(&all, &here)
+        } else {
+            text::render(&all, &here, Screen::stdout())
+        };
+        term::answer(&shown)?;
+        Ok(Exit::Done)
+    })
+}
+
+/// The quiet time that a neighbour's 429 has imposed.
+async fn quiet(shared: &Shared, account: &AccountId, now: Timestamp) -> Result<Option<Hold>, Failure> {
+    let key = match shared.config.policy.quiet.scope {
+        QuietScope::Provider => StoreKey::provider(account.provider()),
+        QuietScope::Everything => StoreKey::everything(),
+        _ => return Ok(None),
+    };
+    let reading = shared.store.read(&key).await.map_err(|error| unavailable(&error))?;
+    // One that cannot be read silences nobody: the manager goes by the same rule.
+    let quiet = reading.document.and_then(|document| QuietTime::decode(&document.body).ok());
+    Ok(quiet.and_then(|quiet| quiet.at(now)))
+}
+
+impl Spent {
+    fn of(
+        account: &AccountId,
+        record: &Record,
+        quiet: Option<&Hold>,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> Self {
+        let recent = record.attempts().iter().filter(|attempt| between(attempt.at, now) < HOUR);
+        let mut callers = BTreeMap::<&str, (usize, Timestamp)>::new();
+        let mut made = 0;
+        for attempt in recent {
+            let (count, last) = callers.entry(&attempt.by).or_insert((0, attempt.at));
+            (*count, *last) = (*count + 1, attempt.at.max(*last));
+            made += 1;
+        }
+        let caller = |(by, (made, last)): (&str, _)| Caller { by: by.to_owned(), made, last };
+        let mut callers: Vec<_> = callers.into_iter().map(caller).collect();
+        callers.sort_by_key(|caller| std::cmp::Reverse(caller.made));
+        Self {
+            account: account.clone(),
+            made,
+            allowed: policy.budget.per_hour,
+            reserve: policy.budget.reserve,
+            callers,
+            next: held(record, Urgency::Interactive, quiet, now, policy),
+            next_in_background: held(record, Urgency::Background, quiet, now, policy),
+        }
+    }
+
+    fn left(&self) -> usize {
+        (self.allowed as usize).saturating_sub(self.made)
+    }
+}
+
+/// What the rules would say to a call that was wished for now.
+fn held(
+    record: &Record,
+    urgency: Urgency,
+    quiet: Option<&Hold>,
+    now: Timestamp,
+    policy: &Policy,
+) -> Option<Hold> {
+    let wish = Freshness::Since(now + Duration::from_millis(1));
+    let ask = Ask::new(AttemptId::from(0), wish).urgency(urgency).quiet(quiet.cloned());
+    match record.clone().begin(now, &ask, policy) {
+        Begin::Held(hold) => Some(hold),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! The JSON of `quota budget`: a shape with a number, told in docs/budget-json.md.
+
+use quota::{Hold, HoldReason};
+use serde::Serialize;
+
+use super::Spent;
+use crate::words::{Here, rfc3339};
+
+const VERSION: u32 = 1;
+
+/// The whole document, with a line break at its end.
+pub(super) fn render(all: &[Spent], here: &Here) -> String {
+    let accounts = all.iter().map(AccountJson::of).collect();
+    let document = Document { version: VERSION, now: rfc3339(here.now), accounts };
+    let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    now: String,
+    accounts: Vec<AccountJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct AccountJson<'a> {
+    account: &'a str,
+    made: usize,
+    allowed: u32,
+    reserve: u32,
+    left: usize,
+    callers: Vec<CallerJson<'a>>,
+    held: Option<HeldJson>,
+    held_in_background: Option<HeldJson>,
+}
+
+#[derive(Serialize)]
+struct CallerJson<'a> {
+    name: Option<&'a str>,
+    made: usize,
+    last_at: String,
+}
+
+#[derive(Serialize)]
+struct HeldJson {
+    until: String,
+    why: HoldReason,
+}
+
+impl<'a> AccountJson<'a> {
+    fn of(spent: &'a Spent) -> Self {
+        let held = |hold: &Option<Hold>| {
+            hold.as_ref().map(|hold| HeldJson { until: rfc3339(hold.until), why: hold.why })
+        };
+        let callers = spent.callers.iter().map(|caller| CallerJson {
+            name: Some(&*caller.by).filter(|name| !name.is_empty()),
+            made: caller.made,
+            last_at: rfc3339(caller.last),
+        });
+        Self {
+            account: spent.account.as_str(),
+            made: spent.made,
+            allowed: spent.allowed,
+            reserve: spent.reserve,
+            left: spent.left(),
+            callers: callers.collect(),
+            held: held(&spent.next),
+            held_in_background: held(&spent.next_in_background),
+        }
+    }
+}

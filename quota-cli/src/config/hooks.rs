@@ -1,0 +1,134 @@
+//! Whether a hook makes sense, beyond what its types say.
+//! What a hook does is in `hooks`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use quota::Percent;
+use toml::Spanned;
+use url::{Host, Url};
+
+use super::AccountSettings;
+use super::file::Hook as Written;
+use super::flaw::{Flaw, nearest};
+use crate::hooks::{Action, Address, Hook};
+
+/// What a hook can be for.
+const KINDS: [&str; 8] =
+    ["failing", "held", "hold_ended", "login_changed", "refreshed", "reset", "threshold", "throttled"];
+const TIMEOUT_USUAL: Duration = Duration::from_secs(10);
+/// A command that runs for longer keeps whoever found the happening.
+const TIMEOUT_MOST: Duration = Duration::from_secs(60);
+
+pub(super) fn hook(
+    written: Spanned<Written>,
+    accounts: &[AccountSettings],
+    directory: &Path,
+) -> Result<Hook, Flaw> {
+    let whole = written.span();
+    let written = written.into_inner();
+    if written.on.is_empty() {
+        return Err(Flaw::at(whole, format!("`on` is empty; it may name {}", KINDS.join(", "))));
+    }
+    let on = written.on.into_iter().map(kind).collect::<Result<Vec<_>, _>>()?;
+    for account in &written.accounts {
+        known(account, accounts)?;
+    }
+    if let Some(first) = written.thresholds.first()
+        && !on.contains(&"threshold")
+    {
+        let why = "thresholds are for hooks with \"threshold\" in `on`; add it, or take this out";
+        return Err(Flaw::at(first.span(), why));
+    }
+    let thresholds = written.thresholds.into_iter().map(threshold).collect::<Result<Vec<_>, _>>()?;
+    let action = match (written.run, written.post) {
+        (Some(run), None) => command(run, directory)?,
+        (None, Some(post)) => address(&post)?,
+        (Some(_), Some(post)) => {
+            return Err(Flaw::at(
+                post.span(),
+                "a hook does one thing; keep `run` or `post`, or make two hooks",
+            ));
+        }
+        (None, None) => {
+            let why = "nothing to do; add run = [\"program\", \"argument\"] or post = \"https://…\"";
+            return Err(Flaw::at(whole, why));
+        }
+    };
+    Ok(Hook {
+        on,
+        accounts: written.accounts.into_iter().map(Spanned::into_inner).collect(),
+        windows: written.windows,
+        thresholds,
+        action,
+        timeout: written.timeout.map_or(Ok(TIMEOUT_USUAL), |text| timeout(&text))?,
+    })
+}
+
+fn kind(word: Spanned<String>) -> Result<&'static str, Flaw> {
+    let asked = word.get_ref();
+    if let Some(kind) = KINDS.into_iter().find(|kind| kind == asked) {
+        return Ok(kind);
+    }
+    let advice = match nearest(asked, KINDS) {
+        Some(nearest) => format!("did you mean \"{nearest}\"?"),
+        None => format!("there is: {}", KINDS.join(", ")),
+    };
+    Err(Flaw::at(word.span(), format!("nothing of that name happens; {advice}")))
+}
+
+fn known(account: &Spanned<quota::AccountId>, accounts: &[AccountSettings]) -> Result<(), Flaw> {
+    let asked = account.get_ref();
+    if accounts.iter().any(|known| known.id == *asked) {
+        return Ok(());
+    }
+    let advice = match nearest(asked.as_str(), accounts.iter().map(|known| known.id.as_str())) {
+        Some(nearest) => format!("did you mean {nearest}?"),
+        None => "name one of [[accounts]]".to_owned(),
+    };
+    Err(Flaw::at(account.span(), format!("no account is called {asked}; {advice}")))
+}
+
+fn threshold(percent: Spanned<f64>) -> Result<u32, Flaw> {
+    let value = *percent.get_ref();
+    let basis_points = Percent::from_percent(value).map(Percent::basis_points);
+    basis_points
+        .filter(|basis_points| (1..=100_000).contains(basis_points))
+        .ok_or_else(|| Flaw::at(percent.span(), "a threshold is a percentage above 0, such as 80"))
+}
+
+fn command(run: Spanned<Vec<String>>, directory: &Path) -> Result<Action, Flaw> {
+    let span = run.span();
+    let mut words = run.into_inner().into_iter();
+    let Some(program) = words.next().filter(|program| !program.is_empty()) else {
+        return Err(Flaw::at(span, "no program is named; write it like run = [\"notify-send\", \"quota\"]"));
+    };
+    // A name alone is looked for where programs are; a path is seen from where the configuration lies.
+    let program = if program.contains('/') { directory.join(program) } else { program.into() };
+    Ok(Action::Run { program, arguments: words.collect() })
+}
+
+fn address(post: &Spanned<String>) -> Result<Action, Flaw> {
+    // Nothing of the text is repeated: whoever knows such an address may write to it.
+    let url = Url::parse(post.get_ref()).map_err(|error| {
+        Flaw::at(post.span(), format!("not a URL ({error}); write it like \"https://…\""))
+    })?;
+    let near = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    if url.scheme() != "https" && !(url.scheme() == "http" && near) {
+        let why = "must begin with https://; http:// is for 127.0.0.1, [::1] and localhost only";
+        return Err(Flaw::at(post.span(), why));
+    }
+    Ok(Action::Post(Address::new(url)))
+}
+
+fn timeout(text: &Spanned<String>) -> Result<Duration, Flaw> {
+    let span =
+        text.get_ref().parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    span.filter(|span| !span.is_zero() && *span <= TIMEOUT_MOST)
+        .ok_or_else(|| Flaw::at(text.span(), "a time-out is a span up to a minute; write it like \"10s\""))
+}

@@ -1,0 +1,94 @@
+//! A happening as one line for people.
+
+use quota::{AccountId, Percent, TroubleKind};
+
+use crate::journal::{Direction, Happening, What};
+use crate::term::harmless;
+use crate::words::{self, Here};
+
+/// The line, without a line break.
+pub(crate) fn line(account: &AccountId, happening: &Happening, here: &Here) -> String {
+    let at = happening.at.to_zoned_datetime(here.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string();
+    format!("{at}  {account}  {}", words_of(&happening.what, here))
+}
+
+/// What happened, in words.
+pub(crate) fn words_of(what: &What, here: &Here) -> String {
+    let percent = |basis_points| words::percent(Percent::from_basis_points(basis_points));
+    let told = match what {
+        What::Refreshed => "was read".to_owned(),
+        What::Throttled { until } => {
+            format!("was asked to slow down, until {}", here.clock_with_seconds(*until))
+        }
+        What::Held { until, why } => {
+            format!("is not asked until {}: {why}", here.clock_with_seconds(*until))
+        }
+        What::HoldEnded => "may be asked again".to_owned(),
+        What::Reset { window } => format!("{window} began anew"),
+        What::Threshold { window, threshold_bp, used_bp, direction } => {
+            let passed = match direction {
+                Direction::Up => "passed",
+                Direction::Down => "fell below",
+            };
+            format!("{window} {passed} {}: {} used", percent(*threshold_bp), percent(*used_bp))
+        }
+        What::LoginChanged => "holds another login".to_owned(),
+        What::Failing { why } => match why {
+            TroubleKind::Throttled => "could not be read: too many calls".to_owned(),
+            TroubleKind::Failing => "could not be read: the provider fails".to_owned(),
+            TroubleKind::LoginRefused => "could not be read: the login is refused".to_owned(),
+            TroubleKind::Forbidden => "could not be read: the provider forbids it".to_owned(),
+            _ => "could not be read".to_owned(),
+        },
+        What::Newer => "something that only a newer quota knows".to_owned(),
+    };
+    harmless(&told)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use jiff::tz::TimeZone;
+    use quota::HoldReason;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn everything_that_can_happen_is_told_in_a_line() {
+        let account: AccountId = "anthropic/main".parse().unwrap();
+        let here = Here { now: at(0), zone: TimeZone::UTC };
+        let window = || "five_hour".to_owned();
+        let passed =
+            |direction| What::Threshold { window: window(), threshold_bp: 7500, used_bp: 7620, direction };
+        let all = [
+            What::Refreshed,
+            What::Throttled { until: at(60) },
+            What::Held { until: at(60), why: HoldReason::Failing },
+            What::HoldEnded,
+            What::Reset { window: window() },
+            passed(Direction::Up),
+            passed(Direction::Down),
+            What::LoginChanged,
+            What::Failing { why: TroubleKind::Throttled },
+            What::Failing { why: TroubleKind::Failing },
+            What::Failing { why: TroubleKind::LoginRefused },
+            What::Failing { why: TroubleKind::Forbidden },
+        ];
+
+        let told = all.map(|what| line(&account, &Happening::new(at(0), what), &here));
+
+        insta::assert_snapshot!(told.join("\n"));
+    }
+
+    #[test]
+    fn a_window_with_a_name_that_would_garble_the_terminal_is_told_without_harm() {
+        let here = Here { now: at(0), zone: TimeZone::UTC };
+        let told = words_of(&What::Reset { window: "a\u{202e}\u{1b}[2J".into() }, &here);
+
+        assert_eq!(told, "a??[2J began anew");
+    }
+}

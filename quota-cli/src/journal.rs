@@ -1,0 +1,123 @@
+//! The journal of every account: what happened to it and what was used when, shared beside its record.
+//! How happenings follow from records is in `derive`; what is done about them in `hooks`.
+//!
+//! Whoever finds a happening first writes it down, by one swap; nobody else finds it new. So it is one process of all that
+//! runs the hooks for it.
+
+mod book;
+mod derive;
+mod happening;
+mod history;
+mod moment;
+mod sight;
+mod span;
+
+use std::time::Duration;
+
+use quota::{AccountId, Clock, QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version};
+
+pub(crate) use self::book::Book;
+pub(crate) use self::happening::{Direction, Happening, What};
+pub(crate) use self::history::Sample;
+use crate::config::Config;
+use crate::hooks;
+
+/// The thresholds that are told of where no hook names others, in hundredths of a percent.
+pub(crate) const THRESHOLDS: [u32; 4] = [5_000, 7_500, 9_000, 10_000];
+/// How long the store keeps a journal that nobody writes: as long as its samples count.
+const KEEP: Duration = Duration::from_secs(40 * 24 * 3600);
+/// How long one account's journal may take altogether.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Whoever loses more often than this is one of many, and the others write down what there is.
+const MOST_TRIES: u32 = 8;
+
+/// Writes down what has happened to all accounts, and runs the hooks for it. To be called after whatever may have
+/// changed a record; a store that does not answer is passed over, for the next to look finds the same.
+///
+/// Gives a line on every hook that failed. Dropping the future loses hooks that have not run yet.
+pub(crate) async fn keep(config: &Config, store: &dyn QuotaStore) -> Vec<String> {
+    let clock = Clock::system();
+    let thresholds = config.thresholds();
+    let mut troubles = Vec::new();
+    for account in &config.accounts {
+        let looked = clock.bounded(PATIENCE, look(store, &account.id, &thresholds)).await;
+        if let Some(Ok(Looked { new, .. })) = looked {
+            troubles.extend(hooks::run(&config.hooks, &account.id, &new, &clock).await);
+        }
+    }
+    troubles
+}
+
+/// What a look at an account found.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// What was found, and written down, by this look.
+    pub(crate) new: Vec<Happening>,
+    /// The journal as it is now.
+    pub(crate) book: Book,
+    /// The account's record as it is now.
+    pub(crate) record: Record,
+    /// What the time is by the store's clock.
+    pub(crate) now: jiff::Timestamp,
+    /// The state of the record, and of the journal.
+    pub(crate) versions: (Option<Version>, Option<Version>),
+}
+
+/// Looks at an account's record, and writes down in its journal what has happened.
+///
+/// The journal is read before the record: so the record is never older than the one that the journal has seen last, and
+/// nothing is told backwards. After a lost swap both are read anew.
+///
+/// # Errors
+///
+/// Any [`StoreError`]. A swap that may have been applied counts as lost: its happenings stand in the journal, and the
+/// hooks for them do not run, since they may run at most once.
+pub(crate) async fn look(
+    store: &dyn QuotaStore,
+    account: &AccountId,
+    thresholds: &[u32],
+) -> Result<Looked, StoreError> {
+    let key = StoreKey::beside(account, "journal");
+    let mut found = store.read(&key).await?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut book = decoded(&found)?;
+        let before = book.clone();
+        let read = store.read(&StoreKey::account(account)).await?;
+        let record = match &read.document {
+            Some(document) => Record::decode(&document.body)
+                .map_err(|error| StoreError::unusable("the record is damaged or not ours").because(error))?,
+            None => Record::default(),
+        };
+        let looked = |new, book, version| Looked {
+            new,
+            book,
+            record: record.clone(),
+            now: read.now,
+            versions: (read.version(), version),
+        };
+        // Nothing is written of an account that nobody has asked about.
+        let is_blank = read.document.is_none() && found.document.is_none();
+        if is_blank || !book.is_writable() || tries > MOST_TRIES {
+            return Ok(looked(Vec::new(), before, found.version()));
+        }
+        let new = book.look(&record, read.now, thresholds);
+        if book == before {
+            return Ok(looked(new, book, found.version()));
+        }
+        match store.swap(&key, found.version(), book.encode(), KEEP).await? {
+            Swap::Applied(version) => return Ok(looked(new, book, Some(version))),
+            Swap::Conflict(other) => found = other,
+            _ => return Ok(looked(Vec::new(), before, found.version())),
+        }
+    }
+}
+
+fn decoded(found: &Reading) -> Result<Book, StoreError> {
+    let damaged = |error| StoreError::unusable("the journal is damaged or not ours").because(error);
+    found.document.as_ref().map_or_else(|| Ok(Book::default()), |it| Book::decode(&it.body).map_err(damaged))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! What was last seen of an account, as far as a change of it is a happening.
+//! Which happenings follow from two sights is in `derive`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use quota::{HoldReason, Record, TroubleKind};
+use serde::{Deserialize, Serialize};
+
+/// What was seen of an account.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sight {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lineage: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) identity: Option<String>,
+    #[serde(rename = "asked_ms", with = "super::moment::option", default)]
+    pub(super) asked_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) hold: Option<SeenHold>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) trouble: Option<SeenTrouble>,
+    #[serde(default)]
+    pub(super) windows: BTreeMap<String, SeenWindow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct SeenHold {
+    #[serde(rename = "since_ms", with = "super::moment")]
+    pub(super) since: Timestamp,
+    #[serde(rename = "until_ms", with = "super::moment")]
+    pub(super) until: Timestamp,
+    pub(super) why: HoldReason,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct SeenTrouble {
+    #[serde(rename = "at_ms", with = "super::moment")]
+    pub(super) at: Timestamp,
+    pub(super) kind: TroubleKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct SeenWindow {
+    #[serde(rename = "at_ms", with = "super::moment")]
+    pub(super) at: Timestamp,
+    pub(super) used_bp: u32,
+    /// Of the last reading that told one, as long as it lay ahead then.
+    #[serde(rename = "resets_ms", with = "super::moment::option", default)]
+    pub(super) resets_at: Option<Timestamp>,
+    #[serde(default, with = "super::span", rename = "length_ms", skip_serializing_if = "Option::is_none")]
+    pub(super) length: Option<std::time::Duration>,
+    /// The highest threshold that was passed and told in this period.
+    #[serde(default)]
+    pub(super) level_bp: u32,
+}
+
+impl Sight {
+    /// What there is to see of `record` at `now`.
+    pub(super) fn of(record: &Record, now: Timestamp) -> Self {
+        let windows = record.snapshot().windows().iter().map(|window| {
+            let seen = SeenWindow {
+                at: window.observed_at(),
+                used_bp: window.used().basis_points(),
+                resets_at: window.rolls_over_at(),
+                length: window.length(),
+                level_bp: 0,
+            };
+            (window.id().as_str().to_owned(), seen)
+        });
+        let hold = record.hold().filter(|hold| hold.is_live(now));
+        Self {
+            lineage: record.lineage().map(ToString::to_string),
+            identity: record.identity().map(ToString::to_string),
+            asked_at: record.asked_at(),
+            hold: hold.map(|hold| SeenHold { since: hold.since, until: hold.until, why: hold.why }),
+            trouble: record.trouble().map(|trouble| SeenTrouble { at: trouble.at, kind: trouble.kind }),
+            windows: windows.collect(),
+        }
+    }
+
+    /// Whether this is of another login than `before`. What is not said on either side contradicts nothing.
+    pub(super) fn is_of_another_login(&self, before: &Self) -> bool {
+        let differ = |one: &Option<String>, other: &Option<String>| matches!((one, other), (Some(one), Some(other)) if one != other);
+        differ(&self.lineage, &before.lineage) || differ(&self.identity, &before.identity)
+    }
+
+    /// The next moment at which time alone brings something about.
+    pub(super) fn next_moment(&self) -> Option<Timestamp> {
+        let resets = self.windows.values().filter_map(|window| window.resets_at);
+        resets.chain(self.hold.as_ref().map(|hold| hold.until)).min()
+    }
+}

@@ -1,0 +1,78 @@
+//! The journal on a store: of many who look, one finds a happening new.
+
+use std::sync::Arc;
+
+use quota::{Ask, AttemptId, Begin, Freshness, MemoryStore, Percent, Policy, Usage, WindowId, WindowReading};
+
+use super::*;
+
+fn account() -> AccountId {
+    "anthropic/main".parse().expect("a valid name")
+}
+
+/// Shares a reading, as a manager would.
+async fn share(store: &dyn QuotaStore, percent: f64) {
+    let key = StoreKey::account(&account());
+    let reading = store.read(&key).await.expect("memory can be read");
+    let mut record = reading.document.as_ref().map_or_else(Record::default, |document| {
+        Record::decode(&document.body).expect("a record was written")
+    });
+    let ask = Ask::new(AttemptId::random(), Freshness::Since(reading.now + Duration::from_millis(1)));
+    let policy = Policy::default();
+    // What was read in this very millisecond is asked for again.
+    let Begin::Granted(lease) = record.begin(reading.now, &ask, &policy) else { panic!("it may be asked") };
+    let used = Percent::from_percent(percent).expect("a number");
+    let usage = Usage::polled([WindowReading::new(WindowId::five_hour(), used)]);
+    let _ = record.commit(reading.now, &lease, &usage);
+    let swap = store.swap(&key, reading.version(), record.encode(), policy.keep).await;
+    assert!(matches!(swap, Ok(Swap::Applied(_))), "nobody else writes: {swap:?}");
+}
+
+fn kinds(new: &[Happening]) -> Vec<&'static str> {
+    new.iter().map(|happening| happening.what.kind()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_account_that_nobody_has_asked_about_nothing_is_written() {
+    let store = MemoryStore::new();
+
+    let looked = look(&store, &account(), &THRESHOLDS).await.unwrap();
+
+    assert!(looked.new.is_empty());
+    assert_eq!(looked.versions, (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_twenty_who_look_at_once_one_finds_it_new() {
+    let store = MemoryStore::new();
+    share(&store, 10.0).await;
+    look(&store, &account(), &THRESHOLDS).await.unwrap();
+    share(&store, 80.0).await;
+
+    let mut told = Vec::new();
+    let mut all = tokio::task::JoinSet::new();
+    let store: Arc<dyn QuotaStore> = Arc::new(store);
+    for _ in 0..20 {
+        let store = Arc::clone(&store);
+        all.spawn(async move { look(store.as_ref(), &account(), &THRESHOLDS).await });
+    }
+    while let Some(looked) = all.join_next().await {
+        told.extend(looked.unwrap().unwrap().new);
+    }
+
+    let thresholds = kinds(&told).into_iter().filter(|kind| *kind == "threshold").count();
+    assert_eq!(thresholds, 2, "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_journal_is_left_as_it_is() {
+    let store = MemoryStore::new();
+    share(&store, 10.0).await;
+    let key = StoreKey::beside(&account(), "journal");
+    let _ = store.swap(&key, None, "torn".into(), KEEP).await.unwrap();
+
+    let looked = look(&store, &account(), &THRESHOLDS).await;
+
+    assert!(matches!(looked, Err(StoreError::Unusable { .. })), "{looked:?}");
+    assert_eq!(store.read(&key).await.unwrap().document.unwrap().body, "torn");
+}

@@ -1,0 +1,142 @@
+//! `quota pace`: how fast windows are used, and what that comes to.
+//! How a rate is estimated is in `estimate`, how it looks in `text`, `plot`, `svg` and `json`; nobody is asked.
+
+mod chart;
+mod estimate;
+mod json;
+mod plot;
+mod svg;
+mod text;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota::{AccountId, Percent};
+
+use self::estimate::{Estimate, Rate};
+use crate::args::PaceArgs;
+use crate::exit::{Exit, Failure};
+use crate::journal::{Looked, Sample};
+use crate::runtime::{self, Threads};
+use crate::shared::Shared;
+use crate::term::{self, Screen};
+use crate::words::{Here, between};
+
+/// What is shown of an account.
+#[derive(Debug, Clone, PartialEq)]
+struct AccountPace {
+    account: AccountId,
+    windows: Vec<WindowPace>,
+}
+
+/// What is shown of a window.
+#[derive(Debug, Clone, PartialEq)]
+struct WindowPace {
+    id: String,
+    /// What the last reading said; `None` if the window began anew since.
+    used: Option<Percent>,
+    observed_at: Timestamp,
+    resets_at: Option<Timestamp>,
+    length: Option<Duration>,
+    estimate: Estimate,
+    /// The samples of the present period, oldest first.
+    samples: Vec<Sample>,
+}
+
+/// Shows the pace of every window.
+///
+/// # Errors
+///
+/// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    runtime::run(Threads::One, async {
+        let Some(shared) = Shared::open(&options.shown, store).await? else {
+            return Ok(Exit::NoAccount);
+        };
+        let mut here = Here::now();
+        let mut all = Vec::new();
+        for account in &shared.config.accounts {
+            let looked = shared.look(&account.id).await?;
+            here.now = looked.now;
+            all.push(AccountPace::of(&account.id, &looked, options.window.as_deref()));
+        }
+        if let Some(window) = &options.window
+            && all.iter().all(|account| account.windows.is_empty())
+        {
+            let name = term::harmless(window);
+            return Err(Failure::new(Exit::Usage, format!("no account has a window called {name}")));
+        }
+        show(options, &all, &here)?;
+        let gaps = all.iter().any(|account| account.windows.iter().any(|window| window.rate().is_none()));
+        let empty = all.iter().all(|account| account.windows.is_empty());
+        Ok(if gaps || empty { Exit::Gaps } else { Exit::Done })
+    })
+}
+
+fn show(options: &PaceArgs, all: &[AccountPace], here: &Here) -> Result<(), Failure> {
+    if let Some(path) = &options.svg {
+        let drawing = svg::render(all, here);
+        if path == Path::new("-") {
+            return term::answer(&drawing);
+        }
+        fs::write(path, drawing).map_err(|error| {
+            Failure::new(Exit::IoErr, format!("could not write {}: {error}", path.display()))
+        })?;
+    }
+    if options.shown.json {
+        return term::answer(&json::render(all, here));
+    }
+    term::answer(&text::render(all, here, Screen::stdout(), options.plot))
+}
+
+impl AccountPace {
+    fn of(account: &AccountId, looked: &Looked, only: Option<&str>) -> Self {
+        let snapshot = looked.record.snapshot();
+        let meant = |id: &str| only.is_none_or(|only| only == id);
+        let mut windows: Vec<_> = snapshot
+            .windows()
+            .iter()
+            .filter(|window| meant(window.id().as_str()))
+            .map(|window| {
+                let id = window.id().as_str().to_owned();
+                let resets_at = window.rolls_over_at();
+                let is_over = resets_at.is_some_and(|reset| reset <= looked.now);
+                let samples = estimate::period(looked.book.history().of(&id), resets_at);
+                let estimate = if is_over {
+                    Estimate::rolled_over()
+                } else {
+                    Estimate::of(&samples, resets_at, window.length(), looked.now)
+                };
+                WindowPace {
+                    used: (!is_over).then(|| window.used()),
+                    observed_at: window.observed_at(),
+                    resets_at,
+                    length: window.length(),
+                    estimate,
+                    samples,
+                    id,
+                }
+            })
+            .collect();
+        windows.sort_by_key(|window| (window.length.unwrap_or(Duration::MAX), window.id.clone()));
+        Self { account: account.clone(), windows }
+    }
+}
+
+impl WindowPace {
+    fn rate(&self) -> Option<&Rate> {
+        self.estimate.rate.as_ref()
+    }
+
+    /// How much of the window's time has passed, from 0 to 1.
+    fn passed(&self, now: Timestamp) -> Option<f64> {
+        let (reset, length) = (self.resets_at?, self.length.filter(|length| !length.is_zero())?);
+        let left = between(now, reset);
+        (reset > now && left <= length).then(|| 1.0 - left.as_secs_f64() / length.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests;

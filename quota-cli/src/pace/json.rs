@@ -1,0 +1,80 @@
+//! The JSON of `quota pace`: a shape with a number, told in docs/pace-json.md.
+
+use serde::Serialize;
+
+use super::{AccountPace, WindowPace};
+use crate::words::{Here, rfc3339};
+
+const VERSION: u32 = 1;
+
+/// The whole document, with a line break at its end.
+pub(super) fn render(all: &[AccountPace], here: &Here) -> String {
+    let account = |account| AccountJson::of(account, here);
+    let document =
+        Document { version: VERSION, now: rfc3339(here.now), accounts: all.iter().map(account).collect() };
+    let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    now: String,
+    accounts: Vec<AccountJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct AccountJson<'a> {
+    account: &'a str,
+    windows: Vec<WindowJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct WindowJson<'a> {
+    id: &'a str,
+    used_percent: Option<f64>,
+    observed_at: String,
+    passed_percent: Option<f64>,
+    resets_at: Option<String>,
+    enough: bool,
+    percent_per_hour: Option<f64>,
+    at_reset_percent: Option<f64>,
+    used_up_at: Option<String>,
+    evidence: EvidenceJson,
+}
+
+#[derive(Serialize)]
+struct EvidenceJson {
+    samples: usize,
+    span_seconds: u64,
+}
+
+impl<'a> AccountJson<'a> {
+    fn of(account: &'a AccountPace, here: &Here) -> Self {
+        let windows = account.windows.iter().map(|window| WindowJson::of(window, here)).collect();
+        Self { account: account.account.as_str(), windows }
+    }
+}
+
+impl<'a> WindowJson<'a> {
+    fn of(window: &'a WindowPace, here: &Here) -> Self {
+        let hundredths = |number: f64| (number * 100.0).round() / 100.0 + 0.0;
+        let rate = window.rate();
+        Self {
+            id: &window.id,
+            used_percent: window.used.map(quota::Percent::as_f64),
+            observed_at: rfc3339(window.observed_at),
+            passed_percent: window.passed(here.now).map(|passed| hundredths(passed * 100.0)),
+            resets_at: window.resets_at.map(rfc3339),
+            enough: rate.is_some(),
+            percent_per_hour: rate.map(|rate| hundredths(rate.percent_per_hour)),
+            at_reset_percent: rate.and_then(|rate| rate.at_reset_percent).map(hundredths),
+            used_up_at: rate.and_then(|rate| rate.used_up_at).map(rfc3339),
+            evidence: EvidenceJson {
+                samples: window.estimate.samples,
+                span_seconds: window.estimate.span.as_secs(),
+            },
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! How a pace looks, at widths that terminals have, and what programs read of it.
+
+use jiff::tz::TimeZone;
+
+use super::*;
+
+const HOUR: i64 = 3600;
+/// 2027-01-15 08:00 in Greenwich.
+const START: i64 = 1_800_000_000;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(START + second).expect("a moment")
+}
+
+fn here() -> Here {
+    Here { now: at(3 * HOUR), zone: TimeZone::UTC }
+}
+
+/// A window of so many hours that began at the start and was read every five minutes until now.
+fn window(id: &str, hours: i64, used: impl Fn(i64) -> u32) -> WindowPace {
+    let resets_at = Some(at(hours * HOUR));
+    let samples: Vec<_> = (0..=3 * HOUR)
+        .step_by(300)
+        .map(|second| Sample {
+            at_s: START + second,
+            used_bp: used(second),
+            resets_s: Some(START + hours * HOUR),
+        })
+        .collect();
+    let length = Some(Duration::from_secs(u64::try_from(hours * HOUR).expect("above zero")));
+    WindowPace {
+        id: id.into(),
+        used: samples.last().map(|sample| Percent::from_basis_points(sample.used_bp)),
+        observed_at: at(3 * HOUR),
+        resets_at,
+        length,
+        estimate: Estimate::of(&samples, resets_at, length, here().now),
+        samples,
+    }
+}
+
+fn steady(per_hour_bp: i64) -> impl Fn(i64) -> u32 {
+    move |second| u32::try_from(second * per_hour_bp / HOUR).expect("above zero")
+}
+
+fn all() -> Vec<AccountPace> {
+    let mut rolled_over = window("monthly", 2, steady(10));
+    rolled_over.used = None;
+    rolled_over.estimate = Estimate::rolled_over();
+    rolled_over.samples.clear();
+    let main = vec![window("five_hour", 5, steady(2_500)), window("seven_day", 168, steady(60)), rolled_over];
+    let account = |name: &str, windows| AccountPace { account: name.parse().expect("a valid name"), windows };
+    vec![account("anthropic/main", main), account("anthropic/new", Vec::new())]
+}
+
+fn shown(width: usize, plotted: bool) -> String {
+    text::render(&all(), &here(), Screen { width, ..Screen::USUAL }, plotted)
+}
+
+#[test]
+fn it_is_told_at_eighty_columns() {
+    insta::assert_snapshot!(shown(80, false));
+}
+
+#[test]
+fn it_is_plotted_at_eighty_and_at_a_hundred_and_twenty_columns() {
+    insta::assert_snapshot!(format!("{}\n{}", shown(80, true), shown(120, true)));
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    for width in [24, 40, 80, 120, 200] {
+        let shown = shown(width, true);
+        let long: Vec<_> = shown.lines().filter(|line| line.chars().count() > width).collect();
+        assert!(long.is_empty(), "{width}: {long:#?}");
+    }
+}
+
+#[test]
+fn programs_read_the_same() {
+    insta::assert_snapshot!(json::render(&all(), &here()));
+}
+
+#[test]
+fn a_drawing_has_a_picture_for_each_window_and_a_dark_side() {
+    let drawing = svg::render(&all(), &here());
+
+    assert_eq!(drawing.matches("<g ").count(), 3);
+    assert_eq!(drawing.matches("class=\"used\"").count(), 2);
+    assert!(drawing.contains("prefers-color-scheme:dark"));
+}
+
+#[test]
+fn a_name_from_elsewhere_is_no_markup() {
+    let mut all = all();
+    all[0].windows[0].id = "<script>&\"".into();
+
+    let drawing = svg::render(&all, &here());
+
+    assert!(drawing.contains("&lt;script&gt;&amp;&quot;") && !drawing.contains("<script"), "{drawing}");
+}
+
+#[test]
+fn a_single_sample_is_drawn_and_divides_nothing_by_zero() {
+    let mut one = window("five_hour", 5, steady(100));
+    one.samples.truncate(1);
+    one.resets_at = None;
+    one.length = None;
+    let account = AccountPace { account: "anthropic/main".parse().unwrap(), windows: vec![one] };
+
+    let drawing = svg::render(&[account], &here());
+
+    assert!(!drawing.contains("NaN") && !drawing.contains("inf"), "{drawing}");
+}

@@ -1,0 +1,89 @@
+//! `quota pace` for people.
+
+use std::fmt::Write as _;
+
+use super::chart::Chart;
+use super::{AccountPace, WindowPace, plot};
+use crate::term::{Ink, Screen, harmless, shortened, wrapped};
+use crate::words::{self, Here, between};
+
+/// All accounts, one after the other.
+pub(super) fn render(all: &[AccountPace], here: &Here, screen: Screen, plotted: bool) -> String {
+    let shown: Vec<_> = all.iter().map(|account| one(account, here, screen, plotted)).collect();
+    shown.join("\n")
+}
+
+fn one(account: &AccountPace, here: &Here, screen: Screen, plotted: bool) -> String {
+    let name = shortened(account.account.as_str(), screen.width);
+    let mut text = format!("{}\n", screen.paint(Ink::Name, name));
+    if account.windows.is_empty() {
+        let _ = writeln!(text, "  {}", screen.paint(Ink::Quiet, "nothing is known yet"));
+    }
+    for window in &account.windows {
+        let id = harmless(&window.id);
+        let mut write = |ink, indent: usize, line: &str| {
+            for line in wrapped(line, screen.width.saturating_sub(indent)) {
+                let _ = writeln!(text, "{:indent$}{}", "", screen.paint(ink, line));
+            }
+        };
+        write(Ink::Plain, 2, &format!("{id}: {}", standing(window, here)));
+        write(ink(window), 4, &verdict(window, here));
+        if let Some(chart) = plotted.then(|| Chart::of(window, here.now)).flatten() {
+            for line in plot::lines(&chart, here, screen.width) {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+    }
+    text
+}
+
+/// How much is used, and how much of the time has gone.
+fn standing(window: &WindowPace, here: &Here) -> String {
+    let Some(used) = window.used else { return "unknown since its reset".to_owned() };
+    let mut standing = format!("{} used", words::percent(used));
+    if let Some(passed) = window.passed(here.now) {
+        let _ = write!(standing, ", {:.0} % of its time gone", passed * 100.0);
+    }
+    if let Some(reset) = window.resets_at {
+        let _ = write!(standing, ", resets {}", here.relative(reset));
+    }
+    standing
+}
+
+/// What its pace comes to, with the evidence.
+pub(super) fn verdict(window: &WindowPace, here: &Here) -> String {
+    let estimate = &window.estimate;
+    if estimate.is_rolled_over {
+        return "it has not been read since its reset".to_owned();
+    }
+    let samples = words::counted(estimate.samples as u64, "sample");
+    let evidence = format!("{samples} over {}", words::span(estimate.span));
+    let Some(rate) = &estimate.rate else {
+        return format!("not enough history: {evidence}");
+    };
+    let speed = format!("{} % an hour", tenths(rate.percent_per_hour));
+    let outcome = match (rate.used_up_at, rate.at_reset_percent, window.resets_at) {
+        (Some(at), _, Some(reset)) => {
+            format!("used up {}, {} before its reset", here.relative(at), words::span(between(at, reset)))
+        }
+        (Some(at), ..) => format!("used up {}", here.relative(at)),
+        (None, Some(percent), _) => format!("{} % at its reset", tenths(percent)),
+        (None, None, _) => "not used up at this rate".to_owned(),
+    };
+    format!("{speed}: {outcome} ({evidence})")
+}
+
+fn ink(window: &WindowPace) -> Ink {
+    match window.rate() {
+        None => Ink::Quiet,
+        Some(rate) if rate.used_up_at.is_some() => Ink::Bad,
+        Some(rate) if rate.at_reset_percent.is_some_and(|percent| percent >= 90.0) => Ink::Warn,
+        Some(_) => Ink::Good,
+    }
+}
+
+/// With one decimal where it says something. A zero has no sign.
+fn tenths(number: f64) -> String {
+    let rounded = (number * 10.0).round() / 10.0 + 0.0;
+    format!("{rounded}")
+}

@@ -1,0 +1,85 @@
+//! What commands that only read the store have in common: the accounts that are meant, and what the store has of them.
+//! What is made of it is each command's own business.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota::{AccountId, Clock, QuotaStore, StoreError};
+
+use crate::args::Shown;
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::journal::{self, Looked};
+use crate::{gateway, hooks, status, term};
+
+/// How long a person waits for the store.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The accounts that are meant, and the store they are in.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn QuotaStore>,
+    clock: Clock,
+}
+
+impl Shared {
+    /// Finds the configuration and the store; `None`, and the reader is told, if there is no account.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if one of them cannot be used, or an account is named that there is not.
+    pub(crate) async fn open(shown: &Shown, store: Option<&str>) -> Result<Option<Self>, Failure> {
+        let opened = gateway::store(store)?;
+        let Some(mut config) = status::configuration(shown.config.as_deref().map(Path::new)).await? else {
+            return Ok(None);
+        };
+        only(&mut config, &shown.accounts)?;
+        opened.check().await?;
+        if !opened.is_shared {
+            term::tell(
+                "memory: is a store of this process alone, so there is nothing in it yet; name a shared one with --store or \
+                 QUOTA_STORE\n",
+            );
+        }
+        Ok(Some(Self { config, store: opened.store, clock: Clock::system() }))
+    }
+
+    /// What the store has of an account; what is new in it is written down, and its hooks run.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if the store does not answer, or has something else there.
+    pub(crate) async fn look(&self, account: &AccountId) -> Result<Looked, Failure> {
+        let thresholds = self.config.thresholds();
+        let looked = journal::look(self.store.as_ref(), account, &thresholds);
+        let looked = match self.clock.bounded(PATIENCE, looked).await {
+            Some(looked) => looked.map_err(|error| unavailable(&error))?,
+            None => {
+                let why = format!("the store did not answer within {} s", PATIENCE.as_secs());
+                return Err(Failure::new(Exit::Unavailable, why));
+            }
+        };
+        for trouble in hooks::run(&self.config.hooks, account, &looked.new, &self.clock).await {
+            term::tell(&format!("quota: {trouble}\n"));
+        }
+        Ok(looked)
+    }
+}
+
+/// A failure of the store, with the causes it has.
+pub(crate) fn unavailable(error: &StoreError) -> Failure {
+    Failure::new(Exit::Unavailable, error.to_string())
+}
+
+/// Leaves only the accounts that are named, if any are.
+fn only(config: &mut Config, named: &[String]) -> Result<(), Failure> {
+    if named.is_empty() {
+        return Ok(());
+    }
+    let meant = named.iter().map(|name| config.account(name).map(|account| account.id.clone()));
+    let meant = meant.collect::<Result<Vec<_>, _>>()?;
+    config.accounts.retain(|account| meant.contains(&account.id));
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Keeps the journals while somebody watches, runs the hooks, and says what happened.
+//! In a task of its own, so that a slow hook or store holds up no key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota::{AccountId, Clock, QuotaStore};
+use tokio::sync::{Notify, mpsc};
+
+use crate::config::Config;
+use crate::hooks;
+use crate::journal::{self, Happening};
+
+/// Journals are looked at this often if nothing wakes the scribe: others may have written there.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long one look may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// So many happenings are shown at most.
+const SHOWN: usize = 50;
+
+/// What the scribe knows of an account.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) account: AccountId,
+    /// The last happenings, oldest first.
+    pub(super) happenings: Vec<Happening>,
+    /// When its readings stop being fresh, and it is asked about again.
+    pub(super) due_at: Option<Timestamp>,
+    /// What hooks failed by.
+    pub(super) troubles: Vec<String>,
+}
+
+/// Writes down what happens until nobody listens.
+pub(super) async fn write_down(
+    config: Arc<Config>,
+    store: Arc<dyn QuotaStore>,
+    changed: Arc<Notify>,
+    writer: mpsc::Sender<Written>,
+) -> Option<String> {
+    let clock = Clock::system();
+    let thresholds = config.thresholds();
+    loop {
+        for account in &config.accounts {
+            let looked = journal::look(store.as_ref(), &account.id, &thresholds);
+            // A store that does not answer is told by the accounts themselves, which grow stale.
+            let Some(Ok(looked)) = clock.bounded(PATIENCE, looked).await else { continue };
+            let troubles = hooks::run(&config.hooks, &account.id, &looked.new, &clock).await;
+            let last = looked.book.happenings().rev().take(SHOWN).map(|(_, what)| what.clone());
+            let mut happenings: Vec<_> = last.collect();
+            happenings.reverse();
+            let due_at = looked.record.due_at(config.policy.freshness, &config.policy);
+            let written = Written { account: account.id.clone(), happenings, due_at, troubles };
+            if writer.send(written).await.is_err() {
+                return None;
+            }
+        }
+        let _ = clock.bounded(PAUSE, changed.notified()).await;
+    }
+}

@@ -1,0 +1,142 @@
+//! What the view shows and how: chosen by keys, without any terminal.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use quota::{AccountId, UsedAt};
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::scribe::Written;
+use crate::journal::Happening;
+use crate::status::model::AccountView;
+
+/// What is on the screen.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// All accounts, in the order of the configuration.
+    pub(super) views: Vec<AccountView>,
+    pub(super) happenings: BTreeMap<AccountId, Vec<Happening>>,
+    pub(super) due: BTreeMap<AccountId, Timestamp>,
+    /// The account that keys are about.
+    pub(super) selected: Option<AccountId>,
+    pub(super) order: Order,
+    pub(super) filter: String,
+    pub(super) is_typing: bool,
+    pub(super) is_helping: bool,
+    /// What was last to be said.
+    pub(super) told: String,
+}
+
+/// In which order accounts are shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Order {
+    #[default]
+    Configured,
+    Used,
+    Name,
+}
+
+/// What a key asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    Nothing,
+    Leave,
+    Refresh(Vec<AccountId>),
+}
+
+impl State {
+    /// The accounts that are shown, in their order.
+    pub(super) fn shown(&self) -> Vec<&AccountView> {
+        let filter = self.filter.to_lowercase();
+        let mut shown: Vec<_> =
+            self.views.iter().filter(|view| view.id.as_str().to_lowercase().contains(&filter)).collect();
+        match self.order {
+            Order::Configured => {}
+            Order::Used => shown.sort_by_key(|view| std::cmp::Reverse(most_used(view))),
+            Order::Name => shown.sort_by_key(|view| view.id.as_str()),
+        }
+        shown
+    }
+
+    /// Takes in what the scribe has written.
+    pub(super) fn write(&mut self, written: Written) {
+        if let Some(trouble) = written.troubles.into_iter().next_back() {
+            self.told = trouble;
+        }
+        match written.due_at {
+            Some(due) => drop(self.due.insert(written.account.clone(), due)),
+            None => drop(self.due.remove(&written.account)),
+        }
+        self.happenings.insert(written.account, written.happenings);
+    }
+
+    /// Takes a key in.
+    pub(super) fn press(&mut self, key: KeyEvent) -> Act {
+        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
+            return Act::Leave;
+        }
+        if self.is_typing {
+            self.typed(key.code);
+            return Act::Nothing;
+        }
+        if self.is_helping {
+            self.is_helping = false;
+            return Act::Nothing;
+        }
+        match key.code {
+            KeyCode::Char('q') => return Act::Leave,
+            KeyCode::Esc if self.filter.is_empty() => return Act::Leave,
+            KeyCode::Esc => self.filter.clear(),
+            KeyCode::Char('r') => {
+                let selected =
+                    self.selected.clone().or_else(|| self.shown().first().map(|view| view.id.clone()));
+                return Act::Refresh(selected.into_iter().collect());
+            }
+            KeyCode::Char('R') => {
+                return Act::Refresh(self.shown().iter().map(|view| view.id.clone()).collect());
+            }
+            KeyCode::Char('s') => {
+                self.order = match self.order {
+                    Order::Configured => Order::Used,
+                    Order::Used => Order::Name,
+                    Order::Name => Order::Configured,
+                }
+            }
+            KeyCode::Char('/') => self.is_typing = true,
+            KeyCode::Char('?' | 'h') => self.is_helping = true,
+            KeyCode::Down | KeyCode::Char('j') => self.select(1),
+            KeyCode::Up | KeyCode::Char('k') => self.select(-1),
+            _ => {}
+        }
+        Act::Nothing
+    }
+
+    fn typed(&mut self, code: KeyCode) {
+        match code {
+            KeyCode::Char(letter) => self.filter.push(letter),
+            KeyCode::Backspace => drop(self.filter.pop()),
+            KeyCode::Esc => {
+                self.filter.clear();
+                self.is_typing = false;
+            }
+            KeyCode::Enter => self.is_typing = false,
+            _ => {}
+        }
+    }
+
+    fn select(&mut self, step: isize) {
+        let shown = self.shown();
+        let at = self.selected.as_ref().and_then(|id| shown.iter().position(|view| view.id == *id));
+        let next = match at {
+            Some(at) => at.saturating_add_signed(step).min(shown.len().saturating_sub(1)),
+            None => 0,
+        };
+        self.selected = shown.get(next).map(|view| view.id.clone());
+    }
+}
+
+/// The fullest window that is known.
+fn most_used(view: &AccountView) -> u32 {
+    let used = |used: UsedAt| used.lower_bound().map_or(0, quota::Percent::basis_points);
+    view.windows.iter().map(|window| used(window.used)).max().unwrap_or(0)
+}

@@ -1,0 +1,178 @@
+//! What commands that read the store show of what others did, and the hooks they run for it, on a real server.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use quota_sim::{Account, Script, Window};
+use redis_harness::Server;
+use serde_json::{Value, json};
+
+use super::program::{Ended, Machine, Provider, argument};
+
+fn playing(percent: f64) -> Provider {
+    Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(percent)])]))
+}
+
+/// A machine on `server` whose every `status` asks `provider`, with these lines more in its configuration.
+fn machine(server: &Server, provider: &Provider, more: &str) -> (Machine, PathBuf) {
+    let (machine, config) = provider.configure(Machine::new());
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replacen("[policy]\n", "[policy]\nfreshness = \"2ms\"\n", 1);
+    std::fs::write(&config, format!("{text}\n{more}")).unwrap();
+    (machine.set("QUOTA_STORE", &server.url()), config)
+}
+
+/// An account whose use was seen at 40 and then at 80 %.
+fn risen(server: &Server) -> (Machine, PathBuf) {
+    let (before, after) = (playing(40.0), playing(80.0));
+    let (first, config) = machine(server, &before, "");
+    assert_eq!(first.run(&["status", "--config", argument(&config)]).code, Some(0));
+    let (second, config) = machine(server, &after, "");
+    assert_eq!(second.run(&["status", "--config", argument(&config)]).code, Some(0));
+    (second, config)
+}
+
+fn lines(ended: &Ended) -> Vec<Value> {
+    ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn what_one_process_saw_another_tells() {
+    let server = Server::start();
+    let (machine, config) = risen(&server);
+
+    let ended = machine.run(&["events", "--json", "--config", argument(&config)]);
+
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let told: Vec<_> =
+        lines(&ended).iter().map(|line| json!([line["kind"], line["threshold_percent"]])).collect();
+    assert_eq!(told, [json!(["refreshed", null]), json!(["threshold", 50.0]), json!(["threshold", 75.0])]);
+}
+
+#[test]
+fn a_hook_runs_once_however_many_processes_see_its_happening() {
+    let server = Server::start();
+    let (before, after) = (playing(40.0), playing(80.0));
+    let (first, config) = machine(&server, &before, "");
+    first.run(&["status", "--config", argument(&config)]);
+    let (second, config) = machine(&server, &after, "");
+    let told = second.path("told");
+    let hook = format!(
+        "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/sh\", \"-c\", \"cat >> '{}'\"]\n",
+        told.display()
+    );
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n{hook}")).unwrap();
+
+    let spawn = |_| {
+        let mut command = second.command(&["status", "--config", argument(&config)]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..6).map(spawn).collect();
+    for mut child in children {
+        child.wait().unwrap();
+    }
+
+    let told = std::fs::read_to_string(told).unwrap();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.contains(r#""threshold_percent":75.0"#), "{told}");
+}
+
+#[test]
+fn who_follows_is_told_what_happens() {
+    let server = Server::start();
+    let (before, after) = (playing(40.0), playing(80.0));
+    let (first, config) = machine(&server, &before, "");
+    first.run(&["status", "--config", argument(&config)]);
+    let mut follower = first
+        .command(&["events", "--follow", "--json", "--config", argument(&config)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(follower.stdout.take().unwrap()).lines();
+
+    let (second, config) = machine(&server, &after, "");
+    second.run(&["status", "--config", argument(&config)]);
+
+    let kinds: Vec<_> = (0..3)
+        .map(|_| serde_json::from_str::<Value>(&told.next().unwrap().unwrap()).unwrap()["kind"].clone())
+        .collect();
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    assert_eq!(kinds, ["refreshed", "threshold", "threshold"]);
+}
+
+#[test]
+fn the_calls_of_all_processes_are_counted_together() {
+    let server = Server::start();
+    let (machine, config) = risen(&server);
+
+    let ended = machine.run(&["budget", "--json", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let account = &ended.json()["accounts"][0];
+    assert_eq!((&account["made"], &account["left"]), (&json!(2), &json!(26)));
+    assert_eq!(account["callers"][0]["name"], "quota status");
+    assert_eq!(account["held"], Value::Null);
+}
+
+#[test]
+fn two_readings_a_moment_apart_are_no_pace() {
+    let server = Server::start();
+    let (machine, config) = risen(&server);
+
+    let ended = machine.run(&["pace", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stdout.contains("80 % used"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("not enough history"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_drawing_goes_to_a_file() {
+    let server = Server::start();
+    let (machine, config) = risen(&server);
+
+    let ended = machine.run(&["pace", "--svg", "pace.svg", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(std::fs::read_to_string(machine.path("pace.svg")).unwrap().starts_with("<svg "));
+}
+
+#[test]
+fn a_store_that_is_gone_is_told_in_one_line() {
+    let mut server = Server::start();
+    let (machine, config) = risen(&server);
+    server.kill();
+
+    for command in ["events", "budget", "pace"] {
+        let ended = machine.run(&[command, "--config", argument(&config)]);
+
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(69), ""), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn without_a_shared_store_it_is_said_why_there_is_nothing() {
+    let provider = playing(40.0);
+    let (machine, config) = provider.configure(Machine::new());
+
+    let ended = machine.run(&["--store", "memory:", "events", "--config", argument(&config)]);
+
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), ""));
+    assert!(ended.stderr.contains("--store"), "{}", ended.stderr);
+}
+
+#[test]
+fn an_account_that_there_is_not_is_told_with_the_one_that_may_be_meant() {
+    let provider = playing(40.0);
+    let (machine, config) = provider.configure(Machine::new());
+
+    let ended = machine.run(&["budget", "--account", "anthropic/mian", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(64));
+    assert!(ended.stderr.contains("did you mean anthropic/main?"), "{}", ended.stderr);
+}
