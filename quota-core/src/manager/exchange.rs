@@ -14,6 +14,8 @@ use crate::{Lineage, Reading, Record, StoreError, StoreKey, Swap, Version, WhenA
 struct Base {
     record: Arc<Record>,
     version: Option<Version>,
+    /// That there is no document was not read, but assumed: if there is one, the swap brings it.
+    is_guess: bool,
     /// What this process did on its own meanwhile, and has to be put back in.
     alone: Option<Alone>,
 }
@@ -74,15 +76,22 @@ impl Slot {
             next.shrink();
             let swap = if next == *base.record { None } else { Some(self.swap(&base, &next).await) };
             match swap {
+                None if base.is_guess => {
+                    base = self.read_base(None).await?;
+                    continue;
+                }
                 None => self.adopt(base.record, base.version, joined),
                 Some(Ok(Swap::Applied(version))) => self.adopt(Arc::new(next), Some(version), joined),
                 Some(Ok(Swap::Conflict(winner))) => {
+                    let was_guess = base.is_guess;
                     base = self.taken(&winner, base.alone.take())?;
                     if base.alone.is_none() {
                         // Should this one never win, it goes on from what it has learned.
                         self.adopt(Arc::clone(&base.record), base.version, None);
                     }
-                    self.pause(tries).await;
+                    if !was_guess {
+                        self.pause(tries).await;
+                    }
                     continue;
                 }
                 // It may have been applied: going on as if it had been is safe, for every change may be repeated.
@@ -115,7 +124,7 @@ impl Slot {
         }
         let reading = self.provider.link.read(&StoreKey::account(&self.id)).await;
         match reading.and_then(|reading| self.taken(&reading, None)) {
-            Ok(Base { record, version, alone: None }) => self.adopt(record, version, None),
+            Ok(Base { record, version, alone: None, .. }) => self.adopt(record, version, None),
             Ok(Base { alone: Some(_), .. }) => {
                 self.update(|desk| desk.standing = Standing::Unread);
                 return false;
@@ -156,11 +165,28 @@ impl Slot {
         };
         let alone = match standing {
             Standing::Shared(version) if self.provider.link.now().is_some() => {
-                return Ok(Base { record, version, alone: None });
+                return Ok(Base { record, version, is_guess: false, alone: None });
+            }
+            Standing::Unread if self.may_guess() => {
+                return Ok(Base { record, version: None, is_guess: true, alone: None });
             }
             Standing::Shared(_) | Standing::Unread => None,
             Standing::Alone(_) => Some(Alone { record, left }),
         };
+        self.read_base(alone).await
+    }
+
+    /// Whether nothing is known of the account, and the store's time is: then what is to be changed can be tried as if
+    /// there were no document, which costs no more than a look whether there is one.
+    pub(crate) fn may_guess(&self) -> bool {
+        let is_blank = {
+            let desk = self.desk();
+            desk.standing == Standing::Unread && *desk.base == Record::default()
+        };
+        is_blank && self.provider.link.now().is_some()
+    }
+
+    async fn read_base(&self, alone: Option<Alone>) -> Result<Base, StoreError> {
         let reading = self.provider.link.read(&StoreKey::account(&self.id)).await?;
         self.taken(&reading, alone)
     }
@@ -187,7 +213,7 @@ impl Slot {
             let known = Arc::clone(&self.desk().base);
             (record.fence() < known.fence()).then_some(Alone { record: known, left: None })
         });
-        Ok(Base { record, version: reading.version(), alone })
+        Ok(Base { record, version: reading.version(), is_guess: false, alone })
     }
 
     async fn swap(&self, base: &Base, next: &Record) -> Result<Swap, StoreError> {

@@ -116,6 +116,14 @@ impl Ticket {
         self.number
     }
 
+    /// The turn, if it is now.
+    pub(crate) fn at_once(&self) -> Option<Pass> {
+        match self.look() {
+            Look::Pass(pass) => Some(pass),
+            Look::Soon(_) | Look::Later => None,
+        }
+    }
+
     /// Waits for its turn.
     pub(crate) async fn pass(self) -> Pass {
         loop {

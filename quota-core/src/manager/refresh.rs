@@ -51,13 +51,26 @@ impl Refresh {
 
     pub(crate) async fn run(&self, wish: Wish) -> Landing {
         let slot = &*self.slot;
+        let landing = self.bring(wish).await;
+        if landing.is_err() {
+            // Whoever gets no new numbers is shown those that there are.
+            slot.read_first().await;
+        }
+        landing
+    }
+
+    async fn bring(&self, wish: Wish) -> Landing {
+        let slot = &*self.slot;
         let Some(fetcher) = slot.provider.fetcher.clone() else {
             return Err(QuotaError::NoFetcher { provider: slot.provider.id.clone() });
         };
         if let Some(quieted) = &slot.provider.quieted {
             quieted.read_once().await;
         }
-        slot.read_first().await;
+        // Whoever wants a new call in any case learns what stands from the swap that begins it.
+        if !(matches!(wish, Wish::Now) && slot.may_guess()) {
+            slot.read_first().await;
+        }
         let mut renewed = false;
         let mut overtaken = false;
         loop {
@@ -156,8 +169,10 @@ impl Refresh {
         let policy = &slot.provider.policy;
         let account = || slot.id.clone();
         let attempt = AttemptId::random();
-        let began = slot.provider.clock.instant();
         let patience = policy.lease.saturating_add(policy.fetch_timeout);
+        // Since when the one who holds the lease now is waited for. One that dies must not use up the time of the next.
+        let mut holder = None;
+        let mut is_known = !slot.may_guess();
         let mut pass = None;
         let mut freshness = match wish {
             Wish::Within(span) => Freshness::Within(span),
@@ -197,7 +212,20 @@ impl Refresh {
             };
             match begin {
                 Begin::Granted(_) => {
-                    pass = Some(self.unless_closed(self.flight.queue(slot).pass()).await?);
+                    let ticket = self.flight.queue(slot);
+                    let turn = async {
+                        match ticket.at_once() {
+                            // Before standing in line, a look whether that is of use.
+                            None if !is_known => None,
+                            None => Some(ticket.pass().await),
+                            at_once => at_once,
+                        }
+                    };
+                    pass = self.unless_closed(turn).await?;
+                    if pass.is_none() {
+                        slot.read_first().await;
+                        is_known = true;
+                    }
                 }
                 Begin::Fresh => return Ok(Begun::Fresh),
                 Begin::Held(hold) => return Err(QuotaError::Held { account: account(), hold }),
@@ -206,7 +234,9 @@ impl Refresh {
                 }
                 Begin::Newer => return Err(QuotaError::Newer { account: account() }),
                 Begin::Busy { until, since } => {
-                    let waited = slot.provider.clock.instant().saturating_since(began);
+                    let instant = slot.provider.clock.instant();
+                    holder = holder.filter(|(granted_at, _)| *granted_at == since).or(Some((since, instant)));
+                    let waited = holder.map_or(Duration::ZERO, |(_, began)| instant.saturating_since(began));
                     // Without the store, what the holder brings would not be heard here.
                     if waited >= patience || slot.provider.link.is_away() || slot.desk().is_alone() {
                         return Err(QuotaError::Busy { account: account() });

@@ -10,3 +10,4 @@ mod reading;
 mod single_flight;
 mod store_away;
 mod support;
+mod trips;

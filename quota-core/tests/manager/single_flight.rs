@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::support::*;
 use quota_core::testing::FakeProvider;
-use quota_core::{FetchError, Lineage, Policy, QuotaError};
+use quota_core::{
+    Ask, AttemptId, Begin, FetchError, Freshness, Lineage, Policy, QuotaError, Record, StoreKey,
+};
 use tokio::task::JoinSet;
 
 const TAKES: Duration = Duration::from_millis(50);
@@ -295,4 +297,33 @@ async fn whoever_waits_for_another_process_keeps_no_neighbour_waiting() {
     drop(neighbour.get().await);
 
     assert!(world.clock.now() < before + SECOND * 2, "{} after {before}", world.clock.now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_gives_each_holder_its_time() {
+    // One that dies after another must not use up the patience of those who wait.
+    let world = world();
+    let (key, policy) = (StoreKey::account(&id("main")), Policy::default());
+    let hold_lease = async || {
+        let reading = world.store.read(&key).await.unwrap();
+        let document = reading.document.as_ref();
+        let mut record =
+            document.map_or_else(Record::default, |document| Record::decode(&document.body).unwrap());
+        if let Some(lease) = record.lease().cloned() {
+            record.release(&lease);
+        }
+        let ask = Ask::new(AttemptId::random(), Freshness::Since(reading.now));
+        assert!(matches!(record.begin(reading.now, &ask, &policy), Begin::Granted(_)));
+        drop(world.store.swap(&key, reading.version(), record.encode(), policy.keep).await.unwrap());
+    };
+    hold_lease().await;
+    let main = world.quota.account(&id("main"));
+    let waits = tokio::spawn(async move { main.refresh().await.unwrap().fetched });
+    world.clock.sleep(policy.lease - SECOND).await;
+    hold_lease().await;
+
+    let fetched = waits.await.unwrap();
+
+    assert!(fetched);
+    assert_eq!(world.provider.calls(), 1);
 }

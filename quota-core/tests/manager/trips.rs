@@ -1,0 +1,131 @@
+//! What a refresh asks of the store: as little as the rules can be kept with.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::*;
+use async_trait::async_trait;
+use bytes::Bytes;
+use quota_core::{
+    Clock, FetchError, Login, MemoryStore, Policy, QuotaError, QuotaStore, Reading, Record, StoreError,
+    StoreKey, Swap, Version,
+};
+
+/// A store that counts what is asked of it.
+#[derive(Debug)]
+struct Counting {
+    inner: MemoryStore,
+    trips: AtomicUsize,
+}
+
+impl Counting {
+    fn since(&self, before: usize) -> usize {
+        self.trips.load(Ordering::SeqCst) - before
+    }
+}
+
+#[async_trait]
+impl QuotaStore for Counting {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.trips.fetch_add(1, Ordering::SeqCst);
+        self.inner.read(key).await
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        self.trips.fetch_add(1, Ordering::SeqCst);
+        self.inner.swap(key, expected, body, keep).await
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.inner.changed(key, seen).await
+    }
+}
+
+fn counted() -> (World, Arc<Counting>) {
+    let clock = Clock::anchored(noon());
+    let inner = MemoryStore::with_clock(clock.clone());
+    let store = Arc::new(Counting { inner, trips: AtomicUsize::new(0) });
+    (world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, hurried()), store)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_refresh_makes_three_trips() {
+    let (world, store) = counted();
+
+    let refreshed = world.quota.account(&id("main")).refresh().await.unwrap();
+
+    assert!(refreshed.fetched);
+    assert_eq!(store.since(0), 3, "the quiet time, the lease, the answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_refresh_makes_two_trips() {
+    let (world, store) = counted();
+    let main = world.quota.account(&id("main"));
+    drop(main.refresh().await);
+    world.clock.sleep(SECOND).await;
+    let before = store.since(0);
+
+    let refreshed = main.refresh().await.unwrap();
+
+    assert!(refreshed.fetched);
+    assert_eq!(store.since(before), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_refresh_of_an_account_others_know_keeps_what_they_know() {
+    let world = world_with(hurried());
+    let other = another_process(&world.store, &world.clock, &world.provider, hurried());
+    drop(other.account(&id("main")).refresh().await);
+    world.clock.sleep(SECOND).await;
+
+    let refreshed = world.quota.account(&id("main")).refresh().await.unwrap();
+
+    assert!(refreshed.fetched);
+    let reading = world.store.read(&StoreKey::account(&id("main"))).await.unwrap();
+    let record = Record::decode(&reading.document.unwrap().body).unwrap();
+    assert_eq!(record.attempts().len(), 2, "the calls of both count");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_refresh_that_fails_shows_what_others_know() {
+    let world = world_with(hurried());
+    let other = another_process(&world.store, &world.clock, &world.provider, hurried());
+    drop(other.account(&id("main")).refresh().await);
+    world.clock.sleep(SECOND).await;
+    world.provider.set_login(&id("main"), Err(FetchError::not_logged_in("nothing there")));
+    let main = world.quota.account(&id("main"));
+
+    drop(main.refresh().await);
+
+    world.provider.set_login(&id("main"), Ok(Login::default()));
+    assert_eq!(last_read(&main.get().await.unwrap()), Some(40.0));
+    assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_refresh_does_not_stand_in_line_to_learn_of_a_hold() {
+    let world = world_with(Policy::default());
+    let other = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    world.provider.then_fail(FetchError::TimedOut);
+    drop(other.account(&id("held")).refresh().await);
+    world.clock.sleep(SECOND).await;
+    world.provider.then_hang();
+    let slow = world.quota.account(&id("slow"));
+    let slow = tokio::spawn(async move { slow.refresh().await.is_ok() });
+    settle().await;
+    let before = world.clock.now();
+
+    let error = world.quota.account(&id("held")).refresh().await.unwrap_err();
+
+    assert!(matches!(error, QuotaError::Held { .. }), "{error}");
+    assert_eq!(world.clock.now(), before);
+    slow.abort();
+}
