@@ -70,7 +70,8 @@ impl Calls {
         }
         let settings = self.settings();
         let limit = settings.connect_timeout + settings.response_timeout;
-        let pursuit = self.pursue(failed, key, order, sent);
+        // Boxed, as is all that is seldom: what every swap carries about stays small.
+        let pursuit = Box::pin(self.pursue(failed, key, order, sent));
         settings.clock.bounded(limit, pursuit).await.unwrap_or(Err(Failure::Late))
     }
 
@@ -162,7 +163,9 @@ impl Calls {
     ) -> Result<Outcome, Failure> {
         let trip = wire.board().trip(&key.channel, order.version());
         let (outcome, was_here) = match wire.carry_out(&self.scripts, order, key, false, sent).await {
-            Err(Failure::Ask(name)) => (self.ask_elsewhere(wire, &name, key, order, sent).await, false),
+            Err(Failure::Ask(name)) => {
+                (Box::pin(self.ask_elsewhere(wire, &name, key, order, sent)).await, false)
+            }
             outcome => (outcome, true),
         };
         match &outcome {

@@ -79,7 +79,7 @@ impl Wire {
         let answer = match self.send(command, asking, sent).await {
             Err(Failure::NoScript) => {
                 let command = scripts.command(order, key, publish, true);
-                self.send(command, asking, sent).await
+                Box::pin(self.send(command, asking, sent)).await
             }
             answer => answer,
         };
@@ -115,8 +115,7 @@ impl Wire {
         let answer = if asking {
             let mut both = pipe();
             both.cmd("ASKING").add_command(command);
-            connection
-                .send_packed_commands(&both, 1, 1)
+            Box::pin(connection.send_packed_commands(&both, 1, 1))
                 .await
                 .map(|mut answers| answers.pop().unwrap_or(Value::Nil))
         } else {
