@@ -4,5 +4,6 @@
 mod failovers;
 mod lost;
 mod refusals;
+mod secrets;
 mod wires;
 mod world;
