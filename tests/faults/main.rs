@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
 mod failovers;
+mod kills;
 mod lost;
 mod refusals;
 mod secrets;
