@@ -3,7 +3,6 @@
 //! It says `asks` when it calls the provider and `served` when it has a number. With `once` it reads, and refreshes nothing.
 //! It ends when it is killed, or with its input.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
-#![expect(clippy::disallowed_methods, reason = "the one task ends with the process")]
 
 use std::error::Error;
 use std::io::{Read, stdin};
