@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
 mod failovers;
+mod kills;
 mod lost;
 mod refusals;
+mod secrets;
 mod wires;
 mod world;

@@ -4,7 +4,7 @@ use std::slice;
 use std::time::Duration;
 
 use quota::{Clock, Event};
-use redis_harness::{Server, redis};
+use redis_harness::{Cluster, Server, redis};
 
 use crate::world::*;
 
@@ -28,6 +28,18 @@ async fn a_replica_serves_like_no_store() {
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
 
     drop(is_served_alone(&replica.url()).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_says_that_the_account_has_moved_serves_like_no_store() {
+    let cluster = tokio::task::block_in_place(Cluster::start);
+    let stranger = (cluster.owner_of(cluster.slot_of(KEY)) + 1) % 3;
+    let node = &cluster.nodes()[stranger];
+    let refusal = node.try_ask::<Option<String>>(&["GET", KEY]).unwrap_err();
+    assert_eq!(refusal.code(), Some("MOVED"));
+
+    // As a single server, by somebody who does not know that it is one of many.
+    drop(is_served_alone(&node.url()).await);
 }
 
 #[tokio::test]

@@ -1,0 +1,107 @@
+//! Nothing secret is in the server: in no key, in no value, and in nothing that was ever written there.
+
+use std::sync::Arc;
+
+use quota::accounts::{Fixed, PerAccount, Secret};
+use quota::anthropic::{Anthropic, parse_headers};
+use quota::{AccountId, QuotaManager, open_store};
+use quota_sim::{Account, Answer, Change, Script, Simulator, Window};
+use redis_harness::{Monitor, Server, redis};
+
+use crate::world::*;
+
+/// What must not be found, each in full and by its second half.
+const SECRETS: [&str; 4] = ["sim-token-main", "sim-token-spare", "url-password-k7w", "header-secret-q9x"];
+
+/// A server that keeps values as they are: packed ones would hide what is in them.
+fn plain_server() -> Server {
+    Server::builder().with("rdbcompression no").start()
+}
+
+/// Everything that the server holds: keys, values as they are read, and values as they are dumped.
+fn contents(server: &Server) -> Vec<Vec<u8>> {
+    let mut admin = server.admin();
+    let mut scan = redis::cmd("SCAN");
+    scan.cursor_arg(0);
+    let keys: Vec<Vec<u8>> = scan.iter(&mut admin).unwrap().map(Result::unwrap).collect();
+    let mut contents = Vec::new();
+    for key in keys {
+        contents.push(redis::cmd("DUMP").arg(&key).query(&mut admin).unwrap());
+        // Not every key is a string; those that are not are seen by their dump.
+        contents.extend(redis::cmd("GET").arg(&key).query::<Vec<u8>>(&mut admin));
+        contents.push(key);
+    }
+    contents
+}
+
+fn leaks<'a>(texts: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<String> {
+    let has = |text: &[u8], secret: &str| text.windows(secret.len()).any(|part| part == secret.as_bytes());
+    let is_leak = |text: &&Vec<u8>| {
+        SECRETS.iter().any(|secret| has(text, secret) || has(text, &secret[secret.len() / 2..]))
+    };
+    texts.into_iter().filter(is_leak).map(|text| String::from_utf8_lossy(text).into_owned()).collect()
+}
+
+fn host(url: &str, simulator: &Simulator) -> QuotaManager {
+    let logins = ["main", "spare"].into_iter().fold(PerAccount::new(), |all, name| {
+        all.with(account(name), Arc::new(Fixed::new(Secret::new(format!("sim-token-{name}")))))
+    });
+    let fetcher = Anthropic::builder(Arc::new(logins)).base_url(simulator.url()).build().unwrap();
+    QuotaManager::builder_on(open_store(url).unwrap()).fetcher(fetcher).policy(policy()).build().unwrap()
+}
+
+fn account(name: &str) -> AccountId {
+    format!("anthropic/{name}").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_secret_is_in_the_server_after_answers_failures_and_traffic() {
+    let server = plain_server();
+    let () = server.ask(&["ACL", "SETUSER", "quota", "on", ">url-password-k7w", "~*", "&*", "+@all"]);
+    let monitor = Monitor::of(&server);
+    let accounts = ["main", "spare"].map(|name| Account::new(name).windows([Window::five_hour().used(30.0)]));
+    let simulator = Simulator::builder(Script::new(accounts)).start().await.unwrap();
+    let url = format!("redis://quota:url-password-k7w@127.0.0.1:{}", server.port());
+    let hosts = [host(&url, &simulator), host(&url, &simulator)];
+    let main = hosts[0].account(&account("main"));
+    let spare = hosts[1].account(&account("spare"));
+
+    drop(soon("a reader's answer", main.get()).await.unwrap());
+    let headers = [
+        ("anthropic-ratelimit-unified-5h-utilization", "0.45"),
+        ("anthropic-ratelimit-unified-5h-status", "header-secret-q9x"),
+        ("anthropic-ratelimit-unified-header-secret-q9x", "header-secret-q9x"),
+        ("authorization", "Bearer header-secret-q9x"),
+        ("set-cookie", "header-secret-q9x"),
+    ];
+    main.observe(&parse_headers(Some(200), headers).usage).unwrap();
+    for answer in [Answer::Unauthorized, Answer::Scope, Answer::Html, Answer::ThrottleZero] {
+        simulator.set("spare", Change::answer(answer)).unwrap();
+        drop(soon("a refresh", spare.refresh()).await);
+    }
+    for host in hosts {
+        host.close().await;
+    }
+
+    let written: Vec<_> = monitor.heard(&server).into_iter().flatten().collect();
+    let contents = contents(&server);
+    assert!(contents.iter().any(|text| text == KEY.as_bytes()), "there is something to look through");
+    assert!(written.iter().any(|word| word == KEY.as_bytes()), "and something was heard");
+    assert_eq!(leaks(&contents), [""; 0]);
+    assert_eq!(leaks(&written), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_secret_that_is_in_the_server_is_found_wherever_it_is() {
+    let server = plain_server();
+    let long = format!("{}sim-token-main", "x".repeat(10_000));
+
+    let () = server.ask(&["SET", "a", &long]);
+    let _: i64 = server.ask(&["HSET", "b", "field", "url-password-k7w"]);
+    let _: i64 = server.ask(&["RPUSH", "c", "sim-token-spare"]);
+    let () = server.ask(&["SET", "header-secret-q9x", "in the key's name"]);
+    let () = server.ask(&["SET", "clean", "nothing"]);
+
+    // By its value and its dump; by its dump alone, twice; by its name.
+    assert_eq!(leaks(&contents(&server)).len(), 2 + 1 + 1 + 1);
+}

@@ -1,0 +1,81 @@
+//! One process that asks for a usage again and again: `refresher STORE PROVIDER [once]`, both URLs.
+//!
+//! It says `asks` when it calls the provider and `served` when it has a number. With `once` it reads, and refreshes nothing.
+//! It ends when it is killed, or with its input.
+#![expect(clippy::print_stdout, reason = "the parent reads it")]
+
+use std::error::Error;
+use std::io::{Read, stdin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quota::accounts::{Fixed, Secret};
+use quota::anthropic::Anthropic;
+use quota::{
+    Account, AccountId, Backoff, Budget, FetchError, Policy, ProviderId, QuotaManager, Usage, UsageFetcher,
+    open_store,
+};
+
+/// Tells the parent who asks.
+#[derive(Debug)]
+struct Telling(Anthropic);
+
+#[async_trait]
+impl UsageFetcher for Telling {
+    fn provider(&self) -> ProviderId {
+        self.0.provider()
+    }
+
+    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+        println!("asks");
+        self.0.fetch(account).await
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (store, provider, once) = match &arguments[..] {
+        [store, provider] => (store, provider, false),
+        [store, provider, word] if word == "once" => (store, provider, true),
+        _ => return Err("usage: refresher STORE PROVIDER [once]".into()),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let _entered = runtime.enter();
+    let login = Arc::new(Fixed::new(Secret::new("sim-token-main".to_owned())));
+    let fetcher = Telling(Anthropic::builder(login).base_url(provider.parse()?).build()?);
+    let quota = QuotaManager::builder_on(open_store(store)?).fetcher(fetcher).policy(policy(once)).build()?;
+    let main = quota.account(&"anthropic/main".parse()?);
+    runtime.spawn(ask(main, once));
+    stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+async fn ask(main: Account, once: bool) {
+    loop {
+        let served = if once {
+            main.get().await.is_ok()
+        } else {
+            main.refresh().await.is_ok_and(|refreshed| refreshed.error.is_none())
+        };
+        if served {
+            println!("served");
+        }
+        if served && once {
+            return;
+        }
+    }
+}
+
+/// What a process that is killed in mid call leaves behind lasts a second; or three, where the parent counts calls and none may
+/// be given up before it has killed who makes it.
+fn policy(once: bool) -> Policy {
+    let lease = Duration::from_secs(if once { 3 } else { 1 });
+    let backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(100));
+    Policy::default()
+        .gap(Duration::ZERO)
+        .fetch_timeout(lease - Duration::from_millis(100))
+        .lease(lease)
+        .transient(backoff)
+        .budget(Budget::new(100_000, 0))
+}
