@@ -5,6 +5,7 @@ mod args;
 mod budget;
 mod config;
 mod demo;
+mod doctor;
 mod events;
 mod exit;
 mod gateway;
@@ -50,6 +51,7 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Command::Pace(options) => pace::run(options, store),
         Command::Budget(options) => budget::run(options, store),
         Command::Events(options) => events::run(options, store),
+        Command::Doctor(options) => doctor::run(options, store),
         Command::Demo(options) => demo::run(options),
         Command::Parse(options) => parse::run(options),
         Command::Sim(options) => sim::run(options),

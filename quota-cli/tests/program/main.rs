@@ -5,6 +5,8 @@
 #![cfg(test)]
 
 mod demo;
+#[cfg(unix)]
+mod doctor;
 mod guard;
 mod journal;
 #[cfg(target_os = "linux")]
