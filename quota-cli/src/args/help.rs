@@ -24,6 +24,15 @@ provider it is only seen whether its host answers. To see that the store can be 
 
 Exit codes: 0 all is well, 1 there is a finding.";
 
+/// What `quota init` does.
+pub(super) const INIT: &str = "\
+Looks for logins of Claude Code and for tokens in the environment, and writes a configuration that names where they are, \
+with comments on what else it may say. No token is written down.
+
+One that is there is written over only if you say so, at the terminal or with --force; it is then kept beside the new one.
+
+Exit codes: 0 it is written, 1 you said no, 64 there is one already and nobody to ask, 74 it could not be written.";
+
 /// What `quota status` does.
 pub(super) const STATUS: &str = "\
 Shows how much of each account's windows is used, when they reset, how old the numbers are and how certain.

@@ -8,6 +8,8 @@ mod demo;
 #[cfg(unix)]
 mod doctor;
 mod guard;
+#[cfg(unix)]
+mod init;
 mod journal;
 #[cfg(target_os = "linux")]
 mod local_herds;
