@@ -48,7 +48,7 @@ fn it_is_its_owners_alone_and_nothing_lies_beside_it() {
     machine.run(&["init"]);
 
     assert_eq!(machine.path(CONFIG).metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(neighbours(&machine), [PathBuf::new(); 0]);
+    assert!(neighbours(&machine).is_empty(), "{:?}", neighbours(&machine));
 }
 
 #[test]
