@@ -15,8 +15,9 @@ use clap_complete::Shell;
 use jiff::SignedDuration;
 
 use self::help::{
-    BUDGET, BUDGET_MORE, DEMO, DEMO_MORE, EVENTS, EVENTS_MORE, GUARD, GUARD_MORE, PACE, PACE_MORE, PARSE,
-    PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE, STATUSLINE, STATUSLINE_MORE, WATCH,
+    BUDGET, BUDGET_MORE, DEMO, DEMO_MORE, DOCTOR, EVENTS, EVENTS_MORE, GUARD, GUARD_MORE, INIT, PACE,
+    PACE_MORE, PARSE, PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE, STATUSLINE,
+    STATUSLINE_MORE, WATCH,
 };
 pub(crate) use self::journal::{BudgetArgs, EventsArgs, PaceArgs, Shown, WatchArgs};
 pub(crate) use self::local::{GuardArgs, Preset, RefreshArgs, StatuslineArgs, Unknown};
@@ -58,6 +59,12 @@ pub(crate) enum Command {
     /// Show what happened: resets, thresholds, holds, failures, logins
     #[command(long_about = EVENTS, after_long_help = EVENTS_MORE)]
     Events(EventsArgs),
+    /// Look whether everything is as it should be, and say what to do where it is not
+    #[command(long_about = DOCTOR)]
+    Doctor(DoctorArgs),
+    /// Write a configuration of the logins that are found
+    #[command(long_about = INIT)]
+    Init(InitArgs),
     /// Show on a simulated provider what this program is for
     #[command(long_about = DEMO, after_long_help = DEMO_MORE)]
     Demo(DemoArgs),
@@ -98,6 +105,31 @@ pub(crate) struct StatusArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Read this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The options of `quota doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Look at this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The options of `quota init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Write over one that is there, and keep a copy
+    #[arg(long, conflicts_with = "print")]
+    pub(crate) force: bool,
+    /// Write it to standard output
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// Write this file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }

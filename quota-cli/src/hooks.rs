@@ -16,6 +16,7 @@ use quota::{AccountId, Clock};
 use url::Url;
 
 pub(crate) use self::note::Note;
+pub(crate) use self::post::client;
 use crate::journal::{Happening, What};
 
 /// One hook of the configuration.

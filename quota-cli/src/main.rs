@@ -5,11 +5,13 @@ mod args;
 mod budget;
 mod config;
 mod demo;
+mod doctor;
 mod events;
 mod exit;
 mod gateway;
 mod guard;
 mod hooks;
+mod init;
 mod input;
 mod journal;
 mod pace;
@@ -50,6 +52,8 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Command::Pace(options) => pace::run(options, store),
         Command::Budget(options) => budget::run(options, store),
         Command::Events(options) => events::run(options, store),
+        Command::Doctor(options) => doctor::run(options, store),
+        Command::Init(options) => init::run(options),
         Command::Demo(options) => demo::run(options),
         Command::Parse(options) => parse::run(options),
         Command::Sim(options) => sim::run(options),
@@ -58,6 +62,6 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 }
 
 fn uses_a_store(command: &Command) -> bool {
-    use Command::{Completions, Demo, Parse, Sim};
-    !matches!(command, Demo(_) | Parse(_) | Sim(_) | Completions { .. })
+    use Command::{Completions, Demo, Init, Parse, Sim};
+    !matches!(command, Demo(_) | Init(_) | Parse(_) | Sim(_) | Completions { .. })
 }

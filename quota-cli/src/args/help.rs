@@ -9,11 +9,29 @@ Examples:
   quota guard     whether enough is left, for scripts
   quota pace      how fast they are used, and when they are used up
   quota events    what happened
+  quota doctor    whether everything is as it should be
   quota demo      what this is for, in ten seconds, without any account
   quota sim       a simulated provider to try things on
 
 Exit codes: 0 all went well, 1 some account has no number, 3 no account was found, 64 the command line was not understood, \
 65 malformed input, 66 unreadable input, 78 broken configuration.";
+
+/// What `quota doctor` does.
+pub(super) const DOCTOR: &str = "\
+Looks at the configuration, the store, the logins and who may read them, the clocks, and whether the providers can be \
+reached; and says of each finding what to do. Nothing is mended, nothing secret is shown, and no usage is asked for: of a \
+provider it is only seen whether its host answers. To see that the store can be written, a note is left in it for a minute.
+
+Exit codes: 0 all is well, 1 there is a finding.";
+
+/// What `quota init` does.
+pub(super) const INIT: &str = "\
+Looks for logins of Claude Code and for tokens in the environment, and writes a configuration that names where they are, \
+with comments on what else it may say. No token is written down.
+
+One that is there is written over only if you say so, at the terminal or with --force; it is then kept beside the new one.
+
+Exit codes: 0 it is written, 1 you said no, 64 there is one already and nobody to ask, 74 it could not be written.";
 
 /// What `quota status` does.
 pub(super) const STATUS: &str = "\

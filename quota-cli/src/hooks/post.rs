@@ -30,7 +30,8 @@ pub(super) async fn note(url: &Url, note: &Note<'_>) -> Result<(), String> {
     if status.is_success() { Ok(()) } else { Err(format!("was answered with {}", status.as_u16())) }
 }
 
-fn client(url: &Url) -> Result<Client, ()> {
+/// A client that follows nobody, and sends in the clear only to this machine.
+pub(crate) fn client(url: &Url) -> Result<Client, ()> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(drop)?;

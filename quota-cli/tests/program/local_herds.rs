@@ -119,6 +119,33 @@ fn forty_statuslines_over_and_over_make_one_call_per_interval_and_no_429() {
     assert_eq!(ledger.accounts["main"].answers.get(&429), None, "{ledger:?}");
 }
 
+#[test]
+fn a_process_that_is_killed_while_it_makes_the_database_harms_nobody() {
+    let config = "[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"http://127.0.0.1:1\"\n";
+    for _ in 0..10 {
+        let machine = Machine::new();
+        let config = machine.write("config.toml", config);
+        let doctor = ["doctor", "--json", "--config", argument(&config)];
+        let mut maker = machine.command(&doctor).stdout(Stdio::null()).spawn().unwrap();
+
+        // The draft is the first that lies there; the kill hits the making, or what comes after it.
+        let folder = machine.path(".local/state/quota");
+        let is_begun = || folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+        while !is_begun() && maker.try_wait().unwrap().is_none() {}
+        maker.kill().unwrap();
+        maker.wait().unwrap();
+
+        let shown = machine.run(&doctor).json();
+        let store =
+            shown["checks"].as_array().unwrap().iter().find(|check| check["area"] == "store").unwrap();
+        assert_eq!(
+            (&store["ok"], &store["told"]),
+            (&true.into(), &"can be read and written".into()),
+            "{shown}"
+        );
+    }
+}
+
 /// Kills, as `kill -9` does, whoever was started by statuslines with this configuration.
 fn kill_refreshers(config: &str) {
     let is_one = |process: &Path| {

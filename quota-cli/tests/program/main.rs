@@ -5,7 +5,11 @@
 #![cfg(test)]
 
 mod demo;
+#[cfg(unix)]
+mod doctor;
 mod guard;
+#[cfg(unix)]
+mod init;
 mod journal;
 #[cfg(target_os = "linux")]
 mod local_herds;

@@ -1,0 +1,112 @@
+//! Whether the configuration and the store can be used.
+//! What the configuration names is looked at in `logins` and `reach`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quota::{Clock, StoreError, StoreKey, Swap};
+
+use super::{Area, Check, reach};
+use crate::config::{self, Config};
+use crate::gateway;
+
+/// How the configuration is; and what it says, unless it is broken.
+pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
+    let usual = config::usual_path();
+    let Some(path) = named.or(usual.as_deref().filter(|path| path.symlink_metadata().is_ok())) else {
+        let subject = usual.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+        let told = "not there, so the one account is that of Claude Code";
+        return (vec![Check::good(Area::Config, subject, told)], Some(Config::of_claude_code()));
+    };
+    let subject = path.display().to_string();
+    match Config::read(path) {
+        Err(failure) => {
+            let advice = "mend it there; `quota status --help` shows how one is written";
+            (vec![Check::finding(Area::Config, subject, failure.to_string(), advice)], None)
+        }
+        Ok(config) => {
+            // Hooks in it are run: whoever may write it may run programs as this user.
+            let rights = others_may(path, 0o022).map(|()| {
+                let advice = format!("run: chmod go-w {}", quoted(path));
+                Check::finding(Area::Config, subject.clone(), "others may write it", advice)
+            });
+            let good = || Check::good(Area::Config, subject.clone(), "can be read");
+            (vec![rights.unwrap_or_else(good)], Some(config))
+        }
+    }
+}
+
+/// Whether the store can be read and written, and what time it has.
+pub(super) async fn store(named: Option<&str>, clock: &Clock) -> Vec<Check> {
+    const ELSE: &str = "do that, or name another store with --store or QUOTA_STORE";
+    let store = match gateway::store(named) {
+        Ok(store) => store,
+        Err(failure) => {
+            let advice = "mend the URL in --store or QUOTA_STORE";
+            return vec![Check::finding(Area::Store, "its URL", failure.to_string(), advice)];
+        }
+    };
+    // The rest of a URL may hold a password.
+    let subject = store.url.expose().split(':').next().unwrap_or_default().to_owned();
+    if !store.is_shared {
+        return vec![if store.is_for_want_of_a_home {
+            let told = "neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes";
+            Check::finding(Area::Store, subject, told, "set one of them, or name a store with --store")
+        } else {
+            Check::good(Area::Store, subject, "is this process alone, as was asked for")
+        }];
+    }
+    let finding = |error: &StoreError, what: &str| {
+        let advice = if error.is_transient() {
+            "see that it runs and can be reached from here; until then every process goes on alone"
+        } else {
+            ELSE
+        };
+        Check::finding(Area::Store, subject.clone(), format!("{what}: {error}"), advice)
+    };
+    // Nobody else's: an account of no provider there is, and forgotten in a minute.
+    let key = StoreKey::beside(&nobody(), "doctor");
+    let before = clock.now();
+    let reading = match store.store.read(&key).await {
+        Ok(reading) => reading,
+        Err(error) => return vec![finding(&error, "cannot be read")],
+    };
+    let skew = reach::skew(reading.now, before, clock.now());
+    let swapped = store.store.swap(&key, reading.version(), Bytes::from_static(b"{}"), KEPT).await;
+    let usable = match swapped {
+        // Whoever was faster could write.
+        Ok(Swap::Applied { .. } | Swap::Conflict(_)) => {
+            Check::good(Area::Store, subject.clone(), "can be read and written")
+        }
+        Err(error) => finding(&error, "cannot be written"),
+        Ok(_) => Check::good(Area::Store, subject.clone(), "can be read"),
+    };
+    vec![usable, reach::clock("the store", skew)]
+}
+
+/// How long the document stays by which it is seen that one can be written.
+const KEPT: Duration = Duration::from_secs(60);
+
+fn nobody() -> quota::AccountId {
+    "quota/doctor".parse().expect("the name is valid")
+}
+
+/// Whether somebody but its owner has one of these rights to a file.
+#[cfg(unix)]
+pub(super) fn others_may(path: &Path, rights: u32) -> Option<()> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let found = path.metadata().ok()?;
+    (found.mode() & rights != 0).then_some(())
+}
+
+#[cfg(not(unix))]
+pub(super) fn others_may(_path: &Path, _rights: u32) -> Option<()> {
+    None
+}
+
+/// A path as a shell takes it for one word.
+pub(super) fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}

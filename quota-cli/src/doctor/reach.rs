@@ -1,0 +1,117 @@
+//! Whether the providers can be reached, and how far their clocks are from ours.
+//! What is asked for is the front page of their host, without a login: that is no call that a budget counts.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+use quota::Clock;
+use quota::anthropic::Anthropic;
+use reqwest::header::{DATE, USER_AGENT};
+use url::Url;
+
+use super::{Area, Check};
+use crate::config::Config;
+use crate::hooks::client;
+use crate::words::{between, span};
+
+const WHO: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (doctor)");
+/// How long a host may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What two clocks may differ by: a `Date` has whole seconds, and nobody is hurt by a few of them.
+const HARMLESS: Duration = Duration::from_secs(5);
+
+/// Every host that the configuration asks, once each.
+pub(super) async fn providers(config: &Config, clock: &Clock) -> Vec<Check> {
+    let usual = || Url::parse(Anthropic::BASE_URL).expect("it is a URL");
+    let general = config.anthropic.base_url.clone().unwrap_or_else(usual);
+    let mut hosts = Vec::new();
+    for account in &config.accounts {
+        let url = account.base_url.as_ref().unwrap_or(&general);
+        // Its path and what else is in it may be nobody's business.
+        let Ok(front) = Url::parse(&url.origin().ascii_serialization()) else { continue };
+        if !hosts.contains(&front) {
+            hosts.push(front);
+        }
+    }
+    let mut checks = Vec::new();
+    for host in &hosts {
+        checks.extend(provider(host, clock).await);
+    }
+    checks
+}
+
+async fn provider(host: &Url, clock: &Clock) -> Vec<Check> {
+    let subject = host.origin().ascii_serialization();
+    let finding = |told: &str, advice: &str| vec![Check::finding(Area::Provider, &subject, told, advice)];
+    let Ok(client) = client(host) else {
+        return finding("TLS could not be set up", "see that this machine has root certificates");
+    };
+    let before = clock.now();
+    let asked = client.head(host.clone()).header(USER_AGENT, WHO).timeout(PATIENCE).send().await;
+    let answer = match asked {
+        Ok(answer) => answer,
+        Err(error) if error.is_timeout() => {
+            return finding("does not answer", "see whether this machine is online, and its proxy");
+        }
+        Err(error) if error.is_dns() => {
+            return finding("its host name was not found", "see whether this machine is online, and its DNS");
+        }
+        Err(error) if error.is_connect() => {
+            return finding("could not connect", "see that it runs, and what a firewall or proxy does to it");
+        }
+        Err(_) => return finding("the request failed", "see what a proxy on the way does to it"),
+    };
+    let mut checks = vec![Check::good(Area::Provider, &subject, "can be reached")];
+    let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
+    if let Some(date) = date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok()) {
+        checks.push(self::clock(&subject, skew(date, before, clock.now())));
+    }
+    checks
+}
+
+/// How far a clock is from ours that was read somewhere between two moments.
+pub(super) fn skew(theirs: Timestamp, before: Timestamp, after: Timestamp) -> Duration {
+    between(after, theirs).max(between(theirs, before))
+}
+
+/// What to say of the clock of somebody.
+pub(super) fn clock(whose: &str, skew: Duration) -> Check {
+    let subject = format!("of {whose}");
+    if skew <= HARMLESS {
+        return Check::good(Area::Clock, subject, "agrees with that of this machine");
+    }
+    let told = format!("differs from that of this machine by {}", span(skew));
+    Check::finding(
+        Area::Clock,
+        subject,
+        told,
+        "set the clock that is wrong, such as by: timedatectl set-ntp true",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_clock_that_was_read_within_the_call_agrees() {
+        assert_eq!(skew(at(105), at(100), at(110)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_or_behind_is_measured_from_the_nearer_end_of_the_call() {
+        assert_eq!(skew(at(130), at(100), at(110)), Duration::from_secs(20));
+        assert_eq!(skew(at(70), at(100), at(110)), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_clock_that_is_far_off_is_a_finding() {
+        assert_eq!(clock("x", Duration::from_secs(5)).advice, None);
+        assert!(clock("x", Duration::from_secs(6)).advice.is_some());
+    }
+}

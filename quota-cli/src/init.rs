@@ -1,0 +1,60 @@
+//! `quota init`: writes a configuration with comments, of the logins that it finds.
+//! What a configuration may say is in `config`; the logins are only looked for, and never written down.
+
+mod draft;
+mod save;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use crate::args::InitArgs;
+use crate::config;
+use crate::exit::{Exit, Failure};
+use crate::runtime::{self, Threads};
+use crate::term;
+
+/// Writes the configuration, or shows it.
+///
+/// # Errors
+///
+/// [`Failure`] if one is there and nobody said that it may be written over, or it cannot be written.
+pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
+    let text = runtime::run(Threads::One, async { Ok(draft::of(&draft::found().await)) })?;
+    if options.print {
+        term::answer(&text)?;
+        return Ok(Exit::Done);
+    }
+    let path = place(options.config.as_deref())?;
+    let is_there = path.symlink_metadata().is_ok();
+    if is_there && !options.force && !is_agreed(&path)? {
+        term::tell("quota: nothing was written\n");
+        return Ok(Exit::Gaps);
+    }
+    let kept = save::whole(&path, &text, is_there)
+        .map_err(|error| Failure::new(Exit::IoErr, format!("could not write {}: {error}", path.display())))?;
+    let kept = kept.map_or_else(String::new, |kept| format!("The one before is {}.\n", kept.display()));
+    term::answer(&format!("Wrote {}.\n{kept}To see that all is well: quota doctor\n", path.display()))?;
+    Ok(Exit::Done)
+}
+
+fn place(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    named.map(Path::to_owned).or_else(config::usual_path).ok_or_else(|| {
+        let why = "neither XDG_CONFIG_HOME nor HOME is set; name a file with --config";
+        Failure::new(Exit::Usage, why)
+    })
+}
+
+/// Whether somebody at the terminal says that the file may be written over.
+fn is_agreed(path: &Path) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        let why = format!("{} is there already; --force writes over it and keeps a copy", path.display());
+        return Err(Failure::new(Exit::Usage, why));
+    }
+    term::tell(&format!("{} is there already. Write over it, and keep a copy? [y/N] ", path.display()));
+    let _ = io::stderr().flush();
+    let mut said = String::new();
+    io::stdin().read_line(&mut said).map_err(|error| {
+        Failure::new(Exit::NoInput, format!("could not read the answer: {error}; use --force"))
+    })?;
+    Ok(matches!(said.trim().to_lowercase().as_str(), "y" | "yes"))
+}

@@ -1,0 +1,167 @@
+//! `quota doctor`: what it finds, what it advises, and what it never shows.
+
+use std::os::unix::fs::PermissionsExt;
+
+use quota_sim::{Account, Script, Window};
+use serde_json::Value;
+
+use super::program::{Ended, Machine, Provider, argument};
+
+const SECRET: &str = "sk-ant-oat01-nobody-may-see-this";
+
+fn mode(path: &std::path::Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// A machine whose one account is Claude Code's, at a provider of the test's own.
+fn healthy() -> (Provider, Machine) {
+    let provider =
+        Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(1.0)])]));
+    let machine = Machine::new();
+    machine.log_in(SECRET);
+    mode(&machine.path(".claude/.credentials.json"), 0o600);
+    let config = format!("[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"{}\"\n", provider.url());
+    mode(&machine.write(".config/quota/config.toml", config), 0o600);
+    (provider, machine)
+}
+
+/// What is to be done in an area, and what it was found by.
+fn findings(ended: &Ended, area: &str) -> Vec<(String, String)> {
+    let json = ended.json();
+    let checks = json["checks"].as_array().unwrap().iter().filter(|check| check["area"] == area);
+    let of = |check: &Value| {
+        let text = |field: &str| check[field].as_str().map(str::to_owned);
+        Some((text("told")?, text("advice")?))
+    };
+    checks.filter_map(of).collect()
+}
+
+#[test]
+fn where_all_is_well_it_says_so_and_asks_for_no_usage() {
+    let (provider, machine) = healthy();
+
+    let ended = machine.run(&["doctor"]);
+
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with("\nAll is well.\n"), "{}", ended.stdout);
+    assert_eq!(provider.simulator.ledger().calls(), 0);
+}
+
+#[test]
+fn every_area_is_looked_at() {
+    let (_provider, machine) = healthy();
+
+    let json = machine.run(&["doctor", "--json"]).json();
+
+    let mut areas: Vec<_> = json["checks"].as_array().unwrap().iter().map(|check| &check["area"]).collect();
+    areas.dedup();
+    assert_eq!(areas, ["config", "store", "clock", "login", "provider", "clock"]);
+    assert_eq!(json["version"], 1);
+}
+
+#[test]
+fn a_broken_configuration_is_a_finding_that_names_the_line() {
+    let machine = Machine::new();
+    machine.write(".config/quota/config.toml", "[[accounts]]\nidd = \"anthropic/main\"\n");
+
+    let ended = machine.run(&["doctor", "--json"]);
+
+    assert_eq!(ended.code, Some(1));
+    let found = findings(&ended, "config");
+    assert!(found[0].0.contains("config.toml:2:"), "{found:?}");
+}
+
+#[test]
+fn a_configuration_that_others_may_write_is_a_finding() {
+    let (_provider, machine) = healthy();
+    mode(&machine.path(".config/quota/config.toml"), 0o666);
+
+    let ended = machine.run(&["doctor", "--json"]);
+
+    assert_eq!(ended.code, Some(1));
+    assert!(findings(&ended, "config")[0].1.starts_with("run: chmod go-w '"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_login_that_others_may_read_is_a_finding() {
+    let (_provider, machine) = healthy();
+    mode(&machine.path(".claude/.credentials.json"), 0o644);
+
+    let ended = machine.run(&["doctor", "--json"]);
+
+    assert_eq!(ended.code, Some(1));
+    assert!(findings(&ended, "login")[0].1.starts_with("run: chmod 600 '"), "{}", ended.stdout);
+}
+
+#[test]
+fn of_two_copies_of_a_login_it_says_which_counts() {
+    let (_provider, machine) = healthy();
+    let older = r#"{ "claudeAiOauth": { "accessToken": "sk-ant-oat01-older", "expiresAt": 4000000000000 } }"#;
+    mode(&machine.write(".config/claude/.credentials.json", older), 0o600);
+
+    let ended = machine.run(&["doctor"]);
+
+    let lines = |what: &str| ended.stdout.lines().filter(|line| line.contains(what)).count();
+    assert_eq!((lines("is the one that counts"), lines("is older than")), (1, 1), "{}", ended.stdout);
+    assert_eq!(ended.code, Some(0));
+}
+
+#[test]
+fn a_store_that_others_may_use_is_a_finding() {
+    let (_provider, machine) = healthy();
+    machine.run(&["doctor"]);
+    mode(&machine.path(".local/state/quota/quota.db"), 0o644);
+
+    let ended = machine.run(&["doctor", "--json"]);
+
+    assert_eq!(ended.code, Some(1));
+    assert!(findings(&ended, "store")[0].0.contains("chmod 600"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_provider_that_is_not_there_is_a_finding() {
+    let (provider, machine) = healthy();
+    drop(provider);
+
+    let ended = machine.run(&["doctor", "--json"]);
+
+    assert_eq!(ended.code, Some(1));
+    assert_eq!(findings(&ended, "provider")[0].0, "could not connect");
+}
+
+#[test]
+fn nobody_who_is_logged_in_is_a_finding() {
+    let (_provider, machine) = healthy();
+    std::fs::remove_file(machine.path(".claude/.credentials.json")).unwrap();
+
+    let ended = machine.run(&["doctor", "--json"]);
+
+    assert_eq!(ended.code, Some(1));
+    assert!(findings(&ended, "login")[0].1.contains("run `claude`"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_secret_is_shown_nowhere() {
+    let (_provider, machine) = healthy();
+    let config = machine.write(
+        "many.toml",
+        "[[accounts]]\nid = \"anthropic/main\"\n[[accounts]]\nid = \"anthropic/env\"\ntoken_env = \"TOKEN\"\n\
+         [[accounts]]\nid = \"anthropic/file\"\ntoken_file = \"token\"\n[providers.anthropic]\nbase_url = \"http://127.0.0.1:1\"\n",
+    );
+    mode(&machine.write("token", SECRET), 0o644);
+    let machine =
+        machine.set("TOKEN", SECRET).set("QUOTA_STORE", &format!("redis://me:{SECRET}@127.0.0.1:1"));
+    let damaged = format!("{{ \"claudeAiOauth\": {{ \"accessToken\": \"{SECRET}");
+
+    for login in [None, Some(damaged)] {
+        if let Some(login) = login {
+            machine.write(".claude/.credentials.json", login);
+        }
+        for more in [&[][..], &["--json"][..]] {
+            let ended = machine.run(&[&["doctor", "--config", argument(&config)], more].concat());
+
+            assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+            assert!(!format!("{}{}", ended.stdout, ended.stderr).contains("nobody-may-see"), "{ended:?}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `quota init`: what it writes, what it never writes over, and that the program can read it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use super::program::Machine;
+
+const SECRET: &str = "sk-ant-oat01-nobody-may-see-this";
+const CONFIG: &str = ".config/quota/config.toml";
+
+fn text(machine: &Machine) -> String {
+    std::fs::read_to_string(machine.path(CONFIG)).unwrap()
+}
+
+/// What lies where the configuration lies.
+fn neighbours(machine: &Machine) -> Vec<PathBuf> {
+    let folder = machine.path(".config/quota").read_dir().unwrap();
+    folder.map(|entry| entry.unwrap().path()).filter(|path| *path != machine.path(CONFIG)).collect()
+}
+
+#[test]
+fn what_it_writes_is_a_configuration_of_what_was_found() {
+    let machine = Machine::new().set("ANTHROPIC_AUTH_TOKEN", SECRET);
+    machine.log_in(SECRET);
+
+    let ended = machine.run(&["init"]);
+
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
+    let shown = machine.run(&["status", "--offline", "--json"]).json();
+    let accounts: Vec<_> =
+        shown["accounts"].as_array().unwrap().iter().map(|account| &account["account"]).collect();
+    assert_eq!(accounts, ["anthropic/main", "anthropic/token"]);
+}
+
+#[test]
+fn without_any_login_what_it_writes_can_be_read() {
+    let machine = Machine::new();
+
+    machine.run(&["init"]);
+
+    assert_eq!(machine.run(&["budget"]).code, Some(0), "{}", text(&machine));
+}
+
+#[test]
+fn it_is_its_owners_alone_and_nothing_lies_beside_it() {
+    let machine = Machine::new();
+
+    machine.run(&["init"]);
+
+    assert_eq!(machine.path(CONFIG).metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(neighbours(&machine).is_empty(), "{:?}", neighbours(&machine));
+}
+
+#[test]
+fn no_token_is_written_or_shown() {
+    let machine = Machine::new().set("ANTHROPIC_AUTH_TOKEN", SECRET).set("CLAUDE_CODE_OAUTH_TOKEN", SECRET);
+
+    let printed = machine.run(&["init", "--print"]);
+    let written = machine.run(&["init"]);
+
+    let all = format!("{printed:?}{written:?}{}", text(&machine));
+    assert!(!all.contains("nobody-may-see"), "{all}");
+}
+
+#[test]
+fn one_that_is_there_is_not_written_over_unasked() {
+    let machine = Machine::new();
+    machine.write(CONFIG, "# mine\n");
+
+    let ended = machine.run(&["init"]);
+
+    assert_eq!((ended.code, ended.stderr.lines().count()), (Some(64), 1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--force"), "{}", ended.stderr);
+    assert_eq!(text(&machine), "# mine\n");
+}
+
+#[test]
+fn with_force_it_is_written_over_and_kept() {
+    let machine = Machine::new();
+    machine.write(CONFIG, "# mine\n");
+
+    let ended = machine.run(&["init", "--force"]);
+
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(text(&machine).contains("[[accounts]]"));
+    let [kept] = &neighbours(&machine)[..] else { panic!("{:?}", neighbours(&machine)) };
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "# mine\n");
+}
+
+#[test]
+fn printed_it_is_written_nowhere() {
+    let machine = Machine::new();
+
+    let ended = machine.run(&["init", "--print"]);
+
+    assert!(ended.stdout.contains("[[accounts]]"), "{ended:?}");
+    assert!(!machine.path(CONFIG).exists());
+}
