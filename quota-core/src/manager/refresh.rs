@@ -1,27 +1,22 @@
 //! What a refresh does: find the login, get the right to ask, ask, and put the answer where everybody sees it.
-//! Whether it may ask is decided in `record`, how fast in `gate`; who waits for it is in `flight`.
+//! The right to ask is got in `begin` and used in `call`; who waits for a refresh is in `flight`.
+
+mod begin;
+mod call;
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
-
-use jiff::Timestamp;
 
 use super::error::QuotaError;
-use super::events::Event;
 use super::flight::{Crew, Flight, Landed, Landing, Wish};
-use super::gate::Pass;
 use super::slot::Slot;
-use super::tasks::{Either, either};
-use super::view::{Caveats, View};
-use crate::record::{Committed, Failed};
-use crate::{
-    Ask, AttemptId, Begin, FetchError, Freshness, Lease, Lineage, Login, Record, Snapshot, StoreKey, Usage,
-    UsageFetcher, time,
-};
+use crate::{FetchError, Lineage, Login, UsageFetcher};
+
+use begin::Begun;
+use call::Called;
 
 /// One run. Dropped before its end (a closed manager, a runtime that shuts down), it still lands its flight.
 pub(crate) struct Refresh {
@@ -163,102 +158,6 @@ impl Refresh {
         })
     }
 
-    /// Gets the right to ask and the turn to do so, waiting for whoever has them, but not for ever.
-    async fn begin(&self, wish: Wish, login: &Login) -> Result<Begun, QuotaError> {
-        let slot = &*self.slot;
-        let policy = &slot.provider.policy;
-        let account = || slot.id.clone();
-        let attempt = AttemptId::random();
-        let patience = policy.lease.saturating_add(policy.fetch_timeout);
-        // Since when the one who holds the lease now is waited for. One that dies must not use up the time of the next.
-        let mut holder = None;
-        let mut is_known = !slot.may_guess();
-        let mut pass = None;
-        let mut freshness = match wish {
-            Wish::Within(span) => Freshness::Within(span),
-            Wish::Now => Freshness::Since(slot.provider.link.guess()),
-        };
-        loop {
-            if self.flight.lineage.is_none() && self.is_superseded() {
-                return Err(QuotaError::LoginChanged { account: account() });
-            }
-            let decide = |record: &mut Record, now: Timestamp| {
-                let ask = Ask::new(attempt, freshness)
-                    .login(login.clone())
-                    .urgency(self.flight.urgency())
-                    .by(Arc::clone(&self.crew.by))
-                    .quiet(slot.provider.quiet_at(now));
-                // Somebody else holds the account by now: this refresh must not take it back, nor clear what they left.
-                let superseded = match (&self.flight.lineage, record.lineage()) {
-                    (Some(ours), Some(holder)) => ours != holder,
-                    _ => false,
-                };
-                (!superseded).then(|| record.begin(now, &ask, policy))
-            };
-            // First a look, without a turn in the line and without a trip to the store: mostly somebody else has asked.
-            let begin = if pass.is_none() {
-                slot.try_on(decide)
-            } else {
-                slot.transact(decide)
-                    .await
-                    .map_err(|error| QuotaError::Store { account: account(), error })?
-            };
-            let Some(begin) = begin else { return Err(QuotaError::LoginChanged { account: account() }) };
-            // Not in the match: a turn that is not used must not be kept while we wait for somebody.
-            let turn = pass.take();
-            let begin = match (begin, turn) {
-                (Begin::Granted(lease), Some(turn)) => return Ok(Begun::Granted(lease, turn)),
-                (begin, _unused) => begin,
-            };
-            match begin {
-                Begin::Granted(_) => {
-                    let ticket = self.flight.queue(slot);
-                    let turn = async {
-                        match ticket.at_once() {
-                            // Before standing in line, a look whether that is of use.
-                            None if !is_known => None,
-                            None => Some(ticket.pass().await),
-                            at_once => at_once,
-                        }
-                    };
-                    pass = self.unless_closed(turn).await?;
-                    if pass.is_none() {
-                        slot.read_first().await;
-                        is_known = true;
-                    }
-                }
-                Begin::Fresh => return Ok(Begun::Fresh),
-                Begin::Held(hold) => return Err(QuotaError::Held { account: account(), hold }),
-                Begin::Barred(trouble) => {
-                    return Err(QuotaError::Barred { account: account(), trouble });
-                }
-                Begin::Newer => return Err(QuotaError::Newer { account: account() }),
-                Begin::Busy { until, since } => {
-                    let instant = slot.provider.clock.instant();
-                    holder = holder.filter(|(granted_at, _)| *granted_at == since).or(Some((since, instant)));
-                    let waited = holder.map_or(Duration::ZERO, |(_, began)| instant.saturating_since(began));
-                    // Without the store, what the holder brings would not be heard here.
-                    if waited >= patience || slot.provider.link.is_away() || slot.desk().is_alone() {
-                        return Err(QuotaError::Busy { account: account() });
-                    }
-                    // What the holder brings is as good as what we would have brought.
-                    if let Freshness::Since(moment) = freshness {
-                        freshness = Freshness::Since(moment.min(since));
-                    }
-                    self.unless_closed(self.wait_for_holder(until)).await?;
-                }
-            }
-        }
-    }
-
-    /// Waits for `wait`, but not once the manager is being closed: what has not begun by then does not begin.
-    async fn unless_closed<T>(&self, wait: impl Future<Output = T>) -> Result<T, QuotaError> {
-        match either(self.crew.tasks.closing(), wait).await {
-            Either::First(()) => Err(QuotaError::Closed),
-            Either::Second(done) => Ok(done),
-        }
-    }
-
     /// Whether there is a newer credential than the one that was refused.
     async fn renews(&self, fetcher: &dyn UsageFetcher) -> bool {
         let bound = self.slot.provider.policy.fetch_timeout;
@@ -270,100 +169,6 @@ impl Refresh {
             .await;
         renewed == Some(Some(true))
     }
-
-    /// Waits until the record moves, or the holder's time is over.
-    async fn wait_for_holder(&self, until: Timestamp) {
-        let slot = &*self.slot;
-        let link = &slot.provider.link;
-        let seen = slot.desk().standing;
-        let left = time::between(link.guess(), until).max(SHORTEST_WAIT);
-        let key = StoreKey::account(&slot.id);
-        let notice = slot.provider.clock.bounded(left, link.changed(&key, seen.version())).await;
-        slot.synchronise(Some(seen)).await;
-        if matches!(notice, Some(Err(_))) || slot.desk().standing == seen {
-            // No notice, or one of nothing: look now and then, and no more often.
-            slot.provider.clock.sleep(left.min(POLL)).await;
-        }
-    }
-
-    /// Asks the provider, and puts what it said, or what its failure means, into the record.
-    async fn call(
-        &self,
-        fetcher: &dyn UsageFetcher,
-        lease: &Lease,
-        mut pass: Pass,
-    ) -> Result<Called, QuotaError> {
-        let slot = &*self.slot;
-        let account = || slot.id.clone();
-        tracing::debug!(account = %slot.id, fence = lease.fence, "lease granted");
-        let bound = slot.provider.policy.fetch_timeout;
-        pass.call();
-        let told =
-            slot.provider.clock.bounded(bound, unwinding(async { fetcher.fetch(&slot.id).await })).await;
-        drop(pass);
-        let usage = match told {
-            Some(Some(Ok(usage))) => usage,
-            Some(Some(Err(error))) => return Err(self.failed(lease, error).await),
-            Some(None) => {
-                // Ours to mend, not the provider's: no hold follows from it.
-                slot.conclude(|record, _| record.release(lease)).await;
-                return Err(QuotaError::Broken { account: account() });
-            }
-            None => return Err(self.failed(lease, FetchError::TimedOut).await),
-        };
-        match slot.conclude(|record, now| record.commit(now, lease, &usage)).await {
-            Committed::Empty => {
-                Err(self.failed(lease, FetchError::malformed("it says nothing at all")).await)
-            }
-            Committed::TooLate => {
-                tracing::debug!(account = %slot.id, fence = lease.fence, "answer came too late, not stored");
-                Ok(Called::TooLate(Box::new(usage)))
-            }
-            _ => {
-                let _ = self.crew.events.send(Event::Refreshed { account: account() });
-                Ok(Called::Stored)
-            }
-        }
-    }
-
-    /// Draws the consequences of a failed call.
-    async fn failed(&self, lease: &Lease, error: FetchError) -> QuotaError {
-        let slot = &*self.slot;
-        let policy = &slot.provider.policy;
-        tracing::debug!(account = %slot.id, fence = lease.fence, %error, "fetch failed");
-        let failed = slot.conclude(|record, now| record.fail(now, lease, &error, policy)).await;
-        let (hold, quiet) = match failed {
-            Failed::Stored { hold, quiet } => (hold, quiet),
-            // The account is somebody else's by now, and its neighbours are to be quiet all the same.
-            Failed::TooLate => (None, Record::quiet_after(slot.provider.link.guess(), &error, policy)),
-        };
-        if let (Some(quiet), Some(quieted)) = (quiet, &slot.provider.quieted) {
-            quieted.impose(&quiet, policy.keep).await;
-        }
-        let _ = self.crew.events.send(Event::Failed { account: slot.id.clone(), error: error.clone(), hold });
-        QuotaError::Fetch { account: slot.id.clone(), error }
-    }
-
-    /// The call's own numbers, for those who asked for them by their login.
-    fn apart(&self, lease: &Lease, usage: &Usage) -> Arc<View> {
-        let mut record = Record::default();
-        let lineage = usage.lineage.as_ref().or(self.flight.lineage.as_ref());
-        let snapshot = Snapshot::of(usage, lease.granted_at);
-        let _ = record.observe(lease.granted_at, &snapshot, lineage, usage.identity.as_ref());
-        Arc::new(View::new(0, Arc::new(record), Arc::clone(&self.slot.provider), Caveats::default()))
-    }
-}
-
-/// The right to ask, with the turn to do so; or no need to.
-enum Begun {
-    Granted(Lease, Pass),
-    Fresh,
-}
-
-/// What became of a call that was answered.
-enum Called {
-    Stored,
-    TooLate(Box<Usage>),
 }
 
 /// Runs `work`; `None` if it panicked. A fetcher that breaks must not take the flight with it.
@@ -377,9 +182,3 @@ async fn unwinding<F: Future>(work: F) -> Option<F::Output> {
     })
     .await
 }
-
-/// The store's clock and ours differ a little: a wait for the end of a lease is never shorter than this.
-const SHORTEST_WAIT: Duration = Duration::from_millis(20);
-
-/// How often to look where there are no notices.
-const POLL: Duration = Duration::from_millis(200);

@@ -1,0 +1,156 @@
+//! Getting the right to ask, and the turn to do so: the waiting for whoever has them.
+//! What a look at the record answers is decided in `record`; what is done with the right is in `call`.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Refresh;
+use crate::clock::Instant;
+use crate::manager::error::QuotaError;
+use crate::manager::flight::Wish;
+use crate::manager::gate::Pass;
+use crate::manager::tasks::{Either, either};
+use crate::{Ask, AttemptId, Begin, Freshness, Lease, Login, Record, StoreKey, time};
+
+/// The right to ask, with the turn to do so; or no need to.
+pub(super) enum Begun {
+    Granted(Lease, Pass),
+    Fresh,
+}
+
+impl Refresh {
+    /// Gets the right to ask and the turn to do so, waiting for whoever has them, but not for ever.
+    pub(super) async fn begin(&self, wish: Wish, login: &Login) -> Result<Begun, QuotaError> {
+        let slot = &*self.slot;
+        let policy = &slot.provider.policy;
+        let account = || slot.id.clone();
+        let attempt = AttemptId::random();
+        let patience = policy.lease.saturating_add(policy.fetch_timeout);
+        let mut holder = Holder::default();
+        let mut is_known = !slot.may_guess();
+        let mut pass = None;
+        let mut freshness = match wish {
+            Wish::Within(span) => Freshness::Within(span),
+            Wish::Now => Freshness::Since(slot.provider.link.guess()),
+        };
+        loop {
+            if self.flight.lineage.is_none() && self.is_superseded() {
+                return Err(QuotaError::LoginChanged { account: account() });
+            }
+            let decide = |record: &mut Record, now: Timestamp| {
+                let ask = Ask::new(attempt, freshness)
+                    .login(login.clone())
+                    .urgency(self.flight.urgency())
+                    .by(Arc::clone(&self.crew.by))
+                    .quiet(slot.provider.quiet_at(now));
+                // Somebody else holds the account by now: this refresh must not take it back, nor clear what they left.
+                let superseded = match (&self.flight.lineage, record.lineage()) {
+                    (Some(ours), Some(holder)) => ours != holder,
+                    _ => false,
+                };
+                (!superseded).then(|| record.begin(now, &ask, policy))
+            };
+            // First a look, without a turn in the line and without a trip to the store: mostly somebody else has asked.
+            let begin = if pass.is_none() {
+                slot.try_on(decide)
+            } else {
+                slot.transact(decide)
+                    .await
+                    .map_err(|error| QuotaError::Store { account: account(), error })?
+            };
+            let Some(begin) = begin else { return Err(QuotaError::LoginChanged { account: account() }) };
+            // Not in the match: a turn that is not used must not be kept while we wait for somebody.
+            let turn = pass.take();
+            let begin = match (begin, turn) {
+                (Begin::Granted(lease), Some(turn)) => return Ok(Begun::Granted(lease, turn)),
+                (begin, _unused) => begin,
+            };
+            match begin {
+                Begin::Granted(_) => pass = self.turn(&mut is_known).await?,
+                Begin::Fresh => return Ok(Begun::Fresh),
+                Begin::Held(hold) => return Err(QuotaError::Held { account: account(), hold }),
+                Begin::Barred(trouble) => {
+                    return Err(QuotaError::Barred { account: account(), trouble });
+                }
+                Begin::Newer => return Err(QuotaError::Newer { account: account() }),
+                Begin::Busy { until, since } => {
+                    let waited = holder.waited_for(since, slot.provider.clock.instant());
+                    // Without the store, what the holder brings would not be heard here.
+                    if waited >= patience || slot.provider.link.is_away() || slot.desk().is_alone() {
+                        return Err(QuotaError::Busy { account: account() });
+                    }
+                    // What the holder brings is as good as what we would have brought.
+                    if let Freshness::Since(moment) = freshness {
+                        freshness = Freshness::Since(moment.min(since));
+                    }
+                    self.unless_closed(self.wait_for_holder(until)).await?;
+                }
+            }
+        }
+    }
+
+    /// A turn in the line. `None` if there was none at once and what stands was not known: it was read, for then it may be
+    /// of no use to stand in line.
+    async fn turn(&self, is_known: &mut bool) -> Result<Option<Pass>, QuotaError> {
+        let ticket = self.flight.queue(&self.slot);
+        let stands_in_line = *is_known;
+        let turn = async {
+            match ticket.at_once() {
+                None if stands_in_line => Some(ticket.pass().await),
+                at_once => at_once,
+            }
+        };
+        let turn = self.unless_closed(turn).await?;
+        if turn.is_none() {
+            self.slot.read_first().await;
+            *is_known = true;
+        }
+        Ok(turn)
+    }
+
+    /// Waits for `wait`, but not once the manager is being closed: what has not begun by then does not begin.
+    async fn unless_closed<T>(&self, wait: impl Future<Output = T>) -> Result<T, QuotaError> {
+        match either(self.crew.tasks.closing(), wait).await {
+            Either::First(()) => Err(QuotaError::Closed),
+            Either::Second(done) => Ok(done),
+        }
+    }
+
+    /// Waits until the record moves, or the holder's time is over.
+    async fn wait_for_holder(&self, until: Timestamp) {
+        let slot = &*self.slot;
+        let link = &slot.provider.link;
+        let seen = slot.desk().standing;
+        let left = time::between(link.guess(), until).max(SHORTEST_WAIT);
+        let key = StoreKey::account(&slot.id);
+        let notice = slot.provider.clock.bounded(left, link.changed(&key, seen.version())).await;
+        slot.synchronise(Some(seen)).await;
+        if matches!(notice, Some(Err(_))) || slot.desk().standing == seen {
+            // No notice, or one of nothing: look now and then, and no more often.
+            slot.provider.clock.sleep(left.min(POLL)).await;
+        }
+    }
+}
+
+/// Who holds the lease, by when it was granted, and since when they are waited for.
+///
+/// One that dies must not use up the time of the next.
+#[derive(Default)]
+struct Holder(Option<(Timestamp, Instant)>);
+
+impl Holder {
+    fn waited_for(&mut self, granted_at: Timestamp, now: Instant) -> Duration {
+        let same = self.0.filter(|(known, _)| *known == granted_at);
+        let (_, began) = *self.0.insert(same.unwrap_or((granted_at, now)));
+        now.saturating_since(began)
+    }
+}
+
+/// The store's clock and ours differ a little: a wait for the end of a lease is never shorter than this.
+const SHORTEST_WAIT: Duration = Duration::from_millis(20);
+
+/// How often to look where there are no notices.
+const POLL: Duration = Duration::from_millis(200);

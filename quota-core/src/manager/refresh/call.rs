@@ -1,0 +1,87 @@
+//! The call itself, and putting what it said, or what its failure means, where everybody sees it.
+//! What an answer or a failure does to the record is decided in `record`.
+
+use std::sync::Arc;
+
+use super::{Refresh, unwinding};
+use crate::manager::error::QuotaError;
+use crate::manager::events::Event;
+use crate::manager::gate::Pass;
+use crate::manager::view::{Caveats, View};
+use crate::record::{Committed, Failed};
+use crate::{FetchError, Lease, Record, Snapshot, Usage, UsageFetcher};
+
+/// What became of a call that was answered.
+pub(super) enum Called {
+    Stored,
+    TooLate(Box<Usage>),
+}
+
+impl Refresh {
+    /// Asks the provider, and puts what it said, or what its failure means, into the record.
+    pub(super) async fn call(
+        &self,
+        fetcher: &dyn UsageFetcher,
+        lease: &Lease,
+        mut pass: Pass,
+    ) -> Result<Called, QuotaError> {
+        let slot = &*self.slot;
+        let account = || slot.id.clone();
+        tracing::debug!(account = %slot.id, fence = lease.fence, "lease granted");
+        let bound = slot.provider.policy.fetch_timeout;
+        pass.call();
+        let told =
+            slot.provider.clock.bounded(bound, unwinding(async { fetcher.fetch(&slot.id).await })).await;
+        drop(pass);
+        let usage = match told {
+            Some(Some(Ok(usage))) => usage,
+            Some(Some(Err(error))) => return Err(self.failed(lease, error).await),
+            Some(None) => {
+                // Ours to mend, not the provider's: no hold follows from it.
+                slot.conclude(|record, _| record.release(lease)).await;
+                return Err(QuotaError::Broken { account: account() });
+            }
+            None => return Err(self.failed(lease, FetchError::TimedOut).await),
+        };
+        match slot.conclude(|record, now| record.commit(now, lease, &usage)).await {
+            Committed::Empty => {
+                Err(self.failed(lease, FetchError::malformed("it says nothing at all")).await)
+            }
+            Committed::TooLate => {
+                tracing::debug!(account = %slot.id, fence = lease.fence, "answer came too late, not stored");
+                Ok(Called::TooLate(Box::new(usage)))
+            }
+            _ => {
+                let _ = self.crew.events.send(Event::Refreshed { account: account() });
+                Ok(Called::Stored)
+            }
+        }
+    }
+
+    /// Draws the consequences of a failed call.
+    async fn failed(&self, lease: &Lease, error: FetchError) -> QuotaError {
+        let slot = &*self.slot;
+        let policy = &slot.provider.policy;
+        tracing::debug!(account = %slot.id, fence = lease.fence, %error, "fetch failed");
+        let failed = slot.conclude(|record, now| record.fail(now, lease, &error, policy)).await;
+        let (hold, quiet) = match failed {
+            Failed::Stored { hold, quiet } => (hold, quiet),
+            // The account is somebody else's by now, and its neighbours are to be quiet all the same.
+            Failed::TooLate => (None, Record::quiet_after(slot.provider.link.guess(), &error, policy)),
+        };
+        if let (Some(quiet), Some(quieted)) = (quiet, &slot.provider.quieted) {
+            quieted.impose(&quiet, policy.keep).await;
+        }
+        let _ = self.crew.events.send(Event::Failed { account: slot.id.clone(), error: error.clone(), hold });
+        QuotaError::Fetch { account: slot.id.clone(), error }
+    }
+
+    /// The call's own numbers, for those who asked for them by their login.
+    pub(super) fn apart(&self, lease: &Lease, usage: &Usage) -> Arc<View> {
+        let mut record = Record::default();
+        let lineage = usage.lineage.as_ref().or(self.flight.lineage.as_ref());
+        let snapshot = Snapshot::of(usage, lease.granted_at);
+        let _ = record.observe(lease.granted_at, &snapshot, lineage, usage.identity.as_ref());
+        Arc::new(View::new(0, Arc::new(record), Arc::clone(&self.slot.provider), Caveats::default()))
+    }
+}
