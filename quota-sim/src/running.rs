@@ -160,11 +160,16 @@ impl Running {
         Outcome::Done(self.statement(now))
     }
 
-    /// Whether a message to that model would be done.
+    /// Whether a message to that model would be done, as far as a client can know: the usage of a model is told in whole
+    /// percent, and what is told as a hundred is no room.
     pub(crate) fn has_room(&self, now: Moment, model: &str) -> bool {
+        let is_full = |meter: &Meter| {
+            let used = meter.level(now).used;
+            if meter.window.model.is_some() { used.round() >= 100.0 } else { used >= 100.0 }
+        };
         !self.is_expired(now)
             && self.told(Endpoint::Messages, now).0 == Answer::Ok
-            && !self.meters.iter().any(|meter| is_for(&meter.window, model) && meter.is_full(now))
+            && !self.meters.iter().any(|meter| is_for(&meter.window, model) && is_full(meter))
     }
 
     /// Whether the script says that the login has expired.
@@ -441,6 +446,17 @@ mod tests {
 
         assert_eq!(room, [true, false, true, false]);
         assert!(!running.has_room(at(0), "claude-fable-5"));
+    }
+
+    #[test]
+    fn what_is_told_as_a_hundred_percent_is_no_room() {
+        let model = |used| Running::new(Account::new("main").windows([Window::model("Fable").used(used)]));
+        let all = |used| Running::new(Account::new("main").windows([Window::five_hour().used(used)]));
+
+        assert!(
+            !model(99.5).has_room(at(0), "claude-fable-5") && model(99.4).has_room(at(0), "claude-fable-5")
+        );
+        assert!(all(99.5).has_room(at(0), "claude-fable-5"));
     }
 
     #[test]

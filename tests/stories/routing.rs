@@ -96,7 +96,7 @@ fn script(dice: &mut Rng) -> Script {
         Account::new(name).budget(BUDGET).answers(phases).windows([
             Window::five_hour(),
             Window::seven_day().used(60.0).resets_in(reset(30, 60)),
-            Window::model("Opus").used(85.0).resets_in(reset(20, 70)),
+            Window::model("Opus").used(97.0).resets_in(reset(20, 70)),
         ])
     }))
 }
