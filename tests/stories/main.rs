@@ -7,6 +7,7 @@ mod herds;
 mod holds;
 mod logins;
 mod messages;
+mod routers;
 mod routing;
 mod secrets;
 mod traffic;
