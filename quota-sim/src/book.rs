@@ -32,6 +32,8 @@ pub(crate) struct Book {
     strangers: Page,
     under_way: u64,
     max_concurrent: u64,
+    given_up: u64,
+    given_up_with_room: u64,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +42,27 @@ struct Page {
     sums: AccountLedger,
     /// Until when the client was told to stay away, by any answer so far.
     away_until: Option<Moment>,
+    /// The same for ordinary traffic.
+    traffic_away_until: Option<Moment>,
+}
+
+/// Ordinary traffic that is answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Message {
+    pub(crate) who: Who,
+    pub(crate) arrived: Moment,
+    pub(crate) status: u16,
+    /// Until when its client is told to stay away.
+    pub(crate) away_until: Option<Moment>,
+    /// Whether its client knew that it would be turned away.
+    pub(crate) is_in_vain: bool,
+}
+
+impl Message {
+    /// A message that nothing else is to be said of.
+    pub(crate) fn new(who: Who, arrived: Moment, status: u16) -> Self {
+        Self { who, arrived, status, away_until: None, is_in_vain: false }
+    }
 }
 
 const MAX_ARRIVALS: usize = 1000;
@@ -54,6 +77,8 @@ impl Book {
             strangers: Page::default(),
             under_way: 0,
             max_concurrent: 0,
+            given_up: 0,
+            given_up_with_room: 0,
         }
     }
 
@@ -91,8 +116,19 @@ impl Book {
     }
 
     /// Ordinary traffic was answered.
-    pub(crate) fn traffic(&mut self, who: Who, status: u16) {
-        *self.page(who).sums.traffic.entry(status).or_default() += 1;
+    pub(crate) fn traffic(&mut self, message: Message) {
+        let page = self.page(message.who);
+        *page.sums.traffic.entry(message.status).or_default() += 1;
+        page.sums.traffic_during_hold +=
+            u64::from(page.traffic_away_until.is_some_and(|until| message.arrived < until));
+        page.sums.traffic_in_vain += u64::from(message.is_in_vain);
+        page.traffic_away_until = page.traffic_away_until.max(message.away_until);
+    }
+
+    /// A client has sent a message nowhere, although an account had room for it or because none had.
+    pub(crate) fn given_up(&mut self, had_room: bool) {
+        self.given_up += 1;
+        self.given_up_with_room += u64::from(had_room);
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
@@ -100,6 +136,8 @@ impl Book {
             max_concurrent: self.max_concurrent,
             accounts: self.accounts.iter().map(|page| (page.name.clone(), page.sums.clone())).collect(),
             strangers: self.strangers.sums.clone(),
+            given_up: self.given_up,
+            given_up_with_room: self.given_up_with_room,
         }
     }
 
@@ -143,6 +181,24 @@ mod tests {
 
     fn main(book: &Book) -> AccountLedger {
         book.ledger().account("main").unwrap().clone()
+    }
+
+    fn message(second: u64, status: u16) -> Message {
+        Message::new(SPARE, at(second), status)
+    }
+
+    #[test]
+    fn a_message_before_the_told_moment_is_one_during_a_hold_and_calls_are_not() {
+        let mut book = book();
+        book.traffic(Message { away_until: Some(at(60)), ..message(0, 429) });
+
+        book.traffic(message(59, 200));
+        book.traffic(message(60, 200));
+        arrive(&mut book, SPARE, at(1));
+
+        let ledger = book.ledger();
+        let spare = ledger.account("spare").unwrap();
+        assert_eq!((spare.traffic_during_hold, spare.calls_during_hold), (1, 0));
     }
 
     #[test]
@@ -238,7 +294,11 @@ mod tests {
         arrive(&mut book, MAIN, at(1));
         arrive(&mut book, Who::Stranger, at(1));
         book.answered(Who::Stranger, 401, None);
-        book.traffic(SPARE, 200);
+        let limit = Message { away_until: Some(at(5)), ..message(1, 429) };
+        book.traffic(limit);
+        book.traffic(Message { is_in_vain: true, ..message(4, 429) });
+        book.given_up(false);
+        book.given_up(true);
 
         insta::assert_json_snapshot!(book.ledger());
     }

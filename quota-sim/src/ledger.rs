@@ -16,6 +16,10 @@ pub struct Ledger {
     pub accounts: BTreeMap<String, AccountLedger>,
     /// What came with a token that opens no account, or with none.
     pub strangers: AccountLedger,
+    /// The messages that a client said to have sent nowhere ([`Simulator::given_up`](crate::Simulator::given_up)).
+    pub given_up: u64,
+    /// Those of them that an account would have answered.
+    pub given_up_with_room: u64,
 }
 
 /// What one account has seen. Calls are those to the usage endpoint.
@@ -43,6 +47,13 @@ pub struct AccountLedger {
     pub user_agents: BTreeSet<String>,
     /// Answers to ordinary traffic, by status. It is not counted above.
     pub traffic: BTreeMap<u16, u64>,
+    /// The traffic that came while a 429 about its pace had said when to come back.
+    pub traffic_during_hold: u64,
+    /// The traffic that was turned away for a full window of which the client had been told that it is full.
+    ///
+    /// Usage tells of all windows; a message that was turned away of those it counts in; one that was done of those that count
+    /// every model, because headers do not say which model the window of a model is of.
+    pub traffic_in_vain: u64,
 }
 
 impl Ledger {

@@ -15,6 +15,8 @@ pub(crate) struct Meter {
     since: Moment,
     /// The next reset as of `since`; `None` if the window has not begun.
     resets: Option<Moment>,
+    /// Until when the client knows that it is full: it has been told so.
+    known_full_until: Option<Moment>,
 }
 
 /// What a window says at one moment.
@@ -27,7 +29,7 @@ pub(crate) struct Level {
 impl Meter {
     pub(crate) fn new(window: Window) -> Self {
         let resets = window.first_reset().map(|span| Moment::START + span);
-        Self { base: window.used, since: Moment::START, resets, window }
+        Self { base: window.used, since: Moment::START, resets, known_full_until: None, window }
     }
 
     pub(crate) fn level(&self, now: Moment) -> Level {
@@ -48,6 +50,17 @@ impl Meter {
         self.level(now).used >= 100.0
     }
 
+    /// The client has been told what the window says now.
+    pub(crate) fn told(&mut self, now: Moment) {
+        let level = self.level(now);
+        self.known_full_until = level.resets.filter(|_| level.used >= 100.0);
+    }
+
+    /// Whether nothing is left, and the client has been told so.
+    pub(crate) fn is_known_full(&self, now: Moment) -> bool {
+        self.is_full(now) && self.known_full_until.is_some_and(|until| now < until)
+    }
+
     /// Adds to what is used; a window that had not begun begins.
     pub(crate) fn spend(&mut self, now: Moment, percent: f64) {
         self.set(now, self.level(now).used + percent);
@@ -56,7 +69,7 @@ impl Meter {
     /// Sets what is used; a window that had not begun begins.
     pub(crate) fn set(&mut self, now: Moment, percent: f64) {
         let resets = self.level(now).resets.unwrap_or(now + self.window.lasts());
-        *self = Self { base: percent, since: now, resets: Some(resets), window: self.window.clone() };
+        (self.base, self.since, self.resets) = (percent, now, Some(resets));
     }
 
     fn filled(&self, base: f64, since: Moment, now: Moment) -> f64 {
@@ -157,6 +170,30 @@ mod tests {
         meter.spend(at(2), 5.0);
 
         assert_eq!(meter.level(at(2)), Level { used: 5.0, resets: Some(at(6)) });
+    }
+
+    #[test]
+    fn a_full_window_is_known_to_be_full_from_when_that_is_told_to_its_reset() {
+        let mut meter =
+            Meter::new(Window::five_hour().used(100.0).fills_per_hour(1000.0).resets_in(HOUR * 2));
+        assert!(!meter.is_known_full(at(0)));
+
+        meter.told(at(0));
+
+        assert!(meter.is_known_full(at(1)));
+        assert!(meter.is_full(at(3)) && !meter.is_known_full(at(3)));
+    }
+
+    #[test]
+    fn a_window_that_had_room_when_it_was_told_is_not_known_to_be_full() {
+        let mut meter = Meter::new(Window::five_hour().used(100.0));
+        meter.told(at(0));
+        meter.set(at(0), 50.0);
+        meter.told(at(0));
+
+        meter.set(at(1), 100.0);
+
+        assert!(!meter.is_known_full(at(1)));
     }
 
     #[test]

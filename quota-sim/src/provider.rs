@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::book::{Arrival, Book, Who};
+use crate::book::{Arrival, Book, Message, Who};
 use crate::budget::Throttle;
 use crate::change::{Action, Change, ChangeError};
 use crate::clock::{Moment, SimClock};
@@ -99,8 +99,17 @@ impl Provider {
     }
 
     /// Counts an answer to ordinary traffic.
-    pub(crate) fn traffic(&self, who: Who, status: u16) {
-        self.alter(|state| state.book.traffic(who, status));
+    pub(crate) fn traffic(&self, message: Message) {
+        self.alter(|state| state.book.traffic(message));
+    }
+
+    /// Counts a message to that model that a client has sent nowhere.
+    pub(crate) fn given_up(&self, model: &str) {
+        let now = self.clock.now();
+        self.alter(|state| {
+            let had_room = state.accounts.iter().any(|account| account.has_room(now, model));
+            state.book.given_up(had_room);
+        });
     }
 
     /// Changes an account while the script plays.

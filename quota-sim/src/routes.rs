@@ -11,7 +11,8 @@ use axum::http::header::{AUTHORIZATION, USER_AGENT};
 use axum::routing::{get, post};
 use bytes::Bytes;
 
-use crate::book::Who;
+use crate::book::{Message, Who};
+use crate::budget::Throttle;
 use crate::provider::Provider;
 use crate::running::{Decision, Outcome};
 use crate::wire::{self, Reply};
@@ -67,19 +68,29 @@ async fn profile(State(provider): Shared, headers: HeaderMap) -> Reply {
 
 async fn message(State(provider): Shared, headers: HeaderMap, body: Bytes) -> Reply {
     let Some(account) = bearer(&headers).and_then(|token| provider.opened_by(token)) else {
-        provider.traffic(Who::Stranger, 401);
+        provider.traffic(Message::new(Who::Stranger, provider.clock.now(), 401));
         return stamped(wire::stranger(), &provider);
     };
-    let reply = match wire::Ask::read(&body) {
-        Some(ask) => match provider.spend(account, &ask) {
-            Outcome::Done(statement) => wire::done(&ask, &statement, &provider.clock),
-            Outcome::Rejected(statement) => wire::rejected(&ask, &statement, &provider.clock),
-            Outcome::Unauthorized => wire::expired(),
-        },
+    let mut message = Message::new(Who::Account(account), provider.clock.now(), 200);
+    let outcome = wire::Ask::read(&body).map(|ask| (provider.spend(account, &ask), ask));
+    delay(account, &provider).await;
+    let reply = match &outcome {
+        Some((Outcome::Done(statement), ask)) => wire::done(ask, statement, &provider.clock),
+        Some((Outcome::Rejected { statement, is_known }, ask)) => {
+            message.is_in_vain = *is_known;
+            wire::rejected(ask, statement, &provider.clock)
+        }
+        Some((Outcome::Throttled(throttle), _)) => {
+            if let Throttle::Until(until) = throttle {
+                message.away_until = Some(*until);
+            }
+            wire::throttled(*throttle, &provider.clock)
+        }
+        Some((Outcome::Fault(fault), _)) => wire::faulty(*fault),
         None => Reply::error(400, "invalid_request_error", "the body is a JSON object; cost is 0 or more"),
     };
-    delay(account, &provider).await;
-    provider.traffic(Who::Account(account), reply.status());
+    message.status = reply.status();
+    provider.traffic(message);
     of(account, reply, &provider)
 }
 

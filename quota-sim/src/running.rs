@@ -7,7 +7,7 @@ use crate::budget::{Budget, Throttle};
 use crate::change::{Action, ChangeError};
 use crate::clock::Moment;
 use crate::meter::{Level, Meter};
-use crate::script::{Account, Answer, ExtraUsage, Kind, Window, check};
+use crate::script::{Account, Answer, Endpoint, ExtraUsage, Kind, Window, check};
 
 /// An account in motion.
 #[derive(Debug)]
@@ -72,9 +72,11 @@ pub(crate) enum Outcome {
     /// It was done and counted.
     Done(Statement),
     /// A window is full.
-    Rejected(Statement),
-    /// The login has expired.
-    Unauthorized,
+    Rejected { statement: Statement, is_known: bool },
+    /// A 429 that is about the pace, whatever is used.
+    Throttled(Throttle),
+    /// A fault, whatever is used.
+    Fault(Fault),
 }
 
 /// Use that fills a five-hour window fills this much of one of seven days.
@@ -109,47 +111,70 @@ impl Running {
     ///
     /// [`Silence`] if it gets nothing yet.
     pub(crate) fn ask(&mut self, now: Moment) -> Result<Decision, Silence> {
-        let (answer, until) = self.told(now);
+        let (answer, until) = self.told(Endpoint::Usage, now);
+        if let Some(throttle) = throttle(answer, until) {
+            return Ok(Decision::Throttled(throttle));
+        }
+        if let Some(fault) = fault(answer) {
+            return Ok(Decision::Fault(fault));
+        }
         Ok(match answer {
-            Answer::Ok => match self.budget.call(now) {
-                Ok(()) => Decision::Usage(self.statement(now)),
-                Err(throttle) => Decision::Throttled(throttle),
-            },
-            Answer::ThrottleZero => Decision::Throttled(Throttle::Zero),
-            Answer::ThrottleNoHeader => Decision::Throttled(Throttle::Silent),
-            Answer::ThrottleUntilEnd => Decision::Throttled(until.map_or(Throttle::Silent, Throttle::Until)),
             Answer::Hang => return Err(Silence { until }),
             Answer::Huge => Decision::Huge(self.statement(now)),
             Answer::Garbage => Decision::Garbage(self.statement(now)),
-            Answer::Unauthorized => Decision::Fault(Fault::Unauthorized),
-            Answer::Forbidden => Decision::Fault(Fault::Forbidden),
-            Answer::Scope => Decision::Fault(Fault::Scope),
-            Answer::Unavailable => Decision::Fault(Fault::Unavailable),
-            Answer::Overloaded => Decision::Fault(Fault::Overloaded),
-            Answer::Html => Decision::Fault(Fault::Html),
-            Answer::Empty => Decision::Fault(Fault::Empty),
+            _ => match self.budget.call(now) {
+                Ok(()) => {
+                    self.meters.iter_mut().for_each(|meter| meter.told(now));
+                    Decision::Usage(self.statement(now))
+                }
+                Err(throttle) => Decision::Throttled(throttle),
+            },
         })
     }
 
     /// What ordinary traffic gets that would use so many percent of a five-hour window, by that model.
     pub(crate) fn spend(&mut self, now: Moment, percent: f64, model: &str) -> Outcome {
         if self.is_expired(now) {
-            return Outcome::Unauthorized;
+            return Outcome::Fault(Fault::Unauthorized);
+        }
+        let (answer, until) = self.told(Endpoint::Messages, now);
+        if let Some(throttle) = throttle(answer, until) {
+            return Outcome::Throttled(throttle);
+        }
+        if let Some(fault) = fault(answer) {
+            return Outcome::Fault(fault);
         }
         let concerned = |meter: &Meter| is_for(&meter.window, model);
         if self.meters.iter().any(|meter| concerned(meter) && meter.is_full(now)) {
-            return Outcome::Rejected(self.statement(now));
+            let is_known = self.meters.iter().any(|meter| concerned(meter) && meter.is_known_full(now));
+            self.meters.iter_mut().filter(|meter| concerned(meter)).for_each(|meter| meter.told(now));
+            return Outcome::Rejected { statement: self.statement(now), is_known };
         }
         for meter in self.meters.iter_mut().filter(|meter| concerned(meter)) {
             let share = if meter.window.id == Kind::FiveHour { 1.0 } else { SHARE_OF_A_WEEK };
             meter.spend(now, percent * share);
         }
+        // Headers do not say which model the window of a model is of, so they tell nothing of it.
+        let whole = |meter: &&mut Meter| meter.window.model.is_none();
+        self.meters.iter_mut().filter(whole).for_each(|meter| meter.told(now));
         Outcome::Done(self.statement(now))
+    }
+
+    /// Whether a message to that model would be done, as far as a client can know: the usage of a model is told in whole
+    /// percent, and what is told as a hundred is no room.
+    pub(crate) fn has_room(&self, now: Moment, model: &str) -> bool {
+        let is_full = |meter: &Meter| {
+            let used = meter.level(now).used;
+            if meter.window.model.is_some() { used.round() >= 100.0 } else { used >= 100.0 }
+        };
+        !self.is_expired(now)
+            && self.told(Endpoint::Messages, now).0 == Answer::Ok
+            && !self.meters.iter().any(|meter| is_for(&meter.window, model) && is_full(meter))
     }
 
     /// Whether the script says that the login has expired.
     pub(crate) fn is_expired(&self, now: Moment) -> bool {
-        self.told(now).0 == Answer::Unauthorized
+        self.told(Endpoint::Usage, now).0 == Answer::Unauthorized
     }
 
     /// Changes what the account does from now on.
@@ -180,14 +205,16 @@ impl Running {
     }
 
     /// The answer of this moment, and when it is over.
-    fn told(&self, now: Moment) -> (Answer, Option<Moment>) {
-        if let Some(forced) = self.forced.filter(|forced| forced.until.is_none_or(|until| now < until)) {
+    fn told(&self, endpoint: Endpoint, now: Moment) -> (Answer, Option<Moment>) {
+        let is_live = |forced: &Forced| forced.until.is_none_or(|until| now < until);
+        if let Some(forced) = self.forced.filter(|one| endpoint == Endpoint::Usage && is_live(one)) {
             return (forced.answer, forced.until);
         }
         let at = |span| Moment::START + span;
         self.account
             .answers
             .iter()
+            .filter(|phase| phase.on == endpoint)
             .map(|phase| (at(phase.from), phase.answer, phase.until.map(at)))
             .find(|(from, _, until)| *from <= now && until.is_none_or(|until| now < until))
             .map_or((Answer::Ok, None), |(_, answer, until)| (answer, until))
@@ -198,6 +225,28 @@ impl Running {
             windows: self.meters.iter().map(|meter| (meter.window.clone(), meter.level(now))).collect(),
             extra_usage: self.account.extra_usage.clone(),
         }
+    }
+}
+
+fn throttle(answer: Answer, until: Option<Moment>) -> Option<Throttle> {
+    match answer {
+        Answer::ThrottleZero => Some(Throttle::Zero),
+        Answer::ThrottleNoHeader => Some(Throttle::Silent),
+        Answer::ThrottleUntilEnd => Some(until.map_or(Throttle::Silent, Throttle::Until)),
+        _ => None,
+    }
+}
+
+fn fault(answer: Answer) -> Option<Fault> {
+    match answer {
+        Answer::Unauthorized => Some(Fault::Unauthorized),
+        Answer::Forbidden => Some(Fault::Forbidden),
+        Answer::Scope => Some(Fault::Scope),
+        Answer::Unavailable => Some(Fault::Unavailable),
+        Answer::Overloaded => Some(Fault::Overloaded),
+        Answer::Html => Some(Fault::Html),
+        Answer::Empty => Some(Fault::Empty),
+        _ => None,
     }
 }
 
@@ -303,7 +352,7 @@ mod tests {
         let windows = [Window::seven_day(), Window::model("Fable").used(100.0)];
         let mut running = Running::new(Account::new("main").windows(windows));
 
-        assert!(matches!(running.spend(at(0), 1.0, "claude-fable-5"), Outcome::Rejected(_)));
+        assert!(matches!(running.spend(at(0), 1.0, "claude-fable-5"), Outcome::Rejected { .. }));
         assert!(matches!(running.spend(at(0), 1.0, "claude-other-5"), Outcome::Done(_)));
     }
 
@@ -323,11 +372,91 @@ mod tests {
     fn rejected_traffic_uses_nothing() {
         let mut running = Running::new(Account::new("main").windows([Window::five_hour().used(100.0)]));
 
-        let Outcome::Rejected(statement) = running.spend(at(0), 1.0, "") else {
+        let Outcome::Rejected { statement, .. } = running.spend(at(0), 1.0, "") else {
             panic!("the window is full")
         };
 
         assert_eq!(used(&statement), [100.0]);
+    }
+
+    /// Whether a message is turned away for a window that the client knew to be full.
+    fn is_in_vain(running: &mut Running, model: &str) -> bool {
+        let Outcome::Rejected { is_known, .. } = running.spend(at(0), 1.0, model) else {
+            panic!("a window is full")
+        };
+        is_known
+    }
+
+    #[test]
+    fn who_was_turned_away_for_a_full_window_knows_of_it() {
+        let mut running = Running::new(Account::new("main").windows([Window::five_hour().used(100.0)]));
+
+        assert_eq!([is_in_vain(&mut running, ""), is_in_vain(&mut running, "")], [false, true]);
+    }
+
+    #[test]
+    fn who_was_told_the_usage_knows_of_every_full_window() {
+        let windows = [Window::seven_day(), Window::model("Fable").used(100.0)];
+        let mut running = Running::new(Account::new("main").windows(windows));
+
+        running.ask(at(0)).unwrap();
+
+        assert!(is_in_vain(&mut running, "claude-fable-5"));
+    }
+
+    #[test]
+    fn the_headers_of_a_message_tell_of_a_full_window_unless_it_is_one_models() {
+        let fills = |window: Window| {
+            let mut running = Running::new(Account::new("main").windows([window.used(99.99)]));
+            let brim = running.spend(at(0), 5.0, "claude-fable-5");
+            assert!(matches!(brim, Outcome::Done(_)), "{brim:?}");
+            running
+        };
+
+        assert!(is_in_vain(&mut fills(Window::five_hour()), "claude-fable-5"));
+        assert!(!is_in_vain(&mut fills(Window::model("Fable")), "claude-fable-5"));
+    }
+
+    #[test]
+    fn a_phase_of_messages_answers_messages_and_no_calls() {
+        let phase = Phase::new(Answer::ThrottleUntilEnd).until(SECOND * 30).on_messages();
+        let mut running = Running::new(Account::new("main").answers([phase]));
+
+        assert_eq!(running.spend(at(1), 1.0, ""), Outcome::Throttled(Throttle::Until(at(30))));
+        assert!(matches!(running.ask(at(1)), Ok(Decision::Usage(_))));
+        assert!(matches!(running.spend(at(30), 1.0, ""), Outcome::Done(_)));
+    }
+
+    #[test]
+    fn a_phase_of_calls_answers_no_messages() {
+        let phase = Phase::new(Answer::Overloaded);
+        let mut running = Running::new(Account::new("main").answers([phase]));
+
+        assert!(matches!(running.spend(at(1), 1.0, ""), Outcome::Done(_)));
+    }
+
+    #[test]
+    fn an_account_has_room_for_a_model_as_long_as_a_message_to_it_would_be_done() {
+        let windows = [Window::seven_day(), Window::model("Fable").used(100.0)];
+        let overload = Phase::new(Answer::Overloaded).from(SECOND).until(SECOND * 2).on_messages();
+        let expiry = Phase::new(Answer::Unauthorized).from(SECOND * 3);
+        let running = Running::new(Account::new("main").windows(windows).answers([overload, expiry]));
+
+        let room = [0, 1, 2, 3].map(|second| running.has_room(at(second), "claude-other-5"));
+
+        assert_eq!(room, [true, false, true, false]);
+        assert!(!running.has_room(at(0), "claude-fable-5"));
+    }
+
+    #[test]
+    fn what_is_told_as_a_hundred_percent_is_no_room() {
+        let model = |used| Running::new(Account::new("main").windows([Window::model("Fable").used(used)]));
+        let all = |used| Running::new(Account::new("main").windows([Window::five_hour().used(used)]));
+
+        assert!(
+            !model(99.5).has_room(at(0), "claude-fable-5") && model(99.4).has_room(at(0), "claude-fable-5")
+        );
+        assert!(all(99.5).has_room(at(0), "claude-fable-5"));
     }
 
     #[test]

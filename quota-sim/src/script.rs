@@ -15,6 +15,7 @@ use url::Url;
 
 pub use account::{Account, BudgetAnswer, ExtraUsage};
 pub use parse::ScriptError;
+pub(crate) use phase::Endpoint;
 pub use phase::{Answer, Phase};
 pub(crate) use window::Kind;
 pub use window::Window;
@@ -50,6 +51,12 @@ pub use window::Window;
 ///     from = "5m"
 ///     until = "20m"
 ///     answer = "throttle_until_end"
+///
+///     [[accounts.answers]]
+///     on = "messages"                 # ordinary traffic, and no calls to the usage endpoint
+///     from = "1h"
+///     until = "1h 5m"
+///     answer = "overloaded"
 ///     "#,
 /// )?;
 /// # Ok::<(), quota_sim::ScriptError>(())

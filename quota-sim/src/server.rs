@@ -82,6 +82,12 @@ impl Simulator {
         self.provider.change(account, change)
     }
 
+    /// Notes that a client has given up a message to that model without sending it anywhere: the ledger says whether an account
+    /// would have answered it.
+    pub fn given_up(&self, model: &str) {
+        self.provider.given_up(model);
+    }
+
     /// Stops listening, lets answers under way go out for half a second, and returns what was seen in all.
     ///
     /// Dropping the future ends the simulator at once.

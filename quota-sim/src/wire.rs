@@ -16,7 +16,7 @@ use jiff::fmt::rfc2822;
 use serde_json::{Value, json};
 
 pub(crate) use traffic::{Ask, done, rejected};
-pub(crate) use usage::{profile, usage};
+pub(crate) use usage::{faulty, profile, throttled, usage};
 
 /// An answer, whole.
 #[derive(Debug)]

@@ -2,9 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
 mod failures;
+mod frozen;
 mod herds;
 mod holds;
 mod logins;
+mod messages;
+mod routers;
+mod routing;
 mod secrets;
 mod traffic;
 mod world;

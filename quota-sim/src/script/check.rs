@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::window::Kind;
-use super::{Account, Answer, Phase, Script, Window};
+use super::{Account, Answer, Endpoint, Phase, Script, Window};
 
 /// What is wrong, and with which part of the script.
 #[derive(Debug, PartialEq, Eq)]
@@ -122,7 +122,25 @@ fn phase(phase: &Phase) -> Result<(), &'static str> {
     match phase.until {
         Some(until) if until <= phase.from => Err("a phase ends after it begins"),
         None if phase.answer == Answer::ThrottleUntilEnd => Err("throttle_until_end needs an until"),
+        _ if phase.on == Endpoint::Messages && !is_for_messages(phase.answer) => {
+            Err("messages are answered by ok, the throttles, and errors with a status")
+        }
         _ => Ok(()),
+    }
+}
+
+fn is_for_messages(answer: Answer) -> bool {
+    match answer {
+        Answer::Ok
+        | Answer::ThrottleZero
+        | Answer::ThrottleUntilEnd
+        | Answer::ThrottleNoHeader
+        | Answer::Unauthorized
+        | Answer::Forbidden
+        | Answer::Scope
+        | Answer::Unavailable
+        | Answer::Overloaded => true,
+        Answer::Html | Answer::Empty | Answer::Garbage | Answer::Hang | Answer::Huge => false,
     }
 }
 
@@ -229,5 +247,12 @@ mod tests {
         let phase = Phase::new(Answer::ThrottleUntilEnd);
 
         assert_eq!(why(Account::new("main").answers([phase])), "throttle_until_end needs an until");
+    }
+
+    #[test]
+    fn a_message_that_is_answered_with_half_a_body_is_refused() {
+        let phase = Phase::new(Answer::Garbage).on_messages();
+
+        assert!(why(Account::new("main").answers([phase])).starts_with("messages are answered by ok"));
     }
 }

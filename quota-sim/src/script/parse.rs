@@ -137,7 +137,10 @@ mod tests {
                 { id = "five_hour", used = 62.5, fills_per_hour = 20, length = "5m", resets_in = "1m 30s" },
                 { id = "seven_day", model = "Fable", used = 18 },
             ]
-            answers = [{ from = "5s", until = "20s", answer = "throttle_until_end" }]
+            answers = [
+                { from = "5s", until = "20s", answer = "throttle_until_end" },
+                { on = "messages", answer = "overloaded" },
+            ]
 
             [[accounts]]
             name = "spare"
@@ -158,7 +161,10 @@ mod tests {
                 Window::five_hour().used(62.5).fills_per_hour(20.0).length(secs(300)).resets_in(secs(90)),
                 Window::model("Fable").used(18.0),
             ])
-            .answers([Phase::new(Answer::ThrottleUntilEnd).from(secs(5)).until(secs(20))]);
+            .answers([
+                Phase::new(Answer::ThrottleUntilEnd).from(secs(5)).until(secs(20)),
+                Phase::new(Answer::Overloaded).on_messages(),
+            ]);
         assert_eq!(script, Script::new([main, Account::new("spare").budget(7)]).speed(60.0));
     }
 

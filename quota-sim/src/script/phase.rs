@@ -1,4 +1,4 @@
-//! What the usage endpoint can answer, and when it is told to.
+//! What calls and messages can be answered, and when they are.
 //! The bodies and headers of the answers are in `wire`.
 
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact as span;
 use serde::Deserialize;
 
-/// A stretch of the script in which every call is answered in one way.
+/// A stretch of the script in which every call to the usage endpoint, or every message, is answered in one way.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
@@ -15,13 +15,24 @@ pub struct Phase {
     #[serde(default, with = "span::optional")]
     pub(crate) until: Option<Duration>,
     pub(crate) answer: Answer,
+    #[serde(default)]
+    pub(crate) on: Endpoint,
+}
+
+/// Where a phase is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Endpoint {
+    #[default]
+    Usage,
+    Messages,
 }
 
 impl Phase {
     /// A phase from the start on, without an end.
     #[must_use]
     pub fn new(answer: Answer) -> Self {
-        Self { from: Duration::ZERO, until: None, answer }
+        Self { from: Duration::ZERO, until: None, answer, on: Endpoint::default() }
     }
 
     /// Sets how long after the start it begins.
@@ -37,14 +48,23 @@ impl Phase {
         self.until = Some(until);
         self
     }
+
+    /// Has messages answered like this, and not the usage endpoint; in TOML, `on = "messages"`.
+    ///
+    /// Messages know [`Answer::Ok`], the throttles, and the errors with a status.
+    #[must_use]
+    pub fn on_messages(mut self) -> Self {
+        self.on = Endpoint::Messages;
+        self
+    }
 }
 
-/// One way to answer a call to the usage endpoint.
+/// One way to answer a call to the usage endpoint, or a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Answer {
-    /// What the account has used, as long as its budget lasts.
+    /// What the account has used, as long as its budget lasts; or the message, as long as no window is full.
     Ok,
     /// 429 with `Retry-After: 0`, which is no permission to ask again.
     ThrottleZero,

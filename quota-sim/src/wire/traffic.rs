@@ -182,8 +182,8 @@ mod tests {
         let mut running = Running::new(Account::new("main").windows(windows));
         let reply = match running.spend(Moment::START, ask.cost, &ask.model) {
             Outcome::Done(statement) => done(&ask, &statement, &clock),
-            Outcome::Rejected(statement) => rejected(&ask, &statement, &clock),
-            Outcome::Unauthorized => panic!("the login is good"),
+            Outcome::Rejected { statement, .. } => rejected(&ask, &statement, &clock),
+            refused => panic!("nothing stands in the way: {refused:?}"),
         };
         let response = reply.into_response();
         let text = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {

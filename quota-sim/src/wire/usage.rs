@@ -41,7 +41,8 @@ pub(crate) fn profile(account: &Account) -> Reply {
     }))
 }
 
-fn throttled(throttle: Throttle, clock: &SimClock) -> Reply {
+/// Writes a 429 that is about the pace.
+pub(crate) fn throttled(throttle: Throttle, clock: &SimClock) -> Reply {
     let reply = Reply::error(429, "rate_limit_error", "Rate limited. Please try again later.");
     match throttle {
         Throttle::Zero => reply.header("retry-after", "0"),
@@ -51,7 +52,8 @@ fn throttled(throttle: Throttle, clock: &SimClock) -> Reply {
     }
 }
 
-fn faulty(fault: Fault) -> Reply {
+/// Writes an error, whatever the account has used.
+pub(crate) fn faulty(fault: Fault) -> Reply {
     match fault {
         Fault::Unauthorized => super::expired(),
         Fault::Forbidden => Reply::error(

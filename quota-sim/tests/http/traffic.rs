@@ -1,10 +1,10 @@
 //! Ordinary traffic: what it uses and what it says.
 
-use quota_sim::{Account, Answer, Change, Window};
+use quota_sim::{Account, Answer, Change, Phase, Window};
 use serde_json::json;
 
 use super::client::{get, message, usage};
-use super::with;
+use super::{SECOND, with};
 
 #[tokio::test(start_paused = true)]
 async fn a_message_uses_its_cost_and_begins_the_window() {
@@ -67,6 +67,47 @@ async fn a_throttled_usage_endpoint_does_not_stop_traffic() {
     simulator.set("main", Change::answer(Answer::ThrottleZero)).unwrap();
 
     assert_eq!(message(&simulator, "").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_can_be_throttled_without_a_word_about_windows() {
+    let phase = Phase::new(Answer::ThrottleUntilEnd).until(SECOND * 30).on_messages();
+    let simulator = with(Account::new("main").answers([phase])).await;
+
+    let response = message(&simulator, "").await;
+    message(&simulator, "").await;
+
+    assert_eq!((response.status, response.header("retry-after")), (429, Some("30")));
+    assert_eq!(response.header("anthropic-ratelimit-unified-status"), None);
+    assert_eq!(simulator.ledger().account("main").unwrap().traffic_during_hold, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_can_be_too_many_for_the_provider() {
+    let simulator = with(Account::new("main").answers([Phase::new(Answer::Overloaded).on_messages()])).await;
+
+    assert_eq!(message(&simulator, "").await.status, 529);
+    assert_eq!(usage(&simulator, "main").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_again_before_the_reset_of_a_full_window_comes_in_vain() {
+    let simulator = with(Account::new("main").windows([Window::five_hour().used(100.0)])).await;
+
+    message(&simulator, "").await;
+    message(&simulator, "").await;
+
+    assert_eq!(simulator.ledger().account("main").unwrap().traffic_in_vain, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ledger_tells_whether_a_message_was_given_up_although_there_was_room() {
+    let simulator = with(Account::new("main").windows([Window::model("Fable").used(100.0)])).await;
+
+    simulator.given_up("claude-fable-5");
+    simulator.given_up("claude-other-5");
+
+    assert_eq!((simulator.ledger().given_up, simulator.ledger().given_up_with_room), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]

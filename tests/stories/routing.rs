@@ -1,0 +1,236 @@
+//! Three days of messages on a main account and two fallbacks. Windows fill and begin anew, one model has a window of its own,
+//! the provider throttles in both ways and is overloaded, a login dies. Its ledger says how it went.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fastrand::Rng;
+use jiff::Timestamp;
+use quota::accounts::{
+    AccountsConfig, Credential, CredentialError, CredentialSource, FallbackAccountManager, Fixed, Limits,
+    Mode, NextTry, Outcome, Request, RouteError, RoutingPolicy, Secret,
+};
+use quota::anthropic::{Anthropic, AnthropicTraffic};
+use quota::{AccountId, Clock, MemoryStore, Policy, QuotaManager};
+use quota_sim::{Account, Answer, Change, Ledger, Phase, Script, Simulator, Window};
+
+use crate::frozen::Frozen;
+use crate::messages::Messages;
+use crate::world::*;
+
+const NAMES: [&str; 3] = ["main", "b", "c"];
+const START: Timestamp = Timestamp::constant(1_790_000_000, 0);
+const MODELS: [&str; 3] = ["claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5"];
+const DAYS: Duration = hours(72);
+const BUDGET: u32 = 30;
+
+const fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(minutes * 60)
+}
+
+/// Where the numbers are: with a quota manager, or with the accounts alone.
+#[derive(Debug, Clone, Copy)]
+enum Numbers {
+    Shared,
+    Own,
+}
+
+/// Logins that change under a running program.
+#[derive(Debug)]
+struct Logins(Mutex<HashMap<AccountId, Fixed>>);
+
+impl Logins {
+    fn new() -> Arc<Self> {
+        let logins = Arc::new(Self(Mutex::default()));
+        NAMES.iter().for_each(|name| logins.log_in(name, &format!("sim-token-{name}")));
+        logins
+    }
+
+    fn log_in(&self, name: &str, token: &str) {
+        let login = Fixed::new(Secret::new(token.to_owned()));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id(name), login);
+    }
+}
+
+#[async_trait]
+impl CredentialSource for Logins {
+    async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
+        let login = self.0.lock().unwrap_or_else(PoisonError::into_inner)[account].clone();
+        login.credential(account).await
+    }
+}
+
+/// When b's login dies, and when somebody logs in anew.
+const DIES: Duration = hours(30);
+const REVIVES: Duration = hours(37);
+
+/// What the provider plays: no two seeds are alike, and one seed is always the same.
+fn script(dice: &mut Rng) -> Script {
+    let phase = |dice: &mut Rng, answer, lasts: Duration| {
+        let from = Duration::from_secs(dice.u64(0..DAYS.as_secs()));
+        Phase::new(answer).from(from).until(from + lasts)
+    };
+    // Too much to do is too much for all of them.
+    let storms: Vec<_> = (0..6).map(|_| phase(dice, Answer::Overloaded, minutes(5)).on_messages()).collect();
+    Script::new(NAMES.map(|name| {
+        let mut phases = storms.clone();
+        if name == "b" {
+            phases.push(Phase::new(Answer::Unauthorized).from(DIES).until(REVIVES));
+        }
+        for _ in 0..3 {
+            phases.push(phase(dice, Answer::ThrottleUntilEnd, minutes(40)));
+            phases.push(phase(dice, Answer::ThrottleZero, minutes(40)));
+            phases.push(phase(dice, Answer::Overloaded, minutes(15)));
+        }
+        for _ in 0..12 {
+            phases.push(phase(dice, Answer::ThrottleUntilEnd, minutes(10)).on_messages());
+            phases.push(phase(dice, Answer::ThrottleZero, minutes(1)).on_messages());
+        }
+        let mut reset = |from, to| hours(dice.u64(from..to));
+        Account::new(name).budget(BUDGET).answers(phases).windows([
+            Window::five_hour(),
+            Window::seven_day().used(60.0).resets_in(reset(30, 60)),
+            Window::model("Opus").used(97.0).resets_in(reset(20, 70)),
+        ])
+    }))
+}
+
+struct World {
+    frozen: Frozen,
+    simulator: Simulator,
+    messages: Messages,
+    logins: Arc<Logins>,
+    accounts: FallbackAccountManager,
+}
+
+impl World {
+    async fn new(numbers: Numbers, mode: Mode, script: Script) -> Self {
+        let frozen = Frozen::here();
+        let simulator = Simulator::builder(script).starting_at(START).start().await.unwrap();
+        let clock = Clock::anchored(START);
+        let logins = Logins::new();
+        let fetcher = Anthropic::builder(logins.clone()).base_url(simulator.url()).clock(clock.clone());
+        let fetcher = fetcher.build().unwrap();
+        let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
+        let policy = Policy::default().gap(Duration::ZERO);
+        let builder = FallbackAccountManager::builder(config)
+            .clock(clock.clone())
+            .credentials(logins.clone())
+            .traffic(Arc::new(AnthropicTraffic))
+            .policy(RoutingPolicy::default().mode(mode).minimum(Limits::of(percent(5.0))));
+        let builder = match numbers {
+            Numbers::Shared => {
+                let store = MemoryStore::with_clock(clock.clone());
+                let quota = QuotaManager::builder(store).fetcher(fetcher).clock(clock).policy(policy);
+                builder.quota_manager(quota.build().unwrap())
+            }
+            Numbers::Own => builder.fetcher(Arc::new(fetcher)).usage_policy(policy),
+        };
+        let messages = Messages::to(&simulator).await;
+        Self { frozen, simulator, messages, logins, accounts: builder.build().unwrap() }
+    }
+
+    /// Sends a message, on one account after the other while that helps; whether it was done.
+    async fn send(&mut self, request: Request, model: &str, cost: f64) -> bool {
+        for _ in 0..10 {
+            let route = match self.accounts.route(request.clone()).await {
+                Ok(route) => route,
+                Err(error) => {
+                    // A session that stays with its account for two minutes does so on purpose.
+                    if !matches!(error, RouteError::Wait { .. }) {
+                        self.simulator.given_up(model);
+                    }
+                    return false;
+                }
+            };
+            let token = route.credential().unwrap().secret.expose();
+            let told = self.messages.send(token, model, cost).await;
+            let outcome = Outcome::from_response(told.status, told.headers).body(&told.body);
+            match self.accounts.report(&route, outcome).await.unwrap().next {
+                NextTry::Done => return true,
+                NextTry::Elsewhere | NextTry::Again => {}
+                _ => return false,
+            }
+        }
+        panic!("ten tries for one message");
+    }
+}
+
+/// Three days in one mode. What was done, by the client's own count, and the provider's ledger.
+async fn three_days(numbers: Numbers, mode: Mode, seed: u64) -> (u64, Ledger) {
+    let mut dice = Rng::with_seed(seed);
+    let mut world = World::new(numbers, mode, script(&mut dice)).await;
+    let mut passed = Duration::ZERO;
+    let mut done = 0;
+    while passed < DAYS {
+        let model = *dice.choice(&MODELS).unwrap();
+        let session = dice.u8(0..20).to_string();
+        let request = Request::new().model(model).session(&session);
+        done += u64::from(soon("a message", world.send(request, model, 2.5 * dice.f64())).await);
+        // Whatever was begun behind its back ends before time goes on.
+        soon("what is under way", world.accounts.flush()).await.unwrap();
+        let step = Duration::from_secs(dice.u64(20..160));
+        if passed < REVIVES && passed + step >= REVIVES {
+            world.simulator.set("b", Change::token("sim-token-b-2")).unwrap();
+            world.logins.log_in("b", "sim-token-b-2");
+        }
+        passed += step;
+        world.frozen.passes(step).await;
+    }
+    (done, world.simulator.stop().await)
+}
+
+/// The most calls that came within an hour.
+fn busiest_hour(arrivals: &[Timestamp]) -> usize {
+    let within = |start: &Timestamp| {
+        arrivals.iter().filter(|at| *at >= start && at.duration_since(*start).as_hours() < 1).count()
+    };
+    arrivals.iter().map(within).max().unwrap_or(0)
+}
+
+/// Plays three days in every mode, and looks at what the provider has noted.
+async fn play(numbers: Numbers, seeds: [u64; 4]) {
+    let modes = [Mode::MainFirst, Mode::FallbackFirst, Mode::StickyBalanced, Mode::SoonestResetFirst];
+    let mut given_up = 0;
+    for (mode, seed) in modes.into_iter().zip(seeds) {
+        let (done, ledger) = three_days(numbers, mode, seed).await;
+
+        let told = format!("{numbers:?}, {mode:?}, seed {seed}");
+        let mut counts = HashMap::<u16, u64>::new();
+        for (name, account) in &ledger.accounts {
+            // Nobody was sent where it was known that nothing is left, or that nobody is wanted for a while.
+            assert_eq!((account.traffic_in_vain, account.traffic_during_hold), (0, 0), "{told}, {name}");
+            // The usage endpoint was left alone when it said so, and never asked more often than it answers.
+            assert_eq!((account.calls_during_hold, account.max_concurrent), (0, 1), "{told}, {name}");
+            let arrivals: Vec<_> = account.arrivals.iter().copied().collect();
+            assert!(busiest_hour(&arrivals) <= BUDGET as usize, "{told}, {name}");
+            account.traffic.iter().for_each(|(status, times)| *counts.entry(*status).or_default() += times);
+        }
+        // Nobody was refused while an account had room.
+        assert_eq!(ledger.given_up_with_room, 0, "{told}");
+        assert_eq!(counts[&200], done, "{told}");
+        assert!(done > 2000, "{told}: {done} messages");
+        // Each kind of trouble has come, and a dead login was not tried again and again.
+        assert!(counts[&429] >= 10 && counts[&529] >= 1, "{told}: {counts:?}");
+        assert!(counts.get(&401).is_none_or(|times| *times <= 2), "{told}: {counts:?}");
+        assert!(ledger.account("b").unwrap().traffic[&200] > 100, "{told}: somebody logged in anew");
+        given_up += ledger.given_up;
+    }
+    assert!(given_up > 0, "there were times when nobody had room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_days_on_shared_numbers_waste_no_message_and_refuse_none_that_an_account_had_room_for() {
+    play(Numbers::Shared, [1, 2, 3, 4]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_days_on_numbers_of_its_own_waste_no_message_and_refuse_none_that_an_account_had_room_for() {
+    play(Numbers::Own, [5, 6, 7, 8]).await;
+}
