@@ -177,7 +177,7 @@ async fn a_session_stays_with_its_account_across_a_restart() {
     }
 }
 
-// B57
+// B40, B57
 #[tokio::test(start_paused = true)]
 async fn every_so_many_requests_the_account_that_served_is_asked_about() {
     for kind in BOTH {
