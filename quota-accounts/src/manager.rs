@@ -14,7 +14,7 @@ mod retry;
 mod route;
 mod upkeep;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -88,6 +88,8 @@ pub(crate) struct Inner {
     clock: Clock,
     credentials: Option<Arc<dyn CredentialSource>>,
     readers: HashMap<ProviderId, Arc<dyn TrafficReader>>,
+    /// Answers that a reader broke on, by status.
+    unread: Mutex<HashSet<(ProviderId, Option<u16>)>>,
     keeping: Option<Keeping>,
     pins: Pins,
     reservations: Option<Arc<dyn QuotaStore>>,

@@ -143,6 +143,7 @@ impl FallbackAccountManagerBuilder {
             clock: self.clock,
             credentials: self.credentials,
             readers: self.readers,
+            unread: Mutex::default(),
             keeping,
             reservations: self.reservations,
             loaded: OnceCell::new(),

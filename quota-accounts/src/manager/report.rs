@@ -1,9 +1,12 @@
 //! What came of a route: what was observed is joined, failures become blocks, and the next try is decided.
 //! Nothing here fails a response that was served: bookkeeping that is in trouble says so and is done later.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use quota_core::{AccountId, Failure, FailureKind};
+use jiff::Timestamp;
+use quota_core::{AccountId, Failure, FailureKind, ProviderId, Seen};
 
 use super::route::Route;
 use super::{FallbackAccountManager, Inner};
@@ -48,8 +51,7 @@ impl FallbackAccountManager {
         let unknown = || ReportError::UnknownAccount { account: route.account.clone() };
         let member = member.ok_or_else(unknown)?;
         let now = inner.now();
-        let reader = inner.readers.get(member.id.provider()).map(|reader| &**reader);
-        let mut seen = outcome.read(reader, now);
+        let mut seen = inner.read(&outcome, member.id.provider(), now);
         let mark = route.credential.as_ref().and_then(|credential| credential.login.mark);
         let found = seen
             .failure
@@ -93,6 +95,19 @@ impl FallbackAccountManager {
 }
 
 impl Inner {
+    /// Reads what an answer says. Readers may be anybody's: one that breaks costs what it would have said, and is told of once
+    /// for each status.
+    fn read(&self, outcome: &Outcome, provider: &ProviderId, now: Timestamp) -> Seen {
+        let reader = self.readers.get(provider).map(|reader| &**reader);
+        catch_unwind(AssertUnwindSafe(|| outcome.read(reader, now))).unwrap_or_else(|_| {
+            let shape = (provider.clone(), outcome.status());
+            if self.unread.lock().unwrap_or_else(PoisonError::into_inner).insert(shape) {
+                tracing::warn!(%provider, status = ?outcome.status(), "a reader of answers broke, going by the status");
+            }
+            outcome.read(None, now)
+        })
+    }
+
     /// Whether the account has another credential than the one that was refused.
     async fn has_another_credential(&self, route: &Route) -> bool {
         let (Some(source), Some(used)) = (&self.credentials, &route.credential) else { return false };

@@ -1,9 +1,14 @@
 //! What a report changes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::support::*;
 use quota_accounts::{NextTry, Outcome, ReportError, Request, Rule};
+use quota_core::{ProviderId, Seen, Traffic, TrafficReader};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 fn served(used: &str) -> Outcome {
     Outcome::from_response(200, [("x-ratelimit-used", used)])
@@ -134,6 +139,88 @@ async fn a_block_survives_a_restart() {
         let route = world.restarted().accounts().route(Request::new()).await.unwrap();
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
+    }
+}
+
+/// Breaks on every answer.
+#[derive(Debug)]
+struct Broken;
+
+impl TrafficReader for Broken {
+    fn provider(&self) -> ProviderId {
+        ProviderId::from_static("example")
+    }
+
+    fn read(&self, _answer: &Traffic<'_>) -> Seen {
+        panic!("a reader that breaks on purpose")
+    }
+}
+
+/// Counts warnings.
+#[derive(Debug, Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN
+    }
+
+    fn new_span(&self, _span: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &Id, _values: &Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn event(&self, _event: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _span: &Id) {}
+
+    fn exit(&self, _span: &Id) {}
+}
+
+// B75
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_breaks_fails_no_response_that_was_served_and_is_told_of_once_for_each_status() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.builder().traffic(Arc::new(Broken)).build().unwrap();
+        let warnings = Warnings::default();
+        let _told = tracing::subscriber::set_default(warnings.clone());
+
+        for _ in 0..3 {
+            let route = accounts.route(Request::new()).await.unwrap();
+            let report = accounts.report(&route, served("99")).await.unwrap();
+            assert_eq!((report.failure, report.next), (None, NextTry::Done), "{kind:?}");
+        }
+        let route = accounts.route(Request::new()).await.unwrap();
+        let report = accounts.report(&route, Outcome::from_response(401, [("a", "b")])).await.unwrap();
+
+        assert_eq!(report.next, NextTry::Elsewhere, "{kind:?}");
+        assert_eq!(warnings.0.load(Ordering::Relaxed), 2, "{kind:?}");
+    }
+}
+
+// B60
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_ends_late_does_not_undo_what_was_learned_meanwhile() {
+    for kind in BOTH {
+        let (world, accounts) = reading(kind).await;
+        minutes(&world.clock, 5).await;
+        world.answers(10.0);
+        drop(world.provider.clone().taking(Duration::from_secs(10)));
+        // Old numbers that pass: they are asked for behind the request's back.
+        let route = accounts.route(Request::new()).await.unwrap();
+        world.clock.sleep(Duration::from_secs(5)).await;
+
+        let _ = accounts.report(&route, served("100")).await.unwrap();
+        minutes(&world.clock, 1).await;
+
+        assert_eq!(world.provider.calls_about(&id("main")), 2, "{kind:?}: it was asked");
+        assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
     }
 }
 
