@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_accounts::{
-    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Request, Rule,
-    Secret,
+    Credential, CredentialError, CredentialSource, FallbackAccountManager, Limits, NextTry, Outcome, Request,
+    RoutingPolicy, Rule, Secret,
 };
-use quota_core::{AccountId, Lineage, Login, Mark};
+use quota_core::{AccountId, Clock, Identity, Lineage, Login, Mark, Usage};
 
 use crate::support::*;
 
@@ -136,6 +137,92 @@ async fn a_new_login_ends_the_block_of_the_old_one_on_disk_too() {
         accounts.flush().await.unwrap();
 
         assert!(!world.kept().contains("login_dead"), "{kind:?} {}", world.kept());
+    }
+}
+
+/// A source that renews a token before it gives it, which takes a second.
+#[derive(Debug)]
+struct Slow(Clock);
+
+#[async_trait]
+impl CredentialSource for Slow {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        self.0.sleep(Duration::from_secs(1)).await;
+        Ok(Credential::new(Secret::new("n33dle")))
+    }
+}
+
+fn stop_at(left: f64) -> RoutingPolicy {
+    RoutingPolicy::default().stop(Limits::of(percent(left)))
+}
+
+// B59
+#[tokio::test(start_paused = true)]
+async fn what_is_learned_while_a_token_is_renewed_counts_for_the_request_that_waits_for_it() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = stop_at(5.0);
+        let source = Arc::new(Slow(world.clock.clone()));
+        let accounts = world.builder().credentials(source).traffic(Arc::new(ExampleTraffic)).build().unwrap();
+        accounts.refresh_quota_for_due_accounts().await;
+        let other = accounts.route(Request::new()).await.unwrap();
+
+        let falls = async {
+            world.clock.sleep(Duration::from_millis(500)).await;
+            let outcome = Outcome::from_response(200, [("x-ratelimit-used", "96")]);
+            accounts.report(&other, outcome).await.unwrap()
+        };
+        let (route, _) = tokio::join!(accounts.route(Request::new()), falls);
+
+        let route = route.unwrap();
+        assert_eq!((other.account(), route.account()), (&id("main"), &id("b")), "{kind:?}");
+        assert_eq!(route.passed()[0].rule, Rule::Killed, "{kind:?}");
+    }
+}
+
+// B86
+#[tokio::test(start_paused = true)]
+async fn the_killswitch_counts_wherever_the_credential_is_kept_and_whoever_it_turns_out_to_be() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = stop_at(5.0);
+        // A vault that gives one token for ever and cannot say whose login it is.
+        let vault = Arc::new(quota_accounts::Fixed::new(Secret::new("n33dle")));
+        let accounts = world.builder().credentials(vault).build().unwrap();
+        let answers = |used: f64, whose: &str| {
+            let usage = Usage::polled([world.five_hour(used)]).identity(Identity::new(whose));
+            world.provider.answer(usage);
+        };
+        answers(97.0, "org-1");
+        accounts.refresh_quota_for_due_accounts().await;
+        let before = accounts.route(Request::new()).await;
+        minutes(&world.clock, 6).await;
+
+        answers(5.0, "org-2");
+        let after = next(&accounts).await;
+
+        assert!(before.is_err(), "{kind:?}: all are killed");
+        assert_eq!((after, used(&accounts, "main")), (id("main"), Some(5.0)), "{kind:?}");
+    }
+}
+
+// B42
+#[tokio::test(start_paused = true)]
+async fn a_token_that_rotates_ends_the_block_of_the_old_one_once() {
+    for kind in BOTH {
+        let (world, logins, accounts) = logged_in(kind).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        let _ = accounts.report(&route, unauthorized()).await.unwrap();
+        logins.set("main", Some(2), "someone");
+        minutes(&world.clock, 1).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        assert_eq!(route.account(), &id("main"), "{kind:?}");
+
+        // The new one is refused as well: that it differs from the first is no reason to try it again.
+        let report = accounts.report(&route, unauthorized()).await.unwrap();
+        minutes(&world.clock, 1).await;
+
+        assert_eq!((report.next, next(&accounts).await), (NextTry::Elsewhere, id("b")), "{kind:?}");
     }
 }
 

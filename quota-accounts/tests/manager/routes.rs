@@ -177,20 +177,45 @@ async fn a_session_stays_with_its_account_across_a_restart() {
     }
 }
 
+// B40
+#[tokio::test(start_paused = true)]
+async fn after_so_many_requests_the_fallback_that_served_is_asked_about_and_not_the_main_account() {
+    for kind in BOTH {
+        let world = every_fifth(kind);
+        let accounts = world.accounts();
+        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 2).await;
+
+        for _ in 0..5 {
+            let route = accounts.route(Request::new()).await.unwrap();
+            assert_eq!(route.account(), &id("b"), "{kind:?}");
+            let _ = accounts.report(&route, Outcome::from_response(200, [("a", "b")])).await.unwrap();
+        }
+        accounts.flush().await.unwrap();
+
+        assert_eq!(world.provider.asked()[3..], [id("b")], "{kind:?}");
+    }
+}
+
+/// A world in which every fifth request of an account is one after which to ask.
+fn every_fifth(kind: Kind) -> World {
+    let mut world = world(kind);
+    world.usage_policy = world.usage_policy.clone().every_n_requests(5);
+    let store = quota_core::MemoryStore::with_clock(world.clock.clone());
+    let quota = quota_core::QuotaManager::builder(store)
+        .fetcher(world.provider.clone())
+        .clock(world.clock.clone())
+        .policy(world.usage_policy.clone());
+    world.quota = quota.build().expect("the policy is sound");
+    world
+}
+
 // B40, B57
 #[tokio::test(start_paused = true)]
 async fn every_so_many_requests_the_account_that_served_is_asked_about() {
     for kind in BOTH {
-        let mut world = world(kind);
-        world.usage_policy = world.usage_policy.clone().every_n_requests(5);
-        if kind == Kind::With {
-            let store = quota_core::MemoryStore::with_clock(world.clock.clone());
-            let quota = quota_core::QuotaManager::builder(store)
-                .fetcher(world.provider.clone())
-                .clock(world.clock.clone())
-                .policy(world.usage_policy.clone());
-            world.quota = quota.build().unwrap();
-        }
+        let world = every_fifth(kind);
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&world.clock, 2).await;

@@ -39,6 +39,24 @@ async fn a_rotated_token_of_the_same_login_keeps_the_hold() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_rotates_is_not_told_as_a_new_login() {
+    // B42
+    let world = world();
+    world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(1))));
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    let mut events = world.quota.events();
+
+    for rotation in 2..5 {
+        world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(rotation))));
+        world.clock.sleep(MINUTE * 6).await;
+        drop(main.get().await);
+        let event = events.next().await;
+        assert!(matches!(event, Some(quota_core::Event::Refreshed { .. })), "{event:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_login_is_not_held_by_what_the_old_one_left() {
     // B34, B35a
     let world = world_with(
