@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 
 use super::Inner;
+use super::numbers::Numbers;
 use crate::routing::{Choice, Rule, Scale, Standing, Verdict};
 use crate::{Mode, Request, Role};
 
@@ -11,9 +12,6 @@ use crate::{Mode, Request, Role};
 pub(super) const MOST_PASSED: usize = 8;
 /// How many stale accounts one request waits for.
 pub(super) const MOST_RECHECKS: usize = 4;
-
-/// How many accounts are fetched from memory at once.
-const TOUCHED: usize = 32;
 
 /// What one look at all accounts found.
 pub(super) struct Look {
@@ -47,9 +45,9 @@ impl Inner {
         let mut unread = Vec::new();
         let mut refused = Vec::new();
         for (at, member) in self.members.iter().enumerate() {
-            if at % TOUCHED == 0 && self.members.len() > TOUCHED {
+            if at % Numbers::TOUCHED == 0 && self.members.len() > Numbers::TOUCHED {
                 // Of many accounts, each would wait for memory on its own; so a few are fetched at once.
-                self.members[at..].iter().take(TOUCHED).for_each(|member| member.numbers.touch());
+                Numbers::touch(self.members[at..].iter().map(|member| &member.numbers));
             }
             if is_out(at) {
                 places.push(at);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::{
-    Account, AccountId, FetchError, Freshness, Hold, HoldReason, Joined, ProviderId, QuotaError, Seed, Usage,
-    Window,
+    Account, AccountId, Answer, FetchError, Freshness, Hold, HoldReason, Joined, ProviderId, QuotaError,
+    Seed, Usage, Window,
 };
 
 use super::own::Own;
@@ -72,13 +72,23 @@ impl Numbers {
         }
     }
 
-    /// Has the memory of what is known fetched, without looking at it.
-    pub(super) fn touch(&self) {
-        if let Self::Shared(account) = self {
-            let answer = account.peek();
+    /// Has the memory of what is known of a few accounts fetched, without looking at it.
+    ///
+    /// All answers are taken before the first is read: taking one orders memory, and between two of them nothing is fetched at
+    /// once. As many as this a thread takes without counting references.
+    pub(super) fn touch<'a>(few: impl IntoIterator<Item = &'a Self>) {
+        let mut few = few.into_iter();
+        let answers: [Option<Answer>; Self::TOUCHED] = std::array::from_fn(|_| match few.next()? {
+            Self::Shared(account) => Some(account.peek()),
+            Self::Own(_) => None,
+        });
+        for answer in answers.iter().flatten() {
             std::hint::black_box(answer.snapshot().windows().first().map(Window::used));
         }
     }
+
+    /// How many accounts are fetched from memory at once.
+    pub(super) const TOUCHED: usize = 8;
 
     pub(super) fn now(&self) -> Timestamp {
         match self {
