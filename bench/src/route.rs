@@ -1,25 +1,24 @@
 //! Group `route`: giving a request an account, beside the reads it is made of.
 
+mod herd;
+
 use std::hint::black_box;
 use std::ops::Range;
-use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use quota_accounts::{AccountsConfig, FallbackAccountManager, Request};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Account, AccountId, Clock, MemoryStore, Percent, Policy, QuotaManager, QuotaStore, Usage, WindowId,
-    WindowReading,
+    Account, AccountId, Clock, MemoryStore, Percent, Policy, QuotaManager, Usage, WindowId, WindowReading,
 };
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
 
 use crate::measure::by_turns;
 use crate::row::Row;
 
 pub(crate) fn rows() -> Vec<Row> {
-    vec![three(), ten_thousand(), restart(), herd()]
+    vec![three(), ten_thousand(), restart(), herd::row()]
 }
 
 /// Main and two fallbacks, all with room.
@@ -76,33 +75,6 @@ fn restart() -> Row {
     Row::alone("route.restart", (calls, "calls"), "0", calls == 0.0)
 }
 
-/// Eight managers on one store, none of which knows anything, and many requests on each.
-fn herd() -> Row {
-    const PROCESSES: usize = 8;
-    let provider = FakeProvider::answering("bench", 100.0).taking(Duration::from_millis(50));
-    let ids = ids(3);
-    runtime().block_on(async {
-        let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
-        let mut requests = JoinSet::new();
-        for _ in 0..PROCESSES {
-            let quota = manager_on(Arc::clone(&store), &provider);
-            let accounts = FallbackAccountManager::builder(config(&ids)).quota_manager(quota).build();
-            let accounts = accounts.expect("there are accounts");
-            for _ in 0..100 {
-                let accounts = accounts.clone();
-                // All are spent, so every one of them is asked about before the answer is that nobody has room.
-                requests.spawn(async move { accounts.route(Request::new()).await.is_err() });
-            }
-        }
-        let refused = requests.join_all().await;
-        assert!(refused.into_iter().all(|refused| refused), "all are spent");
-    });
-    let most = ids.iter().map(|id| provider.calls_about(id)).max().unwrap_or_default();
-    #[expect(clippy::cast_precision_loss, reason = "there are few calls")]
-    let calls = most as f64;
-    Row::alone("route.herd", (calls, "calls per account"), "1", most == 1)
-}
-
 struct Board {
     accounts: FallbackAccountManager,
     handles: Vec<Account>,
@@ -155,13 +127,9 @@ fn runtime() -> Runtime {
 }
 
 fn manager(provider: &FakeProvider) -> QuotaManager {
-    manager_on(Arc::new(MemoryStore::new()), provider)
-}
-
-fn manager_on(store: Arc<dyn QuotaStore>, provider: &FakeProvider) -> QuotaManager {
     let day = Duration::from_secs(24 * 3600);
     let policy = Policy::default().gap(Duration::ZERO).parallel(1024).freshness(day).complete_every(day);
-    let quota = QuotaManager::builder_on(store).fetcher(provider.clone()).policy(policy);
+    let quota = QuotaManager::builder(MemoryStore::new()).fetcher(provider.clone()).policy(policy);
     quota.build().expect("the policy is sound")
 }
 
