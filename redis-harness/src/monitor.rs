@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use crate::server::Server;
 use crate::wait_until;
@@ -13,6 +13,7 @@ use crate::wait_until;
 #[derive(Debug)]
 pub struct Monitor {
     heard: Arc<Mutex<Vec<Vec<Vec<u8>>>>>,
+    listener: JoinHandle<()>,
 }
 
 /// By this the listener knows how far it has come.
@@ -32,17 +33,29 @@ impl Monitor {
         let agreed = lines.next().and_then(Result::ok).unwrap_or_default();
         assert!(agreed.starts_with(b"+OK"), "the server does not let itself be monitored");
         let heard = Arc::<Mutex<Vec<Vec<Vec<u8>>>>>::default();
-        let monitor = Self { heard: Arc::clone(&heard) };
+        let ears = Arc::clone(&heard);
         // It ends with the connection, and so with the server.
-        thread::spawn(move || {
+        let listener = thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let is_mark = line.windows(MARK.len()).any(|part| part == MARK);
                 if is_mark || line.windows(5).take(64).any(|part| part == b" lua]") {
-                    heard.lock().unwrap_or_else(PoisonError::into_inner).push(words(&line));
+                    ears.lock().unwrap_or_else(PoisonError::into_inner).push(words(&line));
                 }
             }
         });
-        monitor
+        Self { heard, listener }
+    }
+
+    /// What scripts have called until the server was killed.
+    ///
+    /// # Panics
+    ///
+    /// If the server lives: there is no end to wait for.
+    #[must_use]
+    pub fn heard_to_the_end(self, killed: &Server) -> Vec<Vec<Vec<u8>>> {
+        assert!(!killed.is_running(), "a server that lives may say more");
+        self.listener.join().expect("the listener does not panic");
+        std::mem::take(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What scripts have called, each a name with its arguments; everything up to now is in it.

@@ -218,6 +218,12 @@ impl Server {
         self.launch().unwrap_or_else(|said| panic!("the server did not start again:\n{said}"));
     }
 
+    /// Whether it was not killed. A server that stands still runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     fn signal(&self, signal: Signal) {
         let id = self.child.as_ref().map(Child::id).and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         kill_process(id.expect("the server runs"), signal).expect("our own child can be signalled");

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use redis_harness::{Cluster, Sentinels};
+use quota_tests::history::{Written, check};
+use redis_harness::{Cluster, Monitor, Sentinels};
 
 use crate::world::*;
 
@@ -53,4 +54,34 @@ async fn a_refresh_outlives_that_another_node_of_a_cluster_takes_its_slot_with_n
     assert_eq!(provider.calls(), 2);
     all_agree(&provider, &mut hosts).await;
     assert_eq!(cluster.nodes()[heir].ask::<i64>(&["EXISTS", KEY]), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_outlives_that_the_master_of_its_account_is_killed_and_its_replica_takes_over() {
+    let mut cluster = tokio::task::block_in_place(Cluster::start);
+    let slot = cluster.slot_of(KEY);
+    let owner = cluster.owner_of(slot);
+    let heir = tokio::task::block_in_place(|| cluster.add_replica_of(owner));
+    let (old, new) = (Monitor::of(&cluster.nodes()[owner]), Monitor::of(&cluster.nodes()[heir]));
+    let provider = provider().taking(Duration::from_millis(500));
+    let url = cluster.url();
+    let mut hosts = vec![Host::on(&url, &provider), Host::on(&url, &provider)];
+    for host in &mut hosts {
+        assert_eq!(host.get().await, Some(30.0));
+    }
+    moves_to(&provider, &hosts, 40.0).await;
+
+    let (refreshed, ()) = tokio::join!(hosts[0].refresh(), async {
+        until("the call has begun", || provider.calls() == 2).await;
+        cluster.nodes_mut()[owner].kill();
+    });
+    assert_eq!(refreshed, Some(40.0));
+    tokio::task::block_in_place(|| cluster.wait_for_failover(slot, heir));
+
+    hosts[1].until_shows(40.0).await;
+    assert_eq!(provider.calls(), 2);
+    all_agree(&provider, &mut hosts).await;
+    let calls = [old.heard_to_the_end(&cluster.nodes()[owner]), new.heard(&cluster.nodes()[heir])].concat();
+    let history: Vec<_> = calls.iter().filter_map(|call| Written::by_call(call)).collect();
+    assert_eq!(check(&history), Ok(()));
 }
