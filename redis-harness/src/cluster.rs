@@ -63,7 +63,7 @@ impl Cluster {
         self.nodes.len() - 1
     }
 
-    /// Waits until this node is the master of a slot, and those that live say so.
+    /// Waits until this node is the master of a slot, and those that can be asked say so.
     ///
     /// # Panics
     ///
@@ -75,7 +75,7 @@ impl Cluster {
             parts.next() == Some(&id) && line.contains("master") && holds(parts.skip(7), slot)
         };
         wait_until("the replica was made the master", || {
-            self.nodes.iter().filter(|node| node.is_running()).all(|node| {
+            self.nodes.iter().filter(|node| node.answers()).all(|node| {
                 node.ask::<String>(&["CLUSTER", "NODES"]).lines().any(is_master)
                     && node.ask::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
             })
