@@ -1,8 +1,9 @@
 //! What the scripts on a server do, in the order in which it does it.
 //! What that means is for those who look.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Split, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -24,23 +25,23 @@ impl Monitor {
     ///
     /// # Panics
     ///
-    /// If the server does not take the connection.
+    /// If the server does not let itself be monitored.
     #[must_use]
     pub fn of(server: &Server) -> Self {
-        let mut stream = UnixStream::connect(server.socket()).expect("the server takes connections");
-        stream.write_all(b"MONITOR\r\n").expect("the server listens");
-        let mut lines = BufReader::new(stream).split(b'\n');
-        let agreed = lines.next().and_then(Result::ok).unwrap_or_default();
-        assert!(agreed.starts_with(b"+OK"), "the server does not let itself be monitored");
+        let mut lines = listen(server.socket()).expect("the server lets itself be monitored");
         let heard = Arc::<Mutex<Vec<Vec<Vec<u8>>>>>::default();
-        let ears = Arc::clone(&heard);
-        // It ends with the connection, and so with the server.
+        let (ears, socket) = (Arc::clone(&heard), server.socket());
+        // It ends with the server: one that a sentinel makes the master hangs up on all, and is listened to again at once.
         let listener = thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let is_mark = line.windows(MARK.len()).any(|part| part == MARK);
-                if is_mark || line.windows(5).take(64).any(|part| part == b" lua]") {
-                    ears.lock().unwrap_or_else(PoisonError::into_inner).push(words(&line));
+            loop {
+                for line in lines.map_while(Result::ok) {
+                    let is_mark = line.windows(MARK.len()).any(|part| part == MARK);
+                    if is_mark || line.windows(5).take(64).any(|part| part == b" lua]") {
+                        ears.lock().unwrap_or_else(PoisonError::into_inner).push(words(&line));
+                    }
                 }
+                let Some(again) = listen(socket.clone()) else { return };
+                lines = again;
             }
         });
         Self { heard, listener }
@@ -71,6 +72,14 @@ impl Monitor {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.iter().filter(|call| !is_mark(call)).cloned().collect()
     }
+}
+
+/// The lines that a monitor is told; `None` if there is no server.
+fn listen(socket: PathBuf) -> Option<Split<BufReader<UnixStream>>> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.write_all(b"MONITOR\r\n").ok()?;
+    let mut lines = BufReader::new(stream).split(b'\n');
+    lines.next()?.ok()?.starts_with(b"+OK").then_some(lines)
 }
 
 /// The quoted words of a line.
