@@ -3,6 +3,7 @@
 
 mod failovers;
 mod kills;
+mod loading;
 mod lost;
 mod refusals;
 mod secrets;
