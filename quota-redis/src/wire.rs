@@ -96,6 +96,7 @@ impl Wire {
         let command = scripts.command(order, key, publish, false);
         let answer = match self.send(command, asking, sent).await {
             Err(Failure::NoScript) => {
+                tracing::debug!(address = %self.address, "redis does not know the script, sending it");
                 let command = scripts.command(order, key, publish, true);
                 Box::pin(self.send(command, asking, sent)).await
             }

@@ -5,7 +5,7 @@ use redis_harness::{Server, redis};
 use crate::world::*;
 
 /// A server that reads one key in ten milliseconds, and looks up from that after each.
-fn slow_reader() -> Server {
+pub(crate) fn slow_reader() -> Server {
     Server::builder()
         .with("enable-debug-command yes")
         .with("key-load-delay 10000")
@@ -15,16 +15,16 @@ fn slow_reader() -> Server {
 }
 
 /// Gives it enough to read for half a minute, if nobody shortens it.
-fn fill(server: &Server) {
+pub(crate) fn fill(server: &Server) {
     let () = server.ask(&["DEBUG", "POPULATE", "3000", "other", "1100"]);
 }
 
 /// From now on it reads as fast as it can.
-fn let_it_finish(server: &Server) {
+pub(crate) fn let_it_finish(server: &Server) {
     let () = server.ask(&["CONFIG", "SET", "key-load-delay", "0"]);
 }
 
-fn is_loading(url: &str) -> bool {
+pub(crate) fn is_loading(url: &str) -> bool {
     let answer = redis::Client::open(url).and_then(|client| {
         redis::cmd("GET").arg("anything").query::<Option<String>>(&mut client.get_connection()?)
     });

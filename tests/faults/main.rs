@@ -7,5 +7,6 @@ mod loading;
 mod lost;
 mod refusals;
 mod secrets;
+mod told;
 mod wires;
 mod world;
