@@ -105,6 +105,7 @@ pub use manager::builder::{BuildError, QuotaManagerBuilder};
 pub use manager::error::{ObserveError, QuotaError};
 pub use manager::events::{Event, Events};
 pub use manager::get::Get;
+pub use manager::tally::StoreTally;
 pub use percent::Percent;
 pub use policy::{Backoff, Budget, Policy, PolicyError, Quiet, QuietScope, WhenAway};
 pub use quiet::QuietTime;

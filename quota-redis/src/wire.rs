@@ -1,8 +1,8 @@
 //! One connection that stands, and what can be asked over it.
 //! How it is made is in `dial`; what is done when it is lost, in `node` and `calls`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value, cmd, pipe};
@@ -23,6 +23,7 @@ pub(crate) struct Wire {
     sharded: bool,
     hears: AtomicBool,
     _driver: Task,
+    pulse: OnceLock<Task>,
 }
 
 /// Says that a write is on its way, or that it is known not to have been carried out.
@@ -38,7 +39,15 @@ impl Wire {
         sharded: bool,
         hears: bool,
     ) -> Self {
-        Self { connection, board, address, sharded, hears: AtomicBool::new(hears), _driver: driver }
+        Self {
+            connection,
+            board,
+            address,
+            sharded,
+            hears: AtomicBool::new(hears),
+            _driver: driver,
+            pulse: OnceLock::new(),
+        }
     }
 
     pub(crate) fn board(&self) -> &Arc<Board> {
@@ -56,6 +65,15 @@ impl Wire {
     /// Whether there can be notices on this connection.
     pub(crate) fn hears(&self) -> bool {
         self.hears.load(Ordering::Relaxed)
+    }
+
+    /// Somebody listens: from now on, `pulse` finds out whether there is anything to hear.
+    pub(crate) fn look_after(&self, pulse: impl FnOnce() -> Result<Task, Failure>) -> Result<(), Failure> {
+        if self.hears() && self.pulse.get().is_none() {
+            // Of two who come at once, one's task ends as it began.
+            let _ = self.pulse.set(pulse()?);
+        }
+        Ok(())
     }
 
     /// There can be none after all.
@@ -78,6 +96,7 @@ impl Wire {
         let command = scripts.command(order, key, publish, false);
         let answer = match self.send(command, asking, sent).await {
             Err(Failure::NoScript) => {
+                tracing::debug!(address = %self.address, "redis does not know the script, sending it");
                 let command = scripts.command(order, key, publish, true);
                 Box::pin(self.send(command, asking, sent)).await
             }
