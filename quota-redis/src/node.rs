@@ -51,7 +51,12 @@ impl Node {
 
     /// The connection that stands.
     pub(crate) fn standing(&self) -> Option<Arc<Wire>> {
-        self.seat().standing()
+        let wire = self.seat().standing()?;
+        if wire.is_silent() {
+            self.lose(&wire);
+            return None;
+        }
+        Some(wire)
     }
 
     /// The connection, made if there is none. Many who ask at once wait for one attempt.
