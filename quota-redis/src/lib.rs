@@ -98,6 +98,7 @@ mod options;
 mod pulse;
 mod script;
 mod servers;
+mod silence;
 mod store;
 mod task;
 #[cfg(feature = "tls")]

@@ -92,6 +92,9 @@ pub(crate) enum Pem {
     Text(Secret),
 }
 
+/// What stands for "never".
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -235,12 +238,15 @@ impl RedisOptions {
             && settings.prefix.bytes().all(|byte| byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte));
         let spans =
             [settings.connect_timeout, settings.response_timeout, settings.poll_every, settings.check_every];
+        let longest = settings.linger.max(spans.into_iter().max().unwrap_or_default());
         let is_cluster = matches!(self.servers, Servers::Cluster(_));
         let is_socket = matches!(self.servers, Servers::Single(Address::Unix(_)));
         let is_nobody = |login: &Login| login.user.is_some() && login.password.is_none();
         for (is_wrong, why) in [
             (!prefix_is_fit, "the prefix must be 1 to 64 visible ASCII characters, none of {}*?[]\\"),
             (spans.iter().any(Duration::is_zero), "a time-out or pause must be longer than nothing"),
+            // Clocks cannot count to the longest duration there is.
+            (longest > LONGEST, "a time-out or pause must not be longer than ten years"),
             (is_cluster && settings.database != 0, "a redis cluster has the database 0 alone"),
             (self.tls.is_some() && is_socket, "a unix socket has no TLS"),
             (is_nobody(&settings.login), "a user needs a password"),

@@ -12,6 +12,7 @@ use crate::board::Board;
 use crate::failure::Failure;
 use crate::key::Key;
 use crate::script::{Order, Outcome, Scripts};
+use crate::silence::Silence;
 use crate::task::Task;
 
 /// A connection that all callers share.
@@ -22,6 +23,7 @@ pub(crate) struct Wire {
     address: Address,
     sharded: bool,
     hears: AtomicBool,
+    silence: Silence,
     _driver: Task,
     pulse: OnceLock<Task>,
 }
@@ -38,6 +40,7 @@ impl Wire {
         address: Address,
         sharded: bool,
         hears: bool,
+        silence: Silence,
     ) -> Self {
         Self {
             connection,
@@ -45,6 +48,7 @@ impl Wire {
             address,
             sharded,
             hears: AtomicBool::new(hears),
+            silence,
             _driver: driver,
             pulse: OnceLock::new(),
         }
@@ -65,6 +69,11 @@ impl Wire {
     /// Whether there can be notices on this connection.
     pub(crate) fn hears(&self) -> bool {
         self.hears.load(Ordering::Relaxed)
+    }
+
+    /// Whether it owes an answer for longer than one may take.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silence.is_unbearable()
     }
 
     /// Somebody listens: from now on, `pulse` finds out whether there is anything to hear.
@@ -122,6 +131,7 @@ impl Wire {
         if self.board.is_over() {
             return Err(Failure::Unsent);
         }
+        self.silence.asked();
         self.believe(self.connection.clone().send_packed_command(command).await)
     }
 
@@ -130,6 +140,7 @@ impl Wire {
             return Err(Failure::Unsent);
         }
         let was_sent = sent.swap(true, Ordering::Relaxed);
+        self.silence.asked();
         let mut connection = self.connection.clone();
         let answer = if asking {
             let mut both = pipe();
@@ -150,6 +161,7 @@ impl Wire {
 
     /// An answer, if it is certain that it belongs to the question.
     fn believe(&self, answer: Result<Value, RedisError>) -> Result<Value, Failure> {
+        self.silence.heard();
         if self.board.is_out_of_step() {
             return Err(Failure::Lost);
         }
