@@ -20,3 +20,4 @@ mod sim;
 mod status;
 mod statusline;
 mod streams;
+mod told;
