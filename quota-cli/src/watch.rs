@@ -1,6 +1,8 @@
 //! `quota watch`: a live view of all accounts, until somebody leaves it.
 //! What is on the screen is in `picture`, what keys do in `state`; here is what wakes it, and leaving the terminal clean.
 
+#[cfg(test)]
+mod capture;
 mod picture;
 mod scribe;
 mod signals;
@@ -15,6 +17,8 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+#[cfg(test)]
+pub(crate) use self::capture::{Seen, drawn};
 use self::scribe::Written;
 use self::signals::{Signals, Told};
 use self::state::{Act, State};
