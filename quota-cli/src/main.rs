@@ -3,6 +3,8 @@
 
 mod args;
 mod budget;
+#[cfg(test)]
+mod captures;
 mod config;
 mod demo;
 mod doctor;

@@ -16,7 +16,12 @@ mod local_herds;
 mod local_store;
 mod parse;
 mod program;
+#[cfg(unix)]
+mod pty;
 mod sim;
 mod status;
 mod statusline;
 mod streams;
+mod told;
+#[cfg(unix)]
+mod watch;
