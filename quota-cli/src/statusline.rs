@@ -58,7 +58,7 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         let shown = shown(options, format.as_ref(), settings, &answer, &session);
         // Told first: whoever waits for the line does not wait for the rest.
         term::answer(&shown)?;
-        if needs_refresh(&answer) {
+        if !settings.disabled && needs_refresh(&answer) {
             refresher::start(&store, settings, &config, options.config.as_deref()).await;
         }
         Ok(Exit::Done)
@@ -73,6 +73,7 @@ fn shown(
     session: &Session,
 ) -> String {
     let account = AccountView::of(&settings.id, answer, None);
+    let account = AccountView { switched_off: settings.disabled, ..account };
     // The zone is looked up only where the time of day is told.
     let has_clock = format.is_some_and(Format::has_clock);
     let zone = if has_clock { TimeZone::system() } else { TimeZone::UTC };
@@ -95,11 +96,10 @@ fn chosen<'a>(
 ) -> Result<&'a AccountSettings, Failure> {
     match named {
         Some(name) => config.account(name),
-        None => Ok(session
-            .was_heard()
-            .then(|| observe::account_of_session(config))
-            .flatten()
-            .unwrap_or(&config.accounts[0])),
+        None => match session.was_heard().then(|| observe::account_of_session(config)).flatten() {
+            Some(account) => Ok(account),
+            None => config.first(),
+        },
     }
 }
 

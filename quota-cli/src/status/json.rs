@@ -39,6 +39,7 @@ struct AccountJson<'a> {
     trouble: Option<TroubleJson<'a>>,
     error: Option<&'a str>,
     not_refreshed: Option<&'a str>,
+    switched_off: bool,
 }
 
 #[derive(Serialize)]
@@ -115,6 +116,7 @@ impl<'a> AccountJson<'a> {
             }),
             error: account.failure.as_ref().map(|failure| &*failure.why),
             not_refreshed: account.not_refreshed.as_deref(),
+            switched_off: account.switched_off,
         }
     }
 }

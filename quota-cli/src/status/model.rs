@@ -23,6 +23,8 @@ pub(crate) struct AccountView {
     pub(crate) failure: Option<FailureView>,
     /// Why the numbers are not newer, if a refresh was tried.
     pub(crate) not_refreshed: Option<String>,
+    /// Whether the user has switched it off, so that nobody asks about it.
+    pub(crate) switched_off: bool,
 }
 
 /// How far an account's numbers are to be trusted.
@@ -79,6 +81,7 @@ impl AccountView {
             trouble: answer.trouble().cloned(),
             failure,
             not_refreshed: answer.error().map(why),
+            switched_off: false,
         }
     }
 }

@@ -114,6 +114,9 @@ fn heading(account: &AccountView, screen: Screen) -> String {
 }
 
 fn freshness(account: &AccountView) -> (String, Ink) {
+    if account.switched_off {
+        return ("switched off".to_owned(), Ink::Quiet);
+    }
     let age = account.age.map(words::ago);
     match (account.state, age) {
         (Freshness::Fresh, age) => (format!("read {}", age.as_deref().unwrap_or("just now")), Ink::Quiet),
