@@ -24,7 +24,7 @@ use crate::term::harmless;
 
 pub(crate) use self::check::{known_provider, usable_url};
 pub(crate) use self::flaw::nearest;
-pub(crate) use self::join::{BASE_URL, LOGIN, accounts_file, added, unusable};
+pub(crate) use self::join::{BASE_URL, LOGIN, accounts_file, added, kept, unusable};
 pub(crate) use self::login::{LoginSource, is_variable};
 
 /// What is to be asked about, and how.
@@ -109,7 +109,7 @@ impl Config {
     ///
     /// [`Failure`] if there is one and it cannot be used.
     pub(crate) fn named_or_usual(named: Option<&Path>) -> Result<Self, Failure> {
-        let kept = join::kept()?;
+        let kept = kept()?;
         // Whatever is there is read, even what only looks like a file: an unreadable configuration is not a missing one.
         let usual = || usual_path().filter(|path| path.symlink_metadata().is_ok());
         let path = named.map(Path::to_owned).or_else(usual);
@@ -158,7 +158,8 @@ impl Config {
             (Some(one), Some(other)) => {
                 format!("several accounts are called {name}: {} and {}", one.id, other.id)
             }
-            (None, _) => match nearest(name, names()) {
+            // Compared as it is written: with its provider, or without.
+            (None, _) => match nearest(name, names()).or_else(|| self.nearest_name(name)) {
                 Some(near) => format!("no account {}; did you mean {near}?", harmless(name)),
                 None => format!(
                     "no account {}; there is {}",
@@ -168,6 +169,12 @@ impl Config {
             },
         };
         Err(Failure::new(Exit::Usage, why))
+    }
+
+    /// The account whose name without its provider was probably meant.
+    fn nearest_name(&self, name: &str) -> Option<&str> {
+        let near = nearest(name, self.accounts.iter().map(|one| one.id.name()))?;
+        self.accounts.iter().find(|one| one.id.name() == near).map(|one| one.id.as_str())
     }
 
     /// Reads the configuration at `path`. Its hooks may name accounts of the accounts file.

@@ -28,6 +28,10 @@ pub(crate) enum Exit {
     IoErr = 74,
     /// The configuration is broken.
     Config = 78,
+    /// The command that was to be run cannot be run, as shells have it.
+    NotExecutable = 126,
+    /// The command that was to be run was not found, as shells have it.
+    NotFound = 127,
 }
 
 impl From<Exit> for ExitCode {

@@ -1,6 +1,7 @@
 //! The program `quota`: how much is left of each LLM account, at a terminal and for scripts.
 //! The work is done by the crates `quota` and `quota-sim`; here are its command line, its configuration and its words.
 
+mod accounts;
 mod args;
 mod budget;
 mod config;
@@ -16,6 +17,7 @@ mod input;
 mod journal;
 mod pace;
 mod parse;
+mod router;
 mod runtime;
 mod shared;
 mod sim;
@@ -48,6 +50,7 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Command::Statusline(options) => statusline::run(options, store),
         Command::RefreshDetached(options) => statusline::refresher::run(options, store),
         Command::Guard(options) => guard::run(options, store),
+        Command::Accounts { command } => accounts::run(command.as_ref(), store),
         Command::Watch(options) => watch::run(options, store),
         Command::Pace(options) => pace::run(options, store),
         Command::Budget(options) => budget::run(options, store),
@@ -62,6 +65,10 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 }
 
 fn uses_a_store(command: &Command) -> bool {
-    use Command::{Completions, Demo, Init, Parse, Sim};
-    !matches!(command, Demo(_) | Init(_) | Parse(_) | Sim(_) | Completions { .. })
+    use Command::{Accounts, Completions, Demo, Init, Parse, Sim};
+    match command {
+        Accounts { command } => matches!(command, None | Some(args::AccountsCommand::List(_))),
+        Demo(_) | Init(_) | Parse(_) | Sim(_) | Completions { .. } => false,
+        _ => true,
+    }
 }

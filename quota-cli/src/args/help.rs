@@ -1,10 +1,12 @@
 //! The long help texts. They are laid out for 80 columns.
 //! The options themselves are told where they are defined, in `args`.
 
+mod accounts;
 mod journal;
 mod look;
 mod play;
 
+pub(super) use self::accounts::{ACCOUNTS, ACCOUNTS_MORE};
 pub(super) use self::journal::{BUDGET, BUDGET_MORE, EVENTS, EVENTS_MORE, PACE, PACE_MORE};
 pub(super) use self::look::{
     DOCTOR, GUARD, GUARD_MORE, INIT, STATUS, STATUS_MORE, STATUSLINE, STATUSLINE_MORE, WATCH,
@@ -17,6 +19,7 @@ Examples:
   quota status    the windows of every account
   quota statusline   one line, at once, for a prompt or a bar
   quota guard     whether enough is left, for scripts
+  quota accounts  which accounts there are
   quota pace      how fast they are used, and when they are used up
   quota events    what happened
   quota doctor    whether everything is as it should be
@@ -34,6 +37,7 @@ mod tests {
     fn what_is_laid_out_in_lines_fits_into_eighty_columns() {
         for text in [
             PROGRAM_MORE,
+            ACCOUNTS_MORE,
             STATUS_MORE,
             STATUSLINE_MORE,
             GUARD_MORE,

@@ -43,7 +43,7 @@ impl LoginSource {
             Self::ClaudeCode => "login of Claude Code".to_owned(),
             Self::ClaudeConfigDir(dir) => harmless(&format!("login of Claude Code in {}", dir.display())),
             Self::TokenEnv(name) if is_variable(name) => format!("variable {name}"),
-            Self::TokenEnv(_) => "a variable of another name than variables have".to_owned(),
+            Self::TokenEnv(_) => "variable (name not shown)".to_owned(),
             Self::TokenFile(path) => harmless(&format!("file {}", path.display())),
             Self::TokenCommand(words) => {
                 harmless(&format!("program {}", words.first().map_or("", String::as_str)))

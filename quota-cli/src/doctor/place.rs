@@ -17,6 +17,10 @@ pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
     let path = named.or(usual.as_deref().filter(|path| path.symlink_metadata().is_ok()));
     let subject =
         path.or(usual.as_deref()).map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+    if let Err(failure) = config::kept() {
+        let advice = "it is made anew by `quota accounts`; nothing else is in it but order, switches and added accounts";
+        return (vec![Check::finding(Area::Config, "accounts file", failure.to_string(), advice)], None);
+    }
     let config = match Config::named_or_usual(named) {
         Ok(config) => config,
         Err(failure) => {

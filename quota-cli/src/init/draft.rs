@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use quota::CredentialError;
 use quota::accounts::{ClaudeCode, LoginPlace};
 
+use crate::config::LoginSource;
+
 /// The variables in which people keep a token of Claude.
 const VARIABLES: [(&str, &str); 2] = [("ANTHROPIC_AUTH_TOKEN", "token"), ("QUOTA_MAIN", "quota-main")];
 
@@ -36,6 +38,17 @@ pub(super) struct Found {
     claude_code: Option<String>,
     /// Variables that are set, and the names of their accounts.
     variables: Vec<(&'static str, &'static str)>,
+}
+
+impl Found {
+    /// The logins, with names for their accounts.
+    pub(super) fn logins(&self) -> Vec<(&'static str, LoginSource)> {
+        let main = self.claude_code.is_some().then_some(("main", LoginSource::ClaudeCode));
+        let variables = self.variables.iter();
+        let variables =
+            variables.map(|(variable, name)| (*name, LoginSource::TokenEnv((*variable).to_owned())));
+        main.into_iter().chain(variables).collect()
+    }
 }
 
 /// Looks for logins. Whether they still open anything is not asked.

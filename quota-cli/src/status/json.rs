@@ -42,8 +42,9 @@ struct AccountJson<'a> {
     switched_off: bool,
 }
 
+/// One window.
 #[derive(Serialize)]
-struct WindowJson<'a> {
+pub(crate) struct WindowJson<'a> {
     id: &'a str,
     used_percent: Option<f64>,
     certainty: &'static str,
@@ -122,7 +123,7 @@ impl<'a> AccountJson<'a> {
 }
 
 impl<'a> WindowJson<'a> {
-    fn of(window: &'a WindowView, here: &Here) -> Self {
+    pub(crate) fn of(window: &'a WindowView, here: &Here) -> Self {
         Self {
             id: &window.id,
             used_percent: window.used.lower_bound().map(quota::Percent::as_f64),
