@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod events;
 mod exit;
+mod explain;
 mod gateway;
 mod guard;
 mod hooks;
@@ -17,7 +18,9 @@ mod input;
 mod journal;
 mod pace;
 mod parse;
+mod pick;
 mod router;
+mod run;
 mod runtime;
 mod shared;
 mod sim;
@@ -50,6 +53,9 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Command::Statusline(options) => statusline::run(options, store),
         Command::RefreshDetached(options) => statusline::refresher::run(options, store),
         Command::Guard(options) => guard::run(options, store),
+        Command::Pick(options) => pick::run(options, store),
+        Command::Explain(options) => explain::run(options, store),
+        Command::Run(options) => run::run(options, store),
         Command::Accounts { command } => accounts::run(command.as_ref(), store),
         Command::Watch(options) => watch::run(options, store),
         Command::Pace(options) => pace::run(options, store),

@@ -6,7 +6,9 @@ mod journal;
 mod look;
 mod play;
 
-pub(super) use self::accounts::{ACCOUNTS, ACCOUNTS_MORE};
+pub(super) use self::accounts::{
+    ACCOUNTS, ACCOUNTS_MORE, EXPLAIN, EXPLAIN_MORE, PICK, PICK_MORE, RUN, RUN_MORE,
+};
 pub(super) use self::journal::{BUDGET, BUDGET_MORE, EVENTS, EVENTS_MORE, PACE, PACE_MORE};
 pub(super) use self::look::{
     DOCTOR, GUARD, GUARD_MORE, INIT, STATUS, STATUS_MORE, STATUSLINE, STATUSLINE_MORE, WATCH,
@@ -19,6 +21,7 @@ Examples:
   quota status    the windows of every account
   quota statusline   one line, at once, for a prompt or a bar
   quota guard     whether enough is left, for scripts
+  quota pick      which of several accounts to use now
   quota accounts  which accounts there are
   quota pace      how fast they are used, and when they are used up
   quota events    what happened
@@ -37,6 +40,9 @@ mod tests {
     fn what_is_laid_out_in_lines_fits_into_eighty_columns() {
         for text in [
             PROGRAM_MORE,
+            PICK_MORE,
+            EXPLAIN_MORE,
+            RUN_MORE,
             ACCOUNTS_MORE,
             STATUS_MORE,
             STATUSLINE_MORE,

@@ -219,9 +219,14 @@ fn a_damaged_accounts_file_is_78_for_everybody_and_stays_as_it_is() {
     for text in ["", "{\"version\": 1", "[]"] {
         machine.write(FILE, text);
 
-        for arguments in
-            [&["accounts"][..], &["accounts", "disable", "main"], &["status"], &["statusline"], &["guard"]]
-        {
+        for arguments in [
+            &["accounts"][..],
+            &["accounts", "disable", "main"],
+            &["status"],
+            &["statusline"],
+            &["pick"],
+            &["guard"],
+        ] {
             let ended = machine.run(arguments);
 
             assert_eq!(

@@ -16,7 +16,10 @@ mod journal;
 mod local_herds;
 mod local_store;
 mod parse;
+mod pick;
 mod program;
+#[cfg(unix)]
+mod run;
 mod sim;
 mod status;
 mod statusline;
