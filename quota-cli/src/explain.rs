@@ -8,7 +8,7 @@ use crate::args::ExplainArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
-use crate::router::{Refusal, Router, Seen};
+use crate::router::{self, Refusal, Router, Seen};
 use crate::runtime::{self, Threads};
 use crate::term::{self, Screen};
 use crate::words::Here;
@@ -24,7 +24,7 @@ pub(crate) fn run(options: &ExplainArgs, store: Option<&str>) -> Result<Exit, Fa
     runtime::run(Threads::One, async {
         let router = Router::open(&config, &store, Some("quota explain"), &options.request).await?;
         let seen = Seen::of(&router.decide().await, &router);
-        router.close().await;
+        router.close(router::FAREWELL).await;
         let here = Here { now: seen.now, ..Here::now() };
         let shown = if options.json {
             json::render(&seen, &options.request, &here)

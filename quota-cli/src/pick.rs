@@ -28,7 +28,7 @@ pub(crate) fn run(options: &PickArgs, store: Option<&str>) -> Result<Exit, Failu
         };
         let told = tell(&seen, refusal.as_ref(), options.json);
         // What was learned is kept even where nobody reads the answer any more.
-        router.close().await;
+        router.close(router::FAREWELL).await;
         told.map(|()| exit)
     })
 }

@@ -21,7 +21,7 @@ use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
 
 /// How long the disk, the store and a call in the background are waited for when the answer has been given.
-const FAREWELL: Duration = Duration::from_secs(15);
+pub(crate) const FAREWELL: Duration = Duration::from_secs(15);
 
 /// The accounts of a configuration, ready to be chosen from.
 #[derive(Debug)]
@@ -137,14 +137,15 @@ impl<'a> Router<'a> {
         untried > 0 && is_less
     }
 
-    /// Writes what was learned, and waits for what is under way, for as long as a call takes.
-    pub(crate) async fn close(self) {
+    /// Writes what was learned, and waits for what is under way, for no longer than that. What is given up is done by whoever
+    /// comes next.
+    pub(crate) async fn close(self, within: Duration) {
         let ending = async {
             // What could not be kept is found out again; the answer has been given.
             let _ = self.accounts.flush().await;
             self.quota.close().await;
         };
-        let _ = Clock::system().bounded(FAREWELL, ending).await;
+        let _ = Clock::system().bounded(within, ending).await;
     }
 }
 

@@ -6,6 +6,7 @@ mod environment;
 use std::ffi::OsString;
 use std::io;
 use std::process::Command;
+use std::time::Duration;
 
 use self::environment::Change;
 use crate::args::RunArgs;
@@ -16,6 +17,9 @@ use crate::router::{self, Router};
 use crate::runtime::{self, Threads};
 use crate::term::harmless;
 use crate::words::Here;
+
+/// How long a command waits for what is under way behind the back of the request: somebody wants to begin.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs the command in the place of this program, if an account has room.
 ///
@@ -29,7 +33,7 @@ pub(crate) fn run(options: &RunArgs, store: Option<&str>) -> Result<Exit, Failur
         let router = Router::open(&config, &store, Some("quota run"), &options.request).await?;
         let routed = router.route().await;
         // Nothing of this program is left once the command runs, so what it has begun is ended first.
-        router.close().await;
+        router.close(PATIENCE).await;
         let route = routed.map_err(|refusal| {
             let here = Here { now: refusal.seen.now, ..Here::now() };
             Failure::new(refusal.exit, router::nobody(&refusal, &here))

@@ -9,7 +9,7 @@ use quota::{AccountId, Percent};
 
 use super::{change, done, with_config};
 use crate::args::AddArgs;
-use crate::config::{self, Config, LoginSource, Origin};
+use crate::config::{self, AccountSettings, Config, LoginSource, Origin};
 use crate::exit::{Exit, Failure};
 use crate::status::discover;
 use crate::{gateway, term};
@@ -27,8 +27,8 @@ pub(super) fn run(options: &AddArgs) -> Result<Exit, Failure> {
             );
             return Err(Failure::new(Exit::Usage, why));
         }
-        free(&config, &id, &login)?;
         let others = Others::of(&config).await;
+        free(&config, &others, &id, &login)?;
         let first = options.first.then(|| id.clone());
         let is_new = put(&config, others, vec![account], first).await?;
         if is_new.is_empty() {
@@ -55,6 +55,19 @@ impl Others {
         let is_found = !implied.is_empty() && discover::claude_code().await.is_ok();
         Self(if is_found { implied } else { Vec::new() })
     }
+
+    /// The accounts that another one must not take the place of. One that is implied may be named as what it is.
+    pub(super) fn standing<'a>(
+        &'a self,
+        config: &'a Config,
+        id: &'a AccountId,
+        login: &'a LoginSource,
+    ) -> impl Iterator<Item = &'a AccountSettings> + Clone {
+        config.accounts.iter().filter(move |account| {
+            let is_itself = account.id == *id && account.login == *login;
+            account.origin != Origin::Implied || (self.0.contains(&account.id) && !is_itself)
+        })
+    }
 }
 
 /// Puts accounts at the end, or one of them first. Those that stand there already stay as they are; the others are the answer.
@@ -64,20 +77,16 @@ pub(super) async fn put(
     accounts: Vec<AccountConfig>,
     first: Option<AccountId>,
 ) -> Result<Vec<AccountId>, Failure> {
-    let implied: Vec<_> = config
-        .accounts
-        .iter()
-        .filter(|one| one.origin == Origin::Implied)
-        .map(|one| one.id.clone())
-        .collect();
-    let Others(found) = others;
+    let implied = config.accounts.iter().filter(|account| account.origin == Origin::Implied);
+    let implied: Vec<_> = implied.map(|account| account.id.clone()).collect();
     change(config, move |kept| {
         for id in &implied {
+            let is_named = accounts.iter().any(|account| account.id == *id);
             match kept.account_mut(id) {
-                Some(account) if found.contains(id) => {
-                    account.set_field(config::LOGIN, &LoginSource::ClaudeCode)
+                Some(account) if others.0.contains(id) && !is_named => {
+                    account.set_field(config::LOGIN, &LoginSource::ClaudeCode);
                 }
-                // Nobody is logged in there, so it was never more than a place to look.
+                // It is named now, or nobody is logged in there, so that it was never more than a place to look.
                 _ => drop(kept.remove(id)),
             }
         }
@@ -149,29 +158,25 @@ fn placed(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Whether neither the name nor the login is another account's: two names for one login would count its use twice.
-fn free(config: &Config, id: &AccountId, login: &LoginSource) -> Result<(), Failure> {
-    // What is only implied gives way to an account of its name.
-    let standing = || config.accounts.iter().filter(|account| account.origin != Origin::Implied);
-    if let Some(account) = standing().find(|account| account.id == *id) {
+fn free(config: &Config, others: &Others, id: &AccountId, login: &LoginSource) -> Result<(), Failure> {
+    let standing = others.standing(config, id, login);
+    if let Some(account) = standing.clone().find(|account| account.id == *id) {
         return Err(match account.origin {
             Origin::Configured { line } => stands(id, &format!("in {}, line {line}", config.told_path())),
             _ => stands(id, &format!("with the {}", account.login.told())),
         });
     }
-    let twin = config.accounts.iter().find(|account| account.login == *login && account.id != *id);
-    twin.map_or(Ok(()), |twin| {
-        let why = format!(
-            "{} has that login already ({}); say where the login of {id} is: --claude-config-dir, --token-env, --token-file \
-             or --token-command",
-            twin.id,
-            login.told()
-        );
-        Err(usage(why))
-    })
+    let Some(twin) = standing.clone().find(|account| account.login == *login) else { return Ok(()) };
+    Err(usage(format!(
+        "{} has that login already ({}); say where the login of {id} is: --claude-config-dir, --token-env, --token-file or \
+         --token-command",
+        twin.id,
+        login.told()
+    )))
 }
 
 fn stands(id: &AccountId, place: &str) -> Failure {
-    usage(format!("there is {id} already, {place}; remove it first, or take another name"))
+    usage(format!("there is {id} already, {place}; take another name"))
 }
 
 fn usage(why: impl Into<String>) -> Failure {

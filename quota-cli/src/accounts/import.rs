@@ -10,7 +10,7 @@ use quota::anthropic::ANTHROPIC;
 use super::add::{Others, put};
 use super::{done, with_config};
 use crate::args::ImportArgs;
-use crate::config::{self, Config, LoginSource, Origin};
+use crate::config::{self, Config, LoginSource};
 use crate::exit::{Exit, Failure};
 use crate::{init, input};
 
@@ -40,9 +40,10 @@ pub(super) fn run(options: &ImportArgs) -> Result<Exit, Failure> {
             };
             return Err(Failure::new(Exit::NoAccount, what));
         }
+        let others = Others::of(&config).await;
         let mut fates: Vec<Fate> = Vec::new();
         for account in found {
-            let fate = fate(&config, &fates, account);
+            let fate = fate(&config, &others, &fates, account);
             fates.push(fate);
         }
         let told: Vec<_> = fates.iter().map(|fate| told(fate, options.dry_run)).collect();
@@ -55,30 +56,32 @@ pub(super) fn run(options: &ImportArgs) -> Result<Exit, Failure> {
             })
             .collect();
         if !options.dry_run && !new.is_empty() {
-            put(&config, Others::of(&config).await, new, None).await?;
+            put(&config, others, new, None).await?;
         }
         done(&told)?;
         Ok(if is_whole { Exit::Done } else { Exit::Gaps })
     })
 }
 
-fn fate(config: &Config, before: &[Fate], account: AccountConfig) -> Fate {
-    let stands = config.accounts.iter().filter(|known| known.origin != Origin::Implied);
-    let is_before = before.iter().any(|fate| matches!(fate, Fate::Add(other, _) if other.id == account.id));
-    if is_before
-        || stands.clone().any(|known| known.id == account.id)
-        || config.unusable.contains(&account.id)
-    {
-        return Fate::Stands(account.id);
-    }
-    let Some((login, _)) = config::added(&account) else { return Fate::Unknown(account.id) };
-    let known = stands.map(|known| (&known.id, &known.login));
+fn fate(config: &Config, others: &Others, before: &[Fate], account: AccountConfig) -> Fate {
     let added = before.iter().filter_map(|fate| match fate {
         Fate::Add(other, login) => Some((&other.id, login)),
         _ => None,
     });
-    match known.chain(added).find(|(_, other)| **other == login) {
-        Some((twin, _)) => Fate::Twin(account.id, twin.clone()),
+    let found = config::added(&account).map(|(login, _)| login);
+    // Without a login of its own, it has at most its name in common with another.
+    let login = found.clone().unwrap_or(LoginSource::TokenCommand(Vec::new()));
+    let id = account.id.clone();
+    let standing = others.standing(config, &id, &login).map(|known| (&known.id, &known.login));
+    let known: Vec<_> = standing.chain(added).collect();
+    if known.iter().any(|(other, _)| **other == id) || config.unusable.contains(&id) {
+        return Fate::Stands(id);
+    }
+    if found.is_none() {
+        return Fate::Unknown(id);
+    }
+    match known.iter().find(|(_, other)| **other == login) {
+        Some((twin, _)) => Fate::Twin(id.clone(), (*twin).clone()),
         None => Fate::Add(account, login),
     }
 }

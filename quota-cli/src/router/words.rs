@@ -85,7 +85,7 @@ pub(crate) fn nobody(refusal: &Refusal, here: &Here) -> String {
 /// What to do about it, beyond what the reason says.
 fn advice(rule: Rule) -> &'static str {
     match rule {
-        rule if is_unknown(rule) => "; to go on all the same, give --unknown allow",
+        Rule::UnknownClosed => "; to go on all the same, give --unknown allow",
         Rule::Disabled => "; switch it on with: quota accounts enable",
         _ => "",
     }

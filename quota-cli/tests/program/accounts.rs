@@ -1,5 +1,7 @@
 //! `quota accounts`: one list of what is configured and what was added, and what is never changed for it.
 
+use std::process::{Child, Stdio};
+
 use quota_sim::{Account, Script, Window};
 use serde_json::{Value, json};
 
@@ -211,6 +213,61 @@ fn an_account_is_added_once() {
 
     assert_eq!(code, 64);
     assert!(told.contains("there is anthropic/spare already, with the variable SPARE"), "{told}");
+}
+
+#[test]
+fn the_login_of_claude_code_can_be_named_as_what_it_is_and_as_nothing_else() {
+    let machine = Machine::new();
+    machine.log_in("sim-token-claude");
+
+    let other = said(&machine, &["add", "main", "--token-env", "OTHER"]);
+    let twin = said(&machine, &["add", "twin"]);
+    let itself = said(&machine, &["add", "main"]);
+
+    assert_eq!(other.0, 64);
+    assert!(
+        other.1.contains("there is anthropic/main already, with the login of Claude Code"),
+        "{}",
+        other.1
+    );
+    assert_eq!(twin.0, 64);
+    assert!(twin.1.contains("anthropic/main has that login already"), "{}", twin.1);
+    assert_eq!(itself, (0, "anthropic/main is added: login of Claude Code".into()));
+    assert_eq!(listed(&machine), ["main"]);
+}
+
+#[test]
+fn where_claude_code_is_not_logged_in_its_name_is_free() {
+    let machine = Machine::new();
+
+    let (code, told) = said(&machine, &["add", "main", "--token-env", "OTHER"]);
+
+    assert_eq!(code, 0, "{told}");
+    let document = machine.run(&["accounts", "list", "--json"]).json();
+    assert_eq!(document["accounts"][0]["login"], json!({ "kind": "token_env", "name": "OTHER" }));
+}
+
+#[test]
+fn of_many_who_add_at_once_none_is_lost_and_one_name_is_given_once() {
+    let machine = configured(&["main"]);
+    let start = |name: String, variable: String| {
+        let arguments = ["accounts", "add", &name, "--token-env", &variable];
+        machine.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+
+    let different: Vec<_> = (0..6).map(|at| start(format!("own-{at}"), format!("OWN_{at}"))).collect();
+    let same: Vec<_> = (0..6).map(|at| start("one".to_owned(), format!("ONE_{at}"))).collect();
+    let codes = |all: Vec<Child>| -> Vec<_> {
+        let mut codes: Vec<_> = all.into_iter().map(|mut one| one.wait().unwrap().code()).collect();
+        codes.sort_unstable();
+        codes
+    };
+
+    assert_eq!(codes(different), [Some(0); 6]);
+    assert_eq!(codes(same), [Some(0), Some(64), Some(64), Some(64), Some(64), Some(64)]);
+    let mut names = listed(&machine);
+    names.sort_unstable();
+    assert_eq!(names, ["main", "one", "own-0", "own-1", "own-2", "own-3", "own-4", "own-5"]);
 }
 
 #[test]
