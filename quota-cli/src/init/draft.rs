@@ -23,6 +23,12 @@ const TAIL: &str = "
 # claude_config_dir = \"~/.claude-work\"  # another place of Claude Code's
 # token_env = \"QUOTA_WORK\"              # an environment variable
 # token_file = \"work.token\"             # a file of its own, chmod 600
+# token_command = [\"pass\", \"show\", \"work\"]  # a program that prints it
+
+# Which of several accounts is preferred. See: quota explain --help
+# [routing]
+# minimum = 20                          # below this percentage another is taken
+# stop = 5                              # below this one it is never used
 
 # By which rules they are asked; these are the defaults.
 # [policy]

@@ -44,16 +44,23 @@ Accounts are named in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config
   claude_config_dir = \"~/.claude-work\"  # another place of Claude Code's
   # token_env = \"QUOTA_WORK\"            # an environment variable
   # token_file = \"work.token\"           # a file of its own, chmod 600
+  # token_command = [\"pass\", \"show\", \"work\"]  # a program that prints it
+  # minimum = 20, stop = 5   # percentages; see quota explain --help
   # A proxy or `quota sim`; plain http goes to this machine only:
   # base_url = \"http://127.0.0.1:8123\"
 
   [providers.anthropic]        # optional, for all its accounts
   # base_url, user_agent
 
+  [routing]                    # optional; which account is preferred: see
+                               # quota explain --help
   [policy]                     # optional; some of it, with its defaults:
   # freshness = \"5m\"
   # gap = \"1s\"
   # budget = { per_hour = 28, reserve = 6 }
+
+Or by command, without a configuration: quota accounts add work --token-env QUOTA_WORK. Accounts that are switched off \
+(quota accounts disable) are shown, and not asked about.
 
 What is asked is shared with all processes of this user in a file, $XDG_STATE_HOME/quota/quota.db
 (~/.local/state/quota/quota.db), unless --store or QUOTA_STORE names another store.
