@@ -93,6 +93,11 @@ impl Document {
         off_thread(move || Ok(read(&path))).await.map_err(failed)?
     }
 
+    /// The same on this thread, which waits for the disk.
+    pub(crate) fn load_blocking<T: Content>(&self) -> Result<T, FileError> {
+        read(&self.path)
+    }
+
     /// Reads the file, changes what is in it, and writes it, while no other process does.
     ///
     /// Dropping the future leaves the change undone, or done; never half done.

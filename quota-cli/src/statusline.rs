@@ -60,7 +60,7 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         // Told first: whoever waits for the line does not wait for the rest.
         term::answer(&shown)?;
         // What was observed may be something that is to be told, and whatever hooks do for it takes its time.
-        let has_news = observed.or_else(|| needs_refresh(&answer).then_some(settings));
+        let has_news = observed.or_else(|| (!settings.disabled && needs_refresh(&answer)).then_some(settings));
         if let Some(settings) = has_news {
             refresher::start(&store, settings, &config, options.config.as_deref()).await;
         }
@@ -76,6 +76,7 @@ fn shown(
     session: &Session,
 ) -> String {
     let account = AccountView::of(&settings.id, answer, None);
+    let account = AccountView { switched_off: settings.disabled, ..account };
     // The zone is looked up only where the time of day is told.
     let has_clock = format.is_some_and(Format::has_clock);
     let zone = if has_clock { TimeZone::system() } else { TimeZone::UTC };
@@ -98,11 +99,10 @@ fn chosen<'a>(
 ) -> Result<&'a AccountSettings, Failure> {
     match named {
         Some(name) => config.account(name),
-        None => Ok(session
-            .was_heard()
-            .then(|| observe::account_of_session(config))
-            .flatten()
-            .unwrap_or(&config.accounts[0])),
+        None => match session.was_heard().then(|| observe::account_of_session(config)).flatten() {
+            Some(account) => Ok(account),
+            None => config.first(),
+        },
     }
 }
 

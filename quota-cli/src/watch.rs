@@ -97,7 +97,9 @@ impl Watch {
         let mut kept = Vec::new();
         for (at, account) in self.accounts.iter().enumerate() {
             let mut watch = account.watch();
-            kept.push(account.keep_fresh());
+            if !self.config.accounts[at].disabled {
+                kept.push(account.keep_fresh());
+            }
             changes.spawn(async move {
                 let is_open = watch.next().await.is_some();
                 (at, is_open.then_some(watch))
@@ -154,7 +156,8 @@ impl Watch {
                 let answer = account.peek();
                 let failure = answer.error().filter(|_| answer.snapshot().is_empty());
                 let failure = failure.map(|error| FailureView::of(error, || settings.login.advice()));
-                AccountView::of(&settings.id, &answer, failure)
+                let view = AccountView::of(&settings.id, &answer, failure);
+                AccountView { switched_off: settings.disabled, ..view }
             })
             .collect();
         self.state.views = views;
@@ -171,7 +174,13 @@ impl Watch {
 
     /// Asks about these accounts, in tasks of their own.
     fn refresh(&mut self, ids: &[AccountId]) {
-        for account in self.accounts.iter().filter(|account| ids.contains(account.id())) {
+        let asked = self.accounts.iter().zip(&self.config.accounts);
+        for (account, settings) in asked.filter(|(account, _)| ids.contains(account.id())) {
+            if settings.disabled {
+                let id = account.id();
+                self.state.told = format!("{id} is switched off; quota accounts enable {id} switches it on");
+                continue;
+            }
             let account = account.clone();
             self.tasks.spawn(async move {
                 // The rules decide; why they said no is told in the last line.

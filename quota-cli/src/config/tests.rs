@@ -7,11 +7,11 @@ use super::*;
 const MAIN: &str = "[[accounts]]\nid = \"anthropic/main\"\n";
 
 fn parsed(text: &str) -> Config {
-    Config::parse(text, Path::new("/etc/quota")).unwrap()
+    Config::parse(text, Path::new("/etc/quota"), &AccountsConfig::default()).unwrap()
 }
 
 fn flaw(text: &str) -> String {
-    Config::parse(text, Path::new("")).unwrap_err().told("config.toml", text)
+    Config::parse(text, Path::new(""), &AccountsConfig::default()).unwrap_err().told("config.toml", text)
 }
 
 /// The flaw of an account with these lines.
@@ -21,8 +21,10 @@ fn flaw_of_account(lines: &str) -> String {
 
 #[test]
 fn an_account_without_more_has_the_login_of_claude_code() {
-    let config = parsed(MAIN);
+    let mut config = parsed(MAIN);
 
+    assert_eq!(config.accounts[0].origin, Origin::Configured { line: 2 });
+    config.accounts[0].origin = Origin::Implied;
     assert_eq!(config, Config::of_claude_code());
 }
 
@@ -101,8 +103,16 @@ fn every_flaw_is_told_in_one_line_with_its_place() {
         flaw(&format!("[policy]\nfreshness = \"soon\"\n{MAIN}")),
         flaw(&format!("[policy]\nfreshness = 300\n{MAIN}")),
         flaw(&format!("\n[policy]\ngap = \"10m\"\n{MAIN}")),
-        flaw(""),
-        flaw("[policy]\n"),
+        flaw_of_account("token_command = []"),
+        flaw_of_account("minimum = \"a lot\""),
+        flaw_of_account("stop = { five_hours = 10 }"),
+        flaw(&format!("[routing]\nmode = \"main_frist\"\n{MAIN}")),
+        flaw(&format!("[routing]\nminimun = 20\n{MAIN}")),
+        flaw(&format!("[routing]\nminimum = 120\n{MAIN}")),
+        flaw(&format!("[routing]\nstop = {{ every = 5, five_hour = true }}\n{MAIN}")),
+        flaw(&format!("[routing]\nwhen_unknown = \"shut\"\n{MAIN}")),
+        flaw(&format!("[routing]\ntriggers = [429, 42]\n{MAIN}")),
+        flaw(&format!("[routing]\npin_for = 7\n{MAIN}")),
     ];
 
     assert!(flaws.iter().all(|flaw| !flaw.contains('\n')), "{flaws:#?}");

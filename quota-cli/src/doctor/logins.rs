@@ -15,11 +15,17 @@ use crate::words::{between, span};
 /// What is found of an account's login.
 pub(super) async fn of(account: &AccountSettings, clock: &Clock) -> Vec<Check> {
     let look = Look { account, clock };
+    if account.disabled {
+        return vec![look.good("is switched off, so its login is not looked for".to_owned())];
+    }
     match &account.login {
         LoginSource::ClaudeCode => look.copies(&ClaudeCode::from_env()).await,
         LoginSource::ClaudeConfigDir(dir) => look.copies(&ClaudeCode::in_dir(dir)).await,
         LoginSource::TokenEnv(name) => look.one(&format!("the environment variable {name}"), None).await,
         LoginSource::TokenFile(path) => look.one(&path.display().to_string(), Some(path)).await,
+        login @ LoginSource::TokenCommand(_) => {
+            look.one(&format!("what is printed by {}", login.told()), None).await
+        }
     }
 }
 

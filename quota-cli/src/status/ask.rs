@@ -51,6 +51,7 @@ pub(super) async fn about(config: &Config, store: &Store, wish: Wish) -> Result<
 
 async fn view(settings: &AccountSettings, account: &Account, wish: Wish, clock: &Clock) -> AccountView {
     let mut not_refreshed = None;
+    let wish = if settings.disabled { Wish::Known } else { wish };
     let asked = async {
         match wish {
             Wish::Fresh => account.get().await,
@@ -64,7 +65,8 @@ async fn view(settings: &AccountSettings, account: &Account, wish: Wish, clock: 
     };
     let (answer, failure) = match clock.bounded(PATIENCE, asked).await {
         Some(Ok(answer)) => {
-            let is_unknown = wish == Wish::Known && answer.snapshot().windows().is_empty();
+            let is_unknown =
+                wish == Wish::Known && !settings.disabled && answer.snapshot().windows().is_empty();
             (answer, is_unknown.then(FailureView::of_nothing_known))
         }
         Some(Err(error)) => (account.peek(), Some(FailureView::of(&error, || settings.login.advice()))),
@@ -74,7 +76,8 @@ async fn view(settings: &AccountSettings, account: &Account, wish: Wish, clock: 
         }
     };
     let view = AccountView::of(&settings.id, &answer, failure);
-    AccountView { not_refreshed: not_refreshed.or(view.not_refreshed), ..view }
+    let not_refreshed = not_refreshed.or(view.not_refreshed);
+    AccountView { not_refreshed, switched_off: settings.disabled, ..view }
 }
 
 /// Runs all of them at once, and tells whoever waits how far they are.

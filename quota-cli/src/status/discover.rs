@@ -12,7 +12,7 @@ use quota::accounts::{ClaudeCode, FoundLogin};
 /// # Errors
 ///
 /// What was looked for and is not there.
-pub(super) async fn claude_code() -> Result<(), Vec<String>> {
+pub(crate) async fn claude_code() -> Result<(), Vec<String>> {
     let copies = ClaudeCode::from_env().copies().await;
     // A login that is there and cannot be read is shown as an account with its trouble, not as no account.
     let is_there = |copy: &FoundLogin| !matches!(copy.state, Err(CredentialError::NotLoggedIn { .. }));

@@ -27,13 +27,14 @@ pub(crate) fn render(accounts: &[AccountView], here: &Here, screen: Screen) -> S
 
 /// Each account, with columns that are the same for all.
 pub(crate) fn each(accounts: &[&AccountView], here: &Here, screen: Screen) -> Vec<String> {
-    let columns = Columns::of(accounts, here, screen.width);
+    let windows = || accounts.iter().flat_map(|account| &account.windows);
+    let columns = Columns::of(windows, here, screen.width);
     accounts.iter().map(|account| one(account, &columns, here, screen)).collect()
 }
 
 /// The widths of what stands in columns, the same for all accounts.
 #[derive(Debug)]
-struct Columns {
+pub(crate) struct Columns {
     label: usize,
     /// None where there is no room for one that says anything.
     bar: usize,
@@ -45,8 +46,11 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(accounts: &[&AccountView], here: &Here, width: usize) -> Self {
-        let windows = || accounts.iter().flat_map(|account| &account.windows);
+    pub(crate) fn of<'a, W: Iterator<Item = &'a WindowView>>(
+        windows: impl Fn() -> W,
+        here: &Here,
+        width: usize,
+    ) -> Self {
         let widest = |text: &dyn Fn(&WindowView) -> String| {
             windows().map(|window| text(window).chars().count()).max().unwrap_or_default()
         };
@@ -143,6 +147,9 @@ fn heading(account: &AccountView, screen: Screen) -> String {
 }
 
 fn freshness(account: &AccountView) -> (String, Ink) {
+    if account.switched_off {
+        return ("switched off".to_owned(), Ink::Quiet);
+    }
     let age = account.age.map(words::ago);
     match (account.state, age) {
         (Freshness::Fresh, age) => (format!("read {}", age.as_deref().unwrap_or("just now")), Ink::Quiet),
@@ -152,7 +159,8 @@ fn freshness(account: &AccountView) -> (String, Ink) {
     }
 }
 
-fn row(window: &WindowView, columns: &Columns, here: &Here, screen: Screen) -> String {
+/// One window in its line.
+pub(crate) fn row(window: &WindowView, columns: &Columns, here: &Here, screen: Screen) -> String {
     let label = shortened(&label(window), columns.label);
     let mut row = format!("{:INDENT$}{label:width$}", "", width = columns.label);
     if columns.bar > 0 {
@@ -170,7 +178,7 @@ fn row(window: &WindowView, columns: &Columns, here: &Here, screen: Screen) -> S
 }
 
 /// The window in words: its length, and what it counts if not everything.
-fn label(window: &WindowView) -> String {
+pub(crate) fn label(window: &WindowView) -> String {
     const HOUR: Duration = Duration::from_secs(3600);
     let base = window.id.split('/').next().unwrap_or_default();
     let length = match (base, window.length) {

@@ -4,6 +4,7 @@
 // Clippy lets tests unwrap, and their helpers too if it is told that all of this is a test.
 #![cfg(test)]
 
+mod accounts;
 mod demo;
 #[cfg(unix)]
 mod doctor;
@@ -15,9 +16,12 @@ mod journal;
 mod local_herds;
 mod local_store;
 mod parse;
+mod pick;
 mod program;
 #[cfg(unix)]
 mod pty;
+#[cfg(unix)]
+mod run;
 mod sim;
 mod status;
 mod statusline;
