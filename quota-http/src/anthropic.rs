@@ -129,10 +129,10 @@ impl UsageFetcher for Anthropic {
         Ok(self.credential(account).await?.login)
     }
 
-    /// Reads the source again; `true` if it has another credential than the one that was refused.
+    /// Asks the source again; `true` if it has another credential than the one that was refused.
     async fn renew(&self, account: &AccountId) -> bool {
         let Some(refused) = self.sent().get(account).copied() else { return false };
-        self.credential(account).await.is_ok_and(|credential| credential.login.mark != refused)
+        self.source.renew(account, refused).await.is_ok_and(|credential| credential.login.mark != refused)
     }
 }
 
