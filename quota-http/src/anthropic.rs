@@ -6,6 +6,7 @@ mod limits;
 mod local;
 mod money;
 mod profile;
+mod tokens;
 mod traffic;
 mod usage;
 mod windows;
@@ -27,6 +28,9 @@ use url::Url;
 pub use headers::{ParsedHeaders, parse_headers};
 pub use local::{CachedUsage, parse_claude_json, parse_rate_limit_event, parse_statusline};
 pub use profile::{Profile, parse_profile};
+#[cfg(test)]
+pub(crate) use tokens::DIALECT;
+pub use tokens::refresher;
 pub use traffic::AnthropicTraffic;
 pub use usage::parse_usage;
 
