@@ -22,7 +22,7 @@ use crate::input;
 use crate::journal::THRESHOLDS;
 use crate::term::harmless;
 
-pub(crate) use self::check::{known_provider, usable_url};
+pub(crate) use self::check::{known_provider, path_of_login, usable_url};
 pub(crate) use self::flaw::nearest;
 pub(crate) use self::join::{BASE_URL, LOGIN, accounts_file, added, kept, unusable};
 pub(crate) use self::login::{LoginSource, is_variable};

@@ -58,12 +58,13 @@ pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failu
             return Ok(Exit::NoAccount);
         };
         let mut here = Here::now();
-        let mut all = Vec::new();
+        let (mut all, mut looks) = (Vec::new(), Vec::new());
         let fresh_for = shared.config.policy.freshness;
         for account in &shared.config.accounts {
             let looked = shared.look(&account.id).await?;
             here.now = looked.now;
             all.push(AccountPace::of(&account.id, &looked, fresh_for, options.window.as_deref()));
+            looks.push(looked);
         }
         if let Some(window) = &options.window
             && all.iter().all(|account| account.windows.is_empty())
@@ -72,6 +73,7 @@ pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failu
             return Err(Failure::new(Exit::Usage, format!("no account has a window called {name}")));
         }
         show(options, &all, &here)?;
+        shared.act_on_all(&looks).await;
         let gaps = all.iter().any(|account| account.windows.iter().any(|window| window.rate().is_none()));
         let empty = all.iter().all(|account| account.windows.is_empty());
         Ok(if gaps || empty { Exit::Gaps } else { Exit::Done })

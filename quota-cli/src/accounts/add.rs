@@ -151,6 +151,7 @@ fn login(options: &AddArgs) -> Result<LoginSource, Failure> {
 
 /// A path as it is seen from everywhere. A `~` stays one: the home directory may move.
 fn placed(path: &Path) -> Result<PathBuf, Failure> {
+    config::path_of_login(&path.to_string_lossy()).map_err(usage)?;
     if path.starts_with("~") {
         return Ok(path.to_owned());
     }

@@ -73,6 +73,12 @@ fn provider(provider: Provider) -> Result<ProviderSettings, Flaw> {
 
 fn account(account: Account, directory: &Path) -> Result<AccountSettings, Flaw> {
     known_provider(account.id.get_ref()).map_err(|what| Flaw::at(account.id.span(), what))?;
+    for written in [&account.claude_config_dir, &account.token_file].into_iter().flatten() {
+        path_of_login(&written.get_ref().to_string_lossy()).map_err(|what| Flaw::at(written.span(), what))?;
+    }
+    if let Some(written) = account.token_env.as_ref().filter(|written| written.get_ref().is_empty()) {
+        return Err(Flaw::at(written.span(), "no variable is named; write its name, such as \"QUOTA_WORK\""));
+    }
     let found = |path: PathBuf| if path.starts_with("~") { path } else { directory.join(path) };
     let sources = [
         account
@@ -94,6 +100,23 @@ fn account(account: Account, directory: &Path) -> Result<AccountSettings, Flaw> 
     let base_url = account.base_url.map(base_url).transpose()?;
     let limits = routing::of_account(account.minimum.as_ref(), account.stop.as_ref())?;
     Ok(AccountSettings { base_url, limits, ..AccountSettings::new(account.id.into_inner(), login) })
+}
+
+/// Whether this is where a login may be.
+///
+/// # Errors
+///
+/// What to write instead. What looks like a token is not repeated.
+pub(crate) fn path_of_login(text: &str) -> Result<(), &'static str> {
+    // Tokens of Claude, its API, and what else begins like them.
+    let is_token = text.starts_with("sk-") || text.starts_with("eyJ");
+    if text.is_empty() {
+        Err("no place is named; write the path of it")
+    } else if is_token {
+        Err("a token in place of a path; put it into a file of its own, chmod 600, and name that here")
+    } else {
+        Ok(())
+    }
 }
 
 fn command(words: Spanned<Vec<String>>, directory: &Path) -> Result<(Range<usize>, LoginSource), Flaw> {
