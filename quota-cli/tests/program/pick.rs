@@ -272,3 +272,19 @@ fn what_is_not_understood_is_64_and_what_is_broken_78() {
     );
     assert_eq!(machine.run(&["pick", "--config", "nowhere.toml"]).code, Some(66));
 }
+
+#[test]
+fn the_example_in_the_help_is_a_configuration() {
+    let machine = Machine::new();
+    let help = machine.run(&["explain", "--help"]).stdout;
+    let lines = help.lines().skip_while(|line| line.trim() != "[routing]");
+    let mut example: String =
+        lines.take_while(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect();
+    assert!(example.contains("wait_for_reset"), "{help}");
+    example.push_str("[[accounts]]\nid = \"anthropic/main\"\ntoken_env = \"MAIN\"\n");
+    let config = machine.write("example.toml", example);
+
+    let ended = machine.run(&["accounts", "list", "--config", argument(&config)]);
+
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+}
