@@ -1,8 +1,8 @@
 //! Group `local`: the program as it is run, whole processes beside one that does nothing and one of Node.
-//! What many of them do to a provider is counted by the provider. That of a herd whose refreshers are killed is a story, in
-//! `quota-cli/tests/program/local_herds.rs`.
+//! What many of them do to a provider is counted by the provider.
 
 mod herd;
+mod killed;
 mod process;
 mod world;
 

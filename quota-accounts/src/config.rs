@@ -190,10 +190,7 @@ impl AccountsFile {
     /// `$XDG_STATE_HOME/quota/accounts.json`, or `~/.local/state/quota/accounts.json`; `None` without a home directory.
     #[must_use]
     pub fn in_environment(environment: &Environment) -> Option<Self> {
-        // By its specification, a relative path there is to be ignored.
-        let given = environment.path("XDG_STATE_HOME").filter(|dir| dir.is_absolute());
-        let state = given.or_else(|| Some(environment.home()?.join(".local").join("state")))?;
-        Some(Self::at(state.join("quota").join("accounts.json")))
+        Some(Self::at(environment.state_home()?.join("quota").join("accounts.json")))
     }
 
     /// Where it is.

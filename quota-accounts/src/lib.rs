@@ -54,6 +54,7 @@ mod fixed;
 mod hash;
 mod manager;
 mod outcome;
+mod owned;
 mod per_account;
 mod reservation;
 mod routing;
@@ -74,6 +75,7 @@ pub use manager::{
     Repeat, Report, ReportError, Route, RouteError, Tried,
 };
 pub use outcome::{NextTry, Outcome};
+pub use owned::{NewLogin, OwnedLogins, OwnedLoginsBuilder, Put};
 pub use per_account::PerAccount;
 pub use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 pub use routing::{

@@ -26,12 +26,20 @@ pub(crate) enum Exit {
     OsErr = 71,
     /// The answer could not be written.
     IoErr = 74,
+    /// Something that is never wrong was.
+    Software = 70,
     /// The configuration is broken.
     Config = 78,
     /// The command that was to be run cannot be run, as shells have it.
     NotExecutable = 126,
     /// The command that was to be run was not found, as shells have it.
     NotFound = 127,
+    /// Its terminal has gone: 128 and the number of the signal, as shells have it.
+    HungUp = 129,
+    /// Somebody pressed Ctrl-C.
+    Interrupted = 130,
+    /// Somebody ended it.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {

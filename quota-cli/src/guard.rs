@@ -3,16 +3,20 @@
 
 mod judge;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{Account, Answer, Clock};
+use quota::{Account, Answer, Clock, QuotaStore};
 use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use self::judge::{Terms, Verdict, judge};
 use crate::args::{GuardArgs, Unknown};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
+use crate::journal;
 use crate::runtime::{self, Threads};
 use crate::status::model::AccountView;
 use crate::term::{self, harmless};
@@ -32,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// [`Failure`] if the configuration, the account or the store cannot be used, or the answer cannot be written.
 pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
-    let config = Config::named_or_usual(options.config.as_deref())?;
+    let config = Arc::new(Config::named_or_usual(options.config.as_deref())?);
     let settings = match &options.account {
         Some(name) => config.account(name)?,
         None => config.first()?,
@@ -52,7 +56,8 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         let clock = Clock::system();
         let manager = gateway::open(&config, &store, "quota guard")?;
         let account = manager.account(&settings.id);
-        let waited = wait(&account, &terms, options, &clock);
+        let keeper = Keeper::start(&config, &store.store);
+        let waited = wait(&account, &terms, options, &clock, &keeper);
         let (answer, verdict) = match options.timeout {
             // What stands when the time is over is judged once more, without asking the provider.
             Some(most) => match clock.bounded(most, waited).await {
@@ -64,12 +69,20 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         drop(manager);
         let exit = exit_of(&verdict, options.unknown);
         tell(&answer, &account, &verdict, exit, options)?;
+        // After the answer: nobody waits for what hooks do, but a script that goes on by the exit code.
+        keeper.end().await;
         Ok(exit)
     })
 }
 
 /// Looks, and looks again for as long as it is to be waited.
-async fn wait(account: &Account, terms: &Terms<'_>, options: &GuardArgs, clock: &Clock) -> (Answer, Verdict) {
+async fn wait(
+    account: &Account,
+    terms: &Terms<'_>,
+    options: &GuardArgs,
+    clock: &Clock,
+    keeper: &Keeper,
+) -> (Answer, Verdict) {
     let mut news = account.watch();
     loop {
         // Whatever fails, the answer says what is known and how certain it is.
@@ -80,7 +93,43 @@ async fn wait(account: &Account, terms: &Terms<'_>, options: &GuardArgs, clock: 
             return (answer, verdict);
         }
         drop(answer);
+        keeper.look();
         let _ = clock.bounded(LOOK, news.next()).await;
+    }
+}
+
+/// Writes down what happens meanwhile, and runs the hooks for it, in a task of its own: a slow hook holds up no waiting, and
+/// the end of the waiting ends no hook.
+struct Keeper {
+    looks: mpsc::Sender<()>,
+    task: JoinSet<()>,
+}
+
+impl Keeper {
+    fn start(config: &Arc<Config>, store: &Arc<dyn QuotaStore>) -> Self {
+        let (config, store) = (Arc::clone(config), Arc::clone(store));
+        let (looks, mut asked) = mpsc::channel(1);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            while asked.recv().await.is_some() {
+                for trouble in journal::keep(&config, store.as_ref()).await {
+                    term::tell(&format!("quota: {trouble}\n"));
+                }
+            }
+        });
+        Self { looks, task }
+    }
+
+    /// Has it look; one look that has not begun yet is enough for all that ask.
+    fn look(&self) {
+        let _ = self.looks.try_send(());
+    }
+
+    /// Has it look once more, and waits for that.
+    async fn end(mut self) {
+        self.look();
+        drop(self.looks);
+        let _ = self.task.join_next().await;
     }
 }
 

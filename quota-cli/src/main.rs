@@ -4,6 +4,8 @@
 mod accounts;
 mod args;
 mod budget;
+#[cfg(test)]
+mod captures;
 mod config;
 mod demo;
 mod doctor;

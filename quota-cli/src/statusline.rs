@@ -52,13 +52,16 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         if answer.alone_since().is_some() {
             store.check().await?;
         }
-        if observe::join(&config, &manager, &session, &answer, settings).await {
+        let observed = observe::join(&config, &manager, &session, &answer, settings).await;
+        if observed.is_some_and(|observed| observed.id == settings.id) {
             answer = account.peek();
         }
         let shown = shown(options, format.as_ref(), settings, &answer, &session);
         // Told first: whoever waits for the line does not wait for the rest.
         term::answer(&shown)?;
-        if !settings.disabled && needs_refresh(&answer) {
+        // What was observed may be something that is to be told, and whatever hooks do for it takes its time.
+        let has_news = observed.or_else(|| (!settings.disabled && needs_refresh(&answer)).then_some(settings));
+        if let Some(settings) = has_news {
             refresher::start(&store, settings, &config, options.config.as_deref()).await;
         }
         Ok(Exit::Done)

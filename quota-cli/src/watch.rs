@@ -1,25 +1,32 @@
 //! `quota watch`: a live view of all accounts, until somebody leaves it.
 //! What is on the screen is in `picture`, what keys do in `state`; here is what wakes it, and leaving the terminal clean.
 
+#[cfg(test)]
+mod capture;
 mod picture;
 mod scribe;
+mod signals;
 mod state;
+mod terminal;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{Account, Clock};
-use ratatui::DefaultTerminal;
+use quota::{Account, AccountId, Clock};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+#[cfg(test)]
+pub(crate) use self::capture::{Seen, drawn};
 use self::scribe::Written;
+use self::signals::{Signals, Told};
 use self::state::{Act, State};
+use self::terminal::Terminal;
 use crate::args::WatchArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::runtime::{self, Farewell, Threads};
+use crate::runtime::{self, Threads};
 use crate::status::model::{AccountView, FailureView};
 use crate::term::{self, Screen};
 use crate::words::Here;
@@ -27,6 +34,9 @@ use crate::{gateway, status};
 
 /// The seconds on the screen.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long is waited for calls that are under way when somebody leaves.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Shows all accounts until somebody leaves.
 ///
@@ -53,34 +63,15 @@ pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Fail
         let (writer, written) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
         tasks.spawn(scribe::write_down(Arc::clone(&config), store.store, Arc::clone(&changed), writer));
-        let mut farewell = Farewell::listen()?;
+        let signals = Signals::listen()?;
         let terminal = Terminal::take()?;
         let mut watch = Watch { config, accounts, state: State::default(), terminal, changed, tasks };
-        let outcome = tokio::select! {
-            outcome = watch.live(written) => outcome,
-            () = farewell.wait() => Ok(()),
-        };
+        let outcome = watch.live(written, signals).await;
         drop(watch);
-        manager.close().await;
-        outcome.map(|()| Exit::Done)
+        // A call that hangs is not waited for.
+        let _ = Clock::system().bounded(PARTING, manager.close()).await;
+        outcome
     })
-}
-
-/// The terminal, given back when this is dropped; and by ratatui's own hook if the program panics.
-struct Terminal(DefaultTerminal);
-
-impl Terminal {
-    fn take() -> Result<Self, Failure> {
-        let refused = |error| Failure::new(Exit::OsErr, format!("could not use the terminal: {error}"));
-        ratatui::try_init().map(Self).map_err(refused)
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // Where it cannot be given back, there is nobody to tell.
-        let _ = ratatui::try_restore();
-    }
 }
 
 struct Watch {
@@ -94,8 +85,12 @@ struct Watch {
 }
 
 impl Watch {
-    /// Lives until somebody leaves.
-    async fn live(&mut self, mut written: mpsc::Receiver<Written>) -> Result<(), Failure> {
+    /// Lives until somebody leaves, and says how.
+    async fn live(
+        &mut self,
+        mut written: mpsc::Receiver<Written>,
+        mut signals: Signals,
+    ) -> Result<Exit, Failure> {
         let clock = Clock::system();
         let mut keys = keys();
         let mut changes = JoinSet::new();
@@ -113,13 +108,26 @@ impl Watch {
         loop {
             self.draw()?;
             tokio::select! {
+                // The first that is ready in this order: what ends it comes before what there is to draw.
+                biased;
+                () = terminal::panicked() => return Ok(Exit::Software),
+                told = signals.next() => match told {
+                    Told::Leave(exit) => return Ok(exit),
+                    Told::Stop => self.pause()?,
+                    // Whoever stopped it has not asked for the terminal, and others have had it.
+                    Told::GoOn => self.terminal.retake()?,
+                },
                 event = keys.recv() => match event {
-                    Some(Event::Key(key)) if key.kind == KeyEventKind::Press => {
-                        if self.press(key) { return Ok(()) }
-                    }
+                    Some(Event::Key(key)) if key.kind == KeyEventKind::Press => match self.state.press(key) {
+                        Act::Leave => return Ok(Exit::Done),
+                        Act::Interrupt => return Ok(Exit::Interrupted),
+                        Act::Pause => self.pause()?,
+                        Act::Refresh(ids) => self.refresh(&ids),
+                        Act::Nothing => {}
+                    },
                     // A new size, and whatever else there is, is drawn anew.
                     Some(_) => {}
-                    None => return Ok(()),
+                    None => return Ok(Exit::HungUp),
                 },
                 Some(change) = changes.join_next() => {
                     if let Ok((at, Some(mut watch))) = change {
@@ -154,17 +162,18 @@ impl Watch {
             .collect();
         self.state.views = views;
         let colour = Screen::stdout().colour;
-        let drawn = self.terminal.0.draw(|frame| picture::draw(frame, &mut self.state, &here, colour));
-        drawn.map(drop).map_err(|error| Failure::unwritten(&error))
+        self.terminal.draw(|frame| picture::draw(frame, &mut self.state, &here, colour))
     }
 
-    /// Does what a key asks for; whether that is to leave.
-    fn press(&mut self, key: event::KeyEvent) -> bool {
-        let ids = match self.state.press(key) {
-            Act::Leave => return true,
-            Act::Nothing => return false,
-            Act::Refresh(ids) => ids,
-        };
+    /// Lets the shell have the terminal, until somebody has this go on.
+    fn pause(&mut self) -> Result<(), Failure> {
+        self.terminal.lend();
+        signals::stop();
+        self.terminal.retake()
+    }
+
+    /// Asks about these accounts, in tasks of their own.
+    fn refresh(&mut self, ids: &[AccountId]) {
         let asked = self.accounts.iter().zip(&self.config.accounts);
         for (account, settings) in asked.filter(|(account, _)| ids.contains(account.id())) {
             if settings.disabled {
@@ -188,7 +197,6 @@ impl Watch {
                 })
             });
         }
-        false
     }
 }
 

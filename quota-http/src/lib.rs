@@ -45,13 +45,17 @@
 
 pub mod anthropic;
 mod classify;
+pub mod codex;
 mod endpoint;
+mod jwt;
 mod lenient;
+mod oauth;
 mod parsed;
 mod retry_after;
 mod transport;
 
 pub use endpoint::BuildError;
+pub use oauth::{OAuthRefresher, OAuthRefresherBuilder};
 pub use parsed::{Ignored, ParseError, Parsed};
 /// The crates whose types are in the signatures here.
 pub use {jiff, reqwest, url};

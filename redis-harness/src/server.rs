@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 use std::{fs, net, thread};
@@ -20,6 +21,7 @@ use crate::authority::Authority;
 #[derive(Debug)]
 pub struct Server {
     child: Option<Child>,
+    frozen: AtomicBool,
     sentinel: bool,
     port: u16,
     folder: TempDir,
@@ -84,7 +86,8 @@ impl ServerBuilder {
             for (name, content) in &self.files {
                 fs::write(folder.path().join(name), content).expect("the folder can be written");
             }
-            let mut server = Server { child: None, sentinel: self.sentinel, port, folder };
+            let mut server =
+                Server { child: None, frozen: AtomicBool::new(false), sentinel: self.sentinel, port, folder };
             server.configure(&self.settings);
             match server.launch() {
                 Ok(()) => return server,
@@ -193,11 +196,13 @@ impl Server {
     /// Stops it where it stands: it takes connections and answers nothing.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        self.frozen.store(true, Ordering::Relaxed);
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
+        self.frozen.store(false, Ordering::Relaxed);
     }
 
     /// Kills it, as a crash would.
@@ -206,6 +211,7 @@ impl Server {
             let _ = child.kill();
             let _ = child.wait();
         }
+        self.frozen.store(false, Ordering::Relaxed);
     }
 
     /// Starts it again after [`kill`](Self::kill), on the same port and in the same folder.
@@ -216,6 +222,18 @@ impl Server {
     pub fn restart(&mut self) {
         self.kill();
         self.launch().unwrap_or_else(|said| panic!("the server did not start again:\n{said}"));
+    }
+
+    /// Whether it runs, be it that it stands still.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Whether it runs and does not stand still.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.is_running() && !self.frozen.load(Ordering::Relaxed)
     }
 
     fn signal(&self, signal: Signal) {

@@ -3,6 +3,7 @@
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use super::killed;
 use super::world::World;
 use crate::row::Row;
 
@@ -14,7 +15,10 @@ const LASTING: Duration = Duration::from_secs(180);
 const INTERVAL: Duration = Duration::from_secs(15);
 
 pub(super) fn rows() -> Vec<Row> {
-    vec![cold(), statuslines()]
+    let mut rows = vec![cold()];
+    rows.extend(killed::row());
+    rows.push(statuslines());
+    rows
 }
 
 fn cold() -> Row {
@@ -59,7 +63,8 @@ fn statuslines() -> Row {
     Row::alone("local.statuslines", (ledger.calls() as f64, "calls"), &reach, is_reached)
 }
 
-fn run_herd(world: &World) {
+/// Fifty statuslines at once; every one of them is to be served.
+pub(super) fn run_herd(world: &World) {
     let line = world.process(["statusline"]);
     let herd: Vec<Child> = (0..HERD).map(|_| line.start()).collect();
     for mut one in herd {

@@ -56,13 +56,17 @@ impl World {
 
     /// The program on this machine, which asks this provider.
     pub(super) fn process<const N: usize>(&self, arguments: [&str; N]) -> Process {
-        let config = self.config.to_str().expect("a temporary path is text");
-        let mut all = vec!["--config", config];
+        let mut all = vec!["--config", self.config()];
         all.splice(0..0, arguments);
         let process =
             Process::beside("quota", []).with("HOME", self.home.path().to_string_lossy()).with("TZ", "UTC");
         let process = all.into_iter().fold(process, Process::argument);
         self.tokens.iter().fold(process, |process, (name, token)| process.with(name, token))
+    }
+
+    /// What names this world on a command line, and no other.
+    pub(super) fn config(&self) -> &str {
+        self.config.to_str().expect("a temporary path is text")
     }
 
     pub(super) fn until(&self, condition: impl FnMut(&Ledger) -> bool) -> Ledger {

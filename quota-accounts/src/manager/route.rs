@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, AttemptId, Credential};
+use quota_core::{AccountId, AttemptId, Credential, CredentialError};
 
 use super::look::{Look, MOST_PASSED, MOST_RECHECKS};
 use super::{FallbackAccountManager, Inner};
@@ -267,7 +267,13 @@ impl Inner {
                 Ok(credential) => Some(credential),
                 Err(error) => {
                     tracing::debug!(account = %member.id, %error, "no credential");
-                    return Err(Verdict::refused(Rule::LoginDead, None));
+                    return Err(match error {
+                        CredentialError::NotYet { retry_after, .. } => {
+                            let wait = retry_after.unwrap_or(self.policy.pause);
+                            Verdict::refused(Rule::LoginNotYet, self.now().checked_add(wait).ok())
+                        }
+                        _ => Verdict::refused(Rule::LoginDead, None),
+                    });
                 }
             },
         };

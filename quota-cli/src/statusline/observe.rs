@@ -10,41 +10,35 @@ use super::session::Session;
 use crate::config::{AccountSettings, Config, LoginSource};
 use crate::gateway;
 
-/// Shares what the session says. Returns whether it said anything new of the account that is shown.
+/// Shares what the session says. Returns the account of which it said something new.
 ///
 /// Whatever cannot be used is left out without a word: it is another program's line, and it will come again.
-pub(super) async fn join(
-    config: &Config,
+pub(super) async fn join<'a>(
+    config: &'a Config,
     manager: &QuotaManager,
     session: &Session,
     shown: &Answer,
     chosen: &AccountSettings,
-) -> bool {
+) -> Option<&'a AccountSettings> {
     if !session.was_heard() {
-        return false;
+        return None;
     }
     // Never filed under an account only because it is the first.
-    let Some(settings) = account_of_session(config) else { return false };
-    let Ok(mut usage) = parse_statusline(&session.bytes, shown.now()).map(|parsed| parsed.usage) else {
-        return false;
-    };
+    let settings = account_of_session(config)?;
+    let mut usage = parse_statusline(&session.bytes, shown.now()).ok()?.usage;
     let account = manager.account(&settings.id);
     let other = if settings.id == chosen.id { None } else { Some(account.load().await) };
     let known = other.as_ref().unwrap_or(shown);
     usage.windows.retain(|reading| says_more(reading, known.snapshot()));
     if usage.windows.is_empty() {
-        return false;
+        return None;
     }
     // Another may have logged in since: then it is refused, if it can be told.
-    let Ok(credential) = gateway::source(&settings.login).credential(&settings.id).await else {
-        return false;
-    };
-    let is_joined = account.observe(&usage.lineage(credential.login.lineage)).is_ok();
-    if is_joined {
-        // Written at once, for this process ends at once.
-        manager.close().await;
-    }
-    is_joined && settings.id == chosen.id
+    let credential = gateway::source(&settings.login).credential(&settings.id).await.ok()?;
+    account.observe(&usage.lineage(credential.login.lineage)).ok()?;
+    // Written at once, for this process ends at once.
+    manager.close().await;
+    Some(settings)
 }
 
 /// Whether a line knows something that is not known yet.

@@ -1,4 +1,4 @@
-//! The process that asks the provider for a statusline, and is waited for by nobody.
+//! The process that asks the provider for a statusline and keeps the journal, and is waited for by nobody.
 //! Whether anybody may ask is decided by the rules, as everywhere; here it is only avoided that forty start at once.
 
 use std::path::Path;
@@ -6,12 +6,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use quota::{AccountId, Answer, Clock, State, StoreKey, Swap, Version};
 
 use crate::args::RefreshArgs;
 use crate::config::{AccountSettings, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, STORE_VARIABLE, Store};
+use crate::journal;
 use crate::runtime::{self, Threads};
 
 /// How long a claim is kept that is none any more: stores forget, and do not delete.
@@ -46,7 +48,7 @@ fn claim(account: &AccountId) -> StoreKey {
     StoreKey::beside(account, "refresher")
 }
 
-/// Asks about one account, if the rules allow, and ends.
+/// Asks about one account, if the rules allow, writes down what has happened, and ends.
 ///
 /// # Errors
 ///
@@ -62,30 +64,35 @@ pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Fa
         let manager = gateway::open(&config, &store, "quota statusline")?;
         let account = manager.account(&settings.id);
         let mut news = account.watch();
-        let _ = account.load().await;
-        account.refresh_in_background();
+        let before = account.load().await.snapshot().complete_at();
         let asked = async {
             while let Some(answer) = news.next().await {
-                if is_done(&answer) {
+                if has_read(&answer, before) || answer.error().is_some() || answer.hold().is_some() {
                     break;
                 }
             }
         };
-        if account.is_stale() {
+        // One that is switched off is not asked about; what a session has told of it is told on.
+        if !settings.disabled && account.is_stale() {
+            account.refresh_in_background();
             let _ = Clock::system().bounded(LIFE, asked).await;
         }
         let answer = account.peek();
         manager.close().await;
         // Whoever found nothing out keeps the claim, so that the next one does not try at once.
-        if answer.state() == State::Fresh || answer.hold().is_some() {
+        if has_read(&answer, before) || answer.hold().is_some() {
             let (key, claimed) = (claim(&settings.id), Some(Version::new(options.claim)));
             let _ = store.store.swap(&key, claimed, Bytes::from_static(b"done"), OVER).await;
         }
+        // After the claim: hooks may take long, and the next one that asks is none of their business. Nobody reads what
+        // they failed by.
+        drop(journal::keep(&config, store.store.as_ref()).await);
         Ok(Exit::Done)
     })
 }
 
-/// Whether there is nothing to wait for any more.
-fn is_done(answer: &Answer) -> bool {
-    answer.state() == State::Fresh || answer.error().is_some() || answer.hold().is_some()
+/// Whether somebody has asked since. A reading can be old again before it is seen, where little time counts as fresh or the
+/// provider takes long.
+fn has_read(answer: &Answer, before: Option<Timestamp>) -> bool {
+    answer.state() == State::Fresh || answer.snapshot().complete_at() > before
 }

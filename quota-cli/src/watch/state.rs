@@ -41,6 +41,10 @@ pub(super) enum Order {
 pub(super) enum Act {
     Nothing,
     Leave,
+    /// Ctrl-C, which is a key like others while keys come as they are pressed.
+    Interrupt,
+    /// Ctrl-Z, likewise.
+    Pause,
     Refresh(Vec<AccountId>),
 }
 
@@ -72,8 +76,12 @@ impl State {
 
     /// Takes a key in.
     pub(super) fn press(&mut self, key: KeyEvent) -> Act {
-        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-            return Act::Leave;
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            return match key.code {
+                KeyCode::Char('c') => Act::Interrupt,
+                KeyCode::Char('z') => Act::Pause,
+                _ => Act::Nothing,
+            };
         }
         if self.is_typing {
             self.typed(key.code);

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::SignedDuration;
+use quota::{Record, StoreKey};
 use quota_sim::{Account, Answer, Change, Ledger, Phase, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};
@@ -28,13 +30,14 @@ fn line(machine: &Machine, config: &str) -> Command {
     machine.command(&["statusline", "--format", "{five_hour.used} {stale}", "--config", config])
 }
 
-/// Starts that many statuslines and lets all of them end.
+/// Starts that many statuslines and lets all of them end; each says what is known.
 fn herd(machine: &Machine, config: &str, count: usize) {
     let start = |_| line(machine, config).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let herd: Vec<Child> = (0..count).map(start).collect();
     for one in herd {
         let ended = Ended::of(one.wait_with_output().unwrap());
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
+        assert!(ended.stdout == "? no number yet\n" || ended.stdout.contains("42% "), "{}", ended.stdout);
     }
 }
 
@@ -47,6 +50,16 @@ fn first_number(machine: &Machine, config: &str) -> String {
         }
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "? no number yet\n"), "{}", ended.stderr);
     }
+}
+
+/// For how long the lease was given that somebody holds.
+fn lease_in(machine: &Machine) -> Option<SignedDuration> {
+    let store = format!("sqlite://{}", argument(&machine.path(".local/state/quota/quota.db")));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let key = StoreKey::account(&"anthropic/main".parse().unwrap());
+    let found = runtime.block_on(async { quota::open_store(&store).unwrap().read(&key).await }).unwrap();
+    let record = Record::decode(&found.document.unwrap().body).unwrap();
+    record.lease().map(|lease| lease.until.duration_since(lease.granted_at))
 }
 
 fn until(provider: &Provider, condition: impl FnMut(&Ledger) -> bool) {
@@ -79,12 +92,14 @@ fn a_refresher_that_is_killed_in_mid_call_twice_costs_two_calls_and_a_lease_each
         }
         kill_refreshers(&config);
         until(&provider, |ledger| ledger.accounts["main"].abandoned == killed);
+        assert_eq!(lease_in(&machine), Some(SignedDuration::from_secs(6)), "what was killed keeps no more");
     }
     provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
     let shown = first_number(&machine, &config);
+    herd(&machine, &config, 50);
 
     let ledger = provider.simulator.ledger();
-    assert_eq!(shown, "42% \n");
+    assert_eq!((shown.as_str(), lease_in(&machine)), ("42% \n", None));
     assert_eq!((ledger.calls(), ledger.max_concurrent, ledger.calls_during_hold()), (3, 1, 0));
 }
 

@@ -19,8 +19,13 @@ mod parse;
 mod pick;
 mod program;
 #[cfg(unix)]
+mod pty;
+#[cfg(unix)]
 mod run;
 mod sim;
 mod status;
 mod statusline;
 mod streams;
+mod told;
+#[cfg(unix)]
+mod watch;

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast};
 
 use super::events::Event;
+use super::tally::{Call, StoreTally, Tally};
 use super::tasks::{Either, IfBroken, Tasks, either, wait_for};
 use crate::clock::Instant;
 use crate::{Applied, Clock, QuotaStore, Reading, StoreError, StoreKey, Swap, Version, time};
@@ -25,8 +26,11 @@ pub(crate) struct Link {
     offset_ms: AtomicI64,
     anchor: Mutex<Option<Anchor>>,
     away: AtomicBool,
+    /// Something was written since the store was found.
+    proven: AtomicBool,
     search: Mutex<Search>,
     back: Notify,
+    tally: Tally,
     tasks: Arc<Tasks>,
     events: broadcast::Sender<Event>,
 }
@@ -63,15 +67,18 @@ impl Link {
             offset_ms: AtomicI64::new(0),
             anchor: Mutex::default(),
             away: AtomicBool::new(false),
+            proven: AtomicBool::new(false),
             search: Mutex::default(),
             back: Notify::new(),
+            tally: Tally::default(),
             tasks,
             events,
         })
     }
 
     pub(crate) async fn read(self: &Arc<Self>, key: &StoreKey) -> Result<Reading, StoreError> {
-        let reading = self.attempt(key, || self.store.read(key)).await?;
+        let reading = self.attempt(key, Call::Read, || self.store.read(key)).await?;
+        self.tally.worked(key, Call::Read);
         self.note_time(&reading);
         Ok(reading)
     }
@@ -84,8 +91,13 @@ impl Link {
         body: Bytes,
         keep: Duration,
     ) -> Result<Swap, StoreError> {
-        let swap = self.attempt(key, || self.store.swap(key, expected, body.clone(), keep)).await?;
-        let Swap::Conflict(reading) = swap else { return Ok(swap) };
+        let swap =
+            self.attempt(key, Call::Swap, || self.store.swap(key, expected, body.clone(), keep)).await?;
+        let Swap::Conflict(reading) = swap else {
+            self.tally.worked(key, Call::Swap);
+            self.proven.store(true, Ordering::Relaxed);
+            return Ok(swap);
+        };
         self.note_time(&reading);
         match &reading.document {
             Some(document) if document.body == body => Ok(Swap::Applied(document.version)),
@@ -131,11 +143,20 @@ impl Link {
         let _ = self.events.send(event);
     }
 
+    pub(crate) fn tally(&self) -> StoreTally {
+        self.tally.so_far()
+    }
+
     pub(crate) fn is_away(&self) -> bool {
         self.away.load(Ordering::Acquire)
     }
 
-    async fn attempt<T, F>(self: &Arc<Self>, key: &StoreKey, call: impl Fn() -> F) -> Result<T, StoreError>
+    async fn attempt<T, F>(
+        self: &Arc<Self>,
+        key: &StoreKey,
+        kind: Call,
+        call: impl Fn() -> F,
+    ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -151,12 +172,18 @@ impl Link {
         };
         let late = || StoreError::unavailable(Applied::Perhaps, "it did not answer in time");
         let answer = self.clock.bounded(self.patience, twice).await.unwrap_or_else(|| Err(late()));
-        if let Err(error) = &answer
-            && error.is_transient()
-        {
-            self.lose(key, error);
+        if let Err(error) = &answer {
+            self.tally.failed(key, kind, error, self.clock.instant());
+            if error.is_transient() {
+                self.lose(key, error);
+            }
         }
         answer
+    }
+
+    /// Counts a document that was read and cannot be used.
+    pub(crate) fn note_unusable(&self, key: &StoreKey, error: &StoreError) {
+        self.tally.failed(key, Call::Read, error, self.clock.instant());
     }
 
     fn note_time(&self, reading: &Reading) {
@@ -170,9 +197,15 @@ impl Link {
         if self.away.swap(true, Ordering::AcqRel) {
             return;
         }
-        tracing::warn!(%error, "store unavailable, going on without it");
+        self.tally.lost();
+        let (first_pause, relapsed) = self.begin_search();
+        // A replica answers every probe and takes no write: that is one outage, and told once.
+        if relapsed && !self.proven.load(Ordering::Relaxed) {
+            tracing::debug!(%error, "store unavailable again, as it was a moment ago");
+        } else {
+            tracing::warn!(%error, "store unavailable, going on without it");
+        }
         self.tell(Event::StoreLost);
-        let first_pause = self.begin_search();
         // If the store breaks in the search, the next caller tries again.
         let lost = IfBroken(Arc::downgrade(self), Self::find);
         let key = key.clone();
@@ -199,17 +232,18 @@ impl Link {
     }
 
     /// How long to wait before the first probe: the longer, the sooner the store was lost again after it was found. One that
-    /// answers a probe and nothing else must not be found five times a second.
-    fn begin_search(&self) -> Duration {
+    /// answers a probe and nothing else must not be found five times a second. And whether it was lost again so soon.
+    fn begin_search(&self) -> (Duration, bool) {
         let mut search = self.search.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.instant();
         let relapsed = search.found_at.is_some_and(|found| now.saturating_since(found) < RELAPSE);
         search.first_pause = if relapsed { (search.first_pause * 2).min(LONGEST_PROBE) } else { FIRST_PROBE };
-        search.first_pause
+        (search.first_pause, relapsed)
     }
 
     fn find(&self) {
         self.search.lock().unwrap_or_else(PoisonError::into_inner).found_at = Some(self.clock.instant());
+        self.proven.store(false, Ordering::Relaxed);
         self.away.store(false, Ordering::Release);
         tracing::debug!("store available again");
         self.tell(Event::StoreFound);

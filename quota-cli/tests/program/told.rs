@@ -1,0 +1,142 @@
+//! Whoever changed a record tells of it: the journal is kept and hooks run, also where nobody looks at a status.
+
+use std::io::Write as _;
+use std::process::{Child, Stdio};
+
+use quota_sim::{Account, Change, Script, Window};
+
+use super::program::{Machine, Provider, argument};
+
+/// An account that was seen at 40 %, of which nothing stays fresh, and a hook that writes a line for every threshold.
+struct World {
+    provider: Provider,
+    machine: Machine,
+    config: String,
+}
+
+impl World {
+    fn new(freshness: &str) -> Self {
+        let account = Account::new("main").windows([Window::five_hour().used(40.0)]);
+        let provider = Provider::play(Script::new([account]));
+        let (machine, config) = provider.configure(Machine::new());
+        let told = machine.path("told");
+        let hook = format!(
+            "[[hooks]]\non = [\"threshold\"]\nrun = [\"/bin/sh\", \"-c\", \"cat >> '{}'\"]\n",
+            told.display()
+        );
+        let text = std::fs::read_to_string(&config).unwrap();
+        let text = text.replacen("[policy]\n", &format!("[policy]\nfreshness = \"{freshness}\"\n"), 1);
+        std::fs::write(&config, format!("{text}\n{hook}")).unwrap();
+        let config = argument(&config).to_owned();
+        assert_eq!(machine.run(&["status", "--config", &config]).code, Some(0));
+        Self { provider, machine, config }
+    }
+
+    fn uses(&self, percent: f64) {
+        let window = Change::used(Window::five_hour(), percent);
+        self.provider.simulator.set("main", window).unwrap();
+    }
+
+    fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = self.machine.command(arguments);
+        command.args(["--config", &self.config]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    /// The thresholds that hooks were told of, in the order in which they ran.
+    fn told(&self) -> Vec<String> {
+        let told = std::fs::read_to_string(self.machine.path("told")).unwrap_or_default();
+        let threshold = |line: &str| {
+            let note: serde_json::Value = serde_json::from_str(line).unwrap();
+            note["threshold_percent"].to_string()
+        };
+        told.lines().map(threshold).collect()
+    }
+}
+
+/// As a statusline starts it.
+const REFRESHER: [&str; 5] = ["refresh-detached", "--account", "anthropic/main", "--claim", "0"];
+
+#[test]
+fn the_refresher_of_a_statusline_tells_what_it_found() {
+    let world = World::new("2ms");
+    world.uses(80.0);
+
+    world.start(&REFRESHER).wait().unwrap();
+
+    assert_eq!(world.told(), ["50.0", "75.0"]);
+}
+
+#[test]
+fn a_guard_tells_what_it_found() {
+    let world = World::new("2ms");
+    world.uses(80.0);
+
+    let ended = world.machine.run(&["guard", "--min-remaining", "30", "--config", &world.config]);
+
+    assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{}", ended.stderr);
+    assert_eq!(world.told(), ["50.0", "75.0"]);
+}
+
+#[test]
+fn a_guard_that_waits_tells_meanwhile_what_it_finds() {
+    let world = World::new("2ms");
+    world.uses(95.0);
+    let mut guard = world.start(&["guard", "--wait"]);
+
+    while world.told().len() < 3 {
+        assert!(guard.try_wait().unwrap().is_none(), "it waits for more than there is");
+    }
+
+    guard.kill().unwrap();
+    guard.wait().unwrap();
+    assert_eq!(world.told(), ["50.0", "75.0", "90.0"]);
+}
+
+#[test]
+fn a_hook_that_hangs_ends_with_its_time_and_the_guards_answer_stands() {
+    let world = World::new("2ms");
+    let text = std::fs::read_to_string(&world.config).unwrap();
+    let hook = "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"tail\", \"-f\", \"/dev/null\"]\ntimeout = \"50ms\"\n";
+    std::fs::write(&world.config, format!("{text}\n{hook}")).unwrap();
+    world.uses(80.0);
+
+    let ended = world.machine.run(&["guard", "--min-remaining", "30", "--config", &world.config]);
+
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("hook 2 was ended after 0.05 s"), "{}", ended.stderr);
+}
+
+#[test]
+fn of_refreshers_guards_and_statuses_at_once_one_tells() {
+    let world = World::new("2ms");
+    world.uses(80.0);
+
+    let commands: [&[&str]; 3] = [&REFRESHER, &["guard"], &["status"]];
+    let all: Vec<_> = commands.iter().cycle().take(9).map(|arguments| world.start(arguments)).collect();
+    for mut one in all {
+        one.wait().unwrap();
+    }
+
+    assert_eq!(world.told(), ["50.0", "75.0"]);
+}
+
+#[test]
+fn what_a_session_says_to_a_statusline_is_told_although_nobody_is_asked() {
+    let world = World::new("1h");
+    world.machine.log_in("sim-token-main");
+    let text = std::fs::read_to_string(&world.config).unwrap();
+    let text: Vec<_> = text.lines().filter(|line| !line.starts_with("token_env")).collect();
+    std::fs::write(&world.config, text.join("\n")).unwrap();
+
+    let mut line = world.machine.command(&["statusline", "--config", &world.config]);
+    let mut line = line.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let session = r#"{"rate_limits":{"five_hour":{"used_percentage":55.0}}}"#;
+    line.stdin.take().unwrap().write_all(session.as_bytes()).unwrap();
+    assert!(line.wait().unwrap().success());
+
+    // Whoever tells it outlives the line.
+    while world.told().is_empty() {}
+    assert_eq!(world.told(), ["50.0"]);
+    assert_eq!(world.provider.simulator.ledger().calls(), 1);
+}

@@ -1,0 +1,138 @@
+//! `quota watch` on a terminal: however it ends, the terminal is as it was before.
+
+use std::process::Child;
+
+use quota_sim::{Account, Answer, Phase, Script, Window};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
+use super::program::{Machine, Provider, argument};
+use super::pty::Pty;
+
+const SCREEN_OF_ITS_OWN: &str = "\u{1b}[?1049h";
+const SCREEN_OF_ALL: &str = "\u{1b}[?1049l";
+const NO_CURSOR: &str = "\u{1b}[?25l";
+const CURSOR: &str = "\u{1b}[?25h";
+/// The last that is drawn of a screen.
+const DRAWN: &str = "/ filter";
+
+/// A watch that has drawn its first screen.
+struct World {
+    _provider: Provider,
+    pty: Pty,
+    watch: Child,
+}
+
+impl World {
+    fn new(account: Account) -> Self {
+        let provider = Provider::play(Script::new([account]));
+        let (machine, config) = provider.configure(Machine::new());
+        let mut pty = Pty::new(80, 24);
+        let watch = pty.start(machine.command(&["watch", "--config", argument(&config)]));
+        let begun = pty.until(DRAWN);
+        assert!(begun.contains(SCREEN_OF_ITS_OWN) && begun.contains(NO_CURSOR), "{begun:?}");
+        assert!(!pty.is_as_shells_want_it());
+        // The home is gone with the machine; whoever watches has read it.
+        drop(machine);
+        Self { _provider: provider, pty, watch }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.watch)
+    }
+
+    /// Its exit code, once the terminal is found as it was before.
+    fn end(mut self) -> Option<i32> {
+        let code = self.watch.wait().unwrap().code();
+        let rest = self.pty.rest();
+        assert_left(&rest);
+        assert!(self.pty.is_as_shells_want_it());
+        code
+    }
+}
+
+/// The last that was said of the screen and of the cursor is that they are those of everybody.
+fn assert_left(written: &str) {
+    assert!(written.rfind(SCREEN_OF_ALL) > written.rfind(SCREEN_OF_ITS_OWN), "{written:?}");
+    assert!(written.rfind(CURSOR) > written.rfind(NO_CURSOR), "{written:?}");
+}
+
+fn account() -> Account {
+    Account::new("main").windows([Window::five_hour().used(42.0)])
+}
+
+#[test]
+fn whoever_leaves_has_the_terminal_back() {
+    for (key, code) in [("q", 0), ("\u{1b}", 0), ("\u{3}", 130)] {
+        let mut world = World::new(account());
+
+        world.pty.press(key);
+
+        assert_eq!(world.end(), Some(code), "{key:?}");
+    }
+}
+
+#[test]
+fn a_signal_that_ends_it_gives_the_terminal_back_and_is_its_exit_code() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let world = World::new(account());
+
+        world.signal(signal);
+
+        assert_eq!(world.end(), Some(code), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_call_that_hangs_holds_nobody_up_who_leaves() {
+    let mut world = World::new(account().answers([Phase::new(Answer::Hang)]));
+
+    world.pty.press("q");
+
+    assert_eq!(world.end(), Some(0));
+}
+
+#[test]
+fn a_new_size_is_drawn_in() {
+    let mut world = World::new(account());
+
+    world.pty.resize(120, 40);
+    world.signal(Signal::WINCH);
+    // No line of before has been as long.
+    world.pty.until(&"─".repeat(119));
+
+    world.pty.press("q");
+    assert_eq!(world.end(), Some(0));
+}
+
+#[test]
+fn while_it_is_stopped_the_shell_has_the_terminal() {
+    let ways: [fn(&mut World); 2] = [|world| world.pty.press("\u{1a}"), |world| world.signal(Signal::TSTP)];
+    for stop in ways {
+        let mut world = World::new(account());
+
+        stop(&mut world);
+        let (_, status) = waitpid(Some(world.pid()), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped());
+        assert_left(&world.pty.rest());
+        assert!(world.pty.is_as_shells_want_it());
+
+        world.signal(Signal::CONT);
+        let again = world.pty.until(DRAWN);
+        assert!(again.contains(SCREEN_OF_ITS_OWN) && again.contains(NO_CURSOR), "{again:?}");
+        assert!(!world.pty.is_as_shells_want_it());
+        world.pty.press("q");
+        assert_eq!(world.end(), Some(0));
+    }
+}
+
+#[test]
+fn without_a_terminal_it_says_what_else_there_is() {
+    let ended = Machine::new().run(&["watch"]);
+
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""));
+    assert_eq!(ended.stderr, "quota: quota watch needs a terminal; for scripts there is quota status\n");
+}
