@@ -60,7 +60,8 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         // Told first: whoever waits for the line does not wait for the rest.
         term::answer(&shown)?;
         // What was observed may be something that is to be told, and whatever hooks do for it takes its time.
-        let has_news = observed.or_else(|| (!settings.disabled && needs_refresh(&answer)).then_some(settings));
+        let has_news =
+            observed.or_else(|| (!settings.disabled && needs_refresh(&answer)).then_some(settings));
         if let Some(settings) = has_news {
             refresher::start(&store, settings, &config, options.config.as_deref()).await;
         }

@@ -271,6 +271,18 @@ fn a_store_of_this_process_alone_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_was_learned_and_is_damaged_is_told_of_and_kept_from_nobody() {
+    let (_provider, machine, config) = world(&[("main", 1.0)]);
+    machine.write(STATE, "{\"accounts\":");
+
+    let ended = machine.run(&["pick", "--config", &config]);
+
+    assert_eq!((ended.code, &*ended.stdout, ended.stderr.lines().count()), (Some(0), "anthropic/main\n", 1));
+    assert!(ended.stderr.contains("accounts.state.json is damaged"), "{}", ended.stderr);
+    assert_eq!(std::fs::read_to_string(machine.path(STATE)).unwrap(), "{\"accounts\":");
+}
+
+#[test]
 fn what_is_not_understood_is_64_and_what_is_broken_78() {
     let (_provider, machine, config) = world(&[("main", 1.0)]);
     let broken = machine
