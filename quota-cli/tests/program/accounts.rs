@@ -445,7 +445,7 @@ fn a_configuration_may_leave_the_accounts_to_commands() {
     let none = machine.run(&["status"]);
     let added = said(&machine, &["add", "work", "--token-env", "WORK"]);
 
-    assert_eq!(none.code, Some(78));
+    assert_eq!((none.code, added.0), (Some(78), 0));
     assert!(
         none.stderr.contains("no account is named") && none.stderr.contains("quota accounts add"),
         "{}",
