@@ -9,8 +9,6 @@ mod json;
 mod list;
 mod text;
 
-use std::path::Path;
-
 use quota::accounts::{AccountsConfig, AccountsFile};
 
 use crate::args::{AccountsCommand, ListArgs};
@@ -65,12 +63,11 @@ async fn change<R: Send + 'static>(
     changed.await.map_err(|error| config::unusable(&error))
 }
 
-/// The configuration, and what is done with it.
-fn with_config<T, W: Future<Output = Result<T, Failure>>>(
-    named: Option<&Path>,
+/// What is done with a configuration.
+fn with<T, W: Future<Output = Result<T, Failure>>>(
+    config: Config,
     work: impl FnOnce(Config) -> W,
 ) -> Result<T, Failure> {
-    let config = Config::named_or_usual(named)?;
     runtime::run(Threads::One, work(config))
 }
 

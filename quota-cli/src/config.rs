@@ -107,25 +107,32 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if there is one and it cannot be used.
+    /// [`Failure`] if there is one and it cannot be used, or there is no account in it.
     pub(crate) fn named_or_usual(named: Option<&Path>) -> Result<Self, Failure> {
+        let config = Self::maybe_empty(named)?;
+        if config.accounts.is_empty() {
+            let why = "no account is named; add [[accounts]] with id = \"anthropic/main\", or run `quota accounts add`, or \
+                       remove the file to use Claude Code's login";
+            return Err(Failure::new(Exit::Config, format!("{}: {why}", config.told_path())));
+        }
+        Ok(config)
+    }
+
+    /// The same, but it may be one without an account, to which some are to be added.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if there is one and it cannot be used.
+    pub(crate) fn maybe_empty(named: Option<&Path>) -> Result<Self, Failure> {
         let kept = kept()?;
         // Whatever is there is read, even what only looks like a file: an unreadable configuration is not a missing one.
         let usual = || usual_path().filter(|path| path.symlink_metadata().is_ok());
-        let path = named.map(Path::to_owned).or_else(usual);
-        let config = match &path {
-            Some(path) => Self::read(path, &kept)?,
+        let config = match named.map(Path::to_owned).or_else(usual) {
+            Some(path) => Self::read(&path, &kept)?,
             None if kept.accounts().iter().any(|account| added(account).is_some()) => Self::of_nobody(),
             None => Self::of_claude_code(),
         };
-        let config = config.join(&kept, named.is_some());
-        if config.accounts.is_empty() {
-            let name = path.as_deref().map(input::name).unwrap_or_default();
-            let why = "no account is named; add [[accounts]] with id = \"anthropic/main\", or run `quota accounts add`, or \
-                       remove the file to use Claude Code's login";
-            return Err(Failure::new(Exit::Config, format!("{name}: {why}")));
-        }
-        Ok(config)
+        Ok(config.join(&kept, named.is_some()))
     }
 
     /// Whether nobody has named an account anywhere.

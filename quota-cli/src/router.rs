@@ -19,6 +19,7 @@ use crate::args::{RequestArgs, Unknown};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
+use crate::term;
 
 /// How long the disk, the store and a call in the background are waited for when the answer has been given.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(15);
@@ -72,7 +73,10 @@ impl<'a> Router<'a> {
             builder = builder.state_file(file.state_path());
         }
         let accounts = builder.build().map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
-        accounts.load().await.map_err(|error| config::unusable(&error))?;
+        if let Err(error) = accounts.load().await {
+            // What was learned can be learned again; the file stays as it is until somebody has looked at it.
+            term::tell(&format!("quota: {}, going on without\n", config::unusable(&error)));
+        }
         let mut request = Request::new();
         if let Some(model) = &asked.model {
             request = request.model(model);

@@ -7,7 +7,7 @@ use quota::accounts::{AccountConfig, AccountLimits, Limits};
 use quota::anthropic::ANTHROPIC;
 use quota::{AccountId, Percent};
 
-use super::{change, done, with_config};
+use super::{change, done, with};
 use crate::args::AddArgs;
 use crate::config::{self, AccountSettings, Config, LoginSource, Origin};
 use crate::exit::{Exit, Failure};
@@ -19,7 +19,7 @@ pub(super) fn run(options: &AddArgs) -> Result<Exit, Failure> {
     let id = id(&options.name)?;
     let login = login(options)?;
     let account = account(options, &id, &login)?;
-    with_config(None, async |config| {
+    with(Config::maybe_empty(None)?, async |config| {
         if config.unusable.contains(&id) {
             let why = format!(
                 "{id} stands in the accounts file already, without a login that is known here; \

@@ -3,14 +3,14 @@
 
 use quota::AccountId;
 
-use super::{change, done, with_config};
+use super::{change, done, with};
 use crate::args::NamedArgs;
 use crate::config::{Config, Origin};
 use crate::exit::{Exit, Failure};
 
 /// Removes accounts that were added.
 pub(super) fn remove(options: &NamedArgs) -> Result<Exit, Failure> {
-    with_config(options.config.as_deref(), async |config| {
+    with(Config::named_or_usual(options.config.as_deref())?, async |config| {
         let ids = options.names.iter().map(|name| removable(&config, name));
         let ids = ids.collect::<Result<Vec<_>, _>>()?;
         let told: Vec<_> = ids.iter().map(|id| format!("{id} is removed")).collect();
@@ -49,7 +49,7 @@ fn removable(config: &Config, name: &str) -> Result<AccountId, Failure> {
 
 /// Switches accounts off, or on.
 pub(super) fn switch(options: &NamedArgs, off: bool) -> Result<Exit, Failure> {
-    with_config(options.config.as_deref(), async |config| {
+    with(Config::named_or_usual(options.config.as_deref())?, async |config| {
         let ids = named(&config, &options.names)?;
         let word = if off { "off" } else { "on" };
         let mut told: Vec<_> = ids.iter().map(|id| format!("{id} is switched {word}")).collect();
@@ -71,7 +71,7 @@ pub(super) fn switch(options: &NamedArgs, off: bool) -> Result<Exit, Failure> {
 
 /// Puts accounts first, in the order they are named in.
 pub(super) fn order(options: &NamedArgs) -> Result<Exit, Failure> {
-    with_config(options.config.as_deref(), async |config| {
+    with(Config::named_or_usual(options.config.as_deref())?, async |config| {
         let ids = named(&config, &options.names)?;
         let others = config.accounts.iter().map(|account| &account.id).filter(|id| !ids.contains(id));
         let all: Vec<_> = ids.iter().chain(others).cloned().collect();

@@ -8,7 +8,7 @@ use quota::accounts::{AccountConfig, AccountsConfig};
 use quota::anthropic::ANTHROPIC;
 
 use super::add::{Others, put};
-use super::{done, with_config};
+use super::{done, with};
 use crate::args::ImportArgs;
 use crate::config::{self, Config, LoginSource};
 use crate::exit::{Exit, Failure};
@@ -27,7 +27,7 @@ enum Fate {
 /// Adds them, and says what was added and what was there already.
 pub(super) fn run(options: &ImportArgs) -> Result<Exit, Failure> {
     let read = options.file.as_deref().map(read).transpose()?;
-    with_config(None, async |config| {
+    with(Config::maybe_empty(None)?, async |config| {
         let found = match read {
             Some(accounts) => accounts,
             None => found().await,

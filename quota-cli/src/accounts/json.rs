@@ -1,6 +1,9 @@
 //! The JSON of `quota accounts list`, told in docs/accounts-json.md.
 //! A field that changes its meaning raises the number; a new one does not.
 
+use std::collections::BTreeMap;
+
+use quota::Percent;
 use quota::accounts::Limits;
 use serde::Serialize;
 
@@ -43,8 +46,8 @@ struct AccountJson<'a> {
     origin: &'static str,
     line: Option<usize>,
     base_url: Option<&'a str>,
-    minimum: Option<&'a Limits>,
-    stop: Option<&'a Limits>,
+    minimum: Option<LimitsJson<'a>>,
+    stop: Option<LimitsJson<'a>>,
     standing: Option<&'static str>,
     rule: Option<&'static str>,
     window: Option<&'a str>,
@@ -55,6 +58,19 @@ struct AccountJson<'a> {
 struct LoginJson {
     kind: &'static str,
     name: Option<String>,
+}
+
+#[derive(Serialize)]
+struct LimitsJson<'a> {
+    every_percent: Option<f64>,
+    windows_percent: BTreeMap<&'a str, f64>,
+}
+
+impl<'a> LimitsJson<'a> {
+    fn of(limits: &'a Limits) -> Self {
+        let windows = limits.windows().map(|(window, left)| (window.as_str(), left.as_f64()));
+        Self { every_percent: limits.every().map(Percent::as_f64), windows_percent: windows.collect() }
+    }
 }
 
 impl<'a> AccountJson<'a> {
@@ -74,8 +90,8 @@ impl<'a> AccountJson<'a> {
             origin,
             line,
             base_url: settings.base_url.as_ref().map(url::Url::as_str),
-            minimum: settings.limits.minimum.as_ref(),
-            stop: settings.limits.stop.as_ref(),
+            minimum: settings.limits.minimum.as_ref().map(LimitsJson::of),
+            stop: settings.limits.stop.as_ref().map(LimitsJson::of),
             standing: seen.map(|seen| standing_word(seen.standing)),
             rule: seen.map(|seen| seen.rule.as_str()),
             window: seen.and_then(|seen| seen.window.as_ref()).map(|window| &*window.id),

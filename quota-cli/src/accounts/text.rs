@@ -7,8 +7,8 @@ use quota::accounts::Standing;
 
 use super::list::Listed;
 use crate::router::reason;
-use crate::term::{Ink, Screen, shortened, wrapped};
-use crate::words::Here;
+use crate::term::{Ink, Screen, harmless, shortened, wrapped};
+use crate::words::{self, Here};
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -82,8 +82,22 @@ fn login(account: &Listed<'_>) -> String {
     account.settings.login.told()
 }
 
-/// How it stands, by what is known.
+/// How it stands, by what is known; and its own limits, if it has any.
 fn state(account: &Listed<'_>, here: &Here) -> (String, Ink) {
+    let (mut state, ink) = standing(account, here);
+    let own = &account.settings.limits;
+    for (what, limits) in [("minimum", &own.minimum), ("killswitch", &own.stop)] {
+        let Some(limits) = limits else { continue };
+        let every = limits.every().map(words::percent);
+        let windows = limits.windows().map(|(window, left)| format!("{} of {window}", words::percent(left)));
+        let all: Vec<_> = every.into_iter().chain(windows).collect();
+        let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+        state = format!("{state}; {what} {}", harmless(&all));
+    }
+    (state, ink)
+}
+
+fn standing(account: &Listed<'_>, here: &Here) -> (String, Ink) {
     if account.settings.disabled {
         return ("switched off".to_owned(), Ink::Quiet);
     }

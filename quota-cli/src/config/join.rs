@@ -2,7 +2,6 @@
 //! The accounts file gives order, switches and limits, and the accounts that were added by command; see `accounts`.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use quota::accounts::{AccountConfig, AccountLimits, AccountsConfig, AccountsFile, FileError};
 use quota::anthropic::ANTHROPIC;
@@ -10,6 +9,7 @@ use url::Url;
 
 use super::{AccountSettings, Config, LoginSource, Origin, check, directory};
 use crate::exit::{Exit, Failure};
+use crate::input;
 
 /// The fields of the accounts file that are this program's own.
 pub(crate) const LOGIN: &str = "login";
@@ -103,7 +103,7 @@ impl Config {
 
     /// Where the configuration lies that names the accounts, as it is told.
     pub(crate) fn told_path(&self) -> String {
-        self.path.as_deref().map_or_else(String::new, |path: &Path| path.display().to_string())
+        self.path.as_deref().map_or_else(String::new, input::name)
     }
 }
 

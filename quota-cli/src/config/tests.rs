@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use quota::accounts::{Limits, Mode, WhenUnknown};
+
 use super::*;
 
 const MAIN: &str = "[[accounts]]\nid = \"anthropic/main\"\n";
@@ -196,4 +198,51 @@ fn every_flaw_of_a_hook_is_told_in_one_line_with_its_place() {
     ];
 
     insta::assert_snapshot!(flaws.join("\n"));
+}
+
+#[test]
+fn every_setting_of_routing_arrives() {
+    let config = parsed(
+        r#"
+        [routing]
+        mode = "sticky_balanced"
+        minimum = 20
+        stop = { every = 2.5, "seven_day/opus" = 10 }
+        when_unknown = "closed"
+        triggers = [429]
+        pause = "10s"
+        spent_pause = "1m"
+        not_allowed_pause = "2h"
+        pin_for = "24h"
+        most_pins = 5
+        wait_for_reset = "0s"
+
+        [[accounts]]
+        id = "anthropic/main"
+        token_command = ["./token", "main"]
+        stop = 0
+        "#,
+    );
+
+    let share = |percent| quota::Percent::from_percent(percent).unwrap();
+    let stop = Limits::of(share(2.5)).window("seven_day/opus".parse().unwrap(), share(10.0));
+    let mut policy = RoutingPolicy::default().mode(Mode::StickyBalanced).minimum(Limits::of(share(20.0)));
+    policy = policy.stop(stop).when_unknown(WhenUnknown::Closed).triggers([429]);
+    policy = policy.pins(Duration::from_secs(24 * 3600), 5).wait_for_reset(Duration::ZERO);
+    policy.pause = Duration::from_secs(10);
+    policy.spent_pause = Duration::from_secs(60);
+    policy.not_allowed_pause = Duration::from_secs(7200);
+    assert_eq!(config.routing, policy);
+    assert!(config.says_when_unknown);
+    let main = &config.accounts[0];
+    assert_eq!(main.limits, AccountLimits::none().stop(Limits::of(share(0.0))));
+    assert_eq!(main.login, LoginSource::TokenCommand(vec!["/etc/quota/./token".into(), "main".into()]));
+}
+
+#[test]
+fn what_routing_does_not_say_is_as_usual() {
+    let config = parsed(&format!("[routing]\n{MAIN}"));
+
+    assert_eq!(config.routing, RoutingPolicy::default());
+    assert!(!config.says_when_unknown);
 }

@@ -90,3 +90,6 @@ fn advice(rule: Rule) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests;

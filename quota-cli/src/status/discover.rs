@@ -44,7 +44,9 @@ pub(super) fn nothing_found(looked_for: &[String], config: Option<&Path>) -> Str
         let _ = writeln!(text, "  {place}");
     }
     text.push_str(
-        "\nTo add one, run `claude` and log in; or name an account in that configuration:\n\n  \
+        "\nTo add one, run `claude` and log in; or run:\n\n  \
+         quota accounts add main --token-env QUOTA_MAIN    # an environment variable that holds a token\n\n\
+         or name an account in that configuration:\n\n  \
          [[accounts]]\n  id = \"anthropic/main\"\n  token_env = \"QUOTA_MAIN\"    # an environment variable that holds a token\n\n\
          More: quota status --help. To see how it looks without an account: quota demo\n",
     );

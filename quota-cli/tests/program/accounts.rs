@@ -317,6 +317,53 @@ fn what_other_programs_keep_in_the_accounts_file_stays() {
 }
 
 #[test]
+fn a_login_of_a_form_that_is_not_known_hides_no_other_account() {
+    let machine = configured(&["main"]);
+    let logins = [r#"{"vault":"x"}"#, "5", r#"{"token_env":5}"#];
+    let accounts: Vec<_> = logins
+        .iter()
+        .enumerate()
+        .map(|(at, login)| format!(r#"{{"id":"anthropic/odd-{at}","login":{login}}}"#))
+        .chain([
+            r#"{"id":"anthropic/remote","login":"claude_code","base_url":"http://example.com"}"#.to_owned()
+        ])
+        .collect();
+    machine.write(FILE, format!(r#"{{"accounts":[{}]}}"#, accounts.join(",")));
+
+    let listing = machine.run(&["accounts"]);
+
+    assert_eq!(listed(&machine), ["main"]);
+    assert_eq!((listing.code, listing.stderr.lines().count()), (Some(0), 4), "{}", listing.stderr);
+}
+
+#[test]
+fn the_limits_of_an_added_account_are_kept_and_count() {
+    let window = Window::five_hour().used(85.0);
+    let provider = Provider::play(Script::new([
+        Account::new("a").windows([window.clone()]),
+        Account::new("b").windows([window]),
+    ]));
+    let machine = Machine::new().set("A", "sim-token-a").set("B", "sim-token-b");
+    let url = provider.url();
+    machine.write(".config/quota/config.toml", "[policy]\ngap = \"1ms\"\n");
+    for (name, limits) in [("a", &["--stop", "20"][..]), ("b", &["--minimum", "50"])] {
+        let variable = name.to_uppercase();
+        let add = ["add", name, "--token-env", &variable, "--base-url", &url];
+        assert_eq!(said(&machine, &[&add, limits].concat()).0, 0, "{name}");
+    }
+
+    let explained = machine.run(&["explain", "--json"]).json();
+    let listing = machine.run(&["accounts"]).stdout;
+    // However wide the list is.
+    let listing = listing.split_whitespace().collect::<Vec<_>>().join(" ");
+
+    let rules: Vec<_> = explained["accounts"].as_array().unwrap().iter().map(|one| &one["rule"]).collect();
+    assert_eq!(rules, ["killed", "below_minimum"]);
+    assert_eq!(explained["account"], "anthropic/b");
+    assert!(listing.contains("killswitch 20 %") && listing.contains("minimum 50 %"), "{listing}");
+}
+
+#[test]
 fn the_logins_of_this_machine_are_imported_once() {
     let machine = Machine::new().set("QUOTA_MAIN", "sim-token-variable");
     machine.log_in("sim-token-claude");
@@ -396,9 +443,9 @@ fn a_configuration_may_leave_the_accounts_to_commands() {
     machine.write(".config/quota/config.toml", "[policy]\nfreshness = \"2m\"\n");
 
     let none = machine.run(&["status"]);
-    machine.write(FILE, r#"{"accounts":[{"id":"anthropic/work","login":{"token_env":"WORK"}}]}"#);
+    let added = said(&machine, &["add", "work", "--token-env", "WORK"]);
 
-    assert_eq!(none.code, Some(78));
+    assert_eq!((none.code, added.0), (Some(78), 0));
     assert!(
         none.stderr.contains("no account is named") && none.stderr.contains("quota accounts add"),
         "{}",

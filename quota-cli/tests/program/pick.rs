@@ -164,6 +164,26 @@ fn what_cannot_be_told_is_69_unless_it_is_allowed() {
 }
 
 #[test]
+fn numbers_that_are_old_and_pass_hold_nobody_up_and_are_new_when_it_ends() {
+    let provider = Provider::play(Script::new([used("main", 1.0)]));
+    let (machine, config) = provider.configure(Machine::new());
+    let accounts = std::fs::read_to_string(&config).unwrap();
+    let accounts = &accounts[accounts.find("[[accounts]]").unwrap()..];
+    // By this one whatever was read is old by the time that somebody looks.
+    let policy = "[policy]\ngap = \"1us\"\nfreshness = \"2us\"\n";
+    let old = machine.write("old.toml", format!("{policy}{accounts}"));
+    assert_eq!(machine.run(&["status", "--config", argument(&config)]).code, Some(0));
+    provider.simulator.set("main", Change::used(Window::five_hour(), 100.0)).unwrap();
+
+    let ended = machine.run(&["pick", "--config", argument(&old)]);
+    let next = machine.run(&["pick", "--config", argument(&config)]);
+
+    assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(0), "anthropic/main\n", ""));
+    assert_eq!(next.code, Some(1), "the first has asked behind its answer");
+    assert_eq!(provider.simulator.ledger().calls(), 2);
+}
+
+#[test]
 fn an_account_without_a_login_is_not_picked() {
     let (_provider, machine, config) = world(&[("main", 1.0), ("work", 1.0)]);
     assert_eq!(machine.run(&["pick", "--config", &config]).stdout, "anthropic/main\n");
@@ -251,6 +271,18 @@ fn a_store_of_this_process_alone_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_was_learned_and_is_damaged_is_told_of_and_kept_from_nobody() {
+    let (_provider, machine, config) = world(&[("main", 1.0)]);
+    machine.write(STATE, "{\"accounts\":");
+
+    let ended = machine.run(&["pick", "--config", &config]);
+
+    assert_eq!((ended.code, &*ended.stdout, ended.stderr.lines().count()), (Some(0), "anthropic/main\n", 1));
+    assert!(ended.stderr.contains("accounts.state.json is damaged"), "{}", ended.stderr);
+    assert_eq!(std::fs::read_to_string(machine.path(STATE)).unwrap(), "{\"accounts\":");
+}
+
+#[test]
 fn what_is_not_understood_is_64_and_what_is_broken_78() {
     let (_provider, machine, config) = world(&[("main", 1.0)]);
     let broken = machine
@@ -271,4 +303,20 @@ fn what_is_not_understood_is_64_and_what_is_broken_78() {
         ended.stderr
     );
     assert_eq!(machine.run(&["pick", "--config", "nowhere.toml"]).code, Some(66));
+}
+
+#[test]
+fn the_example_in_the_help_is_a_configuration() {
+    let machine = Machine::new();
+    let help = machine.run(&["explain", "--help"]).stdout;
+    let lines = help.lines().skip_while(|line| line.trim() != "[routing]");
+    let mut example: String =
+        lines.take_while(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect();
+    assert!(example.contains("wait_for_reset"), "{help}");
+    example.push_str("[[accounts]]\nid = \"anthropic/main\"\ntoken_env = \"MAIN\"\n");
+    let config = machine.write("example.toml", example);
+
+    let ended = machine.run(&["accounts", "list", "--config", argument(&config)]);
+
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
 }

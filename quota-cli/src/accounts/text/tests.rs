@@ -1,7 +1,8 @@
 //! How the list looks, at widths that terminals have, without colours.
 
 use jiff::tz::TimeZone;
-use quota::accounts::Rule;
+use quota::accounts::{AccountLimits, Limits, Rule};
+use quota::{Percent, WindowId};
 
 use super::*;
 use crate::config::{AccountSettings, LoginSource};
@@ -38,6 +39,9 @@ fn at(width: usize) -> String {
         account("anthropic/odd", LoginSource::TokenEnv("sk-ant-oat01-made-up".into())),
     ];
     accounts[2].disabled = true;
+    let share = |percent| Percent::from_percent(percent).unwrap();
+    let stop = Limits::of(share(5.0)).window(WindowId::seven_day(), share(12.5));
+    accounts[3].limits = AccountLimits::none().minimum(Limits::of(share(20.0))).stop(stop);
     let seen = [
         seen(&accounts[0], Standing::Refused, Rule::QuotaSpent, Some("2026-11-23T14:05:00Z")),
         seen(&accounts[1], Standing::Refused, Rule::LoginDead, None),
@@ -72,4 +76,18 @@ fn no_line_is_longer_than_the_terminal() {
         let long: Vec<_> = text.lines().filter(|line| line.chars().count() > width).collect();
         assert!(long.is_empty(), "{width}: {long:#?}");
     }
+}
+
+#[test]
+fn programs_read_the_same_and_limits_in_percent() {
+    let mut account = AccountSettings::new("anthropic/main".parse().unwrap(), LoginSource::ClaudeCode);
+    let limits = Limits::of(Percent::from_percent(5.0).unwrap());
+    account.limits = AccountLimits::none().stop(limits.window(WindowId::seven_day(), Percent::FULL));
+    let config = crate::config::Config::of_claude_code();
+    let listed = [Listed { settings: &account, seen: None }];
+
+    let text = crate::accounts::json::render(&config, &listed, &here());
+
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&document["accounts"]).unwrap());
 }

@@ -48,12 +48,12 @@ defaults:
   minimum = 0            # pass an account over below this percentage; or
                          # { every = 20, seven_day = 10 }
   stop = 0               # the killswitch: never use it below this one
-  when_unknown = \"open\"  # or closed: do not use what nothing is known of; this
-                         # program takes closed for its default
+  when_unknown = \"closed\"  # or open: use what nothing is known of
   wait_for_reset = \"2m\"  # a session waits so long, rather than move
-  pin_for = \"7d\"         # a session is remembered for so long
+  pin_for = \"168h\"       # a session is remembered for so long
+  most_pins = 10000      # so many sessions are
   # For programs that report what became of their requests: triggers, pause,
-  # spent_pause, not_allowed_pause, most_pins
+  # spent_pause, not_allowed_pause
 
 An account may have `minimum` and `stop` of its own, in [[accounts]].
 
