@@ -8,6 +8,7 @@
 //! | `anthropic` | [`anthropic`]: Anthropic's usage endpoint and rate limit headers |
 //! | | [`http`]: what fetchers share: errors, and what a parser understood |
 //! | `accounts` | [`accounts`]: which account a request goes to, and why; where logins are found |
+//! | `keyring` | `accounts::Keyring`: tokens in the keyring of the operating system |
 //! | `redis` | [`redis`]: a store on Redis or Valkey, shared by hosts |
 //! | `redis-tls` | the same over TLS |
 //! | `sqlite` | [`sqlite`]: a store on one file, shared by the processes of one machine |
