@@ -131,12 +131,12 @@ impl Document {
 
     /// Takes the lock in the file of this ending, and waits that long for it. It ends when it is dropped, or its process ends.
     pub(crate) async fn lock_beside(&self, ending: &str, patience: Duration) -> Result<File, FileError> {
-        let path = beside(&self.path, ending);
+        let (path, ending) = (self.path.clone(), ending.to_owned());
         let busy = || FileError::Busy { path: self.path.clone() };
         let waiting = async {
             loop {
-                let path = path.clone();
-                match off_thread(move || try_lock(&path)).await {
+                let (path, ending) = (path.clone(), ending.clone());
+                match off_thread(move || try_lock(&path, &ending)).await {
                     Ok(Some(lock)) => return Ok(lock),
                     Ok(None) => self.clock.sleep(A_LOOK).await,
                     Err(error) => return Err(self.failed("lock")(error)),
@@ -163,8 +163,10 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Takes the lock, if nobody has it. It ends with the process that holds it, however that ends.
-fn try_lock(path: &Path) -> io::Result<Option<File>> {
+/// Takes the lock of this ending, if nobody has it. It ends with the process that holds it, however that ends.
+fn try_lock(path: &Path, ending: &str) -> io::Result<Option<File>> {
+    // Beside what a link leads to: a lock beside the link would not be that of those who know the file by its own name.
+    let path = &beside(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), ending);
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         create_private_dir(parent)?;
     }
@@ -401,11 +403,25 @@ mod tests {
         assert_eq!(document.load::<Counted>().await.unwrap().count, 5);
     }
 
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn a_file_and_a_link_to_it_have_one_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let document = given(&dir, "{}");
+        let link = Document::at(dir.path().join("link.json"), Clock::system());
+        std::os::unix::fs::symlink(document.path(), link.path()).unwrap();
+        let _held = try_lock(document.path(), ".lock").unwrap().unwrap();
+
+        let error = count(&link).await.unwrap_err();
+
+        assert!(matches!(error, FileError::Busy { .. }), "{error:?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_file_that_is_locked_for_too_long_is_busy() {
         let dir = tempfile::tempdir().unwrap();
         let document = document(&dir);
-        let _held = try_lock(&beside(document.path(), ".lock")).unwrap().unwrap();
+        let _held = try_lock(document.path(), ".lock").unwrap().unwrap();
 
         let error = count(&document).await.unwrap_err();
 

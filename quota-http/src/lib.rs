@@ -6,6 +6,9 @@
 //! | module | fetcher | parsers |
 //! |---|---|---|
 //! | [`anthropic`] | [`Anthropic`](anthropic::Anthropic): the usage of Claude subscriptions | the usage and profile answers, rate-limit headers, [ordinary answers](anthropic::AnthropicTraffic), what Claude Code writes on this machine |
+//! | [`codex`] | | [ordinary answers](codex::CodexTraffic) of Codex |
+//!
+//! Both modules have a `refresher`, which exchanges the refresh token of a login ([`OAuthRefresher`]).
 //!
 //! # Asking
 //!

@@ -23,6 +23,9 @@ use crate::document::Document;
 const PATIENCE: Duration = Duration::from_secs(12);
 /// How long an exchange may take; what holds the turn for others lasts longer.
 const EXCHANGE: Duration = Duration::from_secs(30);
+/// How often to try to write what was got, and how long to wait in between.
+const WRITES: u32 = 3;
+const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 /// When to come back if somebody else is renewing.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -91,7 +94,10 @@ impl Inner {
                     }
                     return Ok(kept.credential());
                 }
-                Step::Exchange { .. } if !may_renew => return Err(self.log_in(account, "has run out", None)),
+                Step::Exchange { .. } if !may_renew => {
+                    let what = if want == Want::Credential { "has run out" } else { "was refused" };
+                    return Err(self.log_in(account, what, None));
+                }
                 Step::Exchange { .. } => {
                     let flight = self.renew_in_background(account, want);
                     if self.clock.bounded(PATIENCE, flight.end()).await.is_none() {
@@ -174,7 +180,7 @@ impl Inner {
             Ok(tokens) => {
                 tracing::debug!(%account, "login renewed");
                 self.unwritten().insert(account.clone(), (mark, Got { tokens, at, is_second }));
-                self.write(account).await
+                self.write_at_last(account).await
             }
             Err(error) => {
                 tracing::debug!(%account, %error, "login not renewed");
@@ -204,6 +210,17 @@ impl Inner {
         }
         self.unwritten().remove(account);
         Ok(())
+    }
+
+    /// Writes what was got, with some patience while the turn is still held: whoever has it next would send the spent token.
+    async fn write_at_last(&self, account: &AccountId) -> Result<(), FileError> {
+        for _ in 1..WRITES {
+            if self.write(account).await.is_ok() {
+                return Ok(());
+            }
+            self.clock.sleep(BETWEEN_WRITES).await;
+        }
+        self.write(account).await
     }
 
     async fn write_what_is_unwritten(&self, account: &AccountId) {

@@ -137,6 +137,25 @@ async fn a_new_token_that_cannot_be_written_serves_from_memory_until_it_can() {
     assert_eq!((world.provider.asked(), world.provider.reuses.load(Ordering::SeqCst)), (1, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_for_a_moment_is_written_before_anybody_else_has_the_turn() {
+    let world = World::new();
+    let logins = ended(&world).await;
+    let other = world.process();
+    world.provider.set_takes(Duration::from_secs(4));
+    let spoil = async {
+        world.clock.sleep(Duration::from_secs(2)).await;
+        let block = block(&world);
+        world.clock.sleep(Duration::from_millis(2_500)).await;
+        fs::remove_dir(block).unwrap();
+    };
+
+    let (one, another, ()) = tokio::join!(token(&logins, "main"), token(&other, "main"), spoil);
+
+    assert_eq!((one.unwrap(), another.unwrap()), ("access-main-1".into(), "access-main-1".into()));
+    assert_eq!((world.provider.asked(), world.provider.reuses.load(Ordering::SeqCst)), (1, 0));
+}
+
 // B38
 #[tokio::test(start_paused = true)]
 async fn a_login_that_is_made_during_an_exchange_stays() {
