@@ -16,6 +16,7 @@ mod local_herds;
 mod local_store;
 mod parse;
 mod program;
+mod shared_store;
 mod sim;
 mod status;
 mod statusline;
