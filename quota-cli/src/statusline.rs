@@ -44,7 +44,9 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
     }
     let session = session::hear();
     let config = Config::named_or_usual(options.config.as_deref())?;
-    runtime::run(Threads::OneWithoutNetwork, async {
+    // What is needed for connections takes a part of the time that a line from a file takes.
+    let threads = if store.is_file() { Threads::OneWithoutNetwork } else { Threads::One };
+    runtime::run(threads, async {
         let settings = chosen(&config, options.account.as_deref(), &session)?;
         let manager = gateway::open_to_read(&config, &store)?;
         let account = manager.account(&settings.id);

@@ -1,6 +1,7 @@
 //! One server process.
 //! Clusters and sentinels are made of these, see `cluster` and `sentinel`.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -179,7 +180,8 @@ impl Server {
         redis::cmd(name).arg(arguments).query(&mut self.admin())
     }
 
-    /// How often each command was called since the last reset, by `INFO commandstats`, those of scripts included.
+    /// How often each command was called since the last reset, by `INFO commandstats`, those of scripts included, and what it takes to ask
+    /// for that left out.
     #[must_use]
     pub fn calls(&self) -> Vec<(String, u64)> {
         let text: String = self.ask(&["INFO", "commandstats"]);
@@ -189,7 +191,7 @@ impl Server {
         };
         text.lines()
             .filter_map(line)
-            .filter(|(name, _)| name != "info" && !name.starts_with("config"))
+            .filter(|(name, _)| name != "info" && name != "client|setinfo" && !name.starts_with("config"))
             .collect()
     }
 
@@ -306,11 +308,15 @@ impl Server {
     }
 }
 
-/// Redis, or Valkey where there is only that: both are started alike.
-fn program() -> &'static str {
+/// What `REDIS_SERVER` names, or else Redis, or Valkey where there is only that: all are started alike.
+fn program() -> OsString {
+    if let Some(named) = std::env::var_os("REDIS_SERVER").filter(|named| !named.is_empty()) {
+        return named;
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let has = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
-    if has("redis-server") || !has("valkey-server") { "redis-server" } else { "valkey-server" }
+    let is_valkey = !has("redis-server") && has("valkey-server");
+    if is_valkey { "valkey-server" } else { "redis-server" }.into()
 }
 
 impl Drop for Server {

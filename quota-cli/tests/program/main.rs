@@ -22,6 +22,7 @@ mod program;
 mod pty;
 #[cfg(unix)]
 mod run;
+mod shared_store;
 mod sim;
 mod status;
 mod statusline;

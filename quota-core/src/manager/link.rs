@@ -2,6 +2,7 @@
 //! What is done without the store is decided in `exchange`.
 
 use std::future::Future;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,7 +46,7 @@ struct Anchor {
 /// How the store was looked for the last time.
 #[derive(Debug, Clone, Copy, Default)]
 struct Search {
-    first_pause: Duration,
+    penalty: Duration,
     found_at: Option<Instant>,
 }
 
@@ -198,7 +199,7 @@ impl Link {
             return;
         }
         self.tally.lost();
-        let (first_pause, relapsed) = self.begin_search();
+        let (penalty, relapsed) = self.begin_search();
         // A replica answers every probe and takes no write: that is one outage, and told once.
         if relapsed && !self.proven.load(Ordering::Relaxed) {
             tracing::debug!(%error, "store unavailable again, as it was a moment ago");
@@ -213,13 +214,12 @@ impl Link {
         let store = Arc::clone(&self.store);
         self.tasks.spawn(async move {
             let probe = async {
-                let mut pause = first_pause;
                 loop {
-                    clock.sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+                    let pause = PROBES.start + (PROBES.end - PROBES.start).mul_f64(fastrand::f64());
+                    clock.sleep(pause + penalty.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
                     if let Some(Ok(reading)) = clock.bounded(patience, store.read(&key)).await {
                         return reading;
                     }
-                    pause = (pause * 2).min(LAST_PROBE.max(first_pause));
                 }
             };
             if let Either::Second(reading) = either(tasks.closing(), probe).await
@@ -231,14 +231,18 @@ impl Link {
         });
     }
 
-    /// How long to wait before the first probe: the longer, the sooner the store was lost again after it was found. One that
-    /// answers a probe and nothing else must not be found five times a second. And whether it was lost again so soon.
+    /// How much longer to wait before each probe than after a first loss: the more, the more often the store was lost again soon
+    /// after it was found. One that answers a probe and nothing else must not be found twice a second. And whether it was so.
     fn begin_search(&self) -> (Duration, bool) {
         let mut search = self.search.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.instant();
         let relapsed = search.found_at.is_some_and(|found| now.saturating_since(found) < RELAPSE);
-        search.first_pause = if relapsed { (search.first_pause * 2).min(LONGEST_PROBE) } else { FIRST_PROBE };
-        (search.first_pause, relapsed)
+        search.penalty = if relapsed {
+            (search.penalty * 2).clamp(FIRST_PENALTY, LONGEST_PENALTY)
+        } else {
+            Duration::ZERO
+        };
+        (search.penalty, relapsed)
     }
 
     fn find(&self) {
@@ -255,10 +259,11 @@ impl Link {
     }
 }
 
-/// A store that is back is used again within a second, and is not asked more than ten times a second while it is away.
-const FIRST_PROBE: Duration = Duration::from_millis(200);
-const LAST_PROBE: Duration = Duration::from_millis(600);
+/// How long to wait before each probe, at random in between: a store that is back is used again within a second, and a fleet that
+/// has lost it comes back as widely spread as that allows.
+const PROBES: Range<Duration> = Duration::from_millis(100)..Duration::from_millis(950);
 
 /// One that is lost again within this time is not back, and is looked for less and less often.
 const RELAPSE: Duration = Duration::from_secs(10);
-const LONGEST_PROBE: Duration = Duration::from_secs(10);
+const FIRST_PENALTY: Duration = Duration::from_millis(400);
+const LONGEST_PENALTY: Duration = Duration::from_secs(10);
