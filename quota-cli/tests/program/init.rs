@@ -96,3 +96,18 @@ fn printed_it_is_written_nowhere() {
     assert!(ended.stdout.contains("[[accounts]]"), "{ended:?}");
     assert!(!machine.path(CONFIG).exists());
 }
+
+#[test]
+fn programs_are_told_where_it_is_and_where_the_one_before_is() {
+    let machine = Machine::new();
+    machine.write(CONFIG, "# mine\n");
+
+    let told = machine.run(&["init", "--force", "--json"]).json();
+
+    assert_eq!(
+        (&told["version"], &told["path"]),
+        (&1.into(), &machine.path(CONFIG).to_str().unwrap().into())
+    );
+    let kept = told["kept"].as_str().unwrap();
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "# mine\n");
+}
