@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use super::program::Machine;
+use super::pty::Pty;
 
 const SECRET: &str = "sk-ant-oat01-nobody-may-see-this";
 const CONFIG: &str = ".config/quota/config.toml";
@@ -72,6 +73,23 @@ fn one_that_is_there_is_not_written_over_unasked() {
     assert_eq!((ended.code, ended.stderr.lines().count()), (Some(64), 1), "{}", ended.stderr);
     assert!(ended.stderr.contains("--force"), "{}", ended.stderr);
     assert_eq!(text(&machine), "# mine\n");
+}
+
+#[test]
+fn whoever_sits_at_a_terminal_is_asked_and_only_yes_is_yes() {
+    for (answer, code, is_written) in [("\n", 1, false), ("n\n", 1, false), ("y\n", 0, true)] {
+        let machine = Machine::new();
+        machine.write(CONFIG, "# mine\n");
+        let mut pty = Pty::new(80, 24);
+        let mut init = pty.start(machine.command(&["init"]));
+
+        pty.until("[y/N] ");
+        pty.press(answer);
+
+        assert_eq!(init.wait().unwrap().code(), Some(code), "{answer:?}");
+        assert_eq!(text(&machine).contains("[[accounts]]"), is_written, "{answer:?}");
+        assert_eq!(neighbours(&machine).len(), usize::from(is_written), "{answer:?}");
+    }
 }
 
 #[test]
