@@ -148,6 +148,9 @@ pub(crate) struct InitArgs {
     /// Write it to standard output
     #[arg(long)]
     pub(crate) print: bool,
+    /// Write JSON about what was written
+    #[arg(long, conflicts_with = "print")]
+    pub(crate) json: bool,
     /// Write this file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

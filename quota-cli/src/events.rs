@@ -73,6 +73,9 @@ impl Follower<'_> {
             .collect();
         all.sort_by_key(|(_, happening)| happening.at);
         let surplus = all.len().saturating_sub(last);
+        if all.is_empty() && !self.json {
+            term::tell("nothing has happened yet since these accounts were first seen\n");
+        }
         self.tell(&all[surplus..])?;
         self.told = looked.iter().map(|looked| looked.book.next()).collect();
         Ok(looked)

@@ -25,6 +25,7 @@ pub(crate) struct Store {
     pub(crate) is_shared: bool,
     /// Nobody named one, and there is no place for a file.
     pub(crate) is_for_want_of_a_home: bool,
+    /// Who named it; empty if nobody did, and then its errors stand for themselves.
     what: &'static str,
 }
 
@@ -39,13 +40,12 @@ pub(crate) fn store(named: Option<&str>) -> Result<Store, Failure> {
         (Some(url), _) => ("--store", url.to_owned(), false),
         (None, Some(url)) => (STORE_VARIABLE, url, false),
         (None, None) => match usual_file() {
-            Some(path) => ("the store", url_of_file(&path), false),
-            None => ("the store", OWN_STORE.to_owned(), true),
+            Some(path) => ("", url_of_file(&path), false),
+            None => ("", OWN_STORE.to_owned(), true),
         },
     };
     // Only the error is shown, which never repeats the URL.
-    let store =
-        quota::open_store(&url).map_err(|error| Failure::new(Exit::Config, format!("{what}: {error}")))?;
+    let store = quota::open_store(&url).map_err(|error| Failure::new(Exit::Config, told_of(what, &error)))?;
     Ok(Store {
         store,
         is_shared: !url.starts_with(OWN_STORE),
@@ -70,11 +70,15 @@ impl Store {
     pub(crate) async fn check(&self) -> Result<(), Failure> {
         match self.store.read(&StoreKey::everything()).await {
             Err(error) if !error.is_transient() => {
-                Err(Failure::new(Exit::Config, format!("{}: {error}", self.what)))
+                Err(Failure::new(Exit::Config, told_of(self.what, &error)))
             }
             _ => Ok(()),
         }
     }
+}
+
+fn told_of(what: &str, error: &dyn std::error::Error) -> String {
+    if what.is_empty() { error.to_string() } else { format!("{what}: {error}") }
 }
 
 /// How long a command waits for a file of this machine. On a busy one it had better be late than go on alone, for that is a

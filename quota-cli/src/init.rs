@@ -7,6 +7,8 @@ mod save;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::args::InitArgs;
 use crate::config::{self, LoginSource};
 use crate::exit::{Exit, Failure};
@@ -32,14 +34,37 @@ pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
     }
     let kept = save::whole(&path, &text, is_there)
         .map_err(|error| Failure::new(Exit::IoErr, format!("could not write {}: {error}", path.display())))?;
+    if options.json {
+        return tell_json(&path, kept.as_deref());
+    }
     let kept = kept.map_or_else(String::new, |kept| format!("The one before is {}.\n", kept.display()));
-    term::answer(&format!("Wrote {}.\n{kept}To see that all is well: quota doctor\n", path.display()))?;
+    let look = match &options.config {
+        Some(path) => format!("quota doctor --config {}", path.display()),
+        None => "quota doctor".to_owned(),
+    };
+    term::answer(&format!("Wrote {}.\n{kept}To see that all is well: {look}\n", path.display()))?;
     Ok(Exit::Done)
 }
 
 /// The logins that it finds, with names for their accounts.
 pub(crate) async fn logins() -> Vec<(&'static str, LoginSource)> {
     draft::found().await.logins()
+}
+
+fn tell_json(path: &Path, kept: Option<&Path>) -> Result<Exit, Failure> {
+    let text = |path: &Path| path.display().to_string();
+    let document = Document { version: 1, path: text(path), kept: kept.map(text) };
+    let told = serde_json::to_string(&document).expect("it has only text keys");
+    term::answer(&(told + "\n"))?;
+    Ok(Exit::Done)
+}
+
+/// What `quota init --json` writes; its fields are told in docs/init-json.md.
+#[derive(Serialize)]
+struct Document {
+    version: u32,
+    path: String,
+    kept: Option<String>,
 }
 
 fn place(named: Option<&Path>) -> Result<PathBuf, Failure> {

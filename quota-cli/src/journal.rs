@@ -70,8 +70,9 @@ pub(crate) struct Looked {
 ///
 /// # Errors
 ///
-/// Any [`StoreError`]. A swap that may have been applied counts as lost: its happenings stand in the journal, and the
-/// hooks for them do not run, since they may run at most once.
+/// Any [`StoreError`] of reading. Where nothing can be written, the answer is what can be read. A swap that may have been
+/// applied counts as lost: its happenings stand in the journal, and the hooks for them do not run, since they may run at
+/// most once.
 pub(crate) async fn look(
     store: &dyn QuotaStore,
     account: &AccountId,
@@ -106,10 +107,11 @@ pub(crate) async fn look(
         if book == before {
             return Ok(looked(new, book, found.version()));
         }
-        match store.swap(&key, found.version(), book.encode(), KEEP).await? {
-            Swap::Applied(version) => return Ok(looked(new, book, Some(version))),
-            Swap::Conflict(other) => found = other,
-            _ => return Ok(looked(Vec::new(), before, found.version())),
+        match store.swap(&key, found.version(), book.encode(), KEEP).await {
+            Ok(Swap::Applied(version)) => return Ok(looked(new, book, Some(version))),
+            Ok(Swap::Conflict(other)) => found = other,
+            // A full or read-only disk: what was found is shown, and is new to the next who looks.
+            Ok(_) | Err(_) => return Ok(looked(Vec::new(), book, found.version())),
         }
     }
 }

@@ -65,7 +65,8 @@ pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Fail
         tasks.spawn(scribe::write_down(Arc::clone(&config), store.store, Arc::clone(&changed), writer));
         let signals = Signals::listen()?;
         let terminal = Terminal::take()?;
-        let mut watch = Watch { config, accounts, state: State::default(), terminal, changed, tasks };
+        let state = State::default();
+        let mut watch = Watch { config, accounts, state, terminal, has_paused: false, changed, tasks };
         let outcome = watch.live(written, signals).await;
         drop(watch);
         // A call that hangs is not waited for.
@@ -79,6 +80,8 @@ struct Watch {
     accounts: Vec<Account>,
     state: State,
     terminal: Terminal,
+    /// Whether it has stopped itself, and has not been told yet that it goes on.
+    has_paused: bool,
     changed: Arc<Notify>,
     /// The scribe and the refreshes that were asked for; they end with this.
     tasks: JoinSet<Option<String>>,
@@ -114,6 +117,8 @@ impl Watch {
                 told = signals.next() => match told {
                     Told::Leave(exit) => return Ok(exit),
                     Told::Stop => self.pause()?,
+                    // The one that ended a pause is told late: the terminal has been taken since.
+                    Told::GoOn if std::mem::take(&mut self.has_paused) => {}
                     // Whoever stopped it has not asked for the terminal, and others have had it.
                     Told::GoOn => self.terminal.retake()?,
                 },
@@ -168,6 +173,7 @@ impl Watch {
     /// Lets the shell have the terminal, until somebody has this go on.
     fn pause(&mut self) -> Result<(), Failure> {
         self.terminal.lend();
+        self.has_paused = true;
         signals::stop();
         self.terminal.retake()
     }

@@ -1,10 +1,12 @@
 //! Whether enough is left: a pure decision on what is known of an account.
 //! What follows from it is in `guard`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use quota::{Percent, UsedAt};
 
+use crate::config::nearest;
 use crate::status::model::{AccountView, WindowView};
 
 /// What is to be left, and where.
@@ -26,7 +28,7 @@ pub(super) enum Verdict {
     /// In this one there is less.
     Below { window: String, left: f64 },
     /// It cannot be told.
-    Unknown { window: Option<String>, why: &'static str },
+    Unknown { window: Option<String>, why: Cow<'static, str> },
 }
 
 impl fmt::Display for Verdict {
@@ -65,11 +67,21 @@ pub(super) fn judge(account: &AccountView, terms: &Terms<'_>) -> Verdict {
         (Some((window, left)), _) if left < terms.min_remaining => {
             Verdict::Below { window: window.id.clone(), left }
         }
-        (_, Some((window, why))) => Verdict::Unknown { window: Some(window.id.clone()), why },
+        (_, Some((window, why))) => Verdict::Unknown { window: Some(window.id.clone()), why: why.into() },
         (Some((window, left)), None) => Verdict::Go { window: window.id.clone(), left },
-        (None, None) => {
-            Verdict::Unknown { window: terms.window.map(ToOwned::to_owned), why: "no such window is known" }
-        }
+        (None, None) => Verdict::Unknown {
+            window: terms.window.map(ToOwned::to_owned),
+            why: none_of_that_name(account, terms),
+        },
+    }
+}
+
+/// There may be one some day, so it is no mistake for sure; what it may be one for is told.
+fn none_of_that_name(account: &AccountView, terms: &Terms<'_>) -> Cow<'static, str> {
+    let known = account.windows.iter().map(|window| &*window.id);
+    match terms.window.and_then(|named| nearest(named, known)) {
+        Some(near) => format!("no such window is known, did you mean {near}?").into(),
+        None => "no such window is known".into(),
     }
 }
 
@@ -152,6 +164,15 @@ mod tests {
 
         assert_eq!(word(judge(&account, &Terms { window: Some("five_hour"), ..TERMS })), "go");
         assert_eq!(word(judge(&account, &Terms { window: Some("monthly"), ..TERMS })), "unknown");
+    }
+
+    #[test]
+    fn a_window_that_nobody_knows_is_told_with_the_one_that_may_be_meant() {
+        let account = account(&[("five_hour", exact(40), None)]);
+
+        let told = judge(&account, &Terms { window: Some("fivehour"), ..TERMS }).to_string();
+
+        assert!(told.starts_with("fivehour: no such window is known, did you mean five_hour?"), "{told}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use quota::{Ask, AttemptId, Begin, Freshness, MemoryStore, Percent, Policy, Usage, WindowId, WindowReading};
 
 use super::*;
@@ -62,6 +64,46 @@ async fn of_twenty_who_look_at_once_one_finds_it_new() {
 
     let thresholds = kinds(&told).into_iter().filter(|kind| *kind == "threshold").count();
     assert_eq!(thresholds, 2, "{told:?}");
+}
+
+/// A store on a disk that is full.
+#[derive(Debug)]
+struct Full(MemoryStore);
+
+#[async_trait]
+impl QuotaStore for Full {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.0.read(key).await
+    }
+
+    async fn swap(
+        &self,
+        _: &StoreKey,
+        _: Option<Version>,
+        _: Bytes,
+        _: Duration,
+    ) -> Result<Swap, StoreError> {
+        Err(StoreError::refused("the disk is full"))
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.0.changed(key, seen).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_can_be_written_what_is_there_is_shown_and_no_hook_runs() {
+    let store = MemoryStore::new();
+    share(&store, 10.0).await;
+    look(&store, &account(), &THRESHOLDS).await.unwrap();
+    share(&store, 80.0).await;
+
+    let looked = look(&Full(store), &account(), &THRESHOLDS).await.unwrap();
+
+    assert!(looked.new.is_empty(), "{:?}", looked.new);
+    let shown: Vec<_> = looked.book.happenings().map(|(_, happening)| happening.what.kind()).collect();
+    assert!(shown.contains(&"threshold"), "{shown:?}");
+    assert_eq!(looked.record.snapshot().windows()[0].used(), Percent::from_percent(80.0).unwrap());
 }
 
 #[tokio::test(start_paused = true)]

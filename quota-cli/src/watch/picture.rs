@@ -7,7 +7,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
+use ratatui::widgets::{Paragraph, Wrap};
 
 use super::state::{Order, State};
 use crate::events::words_of;
@@ -28,7 +28,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, here: &Here, colour
     let [head, body, log, foot] = Layout::vertical(rows).areas(area);
     frame.render_widget(Line::styled(heading(state, here, head.width), Modifier::BOLD), head);
     if state.is_helping {
-        frame.render_widget(Paragraph::new(HELP), body);
+        frame.render_widget(Paragraph::new(HELP).wrap(Wrap { trim: false }), body);
     } else {
         accounts(frame, state, here, body, colour);
     }

@@ -74,8 +74,9 @@ impl State {
         self.happenings.insert(written.account, written.happenings);
     }
 
-    /// Takes a key in.
+    /// Takes a key in. Whoever presses one has read what was told last.
     pub(super) fn press(&mut self, key: KeyEvent) -> Act {
+        self.told.clear();
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return match key.code {
                 KeyCode::Char('c') => Act::Interrupt,

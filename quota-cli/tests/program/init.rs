@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use super::program::Machine;
+use super::pty::Pty;
 
 const SECRET: &str = "sk-ant-oat01-nobody-may-see-this";
 const CONFIG: &str = ".config/quota/config.toml";
@@ -75,6 +76,23 @@ fn one_that_is_there_is_not_written_over_unasked() {
 }
 
 #[test]
+fn whoever_sits_at_a_terminal_is_asked_and_only_yes_is_yes() {
+    for (answer, code, is_written) in [("\n", 1, false), ("n\n", 1, false), ("y\n", 0, true)] {
+        let machine = Machine::new();
+        machine.write(CONFIG, "# mine\n");
+        let mut pty = Pty::new(80, 24);
+        let mut init = pty.start(machine.command(&["init"]));
+
+        pty.until("[y/N] ");
+        pty.press(answer);
+
+        assert_eq!(init.wait().unwrap().code(), Some(code), "{answer:?}");
+        assert_eq!(text(&machine).contains("[[accounts]]"), is_written, "{answer:?}");
+        assert_eq!(neighbours(&machine).len(), usize::from(is_written), "{answer:?}");
+    }
+}
+
+#[test]
 fn with_force_it_is_written_over_and_kept() {
     let machine = Machine::new();
     machine.write(CONFIG, "# mine\n");
@@ -95,4 +113,19 @@ fn printed_it_is_written_nowhere() {
 
     assert!(ended.stdout.contains("[[accounts]]"), "{ended:?}");
     assert!(!machine.path(CONFIG).exists());
+}
+
+#[test]
+fn programs_are_told_where_it_is_and_where_the_one_before_is() {
+    let machine = Machine::new();
+    machine.write(CONFIG, "# mine\n");
+
+    let told = machine.run(&["init", "--force", "--json"]).json();
+
+    assert_eq!(
+        (&told["version"], &told["path"]),
+        (&1.into(), &machine.path(CONFIG).to_str().unwrap().into())
+    );
+    let kept = told["kept"].as_str().unwrap();
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "# mine\n");
 }

@@ -199,6 +199,20 @@ fn without_a_shared_store_it_is_said_why_there_is_nothing() {
 }
 
 #[test]
+fn where_nothing_has_happened_people_are_told_and_programs_get_nothing() {
+    let server = Server::start();
+    let provider = playing(40.0);
+    let (machine, config) = machine(&server, &provider, "");
+    machine.run(&["status", "--config", argument(&config)]);
+
+    let people = machine.run(&["events", "--config", argument(&config)]);
+    let programs = machine.run(&["events", "--json", "--config", argument(&config)]);
+
+    assert_eq!((people.code, people.stdout.as_str(), people.stderr.lines().count()), (Some(0), "", 1));
+    assert_eq!((programs.code, programs.stdout.as_str(), programs.stderr.as_str()), (Some(0), "", ""));
+}
+
+#[test]
 fn an_account_that_there_is_not_is_told_with_the_one_that_may_be_meant() {
     let provider = playing(40.0);
     let (machine, config) = provider.configure(Machine::new());

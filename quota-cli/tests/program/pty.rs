@@ -16,8 +16,8 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 pub(crate) struct Pty {
     ours: File,
     theirs: OwnedFd,
-    /// What was written to it and has not been looked at.
-    text: String,
+    /// What was written to it and has not been looked at. In bytes, for a letter may come in two pieces.
+    unseen: Vec<u8>,
 }
 
 impl Pty {
@@ -27,7 +27,7 @@ impl Pty {
         unlockpt(&ours).unwrap();
         let name = ptsname(&ours, Vec::new()).unwrap();
         let theirs = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-        let pty = Self { ours: ours.into(), theirs, text: String::new() };
+        let pty = Self { ours: ours.into(), theirs, unseen: Vec::new() };
         pty.resize(columns, rows);
         pty
     }
@@ -42,13 +42,13 @@ impl Pty {
     pub(crate) fn until(&mut self, wanted: &str) -> String {
         let mut bytes = [0; 4096];
         loop {
-            if let Some(at) = self.text.find(wanted) {
-                let rest = self.text.split_off(at + wanted.len());
-                return std::mem::replace(&mut self.text, rest);
+            let found = self.unseen.windows(wanted.len()).position(|piece| piece == wanted.as_bytes());
+            if let Some(at) = found {
+                let seen = self.unseen.drain(..at + wanted.len()).collect();
+                return String::from_utf8(seen).unwrap();
             }
-            // A letter may be cut in two; what is looked for is not.
             let count = self.ours.read(&mut bytes).unwrap();
-            self.text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+            self.unseen.extend_from_slice(&bytes[..count]);
         }
     }
 

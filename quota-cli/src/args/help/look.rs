@@ -152,4 +152,8 @@ Shows all accounts live: windows with a tick where their time stands, how old an
 next look, and a log of what happened. It keeps the numbers fresh by the same rules and the same budget as everything else \
 that uses the store.
 
-Keys: arrows choose, r refreshes one account, R all, s changes the order, / filters, ? helps, q leaves.";
+Keys: arrows choose, r refreshes one account, R all, s changes the order, / filters, ? helps, q leaves; Ctrl-Z stops it until fg.
+
+For programs there is quota events --follow --json.
+
+Exit codes: 0 left by q or Esc, 130 by Ctrl-C, 143 and 129 ended by SIGTERM and SIGHUP, 64 without a terminal.";
