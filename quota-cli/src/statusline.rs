@@ -21,6 +21,7 @@ use crate::status::json;
 use crate::status::model::AccountView;
 use crate::term;
 use crate::words::Here;
+use crate::zone;
 
 /// What the line is made of.
 #[derive(Debug)]
@@ -42,9 +43,9 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         let why = "a statusline shows what others have shared, and memory: is shared with nobody; name a file: sqlite:///path";
         return Err(Failure::new(Exit::Usage, why));
     }
-    let session = session::hear();
-    let config = Config::named_or_usual(options.config.as_deref())?;
-    runtime::run(Threads::OneWithoutNetwork, async {
+    let line = async {
+        let session = session::hear();
+        let config = Config::named_or_usual(options.config.as_deref())?;
         let settings = chosen(&config, options.account.as_deref(), &session)?;
         let manager = gateway::open_to_read(&config, &store)?;
         let account = manager.account(&settings.id);
@@ -62,7 +63,8 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
             refresher::start(&store, settings, &config, options.config.as_deref()).await;
         }
         Ok(Exit::Done)
-    })
+    };
+    runtime::run(Threads::OneWithoutNetwork, runtime::with_ahead(store.open_ahead(), line))
 }
 
 fn shown(
@@ -75,7 +77,7 @@ fn shown(
     let account = AccountView::of(&settings.id, answer, None);
     // The zone is looked up only where the time of day is told.
     let has_clock = format.is_some_and(Format::has_clock);
-    let zone = if has_clock { TimeZone::system() } else { TimeZone::UTC };
+    let zone = if has_clock { zone::here() } else { TimeZone::UTC };
     let here = Here { now: answer.now(), zone };
     if options.json {
         return json::render(std::slice::from_ref(&account), &here);
