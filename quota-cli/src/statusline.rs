@@ -64,7 +64,8 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         }
         Ok(Exit::Done)
     };
-    runtime::run(Threads::OneWithoutNetwork, runtime::with_ahead(store.open_ahead(), line))
+    let threads = if store.is_file() { Threads::OneWithoutNetwork } else { Threads::One };
+    runtime::run(threads, runtime::with_ahead(store.open_ahead(), line))
 }
 
 fn shown(
