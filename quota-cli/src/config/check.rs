@@ -36,9 +36,10 @@ pub(super) fn config(file: File, text: &str, directory: &Path) -> Result<Config,
     }
     let mut accounts = Vec::new();
     let mut seen = HashMap::new();
+    let mut checked = None;
     for written in file.accounts {
         let span = written.get_ref().id.span();
-        let settings = account(written.into_inner(), directory)?;
+        let settings = account(written.into_inner(), directory, &mut checked)?;
         if let Some(first) = seen.insert(settings.id.clone(), span.clone()) {
             let (line, _) = position(text, &first);
             let id = &settings.id;
@@ -65,7 +66,11 @@ fn provider(provider: Provider) -> Result<ProviderSettings, Flaw> {
     Ok(ProviderSettings { base_url, user_agent })
 }
 
-fn account(account: Account, directory: &Path) -> Result<AccountSettings, Flaw> {
+fn account(
+    account: Account,
+    directory: &Path,
+    checked: &mut Option<(String, Url)>,
+) -> Result<AccountSettings, Flaw> {
     known_provider(&account.id)?;
     let found = |path: PathBuf| if path.starts_with("~") { path } else { directory.join(path) };
     let sources = [
@@ -84,7 +89,7 @@ fn account(account: Account, directory: &Path) -> Result<AccountSettings, Flaw> 
         ));
     }
     let login = sources.pop().map_or(LoginSource::ClaudeCode, |(_, login)| login);
-    let base_url = account.base_url.map(base_url).transpose()?;
+    let base_url = account.base_url.map(|text| base_url_once(text, checked)).transpose()?;
     Ok(AccountSettings { id: account.id.into_inner(), login, base_url })
 }
 
@@ -108,6 +113,16 @@ fn base_url(text: Spanned<String>) -> Result<Url, Flaw> {
     })?;
     buildable(text.span(), trial().base_url(url.clone()))?;
     Ok(url)
+}
+
+/// The same where many accounts have one address, one after the other: it is checked for the first of them.
+fn base_url_once(text: Spanned<String>, checked: &mut Option<(String, Url)>) -> Result<Url, Flaw> {
+    if let Some((_, url)) = checked.as_ref().filter(|(known, _)| known == text.get_ref()) {
+        return Ok(url.clone());
+    }
+    let known = text.get_ref().clone();
+    let (_, url) = checked.insert((known, base_url(text)?));
+    Ok(url.clone())
 }
 
 /// A fetcher that is never used: whether one can be built is the fetcher's own rule, and said in its own words.
