@@ -56,6 +56,14 @@ pub(crate) fn store(named: Option<&str>) -> Result<Store, Failure> {
 }
 
 impl Store {
+    /// Opens a file before anything of it is wanted. Only a file: others need not be asked twice.
+    pub(crate) async fn open_ahead(&self) {
+        if self.is_file() {
+            // Whether it can be read is told to whoever wants something.
+            let _ = self.store.read(&StoreKey::everything()).await;
+        }
+    }
+
     /// Whether it is a file of this machine, so that nothing is connected to.
     pub(crate) fn is_file(&self) -> bool {
         self.url.expose().starts_with("sqlite:")

@@ -20,7 +20,7 @@ pub(crate) use self::book::Book;
 pub(crate) use self::happening::{Direction, Happening, What};
 pub(crate) use self::history::Sample;
 use crate::config::Config;
-use crate::hooks;
+use crate::{hooks, runtime};
 
 /// The thresholds that are told of where no hook names others, in hundredths of a percent.
 pub(crate) const THRESHOLDS: [u32; 4] = [5_000, 7_500, 9_000, 10_000];
@@ -39,7 +39,14 @@ pub(crate) async fn keep(config: &Config, store: &dyn QuotaStore) -> Vec<String>
     let clock = Clock::system();
     let thresholds = config.thresholds();
     let mut troubles = Vec::new();
-    for account in &config.accounts {
+    // Mostly nothing has happened, and that is found out of all of them at once.
+    let news = config
+        .accounts
+        .iter()
+        .map(|account| clock.bounded(PATIENCE, has_news(store, &account.id, &thresholds)));
+    let news = runtime::together(news).await;
+    let with_news = config.accounts.iter().zip(news).filter(|(_, news)| matches!(news, Some(Ok(true))));
+    for (account, _) in with_news {
         let looked = clock.bounded(PATIENCE, look(store, &account.id, &thresholds)).await;
         if let Some(Ok(Looked { new, .. })) = looked {
             troubles.extend(hooks::run(&config.hooks, &account.id, &new, &clock).await);
@@ -83,37 +90,62 @@ pub(crate) async fn look(
     let mut tries = 0;
     loop {
         tries += 1;
-        let mut book = decoded(&found)?;
-        let before = book.clone();
-        let read = store.read(&StoreKey::account(account)).await?;
-        let record = match &read.document {
-            Some(document) => Record::decode(&document.body)
-                .map_err(|error| StoreError::unusable("the record is damaged or not ours").because(error))?,
-            None => Record::default(),
-        };
-        let looked = |new, book, version| Looked {
-            new,
-            book,
-            record: record.clone(),
-            now: read.now,
-            versions: (read.version(), version),
-        };
-        // Nothing is written of an account that nobody has asked about.
-        let is_blank = read.document.is_none() && found.document.is_none();
-        if is_blank || !book.is_writable() || tries > MOST_TRIES {
+        let Compared { read, record, before, after, new } =
+            compare(store, account, thresholds, &found).await?;
+        let now = read.now;
+        let looked =
+            |new, book, journal| Looked { new, book, record, now, versions: (read.version(), journal) };
+        if after == before || tries > MOST_TRIES {
             return Ok(looked(Vec::new(), before, found.version()));
         }
-        let new = book.look(&record, read.now, thresholds);
-        if book == before {
-            return Ok(looked(new, book, found.version()));
-        }
-        match store.swap(&key, found.version(), book.encode(), KEEP).await {
-            Ok(Swap::Applied(version)) => return Ok(looked(new, book, Some(version))),
+        match store.swap(&key, found.version(), after.encode(), KEEP).await {
+            Ok(Swap::Applied(version)) => return Ok(looked(new, after, Some(version))),
             Ok(Swap::Conflict(other)) => found = other,
             // A full or read-only disk: what was found is shown, and is new to the next who looks.
-            Ok(_) | Err(_) => return Ok(looked(Vec::new(), book, found.version())),
+            Ok(_) | Err(_) => return Ok(looked(Vec::new(), after, found.version())),
         }
     }
+}
+
+/// Whether a look at an account would find anything new.
+async fn has_news(
+    store: &dyn QuotaStore,
+    account: &AccountId,
+    thresholds: &[u32],
+) -> Result<bool, StoreError> {
+    let found = store.read(&StoreKey::beside(account, "journal")).await?;
+    let compared = compare(store, account, thresholds, &found).await?;
+    Ok(compared.after != compared.before)
+}
+
+/// An account's record, and its journal before and after what is in it.
+struct Compared {
+    read: Reading,
+    record: Record,
+    before: Book,
+    after: Book,
+    new: Vec<Happening>,
+}
+
+async fn compare(
+    store: &dyn QuotaStore,
+    account: &AccountId,
+    thresholds: &[u32],
+    journal: &Reading,
+) -> Result<Compared, StoreError> {
+    let before = decoded(journal)?;
+    let read = store.read(&StoreKey::account(account)).await?;
+    let record = match &read.document {
+        Some(document) => Record::decode(&document.body)
+            .map_err(|error| StoreError::unusable("the record is damaged or not ours").because(error))?,
+        None => Record::default(),
+    };
+    let mut after = before.clone();
+    // Nothing is written of an account that nobody has asked about.
+    let is_blank = read.document.is_none() && journal.document.is_none();
+    let new =
+        if is_blank || !after.is_writable() { Vec::new() } else { after.look(&record, read.now, thresholds) };
+    Ok(Compared { read, record, before, after, new })
 }
 
 fn decoded(found: &Reading) -> Result<Book, StoreError> {

@@ -31,6 +31,7 @@ mod statusline;
 mod term;
 mod watch;
 mod words;
+mod zone;
 
 use std::process::ExitCode;
 

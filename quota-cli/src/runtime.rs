@@ -1,8 +1,10 @@
 //! The runtime that a command's work runs on, and the signals that end it.
 //! What is done when it ends is the command's own business.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 
 use tokio::runtime::Builder;
 use tokio::signal;
@@ -30,6 +32,35 @@ pub(crate) fn run<T>(threads: Threads, work: impl Future<Output = Result<T, Fail
     let outcome = runtime.block_on(work);
     runtime.shutdown_background();
     outcome
+}
+
+/// Begins `ahead` and does the work meanwhile; nobody waits for what is begun.
+pub(crate) async fn with_ahead<T>(ahead: impl Future<Output = ()>, work: impl Future<Output = T>) -> T {
+    let (mut ahead, mut work) = (pin!(ahead), pin!(work));
+    let mut is_done = false;
+    poll_fn(|context| {
+        // What was ready must not be polled again.
+        is_done = is_done || ahead.as_mut().poll(context).is_ready();
+        work.as_mut().poll(context)
+    })
+    .await
+}
+
+/// Does all of them at once. Gives what came of each, in their order.
+pub(crate) async fn together<F: Future>(work: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut work: Vec<_> = work.into_iter().map(|one| (Box::pin(one), None)).collect();
+    poll_fn(|context| {
+        let mut is_done = true;
+        for (one, outcome) in work.iter_mut().filter(|(_, outcome)| outcome.is_none()) {
+            match one.as_mut().poll(context) {
+                Poll::Ready(done) => *outcome = Some(done),
+                Poll::Pending => is_done = false,
+            }
+        }
+        if is_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    work.into_iter().filter_map(|(_, outcome)| outcome).collect()
 }
 
 /// How many threads the work gets.

@@ -33,7 +33,7 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
             "quota: neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes\n",
         );
     }
-    runtime::run(Threads::One, async {
+    let shown = async {
         let Some(config) = configuration(options.config.as_deref()).await? else {
             if options.json {
                 term::answer(&json::render(&[], &Here::now()))?;
@@ -55,7 +55,8 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
         }
         let gaps = accounts.iter().any(|account| account.failure.is_some());
         Ok(if gaps { Exit::Gaps } else { Exit::Done })
-    })
+    };
+    runtime::run(Threads::One, runtime::with_ahead(store.open_ahead(), shown))
 }
 
 fn wish(options: &StatusArgs) -> Wish {

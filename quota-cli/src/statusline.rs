@@ -21,6 +21,7 @@ use crate::status::json;
 use crate::status::model::AccountView;
 use crate::term;
 use crate::words::Here;
+use crate::zone;
 
 /// What the line is made of.
 #[derive(Debug)]
@@ -42,11 +43,9 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         let why = "a statusline shows what others have shared, and memory: is shared with nobody; name a file: sqlite:///path";
         return Err(Failure::new(Exit::Usage, why));
     }
-    let session = session::hear();
-    let config = Config::named_or_usual(options.config.as_deref())?;
-    // What is needed for connections takes a part of the time that a line from a file takes.
-    let threads = if store.is_file() { Threads::OneWithoutNetwork } else { Threads::One };
-    runtime::run(threads, async {
+    let line = async {
+        let session = session::hear();
+        let config = Config::named_or_usual(options.config.as_deref())?;
         let settings = chosen(&config, options.account.as_deref(), &session)?;
         let manager = gateway::open_to_read(&config, &store)?;
         let account = manager.account(&settings.id);
@@ -68,7 +67,9 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
             refresher::start(&store, settings, &config, options.config.as_deref()).await;
         }
         Ok(Exit::Done)
-    })
+    };
+    let threads = if store.is_file() { Threads::OneWithoutNetwork } else { Threads::One };
+    runtime::run(threads, runtime::with_ahead(store.open_ahead(), line))
 }
 
 fn shown(
@@ -82,7 +83,7 @@ fn shown(
     let account = AccountView { switched_off: settings.disabled, ..account };
     // The zone is looked up only where the time of day is told.
     let has_clock = format.is_some_and(Format::has_clock);
-    let zone = if has_clock { TimeZone::system() } else { TimeZone::UTC };
+    let zone = if has_clock { zone::here() } else { TimeZone::UTC };
     let here = Here { now: answer.now(), zone };
     if options.json {
         return json::render(std::slice::from_ref(&account), &here);

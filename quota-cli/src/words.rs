@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use quota::Percent;
 
+use crate::zone;
+
 /// Now, and where its reader is.
 #[derive(Debug, Clone)]
 pub(crate) struct Here {
@@ -17,7 +19,7 @@ pub(crate) struct Here {
 impl Here {
     /// This moment on the wall of this machine; `TZ` is respected.
     pub(crate) fn now() -> Self {
-        Self { now: quota::Clock::system().now(), zone: TimeZone::system() }
+        Self { now: quota::Clock::system().now(), zone: zone::here() }
     }
 
     /// `in 2 h 10 min (14:05)`, or `5 min ago (11:50)`.

@@ -1,4 +1,4 @@
-//! The statements on the one table. Each is a transaction of its own, for whoever is stopped in one stops all writers.
+//! The statements on the one table. Each write is a transaction of its own, for whoever is stopped in one stops all writers.
 //! What time it is, and whose turn, is decided by the callers.
 
 use bytes::Bytes;
@@ -19,6 +19,9 @@ const REPLACE: &str = "
 const SWEEP: &str = "
     DELETE FROM document WHERE rowid IN (SELECT rowid FROM document WHERE expires_ms <= ?1 LIMIT 100)";
 
+const BEGIN: &str = "BEGIN";
+const END: &str = "COMMIT";
+
 /// What is to be written.
 #[derive(Debug)]
 pub(crate) struct Write<'a> {
@@ -28,6 +31,16 @@ pub(crate) struct Write<'a> {
     pub(crate) body: &'a Bytes,
     pub(crate) now_ms: i64,
     pub(crate) expires_ms: i64,
+}
+
+/// From the next read on, all reads are of one moment, until [`end`].
+pub(crate) fn begin(connection: &Connection) -> rusqlite::Result<()> {
+    prepared(connection, BEGIN)?.execute(()).map(drop)
+}
+
+/// Ends what was begun. Nothing was written meanwhile.
+pub(crate) fn end(connection: &Connection) -> rusqlite::Result<()> {
+    prepared(connection, END)?.execute(()).map(drop)
 }
 
 /// The document as it stands.

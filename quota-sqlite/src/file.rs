@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::options::SqliteOptions;
 use crate::rights::{self, Which};
-use crate::{failure, schema};
+use crate::{document, failure, schema};
 
 /// One connection to the file, made when it is needed.
 #[derive(Debug)]
@@ -38,6 +38,12 @@ struct Open {
     is_still: bool,
 }
 
+impl Open {
+    fn is_of_one_moment(&self) -> bool {
+        !self.connection.is_autocommit()
+    }
+}
+
 /// Whoever makes the file closes it once, and with that gives up all locks this process has on it; so nobody may open it meanwhile.
 static MAKING: Mutex<()> = Mutex::new(());
 
@@ -57,6 +63,10 @@ impl File {
 
     /// The connection, or `None` if there is no file. Also says whether it is another one than the last time.
     pub(crate) fn for_reading(&mut self) -> Result<Option<(&Connection, bool)>, StoreError> {
+        if self.open.as_ref().is_some_and(Open::is_of_one_moment) {
+            // Whatever the path leads to by now, the moment is that of this file.
+            return Ok(self.open.as_ref().map(|open| (&open.connection, false)));
+        }
         let Some(which) = find(&self.options.path)? else {
             self.open = None;
             return Ok(None);
@@ -78,6 +88,14 @@ impl File {
             }
         };
         self.connection(&which).map(|(connection, _)| connection)
+    }
+
+    /// Lets later reads see later writes, if reads were begun to be of one moment.
+    pub(crate) fn end_moment(&mut self) {
+        let open = self.open.as_ref().filter(|open| open.is_of_one_moment());
+        if open.is_some_and(|open| document::end(&open.connection).is_err()) {
+            self.forget();
+        }
     }
 
     /// Forgets the connection: it has failed, and the next caller gets a new one.

@@ -35,6 +35,9 @@ pub(crate) enum Ask {
     },
 }
 
+/// So many are answered as of one moment, so that none lasts for long.
+const MOST_AT_ONCE: usize = 256;
+
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -61,16 +64,28 @@ impl Reader {
                 asks.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
             match ask {
-                Ok(ask) => self.answer(ask),
+                Ok(first) => self.answer_all(first, asks),
                 // Where nothing happens it is looked for less and less often.
                 Err(RecvTimeoutError::Timeout) => self.pause = (self.pause * 2).min(self.options.poll_to),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            // Also after an answer, for a flood of those must not keep it from being looked.
+            // Also after answers, for a flood of those must not keep it from being looked.
             if self.waiters.are_there() {
                 self.look();
             }
         }
+    }
+
+    /// Answers what has been asked by now, as of one moment: finding and locking the file takes longer than reading it.
+    fn answer_all(&mut self, first: Ask, asks: &Receiver<Ask>) {
+        // Before the moment: who asks after a write must not be told what was before it.
+        let others: Vec<_> = asks.try_iter().take(MOST_AT_ONCE).collect();
+        if !others.is_empty() {
+            // If it cannot be begun, each is answered by itself, and told why it cannot be read.
+            let _ = self.with_file((), document::begin);
+        }
+        [first].into_iter().chain(others).for_each(|ask| self.answer(ask));
+        self.file.end_moment();
     }
 
     fn answer(&mut self, ask: Ask) {

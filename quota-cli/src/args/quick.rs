@@ -1,18 +1,46 @@
-//! The usual command lines of a statusline, read without building all commands and their help first.
+//! The usual command lines of what is run most, read without building all commands and their help first.
 //! Whatever is not one of them is left to the whole command line, which knows what to say of it.
 
 use std::ffi::OsString;
 
 use clap::ValueEnum as _;
 
-use super::{Arguments, Command, Preset, StatuslineArgs};
+use super::{Arguments, Command, Preset, StatusArgs, StatuslineArgs};
 
-/// Reads `statusline` and its options. `None` if it is anything else, or may be wrong.
+/// Reads `statusline`, or `status`, and its options. `None` if it is anything else, or may be wrong.
 pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Option<Arguments> {
     let mut words = arguments.into_iter().skip(1);
-    if words.next()? != "statusline" {
-        return None;
+    match words.next()?.to_str()? {
+        "statusline" => statusline(words),
+        "status" => status(words),
+        _ => None,
     }
+}
+
+/// Without `--max-age`, and what goes with nothing else.
+fn status(mut words: impl Iterator<Item = OsString>) -> Option<Arguments> {
+    let (mut store, mut config, mut json) = (None, None, false);
+    while let Some(word) = words.next() {
+        let is_said_twice = match word.to_str()? {
+            "--json" => std::mem::replace(&mut json, true),
+            "--config" => config.replace(value(words.next()?)?.into()).is_some(),
+            "--store" => store.replace(value(words.next()?)?.into_string().ok()?).is_some(),
+            _ => return None,
+        };
+        if is_said_twice {
+            return None;
+        }
+    }
+    let options = StatusArgs { max_age: None, refresh: false, offline: false, json, config };
+    Some(Arguments { store, command: Command::Status(options) })
+}
+
+/// What follows an option, unless it looks like another one.
+fn value(word: OsString) -> Option<OsString> {
+    if word.as_encoded_bytes().starts_with(b"-") { None } else { Some(word) }
+}
+
+fn statusline(mut words: impl Iterator<Item = OsString>) -> Option<Arguments> {
     let (mut store, mut format, mut preset, mut account, mut config) = (None, None, None, None, None);
     let mut json = false;
     while let Some(word) = words.next() {
@@ -25,9 +53,7 @@ pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Option<Argu
             Some((name, value)) => (name, OsString::from(value)),
             None => (&*word, words.next()?),
         };
-        if value.as_encoded_bytes().starts_with(b"-") {
-            return None;
-        }
+        let value = self::value(value)?;
         let is_said_twice = match name {
             "--config" => config.replace(value.into()).is_some(),
             _ => {
@@ -73,6 +99,9 @@ mod tests {
             "statusline --format {five_hour.used} --account main",
             "statusline --format={five_hour.used}={age} --config ./x.toml",
             "statusline --preset powerline --store=sqlite:///x",
+            "status",
+            "status --json",
+            "status --config x --json --store memory:",
         ] {
             let quick = read(words(line)).unwrap_or_else(|| panic!("{line} is a usual one"));
             let whole = Arguments::try_parse_from(words(line)).unwrap();
@@ -83,7 +112,15 @@ mod tests {
     #[test]
     fn whatever_may_be_wrong_is_left_to_the_whole_command_line() {
         for line in [
-            "status",
+            "guard",
+            "status x",
+            "status --help",
+            "status --json --json",
+            "status --json=yes",
+            "status --config",
+            "status --config --json",
+            "status --store a --store b",
+            "status --refresh --offline",
             "--store memory: statusline",
             "statusline --help",
             "statusline -h",

@@ -38,10 +38,11 @@ pub(super) fn config(
     let routing = file.routing.policy()?;
     let mut accounts = Vec::new();
     let mut seen = HashMap::new();
+    let mut checked = None;
     for written in file.accounts {
         let span = written.get_ref().id.span();
         let (line, _) = position(text, &span);
-        let mut settings = account(written.into_inner(), directory)?;
+        let mut settings = account(written.into_inner(), directory, &mut checked)?;
         settings.origin = Origin::Configured { line };
         if let Some(first) = seen.insert(settings.id.clone(), span.clone()) {
             let (line, _) = position(text, &first);
@@ -71,7 +72,11 @@ fn provider(provider: Provider) -> Result<ProviderSettings, Flaw> {
     Ok(ProviderSettings { base_url, user_agent })
 }
 
-fn account(account: Account, directory: &Path) -> Result<AccountSettings, Flaw> {
+fn account(
+    account: Account,
+    directory: &Path,
+    checked: &mut Option<(String, Url)>,
+) -> Result<AccountSettings, Flaw> {
     known_provider(account.id.get_ref()).map_err(|what| Flaw::at(account.id.span(), what))?;
     for written in [&account.claude_config_dir, &account.token_file].into_iter().flatten() {
         path_of_login(&written.get_ref().to_string_lossy()).map_err(|what| Flaw::at(written.span(), what))?;
@@ -97,7 +102,7 @@ fn account(account: Account, directory: &Path) -> Result<AccountSettings, Flaw> 
         ));
     }
     let login = sources.pop().map_or(LoginSource::ClaudeCode, |(_, login)| login);
-    let base_url = account.base_url.map(base_url).transpose()?;
+    let base_url = account.base_url.map(|text| base_url_once(text, checked)).transpose()?;
     let limits = routing::of_account(account.minimum.as_ref(), account.stop.as_ref())?;
     Ok(AccountSettings { base_url, limits, ..AccountSettings::new(account.id.into_inner(), login) })
 }
@@ -167,6 +172,16 @@ pub(crate) fn usable_url(text: &str) -> Result<Url, String> {
         Ok(_) => Ok(url),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// The same where many accounts have one address, one after the other: it is checked for the first of them.
+fn base_url_once(text: Spanned<String>, checked: &mut Option<(String, Url)>) -> Result<Url, Flaw> {
+    if let Some((_, url)) = checked.as_ref().filter(|(known, _)| known == text.get_ref()) {
+        return Ok(url.clone());
+    }
+    let known = text.get_ref().clone();
+    let (_, url) = checked.insert((known, base_url(text)?));
+    Ok(url.clone())
 }
 
 /// A fetcher that is never used: whether one can be built is the fetcher's own rule, and said in its own words.

@@ -65,22 +65,25 @@ pub(super) fn hear() -> Session {
 /// Everything up to the end, if it comes in time.
 #[cfg(unix)]
 fn read() -> Option<Vec<u8>> {
+    use rustix::buffer::spare_capacity;
     use rustix::event::{PollFd, PollFlags, poll};
 
     /// How often it may be waited for more: whoever speaks so slowly is not listened to.
     const ROUNDS: usize = 32;
     let stdin = io::stdin();
     let patience = rustix::event::Timespec::try_from(PATIENCE).ok()?;
-    let (mut bytes, mut chunk) = (Vec::new(), vec![0; 64 * 1024]);
+    let mut bytes = Vec::new();
     for _ in 0..ROUNDS {
         // No thread for it: a read that would block is not begun.
         let ready = poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&patience)).ok()?;
         if ready == 0 {
             return None;
         }
-        match rustix::io::read(&stdin, &mut chunk[..]) {
+        // Room that nobody has written to costs nothing, however little is said.
+        bytes.reserve(64 * 1024);
+        match rustix::io::read(&stdin, spare_capacity(&mut bytes)) {
             Ok(0) => return Some(bytes),
-            Ok(read) => bytes.extend_from_slice(&chunk[..read]),
+            Ok(_) => {}
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return None,
         }

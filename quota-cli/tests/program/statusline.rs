@@ -44,6 +44,22 @@ fn what_is_known_is_shown_and_nobody_is_asked() {
 }
 
 #[test]
+fn what_is_known_to_a_server_is_shown_as_well() {
+    let server = redis_harness::Server::start();
+    let store = server.url();
+    let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
+    let provider = Provider::play(Script::new([Account::new("main").windows(windows)]));
+    let (machine, config) = provider.configure(Machine::new());
+    let config = argument(&config);
+    assert_eq!(machine.run(&["status", "--config", config, "--store", &store]).code, Some(0));
+
+    let ended = machine.run(&["statusline", "--format", FORMAT, "--config", config, "--store", &store]);
+
+    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("42% 17%\n", ""));
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
 fn the_line_can_be_said() {
     let (_provider, machine, config) = warm();
 

@@ -17,7 +17,7 @@ use quota_sqlite::SqliteStore;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::world::{KEEP, body, key, open, place, raw, read};
+use crate::world::{KEEP, body, key, open, place, raw, read, write};
 
 /// Which file the other process is to use; set, this program is the other process.
 const FILE: &str = "QUOTA_TEST_SQLITE_FILE";
@@ -316,4 +316,19 @@ fn unhex(text: &str) -> Bytes {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[tokio::test]
+async fn many_who_ask_at_once_are_told_of_what_was_written_before_200_rounds() {
+    let (_folder, path) = place();
+    let (theirs, ours) = (open(&path), open(&path));
+
+    for round in 0..200 {
+        let version = write(&theirs, "main", "one").await;
+
+        let one = || async { read(&ours, "main").await.unwrap().version() };
+        let (a, b, c, d) = tokio::join!(one(), one(), one(), one());
+
+        assert_eq!([a, b, c, d], [Some(version); 4], "round {round}");
+    }
 }
