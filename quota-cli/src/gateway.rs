@@ -56,6 +56,11 @@ pub(crate) fn store(named: Option<&str>) -> Result<Store, Failure> {
 }
 
 impl Store {
+    /// Whether it is a file of this machine, which takes no network.
+    pub(crate) fn is_file(&self) -> bool {
+        self.url.expose().starts_with("sqlite:")
+    }
+
     /// Whether the store can be used, if somebody would have to mend it.
     ///
     /// # Errors
@@ -115,7 +120,7 @@ pub(crate) fn open(config: &Config, store: &Store, name: &str) -> Result<QuotaMa
 
 fn builder(config: &Config, store: &Store, name: &str) -> QuotaManagerBuilder {
     let mut policy = config.policy.clone();
-    if store.url.expose().starts_with("sqlite:") {
+    if store.is_file() {
         policy.store_patience = policy.store_patience.max(FILE_PATIENCE);
     }
     QuotaManager::builder_on(Arc::clone(&store.store)).policy(policy).name(name)

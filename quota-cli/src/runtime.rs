@@ -36,7 +36,7 @@ pub(crate) fn run<T>(threads: Threads, work: impl Future<Output = Result<T, Fail
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Threads {
     One,
-    /// One, for work that opens no connection.
+    /// One, for work that opens no connection and waits for no other program.
     OneWithoutNetwork,
     All,
 }

@@ -44,7 +44,10 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
     }
     let session = session::hear();
     let config = Config::named_or_usual(options.config.as_deref())?;
-    runtime::run(Threads::OneWithoutNetwork, async {
+    // A keychain is asked by a program, which a runtime without a network cannot wait for.
+    let has_keychain = cfg!(target_os = "macos") && session.was_heard();
+    let threads = if store.is_file() && !has_keychain { Threads::OneWithoutNetwork } else { Threads::One };
+    runtime::run(threads, async {
         let settings = chosen(&config, options.account.as_deref(), &session)?;
         let manager = gateway::open_to_read(&config, &store)?;
         let account = manager.account(&settings.id);

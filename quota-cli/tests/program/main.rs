@@ -18,6 +18,7 @@ mod parse;
 mod program;
 #[cfg(unix)]
 mod pty;
+mod redis_store;
 mod sim;
 mod status;
 mod statusline;
