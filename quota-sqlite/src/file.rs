@@ -11,6 +11,7 @@ use quota_core::{Applied, StoreError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::failure::beside;
 use crate::options::SqliteOptions;
 use crate::rights::{self, Which};
 use crate::{failure, schema};
@@ -109,12 +110,23 @@ struct Found {
 }
 
 fn find(path: &Path) -> Result<Option<Found>, StoreError> {
+    if let Some(found) = look(path)? {
+        return Ok(Some(found));
+    }
+    if path.is_symlink() {
+        return Err(StoreError::refused(format!("{} is a link that leads nowhere", path.display())));
+    }
+    if !has_log(path) {
+        return Ok(None);
+    }
+    // A log without its file would be taken for that of the next one. But whoever has made the file since may have written already.
+    look(path)?.map_or_else(|| Err(failure::left_behind(path)), |found| Ok(Some(found)))
+}
+
+fn look(path: &Path) -> Result<Option<Found>, StoreError> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(Found { metadata })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.symlink_metadata() {
-            Ok(_) => Err(StoreError::refused(format!("{} is a link that leads nowhere", path.display()))),
-            Err(_) => Ok(None),
-        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failure::of_system("find", path, error)),
     }
 }
@@ -127,8 +139,9 @@ impl Found {
         if self.metadata.len() == 0 {
             // Never made by us, who link a whole file into its place; SQLite would take it for a database of its own.
             return Err(StoreError::unusable(format!(
-                "{} is empty, so it is not a database of quota; remove it, and a new one is made",
-                path.display()
+                "{} is empty, so it is not a database of quota; {}",
+                path.display(),
+                failure::begin_anew(path)
             )));
         }
         rights::check_file(path, &self.metadata)?;
@@ -236,12 +249,6 @@ fn fill(draft: &Path) -> Result<(), StoreError> {
     connection.pragma_update(None, "synchronous", "full").map_err(told)?;
     schema::create(&mut connection).map_err(told)?;
     connection.close().map_err(|(_, error)| told(error))
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
 }
 
 #[cfg(unix)]

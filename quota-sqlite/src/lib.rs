@@ -53,7 +53,8 @@
 //! fails, the last seconds of writes may be gone, and the file is whole: that costs a lease at most, so one more call to the provider.
 //!
 //! On a full disk, and where the file or its folder is read-only, what is there is still read, and a write is refused. A file
-//! that is deleted or replaced while it is open is opened, or made, anew.
+//! that is deleted or replaced while it is open is opened, or made, anew; but where its `-wal` was left behind it is refused, for it
+//! would be taken for the next file's.
 //!
 //! The file must be on a disk of this machine: SQLite's shared memory does not work over NFS or SMB.
 

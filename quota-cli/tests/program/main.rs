@@ -20,6 +20,8 @@ mod program;
 mod pty;
 mod redis_store;
 mod sim;
+#[cfg(target_os = "linux")]
+mod spoiled_store;
 mod status;
 mod statusline;
 mod streams;

@@ -114,6 +114,43 @@ async fn a_file_that_was_deleted_is_made_anew() {
 }
 
 #[tokio::test]
+async fn a_log_whose_file_was_taken_away_is_not_read_into_another_one() {
+    let (folder, path) = place();
+    let store = open(&path);
+    write(&store, "main", "one").await;
+    let (away, log) = (folder.path().join("away.db"), folder.path().join("quota.db-wal"));
+    fs::rename(&path, &away).unwrap();
+
+    for store in [&store, &open(&path)] {
+        let errors =
+            [read(store, "main").await.unwrap_err(), try_write(store, "main", None, "x").await.unwrap_err()];
+
+        for error in errors {
+            assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
+            let advice = format!("run: rm -f {} {}/quota.db-shm", log.display(), folder.path().display());
+            assert!(error.to_string().ends_with(&advice), "{error}");
+        }
+    }
+
+    assert!(!path.exists());
+    fs::rename(&away, &path).unwrap();
+    assert_eq!(body(read(&store, "main").await.unwrap()).as_deref(), Some("one"));
+}
+
+#[tokio::test]
+async fn whoever_is_told_to_move_a_file_away_is_told_to_move_its_log_too() {
+    for content in [&b"nothing of the kind"[..], b""] {
+        let (_folder, path) = place();
+        lay(&path, content);
+
+        let error = read(&open(&path), "main").await.unwrap_err();
+
+        let advice = "move it away together with quota.db-wal and quota.db-shm, and a new one is made";
+        assert!(error.to_string().ends_with(advice), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_writer_who_was_stopped_keeps_nobody_from_reading() {
     let (_folder, path) = place();
     let store = SqliteOptions::file(&path).busy_timeout(Duration::from_millis(1)).open().unwrap();
