@@ -18,6 +18,7 @@ mod pace;
 mod parse;
 mod runtime;
 mod shared;
+mod sharing;
 mod sim;
 mod status;
 mod statusline;

@@ -8,7 +8,7 @@ pub(crate) mod refresher;
 mod session;
 
 use jiff::tz::TimeZone;
-use quota::{Answer, State};
+use quota::{Answer, State, StoreError};
 
 use self::format::Format;
 use self::session::Session;
@@ -17,6 +17,7 @@ use crate::config::{AccountSettings, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::runtime::{self, Threads};
+use crate::sharing;
 use crate::status::json;
 use crate::status::model::AccountView;
 use crate::term;
@@ -28,6 +29,8 @@ struct Line<'a> {
     account: &'a AccountView,
     session: &'a Session,
     here: &'a Here,
+    /// What anybody asked could not be shared, so nobody is asked.
+    is_refused: bool,
 }
 
 /// Writes the line, and has somebody else ask if its numbers are old.
@@ -59,13 +62,28 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         if observed.is_some_and(|observed| observed.id == settings.id) {
             answer = account.peek();
         }
-        let shown = shown(options, format.as_ref(), settings, &answer, &session);
-        // Told first: whoever waits for the line does not wait for the rest.
-        term::answer(&shown)?;
         // What was observed may be something that is to be told, and whatever hooks do for it takes its time.
         let has_news = observed.or_else(|| needs_refresh(&answer).then_some(settings));
-        if let Some(settings) = has_news {
-            refresher::start(&store, settings, &config, options.config.as_deref()).await;
+        let start = async {
+            let settings = has_news?;
+            refresher::start(&store, settings, &config, options.config.as_deref()).await.err()
+        };
+        let tell = |refused: &Option<StoreError>| {
+            let shown = shown(options, format.as_ref(), settings, &answer, &session, refused.is_some());
+            term::answer(&shown)
+        };
+        let refused = if answer.snapshot().windows().is_empty() {
+            // A line without a number says why there will be none.
+            let refused = start.await;
+            tell(&refused)?;
+            refused
+        } else {
+            // Told first: whoever waits for the line does not wait for the rest.
+            tell(&None)?;
+            start.await
+        };
+        if let Some(error) = refused {
+            sharing::tell(&error);
         }
         Ok(Exit::Done)
     })
@@ -77,6 +95,7 @@ fn shown(
     settings: &AccountSettings,
     answer: &Answer,
     session: &Session,
+    is_refused: bool,
 ) -> String {
     let account = AccountView::of(&settings.id, answer, None);
     // The zone is looked up only where the time of day is told.
@@ -86,7 +105,7 @@ fn shown(
     if options.json {
         return json::render(std::slice::from_ref(&account), &here);
     }
-    let line = Line { account: &account, session, here: &here };
+    let line = Line { account: &account, session, here: &here, is_refused };
     match format {
         Some(format) => format.fill(&line) + "\n",
         None => preset::fill(options.preset, &line) + "\n",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota::{AccountId, Answer, Clock, State, StoreKey, Swap, Version};
+use quota::{AccountId, Answer, Clock, State, StoreError, StoreKey, Swap, Version};
 
 use crate::args::RefreshArgs;
 use crate::config::{AccountSettings, Config};
@@ -23,13 +23,26 @@ const OVER: Duration = Duration::from_millis(1);
 const LIFE: Duration = Duration::from_secs(60);
 
 /// Starts one, unless somebody else just has.
-pub(super) async fn start(store: &Store, account: &AccountSettings, config: &Config, path: Option<&Path>) {
+///
+/// # Errors
+///
+/// That of the store if it takes nothing: then it could not be told of either, and all lines would start one.
+pub(super) async fn start(
+    store: &Store,
+    account: &AccountSettings,
+    config: &Config,
+    path: Option<&Path>,
+) -> Result<(), StoreError> {
     // A document that is forgotten after a while: of all who find none, one may write it. As long as a lease, for after one
     // that was killed in the middle of a call nobody may ask any sooner; and one that found nobody logged in has a successor.
     let every = config.policy.lease;
     let claimed = store.store.swap(&claim(&account.id), None, Bytes::from_static(b"claimed"), every).await;
-    let Ok(Swap::Applied(version)) = claimed else { return };
-    let Ok(program) = std::env::current_exe() else { return };
+    let version = match claimed {
+        Ok(Swap::Applied(version)) => version,
+        Err(error) if !error.is_transient() => return Err(error),
+        _ => return Ok(()),
+    };
+    let Ok(program) = std::env::current_exe() else { return Ok(()) };
     let mut command = Command::new(program);
     command.arg("refresh-detached").arg("--account").arg(account.id.as_str());
     command.arg("--claim").arg(version.number().to_string());
@@ -41,6 +54,7 @@ pub(super) async fn start(store: &Store, account: &AccountSettings, config: &Con
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // If it cannot be started the numbers grow old, and the line says so. Nobody waits for it: we end first.
     drop(command.spawn());
+    Ok(())
 }
 
 /// Where it stands that a process has been started to ask about an account.

@@ -1,8 +1,12 @@
 //! Stores in a state that nobody wants: without their file, not to be written, or touched by a clock that was wrong.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use quota::{QuotaStore, StoreKey};
 use quota_sim::{Account, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};
@@ -36,13 +40,34 @@ impl World {
         command
     }
 
+    /// The same with a limit on the size of files, which fails every write as a full disk does.
+    fn run_without_room(&self, arguments: &[&str]) -> Ended {
+        let mut inner = self.command(arguments);
+        let program = std::mem::replace(&mut inner, Command::new("sh"));
+        inner.args(["-c", r#"trap "" XFSZ; ulimit -f 0; exec "$0" "$@""#]).arg(program.get_program());
+        inner.args(program.get_args()).env_clear().stdin(Stdio::null());
+        for (name, value) in program.get_envs() {
+            inner.env(name, value.unwrap());
+        }
+        inner.current_dir(program.get_current_dir().unwrap());
+        Ended::of(inner.output().unwrap())
+    }
+
     fn file(&self) -> PathBuf {
         self.machine.path(".local/state/quota/quota.db")
+    }
+
+    fn store(&self) -> Arc<dyn QuotaStore> {
+        quota::open_store(&format!("sqlite://{}", self.file().display())).unwrap()
     }
 
     fn calls(&self) -> u64 {
         self.provider.simulator.ledger().calls()
     }
+}
+
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 #[test]
@@ -62,4 +87,51 @@ fn a_log_without_its_file_is_told_with_the_command_that_ends_it() {
     assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
     assert_eq!(world.run(&["status"]).code, Some(0));
     assert_eq!(world.calls(), 2);
+}
+
+/// What stands at the place where statuslines say that they have started somebody.
+fn claim() -> StoreKey {
+    StoreKey::beside(&"anthropic/main".parse().unwrap(), "refresher")
+}
+
+#[test]
+fn a_store_that_cannot_be_made_is_told_once_by_whoever_asks() {
+    let world = World::new("5m");
+    let folder = world.file().parent().unwrap().to_owned();
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+
+    let (status, guard) = (world.run(&["status"]), world.run(&["guard"]));
+    let line = world.run(&["statusline"]);
+
+    for ended in [&status, &guard, &line] {
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(0), 1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("run: chmod go-w "), "{}", ended.stderr);
+    }
+    assert!(status.stdout.contains("42 %"), "{}", status.stdout);
+    assert_eq!(line.stdout, "no number: the store cannot be written\n");
+}
+
+#[test]
+fn where_nothing_can_be_written_what_is_known_is_shown_and_nobody_is_asked() {
+    let world = World::new("2ms");
+    assert_eq!(world.run(&["status"]).code, Some(0));
+    // Somebody else who has it open, as there mostly is: nothing need be written to read it.
+    let other = world.store();
+    wait(other.read(&claim())).unwrap();
+
+    let status = world.run_without_room(&["status"]);
+    let refresh = world.run_without_room(&["status", "--refresh", "--json"]);
+    let guard = world.run_without_room(&["guard", "--unknown", "allow"]);
+    let line = world.run_without_room(&["statusline"]);
+
+    for ended in [&status, &refresh, &guard, &line] {
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(0), 1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("is the disk full"), "{}", ended.stderr);
+    }
+    assert!(status.stdout.contains("42 %"), "{}", status.stdout);
+    assert!(line.stdout.contains("42%"), "{}", line.stdout);
+    let why = refresh.json()["accounts"][0]["not_refreshed"].clone();
+    assert_eq!(why, "not asked: the store cannot be written");
+    assert_eq!(world.calls(), 1);
 }
