@@ -40,7 +40,7 @@ struct Line<'a> {
 /// [`Failure`] if the format, the configuration or the store cannot be used, or the line cannot be written.
 pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let format = options.format.as_deref().map(Format::parse).transpose()?;
-    let store = gateway::store(store)?;
+    let store = gateway::store_in_passing(store)?;
     if !store.is_shared {
         let why = "a statusline shows what others have shared, and memory: is shared with nobody; name a file: sqlite:///path";
         return Err(Failure::new(Exit::Usage, why));
@@ -65,6 +65,10 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         // What was observed may be something that is to be told, and whatever hooks do for it takes its time.
         let has_news = observed.or_else(|| needs_refresh(&answer).then_some(settings));
         let start = async {
+            if observed.is_some() {
+                // Now, for this process ends at once. Should somebody hold the lock, the next line says the same again.
+                manager.close().await;
+            }
             let settings = has_news?;
             refresher::start(&store, settings, &config, options.config.as_deref()).await.err()
         };

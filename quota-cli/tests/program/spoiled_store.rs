@@ -135,3 +135,28 @@ fn where_nothing_can_be_written_what_is_known_is_shown_and_nobody_is_asked() {
     assert_eq!(why, "not asked: the store cannot be written");
     assert_eq!(world.calls(), 1);
 }
+
+#[test]
+fn a_line_is_told_before_anything_is_written() {
+    let world = World::new("5m");
+    world.machine.log_in("sim-token-main");
+    let url = world.provider.url();
+    let accounts = format!("[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"{url}\"\n");
+    std::fs::write(&world.config, accounts).unwrap();
+    assert_eq!(world.run(&["status"]).code, Some(0));
+    let session = world.machine.write("session", r#"{"rate_limits":{"five_hour":{"used_percentage":55.0}}}"#);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let line = || {
+        let mut line = world.command(&["statusline", "--format", "{five_hour.used}"]);
+        line.stdin(std::fs::File::open(&session).unwrap());
+        line
+    };
+    let others = || world.run(&["statusline", "--format", "{five_hour.used}"]).stdout;
+
+    // A line that could not be told is the last thing that was done.
+    let untold = line().stdout(full).status().unwrap();
+    assert_eq!((untold.code(), others().as_str()), (Some(74), "42%\n"));
+
+    let told = Ended::of(line().output().unwrap());
+    assert_eq!((told.stdout.as_str(), others().as_str()), ("55%\n", "55%\n"));
+}
