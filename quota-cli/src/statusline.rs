@@ -70,7 +70,7 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
                 manager.close().await;
             }
             let settings = has_news?;
-            refresher::start(&store, settings, &config, options.config.as_deref()).await.err()
+            refresher::start(&store, settings, &config, options.config.as_deref(), answer.now()).await.err()
         };
         let tell = |refused: &Option<StoreError>| {
             let shown = shown(options, format.as_ref(), settings, &answer, &session, refused.is_some());

@@ -5,8 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use quota::{QuotaStore, StoreKey};
+use jiff::SignedDuration;
+use quota::{Clock, QuotaStore, Reading, StoreKey, Swap};
 use quota_sim::{Account, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};
@@ -92,6 +94,59 @@ fn a_log_without_its_file_is_told_with_the_command_that_ends_it() {
 /// What stands at the place where statuslines say that they have started somebody.
 fn claim() -> StoreKey {
     StoreKey::beside(&"anthropic/main".parse().unwrap(), "refresher")
+}
+
+/// Claims as a process does whose clock is ahead by so much.
+fn claimed(store: &dyn QuotaStore, ahead: SignedDuration) -> Reading {
+    let moment = Clock::system().now() + ahead;
+    laid(store, moment.as_millisecond().to_string(), ahead)
+}
+
+/// A claim with this in it that is kept until a clock is over that is ahead by so much.
+fn laid(store: &dyn QuotaStore, body: String, ahead: SignedDuration) -> Reading {
+    let keep = Duration::try_from(ahead).unwrap() + Duration::from_secs(60);
+    wait(async {
+        let written = store.swap(&claim(), None, body.into(), keep).await.unwrap();
+        assert!(matches!(written, Swap::Applied(_)));
+        store.read(&claim()).await.unwrap()
+    })
+}
+
+#[test]
+fn a_claim_of_a_clock_that_was_ahead_keeps_nobody_from_asking() {
+    let world = World::new("5m");
+    let store = world.store();
+    let before = claimed(store.as_ref(), SignedDuration::from_hours(24));
+
+    assert_eq!(world.run(&["statusline"]).code, Some(0));
+
+    let after = wait(store.read(&claim())).unwrap();
+    assert_ne!(after.version(), before.version());
+    wait(world.provider.simulator.until(|ledger| ledger.calls() == 1));
+}
+
+#[test]
+fn a_claim_of_this_moment_keeps_others_from_asking() {
+    let world = World::new("5m");
+    let store = world.store();
+    let before = claimed(store.as_ref(), SignedDuration::ZERO);
+
+    assert_eq!(world.run(&["statusline"]).code, Some(0));
+
+    let after = wait(store.read(&claim())).unwrap();
+    assert_eq!((after.version(), world.calls()), (before.version(), 0));
+}
+
+#[test]
+fn a_claim_that_was_given_back_a_day_ahead_is_none() {
+    let world = World::new("5m");
+    let store = world.store();
+    let before = laid(store.as_ref(), "0".to_owned(), SignedDuration::from_hours(24));
+
+    assert_eq!(world.run(&["statusline"]).code, Some(0));
+
+    assert_ne!(wait(store.read(&claim())).unwrap().version(), before.version());
+    wait(world.provider.simulator.until(|ledger| ledger.calls() == 1));
 }
 
 #[test]
