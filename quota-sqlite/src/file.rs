@@ -92,8 +92,8 @@ impl File {
         if !is_known {
             // Closed before another is opened: closing gives up the locks of a file, whoever in this process took them.
             self.open = None;
-            found.check(&self.options.path)?;
-            let (connection, is_still) = connect(&self.options)?;
+            let file = found.check(&self.options.path)?;
+            let (connection, is_still) = connect(&self.options, &file)?;
             if self.use_of_it == Use::Writes {
                 prepare_to_write(&connection).map_err(|error| self.told(error, Applied::No))?;
             }
@@ -127,12 +127,13 @@ fn look(path: &Path) -> Result<Option<Found>, StoreError> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(Found { metadata })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failure::of_system("find", path, error)),
+        Err(error) => Err(rights::of_system("find", path, error)),
     }
 }
 
 impl Found {
-    fn check(&self, path: &Path) -> Result<(), StoreError> {
+    /// Whether it may be used. Returns where it is itself: SQLite lays its log there, and not beside a link to it.
+    fn check(&self, path: &Path) -> Result<PathBuf, StoreError> {
         if !self.metadata.is_file() {
             return Err(StoreError::refused(format!("{} is not a file; name one in it", path.display())));
         }
@@ -144,12 +145,12 @@ impl Found {
                 failure::begin_anew(path)
             )));
         }
-        rights::check_file(path, &self.metadata)?;
-        let told = |error| failure::of_system("find", path, error);
-        // SQLite lays its log beside the file itself, not beside a link to it.
+        let told = |error| rights::of_system("find", path, error);
         let is_link = path.symlink_metadata().map_err(told)?.is_symlink();
-        let path = if is_link { path.canonicalize().map_err(told)? } else { path.to_owned() };
-        check_folder(&path)
+        let file = if is_link { path.canonicalize().map_err(told)? } else { path.to_owned() };
+        rights::check_files(&file, &self.metadata)?;
+        check_folder(&file)?;
+        Ok(file)
     }
 }
 
@@ -159,13 +160,13 @@ fn check_folder(path: &Path) -> Result<(), StoreError> {
     rights::check_folder(folder, &found)
 }
 
-fn connect(options: &SqliteOptions) -> Result<(Connection, bool), StoreError> {
+fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), StoreError> {
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let path = &options.path;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match open(path, path, flags, options) {
         // A folder that takes no log: it can be read without one, if nothing is in one.
-        Err(Refusal { is_of_log: true, .. }) if !has_log(path) => {
+        Err(Refusal { is_of_log: true, .. }) if !has_log(file) => {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
                 | OpenFlags::SQLITE_OPEN_URI
                 | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -222,11 +223,11 @@ fn unchanging(path: &Path) -> PathBuf {
 /// Makes the file, unless somebody else is faster. At no moment is there one that is not whole.
 fn make(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(path);
-    make_folder(folder).map_err(|error| failure::of_system("make the folder", folder, error))?;
+    make_folder(folder).map_err(|error| rights::of_system("make the folder", folder, error))?;
     check_folder(path)?;
     let draft = beside(path, &format!(".new-{:016x}", fastrand::u64(..)));
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let made = fill(&draft).and_then(|()| match fs::hard_link(&draft, path) {
+    let made = fill(&draft, path).and_then(|()| match fs::hard_link(&draft, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(failure::of_system("make", path, error))
         }
@@ -240,8 +241,8 @@ fn make(path: &Path) -> Result<(), StoreError> {
     made
 }
 
-fn fill(draft: &Path) -> Result<(), StoreError> {
-    create_new(draft).map_err(|error| failure::of_system("make", draft, error))?;
+fn fill(draft: &Path, path: &Path) -> Result<(), StoreError> {
+    create_new(draft).map_err(|error| rights::of_system("make", path, error))?;
     let told = |error| failure::of_sqlite(error, draft, Applied::No);
     let mut connection =
         Connection::open_with_flags(draft, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(told)?;

@@ -33,7 +33,7 @@
 //! # Rights
 //!
 //! The file is made with the rights 0600, together with its `-wal` and `-shm`, in a folder that is made with 0700 if it is not
-//! there. A file that others may read or write, or that belongs to somebody else, is refused, and so is a folder in which others
+//! there. One of the three that others may read or write, or that belongs to somebody else, is refused, and so is a folder in which others
 //! may write, for whoever can lay a file beside the database can change what is in it. The error names the command that mends it. A
 //! symbolic link is followed, and what it leads to must fulfil the same; one that leads nowhere is refused.
 //!
