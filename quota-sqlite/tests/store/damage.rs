@@ -52,6 +52,26 @@ async fn another_programs_database_is_unusable_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_file_that_a_newer_program_brought_forward_meanwhile_is_not_written_any_more() {
+    let (_folder, path) = place();
+    let store = open(&path);
+    let version = write(&store, "main", "one").await;
+    let other = raw(&path);
+    let number: i64 = other.query_row("PRAGMA user_version", (), |row| row.get(0)).unwrap();
+    other.pragma_update(None, "user_version", number + 1).unwrap();
+
+    for (name, expected) in [("main", Some(version)), ("other", None)] {
+        let error = try_write(&store, name, expected, "two").await.unwrap_err();
+        assert!(error.to_string().contains("written by a newer quota"), "{error}");
+    }
+
+    let bodies: String = other
+        .query_row("SELECT group_concat(CAST(body AS TEXT)) FROM document", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(bodies, "one");
+}
+
+#[tokio::test]
 async fn a_file_whose_tables_are_gone_is_unusable() {
     let (_folder, path) = place();
     write(&open(&path), "main", "one").await;
