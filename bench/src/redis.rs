@@ -4,7 +4,9 @@ mod documents;
 mod herds;
 mod million;
 mod notices;
+mod outages;
 mod reads;
+mod reconnects;
 mod swaps;
 mod trips;
 
@@ -24,6 +26,8 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(runtime.block_on(swaps::rows()));
     rows.extend(runtime.block_on(notices::rows()));
     rows.extend(runtime.block_on(herds::rows()));
+    rows.extend(runtime.block_on(outages::rows()));
+    rows.extend(runtime.block_on(reconnects::rows()));
     rows.extend(runtime.block_on(million::rows()));
     rows
 }

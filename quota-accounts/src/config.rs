@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use quota_core::{AccountId, Clock};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -75,6 +76,33 @@ impl AccountConfig {
     pub fn limits(mut self, limits: AccountLimits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// What another program keeps beside this account under a name of its own, such as where it finds the login. `None` if
+    /// there is nothing of that name, or it has another form.
+    ///
+    /// ```
+    /// use quota_accounts::AccountConfig;
+    ///
+    /// let mut account = AccountConfig::new("anthropic/main".parse()?);
+    /// account.set_field("colour", &"green");
+    /// assert_eq!(account.field("colour"), Some("green".to_owned()));
+    /// # Ok::<(), quota_core::InvalidId>(())
+    /// ```
+    #[must_use]
+    pub fn field<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        T::deserialize(self.unknown.get(name)?).ok()
+    }
+
+    /// Keeps something beside this account. It is no place for a secret: the file is not one. What cannot be written as JSON,
+    /// and a name that this program uses itself, change nothing.
+    pub fn set_field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
+        const OWN: [&str; 3] = ["id", "disabled", "limits"];
+        if let Ok(value) = serde_json::to_value(value)
+            && !OWN.contains(&name)
+        {
+            self.unknown.insert(name.to_owned(), value);
+        }
     }
 }
 
@@ -162,10 +190,7 @@ impl AccountsFile {
     /// `$XDG_STATE_HOME/quota/accounts.json`, or `~/.local/state/quota/accounts.json`; `None` without a home directory.
     #[must_use]
     pub fn in_environment(environment: &Environment) -> Option<Self> {
-        // By its specification, a relative path there is to be ignored.
-        let given = environment.path("XDG_STATE_HOME").filter(|dir| dir.is_absolute());
-        let state = given.or_else(|| Some(environment.home()?.join(".local").join("state")))?;
-        Some(Self::at(state.join("quota").join("accounts.json")))
+        Some(Self::at(environment.state_home()?.join("quota").join("accounts.json")))
     }
 
     /// Where it is.
@@ -187,6 +212,16 @@ impl AccountsFile {
     /// [`FileError::Damaged`] if it is not what it should be, [`FileError::Io`] if it cannot be read.
     pub async fn load(&self) -> Result<AccountsConfig, FileError> {
         self.0.load().await
+    }
+
+    /// The same on this thread, which waits for the disk: for programs that have no runtime yet. Where there is no file it
+    /// costs one look.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`load`](Self::load).
+    pub fn load_blocking(&self) -> Result<AccountsConfig, FileError> {
+        self.0.load_blocking()
     }
 
     /// Reads the file, changes what is in it, and writes it, while no other program does.
@@ -270,6 +305,33 @@ mod tests {
             assert!(written.contains(text), "{text}: {written}");
         }
         assert_eq!(names(&file.load().await.unwrap()), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_a_program_keeps_beside_an_account_is_its_own_business() {
+        let mut account = AccountConfig::new(id("a"));
+
+        account.set_field("login", &["x", "y"]);
+        account.set_field("id", "anthropic/b");
+
+        assert_eq!(account.field::<Vec<String>>("login"), Some(vec!["x".to_owned(), "y".to_owned()]));
+        assert_eq!(account.field::<u32>("login"), None, "it has another form");
+        assert_eq!(account.field::<String>("id"), None);
+        let text = serde_json::to_string(&account).unwrap();
+        assert_eq!(text, r#"{"id":"anthropic/a","login":["x","y"]}"#);
+    }
+
+    #[test]
+    fn on_this_thread_the_same_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = AccountsFile::at(dir.path().join("accounts.json"));
+        assert_eq!(file.load_blocking().unwrap(), AccountsConfig::default());
+
+        std::fs::write(file.path(), r#"{"accounts":[{"id":"anthropic/a"}]}"#).unwrap();
+        assert_eq!(names(&file.load_blocking().unwrap()), ["a"]);
+
+        std::fs::write(file.path(), "{").unwrap();
+        assert!(matches!(file.load_blocking(), Err(FileError::Damaged { .. })));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota_core::Clock;
+use secrecy::zeroize::Zeroizing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -35,6 +36,13 @@ pub enum FileError {
         /// Which file.
         path: PathBuf,
     },
+    /// The file holds secrets, and others than its owner may read or change it.
+    #[error("others than its owner may read or change {0}: run `chmod 600 {0}`", path.display())]
+    #[non_exhaustive]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+    },
     /// Another process has been changing the file for too long.
     #[error("{} is being changed by another process", path.display())]
     #[non_exhaustive]
@@ -59,6 +67,8 @@ pub enum FileError {
 pub(crate) trait Content: Serialize + DeserializeOwned + Default + Send + 'static {
     /// The number of the form that this program writes.
     const VERSION: u32;
+    /// Whether it holds secrets, so that a file that others may read is refused.
+    const IS_SECRET: bool = false;
 
     /// The number of the form it was read in.
     fn version(&self) -> u32;
@@ -93,6 +103,11 @@ impl Document {
         off_thread(move || Ok(read(&path))).await.map_err(failed)?
     }
 
+    /// The same on this thread, which waits for the disk.
+    pub(crate) fn load_blocking<T: Content>(&self) -> Result<T, FileError> {
+        read(&self.path)
+    }
+
     /// Reads the file, changes what is in it, and writes it, while no other process does.
     ///
     /// Dropping the future leaves the change undone, or done; never half done.
@@ -111,19 +126,24 @@ impl Document {
     }
 
     async fn lock(&self) -> Result<File, FileError> {
-        let path = lock_path(&self.path);
+        self.lock_beside(".lock", PATIENCE).await
+    }
+
+    /// Takes the lock in the file of this ending, and waits that long for it. It ends when it is dropped, or its process ends.
+    pub(crate) async fn lock_beside(&self, ending: &str, patience: Duration) -> Result<File, FileError> {
+        let (path, ending) = (self.path.clone(), ending.to_owned());
         let busy = || FileError::Busy { path: self.path.clone() };
         let waiting = async {
             loop {
-                let path = path.clone();
-                match off_thread(move || try_lock(&path)).await {
+                let (path, ending) = (path.clone(), ending.clone());
+                match off_thread(move || try_lock(&path, &ending)).await {
                     Ok(Some(lock)) => return Ok(lock),
                     Ok(None) => self.clock.sleep(A_LOOK).await,
                     Err(error) => return Err(self.failed("lock")(error)),
                 }
             }
         };
-        self.clock.bounded(PATIENCE, waiting).await.unwrap_or_else(|| Err(busy()))
+        self.clock.bounded(patience, waiting).await.unwrap_or_else(|| Err(busy()))
     }
 
     fn failed(&self, doing: &'static str) -> impl Fn(io::Error) -> FileError + use<> {
@@ -136,19 +156,17 @@ fn io_error(doing: &'static str, path: &Path, error: io::Error) -> FileError {
     FileError::Io { doing, path: path.to_owned(), source: Arc::new(error) }
 }
 
-/// The lock is a file of its own: the other one is replaced under those who wait for it.
-fn lock_path(path: &Path) -> PathBuf {
-    beside(path, ".lock")
-}
-
+/// A lock is a file of its own: the other one is replaced under those who wait for it.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(ending);
     path.with_file_name(name)
 }
 
-/// Takes the lock, if nobody has it. It ends with the process that holds it, however that ends.
-fn try_lock(path: &Path) -> io::Result<Option<File>> {
+/// Takes the lock of this ending, if nobody has it. It ends with the process that holds it, however that ends.
+fn try_lock(path: &Path, ending: &str) -> io::Result<Option<File>> {
+    // Beside what a link leads to: a lock beside the link would not be that of those who know the file by its own name.
+    let path = &beside(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), ending);
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         create_private_dir(parent)?;
     }
@@ -161,8 +179,10 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
 }
 
 fn read<T: Content>(path: &Path) -> Result<T, FileError> {
-    let contents = match file::open(path).and_then(|opened| file::read(opened, LIMIT)) {
-        Ok(contents) => contents,
+    let opened = file::open(path).and_then(|opened| Ok((is_private(&opened)?, file::read(opened, LIMIT)?)));
+    let contents = match opened {
+        Ok((false, _)) if T::IS_SECRET => return Err(FileError::Exposed { path: path.to_owned() }),
+        Ok((_, contents)) => contents,
         Err(error) if file::is_absent(&error) => return Ok(T::default()),
         Err(error) => return Err(io_error("read", path, error)),
     };
@@ -179,7 +199,9 @@ fn replace<T: Content, R>(path: &Path, change: impl FnOnce(&mut T) -> R) -> Resu
     }
     let result = change(&mut content);
     let failed = |error| io_error("write", path, error);
-    let mut text = serde_json::to_vec_pretty(&content).map_err(|error| failed(error.into()))?;
+    // Wiped when it is dropped, since it may hold secrets.
+    let mut text = Zeroizing::new(Vec::new());
+    serde_json::to_writer_pretty(&mut *text, &content).map_err(|error| failed(error.into()))?;
     text.push(b'\n');
     write(path, &text).map_err(failed)?;
     Ok(result)
@@ -212,6 +234,17 @@ fn sync_dir(dir: Option<&Path>) -> io::Result<()> {
 #[cfg(not(unix))]
 fn sync_dir(_dir: Option<&Path>) -> io::Result<()> {
     Ok(())
+}
+
+/// Whether nobody but its owner may read or change it.
+#[cfg(unix)]
+fn is_private(file: &File) -> io::Result<bool> {
+    Ok(std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o066 == 0)
+}
+
+#[cfg(not(unix))]
+fn is_private(_file: &File) -> io::Result<bool> {
+    Ok(true)
 }
 
 /// For nobody but its owner.
@@ -343,7 +376,7 @@ mod tests {
 
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(document.path()), 0o600);
-        assert_eq!(mode(&lock_path(document.path())), 0o600);
+        assert_eq!(mode(&beside(document.path(), ".lock")), 0o600);
         assert_eq!(mode(document.path().parent().unwrap()), 0o700);
     }
 
@@ -370,11 +403,25 @@ mod tests {
         assert_eq!(document.load::<Counted>().await.unwrap().count, 5);
     }
 
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn a_file_and_a_link_to_it_have_one_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let document = given(&dir, "{}");
+        let link = Document::at(dir.path().join("link.json"), Clock::system());
+        std::os::unix::fs::symlink(document.path(), link.path()).unwrap();
+        let _held = try_lock(document.path(), ".lock").unwrap().unwrap();
+
+        let error = count(&link).await.unwrap_err();
+
+        assert!(matches!(error, FileError::Busy { .. }), "{error:?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_file_that_is_locked_for_too_long_is_busy() {
         let dir = tempfile::tempdir().unwrap();
         let document = document(&dir);
-        let _held = try_lock(&lock_path(document.path())).unwrap().unwrap();
+        let _held = try_lock(document.path(), ".lock").unwrap().unwrap();
 
         let error = count(&document).await.unwrap_err();
 

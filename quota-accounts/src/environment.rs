@@ -56,6 +56,13 @@ impl Environment {
         value.filter(|value| !value.is_empty())
     }
 
+    /// Where the user's programs keep their state: `$XDG_STATE_HOME`, else `~/.local/state`.
+    pub(crate) fn state_home(&self) -> Option<PathBuf> {
+        // By its specification, a relative path there is to be ignored.
+        let given = self.path("XDG_STATE_HOME").filter(|dir| dir.is_absolute());
+        given.or_else(|| Some(self.home()?.join(".local").join("state")))
+    }
+
     /// The same as a path.
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         self.var(name).map(PathBuf::from)

@@ -1,5 +1,5 @@
 //! Main and fallback accounts: which one a request goes to, and where their logins are found.
-//! Nothing here sends a request, logs in, renews a login, or writes to a place that another program owns.
+//! Nothing here sends a request, logs in, or writes to a place that another program owns.
 //!
 //! # Routing
 //!
@@ -18,10 +18,18 @@
 //! | [`EnvVar`] | a token in an environment variable |
 //! | [`TokenFile`] | a file that holds a token and nothing else |
 //! | [`Fixed`] | the credential it was given |
+//! | [`OwnedLogins`] | logins that were made for this program, and renews them if it is told to |
+//! | `Keyring` (feature `keyring`) | a token in the keyring of the operating system |
 //! | [`PerAccount`] | another source for each account |
 //!
-//! Every source looks anew each time it is asked, because logins change under a running program. A refresh token is
-//! never read: it works once, so a second program that uses it logs the first one out.
+//! Every source looks anew each time it is asked, because logins change under a running program. The refresh token of another
+//! program is never read: it works once, so a second program that uses it logs the first one out.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `keyring` | `Keyring`: Secret Service on Linux and the BSDs, Keychain on macOS, Credential Manager on Windows |
 //!
 //! ```
 //! use std::sync::Arc;
@@ -52,8 +60,11 @@ mod environment;
 mod file;
 mod fixed;
 mod hash;
+#[cfg(feature = "keyring")]
+mod keyring;
 mod manager;
 mod outcome;
+mod owned;
 mod per_account;
 mod reservation;
 mod routing;
@@ -69,11 +80,14 @@ pub use document::FileError;
 pub use env_var::EnvVar;
 pub use environment::Environment;
 pub use fixed::Fixed;
+#[cfg(feature = "keyring")]
+pub use keyring::Keyring;
 pub use manager::{
     BuildError, FallbackAccountManager, FallbackAccountManagerBuilder, Passed, RefreshError, RefreshReport,
     Repeat, Report, ReportError, Route, RouteError, Tried,
 };
 pub use outcome::{NextTry, Outcome};
+pub use owned::{NewLogin, OwnedLogins, OwnedLoginsBuilder, Put};
 pub use per_account::PerAccount;
 pub use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 pub use routing::{

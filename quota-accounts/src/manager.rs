@@ -33,7 +33,7 @@ pub use retry::{Repeat, Tried};
 pub use route::{Passed, Route, RouteError};
 pub use upkeep::RefreshReport;
 
-use crate::routing::{Candidate, Decision, choose};
+use crate::routing::{Candidate, Decision, Rule, choose};
 use crate::{AccountsConfig, FileError, Request, RoutingPolicy};
 
 /// A main account and those that stand in for it: gives each request an account that has room, and says why.
@@ -118,10 +118,19 @@ impl FallbackAccountManager {
     /// The decision that [`route`](Self::route) would take now, with every account, its readings, and the rule that took or
     /// refused it. No I/O, and nothing changes.
     pub fn explain(&self, request: &Request) -> Decision<'_> {
-        let pinned = self.inner.pinned(request);
-        let candidates = self.inner.members.iter().enumerate();
-        let candidates = candidates.map(|(at, member)| self.inner.candidate(at, member, pinned));
-        choose(candidates, request, self.inner.now(), &self.inner.policy)
+        self.inner.decision(request, &[])
+    }
+
+    /// The same after all that [`route`](Self::route) does to decide: numbers are refreshed, as far as one may ask, and an
+    /// account without a credential counts as one that has to log in again. Nothing is reserved, and no session remembered.
+    ///
+    /// Dropping the future is safe.
+    pub async fn decide(&self, request: &Request) -> Decision<'_> {
+        self.inner.load().await;
+        let unusable = self.inner.rehearse(request).await;
+        let dead = unusable.iter().filter(|(_, verdict)| verdict.rule == Rule::LoginDead);
+        let dead: Vec<usize> = dead.map(|(at, _)| *at).collect();
+        self.inner.decision(request, &dead)
     }
 
     /// The accounts, the main one first.
@@ -150,6 +159,16 @@ impl Inner {
     /// What the time is by the clock that the readings are by.
     fn now(&self) -> Timestamp {
         self.members.first().map_or_else(|| self.clock.now(), |member| member.numbers.now())
+    }
+
+    /// The choice on what is known now, where the accounts at `dead` have no login.
+    fn decision(&self, request: &Request, dead: &[usize]) -> Decision<'_> {
+        let pinned = self.pinned(request);
+        let candidates = self.members.iter().enumerate().map(|(at, member)| {
+            let candidate = self.candidate(at, member, pinned);
+            if dead.contains(&at) { candidate.login_refused(true) } else { candidate }
+        });
+        choose(candidates, request, self.now(), &self.policy)
     }
 
     fn candidate<'a>(&'a self, at: usize, member: &'a Member, pinned: Option<usize>) -> Candidate<'a> {

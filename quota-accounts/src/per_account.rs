@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use quota_core::{AccountId, Credential, CredentialError, CredentialSource};
+use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Mark};
 
 /// Asks the source that was named for the account.
 ///
@@ -48,9 +48,25 @@ impl CredentialSource for PerAccount {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         match self.sources.get(account) {
             Some(source) => source.credential(account).await,
-            None => Err(CredentialError::not_logged_in(format!("no login is configured for {account}"))),
+            None => Err(nobody(account)),
         }
     }
+
+    /// Asks the source of the account, which knows whether it can renew one.
+    ///
+    /// # Errors
+    ///
+    /// As [`credential`](Self::credential).
+    async fn renew(&self, account: &AccountId, refused: Option<Mark>) -> Result<Credential, CredentialError> {
+        match self.sources.get(account) {
+            Some(source) => source.renew(account, refused).await,
+            None => Err(nobody(account)),
+        }
+    }
+}
+
+fn nobody(account: &AccountId) -> CredentialError {
+    CredentialError::not_logged_in(format!("no login is configured for {account}"))
 }
 
 #[cfg(test)]

@@ -7,11 +7,15 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use quota_accounts::{
     AccountsConfig, ClaudeCode, Codex, CommandSource, CredentialSource, EnvVar, Environment,
-    FallbackAccountManager, Fixed, Outcome, PerAccount, Request, Secret, TokenFile,
+    FallbackAccountManager, Fixed, NewLogin, Outcome, OwnedLogins, PerAccount, Request, Secret, TokenFile,
 };
-use quota_core::{AccountId, FetchError};
+use quota_core::{
+    AccountId, ExchangeError, FetchError, Identity, MemoryStore, ProviderId, QuotaStore, StoreKey,
+    TokenRefresher, Tokens,
+};
 use tempfile::TempDir;
 
 /// What must not be seen: the middle of every token below.
@@ -205,4 +209,74 @@ async fn a_manager_of_accounts_shows_no_token_in_what_it_gives_says_or_keeps() {
     let texts = texts + &debug(&report) + &debug(&refused) + &refused.to_string() + &kept;
     assert!(kept.contains("login_dead"));
     assert!(!texts.contains(NEEDLE), "{texts}");
+}
+
+/// A refresher that gives tokens or fails, as it is told.
+#[derive(Debug)]
+struct Refresher(Result<Tokens, ExchangeError>);
+
+#[async_trait]
+impl TokenRefresher for Refresher {
+    fn provider(&self) -> ProviderId {
+        ProviderId::from_static("anthropic")
+    }
+
+    async fn exchange(&self, refresh_token: &Secret) -> Result<Tokens, ExchangeError> {
+        assert!(refresh_token.expose().contains(NEEDLE));
+        self.0.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_login_of_our_own_is_in_its_file_and_nowhere_else_whatever_comes_of_its_renewal() {
+    let tokens = Tokens::new(Secret::new(format!("{TOKEN}-2"))).identity(Identity::new("somebody"));
+    for given in [
+        Ok(tokens.refresh_token(Secret::new(format!("{TOKEN}-3")))),
+        Err(ExchangeError::dead("refused")),
+        Err(ExchangeError::systemic("unknown client")),
+        Err(ExchangeError::transient("status 503")),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(MemoryStore::new());
+        let refresher = Arc::new(Refresher(given));
+        let builder = OwnedLogins::builder(dir.path().join("logins.json"));
+        let builder = builder.refresher(refresher.clone()).store(store.clone());
+        let login = NewLogin::new(Secret::new(TOKEN))
+            .refresh_token(Secret::new(TOKEN))
+            .expires_at(jiff::Timestamp::UNIX_EPOCH);
+        let mut texts = debug(&builder) + &debug(&refresher) + &debug(&login);
+        let logins = builder.build();
+        texts += &debug(&logins.put(&account(), login).await);
+        texts += &texts_of(&logins).await;
+        texts += &match logins.renew(&account(), None).await {
+            Ok(credential) => debug(&credential),
+            Err(error) => error_texts(error),
+        };
+        logins.close().await;
+        let turn = store.read(&StoreKey::beside_provider(account().provider(), "logins")).await.unwrap();
+        texts += &String::from_utf8_lossy(&turn.document.expect("the turn was taken").body);
+
+        assert!(fs::read_to_string(logins.path()).unwrap().contains(NEEDLE), "the file is the one place");
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_our_own_logins_is_not_repeated_whatever_is_wrong_with_it() {
+    for (contents, mode) in [
+        (format!(r#"{{"version":1,"logins":{{"anthropic/main":{{"access_token":"{TOKEN}"}}}}}}"#), 0o600),
+        (format!(r#"{{"version":1,"logins":{{"anthropic/main":"{TOKEN}"}}}}"#), 0o600),
+        (format!(r#"{{"version":1,"logins":{{"{TOKEN}":{{}}}}}}"#), 0o600),
+        (format!(r#"{{"version":"{TOKEN}"}}"#), 0o600),
+        (TOKEN.to_owned(), 0o600),
+        (TOKEN.to_owned(), 0o644),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(&dir, "logins.json", &contents, mode);
+
+        let texts = texts_of(&OwnedLogins::builder(path).build()).await;
+
+        assert!(texts.contains("logins.json"));
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
 }

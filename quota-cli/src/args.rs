@@ -1,10 +1,12 @@
 //! The command line: what can be said, and how it is read.
 //! What the commands do is in their own files; the long help texts are in `help`.
 
+mod accounts;
 mod help;
 mod journal;
 mod local;
 mod quick;
+mod route;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,13 +16,15 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use jiff::SignedDuration;
 
+pub(crate) use self::accounts::{AccountsCommand, AddArgs, ImportArgs, ListArgs, NamedArgs};
 use self::help::{
-    BUDGET, BUDGET_MORE, DEMO, DEMO_MORE, DOCTOR, EVENTS, EVENTS_MORE, GUARD, GUARD_MORE, INIT, PACE,
-    PACE_MORE, PARSE, PARSE_MORE, PROGRAM_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE, STATUSLINE,
-    STATUSLINE_MORE, WATCH,
+    ACCOUNTS, ACCOUNTS_MORE, BUDGET, BUDGET_MORE, DEMO, DEMO_MORE, DOCTOR, EVENTS, EVENTS_MORE, EXPLAIN,
+    EXPLAIN_MORE, GUARD, GUARD_MORE, INIT, PACE, PACE_MORE, PARSE, PARSE_MORE, PICK, PICK_MORE, PROGRAM_MORE,
+    RUN, RUN_MORE, SIM, SIM_MORE, STATUS, STATUS_MORE, STATUSLINE, STATUSLINE_MORE, WATCH,
 };
 pub(crate) use self::journal::{BudgetArgs, EventsArgs, PaceArgs, Shown, WatchArgs};
 pub(crate) use self::local::{GuardArgs, Preset, RefreshArgs, StatuslineArgs, Unknown};
+pub(crate) use self::route::{ExplainArgs, PickArgs, RequestArgs, RunArgs};
 use crate::exit::{Exit, Failure};
 use crate::term;
 
@@ -47,6 +51,21 @@ pub(crate) enum Command {
     /// Say by the exit code whether enough is left to begin
     #[command(long_about = GUARD, after_long_help = GUARD_MORE)]
     Guard(GuardArgs),
+    /// Say which account to use now
+    #[command(long_about = PICK, after_long_help = PICK_MORE)]
+    Pick(PickArgs),
+    /// Show which account is to be used now, and why not the others
+    #[command(long_about = EXPLAIN, after_long_help = EXPLAIN_MORE)]
+    Explain(ExplainArgs),
+    /// Run a command with the account that is to be used now
+    #[command(long_about = RUN, after_long_help = RUN_MORE)]
+    Run(RunArgs),
+    /// List, add, remove, order and switch accounts
+    #[command(long_about = ACCOUNTS, after_long_help = ACCOUNTS_MORE)]
+    Accounts {
+        #[command(subcommand)]
+        command: Option<AccountsCommand>,
+    },
     /// Watch all accounts live, until you leave
     #[command(long_about = WATCH)]
     Watch(WatchArgs),

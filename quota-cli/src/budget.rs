@@ -58,13 +58,14 @@ pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Fai
         };
         let policy = &shared.config.policy;
         let mut here = Here::now();
-        let mut all = Vec::new();
+        let (mut all, mut looks) = (Vec::new(), Vec::new());
         for account in &shared.config.accounts {
             let looked = shared.look(&account.id).await?;
             let quiet = quiet(&shared, &account.id, looked.now).await?;
             // The store's clock is the one by which calls are counted.
             here.now = looked.now;
             all.push(Spent::of(&account.id, &looked.record, quiet.as_ref(), looked.now, policy));
+            looks.push(looked);
         }
         let shown = if options.shown.json {
             json::render(&all, &here)
@@ -72,6 +73,7 @@ pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Fai
             text::render(&all, &here, Screen::stdout())
         };
         term::answer(&shown)?;
+        shared.act_on_all(&looks).await;
         Ok(Exit::Done)
     })
 }

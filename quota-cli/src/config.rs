@@ -1,13 +1,18 @@
 //! The configuration: which accounts there are, where their logins are, and by which rules they are asked about.
-//! How it is written is in `file`, where a flaw stands and how it is told in `flaw`; nothing here asks anybody.
+//! How it is written is in `file`, where a flaw stands and how it is told in `flaw`, and what commands have added or switched
+//! off is joined to it in `join`; nothing here asks anybody.
 
 mod check;
 mod file;
 mod flaw;
 mod hooks;
+mod join;
+mod login;
+mod routing;
 
 use std::path::{Path, PathBuf};
 
+use quota::accounts::{AccountLimits, AccountsConfig, RoutingPolicy};
 use quota::{AccountId, Policy};
 use url::Url;
 
@@ -17,15 +22,26 @@ use crate::input;
 use crate::journal::THRESHOLDS;
 use crate::term::harmless;
 
+pub(crate) use self::check::{known_provider, path_of_login, usable_url};
 pub(crate) use self::flaw::nearest;
+pub(crate) use self::join::{BASE_URL, LOGIN, accounts_file, added, kept, unusable};
+pub(crate) use self::login::{LoginSource, is_variable};
 
 /// What is to be asked about, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     pub(crate) policy: Policy,
+    pub(crate) routing: RoutingPolicy,
+    /// Whether the user has said what to do with what is not known.
+    pub(crate) says_when_unknown: bool,
     pub(crate) anthropic: ProviderSettings,
+    /// In their order, the main one first; those that are switched off are among them.
     pub(crate) accounts: Vec<AccountSettings>,
     pub(crate) hooks: Vec<Hook>,
+    /// Where it lies; `None` if there is none.
+    pub(crate) path: Option<PathBuf>,
+    /// Accounts of the accounts file of which nothing here knows where their logins are.
+    pub(crate) unusable: Vec<AccountId>,
 }
 
 /// The settings of a provider.
@@ -41,32 +57,27 @@ pub(crate) struct AccountSettings {
     pub(crate) id: AccountId,
     pub(crate) login: LoginSource,
     pub(crate) base_url: Option<Url>,
+    /// Whether it is switched off: shown, and neither asked about nor used.
+    pub(crate) disabled: bool,
+    pub(crate) limits: AccountLimits,
+    pub(crate) origin: Origin,
 }
 
-/// Where the login of an account is.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum LoginSource {
-    /// Where Claude Code itself would find it.
-    ClaudeCode,
-    /// Where Claude Code would find it with this directory.
-    ClaudeConfigDir(PathBuf),
-    /// In an environment variable.
-    TokenEnv(String),
-    /// In a file of its own.
-    TokenFile(PathBuf),
+/// Where it is written that there is such an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nowhere: without any, it is the login of Claude Code.
+    Implied,
+    /// In the configuration, in this line.
+    Configured { line: usize },
+    /// In the accounts file, by `quota accounts add`.
+    Added,
 }
 
-impl LoginSource {
-    /// What to do when the provider refuses the login.
-    pub(crate) fn advice(&self) -> String {
-        match self {
-            Self::ClaudeCode => "log in again: run `claude`, then /login".to_owned(),
-            Self::ClaudeConfigDir(dir) => {
-                format!("log in again: run `CLAUDE_CONFIG_DIR={} claude`, then /login", dir.display())
-            }
-            Self::TokenEnv(_) => "put a new token into its environment variable (token_env)".to_owned(),
-            Self::TokenFile(path) => format!("put a new token into {}", path.display()),
-        }
+impl AccountSettings {
+    pub(crate) fn new(id: AccountId, login: LoginSource) -> Self {
+        let (limits, origin) = (AccountLimits::none(), Origin::Implied);
+        Self { id, login, base_url: None, disabled: false, limits, origin }
     }
 }
 
@@ -74,36 +85,71 @@ impl Config {
     /// The one account there is without a configuration: the login of Claude Code.
     pub(crate) fn of_claude_code() -> Self {
         let id = AccountId::new(quota::anthropic::ANTHROPIC, "main").expect("the name is valid");
-        let main = AccountSettings { id, login: LoginSource::ClaudeCode, base_url: None };
+        Self { accounts: vec![AccountSettings::new(id, LoginSource::ClaudeCode)], ..Self::of_nobody() }
+    }
+
+    /// No account at all, and all else as usual.
+    fn of_nobody() -> Self {
         Self {
             policy: Policy::default(),
+            routing: RoutingPolicy::default(),
+            says_when_unknown: false,
             anthropic: ProviderSettings::default(),
-            accounts: vec![main],
+            accounts: Vec::new(),
             hooks: Vec::new(),
+            path: None,
+            unusable: Vec::new(),
         }
     }
 
-    /// The configuration that is named or lies where it should, or else the login of Claude Code, whether it is there or not.
+    /// The configuration that is named or lies where it should, with the accounts that were added; or else the login of Claude
+    /// Code, whether it is there or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if there is one and it cannot be used, or there is no account in it.
+    pub(crate) fn named_or_usual(named: Option<&Path>) -> Result<Self, Failure> {
+        let config = Self::maybe_empty(named)?;
+        if config.accounts.is_empty() {
+            let why = "no account is named; add [[accounts]] with id = \"anthropic/main\", or run `quota accounts add`, or \
+                       remove the file to use Claude Code's login";
+            return Err(Failure::new(Exit::Config, format!("{}: {why}", config.told_path())));
+        }
+        Ok(config)
+    }
+
+    /// The same, but it may be one without an account, to which some are to be added.
     ///
     /// # Errors
     ///
     /// [`Failure`] if there is one and it cannot be used.
-    pub(crate) fn named_or_usual(named: Option<&Path>) -> Result<Self, Failure> {
-        match named {
-            Some(path) => Self::read(path),
-            None => Ok(Self::of_usual_path()?.unwrap_or_else(Self::of_claude_code)),
-        }
+    pub(crate) fn maybe_empty(named: Option<&Path>) -> Result<Self, Failure> {
+        let kept = kept()?;
+        // Whatever is there is read, even what only looks like a file: an unreadable configuration is not a missing one.
+        let usual = || usual_path().filter(|path| path.symlink_metadata().is_ok());
+        let config = match named.map(Path::to_owned).or_else(usual) {
+            Some(path) => Self::read(&path, &kept)?,
+            None if kept.accounts().iter().any(|account| added(account).is_some()) => Self::of_nobody(),
+            None => Self::of_claude_code(),
+        };
+        Ok(config.join(&kept, named.is_some()))
     }
 
-    /// The configuration that lies where it should; `None` if there is none.
+    /// Whether nobody has named an account anywhere.
+    pub(crate) fn is_implied(&self) -> bool {
+        self.accounts.iter().any(|account| account.origin == Origin::Implied)
+    }
+
+    /// The first account that is not switched off.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if it cannot be used.
-    pub(crate) fn of_usual_path() -> Result<Option<Self>, Failure> {
-        // Whatever is there is read, even what only looks like a file: an unreadable configuration is not a missing one.
-        let usual = usual_path().filter(|path| path.symlink_metadata().is_ok());
-        usual.map(|path| Self::read(&path)).transpose()
+    /// [`Failure`] if all are.
+    pub(crate) fn first(&self) -> Result<&AccountSettings, Failure> {
+        self.accounts.iter().find(|account| !account.disabled).ok_or_else(|| {
+            let why = "all accounts are switched off; switch one on with: quota accounts enable NAME";
+            Failure::new(Exit::NoAccount, why)
+        })
     }
 
     /// The account of this name: `anthropic/main`, or `main` where only one is called so.
@@ -119,7 +165,8 @@ impl Config {
             (Some(one), Some(other)) => {
                 format!("several accounts are called {name}: {} and {}", one.id, other.id)
             }
-            (None, _) => match nearest(name, names()) {
+            // Compared as it is written: with its provider, or without.
+            (None, _) => match nearest(name, names()).or_else(|| self.nearest_name(name)) {
                 Some(near) => format!("no account {}; did you mean {near}?", harmless(name)),
                 None => format!(
                     "no account {}; there is {}",
@@ -131,12 +178,18 @@ impl Config {
         Err(Failure::new(Exit::Usage, why))
     }
 
-    /// Reads the configuration at `path`.
+    /// The account whose name without its provider was probably meant.
+    fn nearest_name(&self, name: &str) -> Option<&str> {
+        let near = nearest(name, self.accounts.iter().map(|one| one.id.name()))?;
+        self.accounts.iter().find(|one| one.id.name() == near).map(|one| one.id.as_str())
+    }
+
+    /// Reads the configuration at `path`. Its hooks may name accounts of the accounts file.
     ///
     /// # Errors
     ///
     /// [`Failure`] if it cannot be read, or is broken; it says where, what, why, and what to do.
-    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+    fn read(path: &Path, kept: &AccountsConfig) -> Result<Self, Failure> {
         let bytes = input::bytes(path)?;
         let name = input::name(path);
         let broken = |line: String| Failure::new(Exit::Config, line);
@@ -145,11 +198,12 @@ impl Config {
         };
         // Paths in it are seen from where it lies, whatever directory the program is started in.
         let directory = path.parent().unwrap_or(Path::new(""));
-        Self::parse(text, directory).map_err(|flaw| broken(flaw.told(&name, text)))
+        let config = Self::parse(text, directory, kept).map_err(|flaw| broken(flaw.told(&name, text)))?;
+        Ok(Self { path: Some(path.to_owned()), ..config })
     }
 
-    fn parse(text: &str, directory: &Path) -> Result<Self, flaw::Flaw> {
-        check::config(file::read(text)?, text, directory)
+    fn parse(text: &str, directory: &Path, kept: &AccountsConfig) -> Result<Self, flaw::Flaw> {
+        check::config(file::read(text)?, text, directory, kept)
     }
 }
 

@@ -37,12 +37,14 @@ pub(crate) fn run(options: &EventsArgs, store: Option<&str>) -> Result<Exit, Fai
             return Ok(Exit::NoAccount);
         };
         let mut follower = Follower { shared: &shared, json: options.shown.json, told: Vec::new() };
-        let looked = follower.tell_last(options.last).await?;
-        if options.follow {
-            tokio::select! {
-                outcome = follower.follow(looked) => outcome?,
-                () = farewell.wait() => {}
-            }
+        let telling = async {
+            let looked = follower.tell_last(options.last).await?;
+            shared.act_on_all(&looked).await;
+            if options.follow { follower.follow(looked).await } else { Ok(()) }
+        };
+        tokio::select! {
+            outcome = telling => outcome?,
+            () = farewell.wait() => {}
         }
         Ok(Exit::Done)
     })
@@ -94,6 +96,7 @@ impl Follower<'_> {
                     let new: Vec<_> = new.map(|(_, happening)| (account, happening)).collect();
                     self.tell(&new)?;
                     self.told[at] = looked.book.next();
+                    self.shared.act_on(account, &looked).await;
                     waits.spawn(self.wait(at, &looked));
                 }
                 Err(failure) => {

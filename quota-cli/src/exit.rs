@@ -30,6 +30,10 @@ pub(crate) enum Exit {
     Software = 70,
     /// The configuration is broken.
     Config = 78,
+    /// The command that was to be run cannot be run, as shells have it.
+    NotExecutable = 126,
+    /// The command that was to be run was not found, as shells have it.
+    NotFound = 127,
     /// Its terminal has gone: 128 and the number of the signal, as shells have it.
     HungUp = 129,
     /// Somebody pressed Ctrl-C.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
-use quota::accounts::{ClaudeCode, CredentialSource, EnvVar, PerAccount, TokenFile};
+use quota::accounts::{ClaudeCode, CommandSource, CredentialSource, EnvVar, PerAccount, TokenFile};
 use quota::anthropic::Anthropic;
 use quota::{QuotaManager, QuotaManagerBuilder, QuotaStore, Secret, StoreKey};
 
@@ -73,7 +73,7 @@ fn find(named: Option<&str>, of_usual: fn(&str) -> &str) -> Result<Store, Failur
 }
 
 impl Store {
-    /// Whether it is a file of this machine, which takes no network.
+    /// Whether it is a file of this machine, so that nothing is connected to.
     pub(crate) fn is_file(&self) -> bool {
         self.url.expose().starts_with("sqlite:")
     }
@@ -149,10 +149,7 @@ fn builder(config: &Config, store: &Store, name: &str) -> QuotaManagerBuilder {
 }
 
 fn anthropic(config: &Config) -> Result<Anthropic, Failure> {
-    let logins = config
-        .accounts
-        .iter()
-        .fold(PerAccount::new(), |logins, account| logins.with(account.id.clone(), source(&account.login)));
+    let logins = logins(config);
     let settings = &config.anthropic;
     let mut fetcher = Anthropic::builder(Arc::new(logins)).timeout(config.policy.fetch_timeout);
     if let Some(url) = &settings.base_url {
@@ -169,6 +166,14 @@ fn anthropic(config: &Config) -> Result<Anthropic, Failure> {
     fetcher.build().map_err(|error| Failure::new(Exit::Config, error.to_string()))
 }
 
+/// Where the logins of all accounts are taken from.
+pub(crate) fn logins(config: &Config) -> PerAccount {
+    config
+        .accounts
+        .iter()
+        .fold(PerAccount::new(), |logins, account| logins.with(account.id.clone(), source(&account.login)))
+}
+
 /// Where the login of an account is taken from.
 pub(crate) fn source(login: &LoginSource) -> Arc<dyn CredentialSource> {
     match login {
@@ -176,6 +181,11 @@ pub(crate) fn source(login: &LoginSource) -> Arc<dyn CredentialSource> {
         LoginSource::ClaudeConfigDir(dir) => Arc::new(ClaudeCode::in_dir(dir)),
         LoginSource::TokenEnv(name) => Arc::new(EnvVar::new(name)),
         LoginSource::TokenFile(path) => Arc::new(TokenFile::new(path)),
+        LoginSource::TokenCommand(words) => {
+            let (program, arguments) =
+                words.split_first().map_or(("", &[][..]), |(program, rest)| (program, rest));
+            Arc::new(arguments.iter().fold(CommandSource::new(program), CommandSource::arg))
+        }
     }
 }
 

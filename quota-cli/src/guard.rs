@@ -40,8 +40,13 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
     let config = Arc::new(Config::named_or_usual(options.config.as_deref())?);
     let settings = match &options.account {
         Some(name) => config.account(name)?,
-        None => &config.accounts[0],
+        None => config.first()?,
     };
+    if settings.disabled {
+        let id = &settings.id;
+        let why = format!("{id} is switched off; switch it on with: quota accounts enable {id}");
+        return Err(Failure::new(Exit::Unavailable, why));
+    }
     let terms = Terms {
         min_remaining: options.min_remaining,
         window: options.window.as_deref(),

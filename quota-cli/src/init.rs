@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use crate::args::InitArgs;
-use crate::config;
+use crate::config::{self, LoginSource};
 use crate::exit::{Exit, Failure};
 use crate::runtime::{self, Threads};
 use crate::term;
@@ -35,6 +35,11 @@ pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
     let kept = kept.map_or_else(String::new, |kept| format!("The one before is {}.\n", kept.display()));
     term::answer(&format!("Wrote {}.\n{kept}To see that all is well: quota doctor\n", path.display()))?;
     Ok(Exit::Done)
+}
+
+/// The logins that it finds, with names for their accounts.
+pub(crate) async fn logins() -> Vec<(&'static str, LoginSource)> {
+    draft::found().await.logins()
 }
 
 fn place(named: Option<&Path>) -> Result<PathBuf, Failure> {

@@ -1,13 +1,17 @@
 //! The program `quota`: how much is left of each LLM account, at a terminal and for scripts.
 //! The work is done by the crates `quota` and `quota-sim`; here are its command line, its configuration and its words.
 
+mod accounts;
 mod args;
 mod budget;
+#[cfg(test)]
+mod captures;
 mod config;
 mod demo;
 mod doctor;
 mod events;
 mod exit;
+mod explain;
 mod gateway;
 mod guard;
 mod hooks;
@@ -16,6 +20,9 @@ mod input;
 mod journal;
 mod pace;
 mod parse;
+mod pick;
+mod router;
+mod run;
 mod runtime;
 mod shared;
 mod sharing;
@@ -49,6 +56,10 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Command::Statusline(options) => statusline::run(options, store),
         Command::RefreshDetached(options) => statusline::refresher::run(options, store),
         Command::Guard(options) => guard::run(options, store),
+        Command::Pick(options) => pick::run(options, store),
+        Command::Explain(options) => explain::run(options, store),
+        Command::Run(options) => run::run(options, store),
+        Command::Accounts { command } => accounts::run(command.as_ref(), store),
         Command::Watch(options) => watch::run(options, store),
         Command::Pace(options) => pace::run(options, store),
         Command::Budget(options) => budget::run(options, store),
@@ -63,6 +74,10 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 }
 
 fn uses_a_store(command: &Command) -> bool {
-    use Command::{Completions, Demo, Init, Parse, Sim};
-    !matches!(command, Demo(_) | Init(_) | Parse(_) | Sim(_) | Completions { .. })
+    use Command::{Accounts, Completions, Demo, Init, Parse, Sim};
+    match command {
+        Accounts { command } => matches!(command, None | Some(args::AccountsCommand::List(_))),
+        Demo(_) | Init(_) | Parse(_) | Sim(_) | Completions { .. } => false,
+        _ => true,
+    }
 }

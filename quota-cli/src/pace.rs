@@ -37,6 +37,8 @@ struct WindowPace {
     id: String,
     /// What the last reading said; `None` if the window began anew since.
     used: Option<Percent>,
+    /// Whether that reading is old, so that more may be used by now.
+    is_old: bool,
     observed_at: Timestamp,
     resets_at: Option<Timestamp>,
     length: Option<Duration>,
@@ -56,11 +58,13 @@ pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failu
             return Ok(Exit::NoAccount);
         };
         let mut here = Here::now();
-        let mut all = Vec::new();
+        let (mut all, mut looks) = (Vec::new(), Vec::new());
+        let fresh_for = shared.config.policy.freshness;
         for account in &shared.config.accounts {
             let looked = shared.look(&account.id).await?;
             here.now = looked.now;
-            all.push(AccountPace::of(&account.id, &looked, options.window.as_deref()));
+            all.push(AccountPace::of(&account.id, &looked, fresh_for, options.window.as_deref()));
+            looks.push(looked);
         }
         if let Some(window) = &options.window
             && all.iter().all(|account| account.windows.is_empty())
@@ -69,6 +73,7 @@ pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failu
             return Err(Failure::new(Exit::Usage, format!("no account has a window called {name}")));
         }
         show(options, &all, &here)?;
+        shared.act_on_all(&looks).await;
         let gaps = all.iter().any(|account| account.windows.iter().any(|window| window.rate().is_none()));
         let empty = all.iter().all(|account| account.windows.is_empty());
         Ok(if gaps || empty { Exit::Gaps } else { Exit::Done })
@@ -92,7 +97,7 @@ fn show(options: &PaceArgs, all: &[AccountPace], here: &Here) -> Result<(), Fail
 }
 
 impl AccountPace {
-    fn of(account: &AccountId, looked: &Looked, only: Option<&str>) -> Self {
+    fn of(account: &AccountId, looked: &Looked, fresh_for: Duration, only: Option<&str>) -> Self {
         let snapshot = looked.record.snapshot();
         let meant = |id: &str| only.is_none_or(|only| only == id);
         let mut windows: Vec<_> = snapshot
@@ -111,6 +116,7 @@ impl AccountPace {
                 };
                 WindowPace {
                     used: (!is_over).then(|| window.used()),
+                    is_old: between(window.observed_at(), looked.now) >= fresh_for,
                     observed_at: window.observed_at(),
                     resets_at,
                     length: window.length(),
@@ -136,6 +142,15 @@ impl WindowPace {
         let left = between(now, reset);
         (reset > now && left <= length).then(|| 1.0 - left.as_secs_f64() / length.as_secs_f64())
     }
+}
+
+/// What is shown of these accounts with `--plot`, for the captures.
+#[cfg(test)]
+pub(crate) fn drawn(looked: &[(AccountId, Looked)], here: &Here, screen: Screen) -> String {
+    let fresh_for = quota::Policy::default().freshness;
+    let of = |(account, looked): &(_, _)| AccountPace::of(account, looked, fresh_for, None);
+    let all: Vec<_> = looked.iter().map(of).collect();
+    text::render(&all, here, screen, true)
 }
 
 #[cfg(test)]

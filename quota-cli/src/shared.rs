@@ -46,7 +46,7 @@ impl Shared {
         Ok(Some(Self { config, store: opened.store, clock: Clock::system() }))
     }
 
-    /// What the store has of an account; what is new in it is written down, and its hooks run.
+    /// What the store has of an account; what is new in it is written down. Its hooks are run by [`act_on`](Self::act_on).
     ///
     /// # Errors
     ///
@@ -61,10 +61,21 @@ impl Shared {
                 return Err(Failure::new(Exit::Unavailable, why));
             }
         };
+        Ok(looked)
+    }
+
+    /// Runs the hooks for what was new in a look. After the answer: nobody waits for what hooks do.
+    pub(crate) async fn act_on(&self, account: &AccountId, looked: &Looked) {
         for trouble in hooks::run(&self.config.hooks, account, &looked.new, &self.clock).await {
             term::tell(&format!("quota: {trouble}\n"));
         }
-        Ok(looked)
+    }
+
+    /// The same for a look at each account, in their order.
+    pub(crate) async fn act_on_all(&self, looked: &[Looked]) {
+        for (account, looked) in self.config.accounts.iter().zip(looked) {
+            self.act_on(&account.id, looked).await;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod ask;
 pub(crate) mod bar;
-mod discover;
+pub(crate) mod discover;
 pub(crate) mod json;
 pub(crate) mod model;
 pub(crate) mod text;
@@ -70,15 +70,12 @@ fn wish(options: &StatusArgs) -> Wish {
 /// The configuration that is named or lies where it should, or else the login that can be found; `None`, and the reader
 /// is told, if there is neither.
 pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>, Failure> {
-    let config = match named.map(Config::read).transpose()? {
-        Some(config) => Some(config),
-        None => Config::of_usual_path()?,
-    };
-    if config.is_some() {
-        return Ok(config);
+    let config = Config::named_or_usual(named)?;
+    if !config.is_implied() {
+        return Ok(Some(config));
     }
     match discover::claude_code().await {
-        Ok(()) => Ok(Some(Config::of_claude_code())),
+        Ok(()) => Ok(Some(config)),
         Err(looked_for) => {
             term::tell(&discover::nothing_found(&looked_for, config::usual_path().as_deref()));
             Ok(None)

@@ -47,7 +47,8 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
     }
     let session = session::hear();
     let config = Config::named_or_usual(options.config.as_deref())?;
-    // A keychain is asked by a program, which a runtime without a network cannot wait for.
+    // What is needed for connections, and for a keychain, which is asked by a program, takes a part of the time that a line from
+    // a file takes.
     let has_keychain = cfg!(target_os = "macos") && session.was_heard();
     let threads = if store.is_file() && !has_keychain { Threads::OneWithoutNetwork } else { Threads::One };
     runtime::run(threads, async {
@@ -63,7 +64,8 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
             answer = account.peek();
         }
         // What was observed may be something that is to be told, and whatever hooks do for it takes its time.
-        let has_news = observed.or_else(|| needs_refresh(&answer).then_some(settings));
+        let has_news =
+            observed.or_else(|| (!settings.disabled && needs_refresh(&answer)).then_some(settings));
         let start = async {
             if observed.is_some() {
                 // Now, for this process ends at once. Should somebody hold the lock, the next line says the same again.
@@ -102,6 +104,7 @@ fn shown(
     is_refused: bool,
 ) -> String {
     let account = AccountView::of(&settings.id, answer, None);
+    let account = AccountView { switched_off: settings.disabled, ..account };
     // The zone is looked up only where the time of day is told.
     let has_clock = format.is_some_and(Format::has_clock);
     let zone = if has_clock { TimeZone::system() } else { TimeZone::UTC };
@@ -124,11 +127,10 @@ fn chosen<'a>(
 ) -> Result<&'a AccountSettings, Failure> {
     match named {
         Some(name) => config.account(name),
-        None => Ok(session
-            .was_heard()
-            .then(|| observe::account_of_session(config))
-            .flatten()
-            .unwrap_or(&config.accounts[0])),
+        None => match session.was_heard().then(|| observe::account_of_session(config)).flatten() {
+            Some(account) => Ok(account),
+            None => config.first(),
+        },
     }
 }
 

@@ -140,7 +140,7 @@ pub(crate) fn shortened(text: &str, width: usize) -> String {
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
     let mut lines = vec![String::new()];
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
+    for word in words(text) {
         let mut word: Vec<char> = word.chars().collect();
         loop {
             let line = lines.last_mut().expect("there is always a line");
@@ -158,6 +158,20 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The words of a text; a number and its unit are one.
+fn words(text: &str) -> Vec<String> {
+    let ends_in_digit = |word: &String| word.ends_with(|last: char| last.is_ascii_digit());
+    let is_unit = |word: &str| word.starts_with(|first: char| first.is_alphabetic() || first == '%');
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        match words.last_mut().filter(|number| ends_in_digit(number) && is_unit(word)) {
+            Some(number) => number.extend([" ", word]),
+            None => words.push(word.to_owned()),
+        }
+    }
+    words
 }
 
 #[cfg(test)]
@@ -202,5 +216,11 @@ mod tests {
         assert_eq!(wrapped("one two three", 8), ["one two", "three"]);
         assert_eq!(wrapped("at /home/somebody", 10), ["at", "/home/some", "body"]);
         assert_eq!(wrapped("", 10), [""]);
+        assert_eq!(
+            wrapped("used up in 2 h 10 min", 12),
+            ["used up in", "2 h 10 min"],
+            "units stay with their numbers"
+        );
+        assert_eq!(wrapped("used up in 2 h 10 min", 16), ["used up in 2 h", "10 min"]);
     }
 }

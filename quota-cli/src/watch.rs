@@ -1,6 +1,8 @@
 //! `quota watch`: a live view of all accounts, until somebody leaves it.
 //! What is on the screen is in `picture`, what keys do in `state`; here is what wakes it, and leaving the terminal clean.
 
+#[cfg(test)]
+mod capture;
 mod picture;
 mod scribe;
 mod signals;
@@ -15,6 +17,8 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+#[cfg(test)]
+pub(crate) use self::capture::{Seen, drawn};
 use self::scribe::Written;
 use self::signals::{Signals, Told};
 use self::state::{Act, State};
@@ -93,7 +97,9 @@ impl Watch {
         let mut kept = Vec::new();
         for (at, account) in self.accounts.iter().enumerate() {
             let mut watch = account.watch();
-            kept.push(account.keep_fresh());
+            if !self.config.accounts[at].disabled {
+                kept.push(account.keep_fresh());
+            }
             changes.spawn(async move {
                 let is_open = watch.next().await.is_some();
                 (at, is_open.then_some(watch))
@@ -150,7 +156,8 @@ impl Watch {
                 let answer = account.peek();
                 let failure = answer.error().filter(|_| answer.snapshot().is_empty());
                 let failure = failure.map(|error| FailureView::of(error, || settings.login.advice()));
-                AccountView::of(&settings.id, &answer, failure)
+                let view = AccountView::of(&settings.id, &answer, failure);
+                AccountView { switched_off: settings.disabled, ..view }
             })
             .collect();
         self.state.views = views;
@@ -167,7 +174,13 @@ impl Watch {
 
     /// Asks about these accounts, in tasks of their own.
     fn refresh(&mut self, ids: &[AccountId]) {
-        for account in self.accounts.iter().filter(|account| ids.contains(account.id())) {
+        let asked = self.accounts.iter().zip(&self.config.accounts);
+        for (account, settings) in asked.filter(|(account, _)| ids.contains(account.id())) {
+            if settings.disabled {
+                let id = account.id();
+                self.state.told = format!("{id} is switched off; quota accounts enable {id} switches it on");
+                continue;
+            }
             let account = account.clone();
             self.tasks.spawn(async move {
                 // The rules decide; why they said no is told in the last line.

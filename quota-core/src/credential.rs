@@ -1,15 +1,16 @@
 //! Where the credential of an account comes from.
-//! Sources only read: another program's login is never refreshed or rewritten.
+//! Sources mostly only read: another program's login is never refreshed or rewritten.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::{AccountId, FetchError, Login, Secret};
+use crate::{AccountId, FetchError, Login, Mark, Secret};
 
 /// Finds the credential of an account, anew each time: logins change under a running program.
 #[async_trait]
@@ -20,6 +21,20 @@ pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`CredentialError`] says whether nobody is logged in or the place could not be read.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError>;
+
+    /// Gives a credential after the provider refused the one with the mark `refused`: another, if there is one or one can be
+    /// got; else the same, or the reason why there is none.
+    ///
+    /// Most sources only read, and read once more. One that renews logins of its own does so here, at most once for a
+    /// credential that it has not just renewed for the same reason: a second refusal means that somebody has to log in.
+    ///
+    /// # Errors
+    ///
+    /// As [`credential`](Self::credential).
+    async fn renew(&self, account: &AccountId, refused: Option<Mark>) -> Result<Credential, CredentialError> {
+        let _ = refused;
+        self.credential(account).await
+    }
 }
 
 /// What opens an account, and what is known about it without asking the provider.
@@ -85,6 +100,15 @@ pub enum CredentialError {
         /// The failure underneath.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
+    /// The credential has run out and could not be renewed yet. Nobody has to do anything: it is tried again.
+    #[error("{why}")]
+    #[non_exhaustive]
+    NotYet {
+        /// What is waited for.
+        why: Cow<'static, str>,
+        /// How long until it is tried again, if that is known.
+        retry_after: Option<Duration>,
+    },
 }
 
 impl CredentialError {
@@ -99,11 +123,20 @@ impl CredentialError {
     pub fn unreadable(why: impl Into<Cow<'static, str>>, source: impl Error + Send + Sync + 'static) -> Self {
         Self::Unreadable { why: why.into(), source: Some(Arc::new(source)) }
     }
+
+    /// The credential has run out and could not be renewed yet.
+    #[must_use]
+    pub fn not_yet(why: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
+        Self::NotYet { why: why.into(), retry_after }
+    }
 }
 
 impl From<CredentialError> for FetchError {
-    /// Either way there is nothing to ask with, and the provider is not to blame.
+    /// There is nothing to ask with. The provider is to blame only where it did not renew the credential.
     fn from(error: CredentialError) -> Self {
-        Self::not_logged_in(error.to_string())
+        match error {
+            CredentialError::NotYet { why, retry_after } => Self::unavailable(why).after(retry_after),
+            error => Self::not_logged_in(error.to_string()),
+        }
     }
 }

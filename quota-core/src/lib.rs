@@ -52,7 +52,7 @@
 //! | reading, refreshing, watching | [`Account`], [`Answer`], [`Event`] |
 //! | how often to ask, how long to stay quiet | [`Policy`] |
 //! | what a provider says | [`Usage`], [`Window`], [`UsedAt`], [`Snapshot`] |
-//! | a provider of your own | [`UsageFetcher`], [`FetchError`], [`CredentialSource`], [`TrafficReader`] |
+//! | a provider of your own | [`UsageFetcher`], [`FetchError`], [`CredentialSource`], [`TokenRefresher`], [`TrafficReader`] |
 //! | a store of your own | [`QuotaStore`], `store_conformance!` (feature `testing`), `examples/own_store.rs` |
 //! | the rules themselves, as pure functions | [`Record`] |
 //!
@@ -79,6 +79,7 @@ mod percent;
 mod policy;
 mod quiet;
 mod record;
+mod refresher;
 mod secret;
 mod snapshot;
 mod store;
@@ -105,10 +106,12 @@ pub use manager::builder::{BuildError, QuotaManagerBuilder};
 pub use manager::error::{ObserveError, QuotaError};
 pub use manager::events::{Event, Events};
 pub use manager::get::Get;
+pub use manager::tally::StoreTally;
 pub use percent::Percent;
 pub use policy::{Backoff, Budget, Policy, PolicyError, Quiet, QuietScope, WhenAway};
 pub use quiet::QuietTime;
 pub use record::{Committed, DecodeError, Failed, Joined, Record, Seed};
+pub use refresher::{ExchangeError, TokenRefresher, Tokens};
 pub use secret::Secret;
 pub use snapshot::Snapshot;
 pub use store::memory::MemoryStore;

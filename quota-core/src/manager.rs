@@ -19,6 +19,7 @@ mod refresh;
 mod register;
 mod shelf;
 mod slot;
+pub(crate) mod tally;
 mod tasks;
 mod upkeep;
 mod view;
@@ -32,6 +33,7 @@ use self::error::ObserveError;
 use self::events::Events;
 use self::flight::Crew;
 use self::register::Register;
+use self::tally::StoreTally;
 use crate::{AccountId, Clock, Policy, QuotaStore, Usage};
 
 /// The single gateway to the usage endpoints of LLM providers, and the cache in front of it.
@@ -110,6 +112,13 @@ impl QuotaManager {
     #[must_use]
     pub fn events(&self) -> Events {
         Events::of(&self.shared.crew)
+    }
+
+    /// What went wrong with the store so far, as this process saw it. It is written to the log as well: once for each outage, once
+    /// for each time that the store refuses, and once for each record that cannot be used.
+    #[must_use]
+    pub fn store_tally(&self) -> StoreTally {
+        self.shared.register.store_tally()
     }
 
     /// Ends all that this manager has begun: waits for calls that are under way and writes what is pending, but no

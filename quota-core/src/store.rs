@@ -101,12 +101,19 @@ impl StoreKey {
     /// Panics if `what` is not made of lower-case letters, digits and `-`.
     #[must_use]
     pub fn beside(account: &AccountId, what: &'static str) -> Self {
-        let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-        assert!(
-            !what.is_empty() && what.bytes().all(is_plain),
-            "what stands beside an account is named by lower-case letters, digits and '-'"
-        );
+        assert_is_plain(what);
         Self(format!("{account}#{what}").into())
+    }
+
+    /// The same beside what holds for all accounts of a provider: `anthropic#logins`.
+    ///
+    /// # Panics
+    ///
+    /// As [`beside`](Self::beside).
+    #[must_use]
+    pub fn beside_provider(provider: &ProviderId, what: &'static str) -> Self {
+        assert_is_plain(what);
+        Self(format!("{provider}#{what}").into())
     }
 
     /// The name as text: printable ASCII without spaces or braces.
@@ -114,6 +121,14 @@ impl StoreKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn assert_is_plain(what: &str) {
+    let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    assert!(
+        !what.is_empty() && what.bytes().all(is_plain),
+        "what stands beside an account is named by lower-case letters, digits and '-'"
+    );
 }
 
 impl fmt::Display for StoreKey {
@@ -291,6 +306,7 @@ mod tests {
 
         assert_eq!(beside.as_str(), "anthropic/main#reservations");
         assert!(beside.as_str().parse::<AccountId>().is_err());
+        assert_eq!(StoreKey::beside_provider(main.provider(), "logins").as_str(), "anthropic#logins");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod limits;
 mod local;
 mod money;
 mod profile;
+mod tokens;
 mod traffic;
 mod usage;
 mod windows;
@@ -27,6 +28,9 @@ use url::Url;
 pub use headers::{ParsedHeaders, parse_headers};
 pub use local::{CachedUsage, parse_claude_json, parse_rate_limit_event, parse_statusline};
 pub use profile::{Profile, parse_profile};
+#[cfg(test)]
+pub(crate) use tokens::DIALECT;
+pub use tokens::refresher;
 pub use traffic::AnthropicTraffic;
 pub use usage::parse_usage;
 
@@ -129,10 +133,10 @@ impl UsageFetcher for Anthropic {
         Ok(self.credential(account).await?.login)
     }
 
-    /// Reads the source again; `true` if it has another credential than the one that was refused.
+    /// Asks the source again; `true` if it has another credential than the one that was refused.
     async fn renew(&self, account: &AccountId) -> bool {
         let Some(refused) = self.sent().get(account).copied() else { return false };
-        self.credential(account).await.is_ok_and(|credential| credential.login.mark != refused)
+        self.source.renew(account, refused).await.is_ok_and(|credential| credential.login.mark != refused)
     }
 }
 

@@ -13,6 +13,9 @@ pub enum BuildError {
         "the user agent is empty or has characters that a header cannot carry; name your program and its version"
     )]
     UserAgent,
+    /// The client id is empty or cannot be one.
+    #[error("the client id is empty or has characters that none has; give the one your login was made with")]
+    ClientId,
     /// The time-out leaves no time.
     #[error("the time-out is zero; leave it out for ten seconds")]
     Timeout,

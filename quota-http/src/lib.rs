@@ -6,6 +6,9 @@
 //! | module | fetcher | parsers |
 //! |---|---|---|
 //! | [`anthropic`] | [`Anthropic`](anthropic::Anthropic): the usage of Claude subscriptions | the usage and profile answers, rate-limit headers, [ordinary answers](anthropic::AnthropicTraffic), what Claude Code writes on this machine |
+//! | [`codex`] | | [ordinary answers](codex::CodexTraffic) of Codex |
+//!
+//! Both modules have a `refresher`, which exchanges the refresh token of a login ([`OAuthRefresher`]).
 //!
 //! # Asking
 //!
@@ -45,13 +48,17 @@
 
 pub mod anthropic;
 mod classify;
+pub mod codex;
 mod endpoint;
+mod jwt;
 mod lenient;
+mod oauth;
 mod parsed;
 mod retry_after;
 mod transport;
 
 pub use endpoint::BuildError;
+pub use oauth::{OAuthRefresher, OAuthRefresherBuilder};
 pub use parsed::{Ignored, ParseError, Parsed};
 /// The crates whose types are in the signatures here.
 pub use {jiff, reqwest, url};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quota_core::FetchError;
 use reqwest::header::{HeaderMap, HeaderValue, USER_AGENT};
-use reqwest::{Client, Response, redirect, retry};
+use reqwest::{Client, RequestBuilder, Response, redirect, retry};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 use url::Url;
@@ -75,8 +75,31 @@ impl Transport {
     /// [`FetchError::TimedOut`], [`FetchError::Unavailable`] if nobody answered, [`FetchError::Malformed`] if a good
     /// answer is too long.
     pub(crate) async fn get(&self, url: Url, headers: HeaderMap) -> Result<Answer, FetchError> {
+        self.send(self.client(&url)?.get(url.clone()), url, headers).await
+    }
+
+    /// Sends a body once, as [`get`](Self::get) asks.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub(crate) async fn post(
+        &self,
+        url: Url,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Answer, FetchError> {
+        self.send(self.client(&url)?.post(url.clone()).body(body), url, headers).await
+    }
+
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        url: Url,
+        headers: HeaderMap,
+    ) -> Result<Answer, FetchError> {
         let asked = url.origin();
-        let request = self.client(&url)?.get(url).headers(headers).header(USER_AGENT, &self.user_agent);
+        let request = request.headers(headers).header(USER_AGENT, &self.user_agent);
         let mut response = request.timeout(self.timeout).send().await.map_err(failure)?;
         if response.url().origin() != asked {
             // A client that was given may follow redirects; an answer of somebody else is not the provider's.

@@ -13,6 +13,7 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
 use crate::failure::Failure;
+use crate::key::Key;
 use crate::script;
 use crate::task::Task;
 use crate::topic::Topic;
@@ -38,6 +39,7 @@ struct State {
 
 #[derive(Debug)]
 struct Entry {
+    key: Key,
     topic: Topic,
     phase: Phase,
     waiting: usize,
@@ -175,11 +177,12 @@ impl Board {
     /// If no keeper could be made.
     pub(crate) fn visit(
         self: &Arc<Self>,
-        channel: &Arc<str>,
+        key: &Key,
         keeper: impl FnOnce(Start) -> Result<Task, Failure>,
     ) -> Result<Option<Visit>, Failure> {
         let mut guard = self.state();
         let state = &mut *guard;
+        let channel = &key.channel;
         if self.is_over() {
             return Ok(None);
         }
@@ -202,13 +205,24 @@ impl Board {
             }
             None => {
                 let keeper = Some(keeper(Start::Anew)?);
-                state.entries.entry(Arc::clone(channel)).or_insert_with(|| Entry::kept_by(keeper))
+                state
+                    .entries
+                    .entry(Arc::clone(channel))
+                    .or_insert_with(|| Entry::kept_by(key.clone(), keeper))
             }
         };
         entry.waiting += 1;
         entry.visits += 1;
         let news = Arc::clone(&entry.news);
         Ok(Some(Visit { board: Arc::clone(self), channel: Arc::clone(channel), news }))
+    }
+
+    /// Something that somebody waits for: by turns, as far as chance will have it.
+    pub(crate) fn somebody_waits(&self) -> Option<Key> {
+        let state = self.state();
+        let waited = || state.entries.values().filter(|entry| entry.waiting > 0);
+        let some = fastrand::usize(..waited().count().max(1));
+        waited().nth(some).map(|entry| entry.key.clone())
     }
 
     /// The subscription, or the look-up after it, has failed.
@@ -304,8 +318,9 @@ pub(crate) enum Shelved {
 }
 
 impl Entry {
-    fn kept_by(keeper: Option<Task>) -> Self {
+    fn kept_by(key: Key, keeper: Option<Task>) -> Self {
         Self {
+            key,
             topic: Topic::default(),
             phase: Phase::Deaf,
             waiting: 0,

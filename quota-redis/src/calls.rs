@@ -12,6 +12,7 @@ use crate::keeper::keep;
 use crate::key::Key;
 use crate::node::Node;
 use crate::options::{Servers, Settings};
+use crate::pulse::beat;
 use crate::script::{Order, Outcome, Scripts};
 use crate::servers::Routes;
 use crate::task::Task;
@@ -83,13 +84,19 @@ impl Calls {
         }
     }
 
+    /// Whether this is the connection to where the key is.
+    pub(crate) fn is_at_home(&self, key: &Key, wire: &Arc<Wire>) -> bool {
+        self.routes.standing(key).is_some_and(|(_, standing)| Arc::ptr_eq(&standing, wire))
+    }
+
     /// Waits until the document may have moved past `seen`.
     pub(crate) async fn wait(self: &Arc<Self>, key: &Key, seen: Option<Version>) -> Result<(), Failure> {
         let mut tries = Tries::default();
         loop {
             let home = self.routes.home(key).await?;
             let wire = home.wire().await?;
-            let visit = wire.board().visit(&key.channel, |start| {
+            wire.look_after(|| Task::spawn(beat(Arc::downgrade(self), Arc::downgrade(&wire))))?;
+            let visit = wire.board().visit(key, |start| {
                 let (calls, wire) = (Arc::downgrade(self), Arc::downgrade(&wire));
                 Task::spawn(keep(calls, wire, key.clone(), start))
             })?;

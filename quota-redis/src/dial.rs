@@ -19,6 +19,7 @@ use crate::board::Board;
 use crate::failure::{Failure, plain};
 use crate::gather::Gather;
 use crate::options::{Login, Settings};
+use crate::silence::Silence;
 use crate::task::Task;
 use crate::wire::Wire;
 
@@ -188,7 +189,8 @@ impl Dialer {
             driver.await;
         })?;
         tracing::debug!(%address, hears, "connected to redis");
-        Ok(Wire::new(connection, driver, board, address.clone(), self.sharded, hears))
+        let silence = Silence::new(self.clock().clone(), self.settings.response_timeout);
+        Ok(Wire::new(connection, driver, board, address.clone(), self.sharded, hears, silence))
     }
 
     /// Why a handshake failed.

@@ -62,6 +62,12 @@ impl Failure {
         matches!(self, Self::Lost | Self::Unsent | Self::Late | Self::ReadOnly)
     }
 
+    /// Whether there may be an answer another time.
+    pub(crate) fn passes(&self) -> bool {
+        self.ends_connection()
+            || matches!(self, Self::Away { .. } | Self::NotNow(_) | Self::Moved(_) | Self::Ask(_))
+    }
+
     /// Whether there can be no notices from this server, to this user.
     pub(crate) fn refuses_notices(&self) -> bool {
         matches!(self, Self::NoRights | Self::NoCommand)

@@ -25,6 +25,8 @@ pub(crate) struct Node {
 struct Seat {
     wire: Option<Arc<Wire>>,
     phase: Phase,
+    /// How many attempts there have been: one that is over says nothing about the next.
+    attempts: u64,
     dialing: Option<Task>,
 }
 
@@ -49,30 +51,45 @@ impl Node {
 
     /// The connection that stands.
     pub(crate) fn standing(&self) -> Option<Arc<Wire>> {
-        self.seat().standing()
+        let wire = self.seat().standing()?;
+        if wire.is_silent() {
+            self.lose(&wire);
+            return None;
+        }
+        Some(wire)
     }
 
     /// The connection, made if there is none. Many who ask at once wait for one attempt.
     pub(crate) async fn wire(self: &Arc<Self>) -> Result<Arc<Wire>, Failure> {
+        let mut has_tried = false;
         loop {
             let mut news = pin!(self.news.notified());
             // Registered before the look, so that what comes between the two is not missed.
             news.as_mut().enable();
-            {
-                let mut seat = self.seat();
-                if let Some(wire) = seat.standing() {
-                    return Ok(wire);
-                }
-                match &seat.phase {
-                    Phase::Dialing => {}
-                    Phase::Resting(failure) => return Err(failure.clone()),
-                    Phase::Idle => {
-                        seat.dialing = Some(self.dial()?);
-                        seat.phase = Phase::Dialing;
-                    }
-                }
+            if let Some(wire) = self.standing() {
+                return Ok(wire);
+            }
+            if let Some(attempt) = self.claim(has_tried)? {
+                has_tried = true;
+                self.dial(attempt)?;
             }
             news.await;
+        }
+    }
+
+    /// The number of an attempt that is the caller's to begin; `None` if one is under way.
+    fn claim(&self, has_tried: bool) -> Result<Option<u64>, Failure> {
+        let mut seat = self.seat();
+        match &seat.phase {
+            Phase::Dialing => Ok(None),
+            Phase::Resting(failure) => Err(failure.clone()),
+            // It ended with its runtime, or brought a connection that ended at once: another is for another call.
+            Phase::Idle if has_tried => Err(Failure::Lost),
+            Phase::Idle => {
+                seat.attempts += 1;
+                seat.phase = Phase::Dialing;
+                Ok(Some(seat.attempts))
+            }
         }
     }
 
@@ -86,10 +103,11 @@ impl Node {
     }
 
     /// Connects in a task of its own, so that a caller that leaves takes nothing from the others, and rests if it failed.
-    fn dial(self: &Arc<Self>) -> Result<Task, Failure> {
+    fn dial(self: &Arc<Self>, attempt: u64) -> Result<(), Failure> {
         let (dialer, place) = (Arc::clone(&self.dialer), self.place.clone());
-        let dialing = Dialing(Arc::downgrade(self));
-        Task::spawn(async move {
+        let dialing = Dialing { node: Arc::downgrade(self), attempt };
+        // Not under the lock: a runtime that is being shut down drops the task here and now, and that takes the lock.
+        let task = Task::spawn(async move {
             match dialer.dial(&place).await {
                 Ok(wire) => dialing.seated(wire),
                 Err(failure) => {
@@ -97,7 +115,11 @@ impl Node {
                     dialer.clock().sleep(REST.mul_f64(1.0 + fastrand::f64() * 0.9)).await;
                 }
             }
-        })
+        })?;
+        let mut seat = self.seat();
+        let _ended = if seat.attempts == attempt { seat.dialing.replace(task) } else { Some(task) };
+        drop(seat);
+        Ok(())
     }
 
     fn seat(&self) -> MutexGuard<'_, Seat> {
@@ -114,32 +136,84 @@ impl Seat {
 }
 
 /// An attempt to connect. When it ends, however that is, the next may begin.
-struct Dialing(Weak<Node>);
+struct Dialing {
+    node: Weak<Node>,
+    attempt: u64,
+}
 
 impl Dialing {
     fn seated(&self, wire: Wire) {
-        if let Some(node) = self.0.upgrade() {
-            let mut seat = node.seat();
-            seat.wire = Some(Arc::new(wire));
+        let wire = Arc::new(wire);
+        self.ends(|seat| {
+            seat.wire = Some(wire);
             seat.phase = Phase::Idle;
-            drop(seat);
-            node.news.notify_waiters();
-        }
+        });
     }
 
     fn failed(&self, failure: Failure) {
-        if let Some(node) = self.0.upgrade() {
-            node.seat().phase = Phase::Resting(failure);
-            node.news.notify_waiters();
+        self.ends(|seat| seat.phase = Phase::Resting(failure));
+    }
+
+    fn ends(&self, with: impl FnOnce(&mut Seat)) {
+        let Some(node) = self.node.upgrade() else { return };
+        let mut seat = node.seat();
+        if seat.attempts == self.attempt {
+            with(&mut seat);
         }
+        drop(seat);
+        node.news.notify_waiters();
     }
 }
 
 impl Drop for Dialing {
     fn drop(&mut self) {
-        if let Some(node) = self.0.upgrade() {
-            node.seat().phase = Phase::Idle;
-            node.news.notify_waiters();
-        }
+        self.ends(|seat| seat.phase = Phase::Idle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::RedisOptions;
+    use crate::address::Address;
+
+    fn node() -> Arc<Node> {
+        let settings = RedisOptions::single("127.0.0.1", 1).settings;
+        #[cfg(feature = "tls")]
+        let dialer = Dialer::new(settings, false, None);
+        #[cfg(not(feature = "tls"))]
+        let dialer = Dialer::new(settings, false);
+        Node::new(Arc::new(dialer), Place::At(Address::tcp("127.0.0.1", 1)))
+    }
+
+    #[test]
+    fn an_attempt_that_is_over_says_nothing_about_the_next() {
+        let node = node();
+        let first = Dialing { node: Arc::downgrade(&node), attempt: node.claim(false).unwrap().unwrap() };
+        first.ends(|seat| seat.phase = Phase::Idle);
+        let second = node.claim(false).unwrap();
+
+        drop(first);
+
+        assert_eq!(second, Some(2));
+        assert!(matches!(node.seat().phase, Phase::Dialing));
+    }
+
+    #[test]
+    fn on_a_runtime_that_is_gone_a_caller_is_told_at_once() {
+        let node = node();
+        let runtime = Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _entered = handle.enter();
+
+        let mut wire = Box::pin(node.wire());
+        let polled = wire.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+
+        assert!(matches!(polled, Poll::Ready(Err(Failure::Lost))), "{polled:?}");
     }
 }

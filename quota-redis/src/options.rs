@@ -60,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) response_timeout: Duration,
     pub(crate) linger: Duration,
     pub(crate) poll_every: Duration,
+    pub(crate) check_every: Duration,
     pub(crate) clock: Clock,
 }
 
@@ -91,6 +92,9 @@ pub(crate) enum Pem {
     Text(Secret),
 }
 
+/// What stands for "never".
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -102,6 +106,7 @@ impl Default for Settings {
             response_timeout: Duration::from_millis(500),
             linger: Duration::from_secs(120),
             poll_every: Duration::from_secs(1),
+            check_every: Duration::from_secs(5),
             clock: Clock::system(),
         }
     }
@@ -208,6 +213,14 @@ impl RedisOptions {
         self
     }
 
+    /// How often a connection on which somebody waits is asked whether it still carries anything, give or take a quarter: every
+    /// 5 s by default. It costs the server one short command. A server that stands still is noticed after so long by those who
+    /// ask it nothing else.
+    pub fn check_every(mut self, span: Duration) -> Self {
+        self.settings.check_every = span;
+        self
+    }
+
     /// Opens the store. Nothing is connected to yet.
     ///
     /// # Errors
@@ -223,13 +236,17 @@ impl RedisOptions {
         let prefix_is_fit = !settings.prefix.is_empty()
             && settings.prefix.len() <= 64
             && settings.prefix.bytes().all(|byte| byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte));
-        let spans = [settings.connect_timeout, settings.response_timeout, settings.poll_every];
+        let spans =
+            [settings.connect_timeout, settings.response_timeout, settings.poll_every, settings.check_every];
+        let longest = settings.linger.max(spans.into_iter().max().unwrap_or_default());
         let is_cluster = matches!(self.servers, Servers::Cluster(_));
         let is_socket = matches!(self.servers, Servers::Single(Address::Unix(_)));
         let is_nobody = |login: &Login| login.user.is_some() && login.password.is_none();
         for (is_wrong, why) in [
             (!prefix_is_fit, "the prefix must be 1 to 64 visible ASCII characters, none of {}*?[]\\"),
             (spans.iter().any(Duration::is_zero), "a time-out or pause must be longer than nothing"),
+            // Clocks cannot count to the longest duration there is.
+            (longest > LONGEST, "a time-out or pause must not be longer than ten years"),
             (is_cluster && settings.database != 0, "a redis cluster has the database 0 alone"),
             (self.tls.is_some() && is_socket, "a unix socket has no TLS"),
             (is_nobody(&settings.login), "a user needs a password"),

@@ -1,8 +1,8 @@
 //! One connection that stands, and what can be asked over it.
 //! How it is made is in `dial`; what is done when it is lost, in `node` and `calls`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value, cmd, pipe};
@@ -12,6 +12,7 @@ use crate::board::Board;
 use crate::failure::Failure;
 use crate::key::Key;
 use crate::script::{Order, Outcome, Scripts};
+use crate::silence::Silence;
 use crate::task::Task;
 
 /// A connection that all callers share.
@@ -22,7 +23,9 @@ pub(crate) struct Wire {
     address: Address,
     sharded: bool,
     hears: AtomicBool,
+    silence: Silence,
     _driver: Task,
+    pulse: OnceLock<Task>,
 }
 
 /// Says that a write is on its way, or that it is known not to have been carried out.
@@ -37,8 +40,18 @@ impl Wire {
         address: Address,
         sharded: bool,
         hears: bool,
+        silence: Silence,
     ) -> Self {
-        Self { connection, board, address, sharded, hears: AtomicBool::new(hears), _driver: driver }
+        Self {
+            connection,
+            board,
+            address,
+            sharded,
+            hears: AtomicBool::new(hears),
+            silence,
+            _driver: driver,
+            pulse: OnceLock::new(),
+        }
     }
 
     pub(crate) fn board(&self) -> &Arc<Board> {
@@ -56,6 +69,20 @@ impl Wire {
     /// Whether there can be notices on this connection.
     pub(crate) fn hears(&self) -> bool {
         self.hears.load(Ordering::Relaxed)
+    }
+
+    /// Whether it owes an answer for longer than one may take.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silence.is_unbearable()
+    }
+
+    /// Somebody listens: from now on, `pulse` finds out whether there is anything to hear.
+    pub(crate) fn look_after(&self, pulse: impl FnOnce() -> Result<Task, Failure>) -> Result<(), Failure> {
+        if self.hears() && self.pulse.get().is_none() {
+            // Of two who come at once, one's task ends as it began.
+            let _ = self.pulse.set(pulse()?);
+        }
+        Ok(())
     }
 
     /// There can be none after all.
@@ -78,6 +105,7 @@ impl Wire {
         let command = scripts.command(order, key, publish, false);
         let answer = match self.send(command, asking, sent).await {
             Err(Failure::NoScript) => {
+                tracing::debug!(address = %self.address, "redis does not know the script, sending it");
                 let command = scripts.command(order, key, publish, true);
                 Box::pin(self.send(command, asking, sent)).await
             }
@@ -103,6 +131,7 @@ impl Wire {
         if self.board.is_over() {
             return Err(Failure::Unsent);
         }
+        self.silence.asked();
         self.believe(self.connection.clone().send_packed_command(command).await)
     }
 
@@ -111,6 +140,7 @@ impl Wire {
             return Err(Failure::Unsent);
         }
         let was_sent = sent.swap(true, Ordering::Relaxed);
+        self.silence.asked();
         let mut connection = self.connection.clone();
         let answer = if asking {
             let mut both = pipe();
@@ -131,6 +161,7 @@ impl Wire {
 
     /// An answer, if it is certain that it belongs to the question.
     fn believe(&self, answer: Result<Value, RedisError>) -> Result<Value, Failure> {
+        self.silence.heard();
         if self.board.is_out_of_step() {
             return Err(Failure::Lost);
         }

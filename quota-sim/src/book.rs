@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 
 use crate::clock::Moment;
+use crate::grants::Exchange;
 use crate::ledger::{AccountLedger, Ledger};
 
 /// Whose call it is.
@@ -32,6 +33,8 @@ pub(crate) struct Book {
     strangers: Page,
     under_way: u64,
     max_concurrent: u64,
+    exchanges_under_way: u64,
+    max_concurrent_exchanges: u64,
     given_up: u64,
     given_up_with_room: u64,
 }
@@ -77,6 +80,8 @@ impl Book {
             strangers: Page::default(),
             under_way: 0,
             max_concurrent: 0,
+            exchanges_under_way: 0,
+            max_concurrent_exchanges: 0,
             given_up: 0,
             given_up_with_room: 0,
         }
@@ -131,9 +136,33 @@ impl Book {
         self.given_up_with_room += u64::from(had_room);
     }
 
+    /// An exchange of a refresh token has arrived.
+    pub(crate) fn exchange_begun(&mut self) {
+        self.exchanges_under_way += 1;
+        self.max_concurrent_exchanges = self.max_concurrent_exchanges.max(self.exchanges_under_way);
+    }
+
+    /// An exchange was answered, or its client has left.
+    pub(crate) fn exchange_ended(&mut self) {
+        self.exchanges_under_way -= 1;
+    }
+
+    /// What came of an exchange.
+    pub(crate) fn exchanged(&mut self, account: usize, exchange: &Exchange) {
+        let sums = &mut self.accounts[account].sums;
+        let count = match exchange {
+            Exchange::Given(_) => &mut sums.exchanges,
+            Exchange::GivenAgain(_) => &mut sums.exchanges_again,
+            Exchange::Reused => &mut sums.reuses,
+            Exchange::Revoked => &mut sums.exchanges_refused,
+        };
+        *count += 1;
+    }
+
     pub(crate) fn ledger(&self) -> Ledger {
         Ledger {
             max_concurrent: self.max_concurrent,
+            max_concurrent_exchanges: self.max_concurrent_exchanges,
             accounts: self.accounts.iter().map(|page| (page.name.clone(), page.sums.clone())).collect(),
             strangers: self.strangers.sums.clone(),
             given_up: self.given_up,

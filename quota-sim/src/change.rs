@@ -23,6 +23,8 @@ pub(crate) enum Action {
     Answer { answer: Answer, lasting: Option<Duration> },
     FollowScript,
     Token(String),
+    EndTokens,
+    Login { token: String, refresh_token: String },
     Used { window: Window, percent: f64 },
 }
 
@@ -49,6 +51,18 @@ impl Change {
     #[must_use]
     pub fn token(token: impl Into<String>) -> Self {
         Self(Action::Token(token.into()))
+    }
+
+    /// The access tokens that were given so far open nothing any more; the refresh token is as good as before.
+    #[must_use]
+    pub fn end_tokens() -> Self {
+        Self(Action::EndTokens)
+    }
+
+    /// Somebody has logged in again: from now on these tokens are good, and nothing of the login before.
+    #[must_use]
+    pub fn login(token: impl Into<String>, refresh_token: impl Into<String>) -> Self {
+        Self(Action::Login { token: token.into(), refresh_token: refresh_token.into() })
     }
 
     /// So much of a window is used now: of the account's window of the same kind and model.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct Ledger {
     /// The most calls to the usage endpoint that were under way at once, over all accounts.
     pub max_concurrent: u64,
+    /// The most exchanges of refresh tokens that were under way at once, over all accounts.
+    pub max_concurrent_exchanges: u64,
     /// What each account has seen.
     pub accounts: BTreeMap<String, AccountLedger>,
     /// What came with a token that opens no account, or with none.
@@ -54,6 +56,14 @@ pub struct AccountLedger {
     /// Usage tells of all windows; a message that was turned away of those it counts in; one that was done of those that count
     /// every model, because headers do not say which model the window of a model is of.
     pub traffic_in_vain: u64,
+    /// The refresh tokens that were exchanged for new ones.
+    pub exchanges: u64,
+    /// The spent refresh tokens that came again within their grace, and got the same tokens again.
+    pub exchanges_again: u64,
+    /// The spent refresh tokens that came again and ended their login: each is a login lost.
+    pub reuses: u64,
+    /// The refresh tokens that came after their login had ended.
+    pub exchanges_refused: u64,
 }
 
 impl Ledger {

@@ -30,6 +30,7 @@
 //! | `GET /api/oauth/usage` | answers as the script says; needs the account's token and `anthropic-beta: oauth-2025-04-20` |
 //! | `GET /api/oauth/profile` | says whose account it is |
 //! | `POST /v1/messages` | uses `{"cost": 0.5}` percent of the five-hour window and answers with rate-limit headers |
+//! | `POST /v1/oauth/token` | exchanges a refresh token for the client `sim-client`; each works once, and one that comes again ends its login |
 //! | `GET /ledger` | the [`Ledger`] as JSON |
 //!
 //! All waiting and counting goes by tokio's clock: in a runtime that was started paused nothing takes time. Such a clock
@@ -40,6 +41,7 @@ mod book;
 mod budget;
 mod change;
 mod clock;
+mod grants;
 mod ledger;
 mod meter;
 mod provider;

@@ -12,6 +12,7 @@ use crate::book::{Arrival, Book, Message, Who};
 use crate::budget::Throttle;
 use crate::change::{Action, Change, ChangeError};
 use crate::clock::{Moment, SimClock};
+use crate::grants::Exchange;
 use crate::ledger::Ledger;
 use crate::running::{Decision, Outcome, Running, Silence};
 use crate::script::{Account, Script};
@@ -51,7 +52,8 @@ impl Provider {
 
     /// The account that a token opens.
     pub(crate) fn opened_by(&self, token: &str) -> Option<usize> {
-        self.look(|state| state.accounts.iter().position(|account| account.token() == token))
+        let now = self.clock.now();
+        self.look(|state| state.accounts.iter().position(|account| account.grants.is_opened_by(token, now)))
     }
 
     /// Reads something of one account, at this moment of the script.
@@ -118,14 +120,35 @@ impl Provider {
         self.alter(|state| {
             let account = state.accounts.iter().position(|one| one.account().name() == name);
             let account = account.ok_or(ChangeError::NoAccount)?;
-            if let Action::Token(token) = &change.0 {
+            if let Action::Token(token) | Action::Login { token, .. } = &change.0 {
                 let mut others = state.accounts.iter().enumerate().filter(|(at, _)| *at != account);
-                if others.any(|(_, other)| other.token() == token) {
+                if others.any(|(_, other)| other.grants.is_opened_by(token, now)) {
                     return Err(ChangeError::TokenTaken);
                 }
             }
             state.accounts[account].change(now, change.0)
         })
+    }
+
+    /// The account that a refresh token is, or was, of.
+    pub(crate) fn refreshed_by(&self, token: &str) -> Option<usize> {
+        self.look(|state| state.accounts.iter().position(|account| account.grants.has_given(token)))
+    }
+
+    /// Exchanges a refresh token that is, or was, of the account.
+    pub(crate) fn exchange(&self, account: usize, token: &str) -> Exchange {
+        let now = self.clock.now();
+        self.alter(|state| {
+            let exchange = state.accounts[account].grants.exchange(token, now);
+            state.book.exchanged(account, &exchange);
+            exchange
+        })
+    }
+
+    /// Counts an exchange as under way, until what is given back is dropped.
+    pub(crate) fn begin_exchange(self: &Arc<Self>) -> UnderWay {
+        self.alter(|state| state.book.exchange_begun());
+        UnderWay(Arc::clone(self))
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
@@ -151,6 +174,16 @@ impl Provider {
         let result = self.look(work);
         self.changed.send_replace(());
         result
+    }
+}
+
+/// An exchange of a refresh token that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<Provider>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.alter(|state| state.book.exchange_ended());
     }
 }
 

@@ -13,8 +13,10 @@ use bytes::Bytes;
 
 use crate::book::{Message, Who};
 use crate::budget::Throttle;
+use crate::grants::Exchange;
 use crate::provider::Provider;
-use crate::running::{Decision, Outcome};
+use crate::running::{self, Decision, Outcome};
+use crate::script::Answer;
 use crate::wire::{self, Reply};
 
 pub(crate) fn router(provider: Arc<Provider>) -> Router {
@@ -24,6 +26,7 @@ pub(crate) fn router(provider: Arc<Provider>) -> Router {
         .route("/api/oauth/usage", get(usage))
         .route("/api/oauth/profile", get(profile))
         .route("/v1/messages", post(message))
+        .route("/v1/oauth/token", post(token))
         .fallback(nothing)
         .with_state(provider)
 }
@@ -94,6 +97,41 @@ async fn message(State(provider): Shared, headers: HeaderMap, body: Bytes) -> Re
     of(account, reply, &provider)
 }
 
+async fn token(State(provider): Shared, body: Bytes) -> Reply {
+    let _under_way = provider.begin_exchange();
+    let asked = match wire::token::asked(&body) {
+        Ok(asked) => asked,
+        Err(refused) => return stamped(refused, &provider),
+    };
+    let Some(account) = provider.refreshed_by(&asked) else {
+        return stamped(wire::token::dead(), &provider);
+    };
+    let (answer, until) = provider.look_at(account, |running, now| running.token_answer(now));
+    if let Some(throttle) = running::throttle(answer, until) {
+        delay(account, &provider).await;
+        return of(account, wire::throttled(throttle, &provider.clock), &provider);
+    }
+    if let Some(fault) = running::fault(answer) {
+        delay(account, &provider).await;
+        return of(account, wire::faulty(fault), &provider);
+    }
+    // Exchanged before the answer leaves: a client that is gone by then has lost it.
+    let exchange = provider.exchange(account, &asked);
+    delay(account, &provider).await;
+    if answer == Answer::Hang {
+        match until {
+            Some(until) => provider.clock.sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
+    let reply = match exchange {
+        Exchange::Given(grant) | Exchange::GivenAgain(grant) => provider
+            .look_at(account, |running, _| wire::token::given(running.account(), &grant, &provider.clock)),
+        Exchange::Reused | Exchange::Revoked => wire::token::dead(),
+    };
+    of(account, reply, &provider)
+}
+
 async fn ledger(State(provider): Shared) -> Reply {
     let ledger = serde_json::to_value(provider.ledger()).expect("a ledger is made of texts and numbers");
     stamped(Reply::json(&ledger), &provider)
@@ -106,6 +144,7 @@ A simulated provider. Its accounts, numbers and errors are made up.
 GET  /api/oauth/usage    how much an account has used
 GET  /api/oauth/profile  whose account it is
 POST /v1/messages        uses some of it: {\"cost\": 0.5, \"model\": \"...\"}
+POST /v1/oauth/token     exchanges a refresh token, once
 GET  /ledger             who called, how often, and what they were told
 
 Accounts:

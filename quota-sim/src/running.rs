@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::budget::{Budget, Throttle};
 use crate::change::{Action, ChangeError};
 use crate::clock::Moment;
+use crate::grants::Grants;
 use crate::meter::{Level, Meter};
 use crate::script::{Account, Answer, Endpoint, ExtraUsage, Kind, Window, check};
 
@@ -13,7 +14,7 @@ use crate::script::{Account, Answer, Endpoint, ExtraUsage, Kind, Window, check};
 #[derive(Debug)]
 pub(crate) struct Running {
     account: Account,
-    token: String,
+    pub(crate) grants: Grants,
     meters: Vec<Meter>,
     budget: Budget,
     forced: Option<Forced>,
@@ -85,7 +86,7 @@ const SHARE_OF_A_WEEK: f64 = 5.0 / 168.0;
 impl Running {
     pub(crate) fn new(account: Account) -> Self {
         Self {
-            token: account.token().into_owned(),
+            grants: Grants::new(&account),
             meters: account.windows.iter().cloned().map(Meter::new).collect(),
             budget: Budget::new(account.budget, account.budget_answer),
             forced: None,
@@ -95,10 +96,6 @@ impl Running {
 
     pub(crate) fn account(&self) -> &Account {
         &self.account
-    }
-
-    pub(crate) fn token(&self) -> &str {
-        &self.token
     }
 
     pub(crate) fn latency(&self) -> Duration {
@@ -160,6 +157,11 @@ impl Running {
         Outcome::Done(self.statement(now))
     }
 
+    /// The answer that the script has for exchanges of refresh tokens, and when it is over.
+    pub(crate) fn token_answer(&self, now: Moment) -> (Answer, Option<Moment>) {
+        self.told(Endpoint::Token, now)
+    }
+
     /// Whether a message to that model would be done, as far as a client can know: the usage of a model is told in whole
     /// percent, and what is told as a hundred is no room.
     pub(crate) fn has_room(&self, now: Moment, model: &str) -> bool {
@@ -193,7 +195,14 @@ impl Running {
             Action::FollowScript => self.forced = None,
             Action::Token(token) => {
                 check::token(&token).map_err(|why| ChangeError::Unusable { why })?;
-                self.token = token;
+                self.grants.set_access(token);
+            }
+            Action::EndTokens => self.grants.end_access(),
+            Action::Login { token, refresh_token } => {
+                for token in [&token, &refresh_token] {
+                    check::token(token).map_err(|why| ChangeError::Unusable { why })?;
+                }
+                self.grants.log_in(token, refresh_token);
             }
             Action::Used { window, percent } => {
                 check::window(&window).map_err(|why| ChangeError::Unusable { why })?;
@@ -228,7 +237,7 @@ impl Running {
     }
 }
 
-fn throttle(answer: Answer, until: Option<Moment>) -> Option<Throttle> {
+pub(crate) fn throttle(answer: Answer, until: Option<Moment>) -> Option<Throttle> {
     match answer {
         Answer::ThrottleZero => Some(Throttle::Zero),
         Answer::ThrottleNoHeader => Some(Throttle::Silent),
@@ -237,7 +246,7 @@ fn throttle(answer: Answer, until: Option<Moment>) -> Option<Throttle> {
     }
 }
 
-fn fault(answer: Answer) -> Option<Fault> {
+pub(crate) fn fault(answer: Answer) -> Option<Fault> {
     match answer {
         Answer::Unauthorized => Some(Fault::Unauthorized),
         Answer::Forbidden => Some(Fault::Forbidden),

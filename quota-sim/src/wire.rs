@@ -1,6 +1,7 @@
 //! What goes to clients: statuses, headers and bodies in the provider's own shapes.
 //! What they are to say is decided in `running`.
 
+pub(crate) mod token;
 mod traffic;
 mod usage;
 

@@ -4,7 +4,7 @@
 //! cargo run -p quota --features redis,testing --example shared_store -- redis://127.0.0.1:6379
 //! ```
 //!
-//! Whichever runs first asks the provider; the other reads what it found. The feature decides which stores are compiled in,
+//! Whichever runs first asks the provider; the other reads what it found, and `shared_store_watch` shows it on a third. The feature decides which stores are compiled in,
 //! the URL which of them is used: with `memory:` each asks for itself.
 #![expect(clippy::print_stdout, reason = "an example speaks to whoever runs it")]
 

@@ -6,8 +6,10 @@
 //! | feature | adds |
 //! |---|---|
 //! | `anthropic` | [`anthropic`]: Anthropic's usage endpoint and rate limit headers |
+//! | `codex` | [`codex`]: what Codex says on ordinary answers, and the renewal of its logins |
 //! | | [`http`]: what fetchers share: errors, and what a parser understood |
 //! | `accounts` | [`accounts`]: which account a request goes to, and why; where logins are found |
+//! | `keyring` | `accounts::Keyring`: tokens in the keyring of the operating system |
 //! | `redis` | [`redis`]: a store on Redis or Valkey, shared by hosts |
 //! | `redis-tls` | the same over TLS |
 //! | `sqlite` | [`sqlite`]: a store on one file, shared by the processes of one machine |
@@ -41,10 +43,12 @@ pub use open::{OpenError, open_store};
 #[cfg(feature = "accounts")]
 pub use quota_accounts as accounts;
 pub use quota_core::*;
-#[cfg(feature = "anthropic")]
+#[cfg(any(feature = "anthropic", feature = "codex"))]
 pub use quota_http as http;
 #[cfg(feature = "anthropic")]
 pub use quota_http::anthropic;
+#[cfg(feature = "codex")]
+pub use quota_http::codex;
 #[cfg(feature = "redis")]
 pub use quota_redis as redis;
 #[cfg(feature = "sqlite")]

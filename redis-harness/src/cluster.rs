@@ -1,10 +1,10 @@
-//! Three masters that share the slots.
-//! How a slot moves is said step by step, so that a test can look in between.
+//! Three masters that share the slots, and replicas of them where they are asked for.
+//! How a slot moves is said step by step, so that a test can look in between; when a replica takes over is theirs to decide.
 
 use crate::server::Server;
 use crate::wait_until;
 
-/// A cluster of three masters without replicas.
+/// A cluster of three masters, without replicas at first.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Server>,
@@ -18,13 +18,6 @@ impl Cluster {
     /// If it does not become whole.
     #[must_use]
     pub fn start() -> Self {
-        let node = || {
-            Server::builder()
-                .with("cluster-enabled yes")
-                .with("cluster-config-file {folder}/nodes.conf")
-                .with("cluster-node-timeout 2000")
-                .start()
-        };
         let nodes = vec![node(), node(), node()];
         for (index, (node, slots)) in
             nodes.iter().zip([["0", "5460"], ["5461", "10922"], ["10923", "16383"]]).enumerate()
@@ -43,6 +36,50 @@ impl Cluster {
             })
         });
         cluster
+    }
+
+    /// Adds a replica of a master, and waits until it has what its master has and all know whose it is. Its number among the
+    /// nodes.
+    ///
+    /// # Panics
+    ///
+    /// If it does not follow.
+    pub fn add_replica_of(&mut self, master: usize) -> usize {
+        let replica = node();
+        let () = replica.ask(&["CLUSTER", "MEET", "127.0.0.1", &self.nodes[master].port().to_string()]);
+        let id = self.id(master);
+        wait_until("the replica knows its master", || {
+            replica.try_ask::<()>(&["CLUSTER", "REPLICATE", &id]).is_ok()
+        });
+        wait_until("the replica follows", || {
+            replica.ask::<String>(&["INFO", "replication"]).contains("master_link_status:up")
+        });
+        let own: String = replica.ask(&["CLUSTER", "MYID"]);
+        let knows_it = |line: &str| line.starts_with(&own) && line.contains("slave") && line.contains(&id);
+        wait_until("all know the replica", || {
+            self.nodes.iter().all(|node| node.ask::<String>(&["CLUSTER", "NODES"]).lines().any(knows_it))
+        });
+        self.nodes.push(replica);
+        self.nodes.len() - 1
+    }
+
+    /// Waits until this node is the master of a slot, and those that can be asked say so.
+    ///
+    /// # Panics
+    ///
+    /// If it does not become it.
+    pub fn wait_for_failover(&self, slot: u16, to: usize) {
+        let id = self.id(to);
+        let is_master = |line: &str| {
+            let mut parts = line.split_whitespace();
+            parts.next() == Some(&id) && line.contains("master") && holds(parts.skip(7), slot)
+        };
+        wait_until("the replica was made the master", || {
+            self.nodes.iter().filter(|node| node.answers()).all(|node| {
+                node.ask::<String>(&["CLUSTER", "NODES"]).lines().any(is_master)
+                    && node.ask::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+            })
+        });
     }
 
     /// Its nodes.
@@ -80,10 +117,7 @@ impl Cluster {
         let range = |node: &Server| -> bool {
             let text: String = node.ask(&["CLUSTER", "NODES"]);
             let mine = text.lines().find(|line| line.contains("myself")).unwrap_or_default().to_owned();
-            mine.split_whitespace().skip(8).filter(|part| !part.starts_with('[')).any(|part| {
-                let (from, to) = part.split_once('-').unwrap_or((part, part));
-                matches!((from.parse::<u16>(), to.parse::<u16>()), (Ok(from), Ok(to)) if (from..=to).contains(&slot))
-            })
+            holds(mine.split_whitespace().skip(8), slot)
         };
         self.nodes.iter().position(range).expect("every slot belongs to a node")
     }
@@ -127,4 +161,21 @@ impl Cluster {
     fn id(&self, node: usize) -> String {
         self.nodes[node].ask(&["CLUSTER", "MYID"])
     }
+}
+
+fn node() -> Server {
+    Server::builder()
+        .with("cluster-enabled yes")
+        .with("cluster-config-file {folder}/nodes.conf")
+        .with("cluster-node-timeout 2000")
+        .with("repl-diskless-sync-delay 0")
+        .start()
+}
+
+/// Whether a slot is among these ranges, as `CLUSTER NODES` writes them.
+fn holds<'a>(mut ranges: impl Iterator<Item = &'a str>, slot: u16) -> bool {
+    ranges.any(|part| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        matches!((from.parse::<u16>(), to.parse::<u16>()), (Ok(from), Ok(to)) if (from..=to).contains(&slot))
+    })
 }

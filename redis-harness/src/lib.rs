@@ -1,5 +1,6 @@
 //! Real Redis servers for tests: each on free ports, in a folder of its own, stopped by its own handle.
-//! What is tested with them is not known here, and no server that runs already is ever touched.
+//! What is tested with them is not known here, and no server that runs already is ever touched. `REDIS_SERVER` names the program
+//! to start, if it is to be another than the first of `redis-server` and `valkey-server` that is there.
 //!
 //! ```
 //! let server = redis_harness::Server::start();

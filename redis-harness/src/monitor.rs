@@ -1,10 +1,11 @@
 //! What the scripts on a server do, in the order in which it does it.
 //! What that means is for those who look.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Split, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use crate::server::Server;
 use crate::wait_until;
@@ -13,6 +14,7 @@ use crate::wait_until;
 #[derive(Debug)]
 pub struct Monitor {
     heard: Arc<Mutex<Vec<Vec<Vec<u8>>>>>,
+    listener: JoinHandle<()>,
 }
 
 /// By this the listener knows how far it has come.
@@ -23,26 +25,38 @@ impl Monitor {
     ///
     /// # Panics
     ///
-    /// If the server does not take the connection.
+    /// If the server does not let itself be monitored.
     #[must_use]
     pub fn of(server: &Server) -> Self {
-        let mut stream = UnixStream::connect(server.socket()).expect("the server takes connections");
-        stream.write_all(b"MONITOR\r\n").expect("the server listens");
-        let mut lines = BufReader::new(stream).split(b'\n');
-        let agreed = lines.next().and_then(Result::ok).unwrap_or_default();
-        assert!(agreed.starts_with(b"+OK"), "the server does not let itself be monitored");
+        let mut lines = listen(server.socket()).expect("the server lets itself be monitored");
         let heard = Arc::<Mutex<Vec<Vec<Vec<u8>>>>>::default();
-        let monitor = Self { heard: Arc::clone(&heard) };
-        // It ends with the connection, and so with the server.
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let is_mark = line.windows(MARK.len()).any(|part| part == MARK);
-                if is_mark || line.windows(5).take(64).any(|part| part == b" lua]") {
-                    heard.lock().unwrap_or_else(PoisonError::into_inner).push(words(&line));
+        let (ears, socket) = (Arc::clone(&heard), server.socket());
+        // It ends with the server: one that a sentinel makes the master hangs up on all, and is listened to again at once.
+        let listener = thread::spawn(move || {
+            loop {
+                for line in lines.map_while(Result::ok) {
+                    let is_mark = line.windows(MARK.len()).any(|part| part == MARK);
+                    if is_mark || line.windows(5).take(64).any(|part| part == b" lua]") {
+                        ears.lock().unwrap_or_else(PoisonError::into_inner).push(words(&line));
+                    }
                 }
+                let Some(again) = listen(socket.clone()) else { return };
+                lines = again;
             }
         });
-        monitor
+        Self { heard, listener }
+    }
+
+    /// What scripts have called until the server was killed.
+    ///
+    /// # Panics
+    ///
+    /// If the server lives: there is no end to wait for.
+    #[must_use]
+    pub fn heard_to_the_end(self, killed: &Server) -> Vec<Vec<Vec<u8>>> {
+        assert!(!killed.is_running(), "a server that lives may say more");
+        self.listener.join().expect("the listener does not panic");
+        std::mem::take(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What scripts have called, each a name with its arguments; everything up to now is in it.
@@ -58,6 +72,14 @@ impl Monitor {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.iter().filter(|call| !is_mark(call)).cloned().collect()
     }
+}
+
+/// The lines that a monitor is told; `None` if there is no server.
+fn listen(socket: PathBuf) -> Option<Split<BufReader<UnixStream>>> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.write_all(b"MONITOR\r\n").ok()?;
+    let mut lines = BufReader::new(stream).split(b'\n');
+    lines.next()?.ok()?.starts_with(b"+OK").then_some(lines)
 }
 
 /// The quoted words of a line.

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Carries bytes to a port of this machine and back, until it is told not to.
 #[derive(Debug)]
@@ -19,7 +19,6 @@ pub struct Proxy {
 #[derive(Debug, Default)]
 struct Wire {
     swallow: AtomicUsize,
-    connections: AtomicUsize,
     state: Mutex<State>,
     mended: Condvar,
 }
@@ -27,6 +26,7 @@ struct Wire {
 #[derive(Debug, Default)]
 struct State {
     fault: Option<Fault>,
+    tries: Vec<Instant>,
     open: Vec<TcpStream>,
 }
 
@@ -52,7 +52,8 @@ impl Proxy {
         // Its threads end with the process: a test's.
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                wire.connections.fetch_add(1, Ordering::SeqCst);
+                #[expect(clippy::disallowed_methods, reason = "when somebody came is what is asked for")]
+                wire.state().tries.push(Instant::now());
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 {
@@ -86,7 +87,13 @@ impl Proxy {
     /// How many connections were tried.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.wire.connections.load(Ordering::SeqCst)
+        self.wire.state().tries.len()
+    }
+
+    /// When connections were tried.
+    #[must_use]
+    pub fn tries(&self) -> Vec<Instant> {
+        self.wire.state().tries.clone()
     }
 
     /// Loses so many of the next answers, each with its connection.

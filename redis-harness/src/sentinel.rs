@@ -75,6 +75,12 @@ impl Sentinels {
         &mut self.sentinels
     }
 
+    /// The servers they watch: the one that was the master at first, and its replica.
+    #[must_use]
+    pub fn servers(&self) -> &[Server] {
+        &self.data
+    }
+
     /// The server that was the master at first.
     pub fn first(&mut self) -> &mut Server {
         &mut self.data[0]

@@ -1,11 +1,13 @@
 //! One server process.
 //! Clusters and sentinels are made of these, see `cluster` and `sentinel`.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 use std::{fs, net, thread};
@@ -20,6 +22,7 @@ use crate::authority::Authority;
 #[derive(Debug)]
 pub struct Server {
     child: Option<Child>,
+    frozen: AtomicBool,
     sentinel: bool,
     port: u16,
     folder: TempDir,
@@ -84,7 +87,8 @@ impl ServerBuilder {
             for (name, content) in &self.files {
                 fs::write(folder.path().join(name), content).expect("the folder can be written");
             }
-            let mut server = Server { child: None, sentinel: self.sentinel, port, folder };
+            let mut server =
+                Server { child: None, frozen: AtomicBool::new(false), sentinel: self.sentinel, port, folder };
             server.configure(&self.settings);
             match server.launch() {
                 Ok(()) => return server,
@@ -176,7 +180,8 @@ impl Server {
         redis::cmd(name).arg(arguments).query(&mut self.admin())
     }
 
-    /// How often each command was called since the last reset, by `INFO commandstats`, those of scripts included.
+    /// How often each command was called since the last reset, by `INFO commandstats`, those of scripts included, and what it takes to ask
+    /// for that left out.
     #[must_use]
     pub fn calls(&self) -> Vec<(String, u64)> {
         let text: String = self.ask(&["INFO", "commandstats"]);
@@ -186,18 +191,20 @@ impl Server {
         };
         text.lines()
             .filter_map(line)
-            .filter(|(name, _)| name != "info" && !name.starts_with("config"))
+            .filter(|(name, _)| name != "info" && name != "client|setinfo" && !name.starts_with("config"))
             .collect()
     }
 
     /// Stops it where it stands: it takes connections and answers nothing.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        self.frozen.store(true, Ordering::Relaxed);
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
+        self.frozen.store(false, Ordering::Relaxed);
     }
 
     /// Kills it, as a crash would.
@@ -206,6 +213,7 @@ impl Server {
             let _ = child.kill();
             let _ = child.wait();
         }
+        self.frozen.store(false, Ordering::Relaxed);
     }
 
     /// Starts it again after [`kill`](Self::kill), on the same port and in the same folder.
@@ -216,6 +224,18 @@ impl Server {
     pub fn restart(&mut self) {
         self.kill();
         self.launch().unwrap_or_else(|said| panic!("the server did not start again:\n{said}"));
+    }
+
+    /// Whether it runs, be it that it stands still.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Whether it runs and does not stand still.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.is_running() && !self.frozen.load(Ordering::Relaxed)
     }
 
     fn signal(&self, signal: Signal) {
@@ -288,11 +308,15 @@ impl Server {
     }
 }
 
-/// Redis, or Valkey where there is only that: both are started alike.
-fn program() -> &'static str {
+/// What `REDIS_SERVER` names, or else Redis, or Valkey where there is only that: all are started alike.
+fn program() -> OsString {
+    if let Some(named) = std::env::var_os("REDIS_SERVER").filter(|named| !named.is_empty()) {
+        return named;
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let has = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
-    if has("redis-server") || !has("valkey-server") { "redis-server" } else { "valkey-server" }
+    let is_valkey = !has("redis-server") && has("valkey-server");
+    if is_valkey { "valkey-server" } else { "redis-server" }.into()
 }
 
 impl Drop for Server {

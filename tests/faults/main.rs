@@ -3,8 +3,10 @@
 
 mod failovers;
 mod kills;
+mod loading;
 mod lost;
 mod refusals;
 mod secrets;
+mod told;
 mod wires;
 mod world;

@@ -7,6 +7,7 @@ mod herds;
 mod holds;
 mod logins;
 mod messages;
+mod renewals;
 mod routers;
 mod routing;
 mod secrets;

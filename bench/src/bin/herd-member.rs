@@ -1,7 +1,8 @@
-//! One process of a herd: `herd-member STORE PROVIDER TASKS`, the first a URL, the second a port on loopback.
+//! One process of a herd: `herd-member STORE PROVIDER TASKS [FRESH]`, the first a URL, the second a port on loopback, the last how
+//! many milliseconds old a reading may be.
 //!
-//! It says `ready`, waits for a line, and then reads one cold account in that many tasks at once. It answers with how many of them
-//! got a number and with the milliseconds that the middle and the last one waited, and stays until it is stopped.
+//! It says `ready`, and for each line that it is given it reads one account, cold at first, in that many tasks at once. It answers
+//! with how many of them got a number and with the milliseconds that the middle and the last one waited. It ends with its input.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 #![expect(clippy::disallowed_methods, reason = "to measure is to read a clock, and the tasks are awaited")]
 
@@ -18,6 +19,7 @@ use quota_core::{
 use quota_redis::RedisStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 
 /// Tells the parent who asks, and has its answer as soon as the parent gives it.
@@ -49,30 +51,39 @@ impl UsageFetcher for Parent {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, port, tasks] = &arguments[..] else {
-        return Err("usage: herd-member STORE PROVIDER TASKS".into());
+    let (url, port, tasks, fresh) = match &arguments[..] {
+        [url, port, tasks] => (url, port, tasks, None),
+        [url, port, tasks, fresh] => (url, port, tasks, Some(Duration::from_millis(fresh.parse()?))),
+        _ => return Err("usage: herd-member STORE PROVIDER TASKS [FRESH]".into()),
     };
     let (port, tasks): (u16, usize) = (port.parse()?, tasks.parse()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (tell, mut told) = unbounded_channel();
+    // It ends with the input, and then the process does.
+    std::thread::spawn(move || {
+        stdin().lock().lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+    });
     runtime.block_on(async {
         let store: Arc<dyn QuotaStore> = Arc::new(RedisStore::open(url)?);
-        let policy = Policy::default().fetch_timeout(Duration::from_secs(1)).lease(LEASE);
+        let mut policy = Policy::default().fetch_timeout(Duration::from_secs(1)).lease(LEASE);
+        if let Some(fresh) = fresh {
+            policy = policy.freshness(fresh).complete_every(fresh);
+        }
         let quota = QuotaManager::builder_on(store).fetcher(Parent { port }).policy(policy).build()?;
         let account = quota.account(&"bench/main".parse()?);
         println!("ready");
-        stdin().lock().read_line(&mut String::new())?;
-
-        let start = Instant::now();
-        let mut readers = JoinSet::new();
-        for _ in 0..tasks {
-            let account = account.clone();
-            readers.spawn(async move { account.get().await.is_ok().then(|| start.elapsed()) });
+        while told.recv().await.is_some() {
+            let start = Instant::now();
+            let mut readers = JoinSet::new();
+            for _ in 0..tasks {
+                let account = account.clone();
+                readers.spawn(async move { account.get().await.is_ok().then(|| start.elapsed()) });
+            }
+            let mut waits: Vec<Duration> = readers.join_all().await.into_iter().flatten().collect();
+            waits.sort();
+            let in_ms = |wait: Option<&Duration>| wait.map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3);
+            println!("{} {} {}", waits.len(), in_ms(waits.get(waits.len() / 2)), in_ms(waits.last()));
         }
-        let mut waits: Vec<Duration> = readers.join_all().await.into_iter().flatten().collect();
-        waits.sort();
-        let in_ms = |wait: Option<&Duration>| wait.map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3);
-        println!("{} {} {}", waits.len(), in_ms(waits.get(waits.len() / 2)), in_ms(waits.last()));
-        stdin().lock().read_line(&mut String::new())?;
         Ok(())
     })
 }

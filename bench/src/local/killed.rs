@@ -48,7 +48,7 @@ pub(super) fn row() -> Option<Row> {
     let is_reached =
         ledger.calls() == KILLS + 1 && ledger.max_concurrent == 1 && longest <= (LEASE + SLACK).as_secs_f64();
     let reach =
-        format!("{} calls, taken over within {} s of lease ({longest:.2} s)", KILLS + 1, LEASE.as_secs());
+        format!("{} calls, the next after a lease of {} s ({longest:.2} s)", KILLS + 1, LEASE.as_secs());
     Some(Row::alone("local.herd_killed", (ledger.calls() as f64, "calls"), &reach, is_reached))
 }
 

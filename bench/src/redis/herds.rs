@@ -96,14 +96,14 @@ impl Herd {
 }
 
 /// A provider that takes its time, counts, and leaves the first callers waiting for ever if they are to be killed.
-struct Provider {
-    port: u16,
+pub(super) struct Provider {
+    pub(super) port: u16,
     calls: Arc<AtomicUsize>,
     callers: UnboundedReceiver<u32>,
 }
 
 impl Provider {
-    async fn start(killed: usize) -> Self {
+    pub(super) async fn start(killed: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         let calls = Arc::new(AtomicUsize::new(0));
@@ -116,6 +116,10 @@ impl Provider {
             }
         });
         Self { port, calls, callers }
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 }
 
@@ -131,17 +135,23 @@ async fn answer(mut stream: TcpStream, is_left: bool, callers: UnboundedSender<u
 }
 
 /// A process of the herd.
-struct Member {
+pub(super) struct Member {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Member {
     fn start(server: &Server, port: u16, tasks: usize) -> Self {
+        Self::start_with(&server.url(), port, tasks, None)
+    }
+
+    /// With readings that may be so old, if that is said.
+    pub(super) fn start_with(url: &str, port: u16, tasks: usize, freshness: Option<Duration>) -> Self {
         let program =
             std::env::current_exe().expect("this program knows where it is").with_file_name("herd-member");
         let mut child = Command::new(program)
-            .args([server.url(), port.to_string(), tasks.to_string()])
+            .args([url.to_owned(), port.to_string(), tasks.to_string()])
+            .args(freshness.map(|span| span.as_millis().to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -151,11 +161,11 @@ impl Member {
         Self { child, lines }
     }
 
-    async fn line(&mut self) -> Option<String> {
+    pub(super) async fn line(&mut self) -> Option<String> {
         self.lines.next_line().await.ok().flatten()
     }
 
-    async fn tell(&mut self) {
+    pub(super) async fn tell(&mut self) {
         let stdin = self.child.stdin.as_mut().expect("it was piped");
         stdin.write_all(b"go\n").await.expect("the member listens");
     }

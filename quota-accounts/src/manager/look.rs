@@ -83,7 +83,10 @@ impl Inner {
         let rule = scale.rule();
         if let Choice::Take { at } = choice {
             let member = &self.members[at];
+            let is_low = scale.is_low();
             let is_better = |other: &usize| match self.policy.mode {
+                // Of one that is low, any other is better, should it turn out to have room.
+                _ if is_low => true,
                 Mode::MainFirst => *other < at,
                 Mode::FallbackFirst => member.role == Role::Main || *other < at,
                 _ => true,

@@ -108,10 +108,10 @@ impl Inner {
         })
     }
 
-    /// Whether the account has another credential than the one that was refused.
+    /// Whether the account has another credential than the one that was refused, or can be given one.
     async fn has_another_credential(&self, route: &Route) -> bool {
         let (Some(source), Some(used)) = (&self.credentials, &route.credential) else { return false };
-        let now = source.credential(&route.account).await;
+        let now = source.renew(&route.account, used.login.mark).await;
         now.is_ok_and(|now| now.login.mark.is_some() && now.login.mark != used.login.mark)
     }
 }

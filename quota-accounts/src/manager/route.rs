@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, AttemptId, Credential};
+use quota_core::{AccountId, AttemptId, Credential, CredentialError};
 
-use super::look::{MOST_PASSED, MOST_RECHECKS};
+use super::look::{Look, MOST_PASSED, MOST_RECHECKS};
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
 use crate::routing::{Choice, Rule, Standing, Verdict, judge};
@@ -128,6 +128,17 @@ impl FallbackAccountManager {
     }
 }
 
+/// What one request has found on its way.
+#[derive(Debug, Default)]
+struct Search {
+    /// Accounts it has waited for.
+    asked: Vec<usize>,
+    /// Accounts whose reservations it has read.
+    read: Vec<usize>,
+    /// Accounts that turned out not to serve though their numbers would let them.
+    unusable: Vec<(usize, Verdict)>,
+}
+
 impl Inner {
     /// Routes among the accounts that are not in `without`.
     pub(super) async fn route(
@@ -135,12 +146,80 @@ impl Inner {
         request: Request,
         without: &[usize],
     ) -> Result<Route, RouteError> {
-        let mut asked: Vec<usize> = Vec::new();
-        let mut read: Vec<usize> = Vec::new();
-        let mut unusable: Vec<(usize, Verdict)> = Vec::new();
+        let mut search = Search::default();
+        loop {
+            let look = self.look_well(&request, without, &mut search).await;
+            let at = match look.choice {
+                Choice::Take { at } => at,
+                Choice::Wait { at, until } => {
+                    let account = self.members[at].id.clone();
+                    return Err(RouteError::Wait { account, retry_after: between(look.now, until) });
+                }
+                Choice::Nobody { retry_at } => {
+                    // Accounts that turned out not to serve were not weighed the last time.
+                    let others = search.unusable.iter().filter_map(|(_, verdict)| verdict.until);
+                    let retry_at = retry_at.into_iter().chain(others).min();
+                    let retry_after = retry_at.map(|at| between(look.now, at));
+                    let passed = self.passed(look.passed.iter().chain(&search.unusable));
+                    return Err(RouteError::Nobody { retry_after, passed });
+                }
+            };
+            let reservation = match self.reserve(&request, at).await {
+                Ok(reservation) => reservation,
+                Err(verdict) => {
+                    search.unusable.push((at, verdict));
+                    continue;
+                }
+            };
+            match self.credential(&request, at, look.now).await {
+                Ok(credential) => {
+                    if self.members[at].numbers.is_stale() {
+                        self.refresh_in_background(at, false);
+                    }
+                    if let Some(session) = request.session_key() {
+                        self.pins.set(session, at, look.now);
+                    }
+                    return Ok(Route {
+                        account: self.members[at].id.clone(),
+                        at,
+                        credential,
+                        rule: look.rule,
+                        passed: self.passed(look.passed.iter().chain(&search.unusable)),
+                        request,
+                        reservation,
+                        is_reported: AtomicBool::new(false),
+                    });
+                }
+                Err(verdict) => {
+                    if let Some(id) = reservation {
+                        self.release(at, id);
+                    }
+                    search.unusable.push((at, verdict));
+                }
+            }
+        }
+    }
+
+    /// The accounts that turn out not to serve though their numbers would let them, up to the one that a request would go to.
+    /// Numbers are refreshed as for a request; nothing is reserved, and no session is remembered.
+    pub(super) async fn rehearse(self: &Arc<Self>, request: &Request) -> Vec<(usize, Verdict)> {
+        let mut search = Search::default();
+        loop {
+            let look = self.look_well(request, &[], &mut search).await;
+            let Choice::Take { at } = look.choice else { return search.unusable };
+            match self.credential(request, at, look.now).await {
+                Ok(_) => return search.unusable,
+                Err(verdict) => search.unusable.push((at, verdict)),
+            }
+        }
+    }
+
+    /// Looks at all accounts, and again until nothing is worth asking or reading first.
+    async fn look_well(self: &Arc<Self>, request: &Request, without: &[usize], search: &mut Search) -> Look {
+        let Search { asked, read, unusable } = search;
         loop {
             let is_out = |at| without.contains(&at) || unusable.iter().any(|(out, _)| *out == at);
-            let look = self.look(&request, &is_out, &asked, &read);
+            let look = self.look(request, &is_out, asked, read);
             if self.look_at_credentials(&look.worth_a_look).await {
                 continue;
             }
@@ -157,51 +236,7 @@ impl Inner {
                 self.read_reservations(*at).await;
                 continue;
             }
-            let at = match look.choice {
-                Choice::Take { at } => at,
-                Choice::Wait { at, until } => {
-                    let account = self.members[at].id.clone();
-                    return Err(RouteError::Wait { account, retry_after: between(look.now, until) });
-                }
-                Choice::Nobody { retry_at } => {
-                    // Accounts that turned out not to serve were not weighed the last time.
-                    let others = unusable.iter().filter_map(|(_, verdict)| verdict.until);
-                    let retry_at = retry_at.into_iter().chain(others).min();
-                    let retry_after = retry_at.map(|at| between(look.now, at));
-                    let passed = self.passed(look.passed.iter().chain(&unusable));
-                    return Err(RouteError::Nobody { retry_after, passed });
-                }
-            };
-            let reservation = match self.reserve(&request, at).await {
-                Ok(reservation) => reservation,
-                Err(verdict) => {
-                    unusable.push((at, verdict));
-                    continue;
-                }
-            };
-            match self.finish(&request, at, look.now).await {
-                Ok(credential) => {
-                    if let Some(session) = request.session_key() {
-                        self.pins.set(session, at, look.now);
-                    }
-                    return Ok(Route {
-                        account: self.members[at].id.clone(),
-                        at,
-                        credential,
-                        rule: look.rule,
-                        passed: self.passed(look.passed.iter().chain(&unusable)),
-                        request,
-                        reservation,
-                        is_reported: AtomicBool::new(false),
-                    });
-                }
-                Err(verdict) => {
-                    if let Some(id) = reservation {
-                        self.release(at, id);
-                    }
-                    unusable.push((at, verdict));
-                }
-            }
+            return look;
         }
     }
 
@@ -219,8 +254,8 @@ impl Inner {
     }
 
     /// Gets the credential, and looks once more at what is known by now; the verdict if the account cannot serve after all.
-    async fn finish(
-        self: &Arc<Self>,
+    async fn credential(
+        &self,
         request: &Request,
         at: usize,
         before: Timestamp,
@@ -232,7 +267,13 @@ impl Inner {
                 Ok(credential) => Some(credential),
                 Err(error) => {
                     tracing::debug!(account = %member.id, %error, "no credential");
-                    return Err(Verdict::refused(Rule::LoginDead, None));
+                    return Err(match error {
+                        CredentialError::NotYet { retry_after, .. } => {
+                            let wait = retry_after.unwrap_or(self.policy.pause);
+                            Verdict::refused(Rule::LoginNotYet, self.now().checked_add(wait).ok())
+                        }
+                        _ => Verdict::refused(Rule::LoginDead, None),
+                    });
                 }
             },
         };
@@ -247,9 +288,6 @@ impl Inner {
                     return Err(verdict);
                 }
             }
-        }
-        if member.numbers.is_stale() {
-            self.refresh_in_background(at, false);
         }
         Ok(credential)
     }

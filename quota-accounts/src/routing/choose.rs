@@ -73,6 +73,10 @@ struct Rank {
     preference: u64,
 }
 
+const OWN: u8 = 0;
+const OPEN: u8 = 1;
+const LOW: u8 = 2;
+
 impl<'a> Scale<'a> {
     pub(crate) fn new(request: &'a Request, now: Timestamp, policy: &'a RoutingPolicy) -> Self {
         Self { request, now, policy, weighed: 0, best: None, wait: None, retry_at: None }
@@ -92,7 +96,11 @@ impl<'a> Scale<'a> {
             }
             return verdict;
         }
-        let tier = if is_own { 0 } else { 1 + u8::from(verdict.standing == Standing::Low) };
+        let tier = match verdict.standing {
+            _ if is_own => OWN,
+            Standing::Low => LOW,
+            _ => OPEN,
+        };
         let rank = Rank { tier, preference: self.preference(candidate) };
         if self.best.as_ref().is_none_or(|(best, ..)| rank < *best) {
             self.best = Some((rank, at, verdict.rule));
@@ -126,7 +134,12 @@ impl<'a> Scale<'a> {
     /// Whether no account that comes later can be better: those come in the order in which they are preferred.
     pub(crate) fn is_settled(&self) -> bool {
         let is_ordered = matches!(self.policy.mode, Mode::MainFirst | Mode::FallbackFirst);
-        is_ordered && self.best.as_ref().is_some_and(|(best, ..)| *best == Rank { tier: 1, preference: 0 })
+        is_ordered && self.best.as_ref().is_some_and(|(best, ..)| *best == Rank { tier: OPEN, preference: 0 })
+    }
+
+    /// Whether the chosen account is only taken because none is open.
+    pub(crate) fn is_low(&self) -> bool {
+        self.best.as_ref().is_some_and(|(best, ..)| best.tier == LOW)
     }
 
     /// The rule by which the chosen account was taken.

@@ -37,6 +37,8 @@ pub enum Rule {
     IdentityUnknown,
     /// The login is refused: somebody has to log in again.
     LoginDead,
+    /// The credential has run out and could not be renewed yet.
+    LoginNotYet,
     /// Somebody's policy does not allow it.
     NotAllowed,
     /// Less is left of a window than the killswitch lets be used.
@@ -66,6 +68,7 @@ impl Rule {
             Self::Disabled => "disabled",
             Self::IdentityUnknown => "identity_unknown",
             Self::LoginDead => "login_dead",
+            Self::LoginNotYet => "login_not_yet",
             Self::NotAllowed => "not_allowed",
             Self::Killed => "killed",
             Self::Exhausted => "exhausted",
@@ -88,6 +91,7 @@ impl fmt::Display for Rule {
             Self::Disabled => "switched off",
             Self::IdentityUnknown => "cannot tell whose it is",
             Self::LoginDead => "log in again",
+            Self::LoginNotYet => "login not renewed yet",
             Self::NotAllowed => "not allowed by policy",
             Self::Killed => "less left than may be used",
             Self::Exhausted => "nothing left",

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 ///     .window(WindowId::seven_day(), Percent::from_percent(10.0).unwrap());
 /// assert_eq!(limits.left_of(&WindowId::five_hour()).as_f64(), 5.0);
 /// assert_eq!(limits.left_of(&WindowId::seven_day()).as_f64(), 10.0);
+/// assert_eq!((limits.every().unwrap().as_f64(), limits.windows().count()), (5.0, 1));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -56,6 +57,17 @@ impl Limits {
         // Nearly always there are none, and this is asked for every window of every account.
         let own = if self.windows.is_empty() { None } else { self.windows.get(window) };
         own.copied().or(self.every).unwrap_or(Percent::ZERO)
+    }
+
+    /// How much must be left of every window that is not named; `None` if that was not said.
+    #[must_use]
+    pub fn every(&self) -> Option<Percent> {
+        self.every
+    }
+
+    /// The windows that were named, and how much must be left of each.
+    pub fn windows(&self) -> impl Iterator<Item = (&WindowId, Percent)> {
+        self.windows.iter().map(|(window, left)| (window, *left))
     }
 
     /// The windows that were named.

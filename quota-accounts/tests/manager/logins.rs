@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_accounts::{
-    Credential, CredentialError, CredentialSource, FallbackAccountManager, Limits, NextTry, Outcome, Request,
-    RoutingPolicy, Rule, Secret,
+    Credential, CredentialError, CredentialSource, FallbackAccountManager, Limits, Mode, NextTry, Outcome,
+    Request, RoutingPolicy, Rule, Secret, Weighed,
 };
 use quota_core::{AccountId, Clock, Identity, Lineage, Login, Mark, Usage};
 
@@ -260,5 +260,42 @@ async fn nothing_like_a_token_is_kept() {
 
         assert!(!world.kept().contains("n33dle") && !world.kept().is_empty(), "{kind:?}");
         assert!(!format!("{accounts:?}").contains("n33dle"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_decided_is_what_a_route_would_do() {
+    for kind in BOTH {
+        let world = world(kind);
+        let logins = Arc::new(Logins::default());
+        logins.set("main", None, "someone");
+        let accounts = world.builder().credentials(logins.clone()).build().expect("there are accounts");
+
+        let decision = accounts.decide(&Request::new()).await;
+
+        let rules: Vec<_> = decision.weighed().iter().map(|weighed| weighed.verdict().rule).collect();
+        assert_eq!(decision.chosen().map(Weighed::id), Some(&id("b")), "{kind:?}");
+        assert_eq!(rules[..2], [Rule::LoginDead, Rule::HasRoom], "{kind:?}: the other was asked about");
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_is_decided_nothing_is_kept() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        let accounts = world.accounts();
+        let request = Request::new().session("s");
+        let kept = || std::fs::read_to_string(world.state_path()).unwrap_or_default();
+
+        let decided = accounts.decide(&request).await.chosen().map(|chosen| chosen.id().clone());
+        accounts.flush().await.expect("the disk is in order");
+        assert!(!kept().contains("\"session\""), "{kind:?}: {}", kept());
+
+        let routed = accounts.route(request).await.expect("all have room");
+        accounts.flush().await.expect("the disk is in order");
+        assert!(kept().contains("\"session\""), "{kind:?}: {}", kept());
+        assert_eq!(decided.as_ref(), Some(routed.account()), "{kind:?}");
     }
 }

@@ -102,6 +102,23 @@ async fn where_the_policy_is_closed_nobody_serves_unknown_numbers() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn before_an_account_that_is_low_is_taken_those_that_are_not_known_are_asked_about() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        let policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
+        world.policy = policy.minimum(Limits::of(percent(20.0)));
+        // The main one is asked first, and has little left; whoever is asked next has more.
+        world.provider.then_answer(Usage::polled([world.five_hour(85.0)]));
+        world.answers(10.0);
+
+        let route = world.accounts().route(Request::new()).await.expect("one has room");
+
+        assert_eq!((route.account(), route.rule()), (&id("b"), Rule::HasRoom), "{kind:?}");
+        assert_eq!(world.provider.calls(), 2, "{kind:?}");
+    }
+}
+
 // B85
 #[tokio::test(start_paused = true)]
 async fn when_all_are_spent_the_error_says_when_to_come_back_and_why() {

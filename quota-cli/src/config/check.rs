@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use quota::accounts::{Fixed, Secret};
+use quota::accounts::{AccountsConfig, Fixed, Secret};
 use quota::anthropic::{ANTHROPIC, Anthropic, AnthropicBuilder};
 use quota::{AccountId, ProviderId};
 use toml::Spanned;
@@ -15,12 +15,17 @@ use url::Url;
 use super::file::{Account, File, Provider};
 use super::flaw::{Flaw, nearest, position};
 use super::hooks;
-use super::{AccountSettings, Config, LoginSource, ProviderSettings};
+use super::{AccountSettings, Config, LoginSource, Origin, ProviderSettings, routing};
 
 /// The providers that can be asked.
 static PROVIDERS: [ProviderId; 1] = [ANTHROPIC];
 
-pub(super) fn config(file: File, text: &str, directory: &Path) -> Result<Config, Flaw> {
+pub(super) fn config(
+    file: File,
+    text: &str,
+    directory: &Path,
+    kept: &AccountsConfig,
+) -> Result<Config, Flaw> {
     let policy = match file.policy {
         None => quota::Policy::default(),
         Some(policy) => {
@@ -29,16 +34,15 @@ pub(super) fn config(file: File, text: &str, directory: &Path) -> Result<Config,
         }
     };
     let anthropic = provider(file.providers.anthropic)?;
-    if file.accounts.is_empty() {
-        return Err(Flaw::whole(
-            "no account is named; add [[accounts]] with id = \"anthropic/main\", or remove the file to use Claude Code's login",
-        ));
-    }
+    let says_when_unknown = file.routing.says_when_unknown();
+    let routing = file.routing.policy()?;
     let mut accounts = Vec::new();
     let mut seen = HashMap::new();
     for written in file.accounts {
         let span = written.get_ref().id.span();
-        let settings = account(written.into_inner(), directory)?;
+        let (line, _) = position(text, &span);
+        let mut settings = account(written.into_inner(), directory)?;
+        settings.origin = Origin::Configured { line };
         if let Some(first) = seen.insert(settings.id.clone(), span.clone()) {
             let (line, _) = position(text, &first);
             let id = &settings.id;
@@ -49,9 +53,11 @@ pub(super) fn config(file: File, text: &str, directory: &Path) -> Result<Config,
         }
         accounts.push(settings);
     }
-    let hooks = file.hooks.into_iter().map(|written| hooks::hook(written, &accounts, directory));
+    let known = accounts.iter().map(|account| &account.id);
+    let known: Vec<_> = known.chain(kept.accounts().iter().map(|account| &account.id)).collect();
+    let hooks = file.hooks.into_iter().map(|written| hooks::hook(written, &known, directory));
     let hooks = hooks.collect::<Result<_, _>>()?;
-    Ok(Config { policy, anthropic, accounts, hooks })
+    Ok(Config { policy, routing, says_when_unknown, anthropic, accounts, hooks, ..Config::of_nobody() })
 }
 
 fn provider(provider: Provider) -> Result<ProviderSettings, Flaw> {
@@ -66,7 +72,13 @@ fn provider(provider: Provider) -> Result<ProviderSettings, Flaw> {
 }
 
 fn account(account: Account, directory: &Path) -> Result<AccountSettings, Flaw> {
-    known_provider(&account.id)?;
+    known_provider(account.id.get_ref()).map_err(|what| Flaw::at(account.id.span(), what))?;
+    for written in [&account.claude_config_dir, &account.token_file].into_iter().flatten() {
+        path_of_login(&written.get_ref().to_string_lossy()).map_err(|what| Flaw::at(written.span(), what))?;
+    }
+    if let Some(written) = account.token_env.as_ref().filter(|written| written.get_ref().is_empty()) {
+        return Err(Flaw::at(written.span(), "no variable is named; write its name, such as \"QUOTA_WORK\""));
+    }
     let found = |path: PathBuf| if path.starts_with("~") { path } else { directory.join(path) };
     let sources = [
         account
@@ -74,40 +86,87 @@ fn account(account: Account, directory: &Path) -> Result<AccountSettings, Flaw> 
             .map(|dir| (dir.span(), LoginSource::ClaudeConfigDir(found(dir.into_inner())))),
         account.token_env.map(|name| (name.span(), LoginSource::TokenEnv(name.into_inner()))),
         account.token_file.map(|path| (path.span(), LoginSource::TokenFile(found(path.into_inner())))),
+        account.token_command.map(|words| command(words, directory)).transpose()?,
     ];
     let mut sources: Vec<_> = sources.into_iter().flatten().collect();
     sources.sort_by_key(|(span, _)| span.start);
     if let [_, (second, _), ..] = &*sources {
         return Err(Flaw::at(
             second.clone(),
-            "a second place for the same login; keep one of claude_config_dir, token_env and token_file",
+            "a second place for the same login; keep one of claude_config_dir, token_env, token_file and token_command",
         ));
     }
     let login = sources.pop().map_or(LoginSource::ClaudeCode, |(_, login)| login);
     let base_url = account.base_url.map(base_url).transpose()?;
-    Ok(AccountSettings { id: account.id.into_inner(), login, base_url })
+    let limits = routing::of_account(account.minimum.as_ref(), account.stop.as_ref())?;
+    Ok(AccountSettings { base_url, limits, ..AccountSettings::new(account.id.into_inner(), login) })
 }
 
-fn known_provider(id: &Spanned<AccountId>) -> Result<(), Flaw> {
-    let asked = id.get_ref().provider();
+/// Whether this is where a login may be.
+///
+/// # Errors
+///
+/// What to write instead. What looks like a token is not repeated.
+pub(crate) fn path_of_login(text: &str) -> Result<(), &'static str> {
+    // Tokens of Claude, its API, and what else begins like them.
+    let is_token = text.starts_with("sk-") || text.starts_with("eyJ");
+    if text.is_empty() {
+        Err("no place is named; write the path of it")
+    } else if is_token {
+        Err("a token in place of a path; put it into a file of its own, chmod 600, and name that here")
+    } else {
+        Ok(())
+    }
+}
+
+fn command(words: Spanned<Vec<String>>, directory: &Path) -> Result<(Range<usize>, LoginSource), Flaw> {
+    let span = words.span();
+    let mut words = words.into_inner();
+    let Some(program) = words.first_mut().filter(|program| !program.is_empty()) else {
+        let why = "no program is named; write it like token_command = [\"pass\", \"show\", \"claude\"]";
+        return Err(Flaw::at(span, why));
+    };
+    // A name alone is looked for where programs are; a path is seen from where the configuration lies.
+    if program.contains('/') {
+        *program = directory.join(&*program).display().to_string();
+    }
+    Ok((span, LoginSource::TokenCommand(words)))
+}
+
+/// Whether the provider of an account can be asked.
+///
+/// # Errors
+///
+/// What to write instead.
+pub(crate) fn known_provider(id: &AccountId) -> Result<(), String> {
+    let asked = id.provider();
     if PROVIDERS.contains(asked) {
         return Ok(());
     }
     let names = PROVIDERS.iter().map(ProviderId::as_str);
     let advice = match nearest(asked.as_str(), names.clone()) {
-        Some(nearest) => format!("did you mean {nearest}/{}?", id.get_ref().name()),
+        Some(nearest) => format!("did you mean {nearest}/{}?", id.name()),
         None => format!("there is: {}", names.collect::<Vec<_>>().join(", ")),
     };
-    Err(Flaw::at(id.span(), format!("no provider {asked} is known here; {advice}")))
+    Err(format!("no provider {asked} is known here; {advice}"))
 }
 
 fn base_url(text: Spanned<String>) -> Result<Url, Flaw> {
-    // The text is not repeated: there may be a password in it.
-    let url = Url::parse(text.get_ref()).map_err(|error| {
-        Flaw::at(text.span(), format!("not a URL ({error}); write it like \"https://proxy.example.com\""))
-    })?;
-    buildable(text.span(), trial().base_url(url.clone()))?;
-    Ok(url)
+    usable_url(text.get_ref()).map_err(|what| Flaw::at(text.span(), what))
+}
+
+/// A base URL that may be asked with a token.
+///
+/// # Errors
+///
+/// What is wrong with it. The text is not repeated: there may be a password in it.
+pub(crate) fn usable_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text)
+        .map_err(|error| format!("not a URL ({error}); write it like \"https://proxy.example.com\""))?;
+    match trial().base_url(url.clone()).build() {
+        Ok(_) => Ok(url),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// A fetcher that is never used: whether one can be built is the fetcher's own rule, and said in its own words.

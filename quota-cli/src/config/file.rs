@@ -5,15 +5,18 @@ use std::path::PathBuf;
 
 use quota::{AccountId, Policy};
 use serde::Deserialize;
-use toml::Spanned;
+use toml::{Spanned, Value};
 
 use super::flaw::Flaw;
+use super::routing::Routing;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) policy: Option<Spanned<Policy>>,
+    #[serde(default)]
+    pub(super) routing: Routing,
     #[serde(default)]
     pub(super) providers: Providers,
     #[serde(default)]
@@ -46,7 +49,10 @@ pub(super) struct Account {
     pub(super) claude_config_dir: Option<Spanned<PathBuf>>,
     pub(super) token_env: Option<Spanned<String>>,
     pub(super) token_file: Option<Spanned<PathBuf>>,
+    pub(super) token_command: Option<Spanned<Vec<String>>>,
     pub(super) base_url: Option<Spanned<String>>,
+    pub(super) minimum: Option<Spanned<Value>>,
+    pub(super) stop: Option<Spanned<Value>>,
 }
 
 /// What is to be done when something happens.

@@ -16,11 +16,6 @@ impl Flaw {
         Self { at: Some(span), what: what.into() }
     }
 
-    /// A flaw of the whole.
-    pub(super) fn whole(what: impl Into<String>) -> Self {
-        Self { at: None, what: what.into() }
-    }
-
     /// What the reader of TOML did not understand.
     pub(super) fn of_toml(error: &toml::de::Error) -> Self {
         // Not the error's own text: that repeats the whole line, and somebody may have put a token there.
@@ -55,10 +50,18 @@ fn advised(message: &str) -> String {
     if message.contains("duration") {
         return "not a span of time; write it like \"5m\" or \"1m 30s\"".to_owned();
     }
+    if let Some(rest) = message.strip_prefix("unknown variant `") {
+        let Some((word, expected)) = rest.split_once('`') else { return message };
+        let known = between_ticks(expected);
+        return match nearest(word, known.iter().copied()) {
+            Some(nearest) => format!("unknown word \"{word}\"; did you mean \"{nearest}\"?"),
+            None => format!("unknown word \"{word}\"; here may stand: {}", known.join(", ")),
+        };
+    }
     let Some(rest) = message.strip_prefix("unknown field `") else { return message };
     // serde's own form: unknown field `x`, expected `a` | `a` or `b` | one of `a`, `b`.
     let Some((key, expected)) = rest.split_once('`') else { return message };
-    let known: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
+    let known = between_ticks(expected);
     if matches!(key, "token" | "access_token" | "api_key" | "key") {
         return format!(
             "unknown key `{key}`: a token does not belong here, for this file is no secret; name an environment variable \
@@ -69,6 +72,10 @@ fn advised(message: &str) -> String {
         Some(nearest) => format!("unknown key `{key}`; did you mean `{nearest}`?"),
         None => format!("unknown key `{key}`; here may stand: {}", known.join(", ")),
     }
+}
+
+fn between_ticks(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
 }
 
 /// The one that was probably meant.

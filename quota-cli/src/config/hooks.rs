@@ -4,11 +4,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use quota::Percent;
+use quota::{AccountId, Percent};
 use toml::Spanned;
 use url::{Host, Url};
 
-use super::AccountSettings;
 use super::file::Hook as Written;
 use super::flaw::{Flaw, nearest};
 use crate::hooks::{Action, Address, Hook};
@@ -22,7 +21,7 @@ const TIMEOUT_MOST: Duration = Duration::from_secs(60);
 
 pub(super) fn hook(
     written: Spanned<Written>,
-    accounts: &[AccountSettings],
+    accounts: &[&AccountId],
     directory: &Path,
 ) -> Result<Hook, Flaw> {
     let whole = written.span();
@@ -77,12 +76,12 @@ fn kind(word: Spanned<String>) -> Result<&'static str, Flaw> {
     Err(Flaw::at(word.span(), format!("nothing of that name happens; {advice}")))
 }
 
-fn known(account: &Spanned<quota::AccountId>, accounts: &[AccountSettings]) -> Result<(), Flaw> {
+fn known(account: &Spanned<AccountId>, accounts: &[&AccountId]) -> Result<(), Flaw> {
     let asked = account.get_ref();
-    if accounts.iter().any(|known| known.id == *asked) {
+    if accounts.contains(&asked) {
         return Ok(());
     }
-    let advice = match nearest(asked.as_str(), accounts.iter().map(|known| known.id.as_str())) {
+    let advice = match nearest(asked.as_str(), accounts.iter().map(|known| known.as_str())) {
         Some(nearest) => format!("did you mean {nearest}?"),
         None => "name one of [[accounts]]".to_owned(),
     };

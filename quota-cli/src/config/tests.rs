@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use quota::accounts::{Limits, Mode, WhenUnknown};
+
 use super::*;
 
 const MAIN: &str = "[[accounts]]\nid = \"anthropic/main\"\n";
 
 fn parsed(text: &str) -> Config {
-    Config::parse(text, Path::new("/etc/quota")).unwrap()
+    Config::parse(text, Path::new("/etc/quota"), &AccountsConfig::default()).unwrap()
 }
 
 fn flaw(text: &str) -> String {
-    Config::parse(text, Path::new("")).unwrap_err().told("config.toml", text)
+    Config::parse(text, Path::new(""), &AccountsConfig::default()).unwrap_err().told("config.toml", text)
 }
 
 /// The flaw of an account with these lines.
@@ -21,8 +23,10 @@ fn flaw_of_account(lines: &str) -> String {
 
 #[test]
 fn an_account_without_more_has_the_login_of_claude_code() {
-    let config = parsed(MAIN);
+    let mut config = parsed(MAIN);
 
+    assert_eq!(config.accounts[0].origin, Origin::Configured { line: 2 });
+    config.accounts[0].origin = Origin::Implied;
     assert_eq!(config, Config::of_claude_code());
 }
 
@@ -101,8 +105,20 @@ fn every_flaw_is_told_in_one_line_with_its_place() {
         flaw(&format!("[policy]\nfreshness = \"soon\"\n{MAIN}")),
         flaw(&format!("[policy]\nfreshness = 300\n{MAIN}")),
         flaw(&format!("\n[policy]\ngap = \"10m\"\n{MAIN}")),
-        flaw(""),
-        flaw("[policy]\n"),
+        flaw_of_account("token_command = []"),
+        flaw_of_account("token_env = \"\""),
+        flaw_of_account("token_file = \"\""),
+        flaw_of_account("claude_config_dir = \"\""),
+        flaw_of_account("token_file = \"sk-ant-oat01-made-up\""),
+        flaw_of_account("minimum = \"a lot\""),
+        flaw_of_account("stop = { five_hours = 10 }"),
+        flaw(&format!("[routing]\nmode = \"main_frist\"\n{MAIN}")),
+        flaw(&format!("[routing]\nminimun = 20\n{MAIN}")),
+        flaw(&format!("[routing]\nminimum = 120\n{MAIN}")),
+        flaw(&format!("[routing]\nstop = {{ every = 5, five_hour = true }}\n{MAIN}")),
+        flaw(&format!("[routing]\nwhen_unknown = \"shut\"\n{MAIN}")),
+        flaw(&format!("[routing]\ntriggers = [429, 42]\n{MAIN}")),
+        flaw(&format!("[routing]\npin_for = 7\n{MAIN}")),
     ];
 
     assert!(flaws.iter().all(|flaw| !flaw.contains('\n')), "{flaws:#?}");
@@ -121,6 +137,8 @@ fn no_flaw_repeats_a_token() {
         format!("{MAIN}base_url = \"{TOKEN}\"\n"),
         format!("{MAIN}base_url = \"http://me:{TOKEN}@example.com\"\n"),
         format!("{MAIN}token_env = \"X\"\ntoken_file = \"{TOKEN}\"\n"),
+        format!("{MAIN}token_file = \"{TOKEN}\"\n"),
+        format!("{MAIN}claude_config_dir = \"{TOKEN}\"\n"),
         format!("[policy]\nfreshness = \"{TOKEN}\"\n"),
         format!("[policy]\nwhen_away = \"{TOKEN}\"\n"),
         format!("{TOKEN}\n"),
@@ -180,4 +198,51 @@ fn every_flaw_of_a_hook_is_told_in_one_line_with_its_place() {
     ];
 
     insta::assert_snapshot!(flaws.join("\n"));
+}
+
+#[test]
+fn every_setting_of_routing_arrives() {
+    let config = parsed(
+        r#"
+        [routing]
+        mode = "sticky_balanced"
+        minimum = 20
+        stop = { every = 2.5, "seven_day/opus" = 10 }
+        when_unknown = "closed"
+        triggers = [429]
+        pause = "10s"
+        spent_pause = "1m"
+        not_allowed_pause = "2h"
+        pin_for = "24h"
+        most_pins = 5
+        wait_for_reset = "0s"
+
+        [[accounts]]
+        id = "anthropic/main"
+        token_command = ["./token", "main"]
+        stop = 0
+        "#,
+    );
+
+    let share = |percent| quota::Percent::from_percent(percent).unwrap();
+    let stop = Limits::of(share(2.5)).window("seven_day/opus".parse().unwrap(), share(10.0));
+    let mut policy = RoutingPolicy::default().mode(Mode::StickyBalanced).minimum(Limits::of(share(20.0)));
+    policy = policy.stop(stop).when_unknown(WhenUnknown::Closed).triggers([429]);
+    policy = policy.pins(Duration::from_secs(24 * 3600), 5).wait_for_reset(Duration::ZERO);
+    policy.pause = Duration::from_secs(10);
+    policy.spent_pause = Duration::from_secs(60);
+    policy.not_allowed_pause = Duration::from_secs(7200);
+    assert_eq!(config.routing, policy);
+    assert!(config.says_when_unknown);
+    let main = &config.accounts[0];
+    assert_eq!(main.limits, AccountLimits::none().stop(Limits::of(share(0.0))));
+    assert_eq!(main.login, LoginSource::TokenCommand(vec!["/etc/quota/./token".into(), "main".into()]));
+}
+
+#[test]
+fn what_routing_does_not_say_is_as_usual() {
+    let config = parsed(&format!("[routing]\n{MAIN}"));
+
+    assert_eq!(config.routing, RoutingPolicy::default());
+    assert!(!config.says_when_unknown);
 }

@@ -11,29 +11,46 @@ use super::{Area, Check, reach};
 use crate::config::{self, Config};
 use crate::gateway;
 
-/// How the configuration is; and what it says, unless it is broken.
+/// How the configuration is, and the accounts file; and what they say, unless one is broken.
 pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
     let usual = config::usual_path();
-    let Some(path) = named.or(usual.as_deref().filter(|path| path.symlink_metadata().is_ok())) else {
-        let subject = usual.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
-        let told = "not there, so the one account is that of Claude Code";
-        return (vec![Check::good(Area::Config, subject, told)], Some(Config::of_claude_code()));
-    };
-    let subject = path.display().to_string();
-    match Config::read(path) {
+    let path = named.or(usual.as_deref().filter(|path| path.symlink_metadata().is_ok()));
+    let subject =
+        path.or(usual.as_deref()).map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+    if let Err(failure) = config::kept() {
+        let advice = "it is made anew by `quota accounts`; nothing else is in it but order, switches and added accounts";
+        return (vec![Check::finding(Area::Config, "accounts file", failure.to_string(), advice)], None);
+    }
+    let config = match Config::named_or_usual(named) {
+        Ok(config) => config,
         Err(failure) => {
             let advice = "mend it there; `quota status --help` shows how one is written";
-            (vec![Check::finding(Area::Config, subject, failure.to_string(), advice)], None)
+            return (vec![Check::finding(Area::Config, subject, failure.to_string(), advice)], None);
         }
-        Ok(config) => {
-            // Hooks in it are run: whoever may write it may run programs as this user.
-            let rights = others_may(path, 0o022).map(|()| {
-                let advice = format!("run: chmod go-w {}", quoted(path));
-                Check::finding(Area::Config, subject.clone(), "others may write it", advice)
-            });
-            let good = || Check::good(Area::Config, subject.clone(), "can be read");
-            (vec![rights.unwrap_or_else(good)], Some(config))
+    };
+    let check = match path {
+        None if config.is_implied() => {
+            let told = "not there, so the one account is that of Claude Code";
+            Check::good(Area::Config, subject, told)
         }
+        None => Check::good(Area::Config, subject, "not there; the accounts are those that were added"),
+        // Hooks in it are run: whoever may write it may run programs as this user.
+        Some(path) => rights(path),
+    };
+    let accounts = config::accounts_file().filter(|file| file.path().exists());
+    // A program that prints a token is named in it, so the same counts for it.
+    let checks = [check].into_iter().chain(accounts.map(|file| rights(file.path())));
+    (checks.collect(), Some(config))
+}
+
+fn rights(path: &Path) -> Check {
+    let subject = path.display().to_string();
+    match others_may(path, 0o022) {
+        Some(()) => {
+            let advice = format!("run: chmod go-w {}", quoted(path));
+            Check::finding(Area::Config, subject, "others may write it", advice)
+        }
+        None => Check::good(Area::Config, subject, "can be read"),
     }
 }
 

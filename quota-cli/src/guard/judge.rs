@@ -125,6 +125,7 @@ mod tests {
             trouble: None,
             failure: None,
             not_refreshed: None,
+            switched_off: false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which hooks run for what, and what they are told.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 
 use jiff::Timestamp;
@@ -103,6 +103,29 @@ async fn a_command_that_does_not_end_is_ended() {
     let troubles = run_one(endless).await;
 
     assert_eq!(troubles, ["hook 1 was ended after 0.05 s (for threshold of anthropic/main)"]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn whatever_a_command_has_started_is_ended_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let script = format!("(echo begun; exec sleep 3600) > '{}' & wait", pipe.display());
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut lines = BufReader::new(std::fs::File::open(pipe).unwrap()).lines();
+        begun.send(lines.next().unwrap().unwrap()).unwrap();
+        // A pipe ends with the last process that has it open for writing.
+        lines.next().is_none()
+    });
+
+    tokio::select! {
+        troubles = run_one(hook("threshold", shell(&script))) => panic!("it has ended: {troubles:?}"),
+        line = has_begun => assert_eq!(line.unwrap(), "begun"),
+    }
+
+    assert!(reader.await.unwrap());
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use quota::CredentialError;
 use quota::accounts::{ClaudeCode, LoginPlace};
 
+use crate::config::LoginSource;
+
 /// The variables in which people keep a token of Claude.
 const VARIABLES: [(&str, &str); 2] = [("ANTHROPIC_AUTH_TOKEN", "token"), ("QUOTA_MAIN", "quota-main")];
 
@@ -21,6 +23,12 @@ const TAIL: &str = "
 # claude_config_dir = \"~/.claude-work\"  # another place of Claude Code's
 # token_env = \"QUOTA_WORK\"              # an environment variable
 # token_file = \"work.token\"             # a file of its own, chmod 600
+# token_command = [\"pass\", \"show\", \"work\"]  # a program that prints it
+
+# Which of several accounts is preferred. See: quota explain --help
+# [routing]
+# minimum = 20                          # below this percentage another is taken
+# stop = 5                              # below this one it is never used
 
 # By which rules they are asked; these are the defaults.
 # [policy]
@@ -36,6 +44,17 @@ pub(super) struct Found {
     claude_code: Option<String>,
     /// Variables that are set, and the names of their accounts.
     variables: Vec<(&'static str, &'static str)>,
+}
+
+impl Found {
+    /// The logins, with names for their accounts.
+    pub(super) fn logins(&self) -> Vec<(&'static str, LoginSource)> {
+        let main = self.claude_code.is_some().then_some(("main", LoginSource::ClaudeCode));
+        let variables = self.variables.iter();
+        let variables =
+            variables.map(|(variable, name)| (*name, LoginSource::TokenEnv((*variable).to_owned())));
+        main.into_iter().chain(variables).collect()
+    }
 }
 
 /// Looks for logins. Whether they still open anything is not asked.

@@ -122,11 +122,14 @@ fn one_window(
     happenings: &mut Vec<Happening>,
 ) {
     let mut old_level = before.map_or(0, |before| before.level_bp);
+    window.last_reset = before.and_then(|before| before.last_reset);
     if let Some(reset) = rolled_over(before, window, now) {
         happenings.push(Happening::new(reset, What::Reset { window: id.to_owned() }));
+        window.last_reset = Some(reset);
         old_level = 0;
     }
-    if window.resets_at.is_some_and(|reset| reset <= now) {
+    let ends_a_told_period = |reset| window.last_reset.is_some_and(|told| is_same_reset(window, told, reset));
+    if window.resets_at.is_some_and(|reset| reset <= now || ends_a_told_period(reset)) {
         // Its reset has been told, and what was read before says nothing of the new period.
         window.resets_at = None;
         window.level_bp = 0;
@@ -152,10 +155,19 @@ fn one_window(
 /// When the window began anew since it was last seen, if it did.
 fn rolled_over(before: Option<&SeenWindow>, after: &SeenWindow, now: Timestamp) -> Option<Timestamp> {
     let expected = before?.resets_at?;
-    let moved_on = after.resets_at.is_some_and(|reset| between(expected, reset) > SAME_PERIOD);
+    let is_same = |reset| is_same_reset(after, expected, reset);
+    let moved_on = after.resets_at.is_some_and(|reset| reset > expected && !is_same(reset));
+    // What is expected a few seconds later by now has not come yet.
+    let is_put_off = after.resets_at.is_some_and(|reset| reset > now && is_same(reset));
     // A reading from after the reset is of the next period, whatever it says of its own.
-    let passed = expected <= now;
+    let passed = expected <= now && !is_put_off;
     (passed || moved_on).then(|| expected.min(if moved_on && !passed { after.at } else { expected }))
+}
+
+/// Whether two resets that were told of a window are of one period.
+fn is_same_reset(window: &SeenWindow, one: Timestamp, other: Timestamp) -> bool {
+    let waver = window.length.map_or(SAME_PERIOD, |length| SAME_PERIOD.min(length / 2));
+    between(one, other).max(between(other, one)) <= waver
 }
 
 /// The highest threshold that a use has reached.

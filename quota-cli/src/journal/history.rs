@@ -7,13 +7,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Every sample of this long is kept; of what is older, one for each hour.
+/// Of what is no older than this one sample is kept for each [`STEP`]; of what is older, one for each hour.
 const FINE: Duration = Duration::from_secs(24 * 3600);
+/// Traffic brings a reading with every answer: more than these say nothing more of a pace.
+const STEP: i64 = 180;
 /// What is older than this is forgotten.
 pub(crate) const KEPT: Duration = Duration::from_secs(35 * 24 * 3600);
 /// More windows than any account has.
 const MOST_WINDOWS: usize = 32;
-/// More samples of one window than readings every three minutes make.
+/// More samples of one window than there are steps of a day, hours of a month, and resets.
 const MOST_SAMPLES: usize = 1500;
 const HOUR: i64 = 3600;
 
@@ -92,11 +94,7 @@ impl Samples {
             match kept.last_mut() {
                 // The last one of an hour stands for it, by the hours of the clock: everybody keeps the same ones. A
                 // reset in mid hour ends the old period with a sample of its own.
-                Some(last)
-                    if sample.at_s <= fine
-                        && last.at_s.div_euclid(HOUR) == sample.at_s.div_euclid(HOUR)
-                        && sample.is_of_the_period_of(last) =>
-                {
+                Some(last) if is_of_the_step_of(last, sample, fine) && sample.is_of_the_period_of(last) => {
                     *last = *sample;
                 }
                 _ => kept.push(*sample),
@@ -106,6 +104,12 @@ impl Samples {
         kept.drain(..surplus);
         self.0 = kept;
     }
+}
+
+/// Whether a sample stands for the one before it as well, by its time.
+fn is_of_the_step_of(before: &Sample, sample: &Sample, fine: i64) -> bool {
+    let step = if sample.at_s <= fine { HOUR } else { STEP };
+    before.at_s.div_euclid(step) == sample.at_s.div_euclid(step)
 }
 
 impl Sample {
@@ -187,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reading_of_a_day_is_kept() {
+    fn readings_of_a_day_that_are_minutes_apart_are_all_kept() {
         let mut day = history((0..288).map(|step| sample(step * 300, 0)));
 
         day.thin(at(DAY - 1));
@@ -238,6 +242,21 @@ mod tests {
         let stored = serde_json::to_vec(&month).unwrap();
         assert_eq!(month.of("seven_day").len(), 34 * 24 + 288);
         assert!(stored.len() < 20_000, "{} bytes", stored.len());
+    }
+
+    #[test]
+    fn readings_that_busy_traffic_brings_every_few_seconds_cost_no_history() {
+        let month = 30 * DAY;
+        let mut kept = history((0..30 * 24).map(|hour| sample(hour * HOUR, 5000)));
+
+        for step in 0..2000 {
+            kept.add("seven_day", sample(month + step * 5, 5000));
+            kept.thin(at(month + step * 5));
+        }
+
+        let samples = kept.of("seven_day");
+        assert_eq!(samples.first(), Some(&sample(0, 5000)));
+        assert_eq!(samples.last(), Some(&sample(month + 1999 * 5, 5000)));
     }
 
     #[test]

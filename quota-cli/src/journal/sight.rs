@@ -48,6 +48,14 @@ pub(super) struct SeenWindow {
     /// Of the last reading that told one, as long as it lay ahead then.
     #[serde(rename = "resets_ms", with = "super::moment::option", default)]
     pub(super) resets_at: Option<Timestamp>,
+    /// The last one that was told as a happening.
+    #[serde(
+        rename = "last_reset_ms",
+        with = "super::moment::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(super) last_reset: Option<Timestamp>,
     #[serde(default, with = "super::span", rename = "length_ms", skip_serializing_if = "Option::is_none")]
     pub(super) length: Option<std::time::Duration>,
     /// The highest threshold that was passed and told in this period.
@@ -63,6 +71,7 @@ impl Sight {
                 at: window.observed_at(),
                 used_bp: window.used().basis_points(),
                 resets_at: window.rolls_over_at(),
+                last_reset: None,
                 length: window.length(),
                 level_bp: 0,
             };

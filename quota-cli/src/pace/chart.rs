@@ -25,8 +25,11 @@ pub(super) struct Chart {
 }
 
 impl Chart {
-    /// The picture; `None` if there is nothing to draw.
+    /// The picture; `None` if there is nothing to draw, as of a period that nothing is known of yet.
     pub(super) fn of(window: &WindowPace, now: Timestamp) -> Option<Self> {
+        if window.estimate.is_rolled_over {
+            return None;
+        }
         let (first, last) = (window.samples.first()?, window.samples.last()?);
         let second = |at| Timestamp::from_second(at).ok();
         let begun =

@@ -34,6 +34,7 @@ struct AccountJson<'a> {
 struct WindowJson<'a> {
     id: &'a str,
     used_percent: Option<f64>,
+    certainty: &'static str,
     observed_at: String,
     passed_percent: Option<f64>,
     resets_at: Option<String>,
@@ -64,6 +65,11 @@ impl<'a> WindowJson<'a> {
         Self {
             id: &window.id,
             used_percent: window.used.map(quota::Percent::as_f64),
+            certainty: match window.used {
+                None => "unknown",
+                Some(_) if window.is_old => "at_least",
+                Some(_) => "exact",
+            },
             observed_at: rfc3339(window.observed_at),
             passed_percent: window.passed(here.now).map(|passed| hundredths(passed * 100.0)),
             resets_at: window.resets_at.map(rfc3339),

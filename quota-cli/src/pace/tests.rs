@@ -31,6 +31,7 @@ fn window(id: &str, hours: i64, used: impl Fn(i64) -> u32) -> WindowPace {
     WindowPace {
         id: id.into(),
         used: samples.last().map(|sample| Percent::from_basis_points(sample.used_bp)),
+        is_old: false,
         observed_at: at(3 * HOUR),
         resets_at,
         length,

@@ -40,7 +40,13 @@ fn one(account: &AccountPace, here: &Here, screen: Screen, plotted: bool) -> Str
 /// How much is used, and how much of the time has gone.
 fn standing(window: &WindowPace, here: &Here) -> String {
     let Some(used) = window.used else { return "unknown since its reset".to_owned() };
-    let mut standing = format!("{} used", words::percent(used));
+    let mut standing = match window.is_old {
+        false => format!("{} used", words::percent(used)),
+        true => {
+            let age = words::ago(between(window.observed_at, here.now));
+            format!("≥ {} used, read {age}", words::percent(used))
+        }
+    };
     if let Some(passed) = window.passed(here.now) {
         let _ = write!(standing, ", {:.0} % of its time gone", passed * 100.0);
     }

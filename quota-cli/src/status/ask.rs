@@ -60,6 +60,7 @@ async fn view(
     clock: &Clock,
 ) -> AccountView {
     let mut not_refreshed = None;
+    let wish = if settings.disabled { Wish::Known } else { wish };
     let asked = async {
         if wish != Wish::Known {
             let known = account.load().await;
@@ -80,7 +81,8 @@ async fn view(
     };
     let (answer, failure) = match clock.bounded(PATIENCE, asked).await {
         Some(Ok(answer)) => {
-            let is_unknown = wish == Wish::Known && answer.snapshot().windows().is_empty();
+            let is_unknown =
+                wish == Wish::Known && !settings.disabled && answer.snapshot().windows().is_empty();
             (answer, is_unknown.then(FailureView::of_nothing_known))
         }
         Some(Err(error)) => (account.peek(), Some(FailureView::of(&error, || settings.login.advice()))),
@@ -90,7 +92,8 @@ async fn view(
         }
     };
     let view = AccountView::of(&settings.id, &answer, failure);
-    AccountView { not_refreshed: not_refreshed.or(view.not_refreshed), ..view }
+    let not_refreshed = not_refreshed.or(view.not_refreshed);
+    AccountView { not_refreshed, switched_off: settings.disabled, ..view }
 }
 
 /// Whether what is known is not what is wished for.

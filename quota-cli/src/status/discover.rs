@@ -12,7 +12,7 @@ use quota::accounts::{ClaudeCode, FoundLogin};
 /// # Errors
 ///
 /// What was looked for and is not there.
-pub(super) async fn claude_code() -> Result<(), Vec<String>> {
+pub(crate) async fn claude_code() -> Result<(), Vec<String>> {
     let copies = ClaudeCode::from_env().copies().await;
     // A login that is there and cannot be read is shown as an account with its trouble, not as no account.
     let is_there = |copy: &FoundLogin| !matches!(copy.state, Err(CredentialError::NotLoggedIn { .. }));
@@ -44,7 +44,9 @@ pub(super) fn nothing_found(looked_for: &[String], config: Option<&Path>) -> Str
         let _ = writeln!(text, "  {place}");
     }
     text.push_str(
-        "\nTo add one, run `claude` and log in; or name an account in that configuration:\n\n  \
+        "\nTo add one, run `claude` and log in; or run:\n\n  \
+         quota accounts add main --token-env QUOTA_MAIN    # an environment variable that holds a token\n\n\
+         or name an account in that configuration:\n\n  \
          [[accounts]]\n  id = \"anthropic/main\"\n  token_env = \"QUOTA_MAIN\"    # an environment variable that holds a token\n\n\
          More: quota status --help. To see how it looks without an account: quota demo\n",
     );

@@ -39,10 +39,12 @@ struct AccountJson<'a> {
     trouble: Option<TroubleJson<'a>>,
     error: Option<&'a str>,
     not_refreshed: Option<&'a str>,
+    switched_off: bool,
 }
 
+/// One window.
 #[derive(Serialize)]
-struct WindowJson<'a> {
+pub(crate) struct WindowJson<'a> {
     id: &'a str,
     used_percent: Option<f64>,
     certainty: &'static str,
@@ -115,12 +117,13 @@ impl<'a> AccountJson<'a> {
             }),
             error: account.failure.as_ref().map(|failure| &*failure.why),
             not_refreshed: account.not_refreshed.as_deref(),
+            switched_off: account.switched_off,
         }
     }
 }
 
 impl<'a> WindowJson<'a> {
-    fn of(window: &'a WindowView, here: &Here) -> Self {
+    pub(crate) fn of(window: &'a WindowView, here: &Here) -> Self {
         Self {
             id: &window.id,
             used_percent: window.used.lower_bound().map(quota::Percent::as_f64),

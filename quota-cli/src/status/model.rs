@@ -23,6 +23,8 @@ pub(crate) struct AccountView {
     pub(crate) failure: Option<FailureView>,
     /// Why the numbers are not newer, if a refresh was tried.
     pub(crate) not_refreshed: Option<String>,
+    /// Whether the user has switched it off, so that nobody asks about it.
+    pub(crate) switched_off: bool,
 }
 
 /// How far an account's numbers are to be trusted.
@@ -57,16 +59,9 @@ impl AccountView {
     /// What `answer` says now.
     pub(crate) fn of(id: &AccountId, answer: &Answer, failure: Option<FailureView>) -> Self {
         let snapshot = answer.snapshot();
-        let window = |window: &Window| WindowView {
-            id: window.id().as_str().to_owned(),
-            used: answer.used(window.id()),
-            resets_at: window.resets_at(),
-            observed_at: window.observed_at(),
-            source: window.source(),
-            scope: window.scope().cloned(),
-            length: window.length(),
-        };
-        let mut windows: Vec<_> = snapshot.windows().iter().map(window).collect();
+        let windows = snapshot.windows().iter();
+        let mut windows: Vec<_> =
+            windows.map(|window| WindowView::of(window, answer.used(window.id()))).collect();
         windows.sort_by_key(WindowView::rank);
         Self {
             id: id.clone(),
@@ -79,6 +74,7 @@ impl AccountView {
             trouble: answer.trouble().cloned(),
             failure,
             not_refreshed: answer.error().map(why),
+            switched_off: false,
         }
     }
 }
@@ -93,8 +89,21 @@ impl Freshness {
 }
 
 impl WindowView {
+    /// What a window says, where so much of it is used.
+    pub(crate) fn of(window: &Window, used: UsedAt) -> Self {
+        Self {
+            id: window.id().as_str().to_owned(),
+            used,
+            resets_at: window.resets_at(),
+            observed_at: window.observed_at(),
+            source: window.source(),
+            scope: window.scope().cloned(),
+            length: window.length(),
+        }
+    }
+
     /// Short windows first, those of the whole account before those of a part of it.
-    fn rank(&self) -> (Duration, bool, String) {
+    pub(crate) fn rank(&self) -> (Duration, bool, String) {
         (self.length.unwrap_or(Duration::MAX), self.scope.is_some(), self.id.clone())
     }
 }

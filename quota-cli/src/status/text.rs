@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use quota::{Credits, StaleReason, UsedAt};
+use quota::{Credits, HoldReason, StaleReason, TroubleKind, UsedAt};
 
 use super::bar::{self, bar};
 use super::model::{AccountView, Freshness, WindowView};
@@ -22,28 +22,35 @@ const GAP: usize = 2;
 
 /// All accounts, one after the other.
 pub(crate) fn render(accounts: &[AccountView], here: &Here, screen: Screen) -> String {
-    let columns = Columns::of(accounts, here, screen.width);
-    let shown: Vec<_> = accounts.iter().map(|account| one(account, &columns, here, screen)).collect();
-    shown.join("\n")
+    each(&accounts.iter().collect::<Vec<_>>(), here, screen).join("\n")
+}
+
+/// Each account, with columns that are the same for all.
+pub(crate) fn each(accounts: &[&AccountView], here: &Here, screen: Screen) -> Vec<String> {
+    let windows = || accounts.iter().flat_map(|account| &account.windows);
+    let columns = Columns::of(windows, here, screen.width);
+    accounts.iter().map(|account| one(account, &columns, here, screen)).collect()
 }
 
 /// The widths of what stands in columns, the same for all accounts.
 #[derive(Debug)]
-struct Columns {
+pub(crate) struct Columns {
     label: usize,
     /// None where there is no room for one that says anything.
     bar: usize,
     used: usize,
     reset: usize,
-    /// Whether a reset is told by the clock as well.
-    clock: bool,
+    told: Told,
     /// Whether each window says how old its reading is.
     age: bool,
 }
 
 impl Columns {
-    fn of(accounts: &[AccountView], here: &Here, width: usize) -> Self {
-        let windows = || accounts.iter().flat_map(|account| &account.windows);
+    pub(crate) fn of<'a, W: Iterator<Item = &'a WindowView>>(
+        windows: impl Fn() -> W,
+        here: &Here,
+        width: usize,
+    ) -> Self {
         let widest = |text: &dyn Fn(&WindowView) -> String| {
             windows().map(|window| text(window).chars().count()).max().unwrap_or_default()
         };
@@ -51,16 +58,35 @@ impl Columns {
         let used = widest(&|window| used(window.used));
         let age = width >= WIDE;
         let ages = if age { GAP + widest(&|window| age_of(window, here)) } else { 0 };
-        // In a narrow terminal the bar gives way first, then the time of day, then the names of windows.
-        let without_reset = INDENT + label.min(SHORTEST_LABEL) + GAP + used + GAP + ages;
-        let clock = without_reset + widest(&|window| reset(window, here, true)) <= width;
-        let reset = widest(&|window| reset(window, here, clock));
+        // In a narrow terminal the time of day gives way first, then the bar, then the names of windows.
+        let beside = |told| INDENT + GAP + used + GAP + ages + widest(&|window| reset(window, here, told));
+        let with_bar = |told| label + beside(told) + GAP + bar::NARROWEST <= width;
+        let without = |told| label.min(SHORTEST_LABEL) + beside(told) <= width;
+        let fits: [(Told, &dyn Fn(Told) -> bool); 4] = [
+            (Told::WithClock, &with_bar),
+            (Told::Relative, &with_bar),
+            (Told::WithClock, &without),
+            (Told::Relative, &without),
+        ];
+        let told = fits.iter().find(|(told, fits)| fits(*told)).map_or(Told::Bare, |(told, _)| *told);
+        let reset = widest(&|window| reset(window, here, told));
         let left = width.saturating_sub(INDENT + GAP + used + GAP + reset + ages);
         let label = label.min(left.max(bar::NARROWEST));
         let left = left.saturating_sub(label + GAP);
         let bar = if left < bar::NARROWEST { 0 } else { left.min(WIDEST_BAR) };
-        Self { label, bar, used, reset, clock, age }
+        Self { label, bar, used, reset, told, age }
     }
+}
+
+/// How much is said of a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// `resets in 2 h 10 min (14:05)`
+    WithClock,
+    /// `resets in 2 h 10 min`
+    Relative,
+    /// `in 2 h 10 min`
+    Bare,
 }
 
 fn one(account: &AccountView, columns: &Columns, here: &Here, screen: Screen) -> String {
@@ -81,7 +107,7 @@ fn one(account: &AccountView, columns: &Columns, here: &Here, screen: Screen) ->
         if let Some(advice) = &failure.advice {
             note(Ink::Plain, &harmless(advice));
         }
-    } else if let Some(trouble) = &account.trouble {
+    } else if let Some(trouble) = account.trouble.as_ref().filter(|_| !is_told_by_its_hold(account)) {
         note(Ink::Warn, &format!("last call: {}", harmless(&trouble.note)));
     } else if let Some(why) = account.not_refreshed.as_ref().filter(|_| account.hold.is_none()) {
         note(Ink::Warn, &format!("not refreshed: {}", harmless(why)));
@@ -92,6 +118,13 @@ fn one(account: &AccountView, columns: &Columns, here: &Here, screen: Screen) ->
         note(Ink::Warn, &format!("not asked again for {left} (until {clock}){why}"));
     }
     text
+}
+
+/// Whether the hold says what went wrong with the last call.
+fn is_told_by_its_hold(account: &AccountView) -> bool {
+    let trouble = account.trouble.as_ref().map(|trouble| trouble.kind);
+    let hold = account.hold.as_ref().map(|hold| hold.why);
+    trouble == Some(TroubleKind::Throttled) && hold == Some(HoldReason::RateLimited)
 }
 
 /// The account's name, its plan, and how old its numbers are.
@@ -114,6 +147,9 @@ fn heading(account: &AccountView, screen: Screen) -> String {
 }
 
 fn freshness(account: &AccountView) -> (String, Ink) {
+    if account.switched_off {
+        return ("switched off".to_owned(), Ink::Quiet);
+    }
     let age = account.age.map(words::ago);
     match (account.state, age) {
         (Freshness::Fresh, age) => (format!("read {}", age.as_deref().unwrap_or("just now")), Ink::Quiet),
@@ -123,7 +159,8 @@ fn freshness(account: &AccountView) -> (String, Ink) {
     }
 }
 
-fn row(window: &WindowView, columns: &Columns, here: &Here, screen: Screen) -> String {
+/// One window in its line.
+pub(crate) fn row(window: &WindowView, columns: &Columns, here: &Here, screen: Screen) -> String {
     let label = shortened(&label(window), columns.label);
     let mut row = format!("{:INDENT$}{label:width$}", "", width = columns.label);
     if columns.bar > 0 {
@@ -131,7 +168,7 @@ fn row(window: &WindowView, columns: &Columns, here: &Here, screen: Screen) -> S
     }
     let used = format!("{:>width$}", used(window.used), width = columns.used);
     let _ = write!(row, "  {}", screen.paint(bar::ink(window.used), used));
-    let reset = format!("{:width$}", reset(window, here, columns.clock), width = columns.reset);
+    let reset = format!("{:width$}", reset(window, here, columns.told), width = columns.reset);
     let _ =
         write!(row, "  {}", screen.paint(Ink::Plain, if columns.age { &reset } else { reset.trim_end() }));
     if columns.age {
@@ -141,7 +178,7 @@ fn row(window: &WindowView, columns: &Columns, here: &Here, screen: Screen) -> S
 }
 
 /// The window in words: its length, and what it counts if not everything.
-fn label(window: &WindowView) -> String {
+pub(crate) fn label(window: &WindowView) -> String {
     const HOUR: Duration = Duration::from_secs(3600);
     let base = window.id.split('/').next().unwrap_or_default();
     let length = match (base, window.length) {
@@ -184,11 +221,12 @@ fn used(used: UsedAt) -> String {
     }
 }
 
-fn reset(window: &WindowView, here: &Here, clock: bool) -> String {
-    let told = |at| if clock { here.relative(at) } else { here.relative_only(at) };
+fn reset(window: &WindowView, here: &Here, told: Told) -> String {
+    let when = |at| if told == Told::WithClock { here.relative(at) } else { here.relative_only(at) };
     match window.resets_at {
-        Some(at) if at > here.now => format!("resets {}", told(at)),
-        Some(at) => format!("reset {}", told(at)),
+        Some(at) if at > here.now && told == Told::Bare => when(at),
+        Some(at) if at > here.now => format!("resets {}", when(at)),
+        Some(at) => format!("reset {}", when(at)),
         None if window.used.lower_bound().is_some_and(|used| used.basis_points() == 0) => {
             "not begun".to_owned()
         }

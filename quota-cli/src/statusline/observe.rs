@@ -125,11 +125,10 @@ mod tests {
     use super::*;
 
     fn config(logins: &[(&str, LoginSource)]) -> Config {
-        let accounts = logins.iter().map(|(name, login)| AccountSettings {
-            id: quota::AccountId::new(ANTHROPIC, name).expect("a name"),
-            login: login.clone(),
-            base_url: None,
-        });
+        let account = |name: &str, login: &LoginSource| {
+            AccountSettings::new(quota::AccountId::new(ANTHROPIC, name).expect("a name"), login.clone())
+        };
+        let accounts = logins.iter().map(|(name, login)| account(name, login));
         Config { accounts: accounts.collect(), ..Config::of_claude_code() }
     }
 

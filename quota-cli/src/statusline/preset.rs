@@ -175,6 +175,7 @@ pub(super) mod tests {
             trouble: None,
             failure: None,
             not_refreshed: None,
+            switched_off: false,
         }
     }
 

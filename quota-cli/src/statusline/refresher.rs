@@ -114,7 +114,6 @@ pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Fa
         let account = manager.account(&settings.id);
         let mut news = account.watch();
         let before = account.load().await.snapshot().complete_at();
-        account.refresh_in_background();
         let asked = async {
             while let Some(answer) = news.next().await {
                 if has_read(&answer, before) || answer.error().is_some() || answer.hold().is_some() {
@@ -122,7 +121,9 @@ pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Fa
                 }
             }
         };
-        if account.is_stale() {
+        // One that is switched off is not asked about; what a session has told of it is told on.
+        if !settings.disabled && account.is_stale() {
+            account.refresh_in_background();
             let _ = Clock::system().bounded(LIFE, asked).await;
         }
         let answer = account.peek();

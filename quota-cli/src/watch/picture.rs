@@ -64,12 +64,11 @@ fn accounts(frame: &mut Frame<'_>, state: &State, here: &Here, body: Rect, colou
     let screen = Screen { width: usize::from(body.width.saturating_sub(2)), colour, ..Screen::USUAL };
     let mut lines = Vec::new();
     let mut selected_at = 0;
-    for view in &shown {
+    for (view, one) in shown.iter().zip(text::each(&shown, here, screen)) {
         let is_selected = state.selected.as_ref() == Some(&view.id);
         if is_selected {
             selected_at = lines.len();
         }
-        let one = text::render(std::slice::from_ref(*view), here, screen);
         let mark = if is_selected { "▌ " } else { "  " };
         lines.extend(one.lines().map(|line| painted(mark, line)));
         if let Some(due) = state.due.get(&view.id).filter(|due| **due > here.now && view.hold.is_none()) {
@@ -113,7 +112,7 @@ fn footing(state: &State, width: u16) -> String {
     let keys = if state.is_typing {
         format!("show only: {}▏ Enter keeps it, Esc ends it", state.filter)
     } else if state.told.is_empty() {
-        "r refresh · R all · s order · / filter · ? help · q quit".to_owned()
+        "q quit · ? help · r refresh · R all · s order · / filter".to_owned()
     } else {
         state.told.clone()
     };

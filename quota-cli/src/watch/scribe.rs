@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{AccountId, Clock, QuotaStore};
+use quota::{AccountId, Clock, Policy, QuotaStore};
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
 use crate::hooks;
-use crate::journal::{self, Happening};
+use crate::journal::{self, Happening, Looked};
 
 /// Journals are looked at this often if nothing wakes the scribe: others may have written there.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -31,6 +31,17 @@ pub(super) struct Written {
     pub(super) troubles: Vec<String>,
 }
 
+impl Written {
+    /// What a look at it found.
+    pub(super) fn of(account: &AccountId, looked: &Looked, policy: &Policy) -> Self {
+        let last = looked.book.happenings().rev().take(SHOWN).map(|(_, what)| what.clone());
+        let mut happenings: Vec<_> = last.collect();
+        happenings.reverse();
+        let due_at = looked.record.due_at(policy.freshness, policy);
+        Self { account: account.clone(), happenings, due_at, troubles: Vec::new() }
+    }
+}
+
 /// Writes down what happens until nobody listens.
 pub(super) async fn write_down(
     config: Arc<Config>,
@@ -46,11 +57,7 @@ pub(super) async fn write_down(
             // A store that does not answer is told by the accounts themselves, which grow stale.
             let Some(Ok(looked)) = clock.bounded(PATIENCE, looked).await else { continue };
             let troubles = hooks::run(&config.hooks, &account.id, &looked.new, &clock).await;
-            let last = looked.book.happenings().rev().take(SHOWN).map(|(_, what)| what.clone());
-            let mut happenings: Vec<_> = last.collect();
-            happenings.reverse();
-            let due_at = looked.record.due_at(config.policy.freshness, &config.policy);
-            let written = Written { account: account.id.clone(), happenings, due_at, troubles };
+            let written = Written { troubles, ..Written::of(&account.id, &looked, &config.policy) };
             if writer.send(written).await.is_err() {
                 return None;
             }

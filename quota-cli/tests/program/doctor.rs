@@ -137,7 +137,37 @@ fn nobody_who_is_logged_in_is_a_finding() {
     let ended = machine.run(&["doctor", "--json"]);
 
     assert_eq!(ended.code, Some(1));
-    assert!(findings(&ended, "login")[0].1.contains("run `claude`"), "{}", ended.stdout);
+    let found = findings(&ended, "login");
+    assert_eq!(found.len(), 1, "one login is missing, in two places: {found:?}");
+    assert!(
+        found[0].0.contains(".claude/.credentials.json") && found[0].0.contains(".config/claude"),
+        "{found:?}"
+    );
+    assert!(found[0].1.contains("run `claude`"), "{found:?}");
+}
+
+#[test]
+fn a_login_that_others_may_read_and_that_has_ended_is_two_findings_the_worse_first() {
+    let (_provider, machine) = healthy();
+    let ended = r#"{ "claudeAiOauth": { "accessToken": "sk-ant-oat01-ended", "expiresAt": 1700000000000 } }"#;
+    mode(&machine.write(".claude/.credentials.json", ended), 0o644);
+
+    let found = findings(&machine.run(&["doctor", "--json"]), "login");
+
+    let [(_, rights), (told, login)] = &found[..] else { panic!("{found:?}") };
+    assert!(rights.starts_with("run: chmod 600 '"), "{found:?}");
+    assert!(told.contains("it ended") && login.contains("run `claude`"), "{found:?}");
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_is_the_finding_and_one_that_is_missing_is_not() {
+    let (_provider, machine) = healthy();
+    mode(&machine.write(".claude/.credentials.json", "{"), 0o600);
+
+    let found = findings(&machine.run(&["doctor", "--json"]), "login");
+
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].0.contains(".claude/.credentials.json"), "{found:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use quota_sim::{Account, Script, Window};
 use redis_harness::Server;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::program::{Ended, Machine, Provider, argument};
@@ -102,6 +103,37 @@ fn who_follows_is_told_what_happens() {
     follower.kill().unwrap();
     follower.wait().unwrap();
     assert_eq!(kinds, ["refreshed", "threshold", "threshold"]);
+}
+
+#[test]
+fn whoever_is_told_waits_for_no_hook_and_may_leave_before_it_ends() {
+    const JOURNAL: &str = "quota:1:{anthropic/main#journal}";
+    let server = Server::start();
+    let (before, after) = (playing(40.0), playing(80.0));
+    let (first, config) = machine(&server, &before, "");
+    first.run(&["status", "--config", argument(&config)]);
+    assert_eq!(server.ask::<i64>(&["COPY", JOURNAL, "kept"]), 1);
+    let endless = "[[hooks]]\non = [\"threshold\"]\nrun = [\"/bin/sh\", \"-c\", \"exec sleep 3600\"]\ntimeout = \"60s\"\n";
+    let (second, config) = machine(&server, &after, endless);
+    let plain = second.path("plain.toml");
+    std::fs::write(&plain, std::fs::read_to_string(&config).unwrap().replace(endless, "")).unwrap();
+    second.run(&["status", "--config", argument(&plain)]);
+    // As if whoever asked had been killed before it wrote down what had happened.
+    assert_eq!(server.ask::<i64>(&["COPY", "kept", JOURNAL, "REPLACE"]), 1);
+
+    let mut teller = second
+        .command(&["events", "--json", "--config", argument(&config)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let told: Vec<_> = BufReader::new(teller.stdout.take().unwrap()).lines().take(3).collect();
+    kill_process(Pid::from_child(&teller), Signal::INT).unwrap();
+    let ended = teller.wait_with_output().unwrap();
+
+    assert_eq!((told.len(), ended.status.code()), (3, Some(0)));
+    // Nothing was waited for until its time was over.
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 // Clippy lets tests unwrap, and their helpers too if it is told that all of this is a test.
 #![cfg(test)]
 
+mod accounts;
 mod demo;
 #[cfg(unix)]
 mod doctor;
@@ -15,10 +16,13 @@ mod journal;
 mod local_herds;
 mod local_store;
 mod parse;
+mod pick;
 mod program;
 #[cfg(unix)]
 mod pty;
-mod redis_store;
+#[cfg(unix)]
+mod run;
+mod shared_store;
 mod sim;
 #[cfg(target_os = "linux")]
 mod spoiled_store;

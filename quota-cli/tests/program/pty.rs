@@ -1,5 +1,8 @@
 //! A terminal without anybody in front of it, for programs that need one.
 
+// Clippy lets helpers of tests unwrap too, if it is told that all of this is a test.
+#![cfg(test)]
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;

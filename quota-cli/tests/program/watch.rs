@@ -13,7 +13,7 @@ const SCREEN_OF_ALL: &str = "\u{1b}[?1049l";
 const NO_CURSOR: &str = "\u{1b}[?25l";
 const CURSOR: &str = "\u{1b}[?25h";
 /// The last that is drawn of a screen.
-const DRAWN: &str = "q quit";
+const DRAWN: &str = "/ filter";
 
 /// A watch that has drawn its first screen.
 struct World {

@@ -15,7 +15,7 @@ use super::flight::{Flight, Wish};
 use super::get::Get;
 use super::shelf::Sight;
 use super::slot::Slot;
-use super::tasks::wait_for;
+use super::tasks::{both, wait_for};
 use super::upkeep;
 use crate::record::Joined;
 use crate::{AccountId, HoldReason, Lineage, Seed, Snapshot, Urgency, Usage, time};
@@ -100,7 +100,7 @@ impl Account {
     }
 
     pub(super) async fn get_slowly(&self, max_age: Option<Duration>) -> Result<Answer, QuotaError> {
-        self.follow();
+        let _followed = OnLeaving(|| self.follow());
         let view = self.sight.look();
         if max_age.map_or_else(|| view.is_fresh(), |max_age| view.is_fresh_within(max_age)) {
             return Ok(Answer::of(view));
@@ -188,11 +188,15 @@ impl Account {
     ///
     /// Without the store this does nothing; the answer says so ([`Answer::alone_since`]).
     pub async fn load(&self) -> Answer {
-        self.follow();
-        Box::pin(self.slot.synchronise(None)).await;
-        if let Some(quieted) = &self.slot.provider.quieted {
-            quieted.read_once().await;
-        }
+        // Followed once it is read, or its follower would read it as well; also by whoever gives up waiting.
+        let _followed = OnLeaving(|| self.follow());
+        let quiet_time = async {
+            if let Some(quieted) = &self.slot.provider.quieted {
+                quieted.read_once().await;
+            }
+        };
+        // Both at once: a store that is far away, or on another thread, is waited for once.
+        both(Box::pin(self.slot.synchronise(None)), quiet_time).await;
         self.peek()
     }
 
@@ -257,6 +261,15 @@ impl Account {
 
     fn follow(&self) {
         changes::follow(&self.slot, &self.shared.crew);
+    }
+}
+
+/// Does something when it goes out of scope, whichever way.
+struct OnLeaving<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnLeaving<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 

@@ -9,7 +9,7 @@ use super::flight::Crew;
 use super::provider::Provider;
 use super::quieted::Quieted;
 use super::slot::Slot;
-use super::tasks::{Either, IfBroken, either};
+use super::tasks::{Either, IfBroken, either, wait_for};
 use crate::clock::Instant;
 use crate::{Clock, StoreKey};
 
@@ -79,7 +79,10 @@ fn next_change(
             // Whether anybody has written meanwhile does not matter: this process's own copy is to be joined.
             let _ = clock.bounded(recheck, link.until_found()).await;
         } else {
-            wait_for_notice(&clock, recheck, link.changed(&key, seen.version())).await;
+            let notice = wait_for_notice(&clock, recheck, link.changed(&key, seen.version()));
+            // A refresh that could not write leaves what is to be joined as soon as may be. A store that refuses, or that is back
+            // before its connection was lost, has no notice of that.
+            either(notice, wait_for(&slot.news, || slot.desk().is_alone())).await;
         }
     };
     Some((seen, wait))

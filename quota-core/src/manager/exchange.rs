@@ -201,9 +201,7 @@ impl Slot {
                 };
                 match known {
                     Some(record) => record,
-                    None => Arc::new(Record::decode(&document.body).map_err(|error| {
-                        StoreError::unusable("the record is damaged, and was left as it is").because(error)
-                    })?),
+                    None => Arc::new(Record::decode(&document.body).map_err(|error| self.damaged(error))?),
                 }
             }
             None => Arc::default(),
@@ -214,6 +212,12 @@ impl Slot {
             (record.fence() < known.fence()).then_some(Alone { record: known, left: None })
         });
         Ok(Base { record, version: reading.version(), is_guess: false, alone })
+    }
+
+    fn damaged(&self, error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+        let error = StoreError::unusable("the record is damaged, and was left as it is").because(error);
+        self.provider.link.note_unusable(&StoreKey::account(&self.id), &error);
+        error
     }
 
     async fn swap(&self, base: &Base, next: &Record) -> Result<Swap, StoreError> {
@@ -238,7 +242,12 @@ impl Slot {
         self.update(|desk| {
             let now = self.provider.link.guess();
             if !desk.is_alone() {
-                tracing::warn!(account = %self.id, %error, "store not usable for this account, going on alone");
+                if let StoreError::Unusable { .. } = error {
+                    tracing::warn!(account = %self.id, %error, "record not usable, going on alone");
+                } else {
+                    // Of the store as a whole it was told already: once, not for each account.
+                    tracing::debug!(account = %self.id, %error, "store not usable for this account, going on alone");
+                }
                 desk.standing = Standing::Alone(now.into());
                 desk.left = desk.base.lineage().cloned();
             }

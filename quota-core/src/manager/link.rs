@@ -2,6 +2,7 @@
 //! What is done without the store is decided in `exchange`.
 
 use std::future::Future;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast};
 
 use super::events::Event;
+use super::tally::{Call, StoreTally, Tally};
 use super::tasks::{Either, IfBroken, Tasks, either, wait_for};
 use crate::clock::Instant;
 use crate::{Applied, Clock, QuotaStore, Reading, StoreError, StoreKey, Swap, Version, time};
@@ -25,8 +27,11 @@ pub(crate) struct Link {
     offset_ms: AtomicI64,
     anchor: Mutex<Option<Anchor>>,
     away: AtomicBool,
+    /// Something was written since the store was found.
+    proven: AtomicBool,
     search: Mutex<Search>,
     back: Notify,
+    tally: Tally,
     tasks: Arc<Tasks>,
     events: broadcast::Sender<Event>,
 }
@@ -41,7 +46,7 @@ struct Anchor {
 /// How the store was looked for the last time.
 #[derive(Debug, Clone, Copy, Default)]
 struct Search {
-    first_pause: Duration,
+    penalty: Duration,
     found_at: Option<Instant>,
 }
 
@@ -63,15 +68,18 @@ impl Link {
             offset_ms: AtomicI64::new(0),
             anchor: Mutex::default(),
             away: AtomicBool::new(false),
+            proven: AtomicBool::new(false),
             search: Mutex::default(),
             back: Notify::new(),
+            tally: Tally::default(),
             tasks,
             events,
         })
     }
 
     pub(crate) async fn read(self: &Arc<Self>, key: &StoreKey) -> Result<Reading, StoreError> {
-        let reading = self.attempt(key, || self.store.read(key)).await?;
+        let reading = self.attempt(key, Call::Read, || self.store.read(key)).await?;
+        self.tally.worked(key, Call::Read);
         self.note_time(&reading);
         Ok(reading)
     }
@@ -84,8 +92,13 @@ impl Link {
         body: Bytes,
         keep: Duration,
     ) -> Result<Swap, StoreError> {
-        let swap = self.attempt(key, || self.store.swap(key, expected, body.clone(), keep)).await?;
-        let Swap::Conflict(reading) = swap else { return Ok(swap) };
+        let swap =
+            self.attempt(key, Call::Swap, || self.store.swap(key, expected, body.clone(), keep)).await?;
+        let Swap::Conflict(reading) = swap else {
+            self.tally.worked(key, Call::Swap);
+            self.proven.store(true, Ordering::Relaxed);
+            return Ok(swap);
+        };
         self.note_time(&reading);
         match &reading.document {
             Some(document) if document.body == body => Ok(Swap::Applied(document.version)),
@@ -131,11 +144,20 @@ impl Link {
         let _ = self.events.send(event);
     }
 
+    pub(crate) fn tally(&self) -> StoreTally {
+        self.tally.so_far()
+    }
+
     pub(crate) fn is_away(&self) -> bool {
         self.away.load(Ordering::Acquire)
     }
 
-    async fn attempt<T, F>(self: &Arc<Self>, key: &StoreKey, call: impl Fn() -> F) -> Result<T, StoreError>
+    async fn attempt<T, F>(
+        self: &Arc<Self>,
+        key: &StoreKey,
+        kind: Call,
+        call: impl Fn() -> F,
+    ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -151,12 +173,18 @@ impl Link {
         };
         let late = || StoreError::unavailable(Applied::Perhaps, "it did not answer in time");
         let answer = self.clock.bounded(self.patience, twice).await.unwrap_or_else(|| Err(late()));
-        if let Err(error) = &answer
-            && error.is_transient()
-        {
-            self.lose(key, error);
+        if let Err(error) = &answer {
+            self.tally.failed(key, kind, error, self.clock.instant());
+            if error.is_transient() {
+                self.lose(key, error);
+            }
         }
         answer
+    }
+
+    /// Counts a document that was read and cannot be used.
+    pub(crate) fn note_unusable(&self, key: &StoreKey, error: &StoreError) {
+        self.tally.failed(key, Call::Read, error, self.clock.instant());
     }
 
     fn note_time(&self, reading: &Reading) {
@@ -170,9 +198,15 @@ impl Link {
         if self.away.swap(true, Ordering::AcqRel) {
             return;
         }
-        tracing::warn!(%error, "store unavailable, going on without it");
+        self.tally.lost();
+        let (penalty, relapsed) = self.begin_search();
+        // A replica answers every probe and takes no write: that is one outage, and told once.
+        if relapsed && !self.proven.load(Ordering::Relaxed) {
+            tracing::debug!(%error, "store unavailable again, as it was a moment ago");
+        } else {
+            tracing::warn!(%error, "store unavailable, going on without it");
+        }
         self.tell(Event::StoreLost);
-        let first_pause = self.begin_search();
         // If the store breaks in the search, the next caller tries again.
         let lost = IfBroken(Arc::downgrade(self), Self::find);
         let key = key.clone();
@@ -180,13 +214,12 @@ impl Link {
         let store = Arc::clone(&self.store);
         self.tasks.spawn(async move {
             let probe = async {
-                let mut pause = first_pause;
                 loop {
-                    clock.sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+                    let pause = PROBES.start + (PROBES.end - PROBES.start).mul_f64(fastrand::f64());
+                    clock.sleep(pause + penalty.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
                     if let Some(Ok(reading)) = clock.bounded(patience, store.read(&key)).await {
                         return reading;
                     }
-                    pause = (pause * 2).min(LAST_PROBE.max(first_pause));
                 }
             };
             if let Either::Second(reading) = either(tasks.closing(), probe).await
@@ -198,18 +231,23 @@ impl Link {
         });
     }
 
-    /// How long to wait before the first probe: the longer, the sooner the store was lost again after it was found. One that
-    /// answers a probe and nothing else must not be found five times a second.
-    fn begin_search(&self) -> Duration {
+    /// How much longer to wait before each probe than after a first loss: the more, the more often the store was lost again soon
+    /// after it was found. One that answers a probe and nothing else must not be found twice a second. And whether it was so.
+    fn begin_search(&self) -> (Duration, bool) {
         let mut search = self.search.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.instant();
         let relapsed = search.found_at.is_some_and(|found| now.saturating_since(found) < RELAPSE);
-        search.first_pause = if relapsed { (search.first_pause * 2).min(LONGEST_PROBE) } else { FIRST_PROBE };
-        search.first_pause
+        search.penalty = if relapsed {
+            (search.penalty * 2).clamp(FIRST_PENALTY, LONGEST_PENALTY)
+        } else {
+            Duration::ZERO
+        };
+        (search.penalty, relapsed)
     }
 
     fn find(&self) {
         self.search.lock().unwrap_or_else(PoisonError::into_inner).found_at = Some(self.clock.instant());
+        self.proven.store(false, Ordering::Relaxed);
         self.away.store(false, Ordering::Release);
         tracing::debug!("store available again");
         self.tell(Event::StoreFound);
@@ -221,10 +259,11 @@ impl Link {
     }
 }
 
-/// A store that is back is used again within a second, and is not asked more than ten times a second while it is away.
-const FIRST_PROBE: Duration = Duration::from_millis(200);
-const LAST_PROBE: Duration = Duration::from_millis(600);
+/// How long to wait before each probe, at random in between: a store that is back is used again within a second, and a fleet that
+/// has lost it comes back as widely spread as that allows.
+const PROBES: Range<Duration> = Duration::from_millis(100)..Duration::from_millis(950);
 
 /// One that is lost again within this time is not back, and is looked for less and less often.
 const RELAPSE: Duration = Duration::from_secs(10);
-const LONGEST_PROBE: Duration = Duration::from_secs(10);
+const FIRST_PENALTY: Duration = Duration::from_millis(400);
+const LONGEST_PENALTY: Duration = Duration::from_secs(10);

@@ -11,6 +11,7 @@ use super::provider::Provider;
 use super::quieted::Quieted;
 use super::shelf::Shelf;
 use super::slot::Slot;
+use super::tally::StoreTally;
 use crate::{AccountId, Clock, Policy, ProviderId, QuietScope, StoreKey, UsageFetcher};
 
 /// Who is known, and what a new one begins with.
@@ -90,6 +91,10 @@ impl Register {
         let slot = Slot::new(id.clone(), provider, sight);
         accounts.slots.insert(ByName(Arc::clone(&slot)));
         slot
+    }
+
+    pub(crate) fn store_tally(&self) -> StoreTally {
+        self.link.tally()
     }
 
     /// The slot of an account that was asked for before.

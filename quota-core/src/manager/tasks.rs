@@ -110,6 +110,19 @@ pub(crate) async fn wait_for(news: &Notify, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until both are ready.
+pub(crate) async fn both(first: impl Future<Output = ()>, second: impl Future<Output = ()>) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let (mut is_first_done, mut is_second_done) = (false, false);
+    poll_fn(|context| {
+        // What was ready must not be polled again.
+        is_first_done = is_first_done || first.as_mut().poll(context).is_ready();
+        is_second_done = is_second_done || second.as_mut().poll(context).is_ready();
+        if is_first_done && is_second_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 /// Which of two was ready first.
 pub(crate) enum Either<A, B> {
     First(A),

@@ -81,6 +81,25 @@ async fn what_was_learned_alone_is_written_soon_after_the_store_is_back_though_n
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_could_not_be_written_is_written_soon_after_though_no_notice_comes() {
+    let (world, store) = unpluggable(false, Policy::default());
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    // The account is followed: a notice is waited for, which a store that comes back so soon does not send.
+    world.clock.sleep(SECOND * 2).await;
+    store.unplug(true);
+    world.provider.answer(polled(71.0));
+    drop(main.refresh().await);
+
+    store.unplug(false);
+    world.clock.sleep(SECOND * 2).await;
+
+    assert_eq!(main.peek().alone_since(), None);
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    assert_eq!(last_read(&elsewhere.account(&id("main")).load().await), Some(71.0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_store_is_away_nobody_waits_for_what_another_process_asks() {
     let (world, store) = unpluggable(false, hurried());
     let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;

@@ -1,7 +1,9 @@
 //! What a refresh asks of the store: as little as the rules can be kept with.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use crate::support::*;
@@ -12,11 +14,12 @@ use quota_core::{
     Swap, Version,
 };
 
-/// A store that counts what is asked of it. It tells of no changes, so that nothing is asked but what a refresh asks.
+/// A store that counts what is asked of it. Mostly it tells of no changes, so that nothing is asked but what a refresh asks.
 #[derive(Debug)]
 struct Counting {
     inner: MemoryStore,
     trips: AtomicUsize,
+    tells: bool,
 }
 
 impl Counting {
@@ -29,6 +32,10 @@ impl Counting {
 impl QuotaStore for Counting {
     async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
         self.trips.fetch_add(1, Ordering::SeqCst);
+        if self.tells {
+            // As of any store that is not in this process: others go on meanwhile.
+            tokio::task::yield_now().await;
+        }
         self.inner.read(key).await
     }
 
@@ -43,8 +50,12 @@ impl QuotaStore for Counting {
         self.inner.swap(key, expected, body, keep).await
     }
 
-    async fn changed(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
-        std::future::pending().await
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        if !self.tells {
+            return std::future::pending().await;
+        }
+        self.trips.fetch_add(1, Ordering::SeqCst);
+        self.inner.changed(key, seen).await
     }
 }
 
@@ -55,7 +66,7 @@ fn counted() -> (World, Arc<Counting>) {
 fn counted_with(policy: Policy) -> (World, Arc<Counting>) {
     let clock = Clock::anchored(noon());
     let inner = MemoryStore::with_clock(clock.clone());
-    let store = Arc::new(Counting { inner, trips: AtomicUsize::new(0) });
+    let store = Arc::new(Counting { inner, trips: AtomicUsize::new(0), tells: false });
     (world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)
 }
 
@@ -131,4 +142,49 @@ async fn a_cold_refresh_does_not_stand_in_line_to_learn_of_a_hold() {
     assert!(matches!(error, QuotaError::Held { .. }), "{error}");
     assert_eq!(world.clock.now(), before);
     slow.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_loaded_is_read_once_though_it_is_followed_from_then_on() {
+    let clock = Clock::anchored(noon());
+    let inner = MemoryStore::with_clock(clock.clone());
+    let store = Arc::new(Counting { inner, trips: AtomicUsize::new(0), tells: true });
+    let world = world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, hurried());
+    let other = another_process(&world.store, &world.clock, &world.provider, hurried());
+    drop(other.account(&id("main")).refresh().await);
+    other.close().await;
+    let before = store.since(0);
+
+    let main = world.quota.account(&id("main"));
+    let answer = main.load().await;
+    settle().await;
+
+    assert_eq!(last_read(&answer), Some(40.0));
+    assert_eq!(store.since(before), 4, "the record and the quiet time, and to be told once of either");
+
+    drop(
+        another_process(&world.store, &world.clock, &world.provider, hurried())
+            .account(&id("main"))
+            .refresh()
+            .await,
+    );
+    settle().await;
+    assert!(store.since(before) > 8, "nobody follows");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_loading_follows_all_the_same() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+
+    let mut load = Box::pin(main.load());
+    let polled = load.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    drop(load);
+    drop(polled);
+    settle().await;
+    let other = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    drop(other.account(&id("main")).refresh().await);
+    settle().await;
+
+    assert_eq!(last_read(&main.peek()), Some(40.0));
 }

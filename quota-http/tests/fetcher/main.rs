@@ -4,6 +4,7 @@
 // Clippy lets tests unwrap, and their helpers too if it is told that all of this is a test.
 #![cfg(test)]
 
+mod refresher;
 mod server;
 
 use std::sync::{Arc, Mutex};

@@ -41,6 +41,7 @@ pub(crate) fn head(status: u16, length: usize) -> String {
 pub(crate) struct Server {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
+    bodies: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -50,15 +51,16 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<_>>>::default();
-        let seen = Arc::clone(&asked);
+        let bodies = Arc::<Mutex<Vec<_>>>::default();
+        let seen = (Arc::clone(&asked), Arc::clone(&bodies));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(answer(stream, reply.clone(), Arc::clone(&seen)));
+                connections.spawn(answer(stream, reply.clone(), seen.clone()));
             }
         });
-        Self { address, asked, _tasks: tasks }
+        Self { address, asked, bodies, _tasks: tasks }
     }
 
     pub(crate) fn url(&self) -> Url {
@@ -73,16 +75,28 @@ impl Server {
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
+
+    /// The bodies of the requests that came, as they are.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        self.bodies.lock().unwrap().clone()
+    }
 }
 
-async fn answer(mut stream: TcpStream, reply: Reply, asked: Arc<Mutex<Vec<String>>>) {
+type Seen = (Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<String>>>);
+
+async fn answer(mut stream: TcpStream, reply: Reply, (asked, bodies): Seen) {
     let mut request = Vec::new();
     if !matches!(reply, Reply::HangUp) {
         while !request.ends_with(b"\r\n\r\n") {
             request.push(stream.read_u8().await.unwrap());
         }
     }
-    asked.lock().unwrap().push(String::from_utf8(request).unwrap().to_lowercase());
+    let head = String::from_utf8(request).unwrap().to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).await.unwrap();
+    asked.lock().unwrap().push(head);
+    bodies.lock().unwrap().push(String::from_utf8(body).unwrap());
     match reply {
         Reply::HangUp => {}
         Reply::Say(text) => stream.write_all(text.as_bytes()).await.unwrap(),

@@ -16,9 +16,13 @@ fn notice(version: Version) -> PushInfo {
     push(PushKind::Message, &[CHANNEL, &format!("{:016x}", version.number())])
 }
 
+fn key(channel: &str) -> Key {
+    Key { text: "quota:1:{anthropic/main}".into(), channel: channel.into() }
+}
+
 fn visit(board: &Arc<Board>) -> Visit {
     let keeper = |_| Task::spawn(std::future::pending());
-    board.visit(&CHANNEL.into(), keeper).unwrap().expect("the connection stands")
+    board.visit(&key(CHANNEL), keeper).unwrap().expect("the connection stands")
 }
 
 /// A board with a subscription that stands, and a document of version one.
@@ -97,7 +101,7 @@ async fn the_end_of_the_connection_wakes_everybody_and_lets_nobody_in() {
 
     assert!(is_woken(&visit, Some(ONE)).await);
     let keeper = |_| -> Result<Task, Failure> { panic!("no keeper is needed") };
-    assert!(board.visit(&CHANNEL.into(), keeper).unwrap().is_none());
+    assert!(board.visit(&key(CHANNEL), keeper).unwrap().is_none());
     assert!(!board.is_out_of_step());
 }
 
@@ -159,7 +163,7 @@ async fn a_shelved_subscription_hears_on_and_is_taken_up_as_it_is() {
         assert_eq!(start, Start::Standing);
         Task::spawn(std::future::pending())
     };
-    let again = board.visit(&CHANNEL.into(), keeper).unwrap().expect("the connection stands");
+    let again = board.visit(&key(CHANNEL), keeper).unwrap().expect("the connection stands");
 
     assert!(!is_woken(&again, Some(TWO)).await);
     assert!(is_woken(&again, Some(ONE)).await);
@@ -171,7 +175,7 @@ async fn too_many_shelved_subscriptions_are_noticed() {
     let mut last = Shelved::Yes;
     for index in 0..=MOST_SHELVED {
         let channel: Arc<str> = format!("channel {index}").into();
-        drop(board.visit(&channel, |_| Task::spawn(std::future::pending())).unwrap());
+        drop(board.visit(&key(&channel), |_| Task::spawn(std::future::pending())).unwrap());
         board.hear(&push(PushKind::SSubscribe, &[&*channel]));
         assert_eq!(last, Shelved::Yes);
         last = board.shelve(&channel);
@@ -188,4 +192,14 @@ async fn a_topic_that_somebody_wants_is_not_taken_away() {
     drop(visit);
 
     assert!(board.remove(CHANNEL));
+}
+
+#[tokio::test]
+async fn what_is_waited_for_can_be_asked_for_and_nothing_else() {
+    let (board, visit) = standing();
+    assert_eq!(board.somebody_waits().map(|key| key.channel), Some(CHANNEL.into()));
+
+    drop(visit);
+
+    assert!(board.somebody_waits().is_none());
 }

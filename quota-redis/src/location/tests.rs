@@ -129,6 +129,22 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
+fn a_time_that_no_clock_can_count_to_is_refused() {
+    let never: [fn(RedisOptions) -> RedisOptions; 5] = [
+        |options| options.connect_timeout(Duration::MAX),
+        |options| options.response_timeout(Duration::MAX),
+        |options| options.linger(Duration::MAX),
+        |options| options.poll_every(Duration::MAX),
+        |options| options.check_every(Duration::MAX),
+    ];
+
+    for never in never {
+        let error = never(RedisOptions::single("host", 6379)).open().unwrap_err();
+        assert_eq!(error.to_string(), "a time-out or pause must not be longer than ten years");
+    }
+}
+
+#[test]
 fn a_password_is_shown_by_nothing() {
     for url in [
         "redis://me:hunter2@host",

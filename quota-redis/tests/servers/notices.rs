@@ -1,9 +1,11 @@
 //! Who is woken by what, and what that costs the server.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use quota_core::{QuotaStore, StoreKey};
-use redis_harness::{Cluster, Server};
+use quota_redis::RedisStore;
+use redis_harness::{Cluster, Proxy, Server};
 
 use crate::world::{applied, key, open, soon, start, still_waits, swap, until};
 
@@ -131,7 +133,7 @@ async fn a_document_that_expired_does_not_wake_for_ever() {
 async fn a_subscription_that_nobody_wants_is_given_up_and_taken_up_again() {
     let server = Server::start();
     let options: quota_redis::RedisOptions = server.url().parse().unwrap();
-    let store = options.linger(std::time::Duration::from_millis(1)).open().unwrap();
+    let store = options.linger(Duration::from_millis(1)).open().unwrap();
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
     for _ in 0..3 {
@@ -165,11 +167,66 @@ async fn a_lost_connection_wakes_everybody() {
     }
 }
 
+/// A store that makes sure of its connection so often.
+fn checking(url: &str, every: Duration) -> RedisStore {
+    let options: quota_redis::RedisOptions = url.parse().expect("the URL is good");
+    options
+        .check_every(every)
+        .response_timeout(Duration::from_millis(100))
+        .open()
+        .expect("the options are good")
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_wakes_those_who_only_wait() {
+    let server = Server::start();
+    let store = checking(&server.url(), Duration::from_millis(50));
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+    let mut wait = pin!(store.changed(&key, Some(seen)));
+    assert!(still_waits(&store, &mut wait).await);
+    until(async || (count(&server, "getrange") > 2).then_some(())).await;
+    assert!(still_waits(&store, &mut wait).await, "a server that answers wakes nobody");
+
+    server.freeze();
+
+    soon("the end of the connection", wait).await.unwrap();
+    server.thaw();
+}
+
+#[tokio::test]
+async fn a_wire_that_carries_nothing_wakes_those_who_only_wait() {
+    let server = Server::start();
+    let proxy = Proxy::before(server.port());
+    let store = checking(&proxy.url(), Duration::from_millis(50));
+    let key = key("main");
+    let mut wait = pin!(store.changed(&key, None));
+    assert!(still_waits(&store, &mut wait).await);
+    until(async || (subscriptions(&server) == 1).then_some(())).await;
+
+    proxy.black_hole();
+
+    soon("the end of the connection", wait).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nobody_waits_is_left_alone() {
+    let server = Server::start();
+    let store = checking(&server.url(), Duration::from_millis(10));
+    let key = key("main");
+    {
+        let mut wait = pin!(store.changed(&key, None));
+        assert!(still_waits(&store, &mut wait).await);
+        until(async || (count(&server, "getrange") > 2).then_some(())).await;
+    }
+
+    until_unchanged(&server).await;
+}
+
 /// A change is found over this URL, though nothing is ever subscribed to.
 async fn a_change_is_found_by_polls(server: &Server, url: &str) {
     let options: quota_redis::RedisOptions = url.parse().expect("the URL is valid");
-    let store =
-        options.poll_every(std::time::Duration::from_millis(20)).open().expect("the options are valid");
+    let store = options.poll_every(Duration::from_millis(20)).open().expect("the options are valid");
     let other = open(&server.url());
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
@@ -201,7 +258,7 @@ async fn where_the_server_knows_no_resp3_the_version_is_polled() {
 async fn polls_stop_when_nobody_waits() {
     let server = Server::builder().with("rename-command HELLO \"\"").start();
     let options: quota_redis::RedisOptions = server.url().parse().unwrap();
-    let store = options.poll_every(std::time::Duration::from_millis(10)).open().unwrap();
+    let store = options.poll_every(Duration::from_millis(10)).open().unwrap();
     let key = key("main");
     {
         let mut wait = pin!(store.changed(&key, None));
@@ -209,12 +266,17 @@ async fn polls_stop_when_nobody_waits() {
         until(async || (count(&server, "getrange") > 2).then_some(())).await;
     }
 
+    until_unchanged(&server).await;
+}
+
+/// Waits until no version has been looked up for a while in which ten would have been.
+async fn until_unchanged(server: &Server) {
     let (mut last, mut unchanged) = (0, 0);
     until(async || {
-        let now = count(&server, "getrange");
+        let now = count(server, "getrange");
         unchanged = if now == last { unchanged + 1 } else { 0 };
         last = now;
-        // Looked at every few milliseconds: ten polls would have come in between.
+        // Looked at every few milliseconds.
         (unchanged == 20).then_some(())
     })
     .await;

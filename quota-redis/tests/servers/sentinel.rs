@@ -1,6 +1,8 @@
 //! Sentinels: the master is found, and found again after a failover.
 
-use quota_core::{QuotaStore, StoreError};
+use std::time::Duration;
+
+use quota_core::{Clock, QuotaStore, StoreError};
 use redis_harness::{Sentinels, redis};
 
 use crate::world::{applied, body, key, open, soon, start, swap, until};
@@ -29,6 +31,24 @@ async fn after_a_failover_the_new_master_is_found_and_holds_what_was_written() {
     sentinels.wait_for_failover();
     assert_eq!(sentinels.replica().ask::<i64>(&["EXISTS", "quota:1:{anthropic/main}"]), 1);
     assert_eq!(store.read(&key).await.unwrap().version(), Some(next));
+}
+
+#[tokio::test]
+async fn callers_who_never_wait_for_an_answer_find_the_new_master_of_one_that_stands_still() {
+    let mut sentinels = Sentinels::start();
+    let store = open(&sentinels.url());
+    let key = key("main");
+    applied(swap(&store, &key, None, "before").await);
+    let _: i64 = redis::cmd("WAIT").arg(1).arg(5000).query(&mut sentinels.first().admin()).unwrap();
+
+    sentinels.first().freeze();
+    sentinels.wait_for_failover();
+
+    let clock = Clock::system();
+    let patience = Duration::from_millis(100);
+    let read = until(async || clock.bounded(patience, store.read(&key)).await.and_then(Result::ok)).await;
+    assert_eq!(body(Ok(read)).as_deref(), Some(&b"before"[..]));
+    sentinels.first().thaw();
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use jiff::fmt::serde::unsigned_duration::friendly::compact::required as span;
+use jiff::fmt::serde::unsigned_duration::friendly::compact::{optional as optional_span, required as span};
 use serde::{Deserialize, Deserializer};
 
 use super::{Phase, Window};
@@ -27,6 +27,7 @@ use super::{Phase, Window};
 pub struct Account {
     pub(super) name: String,
     pub(super) token: Option<String>,
+    refresh_token: Option<String>,
     organization: Option<String>,
     #[serde(default = "default_plan")]
     pub(crate) plan: String,
@@ -41,6 +42,10 @@ pub struct Account {
     #[serde(default, with = "span")]
     pub(crate) latency: Duration,
     pub(crate) extra_usage: Option<ExtraUsage>,
+    #[serde(default, with = "optional_span")]
+    pub(crate) token_lives: Option<Duration>,
+    #[serde(default, with = "span")]
+    pub(crate) reuse_grace: Duration,
 }
 
 fn default_plan() -> String {
@@ -63,6 +68,7 @@ impl Account {
         Self {
             name: name.into(),
             token: None,
+            refresh_token: None,
             organization: None,
             plan: default_plan(),
             windows: default_windows(),
@@ -71,6 +77,8 @@ impl Account {
             answers: Vec::new(),
             latency: Duration::ZERO,
             extra_usage: None,
+            token_lives: None,
+            reuse_grace: Duration::ZERO,
         }
     }
 
@@ -78,6 +86,30 @@ impl Account {
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// Sets the token that is exchanged for others; it must begin with `sim-` as well.
+    #[must_use]
+    pub fn with_refresh_token(mut self, token: impl Into<String>) -> Self {
+        self.refresh_token = Some(token.into());
+        self
+    }
+
+    /// Sets how long an access token opens the account, in simulated time, and has the first one end as well.
+    ///
+    /// Otherwise the first one never ends, and those it is exchanged for live eight hours.
+    #[must_use]
+    pub fn token_lives(mut self, span: Duration) -> Self {
+        self.token_lives = Some(span);
+        self
+    }
+
+    /// Sets for how long a spent refresh token gets the same tokens again, in simulated time, for clients that lost the
+    /// answer; not at all otherwise.
+    #[must_use]
+    pub fn reuse_grace(mut self, span: Duration) -> Self {
+        self.reuse_grace = span;
         self
     }
 
@@ -149,6 +181,12 @@ impl Account {
     #[must_use]
     pub fn token(&self) -> Cow<'_, str> {
         or_named(self.token.as_deref(), "sim-token-", &self.name)
+    }
+
+    /// The token that is exchanged for others: `sim-refresh-<name>` unless another was set.
+    #[must_use]
+    pub fn refresh_token(&self) -> Cow<'_, str> {
+        or_named(self.refresh_token.as_deref(), "sim-refresh-", &self.name)
     }
 
     /// The organization it belongs to: `sim-org-<name>` unless another was set.

@@ -43,7 +43,7 @@ pub(crate) fn script(script: &Script) -> Result<(), Flaw> {
         if !names.insert(one.env_name()) {
             return flaw(Part::Account(at), "another account has this name, or one that is written alike");
         }
-        if !tokens.insert(one.token()) {
+        if !tokens.insert(one.token()) || !tokens.insert(one.refresh_token()) {
             return flaw(Part::Account(at), "another account has this token");
         }
         for (which, window) in one.windows.iter().enumerate() {
@@ -61,6 +61,7 @@ fn account(account: &Account) -> Result<(), &'static str> {
         return Err("an account's name has 1 to 64 lower-case letters, digits, '-', '_' or '.'");
     }
     token(&account.token())?;
+    token(&account.refresh_token())?;
     if !is_word(&account.organization()) {
         return Err("an organization has 1 to 128 letters, digits, '-', '_' or '.'");
     }
@@ -125,7 +126,18 @@ fn phase(phase: &Phase) -> Result<(), &'static str> {
         _ if phase.on == Endpoint::Messages && !is_for_messages(phase.answer) => {
             Err("messages are answered by ok, the throttles, and errors with a status")
         }
+        _ if phase.on == Endpoint::Token && !is_for_tokens(phase.answer) => {
+            Err("tokens are answered by ok, hang, html, the throttles, unavailable and overloaded")
+        }
         _ => Ok(()),
+    }
+}
+
+fn is_for_tokens(answer: Answer) -> bool {
+    match answer {
+        Answer::Unauthorized | Answer::Forbidden | Answer::Scope => false,
+        Answer::Hang | Answer::Html => true,
+        answer => is_for_messages(answer),
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) enum Endpoint {
     #[default]
     Usage,
     Messages,
+    Token,
 }
 
 impl Phase {
@@ -55,6 +56,16 @@ impl Phase {
     #[must_use]
     pub fn on_messages(mut self) -> Self {
         self.on = Endpoint::Messages;
+        self
+    }
+
+    /// Has exchanges of refresh tokens answered like this, and not the usage endpoint; in TOML, `on = "token"`.
+    ///
+    /// They know [`Answer::Ok`], the throttles, [`Answer::Unavailable`], [`Answer::Overloaded`], [`Answer::Html`], and
+    /// [`Answer::Hang`]: then the token is exchanged, and the answer never comes.
+    #[must_use]
+    pub fn on_token(mut self) -> Self {
+        self.on = Endpoint::Token;
         self
     }
 }

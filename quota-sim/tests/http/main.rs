@@ -7,6 +7,7 @@ mod calls;
 mod client;
 mod lifecycle;
 mod time;
+mod tokens;
 mod traffic;
 
 use std::time::Duration;

@@ -174,6 +174,44 @@ fn a_reset_that_is_told_a_few_seconds_apart_is_the_same() {
 }
 
 #[test]
+fn a_reset_that_is_put_off_by_seconds_when_it_was_due_is_told_once() {
+    let mut story = Story::begun();
+    story.read(10, 95.0, 5000);
+    story.look(11);
+    story.read(5001, 96.0, 5004);
+
+    assert_eq!(story.look(5002), ["refreshed 5001"]);
+    assert_eq!(story.look(5100), ["reset 5004"]);
+    assert!(story.look(5200).is_empty());
+}
+
+#[test]
+fn a_reset_that_is_put_off_by_seconds_after_it_was_told_is_not_told_again() {
+    let mut story = Story::begun();
+    story.read(10, 95.0, 5000);
+    story.look(11);
+    assert_eq!(story.look(5001), ["reset 5000"]);
+
+    story.read(5002, 96.0, 5005);
+
+    assert_eq!(story.look(5003), ["refreshed 5002"]);
+    assert!(story.look(5100).is_empty());
+}
+
+#[test]
+fn the_period_after_one_that_was_put_off_has_a_reset_of_its_own() {
+    let mut story = Story::begun();
+    story.read(10, 95.0, 5000);
+    story.look(11);
+    story.read(5001, 96.0, 5004);
+    story.look(5100);
+    story.read(6000, 60.0, 23_000);
+
+    assert_eq!(story.look(6001), ["refreshed 6000", "up 50 6000"]);
+    assert_eq!(story.look(23_001), ["reset 23000"]);
+}
+
+#[test]
 fn a_window_that_is_not_told_any_more_resets_all_the_same() {
     let mut story = Story::begun();
     story.read(10, 20.0, 5000);

@@ -1,0 +1,87 @@
+//! Credentials that their source renews: when it is asked to, and what follows if it has not done so yet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quota_accounts::{
+    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Request,
+    RouteError, Rule, Secret,
+};
+use quota_core::{AccountId, Login, Mark};
+
+use crate::support::*;
+
+/// A source that renews a refused credential as often as it may, and counts how often it was asked to.
+#[derive(Debug)]
+struct Renewing {
+    token: AtomicU64,
+    asked: AtomicU64,
+    may: u64,
+}
+
+#[async_trait]
+impl CredentialSource for Renewing {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        let token = self.token.load(Ordering::SeqCst);
+        if token == 0 {
+            return Err(CredentialError::not_yet("it is being renewed", Some(Duration::from_secs(40))));
+        }
+        let login = Login::unstated().mark(Mark::from_hash(token));
+        Ok(Credential::new(Secret::new(format!("token-{token}"))).login(login))
+    }
+
+    async fn renew(&self, account: &AccountId, refused: Option<Mark>) -> Result<Credential, CredentialError> {
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        if asked <= self.may && refused == Some(Mark::from_hash(self.token.load(Ordering::SeqCst))) {
+            self.token.fetch_add(1, Ordering::SeqCst);
+        }
+        self.credential(account).await
+    }
+}
+
+async fn manager(kind: Kind, token: u64) -> (World, Arc<Renewing>, FallbackAccountManager) {
+    let world = world(kind);
+    let source = Arc::new(Renewing { token: token.into(), asked: 0.into(), may: 1 });
+    let accounts = world.builder().credentials(source.clone()).build().expect("there are accounts");
+    accounts.refresh_quota_for_due_accounts().await;
+    (world, source, accounts)
+}
+
+fn refused() -> Outcome {
+    Outcome::from_response(401, [("a", "b")])
+}
+
+// B18
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_renewed_once_and_a_second_refusal_needs_a_new_login() {
+    for kind in BOTH {
+        let (_world, source, accounts) = manager(kind, 1).await;
+
+        let first = accounts.route(Request::new()).await.unwrap();
+        let once = accounts.report(&first, refused()).await.unwrap();
+        let second = accounts.route(Request::new()).await.unwrap();
+        let twice = accounts.report(&second, refused()).await.unwrap();
+
+        assert_eq!((second.account(), once.next), (&id("main"), NextTry::Again), "{kind:?}");
+        assert_eq!(second.credential().unwrap().secret.expose(), "token-2");
+        assert_eq!(twice.next, NextTry::Elsewhere, "{kind:?}");
+        let next = accounts.route(Request::new()).await.unwrap();
+        assert_eq!(next.account(), &id("b"), "{kind:?}");
+        assert_eq!(source.asked.load(Ordering::SeqCst), 2, "once for each refusal");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_whose_login_is_not_renewed_yet_is_passed_over_until_it_may_be() {
+    for kind in BOTH {
+        let (_world, _source, accounts) = manager(kind, 0).await;
+
+        let error = accounts.route(Request::new()).await.unwrap_err();
+
+        let RouteError::Nobody { retry_after, passed, .. } = error else { panic!("{error:?}") };
+        assert_eq!(retry_after, Some(Duration::from_secs(40)), "{kind:?}");
+        assert!(passed.iter().all(|passed| passed.rule == Rule::LoginNotYet), "{passed:?}");
+    }
+}

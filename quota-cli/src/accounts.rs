@@ -1,0 +1,78 @@
+//! `quota accounts`: which accounts there are, in which order, and which are switched off.
+//! They are kept in the accounts file; a configuration that somebody has written by hand is never changed. How the two are one
+//! list is in `config`.
+
+mod add;
+mod change;
+mod import;
+mod json;
+mod list;
+mod text;
+
+use quota::accounts::{AccountsConfig, AccountsFile};
+
+use crate::args::{AccountsCommand, ListArgs};
+use crate::config::{self, Config};
+use crate::exit::{Exit, Failure};
+use crate::runtime::{self, Threads};
+use crate::term;
+
+/// Does what is asked for; without more, it lists them.
+///
+/// # Errors
+///
+/// [`Failure`] if the configuration or the accounts file cannot be used, or an account is named that there is not.
+pub(crate) fn run(command: Option<&AccountsCommand>, store: Option<&str>) -> Result<Exit, Failure> {
+    match command {
+        None => list::run(&ListArgs::default(), store),
+        Some(AccountsCommand::List(options)) => list::run(options, store),
+        Some(AccountsCommand::Add(options)) => add::run(options),
+        Some(AccountsCommand::Remove(options)) => change::remove(options),
+        Some(AccountsCommand::Disable(options)) => change::switch(options, true),
+        Some(AccountsCommand::Enable(options)) => change::switch(options, false),
+        Some(AccountsCommand::Order(options)) => change::order(options),
+        Some(AccountsCommand::Import(options)) => import::run(options),
+    }
+}
+
+/// The file that is changed.
+fn file() -> Result<AccountsFile, Failure> {
+    config::accounts_file().ok_or_else(|| {
+        let why = "neither XDG_STATE_HOME nor HOME is set, so there is no place for the accounts file";
+        Failure::new(Exit::Usage, why)
+    })
+}
+
+/// Changes the accounts file, while no other program does.
+///
+/// Whatever is listed stands in it before, in its order: else what is changed would move past what is not.
+async fn change<R: Send + 'static>(
+    config: &Config,
+    change: impl FnOnce(&mut AccountsConfig) -> R + Send + 'static,
+) -> Result<R, Failure> {
+    let listed: Vec<_> = config.accounts.iter().map(|account| account.id.clone()).collect();
+    let file = file()?;
+    let changed = file.update(move |accounts| {
+        for id in listed {
+            if accounts.account_mut(&id).is_none() {
+                accounts.put(quota::accounts::AccountConfig::new(id));
+            }
+        }
+        change(accounts)
+    });
+    changed.await.map_err(|error| config::unusable(&error))
+}
+
+/// What is done with a configuration.
+fn with<T, W: Future<Output = Result<T, Failure>>>(
+    config: Config,
+    work: impl FnOnce(Config) -> W,
+) -> Result<T, Failure> {
+    runtime::run(Threads::One, work(config))
+}
+
+/// Tells what was done, a line for each thing.
+fn done(lines: &[String]) -> Result<Exit, Failure> {
+    let told: String = lines.iter().map(|line| format!("{}\n", term::harmless(line))).collect();
+    term::answer(&told).map(|()| Exit::Done)
+}

@@ -1,0 +1,101 @@
+//! The JSON of `quota accounts list`, told in docs/accounts-json.md.
+//! A field that changes its meaning raises the number; a new one does not.
+
+use std::collections::BTreeMap;
+
+use quota::Percent;
+use quota::accounts::Limits;
+use serde::Serialize;
+
+use super::list::Listed;
+use crate::config::{self, Config, Origin};
+use crate::router::seen::standing_word;
+use crate::words::{Here, rfc3339};
+
+/// The whole document, with a line break at its end.
+pub(super) fn render(config: &Config, accounts: &[Listed<'_>], here: &Here) -> String {
+    let document = Document {
+        version: 1,
+        now: rfc3339(here.now),
+        config: config.path.as_ref().map(|path| path.display().to_string()),
+        file: config::accounts_file().map(|file| file.path().display().to_string()),
+        accounts: accounts.iter().enumerate().map(|(at, account)| AccountJson::of(at, account)).collect(),
+        unusable: config.unusable.iter().map(|id| id.as_str()).collect(),
+    };
+    let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    now: String,
+    config: Option<String>,
+    file: Option<String>,
+    accounts: Vec<AccountJson<'a>>,
+    unusable: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct AccountJson<'a> {
+    account: &'a str,
+    role: &'static str,
+    switched_off: bool,
+    login: LoginJson,
+    origin: &'static str,
+    line: Option<usize>,
+    base_url: Option<&'a str>,
+    minimum: Option<LimitsJson<'a>>,
+    stop: Option<LimitsJson<'a>>,
+    standing: Option<&'static str>,
+    rule: Option<&'static str>,
+    window: Option<&'a str>,
+    until: Option<String>,
+}
+
+#[derive(Serialize)]
+struct LoginJson {
+    kind: &'static str,
+    name: Option<String>,
+}
+
+#[derive(Serialize)]
+struct LimitsJson<'a> {
+    every_percent: Option<f64>,
+    windows_percent: BTreeMap<&'a str, f64>,
+}
+
+impl<'a> LimitsJson<'a> {
+    fn of(limits: &'a Limits) -> Self {
+        let windows = limits.windows().map(|(window, left)| (window.as_str(), left.as_f64()));
+        Self { every_percent: limits.every().map(Percent::as_f64), windows_percent: windows.collect() }
+    }
+}
+
+impl<'a> AccountJson<'a> {
+    fn of(at: usize, listed: &Listed<'a>) -> Self {
+        let Listed { settings, seen } = listed;
+        let (kind, name) = settings.login.named();
+        let (origin, line) = match settings.origin {
+            Origin::Implied => ("implied", None),
+            Origin::Configured { line } => ("config", Some(line)),
+            Origin::Added => ("added", None),
+        };
+        Self {
+            account: settings.id.as_str(),
+            role: if at == 0 { "main" } else { "fallback" },
+            switched_off: settings.disabled,
+            login: LoginJson { kind, name },
+            origin,
+            line,
+            base_url: settings.base_url.as_ref().map(url::Url::as_str),
+            minimum: settings.limits.minimum.as_ref().map(LimitsJson::of),
+            stop: settings.limits.stop.as_ref().map(LimitsJson::of),
+            standing: seen.map(|seen| standing_word(seen.standing)),
+            rule: seen.map(|seen| seen.rule.as_str()),
+            window: seen.and_then(|seen| seen.window.as_ref()).map(|window| &*window.id),
+            until: seen.and_then(|seen| seen.until).map(rfc3339),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! `quota accounts list`: all accounts in their order, and how they stand by what is known. Nobody is asked.
+//! How it looks is in `text` and `json`.
+
+use super::{json, text};
+use crate::args::{ListArgs, RequestArgs};
+use crate::config::{self, AccountSettings, Config};
+use crate::exit::{Exit, Failure};
+use crate::router::{Router, Seen, SeenAccount};
+use crate::runtime::{self, Threads};
+use crate::term::{self, Screen};
+use crate::words::Here;
+use crate::{gateway, status};
+
+/// An account, and how it stands; the latter only if the store says.
+#[derive(Debug, Clone)]
+pub(super) struct Listed<'a> {
+    pub(super) settings: &'a AccountSettings,
+    pub(super) seen: Option<&'a SeenAccount>,
+}
+
+/// Shows them.
+pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    let store = gateway::store(store)?;
+    let named = options.config.as_deref();
+    runtime::run(Threads::One, async {
+        let Some(config) = status::configuration(named).await? else {
+            if options.json {
+                term::answer(&json::render(
+                    &Config { accounts: Vec::new(), ..Config::of_claude_code() },
+                    &[],
+                    &Here::now(),
+                ))?;
+            }
+            return Ok(Exit::NoAccount);
+        };
+        let asked = RequestArgs { unknown: Some(crate::args::Unknown::Allow), ..RequestArgs::default() };
+        // What is known is an extra here: the list itself needs no store.
+        let seen = match Router::open(&config, &store, None, &asked).await {
+            Ok(router) => Some(Seen::of(&router.known(), &router)),
+            Err(trouble) => {
+                term::tell(&format!("quota: {trouble}\n"));
+                None
+            }
+        };
+        let here =
+            Here { now: seen.as_ref().map_or_else(|| Here::now().now, |seen| seen.now), ..Here::now() };
+        let accounts = config.accounts.iter().enumerate();
+        let listed: Vec<_> = accounts
+            .map(|(at, settings)| Listed {
+                settings,
+                seen: seen.as_ref().and_then(|seen| seen.accounts.get(at)),
+            })
+            .collect();
+        let shown = if options.json {
+            json::render(&config, &listed, &here)
+        } else {
+            text::render(&listed, &here, Screen::stdout())
+        };
+        term::answer(&shown)?;
+        for id in &config.unusable {
+            let file =
+                config::accounts_file().map_or_else(String::new, |file| file.path().display().to_string());
+            term::tell(&format!(
+                "quota: {id} stands in {file} too, without a login that is known here; quota accounts remove {id} forgets it\n"
+            ));
+        }
+        Ok(Exit::Done)
+    })
+}

@@ -1,0 +1,115 @@
+//! `quota accounts list` for people: a line for each account, and in a narrow terminal two or three.
+//! What is listed is decided in `list`.
+
+use std::fmt::Write as _;
+
+use quota::accounts::Standing;
+
+use super::list::Listed;
+use crate::router::reason;
+use crate::term::{Ink, Screen, harmless, shortened, wrapped};
+use crate::words::{self, Here};
+
+/// Between two columns.
+const GAP: usize = 2;
+/// What stands in the last column is wrapped below this, and then has lines of its own.
+const NARROWEST: usize = 24;
+
+/// All accounts in their order.
+pub(super) fn render(accounts: &[Listed<'_>], here: &Here, screen: Screen) -> String {
+    let mut text = String::new();
+    let number = accounts.len().to_string().len();
+    let widest = |words: &dyn Fn(&Listed<'_>) -> String| {
+        accounts.iter().map(|account| words(account).chars().count()).max().unwrap_or_default()
+    };
+    let (name, login) = (widest(&name), widest(&login));
+    let indent = number + GAP;
+    let before_login = indent + name + GAP + "fallback".len() + GAP;
+    // The state, which may be long, has what is left beside the rest, or else lines below it.
+    let beside = screen.width.saturating_sub(before_login + login + GAP);
+    let beside = (beside >= NARROWEST).then_some(before_login + login + GAP);
+    for (at, account) in accounts.iter().enumerate() {
+        let role = if at == 0 { "main" } else { "fallback" };
+        let (state, ink) = state(account, here);
+        let told = shortened(&self::name(account), screen.width.saturating_sub(indent));
+        let head = format!(
+            "{:>number$}{:GAP$}{}{:pad$}",
+            at + 1,
+            "",
+            screen.paint(Ink::Name, &told),
+            "",
+            pad = name.saturating_sub(told.chars().count()) + GAP
+        );
+        match beside {
+            Some(column) => {
+                let login = self::login(account);
+                let lines = wrapped(&state, screen.width - column);
+                let (first, rest) = lines.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+                let pad = column - before_login;
+                let _ = writeln!(text, "{head}{role:10}{login:pad$}{}", screen.paint(ink, first));
+                for line in rest {
+                    let _ = writeln!(text, "{:column$}{}", "", screen.paint(ink, line));
+                }
+            }
+            None => {
+                let fits = before_login - GAP <= screen.width;
+                let _ = writeln!(
+                    text,
+                    "{}",
+                    if fits { format!("{head}{role}") } else { head.trim_end().to_owned() }
+                );
+                let mut note = |ink, words: &str| {
+                    for line in wrapped(words, screen.width.saturating_sub(indent)) {
+                        let _ = writeln!(text, "{:indent$}{}", "", screen.paint(ink, line));
+                    }
+                };
+                if !fits {
+                    note(Ink::Plain, role);
+                }
+                note(Ink::Plain, &self::login(account));
+                note(ink, &state);
+            }
+        }
+    }
+    text
+}
+
+fn name(account: &Listed<'_>) -> String {
+    account.settings.id.as_str().to_owned()
+}
+
+fn login(account: &Listed<'_>) -> String {
+    account.settings.login.told()
+}
+
+/// How it stands, by what is known; and its own limits, if it has any.
+fn state(account: &Listed<'_>, here: &Here) -> (String, Ink) {
+    let (mut state, ink) = standing(account, here);
+    let own = &account.settings.limits;
+    for (what, limits) in [("minimum", &own.minimum), ("killswitch", &own.stop)] {
+        let Some(limits) = limits else { continue };
+        let every = limits.every().map(words::percent);
+        let windows = limits.windows().map(|(window, left)| format!("{} of {window}", words::percent(left)));
+        let all: Vec<_> = every.into_iter().chain(windows).collect();
+        let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+        state = format!("{state}; {what} {}", harmless(&all));
+    }
+    (state, ink)
+}
+
+fn standing(account: &Listed<'_>, here: &Here) -> (String, Ink) {
+    if account.settings.disabled {
+        return ("switched off".to_owned(), Ink::Quiet);
+    }
+    let Some(seen) = account.seen else { return ("on".to_owned(), Ink::Plain) };
+    let ink = match seen.standing {
+        Standing::Open if seen.windows.is_empty() => Ink::Quiet,
+        Standing::Open => Ink::Good,
+        Standing::Low => Ink::Warn,
+        _ => Ink::Bad,
+    };
+    (reason(seen, here), ink)
+}
+
+#[cfg(test)]
+mod tests;

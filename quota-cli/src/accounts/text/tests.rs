@@ -1,0 +1,93 @@
+//! How the list looks, at widths that terminals have, without colours.
+
+use jiff::tz::TimeZone;
+use quota::accounts::{AccountLimits, Limits, Rule};
+use quota::{Percent, WindowId};
+
+use super::*;
+use crate::config::{AccountSettings, LoginSource};
+use crate::router::SeenAccount;
+
+/// 11:55 on the wall of somebody in Greenwich.
+fn here() -> Here {
+    Here { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
+}
+
+fn seen(account: &AccountSettings, standing: Standing, rule: Rule, until: Option<&str>) -> SeenAccount {
+    SeenAccount {
+        id: account.id.clone(),
+        is_main: false,
+        standing,
+        rule,
+        window: None,
+        limit: None,
+        until: until.map(|until| until.parse().unwrap()),
+        windows: Vec::new(),
+        not_refreshed: None,
+        is_unneeded: false,
+        advice: account.login.advice(),
+    }
+}
+
+fn at(width: usize) -> String {
+    let account = |name: &str, login| AccountSettings::new(name.parse().unwrap(), login);
+    let mut accounts = [
+        account("anthropic/main", LoginSource::ClaudeCode),
+        account("anthropic/work", LoginSource::ClaudeConfigDir("~/.claude-work".into())),
+        account("anthropic/spare", LoginSource::TokenEnv("QUOTA_SPARE".into())),
+        account("anthropic/vault", LoginSource::TokenCommand(vec!["pass".into(), "show".into()])),
+        account("anthropic/odd", LoginSource::TokenEnv("sk-ant-oat01-made-up".into())),
+    ];
+    accounts[2].disabled = true;
+    let share = |percent| Percent::from_percent(percent).unwrap();
+    let stop = Limits::of(share(5.0)).window(WindowId::seven_day(), share(12.5));
+    accounts[3].limits = AccountLimits::none().minimum(Limits::of(share(20.0))).stop(stop);
+    let seen = [
+        seen(&accounts[0], Standing::Refused, Rule::QuotaSpent, Some("2026-11-23T14:05:00Z")),
+        seen(&accounts[1], Standing::Refused, Rule::LoginDead, None),
+        seen(&accounts[2], Standing::Refused, Rule::Disabled, None),
+        seen(&accounts[3], Standing::Open, Rule::HasRoom, None),
+        seen(&accounts[4], Standing::Open, Rule::NotKnown, None),
+    ];
+    let listed: Vec<_> =
+        accounts.iter().zip(&seen).map(|(settings, seen)| Listed { settings, seen: Some(seen) }).collect();
+    render(&listed, &here(), Screen { width, ..Screen::USUAL })
+}
+
+#[test]
+fn everything_at_eighty_columns() {
+    insta::assert_snapshot!(at(80));
+}
+
+#[test]
+fn everything_at_a_hundred_and_twenty_columns() {
+    insta::assert_snapshot!(at(120));
+}
+
+#[test]
+fn everything_in_a_narrow_terminal() {
+    insta::assert_snapshot!(at(40));
+}
+
+#[test]
+fn no_line_is_longer_than_the_terminal() {
+    for width in 20..=160 {
+        let text = at(width);
+        let long: Vec<_> = text.lines().filter(|line| line.chars().count() > width).collect();
+        assert!(long.is_empty(), "{width}: {long:#?}");
+    }
+}
+
+#[test]
+fn programs_read_the_same_and_limits_in_percent() {
+    let mut account = AccountSettings::new("anthropic/main".parse().unwrap(), LoginSource::ClaudeCode);
+    let limits = Limits::of(Percent::from_percent(5.0).unwrap());
+    account.limits = AccountLimits::none().stop(limits.window(WindowId::seven_day(), Percent::FULL));
+    let config = crate::config::Config::of_claude_code();
+    let listed = [Listed { settings: &account, seen: None }];
+
+    let text = crate::accounts::json::render(&config, &listed, &here());
+
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&document["accounts"]).unwrap());
+}

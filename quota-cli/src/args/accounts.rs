@@ -1,0 +1,90 @@
+//! The options of `quota accounts`.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use super::percent;
+
+/// What can be done with accounts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountsCommand {
+    /// Show all accounts in their order
+    List(ListArgs),
+    /// Add an account, and say where its login is
+    Add(AddArgs),
+    /// Remove accounts that were added
+    Remove(NamedArgs),
+    /// Switch accounts off: they are shown, and neither asked about nor used
+    Disable(NamedArgs),
+    /// Switch accounts on again
+    Enable(NamedArgs),
+    /// Put accounts first, in this order; the first of all is the main one
+    Order(NamedArgs),
+    /// Add the logins that are found on this machine, or the accounts of another file
+    Import(ImportArgs),
+}
+
+/// The options of `quota accounts list`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ListArgs {
+    /// Write JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Read this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The options of `quota accounts add`. Without any, its login is that of Claude Code.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("login").args(["claude_config_dir", "token_env", "token_file", "token_command"]))]
+pub(crate) struct AddArgs {
+    /// What it is to be called: anthropic/work, or work
+    pub(crate) name: String,
+    /// Its login is Claude Code's with CLAUDE_CONFIG_DIR set to this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) claude_config_dir: Option<PathBuf>,
+    /// Its token is in this environment variable
+    #[arg(long, value_name = "NAME")]
+    pub(crate) token_env: Option<String>,
+    /// Its token is in this file, which is its owner's alone (chmod 600)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Its token is printed by this program; whatever follows are its arguments
+    #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
+    pub(crate) token_command: Option<Vec<String>>,
+    /// Ask here about it: a proxy, or `quota sim`
+    #[arg(long, value_name = "URL")]
+    pub(crate) base_url: Option<String>,
+    /// How much must be left of its windows for it to be taken while another has more, in percent
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) minimum: Option<f64>,
+    /// Its killswitch: if less is left, in percent, it is never used
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) stop: Option<f64>,
+    /// Make it the main account
+    #[arg(long)]
+    pub(crate) first: bool,
+}
+
+/// Accounts that are named.
+#[derive(Debug, Args)]
+pub(crate) struct NamedArgs {
+    /// The accounts
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Read this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The options of `quota accounts import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Another accounts.json; - for standard input [default: the logins of this machine]
+    pub(crate) file: Option<PathBuf>,
+    /// Say what would be added, and add nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}

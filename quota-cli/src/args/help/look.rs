@@ -1,0 +1,155 @@
+//! The long help texts of the commands that show what is known, and of those that see to it that it can be.
+//! They are laid out for 80 columns, which is tested in `help`.
+
+/// What `quota doctor` does.
+pub(in crate::args) const DOCTOR: &str = "\
+Looks at the configuration, the store, the logins and who may read them, the clocks, and whether the providers can be \
+reached; and says of each finding what to do. Nothing is mended, nothing secret is shown, and no usage is asked for: of a \
+provider it is only seen whether its host answers. To see that the store can be written, a note is left in it for a minute.
+
+Exit codes: 0 all is well, 1 there is a finding.";
+
+/// What `quota init` does.
+pub(in crate::args) const INIT: &str = "\
+Looks for logins of Claude Code and for tokens in the environment, and writes a configuration that names where they are, \
+with comments on what else it may say. No token is written down.
+
+One that is there is written over only if you say so, at the terminal or with --force; it is then kept beside the new one.
+
+Exit codes: 0 it is written, 1 you said no, 64 there is one already and nobody to ask, 74 it could not be written.";
+
+/// What `quota status` does.
+pub(in crate::args) const STATUS: &str = "\
+Shows how much of each account's windows is used, when they reset, how old the numbers are and how certain.
+
+Each account is asked about once; accounts of one provider one after the other, a second apart (`gap` in [policy]). \
+After 30 seconds whatever has no answer yet is shown without one.";
+
+/// How to read it, and how accounts are named.
+pub(in crate::args) const STATUS_MORE: &str = "\
+Reading it:
+  62 %       so much was used when the provider was asked, a moment ago
+  ≥ 62 %     at least so much: the reading is old, and use only grows
+  unknown    nothing is known, as after a reset: neither 0 nor 100 %
+  ──┼──      the tick is where the window's time stands: a bar that is beyond
+             it is faster than time
+
+Accounts are named in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config.toml):
+
+  [[accounts]]
+  id = \"anthropic/main\"       # without more: Claude Code's login, only read
+
+  [[accounts]]
+  id = \"anthropic/work\"       # its login is in one of these:
+  claude_config_dir = \"~/.claude-work\"  # another place of Claude Code's
+  # token_env = \"QUOTA_WORK\"            # an environment variable
+  # token_file = \"work.token\"           # a file of its own, chmod 600
+  # token_command = [\"pass\", \"show\", \"work\"]  # a program that prints it
+  # minimum = 20, stop = 5   # percentages; see quota explain --help
+  # A proxy or `quota sim`; plain http goes to this machine only:
+  # base_url = \"http://127.0.0.1:8123\"
+
+  [providers.anthropic]        # optional, for all its accounts
+  # base_url, user_agent
+
+  [routing]                    # optional; which account is preferred: see
+                               # quota explain --help
+  [policy]                     # optional; some of it, with its defaults:
+  # freshness = \"5m\"
+  # gap = \"1s\"
+  # budget = { per_hour = 28, reserve = 6 }
+
+Or by command, without a configuration: quota accounts add work --token-env QUOTA_WORK. Accounts that are switched off \
+(quota accounts disable) are shown, and not asked about.
+
+What is asked is shared with all processes of this user in a file, $XDG_STATE_HOME/quota/quota.db
+(~/.local/state/quota/quota.db), unless --store or QUOTA_STORE names another store.
+
+Without that configuration it looks for a login of Claude Code where that program keeps it, and only reads it.
+
+Colours are used at a terminal, unless NO_COLOR is set. --json is for programs; \
+its shape is in docs/status-json.md.
+
+Examples:
+  quota status
+  quota status --json | jq '.accounts[].windows[] | {id, used_percent}'
+  quota status --offline      # nobody is asked
+  quota status --refresh      # all are asked, except where the rules forbid it
+  quota status --config ./other.toml
+  quota --store redis://10.0.0.1:6379 status   # shared with other hosts
+  quota --store memory: status                 # shared with nobody
+  QUOTA_STORE=redis://me:secret@10.0.0.1 quota status
+
+Exit codes: 0 all accounts have numbers, 1 some have none, 3 no account was found, 66 the file given by --config cannot be \
+read, 78 the configuration or the store cannot be used.";
+
+/// What `quota statusline` does.
+pub(in crate::args) const STATUSLINE: &str = "\
+Shows one line from the store, at once. If its numbers are old they are marked, and a process of its own asks the provider, if \
+the rules allow: of any number of statuslines one starts it.
+
+If Claude Code's JSON for status lines is on standard input, its model is shown, and its rate limits are shared with all who use \
+the store, if it can be told to which account they belong and they say more than is known.";
+
+/// What can stand in the line.
+pub(in crate::args) const STATUSLINE_MORE: &str = "\
+Placeholders of --format:
+  {account} {plan}            whose numbers they are
+  {state} {stale} {age}       fresh or stale; `stale 12min` or nothing; 12min
+  {model} {dir} {cost}        of the session on standard input, if there is one
+  {five_hour.used}            62%, ≥62% for a lower bound, ? if not known
+  {five_hour.left}            the same turned around
+  {five_hour.bar}             as a bar of ten characters
+  {five_hour.resets_in}       2h10min
+  {five_hour.resets_at}       14:05
+  {five_hour.certainty}       exact, at_least, unknown
+  {{ }}                       the characters { and }
+In place of five_hour any window: seven_day, seven_day/opus, ...
+
+In ~/.claude/settings.json:
+  \"statusLine\": { \"type\": \"command\", \"command\": \"quota statusline\" }
+In ~/.tmux.conf:
+  set -g status-right '#(quota statusline --preset tmux)'
+In Waybar:
+  \"custom/quota\": { \"exec\": \"quota statusline --preset waybar\",
+                    \"return-type\": \"json\", \"interval\": 10 }
+
+Examples:
+  quota statusline
+  quota statusline --format '{model} 5h {five_hour.used} {stale}'
+  quota statusline --account work --preset powerline
+
+With --json it writes the document of quota status, with one account.
+
+Exit codes: 0 a line was written, 64 the format or the account is not understood, 66 the file given by --config cannot be read, \
+78 the configuration or the store cannot be used.";
+
+/// What `quota guard` does.
+pub(in crate::args) const GUARD: &str = "\
+Says by its exit code whether enough is left of an account to begin something. Old numbers are refreshed first, if the rules \
+allow; one that stays old can say no, and not yes. Without --window all windows of the whole account count, and with --model those \
+of that model.
+
+With --wait it waits until enough is left: it looks again when another process has shared something, when a window has reset, and \
+asks the provider no more often than anybody else would.";
+
+/// How it is used.
+pub(in crate::args) const GUARD_MORE: &str = "\
+Examples:
+  quota guard && claude -p 'fix the tests'
+  quota guard --min-remaining 20 --window five_hour || echo later
+  quota guard --account work --model opus --wait --timeout 2h && ./nightly
+  quota guard --json | jq .left_percent
+
+The shape of --json is in docs/guard-json.md.
+
+Exit codes: 0 go on, 1 too little is left, 64 the command line was not understood, 66 the file given by --config cannot be read, \
+69 it cannot be told, 78 the configuration or the store cannot be used.";
+
+/// What `quota watch` does.
+pub(in crate::args) const WATCH: &str = "\
+Shows all accounts live: windows with a tick where their time stands, how old and how certain the numbers are, holds, the \
+next look, and a log of what happened. It keeps the numbers fresh by the same rules and the same budget as everything else \
+that uses the store.
+
+Keys: arrows choose, r refreshes one account, R all, s changes the order, / filters, ? helps, q leaves.";

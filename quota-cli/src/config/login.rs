@@ -1,0 +1,104 @@
+//! Where the login of an account is: how that is written down, and how it is told.
+//! The login itself is not looked for here; see `gateway`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::term::harmless;
+
+/// Where the login of an account is. None of it is a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LoginSource {
+    /// Where Claude Code itself would find it.
+    ClaudeCode,
+    /// Where Claude Code would find it with this directory.
+    ClaudeConfigDir(PathBuf),
+    /// In an environment variable.
+    TokenEnv(String),
+    /// In a file of its own.
+    TokenFile(PathBuf),
+    /// On the standard output of a program: its name, and its arguments.
+    TokenCommand(Vec<String>),
+}
+
+impl LoginSource {
+    /// What to do when the provider refuses the login.
+    pub(crate) fn advice(&self) -> String {
+        match self {
+            Self::ClaudeCode => "log in again: run `claude`, then /login".to_owned(),
+            Self::ClaudeConfigDir(dir) => {
+                format!("log in again: run `CLAUDE_CONFIG_DIR={} claude`, then /login", dir.display())
+            }
+            Self::TokenEnv(_) => "put a new token into its environment variable (token_env)".to_owned(),
+            Self::TokenFile(path) => format!("put a new token into {}", path.display()),
+            Self::TokenCommand(_) => "have its program (token_command) print a new token".to_owned(),
+        }
+    }
+
+    /// Where it is, for people.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::ClaudeCode => "login of Claude Code".to_owned(),
+            Self::ClaudeConfigDir(dir) => harmless(&format!("login of Claude Code in {}", dir.display())),
+            Self::TokenEnv(name) if is_variable(name) => format!("variable {name}"),
+            Self::TokenEnv(_) => "variable (name not shown)".to_owned(),
+            Self::TokenFile(path) => harmless(&format!("file {}", path.display())),
+            Self::TokenCommand(words) => {
+                harmless(&format!("program {}", words.first().map_or("", String::as_str)))
+            }
+        }
+    }
+
+    /// The same for programs: its kind, and what names it. The arguments of a program are its owner's business.
+    pub(crate) fn named(&self) -> (&'static str, Option<String>) {
+        match self {
+            Self::ClaudeCode => ("claude_code", None),
+            Self::ClaudeConfigDir(dir) => ("claude_config_dir", Some(dir.display().to_string())),
+            Self::TokenEnv(name) => ("token_env", is_variable(name).then(|| name.clone())),
+            Self::TokenFile(path) => ("token_file", Some(path.display().to_string())),
+            Self::TokenCommand(words) => ("token_command", words.first().cloned()),
+        }
+    }
+}
+
+/// Whether a text is what variables are called. A token that was put there is not repeated.
+pub(crate) fn is_variable(name: &str) -> bool {
+    const LONGEST: usize = 64;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty()
+        && name.len() <= LONGEST
+        && name.chars().all(is_plain)
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_login_is_is_written_in_this_form() {
+        let logins = [
+            LoginSource::ClaudeCode,
+            LoginSource::ClaudeConfigDir("~/.claude-work".into()),
+            LoginSource::TokenEnv("QUOTA_WORK".into()),
+            LoginSource::TokenFile("/run/token".into()),
+            LoginSource::TokenCommand(vec!["pass".into(), "show".into(), "work".into()]),
+        ];
+
+        insta::assert_json_snapshot!(logins);
+        let written = serde_json::to_string(&logins).unwrap();
+        assert_eq!(serde_json::from_str::<[LoginSource; 5]>(&written).unwrap(), logins);
+    }
+
+    #[test]
+    fn a_token_in_place_of_a_variable_is_not_told() {
+        for token in ["sk-ant-oat01-made-up", &"a".repeat(65), "1abc"] {
+            let login = LoginSource::TokenEnv(token.to_owned());
+
+            assert!(!login.told().contains(token), "{token}");
+            assert_eq!(login.named(), ("token_env", None));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The table `[routing]`: how it is written, and the policy it comes to.
+//! What the policy means is in `quota::accounts`.
+
+use std::time::Duration;
+
+use quota::accounts::{AccountLimits, Limits, Mode, RoutingPolicy, WhenUnknown};
+use quota::{Percent, WindowId};
+use serde::Deserialize;
+use toml::{Spanned, Value};
+
+use super::flaw::{Flaw, nearest};
+
+/// The table as it is written. What is not in it is as usual.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Routing {
+    mode: Option<Mode>,
+    minimum: Option<Spanned<Value>>,
+    stop: Option<Spanned<Value>>,
+    when_unknown: Option<WhenUnknown>,
+    triggers: Option<Vec<Spanned<u16>>>,
+    pause: Option<Span>,
+    spent_pause: Option<Span>,
+    not_allowed_pause: Option<Span>,
+    pin_for: Option<Span>,
+    most_pins: Option<usize>,
+    wait_for_reset: Option<Span>,
+}
+
+/// A span of time as people write it.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+struct Span(#[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")] Duration);
+
+impl Routing {
+    /// Whether the user has said what to do with an account of which a window is not known.
+    pub(super) fn says_when_unknown(&self) -> bool {
+        self.when_unknown.is_some()
+    }
+
+    /// The policy it comes to.
+    pub(super) fn policy(self) -> Result<RoutingPolicy, Flaw> {
+        let mut policy = RoutingPolicy::default();
+        let set = |place: &mut Duration, span: Option<Span>| *place = span.map_or(*place, |Span(span)| span);
+        set(&mut policy.pause, self.pause);
+        set(&mut policy.spent_pause, self.spent_pause);
+        set(&mut policy.not_allowed_pause, self.not_allowed_pause);
+        set(&mut policy.pin_for, self.pin_for);
+        set(&mut policy.wait_for_reset, self.wait_for_reset);
+        policy.mode = self.mode.unwrap_or(policy.mode);
+        policy.when_unknown = self.when_unknown.unwrap_or(policy.when_unknown);
+        policy.most_pins = self.most_pins.unwrap_or(policy.most_pins);
+        if let Some(minimum) = self.minimum {
+            policy.minimum = limits(&minimum)?;
+        }
+        if let Some(stop) = self.stop {
+            policy.stop = limits(&stop)?;
+        }
+        if let Some(triggers) = self.triggers {
+            policy.triggers = triggers.into_iter().map(status).collect::<Result<_, _>>()?;
+        }
+        Ok(policy)
+    }
+}
+
+/// The limits of one account.
+pub(super) fn of_account(
+    minimum: Option<&Spanned<Value>>,
+    stop: Option<&Spanned<Value>>,
+) -> Result<AccountLimits, Flaw> {
+    let mut own = AccountLimits::none();
+    own.minimum = minimum.map(limits).transpose()?;
+    own.stop = stop.map(limits).transpose()?;
+    Ok(own)
+}
+
+fn status(status: Spanned<u16>) -> Result<u16, Flaw> {
+    if (400..600).contains(status.get_ref()) {
+        return Ok(status.into_inner());
+    }
+    Err(Flaw::at(status.span(), "a trigger is a status of HTTP from 400 to 599, such as 429"))
+}
+
+/// A percentage for every window, or one for each that is named.
+fn limits(written: &Spanned<Value>) -> Result<Limits, Flaw> {
+    let flaw = |what: String| Flaw::at(written.span(), what);
+    let share = |value: &Value| {
+        let share = match value {
+            Value::Integer(whole) => i32::try_from(*whole).ok().map(f64::from),
+            Value::Float(share) => Some(*share),
+            _ => None,
+        };
+        let share = share.filter(|share| (0.0..=100.0).contains(share)).and_then(Percent::from_percent);
+        share.ok_or_else(|| {
+            flaw("write a percentage from 0 to 100, or { every = 20, five_hour = 10 }".to_owned())
+        })
+    };
+    let Value::Table(windows) = written.get_ref() else { return share(written.get_ref()).map(Limits::of) };
+    let every = windows.get("every").map(share).transpose()?;
+    let limits = every.map_or_else(Limits::none, Limits::of);
+    windows.iter().filter(|(name, _)| *name != "every").try_fold(limits, |limits, (name, value)| {
+        Ok(limits.window(window(name).map_err(flaw)?, share(value)?))
+    })
+}
+
+/// The window of that name. Providers have others than are known here, but none that is nearly like one of these.
+fn window(name: &str) -> Result<WindowId, String> {
+    const KNOWN: [&str; 4] = ["every", "five_hour", "seven_day", "monthly"];
+    match nearest(name, KNOWN) {
+        Some(near) if near != name && !name.contains('/') => {
+            Err(format!("no window is called {name}; did you mean {near}?"))
+        }
+        _ => {
+            WindowId::new(name).map_err(|_| "a window is called like five_hour or seven_day/opus".to_owned())
+        }
+    }
+}

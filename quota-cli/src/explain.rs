@@ -1,0 +1,37 @@
+//! `quota explain`: which account is to be used now, with every account, its readings, and the rule that took or refused it.
+//! It is the decision of `quota pick`, and leaves no trace of a request.
+
+mod json;
+mod text;
+
+use crate::args::ExplainArgs;
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::gateway;
+use crate::router::{self, Refusal, Router, Seen};
+use crate::runtime::{self, Threads};
+use crate::term::{self, Screen};
+use crate::words::Here;
+
+/// Shows the decision.
+///
+/// # Errors
+///
+/// [`Failure`] if the configuration or the store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &ExplainArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    let store = gateway::store(store)?;
+    let config = Config::named_or_usual(options.request.config.as_deref())?;
+    runtime::run(Threads::One, async {
+        let router = Router::open(&config, &store, Some("quota explain"), &options.request).await?;
+        let seen = Seen::of(&router.decide().await, &router);
+        router.close(router::FAREWELL).await;
+        let here = Here { now: seen.now, ..Here::now() };
+        let shown = if options.json {
+            json::render(&seen, &options.request, &here)
+        } else {
+            text::render(&seen, &here, Screen::stdout())
+        };
+        term::answer(&shown)?;
+        Ok(if seen.chosen().is_some() { Exit::Done } else { Refusal::of(seen).exit })
+    })
+}

@@ -1,0 +1,46 @@
+//! `quota pick`: the account to use now, for scripts.
+//! Which one that is, is decided in `quota::accounts`; see `router`.
+
+pub(crate) mod json;
+
+use crate::args::PickArgs;
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::gateway;
+use crate::router::{self, Refusal, Router, Seen};
+use crate::runtime::{self, Threads};
+use crate::term;
+use crate::words::Here;
+
+/// Writes the name of the account, or says why there is none.
+///
+/// # Errors
+///
+/// [`Failure`] if the configuration or the store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &PickArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    let store = gateway::store(store)?;
+    let config = Config::named_or_usual(options.request.config.as_deref())?;
+    runtime::run(Threads::One, async {
+        let router = Router::open(&config, &store, Some("quota pick"), &options.request).await?;
+        let (exit, seen, refusal) = match router.route().await {
+            Ok(route) => (Exit::Done, Seen::of_route(&route, &router), None),
+            Err(refusal) => (refusal.exit, refusal.seen.clone(), Some(refusal)),
+        };
+        let told = tell(&seen, refusal.as_ref(), options.json);
+        // What was learned is kept even where nobody reads the answer any more.
+        router.close(router::FAREWELL).await;
+        told.map(|()| exit)
+    })
+}
+
+fn tell(seen: &Seen, refusal: Option<&Refusal>, as_json: bool) -> Result<(), Failure> {
+    if let Some(refusal) = refusal.filter(|_| !as_json) {
+        let here = Here { now: seen.now, ..Here::now() };
+        term::tell(&format!("quota: {}\n", router::nobody(refusal, &here)));
+        return Ok(());
+    }
+    if as_json {
+        return term::answer(&json::render(seen, refusal));
+    }
+    seen.chosen().map_or(Ok(()), |account| term::answer(&format!("{}\n", account.id)))
+}

@@ -1,0 +1,186 @@
+//! Which account a request goes to, as `pick`, `explain`, `run` and the list of accounts ask it.
+//! The rules are those of `quota::accounts`; what is shown of their decision is in `seen`.
+
+pub(crate) mod seen;
+mod words;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota::accounts::{
+    Decision, FallbackAccountManager, Request, Route, RouteError, RoutingPolicy, Rule, WhenUnknown,
+};
+use quota::anthropic::AnthropicTraffic;
+use quota::{Clock, QuotaManager};
+
+pub(crate) use self::seen::{Seen, SeenAccount};
+pub(crate) use self::words::{nobody, reason, verdict};
+use crate::args::{RequestArgs, Unknown};
+use crate::config::{self, Config};
+use crate::exit::{Exit, Failure};
+use crate::gateway::{self, Store};
+use crate::term;
+
+/// How long the disk, the store and a call in the background are waited for when the answer has been given.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(15);
+
+/// The accounts of a configuration, ready to be chosen from.
+#[derive(Debug)]
+pub(crate) struct Router<'a> {
+    config: &'a Config,
+    quota: QuotaManager,
+    accounts: FallbackAccountManager,
+    request: Request,
+}
+
+/// Why there is no account for a request.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// [`Exit::Gaps`] if none has room, [`Exit::Unavailable`] if that cannot be told.
+    pub(crate) exit: Exit,
+    pub(crate) seen: Seen,
+}
+
+impl<'a> Router<'a> {
+    /// Opens the store, on the runtime this is called in, and reads what it has of every account. Nobody is asked yet. Calls
+    /// are counted under `name`; without one, nobody is ever asked.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if the store cannot be used, or the settings contradict each other.
+    pub(crate) async fn open(
+        config: &'a Config,
+        store: &Store,
+        name: Option<&str>,
+        asked: &RequestArgs,
+    ) -> Result<Self, Failure> {
+        store.check().await?;
+        let quota = match name {
+            Some(name) => gateway::open(config, store, name)?,
+            None => gateway::open_to_read(config, store)?,
+        };
+        // What others have found out is known before the first look: one of them may have more room.
+        for account in &config.accounts {
+            let _ = quota.account(&account.id).load().await;
+        }
+        let mut builder = FallbackAccountManager::builder(config.routed())
+            .quota_manager(quota.clone())
+            .credentials(Arc::new(gateway::logins(config)))
+            .traffic(Arc::new(AnthropicTraffic))
+            .policy(policy(config, asked.unknown));
+        // What is tried on a store of this process alone leaves nothing behind.
+        if let Some(file) = config::accounts_file().filter(|_| store.is_shared) {
+            builder = builder.state_file(file.state_path());
+        }
+        let accounts = builder.build().map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        if let Err(error) = accounts.load().await {
+            // What was learned can be learned again; the file stays as it is until somebody has looked at it.
+            term::tell(&format!("quota: {}, going on without\n", config::unusable(&error)));
+        }
+        let mut request = Request::new();
+        if let Some(model) = &asked.model {
+            request = request.model(model);
+        }
+        if let Some(session) = &asked.session {
+            request = request.session(session);
+        }
+        Ok(Self { config, quota, accounts, request })
+    }
+
+    /// Gives the request an account. Whoever is asked about for that is asked by the rules.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if no account may serve.
+    pub(crate) async fn route(&self) -> Result<Route, Refusal> {
+        let mut left = self.config.accounts.len();
+        loop {
+            let error = match self.accounts.route(self.request.clone()).await {
+                Ok(route) => return Ok(route),
+                Err(error) => error,
+            };
+            let decision = self.accounts.explain(&self.request);
+            if self.is_worth_another_look(&decision, &mut left) {
+                continue;
+            }
+            let mut seen = Seen::of(&decision, self);
+            if let RouteError::Nobody { passed, .. } = &error {
+                seen.pass(passed);
+            }
+            seen.retry_after = error.retry_after();
+            return Err(Refusal::of(seen));
+        }
+    }
+
+    /// The decision that [`route`](Self::route) would take, after the same refreshes. It leaves no trace of a request.
+    pub(crate) async fn decide(&self) -> Decision<'_> {
+        let mut left = self.config.accounts.len();
+        loop {
+            let decision = self.accounts.decide(&self.request).await;
+            if decision.chosen().is_some() || !self.is_worth_another_look(&decision, &mut left) {
+                return decision;
+            }
+        }
+    }
+
+    /// The decision on what is known, without asking anybody.
+    pub(crate) fn known(&self) -> Decision<'_> {
+        self.accounts.explain(&self.request)
+    }
+
+    /// Whether there are accounts that nobody knows anything of, and that were not asked about. One request waits for a few
+    /// accounts at most, so whoever has more of them looks again.
+    fn is_worth_another_look(&self, decision: &Decision<'_>, left: &mut usize) -> bool {
+        let is_untried = |weighed: &&quota::accounts::Weighed<'_>| {
+            let answer = self.quota.account(weighed.id()).peek();
+            is_unknown(weighed.verdict().rule) && answer.error().is_none() && answer.hold().is_none()
+        };
+        let untried = decision.weighed().iter().filter(is_untried).count();
+        let is_less = untried < *left;
+        *left = untried;
+        untried > 0 && is_less
+    }
+
+    /// Writes what was learned, and waits for what is under way, for no longer than that. What is given up is done by whoever
+    /// comes next.
+    pub(crate) async fn close(self, within: Duration) {
+        let ending = async {
+            // What could not be kept is found out again; the answer has been given.
+            let _ = self.accounts.flush().await;
+            self.quota.close().await;
+        };
+        let _ = Clock::system().bounded(within, ending).await;
+    }
+}
+
+/// The policy of the configuration, and what the command line says of what is not known.
+fn policy(config: &Config, unknown: Option<Unknown>) -> RoutingPolicy {
+    let policy = config.routing.clone();
+    match unknown {
+        Some(Unknown::Allow) => policy.when_unknown(WhenUnknown::Open),
+        Some(Unknown::Deny) => policy.when_unknown(WhenUnknown::Closed),
+        None if config.says_when_unknown => policy,
+        // As of a guard: nobody is there to see that it went wrong and to try another account.
+        None => policy.when_unknown(WhenUnknown::Closed),
+    }
+}
+
+fn is_unknown(rule: Rule) -> bool {
+    matches!(rule, Rule::UnknownClosed | Rule::IdentityUnknown | Rule::NotKnown)
+}
+
+impl Refusal {
+    /// What a decision that gives a request no account means: accounts are out for as long as their windows say, or it takes
+    /// somebody to do something.
+    pub(crate) fn of(seen: Seen) -> Self {
+        let rules = || seen.accounts.iter().map(|account| account.rule);
+        let is_about_quota = |rule| {
+            use Rule::{Exhausted, Killed, QuotaSpent, Reserved, Throttled};
+            matches!(rule, Exhausted | Killed | QuotaSpent | Reserved | Throttled)
+        };
+        let cannot_be_told = rules().any(is_unknown) || !rules().any(is_about_quota);
+        let waits = matches!(seen.outcome, seen::Outcome::Wait(_));
+        let exit = if cannot_be_told && !waits { Exit::Unavailable } else { Exit::Gaps };
+        Self { exit, seen }
+    }
+}

@@ -1,0 +1,162 @@
+//! What is shown of a decision: every account with its readings and the rule that took or refused it, as plain values.
+//! How it looks is each command's own business.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota::accounts::{Choice, Decision, Passed, Role, Route, Rule, Standing, Weighed};
+use quota::{AccountId, Answer, Percent, Window};
+
+use super::Router;
+use crate::config::AccountSettings;
+use crate::status::model::{WindowView, why};
+
+/// A decision.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// When it was taken, by the clock that the readings are by.
+    pub(crate) now: Timestamp,
+    pub(crate) outcome: Outcome,
+    /// How long until it is worth asking again, if nobody serves now and that can be told.
+    pub(crate) retry_after: Option<Duration>,
+    /// In their order, the main one first.
+    pub(crate) accounts: Vec<SeenAccount>,
+}
+
+/// What it came to. Accounts are named by their place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The request goes to this one.
+    Take(usize),
+    /// The session's own account is out for a moment, and the session stays with it.
+    Wait(usize),
+    /// No account may serve.
+    Nobody,
+}
+
+/// One account.
+#[derive(Debug, Clone)]
+pub(crate) struct SeenAccount {
+    pub(crate) id: AccountId,
+    pub(crate) is_main: bool,
+    pub(crate) standing: Standing,
+    pub(crate) rule: Rule,
+    /// The window that the rule is about, if it is about one.
+    pub(crate) window: Option<WindowView>,
+    /// How much was to be left of that window.
+    pub(crate) limit: Option<Percent>,
+    /// When a refusal ends by itself, if it does.
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) windows: Vec<WindowView>,
+    /// Why its numbers are not newer, if a refresh was tried.
+    pub(crate) not_refreshed: Option<String>,
+    /// Whether nothing is known of it because another account has room, and nobody had to ask.
+    pub(crate) is_unneeded: bool,
+    /// What to do where a login is refused or missing.
+    pub(crate) advice: String,
+}
+
+impl Seen {
+    /// What a decision says.
+    pub(crate) fn of(decision: &Decision<'_>, router: &Router<'_>) -> Self {
+        let now = decision.now();
+        let accounts = decision.weighed().iter().zip(&router.config.accounts);
+        let outcome = match decision.choice() {
+            Choice::Take { at, .. } => Outcome::Take(at),
+            Choice::Wait { at, .. } => Outcome::Wait(at),
+            _ => Outcome::Nobody,
+        };
+        let accounts = accounts.map(|(weighed, settings)| account(weighed, settings, router, now)).collect();
+        Self { now, outcome, retry_after: decision.retry_after(), accounts }.with_unneeded()
+    }
+
+    fn with_unneeded(mut self) -> Self {
+        let is_taken = matches!(self.outcome, Outcome::Take(_));
+        for account in &mut self.accounts {
+            account.is_unneeded =
+                is_taken && account.rule == Rule::UnknownClosed && account.not_refreshed.is_none();
+        }
+        self
+    }
+
+    /// What there is to say of a request that was given an account.
+    pub(crate) fn of_route(route: &Route, router: &Router<'_>) -> Self {
+        let mut seen = Self::of(&router.known(), router);
+        seen.pass(route.passed());
+        let at = seen.accounts.iter().position(|account| account.id == *route.account());
+        // The request's own account counts, whatever has become known in the meantime.
+        seen.outcome = at.map_or(Outcome::Nobody, Outcome::Take);
+        seen.retry_after = None;
+        seen.with_unneeded()
+    }
+
+    /// Takes over what only the request itself has found out: accounts without a login.
+    pub(super) fn pass(&mut self, passed: &[Passed]) {
+        for passed in passed.iter().filter(|passed| passed.rule == Rule::LoginDead) {
+            if let Some(account) = self.accounts.iter_mut().find(|account| account.id == passed.account) {
+                (account.rule, account.standing) = (passed.rule, Standing::Refused);
+                (account.window, account.limit, account.until) = (None, None, None);
+            }
+        }
+    }
+
+    /// The account that the request goes to.
+    pub(crate) fn chosen(&self) -> Option<&SeenAccount> {
+        match self.outcome {
+            Outcome::Take(at) => self.accounts.get(at),
+            _ => None,
+        }
+    }
+}
+
+fn account(
+    weighed: &Weighed<'_>,
+    settings: &AccountSettings,
+    router: &Router<'_>,
+    now: Timestamp,
+) -> SeenAccount {
+    let readings = weighed.readings(now);
+    let mut windows: Vec<_> = readings.map(|reading| WindowView::of(reading.window, reading.used)).collect();
+    windows.sort_by_key(WindowView::rank);
+    let verdict = weighed.verdict();
+    let id = weighed.window().map(Window::id);
+    let limits = match verdict.rule {
+        Rule::BelowMinimum => Some((&settings.limits.minimum, &router.config.routing.minimum)),
+        Rule::Killed => Some((&settings.limits.stop, &router.config.routing.stop)),
+        _ => None,
+    };
+    let limit = limits.zip(id).map(|((own, general), id)| own.as_ref().unwrap_or(general).left_of(id));
+    let answer = router.quota.account(weighed.id()).peek();
+    SeenAccount {
+        id: weighed.id().clone(),
+        is_main: weighed.role() == Role::Main,
+        standing: verdict.standing,
+        rule: verdict.rule,
+        window: id.and_then(|id| windows.iter().find(|window| window.id == id.as_str()).cloned()),
+        limit,
+        until: verdict.until,
+        windows,
+        not_refreshed: not_refreshed(&answer),
+        is_unneeded: false,
+        advice: settings.login.advice(),
+    }
+}
+
+/// Why nothing newer is known: what this process has met, or else what keeps everybody from asking.
+fn not_refreshed(answer: &Answer) -> Option<String> {
+    let trouble = || answer.trouble().map(|trouble| trouble.note.clone());
+    let hold = || answer.hold().map(|hold| format!("not asked: {}", hold.why));
+    answer.error().map(why).or_else(|| match (hold(), trouble()) {
+        (Some(hold), Some(trouble)) => Some(format!("{hold}, {trouble}")),
+        (hold, trouble) => hold.or(trouble),
+    })
+}
+
+/// The word by which programs are told how an account stands.
+pub(crate) fn standing_word(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Open => "open",
+        Standing::Low => "low",
+        _ => "refused",
+    }
+}

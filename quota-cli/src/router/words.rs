@@ -1,0 +1,95 @@
+//! A decision in the words of the program.
+//! What was decided is in `seen`.
+
+use quota::Percent;
+use quota::accounts::Rule;
+
+use super::seen::Outcome;
+use super::{Refusal, SeenAccount, is_unknown};
+use crate::exit::Exit;
+use crate::status::text::label;
+use crate::term::harmless;
+use crate::words::{self, Here};
+
+/// Why an account was taken, passed over or refused, and until when.
+pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
+    if account.is_unneeded {
+        return "not known, and not asked about, for another has room".to_owned();
+    }
+    if let Some(why) = account.not_refreshed.as_ref().filter(|_| account.rule == Rule::IdentityUnknown) {
+        return harmless(why);
+    }
+    let mut told = match (account.rule, &account.window, account.limit) {
+        (Rule::BelowMinimum | Rule::Killed, Some(window), Some(limit)) => {
+            let left = window.used.lower_bound().map_or(Percent::ZERO, Percent::remaining);
+            let (left, limit) = (words::percent(left), words::percent(limit));
+            let what = if account.rule == Rule::Killed { "killswitch" } else { "minimum" };
+            format!("{left} left of {}, below the {what} of {limit}", label(window))
+        }
+        (Rule::Exhausted, Some(window), _) => format!("nothing left of {}", label(window)),
+        (Rule::LoginDead, ..) => account.advice.clone(),
+        (rule, Some(window), _) if is_unknown(rule) => format!("{rule}: {}", label(window)),
+        (rule, ..) => rule.to_string(),
+    };
+    if let Some(until) = account.until.filter(|until| *until > here.now) {
+        told = format!("{told}, again {}", here.relative(until));
+    }
+    if let Some(why) = account.not_refreshed.as_ref().filter(|_| is_unknown(account.rule)) {
+        told = format!("{told} ({why})");
+    }
+    harmless(&told)
+}
+
+/// That nobody serves a request, and when somebody does.
+pub(crate) fn verdict(refusal: &Refusal, here: &Here) -> String {
+    let accounts = &refusal.seen.accounts;
+    let back = refusal.seen.retry_after.map(|span| here.relative(here.now + span));
+    if let Outcome::Wait(at) = refusal.seen.outcome {
+        let (id, back) = (&accounts[at].id, back.unwrap_or_default());
+        return format!("the session stays with {id}, which has room again {back}");
+    }
+    if refusal.exit != Exit::Gaps {
+        return "no account can be used".to_owned();
+    }
+    let first = accounts.iter().filter(|account| account.until.is_some()).min_by_key(|one| one.until);
+    match (first, back) {
+        (Some(first), Some(back)) => {
+            format!("no account has room; {} is the first to have some again, {back}", first.id)
+        }
+        _ => "no account has room, and it cannot be told when one will".to_owned(),
+    }
+}
+
+/// The same in one line that also says why, where that is not plain, and what to do.
+pub(crate) fn nobody(refusal: &Refusal, here: &Here) -> String {
+    let accounts = &refusal.seen.accounts;
+    if let ([account], Outcome::Nobody) = (&accounts[..], refusal.seen.outcome) {
+        return format!("{}: {}{}", account.id, reason(account, here), advice(account.rule));
+    }
+    let verdict = verdict(refusal, here);
+    if refusal.exit == Exit::Gaps {
+        return verdict;
+    }
+    // The one that could serve if it were known says more than those that are spent or switched off.
+    let telling = accounts.iter().find(|account| is_unknown(account.rule));
+    let telling = telling.or_else(|| accounts.iter().find(|account| account.rule != Rule::Disabled));
+    match telling.or(accounts.first()) {
+        Some(account) => {
+            let (reason, advice) = (reason(account, here), advice(account.rule));
+            format!("{verdict}; {}: {reason}{advice}; more: quota explain", account.id)
+        }
+        None => verdict,
+    }
+}
+
+/// What to do about it, beyond what the reason says.
+fn advice(rule: Rule) -> &'static str {
+    match rule {
+        Rule::UnknownClosed => "; to go on all the same, give --unknown allow",
+        Rule::Disabled => "; switch it on with: quota accounts enable",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests;

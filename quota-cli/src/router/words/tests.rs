@@ -1,0 +1,105 @@
+//! The one line that says why nobody serves a request.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use quota::accounts::Standing;
+
+use super::*;
+use crate::router::Seen;
+
+/// 11:55 on the wall of somebody in Greenwich.
+fn here() -> Here {
+    Here { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
+}
+
+fn account(name: &str, rule: Rule, minutes: impl Into<Option<u64>>) -> SeenAccount {
+    SeenAccount {
+        id: format!("anthropic/{name}").parse().unwrap(),
+        is_main: name == "main",
+        standing: Standing::Refused,
+        rule,
+        window: None,
+        limit: None,
+        until: minutes.into().map(|minutes| here().now + Duration::from_secs(60 * minutes)),
+        windows: Vec::new(),
+        not_refreshed: None,
+        is_unneeded: false,
+        advice: "log in again".to_owned(),
+    }
+}
+
+fn refused(accounts: Vec<SeenAccount>) -> Refusal {
+    let until = accounts.iter().filter_map(|account| account.until).min();
+    let retry_after = until.map(|until| words::between(here().now, until));
+    Refusal::of(Seen { now: here().now, outcome: Outcome::Nobody, retry_after, accounts })
+}
+
+fn told(accounts: Vec<SeenAccount>) -> (Exit, String) {
+    let refusal = refused(accounts);
+    (refusal.exit, nobody(&refusal, &here()))
+}
+
+#[test]
+fn of_one_account_it_is_said_what_is_the_matter_with_it() {
+    let dead = told(vec![account("main", Rule::LoginDead, None)]);
+    let spent = told(vec![account("main", Rule::QuotaSpent, 10)]);
+    let off = told(vec![account("main", Rule::Disabled, None)]);
+
+    assert_eq!(dead, (Exit::Unavailable, "anthropic/main: log in again".to_owned()));
+    assert_eq!(
+        spent,
+        (Exit::Gaps, "anthropic/main: turned away: quota spent, again in 10 min (12:05)".to_owned())
+    );
+    assert_eq!(off.1, "anthropic/main: switched off; switch it on with: quota accounts enable");
+}
+
+#[test]
+fn of_several_the_first_to_have_room_is_named() {
+    let accounts = vec![
+        account("main", Rule::QuotaSpent, 90),
+        account("work", Rule::Throttled, 10),
+        account("dead", Rule::LoginDead, None),
+    ];
+
+    let line = "no account has room; anthropic/work is the first to have some again, in 10 min (12:05)";
+    assert_eq!(told(accounts), (Exit::Gaps, line.to_owned()));
+}
+
+#[test]
+fn one_that_is_not_known_says_more_than_those_that_are_spent() {
+    let silent = SeenAccount {
+        not_refreshed: Some("the provider did not answer in time".to_owned()),
+        ..account("work", Rule::UnknownClosed, None)
+    };
+
+    let (exit, line) = told(vec![account("main", Rule::QuotaSpent, 90), silent]);
+
+    assert_eq!(exit, Exit::Unavailable);
+    assert_eq!(
+        line,
+        "no account can be used; anthropic/work: not known, so not used (the provider did not answer in time); \
+         to go on all the same, give --unknown allow; more: quota explain"
+    );
+}
+
+#[test]
+fn a_session_that_waits_is_told_for_what() {
+    let accounts = vec![account("main", Rule::QuotaSpent, 1), account("work", Rule::Disabled, None)];
+    let refusal = refused(accounts);
+    let seen = Seen { outcome: Outcome::Wait(0), ..refusal.seen };
+    let refusal = Refusal::of(seen);
+
+    let line = "the session stays with anthropic/main, which has room again in 1 min (11:56)";
+    assert_eq!((refusal.exit, nobody(&refusal, &here())), (Exit::Gaps, line.to_owned()));
+}
+
+#[test]
+fn what_was_said_elsewhere_cannot_garble_the_line() {
+    let silent = SeenAccount {
+        not_refreshed: Some("a\u{1b}[2Jb".to_owned()),
+        ..account("main", Rule::UnknownClosed, None)
+    };
+
+    assert!(!reason(&silent, &here()).contains('\u{1b}'));
+}

@@ -1,0 +1,80 @@
+//! `quota run`: runs a command with the account that is to be used now.
+//! Which one that is, is decided in `quota::accounts`; what the command is given of it, in `environment`.
+
+mod environment;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::Command;
+use std::time::Duration;
+
+use self::environment::Change;
+use crate::args::RunArgs;
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::gateway;
+use crate::router::{self, Router};
+use crate::runtime::{self, Threads};
+use crate::term::harmless;
+use crate::words::Here;
+
+/// How long a command waits for what is under way behind the back of the request: somebody wants to begin.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs the command in the place of this program, if an account has room.
+///
+/// # Errors
+///
+/// [`Failure`] if no account has room, or the command, the configuration or the store cannot be used.
+pub(crate) fn run(options: &RunArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    let store = gateway::store(store)?;
+    let config = Config::named_or_usual(options.request.config.as_deref())?;
+    let changes = runtime::run(Threads::One, async {
+        let router = Router::open(&config, &store, Some("quota run"), &options.request).await?;
+        let routed = router.route().await;
+        // Nothing of this program is left once the command runs, so what it has begun is ended first.
+        router.close(PATIENCE).await;
+        let route = routed.map_err(|refusal| {
+            let here = Here { now: refusal.seen.now, ..Here::now() };
+            Failure::new(refusal.exit, router::nobody(&refusal, &here))
+        })?;
+        Ok(environment::of(&config, route.account(), route.credential()))
+    })?;
+    let (program, arguments) = options.command.split_first().expect("one is required");
+    let mut command = Command::new(program);
+    command.args(arguments);
+    for change in changes {
+        match change {
+            Change::Set(name, value) => command.env(name, value),
+            Change::Remove(name) => command.env_remove(name),
+        };
+    }
+    start(command, program)
+}
+
+/// Puts the command in the place of this program: whatever ends one ends the other, and the exit code is its own.
+#[cfg(unix)]
+fn start(mut command: Command, program: &OsString) -> Result<Exit, Failure> {
+    let error = std::os::unix::process::CommandExt::exec(&mut command);
+    Err(unstarted(program, &error))
+}
+
+/// Runs the command and ends as it does.
+#[cfg(not(unix))]
+fn start(mut command: Command, program: &OsString) -> Result<Exit, Failure> {
+    let status = command.status().map_err(|error| unstarted(program, &error))?;
+    std::process::exit(status.code().unwrap_or(Exit::OsErr as i32))
+}
+
+fn unstarted(program: &OsString, error: &io::Error) -> Failure {
+    let name = harmless(&program.to_string_lossy());
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            Failure::new(Exit::NotFound, format!("could not run {name}: there is no such command"))
+        }
+        io::ErrorKind::PermissionDenied => {
+            Failure::new(Exit::NotExecutable, format!("could not run {name}: it may not be executed"))
+        }
+        _ => Failure::new(Exit::NotExecutable, format!("could not run {name}: {error}")),
+    }
+}

@@ -1,0 +1,455 @@
+//! `quota accounts`: one list of what is configured and what was added, and what is never changed for it.
+
+use std::process::{Child, Stdio};
+
+use quota_sim::{Account, Script, Window};
+use serde_json::{Value, json};
+
+use super::program::{Machine, Provider, argument};
+
+const FILE: &str = ".local/state/quota/accounts.json";
+
+/// A machine whose configuration names these accounts, each with a variable of its own.
+fn configured(names: &[&str]) -> Machine {
+    let machine = Machine::new();
+    let accounts: Vec<_> = names
+        .iter()
+        .map(|name| format!("[[accounts]]\nid = \"anthropic/{name}\"\ntoken_env = \"TOKEN_{name}\"\n"))
+        .collect();
+    machine.write(".config/quota/config.toml", accounts.concat());
+    machine
+}
+
+/// The names of all accounts in their order; those that are switched off begin with `-`.
+fn listed(machine: &Machine) -> Vec<String> {
+    let document = machine.run(&["accounts", "list", "--json"]).json();
+    let name = |account: &Value| {
+        let id = account["account"].as_str().unwrap().trim_start_matches("anthropic/").to_owned();
+        if account["switched_off"] == true { format!("-{id}") } else { id }
+    };
+    document["accounts"].as_array().unwrap().iter().map(name).collect()
+}
+
+/// Runs it, and says its exit code and the only line of what it said.
+fn said(machine: &Machine, arguments: &[&str]) -> (i32, String) {
+    let ended = machine.run(&[&["accounts"], arguments].concat());
+    let text = format!("{}{}", ended.stdout, ended.stderr);
+    (ended.code.unwrap(), text.trim_end().to_owned())
+}
+
+#[test]
+fn what_is_configured_and_what_was_added_is_one_list() {
+    let machine = configured(&["main", "work"]);
+
+    let added = machine.run(&["accounts", "add", "spare", "--token-env", "SPARE"]);
+
+    assert_eq!((added.code, &*added.stdout), (Some(0), "anthropic/spare is added: variable SPARE\n"));
+    assert_eq!(listed(&machine), ["main", "work", "spare"]);
+    let status = machine.run(&["status", "--offline", "--json"]).json();
+    let names: Vec<_> = status["accounts"].as_array().unwrap().iter().map(|one| &one["account"]).collect();
+    assert_eq!(names, ["anthropic/main", "anthropic/work", "anthropic/spare"]);
+}
+
+#[test]
+fn an_added_account_is_asked_about_like_any_other() {
+    let provider =
+        Provider::play(Script::new([Account::new("spare").windows([Window::five_hour().used(42.0)])]));
+    let machine = configured(&["main"]).set("SPARE", "sim-token-spare");
+    let (url, name) = (provider.url(), "spare");
+    machine.run(&["accounts", "add", name, "--token-env", "SPARE", "--base-url", &url, "--first"]);
+
+    let status = machine.run(&["statusline", "--format", "{account}"]);
+    let guard = machine.run(&["guard", "--account", name]);
+
+    assert_eq!(status.stdout, "anthropic/spare\n");
+    assert_eq!((guard.code, guard.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn whoever_adds_an_account_keeps_the_login_of_claude_code() {
+    let machine = Machine::new();
+    machine.log_in("sim-token-claude");
+
+    machine.run(&["accounts", "add", "work", "--token-env", "WORK"]);
+
+    assert_eq!(listed(&machine), ["main", "work"]);
+}
+
+#[test]
+fn where_nobody_is_logged_in_the_added_account_is_the_only_one() {
+    let machine = Machine::new();
+
+    machine.run(&["accounts", "add", "work", "--token-env", "WORK"]);
+
+    assert_eq!(listed(&machine), ["work"]);
+}
+
+#[test]
+fn order_and_switches_are_kept_beside_the_configuration() {
+    let machine = configured(&["a", "b", "c"]);
+    let config = std::fs::read(machine.path(".config/quota/config.toml")).unwrap();
+
+    assert_eq!(said(&machine, &["disable", "b"]), (0, "anthropic/b is switched off".into()));
+    assert_eq!(listed(&machine), ["a", "-b", "c"], "it keeps its place");
+    said(&machine, &["order", "c", "b"]);
+    assert_eq!(listed(&machine), ["c", "-b", "a"]);
+    said(&machine, &["enable", "b"]);
+
+    assert_eq!(listed(&machine), ["c", "b", "a"]);
+    assert_eq!(std::fs::read(machine.path(".config/quota/config.toml")).unwrap(), config);
+}
+
+#[test]
+fn an_account_that_is_switched_off_is_shown_and_not_asked_about() {
+    let provider = Provider::play(Script::new([Account::new("main"), Account::new("work")]));
+    let (machine, config) = provider.configure(Machine::new());
+    let config = argument(&config);
+    said(&machine, &["disable", "main", "--config", config]);
+
+    let status = machine.run(&["status", "--refresh", "--config", config]);
+    let guard = machine.run(&["guard", "--config", config]);
+    let named = machine.run(&["guard", "--account", "main", "--config", config]);
+
+    assert_eq!(status.code, Some(0), "{}", status.stderr);
+    assert!(status.stdout.contains("switched off"), "{}", status.stdout);
+    assert_eq!(guard.code, Some(0), "the first that is on is meant: {}", guard.stderr);
+    assert_eq!(named.code, Some(69));
+    assert!(named.stderr.contains("quota accounts enable anthropic/main"), "{}", named.stderr);
+    assert_eq!(provider.simulator.ledger().accounts.get("main").map_or(0, |account| account.calls), 0);
+}
+
+#[test]
+fn where_all_are_switched_off_it_says_so() {
+    let machine = configured(&["main"]);
+
+    let (code, told) = said(&machine, &["disable", "main"]);
+    let guard = machine.run(&["guard"]);
+
+    assert_eq!((code, told.lines().count()), (0, 2));
+    assert_eq!(guard.code, Some(3));
+    assert!(guard.stderr.contains("quota accounts enable"), "{}", guard.stderr);
+}
+
+#[test]
+fn with_a_configuration_of_its_own_the_accounts_are_those_of_that_one() {
+    let machine = configured(&["main"]);
+    let other = "[[accounts]]\nid = \"anthropic/x\"\n[[accounts]]\nid = \"anthropic/main\"\n";
+    let other = machine.write("other.toml", other);
+    said(&machine, &["add", "spare", "--token-env", "SPARE"]);
+    said(&machine, &["disable", "main"]);
+
+    let document = machine.run(&["accounts", "list", "--json", "--config", argument(&other)]).json();
+
+    let accounts = document["accounts"].as_array().unwrap();
+    let shown: Vec<_> = accounts.iter().map(|one| (&one["account"], &one["switched_off"])).collect();
+    let (main, x) = (json!("anthropic/main"), json!("anthropic/x"));
+    assert_eq!(shown, [(&main, &json!(true)), (&x, &json!(false))]);
+}
+
+#[test]
+fn of_a_configured_account_it_is_said_where_it_stands() {
+    let machine = configured(&["a", "b"]);
+
+    let (code, told) = said(&machine, &["remove", "b"]);
+
+    assert_eq!((code, told.lines().count()), (64, 1));
+    assert!(told.contains("config.toml, line 5") && told.contains("quota accounts disable"), "{told}");
+    assert!(!machine.path(FILE).exists(), "nothing was written");
+}
+
+#[test]
+fn an_added_account_can_be_removed() {
+    let machine = configured(&["main"]);
+    said(&machine, &["add", "spare", "--token-env", "SPARE"]);
+
+    assert_eq!(said(&machine, &["remove", "spare"]), (0, "anthropic/spare is removed".into()));
+
+    assert_eq!(listed(&machine), ["main"]);
+}
+
+#[test]
+fn what_cannot_be_done_is_told_in_one_line_and_changes_nothing() {
+    let machine = configured(&["main", "work"]);
+    said(&machine, &["disable", "work"]);
+    let before = std::fs::read(machine.path(FILE)).unwrap();
+
+    for (arguments, told) in [
+        (&["disable", "mian"][..], "did you mean anthropic/main?"),
+        (&["order", "work", "stranger"], "no account stranger"),
+        (&["order", "work", "work"], "named twice"),
+        (&["remove", "nobody"], "no account nobody"),
+        (&["add", "main", "--token-env", "X"], "line 2"),
+        (&["add", "other", "--token-env", "TOKEN_work"], "anthropic/work has that login already"),
+        (&["add", "antropic/x"], "did you mean anthropic/x?"),
+        (&["add", "a b", "--token-env", "X"], "an account's name has"),
+        (&["add", "x", "--token-env", "sk-ant-oat01-made-up"], "the name of a variable"),
+        (&["add", "x", "--token-env", "X", "--base-url", "http://example.com"], "https://"),
+    ] {
+        let (code, text) = said(&machine, arguments);
+
+        assert_eq!((code, text.lines().count()), (64, 1), "{arguments:?}: {text}");
+        assert!(text.contains(told), "{arguments:?}: {text}");
+        assert!(!text.contains("oat01"), "{text}");
+    }
+    for wrong in [
+        &["add"][..],
+        &["add", "x", "--token-evn", "X"],
+        &["add", "x", "--token-env", "A", "--token-file", "b"],
+        &["list", "x"],
+        &["swap"],
+        &["remove"],
+    ] {
+        assert_eq!(said(&machine, wrong).0, 64, "{wrong:?}");
+    }
+    assert_eq!(std::fs::read(machine.path(FILE)).unwrap(), before);
+}
+
+#[test]
+fn an_account_is_added_once() {
+    let machine = configured(&["main"]);
+
+    assert_eq!(said(&machine, &["add", "spare", "--token-env", "SPARE"]).0, 0);
+    let (code, told) = said(&machine, &["add", "spare", "--token-env", "OTHER"]);
+
+    assert_eq!(code, 64);
+    assert!(told.contains("there is anthropic/spare already, with the variable SPARE"), "{told}");
+}
+
+#[test]
+fn the_login_of_claude_code_can_be_named_as_what_it_is_and_as_nothing_else() {
+    let machine = Machine::new();
+    machine.log_in("sim-token-claude");
+
+    let other = said(&machine, &["add", "main", "--token-env", "OTHER"]);
+    let twin = said(&machine, &["add", "twin"]);
+    let itself = said(&machine, &["add", "main"]);
+
+    assert_eq!(other.0, 64);
+    assert!(
+        other.1.contains("there is anthropic/main already, with the login of Claude Code"),
+        "{}",
+        other.1
+    );
+    assert_eq!(twin.0, 64);
+    assert!(twin.1.contains("anthropic/main has that login already"), "{}", twin.1);
+    assert_eq!(itself, (0, "anthropic/main is added: login of Claude Code".into()));
+    assert_eq!(listed(&machine), ["main"]);
+}
+
+#[test]
+fn where_claude_code_is_not_logged_in_its_name_is_free() {
+    let machine = Machine::new();
+
+    let (code, told) = said(&machine, &["add", "main", "--token-env", "OTHER"]);
+
+    assert_eq!(code, 0, "{told}");
+    let document = machine.run(&["accounts", "list", "--json"]).json();
+    assert_eq!(document["accounts"][0]["login"], json!({ "kind": "token_env", "name": "OTHER" }));
+}
+
+#[test]
+fn of_many_who_add_at_once_none_is_lost_and_one_name_is_given_once() {
+    let machine = configured(&["main"]);
+    let start = |name: String, variable: String| {
+        let arguments = ["accounts", "add", &name, "--token-env", &variable];
+        machine.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+
+    let different: Vec<_> = (0..6).map(|at| start(format!("own-{at}"), format!("OWN_{at}"))).collect();
+    let same: Vec<_> = (0..6).map(|at| start("one".to_owned(), format!("ONE_{at}"))).collect();
+    let codes = |all: Vec<Child>| -> Vec<_> {
+        let mut codes: Vec<_> = all.into_iter().map(|mut one| one.wait().unwrap().code()).collect();
+        codes.sort_unstable();
+        codes
+    };
+
+    assert_eq!(codes(different), [Some(0); 6]);
+    assert_eq!(codes(same), [Some(0), Some(64), Some(64), Some(64), Some(64), Some(64)]);
+    let mut names = listed(&machine);
+    names.sort_unstable();
+    assert_eq!(names, ["main", "one", "own-0", "own-1", "own-2", "own-3", "own-4", "own-5"]);
+}
+
+#[test]
+fn a_damaged_accounts_file_is_78_for_everybody_and_stays_as_it_is() {
+    let machine = configured(&["main"]);
+    for text in ["", "{\"version\": 1", "[]"] {
+        machine.write(FILE, text);
+
+        for arguments in [
+            &["accounts"][..],
+            &["accounts", "disable", "main"],
+            &["status"],
+            &["statusline"],
+            &["pick"],
+            &["guard"],
+        ] {
+            let ended = machine.run(arguments);
+
+            assert_eq!(
+                (ended.code, ended.stderr.lines().count()),
+                (Some(78), 1),
+                "{arguments:?} {}",
+                ended.stderr
+            );
+            assert!(ended.stderr.contains("accounts.json is damaged"), "{}", ended.stderr);
+        }
+        assert_eq!(std::fs::read_to_string(machine.path(FILE)).unwrap(), text);
+    }
+}
+
+#[test]
+fn what_other_programs_keep_in_the_accounts_file_stays() {
+    let machine = configured(&["main"]);
+    machine.write(
+        FILE,
+        r#"{"version":1,"accounts":[{"id":"anthropic/theirs","colour":"green"}],"note":"mine"}"#,
+    );
+
+    said(&machine, &["disable", "main"]);
+    let listing = machine.run(&["accounts"]);
+
+    let written = std::fs::read_to_string(machine.path(FILE)).unwrap();
+    assert!(written.contains("green") && written.contains("mine"), "{written}");
+    assert_eq!(listed(&machine), ["-main"]);
+    assert!(listing.stderr.contains("quota accounts remove anthropic/theirs"), "{}", listing.stderr);
+    assert_eq!(said(&machine, &["remove", "theirs"]).0, 0);
+}
+
+#[test]
+fn a_login_of_a_form_that_is_not_known_hides_no_other_account() {
+    let machine = configured(&["main"]);
+    let logins = [r#"{"vault":"x"}"#, "5", r#"{"token_env":5}"#];
+    let accounts: Vec<_> = logins
+        .iter()
+        .enumerate()
+        .map(|(at, login)| format!(r#"{{"id":"anthropic/odd-{at}","login":{login}}}"#))
+        .chain([
+            r#"{"id":"anthropic/remote","login":"claude_code","base_url":"http://example.com"}"#.to_owned()
+        ])
+        .collect();
+    machine.write(FILE, format!(r#"{{"accounts":[{}]}}"#, accounts.join(",")));
+
+    let listing = machine.run(&["accounts"]);
+
+    assert_eq!(listed(&machine), ["main"]);
+    assert_eq!((listing.code, listing.stderr.lines().count()), (Some(0), 4), "{}", listing.stderr);
+}
+
+#[test]
+fn the_limits_of_an_added_account_are_kept_and_count() {
+    let window = Window::five_hour().used(85.0);
+    let provider = Provider::play(Script::new([
+        Account::new("a").windows([window.clone()]),
+        Account::new("b").windows([window]),
+    ]));
+    let machine = Machine::new().set("A", "sim-token-a").set("B", "sim-token-b");
+    let url = provider.url();
+    machine.write(".config/quota/config.toml", "[policy]\ngap = \"1ms\"\n");
+    for (name, limits) in [("a", &["--stop", "20"][..]), ("b", &["--minimum", "50"])] {
+        let variable = name.to_uppercase();
+        let add = ["add", name, "--token-env", &variable, "--base-url", &url];
+        assert_eq!(said(&machine, &[&add, limits].concat()).0, 0, "{name}");
+    }
+
+    let explained = machine.run(&["explain", "--json"]).json();
+    let listing = machine.run(&["accounts"]).stdout;
+    // However wide the list is.
+    let listing = listing.split_whitespace().collect::<Vec<_>>().join(" ");
+
+    let rules: Vec<_> = explained["accounts"].as_array().unwrap().iter().map(|one| &one["rule"]).collect();
+    assert_eq!(rules, ["killed", "below_minimum"]);
+    assert_eq!(explained["account"], "anthropic/b");
+    assert!(listing.contains("killswitch 20 %") && listing.contains("minimum 50 %"), "{listing}");
+}
+
+#[test]
+fn the_logins_of_this_machine_are_imported_once() {
+    let machine = Machine::new().set("QUOTA_MAIN", "sim-token-variable");
+    machine.log_in("sim-token-claude");
+
+    let dry = said(&machine, &["import", "--dry-run"]);
+    assert!(!machine.path(FILE).exists(), "nothing is written by a dry run");
+    let first = said(&machine, &["import"]);
+    let second = said(&machine, &["import"]);
+
+    let would = "anthropic/main would be added: login of Claude Code\nanthropic/quota-main would be added: variable QUOTA_MAIN";
+    assert_eq!(dry, (0, would.to_owned()));
+    assert_eq!(first, (0, would.replace("would be", "is")));
+    assert_eq!(listed(&machine), ["main", "quota-main"]);
+    assert_eq!((second.0, second.1.matches("is there already").count()), (0, 2), "{}", second.1);
+}
+
+#[test]
+fn the_accounts_of_another_file_are_added_and_never_written_over() {
+    let machine = configured(&["main"]);
+    let other = r#"{"version":1,"accounts":[
+        {"id":"anthropic/main","login":{"token_env":"ELSE"}},
+        {"id":"anthropic/spare","login":{"token_env":"SPARE"},"disabled":true},
+        {"id":"anthropic/twin","login":{"token_env":"SPARE"}},
+        {"id":"anthropic/nowhere"}]}"#;
+    let other = machine.write("other.json", other);
+
+    let (code, told) = said(&machine, &["import", argument(&other)]);
+
+    assert_eq!(code, 1, "{told}");
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines[0], "anthropic/main is there already, and stays as it is");
+    assert_eq!(lines[1], "anthropic/spare is added: variable SPARE");
+    assert_eq!(lines[2], "anthropic/twin is left out: its login is that of anthropic/spare");
+    assert!(lines[3].starts_with("anthropic/nowhere is left out"), "{told}");
+    assert_eq!(listed(&machine), ["main", "-spare"]);
+}
+
+#[test]
+fn what_is_no_accounts_file_is_not_imported() {
+    let machine = configured(&["main"]);
+    let wrong = machine.write("wrong.json", "{\"accounts\": \"sk-ant-oat01-made-up\"}");
+    let empty = machine.write("empty.json", "{}");
+
+    let (code, told) = said(&machine, &["import", argument(&wrong)]);
+
+    assert_eq!((code, told.lines().count(), told.contains("oat01")), (65, 1, false), "{told}");
+    assert_eq!(said(&machine, &["import", argument(&empty)]).0, 3);
+    assert_eq!(said(&machine, &["import", "nowhere.json"]).0, 66);
+}
+
+#[cfg(unix)]
+#[test]
+fn only_their_owner_may_read_what_is_written() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let machine = configured(&["main"]);
+    said(&machine, &["disable", "main"]);
+
+    let mode = std::fs::metadata(machine.path(FILE)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_hook_may_be_for_an_added_account() {
+    let machine = configured(&["main"]);
+    said(&machine, &["add", "spare", "--token-env", "SPARE"]);
+    let config = std::fs::read_to_string(machine.path(".config/quota/config.toml")).unwrap();
+    let hook = "[[hooks]]\non = [\"reset\"]\naccounts = [\"anthropic/spare\"]\nrun = [\"true\"]\n";
+    machine.write(".config/quota/config.toml", format!("{config}{hook}"));
+
+    assert_eq!(listed(&machine), ["main", "spare"]);
+}
+
+#[test]
+fn a_configuration_may_leave_the_accounts_to_commands() {
+    let machine = Machine::new();
+    machine.write(".config/quota/config.toml", "[policy]\nfreshness = \"2m\"\n");
+
+    let none = machine.run(&["status"]);
+    let added = said(&machine, &["add", "work", "--token-env", "WORK"]);
+
+    assert_eq!((none.code, added.0), (Some(78), 0));
+    assert!(
+        none.stderr.contains("no account is named") && none.stderr.contains("quota accounts add"),
+        "{}",
+        none.stderr
+    );
+    assert_eq!(listed(&machine), ["work"]);
+}

@@ -1,0 +1,322 @@
+//! `quota pick` and `quota explain`: which account is named, by which exit code, and that one says what the other does.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use quota_sim::{Account, Answer, Change, Phase, Script, Window};
+use serde_json::{Value, json};
+
+use super::program::{Ended, Machine, Provider, argument};
+
+const STATE: &str = ".local/state/quota/accounts.state.json";
+
+/// Accounts whose five hours are used so far, on a machine that asks without pauses.
+fn world(accounts: &[(&str, f64)]) -> (Provider, Machine, String) {
+    play(accounts.iter().map(|(name, percent)| used(name, *percent)).collect(), "")
+}
+
+fn play(accounts: Vec<Account>, more: &str) -> (Provider, Machine, String) {
+    let provider = Provider::play(Script::new(accounts));
+    let (machine, config) = provider.configure(Machine::new());
+    let text = std::fs::read_to_string(&config).unwrap();
+    let config = machine.write("config.toml", format!("{more}\n{text}"));
+    (provider, machine, argument(&config).to_owned())
+}
+
+fn used(name: &str, percent: f64) -> Account {
+    let window = Window::five_hour().used(percent).resets_in(Duration::from_secs(2 * 3600));
+    Account::new(name).windows([window])
+}
+
+fn rules(document: &Value) -> Vec<(&str, &str)> {
+    let accounts = document["accounts"].as_array().unwrap().iter();
+    accounts.map(|one| (one["account"].as_str().unwrap(), one["rule"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn the_main_account_is_picked_as_long_as_it_has_room() {
+    let (provider, machine, config) = world(&[("main", 60.0), ("work", 1.0)]);
+
+    let ended = machine.run(&["pick", "--config", &config]);
+
+    assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(0), "anthropic/main\n", ""));
+    assert_eq!(provider.simulator.ledger().calls(), 1, "nobody has to know of the other");
+}
+
+#[test]
+fn the_first_fallback_that_has_room_stands_in() {
+    let (_provider, machine, config) = world(&[("main", 100.0), ("work", 100.0), ("spare", 42.0)]);
+
+    let ended = machine.run(&["pick", "--json", "--config", &config]);
+
+    let document = ended.json();
+    assert_eq!(
+        (ended.code, &document["account"], &document["verdict"]),
+        (Some(0), &json!("anthropic/spare"), &json!("picked"))
+    );
+    let told =
+        [("anthropic/main", "exhausted"), ("anthropic/work", "exhausted"), ("anthropic/spare", "has_room")];
+    assert_eq!(rules(&document), told);
+    assert_eq!(document["accounts"][0]["window"], "five_hour");
+}
+
+#[test]
+fn eight_at_once_on_cold_accounts_make_one_call_for_each() {
+    let accounts = [("main", 100.0), ("work", 100.0), ("spare", 42.0)];
+    let accounts = accounts.map(|(name, percent)| used(name, percent).latency(Duration::from_millis(50)));
+    let (provider, machine, config) = play(accounts.to_vec(), "");
+
+    let start = |_| {
+        let mut command = machine.command(&["pick", "--config", &config]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let herd: Vec<Child> = (0..8).map(start).collect();
+    let ended: Vec<_> = herd.into_iter().map(|one| Ended::of(one.wait_with_output().unwrap())).collect();
+
+    for one in ended {
+        assert_eq!((one.code, &*one.stdout, &*one.stderr), (Some(0), "anthropic/spare\n", ""));
+    }
+    let ledger = provider.simulator.ledger();
+    let calls: Vec<_> = ledger.accounts.values().map(|account| account.calls).collect();
+    assert_eq!(calls, [1, 1, 1], "{ledger:?}");
+}
+
+#[test]
+fn more_cold_accounts_than_a_request_waits_for_are_looked_at_all_the_same() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let mut accounts: Vec<_> = names.iter().map(|name| used(name, 100.0)).collect();
+    accounts.push(used("last", 1.0));
+    let (provider, machine, config) = play(accounts, "");
+
+    let explained = machine.run(&["explain", "--json", "--config", &config]).json();
+    let ended = machine.run(&["pick", "--config", &config]);
+
+    assert_eq!(explained["account"], "anthropic/last");
+    assert_eq!((ended.code, &*ended.stdout), (Some(0), "anthropic/last\n"), "{}", ended.stderr);
+    assert_eq!(provider.simulator.ledger().calls(), 9);
+}
+
+#[test]
+fn where_none_has_room_it_says_when_to_come_back() {
+    let (_provider, machine, config) = world(&[("main", 100.0), ("work", 100.0)]);
+
+    let ended = machine.run(&["pick", "--config", &config]);
+    let document = machine.run(&["pick", "--json", "--config", &config]).json();
+
+    assert_eq!((ended.code, &*ended.stdout, ended.stderr.lines().count()), (Some(1), "", 1));
+    assert!(ended.stderr.starts_with("quota: no account has room; anthropic/"), "{}", ended.stderr);
+    assert!(ended.stderr.contains(" in 2 h"), "{}", ended.stderr);
+    assert_eq!((&document["account"], &document["verdict"]), (&Value::Null, &json!("no_room")));
+    let seconds = document["retry_after_seconds"].as_u64().unwrap();
+    assert!((7_000..=7_200).contains(&seconds), "{seconds}");
+}
+
+#[test]
+fn the_killswitch_and_the_minimum_of_the_configuration_count() {
+    let accounts = || vec![used("main", 85.0), used("work", 70.0)];
+    let picked = |routing: &str| {
+        let (_provider, machine, config) = play(accounts(), routing);
+        let ended = machine.run(&["pick", "--config", &config]);
+        (ended.code.unwrap(), ended.stdout.trim_end().to_owned())
+    };
+
+    assert_eq!(picked(""), (0, "anthropic/main".to_owned()));
+    assert_eq!(picked("[routing]\nminimum = 20"), (0, "anthropic/work".to_owned()));
+    assert_eq!(picked("[routing]\nminimum = 50"), (0, "anthropic/main".to_owned()), "none is above it");
+    assert_eq!(picked("[routing]\nstop = { five_hour = 20 }"), (0, "anthropic/work".to_owned()));
+    assert_eq!(picked("[routing]\nstop = 50"), (1, String::new()));
+    assert_eq!(picked("[routing]\nmode = \"fallback_first\""), (0, "anthropic/work".to_owned()));
+}
+
+#[test]
+fn a_window_of_another_model_is_in_nobodys_way() {
+    let model = Window::model("Opus").used(100.0).resets_in(Duration::from_secs(3600));
+    let main = Account::new("main").windows([Window::five_hour().used(1.0), model]);
+    let (_provider, machine, config) = play(vec![main, used("work", 1.0)], "");
+    let pick = |model: &str| machine.run(&["pick", "--model", model, "--config", &config]).stdout;
+
+    assert_eq!(pick("claude-opus-4-5"), "anthropic/work\n");
+    assert_eq!(pick("claude-sonnet-4-5"), "anthropic/main\n");
+}
+
+#[test]
+fn what_cannot_be_told_is_69_unless_it_is_allowed() {
+    let silent = used("main", 1.0).answers([Phase::new(Answer::Forbidden)]);
+    let (_provider, machine, config) = play(vec![silent], "");
+
+    let denied = machine.run(&["pick", "--config", &config]);
+    let allowed = machine.run(&["pick", "--unknown", "allow", "--config", &config]);
+    let explained = machine.run(&["explain", "--config", &config]);
+
+    assert_eq!((denied.code, &*denied.stdout, denied.stderr.lines().count()), (Some(69), "", 1));
+    assert!(denied.stderr.contains("--unknown allow"), "{}", denied.stderr);
+    assert_eq!((allowed.code, &*allowed.stdout), (Some(0), "anthropic/main\n"));
+    assert_eq!(explained.code, Some(69));
+    let open = machine.write(
+        "open.toml",
+        format!("[routing]\nwhen_unknown = \"open\"\n{}", std::fs::read_to_string(&config).unwrap()),
+    );
+    assert_eq!(
+        machine.run(&["pick", "--config", argument(&open)]).code,
+        Some(0),
+        "the configuration allows it"
+    );
+}
+
+#[test]
+fn numbers_that_are_old_and_pass_hold_nobody_up_and_are_new_when_it_ends() {
+    let provider = Provider::play(Script::new([used("main", 1.0)]));
+    let (machine, config) = provider.configure(Machine::new());
+    let accounts = std::fs::read_to_string(&config).unwrap();
+    let accounts = &accounts[accounts.find("[[accounts]]").unwrap()..];
+    // By this one whatever was read is old by the time that somebody looks.
+    let policy = "[policy]\ngap = \"1us\"\nfreshness = \"2us\"\n";
+    let old = machine.write("old.toml", format!("{policy}{accounts}"));
+    assert_eq!(machine.run(&["status", "--config", argument(&config)]).code, Some(0));
+    provider.simulator.set("main", Change::used(Window::five_hour(), 100.0)).unwrap();
+
+    let ended = machine.run(&["pick", "--config", argument(&old)]);
+    let next = machine.run(&["pick", "--config", argument(&config)]);
+
+    assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(0), "anthropic/main\n", ""));
+    assert_eq!(next.code, Some(1), "the first has asked behind its answer");
+    assert_eq!(provider.simulator.ledger().calls(), 2);
+}
+
+#[test]
+fn an_account_without_a_login_is_not_picked() {
+    let (_provider, machine, config) = world(&[("main", 1.0), ("work", 1.0)]);
+    assert_eq!(machine.run(&["pick", "--config", &config]).stdout, "anthropic/main\n");
+
+    // Its numbers are fresh and good; only nobody could use it.
+    let mut command = machine.command(&["pick", "--json", "--config", &config]);
+    let ended = Ended::of(command.env_remove("QUOTA_SIM_MAIN").output().unwrap());
+    let mut command = machine.command(&["explain", "--json", "--config", &config]);
+    let explained = Ended::of(command.env_remove("QUOTA_SIM_MAIN").output().unwrap());
+
+    for document in [ended.json(), explained.json()] {
+        assert_eq!(document["account"], "anthropic/work");
+        assert_eq!(rules(&document)[0], ("anthropic/main", "login_dead"));
+    }
+}
+
+#[test]
+fn a_session_stays_with_its_account_across_processes() {
+    let accounts = vec![used("main", 1.0), used("work", 1.0), used("spare", 1.0)];
+    let (provider, machine, config) = play(accounts, "[routing]\nmode = \"sticky_balanced\"");
+    let pick = |session: &str| machine.run(&["pick", "--session", session, "--config", &config]).stdout;
+    let own = pick("one");
+    let name = own.trim_end().trim_start_matches("anthropic/").to_owned();
+
+    // So little is left of it that next to no new session would go there.
+    provider.simulator.set(&name, Change::used(Window::five_hour(), 99.9)).unwrap();
+    machine.run(&["status", "--refresh", "--config", &config]);
+
+    assert_eq!(pick("one"), own);
+    assert!((0..8).any(|other| pick(&format!("other {other}")) != own), "others go elsewhere");
+    let kept = std::fs::read_to_string(machine.path(STATE)).unwrap();
+    assert!(!kept.contains("other"), "the name of a session is kept nowhere: {kept}");
+}
+
+#[test]
+fn what_is_explained_is_what_is_picked_and_leaves_no_trace() {
+    for accounts in [
+        vec![used("main", 60.0), used("work", 1.0)],
+        vec![used("main", 100.0), used("work", 1.0)],
+        vec![used("main", 100.0), used("work", 100.0)],
+        vec![used("main", 100.0), used("work", 1.0).answers([Phase::new(Answer::Unauthorized)])],
+    ] {
+        let (_provider, machine, config) = play(accounts, "[routing]\nmode = \"sticky_balanced\"");
+        let options = ["--json", "--session", "s", "--config", &config];
+
+        let explained = machine.run(&[&["explain"], &options[..]].concat());
+        let trace = std::fs::read_to_string(machine.path(STATE)).unwrap_or_default();
+        let picked = machine.run(&[&["pick"], &options[..]].concat());
+
+        assert_eq!(explained.code, picked.code, "{}", explained.stdout);
+        let (explained, picked) = (explained.json(), picked.json());
+        assert_eq!(explained["account"], picked["account"]);
+        assert_eq!(rules(&explained), rules(&picked));
+        assert!(!trace.contains("\"session\""), "{trace}");
+    }
+}
+
+#[test]
+fn explain_shows_every_account_with_its_windows_and_the_reason() {
+    let (_provider, machine, config) = world(&[("main", 100.0), ("work", 42.0), ("spare", 1.0)]);
+
+    let ended = machine.run(&["explain", "--config", &config]);
+
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    for told in [
+        "anthropic/work is to be used now.",
+        "nothing left of 5 hours",
+        "→ anthropic/work",
+        "42 %",
+        "not needed",
+    ] {
+        assert!(ended.stdout.contains(told), "{told}: {}", ended.stdout);
+    }
+    assert!(!ended.stdout.contains('\u{1b}'), "no colours where there is no terminal");
+}
+
+#[test]
+fn a_store_of_this_process_alone_leaves_nothing_behind() {
+    let (_provider, machine, config) = world(&[("main", 1.0)]);
+
+    let ended = machine.run(&["--store", "memory:", "pick", "--config", &config]);
+
+    assert_eq!((ended.code, &*ended.stdout), (Some(0), "anthropic/main\n"));
+    assert!(!machine.path(STATE).exists());
+}
+
+#[test]
+fn what_was_learned_and_is_damaged_is_told_of_and_kept_from_nobody() {
+    let (_provider, machine, config) = world(&[("main", 1.0)]);
+    machine.write(STATE, "{\"accounts\":");
+
+    let ended = machine.run(&["pick", "--config", &config]);
+
+    assert_eq!((ended.code, &*ended.stdout, ended.stderr.lines().count()), (Some(0), "anthropic/main\n", 1));
+    assert!(ended.stderr.contains("accounts.state.json is damaged"), "{}", ended.stderr);
+    assert_eq!(std::fs::read_to_string(machine.path(STATE)).unwrap(), "{\"accounts\":");
+}
+
+#[test]
+fn what_is_not_understood_is_64_and_what_is_broken_78() {
+    let (_provider, machine, config) = world(&[("main", 1.0)]);
+    let broken = machine
+        .write("broken.toml", "[routing]\nmode = \"main_frist\"\n[[accounts]]\nid = \"anthropic/main\"\n");
+
+    for wrong in [&["--unknown", "perhaps"][..], &["--modle", "x"], &["main"]] {
+        assert_eq!(
+            machine.run(&[&["pick", "--config", &config], wrong].concat()).code,
+            Some(64),
+            "{wrong:?}"
+        );
+    }
+    let ended = machine.run(&["pick", "--config", argument(&broken)]);
+    assert_eq!(ended.code, Some(78));
+    assert!(
+        ended.stderr.contains("broken.toml:2:8: ") && ended.stderr.contains("did you mean"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(machine.run(&["pick", "--config", "nowhere.toml"]).code, Some(66));
+}
+
+#[test]
+fn the_example_in_the_help_is_a_configuration() {
+    let machine = Machine::new();
+    let help = machine.run(&["explain", "--help"]).stdout;
+    let lines = help.lines().skip_while(|line| line.trim() != "[routing]");
+    let mut example: String =
+        lines.take_while(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect();
+    assert!(example.contains("wait_for_reset"), "{help}");
+    example.push_str("[[accounts]]\nid = \"anthropic/main\"\ntoken_env = \"MAIN\"\n");
+    let config = machine.write("example.toml", example);
+
+    let ended = machine.run(&["accounts", "list", "--config", argument(&config)]);
+
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+}

@@ -1,0 +1,65 @@
+//! Every command that looks at the store takes one that hosts share, and finds in it what another host has found.
+
+use quota_sim::{Account, Script, Window};
+use redis_harness::Server;
+
+use super::program::{Ended, Machine, Provider, argument};
+
+#[test]
+fn every_command_takes_a_store_on_redis_and_sees_what_another_host_found() {
+    let server = Server::start();
+    let main = Account::new("main").windows([Window::five_hour().used(42.0)]);
+    let provider = Provider::play(Script::new([main]));
+    let (first, config) = provider.configure(Machine::new());
+    let asked = first.run(&["--store", &server.url(), "status", "--config", argument(&config)]);
+    assert_eq!(asked.code, Some(0), "{}", asked.stderr);
+    let url = server.url();
+    let (second, config) = provider.configure(Machine::new());
+
+    for (command, code, shown) in [
+        (&["status"][..], 0, "42"),
+        (&["status", "--offline", "--json"], 0, "42"),
+        (&["statusline"], 0, "42"),
+        (&["guard", "--json"], 0, "58"),
+        // One reading is too little to say how fast.
+        (&["pace"], 1, "42"),
+        (&["budget"], 0, "1"),
+        // What an account was when it was first seen is no event; those of others are told in `journal`.
+        (&["events"], 0, ""),
+        (&["doctor"], 0, "store"),
+    ] {
+        let arguments = [&["--store", &*url], command, &["--config", argument(&config)]].concat();
+
+        let ended = second.run(&arguments);
+
+        assert_eq!(ended.code, Some(code), "{command:?}: {}{}", ended.stdout, ended.stderr);
+        assert!(ended.stdout.contains(shown), "{command:?}: {}", ended.stdout);
+    }
+
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn a_statusline_on_a_cold_redis_has_somebody_ask() {
+    let server = Server::start();
+    let main = Account::new("main").windows([Window::five_hour().used(42.0)]);
+    let provider = Provider::play(Script::new([main]));
+    let (machine, config) = provider.configure(Machine::new().set("QUOTA_STORE", &server.url()));
+    let line = || {
+        let arguments = ["statusline", "--format", "{five_hour.used} {stale}", "--config", argument(&config)];
+        Ended::of(machine.command(&arguments).output().unwrap())
+    };
+
+    let first = line();
+    let shown = loop {
+        let ended = line();
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        if ended.stdout.contains('%') {
+            break ended.stdout;
+        }
+    };
+
+    assert_eq!((first.stdout.as_str(), first.stderr.as_str()), ("? no number yet\n", ""));
+    assert_eq!(shown, "42% \n");
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}

@@ -1,0 +1,106 @@
+//! Exchanging refresh tokens.
+
+use quota_sim::{Account, Answer, Change, Phase, Script, Simulator};
+use serde_json::json;
+
+use super::client::{Response, get, login, receive, send};
+use super::{HOUR, SECOND, play, with};
+
+async fn exchange(simulator: &Simulator, token: &str) -> Response {
+    let form = json!({"grant_type": "refresh_token", "client_id": "sim-client", "refresh_token": token});
+    ask(simulator, &form.to_string()).await
+}
+
+async fn ask(simulator: &Simulator, body: &str) -> Response {
+    receive(send(simulator, "POST", "/v1/oauth/token", "", body).await).await
+}
+
+async fn opens(simulator: &Simulator, token: &str) -> bool {
+    get(simulator, "/api/oauth/usage", &login(token)).await.status == 200
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_is_exchanged_for_tokens_that_are_good() {
+    let simulator = with(Account::new("main")).await;
+
+    let given = exchange(&simulator, "sim-refresh-main").await.json();
+    let next = exchange(&simulator, given["refresh_token"].as_str().unwrap()).await;
+
+    assert!(opens(&simulator, given["access_token"].as_str().unwrap()).await);
+    assert_eq!((&given["expires_in"], next.status), (&json!(28800), 200));
+    assert_eq!(given["organization"]["uuid"], "sim-org-main");
+    assert_eq!(simulator.stop().await.account("main").unwrap().exchanges, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_token_ends_its_login_and_the_ledger_says_so() {
+    let simulator = with(Account::new("main")).await;
+    exchange(&simulator, "sim-refresh-main").await;
+
+    let again = exchange(&simulator, "sim-refresh-main").await;
+    let next = exchange(&simulator, "sim-refresh-main-2").await;
+
+    assert_eq!((again.status, again.json()), (400, json!({"error": "invalid_grant"})));
+    assert_eq!(next.status, 400);
+    assert!(!opens(&simulator, "sim-token-main-2").await);
+    let ledger = simulator.stop().await;
+    let main = ledger.account("main").unwrap();
+    assert_eq!((main.exchanges, main.reuses, main.exchanges_refused), (1, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn within_its_grace_a_lost_answer_is_given_again() {
+    let simulator = with(Account::new("main").reuse_grace(SECOND * 60)).await;
+
+    let one = exchange(&simulator, "sim-refresh-main").await.json();
+    let again = exchange(&simulator, "sim-refresh-main").await.json();
+
+    assert_eq!(one["refresh_token"], again["refresh_token"]);
+    let ledger = simulator.stop().await;
+    let main = ledger.account("main").unwrap();
+    assert_eq!((main.exchanges, main.exchanges_again, main.reuses), (1, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_end_and_a_new_login_is_good() {
+    let simulator = with(Account::new("main").token_lives(HOUR)).await;
+    assert!(opens(&simulator, "sim-token-main").await);
+
+    tokio::time::advance(HOUR).await;
+    assert!(!opens(&simulator, "sim-token-main").await);
+
+    simulator.set("main", Change::login("sim-token-b", "sim-refresh-b")).unwrap();
+    assert!(opens(&simulator, "sim-token-b").await);
+    assert_eq!(exchange(&simulator, "sim-refresh-main").await.status, 400);
+
+    simulator.set("main", Change::end_tokens()).unwrap();
+    assert!(!opens(&simulator, "sim-token-b").await);
+    assert_eq!(exchange(&simulator, "sim-refresh-b").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_client_a_stranger_and_nonsense_are_refused() {
+    let simulator = with(Account::new("main")).await;
+    let words = [
+        (exchange(&simulator, "sim-refresh-nobody").await, "invalid_grant"),
+        (ask(&simulator, r#"{"grant_type":"refresh_token","client_id":"x"}"#).await, "invalid_client"),
+        (ask(&simulator, r#"{"grant_type":"password"}"#).await, "unsupported_grant_type"),
+        (ask(&simulator, "n33dle").await, "invalid_request"),
+    ];
+
+    for (answer, word) in words {
+        assert_eq!(answer.json(), json!({"error": word}));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn exchanges_follow_phases_of_their_own() {
+    let unavailable = Phase::new(Answer::Unavailable).until(HOUR).on_token();
+    let simulator = play(Script::new([Account::new("main").answers([unavailable])])).await;
+
+    assert_eq!(exchange(&simulator, "sim-refresh-main").await.status, 503);
+    assert!(opens(&simulator, "sim-token-main").await);
+
+    tokio::time::advance(HOUR).await;
+    assert_eq!(exchange(&simulator, "sim-refresh-main").await.status, 200);
+}

@@ -1,0 +1,98 @@
+//! A server that reads its data set, which takes as long as the test says, and answers `LOADING` meanwhile.
+
+use redis_harness::{Server, redis};
+
+use crate::world::*;
+
+/// A server that reads one key in ten milliseconds, and looks up from that after each.
+pub(crate) fn slow_reader() -> Server {
+    Server::builder()
+        .with("enable-debug-command yes")
+        .with("key-load-delay 10000")
+        .with("loading-process-events-interval-bytes 1024")
+        .with("rdbcompression no")
+        .start()
+}
+
+/// Gives it enough to read for half a minute, if nobody shortens it.
+pub(crate) fn fill(server: &Server) {
+    let () = server.ask(&["DEBUG", "POPULATE", "3000", "other", "1100"]);
+}
+
+/// From now on it reads as fast as it can.
+pub(crate) fn let_it_finish(server: &Server) {
+    let () = server.ask(&["CONFIG", "SET", "key-load-delay", "0"]);
+}
+
+pub(crate) fn is_loading(url: &str) -> bool {
+    let answer = redis::Client::open(url).and_then(|client| {
+        redis::cmd("GET").arg("anything").query::<Option<String>>(&mut client.get_connection()?)
+    });
+    answer.is_err_and(|error| error.code() == Some("LOADING"))
+}
+
+/// Readers see what is known, and one call is made.
+async fn is_served_meanwhile(provider: &quota::testing::FakeProvider, hosts: &mut [Host]) {
+    moves_to(provider, hosts, 40.0).await;
+    for _ in 0..20 {
+        assert_eq!((hosts[0].get().await, hosts[0].peek()), (Some(30.0), Some(30.0)));
+    }
+    assert_eq!(hosts[0].refresh().await, Some(40.0));
+    assert!(hosts[0].is_alone());
+    assert_eq!((hosts[1].get().await, provider.calls()), (Some(30.0), 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_reads_its_data_anew_under_its_clients_serves_like_no_store() {
+    let server = slow_reader();
+    let provider = provider();
+    let mut hosts = vec![Host::on(&server.url(), &provider), Host::on(&server.url(), &provider)];
+    for host in &mut hosts {
+        assert_eq!(host.get().await, Some(30.0));
+    }
+    fill(&server);
+
+    let mut admin = server.admin();
+    let reload = tokio::task::spawn_blocking(move || redis::cmd("DEBUG").arg("RELOAD").exec(&mut admin));
+    until("the server loads", || is_loading(&server.url())).await;
+    is_served_meanwhile(&provider, &mut hosts).await;
+    assert!(is_loading(&server.url()), "it has answered so all the time");
+    let_it_finish(&server);
+    reload.await.unwrap().unwrap();
+
+    hosts[1].until_shows(40.0).await;
+    assert_eq!(provider.calls(), 2);
+    all_agree(&provider, &mut hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_starts_again_with_much_to_read_serves_like_no_store_until_it_has() {
+    let mut server = slow_reader();
+    let url = server.url();
+    let provider = provider();
+    let mut hosts = vec![Host::on(&url, &provider), Host::on(&url, &provider)];
+    for host in &mut hosts {
+        assert_eq!(host.get().await, Some(30.0));
+    }
+    fill(&server);
+    let () = server.ask(&["SAVE"]);
+    let (socket, starting) = (
+        server.socket(),
+        tokio::task::spawn_blocking(move || {
+            server.restart();
+            server
+        }),
+    );
+
+    until("the server loads", || is_loading(&url)).await;
+    is_served_meanwhile(&provider, &mut hosts).await;
+    assert!(is_loading(&url), "it has answered so all the time");
+    let mut admin = redis::Client::open(format!("redis+unix://{}", socket.display())).unwrap();
+    redis::cmd("CONFIG").arg(&["SET", "key-load-delay", "0"]).exec(&mut admin).unwrap();
+    let server = starting.await.unwrap();
+
+    assert_eq!(server.ask::<i64>(&["EXISTS", KEY]), 1, "it has its data");
+    hosts[1].until_shows(40.0).await;
+    assert_eq!(provider.calls(), 2);
+    all_agree(&provider, &mut hosts).await;
+}

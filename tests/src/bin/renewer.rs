@@ -1,0 +1,115 @@
+//! One process that has a login of its own renewed: `renewer FILE PROVIDER STORE HOW`, a path, two URLs and a word.
+//!
+//! It says `ready`, waits for a line, asks for the credential of `anthropic/main`, says which token it got or why none, and
+//! ends. By the word it stops on the way, says `here`, and goes no further: `sent` before the token is sent, `answered`
+//! when the new one has come, `written` when it is written. With `ever` it asks again and again, for tokens that end at once.
+#![expect(clippy::print_stdout, reason = "the parent reads it")]
+
+use std::error::Error;
+use std::future::pending;
+use std::io::{BufRead, stdin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use quota::accounts::{CredentialSource, OwnedLogins, Secret};
+use quota::{
+    AccountId, Backoff, ExchangeError, ProviderId, QuotaStore, Reading, StoreError, StoreKey, Swap,
+    TokenRefresher, Tokens, Version, anthropic, open_store,
+};
+
+/// A refresher that stops where it is told to.
+#[derive(Debug)]
+struct Stopping<R> {
+    inner: R,
+    at: String,
+}
+
+impl<R> Stopping<R> {
+    async fn pass(&self, place: &str) {
+        if self.at == place {
+            println!("here");
+            pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl<R: TokenRefresher> TokenRefresher for Stopping<R> {
+    fn provider(&self) -> ProviderId {
+        self.inner.provider()
+    }
+
+    async fn exchange(&self, refresh_token: &Secret) -> Result<Tokens, ExchangeError> {
+        self.pass("sent").await;
+        let tokens = self.inner.exchange(refresh_token).await;
+        self.pass("answered").await;
+        // Ended soon after they come, so that there is a renewal under way at every moment.
+        if self.at == "ever" { Ok(tokens?.lives(Duration::from_millis(5))) } else { tokens }
+    }
+}
+
+/// A store whose second swap, which gives the turn back, comes after everything is written.
+#[derive(Debug)]
+struct StoppingStore {
+    stopping: Stopping<Arc<dyn QuotaStore>>,
+    swaps: AtomicU32,
+}
+
+#[async_trait]
+impl QuotaStore for StoppingStore {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.stopping.inner.read(key).await
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        if self.swaps.fetch_add(1, Ordering::SeqCst) == 1 {
+            self.stopping.pass("written").await;
+        }
+        self.stopping.inner.swap(key, expected, body, keep).await
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.stopping.inner.changed(key, seen).await
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [file, provider, store, how] = &arguments[..] else {
+        return Err("usage: renewer FILE PROVIDER STORE HOW".into());
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let inner = anthropic::refresher("sim-client").base_url(provider.parse()?).build()?;
+        let stopping = Stopping { inner: open_store(store)?, at: how.clone() };
+        let backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(100));
+        let logins = OwnedLogins::builder(file)
+            .refresher(Arc::new(Stopping { inner, at: how.clone() }))
+            .store(Arc::new(StoppingStore { stopping, swaps: AtomicU32::new(0) }))
+            .backoff(backoff)
+            .build();
+        let main: AccountId = "anthropic/main".parse()?;
+        println!("ready");
+        stdin().lock().read_line(&mut String::new())?;
+        loop {
+            match logins.credential(&main).await {
+                Ok(credential) => println!("{}", credential.secret.expose()),
+                Err(error) => println!("error: {error}"),
+            }
+            if how != "ever" {
+                break;
+            }
+        }
+        logins.close().await;
+        Ok(())
+    })
+}

@@ -1,0 +1,245 @@
+//! Logins of this program's own are renewed: by real processes, one of which may be killed at any step.
+//!
+//! The provider's refresh tokens work once, and its ledger counts those that come again: each is a login lost.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use quota::accounts::{ClaudeCode, CredentialSource, NewLogin, OwnedLogins, Secret};
+use quota::{Backoff, Clock, anthropic};
+use quota_sim::{Account, AccountLedger, Change, Simulator};
+use redis_harness::Server;
+use tempfile::TempDir;
+
+use crate::world::*;
+
+/// A process that asks for its credential. One that is forgotten is killed.
+struct Renewer {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Renewer {
+    fn start(file: &Path, simulator: &Simulator, store: &str, how: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_renewer"))
+            .arg(file)
+            .args([simulator.url().as_str(), store, how])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cargo has built it");
+        let lines = BufReader::new(child.stdout.take().expect("it was piped"));
+        let mut renewer = Self { child, lines };
+        assert_eq!(renewer.line(), "ready");
+        renewer
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("it speaks");
+        line.trim_end().to_owned()
+    }
+
+    fn tell(&mut self) {
+        self.child.stdin.as_mut().expect("it was piped").write_all(b"go\n").expect("it listens");
+    }
+
+    /// What it says when it is asked to go.
+    fn go(&mut self) -> String {
+        self.tell();
+        self.line()
+    }
+
+    /// `kill -9`.
+    fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it is a child");
+    }
+}
+
+impl Drop for Renewer {
+    fn drop(&mut self) {
+        let _ = (self.child.kill(), self.child.wait());
+    }
+}
+
+/// A folder with the file of a login whose access token has ended.
+async fn logged_in() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("logins.json");
+    log_in(&file, "sim-token-main", "sim-refresh-main").await;
+    (dir, file)
+}
+
+async fn log_in(file: &Path, access: &str, refresh: &str) {
+    let ended = Clock::system().now() - SignedDuration::from_secs(60);
+    let login = NewLogin::new(Secret::new(access)).refresh_token(Secret::new(refresh)).expires_at(ended);
+    let _ = OwnedLogins::builder(file).build().put(&id("main"), login).await.unwrap();
+}
+
+async fn ledger(simulator: Simulator) -> AccountLedger {
+    simulator.stop().await.account("main").unwrap().clone()
+}
+
+/// Kills a process at that step, and says what the next one gets.
+async fn killed_at(step: &str, account: Account) -> (String, AccountLedger) {
+    let (_dir, file) = logged_in().await;
+    let simulator = provider([account]).await;
+    let next = tokio::task::block_in_place(|| {
+        let mut first = Renewer::start(&file, &simulator, "memory:", step);
+        assert_eq!(first.go(), "here");
+        first.kill();
+        Renewer::start(&file, &simulator, "memory:", "once").go()
+    });
+    (next, ledger(simulator).await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_killed_before_the_token_is_sent_or_after_the_new_one_is_written_loses_nothing() {
+    for (step, exchanges) in [("sent", 1), ("written", 1)] {
+        let (next, ledger) = killed_at(step, account("main")).await;
+
+        assert_eq!(next, "sim-token-main-2", "{step}");
+        assert_eq!((ledger.exchanges, ledger.reuses), (exchanges, 0), "{step}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_killed_with_the_new_token_in_hand_is_logged_in_where_the_provider_gives_it_again() {
+    let lenient = account("main").reuse_grace(Duration::from_secs(60));
+
+    let (next, ledger) = killed_at("answered", lenient).await;
+
+    assert_eq!(next, "sim-token-main-2");
+    assert_eq!((ledger.exchanges, ledger.exchanges_again, ledger.reuses), (1, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_provider_gives_no_token_again_the_next_one_says_to_log_in_and_a_new_login_works() {
+    let (_dir, file) = logged_in().await;
+    let simulator = provider([account("main")]).await;
+    let once = || tokio::task::block_in_place(|| Renewer::start(&file, &simulator, "memory:", "once").go());
+    tokio::task::block_in_place(|| {
+        let mut first = Renewer::start(&file, &simulator, "memory:", "answered");
+        assert_eq!(first.go(), "here");
+        first.kill();
+    });
+
+    let told = [once(), once()];
+    simulator.set("main", Change::login("sim-token-b", "sim-refresh-b")).unwrap();
+    log_in(&file, "sim-token-b", "sim-refresh-b").await;
+    let next = once();
+
+    assert!(told.iter().all(|told| told.ends_with(": log in again")), "{told:?}");
+    assert_eq!(next, "sim-token-main-3");
+    let ledger = ledger(simulator).await;
+    assert_eq!((ledger.exchanges, ledger.reuses, ledger.exchanges_refused), (2, 1, 0), "B39");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_processes_killed_anywhere_leave_a_whole_file_and_a_login() {
+    let simulator = provider([account("main").reuse_grace(Duration::from_secs(3600))]).await;
+    let (_dir, file) = logged_in().await;
+
+    tokio::task::block_in_place(|| {
+        for _ in 0..20 {
+            let mut renewer = Renewer::start(&file, &simulator, "memory:", "ever");
+            renewer.tell();
+            let mut seen = HashSet::new();
+            let renewals = fastrand::usize(0..5);
+            while seen.len() < renewals {
+                let line = renewer.line();
+                assert!(!line.contains("log in"), "{line}");
+                seen.insert(line);
+            }
+            renewer.kill();
+        }
+    });
+
+    let seed = OwnedLogins::builder(&file).build();
+    assert_eq!(seed.accounts().await.unwrap(), [id("main")]);
+    let ledger = ledger(simulator).await;
+    assert!(ledger.exchanges > 10, "{ledger:?}");
+    assert_eq!((ledger.reuses, ledger.exchanges_refused), (0, 0), "{ledger:?}");
+}
+
+/// What eight processes get that all want the same token at once.
+async fn eight_at_once(store: &str) -> (Vec<String>, AccountLedger) {
+    let (_dir, file) = logged_in().await;
+    let simulator = provider([account("main").latency(Duration::from_millis(50))]).await;
+    let got = tokio::task::block_in_place(|| {
+        let start = |_| Renewer::start(&file, &simulator, store, "once");
+        let mut renewers: Vec<_> = (0..8).map(start).collect();
+        renewers.iter_mut().for_each(Renewer::tell);
+        renewers.iter_mut().map(Renewer::line).collect()
+    });
+    (got, ledger(simulator).await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_processes_that_renew_at_once_make_one_exchange() {
+    let server = Server::start();
+    // A store of each process's own is none, so the file's lock alone has to do; and one that all share.
+    for store in ["memory:".to_owned(), server.url()] {
+        let (got, ledger) = eight_at_once(&store).await;
+
+        assert_eq!(got, ["sim-token-main-2"; 8], "{store}");
+        assert_eq!((ledger.exchanges, ledger.reuses), (1, 0), "{store}");
+    }
+}
+
+/// A source that renews, and a manager that asks with it.
+fn renewing(file: &Path, simulator: &Simulator) -> Arc<dyn CredentialSource> {
+    let refresher = anthropic::refresher("sim-client").base_url(simulator.url()).build().unwrap();
+    let backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(100));
+    Arc::new(OwnedLogins::builder(file).refresher(Arc::new(refresher)).backoff(backoff).build())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_usage_call_that_is_refused_renews_the_login_once_and_a_second_refusal_is_final() {
+    // B18
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("logins.json");
+    let simulator = provider([account("main").budget(None)]).await;
+    let login = NewLogin::new(Secret::new("sim-token-main")).refresh_token(Secret::new("sim-refresh-main"));
+    let _ = OwnedLogins::builder(&file).build().put(&id("main"), login).await.unwrap();
+    let quota = lone_process(&simulator, renewing(&file, &simulator), policy());
+    let main = quota.account(&id("main"));
+
+    simulator.set("main", Change::end_tokens()).unwrap();
+    let renewed = main.refresh().await.unwrap();
+    simulator.set("main", Change::end_tokens()).unwrap();
+    for _ in 0..10 {
+        let refused = main.refresh().await.unwrap();
+        assert!(refused.error.is_some());
+    }
+
+    assert!(renewed.error.is_none(), "{renewed:?}");
+    let ledger = ledger(simulator).await;
+    assert_eq!((ledger.exchanges, ledger.reuses), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_login_of_another_program_is_never_renewed_or_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".credentials.json");
+    let ended = Timestamp::UNIX_EPOCH.as_millisecond() + 1;
+    let text = format!(
+        r#"{{"claudeAiOauth":{{"accessToken":"sim-token-gone","refreshToken":"sim-refresh-main","expiresAt":{ended}}}}}"#
+    );
+    std::fs::write(&path, &text).unwrap();
+    let simulator = provider([account("main")]).await;
+    let source = ClaudeCode::in_dir(dir.path());
+
+    let found = source.credential(&id("main")).await;
+    let renewed = source.renew(&id("main"), found.ok().and_then(|found| found.login.mark)).await;
+
+    assert!(renewed.is_ok_and(|renewed| renewed.secret.expose() == "sim-token-gone"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    assert_eq!(ledger(simulator).await.exchanges, 0);
+}
