@@ -35,6 +35,21 @@ pub(crate) struct Store {
 ///
 /// [`Failure`] if there is no such store.
 pub(crate) fn store(named: Option<&str>) -> Result<Store, Failure> {
+    find(named, |url| url)
+}
+
+/// The same for a line, of which the next one comes soon and tries again: it waits for the lock of the usual file no longer than
+/// a store does by itself.
+///
+/// # Errors
+///
+/// [`Failure`] if there is no such store.
+pub(crate) fn store_in_passing(named: Option<&str>) -> Result<Store, Failure> {
+    find(named, without_patience)
+}
+
+/// Finds the store; `of_usual` is how the file of this user is opened, if it is that.
+fn find(named: Option<&str>, of_usual: fn(&str) -> &str) -> Result<Store, Failure> {
     let variable = std::env::var(STORE_VARIABLE).ok().filter(|url| !url.is_empty());
     let (what, url, is_for_want_of_a_home) = match (named, variable) {
         (Some(url), _) => ("--store", url.to_owned(), false),
@@ -44,8 +59,11 @@ pub(crate) fn store(named: Option<&str>) -> Result<Store, Failure> {
             None => ("", OWN_STORE.to_owned(), true),
         },
     };
+    let is_usual = named.is_none() && what != STORE_VARIABLE;
+    let opened = if is_usual { of_usual(&url) } else { &url };
     // Only the error is shown, which never repeats the URL.
-    let store = quota::open_store(&url).map_err(|error| Failure::new(Exit::Config, told_of(what, &error)))?;
+    let store =
+        quota::open_store(opened).map_err(|error| Failure::new(Exit::Config, told_of(what, &error)))?;
     Ok(Store {
         store,
         is_shared: !url.starts_with(OWN_STORE),
@@ -109,6 +127,11 @@ fn url_of_file(path: &Path) -> String {
         CONTROLS.add(b'%').add(b'?').add(b'#').add(b' ').add(b'\\').add(b'"').add(b'<').add(b'>');
     let path = percent_encode(path.as_os_str().as_encoded_bytes(), &UNFIT);
     format!("sqlite://{path}?busy_ms={}", BUSY.as_millis())
+}
+
+/// The same file, with the store's own patience.
+fn without_patience(url: &str) -> &str {
+    url.split('?').next().unwrap_or(url)
 }
 
 /// Builds a manager that asks nobody: what is shared is read, judged and joined as by any other.
@@ -176,5 +199,20 @@ pub(crate) fn source(login: &LoginSource) -> Arc<dyn CredentialSource> {
                 words.split_first().map_or(("", &[][..]), |(program, rest)| (program, rest));
             Arc::new(arguments.iter().fold(CommandSource::new(program), CommandSource::arg))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_opens_the_same_file_and_waits_no_longer_than_a_store_does() {
+        let path = Path::new("/home/me/a?b/quota.db");
+
+        let url = url_of_file(path);
+
+        assert_eq!(url, "sqlite:///home/me/a%3Fb/quota.db?busy_ms=3000");
+        assert_eq!(without_patience(&url), "sqlite:///home/me/a%3Fb/quota.db");
     }
 }

@@ -6,7 +6,7 @@ mod judge;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{Account, Answer, Clock, QuotaStore};
+use quota::{Account, Answer, Clock, QuotaStore, State};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::journal;
 use crate::runtime::{self, Threads};
+use crate::sharing::Sharing;
 use crate::status::model::AccountView;
 use crate::term::{self, harmless};
 use crate::words::rfc3339;
@@ -57,7 +58,8 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         let manager = gateway::open(&config, &store, "quota guard")?;
         let account = manager.account(&settings.id);
         let keeper = Keeper::start(&config, &store.store);
-        let waited = wait(&account, &terms, options, &clock, &keeper);
+        let sharing = Sharing::on(&store);
+        let waited = wait(&account, &terms, options, &clock, &keeper, &sharing);
         let (answer, verdict) = match options.timeout {
             // What stands when the time is over is judged once more, without asking the provider.
             Some(most) => match clock.bounded(most, waited).await {
@@ -69,6 +71,7 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         drop(manager);
         let exit = exit_of(&verdict, options.unknown);
         tell(&answer, &account, &verdict, exit, options)?;
+        sharing.tell();
         // After the answer: nobody waits for what hooks do, but a script that goes on by the exit code.
         keeper.end().await;
         Ok(exit)
@@ -82,12 +85,19 @@ async fn wait(
     options: &GuardArgs,
     clock: &Clock,
     keeper: &Keeper,
+    sharing: &Sharing,
 ) -> (Answer, Verdict) {
     let mut news = account.watch();
     loop {
+        let asked = async {
+            let known = account.load().await;
+            if known.state() != State::Fresh && sharing.leaves_it_at(&known).await {
+                return Some(known);
+            }
+            account.get().await.ok()
+        };
         // Whatever fails, the answer says what is known and how certain it is.
-        let asked = clock.bounded(PATIENCE, account.get()).await;
-        let answer = asked.and_then(Result::ok).unwrap_or_else(|| account.peek());
+        let answer = clock.bounded(PATIENCE, asked).await.flatten().unwrap_or_else(|| account.peek());
         let (answer, verdict) = judged(answer, account, terms);
         if !options.wait || exit_of(&verdict, options.unknown) == Exit::Done {
             return (answer, verdict);

@@ -25,6 +25,7 @@ mod router;
 mod run;
 mod runtime;
 mod shared;
+mod sharing;
 mod sim;
 mod status;
 mod statusline;

@@ -67,7 +67,7 @@ pub(crate) async fn together<F: Future>(work: impl IntoIterator<Item = F>) -> Ve
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Threads {
     One,
-    /// One, for work that opens no connection.
+    /// One, for work that opens no connection and waits for no other program.
     OneWithoutNetwork,
     All,
 }

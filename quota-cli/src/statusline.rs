@@ -8,7 +8,7 @@ pub(crate) mod refresher;
 mod session;
 
 use jiff::tz::TimeZone;
-use quota::{Answer, State};
+use quota::{Answer, State, StoreError};
 
 use self::format::Format;
 use self::session::Session;
@@ -17,6 +17,7 @@ use crate::config::{AccountSettings, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::runtime::{self, Threads};
+use crate::sharing;
 use crate::status::json;
 use crate::status::model::AccountView;
 use crate::term;
@@ -29,6 +30,8 @@ struct Line<'a> {
     account: &'a AccountView,
     session: &'a Session,
     here: &'a Here,
+    /// What anybody asked could not be shared, so nobody is asked.
+    is_refused: bool,
 }
 
 /// Writes the line, and has somebody else ask if its numbers are old.
@@ -38,7 +41,7 @@ struct Line<'a> {
 /// [`Failure`] if the format, the configuration or the store cannot be used, or the line cannot be written.
 pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let format = options.format.as_deref().map(Format::parse).transpose()?;
-    let store = gateway::store(store)?;
+    let store = gateway::store_in_passing(store)?;
     if !store.is_shared {
         let why = "a statusline shows what others have shared, and memory: is shared with nobody; name a file: sqlite:///path";
         return Err(Failure::new(Exit::Usage, why));
@@ -57,18 +60,40 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         if observed.is_some_and(|observed| observed.id == settings.id) {
             answer = account.peek();
         }
-        let shown = shown(options, format.as_ref(), settings, &answer, &session);
-        // Told first: whoever waits for the line does not wait for the rest.
-        term::answer(&shown)?;
         // What was observed may be something that is to be told, and whatever hooks do for it takes its time.
         let has_news =
             observed.or_else(|| (!settings.disabled && needs_refresh(&answer)).then_some(settings));
-        if let Some(settings) = has_news {
-            refresher::start(&store, settings, &config, options.config.as_deref()).await;
+        let start = async {
+            if observed.is_some() {
+                // Now, for this process ends at once. Should somebody hold the lock, the next line says the same again.
+                manager.close().await;
+            }
+            let settings = has_news?;
+            refresher::start(&store, settings, &config, options.config.as_deref(), answer.now()).await.err()
+        };
+        let tell = |refused: &Option<StoreError>| {
+            let shown = shown(options, format.as_ref(), settings, &answer, &session, refused.is_some());
+            term::answer(&shown)
+        };
+        let refused = if answer.snapshot().windows().is_empty() {
+            // A line without a number says why there will be none.
+            let refused = start.await;
+            tell(&refused)?;
+            refused
+        } else {
+            // Told first: whoever waits for the line does not wait for the rest.
+            tell(&None)?;
+            start.await
+        };
+        if let Some(error) = refused {
+            sharing::tell(&error);
         }
         Ok(Exit::Done)
     };
-    let threads = if store.is_file() { Threads::OneWithoutNetwork } else { Threads::One };
+    // What is needed for connections, and for a keychain, which is asked by a program, takes a part of the time that a line from
+    // a file takes.
+    let has_keychain = cfg!(target_os = "macos");
+    let threads = if store.is_file() && !has_keychain { Threads::OneWithoutNetwork } else { Threads::One };
     runtime::run(threads, runtime::with_ahead(store.open_ahead(), line))
 }
 
@@ -78,6 +103,7 @@ fn shown(
     settings: &AccountSettings,
     answer: &Answer,
     session: &Session,
+    is_refused: bool,
 ) -> String {
     let account = AccountView::of(&settings.id, answer, None);
     let account = AccountView { switched_off: settings.disabled, ..account };
@@ -88,7 +114,7 @@ fn shown(
     if options.json {
         return json::render(std::slice::from_ref(&account), &here);
     }
-    let line = Line { account: &account, session, here: &here };
+    let line = Line { account: &account, session, here: &here, is_refused };
     match format {
         Some(format) => format.fill(&line) + "\n",
         None => preset::fill(options.preset, &line) + "\n",

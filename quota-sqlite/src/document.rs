@@ -5,16 +5,20 @@ use bytes::Bytes;
 use quota_core::{Document, StoreKey, Version};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
+use crate::schema;
+
 const READ: &str = "SELECT version, body FROM document WHERE key = ?1 AND expires_ms > ?2";
 const VERSION: &str = "SELECT version FROM document WHERE key = ?1 AND expires_ms > ?2";
 const DATA_VERSION: &str = "PRAGMA data_version";
-/// One that has expired counts as none.
+/// One that has expired counts as none. Neither of these writes in a file that a newer program has brought forward meanwhile.
 const CREATE: &str = "
-    INSERT INTO document (key, version, expires_ms, body) VALUES (?1, ?2, ?3, ?4)
+    INSERT INTO document (key, version, expires_ms, body)
+    SELECT ?1, ?2, ?3, ?4 WHERE (SELECT user_version FROM pragma_user_version) = ?6
     ON CONFLICT (key) DO UPDATE SET version = ?2, expires_ms = ?3, body = ?4 WHERE expires_ms <= ?5";
 const REPLACE: &str = "
     UPDATE document SET version = ?2, expires_ms = ?3, body = ?4
-    WHERE key = ?1 AND expires_ms > ?5 AND version = ?6";
+    WHERE key = ?1 AND expires_ms > ?5 AND version = ?7
+        AND (SELECT user_version FROM pragma_user_version) = ?6";
 /// A few at a time, so that the lock is never held for long.
 const SWEEP: &str = "
     DELETE FROM document WHERE rowid IN (SELECT rowid FROM document WHERE expires_ms <= ?1 LIMIT 100)";
@@ -71,15 +75,16 @@ pub(crate) fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     prepared(connection, DATA_VERSION)?.query_row((), |row| row.get(0))
 }
 
-/// Writes if what stands is still what is expected. Returns whether it was.
+/// Writes if what stands is still what is expected, and the tables are those of this program. Returns whether it was so.
 pub(crate) fn write(connection: &Connection, write: &Write<'_>) -> rusqlite::Result<bool> {
     let Write { key, expected, version, body, now_ms, expires_ms } = write;
-    let (key, version, body) = (key.as_str(), of_version(*version), &body[..]);
+    let (key, version, body, form) = (key.as_str(), of_version(*version), &body[..], schema::form());
     let changed = match expected {
-        None => prepared(connection, CREATE)?.execute(params![key, version, expires_ms, body, now_ms]),
+        None => prepared(connection, CREATE)?.execute(params![key, version, expires_ms, body, now_ms, form]),
         Some(expected) => {
             let expected = of_version(*expected);
-            prepared(connection, REPLACE)?.execute(params![key, version, expires_ms, body, now_ms, expected])
+            prepared(connection, REPLACE)?
+                .execute(params![key, version, expires_ms, body, now_ms, form, expected])
         }
     };
     Ok(changed? == 1)

@@ -2,7 +2,7 @@
 //! Whether to try again is the caller's business.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use quota_core::{Applied, StoreError};
 use rusqlite::{ErrorCode, ffi};
@@ -28,7 +28,8 @@ pub(crate) fn of_sqlite(error: rusqlite::Error, path: &Path, applied: Applied) -
             "could not open {at}; may this user read and write it, and its folder?"
         )),
         Some((ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt, _)) => StoreError::unusable(format!(
-            "{at} is damaged, or no database; nothing in it was changed: move it away, and a new one is made"
+            "{at} is damaged, or no database; nothing in it was changed: {}",
+            begin_anew(path)
         )),
         Some((ErrorCode::TooBig, _)) => StoreError::refused("the document is too large for SQLite"),
         Some((ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory, _)) => {
@@ -38,7 +39,8 @@ pub(crate) fn of_sqlite(error: rusqlite::Error, path: &Path, applied: Applied) -
             unavailable(format!("could not lock {at}; is it on a disk of this machine?"))
         }
         _ => StoreError::unusable(format!(
-            "{at} has not the tables it should have; nothing in it was changed: move it away, and a new one is made"
+            "{at} has not the tables it should have; nothing in it was changed: {}",
+            begin_anew(path)
         )),
     };
     told.because(error)
@@ -60,6 +62,31 @@ fn is_of_writing(extended: i32) -> bool {
 /// What the system said of a file or a folder.
 pub(crate) fn of_system(what: &str, path: &Path, error: io::Error) -> StoreError {
     StoreError::refused(format!("could not {what} {}: {error}", path.display())).because(error)
+}
+
+/// What to do with a file that is of no use. Its log goes with it, or would be taken for that of the next one.
+pub(crate) fn begin_anew(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("move it away together with {name}-wal and {name}-shm, and a new one is made")
+}
+
+/// The file was taken away, and its log was not.
+pub(crate) fn left_behind(path: &Path) -> StoreError {
+    let [log, index] = [beside(path, "-wal"), beside(path, "-shm")];
+    StoreError::unusable(format!(
+        "{} is gone, and its log {} is not; put the file back, or run: rm -f {} {}",
+        path.display(),
+        log.display(),
+        quoted(&log),
+        quoted(&index)
+    ))
+}
+
+/// The path of what SQLite lays beside the file.
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 /// A path as a shell takes it.

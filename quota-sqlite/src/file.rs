@@ -11,6 +11,7 @@ use quota_core::{Applied, StoreError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::failure::beside;
 use crate::options::SqliteOptions;
 use crate::rights::{self, Which};
 use crate::{document, failure, schema};
@@ -109,8 +110,8 @@ impl File {
         if !is_known {
             // Closed before another is opened: closing gives up the locks of a file, whoever in this process took them.
             self.open = None;
-            found.check(&self.options.path)?;
-            let (connection, is_still) = connect(&self.options)?;
+            let file = found.check(&self.options.path)?;
+            let (connection, is_still) = connect(&self.options, &file)?;
             if self.use_of_it == Use::Writes {
                 prepare_to_write(&connection).map_err(|error| self.told(error, Applied::No))?;
             }
@@ -127,34 +128,47 @@ struct Found {
 }
 
 fn find(path: &Path) -> Result<Option<Found>, StoreError> {
+    if let Some(found) = look(path)? {
+        return Ok(Some(found));
+    }
+    if path.is_symlink() {
+        return Err(StoreError::refused(format!("{} is a link that leads nowhere", path.display())));
+    }
+    if !has_log(path) {
+        return Ok(None);
+    }
+    // A log without its file would be taken for that of the next one. But whoever has made the file since may have written already.
+    look(path)?.map_or_else(|| Err(failure::left_behind(path)), |found| Ok(Some(found)))
+}
+
+fn look(path: &Path) -> Result<Option<Found>, StoreError> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(Found { metadata })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.symlink_metadata() {
-            Ok(_) => Err(StoreError::refused(format!("{} is a link that leads nowhere", path.display()))),
-            Err(_) => Ok(None),
-        },
-        Err(error) => Err(failure::of_system("find", path, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(rights::of_system("find", path, error)),
     }
 }
 
 impl Found {
-    fn check(&self, path: &Path) -> Result<(), StoreError> {
+    /// Whether it may be used. Returns where it is itself: SQLite lays its log there, and not beside a link to it.
+    fn check(&self, path: &Path) -> Result<PathBuf, StoreError> {
         if !self.metadata.is_file() {
             return Err(StoreError::refused(format!("{} is not a file; name one in it", path.display())));
         }
         if self.metadata.len() == 0 {
             // Never made by us, who link a whole file into its place; SQLite would take it for a database of its own.
             return Err(StoreError::unusable(format!(
-                "{} is empty, so it is not a database of quota; remove it, and a new one is made",
-                path.display()
+                "{} is empty, so it is not a database of quota; {}",
+                path.display(),
+                failure::begin_anew(path)
             )));
         }
-        rights::check_file(path, &self.metadata)?;
-        let told = |error| failure::of_system("find", path, error);
-        // SQLite lays its log beside the file itself, not beside a link to it.
+        let told = |error| rights::of_system("find", path, error);
         let is_link = path.symlink_metadata().map_err(told)?.is_symlink();
-        let path = if is_link { path.canonicalize().map_err(told)? } else { path.to_owned() };
-        check_folder(&path)
+        let file = if is_link { path.canonicalize().map_err(told)? } else { path.to_owned() };
+        rights::check_files(&file, &self.metadata)?;
+        check_folder(&file)?;
+        Ok(file)
     }
 }
 
@@ -164,13 +178,13 @@ fn check_folder(path: &Path) -> Result<(), StoreError> {
     rights::check_folder(folder, &found)
 }
 
-fn connect(options: &SqliteOptions) -> Result<(Connection, bool), StoreError> {
+fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), StoreError> {
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let path = &options.path;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match open(path, path, flags, options) {
         // A folder that takes no log: it can be read without one, if nothing is in one.
-        Err(Refusal { is_of_log: true, .. }) if !has_log(path) => {
+        Err(Refusal { is_of_log: true, .. }) if !has_log(file) => {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
                 | OpenFlags::SQLITE_OPEN_URI
                 | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -227,11 +241,11 @@ fn unchanging(path: &Path) -> PathBuf {
 /// Makes the file, unless somebody else is faster. At no moment is there one that is not whole.
 fn make(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(path);
-    make_folder(folder).map_err(|error| failure::of_system("make the folder", folder, error))?;
+    make_folder(folder).map_err(|error| rights::of_system("make the folder", folder, error))?;
     check_folder(path)?;
     let draft = beside(path, &format!(".new-{:016x}", fastrand::u64(..)));
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let made = fill(&draft).and_then(|()| match fs::hard_link(&draft, path) {
+    let made = fill(&draft, path).and_then(|()| match fs::hard_link(&draft, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(failure::of_system("make", path, error))
         }
@@ -245,8 +259,8 @@ fn make(path: &Path) -> Result<(), StoreError> {
     made
 }
 
-fn fill(draft: &Path) -> Result<(), StoreError> {
-    create_new(draft).map_err(|error| failure::of_system("make", draft, error))?;
+fn fill(draft: &Path, path: &Path) -> Result<(), StoreError> {
+    create_new(draft).map_err(|error| rights::of_system("make", path, error))?;
     let told = |error| failure::of_sqlite(error, draft, Applied::No);
     let mut connection =
         Connection::open_with_flags(draft, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(told)?;
@@ -254,12 +268,6 @@ fn fill(draft: &Path) -> Result<(), StoreError> {
     connection.pragma_update(None, "synchronous", "full").map_err(told)?;
     schema::create(&mut connection).map_err(told)?;
     connection.close().map_err(|(_, error)| told(error))
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
 }
 
 #[cfg(unix)]

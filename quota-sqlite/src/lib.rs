@@ -33,7 +33,7 @@
 //! # Rights
 //!
 //! The file is made with the rights 0600, together with its `-wal` and `-shm`, in a folder that is made with 0700 if it is not
-//! there. A file that others may read or write, or that belongs to somebody else, is refused, and so is a folder in which others
+//! there. One of the three that others may read or write, or that belongs to somebody else, is refused, and so is a folder in which others
 //! may write, for whoever can lay a file beside the database can change what is in it. The error names the command that mends it. A
 //! symbolic link is followed, and what it leads to must fulfil the same; one that leads nowhere is refused.
 //!
@@ -53,7 +53,8 @@
 //! fails, the last seconds of writes may be gone, and the file is whole: that costs a lease at most, so one more call to the provider.
 //!
 //! On a full disk, and where the file or its folder is read-only, what is there is still read, and a write is refused. A file
-//! that is deleted or replaced while it is open is opened, or made, anew.
+//! that is deleted or replaced while it is open is opened, or made, anew; but where its `-wal` was left behind it is refused, for it
+//! would be taken for the next file's.
 //!
 //! The file must be on a disk of this machine: SQLite's shared memory does not work over NFS or SMB.
 

@@ -2,9 +2,12 @@
 //! Nothing here changes what is there; the error names the command that does.
 
 use std::fs::Metadata;
+use std::io;
 use std::path::Path;
 
 use quota_core::StoreError;
+
+use crate::failure;
 
 /// Which file a path leads to, so that one that was replaced is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,28 +32,77 @@ impl Which {
     }
 }
 
-/// Whether the file is its owner's alone.
+/// Whether the file, its log and the log's index are their owner's alone: what was written last is only in the log.
 #[cfg(unix)]
-pub(crate) fn check_file(path: &Path, found: &Metadata) -> Result<(), StoreError> {
+pub(crate) fn check_files(path: &Path, found: &Metadata) -> Result<(), StoreError> {
+    use std::fs;
     use std::os::unix::fs::MetadataExt as _;
 
-    use crate::failure::quoted;
+    use crate::failure::beside;
 
-    let quoted = quoted(path);
-    if found.uid() != own_id() {
+    let laid = ["-wal", "-shm"].map(|ending| beside(path, ending));
+    // What is not there, or goes away meanwhile, is nobody else's.
+    let laid = laid.map(|path| fs::metadata(&path).ok().map(|found| (path, found)));
+    let all = || {
+        let beside = laid.iter().flatten().map(|(path, found)| (path.as_path(), found));
+        std::iter::once((path, found)).chain(beside)
+    };
+    let (own, mut strange, mut wide) = (own_id(), Vec::new(), Vec::new());
+    for (path, found) in all() {
+        if found.uid() != own {
+            strange.push(path);
+        } else if found.mode() & 0o077 != 0 {
+            wide.push(path);
+        }
+    }
+    if let [first, ..] = strange[..] {
         return Err(StoreError::refused(format!(
-            "{} belongs to another user; name another file, or run: sudo chown {} {quoted}",
-            path.display(),
-            own_id()
+            "{} belongs to another user; name another file, or run: sudo chown {own} {}",
+            first.display(),
+            listed(&strange)
         )));
     }
-    if found.mode() & 0o077 != 0 {
+    if let [first, ..] = wide[..] {
         return Err(StoreError::refused(format!(
-            "others may use {}; run: chmod 600 {quoted}",
-            path.display()
+            "others may use {}; run: chmod 600 {}",
+            first.display(),
+            listed(&wide)
         )));
     }
     Ok(())
+}
+
+#[cfg(unix)]
+fn listed(paths: &[&Path]) -> String {
+    paths.iter().map(|path| failure::quoted(path)).collect::<Vec<_>>().join(" ")
+}
+
+/// What the system said of a path: where it lets this user not in, by the folder that is closed, and the command that opens it.
+#[cfg(unix)]
+pub(crate) fn of_system(what: &str, path: &Path, error: io::Error) -> StoreError {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+
+    // The last folder that can be seen is the one in which nothing can.
+    let seen = |folder| fs::metadata(folder).ok().map(|found| (folder, found));
+    let closed = path.ancestors().skip(1).find_map(seen);
+    let Some((folder, found)) = closed.filter(|_| error.kind() == io::ErrorKind::PermissionDenied) else {
+        return failure::of_system(what, path, error);
+    };
+    let (at, quoted) = (folder.display(), failure::quoted(folder));
+    let advice = if found.uid() == own_id() {
+        format!("run: chmod u+rwx {quoted}")
+    } else {
+        let (owner, own) = (found.uid(), own_id());
+        format!(
+            "it belongs to user {owner}: name a file in a folder of your own, or run: sudo chown {own} {quoted}"
+        )
+    };
+    StoreError::refused(format!(
+        "could not {what} {}: the folder {at} is closed to this user; {advice}",
+        path.display()
+    ))
+    .because(error)
 }
 
 /// Whether nobody else may lay a file into the folder: SQLite would take it for the log of the database.
@@ -86,8 +138,13 @@ fn own_id() -> u32 {
 }
 
 #[cfg(not(unix))]
-pub(crate) fn check_file(_path: &Path, _found: &Metadata) -> Result<(), StoreError> {
+pub(crate) fn check_files(_path: &Path, _found: &Metadata) -> Result<(), StoreError> {
     Ok(())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn of_system(what: &str, path: &Path, error: io::Error) -> StoreError {
+    failure::of_system(what, path, error)
 }
 
 #[cfg(not(unix))]

@@ -26,6 +26,15 @@ const STEPS: [&str; 1] = ["
     CREATE INDEX document_by_expiry ON document (expires_ms);
 "];
 
+/// What a file of the present form has as its `user_version`.
+pub(crate) fn form() -> i32 {
+    NUMBER_BASE + known(&STEPS)
+}
+
+fn known(steps: &[&str]) -> i32 {
+    i32::try_from(steps.len()).expect("there are few steps")
+}
+
 /// Makes the tables in a file that is new.
 pub(crate) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
@@ -46,7 +55,7 @@ fn check_with(connection: &mut Connection, path: &Path, steps: &[&str]) -> Resul
     let told = |error| failure::of_sqlite(error, path, Applied::No);
     // The only thing that a reader asks besides what it came for.
     let number = pragma(connection, "user_version").map_err(told)?.wrapping_sub(NUMBER_BASE);
-    let known = i32::try_from(steps.len()).expect("there are few steps");
+    let known = known(steps);
     if number == known {
         return Ok(());
     }

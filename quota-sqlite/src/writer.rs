@@ -64,7 +64,12 @@ impl Writer {
         let connection = self.file.for_writing()?;
         match try_swap(connection, order) {
             Ok(Some(swap)) => Ok(swap),
-            Ok(None) => Err(StoreError::unavailable(Applied::No, "the document changes all the time")),
+            Ok(None) => {
+                // A newer program may have brought the file forward: then whoever opens it anew is told so.
+                self.file.forget();
+                self.file.for_writing()?;
+                Err(StoreError::unavailable(Applied::No, "the document changes all the time"))
+            }
             Err(error) => {
                 self.file.forget();
                 Err(self.file.told(error, Applied::Perhaps))

@@ -6,12 +6,13 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use quota::{Account, Clock};
+use quota::{Account, Answer, Clock, State};
 
 use super::model::{AccountView, FailureView, why};
 use crate::config::{AccountSettings, Config};
 use crate::exit::Failure;
 use crate::gateway::{self, Store};
+use crate::sharing::{self, Sharing};
 use crate::term::{self, Screen};
 
 /// How new the numbers are to be.
@@ -42,17 +43,32 @@ pub(super) async fn about(config: &Config, store: &Store, wish: Wish) -> Result<
     let manager = gateway::open(config, store, "quota status")?;
     let accounts: Vec<_> = config.accounts.iter().map(|one| (one, manager.account(&one.id))).collect();
     // By themselves they are asked in the order in which they are first looked at, which is that of the configuration.
-    let asked = accounts.iter().map(|(settings, account)| view(settings, account, wish, &clock));
+    let sharing = Sharing::on(store);
+    let asked = accounts.iter().map(|(settings, account)| view(settings, account, wish, &sharing, &clock));
     let views = with_progress(asked.collect(), &clock).await;
+    sharing.tell();
     // What was found has been written before it was told, and a call that hangs is not waited for.
     drop(manager);
     Ok(views)
 }
 
-async fn view(settings: &AccountSettings, account: &Account, wish: Wish, clock: &Clock) -> AccountView {
+async fn view(
+    settings: &AccountSettings,
+    account: &Account,
+    wish: Wish,
+    sharing: &Sharing,
+    clock: &Clock,
+) -> AccountView {
     let mut not_refreshed = None;
     let wish = if settings.disabled { Wish::Known } else { wish };
     let asked = async {
+        if wish != Wish::Known {
+            let known = account.load().await;
+            if is_due(&known, wish) && sharing.leaves_it_at(&known).await {
+                not_refreshed = Some(sharing::NOT_ASKED.to_owned());
+                return Ok(known);
+            }
+        }
         match wish {
             Wish::Fresh => account.get().await,
             Wish::Within(age) => account.get_within(age).await,
@@ -78,6 +94,16 @@ async fn view(settings: &AccountSettings, account: &Account, wish: Wish, clock: 
     let view = AccountView::of(&settings.id, &answer, failure);
     let not_refreshed = not_refreshed.or(view.not_refreshed);
     AccountView { not_refreshed, switched_off: settings.disabled, ..view }
+}
+
+/// Whether what is known is not what is wished for.
+fn is_due(known: &Answer, wish: Wish) -> bool {
+    match wish {
+        Wish::Fresh => known.state() != State::Fresh,
+        Wish::Within(age) => known.age().is_none_or(|known| known > age),
+        Wish::Now => true,
+        Wish::Known => false,
+    }
 }
 
 /// Runs all of them at once, and tells whoever waits how far they are.

@@ -200,6 +200,9 @@ pub(super) fn stale(line: &Line<'_>) -> Option<String> {
     match (line.account.state, line.account.age) {
         (Freshness::Fresh, _) => None,
         (Freshness::Stale { .. }, Some(age)) => Some(format!("stale {}", short(age))),
+        (Freshness::Stale { .. }, None) if line.is_refused => {
+            Some("no number: the store cannot be written".to_owned())
+        }
         (Freshness::Stale { .. }, None) => Some("no number yet".to_owned()),
     }
 }

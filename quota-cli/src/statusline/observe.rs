@@ -10,7 +10,8 @@ use super::session::Session;
 use crate::config::{AccountSettings, Config, LoginSource};
 use crate::gateway;
 
-/// Shares what the session says. Returns the account of which it said something new.
+/// Joins what the session says, for this process. Returns the account of which it said something new; others see it once the
+/// manager is closed.
 ///
 /// Whatever cannot be used is left out without a word: it is another program's line, and it will come again.
 pub(super) async fn join<'a>(
@@ -36,8 +37,6 @@ pub(super) async fn join<'a>(
     // Another may have logged in since: then it is refused, if it can be told.
     let credential = gateway::source(&settings.login).credential(&settings.id).await.ok()?;
     account.observe(&usage.lineage(credential.login.lineage)).ok()?;
-    // Written at once, for this process ends at once.
-    manager.close().await;
     Some(settings)
 }
 

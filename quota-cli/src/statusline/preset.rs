@@ -187,7 +187,7 @@ pub(super) mod tests {
             cost: Some(1.25),
         };
         let here = Here { now: at("2026-11-23T11:55:00Z"), zone: TimeZone::UTC };
-        look(&Line { account, session: &session, here: &here })
+        look(&Line { account, session: &session, here: &here, is_refused: false })
     }
 
     pub(in super::super) fn line_of<T>(model: &str, dir: &str, look: impl FnOnce(&Line<'_>) -> T) -> T {

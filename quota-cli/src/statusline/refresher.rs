@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota::{AccountId, Answer, Clock, State, StoreKey, Swap, Version};
+use quota::{AccountId, Answer, Clock, QuotaStore, State, StoreError, StoreKey, Swap, Version};
 
 use crate::args::RefreshArgs;
 use crate::config::{AccountSettings, Config};
@@ -18,18 +18,33 @@ use crate::runtime::{self, Threads};
 
 /// How long a claim is kept that is none any more: stores forget, and do not delete.
 const OVER: Duration = Duration::from_millis(1);
+/// The moment of a claim that is over, for clocks by which it is kept for longer.
+const LONG_AGO: &[u8] = b"0";
 
 /// How long one lives.
 const LIFE: Duration = Duration::from_secs(60);
 
 /// Starts one, unless somebody else just has.
-pub(super) async fn start(store: &Store, account: &AccountSettings, config: &Config, path: Option<&Path>) {
-    // A document that is forgotten after a while: of all who find none, one may write it. As long as a lease, for after one
-    // that was killed in the middle of a call nobody may ask any sooner; and one that found nobody logged in has a successor.
-    let every = config.policy.lease;
-    let claimed = store.store.swap(&claim(&account.id), None, Bytes::from_static(b"claimed"), every).await;
-    let Ok(Swap::Applied(version)) = claimed else { return };
-    let Ok(program) = std::env::current_exe() else { return };
+///
+/// # Errors
+///
+/// That of the store if it takes nothing: then it could not be told of either, and all lines would start one.
+pub(super) async fn start(
+    store: &Store,
+    account: &AccountSettings,
+    config: &Config,
+    path: Option<&Path>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    // As long as a lease, for after one that was killed in the middle of a call nobody may ask any sooner; and one that found
+    // nobody logged in has a successor.
+    let claimed = claim(store.store.as_ref(), &account.id, now, config.policy.lease).await;
+    let version = match claimed {
+        Ok(Some(version)) => version,
+        Err(error) if !error.is_transient() => return Err(error),
+        Ok(None) | Err(_) => return Ok(()),
+    };
+    let Ok(program) = std::env::current_exe() else { return Ok(()) };
     let mut command = Command::new(program);
     command.arg("refresh-detached").arg("--account").arg(account.id.as_str());
     command.arg("--claim").arg(version.number().to_string());
@@ -41,10 +56,44 @@ pub(super) async fn start(store: &Store, account: &AccountSettings, config: &Con
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // If it cannot be started the numbers grow old, and the line says so. Nobody waits for it: we end first.
     drop(command.spawn());
+    Ok(())
+}
+
+/// Claims the right to start one: a document that is forgotten after a while, with the moment in it. Of all who find none, one
+/// may write it; of all who find one that holds nobody up, one may replace it.
+async fn claim(
+    store: &dyn QuotaStore,
+    account: &AccountId,
+    now: Timestamp,
+    every: Duration,
+) -> Result<Option<Version>, StoreError> {
+    let (key, body) = (place(account), Bytes::from(now.as_millisecond().to_string()));
+    let found = match store.swap(&key, None, body.clone(), every).await? {
+        Swap::Applied(version) => return Ok(Some(version)),
+        Swap::Conflict(found) => found,
+        _ => return Ok(None),
+    };
+    match &found.document {
+        Some(claim) if !is_live(&claim.body, found.now, every) => {
+            match store.swap(&key, found.version(), body, every).await? {
+                Swap::Applied(version) => Ok(Some(version)),
+                _ => Ok(None),
+            }
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether a claim holds others up. That it has not expired is not enough: a clock that was a day ahead has it expire in a
+/// day. One that is ahead by less than its time is over soon.
+fn is_live(claim: &[u8], now: Timestamp, every: Duration) -> bool {
+    let moment = std::str::from_utf8(claim).ok().and_then(|text| text.parse::<i64>().ok());
+    // What a program of another form has written is over when it expires.
+    moment.is_none_or(|moment| u128::from(now.as_millisecond().abs_diff(moment)) < every.as_millis())
 }
 
 /// Where it stands that a process has been started to ask about an account.
-fn claim(account: &AccountId) -> StoreKey {
+fn place(account: &AccountId) -> StoreKey {
     StoreKey::beside(account, "refresher")
 }
 
@@ -81,8 +130,8 @@ pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Fa
         manager.close().await;
         // Whoever found nothing out keeps the claim, so that the next one does not try at once.
         if has_read(&answer, before) || answer.hold().is_some() {
-            let (key, claimed) = (claim(&settings.id), Some(Version::new(options.claim)));
-            let _ = store.store.swap(&key, claimed, Bytes::from_static(b"done"), OVER).await;
+            let (key, claimed) = (place(&settings.id), Some(Version::new(options.claim)));
+            let _ = store.store.swap(&key, claimed, Bytes::from_static(LONG_AGO), OVER).await;
         }
         // After the claim: hooks may take long, and the next one that asks is none of their business. Nobody reads what
         // they failed by.

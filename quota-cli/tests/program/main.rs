@@ -24,6 +24,8 @@ mod pty;
 mod run;
 mod shared_store;
 mod sim;
+#[cfg(target_os = "linux")]
+mod spoiled_store;
 mod status;
 mod statusline;
 mod streams;

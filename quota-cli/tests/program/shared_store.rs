@@ -3,7 +3,7 @@
 use quota_sim::{Account, Script, Window};
 use redis_harness::Server;
 
-use super::program::{Machine, Provider, argument};
+use super::program::{Ended, Machine, Provider, argument};
 
 #[test]
 fn every_command_takes_a_store_on_redis_and_sees_what_another_host_found() {
@@ -36,5 +36,30 @@ fn every_command_takes_a_store_on_redis_and_sees_what_another_host_found() {
         assert!(ended.stdout.contains(shown), "{command:?}: {}", ended.stdout);
     }
 
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn a_statusline_on_a_cold_redis_has_somebody_ask() {
+    let server = Server::start();
+    let main = Account::new("main").windows([Window::five_hour().used(42.0)]);
+    let provider = Provider::play(Script::new([main]));
+    let (machine, config) = provider.configure(Machine::new().set("QUOTA_STORE", &server.url()));
+    let line = || {
+        let arguments = ["statusline", "--format", "{five_hour.used} {stale}", "--config", argument(&config)];
+        Ended::of(machine.command(&arguments).output().unwrap())
+    };
+
+    let first = line();
+    let shown = loop {
+        let ended = line();
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        if ended.stdout.contains('%') {
+            break ended.stdout;
+        }
+    };
+
+    assert_eq!((first.stdout.as_str(), first.stderr.as_str()), ("? no number yet\n", ""));
+    assert_eq!(shown, "42% \n");
     assert_eq!(provider.simulator.ledger().calls(), 1);
 }

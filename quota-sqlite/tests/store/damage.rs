@@ -52,6 +52,26 @@ async fn another_programs_database_is_unusable_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_file_that_a_newer_program_brought_forward_meanwhile_is_not_written_any_more() {
+    let (_folder, path) = place();
+    let store = open(&path);
+    let version = write(&store, "main", "one").await;
+    let other = raw(&path);
+    let number: i64 = other.query_row("PRAGMA user_version", (), |row| row.get(0)).unwrap();
+    other.pragma_update(None, "user_version", number + 1).unwrap();
+
+    for (name, expected) in [("main", Some(version)), ("other", None)] {
+        let error = try_write(&store, name, expected, "two").await.unwrap_err();
+        assert!(error.to_string().contains("written by a newer quota"), "{error}");
+    }
+
+    let bodies: String = other
+        .query_row("SELECT group_concat(CAST(body AS TEXT)) FROM document", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(bodies, "one");
+}
+
+#[tokio::test]
 async fn a_file_whose_tables_are_gone_is_unusable() {
     let (_folder, path) = place();
     write(&open(&path), "main", "one").await;
@@ -111,6 +131,43 @@ async fn a_file_that_was_deleted_is_made_anew() {
 
     assert_eq!(body(read(&open(&path), "main").await.unwrap()).as_deref(), Some("two"));
     assert_ne!(old, new);
+}
+
+#[tokio::test]
+async fn a_log_whose_file_was_taken_away_is_not_read_into_another_one() {
+    let (folder, path) = place();
+    let store = open(&path);
+    write(&store, "main", "one").await;
+    let (away, log) = (folder.path().join("away.db"), folder.path().join("quota.db-wal"));
+    fs::rename(&path, &away).unwrap();
+
+    for store in [&store, &open(&path)] {
+        let errors =
+            [read(store, "main").await.unwrap_err(), try_write(store, "main", None, "x").await.unwrap_err()];
+
+        for error in errors {
+            assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
+            let advice = format!("run: rm -f {} {}/quota.db-shm", log.display(), folder.path().display());
+            assert!(error.to_string().ends_with(&advice), "{error}");
+        }
+    }
+
+    assert!(!path.exists());
+    fs::rename(&away, &path).unwrap();
+    assert_eq!(body(read(&store, "main").await.unwrap()).as_deref(), Some("one"));
+}
+
+#[tokio::test]
+async fn whoever_is_told_to_move_a_file_away_is_told_to_move_its_log_too() {
+    for content in [&b"nothing of the kind"[..], b""] {
+        let (_folder, path) = place();
+        lay(&path, content);
+
+        let error = read(&open(&path), "main").await.unwrap_err();
+
+        let advice = "move it away together with quota.db-wal and quota.db-shm, and a new one is made";
+        assert!(error.to_string().ends_with(advice), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use quota_core::StoreError;
 
@@ -48,6 +49,26 @@ async fn a_file_that_others_may_use_is_refused_with_the_command_that_mends_it() 
         set_mode(&path, 0o600);
         assert_eq!(body(read(&store, "main").await.unwrap()).as_deref(), Some("one"));
     }
+}
+
+#[tokio::test]
+async fn a_log_that_others_may_use_is_refused_as_the_file_is_and_one_command_mends_all() {
+    let (folder, path) = place();
+    write(&open(&path), "main", "one").await;
+    let all = ["quota.db", "quota.db-wal", "quota.db-shm"].map(|name| folder.path().join(name));
+    for file in &all {
+        set_mode(file, 0o644);
+    }
+
+    let told = read(&open(&path), "main").await.unwrap_err().to_string();
+    let command = told.rsplit("run: ").next().unwrap();
+    assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{told}");
+
+    assert_eq!(all.each_ref().map(|file| mode(file)), [0o600; 3], "{told}");
+    assert_eq!(body(read(&open(&path), "main").await.unwrap()).as_deref(), Some("one"));
+    set_mode(&all[1], 0o644);
+    let told = read(&open(&path), "main").await.unwrap_err().to_string();
+    assert!(told.ends_with(&format!("run: chmod 600 {}", all[1].display())), "{told}");
 }
 
 #[tokio::test]

@@ -1,0 +1,62 @@
+//! Whether what is found out can be shared, which is looked at before anybody is asked: where the store takes nothing, not even
+//! a hold, every process would ask anew. What the store is, and how it is opened, is in `gateway`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quota::{Answer, Clock, QuotaStore, StoreError, StoreKey};
+
+use crate::gateway::Store;
+use crate::term;
+
+/// Why nobody was asked.
+pub(crate) const NOT_ASKED: &str = "not asked: the store cannot be written";
+
+/// How long a store has to say that it takes nothing; one that says nothing is away, not refusing.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it keeps what was written to see whether it can be: stores forget, and do not delete.
+const KEPT: Duration = Duration::from_millis(1);
+
+/// What is known of a store that takes nothing.
+#[derive(Debug)]
+pub(crate) struct Sharing {
+    store: Arc<dyn QuotaStore>,
+    refused: Mutex<Option<StoreError>>,
+}
+
+impl Sharing {
+    pub(crate) fn on(store: &Store) -> Self {
+        Self { store: Arc::clone(&store.store), refused: Mutex::default() }
+    }
+
+    /// Whether to leave it at what is known: there are numbers, and no new ones could be shared. To be called where the
+    /// provider is about to be asked, for it writes.
+    pub(crate) async fn leaves_it_at(&self, known: &Answer) -> bool {
+        if known.alone_since().is_some() {
+            return false;
+        }
+        let key = StoreKey::beside(&"quota/sharing".parse().expect("the name is valid"), "trial");
+        let written = self.store.swap(&key, None, Bytes::from_static(b"{}"), KEPT);
+        let refused = match Clock::system().bounded(PATIENCE, written).await {
+            Some(Err(error)) if !error.is_transient() => Some(error),
+            // One that others have written just now can be written.
+            _ => None,
+        };
+        let is_refused = refused.is_some();
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+        is_refused && !known.snapshot().windows().is_empty()
+    }
+
+    /// Tells whoever waits, if the store was last found to take nothing.
+    pub(crate) fn tell(&self) {
+        if let Some(error) = &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
+            tell(error);
+        }
+    }
+}
+
+/// Tells whoever waits that the store takes nothing, and why.
+pub(crate) fn tell(error: &StoreError) {
+    term::tell(&format!("quota: nothing can be shared with other processes: {error}\n"));
+}

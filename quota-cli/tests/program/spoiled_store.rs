@@ -1,0 +1,217 @@
+//! Stores in a state that nobody wants: without their file, not to be written, or touched by a clock that was wrong.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use quota::{Clock, QuotaStore, Reading, StoreKey, Swap};
+use quota_sim::{Account, Script, Window};
+
+use super::program::{Ended, Machine, Provider, argument};
+
+/// A machine with the usual store, and a provider that says 42 %.
+struct World {
+    provider: Provider,
+    machine: Machine,
+    config: String,
+}
+
+impl World {
+    fn new(freshness: &str) -> Self {
+        let windows = [Window::five_hour().used(42.0)];
+        let provider = Provider::play(Script::new([Account::new("main").windows(windows)]));
+        let (machine, config) = provider.configure(Machine::new());
+        let text = std::fs::read_to_string(&config).unwrap();
+        let text = text.replacen("[policy]\n", &format!("[policy]\nfreshness = \"{freshness}\"\n"), 1);
+        std::fs::write(&config, text).unwrap();
+        let config = argument(&config).to_owned();
+        Self { provider, machine, config }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        Ended::of(self.command(arguments).output().unwrap())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.machine.command(arguments);
+        command.args(["--config", &self.config]);
+        command
+    }
+
+    /// The same with a limit on the size of files, which fails every write as a full disk does.
+    fn run_without_room(&self, arguments: &[&str]) -> Ended {
+        let mut inner = self.command(arguments);
+        let program = std::mem::replace(&mut inner, Command::new("sh"));
+        inner.args(["-c", r#"trap "" XFSZ; ulimit -f 0; exec "$0" "$@""#]).arg(program.get_program());
+        inner.args(program.get_args()).env_clear().stdin(Stdio::null());
+        for (name, value) in program.get_envs() {
+            inner.env(name, value.unwrap());
+        }
+        inner.current_dir(program.get_current_dir().unwrap());
+        Ended::of(inner.output().unwrap())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.machine.path(".local/state/quota/quota.db")
+    }
+
+    fn store(&self) -> Arc<dyn QuotaStore> {
+        quota::open_store(&format!("sqlite://{}", self.file().display())).unwrap()
+    }
+
+    fn calls(&self) -> u64 {
+        self.provider.simulator.ledger().calls()
+    }
+}
+
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+#[test]
+fn a_log_without_its_file_is_told_with_the_command_that_ends_it() {
+    let world = World::new("5m");
+    assert_eq!(world.run(&["status"]).code, Some(0));
+    std::fs::remove_file(world.file()).unwrap();
+
+    let told = [world.run(&["status"]), world.run(&["statusline"]), world.run(&["events"])];
+
+    for ended in &told {
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(78), ""), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+    assert_eq!((world.calls(), world.file().exists()), (1, false));
+    let command = told[0].stderr.rsplit("run: ").next().unwrap();
+    assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    assert_eq!(world.run(&["status"]).code, Some(0));
+    assert_eq!(world.calls(), 2);
+}
+
+/// What stands at the place where statuslines say that they have started somebody.
+fn claim() -> StoreKey {
+    StoreKey::beside(&"anthropic/main".parse().unwrap(), "refresher")
+}
+
+/// Claims as a process does whose clock is ahead by so much.
+fn claimed(store: &dyn QuotaStore, ahead: SignedDuration) -> Reading {
+    let moment = Clock::system().now() + ahead;
+    laid(store, moment.as_millisecond().to_string(), ahead)
+}
+
+/// A claim with this in it that is kept until a clock is over that is ahead by so much.
+fn laid(store: &dyn QuotaStore, body: String, ahead: SignedDuration) -> Reading {
+    let keep = Duration::try_from(ahead).unwrap() + Duration::from_secs(60);
+    wait(async {
+        let written = store.swap(&claim(), None, body.into(), keep).await.unwrap();
+        assert!(matches!(written, Swap::Applied(_)));
+        store.read(&claim()).await.unwrap()
+    })
+}
+
+#[test]
+fn a_claim_of_a_clock_that_was_ahead_keeps_nobody_from_asking() {
+    let world = World::new("5m");
+    let store = world.store();
+    let before = claimed(store.as_ref(), SignedDuration::from_hours(24));
+
+    assert_eq!(world.run(&["statusline"]).code, Some(0));
+
+    let after = wait(store.read(&claim())).unwrap();
+    assert_ne!(after.version(), before.version());
+    wait(world.provider.simulator.until(|ledger| ledger.calls() == 1));
+}
+
+#[test]
+fn a_claim_of_this_moment_keeps_others_from_asking() {
+    let world = World::new("5m");
+    let store = world.store();
+    let before = claimed(store.as_ref(), SignedDuration::ZERO);
+
+    assert_eq!(world.run(&["statusline"]).code, Some(0));
+
+    let after = wait(store.read(&claim())).unwrap();
+    assert_eq!((after.version(), world.calls()), (before.version(), 0));
+}
+
+#[test]
+fn a_claim_that_was_given_back_a_day_ahead_is_none() {
+    let world = World::new("5m");
+    let store = world.store();
+    let before = laid(store.as_ref(), "0".to_owned(), SignedDuration::from_hours(24));
+
+    assert_eq!(world.run(&["statusline"]).code, Some(0));
+
+    assert_ne!(wait(store.read(&claim())).unwrap().version(), before.version());
+    wait(world.provider.simulator.until(|ledger| ledger.calls() == 1));
+}
+
+#[test]
+fn a_store_that_cannot_be_made_is_told_once_by_whoever_asks() {
+    let world = World::new("5m");
+    let folder = world.file().parent().unwrap().to_owned();
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+
+    let (status, guard) = (world.run(&["status"]), world.run(&["guard"]));
+    let line = world.run(&["statusline"]);
+
+    for ended in [&status, &guard, &line] {
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(0), 1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("run: chmod go-w "), "{}", ended.stderr);
+    }
+    assert!(status.stdout.contains("42 %"), "{}", status.stdout);
+    assert_eq!(line.stdout, "no number: the store cannot be written\n");
+}
+
+#[test]
+fn where_nothing_can_be_written_what_is_known_is_shown_and_nobody_is_asked() {
+    let world = World::new("2ms");
+    assert_eq!(world.run(&["status"]).code, Some(0));
+    // Somebody else who has it open, as there mostly is: nothing need be written to read it.
+    let other = world.store();
+    wait(other.read(&claim())).unwrap();
+
+    let status = world.run_without_room(&["status"]);
+    let refresh = world.run_without_room(&["status", "--refresh", "--json"]);
+    let guard = world.run_without_room(&["guard", "--unknown", "allow"]);
+    let line = world.run_without_room(&["statusline"]);
+
+    for ended in [&status, &refresh, &guard, &line] {
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(0), 1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("is the disk full"), "{}", ended.stderr);
+    }
+    assert!(status.stdout.contains("42 %"), "{}", status.stdout);
+    assert!(line.stdout.contains("42%"), "{}", line.stdout);
+    let why = refresh.json()["accounts"][0]["not_refreshed"].clone();
+    assert_eq!(why, "not asked: the store cannot be written");
+    assert_eq!(world.calls(), 1);
+}
+
+#[test]
+fn a_line_is_told_before_anything_is_written() {
+    let world = World::new("5m");
+    world.machine.log_in("sim-token-main");
+    let url = world.provider.url();
+    let accounts = format!("[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"{url}\"\n");
+    std::fs::write(&world.config, accounts).unwrap();
+    assert_eq!(world.run(&["status"]).code, Some(0));
+    let session = world.machine.write("session", r#"{"rate_limits":{"five_hour":{"used_percentage":55.0}}}"#);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let line = || {
+        let mut line = world.command(&["statusline", "--format", "{five_hour.used}"]);
+        line.stdin(std::fs::File::open(&session).unwrap());
+        line
+    };
+    let others = || world.run(&["statusline", "--format", "{five_hour.used}"]).stdout;
+
+    // A line that could not be told is the last thing that was done.
+    let untold = line().stdout(full).status().unwrap();
+    assert_eq!((untold.code(), others().as_str()), (Some(74), "42%\n"));
+
+    let told = Ended::of(line().output().unwrap());
+    assert_eq!((told.stdout.as_str(), others().as_str()), ("55%\n", "55%\n"));
+}
