@@ -49,6 +49,8 @@ pub struct Record {
     format: wire::Format,
     owner: Owner,
     fence: u64,
+    /// How many changes of it were stored.
+    revision: u64,
     // Boxed, because of a million accounts nearly all have none of these three.
     lease: Option<Box<Lease>>,
     hold: Option<Box<Hold>>,
@@ -90,6 +92,25 @@ impl Record {
     #[must_use]
     pub fn fence(&self) -> u64 {
         self.fence
+    }
+
+    /// How many changes of it were stored, as far as the store has not lost any.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Counts a change that is to be stored; whoever swaps a record that they have changed says so before.
+    pub fn revise(&mut self) {
+        self.revision = self.revision.saturating_add(1);
+    }
+
+    /// Whether a store that shows this has lost `known`, which it had before.
+    ///
+    /// In a store that loses nothing, another state than the known one is a later one and has the higher revision. (A failover
+    /// may also lose some writes and go on with others: if these are more, they cannot be told from later ones.)
+    pub(crate) fn has_lost(&self, known: &Self) -> bool {
+        known.revision > 0 && self.revision <= known.revision && self != known
     }
 
     /// What went wrong with the last call, unless it went well.

@@ -74,7 +74,12 @@ impl Slot {
             };
             let done = work(&mut next, now);
             next.shrink();
-            let swap = if next == *base.record { None } else { Some(self.swap(&base, &next).await) };
+            let swap = if next == *base.record {
+                None
+            } else {
+                next.revise();
+                Some(self.swap(&base, &next).await)
+            };
             match swap {
                 None if base.is_guess => {
                     base = self.read_base(None).await?;
@@ -206,10 +211,11 @@ impl Slot {
             }
             None => Arc::default(),
         };
-        // The fence never falls. If it has, the store has lost what this process still knows: hold, calls and readings.
+        // The store has lost what this process still knows: a hold, calls, readings.
         let alone = alone.or_else(|| {
             let known = Arc::clone(&self.desk().base);
-            (record.fence() < known.fence()).then_some(Alone { record: known, left: None })
+            let is_same = Arc::ptr_eq(&record, &known);
+            (!is_same && record.has_lost(&known)).then_some(Alone { record: known, left: None })
         });
         Ok(Base { record, version: reading.version(), is_guess: false, alone })
     }

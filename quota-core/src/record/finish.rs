@@ -67,14 +67,18 @@ impl Record {
         let asked_at = usage.observed_at.map_or(started, |observed| observed.min(started));
         self.snapshot.join(&Snapshot::of(usage, asked_at));
         self.refreshed_at = self.refreshed_at.max(Some(started.into()));
-        // A hold that was armed after the call began knows more than its answer does.
+        self.end_hold(now, started);
+        self.trouble = None;
+        self.lease = None;
+        if changed { Committed::LoginChanged } else { Committed::Stored }
+    }
+
+    /// An answer to a call that was started then ends a hold. One that was armed after that knows more than the answer does.
+    pub(super) fn end_hold(&mut self, now: Timestamp, started: Timestamp) {
         self.hold.take_if(|hold| hold.since <= started || !hold.is_live(now));
         if self.hold.is_none() {
             (self.strikes, self.failures) = (0, 0);
         }
-        self.trouble = None;
-        self.lease = None;
-        if changed { Committed::LoginChanged } else { Committed::Stored }
     }
 
     /// Draws the consequences of a call that failed, and gives the lease back. What was known stays, at its own age.

@@ -126,10 +126,16 @@ impl Record {
         };
         self.lease.take_if(given_back);
         self.fence = self.fence.max(alone.fence);
+        self.revision = self.revision.max(alone.revision);
         let last = self.trouble().map(|trouble| trouble.at).max(self.asked_at());
         let newer = |trouble: &&Trouble| last.is_none_or(|last| last < trouble.at);
         if let Some(trouble) = alone.trouble().filter(newer) {
             self.trouble = Some(Box::new(trouble.clone()));
+        }
+        match (self.refreshed_at, alone.refreshed_at) {
+            (mine, Some(theirs)) if mine < Some(theirs) => self.end_hold(now, theirs.timestamp()),
+            (Some(mine), theirs) if theirs < Some(mine) => alone.end_hold(now, mine.timestamp()),
+            _ => {}
         }
         self.refreshed_at = self.refreshed_at.max(alone.refreshed_at);
         let asked = self.asked_at();

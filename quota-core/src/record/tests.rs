@@ -10,6 +10,7 @@ mod holders;
 mod late;
 mod laws;
 mod logins;
+mod lost;
 pub(crate) mod random;
 mod readings;
 mod refusals;

@@ -44,6 +44,7 @@ impl Record {
             format: self.format,
             owner: self.owner.clone(),
             fence: self.fence,
+            revision: self.revision,
             lease: self.lease.clone(),
             hold: self.hold.clone(),
             strikes: self.strikes,
@@ -75,6 +76,7 @@ impl Record {
             format: stored.format,
             owner: stored.owner,
             fence: stored.fence,
+            revision: stored.revision,
             lease: stored.lease,
             hold: stored.hold,
             strikes: stored.strikes,
@@ -111,6 +113,8 @@ struct Stored {
     owner: Owner,
     #[serde(default)]
     fence: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    revision: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lease: Option<Box<Lease>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,9 +136,8 @@ struct Stored {
     unknown: Unknown,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 fn group(attempts: &[Attempt]) -> BTreeMap<Arc<str>, Vec<i64>> {

@@ -6,6 +6,7 @@ mod away_and_back;
 mod holds;
 mod lifecycle;
 mod logins;
+mod lost_writes;
 mod reading;
 mod single_flight;
 mod store_away;

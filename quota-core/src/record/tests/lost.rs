@@ -1,0 +1,80 @@
+//! What a store may lose: by what that is noticed, and what comes of putting it back.
+//! How a process rejoins that was alone is in `readings`.
+
+use super::support::*;
+use crate::{Committed, FetchError, Joined, Record, Usage};
+
+/// A record as somebody stores it.
+fn stored_next(record: &mut Record) -> Record {
+    record.revise();
+    stored(record)
+}
+
+#[test]
+fn a_state_that_was_stored_before_has_lost_the_later_one() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let before = stored_next(&mut record);
+    let _ = see(&mut record, at(60), [five_hour(20)]);
+    let after = stored_next(&mut record);
+
+    assert!(before.has_lost(&after));
+    assert!(!after.has_lost(&before));
+    assert!(!after.has_lost(&after));
+}
+
+#[test]
+fn what_was_stored_on_an_older_state_has_lost_what_was_stored_on_it_before() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let mut fork = stored_next(&mut record);
+    let _ = see(&mut record, at(60), [five_hour(20)]);
+    let lost = stored_next(&mut record);
+    let _ = see(&mut fork, at(61), [seven_day(5)]);
+    let stands = stored_next(&mut fork);
+
+    assert!(stands.has_lost(&lost));
+}
+
+#[test]
+fn a_record_that_was_never_stored_cannot_be_lost() {
+    assert!(!Record::default().has_lost(&polled(at(0), [five_hour(10)])));
+}
+
+#[test]
+fn what_is_put_back_is_stored_as_something_later() {
+    let mut record = polled(at(0), [five_hour(10)]);
+    let mut stands = stored_next(&mut record);
+    let _ = see(&mut record, at(60), [five_hour(20)]);
+    let lost = stored_next(&mut record);
+
+    let _ = stands.rejoin(at(70), &lost, None);
+    let put_back = stored_next(&mut stands);
+
+    assert!(!put_back.has_lost(&lost));
+    assert_eq!(used(&put_back, &crate::WindowId::five_hour()), Some(percent(20)));
+}
+
+#[test]
+fn an_answer_that_is_put_back_ends_the_hold_it_had_ended() {
+    let mut record = Record::default();
+    let over = fail(&mut record, at(0), &FetchError::throttled(None)).unwrap().until;
+    let lease = grant(&mut record, over);
+    let mut stands = stored_next(&mut record);
+    let committed = record.commit(over + SECOND, &lease, &Usage::polled([five_hour(10)]));
+    assert_eq!(committed, Committed::Stored);
+    let lost = stored_next(&mut record);
+
+    let joined = stands.rejoin(over + SECOND * 2, &lost, None);
+
+    assert_eq!((joined, stands.strikes(), stands.hold()), (Joined::Yes, 0, None));
+}
+
+#[test]
+fn a_hold_that_a_later_answer_has_ended_is_not_put_back() {
+    let mut lost = Record::default();
+    fail(&mut lost, at(0), &FetchError::throttled(Some(HOUR)));
+    let mut stands = polled(at(60), [five_hour(10)]);
+
+    let _ = stands.rejoin(at(70), &lost, None);
+
+    assert_eq!((stands.strikes(), stands.hold()), (0, None));
+}
