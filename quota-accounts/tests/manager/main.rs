@@ -9,3 +9,4 @@ mod retries;
 mod routes;
 mod story;
 mod support;
+mod withheld;
