@@ -68,7 +68,10 @@ impl Numbers {
     pub(super) fn candidate<'a>(&self, id: &'a AccountId, role: Role) -> Candidate<'a> {
         match self {
             Self::Shared(account) => Candidate::answered(id, role, account.peek()),
-            Self::Own(own) => Candidate::recorded(id, role, own.record(), own.fresh_for()),
+            Self::Own(own) => {
+                let candidate = Candidate::recorded(id, role, own.record(), own.fresh_for());
+                candidate.identity_unknown(own.is_withheld())
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The numbers of one account where there is no quota manager: kept here, and asked for directly.
 //! The rules are the record's, as everywhere; nothing is shared with other processes but what is kept on disk.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(super) struct Own {
     record: Mutex<Arc<Record>>,
     /// Whoever asks; the others wait, and find what it brought.
     turn: tokio::sync::Mutex<()>,
+    /// It cannot be told whose the numbers are.
+    withheld: AtomicBool,
     requests: AtomicU64,
 }
 
@@ -40,6 +42,7 @@ impl Own {
             clock,
             record: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
+            withheld: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         }
     }
@@ -56,7 +59,15 @@ impl Own {
         self.policy.freshness
     }
 
+    /// Whether it cannot be told whose the numbers are: then none are shown.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.withheld.load(Ordering::Acquire)
+    }
+
     pub(super) fn is_stale(&self) -> bool {
+        if self.is_withheld() {
+            return true;
+        }
         let due = self.record().due_at(self.policy.freshness, &self.policy);
         due.is_none_or(|due| due <= self.now())
     }
@@ -91,7 +102,9 @@ impl Own {
             return Err(RefreshError::NoFetcher { provider: self.id.provider().clone() });
         };
         let _turn = self.turn.lock().await;
-        let login = fetcher.login(&self.id).await.map_err(|error| self.failed(error))?;
+        let login = fetcher.login(&self.id).await;
+        self.withheld.store(login.is_err(), Ordering::Release);
+        let login = login.map_err(|error| self.failed(error))?;
         let ask = Ask::new(AttemptId::random(), wanted).login(login);
         let lease = match self.change(|record, now| record.begin(now, &ask, &self.policy)) {
             Begin::Granted(lease) => lease,

@@ -2,10 +2,10 @@
 //! Nothing here judges; see `judge`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use quota_core::{AccountId, Answer, Percent, Record, Snapshot, StaleReason, State, TroubleKind, WindowId};
+use quota_core::{AccountId, Answer, Percent, Record, Snapshot, TroubleKind, WindowId};
 
 use super::{AccountLimits, Block};
 
@@ -43,17 +43,23 @@ enum Readings<'a> {
     Record(Arc<Record>),
 }
 
+/// Shows where they are, and not what they say: they may be withheld.
 impl fmt::Debug for Readings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.snapshot().fmt(f)
+        f.write_str(match self {
+            Self::Snapshot(_) => "Snapshot",
+            Self::Answer(_) => "Answer",
+            Self::Record(_) => "Record",
+        })
     }
 }
 
 impl Readings<'_> {
-    fn snapshot(&self) -> &Snapshot {
+    /// What is known, whoever may see it.
+    fn known(&self) -> &Snapshot {
         match self {
             Self::Snapshot(snapshot) => snapshot,
-            Self::Answer(answer) => answer.snapshot(),
+            Self::Answer(answer) => answer.withheld().unwrap_or_else(|| answer.snapshot()),
             Self::Record(record) => record.snapshot(),
         }
     }
@@ -69,9 +75,7 @@ impl<'a> Candidate<'a> {
     pub fn answered(id: &'a AccountId, role: Role, answer: Answer) -> Self {
         let fresh_for = answer.fresh_for();
         let is_refused = answer.trouble().is_some_and(|trouble| trouble.kind == TroubleKind::LoginRefused);
-        // Only an empty answer can be a withheld one, and to ask for the reason is not free.
-        let is_nobodys = answer.snapshot().windows().is_empty()
-            && matches!(answer.state(), State::Stale { why: StaleReason::IdentityUnknown, .. });
+        let is_nobodys = answer.withheld().is_some();
         Self { is_refused, is_nobodys, ..Self::of(id, role, Readings::Answer(answer), fresh_for) }
     }
 
@@ -109,7 +113,7 @@ impl<'a> Candidate<'a> {
         self
     }
 
-    /// Says that it cannot be told whose the account is: its numbers are withheld.
+    /// Says that it cannot be told whose the account is: its numbers are not shown, and nothing but a refusal is made of them.
     pub fn identity_unknown(mut self, is_unknown: bool) -> Self {
         self.is_nobodys = is_unknown;
         self
@@ -164,9 +168,15 @@ impl<'a> Candidate<'a> {
         self.role
     }
 
-    /// What is known of its use.
+    /// What is known of its use; nothing, while it cannot be told whose that is.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
-        self.readings.snapshot()
+        static NOTHING: LazyLock<Snapshot> = LazyLock::new(Snapshot::default);
+        if self.is_nobodys { &NOTHING } else { self.readings.known() }
+    }
+
+    /// The same, whoever's it is: what may be held against the account, and never counts for it.
+    pub(super) fn held_against(&self) -> &Snapshot {
+        self.readings.known()
     }
 }

@@ -147,16 +147,15 @@ pub(crate) fn judge(
         return Verdict::refused(Rule::LoginDead, None);
     }
     let closed = policy.when_unknown == WhenUnknown::Closed;
-    let blocked = blocked(candidate, request, now);
-    if candidate.is_nobodys && closed {
-        return longer(blocked, Some(Verdict::refused(Rule::IdentityUnknown, None)))
-            .expect("one of them is given");
-    }
     let (minimum, stop) = limits(candidate, policy);
-    let snapshot = candidate.snapshot();
-    let mut refused = blocked;
+    // Restrictions stay while it cannot be told whose the account is; that it has room is not said then.
+    let snapshot = candidate.held_against();
+    let mut refused = blocked(candidate, request, now);
+    if candidate.is_nobodys && closed {
+        refused = longer(refused, Some(Verdict::refused(Rule::IdentityUnknown, None)));
+    }
     let mut low = None;
-    let mut unknown = snapshot.windows().is_empty().then_some(None);
+    let mut unknown = (candidate.is_nobodys || snapshot.windows().is_empty()).then_some(None);
     for (place, window) in snapshot.windows().iter().enumerate() {
         if !applies(window.scope(), request.model_name()) {
             continue;

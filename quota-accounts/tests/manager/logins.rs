@@ -15,10 +15,10 @@ use crate::support::*;
 
 /// Logins that change under a running program.
 #[derive(Debug, Default)]
-struct Logins(Mutex<HashMap<AccountId, (Option<u64>, &'static str)>>);
+pub(crate) struct Logins(Mutex<HashMap<AccountId, (Option<u64>, &'static str)>>);
 
 impl Logins {
-    fn set(&self, name: &str, token: Option<u64>, lineage: &'static str) {
+    pub(crate) fn set(&self, name: &str, token: Option<u64>, lineage: &'static str) {
         self.0.lock().unwrap_or_else(|error| error.into_inner()).insert(id(name), (token, lineage));
     }
 }
@@ -34,7 +34,7 @@ impl CredentialSource for Logins {
     }
 }
 
-async fn logged_in(kind: Kind) -> (World, Arc<Logins>, FallbackAccountManager) {
+pub(crate) async fn logged_in(kind: Kind) -> (World, Arc<Logins>, FallbackAccountManager) {
     let world = world(kind);
     let logins = Arc::new(Logins::default());
     let source: Arc<dyn CredentialSource> = logins.clone();
@@ -44,11 +44,11 @@ async fn logged_in(kind: Kind) -> (World, Arc<Logins>, FallbackAccountManager) {
     (world, logins, accounts)
 }
 
-fn unauthorized() -> Outcome {
+pub(crate) fn unauthorized() -> Outcome {
     Outcome::from_response(401, [("a", "b")])
 }
 
-async fn next(accounts: &FallbackAccountManager) -> AccountId {
+pub(crate) async fn next(accounts: &FallbackAccountManager) -> AccountId {
     accounts.route(Request::new()).await.expect("an account has room").account().clone()
 }
 
@@ -152,7 +152,7 @@ impl CredentialSource for Slow {
     }
 }
 
-fn stop_at(left: f64) -> RoutingPolicy {
+pub(crate) fn stop_at(left: f64) -> RoutingPolicy {
     RoutingPolicy::default().stop(Limits::of(percent(left)))
 }
 

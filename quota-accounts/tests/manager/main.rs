@@ -10,3 +10,4 @@ mod retries;
 mod routes;
 mod story;
 mod support;
+mod withheld;

@@ -35,6 +35,14 @@ impl Answer {
         if self.0.caveats.withheld { &NOTHING } else { self.0.record.snapshot() }
     }
 
+    /// The readings that are not shown because it cannot be told whose they are; `None` where that is not so.
+    ///
+    /// They are good for one thing: what was refused by them stays refused until it is known whose the account is.
+    #[must_use]
+    pub fn withheld(&self) -> Option<&Snapshot> {
+        self.0.caveats.withheld.then(|| self.0.record.snapshot())
+    }
+
     /// What a window says now; [`UsedAt::Unknown`] if there is no such window.
     #[must_use]
     pub fn used(&self, window: &WindowId) -> UsedAt {

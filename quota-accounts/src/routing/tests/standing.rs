@@ -160,6 +160,24 @@ fn restrictions_stay_while_the_owner_is_unknown() {
     assert_eq!(verdict(account, &Request::new(), &RoutingPolicy::default()).rule, Rule::QuotaSpent);
 }
 
+// B36
+#[test]
+fn what_is_spent_or_killed_stays_so_while_the_owner_is_unknown_and_room_is_not_believed() {
+    let policy = RoutingPolicy::default().stop(left(5.0));
+    let nobodys = |left| {
+        let mut account = Given::new("a", [five_hour(left)]);
+        account.is_nobodys = true;
+        account
+    };
+
+    let rules = [0.0, 3.0, 50.0].map(|left| verdict(nobodys(left), &Request::new(), &policy).rule);
+
+    assert_eq!(rules, [Rule::Exhausted, Rule::Killed, Rule::NotKnown]);
+    let given = [nobodys(50.0)];
+    let decision = decide(&given, &Request::new(), &policy);
+    assert_eq!(decision.weighed()[0].readings(now()).count(), 0, "what is withheld is not shown");
+}
+
 #[test]
 fn what_is_switched_off_is_refused_whatever_it_has_left() {
     let (request, policy) = plain();

@@ -1,0 +1,83 @@
+//! Accounts of which it cannot be told whose they are.
+
+use quota_accounts::{Request, RouteError, RoutingPolicy, Rule, WhenUnknown};
+use quota_core::{FetchError, Login};
+
+use crate::logins::{next, stop_at};
+use crate::support::*;
+
+const NAMES: [&str; 3] = ["main", "b", "c"];
+
+/// From now on nobody can tell whose the logins are, such as while a keychain is locked.
+fn lock(world: &World) {
+    NAMES.iter().for_each(|name| world.provider.set_login(&id(name), Err(FetchError::TimedOut)));
+}
+
+fn unlock(world: &World) {
+    NAMES.iter().for_each(|name| world.provider.set_login(&id(name), Ok(Login::unstated())));
+}
+
+fn rules(error: &RouteError) -> Vec<Rule> {
+    let RouteError::Nobody { passed, .. } = error else { panic!("{error:?}") };
+    passed.iter().map(|passed| passed.rule).collect()
+}
+
+// B36, B83
+#[tokio::test(start_paused = true)]
+async fn what_is_killed_stays_killed_while_it_cannot_be_told_whose_it_is() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = stop_at(5.0);
+        let accounts = world.accounts();
+        world.answers(97.0);
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+        lock(&world);
+
+        let error = accounts.route(Request::new()).await.expect_err("all are killed");
+
+        assert_eq!(rules(&error), [Rule::Killed; 3], "{kind:?}");
+        assert_eq!(accounts.usable_fallback_accounts().await, [], "{kind:?}");
+        assert_eq!(used(&accounts, "main"), None, "{kind:?}: the numbers are withheld");
+
+        unlock(&world);
+        world.answers(10.0);
+        assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(10.0)), "{kind:?}");
+    }
+}
+
+// B36
+#[tokio::test(start_paused = true)]
+async fn what_is_exhausted_stays_so_while_it_cannot_be_told_whose_it_is() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+        world.answers(100.0);
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+        lock(&world);
+
+        let error = accounts.route(Request::new()).await.expect_err("all are spent");
+
+        assert_eq!(rules(&error), [Rule::Exhausted; 3], "{kind:?}");
+    }
+}
+
+// B36
+#[tokio::test(start_paused = true)]
+async fn where_the_policy_is_closed_nobody_serves_while_it_cannot_be_told_whose_the_accounts_are() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
+        let accounts = world.accounts();
+        world.answers(40.0);
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+        lock(&world);
+        accounts.refresh_quota_for_due_accounts().await;
+
+        let error = accounts.route(Request::new()).await.expect_err("nothing is known of any");
+
+        assert_eq!(rules(&error), [Rule::IdentityUnknown; 3], "{kind:?}");
+    }
+}
