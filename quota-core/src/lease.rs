@@ -8,9 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::time;
 use crate::unknown::Unknown;
 use crate::{Hold, Login, Trouble};
+use crate::{random, time};
 
 /// Names one attempt to refresh, so that an attempt whose answer was lost can be repeated without counting twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ impl AttemptId {
     /// A new, random name.
     #[must_use]
     pub fn random() -> Self {
-        Self(fastrand::u128(..))
+        Self(u128::from(random::bits()) << 64 | u128::from(random::bits()))
     }
 
     /// A number from 0 to below 1 that is drawn once per attempt; it spreads backoffs over a fleet.

@@ -78,6 +78,7 @@ mod manager;
 mod percent;
 mod policy;
 mod quiet;
+mod random;
 mod record;
 mod refresher;
 mod secret;

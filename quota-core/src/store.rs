@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::{AccountId, ProviderId};
+use crate::{AccountId, ProviderId, random};
 
 /// A shared register of small documents, each under a version.
 ///
@@ -152,6 +152,12 @@ impl Version {
     #[must_use]
     pub const fn new(number: u64) -> Self {
         Self(number)
+    }
+
+    /// A version that no other write has, for stores in which writers name what they write: one in 2⁶⁴ for each pair. Never 0.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(random::bits().max(1))
     }
 
     /// The store's own number.

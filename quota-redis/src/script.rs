@@ -72,7 +72,7 @@ pub(crate) enum Outcome {
 impl Order {
     /// A write under a version that nobody has used: it is drawn from 64 bits.
     pub(crate) fn swap(expected: Option<Version>, body: &[u8], keep: Duration) -> Self {
-        let version = Version::new(fastrand::u64(1..));
+        let version = Version::random();
         let mut value = Vec::with_capacity(VERSION_DIGITS + 1 + body.len());
         value.extend_from_slice(hex(version).as_bytes());
         value.push(b' ');

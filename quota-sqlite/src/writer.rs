@@ -82,7 +82,7 @@ fn try_swap(connection: &Connection, order: &Order) -> rusqlite::Result<Option<S
     let Order { key, expected, body, keep, now, .. } = order;
     let now_ms = now.as_millisecond();
     let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-    let version = fresh_version();
+    let version = Version::random();
     let write =
         Write { key, expected: *expected, version, body, now_ms, expires_ms: now_ms.saturating_add(keep_ms) };
     for _ in 0..TRIES {
@@ -99,9 +99,4 @@ fn try_swap(connection: &Connection, order: &Order) -> rusqlite::Result<Option<S
         }
     }
     Ok(None)
-}
-
-/// A version that no other write has, in whatever copy of the file: a matter of one in 2⁶⁴ for each pair.
-fn fresh_version() -> Version {
-    Version::new(fastrand::u64(1..))
 }
