@@ -96,6 +96,10 @@ impl Record {
     /// Calls that were made count, holds that were armed hold, readings are joined at their own age. If the copy has been
     /// given to another login than `left`, whose it was at first, that counts, unless somebody else has changed it here too.
     pub fn rejoin(&mut self, now: Timestamp, alone: &Self, left: Option<&Lineage>) -> Joined {
+        if !alone.is_writable() {
+            // In a record of this program's form it would mean what it means here.
+            return Joined::Newer;
+        }
         let now = time::to_ms(now);
         let mut alone = alone.clone();
         alone.settle(now);
@@ -125,6 +129,7 @@ impl Record {
             known && alone.lease.is_none() && lease.fence <= alone.fence
         };
         self.lease.take_if(given_back);
+        self.unknown = std::mem::take(&mut self.unknown).max(alone.unknown.clone());
         self.fence = self.fence.max(alone.fence);
         self.revision = self.revision.max(alone.revision);
         let last = self.trouble().map(|trouble| trouble.at).max(self.asked_at());

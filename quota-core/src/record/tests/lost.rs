@@ -78,3 +78,23 @@ fn a_hold_that_a_later_answer_has_ended_is_not_put_back() {
 
     assert_eq!((stands.strikes(), stands.hold()), (0, None));
 }
+
+#[test]
+fn what_a_newer_program_wrote_is_not_put_back_in_this_programs_form() {
+    let newer = Record::decode(br#"{"format":2,"fence":7}"#).unwrap();
+    let mut empty = Record::default();
+
+    let joined = empty.rejoin(at(0), &newer, None);
+
+    assert_eq!((joined, empty), (Joined::Newer, Record::default()));
+}
+
+#[test]
+fn fields_of_a_newer_program_are_put_back_too() {
+    let newer = Record::decode(br#"{"format":1,"fence":7,"later":1}"#).unwrap();
+    let mut empty = Record::default();
+
+    let _ = empty.rejoin(at(0), &newer, None);
+
+    assert!(String::from_utf8_lossy(&empty.encode()).contains(r#""later":1"#));
+}
