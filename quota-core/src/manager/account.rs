@@ -192,7 +192,7 @@ impl Account {
         let _followed = OnLeaving(|| self.follow());
         let quiet_time = async {
             if let Some(quieted) = &self.slot.provider.quieted {
-                quieted.read_once().await;
+                quieted.read_once(self.slot.provider.policy.keep).await;
             }
         };
         // Both at once: a store that is far away, or on another thread, is waited for once.

@@ -96,7 +96,7 @@ fn follow_quiet(provider: &Arc<Provider>, crew: &Crew) {
     let tasks = Arc::clone(&crew.tasks);
     let follower = IfBroken(Arc::downgrade(quieted), Quieted::let_go);
     let (clock, link) = (provider.clock.clone(), Arc::clone(&provider.link));
-    let (key, recheck) = (quieted.key.clone(), provider.policy.recheck);
+    let (key, recheck, keep) = (quieted.key.clone(), provider.policy.recheck, provider.policy.keep);
     crew.tasks.spawn(async move {
         let follower = follower;
         let mut seen = None;
@@ -106,7 +106,7 @@ fn follow_quiet(provider: &Arc<Provider>, crew: &Crew) {
                 return;
             }
             let Some(quieted) = follower.0.upgrade() else { return };
-            let version = quieted.reread().await.unwrap_or(seen);
+            let version = quieted.reread(keep).await.unwrap_or(seen);
             if version == seen {
                 let pause = clock.sleep(jittered(recheck).min(LONGEST_PAUSE));
                 if let Either::First(()) = either(tasks.closing(), pause).await {

@@ -41,15 +41,21 @@ impl Quieted {
     }
 
     /// Reads the document once; later changes come by notice.
-    pub(crate) async fn read_once(&self) {
-        let _ = self.read.get_or_try_init(|| async { self.reread().await.map(drop) }).await;
+    pub(crate) async fn read_once(&self, keep: Duration) {
+        let _ = self.read.get_or_try_init(|| async { self.reread(keep).await.map(drop) }).await;
     }
 
-    /// Reads the document anew; which state of it that was.
-    pub(crate) async fn reread(&self) -> Result<Option<Version>, StoreError> {
+    /// Reads the document anew; which state of it that was. A quiet time that the store has lost is put back.
+    pub(crate) async fn reread(&self, keep: Duration) -> Result<Option<Version>, StoreError> {
         let reading = self.link.read(&self.key).await?;
         if let Some(told) = self.decoded(&reading) {
+            let known = self.at(reading.now);
+            let end = |hold: &Hold| hold.until;
+            let is_lost = known.as_ref().map(end) > told.at(reading.now).as_ref().map(end);
             self.told.store(Arc::new(told));
+            if let Some(hold) = known.filter(|_| is_lost) {
+                self.impose(&hold, keep).await;
+            }
         }
         Ok(reading.version())
     }
