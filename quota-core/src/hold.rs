@@ -62,6 +62,11 @@ impl Hold {
         now < self.until
     }
 
+    /// Whether the clock that armed it can have been right; what another one meant cannot be told.
+    pub(crate) fn is_plausible(&self, now: Timestamp) -> bool {
+        self.since <= time::later(now, time::CLOCK_SLACK)
+    }
+
     /// Moves a hold that was armed by a clock ahead of `now` to begin now, as long as it was.
     pub(crate) fn rebase(&mut self, now: Timestamp) {
         self.until = time::later(now, time::between(self.since, self.until));

@@ -215,7 +215,7 @@ impl Record {
     ///
     /// A clock that was ahead and has been set back must not hold anybody off for years, nor make its readings beat all
     /// true ones. A clock that has not been set at all has nothing to say.
-    fn settle(&mut self, now: Timestamp) {
+    pub(crate) fn settle(&mut self, now: Timestamp) {
         if now < BEFORE_ALL_RECORDS {
             return;
         }
@@ -229,6 +229,11 @@ impl Record {
         self.refreshed_at.take_if(|at| at.timestamp() > limit);
         self.attempts.retain(|attempt| attempt.at <= limit && time::between(attempt.at, now) < TRAILING);
         self.snapshot.drop_after(limit);
+    }
+
+    /// Whether no hold has to be brought back: one that is would be so anew with each look, and never end.
+    pub(crate) fn is_settled(&self, now: Timestamp) -> bool {
+        now < BEFORE_ALL_RECORDS || self.hold().is_none_or(|hold| hold.is_plausible(now))
     }
 
     /// Somebody else holds the account now: what the login before has left says nothing about them.

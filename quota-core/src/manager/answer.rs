@@ -81,7 +81,8 @@ impl Answer {
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
         let now = self.now();
-        let own = self.0.record.hold().filter(|hold| hold.is_live(now)).cloned();
+        let counts = |hold: &&Hold| hold.is_live(now) && hold.is_plausible(now);
+        let own = self.0.record.hold().filter(counts).cloned();
         let quiet = self.0.provider.quiet_at(now);
         [own, quiet].into_iter().flatten().max_by_key(|hold| hold.until)
     }

@@ -31,6 +31,7 @@ pub(crate) struct Link {
     proven: AtomicBool,
     search: Mutex<Search>,
     back: Notify,
+    gone: Notify,
     tally: Tally,
     tasks: Arc<Tasks>,
     events: broadcast::Sender<Event>,
@@ -71,6 +72,7 @@ impl Link {
             proven: AtomicBool::new(false),
             search: Mutex::default(),
             back: Notify::new(),
+            gone: Notify::new(),
             tally: Tally::default(),
             tasks,
             events,
@@ -118,6 +120,11 @@ impl Link {
     /// Waits until the store is there, which it may be already.
     pub(crate) async fn until_found(&self) {
         wait_for(&self.back, || !self.is_away()).await;
+    }
+
+    /// Waits until the store is away, which it may be already.
+    pub(crate) async fn until_lost(&self) {
+        wait_for(&self.gone, || self.is_away()).await;
     }
 
     /// What the store's time is now; `None` if it has not been heard for so long, or our clock was set, that it must
@@ -198,6 +205,7 @@ impl Link {
         if self.away.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.gone.notify_waiters();
         self.tally.lost();
         let (penalty, relapsed) = self.begin_search();
         // A replica answers every probe and takes no write: that is one outage, and told once.
@@ -217,15 +225,20 @@ impl Link {
                 loop {
                     let pause = PROBES.start + (PROBES.end - PROBES.start).mul_f64(fastrand::f64());
                     clock.sleep(pause + penalty.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-                    if let Some(Ok(reading)) = clock.bounded(patience, store.read(&key)).await {
-                        return reading;
+                    match clock.bounded(patience, store.read(&key)).await {
+                        Some(Ok(reading)) => return Some(reading),
+                        // It is there; that this key is of no use is its own trouble.
+                        Some(Err(error)) if !error.is_transient() => return None,
+                        Some(Err(_)) | None => {}
                     }
                 }
             };
             if let Either::Second(reading) = either(tasks.closing(), probe).await
                 && let Some(link) = lost.0.upgrade()
             {
-                link.note_time(&reading);
+                if let Some(reading) = reading {
+                    link.note_time(&reading);
+                }
                 link.find();
             }
         });

@@ -8,6 +8,7 @@ mod lifecycle;
 mod logins;
 mod lost_writes;
 mod reading;
+mod refused;
 mod single_flight;
 mod store_away;
 mod support;

@@ -29,6 +29,7 @@ impl Refresh {
         let account = || slot.id.clone();
         let attempt = AttemptId::random();
         let patience = policy.lease.saturating_add(policy.fetch_timeout);
+        slot.settle().await;
         let mut holder = Holder::default();
         let mut is_known = !slot.may_guess();
         let mut pass = None;
@@ -86,7 +87,7 @@ impl Refresh {
                     if let Freshness::Since(moment) = freshness {
                         freshness = Freshness::Since(moment.min(since));
                     }
-                    self.unless_closed(self.wait_for_holder(until)).await?;
+                    self.unless_closed(self.wait_for_holder(until, patience - waited)).await?;
                 }
             }
         }
@@ -119,14 +120,15 @@ impl Refresh {
         }
     }
 
-    /// Waits until the record moves, or the holder's time is over.
-    async fn wait_for_holder(&self, until: Timestamp) {
+    /// Waits until the record moves, the holder's time is over, or ours; or until the store is away, for then nothing is heard.
+    async fn wait_for_holder(&self, until: Timestamp, patience: Duration) {
         let slot = &*self.slot;
         let link = &slot.provider.link;
         let seen = slot.desk().standing;
-        let left = time::between(link.guess(), until).max(SHORTEST_WAIT);
+        let left = time::between(link.guess(), until).min(patience).max(SHORTEST_WAIT);
         let key = StoreKey::account(&slot.id);
-        let notice = slot.provider.clock.bounded(left, link.changed(&key, seen.version())).await;
+        let moved = slot.provider.clock.bounded(left, link.changed(&key, seen.version()));
+        let Either::Second(notice) = either(link.until_lost(), moved).await else { return };
         slot.synchronise(Some(seen)).await;
         if matches!(notice, Some(Err(_))) || slot.desk().standing == seen {
             // No notice, or one of nothing: look now and then, and no more often.

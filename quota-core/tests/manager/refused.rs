@@ -1,0 +1,210 @@
+//! What happens when the store answers and is of no use: for one account, for writes, or no longer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::support::*;
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use quota_core::{
+    Ask, AttemptId, Begin, Clock, FetchError, Freshness, Lease, MemoryStore, Policy, QuietTime, QuotaError,
+    QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version,
+};
+
+/// A store in which one key is not ours, which takes no writes when it is told so, and can fall silent.
+#[derive(Debug)]
+struct Trying {
+    inner: MemoryStore,
+    clock: Clock,
+    foreign: StoreKey,
+    full: AtomicBool,
+    silent: AtomicBool,
+}
+
+impl Trying {
+    async fn answers(&self, key: &StoreKey) -> Result<(), StoreError> {
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending().await
+        } else if *key == self.foreign {
+            Err(StoreError::unusable("something else is there"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[async_trait]
+impl QuotaStore for Trying {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.answers(key).await?;
+        self.inner.read(key).await
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        self.answers(key).await?;
+        if self.full.load(Ordering::SeqCst) {
+            self.clock.sleep(Duration::from_millis(100)).await;
+            return Err(StoreError::refused("there is no room left"));
+        }
+        self.inner.swap(key, expected, body, keep).await
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.answers(key).await?;
+        self.inner.changed(key, seen).await
+    }
+}
+
+fn trying(policy: Policy) -> (World, Arc<Trying>) {
+    let clock = Clock::anchored(noon());
+    let store = Arc::new(Trying {
+        inner: MemoryStore::with_clock(clock.clone()),
+        clock: clock.clone(),
+        foreign: StoreKey::account(&id("foreign")),
+        full: AtomicBool::new(false),
+        silent: AtomicBool::new(false),
+    });
+    (world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy), store)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_not_ours_keeps_nobody_from_finding_the_store_again() {
+    let (world, store) = trying(hurried());
+    let (main, foreign) = (world.quota.account(&id("main")), world.quota.account(&id("foreign")));
+    drop((main.get().await, foreign.get().await));
+    world.clock.sleep(MINUTE * 6).await;
+    store.silent.store(true, Ordering::SeqCst);
+    // The first call that meets the silence is about the key that never answers well.
+    drop(foreign.refresh().await);
+    drop(main.refresh().await);
+    assert!(main.peek().alone_since().is_some());
+
+    store.silent.store(false, Ordering::SeqCst);
+    world.clock.sleep(SECOND * 5).await;
+
+    drop(main.load().await);
+    assert_eq!(main.peek().alone_since(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_learned_while_a_write_is_refused_is_not_thrown_away_by_whoever_loads_meanwhile() {
+    let (world, store) = trying(hurried());
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 6).await;
+    world.provider.answer(polled(70.0));
+    drop(world.provider.clone().taking(SECOND));
+
+    let fills_up = async {
+        world.clock.sleep(SECOND / 2).await;
+        store.full.store(true, Ordering::SeqCst);
+        // While what was learned is being refused.
+        world.clock.sleep(Duration::from_millis(550)).await;
+        drop(main.load().await);
+    };
+    let (refreshed, ()) = tokio::join!(main.refresh(), fills_up);
+
+    assert!(refreshed.unwrap().fetched);
+    assert_eq!(last_read(&main.peek()), Some(70.0));
+}
+
+/// Somebody else asks, and will not be done before `lease` is over.
+async fn leave_a_lease(world: &World, lease: Duration) -> Lease {
+    let key = StoreKey::account(&id("main"));
+    let (mut record, now) = (Record::default(), world.clock.now());
+    let policy = Policy::default().lease(lease);
+    let ask = Ask::new(AttemptId::random(), Freshness::Since(now));
+    let Begin::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("it is free") };
+    let swap = world.store.swap(&key, None, record.encode(), Duration::from_secs(24 * 3600)).await;
+    assert!(matches!(swap, Ok(Swap::Applied(_))), "{swap:?}");
+    lease
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_for_a_holder_than_a_holder_of_its_own_would_take() {
+    let world = world();
+    leave_a_lease(&world, Duration::from_secs(3600)).await;
+
+    let got = world.clock.bounded(MINUTE * 2, world.quota.account(&id("main")).get()).await;
+
+    assert!(matches!(got, Some(Err(QuotaError::Busy { .. }))), "{got:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_holder_does_not_wait_on_when_the_store_is_lost() {
+    let (world, store) = trying(hurried());
+    leave_a_lease(&world, Duration::from_secs(30)).await;
+    let (main, other) = (world.quota.account(&id("main")), world.quota.account(&id("other")));
+    let start = world.clock.now();
+
+    let falls_silent = async {
+        world.clock.sleep(SECOND).await;
+        store.silent.store(true, Ordering::SeqCst);
+        drop(other.refresh().await);
+    };
+    let (got, ()) = tokio::join!(main.get(), falls_silent);
+
+    let waited = Duration::try_from(world.clock.now().duration_since(start)).unwrap();
+    assert!(matches!(got, Err(QuotaError::Busy { .. })), "{got:?}");
+    assert!(waited < SECOND * 10, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_time_that_the_store_has_lost_is_put_back() {
+    let world = world();
+    let other_process = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    drop(other_process.account(&id("b")).load().await);
+    world.provider.then_fail(FetchError::throttled(None));
+    drop(world.quota.account(&id("main")).refresh().await);
+    settle().await;
+    let key = StoreKey::provider(id("main").provider());
+    let written = world.store.read(&key).await.unwrap();
+    assert!(quiet_until(&written).is_some(), "it was imposed");
+
+    let nothing = QuietTime::default().encode();
+    let lost = world.store.swap(&key, written.version(), nothing, Duration::from_secs(3600)).await;
+    assert!(matches!(lost, Ok(Swap::Applied(_))), "{lost:?}");
+    world.clock.sleep(SECOND).await;
+
+    let held = other_process.account(&id("b")).refresh().await;
+    let is_held = held.as_ref().is_ok_and(|held| matches!(held.error, Some(QuotaError::Held { .. })))
+        || matches!(held, Err(QuotaError::Held { .. }));
+    assert!(is_held, "{held:?}");
+    assert_eq!(quiet_until(&world.store.read(&key).await.unwrap()), quiet_until(&written));
+}
+
+fn quiet_until(reading: &Reading) -> Option<Timestamp> {
+    let document = reading.document.as_ref()?;
+    QuietTime::decode(&document.body).unwrap().at(reading.now).map(|hold| hold.until)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_of_a_clock_that_was_ahead_ends_in_its_own_time() {
+    let clock = Clock::anchored(noon());
+    let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let key = StoreKey::account(&id("main"));
+    let tomorrow = noon() + jiff::SignedDuration::from_hours(24);
+    let (mut record, policy) = (Record::default(), Policy::default());
+    let ask = Ask::new(AttemptId::random(), Freshness::Since(tomorrow));
+    let Begin::Granted(lease) = record.begin(tomorrow, &ask, &policy) else { panic!("it is free") };
+    drop(record.fail(tomorrow, &lease, &FetchError::unavailable("the line was down"), &policy));
+    drop(store.swap(&key, None, record.encode(), Duration::from_secs(48 * 3600)).await);
+    let world = world_on(store, clock, policy);
+    let main = world.quota.account(&id("main"));
+    assert!(main.load().await.hold().is_none(), "what it meant cannot be told");
+
+    let at_first = main.get().await;
+    world.clock.sleep(MINUTE * 2).await;
+    let later = main.get().await;
+
+    assert!(matches!(at_first, Err(QuotaError::Held { .. })), "{at_first:?}");
+    assert_eq!(five_hours(&later.unwrap()), Some(40.0));
+}
