@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{Failure, FailureKind, Mark, Seen, Traffic, TrafficReader, Usage};
+use quota_core::{Failure, FailureKind, Mark, Scope, Seen, Traffic, TrafficReader, Usage};
 
 use crate::{Block, Request, RoutingPolicy};
 
@@ -166,14 +166,14 @@ pub(crate) fn consequence(
             let told = failure.resets_at.filter(|at| *at > now);
             let until = told.unwrap_or_else(|| later(failure.retry_after.unwrap_or(policy.spent_pause)));
             // Headers may not say which model it is: then it is the one that was asked for.
-            let model = failure
-                .scope
-                .as_ref()
-                .and_then(|scope| scope.model.clone().or_else(|| request.model_name().map(str::to_owned)));
-            let is_all = failure.scope.is_none();
-            let block = block(Some(until)).window(failure.window.clone()).model(model.clone());
-            // A spent part of the account of which nobody can say what it is must not take the rest with it.
-            let block = (is_all || model.is_some()).then_some(block);
+            let block = block(Some(until)).window(failure.window.clone());
+            let block = match (&failure.scope, request.model_name()) {
+                (None, _) => Some(block),
+                (Some(Scope { model: Some(model), .. }), _) => Some(block.model(model.clone())),
+                (Some(_), Some(model)) => Some(block.exactly(model.to_owned())),
+                // A spent part of the account of which nobody can say what it is must not take the rest with it.
+                (Some(_), None) => None,
+            };
             Consequence { block, next: NextTry::Elsewhere }
         }
         FailureKind::Throttled => {
@@ -182,7 +182,9 @@ pub(crate) fn consequence(
         }
         FailureKind::LoginDead => {
             let next = if triggers { NextTry::Elsewhere } else { NextTry::Never };
-            Consequence { block: Some(block(None).mark(mark)), next }
+            // Of a credential that nobody can tell from another it cannot be seen when it is another.
+            let until = mark.is_none().then(|| later(policy.not_allowed_pause));
+            Consequence { block: Some(block(until).mark(mark)), next }
         }
         FailureKind::NotAllowed => {
             let until = later(policy.not_allowed_pause);
@@ -205,7 +207,7 @@ const LEAST_PAUSE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
-    use quota_core::{Scope, WindowId};
+    use quota_core::WindowId;
 
     use super::*;
 
@@ -313,9 +315,19 @@ mod tests {
     // B18
     #[test]
     fn a_401_blocks_the_credential_until_there_is_another() {
-        let found = after(Failure::new(FailureKind::LoginDead), 401);
+        let (failure, mark) = (Failure::new(FailureKind::LoginDead), Some(Mark::from_hash(7)));
+        let found = consequence(&failure, Some(401), &Request::new(), mark, now(), &RoutingPolicy::default());
 
         assert_eq!((found.block.unwrap().until, found.next), (None, NextTry::Elsewhere));
+    }
+
+    // B39
+    #[test]
+    fn a_401_to_a_credential_that_cannot_be_told_from_another_does_not_last_for_ever() {
+        let found = after(Failure::new(FailureKind::LoginDead), 401);
+
+        let hour = now() + RoutingPolicy::default().not_allowed_pause;
+        assert_eq!(found.block.unwrap().until, Some(hour));
     }
 
     // B87

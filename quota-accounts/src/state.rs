@@ -89,15 +89,17 @@ impl AccountState {
         }
     }
 
-    /// Adds a block; of two about the same thing the one that ends later stands.
+    /// Adds a block, unless it is another login's; of two about the same thing the one that ends later stands.
     pub(crate) fn block(&mut self, block: &Block) {
-        add_block(&mut self.blocks, block.clone());
+        if !block.is_of_another(self.lineage.as_ref()) {
+            add_block(&mut self.blocks, block.clone());
+        }
     }
 }
 
 /// Adds a block to others; of two about the same thing the one that ends later stands.
 pub(crate) fn add_block(blocks: &mut Vec<Block>, block: Block) {
-    match blocks.iter_mut().find(|known| known.is_about(&block) && known.mark == block.mark) {
+    match blocks.iter_mut().find(|known| known.is_about(&block)) {
         Some(known) if known.until.is_none() => known.since = known.since.max(block.since),
         Some(known) if block.until.is_none() || known.until <= block.until => *known = block,
         Some(known) => known.since = known.since.max(block.since),

@@ -114,6 +114,7 @@ impl Inner {
     fn news(&self) -> Vec<News> {
         let news = self.members.iter().enumerate().filter_map(|(at, member)| {
             let known = member.numbers.known();
+            member.lift_foreign();
             let blocks = member.unwritten_blocks();
             let kept = member.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let is_news = kept.as_deref() != Some(&known) && known != Seed::default();

@@ -23,7 +23,7 @@ pub(super) struct Look {
     pub(super) worth_asking: Vec<usize>,
     /// Better accounts that are full of reservations, some of which may have been given back elsewhere.
     pub(super) worth_reading: Vec<usize>,
-    /// Better accounts that are refused for their credential, which may be another by now.
+    /// Better accounts that are refused, and whose credential may be another's by now.
     pub(super) worth_a_look: Vec<usize>,
 }
 
@@ -64,11 +64,17 @@ impl Inner {
             if passed.len() < MOST_PASSED {
                 passed.push((at, verdict));
             }
+            let may_look = self.credentials.is_some() && refused.len() < MOST_RECHECKS;
+            if may_look
+                && !matches!(verdict.rule, Rule::Disabled | Rule::Reserved)
+                && member.is_worth_a_look(now)
+            {
+                refused.push(at);
+            }
             match verdict.rule {
                 Rule::Disabled => {}
                 Rule::Reserved if self.reservations.is_none() || read.contains(&at) => {}
                 Rule::Reserved => unread.push(at),
-                Rule::LoginDead | Rule::NotAllowed if member.is_worth_a_look(now) => refused.push(at),
                 _ if stale.len() < MOST_RECHECKS
                     && !asked.contains(&at)
                     && candidate.is_stale().unwrap_or_else(|| member.numbers.is_stale())

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use quota_core::{AccountId, FailureKind, Mark, Seed};
+use quota_core::{AccountId, FailureKind, Login, Mark, Seed};
 
 use super::numbers::Numbers;
 use crate::reservation::Reservations;
@@ -32,6 +32,10 @@ pub(super) struct Member {
     looked_at: AtomicI64,
     /// Whether somebody is refreshing it in the background.
     pub(super) refreshing: AtomicBool,
+    /// Whether the numbers were told whose they are, and so must be told of each change.
+    pub(super) is_told: AtomicBool,
+    /// The credential that was refused last and followed by another, until one is served.
+    replaced: Mutex<Option<Option<Mark>>>,
     /// What was last written of it.
     pub(super) kept: Mutex<Option<Box<Seed>>>,
 }
@@ -64,6 +68,8 @@ impl Member {
             reservations: Mutex::default(),
             looked_at: AtomicI64::new(i64::MIN),
             refreshing: AtomicBool::new(false),
+            is_told: AtomicBool::new(false),
+            replaced: Mutex::default(),
             kept: Mutex::default(),
         }
     }
@@ -78,7 +84,17 @@ impl Member {
         }
         let now = self.numbers.now();
         let reserved: Vec<_> = self.reservations().live(now).collect();
-        candidate.blocks(Arc::clone(&self.blocks().live)).reserved(reserved)
+        candidate.blocks(self.own_blocks()).reserved(reserved)
+    }
+
+    /// The blocks, without those of another login than the numbers are of.
+    fn own_blocks(&self) -> Arc<[Block]> {
+        let live = Arc::clone(&self.blocks().live);
+        let lineage = self.numbers.lineage();
+        if !live.iter().any(|block| block.is_of_another(lineage.as_ref())) {
+            return live;
+        }
+        live.iter().filter(|block| !block.is_of_another(lineage.as_ref())).cloned().collect()
     }
 
     /// Whether nothing was ever read of it.
@@ -104,23 +120,43 @@ impl Member {
         });
     }
 
-    /// Takes over what was kept of an earlier run, or what another process has written.
+    /// Takes over what was kept of an earlier run, or what another process has written, as far as it is this login's.
     pub(super) fn adopt_blocks(&self, kept: &[Block], now: Timestamp) {
+        let lineage = self.numbers.lineage();
+        let counts = |block: &&Block| block.is_live(now) && !block.is_of_another(lineage.as_ref());
         self.change_blocks(|blocks| {
-            for block in kept.iter().filter(|block| block.is_live(now)) {
+            for block in kept.iter().filter(counts) {
                 add_block(blocks, block.clone());
             }
         });
         self.blocks().is_changed = false;
     }
 
-    /// Lifts what was answered to another credential than this one.
-    pub(super) fn lift_for(&self, mark: Option<Mark>) -> bool {
-        self.lift(|block| block.mark.is_some() && mark.is_some() && block.mark != mark)
+    /// Lifts what was answered to another credential or login than this one.
+    pub(super) fn lift_for(&self, login: &Login) -> bool {
+        let is_other =
+            |block: &Block| block.mark.is_some() && login.mark.is_some() && block.mark != login.mark;
+        self.lift(|block| is_other(block) || block.is_of_another(login.lineage.as_ref()))
+    }
+
+    /// Lifts what was answered to another login than the numbers are of.
+    pub(super) fn lift_foreign(&self) {
+        if self.is_blocked.load(Ordering::Acquire) {
+            let lineage = self.numbers.lineage();
+            self.lift(|block| block.is_of_another(lineage.as_ref()));
+        }
+    }
+
+    /// Whether to try another credential than the one that was refused: once, for a source may give another each time.
+    pub(super) fn may_try_another(&self, refused: Option<Mark>) -> bool {
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of many requests with the one that was refused, all may go on with the next.
+        *replaced.get_or_insert(refused) == refused
     }
 
     /// Lifts what a served request has refuted: the login works.
     pub(super) fn lift_refusals(&self) -> bool {
+        *self.replaced.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.lift(|block| matches!(block.kind, FailureKind::LoginDead | FailureKind::NotAllowed))
     }
 
@@ -138,11 +174,13 @@ impl Member {
         true
     }
 
-    /// Whether its credential is worth a look: it was refused, and that was not looked at a moment ago.
+    /// Whether the credential of an account that is of no use is worth a look: another one could end that, and it was not
+    /// looked at a moment ago.
     pub(super) fn is_worth_a_look(&self, now: Timestamp) -> bool {
-        if !self.is_blocked.load(Ordering::Acquire)
-            || !self.blocks().live.iter().any(|block| block.mark.is_some())
-        {
+        let ends_with_its_login = |block: &Block| block.mark.is_some() || block.lineage.is_some();
+        let is_marked =
+            || self.is_blocked.load(Ordering::Acquire) && self.blocks().live.iter().any(ends_with_its_login);
+        if !self.numbers.is_stated() && !is_marked() {
             return false;
         }
         let now = now.as_millisecond();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::{
-    Account, AccountId, Answer, FetchError, Freshness, Hold, HoldReason, Joined, ProviderId, QuotaError,
-    Seed, Usage, Window,
+    Account, AccountId, Answer, FetchError, Freshness, Hold, HoldReason, Joined, Lineage, ProviderId,
+    QuotaError, Seed, Usage, Window,
 };
 
 use super::own::Own;
@@ -112,6 +112,48 @@ impl Numbers {
         match self {
             Self::Shared(account) => account.peek().hold().is_some(),
             Self::Own(own) => own.is_held(),
+        }
+    }
+
+    /// Asks `f` about the login that the numbers are of.
+    fn with_lineage<R>(&self, f: impl FnOnce(Option<&Lineage>) -> R) -> R {
+        match self {
+            Self::Shared(account) => f(account.peek().lineage()),
+            Self::Own(own) => f(own.record().lineage()),
+        }
+    }
+
+    /// The login that the numbers are of, where that was said.
+    pub(super) fn lineage(&self) -> Option<Lineage> {
+        self.with_lineage(|lineage| lineage.cloned())
+    }
+
+    /// Whether it was said whose the numbers are.
+    pub(super) fn is_stated(&self) -> bool {
+        self.with_lineage(|lineage| lineage.is_some())
+    }
+
+    /// Whether the numbers are of another login than this. What is not said on either side contradicts nothing.
+    pub(super) fn are_of_another(&self, lineage: Option<&Lineage>) -> bool {
+        let Some(lineage) = lineage else { return false };
+        self.with_lineage(|own| own.is_some_and(|own| own != lineage))
+    }
+
+    /// Has whoever asks the provider say whose login it is by now, and asks if it is another's.
+    pub(super) async fn notice_login(&self) -> Result<(), RefreshError> {
+        match self {
+            // It looks at the login only where it would ask.
+            Self::Shared(_) => self.insist().await,
+            Self::Own(_) => self.freshen().await,
+        }
+    }
+
+    /// Says which login the account holds, where whoever asks the provider cannot. From then on it must be said at each
+    /// change: a fetcher that finds another one is not asked.
+    pub(super) fn set_login(&self, lineage: &Lineage) {
+        match self {
+            Self::Shared(account) => account.set_login(lineage.clone()),
+            Self::Own(own) => own.set_login(lineage),
         }
     }
 

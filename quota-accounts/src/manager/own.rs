@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::{
-    AccountId, Ask, AttemptId, Begin, Clock, Committed, FetchError, Freshness, Joined, Lease, Policy, Record,
-    Seed, Snapshot, Usage, UsageFetcher,
+    AccountId, Ask, AttemptId, Begin, Clock, Committed, FetchError, Freshness, Joined, Lease, Lineage, Login,
+    Policy, Record, Seed, Snapshot, Usage, UsageFetcher,
 };
 
 use super::RefreshError;
@@ -25,6 +25,8 @@ pub(super) struct Own {
     turn: tokio::sync::Mutex<()>,
     /// It cannot be told whose the numbers are.
     withheld: AtomicBool,
+    /// The login that the account was said to hold: only its numbers are asked for.
+    told: Mutex<Option<Lineage>>,
     requests: AtomicU64,
 }
 
@@ -43,6 +45,7 @@ impl Own {
             record: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
             withheld: AtomicBool::new(false),
+            told: Mutex::default(),
             requests: AtomicU64::new(0),
         }
     }
@@ -84,6 +87,12 @@ impl Own {
         self.is_stale() || self.policy.refreshes_on_request(request)
     }
 
+    /// Says which login the account holds now; what another one has left is cleared.
+    pub(super) fn set_login(&self, lineage: &Lineage) {
+        *self.told() = Some(lineage.clone());
+        self.change(|record, _| record.new_login(lineage));
+    }
+
     pub(super) fn seed(&self, seed: &Seed) -> Joined {
         self.change(|record, now| record.seed(now, seed))
     }
@@ -102,7 +111,7 @@ impl Own {
             return Err(RefreshError::NoFetcher { provider: self.id.provider().clone() });
         };
         let _turn = self.turn.lock().await;
-        let login = fetcher.login(&self.id).await;
+        let login = fetcher.login(&self.id).await.and_then(|login| self.told_or(login));
         self.withheld.store(login.is_err(), Ordering::Release);
         let login = login.map_err(|error| self.failed(error))?;
         let ask = Ask::new(AttemptId::random(), wanted).login(login);
@@ -125,6 +134,21 @@ impl Own {
             }
             Err(error) => Err(self.fail(&asking, error)),
         }
+    }
+
+    /// The login that would be used, which must be the one that the account was said to hold.
+    fn told_or(&self, found: Login) -> Result<Login, FetchError> {
+        match (&*self.told(), &found.lineage) {
+            (Some(told), Some(found)) if told != found => {
+                Err(FetchError::not_logged_in("the credential that was found belongs to another login"))
+            }
+            (Some(told), None) => Ok(Login::of(told.clone()).mark(found.mark)),
+            _ => Ok(found),
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Lineage>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One call; and one more, if the credential was refused and there is a newer one.

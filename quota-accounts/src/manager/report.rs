@@ -6,11 +6,12 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Failure, FailureKind, ProviderId, Seen};
+use quota_core::{AccountId, Failure, FailureKind, ProviderId, Ruling, Seen};
 
 use super::route::Route;
 use super::{FallbackAccountManager, Inner};
 use crate::outcome::{NextTry, Outcome, consequence};
+use crate::{Block, RoutingPolicy};
 
 /// What a report came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +58,11 @@ impl FallbackAccountManager {
             .failure
             .as_ref()
             .map(|failure| consequence(failure, outcome.status(), &route.request, mark, now, &inner.policy));
+        let others: Vec<Block> = other_spent(&seen)
+            .filter_map(|failure| {
+                consequence(&failure, outcome.status(), &route.request, mark, now, &inner.policy).block
+            })
+            .collect();
         let mut report =
             Report { failure: seen.failure, next: found.as_ref().map_or(NextTry::Done, |found| found.next) };
         if route.is_reported.swap(true, Ordering::AcqRel) {
@@ -77,12 +83,25 @@ impl FallbackAccountManager {
         if let Some(found) = found {
             let is_login =
                 report.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::LoginDead);
-            if is_login && inner.has_another_credential(route).await {
+            let has_another = is_login && inner.has_another_credential(route).await;
+            if has_another && member.may_try_another(mark) {
                 report.next = NextTry::Again;
-            } else if let Some(block) = found.block {
-                tracing::debug!(account = %member.id, kind = block.kind.as_str(), "account blocked");
-                member.block(block, now);
-                inner.keep_or_tell().await;
+            } else {
+                // Another one each time is nobody's: none of them ends the block.
+                let block =
+                    found.block.map(|block| if has_another { unmarked(block, &inner.policy) } else { block });
+                // Without a credential, the account is whose its numbers are.
+                let login = route.credential.as_ref().and_then(|credential| credential.login.lineage.clone());
+                let lineage = login.or_else(|| member.numbers.lineage());
+                let blocks: Vec<_> = block.into_iter().chain(others).collect();
+                let is_blocked = !blocks.is_empty();
+                for block in blocks {
+                    tracing::debug!(account = %member.id, kind = block.kind.as_str(), "account blocked");
+                    member.block(block.lineage(lineage.clone()), now);
+                }
+                if is_blocked {
+                    inner.keep_or_tell().await;
+                }
             }
         } else if outcome.status().is_some() && member.lift_refusals() {
             inner.keep_soon();
@@ -92,6 +111,27 @@ impl FallbackAccountManager {
         }
         Ok(report)
     }
+}
+
+/// The windows that an answer calls spent besides the one that its failure is about: each counts until its own reset.
+fn other_spent(seen: &Seen) -> impl Iterator<Item = Failure> {
+    let main = seen.failure.as_ref().filter(|failure| failure.kind == FailureKind::QuotaSpent);
+    let verdicts = main.into_iter().flat_map(|_| &seen.usage.verdicts);
+    verdicts
+        .filter(move |verdict| {
+            verdict.ruling == Ruling::Rejected
+                && main.is_some_and(|main| main.window.as_ref() != Some(&verdict.window))
+        })
+        .map(|verdict| {
+            let failure = Failure::new(FailureKind::QuotaSpent).window(verdict.window.clone());
+            failure.scope(verdict.scope.clone()).resets_at(verdict.resets_at)
+        })
+}
+
+/// The same for whatever credential it was.
+fn unmarked(block: Block, policy: &RoutingPolicy) -> Block {
+    let until = block.since.checked_add(policy.not_allowed_pause).unwrap_or(Timestamp::MAX);
+    block.mark(None).until(until)
 }
 
 impl Inner {

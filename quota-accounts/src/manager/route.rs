@@ -2,13 +2,14 @@
 //! The choice itself is a pure function in `routing`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, AttemptId, Credential, CredentialError};
+use quota_core::{AccountId, AttemptId, Credential, CredentialError, Login};
 
 use super::look::{Look, MOST_PASSED, MOST_RECHECKS};
+use super::member::Member;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
 use crate::routing::{Choice, Rule, Standing, Verdict, judge};
@@ -240,22 +241,44 @@ impl Inner {
         }
     }
 
-    /// Looks whether credentials that were refused are others by now; whether any is.
-    async fn look_at_credentials(&self, places: &[usize]) -> bool {
+    /// Looks whether the credentials of accounts that are of no use are others by now; whether any is.
+    pub(super) async fn look_at_credentials(self: &Arc<Self>, places: &[usize]) -> bool {
         let Some(source) = &self.credentials else { return false };
         let mut any = false;
         for at in places {
             let member = &self.members[*at];
             if let Ok(credential) = source.credential(&member.id).await {
-                any |= member.lift_for(credential.login.mark);
+                any |= member.lift_for(&credential.login);
+                any |= self.enter(member, &credential.login).await;
             }
         }
         any
     }
 
+    /// Gives the account to this login, if another one's numbers are here; whether that was so.
+    async fn enter(self: &Arc<Self>, member: &Member, login: &Login) -> bool {
+        let Some(lineage) =
+            login.lineage.as_ref().filter(|lineage| member.numbers.are_of_another(Some(lineage)))
+        else {
+            return false;
+        };
+        tracing::debug!(account = %member.id, "another login");
+        let mut asked = member.numbers.notice_login().await;
+        if member.numbers.are_of_another(Some(lineage)) {
+            member.is_told.store(true, Ordering::Release);
+            member.numbers.set_login(lineage);
+            asked = member.numbers.freshen().await;
+        }
+        if let Err(error) = asked {
+            tracing::debug!(account = %member.id, %error, "going on without numbers");
+        }
+        self.keep_soon();
+        true
+    }
+
     /// Gets the credential, and looks once more at what is known by now; the verdict if the account cannot serve after all.
     async fn credential(
-        &self,
+        self: &Arc<Self>,
         request: &Request,
         at: usize,
         before: Timestamp,
@@ -278,10 +301,11 @@ impl Inner {
             },
         };
         if let Some(credential) = &credential {
-            member.lift_for(credential.login.mark);
+            member.lift_for(&credential.login);
+            let is_another = self.enter(member, &credential.login).await;
             // Reading it may have taken a while, and what is known by now counts.
             let now = self.now();
-            if now != before {
+            if is_another || now != before {
                 let verdict = judge(&member.candidate(), request, now, &self.policy);
                 // What is reserved is its own by now, at least in part.
                 if verdict.standing == Standing::Refused && verdict.rule != Rule::Reserved {

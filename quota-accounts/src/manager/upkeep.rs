@@ -47,6 +47,7 @@ impl FallbackAccountManager {
 
     async fn refresh(&self, is_wanted: impl Fn(Role) -> bool) -> Vec<RefreshReport> {
         let inner = &self.inner;
+        inner.look_behind_holds(&is_wanted).await;
         let due = inner.members.iter().enumerate().filter(|(_, member)| {
             !member.disabled
                 && is_wanted(member.role)
@@ -87,6 +88,24 @@ impl FallbackAccountManager {
 }
 
 impl Inner {
+    /// Looks whether accounts about which nobody may ask are another login's by now, to whom the hold does not apply, or
+    /// those that only know of a new login if they are told.
+    async fn look_behind_holds(self: &Arc<Self>, is_wanted: &impl Fn(Role) -> bool) {
+        if self.credentials.is_none() {
+            return;
+        }
+        let now = self.now();
+        let held = self.members.iter().enumerate().filter(|(_, member)| {
+            !member.disabled
+                && is_wanted(member.role)
+                && member.numbers.is_stale()
+                && (member.numbers.is_held() || member.is_told.load(Ordering::Acquire))
+                && member.is_worth_a_look(now)
+        });
+        let held: Vec<usize> = held.map(|(at, _)| at).collect();
+        self.look_at_credentials(&held).await;
+    }
+
     /// Refreshes an account while nobody waits, and keeps what comes of it; `insist` also where it is fresh.
     pub(super) fn refresh_in_background(self: &Arc<Self>, at: usize, insist: bool) {
         let member = &self.members[at];

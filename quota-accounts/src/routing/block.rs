@@ -2,7 +2,7 @@
 //! When one is made is decided in `outcome`; whether it counts for a request in `judge`.
 
 use jiff::Timestamp;
-use quota_core::{FailureKind, Mark, Snapshot, WindowId};
+use quota_core::{FailureKind, Lineage, Mark, Snapshot, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -28,12 +28,18 @@ pub struct Block {
     /// The one model it counts for, as requests or the provider name it; `None` for all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Whether `model` is what a request named, and so means itself alone: `gpt-5` is not `gpt-5-mini`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_exact: bool,
     /// The window that is spent, where that was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowId>,
     /// The credential it counts for: another one ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
+    /// The login it counts for, where that was known: another one ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -42,7 +48,17 @@ impl Block {
     /// A block of the whole account, until somebody logs in anew.
     #[must_use]
     pub fn new(kind: FailureKind, since: Timestamp) -> Self {
-        Self { kind, since, until: None, model: None, window: None, mark: None, unknown: Map::new() }
+        Self {
+            kind,
+            since,
+            until: None,
+            model: None,
+            is_exact: false,
+            window: None,
+            mark: None,
+            lineage: None,
+            unknown: Map::new(),
+        }
     }
 
     /// Says when it ends.
@@ -59,6 +75,12 @@ impl Block {
         self
     }
 
+    /// Says which model it counts for, as a request named it: for that one alone.
+    #[must_use]
+    pub fn exactly(self, model: impl Into<Option<String>>) -> Self {
+        Self { is_exact: true, ..self.model(model) }
+    }
+
     /// Says which window is spent.
     #[must_use]
     pub fn window(mut self, window: impl Into<Option<WindowId>>) -> Self {
@@ -73,6 +95,18 @@ impl Block {
         self
     }
 
+    /// Says which login it counts for.
+    #[must_use]
+    pub fn lineage(mut self, lineage: impl Into<Option<Lineage>>) -> Self {
+        self.lineage = lineage.into();
+        self
+    }
+
+    /// Whether it counts for somebody else than this login. What is not said on either side contradicts nothing.
+    pub(crate) fn is_of_another(&self, lineage: Option<&Lineage>) -> bool {
+        matches!((&self.lineage, lineage), (Some(own), Some(other)) if own != other)
+    }
+
     /// Whether it still stands at `now`, whatever the request.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
@@ -83,21 +117,29 @@ impl Block {
     pub(crate) fn counts_for(&self, model: Option<&str>) -> bool {
         match (&self.model, model) {
             (None, _) => true,
+            (Some(blocked), Some(model)) if self.is_exact => blocked.eq_ignore_ascii_case(model),
             (Some(blocked), Some(model)) => is_meant(blocked, model),
             (Some(_), None) => false,
         }
     }
 
-    /// Whether a reading that was taken later says that the window has room again.
+    /// Whether a reading that was taken later says that the window has room again; or that the login works, where nobody can
+    /// say which credential it was that did not.
     pub(crate) fn is_refuted(&self, snapshot: &Snapshot) -> bool {
-        self.kind == FailureKind::QuotaSpent
-            && self.window.as_ref().and_then(|id| snapshot.window(id)).is_some_and(|window| {
-                window.observed_at() > self.since && window.used().remaining().basis_points() > 0
-            })
+        match self.kind {
+            FailureKind::QuotaSpent => {
+                self.window.as_ref().and_then(|id| snapshot.window(id)).is_some_and(|window| {
+                    window.observed_at() > self.since && window.used().remaining().basis_points() > 0
+                })
+            }
+            FailureKind::LoginDead => self.mark.is_none() && snapshot.complete_at() > Some(self.since),
+            _ => false,
+        }
     }
 
-    /// Whether the other is about the same thing, so that one of them says it all.
+    /// Whether the other is about the same thing and the same credential, so that one of them says it all.
     pub(crate) fn is_about(&self, other: &Self) -> bool {
         (self.kind, &self.model, &self.window) == (other.kind, &other.model, &other.window)
+            && (self.mark, &self.lineage) == (other.mark, &other.lineage)
     }
 }

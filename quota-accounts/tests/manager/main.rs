@@ -3,6 +3,7 @@
 mod files;
 mod heart;
 mod logins;
+mod new_logins;
 mod renewals;
 mod reports;
 mod reservations;

@@ -86,6 +86,48 @@ async fn a_spent_model_leaves_the_account_to_the_others() {
     }
 }
 
+// B80
+#[tokio::test(start_paused = true)]
+async fn of_several_spent_windows_each_counts_until_its_own_reset() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.config = quota_accounts::AccountsConfig::new(id("main"));
+        let accounts =
+            world.builder().traffic(Arc::new(ExampleTraffic)).build().expect("there is an account");
+        let big = || Request::new().model("big-1");
+        let route = accounts.route(big()).await.unwrap();
+
+        let spent = Outcome::from_response(429, [("x-ratelimit-rejected", "five_hour=1 seven_day/oi=96")]);
+        let _ = accounts.report(&route, spent).await.unwrap();
+
+        let wait = |request| {
+            let accounts = &accounts;
+            async move { accounts.route(request).await.err().and_then(|error| error.retry_after()) }
+        };
+        let hours = |hours: u64| Some(Duration::from_secs(3600 * hours));
+        assert_eq!(wait(big()).await, hours(96), "{kind:?}");
+        assert_eq!(wait(Request::new().model("small-1")).await, hours(1), "{kind:?}");
+        minutes(&world.clock, 61).await;
+        assert_eq!(wait(big()).await, Some(Duration::from_secs(95 * 3600 - 60)), "{kind:?}");
+        assert_eq!(wait(Request::new().model("small-1")).await, None, "{kind:?}");
+    }
+}
+
+// B68
+#[tokio::test(start_paused = true)]
+async fn a_spent_model_leaves_the_account_to_models_whose_names_begin_alike() {
+    for kind in BOTH {
+        let (_world, accounts) = reading(kind).await;
+        let route = accounts.route(Request::new().model("gpt-5")).await.unwrap();
+
+        let _ = accounts.report(&route, spent("model")).await.unwrap();
+
+        let next = accounts.route(Request::new().model("gpt-5")).await.unwrap();
+        let mini = accounts.route(Request::new().model("gpt-5-mini")).await.unwrap();
+        assert_eq!((next.account(), mini.account()), (&id("b"), &id("main")), "{kind:?}");
+    }
+}
+
 // B69
 #[tokio::test(start_paused = true)]
 async fn a_429_that_says_nothing_is_a_pause_of_seconds() {

@@ -9,7 +9,7 @@ use quota_accounts::{AccountsConfig, FallbackAccountManager, FallbackAccountMana
 use quota_core::testing::FakeProvider;
 use quota_core::{
     AccountId, Clock, Failure, FailureKind, MemoryStore, Percent, Policy, ProviderId, QuotaManager,
-    QuotaStore, Scope, Seen, Traffic, TrafficReader, Usage, WindowId, WindowReading,
+    QuotaStore, Ruling, Scope, Seen, Traffic, TrafficReader, Usage, Verdict, WindowId, WindowReading,
 };
 use tempfile::TempDir;
 
@@ -77,7 +77,12 @@ impl World {
 
     /// Another process on the same disk: nothing is left of this one but the file.
     pub(crate) fn restarted(&self) -> Self {
-        let world = Self::new(self.kind, &self.clock, &self.provider, &self.dir);
+        self.restarted_at(&self.clock)
+    }
+
+    /// The same, by another clock.
+    pub(crate) fn restarted_at(&self, clock: &Clock) -> Self {
+        let world = Self::new(self.kind, clock, &self.provider, &self.dir);
         Self { policy: self.policy.clone(), config: self.config.clone(), ..world }
     }
 
@@ -118,7 +123,8 @@ impl World {
     }
 }
 
-/// Reads headers of its own making: what is used, and what is spent.
+/// Reads headers of its own making: what is used, and what is spent. `x-ratelimit-rejected` is a list of windows that the
+/// provider rejects, each with the hours until it begins anew; those with a `/` are of a model that is not named.
 #[derive(Debug)]
 pub(crate) struct ExampleTraffic;
 
@@ -138,7 +144,23 @@ impl TrafficReader for ExampleTraffic {
                 Failure::new(FailureKind::QuotaSpent).window(WindowId::five_hour()).resets_at(reset);
             failure.scope((spent == "model").then(Scope::unnamed))
         });
-        Seen::new(Usage::from_headers(windows), failure.or_else(|| Failure::of_status(answer.status)))
+        let rejected = header("x-ratelimit-rejected").into_iter().flat_map(|list| list.split(' '));
+        let verdicts: Vec<Verdict> = rejected
+            .filter_map(|told| {
+                let (window, hours) = told.split_once('=')?;
+                let reset = answer.now + SignedDuration::from_hours(hours.parse().ok()?);
+                let scope = window.contains('/').then(Scope::unnamed);
+                let verdict = Verdict::new(WindowId::new(window).ok()?, Ruling::Rejected);
+                Some(verdict.scope(scope).resets_at(reset))
+            })
+            .collect();
+        let first = verdicts.first().map(|verdict| {
+            let failure = Failure::new(FailureKind::QuotaSpent).window(verdict.window.clone());
+            failure.scope(verdict.scope.clone()).resets_at(verdict.resets_at)
+        });
+        let mut usage = Usage::from_headers(windows);
+        usage.verdicts = verdicts;
+        Seen::new(usage, failure.or(first).or_else(|| Failure::of_status(answer.status)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What holds for every choice.
 
 use proptest::prelude::*;
-use quota_core::{FailureKind, WindowReading};
+use quota_core::{FailureKind, Mark, WindowReading};
 
 use super::support::*;
 use crate::{Block, Choice, Limits, Mode, Request, RoutingPolicy, Rule, Standing, WhenUnknown};
@@ -57,7 +57,10 @@ fn given(accounts: &[(Readings, u8)]) -> Vec<Given> {
         let account = Given::read_at(&format!("a{at}"), minutes(-readings.age), readings.windows());
         match fate {
             0 => account.disabled(),
-            1 => account.blocked(Block::new(FailureKind::LoginDead, minutes(-1))),
+            1 => {
+                // Of a credential that is known: no later reading says that it works.
+                account.blocked(Block::new(FailureKind::LoginDead, minutes(-1)).mark(Mark::from_hash(1)))
+            }
             2 => account.blocked(Block::new(FailureKind::QuotaSpent, minutes(-1)).until(minutes(1))),
             3 => account.pinned(),
             _ => account,

@@ -1,0 +1,227 @@
+//! Somebody logs in as somebody else: nothing that the old login left counts for the new one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quota_accounts::{
+    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Request, Rule,
+    Secret,
+};
+use quota_core::{AccountId, FetchError, Lineage, Login, Mark, Usage};
+
+use crate::logins::{Logins, logged_in, next, stop_at, unauthorized};
+use crate::support::*;
+
+/// Says whose the login of the main account is from now on, both to requests and to whoever asks about usage.
+fn log_in(world: &World, logins: &Logins, token: u64, who: &'static str) {
+    logins.set("main", Some(token), who);
+    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new(who))));
+}
+
+/// A world whose main account is the old login's, and is used so far.
+async fn held_by_old(kind: Kind, used: f64, stop: f64) -> (World, Arc<Logins>, FallbackAccountManager) {
+    let mut world = world(kind);
+    world.policy = stop_at(stop);
+    let logins = Arc::new(Logins::default());
+    log_in(&world, &logins, 1, "old");
+    let source: Arc<dyn CredentialSource> = logins.clone();
+    let accounts = world.builder().credentials(source).traffic(Arc::new(ExampleTraffic));
+    let accounts = accounts.build().expect("there are accounts");
+    world.provider.then_answer(Usage::polled([world.five_hour(used)]));
+    accounts.refresh_quota_for_due_accounts().await;
+    (world, logins, accounts)
+}
+
+// B34, B35, B35a
+#[tokio::test(start_paused = true)]
+async fn a_new_login_is_asked_about_although_the_old_one_is_on_hold() {
+    for kind in BOTH {
+        let (world, logins, accounts) = held_by_old(kind, 100.0, 0.0).await;
+        minutes(&world.clock, 6).await;
+        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 2).await;
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?}: the old login is spent");
+
+        log_in(&world, &logins, 2, "new");
+        world.answers(5.0);
+        minutes(&world.clock, 2).await;
+
+        assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(5.0)), "{kind:?}");
+    }
+}
+
+// B34, B35a
+#[tokio::test(start_paused = true)]
+async fn a_new_login_is_refreshed_although_the_old_one_is_on_hold() {
+    for kind in BOTH {
+        let (world, logins, accounts) = held_by_old(kind, 100.0, 0.0).await;
+        minutes(&world.clock, 6).await;
+        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
+        accounts.refresh_quota_for_due_accounts().await;
+        log_in(&world, &logins, 2, "new");
+        world.answers(5.0);
+        minutes(&world.clock, 2).await;
+
+        accounts.refresh_quota_for_due_accounts().await;
+
+        assert_eq!(used(&accounts, "main"), Some(5.0), "{kind:?}");
+    }
+}
+
+// B35
+#[tokio::test(start_paused = true)]
+async fn a_new_login_is_not_served_past_its_killswitch_by_the_old_ones_numbers() {
+    for kind in BOTH {
+        let (world, logins, accounts) = held_by_old(kind, 10.0, 5.0).await;
+        minutes(&world.clock, 1).await;
+
+        log_in(&world, &logins, 2, "new");
+        world.provider.then_answer(Usage::polled([world.five_hour(97.0)]));
+        let route = accounts.route(Request::new()).await.unwrap();
+
+        assert_eq!(route.account(), &id("b"), "{kind:?}");
+        assert_eq!(route.passed()[0].rule, Rule::Killed, "{kind:?}");
+    }
+}
+
+// B34
+#[tokio::test(start_paused = true)]
+async fn what_an_old_login_left_on_disk_does_not_count_for_the_new_one() {
+    for kind in BOTH {
+        let (world, logins, accounts) = held_by_old(kind, 100.0, 0.0).await;
+        accounts.flush().await.unwrap();
+        log_in(&world, &logins, 2, "new");
+        world.answers(5.0);
+        minutes(&world.clock, 1).await;
+
+        let restarted = world.restarted();
+        let accounts = restarted.builder().credentials(logins).build().expect("there are accounts");
+
+        assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(5.0)), "{kind:?}");
+    }
+}
+
+// B34: only the credential says whose it is.
+#[tokio::test(start_paused = true)]
+async fn a_new_login_is_told_by_its_credential_where_whoever_asks_cannot_say() {
+    for kind in BOTH {
+        let (world, logins, accounts) = logged_in(kind).await;
+        logins.set("main", Some(1), "old");
+        minutes(&world.clock, 1).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        let spent = Outcome::from_response(200, [("x-ratelimit-used", "100")]);
+        let _ = accounts.report(&route, spent).await.unwrap();
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?}: the old login is spent");
+
+        logins.set("main", Some(2), "new");
+        world.answers(5.0);
+        minutes(&world.clock, 2).await;
+
+        assert_eq!((next(&accounts).await, used(&accounts, "main")), (id("main"), Some(5.0)), "{kind:?}");
+    }
+}
+
+// B74
+#[tokio::test(start_paused = true)]
+async fn a_block_of_the_old_login_ends_with_it_on_disk_too() {
+    for kind in BOTH {
+        let (world, logins, accounts) = held_by_old(kind, 40.0, 0.0).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        let _ =
+            accounts.report(&route, Outcome::from_response(429, [("x-ratelimit-spent", "account")])).await;
+        assert!(world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
+
+        log_in(&world, &logins, 2, "new");
+        world.answers(5.0);
+        minutes(&world.clock, 2).await;
+
+        assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
+        accounts.flush().await.unwrap();
+        assert!(!world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
+    }
+}
+
+// B39, B18
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_ends_when_the_login_is_seen_to_work() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 1).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        let _ = accounts.report(&route, unauthorized()).await.unwrap();
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
+
+        // Somebody logs in anew: usage is told again.
+        minutes(&world.clock, 6).await;
+        accounts.refresh_quota_for_due_accounts().await;
+        accounts.flush().await.unwrap();
+
+        assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
+        assert_eq!(next(&world.restarted().accounts()).await, id("main"), "{kind:?}: on disk too");
+    }
+}
+
+// B39, B18
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_lasts_no_longer_than_one_by_policy() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        // So that nothing is learned of the login meanwhile.
+        world.usage_policy = world.usage_policy.clone().freshness(Duration::from_secs(1));
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        let _ = accounts.report(&route, unauthorized()).await.unwrap();
+
+        let blocked = |name: &str| {
+            let decision = accounts.explain(&Request::new());
+            decision.weighed().iter().find(|weighed| *weighed.id() == id(name)).unwrap().verdict()
+        };
+        let until = world.clock.now() + jiff::SignedDuration::from_hours(1);
+        assert_eq!((blocked("main").rule, blocked("main").until), (Rule::LoginDead, Some(until)), "{kind:?}");
+        minutes(&world.clock, 60).await;
+        assert_ne!(blocked("main").rule, Rule::LoginDead, "{kind:?}");
+    }
+}
+
+/// Prints another token at every call.
+#[derive(Debug, Default)]
+struct Printer(AtomicU64);
+
+#[async_trait]
+impl CredentialSource for Printer {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        let token = self.0.fetch_add(1, Ordering::Relaxed);
+        let login = Login::unstated().mark(Mark::from_hash(token));
+        Ok(Credential::new(Secret::new(format!("n33dle-{token}"))).login(login))
+    }
+}
+
+// B18
+#[tokio::test(start_paused = true)]
+async fn a_source_that_gives_another_credential_each_time_is_tried_twice_and_then_left() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.builder().credentials(Arc::new(Printer::default())).build().unwrap();
+        accounts.refresh_quota_for_due_accounts().await;
+
+        let mut tries = Vec::new();
+        for _ in 0..20 {
+            let route = accounts.route(Request::new()).await.unwrap();
+            if route.account() != &id("main") {
+                break;
+            }
+            tries.push(accounts.report(&route, unauthorized()).await.unwrap().next);
+        }
+        world.clock.sleep(Duration::from_secs(10)).await;
+
+        assert_eq!(tries, [NextTry::Again, NextTry::Elsewhere], "{kind:?}");
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?}: a look at the credential says nothing");
+    }
+}
