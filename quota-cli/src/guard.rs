@@ -19,7 +19,7 @@ use crate::gateway;
 use crate::journal;
 use crate::runtime::{self, Threads};
 use crate::sharing::Sharing;
-use crate::status::model::AccountView;
+use crate::status::model::{AccountView, FailureView};
 use crate::term::{self, harmless};
 use crate::words::rfc3339;
 
@@ -59,7 +59,8 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         let account = manager.account(&settings.id);
         let keeper = Keeper::start(&config, &store.store);
         let sharing = Sharing::on(&store);
-        let waited = wait(&account, &terms, options, &clock, &keeper, &sharing);
+        let advice = || settings.login.advice();
+        let waited = wait(&account, &terms, options, &clock, &keeper, &sharing, &advice);
         let (answer, verdict) = match options.timeout {
             // What stands when the time is over is judged once more, without asking the provider.
             Some(most) => match clock.bounded(most, waited).await {
@@ -70,7 +71,7 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         };
         drop(manager);
         let exit = exit_of(&verdict, options.unknown);
-        tell(&answer, &account, &verdict, exit, options)?;
+        tell(&answer, &account, &verdict, exit, options, &advice)?;
         sharing.tell();
         // After the answer: nobody waits for what hooks do, but a script that goes on by the exit code.
         keeper.end().await;
@@ -86,8 +87,10 @@ async fn wait(
     clock: &Clock,
     keeper: &Keeper,
     sharing: &Sharing,
+    advice: &dyn Fn() -> String,
 ) -> (Answer, Verdict) {
     let mut news = account.watch();
+    let mut told = None;
     loop {
         let asked = async {
             let known = account.load().await;
@@ -101,6 +104,12 @@ async fn wait(
         let (answer, verdict) = judged(answer, account, terms);
         if !options.wait || exit_of(&verdict, options.unknown) == Exit::Done {
             return (answer, verdict);
+        }
+        // Whoever waits for a number that cannot come is to know why.
+        let cause = cause(&answer, advice).filter(|_| matches!(verdict, Verdict::Unknown { .. }));
+        if let Some(cause) = cause.filter(|cause| told.as_ref() != Some(cause)) {
+            term::tell(&format!("quota: {}: {cause}; waiting\n", account.id()));
+            told = Some(cause);
         }
         drop(answer);
         keeper.look();
@@ -162,6 +171,7 @@ fn tell(
     verdict: &Verdict,
     exit: Exit,
     options: &GuardArgs,
+    advice: &dyn Fn() -> String,
 ) -> Result<(), Failure> {
     let (word, window, left) = match verdict {
         Verdict::Go { window, left } => ("go", Some(&**window), Some(*left)),
@@ -183,9 +193,18 @@ fn tell(
         return term::answer(&(text + "\n"));
     }
     if exit != Exit::Done {
-        term::tell(&format!("quota: {}: {}\n", account.id(), harmless(&verdict.to_string())));
+        let cause = cause(answer, advice).filter(|_| matches!(verdict, Verdict::Unknown { .. }));
+        let cause = cause.map_or_else(String::new, |cause| cause + "; ");
+        term::tell(&format!("quota: {}: {cause}{}\n", account.id(), harmless(&verdict.to_string())));
     }
     Ok(())
+}
+
+/// Why there is no newer number, and what to do about it.
+fn cause(answer: &Answer, advice: &dyn Fn() -> String) -> Option<String> {
+    let FailureView { why, advice } = FailureView::of(answer.error()?, advice);
+    let advice = advice.map_or_else(String::new, |advice| format!("; {advice}"));
+    Some(harmless(&format!("{why}{advice}")))
 }
 
 /// What `quota guard --json` writes; its fields are told in docs/guard-json.md.

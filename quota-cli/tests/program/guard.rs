@@ -42,7 +42,22 @@ fn what_cannot_be_told_is_69_unless_it_is_allowed() {
 
     assert_eq!((denied.code, denied.stderr.lines().count()), (Some(69), 1));
     assert!(denied.stderr.contains("--unknown allow"), "{}", denied.stderr);
+    assert!(denied.stderr.contains("does not allow"), "it says why: {}", denied.stderr);
     assert_eq!(allowed.code, Some(0));
+}
+
+#[test]
+fn whoever_waits_for_a_number_that_cannot_come_is_told_why_once() {
+    let (_provider, machine, config) = world(used(1.0));
+    let text = std::fs::read_to_string(&config).unwrap().replace("QUOTA_SIM_MAIN", "QUOTA_NOBODY");
+    std::fs::write(&config, text).unwrap();
+
+    let ended = machine.run(&["guard", "--wait", "--timeout", "1s", "--config", &config]);
+
+    let told: Vec<_> = ended.stderr.lines().collect();
+    assert_eq!((ended.code, told.len()), (Some(69), 2), "{told:?}");
+    assert!(told[0].contains("QUOTA_NOBODY") && told[0].ends_with("; waiting"), "{told:?}");
+    assert!(told[1].contains("QUOTA_NOBODY") && told[1].contains("--unknown allow"), "{told:?}");
 }
 
 #[test]
