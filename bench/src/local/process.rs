@@ -1,8 +1,13 @@
 //! Programs that are started and waited for.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+/// The programs that were copied to where they are run.
+static INSTALLED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A program with its arguments and variables.
 #[derive(Debug, Clone)]
@@ -21,12 +26,16 @@ impl Process {
         let here = std::env::current_exe().expect("this program is a file");
         let built = here.with_file_name(name);
         assert!(built.exists(), "{} is not built; run scripts/bench", built.display());
-        let folder = here.with_file_name("installed");
-        std::fs::create_dir_all(&folder).expect("there is room");
-        let (program, draft) = (folder.join(name), folder.join(format!("{name}.new")));
-        std::fs::copy(&built, &draft).expect("there is room");
-        // One that is running cannot be written over, only replaced.
-        std::fs::rename(&draft, &program).expect("the folder is ours");
+        let program = here.with_file_name("installed").join(name);
+        let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+        // Once: while one thread writes a program, another that starts one would keep it from being run.
+        if installed.insert(name.to_owned()) {
+            let draft = program.with_file_name(format!("{name}.new"));
+            std::fs::create_dir_all(draft.parent().expect("it is in a folder")).expect("there is room");
+            std::fs::copy(&built, &draft).expect("there is room");
+            // One that is still running cannot be written over, only replaced.
+            std::fs::rename(&draft, &program).expect("the folder is ours");
+        }
         Self::at(program, arguments)
     }
 
