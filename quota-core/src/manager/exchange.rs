@@ -127,6 +127,10 @@ impl Slot {
         if seen.is_some_and(|seen| self.desk().standing != seen) {
             return true;
         }
+        if self.desk().is_alone() {
+            // Whoever had the turn before has learned, or was told, what the store did not take.
+            return false;
+        }
         let reading = self.provider.link.read(&StoreKey::account(&self.id)).await;
         match reading.and_then(|reading| self.taken(&reading, None)) {
             Ok(Base { record, version, alone: None, .. }) => self.adopt(record, version, None),
