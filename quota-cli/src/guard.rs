@@ -72,7 +72,7 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         drop(manager);
         let exit = exit_of(&verdict, options.unknown);
         tell(&answer, &account, &verdict, exit, options, &advice)?;
-        sharing.tell();
+        sharing.tell([&answer]);
         // After the answer: nobody waits for what hooks do, but a script that goes on by the exit code.
         keeper.end().await;
         Ok(exit)

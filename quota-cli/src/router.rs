@@ -19,7 +19,7 @@ use crate::args::{RequestArgs, Unknown};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
-use crate::term;
+use crate::{sharing, term};
 
 /// How long the disk, the store and a call in the background are waited for when the answer has been given.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(15);
@@ -60,9 +60,11 @@ impl<'a> Router<'a> {
             None => gateway::open_to_read(config, store)?,
         };
         // What others have found out is known before the first look: one of them may have more room.
+        let mut known = Vec::with_capacity(config.accounts.len());
         for account in &config.accounts {
-            let _ = quota.account(&account.id).load().await;
+            known.push(quota.account(&account.id).load().await);
         }
+        sharing::tell_if_alone(&known);
         let mut builder = FallbackAccountManager::builder(config.routed())
             .quota_manager(quota.clone())
             .credentials(Arc::new(gateway::logins(config)))

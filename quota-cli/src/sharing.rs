@@ -48,11 +48,21 @@ impl Sharing {
         is_refused && !known.snapshot().windows().is_empty()
     }
 
-    /// Tells whoever waits, if the store was last found to take nothing.
-    pub(crate) fn tell(&self) {
-        if let Some(error) = &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
-            tell(error);
+    /// Tells whoever waits, if the store was last found to take nothing, or does not answer.
+    pub(crate) fn tell<'a>(&self, answers: impl IntoIterator<Item = &'a Answer>) {
+        match &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => tell(error),
+            None => tell_if_alone(answers),
         }
+    }
+}
+
+/// Tells whoever waits, if what is shown is this process's alone because the store does not answer.
+pub(crate) fn tell_if_alone<'a>(answers: impl IntoIterator<Item = &'a Answer>) {
+    if answers.into_iter().any(|answer| answer.alone_since().is_some()) {
+        term::tell(
+            "quota: the store does not answer, so nothing is shared with other processes; quota doctor says more\n",
+        );
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn about(config: &Config, store: &Store, wish: Wish) -> Result<
     let sharing = Sharing::on(store);
     let asked = accounts.iter().map(|(settings, account)| view(settings, account, wish, &sharing, &clock));
     let views = with_progress(asked.collect(), &clock).await;
-    sharing.tell();
+    sharing.tell(&accounts.iter().map(|(_, account)| account.peek()).collect::<Vec<_>>());
     // What was found has been written before it was told, and a call that hangs is not waited for.
     drop(manager);
     Ok(views)

@@ -27,6 +27,9 @@ fn every_command_takes_a_store_on_redis_and_sees_what_another_host_found() {
         // What an account was when it was first seen is no event; those of others are told in `journal`.
         (&["events"], 0, ""),
         (&["doctor"], 0, "store"),
+        (&["accounts", "list"], 0, "anthropic/main"),
+        (&["pick"], 0, "anthropic/main"),
+        (&["explain"], 0, "42"),
     ] {
         let arguments = [&["--store", &*url], command, &["--config", argument(&config)]].concat();
 
@@ -37,6 +40,22 @@ fn every_command_takes_a_store_on_redis_and_sees_what_another_host_found() {
     }
 
     assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn whoever_goes_on_without_the_store_is_told_so_once() {
+    let accounts = ["main", "work"].map(|name| Account::new(name).windows([Window::five_hour().used(42.0)]));
+    let provider = Provider::play(Script::new(accounts));
+
+    for command in ["status", "guard", "pick", "explain"] {
+        let (machine, config) = provider.configure(Machine::new());
+        // Nobody listens there.
+        let ended = machine.run(&["--store", "redis://127.0.0.1:1", command, "--config", argument(&config)]);
+
+        let told: Vec<_> = ended.stderr.lines().collect();
+        assert_eq!((ended.code, told.len()), (Some(0), 1), "{command}: {told:?}");
+        assert!(told[0].contains("the store does not answer"), "{command}: {told:?}");
+    }
 }
 
 #[test]
