@@ -45,7 +45,8 @@ pub(super) fn place(candidate: &Candidate<'_>, request: &Request, weight: f64) -
     let drawn = request.session_key().map_or(1.0, |session| {
         #[expect(clippy::cast_precision_loss, reason = "53 bits are drawn")]
         let drawn = ((session.with(candidate.id.as_str()) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        -drawn.ln()
+        // Not that of the system: the last bit of its logarithm is another one elsewhere, and with it the place of a session.
+        -libm::log(drawn)
     });
     // Positive floats are ordered as their bits are.
     (drawn / weight).to_bits()
