@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::sync::broadcast;
 
-use super::events::Events;
+use super::events::Stage;
 use super::flight::Crew;
 use super::link::Link;
 use super::register::Register;
@@ -86,7 +85,7 @@ impl QuotaManagerBuilder {
             policy.validate()?;
         }
         let tasks = Tasks::on(runtime);
-        let (events, _) = broadcast::channel(Events::KEPT);
+        let events = Stage::default();
         let patience = self.policy.store_patience;
         let link = Link::new(self.store, self.clock.clone(), patience, Arc::clone(&tasks), events.clone());
         let mut register = Register::new(link, self.clock.clone(), self.policy, self.provider_policies);

@@ -1,7 +1,7 @@
 //! What happened, for whoever listens.
 //! Nothing here causes anything.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -44,6 +44,23 @@ pub enum Event {
     Missed(u64),
 }
 
+/// Where events are told. There is room for them only once somebody listens.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stage(Arc<OnceLock<broadcast::Sender<Event>>>);
+
+impl Stage {
+    /// Tells those who listen, if any do.
+    pub(crate) fn tell(&self, event: Event) {
+        if let Some(listeners) = self.0.get() {
+            let _ = listeners.send(event);
+        }
+    }
+
+    fn listen(&self) -> broadcast::Receiver<Event> {
+        self.0.get_or_init(|| broadcast::channel(Events::KEPT).0).subscribe()
+    }
+}
+
 /// Events from now on.
 ///
 /// Whoever listens too slowly misses the oldest ones, and is told how many.
@@ -55,10 +72,10 @@ pub struct Events {
 
 impl Events {
     /// How many events are kept for a slow listener.
-    pub(crate) const KEPT: usize = 256;
+    const KEPT: usize = 256;
 
     pub(crate) fn of(crew: &Crew) -> Self {
-        Self { events: crew.events.subscribe(), tasks: Arc::clone(&crew.tasks) }
+        Self { events: crew.events.listen(), tasks: Arc::clone(&crew.tasks) }
     }
 
     /// Waits for the next event; `None` once the manager is closed and its tasks have ended, or it is gone. Dropping the

@@ -4,11 +4,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::Notify;
 
 use super::changes;
 use super::error::QuotaError;
-use super::events::Event;
+use super::events::Stage;
 use super::gate::Ticket;
 use super::refresh::Refresh;
 use super::slot::Slot;
@@ -160,6 +160,6 @@ impl Flight {
 #[derive(Debug, Clone)]
 pub(crate) struct Crew {
     pub(crate) tasks: Arc<Tasks>,
-    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) events: Stage,
     pub(crate) by: Arc<str>,
 }

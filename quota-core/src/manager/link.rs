@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::Notify;
 
-use super::events::Event;
+use super::events::{Event, Stage};
 use super::tally::{Call, StoreTally, Tally};
 use super::tasks::{Either, IfBroken, Tasks, either, wait_for};
 use crate::clock::Instant;
@@ -34,7 +34,7 @@ pub(crate) struct Link {
     gone: Notify,
     tally: Tally,
     tasks: Arc<Tasks>,
-    events: broadcast::Sender<Event>,
+    events: Stage,
 }
 
 /// When the store last told its time, by both of our clocks.
@@ -60,7 +60,7 @@ impl Link {
         clock: Clock,
         patience: Duration,
         tasks: Arc<Tasks>,
-        events: broadcast::Sender<Event>,
+        events: Stage,
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -148,7 +148,7 @@ impl Link {
 
     /// Tells whoever listens; nobody need.
     pub(crate) fn tell(&self, event: Event) {
-        let _ = self.events.send(event);
+        self.events.tell(event);
     }
 
     pub(crate) fn tally(&self) -> StoreTally {

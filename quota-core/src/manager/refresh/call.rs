@@ -52,7 +52,7 @@ impl Refresh {
                 Ok(Called::TooLate(Box::new(usage)))
             }
             _ => {
-                let _ = self.crew.events.send(Event::Refreshed { account: account() });
+                self.crew.events.tell(Event::Refreshed { account: account() });
                 Ok(Called::Stored)
             }
         }
@@ -72,7 +72,7 @@ impl Refresh {
         if let (Some(quiet), Some(quieted)) = (quiet, &slot.provider.quieted) {
             quieted.impose(&quiet, policy.keep).await;
         }
-        let _ = self.crew.events.send(Event::Failed { account: slot.id.clone(), error: error.clone(), hold });
+        self.crew.events.tell(Event::Failed { account: slot.id.clone(), error: error.clone(), hold });
         QuotaError::Fetch { account: slot.id.clone(), error }
     }
 
