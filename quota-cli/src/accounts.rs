@@ -14,7 +14,7 @@ use quota::accounts::{AccountsConfig, AccountsFile};
 use crate::args::{AccountsCommand, ListArgs};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
-use crate::runtime::{self, Threads};
+use crate::runtime;
 use crate::term;
 
 /// Does what is asked for; without more, it lists them.
@@ -68,7 +68,7 @@ fn with<T, W: Future<Output = Result<T, Failure>>>(
     config: Config,
     work: impl FnOnce(Config) -> W,
 ) -> Result<T, Failure> {
-    runtime::run(Threads::One, work(config))
+    runtime::run(work(config))
 }
 
 /// Tells what was done, a line for each thing.

@@ -15,7 +15,7 @@ use quota::{
 
 use crate::args::BudgetArgs;
 use crate::exit::{Exit, Failure};
-use crate::runtime::{self, Threads};
+use crate::runtime;
 use crate::shared::{Shared, unavailable};
 use crate::term::{self, Screen};
 use crate::words::{Here, between};
@@ -52,7 +52,7 @@ struct Caller {
 ///
 /// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
 pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    runtime::run(Threads::One, async {
+    runtime::run(async {
         let Some(shared) = Shared::open(&options.shown, store).await? else {
             return Ok(Exit::NoAccount);
         };

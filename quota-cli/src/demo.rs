@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::args::DemoArgs;
 use crate::exit::{Exit, Failure};
-use crate::runtime::{self, Farewell, Threads};
+use crate::runtime::{self, Farewell};
 use crate::term::{self, Screen};
 use crate::words::between;
 
@@ -40,7 +40,7 @@ pub(crate) fn run(options: &DemoArgs) -> Result<Exit, Failure> {
     // Half the bits: a number that programs of every language can read from JSON.
     let seed = options.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let plan = Plan::new(options.accounts.into(), options.consumers, options.seconds.into(), seed);
-    let summary = runtime::run(Threads::All, play(plan, Live::new(options.json)))?;
+    let summary = runtime::run(play(plan, Live::new(options.json)))?;
     term::answer(&if options.json { summary.json() } else { summary.text(Screen::stdout()) })?;
     Ok(Exit::Done)
 }

@@ -12,7 +12,7 @@ use quota::Clock;
 use crate::args::DoctorArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::runtime::{self, Threads};
+use crate::runtime;
 use crate::term::{self, Screen};
 
 /// What was looked at, and how it was found.
@@ -59,7 +59,7 @@ impl Check {
 ///
 /// [`Failure`] if the answer cannot be written. Whatever is wrong otherwise is a finding.
 pub(crate) fn run(options: &DoctorArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    runtime::run(Threads::One, async {
+    runtime::run(async {
         let clock = Clock::system();
         let (mut checks, config) = place::config(options.config.as_deref());
         checks.extend(place::store(store, &clock).await);

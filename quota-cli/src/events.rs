@@ -15,7 +15,7 @@ use crate::args::EventsArgs;
 use crate::exit::{Exit, Failure};
 use crate::hooks::Note;
 use crate::journal::{Happening, Looked};
-use crate::runtime::{self, Farewell, Threads};
+use crate::runtime::{self, Farewell};
 use crate::shared::Shared;
 use crate::term;
 use crate::words::{Here, between};
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 ///
 /// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
 pub(crate) fn run(options: &EventsArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    runtime::run(Threads::One, async {
+    runtime::run(async {
         let mut farewell = Farewell::listen()?;
         let Some(shared) = Shared::open(&options.shown, store).await? else {
             return Ok(Exit::NoAccount);

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::router::{self, Refusal, Router, Seen};
-use crate::runtime::{self, Threads};
+use crate::runtime;
 use crate::term::{self, Screen};
 use crate::words::Here;
 
@@ -21,7 +21,7 @@ use crate::words::Here;
 pub(crate) fn run(options: &ExplainArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
     let config = Config::named_or_usual(options.request.config.as_deref())?;
-    runtime::run(Threads::One, async {
+    runtime::run(async {
         let router = Router::open(&config, &store, Some("quota explain"), &options.request).await?;
         let seen = Seen::of(&router.decide().await, &router);
         router.close(router::FAREWELL).await;

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::journal;
-use crate::runtime::{self, Threads};
+use crate::runtime;
 use crate::sharing::Sharing;
 use crate::status::model::{AccountView, FailureView};
 use crate::term::{self, harmless};
@@ -52,7 +52,7 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         window: options.window.as_deref(),
         model: options.model.as_deref(),
     };
-    runtime::run(Threads::One, async {
+    runtime::run(async {
         store.check().await?;
         let clock = Clock::system();
         let manager = gateway::open(&config, &store, "quota guard")?;

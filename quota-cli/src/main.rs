@@ -53,25 +53,31 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, "this command uses no store; leave out --store"));
     }
     match &arguments.command {
-        Command::Status(options) => status::run(options, store),
-        Command::Statusline(options) => statusline::run(options, store),
-        Command::RefreshDetached(options) => statusline::refresher::run(options, store),
-        Command::Guard(options) => guard::run(options, store),
-        Command::Pick(options) => pick::run(options, store),
-        Command::Explain(options) => explain::run(options, store),
-        Command::Run(options) => run::run(options, store),
-        Command::Accounts { command } => accounts::run(command.as_ref(), store),
-        Command::Watch(options) => watch::run(options, store),
-        Command::Pace(options) => pace::run(options, store),
-        Command::Budget(options) => budget::run(options, store),
-        Command::Events(options) => events::run(options, store),
-        Command::Doctor(options) => doctor::run(options, store),
-        Command::Init(options) => init::run(options),
-        Command::Demo(options) => demo::run(options),
-        Command::Parse(options) => parse::run(options),
-        Command::Sim(options) => sim::run(options),
+        Command::Status(options) => apart(|| status::run(options, store)),
+        Command::Statusline(options) => apart(|| statusline::run(options, store)),
+        Command::RefreshDetached(options) => apart(|| statusline::refresher::run(options, store)),
+        Command::Guard(options) => apart(|| guard::run(options, store)),
+        Command::Pick(options) => apart(|| pick::run(options, store)),
+        Command::Explain(options) => apart(|| explain::run(options, store)),
+        Command::Run(options) => apart(|| run::run(options, store)),
+        Command::Accounts { command } => apart(|| accounts::run(command.as_ref(), store)),
+        Command::Watch(options) => apart(|| watch::run(options, store)),
+        Command::Pace(options) => apart(|| pace::run(options, store)),
+        Command::Budget(options) => apart(|| budget::run(options, store)),
+        Command::Events(options) => apart(|| events::run(options, store)),
+        Command::Doctor(options) => apart(|| doctor::run(options, store)),
+        Command::Init(options) => apart(|| init::run(options)),
+        Command::Demo(options) => apart(|| demo::run(options)),
+        Command::Parse(options) => apart(|| parse::run(options)),
+        Command::Sim(options) => apart(|| sim::run(options)),
         Command::Completions { shell } => args::completions(*shell),
     }
+}
+
+/// Gives each command a frame of its own on the stack: else every start would touch as much as the largest of them needs.
+#[inline(never)]
+fn apart<T>(command: impl FnOnce() -> T) -> T {
+    command()
 }
 
 fn uses_a_store(command: &Command) -> bool {

@@ -19,7 +19,7 @@ use self::estimate::{Estimate, Rate};
 use crate::args::PaceArgs;
 use crate::exit::{Exit, Failure};
 use crate::journal::{Looked, Sample};
-use crate::runtime::{self, Threads};
+use crate::runtime;
 use crate::shared::Shared;
 use crate::term::{self, Screen};
 use crate::words::{Here, between};
@@ -53,7 +53,7 @@ struct WindowPace {
 ///
 /// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
 pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    runtime::run(Threads::One, async {
+    runtime::run(async {
         let Some(shared) = Shared::open(&options.shown, store).await? else {
             return Ok(Exit::NoAccount);
         };

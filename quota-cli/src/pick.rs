@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::router::{self, Refusal, Router, Seen};
-use crate::runtime::{self, Threads};
+use crate::runtime;
 use crate::term;
 use crate::words::Here;
 
@@ -20,7 +20,7 @@ use crate::words::Here;
 pub(crate) fn run(options: &PickArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
     let config = Config::named_or_usual(options.request.config.as_deref())?;
-    runtime::run(Threads::One, async {
+    runtime::run(async {
         let router = Router::open(&config, &store, Some("quota pick"), &options.request).await?;
         let (exit, seen, refusal) = match router.route().await {
             Ok(route) => (Exit::Done, Seen::of_route(&route, &router), None),

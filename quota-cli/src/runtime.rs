@@ -11,23 +11,33 @@ use tokio::signal;
 
 use crate::exit::{Exit, Failure};
 
-/// Runs work on this thread, or on all that there are.
+/// Runs work on this thread.
 ///
 /// Whatever is left when it ends is given up, so that a hung call holds nobody up.
 ///
 /// # Errors
 ///
 /// That of the work, or [`Failure`] if the system gives no runtime.
-pub(crate) fn run<T>(threads: Threads, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let mut builder = match threads {
-        Threads::One | Threads::OneWithoutNetwork => Builder::new_current_thread(),
-        Threads::All => Builder::new_multi_thread(),
-    };
+pub(crate) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    on(builder().enable_all(), work)
+}
+
+/// The same for work that opens no connection and waits for no other program, which takes less time to begin.
+///
+/// # Errors
+///
+/// As those of [`run`].
+pub(crate) fn run_without_network<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    on(builder().enable_time(), work)
+}
+
+/// No command has work for more than one thread, and what would spread it makes each start slower.
+fn builder() -> Builder {
+    Builder::new_current_thread()
+}
+
+fn on<T>(builder: &mut Builder, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let refused = |error: io::Error| Failure::new(Exit::OsErr, format!("could not start: {error}"));
-    match threads {
-        Threads::OneWithoutNetwork => builder.enable_time(),
-        Threads::One | Threads::All => builder.enable_all(),
-    };
     let runtime = builder.build().map_err(refused)?;
     let outcome = runtime.block_on(work);
     runtime.shutdown_background();
@@ -61,15 +71,6 @@ pub(crate) async fn together<F: Future>(work: impl IntoIterator<Item = F>) -> Ve
     })
     .await;
     work.into_iter().filter_map(|(_, outcome)| outcome).collect()
-}
-
-/// How many threads the work gets.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Threads {
-    One,
-    /// One, for work that opens no connection and waits for no other program.
-    OneWithoutNetwork,
-    All,
 }
 
 /// The signals by which somebody ends a program that runs until then: Ctrl-C, and SIGTERM where there is such a thing.

@@ -7,7 +7,7 @@ use quota_sim::{Script, Simulator, StartError};
 
 use crate::args::SimArgs;
 use crate::exit::{Exit, Failure};
-use crate::runtime::{self, Farewell, Threads};
+use crate::runtime::{self, Farewell};
 use crate::words::counted;
 use crate::{input, term};
 
@@ -18,7 +18,7 @@ use crate::{input, term};
 /// [`Failure`] if the script is broken, or the port is taken.
 pub(crate) fn run(options: &SimArgs) -> Result<Exit, Failure> {
     let script = options.script.as_deref().map_or_else(|| Ok(Script::default()), script)?;
-    runtime::run(Threads::One, async {
+    runtime::run(async {
         let mut farewell = Farewell::listen()?;
         let simulator = Simulator::builder(script.clone()).port(options.port).start().await;
         let simulator = simulator.map_err(|error| refused(&error))?;

@@ -16,7 +16,7 @@ use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::journal;
-use crate::runtime::{self, Threads};
+use crate::runtime;
 use crate::term::{self, Screen};
 use crate::words::Here;
 
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
         let gaps = accounts.iter().any(|account| account.failure.is_some());
         Ok(if gaps { Exit::Gaps } else { Exit::Done })
     };
-    runtime::run(Threads::One, runtime::with_ahead(store.open_ahead(), shown))
+    runtime::run(runtime::with_ahead(store.open_ahead(), shown))
 }
 
 fn wish(options: &StatusArgs) -> Wish {

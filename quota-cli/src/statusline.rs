@@ -7,6 +7,9 @@ mod preset;
 pub(crate) mod refresher;
 mod session;
 
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+
 use jiff::tz::TimeZone;
 use quota::{Answer, State, StoreError};
 
@@ -16,7 +19,7 @@ use crate::args::StatuslineArgs;
 use crate::config::{AccountSettings, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway;
-use crate::runtime::{self, Threads};
+use crate::runtime;
 use crate::sharing;
 use crate::status::json;
 use crate::status::model::AccountView;
@@ -93,8 +96,10 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
     // What is needed for connections, and for a keychain, which is asked by a program, takes a part of the time that a line from
     // a file takes.
     let has_keychain = cfg!(target_os = "macos");
-    let threads = if store.is_file() && !has_keychain { Threads::OneWithoutNetwork } else { Threads::One };
-    runtime::run(threads, runtime::with_ahead(store.open_ahead(), line))
+    // Left open: the system takes a file back at the end of the process faster than it is closed.
+    let _open = ManuallyDrop::new(Arc::clone(&store.store));
+    let line = runtime::with_ahead(store.open_ahead(), line);
+    if store.is_file() && !has_keychain { runtime::run_without_network(line) } else { runtime::run(line) }
 }
 
 fn shown(

@@ -26,7 +26,7 @@ use self::terminal::Terminal;
 use crate::args::WatchArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::runtime::{self, Threads};
+use crate::runtime;
 use crate::status::model::{AccountView, FailureView};
 use crate::term::{self, Screen};
 use crate::words::Here;
@@ -51,7 +51,7 @@ pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Fail
             "quota watch needs a terminal; for scripts there is quota status",
         ));
     }
-    runtime::run(Threads::One, async {
+    runtime::run(async {
         let Some(config) = status::configuration(options.config.as_deref()).await? else {
             return Ok(Exit::NoAccount);
         };

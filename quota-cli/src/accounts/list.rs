@@ -6,7 +6,7 @@ use crate::args::{ListArgs, RequestArgs};
 use crate::config::{self, AccountSettings, Config};
 use crate::exit::{Exit, Failure};
 use crate::router::{Router, Seen, SeenAccount};
-use crate::runtime::{self, Threads};
+use crate::runtime;
 use crate::term::{self, Screen};
 use crate::words::Here;
 use crate::{gateway, status};
@@ -22,7 +22,7 @@ pub(super) struct Listed<'a> {
 pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
     let named = options.config.as_deref();
-    runtime::run(Threads::One, async {
+    runtime::run(async {
         let Some(config) = status::configuration(named).await? else {
             if options.json {
                 term::answer(&json::render(

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use quota::accounts::{AccountsConfig, Fixed, Secret};
+use quota::accounts::{AccountsConfig, PerAccount};
 use quota::anthropic::{ANTHROPIC, Anthropic, AnthropicBuilder};
 use quota::{AccountId, ProviderId};
 use toml::Spanned;
@@ -186,7 +186,8 @@ fn base_url_once(text: Spanned<String>, checked: &mut Option<(String, Url)>) -> 
 
 /// A fetcher that is never used: whether one can be built is the fetcher's own rule, and said in its own words.
 fn trial() -> AnthropicBuilder {
-    Anthropic::builder(Arc::new(Fixed::new(Secret::new(""))))
+    // It has no login: marking one, even an empty one, would cost each start a look at what the processor can do.
+    Anthropic::builder(Arc::new(PerAccount::new()))
 }
 
 fn buildable(span: Range<usize>, builder: AnthropicBuilder) -> Result<(), Flaw> {

@@ -14,7 +14,7 @@ use crate::config::{AccountSettings, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, STORE_VARIABLE, Store};
 use crate::journal;
-use crate::runtime::{self, Threads};
+use crate::runtime;
 
 /// How long a claim is kept that is none any more: stores forget, and do not delete.
 const OVER: Duration = Duration::from_millis(1);
@@ -109,7 +109,7 @@ pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Fa
     let store = gateway::store(store)?;
     let config = Config::named_or_usual(options.config.as_deref())?;
     let settings = config.account(&options.account)?;
-    runtime::run(Threads::One, async {
+    runtime::run(async {
         let manager = gateway::open(&config, &store, "quota statusline")?;
         let account = manager.account(&settings.id);
         let mut news = account.watch();

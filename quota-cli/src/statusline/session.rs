@@ -26,6 +26,10 @@ impl Session {
     }
 
     fn parse(bytes: Vec<u8>) -> Self {
+        if bytes.is_empty() {
+            // Most often nobody speaks, and to say where it ends would cost more than the rest of the line.
+            return Self::default();
+        }
         // Each part by itself: what has another form than it had must not hide the others.
         let Ok(found) = serde_json::from_slice::<serde_json::Value>(&bytes) else { return Self::default() };
         if !found.is_object() {
