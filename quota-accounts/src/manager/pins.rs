@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::routing::Session;
-use crate::{Mode, RoutingPolicy};
+use super::Inner;
+use crate::routing::{Session, Verdict, judge};
+use crate::{Mode, Request, RoutingPolicy};
 
 /// The sessions of one manager, bounded in number and age.
 #[derive(Debug)]
@@ -72,6 +73,22 @@ impl Pins {
 
     fn pins(&self) -> MutexGuard<'_, HashMap<Session, (usize, Timestamp)>> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Remembers that the request's session is in use, now that it is served by the account at `at`: there, or still with its
+    /// own account, if that is out only for now. `unusable` are the accounts that could not serve though their numbers let them.
+    pub(super) fn pin(&self, request: &Request, at: usize, unusable: &[(usize, Verdict)], now: Timestamp) {
+        let Some(session) = request.session_key() else { return };
+        let stays = |own: &usize| {
+            let found = unusable.iter().find(|(out, _)| out == own).map(|(_, verdict)| *verdict);
+            let found =
+                found.unwrap_or_else(|| judge(&self.members[*own].candidate(), request, now, &self.policy));
+            !found.is_gone()
+        };
+        let own = self.pins.get(session).filter(|own| *own != at).filter(stays);
+        self.pins.set(session, own.unwrap_or(at), now);
     }
 }
 

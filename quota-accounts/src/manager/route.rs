@@ -177,9 +177,7 @@ impl Inner {
                     if self.members[at].numbers.is_stale() {
                         self.refresh_in_background(at, false);
                     }
-                    if let Some(session) = request.session_key() {
-                        self.pins.set(session, at, look.now);
-                    }
+                    self.pin(&request, at, &search.unusable, look.now);
                     return Ok(Route {
                         account: self.members[at].id.clone(),
                         at,

@@ -127,6 +127,21 @@ impl Verdict {
         Self { standing: Standing::Refused, rule, until, window: None }
     }
 
+    /// Whether it is sure that the account has nothing for the request, or is no account for it any more: a session that was
+    /// its own moves for good. A pause, or what is not known, is no reason to.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.standing == Standing::Refused
+            && matches!(
+                self.rule,
+                Rule::Exhausted
+                    | Rule::QuotaSpent
+                    | Rule::Killed
+                    | Rule::NotAllowed
+                    | Rule::Disabled
+                    | Rule::LoginDead
+            )
+    }
+
     fn at(mut self, place: usize) -> Self {
         self.window = u32::try_from(place).ok();
         self

@@ -9,6 +9,7 @@ mod reports;
 mod reservations;
 mod retries;
 mod routes;
+mod sessions;
 mod story;
 mod support;
 mod withheld;
