@@ -142,6 +142,11 @@ impl Verdict {
             )
     }
 
+    /// Whether it is refused because something is not known of it.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.standing == Standing::Refused && matches!(self.rule, Rule::UnknownClosed | Rule::IdentityUnknown)
+    }
+
     fn at(mut self, place: usize) -> Self {
         self.window = u32::try_from(place).ok();
         self
@@ -155,6 +160,29 @@ pub(crate) fn judge(
     now: Timestamp,
     policy: &RoutingPolicy,
 ) -> Verdict {
+    judge_by(candidate, request, now, policy, |_| None)
+}
+
+/// The same for those who give up: what is not known ends when somebody may ask about it again.
+///
+/// Only they pay for finding out when that is; to whoever is served, it is nothing.
+pub(crate) fn judge_when(
+    candidate: &Candidate<'_>,
+    request: &Request,
+    now: Timestamp,
+    policy: &RoutingPolicy,
+) -> Verdict {
+    let pause = || now.checked_add(policy.pause).ok();
+    judge_by(candidate, request, now, policy, |candidate| candidate.held_until(now).or_else(pause))
+}
+
+fn judge_by(
+    candidate: &Candidate<'_>,
+    request: &Request,
+    now: Timestamp,
+    policy: &RoutingPolicy,
+    known_again: impl Fn(&Candidate<'_>) -> Option<Timestamp>,
+) -> Verdict {
     if candidate.is_disabled {
         return Verdict::refused(Rule::Disabled, None);
     }
@@ -167,7 +195,7 @@ pub(crate) fn judge(
     let snapshot = candidate.held_against();
     let mut refused = blocked(candidate, request, now);
     if candidate.is_nobodys && closed {
-        refused = longer(refused, Some(Verdict::refused(Rule::IdentityUnknown, None)));
+        refused = longer(refused, Some(Verdict::refused(Rule::IdentityUnknown, known_again(candidate))));
     }
     let mut low = None;
     let mut unknown = (candidate.is_nobodys || snapshot.windows().is_empty()).then_some(None);
@@ -207,7 +235,9 @@ pub(crate) fn judge(
         unknown = named.into_iter().any(|id| snapshot.window(id).is_none()).then_some(None);
     }
     match (unknown, low) {
-        (Some(place), _) if closed => with_place(Verdict::refused(Rule::UnknownClosed, None), place),
+        (Some(place), _) if closed => {
+            with_place(Verdict::refused(Rule::UnknownClosed, known_again(candidate)), place)
+        }
         (_, Some(place)) => {
             Verdict { standing: Standing::Low, rule: Rule::BelowMinimum, until: None, window: None }.at(place)
         }
