@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::Inner;
 use super::numbers::Numbers;
 use crate::FileError;
+use crate::ahead::is_ahead;
 use crate::document::Document;
 use crate::routing::Block;
 use crate::state::{AccountsState, Pin, join_pins};
@@ -60,7 +61,8 @@ impl Inner {
         }
         for pin in &state.pins {
             if let Some(at) = self.places.get(&pin.account) {
-                self.pins.set(pin.session, *at, pin.used_at);
+                let used_at = if is_ahead(pin.used_at, now) { now } else { pin.used_at };
+                self.pins.set(pin.session, *at, used_at);
             }
         }
         self.pins.forget(now);
@@ -90,7 +92,7 @@ impl Inner {
                 state.stamp();
                 for News { id, known, blocks, .. } in &news {
                     let kept = state.accounts.entry(id.clone()).or_default();
-                    kept.learn(known);
+                    kept.learn(known, now);
                     if let Some((live, lifted)) = blocks {
                         kept.blocks.retain(|block| !lifted.contains(block));
                         live.iter().for_each(|block| kept.block(block));

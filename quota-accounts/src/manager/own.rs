@@ -12,6 +12,7 @@ use quota_core::{
 };
 
 use super::RefreshError;
+use crate::ahead::is_ahead;
 
 /// One account's own record, and who is asked about it.
 #[derive(Debug)]
@@ -71,12 +72,16 @@ impl Own {
         if self.is_withheld() {
             return true;
         }
-        let due = self.record().due_at(self.policy.freshness, &self.policy);
-        due.is_none_or(|due| due <= self.now())
+        let (record, now) = (self.record(), self.now());
+        // What a clock that was ahead has left says nothing, and goes with the next look at whether to ask.
+        let newest = record.asked_at().max(record.snapshot().newest());
+        let due = record.due_at(self.policy.freshness, &self.policy);
+        due.is_none_or(|due| due <= now) || newest.is_some_and(|newest| is_ahead(newest, now))
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.record().hold().is_some_and(|hold| hold.is_live(self.now()))
+        let now = self.now();
+        self.record().hold().is_some_and(|hold| hold.is_live(now) && !is_ahead(hold.since, now))
     }
 
     pub(super) fn count_request(&self) -> u64 {
@@ -194,3 +199,6 @@ impl Drop for Asking<'_> {
         self.own.change(|record, _| record.release(&self.lease));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Inner;
+use crate::ahead::is_ahead;
 use crate::routing::{Session, Verdict, judge};
 use crate::{Mode, Request, RoutingPolicy};
 
@@ -63,6 +64,9 @@ impl Pins {
     pub(super) fn forget(&self, now: Timestamp) {
         let keep = self.keep;
         self.pins().retain(|_, (_, used_at)| {
+            if is_ahead(*used_at, now) {
+                *used_at = now;
+            }
             Duration::try_from(now.duration_since(*used_at)).unwrap_or_default() < keep
         });
     }
@@ -127,6 +131,17 @@ mod tests {
         }
 
         assert!(pins.all().len() <= 16);
+    }
+
+    #[test]
+    fn a_session_that_was_used_before_the_clock_was_set_back_is_not_kept_for_longer() {
+        let (pins, now) = (pins(16), 1_800_000_000);
+        pins.set(Session::of("s"), 2, at(now + 3600));
+
+        pins.forget(at(now));
+        pins.forget(at(now + 100));
+
+        assert_eq!(pins.get(Session::of("s")), None);
     }
 
     #[test]

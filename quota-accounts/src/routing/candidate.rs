@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use quota_core::{AccountId, Answer, Percent, Record, Snapshot, TroubleKind, WindowId};
 
 use super::{AccountLimits, Block};
+use crate::ahead::is_ahead;
 
 /// Whether an account is the main one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -163,7 +164,9 @@ impl<'a> Candidate<'a> {
         match &self.readings {
             Readings::Snapshot(_) => None,
             Readings::Answer(answer) => answer.hold().map(|hold| hold.until),
-            Readings::Record(record) => record.hold().map(|hold| hold.until),
+            Readings::Record(record) => {
+                record.hold().filter(|hold| !is_ahead(hold.since, now)).map(|hold| hold.until)
+            }
         }
         .filter(|until| now < *until)
     }

@@ -1,5 +1,6 @@
 //! The manager of accounts, with and without a quota manager, under a clock that stands still until it is moved.
 
+mod clocks;
 mod files;
 mod heart;
 mod logins;
