@@ -210,12 +210,12 @@ fn judge_by(
         let left = used.remaining();
         let rule = if left == Percent::ZERO {
             Rule::Exhausted
-        } else if left < stop.left_of(window.id()) {
+        } else if stop.are_broken(window, left) {
             Rule::Killed
         } else if candidate.reserved.is_some() && spoken_for(candidate, request, window, left) {
             Rule::Reserved
         } else {
-            if low.is_none() && left < minimum.left_of(window.id()) {
+            if low.is_none() && minimum.are_broken(window, left) {
                 low = Some(place);
             }
             continue;
