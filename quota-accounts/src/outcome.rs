@@ -21,7 +21,10 @@ use crate::{Block, Request, RoutingPolicy};
 /// Of the headers, those that speak of limits are kept and nothing else; neither they nor the body are shown by `Debug`.
 #[derive(Clone)]
 #[must_use]
-pub struct Outcome(Kind);
+pub struct Outcome {
+    kind: Kind,
+    answered_at: Option<Timestamp>,
+}
 
 #[derive(Clone)]
 enum Kind {
@@ -46,22 +49,40 @@ impl Outcome {
                 kept.push((name.to_ascii_lowercase(), value.to_owned()));
             }
         }
-        Self(Kind::Answered { status, headers: kept, body: Vec::new() })
+        Self::of(Kind::Answered { status, headers: kept, body: Vec::new() })
     }
 
     /// The provider could not be reached, or broke off.
     pub fn unreachable() -> Self {
-        Self(Kind::Unreachable)
+        Self::of(Kind::Unreachable)
     }
 
     /// The request was given up before it was known what came of it.
     pub fn dropped() -> Self {
-        Self(Kind::Dropped)
+        Self::of(Kind::Dropped)
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, answered_at: None }
+    }
+
+    /// Says when the answer began to arrive, where it is reported later than that: after a long stream, for one. What it says of
+    /// windows is as old as it, and so is a failure. A moment in the future is now; unless this is said, so is the answer.
+    ///
+    /// Take it from the clock of the manager, when the headers are there.
+    pub fn answered_at(mut self, at: Timestamp) -> Self {
+        self.answered_at = Some(at);
+        self
+    }
+
+    /// When it was answered, if it is told of at `now`.
+    pub(crate) fn moment(&self, now: Timestamp) -> Timestamp {
+        self.answered_at.map_or(now, |at| at.min(now))
     }
 
     /// Gives the body of an answer that turned the request away, or its beginning: some providers say why only there.
     pub fn body(mut self, bytes: &[u8]) -> Self {
-        if let Kind::Answered { body, .. } = &mut self.0 {
+        if let Kind::Answered { body, .. } = &mut self.kind {
             *body = bytes[..bytes.len().min(MOST_BODY)].to_vec();
         }
         self
@@ -70,7 +91,7 @@ impl Outcome {
     /// The status, if the provider answered.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
-        match &self.0 {
+        match &self.kind {
             Kind::Answered { status, .. } => Some(*status),
             _ => None,
         }
@@ -78,7 +99,7 @@ impl Outcome {
 
     /// What it says, by the provider's own reader where there is one.
     pub(crate) fn read(&self, reader: Option<&dyn TrafficReader>, now: Timestamp) -> Seen {
-        match &self.0 {
+        match &self.kind {
             Kind::Answered { status, headers, body } => {
                 let traffic = Traffic::new(*status, headers, now).body(body);
                 reader.map_or_else(|| read_plainly(&traffic), |reader| reader.read(&traffic))
@@ -92,7 +113,7 @@ impl Outcome {
 /// Shows what came of it, and nothing of what was said.
 impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.kind {
             Kind::Answered { status, .. } => f.debug_tuple("Answered").field(status).finish(),
             Kind::Unreachable => f.write_str("Unreachable"),
             Kind::Dropped => f.write_str("Dropped"),
@@ -370,7 +391,7 @@ mod tests {
         let headers = [("set-cookie", "n33dle"), ("Authorization", "n33dle"), ("X-RateLimit-Reset", "5")];
         let outcome = Outcome::from_response(200, headers);
 
-        let Outcome(Kind::Answered { headers, .. }) = &outcome else { panic!("it was answered") };
+        let Kind::Answered { headers, .. } = &outcome.kind else { panic!("it was answered") };
         assert_eq!(headers, &[("x-ratelimit-reset".to_owned(), "5".to_owned())]);
     }
 
@@ -386,7 +407,7 @@ mod tests {
         let headers = (0..10_000).map(|at| (format!("x-ratelimit-{at}"), "1"));
         let outcome = Outcome::from_response(429, headers).body(&[b'a'; 1_000_000]);
 
-        let Outcome(Kind::Answered { headers, body, .. }) = &outcome else { panic!("it was answered") };
+        let Kind::Answered { headers, body, .. } = &outcome.kind else { panic!("it was answered") };
         assert_eq!((headers.len(), body.len()), (MOST_HEADERS, MOST_BODY));
     }
 }

@@ -173,10 +173,12 @@ impl Member {
         *replaced.get_or_insert(refused) == refused
     }
 
-    /// Lifts what a served request has refuted: the login works.
-    pub(super) fn lift_refusals(&self) -> bool {
+    /// Lifts what a request that was served then has refuted: the login works.
+    pub(super) fn lift_refusals(&self, served_at: Timestamp) -> bool {
         *self.replaced.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.lift(|block| matches!(block.kind, FailureKind::LoginDead | FailureKind::NotAllowed))
+        self.lift(|block| {
+            block.since <= served_at && matches!(block.kind, FailureKind::LoginDead | FailureKind::NotAllowed)
+        })
     }
 
     fn lift(&self, is_lifted: impl Fn(&Block) -> bool) -> bool {
