@@ -1,6 +1,7 @@
 //! The manager of accounts, with and without a quota manager, under a clock that stands still until it is moved.
 
 mod clocks;
+mod fetchers;
 mod files;
 mod heart;
 mod logins;
