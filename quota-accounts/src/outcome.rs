@@ -1,6 +1,8 @@
 //! What came of a request, and what follows from it for the account, the model and the next try.
 //! How a provider writes it is known to its `TrafficReader`; acting on it is the manager's business.
 
+mod plain;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -102,7 +104,7 @@ impl Outcome {
         match &self.kind {
             Kind::Answered { status, headers, body } => {
                 let traffic = Traffic::new(*status, headers, now).body(body);
-                reader.map_or_else(|| read_plainly(&traffic), |reader| reader.read(&traffic))
+                reader.map_or_else(|| plain::read(&traffic), |reader| reader.read(&traffic))
             }
             Kind::Unreachable => Seen::new(nothing(), Some(Failure::new(FailureKind::Overloaded))),
             Kind::Dropped => Seen::new(nothing(), None),
@@ -138,13 +140,6 @@ fn nothing() -> Usage {
     Usage::from_headers([])
 }
 
-/// What every provider says in the same way: the status, and a number of seconds to wait.
-fn read_plainly(answer: &Traffic<'_>) -> Seen {
-    let wait = answer.headers.iter().find(|(name, _)| name == "retry-after");
-    let wait = wait.and_then(|(_, text)| text.trim().parse().ok()).map(Duration::from_secs);
-    Seen::new(nothing(), Failure::of_status(answer.status).map(|failure| failure.retry_after(wait)))
-}
-
 /// What to do about the request that was turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -155,7 +150,7 @@ pub enum NextTry {
     Elsewhere,
     /// Try on the same account again, with the credential it has now.
     Again,
-    /// Try again after this long; another account would not help.
+    /// Try again after this long, which is a second at least; another account would not help.
     After(Duration),
     /// Do not try again: it would be turned away everywhere.
     Never,
@@ -179,7 +174,7 @@ pub(crate) fn consequence(
 ) -> Consequence {
     let triggers = status.is_some_and(|status| policy.triggers.contains(&status));
     let later = |span: Duration| now.checked_add(span).unwrap_or(Timestamp::MAX);
-    let wait = failure.retry_after.unwrap_or(policy.pause);
+    let wait = failure.retry_after.unwrap_or(policy.pause).max(LEAST_PAUSE);
     let block = |until: Option<Timestamp>| Block::new(failure.kind, now).until(until);
     let stay = NextTry::After(wait);
     match failure.kind {
@@ -198,7 +193,7 @@ pub(crate) fn consequence(
             Consequence { block, next: NextTry::Elsewhere }
         }
         FailureKind::Throttled => {
-            let block = Some(block(Some(later(wait.max(LEAST_PAUSE)))));
+            let block = Some(block(Some(later(wait))));
             Consequence { block, next: if triggers { NextTry::Elsewhere } else { stay } }
         }
         FailureKind::LoginDead => {
@@ -222,7 +217,7 @@ pub(crate) fn consequence(
     }
 }
 
-/// A provider that says `Retry-After: 0` is no reason to ask in a hot loop.
+/// A provider that says `Retry-After: 0` permits nothing: nobody is to ask in a hot loop.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -360,6 +355,30 @@ mod tests {
             after(failure, 529),
             Consequence { block: None, next: NextTry::After(Duration::from_secs(3)) }
         );
+    }
+
+    // B16
+    #[test]
+    fn that_a_provider_wants_no_pause_is_no_permission_to_try_at_once() {
+        let policy = RoutingPolicy::default().triggers([]);
+        for status in [429, 503, 529] {
+            let failure = read(&Outcome::from_response(status, [("retry-after", "0")])).unwrap();
+
+            let found = consequence(&failure, Some(status), &Request::new(), None, now(), &policy);
+
+            assert_eq!(found.next, NextTry::After(Duration::from_secs(1)), "{status}");
+        }
+    }
+
+    // B15
+    #[test]
+    fn a_wait_of_any_length_is_as_long_as_it_is() {
+        let huge = "9".repeat(400);
+        let failure = read(&Outcome::from_response(529, [("retry-after", &huge)])).unwrap();
+        let throttled = read(&Outcome::from_response(429, [("retry-after", &huge)])).unwrap();
+
+        assert_eq!(after(failure, 529).next, NextTry::After(Duration::MAX));
+        assert_eq!(after(throttled, 429).block.unwrap().until, Some(Timestamp::MAX));
     }
 
     #[test]
