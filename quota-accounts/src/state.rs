@@ -57,6 +57,14 @@ pub(crate) struct Pin {
     /// When its last request was.
     #[serde(rename = "used_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub(crate) used_at: Timestamp,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl Pin {
+    pub(crate) fn new(session: Session, account: AccountId, used_at: Timestamp) -> Self {
+        Self { session, account, used_at, unknown: Map::new() }
+    }
 }
 
 impl AccountState {
@@ -136,7 +144,8 @@ impl AccountsState {
     }
 }
 
-/// Puts two lists of pins together: the later use of each session stands, old ones go, and so do the oldest of too many.
+/// Puts two lists of pins together: the later use of each session stands, with what a newer program keeps of the session; old
+/// ones go, and so do the oldest of too many.
 pub(crate) fn join_pins(kept: &[Pin], seen: &[Pin], now: Timestamp, keep: Duration, most: usize) -> Vec<Pin> {
     let mut latest = BTreeMap::<Session, (Option<Timestamp>, &Pin)>::new();
     for pin in kept.iter().chain(seen) {
@@ -148,9 +157,16 @@ pub(crate) fn join_pins(kept: &[Pin], seen: &[Pin], now: Timestamp, keep: Durati
             latest.insert(pin.session, (used_at, pin));
         }
     }
-    let pins = latest.into_values();
-    let mut pins: Vec<Pin> =
-        pins.map(|(used_at, pin)| Pin { used_at: used_at.unwrap_or(now), ..pin.clone() }).collect();
+    let known = kept.iter().filter(|pin| !pin.unknown.is_empty());
+    let unknown: BTreeMap<Session, _> = known.map(|pin| (pin.session, &pin.unknown)).collect();
+    let pins = latest.into_values().map(|(used_at, pin)| {
+        let mut joined = Pin { used_at: used_at.unwrap_or(now), ..pin.clone() };
+        if let Some(unknown) = unknown.get(&pin.session) {
+            joined.unknown.clone_from(unknown);
+        }
+        joined
+    });
+    let mut pins: Vec<Pin> = pins.collect();
     if pins.len() > most {
         pins.sort_unstable_by_key(|pin| std::cmp::Reverse((pin.used_at, pin.session)));
         pins.truncate(most);

@@ -80,7 +80,7 @@ impl Inner {
             .pins
             .all()
             .into_iter()
-            .map(|(session, at, used_at)| Pin { session, account: self.members[at].id.clone(), used_at })
+            .map(|(session, at, used_at)| Pin::new(session, self.members[at].id.clone(), used_at))
             .collect();
         if news.is_empty() && pins.is_empty() {
             return Ok(());

@@ -19,7 +19,7 @@ fn used(state: &AccountState) -> Option<f64> {
 }
 
 fn pin(session: &str, account: &str, second: i64) -> Pin {
-    Pin { session: Session::of(session), account: account.parse().unwrap(), used_at: at(second) }
+    Pin::new(Session::of(session), account.parse().unwrap(), at(second))
 }
 
 #[test]

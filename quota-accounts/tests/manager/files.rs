@@ -1,6 +1,6 @@
 //! What is kept on disk, when it is in trouble.
 
-use quota_accounts::{FileError, Request};
+use quota_accounts::{FileError, Mode, Request, RoutingPolicy};
 
 use crate::support::*;
 
@@ -52,5 +52,28 @@ async fn what_a_newer_program_keeps_of_an_account_survives() {
         world.accounts().refresh_quota_for_due_accounts().await;
 
         assert!(world.kept().contains("green") && world.kept().contains("too"), "{kind:?} {}", world.kept());
+    }
+}
+
+// B97
+#[tokio::test(start_paused = true)]
+async fn what_a_newer_program_keeps_of_a_session_survives() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        let accounts = world.accounts();
+        let _ = accounts.route(Request::new().session("used")).await.expect("all have room");
+        let _ = accounts.route(Request::new().session("quiet")).await.expect("all have room");
+        accounts.flush().await.expect("the disk is in order");
+        let colours = world.kept().replace("\"session\":", "\"colour\": \"green\", \"session\":");
+        assert_eq!(colours.matches("green").count(), 2, "{kind:?} {colours}");
+        std::fs::write(world.state_path(), colours).unwrap();
+
+        let accounts = world.restarted().accounts();
+        minutes(&world.clock, 1).await;
+        let _ = accounts.route(Request::new().session("used")).await.expect("all have room");
+        accounts.flush().await.expect("the disk is in order");
+
+        assert_eq!(world.kept().matches("green").count(), 2, "{kind:?} {}", world.kept());
     }
 }
