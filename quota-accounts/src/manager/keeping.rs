@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use quota_core::{AccountId, Clock, Seed};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::Inner;
 use super::numbers::Numbers;
@@ -31,6 +32,9 @@ impl Keeping {
         Self { document: Document::at(path, clock), is_due: AtomicBool::new(false), hurry: Arc::default() }
     }
 }
+
+/// How long a response waits for what follows from it to be written: many times what a disk in order needs.
+const A_MOMENT: Duration = Duration::from_millis(250);
 
 /// What one account has to add.
 struct News {
@@ -130,6 +134,22 @@ impl Inner {
         if let Err(error) = self.keep().await {
             tracing::warn!(error = %error, "what was learned of accounts could not be kept, trying again later");
         }
+    }
+
+    /// Writes at once, and waits for that only for a moment: a response that was served is not kept back because another process
+    /// is writing. What takes longer is done in the background.
+    pub(super) async fn keep_now(self: &Arc<Self>) {
+        if self.keeping.is_none() {
+            return;
+        }
+        let inner = Arc::clone(self);
+        let (done, is_done) = oneshot::channel();
+        self.in_background(async move {
+            inner.keep_or_tell().await;
+            // Nobody may be waiting any more.
+            let _ = done.send(());
+        });
+        self.clock.bounded(A_MOMENT, is_done).await;
     }
 
     /// Has whatever waits to be written be written now.

@@ -102,7 +102,7 @@ impl FallbackAccountManager {
                     member.block(block.lineage(lineage.clone()), now);
                 }
                 if is_blocked {
-                    inner.keep_or_tell().await;
+                    inner.keep_now().await;
                 }
             }
         } else if outcome.status().is_some() && member.lift_refusals(answered) {

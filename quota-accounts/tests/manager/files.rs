@@ -1,5 +1,7 @@
 //! What is kept on disk, when it is in trouble.
 
+use std::time::Duration;
+
 use quota_accounts::{FileError, Mode, Request, RoutingPolicy};
 
 use crate::support::*;
@@ -37,6 +39,33 @@ async fn two_managers_of_different_accounts_keep_each_others_numbers() {
 
         for name in ["main", "b", "c", "x"] {
             assert!(one.kept().contains(&format!("\"example/{name}\"")), "{kind:?} {name}");
+        }
+    }
+}
+
+// B89
+#[tokio::test(start_paused = true)]
+async fn what_another_process_writes_while_this_one_waits_for_its_turn_is_not_lost() {
+    for kind in BOTH {
+        let one = world(kind);
+        let mut other = one.restarted();
+        other.config = quota_accounts::AccountsConfig::new(id("x"));
+        other.accounts().refresh_quota_for_due_accounts().await;
+        let theirs = one.kept();
+        std::fs::remove_file(one.state_path()).unwrap();
+        let lock = one.locked();
+
+        let accounts = one.accounts();
+        let ours = accounts.refresh_quota_for_due_accounts();
+        let change = async {
+            one.clock.sleep(Duration::from_secs(1)).await;
+            std::fs::write(one.state_path(), theirs).unwrap();
+            drop(lock);
+        };
+        let _ = tokio::join!(ours, change);
+
+        for name in ["main", "b", "c", "x"] {
+            assert!(one.kept().contains(&format!("\"example/{name}\"")), "{kind:?} {name} {}", one.kept());
         }
     }
 }

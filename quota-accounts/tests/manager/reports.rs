@@ -363,6 +363,46 @@ async fn a_file_that_cannot_be_written_fails_no_response_that_was_served() {
     }
 }
 
+// B92
+#[tokio::test(start_paused = true)]
+async fn a_file_that_another_process_is_changing_holds_no_response_up_and_is_written_when_it_is_free() {
+    for kind in BOTH {
+        let (world, accounts) = reading(kind).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        accounts.flush().await.unwrap();
+        let (lock, began) = (world.locked(), world.clock.now());
+
+        let report = accounts.report(&route, spent("account")).await.unwrap();
+
+        let took = world.clock.now().duration_since(began);
+        assert!(took <= jiff::SignedDuration::from_millis(250), "{kind:?} {took:?}");
+        assert_eq!(report.next, NextTry::Elsewhere, "{kind:?}");
+        assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
+        assert!(!world.kept().contains("quota_spent"), "{kind:?}: somebody else is writing");
+        drop(lock);
+        world.clock.sleep(Duration::from_secs(1)).await;
+        assert!(world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
+    }
+}
+
+// B92
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_written_for_too_long_is_written_at_the_next_occasion() {
+    for kind in BOTH {
+        let (world, accounts) = reading(kind).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        accounts.flush().await.unwrap();
+        let lock = world.locked();
+        let _ = accounts.report(&route, spent("account")).await.unwrap();
+        minutes(&world.clock, 1).await;
+
+        drop(lock);
+        accounts.flush().await.unwrap();
+
+        assert!(world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_route_of_another_manager_is_refused() {
     let (_world, accounts) = reading(Kind::With).await;
