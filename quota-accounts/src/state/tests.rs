@@ -81,15 +81,16 @@ fn a_call_that_was_answered_after_the_hold_was_armed_has_ended_it() {
 
 // B37
 #[test]
-fn what_was_kept_without_a_login_is_adopted() {
-    let mut state = AccountState::default();
-    let mut legacy = seed(50.0, 5, "a");
-    legacy.lineage = None;
-    state.learn(&legacy, at(100));
+fn what_was_kept_without_a_login_is_adopted_with_its_hold_and_its_blocks() {
+    let block = Block::new(FailureKind::QuotaSpent, at(10)).until(at(600));
+    let mut state = AccountState { snapshot: seed(50.0, 5, "a").snapshot, ..AccountState::default() };
+    (state.hold, state.blocks) = (Some(hold(10)), vec![block.clone()]);
 
-    state.learn(&seed(50.0, 5, "a"), at(100));
+    // Of a call before the hold, so it has not ended that.
+    state.learn(&seed(60.0, 7, "a"), at(100));
 
-    assert_eq!((used(&state), state.lineage), (Some(50.0), Some(Lineage::new("a"))));
+    assert_eq!((used(&state), &state.lineage), (Some(60.0), &Some(Lineage::new("a"))));
+    assert_eq!((state.hold, state.blocks), (Some(hold(10)), vec![block]));
 }
 
 // B74
