@@ -30,6 +30,8 @@ pub struct RoutingPolicy {
     /// An account below it is passed over, and still used when no other is above it.
     pub minimum: Limits,
     /// The killswitch: an account of which less is left is never used, whatever happens. Off.
+    ///
+    /// Of a window that counts one model only, more than that must be left, here and for the minimum: see [`Limits`].
     pub stop: Limits,
     /// What to do with an account of which a window is not known. Use it.
     pub when_unknown: WhenUnknown,
