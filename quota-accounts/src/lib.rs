@@ -50,6 +50,7 @@
 //! # })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+mod ahead;
 mod claude_code;
 mod codex;
 mod command;

@@ -1,6 +1,8 @@
 //! What came of a request, and what follows from it for the account, the model and the next try.
 //! How a provider writes it is known to its `TrafficReader`; acting on it is the manager's business.
 
+mod plain;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -21,7 +23,10 @@ use crate::{Block, Request, RoutingPolicy};
 /// Of the headers, those that speak of limits are kept and nothing else; neither they nor the body are shown by `Debug`.
 #[derive(Clone)]
 #[must_use]
-pub struct Outcome(Kind);
+pub struct Outcome {
+    kind: Kind,
+    answered_at: Option<Timestamp>,
+}
 
 #[derive(Clone)]
 enum Kind {
@@ -46,22 +51,40 @@ impl Outcome {
                 kept.push((name.to_ascii_lowercase(), value.to_owned()));
             }
         }
-        Self(Kind::Answered { status, headers: kept, body: Vec::new() })
+        Self::of(Kind::Answered { status, headers: kept, body: Vec::new() })
     }
 
     /// The provider could not be reached, or broke off.
     pub fn unreachable() -> Self {
-        Self(Kind::Unreachable)
+        Self::of(Kind::Unreachable)
     }
 
     /// The request was given up before it was known what came of it.
     pub fn dropped() -> Self {
-        Self(Kind::Dropped)
+        Self::of(Kind::Dropped)
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, answered_at: None }
+    }
+
+    /// Says when the answer began to arrive, where it is reported later than that: after a long stream, for one. What it says of
+    /// windows is as old as it, and so is a failure. A moment in the future is now; unless this is said, so is the answer.
+    ///
+    /// Take it from the clock of the manager, when the headers are there.
+    pub fn answered_at(mut self, at: Timestamp) -> Self {
+        self.answered_at = Some(at);
+        self
+    }
+
+    /// When it was answered, if it is told of at `now`.
+    pub(crate) fn moment(&self, now: Timestamp) -> Timestamp {
+        self.answered_at.map_or(now, |at| at.min(now))
     }
 
     /// Gives the body of an answer that turned the request away, or its beginning: some providers say why only there.
     pub fn body(mut self, bytes: &[u8]) -> Self {
-        if let Kind::Answered { body, .. } = &mut self.0 {
+        if let Kind::Answered { body, .. } = &mut self.kind {
             *body = bytes[..bytes.len().min(MOST_BODY)].to_vec();
         }
         self
@@ -70,7 +93,7 @@ impl Outcome {
     /// The status, if the provider answered.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
-        match &self.0 {
+        match &self.kind {
             Kind::Answered { status, .. } => Some(*status),
             _ => None,
         }
@@ -78,10 +101,10 @@ impl Outcome {
 
     /// What it says, by the provider's own reader where there is one.
     pub(crate) fn read(&self, reader: Option<&dyn TrafficReader>, now: Timestamp) -> Seen {
-        match &self.0 {
+        match &self.kind {
             Kind::Answered { status, headers, body } => {
                 let traffic = Traffic::new(*status, headers, now).body(body);
-                reader.map_or_else(|| read_plainly(&traffic), |reader| reader.read(&traffic))
+                reader.map_or_else(|| plain::read(&traffic), |reader| reader.read(&traffic))
             }
             Kind::Unreachable => Seen::new(nothing(), Some(Failure::new(FailureKind::Overloaded))),
             Kind::Dropped => Seen::new(nothing(), None),
@@ -92,7 +115,7 @@ impl Outcome {
 /// Shows what came of it, and nothing of what was said.
 impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.kind {
             Kind::Answered { status, .. } => f.debug_tuple("Answered").field(status).finish(),
             Kind::Unreachable => f.write_str("Unreachable"),
             Kind::Dropped => f.write_str("Dropped"),
@@ -117,13 +140,6 @@ fn nothing() -> Usage {
     Usage::from_headers([])
 }
 
-/// What every provider says in the same way: the status, and a number of seconds to wait.
-fn read_plainly(answer: &Traffic<'_>) -> Seen {
-    let wait = answer.headers.iter().find(|(name, _)| name == "retry-after");
-    let wait = wait.and_then(|(_, text)| text.trim().parse().ok()).map(Duration::from_secs);
-    Seen::new(nothing(), Failure::of_status(answer.status).map(|failure| failure.retry_after(wait)))
-}
-
 /// What to do about the request that was turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -134,7 +150,7 @@ pub enum NextTry {
     Elsewhere,
     /// Try on the same account again, with the credential it has now.
     Again,
-    /// Try again after this long; another account would not help.
+    /// Try again after this long, which is a second at least; another account would not help.
     After(Duration),
     /// Do not try again: it would be turned away everywhere.
     Never,
@@ -158,7 +174,7 @@ pub(crate) fn consequence(
 ) -> Consequence {
     let triggers = status.is_some_and(|status| policy.triggers.contains(&status));
     let later = |span: Duration| now.checked_add(span).unwrap_or(Timestamp::MAX);
-    let wait = failure.retry_after.unwrap_or(policy.pause);
+    let wait = failure.retry_after.unwrap_or(policy.pause).max(LEAST_PAUSE);
     let block = |until: Option<Timestamp>| Block::new(failure.kind, now).until(until);
     let stay = NextTry::After(wait);
     match failure.kind {
@@ -177,7 +193,7 @@ pub(crate) fn consequence(
             Consequence { block, next: NextTry::Elsewhere }
         }
         FailureKind::Throttled => {
-            let block = Some(block(Some(later(wait.max(LEAST_PAUSE)))));
+            let block = Some(block(Some(later(wait))));
             Consequence { block, next: if triggers { NextTry::Elsewhere } else { stay } }
         }
         FailureKind::LoginDead => {
@@ -201,7 +217,7 @@ pub(crate) fn consequence(
     }
 }
 
-/// A provider that says `Retry-After: 0` is no reason to ask in a hot loop.
+/// A provider that says `Retry-After: 0` permits nothing: nobody is to ask in a hot loop.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -341,6 +357,30 @@ mod tests {
         );
     }
 
+    // B16
+    #[test]
+    fn that_a_provider_wants_no_pause_is_no_permission_to_try_at_once() {
+        let policy = RoutingPolicy::default().triggers([]);
+        for status in [429, 503, 529] {
+            let failure = read(&Outcome::from_response(status, [("retry-after", "0")])).unwrap();
+
+            let found = consequence(&failure, Some(status), &Request::new(), None, now(), &policy);
+
+            assert_eq!(found.next, NextTry::After(Duration::from_secs(1)), "{status}");
+        }
+    }
+
+    // B15
+    #[test]
+    fn a_wait_of_any_length_is_as_long_as_it_is() {
+        let huge = "9".repeat(400);
+        let failure = read(&Outcome::from_response(529, [("retry-after", &huge)])).unwrap();
+        let throttled = read(&Outcome::from_response(429, [("retry-after", &huge)])).unwrap();
+
+        assert_eq!(after(failure, 529).next, NextTry::After(Duration::MAX));
+        assert_eq!(after(throttled, 429).block.unwrap().until, Some(Timestamp::MAX));
+    }
+
     #[test]
     fn a_status_that_was_made_a_trigger_moves_the_request() {
         let failure = Failure::new(FailureKind::Overloaded);
@@ -370,7 +410,7 @@ mod tests {
         let headers = [("set-cookie", "n33dle"), ("Authorization", "n33dle"), ("X-RateLimit-Reset", "5")];
         let outcome = Outcome::from_response(200, headers);
 
-        let Outcome(Kind::Answered { headers, .. }) = &outcome else { panic!("it was answered") };
+        let Kind::Answered { headers, .. } = &outcome.kind else { panic!("it was answered") };
         assert_eq!(headers, &[("x-ratelimit-reset".to_owned(), "5".to_owned())]);
     }
 
@@ -386,7 +426,7 @@ mod tests {
         let headers = (0..10_000).map(|at| (format!("x-ratelimit-{at}"), "1"));
         let outcome = Outcome::from_response(429, headers).body(&[b'a'; 1_000_000]);
 
-        let Outcome(Kind::Answered { headers, body, .. }) = &outcome else { panic!("it was answered") };
+        let Kind::Answered { headers, body, .. } = &outcome.kind else { panic!("it was answered") };
         assert_eq!((headers.len(), body.len()), (MOST_HEADERS, MOST_BODY));
     }
 }

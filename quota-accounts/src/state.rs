@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Hold, Lineage, Seed, Snapshot};
+use quota_core::{AccountId, Hold, Joined, Lineage, Record, Seed, Snapshot};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::ahead::is_ahead;
 use crate::document::Content;
 use crate::routing::{Block, Session};
 
@@ -56,6 +57,14 @@ pub(crate) struct Pin {
     /// When its last request was.
     #[serde(rename = "used_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub(crate) used_at: Timestamp,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl Pin {
+    pub(crate) fn new(session: Session, account: AccountId, used_at: Timestamp) -> Self {
+        Self { session, account, used_at, unknown: Map::new() }
+    }
 }
 
 impl AccountState {
@@ -64,10 +73,24 @@ impl AccountState {
         Seed::new(self.snapshot.clone()).hold(self.hold.clone()).lineage(self.lineage.clone())
     }
 
-    /// Puts what one process has learned to what is kept: readings at their own age, and the later hold.
+    /// Brings back what a clock ahead of `now` has left, by the rules of a record that is seeded with it.
+    fn settle(&mut self, now: Timestamp) {
+        let hold = self.hold.as_ref().map(|hold| hold.since);
+        if !hold.max(self.snapshot.newest()).is_some_and(|newest| is_ahead(newest, now)) {
+            return;
+        }
+        let mut record = Record::default();
+        if record.seed(now, &self.seed()) == Joined::Yes {
+            (self.snapshot, self.hold) = (record.snapshot().clone(), record.hold().cloned());
+        }
+    }
+
+    /// Puts what one process has learned to what is kept: readings at their own age, and the later hold. Neither counts for
+    /// longer, or before others, because it was kept by a clock ahead of `now`.
     ///
     /// Readings of two logins are never mixed. Of two logins the one that was read later stands.
-    pub(crate) fn learn(&mut self, seen: &Seed) {
+    pub(crate) fn learn(&mut self, seen: &Seed, now: Timestamp) {
+        self.settle(now);
         let differ = matches!((&self.lineage, &seen.lineage), (Some(kept), Some(seen)) if kept != seen);
         if differ {
             if seen.snapshot.newest() < self.snapshot.newest() {
@@ -121,17 +144,29 @@ impl AccountsState {
     }
 }
 
-/// Puts two lists of pins together: the later use of each session stands, old ones go, and so do the oldest of too many.
+/// Puts two lists of pins together: the later use of each session stands, with what a newer program keeps of the session; old
+/// ones go, and so do the oldest of too many.
 pub(crate) fn join_pins(kept: &[Pin], seen: &[Pin], now: Timestamp, keep: Duration, most: usize) -> Vec<Pin> {
-    let mut latest = BTreeMap::<Session, &Pin>::new();
+    let mut latest = BTreeMap::<Session, (Option<Timestamp>, &Pin)>::new();
     for pin in kept.iter().chain(seen) {
+        // What a clock that was ahead has written is no later than anything.
+        let used_at = Some(pin.used_at).filter(|at| !is_ahead(*at, now));
         let age = Duration::try_from(now.duration_since(pin.used_at)).unwrap_or_default();
-        let is_newer = latest.get(&pin.session).is_none_or(|known| known.used_at <= pin.used_at);
+        let is_newer = latest.get(&pin.session).is_none_or(|(known, _)| *known <= used_at);
         if is_newer && age < keep {
-            latest.insert(pin.session, pin);
+            latest.insert(pin.session, (used_at, pin));
         }
     }
-    let mut pins: Vec<Pin> = latest.into_values().cloned().collect();
+    let known = kept.iter().filter(|pin| !pin.unknown.is_empty());
+    let unknown: BTreeMap<Session, _> = known.map(|pin| (pin.session, &pin.unknown)).collect();
+    let pins = latest.into_values().map(|(used_at, pin)| {
+        let mut joined = Pin { used_at: used_at.unwrap_or(now), ..pin.clone() };
+        if let Some(unknown) = unknown.get(&pin.session) {
+            joined.unknown.clone_from(unknown);
+        }
+        joined
+    });
+    let mut pins: Vec<Pin> = pins.collect();
     if pins.len() > most {
         pins.sort_unstable_by_key(|pin| std::cmp::Reverse((pin.used_at, pin.session)));
         pins.truncate(most);

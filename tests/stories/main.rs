@@ -12,4 +12,5 @@ mod routers;
 mod routing;
 mod secrets;
 mod traffic;
+mod waits;
 mod world;

@@ -83,7 +83,7 @@ impl FallbackAccountManagerBuilder {
     }
 
     /// Reads a provider's answers to ordinary requests, such as `quota_http::anthropic::AnthropicTraffic`. Without one,
-    /// only statuses and `Retry-After` are understood.
+    /// only statuses and `Retry-After` (seconds or a date) are understood.
     pub fn traffic(mut self, reader: Arc<dyn TrafficReader>) -> Self {
         self.readers.insert(reader.provider(), reader);
         self

@@ -4,13 +4,15 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use quota_core::{AccountId, Clock, Seed};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::Inner;
 use super::numbers::Numbers;
 use crate::FileError;
+use crate::ahead::is_ahead;
 use crate::document::Document;
 use crate::routing::Block;
 use crate::state::{AccountsState, Pin, join_pins};
@@ -30,6 +32,9 @@ impl Keeping {
         Self { document: Document::at(path, clock), is_due: AtomicBool::new(false), hurry: Arc::default() }
     }
 }
+
+/// How long a response waits for what follows from it to be written: many times what a disk in order needs.
+const A_MOMENT: Duration = Duration::from_millis(250);
 
 /// What one account has to add.
 struct News {
@@ -60,7 +65,8 @@ impl Inner {
         }
         for pin in &state.pins {
             if let Some(at) = self.places.get(&pin.account) {
-                self.pins.set(pin.session, *at, pin.used_at);
+                let used_at = if is_ahead(pin.used_at, now) { now } else { pin.used_at };
+                self.pins.set(pin.session, *at, used_at);
             }
         }
         self.pins.forget(now);
@@ -78,7 +84,7 @@ impl Inner {
             .pins
             .all()
             .into_iter()
-            .map(|(session, at, used_at)| Pin { session, account: self.members[at].id.clone(), used_at })
+            .map(|(session, at, used_at)| Pin::new(session, self.members[at].id.clone(), used_at))
             .collect();
         if news.is_empty() && pins.is_empty() {
             return Ok(());
@@ -90,7 +96,7 @@ impl Inner {
                 state.stamp();
                 for News { id, known, blocks, .. } in &news {
                     let kept = state.accounts.entry(id.clone()).or_default();
-                    kept.learn(known);
+                    kept.learn(known, now);
                     if let Some((live, lifted)) = blocks {
                         kept.blocks.retain(|block| !lifted.contains(block));
                         live.iter().for_each(|block| kept.block(block));
@@ -128,6 +134,22 @@ impl Inner {
         if let Err(error) = self.keep().await {
             tracing::warn!(error = %error, "what was learned of accounts could not be kept, trying again later");
         }
+    }
+
+    /// Writes at once, and waits for that only for a moment: a response that was served is not kept back because another process
+    /// is writing. What takes longer is done in the background.
+    pub(super) async fn keep_now(self: &Arc<Self>) {
+        if self.keeping.is_none() {
+            return;
+        }
+        let inner = Arc::clone(self);
+        let (done, is_done) = oneshot::channel();
+        self.in_background(async move {
+            inner.keep_or_tell().await;
+            // Nobody may be waiting any more.
+            let _ = done.send(());
+        });
+        self.clock.bounded(A_MOMENT, is_done).await;
     }
 
     /// Has whatever waits to be written be written now.

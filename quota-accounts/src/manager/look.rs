@@ -85,7 +85,9 @@ impl Inner {
                 _ => {}
             }
         }
-        let choice = in_places(scale.choice(), &places);
+        let again = || self.members.iter().enumerate().filter(|(at, _)| !is_out(*at));
+        let choice = scale.choice(|| again().map(|(at, member)| self.candidate(at, member, pinned)));
+        let choice = in_places(choice, &places);
         let rule = scale.rule();
         if let Choice::Take { at } = choice {
             let member = &self.members[at];

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use quota_core::{AccountId, FailureKind, Login, Mark, Seed};
 
 use super::numbers::Numbers;
+use crate::ahead::is_ahead;
 use crate::reservation::Reservations;
 use crate::routing::{Block, Candidate};
 use crate::state::add_block;
@@ -49,7 +50,7 @@ struct Blocks {
 }
 
 /// How often a refused credential is looked at, in case there is another by now.
-const LOOK_EVERY_MS: i64 = 5_000;
+const LOOK_EVERY_MS: u64 = 5_000;
 
 impl Member {
     pub(super) fn new(role: Role, account: &AccountConfig, numbers: Numbers) -> Self {
@@ -83,6 +84,7 @@ impl Member {
             return candidate;
         }
         let now = self.numbers.now();
+        self.settle_blocks(now);
         let reserved: Vec<_> = self.reservations().live(now).collect();
         candidate.blocks(self.own_blocks()).reserved(reserved)
     }
@@ -130,6 +132,23 @@ impl Member {
             }
         });
         self.blocks().is_changed = false;
+        self.settle_blocks(now);
+    }
+
+    /// Has blocks that a clock ahead of `now` has made begin now: once, and on disk too.
+    fn settle_blocks(&self, now: Timestamp) {
+        if !self.blocks().live.iter().any(|block| is_ahead(block.since, now)) {
+            return;
+        }
+        let mut gone = Vec::new();
+        self.change_blocks(|blocks| {
+            for block in blocks {
+                if let Some(back) = block.brought_back(now) {
+                    gone.push(std::mem::replace(block, back));
+                }
+            }
+        });
+        self.blocks().lifted.extend(gone);
     }
 
     /// Lifts what was answered to another credential or login than this one.
@@ -154,10 +173,12 @@ impl Member {
         *replaced.get_or_insert(refused) == refused
     }
 
-    /// Lifts what a served request has refuted: the login works.
-    pub(super) fn lift_refusals(&self) -> bool {
+    /// Lifts what a request that was served then has refuted: the login works.
+    pub(super) fn lift_refusals(&self, served_at: Timestamp) -> bool {
         *self.replaced.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.lift(|block| matches!(block.kind, FailureKind::LoginDead | FailureKind::NotAllowed))
+        self.lift(|block| {
+            block.since <= served_at && matches!(block.kind, FailureKind::LoginDead | FailureKind::NotAllowed)
+        })
     }
 
     fn lift(&self, is_lifted: impl Fn(&Block) -> bool) -> bool {
@@ -185,7 +206,8 @@ impl Member {
         }
         let now = now.as_millisecond();
         let last = self.looked_at.load(Ordering::Relaxed);
-        if now.saturating_sub(last) < LOOK_EVERY_MS {
+        // By the distance: the clock may have been set back since.
+        if now.abs_diff(last) < LOOK_EVERY_MS {
             return false;
         }
         self.looked_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -220,3 +242,6 @@ impl Member {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,13 @@ pub enum RefreshError {
         /// Until when, and why.
         hold: Hold,
     },
+    /// Whoever asks the provider broke: its panic was caught, and nothing follows from it. The next refresh starts anew.
+    #[error("the refresh of {account} broke in the middle")]
+    #[non_exhaustive]
+    Broken {
+        /// The account.
+        account: AccountId,
+    },
     /// The account was given to another login meanwhile.
     #[error("somebody else is asking about {account}")]
     #[non_exhaustive]

@@ -1,6 +1,8 @@
 //! The numbers of one account where there is no quota manager: kept here, and asked for directly.
 //! The rules are the record's, as everywhere; nothing is shared with other processes but what is kept on disk.
 
+mod guard;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use quota_core::{
 };
 
 use super::RefreshError;
+use crate::ahead::is_ahead;
+use guard::{Trouble, guarded};
 
 /// One account's own record, and who is asked about it.
 #[derive(Debug)]
@@ -21,8 +25,10 @@ pub(super) struct Own {
     policy: Arc<Policy>,
     clock: Clock,
     record: Mutex<Arc<Record>>,
-    /// Whoever asks; the others wait, and find what it brought.
-    turn: tokio::sync::Mutex<()>,
+    /// Whoever asks; the others wait, and find what it brought. Why it could not be told whose login it is, the last time.
+    turn: tokio::sync::Mutex<Option<RefreshError>>,
+    /// How many have found out whose login it is, or have not.
+    turns: AtomicU64,
     /// It cannot be told whose the numbers are.
     withheld: AtomicBool,
     /// The login that the account was said to hold: only its numbers are asked for.
@@ -43,7 +49,8 @@ impl Own {
             policy,
             clock,
             record: Mutex::default(),
-            turn: tokio::sync::Mutex::new(()),
+            turn: tokio::sync::Mutex::default(),
+            turns: AtomicU64::new(0),
             withheld: AtomicBool::new(false),
             told: Mutex::default(),
             requests: AtomicU64::new(0),
@@ -71,12 +78,16 @@ impl Own {
         if self.is_withheld() {
             return true;
         }
-        let due = self.record().due_at(self.policy.freshness, &self.policy);
-        due.is_none_or(|due| due <= self.now())
+        let (record, now) = (self.record(), self.now());
+        // What a clock that was ahead has left says nothing, and goes with the next look at whether to ask.
+        let newest = record.asked_at().max(record.snapshot().newest());
+        let due = record.due_at(self.policy.freshness, &self.policy);
+        due.is_none_or(|due| due <= now) || newest.is_some_and(|newest| is_ahead(newest, now))
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.record().hold().is_some_and(|hold| hold.is_live(self.now()))
+        let now = self.now();
+        self.record().hold().is_some_and(|hold| hold.is_live(now) && !is_ahead(hold.since, now))
     }
 
     pub(super) fn count_request(&self) -> u64 {
@@ -106,16 +117,27 @@ impl Own {
     }
 
     /// Asks the provider, if what is known is older than wanted and the rules allow. Dropping the future gives up the call.
+    ///
+    /// Whatever the fetcher does, it ends: each of its answers is waited for as long as a call may take, and its panic is caught.
     pub(super) async fn refresh(&self, wanted: Freshness) -> Result<(), RefreshError> {
-        let Some(fetcher) = &self.fetcher else {
+        let Some(fetcher) = self.fetcher.as_deref() else {
             return Err(RefreshError::NoFetcher { provider: self.id.provider().clone() });
         };
-        let _turn = self.turn.lock().await;
-        let login = fetcher.login(&self.id).await.and_then(|login| self.told_or(login));
-        self.withheld.store(login.is_err(), Ordering::Release);
-        let login = login.map_err(|error| self.failed(error))?;
+        let before = self.turns.load(Ordering::Acquire);
+        let mut untold = self.turn.lock().await;
+        if let Some(error) = untold.as_ref().filter(|_| self.turns.load(Ordering::Acquire) != before) {
+            // It could not be told whose login it is while this one waited: waiting for the same again is of no use.
+            return Err(error.clone());
+        }
+        let found = self.login(fetcher).await;
+        *untold = found.as_ref().err().cloned();
+        self.turns.fetch_add(1, Ordering::Release);
+        let login = self.told_or(found?).map_err(|error| self.failed(error))?;
         let ask = Ask::new(AttemptId::random(), wanted).login(login);
-        let lease = match self.change(|record, now| record.begin(now, &ask, &self.policy)) {
+        let begun = self.change(|record, now| record.begin(now, &ask, &self.policy));
+        // Not before: another login's numbers are gone by now.
+        self.withheld.store(false, Ordering::Release);
+        let lease = match begun {
             Begin::Granted(lease) => lease,
             Begin::Fresh => return Ok(()),
             Begin::Held(hold) => return Err(RefreshError::Held { account: self.id.clone(), hold }),
@@ -123,7 +145,7 @@ impl Own {
             _ => return Err(RefreshError::Busy { account: self.id.clone() }),
         };
         let asking = Asking { own: self, lease };
-        match self.fetch(&**fetcher).await {
+        match self.fetch(fetcher).await {
             Ok(usage) => {
                 let committed = self.change(|record, now| record.commit(now, &asking.lease, &usage));
                 match committed {
@@ -132,8 +154,25 @@ impl Own {
                     _ => Err(RefreshError::Busy { account: self.id.clone() }),
                 }
             }
-            Err(error) => Err(self.fail(&asking, error)),
+            Err(Trouble::Failed(error)) => Err(self.fail(&asking, error)),
+            // No hold follows from it, for the provider is not to blame.
+            Err(Trouble::Broke) => Err(RefreshError::Broken { account: self.id.clone() }),
         }
+    }
+
+    /// Which login the call would use. If that cannot be told, for whatever reason, no numbers are shown until it can.
+    async fn login(&self, fetcher: &dyn UsageFetcher) -> Result<Login, RefreshError> {
+        let before = self.told().clone();
+        self.guarded(async { fetcher.login(&self.id).await }).await.map_err(|trouble| {
+            // Unless somebody has said meanwhile whose they are.
+            if *self.told() == before {
+                self.withheld.store(true, Ordering::Release);
+            }
+            match trouble {
+                Trouble::Failed(error) => self.failed(error),
+                Trouble::Broke => RefreshError::Broken { account: self.id.clone() },
+            }
+        })
     }
 
     /// The login that would be used, which must be the one that the account was said to hold.
@@ -152,15 +191,20 @@ impl Own {
     }
 
     /// One call; and one more, if the credential was refused and there is a newer one.
-    async fn fetch(&self, fetcher: &dyn UsageFetcher) -> Result<Usage, FetchError> {
-        let bounded = || async {
-            let call = self.clock.bounded(self.policy.fetch_timeout, fetcher.fetch(&self.id));
-            call.await.unwrap_or(Err(FetchError::TimedOut))
-        };
-        match bounded().await {
-            Err(FetchError::Unauthorized) if fetcher.renew(&self.id).await => bounded().await,
+    async fn fetch(&self, fetcher: &dyn UsageFetcher) -> Result<Usage, Trouble> {
+        let call = || self.guarded(async { fetcher.fetch(&self.id).await });
+        match call().await {
+            Err(Trouble::Failed(FetchError::Unauthorized)) if self.renews(fetcher).await => call().await,
             other => other,
         }
+    }
+
+    async fn renews(&self, fetcher: &dyn UsageFetcher) -> bool {
+        matches!(self.guarded(async { Ok(fetcher.renew(&self.id).await) }).await, Ok(true))
+    }
+
+    async fn guarded<T>(&self, work: impl Future<Output = Result<T, FetchError>>) -> Result<T, Trouble> {
+        guarded(&self.clock, self.policy.fetch_timeout, work).await
     }
 
     fn fail(&self, asking: &Asking<'_>, error: FetchError) -> RefreshError {
@@ -194,3 +238,6 @@ impl Drop for Asking<'_> {
         self.own.change(|record, _| record.release(&self.lease));
     }
 }
+
+#[cfg(test)]
+mod tests;

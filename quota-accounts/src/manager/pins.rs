@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::routing::Session;
-use crate::{Mode, RoutingPolicy};
+use super::Inner;
+use crate::ahead::is_ahead;
+use crate::routing::{Session, Verdict, judge};
+use crate::{Mode, Request, RoutingPolicy};
 
 /// The sessions of one manager, bounded in number and age.
 #[derive(Debug)]
@@ -62,6 +64,9 @@ impl Pins {
     pub(super) fn forget(&self, now: Timestamp) {
         let keep = self.keep;
         self.pins().retain(|_, (_, used_at)| {
+            if is_ahead(*used_at, now) {
+                *used_at = now;
+            }
             Duration::try_from(now.duration_since(*used_at)).unwrap_or_default() < keep
         });
     }
@@ -72,6 +77,22 @@ impl Pins {
 
     fn pins(&self) -> MutexGuard<'_, HashMap<Session, (usize, Timestamp)>> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Remembers that the request's session is in use, now that it is served by the account at `at`: there, or still with its
+    /// own account, if that is out only for now. `unusable` are the accounts that could not serve though their numbers let them.
+    pub(super) fn pin(&self, request: &Request, at: usize, unusable: &[(usize, Verdict)], now: Timestamp) {
+        let Some(session) = request.session_key() else { return };
+        let stays = |own: &usize| {
+            let found = unusable.iter().find(|(out, _)| out == own).map(|(_, verdict)| *verdict);
+            let found =
+                found.unwrap_or_else(|| judge(&self.members[*own].candidate(), request, now, &self.policy));
+            !found.is_gone()
+        };
+        let own = self.pins.get(session).filter(|own| *own != at).filter(stays);
+        self.pins.set(session, own.unwrap_or(at), now);
     }
 }
 
@@ -110,6 +131,17 @@ mod tests {
         }
 
         assert!(pins.all().len() <= 16);
+    }
+
+    #[test]
+    fn a_session_that_was_used_before_the_clock_was_set_back_is_not_kept_for_longer() {
+        let (pins, now) = (pins(16), 1_800_000_000);
+        pins.set(Session::of("s"), 2, at(now + 3600));
+
+        pins.forget(at(now));
+        pins.forget(at(now + 100));
+
+        assert_eq!(pins.get(Session::of("s")), None);
     }
 
     #[test]

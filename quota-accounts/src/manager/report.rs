@@ -52,15 +52,17 @@ impl FallbackAccountManager {
         let unknown = || ReportError::UnknownAccount { account: route.account.clone() };
         let member = member.ok_or_else(unknown)?;
         let now = inner.now();
-        let mut seen = inner.read(&outcome, member.id.provider(), now);
+        let answered = outcome.moment(now);
+        let mut seen = inner.read(&outcome, member.id.provider(), answered);
+        // As old as the answer: a late report must not put it over what was learned since.
+        seen.usage.observed_at.get_or_insert(answered);
         let mark = route.credential.as_ref().and_then(|credential| credential.login.mark);
-        let found = seen
-            .failure
-            .as_ref()
-            .map(|failure| consequence(failure, outcome.status(), &route.request, mark, now, &inner.policy));
+        let found = seen.failure.as_ref().map(|failure| {
+            consequence(failure, outcome.status(), &route.request, mark, answered, &inner.policy)
+        });
         let others: Vec<Block> = other_spent(&seen)
             .filter_map(|failure| {
-                consequence(&failure, outcome.status(), &route.request, mark, now, &inner.policy).block
+                consequence(&failure, outcome.status(), &route.request, mark, answered, &inner.policy).block
             })
             .collect();
         let mut report =
@@ -100,10 +102,10 @@ impl FallbackAccountManager {
                     member.block(block.lineage(lineage.clone()), now);
                 }
                 if is_blocked {
-                    inner.keep_or_tell().await;
+                    inner.keep_now().await;
                 }
             }
-        } else if outcome.status().is_some() && member.lift_refusals() {
+        } else if outcome.status().is_some() && member.lift_refusals(answered) {
             inner.keep_soon();
         }
         if member.numbers.count_request() {

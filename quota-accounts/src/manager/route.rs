@@ -12,7 +12,7 @@ use super::look::{Look, MOST_PASSED, MOST_RECHECKS};
 use super::member::Member;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
-use crate::routing::{Choice, Rule, Standing, Verdict, judge};
+use crate::routing::{Choice, Rule, Standing, Verdict, judge, judge_when};
 
 /// The account that a request goes to, and why.
 #[derive(Debug)]
@@ -177,9 +177,7 @@ impl Inner {
                     if self.members[at].numbers.is_stale() {
                         self.refresh_in_background(at, false);
                     }
-                    if let Some(session) = request.session_key() {
-                        self.pins.set(session, at, look.now);
-                    }
+                    self.pin(&request, at, &search.unusable, look.now);
                     return Ok(Route {
                         account: self.members[at].id.clone(),
                         at,
@@ -309,7 +307,7 @@ impl Inner {
                 let verdict = judge(&member.candidate(), request, now, &self.policy);
                 // What is reserved is its own by now, at least in part.
                 if verdict.standing == Standing::Refused && verdict.rule != Rule::Reserved {
-                    return Err(verdict);
+                    return Err(judge_when(&member.candidate(), request, now, &self.policy));
                 }
             }
         }

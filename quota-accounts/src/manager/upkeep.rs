@@ -118,10 +118,11 @@ impl Inner {
             // However it ends, even if the fetcher breaks, the next one may begin.
             let _done = Done(&member.refreshing);
             let result = if insist { member.numbers.insist().await } else { member.numbers.freshen().await };
-            match result {
-                Ok(()) => inner.keep_or_tell().await,
-                Err(error) => tracing::debug!(account = %member.id, %error, "refresh brought nothing"),
+            if let Err(error) = result {
+                tracing::debug!(account = %member.id, %error, "refresh brought nothing");
             }
+            // What it brought, or the hold that it left: the next program must not ask before that ends either.
+            inner.keep_or_tell().await;
         });
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::model::is_meant;
+use crate::ahead::is_ahead;
 
 /// An account, or one model on it, is not to be used for a while.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,6 +112,16 @@ impl Block {
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
+    }
+
+    /// The same from `now` on, as long as it was, if a clock that was ahead has made it.
+    pub(crate) fn brought_back(&self, now: Timestamp) -> Option<Self> {
+        if !is_ahead(self.since, now) {
+            return None;
+        }
+        let lasts = |until: Timestamp| until.duration_since(self.since);
+        let until = self.until.map(|until| now.checked_add(lasts(until)).unwrap_or(Timestamp::MAX));
+        Some(Self { since: now, until, ..self.clone() })
     }
 
     /// Whether it counts for a request for `model`.

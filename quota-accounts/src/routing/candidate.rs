@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use quota_core::{AccountId, Answer, Percent, Record, Snapshot, TroubleKind, WindowId};
 
 use super::{AccountLimits, Block};
+use crate::ahead::is_ahead;
 
 /// Whether an account is the main one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -155,6 +157,18 @@ impl<'a> Candidate<'a> {
             Readings::Answer(answer) => Some(answer.is_stale()),
             _ => None,
         }
+    }
+
+    /// Until when nobody may ask about it, if there is a hold.
+    pub(super) fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
+        match &self.readings {
+            Readings::Snapshot(_) => None,
+            Readings::Answer(answer) => answer.hold().map(|hold| hold.until),
+            Readings::Record(record) => {
+                record.hold().filter(|hold| !is_ahead(hold.since, now)).map(|hold| hold.until)
+            }
+        }
+        .filter(|until| now < *until)
     }
 
     /// How long its readings count as exact.

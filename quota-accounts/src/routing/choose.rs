@@ -1,11 +1,14 @@
 //! Which of several accounts a request goes to.
 //! Whether one may serve at all is decided in `judge`.
 
+use std::borrow::Borrow;
+
 use jiff::Timestamp;
 
 use super::balance::{furthest_reset, place, weight};
 use super::{
     Candidate, Choice, Decision, Mode, Request, Role, RoutingPolicy, Rule, Standing, Verdict, Weighed, judge,
+    judge_when,
 };
 
 /// Chooses the account that a request goes to, of `candidates` in their order, the main one first, by what is known at `now`.
@@ -50,7 +53,8 @@ pub fn choose<'a>(
         let verdict = scale.weigh(&candidate);
         weighed.push(Weighed::new(candidate, verdict));
     }
-    Decision::new(now, scale.choice(), weighed)
+    let choice = scale.choice(|| weighed.iter().map(Weighed::candidate));
+    Decision::new(now, choice, weighed)
 }
 
 /// Weighs one account after the other; nothing is kept of them but the best.
@@ -63,6 +67,8 @@ pub(crate) struct Scale<'a> {
     /// The session's own account, if it is refused only until then, and that is soon.
     wait: Option<(usize, Timestamp)>,
     retry_at: Option<Timestamp>,
+    /// Whether an account was refused because something is not known of it.
+    is_unknown: bool,
 }
 
 /// The order of accounts that may serve: the least is taken.
@@ -79,7 +85,7 @@ const LOW: u8 = 2;
 
 impl<'a> Scale<'a> {
     pub(crate) fn new(request: &'a Request, now: Timestamp, policy: &'a RoutingPolicy) -> Self {
-        Self { request, now, policy, weighed: 0, best: None, wait: None, retry_at: None }
+        Self { request, now, policy, weighed: 0, best: None, wait: None, retry_at: None, is_unknown: false }
     }
 
     /// Weighs the next account.
@@ -91,6 +97,7 @@ impl<'a> Scale<'a> {
         if verdict.standing == Standing::Refused {
             // Whoever could serve first decides when it is worth asking again.
             self.retry_at = [self.retry_at, verdict.until].into_iter().flatten().min();
+            self.is_unknown |= verdict.is_unknown();
             if is_own && let Some(until) = verdict.until.filter(|until| self.is_soon(*until, verdict.rule)) {
                 self.wait = Some((at, until));
             }
@@ -147,11 +154,19 @@ impl<'a> Scale<'a> {
         self.best.as_ref().map_or(Rule::HasRoom, |(.., rule)| *rule)
     }
 
-    /// What it comes to.
-    pub(crate) fn choice(&self) -> Choice {
+    /// What it comes to. `again` gives the candidates once more, where nobody may serve and it has to be found out when
+    /// somebody may again.
+    pub(crate) fn choice<'c, C: Borrow<Candidate<'c>>, I: Iterator<Item = C>>(
+        &self,
+        again: impl FnOnce() -> I,
+    ) -> Choice {
         match (self.wait, &self.best) {
             (Some((at, until)), _) => Choice::Wait { at, until },
             (None, Some((_, at, _))) => Choice::Take { at: *at },
+            (None, None) if self.is_unknown => {
+                let until = |one: C| judge_when(one.borrow(), self.request, self.now, self.policy).until;
+                Choice::Nobody { retry_at: again().filter_map(until).min() }
+            }
             (None, None) => Choice::Nobody { retry_at: self.retry_at },
         }
     }

@@ -78,7 +78,8 @@ impl<'a> Decision<'a> {
     /// How long to wait before asking again: `None` if there is no need to, or no telling.
     ///
     /// Where nobody may serve, it is the least of what each account needs, and an account needs the most of what each of
-    /// its refusals does.
+    /// its refusals does. One of which something is not known is worth another look when somebody may ask about it again;
+    /// after [a pause](crate::RoutingPolicy#structfield.pause), if that is now.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         let at = match self.choice {
@@ -100,6 +101,10 @@ pub struct Weighed<'a> {
 impl<'a> Weighed<'a> {
     pub(super) fn new(candidate: Candidate<'a>, verdict: Verdict) -> Self {
         Self { candidate, verdict }
+    }
+
+    pub(super) fn candidate(&self) -> &Candidate<'a> {
+        &self.candidate
     }
 
     /// The account's name.

@@ -127,6 +127,26 @@ impl Verdict {
         Self { standing: Standing::Refused, rule, until, window: None }
     }
 
+    /// Whether it is sure that the account has nothing for the request, or is no account for it any more: a session that was
+    /// its own moves for good. A pause, or what is not known, is no reason to.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.standing == Standing::Refused
+            && matches!(
+                self.rule,
+                Rule::Exhausted
+                    | Rule::QuotaSpent
+                    | Rule::Killed
+                    | Rule::NotAllowed
+                    | Rule::Disabled
+                    | Rule::LoginDead
+            )
+    }
+
+    /// Whether it is refused because something is not known of it.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.standing == Standing::Refused && matches!(self.rule, Rule::UnknownClosed | Rule::IdentityUnknown)
+    }
+
     fn at(mut self, place: usize) -> Self {
         self.window = u32::try_from(place).ok();
         self
@@ -140,6 +160,29 @@ pub(crate) fn judge(
     now: Timestamp,
     policy: &RoutingPolicy,
 ) -> Verdict {
+    judge_by(candidate, request, now, policy, |_| None)
+}
+
+/// The same for those who give up: what is not known ends when somebody may ask about it again.
+///
+/// Only they pay for finding out when that is; to whoever is served, it is nothing.
+pub(crate) fn judge_when(
+    candidate: &Candidate<'_>,
+    request: &Request,
+    now: Timestamp,
+    policy: &RoutingPolicy,
+) -> Verdict {
+    let pause = || now.checked_add(policy.pause).ok();
+    judge_by(candidate, request, now, policy, |candidate| candidate.held_until(now).or_else(pause))
+}
+
+fn judge_by(
+    candidate: &Candidate<'_>,
+    request: &Request,
+    now: Timestamp,
+    policy: &RoutingPolicy,
+    known_again: impl Fn(&Candidate<'_>) -> Option<Timestamp>,
+) -> Verdict {
     if candidate.is_disabled {
         return Verdict::refused(Rule::Disabled, None);
     }
@@ -152,7 +195,7 @@ pub(crate) fn judge(
     let snapshot = candidate.held_against();
     let mut refused = blocked(candidate, request, now);
     if candidate.is_nobodys && closed {
-        refused = longer(refused, Some(Verdict::refused(Rule::IdentityUnknown, None)));
+        refused = longer(refused, Some(Verdict::refused(Rule::IdentityUnknown, known_again(candidate))));
     }
     let mut low = None;
     let mut unknown = (candidate.is_nobodys || snapshot.windows().is_empty()).then_some(None);
@@ -167,12 +210,12 @@ pub(crate) fn judge(
         let left = used.remaining();
         let rule = if left == Percent::ZERO {
             Rule::Exhausted
-        } else if left < stop.left_of(window.id()) {
+        } else if stop.are_broken(window, left) {
             Rule::Killed
         } else if candidate.reserved.is_some() && spoken_for(candidate, request, window, left) {
             Rule::Reserved
         } else {
-            if low.is_none() && left < minimum.left_of(window.id()) {
+            if low.is_none() && minimum.are_broken(window, left) {
                 low = Some(place);
             }
             continue;
@@ -192,7 +235,9 @@ pub(crate) fn judge(
         unknown = named.into_iter().any(|id| snapshot.window(id).is_none()).then_some(None);
     }
     match (unknown, low) {
-        (Some(place), _) if closed => with_place(Verdict::refused(Rule::UnknownClosed, None), place),
+        (Some(place), _) if closed => {
+            with_place(Verdict::refused(Rule::UnknownClosed, known_again(candidate)), place)
+        }
         (_, Some(place)) => {
             Verdict { standing: Standing::Low, rule: Rule::BelowMinimum, until: None, window: None }.at(place)
         }

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use quota_core::{Percent, WindowId};
+use quota_core::{Percent, Window, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// How much must be left of each window, as a share of the whole.
+///
+/// A window that counts the whole account passes with exactly that much, one that counts a model only needs more.
 ///
 /// ```
 /// use quota_accounts::Limits;
@@ -57,6 +59,13 @@ impl Limits {
         // Nearly always there are none, and this is asked for every window of every account.
         let own = if self.windows.is_empty() { None } else { self.windows.get(window) };
         own.copied().or(self.every).unwrap_or(Percent::ZERO)
+    }
+
+    /// Whether too little is left of a window. A window of the whole account passes with exactly what must be left; a model's
+    /// does not: all that remains of it is what must, so nothing is there to spend, and the rest of the account goes on.
+    pub(crate) fn are_broken(&self, window: &Window, left: Percent) -> bool {
+        let limit = self.left_of(window.id());
+        if window.scope().is_none() { left < limit } else { left <= limit }
     }
 
     /// How much must be left of every window that is not named; `None` if that was not said.

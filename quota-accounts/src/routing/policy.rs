@@ -30,6 +30,8 @@ pub struct RoutingPolicy {
     /// An account below it is passed over, and still used when no other is above it.
     pub minimum: Limits,
     /// The killswitch: an account of which less is left is never used, whatever happens. Off.
+    ///
+    /// Of a window that counts one model only, more than that must be left, here and for the minimum: see [`Limits`].
     pub stop: Limits,
     /// What to do with an account of which a window is not known. Use it.
     pub when_unknown: WhenUnknown,
@@ -37,7 +39,8 @@ pub struct RoutingPolicy {
     ///
     /// A spent quota is a reason whatever its status.
     pub triggers: Vec<u16>,
-    /// How long an account that was throttled for a moment rests if the provider does not say. Thirty seconds.
+    /// How long an account that was throttled for a moment rests if the provider does not say; and after how long one of which
+    /// something is not known is worth another look, if nobody else is left. Thirty seconds.
     #[serde(with = "span")]
     pub pause: Duration,
     /// How long an account rests whose quota is spent, if the provider does not say until when. Five minutes.

@@ -19,15 +19,15 @@ fn used(state: &AccountState) -> Option<f64> {
 }
 
 fn pin(session: &str, account: &str, second: i64) -> Pin {
-    Pin { session: Session::of(session), account: account.parse().unwrap(), used_at: at(second) }
+    Pin::new(Session::of(session), account.parse().unwrap(), at(second))
 }
 
 #[test]
 fn the_newer_reading_stands_whoever_writes_last() {
     let mut state = AccountState::default();
 
-    state.learn(&seed(50.0, 10, "a"));
-    state.learn(&seed(40.0, 5, "a"));
+    state.learn(&seed(50.0, 10, "a"), at(100));
+    state.learn(&seed(40.0, 5, "a"), at(100));
 
     assert_eq!(used(&state), Some(50.0));
 }
@@ -36,10 +36,10 @@ fn the_newer_reading_stands_whoever_writes_last() {
 #[test]
 fn a_new_login_leaves_nothing_of_the_old_one() {
     let mut state = AccountState::default();
-    state.learn(&seed(50.0, 5, "a"));
+    state.learn(&seed(50.0, 5, "a"), at(100));
     state.block(&Block::new(FailureKind::LoginDead, at(5)));
 
-    state.learn(&seed(10.0, 10, "b"));
+    state.learn(&seed(10.0, 10, "b"), at(100));
 
     assert_eq!((used(&state), state.blocks.len()), (Some(10.0), 0));
 }
@@ -48,9 +48,9 @@ fn a_new_login_leaves_nothing_of_the_old_one() {
 #[test]
 fn an_old_logins_late_writer_does_not_bring_it_back() {
     let mut state = AccountState::default();
-    state.learn(&seed(10.0, 10, "b"));
+    state.learn(&seed(10.0, 10, "b"), at(100));
 
-    state.learn(&seed(50.0, 5, "a"));
+    state.learn(&seed(50.0, 5, "a"), at(100));
 
     assert_eq!((used(&state), state.lineage), (Some(10.0), Some(Lineage::new("b"))));
 }
@@ -62,9 +62,9 @@ fn hold(since: i64) -> Hold {
 #[test]
 fn a_writer_that_never_knew_of_a_hold_does_not_end_it() {
     let mut state = AccountState::default();
-    state.learn(&seed(50.0, 5, "a").hold(hold(10)));
+    state.learn(&seed(50.0, 5, "a").hold(hold(10)), at(100));
 
-    state.learn(&seed(40.0, 7, "a"));
+    state.learn(&seed(40.0, 7, "a"), at(100));
 
     assert_eq!(state.hold, Some(hold(10)));
 }
@@ -72,24 +72,25 @@ fn a_writer_that_never_knew_of_a_hold_does_not_end_it() {
 #[test]
 fn a_call_that_was_answered_after_the_hold_was_armed_has_ended_it() {
     let mut state = AccountState::default();
-    state.learn(&seed(50.0, 5, "a").hold(hold(10)));
+    state.learn(&seed(50.0, 5, "a").hold(hold(10)), at(100));
 
-    state.learn(&seed(40.0, 20, "a"));
+    state.learn(&seed(40.0, 20, "a"), at(100));
 
     assert_eq!(state.hold, None);
 }
 
 // B37
 #[test]
-fn what_was_kept_without_a_login_is_adopted() {
-    let mut state = AccountState::default();
-    let mut legacy = seed(50.0, 5, "a");
-    legacy.lineage = None;
-    state.learn(&legacy);
+fn what_was_kept_without_a_login_is_adopted_with_its_hold_and_its_blocks() {
+    let block = Block::new(FailureKind::QuotaSpent, at(10)).until(at(600));
+    let mut state = AccountState { snapshot: seed(50.0, 5, "a").snapshot, ..AccountState::default() };
+    (state.hold, state.blocks) = (Some(hold(10)), vec![block.clone()]);
 
-    state.learn(&seed(50.0, 5, "a"));
+    // Of a call before the hold, so it has not ended that.
+    state.learn(&seed(60.0, 7, "a"), at(100));
 
-    assert_eq!((used(&state), state.lineage), (Some(50.0), Some(Lineage::new("a"))));
+    assert_eq!((used(&state), &state.lineage), (Some(60.0), &Some(Lineage::new("a"))));
+    assert_eq!((state.hold, state.blocks), (Some(hold(10)), vec![block]));
 }
 
 // B74
@@ -126,6 +127,27 @@ fn the_later_use_of_a_session_stands() {
 }
 
 #[test]
+fn a_use_of_a_session_from_the_future_is_no_later_than_a_true_one() {
+    let week = Duration::from_secs(7 * 24 * 3600);
+    let ahead = pin("s", "a/y", 1000);
+
+    let joined = join_pins(std::slice::from_ref(&ahead), &[pin("s", "a/x", 10)], at(20), week, 10);
+    let alone = join_pins(&[ahead], &[], at(20), week, 10);
+
+    assert_eq!((joined, alone), (vec![pin("s", "a/x", 10)], vec![pin("s", "a/y", 20)]));
+}
+
+#[test]
+fn readings_of_another_login_from_the_future_do_not_keep_the_true_ones_out() {
+    let mut state = AccountState { snapshot: seed(50.0, 1000, "a").snapshot, ..AccountState::default() };
+    state.lineage = Some(Lineage::new("a"));
+
+    state.learn(&seed(10.0, 90, "b"), at(100));
+
+    assert_eq!((used(&state), state.lineage), (Some(10.0), Some(Lineage::new("b"))));
+}
+
+#[test]
 fn a_session_that_was_quiet_for_too_long_is_forgotten() {
     let pins = [pin("s", "a/x", 0), pin("t", "a/x", 1)];
 
@@ -149,7 +171,10 @@ fn everything() -> AccountsState {
     let mut state = AccountsState::default();
     state.stamp();
     let account = state.accounts.entry("anthropic/main".parse().unwrap()).or_default();
-    account.learn(&seed(50.0, 5, "a").hold(Hold::new(at(0), at(60), quota_core::HoldReason::RateLimited)));
+    account.learn(
+        &seed(50.0, 5, "a").hold(Hold::new(at(0), at(60), quota_core::HoldReason::RateLimited)),
+        at(100),
+    );
     let block = Block::new(FailureKind::QuotaSpent, at(0)).until(at(0) + SignedDuration::from_mins(5));
     account.block(&block.model("opus".to_owned()).window(WindowId::seven_day()));
     account.block(&Block::new(FailureKind::LoginDead, at(0)).mark(quota_core::Mark::from_hash(255)));

@@ -1,6 +1,8 @@
 //! What is kept on disk, when it is in trouble.
 
-use quota_accounts::{FileError, Request};
+use std::time::Duration;
+
+use quota_accounts::{FileError, Mode, Request, RoutingPolicy};
 
 use crate::support::*;
 
@@ -41,6 +43,33 @@ async fn two_managers_of_different_accounts_keep_each_others_numbers() {
     }
 }
 
+// B89
+#[tokio::test(start_paused = true)]
+async fn what_another_process_writes_while_this_one_waits_for_its_turn_is_not_lost() {
+    for kind in BOTH {
+        let one = world(kind);
+        let mut other = one.restarted();
+        other.config = quota_accounts::AccountsConfig::new(id("x"));
+        other.accounts().refresh_quota_for_due_accounts().await;
+        let theirs = one.kept();
+        std::fs::remove_file(one.state_path()).unwrap();
+        let lock = one.locked();
+
+        let accounts = one.accounts();
+        let ours = accounts.refresh_quota_for_due_accounts();
+        let change = async {
+            one.clock.sleep(Duration::from_secs(1)).await;
+            std::fs::write(one.state_path(), theirs).unwrap();
+            drop(lock);
+        };
+        let _ = tokio::join!(ours, change);
+
+        for name in ["main", "b", "c", "x"] {
+            assert!(one.kept().contains(&format!("\"example/{name}\"")), "{kind:?} {name} {}", one.kept());
+        }
+    }
+}
+
 // B97
 #[tokio::test(start_paused = true)]
 async fn what_a_newer_program_keeps_of_an_account_survives() {
@@ -52,5 +81,28 @@ async fn what_a_newer_program_keeps_of_an_account_survives() {
         world.accounts().refresh_quota_for_due_accounts().await;
 
         assert!(world.kept().contains("green") && world.kept().contains("too"), "{kind:?} {}", world.kept());
+    }
+}
+
+// B97
+#[tokio::test(start_paused = true)]
+async fn what_a_newer_program_keeps_of_a_session_survives() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        let accounts = world.accounts();
+        let _ = accounts.route(Request::new().session("used")).await.expect("all have room");
+        let _ = accounts.route(Request::new().session("quiet")).await.expect("all have room");
+        accounts.flush().await.expect("the disk is in order");
+        let colours = world.kept().replace("\"session\":", "\"colour\": \"green\", \"session\":");
+        assert_eq!(colours.matches("green").count(), 2, "{kind:?} {colours}");
+        std::fs::write(world.state_path(), colours).unwrap();
+
+        let accounts = world.restarted().accounts();
+        minutes(&world.clock, 1).await;
+        let _ = accounts.route(Request::new().session("used")).await.expect("all have room");
+        accounts.flush().await.expect("the disk is in order");
+
+        assert_eq!(world.kept().matches("green").count(), 2, "{kind:?} {}", world.kept());
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use quota_accounts::{AccountsConfig, Request};
-use quota_core::{FetchError, Usage};
+use quota_accounts::{AccountsConfig, Outcome, Repeat, Request, Route};
+use quota_core::{FetchError, Lineage, Login, Mark, Usage};
 
 use crate::support::*;
 
@@ -19,13 +19,22 @@ async fn a_restart_with_fresh_snapshots_on_disk_makes_no_call() {
         let before = world.provider.calls();
         assert_eq!(before, 22, "{kind:?}");
 
-        for question in 0..3 {
+        for question in 0..5 {
             let restarted = world.restarted();
             let accounts = restarted.accounts();
             match question {
                 0 => assert!(accounts.refresh_quota_for_due_accounts().await.is_empty()),
                 1 => assert_eq!(accounts.usable_fallback_accounts().await.len(), 21),
-                _ => assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main")),
+                2 => assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main")),
+                3 => assert_eq!(accounts.decide(&Request::new()).await.chosen().unwrap().id(), &id("main")),
+                _ => {
+                    let send = |route: &Route| {
+                        let account = route.account().clone();
+                        async move { (account, Outcome::from_response(200, [("a", "b")])) }
+                    };
+                    let (served, _) = accounts.run(Request::new(), Repeat::Never, send).await.unwrap();
+                    assert_eq!(served, id("main"));
+                }
             }
             accounts.flush().await.unwrap();
         }
@@ -105,6 +114,20 @@ async fn a_refresh_that_only_the_choice_of_fallbacks_needed_is_written_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refresh_that_a_request_waited_for_is_written_back() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+        world.answers(67.89);
+
+        let _ = accounts.route(Request::new()).await.unwrap();
+        minutes(&world.clock, 1).await;
+
+        assert_eq!(world.kept().matches("6789").count(), 1, "{kind:?} {}", world.kept());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refresh_behind_a_requests_back_is_written_back() {
     for kind in BOTH {
         let world = world(kind);
@@ -176,6 +199,39 @@ async fn an_account_that_was_on_hold_when_it_was_kept_is_not_asked_about() {
         world.restarted().accounts().usable_fallback_accounts().await;
 
         assert_eq!((before, world.provider.calls_about(&id("b"))), (1, 1), "{kind:?}");
+    }
+}
+
+// B37
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_without_a_login_is_the_known_logins_and_its_hold_survives_new_tokens() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.config = AccountsConfig::new(id("main"));
+        world.answers(40.0);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
+        accounts.refresh_quota_for_due_accounts().await;
+        assert!(!world.kept().contains("lineage"), "{kind:?} {}", world.kept());
+        let before = world.provider.calls();
+
+        for token in 1..=3 {
+            let login = Login::of(Lineage::new("someone")).mark(Mark::from_hash(token));
+            world.provider.set_login(&id("main"), Ok(login));
+            let accounts = world.restarted().accounts();
+            accounts.refresh_quota_for_due_accounts().await;
+            let _ = accounts.route(Request::new()).await.unwrap();
+            accounts.flush().await.unwrap();
+
+            assert_eq!((world.provider.calls(), used(&accounts, "main")), (before, Some(40.0)), "{kind:?}");
+            minutes(&world.clock, 9).await;
+        }
+        minutes(&world.clock, 4).await;
+        world.restarted().accounts().refresh_quota_for_due_accounts().await;
+
+        assert_eq!(world.provider.calls(), before + 1, "{kind:?}: the hold is over");
     }
 }
 

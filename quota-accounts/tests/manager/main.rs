@@ -1,7 +1,10 @@
 //! The manager of accounts, with and without a quota manager, under a clock that stands still until it is moved.
 
+mod clocks;
+mod fetchers;
 mod files;
 mod heart;
+mod late;
 mod logins;
 mod new_logins;
 mod renewals;
@@ -9,6 +12,7 @@ mod reports;
 mod reservations;
 mod retries;
 mod routes;
+mod sessions;
 mod story;
 mod support;
 mod withheld;

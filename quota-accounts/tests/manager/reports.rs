@@ -10,15 +10,15 @@ use quota_core::{ProviderId, Seen, Traffic, TrafficReader};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-fn served(used: &str) -> Outcome {
+pub(crate) fn served(used: &str) -> Outcome {
     Outcome::from_response(200, [("x-ratelimit-used", used)])
 }
 
-fn spent(what: &str) -> Outcome {
+pub(crate) fn spent(what: &str) -> Outcome {
     Outcome::from_response(429, [("x-ratelimit-spent", what)])
 }
 
-async fn reading(kind: Kind) -> (World, quota_accounts::FallbackAccountManager) {
+pub(crate) async fn reading(kind: Kind) -> (World, quota_accounts::FallbackAccountManager) {
     let world = world(kind);
     world.answers(40.0);
     let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().expect("there are accounts");
@@ -278,6 +278,46 @@ async fn a_file_that_cannot_be_written_fails_no_response_that_was_served() {
 
         assert_eq!(report.unwrap().next, NextTry::Elsewhere, "{kind:?}");
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
+    }
+}
+
+// B92
+#[tokio::test(start_paused = true)]
+async fn a_file_that_another_process_is_changing_holds_no_response_up_and_is_written_when_it_is_free() {
+    for kind in BOTH {
+        let (world, accounts) = reading(kind).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        accounts.flush().await.unwrap();
+        let (lock, began) = (world.locked(), world.clock.now());
+
+        let report = accounts.report(&route, spent("account")).await.unwrap();
+
+        let took = world.clock.now().duration_since(began);
+        assert!(took <= jiff::SignedDuration::from_millis(250), "{kind:?} {took:?}");
+        assert_eq!(report.next, NextTry::Elsewhere, "{kind:?}");
+        assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
+        assert!(!world.kept().contains("quota_spent"), "{kind:?}: somebody else is writing");
+        drop(lock);
+        world.clock.sleep(Duration::from_secs(1)).await;
+        assert!(world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
+    }
+}
+
+// B92
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_written_for_too_long_is_written_at_the_next_occasion() {
+    for kind in BOTH {
+        let (world, accounts) = reading(kind).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        accounts.flush().await.unwrap();
+        let lock = world.locked();
+        let _ = accounts.report(&route, spent("account")).await.unwrap();
+        minutes(&world.clock, 1).await;
+
+        drop(lock);
+        accounts.flush().await.unwrap();
+
+        assert!(world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
     }
 }
 

@@ -1,9 +1,13 @@
 //! Which account a request is given, and what it waits for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use quota_accounts::{Limits, Mode, Outcome, Request, RouteError, RoutingPolicy, Rule, WhenUnknown};
-use quota_core::{FetchError, Usage};
+use quota_accounts::{
+    AccountsConfig, Credential, Fixed, Limits, Mode, Outcome, Request, RouteError, RoutingPolicy, Rule,
+    Secret, WhenUnknown,
+};
+use quota_core::{FetchError, Lineage, Login, Usage};
 
 use crate::support::*;
 
@@ -99,6 +103,59 @@ async fn where_the_policy_is_closed_nobody_serves_unknown_numbers() {
 
         let RouteError::Nobody { passed, .. } = error else { panic!("{kind:?} {error:?}") };
         assert!(passed.iter().all(|passed| passed.rule == Rule::UnknownClosed), "{kind:?} {passed:?}");
+    }
+}
+
+/// How long a request for the one account of a world is to wait, where nobody may serve what is not known.
+async fn wait_of_one(world: &mut World) -> Option<Duration> {
+    world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
+    world.config = AccountsConfig::new(id("main"));
+    let accounts = world.accounts();
+    let error = accounts.route(Request::new()).await.expect_err("nothing is known");
+    let decided = accounts.decide(&Request::new()).await.retry_after();
+    assert_eq!(error.retry_after(), decided, "{:?}: a decision says the same", world.kind);
+    decided
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_known_is_worth_another_look_when_one_may_ask_about_it_again() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(600))));
+
+        assert_eq!(wait_of_one(&mut world).await, Some(Duration::from_secs(600)), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_known_and_may_be_asked_about_is_worth_another_look_after_a_pause() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.provider.set_login(&id("main"), Err(FetchError::TimedOut));
+
+        assert_eq!(wait_of_one(&mut world).await, Some(world.policy.pause), "{kind:?}");
+    }
+}
+
+// The credential says that it is another login's, and nothing is known of that.
+#[tokio::test(start_paused = true)]
+async fn a_new_login_of_which_nothing_is_known_is_worth_another_look_too() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
+        world.config = AccountsConfig::new(id("main"));
+        let login = |who: &'static str| Login::of(Lineage::new(who));
+        world.provider.set_login(&id("main"), Ok(login("old")));
+        let credential = Credential::new(Secret::new("n33dle")).login(login("new"));
+        let source = Arc::new(Fixed::from(credential));
+        let accounts = world.builder().credentials(source).build().expect("there is an account");
+        accounts.refresh_quota_for_due_accounts().await;
+        world.provider.set_login(&id("main"), Ok(login("new")));
+        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(600))));
+
+        let error = accounts.route(Request::new()).await.expect_err("nothing is known of the new one");
+
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(600)), "{kind:?} {error:?}");
     }
 }
 

@@ -117,6 +117,14 @@ impl World {
         WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(reset)
     }
 
+    /// Locks the file, as another process does that is about to change it.
+    pub(crate) fn locked(&self) -> std::fs::File {
+        let lock = std::fs::File::create(self.dir.path().join("accounts.state.json.lock"));
+        let lock = lock.expect("there is room for a file");
+        lock.try_lock().expect("nobody else has it");
+        lock
+    }
+
     /// What the file says, as text.
     pub(crate) fn kept(&self) -> String {
         std::fs::read_to_string(self.state_path()).unwrap_or_default()

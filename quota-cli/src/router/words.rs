@@ -22,9 +22,11 @@ pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
     let mut told = match (account.rule, &account.window, account.limit) {
         (Rule::BelowMinimum | Rule::Killed, Some(window), Some(limit)) => {
             let left = window.used.lower_bound().map_or(Percent::ZERO, Percent::remaining);
+            // A model's window is not used at its very limit either.
+            let place = if left < limit { "below" } else { "at" };
             let (left, limit) = (words::percent(left), words::percent(limit));
             let what = if account.rule == Rule::Killed { "killswitch" } else { "minimum" };
-            format!("{left} left of {}, below the {what} of {limit}", label(window))
+            format!("{left} left of {}, {place} the {what} of {limit}", label(window))
         }
         (Rule::Exhausted, Some(window), _) => format!("nothing left of {}", label(window)),
         (Rule::LoginDead, ..) => account.advice.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use quota_core::{FailureKind, WindowId};
 
 use super::support::*;
-use crate::{Block, Choice, Request, RoutingPolicy};
+use crate::{Block, Choice, Request, RoutingPolicy, WhenUnknown};
 
 fn retry_after(given: &[Given], request: &Request, policy: &RoutingPolicy) -> Option<Duration> {
     let decision = decide(given, request, policy);
@@ -95,4 +95,37 @@ fn a_dead_login_with_a_spent_window_does_not_come_back_at_the_reset() {
 #[test]
 fn without_any_account_nobody_is_taken() {
     assert_eq!(retry_after(&[], &Request::new(), &RoutingPolicy::default()), None);
+}
+
+fn closed() -> RoutingPolicy {
+    RoutingPolicy::default().when_unknown(WhenUnknown::Closed)
+}
+
+#[test]
+fn an_account_that_is_not_known_is_worth_another_look_after_a_pause() {
+    let spent = Given::new("a", [five_hour(0.0)]);
+
+    let retry = retry_after(&[spent, Given::new("b", [])], &Request::new(), &closed());
+
+    assert_eq!(retry, Some(closed().pause));
+}
+
+#[test]
+fn an_account_of_which_nobody_can_tell_whose_it_is_is_worth_another_look_when_its_other_refusals_have_ended()
+{
+    let nobodys = |left| {
+        let mut given = Given::new("a", [five_hour(left)]);
+        given.is_nobodys = true;
+        given
+    };
+
+    assert_eq!(retry_after(&[nobodys(50.0)], &Request::new(), &closed()), Some(closed().pause));
+    assert_eq!(retry_after(&[nobodys(0.0)], &Request::new(), &closed()), in_hours(2));
+}
+
+#[test]
+fn what_is_not_known_has_no_end_of_its_own() {
+    let verdict = verdict(Given::new("a", []), &Request::new(), &closed());
+
+    assert_eq!(verdict.until, None);
 }

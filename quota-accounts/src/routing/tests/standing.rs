@@ -48,6 +48,48 @@ fn the_killswitch_lets_pass_what_is_exactly_at_it() {
 
 // B77
 #[test]
+fn the_killswitch_stops_a_model_that_is_exactly_at_it() {
+    let policy = RoutingPolicy::default().stop(left(5.0));
+    let rule = |left| verdict(Given::new("a", [opus_week(left)]), &for_opus(), &policy).rule;
+
+    assert_eq!([5.01, 5.0, 4.99].map(rule), [Rule::HasRoom, Rule::Killed, Rule::Killed]);
+}
+
+// B77
+#[test]
+fn the_minimum_lets_pass_an_account_that_is_exactly_at_it_and_not_a_model() {
+    let policy = RoutingPolicy::default().minimum(left(20.0));
+    let account = |left| verdict(Given::new("a", [five_hour(left)]), &for_opus(), &policy).rule;
+    let model = |left| verdict(Given::new("a", [opus_week(left)]), &for_opus(), &policy).rule;
+
+    assert_eq!([20.0, 19.99].map(account), [Rule::HasRoom, Rule::BelowMinimum]);
+    assert_eq!([20.01, 20.0].map(model), [Rule::HasRoom, Rule::BelowMinimum]);
+}
+
+// B77
+#[test]
+fn a_model_of_which_nothing_need_be_left_is_open_to_its_last_share() {
+    for policy in [RoutingPolicy::default(), RoutingPolicy::default().stop(left(0.0)).minimum(left(0.0))] {
+        let rule = |left| verdict(Given::new("a", [opus_week(left)]), &for_opus(), &policy).rule;
+
+        assert_eq!([0.01, 0.0].map(rule), [Rule::HasRoom, Rule::Exhausted]);
+    }
+}
+
+// B77
+#[test]
+fn a_limit_that_names_a_models_window_stops_that_model_at_it() {
+    let policy = RoutingPolicy::default().stop(Limits::of(percent(1.0)).window(opus(), percent(10.0)));
+    let account = Given::new("a", [five_hour(1.0), opus_week(10.0)]);
+
+    let opus = verdict(account.clone(), &for_opus(), &policy);
+    let other = verdict(account, &Request::new().model("claude-sonnet-4-5"), &policy);
+
+    assert_eq!((opus.rule, other.rule), (Rule::Killed, Rule::HasRoom));
+}
+
+// B77
+#[test]
 fn a_model_with_nothing_left_is_blocked_where_nothing_need_be_left() {
     let policy = RoutingPolicy::default().stop(left(0.0));
 

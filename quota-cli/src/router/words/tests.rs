@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use quota::accounts::Standing;
+use quota::{Source, UsedAt};
 
 use super::*;
 use crate::router::Seen;
+use crate::status::model::WindowView;
 
 /// 11:55 on the wall of somebody in Greenwich.
 fn here() -> Here {
@@ -52,6 +54,26 @@ fn of_one_account_it_is_said_what_is_the_matter_with_it() {
         (Exit::Gaps, "anthropic/main: turned away: quota spent, again in 10 min (12:05)".to_owned())
     );
     assert_eq!(off.1, "anthropic/main: switched off; switch it on with: quota accounts enable");
+}
+
+#[test]
+fn a_model_at_its_very_limit_is_not_called_below_it() {
+    let week = |used| WindowView {
+        id: "seven_day/opus".to_owned(),
+        used: UsedAt::Exact(Percent::from_basis_points(used)),
+        resets_at: None,
+        observed_at: here().now,
+        source: Source::Poll,
+        scope: None,
+        length: None,
+    };
+    let told = |used| {
+        let (window, limit) = (Some(week(used)), Some(Percent::from_basis_points(500)));
+        reason(&SeenAccount { window, limit, ..account("main", Rule::Killed, None) }, &here())
+    };
+
+    assert!(told(9500).ends_with("at the killswitch of 5 %"), "{}", told(9500));
+    assert!(told(9600).ends_with("below the killswitch of 5 %"), "{}", told(9600));
 }
 
 #[test]

@@ -1,0 +1,193 @@
+//! Whoever asks the provider hangs or breaks, wherever they are asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quota_accounts::{FallbackAccountManager, Request, Rule};
+use quota_core::testing::FakeProvider;
+use quota_core::{
+    AccountId, FetchError, Lineage, Login, MemoryStore, ProviderId, QuotaManager, Usage, UsageFetcher,
+};
+
+use crate::logins::{Logins, next};
+use crate::support::*;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Login,
+    Fetch,
+    Renew,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Hangs,
+    Breaks,
+}
+
+/// Hangs or breaks about the main account as long as it is told to, and else does what it should.
+#[derive(Debug)]
+struct Faulty {
+    place: Place,
+    fault: Fault,
+    is_faulty: AtomicBool,
+    provider: FakeProvider,
+}
+
+impl Faulty {
+    async fn fail(&self, account: &AccountId, place: Place) {
+        if place != self.place || *account != id("main") || !self.is_faulty.load(Ordering::Relaxed) {
+            return;
+        }
+        match self.fault {
+            Fault::Hangs => std::future::pending().await,
+            Fault::Breaks => panic!("a fetcher that breaks on purpose"),
+        }
+    }
+}
+
+#[async_trait]
+impl UsageFetcher for Faulty {
+    fn provider(&self) -> ProviderId {
+        self.provider.provider()
+    }
+
+    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+        self.fail(account, Place::Fetch).await;
+        if self.place == Place::Renew && *account == id("main") && self.is_faulty.load(Ordering::Relaxed) {
+            return Err(FetchError::Unauthorized);
+        }
+        self.provider.fetch(account).await
+    }
+
+    async fn login(&self, account: &AccountId) -> Result<Login, FetchError> {
+        self.fail(account, Place::Login).await;
+        Ok(Login::unstated())
+    }
+
+    async fn renew(&self, account: &AccountId) -> bool {
+        self.fail(account, Place::Renew).await;
+        false
+    }
+}
+
+fn faulty(world: &World, place: Place, fault: Fault) -> (Arc<Faulty>, FallbackAccountManager) {
+    let provider = world.provider.clone();
+    let fetcher = Arc::new(Faulty { place, fault, is_faulty: AtomicBool::new(true), provider });
+    let asks: Arc<dyn UsageFetcher> = fetcher.clone();
+    let builder = match world.kind {
+        Kind::Without => world.builder().fetcher(asks),
+        Kind::With => {
+            let quota = QuotaManager::builder(MemoryStore::with_clock(world.clock.clone()))
+                .shared_fetcher(asks)
+                .clock(world.clock.clone())
+                .policy(world.usage_policy.clone());
+            world.builder().quota_manager(quota.build().expect("the policy is sound"))
+        }
+    };
+    (fetcher, builder.build().expect("there are accounts"))
+}
+
+fn all_faults() -> impl Iterator<Item = (Kind, Place, Fault)> {
+    let places = [Place::Login, Place::Fetch, Place::Renew];
+    let faults = places.into_iter().flat_map(|place| [(place, Fault::Hangs), (place, Fault::Breaks)]);
+    faults.flat_map(|(place, fault)| BOTH.map(|kind| (kind, place, fault)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetcher_that_hangs_or_breaks_keeps_no_request_for_longer_than_a_call_may_take() {
+    for (kind, place, fault) in all_faults() {
+        let world = world(kind);
+        let (_fetcher, accounts) = faulty(&world, place, fault);
+        let began = world.clock.now();
+
+        let route = accounts.route(Request::new()).await.expect("an account may serve");
+
+        let rule = if place == Place::Renew { Rule::HasRoom } else { Rule::NotKnown };
+        assert_eq!(route.rule(), rule, "{kind:?} {place:?} {fault:?}");
+        let took = world.clock.now().duration_since(began);
+        assert!(took <= world.usage_policy.fetch_timeout.try_into().unwrap(), "{kind:?} {place:?} {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetcher_that_hung_or_broke_and_is_in_order_again_is_asked_again() {
+    for (kind, place, fault) in all_faults() {
+        let world = world(kind);
+        let (fetcher, accounts) = faulty(&world, place, fault);
+        accounts.refresh_quota_for_due_accounts().await;
+        let before = used(&accounts, "main");
+        minutes(&world.clock, 6).await;
+
+        fetcher.is_faulty.store(false, Ordering::Relaxed);
+        accounts.refresh_quota_for_due_accounts().await;
+
+        assert_eq!((before, used(&accounts, "main")), (None, Some(40.0)), "{kind:?} {place:?} {fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_the_same_login_that_cannot_be_told_waits_once() {
+    for kind in BOTH {
+        let world = world(kind);
+        let (_fetcher, accounts) = faulty(&world, Place::Login, Fault::Hangs);
+        let began = world.clock.now();
+
+        let mut requests = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let accounts = accounts.clone();
+            requests.spawn(async move { accounts.route(Request::new()).await.map(|route| route.rule()) });
+        }
+        let rules = requests.join_all().await;
+
+        assert!(rules.iter().all(|rule| *rule.as_ref().unwrap() == Rule::NotKnown), "{kind:?} {rules:?}");
+        let took = world.clock.now().duration_since(began);
+        assert!(took <= world.usage_policy.fetch_timeout.try_into().unwrap(), "{kind:?} {took:?}");
+    }
+}
+
+// B36
+#[tokio::test(start_paused = true)]
+async fn the_numbers_of_the_login_that_an_account_was_said_to_hold_stay_while_a_fetcher_finds_another() {
+    for kind in BOTH {
+        let world = world(kind);
+        let logins = Arc::new(Logins::default());
+        logins.set("main", Some(1), "old");
+        let login =
+            |who: &'static str| world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new(who))));
+        login("old");
+        let accounts = world.builder().credentials(logins.clone()).build().expect("there are accounts");
+        accounts.refresh_quota_for_due_accounts().await;
+        // Somebody logs in as somebody else, which only the credential says.
+        world.provider.set_login(&id("main"), Ok(Login::unstated()));
+        logins.set("main", Some(2), "new");
+        world.answers(5.0);
+        minutes(&world.clock, 1).await;
+        assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
+
+        login("third");
+        minutes(&world.clock, 6).await;
+        accounts.refresh_quota_for_due_accounts().await;
+
+        assert_eq!(used(&accounts, "main"), Some(5.0), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_behind_a_requests_back_that_failed_is_written_back_too() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+        world.answers(40.0);
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+        world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
+
+        assert_eq!(next(&accounts).await, id("main"), "{kind:?}: old numbers pass");
+        minutes(&world.clock, 1).await;
+
+        assert!(world.kept().contains("rate_limited"), "{kind:?} {}", world.kept());
+    }
+}

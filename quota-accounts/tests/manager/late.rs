@@ -1,0 +1,91 @@
+//! Answers that are reported later than they came.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use quota_accounts::{Outcome, Request};
+
+use crate::reports::{reading, served, spent};
+use crate::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn headers_of_an_answer_that_is_reported_late_do_not_replace_newer_ones() {
+    for kind in BOTH {
+        let (world, accounts) = reading(kind).await;
+        let stream = accounts.route(Request::new()).await.unwrap();
+        let answered = world.clock.now();
+        minutes(&world.clock, 1).await;
+        let other = accounts.route(Request::new()).await.unwrap();
+        let _ = accounts.report(&other, served("77")).await.unwrap();
+        minutes(&world.clock, 1).await;
+
+        let _ = accounts.report(&stream, served("42").answered_at(answered)).await.unwrap();
+
+        assert_eq!(used(&accounts, "main"), Some(77.0), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_was_spent_before_a_reading_with_room_blocks_nobody_when_it_is_reported_late() {
+    for kind in BOTH {
+        let (world, accounts) = reading(kind).await;
+        let late = accounts.route(Request::new()).await.unwrap();
+        let answered = world.clock.now();
+        minutes(&world.clock, 1).await;
+        let other = accounts.route(Request::new()).await.unwrap();
+        let _ = accounts.report(&other, served("3")).await.unwrap();
+
+        let _ = accounts.report(&late, spent("account").answered_at(answered)).await.unwrap();
+
+        assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_counted_from_the_answer_and_not_from_the_report() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts = world.accounts();
+        let late = accounts.route(Request::new()).await.unwrap();
+        let answered = world.clock.now();
+        minutes(&world.clock, 1).await;
+
+        let throttled = Outcome::from_response(429, [("retry-after", "120")]).answered_at(answered);
+        let _ = accounts.report(&late, throttled).await.unwrap();
+
+        let verdict = accounts.explain(&Request::new()).weighed()[0].verdict();
+        assert_eq!(verdict.until, Some(answered + SignedDuration::from_mins(2)), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_served_before_the_login_was_refused_does_not_say_that_it_works() {
+    for kind in BOTH {
+        let (world, accounts) = reading(kind).await;
+        let [stream, other] = [(); 2].map(|()| accounts.route(Request::new()));
+        let (stream, other) = (stream.await.unwrap(), other.await.unwrap());
+        let answered = world.clock.now();
+        minutes(&world.clock, 1).await;
+        let _ = accounts.report(&other, Outcome::from_response(403, [("a", "b")])).await.unwrap();
+
+        let _ = accounts.report(&stream, served("42").answered_at(answered)).await.unwrap();
+
+        assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_from_the_future_is_one_of_now() {
+    for kind in BOTH {
+        let (world, accounts) = reading(kind).await;
+        let [first, other] = [(); 2].map(|()| accounts.route(Request::new()));
+        let (first, other) = (first.await.unwrap(), other.await.unwrap());
+        let ahead = world.clock.now() + SignedDuration::from_secs(20);
+
+        let _ = accounts.report(&first, served("42").answered_at(ahead)).await.unwrap();
+        world.clock.sleep(Duration::from_secs(1)).await;
+        let _ = accounts.report(&other, served("77")).await.unwrap();
+
+        assert_eq!(used(&accounts, "main"), Some(77.0), "{kind:?}");
+    }
+}

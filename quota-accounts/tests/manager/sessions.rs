@@ -1,0 +1,139 @@
+//! Sessions that stay with an account, and what moves them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota_accounts::{FallbackAccountManager, Mode, Outcome, Request, RoutingPolicy};
+use quota_core::{AccountId, Usage};
+
+use crate::logins::Logins;
+use crate::support::*;
+
+/// A world whose sessions stay with an account.
+fn sticky(kind: Kind) -> World {
+    let mut world = world(kind);
+    // So that a throttled account is left at once, and not waited for.
+    world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced).wait_for_reset(Duration::ZERO);
+    world
+}
+
+async fn routed(accounts: &FallbackAccountManager) -> AccountId {
+    let request = Request::new().session("s");
+    accounts.route(request).await.expect("an account has room").account().clone()
+}
+
+/// What a session's own account answers, and where the session is then, and two hours later.
+async fn answered(world: &World, accounts: &FallbackAccountManager, outcome: Outcome) -> [AccountId; 3] {
+    accounts.refresh_quota_for_due_accounts().await;
+    let route = accounts.route(Request::new().session("s")).await.expect("all have room");
+    let _ = accounts.report(&route, outcome).await.expect("it is our route");
+    let own = route.account().clone();
+    // The others could be preferred by now; what counts is where the session belongs.
+    let then = routed(accounts).await;
+    minutes(&world.clock, 61).await;
+    [own, then, routed(accounts).await]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_throttled_once_is_served_elsewhere_and_comes_back() {
+    for kind in BOTH {
+        let world = sticky(kind);
+        let accounts = world.accounts();
+
+        let throttled = Outcome::from_response(429, [("retry-after", "60")]);
+        let [own, then, later] = answered(&world, &accounts, throttled).await;
+
+        assert_ne!(own, then, "{kind:?}: it is not kept waiting");
+        assert_eq!(own, later, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_served_elsewhere_for_a_while_is_remembered_as_in_use() {
+    for kind in BOTH {
+        let mut world = sticky(kind);
+        world.policy = world.policy.pins(Duration::from_secs(3600), 10);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        let route = accounts.route(Request::new().session("s")).await.expect("all have room");
+        let throttled = Outcome::from_response(429, [("retry-after", "5000")]);
+        let _ = accounts.report(&route, throttled).await.expect("it is our route");
+
+        for _ in 0..9 {
+            minutes(&world.clock, 10).await;
+            let _ = routed(&accounts).await;
+            accounts.flush().await.expect("the disk is in order");
+        }
+
+        assert_eq!(&routed(&accounts).await, route.account(), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_account_is_spent_moves_for_good() {
+    for kind in BOTH {
+        let world = sticky(kind);
+        let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().expect("there are accounts");
+
+        let spent = Outcome::from_response(429, [("x-ratelimit-rejected", "five_hour=1")]);
+        let [own, then, later] = answered(&world, &accounts, spent).await;
+
+        assert_ne!(own, then, "{kind:?}");
+        assert_eq!(then, later, "{kind:?}: the account has room again, and the session has moved");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_account_reads_as_exhausted_moves_for_good() {
+    for kind in BOTH {
+        let world = sticky(kind);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        let own = routed(&accounts).await;
+        minutes(&world.clock, 6).await;
+        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+
+        // The old numbers pass; the new ones do not.
+        let _ = routed(&accounts).await;
+        accounts.flush().await.expect("the disk is in order");
+        let then = routed(&accounts).await;
+        minutes(&world.clock, 121).await;
+
+        assert_ne!(own, then, "{kind:?}");
+        assert_eq!(routed(&accounts).await, then, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_account_is_not_allowed_or_has_a_dead_login_moves_for_good() {
+    for kind in BOTH {
+        for status in [401, 403] {
+            let world = sticky(kind);
+            let accounts = world.accounts();
+
+            let refused = Outcome::from_response(status, [("a", "b")]);
+            let [own, then, later] = answered(&world, &accounts, refused).await;
+
+            assert_ne!(own, then, "{kind:?} {status}");
+            assert_eq!(then, later, "{kind:?} {status}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_account_nobody_is_logged_in_to_moves_for_good() {
+    for kind in BOTH {
+        let world = sticky(kind);
+        let logins = Arc::new(Logins::default());
+        let accounts = world.builder().credentials(logins.clone()).build().expect("there are accounts");
+        accounts.refresh_quota_for_due_accounts().await;
+        let own = routed(&accounts).await;
+
+        logins.set(own.name(), None, "someone");
+        let then = routed(&accounts).await;
+        logins.set(own.name(), Some(1), "someone");
+
+        assert_ne!(own, then, "{kind:?}");
+        assert_eq!(routed(&accounts).await, then, "{kind:?}");
+    }
+}

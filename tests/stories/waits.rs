@@ -1,0 +1,91 @@
+//! How long a request that nobody may serve is to wait, by what the provider's own headers say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use quota::accounts::{AccountsConfig, FallbackAccountManager, Outcome, Request};
+use quota::anthropic::AnthropicTraffic;
+use quota::testing::FakeProvider;
+use quota::{Clock, MemoryStore, QuotaManager, Usage, WindowId, WindowReading};
+
+use crate::world::{id, percent};
+
+const NOON: Timestamp = Timestamp::constant(1_790_000_000, 0);
+const OPUS: &str = "claude-opus-4-5";
+const SONNET: &str = "claude-sonnet-4-5";
+
+/// Where the numbers are: with a quota manager, or with the accounts alone.
+#[derive(Debug, Clone, Copy)]
+enum Numbers {
+    Shared,
+    Own,
+}
+
+/// What the usage endpoint says.
+fn five_hours(used: f64, reset: SignedDuration) -> Usage {
+    Usage::polled([WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(NOON + reset)])
+}
+
+/// One account, at a provider that answers as it is told.
+fn one_account(numbers: Numbers, clock: &Clock, provider: FakeProvider) -> FallbackAccountManager {
+    let builder = FallbackAccountManager::builder(AccountsConfig::new(id("main")))
+        .clock(clock.clone())
+        .traffic(Arc::new(AnthropicTraffic));
+    let builder = match numbers {
+        Numbers::Own => builder.fetcher(Arc::new(provider)),
+        Numbers::Shared => {
+            let store = MemoryStore::with_clock(clock.clone());
+            let quota = QuotaManager::builder(store).fetcher(provider).clock(clock.clone());
+            builder.quota_manager(quota.build().unwrap())
+        }
+    };
+    builder.build().unwrap()
+}
+
+/// An answer that turns a request away: the five hours are used up, and so is the week of the model it was for.
+fn spent() -> Outcome {
+    let at = |span: SignedDuration| (NOON + span).as_second().to_string();
+    let headers = [
+        ("status", "rejected".to_owned()),
+        ("5h-status", "rejected".to_owned()),
+        ("5h-utilization", "1.0".to_owned()),
+        ("5h-reset", at(SignedDuration::from_mins(10))),
+        ("7d-status", "allowed".to_owned()),
+        ("7d-utilization", "0.6".to_owned()),
+        ("7d-reset", at(SignedDuration::from_hours(30))),
+        ("7d_oi-status", "rejected".to_owned()),
+        ("7d_oi-utilization", "1.0".to_owned()),
+        ("7d_oi-reset", at(SignedDuration::from_hours(96))),
+    ];
+    let headers = headers.map(|(name, value)| (format!("anthropic-ratelimit-unified-{name}"), value));
+    // It may say how long to wait for the five hours: that is not how long the model is out.
+    Outcome::from_response(429, headers.into_iter().chain([("retry-after".to_owned(), "600".to_owned())]))
+}
+
+/// How long a request for a model is to wait, in minutes; `None` if it is given the account.
+async fn wait_of(accounts: &FallbackAccountManager, model: &str) -> Option<u64> {
+    let refused = accounts.route(Request::new().model(model)).await.err()?;
+    Some(refused.retry_after().unwrap().as_secs() / 60)
+}
+
+// B80
+#[tokio::test(start_paused = true)]
+async fn a_model_whose_week_is_spent_waits_for_that_and_the_others_for_their_five_hours() {
+    for numbers in [Numbers::Shared, Numbers::Own] {
+        let clock = Clock::anchored(NOON);
+        let provider = FakeProvider::answering("anthropic", 0.0);
+        provider.then_answer(five_hours(60.0, SignedDuration::from_mins(10)));
+        let accounts = one_account(numbers, &clock, provider.clone());
+        let route = accounts.route(Request::new().model(OPUS)).await.unwrap();
+
+        let _ = accounts.report(&route, spent()).await.unwrap();
+
+        let waits = (wait_of(&accounts, OPUS).await, wait_of(&accounts, SONNET).await);
+        assert_eq!(waits, (Some(96 * 60), Some(10)), "{numbers:?}");
+        clock.sleep(Duration::from_secs(11 * 60)).await;
+        provider.answer(five_hours(0.0, SignedDuration::from_hours(5)));
+        let waits = (wait_of(&accounts, OPUS).await, wait_of(&accounts, SONNET).await);
+        assert_eq!(waits, (Some(96 * 60 - 11), None), "{numbers:?}");
+    }
+}
