@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Clock, CredentialSource, ProviderId, QuotaStore, TrafficReader};
+use quota_core::{AccountId, Clock, CredentialSource, ProviderId, TrafficReader};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
@@ -29,6 +29,7 @@ use member::Member;
 pub use numbers::RefreshError;
 use pins::Pins;
 pub use report::{Report, ReportError};
+use reserving::SharedReservations;
 pub use retry::{Repeat, Tried};
 pub use route::{Passed, Route, RouteError};
 pub use upkeep::RefreshReport;
@@ -92,7 +93,7 @@ pub(crate) struct Inner {
     unread: Mutex<HashSet<(ProviderId, Option<u16>)>>,
     keeping: Option<Keeping>,
     pins: Pins,
-    reservations: Option<Arc<dyn QuotaStore>>,
+    reservations: Option<SharedReservations>,
     loaded: OnceCell<Result<(), FileError>>,
     tasks: Mutex<JoinSet<()>>,
 }

@@ -1,12 +1,16 @@
 //! What requests under way are expected to use of an account, as one small document that hosts share.
-//! Nothing here does I/O or reads a clock; see `manager::reserving` for that.
+//! What one process knows of it is in `held`. Nothing here does I/O or reads a clock; see `manager::reserving` for that.
+
+mod held;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use quota_core::{AttemptId, Percent, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+pub(crate) use self::held::Held;
 
 /// The reservations of one account.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -41,7 +45,22 @@ impl Reservation {
         let until = now.checked_add(Self::LASTS).unwrap_or(Timestamp::MAX);
         Self { id: AttemptId::random(), window, share, until, unknown: Map::new() }
     }
+
+    /// Whether it is somebody's. One that would last longer than any does is of a clock that was ahead.
+    fn is_live(&self, now: Timestamp) -> bool {
+        let latest = now.checked_add(Self::LASTS + SLACK).unwrap_or(Timestamp::MAX);
+        now < self.until && self.until <= latest
+    }
+
+    /// The same by a clock that shows so much more.
+    fn moved(&self, by: SignedDuration) -> Self {
+        let until = self.until.checked_add(by).unwrap_or(self.until);
+        Self { until, ..self.clone() }
+    }
 }
+
+/// By how much a clock may waver.
+const SLACK: Duration = Duration::from_secs(60);
 
 /// The form that this program writes.
 const VERSION: u32 = 1;
@@ -61,7 +80,7 @@ impl Reservations {
     /// The first of them always fits: an estimate alone keeps nobody from what is left. The same one asked for twice is
     /// reserved once.
     pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<Percent>, now: Timestamp) -> bool {
-        self.held.retain(|held| now < held.until && held.id != wanted.id);
+        self.held.retain(|held| held.is_live(now) && held.id != wanted.id);
         let others = self.of(&wanted.window, now);
         let sum = others + u64::from(wanted.share.basis_points());
         let fits = others == 0 || left.is_none_or(|left| sum <= u64::from(left.basis_points()));
@@ -69,6 +88,23 @@ impl Reservations {
             self.held.push(wanted.clone());
         }
         fits
+    }
+
+    /// Adds one that was let in already.
+    fn add(&mut self, reservation: Reservation) {
+        self.held.push(reservation);
+    }
+
+    fn has(&self, id: AttemptId) -> bool {
+        self.held.iter().any(|held| held.id == id)
+    }
+
+    /// The same by a clock that shows so much more.
+    fn moved(mut self, by: SignedDuration) -> Self {
+        for held in &mut self.held {
+            *held = held.moved(by);
+        }
+        self
     }
 
     /// Gives a reservation back; whether there was one.
@@ -79,13 +115,13 @@ impl Reservations {
     }
 
     fn of(&self, window: &WindowId, now: Timestamp) -> u64 {
-        let live = self.held.iter().filter(|held| held.window == *window && now < held.until);
+        let live = self.held.iter().filter(|held| held.window == *window && held.is_live(now));
         live.map(|held| u64::from(held.share.basis_points())).sum()
     }
 
     /// What is reserved and not over, one by one.
     pub(crate) fn live(&self, now: Timestamp) -> impl Iterator<Item = (WindowId, Percent)> {
-        let live = self.held.iter().filter(move |held| now < held.until);
+        let live = self.held.iter().filter(move |held| held.is_live(now));
         live.map(|held| (held.window.clone(), held.share))
     }
 
@@ -151,10 +187,21 @@ mod tests {
         let mut reservations = Reservations::default();
         reservations.reserve(&of(2.0), Some(percent(3.0)), now());
 
-        let later = now() + jiff::SignedDuration::from_mins(10);
+        let later = now() + SignedDuration::from_mins(10);
 
         assert_eq!(reservations.live(later).count(), 0);
         assert!(reservations.reserve(&of(2.0), Some(percent(3.0)), later));
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_reserved_is_nobodys() {
+        let ahead =
+            Reservation::new(WindowId::five_hour(), percent(2.0), now() + SignedDuration::from_hours(1));
+        let mut reservations = Reservations::default();
+        reservations.add(ahead);
+
+        assert_eq!(reservations.live(now()).count(), 0);
+        assert!(reservations.reserve(&of(2.0), Some(percent(3.0)), now()));
     }
 
     #[test]

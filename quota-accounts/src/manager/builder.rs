@@ -17,6 +17,7 @@ use super::member::Member;
 use super::numbers::Numbers;
 use super::own::Own;
 use super::pins::Pins;
+use super::reserving::SharedReservations;
 use super::{FallbackAccountManager, Inner};
 use crate::{AccountsConfig, RoutingPolicy};
 
@@ -145,7 +146,7 @@ impl FallbackAccountManagerBuilder {
             readers: self.readers,
             unread: Mutex::default(),
             keeping,
-            reservations: self.reservations,
+            reservations: self.reservations.map(SharedReservations::on),
             loaded: OnceCell::new(),
             tasks: Mutex::new(JoinSet::new()),
         };

@@ -2,14 +2,14 @@
 //! What follows from an answer is decided in `outcome`.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 use quota_core::{AccountId, FailureKind, Login, Mark, Seed};
 
 use super::numbers::Numbers;
 use crate::ahead::is_ahead;
-use crate::reservation::Reservations;
+use crate::reservation::Held;
 use crate::routing::{Block, Candidate};
 use crate::state::add_block;
 use crate::{AccountConfig, AccountLimits, Role};
@@ -28,7 +28,8 @@ pub(super) struct Member {
     blocks: Mutex<Blocks>,
     /// Whether anything is reserved: readers look no further if not.
     is_reserved: AtomicBool,
-    reservations: Mutex<Reservations>,
+    /// Made for the first request that reserves anything.
+    reserving: OnceLock<Box<Reserving>>,
     /// When its credential was last looked at only to see whether there is another, in milliseconds.
     looked_at: AtomicI64,
     /// Whether somebody is refreshing it in the background.
@@ -39,6 +40,14 @@ pub(super) struct Member {
     replaced: Mutex<Option<Option<Mark>>>,
     /// What was last written of it.
     pub(super) kept: Mutex<Option<Box<Seed>>>,
+}
+
+/// What requests under way are expected to use.
+#[derive(Debug, Default)]
+struct Reserving {
+    held: Mutex<Held>,
+    /// Of many requests at once, one after the other asks the store: together they would only be in each other's way.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +75,7 @@ impl Member {
             is_blocked: AtomicBool::new(false),
             blocks: Mutex::default(),
             is_reserved: AtomicBool::new(false),
-            reservations: Mutex::default(),
+            reserving: OnceLock::new(),
             looked_at: AtomicI64::new(i64::MIN),
             refreshing: AtomicBool::new(false),
             is_told: AtomicBool::new(false),
@@ -85,8 +94,12 @@ impl Member {
         }
         let now = self.numbers.now();
         self.settle_blocks(now);
-        let reserved: Vec<_> = self.reservations().live(now).collect();
-        candidate.blocks(self.own_blocks()).reserved(reserved)
+        let candidate = candidate.blocks(self.own_blocks());
+        if !self.is_reserved.load(Ordering::Acquire) {
+            return candidate;
+        }
+        let reserved: Vec<_> = lock(&self.reserving().held).live(now).collect();
+        candidate.reserved(reserved)
     }
 
     /// The blocks, without those of another login than the numbers are of.
@@ -104,15 +117,20 @@ impl Member {
         self.candidate().snapshot().is_empty()
     }
 
-    pub(super) fn change_reservations<R>(&self, change: impl FnOnce(&mut Reservations) -> R) -> R {
-        let mut reservations = self.reservations();
-        let result = change(&mut reservations);
-        self.is_reserved.store(!reservations.is_empty(), Ordering::Release);
+    pub(super) fn change_reservations<R>(&self, change: impl FnOnce(&mut Held) -> R) -> R {
+        let mut held = lock(&self.reserving().held);
+        let result = change(&mut held);
+        self.is_reserved.store(!held.is_empty(), Ordering::Release);
         result
     }
 
-    fn reservations(&self) -> MutexGuard<'_, Reservations> {
-        self.reservations.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The right to bring reservations to the store.
+    pub(super) async fn turn_to_reserve(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.reserving().turn.lock().await
+    }
+
+    fn reserving(&self) -> &Reserving {
+        self.reserving.get_or_init(Box::default)
     }
 
     pub(super) fn block(&self, block: Block, now: Timestamp) {
@@ -168,14 +186,14 @@ impl Member {
 
     /// Whether to try another credential than the one that was refused: once, for a source may give another each time.
     pub(super) fn may_try_another(&self, refused: Option<Mark>) -> bool {
-        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut replaced = lock(&self.replaced);
         // Of many requests with the one that was refused, all may go on with the next.
         *replaced.get_or_insert(refused) == refused
     }
 
     /// Lifts what a request that was served then has refuted: the login works.
     pub(super) fn lift_refusals(&self, served_at: Timestamp) -> bool {
-        *self.replaced.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.replaced) = None;
         self.lift(|block| {
             block.since <= served_at && matches!(block.kind, FailureKind::LoginDead | FailureKind::NotAllowed)
         })
@@ -239,8 +257,13 @@ impl Member {
     }
 
     fn blocks(&self) -> MutexGuard<'_, Blocks> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.blocks)
     }
+}
+
+/// Nothing panics halfway through a change, so what a poisoned lock guards is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ impl FallbackAccountManager {
                 Err(error) => return last.ok_or(error),
             };
             let at = route.at;
+            // Should nobody wait for what comes of it any more, nobody will report it.
+            let _pending = self.inner.pending(&route);
             let (got, outcome) = send(&route).await;
             let report = self.report(&route, outcome).await.expect("the route is of this manager");
             let reason = report.failure.as_ref().map(|failure| (at, failure.kind));

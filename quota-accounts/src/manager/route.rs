@@ -10,6 +10,7 @@ use quota_core::{AccountId, AttemptId, Credential, CredentialError, Login};
 
 use super::look::{Look, MOST_PASSED, MOST_RECHECKS};
 use super::member::Member;
+use super::reserving::Reserved;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
 use crate::routing::{Choice, Rule, Standing, Verdict, judge, judge_when};
@@ -118,7 +119,8 @@ impl FallbackAccountManager {
     /// stale, it waits for a refresh, as far as one is allowed; numbers that pass are refreshed behind its back. Dropping
     /// the future is safe.
     ///
-    /// Every route is to be [reported](Self::report), whatever came of it.
+    /// Every route is to be [reported](Self::report), whatever came of it: what it has reserved ends with that, or after ten
+    /// minutes.
     ///
     /// # Errors
     ///
@@ -165,8 +167,8 @@ impl Inner {
                     return Err(RouteError::Nobody { retry_after, passed });
                 }
             };
-            let reservation = match self.reserve(&request, at).await {
-                Ok(reservation) => reservation,
+            let reserved = match self.reserve(&request, at).await {
+                Ok(reserved) => reserved,
                 Err(verdict) => {
                     search.unusable.push((at, verdict));
                     continue;
@@ -185,16 +187,11 @@ impl Inner {
                         rule: look.rule,
                         passed: self.passed(look.passed.iter().chain(&search.unusable)),
                         request,
-                        reservation,
+                        reservation: reserved.map(Reserved::keep),
                         is_reported: AtomicBool::new(false),
                     });
                 }
-                Err(verdict) => {
-                    if let Some(id) = reservation {
-                        self.release(at, id);
-                    }
-                    search.unusable.push((at, verdict));
-                }
+                Err(verdict) => search.unusable.push((at, verdict)),
             }
         }
     }
@@ -304,10 +301,10 @@ impl Inner {
             // Reading it may have taken a while, and what is known by now counts.
             let now = self.now();
             if is_another || now != before {
-                let verdict = judge(&member.candidate(), request, now, &self.policy);
-                // What is reserved is its own by now, at least in part.
-                if verdict.standing == Standing::Refused && verdict.rule != Rule::Reserved {
-                    return Err(judge_when(&member.candidate(), request, now, &self.policy));
+                // It has its share by now: what is reserved is no reason any more, and must not hide one that is.
+                let candidate = member.candidate().reserved([]);
+                if judge(&candidate, request, now, &self.policy).standing == Standing::Refused {
+                    return Err(judge_when(&candidate, request, now, &self.policy));
                 }
             }
         }

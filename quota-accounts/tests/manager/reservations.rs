@@ -1,10 +1,22 @@
 //! Bursts of requests that would overrun one account.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use quota_accounts::{FallbackAccountManager, Outcome, Request, Route};
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::SignedDuration;
+use quota_accounts::{
+    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Repeat, Request,
+    Route, RouteError, Rule, Secret,
+};
 use quota_core::testing::FlakyStore;
-use quota_core::{MemoryStore, QuotaStore, WindowId};
+use quota_core::{
+    AccountId, Applied, Clock, MemoryStore, QuotaStore, Reading, StoreError, StoreKey, Swap, Version,
+    WindowId,
+};
 
 use crate::support::*;
 
@@ -119,4 +131,266 @@ async fn a_store_that_fails_holds_no_request_up() {
     }
 
     assert_eq!(names(&routes), ["main", "main", "main", "b"]);
+}
+
+/// A store that can go away, takes its time, and counts who was too late.
+#[derive(Debug)]
+struct Away {
+    inner: MemoryStore,
+    is_away: AtomicBool,
+    conflicts: AtomicUsize,
+}
+
+impl Away {
+    fn on(clock: &Clock) -> Arc<Self> {
+        let inner = MemoryStore::with_clock(clock.clone());
+        Arc::new(Self { inner, is_away: AtomicBool::new(false), conflicts: AtomicUsize::new(0) })
+    }
+
+    fn go(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::SeqCst);
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        tokio::task::yield_now().await;
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err(StoreError::unavailable(Applied::No, "it is away"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl QuotaStore for Away {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.check().await?;
+        self.inner.read(key).await
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        self.check().await?;
+        let swap = self.inner.swap(key, expected, body, keep).await;
+        if let Ok(Swap::Conflict(_)) = swap {
+            self.conflicts.fetch_add(1, Ordering::SeqCst);
+        }
+        swap
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.inner.changed(key, seen).await
+    }
+}
+
+/// Two hosts on one store that can go away.
+async fn two_hosts(kind: Kind) -> (Arc<Away>, [(World, FallbackAccountManager); 2]) {
+    let world = world(kind);
+    let store = Away::on(&world.clock);
+    let one = nearly_spent(kind, Some(store.clone())).await;
+    let other = nearly_spent(kind, Some(store.clone())).await;
+    (store, [one, other])
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_reserved_while_the_store_was_away_counts_everywhere_once_it_is_back() {
+    for kind in BOTH {
+        let (store, [(world, one), (_, other)]) = two_hosts(kind).await;
+        store.go(true);
+        let _alone = [route(&one).await, route(&one).await];
+        store.go(false);
+        minutes(&world.clock, 1).await;
+
+        let _third = route(&one).await;
+
+        assert_eq!(route(&other).await.account(), &id("b"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_reserved_while_the_store_was_away_is_not_forgotten_here() {
+    for kind in BOTH {
+        let (store, [(world, one), (_, other)]) = two_hosts(kind).await;
+        let _theirs = route(&other).await;
+        store.go(true);
+        let _alone = [route(&one).await, route(&one).await];
+        store.go(false);
+        minutes(&world.clock, 1).await;
+
+        assert_eq!(route(&one).await.account(), &id("b"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_while_the_store_was_away_is_told_later() {
+    for kind in BOTH {
+        let (store, [(world, one), (_, other)]) = two_hosts(kind).await;
+        let mut routes = Vec::new();
+        for _ in 0..3 {
+            routes.push(route(&one).await);
+        }
+        store.go(true);
+        let _ = one.report(&routes[0], Outcome::dropped()).await.unwrap();
+        let _ = one.report(&routes[1], Outcome::dropped()).await.unwrap();
+        one.flush().await.unwrap();
+        store.go(false);
+        minutes(&world.clock, 1).await;
+
+        let _ = one.report(&routes[2], Outcome::dropped()).await.unwrap();
+        one.flush().await.unwrap();
+
+        let theirs = [route(&other).await, route(&other).await, route(&other).await];
+        assert_eq!(names(&theirs), ["main", "main", "main"], "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_requests_of_many_hosts_at_once_do_not_overrun_an_account() {
+    const HOSTS: usize = 8;
+    let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
+    let mut hosts = Vec::new();
+    for _ in 0..HOSTS {
+        hosts.push(nearly_spent(Kind::Without, Some(Arc::clone(&store))).await);
+    }
+
+    let mut tasks = tokio::task::JoinSet::new();
+    for (_, accounts) in &hosts {
+        for _ in 0..10 {
+            let accounts = accounts.clone();
+            tasks.spawn(async move { accounts.route(big()).await });
+        }
+    }
+    let routes: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+
+    let on_main = names(&routes).into_iter().filter(|name| *name == "main").count();
+    // Seven percent are left of main, and sixty of each of the others: no more than fits, and all that does.
+    assert_eq!((on_main, routes.len()), (3, 3 + 30 + 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_one_process_are_not_in_each_others_way_at_the_store() {
+    let world = world(Kind::Without);
+    let store = Away::on(&world.clock);
+    let (_world, accounts) = nearly_spent(Kind::Without, Some(store.clone())).await;
+
+    let requests = (0..20).map(|_| {
+        let accounts = accounts.clone();
+        async move { accounts.route(big()).await }
+    });
+    let routes = requests.collect::<tokio::task::JoinSet<_>>().join_all().await;
+
+    assert_eq!((routes.len(), store.conflicts.load(Ordering::SeqCst)), (20, 0));
+}
+
+/// By whose clock a reservation lasts must not matter: it is the store's.
+#[tokio::test(start_paused = true)]
+async fn hosts_whose_clocks_differ_see_each_others_reservations() {
+    let store = Arc::new(MemoryStore::new());
+    let (world, one) = nearly_spent(Kind::Without, Some(store.clone())).await;
+    let ahead = Clock::anchored(world.clock.now() + SignedDuration::from_mins(30));
+    let later = world.restarted_at(&ahead);
+    later.provider.answer(quota_core::Usage::polled([later.five_hour(93.0)]));
+    let other = later.builder().reservations(store).build().unwrap();
+    other.refresh_quota_for_due_accounts().await;
+    let _theirs = [route(&one).await, route(&one).await, route(&one).await];
+
+    let route = other.route(big()).await;
+
+    assert!(
+        matches!(route, Err(RouteError::Nobody { .. }))
+            || route.is_ok_and(|route| *route.account() != id("main"))
+    );
+}
+
+/// A source that waits until it is let go, for the accounts that it is told.
+#[derive(Debug, Default)]
+struct Slow {
+    is_held: AtomicBool,
+}
+
+#[async_trait]
+impl CredentialSource for Slow {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        if self.is_held.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        Ok(Credential::new(Secret::new("a-token")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_given_up_while_it_is_routed_reserves_nothing() {
+    for kind in BOTH {
+        let source = Arc::new(Slow::default());
+        let (world, warm) = nearly_spent(kind, None).await;
+        warm.flush().await.unwrap();
+        let accounts = world.builder().credentials(source.clone()).build().unwrap();
+        source.is_held.store(true, Ordering::SeqCst);
+        for _ in 0..3 {
+            let routing = pin!(accounts.route(big()));
+            assert!(world.clock.bounded(Duration::from_millis(1), routing).await.is_none(), "{kind:?}");
+        }
+        source.is_held.store(false, Ordering::SeqCst);
+
+        assert_eq!(route(&accounts).await.account(), &id("main"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_given_up_while_it_is_sent_reserves_nothing() {
+    for kind in BOTH {
+        let (world, accounts) = nearly_spent(kind, None).await;
+        for _ in 0..3 {
+            let sending = accounts.run(big(), Repeat::Never, |_| std::future::pending::<((), Outcome)>());
+            let sending = pin!(sending);
+            assert!(world.clock.bounded(Duration::from_millis(1), sending).await.is_none(), "{kind:?}");
+        }
+
+        assert_eq!(route(&accounts).await.account(), &id("main"), "{kind:?}");
+    }
+}
+
+/// While a credential is read, another request is told to pause.
+#[derive(Debug, Default)]
+struct ToldMeanwhile {
+    accounts: Mutex<Option<(FallbackAccountManager, Route)>>,
+    clock: Mutex<Option<Clock>>,
+}
+
+#[async_trait]
+impl CredentialSource for ToldMeanwhile {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        let told = self.accounts.lock().expect("nobody panics").take();
+        if let Some((accounts, route)) = told {
+            let pause = Outcome::from_response(429, [("retry-after", "10")]);
+            let report = accounts.report(&route, pause).await.expect("it is its own");
+            assert!(matches!(report.next, NextTry::After(_) | NextTry::Elsewhere), "{report:?}");
+            let clock = self.clock.lock().expect("nobody panics").clone().expect("it was told");
+            clock.sleep(Duration::from_millis(5)).await;
+        }
+        Ok(Credential::new(Secret::new("a-token")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_reserved_does_not_hide_a_pause_that_ends_sooner() {
+    for kind in BOTH {
+        let source = Arc::new(ToldMeanwhile::default());
+        let (world, warm) = nearly_spent(kind, None).await;
+        warm.flush().await.unwrap();
+        let accounts = world.builder().credentials(source.clone()).build().unwrap();
+        let theirs = accounts.route(Request::new()).await.unwrap();
+        let _others = [route(&accounts).await, route(&accounts).await];
+        *source.clock.lock().unwrap() = Some(world.clock.clone());
+        *source.accounts.lock().unwrap() = Some((accounts.clone(), theirs));
+
+        let route = route(&accounts).await;
+
+        assert_eq!(route.account(), &id("b"), "{kind:?}");
+        assert!(route.passed().iter().any(|passed| passed.rule == Rule::Throttled), "{kind:?}: {route:?}");
+    }
 }
