@@ -163,10 +163,27 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// Where the file itself lies, or is to lie: links are followed, also one whose file is not there yet.
+fn place(path: &Path) -> PathBuf {
+    /// No system follows more.
+    const MOST_LINKS: usize = 40;
+    let mut place = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = fs::read_link(&place) else { break };
+        place = place.parent().unwrap_or(Path::new("")).join(target);
+    }
+    // Of its folder there is one name too, whatever links lead to that.
+    let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (fs::canonicalize(folder), place.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => place,
+    }
+}
+
 /// Takes the lock of this ending, if nobody has it. It ends with the process that holds it, however that ends.
 fn try_lock(path: &Path, ending: &str) -> io::Result<Option<File>> {
     // Beside what a link leads to: a lock beside the link would not be that of those who know the file by its own name.
-    let path = &beside(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), ending);
+    let path = &beside(&place(path), ending);
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         create_private_dir(parent)?;
     }
@@ -210,7 +227,7 @@ fn replace<T: Content, R>(path: &Path, change: impl FnOnce(&mut T) -> R) -> Resu
 /// Writes beside the file, and puts it in its place when all of it is on the disk.
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     // A link stays one: what it leads to is replaced.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let target = place(path);
     let temporary = beside(&target, ".new");
     // Only whoever has the lock gets here, so what lies there is the rest of somebody who was killed.
     match fs::remove_file(&temporary) {
@@ -415,6 +432,23 @@ mod tests {
         let error = count(&link).await.unwrap_err();
 
         assert!(matches!(error, FileError::Busy { .. }), "{error:?}");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn a_link_to_a_file_that_is_not_there_yet_has_its_lock_and_stays_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let document = document(&dir);
+        let link = Document::at(dir.path().join("link.json"), Clock::system());
+        std::os::unix::fs::symlink(document.path(), link.path()).unwrap();
+        let held = try_lock(document.path(), ".lock").unwrap().unwrap();
+        assert!(matches!(count(&link).await, Err(FileError::Busy { .. })));
+        drop(held);
+
+        count(&link).await.unwrap();
+
+        assert!(fs::symlink_metadata(link.path()).unwrap().is_symlink());
+        assert_eq!(document.load::<Counted>().await.unwrap().count, 1);
     }
 
     #[tokio::test(start_paused = true)]
