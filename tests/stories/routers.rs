@@ -1,4 +1,4 @@
-//! Eight real processes that share one Redis route requests over accounts of which nothing is known.
+//! Eight real processes that share one store route requests at once.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -10,7 +10,6 @@ use redis_harness::Server;
 use crate::world::*;
 
 const PROCESSES: usize = 8;
-const REQUESTS: usize = 100;
 const NAMES: [&str; 3] = ["main", "b", "c"];
 
 /// A process that routes. One that is forgotten is ended.
@@ -20,9 +19,9 @@ struct Router {
 }
 
 impl Router {
-    fn start(server: &Server, simulator: &Simulator) -> Self {
+    fn start(store: &str, simulator: &Simulator, requests: usize, share: u32) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_router"))
-            .args([server.url(), simulator.url().to_string(), REQUESTS.to_string()])
+            .args([store, simulator.url().as_ref(), &requests.to_string(), &share.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -48,12 +47,20 @@ impl Drop for Router {
     }
 }
 
-/// Starts them all, has them route at once, and counts the requests that were told that nobody has room.
-fn route_everywhere(server: &Server, simulator: &Simulator) -> usize {
-    let mut routers: Vec<_> = (0..PROCESSES).map(|_| Router::start(server, simulator)).collect();
+/// Starts them all, has them route at once, and counts the requests that were told that nobody has room, and those that each
+/// account was given.
+fn route_everywhere(store: &str, simulator: &Simulator, requests: usize, share: u32) -> [usize; 4] {
+    let mut routers: Vec<_> =
+        (0..PROCESSES).map(|_| Router::start(store, simulator, requests, share)).collect();
     routers.iter_mut().for_each(|router| assert_eq!(router.line(), "ready"));
     routers.iter_mut().for_each(Router::tell);
-    routers.iter_mut().map(|router| router.line().parse::<usize>().expect("it says a number")).sum()
+    let mut sum = [0; 4];
+    for router in &mut routers {
+        let line = router.line();
+        let counts = line.split(' ').map(|count| count.parse::<usize>().expect("it says numbers"));
+        sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    }
+    sum
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,9 +74,34 @@ async fn eight_processes_that_route_over_unknown_accounts_are_one_call_per_accou
     };
     let simulator = provider(NAMES.map(spent)).await;
 
-    let refused = tokio::task::block_in_place(|| route_everywhere(&server, &simulator));
+    let counts = tokio::task::block_in_place(|| route_everywhere(&server.url(), &simulator, 100, 0));
 
     let ledger = simulator.stop().await;
-    assert_eq!(refused, PROCESSES * REQUESTS);
+    assert_eq!(counts, [PROCESSES * 100, 0, 0, 0]);
     assert_eq!(NAMES.map(|name| ledger.account(name).unwrap().calls), [1, 1, 1]);
+}
+
+/// Main has 7 % left, `b` 20 % and `c` 30 %; each of eighty requests is expected to use 2 %.
+async fn a_burst_is_given_what_fits(store: &str) {
+    let used = |name: &'static str, used| account(name).windows([Window::five_hour().used(used)]);
+    let simulator = provider([used("main", 93.0), used("b", 80.0), used("c", 70.0)]).await;
+
+    let counts = tokio::task::block_in_place(|| route_everywhere(store, &simulator, 10, 2));
+
+    simulator.stop().await;
+    assert_eq!(counts, [52, 3, 10, 15]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_eight_processes_does_not_overrun_accounts_that_share_a_redis() {
+    let server = Server::start();
+
+    a_burst_is_given_what_fits(&format!("{}?connect_ms=60000&response_ms=60000", server.url())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_eight_processes_does_not_overrun_accounts_that_share_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+
+    a_burst_is_given_what_fits(&format!("sqlite://{}/quota.db?busy_ms=60000", dir.path().display())).await;
 }

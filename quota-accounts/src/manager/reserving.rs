@@ -19,8 +19,6 @@ use crate::routing::{Rule, Verdict};
 
 /// How often hosts that write at once try again: of any who do, one succeeds.
 const MOST_TRIES: u32 = 64;
-/// How long a request waits for its turn and the store.
-const PATIENCE: Duration = Duration::from_millis(250);
 /// How long a store that was in trouble is not asked: each request would wait for it.
 const REST: Duration = Duration::from_secs(1);
 
@@ -138,15 +136,16 @@ impl Inner {
     async fn share(&self, at: usize, wanted: Option<(AttemptId, Option<Percent>)>) -> Option<bool> {
         let shared = self.reservations.as_ref().filter(|shared| !shared.rests(self.clock.now()))?;
         let member = &self.members[at];
+        let patience = self.policy.reserve_patience;
         let settled = async {
             let _turn = member.turn_to_reserve().await;
             settle(&*shared.store, member, wanted).await
         };
-        let settled = self.clock.bounded(PATIENCE, settled).await;
+        let settled = self.clock.bounded(patience, settled).await;
         let settled = settled.unwrap_or_else(|| {
             Err(StoreError::unavailable(
                 Applied::Perhaps,
-                format!("no answer within {} ms", PATIENCE.as_millis()),
+                format!("no answer within {} ms", patience.as_millis()),
             ))
         });
         shared.note(self.clock.now(), settled.as_ref().err());

@@ -57,6 +57,10 @@ pub struct RoutingPolicy {
     /// A session waits for its account, instead of moving, if a window that is spent begins anew within this. Two minutes.
     #[serde(with = "span")]
     pub wait_for_reset: Duration,
+    /// How long a request waits to reserve what it is expected to use where that is shared with other hosts; after that only this
+    /// process's count. A quarter of a second.
+    #[serde(with = "span")]
+    pub reserve_patience: Duration,
 }
 
 impl Default for RoutingPolicy {
@@ -73,6 +77,7 @@ impl Default for RoutingPolicy {
             pin_for: Duration::from_secs(7 * 24 * 3600),
             most_pins: 10_000,
             wait_for_reset: Duration::from_secs(2 * 60),
+            reserve_patience: Duration::from_millis(250),
         }
     }
 }
@@ -117,6 +122,13 @@ impl RoutingPolicy {
     #[must_use]
     pub fn wait_for_reset(mut self, span: Duration) -> Self {
         self.wait_for_reset = span;
+        self
+    }
+
+    /// Sets how long a request waits to reserve what it is expected to use.
+    #[must_use]
+    pub fn reserve_patience(mut self, span: Duration) -> Self {
+        self.reserve_patience = span;
         self
     }
 

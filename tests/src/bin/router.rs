@@ -1,7 +1,8 @@
-//! One process that routes requests over `anthropic/main`, `b` and `c`: `router STORE PROVIDER REQUESTS`, the first two URLs.
+//! One process that routes requests over `anthropic/main`, `b` and `c`: `router STORE PROVIDER REQUESTS SHARE`, the first two URLs,
+//! and the percent of five hours that each request is expected to use; 0 if it does not say.
 //!
-//! It says `ready`, waits for a line, and then routes that many requests at once. It answers with how many of them were told that
-//! nobody has room, and ends.
+//! It says `ready`, waits for a line, and then routes that many requests at once, of which none is ever reported. It answers with how
+//! many were told that nobody has room, and how many each account was given, and ends.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 
 use std::error::Error;
@@ -10,20 +11,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::accounts::{
-    AccountsConfig, CredentialSource, FallbackAccountManager, Fixed, PerAccount, Request, RouteError, Secret,
+    AccountsConfig, CredentialSource, FallbackAccountManager, Fixed, PerAccount, Request, RouteError,
+    RoutingPolicy, Secret,
 };
 use quota::anthropic::Anthropic;
-use quota::{AccountId, Policy, QuotaManager, open_store};
+use quota::{AccountId, Percent, Policy, QuotaManager, WindowId, open_store};
 use tokio::task::JoinSet;
 
 const NAMES: [&str; 3] = ["main", "b", "c"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [store, provider, requests] = &arguments[..] else {
-        return Err("usage: router STORE PROVIDER REQUESTS".into());
+    let [store, provider, requests, share] = &arguments[..] else {
+        return Err("usage: router STORE PROVIDER REQUESTS SHARE".into());
     };
     let requests: usize = requests.parse()?;
+    let share = Percent::from_percent(share.parse()?).filter(|share| *share != Percent::ZERO);
+    let request =
+        share.map_or_else(Request::new, |share| Request::new().estimate(WindowId::five_hour(), share));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let accounts = accounts(store, provider)?;
@@ -32,13 +37,18 @@ fn main() -> Result<(), Box<dyn Error>> {
 
         let mut routes = JoinSet::new();
         for _ in 0..requests {
-            let accounts = accounts.clone();
-            routes.spawn(async move {
-                matches!(accounts.route(Request::new()).await, Err(RouteError::Nobody { .. }))
-            });
+            let (accounts, request) = (accounts.clone(), request.clone());
+            routes.spawn(async move { accounts.route(request).await });
         }
-        let refused = routes.join_all().await.into_iter().filter(|refused| *refused).count();
-        println!("{refused}");
+        let routes = routes.join_all().await;
+        let refused = routes.iter().filter(|route| matches!(route, Err(RouteError::Nobody { .. }))).count();
+        let given = NAMES.map(|name| {
+            let given = routes
+                .iter()
+                .filter(|route| route.as_ref().is_ok_and(|route| route.account().name() == name));
+            given.count()
+        });
+        println!("{refused} {} {} {}", given[0], given[1], given[2]);
         Ok(())
     })
 }
@@ -52,8 +62,12 @@ fn accounts(store: &str, provider: &str) -> Result<FallbackAccountManager, Box<d
     let logins: Arc<dyn CredentialSource> = Arc::new(logins);
     let fetcher = Anthropic::builder(Arc::clone(&logins)).base_url(provider.parse()?).build()?;
     let policy = Policy::default().gap(Duration::ZERO).parallel(3);
-    let quota = QuotaManager::builder_on(open_store(store)?).fetcher(fetcher).policy(policy).build()?;
+    let store = open_store(store)?;
+    let quota = QuotaManager::builder_on(Arc::clone(&store)).fetcher(fetcher).policy(policy).build()?;
     let config =
         ids[1..].iter().fold(AccountsConfig::new(ids[0].clone()), |all, id| all.fallback(id.clone()));
-    Ok(FallbackAccountManager::builder(config).quota_manager(quota).credentials(logins).build()?)
+    let accounts = FallbackAccountManager::builder(config).quota_manager(quota).credentials(logins);
+    // As long as it takes on a busy machine: how many are let in is counted.
+    let policy = RoutingPolicy::default().reserve_patience(Duration::from_secs(60));
+    Ok(accounts.reservations(store).policy(policy).build()?)
 }
