@@ -75,15 +75,15 @@ impl Reservations {
         serde_json::to_vec(&Self { version: VERSION, ..self.clone() }).ok()
     }
 
-    /// Reserves, if it fits beside the others in what is `left`; `None` if that is not known, and then it does.
+    /// Reserves, if it fits beside the others in what is `left`, in basis points; `None` if that is not known, and then it does.
     ///
     /// The first of them always fits: an estimate alone keeps nobody from what is left. The same one asked for twice is
     /// reserved once.
-    pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<Percent>, now: Timestamp) -> bool {
+    pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<u32>, now: Timestamp) -> bool {
         self.held.retain(|held| held.is_live(now) && held.id != wanted.id);
         let others = self.of(&wanted.window, now);
         let sum = others + u64::from(wanted.share.basis_points());
-        let fits = others == 0 || left.is_none_or(|left| sum <= u64::from(left.basis_points()));
+        let fits = others == 0 || left.is_none_or(|left| sum <= u64::from(left));
         if fits {
             self.held.push(wanted.clone());
         }
@@ -142,6 +142,11 @@ mod tests {
         Percent::from_percent(percent).unwrap()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what is left may not be known")]
+    fn left(share: f64) -> Option<u32> {
+        Some(percent(share).basis_points())
+    }
+
     fn of(share: f64) -> Reservation {
         Reservation::new(WindowId::five_hour(), percent(share), now())
     }
@@ -150,14 +155,14 @@ mod tests {
     fn a_burst_is_let_in_as_far_as_it_fits() {
         let mut reservations = Reservations::default();
 
-        let let_in = (0..10).filter(|_| reservations.reserve(&of(2.0), Some(percent(7.0)), now())).count();
+        let let_in = (0..10).filter(|_| reservations.reserve(&of(2.0), left(7.0), now())).count();
 
         assert_eq!(let_in, 3);
     }
 
     #[test]
     fn the_first_always_fits() {
-        assert!(Reservations::default().reserve(&of(50.0), Some(percent(1.0)), now()));
+        assert!(Reservations::default().reserve(&of(50.0), left(1.0), now()));
     }
 
     #[test]
@@ -165,8 +170,8 @@ mod tests {
         let mut reservations = Reservations::default();
         let one = of(2.0);
 
-        assert!(reservations.reserve(&one, Some(percent(3.0)), now()));
-        assert!(reservations.reserve(&one, Some(percent(3.0)), now()));
+        assert!(reservations.reserve(&one, left(3.0), now()));
+        assert!(reservations.reserve(&one, left(3.0), now()));
 
         assert_eq!(reservations.live(now()).count(), 1);
     }
@@ -175,22 +180,22 @@ mod tests {
     fn what_is_given_back_is_free_again() {
         let mut reservations = Reservations::default();
         let one = of(2.0);
-        reservations.reserve(&one, Some(percent(3.0)), now());
+        reservations.reserve(&one, left(3.0), now());
 
         assert!(reservations.release(one.id));
 
-        assert!(reservations.reserve(&of(2.0), Some(percent(3.0)), now()));
+        assert!(reservations.reserve(&of(2.0), left(3.0), now()));
     }
 
     #[test]
     fn what_somebody_reserved_who_vanished_is_free_after_its_time() {
         let mut reservations = Reservations::default();
-        reservations.reserve(&of(2.0), Some(percent(3.0)), now());
+        reservations.reserve(&of(2.0), left(3.0), now());
 
         let later = now() + SignedDuration::from_mins(10);
 
         assert_eq!(reservations.live(later).count(), 0);
-        assert!(reservations.reserve(&of(2.0), Some(percent(3.0)), later));
+        assert!(reservations.reserve(&of(2.0), left(3.0), later));
     }
 
     #[test]
@@ -201,16 +206,16 @@ mod tests {
         reservations.add(ahead);
 
         assert_eq!(reservations.live(now()).count(), 0);
-        assert!(reservations.reserve(&of(2.0), Some(percent(3.0)), now()));
+        assert!(reservations.reserve(&of(2.0), left(3.0), now()));
     }
 
     #[test]
     fn windows_do_not_count_for_each_other() {
         let mut reservations = Reservations::default();
         let week = Reservation { window: WindowId::seven_day(), ..of(2.0) };
-        reservations.reserve(&week, Some(percent(3.0)), now());
+        reservations.reserve(&week, left(3.0), now());
 
-        assert!(reservations.reserve(&of(2.0), Some(percent(3.0)), now()));
+        assert!(reservations.reserve(&of(2.0), left(3.0), now()));
     }
 
     // B97

@@ -124,6 +124,11 @@ impl Member {
         result
     }
 
+    /// Looks at what is reserved; `None` if nothing ever was.
+    pub(super) fn see_reservations<R>(&self, look: impl FnOnce(&Held) -> R) -> Option<R> {
+        self.reserving.get().map(|reserving| look(&lock(&reserving.held)))
+    }
+
     /// The right to bring reservations to the store.
     pub(super) async fn turn_to_reserve(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.reserving().turn.lock().await

@@ -70,9 +70,6 @@ impl FallbackAccountManager {
         if route.is_reported.swap(true, Ordering::AcqRel) {
             return Ok(report);
         }
-        if let Some(id) = route.reservation {
-            inner.release(route.at, id);
-        }
         if !seen.usage.windows.is_empty() || seen.usage.identity.is_some() {
             // Late headers of an old login say whose they are, and are refused.
             seen.usage.lineage =
@@ -81,6 +78,10 @@ impl FallbackAccountManager {
                 tracing::debug!(account = %member.id, "what was observed is another login's");
             }
             inner.keep_soon();
+        }
+        if let Some(id) = route.reservation {
+            // After what was observed: at no moment is neither what it was expected to use known, nor what it has used.
+            inner.release(route.at, id);
         }
         if let Some(found) = found {
             let is_login =

@@ -1,21 +1,22 @@
 //! Reserving what a request is expected to use: here at once, and in the store for every host.
 //! What fits is a pure rule in `reservation`. A store that does not answer holds no request up for long.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::{Applied, AttemptId, Percent, QuotaStore, StoreError, StoreKey, Swap};
+use quota_core::{Applied, AttemptId, QuotaStore, StoreError, StoreKey, Swap};
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 use super::Inner;
 use super::member::Member;
 use super::route::Route;
 use crate::Request;
 use crate::reservation::{Held, Reservation, Reservations};
-use crate::routing::{Rule, Verdict};
+use crate::routing::{Rule, Verdict, room};
 
 /// How often hosts that write at once try again: of any who do, one succeeds.
 const MOST_TRIES: u32 = 64;
@@ -28,13 +29,15 @@ pub(super) struct SharedReservations {
     store: Arc<dyn QuotaStore>,
     /// When it was in trouble last, in milliseconds; never, if it worked since.
     in_trouble_at: AtomicI64,
+    /// Tells what was given back while the store was in trouble. It ends with the manager, and nobody waits for it.
+    teller: Mutex<JoinSet<()>>,
 }
 
 impl SharedReservations {
     const NEVER: i64 = i64::MIN;
 
     pub(super) fn on(store: Arc<dyn QuotaStore>) -> Self {
-        Self { store, in_trouble_at: AtomicI64::new(Self::NEVER) }
+        Self { store, in_trouble_at: AtomicI64::new(Self::NEVER), teller: Mutex::default() }
     }
 
     fn rests(&self, now: Timestamp) -> bool {
@@ -93,17 +96,17 @@ impl Inner {
         let member = &self.members[at];
         let now = self.now();
         let wanted = Reservation::new(window.clone(), share, now);
-        let left = member.left_of(window, now);
+        let left = room(&member.candidate(), window, now, &self.policy);
         let full = || Verdict::refused(Rule::Reserved, now.checked_add(self.policy.pause).ok());
         if !member.change_reservations(|held| held.reserve(&wanted, left, now)) {
             return Err(full());
         }
         let id = wanted.id;
         let reserved = Reserved { inner: Arc::clone(self), at, id, is_kept: false };
-        match self.share(at, Some((id, left))).await {
+        match self.share(at, Some(id)).await {
+            Some(false) => return Err(full()),
             Some(true) => {}
             None => member.change_reservations(|held| held.go_alone(id)),
-            Some(false) => return Err(full()),
         }
         Ok(Some(reserved))
     }
@@ -122,26 +125,64 @@ impl Inner {
     /// Gives back what was reserved; doing it again changes nothing.
     pub(super) fn release(self: &Arc<Self>, at: usize, id: AttemptId) {
         let is_to_be_told = self.members[at].change_reservations(|held| held.release(id));
-        // Without a runtime, or with the store away, the next who reserves or gives back tells it; or it ends by itself.
+        // Without a runtime the next who reserves or gives back tells it; or it ends by itself.
         if is_to_be_told && self.reservations.is_some() && Handle::try_current().is_ok() {
             let inner = Arc::clone(self);
             self.in_background(async move {
                 inner.share(at, None).await;
+                if inner.members[at].has_untold() {
+                    inner.tell_later();
+                }
             });
         }
     }
 
-    /// Brings what this process has reserved and given back to the store, with what is wanted, and takes over what stands then.
-    /// Whether that fits; `None` if the store cannot be used.
-    async fn share(&self, at: usize, wanted: Option<(AttemptId, Option<Percent>)>) -> Option<bool> {
-        let shared = self.reservations.as_ref().filter(|shared| !shared.rests(self.clock.now()))?;
+    /// Tells others what was given back as soon as the store can be used.
+    fn tell_later(self: &Arc<Self>) {
+        let Some(shared) = &self.reservations else { return };
+        let mut teller = shared.teller.lock().unwrap_or_else(PoisonError::into_inner);
+        while teller.try_join_next().is_some() {}
+        if !teller.is_empty() {
+            return;
+        }
+        // Weak, so that a manager nobody uses any more does not live on for this.
+        let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
+        teller.spawn(async move {
+            loop {
+                clock.sleep(REST).await;
+                let Some(inner) = inner.upgrade() else { return };
+                let untold = || inner.members.iter().enumerate().filter(|(_, member)| member.has_untold());
+                for (at, _) in untold() {
+                    inner.share(at, None).await;
+                }
+                if untold().next().is_none() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Brings what this process wants, has reserved and has given back to the store, and takes over what stands then. Whether what
+    /// was asked for fits; `None` if the store cannot be used.
+    ///
+    /// Whoever has the turn does it for all who wait, so that they do not wait for each other's trips.
+    async fn share(&self, at: usize, asked: Option<AttemptId>) -> Option<bool> {
+        let shared = self.reservations.as_ref()?;
         let member = &self.members[at];
+        if shared.rests(self.clock.now()) {
+            return None;
+        }
+        let _turn = member.turn_to_reserve().await;
+        let answer = || asked.and_then(|id| member.change_reservations(|held| held.answer(id)));
+        if let Some(answer) = answer() {
+            return Some(answer);
+        }
+        if shared.rests(self.clock.now()) {
+            // Whoever had the turn before has waited long enough for all.
+            return None;
+        }
         let patience = self.policy.reserve_patience;
-        let settled = async {
-            let _turn = member.turn_to_reserve().await;
-            settle(&*shared.store, member, wanted).await
-        };
-        let settled = self.clock.bounded(patience, settled).await;
+        let settled = self.clock.bounded(patience, settle(&*shared.store, member)).await;
         let settled = settled.unwrap_or_else(|| {
             Err(StoreError::unavailable(
                 Applied::Perhaps,
@@ -149,15 +190,12 @@ impl Inner {
             ))
         });
         shared.note(self.clock.now(), settled.as_ref().err());
-        settled.ok()
+        settled.ok()?;
+        Some(answer().unwrap_or(true))
     }
 }
 
-async fn settle(
-    store: &dyn QuotaStore,
-    member: &Member,
-    wanted: Option<(AttemptId, Option<Percent>)>,
-) -> Result<bool, StoreError> {
+async fn settle(store: &dyn QuotaStore, member: &Member) -> Result<(), StoreError> {
     let key = StoreKey::beside(&member.id, "reservations");
     let mut reading = store.read(&key).await?;
     for _ in 0..MOST_TRIES {
@@ -169,13 +207,13 @@ async fn settle(
                 .ok_or_else(|| StoreError::unusable(format!("{key} is damaged, or of a newer program")))?,
         };
         let ahead = reading.now.duration_since(member.numbers.now());
-        let brought =
-            member.change_reservations(|held| held.bring(&mut document, wanted, (reading.now, ahead)));
-        if brought.is_changed {
+        let is_changed = member.change_reservations(|held| held.bring(&mut document, reading.now, ahead));
+        if is_changed {
             let text =
                 document.encode().ok_or_else(|| StoreError::unusable(format!("{key} cannot be written")))?;
             match store.swap(&key, reading.version(), Bytes::from(text), Held::KEPT).await {
                 Ok(Swap::Conflict(stands)) => {
+                    member.change_reservations(Held::lost);
                     reading = stands;
                     continue;
                 }
@@ -189,16 +227,13 @@ async fn settle(
             }
         }
         member.change_reservations(|held| held.take_over(document, ahead));
-        return Ok(brought.fits);
+        return Ok(());
     }
     Err(StoreError::unavailable(Applied::No, "others wrote each time"))
 }
 
 impl Member {
-    /// What is left of a window, as far as that is known.
-    fn left_of(&self, window: &quota_core::WindowId, now: Timestamp) -> Option<Percent> {
-        let candidate = self.candidate();
-        let window = candidate.snapshot().window(window)?;
-        Some(window.used_at(now, candidate.fresh_for()).lower_bound()?.remaining())
+    fn has_untold(&self) -> bool {
+        self.see_reservations(Held::has_untold).unwrap_or(false)
     }
 }

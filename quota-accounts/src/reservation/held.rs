@@ -19,54 +19,69 @@ pub(crate) struct Held {
 #[derive(Debug)]
 struct Own {
     reservation: Reservation,
-    told: Told,
+    /// What was left of the window, in basis points, when it was asked for.
+    left: Option<u32>,
+    answer: Answer,
+    stored: Stored,
     /// Its result is known, so others are to be told that it is over.
     is_over: bool,
+    /// How often the document was seen without it since.
+    missed: u8,
+}
+
+/// Whether it may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Whether it fits beside those of others is still to be seen.
+    Open,
+    Fits,
+    DoesNotFit,
 }
 
 /// Whether others know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    /// Its request is still asking whether it fits beside theirs.
-    Asking,
-    /// They do not: it was let in while the store was away.
+enum Stored {
     No,
     /// A write with it may have been applied.
     Perhaps,
     Yes,
 }
 
-/// What bringing this process's part into the document came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Brought {
-    /// Whether what was wanted fits beside what others have reserved.
-    pub(crate) fits: bool,
-    /// Whether there is anything to write.
-    pub(crate) is_changed: bool,
-}
+/// A write that nobody heard of has arrived before the document was seen so often without it.
+const MOST_MISSED: u8 = 3;
 
 impl Held {
-    /// Reserves here, if it fits beside what is known; others are to be asked next.
-    pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<Percent>, now: Timestamp) -> bool {
+    /// Reserves here, if it fits beside what is known; whether it does beside what others have reserved is to be seen next.
+    pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<u32>, now: Timestamp) -> bool {
         self.own.retain(|own| own.reservation.is_live(now));
         let fits = self.known.reserve(wanted, left, now);
         if fits {
-            self.own.push(Own { reservation: wanted.clone(), told: Told::Asking, is_over: false });
+            let reservation = wanted.clone();
+            let (answer, stored) = (Answer::Open, Stored::No);
+            self.own.push(Own { reservation, left, answer, stored, is_over: false, missed: 0 });
         }
         fits
     }
 
+    /// Whether it fits beside what others have reserved; `None` if that is still to be seen.
+    pub(crate) fn answer(&self, id: AttemptId) -> Option<bool> {
+        match self.own.iter().find(|own| own.reservation.id == id)?.answer {
+            Answer::Open => None,
+            answer => Some(answer == Answer::Fits),
+        }
+    }
+
     /// Lets it in though others could not be asked.
     pub(crate) fn go_alone(&mut self, id: AttemptId) {
-        for own in self.own.iter_mut().filter(|own| own.reservation.id == id && own.told == Told::Asking) {
-            own.told = Told::No;
+        for own in self.own.iter_mut().filter(|own| own.reservation.id == id) {
+            own.answer = Answer::Fits;
         }
     }
 
     /// Gives a reservation back; whether others are to be told.
     pub(crate) fn release(&mut self, id: AttemptId) -> bool {
         self.known.release(id);
-        self.own.retain(|own| own.reservation.id != id || matches!(own.told, Told::Perhaps | Told::Yes));
+        self.own.retain(|own| own.reservation.id != id || own.stored != Stored::No);
         let mut is_known = false;
         for own in self.own.iter_mut().filter(|own| own.reservation.id == id && !own.is_over) {
             own.is_over = true;
@@ -75,64 +90,79 @@ impl Held {
         is_known
     }
 
-    /// Brings what others are to know into the document, and what is wanted, if it fits.
+    /// Whether others are still to be told that something is over.
+    pub(crate) fn has_untold(&self) -> bool {
+        self.own.iter().any(|own| own.is_over)
+    }
+
+    /// Brings what others are to know into the document: what is wanted and fits, what was let in without them, and what is over.
+    /// Whether there is anything to write.
     ///
     /// It is `now` by the store's clock, which shows `ahead` more than this process's. Doing it again changes nothing.
     pub(crate) fn bring(
         &mut self,
         document: &mut Reservations,
-        wanted: Option<(AttemptId, Option<Percent>)>,
-        (now, ahead): (Timestamp, SignedDuration),
-    ) -> Brought {
-        let mut brought = Brought { fits: true, is_changed: false };
+        now: Timestamp,
+        ahead: SignedDuration,
+    ) -> bool {
+        let mut is_changed = false;
         self.own.retain(|own| own.reservation.moved(ahead).is_live(now));
         for own in &mut self.own {
-            let (id, there) = (own.reservation.id, own.reservation.moved(ahead));
+            let id = own.reservation.id;
             if own.is_over {
                 if document.release(id) {
-                    // It was applied after all.
-                    own.told = Told::Yes;
-                    brought.is_changed = true;
+                    (own.stored, is_changed) = (Stored::Yes, true);
                 }
-                continue;
-            }
-            if document.has(id) {
-                own.told = Told::Yes;
-                continue;
-            }
-            match wanted.filter(|(wanted, _)| *wanted == id) {
-                Some((_, left)) => brought.fits = document.reserve(&there, left, now),
-                // Another request's, which asks for itself.
-                None if own.told == Told::Asking => continue,
-                // The store was away when it was let in, or has lost it since.
-                None => document.add(there),
-            }
-            if document.has(id) {
-                own.told = Told::Perhaps;
-                brought.is_changed = true;
+            } else if document.has(id) {
+                (own.stored, own.answer) = (Stored::Yes, Answer::Fits);
+            } else {
+                let there = own.reservation.moved(ahead);
+                let fits = match own.answer {
+                    // The store was away when it was let in, or has lost it since.
+                    Answer::Fits => {
+                        document.add(there);
+                        true
+                    }
+                    Answer::Open | Answer::DoesNotFit => document.reserve(&there, own.left, now),
+                };
+                if fits {
+                    (own.stored, is_changed) = (Stored::Perhaps, true);
+                } else {
+                    own.answer = Answer::DoesNotFit;
+                }
             }
         }
-        brought
+        is_changed
+    }
+
+    /// The write was not applied.
+    pub(crate) fn lost(&mut self) {
+        for own in self.own.iter_mut().filter(|own| !own.is_over && own.stored == Stored::Perhaps) {
+            own.stored = Stored::No;
+        }
     }
 
     /// Takes over what the store has, beside what this process has reserved or given back meanwhile.
     pub(crate) fn take_over(&mut self, document: Reservations, ahead: SignedDuration) {
         self.known = document.moved(-ahead);
-        for own in &mut self.own {
+        self.own.retain_mut(|own| {
             let id = own.reservation.id;
             match (own.is_over, self.known.has(id)) {
-                (false, true) => own.told = Told::Yes,
+                (false, true) => (own.stored, own.answer) = (Stored::Yes, Answer::Fits),
+                (false, false) if own.answer == Answer::DoesNotFit => {}
                 (false, false) => self.known.add(own.reservation.clone()),
                 (true, true) => {
-                    own.told = Told::Yes;
+                    own.stored = Stored::Yes;
                     self.known.release(id);
                 }
-                // Others know that it is over; unless a write is still on its way, nothing is left to tell.
-                (true, false) if own.told == Told::Yes => own.told = Told::No,
-                (true, false) => {}
+                // Others know that it is over, unless a write is still on its way.
+                (true, false) => {
+                    own.missed += 1;
+                    return own.stored == Stored::Perhaps && own.missed < MOST_MISSED;
+                }
             }
-        }
-        self.own.retain(|own| !(own.is_over && own.told == Told::No));
+            true
+        });
     }
 
     /// What is reserved and not over, one by one.

@@ -171,11 +171,6 @@ impl<'a> Candidate<'a> {
         .filter(|until| now < *until)
     }
 
-    /// How long its readings count as exact.
-    pub(crate) fn fresh_for(&self) -> Duration {
-        self.fresh_for
-    }
-
     /// Whether it is the main one.
     #[must_use]
     pub fn role(&self) -> Role {

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use quota_core::{FailureKind, Percent, UsedAt, Window};
+use quota_core::{FailureKind, Percent, UsedAt, Window, WindowId};
 
 use super::model::applies;
 use super::{Candidate, Limits, Request, RoutingPolicy, WhenUnknown};
@@ -212,7 +212,9 @@ fn judge_by(
             Rule::Exhausted
         } else if stop.are_broken(window, left) {
             Rule::Killed
-        } else if candidate.reserved.is_some() && spoken_for(candidate, request, window, left) {
+        } else if candidate.reserved.is_some()
+            && spoken_for(candidate, request, window, above(left, window, stop))
+        {
             Rule::Reserved
         } else {
             if low.is_none() && minimum.are_broken(window, left) {
@@ -298,8 +300,25 @@ fn ends_at(window: &Window, candidate: &Candidate<'_>) -> Option<Timestamp> {
     window.rolls_over_at().or_else(|| window.observed_at().checked_add(candidate.fresh_for).ok())
 }
 
-/// Whether requests under way, and this one, would use up what is left.
-fn spoken_for(candidate: &Candidate<'_>, request: &Request, window: &Window, left: Percent) -> bool {
+/// What requests under way may use of a window together, in basis points: what is left above the killswitch. `None` if it is not
+/// known.
+pub(crate) fn room(
+    candidate: &Candidate<'_>,
+    window: &WindowId,
+    now: Timestamp,
+    policy: &RoutingPolicy,
+) -> Option<u32> {
+    let window = candidate.snapshot().window(window)?;
+    let left = window.used_at(now, candidate.fresh_for).lower_bound()?.remaining();
+    Some(above(left, window, limits(candidate, policy).1))
+}
+
+fn above(left: Percent, window: &Window, stop: &Limits) -> u32 {
+    left.basis_points().saturating_sub(stop.left_of(window.id()).basis_points())
+}
+
+/// Whether requests under way, and this one, would use up the `room` that there is.
+fn spoken_for(candidate: &Candidate<'_>, request: &Request, window: &Window, room: u32) -> bool {
     let reserved = candidate.reserved.iter().flat_map(|reserved| reserved.iter());
     let others: u64 =
         reserved.filter(|(id, _)| id == window.id()).map(|(_, share)| u64::from(share.basis_points())).sum();
@@ -309,7 +328,7 @@ fn spoken_for(candidate: &Candidate<'_>, request: &Request, window: &Window, lef
     }
     let own = request.estimated().filter(|(id, _)| *id == window.id());
     let own = own.map_or(0, |(_, share)| u64::from(share.basis_points()));
-    others + own.max(1) > u64::from(left.basis_points())
+    others + own.max(1) > u64::from(room)
 }
 
 /// What can still be spent of a window before the killswitch, in basis points; `None` if it is not known.
@@ -324,8 +343,8 @@ pub(super) fn spendable(
             let reserved = candidate.reserved.iter().flat_map(|reserved| reserved.iter());
             let reserved =
                 reserved.filter(|(id, _)| id == window.id()).map(|(_, share)| share.basis_points());
-            let kept = stop.left_of(window.id()).basis_points();
-            Some(used.remaining().basis_points().saturating_sub(reserved.fold(kept, u32::saturating_add)))
+            let room = above(used.remaining(), window, stop);
+            Some(room.saturating_sub(reserved.fold(0, u32::saturating_add)))
         }
         _ => None,
     }

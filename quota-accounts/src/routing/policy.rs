@@ -57,8 +57,8 @@ pub struct RoutingPolicy {
     /// A session waits for its account, instead of moving, if a window that is spent begins anew within this. Two minutes.
     #[serde(with = "span")]
     pub wait_for_reset: Duration,
-    /// How long a request waits to reserve what it is expected to use where that is shared with other hosts; after that only this
-    /// process's count. A quarter of a second.
+    /// How long a store that is asked to reserve what requests are expected to use is waited for; after that only this process's
+    /// count. A quarter of a second. A request that comes while others are being answered waits for those too.
     #[serde(with = "span")]
     pub reserve_patience: Duration,
 }

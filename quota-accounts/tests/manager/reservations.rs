@@ -1,7 +1,7 @@
 //! Bursts of requests that would overrun one account.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use quota_accounts::{
-    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Repeat, Request,
-    Route, RouteError, Rule, Secret,
+    Credential, CredentialError, CredentialSource, FallbackAccountManager, Limits, NextTry, Outcome, Repeat,
+    Request, Route, RouteError, RoutingPolicy, Rule, Secret,
 };
 use quota_core::testing::FlakyStore;
 use quota_core::{
@@ -90,34 +90,38 @@ async fn a_request_that_was_never_reported_is_forgotten_after_a_while() {
 
 #[tokio::test(start_paused = true)]
 async fn hosts_that_share_a_store_do_not_overrun_an_account_together() {
-    let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
-    let (_one_world, one) = nearly_spent(Kind::Without, Some(Arc::clone(&store))).await;
-    let (_other_world, other) = nearly_spent(Kind::Without, Some(store)).await;
+    for kind in BOTH {
+        let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
+        let (_one_world, one) = nearly_spent(kind, Some(Arc::clone(&store))).await;
+        let (_other_world, other) = nearly_spent(kind, Some(store)).await;
 
-    let mut routes = Vec::new();
-    for _ in 0..2 {
-        routes.push(route(&one).await);
-        routes.push(route(&other).await);
+        let mut routes = Vec::new();
+        for _ in 0..2 {
+            routes.push(route(&one).await);
+            routes.push(route(&other).await);
+        }
+
+        assert_eq!(names(&routes), ["main", "main", "main", "b"]);
     }
-
-    assert_eq!(names(&routes), ["main", "main", "main", "b"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_one_host_gives_back_another_may_use() {
-    let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
-    let (_one_world, one) = nearly_spent(Kind::Without, Some(Arc::clone(&store))).await;
-    let (_other_world, other) = nearly_spent(Kind::Without, Some(store)).await;
-    let mut routes = Vec::new();
-    for _ in 0..3 {
-        routes.push(route(&one).await);
+    for kind in BOTH {
+        let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
+        let (_one_world, one) = nearly_spent(kind, Some(Arc::clone(&store))).await;
+        let (_other_world, other) = nearly_spent(kind, Some(store)).await;
+        let mut routes = Vec::new();
+        for _ in 0..3 {
+            routes.push(route(&one).await);
+        }
+        assert_eq!(route(&other).await.account(), &id("b"));
+
+        let _ = one.report(&routes[0], Outcome::dropped()).await.unwrap();
+        one.flush().await.unwrap();
+
+        assert_eq!(route(&other).await.account(), &id("main"));
     }
-    assert_eq!(route(&other).await.account(), &id("b"));
-
-    let _ = one.report(&routes[0], Outcome::dropped()).await.unwrap();
-    one.flush().await.unwrap();
-
-    assert_eq!(route(&other).await.account(), &id("main"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,22 +141,33 @@ async fn a_store_that_fails_holds_no_request_up() {
 #[derive(Debug)]
 struct Away {
     inner: MemoryStore,
+    clock: Clock,
     is_away: AtomicBool,
     conflicts: AtomicUsize,
+    /// How long each trip takes, in milliseconds.
+    takes: AtomicU64,
 }
 
 impl Away {
     fn on(clock: &Clock) -> Arc<Self> {
         let inner = MemoryStore::with_clock(clock.clone());
-        Arc::new(Self { inner, is_away: AtomicBool::new(false), conflicts: AtomicUsize::new(0) })
+        let (is_away, conflicts, takes) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicU64::new(0));
+        Arc::new(Self { inner, clock: clock.clone(), is_away, conflicts, takes })
     }
 
     fn go(&self, is_away: bool) {
         self.is_away.store(is_away, Ordering::SeqCst);
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
-        tokio::task::yield_now().await;
+    /// The way back of an answer.
+    async fn answer(&self) {
+        match self.takes.load(Ordering::SeqCst) {
+            0 => tokio::task::yield_now().await,
+            takes => self.clock.sleep(Duration::from_millis(takes)).await,
+        }
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
         if self.is_away.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable(Applied::No, "it is away"));
         }
@@ -163,8 +178,10 @@ impl Away {
 #[async_trait]
 impl QuotaStore for Away {
     async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
-        self.check().await?;
-        self.inner.read(key).await
+        self.check()?;
+        let reading = self.inner.read(key).await;
+        self.answer().await;
+        reading
     }
 
     async fn swap(
@@ -174,11 +191,12 @@ impl QuotaStore for Away {
         body: Bytes,
         keep: Duration,
     ) -> Result<Swap, StoreError> {
-        self.check().await?;
+        self.check()?;
         let swap = self.inner.swap(key, expected, body, keep).await;
         if let Ok(Swap::Conflict(_)) = swap {
             self.conflicts.fetch_add(1, Ordering::SeqCst);
         }
+        self.answer().await;
         swap
     }
 
@@ -226,25 +244,93 @@ async fn what_was_reserved_while_the_store_was_away_is_not_forgotten_here() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_given_back_while_the_store_was_away_is_told_later() {
+async fn what_was_given_back_while_the_store_was_away_is_told_once_it_is_back() {
     for kind in BOTH {
         let (store, [(world, one), (_, other)]) = two_hosts(kind).await;
-        let mut routes = Vec::new();
-        for _ in 0..3 {
-            routes.push(route(&one).await);
-        }
+        let routes = [route(&one).await, route(&one).await, route(&one).await];
         store.go(true);
-        let _ = one.report(&routes[0], Outcome::dropped()).await.unwrap();
-        let _ = one.report(&routes[1], Outcome::dropped()).await.unwrap();
+        for route in &routes {
+            let _ = one.report(route, Outcome::dropped()).await.unwrap();
+        }
         one.flush().await.unwrap();
         store.go(false);
-        minutes(&world.clock, 1).await;
 
-        let _ = one.report(&routes[2], Outcome::dropped()).await.unwrap();
-        one.flush().await.unwrap();
+        // Nobody asks this host for anything any more.
+        minutes(&world.clock, 1).await;
 
         let theirs = [route(&other).await, route(&other).await, route(&other).await];
         assert_eq!(names(&theirs), ["main", "main", "main"], "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_shared_by_a_store_that_takes_its_time() {
+    for kind in BOTH {
+        let (store, [(world, one), (_, other)]) = two_hosts(kind).await;
+        // By now sixty percent are left, which is thirty of these requests.
+        minutes(&world.clock, 6).await;
+        for accounts in [&one, &other] {
+            accounts.refresh_quota_for_due_accounts().await;
+        }
+        store.takes.store(20, Ordering::SeqCst);
+
+        let mut tasks = tokio::task::JoinSet::new();
+        for accounts in [&one, &other].into_iter().cycle().take(60) {
+            let accounts = accounts.clone();
+            tasks.spawn(async move { accounts.route(big()).await });
+        }
+        let routes: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+
+        let on_main = names(&routes).into_iter().filter(|name| *name == "main").count();
+        assert_eq!((on_main, routes.len()), (30, 60), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_holds_one_request_up_for_a_moment_and_the_next_not_at_all() {
+    for kind in BOTH {
+        let (store, [(world, one), _]) = two_hosts(kind).await;
+        store.takes.store(3_600_000, Ordering::SeqCst);
+        let begun = world.clock.now();
+
+        let _first = route(&one).await;
+        let first = world.clock.now();
+        let _second = route(&one).await;
+
+        assert_eq!(first.duration_since(begun), SignedDuration::from_millis(250), "{kind:?}");
+        assert_eq!(world.clock.now(), first, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_given_up_while_its_write_is_on_the_way_reserves_nothing() {
+    for kind in BOTH {
+        let (store, [(world, one), (_, other)]) = two_hosts(kind).await;
+        store.takes.store(20, Ordering::SeqCst);
+        for _ in 0..3 {
+            // The write is applied, and its answer on the way.
+            let routing = pin!(one.route(big()));
+            assert!(world.clock.bounded(Duration::from_millis(30), routing).await.is_none(), "{kind:?}");
+        }
+        store.takes.store(0, Ordering::SeqCst);
+        minutes(&world.clock, 1).await;
+
+        let theirs = [route(&other).await, route(&other).await, route(&other).await];
+        assert_eq!(names(&theirs), ["main", "main", "main"], "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_killswitch_keeps_is_not_reserved() {
+    for kind in BOTH {
+        let (world, warm) = nearly_spent(kind, None).await;
+        warm.flush().await.unwrap();
+        let policy = RoutingPolicy::default().stop(Limits::of(percent(3.0)));
+        let accounts = world.builder().policy(policy).build().unwrap();
+
+        let routes = [route(&accounts).await, route(&accounts).await, route(&accounts).await];
+
+        assert_eq!(names(&routes), ["main", "main", "b"], "{kind:?}");
     }
 }
 

@@ -7,8 +7,8 @@ fn now() -> Timestamp {
 
 const AHEAD: SignedDuration = SignedDuration::from_hours(-1);
 
-fn there() -> (Timestamp, SignedDuration) {
-    (now() + AHEAD, AHEAD)
+fn there() -> Timestamp {
+    now() + AHEAD
 }
 
 fn percent(percent: f64) -> Percent {
@@ -22,7 +22,7 @@ fn of(share: f64) -> Reservation {
 /// Another host's share of two percent, by the store's clock.
 fn of_others() -> Reservations {
     let mut document = Reservations::default();
-    document.add(Reservation::new(WindowId::five_hour(), percent(2.0), there().0));
+    document.add(Reservation::new(WindowId::five_hour(), percent(2.0), there()));
     document
 }
 
@@ -34,27 +34,57 @@ fn shares(reservations: &Reservations, now: Timestamp) -> usize {
 fn told() -> (Held, Reservation, Reservations) {
     let (mut held, wanted, mut document) = (Held::default(), of(2.0), Reservations::default());
     held.reserve(&wanted, None, now());
-    held.bring(&mut document, Some((wanted.id, None)), there());
+    bring(&mut held, &mut document);
     held.take_over(document.clone(), AHEAD);
     (held, wanted, document)
+}
+
+fn bring(held: &mut Held, document: &mut Reservations) -> bool {
+    held.bring(document, there(), AHEAD)
 }
 
 #[test]
 fn what_fits_here_and_not_beside_others_is_not_written() {
     let (mut held, wanted, mut document) = (Held::default(), of(2.0), of_others());
-    let left = Some(percent(3.0));
-    assert!(held.reserve(&wanted, left, now()));
+    assert!(held.reserve(&wanted, Some(300), now()));
 
-    let brought = held.bring(&mut document, Some((wanted.id, left)), there());
+    let is_changed = bring(&mut held, &mut document);
 
-    assert_eq!(brought, Brought { fits: false, is_changed: false });
+    assert_eq!((is_changed, held.answer(wanted.id)), (false, Some(false)));
+}
+
+#[test]
+fn all_who_wait_are_answered_at_once_as_far_as_it_fits() {
+    let (mut held, mut document) = (Held::default(), of_others());
+    let wanted = [of(2.0), of(2.0), of(2.0)];
+    wanted.iter().for_each(|wanted| assert!(held.reserve(wanted, Some(700), now())));
+
+    bring(&mut held, &mut document);
+    held.take_over(document.clone(), AHEAD);
+
+    assert_eq!(wanted.map(|wanted| held.answer(wanted.id)), [Some(true), Some(true), Some(false)]);
+    assert_eq!(shares(&document, there()), 3);
+}
+
+#[test]
+fn what_did_not_fit_does_when_somebody_was_faster_to_give_back() {
+    let (mut held, wanted, mut document) = (Held::default(), of(2.0), of_others());
+    held.reserve(&wanted, Some(300), now());
+    bring(&mut held, &mut document);
+    held.lost();
+
+    let mut next = Reservations::default();
+    bring(&mut held, &mut next);
+    held.take_over(next, AHEAD);
+
+    assert_eq!(held.answer(wanted.id), Some(true));
 }
 
 #[test]
 fn times_are_those_of_the_store_there_and_of_this_process_here() {
     let (held, wanted, document) = told();
 
-    let until = there().0.checked_add(Reservation::LASTS).unwrap();
+    let until = there().checked_add(Reservation::LASTS).unwrap();
     assert_eq!(document.held[0].until, until);
     assert_eq!(held.known.held[0].until, wanted.until);
 }
@@ -66,24 +96,11 @@ fn one_that_was_let_in_while_the_store_was_away_is_brought_later() {
     held.go_alone(wanted.id);
     let mut document = of_others();
 
-    let brought = held.bring(&mut document, None, there());
+    let is_changed = bring(&mut held, &mut document);
     held.take_over(document.clone(), AHEAD);
 
-    assert!(brought.is_changed);
-    assert_eq!((shares(&document, there().0), held.live(now()).count()), (2, 2));
-}
-
-#[test]
-fn one_whose_request_still_asks_is_left_to_it() {
-    let (mut held, wanted) = (Held::default(), of(2.0));
-    held.reserve(&wanted, None, now());
-    let mut document = of_others();
-
-    let brought = held.bring(&mut document, None, there());
-    held.take_over(document, AHEAD);
-
-    assert!(!brought.is_changed);
-    assert_eq!(held.live(now()).count(), 2, "here it counts");
+    assert!(is_changed);
+    assert_eq!((shares(&document, there()), held.live(now()).count()), (2, 2));
 }
 
 #[test]
@@ -91,9 +108,9 @@ fn what_the_store_has_lost_is_brought_again() {
     let (mut held, _, _) = told();
     let mut document = Reservations::default();
 
-    assert!(held.bring(&mut document, None, there()).is_changed);
+    assert!(bring(&mut held, &mut document));
 
-    assert_eq!(shares(&document, there().0), 1);
+    assert_eq!(shares(&document, there()), 1);
 }
 
 #[test]
@@ -101,10 +118,10 @@ fn one_that_is_given_back_is_taken_out_of_the_document_once() {
     let (mut held, wanted, mut document) = told();
 
     assert!(held.release(wanted.id), "others are to be told");
-    assert!(held.bring(&mut document, None, there()).is_changed);
+    assert!(bring(&mut held, &mut document));
     held.take_over(document.clone(), AHEAD);
 
-    assert_eq!(shares(&document, there().0), 0);
+    assert_eq!(shares(&document, there()), 0);
     assert!(held.own.is_empty(), "{held:?}");
     assert!(!held.release(wanted.id));
 }
@@ -124,15 +141,42 @@ fn one_that_is_given_back_does_not_come_back_with_what_was_read_before() {
 fn one_that_is_given_back_while_its_write_is_on_the_way_is_taken_out_when_it_arrives() {
     let (mut held, wanted, mut late) = (Held::default(), of(2.0), Reservations::default());
     held.reserve(&wanted, None, now());
-    held.bring(&mut late, Some((wanted.id, None)), there());
+    bring(&mut held, &mut late);
     // Nobody has heard whether it was applied.
     assert!(held.release(wanted.id));
-    held.bring(&mut Reservations::default(), None, there());
+    bring(&mut held, &mut Reservations::default());
     held.take_over(Reservations::default(), AHEAD);
+    assert!(held.has_untold());
 
-    assert!(held.bring(&mut late, None, there()).is_changed);
+    assert!(bring(&mut held, &mut late));
+    held.take_over(late.clone(), AHEAD);
 
-    assert_eq!(shares(&late, there().0), 0);
+    assert_eq!((shares(&late, there()), held.has_untold()), (0, false));
+}
+
+#[test]
+fn a_write_that_never_arrives_is_looked_for_a_few_times() {
+    let (mut held, wanted) = (Held::default(), of(2.0));
+    held.reserve(&wanted, None, now());
+    bring(&mut held, &mut Reservations::default());
+    held.release(wanted.id);
+
+    for _ in 0..MOST_MISSED {
+        assert!(held.has_untold());
+        held.take_over(Reservations::default(), AHEAD);
+    }
+
+    assert!(!held.has_untold());
+}
+
+#[test]
+fn one_whose_write_was_not_applied_is_given_back_without_telling() {
+    let (mut held, wanted) = (Held::default(), of(2.0));
+    held.reserve(&wanted, None, now());
+    bring(&mut held, &mut Reservations::default());
+    held.lost();
+
+    assert!(!held.release(wanted.id));
 }
 
 #[test]
@@ -148,13 +192,12 @@ fn one_that_nobody_else_heard_of_is_given_back_without_telling() {
 #[test]
 fn a_write_that_was_applied_unheard_is_recognised() {
     let (mut held, wanted, mut document) = (Held::default(), of(2.0), Reservations::default());
-    held.reserve(&wanted, None, now());
-    let first = held.bring(&mut document, Some((wanted.id, Some(percent(2.0)))), there());
+    held.reserve(&wanted, Some(200), now());
+    assert!(bring(&mut held, &mut document));
 
-    let second = held.bring(&mut document, Some((wanted.id, Some(percent(2.0)))), there());
+    assert!(!bring(&mut held, &mut document));
 
-    assert!(first.is_changed && first.fits);
-    assert_eq!(second, Brought { fits: true, is_changed: false });
+    assert_eq!((held.answer(wanted.id), shares(&document, there())), (Some(true), 1));
 }
 
 #[test]
