@@ -1,7 +1,7 @@
 //! One account of a manager: how the user has set it up, its numbers, and what providers answered to its requests.
 //! What follows from an answer is decided in `outcome`.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
@@ -46,8 +46,11 @@ pub(super) struct Member {
 #[derive(Debug, Default)]
 struct Reserving {
     held: Mutex<Held>,
-    /// Of many requests at once, one after the other asks the store: together they would only be in each other's way.
-    turn: tokio::sync::Mutex<()>,
+    /// Of many requests at once, one asks the store for all: together they would only be in each other's way. In it is which of
+    /// the conversations with the store was the last that succeeded.
+    turn: tokio::sync::Mutex<u64>,
+    /// How many have begun.
+    begun: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -130,8 +133,18 @@ impl Member {
     }
 
     /// The right to bring reservations to the store.
-    pub(super) async fn turn_to_reserve(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    pub(super) async fn turn_to_reserve(&self) -> tokio::sync::MutexGuard<'_, u64> {
         self.reserving().turn.lock().await
+    }
+
+    /// How many conversations about reservations have begun by now.
+    pub(super) fn begun(&self) -> u64 {
+        self.reserving().begun.load(Ordering::Acquire)
+    }
+
+    /// Begins the next one, with the turn; its number.
+    pub(super) fn begin(&self) -> u64 {
+        self.reserving().begun.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     fn reserving(&self) -> &Reserving {

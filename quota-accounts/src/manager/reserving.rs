@@ -172,15 +172,21 @@ impl Inner {
         if shared.rests(self.clock.now()) {
             return None;
         }
-        let _turn = member.turn_to_reserve().await;
+        let before = member.begun();
+        let mut turn = member.turn_to_reserve().await;
         let answer = || asked.and_then(|id| member.change_reservations(|held| held.answer(id)));
         if let Some(answer) = answer() {
             return Some(answer);
+        }
+        if asked.is_none() && *turn > before {
+            // Somebody has brought and read all of it since.
+            return Some(true);
         }
         if shared.rests(self.clock.now()) {
             // Whoever had the turn before has waited long enough for all.
             return None;
         }
+        let number = member.begin();
         let patience = self.policy.reserve_patience;
         let settled = self.clock.bounded(patience, settle(&*shared.store, member)).await;
         let settled = settled.unwrap_or_else(|| {
@@ -191,6 +197,7 @@ impl Inner {
         });
         shared.note(self.clock.now(), settled.as_ref().err());
         settled.ok()?;
+        *turn = number;
         Some(answer().unwrap_or(true))
     }
 }

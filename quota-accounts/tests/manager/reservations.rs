@@ -144,6 +144,7 @@ struct Away {
     clock: Clock,
     is_away: AtomicBool,
     conflicts: AtomicUsize,
+    trips: AtomicUsize,
     /// How long each trip takes, in milliseconds.
     takes: AtomicU64,
 }
@@ -151,8 +152,14 @@ struct Away {
 impl Away {
     fn on(clock: &Clock) -> Arc<Self> {
         let inner = MemoryStore::with_clock(clock.clone());
-        let (is_away, conflicts, takes) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicU64::new(0));
-        Arc::new(Self { inner, clock: clock.clone(), is_away, conflicts, takes })
+        Arc::new(Self {
+            inner,
+            clock: clock.clone(),
+            is_away: AtomicBool::new(false),
+            conflicts: AtomicUsize::new(0),
+            trips: AtomicUsize::new(0),
+            takes: AtomicU64::new(0),
+        })
     }
 
     fn go(&self, is_away: bool) {
@@ -168,6 +175,7 @@ impl Away {
     }
 
     fn check(&self) -> Result<(), StoreError> {
+        self.trips.fetch_add(1, Ordering::SeqCst);
         if self.is_away.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable(Applied::No, "it is away"));
         }
@@ -370,6 +378,8 @@ async fn requests_of_one_process_are_not_in_each_others_way_at_the_store() {
     let routes = requests.collect::<tokio::task::JoinSet<_>>().join_all().await;
 
     assert_eq!((routes.len(), store.conflicts.load(Ordering::SeqCst)), (20, 0));
+    // For each of the two accounts that they went to, one reads and writes for all; and one reads again before it moves on.
+    assert_eq!(store.trips.load(Ordering::SeqCst), 5);
 }
 
 /// By whose clock a reservation lasts must not matter: it is the store's.
