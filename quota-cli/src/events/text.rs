@@ -40,7 +40,7 @@ pub(crate) fn words_of(what: &What, here: &Here) -> String {
             TroubleKind::Forbidden => "could not be read: the provider forbids it".to_owned(),
             _ => "could not be read".to_owned(),
         },
-        What::Newer => "something that only a newer quota knows".to_owned(),
+        What::Newer(_) => "something that only a newer quota knows".to_owned(),
     };
     harmless(&told)
 }
