@@ -111,6 +111,9 @@ Examples:
 /// The options of `quota status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// Only this account; may be given more than once
+    #[arg(long = "account", value_name = "NAME")]
+    pub(crate) accounts: Vec<String>,
     /// Ask about accounts whose numbers are older than this, such as 30s or 10m [default: `freshness`]
     #[arg(long, value_name = "SPAN", value_parser = span, conflicts_with_all = ["refresh", "offline"])]
     pub(crate) max_age: Option<Duration>,

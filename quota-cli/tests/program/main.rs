@@ -27,6 +27,7 @@ mod sim;
 #[cfg(target_os = "linux")]
 mod spoiled_store;
 mod status;
+mod status_account;
 mod statusline;
 mod streams;
 mod told;
