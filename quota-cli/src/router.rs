@@ -7,11 +7,12 @@ mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use quota::accounts::{
     Decision, FallbackAccountManager, Request, Route, RouteError, RoutingPolicy, Rule, WhenUnknown,
 };
 use quota::anthropic::AnthropicTraffic;
-use quota::{Clock, QuotaManager};
+use quota::{Answer, Clock, QuotaManager};
 
 pub(crate) use self::seen::{Seen, SeenAccount};
 pub(crate) use self::words::{nobody, reason, verdict};
@@ -35,7 +36,12 @@ pub(crate) struct Router<'a> {
     sharing: Sharing,
     /// Whether it was told from the first that the store does not answer.
     was_alone: bool,
+    /// What was known of every account when this was opened.
+    known: Vec<Mark>,
 }
+
+/// What changes when an account is asked about: when it was read, held back, and failed.
+type Mark = (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>);
 
 /// Why there is no account for a request.
 #[derive(Debug)]
@@ -92,7 +98,15 @@ impl<'a> Router<'a> {
         if let Some(session) = &asked.session {
             request = request.session(session);
         }
-        Ok(Self { config, quota, accounts, request, sharing, was_alone })
+        Ok(Self {
+            config,
+            quota,
+            accounts,
+            request,
+            sharing,
+            was_alone,
+            known: known.iter().map(mark).collect(),
+        })
     }
 
     /// Gives the request an account. Whoever is asked about for that is asked by the rules.
@@ -151,7 +165,10 @@ impl<'a> Router<'a> {
 
     /// Writes what was learned, and waits for what is under way, for no longer than that. What is given up is done by whoever
     /// comes next. If what was found out meanwhile could not be shared, whoever waits is told.
-    pub(crate) async fn close(self, within: Duration) {
+    ///
+    /// Gives whether anything was found out that a journal may tell of.
+    #[must_use]
+    pub(crate) async fn close(self, within: Duration) -> bool {
         let ending = async {
             // What could not be kept is found out again; the answer has been given.
             let _ = self.accounts.flush().await;
@@ -164,6 +181,7 @@ impl<'a> Router<'a> {
             self.sharing.is_refused().await;
             self.sharing.tell(&known);
         }
+        !known.iter().map(mark).eq(self.known)
     }
 
     /// Tells whoever waits, if the store takes nothing: for who has asked nobody, and so has written nothing.
@@ -172,6 +190,11 @@ impl<'a> Router<'a> {
             self.sharing.tell([]);
         }
     }
+}
+
+fn mark(answer: &Answer) -> Mark {
+    let held = answer.hold().map(|hold| hold.since);
+    (answer.snapshot().complete_at(), held, answer.trouble().map(|trouble| trouble.at))
 }
 
 /// The policy of the configuration, and what the command line says of what is not known.

@@ -51,9 +51,7 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
         };
         term::answer(&shown)?;
         // After the answer: nobody waits for what hooks do.
-        for trouble in journal::keep(&config, store.store.as_ref()).await {
-            term::tell(&format!("quota: {trouble}\n"));
-        }
+        journal::tell(&config, store.store.as_ref()).await;
         let gaps = accounts.iter().any(|account| account.failure.is_some());
         Ok(if gaps { Exit::Gaps } else { Exit::Done })
     };
