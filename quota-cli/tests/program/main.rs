@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod accounts;
+mod accounts_set;
 mod demo;
 #[cfg(unix)]
 mod doctor;
