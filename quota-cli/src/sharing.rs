@@ -1,5 +1,6 @@
-//! Whether what is found out can be shared, which is looked at before anybody is asked: where the store takes nothing, not even
-//! a hold, every process would ask anew. What the store is, and how it is opened, is in `gateway`.
+//! Whether what is found out can be shared, which is looked at before anybody is asked, or once a process goes on alone: where
+//! the store takes nothing, not even a hold, every process would ask anew. What the store is, and how it is opened, is in
+//! `gateway`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
