@@ -7,6 +7,7 @@ mod change;
 mod import;
 mod json;
 mod list;
+mod set;
 mod text;
 
 use quota::accounts::{AccountsConfig, AccountsFile};
@@ -27,6 +28,7 @@ pub(crate) fn run(command: Option<&AccountsCommand>, store: Option<&str>) -> Res
         None => list::run(&ListArgs::default(), store),
         Some(AccountsCommand::List(options)) => list::run(options, store),
         Some(AccountsCommand::Add(options)) => add::run(options),
+        Some(AccountsCommand::Set(options)) => set::run(options),
         Some(AccountsCommand::Remove(options)) => change::remove(options),
         Some(AccountsCommand::Disable(options)) => change::switch(options, true),
         Some(AccountsCommand::Enable(options)) => change::switch(options, false),

@@ -16,7 +16,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use jiff::SignedDuration;
 
-pub(crate) use self::accounts::{AccountsCommand, AddArgs, ImportArgs, ListArgs, NamedArgs};
+pub(crate) use self::accounts::{AccountsCommand, AddArgs, ImportArgs, Limit, ListArgs, NamedArgs, SetArgs};
 use self::help::{
     ACCOUNTS, ACCOUNTS_MORE, BUDGET, BUDGET_MORE, DEMO, DEMO_MORE, DOCTOR, EVENTS, EVENTS_MORE, EXPLAIN,
     EXPLAIN_MORE, GUARD, GUARD_MORE, INIT, PACE, PACE_MORE, PARSE, PARSE_MORE, PICK, PICK_MORE, PROGRAM_MORE,
@@ -60,7 +60,7 @@ pub(crate) enum Command {
     /// Run a command with the account that is to be used now
     #[command(long_about = RUN, after_long_help = RUN_MORE)]
     Run(RunArgs),
-    /// List, add, remove, order and switch accounts
+    /// List, add, change, remove, order and switch accounts
     #[command(long_about = ACCOUNTS, after_long_help = ACCOUNTS_MORE)]
     Accounts {
         #[command(subcommand)]
@@ -111,6 +111,9 @@ Examples:
 /// The options of `quota status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// Only this account; may be given more than once
+    #[arg(long = "account", value_name = "NAME")]
+    pub(crate) accounts: Vec<String>,
     /// Ask about accounts whose numbers are older than this, such as 30s or 10m [default: `freshness`]
     #[arg(long, value_name = "SPAN", value_parser = span, conflicts_with_all = ["refresh", "offline"])]
     pub(crate) max_age: Option<Duration>,

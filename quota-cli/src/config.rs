@@ -178,6 +178,21 @@ impl Config {
         Err(Failure::new(Exit::Usage, why))
     }
 
+    /// Leaves only the accounts of these names, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if there is no such account, or it cannot be told which.
+    pub(crate) fn only(&mut self, names: &[String]) -> Result<(), Failure> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let meant = names.iter().map(|name| self.account(name).map(|account| account.id.clone()));
+        let meant = meant.collect::<Result<Vec<_>, _>>()?;
+        self.accounts.retain(|account| meant.contains(&account.id));
+        Ok(())
+    }
+
     /// The account whose name without its provider was probably meant.
     fn nearest_name(&self, name: &str) -> Option<&str> {
         let near = nearest(name, self.accounts.iter().map(|one| one.id.name()))?;

@@ -9,15 +9,15 @@ use std::time::Duration;
 use quota::{AccountId, Clock, QuotaStore, StoreKey, Version};
 use tokio::task::JoinSet;
 
-use self::text::line;
 pub(crate) use self::text::words_of;
+use self::text::{line, lines};
 use crate::args::EventsArgs;
 use crate::exit::{Exit, Failure};
 use crate::hooks::Note;
 use crate::journal::{Happening, Looked};
 use crate::runtime::{self, Farewell};
 use crate::shared::Shared;
-use crate::term;
+use crate::term::{self, Screen};
 use crate::words::{Here, between};
 
 /// A notice may be lost: what the store has is looked at this often all the same.
@@ -125,11 +125,15 @@ impl Follower<'_> {
     }
 
     fn tell(&self, happenings: &[(&AccountId, &Happening)]) -> Result<(), Failure> {
-        let here = Here::now();
+        let (here, screen) = (Here::now(), Screen::stdout());
         let mut text = String::new();
         for (account, happening) in happenings {
-            let told =
-                if self.json { Note::of(account, happening).json() } else { line(account, happening, &here) };
+            let told = match self.json {
+                true => Note::of(account, happening).json(),
+                false if screen.live => lines(account, happening, &here, screen.width),
+                // Whatever searches or counts them goes by lines.
+                false => line(account, happening, &here),
+            };
             text.push_str(&told);
             text.push('\n');
         }

@@ -8,6 +8,7 @@ use crate::args::ExplainArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
+use crate::journal;
 use crate::router::{self, Refusal, Router, Seen};
 use crate::runtime;
 use crate::term::{self, Screen};
@@ -24,7 +25,7 @@ pub(crate) fn run(options: &ExplainArgs, store: Option<&str>) -> Result<Exit, Fa
     runtime::run(async {
         let router = Router::open(&config, &store, Some("quota explain"), &options.request).await?;
         let seen = Seen::of(&router.decide().await, &router);
-        router.close(router::FAREWELL).await;
+        let has_news = router.close(router::FAREWELL).await;
         let here = Here { now: seen.now, ..Here::now() };
         let shown = if options.json {
             json::render(&seen, &options.request, &here)
@@ -32,6 +33,9 @@ pub(crate) fn run(options: &ExplainArgs, store: Option<&str>) -> Result<Exit, Fa
             text::render(&seen, &here, Screen::stdout())
         };
         term::answer(&shown)?;
+        if has_news {
+            journal::tell(&config, store.store.as_ref()).await;
+        }
         Ok(if seen.chosen().is_some() { Exit::Done } else { Refusal::of(seen).exit })
     })
 }

@@ -131,9 +131,7 @@ impl Keeper {
         let mut task = JoinSet::new();
         task.spawn(async move {
             while asked.recv().await.is_some() {
-                for trouble in journal::keep(&config, store.as_ref()).await {
-                    term::tell(&format!("quota: {trouble}\n"));
-                }
+                journal::tell(&config, store.as_ref()).await;
             }
         });
         Self { looks, task }

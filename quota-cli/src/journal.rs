@@ -20,7 +20,7 @@ pub(crate) use self::book::Book;
 pub(crate) use self::happening::{Direction, Happening, What};
 pub(crate) use self::history::Sample;
 use crate::config::Config;
-use crate::{hooks, runtime};
+use crate::{hooks, runtime, term};
 
 /// The thresholds that are told of where no hook names others, in hundredths of a percent.
 pub(crate) const THRESHOLDS: [u32; 4] = [5_000, 7_500, 9_000, 10_000];
@@ -53,6 +53,13 @@ pub(crate) async fn keep(config: &Config, store: &dyn QuotaStore) -> Vec<String>
         }
     }
     troubles
+}
+
+/// The same for a command with somebody to tell which hooks failed.
+pub(crate) async fn tell(config: &Config, store: &dyn QuotaStore) {
+    for trouble in keep(config, store).await {
+        term::tell(&format!("quota: {trouble}\n"));
+    }
 }
 
 /// What a look at an account found.

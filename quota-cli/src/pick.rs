@@ -7,6 +7,7 @@ use crate::args::PickArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
+use crate::journal;
 use crate::router::{self, Refusal, Router, Seen};
 use crate::runtime;
 use crate::term;
@@ -28,7 +29,9 @@ pub(crate) fn run(options: &PickArgs, store: Option<&str>) -> Result<Exit, Failu
         };
         let told = tell(&seen, refusal.as_ref(), options.json);
         // What was learned is kept even where nobody reads the answer any more.
-        router.close(router::FAREWELL).await;
+        if router.close(router::FAREWELL).await {
+            journal::tell(&config, store.store.as_ref()).await;
+        }
         told.map(|()| exit)
     })
 }

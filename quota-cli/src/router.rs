@@ -7,11 +7,12 @@ mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use quota::accounts::{
     Decision, FallbackAccountManager, Request, Route, RouteError, RoutingPolicy, Rule, WhenUnknown,
 };
 use quota::anthropic::AnthropicTraffic;
-use quota::{Clock, QuotaManager};
+use quota::{Answer, Clock, QuotaManager};
 
 pub(crate) use self::seen::{Seen, SeenAccount};
 pub(crate) use self::words::{nobody, reason, verdict};
@@ -19,7 +20,8 @@ use crate::args::{RequestArgs, Unknown};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
-use crate::{sharing, term};
+use crate::sharing::{Sharing, is_any_alone};
+use crate::term;
 
 /// How long the disk, the store and a call in the background are waited for when the answer has been given.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(15);
@@ -31,7 +33,15 @@ pub(crate) struct Router<'a> {
     quota: QuotaManager,
     accounts: FallbackAccountManager,
     request: Request,
+    sharing: Sharing,
+    /// Whether it was told from the first that the store does not answer.
+    was_alone: bool,
+    /// What was known of every account when this was opened.
+    known: Vec<Mark>,
 }
+
+/// What changes when an account is asked about: when it was read, held back, and failed.
+type Mark = (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>);
 
 /// Why there is no account for a request.
 #[derive(Debug)]
@@ -64,7 +74,9 @@ impl<'a> Router<'a> {
         for account in &config.accounts {
             known.push(quota.account(&account.id).load().await);
         }
-        sharing::tell_if_alone(&known);
+        let sharing = Sharing::on(store);
+        sharing.tell(&known);
+        let was_alone = is_any_alone(&known);
         let mut builder = FallbackAccountManager::builder(config.routed())
             .quota_manager(quota.clone())
             .credentials(Arc::new(gateway::logins(config)))
@@ -86,7 +98,15 @@ impl<'a> Router<'a> {
         if let Some(session) = &asked.session {
             request = request.session(session);
         }
-        Ok(Self { config, quota, accounts, request })
+        Ok(Self {
+            config,
+            quota,
+            accounts,
+            request,
+            sharing,
+            was_alone,
+            known: known.iter().map(mark).collect(),
+        })
     }
 
     /// Gives the request an account. Whoever is asked about for that is asked by the rules.
@@ -144,15 +164,37 @@ impl<'a> Router<'a> {
     }
 
     /// Writes what was learned, and waits for what is under way, for no longer than that. What is given up is done by whoever
-    /// comes next.
-    pub(crate) async fn close(self, within: Duration) {
+    /// comes next. If what was found out meanwhile could not be shared, whoever waits is told.
+    ///
+    /// Gives whether anything was found out that a journal may tell of.
+    #[must_use]
+    pub(crate) async fn close(self, within: Duration) -> bool {
         let ending = async {
             // What could not be kept is found out again; the answer has been given.
             let _ = self.accounts.flush().await;
             self.quota.close().await;
         };
         let _ = Clock::system().bounded(within, ending).await;
+        let known: Vec<_> =
+            self.config.accounts.iter().map(|account| self.quota.account(&account.id).peek()).collect();
+        if !self.was_alone && is_any_alone(&known) {
+            self.sharing.is_refused().await;
+            self.sharing.tell(&known);
+        }
+        !known.iter().map(mark).eq(self.known)
     }
+
+    /// Tells whoever waits, if the store takes nothing: for who has asked nobody, and so has written nothing.
+    pub(crate) async fn tell_if_refused(&self) {
+        if !self.was_alone && self.sharing.is_refused().await {
+            self.sharing.tell([]);
+        }
+    }
+}
+
+fn mark(answer: &Answer) -> Mark {
+    let held = answer.hold().map(|hold| hold.since);
+    (answer.snapshot().complete_at(), held, answer.trouble().map(|trouble| trouble.at))
 }
 
 /// The policy of the configuration, and what the command line says of what is not known.

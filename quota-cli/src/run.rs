@@ -1,7 +1,8 @@
 //! `quota run`: runs a command with the account that is to be used now.
-//! Which one that is, is decided in `quota::accounts`; what the command is given of it, in `environment`.
+//! Which one that is, is decided in `quota::accounts`; what the command is given of it, in `environment`; who tells what was found out for that, in `keeper`.
 
 mod environment;
+mod keeper;
 
 use std::ffi::OsString;
 use std::io;
@@ -33,7 +34,9 @@ pub(crate) fn run(options: &RunArgs, store: Option<&str>) -> Result<Exit, Failur
         let router = Router::open(&config, &store, Some("quota run"), &options.request).await?;
         let routed = router.route().await;
         // Nothing of this program is left once the command runs, so what it has begun is ended first.
-        router.close(PATIENCE).await;
+        if router.close(PATIENCE).await {
+            keeper::start(&store, options.request.config.as_deref());
+        }
         let route = routed.map_err(|refusal| {
             let here = Here { now: refusal.seen.now, ..Here::now() };
             Failure::new(refusal.exit, router::nobody(&refusal, &here))

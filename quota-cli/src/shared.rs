@@ -35,7 +35,7 @@ impl Shared {
         let Some(mut config) = status::configuration(shown.config.as_deref().map(Path::new)).await? else {
             return Ok(None);
         };
-        only(&mut config, &shown.accounts)?;
+        config.only(&shown.accounts)?;
         opened.check().await?;
         if !opened.is_shared {
             term::tell(
@@ -82,15 +82,4 @@ impl Shared {
 /// A failure of the store, with the causes it has.
 pub(crate) fn unavailable(error: &StoreError) -> Failure {
     Failure::new(Exit::Unavailable, error.to_string())
-}
-
-/// Leaves only the accounts that are named, if any are.
-fn only(config: &mut Config, named: &[String]) -> Result<(), Failure> {
-    if named.is_empty() {
-        return Ok(());
-    }
-    let meant = named.iter().map(|name| config.account(name).map(|account| account.id.clone()));
-    let meant = meant.collect::<Result<Vec<_>, _>>()?;
-    config.accounts.retain(|account| meant.contains(&account.id));
-    Ok(())
 }

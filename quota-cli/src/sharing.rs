@@ -1,5 +1,6 @@
-//! Whether what is found out can be shared, which is looked at before anybody is asked: where the store takes nothing, not even
-//! a hold, every process would ask anew. What the store is, and how it is opened, is in `gateway`.
+//! Whether what is found out can be shared, which is looked at before anybody is asked, or once a process goes on alone: where
+//! the store takes nothing, not even a hold, every process would ask anew. What the store is, and how it is opened, is in
+//! `gateway`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,9 +34,11 @@ impl Sharing {
     /// Whether to leave it at what is known: there are numbers, and no new ones could be shared. To be called where the
     /// provider is about to be asked, for it writes.
     pub(crate) async fn leaves_it_at(&self, known: &Answer) -> bool {
-        if known.alone_since().is_some() {
-            return false;
-        }
+        known.alone_since().is_none() && self.is_refused().await && !known.snapshot().windows().is_empty()
+    }
+
+    /// Whether the store takes nothing, which is tried.
+    pub(crate) async fn is_refused(&self) -> bool {
         let key = StoreKey::beside(&"quota/sharing".parse().expect("the name is valid"), "trial");
         let written = self.store.swap(&key, None, Bytes::from_static(b"{}"), KEPT);
         let refused = match Clock::system().bounded(PATIENCE, written).await {
@@ -45,28 +48,38 @@ impl Sharing {
         };
         let is_refused = refused.is_some();
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
-        is_refused && !known.snapshot().windows().is_empty()
+        is_refused
     }
 
     /// Tells whoever waits, if the store was last found to take nothing, or does not answer.
     pub(crate) fn tell<'a>(&self, answers: impl IntoIterator<Item = &'a Answer>) {
+        if let Some(told) = self.told(is_any_alone(answers)) {
+            term::tell(&format!("quota: {told}\n"));
+        }
+    }
+
+    /// What there is to tell, for where it is told in another way.
+    pub(crate) fn told(&self, is_alone: bool) -> Option<String> {
         match &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => tell(error),
-            None => tell_if_alone(answers),
+            Some(error) => Some(told(error)),
+            None => is_alone.then(|| AWAY.to_owned()),
         }
     }
 }
 
-/// Tells whoever waits, if what is shown is this process's alone because the store does not answer.
-pub(crate) fn tell_if_alone<'a>(answers: impl IntoIterator<Item = &'a Answer>) {
-    if answers.into_iter().any(|answer| answer.alone_since().is_some()) {
-        term::tell(
-            "quota: the store does not answer, so nothing is shared with other processes; quota doctor says more\n",
-        );
-    }
+const AWAY: &str =
+    "the store does not answer, so nothing is shared with other processes; quota doctor says more";
+
+/// Whether what is known of one of them is this process's alone.
+pub(crate) fn is_any_alone<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> bool {
+    answers.into_iter().any(|answer| answer.alone_since().is_some())
+}
+
+fn told(error: &StoreError) -> String {
+    format!("nothing can be shared with other processes: {error}")
 }
 
 /// Tells whoever waits that the store takes nothing, and why.
 pub(crate) fn tell(error: &StoreError) {
-    term::tell(&format!("quota: nothing can be shared with other processes: {error}\n"));
+    term::tell(&format!("quota: {}\n", told(error)));
 }

@@ -1,4 +1,4 @@
-//! `quota status`: asks about every account and shows what is known of it.
+//! `quota status`: asks about every account, or those that are named, and shows what is known of it.
 //! What is shown of an answer is in `model`, how it looks in `text` and `json`.
 
 mod ask;
@@ -20,7 +20,7 @@ use crate::runtime;
 use crate::term::{self, Screen};
 use crate::words::Here;
 
-/// Shows every account.
+/// Shows every account that is meant.
 ///
 /// # Errors
 ///
@@ -34,12 +34,13 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
         );
     }
     let shown = async {
-        let Some(config) = configuration(options.config.as_deref()).await? else {
+        let Some(mut config) = configuration(options.config.as_deref()).await? else {
             if options.json {
                 term::answer(&json::render(&[], &Here::now()))?;
             }
             return Ok(Exit::NoAccount);
         };
+        config.only(&options.accounts)?;
         store.check().await?;
         let accounts = ask::about(&config, &store, wish(options)).await?;
         let here = Here::now();
@@ -50,9 +51,7 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
         };
         term::answer(&shown)?;
         // After the answer: nobody waits for what hooks do.
-        for trouble in journal::keep(&config, store.store.as_ref()).await {
-            term::tell(&format!("quota: {trouble}\n"));
-        }
+        journal::tell(&config, store.store.as_ref()).await;
         let gaps = accounts.iter().any(|account| account.failure.is_some());
         Ok(if gaps { Exit::Gaps } else { Exit::Done })
     };

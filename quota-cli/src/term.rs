@@ -138,11 +138,23 @@ pub(crate) fn shortened(text: &str, width: usize) -> String {
 
 /// Breaks a text into lines of so many characters, at spaces where there are any.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let width = width.max(8);
+    flowed(text, width.max(8), width.max(8))
+}
+
+/// A text behind what its first line begins with, which has so many characters. Its other lines are set in by as many.
+pub(crate) fn hanging(text: &str, begun: usize, indent: usize, width: usize) -> String {
+    let lines = flowed(text, width.saturating_sub(begun), width.saturating_sub(indent).max(8));
+    lines.join(&format!("\n{:indent$}", ""))
+}
+
+/// Breaks a text into a first line of so many characters, and others of so many.
+fn flowed(text: &str, first: usize, others: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in words(text) {
         let mut word: Vec<char> = word.chars().collect();
         loop {
+            let is_first = lines.len() == 1;
+            let width = if is_first { first } else { others };
             let line = lines.last_mut().expect("there is always a line");
             let used = line.chars().count();
             let space = usize::from(used > 0);
@@ -150,8 +162,8 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
                 line.extend(std::iter::repeat_n(' ', space).chain(word));
                 break;
             }
-            // A path can be longer than a line.
-            if used == 0 {
+            // A path can be longer than a line. One that has room in the next is not broken.
+            if used == 0 && !(is_first && word.len() <= others && first < others) {
                 line.extend(word.drain(..width));
             }
             lines.push(String::new());
@@ -222,5 +234,12 @@ mod tests {
             "units stay with their numbers"
         );
         assert_eq!(wrapped("used up in 2 h 10 min", 16), ["used up in 2 h", "10 min"]);
+    }
+
+    #[test]
+    fn what_hangs_goes_on_where_it_is_set_in() {
+        assert_eq!(hanging("one two three", 10, 4, 14), "one\n    two three");
+        assert_eq!(hanging("seventeen", 10, 4, 14), "\n    seventeen", "what has room below is not broken");
+        assert_eq!(hanging("twenty-eight", 10, 4, 14), "twen\n    ty-eight", "what has no room anywhere is");
     }
 }

@@ -12,7 +12,7 @@ mod terminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{Account, AccountId, Clock};
+use quota::{Account, AccountId, Answer, Clock};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -27,6 +27,7 @@ use crate::args::WatchArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::runtime;
+use crate::sharing::{Sharing, is_any_alone};
 use crate::status::model::{AccountView, FailureView};
 use crate::term::{self, Screen};
 use crate::words::Here;
@@ -62,11 +63,22 @@ pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Fail
         let changed = Arc::new(Notify::new());
         let (writer, written) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
+        let sharing = Arc::new(Sharing::on(&store));
         tasks.spawn(scribe::write_down(Arc::clone(&config), store.store, Arc::clone(&changed), writer));
         let signals = Signals::listen()?;
         let terminal = Terminal::take()?;
         let state = State::default();
-        let mut watch = Watch { config, accounts, state, terminal, has_paused: false, changed, tasks };
+        let mut watch = Watch {
+            config,
+            accounts,
+            state,
+            terminal,
+            has_paused: false,
+            changed,
+            tasks,
+            sharing,
+            is_alone: false,
+        };
         let outcome = watch.live(written, signals).await;
         drop(watch);
         // A call that hangs is not waited for.
@@ -85,6 +97,9 @@ struct Watch {
     changed: Arc<Notify>,
     /// The scribe and the refreshes that were asked for; they end with this.
     tasks: JoinSet<Option<String>>,
+    sharing: Arc<Sharing>,
+    /// Whether it goes on without the store, and has looked why.
+    is_alone: bool,
 }
 
 impl Watch {
@@ -153,15 +168,29 @@ impl Watch {
         }
     }
 
+    /// Once it goes on without the store: has it told why.
+    fn see_whether_alone(&mut self, answers: &[Answer]) {
+        let was_alone = std::mem::replace(&mut self.is_alone, is_any_alone(answers));
+        if self.is_alone && !was_alone {
+            let sharing = Arc::clone(&self.sharing);
+            self.tasks.spawn(async move {
+                sharing.is_refused().await;
+                sharing.told(true)
+            });
+        }
+    }
+
     fn draw(&mut self) -> Result<(), Failure> {
         let here = Here::now();
-        let views = self.accounts.iter().zip(&self.config.accounts);
-        let views: Vec<_> = views
-            .map(|(account, settings)| {
-                let answer = account.peek();
+        let answers: Vec<_> = self.accounts.iter().map(Account::peek).collect();
+        self.see_whether_alone(&answers);
+        let views: Vec<_> = answers
+            .iter()
+            .zip(&self.config.accounts)
+            .map(|(answer, settings)| {
                 let failure = answer.error().filter(|_| answer.snapshot().is_empty());
                 let failure = failure.map(|error| FailureView::of(error, || settings.login.advice()));
-                let view = AccountView::of(&settings.id, &answer, failure);
+                let view = AccountView::of(&settings.id, answer, failure);
                 AccountView { switched_off: settings.disabled, ..view }
             })
             .collect();

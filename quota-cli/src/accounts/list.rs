@@ -35,13 +35,14 @@ pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failu
         };
         let asked = RequestArgs { unknown: Some(crate::args::Unknown::Allow), ..RequestArgs::default() };
         // What is known is an extra here: the list itself needs no store.
-        let seen = match Router::open(&config, &store, None, &asked).await {
-            Ok(router) => Some(Seen::of(&router.known(), &router)),
+        let router = match Router::open(&config, &store, None, &asked).await {
+            Ok(router) => Some(router),
             Err(trouble) => {
                 term::tell(&format!("quota: {trouble}\n"));
                 None
             }
         };
+        let seen = router.as_ref().map(|router| Seen::of(&router.known(), router));
         let here =
             Here { now: seen.as_ref().map_or_else(|| Here::now().now, |seen| seen.now), ..Here::now() };
         let accounts = config.accounts.iter().enumerate();
@@ -57,6 +58,9 @@ pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failu
             text::render(&listed, &here, Screen::stdout())
         };
         term::answer(&shown)?;
+        if let Some(router) = &router {
+            router.tell_if_refused().await;
+        }
         for id in &config.unusable {
             let file =
                 config::accounts_file().map_or_else(String::new, |file| file.path().display().to_string());

@@ -13,6 +13,8 @@ pub(crate) enum AccountsCommand {
     List(ListArgs),
     /// Add an account, and say where its login is
     Add(AddArgs),
+    /// Change the limits of an account
+    Set(SetArgs),
     /// Remove accounts that were added
     Remove(NamedArgs),
     /// Switch accounts off: they are shown, and neither asked about nor used
@@ -66,6 +68,31 @@ pub(crate) struct AddArgs {
     /// Make it the main account
     #[arg(long)]
     pub(crate) first: bool,
+}
+
+/// The options of `quota accounts set`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("limit").args(["minimum", "stop"]).multiple(true).required(true))]
+pub(crate) struct SetArgs {
+    /// The account
+    pub(crate) name: String,
+    /// How much must be left of its windows for it to be taken while another has more, in percent; none for that of [routing]
+    #[arg(long, value_name = "PERCENT", value_parser = limit)]
+    pub(crate) minimum: Option<Limit>,
+    /// Its killswitch: if less is left, in percent, it is never used; none for that of [routing]
+    #[arg(long, value_name = "PERCENT", value_parser = limit)]
+    pub(crate) stop: Option<Limit>,
+}
+
+/// A limit in percent; `None` takes away the one there is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Limit(pub(crate) Option<f64>);
+
+fn limit(text: &str) -> Result<Limit, &'static str> {
+    if text == "none" {
+        return Ok(Limit(None));
+    }
+    percent(text).map(|share| Limit(Some(share))).map_err(|_| "write a percentage from 0 to 100, or none")
 }
 
 /// Accounts that are named.

@@ -17,7 +17,7 @@ pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Option<Argu
     }
 }
 
-/// Without `--max-age`, and what goes with nothing else.
+/// Without `--account`, `--max-age`, and what goes with nothing else.
 fn status(mut words: impl Iterator<Item = OsString>) -> Option<Arguments> {
     let (mut store, mut config, mut json) = (None, None, false);
     while let Some(word) = words.next() {
@@ -31,7 +31,8 @@ fn status(mut words: impl Iterator<Item = OsString>) -> Option<Arguments> {
             return None;
         }
     }
-    let options = StatusArgs { max_age: None, refresh: false, offline: false, json, config };
+    let accounts = Vec::new();
+    let options = StatusArgs { accounts, max_age: None, refresh: false, offline: false, json, config };
     Some(Arguments { store, command: Command::Status(options) })
 }
 
@@ -114,6 +115,7 @@ mod tests {
         for line in [
             "guard",
             "status x",
+            "status --account main",
             "status --help",
             "status --json --json",
             "status --json=yes",

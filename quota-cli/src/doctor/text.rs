@@ -4,7 +4,11 @@
 use std::fmt::Write as _;
 
 use super::{Area, Check};
-use crate::term::{Ink, Screen, harmless};
+use crate::term::{Ink, Screen, hanging, harmless};
+
+/// What is found begins here, behind how it is and of what kind.
+const INDENT: usize = 16;
+const ARROW: usize = 2;
 
 pub(super) fn render(checks: &[Check], screen: Screen) -> String {
     let mut text = String::new();
@@ -13,10 +17,15 @@ pub(super) fn render(checks: &[Check], screen: Screen) -> String {
             None => (Ink::Good, "good"),
             Some(_) => (Ink::Bad, "look"),
         };
-        let told = harmless(&format!("{}: {}", check.subject, check.told));
+        let flowed = |text: &str, begun| match screen.live {
+            true => hanging(&harmless(text), begun, begun, screen.width),
+            // Whatever searches it goes by lines.
+            false => harmless(text),
+        };
+        let told = flowed(&format!("{}: {}", check.subject, check.told), INDENT);
         let _ = writeln!(text, "{}  {:<8}  {told}", screen.paint(ink, mark), area(check.area));
         if let Some(advice) = &check.advice {
-            let _ = writeln!(text, "                → {}", harmless(advice));
+            let _ = writeln!(text, "{:INDENT$}→ {}", "", flowed(advice, INDENT + ARROW));
         }
     }
     let found = checks.iter().filter(|check| check.advice.is_some()).count();
@@ -35,5 +44,42 @@ fn area(area: Area) -> &'static str {
         Area::Login => "login",
         Area::Clock => "clock",
         Area::Provider => "provider",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checks() -> [Check; 2] {
+        let subject = "/home/somebody/.local/state/quota/quota.db";
+        let advice = "run: chmod go-w /home/somebody/.local/state/quota, so that nobody else may write in it";
+        [
+            Check::good(Area::Login, "anthropic/main", "login of Claude Code, until tomorrow"),
+            Check::finding(Area::Store, subject, "the store refused: others may write in it", advice),
+        ]
+    }
+
+    fn told(width: usize, live: bool) -> String {
+        render(&checks(), Screen { width, live, ..Screen::USUAL })
+    }
+
+    #[test]
+    fn at_a_terminal_no_line_is_wider_than_that() {
+        for width in [42, 50, 80, 120] {
+            let told = told(width, true);
+
+            assert!(told.lines().all(|line| line.chars().count() <= width), "{width}:\n{told}");
+        }
+    }
+
+    #[test]
+    fn what_goes_on_is_set_in_below_its_beginning() {
+        insta::assert_snapshot!(told(50, true));
+    }
+
+    #[test]
+    fn what_is_read_by_a_program_has_a_line_for_each_thing() {
+        assert_eq!(told(50, false).lines().count(), 5);
     }
 }

@@ -1,15 +1,36 @@
-//! A happening as one line for people.
+//! A happening as a line for people.
 
 use quota::{AccountId, Percent, TroubleKind};
 
 use crate::journal::{Direction, Happening, What};
-use crate::term::harmless;
+use crate::term::{hanging, harmless};
 use crate::words::{self, Here};
+
+/// Between two columns.
+const GAP: usize = 2;
 
 /// The line, without a line break.
 pub(crate) fn line(account: &AccountId, happening: &Happening, here: &Here) -> String {
-    let at = happening.at.to_zoned_datetime(here.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string();
-    format!("{at}  {account}  {}", words_of(&happening.what, here))
+    format!("{}  {account}  {}", time(happening, here), words_of(&happening.what, here))
+}
+
+/// The same for a terminal, with a line break wherever there is no more room for it.
+pub(crate) fn lines(account: &AccountId, happening: &Happening, here: &Here, width: usize) -> String {
+    let (time, words) = (time(happening, here), words_of(&happening.what, here));
+    let account = account.as_str();
+    let indent = time.chars().count() + GAP;
+    let begun = indent + account.chars().count() + GAP;
+    if begun <= width {
+        let told = hanging(&words, begun, indent, width);
+        let gap = if told.starts_with('\n') { "" } else { "  " };
+        return format!("{time}  {account}{gap}{told}");
+    }
+    // Of a name that is so long nothing is lost either.
+    format!("{time}  {}", hanging(&format!("{account} {words}"), indent, indent, width))
+}
+
+fn time(happening: &Happening, here: &Here) -> String {
+    happening.at.to_zoned_datetime(here.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// What happened, in words.
@@ -40,7 +61,7 @@ pub(crate) fn words_of(what: &What, here: &Here) -> String {
             TroubleKind::Forbidden => "could not be read: the provider forbids it".to_owned(),
             _ => "could not be read".to_owned(),
         },
-        What::Newer => "something that only a newer quota knows".to_owned(),
+        What::Newer(_) => "something that only a newer quota knows".to_owned(),
     };
     harmless(&told)
 }
@@ -82,6 +103,46 @@ mod tests {
         let told = all.map(|what| line(&account, &Happening::new(at(0), what), &here));
 
         insta::assert_snapshot!(told.join("\n"));
+    }
+
+    /// What is told at a terminal of so many columns.
+    fn told(account: &str, what: What, width: usize) -> String {
+        let here = Here { now: at(0), zone: TimeZone::UTC };
+        lines(&account.parse().unwrap(), &Happening::new(at(0), what), &here, width)
+    }
+
+    fn passed() -> What {
+        let direction = Direction::Up;
+        What::Threshold { window: "seven_day/opus".to_owned(), threshold_bp: 7500, used_bp: 7620, direction }
+    }
+
+    #[test]
+    fn what_has_room_is_a_line_at_a_terminal_too() {
+        let told = told("anthropic/main", What::Refreshed, 50);
+
+        assert_eq!(told, "2027-01-15 08:00:00  anthropic/main  was read");
+    }
+
+    #[test]
+    fn what_has_no_room_goes_on_below_the_account() {
+        assert_eq!(
+            told("anthropic/main", passed(), 50),
+            "2027-01-15 08:00:00  anthropic/main\n\
+             \u{20}                    seven_day/opus passed 75 %:\n\
+             \u{20}                    76.2 % used"
+        );
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_whatever_the_account_is_called() {
+        let account = format!("anthropic/{}", "a".repeat(60));
+        for width in [40, 50, 80, 120] {
+            for what in [passed(), What::Refreshed, What::LoginChanged] {
+                let told = told(&account, what, width);
+
+                assert!(told.lines().all(|line| line.chars().count() <= width), "{width}:\n{told}");
+            }
+        }
     }
 
     #[test]

@@ -217,6 +217,49 @@ mod tests {
     }
 
     #[test]
+    fn what_a_newer_program_wrote_anywhere_survives_a_look_by_an_older_one() {
+        let (book, mut record) = kept();
+        let mut stored: Value = serde_json::from_slice(&book.encode()).unwrap();
+        let newer =
+            ["", "/seen", "/seen/windows/five_hour", "/happenings/0", "/happenings/2", "/history/five_hour"];
+        for place in newer {
+            stored.pointer_mut(place).unwrap()["colour"] = "blue".into();
+        }
+        let mut read_back = Book::decode(stored.to_string().as_bytes()).unwrap();
+
+        read(&mut record, 4000, 80.0);
+        let new = read_back.look(&record, at(4001), &THRESHOLDS);
+
+        assert!(!new.is_empty());
+        let stored: Value = serde_json::from_slice(&read_back.encode()).unwrap();
+        for place in newer {
+            assert_eq!(stored.pointer(place).unwrap()["colour"], "blue", "{place}");
+        }
+    }
+
+    #[test]
+    fn what_a_newer_program_wrote_of_a_hold_and_of_its_cause_survives_while_they_last() {
+        let (mut book, mut record) = kept();
+        let ask = Ask::new(AttemptId::from(0), Freshness::Since(at(800)));
+        let Begin::Granted(lease) = record.begin(at(800), &ask, &Policy::default()) else {
+            panic!("it may be asked");
+        };
+        let error = quota::FetchError::throttled(Some(std::time::Duration::from_secs(600)));
+        let _ = record.fail(at(800), &lease, &error, &Policy::default());
+        book.look(&record, at(801), &THRESHOLDS);
+        let mut stored: Value = serde_json::from_slice(&book.encode()).unwrap();
+        for place in ["/seen/hold", "/seen/trouble"] {
+            stored.pointer_mut(place).unwrap()["colour"] = "blue".into();
+        }
+        let mut read_back = Book::decode(stored.to_string().as_bytes()).unwrap();
+
+        read_back.look(&record, at(802), &THRESHOLDS);
+
+        let kept: Value = serde_json::from_slice(&read_back.encode()).unwrap();
+        assert_eq!(kept, stored);
+    }
+
+    #[test]
     fn what_is_no_journal_is_refused() {
         for damaged in ["", "null", "{}", "[1]", r#"{"format":1,"happenings":7}"#] {
             assert!(Book::decode(damaged.as_bytes()).is_err(), "{damaged}");

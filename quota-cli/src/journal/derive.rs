@@ -43,6 +43,7 @@ pub(super) fn derive(
     after.lineage = after.lineage.or_else(|| before.lineage.clone());
     after.asked_at = after.asked_at.max(before.asked_at);
     after.identity = after.identity.or_else(|| before.identity.clone());
+    after.keep_unknown(before);
 
     calls(before, &after, &mut happenings);
     holds(before, &after, now, &mut happenings);

@@ -1,22 +1,29 @@
 //! Something that happened to an account: what, when, and a name by which everybody knows it again.
-//! How it is found out is in `derive`; how it is told in `events`.
+//! How it is found out is in `derive`; how it is told in `events`; how it is read from a store in `stored`.
+
+mod stored;
 
 use jiff::Timestamp;
 use quota::{HoldReason, TroubleKind};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Something that happened to an account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "stored::Stored")]
 pub(crate) struct Happening {
     /// When: for what time itself brings about, such as a reset, that moment; else when it was read.
     #[serde(rename = "at_ms", with = "super::moment")]
     pub(crate) at: Timestamp,
     #[serde(flatten)]
     pub(crate) what: What,
+    /// What a newer program says of it besides.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 /// What can happen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum What {
     /// The provider was asked, and answered.
@@ -42,9 +49,9 @@ pub(crate) enum What {
     LoginChanged,
     /// A call failed where the one before did not, or in another way.
     Failing { why: TroubleKind },
-    /// A kind that only a newer program knows.
-    #[serde(other)]
-    Newer,
+    /// What only a newer program understands, as it wrote it.
+    #[serde(untagged)]
+    Newer(Map<String, Value>),
 }
 
 /// Which way a threshold was passed.
@@ -58,7 +65,7 @@ pub(crate) enum Direction {
 impl Happening {
     pub(crate) fn new(at: Timestamp, what: What) -> Self {
         let at = Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
-        Self { at, what }
+        Self { at, what, unknown: Map::new() }
     }
 
     /// Its name: two processes that find out the same give it the same one.
@@ -87,7 +94,7 @@ impl What {
             Self::Threshold { .. } => "threshold",
             Self::LoginChanged => "login_changed",
             Self::Failing { .. } => "failing",
-            Self::Newer => "newer",
+            Self::Newer(_) => "newer",
         }
     }
 
@@ -149,9 +156,51 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_of_a_newer_program_is_read() {
-        let read: Happening = serde_json::from_str(r#"{"at_ms":7000,"kind":"sold","price":3}"#).unwrap();
+    fn what_a_newer_program_says_of_a_happening_is_kept() {
+        for stored in [
+            r#"{"at_ms":7000,"kind":"refreshed","calls":3}"#,
+            r#"{"at_ms":7000,"kind":"reset","window":"five_hour","early":{"by_s":60}}"#,
+        ] {
+            let read: Happening = serde_json::from_str(stored).unwrap();
 
-        assert_eq!(read.what, What::Newer);
+            assert_ne!(read.what.kind(), "newer");
+            assert_eq!(serde_json::to_string(&read).unwrap(), stored);
+        }
+    }
+
+    #[test]
+    fn what_only_a_newer_program_understands_is_kept_as_it_is() {
+        for stored in [
+            r#"{"at_ms":7000,"kind":"sold","price":3,"window":["five_hour","seven_day"]}"#,
+            r#"{"at_ms":7000,"direction":"sideways","kind":"threshold","threshold_bp":1,"used_bp":2,"window":"w"}"#,
+            r#"{"at_ms":7000,"kind":"throttled","until_ms":"tomorrow"}"#,
+        ] {
+            let read: Happening = serde_json::from_str(stored).unwrap();
+
+            assert_eq!(read.what.kind(), "newer");
+            assert_eq!(serde_json::to_string(&read).unwrap(), stored);
+        }
+    }
+
+    #[test]
+    fn every_kind_comes_back_from_a_store() {
+        let window = || "five_hour".to_owned();
+        let direction = Direction::Down;
+        for what in [
+            What::Refreshed,
+            What::Throttled { until: at(60) },
+            What::Held { until: at(60), why: HoldReason::Failing },
+            What::HoldEnded,
+            What::Reset { window: window() },
+            What::Threshold { window: window(), threshold_bp: 7500, used_bp: 7300, direction },
+            What::LoginChanged,
+            What::Failing { why: TroubleKind::Forbidden },
+        ] {
+            let happening = Happening::new(at(7), what);
+
+            let stored = serde_json::to_vec(&happening).unwrap();
+
+            assert_eq!(serde_json::from_slice::<Happening>(&stored).unwrap(), happening);
+        }
     }
 }

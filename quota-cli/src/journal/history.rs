@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Of what is no older than this one sample is kept for each [`STEP`]; of what is older, one for each hour.
 const FINE: Duration = Duration::from_secs(24 * 3600);
@@ -39,12 +40,16 @@ pub(crate) struct Sample {
 /// The samples of one window, oldest first, one for each moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Columns", into = "Columns")]
-struct Samples(Vec<Sample>);
+struct Samples {
+    rows: Vec<Sample>,
+    /// What a newer program keeps of the window besides.
+    unknown: Map<String, Value>,
+}
 
 impl History {
     /// The samples of a window, oldest first.
     pub(crate) fn of(&self, window: &str) -> &[Sample] {
-        self.windows.get(window).map_or(&[], |samples| &samples.0)
+        self.windows.get(window).map_or(&[], |samples| &samples.rows)
     }
 
     /// Takes one sample in.
@@ -58,7 +63,7 @@ impl History {
     #[cfg(test)]
     fn join(&mut self, other: &Self) {
         for (window, samples) in &other.windows {
-            for sample in &samples.0 {
+            for sample in &samples.rows {
                 self.add(window, *sample);
             }
         }
@@ -69,7 +74,7 @@ impl History {
         for samples in self.windows.values_mut() {
             samples.thin(now.as_second());
         }
-        self.windows.retain(|_, samples| !samples.0.is_empty());
+        self.windows.retain(|_, samples| !samples.rows.is_empty());
     }
 
     pub(super) fn clear(&mut self) {
@@ -79,18 +84,18 @@ impl History {
 
 impl Samples {
     fn take(&mut self, sample: Sample) {
-        match self.0.binary_search_by_key(&sample.at_s, |known| known.at_s) {
+        match self.rows.binary_search_by_key(&sample.at_s, |known| known.at_s) {
             // Of one moment the greater stands, so that the order of coming does not matter.
-            Ok(at) => self.0[at] = self.0[at].max(sample),
-            Err(at) => self.0.insert(at, sample),
+            Ok(at) => self.rows[at] = self.rows[at].max(sample),
+            Err(at) => self.rows.insert(at, sample),
         }
     }
 
     fn thin(&mut self, now: i64) {
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
         let (fine, forgotten) = (now.saturating_sub(seconds(FINE)), now.saturating_sub(seconds(KEPT)));
-        let mut kept: Vec<Sample> = Vec::with_capacity(self.0.len());
-        for sample in self.0.iter().filter(|sample| sample.at_s > forgotten) {
+        let mut kept: Vec<Sample> = Vec::with_capacity(self.rows.len());
+        for sample in self.rows.iter().filter(|sample| sample.at_s > forgotten) {
             match kept.last_mut() {
                 // The last one of an hour stands for it, by the hours of the clock: everybody keeps the same ones. A
                 // reset in mid hour ends the old period with a sample of its own.
@@ -102,7 +107,7 @@ impl Samples {
         }
         let surplus = kept.len().saturating_sub(MOST_SAMPLES);
         kept.drain(..surplus);
-        self.0 = kept;
+        self.rows = kept;
     }
 }
 
@@ -132,12 +137,15 @@ struct Columns {
     used_bp: Vec<u32>,
     /// The reset as the distance from the sample; a reset that was not told is -1.
     resets_in_s: Vec<i64>,
+    /// Whatever goes by rows must raise the format number: others add and drop rows.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 const NOT_TOLD: i64 = -1;
 
 impl From<Samples> for Columns {
-    fn from(Samples(samples): Samples) -> Self {
+    fn from(Samples { rows: samples, unknown }: Samples) -> Self {
         let mut before = 0;
         let at_s = samples.iter().map(|sample| sample.at_s - std::mem::replace(&mut before, sample.at_s));
         Self {
@@ -147,6 +155,7 @@ impl From<Samples> for Columns {
                 .iter()
                 .map(|sample| sample.resets_s.map_or(NOT_TOLD, |reset| (reset - sample.at_s).max(0)))
                 .collect(),
+            unknown,
         }
     }
 }
@@ -155,7 +164,7 @@ impl From<Columns> for Samples {
     fn from(columns: Columns) -> Self {
         let mut at_s = 0_i64;
         let rows = columns.at_s.into_iter().zip(columns.used_bp).zip(columns.resets_in_s);
-        let mut samples = Self::default();
+        let mut samples = Self { rows: Vec::new(), unknown: columns.unknown };
         // One by one: somebody else may have written them out of order.
         for ((step, used_bp), resets_in) in rows {
             at_s = at_s.saturating_add(step);
@@ -279,6 +288,21 @@ mod tests {
         insta::assert_snapshot!(
             serde_json::to_string(&stored).unwrap(),
             @r#"{"seven_day":{"at_s":[1000,300],"used_bp":[10,20],"resets_in_s":[4000,-1]}}"#
+        );
+    }
+
+    #[test]
+    fn what_a_newer_program_keeps_of_a_window_is_kept() {
+        let stored = r#"{"seven_day":{"at_s":[1000],"used_bp":[10],"resets_in_s":[-1],"colour":"blue"}}"#;
+        let mut read: History = serde_json::from_str(stored).unwrap();
+
+        read.add("seven_day", sample(1300, 20));
+        read.thin(at(1300));
+
+        let kept = serde_json::to_string(&read).unwrap();
+        assert_eq!(
+            kept,
+            r#"{"seven_day":{"at_s":[1000,300],"used_bp":[10,20],"resets_in_s":[-1,-1],"colour":"blue"}}"#
         );
     }
 

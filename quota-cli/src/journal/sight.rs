@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use quota::{HoldReason, Record, TroubleKind};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What was seen of an account.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub(crate) struct Sight {
     pub(super) trouble: Option<SeenTrouble>,
     #[serde(default)]
     pub(super) windows: BTreeMap<String, SeenWindow>,
+    /// What a newer program has seen besides; likewise below.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +35,8 @@ pub(super) struct SeenHold {
     #[serde(rename = "until_ms", with = "super::moment")]
     pub(super) until: Timestamp,
     pub(super) why: HoldReason,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +44,8 @@ pub(super) struct SeenTrouble {
     #[serde(rename = "at_ms", with = "super::moment")]
     pub(super) at: Timestamp,
     pub(super) kind: TroubleKind,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,6 +69,8 @@ pub(super) struct SeenWindow {
     /// The highest threshold that was passed and told in this period.
     #[serde(default)]
     pub(super) level_bp: u32,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 impl Sight {
@@ -74,6 +84,7 @@ impl Sight {
                 last_reset: None,
                 length: window.length(),
                 level_bp: 0,
+                unknown: Map::new(),
             };
             (window.id().as_str().to_owned(), seen)
         });
@@ -82,9 +93,39 @@ impl Sight {
             lineage: record.lineage().map(ToString::to_string),
             identity: record.identity().map(ToString::to_string),
             asked_at: record.asked_at(),
-            hold: hold.map(|hold| SeenHold { since: hold.since, until: hold.until, why: hold.why }),
-            trouble: record.trouble().map(|trouble| SeenTrouble { at: trouble.at, kind: trouble.kind }),
+            hold: hold.map(|hold| SeenHold {
+                since: hold.since,
+                until: hold.until,
+                why: hold.why,
+                unknown: Map::new(),
+            }),
+            trouble: record.trouble().map(|trouble| SeenTrouble {
+                at: trouble.at,
+                kind: trouble.kind,
+                unknown: Map::new(),
+            }),
             windows: windows.collect(),
+            unknown: Map::new(),
+        }
+    }
+
+    /// Takes over what a newer program has said of the same things in `before`.
+    pub(super) fn keep_unknown(&mut self, before: &Self) {
+        self.unknown.clone_from(&before.unknown);
+        if let (Some(mine), Some(theirs)) = (&mut self.hold, &before.hold)
+            && mine.since == theirs.since
+        {
+            mine.unknown.clone_from(&theirs.unknown);
+        }
+        if let (Some(mine), Some(theirs)) = (&mut self.trouble, &before.trouble)
+            && mine.at == theirs.at
+        {
+            mine.unknown.clone_from(&theirs.unknown);
+        }
+        for (id, window) in &mut self.windows {
+            if let Some(theirs) = before.windows.get(id) {
+                window.unknown.clone_from(&theirs.unknown);
+            }
         }
     }
 

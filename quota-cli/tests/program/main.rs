@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod accounts;
+mod accounts_set;
 mod demo;
 #[cfg(unix)]
 mod doctor;
@@ -27,6 +28,7 @@ mod sim;
 #[cfg(target_os = "linux")]
 mod spoiled_store;
 mod status;
+mod status_account;
 mod statusline;
 mod streams;
 mod told;

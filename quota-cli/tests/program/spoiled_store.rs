@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use quota::{Clock, QuotaStore, Reading, StoreKey, Swap};
-use quota_sim::{Account, Script, Window};
+use quota_sim::{Account, Change, Script, Window};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::program::{Ended, Machine, Provider, argument};
+use super::pty::Pty;
 
 /// A machine with the usual store, and a provider that says 42 %.
 struct World {
@@ -37,9 +39,10 @@ impl World {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.machine.command(arguments);
-        command.args(["--config", &self.config]);
-        command
+        // Whatever follows `--` is a command of its own.
+        let end = arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len());
+        let (ours, theirs) = arguments.split_at(end);
+        self.machine.command(&[ours, &["--config", &self.config], theirs].concat())
     }
 
     /// The same with a limit on the size of files, which fails every write as a full disk does.
@@ -159,7 +162,12 @@ fn a_store_that_cannot_be_made_is_told_once_by_whoever_asks() {
     let (status, guard) = (world.run(&["status"]), world.run(&["guard"]));
     let line = world.run(&["statusline"]);
 
-    for ended in [&status, &guard, &line] {
+    let pick = world.run(&["pick"]);
+    let explain = world.run(&["explain"]);
+    let run = world.run(&["run", "--", "true"]);
+    let list = world.run(&["accounts", "list"]);
+
+    for ended in [&status, &guard, &line, &pick, &explain, &run, &list] {
         assert_eq!((ended.code, ended.stderr.lines().count()), (Some(0), 1), "{}", ended.stderr);
         assert!(ended.stderr.contains("run: chmod go-w "), "{}", ended.stderr);
     }
@@ -179,8 +187,9 @@ fn where_nothing_can_be_written_what_is_known_is_shown_and_nobody_is_asked() {
     let refresh = world.run_without_room(&["status", "--refresh", "--json"]);
     let guard = world.run_without_room(&["guard", "--unknown", "allow"]);
     let line = world.run_without_room(&["statusline"]);
+    let list = world.run_without_room(&["accounts", "list"]);
 
-    for ended in [&status, &refresh, &guard, &line] {
+    for ended in [&status, &refresh, &guard, &line, &list] {
         assert_eq!((ended.code, ended.stderr.lines().count()), (Some(0), 1), "{}", ended.stderr);
         assert!(ended.stderr.contains("is the disk full"), "{}", ended.stderr);
     }
@@ -189,6 +198,46 @@ fn where_nothing_can_be_written_what_is_known_is_shown_and_nobody_is_asked() {
     let why = refresh.json()["accounts"][0]["not_refreshed"].clone();
     assert_eq!(why, "not asked: the store cannot be written");
     assert_eq!(world.calls(), 1);
+}
+
+#[test]
+fn where_nothing_can_be_written_a_choice_is_made_and_whoever_waits_is_told() {
+    let world = World::new("2ms");
+    world.provider.simulator.set("main", Change::used(Window::five_hour(), 100.0)).unwrap();
+    assert_eq!(world.run(&["status"]).code, Some(0));
+    let other = world.store();
+    wait(other.read(&claim())).unwrap();
+    world.provider.simulator.set("main", Change::used(Window::five_hour(), 42.0)).unwrap();
+
+    let pick = world.run_without_room(&["pick"]);
+    let explain = world.run_without_room(&["explain"]);
+    let run = world.run_without_room(&["run", "--", "printenv", "QUOTA_ACCOUNT"]);
+
+    for ended in [&pick, &explain, &run] {
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(0), 1), "{}", ended.stderr);
+        let told = &ended.stderr;
+        assert!(told.starts_with("quota: nothing can be shared with other processes: "), "{told}");
+    }
+    assert_eq!((&*pick.stdout, &*run.stdout), ("anthropic/main\n", "anthropic/main\n"));
+}
+
+#[test]
+fn a_watch_tells_in_its_last_line_that_nothing_can_be_written() {
+    let world = World::new("2ms");
+    let folder = world.file().parent().unwrap().to_owned();
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+    let mut pty = Pty::new(80, 24);
+    let mut watch = pty.start(world.command(&["watch"]));
+
+    // Only what changes on the screen is written, and that a word at a time; a new size has all of it written anew.
+    pty.until("others");
+    pty.resize(120, 24);
+    kill_process(Pid::from_child(&watch), Signal::WINCH).unwrap();
+    pty.until("nothing can be shared with other processes: the store refused");
+
+    pty.press("q");
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
 }
 
 #[test]

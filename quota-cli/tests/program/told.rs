@@ -79,6 +79,48 @@ fn a_guard_tells_what_it_found() {
 }
 
 #[test]
+fn whoever_chooses_an_account_tells_what_was_found_out_for_that() {
+    for choice in ["pick", "explain"] {
+        let world = World::new("2ms");
+        // What is old and against an account is looked at again before the choice.
+        world.uses(100.0);
+        assert_eq!(world.machine.run(&["status", "--config", &world.config]).code, Some(0));
+        assert_eq!(world.told(), ["50.0", "75.0", "90.0", "100.0"]);
+        world.uses(20.0);
+
+        let ended = world.machine.run(&[choice, "--config", &world.config]);
+
+        assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
+        assert_eq!(world.told()[4..], ["50.0", "75.0", "90.0", "100.0"], "{choice}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_command_begins_before_hooks_tell_what_was_found_out_for_it() {
+    let world = World::new("2ms");
+    world.uses(100.0);
+    assert_eq!(world.machine.run(&["status", "--config", &world.config]).code, Some(0));
+    let (begun, after) = (world.machine.path("begun"), world.machine.path("after"));
+    // The hook ends when the command has begun, and so never, if the command waits for it.
+    let script = format!("until [ -e '{}' ]; do :; done; : > '{}'", begun.display(), after.display());
+    let hook = format!(
+        "[[hooks]]\non = [\"refreshed\"]\nrun = [\"/bin/sh\", \"-c\", {script:?}]\ntimeout = \"60s\"\n"
+    );
+    let text = std::fs::read_to_string(&world.config).unwrap();
+    std::fs::write(&world.config, format!("{text}\n{hook}")).unwrap();
+    world.uses(20.0);
+
+    let command = ["run", "--config", &world.config, "--", "/bin/sh", "-c", ": > \"$0\"", argument(&begun)];
+    let ended = world.machine.run(&command);
+
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    // Whoever tells it outlives the choice.
+    while !after.exists() || world.told().len() < 8 {}
+    assert_eq!(world.told()[4..], ["50.0", "75.0", "90.0", "100.0"]);
+}
+
+#[test]
 fn a_guard_that_waits_tells_meanwhile_what_it_finds() {
     let world = World::new("2ms");
     world.uses(95.0);

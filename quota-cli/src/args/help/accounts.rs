@@ -101,6 +101,7 @@ Examples:
   quota accounts add work --claude-config-dir ~/.claude-work
   quota accounts add spare --token-env QUOTA_SPARE --minimum 10
   quota accounts add vault --token-command pass show claude/vault
+  quota accounts set spare --minimum 20 --stop none
   quota accounts order work main
   quota accounts disable spare
   quota accounts import --dry-run   # the logins that are on this machine

@@ -72,6 +72,7 @@ its shape is in docs/status-json.md.
 
 Examples:
   quota status
+  quota status --account work --refresh
   quota status --json | jq '.accounts[].windows[] | {id, used_percent}'
   quota status --offline      # nobody is asked
   quota status --refresh      # all are asked, except where the rules forbid it

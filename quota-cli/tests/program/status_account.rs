@@ -1,0 +1,74 @@
+//! `quota status --account`: one account of several, and nobody else.
+
+use quota_sim::{Account, Script, Window};
+use serde_json::Value;
+
+use super::program::{Machine, Provider, argument};
+
+fn three() -> Provider {
+    let used = |name: &str| Account::new(name).windows([Window::five_hour().used(40.0)]);
+    Provider::play(Script::new(["main", "work", "spare"].map(used)))
+}
+
+/// The accounts that `quota status --json` shows, and which of them have a number.
+fn shown(json: &Value) -> Vec<(&str, bool)> {
+    let accounts = json["accounts"].as_array().unwrap().iter();
+    accounts.map(|account| (account["account"].as_str().unwrap(), account["error"].is_null())).collect()
+}
+
+#[test]
+fn only_the_accounts_that_are_named_are_asked_about_and_shown() {
+    let provider = three();
+    let (machine, config) = provider.configure(Machine::new());
+    let named = ["--account", "spare", "--account", "anthropic/main", "--config", argument(&config)];
+
+    let programs = machine.run(&[&["status", "--json"], &named[..]].concat());
+    let people = machine.run(&[&["status"], &named[..]].concat());
+
+    assert_eq!(programs.code, Some(0), "{}", programs.stderr);
+    assert_eq!(shown(&programs.json()), [("anthropic/main", true), ("anthropic/spare", true)]);
+    assert!(people.stdout.contains("main") && people.stdout.contains("spare"), "{}", people.stdout);
+    assert!(!people.stdout.contains("work"), "{}", people.stdout);
+    assert_eq!(provider.simulator.ledger().calls(), 2);
+}
+
+#[test]
+fn an_account_of_which_nothing_is_known_is_no_gap_of_another() {
+    let provider = three();
+    let (machine, config) = provider.configure(Machine::new());
+    machine.run(&["status", "--account", "main", "--config", argument(&config)]);
+
+    let offline = ["status", "--offline", "--json", "--config", argument(&config), "--account"];
+    let known = machine.run(&[&offline[..], &["main"]].concat());
+    let unknown = machine.run(&[&offline[..], &["work"]].concat());
+
+    assert_eq!((known.code, shown(&known.json())), (Some(0), vec![("anthropic/main", true)]));
+    assert_eq!((unknown.code, shown(&unknown.json())), (Some(1), vec![("anthropic/work", false)]));
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn a_refresh_of_one_account_spends_no_call_of_another() {
+    let provider = three();
+    let (machine, config) = provider.configure(Machine::new());
+    machine.run(&["status", "--config", argument(&config)]);
+
+    let ended = machine.run(&["status", "--refresh", "--account", "work", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let ledger = provider.simulator.ledger();
+    let calls = |name| ledger.account(name).unwrap().calls;
+    assert_eq!((calls("main"), calls("work"), calls("spare")), (1, 2, 1));
+}
+
+#[test]
+fn an_account_that_there_is_not_is_told_with_the_one_that_may_be_meant() {
+    let provider = three();
+    let (machine, config) = provider.configure(Machine::new());
+
+    let ended = machine.run(&["status", "--account", "mian", "--config", argument(&config)]);
+
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""));
+    assert!(ended.stderr.contains("no account mian; did you mean anthropic/main?"), "{}", ended.stderr);
+    assert_eq!(provider.simulator.ledger().calls(), 0);
+}
