@@ -288,13 +288,7 @@ impl Inner {
                 Ok(credential) => Some(credential),
                 Err(error) => {
                     tracing::debug!(account = %member.id, %error, "no credential");
-                    return Err(match error {
-                        CredentialError::NotYet { retry_after, .. } => {
-                            let wait = retry_after.unwrap_or(self.policy.pause);
-                            Verdict::refused(Rule::LoginNotYet, self.now().checked_add(wait).ok())
-                        }
-                        _ => Verdict::refused(Rule::LoginDead, None),
-                    });
+                    return Err(self.without_credential(&error));
                 }
             },
         };
@@ -312,6 +306,17 @@ impl Inner {
             }
         }
         Ok(credential)
+    }
+
+    /// What follows for an account from having no credential: only one that nobody is logged in to waits for somebody.
+    fn without_credential(&self, error: &CredentialError) -> Verdict {
+        let (rule, wait) = match error {
+            CredentialError::NotLoggedIn { .. } => return Verdict::refused(Rule::LoginDead, None),
+            CredentialError::NotYet { retry_after, .. } => (Rule::LoginNotYet, *retry_after),
+            // A locked keychain, a file that is being rewritten, a command that failed once; or what a newer source says.
+            _ => (Rule::NotReadable, None),
+        };
+        Verdict::refused(rule, self.now().checked_add(wait.unwrap_or(self.policy.pause)).ok())
     }
 
     fn passed<'a>(&self, passed: impl Iterator<Item = &'a (usize, Verdict)>) -> Vec<Passed> {

@@ -40,7 +40,8 @@ pub struct RoutingPolicy {
     /// A spent quota is a reason whatever its status.
     pub triggers: Vec<u16>,
     /// How long an account that was throttled for a moment rests if the provider does not say; and after how long one of which
-    /// something is not known is worth another look, if nobody else is left. Thirty seconds.
+    /// something is not known, or whose credential could not be read, is worth another look if nobody else is left. Thirty
+    /// seconds.
     #[serde(with = "span")]
     pub pause: Duration,
     /// How long an account rests whose quota is spent, if the provider does not say until when. Five minutes.

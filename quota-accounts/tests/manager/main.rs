@@ -15,4 +15,5 @@ mod routes;
 mod sessions;
 mod story;
 mod support;
+mod unreadable;
 mod withheld;
