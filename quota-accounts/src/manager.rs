@@ -12,6 +12,7 @@ mod report;
 mod reserving;
 mod retry;
 mod route;
+mod source;
 mod upkeep;
 
 use std::collections::{HashMap, HashSet};
@@ -166,13 +167,16 @@ impl Inner {
         let candidates = self.members.iter().enumerate().map(|(at, member)| {
             let found = found.iter().find(|(other, verdict)| *other == at && verdict.is_of_credential());
             let candidate = self.candidate(at, member, pinned);
-            candidate.found(found.map(|(_, verdict)| *verdict))
+            match found {
+                Some((_, verdict)) => candidate.found(Some(*verdict)),
+                None => candidate,
+            }
         });
         choose(candidates, request, self.now(), &self.policy)
     }
 
     fn candidate<'a>(&'a self, at: usize, member: &'a Member, pinned: Option<usize>) -> Candidate<'a> {
-        member.candidate().pinned(pinned == Some(at))
+        member.candidate().pinned(pinned == Some(at)).found(self.hangs(member))
     }
 
     fn pinned(&self, request: &Request) -> Option<usize> {

@@ -66,13 +66,14 @@ impl Inner {
             }
             let may_look = self.credentials.is_some() && refused.len() < MOST_RECHECKS;
             if may_look
-                && !matches!(verdict.rule, Rule::Disabled | Rule::Reserved)
+                && !matches!(verdict.rule, Rule::Disabled | Rule::Reserved | Rule::NotReadable)
                 && member.is_worth_a_look(now)
             {
                 refused.push(at);
             }
             match verdict.rule {
-                Rule::Disabled => {}
+                // Numbers make no account of use whose credential cannot be read.
+                Rule::Disabled | Rule::NotReadable => {}
                 Rule::Reserved if self.reservations.is_none() || read.contains(&at) => {}
                 Rule::Reserved => unread.push(at),
                 _ if stale.len() < MOST_RECHECKS

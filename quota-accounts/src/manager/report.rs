@@ -152,8 +152,8 @@ impl Inner {
 
     /// Whether the account has another credential than the one that was refused, or can be given one.
     async fn has_another_credential(&self, route: &Route) -> bool {
-        let (Some(source), Some(used)) = (&self.credentials, &route.credential) else { return false };
-        let now = source.renew(&route.account, used.login.mark).await;
-        now.is_ok_and(|now| now.login.mark.is_some() && now.login.mark != used.login.mark)
+        let Some(used) = &route.credential else { return false };
+        let Some(Ok(now)) = self.renewed(&route.account, used.login.mark).await else { return false };
+        now.login.mark.is_some() && now.login.mark != used.login.mark
     }
 }

@@ -115,7 +115,8 @@ impl FallbackAccountManager {
     /// Gives a request the account that has room and is preferred, with its credential.
     ///
     /// The numbers are those of this moment. If none are known of the account, or those that refuse a better one are
-    /// stale, it waits for a refresh, as far as one is allowed; numbers that pass are refreshed behind its back. Dropping
+    /// stale, it waits for a refresh, as far as one is allowed; numbers that pass are refreshed behind its back. Each account's
+    /// credential is waited for as long as [the policy](crate::RoutingPolicy#structfield.credential_timeout) says. Dropping
     /// the future is safe.
     ///
     /// Every route is to be [reported](Self::report), whatever came of it.
@@ -241,11 +242,10 @@ impl Inner {
 
     /// Looks whether the credentials of accounts that are of no use are others by now; whether any is.
     pub(super) async fn look_at_credentials(self: &Arc<Self>, places: &[usize]) -> bool {
-        let Some(source) = &self.credentials else { return false };
         let mut any = false;
         for at in places {
             let member = &self.members[*at];
-            if let Ok(credential) = source.credential(&member.id).await {
+            if let Some(Ok(credential)) = self.read_credential(member).await {
                 any |= member.lift_for(&credential.login);
                 any |= self.enter(member, &credential.login).await;
             }
@@ -282,16 +282,10 @@ impl Inner {
         before: Timestamp,
     ) -> Result<Option<Credential>, Verdict> {
         let member = &self.members[at];
-        let credential = match &self.credentials {
-            None => None,
-            Some(source) => match source.credential(&member.id).await {
-                Ok(credential) => Some(credential),
-                Err(error) => {
-                    tracing::debug!(account = %member.id, %error, "no credential");
-                    return Err(self.without_credential(&error));
-                }
-            },
-        };
+        let credential = self.read_credential(member).await.transpose().map_err(|error| {
+            tracing::debug!(account = %member.id, %error, "no credential");
+            self.without_credential(&error)
+        })?;
         if let Some(credential) = &credential {
             member.lift_for(&credential.login);
             let is_another = self.enter(member, &credential.login).await;

@@ -40,9 +40,10 @@ impl FallbackAccountManager {
         self.refresh(is_fallback).await;
         let (inner, request) = (&self.inner, Request::new());
         let now = inner.now();
-        let fallbacks = inner.members.iter().filter(|member| is_fallback(member.role));
+        let fallbacks = inner.members.iter().enumerate().filter(|(_, member)| is_fallback(member.role));
         let is_open = |candidate| judge(&candidate, &request, now, &inner.policy).standing == Standing::Open;
-        fallbacks.filter(|member| is_open(member.candidate())).map(|member| member.id.clone()).collect()
+        let usable = fallbacks.filter(|(at, member)| is_open(inner.candidate(*at, member, None)));
+        usable.map(|(_, member)| member.id.clone()).collect()
     }
 
     async fn refresh(&self, is_wanted: impl Fn(Role) -> bool) -> Vec<RefreshReport> {
