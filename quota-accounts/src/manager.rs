@@ -12,6 +12,7 @@ mod report;
 mod reserving;
 mod retry;
 mod route;
+mod source;
 mod upkeep;
 
 use std::collections::{HashMap, HashSet};
@@ -34,7 +35,7 @@ pub use retry::{Repeat, Tried};
 pub use route::{Passed, Route, RouteError};
 pub use upkeep::RefreshReport;
 
-use crate::routing::{Candidate, Decision, Rule, choose};
+use crate::routing::{Candidate, Decision, Verdict, choose};
 use crate::{AccountsConfig, FileError, Request, RoutingPolicy};
 
 /// A main account and those that stand in for it: gives each request an account that has room, and says why.
@@ -123,15 +124,14 @@ impl FallbackAccountManager {
     }
 
     /// The same after all that [`route`](Self::route) does to decide: numbers are refreshed, as far as one may ask, and an
-    /// account without a credential counts as one that has to log in again. Nothing is reserved, and no session remembered.
+    /// account without a credential counts as one that has to log in again, or that cannot be read for now. Nothing is
+    /// reserved, and no session remembered.
     ///
     /// Dropping the future is safe.
     pub async fn decide(&self, request: &Request) -> Decision<'_> {
         self.inner.load().await;
         let unusable = self.inner.rehearse(request).await;
-        let dead = unusable.iter().filter(|(_, verdict)| verdict.rule == Rule::LoginDead);
-        let dead: Vec<usize> = dead.map(|(at, _)| *at).collect();
-        self.inner.decision(request, &dead)
+        self.inner.decision(request, &unusable)
     }
 
     /// The accounts, the main one first.
@@ -162,18 +162,22 @@ impl Inner {
         self.members.first().map_or_else(|| self.clock.now(), |member| member.numbers.now())
     }
 
-    /// The choice on what is known now, where the accounts at `dead` have no login.
-    fn decision(&self, request: &Request, dead: &[usize]) -> Decision<'_> {
+    /// The choice on what is known now, where this was found of the credentials of accounts.
+    fn decision(&self, request: &Request, found: &[(usize, Verdict)]) -> Decision<'_> {
         let pinned = self.pinned(request);
         let candidates = self.members.iter().enumerate().map(|(at, member)| {
+            let found = found.iter().find(|(other, verdict)| *other == at && verdict.is_of_no_reading());
             let candidate = self.candidate(at, member, pinned);
-            if dead.contains(&at) { candidate.login_refused(true) } else { candidate }
+            match found {
+                Some((_, verdict)) => candidate.found(Some(*verdict)),
+                None => candidate,
+            }
         });
         choose(candidates, request, self.now(), &self.policy)
     }
 
     fn candidate<'a>(&'a self, at: usize, member: &'a Member, pinned: Option<usize>) -> Candidate<'a> {
-        member.candidate().pinned(pinned == Some(at))
+        member.candidate().pinned(pinned == Some(at)).found(self.hangs(member))
     }
 
     fn pinned(&self, request: &Request) -> Option<usize> {

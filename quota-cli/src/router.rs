@@ -213,6 +213,11 @@ fn is_unknown(rule: Rule) -> bool {
     matches!(rule, Rule::UnknownClosed | Rule::IdentityUnknown | Rule::NotKnown)
 }
 
+/// Whether somebody with this rule could have room, for all that is known now.
+fn may_have_room(rule: Rule) -> bool {
+    is_unknown(rule) || matches!(rule, Rule::NotReadable | Rule::LoginNotYet)
+}
+
 impl Refusal {
     /// What a decision that gives a request no account means: accounts are out for as long as their windows say, or it takes
     /// somebody to do something.
@@ -222,7 +227,7 @@ impl Refusal {
             use Rule::{Exhausted, Killed, QuotaSpent, Reserved, Throttled};
             matches!(rule, Exhausted | Killed | QuotaSpent | Reserved | Throttled)
         };
-        let cannot_be_told = rules().any(is_unknown) || !rules().any(is_about_quota);
+        let cannot_be_told = rules().any(may_have_room) || !rules().any(is_about_quota);
         let waits = matches!(seen.outcome, seen::Outcome::Wait(_));
         let exit = if cannot_be_told && !waits { Exit::Unavailable } else { Exit::Gaps };
         Self { exit, seen }

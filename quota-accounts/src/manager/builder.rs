@@ -78,6 +78,10 @@ impl FallbackAccountManagerBuilder {
     }
 
     /// Gives each route the credential of its account. Without this, routes carry none.
+    ///
+    /// The source may be anybody's: its future is given up after
+    /// [`credential_timeout`](RoutingPolicy#structfield.credential_timeout), and its panic is caught. Either way the account is
+    /// passed over by [`Rule::NotReadable`](crate::Rule::NotReadable). One that blocks its thread blocks whoever runs on it.
     pub fn credentials(mut self, source: Arc<dyn CredentialSource>) -> Self {
         self.credentials = Some(source);
         self

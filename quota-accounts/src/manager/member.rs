@@ -32,6 +32,8 @@ pub(super) struct Member {
     reserving: OnceLock<Box<Reserving>>,
     /// When its credential was last looked at only to see whether there is another, in milliseconds.
     looked_at: AtomicI64,
+    /// When the source of credentials last hung about it, in milliseconds; [`NEVER`] if it has answered since.
+    hung_at: AtomicI64,
     /// Whether somebody is refreshing it in the background.
     pub(super) refreshing: AtomicBool,
     /// Whether the numbers were told whose they are, and so must be told of each change.
@@ -63,6 +65,8 @@ struct Blocks {
 
 /// How often a refused credential is looked at, in case there is another by now.
 const LOOK_EVERY_MS: u64 = 5_000;
+/// No moment at all.
+const NEVER: i64 = i64::MIN;
 
 impl Member {
     pub(super) fn new(role: Role, account: &AccountConfig, numbers: Numbers) -> Self {
@@ -79,7 +83,8 @@ impl Member {
             blocks: Mutex::default(),
             is_reserved: AtomicBool::new(false),
             reserving: OnceLock::new(),
-            looked_at: AtomicI64::new(i64::MIN),
+            looked_at: AtomicI64::new(NEVER),
+            hung_at: AtomicI64::new(NEVER),
             refreshing: AtomicBool::new(false),
             is_told: AtomicBool::new(false),
             replaced: Mutex::default(),
@@ -247,6 +252,20 @@ impl Member {
             return false;
         }
         self.looked_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// When the source of credentials hung about it, if it has not answered since.
+    pub(super) fn hung_at(&self) -> Option<Timestamp> {
+        let since = self.hung_at.load(Ordering::Relaxed);
+        if since == NEVER { None } else { Timestamp::from_millisecond(since).ok() }
+    }
+
+    pub(super) fn hangs_since(&self, now: Timestamp) {
+        self.hung_at.store(now.as_millisecond(), Ordering::Relaxed);
+    }
+
+    pub(super) fn hangs_no_more(&self) {
+        self.hung_at.store(NEVER, Ordering::Relaxed);
     }
 
     /// The blocks to write, and those to remove; `None` if nothing has changed since.

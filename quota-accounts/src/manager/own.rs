@@ -1,7 +1,7 @@
 //! The numbers of one account where there is no quota manager: kept here, and asked for directly.
 //! The rules are the record's, as everywhere; nothing is shared with other processes but what is kept on disk.
 
-mod guard;
+pub(super) mod guard;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

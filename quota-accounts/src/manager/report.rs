@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::{AccountId, Failure, FailureKind, ProviderId, Ruling, Seen};
@@ -65,8 +66,9 @@ impl FallbackAccountManager {
                 consequence(&failure, outcome.status(), &route.request, mark, answered, &inner.policy).block
             })
             .collect();
-        let mut report =
-            Report { failure: seen.failure, next: found.as_ref().map_or(NextTry::Done, |found| found.next) };
+        let elapsed = Duration::try_from(now.duration_since(answered)).unwrap_or_default();
+        let next = found.as_ref().map_or(NextTry::Done, |found| found.next.later(elapsed));
+        let mut report = Report { failure: seen.failure, next };
         if route.is_reported.swap(true, Ordering::AcqRel) {
             return Ok(report);
         }
@@ -153,8 +155,8 @@ impl Inner {
 
     /// Whether the account has another credential than the one that was refused, or can be given one.
     async fn has_another_credential(&self, route: &Route) -> bool {
-        let (Some(source), Some(used)) = (&self.credentials, &route.credential) else { return false };
-        let now = source.renew(&route.account, used.login.mark).await;
-        now.is_ok_and(|now| now.login.mark.is_some() && now.login.mark != used.login.mark)
+        let Some(used) = &route.credential else { return false };
+        let Some(Ok(now)) = self.renewed(&route.account, used.login.mark).await else { return false };
+        now.login.mark.is_some() && now.login.mark != used.login.mark
     }
 }

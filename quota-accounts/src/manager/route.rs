@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::{AccountId, AttemptId, Credential, CredentialError, Login};
 
-use super::look::{Look, MOST_PASSED, MOST_RECHECKS};
+use super::look::{Look, MOST_PASSED, MOST_RECHECKS, NEXT_IS_KNOWN_IN};
 use super::member::Member;
 use super::reserving::Reserved;
 use super::{FallbackAccountManager, Inner};
@@ -116,7 +116,8 @@ impl FallbackAccountManager {
     /// Gives a request the account that has room and is preferred, with its credential.
     ///
     /// The numbers are those of this moment. If none are known of the account, or those that refuse a better one are
-    /// stale, it waits for a refresh, as far as one is allowed; numbers that pass are refreshed behind its back. Dropping
+    /// stale, it waits for a refresh, as far as one is allowed; numbers that pass are refreshed behind its back. Each account's
+    /// credential is waited for as long as [the policy](crate::RoutingPolicy#structfield.credential_timeout) says. Dropping
     /// the future is safe.
     ///
     /// Every route is to be [reported](Self::report), whatever came of it: what it has reserved ends with that, or after ten
@@ -124,7 +125,9 @@ impl FallbackAccountManager {
     ///
     /// # Errors
     ///
-    /// [`RouteError`] if no account may serve; it says when one may again.
+    /// [`RouteError`] if no account may serve; it says when one may again. One request waits for four refreshes at most: if
+    /// there are more accounts of which nothing is known, and may not be used unknown, they are asked about behind its back, and it
+    /// is told to come back in two seconds.
     pub async fn route(&self, request: Request) -> Result<Route, RouteError> {
         self.inner.load().await;
         self.inner.route(request, &[]).await
@@ -161,7 +164,8 @@ impl Inner {
                 Choice::Nobody { retry_at } => {
                     // Accounts that turned out not to serve were not weighed the last time.
                     let others = search.unusable.iter().filter_map(|(_, verdict)| verdict.until);
-                    let retry_at = retry_at.into_iter().chain(others).min();
+                    let unasked = self.known_soon(&look).map(|(_, verdict)| verdict.until);
+                    let retry_at = retry_at.into_iter().chain(others).chain(unasked.flatten()).min();
                     let retry_after = retry_at.map(|at| between(look.now, at));
                     let passed = self.passed(look.passed.iter().chain(&search.unusable));
                     return Err(RouteError::Nobody { retry_after, passed });
@@ -202,12 +206,21 @@ impl Inner {
         let mut search = Search::default();
         loop {
             let look = self.look_well(request, &[], &mut search).await;
-            let Choice::Take { at } = look.choice else { return search.unusable };
+            let Choice::Take { at } = look.choice else {
+                search.unusable.extend(self.known_soon(&look));
+                return search.unusable;
+            };
             match self.credential(request, at, look.now).await {
                 Ok(_) => return search.unusable,
                 Err(verdict) => search.unusable.push((at, verdict)),
             }
         }
+    }
+
+    /// Accounts that were not asked about before nobody was found, because the request has waited for enough of them.
+    fn known_soon(&self, look: &Look) -> impl Iterator<Item = (usize, Verdict)> {
+        let until = look.now.checked_add(NEXT_IS_KNOWN_IN).ok();
+        look.unasked.iter().map(move |at| (*at, Verdict::refused(Rule::UnknownClosed, until)))
     }
 
     /// Looks at all accounts, and again until nothing is worth asking or reading first.
@@ -232,17 +245,20 @@ impl Inner {
                 self.read_reservations(*at).await;
                 continue;
             }
+            if let Choice::Nobody { .. } = look.choice {
+                // One of the others may have room: whoever comes back finds it known.
+                self.refresh_in_turn(&look.unasked);
+            }
             return look;
         }
     }
 
     /// Looks whether the credentials of accounts that are of no use are others by now; whether any is.
     pub(super) async fn look_at_credentials(self: &Arc<Self>, places: &[usize]) -> bool {
-        let Some(source) = &self.credentials else { return false };
         let mut any = false;
         for at in places {
             let member = &self.members[*at];
-            if let Ok(credential) = source.credential(&member.id).await {
+            if let Some(Ok(credential)) = self.read_credential(member).await {
                 any |= member.lift_for(&credential.login);
                 any |= self.enter(member, &credential.login).await;
             }
@@ -279,22 +295,10 @@ impl Inner {
         before: Timestamp,
     ) -> Result<Option<Credential>, Verdict> {
         let member = &self.members[at];
-        let credential = match &self.credentials {
-            None => None,
-            Some(source) => match source.credential(&member.id).await {
-                Ok(credential) => Some(credential),
-                Err(error) => {
-                    tracing::debug!(account = %member.id, %error, "no credential");
-                    return Err(match error {
-                        CredentialError::NotYet { retry_after, .. } => {
-                            let wait = retry_after.unwrap_or(self.policy.pause);
-                            Verdict::refused(Rule::LoginNotYet, self.now().checked_add(wait).ok())
-                        }
-                        _ => Verdict::refused(Rule::LoginDead, None),
-                    });
-                }
-            },
-        };
+        let credential = self.read_credential(member).await.transpose().map_err(|error| {
+            tracing::debug!(account = %member.id, %error, "no credential");
+            self.without_credential(&error)
+        })?;
         if let Some(credential) = &credential {
             member.lift_for(&credential.login);
             let is_another = self.enter(member, &credential.login).await;
@@ -309,6 +313,17 @@ impl Inner {
             }
         }
         Ok(credential)
+    }
+
+    /// What follows for an account from having no credential: only one that nobody is logged in to waits for somebody.
+    fn without_credential(&self, error: &CredentialError) -> Verdict {
+        let (rule, wait) = match error {
+            CredentialError::NotLoggedIn { .. } => return Verdict::refused(Rule::LoginDead, None),
+            CredentialError::NotYet { retry_after, .. } => (Rule::LoginNotYet, *retry_after),
+            // A locked keychain, a file that is being rewritten, a command that failed once; or what a newer source says.
+            _ => (Rule::NotReadable, None),
+        };
+        Verdict::refused(rule, self.now().checked_add(wait.unwrap_or(self.policy.pause)).ok())
     }
 
     fn passed<'a>(&self, passed: impl Iterator<Item = &'a (usize, Verdict)>) -> Vec<Passed> {

@@ -39,6 +39,8 @@ pub enum Rule {
     LoginDead,
     /// The credential has run out and could not be renewed yet.
     LoginNotYet,
+    /// The credential could not be read for the moment, such as while a keychain is locked: nobody has to log in.
+    NotReadable,
     /// Somebody's policy does not allow it.
     NotAllowed,
     /// Less is left of a window than the killswitch lets be used.
@@ -69,6 +71,7 @@ impl Rule {
             Self::IdentityUnknown => "identity_unknown",
             Self::LoginDead => "login_dead",
             Self::LoginNotYet => "login_not_yet",
+            Self::NotReadable => "not_readable",
             Self::NotAllowed => "not_allowed",
             Self::Killed => "killed",
             Self::Exhausted => "exhausted",
@@ -92,6 +95,7 @@ impl fmt::Display for Rule {
             Self::IdentityUnknown => "cannot tell whose it is",
             Self::LoginDead => "log in again",
             Self::LoginNotYet => "login not renewed yet",
+            Self::NotReadable => "login cannot be read for now",
             Self::NotAllowed => "not allowed by policy",
             Self::Killed => "less left than may be used",
             Self::Exhausted => "nothing left",
@@ -143,8 +147,13 @@ impl Verdict {
     }
 
     /// Whether it is refused because something is not known of it.
-    pub(super) fn is_unknown(&self) -> bool {
+    pub(crate) fn is_unknown(&self) -> bool {
         self.standing == Standing::Refused && matches!(self.rule, Rule::UnknownClosed | Rule::IdentityUnknown)
+    }
+
+    /// Whether readings do not tell of it: it is about the account's credential, or that there is none.
+    pub(crate) fn is_of_no_reading(&self) -> bool {
+        self.is_unknown() || matches!(self.rule, Rule::LoginDead | Rule::LoginNotYet | Rule::NotReadable)
     }
 
     fn at(mut self, place: usize) -> Self {
@@ -193,7 +202,7 @@ fn judge_by(
     let (minimum, stop) = limits(candidate, policy);
     // Restrictions stay while it cannot be told whose the account is; that it has room is not said then.
     let snapshot = candidate.held_against();
-    let mut refused = blocked(candidate, request, now);
+    let mut refused = longer(blocked(candidate, request, now), candidate.found);
     if candidate.is_nobodys && closed {
         refused = longer(refused, Some(Verdict::refused(Rule::IdentityUnknown, known_again(candidate))));
     }

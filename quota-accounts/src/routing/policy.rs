@@ -40,7 +40,8 @@ pub struct RoutingPolicy {
     /// A spent quota is a reason whatever its status.
     pub triggers: Vec<u16>,
     /// How long an account that was throttled for a moment rests if the provider does not say; and after how long one of which
-    /// something is not known is worth another look, if nobody else is left. Thirty seconds.
+    /// something is not known, or whose credential could not be read, is worth another look if nobody else is left. Thirty
+    /// seconds.
     #[serde(with = "span")]
     pub pause: Duration,
     /// How long an account rests whose quota is spent, if the provider does not say until when. Five minutes.
@@ -49,6 +50,13 @@ pub struct RoutingPolicy {
     /// How long an account rests that somebody's policy does not allow, unless there is a new login. One hour.
     #[serde(with = "span")]
     pub not_allowed_pause: Duration,
+    /// How long a request, or a report, waits for the source of credentials to answer about an account. Twenty seconds.
+    ///
+    /// The sources of this crate give up by themselves before that, unless a command was given more time: a question that a
+    /// keychain asks its user is not waited for. One that had to be given up is not asked about that account for a
+    /// [pause](Self#structfield.pause).
+    #[serde(with = "span")]
+    pub credential_timeout: Duration,
     /// How long a session stays with its account after its last request. Seven days.
     #[serde(with = "span")]
     pub pin_for: Duration,
@@ -74,6 +82,7 @@ impl Default for RoutingPolicy {
             pause: Duration::from_secs(30),
             spent_pause: Duration::from_secs(5 * 60),
             not_allowed_pause: Duration::from_secs(3600),
+            credential_timeout: Duration::from_secs(20),
             pin_for: Duration::from_secs(7 * 24 * 3600),
             most_pins: 10_000,
             wait_for_reset: Duration::from_secs(2 * 60),

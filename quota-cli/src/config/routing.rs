@@ -22,6 +22,7 @@ pub(super) struct Routing {
     pause: Option<Span>,
     spent_pause: Option<Span>,
     not_allowed_pause: Option<Span>,
+    credential_timeout: Option<Span>,
     pin_for: Option<Span>,
     most_pins: Option<usize>,
     wait_for_reset: Option<Span>,
@@ -45,6 +46,7 @@ impl Routing {
         set(&mut policy.pause, self.pause);
         set(&mut policy.spent_pause, self.spent_pause);
         set(&mut policy.not_allowed_pause, self.not_allowed_pause);
+        set(&mut policy.credential_timeout, self.credential_timeout);
         set(&mut policy.pin_for, self.pin_for);
         set(&mut policy.wait_for_reset, self.wait_for_reset);
         policy.mode = self.mode.unwrap_or(policy.mode);

@@ -213,6 +213,7 @@ fn every_setting_of_routing_arrives() {
         pause = "10s"
         spent_pause = "1m"
         not_allowed_pause = "2h"
+        credential_timeout = "15s"
         pin_for = "24h"
         most_pins = 5
         wait_for_reset = "0s"
@@ -230,6 +231,7 @@ fn every_setting_of_routing_arrives() {
     policy = policy.stop(stop).when_unknown(WhenUnknown::Closed).triggers([429]);
     policy = policy.pins(Duration::from_secs(24 * 3600), 5).wait_for_reset(Duration::ZERO);
     policy.pause = Duration::from_secs(10);
+    policy.credential_timeout = Duration::from_secs(15);
     policy.spent_pause = Duration::from_secs(60);
     policy.not_allowed_pause = Duration::from_secs(7200);
     assert_eq!(config.routing, policy);

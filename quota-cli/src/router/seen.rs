@@ -90,12 +90,13 @@ impl Seen {
         seen.with_unneeded()
     }
 
-    /// Takes over what only the request itself has found out: accounts without a login.
+    /// Takes over what only the request itself has found out: accounts without a login, or whose login could not be read.
     pub(super) fn pass(&mut self, passed: &[Passed]) {
-        for passed in passed.iter().filter(|passed| passed.rule == Rule::LoginDead) {
+        let is_of_login = |rule| matches!(rule, Rule::LoginDead | Rule::LoginNotYet | Rule::NotReadable);
+        for passed in passed.iter().filter(|passed| is_of_login(passed.rule)) {
             if let Some(account) = self.accounts.iter_mut().find(|account| account.id == passed.account) {
                 (account.rule, account.standing) = (passed.rule, Standing::Refused);
-                (account.window, account.limit, account.until) = (None, None, None);
+                (account.window, account.limit, account.until) = (None, None, passed.until);
             }
         }
     }

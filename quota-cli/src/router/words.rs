@@ -5,7 +5,7 @@ use quota::Percent;
 use quota::accounts::Rule;
 
 use super::seen::Outcome;
-use super::{Refusal, SeenAccount, is_unknown};
+use super::{Refusal, SeenAccount, is_unknown, may_have_room};
 use crate::exit::Exit;
 use crate::status::text::label;
 use crate::term::harmless;
@@ -36,7 +36,7 @@ pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
     if let Some(until) = account.until.filter(|until| *until > here.now) {
         told = format!("{told}, again {}", here.relative(until));
     }
-    if let Some(why) = account.not_refreshed.as_ref().filter(|_| is_unknown(account.rule)) {
+    if let Some(why) = account.not_refreshed.as_ref().filter(|_| may_have_room(account.rule)) {
         told = format!("{told} ({why})");
     }
     harmless(&told)
@@ -73,7 +73,7 @@ pub(crate) fn nobody(refusal: &Refusal, here: &Here) -> String {
         return verdict;
     }
     // The one that could serve if it were known says more than those that are spent or switched off.
-    let telling = accounts.iter().find(|account| is_unknown(account.rule));
+    let telling = accounts.iter().find(|account| may_have_room(account.rule));
     let telling = telling.or_else(|| accounts.iter().find(|account| account.rule != Rule::Disabled));
     match telling.or(accounts.first()) {
         Some(account) => {

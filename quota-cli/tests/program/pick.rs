@@ -201,6 +201,21 @@ fn an_account_without_a_login_is_not_picked() {
 }
 
 #[test]
+fn an_account_whose_login_cannot_be_read_for_now_is_not_picked_and_nobody_is_sent_to_log_in() {
+    let (_provider, machine, config) = world(&[("main", 1.0), ("work", 1.0)]);
+    assert_eq!(machine.run(&["pick", "--config", &config]).stdout, "anthropic/main\n");
+
+    for command in ["pick", "explain"] {
+        let mut command = machine.command(&[command, "--json", "--config", &config]);
+        let document = Ended::of(command.env("QUOTA_SIM_MAIN", "two tokens").output().unwrap()).json();
+
+        assert_eq!(document["account"], "anthropic/work");
+        assert_eq!(rules(&document)[0], ("anthropic/main", "not_readable"));
+        assert!(document["accounts"][0]["until"].is_string(), "{document}");
+    }
+}
+
+#[test]
 fn a_session_stays_with_its_account_across_processes() {
     let accounts = vec![used("main", 1.0), used("work", 1.0), used("spare", 1.0)];
     let (provider, machine, config) = play(accounts, "[routing]\nmode = \"sticky_balanced\"");

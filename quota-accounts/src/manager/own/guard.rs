@@ -1,4 +1,4 @@
-//! Asking a fetcher, which may be anybody's: bounded in time, and its panic caught.
+//! Asking what may be anybody's, a fetcher for one: bounded in time, and its panic caught.
 //! What follows from how it ended is decided by whoever asks.
 
 use std::future::{Future, poll_fn};
@@ -31,7 +31,7 @@ pub(super) async fn guarded<T>(
 }
 
 /// Runs `work`; `None` if it panicked.
-async fn unwinding<F: Future>(work: F) -> Option<F::Output> {
+pub(in crate::manager) async fn unwinding<F: Future>(work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     // The future is dropped after a panic and never looked at again, so nothing half done is seen.
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {

@@ -52,6 +52,7 @@ defaults:
   wait_for_reset = \"2m\"  # a session waits so long, rather than move
   pin_for = \"168h\"       # a session is remembered for so long
   most_pins = 10000      # so many sessions are
+  credential_timeout = \"20s\"  # a login is waited for so long
   # For programs that report what became of their requests: triggers, pause,
   # spent_pause, not_allowed_pause
 

@@ -106,6 +106,23 @@ fn one_that_is_not_known_says_more_than_those_that_are_spent() {
 }
 
 #[test]
+fn one_whose_login_cannot_be_read_for_now_is_no_account_without_room() {
+    let locked = SeenAccount {
+        not_refreshed: Some("the keychain is locked".to_owned()),
+        ..account("work", Rule::NotReadable, 1)
+    };
+
+    let (exit, line) = told(vec![account("main", Rule::QuotaSpent, 90), locked]);
+
+    assert_eq!(exit, Exit::Unavailable);
+    assert_eq!(
+        line,
+        "no account can be used; anthropic/work: login cannot be read for now, again in 1 min (11:56) \
+         (the keychain is locked); more: quota explain"
+    );
+}
+
+#[test]
 fn a_session_that_waits_is_told_for_what() {
     let accounts = vec![account("main", Rule::QuotaSpent, 1), account("work", Rule::Disabled, None)];
     let refusal = refused(accounts);
