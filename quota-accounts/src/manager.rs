@@ -181,7 +181,7 @@ impl Inner {
     }
 
     fn pinned(&self, request: &Request) -> Option<usize> {
-        self.pins.get(request.session_key()?)
+        self.pins.get(request.session_key()?, self.now())
     }
 
     /// Does something that nobody waits for. It ends with the manager.

@@ -110,8 +110,12 @@ impl Inner {
                 // Of one that is low, any other is better, should it turn out to have room.
                 _ if is_low => true,
                 Mode::MainFirst => *other < at,
-                Mode::FallbackFirst => member.role == Role::Main || *other < at,
-                _ => true,
+                Mode::FallbackFirst => {
+                    self.members[*other].role == Role::Fallback && (member.role == Role::Main || *other < at)
+                }
+                // Its own account serves a session whatever room others have.
+                Mode::StickyBalanced => pinned != Some(at),
+                Mode::SoonestResetFirst => true,
             };
             stale.retain(is_better);
             unread.retain(is_better);

@@ -31,11 +31,14 @@ impl Pins {
         }
     }
 
-    pub(super) fn get(&self, session: Session) -> Option<usize> {
+    /// The account of a session that was not quiet for too long.
+    pub(super) fn get(&self, session: Session, now: Timestamp) -> Option<usize> {
         if !self.sticks {
             return None;
         }
-        self.pins().get(&session).map(|(at, _)| *at)
+        let pins = self.pins();
+        let (at, used_at) = pins.get(&session)?;
+        is_kept(*used_at, now, self.keep).then_some(*at)
     }
 
     /// A session has used an account.
@@ -47,13 +50,15 @@ impl Pins {
         let known = pins.insert(session, (at, now));
         if known.is_none() && pins.len() > self.most {
             // An eighth at once, so that a full table is not searched for every new session.
-            let mut times: Vec<_> = pins.values().map(|(_, used_at)| *used_at).collect();
+            // One of a clock that was ahead is as old as the others that may go, not the latest of all.
+            let age = |used_at: Timestamp| if is_ahead(used_at, now) { Timestamp::MIN } else { used_at };
+            let mut times: Vec<_> = pins.values().map(|(_, used_at)| age(*used_at)).collect();
             let goes = (times.len() / 8).max(1);
             let (_, limit, _) = times.select_nth_unstable(goes - 1);
-            let limit = (*limit).min(now);
+            let limit = *limit;
             let mut goes = pins.len().saturating_sub(self.most).max(goes);
             pins.retain(|other, (_, used_at)| {
-                let gone = goes > 0 && *other != session && *used_at <= limit;
+                let gone = goes > 0 && *other != session && age(*used_at) <= limit;
                 goes -= usize::from(gone);
                 !gone
             });
@@ -67,7 +72,7 @@ impl Pins {
             if is_ahead(*used_at, now) {
                 *used_at = now;
             }
-            Duration::try_from(now.duration_since(*used_at)).unwrap_or_default() < keep
+            is_kept(*used_at, now, keep)
         });
     }
 
@@ -78,6 +83,10 @@ impl Pins {
     fn pins(&self) -> MutexGuard<'_, HashMap<Session, (usize, Timestamp)>> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_kept(used_at: Timestamp, now: Timestamp, keep: Duration) -> bool {
+    Duration::try_from(now.duration_since(used_at)).unwrap_or_default() < keep
 }
 
 impl Inner {
@@ -91,7 +100,7 @@ impl Inner {
                 found.unwrap_or_else(|| judge(&self.members[*own].candidate(), request, now, &self.policy));
             !found.is_gone()
         };
-        let own = self.pins.get(session).filter(|own| *own != at).filter(stays);
+        let own = self.pins.get(session, now).filter(|own| *own != at).filter(stays);
         self.pins.set(session, own.unwrap_or(at), now);
     }
 }
@@ -118,8 +127,8 @@ mod tests {
             assert!(pins.all().len() <= 16);
         }
 
-        assert_eq!(pins.get(Session::of("999")), Some(0));
-        assert_eq!(pins.get(Session::of("1")), None);
+        assert_eq!(pins.get(Session::of("999"), at(999)), Some(0));
+        assert_eq!(pins.get(Session::of("1"), at(999)), None);
     }
 
     #[test]
@@ -139,9 +148,9 @@ mod tests {
         pins.set(Session::of("s"), 2, at(now + 3600));
 
         pins.forget(at(now));
-        pins.forget(at(now + 100));
 
-        assert_eq!(pins.get(Session::of("s")), None);
+        assert_eq!(pins.get(Session::of("s"), at(now + 99)), Some(2));
+        assert_eq!(pins.get(Session::of("s"), at(now + 100)), None);
     }
 
     #[test]
@@ -149,10 +158,23 @@ mod tests {
         let pins = pins(16);
         pins.set(Session::of("s"), 2, at(0));
 
-        pins.forget(at(99));
-        assert_eq!(pins.get(Session::of("s")), Some(2));
+        assert_eq!(pins.get(Session::of("s"), at(99)), Some(2));
+        assert_eq!(pins.get(Session::of("s"), at(100)), None);
 
         pins.forget(at(100));
-        assert_eq!(pins.get(Session::of("s")), None);
+        assert!(pins.all().is_empty());
+    }
+
+    #[test]
+    fn a_full_table_of_a_clock_that_was_ahead_makes_room_for_new_sessions() {
+        let (pins, now) = (pins(16), 1_800_000_000);
+        for session in 0..16 {
+            pins.set(Session::of(&session.to_string()), 0, at(now + 86_400));
+        }
+
+        pins.set(Session::of("a"), 1, at(now));
+        pins.set(Session::of("b"), 2, at(now));
+
+        assert_eq!(pins.get(Session::of("a"), at(now)), Some(1));
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota_accounts::{
-    AccountsConfig, Credential, Fixed, Limits, Mode, Outcome, Request, RouteError, RoutingPolicy, Rule,
-    Secret, WhenUnknown,
+    AccountsConfig, Credential, FallbackAccountManager, Fixed, Limits, Mode, Outcome, Request, RouteError,
+    RoutingPolicy, Rule, Secret, WhenUnknown,
 };
 use quota_core::{FetchError, Lineage, Login, Usage};
 
@@ -57,6 +57,53 @@ async fn numbers_that_are_old_and_exhausted_are_asked_for_before_moving() {
         let route = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!(route.account(), &id("main"), "{kind:?}");
+    }
+}
+
+/// Once all numbers are old: whether a request waits for those that refuse it, and who serves it.
+async fn waits(world: &World, accounts: &FallbackAccountManager, request: Request) -> (bool, String) {
+    minutes(&world.clock, 6).await;
+    let begun = world.clock.now();
+    world.provider.then_hang();
+    let route = accounts.route(request).await.expect("one has room");
+    (world.clock.now() != begun, route.account().name().to_owned())
+}
+
+// B58
+#[tokio::test(start_paused = true)]
+async fn a_session_does_not_wait_for_the_numbers_of_accounts_that_are_not_its_own() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        let accounts = world.accounts();
+        world.answers(40.0);
+        accounts.refresh_quota_for_due_accounts().await;
+        let request = Request::new().session("s");
+        let own = accounts.route(request.clone()).await.unwrap().account().clone();
+        minutes(&world.clock, 6).await;
+        for account in accounts.accounts().cloned().collect::<Vec<_>>() {
+            let used = if account == own { 40.0 } else { 100.0 };
+            world.provider.then_answer(Usage::polled([world.five_hour(used)]));
+        }
+        accounts.refresh_quota_for_due_accounts().await;
+
+        assert_eq!(waits(&world, &accounts, request).await, (false, own.name().to_owned()), "{kind:?}");
+    }
+}
+
+// B58
+#[tokio::test(start_paused = true)]
+async fn where_fallbacks_come_first_nobody_waits_for_the_numbers_of_the_main_account() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().mode(Mode::FallbackFirst);
+        let accounts = world.accounts();
+        world.answers(40.0);
+        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+        accounts.refresh_quota_for_due_accounts().await;
+        assert_eq!(used(&accounts, "main"), Some(100.0), "{kind:?}");
+
+        assert_eq!(waits(&world, &accounts, Request::new()).await, (false, "b".to_owned()), "{kind:?}");
     }
 }
 
