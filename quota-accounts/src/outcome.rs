@@ -69,7 +69,7 @@ impl Outcome {
     }
 
     /// Says when the answer began to arrive, where it is reported later than that: after a long stream, for one. What it says of
-    /// windows is as old as it, and so is a failure. A moment in the future is now; unless this is said, so is the answer.
+    /// windows is as old as it, and so is a failure; a wait is counted from it. A moment in the future is now; unless this is said, so is the answer.
     ///
     /// Take it from the clock of the manager, when the headers are there.
     pub fn answered_at(mut self, at: Timestamp) -> Self {
@@ -150,10 +150,22 @@ pub enum NextTry {
     Elsewhere,
     /// Try on the same account again, with the credential it has now.
     Again,
-    /// Try again after this long, which is a second at least; another account would not help.
+    /// Try again after this long; another account would not help. Counted from the answer it is a second at least, and what has
+    /// gone by since [`Outcome::answered_at`] is taken off it: zero is now.
     After(Duration),
     /// Do not try again: it would be turned away everywhere.
     Never,
+}
+
+impl NextTry {
+    /// The same for somebody who is told so long after the answer.
+    pub(crate) fn later(self, elapsed: Duration) -> Self {
+        match self {
+            // A wait for ever stays one.
+            Self::After(wait) if wait < Duration::MAX => Self::After(wait.saturating_sub(elapsed)),
+            other => other,
+        }
+    }
 }
 
 /// What follows from a failure.

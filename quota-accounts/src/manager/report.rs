@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::{AccountId, Failure, FailureKind, ProviderId, Ruling, Seen};
@@ -65,8 +66,9 @@ impl FallbackAccountManager {
                 consequence(&failure, outcome.status(), &route.request, mark, answered, &inner.policy).block
             })
             .collect();
-        let mut report =
-            Report { failure: seen.failure, next: found.as_ref().map_or(NextTry::Done, |found| found.next) };
+        let elapsed = Duration::try_from(now.duration_since(answered)).unwrap_or_default();
+        let next = found.as_ref().map_or(NextTry::Done, |found| found.next.later(elapsed));
+        let mut report = Report { failure: seen.failure, next };
         if route.is_reported.swap(true, Ordering::AcqRel) {
             return Ok(report);
         }

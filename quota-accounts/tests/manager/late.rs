@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use quota_accounts::{Outcome, Request};
+use quota_accounts::{NextTry, Outcome, Request, RoutingPolicy};
 
 use crate::reports::{reading, served, spent};
 use crate::support::*;
@@ -55,6 +55,38 @@ async fn a_pause_is_counted_from_the_answer_and_not_from_the_report() {
 
         let verdict = accounts.explain(&Request::new()).weighed()[0].verdict();
         assert_eq!(verdict.until, Some(answered + SignedDuration::from_mins(2)), "{kind:?}");
+    }
+}
+
+/// What to do about a request that is told of so many minutes after its answer, and was to be tried again two after it.
+async fn next_try(kind: Kind, status: u16, late: u64) -> NextTry {
+    let mut world = world(kind);
+    world.policy = RoutingPolicy::default().triggers([]);
+    let accounts = world.accounts();
+    let route = accounts.route(Request::new()).await.expect("an account has room");
+    let answered = world.clock.now();
+    minutes(&world.clock, late).await;
+    let outcome = Outcome::from_response(status, [("retry-after", "120")]).answered_at(answered);
+    accounts.report(&route, outcome).await.expect("it is our route").next
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_counted_from_the_answer_and_is_over_if_the_report_comes_after_it() {
+    for kind in BOTH {
+        for status in [429, 503] {
+            for (late, left) in [(0, 120), (1, 60), (2, 0), (3, 0)] {
+                let wait = NextTry::After(Duration::from_secs(left));
+                assert_eq!(next_try(kind, status, late).await, wait, "{kind:?} {status} {late} min");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_to_be_waited_for_is_not_when_it_is_told_late_either() {
+    for kind in BOTH {
+        assert_eq!(next_try(kind, 400, 3).await, NextTry::Never, "{kind:?}");
+        assert_eq!(next_try(kind, 200, 3).await, NextTry::Done, "{kind:?}");
     }
 }
 
