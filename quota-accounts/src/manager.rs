@@ -165,7 +165,7 @@ impl Inner {
     fn decision(&self, request: &Request, found: &[(usize, Verdict)]) -> Decision<'_> {
         let pinned = self.pinned(request);
         let candidates = self.members.iter().enumerate().map(|(at, member)| {
-            let found = found.iter().find(|(other, verdict)| *other == at && verdict.is_of_credential());
+            let found = found.iter().find(|(other, verdict)| *other == at && verdict.is_of_no_reading());
             let candidate = self.candidate(at, member, pinned);
             match found {
                 Some((_, verdict)) => candidate.found(Some(*verdict)),

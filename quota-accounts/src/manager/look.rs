@@ -1,6 +1,8 @@
 //! One look at all accounts: the choice on what is known at this moment, and what is worth knowing better first.
 //! Nothing here waits; what is done about it is in `route`.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::Inner;
@@ -12,6 +14,9 @@ use crate::{Mode, Request, Role};
 pub(super) const MOST_PASSED: usize = 8;
 /// How many stale accounts one request waits for.
 pub(super) const MOST_RECHECKS: usize = 4;
+/// When to come back if there are more of which nothing is known: by then the next has been asked about, and whoever comes back
+/// waits for the others.
+pub(super) const NEXT_IS_KNOWN_IN: Duration = Duration::from_secs(2);
 
 /// What one look at all accounts found.
 pub(super) struct Look {
@@ -21,6 +26,8 @@ pub(super) struct Look {
     pub(super) passed: Vec<(usize, Verdict)>,
     /// Better accounts than the chosen one that are refused by stale numbers, or the chosen one if nothing is known of it.
     pub(super) worth_asking: Vec<usize>,
+    /// All that are refused because something is not known of them, and that may be asked about.
+    pub(super) unasked: Vec<usize>,
     /// Better accounts that are full of reservations, some of which may have been given back elsewhere.
     pub(super) worth_reading: Vec<usize>,
     /// Better accounts that are refused, and whose credential may be another's by now.
@@ -42,6 +49,7 @@ impl Inner {
         let mut places = Vec::new();
         let mut passed = Vec::new();
         let mut stale = Vec::new();
+        let mut unasked = Vec::new();
         let mut unread = Vec::new();
         let mut refused = Vec::new();
         for (at, member) in self.members.iter().enumerate() {
@@ -76,12 +84,17 @@ impl Inner {
                 Rule::Disabled | Rule::NotReadable => {}
                 Rule::Reserved if self.reservations.is_none() || read.contains(&at) => {}
                 Rule::Reserved => unread.push(at),
-                _ if stale.len() < MOST_RECHECKS
+                _ if (stale.len() < MOST_RECHECKS || verdict.is_unknown())
                     && !asked.contains(&at)
                     && candidate.is_stale().unwrap_or_else(|| member.numbers.is_stale())
                     && !member.numbers.is_held() =>
                 {
-                    stale.push(at);
+                    if stale.len() < MOST_RECHECKS {
+                        stale.push(at);
+                    }
+                    if verdict.is_unknown() {
+                        unasked.push(at);
+                    }
                 }
                 _ => {}
             }
@@ -111,7 +124,16 @@ impl Inner {
                 stale.insert(0, at);
             }
         }
-        Look { now, choice, rule, passed, worth_asking: stale, worth_reading: unread, worth_a_look: refused }
+        Look {
+            now,
+            choice,
+            rule,
+            passed,
+            worth_asking: stale,
+            unasked,
+            worth_reading: unread,
+            worth_a_look: refused,
+        }
     }
 }
 

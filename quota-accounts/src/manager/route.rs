@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::{AccountId, AttemptId, Credential, CredentialError, Login};
 
-use super::look::{Look, MOST_PASSED, MOST_RECHECKS};
+use super::look::{Look, MOST_PASSED, MOST_RECHECKS, NEXT_IS_KNOWN_IN};
 use super::member::Member;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
@@ -123,7 +123,9 @@ impl FallbackAccountManager {
     ///
     /// # Errors
     ///
-    /// [`RouteError`] if no account may serve; it says when one may again.
+    /// [`RouteError`] if no account may serve; it says when one may again. One request waits for four refreshes at most: if
+    /// there are more accounts of which nothing is known, and may not be used unknown, they are asked about behind its back, and it
+    /// is told to come back in two seconds.
     pub async fn route(&self, request: Request) -> Result<Route, RouteError> {
         self.inner.load().await;
         self.inner.route(request, &[]).await
@@ -160,7 +162,8 @@ impl Inner {
                 Choice::Nobody { retry_at } => {
                     // Accounts that turned out not to serve were not weighed the last time.
                     let others = search.unusable.iter().filter_map(|(_, verdict)| verdict.until);
-                    let retry_at = retry_at.into_iter().chain(others).min();
+                    let unasked = self.known_soon(&look).map(|(_, verdict)| verdict.until);
+                    let retry_at = retry_at.into_iter().chain(others).chain(unasked.flatten()).min();
                     let retry_after = retry_at.map(|at| between(look.now, at));
                     let passed = self.passed(look.passed.iter().chain(&search.unusable));
                     return Err(RouteError::Nobody { retry_after, passed });
@@ -206,12 +209,21 @@ impl Inner {
         let mut search = Search::default();
         loop {
             let look = self.look_well(request, &[], &mut search).await;
-            let Choice::Take { at } = look.choice else { return search.unusable };
+            let Choice::Take { at } = look.choice else {
+                search.unusable.extend(self.known_soon(&look));
+                return search.unusable;
+            };
             match self.credential(request, at, look.now).await {
                 Ok(_) => return search.unusable,
                 Err(verdict) => search.unusable.push((at, verdict)),
             }
         }
+    }
+
+    /// Accounts that were not asked about before nobody was found, because the request has waited for enough of them.
+    fn known_soon(&self, look: &Look) -> impl Iterator<Item = (usize, Verdict)> {
+        let until = look.now.checked_add(NEXT_IS_KNOWN_IN).ok();
+        look.unasked.iter().map(move |at| (*at, Verdict::refused(Rule::UnknownClosed, until)))
     }
 
     /// Looks at all accounts, and again until nothing is worth asking or reading first.
@@ -235,6 +247,10 @@ impl Inner {
                 read.push(*at);
                 self.read_reservations(*at).await;
                 continue;
+            }
+            if let Choice::Nobody { .. } = look.choice {
+                // One of the others may have room: whoever comes back finds it known.
+                self.refresh_in_turn(&look.unasked);
             }
             return look;
         }

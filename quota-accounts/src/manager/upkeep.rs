@@ -107,17 +107,37 @@ impl Inner {
         self.look_at_credentials(&held).await;
     }
 
+    /// Refreshes accounts while nobody waits, one after the other, and keeps what comes of it. Those that somebody is refreshing
+    /// in the background are left to them.
+    pub(super) fn refresh_in_turn(self: &Arc<Self>, places: &[usize]) {
+        let is_free = |at: &&usize| !self.members[**at].refreshing.swap(true, Ordering::AcqRel);
+        let free = places.iter().filter(is_free);
+        let claims: Vec<Claim> = free.map(|at| Claim { inner: Arc::clone(self), at: *at }).collect();
+        if claims.is_empty() {
+            return;
+        }
+        let inner = Arc::clone(self);
+        self.in_background(async move {
+            for claim in claims {
+                if let Err(error) = inner.members[claim.at].numbers.freshen().await {
+                    tracing::debug!(account = %inner.members[claim.at].id, %error, "refresh brought nothing");
+                }
+            }
+            inner.keep_or_tell().await;
+        });
+    }
+
     /// Refreshes an account while nobody waits, and keeps what comes of it; `insist` also where it is fresh.
     pub(super) fn refresh_in_background(self: &Arc<Self>, at: usize, insist: bool) {
         let member = &self.members[at];
         if (!insist && member.numbers.is_held()) || member.refreshing.swap(true, Ordering::AcqRel) {
             return;
         }
-        let inner = Arc::clone(self);
+        // However it ends, even if the fetcher breaks, the next one may begin.
+        let claim = Claim { inner: Arc::clone(self), at };
         self.in_background(async move {
+            let inner = &claim.inner;
             let member = &inner.members[at];
-            // However it ends, even if the fetcher breaks, the next one may begin.
-            let _done = Done(&member.refreshing);
             let result = if insist { member.numbers.insist().await } else { member.numbers.freshen().await };
             if let Err(error) = result {
                 tracing::debug!(account = %member.id, %error, "refresh brought nothing");
@@ -128,10 +148,14 @@ impl Inner {
     }
 }
 
-struct Done<'a>(&'a std::sync::atomic::AtomicBool);
+/// The right to refresh an account in the background, until it is dropped.
+struct Claim {
+    inner: Arc<Inner>,
+    at: usize,
+}
 
-impl Drop for Done<'_> {
+impl Drop for Claim {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.inner.members[self.at].refreshing.store(false, Ordering::Release);
     }
 }

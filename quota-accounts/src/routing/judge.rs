@@ -147,13 +147,13 @@ impl Verdict {
     }
 
     /// Whether it is refused because something is not known of it.
-    pub(super) fn is_unknown(&self) -> bool {
+    pub(crate) fn is_unknown(&self) -> bool {
         self.standing == Standing::Refused && matches!(self.rule, Rule::UnknownClosed | Rule::IdentityUnknown)
     }
 
-    /// Whether it is about the account's credential, which readings do not tell of.
-    pub(crate) fn is_of_credential(&self) -> bool {
-        matches!(self.rule, Rule::LoginDead | Rule::LoginNotYet | Rule::NotReadable)
+    /// Whether readings do not tell of it: it is about the account's credential, or that there is none.
+    pub(crate) fn is_of_no_reading(&self) -> bool {
+        self.is_unknown() || matches!(self.rule, Rule::LoginDead | Rule::LoginNotYet | Rule::NotReadable)
     }
 
     fn at(mut self, place: usize) -> Self {

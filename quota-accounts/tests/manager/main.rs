@@ -6,6 +6,7 @@ mod files;
 mod heart;
 mod late;
 mod logins;
+mod many;
 mod new_logins;
 mod renewals;
 mod reports;

@@ -1,0 +1,111 @@
+//! More accounts of which nothing is known than one request waits for.
+
+use std::time::Duration;
+
+use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RoutingPolicy, WhenUnknown};
+use quota_core::{FetchError, Usage};
+
+use crate::logins::next;
+use crate::support::*;
+
+/// The time after which a request finds more known.
+const SOON: Option<Duration> = Some(Duration::from_secs(2));
+
+/// Ten accounts, of which nobody may use one that is not known.
+fn ten(kind: Kind) -> World {
+    let mut world = world(kind);
+    world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
+    let config = AccountsConfig::new(id("0"));
+    world.config = (1..10).fold(config, |config, name| config.fallback(id(&name.to_string())));
+    world
+}
+
+/// Those that are asked about first are spent.
+fn spent_but_for_the_last(world: &World, spent: usize) {
+    for _ in 0..spent {
+        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+    }
+    world.answers(10.0);
+}
+
+async fn refused(accounts: &FallbackAccountManager) -> Option<Duration> {
+    accounts.route(Request::new()).await.expect_err("those that were asked about are spent").retry_after()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_was_not_asked_about_is_known_when_the_request_comes_back() {
+    for kind in BOTH {
+        let world = ten(kind);
+        let accounts = world.accounts();
+        spent_but_for_the_last(&world, 9);
+
+        assert_eq!(refused(&accounts).await, SOON, "{kind:?}: not for as long as those windows say");
+        accounts.flush().await.expect("the disk is in order");
+
+        assert_eq!(next(&accounts).await, id("9"), "{kind:?}");
+        assert_eq!(world.provider.calls(), 10, "{kind:?}: each was asked about once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn accounts_that_cannot_be_told_of_do_not_hide_those_behind_them() {
+    for kind in BOTH {
+        let world = ten(kind);
+        let accounts = world.accounts();
+        for name in 0..9 {
+            world.provider.set_login(&id(&name.to_string()), Err(FetchError::TimedOut));
+        }
+
+        assert_eq!(refused(&accounts).await, SOON, "{kind:?}");
+        accounts.flush().await.expect("the disk is in order");
+
+        assert_eq!(next(&accounts).await, id("9"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_on_many_accounts_says_what_a_route_would() {
+    for kind in BOTH {
+        let world = ten(kind);
+        let accounts = world.accounts();
+        spent_but_for_the_last(&world, 9);
+
+        let decided = accounts.decide(&Request::new()).await.retry_after();
+
+        assert_eq!(decided, SOON, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_all_are_known_to_be_spent_a_request_is_told_until_when() {
+    for kind in BOTH {
+        let world = ten(kind);
+        let accounts = world.accounts();
+        world.answers(100.0);
+
+        assert_eq!(refused(&accounts).await, SOON, "{kind:?}");
+        accounts.flush().await.expect("the disk is in order");
+
+        let wait = refused(&accounts).await;
+        assert!(wait > Some(Duration::from_secs(3600)), "{kind:?} {wait:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_requests_that_are_refused_at_once_ask_about_each_account_once() {
+    for kind in BOTH {
+        let world = ten(kind);
+        let accounts = world.accounts();
+        world.answers(100.0);
+
+        let mut requests = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            let accounts = accounts.clone();
+            requests.spawn(async move { accounts.route(Request::new()).await.is_err() });
+        }
+        assert!(requests.join_all().await.iter().all(|is_refused| *is_refused), "{kind:?}");
+        accounts.flush().await.expect("the disk is in order");
+
+        assert_eq!(world.provider.calls(), 10, "{kind:?}");
+    }
+}
