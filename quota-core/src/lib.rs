@@ -117,6 +117,6 @@ pub use secret::Secret;
 pub use snapshot::Snapshot;
 pub use store::memory::MemoryStore;
 pub use store::{Applied, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
-pub use traffic::{Failure, FailureKind, Seen, Traffic, TrafficReader};
+pub use traffic::{Failure, FailureKind, Seen, Traffic, TrafficReader, retry_after};
 pub use usage::{Coverage, Ruling, Usage, Verdict};
 pub use window::{Scope, Source, Stamp, UsedAt, Window, WindowId, WindowReading};

@@ -1,11 +1,15 @@
 //! What a provider says on ordinary traffic, and why it turned a request away.
 //! How a provider writes it is known to the readers; what follows for accounts is decided by whoever chose the account.
 
+mod retry_after;
+
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use retry_after::retry_after;
 
 use crate::{ProviderId, Scope, Usage, WindowId};
 

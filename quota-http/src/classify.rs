@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use quota_core::FetchError;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 
-use crate::retry_after::retry_after;
+use quota_core::retry_after;
 
 /// Sorts an answer by its status; `None` if it is a good one.
 pub(crate) fn classify(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option<FetchError> {

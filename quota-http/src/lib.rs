@@ -54,7 +54,6 @@ mod jwt;
 mod lenient;
 mod oauth;
 mod parsed;
-mod retry_after;
 mod transport;
 
 pub use endpoint::BuildError;

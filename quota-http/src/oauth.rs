@@ -15,8 +15,8 @@ use url::Url;
 use crate::classify::header;
 use crate::endpoint::{BuildError, endpoint};
 use crate::lenient::number;
-use crate::retry_after::retry_after;
 use crate::transport::{Answer, Transport, TransportSettings};
+use quota_core::retry_after;
 
 /// How one provider exchanges tokens.
 #[derive(Clone, Copy)]

@@ -172,9 +172,11 @@ mod tests {
             pins.set(Session::of(&session.to_string()), 0, at(now + 86_400));
         }
 
-        pins.set(Session::of("a"), 1, at(now));
-        pins.set(Session::of("b"), 2, at(now));
+        let new = || (0..8).map(|session| Session::of(&format!("new {session}")));
+        for (second, session) in (0..).zip(new()) {
+            pins.set(session, 1, at(now + second));
+        }
 
-        assert_eq!(pins.get(Session::of("a"), at(now)), Some(1));
+        assert!(new().all(|session| pins.get(session, at(now + 8)) == Some(1)));
     }
 }

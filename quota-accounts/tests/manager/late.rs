@@ -63,11 +63,11 @@ async fn next_try(kind: Kind, status: u16, late: u64) -> NextTry {
     let mut world = world(kind);
     world.policy = RoutingPolicy::default().triggers([]);
     let accounts = world.accounts();
-    let route = accounts.route(Request::new()).await.unwrap();
+    let route = accounts.route(Request::new()).await.expect("an account has room");
     let answered = world.clock.now();
     minutes(&world.clock, late).await;
     let outcome = Outcome::from_response(status, [("retry-after", "120")]).answered_at(answered);
-    accounts.report(&route, outcome).await.unwrap().next
+    accounts.report(&route, outcome).await.expect("it is our route").next
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use super::ORGANIZATION;
 use super::windows::Named;
 use crate::lenient::{is_word, parse_moment, parse_number};
 use crate::parsed::Ignored;
-use crate::retry_after::retry_after;
+use quota_core::retry_after;
 
 /// What the headers of an answer say.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@
 use quota_core::{Failure, FailureKind, ProviderId, Ruling, Seen, Traffic, TrafficReader, Usage, Verdict};
 
 use super::{ANTHROPIC, parse_headers};
-use crate::retry_after::retry_after;
+use quota_core::retry_after;
 
 /// Reads the answers of Anthropic to ordinary requests.
 ///

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::OPENAI;
 use super::headers::{self, Found, Slot};
 use crate::lenient::{moment, number};
-use crate::retry_after::retry_after;
+use quota_core::retry_after;
 
 /// Reads the answers of Codex to ordinary requests.
 ///

@@ -1,5 +1,5 @@
 //! How long a provider asks to be left alone, from the headers that say so.
-//! What follows from it (a floor under every backoff) is a rule of `quota-core`.
+//! What follows from it (a floor under every backoff) is a rule of the record, or of whoever sent the request.
 
 use std::time::Duration;
 
@@ -7,14 +7,23 @@ use jiff::Timestamp;
 use jiff::fmt::{rfc2822, strtime};
 use jiff::tz::TimeZone;
 
-/// Reads `retry-after-ms`, and `Retry-After` where that is missing or is not understood.
+/// Reads how long to wait from `retry-after-ms`, and from `Retry-After` where that is missing or is not understood.
+///
+/// `Retry-After` is that of RFC 9110, section 10.2.3: a number of seconds, or a date in any of the three forms of section 5.6.7.
+/// Decimals are no part of it, and some providers send them; `retry-after-ms` is theirs, too. `header` gives a header's text by its
+/// name in lower case. What is neither says nothing, and what is longer than time goes is [`Duration::MAX`].
 ///
 /// A date counts from the answer's own `Date`: the provider's clock made both. Where there is no such date, or it is far
 /// from `now` (an old answer out of some cache), it counts from `now`; without that either, a date says nothing.
-pub(crate) fn retry_after<'a>(
-    header: impl Fn(&str) -> Option<&'a str>,
-    now: Option<Timestamp>,
-) -> Option<Duration> {
+///
+/// ```
+/// use std::time::Duration;
+/// use quota_core::retry_after;
+///
+/// let header = |name: &str| (name == "retry-after").then_some("30");
+/// assert_eq!(retry_after(header, None), Some(Duration::from_secs(30)));
+/// ```
+pub fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>, now: Option<Timestamp>) -> Option<Duration> {
     let ms = header("retry-after-ms").and_then(|text| span(text, 1000.0));
     ms.or_else(|| {
         let text = header("retry-after")?;
@@ -31,7 +40,7 @@ fn is_near(date: Timestamp, now: Option<Timestamp>) -> bool {
     now.is_none_or(|now| between(date, now).max(between(now, date)) <= DAY)
 }
 
-/// Reads a whole or decimal number of units; zero is one. What is beyond all time is as long as time goes.
+/// Reads a whole or decimal number of units; zero is one, and a sign or an exponent is none. What is beyond all time is as long as time goes.
 fn span(text: &str, per_second: f64) -> Option<Duration> {
     let text = text.trim();
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -90,6 +99,7 @@ mod tests {
         assert_eq!(read(&[("retry-after", "0")]), Some(Duration::ZERO));
     }
 
+    // B15
     #[test]
     fn milliseconds_go_before_seconds() {
         assert_eq!(read(&[("retry-after", "9"), ("retry-after-ms", "1500")]), seconds(1.5));
@@ -102,7 +112,9 @@ mod tests {
 
     #[test]
     fn garbage_is_nothing() {
-        for text in ["", "soon", "-5", "1e3", "NaN", "inf", "1.2.3", ".", "5 s", "\u{fffd}"] {
+        for text in
+            ["", "soon", "-5", "1e3", "NaN", "inf", "1.2.3", ".", "5 s", "Wed, 99 Jul 2026", "\u{fffd}"]
+        {
             assert_eq!(read(&[("retry-after", text)]), None, "{text:?}");
         }
     }
