@@ -260,6 +260,23 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_that_only_a_newer_program_knows_keeps_its_word() {
+        let stored = serde_json::json!({
+            "format": 1,
+            "next": 2,
+            "happenings": [
+                { "at_ms": 1_800_000_000_000_i64, "kind": "held", "until_ms": 1_800_000_060_000_i64, "why": "asleep" },
+                { "at_ms": 1_800_000_000_000_i64, "kind": "failing", "why": "on_strike" },
+            ],
+        });
+
+        let book = Book::decode(stored.to_string().as_bytes()).unwrap();
+
+        let kept: Value = serde_json::from_slice(&book.encode()).unwrap();
+        assert_eq!(kept["happenings"], stored["happenings"]);
+    }
+
+    #[test]
     fn what_is_no_journal_is_refused() {
         for damaged in ["", "null", "{}", "[1]", r#"{"format":1,"happenings":7}"#] {
             assert!(Book::decode(damaged.as_bytes()).is_err(), "{damaged}");

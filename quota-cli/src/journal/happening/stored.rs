@@ -2,8 +2,8 @@
 //! By hand, for what is derived drops what it does not know.
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Happening, What};
@@ -36,7 +36,7 @@ fn what(kind: &str, fields: &Map<String, Value>) -> Option<What> {
     Some(match kind {
         "refreshed" => What::Refreshed,
         "throttled" => What::Throttled { until: moment(fields, "until_ms")? },
-        "held" => What::Held { until: moment(fields, "until_ms")?, why: field(fields, "why")? },
+        "held" => What::Held { until: moment(fields, "until_ms")?, why: word(fields, "why")? },
         "hold_ended" => What::HoldEnded,
         "reset" => What::Reset { window: field(fields, "window")? },
         "threshold" => What::Threshold {
@@ -46,13 +46,19 @@ fn what(kind: &str, fields: &Map<String, Value>) -> Option<What> {
             direction: field(fields, "direction")?,
         },
         "login_changed" => What::LoginChanged,
-        "failing" => What::Failing { why: field(fields, "why")? },
+        "failing" => What::Failing { why: word(fields, "why")? },
         _ => return None,
     })
 }
 
 fn moment(fields: &Map<String, Value>, name: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(field(fields, name)?).ok()
+}
+
+/// A reason or a kind. One that is not known is read as another one, and would be written as that.
+fn word<T: DeserializeOwned + Serialize>(fields: &Map<String, Value>, name: &str) -> Option<T> {
+    let known: T = field(fields, name)?;
+    (serde_json::to_value(&known).ok().as_ref() == fields.get(name)).then_some(known)
 }
 
 fn field<T: DeserializeOwned>(fields: &Map<String, Value>, name: &str) -> Option<T> {
