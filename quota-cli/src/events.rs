@@ -74,7 +74,8 @@ impl Follower<'_> {
         all.sort_by_key(|(_, happening)| happening.at);
         let surplus = all.len().saturating_sub(last);
         if all.is_empty() && !self.json {
-            term::tell("nothing has happened yet since these accounts were first seen\n");
+            let told = "nothing has happened yet since these accounts were first seen";
+            term::tell(&format!("{}\n", term::hanging(told, 0, 0, Screen::stderr().width)));
         }
         self.tell(&all[surplus..])?;
         self.told = looked.iter().map(|looked| looked.book.next()).collect();

@@ -16,6 +16,8 @@ mod journal;
 #[cfg(target_os = "linux")]
 mod local_herds;
 mod local_store;
+#[cfg(unix)]
+mod narrow;
 mod parse;
 mod pick;
 mod program;
