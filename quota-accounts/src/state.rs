@@ -88,12 +88,14 @@ impl AccountState {
     /// Puts what one process has learned to what is kept: readings at their own age, and the later hold. Neither counts for
     /// longer, or before others, because it was kept by a clock ahead of `now`.
     ///
-    /// Readings of two logins are never mixed. Of two logins the one that was read later stands.
-    pub(crate) fn learn(&mut self, seen: &Seed, now: Timestamp) {
+    /// Readings of two logins are never mixed. Of two logins the one stands that was read or refused later: one that was
+    /// refused may never have been read. `refused` are the blocks of what was seen.
+    pub(crate) fn learn(&mut self, seen: &Seed, refused: &[Block], now: Timestamp) {
         self.settle(now);
         let differ = matches!((&self.lineage, &seen.lineage), (Some(kept), Some(seen)) if kept != seen);
         if differ {
-            if seen.snapshot.newest() < self.snapshot.newest() {
+            let seen_at = heard_at(&seen.snapshot, refused, seen.lineage.as_ref(), now);
+            if seen_at < heard_at(&self.snapshot, &self.blocks, self.lineage.as_ref(), now) {
                 return;
             }
             (self.snapshot, self.hold) = (Snapshot::default(), None);
@@ -112,12 +114,29 @@ impl AccountState {
         }
     }
 
-    /// Adds a block, unless it is another login's; of two about the same thing the one that ends later stands.
-    pub(crate) fn block(&mut self, block: &Block) {
-        if !block.is_of_another(self.lineage.as_ref()) {
+    /// Adds a block, unless it is another login's; whether it was added. Of two about the same thing the one that ends later
+    /// stands.
+    pub(crate) fn block(&mut self, block: &Block) -> bool {
+        let is_own = !block.is_of_another(self.lineage.as_ref());
+        if is_own {
             add_block(&mut self.blocks, block.clone());
         }
+        is_own
     }
+}
+
+/// When a provider was last heard of a login, whether it told of use or refused a request.
+fn heard_at(
+    snapshot: &Snapshot,
+    blocks: &[Block],
+    lineage: Option<&Lineage>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    // What a clock ahead of this one has made is no later than anything.
+    let counts =
+        |block: &&Block| block.is_live(now) && !is_ahead(block.since, now) && !block.is_of_another(lineage);
+    let refused_at = blocks.iter().filter(counts).map(|block| block.since).max();
+    snapshot.newest().max(refused_at)
 }
 
 /// Adds a block to others; of two about the same thing the one that ends later stands.

@@ -42,6 +42,9 @@ struct News {
     id: AccountId,
     known: Seed,
     blocks: Option<(Arc<[Block]>, Vec<Block>)>,
+    /// Whether the file has all of those that are live by now. While another login stands there, it takes none of this one's,
+    /// and they are brought again.
+    is_taken: bool,
 }
 
 impl Inner {
@@ -78,7 +81,7 @@ impl Inner {
         let Some(keeping) = &self.keeping else { return Ok(()) };
         keeping.is_due.store(false, Ordering::Release);
         let now = self.now();
-        let news: Vec<News> = self.news();
+        let mut news: Vec<News> = self.news();
         self.pins.forget(now);
         let pins: Vec<Pin> = self
             .pins
@@ -94,12 +97,14 @@ impl Inner {
             .document
             .update(move |state: &mut AccountsState| {
                 state.stamp();
-                for News { id, known, blocks, .. } in &news {
+                for News { id, known, blocks, is_taken, .. } in &mut news {
                     let kept = state.accounts.entry(id.clone()).or_default();
-                    kept.learn(known, now);
+                    kept.learn(known, blocks.as_ref().map_or(&[], |(live, _)| live), now);
                     if let Some((live, lifted)) = blocks {
                         kept.blocks.retain(|block| !lifted.contains(block));
-                        live.iter().for_each(|block| kept.block(block));
+                        for block in live.iter() {
+                            *is_taken &= kept.block(block);
+                        }
                     }
                 }
                 state.forget_blocks(now);
@@ -107,11 +112,11 @@ impl Inner {
                 news
             })
             .await?;
-        for News { at, known, blocks, .. } in news {
+        for News { at, known, blocks, is_taken, .. } in news {
             let member = &self.members[at];
             *member.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(known));
             if let Some((live, lifted)) = blocks {
-                member.blocks_written(&live, &lifted);
+                member.blocks_written(is_taken.then_some(&live), &lifted);
             }
         }
         Ok(())
@@ -124,7 +129,13 @@ impl Inner {
             let blocks = member.unwritten_blocks();
             let kept = member.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let is_news = kept.as_deref() != Some(&known) && known != Seed::default();
-            (is_news || blocks.is_some()).then(|| News { at, id: member.id.clone(), known, blocks })
+            (is_news || blocks.is_some()).then(|| News {
+                at,
+                id: member.id.clone(),
+                known,
+                blocks,
+                is_taken: true,
+            })
         });
         news.collect()
     }

@@ -275,10 +275,10 @@ impl Member {
             .then(|| (Arc::clone(&blocks.live), blocks.lifted.clone()))
     }
 
-    /// Says that these have been written.
-    pub(super) fn blocks_written(&self, live: &Arc<[Block]>, lifted: &[Block]) {
+    /// Says that these have been written, where the live ones were taken, and removed.
+    pub(super) fn blocks_written(&self, live: Option<&Arc<[Block]>>, lifted: &[Block]) {
         let mut blocks = self.blocks();
-        if Arc::ptr_eq(&blocks.live, live) {
+        if live.is_some_and(|live| Arc::ptr_eq(&blocks.live, live)) {
             blocks.is_changed = false;
         }
         blocks.lifted.retain(|block| !lifted.contains(block));

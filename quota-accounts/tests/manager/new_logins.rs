@@ -104,6 +104,28 @@ async fn what_an_old_login_left_on_disk_does_not_count_for_the_new_one() {
     }
 }
 
+// A 403 and a 429 without numbers: what is known of the new login is that it was refused, and nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_a_new_login_that_was_never_read_survives_a_restart() {
+    for (kind, status) in BOTH.into_iter().flat_map(|kind| [(kind, 403), (kind, 429)]) {
+        let (world, logins, accounts) = held_by_old(kind, 10.0, 0.0).await;
+        accounts.flush().await.unwrap();
+        minutes(&world.clock, 6).await;
+        log_in(&world, &logins, 2, "new");
+        world.provider.then_fail(FetchError::unavailable("it is out of service"));
+
+        let route = accounts.route(Request::new()).await.unwrap();
+        assert_eq!((route.account(), used(&accounts, "main")), (&id("main"), None), "{kind:?}");
+        let refused = Outcome::from_response(status, [("retry-after", "1800")]);
+        let _ = accounts.report(&route, refused).await.unwrap();
+        accounts.flush().await.unwrap();
+
+        let restarted = world.restarted();
+        let accounts = restarted.builder().credentials(logins).build().expect("there are accounts");
+        assert_eq!(next(&accounts).await, id("b"), "{kind:?} {status} {}", world.kept());
+    }
+}
+
 // B34: only the credential says whose it is.
 #[tokio::test(start_paused = true)]
 async fn a_new_login_is_told_by_its_credential_where_whoever_asks_cannot_say() {
