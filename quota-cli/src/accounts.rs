@@ -13,7 +13,7 @@ mod text;
 use quota::accounts::{AccountsConfig, AccountsFile};
 
 use crate::args::{AccountsCommand, ListArgs};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Origin};
 use crate::exit::{Exit, Failure};
 use crate::runtime;
 use crate::term;
@@ -52,7 +52,9 @@ async fn change<R: Send + 'static>(
     config: &Config,
     change: impl FnOnce(&mut AccountsConfig) -> R + Send + 'static,
 ) -> Result<R, Failure> {
-    let listed: Vec<_> = config.accounts.iter().map(|account| account.id.clone()).collect();
+    // One that was added stands there, unless it was removed since: then it must not come back without its login.
+    let listed = config.accounts.iter().filter(|account| account.origin != Origin::Added);
+    let listed: Vec<_> = listed.map(|account| account.id.clone()).collect();
     let file = file()?;
     let changed = file.update(move |accounts| {
         for id in listed {

@@ -1,5 +1,7 @@
 //! `quota accounts set`: limits of accounts that are there.
 
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use super::program::{Ended, Machine};
@@ -90,6 +92,25 @@ fn a_limit_of_a_command_that_hides_one_of_the_configuration_is_changed_by_comman
         (Some(0), "anthropic/work: minimum that of the configuration\n")
     );
     assert_eq!(limits(&machine, 1), [json!(40.0), Value::Null]);
+}
+
+#[test]
+fn an_account_that_is_removed_meanwhile_stays_away_in_20_rounds() {
+    let machine = machine();
+    for round in 0..20 {
+        machine.run(&["accounts", "add", "spare", "--token-env", "SPARE"]);
+
+        let start = |arguments: &[&str]| {
+            let mut command = machine.command(&[&["accounts"], arguments].concat());
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let both = [start(&["remove", "spare"]), start(&["set", "work", "--stop", "5"])];
+        both.into_iter().for_each(|mut child| assert!(child.wait().unwrap().success()));
+
+        let list = machine.run(&["accounts", "list", "--json"]).json();
+        assert_eq!(list["unusable"], json!([]), "round {round}");
+        assert_eq!(list["accounts"].as_array().unwrap().len(), 2, "round {round}");
+    }
 }
 
 #[test]
