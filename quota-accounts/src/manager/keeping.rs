@@ -13,7 +13,7 @@ use super::Inner;
 use super::numbers::Numbers;
 use crate::FileError;
 use crate::ahead::is_ahead;
-use crate::document::Document;
+use crate::document::{Document, PATIENCE};
 use crate::routing::Block;
 use crate::state::{AccountsState, Pin, join_pins};
 
@@ -21,6 +21,9 @@ use crate::state::{AccountsState, Pin, join_pins};
 #[derive(Debug)]
 pub(super) struct Keeping {
     document: Document,
+    /// One after the other gathers what is new and writes it: who gathers first and writes last would bring back what was
+    /// lifted between, and of many who wait all but the first find nothing new.
+    writing: tokio::sync::Mutex<()>,
     /// Whether somebody is about to write.
     is_due: AtomicBool,
     /// Tells them not to wait any longer.
@@ -29,7 +32,12 @@ pub(super) struct Keeping {
 
 impl Keeping {
     pub(super) fn at(path: PathBuf, clock: Clock) -> Self {
-        Self { document: Document::at(path, clock), is_due: AtomicBool::new(false), hurry: Arc::default() }
+        Self {
+            document: Document::at(path, clock),
+            writing: tokio::sync::Mutex::default(),
+            is_due: AtomicBool::new(false),
+            hurry: Arc::default(),
+        }
     }
 }
 
@@ -79,6 +87,9 @@ impl Inner {
     /// Writes what is not written yet. Accounts that have nothing new are left as the file has them.
     pub(super) async fn keep(&self) -> Result<(), FileError> {
         let Some(keeping) = &self.keeping else { return Ok(()) };
+        // Bounded, or many who wait would each be as patient with another process as the one before.
+        let writing = self.clock.bounded(PATIENCE, keeping.writing.lock()).await;
+        let _writing = writing.ok_or_else(|| keeping.document.busy())?;
         keeping.is_due.store(false, Ordering::Release);
         let now = self.now();
         let mut news: Vec<News> = self.news();
