@@ -149,6 +149,7 @@ impl FallbackAccountManagerBuilder {
             reservations: self.reservations.map(SharedReservations::on),
             loaded: OnceCell::new(),
             tasks: Mutex::new(JoinSet::new()),
+            flushing: tokio::sync::Mutex::new(JoinSet::new()),
         };
         Ok(FallbackAccountManager { inner: Arc::new(inner) })
     }

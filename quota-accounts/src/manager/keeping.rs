@@ -25,7 +25,7 @@ pub(super) struct Keeping {
     /// lifted between, and of many who wait all but the first find nothing new.
     writing: tokio::sync::Mutex<()>,
     /// Whether somebody is about to write.
-    is_due: AtomicBool,
+    is_due: Arc<AtomicBool>,
     /// Tells them not to wait any longer.
     hurry: Arc<Notify>,
 }
@@ -35,7 +35,7 @@ impl Keeping {
         Self {
             document: Document::at(path, clock),
             writing: tokio::sync::Mutex::default(),
-            is_due: AtomicBool::new(false),
+            is_due: Arc::default(),
             hurry: Arc::default(),
         }
     }
@@ -90,7 +90,6 @@ impl Inner {
         // Bounded, or many who wait would each be as patient with another process as the one before.
         let writing = self.clock.bounded(PATIENCE, keeping.writing.lock()).await;
         let _writing = writing.ok_or_else(|| keeping.document.busy())?;
-        keeping.is_due.store(false, Ordering::Release);
         let now = self.now();
         let mut news: Vec<News> = self.news();
         self.pins.forget(now);
@@ -187,14 +186,27 @@ impl Inner {
         if keeping.is_due.swap(true, Ordering::AcqRel) {
             return;
         }
+        // Made here, for a task may end before it begins: with its runtime.
+        let due = Due(Arc::clone(&keeping.is_due));
         // Weak, so that a manager nobody uses any more does not live on for this.
         let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
         let hurry = Arc::clone(&keeping.hurry);
         self.in_background(async move {
             clock.bounded(Numbers::KEEP_WITHIN, hurry.notified()).await;
+            // What is new from here on may be too late for this one.
+            drop(due);
             if let Some(inner) = inner.upgrade() {
                 inner.keep_or_tell().await;
             }
         });
+    }
+}
+
+/// Somebody is about to write, or has ended before that.
+struct Due(Arc<AtomicBool>);
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }

@@ -112,11 +112,11 @@ impl Inner {
         if (!insist && member.numbers.is_held()) || member.refreshing.swap(true, Ordering::AcqRel) {
             return;
         }
-        let inner = Arc::clone(self);
+        // However it ends, even if the fetcher breaks or the runtime ends before it begins, the next one may begin.
+        let refreshing = Refreshing { inner: Arc::clone(self), at };
         self.in_background(async move {
-            let member = &inner.members[at];
-            // However it ends, even if the fetcher breaks, the next one may begin.
-            let _done = Done(&member.refreshing);
+            let inner = &refreshing.inner;
+            let member = &inner.members[refreshing.at];
             let result = if insist { member.numbers.insist().await } else { member.numbers.freshen().await };
             if let Err(error) = result {
                 tracing::debug!(account = %member.id, %error, "refresh brought nothing");
@@ -127,10 +127,14 @@ impl Inner {
     }
 }
 
-struct Done<'a>(&'a std::sync::atomic::AtomicBool);
+/// An account that is being refreshed in the background.
+struct Refreshing {
+    inner: Arc<Inner>,
+    at: usize,
+}
 
-impl Drop for Done<'_> {
+impl Drop for Refreshing {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.inner.members[self.at].refreshing.store(false, Ordering::Release);
     }
 }

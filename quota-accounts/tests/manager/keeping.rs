@@ -60,3 +60,79 @@ async fn what_many_failures_left_is_written_once() {
         assert_eq!(world.kept(), "", "{kind:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_that_is_given_up_ends_nothing_that_is_under_way() {
+    for kind in BOTH {
+        let (world, accounts) = reading(kind).await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        let _ = accounts.report(&route, served("77.77")).await.unwrap();
+
+        let lock = world.locked();
+        let flushed = world.clock.bounded(Duration::from_secs(1), accounts.flush()).await;
+        drop(lock);
+        minutes(&world.clock, 1).await;
+
+        assert!(flushed.is_none(), "{kind:?}");
+        assert!(world.kept().contains("7777"), "{kind:?} {}", world.kept());
+
+        // The next report is written as well, with nobody to flush.
+        let route = accounts.route(Request::new()).await.unwrap();
+        let _ = accounts.report(&route, served("88.88")).await.unwrap();
+        minutes(&world.clock, 1).await;
+
+        assert!(world.kept().contains("8888"), "{kind:?} {}", world.kept());
+    }
+}
+
+/// A runtime of one thread, on which time stands still.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true).build().expect("there is room for a thread")
+}
+
+// Without a quota manager: one asks on the runtime that it has first seen, and on no other.
+#[test]
+fn a_runtime_that_ends_before_a_refresh_began_leaves_the_account_to_the_next() {
+    let first = runtime();
+    let (world, accounts) = first.block_on(reading(Kind::Without));
+    let before = world.provider.calls();
+    first.block_on(async {
+        minutes(&world.clock, 6).await;
+        let _ = accounts.route(Request::new()).await.unwrap();
+    });
+    assert_eq!(world.provider.calls(), before, "it never began");
+    drop(first);
+
+    runtime().block_on(async {
+        // By the clock of this one, what was read is as old as this.
+        minutes(&world.clock, 9).await;
+        let _ = accounts.route(Request::new()).await.unwrap();
+        minutes(&world.clock, 1).await;
+    });
+
+    assert_eq!(world.provider.calls(), before + 1);
+}
+
+#[test]
+fn a_runtime_that_ends_before_what_is_due_was_written_leaves_it_to_the_next() {
+    for kind in BOTH {
+        let first = runtime();
+        let (world, accounts) = first.block_on(reading(kind));
+        let report = async {
+            let route = accounts.route(Request::new()).await.unwrap();
+            let _ = accounts.report(&route, served("77.77")).await.unwrap();
+        };
+        first.block_on(report);
+        drop(first);
+
+        runtime().block_on(async {
+            minutes(&world.clock, 1).await;
+            let route = accounts.route(Request::new()).await.unwrap();
+            let _ = accounts.report(&route, served("88.88")).await.unwrap();
+            minutes(&world.clock, 1).await;
+        });
+
+        assert!(world.kept().contains("8888"), "{kind:?} {}", world.kept());
+    }
+}
