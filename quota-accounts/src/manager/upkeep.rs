@@ -118,11 +118,14 @@ impl Inner {
             let inner = &refreshing.inner;
             let member = &inner.members[refreshing.at];
             let result = if insist { member.numbers.insist().await } else { member.numbers.freshen().await };
-            if let Err(error) = result {
-                tracing::debug!(account = %member.id, %error, "refresh brought nothing");
-            }
-            // What it brought, or the hold that it left: the next program must not ask before that ends either.
-            inner.keep_or_tell().await;
+            let Err(error) = result else {
+                inner.keep_or_tell().await;
+                return;
+            };
+            tracing::debug!(account = %member.id, %error, "refresh brought nothing");
+            // The hold that it left is kept: the next program must not ask before that ends either. Not at once, for where it
+            // leaves none, each request has a refresh that fails.
+            inner.keep_soon();
         });
     }
 }

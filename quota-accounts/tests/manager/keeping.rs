@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use quota_accounts::{Outcome, Request};
+use quota_accounts::{Mode, Outcome, Request, RoutingPolicy};
+use quota_core::FetchError;
 
 use crate::reports::{reading, served};
 use crate::support::*;
@@ -134,5 +135,53 @@ fn a_runtime_that_ends_before_what_is_due_was_written_leaves_it_to_the_next() {
         });
 
         assert!(world.kept().contains("8888"), "{kind:?} {}", world.kept());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_brings_nothing_writes_nothing() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+        for name in ["main", "b", "c"] {
+            world.provider.set_login(&id(name), Err(FetchError::not_logged_in("nobody is")));
+        }
+        let request = || Request::new().session("a-session");
+        let _ = accounts.route(request()).await.unwrap();
+        accounts.flush().await.unwrap();
+        std::fs::remove_file(world.state_path()).unwrap();
+
+        for _ in 0..5 {
+            let _ = accounts.route(request()).await.unwrap();
+            accounts.flush().await.unwrap();
+        }
+
+        assert_eq!(world.kept(), "", "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_sessions_were_used_is_written_once_in_seconds_although_every_refresh_fails() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+        for name in ["main", "b", "c"] {
+            world.provider.set_login(&id(name), Err(FetchError::not_logged_in("nobody is")));
+        }
+        let mut writes = 0;
+
+        for _ in 0..30 {
+            let _ = accounts.route(Request::new().session("a-session")).await.unwrap();
+            millis(&world, 100).await;
+            writes += usize::from(std::fs::remove_file(world.state_path()).is_ok());
+        }
+
+        assert!(writes <= 2, "{kind:?}: {writes}");
     }
 }
