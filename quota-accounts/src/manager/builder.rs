@@ -114,10 +114,13 @@ impl FallbackAccountManagerBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if there is no account, or the policy for asking contradicts itself.
+    /// [`BuildError`] if there is no account, one is named twice, or the policy for asking contradicts itself.
     pub fn build(self) -> Result<FallbackAccountManager, BuildError> {
         if self.config.accounts().is_empty() {
             return Err(BuildError::NoAccount);
+        }
+        if let Some(account) = self.config.named_twice() {
+            return Err(BuildError::NamedTwice { account: account.clone() });
         }
         self.usage_policy.validate()?;
         let usage_policy = Arc::new(self.usage_policy);
@@ -156,12 +159,19 @@ impl FallbackAccountManagerBuilder {
 }
 
 /// Why a manager of accounts was not built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// There is no account to route to.
     #[error("no account is configured; add one")]
     NoAccount,
+    /// A hand has written one account twice: what is learned of it would count for one of the two.
+    #[error("{account} is named twice; remove one of them")]
+    #[non_exhaustive]
+    NamedTwice {
+        /// The account.
+        account: AccountId,
+    },
     /// The policy for asking contradicts itself.
     #[error(transparent)]
     Policy(#[from] PolicyError),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quota_accounts::{FileError, Mode, Request, RoutingPolicy};
+use quota_accounts::{AccountsFile, BuildError, FileError, Mode, Request, RoutingPolicy};
 
 use crate::support::*;
 
@@ -104,5 +104,24 @@ async fn what_a_newer_program_keeps_of_a_session_survives() {
         accounts.flush().await.expect("the disk is in order");
 
         assert_eq!(world.kept().matches("green").count(), 2, "{kind:?} {}", world.kept());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_a_hand_has_written_twice_is_told_before_anything_is_routed() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        let text = r#"{"accounts":[{"id":"example/main"},{"id":"example/b"},{"id":"example/main"}]}"#;
+        let file = AccountsFile::at(world.dir.path().join("accounts.json"));
+        std::fs::write(file.path(), text).unwrap();
+        world.config = file.load().await.unwrap();
+
+        let error = world.builder().build().err();
+
+        assert!(
+            matches!(&error, Some(BuildError::NamedTwice { account, .. }) if *account == id("main")),
+            "{kind:?}"
+        );
+        assert_eq!(error.unwrap().to_string(), "example/main is named twice; remove one of them");
     }
 }
