@@ -34,7 +34,7 @@ pub use retry::{Repeat, Tried};
 pub use route::{Passed, Route, RouteError};
 pub use upkeep::RefreshReport;
 
-use crate::routing::{Candidate, Decision, Rule, choose};
+use crate::routing::{Candidate, Decision, Verdict, choose};
 use crate::{AccountsConfig, FileError, Request, RoutingPolicy};
 
 /// A main account and those that stand in for it: gives each request an account that has room, and says why.
@@ -125,15 +125,13 @@ impl FallbackAccountManager {
     }
 
     /// The same after all that [`route`](Self::route) does to decide: numbers are refreshed, as far as one may ask, and an
-    /// account without a credential counts as one that has to log in again. Nothing is reserved, and no session remembered.
+    /// account whose credential cannot be had counts as refused, by the rule that says why. Nothing is reserved, and no session remembered.
     ///
     /// Dropping the future is safe.
     pub async fn decide(&self, request: &Request) -> Decision<'_> {
         self.inner.load().await;
         let unusable = self.inner.rehearse(request).await;
-        let dead = unusable.iter().filter(|(_, verdict)| verdict.rule == Rule::LoginDead);
-        let dead: Vec<usize> = dead.map(|(at, _)| *at).collect();
-        self.inner.decision(request, &dead)
+        self.inner.decision(request, &unusable)
     }
 
     /// The accounts, the main one first.
@@ -171,12 +169,12 @@ impl Inner {
         self.members.first().map_or_else(|| self.clock.now(), |member| member.numbers.now())
     }
 
-    /// The choice on what is known now, where the accounts at `dead` have no login.
-    fn decision(&self, request: &Request, dead: &[usize]) -> Decision<'_> {
+    /// The choice on what is known now, and on what was found of some accounts besides.
+    fn decision(&self, request: &Request, found: &[(usize, Verdict)]) -> Decision<'_> {
         let pinned = self.pinned(request);
         let candidates = self.members.iter().enumerate().map(|(at, member)| {
-            let candidate = self.candidate(at, member, pinned);
-            if dead.contains(&at) { candidate.login_refused(true) } else { candidate }
+            let found = found.iter().find(|(found_at, _)| *found_at == at);
+            self.candidate(at, member, pinned).found(found.map(|(_, verdict)| *verdict))
         });
         choose(candidates, request, self.now(), &self.policy)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::{AccountId, Answer, Percent, Record, Snapshot, TroubleKind, WindowId};
 
-use super::{AccountLimits, Block};
+use super::{AccountLimits, Block, Verdict};
 use crate::ahead::is_ahead;
 
 /// Whether an account is the main one.
@@ -33,6 +33,7 @@ pub struct Candidate<'a> {
     pub(super) is_pinned: bool,
     pub(super) is_nobodys: bool,
     pub(super) is_refused: bool,
+    pub(super) found: Option<Verdict>,
     pub(super) limits: Option<&'a AccountLimits>,
     pub(super) blocks: Option<Arc<[Block]>>,
     pub(super) reserved: Option<Arc<[(WindowId, Percent)]>>,
@@ -97,6 +98,7 @@ impl<'a> Candidate<'a> {
             is_pinned: false,
             is_nobodys: false,
             is_refused: false,
+            found: None,
             limits: None,
             blocks: None,
             reserved: None,
@@ -124,6 +126,12 @@ impl<'a> Candidate<'a> {
     /// Says that its login is refused.
     pub fn login_refused(mut self, is_refused: bool) -> Self {
         self.is_refused = is_refused;
+        self
+    }
+
+    /// Gives what was found of it where its numbers say nothing of that, such as when its login was to be read.
+    pub(crate) fn found(mut self, verdict: Option<Verdict>) -> Self {
+        self.found = verdict;
         self
     }
 

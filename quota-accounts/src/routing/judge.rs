@@ -186,6 +186,9 @@ fn judge_by(
     if candidate.is_disabled {
         return Verdict::refused(Rule::Disabled, None);
     }
+    if let Some(found) = candidate.found {
+        return found;
+    }
     if candidate.is_refused {
         return Verdict::refused(Rule::LoginDead, None);
     }

@@ -85,3 +85,52 @@ async fn an_account_whose_login_is_not_renewed_yet_is_passed_over_until_it_may_b
         assert!(passed.iter().all(|passed| passed.rule == Rule::LoginNotYet), "{passed:?}");
     }
 }
+
+/// A source whose login of the main account is being renewed for another 40 seconds.
+#[derive(Debug)]
+struct MainIsNotYet;
+
+#[async_trait]
+impl CredentialSource for MainIsNotYet {
+    async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
+        if *account == id("main") {
+            return Err(CredentialError::not_yet("it is being renewed", Some(Duration::from_secs(40))));
+        }
+        Ok(Credential::new(Secret::new("a-token")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_decided_while_a_login_is_being_renewed_is_what_is_routed() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts =
+            world.builder().credentials(Arc::new(MainIsNotYet)).build().expect("there are accounts");
+        accounts.refresh_quota_for_due_accounts().await;
+
+        let decision = accounts.decide(&Request::new()).await;
+        let (decided, verdict) = (decision.chosen().unwrap().id(), decision.weighed()[0].verdict());
+        let route = accounts.route(Request::new()).await.unwrap();
+
+        assert_eq!((decided, route.account()), (&id("b"), &id("b")), "{kind:?}");
+        let passed = &route.passed()[0];
+        assert_eq!((verdict.rule, verdict.until), (passed.rule, passed.until), "{kind:?}");
+        assert_eq!(verdict.rule, Rule::LoginNotYet, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_logins_are_being_renewed_what_is_decided_ends_when_the_route_says() {
+    for kind in BOTH {
+        let (_world, _, accounts) = manager(kind, 0).await;
+
+        let decided = accounts.decide(&Request::new()).await.retry_after();
+        let routed = accounts.route(Request::new()).await.unwrap_err().retry_after();
+
+        assert_eq!(
+            (decided, routed),
+            (Some(Duration::from_secs(40)), Some(Duration::from_secs(40))),
+            "{kind:?}"
+        );
+    }
+}
