@@ -1,13 +1,14 @@
 //! Credentials that their source renews: when it is asked to, and what follows if it has not done so yet.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_accounts::{
-    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Request,
-    RouteError, Rule, Secret,
+    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Repeat, Request,
+    Route, RouteError, Rule, Secret,
 };
 use quota_core::{AccountId, Login, Mark};
 
@@ -83,6 +84,34 @@ async fn an_account_whose_login_is_not_renewed_yet_is_passed_over_until_it_may_b
         let RouteError::Nobody { retry_after, passed, .. } = error else { panic!("{error:?}") };
         assert_eq!(retry_after, Some(Duration::from_secs(40)), "{kind:?}");
         assert!(passed.iter().all(|passed| passed.rule == Rule::LoginNotYet), "{passed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_tried_once_more_where_its_token_was_renewed_and_then_elsewhere() {
+    for kind in BOTH {
+        for (repeat, statuses, names, end) in [
+            (Repeat::Allowed, &[401, 200][..], &["main", "main"][..], 200),
+            (Repeat::Allowed, &[401], &["main", "main", "b", "c"], 401),
+            (Repeat::Never, &[401, 200], &["main"], 401),
+        ] {
+            let (_world, _, accounts) = manager(kind, 1).await;
+            let tried = RefCell::new(Vec::new());
+            let send = |route: &Route| {
+                let mut tried = tried.borrow_mut();
+                let status = statuses[tried.len().min(statuses.len() - 1)];
+                tried.push(route.account().name().to_owned());
+                async move { (status, Outcome::from_response(status, [("a", "b")])) }
+            };
+
+            let (got, _) = accounts.run(Request::new(), repeat, send).await.expect("there are accounts");
+
+            assert_eq!(
+                (tried.into_inner(), got),
+                (names.iter().map(|name| (*name).to_owned()).collect(), end),
+                "{kind:?}"
+            );
+        }
     }
 }
 
