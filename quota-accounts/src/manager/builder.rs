@@ -66,6 +66,9 @@ impl FallbackAccountManagerBuilder {
     }
 
     /// Sets how often to ask where there is no quota manager; with one its own policy counts.
+    ///
+    /// What is between the accounts of a provider (`gap`, `parallel`, `quiet`) and what is about a store takes a quota manager, and
+    /// has no effect here: after a 429 about one account, the others are asked all the same.
     pub fn usage_policy(mut self, policy: Policy) -> Self {
         self.usage_policy = policy;
         self
