@@ -1,6 +1,7 @@
 //! Which accounts there are, in the user's words: their order, which are switched off, their limits.
 //! What is learned of them while they are used is kept apart, in `state`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use quota_core::{AccountId, Clock};
@@ -155,6 +156,12 @@ impl AccountsConfig {
     #[must_use]
     pub fn accounts(&self) -> &[AccountConfig] {
         &self.accounts
+    }
+
+    /// An account that stands there more than once, as only a hand can write it.
+    pub(crate) fn named_twice(&self) -> Option<&AccountId> {
+        let mut known = HashSet::new();
+        self.accounts.iter().map(|account| &account.id).find(|id| !known.insert(*id))
     }
 
     /// The same with their roles.

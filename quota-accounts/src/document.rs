@@ -84,7 +84,7 @@ pub(crate) struct Document {
 /// No file of accounts is larger.
 const LIMIT: u64 = 64 * 1024 * 1024;
 /// How long to wait for another process, and how often to look.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 const A_LOOK: Duration = Duration::from_millis(10);
 
 impl Document {
@@ -132,7 +132,6 @@ impl Document {
     /// Takes the lock in the file of this ending, and waits that long for it. It ends when it is dropped, or its process ends.
     pub(crate) async fn lock_beside(&self, ending: &str, patience: Duration) -> Result<File, FileError> {
         let (path, ending) = (self.path.clone(), ending.to_owned());
-        let busy = || FileError::Busy { path: self.path.clone() };
         let waiting = async {
             loop {
                 let (path, ending) = (path.clone(), ending.clone());
@@ -143,7 +142,12 @@ impl Document {
                 }
             }
         };
-        self.clock.bounded(patience, waiting).await.unwrap_or_else(|| Err(busy()))
+        self.clock.bounded(patience, waiting).await.unwrap_or_else(|| Err(self.busy()))
+    }
+
+    /// What whoever has waited in vain is told.
+    pub(crate) fn busy(&self) -> FileError {
+        FileError::Busy { path: self.path.clone() }
     }
 
     fn failed(&self, doing: &'static str) -> impl Fn(io::Error) -> FileError + use<> {

@@ -97,6 +97,8 @@ pub(crate) struct Inner {
     reservations: Option<SharedReservations>,
     loaded: OnceCell<Result<(), FileError>>,
     tasks: Mutex<JoinSet<()>>,
+    /// Those that [`flush`](FallbackAccountManager::flush) waits for.
+    flushing: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 impl FallbackAccountManager {
@@ -124,8 +126,8 @@ impl FallbackAccountManager {
     }
 
     /// The same after all that [`route`](Self::route) does to decide: numbers are refreshed, as far as one may ask, and an
-    /// account without a credential counts as one that has to log in again, or that cannot be read for now. Nothing is
-    /// reserved, and no session remembered.
+    /// account whose credential cannot be had counts as refused, by the rule that says why. Nothing is reserved, and no session
+    /// remembered.
     ///
     /// Dropping the future is safe.
     pub async fn decide(&self, request: &Request) -> Decision<'_> {
@@ -141,13 +143,20 @@ impl FallbackAccountManager {
 
     /// Writes what was learned and not written yet, and waits for what is under way in the background.
     ///
+    /// Dropping the future gives up waiting: what is under way goes on, and the next flush waits for it.
+    ///
     /// # Errors
     ///
     /// [`FileError`] if it could not be written.
     pub async fn flush(&self) -> Result<(), FileError> {
-        let mut tasks = std::mem::take(&mut *self.inner.tasks());
+        let mut flushing = self.inner.flushing.lock().await;
         self.inner.hurry();
-        while tasks.join_next().await.is_some() {}
+        // Those of a flush that was given up come first: two sets cannot be made one.
+        while flushing.join_next().await.is_some() {}
+        *flushing = std::mem::take(&mut *self.inner.tasks());
+        self.inner.hurry();
+        while flushing.join_next().await.is_some() {}
+        drop(flushing);
         self.inner.keep().await
     }
 }

@@ -66,6 +66,9 @@ impl FallbackAccountManagerBuilder {
     }
 
     /// Sets how often to ask where there is no quota manager; with one its own policy counts.
+    ///
+    /// What is between the accounts of a provider (`gap`, `parallel`, `quiet`) and what is about a store takes a quota manager, and
+    /// has no effect here: after a 429 about one account, the others are asked all the same.
     pub fn usage_policy(mut self, policy: Policy) -> Self {
         self.usage_policy = policy;
         self
@@ -118,10 +121,13 @@ impl FallbackAccountManagerBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if there is no account, or the policy for asking contradicts itself.
+    /// [`BuildError`] if there is no account, one is named twice, or the policy for asking contradicts itself.
     pub fn build(self) -> Result<FallbackAccountManager, BuildError> {
         if self.config.accounts().is_empty() {
             return Err(BuildError::NoAccount);
+        }
+        if let Some(account) = self.config.named_twice() {
+            return Err(BuildError::NamedTwice { account: account.clone() });
         }
         self.usage_policy.validate()?;
         let usage_policy = Arc::new(self.usage_policy);
@@ -153,18 +159,26 @@ impl FallbackAccountManagerBuilder {
             reservations: self.reservations.map(SharedReservations::on),
             loaded: OnceCell::new(),
             tasks: Mutex::new(JoinSet::new()),
+            flushing: tokio::sync::Mutex::new(JoinSet::new()),
         };
         Ok(FallbackAccountManager { inner: Arc::new(inner) })
     }
 }
 
 /// Why a manager of accounts was not built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// There is no account to route to.
     #[error("no account is configured; add one")]
     NoAccount,
+    /// A hand has written one account twice: what is learned of it would count for one of the two.
+    #[error("{account} is named twice; remove one of them")]
+    #[non_exhaustive]
+    NamedTwice {
+        /// The account.
+        account: AccountId,
+    },
     /// The policy for asking contradicts itself.
     #[error(transparent)]
     Policy(#[from] PolicyError),

@@ -13,7 +13,7 @@ use super::Inner;
 use super::numbers::Numbers;
 use crate::FileError;
 use crate::ahead::is_ahead;
-use crate::document::Document;
+use crate::document::{Document, PATIENCE};
 use crate::routing::Block;
 use crate::state::{AccountsState, Pin, join_pins};
 
@@ -21,15 +21,24 @@ use crate::state::{AccountsState, Pin, join_pins};
 #[derive(Debug)]
 pub(super) struct Keeping {
     document: Document,
+    /// One after the other gathers what is new and writes it: who gathers first and writes last would bring back what was
+    /// lifted between, and of many who wait all but the first find nothing new.
+    /// It guards the pins as they were last written.
+    writing: tokio::sync::Mutex<Vec<Pin>>,
     /// Whether somebody is about to write.
-    is_due: AtomicBool,
+    is_due: Arc<AtomicBool>,
     /// Tells them not to wait any longer.
     hurry: Arc<Notify>,
 }
 
 impl Keeping {
     pub(super) fn at(path: PathBuf, clock: Clock) -> Self {
-        Self { document: Document::at(path, clock), is_due: AtomicBool::new(false), hurry: Arc::default() }
+        Self {
+            document: Document::at(path, clock),
+            writing: tokio::sync::Mutex::default(),
+            is_due: Arc::default(),
+            hurry: Arc::default(),
+        }
     }
 }
 
@@ -66,32 +75,35 @@ impl Inner {
                 tracing::debug!(account = %id, "what was kept is another login's");
             }
         }
+        let mut written = Vec::new();
         for pin in &state.pins {
             if let Some(at) = self.places.get(&pin.account) {
                 let used_at = if is_ahead(pin.used_at, now) { now } else { pin.used_at };
                 self.pins.set(pin.session, *at, used_at);
+                // As it stands there: what was brought back is news.
+                written.push(Pin::new(pin.session, pin.account.clone(), pin.used_at));
             }
         }
         self.pins.forget(now);
+        written.sort_unstable_by_key(|pin| pin.session);
+        *keeping.writing.lock().await = written;
         Ok(())
     }
 
     /// Writes what is not written yet. Accounts that have nothing new are left as the file has them.
     pub(super) async fn keep(&self) -> Result<(), FileError> {
         let Some(keeping) = &self.keeping else { return Ok(()) };
-        keeping.is_due.store(false, Ordering::Release);
+        // Bounded, or many who wait would each be as patient with another process as the one before.
+        let writing = self.clock.bounded(PATIENCE, keeping.writing.lock()).await;
+        let mut written = writing.ok_or_else(|| keeping.document.busy())?;
         let now = self.now();
         let mut news: Vec<News> = self.news();
         self.pins.forget(now);
-        let pins: Vec<Pin> = self
-            .pins
-            .all()
-            .into_iter()
-            .map(|(session, at, used_at)| Pin::new(session, self.members[at].id.clone(), used_at))
-            .collect();
-        if news.is_empty() && pins.is_empty() {
+        let pins = self.pins_to_keep();
+        if news.is_empty() && pins == *written {
             return Ok(());
         }
+        let brought = pins.clone();
         let (keep, most) = (self.policy.pin_for, self.policy.most_pins);
         let news = keeping
             .document
@@ -112,6 +124,7 @@ impl Inner {
                 news
             })
             .await?;
+        *written = brought;
         for News { at, known, blocks, is_taken, .. } in news {
             let member = &self.members[at];
             *member.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(known));
@@ -120,6 +133,16 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// The pins, in an order that is that of any others that are the same.
+    fn pins_to_keep(&self) -> Vec<Pin> {
+        let pins = self.pins.all().into_iter();
+        let pin =
+            |(session, at, used_at): (_, usize, _)| Pin::new(session, self.members[at].id.clone(), used_at);
+        let mut pins: Vec<Pin> = pins.map(pin).collect();
+        pins.sort_unstable_by_key(|pin| pin.session);
+        pins
     }
 
     fn news(&self) -> Vec<News> {
@@ -176,14 +199,27 @@ impl Inner {
         if keeping.is_due.swap(true, Ordering::AcqRel) {
             return;
         }
+        // Made here, for a task may end before it begins: with its runtime.
+        let due = Due(Arc::clone(&keeping.is_due));
         // Weak, so that a manager nobody uses any more does not live on for this.
         let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
         let hurry = Arc::clone(&keeping.hurry);
         self.in_background(async move {
             clock.bounded(Numbers::KEEP_WITHIN, hurry.notified()).await;
+            // What is new from here on may be too late for this one.
+            drop(due);
             if let Some(inner) = inner.upgrade() {
                 inner.keep_or_tell().await;
             }
         });
+    }
+}
+
+/// Somebody is about to write, or has ended before that.
+struct Due(Arc<AtomicBool>);
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }

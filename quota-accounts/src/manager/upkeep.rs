@@ -133,17 +133,20 @@ impl Inner {
         if (!insist && member.numbers.is_held()) || member.refreshing.swap(true, Ordering::AcqRel) {
             return;
         }
-        // However it ends, even if the fetcher breaks, the next one may begin.
+        // However it ends, even if the fetcher breaks or the runtime ends before it begins, the next one may begin.
         let claim = Claim { inner: Arc::clone(self), at };
         self.in_background(async move {
             let inner = &claim.inner;
             let member = &inner.members[at];
             let result = if insist { member.numbers.insist().await } else { member.numbers.freshen().await };
-            if let Err(error) = result {
-                tracing::debug!(account = %member.id, %error, "refresh brought nothing");
-            }
-            // What it brought, or the hold that it left: the next program must not ask before that ends either.
-            inner.keep_or_tell().await;
+            let Err(error) = result else {
+                inner.keep_or_tell().await;
+                return;
+            };
+            tracing::debug!(account = %member.id, %error, "refresh brought nothing");
+            // The hold that it left is kept: the next program must not ask before that ends either. Not at once, for where it
+            // leaves none, each request has a refresh that fails.
+            inner.keep_soon();
         });
     }
 }

@@ -22,6 +22,7 @@ fn pin(session: &str, account: &str, second: i64) -> Pin {
     Pin::new(Session::of(session), account.parse().unwrap(), at(second))
 }
 
+// B95
 #[test]
 fn the_newer_reading_stands_whoever_writes_last() {
     let mut state = AccountState::default();

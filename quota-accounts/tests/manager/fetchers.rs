@@ -191,3 +191,15 @@ async fn a_refresh_behind_a_requests_back_that_failed_is_written_back_too() {
         assert!(world.kept().contains("rate_limited"), "{kind:?} {}", world.kept());
     }
 }
+
+// As it is documented: what is between the accounts of a provider is the quota manager's.
+#[tokio::test(start_paused = true)]
+async fn without_a_quota_manager_a_429_about_one_account_is_a_hold_of_that_one_alone() {
+    let world = world(Kind::Without);
+    world.provider.then_fail(FetchError::throttled(None));
+
+    let reports = world.accounts().refresh_quota_for_due_accounts().await;
+
+    let failed = reports.iter().filter(|report| report.error.is_some()).count();
+    assert_eq!((failed, world.provider.calls(), world.provider.most_at_once()), (1, 3, 1));
+}

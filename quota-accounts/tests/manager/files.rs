@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quota_accounts::{FileError, Mode, Request, RoutingPolicy};
+use quota_accounts::{AccountsFile, BuildError, FileError, Mode, Outcome, Request, RoutingPolicy};
 
 use crate::support::*;
 
@@ -104,5 +104,51 @@ async fn what_a_newer_program_keeps_of_a_session_survives() {
         accounts.flush().await.expect("the disk is in order");
 
         assert_eq!(world.kept().matches("green").count(), 2, "{kind:?} {}", world.kept());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_a_hand_has_written_twice_is_told_before_anything_is_routed() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        let text = r#"{"accounts":[{"id":"example/main"},{"id":"example/b"},{"id":"example/main"}]}"#;
+        let file = AccountsFile::at(world.dir.path().join("accounts.json"));
+        std::fs::write(file.path(), text).unwrap();
+        world.config = file.load().await.unwrap();
+
+        let error = world.builder().build().err();
+
+        assert!(
+            matches!(&error, Some(BuildError::NamedTwice { account, .. }) if *account == id("main")),
+            "{kind:?}"
+        );
+        assert_eq!(error.unwrap().to_string(), "example/main is named twice; remove one of them");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn routing_leaves_the_users_file_as_a_hand_has_written_it_even_during_a_run() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        let file = AccountsFile::at(world.dir.path().join("accounts.json"));
+        let by_hand = "{ \"accounts\": [ {\"id\":\"example/main\"},\n\n {\"id\":\"example/b\"} ] }";
+        std::fs::write(file.path(), by_hand).unwrap();
+        world.config = file.load().await.unwrap();
+        let accounts = world.builder().state_file(file.state_path()).build().unwrap();
+        let request = || async {
+            let route = accounts.route(Request::new().session("s")).await.unwrap();
+            let _ =
+                accounts.report(&route, Outcome::from_response(429, [("retry-after", "9")])).await.unwrap();
+            accounts.refresh_quota_for_due_accounts().await;
+            accounts.flush().await.unwrap();
+            std::fs::read_to_string(file.path()).unwrap()
+        };
+        assert_eq!(request().await, by_hand, "{kind:?}");
+
+        let edited = by_hand.replace("/b", "/other");
+        std::fs::write(file.path(), &edited).unwrap();
+
+        assert_eq!(request().await, edited, "{kind:?}");
+        assert!(world.kept().contains("throttled"), "{kind:?} {}", world.kept());
     }
 }

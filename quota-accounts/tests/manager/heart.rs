@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use quota_accounts::{AccountsConfig, Outcome, Repeat, Request, Route};
-use quota_core::{FetchError, Lineage, Login, Mark, Usage};
+use quota_core::{
+    FetchError, Lineage, Login, Mark, MemoryStore, QuotaManager, Scope, Usage, WindowId, WindowReading,
+};
 
 use crate::support::*;
 
@@ -66,13 +68,32 @@ async fn staleness_is_the_quota_managers_and_not_that_of_what_lies_on_disk() {
     for name in ["main", "b", "c"] {
         let _ = world.quota.account(&id(name)).get().await.unwrap();
     }
-    let before = world.provider.calls();
+    let (before, kept) = (world.provider.calls(), world.kept());
 
     let usable = accounts.usable_fallback_accounts().await;
+    // Whoever takes them for stale writes what comes of asking.
+    assert_eq!(world.kept(), kept, "nothing was due");
     let due = accounts.refresh_quota_for_due_accounts().await;
 
     assert_eq!((usable.len(), due.len()), (2, 0));
     assert_eq!(world.provider.calls(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_fresh_on_disk_is_stale_where_the_quota_manager_says_so() {
+    let mut world = world(Kind::With);
+    world.accounts().refresh_quota_for_due_accounts().await;
+    let policy = world.usage_policy.clone().freshness(Duration::from_secs(60));
+    let store = MemoryStore::with_clock(world.clock.clone());
+    let quota = QuotaManager::builder(store).fetcher(world.provider.clone()).clock(world.clock.clone());
+    world.quota = quota.policy(policy).build().unwrap();
+    minutes(&world.clock, 2).await;
+    let accounts = world.accounts();
+
+    let usable = accounts.usable_fallback_accounts().await;
+    assert_eq!((usable.len(), world.provider.calls()), (2, 3 + 2));
+    let due = accounts.refresh_quota_for_due_accounts().await;
+    assert_eq!((due.len(), world.provider.calls()), (1, 3 + 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,6 +165,51 @@ async fn a_refresh_behind_a_requests_back_is_written_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refresh_after_so_many_requests_is_written_back() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.counting(2);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 1).await;
+        world.answers(67.89);
+
+        for _ in 0..2 {
+            let route = accounts.route(Request::new()).await.unwrap();
+            let _ = accounts.report(&route, Outcome::from_response(200, [("a", "b")])).await.unwrap();
+        }
+        minutes(&world.clock, 1).await;
+
+        assert_eq!(world.kept().matches("6789").count(), 1, "{kind:?} {}", world.kept());
+    }
+}
+
+// B52
+#[tokio::test(start_paused = true)]
+async fn a_window_that_is_gone_is_gone_on_disk_and_after_a_restart() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.config = AccountsConfig::new(id("main"));
+        let opus = WindowReading::new(WindowId::new("seven_day/opus").unwrap(), percent(100.0));
+        world.provider.then_answer(Usage::polled([world.five_hour(40.0), opus.scope(Scope::model("opus"))]));
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        let request = || Request::new().model("opus");
+        assert!(world.kept().contains("seven_day/opus"), "{kind:?} {}", world.kept());
+        assert!(accounts.explain(&request()).chosen().is_none(), "{kind:?}: it is spent");
+        minutes(&world.clock, 6).await;
+
+        accounts.refresh_quota_for_due_accounts().await;
+
+        assert!(accounts.explain(&request()).chosen().is_some(), "{kind:?}");
+        assert!(!world.kept().contains("seven_day/opus"), "{kind:?} {}", world.kept());
+        let restarted = world.restarted().accounts();
+        restarted.load().await.unwrap();
+        assert!(restarted.explain(&request()).chosen().is_some(), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refresh_is_the_quota_managers_for_everybody_who_uses_it() {
     let world = world(Kind::With);
     world.answers(67.0);
@@ -152,7 +218,7 @@ async fn a_refresh_is_the_quota_managers_for_everybody_who_uses_it() {
 
     let answer = world.quota.account(&id("b")).peek();
     assert!(!answer.is_stale());
-    assert_eq!(answer.used(&quota_core::WindowId::five_hour()).lower_bound(), Some(percent(67.0)));
+    assert_eq!(answer.used(&WindowId::five_hour()).lower_bound(), Some(percent(67.0)));
 }
 
 // B46

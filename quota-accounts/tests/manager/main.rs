@@ -4,6 +4,7 @@ mod clocks;
 mod fetchers;
 mod files;
 mod heart;
+mod keeping;
 mod late;
 mod logins;
 mod many;

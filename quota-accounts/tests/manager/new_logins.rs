@@ -87,6 +87,21 @@ async fn a_new_login_is_not_served_past_its_killswitch_by_the_old_ones_numbers()
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_request_learned_of_a_new_login_is_written_back() {
+    for kind in BOTH {
+        let (world, logins, accounts) = held_by_old(kind, 10.0, 0.0).await;
+        minutes(&world.clock, 1).await;
+
+        log_in(&world, &logins, 2, "new");
+        world.answers(67.89);
+        let _ = accounts.route(Request::new()).await.unwrap();
+        minutes(&world.clock, 1).await;
+
+        assert_eq!(world.kept().matches("6789").count(), 1, "{kind:?} {}", world.kept());
+    }
+}
+
 // B34
 #[tokio::test(start_paused = true)]
 async fn what_an_old_login_left_on_disk_does_not_count_for_the_new_one() {

@@ -1,13 +1,14 @@
 //! Credentials that their source renews: when it is asked to, and what follows if it has not done so yet.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_accounts::{
-    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Request,
-    RouteError, Rule, Secret,
+    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Repeat, Request,
+    Route, RouteError, Rule, Secret,
 };
 use quota_core::{AccountId, Login, Mark};
 
@@ -83,5 +84,82 @@ async fn an_account_whose_login_is_not_renewed_yet_is_passed_over_until_it_may_b
         let RouteError::Nobody { retry_after, passed, .. } = error else { panic!("{error:?}") };
         assert_eq!(retry_after, Some(Duration::from_secs(40)), "{kind:?}");
         assert!(passed.iter().all(|passed| passed.rule == Rule::LoginNotYet), "{passed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_tried_once_more_where_its_token_was_renewed_and_then_elsewhere() {
+    for kind in BOTH {
+        for (repeat, statuses, names, end) in [
+            (Repeat::Allowed, &[401, 200][..], &["main", "main"][..], 200),
+            (Repeat::Allowed, &[401], &["main", "main", "b", "c"], 401),
+            (Repeat::Never, &[401, 200], &["main"], 401),
+        ] {
+            let (_world, _, accounts) = manager(kind, 1).await;
+            let tried = RefCell::new(Vec::new());
+            let send = |route: &Route| {
+                let mut tried = tried.borrow_mut();
+                let status = statuses[tried.len().min(statuses.len() - 1)];
+                tried.push(route.account().name().to_owned());
+                async move { (status, Outcome::from_response(status, [("a", "b")])) }
+            };
+
+            let (got, _) = accounts.run(Request::new(), repeat, send).await.expect("there are accounts");
+
+            assert_eq!(
+                (tried.into_inner(), got),
+                (names.iter().map(|name| (*name).to_owned()).collect(), end),
+                "{kind:?}"
+            );
+        }
+    }
+}
+
+/// A source whose login of the main account is being renewed for another 40 seconds.
+#[derive(Debug)]
+struct MainIsNotYet;
+
+#[async_trait]
+impl CredentialSource for MainIsNotYet {
+    async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
+        if *account == id("main") {
+            return Err(CredentialError::not_yet("it is being renewed", Some(Duration::from_secs(40))));
+        }
+        Ok(Credential::new(Secret::new("a-token")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_decided_while_a_login_is_being_renewed_is_what_is_routed() {
+    for kind in BOTH {
+        let world = world(kind);
+        let accounts =
+            world.builder().credentials(Arc::new(MainIsNotYet)).build().expect("there are accounts");
+        accounts.refresh_quota_for_due_accounts().await;
+
+        let decision = accounts.decide(&Request::new()).await;
+        let (decided, verdict) = (decision.chosen().unwrap().id(), decision.weighed()[0].verdict());
+        let route = accounts.route(Request::new()).await.unwrap();
+
+        assert_eq!((decided, route.account()), (&id("b"), &id("b")), "{kind:?}");
+        let passed = &route.passed()[0];
+        assert_eq!((verdict.rule, verdict.until), (passed.rule, passed.until), "{kind:?}");
+        assert_eq!(verdict.rule, Rule::LoginNotYet, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_logins_are_being_renewed_what_is_decided_ends_when_the_route_says() {
+    for kind in BOTH {
+        let (_world, _, accounts) = manager(kind, 0).await;
+
+        let decided = accounts.decide(&Request::new()).await.retry_after();
+        let routed = accounts.route(Request::new()).await.unwrap_err().retry_after();
+
+        assert_eq!(
+            (decided, routed),
+            (Some(Duration::from_secs(40)), Some(Duration::from_secs(40))),
+            "{kind:?}"
+        );
     }
 }

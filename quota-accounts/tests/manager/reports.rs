@@ -321,6 +321,7 @@ async fn what_could_not_be_written_for_too_long_is_written_at_the_next_occasion(
     }
 }
 
+// B96
 #[tokio::test(start_paused = true)]
 async fn a_route_of_another_manager_is_refused() {
     let (_world, accounts) = reading(Kind::With).await;

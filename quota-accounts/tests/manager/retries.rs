@@ -2,13 +2,17 @@
 
 use std::cell::RefCell;
 
-use quota_accounts::{NextTry, Outcome, Repeat, Request};
+use quota_accounts::{NextTry, Outcome, Repeat, Request, RoutingPolicy};
 
 use crate::support::*;
 
 /// Sends by answering each try with the next status, and tells which accounts were tried.
 async fn run(kind: Kind, repeat: Repeat, statuses: &[u16]) -> (Vec<String>, u16, NextTry) {
-    let world = world(kind);
+    run_in(&world(kind), repeat, statuses).await
+}
+
+/// The same in this world.
+async fn run_in(world: &World, repeat: Repeat, statuses: &[u16]) -> (Vec<String>, u16, NextTry) {
     let accounts = world.accounts();
     accounts.refresh_quota_for_due_accounts().await;
     let tried = RefCell::new(Vec::new());
@@ -46,6 +50,19 @@ async fn no_account_is_tried_twice_for_one_reason() {
         let (tried, got, _) = run(kind, Repeat::Allowed, &[429]).await;
 
         assert_eq!((tried, got), (["main", "b", "c"].map(str::to_owned).to_vec(), 429), "{kind:?}");
+    }
+}
+
+// An overload leaves no block, so nothing else keeps the account away.
+#[tokio::test(start_paused = true)]
+async fn no_account_is_tried_twice_although_nothing_is_held_against_it() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.policy = RoutingPolicy::default().triggers([529]);
+        let (tried, got, next) = run_in(&world, Repeat::Allowed, &[529]).await;
+
+        let all = ["main", "b", "c"].map(str::to_owned).to_vec();
+        assert_eq!((tried, got, next), (all, 529, NextTry::Elsewhere), "{kind:?}");
     }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota_accounts::{FallbackAccountManager, Mode, Outcome, Request, RoutingPolicy};
+use quota_accounts::{
+    AccountsConfig, FallbackAccountManager, Mode, Outcome, Request, RouteError, RoutingPolicy,
+};
 use quota_core::{AccountId, Usage};
 
 use crate::logins::Logins;
@@ -135,5 +137,54 @@ async fn a_session_whose_account_nobody_is_logged_in_to_moves_for_good() {
 
         assert_ne!(own, then, "{kind:?}");
         assert_eq!(routed(&accounts).await, then, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_account_is_out_for_a_moment_is_told_how_long_to_wait() {
+    for kind in BOTH {
+        let mut world = sticky(kind);
+        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        let accounts = world.accounts();
+        accounts.refresh_quota_for_due_accounts().await;
+        let route = accounts.route(Request::new().session("s")).await.expect("all have room");
+        let throttled = Outcome::from_response(429, [("retry-after", "90")]);
+        let _ = accounts.report(&route, throttled).await.expect("it is our route");
+
+        let error = accounts.route(Request::new().session("s")).await.expect_err("it is out");
+
+        let RouteError::Wait { account, retry_after, .. } = error else { panic!("{kind:?} {error:?}") };
+        assert_eq!((&account, retry_after), (route.account(), Duration::from_secs(90)), "{kind:?}");
+        world.clock.sleep(retry_after).await;
+        assert_eq!(&routed(&accounts).await, route.account(), "{kind:?}");
+    }
+}
+
+// B58
+#[tokio::test(start_paused = true)]
+async fn of_a_session_that_stays_only_a_first_request_and_one_that_old_numbers_refuse_wait() {
+    for kind in BOTH {
+        let mut world = sticky(kind);
+        world.config = AccountsConfig::new(id("main"));
+        let accounts = world.accounts();
+
+        let own = routed(&accounts).await;
+        assert_eq!((world.provider.calls(), used(&accounts, "main")), (1, Some(40.0)), "{kind:?}: it waited");
+        minutes(&world.clock, 6).await;
+        world.provider.then_hang();
+        let before = world.clock.now();
+        assert_eq!(
+            (routed(&accounts).await, world.clock.now()),
+            (own.clone(), before),
+            "{kind:?}: it did not"
+        );
+        accounts.flush().await.expect("the disk is in order");
+
+        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+        minutes(&world.clock, 20).await;
+        accounts.refresh_quota_for_due_accounts().await;
+        minutes(&world.clock, 6).await;
+        world.answers(10.0);
+        assert_eq!((routed(&accounts).await, used(&accounts, "main")), (own, Some(10.0)), "{kind:?}");
     }
 }

@@ -86,6 +86,14 @@ impl World {
         Self { policy: self.policy.clone(), config: self.config.clone(), ..world }
     }
 
+    /// Asks after every so many requests, whatever is known.
+    pub(crate) fn counting(&mut self, every: u64) {
+        self.usage_policy = self.usage_policy.clone().every_n_requests(every);
+        let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(self.clock.clone()));
+        let quota = QuotaManager::builder_on(store).fetcher(self.provider.clone()).clock(self.clock.clone());
+        self.quota = quota.policy(self.usage_policy.clone()).build().expect("the policy is sound");
+    }
+
     pub(crate) fn state_path(&self) -> PathBuf {
         self.dir.path().join("accounts.state.json")
     }

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use quota_core::{FailureKind, Mark, WindowReading};
 
 use super::support::*;
-use crate::{Block, Choice, Limits, Mode, Request, RoutingPolicy, Rule, Standing, WhenUnknown};
+use crate::{
+    AccountLimits, Block, Choice, Limits, Mode, Request, RoutingPolicy, Rule, Standing, WhenUnknown,
+};
 
 fn modes() -> impl Strategy<Value = Mode> {
     prop_oneof![
@@ -18,7 +20,7 @@ fn modes() -> impl Strategy<Value = Mode> {
 fn policies() -> impl Strategy<Value = RoutingPolicy> {
     (modes(), 0u32..40, 0u32..20, any::<bool>()).prop_map(|(mode, minimum, stop, closed)| {
         let unknown = if closed { WhenUnknown::Closed } else { WhenUnknown::Open };
-        let limit = |percent: u32| Limits::of(quota_core::Percent::from_basis_points(percent * 100));
+        let limit = |whole: u32| Limits::of(percent(whole));
         RoutingPolicy::default().mode(mode).minimum(limit(minimum)).stop(limit(stop)).when_unknown(unknown)
     })
 }
@@ -52,6 +54,14 @@ fn accounts() -> impl Strategy<Value = Vec<(Readings, u8)>> {
     proptest::collection::vec((readings(), 0u8..10), 1..6)
 }
 
+/// What requests under way use of five hours, and at what an account with a limit of its own is stopped, in percent.
+const RESERVED: u32 = 60;
+const OWN_STOP: u32 = 25;
+
+fn percent(whole: u32) -> quota_core::Percent {
+    quota_core::Percent::from_basis_points(whole * 100)
+}
+
 fn given(accounts: &[(Readings, u8)]) -> Vec<Given> {
     let made = |(at, (readings, fate)): (usize, &(Readings, u8))| {
         let account = Given::read_at(&format!("a{at}"), minutes(-readings.age), readings.windows());
@@ -63,6 +73,9 @@ fn given(accounts: &[(Readings, u8)]) -> Vec<Given> {
             }
             2 => account.blocked(Block::new(FailureKind::QuotaSpent, minutes(-1)).until(minutes(1))),
             3 => account.pinned(),
+            4 => Given { reserved: vec![(quota_core::WindowId::five_hour(), percent(RESERVED))], ..account },
+            5 => Given { limits: AccountLimits::none().stop(Limits::of(percent(OWN_STOP))), ..account },
+            6 => Given { is_nobodys: true, ..account },
             _ => account,
         }
     };
@@ -88,13 +101,17 @@ proptest! {
         if let Some(at) = taken(&given, &request, &policy) {
             let (readings, fate) = &accounts[at];
             prop_assert!(*fate > 2);
+            let stop = if *fate == 5 { Limits::of(percent(OWN_STOP)) } else { policy.stop.clone() };
+            prop_assert!(*fate != 6 || policy.when_unknown == WhenUnknown::Open, "it cannot be told whose it is");
             for window in given[at].snapshot.windows() {
                 let counts = window.scope().is_none() || opus;
                 let used = window.used_at(now(), FRESH).lower_bound();
                 if let Some(used) = used.filter(|_| counts) {
-                    let (left, stop) = (used.remaining(), policy.stop.left_of(window.id()));
+                    let (left, stop) = (used.remaining(), stop.left_of(window.id()));
                     prop_assert!(left >= stop && left.basis_points() > 0, "{readings:?}");
                     prop_assert!(left > stop || window.scope().is_none(), "{readings:?}");
+                    let is_reserved = *fate == 4 && *window.id() == quota_core::WindowId::five_hour();
+                    prop_assert!(!is_reserved || left > percent(RESERVED), "{readings:?}");
                 }
             }
         }
