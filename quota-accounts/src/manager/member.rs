@@ -92,6 +92,7 @@ impl Member {
         }
     }
 
+    #[inline]
     pub(super) fn candidate(&self) -> Candidate<'_> {
         let mut candidate = self.numbers.candidate(&self.id, self.role).disabled(self.disabled);
         if let Some(limits) = &self.limits {

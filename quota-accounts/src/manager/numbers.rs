@@ -72,6 +72,7 @@ pub(super) enum Numbers {
 }
 
 impl Numbers {
+    #[inline]
     pub(super) fn candidate<'a>(&self, id: &'a AccountId, role: Role) -> Candidate<'a> {
         match self {
             Self::Shared(account) => Candidate::answered(id, role, account.peek()),

@@ -33,7 +33,8 @@ pub struct Candidate<'a> {
     pub(super) is_pinned: bool,
     pub(super) is_nobodys: bool,
     pub(super) is_refused: bool,
-    pub(super) found: Option<Verdict>,
+    /// Boxed, for it is seldom there, and a choice among many accounts moves each of them.
+    pub(super) found: Option<Box<Verdict>>,
     pub(super) limits: Option<&'a AccountLimits>,
     pub(super) blocks: Option<Arc<[Block]>>,
     pub(super) reserved: Option<Arc<[(WindowId, Percent)]>>,
@@ -131,7 +132,7 @@ impl<'a> Candidate<'a> {
 
     /// Gives what was found of its credential, if that refuses it.
     pub(crate) fn found(mut self, verdict: Option<Verdict>) -> Self {
-        self.found = verdict;
+        self.found = verdict.map(Box::new);
         self
     }
 

@@ -163,6 +163,7 @@ impl Verdict {
 }
 
 /// Judges one account.
+#[inline]
 pub(crate) fn judge(
     candidate: &Candidate<'_>,
     request: &Request,
@@ -185,6 +186,7 @@ pub(crate) fn judge_when(
     judge_by(candidate, request, now, policy, |candidate| candidate.held_until(now).or_else(pause))
 }
 
+#[inline]
 fn judge_by(
     candidate: &Candidate<'_>,
     request: &Request,
@@ -202,7 +204,10 @@ fn judge_by(
     let (minimum, stop) = limits(candidate, policy);
     // Restrictions stay while it cannot be told whose the account is; that it has room is not said then.
     let snapshot = candidate.held_against();
-    let mut refused = longer(blocked(candidate, request, now), candidate.found);
+    let mut refused = blocked(candidate, request, now);
+    if let Some(found) = &candidate.found {
+        refused = longer(refused, Some(**found));
+    }
     if candidate.is_nobodys && closed {
         refused = longer(refused, Some(Verdict::refused(Rule::IdentityUnknown, known_again(candidate))));
     }
