@@ -33,11 +33,17 @@ pub struct Candidate<'a> {
     pub(super) is_pinned: bool,
     pub(super) is_nobodys: bool,
     pub(super) is_refused: bool,
-    /// Boxed, for it is seldom there, and a choice among many accounts moves each of them.
-    pub(super) found: Option<Box<Verdict>>,
     pub(super) limits: Option<&'a AccountLimits>,
-    pub(super) blocks: Option<Arc<[Block]>>,
-    pub(super) reserved: Option<Arc<[(WindowId, Percent)]>>,
+    /// Boxed, for it is seldom there, and a choice among many accounts moves each of them.
+    beside: Option<Box<Beside>>,
+}
+
+/// What is known of an account beside its readings.
+#[derive(Debug, Default)]
+struct Beside {
+    blocks: Arc<[Block]>,
+    reserved: Arc<[(WindowId, Percent)]>,
+    found: Option<Verdict>,
 }
 
 /// Where the readings are: nothing is copied to choose.
@@ -99,10 +105,8 @@ impl<'a> Candidate<'a> {
             is_pinned: false,
             is_nobodys: false,
             is_refused: false,
-            found: None,
             limits: None,
-            blocks: None,
-            reserved: None,
+            beside: None,
         }
     }
 
@@ -132,7 +136,9 @@ impl<'a> Candidate<'a> {
 
     /// Gives what was found of its credential, if that refuses it.
     pub(crate) fn found(mut self, verdict: Option<Verdict>) -> Self {
-        self.found = verdict.map(Box::new);
+        if verdict.is_some() {
+            self.beside.get_or_insert_default().found = verdict;
+        }
         self
     }
 
@@ -144,14 +150,28 @@ impl<'a> Candidate<'a> {
 
     /// Gives what the provider answered to requests.
     pub fn blocks(mut self, blocks: impl Into<Arc<[Block]>>) -> Self {
-        self.blocks = Some(blocks.into());
+        self.beside.get_or_insert_default().blocks = blocks.into();
         self
     }
 
     /// Gives the shares of windows that requests under way have reserved.
     pub fn reserved(mut self, reserved: impl Into<Arc<[(WindowId, Percent)]>>) -> Self {
-        self.reserved = Some(reserved.into());
+        self.beside.get_or_insert_default().reserved = reserved.into();
         self
+    }
+
+    pub(super) fn own_blocks(&self) -> &[Block] {
+        self.beside.as_ref().map_or(&[], |beside| &beside.blocks)
+    }
+
+    /// How much of a window requests under way have reserved, in basis points.
+    pub(super) fn reserved_of(&self, window: &WindowId) -> u64 {
+        let reserved = self.beside.iter().flat_map(|beside| beside.reserved.iter());
+        reserved.filter(|(id, _)| id == window).map(|(_, share)| u64::from(share.basis_points())).sum()
+    }
+
+    pub(super) fn what_was_found(&self) -> Option<Verdict> {
+        self.beside.as_ref()?.found
     }
 
     /// The account's name.

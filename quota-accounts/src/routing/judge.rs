@@ -204,10 +204,7 @@ fn judge_by(
     let (minimum, stop) = limits(candidate, policy);
     // Restrictions stay while it cannot be told whose the account is; that it has room is not said then.
     let snapshot = candidate.held_against();
-    let mut refused = blocked(candidate, request, now);
-    if let Some(found) = &candidate.found {
-        refused = longer(refused, Some(**found));
-    }
+    let mut refused = longer(blocked(candidate, request, now), candidate.what_was_found());
     if candidate.is_nobodys && closed {
         refused = longer(refused, Some(Verdict::refused(Rule::IdentityUnknown, known_again(candidate))));
     }
@@ -226,9 +223,7 @@ fn judge_by(
             Rule::Exhausted
         } else if stop.are_broken(window, left) {
             Rule::Killed
-        } else if candidate.reserved.is_some()
-            && spoken_for(candidate, request, window, above(left, window, stop))
-        {
+        } else if spoken_for(candidate, request, window, || above(left, window, stop)) {
             Rule::Reserved
         } else {
             if low.is_none() && minimum.are_broken(window, left) {
@@ -276,7 +271,7 @@ pub(super) fn limits<'a>(candidate: &Candidate<'a>, policy: &'a RoutingPolicy) -
 /// The block that ends last of those that count.
 fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> Option<Verdict> {
     let mut found = None;
-    for block in candidate.blocks.iter().flat_map(|blocks| blocks.iter()) {
+    for block in candidate.own_blocks() {
         if !block.is_live(now)
             || !block.counts_for(request.model_name())
             || block.is_refuted(candidate.snapshot())
@@ -332,17 +327,20 @@ fn above(left: Percent, window: &Window, stop: &Limits) -> u32 {
 }
 
 /// Whether requests under way, and this one, would use up the `room` that there is.
-fn spoken_for(candidate: &Candidate<'_>, request: &Request, window: &Window, room: u32) -> bool {
-    let reserved = candidate.reserved.iter().flat_map(|reserved| reserved.iter());
-    let others: u64 =
-        reserved.filter(|(id, _)| id == window.id()).map(|(_, share)| u64::from(share.basis_points())).sum();
+fn spoken_for(
+    candidate: &Candidate<'_>,
+    request: &Request,
+    window: &Window,
+    room: impl FnOnce() -> u32,
+) -> bool {
+    let others = candidate.reserved_of(window.id());
     if others == 0 {
         // Nobody is in the way: an estimate alone keeps nobody from what is left.
         return false;
     }
     let own = request.estimated().filter(|(id, _)| *id == window.id());
     let own = own.map_or(0, |(_, share)| u64::from(share.basis_points()));
-    others + own.max(1) > u64::from(room)
+    others + own.max(1) > u64::from(room())
 }
 
 /// What can still be spent of a window before the killswitch, in basis points; `None` if it is not known.
@@ -354,11 +352,8 @@ pub(super) fn spendable(
 ) -> Option<u32> {
     match window.used_at(now, candidate.fresh_for) {
         UsedAt::Exact(used) | UsedAt::AtLeast(used) => {
-            let reserved = candidate.reserved.iter().flat_map(|reserved| reserved.iter());
-            let reserved =
-                reserved.filter(|(id, _)| id == window.id()).map(|(_, share)| share.basis_points());
-            let room = above(used.remaining(), window, stop);
-            Some(room.saturating_sub(reserved.fold(0, u32::saturating_add)))
+            let reserved = u32::try_from(candidate.reserved_of(window.id())).unwrap_or(u32::MAX);
+            Some(above(used.remaining(), window, stop).saturating_sub(reserved))
         }
         _ => None,
     }
