@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::Refresh;
 use crate::clock::Instant;
+use crate::manager::desk::Standing;
 use crate::manager::error::QuotaError;
 use crate::manager::flight::Wish;
 use crate::manager::gate::Pass;
@@ -54,6 +55,8 @@ impl Refresh {
                 };
                 (!superseded).then(|| record.begin(now, &ask, policy))
             };
+            // Before the look: what moves the record after it is news to whoever waits.
+            let seen = slot.desk().standing;
             // First a look, without a turn in the line and without a trip to the store: mostly somebody else has asked.
             let begin = if pass.is_none() {
                 slot.try_on(decide)
@@ -87,7 +90,7 @@ impl Refresh {
                     if let Freshness::Since(moment) = freshness {
                         freshness = Freshness::Since(moment.min(since));
                     }
-                    self.unless_closed(self.wait_for_holder(until, patience - waited)).await?;
+                    self.unless_closed(self.wait_for_holder(seen, until, patience - waited)).await?;
                 }
             }
         }
@@ -120,11 +123,14 @@ impl Refresh {
         }
     }
 
-    /// Waits until the record moves, the holder's time is over, or ours; or until the store is away, for then nothing is heard.
-    async fn wait_for_holder(&self, until: Timestamp, patience: Duration) {
+    /// Waits until the record moves from where it was `seen`, the holder's time is over, or ours; or until the store is away,
+    /// for then nothing is heard.
+    async fn wait_for_holder(&self, seen: Standing, until: Timestamp, patience: Duration) {
         let slot = &*self.slot;
         let link = &slot.provider.link;
-        let seen = slot.desk().standing;
+        if slot.desk().standing != seen {
+            return;
+        }
         let left = time::between(link.guess(), until).min(patience).max(SHORTEST_WAIT);
         let key = StoreKey::account(&slot.id);
         let moved = slot.provider.clock.bounded(left, link.changed(&key, seen.version()));
@@ -156,3 +162,33 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 
 /// How often to look where there are no notices.
 const POLL: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::flight::Flight;
+    use crate::testing::FakeProvider;
+    use crate::{AccountId, Clock, MemoryStore, QuotaManager, Urgency};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_moves_the_record_after_the_look_is_not_waited_for() {
+        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
+            .fetcher(FakeProvider::answering("example", 40.0))
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        let account: AccountId = "example/main".parse().unwrap();
+        let slot = quota.shared.register.slot(&account);
+        let crew = &quota.shared.crew;
+        let flight = Flight::join(&slot, Wish::Now, Urgency::Interactive, crew);
+        let looked_at = slot.desk().standing;
+        flight.wait().await.as_ref().unwrap();
+        let refresh = Refresh::new(flight, slot, crew.clone());
+
+        let minute = Duration::from_secs(60);
+        let waited = refresh.wait_for_holder(looked_at, time::later(clock.now(), minute), minute);
+
+        assert!(clock.bounded(Duration::from_secs(1), waited).await.is_some());
+    }
+}
