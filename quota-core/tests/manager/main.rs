@@ -4,6 +4,7 @@
 
 mod away_and_back;
 mod holds;
+mod insisting;
 mod lifecycle;
 mod logins;
 mod lost_writes;

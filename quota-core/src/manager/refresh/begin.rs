@@ -34,9 +34,11 @@ impl Refresh {
         let mut holder = Holder::default();
         let mut is_known = !slot.may_guess();
         let mut pass = None;
+        // Whether a holder that is found has the lease now, and did not only have it when this process last heard.
+        let mut is_current = matches!(wish, Wish::Within(_));
         let mut freshness = match wish {
             Wish::Within(span) => Freshness::Within(span),
-            Wish::Now => Freshness::Since(slot.provider.link.guess()),
+            Wish::Now => Freshness::Since(slot.provider.link.yet_to_come()),
         };
         loop {
             if self.flight.lineage.is_none() && self.is_superseded() {
@@ -85,6 +87,11 @@ impl Refresh {
                     // Without the store, what the holder brings would not be heard here.
                     if waited >= patience || slot.provider.link.is_away() || slot.desk().is_alone() {
                         return Err(QuotaError::Busy { account: account() });
+                    }
+                    if !is_current {
+                        is_current = true;
+                        slot.synchronise(None).await;
+                        continue;
                     }
                     // What the holder brings is as good as what we would have brought.
                     if let Freshness::Since(moment) = freshness {
