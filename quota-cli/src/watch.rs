@@ -12,8 +12,8 @@ mod terminal;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossterm::event::{self, Event, KeyEventKind};
 use quota::{Account, AccountId, Answer, Clock};
-use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 

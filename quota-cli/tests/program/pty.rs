@@ -8,9 +8,13 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+
+/// As long as nothing takes, however busy the machine is.
+const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 /// A terminal: what is written to it can be read here, and keys can be pressed.
 pub(crate) struct Pty {
@@ -38,7 +42,7 @@ impl Pty {
         command.env("TERM", "xterm").stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap()
     }
 
-    /// Reads until this has been written, and gives what was written up to there.
+    /// Reads until this has been written, and gives what was written up to there. A test that waits in vain fails.
     pub(crate) fn until(&mut self, wanted: &str) -> String {
         let mut bytes = [0; 4096];
         loop {
@@ -47,6 +51,13 @@ impl Pty {
                 let seen = self.unseen.drain(..at + wanted.len()).collect();
                 return String::from_utf8(seen).unwrap();
             }
+            let mut waits = [PollFd::new(&self.ours, PollFlags::IN)];
+            let is_ready = poll(&mut waits, Some(&PATIENCE)).unwrap() > 0;
+            assert!(
+                is_ready,
+                "waited in vain for {wanted:?}, seen: {:?}",
+                String::from_utf8_lossy(&self.unseen)
+            );
             let count = self.ours.read(&mut bytes).unwrap();
             self.unseen.extend_from_slice(&bytes[..count]);
         }

@@ -109,6 +109,23 @@ fn a_new_size_is_drawn_in() {
 }
 
 #[test]
+fn a_key_that_is_pressed_while_the_size_changes_is_not_lost() {
+    let mut world = World::new(account());
+
+    for _ in 0..200 {
+        world.signal(Signal::WINCH);
+        world.pty.press("?");
+        // A word of the help, where nothing was before.
+        world.pty.until("leave");
+        // Any key ends the help.
+        world.pty.press(" ");
+    }
+
+    world.pty.press("q");
+    assert_eq!(world.end(), Some(0));
+}
+
+#[test]
 fn while_it_is_stopped_the_shell_has_the_terminal() {
     let ways: [fn(&mut World); 2] = [|world| world.pty.press("\u{1a}"), |world| world.signal(Signal::TSTP)];
     for stop in ways {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crossterm::event::{KeyCode, KeyEvent};
 use jiff::tz::TimeZone;
 use quota::{Hold, HoldReason, Percent, Source, UsedAt};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
 use super::*;
 use crate::journal::What;
