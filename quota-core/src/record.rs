@@ -194,6 +194,13 @@ impl Record {
         changed
     }
 
+    /// `now`, or a later moment if the last call was stamped no earlier: the clocks of two processes differ a little, and of two
+    /// calls of which one was granted after the other was answered, the second knows better.
+    fn follows_the_last_call(&self, now: Timestamp) -> Timestamp {
+        let after = self.refreshed_at.map(|at| time::later(at.timestamp(), ONE_STAMP));
+        after.map_or(now, |after| now.max(after))
+    }
+
     /// Whether both say whose they are, and it is not the same.
     pub(crate) fn is_of_another_login(&self, other: &Self) -> bool {
         self.owner.contradicts(other.lineage(), other.identity())
@@ -254,6 +261,9 @@ impl Record {
 
 /// No record is older than this program. A machine whose clock says so has just started, and will be told the time.
 const BEFORE_ALL_RECORDS: Timestamp = Timestamp::constant(1_735_689_600, 0);
+
+/// Stamps are whole milliseconds.
+const ONE_STAMP: Duration = Duration::from_millis(1);
 
 /// A reset brings the next call forward to no less than this after the last one.
 const ROLLOVER_FLOOR: Duration = Duration::from_secs(60);

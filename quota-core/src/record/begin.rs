@@ -92,16 +92,17 @@ impl Record {
         // The time is a floor under the fence: it rises even if the store has lost the record, and its count with it.
         let floor = u64::try_from(now.as_millisecond()).unwrap_or(0);
         self.fence = self.fence.saturating_add(1).max(floor);
+        let granted_at = self.follows_the_last_call(now);
         let lease = Lease {
             fence: self.fence,
             attempt: ask.attempt,
-            granted_at: now,
+            granted_at,
             until: time::later(now, policy.lease),
             mark: ask.login.mark,
             unknown: Unknown::default(),
         };
         self.lease = Some(Box::new(lease.clone()));
-        self.attempts.push(Attempt { at: now, by: Arc::clone(&ask.by) });
+        self.attempts.push(Attempt { at: granted_at, by: Arc::clone(&ask.by) });
         self.attempts.sort_unstable();
         lease
     }

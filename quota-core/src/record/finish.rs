@@ -63,7 +63,7 @@ impl Record {
         self.owner.adopt(lineage, identity);
 
         // Not after now: the clock may have been set back since the call began.
-        let started = lease.granted_at.min(now);
+        let started = lease.granted_at.min(self.follows_the_last_call(now));
         let asked_at = usage.observed_at.map_or(started, |observed| observed.min(started));
         self.snapshot.join(&Snapshot::of(usage, asked_at));
         self.refreshed_at = self.refreshed_at.max(Some(started.into()));

@@ -55,6 +55,18 @@ fn a_hold_that_was_moved_is_what_the_store_keeps() {
 }
 
 #[test]
+fn what_a_later_call_brings_counts_though_it_is_made_by_a_clock_that_is_behind() {
+    let mut record = polled(at(10), [five_hour(40)]);
+    let Begin::Granted(lease) = begin(&mut record, at(9), &insist(9, Timestamp::MAX)) else {
+        panic!("nobody else is asking")
+    };
+
+    let _ = record.commit(at(9), &lease, &Usage::polled([five_hour(20)]));
+
+    assert_eq!(record.snapshot().window(&WindowId::five_hour()).unwrap().used(), percent(20));
+}
+
+#[test]
 fn readings_of_a_clock_that_was_ahead_are_dropped_and_asked_for_anew() {
     let mut record = polled(year_2100(), [five_hour(10)]);
 
