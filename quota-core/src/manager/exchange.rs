@@ -116,7 +116,9 @@ impl Slot {
             let desk = self.desk();
             (desk.is_alone(), desk.pending.is_some() && !desk.flushing)
         };
-        if is_alone || has_pending || !self.look(seen).await {
+        // What is pending may change nothing, and then bring nothing: whoever wants to know has to look.
+        let is_whole = !is_alone && self.look(seen).await;
+        if !is_whole || has_pending {
             let _ = self.transact(|_, _| ()).await;
         }
     }

@@ -56,7 +56,7 @@ struct Search {
 /// Our two clocks may drift apart by this much before what the store said of its own is no longer trusted.
 const DRIFT_MS: i64 = 2_000;
 
-/// By how much three times in whole milliseconds (ours when we asked, the store's, ours now) can be wrong together.
+/// By how much three times in whole milliseconds (the store's, ours, and that of whoever stamped) can be wrong together.
 const ROUNDING_MS: i64 = 3;
 
 impl Link {
@@ -85,10 +85,10 @@ impl Link {
     }
 
     pub(crate) async fn read(self: &Arc<Self>, key: &StoreKey) -> Result<Reading, StoreError> {
-        let asked_ms = self.clock.now_ms();
+        let asked_at = self.clock.instant();
         let reading = self.attempt(key, Call::Read, || self.store.read(key)).await?;
         self.tally.worked(key, Call::Read);
-        self.note_time(asked_ms, &reading);
+        self.note_time(asked_at, &reading);
         Ok(reading)
     }
 
@@ -100,7 +100,7 @@ impl Link {
         body: Bytes,
         keep: Duration,
     ) -> Result<Swap, StoreError> {
-        let asked_ms = self.clock.now_ms();
+        let asked_at = self.clock.instant();
         let swap =
             self.attempt(key, Call::Swap, || self.store.swap(key, expected, body.clone(), keep)).await?;
         let Swap::Conflict(reading) = swap else {
@@ -108,7 +108,7 @@ impl Link {
             self.proven.store(true, Ordering::Relaxed);
             return Ok(swap);
         };
-        self.note_time(asked_ms, &reading);
+        self.note_time(asked_at, &reading);
         match &reading.document {
             Some(document) if document.body == body => Ok(Swap::Applied(document.version)),
             _ => Ok(Swap::Conflict(reading)),
@@ -149,10 +149,11 @@ impl Link {
         time::from_ms(self.clock.now_ms().saturating_add(self.offset_ms()))
     }
 
-    /// A moment that the store's time has not reached yet, as close to it as can be said without it.
+    /// A moment later than the time of any call that has begun before now, whichever process stamped it: as far as no clock
+    /// was set since the store's time was last heard.
     ///
-    /// The guess of every process is behind by as long as the store's answer took to reach it: what one stamps with its own
-    /// may look older than it is, and never younger than this of another's, if it was there before.
+    /// The guess of a process is behind by no more than its last trip took. So a stamp may be too old, and never too young;
+    /// this is as young as the time can be.
     pub(crate) fn yet_to_come(&self) -> Timestamp {
         let most_offset_ms = self.anchor().map_or_else(|| self.offset_ms(), |anchor| anchor.most_offset_ms);
         time::from_ms(self.clock.now_ms().saturating_add(most_offset_ms).saturating_add(ROUNDING_MS))
@@ -210,13 +211,14 @@ impl Link {
         self.tally.failed(key, Call::Read, error, self.clock.instant());
     }
 
-    /// Notes the time the store told when it was asked at `asked_ms`, which was between then and now.
-    fn note_time(&self, asked_ms: i64, reading: &Reading) {
-        let wall_ms = self.clock.now_ms();
-        let told_ms = reading.now.as_millisecond();
-        let most_offset_ms = told_ms.saturating_sub(asked_ms.min(wall_ms));
-        self.offset_ms.store(told_ms.saturating_sub(wall_ms), Ordering::Relaxed);
-        *self.anchor() = Some(Anchor { wall_ms, instant: self.clock.instant(), most_offset_ms });
+    /// Notes the time that the store told between `asked_at` and now.
+    fn note_time(&self, asked_at: Instant, reading: &Reading) {
+        let (wall_ms, instant) = (self.clock.now_ms(), self.clock.instant());
+        let offset_ms = reading.now.as_millisecond().saturating_sub(wall_ms);
+        let trip_ms = instant.saturating_since(asked_at).as_nanos().div_ceil(1_000_000);
+        let most_offset_ms = offset_ms.saturating_add(i64::try_from(trip_ms).unwrap_or(i64::MAX));
+        self.offset_ms.store(offset_ms, Ordering::Relaxed);
+        *self.anchor() = Some(Anchor { wall_ms, instant, most_offset_ms });
     }
 
     /// From now on nobody waits for the store, until one task has found it again by reading what could not be read.
@@ -244,9 +246,9 @@ impl Link {
                 loop {
                     let pause = PROBES.start + (PROBES.end - PROBES.start).mul_f64(fastrand::f64());
                     clock.sleep(pause + penalty.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-                    let asked_ms = clock.now_ms();
+                    let asked_at = clock.instant();
                     match clock.bounded(patience, store.read(&key)).await {
-                        Some(Ok(reading)) => return Some((asked_ms, reading)),
+                        Some(Ok(reading)) => return Some((asked_at, reading)),
                         // It is there; that this key is of no use is its own trouble.
                         Some(Err(error)) if !error.is_transient() => return None,
                         Some(Err(_)) | None => {}
@@ -256,8 +258,8 @@ impl Link {
             if let Either::Second(reading) = either(tasks.closing(), probe).await
                 && let Some(link) = lost.0.upgrade()
             {
-                if let Some((asked_ms, reading)) = reading {
-                    link.note_time(asked_ms, &reading);
+                if let Some((asked_at, reading)) = reading {
+                    link.note_time(asked_at, &reading);
                 }
                 link.find();
             }

@@ -86,11 +86,12 @@ async fn a_call_that_is_over_is_not_joined_by_a_process_that_has_not_heard_so() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn processes_that_all_insist_neither_wait_out_a_lease_nor_get_an_older_answer() {
+async fn processes_that_all_insist_in_300_rounds_neither_wait_out_a_lease_nor_get_an_older_answer() {
     // Real threads under the real clock, so that they meet in ways nobody has thought of.
     const ROUNDS: u32 = 300;
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
-    let provider = FakeProvider::answering("example", 0.0);
+    // The calls of one account are at least a stamp apart.
+    let provider = FakeProvider::answering("example", 0.0).taking(Duration::from_millis(1));
     let policy = hurried().budget(Budget::new(u32::MAX, 0));
     let process = || another_process(&store, &Clock::system(), &provider, policy.clone());
     let processes: Vec<_> = (0..8).map(|_| process()).collect();

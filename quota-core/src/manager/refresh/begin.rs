@@ -34,8 +34,9 @@ impl Refresh {
         let mut holder = Holder::default();
         let mut is_known = !slot.may_guess();
         let mut pass = None;
-        // Whether a holder that is found has the lease now, and did not only have it when this process last heard.
-        let mut is_current = matches!(wish, Wish::Within(_));
+        // Whether a holder that is found has the lease now, and did not only have it when this process last heard. That is
+        // for those who insist: others take the numbers of a call that is over, if they are young enough.
+        let mut is_confirmed = matches!(wish, Wish::Within(_));
         let mut freshness = match wish {
             Wish::Within(span) => Freshness::Within(span),
             Wish::Now => Freshness::Since(slot.provider.link.yet_to_come()),
@@ -88,9 +89,9 @@ impl Refresh {
                     if waited >= patience || slot.provider.link.is_away() || slot.desk().is_alone() {
                         return Err(QuotaError::Busy { account: account() });
                     }
-                    if !is_current {
-                        is_current = true;
-                        slot.synchronise(None).await;
+                    if !is_confirmed {
+                        is_confirmed = true;
+                        self.unless_closed(slot.synchronise(None)).await?;
                         continue;
                     }
                     // What the holder brings is as good as what we would have brought.
