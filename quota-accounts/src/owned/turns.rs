@@ -88,7 +88,10 @@ async fn wait_in_store(
             None => return Ok(false),
             // A hint, and bounded: whoever has the turn may have vanished.
             Some(reading) => {
-                clock.bounded(A_LOOK, store.changed(key, reading.version())).await.transpose()?;
+                if let Some(Err(_)) = clock.bounded(A_LOOK, store.changed(key, reading.version())).await {
+                    // Without notices there are still looks.
+                    clock.sleep(A_LOOK).await;
+                }
             }
         }
     }
