@@ -109,7 +109,7 @@ fn a_new_size_is_drawn_in() {
 }
 
 #[test]
-fn a_key_that_is_pressed_while_the_size_changes_is_not_lost() {
+fn of_200_keys_that_are_pressed_while_the_size_changes_none_is_lost() {
     let mut world = World::new(account());
 
     for _ in 0..200 {
