@@ -100,8 +100,11 @@ impl Lease {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// When it was started.
+    /// When it was started. The budget counts by this time.
     pub at: Timestamp,
+    /// The fence of its lease, which tells it from the account's other calls. Only two processes that go on without the
+    /// store at the same moment can give one fence twice.
+    pub fence: u64,
     /// Which process made it, in its own words; empty if it did not say.
     pub by: Arc<str>,
 }

@@ -102,7 +102,8 @@ impl Record {
             unknown: Unknown::default(),
         };
         self.lease = Some(Box::new(lease.clone()));
-        self.attempts.push(Attempt { at: granted_at, by: Arc::clone(&ask.by) });
+        // By the time as it is, not by the stamp of its readings: an hour after this call there is room for another.
+        self.attempts.push(Attempt { at: now, fence: self.fence, by: Arc::clone(&ask.by) });
         self.attempts.sort_unstable();
         lease
     }

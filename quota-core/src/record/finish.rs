@@ -97,7 +97,7 @@ impl Record {
         self.lease = None;
         if let FetchError::NotLoggedIn { .. } = error {
             // The provider was not asked, and another host may well be logged in.
-            let call = self.attempts.iter().position(|attempt| attempt.at == lease.granted_at);
+            let call = self.attempts.iter().rposition(|attempt| attempt.fence == lease.fence);
             call.map(|call| self.attempts.remove(call));
             return Failed::Stored { hold: None, quiet: None };
         }

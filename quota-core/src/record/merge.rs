@@ -106,6 +106,8 @@ impl Record {
         if let Some(lineage) = alone.lineage().filter(|_| left.is_some() && self.lineage() == left) {
             self.new_login(lineage);
         }
+        let shared = self.attempts.iter().filter(|attempt| alone.attempts.contains(attempt));
+        let shared: Vec<_> = shared.map(|attempt| attempt.fence).collect();
         if self.is_writable() {
             // Whoever made them, and for whom: they count.
             self.count_calls(&alone.attempts);
@@ -125,8 +127,7 @@ impl Record {
         }
         // A lease from before that was given back meanwhile is nobody's: the call is known, and the lease is not.
         let given_back = |lease: &mut Box<Lease>| {
-            let known = alone.attempts.iter().any(|attempt| attempt.at == lease.granted_at);
-            known && alone.lease.is_none() && lease.fence <= alone.fence
+            shared.contains(&lease.fence) && alone.lease.is_none() && lease.fence <= alone.fence
         };
         self.lease.take_if(given_back);
         self.unknown = std::mem::take(&mut self.unknown).max(alone.unknown.clone());

@@ -2,6 +2,7 @@
 //! What the tests share is in `support`; sequences of random operations are in `laws` and `holders`.
 
 mod asking;
+mod attempts;
 mod backoff;
 mod clocks;
 mod damaged;

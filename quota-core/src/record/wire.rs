@@ -14,13 +14,15 @@ use crate::time::{self, Ms};
 use crate::unknown::Unknown;
 use crate::{Hold, Lease, Snapshot, Trouble};
 
-/// The format number of a record. It rises when a field changes what others mean.
+/// The format number of a record. It rises when a field changes its form, or what others mean.
+///
+/// 1: calls have no fence. 2: they have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Format(u32);
 
 impl Format {
-    const CURRENT: Self = Self(1);
+    const CURRENT: Self = Self(2);
 }
 
 impl Default for Format {
@@ -73,7 +75,8 @@ impl Record {
             }
         };
         Ok(Self {
-            format: stored.format,
+            // A record of an older format is of this one from now on, and is written so with its next change.
+            format: stored.format.max(Format::CURRENT),
             owner: stored.owner,
             fence: stored.fence,
             revision: stored.revision,
@@ -127,7 +130,7 @@ struct Stored {
     trouble: Option<Box<Trouble>>,
     /// By who made them, so that a name is written once.
     #[serde(rename = "attempts_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
-    attempts: BTreeMap<Arc<str>, Vec<i64>>,
+    attempts: BTreeMap<Arc<str>, Vec<Call>>,
     #[serde(rename = "refreshed_ms", default, skip_serializing_if = "Option::is_none")]
     refreshed_at: Option<Ms>,
     #[serde(default)]
@@ -140,18 +143,44 @@ fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
 }
 
-fn group(attempts: &[Attempt]) -> BTreeMap<Arc<str>, Vec<i64>> {
+/// A call, by who made it: its time in milliseconds, and the fence of its lease, which is mostly the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Call {
+    /// The fence is the time. All calls of format 1 are written so, whatever their fence was.
+    At(i64),
+    /// The fence is that much ahead of the time.
+    Ahead(i64, u64),
+}
+
+impl From<&Attempt> for Call {
+    fn from(attempt: &Attempt) -> Self {
+        let ms = attempt.at.as_millisecond();
+        match attempt.fence.wrapping_sub(ms.cast_unsigned()) {
+            0 => Self::At(ms),
+            ahead => Self::Ahead(ms, ahead),
+        }
+    }
+}
+
+impl Call {
+    fn by(self, by: Arc<str>) -> Attempt {
+        let (Self::At(ms) | Self::Ahead(ms, _)) = self;
+        let ahead = if let Self::Ahead(_, ahead) = self { ahead } else { 0 };
+        Attempt { at: time::from_ms(ms), fence: ms.cast_unsigned().wrapping_add(ahead), by }
+    }
+}
+
+fn group(attempts: &[Attempt]) -> BTreeMap<Arc<str>, Vec<Call>> {
     let mut by_caller = BTreeMap::<_, Vec<_>>::new();
     for attempt in attempts {
-        by_caller.entry(Arc::clone(&attempt.by)).or_default().push(attempt.at.as_millisecond());
+        by_caller.entry(Arc::clone(&attempt.by)).or_default().push(attempt.into());
     }
     by_caller
 }
 
-fn ungroup(by_caller: BTreeMap<Arc<str>, Vec<i64>>) -> Vec<Attempt> {
-    let of = |(by, moments): (Arc<str>, Vec<i64>)| {
-        moments.into_iter().map(move |ms| Attempt { at: time::from_ms(ms), by: Arc::clone(&by) })
-    };
+fn ungroup(by_caller: BTreeMap<Arc<str>, Vec<Call>>) -> Vec<Attempt> {
+    let of = |(by, calls): (Arc<str>, Vec<Call>)| calls.into_iter().map(move |call| call.by(Arc::clone(&by)));
     let mut attempts: Vec<_> = by_caller.into_iter().flat_map(of).collect();
     attempts.sort_unstable();
     attempts

@@ -213,7 +213,7 @@ async fn a_newer_programs_document_is_read_and_not_overwritten_and_nobody_asks_f
     let key = StoreKey::account(&id("main"));
     let known = world.store.read(&key).await.unwrap().document.unwrap();
     let text = String::from_utf8(known.body.to_vec()).unwrap();
-    let newer = Bytes::from(text.replacen("\"format\":1", "\"format\":2,\"novelty\":[1,2]", 1));
+    let newer = Bytes::from(text.replacen("\"format\":2", "\"format\":3,\"novelty\":[1,2]", 1));
     let _ = world.store.swap(&key, Some(known.version), newer.clone(), MINUTE * 600).await.unwrap();
     world.clock.sleep(MINUTE * 6).await;
 

@@ -12,7 +12,7 @@ use crate::{Record, WindowId};
 // B93
 #[test]
 fn what_is_no_record_is_refused() {
-    let damaged = ["", "{", "null", "[]", "{}", "{\"format\":\"1\"}", "{\"format\":1,\"fence\":-1}"];
+    let damaged = ["", "{", "null", "[]", "{}", "{\"format\":\"1\"}", "{\"format\":2,\"fence\":-1}"];
 
     for body in damaged {
         assert!(Record::decode(body.as_bytes()).is_err(), "{body}");

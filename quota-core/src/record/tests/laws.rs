@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use super::random::{Op, Outcome, World, ops, usage};
 use super::support::*;
 use crate::time::{self, CLOCK_SLACK};
-use crate::{Begin, Budget, Committed, Failed, FetchError, Freshness, Lease, Record, Snapshot, Urgency};
+use crate::{
+    Begin, Budget, Committed, Failed, FetchError, Freshness, Lease, Record, Snapshot, Urgency, Usage,
+};
 
 /// From long before 1970 to the end of time, in milliseconds.
 fn any_clock() -> impl Strategy<Value = Timestamp> {
@@ -45,15 +47,8 @@ proptest! {
     }
 
     #[test]
-    fn nobody_is_granted_while_held_and_nobody_is_held_for_nothing(ops in ops()) {
-        let frugal = policy().budget(Budget::new(6, 2));
-        let mut world = World::new(Record::default(), at(0), frugal);
-        let mut shadow = Shadow::default();
-        for op in &ops {
-            let outcome = world.apply(op);
-
-            shadow.check(&world, op, &outcome)?;
-        }
+    fn no_lease_during_a_hold_and_no_hold_without_a_cause(ops in ops()) {
+        check_holds(&ops)?;
     }
 
     #[test]
@@ -150,12 +145,61 @@ proptest! {
     }
 }
 
+/// Compares what the record grants and holds with what [`Shadow`] expects.
+fn check_holds(ops: &[Op]) -> Result<(), TestCaseError> {
+    let frugal = policy().budget(Budget::new(6, 2));
+    let mut world = World::new(Record::default(), at(0), frugal);
+    let mut shadow = Shadow::default();
+    for op in ops {
+        let outcome = world.apply(op);
+
+        shadow.check(&world, op, &outcome)?;
+    }
+    Ok(())
+}
+
+fn asks(insists: bool) -> Op {
+    Op::Ask { insists, urgency: Urgency::Interactive, quiet: None }
+}
+
+fn waits(span: Duration) -> Op {
+    Op::Wait(span)
+}
+
+#[test]
+fn a_call_whose_readings_are_stamped_later_than_it_was_granted_is_taken_back() {
+    let answer = Op::Commit { holder: 0, usage: Usage::polled([five_hour(0)]) };
+    let no_login = Op::Fail { holder: 0, error: FetchError::not_logged_in("no file") };
+
+    check_holds(&[waits(Duration::from_micros(1)), asks(false), answer, asks(true), no_login]).unwrap();
+}
+
+#[test]
+fn a_call_whose_readings_are_stamped_later_than_it_was_granted_counts_from_its_grant() {
+    let answer = Op::Commit { holder: 0, usage: Usage::polled([]).plan("max".to_owned()) };
+    let ops = [
+        waits(Duration::from_micros(1)),
+        asks(false),
+        Op::SetBack(Duration::from_millis(1)),
+        answer,
+        asks(true),
+        waits(Duration::from_micros(29_999_999)),
+        asks(true),
+        waits(Duration::from_secs(270)),
+        Op::Ask { insists: false, urgency: Urgency::Background, quiet: None },
+        Op::Ask { insists: false, urgency: Urgency::Background, quiet: None },
+    ];
+
+    check_holds(&ops).unwrap();
+}
+
 /// What must hold of holds, kept by other means than the record's.
 #[derive(Default)]
 struct Shadow {
     /// Since when and until when the account itself is held.
     hold: Option<(Timestamp, Timestamp)>,
-    calls: Vec<Timestamp>,
+    /// The fence of each call, and when it was granted: the time by which the budget counts.
+    calls: Vec<(u64, Timestamp)>,
     fence: u64,
 }
 
@@ -172,7 +216,7 @@ impl Shadow {
                         prop_assert_eq!(held_until, None, "granted {:?}", lease);
                         prop_assert!(lease.fence > self.fence);
                         self.fence = lease.fence;
-                        self.calls.push(now);
+                        self.calls.push((lease.fence, now));
                     }
                     Begin::Held(hold) => prop_assert_eq!(Some(hold.until), held_until),
                     _ => {}
@@ -205,13 +249,13 @@ impl Shadow {
     fn spent_until(&self, now: Timestamp, urgency: Urgency) -> Option<Timestamp> {
         let allowed = if urgency == Urgency::Interactive { 6 } else { 4 };
         let mut recent: Vec<_> =
-            self.calls.iter().map(|call| *call + HOUR).filter(|end| now < *end).collect();
+            self.calls.iter().map(|(_, at)| *at + HOUR).filter(|end| now < *end).collect();
         recent.sort_unstable();
         recent.len().checked_sub(allowed).map(|free| recent[free])
     }
 
     fn take_back(&mut self, lease: &Lease) {
-        let call = self.calls.iter().position(|call| *call == lease.granted_at);
+        let call = self.calls.iter().position(|(fence, _)| *fence == lease.fence);
         self.calls.remove(call.expect("every lease is a call"));
     }
 

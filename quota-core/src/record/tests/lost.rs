@@ -81,7 +81,7 @@ fn a_hold_that_a_later_answer_has_ended_is_not_put_back() {
 
 #[test]
 fn what_a_newer_program_wrote_is_not_put_back_in_this_programs_form() {
-    let newer = Record::decode(br#"{"format":2,"fence":7}"#).unwrap();
+    let newer = Record::decode(br#"{"format":3,"fence":7}"#).unwrap();
     let mut empty = Record::default();
 
     let joined = empty.rejoin(at(0), &newer, None);
@@ -91,7 +91,7 @@ fn what_a_newer_program_wrote_is_not_put_back_in_this_programs_form() {
 
 #[test]
 fn fields_of_a_newer_program_are_put_back_too() {
-    let newer = Record::decode(br#"{"format":1,"fence":7,"later":1}"#).unwrap();
+    let newer = Record::decode(br#"{"format":2,"fence":7,"later":1}"#).unwrap();
     let mut empty = Record::default();
 
     let _ = empty.rejoin(at(0), &newer, None);

@@ -174,7 +174,7 @@ fn a_full_record_comes_back() {
 
 #[test]
 fn a_document_with_nothing_but_its_format_is_an_empty_record() {
-    assert_eq!(decode(&json!({ "format": 1 })), Record::default());
+    assert_eq!(decode(&json!({ "format": 2 })), Record::default());
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn reasons_that_only_a_newer_program_knows_can_be_read() {
 /// A record that a program of the next format wrote.
 fn of_next_format(record: &Record) -> Record {
     let mut document = document(record);
-    document["format"] = json!(2);
+    document["format"] = json!(3);
     decode(&document)
 }
 

@@ -1,0 +1,98 @@
+//! The calls of the trailing hour: by what they are told apart, what the budget counts, and how they are stored.
+//! What the budget allows is in `asking`; random sequences are in `laws`.
+
+use jiff::SignedDuration;
+use serde_json::json;
+
+use super::support::*;
+use crate::{Begin, FetchError, HoldReason, Record, Usage};
+
+const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
+
+/// A call that was granted a millisecond before the last answered one, so that its readings are stamped later than its grant.
+fn granted_by_a_clock_that_is_behind() -> (Record, crate::Lease) {
+    let mut record = polled(at(0), [five_hour(40)]);
+    let Begin::Granted(lease) = begin(&mut record, at(0) - MILLISECOND, &insist(9, at(1))) else {
+        panic!("nothing known is as young as that")
+    };
+    (record, lease)
+}
+
+#[test]
+fn a_call_is_counted_at_its_grant_and_not_at_the_stamp_of_its_readings() {
+    let (record, lease) = granted_by_a_clock_that_is_behind();
+
+    let call = record.attempts().iter().find(|attempt| attempt.fence == lease.fence).unwrap();
+
+    assert_eq!((call.at, lease.granted_at), (at(0) - MILLISECOND, at(0) + MILLISECOND));
+}
+
+#[test]
+fn a_call_leaves_the_budget_an_hour_after_its_grant() {
+    let (mut record, lease) = granted_by_a_clock_that_is_behind();
+    record.release(&lease);
+    let frugal = policy().budget(crate::Budget::new(2, 0));
+
+    let Begin::Held(hold) = record.begin(at(1), &insist(9, at(1)), &frugal) else { panic!("2 are allowed") };
+
+    assert_eq!((hold.why, hold.until), (HoldReason::BudgetSpent, at(3600) - MILLISECOND));
+}
+
+#[test]
+fn a_call_without_a_login_is_taken_back_by_its_fence() {
+    let (mut record, lease) = granted_by_a_clock_that_is_behind();
+
+    let _ = record.fail(at(1), &lease, &FetchError::not_logged_in("no file"), &policy());
+
+    let left: Vec<_> = record.attempts().iter().map(|attempt| attempt.at).collect();
+    assert_eq!(left, [at(0)]);
+}
+
+#[test]
+fn calls_of_two_standalone_processes_at_one_moment_count_twice() {
+    let call_of = |by: &str| {
+        let mut alone = Record::default();
+        let Begin::Granted(lease) = begin(&mut alone, at(0), &insist(1, at(0)).by(by.into())) else {
+            panic!("it is alone")
+        };
+        let _ = alone.commit(at(1), &lease, &Usage::polled([five_hour(10)]));
+        alone
+    };
+    let mut record = call_of("host-1");
+
+    let _ = record.rejoin(at(2), &call_of("host-2"), None);
+    let _ = record.rejoin(at(2), &call_of("host-2"), None);
+
+    assert_eq!(record.attempts().len(), 2);
+    assert_eq!(record.attempts()[0].fence, record.attempts()[1].fence);
+}
+
+#[test]
+fn a_standalone_process_takes_no_lease_of_the_same_fence_away() {
+    let mut record = Record::default();
+    let Begin::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).by("host-1".into())) else {
+        panic!("nobody else asks")
+    };
+    let mut alone = Record::default();
+    let Begin::Granted(other) = begin(&mut alone, at(0), &insist(2, at(0)).by("host-2".into())) else {
+        panic!("it is alone")
+    };
+    let _ = alone.commit(at(1), &other, &Usage::polled([five_hour(10)]));
+
+    let _ = record.rejoin(at(2), &alone, None);
+
+    assert_eq!((record.lease(), lease.fence), (Some(&lease), other.fence));
+}
+
+#[test]
+fn the_fence_of_a_call_is_stored_only_where_it_is_not_its_time() {
+    let mut record = Record::default();
+    for _ in 0..2 {
+        let lease = grant(&mut record, at(0));
+        record.release(&lease);
+    }
+    let ms = at(0).as_millisecond();
+
+    assert_eq!(document(&record)["attempts_ms"], json!({ "": [ms, [ms, 1]] }));
+    assert_eq!(stored(&record), record);
+}
