@@ -7,6 +7,7 @@ mod notices;
 mod outages;
 mod reads;
 mod reconnects;
+mod slow;
 mod swaps;
 mod trips;
 
@@ -28,6 +29,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(runtime.block_on(herds::rows()));
     rows.extend(runtime.block_on(outages::rows()));
     rows.extend(runtime.block_on(reconnects::rows()));
+    rows.extend(runtime.block_on(slow::rows()));
     rows.extend(runtime.block_on(million::rows()));
     rows
 }

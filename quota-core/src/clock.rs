@@ -84,7 +84,8 @@ impl Clock {
     }
 
     /// A point in this process's own time, for distances that must not jump when the wall clock is set.
-    pub(crate) fn instant(&self) -> Instant {
+    #[must_use]
+    pub fn instant(&self) -> Instant {
         Instant(tokio::time::Instant::now())
     }
 }
@@ -107,12 +108,14 @@ fn whole_ms(span: Duration) -> i64 {
     seconds.saturating_mul(1000).saturating_add(i64::from(span.subsec_millis()))
 }
 
-/// A point in this process's own time.
+/// A point in this process's own time, which no setting of the wall clock moves; see [`Clock::instant`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Instant(tokio::time::Instant);
+pub struct Instant(tokio::time::Instant);
 
 impl Instant {
-    pub(crate) fn saturating_since(self, earlier: Self) -> Duration {
+    /// How long this is after `earlier`; zero if it is before.
+    #[must_use]
+    pub fn saturating_since(self, earlier: Self) -> Duration {
         self.0.saturating_duration_since(earlier.0)
     }
 }

@@ -93,7 +93,7 @@ mod usage;
 mod window;
 
 pub use account::{AccountId, InvalidId, ProviderId};
-pub use clock::Clock;
+pub use clock::{Clock, Instant};
 pub use credential::{Credential, CredentialError, CredentialSource};
 pub use credits::{Credits, Money};
 pub use fetch::{FetchError, UsageFetcher};

@@ -42,6 +42,8 @@ struct Entry {
     key: Key,
     topic: Topic,
     phase: Phase,
+    /// Subscriptions that were sent and are not confirmed yet. A caller may have given up waiting for one that comes late.
+    unconfirmed: usize,
     waiting: usize,
     /// How often somebody came, so that a keeper sees whether anybody did meanwhile.
     visits: u64,
@@ -112,9 +114,12 @@ impl Board {
         let is_ours = channel.is_some_and(|channel| {
             let mut state = self.state();
             match state.entries.get_mut(channel) {
-                Some(entry) if subscribed && matches!(entry.phase, Phase::Deaf) => {
-                    entry.phase = Phase::Standing;
-                    entry.topic.begin();
+                Some(entry) if subscribed && entry.unconfirmed > 0 => {
+                    entry.unconfirmed -= 1;
+                    if matches!(entry.phase, Phase::Deaf) {
+                        entry.phase = Phase::Standing;
+                        entry.topic.begin();
+                    }
                     true
                 }
                 Some(entry) => !subscribed && matches!(entry.phase, Phase::Leaving),
@@ -123,6 +128,20 @@ impl Board {
         });
         if !is_ours {
             self.lose_step();
+        }
+    }
+
+    /// A subscription to the channel is about to be sent.
+    pub(crate) fn subscribing(&self, channel: &str) {
+        if let Some(entry) = self.state().entries.get_mut(channel) {
+            entry.unconfirmed += 1;
+        }
+    }
+
+    /// The server has refused it, so no confirmation follows.
+    pub(crate) fn not_subscribed(&self, channel: &str) {
+        if let Some(entry) = self.state().entries.get_mut(channel) {
+            entry.unconfirmed = entry.unconfirmed.saturating_sub(1);
         }
     }
 
@@ -323,6 +342,7 @@ impl Entry {
             key,
             topic: Topic::default(),
             phase: Phase::Deaf,
+            unconfirmed: 0,
             waiting: 0,
             visits: 0,
             news: Arc::default(),

@@ -207,7 +207,7 @@ impl Calls {
         let there = node.wire().await?;
         let outcome = there.carry_out(&self.scripts, order, key, true, sent).await;
         if let Err(failure) = &outcome
-            && failure.ends_connection()
+            && there.is_ended_by(failure)
         {
             node.lose(&there);
         }
@@ -216,7 +216,7 @@ impl Calls {
 
     /// What a failure says about the servers.
     fn learn(&self, failure: &Failure, home: &Node, wire: &Arc<Wire>, key: &Key) {
-        if failure.ends_connection() {
+        if wire.is_ended_by(failure) {
             home.lose(wire);
         } else if let Failure::Moved(name) = failure
             && let Some(node) = self.routes.named(wire.address(), name)

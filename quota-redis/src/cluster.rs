@@ -148,7 +148,7 @@ impl Cluster {
 async fn ask_node(node: &Arc<Node>) -> Result<Vec<Range>, Failure> {
     let wire = node.wire().await?;
     let answer = wire.ask(cmd("CLUSTER").arg("SLOTS")).await.inspect_err(|failure| {
-        if failure.ends_connection() {
+        if wire.is_ended_by(failure) {
             node.lose(&wire);
         }
     })?;

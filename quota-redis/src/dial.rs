@@ -19,8 +19,8 @@ use crate::board::Board;
 use crate::failure::{Failure, plain};
 use crate::gather::Gather;
 use crate::options::{Login, Settings};
-use crate::silence::Silence;
 use crate::task::Task;
+use crate::watchdog::Watchdog;
 use crate::wire::Wire;
 
 /// Makes connections by one set of settings.
@@ -178,7 +178,9 @@ impl Dialer {
                 Ok::<(), ()>(())
             });
         }
-        let stream = Gather::new(self.stream(address).await?);
+        let stream = self.stream(address).await?;
+        let watchdog = Arc::new(Watchdog::new(self.clock().clone(), self.settings.response_timeout));
+        let stream = Gather::new(stream, Arc::clone(&watchdog));
         let (connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
             .await
             .map_err(|error| self.unwelcome(address, error))?;
@@ -189,8 +191,7 @@ impl Dialer {
             driver.await;
         })?;
         tracing::debug!(%address, hears, "connected to redis");
-        let silence = Silence::new(self.clock().clone(), self.settings.response_timeout);
-        Ok(Wire::new(connection, driver, board, address.clone(), self.sharded, hears, silence))
+        Ok(Wire::new(connection, driver, board, address.clone(), self.sharded, hears, watchdog))
     }
 
     /// Why a handshake failed.

@@ -57,15 +57,9 @@ impl Failure {
         matches!(self, Self::Lost | Self::Late)
     }
 
-    /// Whether the connection is of no more use.
+    /// Whether the connection may be of no more use; see [`Wire::is_ended_by`](crate::wire::Wire::is_ended_by).
     pub(crate) fn ends_connection(&self) -> bool {
         matches!(self, Self::Lost | Self::Unsent | Self::Late | Self::ReadOnly)
-    }
-
-    /// Whether there may be an answer another time.
-    pub(crate) fn passes(&self) -> bool {
-        self.ends_connection()
-            || matches!(self, Self::Away { .. } | Self::NotNow(_) | Self::Moved(_) | Self::Ask(_))
     }
 
     /// Whether there can be no notices from this server, to this user.

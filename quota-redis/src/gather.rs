@@ -1,21 +1,25 @@
-//! Bytes both ways, where what is written waits for one turn of the runtime, so that what others write goes along.
+//! Bytes both ways: writes wait for one turn of the runtime, so that other callers' writes go along; reads reset the watchdog.
 //! Connections are without delay: without this, each of many callers at once would cost a packet of its own.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream that lets others run before it writes.
+use crate::watchdog::Watchdog;
+
+/// A stream that lets others run before it writes, and reports each byte that it reads.
 pub(crate) struct Gather<S> {
     stream: S,
     has_waited: bool,
+    watchdog: Arc<Watchdog>,
 }
 
 impl<S> Gather<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        Self { stream, has_waited: false }
+    pub(crate) fn new(stream: S, watchdog: Arc<Watchdog>) -> Self {
+        Self { stream, has_waited: false, watchdog }
     }
 }
 
@@ -25,7 +29,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.watchdog.received();
+        }
+        read
     }
 }
 
@@ -60,10 +69,15 @@ mod tests {
 
     use super::*;
 
+    fn gather<S>(stream: S) -> Gather<S> {
+        let timeout = std::time::Duration::from_millis(500);
+        Gather::new(stream, Arc::new(Watchdog::new(quota_core::Clock::system(), timeout)))
+    }
+
     #[tokio::test]
     async fn everything_that_is_written_arrives() {
         let (here, mut there) = tokio::io::duplex(7);
-        let mut here = Gather::new(here);
+        let mut here = gather(here);
         let sent: Vec<u8> = (0..=255).collect();
 
         let copy = sent.clone();
@@ -81,7 +95,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_lets_others_run_first() {
         let (here, _there) = tokio::io::duplex(64);
-        let mut here = Gather::new(here);
+        let mut here = gather(here);
         let has_run = std::cell::Cell::new(false);
 
         let write = async {
@@ -89,5 +103,21 @@ mod tests {
             assert!(has_run.get());
         };
         tokio::join!(write, async { has_run.set(true) });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_byte_that_arrives_resets_the_watchdog() {
+        let clock = quota_core::Clock::anchored("2026-11-01T00:00:00Z".parse().unwrap());
+        let timeout = std::time::Duration::from_millis(500);
+        let watchdog = Arc::new(Watchdog::new(clock.clone(), timeout));
+        let (here, mut there) = tokio::io::duplex(64);
+        let mut here = Gather::new(here, Arc::clone(&watchdog));
+        watchdog.sent();
+        there.write_all(b"x").await.unwrap();
+
+        here.read_u8().await.unwrap();
+        clock.sleep(timeout).await;
+
+        assert!(!watchdog.has_expired());
     }
 }

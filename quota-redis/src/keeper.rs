@@ -72,7 +72,7 @@ async fn refresh(calls: &Weak<Calls>, wire: &Weak<Wire>, key: &Key, start: Start
     }
     let (calls, wire) = (calls.upgrade()?, wire.upgrade()?);
     let fail = |failure: Failure| {
-        let is_over = failure.ends_connection();
+        let is_over = wire.is_ended_by(&failure);
         wire.board().fail(&key.channel, failure);
         if is_over {
             wire.board().end();

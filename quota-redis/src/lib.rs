@@ -98,12 +98,12 @@ mod options;
 mod pulse;
 mod script;
 mod servers;
-mod silence;
 mod store;
 mod task;
 #[cfg(feature = "tls")]
 mod tls;
 mod topic;
+mod watchdog;
 mod wire;
 
 pub use options::{RedisOpenError, RedisOptions};

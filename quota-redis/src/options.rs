@@ -194,7 +194,8 @@ impl RedisOptions {
         self
     }
 
-    /// How long an answer may take: 500 ms by default. After that the connection is given up and made anew.
+    /// How long an answer may take: 500 ms by default. The call fails then. If no byte has arrived in that time, the connection is
+    /// made anew; a server that is only slow keeps it.
     pub fn response_timeout(mut self, span: Duration) -> Self {
         self.settings.response_timeout = span;
         self

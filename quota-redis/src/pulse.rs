@@ -28,17 +28,12 @@ pub(crate) async fn beat(calls: Weak<Calls>, wire: Weak<Wire>) {
         }
         let Some(key) = wire.board().somebody_waits() else { continue };
         let trip = wire.board().trip(&key.channel, None);
-        let is_good = match calls.look(&key).await {
-            Ok(version) => {
-                trip.stands(version);
-                calls.is_at_home(&key, &wire)
-            }
-            Err(failure) => {
-                drop(trip);
-                !failure.passes()
-            }
-        };
-        if !is_good {
+        match calls.look(&key).await {
+            Ok(version) => trip.stands(version),
+            // A call that shows that the connection is lost has ended it. A server that answers with an error is there.
+            Err(_) => drop(trip),
+        }
+        if !calls.is_at_home(&key, &wire) {
             return wire.board().end();
         }
     }

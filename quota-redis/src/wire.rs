@@ -12,8 +12,8 @@ use crate::board::Board;
 use crate::failure::Failure;
 use crate::key::Key;
 use crate::script::{Order, Outcome, Scripts};
-use crate::silence::Silence;
 use crate::task::Task;
+use crate::watchdog::Watchdog;
 
 /// A connection that all callers share.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Wire {
     address: Address,
     sharded: bool,
     hears: AtomicBool,
-    silence: Silence,
+    watchdog: Arc<Watchdog>,
     _driver: Task,
     pulse: OnceLock<Task>,
 }
@@ -40,7 +40,7 @@ impl Wire {
         address: Address,
         sharded: bool,
         hears: bool,
-        silence: Silence,
+        watchdog: Arc<Watchdog>,
     ) -> Self {
         Self {
             connection,
@@ -48,7 +48,7 @@ impl Wire {
             address,
             sharded,
             hears: AtomicBool::new(hears),
-            silence,
+            watchdog,
             _driver: driver,
             pulse: OnceLock::new(),
         }
@@ -71,9 +71,15 @@ impl Wire {
         self.hears.load(Ordering::Relaxed)
     }
 
-    /// Whether it owes an answer for longer than one may take.
+    /// Whether a question is open and no byte has arrived for longer than an answer may take.
     pub(crate) fn is_silent(&self) -> bool {
-        self.silence.is_unbearable()
+        self.watchdog.has_expired()
+    }
+
+    /// Whether a call that failed so shows that the connection is of no more use. An answer that is late does not if other bytes
+    /// have arrived meanwhile: the server is slow, and a new connection would make it slower.
+    pub(crate) fn is_ended_by(&self, failure: &Failure) -> bool {
+        failure.ends_connection() && (!matches!(failure, Failure::Late) || self.is_silent())
     }
 
     /// Somebody listens: from now on, `pulse` finds out whether there is anything to hear.
@@ -118,7 +124,12 @@ impl Wire {
     pub(crate) async fn subscribe(&self, key: &Key) -> Result<(), Failure> {
         let mut command = cmd(if self.sharded { "SSUBSCRIBE" } else { "SUBSCRIBE" });
         command.arg(&*key.channel);
-        self.ask(&command).await.map(drop)
+        self.board.subscribing(&key.channel);
+        let answer = self.ask(&command).await;
+        if answer.as_ref().is_err_and(|failure| !failure.is_ambiguous()) {
+            self.board.not_subscribed(&key.channel);
+        }
+        answer.map(drop)
     }
 
     /// Hears of them no longer.
@@ -131,7 +142,7 @@ impl Wire {
         if self.board.is_over() {
             return Err(Failure::Unsent);
         }
-        self.silence.asked();
+        self.watchdog.sent();
         self.believe(self.connection.clone().send_packed_command(command).await)
     }
 
@@ -140,7 +151,7 @@ impl Wire {
             return Err(Failure::Unsent);
         }
         let was_sent = sent.swap(true, Ordering::Relaxed);
-        self.silence.asked();
+        self.watchdog.sent();
         let mut connection = self.connection.clone();
         let answer = if asking {
             let mut both = pipe();
@@ -161,7 +172,6 @@ impl Wire {
 
     /// An answer, if it is certain that it belongs to the question.
     fn believe(&self, answer: Result<Value, RedisError>) -> Result<Value, Failure> {
-        self.silence.heard();
         if self.board.is_out_of_step() {
             return Err(Failure::Lost);
         }

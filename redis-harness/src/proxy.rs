@@ -1,9 +1,10 @@
-//! A wire between a client and a server that can be cut, fall silent, drag, or lose what it carries.
+//! A wire between a client and a server that can be cut, fall silent, drag, delay answers, or lose what it carries.
 //! It knows no protocol: it counts, holds back and drops bytes.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ struct Wire {
 #[derive(Debug, Default)]
 struct State {
     fault: Option<Fault>,
+    /// By how much answers are delayed.
+    delay: Duration,
     tries: Vec<Instant>,
     open: Vec<TcpStream>,
 }
@@ -64,9 +67,8 @@ impl Proxy {
                     state.open.extend([&client, &server].map(|end| end.try_clone().expect("a handle")));
                 }
                 let there = (client.try_clone().expect("a handle"), server.try_clone().expect("a handle"));
-                let (out, back) = (Arc::clone(&wire), Arc::clone(&wire));
-                thread::spawn(move || out.carry(there.0, there.1, false));
-                thread::spawn(move || back.carry(server, client, true));
+                Wire::connect(&wire, there, false);
+                Wire::connect(&wire, (server, client), true);
             }
         });
         proxy
@@ -119,8 +121,15 @@ impl Proxy {
         self.turn_to(Some(Fault::Slow));
     }
 
-    /// Carries everything again.
+    /// Delays each answer by this much, as a slow server does, until [`heal`](Self::heal). Answers keep their distance: many that
+    /// come at once are all late by this much.
+    pub fn delay_answers(&self, by: Duration) {
+        self.wire.state().delay = by;
+    }
+
+    /// Carries everything again, and at once.
     pub fn heal(&self) {
+        self.wire.state().delay = Duration::ZERO;
         self.turn_to(None);
     }
 
@@ -135,24 +144,62 @@ impl Wire {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries one direction until either side ends, or an answer is to be lost.
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream, answers: bool) {
+    /// Carries one direction, by a thread at each end: one that delays what has come must not delay what comes.
+    fn connect(wire: &Arc<Self>, (from, to): (TcpStream, TcpStream), answers: bool) {
+        let (sender, receiver) = sync_channel(1024);
+        let ends = (from.try_clone().expect("a handle"), to);
+        let (reader, writer) = (Arc::clone(wire), Arc::clone(wire));
+        thread::spawn(move || reader.receive(from, &sender, answers));
+        thread::spawn(move || writer.deliver(ends, &receiver, answers));
+    }
+
+    /// Reads until the sender ends, or an answer is to be lost.
+    #[expect(clippy::disallowed_methods, reason = "when bytes came is what a delay counts from")]
+    fn receive(&self, mut from: TcpStream, to: &SyncSender<(Instant, Vec<u8>)>, answers: bool) {
         let mut buffer = [0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let less = |count: usize| count.checked_sub(1);
             if answers && self.swallow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
                 break;
             }
-            let mut rest = &buffer[..count];
+            if to.send((Instant::now(), buffer[..count].to_vec())).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Writes what was read, until either side ends.
+    fn deliver(
+        &self,
+        (from, mut to): (TcpStream, TcpStream),
+        received: &Receiver<(Instant, Vec<u8>)>,
+        answers: bool,
+    ) {
+        'wire: for (at, bytes) in received {
+            if answers {
+                self.wait_until_due(at);
+            }
+            let mut rest = &bytes[..];
             while !rest.is_empty() {
                 let now = if self.passes() { rest.len() } else { 1 };
                 if to.write_all(&rest[..now]).is_err() {
-                    break;
+                    break 'wire;
                 }
                 rest = &rest[now..];
             }
         }
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+
+    /// Waits until what came at this time is late enough.
+    #[expect(clippy::disallowed_methods, reason = "a delay is counted from when bytes came")]
+    fn wait_until_due(&self, at: Instant) {
+        let mut state = self.state();
+        while let Some(rest) =
+            (at + state.delay).checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero())
+        {
+            state = self.mended.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Waits until something may pass: everything (`true`), or one byte.

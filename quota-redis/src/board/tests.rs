@@ -29,6 +29,7 @@ fn visit(board: &Arc<Board>) -> Visit {
 fn standing() -> (Arc<Board>, Visit) {
     let board = Arc::new(Board::default());
     let visit = visit(&board);
+    board.subscribing(CHANNEL);
     board.hear(&push(PushKind::Subscribe, &[CHANNEL]));
     board.trip(CHANNEL, None).stands(Some(ONE));
     (board, visit)
@@ -85,6 +86,7 @@ async fn a_write_is_awaited_only_under_a_subscription_that_stands() {
     let board = Arc::new(Board::default());
     let visit = visit(&board);
     let trip = board.trip(CHANNEL, Some(TWO));
+    board.subscribing(CHANNEL);
     board.hear(&push(PushKind::Subscribe, &[CHANNEL]));
 
     trip.wrote(TWO, true);
@@ -134,6 +136,23 @@ async fn a_failure_is_told_to_those_who_wait_and_the_next_one_begins_anew() {
     assert!(!is_woken(&again, Some(ONE)).await, "nothing is known yet");
 }
 
+#[tokio::test]
+async fn a_subscription_that_is_confirmed_late_does_not_end_the_connection() {
+    let board = Arc::new(Board::default());
+    let _visit = visit(&board);
+    board.subscribing(CHANNEL);
+    board.fail(CHANNEL, Failure::Late);
+    let again = visit(&board);
+    board.subscribing(CHANNEL);
+
+    board.hear(&push(PushKind::Subscribe, &[CHANNEL]));
+    board.hear(&push(PushKind::Subscribe, &[CHANNEL]));
+
+    assert!(!board.is_over());
+    board.hear(&notice(TWO));
+    assert!(is_woken(&again, Some(ONE)).await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_subscription_is_given_up_only_after_a_whole_pause_without_anybody() {
     let clock = quota_core::Clock::system();
@@ -176,6 +195,7 @@ async fn too_many_shelved_subscriptions_are_noticed() {
     for index in 0..=MOST_SHELVED {
         let channel: Arc<str> = format!("channel {index}").into();
         drop(board.visit(&key(&channel), |_| Task::spawn(std::future::pending())).unwrap());
+        board.subscribing(&channel);
         board.hear(&push(PushKind::SSubscribe, &[&*channel]));
         assert_eq!(last, Shelved::Yes);
         last = board.shelve(&channel);

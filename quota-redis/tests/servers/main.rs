@@ -7,6 +7,7 @@ mod faults;
 mod notices;
 mod rights;
 mod sentinel;
+mod slow;
 #[cfg(feature = "tls")]
 mod tls;
 mod world;

@@ -195,6 +195,28 @@ async fn a_server_that_stands_still_wakes_those_who_only_wait() {
 }
 
 #[tokio::test]
+async fn a_server_that_answers_with_an_error_keeps_its_connection() {
+    let server = Server::start();
+    let store = checking(&server.url(), Duration::from_millis(20));
+    let key = key("main");
+    let seen = applied(swap(&store, &key, None, "one").await);
+    let mut wait = pin!(store.changed(&key, Some(seen)));
+    assert!(still_waits(&store, &mut wait).await);
+    let refusals = || {
+        let stats: String = server.ask(&["INFO", "errorstats"]);
+        let line = stats.lines().find_map(|line| line.strip_prefix("errorstat_MASTERDOWN:count="));
+        line.and_then(|count| count.parse::<u64>().ok()).unwrap_or_default()
+    };
+
+    let () = server.ask(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
+    let () = server.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    until(async || (refusals() >= 3).then_some(())).await;
+    let () = server.ask(&["REPLICAOF", "NO", "ONE"]);
+
+    assert!(still_waits(&store, &mut wait).await);
+}
+
+#[tokio::test]
 async fn a_wire_that_carries_nothing_wakes_those_who_only_wait() {
     let server = Server::start();
     let proxy = Proxy::before(server.port());

@@ -1,0 +1,107 @@
+//! Whether a connection still carries anything: it expires once a question is open and no byte has arrived for too long.
+//! What is done about a connection that has expired is in `node`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use quota_core::{Clock, Instant};
+
+/// Counts from the first question after which no byte has arrived.
+///
+/// Callers may leave before the answer comes, so no question's own timeout proves that the server is gone. A late answer to a
+/// caller that has left proves that it is not: every received byte counts, also one that no caller waits for.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    clock: Clock,
+    timeout: Duration,
+    opened_at: Instant,
+    /// In microseconds since the connection was opened, from 1 on; 0 if no question is open.
+    waiting_since: AtomicU64,
+}
+
+impl Watchdog {
+    pub(crate) fn new(clock: Clock, timeout: Duration) -> Self {
+        let opened_at = clock.instant();
+        Self { clock, timeout, opened_at, waiting_since: AtomicU64::new(0) }
+    }
+
+    /// A question is about to be sent.
+    pub(crate) fn sent(&self) {
+        if self.waiting_since.load(Ordering::Relaxed) == 0 {
+            self.waiting_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes have arrived.
+    pub(crate) fn received(&self) {
+        if self.waiting_since.load(Ordering::Relaxed) != 0 {
+            self.waiting_since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a question has been open for the whole timeout and no byte has arrived since.
+    pub(crate) fn has_expired(&self) -> bool {
+        let since = self.waiting_since.load(Ordering::Relaxed);
+        since != 0 && Duration::from_micros(self.now().saturating_sub(since)) >= self.timeout
+    }
+
+    /// How long ago the connection was opened.
+    pub(crate) fn age(&self) -> Duration {
+        self.clock.instant().saturating_since(self.opened_at)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.age().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watchdog() -> Watchdog {
+        let moment = "2026-11-01T00:00:00Z".parse().expect("it is a time");
+        Watchdog::new(Clock::anchored(moment), Duration::from_millis(500))
+    }
+
+    async fn pass(watchdog: &Watchdog, ms: u64) {
+        watchdog.clock.sleep(Duration::from_millis(ms)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_expires_a_timeout_after_the_first_open_question() {
+        let watchdog = watchdog();
+        watchdog.sent();
+        pass(&watchdog, 499).await;
+        watchdog.sent();
+        assert!(!watchdog.has_expired());
+
+        pass(&watchdog, 1).await;
+
+        assert!(watchdog.has_expired());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_received_byte_resets_it() {
+        let watchdog = watchdog();
+        watchdog.sent();
+        pass(&watchdog, 400).await;
+
+        watchdog.received();
+        pass(&watchdog, 400).await;
+        assert!(!watchdog.has_expired());
+        watchdog.sent();
+        pass(&watchdog, 400).await;
+
+        assert!(!watchdog.has_expired());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_question_never_expires() {
+        let watchdog = watchdog();
+
+        pass(&watchdog, 3_600_000).await;
+
+        assert!(!watchdog.has_expired());
+    }
+}
