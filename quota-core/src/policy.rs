@@ -36,12 +36,10 @@ pub struct Policy {
     pub gap: Duration,
     /// How many calls of this process to one provider may run at once. One.
     pub parallel: usize,
-    /// How long one call may take. Ten seconds.
+    /// How long one call may take. Ten seconds. If the process that calls dies, others may call two seconds after that:
+    /// see [`lease_ttl`](Self::lease_ttl).
     #[serde(with = "span")]
     pub fetch_timeout: Duration,
-    /// How long the right to ask lasts if its holder vanishes. Thirty seconds; longer than a call may take.
-    #[serde(with = "span")]
-    pub lease: Duration,
     /// How long an account stays quiet after the provider asked it to slow down. 60 s, doubling to 15 min.
     pub backoff: Backoff,
     /// How long an account stays quiet after the provider failed otherwise. 15 s, doubling to 5 min.
@@ -78,7 +76,6 @@ impl Default for Policy {
             gap: Duration::from_secs(1),
             parallel: 1,
             fetch_timeout: Duration::from_secs(10),
-            lease: Duration::from_secs(30),
             backoff: Backoff::doubling(Duration::from_secs(60), Duration::from_secs(900)),
             transient: Backoff::doubling(Duration::from_secs(15), Duration::from_secs(300)),
             quiet: Quiet::default(),
@@ -114,7 +111,6 @@ impl Policy {
         gap: Duration,
         parallel: usize,
         fetch_timeout: Duration,
-        lease: Duration,
         backoff: Backoff,
         transient: Backoff,
         quiet: Quiet,
@@ -139,10 +135,6 @@ impl Policy {
                 "gap must be shorter than freshness, or readings grow old in the queue",
             ),
             (self.fetch_timeout.is_zero(), "fetch_timeout must be above zero"),
-            (
-                self.lease <= self.fetch_timeout,
-                "lease must be longer than fetch_timeout, or it ends in mid call",
-            ),
             (self.parallel == 0, "parallel must be at least 1"),
             (self.budget.per_hour == 0, "budget.per_hour must be at least 1"),
             (self.budget.reserve >= self.budget.per_hour, "budget.reserve must be below budget.per_hour"),
@@ -161,7 +153,6 @@ impl Policy {
             self.reset_grace,
             self.gap,
             self.fetch_timeout,
-            self.lease,
             self.backoff.cap,
             self.transient.cap,
             self.quiet.span,
@@ -179,12 +170,25 @@ impl Policy {
         }
     }
 
+    /// How long a lease lasts if its holder dies: [`fetch_timeout`](Self#structfield.fetch_timeout) and two seconds to store
+    /// what the call brought.
+    ///
+    /// It is no setting of its own. A shorter lease would end in mid call; a longer one keeps an account without calls for
+    /// no reason after its holder died.
+    #[must_use]
+    pub fn lease_ttl(&self) -> Duration {
+        self.fetch_timeout.saturating_add(LEASE_MARGIN)
+    }
+
     /// Whether the request of this number asks for a refresh, by [`every_n_requests`](Self#structfield.every_n_requests).
     #[must_use]
     pub fn refreshes_on_request(&self, request: u64) -> bool {
         request > 0 && self.every_n_requests > 0 && request.is_multiple_of(self.every_n_requests)
     }
 }
+
+/// How much longer a lease lasts than a call may take.
+const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
 /// Whoever writes more than this means "never", which is no time: no sum of moments is to overflow.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
@@ -352,8 +356,9 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_ends_in_mid_call_is_refused() {
-        assert!(Policy::default().lease(SECOND * 10).validate().is_err());
+    fn a_lease_is_two_seconds_longer_than_a_call() {
+        assert_eq!(Policy::default().lease_ttl(), SECOND * 12);
+        assert_eq!(Policy::default().fetch_timeout(SECOND * 60).lease_ttl(), SECOND * 62);
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     runtime.block_on(async {
         let store: Arc<dyn QuotaStore> = Arc::new(RedisStore::open(url)?);
-        let mut policy = Policy::default().fetch_timeout(Duration::from_secs(1)).lease(LEASE);
+        let mut policy = Policy::default().fetch_timeout(FETCH_TIMEOUT);
         if let Some(fresh) = fresh {
             policy = policy.freshness(fresh).complete_every(fresh);
         }
@@ -88,5 +88,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// What a process that is killed in mid call leaves behind lasts so long.
-const LEASE: Duration = Duration::from_secs(2);
+/// The lease of a process that is killed in mid call lasts two seconds longer than this.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -75,7 +75,7 @@ impl UsageFetcher for Slow {
 
 fn cold_account(door: &Arc<Door>, calls: &Arc<AtomicUsize>) -> (QuotaManager, Account) {
     let fetcher = Slow { door: Arc::clone(door), calls: Arc::clone(calls) };
-    let policy = Policy::default().fetch_timeout(Duration::from_secs(100)).lease(Duration::from_secs(200));
+    let policy = Policy::default().fetch_timeout(Duration::from_secs(100));
     let quota = QuotaManager::builder(MemoryStore::new())
         .fetcher(fetcher)
         .policy(policy)

@@ -10,7 +10,7 @@ use super::herd::run_herd;
 use super::world::World;
 use crate::row::Row;
 
-/// How long one may ask before others take over.
+/// The length of a lease: two seconds more than a call may take.
 const LEASE: Duration = Duration::from_secs(6);
 /// A statusline has to come by when the lease is over, start a refresher, and that has to reach the provider.
 const SLACK: Duration = Duration::from_secs(3);
@@ -22,7 +22,7 @@ pub(super) fn row() -> Option<Row> {
     if !cfg!(target_os = "linux") {
         return None;
     }
-    let world = World::cold(1, &format!("fetch_timeout = \"5s\"\nlease = \"{}s\"", LEASE.as_secs()));
+    let world = World::cold(1, "fetch_timeout = \"4s\"");
     let line = world.process(["statusline"]);
     answer(&world, Answer::Hang);
     for killed in 1..=KILLS {

@@ -17,7 +17,7 @@ use crate::row::Row;
 /// How long a call takes.
 const CALL: Duration = Duration::from_millis(50);
 /// What the lease of the members is, and what they may need besides.
-const LEASE_MS: f64 = 2_000.0;
+const LEASE_MS: f64 = 3_000.0;
 
 pub(super) async fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -45,7 +45,7 @@ pub(super) async fn rows() -> Vec<Row> {
         rows.push(Row::alone(&name, (herd.calls, "calls"), reach, herd.calls == calls && herd.all_served));
         let name = format!("redis.herd_killed.{killed}.last");
         let within = herd.last <= (LEASE_MS + 1_000.0) * killed as f64;
-        rows.push(Row::alone(&name, (herd.last, "ms"), "a lease of 2 s for each killed, + 1 s", within));
+        rows.push(Row::alone(&name, (herd.last, "ms"), "a lease of 3 s for each killed, + 1 s", within));
     }
     rows
 }

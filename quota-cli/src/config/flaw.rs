@@ -68,6 +68,9 @@ fn advised(message: &str) -> String {
              (token_env) or a file of its own (token_file)"
         );
     }
+    if key == "lease" && known.contains(&"fetch_timeout") {
+        return "`lease` is no longer a setting: a lease always lasts 2 s longer than fetch_timeout; remove it here".to_owned();
+    }
     match nearest(key, known.iter().copied()) {
         Some(nearest) => format!("unknown key `{key}`; did you mean `{nearest}`?"),
         None => format!("unknown key `{key}`; here may stand: {}", known.join(", ")),

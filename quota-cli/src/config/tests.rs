@@ -31,6 +31,14 @@ fn an_account_without_more_has_the_login_of_claude_code() {
 }
 
 #[test]
+fn a_lease_that_is_set_names_the_setting_that_decides() {
+    assert_eq!(
+        flaw("[policy]\nlease = \"30s\"\n"),
+        "config.toml:2:1: `lease` is no longer a setting: a lease always lasts 2 s longer than fetch_timeout; remove it here"
+    );
+}
+
+#[test]
 fn every_setting_arrives() {
     let config = parsed(
         r#"

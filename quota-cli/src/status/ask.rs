@@ -172,7 +172,7 @@ mod tests {
         #[cfg(unix)]
         std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let mut config = Config::of_claude_code();
-        config.policy = config.policy.fetch_timeout(PATIENCE * 2).lease(PATIENCE * 3);
+        config.policy = config.policy.fetch_timeout(PATIENCE * 2);
         config.accounts[0].login = LoginSource::TokenFile(token);
         config.accounts[0].base_url = Some(simulator.url());
 

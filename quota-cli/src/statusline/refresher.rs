@@ -38,7 +38,7 @@ pub(super) async fn start(
 ) -> Result<(), StoreError> {
     // As long as a lease, for after one that was killed in the middle of a call nobody may ask any sooner; and one that found
     // nobody logged in has a successor.
-    let claimed = claim(store.store.as_ref(), &account.id, now, config.policy.lease).await;
+    let claimed = claim(store.store.as_ref(), &account.id, now, config.policy.lease_ttl()).await;
     let version = match claimed {
         Ok(Some(version)) => version,
         Err(error) if !error.is_transient() => return Err(error),

@@ -81,7 +81,7 @@ fn fifty_statuslines_on_a_cold_store_make_one_call() {
 #[test]
 fn a_refresher_that_is_killed_in_mid_call_twice_costs_two_calls_and_a_lease_each() {
     let hangs = main_account().answers([Phase::new(Answer::Hang)]);
-    let policy = "fetch_timeout = \"5s\"\nlease = \"6s\"";
+    let policy = "fetch_timeout = \"4s\"";
     let (provider, machine, config) = world(Script::new([hangs]), policy);
 
     for killed in 1..=2 {

@@ -97,7 +97,7 @@ impl Record {
             fence: self.fence,
             attempt: ask.attempt,
             granted_at,
-            until: time::later(now, policy.lease),
+            until: time::later(now, policy.lease_ttl()),
             mark: ask.login.mark,
             unknown: Unknown::default(),
         };

@@ -29,7 +29,7 @@ async fn closing_without_the_store_says_that_something_is_not_written() {
 #[tokio::test(start_paused = true)]
 async fn closing_waits_for_a_call_as_long_as_its_providers_policy_allows() {
     let clock = Clock::anchored(noon());
-    let slow = Policy::default().fetch_timeout(MINUTE * 2).lease(MINUTE * 3);
+    let slow = Policy::default().fetch_timeout(MINUTE * 2);
     let provider = FakeProvider::answering("example", 40.0).taking(MINUTE);
     let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
         .fetcher(provider.clone())

@@ -107,7 +107,7 @@ async fn processes_that_all_insist_in_300_rounds_neither_wait_out_a_lease_nor_ge
             callers.spawn(async move { last_read(&account.refresh().await.unwrap().answer) });
         }
 
-        let read = Clock::system().bounded(policy.lease / 2, callers.join_all()).await;
+        let read = Clock::system().bounded(policy.lease_ttl() / 2, callers.join_all()).await;
 
         assert!(read.as_ref().is_some_and(|read| read.iter().all(|read| *read == Some(used))), "{read:?}");
     }

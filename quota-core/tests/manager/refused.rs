@@ -116,11 +116,11 @@ async fn what_was_learned_while_a_write_is_refused_is_not_thrown_away_by_whoever
     assert_eq!(last_read(&main.peek()), Some(70.0));
 }
 
-/// Somebody else asks, and will not be done before `lease` is over.
-async fn leave_a_lease(world: &World, lease: Duration) -> Lease {
+/// Another process asks, and its call may take `timeout`.
+async fn leave_a_lease(world: &World, timeout: Duration) -> Lease {
     let key = StoreKey::account(&id("main"));
     let (mut record, now) = (Record::default(), world.clock.now());
-    let policy = Policy::default().lease(lease);
+    let policy = Policy::default().fetch_timeout(timeout);
     let ask = Ask::new(AttemptId::random(), Freshness::Since(now));
     let Begin::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("it is free") };
     let swap = world.store.swap(&key, None, record.encode(), Duration::from_secs(24 * 3600)).await;

@@ -320,7 +320,7 @@ async fn whoever_waits_gives_each_holder_its_time() {
     let main = world.quota.account(&id("main"));
     let waits = tokio::spawn(async move { main.refresh().await.unwrap().fetched });
     for _ in 0..2 {
-        world.clock.sleep(policy.lease - SECOND).await;
+        world.clock.sleep(policy.lease_ttl() - SECOND).await;
         hold_lease().await;
     }
 

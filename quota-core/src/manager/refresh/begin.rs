@@ -29,7 +29,7 @@ impl Refresh {
         let policy = &slot.provider.policy;
         let account = || slot.id.clone();
         let attempt = AttemptId::random();
-        let patience = policy.lease.saturating_add(policy.fetch_timeout);
+        let patience = policy.lease_ttl().saturating_add(policy.fetch_timeout);
         slot.settle().await;
         let mut holder = Holder::default();
         let mut is_known = !slot.may_guess();
