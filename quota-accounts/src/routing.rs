@@ -8,7 +8,6 @@ mod choose;
 mod decision;
 mod judge;
 mod limits;
-mod model;
 mod policy;
 mod request;
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{self, Ms};
 use crate::unknown::Unknown;
-use crate::{InvalidId, Percent};
+use crate::{InvalidId, Percent, Scope};
 
 /// The name of a window: `five_hour`, `seven_day`, `seven_day/opus`, `monthly`, or whatever a provider invents next.
 ///
@@ -163,39 +163,6 @@ impl Stamp {
     }
 }
 
-/// What a window counts, if it does not count everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Scope {
-    /// The model, as the provider names it to people; absent if the window is a model's and it is not said which.
-    pub model: Option<String>,
-    /// The surface (an application of the provider's), as the provider names it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub surface: Option<String>,
-    #[serde(flatten)]
-    unknown: Unknown,
-}
-
-impl Scope {
-    /// A window that counts one model.
-    #[must_use]
-    pub fn model(name: impl Into<String>) -> Self {
-        Self { model: Some(name.into()), ..Self::default() }
-    }
-
-    /// A window that counts one surface.
-    #[must_use]
-    pub fn surface(name: impl Into<String>) -> Self {
-        Self { surface: Some(name.into()), ..Self::default() }
-    }
-
-    /// A window that counts one model, and the source does not say which.
-    #[must_use]
-    pub fn unnamed() -> Self {
-        Self::default()
-    }
-}
-
 /// A window without its moment: what one answer of a provider says about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -329,6 +296,12 @@ impl Window {
     #[must_use]
     pub fn scope(&self) -> Option<&Scope> {
         self.scope.as_deref()
+    }
+
+    /// Whether the window counts requests for `model`, as requests name it; see [`Scope::applies_to`].
+    #[must_use]
+    pub fn applies_to(&self, model: Option<&str>) -> bool {
+        self.scope().is_none_or(|scope| scope.applies_to(model))
     }
 
     /// What the window says at `now`, where a reading counts as exact for `fresh_for`.

@@ -4,7 +4,6 @@
 use jiff::Timestamp;
 
 use super::judge::{limits, spendable};
-use super::model::applies;
 use super::{Candidate, Request, RoutingPolicy};
 
 /// What a window is taken to have left to run where its reset is not known.
@@ -26,7 +25,7 @@ pub(super) fn weight(
 ) -> f64 {
     let (_, stop) = limits(candidate, policy);
     let counted = candidate.snapshot().windows().iter();
-    let counted = counted.filter(|window| applies(window.scope(), request.model_name()));
+    let counted = counted.filter(|window| window.applies_to(request.model_name()));
     let rates = counted.filter_map(|window| {
         let left = f64::from(spendable(candidate, window, stop, now)?);
         let run = window.rolls_over_at().map_or(UNKNOWN_RUN_SECONDS, |at| at.as_second() - now.as_second());
@@ -55,7 +54,7 @@ pub(super) fn place(candidate: &Candidate<'_>, request: &Request, weight: f64) -
 /// When the furthest window of an account begins anew; the end of time if that is not known.
 pub(super) fn furthest_reset(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> i64 {
     let counted = candidate.snapshot().windows().iter();
-    let counted = counted.filter(|window| applies(window.scope(), request.model_name()));
+    let counted = counted.filter(|window| window.applies_to(request.model_name()));
     let resets = counted.filter_map(|window| window.rolls_over_at()).filter(|at| *at > now);
     resets.max().map_or(i64::MAX, |at| at.as_millisecond())
 }

@@ -2,11 +2,10 @@
 //! When one is made is decided in `outcome`; whether it counts for a request in `judge`.
 
 use jiff::Timestamp;
-use quota_core::{FailureKind, Lineage, Mark, Snapshot, WindowId};
+use quota_core::{FailureKind, Lineage, Mark, Snapshot, WindowId, model_matches};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::model::is_meant;
 use crate::ahead::is_ahead;
 
 /// An account, or one model on it, is not to be used for a while.
@@ -129,7 +128,7 @@ impl Block {
         match (&self.model, model) {
             (None, _) => true,
             (Some(blocked), Some(model)) if self.is_exact => blocked.eq_ignore_ascii_case(model),
-            (Some(blocked), Some(model)) => is_meant(blocked, model),
+            (Some(blocked), Some(model)) => model_matches(blocked, model),
             (Some(_), None) => false,
         }
     }

@@ -6,7 +6,6 @@ use std::fmt;
 use jiff::Timestamp;
 use quota_core::{FailureKind, Percent, UsedAt, Window, WindowId};
 
-use super::model::applies;
 use super::{Candidate, Limits, Request, RoutingPolicy, WhenUnknown};
 
 /// Whether an account may serve a request.
@@ -211,7 +210,7 @@ fn judge_by(
     let mut low = None;
     let mut unknown = (candidate.is_nobodys || snapshot.windows().is_empty()).then_some(None);
     for (place, window) in snapshot.windows().iter().enumerate() {
-        if !applies(window.scope(), request.model_name()) {
+        if !window.applies_to(request.model_name()) {
             continue;
         }
         let Some(used) = window.used_at(now, candidate.fresh_for).lower_bound() else {

@@ -1,0 +1,121 @@
+//! What a window counts if it does not count everything, and which requests that includes.
+//! Providers show people one name of a model and accept another in requests; the one rule that matches them is here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::unknown::Unknown;
+
+/// What a window counts, if it does not count everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Scope {
+    /// The model, as the provider names it to people; absent if the window is a model's and it is not said which.
+    pub model: Option<String>,
+    /// The surface (an application of the provider's), as the provider names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surface: Option<String>,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+impl Scope {
+    /// A window that counts one model.
+    #[must_use]
+    pub fn model(name: impl Into<String>) -> Self {
+        Self { model: Some(name.into()), ..Self::default() }
+    }
+
+    /// A window that counts one surface.
+    #[must_use]
+    pub fn surface(name: impl Into<String>) -> Self {
+        Self { surface: Some(name.into()), ..Self::default() }
+    }
+
+    /// A window that counts one model, and the source does not say which.
+    #[must_use]
+    pub fn unnamed() -> Self {
+        Self::default()
+    }
+
+    /// Whether a window with this scope counts requests for `model`, as requests name it.
+    ///
+    /// A window of an unnamed model or of a surface counts no request: it cannot be decided which ones it would count.
+    /// Neither does a model's window count a request that names no model.
+    ///
+    /// ```
+    /// use quota_core::Scope;
+    ///
+    /// assert!(Scope::model("Opus 4").applies_to(Some("claude-opus-4-5")));
+    /// assert!(!Scope::model("Opus 4").applies_to(Some("claude-sonnet-4-5")));
+    /// assert!(!Scope::model("Opus 4").applies_to(None));
+    /// ```
+    #[must_use]
+    pub fn applies_to(&self, model: Option<&str>) -> bool {
+        match (&self.model, &self.surface, model) {
+            (Some(name), None, Some(model)) => model_matches(name, model),
+            _ => false,
+        }
+    }
+}
+
+/// Whether `name`, as a provider shows it to people, means `model`, as requests name it.
+///
+/// It does if all words of the name are words of the model, in any order and case: `Opus 4` means `claude-opus-4-5`, and
+/// `Opus` means every Opus. A name without words means nothing.
+///
+/// ```
+/// use quota_core::model_matches;
+///
+/// assert!(model_matches("Opus", "claude-opus-4-5-20260101"));
+/// assert!(!model_matches("Opus 4", "claude-opus-5"));
+/// ```
+#[must_use]
+pub fn model_matches(name: &str, model: &str) -> bool {
+    let mut any = false;
+    for word in words(name) {
+        any = true;
+        if !words(model).any(|other| other.eq_ignore_ascii_case(word)) {
+            return false;
+        }
+    }
+    any
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_means_the_models_that_contain_its_words() {
+        assert!(model_matches("Opus", "claude-opus-4-5-20260101"));
+        assert!(model_matches("Opus 4", "claude-opus-4-5"));
+        assert!(!model_matches("Opus 4", "claude-opus-5"));
+        assert!(!model_matches("Opus", "claude-sonnet-4-5"));
+    }
+
+    #[test]
+    fn only_whole_words_match() {
+        assert!(!model_matches("Pro", "prolite"));
+    }
+
+    #[test]
+    fn a_name_without_words_matches_nothing() {
+        assert!(!model_matches(" - ", "claude-opus-4-5"));
+    }
+
+    #[test]
+    fn a_surface_or_an_unnamed_model_applies_to_no_request() {
+        for scope in [Scope::surface("cowork"), Scope::unnamed()] {
+            assert!(!scope.applies_to(Some("claude-opus-4-5")), "{scope:?}");
+        }
+    }
+
+    #[test]
+    fn a_models_scope_does_not_apply_to_a_request_without_a_model() {
+        assert!(!Scope::model("Opus").applies_to(None));
+    }
+}
