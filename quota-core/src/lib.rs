@@ -116,7 +116,7 @@ pub use record::{Committed, DecodeError, Failed, Joined, Record, Seed};
 pub use refresher::{ExchangeError, TokenRefresher, Tokens};
 pub use scope::{Scope, model_matches};
 pub use secret::Secret;
-pub use snapshot::Snapshot;
+pub use snapshot::{Presence, Snapshot};
 pub use store::memory::MemoryStore;
 pub use store::{Applied, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
 pub use traffic::{Failure, FailureKind, Seen, Traffic, TrafficReader, retry_after};

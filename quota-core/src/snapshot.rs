@@ -151,6 +151,33 @@ impl Snapshot {
         self.windows.binary_search_by(|known| known.id().cmp(id)).ok().map(|at| &self.windows[at])
     }
 
+    /// What the snapshot knows of the window of that name, whether or not a reading of it is left.
+    ///
+    /// ```
+    /// use quota_core::{Coverage, Presence, Snapshot, Usage, WindowId};
+    ///
+    /// let now = "2026-01-01T12:00:00Z".parse()?;
+    /// let coverage = Coverage::complete_except([WindowId::seven_day()]);
+    /// let snapshot = Snapshot::of(&Usage::polled([]).coverage(coverage), now);
+    ///
+    /// assert_eq!(snapshot.presence(&WindowId::seven_day()), Presence::Unreadable);
+    /// assert_eq!(snapshot.presence(&WindowId::five_hour()), Presence::Absent);
+    /// assert_eq!(Snapshot::default().presence(&WindowId::five_hour()), Presence::Unknown);
+    /// # Ok::<(), jiff::Error>(())
+    /// ```
+    #[must_use]
+    pub fn presence(&self, id: &WindowId) -> Presence {
+        if self.window(id).is_some() {
+            return Presence::Read;
+        }
+        let apart = self.horizon.apart.as_ref().and_then(|apart| apart.get(id));
+        match (apart, &self.horizon.all) {
+            (Some(_), Some(_)) => Presence::Unreadable,
+            (Some(Some(_)), None) | (None, Some(_)) => Presence::Absent,
+            (Some(None) | None, None) => Presence::Unknown,
+        }
+    }
+
     /// The plan, in the provider's word.
     #[must_use]
     pub fn plan(&self) -> Option<&str> {
@@ -180,6 +207,21 @@ impl Snapshot {
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty() && self.horizon.all.is_none() && self.plan.is_none() && self.credits.is_none()
     }
+}
+
+/// What a [`Snapshot`] knows of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Presence {
+    /// There is a reading; [`Window::used_at`] says what it is worth.
+    Read,
+    /// The last complete answer contained the window in a form that could not be read, and no earlier reading is left.
+    /// The account has the window, and its use is unknown.
+    Unreadable,
+    /// The last complete answer did not contain the window: the account has no such window.
+    Absent,
+    /// No complete answer is known yet, and no other answer named the window.
+    Unknown,
 }
 
 fn keep_later<T: Ord + Clone>(mine: &mut Option<T>, other: Option<&T>) {

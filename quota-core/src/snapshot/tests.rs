@@ -5,7 +5,7 @@ mod laws;
 
 use serde_json::{Value, json};
 
-use super::Snapshot;
+use super::{Presence, Snapshot};
 use crate::record::tests::support::*;
 use crate::{Coverage, Credits, Scope, Source, Usage, Window, WindowId, WindowReading};
 
@@ -151,6 +151,33 @@ fn that_a_window_could_not_be_read_is_forgotten_when_it_is_read_again() {
     let whole = poll(1, [five_hour(12), seven_day(20)]);
 
     assert_eq!(joined([&poll(-1, [five_hour(1)]), &lame, &whole]), whole);
+}
+
+#[test]
+fn a_window_no_answer_named_is_unknown_until_a_complete_answer_omits_it() {
+    let narrow = Snapshot::of(&Usage::polled([five_hour(1)]).coverage(Coverage::Reported), at(0));
+
+    assert_eq!(narrow.presence(&WindowId::five_hour()), Presence::Read);
+    assert_eq!(narrow.presence(&opus_id()), Presence::Unknown);
+    assert_eq!(joined([&narrow, &poll(1, [five_hour(2)])]).presence(&opus_id()), Presence::Absent);
+}
+
+#[test]
+fn an_unreadable_window_without_an_earlier_reading_is_unreadable() {
+    let except = Coverage::complete_except([opus_id()]);
+    let unreadable = Snapshot::of(&Usage::polled([five_hour(1)]).coverage(except), at(1));
+
+    assert_eq!(unreadable.presence(&opus_id()), Presence::Unreadable);
+    assert_eq!(joined([&poll(0, [five_hour(1)]), &unreadable]).presence(&opus_id()), Presence::Unreadable);
+    assert_eq!(joined([&poll(0, [opus(1)]), &unreadable]).presence(&opus_id()), Presence::Read);
+}
+
+#[test]
+fn an_unreadable_window_that_a_later_answer_omits_is_absent() {
+    let except = Coverage::complete_except([opus_id()]);
+    let unreadable = Snapshot::of(&Usage::polled([five_hour(1)]).coverage(except), at(0));
+
+    assert_eq!(joined([&unreadable, &poll(1, [five_hour(2)])]).presence(&opus_id()), Presence::Absent);
 }
 
 // B97
