@@ -174,8 +174,10 @@ impl Ask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Freshness {
-    /// Readings younger than this, with no window that has reset since.
+    /// Readings of the whole account's windows younger than this, none of which has reset since.
     Within(Duration),
+    /// Readings of every window younger than this, none of which has reset since, including windows of one model.
+    CompleteWithin(Duration),
     /// Readings of a call that was started at this moment or later.
     Since(Timestamp),
 }

@@ -112,7 +112,7 @@ pub use manager::tally::StoreTally;
 pub use percent::Percent;
 pub use policy::{Backoff, Budget, Policy, PolicyError, Quiet, QuietScope, WhenAway};
 pub use quiet::QuietTime;
-pub use record::{Committed, DecodeError, Failed, Joined, Record, Seed};
+pub use record::{Committed, Counted, DecodeError, Failed, Joined, Record, Seed};
 pub use refresher::{ExchangeError, TokenRefresher, Tokens};
 pub use scope::{Scope, model_matches};
 pub use secret::Secret;

@@ -18,7 +18,7 @@ use crate::lease::Attempt;
 use crate::login::Owner;
 use crate::time::{self, CLOCK_SLACK, Ms};
 use crate::unknown::Unknown;
-use crate::{Hold, Identity, Lease, Lineage, Policy, Snapshot, Source, Trouble};
+use crate::{Hold, Identity, Lease, Lineage, Policy, Snapshot, Source, Trouble, Window};
 
 /// All shared state of one account: what is known, who is asking, and who must not.
 ///
@@ -151,24 +151,30 @@ impl Record {
 
     /// When the readings stop being fresh, where they count as fresh for `within`; `None` if there are none.
     ///
-    /// That is when the oldest window has that age, or a little after the first window resets, or when it is time to
-    /// ask for everything again, whichever comes first. A window that the last call covered is as young as that call,
-    /// even if it could not be read: asking again at once would not help.
+    /// That is when the oldest of the windows that `counted` names has that age, or a little after the first of them
+    /// resets, or when it is time to ask for everything again, whichever comes first. A window that the last call covered
+    /// is as young as that call, even if it could not be read: asking again at once would not help.
+    ///
+    /// Response headers never name the windows of one model or surface. Those that are not counted are therefore read
+    /// again when everything is, after [`complete_every`](crate::Policy#structfield.complete_every).
     #[must_use]
-    pub fn due_at(&self, within: Duration, policy: &Policy) -> Option<Timestamp> {
+    pub fn due_at(&self, within: Duration, counted: Counted<'_>, policy: &Policy) -> Option<Timestamp> {
         let windows = self.snapshot.windows();
         let asked = self.asked_at();
         let asked_since =
             |observed: Timestamp| Some(observed).max(asked).expect("at least the window's own moment");
+        let is_counted = |window: &&Window| counted.includes(window);
+        let age_of = |window: &Window| asked_since(window.observed_at());
 
-        let oldest = windows.iter().map(|window| asked_since(window.observed_at())).min().or(asked)?;
+        let oldest = windows.iter().filter(is_counted).map(age_of).min();
+        let oldest = oldest.or(asked).or_else(|| windows.iter().map(age_of).min())?;
         // Headers alone never make an account known: they do not speak about all of it.
         let told = windows
             .iter()
             .filter(|window| window.source() != Source::Headers)
             .map(|window| window.observed_at());
         let known = asked.or(told.max())?;
-        let rollover = windows.iter().filter_map(|window| {
+        let rollover = windows.iter().filter(is_counted).filter_map(|window| {
             let asked = asked_since(window.observed_at());
             let reset = window.rolls_over_at().filter(|reset| *reset > asked)?;
             // A provider whose resets are always a moment ahead must not be asked every moment.
@@ -256,6 +262,34 @@ impl Record {
         self.trouble = None;
         self.refreshed_at = None;
         self.snapshot = Snapshot::default();
+    }
+}
+
+/// The windows whose age decides whether an account is fresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Counted<'a> {
+    /// Those of the whole account: enough for a status, and for a request that names no model.
+    Account,
+    /// Those of the whole account, and those that count requests for this model, as requests name it.
+    Model(&'a str),
+    /// All of them.
+    All,
+}
+
+impl Counted<'_> {
+    /// Those that a request for `model` depends on.
+    #[must_use]
+    pub fn for_model(model: Option<&str>) -> Counted<'_> {
+        model.map_or(Counted::Account, Counted::Model)
+    }
+
+    fn includes(self, window: &Window) -> bool {
+        match self {
+            Self::Account => window.scope().is_none(),
+            Self::Model(model) => window.applies_to(Some(model)),
+            Self::All => true,
+        }
     }
 }
 

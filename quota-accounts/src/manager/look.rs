@@ -86,7 +86,9 @@ impl Inner {
                 Rule::Reserved => unread.push(at),
                 _ if (stale.len() < MOST_RECHECKS || verdict.is_unknown())
                     && !asked.contains(&at)
-                    && candidate.is_stale().unwrap_or_else(|| member.numbers.is_stale())
+                    && candidate
+                        .is_stale_for(request.model_name())
+                        .unwrap_or_else(|| member.numbers.is_stale_for(request.model_name()))
                     && !member.numbers.is_held() =>
                 {
                     if stale.len() < MOST_RECHECKS {

@@ -109,9 +109,14 @@ impl Numbers {
     }
 
     pub(super) fn is_stale(&self) -> bool {
+        self.is_stale_for(None)
+    }
+
+    /// Whether what is known is not fresh for a request of `model`.
+    pub(super) fn is_stale_for(&self, model: Option<&str>) -> bool {
         match self {
-            Self::Shared(account) => account.is_stale(),
-            Self::Own(own) => own.is_stale(),
+            Self::Shared(account) => account.is_stale_for(model),
+            Self::Own(own) => own.is_stale_for(model),
         }
     }
 
@@ -175,15 +180,29 @@ impl Numbers {
 
     /// Makes what is known fresh, if it is not.
     pub(super) async fn freshen(&self) -> Result<(), RefreshError> {
+        self.freshen_for(None).await
+    }
+
+    /// The same for a request of `model`.
+    pub(super) async fn freshen_for(&self, model: Option<&str>) -> Result<(), RefreshError> {
         match self {
             Self::Shared(account) => {
-                let answer = account.get().await?;
+                let answer = account.get_for(model).await?;
                 match answer.error() {
-                    Some(error) if answer.is_stale() => Err(error.clone().into()),
+                    Some(error) if answer.is_stale_for(model) => Err(error.clone().into()),
                     _ => Ok(()),
                 }
             }
-            Self::Own(own) => own.refresh(Freshness::Within(own.fresh_for())).await,
+            Self::Own(own) => {
+                // What is stale for this model alone is of a window that only a complete answer reports.
+                let is_the_models = own.is_stale_for(model) && !own.is_stale_for(None);
+                let fresh_for = own.fresh_for();
+                own.refresh(match is_the_models {
+                    true => Freshness::CompleteWithin(fresh_for),
+                    false => Freshness::Within(fresh_for),
+                })
+                .await
+            }
         }
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::{
-    AccountId, Ask, AttemptId, Begin, Clock, Committed, FetchError, Freshness, Joined, Lease, Lineage, Login,
-    Policy, Record, Seed, Snapshot, Usage, UsageFetcher,
+    AccountId, Ask, AttemptId, Begin, Clock, Committed, Counted, FetchError, Freshness, Joined, Lease,
+    Lineage, Login, Policy, Record, Seed, Snapshot, Usage, UsageFetcher,
 };
 
 use super::RefreshError;
@@ -74,14 +74,15 @@ impl Own {
         self.withheld.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_stale(&self) -> bool {
+    /// Whether what is known is not fresh for a request of `model`.
+    pub(super) fn is_stale_for(&self, model: Option<&str>) -> bool {
         if self.is_withheld() {
             return true;
         }
         let (record, now) = (self.record(), self.now());
         // What a clock that was ahead has left says nothing, and goes with the next look at whether to ask.
         let newest = record.asked_at().max(record.snapshot().newest());
-        let due = record.due_at(self.policy.freshness, &self.policy);
+        let due = record.due_at(self.policy.freshness, Counted::for_model(model), &self.policy);
         due.is_none_or(|due| due <= now) || newest.is_some_and(|newest| is_ahead(newest, now))
     }
 
@@ -95,7 +96,7 @@ impl Own {
     }
 
     pub(super) fn needs_refresh(&self, request: u64) -> bool {
-        self.is_stale() || self.policy.refreshes_on_request(request)
+        self.is_stale_for(None) || self.policy.refreshes_on_request(request)
     }
 
     /// Says which login the account holds now; what another one has left is cleared.

@@ -112,7 +112,7 @@ impl FallbackAccountManager {
             inner.keep_soon();
         }
         if member.numbers.count_request() {
-            inner.refresh_in_background(route.at, !member.numbers.is_stale());
+            inner.refresh_in_background(route.at, !member.numbers.is_stale(), &route.request);
         }
         Ok(report)
     }

@@ -180,8 +180,8 @@ impl Inner {
             };
             match self.credential(&request, at, look.now).await {
                 Ok(credential) => {
-                    if self.members[at].numbers.is_stale() {
-                        self.refresh_in_background(at, false);
+                    if self.members[at].numbers.is_stale_for(request.model_name()) {
+                        self.refresh_in_background(at, false, &request);
                     }
                     self.pin(&request, at, &search.unusable, look.now);
                     return Ok(Route {
@@ -234,7 +234,7 @@ impl Inner {
             }
             if let Some(at) = look.worth_asking.first().filter(|_| asked.len() < MOST_RECHECKS) {
                 asked.push(*at);
-                if let Err(error) = self.members[*at].numbers.freshen().await {
+                if let Err(error) = self.members[*at].numbers.freshen_for(request.model_name()).await {
                     tracing::debug!(account = %self.members[*at].id, %error, "going by what is known");
                 }
                 self.keep_soon();
@@ -247,7 +247,7 @@ impl Inner {
             }
             if let Choice::Nobody { .. } = look.choice {
                 // One of the others may have room: whoever comes back finds it known.
-                self.refresh_in_turn(&look.unasked);
+                self.refresh_in_turn(&look.unasked, request);
             }
             return look;
         }

@@ -107,19 +107,20 @@ impl Inner {
         self.look_at_credentials(&held).await;
     }
 
-    /// Refreshes accounts while nobody waits, one after the other, and keeps what comes of it. Those that somebody is refreshing
-    /// in the background are left to them.
-    pub(super) fn refresh_in_turn(self: &Arc<Self>, places: &[usize]) {
+    /// Refreshes accounts for a request like this while no caller waits, one after the other, and keeps what comes of it. Those
+    /// with a refresh in the background are left out.
+    pub(super) fn refresh_in_turn(self: &Arc<Self>, places: &[usize], request: &Request) {
         let is_free = |at: &&usize| !self.members[**at].refreshing.swap(true, Ordering::AcqRel);
         let free = places.iter().filter(is_free);
         let claims: Vec<Claim> = free.map(|at| Claim { inner: Arc::clone(self), at: *at }).collect();
         if claims.is_empty() {
             return;
         }
-        let inner = Arc::clone(self);
+        let (inner, request) = (Arc::clone(self), request.clone());
         self.in_background(async move {
             for claim in claims {
-                if let Err(error) = inner.members[claim.at].numbers.freshen().await {
+                let numbers = &inner.members[claim.at].numbers;
+                if let Err(error) = numbers.freshen_for(request.model_name()).await {
                     tracing::debug!(account = %inner.members[claim.at].id, %error, "refresh brought nothing");
                 }
             }
@@ -127,18 +128,23 @@ impl Inner {
         });
     }
 
-    /// Refreshes an account while nobody waits, and keeps what comes of it; `insist` also where it is fresh.
-    pub(super) fn refresh_in_background(self: &Arc<Self>, at: usize, insist: bool) {
+    /// Refreshes an account for a request like this while no caller waits, and keeps what comes of it; with `insist` also
+    /// where it is fresh.
+    pub(super) fn refresh_in_background(self: &Arc<Self>, at: usize, insist: bool, request: &Request) {
         let member = &self.members[at];
         if (!insist && member.numbers.is_held()) || member.refreshing.swap(true, Ordering::AcqRel) {
             return;
         }
         // However it ends, even if the fetcher breaks or the runtime ends before it begins, the next one may begin.
         let claim = Claim { inner: Arc::clone(self), at };
+        let request = request.clone();
         self.in_background(async move {
             let inner = &claim.inner;
             let member = &inner.members[at];
-            let result = if insist { member.numbers.insist().await } else { member.numbers.freshen().await };
+            let result = match insist {
+                true => member.numbers.insist().await,
+                false => member.numbers.freshen_for(request.model_name()).await,
+            };
             let Err(error) = result else {
                 inner.keep_or_tell().await;
                 return;

@@ -180,10 +180,11 @@ impl<'a> Candidate<'a> {
         self.id
     }
 
-    /// Whether the quota manager calls its readings stale; `None` where they are not the quota manager's.
-    pub(crate) fn is_stale(&self) -> Option<bool> {
+    /// Whether the quota manager calls its readings stale for a request of `model`; `None` where they are not the quota
+    /// manager's.
+    pub(crate) fn is_stale_for(&self, model: Option<&str>) -> Option<bool> {
         match &self.readings {
-            Readings::Answer(answer) => Some(answer.is_stale()),
+            Readings::Answer(answer) => Some(answer.is_stale_for(model)),
             _ => None,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{AccountId, Clock, Policy, QuotaStore};
+use quota::{AccountId, Clock, Counted, Policy, QuotaStore};
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
@@ -37,7 +37,7 @@ impl Written {
         let last = looked.book.happenings().rev().take(SHOWN).map(|(_, what)| what.clone());
         let mut happenings: Vec<_> = last.collect();
         happenings.reverse();
-        let due_at = looked.record.due_at(policy.freshness, policy);
+        let due_at = looked.record.due_at(policy.freshness, Counted::Account, policy);
         Self { account: account.clone(), happenings, due_at, troubles: Vec::new() }
     }
 }

@@ -65,6 +65,15 @@ impl Account {
         !self.sight.look().is_fresh()
     }
 
+    /// Whether what is known is not fresh for a request of `model`, as requests name it.
+    ///
+    /// A window that counts one model matters to the requests of that model alone: others are not stale because of it, and
+    /// read it again with everything else, once an hour by default.
+    #[must_use]
+    pub fn is_stale_for(&self, model: Option<&str>) -> bool {
+        !self.sight.look().is_fresh_for(model)
+    }
+
     /// Whether the request of this number should refresh first: because what is known is stale, or by the policy's
     /// [`every_n_requests`](crate::Policy#structfield.every_n_requests).
     #[must_use]
@@ -97,6 +106,23 @@ impl Account {
     /// [`QuotaError`] if nothing at all is known.
     pub async fn get_within(&self, max_age: Duration) -> Result<Answer, QuotaError> {
         Box::pin(self.get_slowly(Some(max_age))).await
+    }
+
+    /// The same for a request of `model`, as requests name it: the windows that count this model must be fresh too.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError`] if nothing at all is known.
+    pub async fn get_for(&self, model: Option<&str>) -> Result<Answer, QuotaError> {
+        let view = self.sight.look();
+        if !view.has_windows_of(model) || view.is_fresh_for(model) {
+            drop(view);
+            return self.get().await;
+        }
+        drop(view);
+        let _followed = OnLeaving(|| self.follow());
+        let wish = Wish::CompleteWithin(self.slot.provider.policy.freshness);
+        Ok(Box::pin(self.shared_refresh(wish)).await?.answer)
     }
 
     pub(super) async fn get_slowly(&self, max_age: Option<Duration>) -> Result<Answer, QuotaError> {

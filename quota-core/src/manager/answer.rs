@@ -71,7 +71,14 @@ impl Answer {
         !self.0.is_fresh()
     }
 
-    /// How long ago the oldest reading was taken; `None` if there is none.
+    /// Whether the readings are not fresh for a request of `model`: see [`Account::is_stale_for`](crate::Account::is_stale_for).
+    #[must_use]
+    pub fn is_stale_for(&self, model: Option<&str>) -> bool {
+        !self.0.is_fresh_for(model)
+    }
+
+    /// How long ago the oldest reading of the whole account's windows was taken, or, without any of these, the oldest of
+    /// all; `None` if there is none.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         if self.0.caveats.withheld { None } else { self.0.age() }
@@ -141,12 +148,9 @@ impl Answer {
             StaleReason::StoreAway
         } else if !record.is_writable() {
             StaleReason::Newer
-        } else if record
-            .snapshot()
-            .windows()
-            .iter()
-            .any(|window| window.rolls_over_at().is_some_and(|at| at <= self.now()))
-        {
+        } else if record.snapshot().windows().iter().any(|window| {
+            window.scope().is_none() && window.rolls_over_at().is_some_and(|at| at <= self.now())
+        }) {
             StaleReason::RolledOver
         } else if self.error().is_some() {
             StaleReason::NotRefreshed

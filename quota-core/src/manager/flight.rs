@@ -52,8 +52,13 @@ impl Wish {
     pub(crate) fn covers(self, other: Self) -> bool {
         match (self, other) {
             (Self::Now, _) => true,
-            (Self::Within(_), Self::Now) => false,
-            (Self::Within(mine), Self::Within(others)) => mine <= others,
+            (Self::Within(_), Self::Now | Self::CompleteWithin(_)) | (Self::CompleteWithin(_), Self::Now) => {
+                false
+            }
+            (
+                Self::Within(mine) | Self::CompleteWithin(mine),
+                Self::Within(others) | Self::CompleteWithin(others),
+            ) => mine <= others,
         }
     }
 }
@@ -61,8 +66,10 @@ impl Wish {
 /// What would be fresh enough.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wish {
-    /// Readings younger than this.
+    /// Readings of the whole account's windows younger than this.
     Within(Duration),
+    /// Readings of every window younger than this, including windows of one model.
+    CompleteWithin(Duration),
     /// Readings of a call that has yet to be started.
     Now,
 }

@@ -8,8 +8,9 @@ use jiff::Timestamp;
 
 use super::error::QuotaError;
 use super::provider::Provider;
+use crate::record::Counted;
 use crate::time::Ms;
-use crate::{Record, time};
+use crate::{Record, Window, time};
 
 /// A picture of an account.
 #[derive(Debug)]
@@ -57,8 +58,9 @@ impl View {
     ) -> Self {
         let policy = &provider.policy;
         // What a clock that was ahead has stamped is fresh to nobody; the next refresh settles it.
-        let due =
-            record.due_at(policy.freshness, policy).filter(|_| record.is_plausible(provider.link.guess()));
+        let due = record
+            .due_at(policy.freshness, Counted::Account, policy)
+            .filter(|_| record.is_plausible(provider.link.guess()));
         let offset_ms = provider.link.offset_ms();
         let due_ms = match due {
             Some(due) if !caveats.withheld => due.as_millisecond().saturating_sub(offset_ms),
@@ -77,15 +79,33 @@ impl View {
 
     /// The same for another idea of fresh.
     pub(crate) fn is_fresh_within(&self, within: Duration) -> bool {
+        self.is_fresh_by(within, Counted::Account)
+    }
+
+    /// The same for a request of this model: its windows count too.
+    pub(crate) fn is_fresh_for(&self, model: Option<&str>) -> bool {
+        // Mostly there is no window of the model, and then nothing else to compare.
+        self.is_fresh()
+            && (!self.has_windows_of(model)
+                || self.is_fresh_by(self.provider.policy.freshness, Counted::for_model(model)))
+    }
+
+    /// Whether any window counts this model alone.
+    pub(crate) fn has_windows_of(&self, model: Option<&str>) -> bool {
+        let windows = self.record.snapshot().windows();
+        model.is_some() && windows.iter().any(|window| window.scope().is_some() && window.applies_to(model))
+    }
+
+    fn is_fresh_by(&self, within: Duration, counted: Counted<'_>) -> bool {
         // Fresh by no idea is what is withheld, or stamped by a clock that was ahead.
         let is_usable = self.due_ms > i64::MIN && self.provider.clock.now_ms() >= self.made_ms - SET_BACK_MS;
-        let due = self.record.due_at(within, &self.provider.policy);
+        let due = self.record.due_at(within, counted, &self.provider.policy);
         is_usable && due.is_some_and(|due| self.now() < due)
     }
 
     /// When the readings stopped, or stop, being fresh, by the store's clock; `None` if there are none.
     pub(crate) fn due_at(&self) -> Option<Timestamp> {
-        self.record.due_at(self.provider.policy.freshness, &self.provider.policy)
+        self.record.due_at(self.provider.policy.freshness, Counted::Account, &self.provider.policy)
     }
 
     /// What the time is by the store's clock, which all moments in the record are by.
@@ -93,10 +113,13 @@ impl View {
         self.provider.link.guess()
     }
 
-    /// How long ago the oldest reading was taken.
+    /// How long ago the oldest reading of the whole account's windows was taken, or of any if there are none of these.
     pub(crate) fn age(&self) -> Option<Duration> {
         let windows = self.record.snapshot().windows();
-        let oldest = windows.iter().map(|window| window.observed_at()).min().or(self.record.asked_at());
+        let of_account = windows.iter().filter(|window| window.scope().is_none());
+        let oldest = of_account.map(Window::observed_at).min();
+        let oldest = oldest.or_else(|| windows.iter().map(Window::observed_at).min());
+        let oldest = oldest.or(self.record.asked_at());
         oldest.map(|oldest| time::between(oldest, self.now()))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Record, TRAILING};
+use super::{Counted, Record, TRAILING};
 use crate::lease::{Ask, Attempt, Begin, Freshness, Urgency};
 use crate::time;
 use crate::unknown::Unknown;
@@ -43,8 +43,10 @@ impl Record {
     }
 
     fn is_fresh(&self, now: Timestamp, freshness: Freshness, policy: &Policy) -> bool {
+        let is_due = |span, counted| self.due_at(span, counted, policy).is_none_or(|due| due <= now);
         match freshness {
-            Freshness::Within(span) => self.due_at(span, policy).is_some_and(|due| now < due),
+            Freshness::Within(span) => !is_due(span, Counted::Account),
+            Freshness::CompleteWithin(span) => !is_due(span, Counted::All),
             Freshness::Since(moment) => self.asked_at() >= Some(moment),
         }
     }

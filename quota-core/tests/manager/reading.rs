@@ -80,6 +80,49 @@ async fn headers_for_one_window_do_not_make_the_others_young() {
     assert!(is_exact(&main.peek()), "the five hours are young");
 }
 
+fn opus(used: f64) -> WindowReading {
+    let id = WindowId::seven_day().for_model("Opus").unwrap();
+    WindowReading::new(id, percent(used)).scope(Scope::model("Opus"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_model_window_makes_the_account_stale_for_that_model_only() {
+    let world = world();
+    let five_hours = WindowReading::new(WindowId::five_hour(), percent(10.0));
+    world.provider.answer(Usage::polled([five_hours, opus(20.0)]));
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 4).await;
+    main.observe(&headers(12.0)).unwrap();
+
+    world.clock.sleep(MINUTE * 4).await;
+
+    assert!(main.is_stale_for(Some("claude-opus-4-5")));
+    assert!(!main.is_stale() && !main.is_stale_for(Some("claude-sonnet-4-5")));
+    let stale_for = |answer: quota_core::Answer| answer.is_stale_for(Some("claude-opus-4-5"));
+    let other = main.get_for(Some("claude-sonnet-4-5")).await.unwrap();
+    assert_eq!((stale_for(other), world.provider.calls()), (true, 1));
+    let opus = main.get_for(Some("claude-opus-4-5")).await.unwrap();
+    assert_eq!((stale_for(opus), world.provider.calls()), (false, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_for_a_model_is_not_satisfied_by_one_that_called_nobody() {
+    let world = world();
+    let five_hours = WindowReading::new(WindowId::five_hour(), percent(10.0));
+    world.provider.answer(Usage::polled([five_hours, opus(20.0)]));
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    world.clock.sleep(MINUTE * 4).await;
+    main.observe(&headers(12.0)).unwrap();
+    world.clock.sleep(MINUTE * 4).await;
+
+    let (any, opus) = tokio::join!(main.get_within(MINUTE * 5), main.get_for(Some("claude-opus-4-5")));
+
+    assert!(any.is_ok());
+    assert_eq!((opus.unwrap().is_stale_for(Some("claude-opus-4-5")), world.provider.calls()), (false, 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn headers_that_name_every_window_save_the_call() {
     let world = world();

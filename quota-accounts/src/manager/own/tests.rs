@@ -29,9 +29,9 @@ async fn numbers_from_the_future_are_not_fresh() {
 
     let back = set_back(&own, &provider);
 
-    assert_eq!((own.is_stale(), back.is_stale()), (false, true));
+    assert_eq!((own.is_stale_for(None), back.is_stale_for(None)), (false, true));
     back.refresh(Freshness::Within(back.fresh_for())).await.unwrap();
-    assert_eq!((provider.calls(), back.is_stale()), (2, false));
+    assert_eq!((provider.calls(), back.is_stale_for(None)), (2, false));
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,9 +36,10 @@ impl Refresh {
         let mut pass = None;
         // Whether a holder that is found has the lease now, and did not only have it when this process last heard. That is
         // for those who insist: others take the numbers of a call that is over, if they are young enough.
-        let mut is_confirmed = matches!(wish, Wish::Within(_));
+        let mut is_confirmed = !matches!(wish, Wish::Now);
         let mut freshness = match wish {
             Wish::Within(span) => Freshness::Within(span),
+            Wish::CompleteWithin(span) => Freshness::CompleteWithin(span),
             Wish::Now => Freshness::Since(slot.provider.link.yet_to_come()),
         };
         loop {

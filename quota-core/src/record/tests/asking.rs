@@ -2,7 +2,7 @@
 //! What a failure does to this is in `backoff` and `refusals`.
 
 use super::support::*;
-use crate::{Begin, FetchError, Freshness, HoldReason, Record, Urgency};
+use crate::{Begin, Counted, FetchError, Freshness, HoldReason, Record, Urgency};
 
 // B99
 #[test]
@@ -16,7 +16,7 @@ fn a_shared_reading_of_four_minutes_is_fresh_enough_for_five() {
 #[test]
 fn at_the_very_moment_it_is_due_a_reading_is_stale() {
     let mut record = polled(at(0), [five_hour(10)]);
-    let due = record.due_at(FRESH, &policy()).unwrap();
+    let due = record.due_at(FRESH, Counted::Account, &policy()).unwrap();
 
     assert_eq!(begin(&mut record.clone(), due - jiff::SignedDuration::from_millis(1), &ask(1)), Begin::Fresh);
     assert!(matches!(begin(&mut record, due, &ask(1)), Begin::Granted(_)));

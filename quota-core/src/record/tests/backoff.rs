@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::support::*;
 use crate::time::between;
 use crate::{
-    Ask, AttemptId, Begin, Failed, FetchError, Freshness, Hold, HoldReason, Record, Seed, Snapshot, Trouble,
-    TroubleKind, Usage,
+    Ask, AttemptId, Begin, Counted, Failed, FetchError, Freshness, Hold, HoldReason, Record, Seed, Snapshot,
+    Trouble, TroubleKind, Usage,
 };
 
 const THROTTLED: FetchError = FetchError::Throttled { retry_after: None };
@@ -199,12 +199,12 @@ fn of_fifty_who_ask_during_a_hold_none_may_and_none_prolongs_it() {
 fn a_failed_call_changes_no_reading_and_no_age() {
     let mut record = polled(at(0), [five_hour(10)]);
     let (snapshot, asked, due) =
-        (record.snapshot().clone(), record.asked_at(), record.due_at(FRESH, &policy()));
+        (record.snapshot().clone(), record.asked_at(), record.due_at(FRESH, Counted::Account, &policy()));
 
     fail(&mut record, at(600), &THROTTLED);
 
     assert_eq!(record.snapshot(), &snapshot);
-    assert_eq!((record.asked_at(), record.due_at(FRESH, &policy())), (asked, due));
+    assert_eq!((record.asked_at(), record.due_at(FRESH, Counted::Account, &policy())), (asked, due));
 }
 
 // B53

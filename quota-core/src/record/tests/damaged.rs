@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::random::{World, ops};
 use super::support::*;
-use crate::{Record, WindowId};
+use crate::{Counted, Record, WindowId};
 
 // B93
 #[test]
@@ -85,7 +85,7 @@ proptest! {
 
         for op in &ops {
             let _ = world.apply(op);
-            let _ = world.record.due_at(FRESH, &policy());
+            let _ = world.record.due_at(FRESH, Counted::Account, &policy());
             let _ = world.record.encode();
         }
     }

@@ -6,11 +6,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::support::*;
-use crate::{Begin, Coverage, Record, Seed, Snapshot, Usage, WindowId, WindowReading};
+use crate::{
+    Ask, Begin, Counted, Coverage, Freshness, Record, Seed, Snapshot, Usage, WindowId, WindowReading,
+};
 
 /// When the record is due, for those who want readings of five minutes.
 fn due(record: &Record) -> Option<Timestamp> {
-    record.due_at(FRESH, &policy())
+    due_for(record, Counted::Account)
+}
+
+fn due_for(record: &Record, counted: Counted<'_>) -> Option<Timestamp> {
+    record.due_at(FRESH, counted, &policy())
 }
 
 #[test]
@@ -26,7 +32,7 @@ fn readings_are_due_when_they_have_the_age_that_was_asked_for() {
     let record = polled(at(0), [five_hour(10), seven_day(20)]);
 
     assert_eq!(due(&record), Some(at(300)));
-    assert_eq!(record.due_at(MINUTE, &policy()), Some(at(60)));
+    assert_eq!(record.due_at(MINUTE, Counted::Account, &policy()), Some(at(60)));
 }
 
 // B61
@@ -153,7 +159,49 @@ fn a_reset_at_the_end_of_time_is_far_away() {
 fn a_freshness_below_the_floor_for_resets_is_kept() {
     let record = polled(at(0), [five_hour(100).resets_at(at(1))]);
 
-    assert_eq!(record.due_at(SECOND * 5, &policy()), Some(at(5)));
+    assert_eq!(record.due_at(SECOND * 5, Counted::Account, &policy()), Some(at(5)));
+}
+
+#[test]
+fn an_old_model_window_is_due_for_requests_of_that_model_only() {
+    let mut record = polled(at(0), [five_hour(10), opus(20)]);
+    let _ = see(&mut record, at(200), [five_hour(11)]);
+
+    assert_eq!(due(&record), Some(at(500)));
+    assert_eq!(due_for(&record, Counted::Model("claude-opus-4-5")), Some(at(300)));
+    assert_eq!(due_for(&record, Counted::Model("claude-sonnet-4-5")), Some(at(500)));
+    assert_eq!(due_for(&record, Counted::All), Some(at(300)));
+}
+
+#[test]
+fn the_reset_of_a_model_window_counts_for_that_model_only() {
+    let record = polled(at(0), [five_hour(10), opus(20).resets_at(at(100))]);
+
+    assert_eq!(due(&record), Some(at(300)));
+    assert_eq!(due_for(&record, Counted::Model("claude-opus-4-5")), Some(at(115)));
+}
+
+#[test]
+fn headers_keep_an_account_with_a_model_window_fresh_for_an_hour() {
+    let mut record = polled(at(0), [five_hour(10), opus(20)]);
+    let mut calls = 0;
+    for minute in 1..60 {
+        let now = at(minute * 60);
+        let _ = see(&mut record, now, [five_hour(11)]);
+        calls += u32::from(begin(&mut record, now, &ask(1)) != Begin::Fresh);
+    }
+
+    assert_eq!(calls, 0);
+    assert!(matches!(begin(&mut record, at(3600), &ask(2)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_request_of_a_model_with_an_old_window_may_call() {
+    let mut record = polled(at(0), [five_hour(10), opus(20)]);
+    let _ = see(&mut record, at(200), [five_hour(11)]);
+    let of_a_model = Ask::new(attempt(1), Freshness::CompleteWithin(FRESH));
+
+    assert!(matches!(begin(&mut record, at(300), &of_a_model), Begin::Granted(_)));
 }
 
 // B73
@@ -181,12 +229,14 @@ fn everything_is_asked_for_no_more_often_than_readings_grow_old() {
     let record = polled(at(0), [five_hour(10)]);
     let hasty = policy().complete_every(Duration::ZERO);
 
-    assert_eq!(record.due_at(FRESH, &hasty), Some(at(300)));
+    assert_eq!(record.due_at(FRESH, Counted::Account, &hasty), Some(at(300)));
 }
 
 #[test]
 fn a_freshness_longer_than_all_time_does_not_overflow() {
     let record = polled(at(0), [WindowReading::new(WindowId::monthly(), percent(1))]);
 
-    assert!(record.due_at(Duration::MAX, &policy()).unwrap() > at(0) + HOUR * 24 * 365 * 1000);
+    assert!(
+        record.due_at(Duration::MAX, Counted::Account, &policy()).unwrap() > at(0) + HOUR * 24 * 365 * 1000
+    );
 }

@@ -11,7 +11,7 @@ use super::random::{Op, Outcome, World, ops, usage};
 use super::support::*;
 use crate::time::{self, CLOCK_SLACK};
 use crate::{
-    Begin, Budget, Committed, Failed, FetchError, Freshness, Lease, Record, Snapshot, Urgency, Usage,
+    Begin, Budget, Committed, Counted, Failed, FetchError, Freshness, Lease, Record, Snapshot, Urgency, Usage,
 };
 
 /// From long before 1970 to the end of time, in milliseconds.
@@ -122,7 +122,7 @@ proptest! {
             let _ = record.observe(at(120), &Snapshot::of(usage, at(*second)), None, None);
         }
 
-        let due = record.due_at(within, &policy).expect("everything was asked for");
+        let due = record.due_at(within, Counted::Account, &policy).expect("everything was asked for");
 
         prop_assert!(due >= at(0) + within.min(MINUTE), "{due}");
         prop_assert!(due <= at(120) + within.max(policy.complete_every), "{due}");
