@@ -92,7 +92,11 @@ impl CredentialSource for CommandSource {
         let printed = Clock::system().bounded(self.timeout, answer_of(child)).await;
         let late = || Err(io::ErrorKind::TimedOut.into());
         let printed = printed.unwrap_or_else(late).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => self.failed("it took too long", error),
+            io::ErrorKind::TimedOut => {
+                let (program, seconds) = (self.program.to_string_lossy(), self.timeout.as_secs_f64());
+                let why = format!("the token command `{program}` timed out after {seconds} s");
+                CredentialError::unreadable(why, error)
+            }
             io::ErrorKind::FileTooLarge => self.failed("it printed too much", error),
             _ => self.failed("it failed; run it by hand to see why", error),
         })?;
@@ -182,7 +186,7 @@ mod tests {
     async fn a_program_that_does_not_end_is_given_up() {
         let error = run(&shell("exec sleep 1000").timeout(Duration::from_millis(1))).await.unwrap_err();
 
-        assert_eq!(error.to_string(), "`sh` did not print a token: it took too long");
+        assert_eq!(error.to_string(), "the token command `sh` timed out after 0.001 s");
     }
 
     #[tokio::test]

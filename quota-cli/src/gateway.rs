@@ -15,6 +15,9 @@ use crate::exit::{Exit, Failure};
 
 /// The variable that names the store if the command line does not: a URL may hold a password, which others see there.
 pub(crate) const STORE_VARIABLE: &str = "QUOTA_STORE";
+/// How long a token command may take if the policy does not leave it less.
+const TOKEN_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A store, and how it was named.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
@@ -181,14 +184,20 @@ fn anthropic(config: &Config) -> Result<Anthropic, Failure> {
 
 /// Where the logins of all accounts are taken from.
 pub(crate) fn logins(config: &Config) -> PerAccount {
-    config
-        .accounts
-        .iter()
-        .fold(PerAccount::new(), |logins, account| logins.with(account.id.clone(), source(&account.login)))
+    let timeout = token_command_timeout(config);
+    config.accounts.iter().fold(PerAccount::new(), |logins, account| {
+        logins.with(account.id.clone(), source(&account.login, timeout))
+    })
 }
 
-/// Where the login of an account is taken from.
-pub(crate) fn source(login: &LoginSource) -> Arc<dyn CredentialSource> {
+/// How long a token command may take: less than the call that waits for it, so that the error names the command and not the
+/// provider.
+pub(crate) fn token_command_timeout(config: &Config) -> Duration {
+    TOKEN_COMMAND_TIMEOUT.min(config.policy.fetch_timeout.mul_f64(0.75))
+}
+
+/// Where the login of an account is taken from. A token command is ended after `timeout`.
+pub(crate) fn source(login: &LoginSource, timeout: Duration) -> Arc<dyn CredentialSource> {
     match login {
         LoginSource::ClaudeCode => Arc::new(ClaudeCode::from_env()),
         LoginSource::ClaudeConfigDir(dir) => Arc::new(ClaudeCode::in_dir(dir)),
@@ -197,7 +206,8 @@ pub(crate) fn source(login: &LoginSource) -> Arc<dyn CredentialSource> {
         LoginSource::TokenCommand(words) => {
             let (program, arguments) =
                 words.split_first().map_or(("", &[][..]), |(program, rest)| (program, rest));
-            Arc::new(arguments.iter().fold(CommandSource::new(program), CommandSource::arg))
+            let command = CommandSource::new(program).timeout(timeout);
+            Arc::new(arguments.iter().fold(command, CommandSource::arg))
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,6 +125,13 @@ impl CredentialError {
         Self::Unreadable { why: why.into(), source: Some(Arc::new(source)) }
     }
 
+    /// Whether the source did not answer in time.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        let Self::Unreadable { source: Some(source), .. } = self else { return false };
+        source.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    }
+
     /// The credential has run out and could not be renewed yet.
     #[must_use]
     pub fn not_yet(why: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
@@ -132,11 +140,28 @@ impl CredentialError {
 }
 
 impl From<CredentialError> for FetchError {
-    /// There is nothing to ask with. The provider is to blame only where it did not renew the credential.
+    /// There is no credential to call with. A credential that is late or is being renewed may be there at the next attempt.
     fn from(error: CredentialError) -> Self {
         match error {
             CredentialError::NotYet { why, retry_after } => Self::unavailable(why).after(retry_after),
+            error if error.is_timeout() => Self::unavailable(error.to_string()),
             error => Self::not_logged_in(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_is_late_is_worth_another_attempt_and_one_that_is_broken_is_not() {
+        let error = |kind: io::ErrorKind| {
+            FetchError::from(CredentialError::unreadable("`pass` timed out", io::Error::from(kind)))
+        };
+
+        assert!(error(io::ErrorKind::TimedOut).is_transient());
+        assert!(!error(io::ErrorKind::PermissionDenied).is_transient());
+        assert_eq!(error(io::ErrorKind::TimedOut).report(), "`pass` timed out");
     }
 }

@@ -81,10 +81,10 @@ pub enum FetchError {
         why: Cow<'static, str>,
     },
     /// The provider could not be reached, or failed.
-    #[error("the provider is unavailable: {why}")]
+    #[error("{why}")]
     #[non_exhaustive]
     Unavailable {
-        /// What happened.
+        /// What happened, as a line of its own: `could not resolve api.anthropic.com`.
         why: Cow<'static, str>,
         /// How long it wants to be left alone, if it said.
         retry_after: Option<Duration>,
@@ -104,10 +104,10 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// The error with its causes in one line, for people.
+    /// The error in one line for people: its own text, and the innermost cause where that adds something.
     #[must_use]
     pub fn report(&self) -> String {
-        with_causes(self)
+        with_cause(self)
     }
 
     /// The provider asked to slow down, and said for how long or did not.
@@ -179,13 +179,45 @@ impl FetchError {
     }
 }
 
-/// An error and what it came of, in one line.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line = format!("{line}: {error}");
-        cause = error.source();
+/// An error and its innermost cause, in one line.
+///
+/// The layers between the two are those of a library; they name steps, not causes. A cause that the line already contains is
+/// not repeated.
+pub(crate) fn with_cause(error: &dyn Error) -> String {
+    let line = error.to_string();
+    let innermost = std::iter::successors(error.source(), |&cause| cause.source()).last();
+    match innermost.map(ToString::to_string) {
+        Some(cause) if !cause.is_empty() && !line.contains(&cause) => format!("{line}: {cause}"),
+        _ => line,
     }
-    line
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<dyn Error + Send + Sync>>);
+
+    fn layered(cause: io::Error) -> Layer {
+        let inner = Layer("client error (Connect)", Some(Box::new(cause)));
+        Layer("error sending request", Some(Box::new(inner)))
+    }
+
+    #[test]
+    fn a_report_names_the_innermost_cause_and_no_layer_between() {
+        let error = FetchError::unreachable("could not connect to x", layered(io::Error::other("refused")));
+
+        assert_eq!(error.report(), "could not connect to x: refused");
+    }
+
+    #[test]
+    fn a_cause_that_the_line_already_contains_is_not_repeated() {
+        let error = FetchError::unreachable("could not resolve x", Layer("could not resolve x", None));
+
+        assert_eq!(error.report(), "could not resolve x");
+    }
 }

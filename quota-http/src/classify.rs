@@ -14,20 +14,42 @@ pub(crate) fn classify(status: u16, headers: &HeaderMap, body: &[u8], now: Times
     let unavailable = |why: &'static str| FetchError::unavailable(why);
     let error = match status {
         200..=299 => return None,
+        401 | 403 | 503 if is_blocked_by_cloudflare(|name| header(headers, name)) => {
+            FetchError::unavailable(format!(
+                "Cloudflare blocked the request (status {status}), which says nothing about the login; \
+                 retry later or from another network"
+            ))
+        }
         429 => FetchError::throttled(None),
         401 => FetchError::Unauthorized,
         403 => FetchError::forbidden(refusal(body)),
-        300..=399 => unavailable("it answered with a redirect, which is not followed; check base_url"),
+        300..=399 => {
+            unavailable("the provider answered with a redirect, which is not followed; check base_url")
+        }
         404 => unavailable("the usage endpoint was not found; check base_url"),
         407 => unavailable("the proxy on the way asks for a login"),
-        408 => unavailable("it gave up waiting for the request (status 408)"),
-        500 => unavailable("it failed (status 500)"),
-        502 | 504 => FetchError::unavailable(format!("its gateway did not reach it (status {status})")),
-        503 => unavailable("it is out of service for now (status 503)"),
-        529 => unavailable("it is overloaded (status 529)"),
-        _ => FetchError::unavailable(format!("it answered with status {status}")),
+        408 => unavailable("the provider gave up waiting for the request (status 408)"),
+        500 => unavailable("the provider failed (status 500)"),
+        502 | 504 => {
+            FetchError::unavailable(format!("the provider's gateway did not reach it (status {status})"))
+        }
+        503 => unavailable("the provider is out of service for now (status 503)"),
+        529 => unavailable("the provider is overloaded (status 529)"),
+        _ => FetchError::unavailable(format!("the provider answered with status {status}")),
     };
     Some(error.after(retry_after(|name| header(headers, name), Some(now))))
+}
+
+/// Whether Cloudflare answered in the provider's place, with a challenge or a page of its own.
+///
+/// The provider answers in JSON; what it says of a login cannot be read from such a page.
+pub(crate) fn is_blocked_by_cloudflare<'a>(header: impl Fn(&str) -> Option<&'a str>) -> bool {
+    // Set on challenges: developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/detect-response
+    let is_mitigated = header("cf-mitigated").is_some();
+    let is_cloudflare = header("server").is_some_and(|server| server.eq_ignore_ascii_case("cloudflare"));
+    let is_page =
+        header(CONTENT_TYPE.as_str()).is_some_and(|kind| essence(kind).eq_ignore_ascii_case("text/html"));
+    is_mitigated || (is_cloudflare && is_page)
 }
 
 /// Why a good credential is turned away, from what is known of the providers' own words for it.
@@ -71,8 +93,15 @@ fn content_type(headers: &HeaderMap) -> &'static str {
         "text/xml",
     ];
     let Some(said) = header(headers, CONTENT_TYPE.as_str()) else { return "no content type" };
-    let essence = said.split(';').next().unwrap_or_default().trim();
-    KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(essence)).unwrap_or("an unknown content type")
+    KNOWN
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(essence(said)))
+        .unwrap_or("an unknown content type")
+}
+
+/// A content type without its parameters.
+fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
 }
 
 /// The value of a header, if it is there and is text.
@@ -157,6 +186,29 @@ mod tests {
         let why = forbidden_for("sk-ant-oat01-echo");
 
         assert_eq!(why, "the provider does not allow it: reading usage was refused (status 403)");
+    }
+
+    const CHALLENGE: [(&str, &str); 2] = [("cf-mitigated", "challenge"), ("content-type", "text/html")];
+    const BLOCK_PAGE: [(&str, &str); 2] =
+        [("server", "cloudflare"), ("content-type", "text/html; charset=UTF-8")];
+
+    #[test]
+    fn a_cloudflare_page_is_transient_and_says_nothing_about_the_login() {
+        for (status, pairs) in [(403, CHALLENGE), (503, CHALLENGE), (403, BLOCK_PAGE), (401, BLOCK_PAGE)] {
+            let error = classify(status, &headers(&pairs), b"<html>", Timestamp::UNIX_EPOCH).unwrap();
+
+            assert!(error.is_transient(), "{status} {pairs:?}");
+            assert!(error.to_string().starts_with("Cloudflare blocked the request"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_in_json_behind_cloudflare_is_the_providers_own() {
+        let headers = headers(&[("server", "cloudflare"), ("content-type", "application/json")]);
+
+        let error = classify(403, &headers, b"{}", Timestamp::UNIX_EPOCH);
+
+        assert!(matches!(error, Some(FetchError::Forbidden { .. })), "{error:?}");
     }
 
     #[test]

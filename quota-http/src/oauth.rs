@@ -12,7 +12,7 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::{Map, Value};
 use url::Url;
 
-use crate::classify::header;
+use crate::classify::{header, is_blocked_by_cloudflare};
 use crate::endpoint::{BuildError, endpoint};
 use crate::lenient::number;
 use crate::transport::{Answer, Transport, TransportSettings};
@@ -70,6 +70,10 @@ impl TokenRefresher for OAuthRefresher {
         let now = self.clock.now();
         if !(200..300).contains(&status) {
             let wait = retry_after(|name| header(&headers, name), Some(now));
+            if is_blocked_by_cloudflare(|name| header(&headers, name)) && matches!(status, 400..=403 | 503) {
+                let why = format!("Cloudflare blocked the request (status {status})");
+                return Err(ExchangeError::transient(why).after(wait));
+            }
             return Err(refusal(&self.dialect, status, &body).after(wait));
         }
         tokens(&self.dialect, &body, now)

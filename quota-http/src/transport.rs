@@ -100,14 +100,17 @@ impl Transport {
     ) -> Result<Answer, FetchError> {
         let asked = url.origin();
         let request = request.headers(headers).header(USER_AGENT, &self.user_agent);
-        let mut response = request.timeout(self.timeout).send().await.map_err(failure)?;
+        let mut response =
+            request.timeout(self.timeout).send().await.map_err(|error| failure(error, &url))?;
         if response.url().origin() != asked {
             // A client that was given may follow redirects; an answer of somebody else is not the provider's.
-            return Err(FetchError::unavailable("it sent the request on to another host; check base_url"));
+            return Err(FetchError::unavailable(
+                "the provider sent the request on to another host; check base_url",
+            ));
         }
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
-        let body = match read(&mut response).await {
+        let body = match read(&mut response, &url).await {
             Err(error) if status.is_success() => return Err(error),
             read => read.unwrap_or_default(),
         };
@@ -179,9 +182,9 @@ impl Route {
 }
 
 /// Reads the body, and stops where no usage answer goes on.
-async fn read(response: &mut Response) -> Result<Vec<u8>, FetchError> {
+async fn read(response: &mut Response, url: &Url) -> Result<Vec<u8>, FetchError> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failure)? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| failure(error, url))? {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(FetchError::malformed("it is longer than 1 MiB"));
         }
@@ -190,16 +193,20 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, FetchError> {
     Ok(body)
 }
 
-/// Sorts what can go wrong on the way. The URL is taken out of what is kept.
-fn failure(error: reqwest::Error) -> FetchError {
+/// Sorts what can go wrong on the way. Of the URL only the host is repeated: the rest could hold a secret.
+fn failure(error: reqwest::Error, url: &Url) -> FetchError {
     if error.is_timeout() {
         return FetchError::TimedOut;
     }
+    let host = url.host_str().unwrap_or("the provider");
+    if error.is_dns() {
+        // The resolver's own words add nothing to this.
+        return FetchError::unavailable(format!("could not resolve {host}"));
+    }
     let why = match () {
-        () if error.is_dns() => "its host name was not found",
-        () if error.is_connect() => "could not connect",
-        () if error.is_body() || error.is_decode() => "its answer broke off",
-        () => "the request failed",
+        () if error.is_connect() => format!("could not connect to {host}"),
+        () if error.is_body() || error.is_decode() => format!("the answer of {host} broke off"),
+        () => format!("the request to {host} failed"),
     };
     FetchError::unreachable(why, error.without_url())
 }

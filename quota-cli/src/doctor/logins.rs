@@ -2,6 +2,7 @@
 //! They are only read, and nothing of what they hold is told but when they end.
 
 use std::path::Path;
+use std::time::Duration;
 
 use quota::accounts::{ClaudeCode, CredentialSource as _, FoundLogin, LoginPlace};
 use quota::{Clock, Credential, CredentialError};
@@ -13,8 +14,8 @@ use crate::gateway;
 use crate::words::{between, span};
 
 /// What is found of an account's login.
-pub(super) async fn of(account: &AccountSettings, clock: &Clock) -> Vec<Check> {
-    let look = Look { account, clock };
+pub(super) async fn of(account: &AccountSettings, timeout: Duration, clock: &Clock) -> Vec<Check> {
+    let look = Look { account, timeout, clock };
     if account.disabled {
         return vec![look.good("is switched off, so its login is not looked for".to_owned())];
     }
@@ -31,6 +32,8 @@ pub(super) async fn of(account: &AccountSettings, clock: &Clock) -> Vec<Check> {
 
 struct Look<'a> {
     account: &'a AccountSettings,
+    /// How long a token command may take.
+    timeout: Duration,
     clock: &'a Clock,
 }
 
@@ -68,7 +71,7 @@ impl Look<'_> {
     }
 
     async fn one(&self, place: &str, path: Option<&Path>) -> Vec<Check> {
-        let found = gateway::source(&self.account.login).credential(&self.account.id).await;
+        let found = gateway::source(&self.account.login, self.timeout).credential(&self.account.id).await;
         match found {
             Ok(credential) => self.found(place, path, &credential, true),
             Err(error) => vec![self.finding(error.to_string(), &self.account.login.advice())],

@@ -1,5 +1,6 @@
 //! Why there is no number, or no new one.
 
+use crate::fetch::with_cause;
 use crate::{AccountId, FetchError, Hold, ProviderId, StoreError, Trouble};
 
 /// Why a read or a refresh brought nothing new.
@@ -85,18 +86,18 @@ pub enum QuotaError {
 }
 
 impl QuotaError {
-    /// The error with its causes in one line, for people.
+    /// The error in one line for people, with the innermost cause where that adds something.
     ///
     /// ```
     /// # use quota_core::{AccountId, FetchError, MemoryStore, QuotaManager, testing::FakeProvider};
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
     /// # let fetcher = FakeProvider::answering("example", 1.0);
-    /// # fetcher.then_fail(FetchError::unavailable("it is out of service (status 503)"));
+    /// # fetcher.then_fail(FetchError::unavailable("the provider is out of service (status 503)"));
     /// # let quota = QuotaManager::builder(MemoryStore::new()).fetcher(fetcher).build()?;
     /// # let error = quota.account(&"example/main".parse::<AccountId>()?).get().await.unwrap_err();
     /// assert_eq!(
     ///     error.report(),
-    ///     "could not fetch usage for example/main: the provider is unavailable: it is out of service (status 503)",
+    ///     "could not fetch usage for example/main: the provider is out of service (status 503)",
     /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # })?;
@@ -104,7 +105,11 @@ impl QuotaError {
     /// ```
     #[must_use]
     pub fn report(&self) -> String {
-        crate::fetch::with_causes(self)
+        match self {
+            Self::Fetch { error, .. } => format!("{self}: {}", error.report()),
+            Self::Store { error, .. } => format!("{self}: {}", with_cause(error)),
+            _ => self.to_string(),
+        }
     }
 }
 

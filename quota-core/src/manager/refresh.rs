@@ -118,7 +118,12 @@ impl Refresh {
                 return Err(match untold {
                     Some(Some(Err(error))) => QuotaError::Fetch { account, error },
                     Some(_) => QuotaError::Broken { account },
-                    None => QuotaError::Fetch { account, error: FetchError::TimedOut },
+                    None => {
+                        // The provider was not called, so it is not the one that did not answer.
+                        let seconds = bound.as_secs_f64();
+                        let why = format!("the source of the credential did not answer within {seconds} s");
+                        QuotaError::Fetch { account, error: FetchError::unavailable(why) }
+                    }
                 });
             }
         };

@@ -4,6 +4,7 @@
 use quota_core::{Failure, FailureKind, ProviderId, Ruling, Seen, Traffic, TrafficReader, Usage, Verdict};
 
 use super::{ANTHROPIC, parse_headers};
+use crate::classify::is_blocked_by_cloudflare;
 use quota_core::retry_after;
 
 /// Reads the answers of Anthropic to ordinary requests.
@@ -36,19 +37,22 @@ impl TrafficReader for AnthropicTraffic {
         if !parsed.ignored.is_empty() {
             tracing::debug!(ignored = ?parsed.ignored, "headers left out");
         }
-        let failure = failure(answer, &parsed.usage).map(|failure| {
-            let header = |name: &str| {
-                let named = answer.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-                named.map(|(_, value)| value.as_str())
-            };
-            failure.retry_after(retry_after(header, Some(answer.now)))
-        });
+        let header = |name: &str| {
+            let named = answer.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            named.map(|(_, value)| value.as_str())
+        };
+        let failure = failure(answer, &parsed.usage, is_blocked_by_cloudflare(header))
+            .map(|failure| failure.retry_after(retry_after(header, Some(answer.now))));
         Seen::new(parsed.usage, failure)
     }
 }
 
-fn failure(answer: &Traffic<'_>, usage: &Usage) -> Option<Failure> {
+fn failure(answer: &Traffic<'_>, usage: &Usage, is_blocked: bool) -> Option<Failure> {
     let by_status = Failure::of_status(answer.status)?;
+    if is_blocked && matches!(answer.status, 401 | 403) {
+        // Cloudflare answered, not the provider: nothing is known of the login.
+        return Some(Failure::new(FailureKind::Overloaded));
+    }
     let body = String::from_utf8_lossy(answer.body).to_lowercase();
     if body.contains("overloaded_error") {
         return Some(Failure::new(FailureKind::Overloaded));
@@ -86,7 +90,7 @@ mod tests {
 
     fn seen(status: u16, headers: &[(&str, &str)], body: &str) -> Seen {
         let named = |(name, value): &(&str, &str)| {
-            let name = if *name == "retry-after" {
+            let name = if matches!(*name, "retry-after" | "cf-mitigated") {
                 (*name).to_owned()
             } else {
                 format!("anthropic-ratelimit-unified-{name}")
@@ -180,6 +184,11 @@ mod tests {
     #[test]
     fn a_permission_error_is_a_policy() {
         assert_eq!(kind(403, &[], r#"{"error":{"type":"permission_error"}}"#), Some(FailureKind::NotAllowed));
+    }
+
+    #[test]
+    fn a_cloudflare_challenge_says_nothing_about_the_login() {
+        assert_eq!(kind(403, &[("cf-mitigated", "challenge")], "<html>"), Some(FailureKind::Overloaded));
     }
 
     // B87

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::OPENAI;
 use super::headers::{self, Found, Slot};
+use crate::classify::is_blocked_by_cloudflare;
 use crate::lenient::{moment, number};
 use quota_core::retry_after;
 
@@ -44,19 +45,22 @@ impl TrafficReader for CodexTraffic {
         if !found.ignored.is_empty() {
             tracing::debug!(ignored = ?found.ignored, "headers left out");
         }
-        let failure = failure(answer, &found).map(|failure| {
-            let header = |name: &str| {
-                let named = answer.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-                named.map(|(_, value)| value.as_str())
-            };
-            failure.retry_after(retry_after(header, Some(answer.now)))
-        });
+        let header = |name: &str| {
+            let named = answer.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            named.map(|(_, value)| value.as_str())
+        };
+        let failure = failure(answer, &found, is_blocked_by_cloudflare(header))
+            .map(|failure| failure.retry_after(retry_after(header, Some(answer.now))));
         Seen::new(Usage::from_headers(found.windows()), failure)
     }
 }
 
-fn failure(answer: &Traffic<'_>, found: &Found) -> Option<Failure> {
+fn failure(answer: &Traffic<'_>, found: &Found, is_blocked: bool) -> Option<Failure> {
     let by_status = Failure::of_status(answer.status)?;
+    if is_blocked && matches!(answer.status, 401 | 403) {
+        // Cloudflare answered, not the provider: nothing is known of the login.
+        return Some(Failure::new(FailureKind::Overloaded));
+    }
     if answer.status != 429 {
         return Some(by_status);
     }

@@ -242,6 +242,56 @@ async fn nobody_there_is_told_without_token_and_url() {
     assert!(!["made-up", "http://", "prefix"].iter().any(|secret| told.contains(secret)), "{told}");
 }
 
+/// A resolver that knows no host.
+struct NoHosts;
+
+impl reqwest::dns::Resolve for NoHosts {
+    fn resolve(&self, _name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        Box::pin(async { Err(std::io::Error::other("Name or service not known").into()) })
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_be_resolved_is_named_once_and_without_layers() {
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let client = reqwest::Client::builder().no_proxy().dns_resolver(Arc::new(NoHosts));
+    let client = client.tls_backend_preconfigured(tls).build().unwrap();
+    let fetcher = Anthropic::builder(Arc::new(Shelf::with(credential()))).client(client);
+    let fetcher = fetcher.base_url("https://nowhere.example/secret".parse().unwrap()).build().unwrap();
+
+    let error = fetcher.fetch(&main_account()).await.unwrap_err();
+
+    assert_eq!(error.report(), "could not resolve nowhere.example");
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_told_with_its_innermost_cause_alone() {
+    let url = {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", gone.local_addr().unwrap()).parse().unwrap()
+    };
+    let fetcher = Anthropic::builder(Arc::new(Shelf::with(credential()))).base_url(url).build().unwrap();
+
+    let error = fetcher.fetch(&main_account()).await.unwrap_err();
+
+    let refused = std::io::Error::from_raw_os_error(111);
+    assert_eq!(error.report(), format!("could not connect to 127.0.0.1: {refused}"));
+}
+
+#[tokio::test]
+async fn a_cloudflare_challenge_is_transient_and_says_so() {
+    let headers = "cf-mitigated: challenge\r\nserver: cloudflare\r\n";
+
+    let error = fetch(Reply::json(403, headers, "<html>Just a moment...</html>")).await.unwrap_err();
+
+    assert!(error.is_transient(), "{error:?}");
+    assert!(error.report().starts_with("Cloudflare blocked the request (status 403)"), "{error}");
+}
+
 #[tokio::test]
 async fn a_server_that_hangs_up_is_asked_once() {
     let server = Server::start(Reply::HangUp).await;
