@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::file::{self, off_thread};
+use crate::rights::{self, Untrusted};
 
 /// Why a file of accounts could not be read or written. It was left as it is.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -43,6 +44,9 @@ pub enum FileError {
         /// Which file.
         path: PathBuf,
     },
+    /// The file names hosts and programs, and another user may have written it.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// Another process has been changing the file for too long.
     #[error("{} is being changed by another process", path.display())]
     #[non_exhaustive]
@@ -200,9 +204,13 @@ fn try_lock(path: &Path, ending: &str) -> io::Result<Option<File>> {
 }
 
 fn read<T: Content>(path: &Path) -> Result<T, FileError> {
-    let opened = file::open(path).and_then(|opened| Ok((is_private(&opened)?, file::read(opened, LIMIT)?)));
+    let opened = file::open(path).and_then(|opened| {
+        let rights = (is_private(&opened)?, rights::check(&opened, path)?);
+        Ok((rights, file::read(opened, LIMIT)?))
+    });
     let contents = match opened {
-        Ok((false, _)) if T::IS_SECRET => return Err(FileError::Exposed { path: path.to_owned() }),
+        Ok(((false, _), _)) if T::IS_SECRET => return Err(FileError::Exposed { path: path.to_owned() }),
+        Ok(((_, Err(untrusted)), _)) => return Err(untrusted.into()),
         Ok((_, contents)) => contents,
         Err(error) if file::is_absent(&error) => return Ok(T::default()),
         Err(error) => return Err(io_error("read", path, error)),

@@ -79,9 +79,11 @@ impl Hook {
 
 /// Runs the hooks for what is new of an account, one after the other, each within its time.
 ///
-/// Gives a line on each that failed. Dropping the future ends a command that is running.
+/// `secrets` names the environment variables that a command must not see. Gives a line on each hook that failed. Dropping the
+/// future ends a command that is running, with all it has started.
 pub(crate) async fn run(
     hooks: &[Hook],
+    secrets: &[String],
     account: &AccountId,
     new: &[Happening],
     clock: &Clock,
@@ -92,7 +94,9 @@ pub(crate) async fn run(
             let note = Note::of(account, happening);
             let work = async {
                 match &hook.action {
-                    Action::Run { program, arguments } => run::command(program, arguments, &note).await,
+                    Action::Run { program, arguments } => {
+                        run::command(program, arguments, secrets, &note).await
+                    }
                     Action::Post(Address(url)) => post::note(url, &note).await,
                 }
             };

@@ -49,7 +49,9 @@ pub(crate) async fn keep(config: &Config, store: &dyn QuotaStore) -> Vec<String>
     for (account, _) in with_news {
         let looked = clock.bounded(PATIENCE, look(store, &account.id, &thresholds)).await;
         if let Some(Ok(Looked { new, .. })) = looked {
-            troubles.extend(hooks::run(&config.hooks, &account.id, &new, &clock).await);
+            troubles.extend(
+                hooks::run(&config.hooks, &config.token_variables(), &account.id, &new, &clock).await,
+            );
         }
     }
     troubles

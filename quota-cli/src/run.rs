@@ -41,7 +41,8 @@ pub(crate) fn run(options: &RunArgs, store: Option<&str>) -> Result<Exit, Failur
             let here = Here { now: refusal.seen.now, ..Here::now() };
             Failure::new(refusal.exit, router::nobody(&refusal, &here))
         })?;
-        Ok(environment::of(&config, route.account(), route.credential()))
+        let headers = environment::headers();
+        Ok(environment::of(&config, route.account(), route.credential(), headers.as_deref()))
     })?;
     let (program, arguments) = options.command.split_first().expect("one is required");
     let mut command = Command::new(program);

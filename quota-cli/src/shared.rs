@@ -66,7 +66,8 @@ impl Shared {
 
     /// Runs the hooks for what was new in a look. After the answer: nobody waits for what hooks do.
     pub(crate) async fn act_on(&self, account: &AccountId, looked: &Looked) {
-        for trouble in hooks::run(&self.config.hooks, account, &looked.new, &self.clock).await {
+        let secrets = self.config.token_variables();
+        for trouble in hooks::run(&self.config.hooks, &secrets, account, &looked.new, &self.clock).await {
             term::tell(&format!("quota: {trouble}\n"));
         }
     }

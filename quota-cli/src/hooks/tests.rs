@@ -31,7 +31,8 @@ fn shell(script: &str) -> Action {
 }
 
 async fn run_one(hook: Hook) -> Vec<String> {
-    run(&[hook], &account(), &[passed("five_hour", 8_000)], &Clock::system()).await
+    run(&[hook], &["QUOTA_WORK".to_owned()], &account(), &[passed("five_hour", 8_000)], &Clock::system())
+        .await
 }
 
 #[test]

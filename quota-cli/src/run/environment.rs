@@ -1,5 +1,8 @@
 //! What a command is given of an account: which environment variables are set for it, and which are taken away.
 //! The token is in the environment of the command and nowhere else: not in its arguments, and in no message.
+//!
+//! The variables are those that Claude Code documents at <https://code.claude.com/docs/en/env-vars>. A setting that names a
+//! login in a file (`apiKeyHelper`, or `env` of settings.json) cannot be changed from here.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,14 +10,43 @@ use std::path::{Path, PathBuf};
 use quota::accounts::Credential;
 use quota::{AccountId, Secret};
 
-use crate::config::{AccountSettings, Config, LoginSource};
+use crate::config::{Config, LoginSource};
+use crate::gateway::STORE_VARIABLE;
 
-/// From these Claude Code takes a login before it looks for one.
+/// From this Claude Code takes a login before it looks for one.
 const TOKEN: &str = "CLAUDE_CODE_OAUTH_TOKEN";
+/// Other forms of the same.
+const OTHER_TOKENS: [&str; 3] = [
+    "CLAUDE_CODE_OAUTH_REFRESH_TOKEN",
+    "CLAUDE_CODE_OAUTH_SCOPES",
+    "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR",
+];
 /// Where it looks for one.
 const DIRECTORY: &str = "CLAUDE_CONFIG_DIR";
-/// What would be used in place of any login, and be paid by somebody else.
-const KEYS: [&str; 2] = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"];
+/// Where it sends its requests.
+const BASE_URL: &str = "ANTHROPIC_BASE_URL";
+/// Headers that it sends with each request. One of them may be a login.
+const HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
+/// With one of these, another login, provider or host is used than the account's, and somebody else is billed.
+const OVERRIDES: [&str; 17] = [
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_FEDERATION_RULE_ID",
+    "ANTHROPIC_IDENTITY_TOKEN",
+    "ANTHROPIC_IDENTITY_TOKEN_FILE",
+    "ANTHROPIC_ORGANIZATION_ID",
+    "ANTHROPIC_PROFILE",
+    "ANTHROPIC_SERVICE_ACCOUNT_ID",
+    "ANTHROPIC_UNIX_SOCKET",
+    "ANTHROPIC_WORKSPACE_ID",
+    "CLAUDE_CODE_API_BASE_URL",
+    "CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR",
+    "CLAUDE_CODE_USE_ANTHROPIC_AWS",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_FOUNDRY",
+    "CLAUDE_CODE_USE_MANTLE",
+    "CLAUDE_CODE_USE_VERTEX",
+];
 /// Which account it is, for whoever wants to tell.
 const ACCOUNT: &str = "QUOTA_ACCOUNT";
 
@@ -49,34 +81,53 @@ impl AsRef<std::ffi::OsStr> for Value {
     }
 }
 
-/// What is to be changed for a command that runs with this account.
-pub(super) fn of(config: &Config, account: &AccountId, credential: Option<&Credential>) -> Vec<Change> {
-    let own = config.accounts.iter().find(|one| one.id == *account).map(|one| &one.login);
-    let mut changes: Vec<_> = KEYS.iter().map(|key| Change::Remove((*key).to_owned())).collect();
+/// What is to be changed for a command that runs with this account. `headers` is the value of [`HEADERS`] now.
+pub(super) fn of(
+    config: &Config,
+    account: &AccountId,
+    credential: Option<&Credential>,
+    headers: Option<&str>,
+) -> Vec<Change> {
+    let settings = config.accounts.iter().find(|one| one.id == *account);
+    let own = settings.map(|one| &one.login);
+    let remove = |name: &str| Change::Remove(name.to_owned());
+    let mut changes: Vec<_> = OVERRIDES.into_iter().map(remove).collect();
+    // Its URL may hold the password of the store.
+    changes.push(remove(STORE_VARIABLE));
+    if headers.is_some_and(holds_a_login) {
+        changes.push(remove(HEADERS));
+    }
     // The tokens of the other accounts are none of the command's business.
     let others = config.accounts.iter().filter(|one| one.id != *account);
     changes.extend(
         others
-            .filter_map(variable)
+            .filter_map(|one| one.login.variable())
             .filter(|name| own.is_none_or(|own| !names(own, name)))
-            .map(Change::Remove),
+            .map(remove),
     );
     changes.push(Change::Set(ACCOUNT, Value::Plain(account.as_str().into())));
+    // Without one, the account is at its provider: its token must not go to another host that the user's shell names.
+    let base_url = settings.and_then(|one| one.base_url.as_ref()).or(config.anthropic.base_url.as_ref());
+    changes.push(match base_url {
+        Some(url) => Change::Set(BASE_URL, Value::Plain(url.as_str().trim_end_matches('/').into())),
+        None => remove(BASE_URL),
+    });
     match own {
         // As it stands: that is where the login was found.
         None | Some(LoginSource::ClaudeCode) => {}
         Some(LoginSource::ClaudeConfigDir(dir)) => {
-            changes.push(Change::Remove(TOKEN.to_owned()));
+            changes.extend([TOKEN].into_iter().chain(OTHER_TOKENS).map(remove));
             let (dir, home) = expanded(dir);
             // Claude Code keeps some things elsewhere if it is told of the directory that it uses by itself.
             let is_usual = home.is_some_and(|home| dir == home.join(".claude"));
             changes.push(match is_usual {
-                true => Change::Remove(DIRECTORY.to_owned()),
+                true => remove(DIRECTORY),
                 false => Change::Set(DIRECTORY, Value::Plain(dir.into())),
             });
         }
         Some(LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) | LoginSource::TokenCommand(_)) => {
             if let Some(credential) = credential {
+                changes.extend(OTHER_TOKENS.into_iter().map(remove));
                 changes.push(Change::Set(TOKEN, Value::Secret(credential.secret.clone())));
             }
         }
@@ -84,13 +135,16 @@ pub(super) fn of(config: &Config, account: &AccountId, credential: Option<&Crede
     changes
 }
 
-/// The variable that an account's token is in.
-fn variable(account: &AccountSettings) -> Option<String> {
-    match &account.login {
-        // What cannot be a name cannot be taken away.
-        LoginSource::TokenEnv(name) if !name.is_empty() && !name.contains(['=', '\0']) => Some(name.clone()),
-        _ => None,
-    }
+/// The headers that the environment adds to each request, if any.
+pub(super) fn headers() -> Option<String> {
+    std::env::var_os(HEADERS).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Whether one of these headers says who asks.
+fn holds_a_login(headers: &str) -> bool {
+    let names = headers.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    let mut names = names.map(str::to_ascii_lowercase);
+    names.any(|name| matches!(&*name, "authorization" | "x-api-key" | "cookie"))
 }
 
 /// Whether a login is in that variable.

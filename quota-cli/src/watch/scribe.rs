@@ -56,7 +56,8 @@ pub(super) async fn write_down(
             let looked = journal::look(store.as_ref(), &account.id, &thresholds);
             // A store that does not answer is told by the accounts themselves, which grow stale.
             let Some(Ok(looked)) = clock.bounded(PATIENCE, looked).await else { continue };
-            let troubles = hooks::run(&config.hooks, &account.id, &looked.new, &clock).await;
+            let troubles =
+                hooks::run(&config.hooks, &config.token_variables(), &account.id, &looked.new, &clock).await;
             let written = Written { troubles, ..Written::of(&account.id, &looked, &config.policy) };
             if writer.send(written).await.is_err() {
                 return None;

@@ -74,9 +74,11 @@ What the command finds in its environment:
   CLAUDE_CODE_OAUTH_TOKEN  the token, if the account's is in a variable, a file,
                            or printed by a program
   CLAUDE_CONFIG_DIR        the directory, if the account has one of its own
-ANTHROPIC_API_KEY and ANTHROPIC_AUTH_TOKEN, which would be used in place of
-either, and the variables of the other accounts are taken away. The token is
-nowhere else: not in arguments, not in messages, in no file.
+  ANTHROPIC_BASE_URL       the account's base_url, if it has one
+Removed is what would name another login, provider or host, such as
+ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL and CLAUDE_CODE_USE_BEDROCK; the
+variables of the other accounts; and QUOTA_STORE, which may hold a password.
+The token is nowhere else: not in arguments, not in messages, in no file.
 
 Examples:
   quota run -- claude -p 'fix the tests'

@@ -1,0 +1,190 @@
+//! Whether a file that names programs and hosts may be believed: only its user and root may change it.
+//! Nothing here changes what is there; the error names the command that does.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a file must not be used: another user may have written it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Untrusted {
+    /// The file, or the folder it is in, belongs to neither this user nor root.
+    #[error("{} belongs to another user (id {owner}); run: sudo chown {own} {}", path.display(), quoted(path))]
+    #[non_exhaustive]
+    Foreign {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// This user.
+        own: u32,
+    },
+    /// Others than its owner may write the file, or put another one into its folder.
+    #[error("others may write {}; run: chmod go-w {}", path.display(), quoted(path))]
+    #[non_exhaustive]
+    Writable {
+        /// Which file or folder.
+        path: PathBuf,
+    },
+}
+
+/// Whether only this user and root may change what an open file holds, or put another one in its place.
+///
+/// `path` is how it was opened. The file itself is judged by its handle, so that one that takes its place meanwhile changes
+/// nothing. What is no regular file, such as a pipe from another program of this user, has no folder that counts.
+///
+/// # Errors
+///
+/// [`Untrusted`] inside, if others may. That of the system outside, if it does not say.
+#[cfg(unix)]
+pub fn check(file: &File, path: &Path) -> io::Result<Result<(), Untrusted>> {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+
+    let own = rustix::process::geteuid().as_raw();
+    let found = file.metadata()?;
+    if let Err(untrusted) = judge(path, Found { owner: found.uid(), mode: found.mode() }, own) {
+        return Ok(Err(untrusted));
+    }
+    if !found.is_file() {
+        return Ok(Ok(()));
+    }
+    // A link has a folder, and so has what it leads to: whoever may write in one of them chooses the file.
+    for place in [path.to_owned(), fs::canonicalize(path)?] {
+        let folder = match place.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let found = fs::metadata(folder)?;
+        if let Err(untrusted) = judge(folder, Found { owner: found.uid(), mode: found.mode() }, own) {
+            return Ok(Err(untrusted));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Elsewhere there are no such rights.
+#[cfg(not(unix))]
+pub fn check(_file: &File, _path: &Path) -> io::Result<Result<(), Untrusted>> {
+    Ok(Ok(()))
+}
+
+/// Who owns a file or a folder, and who may write it.
+#[cfg(unix)]
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    owner: u32,
+    mode: u32,
+}
+
+#[cfg(unix)]
+fn judge(path: &Path, found: Found, own: u32) -> Result<(), Untrusted> {
+    const WRITE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    const FOLDER: u32 = 0o040_000;
+    const KIND: u32 = 0o170_000;
+    if found.owner != own && found.owner != 0 {
+        return Err(Untrusted::Foreign { path: path.to_owned(), owner: found.owner, own });
+    }
+    // In a sticky folder, such as /tmp, nobody moves the files of others.
+    let is_sticky_folder = found.mode & KIND == FOLDER && found.mode & STICKY != 0;
+    if found.mode & WRITE != 0 && !is_sticky_folder {
+        return Err(Untrusted::Writable { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    const FILE: u32 = 0o100_000;
+    const FOLDER: u32 = 0o040_000;
+
+    fn judged(owner: u32, mode: u32) -> Option<String> {
+        judge(Path::new("/x"), Found { owner, mode }, 1000).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_file_of_this_user_or_of_root_that_others_cannot_write_is_trusted() {
+        for (owner, mode) in [(1000, 0o600), (1000, 0o644), (0, 0o644)] {
+            assert_eq!(judged(owner, FILE | mode), None);
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_not_trusted() {
+        let told = judged(1001, FILE | 0o600).unwrap();
+
+        assert_eq!(told, "/x belongs to another user (id 1001); run: sudo chown 1000 '/x'");
+    }
+
+    #[test]
+    fn a_file_that_group_or_others_may_write_is_not_trusted() {
+        for mode in [0o620, 0o602, 0o666] {
+            assert_eq!(judged(1000, FILE | mode).unwrap(), "others may write /x; run: chmod go-w '/x'");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_is_trusted_only_if_it_is_sticky() {
+        assert!(judged(0, FOLDER | 0o777).is_some());
+        assert_eq!(judged(0, FOLDER | 0o1777), None);
+        assert!(judged(1000, FILE | 0o1666).is_some(), "on a file the bit says nothing");
+    }
+
+    /// A file in a folder of its own, both with the usual rights.
+    fn file() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        (folder, path)
+    }
+
+    fn checked(path: &Path) -> Result<(), Untrusted> {
+        check(&File::open(path).unwrap(), path).unwrap()
+    }
+
+    #[test]
+    fn the_opened_file_counts_and_not_one_that_took_its_place() {
+        let (folder, path) = file();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        let opened = File::open(&path).unwrap();
+        fs::rename(&path, folder.path().join("away")).unwrap();
+        fs::write(&path, "").unwrap();
+
+        assert_eq!(check(&opened, &path).unwrap(), Err(Untrusted::Writable { path }));
+    }
+
+    #[test]
+    fn the_folder_of_a_link_and_of_its_target_count() {
+        let ((_one, target), (other, _)) = (file(), file());
+        let link = other.path().join("link");
+        symlink(&target, &link).unwrap();
+        assert_eq!(checked(&link), Ok(()));
+
+        for folder in [other.path(), target.parent().unwrap()] {
+            fs::set_permissions(folder, Permissions::from_mode(0o777)).unwrap();
+            assert!(matches!(checked(&link), Err(Untrusted::Writable { .. })), "{}", folder.display());
+            fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_pipe_of_this_user_has_no_folder_that_counts() {
+        let (reader, _writer) = io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(reader));
+
+        assert_eq!(check(&file, Path::new("/dev/fd/63")).unwrap(), Ok(()));
+    }
+}
