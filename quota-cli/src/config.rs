@@ -9,6 +9,7 @@ mod hooks;
 mod join;
 mod login;
 mod routing;
+mod token_like;
 
 use std::path::{Path, PathBuf};
 
@@ -22,10 +23,11 @@ use crate::input;
 use crate::journal::THRESHOLDS;
 use crate::term::harmless;
 
-pub(crate) use self::check::{known_provider, path_of_login, usable_url};
+pub(crate) use self::check::{known_provider, name_of_account, path_of_login, place_of_login, usable_url};
 pub(crate) use self::flaw::nearest;
 pub(crate) use self::join::{BASE_URL, LOGIN, accounts_file, added, kept, unusable};
 pub(crate) use self::login::{LoginSource, is_variable};
+pub(crate) use self::token_like::{looks_like_a_token, masked};
 
 /// What is to be asked about, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -167,10 +169,10 @@ impl Config {
             }
             // Compared as it is written: with its provider, or without.
             (None, _) => match nearest(name, names()).or_else(|| self.nearest_name(name)) {
-                Some(near) => format!("no account {}; did you mean {near}?", harmless(name)),
+                Some(near) => format!("no account {}; did you mean {near}?", harmless(masked(name))),
                 None => format!(
                     "no account {}; there is {}",
-                    harmless(name),
+                    harmless(masked(name)),
                     names().collect::<Vec<_>>().join(", ")
                 ),
             },
@@ -205,7 +207,7 @@ impl Config {
     ///
     /// [`Failure`] if it cannot be read, or is broken; it says where, what, why, and what to do.
     fn read(path: &Path, kept: &AccountsConfig) -> Result<Self, Failure> {
-        let bytes = input::bytes(path)?;
+        let bytes = input::trusted_bytes(path)?;
         let name = input::name(path);
         let broken = |line: String| Failure::new(Exit::Config, line);
         let Ok(text) = std::str::from_utf8(&bytes) else {
@@ -223,6 +225,11 @@ impl Config {
 }
 
 impl Config {
+    /// The environment variables that hold the accounts' tokens.
+    pub(crate) fn token_variables(&self) -> Vec<String> {
+        self.accounts.iter().filter_map(|account| account.login.variable()).map(str::to_owned).collect()
+    }
+
     /// The thresholds that are told of, in hundredths of a percent: the usual ones and those that hooks name.
     pub(crate) fn thresholds(&self) -> Vec<u32> {
         let named = self.hooks.iter().flat_map(|hook| hook.thresholds.iter().copied());

@@ -34,7 +34,8 @@ pub(super) fn run(options: &AddArgs) -> Result<Exit, Failure> {
         if is_new.is_empty() {
             return Err(stands(&id, "by another command, a moment ago"));
         }
-        let trouble = gateway::source(&login).credential(&id).await.err();
+        let trouble =
+            gateway::source(&login, gateway::token_command_timeout(&config)).credential(&id).await.err();
         let told = format!("{id} is added: {}", login.told());
         done(&[told])?;
         if let Some(trouble) = trouble {
@@ -121,6 +122,7 @@ fn account(options: &AddArgs, id: &AccountId, login: &LoginSource) -> Result<Acc
 
 /// The account's name; of the one provider there is, where none is named.
 fn id(name: &str) -> Result<AccountId, Failure> {
+    config::name_of_account(name).map_err(usage)?;
     let id = if name.contains('/') { name.parse() } else { AccountId::new(ANTHROPIC, name) };
     let id = id.map_err(|error| usage(error.to_string()))?;
     config::known_provider(&id).map_err(usage)?;
@@ -140,6 +142,7 @@ fn login(options: &AddArgs) -> Result<LoginSource, Failure> {
         LoginSource::TokenFile(placed(path)?)
     } else if let Some(words) = &options.token_command {
         let mut words = words.clone();
+        config::place_of_login(&LoginSource::TokenCommand(words.clone())).map_err(usage)?;
         if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
             *program = placed(Path::new(program))?.display().to_string();
         }

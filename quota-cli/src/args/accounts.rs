@@ -114,4 +114,10 @@ pub(crate) struct ImportArgs {
     /// Say what would be added, and add nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Also add accounts whose token goes to a host that FILE names (base_url)
+    #[arg(long, requires = "file")]
+    pub(crate) allow_base_url: bool,
+    /// Also add accounts whose token is printed by a program that FILE names (token_command)
+    #[arg(long, requires = "file")]
+    pub(crate) allow_token_command: bool,
 }

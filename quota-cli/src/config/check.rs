@@ -15,7 +15,7 @@ use url::Url;
 use super::file::{Account, File, Provider};
 use super::flaw::{Flaw, nearest, position};
 use super::hooks;
-use super::{AccountSettings, Config, LoginSource, Origin, ProviderSettings, routing};
+use super::{AccountSettings, Config, LoginSource, Origin, ProviderSettings, looks_like_a_token, routing};
 
 /// The providers that can be asked.
 static PROVIDERS: [ProviderId; 1] = [ANTHROPIC];
@@ -77,12 +77,13 @@ fn account(
     directory: &Path,
     checked: &mut Option<(String, Url)>,
 ) -> Result<AccountSettings, Flaw> {
+    name_of_account(account.id.get_ref().as_str()).map_err(|what| Flaw::at(account.id.span(), what))?;
     known_provider(account.id.get_ref()).map_err(|what| Flaw::at(account.id.span(), what))?;
     for written in [&account.claude_config_dir, &account.token_file].into_iter().flatten() {
         path_of_login(&written.get_ref().to_string_lossy()).map_err(|what| Flaw::at(written.span(), what))?;
     }
-    if let Some(written) = account.token_env.as_ref().filter(|written| written.get_ref().is_empty()) {
-        return Err(Flaw::at(written.span(), "no variable is named; write its name, such as \"QUOTA_WORK\""));
+    if let Some(written) = &account.token_env {
+        variable_of_login(written.get_ref()).map_err(|what| Flaw::at(written.span(), what))?;
     }
     let found = |path: PathBuf| if path.starts_with("~") { path } else { directory.join(path) };
     let sources = [
@@ -113,26 +114,77 @@ fn account(
 ///
 /// What to write instead. What looks like a token is not repeated.
 pub(crate) fn path_of_login(text: &str) -> Result<(), &'static str> {
-    // Tokens of Claude, its API, and what else begins like them.
-    let is_token = text.starts_with("sk-") || text.starts_with("eyJ");
     if text.is_empty() {
         Err("no place is named; write the path of it")
-    } else if is_token {
+    } else if looks_like_a_token(text) {
         Err("a token in place of a path; put it into a file of its own, chmod 600, and name that here")
     } else {
         Ok(())
     }
 }
 
+/// Whether this names a variable that a token may be in.
+///
+/// # Errors
+///
+/// What to write instead. What looks like a token is not repeated.
+pub(crate) fn variable_of_login(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        Err("no variable is named; write its name, such as \"QUOTA_WORK\"")
+    } else if looks_like_a_token(name) {
+        Err("a token in place of a variable; put it into an environment variable, and name that here")
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether these words may be the command that prints a token.
+///
+/// # Errors
+///
+/// What to write instead. What looks like a token is not repeated.
+pub(crate) fn command_of_login(words: &[String]) -> Result<(), &'static str> {
+    if words.first().is_none_or(String::is_empty) {
+        Err("no program is named; write it like token_command = [\"pass\", \"show\", \"claude\"]")
+    } else if words.iter().any(|word| looks_like_a_token(word)) {
+        Err(
+            "a token in place of a command; put it into a file of its own, chmod 600, and name that with token_file",
+        )
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a login may be where it is said to be, as far as its words tell.
+///
+/// # Errors
+///
+/// What to write instead. What looks like a token is not repeated.
+pub(crate) fn place_of_login(login: &LoginSource) -> Result<(), &'static str> {
+    match login {
+        LoginSource::ClaudeCode => Ok(()),
+        LoginSource::ClaudeConfigDir(path) | LoginSource::TokenFile(path) => {
+            path_of_login(&path.to_string_lossy())
+        }
+        LoginSource::TokenEnv(name) => variable_of_login(name),
+        LoginSource::TokenCommand(words) => command_of_login(words),
+    }
+}
+
+/// Whether an account may be called so. What looks like a token is not repeated.
+pub(crate) fn name_of_account(name: &str) -> Result<(), &'static str> {
+    match looks_like_a_token(name) {
+        true => Err("a token in place of an account's name; call it such as anthropic/work"),
+        false => Ok(()),
+    }
+}
+
 fn command(words: Spanned<Vec<String>>, directory: &Path) -> Result<(Range<usize>, LoginSource), Flaw> {
     let span = words.span();
     let mut words = words.into_inner();
-    let Some(program) = words.first_mut().filter(|program| !program.is_empty()) else {
-        let why = "no program is named; write it like token_command = [\"pass\", \"show\", \"claude\"]";
-        return Err(Flaw::at(span, why));
-    };
+    command_of_login(&words).map_err(|why| Flaw::at(span.clone(), why))?;
     // A name alone is looked for where programs are; a path is seen from where the configuration lies.
-    if program.contains('/') {
+    if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
         *program = directory.join(&*program).display().to_string();
     }
     Ok((span, LoginSource::TokenCommand(words)))
@@ -166,6 +218,9 @@ fn base_url(text: Spanned<String>) -> Result<Url, Flaw> {
 ///
 /// What is wrong with it. The text is not repeated: there may be a password in it.
 pub(crate) fn usable_url(text: &str) -> Result<Url, String> {
+    if looks_like_a_token(text) {
+        return Err("a token in place of a URL, or in it; a URL is no secret".to_owned());
+    }
     let url = Url::parse(text)
         .map_err(|error| format!("not a URL ({error}); write it like \"https://proxy.example.com\""))?;
     match trial().base_url(url.clone()).build() {

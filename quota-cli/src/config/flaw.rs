@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use super::token_like::STARTS;
+
 /// What is wrong, and where in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Flaw {
@@ -95,7 +97,6 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
 /// The text with everything taken out that could be a token: what begins like one, and what is long and no word.
 fn without_secrets(text: &str) -> String {
     const LONGEST_WORD: usize = 24;
-    const STARTS: [&str; 8] = ["sk-", "sk_", "gho_", "ghp_", "ghu_", "github_pat_", "ya29.", "eyJ"];
     let in_word = |c: char| c.is_ascii_alphanumeric() || "-_.+/=".contains(c);
     let mut clean = String::new();
     let mut rest = text;

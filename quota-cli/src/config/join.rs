@@ -59,7 +59,10 @@ pub(crate) fn added(account: &AccountConfig) -> Option<(LoginSource, Option<Url>
         None => None,
         Some(text) => Some(check::usable_url(&text).ok()?),
     };
-    Some((account.field(LOGIN)?, base_url))
+    let login: LoginSource = account.field(LOGIN)?;
+    // A token that an older program has let in is neither run nor shown.
+    check::place_of_login(&login).ok()?;
+    Some((login, base_url))
 }
 
 impl Config {

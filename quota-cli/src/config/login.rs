@@ -1,10 +1,11 @@
 //! Where the login of an account is: how that is written down, and how it is told.
 //! The login itself is not looked for here; see `gateway`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::token_like::{looks_like_a_token, masked};
 use crate::term::harmless;
 
 /// Where the login of an account is. None of it is a secret.
@@ -37,16 +38,24 @@ impl LoginSource {
         }
     }
 
+    /// The environment variable it is in. A name that no variable can have is none.
+    pub(crate) fn variable(&self) -> Option<&str> {
+        match self {
+            Self::TokenEnv(name) if !name.is_empty() && !name.contains(['=', '\0']) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Where it is, for people.
     pub(crate) fn told(&self) -> String {
         match self {
             Self::ClaudeCode => "login of Claude Code".to_owned(),
-            Self::ClaudeConfigDir(dir) => harmless(&format!("login of Claude Code in {}", dir.display())),
+            Self::ClaudeConfigDir(dir) => harmless(&format!("login of Claude Code in {}", shown(dir))),
             Self::TokenEnv(name) if is_variable(name) => format!("variable {name}"),
             Self::TokenEnv(_) => "variable (name not shown)".to_owned(),
-            Self::TokenFile(path) => harmless(&format!("file {}", path.display())),
+            Self::TokenFile(path) => harmless(&format!("file {}", shown(path))),
             Self::TokenCommand(words) => {
-                harmless(&format!("program {}", words.first().map_or("", String::as_str)))
+                harmless(&format!("program {}", words.first().map_or("", |program| masked(program))))
             }
         }
     }
@@ -55,12 +64,19 @@ impl LoginSource {
     pub(crate) fn named(&self) -> (&'static str, Option<String>) {
         match self {
             Self::ClaudeCode => ("claude_code", None),
-            Self::ClaudeConfigDir(dir) => ("claude_config_dir", Some(dir.display().to_string())),
+            Self::ClaudeConfigDir(dir) => ("claude_config_dir", Some(shown(dir))),
             Self::TokenEnv(name) => ("token_env", is_variable(name).then(|| name.clone())),
-            Self::TokenFile(path) => ("token_file", Some(path.display().to_string())),
-            Self::TokenCommand(words) => ("token_command", words.first().cloned()),
+            Self::TokenFile(path) => ("token_file", Some(shown(path))),
+            Self::TokenCommand(words) => {
+                ("token_command", words.first().map(|program| masked(program).to_owned()))
+            }
         }
     }
+}
+
+/// A path for people and programs, unless somebody has put a token in its place.
+fn shown(path: &Path) -> String {
+    masked(&path.display().to_string()).to_owned()
 }
 
 /// Whether a text is what variables are called. A token that was put there is not repeated.
@@ -71,6 +87,7 @@ pub(crate) fn is_variable(name: &str) -> bool {
         && name.len() <= LONGEST
         && name.chars().all(is_plain)
         && !name.starts_with(|c: char| c.is_ascii_digit())
+        && !looks_like_a_token(name)
 }
 
 #[cfg(test)]
@@ -99,6 +116,18 @@ mod tests {
 
             assert!(!login.told().contains(token), "{token}");
             assert_eq!(login.named(), ("token_env", None));
+        }
+    }
+
+    #[test]
+    fn a_token_in_place_of_a_path_or_a_program_is_not_told() {
+        let token = "sk-ant-oat01-made-up";
+        for login in [
+            LoginSource::ClaudeConfigDir(token.into()),
+            LoginSource::TokenFile(token.into()),
+            LoginSource::TokenCommand(vec![token.into()]),
+        ] {
+            assert!(!format!("{} {:?}", login.told(), login.named()).contains("made-up"), "{}", login.told());
         }
     }
 }

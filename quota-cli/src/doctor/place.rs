@@ -9,6 +9,7 @@ use quota::{Clock, StoreError, StoreKey, Swap};
 
 use super::{Area, Check, reach};
 use crate::config::{self, Config};
+use crate::exit::Failure;
 use crate::gateway;
 
 /// How the configuration is, and the accounts file; and what they say, unless one is broken.
@@ -18,39 +19,36 @@ pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
     let subject =
         path.or(usual.as_deref()).map_or_else(|| "none".to_owned(), |path| path.display().to_string());
     if let Err(failure) = config::kept() {
-        let advice = "it is made anew by `quota accounts`; nothing else is in it but order, switches and added accounts";
-        return (vec![Check::finding(Area::Config, "accounts file", failure.to_string(), advice)], None);
+        let advice =
+            "fix or move it away; without it there is no order, no switch, no limit and no added account";
+        return (vec![refused("accounts file", &failure, advice)], None);
     }
     let config = match Config::named_or_usual(named) {
         Ok(config) => config,
         Err(failure) => {
-            let advice = "mend it there; `quota status --help` shows how one is written";
-            return (vec![Check::finding(Area::Config, subject, failure.to_string(), advice)], None);
+            let advice = "fix it there; `quota status --help` shows how it is written";
+            return (vec![refused(subject, &failure, advice)], None);
         }
     };
     let check = match path {
         None if config.is_implied() => {
-            let told = "not there, so the one account is that of Claude Code";
-            Check::good(Area::Config, subject, told)
+            Check::good(Area::Config, subject, "not found; using Claude Code's login")
         }
-        None => Check::good(Area::Config, subject, "not there; the accounts are those that were added"),
-        // Hooks in it are run: whoever may write it may run programs as this user.
-        Some(path) => rights(path),
+        None => Check::good(Area::Config, subject, "not found; using the added accounts"),
+        Some(_) => Check::good(Area::Config, subject, "can be read"),
     };
     let accounts = config::accounts_file().filter(|file| file.path().exists());
-    // A program that prints a token is named in it, so the same counts for it.
-    let checks = [check].into_iter().chain(accounts.map(|file| rights(file.path())));
-    (checks.collect(), Some(config))
+    let accounts =
+        accounts.map(|file| Check::good(Area::Config, file.path().display().to_string(), "can be read"));
+    (std::iter::once(check).chain(accounts).collect(), Some(config))
 }
 
-fn rights(path: &Path) -> Check {
-    let subject = path.display().to_string();
-    match others_may(path, 0o022) {
-        Some(()) => {
-            let advice = format!("run: chmod go-w {}", quoted(path));
-            Check::finding(Area::Config, subject, "others may write it", advice)
-        }
-        None => Check::good(Area::Config, subject, "can be read"),
+/// A file that cannot be used. Its own advice comes before the usual one.
+fn refused(subject: impl Into<String>, failure: &Failure, usual_advice: &str) -> Check {
+    let told = failure.to_string();
+    match told.split_once("; run: ") {
+        Some((told, command)) => Check::finding(Area::Config, subject, told, format!("run: {command}")),
+        None => Check::finding(Area::Config, subject, told, usual_advice),
     }
 }
 

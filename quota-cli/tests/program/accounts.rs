@@ -402,6 +402,109 @@ fn the_accounts_of_another_file_are_added_and_never_written_over() {
 }
 
 #[test]
+fn an_imported_host_or_program_needs_a_flag_of_its_own_and_is_shown_before() {
+    let machine = configured(&["main"]);
+    let other = r#"{"version":1,"accounts":[
+        {"id":"anthropic/plain","login":{"token_env":"PLAIN"},"unheard_of":1},
+        {"id":"anthropic/host","login":{"token_env":"HOST"},"base_url":"https://evil.example/"},
+        {"id":"anthropic/program","login":{"token_command":["/tmp/evil","a b"]}},
+        {"id":"anthropic/both","login":{"token_command":["/tmp/both"]},"base_url":"https://evil.example/"}]}"#;
+    let other = argument(&machine.write("other.json", other)).to_owned();
+
+    let (code, told) = said(&machine, &["import", &other]);
+
+    assert_eq!(code, 1, "{told}");
+    assert_eq!(listed(&machine), ["main", "plain"]);
+    assert!(
+        told.contains("anthropic/host is left out: it sends its token to https://evil.example/;"),
+        "{told}"
+    );
+    assert!(told.contains("runs the program \"/tmp/evil\" \"a b\"; if that is yours"), "{told}");
+    assert!(told.contains("--allow-base-url --allow-token-command"), "{told}");
+
+    let (code, told) = said(&machine, &["import", &other, "--allow-base-url"]);
+    assert_eq!((code, listed(&machine)), (1, ["main", "plain", "host"].map(String::from).to_vec()), "{told}");
+    assert_eq!(told.lines().next(), Some("anthropic/host sends its token to https://evil.example/"));
+
+    let (code, told) = said(&machine, &["import", &other, "--allow-base-url", "--allow-token-command"]);
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(listed(&machine), ["main", "plain", "host", "program", "both"]);
+    assert!(!std::fs::read_to_string(machine.path(FILE)).unwrap().contains("unheard_of"));
+}
+
+#[test]
+fn a_token_is_taken_in_no_place_and_never_repeated() {
+    const TOKEN: &str = "sk-ant-oat01-made-up";
+    let machine = configured(&["main"]);
+    let dotted = format!("echo {TOKEN}");
+    let in_url = format!("https://example.com/{TOKEN}");
+    for arguments in [
+        &["add", TOKEN][..],
+        &["add", "x", "--token-command", TOKEN],
+        &["add", "x", "--token-command", "sh", "-c", &dotted],
+        &["add", "x", "--token-env", TOKEN],
+        &["add", "x", "--token-file", TOKEN],
+        &["add", "x", "--claude-config-dir", TOKEN],
+        &["add", "x", "--token-env", "X", "--base-url", &in_url],
+        &["disable", TOKEN],
+    ] {
+        let (code, told) = said(&machine, arguments);
+
+        assert_eq!(
+            (code, told.lines().count(), told.contains("made-up")),
+            (64, 1, false),
+            "{arguments:?} {told}"
+        );
+    }
+    assert_eq!(listed(&machine), ["main"]);
+}
+
+#[test]
+fn a_token_in_the_configuration_is_refused_and_never_repeated() {
+    for place in [
+        "token_command = [\"sk-ant-oat01-made-up\"]",
+        "token_command = [\"sh\", \"-c\", \"echo sk-ant-oat01-made-up\"]",
+        "token_env = \"sk-ant-oat01-made-up\"",
+        "token_file = \"sk-ant-oat01-made-up\"",
+        "base_url = \"https://example.com/sk-ant-oat01-made-up\"",
+    ] {
+        let machine = Machine::new();
+        machine.write(".config/quota/config.toml", format!("[[accounts]]\nid = \"anthropic/x\"\n{place}\n"));
+
+        let ended = machine.run(&["accounts"]);
+
+        assert_eq!(ended.code, Some(78), "{place}");
+        assert!(ended.stderr.contains("a token in place of a"), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("made-up"), "{}", ended.stderr);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn files_that_others_may_write_are_refused_with_the_command_that_closes_them() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let machine = configured(&["main"]);
+    said(&machine, &["disable", "main"]);
+    for name in [".config/quota/config.toml", FILE, ".config/quota", ".local/state/quota"] {
+        let path = machine.path(name);
+        let usual = std::fs::metadata(&path).unwrap().permissions();
+        for mode in [0o020, 0o002] {
+            let open = std::fs::Permissions::from_mode(usual.mode() | mode);
+            std::fs::set_permissions(&path, open).unwrap();
+
+            let (code, told) = said(&machine, &["list"]);
+
+            let advice = format!("run: chmod go-w '{}'", path.display());
+            assert_eq!((code, told.lines().count()), (78, 1), "{told}");
+            assert!(told.ends_with(&advice), "{told}");
+        }
+        std::fs::set_permissions(&path, usual).unwrap();
+    }
+    assert_eq!(said(&machine, &["list"]).0, 0);
+}
+
+#[test]
 fn what_is_no_accounts_file_is_not_imported() {
     let machine = configured(&["main"]);
     let wrong = machine.write("wrong.json", "{\"accounts\": \"sk-ant-oat01-made-up\"}");

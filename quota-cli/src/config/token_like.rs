@@ -1,0 +1,78 @@
+//! Whether a text looks like a token: one that was put where a name, a path or a command belongs is neither stored nor shown.
+//! What is wrong with such a place is told by whoever reads it.
+
+/// How tokens begin that are in use: Anthropic, OpenAI, GitHub, Google, and JSON Web Tokens.
+pub(super) const STARTS: [&str; 8] = ["sk-", "sk_", "gho_", "ghp_", "ghu_", "github_pat_", "ya29.", "eyJ"];
+/// A word that begins like a token is one from this length on: `sk-tools` is none.
+const SHORTEST_TOKEN: usize = 16;
+/// A word of mixed letters and digits is a token from this length on.
+const LONGEST_WORD: usize = 40;
+
+/// Whether any word of the text looks like a token.
+pub(crate) fn looks_like_a_token(text: &str) -> bool {
+    text.split(|c: char| !in_word(c)).any(is_token)
+}
+
+/// The text, or `***` if it looks like a token.
+pub(crate) fn masked(text: &str) -> &str {
+    if looks_like_a_token(text) { "***" } else { text }
+}
+
+/// What tokens are made of. A slash is not among them, so that a path is looked at name by name.
+fn in_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.+~".contains(c)
+}
+
+fn is_token(word: &str) -> bool {
+    let begins_like_one = STARTS.iter().any(|start| word.starts_with(start));
+    let has = |is: fn(&char) -> bool| word.chars().any(|c| is(&c));
+    let is_mixed =
+        has(char::is_ascii_uppercase) && has(char::is_ascii_lowercase) && has(char::is_ascii_digit);
+    word.starts_with("sk-ant-")
+        || (begins_like_one && word.len() >= SHORTEST_TOKEN)
+        || (is_mixed && word.len() >= LONGEST_WORD && !word.contains('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_recognised_wherever_they_are_in_a_text() {
+        for text in [
+            "sk-ant-oat01-abc",
+            "sk-proj-0123456789abcdef",
+            "--token=sk-ant-oat01-abc",
+            "echo 'sk-ant-oat01-abc'",
+            "https://example.com/?key=sk-ant-api03-abc",
+            "/tmp/sk-ant-oat01-abc",
+            "eyJhbGciOiJIUzI1NiJ9.e30.abc",
+            "ghp_0123456789abcdefghijABCDEFGHIJ012345",
+            "dGhpcyBpcyBhIHNlY3JldCB0b2tlbiBvZiBhIGtpbmQ",
+        ] {
+            assert!(looks_like_a_token(text), "{text}");
+            assert_eq!(masked(text), "***");
+        }
+    }
+
+    #[test]
+    fn names_paths_and_commands_are_none() {
+        for text in [
+            "",
+            "pass",
+            "show",
+            "claude/vault",
+            "op://Private/Claude Code/credential",
+            "/opt/sk-tools/bin/print-token",
+            "sk-work",
+            "/home/Me2/.config/quota/a-very-long-name-of-a-directory/another-name-of-one/token.txt",
+            "550E8400-e29b-41d4-a716-446655440000",
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "com.example.SomeVeryLongBundleIdentifier2.with.many.Parts.in.it",
+            "QUOTA_WORK_TOKEN_OF_THE_SECOND_ACCOUNT_2",
+            "~/.claude-work",
+        ] {
+            assert!(!looks_like_a_token(text), "{text}");
+        }
+    }
+}
