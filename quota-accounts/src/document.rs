@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota_core::Clock;
-use secrecy::zeroize::Zeroizing;
+use quota_core::{Clock, SecretBuffer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -229,9 +228,9 @@ fn replace<T: Content, R>(path: &Path, change: impl FnOnce(&mut T) -> R) -> Resu
     let result = change(&mut content);
     let failed = |error| io_error("write", path, error);
     // Wiped when it is dropped, since it may hold secrets.
-    let mut text = Zeroizing::new(Vec::new());
-    serde_json::to_writer_pretty(&mut *text, &content).map_err(|error| failed(error.into()))?;
-    text.push(b'\n');
+    let mut text = SecretBuffer::default();
+    serde_json::to_writer_pretty(&mut text, &content).map_err(|error| failed(error.into()))?;
+    text.extend_from_slice(b"\n");
     write(path, &text).map_err(failed)?;
     Ok(result)
 }

@@ -2,14 +2,10 @@
 //! What it holds is judged by whoever asked.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
-use quota_core::CredentialError;
-use secrecy::zeroize::Zeroizing;
-
-/// What was read; wiped when dropped, since it may hold a secret.
-pub(crate) type Contents = Zeroizing<Vec<u8>>;
+use quota_core::{CredentialError, SecretBuffer};
 
 /// Runs work that waits for a disk where it holds nobody up. Dropping the future leaves the work to end by itself.
 pub(crate) async fn off_thread<T: Send + 'static>(
@@ -36,15 +32,10 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 /// Reads the whole of an open file, if it is no larger than `limit` bytes.
 ///
 /// One handle means one file: if another takes its place meanwhile, the two are not mixed.
-pub(crate) fn read(file: File, limit: u64) -> io::Result<Contents> {
-    let size = file.metadata()?.len().min(limit);
-    // Room for all of it at once: a buffer that grows leaves copies behind that nobody wipes.
-    let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1));
-    file.take(limit + 1).read_to_end(&mut contents)?;
-    if contents.len() as u64 > limit {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(contents)
+pub(crate) fn read(file: File, limit: u64) -> io::Result<SecretBuffer> {
+    let size = file.metadata()?.len();
+    let in_memory = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    SecretBuffer::read(file, in_memory(size), in_memory(limit))
 }
 
 /// Whether the error says that there is no such file.
@@ -105,7 +96,7 @@ mod tests {
         fs::write(dir.path().join("new"), "new and longer").unwrap();
         fs::rename(dir.path().join("new"), &path).unwrap();
 
-        assert_eq!(*read(opened, 100).unwrap(), b"old");
+        assert_eq!(&*read(opened, 100).unwrap(), b"old");
     }
 
     #[test]

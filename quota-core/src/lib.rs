@@ -115,7 +115,7 @@ pub use quiet::QuietTime;
 pub use record::{Committed, Counted, DecodeError, Failed, Joined, Record, Seed};
 pub use refresher::{ExchangeError, TokenRefresher, Tokens};
 pub use scope::{Scope, model_matches};
-pub use secret::Secret;
+pub use secret::{Secret, SecretBuffer};
 pub use snapshot::{Presence, Snapshot};
 pub use store::memory::MemoryStore;
 pub use store::{Applied, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use quota_core::{Clock, ExchangeError, Identity, ProviderId, Secret, TokenRefresher, Tokens};
+use quota_core::{Clock, ExchangeError, Identity, ProviderId, Secret, SecretBuffer, TokenRefresher, Tokens};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::zeroize::Zeroizing;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -66,7 +67,6 @@ impl TokenRefresher for OAuthRefresher {
         let answer =
             sent.map_err(|error| ExchangeError::transient("there was no whole answer").because(error))?;
         let Answer { status, headers, body } = answer;
-        let body = Zeroizing::new(body);
         let now = self.clock.now();
         if !(200..300).contains(&status) {
             let wait = retry_after(|name| header(&headers, name), Some(now));
@@ -81,17 +81,27 @@ impl TokenRefresher for OAuthRefresher {
 }
 
 impl OAuthRefresher {
-    fn body(&self, refresh_token: &Secret) -> Vec<u8> {
-        let mut form = Map::new();
-        let mut put = |name: &str, value: &str| form.insert(name.to_owned(), value.into());
-        put("grant_type", "refresh_token");
-        put("refresh_token", refresh_token.expose());
-        put("client_id", &self.client_id);
-        if let Some(scope) = self.dialect.scope {
-            put("scope", scope);
-        }
-        Value::Object(form).to_string().into_bytes()
+    fn body(&self, refresh_token: &Secret) -> SecretBuffer {
+        let form = Form {
+            client_id: &self.client_id,
+            grant_type: "refresh_token",
+            refresh_token: refresh_token.expose(),
+            scope: self.dialect.scope,
+        };
+        let mut body = SecretBuffer::default();
+        serde_json::to_writer(&mut body, &form).expect("it has only text keys, and memory takes all of it");
+        body
     }
+}
+
+/// What is asked for (RFC 6749, section 6).
+#[derive(Serialize)]
+struct Form<'a> {
+    client_id: &'a str,
+    grant_type: &'a str,
+    refresh_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
 }
 
 impl fmt::Debug for OAuthRefresher {

@@ -4,7 +4,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use quota_core::FetchError;
+use bytes::Bytes;
+use quota_core::{FetchError, SecretBuffer};
 use reqwest::header::{HeaderMap, HeaderValue, USER_AGENT};
 use reqwest::{Client, RequestBuilder, Response, redirect, retry};
 use rustls::{ClientConfig, RootCertStore};
@@ -42,7 +43,7 @@ pub(crate) struct TransportSettings {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: SecretBuffer,
 }
 
 impl TransportSettings {
@@ -87,8 +88,10 @@ impl Transport {
         &self,
         url: Url,
         headers: HeaderMap,
-        body: Vec<u8>,
+        body: SecretBuffer,
     ) -> Result<Answer, FetchError> {
+        // Wiped when it has been sent.
+        let body = Bytes::from_owner(body);
         self.send(self.client(&url)?.post(url.clone()).body(body), url, headers).await
     }
 
@@ -182,8 +185,9 @@ impl Route {
 }
 
 /// Reads the body, and stops where no usage answer goes on.
-async fn read(response: &mut Response, url: &Url) -> Result<Vec<u8>, FetchError> {
-    let mut body = Vec::new();
+async fn read(response: &mut Response, url: &Url) -> Result<SecretBuffer, FetchError> {
+    // An answer may hold tokens.
+    let mut body = SecretBuffer::default();
     while let Some(chunk) = response.chunk().await.map_err(|error| failure(error, url))? {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(FetchError::malformed("it is longer than 1 MiB"));
