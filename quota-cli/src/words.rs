@@ -62,6 +62,11 @@ pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
+/// The time so long after another; the end of time if that is later.
+pub(crate) fn after(at: Timestamp, span: Duration) -> Timestamp {
+    at.checked_add(span).unwrap_or(Timestamp::MAX)
+}
+
 /// A span in its two largest units, rounded: `45 s`, `12 min`, `2 h 10 min`, `3 d 4 h`.
 pub(crate) fn span(span: Duration) -> String {
     const MINUTE: u64 = 60;

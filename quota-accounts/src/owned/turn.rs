@@ -51,7 +51,7 @@ impl Turn {
             Some(until) if now < until && until <= last => Err(until),
             _ => {
                 let floor = u64::try_from(now.as_millisecond()).unwrap_or_default();
-                self.fence = (self.fence + 1).max(floor);
+                self.fence = self.fence.saturating_add(1).max(floor);
                 self.holder = Some(who);
                 self.until = now.checked_add(LASTS).ok();
                 Ok(())
@@ -122,6 +122,13 @@ mod tests {
         assert_eq!(turn.take(OTHER.into(), at(0)), Ok(()));
 
         assert!(turn.fence > fence, "and the fence rises all the same");
+    }
+
+    #[test]
+    fn a_fence_that_cannot_rise_any_more_is_no_panic() {
+        let mut turn = Turn { fence: u64::MAX, ..Turn::default() };
+
+        assert_eq!(turn.take(ONE.into(), at(0)), Ok(()));
     }
 
     // B97

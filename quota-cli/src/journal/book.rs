@@ -100,7 +100,7 @@ impl Book {
         }
         self.history.thin(now);
         self.seen = Some(seen);
-        self.next += new.len() as u64;
+        self.next = self.next.saturating_add(new.len() as u64);
         self.happenings.extend(new.iter().cloned());
         let surplus = self.happenings.len().saturating_sub(MOST_HAPPENINGS);
         self.happenings.drain(..surplus);
@@ -110,7 +110,10 @@ impl Book {
     /// What happened, oldest first, each with its number.
     pub(crate) fn happenings(&self) -> impl DoubleEndedIterator<Item = (u64, &Happening)> {
         let first = self.next.saturating_sub(self.happenings.len() as u64);
-        (first..).zip(&self.happenings).collect::<Vec<_>>().into_iter()
+        self.happenings
+            .iter()
+            .enumerate()
+            .map(move |(at, happening)| (first.saturating_add(at as u64), happening))
     }
 
     /// The number of the next happening.

@@ -167,12 +167,17 @@ impl From<Columns> for Samples {
         let mut samples = Self { rows: Vec::new(), unknown: columns.unknown };
         // One by one: somebody else may have written them out of order.
         for ((step, used_bp), resets_in) in rows {
-            at_s = at_s.saturating_add(step);
-            let resets_s = (resets_in >= 0).then(|| at_s.saturating_add(resets_in));
+            at_s = within_time(at_s.saturating_add(step));
+            let resets_s = (resets_in >= 0).then(|| within_time(at_s.saturating_add(resets_in)));
             samples.take(Sample { at_s, used_bp, resets_s });
         }
         samples
     }
+}
+
+/// The nearest second that is a time: differences of those are numbers, whatever a document says.
+fn within_time(second: i64) -> i64 {
+    second.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second())
 }
 
 #[cfg(test)]
@@ -206,6 +211,19 @@ mod tests {
         day.thin(at(DAY - 1));
 
         assert_eq!(day.of("seven_day").len(), 288);
+    }
+
+    #[test]
+    fn stored_seconds_beyond_time_are_brought_back_into_it() {
+        let stored = r#"{"five_hour":{"at_s":[-9223372036854775808,9223372036854775807,9223372036854775807],
+            "used_bp":[1,2,3],"resets_in_s":[0,9223372036854775807,0]}}"#;
+
+        let read: History = serde_json::from_str(stored).unwrap();
+
+        let [first, .., last] = read.of("five_hour") else { panic!("two times are left") };
+        assert_eq!((first.at_s, last.at_s), (Timestamp::MIN.as_second(), Timestamp::MAX.as_second()));
+        assert!(!first.is_of_the_period_of(last));
+        assert!(serde_json::to_string(&read).is_ok());
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
 /// That nobody serves a request, and when somebody does.
 pub(crate) fn verdict(refusal: &Refusal, here: &Here) -> String {
     let accounts = &refusal.seen.accounts;
-    let back = refusal.seen.retry_after.map(|span| here.relative(here.now + span));
+    let back = refusal.seen.retry_after.map(|span| here.relative(words::after(here.now, span)));
     if let Outcome::Wait(at) = refusal.seen.outcome {
         let (id, back) = (&accounts[at].id, back.unwrap_or_default());
         return format!("the session stays with {id}, which has room again {back}");

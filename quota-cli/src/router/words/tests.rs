@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use quota::accounts::Standing;
 use quota::{Source, UsedAt};
@@ -86,6 +87,21 @@ fn of_several_the_first_to_have_room_is_named() {
 
     let line = "no account has room; anthropic/work is the first to have some again, in 10 min (12:05)";
     assert_eq!(told(accounts), (Exit::Gaps, line.to_owned()));
+}
+
+#[test]
+fn a_block_until_the_end_of_time_is_shown() {
+    let forever = || SeenAccount { until: Some(Timestamp::MAX), ..account("main", Rule::QuotaSpent, None) };
+    let refusal = refused(vec![forever(), account("work", Rule::Disabled, None)]);
+
+    // The wait is rounded up somewhere on its way here, so that it ends after the last moment there is.
+    for wait in [refusal.seen.retry_after.unwrap(), Duration::MAX] {
+        let seen = Seen { retry_after: Some(wait), ..refusal.seen.clone() };
+        let line = nobody(&Refusal::of(seen), &here());
+
+        assert!(line.ends_with("(9999-12-30)"), "{line}");
+    }
+    assert!(reason(&forever(), &here()).ends_with("(9999-12-30)"));
 }
 
 #[test]
