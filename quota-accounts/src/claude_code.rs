@@ -60,7 +60,8 @@ const A_MOMENT: Duration = Duration::from_millis(50);
 /// 1. `CLAUDE_CODE_OAUTH_TOKEN`: if it is set, it is the login, as it is for Claude Code, and nothing else is looked at.
 ///    A token that `claude setup-token` made may be refused when it asks for usage; [`in_dir`](Self::in_dir) does not
 ///    look at the variable.
-/// 2. On macOS, the item `Claude Code-credentials` of the keychain.
+/// 2. On macOS, the item `Claude Code-credentials` of the keychain whose account is the user's login name (`$USER`). If there
+///    is none, the item of that name, if there is only one.
 /// 3. `.credentials.json` in `$CLAUDE_CONFIG_DIR`, and only there if that is set; else in `~/.claude`, and in
 ///    `$XDG_CONFIG_HOME/claude` (`~/.config/claude`).
 ///
@@ -106,6 +107,7 @@ impl ClaudeCode {
     }
 
     fn on_machine(environment: &Environment, keychain: Option<Keychain>) -> Self {
+        let keychain = keychain.map(|keychain| keychain.for_user_of(environment));
         let mut source = match (environment.path("CLAUDE_CONFIG_DIR"), environment.home()) {
             (Some(dir), _) => Self::configured(&dir, keychain),
             (None, Some(home)) => {
@@ -126,6 +128,7 @@ impl ClaudeCode {
     }
 
     fn in_dir_on_machine(dir: PathBuf, environment: &Environment, keychain: Option<Keychain>) -> Self {
+        let keychain = keychain.map(|keychain| keychain.for_user_of(environment));
         let dir = environment.expand(dir);
         match environment.home() {
             Some(home) if dir == home.join(".claude") => Self::by_itself(&home, keychain),

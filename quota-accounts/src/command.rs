@@ -4,15 +4,13 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource};
-use secrecy::zeroize::Zeroizing;
-use tokio::io::AsyncReadExt;
-use tokio::process::Child;
+use tokio::process::Command;
 
+use crate::process::{output_of, remove_secrets};
 use crate::token;
 
 /// Finds a token by running a program that prints it, such as that of a password manager.
@@ -33,28 +31,46 @@ use crate::token;
 /// ```
 ///
 /// The program is run anew each time, without a shell. It is given nothing to read, and what it says on its error stream is
-/// not kept, since it may be the token. It has ten seconds; if the future is dropped, it is killed.
+/// not kept, since it may be the token. It has ten seconds. What it printed counts when it ends: a process that it leaves
+/// behind holds nothing up.
+///
+/// It runs in a [process group](crate::process::ProcessGroup) of its own, which is killed when the time is over or the future is
+/// dropped. It inherits the environment without the [variables that hold secrets](crate::process::SECRET_VARIABLES) of this
+/// process; [`hide`](Self::hide) removes more.
 #[derive(Clone)]
 pub struct CommandSource {
     program: OsString,
     arguments: Vec<OsString>,
+    hidden: Vec<OsString>,
     timeout: Duration,
 }
 
 /// No token is longer.
-const LIMIT: u64 = 64 * 1024;
+const LIMIT: usize = 64 * 1024;
 
 impl CommandSource {
     /// Runs this program.
     #[must_use]
     pub fn new(program: impl Into<OsString>) -> Self {
-        Self { program: program.into(), arguments: Vec::new(), timeout: Duration::from_secs(10) }
+        Self {
+            program: program.into(),
+            arguments: Vec::new(),
+            hidden: Vec::new(),
+            timeout: Duration::from_secs(10),
+        }
     }
 
     /// Gives it one more argument.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// Removes a variable from its environment, such as the one that holds the token of another account.
+    #[must_use]
+    pub fn hide(mut self, variable: impl Into<OsString>) -> Self {
+        self.hidden.push(variable.into());
         self
     }
 
@@ -81,25 +97,25 @@ impl CredentialSource for CommandSource {
     /// took too long, or printed anything but one token. They name the program and neither its arguments nor what it
     /// printed.
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
-        let child = tokio::process::Command::new(&self.program)
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| self.failed("it cannot be run", error))?;
-        let printed = Clock::system().bounded(self.timeout, answer_of(child)).await;
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
+        remove_secrets(&mut command, &self.hidden);
         let late = || Err(io::ErrorKind::TimedOut.into());
-        let printed = printed.unwrap_or_else(late).map_err(|error| match error.kind() {
+        let output = Clock::system().bounded(self.timeout, output_of(command, LIMIT)).await;
+        let output = output.unwrap_or_else(late).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => {
                 let (program, seconds) = (self.program.to_string_lossy(), self.timeout.as_secs_f64());
                 let why = format!("the token command `{program}` timed out after {seconds} s");
                 CredentialError::unreadable(why, error)
             }
             io::ErrorKind::FileTooLarge => self.failed("it printed too much", error),
-            _ => self.failed("it failed; run it by hand to see why", error),
+            _ => self.failed("it cannot be run", error),
         })?;
+        if !output.status.success() {
+            let why = "it failed; run it by hand to see why";
+            return Err(self.failed(why, io::Error::other("it ended with a failure")));
+        }
+        let printed = output.printed;
         let text = std::str::from_utf8(&printed).map_err(|_| token::NotAToken);
         match text.and_then(token::take) {
             Ok(Some(secret)) => Ok(token::credential(secret)),
@@ -110,23 +126,6 @@ impl CredentialSource for CommandSource {
             Err(flaw) => Err(self.failed("it printed something else", io::Error::other(flaw))),
         }
     }
-}
-
-/// Waits for what a program prints, if it succeeds.
-async fn answer_of(mut child: Child) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Room for all of it at once: a buffer that grows leaves copies behind that nobody wipes.
-    let mut printed = Zeroizing::new(Vec::with_capacity(usize::try_from(LIMIT).unwrap_or_default() + 1));
-    if let Some(stdout) = child.stdout.take() {
-        stdout.take(LIMIT + 1).read_to_end(&mut printed).await?;
-    }
-    if printed.len() as u64 > LIMIT {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    let status = child.wait().await?;
-    if !status.success() {
-        return Err(io::Error::other("it ended with a failure"));
-    }
-    Ok(printed)
 }
 
 /// Shows the program, and of its arguments only how many there are: one of them may be a secret.
@@ -194,6 +193,22 @@ mod tests {
         let error = run(&shell("exec yes")).await.unwrap_err();
 
         assert_eq!(error.to_string(), "`sh` did not print a token: it printed too much");
+    }
+
+    #[tokio::test]
+    async fn a_token_is_taken_though_a_process_left_behind_has_the_pipe() {
+        let credential = run(&shell("printf abc; sleep 30 & exit 0").timeout(Duration::from_secs(20))).await;
+
+        assert_eq!(credential.unwrap().secret.expose(), "abc");
+    }
+
+    #[tokio::test]
+    async fn a_hidden_variable_is_not_inherited() {
+        // Cargo sets it for every test.
+        let script = "echo ${CARGO_PKG_NAME-none}";
+
+        assert_eq!(run(&shell(script)).await.unwrap().secret.expose(), "quota-accounts");
+        assert_eq!(run(&shell(script).hide("CARGO_PKG_NAME")).await.unwrap().secret.expose(), "none");
     }
 
     #[tokio::test]

@@ -3,10 +3,14 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
+use quota_core::{Clock, SecretBuffer};
 #[cfg(unix)]
 use rustix::process::{Pid, Signal, kill_process_group};
+use secrecy::zeroize::Zeroizing;
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// Environment variables that hold a login or the store's password.
@@ -117,6 +121,62 @@ impl Drop for ProcessGroup {
     }
 }
 
+/// How a program ended, and what it printed.
+pub(crate) struct Output {
+    pub(crate) status: ExitStatus,
+    pub(crate) printed: SecretBuffer,
+}
+
+/// How long output is read after the end of a program. What it wrote before is in the pipe by then; only a process that it left
+/// behind, and that has inherited the pipe, can write more.
+const DRAIN: Duration = Duration::from_millis(50);
+/// How much is read at once.
+const CHUNK: usize = 4096;
+
+/// Runs a program to its end and returns what it printed, if that is no more than `limit` bytes. It is given no input, and its
+/// error stream is not kept. Dropping the future kills its process group.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::FileTooLarge`] beyond the limit, otherwise that of the system.
+pub(crate) async fn output_of(mut command: Command, limit: usize) -> io::Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut group = ProcessGroup::spawn(command)?;
+    let mut stdout = group.take_stdout().expect("it is piped");
+    let (clock, mut status) = (Clock::system(), None);
+    let mut printed = SecretBuffer::with_capacity(CHUNK);
+    let mut chunk = Zeroizing::new([0; CHUNK]);
+    loop {
+        let read = if status.is_none() {
+            tokio::select! {
+                biased;
+                read = stdout.read(&mut *chunk) => read?,
+                ended = group.wait() => {
+                    status = Some(ended?);
+                    continue;
+                }
+            }
+        } else {
+            // A process that was left behind can keep the pipe open without end.
+            clock.bounded(DRAIN, stdout.read(&mut *chunk)).await.unwrap_or(Ok(0))?
+        };
+        if read == 0 {
+            break;
+        }
+        if printed.len() + read > limit {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        printed.extend_from_slice(&chunk[..read]);
+    }
+    let status = match status {
+        Some(status) => status,
+        None => group.wait().await?,
+    };
+    // What it has left running on purpose stays.
+    group.release();
+    Ok(Output { status, printed })
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use std::process::Stdio;
@@ -178,5 +238,22 @@ mod tests {
         let output = command.output().await.unwrap();
 
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "none none here\n");
+    }
+
+    #[tokio::test]
+    async fn output_larger_than_a_pipe_is_read_whole() {
+        let output = output_of(shell("head -c 300000 /dev/zero | tr '\\0' a"), 1024 * 1024).await.unwrap();
+
+        assert_eq!((output.status.success(), output.printed.len()), (true, 300_000));
+    }
+
+    #[tokio::test]
+    async fn output_is_complete_though_a_process_left_behind_has_the_pipe() {
+        let output = output_of(shell("echo abc; sleep 3600 & echo $!"), 1024).await.unwrap();
+
+        let text = String::from_utf8(output.printed.to_vec()).unwrap();
+        let left_behind = Pid::from_raw(text.lines().nth(1).unwrap().parse().unwrap()).unwrap();
+        assert_eq!(text.lines().next(), Some("abc"));
+        rustix::process::kill_process(left_behind, Signal::KILL).expect("it still runs");
     }
 }

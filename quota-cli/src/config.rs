@@ -44,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) path: Option<PathBuf>,
     /// Accounts of the accounts file of which nothing here knows where their logins are.
     pub(crate) unusable: Vec<AccountId>,
+    /// The variables with the tokens of accounts that a command leaves out.
+    pub(crate) other_token_variables: Vec<String>,
 }
 
 /// The settings of a provider.
@@ -101,6 +103,7 @@ impl Config {
             hooks: Vec::new(),
             path: None,
             unusable: Vec::new(),
+            other_token_variables: Vec::new(),
         }
     }
 
@@ -191,6 +194,7 @@ impl Config {
         }
         let meant = names.iter().map(|name| self.account(name).map(|account| account.id.clone()));
         let meant = meant.collect::<Result<Vec<_>, _>>()?;
+        self.other_token_variables = self.token_variables();
         self.accounts.retain(|account| meant.contains(&account.id));
         Ok(())
     }
@@ -225,9 +229,10 @@ impl Config {
 }
 
 impl Config {
-    /// The environment variables that hold the accounts' tokens.
+    /// The environment variables that hold the accounts' tokens, also of those that [`only`](Self::only) has left out.
     pub(crate) fn token_variables(&self) -> Vec<String> {
-        self.accounts.iter().filter_map(|account| account.login.variable()).map(str::to_owned).collect()
+        let own = self.accounts.iter().filter_map(|account| account.login.variable());
+        own.map(ToOwned::to_owned).chain(self.other_token_variables.iter().cloned()).collect()
     }
 
     /// The thresholds that are told of, in hundredths of a percent: the usual ones and those that hooks name.

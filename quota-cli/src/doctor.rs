@@ -12,7 +12,6 @@ use quota::Clock;
 use crate::args::DoctorArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::gateway;
 use crate::runtime;
 use crate::term::{self, Screen};
 
@@ -79,7 +78,7 @@ pub(crate) fn run(options: &DoctorArgs, store: Option<&str>) -> Result<Exit, Fai
 async fn rest(config: &Config, clock: &Clock) -> Vec<Check> {
     let mut checks = Vec::new();
     for account in &config.accounts {
-        checks.extend(logins::of(account, gateway::token_command_timeout(config), clock).await);
+        checks.extend(logins::of(account, config, clock).await);
     }
     checks.extend(reach::providers(config, clock).await);
     checks

@@ -184,20 +184,19 @@ fn anthropic(config: &Config) -> Result<Anthropic, Failure> {
 
 /// Where the logins of all accounts are taken from.
 pub(crate) fn logins(config: &Config) -> PerAccount {
-    let timeout = token_command_timeout(config);
     config.accounts.iter().fold(PerAccount::new(), |logins, account| {
-        logins.with(account.id.clone(), source(&account.login, timeout))
+        logins.with(account.id.clone(), source(&account.login, config))
     })
 }
 
 /// How long a token command may take: less than the call that waits for it, so that the error names the command and not the
 /// provider.
-pub(crate) fn token_command_timeout(config: &Config) -> Duration {
+fn token_command_timeout(config: &Config) -> Duration {
     TOKEN_COMMAND_TIMEOUT.min(config.policy.fetch_timeout.mul_f64(0.75))
 }
 
-/// Where the login of an account is taken from. A token command is ended after `timeout`.
-pub(crate) fn source(login: &LoginSource, timeout: Duration) -> Arc<dyn CredentialSource> {
+/// Where the login of an account of this configuration is taken from. A token command gets no other account's token.
+pub(crate) fn source(login: &LoginSource, config: &Config) -> Arc<dyn CredentialSource> {
     match login {
         LoginSource::ClaudeCode => Arc::new(ClaudeCode::from_env()),
         LoginSource::ClaudeConfigDir(dir) => Arc::new(ClaudeCode::in_dir(dir)),
@@ -206,8 +205,9 @@ pub(crate) fn source(login: &LoginSource, timeout: Duration) -> Arc<dyn Credenti
         LoginSource::TokenCommand(words) => {
             let (program, arguments) =
                 words.split_first().map_or(("", &[][..]), |(program, rest)| (program, rest));
-            let command = CommandSource::new(program).timeout(timeout);
-            Arc::new(arguments.iter().fold(command, CommandSource::arg))
+            let command = CommandSource::new(program).timeout(token_command_timeout(config));
+            let command = arguments.iter().fold(command, CommandSource::arg);
+            Arc::new(config.token_variables().into_iter().fold(command, CommandSource::hide))
         }
     }
 }

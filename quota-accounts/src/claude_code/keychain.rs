@@ -1,20 +1,17 @@
 //! Reading Claude Code's item from the keychain of macOS, by the program that comes with the system.
 //! What the item holds is judged in `login_file`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use quota_core::{Clock, CredentialError};
-use secrecy::zeroize::Zeroizing;
-use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
+use quota_core::{Clock, CredentialError, SecretBuffer};
+use tokio::process::Command;
 
 use super::LOGIN_LIMIT;
-use crate::file::Contents;
-use crate::hash;
+use crate::process::{Output, output_of, remove_secrets};
+use crate::{Environment, hash};
 
 /// A locked keychain asks the user for a password, and nobody may be there to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,11 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The exit code of `security` for an item that is not there: the low byte of errSecItemNotFound, -25300.
 const NOT_FOUND: i32 = 44;
 
+/// How much the list of all items may take: a few hundred bytes for each of them.
+const LIST_LIMIT: usize = 32 * 1024 * 1024;
+
 /// Prints an item of the keychain. Tests put another program in its place.
 #[derive(Debug, Clone)]
 pub(super) struct Keychain {
     program: OsString,
     first_arguments: Vec<OsString>,
+    /// The account of the items that Claude Code writes: the login name of the user.
+    user: Option<OsString>,
 }
 
 impl Keychain {
@@ -38,33 +40,99 @@ impl Keychain {
     /// A program that takes the arguments of `security` after some of its own.
     pub(super) fn by(program: &str, first_arguments: &[&str]) -> Self {
         let first_arguments = first_arguments.iter().map(OsString::from).collect();
-        Self { program: program.into(), first_arguments }
+        Self { program: program.into(), first_arguments, user: None }
+    }
+
+    /// The same for the user of this environment.
+    pub(super) fn for_user_of(self, environment: &Environment) -> Self {
+        Self { user: environment.var("USER").or_else(|| environment.var("LOGNAME")), ..self }
     }
 
     /// Reads an item; `None` if there is none of that name. Dropping the future ends the program.
-    pub(super) async fn read(&self, item: &str) -> Result<Option<Contents>, CredentialError> {
-        let child = Command::new(&self.program)
-            .args(&self.first_arguments)
-            .args(["find-generic-password", "-s", item, "-w"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| unreadable("`security` could not be run: see whether it is there", error))?;
-        let Some(answer) = Clock::system().bounded(PATIENCE, answer_of(child)).await else {
-            let advice = "it did not answer in time: run `security unlock-keychain`";
-            return Err(unreadable(advice, io::ErrorKind::TimedOut.into()));
+    ///
+    /// The name alone does not identify an item: other programs, and Claude Code itself, leave items of the same name with
+    /// other accounts, and `security` prints whichever it finds first.
+    pub(super) async fn read(&self, item: &str) -> Result<Option<SecretBuffer>, CredentialError> {
+        let reading = async {
+            if let Some(user) = &self.user
+                && let Some(found) = self.password(item, Some(user)).await?
+            {
+                return Ok(Some(found));
+            }
+            match self.count(item).await? {
+                0 => Ok(None),
+                1 => self.password(item, None).await,
+                _ => Err(self.ambiguous(item)),
+            }
         };
-        match answer.map_err(|error| unreadable("its answer could not be read: try again", error))? {
-            (Some(0), printed) => Ok(Some(decoded(printed))),
-            (Some(NOT_FOUND), _) => Ok(None),
-            (code, _) => {
+        Clock::system().bounded(PATIENCE, reading).await.unwrap_or_else(|| {
+            let advice = "it did not answer in time: run `security unlock-keychain`";
+            Err(unreadable(advice, io::ErrorKind::TimedOut.into()))
+        })
+    }
+
+    /// What an item holds; `None` if there is none.
+    async fn password(
+        &self,
+        item: &str,
+        account: Option<&OsStr>,
+    ) -> Result<Option<SecretBuffer>, CredentialError> {
+        let account = account.into_iter().flat_map(|account| ["-a".as_ref(), account]);
+        let arguments = ["find-generic-password".as_ref()].into_iter().chain(account);
+        let arguments = arguments.chain(["-s", item, "-w"].map(OsStr::new));
+        // Each byte may come as two digits.
+        let limit = usize::try_from(2 * LOGIN_LIMIT).unwrap_or(usize::MAX);
+        Ok(self.run(arguments, limit).await?.map(|printed| decoded(&printed).unwrap_or(printed)))
+    }
+
+    /// How many items have that name. Only their attributes are read, which needs no permission of the user.
+    async fn count(&self, item: &str) -> Result<usize, CredentialError> {
+        let attributes = ["find-generic-password", "-s", item].map(OsStr::new);
+        if self.run(attributes, LIST_LIMIT).await?.is_none() {
+            return Ok(0);
+        }
+        let all = self.run(["dump-keychain".as_ref()], LIST_LIMIT).await?.unwrap_or_default();
+        let service = format!("\"svce\"<blob>=\"{item}\"");
+        Ok(all.split(|byte| *byte == b'\n').filter(|line| line.trim_ascii() == service.as_bytes()).count())
+    }
+
+    /// Runs `security` and returns what it printed; `None` if it says that there is no such item.
+    async fn run(
+        &self,
+        arguments: impl IntoIterator<Item = &OsStr>,
+        limit: usize,
+    ) -> Result<Option<SecretBuffer>, CredentialError> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.first_arguments).args(arguments);
+        remove_secrets(&mut command, [""; 0]);
+        let Output { status, printed } = output_of(command, limit).await.map_err(|error| {
+            let advice = match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                    "`security` could not be run: see whether it is there"
+                }
+                _ => "its answer could not be read: try again",
+            };
+            unreadable(advice, error)
+        })?;
+        match status.code() {
+            Some(0) => Ok(Some(printed)),
+            Some(NOT_FOUND) => Ok(None),
+            code => {
                 let code = code.map_or_else(|| "a signal".to_owned(), |code| format!("code {code}"));
                 let source = io::Error::other(format!("`security` ended with {code}"));
                 Err(unreadable("it is locked or denied: run `security unlock-keychain`", source))
             }
         }
+    }
+
+    fn ambiguous(&self, item: &str) -> CredentialError {
+        let user = self.user.as_deref().map_or_else(
+            || "USER is not set".to_owned(),
+            |user| format!("none of them is of the user {}", user.to_string_lossy()),
+        );
+        let why =
+            format!("several items are named {item:?}, and {user}: delete those that are not Claude Code's");
+        unreadable(&why, io::ErrorKind::InvalidInput.into())
     }
 }
 
@@ -72,24 +140,14 @@ fn unreadable(why: &str, source: io::Error) -> CredentialError {
     CredentialError::unreadable(format!("the keychain could not be read, {why}"), source)
 }
 
-/// Waits for what a program prints, and for its exit code.
-async fn answer_of(mut child: Child) -> io::Result<(Option<i32>, Contents)> {
-    let mut printed = Zeroizing::new(Vec::with_capacity(8 * 1024));
-    if let Some(stdout) = child.stdout.take() {
-        // Each byte may come as two digits.
-        stdout.take(2 * LOGIN_LIMIT + 1).read_to_end(&mut printed).await?;
-    }
-    if printed.len() as u64 > 2 * LOGIN_LIMIT {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok((child.wait().await?.code(), printed))
-}
-
-/// The bytes of an item: `security` prints them as hexadecimal digits if one is not printable ASCII.
-fn decoded(printed: Contents) -> Contents {
+/// The bytes of an item, if they were printed as hexadecimal digits: `security` does that if one is not printable ASCII.
+fn decoded(printed: &[u8]) -> Option<SecretBuffer> {
     let digits = printed.trim_ascii();
-    let pairs: Option<Vec<u8>> = digits.chunks(2).map(byte_of).collect();
-    pairs.map_or_else(|| printed.clone(), Zeroizing::new)
+    let mut bytes = SecretBuffer::with_capacity(digits.len().div_ceil(2));
+    for pair in digits.chunks(2) {
+        bytes.extend_from_slice(&[byte_of(pair)?]);
+    }
+    Some(bytes)
 }
 
 fn byte_of(pair: &[u8]) -> Option<u8> {
@@ -130,18 +188,18 @@ mod tests {
 
     #[test]
     fn digits_are_bytes_only_if_there_is_nothing_else() {
-        let text_of = |printed: &str| decoded(Zeroizing::new(printed.as_bytes().to_vec())).to_vec();
+        let text_of = |printed: &str| decoded(printed.as_bytes()).map(|bytes| bytes.to_vec());
 
-        assert_eq!(text_of("7b22C3a9227D\n"), "{\"é\"}".as_bytes());
+        assert_eq!(text_of("7b22C3a9227D\n").unwrap(), "{\"é\"}".as_bytes());
         for printed in ["{\"a\": 1}\n", "7b2", "7b2g", "+7b2"] {
-            assert_eq!(text_of(printed), printed.as_bytes());
+            assert_eq!(text_of(printed), None, "{printed}");
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(printed in any::<Vec<u8>>()) {
-            let _ = decoded(Zeroizing::new(printed));
+            let _ = decoded(&printed);
         }
     }
 
@@ -149,25 +207,73 @@ mod tests {
     mod programs {
         use super::*;
 
-        /// A shell script in the place of `security`; `$0` to `$3` are the arguments.
+        /// A shell script in the place of `security`; its arguments are in `$*`.
         fn script(text: &str) -> Keychain {
-            Keychain::by("/bin/sh", &["-c", text])
+            let keychain = Keychain::by("/bin/sh", &["-c", text, "security"]);
+            keychain.for_user_of(&Environment::of([("USER", "me")]))
+        }
+
+        /// A keychain with items of the name `a`, each of an account, which it holds; the first is found by the name alone.
+        fn with_items(accounts: &[&str]) -> Keychain {
+            let services: String = accounts.iter().map(|_| "    \"svce\"<blob>=\"a\"\n").collect();
+            let by_account: String = accounts
+                .iter()
+                .map(|account| format!("'find-generic-password -a {account} -s a -w') echo of-{account};;\n"))
+                .collect();
+            let by_name = accounts.first().map_or_else(String::new, |first| {
+                format!(
+                    "'find-generic-password -s a -w') echo of-{first};; 'find-generic-password -s a') echo;;"
+                )
+            });
+            let list = format!("dump-keychain) printf '%s' '{services}    \"svce\"<blob>=\"ab\"';;");
+            script(&format!("case \"$*\" in {by_account} {by_name} {list} *) exit 44;; esac"))
+        }
+
+        async fn found(keychain: &Keychain) -> Option<String> {
+            let contents = keychain.read("a").await.unwrap()?;
+            Some(String::from_utf8(contents.trim_ascii().to_vec()).unwrap())
         }
 
         #[tokio::test]
-        async fn an_item_is_asked_for_by_its_name_and_printed_whole() {
-            let keychain = script(r#"printf '%s\n' "$0 $1 ($2) $3""#);
+        async fn an_item_is_printed_whole() {
+            let contents = script("echo '{}'").read("Claude Code-credentials").await.unwrap().unwrap();
 
-            let contents = keychain.read("Claude Code-credentials").await.unwrap().unwrap();
+            assert_eq!(&*contents, b"{}\n");
+        }
 
-            assert_eq!(*contents, b"find-generic-password -s (Claude Code-credentials) -w\n");
+        #[tokio::test]
+        async fn of_several_items_of_one_name_the_users_is_read() {
+            assert_eq!(found(&with_items(&["unknown", "me", "root"])).await.as_deref(), Some("of-me"));
+        }
+
+        #[tokio::test]
+        async fn a_single_item_of_another_account_is_read() {
+            assert_eq!(found(&with_items(&["default"])).await.as_deref(), Some("of-default"));
+        }
+
+        #[tokio::test]
+        async fn a_single_item_is_read_without_a_user() {
+            let keychain = with_items(&["me"]).for_user_of(&Environment::of([("HOME", "/home/me")]));
+
+            assert_eq!(found(&keychain).await.as_deref(), Some("of-me"));
+        }
+
+        #[tokio::test]
+        async fn none_of_several_items_of_other_accounts_is_read() {
+            let error = with_items(&["unknown", "root"]).read("a").await.unwrap_err();
+
+            assert_eq!(
+                error.to_string(),
+                "the keychain could not be read, several items are named \"a\", and none of them is of the user me: \
+                 delete those that are not Claude Code's"
+            );
         }
 
         #[tokio::test]
         async fn an_item_that_is_printed_in_digits_is_decoded() {
             let contents = script("echo 7b7d").read("a").await.unwrap().unwrap();
 
-            assert_eq!(*contents, b"{}");
+            assert_eq!(&*contents, b"{}");
         }
 
         #[tokio::test]

@@ -30,7 +30,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let variables = vec![("HOME", dir.path().to_owned())];
+        let variables = vec![("HOME", dir.path().to_owned()), ("USER", "me".into())];
         Self { dir, variables }
     }
 

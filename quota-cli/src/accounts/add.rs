@@ -34,8 +34,7 @@ pub(super) fn run(options: &AddArgs) -> Result<Exit, Failure> {
         if is_new.is_empty() {
             return Err(stands(&id, "by another command, a moment ago"));
         }
-        let trouble =
-            gateway::source(&login, gateway::token_command_timeout(&config)).credential(&id).await.err();
+        let trouble = gateway::source(&login, &config).credential(&id).await.err();
         let told = format!("{id} is added: {}", login.told());
         done(&[told])?;
         if let Some(trouble) = trouble {

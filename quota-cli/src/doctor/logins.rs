@@ -2,20 +2,19 @@
 //! They are only read, and nothing of what they hold is told but when they end.
 
 use std::path::Path;
-use std::time::Duration;
 
 use quota::accounts::{ClaudeCode, CredentialSource as _, FoundLogin, LoginPlace};
 use quota::{Clock, Credential, CredentialError};
 
 use super::place::{others_may, quoted};
 use super::{Area, Check};
-use crate::config::{AccountSettings, LoginSource};
+use crate::config::{AccountSettings, Config, LoginSource};
 use crate::gateway;
 use crate::words::{between, span};
 
 /// What is found of an account's login.
-pub(super) async fn of(account: &AccountSettings, timeout: Duration, clock: &Clock) -> Vec<Check> {
-    let look = Look { account, timeout, clock };
+pub(super) async fn of(account: &AccountSettings, config: &Config, clock: &Clock) -> Vec<Check> {
+    let look = Look { account, config, clock };
     if account.disabled {
         return vec![look.good("is switched off, so its login is not looked for".to_owned())];
     }
@@ -32,8 +31,7 @@ pub(super) async fn of(account: &AccountSettings, timeout: Duration, clock: &Clo
 
 struct Look<'a> {
     account: &'a AccountSettings,
-    /// How long a token command may take.
-    timeout: Duration,
+    config: &'a Config,
     clock: &'a Clock,
 }
 
@@ -71,7 +69,7 @@ impl Look<'_> {
     }
 
     async fn one(&self, place: &str, path: Option<&Path>) -> Vec<Check> {
-        let found = gateway::source(&self.account.login, self.timeout).credential(&self.account.id).await;
+        let found = gateway::source(&self.account.login, self.config).credential(&self.account.id).await;
         match found {
             Ok(credential) => self.found(place, path, &credential, true),
             Err(error) => vec![self.finding(error.to_string(), &self.account.login.advice())],

@@ -35,10 +35,7 @@ pub(super) async fn join<'a>(
         return None;
     }
     // Another may have logged in since: then it is refused, if it can be told.
-    let credential = gateway::source(&settings.login, gateway::token_command_timeout(config))
-        .credential(&settings.id)
-        .await
-        .ok()?;
+    let credential = gateway::source(&settings.login, config).credential(&settings.id).await.ok()?;
     account.observe(&usage.lineage(credential.login.lineage)).ok()?;
     Some(settings)
 }
