@@ -1,6 +1,7 @@
 //! Why nobody asks now, and what went wrong last.
 //! Nothing here decides; the rules that arm and end holds are in `record`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time;
 use crate::unknown::Unknown;
-use crate::{FetchError, Mark};
+use crate::{FetchError, LONGEST_WAIT, Mark};
 
 /// Do not ask before `until`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,22 @@ pub struct Hold {
         skip_serializing_if = "Option::is_none"
     )]
     pub retry_after: Option<Duration>,
+    /// The calls that have met it; absent if it was armed elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calls: Option<Box<Calls>>,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+/// The calls that have met a hold: the one whose failure armed it, and those that were let through since.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Calls {
+    /// The fence of the call that armed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fence: Option<u64>,
+    /// The credentials they used: that of the first, and another one that has tried since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fingerprints: Vec<Mark>,
     #[serde(flatten)]
     unknown: Unknown,
 }
@@ -44,6 +61,7 @@ impl Hold {
             until: time::to_ms(until),
             why,
             retry_after: None,
+            calls: None,
             unknown: Unknown::default(),
         }
     }
@@ -54,6 +72,66 @@ impl Hold {
         self.retry_after =
             retry_after.map(|span| Duration::from_millis(span.as_millis().try_into().unwrap_or(u64::MAX)));
         self
+    }
+
+    /// The wait that the provider asked for, if it was too long to be obeyed in full: the hold ends after [`LONGEST_WAIT`],
+    /// and one call is made then.
+    #[must_use]
+    pub fn shortened_from(&self) -> Option<Duration> {
+        self.retry_after.filter(|requested| *requested > LONGEST_WAIT)
+    }
+
+    /// Cuts a hold that is longer than [`LONGEST_WAIT`], and keeps how long it was.
+    pub(crate) fn shorten(&mut self) {
+        let length = time::between(self.since, self.until);
+        if length > LONGEST_WAIT {
+            self.until = time::later(self.since, LONGEST_WAIT);
+            self.retry_after = self.retry_after.max(Some(length));
+        }
+    }
+
+    /// Where it stands among leases and clearings: the fence of its call, or else the time it was armed at.
+    pub(crate) fn order(&self) -> u64 {
+        let fence = self.calls.as_ref().and_then(|calls| calls.fence);
+        fence.unwrap_or_else(|| time::as_fence(self.since))
+    }
+
+    /// Says which call armed it.
+    pub(crate) fn armed_by(mut self, fence: u64) -> Self {
+        self.calls.get_or_insert_default().fence = Some(fence);
+        self
+    }
+
+    /// Whether a call with this credential is let through: it is another than the one that armed the hold, and no other has
+    /// tried since.
+    pub(crate) fn admits(&self, credential: Option<Mark>) -> bool {
+        self.admits_another()
+            && credential.is_some_and(|credential| !self.fingerprints().contains(&credential))
+    }
+
+    /// Whether there is any such credential.
+    pub(crate) fn admits_another(&self) -> bool {
+        self.fingerprints().len() == 1
+    }
+
+    /// Notes credentials that have met the hold. Two are enough to admit no further one.
+    pub(crate) fn met_by(&mut self, credentials: impl IntoIterator<Item = Mark>) {
+        let all: BTreeSet<_> = self.fingerprints().iter().copied().chain(credentials).collect();
+        if !all.is_empty() {
+            self.calls.get_or_insert_default().fingerprints = all.into_iter().take(2).collect();
+        }
+    }
+
+    /// The credential has met the hold, and has not been used.
+    pub(crate) fn unmet_by(&mut self, credential: Option<Mark>) {
+        if let Some(calls) = self.calls.as_mut().filter(|calls| calls.fingerprints.len() > 1) {
+            calls.fingerprints.retain(|one| Some(*one) != credential);
+        }
+    }
+
+    /// The credentials that have met the hold, as far as they are known.
+    pub(crate) fn fingerprints(&self) -> &[Mark] {
+        self.calls.as_ref().map_or(&[], |calls| &calls.fingerprints)
     }
 
     /// Whether it still holds.

@@ -112,13 +112,16 @@ pub use manager::tally::StoreTally;
 pub use percent::Percent;
 pub use policy::{Backoff, Budget, Policy, PolicyError, Quiet, QuietScope, WhenAway};
 pub use quiet::QuietTime;
-pub use record::{Committed, Counted, DecodeError, Failed, Joined, Record, Seed};
+pub use record::{Cleared, Committed, Counted, DecodeError, Failed, Joined, Record, Seed};
 pub use refresher::{ExchangeError, TokenRefresher, Tokens};
 pub use scope::{Scope, model_matches};
 pub use secret::{Secret, SecretBuffer};
 pub use snapshot::{Presence, Snapshot};
 pub use store::memory::MemoryStore;
 pub use store::{Applied, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
-pub use traffic::{Failure, FailureKind, Seen, Traffic, TrafficReader, retry_after};
+pub use traffic::{
+    Failure, FailureKind, LONGEST_WAIT, Seen, Traffic, TrafficReader, bounded_wait, retry_after,
+    wait_of_seconds,
+};
 pub use usage::{Coverage, Ruling, Usage, Verdict};
 pub use window::{Source, Stamp, UsedAt, Window, WindowId, WindowReading};

@@ -50,7 +50,7 @@ opaque_text!(Identity);
 /// Tells one credential from the next without being one: 64 bits of a hash.
 ///
 /// A login that the provider refused is not tried again until its mark changes, that is, until there is a new credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mark(u64);
 
 impl Mark {

@@ -313,7 +313,8 @@ pub enum WhenAway {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Budget {
-    /// All calls together. 28: Anthropic's endpoint answers 28 to 30 an hour.
+    /// All calls together. 28: Anthropic's endpoint answers 28 to 30 an hour. The last 1,000 calls are remembered, so a
+    /// budget above that is as good as none.
     pub per_hour: u32,
     /// How many of these only a caller that somebody waits for may make. 6.
     pub reserve: u32,

@@ -57,6 +57,10 @@ pub struct Record {
     /// How often in a row the provider asked to slow down, and how often it failed otherwise: each has its own backoff.
     strikes: u32,
     failures: u32,
+    /// The fence of the last call that either of them counts.
+    streak_fence: u64,
+    /// Holds and failures in a row at or below this fence were cleared, and do not come back.
+    cleared_fence: u64,
     trouble: Option<Box<Trouble>>,
     /// The calls of the trailing hour, oldest first.
     attempts: Vec<Attempt>,
@@ -68,6 +72,22 @@ pub struct Record {
 
 /// Budgets count the calls of this long.
 const TRAILING: Duration = Duration::from_secs(3600);
+
+/// How many calls a record keeps. Processes that were without the store bring theirs, and there may be many of these.
+const MOST_ATTEMPTS: usize = 1000;
+
+/// What became of a wish to lift a hold.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Cleared {
+    /// This hold was in force, and is lifted.
+    Lifted(Hold),
+    /// No hold was in force.
+    NoHold,
+    /// The record was written by a newer program and must not be changed.
+    Newer,
+}
 
 impl Record {
     /// What is known of the account's use.
@@ -244,6 +264,48 @@ impl Record {
         self.snapshot.drop_after(limit);
     }
 
+    /// Lifts the account's hold for all processes, and forgets how often in a row its calls have failed.
+    ///
+    /// A process that still knows the hold does not bring it back; a call that fails after this arms a new one. The quiet time
+    /// of the provider, the budget and the refusal of a credential stay.
+    pub fn clear_hold(&mut self, now: Timestamp) -> Cleared {
+        if !self.is_writable() {
+            return Cleared::Newer;
+        }
+        let now = time::to_ms(now);
+        self.settle(now);
+        let armed = self.hold().map_or(0, Hold::order);
+        let known = [self.fence, time::as_fence(now), armed, self.streak_fence];
+        self.cleared_fence = known.into_iter().fold(self.cleared_fence, u64::max);
+        let hold = self.hold.take().filter(|hold| hold.is_live(now));
+        self.end_streak();
+        hold.map_or(Cleared::NoHold, |hold| Cleared::Lifted(*hold))
+    }
+
+    /// Drops a hold and failures in a row that were cleared elsewhere.
+    fn drop_cleared(&mut self, cleared_fence: u64) {
+        self.cleared_fence = self.cleared_fence.max(cleared_fence);
+        if self.cleared_fence == 0 {
+            return;
+        }
+        let cleared = self.cleared_fence;
+        self.hold.take_if(|hold| hold.order() <= cleared);
+        if self.streak_fence <= cleared {
+            self.end_streak();
+        }
+    }
+
+    fn end_streak(&mut self) {
+        (self.strikes, self.failures, self.streak_fence) = (0, 0, 0);
+    }
+
+    /// Keeps the newest calls only. Any budget up to [`MOST_ATTEMPTS`] is decided by these alone: it waits for one of the newest.
+    fn bound_attempts(&mut self) {
+        self.attempts.sort_unstable();
+        let surplus = self.attempts.len().saturating_sub(MOST_ATTEMPTS);
+        self.attempts.drain(..surplus);
+    }
+
     /// Whether no hold has to be brought back: one that is would be so anew with each look, and never end.
     pub(crate) fn is_settled(&self, now: Timestamp) -> bool {
         now < BEFORE_ALL_RECORDS || self.hold().is_none_or(|hold| hold.is_plausible(now))
@@ -257,8 +319,7 @@ impl Record {
         self.owner.adopt(lineage, identity);
         self.lease = None;
         self.hold = None;
-        self.strikes = 0;
-        self.failures = 0;
+        self.end_streak();
         self.trouble = None;
         self.refreshed_at = None;
         self.snapshot = Snapshot::default();

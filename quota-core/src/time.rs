@@ -29,6 +29,11 @@ pub(crate) fn later(at: Timestamp, span: Duration) -> Timestamp {
     from_ms(at.as_millisecond().saturating_add(span))
 }
 
+/// A moment as the least fence of a lease that is given then.
+pub(crate) fn as_fence(at: Timestamp) -> u64 {
+    u64::try_from(at.as_millisecond()).unwrap_or(0)
+}
+
 /// The time from `from` to `to`; nothing if `to` is not after `from`.
 pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()

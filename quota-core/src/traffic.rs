@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use retry_after::retry_after;
+pub use retry_after::{LONGEST_WAIT, bounded_wait, retry_after, wait_of_seconds};
 
 use crate::{ProviderId, Scope, Usage, WindowId};
 

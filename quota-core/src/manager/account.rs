@@ -17,8 +17,8 @@ use super::shelf::Sight;
 use super::slot::Slot;
 use super::tasks::{both, wait_for};
 use super::upkeep;
-use crate::record::Joined;
-use crate::{AccountId, HoldReason, Lineage, Seed, Snapshot, Urgency, Usage, time};
+use crate::record::{Cleared, Joined, Record};
+use crate::{AccountId, Hold, HoldReason, Lineage, Seed, Snapshot, Urgency, Usage, time};
 
 /// A handle to one account. Cheap to clone; all handles of one manager to one account share everything.
 ///
@@ -276,6 +276,29 @@ impl Account {
     pub fn set_login(&self, lineage: Lineage) {
         self.slot.update(|desk| desk.set_login(lineage));
         upkeep::flush_later(&self.slot, &self.shared.crew);
+    }
+
+    /// Lifts the account's hold for all processes that share the store, and forgets how often in a row its calls have failed.
+    ///
+    /// Returns the hold that was lifted; `None` if none was in force. A process that still knows it does not bring it back, and
+    /// a call that fails after this arms a new one. The provider's quiet time, the budget and the refusal of a credential stay.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError::Store`] if the store did not take it. Where the policy is to go on without the store, the hold is lifted in
+    /// this process, and for the others once the store is back. [`QuotaError::Newer`] if a newer program keeps the record.
+    ///
+    /// If the future is dropped, the hold may be lifted or not.
+    pub async fn clear_hold(&self) -> Result<Option<Hold>, QuotaError> {
+        let account = || self.slot.id.clone();
+        let cleared = self.slot.share(Record::clear_hold).await;
+        self.follow();
+        match cleared {
+            Ok(Cleared::Lifted(hold)) => Ok(Some(hold)),
+            Ok(Cleared::NoHold) => Ok(None),
+            Ok(Cleared::Newer) => Err(QuotaError::Newer { account: account() }),
+            Err(error) => Err(QuotaError::Store { account: account(), error }),
+        }
     }
 
     /// The changes of what is known, from now on.

@@ -58,6 +58,23 @@ impl Slot {
         }
     }
 
+    /// The same for a change that the caller wants all processes to see: an error says that they do not see it yet.
+    ///
+    /// Where the policy is to go on without the store, the change is made to this process's own copy all the same, and is
+    /// joined to the shared record once the store is back.
+    pub(crate) async fn share<T>(
+        &self,
+        mut work: impl FnMut(&mut Record, Timestamp) -> T,
+    ) -> Result<T, StoreError> {
+        let _turn = self.turn.lock().await;
+        let shared = self.exchange(&mut work).await;
+        shared.inspect_err(|error| {
+            if self.provider.policy.when_away != WhenAway::Refuse {
+                self.go_alone(error, |record, now| drop(work(record, now)));
+            }
+        })
+    }
+
     /// The caller has the turn, and keeps it until what comes of an error is done as well.
     async fn exchange<T>(&self, work: &mut impl FnMut(&mut Record, Timestamp) -> T) -> Result<T, StoreError> {
         let mut base = self.base().await?;

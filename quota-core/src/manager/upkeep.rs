@@ -8,7 +8,7 @@ use super::error::QuotaError;
 use super::flight::{Crew, Flight, Wish};
 use super::slot::Slot;
 use super::tasks::either;
-use crate::{Urgency, time};
+use crate::{Hold, HoldReason, Urgency, time};
 
 /// Writes what is pending, a while from now, so that busy traffic becomes one write.
 pub(crate) fn flush_later(slot: &Arc<Slot>, crew: &Crew) {
@@ -45,9 +45,15 @@ pub(crate) fn keep_fresh(slot: &Arc<Slot>, crew: &Crew, stopped: impl Future<Out
                         failures = 0;
                         Duration::ZERO
                     }
-                    Err(QuotaError::Held { hold, .. }) => {
+                    Err(QuotaError::Held { hold, .. }) if hold.why == HoldReason::BudgetSpent => {
                         time::between(slot.provider.link.guess(), hold.until)
                     }
+                    // A replaced credential is noticed by a refresh only, which costs no call while it is the same.
+                    Err(QuotaError::Held { .. }) if slot.view().record.may_let_through() => {
+                        slot.provider.policy.freshness
+                    }
+                    // The hold is waited for below, in stretches: it may be cleared.
+                    Err(QuotaError::Held { .. }) => Duration::ZERO,
                     // Nobody logged in, a fetcher that breaks: no hold says how long to wait, so we do.
                     Err(_) => {
                         failures += 1;
@@ -70,7 +76,8 @@ async fn wait_until_due(slot: &Slot, at_least: Duration) {
         let view = slot.sight.take();
         let now = view.now();
         let policy = &slot.provider.policy;
-        let hold = view.record.hold().cloned().filter(|hold| hold.is_live(now));
+        let binds = |hold: &Hold| hold.is_live(now) && !view.record.may_let_through();
+        let hold = view.record.hold().cloned().filter(binds);
         let hold = [hold, slot.provider.quiet_at(now)].into_iter().flatten().map(|hold| hold.until).max();
         let barred = view.record.trouble().filter(|trouble| trouble.bars());
         let barred = barred.map(|trouble| time::later(trouble.at, policy.freshness));

@@ -63,8 +63,23 @@ impl Record {
     fn hold_at(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> Option<Hold> {
         let spent = self.spent_until(now, ask.urgency, policy);
         let spent = spent.map(|until| Hold::new(now, until, HoldReason::BudgetSpent));
-        let holds = [self.hold().cloned(), ask.quiet.clone(), spent];
+        let own = self.hold().filter(|hold| !self.passes(ask, hold));
+        let holds = [own.cloned(), ask.quiet.clone(), spent];
         holds.into_iter().flatten().filter(|hold| hold.is_live(now)).max_by_key(|hold| hold.until)
+    }
+
+    /// Whether `ask` may call in spite of the account's own hold.
+    ///
+    /// Where no login is stated, another credential may be another login, whose calls the provider does not turn away. So one
+    /// other credential may call, once for each hold. Tokens that rotate without end get no further.
+    fn passes(&self, ask: &Ask, hold: &Hold) -> bool {
+        let is_stated = self.owner.lineage.is_some() || ask.login.lineage.is_some();
+        !is_stated && hold.admits(ask.login.mark)
+    }
+
+    /// Whether there is a credential that the account's hold would let through.
+    pub(crate) fn may_let_through(&self) -> bool {
+        self.owner.lineage.is_none() && self.hold().is_some_and(Hold::admits_another)
     }
 
     /// Until when the budget is spent; `None` while there is some left.
@@ -92,8 +107,11 @@ impl Record {
 
     fn grant(&mut self, now: Timestamp, ask: &Ask, policy: &Policy) -> Lease {
         // The time is a floor under the fence: it rises even if the store has lost the record, and its count with it.
-        let floor = u64::try_from(now.as_millisecond()).unwrap_or(0);
-        self.fence = self.fence.saturating_add(1).max(floor);
+        let last = self.fence.max(self.cleared_fence);
+        self.fence = last.saturating_add(1).max(time::as_fence(now));
+        if let Some(hold) = self.hold.as_mut().filter(|hold| hold.is_live(now)) {
+            hold.met_by(ask.login.mark);
+        }
         let granted_at = self.follows_the_last_call(now);
         let lease = Lease {
             fence: self.fence,
@@ -106,7 +124,7 @@ impl Record {
         self.lease = Some(Box::new(lease.clone()));
         // By the time as it is, not by the stamp of its readings: an hour after this call there is room for another.
         self.attempts.push(Attempt { at: now, fence: self.fence, by: Arc::clone(&ask.by) });
-        self.attempts.sort_unstable();
+        self.bound_attempts();
         lease
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::Record;
 use crate::time;
-use crate::{FetchError, Hold, HoldReason, Lease, Policy, Snapshot, Trouble, Usage};
+use crate::{FetchError, Hold, HoldReason, Lease, Policy, Snapshot, Trouble, Usage, bounded_wait};
 
 /// What became of a call's readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Record {
     pub(super) fn end_hold(&mut self, now: Timestamp, started: Timestamp) {
         self.hold.take_if(|hold| hold.since <= started || !hold.is_live(now));
         if self.hold.is_none() {
-            (self.strikes, self.failures) = (0, 0);
+            self.end_streak();
         }
     }
 
@@ -99,6 +99,9 @@ impl Record {
             // The provider was not asked, and another host may well be logged in.
             let call = self.attempts.iter().rposition(|attempt| attempt.fence == lease.fence);
             call.map(|call| self.attempts.remove(call));
+            if let Some(hold) = &mut self.hold {
+                hold.unmet_by(lease.mark);
+            }
             return Failed::Stored { hold: None, quiet: None };
         }
         self.trouble = Some(Box::new(Trouble::of(error, lease.granted_at.min(now), lease.mark)));
@@ -132,10 +135,17 @@ impl Record {
         };
         *in_a_row = in_a_row.saturating_add(1);
         let in_a_row = *in_a_row;
+        // A hold that was cleared during the call is not this one.
+        let fence = lease.fence.max(self.cleared_fence.saturating_add(1));
+        self.streak_fence = self.streak_fence.max(fence);
         let retry_after = error.retry_after();
         // What the provider asks for is a floor; that it asks for nothing is no permission.
-        let delay = backoff.delay(in_a_row, lease.attempt.dice()).max(retry_after.unwrap_or_default());
-        let hold = Hold::new(now, time::later(now, delay), why).retry_after(retry_after);
+        let floor = bounded_wait(retry_after.unwrap_or_default());
+        let delay = backoff.delay(in_a_row, lease.attempt.dice()).max(floor);
+        let mut hold = Hold::new(now, time::later(now, delay), why).retry_after(retry_after).armed_by(fence);
+        // A credential that was let through and turned away too has met the same hold, however much longer it is now.
+        let before = self.hold().filter(|hold| hold.is_live(now)).map(Hold::fingerprints);
+        hold.met_by(before.unwrap_or_default().iter().copied().chain(lease.mark));
         self.take_hold(now, Some(&hold));
         self.hold().cloned()
     }

@@ -84,8 +84,11 @@ impl Record {
     /// Joins what was persisted elsewhere, at its own age, without a call.
     pub fn seed(&mut self, now: Timestamp, seed: &Seed) -> Joined {
         let joined = self.observe(now, &seed.snapshot, seed.lineage.as_ref(), None);
-        if joined == Joined::Yes {
-            self.take_hold(now, seed.hold.as_ref());
+        if joined == Joined::Yes
+            && let Some(mut hold) = seed.hold.clone()
+        {
+            hold.shorten();
+            self.take_hold(now, Some(&hold));
         }
         joined
     }
@@ -132,6 +135,8 @@ impl Record {
         self.lease.take_if(given_back);
         self.unknown = std::mem::take(&mut self.unknown).max(alone.unknown.clone());
         self.fence = self.fence.max(alone.fence);
+        self.drop_cleared(alone.cleared_fence);
+        alone.drop_cleared(self.cleared_fence);
         self.revision = self.revision.max(alone.revision);
         let last = self.trouble().map(|trouble| trouble.at).max(self.asked_at());
         let newer = |trouble: &&Trouble| last.is_none_or(|last| last < trouble.at);
@@ -150,6 +155,7 @@ impl Record {
         if self.hold.is_some() {
             self.strikes = self.strikes.max(alone.strikes);
             self.failures = self.failures.max(alone.failures);
+            self.streak_fence = self.streak_fence.max(alone.streak_fence);
         }
         Joined::Yes
     }
@@ -160,17 +166,24 @@ impl Record {
                 self.attempts.push(attempt.clone());
             }
         }
-        self.attempts.sort_unstable();
+        self.bound_attempts();
     }
 
-    /// The hold that ends later stands; one that is over is nothing.
+    /// The hold that ends later stands; one that is over, or was cleared, is nothing.
     pub(super) fn take_hold(&mut self, now: Timestamp, hold: Option<&Hold>) {
         let Some(mut hold) = hold.cloned() else { return };
         if hold.since > time::later(now, CLOCK_SLACK) {
             hold.rebase(now);
         }
-        if hold.is_live(now) && self.hold.as_ref().is_none_or(|mine| mine.until < hold.until) {
-            self.hold = Some(Box::new(hold));
+        if !hold.is_live(now) || (self.cleared_fence > 0 && hold.order() <= self.cleared_fence) {
+            return;
+        }
+        match &mut self.hold {
+            Some(mine) if (mine.until, mine.order()) == (hold.until, hold.order()) => {
+                mine.met_by(hold.fingerprints().iter().copied());
+            }
+            Some(mine) if (mine.until, mine.order()) > (hold.until, hold.order()) => {}
+            _ => self.hold = Some(Box::new(hold)),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The rules of the record, one topic a file.
 //! What the tests share is in `support`; sequences of random operations are in `laws` and `holders`.
 
+mod another_credential;
 mod asking;
 mod attempts;
 mod backoff;
+mod cleared;
 mod clocks;
 mod damaged;
 mod due;

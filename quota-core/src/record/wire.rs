@@ -51,6 +51,8 @@ impl Record {
             hold: self.hold.clone(),
             strikes: self.strikes,
             failures: self.failures,
+            streak_fence: self.streak_fence,
+            cleared_fence: self.cleared_fence,
             trouble: self.trouble.clone(),
             attempts: group(&self.attempts),
             refreshed_at: self.refreshed_at,
@@ -84,6 +86,8 @@ impl Record {
             hold: stored.hold,
             strikes: stored.strikes,
             failures: stored.failures,
+            streak_fence: stored.streak_fence,
+            cleared_fence: stored.cleared_fence,
             trouble: stored.trouble,
             attempts: ungroup(stored.attempts),
             refreshed_at: stored.refreshed_at,
@@ -126,6 +130,10 @@ struct Stored {
     strikes: u32,
     #[serde(default, skip_serializing_if = "is_zero")]
     failures: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    streak_fence: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    cleared_fence: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trouble: Option<Box<Trouble>>,
     /// By who made them, so that a name is written once.

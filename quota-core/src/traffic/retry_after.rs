@@ -7,14 +7,42 @@ use jiff::Timestamp;
 use jiff::fmt::{rfc2822, strtime};
 use jiff::tz::TimeZone;
 
+/// The longest wait that is obeyed. A provider that asks for more is called once after this time.
+///
+/// Providers send waits that they cannot mean, such as 18 days, and a wait that is meant may end earlier: an account that is
+/// called once a day notices both.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// The part of a requested wait that is obeyed: at most [`LONGEST_WAIT`].
+///
+/// Every wait that comes from outside goes through this function before it becomes a hold or a pause. Blocks that last until a
+/// window's reset are no waits.
+///
+/// ```
+/// use std::time::Duration;
+/// use quota_core::{LONGEST_WAIT, bounded_wait};
+///
+/// assert_eq!(bounded_wait(Duration::from_secs(2974)), Duration::from_secs(2974));
+/// assert_eq!(bounded_wait(Duration::MAX), LONGEST_WAIT);
+/// ```
+#[must_use]
+pub fn bounded_wait(requested: Duration) -> Duration {
+    requested.min(LONGEST_WAIT)
+}
+
 /// Reads how long to wait from `retry-after-ms`, and from `Retry-After` where that is missing or is not understood.
 ///
 /// `Retry-After` is that of RFC 9110, section 10.2.3: a number of seconds, or a date in any of the three forms of section 5.6.7.
 /// Decimals are no part of it, and some providers send them; `retry-after-ms` is theirs, too. `header` gives a header's text by its
 /// name in lower case. What is neither says nothing, and what is longer than time goes is [`Duration::MAX`].
 ///
-/// A date counts from the answer's own `Date`: the provider's clock made both. Where there is no such date, or it is far
-/// from `now` (an old answer out of some cache), it counts from `now`; without that either, a date says nothing.
+/// A number of seconds from 10⁹ on is read as an epoch, see [`wait_of_seconds`]. In `retry-after-ms` an epoch begins at 10¹²,
+/// the same length of time: 10⁹ milliseconds are 12 days, which a provider with a monthly limit may ask for.
+///
+/// A date or an epoch counts from the answer's own `Date`: the provider's clock made both. Where there is no such date, or it
+/// is far from `now` (an old answer out of some cache), it counts from `now`; without that either, it says nothing.
+///
+/// The result is what was asked for; [`bounded_wait`] says how much of it is obeyed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,14 +52,65 @@ use jiff::tz::TimeZone;
 /// assert_eq!(retry_after(header, None), Some(Duration::from_secs(30)));
 /// ```
 pub fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>, now: Option<Timestamp>) -> Option<Duration> {
-    let ms = header("retry-after-ms").and_then(|text| span(text, 1000.0));
+    let from = || header("date").and_then(http_date).filter(|date| is_near(*date, now)).or(now);
+    let ms = header("retry-after-ms").and_then(number).and_then(|ms| wait_of_ms(ms, from()));
     ms.or_else(|| {
         let text = header("retry-after")?;
-        span(text, 1.0).or_else(|| {
-            let sent = header("date").and_then(http_date).filter(|date| is_near(*date, now));
-            Some(between(sent.or(now)?, http_date(text)?))
-        })
+        match number(text) {
+            Some(seconds) => wait_of_seconds(seconds, from()),
+            None => Some(between(from()?, http_date(text)?)),
+        }
     })
+}
+
+/// The wait that a number of seconds asks for.
+///
+/// From 10⁹ on (31 years) it is a moment in seconds since 1970, and from 10¹² on in milliseconds: some providers send the
+/// moment where a wait belongs. A moment counts from `now`, and is no wait if it has passed. `None` for a moment without
+/// `now`, and for what is no length of time.
+///
+/// ```
+/// use std::time::Duration;
+/// use jiff::Timestamp;
+/// use quota_core::wait_of_seconds;
+///
+/// let now = Timestamp::from_second(1_795_989_238)?;
+/// assert_eq!(wait_of_seconds(90.0, Some(now)), Some(Duration::from_secs(90)));
+/// assert_eq!(wait_of_seconds(1_795_989_298.0, Some(now)), Some(Duration::from_secs(60)));
+/// assert_eq!(wait_of_seconds(1_795_989_298_000.0, Some(now)), Some(Duration::from_secs(60)));
+/// # Ok::<(), jiff::Error>(())
+/// ```
+#[must_use]
+pub fn wait_of_seconds(seconds: f64, now: Option<Timestamp>) -> Option<Duration> {
+    if seconds >= EPOCH_MS {
+        wait_of_ms(seconds, now)
+    } else if seconds >= EPOCH_SECONDS {
+        until_epoch(seconds, now)
+    } else {
+        span(seconds)
+    }
+}
+
+fn wait_of_ms(ms: f64, now: Option<Timestamp>) -> Option<Duration> {
+    if ms >= EPOCH_MS { until_epoch(ms / 1000.0, now) } else { span(ms / 1000.0) }
+}
+
+/// From here on a number of seconds is no wait, but a moment: September 2001.
+const EPOCH_SECONDS: f64 = 1e9;
+
+/// The same moment in milliseconds.
+const EPOCH_MS: f64 = 1e12;
+
+fn until_epoch(seconds: f64, now: Option<Timestamp>) -> Option<Duration> {
+    let now = now?;
+    let epoch = span(seconds).and_then(|span| Timestamp::UNIX_EPOCH.checked_add(span).ok());
+    // A moment beyond the end of time.
+    Some(epoch.map_or(Duration::MAX, |epoch| between(now, epoch)))
+}
+
+/// A number of seconds as a length of time; the longest there is if it is longer than that.
+fn span(seconds: f64) -> Option<Duration> {
+    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// Whether a `Date` may be believed.
@@ -40,12 +119,11 @@ fn is_near(date: Timestamp, now: Option<Timestamp>) -> bool {
     now.is_none_or(|now| between(date, now).max(between(now, date)) <= DAY)
 }
 
-/// Reads a whole or decimal number of units; zero is one, and a sign or an exponent is none. What is beyond all time is as long as time goes.
-fn span(text: &str, per_second: f64) -> Option<Duration> {
+/// Reads a whole or decimal number without a sign or an exponent; infinity if it has too many digits.
+fn number(text: &str) -> Option<f64> {
     let text = text.trim();
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let number: f64 = text.parse().ok().filter(|_| plain)?;
-    Some(Duration::try_from_secs_f64(number / per_second).unwrap_or(Duration::MAX))
+    text.parse().ok().filter(|_| plain)
 }
 
 /// Reads the three forms that HTTP has for a date.
@@ -124,7 +202,56 @@ mod tests {
         let digits: &'static str = "9".repeat(400).leak();
 
         assert_eq!(read(&[("retry-after", digits)]), Some(Duration::MAX));
-        assert_eq!(read(&[("retry-after", "99999999999")]), seconds(99_999_999_999.0));
+        assert_eq!(read(&[("retry-after-ms", digits)]), Some(Duration::MAX));
+        assert_eq!(read(&[("retry-after", "999999999999")]), Some(Duration::MAX));
+    }
+
+    #[test]
+    fn a_number_of_seconds_from_a_billion_on_is_an_epoch() {
+        let epoch = noon().as_second() + 90;
+
+        for text in [epoch.to_string(), format!("{epoch}.0"), format!("{epoch}000")] {
+            assert_eq!(read(&[("retry-after", text.clone().leak())]), seconds(90.0), "{text}");
+        }
+        assert_eq!(read(&[("retry-after", "999999999")]), seconds(999_999_999.0));
+    }
+
+    #[test]
+    fn a_number_of_milliseconds_from_a_trillion_on_is_an_epoch() {
+        let epoch = format!("{}500", noon().as_second() + 90);
+
+        assert_eq!(read(&[("retry-after-ms", epoch.leak())]), seconds(90.5));
+        assert_eq!(read(&[("retry-after-ms", "2592000000")]), seconds(30.0 * 24.0 * 3600.0));
+    }
+
+    #[test]
+    fn an_epoch_that_is_past_is_no_time_at_all() {
+        assert_eq!(read(&[("retry-after", "1000000000")]), Some(Duration::ZERO));
+        assert_eq!(read(&[("retry-after", "1000000000000")]), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn an_epoch_counts_from_the_date_of_the_answer() {
+        let epoch = (noon().as_second() + 90).to_string().leak();
+        let headers = [("retry-after", &*epoch), ("date", "Wed, 01 Jul 2026 12:01:00 GMT")];
+
+        assert_eq!(read(&headers), seconds(30.0));
+        assert_eq!(read_at(&headers[..1], None), None);
+    }
+
+    #[test]
+    fn what_is_no_length_of_time_asks_for_no_wait() {
+        for number in [-1.0, f64::NAN, f64::NEG_INFINITY] {
+            assert_eq!(wait_of_seconds(number, Some(noon())), None, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_wait_of_more_than_a_day_is_obeyed_for_a_day() {
+        let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+
+        assert_eq!(bounded_wait(days(18)), days(1));
+        assert_eq!(bounded_wait(days(1)), days(1));
     }
 
     #[test]

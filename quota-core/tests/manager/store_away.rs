@@ -16,14 +16,20 @@ use quota_core::{
 /// A store that can be unplugged: calls then fail at once, or never end.
 #[derive(Debug)]
 pub(crate) struct Unpluggable {
-    inner: MemoryStore,
+    inner: Arc<MemoryStore>,
     gone: AtomicBool,
     silent: bool,
 }
 
 impl Unpluggable {
     pub(crate) fn new(clock: &Clock, silent: bool) -> Arc<Self> {
-        Arc::new(Self { inner: MemoryStore::with_clock(clock.clone()), gone: AtomicBool::new(false), silent })
+        let inner = Arc::new(MemoryStore::with_clock(clock.clone()));
+        Arc::new(Self { inner, gone: AtomicBool::new(false), silent })
+    }
+
+    /// The store as another process reaches it, which is not unplugged.
+    pub(crate) fn plugged_in(&self) -> Arc<MemoryStore> {
+        Arc::clone(&self.inner)
     }
 
     pub(crate) fn unplug(&self, gone: bool) {

@@ -9,7 +9,7 @@ use crate::manager::events::Event;
 use crate::manager::gate::Pass;
 use crate::manager::view::{Caveats, View};
 use crate::record::{Committed, Failed};
-use crate::{FetchError, Lease, Record, Snapshot, Usage, UsageFetcher};
+use crate::{FetchError, LONGEST_WAIT, Lease, Record, Snapshot, Usage, UsageFetcher};
 
 /// What became of a call that was answered.
 pub(super) enum Called {
@@ -69,6 +69,14 @@ impl Refresh {
             // The account is somebody else's by now, and its neighbours are to be quiet all the same.
             Failed::TooLate => (None, Record::quiet_after(slot.provider.link.guess(), &error, policy)),
         };
+        if let Some(requested) = error.retry_after().filter(|requested| *requested > LONGEST_WAIT) {
+            tracing::warn!(
+                account = %slot.id,
+                requested_s = requested.as_secs(),
+                obeyed_s = LONGEST_WAIT.as_secs(),
+                "the provider asked for a longer wait than is obeyed",
+            );
+        }
         if let (Some(quiet), Some(quieted)) = (quiet, &slot.provider.quieted) {
             quieted.impose(&quiet, policy.keep).await;
         }

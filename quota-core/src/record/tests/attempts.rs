@@ -96,3 +96,55 @@ fn the_fence_of_a_call_is_stored_only_where_it_is_not_its_time() {
     assert_eq!(document(&record)["attempts_ms"], json!({ "": [ms, [ms, 1]] }));
     assert_eq!(stored(&record), record);
 }
+
+/// The copy of a process that made that many calls without the store, one each second.
+fn alone(process: i64, calls: i64) -> Record {
+    let generous = policy().budget(crate::Budget::new(u32::MAX, 0));
+    let mut record = Record::default();
+    for call in 0..calls {
+        let ask = insist(9, at(DAYS)).by(format!("host-{process}").into());
+        let Begin::Granted(lease) = record.begin(at(call), &ask, &generous) else { panic!("it is alone") };
+        record.release(&lease);
+    }
+    record
+}
+
+/// Later than everything in these tests, in seconds.
+const DAYS: i64 = 1_000_000;
+
+#[test]
+fn the_calls_of_many_standalone_processes_are_bounded() {
+    let mut record = Record::default();
+
+    for process in 0..60 {
+        let _ = record.rejoin(at(100), &alone(process, 50), None);
+    }
+
+    assert_eq!(record.attempts().len(), 1000);
+    assert!(record.attempts().iter().all(|attempt| attempt.at >= at(33)), "the newest are kept");
+}
+
+#[test]
+fn the_bound_of_calls_changes_no_answer_of_the_budget() {
+    let mut record = Record::default();
+    for process in 0..60 {
+        let _ = record.rejoin(at(100), &alone(process, 50), None);
+    }
+
+    for (budget, second) in [(28, 49), (60, 49), (61, 48), (600, 40), (1000, 33)] {
+        let frugal = policy().budget(crate::Budget::new(budget, 0));
+        let begun = record.clone().begin(at(100), &insist(1, at(DAYS)), &frugal);
+
+        // Of 60 calls each second, the last ones that the budget allows begin at this second.
+        let Begin::Held(hold) = begun else { panic!("{budget} are used up") };
+        assert_eq!(hold.until, at(second + 3600), "{budget}");
+    }
+}
+
+#[test]
+fn granted_calls_are_bounded_too() {
+    let record = alone(1, 1500);
+
+    assert_eq!(record.attempts().len(), 1000);
+    assert_eq!(record.attempts()[0].at, at(500));
+}

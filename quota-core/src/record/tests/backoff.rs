@@ -136,12 +136,62 @@ fn a_retry_after_below_our_own_delay_does_not_shorten_it() {
 }
 
 #[test]
-fn a_retry_after_beyond_all_time_ends_with_time_and_survives_the_store() {
+fn a_retry_after_of_18_days_holds_for_24_hours_and_is_kept() {
     let mut record = Record::default();
 
-    let hold = fail(&mut record, at(0), &FetchError::throttled(Some(Duration::from_secs(u64::MAX)))).unwrap();
+    let hold = fail(&mut record, at(0), &FetchError::throttled(Some(DAY * 18))).unwrap();
 
-    assert!(hold.until > at(0) + HOUR * 24 * 365 * 1000);
+    assert_eq!((hold.until, hold.shortened_from()), (at(0) + DAY, Some(DAY * 18)));
+    assert!(matches!(begin(&mut record, at(0) + DAY - SECOND, &ask(9)), Begin::Held(_)));
+    assert!(matches!(begin(&mut record, at(0) + DAY, &ask(9)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_retry_after_of_a_day_is_obeyed_in_full() {
+    let hold = fail(&mut Record::default(), at(0), &FetchError::throttled(Some(DAY))).unwrap();
+
+    assert_eq!((hold.until, hold.shortened_from()), (at(0) + DAY, None));
+}
+
+#[test]
+fn a_failing_provider_that_asks_for_18_days_is_left_alone_for_24_hours() {
+    let error = FetchError::unavailable("503").after(Some(DAY * 18));
+
+    let hold = fail(&mut Record::default(), at(0), &error).unwrap();
+
+    assert_eq!((hold.until, hold.shortened_from()), (at(0) + DAY, Some(DAY * 18)));
+}
+
+#[test]
+fn a_backoff_of_our_own_may_be_longer_than_a_day() {
+    let patient = policy().backoff(crate::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+
+    let failed = record.fail(at(0), &lease, &FetchError::throttled(Some(DAY * 18)), &patient);
+
+    let Failed::Stored { hold: Some(hold), .. } = failed else { panic!("nobody else has asked") };
+    assert_eq!(hold.until, at(0) + DAY * 2);
+}
+
+#[test]
+fn a_persisted_hold_of_18_days_holds_for_24_hours_from_its_begin() {
+    let mut record = Record::default();
+    let hold = rate_limited(at(0), at(0) + DAY * 18);
+
+    let _ = record.seed(at(60), &held(hold.clone()));
+    let _ = record.seed(at(120), &held(hold));
+
+    let hold = record.hold().unwrap();
+    assert_eq!((hold.until, hold.shortened_from()), (at(0) + DAY, Some(DAY * 18)));
+}
+
+#[test]
+fn the_longest_retry_after_there_is_survives_the_store() {
+    let mut record = Record::default();
+
+    fail(&mut record, at(0), &FetchError::throttled(Some(Duration::MAX)));
+
     assert_eq!(stored(&record), record);
 }
 

@@ -201,6 +201,7 @@ struct Shadow {
     /// The fence of each call, and when it was granted: the time by which the budget counts.
     calls: Vec<(u64, Timestamp)>,
     fence: u64,
+    cleared: u64,
 }
 
 impl Shadow {
@@ -243,6 +244,10 @@ impl Shadow {
             }
             _ => {}
         }
+        if let Op::ClearHold = op {
+            self.hold = None;
+            self.cleared = world.record.cleared_fence;
+        }
         Ok(())
     }
 
@@ -266,7 +271,9 @@ impl Shadow {
 
     fn seed(&mut self, now: Timestamp, since: Timestamp, span: Duration) {
         let since = since.min(now);
-        self.hold_until(now, since, since + span);
+        if self.cleared == 0 || time::as_fence(since) > self.cleared {
+            self.hold_until(now, since, since + span);
+        }
     }
 
     fn hold_until(&mut self, now: Timestamp, since: Timestamp, until: Timestamp) {

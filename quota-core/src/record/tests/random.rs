@@ -97,6 +97,8 @@ pub(crate) enum Op {
     See { age: SignedDuration, usage: Usage },
     /// Persisted readings are found that are so old, with a hold for so long that was armed then, or now at the latest.
     Seed { age: SignedDuration, usage: Usage, hold: Option<Duration> },
+    /// A person lifts the hold.
+    ClearHold,
     /// Time passes.
     Wait(Duration),
     /// The clock is set back, by less than clocks may differ.
@@ -116,6 +118,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0_usize..4).prop_map(|holder| Op::Release { holder }),
         2 => (age(), usage()).prop_map(|(age, usage)| Op::See { age, usage }),
         1 => (age(), usage(), hold()).prop_map(|(age, usage, hold)| Op::Seed { age, usage, hold }),
+        1 => Just(Op::ClearHold),
         2 => (0_u64..40_000_000).prop_map(|us| Op::Wait(Duration::from_micros(us))),
         2 => (0_u64..2000).prop_map(|s| Op::Wait(Duration::from_secs(s))),
         1 => (0_u64..29_000).prop_map(|ms| Op::SetBack(Duration::from_millis(ms))),
@@ -195,6 +198,10 @@ impl World {
                 let seed = Seed::new(Snapshot::of(usage, seen)).hold(hold);
                 let _ = self.record.seed(now, &seed);
                 Outcome::Joined(seen)
+            }
+            Op::ClearHold => {
+                let _ = self.record.clear_hold(now);
+                Outcome::Nothing
             }
             Op::Wait(span) => {
                 self.now += *span;

@@ -80,6 +80,7 @@ fn fields_of_a_newer_program_come_back_at_every_level() {
         [
             "",
             "hold",
+            "hold.calls",
             "lease",
             "snapshot",
             "snapshot.credits",
@@ -151,7 +152,7 @@ fn a_failed_call_loses_its_lease_and_the_trouble_and_hold_it_replaces() {
         let _ = record.fail(at(NOW), &lease, &FetchError::TimedOut, &policy());
     });
 
-    assert_eq!(replaced, ["hold", "lease", "trouble"]);
+    assert_eq!(replaced, ["hold", "hold.calls", "lease", "trouble"]);
 }
 
 // B97
@@ -162,7 +163,7 @@ fn an_answer_loses_only_what_it_replaces() {
         let _ = record.commit(at(NOW), &lease, &Usage::from_headers([five_hour(50)]));
     });
 
-    assert_eq!(replaced, ["hold", "lease", "snapshot.windows.five_hour", "trouble"]);
+    assert_eq!(replaced, ["hold", "hold.calls", "lease", "snapshot.windows.five_hour", "trouble"]);
 }
 
 #[test]

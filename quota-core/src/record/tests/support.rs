@@ -15,6 +15,7 @@ use crate::{
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The freshness that [`ask`] wants, and the default of a policy.
 pub(crate) const FRESH: Duration = Duration::from_secs(300);

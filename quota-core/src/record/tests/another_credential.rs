@@ -1,0 +1,181 @@
+//! A hold and a credential that was replaced: who may call in spite of it, and how often.
+//! What follows from a login that is stated is in `logins`.
+
+use super::support::*;
+use crate::{Begin, FetchError, Hold, Lease, Login, Mark, Record, Usage};
+
+const THROTTLED: FetchError = FetchError::Throttled { retry_after: Some(HOUR) };
+
+fn of(credential: u64) -> Login {
+    Login::unstated().mark(Mark::from_hash(credential))
+}
+
+fn ask_with(record: &mut Record, second: i64, login: Login) -> Begin {
+    let number = u128::from(record.fence()) + 1;
+    begin(record, at(second), &insist(number, at(second)).login(login))
+}
+
+fn lease_for(record: &mut Record, second: i64, login: Login) -> Lease {
+    match ask_with(record, second, login) {
+        Begin::Granted(lease) => lease,
+        other => panic!("no lease at {second}: {other:?}"),
+    }
+}
+
+/// A record that is held for an hour from 0 on, by what a call with this login met.
+fn held_by(login: Login) -> Record {
+    let mut record = Record::default();
+    throttle(&mut record, 0, login);
+    record
+}
+
+fn throttle(record: &mut Record, second: i64, login: Login) {
+    let lease = lease_for(record, second, login);
+    let _ = record.fail(at(second), &lease, &THROTTLED, &policy());
+}
+
+fn is_held(begin: &Begin) -> bool {
+    matches!(begin, Begin::Held(_))
+}
+
+#[test]
+fn the_credential_that_was_throttled_is_held() {
+    let mut record = held_by(of(1));
+
+    assert!(is_held(&ask_with(&mut record, 60, of(1))));
+}
+
+#[test]
+fn another_credential_may_call_during_the_hold() {
+    let mut record = held_by(of(1));
+
+    assert!(matches!(ask_with(&mut record, 60, of(2)), Begin::Granted(_)));
+}
+
+#[test]
+fn another_credential_that_is_throttled_too_is_held_from_then_on() {
+    let mut record = held_by(of(1));
+
+    throttle(&mut record, 60, of(2));
+
+    assert!(is_held(&ask_with(&mut record, 3000, of(2))));
+    assert_eq!(record.hold().unwrap().until, at(3660));
+}
+
+#[test]
+fn a_token_that_rotates_without_end_calls_once_for_each_hold() {
+    let mut record = held_by(of(0));
+    let mut calls = 0;
+
+    for credential in 1..60 {
+        if let Begin::Granted(lease) =
+            ask_with(&mut record, i64::try_from(credential).unwrap(), of(credential))
+        {
+            let _ = record.fail(lease.granted_at, &lease, &THROTTLED, &policy());
+            calls += 1;
+        }
+    }
+
+    assert_eq!(calls, 1);
+}
+
+#[test]
+fn a_call_that_was_cancelled_has_tried() {
+    let mut record = held_by(of(1));
+    let lease = lease_for(&mut record, 60, of(2));
+
+    record.release(&lease);
+
+    assert!(is_held(&ask_with(&mut record, 61, of(2))));
+}
+
+#[test]
+fn a_credential_that_could_not_be_used_has_not_tried() {
+    let mut record = held_by(of(1));
+    let lease = lease_for(&mut record, 60, of(2));
+
+    let _ = record.fail(at(60), &lease, &FetchError::not_logged_in("no file"), &policy());
+
+    assert!(matches!(ask_with(&mut record, 61, of(2)), Begin::Granted(_)));
+}
+
+#[test]
+fn another_credential_that_is_answered_ends_the_hold_for_all() {
+    let mut record = held_by(of(1));
+    let lease = lease_for(&mut record, 60, of(2));
+
+    let _ = record.commit(at(61), &lease, &Usage::polled([five_hour(10)]));
+
+    assert_eq!((record.hold(), record.strikes()), (None, 0));
+}
+
+#[test]
+fn the_next_hold_lets_another_credential_try_again() {
+    let mut record = held_by(of(1));
+    throttle(&mut record, 60, of(2));
+
+    throttle(&mut record, 3660, of(1));
+
+    assert!(matches!(ask_with(&mut record, 3720, of(2)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_hold_of_a_stated_login_survives_the_rotation_of_its_token() {
+    let login = |credential| Login::of(lineage("a")).mark(Mark::from_hash(credential));
+    let mut record = held_by(login(1));
+
+    assert!(is_held(&ask_with(&mut record, 60, login(2))));
+}
+
+#[test]
+fn a_login_that_is_stated_on_one_side_only_leaves_the_hold() {
+    let stated = |credential| Login::of(lineage("a")).mark(Mark::from_hash(credential));
+
+    assert!(is_held(&ask_with(&mut held_by(of(1)), 60, stated(2))));
+    assert!(is_held(&ask_with(&mut held_by(stated(1)), 60, of(2))));
+}
+
+#[test]
+fn a_credential_of_which_nothing_is_said_is_held() {
+    assert!(is_held(&ask_with(&mut held_by(of(1)), 60, Login::unstated())));
+    assert!(is_held(&ask_with(&mut held_by(Login::unstated()), 60, of(2))));
+}
+
+#[test]
+fn a_persisted_hold_lets_no_credential_through() {
+    let mut record = Record::default();
+    let _ = record.seed(at(0), &held(rate_limited(at(0), at(3600))));
+
+    assert!(is_held(&ask_with(&mut record, 60, of(2))));
+}
+
+#[test]
+fn the_neighbours_quiet_time_binds_another_credential_too() {
+    let mut record = held_by(of(1));
+    let quiet = Hold::new(at(0), at(60), crate::HoldReason::NeighbourRateLimited);
+    let ask = insist(9, at(30)).login(of(2)).quiet(Some(quiet.clone()));
+
+    assert_eq!(begin(&mut record, at(30), &ask), Begin::Held(quiet));
+}
+
+#[test]
+fn who_has_tried_is_stored() {
+    let mut record = held_by(of(1));
+    throttle(&mut record, 60, of(2));
+
+    let mut record = stored(&record);
+
+    assert!(is_held(&ask_with(&mut record, 120, of(3))));
+}
+
+#[test]
+fn two_standalone_processes_that_have_tried_admit_no_third() {
+    let mut one = held_by(of(1));
+    let mut other = one.clone();
+    throttle(&mut one, 60, of(2));
+    let _ = lease_for(&mut other, 60, of(3));
+
+    let _ = one.rejoin(at(61), &other, None);
+
+    assert!(is_held(&ask_with(&mut one, 120, of(4))));
+}

@@ -1,0 +1,231 @@
+//! Holds that a person has lifted: no process that knew them brings them back, and the next failure holds again.
+
+use proptest::prelude::*;
+
+use super::random::{World, ops};
+use super::support::*;
+use crate::{Begin, Cleared, Failed, FetchError, Hold, Record, Usage};
+
+const THROTTLED: FetchError = FetchError::Throttled { retry_after: Some(HOUR) };
+
+/// A record whose call at 0 was throttled, with a hold of an hour.
+fn throttled() -> Record {
+    let mut record = Record::default();
+    fail(&mut record, at(0), &THROTTLED);
+    record
+}
+
+/// The same, cleared at 60.
+fn cleared() -> Record {
+    let mut record = throttled();
+    let _ = record.clear_hold(at(60));
+    record
+}
+
+fn is_free(record: &Record, second: i64) -> bool {
+    matches!(begin(&mut record.clone(), at(second), &insist(99, at(second))), Begin::Granted(_))
+}
+
+#[test]
+fn a_hold_that_is_cleared_is_lifted_and_reported() {
+    let mut record = throttled();
+    let hold = record.hold().cloned().unwrap();
+
+    let lifted = record.clear_hold(at(60));
+
+    assert_eq!(lifted, Cleared::Lifted(hold));
+    assert!(is_free(&record, 60));
+}
+
+#[test]
+fn a_clear_resets_the_failures_in_a_row() {
+    let mut record = cleared();
+
+    let hold = fail(&mut record, at(61), &FetchError::throttled(None)).unwrap();
+
+    assert_eq!(hold.until, at(61 + 60));
+}
+
+#[test]
+fn without_a_hold_there_is_nothing_to_clear() {
+    let mut over = throttled();
+
+    assert_eq!(Record::default().clear_hold(at(0)), Cleared::NoHold);
+    assert_eq!(over.clear_hold(at(3600)), Cleared::NoHold);
+    assert_eq!((over.hold(), over.strikes()), (None, 0));
+}
+
+#[test]
+fn a_hold_of_a_clock_that_was_ahead_is_cleared_too() {
+    let mut record = Record::default();
+    fail(&mut record, at(0) + DAY * 1000, &THROTTLED);
+
+    let lifted = record.clear_hold(at(0));
+
+    assert!(matches!(lifted, Cleared::Lifted(_)), "{lifted:?}");
+    assert!(is_free(&record, 1));
+}
+
+#[test]
+fn a_record_of_a_newer_program_is_not_cleared() {
+    let mut newer = Record::decode(br#"{"format":3,"fence":7}"#).unwrap();
+    let before = newer.clone();
+
+    assert_eq!(newer.clear_hold(at(0)), Cleared::Newer);
+    assert_eq!(newer, before);
+}
+
+#[test]
+fn a_standalone_process_does_not_restore_a_cleared_hold() {
+    let mut record = cleared();
+
+    let _ = record.rejoin(at(61), &throttled(), None);
+
+    assert_eq!((record.hold(), record.strikes()), (None, 0));
+}
+
+#[test]
+fn a_standalone_process_that_has_cleared_lifts_the_hold_of_the_store() {
+    let mut record = throttled();
+
+    let _ = record.rejoin(at(61), &cleared(), None);
+
+    assert_eq!((record.hold(), record.strikes()), (None, 0));
+}
+
+#[test]
+fn a_persisted_hold_from_before_the_clear_is_not_seeded() {
+    let mut record = cleared();
+    let exported = throttled().hold().cloned().unwrap();
+
+    let _ = record.seed(at(61), &held(exported));
+    let _ = record.seed(at(61), &held(rate_limited(at(59), at(3600))));
+
+    assert_eq!(record.hold(), None);
+}
+
+#[test]
+fn a_persisted_hold_from_after_the_clear_is_seeded() {
+    let mut record = cleared();
+
+    let _ = record.seed(at(62), &held(rate_limited(at(61), at(3600))));
+
+    assert_eq!(record.hold().unwrap().until, at(3600));
+}
+
+#[test]
+fn a_failure_after_the_clear_holds() {
+    let mut record = cleared();
+    let hold = fail(&mut record, at(61), &THROTTLED).unwrap();
+
+    let _ = record.rejoin(at(62), &throttled(), None);
+
+    assert_eq!(record.hold(), Some(&hold));
+}
+
+#[test]
+fn a_call_from_before_the_clear_that_fails_after_it_holds() {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+    let _ = record.clear_hold(at(1));
+    let failed = record.fail(at(2), &lease, &THROTTLED, &policy());
+    let Failed::Stored { hold: Some(hold), .. } = failed else { panic!("nobody else has asked") };
+
+    let _ = record.rejoin(at(3), &throttled(), None);
+    let _ = record.seed(at(3), &held(hold.clone()));
+
+    assert_eq!(record.hold(), Some(&hold));
+    assert!(matches!(record.clear_hold(at(4)), Cleared::Lifted(_)));
+    let _ = record.seed(at(5), &held(hold));
+    assert_eq!(record.hold(), None);
+}
+
+#[test]
+fn the_lease_after_a_clear_has_a_higher_fence() {
+    let mut record = Record::default();
+    fail(&mut record, at(0) + DAY, &THROTTLED);
+    let fence = record.fence();
+    let _ = record.clear_hold(at(0));
+
+    let lease = grant(&mut record, at(0));
+
+    assert!(lease.fence > fence.max(record.cleared_fence), "{}", lease.fence);
+}
+
+#[test]
+fn an_answer_after_a_clear_changes_nothing_about_it() {
+    let mut record = cleared();
+    poll(&mut record, at(61), &Usage::polled([five_hour(10)]));
+
+    let _ = record.rejoin(at(120), &throttled(), None);
+
+    assert_eq!(record.hold(), None);
+}
+
+#[test]
+fn a_clear_is_stored() {
+    let mut record = stored(&cleared());
+
+    let _ = record.rejoin(at(61), &throttled(), None);
+
+    assert_eq!(record.hold(), None);
+}
+
+/// What a clear leaves, and whether a hold or failures in a row are there that it covers.
+fn state(record: &Record) -> (u64, bool, bool) {
+    let cleared = record.cleared_fence;
+    let held = record.hold().is_some_and(|hold| cleared > 0 && hold.order() <= cleared);
+    let streak = record.strikes() > 0 && cleared > 0 && record.streak_fence <= cleared;
+    (cleared, held, streak)
+}
+
+fn joined(into: &Record, from: &Record, second: i64) -> Record {
+    let mut record = into.clone();
+    let _ = record.rejoin(at(second), from, None);
+    record
+}
+
+proptest! {
+    #[test]
+    fn what_was_cleared_stays_cleared_in_whatever_order_processes_rejoin(
+        base in ops(), one in ops(), two in ops(), three in ops(),
+    ) {
+        let base = World::after(&base, at(0));
+        let fork = |ops: &[super::random::Op]| {
+            let mut world = base.clone();
+            for op in ops {
+                let _ = world.apply(op);
+            }
+            world.record
+        };
+        let (one, two, three) = (fork(&one), fork(&two), fork(&three));
+        let later = 200_000;
+
+        let left = joined(&joined(&one, &two, later), &three, later);
+        let right = joined(&one, &joined(&two, &three, later), later);
+        let back = joined(&joined(&three, &two, later), &one, later);
+        let twice = joined(&joined(&left, &two, later), &left, later);
+
+        let highest = [&one, &two, &three].map(|record| record.cleared_fence).into_iter().max();
+        for record in [&left, &right, &back, &twice] {
+            prop_assert_eq!(state(record), (highest.unwrap_or(0), false, false));
+        }
+    }
+
+    #[test]
+    fn a_hold_that_was_cleared_never_comes_back(before in ops(), after in ops()) {
+        let mut world = World::after(&before, at(0));
+        let known = world.record.clone();
+        let cleared: Option<Hold> = known.hold().cloned();
+        let _ = world.record.clear_hold(world.now);
+
+        for op in &after {
+            let _ = world.apply(op);
+            let now = world.now;
+            let _ = world.record.rejoin(now, &known, None);
+
+            prop_assert!(!state(&world.record).1 && !state(&world.record).2);
+            prop_assert!(cleared.is_none() || world.record.hold() != cleared.as_ref());
+        }
+    }
+}

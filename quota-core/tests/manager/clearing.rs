@@ -1,0 +1,161 @@
+//! Lifting a hold: in all processes, with and without the store.
+
+use std::sync::Arc;
+
+use crate::store_away::unpluggable;
+use crate::support::*;
+use quota_core::{
+    FetchError, Hold, Login, Mark, Policy, Quiet, QuietScope, QuotaError, QuotaStore, Seed, Snapshot,
+    WhenAway,
+};
+
+/// Nobody else is concerned.
+fn plain() -> Policy {
+    Policy::default().quiet(Quiet::new(MINUTE, QuietScope::Account))
+}
+
+fn throttled() -> FetchError {
+    FetchError::throttled(Some(MINUTE * 60))
+}
+
+/// Whether a refresh calls the provider.
+async fn calls(world: &World, account: &quota_core::Account) -> bool {
+    let before = world.provider.calls();
+    drop(account.refresh().await);
+    world.provider.calls() > before
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cleared_hold_is_lifted_and_the_next_refresh_calls() {
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    world.provider.then_fail(throttled());
+    drop(main.refresh().await);
+    let hold = main.peek().hold();
+    assert!(!calls(&world, &main).await);
+
+    let lifted = main.clear_hold().await.unwrap();
+
+    assert!(lifted.is_some() && lifted == hold, "{lifted:?}");
+    assert_eq!(main.peek().hold(), None);
+    assert!(calls(&world, &main).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cleared_hold_is_lifted_in_the_other_processes_and_not_restored_by_them() {
+    let world = world_with(plain());
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
+    let (here, there) = (world.quota.account(&id("main")), elsewhere.account(&id("main")));
+    world.provider.then_fail(throttled());
+    drop(there.refresh().await);
+    let hold = there.peek().hold().unwrap();
+
+    assert!(here.clear_hold().await.unwrap().is_some());
+    world.clock.sleep(SECOND).await;
+
+    assert_eq!(there.peek().hold(), None);
+    there.seed(&Seed::new(Snapshot::default()).hold(hold)).unwrap();
+    world.clock.sleep(SECOND * 5).await;
+    assert_eq!((there.peek().hold(), here.load().await.hold()), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standalone_process_that_comes_back_does_not_restore_a_cleared_hold() {
+    let (world, store) = unpluggable(false, plain());
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    store.unplug(true);
+    world.clock.sleep(MINUTE * 6).await;
+    world.provider.then_fail(throttled());
+    drop(main.get().await);
+    assert!(main.peek().hold().is_some() && main.peek().alone_since().is_some());
+    let shared: Arc<dyn QuotaStore> = store.plugged_in();
+    let elsewhere = another_process(&shared, &world.clock, &world.provider, plain());
+
+    assert_eq!(elsewhere.account(&id("main")).clear_hold().await.unwrap(), None);
+    store.unplug(false);
+    world.clock.sleep(SECOND * 5).await;
+
+    assert_eq!((main.load().await.hold(), main.peek().alone_since()), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_store_a_hold_is_cleared_here_at_once_and_for_all_once_it_is_back() {
+    let (world, store) = unpluggable(false, plain());
+    let main = world.quota.account(&id("main"));
+    world.provider.then_fail(throttled());
+    drop(main.refresh().await);
+    store.unplug(true);
+
+    let error = main.clear_hold().await.unwrap_err();
+
+    assert!(matches!(error, QuotaError::Store { .. }), "{error}");
+    assert_eq!(main.peek().hold(), None);
+    store.unplug(false);
+    world.clock.sleep(SECOND * 5).await;
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
+    assert_eq!(elsewhere.account(&id("main")).load().await.hold(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_store_a_process_that_refuses_to_go_on_clears_nothing() {
+    let (world, store) = unpluggable(false, plain().when_away(WhenAway::Refuse));
+    let main = world.quota.account(&id("main"));
+    world.provider.then_fail(throttled());
+    drop(main.refresh().await);
+    store.unplug(true);
+
+    assert!(matches!(main.clear_hold().await, Err(QuotaError::Store { .. })));
+    assert!(main.peek().hold().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clear_leaves_the_providers_quiet_time() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    world.provider.then_fail(throttled());
+    drop(main.refresh().await);
+
+    assert!(main.clear_hold().await.unwrap().is_some());
+
+    let why = |hold: Hold| hold.why;
+    assert_eq!(main.peek().hold().map(why), Some(quota_core::HoldReason::NeighbourRateLimited));
+    assert!(!calls(&world, &main).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_is_kept_fresh_is_called_soon_after_a_clear() {
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    let _keep = main.keep_fresh();
+    settle().await;
+    world.clock.sleep(MINUTE * 6).await;
+    world.provider.then_fail(throttled());
+    world.clock.sleep(MINUTE * 6).await;
+    assert!(main.peek().hold().is_some());
+    let before = world.provider.calls();
+
+    assert!(main.clear_hold().await.unwrap().is_some());
+    world.clock.sleep(MINUTE).await;
+
+    assert_eq!(world.provider.calls(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_is_kept_fresh_notices_a_replaced_credential_during_a_hold() {
+    let world = world_with(plain());
+    let main = world.quota.account(&id("main"));
+    world.provider.set_login(&id("main"), Ok(Login::unstated().mark(Mark::from_hash(1))));
+    world.provider.then_fail(FetchError::throttled(Some(MINUTE * 60 * 20)));
+    let _keep = main.keep_fresh();
+    settle().await;
+    assert!(main.peek().hold().is_some());
+    world.clock.sleep(MINUTE * 20).await;
+    assert_eq!(world.provider.calls(), 1);
+
+    world.provider.set_login(&id("main"), Ok(Login::unstated().mark(Mark::from_hash(2))));
+    world.clock.sleep(MINUTE * 6).await;
+
+    assert!(world.provider.calls() > 1);
+    assert_eq!(main.peek().hold(), None);
+}
