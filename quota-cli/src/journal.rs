@@ -17,6 +17,7 @@ use std::time::Duration;
 use quota::{AccountId, Clock, QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version};
 
 pub(crate) use self::book::Book;
+pub(crate) use self::derive::WAVER_BP;
 pub(crate) use self::happening::{Direction, Happening, What};
 pub(crate) use self::history::Sample;
 use crate::config::Config;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota::{AccountId, Percent};
 
-use self::estimate::{Estimate, Rate};
+use self::estimate::{Estimate, Period, Rate};
 use crate::args::PaceArgs;
 use crate::exit::{Exit, Failure};
 use crate::journal::{Looked, Sample};
@@ -108,11 +108,16 @@ impl AccountPace {
                 let id = window.id().as_str().to_owned();
                 let resets_at = window.rolls_over_at();
                 let is_over = resets_at.is_some_and(|reset| reset <= looked.now);
-                let samples = estimate::period(looked.book.history().of(&id), resets_at);
+                let period = Period::of(looked.book.history().of(&id), resets_at);
                 let estimate = if is_over {
                     Estimate::rolled_over()
                 } else {
-                    Estimate::of(&samples, resets_at, window.length(), looked.now)
+                    let reading = Sample {
+                        at_s: window.observed_at().as_second(),
+                        used_bp: window.used().basis_points(),
+                        resets_s: resets_at.map(Timestamp::as_second),
+                    };
+                    Estimate::of(&period, reading, resets_at, window.length(), looked.now)
                 };
                 WindowPace {
                     used: (!is_over).then(|| window.used()),
@@ -121,7 +126,7 @@ impl AccountPace {
                     resets_at,
                     length: window.length(),
                     estimate,
-                    samples,
+                    samples: period.samples,
                     id,
                 }
             })

@@ -10,8 +10,8 @@ use super::happening::{Direction, Happening, What};
 use super::sight::{SeenWindow, Sight};
 use crate::words::between;
 
-/// A use must fall this far below a threshold before it counts as below it: providers round, and readings waver.
-const WAVER_BP: u32 = 200;
+/// A use must fall this far before it counts as lower: providers round, and readings waver.
+pub(crate) const WAVER_BP: u32 = 200;
 /// Two resets that differ by less are of one period: providers tell them a few seconds apart.
 const SAME_PERIOD: Duration = Duration::from_secs(300);
 
@@ -128,6 +128,20 @@ fn one_window(
         happenings.push(Happening::new(reset, What::Reset { window: id.to_owned() }));
         window.last_reset = Some(reset);
         old_level = 0;
+    } else if let Some(before) = before {
+        window.lowered_at = before.lowered_at;
+        if is_lowered(before, window) {
+            if before.lowered_at.is_some_and(|told| between(told, window.at) < settling(window)) {
+                // Two sources contradict each other: as long as they do, neither a reset nor a threshold is news.
+                window.lowered_at = Some(window.at);
+                window.level_bp = old_level;
+                return;
+            }
+            happenings.push(Happening::new(window.at, What::Reset { window: id.to_owned() }));
+            window.lowered_at = Some(window.at);
+            // What is still passed was passed before.
+            old_level = level(window.used_bp, thresholds);
+        }
     }
     let ends_a_told_period = |reset| window.last_reset.is_some_and(|told| is_same_reset(window, told, reset));
     if window.resets_at.is_some_and(|reset| reset <= now || ends_a_told_period(reset)) {
@@ -163,6 +177,22 @@ fn rolled_over(before: Option<&SeenWindow>, after: &SeenWindow, now: Timestamp) 
     // A reading from after the reset is of the next period, whatever it says of its own.
     let passed = expected <= now && !is_put_off;
     (passed || moved_on).then(|| expected.min(if moved_on && !passed { after.at } else { expected }))
+}
+
+/// Whether the provider lowered the use within the period, as with a reset that it grants to all.
+fn is_lowered(before: &SeenWindow, after: &SeenWindow) -> bool {
+    let is_same_period = match (before.resets_at, after.resets_at) {
+        (Some(one), Some(other)) => is_same_reset(after, one, other),
+        // A window without a reset may slide, and then its decline is told by its thresholds.
+        _ => false,
+    };
+    is_same_period && after.at > before.at && after.used_bp.saturating_add(WAVER_BP) < before.used_bp
+}
+
+/// How long after a use was lowered another fall in the same period is no news.
+fn settling(window: &SeenWindow) -> Duration {
+    const SHORTEST: Duration = Duration::from_secs(30 * 60);
+    window.length.map_or(SHORTEST, |length| (length / 10).max(SHORTEST))
 }
 
 /// Whether two resets that were told of a window are of one period.

@@ -64,6 +64,14 @@ pub(super) struct SeenWindow {
         skip_serializing_if = "Option::is_none"
     )]
     pub(super) last_reset: Option<Timestamp>,
+    /// When a use that was lowered within the period was last told as a reset.
+    #[serde(
+        rename = "lowered_ms",
+        with = "super::moment::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(super) lowered_at: Option<Timestamp>,
     #[serde(default, with = "super::span", rename = "length_ms", skip_serializing_if = "Option::is_none")]
     pub(super) length: Option<std::time::Duration>,
     /// The highest threshold that was passed and told in this period.
@@ -82,6 +90,7 @@ impl Sight {
                 used_bp: window.used().basis_points(),
                 resets_at: window.rolls_over_at(),
                 last_reset: None,
+                lowered_at: None,
                 length: window.length(),
                 level_bp: 0,
                 unknown: Map::new(),

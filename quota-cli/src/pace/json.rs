@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::estimate::Basis;
 use super::{AccountPace, WindowPace};
 use crate::words::{Here, rfc3339};
 
@@ -39,6 +40,7 @@ struct WindowJson<'a> {
     passed_percent: Option<f64>,
     resets_at: Option<String>,
     enough: bool,
+    basis: Option<&'static str>,
     percent_per_hour: Option<f64>,
     at_reset_percent: Option<f64>,
     used_up_at: Option<String>,
@@ -73,7 +75,12 @@ impl<'a> WindowJson<'a> {
             observed_at: rfc3339(window.observed_at),
             passed_percent: window.passed(here.now).map(|passed| hundredths(passed * 100.0)),
             resets_at: window.resets_at.map(rfc3339),
-            enough: rate.is_some(),
+            enough: rate.is_some_and(|rate| rate.basis == Basis::Trend),
+            basis: rate.map(|rate| match rate.basis {
+                Basis::Trend => "trend",
+                Basis::Average => "average",
+                Basis::AverageSinceLowered => "average_since_lowered",
+            }),
             percent_per_hour: rate.map(|rate| hundredths(rate.percent_per_hour)),
             at_reset_percent: rate.and_then(|rate| rate.at_reset_percent).map(hundredths),
             used_up_at: rate.and_then(|rate| rate.used_up_at).map(rfc3339),

@@ -28,6 +28,8 @@ fn window(id: &str, hours: i64, used: impl Fn(i64) -> u32) -> WindowPace {
         })
         .collect();
     let length = Some(Duration::from_secs(u64::try_from(hours * HOUR).expect("above zero")));
+    let period = Period::of(&samples, resets_at);
+    let last = *samples.last().expect("there are some");
     WindowPace {
         id: id.into(),
         used: samples.last().map(|sample| Percent::from_basis_points(sample.used_bp)),
@@ -35,7 +37,7 @@ fn window(id: &str, hours: i64, used: impl Fn(i64) -> u32) -> WindowPace {
         observed_at: at(3 * HOUR),
         resets_at,
         length,
-        estimate: Estimate::of(&samples, resets_at, length, here().now),
+        estimate: Estimate::of(&period, last, resets_at, length, here().now),
         samples,
     }
 }
@@ -61,6 +63,26 @@ fn shown(width: usize, plotted: bool) -> String {
 #[test]
 fn it_is_told_at_eighty_columns() {
     insta::assert_snapshot!(shown(80, false));
+}
+
+#[test]
+fn an_average_says_what_it_rests_on() {
+    let of = |used_bp: u32| {
+        let (resets_at, length) = (Some(at(5 * HOUR)), Some(Duration::from_secs(6 * 3600)));
+        let resets_s = resets_at.map(Timestamp::as_second);
+        let reading = Sample { at_s: here().now.as_second(), used_bp, resets_s };
+        let period = Period { samples: vec![reading], is_lowered: false };
+        let estimate = Estimate::of(&period, reading, resets_at, length, here().now);
+        text::verdict(
+            &WindowPace { resets_at, length, estimate, ..window("five_hour", 5, steady(100)) },
+            &here(),
+        )
+    };
+
+    insta::assert_snapshot!(format!("{}\n{}", of(8_000), of(2_000)), @"
+    20 % an hour: runs out in 1 h (12:00), 1 h early, 120 % at its reset (average since the window began)
+    5 % an hour: 30 % at its reset (average since the window began)
+    ");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::chart::Chart;
+use super::estimate::Basis;
 use super::{AccountPace, WindowPace, plot};
 use crate::term::{Ink, Screen, harmless, shortened, wrapped};
 use crate::words::{self, Here, between};
@@ -48,7 +49,7 @@ fn standing(window: &WindowPace, here: &Here) -> String {
         }
     };
     if let Some(passed) = window.passed(here.now) {
-        let _ = write!(standing, ", {:.0} % of its time gone", passed * 100.0);
+        let _ = write!(standing, ", {:.0} % elapsed", passed * 100.0);
     }
     if let Some(reset) = window.resets_at {
         let _ = write!(standing, ", resets {}", here.relative(reset));
@@ -62,20 +63,31 @@ pub(super) fn verdict(window: &WindowPace, here: &Here) -> String {
     if estimate.is_rolled_over {
         return "it has not been read since its reset".to_owned();
     }
-    let samples = words::counted(estimate.samples as u64, "sample");
-    let evidence = format!("{samples} over {}", words::span(estimate.span));
     let Some(rate) = &estimate.rate else {
-        return format!("not enough history: {evidence}");
+        let readings = words::counted(estimate.samples as u64, "reading");
+        let over = match estimate.samples {
+            0 | 1 => String::new(),
+            _ => format!(" over {}", words::span(estimate.span)),
+        };
+        return format!("trend needs {} of data ({readings}{over} so far)", words::span(estimate.needs));
+    };
+    let evidence = match rate.basis {
+        Basis::Trend => {
+            let samples = words::counted(estimate.samples as u64, "sample");
+            format!("trend of {samples} over {}", words::span(estimate.span))
+        }
+        Basis::Average => "average since the window began".to_owned(),
+        Basis::AverageSinceLowered => "average since the provider lowered it".to_owned(),
     };
     let speed = format!("{} % an hour", tenths(rate.percent_per_hour));
-    let outcome = match (rate.used_up_at, rate.at_reset_percent, window.resets_at) {
-        (Some(at), _, Some(reset)) => {
-            format!("used up {}, {} before its reset", here.relative(at), words::span(between(at, reset)))
-        }
-        (Some(at), ..) => format!("used up {}", here.relative(at)),
-        (None, Some(percent), _) => format!("{} % at its reset", tenths(percent)),
-        (None, None, _) => "not used up at this rate".to_owned(),
-    };
+    let at_reset = rate.at_reset_percent.map(|percent| format!("{} % at its reset", tenths(percent)));
+    let runs_out = rate.used_up_at.map(|at| match window.resets_at {
+        Some(reset) => format!("runs out {}, {} early", here.relative(at), words::span(between(at, reset))),
+        None => format!("runs out {}", here.relative(at)),
+    });
+    let outcome: Vec<_> = runs_out.into_iter().chain(at_reset).collect();
+    let outcome =
+        if outcome.is_empty() { "does not run out at this rate".to_owned() } else { outcome.join(", ") };
     format!("{speed}: {outcome} ({evidence})")
 }
 

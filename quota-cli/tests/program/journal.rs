@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use quota_sim::{Account, Script, Window};
 use redis_harness::Server;
@@ -159,7 +160,44 @@ fn two_readings_a_moment_apart_are_no_pace() {
 
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stdout.contains("80 % used"), "{}", ended.stdout);
-    assert!(ended.stdout.contains("not enough history"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("trend needs 30 min of data"), "{}", ended.stdout);
+}
+
+#[test]
+fn one_reading_in_mid_window_gives_the_average() {
+    let server = Server::start();
+    // Two thirds of five hours have passed.
+    let window = Window::five_hour().used(80.0).resets_in(Duration::from_secs(6_000));
+    let provider = Provider::play(Script::new([Account::new("main").windows([window])]));
+    let (machine, config) = machine(&server, &provider, "");
+    machine.run(&["status", "--config", argument(&config)]);
+
+    let people = machine.run(&["pace", "--config", argument(&config)]);
+    let programs = machine.run(&["pace", "--json", "--config", argument(&config)]);
+
+    assert_eq!((people.code, people.stderr.as_str()), (Some(0), ""));
+    assert!(people.stdout.contains("average since the window began"), "{}", people.stdout);
+    let window = &programs.json()["accounts"][0]["windows"][0];
+    assert_eq!((&window["basis"], &window["enough"]), (&json!("average"), &json!(false)));
+    assert_eq!(window["at_reset_percent"].as_f64().unwrap().round(), 120.0);
+}
+
+#[test]
+fn a_use_that_the_provider_lowers_within_its_period_is_one_reset() {
+    let server = Server::start();
+    let (before, after) = (playing(96.0), playing(3.0));
+    let (first, config) = machine(&server, &before, "");
+    first.run(&["status", "--config", argument(&config)]);
+    let (second, config) = machine(&server, &after, "");
+    for _ in 0..3 {
+        second.run(&["status", "--config", argument(&config)]);
+    }
+
+    let ended = second.run(&["events", "--json", "--config", argument(&config)]);
+
+    let kinds: Vec<_> = lines(&ended).iter().map(|line| line["kind"].clone()).collect();
+    let resets = kinds.iter().filter(|kind| **kind == "reset").count();
+    assert_eq!((resets, kinds.contains(&json!("threshold"))), (1, false), "{kinds:?}");
 }
 
 #[test]

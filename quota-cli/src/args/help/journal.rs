@@ -3,17 +3,18 @@
 
 /// What `quota pace` does.
 pub(in crate::args) const PACE: &str = "\
-Shows for each window how much is used, how much of its time has gone, how fast it is used now, what that comes to at the \
-reset, and when all is used at this rate.
+Shows for each window how much is used, how much of its time has passed, how fast it is used, what that comes to at the \
+reset, and when it runs out at this rate.
 
-Nobody is asked: it reads the samples that other commands have left in the store over 35 days. Where there are too few it \
-says \"not enough history\" and guesses nothing.";
+No provider is called: it reads the samples that other commands have left in the store over 35 days. Where they are too few for a \
+trend, it shows the average since the window began, and says so.";
 
 /// How a rate is found.
 pub(in crate::args) const PACE_MORE: &str = "\
-The rate is the median of the slopes between all pairs of samples of the present period, of its last fifth, at least half \
+The trend is the median of the slopes between all pairs of samples of the present period, of its last fifth, at least half \
 an hour and at most a day of it (Theil-Sen): a single odd reading does not bend it. It takes three samples that span half \
-of that.
+of that. The average takes one reading, once a twentieth of the window has passed. If the provider lowers a use within \
+its period, both count from there.
 
 The shape of --json is told in docs/pace-json.md.
 

@@ -123,13 +123,68 @@ fn a_use_that_wavers_about_a_threshold_passes_it_once() {
 }
 
 #[test]
-fn a_use_that_a_provider_takes_back_falls_below_its_thresholds() {
+fn a_use_that_declines_little_by_little_falls_below_its_thresholds() {
+    let mut story = Story::begun();
+    story.read(10, 76.0, 5000);
+    story.look(11);
+    story.read(400, 74.5, 5000);
+    assert_eq!(story.look(401), ["refreshed 400"]);
+
+    story.read(800, 73.0, 5000);
+
+    assert_eq!(story.look(801), ["refreshed 800", "down 75 800"]);
+}
+
+#[test]
+fn a_use_that_is_lowered_within_its_period_is_one_reset() {
+    let mut story = Story::begun();
+    story.read(10, 96.0, 5000);
+    story.look(11);
+
+    story.read(400, 0.0, 5000);
+
+    assert_eq!(story.look(401), ["refreshed 400", "reset 400"]);
+    assert!(story.look(402).is_empty());
+    story.read(800, 1.0, 5000);
+    assert_eq!(story.look(801), ["refreshed 800"]);
+}
+
+#[test]
+fn after_a_use_was_lowered_thresholds_are_passed_again_but_not_those_still_passed() {
     let mut story = Story::begun();
     story.read(10, 91.0, 5000);
     story.look(11);
     story.read(400, 60.0, 5000);
 
-    assert_eq!(story.look(401), ["refreshed 400", "down 75 400", "down 90 400"]);
+    assert_eq!(story.look(401), ["refreshed 400", "reset 400"]);
+    story.read(2400, 76.0, 5000);
+    assert_eq!(story.look(2401), ["refreshed 2400", "up 75 2400"]);
+}
+
+#[test]
+fn readings_that_contradict_each_other_bring_no_storm_of_events() {
+    let mut story = Story::begun();
+    story.read(10, 96.0, 5000);
+    story.look(11);
+    let mut told = Vec::new();
+    for second in (400..3600).step_by(400) {
+        let percent = if second % 800 == 0 { 96.0 } else { 3.0 };
+        story.read(second, percent, 5000);
+        told.extend(story.look(second + 1).into_iter().filter(|event| !event.starts_with("refreshed")));
+    }
+
+    assert_eq!(told, ["reset 400", "up 50 800", "up 75 800", "up 90 800"]);
+}
+
+#[test]
+fn the_reset_of_a_period_that_was_lowered_is_told_at_its_time() {
+    let mut story = Story::begun();
+    story.read(10, 96.0, 5000);
+    story.look(11);
+    story.read(400, 0.0, 5000);
+    story.look(401);
+
+    assert_eq!(story.look(5001), ["reset 5000"]);
 }
 
 #[test]
