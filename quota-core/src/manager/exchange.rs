@@ -117,7 +117,12 @@ impl Slot {
                     continue;
                 }
                 // It may have been applied: going on as if it had been is safe, for every change may be repeated.
-                Some(Err(error)) => return Err(error),
+                Some(Err(error)) => {
+                    if let Some(alone) = &base.alone {
+                        self.keep_joined(&base.record, alone, now);
+                    }
+                    return Err(error);
+                }
             }
             return Ok(done);
         }
@@ -271,6 +276,18 @@ impl Slot {
             if let Some(count) = joined {
                 desk.written(count);
             }
+        });
+    }
+
+    /// Goes on from what the store has now, joined with this process's own copy, although the store does not take it. Otherwise a
+    /// process whose writes are refused would never see what others write.
+    fn keep_joined(&self, shared: &Record, own: &Alone, now: Timestamp) {
+        let mut joined = shared.clone();
+        let _ = joined.rejoin(now, &own.record, own.left.as_ref());
+        self.update(|desk| {
+            desk.base = Arc::new(joined);
+            desk.left = shared.lineage().cloned();
+            desk.unwritten = true;
         });
     }
 

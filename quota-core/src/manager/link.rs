@@ -229,7 +229,7 @@ impl Link {
         self.gone.notify_waiters();
         self.tally.lost();
         let (penalty, relapsed) = self.begin_search();
-        // A replica answers every probe and takes no write: that is one outage, and told once.
+        // A locked file answers every probe and takes no write: that is one outage, and logged once.
         if relapsed && !self.proven.load(Ordering::Relaxed) {
             tracing::debug!(%error, "store unavailable again, as it was a moment ago");
         } else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota_core::testing::FlakyStore;
+use quota_core::testing::{FakeProvider, FlakyStore};
 use quota_core::{
     Applied, Clock, Event, MemoryStore, Policy, QuotaError, QuotaStore, Reading, Record, StoreError,
     StoreKey, Swap, Version, WhenAway,
@@ -280,7 +280,7 @@ async fn on_a_store_that_loses_a_third_of_its_calls_processes_agree_in_the_end_s
 /// A store that answers, and refuses every write.
 #[derive(Debug)]
 struct ReadOnly {
-    inner: MemoryStore,
+    inner: Arc<MemoryStore>,
     trips: std::sync::atomic::AtomicUsize,
 }
 
@@ -313,7 +313,7 @@ async fn a_store_that_refuses_to_be_written_is_not_asked_in_a_circle() {
     let inner = MemoryStore::with_clock(clock.clone());
     let key = StoreKey::account(&id("main"));
     let _ = inner.swap(&key, None, Record::default().encode(), MINUTE * 600).await.unwrap();
-    let store = Arc::new(ReadOnly { inner, trips: Default::default() });
+    let store = Arc::new(ReadOnly { inner: Arc::new(inner), trips: Default::default() });
     let world = world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, Policy::default());
     let main = world.quota.account(&id("main"));
 
@@ -323,6 +323,27 @@ async fn a_store_that_refuses_to_be_written_is_not_asked_in_a_circle() {
     assert_eq!(five_hours(&answer), Some(40.0));
     let trips = store.trips.load(Ordering::SeqCst);
     assert!(trips < 300, "{trips} trips in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_whose_writes_are_refused_shows_what_others_write() {
+    let clock = Clock::anchored(noon());
+    let inner = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let store = Arc::new(ReadOnly { inner: Arc::clone(&inner), trips: Default::default() });
+    let world = world_on(store, clock, Policy::default());
+    let main = world.quota.account(&id("main"));
+    assert_eq!(five_hours(&main.get().await.unwrap()), Some(40.0));
+    assert!(main.peek().alone_since().is_some());
+    let provider = FakeProvider::answering("example", 55.0);
+    let shared: Arc<dyn QuotaStore> = inner;
+    let elsewhere = another_process(&shared, &world.clock, &provider, Policy::default());
+
+    world.clock.sleep(SECOND).await;
+    drop(elsewhere.account(&id("main")).get().await.unwrap());
+    world.clock.sleep(MINUTE).await;
+
+    assert_eq!(last_read(&main.peek()), Some(55.0));
+    assert_eq!(world.provider.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
