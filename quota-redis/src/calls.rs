@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use quota_core::{StoreKey, Version};
 
-use crate::dial::Dialer;
+use crate::dial::{Dialer, NO_MASTER};
 use crate::failure::Failure;
 use crate::keeper::keep;
 use crate::key::Key;
@@ -146,12 +146,18 @@ impl Calls {
     ) -> Result<(), Failure> {
         let may_try = match &failure {
             Failure::Moved(_) => tries.may_go_on(),
-            Failure::Lost | Failure::Unsent | Failure::ReadOnly => {
+            Failure::Lost | Failure::Unsent => {
                 self.routes.doubt(key, at).await;
                 tries.may_try_again()
             }
-            // The node may be gone for good, and another one have taken its slots.
-            Failure::Away { .. } | Failure::NotNow(_) if self.routes.is_cluster() => {
+            // The sentinels name another master by now, or soon.
+            Failure::ReadOnly if at.is_behind_sentinels() => {
+                return if tries.may_try_again() { Ok(()) } else { Err(NO_MASTER) };
+            }
+            // The node may be gone for good, or a replica by now, and another one have taken its slots.
+            Failure::Away { .. } | Failure::NotNow(_) | Failure::ClusterDown | Failure::ReadOnly
+                if self.routes.is_cluster() =>
+            {
                 self.routes.doubt(key, at).await;
                 !Arc::ptr_eq(at, &self.routes.home(key).await?) && tries.may_try_again()
             }
@@ -216,7 +222,7 @@ impl Calls {
 
     /// What a failure says about the servers.
     fn learn(&self, failure: &Failure, home: &Node, wire: &Arc<Wire>, key: &Key) {
-        if wire.is_ended_by(failure) {
+        if wire.is_ended_by(failure) || home.may_lead_elsewhere(failure, wire) {
             home.lose(wire);
         } else if let Failure::Moved(name) = failure
             && let Some(node) = self.routes.named(wire.address(), name)

@@ -21,7 +21,7 @@ use crate::gather::Gather;
 use crate::options::{Login, Settings};
 use crate::task::Task;
 use crate::watchdog::Watchdog;
-use crate::wire::Wire;
+use crate::wire::{self, Wire};
 
 /// Makes connections by one set of settings.
 pub(crate) struct Dialer {
@@ -105,7 +105,7 @@ impl Dialer {
             Value::Array(parts) if matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master") => {
                 Ok(wire)
             }
-            _ => Err(Failure::ReadOnly),
+            _ => Err(NO_MASTER),
         }
     }
 
@@ -191,13 +191,24 @@ impl Dialer {
             driver.await;
         })?;
         tracing::debug!(%address, hears, "connected to redis");
-        Ok(Wire::new(connection, driver, board, address.clone(), self.sharded, hears, watchdog))
+        Ok(Wire::new(
+            connection,
+            driver,
+            board,
+            address.clone(),
+            self.sharded,
+            self.cluster_scheme(),
+            hears,
+            watchdog,
+        ))
     }
 
     /// Why a handshake failed.
     fn unwelcome(&self, address: &Address, error: RedisError) -> Failure {
         if error.kind() != ErrorKind::Io {
-            return error.into();
+            let failure = Failure::from(error);
+            let is_misdirected = !self.sharded && failure.is_of_a_cluster();
+            return if is_misdirected { wire::of_a_cluster(address, self.cluster_scheme()) } else { failure };
         }
         #[cfg(feature = "tls")]
         if self.tls.is_some() && !error.is_connection_dropped() {
@@ -233,6 +244,15 @@ impl Dialer {
         }
     }
 
+    /// What the URL of a cluster begins with, if it is reached as this dialer reaches servers.
+    fn cluster_scheme(&self) -> &'static str {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return "rediss+cluster";
+        }
+        "redis+cluster"
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.settings.clock
     }
@@ -243,6 +263,9 @@ impl fmt::Debug for Dialer {
         f.debug_struct("Dialer").finish_non_exhaustive()
     }
 }
+
+/// What is said while a failover is under way.
+pub(crate) const NO_MASTER: Failure = Failure::NotNow("the server that the sentinels name is no master yet");
 
 /// A host that went away without a word is noticed within half a minute, also where only notices are waited for.
 const KEEPALIVE: TcpKeepalive =

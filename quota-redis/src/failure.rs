@@ -22,8 +22,12 @@ pub(crate) enum Failure {
     Late,
     /// The server answered that it cannot now.
     NotNow(&'static str),
-    /// The server takes no writes.
+    /// The server answers reads and takes no writes: it is a replica.
     ReadOnly,
+    /// The cluster is down, or no node of it serves the key.
+    ClusterDown,
+    /// There is no other database than 0, which only a node of a cluster says.
+    OneDatabase,
     /// The script is not known to the server.
     NoScript,
     /// The key belongs to another node; its address as that server wrote it.
@@ -52,6 +56,10 @@ impl Failure {
         Self::Refused { why: why.into(), source: None }
     }
 
+    pub(crate) const fn refusal(why: &'static str) -> Self {
+        Self::Refused { why: Cow::Borrowed(why), source: None }
+    }
+
     /// Whether the command may have been carried out all the same.
     pub(crate) fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Lost | Self::Late)
@@ -59,7 +67,12 @@ impl Failure {
 
     /// Whether the connection may be of no more use; see [`Wire::is_ended_by`](crate::wire::Wire::is_ended_by).
     pub(crate) fn ends_connection(&self) -> bool {
-        matches!(self, Self::Lost | Self::Unsent | Self::Late | Self::ReadOnly)
+        matches!(self, Self::Lost | Self::Unsent | Self::Late)
+    }
+
+    /// Whether only a node of a cluster answers so.
+    pub(crate) fn is_of_a_cluster(&self) -> bool {
+        matches!(self, Self::Moved(_) | Self::Ask(_) | Self::ClusterDown | Self::OneDatabase)
     }
 
     /// Whether there can be no notices from this server, to this user.
@@ -75,7 +88,11 @@ impl Failure {
             Self::Lost | Self::Unsent => unavailable("the connection to redis was lost"),
             Self::Late => unavailable("redis did not answer in time"),
             Self::NotNow(why) => unavailable(why),
-            Self::ReadOnly => unavailable("this redis is a replica, or takes no writes for now"),
+            Self::ReadOnly => StoreError::refused(
+                "this redis takes no writes: it is a replica; name its master, or its sentinels by redis+sentinel://",
+            ),
+            Self::ClusterDown => unavailable("the redis cluster is down, or no node of it serves this key"),
+            Self::OneDatabase => StoreError::refused("a redis cluster has the database 0 alone"),
             Self::NoScript => unavailable("redis does not keep scripts"),
             Self::Moved(_) | Self::Ask(_) => unavailable("the key moves between the nodes of the cluster"),
             Self::Refused { why, source } => with_source(StoreError::refused(why), source),
@@ -125,33 +142,49 @@ impl From<RedisError> for Failure {
     }
 }
 
-/// Sorts what a server said by its first word.
+/// What each error code of a server means, by the first word of the reply.
+///
+/// [`Failure::NotNow`] passes by itself, so a manager goes on without the store until then. [`Failure::ReadOnly`] and
+/// [`Failure::Refused`] last until the server is set up otherwise: what still works, such as reads on a replica, is used meanwhile.
+/// None of them is a lost connection.
+static REPLY_CODES: [(&str, Failure); 16] = [
+    ("LOADING", Failure::NotNow("redis is loading its data")),
+    ("BUSY", Failure::NotNow("redis is busy with another client's script")),
+    ("TRYAGAIN", Failure::NotNow("the key moves between the nodes of the cluster")),
+    ("MASTERDOWN", Failure::NotNow("this redis is a replica that has lost its master, and answers no reads")),
+    ("CLUSTERDOWN", Failure::ClusterDown),
+    ("READONLY", Failure::ReadOnly),
+    (
+        "NOREPLICAS",
+        Failure::refusal(
+            "redis takes no writes: fewer replicas are connected than its min-replicas-to-write",
+        ),
+    ),
+    ("MISCONF", Failure::refusal("redis takes no writes: it cannot write to its disk; its log says why")),
+    ("OOM", Failure::refusal("redis takes no writes: it has no memory left; raise its maxmemory")),
+    ("NOPERM", Failure::NoRights),
+    ("NOAUTH", Failure::refusal("redis asks for a password; put one into the URL")),
+    ("WRONGPASS", Failure::refusal(WRONG_LOGIN)),
+    ("DENIED", Failure::refusal("redis is in protected mode; give it a password, or bind it to this host")),
+    ("WRONGTYPE", Failure::Foreign),
+    ("NOSCRIPT", Failure::NoScript),
+    ("NOPROTO", Failure::NoCommand),
+];
+
+const WRONG_LOGIN: &str = "redis does not take this user and password";
+
+/// Sorts an error by its code, or by its text where the server gives no code.
 fn said(code: &str, detail: &str) -> Failure {
+    if let Some((_, failure)) = REPLY_CODES.iter().find(|(known, _)| *known == code) {
+        return failure.clone();
+    }
     match code {
-        "NOSCRIPT" => Failure::NoScript,
-        "READONLY" => Failure::ReadOnly,
-        "LOADING" => Failure::NotNow("redis is loading its data"),
-        "BUSY" => Failure::NotNow("redis is busy with a script of somebody"),
-        "CLUSTERDOWN" => Failure::NotNow("the redis cluster is down, or no node serves this key"),
-        "TRYAGAIN" => Failure::NotNow("the key moves between the nodes of the cluster"),
-        "MASTERDOWN" => Failure::NotNow("this redis is a replica that has lost its master"),
-        "NOREPLICAS" => Failure::NotNow("redis has too few replicas to take writes"),
-        "WRONGTYPE" => Failure::Foreign,
-        "NOPERM" => Failure::NoRights,
-        "NOAUTH" => Failure::refused("redis asks for a password; put one into the URL"),
-        "WRONGPASS" => wrong_login(),
-        "OOM" => Failure::refused("redis has no memory left; raise its maxmemory"),
-        "MISCONF" => Failure::refused("redis cannot write to its disk and takes no writes; its log says why"),
-        "DENIED" => {
-            Failure::refused("redis is in protected mode; give it a password, or bind it to this host")
-        }
-        "NOPROTO" => Failure::NoCommand,
         "ERR" => unnamed(detail),
         // Only what looks like a code is repeated: a server may put anything there.
         _ if !code.is_empty() && code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
             Failure::refused(format!("redis answered {code}"))
         }
-        _ => Failure::refused("redis answered with an error of an unknown kind"),
+        _ => Failure::refusal("redis answered with an error of an unknown kind"),
     }
 }
 
@@ -161,15 +194,15 @@ fn unnamed(detail: &str) -> Failure {
     match () {
         () if holds("max number of clients") => Failure::NotNow("redis has too many clients"),
         () if holds("unknown command") || holds("nknown subcommand") => Failure::NoCommand,
-        () if holds("DB index") => Failure::refused("redis has no database of this number"),
-        () if holds("SELECT is not allowed") => Failure::refused("a redis cluster has the database 0 alone"),
+        () if holds("DB index") => Failure::refusal("redis has no database of this number"),
+        () if holds("SELECT is not allowed") => Failure::OneDatabase,
         () if holds("AUTH") => wrong_login(),
-        () => Failure::refused("redis answered with an error"),
+        () => Failure::refusal("redis answered with an error"),
     }
 }
 
 fn wrong_login() -> Failure {
-    Failure::refused("redis does not take this user and password")
+    Failure::refusal(WRONG_LOGIN)
 }
 
 /// What the operating system said, without what else may be in its text.
@@ -191,17 +224,67 @@ mod tests {
         RedisError::from(error).into()
     }
 
+    /// What follows from a reply.
+    #[derive(Debug, PartialEq)]
+    enum Follows {
+        /// The store is away for a while.
+        Away,
+        /// The store is used for what it still does.
+        Refused,
+        /// The document is left alone.
+        Unusable,
+        /// The store tries otherwise.
+        Handled,
+    }
+
+    fn follows(line: &str) -> Follows {
+        match failure(line) {
+            Failure::NoScript | Failure::Moved(_) | Failure::Ask(_) => Follows::Handled,
+            failure => match failure.into_error(Applied::No) {
+                StoreError::Unavailable { .. } => Follows::Away,
+                StoreError::Refused { .. } => Follows::Refused,
+                StoreError::Unusable { .. } => Follows::Unusable,
+                other => panic!("{line}: {other}"),
+            },
+        }
+    }
+
     #[test]
-    fn what_passes_is_told_from_what_must_be_mended() {
-        for line in ["LOADING x", "BUSY x", "CLUSTERDOWN x", "TRYAGAIN x", "MASTERDOWN x", "READONLY x"] {
-            assert!(failure(line).into_error(Applied::No).is_transient(), "{line}");
+    fn each_reply_code_has_one_meaning() {
+        for (line, expected) in [
+            ("LOADING Redis is loading the dataset in memory", Follows::Away),
+            ("BUSY Redis is busy running a script", Follows::Away),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Follows::Away),
+            ("MASTERDOWN Link with MASTER is down", Follows::Away),
+            ("CLUSTERDOWN Hash slot not served", Follows::Away),
+            ("ERR max number of clients reached", Follows::Away),
+            ("READONLY You can't write against a read only replica.", Follows::Refused),
+            ("NOREPLICAS Not enough good replicas to write.", Follows::Refused),
+            ("MISCONF Redis is configured to save RDB snapshots", Follows::Refused),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Follows::Refused),
+            ("NOPERM this user has no permissions", Follows::Refused),
+            ("NOAUTH Authentication required.", Follows::Refused),
+            ("WRONGPASS invalid username-password pair", Follows::Refused),
+            ("DENIED Redis is running in protected mode", Follows::Refused),
+            ("NOPROTO unsupported protocol version", Follows::Refused),
+            ("ERR DB index is out of range", Follows::Refused),
+            ("ERR SELECT is not allowed in cluster mode", Follows::Refused),
+            ("ERR something else", Follows::Refused),
+            ("NEWCODE something else", Follows::Refused),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", Follows::Unusable),
+            ("NOSCRIPT No matching script.", Follows::Handled),
+            ("MOVED 3999 127.0.0.1:6381", Follows::Handled),
+            ("ASK 3999 127.0.0.1:6381", Follows::Handled),
+        ] {
+            assert_eq!(follows(line), expected, "{line}");
         }
-        assert!(failure("ERR max number of clients reached").into_error(Applied::No).is_transient());
-        for line in ["NOAUTH x", "WRONGPASS x", "NOPERM x", "OOM x", "MISCONF x", "ERR x", "ODD x"] {
-            let error = failure(line).into_error(Applied::No);
-            assert!(matches!(error, StoreError::Refused { .. }), "{line}: {error}");
+    }
+
+    #[test]
+    fn no_reply_ends_the_connection() {
+        for (code, failure) in &REPLY_CODES {
+            assert!(!failure.ends_connection(), "{code}");
         }
-        assert!(matches!(failure("WRONGTYPE x").into_error(Applied::No), StoreError::Unusable { .. }));
     }
 
     #[test]

@@ -80,6 +80,10 @@
 //! [`Applied::Perhaps`](quota_core::Applied::Perhaps). When a connection is lost, everybody who waits for a change is woken;
 //! and where somebody only waits, the connection is asked every 5 s whether it still carries anything.
 //!
+//! A server that answers with an error keeps its connection. A replica is read, and refuses writes with
+//! [`StoreError::Refused`](quota_core::StoreError::Refused); so does a server without memory, disk or enough replicas. A node of a
+//! cluster that is named as a single server is refused, with the URL of the cluster.
+//!
 //! A master that fails may take its last writes along, since replicas follow a little behind. What that can cost is a lease: one
 //! more call to the provider, never a wrong or an older reading, as managers put back what they know and the store has lost.
 

@@ -44,6 +44,9 @@ enum Phase {
 /// back is used within 200 ms, and long enough that it is not tried more than ten times a second.
 const REST: Duration = Duration::from_millis(100);
 
+/// A connection over which writes are refused is made anew after this long: a name or a proxy may have moved on to the new master.
+const READ_ONLY_FOR: Duration = Duration::from_secs(60);
+
 impl Node {
     pub(crate) fn new(dialer: Arc<Dialer>, place: Place) -> Arc<Self> {
         Arc::new(Self { dialer, place, seat: Mutex::default(), news: Notify::new() })
@@ -91,6 +94,17 @@ impl Node {
                 Ok(Some(seat.attempts))
             }
         }
+    }
+
+    /// Whether sentinels say which server this is.
+    pub(crate) fn is_behind_sentinels(&self) -> bool {
+        matches!(self.place, Place::Master { .. })
+    }
+
+    /// Whether a new connection may lead to another server than this one, which takes no writes: the sentinels may name another by
+    /// now, and so may a host name, which is found out now and then only.
+    pub(crate) fn may_lead_elsewhere(&self, failure: &Failure, wire: &Wire) -> bool {
+        matches!(failure, Failure::ReadOnly) && (self.is_behind_sentinels() || wire.age() >= READ_ONLY_FOR)
     }
 
     /// This connection is of no more use; the next caller makes another.

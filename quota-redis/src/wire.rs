@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value, cmd, pipe};
@@ -23,6 +24,9 @@ pub(crate) struct Wire {
     address: Address,
     sharded: bool,
     hears: AtomicBool,
+    /// What every call is told, once a server that was named by itself has shown that it is a node of a cluster.
+    misdirected: OnceLock<Failure>,
+    cluster_scheme: &'static str,
     watchdog: Arc<Watchdog>,
     _driver: Task,
     pulse: OnceLock<Task>,
@@ -32,13 +36,16 @@ pub(crate) struct Wire {
 pub(crate) type Sent<'a> = &'a AtomicBool;
 
 impl Wire {
-    /// `hears` if the server pushes, `sharded` if it is a node of a cluster. The driver must end the board when it ends.
+    /// `hears` if the server pushes, `sharded` if it is used as a node of a cluster, whose URLs begin with `cluster_scheme`. The
+    /// driver must end the board when it ends.
+    #[expect(clippy::too_many_arguments, reason = "a connection is made in one place")]
     pub(crate) fn new(
         connection: MultiplexedConnection,
         driver: Task,
         board: Arc<Board>,
         address: Address,
         sharded: bool,
+        cluster_scheme: &'static str,
         hears: bool,
         watchdog: Arc<Watchdog>,
     ) -> Self {
@@ -48,6 +55,8 @@ impl Wire {
             address,
             sharded,
             hears: AtomicBool::new(hears),
+            misdirected: OnceLock::new(),
+            cluster_scheme,
             watchdog,
             _driver: driver,
             pulse: OnceLock::new(),
@@ -74,6 +83,11 @@ impl Wire {
     /// Whether a question is open and no byte has arrived for longer than an answer may take.
     pub(crate) fn is_silent(&self) -> bool {
         self.watchdog.has_expired()
+    }
+
+    /// How long ago the connection was made.
+    pub(crate) fn age(&self) -> Duration {
+        self.watchdog.age()
     }
 
     /// Whether a call that failed so shows that the connection is of no more use. An answer that is late does not if other bytes
@@ -139,17 +153,13 @@ impl Wire {
 
     /// Asks what has no effect.
     pub(crate) async fn ask(&self, command: &Cmd) -> Result<Value, Failure> {
-        if self.board.is_over() {
-            return Err(Failure::Unsent);
-        }
+        self.check()?;
         self.watchdog.sent();
         self.believe(self.connection.clone().send_packed_command(command).await)
     }
 
     async fn send(&self, command: Cmd, asking: bool, sent: Sent<'_>) -> Result<Value, Failure> {
-        if self.board.is_over() {
-            return Err(Failure::Unsent);
-        }
+        self.check()?;
         let was_sent = sent.swap(true, Ordering::Relaxed);
         self.watchdog.sent();
         let mut connection = self.connection.clone();
@@ -170,17 +180,42 @@ impl Wire {
         answer
     }
 
+    /// Whether anything can be asked over it.
+    fn check(&self) -> Result<(), Failure> {
+        if self.board.is_over() {
+            return Err(Failure::Unsent);
+        }
+        self.misdirected.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
     /// An answer, if it is certain that it belongs to the question.
     fn believe(&self, answer: Result<Value, RedisError>) -> Result<Value, Failure> {
         if self.board.is_out_of_step() {
             return Err(Failure::Lost);
         }
-        match answer {
-            Ok(Value::ServerError(error)) => Err(RedisError::from(error).into()),
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(error.into()),
+        let failure: Failure = match answer {
+            Ok(Value::ServerError(error)) => RedisError::from(error).into(),
+            Ok(answer) => return Ok(answer),
+            Err(error) => error.into(),
+        };
+        if self.sharded || !failure.is_of_a_cluster() {
+            return Err(failure);
         }
+        // From now on for every call. Otherwise accounts whose keys are on this node would be shared, and others not.
+        let misdirected = || of_a_cluster(&self.address, self.cluster_scheme);
+        Err(self.misdirected.get_or_init(misdirected).clone())
     }
+}
+
+/// What a caller is told who has named a node of a cluster as if it were a server by itself.
+pub(crate) fn of_a_cluster(address: &Address, cluster_scheme: &str) -> Failure {
+    let host = match address {
+        Address::Tcp { .. } => address.to_string(),
+        Address::Unix(_) => "host:port".to_owned(),
+    };
+    Failure::refused(format!(
+        "redis at {address} is a node of a cluster; name the cluster: {cluster_scheme}://{host} (with the same user and password)"
+    ))
 }
 
 impl Drop for Wire {

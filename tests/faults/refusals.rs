@@ -3,6 +3,7 @@
 use std::slice;
 use std::time::Duration;
 
+use quota::testing::FakeProvider;
 use quota::{Clock, Event};
 use redis_harness::{Cluster, Server, redis};
 
@@ -28,6 +29,32 @@ async fn a_replica_serves_like_no_store() {
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
 
     drop(is_served_alone(&replica.url()).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_on_a_replica_shows_what_a_host_on_the_master_writes() {
+    let master = Server::builder().with("repl-diskless-sync-delay 0").start();
+    let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
+    until("the replica follows", || {
+        replica.ask::<String>(&["INFO", "replication"]).contains("master_link_status:up")
+    })
+    .await;
+    let (provider, own_provider) = (provider(), FakeProvider::answering("anthropic", 30.0));
+    let mut hosts = vec![Host::on(&master.url(), &provider), Host::on(&replica.url(), &own_provider)];
+    assert_eq!(hosts[0].get().await, Some(30.0));
+    let version = || master.ask::<String>(&["GET", KEY]);
+    until("the replica has it", || replica.ask::<Option<String>>(&["GET", KEY]) == Some(version())).await;
+
+    assert_eq!(hosts[1].get().await, Some(30.0));
+    assert_eq!(own_provider.calls(), 0);
+    // Its write is refused, and it goes on with a copy of its own.
+    moves_to(&own_provider, &hosts, 40.0).await;
+    assert_eq!(hosts[1].refresh().await, Some(40.0));
+    assert!(hosts[1].is_alone());
+    moves_to(&provider, &hosts, 50.0).await;
+    assert_eq!(hosts[0].refresh().await, Some(50.0));
+
+    hosts[1].until_shows(50.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

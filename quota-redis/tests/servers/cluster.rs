@@ -56,6 +56,28 @@ async fn a_document_stays_readable_and_swappable_while_its_slot_moves() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_named_as_a_single_server_is_refused_with_the_url_of_the_cluster() {
+    let cluster = Cluster::start();
+    let (_, home, elsewhere) = places(&cluster, &key("main"));
+    let url = cluster.nodes()[elsewhere].url();
+    let expected = url.replace("redis://", "redis+cluster://");
+    let store = open(&url);
+    let here =
+        (0..).map(|number| key(&format!("a{number}"))).find(|key| places(&cluster, key).1 == elsewhere);
+
+    let refused = store.read(&key("main")).await.unwrap_err();
+    // A key that is on this node would be found.
+    let also_refused = store.read(&here.unwrap()).await.unwrap_err();
+
+    for error in [refused, also_refused, open(&format!("{url}/3")).read(&key("main")).await.unwrap_err()] {
+        assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+        assert!(error.to_string().contains(&expected), "{error}");
+    }
+    assert_ne!(home, elsewhere);
+    open(&expected).read(&key("main")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_slot_that_moves_does_not_make_those_who_wait_spin() {
     let cluster = Cluster::start();
     let store = open(&cluster.url());

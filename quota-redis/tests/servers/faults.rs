@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quota_core::{Applied, Clock, QuotaStore, StoreError, Swap};
 use redis_harness::{Proxy, Server, redis};
 
-use crate::world::{KEEP, applied, body, key, open, soon, start, swap, until_usable};
+use crate::world::{KEEP, applied, body, key, open, soon, start, swap, until, until_usable};
 
 #[tokio::test]
 async fn a_script_that_the_server_forgot_is_sent_again() {
@@ -136,10 +136,7 @@ async fn a_server_that_comes_back_is_used_again_and_those_who_waited_are_woken()
         let (store, key) = (store.clone(), key.clone());
         start(async move { store.changed(&key, Some(seen)).await })
     };
-    crate::world::until(async || {
-        (server.ask::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len() == 1).then_some(())
-    })
-    .await;
+    until(async || (server.ask::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len() == 1).then_some(())).await;
 
     server.kill();
     soon("the end of the connection", waiting).await.unwrap().unwrap();
@@ -210,14 +207,53 @@ async fn a_read_that_was_not_answered_wrote_nothing() {
 }
 
 #[tokio::test]
-async fn a_replica_is_unavailable_for_writes() {
-    let master = Server::start();
+async fn a_replica_is_read_and_refuses_writes_over_one_connection() {
+    let master = Server::builder().with("repl-diskless-sync-delay 0").start();
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
+    let main = key("main");
+    let version = applied(swap(&open(&master.url()), &main, None, "one").await);
     let store = open(&replica.url());
+    until(async || (store.read(&main).await.unwrap().version() == Some(version)).then_some(())).await;
+    let before = connections(&replica);
 
-    let error = swap(&store, &key("main"), None, "x").await.unwrap_err();
+    for _ in 0..20 {
+        let error = swap(&store, &main, Some(version), "two").await.unwrap_err();
+        assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+        assert!(error.to_string().contains("it is a replica"), "{error}");
+        assert_eq!(store.read(&main).await.unwrap().version(), Some(version));
+    }
 
-    assert!(matches!(error, StoreError::Unavailable { applied: Applied::No, .. }), "{error:?}");
+    // That of this question.
+    assert_eq!(connections(&replica), before + 1);
+}
+
+#[tokio::test]
+async fn a_server_without_enough_replicas_is_read_and_refuses_writes() {
+    let server = Server::start();
+    let store = open(&server.url());
+    let main = key("main");
+    let version = applied(swap(&store, &main, None, "one").await);
+    let () = server.ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+
+    let error = swap(&store, &main, Some(version), "two").await.unwrap_err();
+
+    assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains("min-replicas-to-write"), "{error}");
+    assert_eq!(store.read(&main).await.unwrap().version(), Some(version));
+}
+
+#[tokio::test]
+async fn a_replica_that_lost_its_master_and_answers_no_reads_is_unavailable() {
+    let server = Server::start();
+    let store = open(&server.url());
+    store.read(&key("main")).await.unwrap();
+
+    let () = server.ask(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
+    let () = server.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+
+    let error = store.read(&key("main")).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert!(error.to_string().contains("lost its master"), "{error}");
 }
 
 #[tokio::test]
@@ -230,7 +266,10 @@ async fn a_server_without_memory_refuses_and_keeps_what_it_has() {
 
     let error = swap(&store, &key, Some(one), "two").await.unwrap_err();
 
-    assert_eq!(error.to_string(), "the store refused: redis has no memory left; raise its maxmemory");
+    assert_eq!(
+        error.to_string(),
+        "the store refused: redis takes no writes: it has no memory left; raise its maxmemory"
+    );
     assert_eq!(store.read(&key).await.unwrap().version(), Some(one));
 }
 
