@@ -118,6 +118,11 @@ impl Instant {
     pub fn saturating_since(self, earlier: Self) -> Duration {
         self.0.saturating_duration_since(earlier.0)
     }
+
+    /// The point so much later; `None` if it lies beyond all time.
+    pub(crate) fn after(self, span: Duration) -> Option<Self> {
+        self.0.checked_add(span).map(Self)
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod view;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::account::Account;
 use self::builder::QuotaManagerBuilder;
@@ -34,7 +35,7 @@ use self::events::Events;
 use self::flight::Crew;
 use self::register::Register;
 use self::tally::StoreTally;
-use crate::{AccountId, Clock, Policy, QuotaStore, Usage};
+use crate::{AccountId, Clock, QuotaStore, Usage};
 
 /// The single gateway to the usage endpoints of LLM providers, and the cache in front of it.
 ///
@@ -121,16 +122,29 @@ impl QuotaManager {
         self.shared.register.store_tally()
     }
 
-    /// Ends all that this manager has begun: waits for calls that are under way and writes what is pending, but no
-    /// longer than a call and a write may take. From now on only [`Account::peek`] is of use.
+    /// Stops this manager: waits for calls in flight until they end, and writes what is pending. From now on only
+    /// [`Account::peek`] is of use.
     ///
-    /// Returns whether all of it ended in that time, and the store has all that was to be written to it.
+    /// Takes no longer than a call and a write may take. Returns whether all of it ended in that time, and the store has all
+    /// that was to be written to it.
     pub async fn close(&self) -> bool {
+        let longest = self.shared.register.policies().map(|policy| policy.fetch_timeout).max();
+        self.close_within(longest.expect("there is a general policy")).await
+    }
+
+    /// The same, but waits for calls in flight no longer than `grace`. Calls that are not answered by then are cancelled, and
+    /// their leases are given back, so that other processes need not wait until these expire.
+    ///
+    /// For programs that are about to end: with a grace of zero, calls are cancelled at once. A cancelled call arms no hold;
+    /// its numbers are lost, and it counts toward the budget, because the provider may have received it. Writes to the store
+    /// are bounded as in [`close`](Self::close), which also says what is returned; `false` if a call was cancelled.
+    pub async fn close_within(&self, grace: Duration) -> bool {
         let Shared { crew, clock, register } = &*self.shared;
-        let bound =
-            |policy: &Policy| policy.fetch_timeout.saturating_add(policy.store_patience.saturating_mul(4));
-        let longest = register.policies().map(bound).max().expect("there is a general policy");
         crew.tasks.close();
+        let all_ended = clock.bounded(grace, crew.tasks.idle()).await.is_some();
+        if !all_ended {
+            crew.tasks.cancel();
+        }
         let ending = async {
             crew.tasks.idle().await;
             // What was done while the store was away, for accounts that nobody has looked at since it is back.
@@ -138,8 +152,9 @@ impl QuotaManager {
                 slot.transact(|_, _| ()).await.ok();
             }
         };
-        let ended = clock.bounded(longest, ending).await.is_some();
-        ended && register.unwritten().is_empty()
+        let patience = register.policies().map(|policy| policy.store_patience.saturating_mul(4)).max();
+        let ended = clock.bounded(patience.expect("there is a general policy"), ending).await.is_some();
+        all_ended && ended && register.unwritten().is_empty()
     }
 }
 

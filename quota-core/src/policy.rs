@@ -34,7 +34,8 @@ pub struct Policy {
     /// The least time between the starts of two calls of this process to one provider. One second.
     #[serde(with = "span")]
     pub gap: Duration,
-    /// How many calls of this process to one provider may run at once. One.
+    /// How many calls of this process to one provider may run at once. One. A call that is unanswered for two seconds does not
+    /// count, up to four calls in all.
     pub parallel: usize,
     /// How long one call may take. Ten seconds. If the process that calls dies, others may call two seconds after that:
     /// see [`lease_ttl`](Self::lease_ttl).

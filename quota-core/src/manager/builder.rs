@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
@@ -24,6 +25,7 @@ pub struct QuotaManagerBuilder {
     provider_policies: HashMap<ProviderId, Policy>,
     clock: Clock,
     name: Arc<str>,
+    deadline: Option<Duration>,
 }
 
 impl QuotaManagerBuilder {
@@ -35,6 +37,7 @@ impl QuotaManagerBuilder {
             provider_policies: HashMap::new(),
             clock: Clock::system(),
             name: Arc::from(""),
+            deadline: None,
         }
     }
 
@@ -73,6 +76,17 @@ impl QuotaManagerBuilder {
         self
     }
 
+    /// Says that this program ends so long after [`build`](Self::build), for commands and other short-lived programs.
+    ///
+    /// A call is given no more than the time that is left, and none is started with less than two seconds left. A call that is
+    /// cut off by the deadline arms no hold and gives its lease back; refreshes that find no time are
+    /// [`QuotaError::DeadlineExceeded`](crate::QuotaError::DeadlineExceeded). Without a deadline, the default, a refresh
+    /// outlives its caller.
+    pub fn deadline(mut self, after: Duration) -> Self {
+        self.deadline = Some(after);
+        self
+    }
+
     /// Builds the manager. It lives on the runtime this is called in.
     ///
     /// # Errors
@@ -92,7 +106,9 @@ impl QuotaManagerBuilder {
         for fetcher in self.fetchers {
             register.add(fetcher);
         }
-        let shared = Shared { crew: Crew { tasks, events, by: self.name }, clock: self.clock, register };
+        let deadline = self.deadline.and_then(|after| self.clock.instant().after(after));
+        let crew = Crew { tasks, events, by: self.name, deadline };
+        let shared = Shared { crew, clock: self.clock, register };
         Ok(QuotaManager { shared: Arc::new(shared) })
     }
 }

@@ -73,6 +73,14 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
+    /// The time that this program has ([`QuotaManagerBuilder::deadline`](crate::QuotaManagerBuilder::deadline)) was over before
+    /// the provider answered, or would have been.
+    #[error("no time left to refresh {account}")]
+    #[non_exhaustive]
+    DeadlineExceeded {
+        /// The account.
+        account: AccountId,
+    },
     /// The fetcher broke, or the store did. The next refresh starts anew.
     #[error("the refresh of {account} broke in the middle")]
     #[non_exhaustive]

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -35,6 +36,14 @@ pub enum Event {
     LoginChanged {
         /// The account.
         account: AccountId,
+    },
+    /// A refresh waits for another process, which is calling the provider for the same account.
+    #[non_exhaustive]
+    Waiting {
+        /// The account.
+        account: AccountId,
+        /// How long it waits at most: until the other process's lease ends, or this program's time.
+        until: Timestamp,
     },
     /// The store does not answer: this process goes on with what it knows.
     StoreLost,

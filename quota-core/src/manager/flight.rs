@@ -14,6 +14,7 @@ use super::refresh::Refresh;
 use super::slot::Slot;
 use super::tasks::{Tasks, wait_for};
 use super::view::View;
+use crate::clock::Instant;
 use crate::{Lineage, Urgency};
 
 /// A refresh under way.
@@ -169,4 +170,13 @@ pub(crate) struct Crew {
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) events: Stage,
     pub(crate) by: Arc<str>,
+    /// When this program ends, if that is known: no call outlasts it.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Crew {
+    /// How much time is left at `now`; `None` if there is no deadline.
+    pub(crate) fn time_left(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_since(now))
+    }
 }

@@ -1,4 +1,4 @@
-//! How fast one process may ask one provider: so many calls at once, so far apart, those first for whom somebody waits.
+//! How fast one process may call one provider: how many calls at once, how far apart, and interactive callers first.
 //! Whether an account may be asked about at all is in `record`.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,9 @@ use crate::{Clock, Urgency};
 
 /// The way to one provider.
 ///
+/// Starts are a gap apart, and at most `parallel` calls run at once. A call that has been unanswered for [`SLOW_AFTER`] does not
+/// count toward that limit, up to [`MOST_AT_ONCE`] calls in all: one account that hangs does not hold up the others.
+///
 /// An interactive caller waits for the calls that are running, and for other interactive callers; never for background
 /// callers that queue.
 #[derive(Debug)]
@@ -22,9 +25,16 @@ pub(crate) struct Gate {
     line: Mutex<Line>,
 }
 
+/// A call that is unanswered for this long no longer blocks others.
+const SLOW_AFTER: Duration = Duration::from_secs(2);
+
+/// The most calls at once beside slow ones, unless the policy allows more.
+const MOST_AT_ONCE: usize = 4;
+
 #[derive(Debug, Default)]
 struct Line {
-    running: usize,
+    /// When each call that is running was started, by its number.
+    running: BTreeMap<u64, Instant>,
     last_start: Option<Instant>,
     last_number: u64,
     interactive: BTreeMap<u64, Arc<Notify>>,
@@ -46,6 +56,7 @@ pub(crate) struct Ticket {
 #[must_use]
 pub(crate) struct Pass {
     gate: Arc<Gate>,
+    number: u64,
     start: Instant,
     start_before: Option<Instant>,
     is_used: bool,
@@ -55,7 +66,10 @@ impl Pass {
     /// Says that a call is made: from now on the gap counts.
     pub(crate) fn call(&mut self) {
         self.is_used = true;
-        self.gate.line().last_start = Some(self.gate.clock.instant());
+        let now = self.gate.clock.instant();
+        let mut line = self.gate.line();
+        line.last_start = Some(now);
+        line.running.insert(self.number, now);
     }
 }
 
@@ -129,7 +143,7 @@ impl Ticket {
         loop {
             match self.look() {
                 Look::Pass(pass) => return pass,
-                // Somebody who is in more of a hurry may come while the gap passes.
+                // A more urgent caller may come, or a call may end, before that.
                 Look::Soon(gap) => drop(self.gate.clock.bounded(gap, self.turn.notified()).await),
                 Look::Later => self.turn.notified().await,
             }
@@ -139,22 +153,46 @@ impl Ticket {
     fn look(&self) -> Look {
         let mut line = self.gate.line();
         let first = line.next().is_some_and(|(number, _)| *number == self.number);
-        if !first || line.running >= self.gate.parallel {
+        if !first {
             return Look::Later;
         }
         let now = self.gate.clock.instant();
-        let since = line.last_start.map(|start| now.saturating_since(start));
-        if let Some(left) =
-            since.and_then(|since| self.gate.gap.checked_sub(since)).filter(|left| !left.is_zero())
-        {
-            return Look::Soon(left);
+        let since_last = line.last_start.map(|start| now.saturating_since(start));
+        let gap = since_last.and_then(|since| left_of(self.gate.gap, since));
+        let calls = line.running.values().map(|start| now.saturating_since(*start));
+        match wait_for_room(calls, self.gate.parallel).map(|room| room.max(gap.unwrap_or_default())) {
+            None => return Look::Later,
+            Some(wait) if !wait.is_zero() => return Look::Soon(wait),
+            Some(_) => {}
         }
         line.leave(self.number);
-        line.running += 1;
+        line.running.insert(self.number, now);
         let start_before = line.last_start.replace(now);
         line.call_next();
-        Look::Pass(Pass { gate: Arc::clone(&self.gate), start: now, start_before, is_used: false })
+        let gate = Arc::clone(&self.gate);
+        Look::Pass(Pass { gate, number: self.number, start: now, start_before, is_used: false })
     }
+}
+
+/// How long until one more call may run beside those that have run for `ages`; `None` if one of them must end first.
+fn wait_for_room(ages: impl Iterator<Item = Duration>, parallel: usize) -> Option<Duration> {
+    let (mut count, mut left_until_slow) = (0, Vec::new());
+    for age in ages {
+        count += 1;
+        left_until_slow.extend(left_of(SLOW_AFTER, age));
+    }
+    if count >= MOST_AT_ONCE.max(parallel) {
+        return None;
+    }
+    // So many calls must become slow before fewer than `parallel` count.
+    let Some(surplus) = left_until_slow.len().checked_sub(parallel) else { return Some(Duration::ZERO) };
+    left_until_slow.sort_unstable();
+    Some(left_until_slow[surplus])
+}
+
+/// What is left of a span after so much of it; `None` if nothing is.
+fn left_of(span: Duration, passed: Duration) -> Option<Duration> {
+    span.checked_sub(passed).filter(|left| !left.is_zero())
 }
 
 enum Look {
@@ -174,7 +212,7 @@ impl Drop for Ticket {
 impl Drop for Pass {
     fn drop(&mut self) {
         let mut line = self.gate.line();
-        line.running -= 1;
+        line.running.remove(&self.number);
         if !self.is_used && line.last_start == Some(self.start) {
             line.last_start = self.start_before;
         }
@@ -188,6 +226,7 @@ mod tests {
     use jiff::Timestamp;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const ALMOST_SLOW: Duration = Duration::from_millis(1999);
 
     fn gate() -> (Clock, Arc<Gate>) {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
@@ -219,10 +258,66 @@ mod tests {
         let (clock, gate) = gate();
         let running = gate.queue(Urgency::Interactive).pass().await;
 
-        let second = clock.bounded(SECOND * 60, gate.queue(Urgency::Interactive).pass()).await;
+        let second = clock.bounded(ALMOST_SLOW, gate.queue(Urgency::Interactive).pass()).await;
 
         assert!(second.is_none());
         drop(running);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_unanswered_for_two_seconds_blocks_no_other() {
+        let (clock, gate) = gate();
+        let mut hanging = gate.queue(Urgency::Interactive).pass().await;
+        hanging.call();
+
+        let second = clock.bounded(SECOND * 60, gate.queue(Urgency::Interactive).pass()).await;
+
+        assert!(second.is_some());
+        assert_eq!(clock.now().as_millisecond(), 2000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beside_a_slow_call_the_others_run_one_at_a_time() {
+        let (clock, gate) = gate();
+        let _hanging = gate.queue(Urgency::Interactive).pass().await;
+        let _quick = gate.queue(Urgency::Interactive).pass().await;
+
+        let third = clock.bounded(ALMOST_SLOW, gate.queue(Urgency::Interactive).pass()).await;
+
+        assert!(third.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_calls_that_all_hang_four_run_at_once() {
+        let (clock, gate) = gate();
+        let mut hanging = Vec::new();
+        for _ in 0..4 {
+            hanging.push(gate.queue(Urgency::Interactive).pass().await);
+        }
+
+        let fifth = gate.queue(Urgency::Interactive).pass();
+        let fifth = clock.bounded(SECOND * 60, fifth).await;
+        assert!(fifth.is_none());
+
+        drop(hanging.pop());
+        let fifth = gate.queue(Urgency::Interactive).pass();
+        assert!(clock.bounded(SECOND * 60, fifth).await.is_some());
+    }
+
+    #[test]
+    fn a_higher_limit_counts_slow_calls_no_more_than_a_low_one() {
+        let ages =
+            |ages: &[u64]| ages.iter().map(|age| SECOND * u32::try_from(*age).unwrap()).collect::<Vec<_>>();
+        let room = |calls: &[u64], parallel| wait_for_room(ages(calls).into_iter(), parallel);
+
+        assert_eq!(room(&[], 1), Some(Duration::ZERO));
+        assert_eq!(room(&[1], 1), Some(SECOND));
+        assert_eq!(room(&[1], 2), Some(Duration::ZERO));
+        assert_eq!(room(&[9, 1], 2), Some(Duration::ZERO));
+        assert_eq!(room(&[1, 0], 1), Some(SECOND * 2), "both must become slow");
+        assert_eq!(room(&[9, 9, 9, 9], 1), None);
+        assert_eq!(room(&[9; 8], 8), None, "a limit above four is the limit for slow calls too");
+        assert_eq!(room(&[9; 7], 8), Some(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,10 +9,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::error::QuotaError;
 use super::flight::{Crew, Flight, Landed, Landing, Wish};
 use super::slot::Slot;
+use super::tasks::{Either, either};
 use crate::{FetchError, Lineage, Login, UsageFetcher};
 
 use begin::Begun;
@@ -106,24 +108,23 @@ impl Refresh {
     /// Which login the call would use. If that cannot be told, no numbers are shown until it can.
     async fn login(&self, fetcher: &dyn UsageFetcher) -> Result<Login, QuotaError> {
         let slot = &*self.slot;
-        let bound = slot.provider.policy.fetch_timeout;
-        let told =
-            slot.provider.clock.bounded(bound, unwinding(async { fetcher.login(&slot.id).await })).await;
-        let login = match told {
-            Some(Some(Ok(login))) => login,
-            untold => {
+        let login = match self.bounded(async { fetcher.login(&slot.id).await }).await {
+            Ok(Ok(login)) => login,
+            Err(Cut::Cancelled) => return Err(QuotaError::Closed),
+            failed => {
                 // Unless the program has said meanwhile whose they are.
                 slot.update(|desk| desk.withheld |= desk.login == self.flight.lineage);
                 let account = slot.id.clone();
-                return Err(match untold {
-                    Some(Some(Err(error))) => QuotaError::Fetch { account, error },
-                    Some(_) => QuotaError::Broken { account },
-                    None => {
+                return Err(match failed {
+                    Ok(Err(error)) => QuotaError::Fetch { account, error },
+                    Err(Cut::TimedOut) => {
                         // The provider was not called, so it is not the one that did not answer.
-                        let seconds = bound.as_secs_f64();
+                        let seconds = slot.provider.policy.fetch_timeout.as_secs_f64();
                         let why = format!("the source of the credential did not answer within {seconds} s");
                         QuotaError::Fetch { account, error: FetchError::unavailable(why) }
                     }
+                    Err(Cut::DeadlineExceeded) => QuotaError::DeadlineExceeded { account },
+                    Ok(Ok(_)) | Err(Cut::Panicked | Cut::Cancelled) => QuotaError::Broken { account },
                 });
             }
         };
@@ -165,15 +166,37 @@ impl Refresh {
 
     /// Whether there is a newer credential than the one that was refused.
     async fn renews(&self, fetcher: &dyn UsageFetcher) -> bool {
-        let bound = self.slot.provider.policy.fetch_timeout;
-        let renewed = self
-            .slot
-            .provider
-            .clock
-            .bounded(bound, unwinding(async { fetcher.renew(&self.slot.id).await }))
-            .await;
-        renewed == Some(Some(true))
+        self.bounded(async { fetcher.renew(&self.slot.id).await }).await == Ok(true)
     }
+
+    /// Runs a step of the fetcher for as long as a call may take, until the program's deadline, or until the manager cancels its
+    /// calls.
+    async fn bounded<T>(&self, step: impl Future<Output = T>) -> Result<T, Cut> {
+        let timeout = self.slot.provider.policy.fetch_timeout;
+        let left = self.time_left().filter(|left| *left < timeout);
+        let step = self.slot.provider.clock.bounded(left.unwrap_or(timeout), unwinding(step));
+        match either(self.crew.tasks.cancelled(), step).await {
+            Either::First(()) => Err(Cut::Cancelled),
+            Either::Second(Some(Some(done))) => Ok(done),
+            Either::Second(Some(None)) => Err(Cut::Panicked),
+            Either::Second(None) if left.is_some() => Err(Cut::DeadlineExceeded),
+            Either::Second(None) => Err(Cut::TimedOut),
+        }
+    }
+
+    /// How much time this program has left; `None` if it has no deadline.
+    fn time_left(&self) -> Option<Duration> {
+        self.crew.time_left(self.slot.provider.clock.instant())
+    }
+}
+
+/// Why a step of the fetcher did not end by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    TimedOut,
+    DeadlineExceeded,
+    Cancelled,
+    Panicked,
 }
 
 /// Runs `work`; `None` if it panicked. A fetcher that breaks must not take the flight with it.

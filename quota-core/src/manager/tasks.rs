@@ -15,18 +15,26 @@ pub(crate) struct Tasks {
     runtime: Handle,
     state: Mutex<State>,
     closing: Notify,
+    cancelling: Notify,
     idle: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     closed: bool,
+    cancelled: bool,
     live: usize,
 }
 
 impl Tasks {
     pub(crate) fn on(runtime: Handle) -> Arc<Self> {
-        Arc::new(Self { runtime, state: Mutex::default(), closing: Notify::new(), idle: Notify::new() })
+        Arc::new(Self {
+            runtime,
+            state: Mutex::default(),
+            closing: Notify::new(),
+            cancelling: Notify::new(),
+            idle: Notify::new(),
+        })
     }
 
     /// Runs `work` in a task of its own; not if the manager was closed, and then `work` is dropped.
@@ -59,6 +67,17 @@ impl Tasks {
     /// Ready once the manager is being closed.
     pub(crate) async fn closing(&self) {
         wait_for(&self.closing, || self.is_closed()).await;
+    }
+
+    /// Cancels the calls in flight. Tasks end by themselves after that: they still write what follows.
+    pub(crate) fn cancel(&self) {
+        self.state().cancelled = true;
+        self.cancelling.notify_waiters();
+    }
+
+    /// Ready once calls in flight must be cancelled.
+    pub(crate) async fn cancelled(&self) {
+        wait_for(&self.cancelling, || self.state().cancelled).await;
     }
 
     /// Ready once no task is left.

@@ -97,11 +97,7 @@ impl Record {
         self.lease = None;
         if let FetchError::NotLoggedIn { .. } = error {
             // The provider was not asked, and another host may well be logged in.
-            let call = self.attempts.iter().rposition(|attempt| attempt.fence == lease.fence);
-            call.map(|call| self.attempts.remove(call));
-            if let Some(hold) = &mut self.hold {
-                hold.unmet_by(lease.mark);
-            }
+            self.take_attempt_back(lease);
             return Failed::Stored { hold: None, quiet: None };
         }
         self.trouble = Some(Box::new(Trouble::of(error, lease.granted_at.min(now), lease.mark)));
@@ -120,6 +116,23 @@ impl Record {
     pub fn release(&mut self, lease: &Lease) {
         if self.holds(lease) {
             self.lease = None;
+        }
+    }
+
+    /// Gives the lease back without a request having been sent: the call does not count toward the budget.
+    pub(crate) fn withdraw(&mut self, lease: &Lease) {
+        if self.holds(lease) {
+            self.lease = None;
+            self.take_attempt_back(lease);
+        }
+    }
+
+    /// Takes the attempt of a lease out of the calls that count: the provider was not called.
+    fn take_attempt_back(&mut self, lease: &Lease) {
+        let call = self.attempts.iter().rposition(|attempt| attempt.fence == lease.fence);
+        call.map(|call| self.attempts.remove(call));
+        if let Some(hold) = &mut self.hold {
+            hold.unmet_by(lease.mark);
         }
     }
 

@@ -11,6 +11,7 @@ use super::Refresh;
 use crate::clock::Instant;
 use crate::manager::desk::Standing;
 use crate::manager::error::QuotaError;
+use crate::manager::events::Event;
 use crate::manager::flight::Wish;
 use crate::manager::gate::Pass;
 use crate::manager::tasks::{Either, either};
@@ -34,6 +35,7 @@ impl Refresh {
         let mut holder = Holder::default();
         let mut is_known = !slot.may_guess();
         let mut pass = None;
+        let mut announced = None;
         // Whether a holder that is found has the lease now, and did not only have it when this process last heard. That is
         // for those who insist: others take the numbers of a call that is over, if they are young enough.
         let mut is_confirmed = !matches!(wish, Wish::Now);
@@ -77,7 +79,10 @@ impl Refresh {
                 (begin, _unused) => begin,
             };
             match begin {
-                Begin::Granted(_) => pass = self.turn(&mut is_known).await?,
+                Begin::Granted(_) => {
+                    self.may_call()?;
+                    pass = self.turn(&mut is_known).await?;
+                }
                 Begin::Fresh => return Ok(Begun::Fresh),
                 Begin::Held(hold) => return Err(QuotaError::Held { account: account(), hold }),
                 Begin::Barred(trouble) => {
@@ -99,7 +104,17 @@ impl Refresh {
                     if let Freshness::Since(moment) = freshness {
                         freshness = Freshness::Since(moment.min(since));
                     }
-                    self.unless_closed(self.wait_for_holder(seen, until, patience - waited)).await?;
+                    let patience = patience - waited;
+                    let left = self.time_left().unwrap_or(patience).min(patience);
+                    if left.is_zero() {
+                        return Err(QuotaError::Busy { account: account() });
+                    }
+                    if announced.replace(until) != Some(until) {
+                        let until = until.min(time::later(slot.provider.link.guess(), left));
+                        self.crew.events.tell(Event::Waiting { account: account(), until });
+                    }
+                    let wait = self.wait_for_holder(seen, until, patience);
+                    let _ = self.unless_closed(slot.provider.clock.bounded(left, wait)).await?;
                 }
             }
         }
@@ -112,16 +127,38 @@ impl Refresh {
         let stands_in_line = *is_known;
         let turn = async {
             match ticket.at_once() {
-                None if stands_in_line => Some(ticket.pass().await),
-                at_once => at_once,
+                None if stands_in_line => Ok(Some(self.while_time_is_left(ticket.pass()).await?)),
+                at_once => Ok(at_once),
             }
         };
-        let turn = self.unless_closed(turn).await?;
+        let turn = self.unless_closed(turn).await??;
         if turn.is_none() {
             self.slot.read_first().await;
             *is_known = true;
         }
         Ok(turn)
+    }
+
+    /// Whether a call may be started now: there is time for it, and the manager is not being closed.
+    pub(super) fn may_call(&self) -> Result<(), QuotaError> {
+        if self.crew.tasks.is_closed() {
+            return Err(QuotaError::Closed);
+        }
+        match self.time_left() {
+            Some(left) if left < SHORTEST_CALL => Err(self.out_of_time()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for `wait`, but no longer than a call after it still has time.
+    async fn while_time_is_left<T>(&self, wait: impl Future<Output = T>) -> Result<T, QuotaError> {
+        let Some(left) = self.time_left() else { return Ok(wait.await) };
+        let done = self.slot.provider.clock.bounded(left.saturating_sub(SHORTEST_CALL), wait).await;
+        done.ok_or_else(|| self.out_of_time())
+    }
+
+    fn out_of_time(&self) -> QuotaError {
+        QuotaError::DeadlineExceeded { account: self.slot.id.clone() }
     }
 
     /// Waits for `wait`, but not once the manager is being closed: what has not begun by then does not begin.
@@ -165,6 +202,9 @@ impl Holder {
         now.saturating_since(began)
     }
 }
+
+/// No call is started with less time than this before the program's deadline.
+const SHORTEST_CALL: Duration = Duration::from_secs(2);
 
 /// The store's clock and ours differ a little: a wait for the end of a lease is never shorter than this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Refresh, unwinding};
+use super::{Cut, Refresh};
 use crate::manager::error::QuotaError;
 use crate::manager::events::Event;
 use crate::manager::gate::Pass;
@@ -28,20 +28,27 @@ impl Refresh {
         let slot = &*self.slot;
         let account = || slot.id.clone();
         tracing::debug!(account = %slot.id, fence = lease.fence, "lease granted");
-        let bound = slot.provider.policy.fetch_timeout;
+        if let Err(cut) = self.may_call() {
+            // No request was sent.
+            slot.conclude(|record, _| record.withdraw(lease)).await;
+            return Err(cut);
+        }
         pass.call();
-        let told =
-            slot.provider.clock.bounded(bound, unwinding(async { fetcher.fetch(&slot.id).await })).await;
+        let fetched = self.bounded(async { fetcher.fetch(&slot.id).await }).await;
         drop(pass);
-        let usage = match told {
-            Some(Some(Ok(usage))) => usage,
-            Some(Some(Err(error))) => return Err(self.failed(lease, error).await),
-            Some(None) => {
-                // Ours to mend, not the provider's: no hold follows from it.
+        let usage = match fetched {
+            Ok(Ok(usage)) => usage,
+            Ok(Err(error)) => return Err(self.failed(lease, error).await),
+            Err(Cut::TimedOut) => return Err(self.failed(lease, FetchError::TimedOut).await),
+            // None of these is the provider's fault, so no hold follows. The call counts: the provider may have received it.
+            Err(cut) => {
                 slot.conclude(|record, _| record.release(lease)).await;
-                return Err(QuotaError::Broken { account: account() });
+                return Err(match cut {
+                    Cut::Cancelled => QuotaError::Closed,
+                    Cut::DeadlineExceeded => QuotaError::DeadlineExceeded { account: account() },
+                    Cut::TimedOut | Cut::Panicked => QuotaError::Broken { account: account() },
+                });
             }
-            None => return Err(self.failed(lease, FetchError::TimedOut).await),
         };
         match slot.conclude(|record, now| record.commit(now, lease, &usage)).await {
             Committed::Empty => {
