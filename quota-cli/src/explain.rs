@@ -10,7 +10,7 @@ use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::journal;
 use crate::router::{self, Refusal, Router, Seen};
-use crate::runtime;
+use crate::scope;
 use crate::term::{self, Screen};
 use crate::words::Here;
 
@@ -22,8 +22,8 @@ use crate::words::Here;
 pub(crate) fn run(options: &ExplainArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
     let config = Config::named_or_usual(options.request.config.as_deref())?;
-    runtime::run(async {
-        let router = Router::open(&config, &store, Some("quota explain"), &options.request).await?;
+    scope::run(async |scope| {
+        let router = Router::open(scope, &config, &store, Some("quota explain"), &options.request).await?;
         let seen = Seen::of(&router.decide().await, &router);
         let has_news = router.close(router::FAREWELL).await;
         let here = Here { now: seen.now, ..Here::now() };

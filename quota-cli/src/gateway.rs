@@ -12,6 +12,7 @@ use quota::{QuotaManager, QuotaManagerBuilder, QuotaStore, Secret, StoreKey};
 
 use crate::config::{self, Config, LoginSource};
 use crate::exit::{Exit, Failure};
+use crate::scope::CommandScope;
 
 /// The variable that names the store if the command line does not: a URL may hold a password, which others see there.
 pub(crate) const STORE_VARIABLE: &str = "QUOTA_STORE";
@@ -146,14 +147,57 @@ pub(crate) fn open_to_read(config: &Config, store: &Store) -> Result<QuotaManage
     builder(config, store, "").build().map_err(|error| Failure::new(Exit::Config, error.to_string()))
 }
 
-/// Builds the manager, on the runtime this is called in, by the name that its calls are counted under. Nothing is asked yet.
+/// How long a command takes at most, unless its arguments say otherwise.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Builds the manager, on the runtime this is called in, by the name that its calls are counted under. No call is made yet.
+///
+/// The scope closes it. A command that ends after `timeout` makes no call that outlasts it. Waits for other processes are
+/// told on standard error.
 ///
 /// # Errors
 ///
 /// [`Failure`] if the settings contradict each other.
-pub(crate) fn open(config: &Config, store: &Store, name: &str) -> Result<QuotaManager, Failure> {
-    let manager = builder(config, store, name).fetcher(anthropic(config)?);
-    manager.build().map_err(|error| Failure::new(Exit::Config, error.to_string()))
+pub(crate) fn open(
+    scope: &CommandScope,
+    config: &Config,
+    store: &Store,
+    name: &str,
+    timeout: Option<Duration>,
+) -> Result<QuotaManager, Failure> {
+    let manager = build(config, store, name, timeout)?;
+    scope.own(&manager)?;
+    scope.tell_of_waits(&manager);
+    Ok(manager)
+}
+
+/// The same for a program that has the terminal for itself and runs until it is ended.
+///
+/// # Errors
+///
+/// As those of [`open`].
+pub(crate) fn open_for_screen(
+    scope: &CommandScope,
+    config: &Config,
+    store: &Store,
+    name: &str,
+) -> Result<QuotaManager, Failure> {
+    let manager = build(config, store, name, None)?;
+    scope.own(&manager)?;
+    Ok(manager)
+}
+
+fn build(
+    config: &Config,
+    store: &Store,
+    name: &str,
+    timeout: Option<Duration>,
+) -> Result<QuotaManager, Failure> {
+    let mut builder = builder(config, store, name).fetcher(anthropic(config)?);
+    if let Some(timeout) = timeout {
+        builder = builder.deadline(timeout);
+    }
+    builder.build().map_err(|error| Failure::new(Exit::Config, error.to_string()))
 }
 
 fn builder(config: &Config, store: &Store, name: &str) -> QuotaManagerBuilder {

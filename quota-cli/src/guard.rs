@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::journal;
-use crate::runtime;
+use crate::scope;
 use crate::sharing::Sharing;
 use crate::status::model::{AccountView, FailureView};
 use crate::term::{self, harmless};
@@ -52,10 +52,12 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         window: options.window.as_deref(),
         model: options.model.as_deref(),
     };
-    runtime::run(async {
+    scope::run(async |scope| {
         store.check().await?;
         let clock = Clock::system();
-        let manager = gateway::open(&config, &store, "quota guard")?;
+        // One that waits without end is no command that ends: its calls may take their time.
+        let timeout = options.timeout.or((!options.wait).then_some(gateway::COMMAND_TIMEOUT));
+        let manager = gateway::open(scope, &config, &store, "quota guard", timeout)?;
         let account = manager.account(&settings.id);
         let keeper = Keeper::start(&config, &store.store);
         let sharing = Sharing::on(&store);
@@ -69,7 +71,6 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
             },
             None => waited.await,
         };
-        drop(manager);
         let exit = exit_of(&verdict, options.unknown);
         tell(&answer, &account, &verdict, exit, options, &advice)?;
         sharing.tell([&answer]);

@@ -24,6 +24,7 @@ mod pick;
 mod router;
 mod run;
 mod runtime;
+mod scope;
 mod shared;
 mod sharing;
 mod sim;

@@ -9,7 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::journal;
 use crate::router::{self, Refusal, Router, Seen};
-use crate::runtime;
+use crate::scope;
 use crate::term;
 use crate::words::Here;
 
@@ -21,8 +21,8 @@ use crate::words::Here;
 pub(crate) fn run(options: &PickArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
     let config = Config::named_or_usual(options.request.config.as_deref())?;
-    runtime::run(async {
-        let router = Router::open(&config, &store, Some("quota pick"), &options.request).await?;
+    scope::run(async |scope| {
+        let router = Router::open(scope, &config, &store, Some("quota pick"), &options.request).await?;
         let (exit, seen, refusal) = match router.route().await {
             Ok(route) => (Exit::Done, Seen::of_route(&route, &router), None),
             Err(refusal) => (refusal.exit, refusal.seen.clone(), Some(refusal)),

@@ -20,6 +20,7 @@ use crate::args::{RequestArgs, Unknown};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
+use crate::scope::CommandScope;
 use crate::sharing::{Sharing, is_any_alone};
 use crate::term;
 
@@ -59,6 +60,7 @@ impl<'a> Router<'a> {
     ///
     /// [`Failure`] if the store cannot be used, or the settings contradict each other.
     pub(crate) async fn open(
+        scope: &CommandScope,
         config: &'a Config,
         store: &Store,
         name: Option<&str>,
@@ -66,7 +68,7 @@ impl<'a> Router<'a> {
     ) -> Result<Self, Failure> {
         store.check().await?;
         let quota = match name {
-            Some(name) => gateway::open(config, store, name)?,
+            Some(name) => gateway::open(scope, config, store, name, Some(gateway::COMMAND_TIMEOUT))?,
             None => gateway::open_to_read(config, store)?,
         };
         // What others have found out is known before the first look: one of them may have more room.
@@ -169,12 +171,9 @@ impl<'a> Router<'a> {
     /// Gives whether anything was found out that a journal may tell of.
     #[must_use]
     pub(crate) async fn close(self, within: Duration) -> bool {
-        let ending = async {
-            // What could not be kept is found out again; the answer has been given.
-            let _ = self.accounts.flush().await;
-            self.quota.close().await;
-        };
-        let _ = Clock::system().bounded(within, ending).await;
+        // What could not be kept is found out again; the answer has been given.
+        let _ = Clock::system().bounded(within, self.accounts.flush()).await;
+        self.quota.close_within(within).await;
         let known: Vec<_> =
             self.config.accounts.iter().map(|account| self.quota.account(&account.id).peek()).collect();
         if !self.was_alone && is_any_alone(&known) {

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::router::{self, Router};
-use crate::runtime;
+use crate::scope;
 use crate::term::harmless;
 use crate::words::Here;
 
@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) fn run(options: &RunArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
     let config = Config::named_or_usual(options.request.config.as_deref())?;
-    let changes = runtime::run(async {
-        let router = Router::open(&config, &store, Some("quota run"), &options.request).await?;
+    let changes = scope::run(async |scope| {
+        let router = Router::open(scope, &config, &store, Some("quota run"), &options.request).await?;
         let routed = router.route().await;
         // Nothing of this program is left once the command runs, so what it has begun is ended first.
         if router.close(PATIENCE).await {

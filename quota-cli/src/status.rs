@@ -14,9 +14,10 @@ use self::ask::Wish;
 use crate::args::StatusArgs;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
-use crate::gateway;
+use crate::gateway::{self, Store};
 use crate::journal;
 use crate::runtime;
+use crate::scope::{self, CommandScope};
 use crate::term::{self, Screen};
 use crate::words::Here;
 
@@ -33,29 +34,33 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
             "quota: neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes\n",
         );
     }
-    let shown = async {
-        let Some(mut config) = configuration(options.config.as_deref()).await? else {
-            if options.json {
-                term::answer(&json::render(&[], &Here::now()))?;
-            }
-            return Ok(Exit::NoAccount);
-        };
-        config.only(&options.accounts)?;
-        store.check().await?;
-        let accounts = ask::about(&config, &store, wish(options)).await?;
-        let here = Here::now();
-        let shown = if options.json {
-            json::render(&accounts, &here)
-        } else {
-            text::render(&accounts, &here, Screen::stdout())
-        };
-        term::answer(&shown)?;
-        // After the answer: nobody waits for what hooks do.
-        journal::tell(&config, store.store.as_ref()).await;
-        let gaps = accounts.iter().any(|account| account.failure.is_some());
-        Ok(if gaps { Exit::Gaps } else { Exit::Done })
+    scope::run(async |scope| {
+        let shown = shown(scope, options, &store);
+        runtime::with_ahead(store.open_ahead(), shown).await
+    })
+}
+
+async fn shown(scope: &CommandScope, options: &StatusArgs, store: &Store) -> Result<Exit, Failure> {
+    let Some(mut config) = configuration(options.config.as_deref()).await? else {
+        if options.json {
+            term::answer(&json::render(&[], &Here::now()))?;
+        }
+        return Ok(Exit::NoAccount);
     };
-    runtime::run(runtime::with_ahead(store.open_ahead(), shown))
+    config.only(&options.accounts)?;
+    store.check().await?;
+    let accounts = ask::about(scope, &config, store, wish(options)).await?;
+    let here = Here::now();
+    let shown = if options.json {
+        json::render(&accounts, &here)
+    } else {
+        text::render(&accounts, &here, Screen::stdout())
+    };
+    term::answer(&shown)?;
+    // After the answer: nobody waits for what hooks do.
+    journal::tell(&config, store.store.as_ref()).await;
+    let gaps = accounts.iter().any(|account| account.failure.is_some());
+    Ok(if gaps { Exit::Gaps } else { Exit::Done })
 }
 
 fn wish(options: &StatusArgs) -> Wish {

@@ -116,6 +116,15 @@ pub(crate) fn tell(text: &str) {
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
+/// The same for a whole line, in the place of a progress line that is on the terminal.
+pub(crate) fn tell_above(line: &str) {
+    let clear = if Screen::stderr().live { CLEAR_LINE } else { "" };
+    tell(&format!("{clear}{line}"));
+}
+
+/// Goes to the start of a terminal's line, and clears it.
+pub(crate) const CLEAR_LINE: &str = "\r\u{1b}[K";
+
 /// A text from somewhere else, such that it cannot garble the terminal.
 pub(crate) fn harmless(text: &str) -> String {
     let harmful = |c: char| {

@@ -26,7 +26,7 @@ use self::terminal::Terminal;
 use crate::args::WatchArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::runtime;
+use crate::scope;
 use crate::sharing::{Sharing, is_any_alone};
 use crate::status::model::{AccountView, FailureView};
 use crate::term::{self, Screen};
@@ -35,9 +35,6 @@ use crate::{gateway, status};
 
 /// The seconds on the screen.
 const TICK: Duration = Duration::from_secs(1);
-
-/// How long is waited for calls that are under way when somebody leaves.
-const PARTING: Duration = Duration::from_secs(1);
 
 /// Shows all accounts until somebody leaves.
 ///
@@ -52,13 +49,13 @@ pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Fail
             "quota watch needs a terminal; for scripts there is quota status",
         ));
     }
-    runtime::run(async {
+    scope::run(async |scope| {
         let Some(config) = status::configuration(options.config.as_deref()).await? else {
             return Ok(Exit::NoAccount);
         };
         let config = Arc::new(config);
         store.check().await?;
-        let manager = gateway::open(&config, &store, "quota watch")?;
+        let manager = gateway::open_for_screen(scope, &config, &store, "quota watch")?;
         let accounts: Vec<_> = config.accounts.iter().map(|one| manager.account(&one.id)).collect();
         let changed = Arc::new(Notify::new());
         let (writer, written) = mpsc::channel(16);
@@ -79,11 +76,7 @@ pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Fail
             sharing,
             is_alone: false,
         };
-        let outcome = watch.live(written, signals).await;
-        drop(watch);
-        // A call that hangs is not waited for.
-        let _ = Clock::system().bounded(PARTING, manager.close()).await;
-        outcome
+        watch.live(written, signals).await
     })
 }
 
@@ -130,7 +123,6 @@ impl Watch {
                 biased;
                 () = terminal::panicked() => return Ok(Exit::Software),
                 told = signals.next() => match told {
-                    Told::Leave(exit) => return Ok(exit),
                     Told::Stop => self.pause()?,
                     // The one that ended a pause is told late: the terminal has been taken since.
                     Told::GoOn if std::mem::take(&mut self.has_paused) => {}

@@ -6,7 +6,7 @@ use crate::args::{ListArgs, RequestArgs};
 use crate::config::{self, AccountSettings, Config};
 use crate::exit::{Exit, Failure};
 use crate::router::{Router, Seen, SeenAccount};
-use crate::runtime;
+use crate::scope;
 use crate::term::{self, Screen};
 use crate::words::Here;
 use crate::{gateway, status};
@@ -22,7 +22,7 @@ pub(super) struct Listed<'a> {
 pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
     let named = options.config.as_deref();
-    runtime::run(async {
+    scope::run(async |scope| {
         let Some(config) = status::configuration(named).await? else {
             if options.json {
                 term::answer(&json::render(
@@ -35,7 +35,7 @@ pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failu
         };
         let asked = RequestArgs { unknown: Some(crate::args::Unknown::Allow), ..RequestArgs::default() };
         // What is known is an extra here: the list itself needs no store.
-        let router = match Router::open(&config, &store, None, &asked).await {
+        let router = match Router::open(scope, &config, &store, None, &asked).await {
             Ok(router) => Some(router),
             Err(trouble) => {
                 term::tell(&format!("quota: {trouble}\n"));

@@ -30,7 +30,7 @@ Examples:
   quota sim       a simulated provider to try things on
 
 Exit codes: 0 all went well, 1 some account has no number, 3 no account was found, 64 the command line was not understood, \
-65 malformed input, 66 unreadable input, 78 broken configuration.";
+65 malformed input, 66 unreadable input, 78 broken configuration, 129, 130 and 143 ended by SIGHUP, Ctrl-C and SIGTERM.";
 
 #[cfg(test)]
 mod tests {

@@ -6,12 +6,13 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use quota::{Account, Answer, Clock, State};
+use quota::{Account, Answer, Clock, QuotaError, State};
 
 use super::model::{AccountView, FailureView, why};
 use crate::config::{AccountSettings, Config};
 use crate::exit::Failure;
 use crate::gateway::{self, Store};
+use crate::scope::CommandScope;
 use crate::sharing::{self, Sharing};
 use crate::term::{self, Screen};
 
@@ -29,7 +30,7 @@ pub(super) enum Wish {
 }
 
 /// How long all of it may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = gateway::COMMAND_TIMEOUT;
 /// How long nobody wonders what is going on.
 const UNNOTICED: Duration = Duration::from_secs(1);
 
@@ -38,17 +39,20 @@ const UNNOTICED: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// [`Failure`] if the configuration cannot be used at all.
-pub(super) async fn about(config: &Config, store: &Store, wish: Wish) -> Result<Vec<AccountView>, Failure> {
+pub(super) async fn about(
+    scope: &CommandScope,
+    config: &Config,
+    store: &Store,
+    wish: Wish,
+) -> Result<Vec<AccountView>, Failure> {
     let clock = Clock::system();
-    let manager = gateway::open(config, store, "quota status")?;
+    let manager = gateway::open(scope, config, store, "quota status", Some(TIMEOUT))?;
     let accounts: Vec<_> = config.accounts.iter().map(|one| (one, manager.account(&one.id))).collect();
     // By themselves they are asked in the order in which they are first looked at, which is that of the configuration.
     let sharing = Sharing::on(store);
     let asked = accounts.iter().map(|(settings, account)| view(settings, account, wish, &sharing, &clock));
     let views = with_progress(asked.collect(), &clock).await;
     sharing.tell(&accounts.iter().map(|(_, account)| account.peek()).collect::<Vec<_>>());
-    // What was found has been written before it was told, and a call that hangs is not waited for.
-    drop(manager);
     Ok(views)
 }
 
@@ -79,17 +83,17 @@ async fn view(
             Wish::Known => Ok(account.load().await),
         }
     };
-    let (answer, failure) = match clock.bounded(PATIENCE, asked).await {
+    let (answer, failure) = match clock.bounded(TIMEOUT, asked).await {
         Some(Ok(answer)) => {
             let is_unknown =
                 wish == Wish::Known && !settings.disabled && answer.snapshot().windows().is_empty();
             (answer, is_unknown.then(FailureView::of_nothing_known))
         }
-        Some(Err(error)) => (account.peek(), Some(FailureView::of(&error, || settings.login.advice()))),
-        None => {
-            let why = format!("no answer within {} s", PATIENCE.as_secs());
+        Some(Err(QuotaError::DeadlineExceeded { .. })) | None => {
+            let why = format!("no answer within {} s", TIMEOUT.as_secs());
             (account.peek(), Some(FailureView { why, advice: None }))
         }
+        Some(Err(error)) => (account.peek(), Some(FailureView::of(&error, || settings.login.advice()))),
     };
     let view = AccountView::of(&settings.id, &answer, failure);
     let not_refreshed = not_refreshed.or(view.not_refreshed);
@@ -143,14 +147,14 @@ struct Progress {
 impl Progress {
     fn show(&mut self, done: usize) {
         if self.shown != Some(done) && Screen::stderr().live {
-            term::tell(&format!("\r\u{1b}[Kasking: {done} of {} accounts have answered", self.of));
+            term::tell(&format!("{}asking: {done} of {} accounts have answered", term::CLEAR_LINE, self.of));
             self.shown = Some(done);
         }
     }
 
     fn clear(&self) {
         if self.shown.is_some() {
-            term::tell("\r\u{1b}[K");
+            term::tell(term::CLEAR_LINE);
         }
     }
 }
@@ -172,11 +176,12 @@ mod tests {
         #[cfg(unix)]
         std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let mut config = Config::of_claude_code();
-        config.policy = config.policy.fetch_timeout(PATIENCE * 2);
+        config.policy = config.policy.fetch_timeout(TIMEOUT * 2);
         config.accounts[0].login = LoginSource::TokenFile(token);
         config.accounts[0].base_url = Some(simulator.url());
 
-        let views = about(&config, &gateway::store(Some("memory:")).unwrap(), Wish::Fresh).await.unwrap();
+        let store = gateway::store(Some("memory:")).unwrap();
+        let views = about(&CommandScope::default(), &config, &store, Wish::Fresh).await.unwrap();
 
         let why = views[0].failure.as_ref().map(|failure| &*failure.why);
         assert_eq!(why, Some("no answer within 30 s"));

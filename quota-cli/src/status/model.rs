@@ -133,6 +133,7 @@ pub(crate) fn why(error: &QuotaError) -> String {
     match error {
         QuotaError::Fetch { error, .. } => error.report(),
         QuotaError::Barred { trouble, .. } => trouble.note.clone(),
+        QuotaError::DeadlineExceeded { .. } => "no answer in time".to_owned(),
         QuotaError::Held { hold, .. } => format!("not asked: {}", hold.why),
         _ => error.report(),
     }

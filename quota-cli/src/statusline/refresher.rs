@@ -14,7 +14,7 @@ use crate::config::{AccountSettings, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, STORE_VARIABLE, Store};
 use crate::journal;
-use crate::runtime;
+use crate::scope;
 
 /// How long a claim is kept that is none any more: stores forget, and do not delete.
 const OVER: Duration = Duration::from_millis(1);
@@ -109,8 +109,8 @@ pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Fa
     let store = gateway::store(store)?;
     let config = Config::named_or_usual(options.config.as_deref())?;
     let settings = config.account(&options.account)?;
-    runtime::run(async {
-        let manager = gateway::open(&config, &store, "quota statusline")?;
+    scope::run(async |scope| {
+        let manager = gateway::open(scope, &config, &store, "quota statusline", Some(LIFE))?;
         let account = manager.account(&settings.id);
         let mut news = account.watch();
         let before = account.load().await.snapshot().complete_at();

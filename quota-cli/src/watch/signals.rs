@@ -1,13 +1,11 @@
-//! What the system tells a program that has the terminal: to leave it, to give it to others for a while, and to go on.
-//! A new size is no matter of this: it comes with the keys.
+//! What the system tells a program that has the terminal: to give it to others for a while, and to go on.
+//! A new size comes with the keys; the signals that end the program are those of every command.
 
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 
 /// What was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
-    /// End with this.
-    Leave(Exit),
     /// Let others have the terminal.
     Stop,
     /// It has been stopped, and is not any more.
@@ -22,14 +20,12 @@ mod unix {
     use rustix::process::{Signal as Number, getpid, kill_process};
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
-    use super::{Exit, Failure, Told};
+    use super::{Failure, Told};
+    use crate::exit::Exit;
 
     /// Listens to them for as long as there is this.
     #[derive(Debug)]
     pub(in crate::watch) struct Signals {
-        interrupt: Signal,
-        terminate: Signal,
-        hang_up: Signal,
         stop: Signal,
         go_on: Signal,
     }
@@ -46,21 +42,12 @@ mod unix {
                     |error| Failure::new(Exit::OsErr, format!("could not listen for signals: {error}"));
                 signal(SignalKind::from_raw(number.as_raw())).map_err(refused)
             };
-            Ok(Self {
-                interrupt: listen(Number::INT)?,
-                terminate: listen(Number::TERM)?,
-                hang_up: listen(Number::HUP)?,
-                stop: listen(Number::TSTP)?,
-                go_on: listen(Number::CONT)?,
-            })
+            Ok(Self { stop: listen(Number::TSTP)?, go_on: listen(Number::CONT)? })
         }
 
         /// What is told next. Dropping the future loses nothing.
         pub(in crate::watch) async fn next(&mut self) -> Told {
             tokio::select! {
-                _ = self.interrupt.recv() => Told::Leave(Exit::Interrupted),
-                _ = self.terminate.recv() => Told::Leave(Exit::Terminated),
-                _ = self.hang_up.recv() => Told::Leave(Exit::HungUp),
                 _ = self.stop.recv() => Told::Stop,
                 _ = self.go_on.recv() => Told::GoOn,
             }
@@ -85,8 +72,7 @@ impl Signals {
     }
 
     pub(super) async fn next(&mut self) -> Told {
-        let _ = tokio::signal::ctrl_c().await;
-        Told::Leave(Exit::Interrupted)
+        std::future::pending().await
     }
 }
 

@@ -13,6 +13,8 @@ mod guard;
 #[cfg(unix)]
 mod init;
 mod journal;
+#[cfg(unix)]
+mod leases;
 #[cfg(target_os = "linux")]
 mod local_herds;
 mod local_store;

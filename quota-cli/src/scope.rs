@@ -1,0 +1,140 @@
+//! The manager of a command that may refresh, and the signals that end the command: however the command ends, its calls are
+//! cancelled and their leases given back.
+//! How a manager is put together is in `gateway`.
+
+#[cfg(unix)]
+mod signals;
+mod waits;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use quota::{Clock, QuotaManager};
+use tokio::task::JoinSet;
+
+#[cfg(unix)]
+use self::signals::Signals;
+use crate::exit::{Exit, Failure};
+use crate::runtime;
+
+/// How long a command that ends waits until its leases are given back.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a command must end before it ends itself.
+#[derive(Debug, Default)]
+pub(crate) struct CommandScope {
+    manager: RefCell<Option<QuotaManager>>,
+    /// Tasks beside the command: managers that were replaced, and what tells of waits.
+    tasks: RefCell<JoinSet<()>>,
+    /// Listened to once there is a manager. Until then a signal ends the process, as it does for other commands.
+    signals: RefCell<Option<Signals>>,
+}
+
+/// Runs the work of a command that may refresh. SIGINT, SIGTERM and SIGHUP end it with 128 and the signal's number, unless
+/// the process was started with that signal ignored. However it ends, its manager is closed.
+///
+/// # Errors
+///
+/// That of the work; a quiet one after a signal; [`Failure`] if the system gives no runtime.
+pub(crate) fn run<T>(work: impl AsyncFnOnce(&CommandScope) -> Result<T, Failure>) -> Result<T, Failure> {
+    runtime::run(async {
+        let scope = CommandScope::default();
+        let outcome = scope.until_signalled(work(&scope)).await;
+        match scope.close().await {
+            // Not started yet: what was to follow the work does not.
+            Some(exit) => Err(Failure::new(exit, "")),
+            None => outcome,
+        }
+    })
+}
+
+impl CommandScope {
+    /// Makes this the manager that is closed at the end; one before it is closed now.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if the system does not let it listen for signals.
+    pub(crate) fn own(&self, manager: &QuotaManager) -> Result<(), Failure> {
+        if self.signals.borrow().is_none() {
+            *self.signals.borrow_mut() = Some(Signals::listen()?);
+        }
+        if let Some(before) = self.manager.replace(Some(manager.clone())) {
+            self.tasks.borrow_mut().spawn(async move {
+                before.close_within(Duration::ZERO).await;
+            });
+        }
+        Ok(())
+    }
+
+    /// Tells on standard error when the scope's manager waits for another process.
+    pub(crate) fn tell_of_waits(&self, manager: &QuotaManager) {
+        self.tasks.borrow_mut().spawn(waits::tell(manager.clone()));
+    }
+
+    /// Does the work, unless a signal ends it before.
+    async fn until_signalled<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            // First the work: it may be what begins to listen.
+            if let Poll::Ready(outcome) = work.as_mut().poll(context) {
+                return Poll::Ready(outcome);
+            }
+            self.poll_signal(context).map(|exit| Err(Failure::new(exit, "")))
+        })
+        .await
+    }
+
+    /// Cancels what is in flight, and gives leases back. A signal that comes meanwhile ends the wait, and is the answer.
+    async fn close(self) -> Option<Exit> {
+        let manager = self.manager.take();
+        let mut tasks = self.tasks.take();
+        let closed = async {
+            if let Some(manager) = manager {
+                manager.close_within(Duration::ZERO).await;
+            }
+            // They end with their managers.
+            while tasks.join_next().await.is_some() {}
+        };
+        let clock = Clock::system();
+        let mut closed = pin!(clock.bounded(CLOSE_TIMEOUT, closed));
+        poll_fn(|context| {
+            if let Poll::Ready(exit) = self.poll_signal(context) {
+                return Poll::Ready(Some(exit));
+            }
+            closed.as_mut().poll(context).map(|_| None)
+        })
+        .await
+    }
+
+    fn poll_signal(&self, context: &mut std::task::Context<'_>) -> Poll<Exit> {
+        self.signals.borrow_mut().as_mut().map_or(Poll::Pending, |signals| signals.poll(context))
+    }
+}
+
+/// Ctrl-C, where there are no signals.
+#[cfg(not(unix))]
+struct Signals(std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>>>>);
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        Ok(Self(Box::pin(tokio::signal::ctrl_c())))
+    }
+
+    fn poll(&mut self, context: &mut std::task::Context<'_>) -> Poll<Exit> {
+        self.0.as_mut().poll(context).map(|_| {
+            self.0 = Box::pin(tokio::signal::ctrl_c());
+            Exit::Interrupted
+        })
+    }
+}
+
+#[cfg(not(unix))]
+impl std::fmt::Debug for Signals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signals")
+    }
+}

@@ -1,0 +1,78 @@
+//! The signals that end a command, and which of them the process was started to ignore.
+
+use std::task::{Context, Poll};
+
+use rustix::process::Signal as Number;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::exit::{Exit, Failure};
+
+/// Listens for as long as this exists.
+#[derive(Debug)]
+pub(super) struct Signals(Vec<(Signal, Exit)>);
+
+impl Signals {
+    /// Listens from now on. A signal that the process was started to ignore stays ignored: `nohup` and the background jobs of
+    /// a script rely on that.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if the system does not let it listen.
+    pub(super) fn listen() -> Result<Self, Failure> {
+        let ends =
+            [(Number::INT, Exit::Interrupted), (Number::TERM, Exit::Terminated), (Number::HUP, Exit::HungUp)];
+        let listen = |(number, exit): (Number, Exit)| {
+            let refused = |error| Failure::new(Exit::OsErr, format!("could not listen for signals: {error}"));
+            Ok((signal(SignalKind::from_raw(number.as_raw())).map_err(refused)?, exit))
+        };
+        let ends = ends.into_iter().filter(|(number, _)| !is_ignored(*number));
+        ends.map(listen).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The exit code of the signal that came.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Exit> {
+        for (signal, exit) in &mut self.0 {
+            if signal.poll_recv(context).is_ready() {
+                return Poll::Ready(*exit);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Whether the process was started with the signal ignored.
+#[cfg(target_os = "linux")]
+fn is_ignored(number: Number) -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status, number))
+}
+
+/// Whether the process was started with the signal ignored, as far as that can be told: `nohup` leaves no stream on a
+/// terminal, and without a terminal there is nothing to hang up.
+#[cfg(not(target_os = "linux"))]
+fn is_ignored(number: Number) -> bool {
+    use std::io::{IsTerminal, stderr, stdin, stdout};
+    number == Number::HUP && !(stdin().is_terminal() || stdout().is_terminal() || stderr().is_terminal())
+}
+
+/// Whether a process with this `/proc/…/status` ignores the signal.
+#[cfg(target_os = "linux")]
+fn ignores(status: &str, number: Number) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let bit = u32::try_from(number.as_raw() - 1).expect("signals have positive numbers");
+    mask.checked_shr(bit).is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_ignored_if_its_bit_is_set() {
+        let status = "Name:\tquota\nSigBlk:\t0000000000000002\nSigIgn:\t0000000000001001\n";
+
+        assert!(ignores(status, Number::HUP));
+        assert!(!ignores(status, Number::INT));
+        assert!(!ignores("Name:\tquota\n", Number::HUP));
+    }
+}

@@ -1,0 +1,61 @@
+//! Tells on standard error that a command waits for another process, and until when.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota::{Account, AccountId, Clock, Event, QuotaManager};
+use tokio::task::JoinSet;
+
+use crate::term;
+use crate::words::Here;
+
+/// A shorter wait is not told.
+const NOTICE_DELAY: Duration = Duration::from_secs(1);
+
+/// Tells of each wait of the manager, until it is closed.
+pub(super) async fn tell(manager: QuotaManager) {
+    let mut events = manager.events();
+    let mut notices = JoinSet::new();
+    while let Some(event) = events.next().await {
+        if let Event::Waiting { account, until, .. } = event {
+            notices.spawn(tell_later(manager.account(&account), until));
+        }
+    }
+}
+
+/// Tells of one wait, if it is still going on after a moment.
+async fn tell_later(account: Account, until: Timestamp) {
+    let before = mark(&account);
+    Clock::system().sleep(NOTICE_DELAY).await;
+    if mark(&account) == before {
+        term::tell_above(&line(account.id(), until, &Here::now()));
+    }
+}
+
+/// What changes when the other process ends its call.
+fn mark(account: &Account) -> impl PartialEq + use<> {
+    let answer = account.peek();
+    (answer.snapshot().complete_at(), answer.trouble().map(|trouble| trouble.at))
+}
+
+fn line(account: &AccountId, until: Timestamp, here: &Here) -> String {
+    let until = here.clock_with_seconds(until);
+    format!("quota: {account}: another process is refreshing, waiting until {until}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_says_for_what_and_until_when() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let here = Here { now: at(0), zone: TimeZone::UTC };
+
+        let line = line(&"anthropic/main".parse().unwrap(), at(12), &here);
+
+        assert_eq!(line, "quota: anthropic/main: another process is refreshing, waiting until 08:00:12\n");
+    }
+}
