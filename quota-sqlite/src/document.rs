@@ -9,6 +9,8 @@ use crate::schema;
 
 const READ: &str = "SELECT version, body FROM document WHERE key = ?1 AND expires_ms > ?2";
 const VERSION: &str = "SELECT version FROM document WHERE key = ?1 AND expires_ms > ?2";
+const VERSIONS: &str = "SELECT key, version FROM document WHERE expires_ms > ?1";
+const ROWS: &str = "SELECT COALESCE(MAX(rowid), 0) FROM document";
 const DATA_VERSION: &str = "PRAGMA data_version";
 /// One that has expired counts as none. Neither of these writes in a file that a newer program has brought forward meanwhile.
 const CREATE: &str = "
@@ -68,6 +70,26 @@ pub(crate) fn version(
 ) -> rusqlite::Result<Option<Version>> {
     let version = |row: &Row<'_>| Ok(to_version(row.get(0)?));
     prepared(connection, VERSION)?.query_row(params![key.as_str(), now_ms], version).optional()
+}
+
+/// Calls `each` with the key and version of every document. Bodies that do not fit into a page are not read.
+pub(crate) fn versions(
+    connection: &Connection,
+    now_ms: i64,
+    mut each: impl FnMut(&str, Version),
+) -> rusqlite::Result<()> {
+    let mut statement = prepared(connection, VERSIONS)?;
+    let mut rows = statement.query([now_ms])?;
+    while let Some(row) = rows.next()? {
+        each(row.get_ref(0)?.as_str()?, to_version(row.get(1)?));
+    }
+    Ok(())
+}
+
+/// How many documents there are at most, found without visiting them.
+pub(crate) fn most_rows(connection: &Connection) -> rusqlite::Result<usize> {
+    let last: i64 = prepared(connection, ROWS)?.query_row((), |row| row.get(0))?;
+    Ok(usize::try_from(last).unwrap_or(0))
 }
 
 /// A number that is another one once another connection, of whatever process, has written.

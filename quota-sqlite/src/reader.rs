@@ -1,6 +1,7 @@
 //! The thread that reads, and looks for what other processes have written while somebody waits for it.
 //! It never writes and never waits for a writer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -58,19 +59,23 @@ impl Reader {
     /// Works until nobody can ask any more.
     pub(crate) fn run(mut self, asks: &Receiver<Ask>) {
         loop {
-            let ask = if self.waiters.are_there() {
-                asks.recv_timeout(self.pause)
-            } else {
+            let ask = if self.waiters.is_empty() {
                 asks.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                asks.recv_timeout(self.pause)
             };
             match ask {
                 Ok(first) => self.answer_all(first, asks),
-                // Where nothing happens it is looked for less and less often.
-                Err(RecvTimeoutError::Timeout) => self.pause = (self.pause * 2).min(self.options.poll_to),
+                Err(RecvTimeoutError::Timeout) => {
+                    // Not for each read: with many waiters it costs more than the read.
+                    self.waiters.remove_closed();
+                    // Where nothing happens it is looked for less and less often.
+                    self.pause = (self.pause * 2).min(self.options.poll_to);
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             // Also after answers, for a flood of those must not keep it from being looked.
-            if self.waiters.are_there() {
+            if !self.waiters.is_empty() {
                 self.look();
             }
         }
@@ -132,11 +137,17 @@ impl Reader {
         }
     }
 
+    /// Compares the documents that are waited for with what their waiters know.
     fn look_closely(&mut self) -> Result<(), StoreError> {
         let now_ms = self.options.clock.now().as_millisecond();
-        for key in self.waiters.keys() {
-            let stands = self.with_file(None, |connection| document::version(connection, &key, now_ms))?;
-            if self.waiters.tell(&key, stands) {
+        let keys = self.waiters.keys();
+        // As of one moment: finding the file and locking it takes longer than reading a version.
+        let _ = self.with_file((), document::begin);
+        let found = self.with_file(HashMap::new(), |connection| current(connection, &keys, now_ms));
+        self.file.end_moment();
+        let found = found?;
+        for key in keys {
+            if self.waiters.tell(&key, found.get(key.as_str()).copied()) {
                 self.pause = self.options.poll_from;
             }
         }
@@ -160,5 +171,75 @@ impl Reader {
             self.file.forget();
             self.file.told(error, Applied::No)
         })
+    }
+}
+
+/// The versions of the documents that are there. One statement reads all of them if they are a good part of the file, so that a
+/// write of another process costs no look-up for each account that is followed.
+fn current(
+    connection: &Connection,
+    keys: &[StoreKey],
+    now_ms: i64,
+) -> rusqlite::Result<HashMap<String, Version>> {
+    let mut found = HashMap::with_capacity(keys.len());
+    if keys.len() * SCAN_FROM_ONE_IN < document::most_rows(connection)? {
+        for key in keys {
+            if let Some(version) = document::version(connection, key, now_ms)? {
+                found.insert(key.as_str().to_owned(), version);
+            }
+        }
+        return Ok(found);
+    }
+    document::versions(connection, now_ms, |key, version| {
+        found.insert(key.to_owned(), version);
+    })?;
+    Ok(found)
+}
+
+/// Reading a row costs about a quarter of looking one up.
+const SCAN_FROM_ONE_IN: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use quota_core::AccountId;
+
+    use super::*;
+    use crate::document::Write;
+    use crate::schema;
+
+    fn key(number: usize) -> StoreKey {
+        StoreKey::account(&format!("anthropic/a{number}").parse::<AccountId>().unwrap())
+    }
+
+    /// A hundred documents, of which the first has expired.
+    fn hundred() -> (Connection, Vec<Version>) {
+        let mut connection = Connection::open_in_memory().unwrap();
+        schema::create(&mut connection).unwrap();
+        let versions: Vec<_> = (0..100).map(|_| Version::random()).collect();
+        for (number, version) in versions.iter().enumerate() {
+            let (key, body) = (key(number), Bytes::from_static(b"x"));
+            let expires_ms = if number == 0 { 50 } else { 1000 };
+            let write =
+                Write { key: &key, expected: None, version: *version, body: &body, now_ms: 0, expires_ms };
+            assert!(document::write(&connection, &write).unwrap());
+        }
+        (connection, versions)
+    }
+
+    #[test]
+    fn one_scan_and_single_look_ups_find_the_same_versions() {
+        let (connection, versions) = hundred();
+        for followed in [1, 2, 24, 25, 100] {
+            let keys: Vec<_> = (0..followed).chain([100]).map(key).collect();
+
+            let found = current(&connection, &keys, 100).unwrap();
+
+            assert_eq!(found.get("anthropic/a0"), None, "it has expired");
+            assert_eq!(found.get("anthropic/a100"), None, "it was never there");
+            for (number, version) in versions.iter().enumerate().take(followed).skip(1) {
+                assert_eq!(found.get(key(number).as_str()), Some(version), "{followed}");
+            }
+        }
     }
 }

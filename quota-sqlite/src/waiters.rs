@@ -28,16 +28,23 @@ impl Waiter {
 
 impl Waiters {
     pub(crate) fn add(&mut self, key: StoreKey, waiter: Waiter) {
-        self.by_key.entry(key).or_default().push(waiter);
+        let waiters = self.by_key.entry(key).or_default();
+        // A caller that waits again has dropped its last wait.
+        waiters.retain(|waiter| !waiter.answer.is_closed());
+        waiters.push(waiter);
     }
 
-    /// Whether somebody waits, without those who have left.
-    pub(crate) fn are_there(&mut self) -> bool {
+    /// Whether there are no waiters. One that has left counts until it is removed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// Removes waiters that have left. It visits all of them.
+    pub(crate) fn remove_closed(&mut self) {
         self.by_key.retain(|_, waiters| {
             waiters.retain(|waiter| !waiter.answer.is_closed());
             !waiters.is_empty()
         });
-        !self.by_key.is_empty()
     }
 
     /// What is waited for.
@@ -62,5 +69,54 @@ impl Waiters {
         for waiter in self.by_key.drain().flat_map(|(_, waiters)| waiters) {
             let _ = waiter.answer.send(Err(error.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quota_core::AccountId;
+
+    use super::*;
+
+    const ONE: Option<Version> = Some(Version::new(1));
+    const TWO: Option<Version> = Some(Version::new(2));
+
+    fn waiter(seen: Option<Version>) -> (Waiter, oneshot::Receiver<Result<(), StoreError>>) {
+        let (answer, answered) = oneshot::channel();
+        (Waiter { seen, answer }, answered)
+    }
+
+    fn key() -> StoreKey {
+        StoreKey::account(&"anthropic/main".parse::<AccountId>().unwrap())
+    }
+
+    #[test]
+    fn a_waiter_is_woken_by_another_version_of_its_document() {
+        let mut waiters = Waiters::default();
+        let (first, mut answered) = waiter(ONE);
+        waiters.add(key(), first);
+
+        assert!(!waiters.tell(&StoreKey::everything(), TWO));
+        assert!(!waiters.tell(&key(), ONE));
+        assert!(answered.try_recv().is_err());
+        assert!(waiters.tell(&key(), TWO));
+
+        assert!(answered.try_recv().unwrap().is_ok());
+        assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn a_waiter_that_left_is_removed_when_it_comes_again_or_all_are_visited() {
+        let mut waiters = Waiters::default();
+        for _ in 0..3 {
+            let (waiter, left) = waiter(ONE);
+            waiters.add(key(), waiter);
+            drop(left);
+        }
+        assert_eq!(waiters.by_key[&key()].len(), 1);
+
+        waiters.remove_closed();
+
+        assert!(waiters.is_empty());
     }
 }
