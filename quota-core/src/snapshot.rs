@@ -178,6 +178,12 @@ impl Snapshot {
         }
     }
 
+    /// The windows that the account has and of which no reading is left: those that are [`Presence::Unreadable`].
+    pub fn unreadable(&self) -> impl Iterator<Item = &WindowId> {
+        let apart = self.horizon.apart.iter().flat_map(|apart| apart.keys());
+        apart.filter(|id| **id != *MONEY && self.presence(id) == Presence::Unreadable)
+    }
+
     /// The plan, in the provider's word.
     #[must_use]
     pub fn plan(&self) -> Option<&str> {

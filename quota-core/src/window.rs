@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{self, Ms};
 use crate::unknown::Unknown;
-use crate::{InvalidId, Percent, Scope};
+use crate::{InvalidId, Percent, Scope, model_matches};
 
 /// The name of a window: `five_hour`, `seven_day`, `seven_day/opus`, `monthly`, or whatever a provider invents next.
 ///
@@ -70,6 +70,28 @@ impl WindowId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The part of the account that the name says the window counts, if that is not everything: `opus` of `seven_day/opus`.
+    #[must_use]
+    pub fn part(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(_, part)| part)
+    }
+
+    /// Whether a window of this name counts requests for `model`, as requests name it, by the name alone: for windows of which
+    /// there is no reading, see [`Window::applies_to`].
+    ///
+    /// ```
+    /// use quota_core::WindowId;
+    ///
+    /// let opus = WindowId::seven_day().for_model("Opus")?;
+    /// assert!(opus.applies_to(Some("claude-opus-4-5")) && !opus.applies_to(None));
+    /// assert!(WindowId::seven_day().applies_to(None));
+    /// # Ok::<(), quota_core::InvalidId>(())
+    /// ```
+    #[must_use]
+    pub fn applies_to(&self, model: Option<&str>) -> bool {
+        self.part().is_none_or(|part| model.is_some_and(|model| model_matches(part, model)))
     }
 }
 

@@ -168,6 +168,7 @@ fn an_unreadable_window_without_an_earlier_reading_is_unreadable() {
     let unreadable = Snapshot::of(&Usage::polled([five_hour(1)]).coverage(except), at(1));
 
     assert_eq!(unreadable.presence(&opus_id()), Presence::Unreadable);
+    assert_eq!(unreadable.unreadable().collect::<Vec<_>>(), [&opus_id()]);
     assert_eq!(joined([&poll(0, [five_hour(1)]), &unreadable]).presence(&opus_id()), Presence::Unreadable);
     assert_eq!(joined([&poll(0, [opus(1)]), &unreadable]).presence(&opus_id()), Presence::Read);
 }
@@ -177,7 +178,9 @@ fn an_unreadable_window_that_a_later_answer_omits_is_absent() {
     let except = Coverage::complete_except([opus_id()]);
     let unreadable = Snapshot::of(&Usage::polled([five_hour(1)]).coverage(except), at(0));
 
-    assert_eq!(joined([&unreadable, &poll(1, [five_hour(2)])]).presence(&opus_id()), Presence::Absent);
+    let joined = joined([&unreadable, &poll(1, [five_hour(2)])]);
+    assert_eq!(joined.presence(&opus_id()), Presence::Absent);
+    assert_eq!(joined.unreadable().count(), 0);
 }
 
 // B97
