@@ -94,7 +94,7 @@ pub use owned::{NewLogin, OwnedLogins, OwnedLoginsBuilder, Put};
 pub use per_account::PerAccount;
 pub use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 pub use routing::{
-    AccountLimits, Block, Candidate, Choice, Decision, Limits, Mode, Reading, Request, Role, RoutingPolicy,
-    Rule, Session, Standing, Verdict, Weighed, WhenUnknown, choose,
+    AccountLimits, Block, Candidate, Choice, Decision, LimitCheck, Limits, Mode, Reading, Request, Role,
+    RoutingPolicy, Rule, Session, Standing, Verdict, Weighed, WhenUnknown, choose,
 };
 pub use token_file::TokenFile;

@@ -18,7 +18,7 @@ pub use choose::choose;
 pub use decision::{Choice, Decision, Reading, Weighed};
 pub use judge::{Rule, Standing, Verdict};
 pub(crate) use judge::{judge, judge_when, room};
-pub use limits::{AccountLimits, Limits};
+pub use limits::{AccountLimits, LimitCheck, Limits};
 pub use policy::{Mode, RoutingPolicy, WhenUnknown};
 pub use request::{Request, Session};
 

@@ -2,7 +2,7 @@
 //! When one is made is decided in `outcome`; whether it counts for a request in `judge`.
 
 use jiff::Timestamp;
-use quota_core::{FailureKind, Lineage, Mark, Snapshot, WindowId, model_matches};
+use quota_core::{FailureKind, Lineage, Mark, Percent, Snapshot, Window, WindowId, model_matches};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -137,14 +137,35 @@ impl Block {
     /// say which credential it was that did not.
     pub(crate) fn is_refuted(&self, snapshot: &Snapshot) -> bool {
         match self.kind {
-            FailureKind::QuotaSpent => {
-                self.window.as_ref().and_then(|id| snapshot.window(id)).is_some_and(|window| {
-                    window.observed_at() > self.since && window.used().remaining().basis_points() > 0
-                })
-            }
+            FailureKind::QuotaSpent => match &self.window {
+                Some(id) => snapshot.window(id).is_some_and(|window| self.has_room_in(window)),
+                None => self.has_room_everywhere(snapshot),
+            },
             FailureKind::LoginDead => self.mark.is_none() && snapshot.complete_at() > Some(self.since),
             _ => false,
         }
+    }
+
+    /// Whether a reading that was taken later says that a window has room.
+    fn has_room_in(&self, window: &Window) -> bool {
+        window.observed_at() > self.since && window.used().remaining() > Percent::ZERO
+    }
+
+    /// The same of every window that it can be about, where it names none. Only a complete answer says which these are.
+    fn has_room_everywhere(&self, snapshot: &Snapshot) -> bool {
+        if snapshot.complete_at() <= Some(self.since) {
+            return false;
+        }
+        let model = self.model.as_deref();
+        // Where one model is blocked, the windows of the whole account say nothing: they were not spent.
+        let is_meant = |is_of_a_part: bool| is_of_a_part == model.is_some();
+        let windows = snapshot.windows().iter();
+        let mut meant = windows
+            .filter(|window| is_meant(window.scope().is_some()) && window.applies_to(model))
+            .peekable();
+        let mut unread =
+            snapshot.unreadable().filter(|id| is_meant(id.part().is_some()) && id.applies_to(model));
+        meant.peek().is_some() && meant.all(|window| self.has_room_in(window)) && unread.next().is_none()
     }
 
     /// Whether the other is about the same thing and the same credential, so that one of them says it all.

@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use quota_core::{FailureKind, Percent, UsedAt, Window, WindowId};
 
-use super::{Candidate, Limits, Request, RoutingPolicy, WhenUnknown};
+use super::{Candidate, LimitCheck, Limits, Request, RoutingPolicy, WhenUnknown};
 
 /// Whether an account may serve a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -213,22 +213,24 @@ fn judge_by(
         if !window.applies_to(request.model_name()) {
             continue;
         }
-        let Some(used) = window.used_at(now, candidate.fresh_for).lower_bound() else {
-            unknown = Some(Some(place));
-            continue;
-        };
-        let left = used.remaining();
-        let rule = if left == Percent::ZERO {
-            Rule::Exhausted
-        } else if stop.are_broken(window, left) {
-            Rule::Killed
-        } else if spoken_for(candidate, request, window, || above(left, window, stop)) {
-            Rule::Reserved
-        } else {
-            if low.is_none() && minimum.are_broken(window, left) {
-                low = Some(place);
+        let used = window.used_at(now, candidate.fresh_for);
+        let rule = match stop.check(window, used) {
+            LimitCheck::Unknown => {
+                unknown = Some(Some(place));
+                continue;
             }
-            continue;
+            LimitCheck::Exhausted => Rule::Exhausted,
+            LimitCheck::Below { .. } => Rule::Killed,
+            // An old number that passes is used: the refresh behind the request corrects it.
+            LimitCheck::Passed { left, .. } => {
+                if !spoken_for(candidate, request, window, || above(left, window, stop)) {
+                    if low.is_none() && matches!(minimum.check(window, used), LimitCheck::Below { .. }) {
+                        low = Some(place);
+                    }
+                    continue;
+                }
+                Rule::Reserved
+            }
         };
         let until = match rule {
             // Nobody can tell when the requests under way end; a pause is as good a guess as any.
@@ -240,9 +242,10 @@ fn judge_by(
     if let Some(verdict) = refused {
         return verdict;
     }
-    if closed && unknown.is_none() {
-        let named = stop.named().chain(minimum.named());
-        unknown = named.into_iter().any(|id| snapshot.window(id).is_none()).then_some(None);
+    if unknown.is_none() {
+        let model = request.model_name();
+        let mut unread = stop.unread(snapshot, model).chain(minimum.unread(snapshot, model));
+        unknown = unread.next().is_some().then_some(None);
     }
     match (unknown, low) {
         (Some(place), _) if closed => {

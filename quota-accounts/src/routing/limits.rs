@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use quota_core::{Percent, Window, WindowId};
+use quota_core::{Percent, Presence, Snapshot, UsedAt, Window, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// How much must be left of each window, as a share of the whole.
 ///
-/// A window that counts the whole account passes with exactly that much, one that counts a model only needs more.
+/// A window that counts the whole account passes with exactly that much, one that counts a model only needs more. A limit
+/// applies to the requests that its window counts: one of `seven_day/opus` concerns no request of another model, and no account
+/// of which a complete answer says that it has no such window.
 ///
 /// ```
 /// use quota_accounts::Limits;
@@ -46,7 +48,7 @@ impl Limits {
         Self { every: Some(left), ..Self::default() }
     }
 
-    /// That much must be left of this window, and it must be known where unknown windows count against an account.
+    /// That much must be left of this window.
     #[must_use]
     pub fn window(mut self, window: WindowId, left: Percent) -> Self {
         self.windows.insert(window, left);
@@ -61,11 +63,48 @@ impl Limits {
         own.copied().or(self.every).unwrap_or(Percent::ZERO)
     }
 
-    /// Whether too little is left of a window. A window of the whole account passes with exactly what must be left; a model's
-    /// does not: all that remains of it is what must, so nothing is there to spend, and the rest of the account goes on.
-    pub(crate) fn are_broken(&self, window: &Window, left: Percent) -> bool {
+    /// Compares one window, of which so much is used, with its limit.
+    ///
+    /// ```
+    /// use quota_accounts::{LimitCheck, Limits};
+    /// use quota_core::{Percent, Source, Stamp, UsedAt, WindowId, WindowReading};
+    ///
+    /// let percent = |percent| Percent::from_percent(percent).unwrap();
+    /// let stamp = Stamp::new("2026-01-01T12:00:00Z".parse()?, Source::Poll);
+    /// let window = WindowReading::new(WindowId::five_hour(), percent(95.0)).stamped(stamp);
+    /// let used = UsedAt::Exact(window.used());
+    ///
+    /// assert_eq!(Limits::of(percent(5.0)).check(&window, used), LimitCheck::Passed { left: percent(5.0), is_exact: true });
+    /// assert_eq!(Limits::of(percent(6.0)).check(&window, used), LimitCheck::Below { left: percent(5.0) });
+    /// # Ok::<(), jiff::Error>(())
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn check(&self, window: &Window, used: UsedAt) -> LimitCheck {
+        let Some(left) = used.lower_bound().map(Percent::remaining) else { return LimitCheck::Unknown };
+        if left == Percent::ZERO {
+            return LimitCheck::Exhausted;
+        }
         let limit = self.left_of(window.id());
-        if window.scope().is_none() { left < limit } else { left <= limit }
+        // Of a model's window all that remains at its limit is what must remain, and the rest of the account goes on.
+        let is_below = if window.scope().is_none() { left < limit } else { left <= limit };
+        match is_below {
+            true => LimitCheck::Below { left },
+            false => LimitCheck::Passed { left, is_exact: matches!(used, UsedAt::Exact(_)) },
+        }
+    }
+
+    /// The windows that count for requests of `model` and of which there is no reading: those that the last complete answer
+    /// held in a form that could not be read, and those with a limit of their own that no answer has named yet.
+    ///
+    /// A window that a complete answer left out is not among them: the account has none.
+    pub fn unread<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        model: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a WindowId> {
+        let unnamed = self.windows.keys().filter(|id| snapshot.presence(id) == Presence::Unknown);
+        snapshot.unreadable().chain(unnamed).filter(move |id| id.applies_to(model))
     }
 
     /// How much must be left of every window that is not named; `None` if that was not said.
@@ -78,11 +117,28 @@ impl Limits {
     pub fn windows(&self) -> impl Iterator<Item = (&WindowId, Percent)> {
         self.windows.iter().map(|(window, left)| (window, *left))
     }
+}
 
-    /// The windows that were named.
-    pub(crate) fn named(&self) -> impl Iterator<Item = &WindowId> {
-        self.windows.keys()
-    }
+/// How a window compares with its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LimitCheck {
+    /// Enough is left.
+    Passed {
+        /// What is left.
+        left: Percent,
+        /// Whether that is exact. What an old reading says is left is the most that can be: more may be used by now.
+        is_exact: bool,
+    },
+    /// Less is left than the limit.
+    Below {
+        /// What is left, at most.
+        left: Percent,
+    },
+    /// Nothing is left, whatever the limit.
+    Exhausted,
+    /// It is not known how much is left: the window has reset since, or its reading is old and has no reset.
+    Unknown,
 }
 
 /// The limits of one account, where they differ from the policy's.

@@ -71,7 +71,8 @@ fn given(accounts: &[(Readings, u8)]) -> Vec<Given> {
                 // Of a credential that is known: no later reading says that it works.
                 account.blocked(Block::new(FailureKind::LoginDead, minutes(-1)).mark(Mark::from_hash(1)))
             }
-            2 => account.blocked(Block::new(FailureKind::QuotaSpent, minutes(-1)).until(minutes(1))),
+            // As new as any reading: none ends it.
+            2 => account.blocked(Block::new(FailureKind::QuotaSpent, now()).until(minutes(1))),
             3 => account.pinned(),
             4 => Given { reserved: vec![(quota_core::WindowId::five_hour(), percent(RESERVED))], ..account },
             5 => Given { limits: AccountLimits::none().stop(Limits::of(percent(OWN_STOP))), ..account },

@@ -1,6 +1,7 @@
 //! Whether one account may serve.
 
-use quota_core::{FailureKind, Mark, WindowId, WindowReading};
+use jiff::Timestamp;
+use quota_core::{Coverage, FailureKind, Mark, Percent, Scope, Snapshot, Usage, WindowId, WindowReading};
 
 use super::support::*;
 use crate::{AccountLimits, Block, Limits, Request, RoutingPolicy, Rule, Standing, WhenUnknown};
@@ -173,14 +174,118 @@ fn an_account_that_was_never_read_is_used_only_where_the_policy_is_open() {
     assert_eq!(verdict(account, &Request::new(), &closed()).rule, Rule::UnknownClosed);
 }
 
-#[test]
-fn a_limited_window_that_is_not_there_is_not_known() {
-    let policy = closed().stop(Limits::none().window(WindowId::seven_day(), percent(5.0)));
+/// An account whose last complete answer held these windows, and another one that could not be read.
+fn with_unreadable(id: WindowId, readings: impl IntoIterator<Item = WindowReading>) -> Given {
+    let mut given = Given::new("a", []);
+    let usage = Usage::polled(readings).coverage(Coverage::complete_except([id]));
+    given.snapshot = Snapshot::of(&usage, minutes(-1));
+    given
+}
 
-    assert_eq!(
-        verdict(Given::new("a", [five_hour(50.0)]), &Request::new(), &policy).rule,
-        Rule::UnknownClosed
-    );
+/// An account of which only response headers have said anything.
+fn from_headers(readings: impl IntoIterator<Item = WindowReading>) -> Given {
+    let mut given = Given::new("a", []);
+    given.snapshot = Snapshot::of(&Usage::from_headers(readings), minutes(-1));
+    given
+}
+
+#[test]
+fn limits_apply_to_the_requests_that_their_windows_count() {
+    let every = Limits::of(percent(5.0));
+    let week = || Limits::none().window(WindowId::seven_day(), percent(5.0));
+    let fable_id = || WindowId::seven_day().for_model("Fable").unwrap();
+    let fable = || Limits::of(percent(1.0)).window(fable_id(), percent(5.0));
+    let fable_week = |left| with_left(fable_id(), left, hours(96)).scope(Scope::model("Fable"));
+    let for_fable = Request::new().model("claude-fable-1");
+    let for_any = Request::new();
+    let (passes, killed, unknown) = (Rule::HasRoom, Rule::Killed, Rule::UnknownClosed);
+
+    let table = [
+        (
+            "a complete answer without a model's window",
+            fable(),
+            Given::new("a", [five_hour(50.0)]),
+            passes,
+            passes,
+        ),
+        (
+            "a complete answer without a limited window",
+            week(),
+            Given::new("a", [five_hour(50.0)]),
+            passes,
+            passes,
+        ),
+        (
+            "a model's window below its limit",
+            fable(),
+            Given::new("a", [five_hour(50.0), fable_week(3.0)]),
+            killed,
+            passes,
+        ),
+        ("headers, which name no model's window", fable(), from_headers([five_hour(50.0)]), unknown, passes),
+        ("headers without a limited window", week(), from_headers([five_hour(50.0)]), unknown, unknown),
+        (
+            "an unreadable window without a limit",
+            Limits::none(),
+            with_unreadable(WindowId::seven_day(), [five_hour(50.0)]),
+            unknown,
+            unknown,
+        ),
+        (
+            "an unreadable window, one limit for all",
+            every.clone(),
+            with_unreadable(WindowId::seven_day(), [five_hour(50.0)]),
+            unknown,
+            unknown,
+        ),
+        (
+            "an unreadable window with its own limit",
+            week(),
+            with_unreadable(WindowId::seven_day(), [five_hour(50.0)]),
+            unknown,
+            unknown,
+        ),
+        (
+            "an unreadable window of a model",
+            every.clone(),
+            with_unreadable(fable_id(), [five_hour(50.0)]),
+            unknown,
+            passes,
+        ),
+        (
+            "one window below, the other unreadable",
+            every,
+            with_unreadable(WindowId::seven_day(), [five_hour(3.0)]),
+            killed,
+            killed,
+        ),
+    ];
+
+    for (name, limits, given, of_fable, of_any) in table {
+        let policy = closed().stop(limits.clone());
+        assert_eq!(verdict(given.clone(), &for_fable, &policy).rule, of_fable, "{name}, fable");
+        assert_eq!(verdict(given.clone(), &for_any, &policy).rule, of_any, "{name}");
+        let open = RoutingPolicy::default().stop(limits);
+        let expected = if of_any == unknown { Rule::NotKnown } else { of_any };
+        assert_eq!(verdict(given, &for_any, &open).rule, expected, "{name}, unknown use allowed");
+    }
+}
+
+#[test]
+fn a_minimum_applies_as_a_killswitch_does() {
+    let fable = WindowId::seven_day().for_model("Fable").unwrap();
+    let policy = closed().minimum(Limits::none().window(fable, percent(5.0)));
+    let for_fable = Request::new().model("claude-fable-1");
+    let rule = |given, request| verdict(given, request, &policy).rule;
+
+    assert_eq!(rule(Given::new("a", [five_hour(50.0)]), &for_fable), Rule::HasRoom);
+    assert_eq!(rule(from_headers([five_hour(50.0)]), &for_fable), Rule::UnknownClosed);
+    assert_eq!(rule(from_headers([five_hour(50.0)]), &for_opus()), Rule::HasRoom);
+}
+
+#[test]
+fn a_use_that_is_no_number_is_unknown() {
+    assert_eq!(Percent::from_percent(f64::NAN), None, "no window can have it, so it is unreadable");
 }
 
 // B36
@@ -267,6 +372,37 @@ fn a_later_reading_with_room_ends_a_spent_quota() {
 
     assert_eq!(verdict(refuted, &request, &policy).standing, Standing::Open);
     assert_eq!(verdict(stands, &request, &policy).rule, Rule::QuotaSpent);
+}
+
+#[test]
+fn a_later_complete_reading_with_room_ends_a_block_that_names_no_window() {
+    let block = |since: Timestamp| Block::new(FailureKind::QuotaSpent, since).until(hours(100));
+    let blocked = |given: Given, since| given.blocked(block(since));
+    let room = || Given::new("a", [five_hour(60.0), seven_day(10.0), opus_week(0.0)]);
+    let rule = |given| verdict(given, &Request::new(), &RoutingPolicy::default()).rule;
+
+    assert_eq!(rule(blocked(room(), minutes(-2))), Rule::HasRoom);
+    assert_eq!(rule(blocked(room(), minutes(-1))), Rule::QuotaSpent, "the reading is not later");
+    assert_eq!(
+        rule(blocked(from_headers([five_hour(60.0), seven_day(10.0)]), minutes(-2))),
+        Rule::QuotaSpent
+    );
+    let unread = with_unreadable(WindowId::seven_day(), [five_hour(60.0)]);
+    assert_eq!(rule(blocked(unread, minutes(-2))), Rule::QuotaSpent, "it may be about the unreadable window");
+    let full = Given::new("a", [five_hour(60.0), seven_day(0.0)]);
+    assert_eq!(rule(blocked(full, minutes(-2))), Rule::QuotaSpent);
+    assert_eq!(rule(blocked(Given::new("a", []), minutes(-2))), Rule::QuotaSpent);
+}
+
+#[test]
+fn a_block_of_a_model_without_a_window_ends_by_a_window_of_that_model_alone() {
+    let block = Block::new(FailureKind::QuotaSpent, minutes(-2)).until(hours(20));
+    let block = block.exactly("claude-opus-4-5".to_owned());
+    let rule =
+        |given: Given| verdict(given.blocked(block.clone()), &for_opus(), &RoutingPolicy::default()).rule;
+
+    assert_eq!(rule(Given::new("a", [five_hour(60.0)])), Rule::QuotaSpent);
+    assert_eq!(rule(Given::new("a", [five_hour(60.0), opus_week(5.0)])), Rule::HasRoom);
 }
 
 // B74
