@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{Failure, FailureKind, Mark, Scope, Seen, Traffic, TrafficReader, Usage};
+use quota_core::{Failure, FailureKind, Mark, Scope, Seen, Traffic, TrafficReader, Usage, bounded_wait};
 
 use crate::{Block, Request, RoutingPolicy};
 
@@ -186,13 +186,14 @@ pub(crate) fn consequence(
 ) -> Consequence {
     let triggers = status.is_some_and(|status| policy.triggers.contains(&status));
     let later = |span: Duration| now.checked_add(span).unwrap_or(Timestamp::MAX);
-    let wait = failure.retry_after.unwrap_or(policy.pause).max(LEAST_PAUSE);
+    let asked = failure.retry_after.map(bounded_wait);
+    let wait = asked.unwrap_or(policy.pause).max(LEAST_PAUSE);
     let block = |until: Option<Timestamp>| Block::new(failure.kind, now).until(until);
     let stay = NextTry::After(wait);
     match failure.kind {
         FailureKind::QuotaSpent => {
             let told = failure.resets_at.filter(|at| *at > now);
-            let until = told.unwrap_or_else(|| later(failure.retry_after.unwrap_or(policy.spent_pause)));
+            let until = told.unwrap_or_else(|| later(asked.unwrap_or(policy.spent_pause)));
             // Headers may not say which model it is: then it is the one that was asked for.
             let block = block(Some(until)).window(failure.window.clone());
             let block = match (&failure.scope, request.model_name()) {
@@ -235,7 +236,7 @@ const LEAST_PAUSE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
-    use quota_core::WindowId;
+    use quota_core::{LONGEST_WAIT, WindowId};
 
     use super::*;
 
@@ -384,13 +385,33 @@ mod tests {
 
     // B15
     #[test]
-    fn a_wait_of_any_length_is_as_long_as_it_is() {
+    fn a_wait_is_obeyed_for_24_hours_at_most() {
         let huge = "9".repeat(400);
         let failure = read(&Outcome::from_response(529, [("retry-after", &huge)])).unwrap();
         let throttled = read(&Outcome::from_response(429, [("retry-after", &huge)])).unwrap();
 
-        assert_eq!(after(failure, 529).next, NextTry::After(Duration::MAX));
-        assert_eq!(after(throttled, 429).block.unwrap().until, Some(Timestamp::MAX));
+        let spent = Failure::new(FailureKind::QuotaSpent).retry_after(Duration::MAX);
+
+        let day = now().checked_add(LONGEST_WAIT).ok();
+        assert_eq!(after(failure, 529).next, NextTry::After(LONGEST_WAIT));
+        assert_eq!(after(throttled, 429).block.unwrap().until, day);
+        assert_eq!(after(spent, 429).block.unwrap().until, day);
+    }
+
+    #[test]
+    fn a_wait_that_is_an_epoch_ends_then() {
+        let at = (now().as_second() + 90).to_string();
+        let failure = read(&Outcome::from_response(429, [("retry-after", &*at)])).unwrap();
+
+        assert_eq!(after(failure, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(90)));
+    }
+
+    #[test]
+    fn a_spent_window_blocks_until_its_reset_however_far_that_is() {
+        let reset = now() + SignedDuration::from_hours(29 * 24);
+        let failure = Failure::new(FailureKind::QuotaSpent).window(WindowId::monthly()).resets_at(reset);
+
+        assert_eq!(after(failure.retry_after(Duration::MAX), 429).block.unwrap().until, Some(reset));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, AttemptId, Credential, CredentialError, Login};
+use quota_core::{AccountId, AttemptId, Credential, CredentialError, Login, bounded_wait};
 
 use super::look::{Look, MOST_PASSED, MOST_RECHECKS, NEXT_IS_KNOWN_IN};
 use super::member::Member;
@@ -323,7 +323,7 @@ impl Inner {
             // A locked keychain, a file that is being rewritten, a command that failed once; or what a newer source says.
             _ => (Rule::NotReadable, None),
         };
-        Verdict::refused(rule, self.now().checked_add(wait.unwrap_or(self.policy.pause)).ok())
+        Verdict::refused(rule, self.now().checked_add(wait.map_or(self.policy.pause, bounded_wait)).ok())
     }
 
     fn passed<'a>(&self, passed: impl Iterator<Item = &'a (usize, Verdict)>) -> Vec<Passed> {

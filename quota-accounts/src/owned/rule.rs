@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Backoff, ExchangeError, Mark, Tokens};
+use quota_core::{AccountId, Backoff, ExchangeError, Mark, Tokens, bounded_wait};
 
 use super::login::{Kept, LoginsFile, Trouble, TroubleKind, identity_mark};
 use crate::token;
@@ -148,7 +148,7 @@ impl LoginsFile {
             // Nothing changes before somebody changes a setting; now and then is often enough to notice.
             ExchangeError::Systemic { .. } => (TroubleKind::Systemic, pace.backoff.cap),
             _ => match error.retry_after() {
-                Some(told) => (TroubleKind::Throttled, pace.delay(tries).max(told)),
+                Some(told) => (TroubleKind::Throttled, pace.delay(tries).max(bounded_wait(told))),
                 None => (TroubleKind::Transient, pace.delay(tries)),
             },
         };

@@ -242,6 +242,14 @@ fn what_the_provider_says_is_a_floor_and_holds_its_siblings_too() {
 }
 
 #[test]
+fn a_wait_that_the_provider_cannot_mean_ends_after_24_hours() {
+    let mut file = file();
+    fail(&mut file, &ExchangeError::transient("status 429").after(18 * 24 * HOUR), ENDED);
+
+    assert_eq!(step(&file, Want::Credential, ENDED), Step::Wait { until: at(ENDED + 24 * 3600) });
+}
+
+#[test]
 fn a_login_that_fails_each_time_does_not_starve_its_siblings() {
     let mut file = file();
     let _ = file.put(id("sibling"), login("b", "s").expires_at(at(ENDED)), at(0));
