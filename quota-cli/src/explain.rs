@@ -25,6 +25,7 @@ pub(crate) fn run(options: &ExplainArgs, store: Option<&str>) -> Result<Exit, Fa
     scope::run(async |scope| {
         let router = Router::open(scope, &config, &store, Some("quota explain"), &options.request).await?;
         let seen = Seen::of(&router.decide().await, &router);
+        router.warn_of_unnamed_model();
         let has_news = router.close(router::FAREWELL).await;
         let here = Here { now: seen.now, ..Here::now() };
         let shown = if options.json {

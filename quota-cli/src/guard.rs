@@ -6,7 +6,7 @@ mod judge;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{Account, Answer, Clock, QuotaStore, State};
+use quota::{Account, Answer, Clock, QuotaStore};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -19,8 +19,9 @@ use crate::gateway;
 use crate::journal;
 use crate::scope;
 use crate::sharing::Sharing;
-use crate::status::model::{AccountView, FailureView};
+use crate::status::model::FailureView;
 use crate::term::{self, harmless};
+use crate::unnamed_model;
 use crate::words::rfc3339;
 
 /// While waiting it is looked again after this, whatever was heard: a window may have reset, a hold may be over. The
@@ -67,11 +68,12 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
             // What stands when the time is over is judged once more, without asking the provider.
             Some(most) => match clock.bounded(most, waited).await {
                 Some(judged) => judged,
-                None => judged(account.load().await, &account, &terms),
+                None => judged(account.load().await, &terms),
             },
             None => waited.await,
         };
         let exit = exit_of(&verdict, options.unknown);
+        unnamed_model::warn(terms.model, [(account.id(), answer.snapshot())]);
         tell(&answer, &account, &verdict, exit, options, &advice)?;
         sharing.tell([&answer]);
         // After the answer: nobody waits for what hooks do, but a script that goes on by the exit code.
@@ -95,14 +97,14 @@ async fn wait(
     loop {
         let asked = async {
             let known = account.load().await;
-            if known.state() != State::Fresh && sharing.leaves_it_at(&known).await {
+            if known.is_stale_for(terms.model) && sharing.leaves_it_at(&known).await {
                 return Some(known);
             }
-            account.get().await.ok()
+            account.get_for(terms.model).await.ok()
         };
         // Whatever fails, the answer says what is known and how certain it is.
         let answer = clock.bounded(PATIENCE, asked).await.flatten().unwrap_or_else(|| account.peek());
-        let (answer, verdict) = judged(answer, account, terms);
+        let (answer, verdict) = judged(answer, terms);
         if !options.wait || exit_of(&verdict, options.unknown) == Exit::Done {
             return (answer, verdict);
         }
@@ -151,8 +153,8 @@ impl Keeper {
     }
 }
 
-fn judged(answer: Answer, account: &Account, terms: &Terms<'_>) -> (Answer, Verdict) {
-    let verdict = judge(&AccountView::of(account.id(), &answer, None), terms);
+fn judged(answer: Answer, terms: &Terms<'_>) -> (Answer, Verdict) {
+    let verdict = judge(answer.snapshot(), answer.now(), answer.fresh_for(), terms);
     (answer, verdict)
 }
 

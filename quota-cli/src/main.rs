@@ -31,6 +31,7 @@ mod sim;
 mod status;
 mod statusline;
 mod term;
+mod unnamed_model;
 mod watch;
 mod words;
 mod zone;

@@ -27,6 +27,7 @@ pub(crate) fn run(options: &PickArgs, store: Option<&str>) -> Result<Exit, Failu
             Ok(route) => (Exit::Done, Seen::of_route(&route, &router), None),
             Err(refusal) => (refusal.exit, refusal.seen.clone(), Some(refusal)),
         };
+        router.warn_of_unnamed_model();
         let told = tell(&seen, refusal.as_ref(), options.json);
         // What was learned is kept even where nobody reads the answer any more.
         if router.close(router::FAREWELL).await {

@@ -23,6 +23,7 @@ use crate::gateway::{self, Store};
 use crate::scope::CommandScope;
 use crate::sharing::{Sharing, is_any_alone};
 use crate::term;
+use crate::unnamed_model;
 
 /// How long the disk, the store and a call in the background are waited for when the answer has been given.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(15);
@@ -150,6 +151,15 @@ impl<'a> Router<'a> {
     /// The decision on what is known, without asking anybody.
     pub(crate) fn known(&self) -> Decision<'_> {
         self.accounts.explain(&self.request)
+    }
+
+    /// Warns on standard error if the request names a model that no window of the accounts names.
+    pub(crate) fn warn_of_unnamed_model(&self) {
+        let enabled = self.config.accounts.iter().filter(|account| !account.disabled);
+        let known: Vec<_> =
+            enabled.map(|account| (&account.id, self.quota.account(&account.id).peek())).collect();
+        let known = known.iter().map(|(id, answer)| (*id, answer.snapshot()));
+        unnamed_model::warn(self.request.model_name(), known);
     }
 
     /// Whether there are accounts that nobody knows anything of, and that were not asked about. One request waits for a few

@@ -33,6 +33,7 @@ pub(crate) fn run(options: &RunArgs, store: Option<&str>) -> Result<Exit, Failur
     let changes = scope::run(async |scope| {
         let router = Router::open(scope, &config, &store, Some("quota run"), &options.request).await?;
         let routed = router.route().await;
+        router.warn_of_unnamed_model();
         // Nothing of this program is left once the command runs, so what it has begun is ended first.
         if router.close(PATIENCE).await {
             keeper::start(&store, options.request.config.as_deref());

@@ -39,7 +39,7 @@ pub(crate) struct GuardArgs {
     /// Only this window counts, such as five_hour
     #[arg(long, value_name = "NAME")]
     pub(crate) window: Option<String>,
-    /// The windows of this model count as well, such as opus
+    /// The windows of this model count as well, such as opus or claude-opus-4-5
     #[arg(long, value_name = "NAME", conflicts_with = "window")]
     pub(crate) model: Option<String>,
     /// What to do if it cannot be told

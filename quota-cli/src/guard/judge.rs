@@ -3,11 +3,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
-use quota::{Percent, UsedAt};
+use jiff::Timestamp;
+use quota::accounts::{LimitCheck, Limits};
+use quota::{Percent, Snapshot, Window, WindowId};
 
 use crate::config::nearest;
-use crate::status::model::{AccountView, WindowView};
 
 /// What is to be left, and where.
 #[derive(Debug, Clone, Copy)]
@@ -46,99 +48,103 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Judges what is known. A window that is below decides, whatever is unknown of the others.
-pub(super) fn judge(account: &AccountView, terms: &Terms<'_>) -> Verdict {
-    let (mut least, mut unknown) = (None::<(&WindowView, f64)>, None);
-    for window in account.windows.iter().filter(|window| counts(window, terms)) {
-        let Some(left) = window.used.lower_bound().map(left) else {
-            unknown = unknown.or(Some((window, "nothing is known of it")));
-            continue;
+/// Judges what is known, by the rule of `quota::accounts`: a window that is below decides, whatever is unknown of the others.
+pub(super) fn judge(snapshot: &Snapshot, now: Timestamp, fresh_for: Duration, terms: &Terms<'_>) -> Verdict {
+    let limits = Limits::of(Percent::from_percent(terms.min_remaining).unwrap_or(Percent::FULL));
+    let (mut least, mut unknown) = (None::<(&Window, Percent, bool)>, None::<(&WindowId, &'static str)>);
+    let mut counted: Vec<_> = snapshot.windows().iter().filter(|window| terms.count(window)).collect();
+    // Of windows that say the same the shortest is named.
+    counted.sort_by_key(|window| (window.length().unwrap_or(Duration::MAX), window.scope().is_some()));
+    for window in counted {
+        let (left, is_below) = match limits.check(window, window.used_at(now, fresh_for)) {
+            LimitCheck::Exhausted => (Percent::ZERO, true),
+            LimitCheck::Below { left } => (left, true),
+            LimitCheck::Passed { left, is_exact: true } => (left, false),
+            // What is left is at most this: enough to say no, and not to say yes.
+            LimitCheck::Passed { .. } => {
+                unknown = unknown.or(Some((window.id(), "its number is old, so more may be used by now")));
+                continue;
+            }
+            _ => {
+                unknown = unknown.or(Some((window.id(), "nothing is known of it")));
+                continue;
+            }
         };
-        // Of a lower bound of what is used, what is left is at most this: enough to say no, and not to say yes.
-        if !matches!(window.used, UsedAt::Exact(_)) && left >= terms.min_remaining {
-            unknown = unknown.or(Some((window, "its number is old, so more may be used by now")));
-            continue;
-        }
-        if least.is_none_or(|(_, other)| left < other) {
-            least = Some((window, left));
+        // A model's window at its limit is below, and one of the whole account with as little left is not.
+        if least.is_none_or(|(_, other, other_is_below)| (!is_below, left) < (!other_is_below, other)) {
+            least = Some((window, left, is_below));
         }
     }
+    let unread = match terms.window {
+        Some(named) => snapshot.unreadable().find(|id| id.as_str() == named),
+        None => limits.unread(snapshot, terms.model).next(),
+    };
+    let unknown = unknown.or_else(|| Some((unread?, "it could not be read")));
     match (least, unknown) {
-        (Some((window, left)), _) if left < terms.min_remaining => {
-            Verdict::Below { window: window.id.clone(), left }
+        (Some((window, left, true)), _) => {
+            Verdict::Below { window: window.id().to_string(), left: left.as_f64() }
         }
-        (_, Some((window, why))) => Verdict::Unknown { window: Some(window.id.clone()), why: why.into() },
-        (Some((window, left)), None) => Verdict::Go { window: window.id.clone(), left },
+        (_, Some((window, why))) => Verdict::Unknown { window: Some(window.to_string()), why: why.into() },
+        (Some((window, left, false)), None) => {
+            Verdict::Go { window: window.id().to_string(), left: left.as_f64() }
+        }
         (None, None) => Verdict::Unknown {
             window: terms.window.map(ToOwned::to_owned),
-            why: none_of_that_name(account, terms),
+            why: none_of_that_name(snapshot, terms),
         },
     }
 }
 
+impl Terms<'_> {
+    /// Whether a window counts: the one that is named, or else those that count for the model.
+    fn count(&self, window: &Window) -> bool {
+        match self.window {
+            Some(named) => window.id().as_str() == named,
+            None => window.applies_to(self.model),
+        }
+    }
+}
+
 /// There may be one some day, so it is no mistake for sure; what it may be one for is told.
-fn none_of_that_name(account: &AccountView, terms: &Terms<'_>) -> Cow<'static, str> {
-    let known = account.windows.iter().map(|window| &*window.id);
+fn none_of_that_name(snapshot: &Snapshot, terms: &Terms<'_>) -> Cow<'static, str> {
+    let known = snapshot.windows().iter().map(|window| window.id().as_str());
     match terms.window.and_then(|named| nearest(named, known)) {
         Some(near) => format!("no such window is known, did you mean {near}?").into(),
         None => "no such window is known".into(),
     }
 }
 
-/// Windows of the whole account count for everybody, those of a part of it only for whoever uses that part.
-fn counts(window: &WindowView, terms: &Terms<'_>) -> bool {
-    if let Some(named) = terms.window {
-        return window.id == named;
-    }
-    let Some(scope) = &window.scope else { return true };
-    let is_of = |model: &str| {
-        let is_named = scope.model.as_ref().is_some_and(|of| of.eq_ignore_ascii_case(model));
-        is_named || window.id.rsplit_once('/').is_some_and(|(_, of)| of.eq_ignore_ascii_case(model))
-    };
-    terms.model.is_some_and(is_of)
-}
-
-fn left(used: Percent) -> f64 {
-    f64::from(Percent::FULL.basis_points().saturating_sub(used.basis_points())) / 100.0
-}
-
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-    use quota::{Scope, Source};
+    use quota::{Coverage, Scope, Usage, WindowReading};
 
     use super::*;
-    use crate::status::model::Freshness;
 
     const TERMS: Terms<'_> = Terms { min_remaining: 10.0, window: None, model: None };
+    const FRESH: Duration = Duration::from_secs(300);
 
-    fn exact(percent: u32) -> UsedAt {
-        UsedAt::Exact(Percent::from_basis_points(percent * 100))
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).expect("a moment")
     }
 
-    fn account(windows: &[(&str, UsedAt, Option<&str>)]) -> AccountView {
-        let window = |(id, used, model): &(&str, UsedAt, Option<&str>)| WindowView {
-            id: (*id).to_owned(),
-            used: *used,
-            resets_at: None,
-            observed_at: Timestamp::UNIX_EPOCH,
-            source: Source::Poll,
-            scope: model.map(Scope::model),
-            length: None,
-        };
-        AccountView {
-            id: "anthropic/main".parse().expect("a name"),
-            state: Freshness::Fresh,
-            age: None,
-            plan: None,
-            windows: windows.iter().map(window).collect(),
-            credits: None,
-            hold: None,
-            trouble: None,
-            failure: None,
-            not_refreshed: None,
-            switched_off: false,
-        }
+    fn used(id: &str, percent: f64) -> WindowReading {
+        let id: WindowId = id.parse().expect("a name");
+        let scope = id.part().map(Scope::model);
+        let reading = WindowReading::new(id, Percent::from_percent(percent).expect("a number"));
+        reading.scope(scope).resets_at(now() + Duration::from_secs(3600))
+    }
+
+    fn read(readings: impl IntoIterator<Item = WindowReading>) -> Snapshot {
+        Snapshot::of(&Usage::polled(readings), now())
+    }
+
+    fn judged(snapshot: &Snapshot, terms: &Terms<'_>) -> Verdict {
+        judge(snapshot, now(), FRESH, terms)
+    }
+
+    /// The same when the readings are old.
+    fn judged_later(snapshot: &Snapshot, terms: &Terms<'_>) -> Verdict {
+        judge(snapshot, now() + FRESH, FRESH, terms)
     }
 
     fn word(verdict: Verdict) -> &'static str {
@@ -151,58 +157,89 @@ mod tests {
 
     #[test]
     fn the_window_with_the_least_decides() {
-        let account = account(&[("five_hour", exact(40), None), ("seven_day", exact(91), None)]);
+        let account = read([used("five_hour", 40.0), used("seven_day", 91.0)]);
 
-        assert_eq!(judge(&account, &TERMS), Verdict::Below { window: "seven_day".into(), left: 9.0 });
+        assert_eq!(judged(&account, &TERMS), Verdict::Below { window: "seven_day".into(), left: 9.0 });
         let less = Terms { min_remaining: 9.0, ..TERMS };
-        assert_eq!(judge(&account, &less), Verdict::Go { window: "seven_day".into(), left: 9.0 });
+        assert_eq!(judged(&account, &less), Verdict::Go { window: "seven_day".into(), left: 9.0 });
     }
 
     #[test]
     fn a_window_that_is_named_decides_alone() {
-        let account = account(&[("five_hour", exact(40), None), ("seven_day", exact(100), None)]);
+        let account = read([used("five_hour", 40.0), used("seven_day", 100.0)]);
 
-        assert_eq!(word(judge(&account, &Terms { window: Some("five_hour"), ..TERMS })), "go");
-        assert_eq!(word(judge(&account, &Terms { window: Some("monthly"), ..TERMS })), "unknown");
+        assert_eq!(word(judged(&account, &Terms { window: Some("five_hour"), ..TERMS })), "go");
+        assert_eq!(word(judged(&account, &Terms { window: Some("monthly"), ..TERMS })), "unknown");
     }
 
     #[test]
     fn a_window_that_nobody_knows_is_told_with_the_one_that_may_be_meant() {
-        let account = account(&[("five_hour", exact(40), None)]);
+        let account = read([used("five_hour", 40.0)]);
 
-        let told = judge(&account, &Terms { window: Some("fivehour"), ..TERMS }).to_string();
+        let told = judged(&account, &Terms { window: Some("fivehour"), ..TERMS }).to_string();
 
         assert!(told.starts_with("fivehour: no such window is known, did you mean five_hour?"), "{told}");
     }
 
     #[test]
     fn the_window_of_a_model_counts_for_that_model_only() {
-        let account =
-            account(&[("five_hour", exact(40), None), ("seven_day/opus", exact(100), Some("Opus"))]);
+        let account = read([used("five_hour", 40.0), used("seven_day/opus", 100.0)]);
+        let of_model = |model| word(judged(&account, &Terms { model, ..TERMS }));
 
-        assert_eq!(word(judge(&account, &TERMS)), "go");
-        assert_eq!(word(judge(&account, &Terms { model: Some("opus"), ..TERMS })), "below");
-        assert_eq!(word(judge(&account, &Terms { model: Some("sonnet"), ..TERMS })), "go");
+        assert_eq!(of_model(None), "go");
+        for opus in ["opus", "claude-opus-4-5", "CLAUDE-OPUS-4-5-20260101"] {
+            assert_eq!(of_model(Some(opus)), "below", "{opus}");
+        }
+        assert_eq!(of_model(Some("claude-sonnet-4-5")), "go");
     }
 
     #[test]
     fn an_old_number_can_say_no_and_not_yes() {
-        let at_least = |percent| UsedAt::AtLeast(Percent::from_basis_points(percent));
-
-        assert_eq!(word(judge(&account(&[("five_hour", at_least(9_500), None)]), &TERMS)), "below");
-        assert_eq!(word(judge(&account(&[("five_hour", at_least(4_000), None)]), &TERMS)), "unknown");
+        assert_eq!(word(judged_later(&read([used("five_hour", 95.0)]), &TERMS)), "below");
+        assert_eq!(word(judged_later(&read([used("five_hour", 40.0)]), &TERMS)), "unknown");
     }
 
     #[test]
     fn what_is_below_decides_whatever_else_is_unknown() {
-        let account = account(&[("five_hour", UsedAt::Unknown, None), ("seven_day", exact(95), None)]);
+        let account = read([used("five_hour", 10.0).resets_at(None), used("seven_day", 95.0)]);
 
-        assert_eq!(word(judge(&account, &TERMS)), "below");
+        assert_eq!(word(judged_later(&account, &TERMS)), "below");
     }
 
     #[test]
     fn of_what_is_not_known_nothing_is_said() {
-        assert_eq!(word(judge(&account(&[]), &TERMS)), "unknown");
-        assert_eq!(word(judge(&account(&[("five_hour", UsedAt::Unknown, None)]), &TERMS)), "unknown");
+        assert_eq!(word(judged(&read([]), &TERMS)), "unknown");
+        assert_eq!(word(judged_later(&read([used("five_hour", 10.0).resets_at(None)]), &TERMS)), "unknown");
+    }
+
+    #[test]
+    fn a_window_that_could_not_be_read_is_unknown() {
+        let week: WindowId = "seven_day/opus".parse().unwrap();
+        let usage = Usage::polled([used("five_hour", 10.0)]).coverage(Coverage::complete_except([week]));
+        let account = Snapshot::of(&usage, now());
+
+        let opus = judged(&account, &Terms { model: Some("claude-opus-4-5"), ..TERMS });
+
+        assert_eq!(
+            opus.to_string(),
+            "seven_day/opus: it could not be read; to go on all the same, give --unknown allow"
+        );
+        assert_eq!(word(judged(&account, &TERMS)), "go");
+        assert_eq!(word(judged(&account, &Terms { window: Some("seven_day/opus"), ..TERMS })), "unknown");
+    }
+
+    #[test]
+    fn a_models_window_at_its_limit_is_below_as_it_is_for_pick() {
+        let at_limit = |id| word(judged(&read([used(id, 90.0)]), &Terms { model: Some("opus"), ..TERMS }));
+
+        assert_eq!((at_limit("seven_day"), at_limit("seven_day/opus")), ("go", "below"));
+    }
+
+    #[test]
+    fn nothing_left_is_never_enough() {
+        let none = Terms { min_remaining: 0.0, ..TERMS };
+
+        assert_eq!(word(judged(&read([used("five_hour", 100.0)]), &none)), "below");
+        assert_eq!(word(judged(&read([used("five_hour", 99.9)]), &none)), "go");
     }
 }

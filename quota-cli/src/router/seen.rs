@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use quota::accounts::{Choice, Decision, Passed, Role, Route, Rule, Standing, Weighed};
 use quota::{AccountId, Answer, Percent, Window};
 
-use super::Router;
+use super::{Router, is_unknown};
 use crate::config::AccountSettings;
 use crate::status::model::{WindowView, why};
 
@@ -43,6 +43,8 @@ pub(crate) struct SeenAccount {
     pub(crate) rule: Rule,
     /// The window that the rule is about, if it is about one.
     pub(crate) window: Option<WindowView>,
+    /// The window that is not known, if the rule is about one of which there is no reading.
+    pub(crate) unread: Option<String>,
     /// How much was to be left of that window.
     pub(crate) limit: Option<Percent>,
     /// When a refusal ends by itself, if it does.
@@ -97,6 +99,7 @@ impl Seen {
             if let Some(account) = self.accounts.iter_mut().find(|account| account.id == passed.account) {
                 (account.rule, account.standing) = (passed.rule, Standing::Refused);
                 (account.window, account.limit, account.until) = (None, None, passed.until);
+                account.unread = None;
             }
         }
     }
@@ -126,6 +129,8 @@ fn account(
         Rule::Killed => Some((&settings.limits.stop, &router.config.routing.stop)),
         _ => None,
     };
+    let unread =
+        (is_unknown(verdict.rule) && id.is_none()).then(|| unread(settings, router, weighed.id())).flatten();
     let limit = limits.zip(id).map(|((own, general), id)| own.as_ref().unwrap_or(general).left_of(id));
     let answer = router.quota.account(weighed.id()).peek();
     SeenAccount {
@@ -134,6 +139,7 @@ fn account(
         standing: verdict.standing,
         rule: verdict.rule,
         window: id.and_then(|id| windows.iter().find(|window| window.id == id.as_str()).cloned()),
+        unread,
         limit,
         until: verdict.until,
         windows,
@@ -141,6 +147,17 @@ fn account(
         is_unneeded: false,
         advice: settings.login.advice(),
     }
+}
+
+/// The first window that counts for the request and of which there is no reading.
+fn unread(settings: &AccountSettings, router: &Router<'_>, id: &AccountId) -> Option<String> {
+    let answer = router.quota.account(id).peek();
+    let (own, general) = (&settings.limits, &router.config.routing);
+    let limits =
+        [own.stop.as_ref().unwrap_or(&general.stop), own.minimum.as_ref().unwrap_or(&general.minimum)];
+    let model = router.request.model_name();
+    let mut unread = limits.into_iter().flat_map(|limits| limits.unread(answer.snapshot(), model));
+    unread.next().map(ToString::to_string)
 }
 
 /// Why nothing newer is known: what this process has met, or else what keeps everybody from asking.

@@ -31,6 +31,9 @@ pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
         (Rule::Exhausted, Some(window), _) => format!("nothing left of {}", label(window)),
         (Rule::LoginDead, ..) => account.advice.clone(),
         (rule, Some(window), _) if is_unknown(rule) => format!("{rule}: {}", label(window)),
+        (rule, None, _) if is_unknown(rule) && account.unread.is_some() => {
+            format!("{rule}: {}", account.unread.as_deref().unwrap_or_default())
+        }
         (rule, ..) => rule.to_string(),
     };
     if let Some(until) = account.until.filter(|until| *until > here.now) {

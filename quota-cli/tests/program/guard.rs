@@ -1,6 +1,7 @@
 //! `quota guard`: its exit codes, and what it waits for.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use quota_sim::{Account, Answer, Change, Phase, Script, Window};
 
@@ -44,6 +45,23 @@ fn what_cannot_be_told_is_69_unless_it_is_allowed() {
     assert!(denied.stderr.contains("--unknown allow"), "{}", denied.stderr);
     assert!(denied.stderr.contains("does not allow"), "it says why: {}", denied.stderr);
     assert_eq!(allowed.code, Some(0));
+}
+
+#[test]
+fn a_model_is_matched_as_by_pick_and_reported_if_no_window_names_it() {
+    let opus = Window::model("Opus").used(100.0).resets_in(Duration::from_secs(3600));
+    let windows = [Window::five_hour().used(10.0), opus];
+    let (_provider, machine, config) = world(Account::new("main").windows(windows));
+    let guard = |model| machine.run(&["guard", "--model", model, "--config", &config]);
+    let pick = |model| machine.run(&["pick", "--model", model, "--config", &config]);
+
+    for opus in ["opus", "claude-opus-4-5"] {
+        assert_eq!((guard(opus).code, pick(opus).code), (Some(1), Some(1)), "{opus}");
+    }
+    let report = "quota: no window of anthropic/main names model \"claude-opsu-4-5\" (known: opus)\n";
+    for ended in [guard("claude-opsu-4-5"), pick("claude-opsu-4-5")] {
+        assert_eq!((ended.code, &*ended.stderr), (Some(0), report));
+    }
 }
 
 #[test]

@@ -129,6 +129,27 @@ fn the_killswitch_and_the_minimum_of_the_configuration_count() {
 }
 
 #[test]
+fn a_limit_of_a_models_window_is_in_no_other_models_way() {
+    let more = "[routing]\nstop = { seven_day = 5, \"seven_day/fable\" = 20 }";
+    let (_provider, machine, config) = play(vec![used("main", 60.0)], more);
+
+    for model in [None, Some("claude-sonnet-4-5"), Some("claude-fable-1")] {
+        let arguments = ["pick", "--config", &config].into_iter();
+        let arguments: Vec<_> =
+            arguments.chain(model.into_iter().flat_map(|model| ["--model", model])).collect();
+
+        let ended = machine.run(&arguments);
+
+        assert_eq!(
+            (ended.code, &*ended.stdout),
+            (Some(0), "anthropic/main\n"),
+            "{model:?}: {}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
 fn a_window_of_another_model_is_in_nobodys_way() {
     let model = Window::model("Opus").used(100.0).resets_in(Duration::from_secs(3600));
     let main = Account::new("main").windows([Window::five_hour().used(1.0), model]);

@@ -20,6 +20,7 @@ fn seen(account: &AccountSettings, standing: Standing, rule: Rule, until: Option
         standing,
         rule,
         window: None,
+        unread: None,
         limit: None,
         until: until.map(|until| until.parse().unwrap()),
         windows: Vec::new(),

@@ -129,7 +129,7 @@ Exit codes: 0 a line was written, 64 the format or the account is not understood
 pub(in crate::args) const GUARD: &str = "\
 Says by its exit code whether enough is left of an account to begin something. Old numbers are refreshed first, if the rules \
 allow; one that stays old can say no, and not yes. Without --window all windows of the whole account count, and with --model those \
-of that model.
+of that model. They are compared as by quota pick: of a window of the whole account that much must be left, of a model's window more.
 
 With --wait it waits until enough is left: it looks again when another process has shared something, when a window has reset, and \
 asks the provider no more often than anybody else would.";

@@ -41,6 +41,7 @@ fn account(name: &str, standing: Standing, rule: Rule, windows: &[WindowView]) -
         standing,
         rule,
         window: None,
+        unread: None,
         limit: None,
         until: None,
         windows: windows.to_vec(),

@@ -23,6 +23,7 @@ fn account(name: &str, rule: Rule, minutes: impl Into<Option<u64>>) -> SeenAccou
         standing: Standing::Refused,
         rule,
         window: None,
+        unread: None,
         limit: None,
         until: minutes.into().map(|minutes| here().now + Duration::from_secs(60 * minutes)),
         windows: Vec::new(),
@@ -75,6 +76,14 @@ fn a_model_at_its_very_limit_is_not_called_below_it() {
 
     assert!(told(9500).ends_with("at the killswitch of 5 %"), "{}", told(9500));
     assert!(told(9600).ends_with("below the killswitch of 5 %"), "{}", told(9600));
+}
+
+#[test]
+fn a_window_without_a_reading_is_named() {
+    let unread = Some("seven_day/opus".to_owned());
+    let account = SeenAccount { unread, ..account("main", Rule::UnknownClosed, None) };
+
+    assert_eq!(reason(&account, &here()), "not known, so not used: seven_day/opus");
 }
 
 #[test]

@@ -1,0 +1,101 @@
+//! The warning about a model that no window names: a typing error would otherwise be a silent yes.
+//! Which windows count for a model is a rule of the library.
+
+use std::collections::BTreeSet;
+
+use quota::{AccountId, Snapshot};
+
+use crate::term::{self, harmless};
+
+/// Warns on standard error if no window of these accounts names the model, as far as complete answers of them are known.
+pub(crate) fn warn<'a>(
+    model: Option<&str>,
+    accounts: impl IntoIterator<Item = (&'a AccountId, &'a Snapshot)>,
+) {
+    if let Some(line) = model.and_then(|model| warning(model, accounts)) {
+        term::tell(&format!("quota: {line}\n"));
+    }
+}
+
+fn warning<'a>(
+    model: &str,
+    accounts: impl IntoIterator<Item = (&'a AccountId, &'a Snapshot)>,
+) -> Option<String> {
+    // Headers name no window of a model, so without a complete answer it is not known which there are.
+    let accounts: Vec<_> =
+        accounts.into_iter().filter(|(_, snapshot)| snapshot.complete_at().is_some()).collect();
+    let of_models = |snapshot: &'a Snapshot| {
+        snapshot.windows().iter().filter(|window| window.scope().is_some_and(|scope| scope.model.is_some()))
+    };
+    let unreadable = |snapshot: &'a Snapshot| snapshot.unreadable().filter(|id| id.part().is_some());
+    let is_named = accounts.iter().any(|(_, snapshot)| {
+        of_models(snapshot).any(|window| window.applies_to(Some(model)))
+            || unreadable(snapshot).any(|id| id.applies_to(Some(model)))
+    });
+    let place = match &accounts[..] {
+        _ if is_named => return None,
+        [] => return None,
+        [(id, _)] => id.to_string(),
+        _ => "any account".to_owned(),
+    };
+    let read = accounts.iter().flat_map(|(_, snapshot)| of_models(snapshot).map(|window| window.id()));
+    let ids = read.chain(accounts.iter().flat_map(|(_, snapshot)| unreadable(snapshot)));
+    let known: BTreeSet<_> = ids.map(|id| id.part().unwrap_or(id.as_str())).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { Vec::from_iter(known).join(", ") };
+    Some(harmless(&format!("no window of {place} names model {model:?} (known: {known})")))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use quota::{Percent, Scope, Usage, WindowId, WindowReading};
+
+    use super::*;
+
+    fn id(name: &str) -> AccountId {
+        format!("anthropic/{name}").parse().expect("a name")
+    }
+
+    fn with_windows_of(models: &[&str]) -> Snapshot {
+        let week = WindowId::seven_day();
+        let of = |model: &&str| {
+            let reading = WindowReading::new(week.for_model(model).expect("a name"), Percent::FULL);
+            reading.scope(Scope::model(*model))
+        };
+        let all = WindowReading::new(week.clone(), Percent::FULL);
+        Snapshot::of(&Usage::polled(models.iter().map(of).chain([all])), Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_model_that_no_window_names_is_reported_with_those_that_are_known() {
+        let (main, snapshot) = (id("main"), with_windows_of(&["Opus", "Fable"]));
+        let warning = |model| warning(model, [(&main, &snapshot)]);
+
+        let line = r#"no window of anthropic/main names model "claude-opsu-4" (known: fable, opus)"#;
+        assert_eq!(warning("claude-opsu-4").as_deref(), Some(line));
+        assert_eq!(warning("claude-opus-4-5"), None);
+        assert_eq!(warning("fable"), None);
+    }
+
+    #[test]
+    fn an_account_without_windows_of_models_knows_none() {
+        let line = warning("opus", [(&id("main"), &with_windows_of(&[]))]);
+
+        assert_eq!(line.as_deref(), Some(r#"no window of anthropic/main names model "opus" (known: none)"#));
+    }
+
+    #[test]
+    fn one_account_with_a_window_of_the_model_is_enough() {
+        let (main, work) = (id("main"), id("work"));
+        let (without, with) = (with_windows_of(&[]), with_windows_of(&["Opus"]));
+
+        assert_eq!(warning("opus", [(&main, &without), (&work, &with)]), None);
+        let line = warning("sonnet", [(&main, &without), (&work, &with)]);
+        assert_eq!(line.as_deref(), Some(r#"no window of any account names model "sonnet" (known: opus)"#));
+    }
+
+    #[test]
+    fn nothing_is_reported_before_a_complete_answer() {
+        assert_eq!(warning("opus", [(&id("main"), &Snapshot::default())]), None);
+    }
+}
