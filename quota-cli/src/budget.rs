@@ -8,15 +8,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{
-    AccountId, Ask, AttemptId, Begin, Freshness, Hold, Policy, QuietScope, QuietTime, Record, StoreKey,
-    Urgency,
-};
+use quota::{AccountId, Ask, AttemptId, Begin, Freshness, Hold, Policy, Record, Urgency};
 
 use crate::args::BudgetArgs;
 use crate::exit::{Exit, Failure};
 use crate::runtime;
-use crate::shared::{Shared, unavailable};
+use crate::shared::{self, Shared, unavailable};
 use crate::term::{self, Screen};
 use crate::words::{Here, between};
 
@@ -61,7 +58,8 @@ pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Fai
         let (mut all, mut looks) = (Vec::new(), Vec::new());
         for account in &shared.config.accounts {
             let looked = shared.look(&account.id).await?;
-            let quiet = quiet(&shared, &account.id, looked.now).await?;
+            let quiet = shared::cooldown(&*shared.store, policy, account.id.provider(), looked.now);
+            let quiet = quiet.await.map_err(|error| unavailable(&error))?;
             // The store's clock is the one by which calls are counted.
             here.now = looked.now;
             all.push(Spent::of(&account.id, &looked.record, quiet.as_ref(), looked.now, policy));
@@ -76,19 +74,6 @@ pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Fai
         shared.act_on_all(&looks).await;
         Ok(Exit::Done)
     })
-}
-
-/// The quiet time that a neighbour's 429 has imposed.
-async fn quiet(shared: &Shared, account: &AccountId, now: Timestamp) -> Result<Option<Hold>, Failure> {
-    let key = match shared.config.policy.quiet.scope {
-        QuietScope::Provider => StoreKey::provider(account.provider()),
-        QuietScope::Everything => StoreKey::everything(),
-        _ => return Ok(None),
-    };
-    let reading = shared.store.read(&key).await.map_err(|error| unavailable(&error))?;
-    // One that cannot be read silences nobody: the manager goes by the same rule.
-    let quiet = reading.document.and_then(|document| QuietTime::decode(&document.body).ok());
-    Ok(quiet.and_then(|quiet| quiet.at(now)))
 }
 
 impl Spent {

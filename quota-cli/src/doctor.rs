@@ -1,84 +1,140 @@
-//! `quota doctor`: looks at everything that has to be right, and says what to do where it is not.
-//! What is looked at is in `place`, `logins` and `reach`. Nothing is mended here, and no usage is asked for.
+//! `quota doctor`: checks everything that quota needs, and says what to do where something is wrong.
+//! The checks are in `place`, `logins`, `refreshes` and `reach`. Nothing is fixed here, and no provider is asked for usage.
 
 mod json;
 mod logins;
 mod place;
 mod reach;
+mod refreshes;
 mod text;
 
+use jiff::Timestamp;
 use quota::Clock;
 
 use crate::args::DoctorArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::gateway::{self, Store};
 use crate::runtime;
 use crate::term::{self, Screen};
 
-/// What was looked at, and how it was found.
+/// One thing that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Check {
     area: Area,
     /// Which one, such as a path or an account.
     subject: String,
+    level: Level,
     /// How it is, in words that follow the subject.
     told: String,
-    /// What to do; `None` if all is well.
+    /// What to do; `None` if it is ok.
     advice: Option<String>,
+    /// What happened, if the check is about that.
+    incident: Option<Incident>,
 }
 
-/// What kind of thing was looked at.
+/// What kind of thing was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Area {
     Config,
     Store,
     Login,
+    Refresh,
     Clock,
     Provider,
 }
 
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Level {
+    Ok,
+    /// It works, or will by itself.
+    Warn,
+    /// It does not work until somebody does something.
+    Fail,
+}
+
+/// What happened to an account or a provider, for programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Incident {
+    /// The kind of the failure, or the reason of the wait, as in the JSON of `quota status`.
+    reason: String,
+    at: Option<Timestamp>,
+    until: Option<Timestamp>,
+    /// How long the provider asked to be left alone, where that was too long to be obeyed.
+    requested: Option<std::time::Duration>,
+}
+
 impl Check {
     fn good(area: Area, subject: impl Into<String>, told: impl Into<String>) -> Self {
-        Self { area, subject: subject.into(), told: told.into(), advice: None }
+        let (subject, told) = (subject.into(), told.into());
+        Self { area, subject, level: Level::Ok, told, advice: None, incident: None }
     }
 
-    fn finding(
+    /// Something that does not work.
+    fn failure(
         area: Area,
         subject: impl Into<String>,
         told: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self { advice: Some(advice.into()), ..Self::good(area, subject, told) }
+        Self { level: Level::Fail, advice: Some(advice.into()), ..Self::good(area, subject, told) }
+    }
+
+    /// Something that works, and should be looked at.
+    fn warning(
+        area: Area,
+        subject: impl Into<String>,
+        told: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self { level: Level::Warn, advice: Some(advice.into()), ..Self::good(area, subject, told) }
+    }
+
+    fn about(mut self, incident: Incident) -> Self {
+        self.incident = Some(incident);
+        self
     }
 }
 
-/// Looks at everything and tells what it found.
+/// Checks everything and shows what it found.
 ///
 /// # Errors
 ///
-/// [`Failure`] if the answer cannot be written. Whatever is wrong otherwise is a finding.
+/// [`Failure`] if the answer cannot be written. Whatever is wrong otherwise is a check that says so.
 pub(crate) fn run(options: &DoctorArgs, store: Option<&str>) -> Result<Exit, Failure> {
     runtime::run(async {
         let clock = Clock::system();
         let (mut checks, config) = place::config(options.config.as_deref());
-        checks.extend(place::store(store, &clock).await);
-        // Of a configuration that is broken nobody knows which accounts it means.
+        let store = gateway::store(store);
+        let of_store = place::store(store.as_ref(), &clock).await;
+        // A private store knows nothing, and a broken one cannot be read.
+        let is_usable = of_store.iter().all(|check| check.level != Level::Fail);
+        let shared = store.ok().filter(|store| store.is_shared && is_usable);
+        checks.extend(of_store);
+        // A broken configuration says nothing about accounts.
         if let Some(config) = config {
-            checks.extend(rest(&config, &clock).await);
+            checks.extend(of_accounts(&config, shared.as_ref(), &clock).await);
         }
         let shown =
             if options.json { json::render(&checks) } else { text::render(&checks, Screen::stdout()) };
         term::answer(&shown)?;
-        let is_all_good = checks.iter().all(|check| check.advice.is_none());
-        Ok(if is_all_good { Exit::Done } else { Exit::Gaps })
+        let is_all_ok = checks.iter().all(|check| check.level == Level::Ok);
+        Ok(if is_all_ok { Exit::Done } else { Exit::Gaps })
     })
 }
 
-async fn rest(config: &Config, clock: &Clock) -> Vec<Check> {
-    let mut checks = Vec::new();
+async fn of_accounts(config: &Config, store: Option<&Store>, clock: &Clock) -> Vec<Check> {
+    let (mut checks, mut marks) = (Vec::new(), Vec::new());
     for account in &config.accounts {
-        checks.extend(logins::of(account, config, clock).await);
+        let (of_login, mark) = logins::of(account, config, clock).await;
+        checks.extend(of_login);
+        marks.push(mark);
+    }
+    if let Some(store) = store {
+        checks.extend(refreshes::of(config, store, &marks, clock).await);
     }
     checks.extend(reach::providers(config, clock).await);
     checks

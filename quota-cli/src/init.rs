@@ -42,7 +42,7 @@ pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
         Some(path) => format!("quota doctor --config {}", path.display()),
         None => "quota doctor".to_owned(),
     };
-    term::answer(&format!("Wrote {}.\n{kept}To see that all is well: {look}\n", path.display()))?;
+    term::answer(&format!("Wrote {}.\n{kept}Check with: {look}\n", path.display()))?;
     Ok(Exit::Done)
 }
 

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::{AccountId, Clock, QuotaStore, StoreError};
+use jiff::Timestamp;
+use quota::{
+    AccountId, Clock, Hold, Policy, ProviderId, QuietScope, QuietTime, QuotaStore, StoreError, StoreKey,
+};
 
 use crate::args::Shown;
 use crate::config::Config;
@@ -78,6 +81,26 @@ impl Shared {
             self.act_on(&account.id, looked).await;
         }
     }
+}
+
+/// The cooldown of a provider that is in force at `now`.
+///
+/// # Errors
+///
+/// That of the store if it cannot be read. A damaged cooldown is none: the manager goes by the same rule.
+pub(crate) async fn cooldown(
+    store: &dyn QuotaStore,
+    policy: &Policy,
+    provider: &ProviderId,
+    now: Timestamp,
+) -> Result<Option<Hold>, StoreError> {
+    let key = match policy.quiet.scope {
+        QuietScope::Provider => StoreKey::provider(provider),
+        QuietScope::Everything => StoreKey::everything(),
+        _ => return Ok(None),
+    };
+    let quiet = store.read(&key).await?.document.and_then(|found| QuietTime::decode(&found.body).ok());
+    Ok(quiet.and_then(|quiet| quiet.at(now)))
 }
 
 /// A failure of the store, with the causes it has.

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Area, Check};
+use super::{Area, Check, Level};
+use crate::words::rfc3339;
 
 const VERSION: u32 = 1;
 
@@ -11,9 +12,18 @@ pub(super) fn render(checks: &[Check]) -> String {
     let checks = checks.iter().map(|check| CheckJson {
         area: check.area,
         subject: &check.subject,
-        ok: check.advice.is_none(),
+        ok: check.level == Level::Ok,
+        level: check.level,
         told: &check.told,
         advice: check.advice.as_deref(),
+        reason: check.incident.as_ref().map(|incident| &*incident.reason),
+        at: check.incident.as_ref().and_then(|incident| incident.at).map(rfc3339),
+        until: check.incident.as_ref().and_then(|incident| incident.until).map(rfc3339),
+        requested_seconds: check
+            .incident
+            .as_ref()
+            .and_then(|incident| incident.requested)
+            .map(|requested| requested.as_secs()),
     });
     let document = Document { version: VERSION, checks: checks.collect() };
     let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
@@ -32,6 +42,11 @@ struct CheckJson<'a> {
     area: Area,
     subject: &'a str,
     ok: bool,
+    level: Level,
     told: &'a str,
     advice: Option<&'a str>,
+    reason: Option<&'a str>,
+    at: Option<String>,
+    until: Option<String>,
+    requested_seconds: Option<u64>,
 }

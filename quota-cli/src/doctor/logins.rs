@@ -1,10 +1,10 @@
-//! Which logins of an account are found, which of them counts, and who else may read them.
-//! They are only read, and nothing of what they hold is told but when they end.
+//! Which logins of an account are found, which of them is used, and who else may read them.
+//! They are only read, and of what they hold only the expiry is shown.
 
 use std::path::Path;
 
 use quota::accounts::{ClaudeCode, CredentialSource as _, FoundLogin, LoginPlace};
-use quota::{Clock, Credential, CredentialError};
+use quota::{Clock, Credential, CredentialError, Mark};
 
 use super::place::{others_may, quoted};
 use super::{Area, Check};
@@ -12,11 +12,15 @@ use crate::config::{AccountSettings, Config, LoginSource};
 use crate::gateway;
 use crate::words::{between, span};
 
-/// What is found of an account's login.
-pub(super) async fn of(account: &AccountSettings, config: &Config, clock: &Clock) -> Vec<Check> {
+/// What is found of an account's login, and the mark of its credential if there is one.
+pub(super) async fn of(
+    account: &AccountSettings,
+    config: &Config,
+    clock: &Clock,
+) -> (Vec<Check>, Option<Mark>) {
     let look = Look { account, config, clock };
     if account.disabled {
-        return vec![look.good("is switched off, so its login is not looked for".to_owned())];
+        return (vec![look.good("disabled, so its login is not checked".to_owned())], None);
     }
     match &account.login {
         LoginSource::ClaudeCode => look.copies(&ClaudeCode::from_env()).await,
@@ -36,20 +40,21 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn copies(&self, source: &ClaudeCode) -> Vec<Check> {
+    async fn copies(&self, source: &ClaudeCode) -> (Vec<Check>, Option<Mark>) {
         let copies = source.copies().await;
-        let is_any_used = copies.iter().any(|copy| copy.used);
+        let used = copies.iter().find(|copy| copy.used);
+        let mark = used.and_then(|copy| copy.state.as_ref().ok()).and_then(|used| used.login.mark);
         let is_all_missing =
             copies.iter().all(|copy| matches!(copy.state, Err(CredentialError::NotLoggedIn { .. })));
         if copies.is_empty() {
             let told = "neither CLAUDE_CONFIG_DIR nor HOME says where a login may be";
-            return vec![self.finding(told.to_owned(), "set one of them")];
+            return (vec![self.failure(told.to_owned(), "set one of them")], mark);
         }
         if is_all_missing && let Err(error) = source.credential(&self.account.id).await {
             // One login is missing, however many places there are for it.
-            return vec![self.finding(without_advice(&error), &self.account.login.advice())];
+            return (vec![self.failure(without_advice(&error), &self.account.login.advice())], mark);
         }
-        copies.iter().flat_map(|copy| self.copy(copy, is_any_used)).collect()
+        (copies.iter().flat_map(|copy| self.copy(copy, used.is_some())).collect(), mark)
     }
 
     fn copy(&self, copy: &FoundLogin, is_any_used: bool) -> Vec<Check> {
@@ -59,44 +64,42 @@ impl Look<'_> {
         };
         match &copy.state {
             Ok(credential) => self.found(&copy.place.to_string(), path, credential, copy.used),
-            // Another copy counts, or another is to be mended: what to do about this one is nothing.
-            Err(error @ CredentialError::NotLoggedIn { .. }) => vec![self.good(without_advice(error))],
+            // Another copy is used, or another must be fixed: there is nothing to do about this one.
+            Err(CredentialError::NotLoggedIn { .. }) => Vec::new(),
             Err(error) if is_any_used => {
-                vec![self.finding(error.to_string(), "mend it or take it away; another one counts")]
+                vec![self.warning(error.to_string(), "fix or delete it; another login is used")]
             }
-            Err(error) => vec![self.finding(error.to_string(), &self.account.login.advice())],
+            Err(error) => vec![self.failure(error.to_string(), &self.account.login.advice())],
         }
     }
 
-    async fn one(&self, place: &str, path: Option<&Path>) -> Vec<Check> {
+    async fn one(&self, place: &str, path: Option<&Path>) -> (Vec<Check>, Option<Mark>) {
         let found = gateway::source(&self.account.login, self.config).credential(&self.account.id).await;
         match found {
-            Ok(credential) => self.found(place, path, &credential, true),
-            Err(error) => vec![self.finding(error.to_string(), &self.account.login.advice())],
+            Ok(credential) => (self.found(place, path, &credential, true), credential.login.mark),
+            Err(error) => (vec![self.failure(error.to_string(), &self.account.login.advice())], None),
         }
     }
 
-    /// What is wrong with it, the worst first, or else that it is good.
+    /// What is wrong with it, the worst first, or else that it is ok.
     fn found(&self, place: &str, path: Option<&Path>, credential: &Credential, is_used: bool) -> Vec<Check> {
-        let which = if is_used { "is the one that counts" } else { "is older than the one that counts" };
+        let which = if is_used { "using" } else { "not used, as it is older:" };
         let now = self.clock.now();
         let rights = path.filter(|path| others_may(path, 0o077).is_some()).map(|path| {
-            self.finding(
-                format!("{place} {which}; others may use it"),
-                &format!("run: chmod 600 {}", quoted(path)),
-            )
+            let told = format!("{which} {place}, which is accessible to other users");
+            self.warning(told, &format!("run: chmod 600 {}", quoted(path)))
         });
         let time = match credential.expires_at {
-            Some(end) if end <= now && is_used => self.finding(
-                format!("{place} {which}; it ended {} ago", span(between(end, now))),
+            Some(end) if end <= now && is_used => self.failure(
+                format!("{which} {place}, which expired {} ago", span(between(end, now))),
                 &self.account.login.advice(),
             ),
             Some(end) if end > now => {
-                self.good(format!("{place} {which}; it ends in {}", span(between(now, end))))
+                self.good(format!("{which} {place} (expires in {})", span(between(now, end))))
             }
-            _ => self.good(format!("{place} {which}")),
+            _ => self.good(format!("{which} {place}")),
         };
-        // That nothing else is wrong needs no saying.
+        // Nothing else wrong is not worth a line.
         let time = Some(time).filter(|time| rights.is_none() || time.advice.is_some());
         rights.into_iter().chain(time).collect()
     }
@@ -105,8 +108,12 @@ impl Look<'_> {
         Check::good(Area::Login, self.account.id.as_str(), told)
     }
 
-    fn finding(&self, told: String, advice: &str) -> Check {
-        Check::finding(Area::Login, self.account.id.as_str(), told, advice)
+    fn warning(&self, told: String, advice: &str) -> Check {
+        Check::warning(Area::Login, self.account.id.as_str(), told, advice)
+    }
+
+    fn failure(&self, told: String, advice: &str) -> Check {
+        Check::failure(Area::Login, self.account.id.as_str(), told, advice)
     }
 }
 

@@ -10,7 +10,7 @@ use quota::{Clock, StoreError, StoreKey, Swap};
 use super::{Area, Check, reach};
 use crate::config::{self, Config};
 use crate::exit::Failure;
-use crate::gateway;
+use crate::gateway::Store;
 
 /// How the configuration is, and the accounts file; and what they say, unless one is broken.
 pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
@@ -47,19 +47,18 @@ pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
 fn refused(subject: impl Into<String>, failure: &Failure, usual_advice: &str) -> Check {
     let told = failure.to_string();
     match told.split_once("; run: ") {
-        Some((told, command)) => Check::finding(Area::Config, subject, told, format!("run: {command}")),
-        None => Check::finding(Area::Config, subject, told, usual_advice),
+        Some((told, command)) => Check::failure(Area::Config, subject, told, format!("run: {command}")),
+        None => Check::failure(Area::Config, subject, told, usual_advice),
     }
 }
 
 /// Whether the store can be read and written, and what time it has.
-pub(super) async fn store(named: Option<&str>, clock: &Clock) -> Vec<Check> {
-    const ELSE: &str = "do that, or name another store with --store or QUOTA_STORE";
-    let store = match gateway::store(named) {
+pub(super) async fn store(opened: Result<&Store, &Failure>, clock: &Clock) -> Vec<Check> {
+    let store = match opened {
         Ok(store) => store,
         Err(failure) => {
-            let advice = "mend the URL in --store or QUOTA_STORE";
-            return vec![Check::finding(Area::Store, "its URL", failure.to_string(), advice)];
+            let advice = "fix the URL in --store or QUOTA_STORE";
+            return vec![Check::failure(Area::Store, "its URL", failure.to_string(), advice)];
         }
     };
     // The rest of a URL may hold a password.
@@ -67,34 +66,43 @@ pub(super) async fn store(named: Option<&str>, clock: &Clock) -> Vec<Check> {
     if !store.is_shared {
         return vec![if store.is_for_want_of_a_home {
             let told = "neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes";
-            Check::finding(Area::Store, subject, told, "set one of them, or name a store with --store")
+            Check::failure(Area::Store, subject, told, "set one of them, or name a store with --store")
         } else {
-            Check::good(Area::Store, subject, "is this process alone, as was asked for")
+            Check::good(Area::Store, subject, "private to this process, as requested")
         }];
     }
-    let finding = |error: &StoreError, what: &str| {
-        let advice = if error.is_transient() {
-            "see that it runs and can be reached from here; until then every process goes on alone"
-        } else {
-            ELSE
-        };
-        Check::finding(Area::Store, subject.clone(), format!("{what}: {error}"), advice)
+    let failed = |error: &StoreError, what: &str| {
+        let told = format!("{what}: {error}");
+        match told.split_once("; run: ") {
+            Some((told, command)) => {
+                Check::failure(Area::Store, subject.clone(), told, format!("run: {command}"))
+            }
+            None if error.is_transient() => {
+                let advice =
+                    "check that it runs and can be reached from here; until then every process goes on alone";
+                Check::failure(Area::Store, subject.clone(), told, advice)
+            }
+            None => {
+                let advice = "fix it, or name another store with --store or QUOTA_STORE";
+                Check::failure(Area::Store, subject.clone(), told, advice)
+            }
+        }
     };
-    // Nobody else's: an account of no provider there is, and forgotten in a minute.
-    let key = StoreKey::beside(&nobody(), "doctor");
+    // A key of its own: an account of a provider that does not exist. The store forgets it in a minute.
+    let key = StoreKey::beside(&"quota/doctor".parse().expect("the name is valid"), "doctor");
     let before = clock.now();
     let reading = match store.store.read(&key).await {
         Ok(reading) => reading,
-        Err(error) => return vec![finding(&error, "cannot be read")],
+        Err(error) => return vec![failed(&error, "cannot be read")],
     };
     let skew = reach::skew(reading.now, before, clock.now());
     let swapped = store.store.swap(&key, reading.version(), Bytes::from_static(b"{}"), KEPT).await;
     let usable = match swapped {
-        // Whoever was faster could write.
+        // On a conflict another process has just written.
         Ok(Swap::Applied { .. } | Swap::Conflict(_)) => {
             Check::good(Area::Store, subject.clone(), "can be read and written")
         }
-        Err(error) => finding(&error, "cannot be written"),
+        Err(error) => failed(&error, "cannot be written"),
         Ok(_) => Check::good(Area::Store, subject.clone(), "can be read"),
     };
     vec![usable, reach::clock("the store", skew)]
@@ -102,10 +110,6 @@ pub(super) async fn store(named: Option<&str>, clock: &Clock) -> Vec<Check> {
 
 /// How long the document stays by which it is seen that one can be written.
 const KEPT: Duration = Duration::from_secs(60);
-
-fn nobody() -> quota::AccountId {
-    "quota/doctor".parse().expect("the name is valid")
-}
 
 /// Whether somebody but its owner has one of these rights to a file.
 #[cfg(unix)]

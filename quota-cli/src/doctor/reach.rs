@@ -43,24 +43,24 @@ pub(super) async fn providers(config: &Config, clock: &Clock) -> Vec<Check> {
 
 async fn provider(host: &Url, clock: &Clock) -> Vec<Check> {
     let subject = host.origin().ascii_serialization();
-    let finding = |told: &str, advice: &str| vec![Check::finding(Area::Provider, &subject, told, advice)];
+    let failed = |told: &str, advice: &str| vec![Check::failure(Area::Provider, &subject, told, advice)];
     let Ok(client) = client(host) else {
-        return finding("TLS could not be set up", "see that this machine has root certificates");
+        return failed("could not set up TLS", "check that this machine has root certificates");
     };
     let before = clock.now();
     let asked = client.head(host.clone()).header(USER_AGENT, WHO).timeout(PATIENCE).send().await;
     let answer = match asked {
         Ok(answer) => answer,
         Err(error) if error.is_timeout() => {
-            return finding("does not answer", "see whether this machine is online, and its proxy");
+            return failed("does not answer", "check network and proxy");
         }
         Err(error) if error.is_dns() => {
-            return finding("its host name was not found", "see whether this machine is online, and its DNS");
+            return failed("could not be resolved", "check network and DNS");
         }
         Err(error) if error.is_connect() => {
-            return finding("could not connect", "see that it runs, and what a firewall or proxy does to it");
+            return failed("could not connect", "check that it runs, and your firewall and proxy");
         }
-        Err(_) => return finding("the request failed", "see what a proxy on the way does to it"),
+        Err(_) => return failed("the request failed", "check your proxy"),
     };
     let mut checks = vec![Check::good(Area::Provider, &subject, "can be reached")];
     let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
@@ -77,17 +77,11 @@ pub(super) fn skew(theirs: Timestamp, before: Timestamp, after: Timestamp) -> Du
 
 /// What to say of the clock of somebody.
 pub(super) fn clock(whose: &str, skew: Duration) -> Check {
-    let subject = format!("of {whose}");
     if skew <= HARMLESS {
-        return Check::good(Area::Clock, subject, "agrees with that of this machine");
+        return Check::good(Area::Clock, whose, "in sync with this machine");
     }
-    let told = format!("differs from that of this machine by {}", span(skew));
-    Check::finding(
-        Area::Clock,
-        subject,
-        told,
-        "set the clock that is wrong, such as by: timedatectl set-ntp true",
-    )
+    let told = format!("differs from the clock of this machine by {}", span(skew));
+    Check::warning(Area::Clock, whose, told, "set the clock that is wrong: timedatectl set-ntp true")
 }
 
 #[cfg(test)]

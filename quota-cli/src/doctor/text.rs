@@ -3,8 +3,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Area, Check};
+use super::{Area, Check, Level};
 use crate::term::{Ink, Screen, hanging, harmless};
+use crate::words::counted;
 
 /// What is found begins here, behind how it is and of what kind.
 const INDENT: usize = 16;
@@ -13,9 +14,10 @@ const ARROW: usize = 2;
 pub(super) fn render(checks: &[Check], screen: Screen) -> String {
     let mut text = String::new();
     for check in checks {
-        let (ink, mark) = match check.advice {
-            None => (Ink::Good, "good"),
-            Some(_) => (Ink::Bad, "look"),
+        let (ink, mark) = match check.level {
+            Level::Ok => (Ink::Good, "ok  "),
+            Level::Warn => (Ink::Warn, "warn"),
+            Level::Fail => (Ink::Bad, "FAIL"),
         };
         let flowed = |text: &str, begun| match screen.live {
             true => hanging(&harmless(text), begun, begun, screen.width),
@@ -28,11 +30,16 @@ pub(super) fn render(checks: &[Check], screen: Screen) -> String {
             let _ = writeln!(text, "{:INDENT$}→ {}", "", flowed(advice, INDENT + ARROW));
         }
     }
-    let found = checks.iter().filter(|check| check.advice.is_some()).count();
-    let _ = match found {
-        0 => writeln!(text, "\nAll is well."),
-        1 => writeln!(text, "\n1 finding."),
-        _ => writeln!(text, "\n{found} findings."),
+    let count = |level| checks.iter().filter(|check| check.level == level).count() as u64;
+    let summary = [(count(Level::Fail), "problem"), (count(Level::Warn), "warning")];
+    let found: Vec<_> = summary
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| counted(number, what))
+        .collect();
+    let _ = match found.is_empty() {
+        true => writeln!(text, "\nNo problems found."),
+        false => writeln!(text, "\n{}.", found.join(", ")),
     };
     text
 }
@@ -42,6 +49,7 @@ fn area(area: Area) -> &'static str {
         Area::Config => "config",
         Area::Store => "store",
         Area::Login => "login",
+        Area::Refresh => "refresh",
         Area::Clock => "clock",
         Area::Provider => "provider",
     }
@@ -56,7 +64,7 @@ mod tests {
         let advice = "run: chmod go-w /home/somebody/.local/state/quota, so that nobody else may write in it";
         [
             Check::good(Area::Login, "anthropic/main", "login of Claude Code, until tomorrow"),
-            Check::finding(Area::Store, subject, "the store refused: others may write in it", advice),
+            Check::failure(Area::Store, subject, "the store refused: others may write in it", advice),
         ]
     }
 

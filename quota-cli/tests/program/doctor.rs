@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use quota_sim::{Account, Script, Window};
+use quota_sim::{Account, Answer, Phase, Script, Window};
 use serde_json::Value;
 
 use super::program::{Ended, Machine, Provider, argument};
@@ -43,7 +43,7 @@ fn where_all_is_well_it_says_so_and_asks_for_no_usage() {
     let ended = machine.run(&["doctor"]);
 
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
-    assert!(ended.stdout.ends_with("\nAll is well.\n"), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with("\nNo problems found.\n"), "{}", ended.stdout);
     assert_eq!(provider.simulator.ledger().calls(), 0);
 }
 
@@ -55,7 +55,7 @@ fn every_area_is_looked_at() {
 
     let mut areas: Vec<_> = json["checks"].as_array().unwrap().iter().map(|check| &check["area"]).collect();
     areas.dedup();
-    assert_eq!(areas, ["config", "store", "clock", "login", "provider", "clock"]);
+    assert_eq!(areas, ["config", "store", "clock", "login", "refresh", "provider", "clock"]);
     assert_eq!(json["version"], 1);
 }
 
@@ -102,7 +102,7 @@ fn of_two_copies_of_a_login_it_says_which_counts() {
     let ended = machine.run(&["doctor"]);
 
     let lines = |what: &str| ended.stdout.lines().filter(|line| line.contains(what)).count();
-    assert_eq!((lines("is the one that counts"), lines("is older than")), (1, 1), "{}", ended.stdout);
+    assert_eq!((lines("using "), lines("not used, as it is older:")), (1, 1), "{}", ended.stdout);
     assert_eq!(ended.code, Some(0));
 }
 
@@ -115,7 +115,7 @@ fn a_store_that_others_may_use_is_a_finding() {
     let ended = machine.run(&["doctor", "--json"]);
 
     assert_eq!(ended.code, Some(1));
-    assert!(findings(&ended, "store")[0].0.contains("chmod 600"), "{}", ended.stdout);
+    assert!(findings(&ended, "store")[0].1.contains("chmod 600"), "{}", ended.stdout);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_login_that_others_may_read_and_that_has_ended_is_two_findings_the_worse_fir
 
     let [(_, rights), (told, login)] = &found[..] else { panic!("{found:?}") };
     assert!(rights.starts_with("run: chmod 600 '"), "{found:?}");
-    assert!(told.contains("it ended") && login.contains("run `claude`"), "{found:?}");
+    assert!(told.contains("expired") && login.contains("run `claude`"), "{found:?}");
 }
 
 #[test]
@@ -168,6 +168,85 @@ fn a_copy_that_cannot_be_read_is_the_finding_and_one_that_is_missing_is_not() {
 
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].0.contains(".claude/.credentials.json"), "{found:?}");
+}
+
+/// The levels and reasons of the refreshes, after one that the provider answered so.
+fn refreshes_after(answer: Answer) -> (Ended, Vec<(String, Value)>) {
+    let provider = Provider::play(Script::new([Account::new("main").answers([Phase::new(answer)])]));
+    let (machine, config) = provider.configure(Machine::new());
+    mode(&config, 0o600);
+    machine.run(&["status", "--config", argument(&config)]);
+    let calls = provider.simulator.ledger().calls();
+    let ended = machine.run(&["doctor", "--json", "--config", argument(&config)]);
+    assert_eq!(provider.simulator.ledger().calls(), calls, "no call is made");
+    let json = ended.json();
+    let checks = json["checks"].as_array().unwrap().iter().filter(|check| check["area"] == "refresh");
+    let found = checks.map(|check| (check["level"].as_str().unwrap().to_owned(), check["reason"].clone()));
+    let found = found.collect();
+    (ended, found)
+}
+
+#[test]
+fn a_login_that_the_provider_rejects_fails() {
+    let (ended, found) = refreshes_after(Answer::Unauthorized);
+
+    assert_eq!(ended.code, Some(1));
+    assert_eq!(found, [("fail".to_owned(), "login_refused".into())], "{}", ended.stdout);
+}
+
+#[test]
+fn a_login_that_the_provider_forbids_fails() {
+    let (ended, found) = refreshes_after(Answer::Forbidden);
+
+    assert_eq!(ended.code, Some(1));
+    assert_eq!(found, [("fail".to_owned(), "forbidden".into())], "{}", ended.stdout);
+}
+
+#[test]
+fn a_hold_is_a_warning_with_its_end_and_the_way_to_lift_it() {
+    let (ended, found) = refreshes_after(Answer::ThrottleNoHeader);
+
+    assert_eq!(ended.code, Some(1));
+    let kinds: Vec<_> =
+        found.iter().map(|(level, reason)| (level.as_str(), reason.as_str().unwrap())).collect();
+    assert_eq!(kinds, [("warn", "throttled"), ("warn", "rate_limited")], "{}", ended.stdout);
+    let (told, advice) = &findings(&ended, "refresh")[1];
+    assert!(told.starts_with("backing off, next call in "), "{told}");
+    assert!(advice.ends_with("quota accounts clear-hold anthropic/main"), "{advice}");
+}
+
+#[test]
+fn a_budget_that_is_used_up_is_a_warning() {
+    let (provider, machine) = healthy();
+    let config = machine.path(".config/quota/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("[policy]\nbudget = {{ per_hour = 1, reserve = 0 }}\n{text}")).unwrap();
+    machine.log_in("sim-token-main");
+    machine.run(&["status"]);
+
+    let ended = machine.run(&["doctor"]);
+
+    assert_eq!((ended.code, provider.simulator.ledger().calls()), (Some(1), 1), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("warn  refresh   anthropic/main: hourly call budget used up (1 call)"),
+        "{}",
+        ended.stdout
+    );
+    assert!(ended.stdout.ends_with("\n1 warning.\n"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_damaged_accounts_file_is_a_problem_whose_advice_is_true() {
+    let (_provider, machine) = healthy();
+    let path = machine.write(".local/state/quota/accounts.json", "{");
+
+    let ended = machine.run(&["doctor", "--json"]);
+
+    let (told, advice) = &findings(&ended, "config")[0];
+    assert!(told.contains("accounts.json is damaged (line 1"), "{told}");
+    assert!(advice.starts_with("fix or move it away"), "{advice}");
+    std::fs::rename(&path, machine.path("away.json")).unwrap();
+    assert_eq!(machine.run(&["doctor"]).code, Some(0));
 }
 
 #[test]

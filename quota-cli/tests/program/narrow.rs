@@ -66,7 +66,7 @@ fn what_the_doctor_found_is_broken_where_the_terminal_ends() {
 
     let whole = machine.run(&ask).stdout;
 
-    assert!(whole.contains("look  ") && whole.contains("→"), "{whole}");
+    assert!(whole.contains("FAIL  ") && whole.contains("→"), "{whole}");
     for columns in [30, 50, 80] {
         let shown = shown(&machine, columns, &ask);
 
@@ -82,6 +82,7 @@ fn where_nobody_looks_lines_are_whole() {
     let (_provider, machine, config) = risen();
 
     let happened = machine.run(&["events", "--config", &config]).stdout;
+    let machine = machine.set("QUOTA_SIM_MAIN", "");
     let found = machine.run(&["--store", "memory:", "doctor", "--config", &config]).stdout;
 
     assert!(happened.lines().all(|line| line.contains("  anthropic/main  ")), "{happened}");

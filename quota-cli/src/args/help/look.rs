@@ -3,11 +3,13 @@
 
 /// What `quota doctor` does.
 pub(in crate::args) const DOCTOR: &str = "\
-Looks at the configuration, the store, the logins and who may read them, the clocks, and whether the providers can be \
-reached; and says of each finding what to do. Nothing is mended, nothing secret is shown, and no usage is asked for: of a \
-provider it is only seen whether its host answers. To see that the store can be written, a note is left in it for a minute.
+Checks the configuration, the store, the logins and who may read them, what the store knows of failed refreshes, holds and used-up \
+budgets, the clocks, and whether the providers can be reached. Each problem comes with what to do.
 
-Exit codes: 0 all is well, 1 there is a finding.";
+Nothing is fixed, nothing secret is shown, and no usage is asked for: of a provider it is only checked whether its host answers. To \
+check that the store can be written, a note is left in it for a minute.
+
+Exit codes: 0 no problems found, 1 there is a warning (warn) or a problem (FAIL).";
 
 /// What `quota init` does.
 pub(in crate::args) const INIT: &str = "\

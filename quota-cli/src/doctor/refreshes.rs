@@ -1,0 +1,355 @@
+//! Whether usage can be refreshed, by what the store knows: last failures, holds, cooldowns and budgets.
+//! No provider is called; which login there is now is known from `logins`.
+
+use std::time::Duration;
+
+use quota::{
+    Ask, AttemptId, Begin, Clock, Freshness, Hold, HoldReason, Mark, Policy, ProviderId, Record, StoreKey,
+    Trouble, TroubleKind,
+};
+
+use super::{Area, Check, Incident};
+use crate::config::{AccountSettings, Config};
+use crate::gateway::Store;
+use crate::shared;
+use crate::words::{self, Here, between};
+
+/// How long the store may take for each account.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Checks every enabled account, and the provider of each. `marks` are those of the accounts' credentials, as far as they are known.
+pub(super) async fn of(config: &Config, store: &Store, marks: &[Option<Mark>], clock: &Clock) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut providers: Vec<&ProviderId> = Vec::new();
+    let mut here = Here::now();
+    for (account, mark) in config.accounts.iter().zip(marks).filter(|(account, _)| !account.disabled) {
+        let read = clock.bounded(STORE_TIMEOUT, store.store.read(&StoreKey::account(&account.id))).await;
+        let Some(Ok(read)) = read else {
+            let told = "its record could not be read";
+            let advice = "see the store above";
+            checks.push(Check::failure(Area::Refresh, account.id.as_str(), told, advice));
+            continue;
+        };
+        here.now = read.now;
+        let record = read.document.map_or_else(|| Ok(Record::default()), |found| Record::decode(&found.body));
+        match record {
+            Ok(record) => checks.extend(of_account(account, &record, *mark, &config.policy, &here)),
+            Err(_) => {
+                let told = "its record is damaged";
+                let advice = "remove it from the store; the next refresh writes a new one";
+                checks.push(Check::failure(Area::Refresh, account.id.as_str(), told, advice));
+            }
+        }
+        let provider = account.id.provider();
+        if !providers.contains(&provider) {
+            providers.push(provider);
+            let cooldown = shared::cooldown(&*store.store, &config.policy, provider, here.now);
+            if let Some(Ok(Some(cooldown))) = clock.bounded(STORE_TIMEOUT, cooldown).await {
+                checks.push(of_cooldown(provider, &cooldown, &here));
+            }
+        }
+    }
+    checks
+}
+
+/// What is wrong with an account's refreshes, or else that nothing is.
+fn of_account(
+    account: &AccountSettings,
+    record: &Record,
+    mark: Option<Mark>,
+    policy: &Policy,
+    here: &Here,
+) -> Vec<Check> {
+    let failure = record.trouble().map(|failure| of_failure(account, failure, mark, here));
+    let hold = record.hold().filter(|hold| hold.is_live(here.now)).map(|hold| of_hold(account, hold, here));
+    let budget = of_budget(account, record, policy, here);
+    let mut checks: Vec<_> = failure.into_iter().chain(hold).chain(budget).collect();
+    if checks.is_empty() {
+        let told = match record.asked_at() {
+            Some(at) => format!("last refreshed {}", here.relative(at)),
+            None => "not refreshed yet".to_owned(),
+        };
+        checks.push(Check::good(Area::Refresh, account.id.as_str(), told));
+    }
+    checks
+}
+
+fn of_failure(account: &AccountSettings, failure: &Trouble, mark: Option<Mark>, here: &Here) -> Check {
+    let (subject, when) = (account.id.as_str(), here.relative(failure.at));
+    let incident =
+        Incident { reason: word(failure.kind), at: Some(failure.at), until: None, requested: None };
+    let told = format!("last refresh failed {when}: {}", what_failed(failure));
+    // A rejection belongs to one credential.
+    let is_replaced = failure.bars() && mark.is_some() && failure.mark.is_some() && failure.mark != mark;
+    let check = if is_replaced {
+        Check::good(Area::Refresh, subject, format!("{told}; the login was replaced since"))
+    } else {
+        match failure.kind {
+            TroubleKind::LoginRefused => Check::failure(Area::Refresh, subject, told, account.login.advice()),
+            TroubleKind::Forbidden => {
+                let advice = "use another login, or ask whoever administers the account";
+                Check::failure(Area::Refresh, subject, told, advice)
+            }
+            TroubleKind::Throttled => {
+                Check::warning(Area::Refresh, subject, told, "wait; it is retried by itself")
+            }
+            _ => Check::warning(
+                Area::Refresh,
+                subject,
+                told,
+                "it is retried by itself; if it goes on, fix its cause",
+            ),
+        }
+    };
+    check.about(incident)
+}
+
+fn what_failed(failure: &Trouble) -> String {
+    match failure.kind {
+        TroubleKind::LoginRefused => "login rejected (401)".to_owned(),
+        TroubleKind::Throttled => "rate limited (429)".to_owned(),
+        TroubleKind::Forbidden => {
+            let why = failure.note.trim_start_matches("the provider does not allow it: ");
+            if why.contains("403") { why.to_owned() } else { format!("{why} (403)") }
+        }
+        _ if failure.note.is_empty() => "provider error".to_owned(),
+        _ => failure.note.clone(),
+    }
+}
+
+fn of_hold(account: &AccountSettings, hold: &Hold, here: &Here) -> Check {
+    let id = &account.id;
+    let advice = format!("wait, or lift it: quota accounts clear-hold {id}");
+    Check::warning(Area::Refresh, id.as_str(), backing_off(hold, here), advice).about(incident(hold))
+}
+
+fn of_cooldown(provider: &ProviderId, hold: &Hold, here: &Here) -> Check {
+    let told = format!("all its accounts are {}", backing_off(hold, here));
+    let advice = "wait; it ends by itself";
+    Check::warning(Area::Refresh, provider.as_str(), told, advice).about(incident(hold))
+}
+
+fn backing_off(hold: &Hold, here: &Here) -> String {
+    let requested = hold.shortened_from().map(|requested| {
+        format!("; the provider asked for {}, one call is tried earlier", words::span(requested))
+    });
+    format!(
+        "backing off, next call {}: {}{}",
+        here.relative(hold.until),
+        hold.why,
+        requested.unwrap_or_default()
+    )
+}
+
+fn incident(hold: &Hold) -> Incident {
+    Incident {
+        reason: word(hold.why),
+        at: Some(hold.since),
+        until: Some(hold.until),
+        requested: hold.shortened_from(),
+    }
+}
+
+/// The hourly budget, if nothing is left of it.
+fn of_budget(account: &AccountSettings, record: &Record, policy: &Policy, here: &Here) -> Option<Check> {
+    // The rule itself is asked, on a copy without the hold that would hide its answer.
+    let mut record = record.clone();
+    let _ = record.clear_hold(here.now);
+    let ask = Ask::new(AttemptId::from(0), Freshness::Since(here.now + Duration::from_millis(1)));
+    let Begin::Held(hold) = record.begin(here.now, &ask, policy) else { return None };
+    if hold.why != HoldReason::BudgetSpent {
+        return None;
+    }
+    let recent = record.attempts().iter().filter(|attempt| between(attempt.at, here.now) < HOUR).count();
+    let calls = words::counted(recent as u64, "call");
+    let until = here.relative(hold.until);
+    let told = format!("hourly call budget used up ({calls}), next call {until}");
+    let advice = "wait, or raise `budget` in [policy]; see who calls: quota budget";
+    let check = Check::warning(Area::Refresh, account.id.as_str(), told, advice);
+    Some(check.about(Incident { at: None, ..incident(&hold) }))
+}
+
+/// A kind or a reason as its JSON has it.
+fn word(value: impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => "other".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use jiff::tz::TimeZone;
+    use quota::{Budget, FetchError, Percent, Usage, WindowId, WindowReading};
+
+    use super::*;
+    use crate::config::LoginSource;
+    use crate::doctor::Level;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn account() -> AccountSettings {
+        AccountSettings::new("anthropic/main".parse().unwrap(), LoginSource::ClaudeCode)
+    }
+
+    fn policy() -> Policy {
+        Policy::default().budget(Budget::new(2, 0))
+    }
+
+    /// An account whose calls ended so, one every five minutes.
+    fn after(outcomes: &[Result<(), FetchError>]) -> Record {
+        let mut record = Record::default();
+        for (number, outcome) in (0..).zip(outcomes) {
+            let now = at(number * 300);
+            let ask = Ask::new(AttemptId::random(), Freshness::Since(now));
+            let Begin::Granted(lease) = record.begin(now, &ask, &policy()) else { panic!("it may be asked") };
+            match outcome {
+                Ok(()) => {
+                    let reading = WindowReading::new(WindowId::five_hour(), Percent::ZERO);
+                    let _ = record.commit(now, &lease, &Usage::polled([reading]));
+                }
+                Err(error) => drop(record.fail(now, &lease, error, &policy())),
+            }
+        }
+        record
+    }
+
+    fn checks(record: &Record, second: i64) -> Vec<Check> {
+        let here = Here { now: at(second), zone: TimeZone::UTC };
+        of_account(&account(), record, None, &policy(), &here)
+    }
+
+    fn told(checks: &[Check]) -> Vec<String> {
+        let line = |check: &Check| {
+            let advice = check.advice.as_deref().unwrap_or("nothing to do");
+            format!("{:?}: {} ({advice})", check.level, check.told)
+        };
+        checks.iter().map(line).collect()
+    }
+
+    #[test]
+    fn an_account_that_was_refreshed_is_ok() {
+        assert_eq!(
+            told(&checks(&after(&[Ok(())]), 60)),
+            ["Ok: last refreshed 1 min ago (08:00) (nothing to do)"]
+        );
+        assert_eq!(told(&checks(&Record::default(), 60)), ["Ok: not refreshed yet (nothing to do)"]);
+    }
+
+    #[test]
+    fn a_rejected_login_fails_with_the_way_to_log_in() {
+        let found = checks(&after(&[Err(FetchError::Unauthorized)]), 60);
+
+        assert_eq!(
+            told(&found),
+            [
+                "Fail: last refresh failed 1 min ago (08:00): login rejected (401) (log in again: run `claude`, then /login)"
+            ]
+        );
+        assert_eq!(found[0].incident.as_ref().unwrap().reason, "login_refused");
+    }
+
+    #[test]
+    fn a_rejected_login_that_was_replaced_is_ok() {
+        let mut record = Record::default();
+        let ask = Ask::new(AttemptId::random(), Freshness::Since(at(0)));
+        let ask = ask.login(quota::Login::unstated().mark(Some(Mark::from_hash(1))));
+        let Begin::Granted(lease) = record.begin(at(0), &ask, &policy()) else { panic!("it may be asked") };
+        drop(record.fail(at(0), &lease, &FetchError::Unauthorized, &policy()));
+        let here = Here { now: at(60), zone: TimeZone::UTC };
+        let level =
+            |mark| of_account(&account(), &record, Some(Mark::from_hash(mark)), &policy(), &here)[0].level;
+
+        assert_eq!((level(1), level(2)), (Level::Fail, Level::Ok));
+    }
+
+    #[test]
+    fn a_forbidden_call_fails_with_its_reason() {
+        let found =
+            checks(&after(&[Err(FetchError::forbidden("reading usage was refused (status 403)"))]), 60);
+
+        assert!(
+            told(&found)[0].starts_with(
+                "Fail: last refresh failed 1 min ago (08:00): reading usage was refused (status 403)"
+            ),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_live_hold_is_a_warning_with_its_end_and_the_way_to_lift_it() {
+        let found = checks(&after(&[Err(FetchError::throttled(Some(Duration::from_secs(600))))]), 60);
+
+        let [failure, hold] = &told(&found)[..] else { panic!("{found:?}") };
+        assert!(
+            failure.starts_with("Warn: last refresh failed 1 min ago (08:00): rate limited (429)"),
+            "{failure}"
+        );
+        assert!(hold.starts_with("Warn: backing off, next call in 9 min (08:10): rate limited ("), "{hold}");
+        assert!(hold.ends_with("quota accounts clear-hold anthropic/main)"), "{hold}");
+        let incident = found[1].incident.as_ref().unwrap();
+        assert_eq!((&*incident.reason, incident.until), ("rate_limited", Some(at(600))));
+    }
+
+    #[test]
+    fn a_wait_that_was_too_long_to_be_obeyed_is_told() {
+        let wait = Duration::from_secs(18 * 24 * 3600);
+        let found = checks(&after(&[Err(FetchError::throttled(Some(wait)))]), 60);
+
+        assert!(
+            found[1].told.contains("the provider asked for 18 d, one call is tried earlier"),
+            "{found:?}"
+        );
+        assert_eq!(found[1].incident.as_ref().unwrap().requested, Some(wait));
+    }
+
+    #[test]
+    fn a_hold_that_is_over_leaves_the_last_failure() {
+        let found = checks(&after(&[Err(FetchError::unavailable("could not resolve x"))]), 3000);
+
+        let [failure] = &told(&found)[..] else { panic!("{found:?}") };
+        assert!(
+            failure.starts_with("Warn: last refresh failed 50 min ago (08:00): could not resolve x"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn a_budget_that_is_used_up_is_a_warning_with_its_end() {
+        let found = checks(&after(&[Ok(()), Ok(())]), 600);
+
+        let [budget] = &told(&found)[..] else { panic!("{found:?}") };
+        assert!(
+            budget.starts_with("Warn: hourly call budget used up (2 calls), next call in 50 min (09:00)"),
+            "{budget}"
+        );
+        assert_eq!(found[0].incident.as_ref().unwrap().reason, "budget_spent");
+    }
+
+    #[test]
+    fn a_hold_does_not_hide_a_budget_that_is_used_up() {
+        let wait = Some(Duration::from_secs(7200));
+        let found = checks(&after(&[Ok(()), Err(FetchError::throttled(wait))]), 600);
+
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[2].told.starts_with("hourly call budget used up"), "{found:?}");
+    }
+
+    #[test]
+    fn a_cooldown_of_the_provider_is_a_warning() {
+        let hold = Hold::new(at(0), at(60), HoldReason::NeighbourRateLimited);
+        let here = Here { now: at(30), zone: TimeZone::UTC };
+
+        let check = of_cooldown(account().id.provider(), &hold, &here);
+
+        assert_eq!(check.level, Level::Warn);
+        assert_eq!(
+            check.told,
+            "all its accounts are backing off, next call in 30 s (08:01): another account was rate limited"
+        );
+    }
+}
