@@ -117,7 +117,7 @@ pub(crate) struct StatusArgs {
     /// Ask about accounts whose numbers are older than this, such as 30s or 10m [default: `freshness`]
     #[arg(long, value_name = "SPAN", value_parser = span, conflicts_with_all = ["refresh", "offline"])]
     pub(crate) max_age: Option<Duration>,
-    /// Ask about all accounts now, where the rules allow
+    /// Refresh all accounts now, where the rules allow, but none that was called less than 10 s ago
     #[arg(long, conflicts_with = "offline")]
     pub(crate) refresh: bool,
     /// Ask nobody; show what is known

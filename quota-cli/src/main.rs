@@ -4,6 +4,7 @@
 mod accounts;
 mod args;
 mod budget;
+mod call_limit;
 #[cfg(test)]
 mod captures;
 mod config;

@@ -24,6 +24,7 @@ use self::signals::{Signals, Told};
 use self::state::{Act, State};
 use self::terminal::Terminal;
 use crate::args::WatchArgs;
+use crate::call_limit;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::scope;
@@ -211,16 +212,19 @@ impl Watch {
             let account = account.clone();
             self.tasks.spawn(async move {
                 // The rules decide; why they said no is told in the last line.
-                let error = match account.refresh().await {
+                let refreshed = call_limit::refresh(&account).await;
+                let called_at = call_limit::recent_call(&refreshed);
+                let error = match refreshed {
                     Ok(refreshed) => refreshed.error,
                     Err(error) => Some(error),
                 };
+                let why = error.as_ref().map(|error| FailureView::of(error, String::new).why);
+                let limit = called_at.map(|at| call_limit::text(at, error.is_some(), account.peek().now()));
+                let parts: Vec<_> = limit.into_iter().chain(why).collect();
                 let id = account.id();
-                Some(match error {
-                    None => format!("{id} was read"),
-                    Some(error) => {
-                        term::harmless(&format!("{id}: {}", FailureView::of(&error, String::new).why))
-                    }
+                Some(match &*parts {
+                    [] => format!("{id} was read"),
+                    parts => term::harmless(&format!("{id}: {}", parts.join("; "))),
                 })
             });
         }

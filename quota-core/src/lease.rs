@@ -109,6 +109,16 @@ pub struct Attempt {
     pub by: Arc<str>,
 }
 
+/// The last call with a credential, and how it ended.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RecentCall {
+    /// When it was started.
+    pub at: Timestamp,
+    /// Why it failed; `None` if it succeeded.
+    pub failure: Option<Trouble>,
+}
+
 /// A wish to refresh an account.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -180,6 +190,9 @@ pub enum Freshness {
     CompleteWithin(Duration),
     /// Readings of a call that was started at this moment or later.
     Since(Timestamp),
+    /// A call with the same credential that was started at this moment or later, whether it succeeded or failed. Readings that
+    /// arrived without a call do not count.
+    CalledSince(Timestamp),
 }
 
 /// Whether somebody waits for a refresh.
@@ -201,6 +214,8 @@ pub enum Begin {
     Granted(Lease),
     /// What is known is fresh enough.
     Fresh,
+    /// A call that is recent enough has been made; see [`Freshness::CalledSince`].
+    CalledRecently(RecentCall),
     /// Somebody is asking right now: wait for what they bring.
     #[non_exhaustive]
     Busy {

@@ -99,7 +99,7 @@ pub use credential::{Credential, CredentialError, CredentialSource};
 pub use credits::{Credits, Money};
 pub use fetch::{FetchError, UsageFetcher};
 pub use hold::{Hold, HoldReason, Trouble, TroubleKind};
-pub use lease::{Ask, Attempt, AttemptId, Begin, Freshness, Lease, Urgency};
+pub use lease::{Ask, Attempt, AttemptId, Begin, Freshness, Lease, RecentCall, Urgency};
 pub use login::{Identity, Lineage, Login, Mark};
 pub use manager::QuotaManager;
 pub use manager::account::{Account, KeepFresh, Watch};

@@ -14,11 +14,11 @@ pub use finish::{Committed, Failed};
 pub use merge::{Joined, Seed};
 pub use wire::DecodeError;
 
-use crate::lease::Attempt;
+use crate::lease::{Attempt, RecentCall};
 use crate::login::Owner;
 use crate::time::{self, CLOCK_SLACK, Ms};
 use crate::unknown::Unknown;
-use crate::{Hold, Identity, Lease, Lineage, Policy, Snapshot, Source, Trouble, Window};
+use crate::{Hold, Identity, Lease, Lineage, Mark, Policy, Snapshot, Source, Trouble, Window};
 
 /// All shared state of one account: what is known, who is asking, and who must not.
 ///
@@ -64,8 +64,9 @@ pub struct Record {
     trouble: Option<Box<Trouble>>,
     /// The calls of the trailing hour, oldest first.
     attempts: Vec<Attempt>,
-    /// When the last call that brought something was started.
+    /// When the last call that brought something was started, and with which credential.
     refreshed_at: Option<Ms>,
+    refreshed_with: Option<Mark>,
     snapshot: Snapshot,
     unknown: Unknown,
 }
@@ -137,6 +138,19 @@ impl Record {
     #[must_use]
     pub fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_deref()
+    }
+
+    /// The last call with the credential of this mark, whether it succeeded or failed. One that is under way, or whose caller gave
+    /// up, has no outcome and is not counted.
+    #[must_use]
+    pub fn last_call(&self, mark: Option<Mark>) -> Option<RecentCall> {
+        let succeeded = self.refreshed_at.filter(|_| self.refreshed_with == mark);
+        let succeeded = succeeded.map(|at| RecentCall { at: at.timestamp(), failure: None });
+        // A person who lifts a hold wants another call, whatever the last one was answered.
+        let is_cleared = |at| time::as_fence(at) <= self.cleared_fence;
+        let failed = self.trouble().filter(|trouble| trouble.mark == mark && !is_cleared(trouble.at));
+        let failed = failed.map(|trouble| RecentCall { at: trouble.at, failure: Some(trouble.clone()) });
+        [succeeded, failed].into_iter().flatten().max_by_key(|call| call.at)
     }
 
     /// How often in a row the provider has turned this account away, or failed.
@@ -259,7 +273,9 @@ impl Record {
             hold.rebase(now);
         }
         self.trouble.take_if(|trouble| trouble.at > limit);
-        self.refreshed_at.take_if(|at| at.timestamp() > limit);
+        if self.refreshed_at.is_some_and(|at| at.timestamp() > limit) {
+            (self.refreshed_at, self.refreshed_with) = (None, None);
+        }
         self.attempts.retain(|attempt| attempt.at <= limit && time::between(attempt.at, now) < TRAILING);
         self.snapshot.drop_after(limit);
     }
@@ -321,7 +337,7 @@ impl Record {
         self.hold = None;
         self.end_streak();
         self.trouble = None;
-        self.refreshed_at = None;
+        (self.refreshed_at, self.refreshed_with) = (None, None);
         self.snapshot = Snapshot::default();
     }
 }

@@ -34,6 +34,12 @@ pub(crate) fn as_fence(at: Timestamp) -> u64 {
     u64::try_from(at.as_millisecond()).unwrap_or(0)
 }
 
+/// `at` and `span` earlier, in whole milliseconds; the beginning of time if that lies before it.
+pub(crate) fn earlier(at: Timestamp, span: Duration) -> Timestamp {
+    let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    from_ms(at.as_millisecond().saturating_sub(span))
+}
+
 /// The time from `from` to `to`; nothing if `to` is not after `from`.
 pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()

@@ -9,6 +9,7 @@ use std::time::Duration;
 use quota::{Account, Answer, Clock, QuotaError, State};
 
 use super::model::{AccountView, FailureView, why};
+use crate::call_limit;
 use crate::config::{AccountSettings, Config};
 use crate::exit::Failure;
 use crate::gateway::{self, Store};
@@ -63,7 +64,7 @@ async fn view(
     sharing: &Sharing,
     clock: &Clock,
 ) -> AccountView {
-    let mut not_refreshed = None;
+    let (mut not_refreshed, mut called_at) = (None, None);
     let wish = if settings.disabled { Wish::Known } else { wish };
     let asked = async {
         if wish != Wish::Known {
@@ -76,10 +77,14 @@ async fn view(
         match wish {
             Wish::Fresh => account.get().await,
             Wish::Within(age) => account.get_within(age).await,
-            Wish::Now => account.refresh().await.map(|refreshed| {
-                not_refreshed = refreshed.error.as_ref().map(why);
-                refreshed.answer
-            }),
+            Wish::Now => {
+                let refreshed = call_limit::refresh(account).await;
+                called_at = call_limit::recent_call(&refreshed);
+                refreshed.map(|refreshed| {
+                    not_refreshed = refreshed.error.as_ref().map(why);
+                    refreshed.answer
+                })
+            }
             Wish::Known => Ok(account.load().await),
         }
     };
@@ -97,7 +102,7 @@ async fn view(
     };
     let view = AccountView::of(&settings.id, &answer, failure);
     let not_refreshed = not_refreshed.or(view.not_refreshed);
-    AccountView { not_refreshed, switched_off: settings.disabled, ..view }
+    AccountView { not_refreshed, called_at, switched_off: settings.disabled, ..view }
 }
 
 /// Whether what is known is not what is wished for.

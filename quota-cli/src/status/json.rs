@@ -39,6 +39,7 @@ struct AccountJson<'a> {
     trouble: Option<TroubleJson<'a>>,
     error: Option<&'a str>,
     not_refreshed: Option<&'a str>,
+    called_at: Option<String>,
     switched_off: bool,
 }
 
@@ -117,6 +118,7 @@ impl<'a> AccountJson<'a> {
             }),
             error: account.failure.as_ref().map(|failure| &*failure.why),
             not_refreshed: account.not_refreshed.as_deref(),
+            called_at: account.called_at.map(rfc3339),
             switched_off: account.switched_off,
         }
     }

@@ -23,6 +23,8 @@ pub(crate) struct AccountView {
     pub(crate) failure: Option<FailureView>,
     /// Why the numbers are not newer, if a refresh was tried.
     pub(crate) not_refreshed: Option<String>,
+    /// When the call was started that made another one needless; see `call_limit`.
+    pub(crate) called_at: Option<Timestamp>,
     /// Whether the user has switched it off, so that nobody asks about it.
     pub(crate) switched_off: bool,
 }
@@ -74,6 +76,7 @@ impl AccountView {
             trouble: answer.trouble().cloned(),
             failure,
             not_refreshed: answer.error().map(why),
+            called_at: None,
             switched_off: false,
         }
     }
@@ -121,7 +124,9 @@ impl FailureView {
     pub(crate) fn of(error: &QuotaError, advice: impl FnOnce() -> String) -> Self {
         let refused = match error {
             QuotaError::Fetch { error: quota::FetchError::Unauthorized, .. } => true,
-            QuotaError::Barred { trouble, .. } => trouble.kind == quota::TroubleKind::LoginRefused,
+            QuotaError::Barred { trouble, .. } | QuotaError::CalledRecently { trouble, .. } => {
+                trouble.kind == quota::TroubleKind::LoginRefused
+            }
             _ => false,
         };
         Self { why: why(error), advice: refused.then(advice) }
@@ -132,7 +137,9 @@ impl FailureView {
 pub(crate) fn why(error: &QuotaError) -> String {
     match error {
         QuotaError::Fetch { error, .. } => error.report(),
-        QuotaError::Barred { trouble, .. } => trouble.note.clone(),
+        QuotaError::Barred { trouble, .. } | QuotaError::CalledRecently { trouble, .. } => {
+            trouble.note.clone()
+        }
         QuotaError::DeadlineExceeded { .. } => "no answer in time".to_owned(),
         QuotaError::Held { hold, .. } => format!("not asked: {}", hold.why),
         _ => error.report(),

@@ -8,6 +8,7 @@ use quota::{Credits, HoldReason, StaleReason, TroubleKind, UsedAt};
 
 use super::bar::{self, bar};
 use super::model::{AccountView, Freshness, WindowView};
+use crate::call_limit;
 use crate::term::{Ink, Screen, harmless, shortened, wrapped};
 use crate::words::{self, Here, between};
 
@@ -111,6 +112,10 @@ fn one(account: &AccountView, columns: &Columns, here: &Here, screen: Screen) ->
         note(Ink::Warn, &format!("last call: {}", harmless(&trouble.note)));
     } else if let Some(why) = account.not_refreshed.as_ref().filter(|_| account.hold.is_none()) {
         note(Ink::Warn, &format!("not refreshed: {}", harmless(why)));
+    }
+    if let Some(called_at) = account.called_at {
+        let has_failed = account.failure.is_some() || account.trouble.is_some();
+        note(Ink::Plain, &call_limit::text(called_at, has_failed, here.now));
     }
     if let Some(hold) = &account.hold {
         let (left, clock) = (words::span(between(here.now, hold.until)), here.clock_with_seconds(hold.until));

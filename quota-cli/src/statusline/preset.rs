@@ -175,6 +175,7 @@ pub(super) mod tests {
             trouble: None,
             failure: None,
             not_refreshed: None,
+            called_at: None,
             switched_off: false,
         }
     }

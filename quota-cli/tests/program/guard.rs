@@ -135,7 +135,7 @@ fn a_wait_ends_when_another_process_finds_that_enough_is_left() {
         .unwrap();
 
     provider.simulator.set("main", Change::used(Window::five_hour(), 3.0)).unwrap();
-    assert_eq!(machine.run(&["status", "--refresh", "--config", &config]).code, Some(0));
+    assert_eq!(machine.run(&["status", "--max-age", "0s", "--config", &config]).code, Some(0));
 
     let ended = Ended::of(waiting.wait_with_output().unwrap());
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

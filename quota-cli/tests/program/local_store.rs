@@ -1,8 +1,13 @@
 //! The file that all processes of a user share, where nobody names another store.
 
+use jiff::SignedDuration;
+use quota::{
+    Ask, AttemptId, Begin, Committed, Freshness, Percent, Policy, Record, StoreKey, Swap, Usage, WindowId,
+    WindowReading,
+};
 use quota_sim::{Account, Answer, Change, Script, Window};
 
-use super::program::{Machine, Provider, argument};
+use super::program::{Ended, Machine, Provider, argument};
 
 const USUAL: &str = ".local/state/quota/quota.db";
 
@@ -85,7 +90,7 @@ fn without_a_home_nothing_is_shared_and_it_says_so_once() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
 
-    let ended = super::program::Ended::of(
+    let ended = Ended::of(
         machine.command(&["status", "--config", argument(&config)]).env_remove("HOME").output().unwrap(),
     );
 
@@ -138,9 +143,72 @@ fn offline_what_is_known_is_shown() {
 #[test]
 fn a_refresh_asks_although_the_number_is_fresh() {
     let (provider, machine, config) = asked_once();
+    make_a_minute_old(&machine);
 
     assert_eq!(machine.run(&["status", "--refresh", "--config", &config]).code, Some(0));
 
+    assert_eq!(provider.simulator.ledger().calls(), 2);
+}
+
+/// Replaces the record by one whose call was made a minute ago.
+fn make_a_minute_old(machine: &Machine) {
+    let url = format!("sqlite://{}", argument(&machine.path(USUAL)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (store, key) =
+            (quota::open_store(&url).unwrap(), StoreKey::account(&"anthropic/main".parse().unwrap()));
+        let found = store.read(&key).await.unwrap();
+        let (at, policy) = (found.now - SignedDuration::from_mins(1), Policy::default());
+        let mut record = Record::default();
+        let Begin::Granted(lease) =
+            record.begin(at, &Ask::new(AttemptId::random(), Freshness::Since(at)), &policy)
+        else {
+            panic!("nothing prevents a call");
+        };
+        let window = WindowReading::new(WindowId::five_hour(), Percent::from_percent(42.0).unwrap());
+        assert_eq!(record.commit(at, &lease, &Usage::polled([window])), Committed::Stored);
+        let swapped = store.swap(&key, found.version(), record.encode(), policy.keep).await.unwrap();
+        assert!(matches!(swapped, Swap::Applied(_)), "{swapped:?}");
+    });
+}
+
+#[test]
+fn thirty_refreshes_in_a_row_make_a_few_calls_and_say_why() {
+    let provider = provider();
+    let (machine, config) = provider.configure(Machine::new());
+    let refresh = ["status", "--refresh", "--config", argument(&config)];
+    let clock = quota::Clock::system();
+    let started = clock.now();
+
+    let shown: Vec<_> = (0..30).map(|_| machine.run(&refresh)).collect();
+
+    // One call in ten seconds, however slow the machine is.
+    let elapsed = clock.now().duration_since(started).as_secs();
+    let calls = provider.simulator.ledger().calls();
+    assert!(calls <= 1 + elapsed.unsigned_abs() / 10, "{calls} calls in {elapsed} s");
+    assert!(shown.iter().all(|ended| ended.code == Some(0) && ended.stdout.contains("42 %")), "{shown:?}");
+    let told = |ended: &&Ended| ended.stdout.contains("not called again (limit: one call per 10 s)");
+    assert_eq!(shown.iter().filter(told).count() as u64, 30 - calls);
+    // The hour's budget is there for others.
+    let elsewhere =
+        machine.run(&["status", "--max-age", "0s", "--json", "--config", argument(&config)]).json();
+    assert_eq!(elsewhere["accounts"][0]["hold"], serde_json::Value::Null);
+    assert_eq!(provider.simulator.ledger().calls(), calls + 1);
+}
+
+#[test]
+fn a_refresh_after_a_failed_call_says_so_and_makes_none() {
+    let (provider, machine, config) = asked_once();
+    provider.simulator.set("main", Change::answer(Answer::Unauthorized)).unwrap();
+    machine.run(&["status", "--max-age", "0s", "--config", &config]);
+
+    let text = machine.run(&["status", "--refresh", "--config", &config]).stdout;
+    let json = machine.run(&["status", "--refresh", "--json", "--config", &config]).json();
+
+    assert!(text.contains("42 %") && text.contains("last call: the provider refused"), "{text}");
+    assert!(text.contains("called without success"), "{text}");
+    assert!(json["accounts"][0]["called_at"].is_string(), "{json}");
+    assert!(json["accounts"][0]["not_refreshed"].is_string(), "{json}");
     assert_eq!(provider.simulator.ledger().calls(), 2);
 }
 
@@ -162,7 +230,7 @@ fn a_refresh_obeys_a_hold_and_says_why_nobody_was_asked() {
     let config = argument(&config).to_owned();
     machine.run(&["status", "--config", &config]);
     provider.simulator.set("main", Change::answer(Answer::ThrottleNoHeader)).unwrap();
-    machine.run(&["status", "--refresh", "--config", &config]);
+    machine.run(&["status", "--max-age", "0s", "--config", &config]);
 
     let held = machine.run(&["status", "--refresh", "--config", &config]);
     let json = machine.run(&["status", "--refresh", "--json", "--config", &config]).json();
@@ -181,7 +249,7 @@ fn a_number_that_could_not_be_refreshed_says_why() {
     let (provider, machine, config) = asked_once();
     provider.simulator.set("main", Change::answer(Answer::Html)).unwrap();
 
-    let json = machine.run(&["status", "--refresh", "--json", "--config", &config]);
+    let json = machine.run(&["status", "--max-age", "0s", "--json", "--config", &config]);
     let text = machine.run(&["status", "--config", &config]);
 
     let account = &json.json()["accounts"][0];

@@ -246,7 +246,7 @@ fn a_session_stays_with_its_account_across_processes() {
 
     // So little is left of it that next to no new session would go there.
     provider.simulator.set(&name, Change::used(Window::five_hour(), 99.9)).unwrap();
-    machine.run(&["status", "--refresh", "--config", &config]);
+    machine.run(&["status", "--max-age", "0s", "--config", &config]);
 
     assert_eq!(pick("one"), own);
     assert!((0..8).any(|other| pick(&format!("other {other}")) != own), "others go elsewhere");

@@ -53,7 +53,8 @@ fn a_refresh_of_one_account_spends_no_call_of_another() {
     let (machine, config) = provider.configure(Machine::new());
     machine.run(&["status", "--config", argument(&config)]);
 
-    let ended = machine.run(&["status", "--refresh", "--account", "work", "--config", argument(&config)]);
+    let ended =
+        machine.run(&["status", "--max-age", "0s", "--account", "work", "--config", argument(&config)]);
 
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let ledger = provider.simulator.ledger();

@@ -17,7 +17,7 @@ const DRAWN: &str = "/ filter";
 
 /// A watch that has drawn its first screen.
 struct World {
-    _provider: Provider,
+    provider: Provider,
     pty: Pty,
     watch: Child,
 }
@@ -33,7 +33,7 @@ impl World {
         assert!(!pty.is_as_shells_want_it());
         // The home is gone with the machine; whoever watches has read it.
         drop(machine);
-        Self { _provider: provider, pty, watch }
+        Self { provider, pty, watch }
     }
 
     fn signal(&self, signal: Signal) {
@@ -62,6 +62,23 @@ fn assert_left(written: &str) {
 
 fn account() -> Account {
     Account::new("main").windows([Window::five_hour().used(42.0)])
+}
+
+#[test]
+fn the_key_for_a_refresh_makes_no_call_soon_after_another() {
+    let mut world = World::new(Account::new("main").windows([Window::five_hour().used(37.5)]));
+    // All is drawn anew, whether the number was there before or comes later.
+    world.pty.resize(100, 24);
+    world.pty.until("37.5");
+
+    world.pty.press("r");
+    world.pty.until("limit:");
+    world.pty.press("R");
+    world.pty.press("q");
+
+    let provider = &world.provider.simulator;
+    assert_eq!(provider.ledger().calls(), 1);
+    assert_eq!(world.end(), Some(0));
 }
 
 #[test]

@@ -149,6 +149,20 @@ impl Account {
         Box::pin(self.shared_refresh(Wish::Now)).await
     }
 
+    /// Refreshes like [`refresh`](Self::refresh), unless a call with the same credential was started less than `span` ago, by
+    /// any process that shares the store. For commands and keys that a person may repeat: each call counts in the budget.
+    ///
+    /// The outcome of that call is the result, whether it succeeded or failed: [`Refreshed::called_at`] is its start,
+    /// [`Refreshed::error`] its failure. Readings that arrived without a call, such as headers, do not count. Dropping the
+    /// future gives up waiting, not the refresh.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError`] if nothing at all is known.
+    pub async fn refresh_unless_called_within(&self, span: Duration) -> Result<Refreshed, QuotaError> {
+        Box::pin(self.shared_refresh(Wish::UnlessCalledWithin(span))).await
+    }
+
     async fn shared_refresh(&self, wish: Wish) -> Result<Refreshed, QuotaError> {
         let mut tries = 0;
         loop {
@@ -160,7 +174,9 @@ impl Account {
                 Ok(landed) => landed.fetched || flight.wish.covers(wish),
                 Err(QuotaError::Held { hold, .. }) => hold.why != HoldReason::BudgetSpent,
                 // Whoever insists may try where a reader is told that it is pointless.
-                Err(QuotaError::Barred { .. }) => flight.wish.covers(wish),
+                Err(QuotaError::Barred { .. } | QuotaError::CalledRecently { .. }) => {
+                    flight.wish.covers(wish)
+                }
                 Err(_) => true,
             };
             if !enough && tries < MOST_FLIGHTS {
@@ -180,14 +196,18 @@ impl Account {
             Ok(landed) => {
                 let answer =
                     if same_login { Answer::of(view) } else { Answer::from_view(Arc::clone(&landed.view)) };
-                Ok(Refreshed { answer, fetched: landed.fetched, error: None })
+                Ok(Refreshed { answer, fetched: landed.fetched, error: None, called_at: landed.called_at })
             }
             Err(error) => {
                 let answer = Answer::of(view);
                 if answer.is_empty() || !same_login {
                     return Err(error.clone());
                 }
-                Ok(Refreshed { answer, fetched: false, error: Some(error.clone()) })
+                let called_at = match error {
+                    QuotaError::CalledRecently { trouble, .. } => Some(trouble.at),
+                    _ => None,
+                };
+                Ok(Refreshed { answer, fetched: false, error: Some(error.clone()), called_at })
             }
         }
     }

@@ -245,4 +245,8 @@ pub struct Refreshed {
     pub fetched: bool,
     /// Why the answer is not news, if it is not.
     pub error: Option<QuotaError>,
+    /// When the call was started that made another one needless; only
+    /// [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) is satisfied by one. If that
+    /// call failed, `error` says why.
+    pub called_at: Option<Timestamp>,
 }

@@ -211,7 +211,9 @@ impl Desk {
     /// The same for one that brought nothing, and remembers why.
     pub(crate) fn crashed(&mut self, landed: &Arc<Flight>, error: QuotaError) {
         self.landed(landed);
-        if landed.lineage == self.login {
+        // That no other call was made says less than why the last one failed.
+        let is_known = matches!(error, QuotaError::CalledRecently { .. }) && self.failed.is_some();
+        if landed.lineage == self.login && !is_known {
             self.failed = Some(Arc::new(error));
         }
     }

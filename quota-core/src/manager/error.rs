@@ -32,6 +32,16 @@ pub enum QuotaError {
         /// What went wrong then.
         trouble: Trouble,
     },
+    /// A call with this credential was started a short while ago and failed, and no other one was made. Only
+    /// [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) ends so.
+    #[error("the last call for {account} failed a short while ago: {}", trouble.note)]
+    #[non_exhaustive]
+    CalledRecently {
+        /// The account.
+        account: AccountId,
+        /// What went wrong, and when that call was started.
+        trouble: Trouble,
+    },
     /// The provider was asked, or was to be asked, and there was no usable answer.
     #[error("could not fetch usage for {account}")]
     #[non_exhaustive]

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::changes;
@@ -44,6 +45,8 @@ pub(crate) type Landing = Result<Landed, QuotaError>;
 pub(crate) struct Landed {
     /// Whether the provider was asked; otherwise somebody else's readings were fresh enough.
     pub(crate) fetched: bool,
+    /// When the call was started that made another one needless, where that is why none was made.
+    pub(crate) called_at: Option<Timestamp>,
     /// What was known then, of the login it was asked for.
     pub(crate) view: Arc<View>,
 }
@@ -53,13 +56,10 @@ impl Wish {
     pub(crate) fn covers(self, other: Self) -> bool {
         match (self, other) {
             (Self::Now, _) => true,
-            (Self::Within(_), Self::Now | Self::CompleteWithin(_)) | (Self::CompleteWithin(_), Self::Now) => {
-                false
-            }
-            (
-                Self::Within(mine) | Self::CompleteWithin(mine),
-                Self::Within(others) | Self::CompleteWithin(others),
-            ) => mine <= others,
+            (Self::Within(mine), Self::Within(others))
+            | (Self::CompleteWithin(mine), Self::Within(others) | Self::CompleteWithin(others))
+            | (Self::UnlessCalledWithin(mine), Self::UnlessCalledWithin(others)) => mine <= others,
+            (Self::Within(_) | Self::CompleteWithin(_) | Self::UnlessCalledWithin(_), _) => false,
         }
     }
 }
@@ -73,6 +73,8 @@ pub(crate) enum Wish {
     CompleteWithin(Duration),
     /// Readings of a call that has yet to be started.
     Now,
+    /// The outcome of a call with the same credential that was started less than so long ago, or has yet to be started.
+    UnlessCalledWithin(Duration),
 }
 
 impl Flight {

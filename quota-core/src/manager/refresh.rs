@@ -83,14 +83,20 @@ impl Refresh {
                 Begun::Fresh => {
                     // Fresh by the clock as it is known now: a view from before it was set may say otherwise.
                     slot.update(|_| ());
-                    return Ok(Landed { fetched: false, view: slot.sight.take() });
+                    return Ok(Landed { fetched: false, called_at: None, view: slot.sight.take() });
+                }
+                Begun::Called(at) => {
+                    return Ok(Landed { fetched: false, called_at: Some(at), view: slot.sight.take() });
                 }
             };
             match self.call(&*fetcher, &lease, pass).await {
-                Ok(Called::Stored) => return Ok(Landed { fetched: true, view: slot.sight.take() }),
+                Ok(Called::Stored) => {
+                    return Ok(Landed { fetched: true, called_at: None, view: slot.sight.take() });
+                }
                 // Whoever asked by the name of a login gets that login's numbers, though it is not the account's any more.
                 Ok(Called::TooLate(usage)) if self.flight.lineage.is_some() => {
-                    return Ok(Landed { fetched: true, view: self.apart(&lease, &usage) });
+                    let view = self.apart(&lease, &usage);
+                    return Ok(Landed { fetched: true, called_at: None, view });
                 }
                 Ok(Called::TooLate(_)) if !overtaken => overtaken = true,
                 Ok(Called::TooLate(_)) => return Err(QuotaError::Busy { account: slot.id.clone() }),

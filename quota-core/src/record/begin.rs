@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{Counted, Record, TRAILING};
-use crate::lease::{Ask, Attempt, Begin, Freshness, Urgency};
+use crate::lease::{Ask, Attempt, Begin, Freshness, RecentCall, Urgency};
 use crate::time;
 use crate::unknown::Unknown;
 use crate::{Hold, HoldReason, Lease, Policy, Trouble};
@@ -30,8 +30,16 @@ impl Record {
         if self.is_fresh(now, ask.freshness, policy) {
             return Begin::Fresh;
         }
+        let recent = self.recent_call(ask);
+        if let Some(call) = recent.as_ref().filter(|call| call.failure.is_none()) {
+            return Begin::CalledRecently(call.clone());
+        }
         if let Some(hold) = self.hold_at(now, ask, policy) {
             return Begin::Held(hold);
+        }
+        // After the hold, which says more: until when.
+        if let Some(call) = recent {
+            return Begin::CalledRecently(call);
         }
         if let Some(trouble) = self.bar_at(now, ask, policy) {
             return Begin::Barred(trouble);
@@ -48,7 +56,14 @@ impl Record {
             Freshness::Within(span) => !is_due(span, Counted::Account),
             Freshness::CompleteWithin(span) => !is_due(span, Counted::All),
             Freshness::Since(moment) => self.asked_at() >= Some(moment),
+            Freshness::CalledSince(_) => false,
         }
+    }
+
+    /// The call that satisfies [`Freshness::CalledSince`].
+    fn recent_call(&self, ask: &Ask) -> Option<RecentCall> {
+        let Freshness::CalledSince(moment) = ask.freshness else { return None };
+        self.last_call(ask.login.mark).filter(|call| call.at >= moment)
     }
 
     /// Whether what a newer program wrote is fresh, looked at as if it could be settled.
@@ -99,7 +114,7 @@ impl Record {
 
     /// A refusal of this very credential, as long as a reading would be fresh. Whoever insists may try.
     fn bar_at(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> Option<Trouble> {
-        let insists = matches!(ask.freshness, Freshness::Since(_));
+        let insists = matches!(ask.freshness, Freshness::Since(_) | Freshness::CalledSince(_));
         let same = |trouble: &&Trouble| trouble.mark == ask.login.mark;
         let recent = |trouble: &&Trouble| time::between(trouble.at, now) < policy.freshness;
         self.trouble().filter(|trouble| trouble.bars() && !insists).filter(same).filter(recent).cloned()

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::Record;
-use crate::time;
-use crate::{FetchError, Hold, HoldReason, Lease, Policy, Snapshot, Trouble, Usage, bounded_wait};
+use crate::time::{self, Ms};
+use crate::{FetchError, Hold, HoldReason, Lease, Mark, Policy, Snapshot, Trouble, Usage, bounded_wait};
 
 /// What became of a call's readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +66,18 @@ impl Record {
         let started = lease.granted_at.min(self.follows_the_last_call(now));
         let asked_at = usage.observed_at.map_or(started, |observed| observed.min(started));
         self.snapshot.join(&Snapshot::of(usage, asked_at));
-        self.refreshed_at = self.refreshed_at.max(Some(started.into()));
+        self.refreshed(started.into(), lease.mark);
         self.end_hold(now, started);
         self.trouble = None;
         self.lease = None;
         if changed { Committed::LoginChanged } else { Committed::Stored }
+    }
+
+    /// Notes when the last call that brought something was started, and with which credential.
+    pub(super) fn refreshed(&mut self, at: Ms, mark: Option<Mark>) {
+        if self.refreshed_at < Some(at) {
+            (self.refreshed_at, self.refreshed_with) = (Some(at), mark);
+        }
     }
 
     /// An answer to a call that was started then ends a hold. One that was armed after that knows more than the answer does.

@@ -148,7 +148,9 @@ impl Record {
             (Some(mine), theirs) if theirs < Some(mine) => alone.end_hold(now, mine.timestamp()),
             _ => {}
         }
-        self.refreshed_at = self.refreshed_at.max(alone.refreshed_at);
+        if let Some(at) = alone.refreshed_at {
+            self.refreshed(at, alone.refreshed_with);
+        }
         let asked = self.asked_at();
         self.trouble.take_if(|trouble| Some(trouble.at) < asked);
         self.take_hold(now, alone.hold());

@@ -16,6 +16,7 @@ mod logins;
 mod lost;
 pub(crate) mod random;
 mod readings;
+mod recent;
 mod refusals;
 mod stored;
 pub(crate) mod support;

@@ -12,7 +12,7 @@ use crate::lease::Attempt;
 use crate::login::Owner;
 use crate::time::{self, Ms};
 use crate::unknown::Unknown;
-use crate::{Hold, Lease, Snapshot, Trouble};
+use crate::{Hold, Lease, Mark, Snapshot, Trouble};
 
 /// The format number of a record. It rises when a field changes its form, or what others mean.
 ///
@@ -56,6 +56,7 @@ impl Record {
             trouble: self.trouble.clone(),
             attempts: group(&self.attempts),
             refreshed_at: self.refreshed_at,
+            refreshed_with: self.refreshed_with,
             snapshot: self.snapshot.clone(),
             unknown: self.unknown.clone(),
         };
@@ -91,6 +92,7 @@ impl Record {
             trouble: stored.trouble,
             attempts: ungroup(stored.attempts),
             refreshed_at: stored.refreshed_at,
+            refreshed_with: stored.refreshed_with,
             snapshot: stored.snapshot,
             unknown: stored.unknown,
         })
@@ -141,6 +143,8 @@ struct Stored {
     attempts: BTreeMap<Arc<str>, Vec<Call>>,
     #[serde(rename = "refreshed_ms", default, skip_serializing_if = "Option::is_none")]
     refreshed_at: Option<Ms>,
+    #[serde(rename = "refreshed_mark", default, skip_serializing_if = "Option::is_none")]
+    refreshed_with: Option<Mark>,
     #[serde(default)]
     snapshot: Snapshot,
     #[serde(flatten)]

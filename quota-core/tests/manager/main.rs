@@ -11,6 +11,7 @@ mod lifecycle;
 mod logins;
 mod lost_writes;
 mod reading;
+mod recent_calls;
 mod refused;
 mod single_flight;
 mod store_away;

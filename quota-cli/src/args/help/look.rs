@@ -77,7 +77,7 @@ Examples:
   quota status --account work --refresh
   quota status --json | jq '.accounts[].windows[] | {id, used_percent}'
   quota status --offline      # nobody is asked
-  quota status --refresh      # all are asked, except where the rules forbid it
+  quota status --refresh      # one call each, but not within 10 s of the last
   quota status --config ./other.toml
   quota --store redis://10.0.0.1:6379 status   # shared with other hosts
   quota --store memory: status                 # shared with nobody
@@ -155,7 +155,7 @@ Shows all accounts live: windows with a tick where their time stands, how old an
 next look, and a log of what happened. It keeps the numbers fresh by the same rules and the same budget as everything else \
 that uses the store.
 
-Keys: arrows choose, r refreshes one account, R all, s changes the order, / filters, ? helps, q leaves; Ctrl-Z stops it until fg.
+Keys: arrows choose, r refreshes one account, R all (not within 10 s of the last call), s changes the order, / filters, ? helps, q leaves; Ctrl-Z stops it until fg.
 
 For programs there is quota events --follow --json.
 

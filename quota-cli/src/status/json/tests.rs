@@ -25,6 +25,7 @@ fn account() -> AccountView {
         trouble: None,
         failure: None,
         not_refreshed: None,
+        called_at: None,
         switched_off: false,
     }
 }

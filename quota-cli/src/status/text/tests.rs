@@ -66,6 +66,7 @@ fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
         trouble: None,
         failure: None,
         not_refreshed: None,
+        called_at: None,
         switched_off: false,
     }
 }

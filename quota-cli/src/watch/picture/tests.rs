@@ -46,6 +46,7 @@ fn account(name: &str, percent: f64) -> AccountView {
         trouble: None,
         failure: None,
         not_refreshed: None,
+        called_at: None,
         switched_off: false,
     }
 }

@@ -15,12 +15,14 @@ use crate::manager::events::Event;
 use crate::manager::flight::Wish;
 use crate::manager::gate::Pass;
 use crate::manager::tasks::{Either, either};
-use crate::{Ask, AttemptId, Begin, Freshness, Lease, Login, Record, StoreKey, time};
+use crate::{Ask, AttemptId, Begin, Freshness, Lease, Login, RecentCall, Record, StoreKey, time};
 
 /// The right to ask, with the turn to do so; or no need to.
 pub(super) enum Begun {
     Granted(Lease, Pass),
     Fresh,
+    /// A call that was started then has succeeded, and is recent enough.
+    Called(Timestamp),
 }
 
 impl Refresh {
@@ -38,11 +40,14 @@ impl Refresh {
         let mut announced = None;
         // Whether a holder that is found has the lease now, and did not only have it when this process last heard. That is
         // for those who insist: others take the numbers of a call that is over, if they are young enough.
-        let mut is_confirmed = !matches!(wish, Wish::Now);
+        let mut is_confirmed = !matches!(wish, Wish::Now | Wish::UnlessCalledWithin(_));
         let mut freshness = match wish {
             Wish::Within(span) => Freshness::Within(span),
             Wish::CompleteWithin(span) => Freshness::CompleteWithin(span),
             Wish::Now => Freshness::Since(slot.provider.link.yet_to_come()),
+            Wish::UnlessCalledWithin(span) => {
+                Freshness::CalledSince(time::earlier(slot.provider.link.guess(), span))
+            }
         };
         loop {
             if self.flight.lineage.is_none() && self.is_superseded() {
@@ -84,6 +89,10 @@ impl Refresh {
                     pass = self.turn(&mut is_known).await?;
                 }
                 Begin::Fresh => return Ok(Begun::Fresh),
+                Begin::CalledRecently(RecentCall { at, failure: None, .. }) => return Ok(Begun::Called(at)),
+                Begin::CalledRecently(RecentCall { failure: Some(trouble), .. }) => {
+                    return Err(QuotaError::CalledRecently { account: account(), trouble });
+                }
                 Begin::Held(hold) => return Err(QuotaError::Held { account: account(), hold }),
                 Begin::Barred(trouble) => {
                     return Err(QuotaError::Barred { account: account(), trouble });
@@ -101,9 +110,11 @@ impl Refresh {
                         continue;
                     }
                     // What the holder brings is as good as what we would have brought.
-                    if let Freshness::Since(moment) = freshness {
-                        freshness = Freshness::Since(moment.min(since));
-                    }
+                    freshness = match freshness {
+                        Freshness::Since(moment) => Freshness::Since(moment.min(since)),
+                        Freshness::CalledSince(moment) => Freshness::CalledSince(moment.min(since)),
+                        within => within,
+                    };
                     let patience = patience - waited;
                     let left = self.time_left().unwrap_or(patience).min(patience);
                     if left.is_zero() {

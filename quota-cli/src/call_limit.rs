@@ -1,0 +1,62 @@
+//! How often a person may have the provider called: `--refresh` and the keys of `quota watch` are satisfied by a recent call.
+//! Which call counts as one is decided by the library.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota::{Account, QuotaError, Refreshed};
+
+use crate::words::{ago, between, span};
+
+/// No call is made if one with the same credential was started less than this ago. Each call counts in the budget of the hour:
+/// without a limit, thirty commands in a row would use it up for every process that shares the store.
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+
+/// Refreshes, unless a call was started within [`LIMIT`].
+///
+/// # Errors
+///
+/// [`QuotaError`] if nothing at all is known of the account.
+pub(crate) async fn refresh(account: &Account) -> Result<Refreshed, QuotaError> {
+    account.refresh_unless_called_within(LIMIT).await
+}
+
+/// When the call was started that made another one needless, where that is why none was made.
+pub(crate) fn recent_call(refreshed: &Result<Refreshed, QuotaError>) -> Option<Timestamp> {
+    match refreshed {
+        Ok(refreshed) => refreshed.called_at,
+        Err(QuotaError::CalledRecently { trouble, .. }) => Some(trouble.at),
+        Err(_) => None,
+    }
+}
+
+/// Says so to people: `refreshed 4 s ago, not called again (limit: one call per 10 s)`.
+pub(crate) fn text(called_at: Timestamp, has_failed: bool, now: Timestamp) -> String {
+    let outcome = if has_failed { "called without success" } else { "refreshed" };
+    let age = ago(between(called_at, now));
+    format!("{outcome} {age}, not called again (limit: one call per {})", span(LIMIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_recent_success_is_named_with_its_age_and_the_limit() {
+        assert_eq!(
+            text(at(0), false, at(4)),
+            "refreshed 4 s ago, not called again (limit: one call per 10 s)"
+        );
+    }
+
+    #[test]
+    fn a_recent_failure_is_not_called_a_refresh() {
+        let told = text(at(0), true, at(4));
+
+        assert_eq!(told, "called without success 4 s ago, not called again (limit: one call per 10 s)");
+    }
+}

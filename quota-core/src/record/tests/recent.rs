@@ -1,0 +1,150 @@
+//! A caller that is content with the outcome of a recent call, and what counts as one.
+
+use jiff::Timestamp;
+
+use super::support::*;
+use crate::{Ask, Begin, FetchError, Freshness, Login, Mark, Record, Seed, Snapshot, Usage};
+
+/// Refreshes at `now` with the credential of that mark, unless it was used for a call in the ten seconds before.
+fn ask_again(number: u128, now: Timestamp, mark: u64) -> Ask {
+    Ask::new(attempt(number), Freshness::CalledSince(now - SECOND * 10)).login(login(mark))
+}
+
+fn login(mark: u64) -> Login {
+    Login::unstated().mark(Mark::from_hash(mark))
+}
+
+/// A record whose one call started at second 0 with credential 1, and ended so a second later.
+fn called(outcome: Result<Usage, FetchError>) -> Record {
+    let mut record = Record::default();
+    let Begin::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
+        panic!("nothing prevents a call");
+    };
+    match outcome {
+        Ok(usage) => drop(record.commit(at(1), &lease, &usage)),
+        Err(error) => drop(record.fail(at(1), &lease, &error, &policy())),
+    }
+    record
+}
+
+fn succeeded() -> Record {
+    called(Ok(Usage::polled([five_hour(10)])))
+}
+
+/// When the call started that satisfies such a caller at `second`; `None` if another call is granted.
+fn satisfied_by(record: &mut Record, second: i64, mark: u64) -> Option<Timestamp> {
+    match begin(record, at(second), &ask_again(9, at(second), mark)) {
+        Begin::CalledRecently(call) => Some(call.at),
+        Begin::Granted(_) => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_success_satisfies_for_ten_seconds_from_its_start() {
+    assert_eq!(satisfied_by(&mut succeeded(), 10, 1), Some(at(0)));
+    assert_eq!(satisfied_by(&mut succeeded(), 11, 1), None);
+}
+
+#[test]
+fn a_failure_satisfies_and_is_reported() {
+    for error in [FetchError::Unauthorized, FetchError::forbidden("by policy")] {
+        let mut record = called(Err(error));
+        let failure = record.trouble().cloned();
+
+        let Begin::CalledRecently(call) = begin(&mut record, at(5), &ask_again(9, at(5), 1)) else {
+            panic!("the call at second 0 is recent");
+        };
+
+        assert!(call.failure.is_some());
+        assert_eq!((call.at, call.failure), (at(0), failure));
+    }
+}
+
+#[test]
+fn a_failure_that_armed_a_hold_is_reported_as_the_hold() {
+    for error in [FetchError::TimedOut, FetchError::throttled(None)] {
+        let mut record = called(Err(error));
+
+        assert!(matches!(begin(&mut record, at(5), &ask_again(9, at(5), 1)), Begin::Held(_)));
+    }
+}
+
+#[test]
+fn a_failure_does_not_satisfy_after_its_hold_was_lifted() {
+    let mut record = called(Err(FetchError::throttled(None)));
+    let _ = record.clear_hold(at(4));
+
+    assert_eq!(satisfied_by(&mut record, 5, 1), None);
+}
+
+#[test]
+fn a_recent_success_satisfies_while_the_providers_accounts_are_quiet() {
+    let quiet = rate_limited(at(0), at(60));
+    let ask = ask_again(9, at(5), 1).quiet(Some(quiet));
+
+    assert!(matches!(begin(&mut succeeded(), at(5), &ask), Begin::CalledRecently(_)));
+}
+
+#[test]
+fn a_call_with_another_credential_does_not_satisfy() {
+    assert_eq!(satisfied_by(&mut succeeded(), 5, 2), None);
+    assert_eq!(satisfied_by(&mut called(Err(FetchError::Unauthorized)), 5, 2), None);
+}
+
+#[test]
+fn readings_without_a_call_do_not_satisfy() {
+    let mut record = Record::default();
+    let _ = see(&mut record, at(4), [five_hour(10)]);
+    let _ = record.seed(at(4), &Seed::new(Snapshot::of(&Usage::polled([seven_day(10)]), at(4))));
+
+    assert_eq!(satisfied_by(&mut record, 5, 1), None);
+}
+
+#[test]
+fn the_later_of_two_calls_satisfies() {
+    let mut record = succeeded();
+    let lease = match begin(&mut record, at(4), &insist(2, at(4)).login(login(1))) {
+        Begin::Granted(lease) => lease,
+        other => panic!("{other:?}"),
+    };
+    let _ = record.fail(at(5), &lease, &FetchError::Unauthorized, &policy());
+
+    let last = record.last_call(Some(Mark::from_hash(1))).unwrap();
+
+    assert_eq!((last.at, last.failure.is_some()), (at(4), true));
+}
+
+#[test]
+fn a_caller_without_a_recent_call_uses_the_reserve_of_the_budget() {
+    let mut record = Record::default();
+    let background = policy().budget.per_hour - policy().budget.reserve;
+    for call in 0..i64::from(background) {
+        poll(&mut record, at(call * 60), &Usage::polled([five_hour(10)]));
+    }
+
+    assert_eq!(satisfied_by(&mut record, 3000, 1), None);
+}
+
+#[test]
+fn a_caller_without_a_recent_call_is_held_by_a_hold() {
+    let mut record = called(Err(FetchError::throttled(None)));
+
+    assert!(matches!(begin(&mut record, at(30), &ask_again(9, at(30), 1)), Begin::Held(_)));
+}
+
+#[test]
+fn a_stored_record_keeps_the_credential_of_its_last_success() {
+    let mut stored = Record::decode(&succeeded().encode()).unwrap();
+
+    assert_eq!(satisfied_by(&mut stored, 5, 1), Some(at(0)));
+}
+
+#[test]
+fn a_success_without_the_store_satisfies_after_it_is_back() {
+    let mut shared = Record::default();
+
+    let _ = shared.rejoin(at(5), &succeeded(), None);
+
+    assert_eq!(satisfied_by(&mut shared, 5, 1), Some(at(0)));
+}
