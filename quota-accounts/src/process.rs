@@ -177,7 +177,8 @@ pub(crate) async fn output_of(mut command: Command, limit: usize) -> io::Result<
     Ok(Output { status, printed })
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::process::Stdio;
 
