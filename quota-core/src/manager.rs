@@ -125,7 +125,8 @@ impl QuotaManager {
     /// Stops this manager: waits for calls in flight until they end, and writes what is pending. From now on only
     /// [`Account::peek`] is of use.
     ///
-    /// Takes no longer than a call and a write may take. Returns whether all of it ended in that time, and the store has all
+    /// What the store did not take while it was away is written now, if it answers. Takes no longer than a call and a write may
+    /// take. Returns whether all of it ended in that time, and the store has all
     /// that was to be written to it.
     pub async fn close(&self) -> bool {
         let longest = self.shared.register.policies().map(|policy| policy.fetch_timeout).max();
@@ -147,7 +148,11 @@ impl QuotaManager {
         }
         let ending = async {
             crew.tasks.idle().await;
-            // What was done while the store was away, for accounts that nobody has looked at since it is back.
+            // What was done while the store was away. It is tried once more, also if the store has not answered since: there is no
+            // later chance.
+            if !register.unwritten().is_empty() {
+                register.try_store_again();
+            }
             for slot in register.unwritten() {
                 slot.transact(|_, _| ()).await.ok();
             }

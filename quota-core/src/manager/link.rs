@@ -280,6 +280,11 @@ impl Link {
         (search.penalty, relapsed)
     }
 
+    /// Lets the next call go to the store although it is away. If that fails, it is away again.
+    pub(crate) fn try_again(&self) {
+        self.away.store(false, Ordering::Release);
+    }
+
     fn find(&self) {
         self.search.lock().unwrap_or_else(PoisonError::into_inner).found_at = Some(self.clock.instant());
         self.proven.store(false, Ordering::Relaxed);

@@ -109,6 +109,11 @@ impl Register {
         unwritten.map(|ByName(slot)| Arc::clone(slot)).collect()
     }
 
+    /// Has the next call go to the store although it is away.
+    pub(crate) fn try_store_again(&self) {
+        self.link.try_again();
+    }
+
     /// The policy of providers that have none of their own.
     pub(crate) fn policy(&self) -> &Policy {
         &self.policy

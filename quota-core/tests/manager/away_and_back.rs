@@ -11,8 +11,8 @@ use bytes::Bytes;
 use quota_core::testing::FakeProvider;
 use quota_core::{
     Account, Clock, FetchError, Lineage, Login, MemoryStore, Policy, ProviderId, Quiet, QuietScope,
-    QuotaError, QuotaManager, QuotaStore, Reading, StaleReason, State, StoreError, StoreKey, Swap, Version,
-    WhenAway,
+    QuotaError, QuotaManager, QuotaStore, Reading, Record, StaleReason, State, StoreError, StoreKey, Swap,
+    Version, WhenAway,
 };
 
 #[tokio::test(start_paused = true)]
@@ -24,6 +24,23 @@ async fn closing_without_the_store_says_that_something_is_not_written() {
     main.observe(&headers(50.0)).unwrap();
 
     assert!(!world.quota.close().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_writes_what_was_done_without_the_store_if_it_answers_again() {
+    let (world, store) = unpluggable(false, Policy::default());
+    let main = world.quota.account(&id("main"));
+    store.unplug(true);
+    drop(main.get().await.unwrap());
+    assert!(main.peek().alone_since().is_some());
+
+    // Before any probe has found it.
+    store.unplug(false);
+    assert!(world.quota.close().await);
+
+    let document = world.store.read(&StoreKey::account(&id("main"))).await.unwrap().document;
+    let record = Record::decode(&document.expect("it was written").body).unwrap();
+    assert_eq!(record.attempts().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
