@@ -63,6 +63,7 @@ mod failure;
 mod file;
 mod location;
 mod options;
+mod patience;
 mod reader;
 mod rights;
 mod schema;

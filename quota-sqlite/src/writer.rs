@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::{Applied, Reading, StoreError, StoreKey, Swap, Version};
-use rusqlite::Connection;
+use quota_core::{Applied, Clock, Reading, StoreError, StoreKey, Swap, Version};
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use crate::document::{self, Write};
 use crate::file::{File, Use};
 use crate::options::SqliteOptions;
+use crate::patience::LockPatience;
 use crate::reader::Ask;
 
 /// A swap that somebody waits for.
@@ -31,6 +32,10 @@ pub(crate) struct Order {
 #[derive(Debug)]
 pub(crate) struct Writer {
     file: File,
+    clock: Clock,
+    patience: LockPatience,
+    /// The last write did not get the lock.
+    is_locked_out: bool,
     reader: Sender<Ask>,
 }
 
@@ -41,7 +46,8 @@ const TRIES: u32 = 3;
 
 impl Writer {
     pub(crate) fn new(options: Arc<SqliteOptions>, reader: Sender<Ask>) -> Self {
-        Self { file: File::new(options, Use::Writes), reader }
+        let (clock, patience) = (options.clock.clone(), LockPatience::new(options.busy_timeout));
+        Self { file: File::new(options, Use::Writes), clock, patience, is_locked_out: false, reader }
     }
 
     /// Works until nobody can ask any more.
@@ -56,26 +62,52 @@ impl Writer {
                 // If the reader is gone, nobody waits.
                 let _ = self.reader.send(Ask::Wrote { key: order.key, version });
             }
+            if let Err(error) = &outcome
+                && self.is_locked_out
+            {
+                // These have waited for the same lock meanwhile: each would wait for it again, one after the other.
+                for waiting in orders.try_iter() {
+                    let _ = waiting.answer.send(Err(error.clone()));
+                }
+            }
             let _ = order.answer.send(outcome);
         }
     }
 
     fn swap(&mut self, order: &Order) -> Result<Swap, StoreError> {
+        let begun_at = self.clock.instant();
+        let patience = self.patience.next(begun_at);
+        self.is_locked_out = false;
         let connection = self.file.for_writing()?;
-        match try_swap(connection, order) {
-            Ok(Some(swap)) => Ok(swap),
-            Ok(None) => {
-                // A newer program may have brought the file forward: then whoever opens it anew is told so.
-                self.file.forget();
-                self.file.for_writing()?;
-                Err(StoreError::unavailable(Applied::No, "the document changes all the time"))
+        let swapped = connection.busy_timeout(patience).and_then(|()| try_swap(connection, order));
+        match swapped {
+            Ok(swap) => {
+                self.patience.succeeded();
+                match swap {
+                    Some(swap) => Ok(swap),
+                    None => {
+                        // A newer program may have brought the file forward: then whoever opens it anew is told so.
+                        self.file.forget();
+                        self.file.for_writing()?;
+                        Err(StoreError::unavailable(Applied::No, "the document changes all the time"))
+                    }
+                }
             }
             Err(error) => {
+                if is_locked(&error) {
+                    let now = self.clock.instant();
+                    self.patience.failed(now.saturating_since(begun_at), now);
+                    self.is_locked_out = true;
+                }
                 self.file.forget();
                 Err(self.file.told(error, Applied::Perhaps))
             }
         }
     }
+}
+
+fn is_locked(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 fn try_swap(connection: &Connection, order: &Order) -> rusqlite::Result<Option<Swap>> {
