@@ -1,9 +1,10 @@
-//! Reading what the user names: a file, or standard input.
+//! Reading what the user names, a file or standard input, bounded in size and time.
 //! What it means is each command's own business.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use quota::accounts::rights;
 
@@ -11,53 +12,172 @@ use crate::exit::{Exit, Failure};
 
 /// More than any input is. Claude Code's state file grows with every project.
 const LIMIT: u64 = 64 * 1024 * 1024;
+/// How long a pipe or a device may take to be read to its end: long enough for a program that decrypts a configuration.
+const PIPE_TIMEOUT: Duration = Duration::from_secs(5);
+#[cfg(unix)]
+const PIPE: piecemeal::Bounds =
+    piecemeal::Bounds { size: LIMIT as usize, first: PIPE_TIMEOUT, all: PIPE_TIMEOUT };
 
-/// The bytes of a file; `-` is standard input.
+/// The bytes of a file; `-` is standard input, which may take its time: a person or a slow program may be writing to it.
 ///
 /// # Errors
 ///
-/// [`Failure`] if it cannot be read, or never ends.
+/// [`Failure`] if it cannot be read, or does not end.
 pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
-    if is_stdin(path) {
-        return limited(path, read(&mut io::stdin().lock()));
-    }
-    limited(path, File::open(path).and_then(|mut file| read(&mut file)))
+    let read = if is_stdin(path) { to_end(io::stdin().lock()) } else { open(path).and_then(read) };
+    limited(path, read)
 }
 
-/// The same of a file that names programs and hosts: it is refused if another user may have written it.
+/// The same of a file that names programs and hosts: it is refused if another user may have written it. Standard input gets no
+/// more time than another pipe.
 ///
 /// # Errors
 ///
 /// As those of [`bytes`], and [`Failure`] with the command that closes the file to others.
 pub(crate) fn trusted_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
     if is_stdin(path) {
-        return bytes(path);
+        return limited(path, read_stdin());
     }
-    let opened = File::open(path).and_then(|file| Ok((rights::check(&file, path)?, file)));
-    let found = match opened {
-        Ok((Err(untrusted), _)) => return Err(Failure::new(Exit::Config, untrusted.to_string())),
-        Ok((Ok(()), mut file)) => read(&mut file),
-        Err(error) => Err(error),
-    };
-    limited(path, found)
+    let opened = open(path).and_then(|file| Ok((rights::check(&file, path)?, file)));
+    match opened {
+        Ok((Err(untrusted), _)) => Err(Failure::new(Exit::Config, untrusted.to_string())),
+        Ok((Ok(()), file)) => limited(path, read(file)),
+        Err(error) => limited(path, Err(error)),
+    }
 }
 
-fn read(source: &mut dyn Read) -> io::Result<Vec<u8>> {
+fn limited(path: &Path, read: io::Result<Vec<u8>>) -> Result<Vec<u8>, Failure> {
+    read.map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => {
+            let why = format!("{}: longer than 64 MiB, so it is none of what can be read here", name(path));
+            Failure::new(Exit::DataErr, why)
+        }
+        _ => Failure::new(Exit::NoInput, format!("could not read {}: {}", name(path), why(&error))),
+    })
+}
+
+fn to_end(source: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    source.take(LIMIT + 1).read_to_end(&mut bytes).map(|_| bytes)
+    source.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LIMIT { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
-fn limited(path: &Path, found: io::Result<Vec<u8>>) -> Result<Vec<u8>, Failure> {
-    let bytes = found.map_err(|error| {
-        Failure::new(Exit::NoInput, format!("could not read {}: {}", name(path), why(&error)))
-    })?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(Failure::new(
-            Exit::DataErr,
-            format!("{}: longer than 64 MiB, so it is none of what can be read here", name(path)),
-        ));
+/// Does not wait for the other end of a pipe.
+#[cfg(unix)]
+fn open(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
+    File::options().read(true).custom_flags(flags.cast_signed()).open(path)
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+/// What is no regular file may never end, or stay silent, so it is read without blocking.
+#[cfg(unix)]
+fn read(file: File) -> io::Result<Vec<u8>> {
+    if file.metadata()?.is_file() { to_end(file) } else { piecemeal::read(file, true, &PIPE, |_| false) }
+}
+
+#[cfg(not(unix))]
+fn read(file: File) -> io::Result<Vec<u8>> {
+    if file.metadata()?.is_file() { to_end(file) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
+#[cfg(unix)]
+fn read_stdin() -> io::Result<Vec<u8>> {
+    piecemeal::read(io::stdin(), false, &PIPE, |_| false)
+}
+
+#[cfg(not(unix))]
+fn read_stdin() -> io::Result<Vec<u8>> {
+    to_end(io::stdin().lock())
+}
+
+/// Reading a pipe or a device piece by piece, on this thread, and never for longer than allowed.
+#[cfg(unix)]
+pub(crate) mod piecemeal {
+    use std::io;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::io::Errno;
+    use rustix::time::{ClockId, clock_gettime};
+
+    /// How much, and how long.
+    #[derive(Debug)]
+    pub(crate) struct Bounds {
+        /// In bytes.
+        pub(crate) size: usize,
+        /// Until the first byte.
+        pub(crate) first: Duration,
+        /// Until the end.
+        pub(crate) all: Duration,
     }
-    Ok(bytes)
+
+    /// Reads until the end, or until `is_complete` says of a piece that it was the last. It is given each piece once, in their
+    /// order.
+    ///
+    /// # Errors
+    ///
+    /// [`FileTooLarge`](io::ErrorKind::FileTooLarge) and [`TimedOut`](io::ErrorKind::TimedOut) where a bound is exceeded, and
+    /// those of the system.
+    pub(crate) fn read(
+        source: impl AsFd,
+        is_nonblocking: bool,
+        bounds: &Bounds,
+        mut is_complete: impl FnMut(&[u8]) -> bool,
+    ) -> io::Result<Vec<u8>> {
+        let started = now();
+        let mut bytes = Vec::new();
+        let mut piece = [0; 16 * 1024];
+        // A read that may block is not begun before there is something to read.
+        let mut is_ready = is_nonblocking;
+        let mut has_waited = false;
+        loop {
+            let bound = if bytes.is_empty() { bounds.first } else { bounds.all };
+            let left = bound.saturating_sub(now().saturating_sub(started));
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if !is_ready {
+                let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+                match poll(&mut [PollFd::new(&source, PollFlags::IN)], Some(&left)) {
+                    Err(Errno::INTR) => continue,
+                    found => is_ready = found? > 0,
+                }
+                has_waited = true;
+                continue;
+            }
+            is_ready = is_nonblocking;
+            match rustix::io::read(&source, &mut piece) {
+                // A named pipe that has no writer yet looks like its end.
+                Ok(0) if bytes.is_empty() && !has_waited => is_ready = false,
+                Ok(0) => return Ok(bytes),
+                Ok(read) if bytes.len() + read > bounds.size => {
+                    return Err(io::ErrorKind::FileTooLarge.into());
+                }
+                Ok(read) => {
+                    bytes.extend_from_slice(&piece[..read]);
+                    if is_complete(&piece[..read]) {
+                        return Ok(bytes);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if is_nonblocking => is_ready = false,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The time since the machine was started.
+    fn now() -> Duration {
+        Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
+    }
 }
 
 /// The input as errors call it.
@@ -71,10 +191,95 @@ pub(crate) fn why(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
         io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        io::ErrorKind::TimedOut => {
+            format!("it did not end within {} s; name a file", PIPE_TIMEOUT.as_secs())
+        }
         _ => error.to_string(),
     }
 }
 
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::io::Write as _;
+    use std::path::PathBuf;
+
+    use rustix::fs::{CWD, FileType, Mode};
+    use tempfile::TempDir;
+
+    use super::piecemeal::Bounds;
+    use super::*;
+
+    const SHORT: Bounds = Bounds { size: 8, first: Duration::from_millis(1), all: Duration::from_secs(60) };
+    const LONG: Bounds = Bounds { size: 8, first: Duration::from_secs(60), all: Duration::from_secs(60) };
+
+    fn named_pipe() -> (TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn a_pipe_without_a_writer_is_given_up() {
+        let (_dir, path) = named_pipe();
+
+        let read = piecemeal::read(open(&path).unwrap(), true, &SHORT, |_| false);
+
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_pipe_is_read_up_to_its_end() {
+        let (_dir, path) = named_pipe();
+        let reader = open(&path).unwrap();
+        let mut writer = File::options().write(true).open(&path).unwrap();
+        writer.write_all(b"12345678").unwrap();
+        drop(writer);
+
+        assert_eq!(piecemeal::read(reader, true, &LONG, |_| false).unwrap(), b"12345678");
+    }
+
+    #[test]
+    fn a_pipe_that_stays_open_is_read_up_to_the_last_piece() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"{}").unwrap();
+
+        let read = piecemeal::read(reader, false, &LONG, |piece| piece.ends_with(b"}"));
+
+        assert_eq!(read.unwrap(), b"{}");
+        drop(writer);
+    }
+
+    #[test]
+    fn a_pipe_that_stays_open_and_silent_is_given_up() {
+        let (reader, writer) = io::pipe().unwrap();
+
+        let read = piecemeal::read(reader, false, &SHORT, |_| false);
+
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(writer);
+    }
+
+    #[test]
+    fn a_device_without_an_end_is_read_no_further_than_the_limit() {
+        let read = piecemeal::read(open(Path::new("/dev/zero")).unwrap(), true, &LONG, |_| false);
+
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn an_empty_device_is_empty() {
+        assert_eq!(bytes(Path::new("/dev/null")).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_directory_is_told_as_one() {
+        let told = bytes(Path::new("/")).unwrap_err().to_string();
+
+        assert_eq!(told, "could not read /: it is a directory");
+    }
 }

@@ -11,18 +11,46 @@ const ZONES: &str = "/usr/share/zoneinfo";
 /// A link to the one that the machine is in.
 const OF_THIS_MACHINE: &str = "/etc/localtime";
 
+/// More than any file of a zone.
+const LIMIT: u64 = 1024 * 1024;
+
 /// The zone of whoever reads.
 ///
 /// A zone that is named as its file is read from there. To find one however it is spelled, all of them would have to be listed,
 /// which takes longer than all that a command does besides; so that is done only for what is not found at once.
 pub(crate) fn here() -> TimeZone {
-    let is_elsewhere = std::env::var_os("TZDIR").is_some();
-    let named = || match std::env::var_os("TZ") {
-        Some(named) => name_of_variable(&named).map(str::to_owned),
-        None => name_of_link(&Path::new(OF_THIS_MACHINE).read_link().ok()?).map(str::to_owned),
+    match std::env::var_os("TZ") {
+        Some(named) => of_variable(&named),
+        None => {
+            let name = Path::new(OF_THIS_MACHINE).read_link().ok();
+            let name = name.as_deref().and_then(name_of_link).filter(|_| !is_elsewhere());
+            name.and_then(read).unwrap_or_else(TimeZone::system)
+        }
+    }
+}
+
+/// Whether the zones of this machine are in another folder.
+fn is_elsewhere() -> bool {
+    std::env::var_os("TZDIR").is_some()
+}
+
+/// The zone that `TZ` names: a name, a rule or a path, with or without a colon before it. UTC if it is none of them.
+///
+/// Not left to jiff, which reads whatever file is named, whether it ends or not.
+fn of_variable(named: &OsStr) -> TimeZone {
+    let Some(text) = named.to_str() else { return TimeZone::unknown() };
+    let at_once = || name_of_variable(named).filter(|_| !is_elsewhere()).and_then(read);
+    let rule = || TimeZone::posix(text).ok();
+    let text_of_name = text.strip_prefix(':').unwrap_or(text);
+    let name = || {
+        let name = text_of_name.rsplit_once("zoneinfo/").map_or(text_of_name, |(_, name)| name);
+        TimeZone::get(name).ok()
     };
-    let found = if is_elsewhere { None } else { named().and_then(|name| read(&name)) };
-    found.unwrap_or_else(TimeZone::system)
+    let path = || read_file(Path::new(text_of_name), "Local");
+    if text_of_name.is_empty() {
+        return TimeZone::UTC;
+    }
+    at_once().or_else(rule).or_else(name).or_else(path).unwrap_or_else(TimeZone::unknown)
 }
 
 /// The zone that `TZ` names, unless it is a rule, a path, or may be either.
@@ -47,8 +75,16 @@ fn read(name: &str) -> Option<TimeZone> {
     if name == "UTC" {
         return Some(TimeZone::UTC);
     }
-    let bytes = std::fs::read(Path::new(ZONES).join(name)).ok()?;
-    TimeZone::tzif(name, &bytes).ok()
+    read_file(&Path::new(ZONES).join(name), name)
+}
+
+/// Reads a zone from a regular file of a plausible size: a device may never end, and a pipe may never begin.
+fn read_file(path: &Path, name: &str) -> Option<TimeZone> {
+    let metadata = path.metadata().ok()?;
+    if !metadata.is_file() || metadata.len() > LIMIT {
+        return None;
+    }
+    TimeZone::tzif(name, &std::fs::read(path).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -93,5 +129,41 @@ mod tests {
         ] {
             assert_eq!(name(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn every_form_of_the_variable_is_understood() {
+        let offset = |text: &str| {
+            let at = "2026-07-01T12:00:00Z".parse::<jiff::Timestamp>().unwrap();
+            of_variable(OsStr::new(text)).to_offset(at).seconds() / 3600
+        };
+
+        for (text, hours) in [
+            ("", 0),
+            ("UTC", 0),
+            ("Asia/Tokyo", 9),
+            (":Asia/Tokyo", 9),
+            ("asia/tokyo", 9),
+            ("Japan", 9),
+            ("JST-9", 9),
+            ("CET-1CEST,M3.5.0,M10.5.0/3", 2),
+            ("/usr/share/zoneinfo/Asia/Tokyo", 9),
+            ("/no/such/file", 0),
+            ("Mars/Base", 0),
+        ] {
+            assert_eq!(offset(text), hours, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_zone_without_a_name_is_read_from_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let copy = dir.path().join("zone");
+        std::fs::copy(Path::new(ZONES).join("Asia/Tokyo"), &copy).unwrap();
+
+        let found = of_variable(copy.as_os_str());
+
+        let at = "2026-07-01T12:00:00Z".parse::<jiff::Timestamp>().unwrap();
+        assert_eq!(found.to_offset(at).seconds(), 9 * 3600);
     }
 }

@@ -31,6 +31,10 @@ fn place(draft: &Path, target: &Path, is_there: bool) -> io::Result<Option<PathB
         // Not a rename: somebody may have made one meanwhile, and was not asked.
         return fs::hard_link(draft, target).map(|()| None);
     }
+    // A pipe or a device may never end.
+    if !target.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     let kept = beside(target, &format!(".before-{:016x}", fastrand::u64(..)));
     write_new(&kept, &fs::read(target)?)?;
     fs::rename(draft, target).map(|()| Some(kept))

@@ -6,8 +6,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Claude Code has written and closed before we run; an open pipe on which nobody speaks must not hold up the line.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// Claude Code writes before this program runs; an open pipe on which nothing is written must not delay the line.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_millis(50);
+/// How long all of it may take once it has begun.
+#[cfg(unix)]
+const TIMEOUT: Duration = Duration::from_millis(250);
+/// Claude Code writes a few kilobytes.
+const LIMIT: usize = 1024 * 1024;
 
 /// What is known of the session.
 #[derive(Debug, Default)]
@@ -25,13 +30,15 @@ impl Session {
         !self.bytes.is_empty()
     }
 
-    fn parse(bytes: Vec<u8>) -> Self {
+    fn parse(mut bytes: Vec<u8>) -> Self {
         if bytes.is_empty() {
             // Most often nobody speaks, and to say where it ends would cost more than the rest of the line.
             return Self::default();
         }
-        // Each part by itself: what has another form than it had must not hide the others.
-        let Ok(found) = serde_json::from_slice::<serde_json::Value>(&bytes) else { return Self::default() };
+        // Each part by itself: what has another form than it had must not hide the others. What follows the object is ignored.
+        let mut values = serde_json::Deserializer::from_slice(&bytes).into_iter::<serde_json::Value>();
+        let Some(Ok(found)) = values.next() else { return Self::default() };
+        let end = values.byte_offset();
         if !found.is_object() {
             return Self::default();
         }
@@ -39,6 +46,7 @@ impl Session {
         let model = Model::deserialize(part("model")).ok();
         let dir = Workspace::deserialize(part("workspace")).ok().map(|workspace| workspace.current_dir);
         let cost = Cost::deserialize(part("cost")).ok().map(|cost| cost.total_cost_usd);
+        bytes.truncate(end);
         Self { bytes, model: model.map(|model| model.display_name), dir, cost }
     }
 }
@@ -66,33 +74,14 @@ pub(super) fn hear() -> Session {
     read().map(Session::parse).unwrap_or_default()
 }
 
-/// Everything up to the end, if it comes in time.
+/// Everything up to the end, or to the end of the object, if it comes in time: the pipe may stay open after it.
 #[cfg(unix)]
 fn read() -> Option<Vec<u8>> {
-    use rustix::buffer::spare_capacity;
-    use rustix::event::{PollFd, PollFlags, poll};
+    use crate::input::piecemeal::{self, Bounds};
 
-    /// How often it may be waited for more: whoever speaks so slowly is not listened to.
-    const ROUNDS: usize = 32;
-    let stdin = io::stdin();
-    let patience = rustix::event::Timespec::try_from(PATIENCE).ok()?;
-    let mut bytes = Vec::new();
-    for _ in 0..ROUNDS {
-        // No thread for it: a read that would block is not begun.
-        let ready = poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&patience)).ok()?;
-        if ready == 0 {
-            return None;
-        }
-        // Room that nobody has written to costs nothing, however little is said.
-        bytes.reserve(64 * 1024);
-        match rustix::io::read(&stdin, spare_capacity(&mut bytes)) {
-            Ok(0) => return Some(bytes),
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return None,
-        }
-    }
-    None
+    let bounds = Bounds { size: LIMIT, first: FIRST_BYTE_TIMEOUT, all: TIMEOUT };
+    let mut object = ObjectEnd::default();
+    piecemeal::read(io::stdin(), false, &bounds, |piece| object.is_reached(piece)).ok()
 }
 
 #[cfg(not(unix))]
@@ -102,12 +91,56 @@ fn read() -> Option<Vec<u8>> {
     let (sender, heard) = std::sync::mpsc::channel();
     // A read cannot be given up, so it is on a thread that ends with the program.
     std::thread::spawn(move || {
+        let mut object = ObjectEnd::default();
         let mut bytes = Vec::new();
-        if io::stdin().lock().take(2 * 1024 * 1024).read_to_end(&mut bytes).is_ok() {
-            let _ = sender.send(bytes);
+        let mut piece = [0; 16 * 1024];
+        while let Ok(read) = io::stdin().lock().read(&mut piece) {
+            bytes.extend_from_slice(&piece[..read]);
+            if read == 0 || bytes.len() > LIMIT || object.is_reached(&piece[..read]) {
+                let _ = sender.send(bytes);
+                break;
+            }
         }
     });
-    heard.recv_timeout(PATIENCE).ok()
+    heard.recv_timeout(FIRST_BYTE_TIMEOUT).ok()
+}
+
+/// Finds where a JSON object ends while it is still being received.
+#[derive(Debug, Default)]
+struct ObjectEnd {
+    depth: usize,
+    is_in_string: bool,
+    is_escaped: bool,
+}
+
+impl ObjectEnd {
+    /// Whether the object ends in this piece; also where no object begins, because nothing else is of use.
+    fn is_reached(&mut self, piece: &[u8]) -> bool {
+        piece.iter().any(|byte| self.ends_at(*byte))
+    }
+
+    fn ends_at(&mut self, byte: u8) -> bool {
+        if self.is_in_string {
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' => self.is_escaped = true,
+                b'"' => self.is_in_string = false,
+                _ => {}
+            }
+            return false;
+        }
+        match byte {
+            b'{' | b'[' if self.depth > 0 || byte == b'{' => self.depth += 1,
+            _ if self.depth == 0 => return !byte.is_ascii_whitespace(),
+            b'"' => self.is_in_string = true,
+            b'}' | b']' => {
+                self.depth -= 1;
+                return self.depth == 0;
+            }
+            _ => {}
+        }
+        false
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +165,39 @@ mod tests {
         let session = Session::parse(br#"{"model":"opus","cost":{"total_cost_usd":2}}"#.to_vec());
 
         assert_eq!((session.model.as_deref(), session.cost), (None, Some(2.0)));
+    }
+
+    #[test]
+    fn what_follows_a_session_is_ignored() {
+        let session = Session::parse(b"{\"cost\":{\"total_cost_usd\":2}}\n{".to_vec());
+
+        assert_eq!((session.cost, session.bytes.last()), (Some(2.0), Some(&b'}')));
+    }
+
+    /// After how many pieces the end of the object is found.
+    fn pieces_until_end(pieces: &[&str]) -> Option<usize> {
+        let mut object = ObjectEnd::default();
+        pieces.iter().position(|piece| object.is_reached(piece.as_bytes()))
+    }
+
+    #[test]
+    fn an_object_ends_with_its_last_brace() {
+        assert_eq!(pieces_until_end(&[" \n{", "\"a\":[{}", "]", "}"]), Some(3));
+        assert_eq!(pieces_until_end(&["{}"]), Some(0));
+        assert_eq!(pieces_until_end(&["{\"a\":{}"]), None);
+    }
+
+    #[test]
+    fn a_brace_in_a_string_ends_no_object() {
+        assert_eq!(pieces_until_end(&["{\"a\":\"}", "\\\"}", "\\", "\\\"", "}"]), Some(4));
+    }
+
+    #[test]
+    fn what_does_not_begin_an_object_is_not_read_on() {
+        for text in ["hello", "[1", "\0\0", "}"] {
+            assert_eq!(pieces_until_end(&[text]), Some(0), "{text:?}");
+        }
+        assert_eq!(pieces_until_end(&["  "]), None);
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod doctor;
 mod guard;
 #[cfg(unix)]
 mod init;
+#[cfg(target_os = "linux")]
+mod input;
 mod journal;
 #[cfg(unix)]
 mod leases;
