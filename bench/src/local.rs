@@ -16,9 +16,12 @@ const RUNS: usize = 200;
 /// What a statusline may take of memory.
 const MOST_MEMORY_MIB: f64 = 12.0;
 const MANY_ACCOUNTS: usize = 20;
+/// How often a statusline is run with a configuration of each size.
+const RUNS_BY_SIZE: usize = 20;
 
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = times();
+    rows.extend(by_accounts());
     rows.extend(herd::rows());
     rows
 }
@@ -32,7 +35,7 @@ fn times() -> Vec<Row> {
 
     let mut ways = vec![&nothing, &statusline, &status];
     ways.extend(node.as_ref());
-    let figures = by_turns(&ways);
+    let figures = by_turns(&ways, RUNS);
 
     let in_ms = |at: usize| (figures[at], "ms");
     let mut rows = vec![
@@ -49,10 +52,26 @@ fn times() -> Vec<Row> {
     rows
 }
 
+/// How the time of a statusline grows with the number of configured accounts: it shows one of them, and reads all.
+fn by_accounts() -> Vec<Row> {
+    let sizes = [20, 1_000, 20_000];
+    let world = World::warm(1);
+    let lines = sizes.map(|accounts| world.process_among(accounts, ["statusline"]));
+    let figures = by_turns(&lines.each_ref(), RUNS_BY_SIZE);
+
+    let name = |at: usize| format!("statusline.accounts.{}", sizes[at]);
+    let row = |at: usize| {
+        let growth = sizes[at] as f64 / sizes[at - 1] as f64;
+        Row::at_most(&name(at), (figures[at], "ms"), (&name(at - 1), figures[at - 1]), growth)
+    };
+    let first = Row::alone(&name(0), (figures[0], "ms"), "reported", true);
+    vec![first, row(1), row(2)]
+}
+
 /// Milliseconds for each, one after the other in each round.
-fn by_turns(ways: &[&Process]) -> Vec<f64> {
-    let mut figures = vec![Vec::with_capacity(RUNS); ways.len()];
-    for round in 0..=RUNS {
+fn by_turns(ways: &[&Process], runs: usize) -> Vec<f64> {
+    let mut figures = vec![Vec::with_capacity(runs); ways.len()];
+    for round in 0..=runs {
         for (way, figures) in ways.iter().zip(&mut figures) {
             let figure = way.time_ms();
             // The first round only warms up.

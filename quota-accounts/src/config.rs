@@ -1,7 +1,7 @@
 //! Which accounts there are, in the user's words: their order, which are switched off, their limits.
 //! What is learned of them while they are used is kept apart, in `state`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use quota_core::{AccountId, Clock};
@@ -171,6 +171,24 @@ impl AccountsConfig {
     }
 }
 
+impl FromIterator<AccountConfig> for AccountsConfig {
+    /// The accounts in this order; of several with one name the last one is used, in the place of the first.
+    fn from_iter<I: IntoIterator<Item = AccountConfig>>(accounts: I) -> Self {
+        let mut config = Self { version: Self::VERSION, ..Self::default() };
+        let mut places = HashMap::new();
+        for account in accounts {
+            match places.get(&account.id) {
+                Some(place) => config.accounts[*place] = account,
+                None => {
+                    places.insert(account.id.clone(), config.accounts.len());
+                    config.accounts.push(account);
+                }
+            }
+        }
+        config
+    }
+}
+
 impl Content for AccountsConfig {
     const VERSION: u32 = 1;
 
@@ -277,6 +295,18 @@ mod tests {
 
         assert_eq!(names(&config), ["a", "b", "c"]);
         assert!(config.accounts()[1].disabled);
+    }
+
+    #[test]
+    fn collected_accounts_are_those_that_were_added_one_by_one() {
+        let accounts = [
+            AccountConfig::new(id("a")),
+            AccountConfig::new(id("b")),
+            AccountConfig::new(id("a")).disabled(true),
+        ];
+
+        let one_by_one = accounts.iter().cloned().fold(AccountsConfig::new(id("a")), AccountsConfig::with);
+        assert_eq!(accounts.into_iter().collect::<AccountsConfig>(), one_by_one);
     }
 
     #[test]

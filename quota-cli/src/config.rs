@@ -11,6 +11,7 @@ mod login;
 mod routing;
 mod token_like;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use quota::accounts::{AccountLimits, AccountsConfig, RoutingPolicy};
@@ -193,7 +194,7 @@ impl Config {
             return Ok(());
         }
         let meant = names.iter().map(|name| self.account(name).map(|account| account.id.clone()));
-        let meant = meant.collect::<Result<Vec<_>, _>>()?;
+        let meant = meant.collect::<Result<HashSet<_>, _>>()?;
         self.other_token_variables = self.token_variables();
         self.accounts.retain(|account| meant.contains(&account.id));
         Ok(())

@@ -1,5 +1,6 @@
 //! A machine with a provider that keeps a ledger, and the program configured for it.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,7 +57,25 @@ impl World {
 
     /// The program on this machine, which asks this provider.
     pub(super) fn process<const N: usize>(&self, arguments: [&str; N]) -> Process {
-        let mut all = vec!["--config", self.config()];
+        self.process_with(self.config(), arguments)
+    }
+
+    /// The same with a configuration of that many accounts, of which the first ones are those of this world.
+    pub(super) fn process_among<const N: usize>(&self, accounts: usize, arguments: [&str; N]) -> Process {
+        let mut text = std::fs::read_to_string(&self.config).expect("it was written");
+        for number in self.tokens.len()..accounts {
+            let _ = write!(
+                text,
+                "\n[[accounts]]\nid = \"anthropic/other-{number}\"\ntoken_env = \"OTHER_{number}\"\n"
+            );
+        }
+        let config = self.home.path().join(format!("config-{accounts}.toml"));
+        std::fs::write(&config, text).expect("there is room");
+        self.process_with(config.to_str().expect("a temporary path is text"), arguments)
+    }
+
+    fn process_with<const N: usize>(&self, config: &str, arguments: [&str; N]) -> Process {
+        let mut all = vec!["--config", config];
         all.splice(0..0, arguments);
         let process =
             Process::beside("quota", []).with("HOME", self.home.path().to_string_lossy()).with("TZ", "UTC");

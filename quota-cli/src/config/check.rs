@@ -1,7 +1,7 @@
 //! Whether a configuration makes sense, beyond what its types say.
 //! The first thing that does not is told; see `flaw` for how.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use toml::Spanned;
 use url::Url;
 
 use super::file::{Account, File, Provider};
-use super::flaw::{Flaw, nearest, position};
+use super::flaw::{Flaw, Lines, nearest};
 use super::hooks;
 use super::{AccountSettings, Config, LoginSource, Origin, ProviderSettings, looks_like_a_token, routing};
 
@@ -36,16 +36,16 @@ pub(super) fn config(
     let anthropic = provider(file.providers.anthropic)?;
     let says_when_unknown = file.routing.says_when_unknown();
     let routing = file.routing.policy()?;
+    let lines = Lines::of(text);
     let mut accounts = Vec::new();
     let mut seen = HashMap::new();
     let mut checked = None;
     for written in file.accounts {
         let span = written.get_ref().id.span();
-        let (line, _) = position(text, &span);
+        let line = lines.line(span.start);
         let mut settings = account(written.into_inner(), directory, &mut checked)?;
         settings.origin = Origin::Configured { line };
-        if let Some(first) = seen.insert(settings.id.clone(), span.clone()) {
-            let (line, _) = position(text, &first);
+        if let Some(line) = seen.insert(settings.id.clone(), line) {
             let id = &settings.id;
             return Err(Flaw::at(
                 span,
@@ -55,7 +55,7 @@ pub(super) fn config(
         accounts.push(settings);
     }
     let known = accounts.iter().map(|account| &account.id);
-    let known: Vec<_> = known.chain(kept.accounts().iter().map(|account| &account.id)).collect();
+    let known: BTreeSet<_> = known.chain(kept.accounts().iter().map(|account| &account.id)).collect();
     let hooks = file.hooks.into_iter().map(|written| hooks::hook(written, &known, directory));
     let hooks = hooks.collect::<Result<_, _>>()?;
     Ok(Config { policy, routing, says_when_unknown, anthropic, accounts, hooks, ..Config::of_nobody() })

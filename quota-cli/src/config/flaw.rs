@@ -28,7 +28,7 @@ impl Flaw {
     pub(super) fn told(&self, name: &str, text: &str) -> String {
         match &self.at {
             Some(span) => {
-                let (line, column) = position(text, span);
+                let (line, column) = Lines::of(text).position(span.start);
                 format!("{name}:{line}:{column}: {}", self.what)
             }
             None => format!("{name}: {}", self.what),
@@ -36,11 +36,30 @@ impl Flaw {
     }
 }
 
-/// Line and column, from 1, of the start of a stretch of the text.
-pub(super) fn position(text: &str, span: &Range<usize>) -> (usize, usize) {
-    let before = &text[..text.floor_char_boundary(span.start)];
-    let line = before.rfind('\n').map_or(0, |end| end + 1);
-    (before.matches('\n').count() + 1, before[line..].chars().count() + 1)
+/// Where the lines of a text start, so that finding the line of each of many accounts does not read the text again for each.
+#[derive(Debug)]
+pub(super) struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn of(text: &'a str) -> Self {
+        let starts = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self { text, starts: std::iter::once(0).chain(starts).collect() }
+    }
+
+    /// The line, from 1, that the byte at `at` is in.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.starts.partition_point(|start| *start <= at)
+    }
+
+    /// Line and column, from 1, of the byte at `at`. Columns are counted in characters.
+    pub(super) fn position(&self, at: usize) -> (usize, usize) {
+        let at = self.text.floor_char_boundary(at);
+        let line = self.line(at);
+        (line, self.text[self.starts[line - 1]..at].chars().count() + 1)
+    }
 }
 
 /// The message in our words, where it has better ones: what to do about an unknown key, how a span is written.
@@ -145,10 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_counted_in_characters() {
-        let text = "a = 1\nü = 2 # é\n";
+    fn a_position_is_counted_in_characters() {
+        let lines = Lines::of("a = 1\nü = 2 # é\n");
 
-        assert_eq!(position(text, &(6..7)), (2, 1));
-        assert_eq!(position(text, &(13..14)), (2, 7));
+        assert_eq!(lines.position(0), (1, 1));
+        assert_eq!(lines.position(6), (2, 1));
+        assert_eq!(lines.position(13), (2, 7));
+        assert_eq!(lines.position(usize::MAX), (3, 1));
     }
 }

@@ -1,6 +1,7 @@
 //! Whether a hook makes sense, beyond what its types say.
 //! What a hook does is in `hooks`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ const TIMEOUT_MOST: Duration = Duration::from_secs(60);
 
 pub(super) fn hook(
     written: Spanned<Written>,
-    accounts: &[&AccountId],
+    accounts: &BTreeSet<&AccountId>,
     directory: &Path,
 ) -> Result<Hook, Flaw> {
     let whole = written.span();
@@ -76,9 +77,9 @@ fn kind(word: Spanned<String>) -> Result<&'static str, Flaw> {
     Err(Flaw::at(word.span(), format!("nothing of that name happens; {advice}")))
 }
 
-fn known(account: &Spanned<AccountId>, accounts: &[&AccountId]) -> Result<(), Flaw> {
+fn known(account: &Spanned<AccountId>, accounts: &BTreeSet<&AccountId>) -> Result<(), Flaw> {
     let asked = account.get_ref();
-    if accounts.contains(&asked) {
+    if accounts.contains(asked) {
         return Ok(());
     }
     let advice = match nearest(asked.as_str(), accounts.iter().map(|known| known.as_str())) {

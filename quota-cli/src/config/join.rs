@@ -98,10 +98,11 @@ impl Config {
 
     /// The same accounts as whoever routes takes them.
     pub(crate) fn routed(&self) -> AccountsConfig {
-        self.accounts.iter().fold(AccountsConfig::default(), |config, account| {
+        let routed = |account: &AccountSettings| {
             let one = AccountConfig::new(account.id.clone()).disabled(account.disabled);
-            config.with(one.limits(account.limits.clone()))
-        })
+            one.limits(account.limits.clone())
+        };
+        self.accounts.iter().map(routed).collect()
     }
 
     /// Where the configuration lies that names the accounts, as it is told.
