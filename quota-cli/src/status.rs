@@ -6,6 +6,7 @@ pub(crate) mod bar;
 pub(crate) mod discover;
 pub(crate) mod json;
 pub(crate) mod model;
+pub(crate) mod reason;
 pub(crate) mod text;
 
 use std::path::Path;

@@ -11,18 +11,20 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use quota::{Answer, State, StoreError};
+use quota::{Answer, CredentialError, State, StoreError};
 
 use self::format::Format;
+use self::observe::Joined;
 use self::session::Session;
-use crate::args::StatuslineArgs;
-use crate::config::{AccountSettings, Config};
+use crate::args::{Preset, StatuslineArgs};
+use crate::config::{AccountSettings, Config, LoginSource};
 use crate::exit::{Exit, Failure};
-use crate::gateway;
+use crate::gateway::{self, Store};
 use crate::runtime;
 use crate::sharing;
 use crate::status::json;
 use crate::status::model::AccountView;
+use crate::status::reason::Reason;
 use crate::term;
 use crate::words::Here;
 use crate::zone;
@@ -30,68 +32,68 @@ use crate::zone;
 /// What the line is made of.
 #[derive(Debug)]
 struct Line<'a> {
-    account: &'a AccountView,
+    /// `None` where the configuration or the store cannot be used, and the session states no usage of its own.
+    account: Option<&'a AccountView>,
     session: &'a Session,
     here: &'a Here,
-    /// What anybody asked could not be shared, so nobody is asked.
-    is_refused: bool,
+    /// Why there is no account, or only the session's.
+    broken: Option<Reason>,
+}
+
+/// Why there is no line as it was asked for.
+#[derive(Debug)]
+struct Broken {
+    /// What the line says in its place; `None` where there is no line at all, as for a command line that is not understood.
+    reason: Option<Reason>,
+    failure: Failure,
+}
+
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        Self { reason: None, failure }
+    }
+}
+
+impl Broken {
+    fn because(reason: Reason) -> impl Fn(Failure) -> Self {
+        move |failure| Self { reason: Some(reason), failure }
+    }
 }
 
 /// Writes the line, and has somebody else ask if its numbers are old.
 ///
+/// A configuration or a store that cannot be used is told in the line, and in full on standard error. The exit code is then 0,
+/// because Claude Code and Waybar show nothing of a command that fails; with `--json` it is the failure's own.
+///
 /// # Errors
 ///
-/// [`Failure`] if the format, the configuration or the store cannot be used, or the line cannot be written.
+/// [`Failure`] if the command line is not understood, or the line cannot be written.
 pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    let format = options.format.as_deref().map(Format::parse).transpose()?;
-    let store = gateway::store_in_passing(store)?;
+    let look = Look {
+        format: options.format.as_deref().map(Format::parse).transpose()?,
+        preset: options.preset,
+        is_json: options.json,
+    };
+    let store = match gateway::store_in_passing(store) {
+        Ok(store) => store,
+        Err(failure) => {
+            let tell = async {
+                let broken = Broken::because(Reason::StoreError)(failure);
+                look.tell_broken(broken, &session::hear()).await
+            };
+            return runtime::run_without_network(tell);
+        }
+    };
     if !store.is_shared {
         let why = "a statusline shows what others have shared, and memory: is shared with nobody; name a file: sqlite:///path";
         return Err(Failure::new(Exit::Usage, why));
     }
     let line = async {
         let session = session::hear();
-        let config = Config::named_or_usual(options.config.as_deref())?;
-        let settings = chosen(&config, options.account.as_deref(), &session)?;
-        let manager = gateway::open_to_read(&config, &store)?;
-        let account = manager.account(&settings.id);
-        let mut answer = account.load().await;
-        if answer.alone_since().is_some() {
-            store.check().await?;
+        match line(options, &look, &store, &session).await {
+            Ok(exit) => Ok(exit),
+            Err(broken) => look.tell_broken(broken, &session).await,
         }
-        let observed = observe::join(&config, &manager, &session, &answer, settings).await;
-        if observed.is_some_and(|observed| observed.id == settings.id) {
-            answer = account.peek();
-        }
-        // What was observed may be something that is to be told, and whatever hooks do for it takes its time.
-        let has_news =
-            observed.or_else(|| (!settings.disabled && needs_refresh(&answer)).then_some(settings));
-        let start = async {
-            if observed.is_some() {
-                // Now, for this process ends at once. Should somebody hold the lock, the next line says the same again.
-                manager.close().await;
-            }
-            let settings = has_news?;
-            refresher::start(&store, settings, &config, options.config.as_deref(), answer.now()).await.err()
-        };
-        let tell = |refused: &Option<StoreError>| {
-            let shown = shown(options, format.as_ref(), settings, &answer, &session, refused.is_some());
-            term::answer(&shown)
-        };
-        let refused = if answer.snapshot().windows().is_empty() {
-            // A line without a number says why there will be none.
-            let refused = start.await;
-            tell(&refused)?;
-            refused
-        } else {
-            // Told first: whoever waits for the line does not wait for the rest.
-            tell(&None)?;
-            start.await
-        };
-        if let Some(error) = refused {
-            sharing::tell(&error);
-        }
-        Ok(Exit::Done)
     };
     // What is needed for connections, and for a keychain, which is asked by a program, takes a part of the time that a line from
     // a file takes.
@@ -102,27 +104,152 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
     if store.is_file() && !has_keychain { runtime::run_without_network(line) } else { runtime::run(line) }
 }
 
-fn shown(
+async fn line(
     options: &StatuslineArgs,
-    format: Option<&Format>,
-    settings: &AccountSettings,
-    answer: &Answer,
+    look: &Look,
+    store: &Store,
     session: &Session,
-    is_refused: bool,
-) -> String {
-    let account = AccountView::of(&settings.id, answer, None);
-    let account = AccountView { switched_off: settings.disabled, ..account };
-    // The zone is looked up only where the time of day is told.
-    let has_clock = format.is_some_and(Format::has_clock);
-    let zone = if has_clock { zone::here() } else { TimeZone::UTC };
-    let here = Here { now: answer.now(), zone };
-    if options.json {
-        return json::render(std::slice::from_ref(&account), &here);
+) -> Result<Exit, Broken> {
+    let config =
+        Config::named_or_usual(options.config.as_deref()).map_err(Broken::because(Reason::ConfigError))?;
+    let settings = chosen(&config, options.account.as_deref(), session)?;
+    let manager = gateway::open_to_read(&config, store).map_err(Broken::because(Reason::ConfigError))?;
+    let account = manager.account(&settings.id);
+    let mut answer = account.load().await;
+    if answer.alone_since().is_some() {
+        store.check().await.map_err(Broken::because(Reason::StoreError))?;
     }
-    let line = Line { account: &account, session, here: &here, is_refused };
-    match format {
-        Some(format) => format.fill(&line) + "\n",
-        None => preset::fill(options.preset, &line) + "\n",
+    let joined = observe::join(&config, &manager, session, &answer, settings).await;
+    let observed = match &joined {
+        Joined::Observed(observed) => Some(*observed),
+        _ => None,
+    };
+    if observed.is_some_and(|observed| observed.id == settings.id) {
+        answer = account.peek();
+    }
+    let own = match joined {
+        // Where an account is named, that one is meant, whoever the session is.
+        Joined::Own(own) if options.account.is_none() || own.id == settings.id => Some(own.view),
+        _ => None,
+    };
+    let is_of_no_account = own.as_ref().is_some_and(|own| own.id != settings.id);
+    // What was observed may be something that is to be told, and whatever hooks do for it takes its time.
+    let is_due = !settings.disabled && !is_of_no_account && needs_refresh(&answer);
+    let has_news = observed.or_else(|| is_due.then_some(settings));
+    let start = async {
+        if observed.is_some() {
+            // Now, for this process ends at once. Should somebody hold the lock, the next line says the same again.
+            manager.close().await;
+        }
+        let settings = has_news?;
+        refresher::start(store, settings, &config, options.config.as_deref(), answer.now()).await.err()
+    };
+    let is_empty = own.is_none() && answer.snapshot().windows().is_empty();
+    let view = match own {
+        Some(own) => own,
+        None => view(&config, settings, &answer).await,
+    };
+    let tell = |refused: &Option<StoreError>| {
+        let mut view = view.clone();
+        if refused.is_some() {
+            view.reason = Some(Reason::StoreReadOnly);
+        }
+        look.tell(Some(&view), session, &answer)
+    };
+    let refused = if is_empty {
+        // A line without a number says why there will be none.
+        let refused = start.await;
+        tell(&refused)?;
+        refused
+    } else {
+        // Told first: whoever waits for the line does not wait for the rest.
+        tell(&None)?;
+        start.await
+    };
+    if let Some(error) = refused {
+        sharing::tell(&error);
+    }
+    Ok(Exit::Done)
+}
+
+/// What the line is to look like.
+#[derive(Debug)]
+struct Look {
+    format: Option<Format>,
+    preset: Preset,
+    is_json: bool,
+}
+
+impl Look {
+    fn here(&self, now: jiff::Timestamp) -> Here {
+        // The zone is looked up only where the time of day is told.
+        let has_clock = self.format.as_ref().is_some_and(Format::has_clock);
+        Here { now, zone: if has_clock { zone::here() } else { TimeZone::UTC } }
+    }
+
+    fn tell(&self, account: Option<&AccountView>, session: &Session, answer: &Answer) -> Result<(), Failure> {
+        let here = self.here(answer.now());
+        term::answer(&self.shown(&Line { account, session, here: &here, broken: None }))
+    }
+
+    /// Says in the line that something is broken, with what the session itself states, and the rest on standard error.
+    async fn tell_broken(&self, broken: Broken, session: &Session) -> Result<Exit, Failure> {
+        let failure = broken.failure;
+        let Some(reason) = broken.reason else { return Err(failure) };
+        let here = self.here(quota::Clock::system().now());
+        let own = observe::own(session, observe::of_no_account(), here.now);
+        let account = own.as_ref().map(|own| &own.view);
+        term::answer(&self.shown(&Line { account, session, here: &here, broken: Some(reason) }))?;
+        if self.is_json {
+            return Err(failure);
+        }
+        term::tell(&format!("quota: {failure}\n"));
+        Ok(Exit::Done)
+    }
+
+    fn shown(&self, line: &Line<'_>) -> String {
+        if self.is_json {
+            let accounts = line.account.map(std::slice::from_ref).unwrap_or_default();
+            return match line.broken {
+                Some(reason) => json::render_broken(accounts, reason, line.here),
+                None => json::render(accounts, line.here),
+            };
+        }
+        match &self.format {
+            Some(format) => format.fill(line) + "\n",
+            None => preset::fill(self.preset, line) + "\n",
+        }
+    }
+}
+
+/// What is stored of the account, and why there is not more.
+async fn view(config: &Config, settings: &AccountSettings, answer: &Answer) -> AccountView {
+    let mut view = AccountView::of(&settings.id, answer, None);
+    view.switched_off = settings.disabled;
+    if settings.disabled {
+        view.reason = Some(Reason::Disabled);
+    } else if view.reason.is_none() && answer.is_stale() {
+        view.reason = of_login(config, settings).await;
+    }
+    view
+}
+
+/// Why nobody can ask about the account from here, if a look at its login says so. A login that a program prints is not looked
+/// at: the line does not wait for it.
+async fn of_login(config: &Config, settings: &AccountSettings) -> Option<Reason> {
+    let is_printed = match &settings.login {
+        LoginSource::TokenCommand(_) => true,
+        LoginSource::ClaudeCode | LoginSource::ClaudeConfigDir(_) => cfg!(target_os = "macos"),
+        LoginSource::TokenEnv(_) | LoginSource::TokenFile(_) => false,
+    };
+    if is_printed {
+        return None;
+    }
+    let source = gateway::source(&settings.login, config);
+    match source.credential(&settings.id).await {
+        Err(CredentialError::NotLoggedIn { .. }) => Some(Reason::NotLoggedIn),
+        Err(CredentialError::Unreadable { .. }) => Some(Reason::LoginUnreadable),
+        _ => None,
     }
 }
 
@@ -131,12 +258,12 @@ fn chosen<'a>(
     config: &'a Config,
     named: Option<&str>,
     session: &Session,
-) -> Result<&'a AccountSettings, Failure> {
+) -> Result<&'a AccountSettings, Broken> {
     match named {
-        Some(name) => config.account(name),
+        Some(name) => Ok(config.account(name)?),
         None => match session.was_heard().then(|| observe::account_of_session(config)).flatten() {
             Some(account) => Ok(account),
-            None => config.first(),
+            None => config.first().map_err(Broken::because(Reason::AllDisabled)),
         },
     }
 }

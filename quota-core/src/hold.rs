@@ -220,6 +220,9 @@ impl Trouble {
             FetchError::Throttled { .. } => TroubleKind::Throttled,
             FetchError::Unauthorized => TroubleKind::LoginRefused,
             FetchError::Forbidden { .. } => TroubleKind::Forbidden,
+            FetchError::TimedOut => TroubleKind::TimedOut,
+            // Only what never got an answer has a failure of the transport beneath it.
+            FetchError::Unavailable { source: Some(_), .. } => TroubleKind::Unreachable,
             _ => TroubleKind::Failing,
         };
         let note = error.to_string().chars().filter(|c| !c.is_control()).take(Self::MAX_NOTE).collect();
@@ -242,6 +245,10 @@ pub enum TroubleKind {
     Throttled,
     /// The provider failed: wait.
     Failing,
+    /// The provider could not be reached: see whether this machine is online, or wait.
+    Unreachable,
+    /// The provider did not answer in time: wait.
+    TimedOut,
     /// The credential was refused: log in again.
     LoginRefused,
     /// The provider's policy forbids it: ask whoever sets it.
@@ -255,6 +262,8 @@ impl<'de> Deserialize<'de> for TroubleKind {
         Ok(match &*std::borrow::Cow::<str>::deserialize(deserializer)? {
             "throttled" => Self::Throttled,
             "failing" => Self::Failing,
+            "unreachable" => Self::Unreachable,
+            "timed_out" => Self::TimedOut,
             "login_refused" => Self::LoginRefused,
             "forbidden" => Self::Forbidden,
             _ => Self::Other,

@@ -158,7 +158,9 @@ fn the_reasons_of_holds() {
 fn every_kind_of_trouble_comes_back() {
     let errors = [
         (FetchError::throttled(None), "throttled"),
-        (FetchError::TimedOut, "failing"),
+        (FetchError::TimedOut, "timed_out"),
+        (FetchError::unavailable("500"), "failing"),
+        (FetchError::unreachable("DNS", std::io::Error::other("no route")), "unreachable"),
         (FetchError::Unauthorized, "login_refused"),
         (FetchError::forbidden("no"), "forbidden"),
     ];

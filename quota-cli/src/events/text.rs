@@ -57,6 +57,8 @@ pub(crate) fn words_of(what: &What, here: &Here) -> String {
         What::Failing { why } => match why {
             TroubleKind::Throttled => "could not be read: too many calls".to_owned(),
             TroubleKind::Failing => "could not be read: the provider fails".to_owned(),
+            TroubleKind::Unreachable => "refresh failed: the provider could not be reached".to_owned(),
+            TroubleKind::TimedOut => "refresh failed: provider timed out".to_owned(),
             TroubleKind::LoginRefused => "could not be read: the login is refused".to_owned(),
             TroubleKind::Forbidden => "could not be read: the provider forbids it".to_owned(),
             _ => "could not be read".to_owned(),

@@ -5,14 +5,25 @@ use quota::{Credits, Money, Scope, Source, TroubleKind};
 use serde::Serialize;
 
 use super::model::{AccountView, Freshness, WindowView};
+use super::reason::Reason;
 use crate::words::{Here, between, rfc3339};
 
 const VERSION: u32 = 1;
 
 /// The whole document, with a line break at its end.
 pub(crate) fn render(accounts: &[AccountView], here: &Here) -> String {
+    document(accounts, None, here)
+}
+
+/// The same where the configuration or the store cannot be used.
+pub(crate) fn render_broken(accounts: &[AccountView], reason: Reason, here: &Here) -> String {
+    document(accounts, Some(reason), here)
+}
+
+fn document(accounts: &[AccountView], error: Option<Reason>, here: &Here) -> String {
     let accounts = accounts.iter().map(|account| AccountJson::of(account, here)).collect();
-    let document = Document { version: VERSION, now: rfc3339(here.now), accounts };
+    let document =
+        Document { version: VERSION, now: rfc3339(here.now), error: error.map(Reason::word), accounts };
     let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
     text.push('\n');
     text
@@ -22,6 +33,7 @@ pub(crate) fn render(accounts: &[AccountView], here: &Here) -> String {
 struct Document<'a> {
     version: u32,
     now: String,
+    error: Option<String>,
     accounts: Vec<AccountJson<'a>>,
 }
 
@@ -31,6 +43,7 @@ struct AccountJson<'a> {
     state: &'static str,
     stale_since: Option<String>,
     why: Option<&'static str>,
+    reason: Option<String>,
     age_seconds: Option<u64>,
     plan: Option<&'a str>,
     windows: Vec<WindowJson<'a>>,
@@ -106,6 +119,7 @@ impl<'a> AccountJson<'a> {
             state,
             stale_since,
             why,
+            reason: account.reason.map(Reason::word),
             age_seconds: account.age.map(|age| age.as_secs()),
             plan: account.plan.as_deref(),
             windows: account.windows.iter().map(|window| WindowJson::of(window, here)).collect(),

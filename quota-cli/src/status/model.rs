@@ -8,6 +8,8 @@ use quota::{
     AccountId, Answer, Credits, Hold, QuotaError, Scope, Source, StaleReason, State, Trouble, UsedAt, Window,
 };
 
+use super::reason::Reason;
+
 /// One account.
 #[derive(Debug, Clone)]
 pub(crate) struct AccountView {
@@ -21,6 +23,8 @@ pub(crate) struct AccountView {
     pub(crate) hold: Option<Hold>,
     pub(crate) trouble: Option<Trouble>,
     pub(crate) failure: Option<FailureView>,
+    /// Why the numbers are missing or old, in two words.
+    pub(crate) reason: Option<Reason>,
     /// Why the numbers are not newer, if a refresh was tried.
     pub(crate) not_refreshed: Option<String>,
     /// When the call was started that made another one needless; see `call_limit`.
@@ -75,6 +79,7 @@ impl AccountView {
             hold: answer.hold(),
             trouble: answer.trouble().cloned(),
             failure,
+            reason: Reason::of(answer),
             not_refreshed: answer.error().map(why),
             called_at: None,
             switched_off: false,

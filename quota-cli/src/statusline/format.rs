@@ -10,7 +10,8 @@ use super::Line;
 use crate::config::nearest;
 use crate::exit::{Exit, Failure};
 use crate::status::bar;
-use crate::status::model::{Freshness, WindowView};
+use crate::status::model::{AccountView, Freshness, WindowView};
+use crate::status::reason::Reason;
 use crate::term::{Screen, harmless};
 use crate::words::{self, between};
 
@@ -32,6 +33,7 @@ enum What {
     Plan,
     State,
     Stale,
+    Reason,
     Age,
     Model,
     Dir,
@@ -49,11 +51,12 @@ enum Field {
     Certainty,
 }
 
-const WHATS: [(&str, What); 8] = [
+const WHATS: [(&str, What); 9] = [
     ("account", What::Account),
     ("plan", What::Plan),
     ("state", What::State),
     ("stale", What::Stale),
+    ("reason", What::Reason),
     ("age", What::Age),
     ("model", What::Model),
     ("dir", What::Dir),
@@ -119,15 +122,24 @@ impl Format {
     /// The line, filled.
     pub(super) fn fill(&self, line: &Line<'_>) -> String {
         let mut text = String::new();
+        let broken = broken(line);
+        if line.account.is_none() && broken.is_some() {
+            // A line of nothing but question marks would not say why.
+            return broken.unwrap_or_default();
+        }
         for piece in &self.0 {
             match piece {
                 Piece::Text(plain) => text.push_str(plain),
                 Piece::Of(what) => text.push_str(&told(*what, line)),
                 Piece::Window(id, field) => {
-                    let window = line.account.windows.iter().find(|window| window.id == *id);
+                    let mut windows = line.account.iter().flat_map(|account| &account.windows);
+                    let window = windows.find(|window| window.id == *id);
                     text.push_str(&told_of(window, *field, line));
                 }
             }
+        }
+        if let Some(broken) = broken {
+            let _ = write!(text, " · {broken}");
         }
         // One line, and nothing that moves a cursor: neither from a provider nor from a shell's quoting.
         harmless(&text)
@@ -167,18 +179,34 @@ fn list<'a>(words: impl Iterator<Item = &'a str>) -> String {
 }
 
 fn told(what: What, line: &Line<'_>) -> String {
+    let or_empty = |text: Option<&String>| text.cloned().unwrap_or_default();
     let account = line.account;
-    let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
     match what {
-        What::Account => account.id.as_str().to_owned(),
-        What::Plan => or_empty(&account.plan),
-        What::State => if account.state == Freshness::Fresh { "fresh" } else { "stale" }.to_owned(),
-        What::Stale => stale(line).unwrap_or_default(),
-        What::Age => account.age.map(short).unwrap_or_else(|| "?".to_owned()),
-        What::Model => or_empty(&line.session.model),
-        What::Dir => or_empty(&line.session.dir),
+        What::Account => account.map(|account| account.id.as_str().to_owned()).unwrap_or_default(),
+        What::Plan => or_empty(account.and_then(|account| account.plan.as_ref())),
+        What::State => if is_fresh(line) { "fresh" } else { "stale" }.to_owned(),
+        What::Stale => account.and_then(stale).unwrap_or_default(),
+        What::Reason => reason(line).map(Reason::text).unwrap_or_default().to_owned(),
+        What::Age => account.and_then(|account| account.age).map(short).unwrap_or_else(|| "?".to_owned()),
+        What::Model => or_empty(line.session.model.as_ref()),
+        What::Dir => or_empty(line.session.dir.as_ref()),
         What::Cost => line.session.cost.map(|cost| format!("${cost:.2}")).unwrap_or_default(),
     }
+}
+
+fn is_fresh(line: &Line<'_>) -> bool {
+    line.account.is_some_and(|account| account.state == Freshness::Fresh)
+}
+
+/// Why the line has no numbers, or old ones, or only those of its session.
+pub(super) fn reason(line: &Line<'_>) -> Option<Reason> {
+    line.broken.or_else(|| line.account.and_then(|account| account.reason))
+}
+
+/// How a line says that the configuration or the store cannot be used. It says whose trouble it is, because all else may be
+/// missing.
+pub(super) fn broken(line: &Line<'_>) -> Option<String> {
+    line.broken.map(|reason| format!("quota: {}", reason.text()))
 }
 
 fn told_of(window: Option<&WindowView>, field: Field, line: &Line<'_>) -> String {
@@ -195,15 +223,12 @@ fn told_of(window: Option<&WindowView>, field: Field, line: &Line<'_>) -> String
     }
 }
 
-/// How a line says that its numbers are old; `None` if they are not.
-pub(super) fn stale(line: &Line<'_>) -> Option<String> {
-    match (line.account.state, line.account.age) {
+/// How a line says that numbers are old, or why there are none; `None` if they are fresh.
+pub(super) fn stale(account: &AccountView) -> Option<String> {
+    match (account.state, account.age) {
         (Freshness::Fresh, _) => None,
         (Freshness::Stale { .. }, Some(age)) => Some(format!("stale {}", short(age))),
-        (Freshness::Stale { .. }, None) if line.is_refused => {
-            Some("no number: the store cannot be written".to_owned())
-        }
-        (Freshness::Stale { .. }, None) => Some("no number yet".to_owned()),
+        (Freshness::Stale { .. }, None) => Some(account.reason.map_or("no data", Reason::text).to_owned()),
     }
 }
 
@@ -255,7 +280,7 @@ mod tests {
     #[test]
     fn every_placeholder_is_filled() {
         let format = Format::parse(
-            "{account}|{plan}|{state}|{stale}|{age}|{model}|{dir}|{cost}|{five_hour.used}|{five_hour.left}|{five_hour.bar}|\
+            "{account}|{plan}|{state}|{stale}{reason}|{age}|{model}|{dir}|{cost}|{five_hour.used}|{five_hour.left}|{five_hour.bar}|\
              {five_hour.resets_in}|{five_hour.resets_at}|{five_hour.certainty}|{{}}",
         )
         .unwrap();

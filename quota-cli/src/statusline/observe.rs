@@ -3,15 +3,35 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use quota::anthropic::{ANTHROPIC, parse_statusline};
-use quota::{Answer, QuotaManager, Snapshot, WindowReading};
+use quota::{AccountId, Answer, MemoryStore, QuotaManager, Snapshot, WindowReading};
 
 use super::session::Session;
 use crate::config::{AccountSettings, Config, LoginSource};
 use crate::gateway;
+use crate::status::model::AccountView;
 
-/// Joins what the session says, for this process. Returns the account of which it said something new; others see it once the
-/// manager is closed.
+/// What came of the usage that a session states.
+#[derive(Debug)]
+pub(super) enum Joined<'a> {
+    /// It states none, or nothing that is not stored already.
+    Nothing,
+    /// It was joined to what is stored of this account; others see it once the manager is closed.
+    Observed(&'a AccountSettings),
+    /// It cannot be told that it belongs to any account here, so it is for this line alone.
+    Own(Box<Own>),
+}
+
+/// The usage of a session that is stored nowhere.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// The account the session uses, or a name for none.
+    pub(super) id: AccountId,
+    pub(super) view: AccountView,
+}
+
+/// Joins what the session states to what is stored of its account.
 ///
 /// Whatever cannot be used is left out without a word: it is another program's line, and it will come again.
 pub(super) async fn join<'a>(
@@ -20,24 +40,49 @@ pub(super) async fn join<'a>(
     session: &Session,
     shown: &Answer,
     chosen: &AccountSettings,
-) -> Option<&'a AccountSettings> {
+) -> Joined<'a> {
     if !session.was_heard() {
-        return None;
+        return Joined::Nothing;
     }
+    let of_session = |id: AccountId| {
+        own(session, id, shown.now()).map_or(Joined::Nothing, |own| Joined::Own(Box::new(own)))
+    };
     // Never filed under an account only because it is the first.
-    let settings = account_of_session(config)?;
-    let mut usage = parse_statusline(&session.bytes, shown.now()).ok()?.usage;
+    let Some(settings) = account_of_session(config) else { return of_session(of_no_account()) };
+    let Ok(parsed) = parse_statusline(&session.bytes, shown.now()) else { return Joined::Nothing };
+    let mut usage = parsed.usage;
     let account = manager.account(&settings.id);
     let other = if settings.id == chosen.id { None } else { Some(account.load().await) };
     let known = other.as_ref().unwrap_or(shown);
     usage.windows.retain(|reading| says_more(reading, known.snapshot()));
     if usage.windows.is_empty() {
-        return None;
+        return Joined::Nothing;
     }
     // Another may have logged in since: then it is refused, if it can be told.
-    let credential = gateway::source(&settings.login, config).credential(&settings.id).await.ok()?;
-    account.observe(&usage.lineage(credential.login.lineage)).ok()?;
-    Some(settings)
+    let source = gateway::source(&settings.login, config);
+    let Ok(credential) = source.credential(&settings.id).await else {
+        return of_session(settings.id.clone());
+    };
+    match account.observe(&usage.lineage(credential.login.lineage)) {
+        Ok(()) => Joined::Observed(settings),
+        Err(_) => of_session(settings.id.clone()),
+    }
+}
+
+/// The name of what a session states where it belongs to no account that is configured.
+pub(super) fn of_no_account() -> AccountId {
+    AccountId::new(ANTHROPIC, "session").expect("the name is valid")
+}
+
+/// The usage that the session states, judged by the same rules as what is stored, and stored nowhere; `None` if it states none.
+pub(super) fn own(session: &Session, id: AccountId, now: Timestamp) -> Option<Own> {
+    let usage = parse_statusline(&session.bytes, now).ok()?.usage;
+    let manager = QuotaManager::builder(MemoryStore::new()).build().ok()?;
+    let account = manager.account(&id);
+    account.observe(&usage).ok()?;
+    let answer = account.peek();
+    let view = AccountView { reason: None, ..AccountView::of(&id, &answer, None) };
+    (!view.windows.is_empty()).then_some(Own { id, view })
 }
 
 /// Whether a line knows something that is not known yet.
@@ -119,14 +164,13 @@ fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use quota::{Percent, Usage, WindowId};
 
     use super::*;
 
     fn config(logins: &[(&str, LoginSource)]) -> Config {
         let account = |name: &str, login: &LoginSource| {
-            AccountSettings::new(quota::AccountId::new(ANTHROPIC, name).expect("a name"), login.clone())
+            AccountSettings::new(AccountId::new(ANTHROPIC, name).expect("a name"), login.clone())
         };
         let accounts = logins.iter().map(|(name, login)| account(name, login));
         Config { accounts: accounts.collect(), ..Config::of_claude_code() }

@@ -3,14 +3,15 @@
 
 use std::fmt::Write as _;
 
-use quota::UsedAt;
+use quota::{Percent, UsedAt};
 use serde::Serialize;
 
 use super::Line;
-use super::format::{short, stale, used};
+use super::format::{broken, reason, short, stale, used};
 use crate::args::Preset;
 use crate::status::bar;
-use crate::status::model::{Freshness, WindowView};
+use crate::status::model::{AccountView, Freshness, WindowView};
+use crate::status::reason::Reason;
 use crate::term::{Ink, Screen, harmless};
 use crate::words::between;
 
@@ -30,13 +31,28 @@ pub(super) fn fill(preset: Preset, line: &Line<'_>) -> String {
 /// What stands in the line, piece by piece, each with its colour.
 fn pieces(line: &Line<'_>) -> Vec<(Ink, String)> {
     let model = line.session.model.as_deref().map(|model| (Ink::Name, harmless(model)));
-    let windows = line.account.windows.iter().take(MOST_WINDOWS).map(|window| {
-        // An old number is not painted as if all was well.
-        let ink = if matches!(window.used, UsedAt::Exact(_)) { bar::ink(window.used) } else { Ink::Quiet };
-        (ink, told(window, line))
-    });
-    let stale = stale(line).map(|stale| (Ink::Warn, stale));
-    model.into_iter().chain(windows).chain(stale).collect()
+    let windows = line.account.iter().flat_map(|account| &account.windows);
+    let windows = windows.take(MOST_WINDOWS).map(|window| (ink(window.used), told(window, line)));
+    let stale = line.account.and_then(old).map(|old| (Ink::Warn, old));
+    let broken = broken(line).map(|broken| (Ink::Bad, broken));
+    model.into_iter().chain(windows).chain(stale).chain(broken).collect()
+}
+
+/// The colour of a use. An old number is not painted as if all was well, but what is nearly used up stays so until the reset.
+fn ink(used: UsedAt) -> Ink {
+    match (used, bar::ink(used)) {
+        (UsedAt::Exact(_), ink) | (_, ink @ (Ink::Warn | Ink::Bad)) => ink,
+        _ => Ink::Quiet,
+    }
+}
+
+/// That numbers are old, with the reason; or why there are none.
+fn old(account: &AccountView) -> Option<String> {
+    let stale = stale(account)?;
+    match account.reason {
+        Some(reason) if account.age.is_some() => Some(format!("{stale}, {}", reason.text())),
+        _ => Some(stale),
+    }
 }
 
 fn told(window: &WindowView, line: &Line<'_>) -> String {
@@ -97,30 +113,41 @@ fn tmux(line: &Line<'_>) -> String {
 struct Waybar {
     text: String,
     tooltip: String,
-    class: &'static str,
+    class: Vec<String>,
     percentage: Option<u64>,
 }
 
 fn waybar(line: &Line<'_>) -> String {
     let account = line.account;
-    let mut tooltip = account.id.as_str().to_owned();
-    for window in &account.windows {
-        let _ = write!(tooltip, "\n{}", told(window, line));
-    }
-    if let Some(stale) = stale(line) {
-        let _ = write!(tooltip, "\n{stale}");
-    }
-    let bounds = || account.windows.iter().filter_map(|window| window.used.lower_bound());
-    let fullest = bounds().map(quota::Percent::basis_points).max();
-    let class = match (account.state, fullest) {
-        (Freshness::Stale { .. }, _) | (_, None) => "stale",
-        (Freshness::Fresh, Some(9_000..)) => "critical",
-        (Freshness::Fresh, Some(7_500..)) => "warning",
-        (Freshness::Fresh, Some(_)) => "good",
+    let windows = || account.iter().flat_map(|account| &account.windows);
+    let name = account.map(|account| account.id.as_str().to_owned());
+    let shown = windows().map(|window| told(window, line));
+    let tooltip: Vec<_> =
+        name.into_iter().chain(shown).chain(account.and_then(old)).chain(broken(line)).collect();
+    let fullest = windows().filter_map(|window| window.used.lower_bound()).max();
+    let shown = Waybar {
+        text: markup(&joined(&pieces(line))),
+        tooltip: markup(&tooltip.join("\n")),
+        class: classes(line, fullest),
+        percentage: fullest.map(|used| u64::from(used.basis_points() / 100).min(100)),
     };
-    let percentage = fullest.map(|points| u64::from(points / 100).min(100));
-    let shown = Waybar { text: markup(&joined(&pieces(line))), tooltip: markup(&tooltip), class, percentage };
     serde_json::to_string(&shown).expect("it has only text keys")
+}
+
+/// How full the fullest window is, whether that is old, and why: a window that is nearly used up stays so until its reset,
+/// however old the number is.
+fn classes(line: &Line<'_>, fullest: Option<Percent>) -> Vec<String> {
+    let is_fresh = line.account.is_some_and(|account| account.state == Freshness::Fresh);
+    let level = match fullest.map(Percent::basis_points) {
+        Some(9_000..) => Some("critical"),
+        Some(7_500..) => Some("warning"),
+        Some(_) if is_fresh => Some("good"),
+        _ => None,
+    };
+    let stale = (!is_fresh || fullest.is_none()).then_some("stale");
+    let error = line.broken.map(|_| "error");
+    let reason = reason(line).map(Reason::class);
+    [level, stale, error].into_iter().flatten().map(str::to_owned).chain(reason).collect()
 }
 
 /// Waybar takes text for markup.
@@ -134,10 +161,9 @@ pub(super) mod tests {
 
     use jiff::Timestamp;
     use jiff::tz::TimeZone;
-    use quota::{Percent, Source, StaleReason};
+    use quota::{Source, StaleReason};
 
     use super::*;
-    use crate::status::model::AccountView;
     use crate::statusline::session::Session;
     use crate::words::Here;
 
@@ -174,6 +200,7 @@ pub(super) mod tests {
             hold: None,
             trouble: None,
             failure: None,
+            reason: None,
             not_refreshed: None,
             called_at: None,
             switched_off: false,
@@ -188,7 +215,7 @@ pub(super) mod tests {
             cost: Some(1.25),
         };
         let here = Here { now: at("2026-11-23T11:55:00Z"), zone: TimeZone::UTC };
-        look(&Line { account, session: &session, here: &here, is_refused: false })
+        look(&Line { account: Some(account), session: &session, here: &here, broken: None })
     }
 
     pub(in super::super) fn line_of<T>(model: &str, dir: &str, look: impl FnOnce(&Line<'_>) -> T) -> T {
@@ -218,12 +245,89 @@ pub(super) mod tests {
         assert_eq!(on(&stale_account(), "Opus", "", plain), "Opus · 5h ≥62.5% (2h10min) · stale 12min");
     }
 
-    #[test]
-    fn without_a_number_it_says_so() {
-        let mut cold = stale_account();
-        (cold.windows, cold.age) = (Vec::new(), None);
+    fn cold_account(reason: impl Into<Option<Reason>>) -> AccountView {
+        AccountView { windows: Vec::new(), age: None, reason: reason.into(), ..stale_account() }
+    }
 
-        assert_eq!(on(&cold, "Opus", "", plain), "Opus · no number yet");
+    #[test]
+    fn without_a_number_the_line_says_why() {
+        assert_eq!(on(&cold_account(None), "Opus", "", plain), "Opus · no data");
+        assert_eq!(on(&cold_account(Reason::LoginRejected), "Opus", "", plain), "Opus · login rejected");
+    }
+
+    #[test]
+    fn an_old_number_is_shown_with_the_reason() {
+        let old = AccountView { reason: Some(Reason::RateLimited), ..stale_account() };
+
+        assert_eq!(on(&old, "Opus", "", plain), "Opus · 5h ≥62.5% (2h10min) · stale 12min, rate limited");
+    }
+
+    #[test]
+    fn every_preset_says_why_there_is_no_number() {
+        for preset in [Preset::Plain, Preset::Powerline, Preset::Waybar, Preset::Tmux] {
+            let text = on(&cold_account(Reason::Offline), "Opus", "", |line| fill(preset, line));
+
+            assert!(text.contains("offline"), "{preset:?}: {text}");
+        }
+    }
+
+    fn nearly_used_up() -> AccountView {
+        let mut old = stale_account();
+        old.windows[0].used = UsedAt::AtLeast(Percent::from_basis_points(9900));
+        old
+    }
+
+    #[test]
+    fn an_old_number_that_is_nearly_all_stays_red() {
+        let text = on(&nearly_used_up(), "Opus", "", tmux);
+
+        assert!(text.contains("#[fg=red]5h ≥99%"), "{text}");
+        assert!(on(&stale_account(), "Opus", "", tmux).contains("#[fg=default]5h ≥62.5%"));
+    }
+
+    fn classes_of(account: &AccountView) -> serde_json::Value {
+        let text = on(account, "", "", waybar);
+        serde_json::from_str::<serde_json::Value>(&text).expect("it is JSON")["class"].clone()
+    }
+
+    #[test]
+    fn an_old_number_that_is_nearly_all_is_stale_and_critical() {
+        assert_eq!(classes_of(&nearly_used_up()), serde_json::json!(["critical", "stale"]));
+        assert_eq!(classes_of(&stale_account()), serde_json::json!(["stale"]));
+    }
+
+    #[test]
+    fn the_reason_is_a_class() {
+        assert_eq!(
+            classes_of(&cold_account(Reason::NotLoggedIn)),
+            serde_json::json!(["stale", "not-logged-in"])
+        );
+    }
+
+    fn broken_line<T>(account: Option<&AccountView>, look: impl FnOnce(&Line<'_>) -> T) -> T {
+        let here = Here { now: at("2026-11-23T11:55:00Z"), zone: TimeZone::UTC };
+        look(&Line { account, session: &Session::default(), here: &here, broken: Some(Reason::ConfigError) })
+    }
+
+    #[test]
+    fn what_is_broken_is_told_in_every_preset() {
+        for preset in [Preset::Plain, Preset::Powerline, Preset::Waybar, Preset::Tmux] {
+            let text = broken_line(None, |line| fill(preset, line));
+
+            assert!(text.contains("quota: config error"), "{preset:?}: {text}");
+        }
+        assert_eq!(
+            broken_line(None, waybar),
+            r#"{"text":"quota: config error","tooltip":"quota: config error","class":["stale","error","config-error"],"percentage":null}"#
+        );
+    }
+
+    #[test]
+    fn what_is_broken_does_not_hide_the_numbers_of_the_session() {
+        let mut own = account();
+        own.windows.truncate(1);
+
+        assert_eq!(broken_line(Some(&own), plain), "5h 62.5% (2h10min) · quota: config error");
     }
 
     #[test]
@@ -243,7 +347,7 @@ pub(super) mod tests {
 
         assert_eq!(
             text,
-            r#"{"text":"&lt;b&gt;&amp; · 5h 62.5% (2h10min) · 7d 93% (3d2h)","tooltip":"anthropic/main\n5h 62.5% (2h10min)\n7d 93% (3d2h)\nseven_day/opus 1% (3d2h)","class":"critical","percentage":93}"#
+            r#"{"text":"&lt;b&gt;&amp; · 5h 62.5% (2h10min) · 7d 93% (3d2h)","tooltip":"anthropic/main\n5h 62.5% (2h10min)\n7d 93% (3d2h)\nseven_day/opus 1% (3d2h)","class":["critical"],"percentage":93}"#
         );
     }
 

@@ -280,7 +280,7 @@ fn a_damaged_accounts_file_is_78_for_everybody_and_stays_as_it_is() {
             &["accounts"][..],
             &["accounts", "disable", "main"],
             &["status"],
-            &["statusline"],
+            &["statusline", "--json"],
             &["pick"],
             &["guard"],
         ] {

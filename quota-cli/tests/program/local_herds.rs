@@ -37,7 +37,7 @@ fn herd(machine: &Machine, config: &str, count: usize) {
     for one in herd {
         let ended = Ended::of(one.wait_with_output().unwrap());
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
-        assert!(ended.stdout == "? no number yet\n" || ended.stdout.contains("42% "), "{}", ended.stdout);
+        assert!(ended.stdout == "? no data\n" || ended.stdout.contains("42% "), "{}", ended.stdout);
     }
 }
 
@@ -48,7 +48,7 @@ fn first_number(machine: &Machine, config: &str) -> String {
         if ended.stdout.contains('%') {
             return ended.stdout;
         }
-        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "? no number yet\n"), "{}", ended.stderr);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "? no data\n"), "{}", ended.stderr);
     }
 }
 

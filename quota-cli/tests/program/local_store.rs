@@ -54,11 +54,10 @@ fn a_file_that_cannot_be_used_is_told_in_one_line_and_left_as_it_is() {
     #[cfg(unix)]
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 
-    for command in [["status", "--config", argument(&config)], ["statusline", "--config", argument(&config)]]
-    {
-        let ended = machine.run(&command);
+    for (command, code, shown) in [("status", 78, ""), ("statusline", 0, "quota: store error\n")] {
+        let ended = machine.run(&[command, "--config", argument(&config)]);
 
-        assert_eq!((ended.code, ended.stdout.as_str()), (Some(78), ""), "{command:?}");
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(code), shown), "{command}");
         assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
         assert!(ended.stderr.contains("damaged, or no database"), "{}", ended.stderr);
     }

@@ -78,7 +78,7 @@ fn a_statusline_on_a_cold_redis_has_somebody_ask() {
         }
     };
 
-    assert_eq!((first.stdout.as_str(), first.stderr.as_str()), ("? no number yet\n", ""));
+    assert_eq!((first.stdout.as_str(), first.stderr.as_str()), ("? no data\n", ""));
     assert_eq!(shown, "42% \n");
     assert_eq!(provider.simulator.ledger().calls(), 1);
 }

@@ -190,3 +190,146 @@ fn the_numbers_of_a_session_of_no_account_are_filed_under_none() {
     let shown = stranger.run(&["statusline", "--format", FORMAT, "--config", &config]);
     assert!(shown.stdout.starts_with("42%"), "{}", shown.stdout);
 }
+
+/// A line on a machine where nothing is stored yet, about an account whose provider does `what`.
+fn cold(what: impl FnOnce(&Provider, Machine) -> (Machine, String)) -> (Machine, String) {
+    let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
+    let provider = Provider::play(Script::new([Account::new("main").windows(windows)]));
+    what(&provider, Machine::new())
+}
+
+fn line(machine: &Machine, config: &str, arguments: &[&str]) -> Ended {
+    let mut all = vec!["statusline", "--config", config];
+    all.extend(arguments);
+    machine.run(&all)
+}
+
+fn one_account(machine: &Machine, url: &str, login: &str) -> String {
+    let text = format!("[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"{url}\"\n{login}");
+    argument(&machine.write("config.toml", text)).to_owned()
+}
+
+#[test]
+fn the_line_says_that_nobody_is_logged_in() {
+    for login in ["", "token_env = \"QUOTA_NONE\"\n", "token_file = \"none.token\"\n"] {
+        let machine = Machine::new();
+        let config = one_account(&machine, "http://127.0.0.1:9", login);
+
+        assert_eq!(line(&machine, &config, &[]).stdout, "not logged in\n", "{login}");
+    }
+}
+
+#[test]
+fn the_line_says_that_the_login_is_rejected() {
+    let (machine, config) = cold(|provider, machine| {
+        let machine = machine.set("QUOTA_WRONG", "sim-token-of-nobody");
+        let config = one_account(&machine, &provider.url(), "token_env = \"QUOTA_WRONG\"\n");
+        machine.run(&["status", "--config", &config]);
+        (machine, config)
+    });
+
+    assert_eq!(line(&machine, &config, &[]).stdout, "login rejected\n");
+    assert_eq!(
+        line(&machine, &config, &["--format", "{five_hour.used} {reason}"]).stdout,
+        "? login rejected\n"
+    );
+    let account = &line(&machine, &config, &["--json"]).json()["accounts"][0];
+    assert_eq!(account["reason"], "login_rejected");
+    let bar = line(&machine, &config, &["--preset", "waybar"]).json();
+    assert_eq!(
+        (&bar["text"], &bar["class"]),
+        (&"login rejected".into(), &["stale", "login-rejected"][..].into())
+    );
+}
+
+#[test]
+fn the_line_says_that_the_provider_cannot_be_reached() {
+    let machine = Machine::new().set("QUOTA_TOKEN", "sim-token-main");
+    let config = one_account(&machine, "http://127.0.0.1:9", "token_env = \"QUOTA_TOKEN\"\n");
+    machine.run(&["status", "--config", &config]);
+
+    assert_eq!(line(&machine, &config, &[]).stdout, "offline\n");
+}
+
+#[test]
+fn the_line_says_that_the_store_cannot_be_reached() {
+    let machine =
+        Machine::new().set("QUOTA_STORE", "redis://127.0.0.1:9").set("QUOTA_TOKEN", "sim-token-main");
+    let config = one_account(&machine, "http://127.0.0.1:9", "token_env = \"QUOTA_TOKEN\"\n");
+
+    assert_eq!(line(&machine, &config, &[]).stdout, "store unreachable\n");
+}
+
+#[test]
+fn without_any_reason_there_is_no_data_yet() {
+    let (machine, config) = cold(|provider, machine| {
+        let (machine, config) = provider.configure(machine);
+        let config = argument(&config).to_owned();
+        (machine, config)
+    });
+
+    assert_eq!(line(&machine, &config, &[]).stdout, "no data\n");
+}
+
+#[test]
+fn an_account_that_is_switched_off_says_so() {
+    let machine = Machine::new().set("QUOTA_TOKEN", "sim-token-main");
+    machine.run(&["accounts", "add", "main", "--token-env", "QUOTA_TOKEN"]);
+    machine.run(&["accounts", "disable", "main"]);
+
+    assert_eq!(machine.run(&["statusline", "--account", "main"]).stdout, "disabled\n");
+    assert_eq!(machine.run(&["statusline"]).stdout, "quota: all accounts disabled\n");
+}
+
+#[test]
+fn the_numbers_of_a_session_are_shown_without_any_account() {
+    let machine = Machine::new();
+
+    let shown = with_input(&machine, &["statusline"], &session(55.0));
+
+    assert_eq!((shown.stdout.as_str(), shown.stderr.as_str()), ("5h 55%\n", ""));
+    assert_eq!(machine.run(&["statusline"]).stdout, "not logged in\n");
+}
+
+#[test]
+fn the_numbers_of_a_session_of_no_account_are_shown_in_its_line_alone() {
+    let (_provider, machine, config) = logged_in();
+    let elsewhere = machine.path("elsewhere");
+    let stranger = machine.set("CLAUDE_CONFIG_DIR", elsewhere.to_str().unwrap());
+    let accounts = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{accounts}claude_config_dir = \"~/.claude\"\n")).unwrap();
+    let shown = |arguments: &[&str]| {
+        let mut all = vec!["statusline", "--config", &config, "--format", "{account} {five_hour.used}"];
+        all.extend(arguments);
+        with_input(&stranger, &all, &session(99.0)).stdout
+    };
+
+    assert_eq!(shown(&[]), "anthropic/session 99%\n");
+    assert_eq!(shown(&["--account", "main"]), "anthropic/main 42%\n");
+}
+
+#[test]
+fn a_broken_configuration_does_not_make_the_line_vanish() {
+    let machine = Machine::new();
+    let config = argument(&machine.write("config.toml", "[polciy]\n")).to_owned();
+    let arguments = ["statusline", "--config", &config];
+
+    let plain = machine.run(&arguments);
+    let with_session = with_input(&machine, &arguments, &session(55.0));
+    let json = line(&machine, &config, &["--json"]);
+
+    assert_eq!((plain.code, plain.stdout.as_str()), (Some(0), "quota: config error\n"));
+    assert!(plain.stderr.contains("did you mean `policy`?"), "{}", plain.stderr);
+    assert_eq!(with_session.stdout, "5h 55% · quota: config error\n");
+    assert_eq!((json.code, &json.json()["error"]), (Some(78), &"config_error".into()));
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_does_not_make_the_line_vanish() {
+    let machine = Machine::new().set("QUOTA_STORE", "redsi://x");
+
+    let ended = machine.run(&["statusline"]);
+
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "quota: store error\n"));
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+}

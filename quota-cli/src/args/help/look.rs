@@ -91,14 +91,19 @@ pub(in crate::args) const STATUSLINE: &str = "\
 Shows one line from the store, at once. If its numbers are old they are marked, and a process of its own asks the provider, if \
 the rules allow: of any number of statuslines one starts it.
 
+Where there are no numbers, the line says why in two words: login rejected, not allowed, rate limited, offline, not logged in, \
+store unreachable, ...; no data if nothing is known yet.
+
 If Claude Code's JSON for status lines is on standard input, its model is shown, and its rate limits are shared with all who use \
-the store, if it can be told to which account they belong and they say more than is known.";
+the store, if it can be told to which account they belong and they say more than is known. Otherwise they are shown in this line \
+alone, as account anthropic/session, unless --account names another one.";
 
 /// What can stand in the line.
 pub(in crate::args) const STATUSLINE_MORE: &str = "\
 Placeholders of --format:
   {account} {plan}            whose numbers they are
   {state} {stale} {age}       fresh or stale; `stale 12min` or nothing; 12min
+  {reason}                    why there is no number, or no newer one
   {model} {dir} {cost}        of the session on standard input, if there is one
   {five_hour.used}            62%, ≥62% for a lower bound, ? if not known
   {five_hour.left}            the same turned around
@@ -124,8 +129,12 @@ Examples:
 
 With --json it writes the document of quota status, with one account.
 
-Exit codes: 0 a line was written, 64 the format or the account is not understood, 66 the file given by --config cannot be read, \
-78 the configuration or the store cannot be used.";
+The classes for Waybar: good, warning (75 % or more), critical (90 % or more); stale beside them if the numbers are old or missing; \
+error if the configuration or the store cannot be used; and the reason, such as login-rejected.
+
+Exit codes: 0 a line was written, 64 the command line is not understood. Claude Code and Waybar show nothing of a command that \
+fails, so a configuration or a store that cannot be used is named in the line (quota: config error), explained on standard error, \
+and the exit code is 0. Only with --json it is 66 (the file given by --config cannot be read) or 78.";
 
 /// What `quota guard` does.
 pub(in crate::args) const GUARD: &str = "\

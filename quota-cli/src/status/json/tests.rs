@@ -24,6 +24,7 @@ fn account() -> AccountView {
         hold: None,
         trouble: None,
         failure: None,
+        reason: None,
         not_refreshed: None,
         called_at: None,
         switched_off: false,

@@ -65,6 +65,7 @@ fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
         hold: None,
         trouble: None,
         failure: None,
+        reason: None,
         not_refreshed: None,
         called_at: None,
         switched_off: false,

@@ -45,6 +45,7 @@ fn account(name: &str, percent: f64) -> AccountView {
         hold: None,
         trouble: None,
         failure: None,
+        reason: None,
         not_refreshed: None,
         called_at: None,
         switched_off: false,

@@ -277,7 +277,7 @@ fn a_trouble_is_as_old_as_the_call_that_met_it() {
     let _ = record.fail(at(9), &lease, &FetchError::TimedOut, &policy());
 
     let Some(Trouble { at: moment, kind, .. }) = record.trouble() else { panic!("the call failed") };
-    assert_eq!((*moment, *kind), (at(0), TroubleKind::Failing));
+    assert_eq!((*moment, *kind), (at(0), TroubleKind::TimedOut));
 }
 
 #[test]

@@ -1,0 +1,174 @@
+//! Why an account's numbers are missing or old, in two words, for places with room for no more.
+//! Pure; what a person can do about it is `quota doctor`'s to say.
+
+use quota::{Answer, HoldReason, QuotaError, StaleReason, State, TroubleKind};
+
+/// Why there is no number, or no newer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    LoginRejected,
+    NotAllowed,
+    NotLoggedIn,
+    LoginUnreadable,
+    RateLimited,
+    BudgetUsedUp,
+    Offline,
+    TimedOut,
+    ProviderError,
+    OnHold,
+    OwnerUnknown,
+    UpdateNeeded,
+    StoreUnreachable,
+    StoreReadOnly,
+    StoreError,
+    ConfigError,
+    AllDisabled,
+    Disabled,
+}
+
+impl Reason {
+    /// The reason of what is stored of an account; `None` where its numbers are fresh, or nothing is known to have gone wrong.
+    pub(crate) fn of(answer: &Answer) -> Option<Self> {
+        let State::Stale { why, .. } = answer.state() else { return None };
+        if answer.alone_since().is_some() {
+            return Some(Self::StoreUnreachable);
+        }
+        if let Some(QuotaError::Fetch { error: quota::FetchError::NotLoggedIn { .. }, .. }) = answer.error() {
+            return Some(Self::NotLoggedIn);
+        }
+        let (trouble, hold) =
+            (answer.trouble().map(|trouble| trouble.kind), answer.hold().map(|hold| hold.why));
+        Self::of_record(trouble, hold, why)
+    }
+
+    fn of_record(trouble: Option<TroubleKind>, hold: Option<HoldReason>, why: StaleReason) -> Option<Self> {
+        let of_trouble = trouble.map(|kind| match kind {
+            TroubleKind::LoginRefused => Self::LoginRejected,
+            TroubleKind::Forbidden => Self::NotAllowed,
+            TroubleKind::Throttled => Self::RateLimited,
+            TroubleKind::Unreachable => Self::Offline,
+            TroubleKind::TimedOut => Self::TimedOut,
+            _ => Self::ProviderError,
+        });
+        match (of_trouble, hold) {
+            // What only a person can end comes before what time ends.
+            (Some(Self::LoginRejected | Self::NotAllowed), _) => of_trouble,
+            (_, Some(HoldReason::RateLimited | HoldReason::NeighbourRateLimited)) => Some(Self::RateLimited),
+            (_, Some(HoldReason::BudgetSpent)) => Some(Self::BudgetUsedUp),
+            (Some(reason), _) => Some(reason),
+            (None, Some(HoldReason::Failing)) => Some(Self::ProviderError),
+            (None, Some(_)) => Some(Self::OnHold),
+            (None, None) => match why {
+                StaleReason::IdentityUnknown => Some(Self::OwnerUnknown),
+                StaleReason::Newer => Some(Self::UpdateNeeded),
+                _ => None,
+            },
+        }
+    }
+
+    /// The reason for people.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::LoginRejected => "login rejected",
+            Self::NotAllowed => "not allowed",
+            Self::NotLoggedIn => "not logged in",
+            Self::LoginUnreadable => "login unreadable",
+            Self::RateLimited => "rate limited",
+            Self::BudgetUsedUp => "budget used up",
+            Self::Offline => "offline",
+            Self::TimedOut => "provider timed out",
+            Self::ProviderError => "provider error",
+            Self::OnHold => "on hold",
+            Self::OwnerUnknown => "owner unknown",
+            Self::UpdateNeeded => "update quota",
+            Self::StoreUnreachable => "store unreachable",
+            Self::StoreReadOnly => "store read-only",
+            Self::StoreError => "store error",
+            Self::ConfigError => "config error",
+            Self::AllDisabled => "all accounts disabled",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// The same as a stable word for programs, such as `login_rejected`.
+    pub(crate) fn word(self) -> String {
+        self.text().replace([' ', '-'], "_")
+    }
+
+    /// The same as a class for style sheets, such as `login-rejected`.
+    pub(crate) fn class(self) -> String {
+        self.text().replace(' ', "-")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(trouble: impl Into<Option<TroubleKind>>, hold: impl Into<Option<HoldReason>>) -> &'static str {
+        Reason::of_record(trouble.into(), hold.into(), StaleReason::Aged).map_or("", Reason::text)
+    }
+
+    #[test]
+    fn a_failure_is_named_by_its_kind() {
+        let kinds = [
+            TroubleKind::LoginRefused,
+            TroubleKind::Forbidden,
+            TroubleKind::Throttled,
+            TroubleKind::Unreachable,
+            TroubleKind::TimedOut,
+            TroubleKind::Failing,
+        ];
+
+        assert_eq!(
+            kinds.map(|kind| of(kind, None)),
+            [
+                "login rejected",
+                "not allowed",
+                "rate limited",
+                "offline",
+                "provider timed out",
+                "provider error"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_hold_is_named_by_its_reason() {
+        let reasons = [
+            HoldReason::RateLimited,
+            HoldReason::NeighbourRateLimited,
+            HoldReason::BudgetSpent,
+            HoldReason::Failing,
+            HoldReason::Other,
+        ];
+
+        assert_eq!(
+            reasons.map(|reason| of(None, reason)),
+            ["rate limited", "rate limited", "budget used up", "provider error", "on hold"]
+        );
+    }
+
+    #[test]
+    fn a_failure_says_more_than_the_hold_it_caused() {
+        assert_eq!(of(TroubleKind::Unreachable, HoldReason::Failing), "offline");
+        assert_eq!(of(TroubleKind::TimedOut, HoldReason::NeighbourRateLimited), "rate limited");
+    }
+
+    #[test]
+    fn what_only_a_person_can_end_is_named_before_a_hold() {
+        assert_eq!(of(TroubleKind::LoginRefused, HoldReason::NeighbourRateLimited), "login rejected");
+    }
+
+    #[test]
+    fn where_nothing_went_wrong_there_is_no_reason() {
+        assert_eq!(Reason::of_record(None, None, StaleReason::NeverRead), None);
+        assert_eq!(Reason::of_record(None, None, StaleReason::Newer), Some(Reason::UpdateNeeded));
+    }
+
+    #[test]
+    fn words_and_classes_are_plain() {
+        assert_eq!(Reason::StoreReadOnly.word(), "store_read_only");
+        assert_eq!(Reason::StoreReadOnly.class(), "store-read-only");
+    }
+}
