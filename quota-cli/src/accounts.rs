@@ -15,7 +15,7 @@ use quota::accounts::{AccountsConfig, AccountsFile};
 use crate::args::{AccountsCommand, ListArgs};
 use crate::config::{self, Config, Origin};
 use crate::exit::{Exit, Failure};
-use crate::runtime;
+use crate::scope;
 use crate::term;
 
 /// Does what is asked for; without more, it lists them.
@@ -72,7 +72,11 @@ fn with<T, W: Future<Output = Result<T, Failure>>>(
     config: Config,
     work: impl FnOnce(Config) -> W,
 ) -> Result<T, Failure> {
-    runtime::run(work(config))
+    scope::run(async |scope| {
+        // A token command may run.
+        scope.listen()?;
+        work(config).await
+    })
 }
 
 /// Tells what was done, a line for each thing.

@@ -12,7 +12,7 @@ use quota::{AccountId, Ask, AttemptId, Begin, Freshness, Hold, Policy, Record, U
 
 use crate::args::BudgetArgs;
 use crate::exit::{Exit, Failure};
-use crate::runtime;
+use crate::scope;
 use crate::shared::{self, Shared, unavailable};
 use crate::term::{self, Screen};
 use crate::words::{Here, between};
@@ -49,7 +49,9 @@ struct Caller {
 ///
 /// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
 pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    runtime::run(async {
+    scope::run(async |scope| {
+        // Hooks may run.
+        scope.listen()?;
         let Some(shared) = Shared::open(&options.shown, store).await? else {
             return Ok(Exit::NoAccount);
         };

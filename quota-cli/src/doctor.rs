@@ -15,7 +15,7 @@ use crate::args::DoctorArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
-use crate::runtime;
+use crate::scope;
 use crate::term::{self, Screen};
 
 /// One thing that was checked.
@@ -105,7 +105,9 @@ impl Check {
 ///
 /// [`Failure`] if the answer cannot be written. Whatever is wrong otherwise is a check that says so.
 pub(crate) fn run(options: &DoctorArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    runtime::run(async {
+    scope::run(async |scope| {
+        // Token commands may run.
+        scope.listen()?;
         let clock = Clock::system();
         let (mut checks, config) = place::config(options.config.as_deref());
         let store = gateway::store(store);

@@ -19,7 +19,7 @@ use self::estimate::{Estimate, Period, Rate};
 use crate::args::PaceArgs;
 use crate::exit::{Exit, Failure};
 use crate::journal::{Looked, Sample};
-use crate::runtime;
+use crate::scope;
 use crate::shared::Shared;
 use crate::term::{self, Screen};
 use crate::words::{Here, between};
@@ -53,7 +53,9 @@ struct WindowPace {
 ///
 /// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
 pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    runtime::run(async {
+    scope::run(async |scope| {
+        // Hooks may run.
+        scope.listen()?;
         let Some(shared) = Shared::open(&options.shown, store).await? else {
             return Ok(Exit::NoAccount);
         };

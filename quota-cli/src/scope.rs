@@ -29,11 +29,12 @@ pub(crate) struct CommandScope {
     manager: RefCell<Option<QuotaManager>>,
     /// Tasks beside the command: managers that were replaced, and what tells of waits.
     tasks: RefCell<JoinSet<()>>,
-    /// Listened to once there is a manager. Until then a signal ends the process, as it does for other commands.
+    /// Listened to once there is a manager or another program. Until then a signal ends the process, as it does for other
+    /// commands.
     signals: RefCell<Option<Signals>>,
 }
 
-/// Runs the work of a command that may refresh. SIGINT, SIGTERM and SIGHUP end it with 128 and the signal's number, unless
+/// Runs the work of a command that may refresh, or runs other programs. SIGINT, SIGTERM and SIGHUP end it with 128 and the signal's number, unless
 /// the process was started with that signal ignored. However it ends, its manager is closed.
 ///
 /// # Errors
@@ -58,13 +59,23 @@ impl CommandScope {
     ///
     /// [`Failure`] if the system does not let it listen for signals.
     pub(crate) fn own(&self, manager: &QuotaManager) -> Result<(), Failure> {
-        if self.signals.borrow().is_none() {
-            *self.signals.borrow_mut() = Some(Signals::listen()?);
-        }
+        self.listen()?;
         if let Some(before) = self.manager.replace(Some(manager.clone())) {
             self.tasks.borrow_mut().spawn(async move {
                 before.close_within(Duration::ZERO).await;
             });
+        }
+        Ok(())
+    }
+
+    /// Listens for signals from now on, as a command does that runs other programs, such as hooks: they end with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if the system does not let it listen for signals.
+    pub(crate) fn listen(&self) -> Result<(), Failure> {
+        if self.signals.borrow().is_none() {
+            *self.signals.borrow_mut() = Some(Signals::listen()?);
         }
         Ok(())
     }

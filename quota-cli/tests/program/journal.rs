@@ -137,6 +137,72 @@ fn whoever_is_told_waits_for_no_hook_and_may_leave_before_it_ends() {
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
 }
 
+/// A hook whose grandchild has this pipe open until it is ended.
+fn endless(pipe: &std::path::Path) -> String {
+    let script = format!("(echo begun; exec sleep 3600) > '{}' & wait", pipe.display());
+    let script = serde_json::to_string(&script).unwrap();
+    format!(
+        "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/sh\", \"-c\", {script}]\ntimeout = \"60s\"\n"
+    )
+}
+
+#[test]
+fn a_signal_ends_a_command_and_all_that_its_hooks_have_started() {
+    const JOURNAL: &str = "quota:1:{anthropic/main#journal}";
+    let server = Server::start();
+    let (before, after) = (playing(40.0), playing(80.0));
+    let (first, config) = machine(&server, &before, "");
+    first.run(&["status", "--config", argument(&config)]);
+    assert_eq!(server.ask::<i64>(&["COPY", JOURNAL, "kept"]), 1);
+    let pipe = first.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (second, config) = machine(&server, &after, &endless(&pipe));
+
+    for (command, signal, code) in
+        [("status", Signal::TERM, 143), ("pace", Signal::TERM, 143), ("budget", Signal::INT, 130)]
+    {
+        // As if the command that saw 80 % had been killed before it wrote that down.
+        assert_eq!(server.ask::<i64>(&["COPY", "kept", JOURNAL, "REPLACE"]), 1);
+        let mut child = second
+            .command(&[command, "--config", argument(&config)])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(std::fs::File::open(&pipe).unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "begun");
+
+        kill_process(Pid::from_child(&child), signal).unwrap();
+
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{command}");
+        // The pipe ends with the last process that has it open.
+        assert!(lines.next().is_none(), "{command}");
+    }
+}
+
+#[test]
+fn a_hook_gets_its_note_and_no_secret() {
+    let server = Server::start();
+    let (before, after) = (playing(40.0), playing(80.0));
+    let (first, config) = machine(&server, &before, "");
+    first.run(&["status", "--config", argument(&config)]);
+    let told = first.path("told");
+    let hook = format!(
+        "[[hooks]]\non = [\"threshold\"]\nthresholds = [75]\nrun = [\"/bin/sh\", \"-c\", \"/usr/bin/env > '{}'\"]\n",
+        told.display()
+    );
+    let (second, config) = machine(&server, &after, &hook);
+    let second = second.set("ANTHROPIC_API_KEY", "sk-ant-api03-made-up").set("DISPLAY", ":0");
+
+    second.run(&["status", "--config", argument(&config)]);
+
+    let told = std::fs::read_to_string(told).unwrap();
+    assert!(told.contains("QUOTA_EVENT=threshold\n") && told.contains("DISPLAY=:0\n"), "{told}");
+    for secret in ["ANTHROPIC_API_KEY", "QUOTA_SIM_MAIN", "QUOTA_STORE"] {
+        assert!(!told.contains(secret), "{told}");
+    }
+}
+
 #[test]
 fn the_calls_of_all_processes_are_counted_together() {
     let server = Server::start();

@@ -349,3 +349,22 @@ fn a_command_that_shares_nothing_takes_no_store() {
     assert_eq!(ended.code, Some(64));
     assert!(ended.stderr.contains("this command uses no store"), "{}", ended.stderr);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_token_command_that_hangs_is_named_and_not_the_provider() {
+    let provider = Provider::play(Script::new([Account::new("main")]));
+    let machine = Machine::new();
+    let config = format!(
+        "[policy]\nfetch_timeout = \"400ms\"\n[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"{}\"\n\
+         token_command = [\"/bin/sh\", \"-c\", \"exec sleep 3600\"]\n",
+        provider.url()
+    );
+    let config = machine.write("config.toml", config);
+
+    let ended = machine.run(&["status", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stdout.contains("the token command `/bin/sh` timed out after 0.3 s"), "{}", ended.stdout);
+    assert_eq!(provider.simulator.ledger().calls(), 0);
+}
