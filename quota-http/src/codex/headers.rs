@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{Percent, WindowId, WindowReading};
+use quota_core::{Percent, WindowId, WindowReading, wait_of_seconds};
 
 use crate::lenient::{epoch, parse_number};
 use crate::parsed::Ignored;
@@ -79,7 +79,7 @@ fn slots(
             continue;
         };
         let resets_at = number("reset-at").and_then(epoch).or_else(|| {
-            let span = Duration::try_from_secs_f64(number("reset-after-seconds")?).ok()?;
+            let span = wait_of_seconds(number("reset-after-seconds")?, Some(now))?;
             now.checked_add(span).ok().filter(|_| !span.is_zero())
         });
         let window = number("window-minutes").filter(|minutes| *minutes > 0.0).and_then(named);

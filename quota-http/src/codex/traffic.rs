@@ -1,8 +1,6 @@
 //! What OpenAI says on the ordinary answers of Codex: usage in headers, and why a request was turned away.
 //! Reading the headers themselves is in `headers`; what follows is decided by whoever routes.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use quota_core::{Failure, FailureKind, Percent, ProviderId, Scope, Seen, Traffic, TrafficReader, Usage};
 use serde_json::Value;
@@ -11,7 +9,7 @@ use super::OPENAI;
 use super::headers::{self, Found, Slot};
 use crate::classify::is_blocked_by_cloudflare;
 use crate::lenient::{moment, number};
-use quota_core::retry_after;
+use quota_core::{retry_after, wait_of_seconds};
 
 /// Reads the answers of Codex to ordinary requests.
 ///
@@ -89,7 +87,7 @@ fn failure(answer: &Traffic<'_>, found: &Found, is_blocked: bool) -> Option<Fail
 fn reset(error: &Value, now: Timestamp) -> Option<Timestamp> {
     moment(error.get("resets_at")).or_else(|| {
         let seconds = number(error.get("resets_in_seconds")).known()?;
-        now.checked_add(Duration::try_from_secs_f64(seconds).ok()?).ok()
+        now.checked_add(wait_of_seconds(seconds, Some(now))?).ok()
     })
 }
 

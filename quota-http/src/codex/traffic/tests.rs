@@ -41,6 +41,19 @@ fn a_good_answer_tells_both_windows_and_no_failure() {
     assert_eq!(windows(&headers), [("five_hour".into(), 42.5), ("seven_day".into(), 7.0)]);
 }
 
+#[test]
+fn an_epoch_where_seconds_until_the_reset_belong_is_the_reset() {
+    let headers = [
+        ("Primary-Used-Percent", "42"),
+        ("Primary-Window-Minutes", "300"),
+        ("Primary-Reset-After-Seconds", "1800003600"),
+    ];
+
+    let resets: Vec<_> = seen(200, &headers, "").usage.windows.iter().map(|window| window.resets_at).collect();
+
+    assert_eq!(resets, [Some(at(3600))]);
+}
+
 // B71
 #[test]
 fn a_window_is_known_by_its_length_and_not_by_its_slot() {
@@ -108,6 +121,7 @@ fn headers_of_another_limit_are_no_reading_of_the_account() {
 fn a_reached_limit_is_a_spent_quota_until_the_body_says() {
     for (body, until) in [
         (r#"{"error":{"type":"usage_limit_reached","resets_in_seconds":120}}"#, 120),
+        (r#"{"error":{"type":"usage_limit_reached","resets_in_seconds":1800007200}}"#, 7200),
         (r#"{"error":{"type":"usage_limit_reached","resets_at":1800007200}}"#, 7200),
         (
             r#"{"type":"error","status":429,"body":{"error":{"type":"usage_limit_reached","resets_in_seconds":"7"}}}"#,
