@@ -4,6 +4,7 @@
 
 mod add;
 mod change;
+mod clear_hold;
 mod import;
 mod json;
 mod list;
@@ -32,6 +33,7 @@ pub(crate) fn run(command: Option<&AccountsCommand>, store: Option<&str>) -> Res
         Some(AccountsCommand::Remove(options)) => change::remove(options),
         Some(AccountsCommand::Disable(options)) => change::switch(options, true),
         Some(AccountsCommand::Enable(options)) => change::switch(options, false),
+        Some(AccountsCommand::ClearHold(options)) => clear_hold::run(options, store),
         Some(AccountsCommand::Order(options)) => change::order(options),
         Some(AccountsCommand::Import(options)) => import::run(options),
     }

@@ -16,7 +16,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use jiff::SignedDuration;
 
-pub(crate) use self::accounts::{AccountsCommand, AddArgs, ImportArgs, Limit, ListArgs, NamedArgs, SetArgs};
+pub(crate) use self::accounts::{
+    AccountsCommand, AddArgs, ClearHoldArgs, ImportArgs, Limit, ListArgs, NamedArgs, SetArgs,
+};
 use self::help::{
     ACCOUNTS, ACCOUNTS_MORE, BUDGET, BUDGET_MORE, DEMO, DEMO_MORE, DOCTOR, EVENTS, EVENTS_MORE, EXPLAIN,
     EXPLAIN_MORE, GUARD, GUARD_MORE, INIT, PACE, PACE_MORE, PARSE, PARSE_MORE, PICK, PICK_MORE, PROGRAM_MORE,

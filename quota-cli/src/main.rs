@@ -86,7 +86,10 @@ fn apart<T>(command: impl FnOnce() -> T) -> T {
 fn uses_a_store(command: &Command) -> bool {
     use Command::{Accounts, Completions, Demo, Init, Parse, Sim};
     match command {
-        Accounts { command } => matches!(command, None | Some(args::AccountsCommand::List(_))),
+        Accounts { command } => {
+            use args::AccountsCommand::{ClearHold, List};
+            matches!(command, None | Some(List(_) | ClearHold(_)))
+        }
         Demo(_) | Init(_) | Parse(_) | Sim(_) | Completions { .. } => false,
         _ => true,
     }

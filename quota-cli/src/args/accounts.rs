@@ -21,6 +21,11 @@ pub(crate) enum AccountsCommand {
     Disable(NamedArgs),
     /// Switch accounts on again
     Enable(NamedArgs),
+    /// Lift the hold on an account for all processes, so that the next command may refresh it
+    ///
+    /// A hold keeps all processes from refreshing an account, because the provider asked to wait or has failed. The next failure
+    /// arms a new one. The cooldown of the provider's other accounts, the hour's budget and a rejected login are not lifted.
+    ClearHold(ClearHoldArgs),
     /// Put accounts first, in this order; the first of all is the main one
     Order(NamedArgs),
     /// Add the logins that are found on this machine, or the accounts of another file
@@ -101,6 +106,16 @@ pub(crate) struct NamedArgs {
     /// The accounts
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    /// Read this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The options of `quota accounts clear-hold`.
+#[derive(Debug, Args)]
+pub(crate) struct ClearHoldArgs {
+    /// The account
+    pub(crate) name: String,
     /// Read this configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -75,6 +75,14 @@ pub(crate) struct WindowJson<'a> {
 struct HoldJson {
     until: String,
     why: quota::HoldReason,
+    retry_after_seconds: Option<u64>,
+}
+
+impl HoldJson {
+    fn of(hold: &quota::Hold) -> Self {
+        let retry_after_seconds = hold.retry_after.map(|requested| requested.as_secs());
+        Self { until: rfc3339(hold.until), why: hold.why, retry_after_seconds }
+    }
 }
 
 #[derive(Serialize)]
@@ -124,7 +132,7 @@ impl<'a> AccountJson<'a> {
             plan: account.plan.as_deref(),
             windows: account.windows.iter().map(|window| WindowJson::of(window, here)).collect(),
             credits: account.credits.as_ref().map(CreditsJson::of),
-            hold: account.hold.as_ref().map(|hold| HoldJson { until: rfc3339(hold.until), why: hold.why }),
+            hold: account.hold.as_ref().map(HoldJson::of),
             trouble: account.trouble.as_ref().map(|trouble| TroubleJson {
                 kind: trouble.kind,
                 note: &trouble.note,

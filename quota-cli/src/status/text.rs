@@ -120,7 +120,10 @@ fn one(account: &AccountView, columns: &Columns, here: &Here, screen: Screen) ->
     if let Some(hold) = &account.hold {
         let (left, clock) = (words::span(between(here.now, hold.until)), here.clock_with_seconds(hold.until));
         let why = if account.failure.is_none() { format!(": {}", hold.why) } else { String::new() };
-        note(Ink::Warn, &format!("not asked again for {left} (until {clock}){why}"));
+        let more = hold.shortened_from().map_or_else(String::new, |requested| {
+            format!("; the provider asked for {}", words::span(requested))
+        });
+        note(Ink::Warn, &format!("not asked again for {left} (until {clock}){why}{more}"));
     }
     text
 }

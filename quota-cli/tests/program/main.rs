@@ -6,6 +6,7 @@
 
 mod accounts;
 mod accounts_set;
+mod clear_hold;
 mod demo;
 #[cfg(unix)]
 mod doctor;

@@ -49,7 +49,8 @@ fn an_epoch_where_seconds_until_the_reset_belong_is_the_reset() {
         ("Primary-Reset-After-Seconds", "1800003600"),
     ];
 
-    let resets: Vec<_> = seen(200, &headers, "").usage.windows.iter().map(|window| window.resets_at).collect();
+    let resets: Vec<_> =
+        seen(200, &headers, "").usage.windows.iter().map(|window| window.resets_at).collect();
 
     assert_eq!(resets, [Some(at(3600))]);
 }

@@ -1,0 +1,51 @@
+//! `quota accounts clear-hold`: lifts the hold on an account for all processes that share the store.
+//! What is lifted, and why it does not come back, is decided in `quota_core::record`.
+
+use quota::{Hold, QuotaError};
+
+use crate::args::ClearHoldArgs;
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::words::Here;
+use crate::{gateway, journal, runtime, term};
+
+/// Lifts the hold, and prints what was lifted.
+pub(super) fn run(options: &ClearHoldArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    let config = Config::named_or_usual(options.config.as_deref())?;
+    let id = config.account(&options.name)?.id.clone();
+    let store = gateway::store(store)?;
+    runtime::run(async {
+        store.check().await?;
+        let manager = gateway::open_to_read(&config, &store)?;
+        let account = manager.account(&id);
+        let lifted = account.clear_hold().await.map_err(|error| not_cleared(&error))?;
+        let now_held = account.load().await.hold();
+        term::answer(&describe(lifted.as_ref(), id.as_str(), &Here::now()))?;
+        if let Some(hold) = now_held {
+            term::tell(&format!("quota: {}\n", still_held(&hold, &Here::now())));
+        }
+        journal::tell(&config, store.store.as_ref()).await;
+        Ok(Exit::Done)
+    })
+}
+
+fn describe(lifted: Option<&Hold>, account: &str, here: &Here) -> String {
+    match lifted {
+        Some(hold) => format!("cleared: {} until {}\n", hold.why, here.clock(hold.until)),
+        None => format!("no hold on {account}\n"),
+    }
+}
+
+/// What keeps the account from being refreshed all the same.
+fn still_held(hold: &Hold, here: &Here) -> String {
+    format!("no refresh before {} all the same: {}", here.clock_with_seconds(hold.until), hold.why)
+}
+
+fn not_cleared(error: &QuotaError) -> Failure {
+    match error {
+        QuotaError::Store { account, error, .. } => {
+            Failure::new(Exit::Unavailable, format!("could not clear the hold on {account}: {error}"))
+        }
+        _ => Failure::new(Exit::Config, error.to_string()),
+    }
+}
