@@ -28,7 +28,7 @@ pub(crate) fn run(command: Option<&AccountsCommand>, store: Option<&str>) -> Res
     match command {
         None => list::run(&ListArgs::default(), store),
         Some(AccountsCommand::List(options)) => list::run(options, store),
-        Some(AccountsCommand::Add(options)) => add::run(options),
+        Some(AccountsCommand::Add(options)) => add::run(options, store),
         Some(AccountsCommand::Set(options)) => set::run(options),
         Some(AccountsCommand::Remove(options)) => change::remove(options),
         Some(AccountsCommand::Disable(options)) => change::switch(options, true),

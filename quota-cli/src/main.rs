@@ -87,8 +87,8 @@ fn uses_a_store(command: &Command) -> bool {
     use Command::{Accounts, Completions, Demo, Init, Parse, Sim};
     match command {
         Accounts { command } => {
-            use args::AccountsCommand::{ClearHold, List};
-            matches!(command, None | Some(List(_) | ClearHold(_)))
+            use args::AccountsCommand::{Add, ClearHold, List};
+            matches!(command, None | Some(List(_) | ClearHold(_) | Add(_)))
         }
         Demo(_) | Init(_) | Parse(_) | Sim(_) | Completions { .. } => false,
         _ => true,

@@ -142,7 +142,7 @@ async fn line(
             manager.close().await;
         }
         let settings = has_news?;
-        refresher::start(store, settings, &config, options.config.as_deref(), answer.now()).await.err()
+        refresher::start(store, settings, &config, options.config.as_deref(), &answer).await.err()
     };
     let is_empty = own.is_none() && answer.snapshot().windows().is_empty();
     let view = match own {

@@ -73,6 +73,16 @@ pub enum FetchError {
         /// What is not allowed.
         why: Cow<'static, str>,
     },
+    /// The credential is good and lacks a scope that reading usage needs. It makes no usage call for a day, or until it is replaced;
+    /// numbers still arrive with ordinary responses. No backoff.
+    #[error(
+        "the token may not read usage (it lacks the scope {scope}); log in with an interactive login instead of a setup token"
+    )]
+    #[non_exhaustive]
+    MissingScope {
+        /// The scope that it lacks, by the provider's name for it.
+        scope: Cow<'static, str>,
+    },
     /// There is no credential to ask with. The provider was not asked.
     #[error("not logged in: {why}")]
     #[non_exhaustive]
@@ -120,6 +130,12 @@ impl FetchError {
     #[must_use]
     pub fn forbidden(why: impl Into<Cow<'static, str>>) -> Self {
         Self::Forbidden { why: why.into() }
+    }
+
+    /// The credential lacks this scope.
+    #[must_use]
+    pub fn missing_scope(scope: impl Into<Cow<'static, str>>) -> Self {
+        Self::MissingScope { scope: scope.into() }
     }
 
     /// There is no credential.
@@ -174,7 +190,10 @@ impl FetchError {
             Self::Throttled { .. } | Self::Unavailable { .. } | Self::TimedOut | Self::Malformed { .. } => {
                 true
             }
-            Self::Unauthorized | Self::Forbidden { .. } | Self::NotLoggedIn { .. } => false,
+            Self::Unauthorized
+            | Self::Forbidden { .. }
+            | Self::MissingScope { .. }
+            | Self::NotLoggedIn { .. } => false,
         }
     }
 }

@@ -220,6 +220,7 @@ impl Trouble {
             FetchError::Throttled { .. } => TroubleKind::Throttled,
             FetchError::Unauthorized => TroubleKind::LoginRefused,
             FetchError::Forbidden { .. } => TroubleKind::Forbidden,
+            FetchError::MissingScope { .. } => TroubleKind::MissingScope,
             FetchError::TimedOut => TroubleKind::TimedOut,
             // Only what never got an answer has a failure of the transport beneath it.
             FetchError::Unavailable { source: Some(_), .. } => TroubleKind::Unreachable,
@@ -232,7 +233,7 @@ impl Trouble {
     /// Whether only a person can mend it: asking again with the same credential is pointless.
     #[must_use]
     pub fn bars(&self) -> bool {
-        matches!(self.kind, TroubleKind::LoginRefused | TroubleKind::Forbidden)
+        matches!(self.kind, TroubleKind::LoginRefused | TroubleKind::Forbidden | TroubleKind::MissingScope)
     }
 }
 
@@ -253,6 +254,8 @@ pub enum TroubleKind {
     LoginRefused,
     /// The provider's policy forbids it: ask whoever sets it.
     Forbidden,
+    /// The credential lacks a scope that reading usage needs: replace it.
+    MissingScope,
     /// A kind that only a newer program knows.
     Other,
 }
@@ -266,6 +269,7 @@ impl<'de> Deserialize<'de> for TroubleKind {
             "timed_out" => Self::TimedOut,
             "login_refused" => Self::LoginRefused,
             "forbidden" => Self::Forbidden,
+            "missing_scope" => Self::MissingScope,
             _ => Self::Other,
         })
     }

@@ -163,6 +163,7 @@ fn every_kind_of_trouble_comes_back() {
         (FetchError::unreachable("DNS", std::io::Error::other("no route")), "unreachable"),
         (FetchError::Unauthorized, "login_refused"),
         (FetchError::forbidden("no"), "forbidden"),
+        (FetchError::missing_scope("user:profile"), "missing_scope"),
     ];
 
     for (error, word) in errors {

@@ -22,7 +22,7 @@ pub(crate) fn classify(status: u16, headers: &HeaderMap, body: &[u8], now: Times
         }
         429 => FetchError::throttled(None),
         401 => FetchError::Unauthorized,
-        403 => FetchError::forbidden(refusal(body)),
+        403 => refusal(body),
         300..=399 => {
             unavailable("the provider answered with a redirect, which is not followed; check base_url")
         }
@@ -53,21 +53,18 @@ pub(crate) fn is_blocked_by_cloudflare<'a>(header: impl Fn(&str) -> Option<&'a s
 }
 
 /// Why a good credential is turned away, from what is known of the providers' own words for it.
-fn refusal(body: &[u8]) -> &'static str {
-    const KNOWN: [(&str, &str); 2] = [
-        (
-            "user:profile",
-            "the token may not read usage (it lacks the scope user:profile); \
-             log in with an interactive login instead of a setup token",
-        ),
-        (
-            "not allowed for this organization",
-            "the organization's policy does not allow this login; ask whoever administers it",
-        ),
-    ];
+fn refusal(body: &[u8]) -> FetchError {
+    const SCOPE: &str = "user:profile";
     let body = String::from_utf8_lossy(body).to_lowercase();
-    let known = KNOWN.iter().find(|(words, _)| body.contains(words));
-    known.map_or("reading usage was refused (status 403)", |(_, why)| why)
+    if body.contains(SCOPE) {
+        FetchError::missing_scope(SCOPE)
+    } else if body.contains("not allowed for this organization") {
+        FetchError::forbidden(
+            "the organization's policy does not allow this login; ask whoever administers it",
+        )
+    } else {
+        FetchError::forbidden("reading usage was refused (status 403)")
+    }
 }
 
 /// The failure that a good status with an answer nobody understands is: what kind of content it is and how long, and
@@ -167,11 +164,12 @@ mod tests {
 
     #[test]
     fn a_missing_scope_says_which_login_to_use() {
-        let why = forbidden_for(
-            r#"{"error":{"message":"OAuth token does not meet scope requirement user:profile"}}"#,
-        );
+        let body = r#"{"error":{"message":"OAuth token does not meet scope requirement user:profile"}}"#;
 
-        assert!(why.contains("setup token"), "{why}");
+        let error = classify(403, &HeaderMap::new(), body.as_bytes(), Timestamp::UNIX_EPOCH).unwrap();
+
+        assert!(matches!(&error, FetchError::MissingScope { scope, .. } if scope == "user:profile"));
+        assert!(error.to_string().contains("setup token"), "{error}");
     }
 
     #[test]

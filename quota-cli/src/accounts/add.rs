@@ -2,20 +2,21 @@
 //! Where its login is, is written down; the login itself never is.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use quota::accounts::{AccountConfig, AccountLimits, Limits};
 use quota::anthropic::ANTHROPIC;
-use quota::{AccountId, Percent};
+use quota::{AccountId, Clock, Mark, Percent, Record, StoreKey, TroubleKind};
 
 use super::{change, done, with};
 use crate::args::AddArgs;
 use crate::config::{self, AccountSettings, Config, LoginSource, Origin};
 use crate::exit::{Exit, Failure};
 use crate::status::discover;
-use crate::{gateway, term};
+use crate::{gateway, runtime, term};
 
 /// Adds the account.
-pub(super) fn run(options: &AddArgs) -> Result<Exit, Failure> {
+pub(super) fn run(options: &AddArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let id = id(&options.name)?;
     let login = login(options)?;
     let account = account(options, &id, &login)?;
@@ -34,15 +35,43 @@ pub(super) fn run(options: &AddArgs) -> Result<Exit, Failure> {
         if is_new.is_empty() {
             return Err(stands(&id, "by another command, a moment ago"));
         }
-        let trouble = gateway::source(&login, &config).credential(&id).await.err();
+        let credential = gateway::source(&login, &config).credential(&id).await;
         let told = format!("{id} is added: {}", login.told());
         done(&[told])?;
+        let trouble = match credential {
+            Ok(credential) => known_missing_scope(&config, store, &id, credential.login.mark).await,
+            Err(trouble) => Some(trouble.to_string()),
+        };
         if let Some(trouble) = trouble {
-            term::tell(&format!("quota: {id}: {}\n", term::harmless(&trouble.to_string())));
+            term::tell(&format!("quota: {id}: {}\n", term::harmless(&trouble)));
         }
         Ok(Exit::Done)
     })
 }
+
+/// That the provider has already answered, by whatever name, that this credential may not read usage. No call is made, and a store
+/// that cannot be read says nothing.
+async fn known_missing_scope(
+    config: &Config,
+    store: Option<&str>,
+    id: &AccountId,
+    mark: Option<Mark>,
+) -> Option<String> {
+    let (mark, store, clock) = (mark?, gateway::store(store).ok()?.store, Clock::system());
+    let note = async |id: &AccountId| {
+        let key = StoreKey::account(id);
+        let read = clock.bounded(STORE_TIMEOUT, store.read(&key)).await?.ok()?;
+        let record = Record::decode(&read.document?.body).ok()?;
+        let failure = record.trouble()?;
+        let is_same = failure.kind == TroubleKind::MissingScope && failure.mark == Some(mark);
+        is_same.then(|| failure.note.clone())
+    };
+    let ids = config.accounts.iter().map(|account| &account.id).chain([id]);
+    runtime::together(ids.map(note)).await.into_iter().flatten().next()
+}
+
+/// How long the store may take to say what is known of a credential.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The accounts that are there without standing anywhere, and are to go on being there.
 pub(super) struct Others(Vec<AccountId>);

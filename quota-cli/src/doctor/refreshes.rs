@@ -91,6 +91,11 @@ fn of_failure(account: &AccountSettings, failure: &Trouble, mark: Option<Mark>, 
                 let advice = "use another login, or ask whoever administers the account";
                 Check::failure(Area::Refresh, subject, told, advice)
             }
+            TroubleKind::MissingScope => {
+                let advice = "log in with an interactive login, or give it another token; until then no usage call is made for a \
+                              day at a time, and its numbers come from responses and Claude Code's statusline";
+                Check::failure(Area::Refresh, subject, told, advice)
+            }
             TroubleKind::Throttled => {
                 Check::warning(Area::Refresh, subject, told, "wait; it is retried by itself")
             }
@@ -112,6 +117,10 @@ fn what_failed(failure: &Trouble) -> String {
         TroubleKind::Forbidden => {
             let why = failure.note.trim_start_matches("the provider does not allow it: ");
             if why.contains("403") { why.to_owned() } else { format!("{why} (403)") }
+        }
+        TroubleKind::MissingScope => {
+            let why = failure.note.split(';').next().unwrap_or_default();
+            if why.is_empty() { "the token may not read usage (403)".to_owned() } else { why.to_owned() }
         }
         _ if failure.note.is_empty() => "provider error".to_owned(),
         _ => failure.note.clone(),
@@ -278,6 +287,16 @@ mod tests {
             ),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_token_without_the_scope_fails_with_what_follows() {
+        let found = checks(&after(&[Err(FetchError::missing_scope("user:profile"))]), 60);
+
+        let told = &told(&found)[0];
+        let why = "Fail: last refresh failed 1 min ago (08:00): the token may not read usage (it lacks the scope user:profile)";
+        assert!(told.starts_with(why) && told.contains("its numbers come from responses"), "{told}");
+        assert_eq!(found[0].incident.as_ref().unwrap().reason, "missing_scope");
     }
 
     #[test]

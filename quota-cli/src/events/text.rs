@@ -61,6 +61,7 @@ pub(crate) fn words_of(what: &What, here: &Here) -> String {
             TroubleKind::TimedOut => "refresh failed: provider timed out".to_owned(),
             TroubleKind::LoginRefused => "could not be read: the login is refused".to_owned(),
             TroubleKind::Forbidden => "could not be read: the provider forbids it".to_owned(),
+            TroubleKind::MissingScope => "could not be read: the token may not read usage".to_owned(),
             _ => "could not be read".to_owned(),
         },
         What::Newer(_) => "something that only a newer quota knows".to_owned(),
@@ -100,6 +101,7 @@ mod tests {
             What::Failing { why: TroubleKind::Failing },
             What::Failing { why: TroubleKind::LoginRefused },
             What::Failing { why: TroubleKind::Forbidden },
+            What::Failing { why: TroubleKind::MissingScope },
         ];
 
         let told = all.map(|what| line(&account, &Happening::new(at(0), what), &here));

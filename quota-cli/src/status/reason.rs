@@ -8,6 +8,7 @@ use quota::{Answer, HoldReason, QuotaError, StaleReason, State, TroubleKind};
 pub(crate) enum Reason {
     LoginRejected,
     NotAllowed,
+    MissingScope,
     NotLoggedIn,
     LoginUnreadable,
     RateLimited,
@@ -45,6 +46,7 @@ impl Reason {
         let of_trouble = trouble.map(|kind| match kind {
             TroubleKind::LoginRefused => Self::LoginRejected,
             TroubleKind::Forbidden => Self::NotAllowed,
+            TroubleKind::MissingScope => Self::MissingScope,
             TroubleKind::Throttled => Self::RateLimited,
             TroubleKind::Unreachable => Self::Offline,
             TroubleKind::TimedOut => Self::TimedOut,
@@ -52,7 +54,7 @@ impl Reason {
         });
         match (of_trouble, hold) {
             // What only a person can end comes before what time ends.
-            (Some(Self::LoginRejected | Self::NotAllowed), _) => of_trouble,
+            (Some(Self::LoginRejected | Self::NotAllowed | Self::MissingScope), _) => of_trouble,
             (_, Some(HoldReason::RateLimited | HoldReason::NeighbourRateLimited)) => Some(Self::RateLimited),
             (_, Some(HoldReason::BudgetSpent)) => Some(Self::BudgetUsedUp),
             (Some(reason), _) => Some(reason),
@@ -71,6 +73,7 @@ impl Reason {
         match self {
             Self::LoginRejected => "login rejected",
             Self::NotAllowed => "not allowed",
+            Self::MissingScope => "missing scope",
             Self::NotLoggedIn => "not logged in",
             Self::LoginUnreadable => "login unreadable",
             Self::RateLimited => "rate limited",
@@ -114,6 +117,7 @@ mod tests {
         let kinds = [
             TroubleKind::LoginRefused,
             TroubleKind::Forbidden,
+            TroubleKind::MissingScope,
             TroubleKind::Throttled,
             TroubleKind::Unreachable,
             TroubleKind::TimedOut,
@@ -125,6 +129,7 @@ mod tests {
             [
                 "login rejected",
                 "not allowed",
+                "missing scope",
                 "rate limited",
                 "offline",
                 "provider timed out",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota::{AccountId, Answer, Clock, QuotaStore, State, StoreError, StoreKey, Swap, Version};
+use quota::{AccountId, Answer, Clock, QuotaStore, State, StoreError, StoreKey, Swap, TroubleKind, Version};
 
 use crate::args::RefreshArgs;
 use crate::config::{AccountSettings, Config};
@@ -34,11 +34,15 @@ pub(super) async fn start(
     account: &AccountSettings,
     config: &Config,
     path: Option<&Path>,
-    now: Timestamp,
+    known: &Answer,
 ) -> Result<(), StoreError> {
     // As long as a lease, for after one that was killed in the middle of a call nobody may ask any sooner; and one that found
     // nobody logged in has a successor.
-    let claimed = claim(store.store.as_ref(), &account.id, now, config.policy.lease_ttl()).await;
+    let lacks_scope = known.trouble().is_some_and(|trouble| trouble.kind == TroubleKind::MissingScope);
+    // Such a token makes no call: a process is started only to look for another one.
+    let every = if lacks_scope { config.policy.freshness } else { Duration::ZERO };
+    let every = every.max(config.policy.lease_ttl());
+    let claimed = claim(store.store.as_ref(), &account.id, known.now(), every).await;
     let version = match claimed {
         Ok(Some(version)) => version,
         Err(error) if !error.is_transient() => return Err(error),

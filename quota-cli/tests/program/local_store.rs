@@ -212,6 +212,37 @@ fn a_refresh_after_a_failed_call_says_so_and_makes_none() {
 }
 
 #[test]
+fn a_token_that_may_not_read_usage_is_tried_once() {
+    let provider = provider();
+    let (machine, _) = provider.configure(Machine::new());
+    provider.simulator.set("main", Change::answer(Answer::Scope)).unwrap();
+    // Readings are old at once, so that each command would call.
+    let policy = "[policy]\nfreshness = \"2ms\"\ngap = \"1ms\"\n";
+    let config = machine.write("config.toml", format!("{policy}{}", provider.usual_config()));
+    let config = argument(&config);
+
+    let first = machine.run(&["status", "--config", config]);
+    for command in [&["status"][..], &["status", "--refresh"], &["guard"], &["status", "--max-age", "0s"]] {
+        machine.run(&[command, &["--config", config]].concat());
+    }
+    let json = machine.run(&["status", "--json", "--config", config]).json();
+
+    let doctor = machine.run(&["doctor", "--config", config]);
+    let same = machine.write("token", provider.token());
+    #[cfg(unix)]
+    std::fs::set_permissions(&same, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    machine.write(".config/quota/config.toml", std::fs::read(config).unwrap());
+    let added = machine.run(&["accounts", "add", "twin", "--token-file", argument(&same)]);
+
+    assert!(first.stdout.contains("lacks the scope user:profile"), "{}", first.stdout);
+    assert!(doctor.stdout.contains("lacks the scope user:profile"), "{}", doctor.stdout);
+    assert_eq!(added.code, Some(0));
+    assert!(added.stderr.contains("anthropic/twin: the token may not read usage"), "{}", added.stderr);
+    assert_eq!(json["accounts"][0]["trouble"]["kind"], "missing_scope");
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
 fn a_number_that_is_too_old_for_its_reader_is_asked_for_again() {
     let (provider, machine, config) = asked_once();
 

@@ -97,6 +97,11 @@ impl Provider {
         self.simulator.url().to_string()
     }
 
+    /// The token of its first account.
+    pub(crate) fn token(&self) -> String {
+        self.script.accounts()[0].token().into_owned()
+    }
+
     /// A configuration of all its accounts, with the usual policy.
     pub(crate) fn usual_config(&self) -> String {
         self.script.client_config(&self.simulator.url())

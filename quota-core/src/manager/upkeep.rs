@@ -80,6 +80,7 @@ async fn wait_until_due(slot: &Slot, at_least: Duration) {
         let hold = view.record.hold().cloned().filter(binds);
         let hold = [hold, slot.provider.quiet_at(now)].into_iter().flatten().map(|hold| hold.until).max();
         let barred = view.record.trouble().filter(|trouble| trouble.bars());
+        // Also one that bars for longer: another credential is noticed only by looking for one.
         let barred = barred.map(|trouble| time::later(trouble.at, policy.freshness));
         let due = [view.due_at(), hold, barred].into_iter().flatten().max();
         match due.filter(|due| *due > now) {

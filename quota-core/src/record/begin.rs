@@ -1,6 +1,7 @@
 //! Who may ask the provider now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -8,7 +9,10 @@ use super::{Counted, Record, TRAILING};
 use crate::lease::{Ask, Attempt, Begin, Freshness, RecentCall, Urgency};
 use crate::time;
 use crate::unknown::Unknown;
-use crate::{Hold, HoldReason, Lease, Policy, Trouble};
+use crate::{Hold, HoldReason, Lease, Policy, Trouble, TroubleKind};
+
+/// A provider may grant a scope to a credential that exists, so one without it is tried again after this.
+const MISSING_SCOPE_LASTS: Duration = Duration::from_secs(24 * 3600);
 
 impl Record {
     /// Decides whether `ask` may call the provider at `now`, and if so gives out the lease.
@@ -112,12 +116,17 @@ impl Record {
         Some(time::later(recent[oldest_that_counts], TRAILING))
     }
 
-    /// A refusal of this very credential, as long as a reading would be fresh. Whoever insists may try.
+    /// A refusal of this very credential, as long as a reading would be fresh. Whoever insists may try, unless the credential lacks a
+    /// scope: then nothing but another credential helps.
     fn bar_at(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> Option<Trouble> {
+        let trouble = self.trouble().filter(|trouble| trouble.mark == ask.login.mark)?;
         let insists = matches!(ask.freshness, Freshness::Since(_) | Freshness::CalledSince(_));
-        let same = |trouble: &&Trouble| trouble.mark == ask.login.mark;
-        let recent = |trouble: &&Trouble| time::between(trouble.at, now) < policy.freshness;
-        self.trouble().filter(|trouble| trouble.bars() && !insists).filter(same).filter(recent).cloned()
+        let lasts = match trouble.kind {
+            TroubleKind::MissingScope => MISSING_SCOPE_LASTS,
+            _ if trouble.bars() && !insists => policy.freshness,
+            _ => return None,
+        };
+        (time::between(trouble.at, now) < lasts).then(|| trouble.clone())
     }
 
     fn grant(&mut self, now: Timestamp, ask: &Ask, policy: &Policy) -> Lease {

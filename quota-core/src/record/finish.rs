@@ -149,9 +149,10 @@ impl Record {
             FetchError::Unavailable { .. } | FetchError::TimedOut | FetchError::Malformed { .. } => {
                 (policy.transient, HoldReason::Failing, &mut self.failures)
             }
-            FetchError::Unauthorized | FetchError::Forbidden { .. } | FetchError::NotLoggedIn { .. } => {
-                return None;
-            }
+            FetchError::Unauthorized
+            | FetchError::Forbidden { .. }
+            | FetchError::MissingScope { .. }
+            | FetchError::NotLoggedIn { .. } => return None,
         };
         *in_a_row = in_a_row.saturating_add(1);
         let in_a_row = *in_a_row;

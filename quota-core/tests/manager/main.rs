@@ -10,6 +10,7 @@ mod insisting;
 mod lifecycle;
 mod logins;
 mod lost_writes;
+mod missing_scope;
 mod reading;
 mod recent_calls;
 mod refused;

@@ -56,6 +56,46 @@ fn a_refused_credential_is_not_tried_again_by_those_who_do_not_insist() {
     }
 }
 
+const DAY: i64 = 24 * 3600;
+
+fn missing_scope() -> FetchError {
+    FetchError::missing_scope("user:profile")
+}
+
+#[test]
+fn a_credential_without_the_scope_is_not_tried_for_a_day() {
+    let mut record = refused(1, &missing_scope());
+
+    assert!(matches!(begin(&mut record, at(DAY - 1), &with_mark(ask(2), 1)), Begin::Barred(_)));
+    assert!(matches!(begin(&mut record, at(DAY), &with_mark(ask(2), 1)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_credential_without_the_scope_is_not_tried_by_a_caller_who_insists() {
+    let mut record = refused(1, &missing_scope());
+
+    let begun = begin(&mut record, at(600), &with_mark(insist(2, at(600)), 1));
+
+    assert!(
+        matches!(&begun, Begin::Barred(trouble) if trouble.kind == TroubleKind::MissingScope),
+        "{begun:?}"
+    );
+}
+
+#[test]
+fn another_credential_is_tried_after_one_without_the_scope() {
+    let mut record = refused(1, &missing_scope());
+
+    assert!(matches!(begin(&mut record, at(2), &with_mark(ask(2), 7)), Begin::Granted(_)));
+}
+
+#[test]
+fn a_credential_without_the_scope_arms_no_hold() {
+    let record = refused(1, &missing_scope());
+
+    assert_eq!((record.hold(), record.strikes()), (None, 0));
+}
+
 // B18
 #[test]
 fn a_new_credential_is_tried_at_once() {
