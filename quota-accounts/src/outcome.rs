@@ -161,8 +161,7 @@ impl NextTry {
     /// The same for somebody who is told so long after the answer.
     pub(crate) fn later(self, elapsed: Duration) -> Self {
         match self {
-            // A wait for ever stays one.
-            Self::After(wait) if wait < Duration::MAX => Self::After(wait.saturating_sub(elapsed)),
+            Self::After(wait) => Self::After(wait.saturating_sub(elapsed)),
             other => other,
         }
     }

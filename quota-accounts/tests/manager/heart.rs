@@ -1,5 +1,6 @@
 //! What the integration with the quota manager promises, each with and without it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use quota_accounts::{AccountsConfig, Outcome, Repeat, Request, Route};
@@ -8,6 +9,8 @@ use quota_core::{
 };
 
 use crate::support::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 // The first question of each kind, so that seeding must come before any of them.
 #[tokio::test(start_paused = true)]
@@ -341,5 +344,34 @@ async fn an_account_that_is_switched_off_is_not_asked_about() {
 
         assert_eq!(world.provider.calls_about(&id("b")), 0, "{kind:?}");
         assert_eq!(accounts.usable_fallback_accounts().await, [id("c")], "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_of_traffic_costs_one_call_whatever_the_age_of_another_models_window() {
+    for kind in BOTH {
+        let world = world(kind);
+        let week = WindowId::seven_day();
+        let opus = WindowReading::new(week.for_model("Opus").unwrap(), percent(30.0));
+        let opus = opus.scope(Scope::model("Opus")).resets_at(world.clock.now() + HOUR * 96);
+        let five_hour = world.five_hour(40.0).resets_at(world.clock.now() + HOUR * 4);
+        world.provider.answer(Usage::polled([five_hour, opus]));
+        let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().unwrap();
+        let sonnet = || Request::new().model("claude-sonnet-4-5");
+
+        for minute in 0..60 {
+            let route = accounts.route(sonnet()).await.unwrap();
+            assert_eq!(route.account(), &id("main"));
+            let used = (40 + minute / 2).to_string();
+            let outcome = Outcome::from_response(200, [("x-ratelimit-used", &*used)]);
+            let _ = accounts.report(&route, outcome).await.unwrap();
+            minutes(&world.clock, 1).await;
+        }
+        assert_eq!(world.provider.calls(), 1, "{kind:?}: one call made it known");
+
+        // A request of that model reads its window again, and only that.
+        let _ = accounts.route(Request::new().model("claude-opus-4-5")).await.unwrap();
+        minutes(&world.clock, 1).await;
+        assert_eq!(world.provider.calls(), 2, "{kind:?}");
     }
 }
