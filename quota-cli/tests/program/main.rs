@@ -27,6 +27,8 @@ mod parse;
 mod pick;
 mod program;
 #[cfg(unix)]
+mod programs;
+#[cfg(unix)]
 mod pty;
 #[cfg(unix)]
 mod run;
