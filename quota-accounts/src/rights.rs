@@ -21,11 +21,11 @@ pub enum Untrusted {
         own: u32,
     },
     /// Others than its owner may write the file, or put another one into its folder.
-    #[error("others may write {}; run: chmod go-w {}", path.display(), quoted(path))]
+    #[error("others may write {}; run: chmod go-w {}", paths[0].display(), listed(paths))]
     #[non_exhaustive]
     Writable {
-        /// Which file or folder.
-        path: PathBuf,
+        /// Which file and folders; one at least.
+        paths: Vec<PathBuf>,
     },
 }
 
@@ -42,26 +42,24 @@ pub fn check(file: &File, path: &Path) -> io::Result<Result<(), Untrusted>> {
     use std::fs;
     use std::os::unix::fs::MetadataExt as _;
 
-    let own = rustix::process::geteuid().as_raw();
-    let found = file.metadata()?;
-    if let Err(untrusted) = judge(path, Found { owner: found.uid(), mode: found.mode() }, own) {
-        return Ok(Err(untrusted));
-    }
-    if !found.is_file() {
-        return Ok(Ok(()));
-    }
-    // A link has a folder, and so has what it leads to: whoever may write in one of them chooses the file.
-    for place in [path.to_owned(), fs::canonicalize(path)?] {
-        let folder = match place.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let found = fs::metadata(folder)?;
-        if let Err(untrusted) = judge(folder, Found { owner: found.uid(), mode: found.mode() }, own) {
-            return Ok(Err(untrusted));
+    let found = |found: fs::Metadata| Found { owner: found.uid(), mode: found.mode() };
+    let opened = file.metadata()?;
+    let is_file = opened.is_file();
+    let mut places = vec![(path.to_owned(), found(opened))];
+    if is_file {
+        // A link has a folder, and so has what it leads to: whoever may write in one of them chooses the file.
+        for place in [path.to_owned(), fs::canonicalize(path)?] {
+            let folder = match place.parent() {
+                Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+                _ => PathBuf::from("."),
+            };
+            if places.iter().all(|(known, _)| *known != folder) {
+                let found = found(fs::metadata(&folder)?);
+                places.push((folder, found));
+            }
         }
     }
-    Ok(Ok(()))
+    Ok(judge(&places, rustix::process::geteuid().as_raw()))
 }
 
 /// Elsewhere there are no such rights.
@@ -79,20 +77,32 @@ struct Found {
 }
 
 #[cfg(unix)]
-fn judge(path: &Path, found: Found, own: u32) -> Result<(), Untrusted> {
-    const WRITE: u32 = 0o022;
-    const STICKY: u32 = 0o1000;
-    const FOLDER: u32 = 0o040_000;
-    const KIND: u32 = 0o170_000;
-    if found.owner != own && found.owner != 0 {
-        return Err(Untrusted::Foreign { path: path.to_owned(), owner: found.owner, own });
+fn judge(places: &[(PathBuf, Found)], own: u32) -> Result<(), Untrusted> {
+    for (path, found) in places {
+        if found.owner != own && found.owner != 0 {
+            return Err(Untrusted::Foreign { path: path.clone(), owner: found.owner, own });
+        }
     }
-    // In a sticky folder, such as /tmp, nobody moves the files of others.
-    let is_sticky_folder = found.mode & KIND == FOLDER && found.mode & STICKY != 0;
-    if found.mode & WRITE != 0 && !is_sticky_folder {
-        return Err(Untrusted::Writable { path: path.to_owned() });
+    let writable = places.iter().filter(|(_, found)| found.is_writable_by_others());
+    let paths: Vec<_> = writable.map(|(path, _)| path.clone()).collect();
+    if paths.is_empty() { Ok(()) } else { Err(Untrusted::Writable { paths }) }
+}
+
+#[cfg(unix)]
+impl Found {
+    fn is_writable_by_others(self) -> bool {
+        const WRITE: u32 = 0o022;
+        const STICKY: u32 = 0o1000;
+        const FOLDER: u32 = 0o040_000;
+        const KIND: u32 = 0o170_000;
+        // In a sticky folder, such as /tmp, nobody moves the files of others.
+        let is_sticky_folder = self.mode & KIND == FOLDER && self.mode & STICKY != 0;
+        self.mode & WRITE != 0 && !is_sticky_folder
     }
-    Ok(())
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| quoted(path)).collect::<Vec<_>>().join(" ")
 }
 
 /// A path as a shell takes it for one word.
@@ -112,7 +122,7 @@ mod tests {
     const FOLDER: u32 = 0o040_000;
 
     fn judged(owner: u32, mode: u32) -> Option<String> {
-        judge(Path::new("/x"), Found { owner, mode }, 1000).err().map(|error| error.to_string())
+        judge(&[("/x".into(), Found { owner, mode })], 1000).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -134,6 +144,15 @@ mod tests {
         for mode in [0o620, 0o602, 0o666] {
             assert_eq!(judged(1000, FILE | mode).unwrap(), "others may write /x; run: chmod go-w '/x'");
         }
+    }
+
+    #[test]
+    fn all_that_others_may_write_is_closed_by_one_command() {
+        let wide = |path: &str, mode| (path.into(), Found { owner: 1000, mode });
+
+        let error = judge(&[wide("/a/b", FILE | 0o664), wide("/a", FOLDER | 0o775)], 1000).unwrap_err();
+
+        assert_eq!(error.to_string(), "others may write /a/b; run: chmod go-w '/a/b' '/a'");
     }
 
     #[test]
@@ -164,7 +183,7 @@ mod tests {
         fs::rename(&path, folder.path().join("away")).unwrap();
         fs::write(&path, "").unwrap();
 
-        assert_eq!(check(&opened, &path).unwrap(), Err(Untrusted::Writable { path }));
+        assert_eq!(check(&opened, &path).unwrap(), Err(Untrusted::Writable { paths: vec![path] }));
     }
 
     #[test]

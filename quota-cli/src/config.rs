@@ -9,7 +9,6 @@ mod hooks;
 mod join;
 mod login;
 mod routing;
-mod token_like;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -23,12 +22,12 @@ use crate::hooks::Hook;
 use crate::input;
 use crate::journal::THRESHOLDS;
 use crate::term::harmless;
+use crate::token_like::masked;
 
 pub(crate) use self::check::{known_provider, name_of_account, path_of_login, place_of_login, usable_url};
 pub(crate) use self::flaw::nearest;
 pub(crate) use self::join::{BASE_URL, LOGIN, accounts_file, added, kept, unusable};
 pub(crate) use self::login::{LoginSource, is_variable};
-pub(crate) use self::token_like::{looks_like_a_token, masked};
 
 /// What is to be asked about, and how.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use quota::accounts::rights;
 
 use crate::exit::{Exit, Failure};
+use crate::token_like::masked;
 
 /// More than any input is. Claude Code's state file grows with every project.
 const LIMIT: u64 = 64 * 1024 * 1024;
@@ -180,9 +181,9 @@ pub(crate) mod piecemeal {
     }
 }
 
-/// The input as errors call it.
+/// The input as errors call it. A token that was put in its place is not repeated.
 pub(crate) fn name(path: &Path) -> String {
-    if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
+    if is_stdin(path) { "standard input".to_owned() } else { masked(&path.display().to_string()).to_owned() }
 }
 
 /// What the system said, in words.

@@ -32,6 +32,7 @@ mod sim;
 mod status;
 mod statusline;
 mod term;
+mod token_like;
 mod unnamed_model;
 mod watch;
 mod words;

@@ -17,6 +17,7 @@ use crate::gateway;
 use crate::router::{self, Router};
 use crate::scope;
 use crate::term::harmless;
+use crate::token_like::masked;
 use crate::words::Here;
 
 /// How long a command waits for what is under way behind the back of the request: somebody wants to begin.
@@ -72,7 +73,7 @@ fn start(mut command: Command, program: &OsString) -> Result<Exit, Failure> {
 }
 
 fn unstarted(program: &OsString, error: &io::Error) -> Failure {
-    let name = harmless(&program.to_string_lossy());
+    let name = harmless(masked(&program.to_string_lossy()));
     match error.kind() {
         io::ErrorKind::NotFound => {
             Failure::new(Exit::NotFound, format!("could not run {name}: there is no such command"))

@@ -64,8 +64,7 @@ impl TokenRefresher for OAuthRefresher {
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         ]);
         let sent = self.transport.post(self.url.clone(), headers, self.body(refresh_token)).await;
-        let answer =
-            sent.map_err(|error| ExchangeError::transient("there was no whole answer").because(error))?;
+        let answer = sent.map_err(|error| ExchangeError::transient(error.report()).because(error))?;
         let Answer { status, headers, body } = answer;
         let now = self.clock.now();
         if !(200..300).contains(&status) {

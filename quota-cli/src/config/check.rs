@@ -15,7 +15,8 @@ use url::Url;
 use super::file::{Account, File, Provider};
 use super::flaw::{Flaw, Lines, nearest};
 use super::hooks;
-use super::{AccountSettings, Config, LoginSource, Origin, ProviderSettings, looks_like_a_token, routing};
+use super::{AccountSettings, Config, LoginSource, Origin, ProviderSettings, routing};
+use crate::token_like::looks_like_a_token;
 
 /// The providers that can be asked.
 static PROVIDERS: [ProviderId; 1] = [ANTHROPIC];

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::token_like::STARTS;
+use crate::token_like::STARTS;
 
 /// What is wrong, and where in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::token_like::{looks_like_a_token, masked};
 use crate::term::harmless;
+use crate::token_like::{looks_like_a_token, masked};
 
 /// Where the login of an account is. None of it is a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -77,6 +77,9 @@ impl Look<'_> {
         let found = gateway::source(&self.account.login, self.config).credential(&self.account.id).await;
         match found {
             Ok(credential) => (self.found(place, path, &credential, true), credential.login.mark),
+            Err(error) if error.is_timeout() => {
+                (vec![self.failure(error.to_string(), "run it by hand to see what it waits for")], None)
+            }
             Err(error) => (vec![self.failure(error.to_string(), &self.account.login.advice())], None),
         }
     }

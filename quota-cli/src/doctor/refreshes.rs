@@ -87,7 +87,8 @@ fn of_failure(account: &AccountSettings, failure: &Trouble, mark: Option<Mark>, 
     } else {
         match failure.kind {
             TroubleKind::LoginRefused => Check::failure(Area::Refresh, subject, told, account.login.advice()),
-            TroubleKind::Forbidden => {
+            // Nothing changes by itself for this login.
+            _ if failure.bars() => {
                 let advice = "use another login, or ask whoever administers the account";
                 Check::failure(Area::Refresh, subject, told, advice)
             }

@@ -447,14 +447,13 @@ fn a_token_is_taken_in_no_place_and_never_repeated() {
         &["add", "x", "--claude-config-dir", TOKEN],
         &["add", "x", "--token-env", "X", "--base-url", &in_url],
         &["disable", TOKEN],
+        &["disable", "main", "--config", TOKEN],
+        &["import", TOKEN],
     ] {
         let (code, told) = said(&machine, arguments);
 
-        assert_eq!(
-            (code, told.lines().count(), told.contains("made-up")),
-            (64, 1, false),
-            "{arguments:?} {told}"
-        );
+        assert!([64, 66].contains(&code), "{arguments:?} {code}");
+        assert_eq!((told.lines().count(), told.contains("made-up")), (1, false), "{arguments:?} {told}");
     }
     assert_eq!(listed(&machine), ["main"]);
 }

@@ -2,7 +2,7 @@
 //! What is wrong with such a place is told by whoever reads it.
 
 /// How tokens begin that are in use: Anthropic, OpenAI, GitHub, Google, and JSON Web Tokens.
-pub(super) const STARTS: [&str; 8] = ["sk-", "sk_", "gho_", "ghp_", "ghu_", "github_pat_", "ya29.", "eyJ"];
+pub(crate) const STARTS: [&str; 8] = ["sk-", "sk_", "gho_", "ghp_", "ghu_", "github_pat_", "ya29.", "eyJ"];
 /// A word that begins like a token is one from this length on: `sk-tools` is none.
 const SHORTEST_TOKEN: usize = 16;
 /// A word of mixed letters and digits is a token from this length on.
