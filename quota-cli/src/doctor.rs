@@ -110,7 +110,7 @@ pub(crate) fn run(options: &DoctorArgs, store: Option<&str>) -> Result<Exit, Fai
         scope.listen()?;
         let clock = Clock::system();
         let (mut checks, config) = place::config(options.config.as_deref());
-        let store = gateway::store(store);
+        let store = gateway::store_to_examine(store);
         let of_store = place::store(store.as_ref(), &clock).await;
         // A private store knows nothing, and a broken one cannot be read.
         let is_usable = of_store.iter().all(|check| check.level != Level::Fail);

@@ -1,6 +1,7 @@
 //! The manager that a configuration asks for: the one place where store, fetchers and policy come together.
 //! What is asked of it is each command's own business.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use quota::accounts::{ClaudeCode, CommandSource, CredentialSource, EnvVar, PerAccount, TokenFile};
 use quota::anthropic::Anthropic;
-use quota::{QuotaManager, QuotaManagerBuilder, QuotaStore, Secret, StoreKey};
+use quota::{Policy, QuotaManager, QuotaManagerBuilder, QuotaStore, Secret, StoreKey};
 
+use crate::command_store::{CommandStore, Limit};
 use crate::config::{self, Config, LoginSource};
 use crate::exit::{Exit, Failure};
 use crate::scope::CommandScope;
@@ -23,6 +25,8 @@ const TOKEN_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     pub(crate) store: Arc<dyn QuotaStore>,
+    /// The same, if it is used and not only examined.
+    pub(crate) used: Option<Arc<CommandStore>>,
     /// For a process that is to use the same; it may hold a password.
     pub(crate) url: Secret,
     /// Whether other processes see what is in it.
@@ -39,21 +43,37 @@ pub(crate) struct Store {
 ///
 /// [`Failure`] if there is no such store.
 pub(crate) fn store(named: Option<&str>) -> Result<Store, Failure> {
-    find(named, |url| url)
+    find(named, Use::Command)
 }
 
-/// The same for a line, of which the next one comes soon and tries again: it waits for the lock of the usual file no longer than
-/// a store does by itself.
+/// The same for a line, of which the next one comes soon and tries again: it waits for its store once, for as long as a manager
+/// waits for one call, however many calls it makes.
 ///
 /// # Errors
 ///
 /// [`Failure`] if there is no such store.
 pub(crate) fn store_in_passing(named: Option<&str>) -> Result<Store, Failure> {
-    find(named, without_patience)
+    find(named, Use::Line)
 }
 
-/// Finds the store; `of_usual` is how the file of this user is opened, if it is that.
-fn find(named: Option<&str>, of_usual: fn(&str) -> &str) -> Result<Store, Failure> {
+/// The same for a command that says what is wrong with the store, and so changes and replaces nothing.
+///
+/// # Errors
+///
+/// [`Failure`] if there is no such store.
+pub(crate) fn store_to_examine(named: Option<&str>) -> Result<Store, Failure> {
+    find(named, Use::Examination)
+}
+
+/// What a store is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Command,
+    Line,
+    Examination,
+}
+
+fn find(named: Option<&str>, purpose: Use) -> Result<Store, Failure> {
     let variable = std::env::var(STORE_VARIABLE).ok().filter(|url| !url.is_empty());
     let (what, url, is_for_want_of_a_home) = match (named, variable) {
         (Some(url), _) => ("--store", url.to_owned(), false),
@@ -63,18 +83,33 @@ fn find(named: Option<&str>, of_usual: fn(&str) -> &str) -> Result<Store, Failur
             None => ("", OWN_STORE.to_owned(), true),
         },
     };
-    let is_usual = named.is_none() && what != STORE_VARIABLE;
-    let opened = if is_usual { of_usual(&url) } else { &url };
+    let opened = if purpose == Use::Line { Cow::Borrowed(&*url) } else { with_patience(&url) };
     // Only the error is shown, which never repeats the URL.
-    let store =
-        quota::open_store(opened).map_err(|error| Failure::new(Exit::Config, told_of(what, &error)))?;
+    let inner =
+        quota::open_store(&opened).map_err(|error| Failure::new(Exit::Config, told_of(what, &error)))?;
+    let used = (purpose != Use::Examination).then(|| {
+        // A line says itself what is wrong, in the place of the number.
+        let goes_on = purpose == Use::Command;
+        Arc::new(CommandStore::new(Arc::clone(&inner), limit(&url, purpose), goes_on))
+    });
     Ok(Store {
-        store,
+        store: used.clone().map_or(inner, |used| used),
+        used,
         is_shared: !url.starts_with(OWN_STORE),
         url: Secret::new(url),
         is_for_want_of_a_home,
         what,
     })
+}
+
+/// How long it is waited for a store in all. A file's reads wait for no lock.
+fn limit(url: &str, purpose: Use) -> Limit {
+    let patience = Policy::default().store_patience;
+    match purpose {
+        Use::Line if is_file(url) => Limit::Writes(patience),
+        Use::Line => Limit::Calls(patience),
+        Use::Command | Use::Examination => Limit::None,
+    }
 }
 
 impl Store {
@@ -88,7 +123,7 @@ impl Store {
 
     /// Whether it is a file of this machine, so that nothing is connected to.
     pub(crate) fn is_file(&self) -> bool {
-        self.url.expose().starts_with("sqlite:")
+        is_file(self.url.expose())
     }
 
     /// Whether the store can be used, if somebody would have to mend it.
@@ -105,6 +140,10 @@ impl Store {
             _ => Ok(()),
         }
     }
+}
+
+fn is_file(url: &str) -> bool {
+    url.starts_with("sqlite:")
 }
 
 fn told_of(what: &str, error: &dyn std::error::Error) -> String {
@@ -130,12 +169,17 @@ fn url_of_file(path: &Path) -> String {
     const UNFIT: AsciiSet =
         CONTROLS.add(b'%').add(b'?').add(b'#').add(b' ').add(b'\\').add(b'"').add(b'<').add(b'>');
     let path = percent_encode(path.as_os_str().as_encoded_bytes(), &UNFIT);
-    format!("sqlite://{path}?busy_ms={}", BUSY.as_millis())
+    format!("sqlite://{path}")
 }
 
-/// The same file, with the store's own patience.
-fn without_patience(url: &str) -> &str {
-    url.split('?').next().unwrap_or(url)
+/// The URL with a command's patience for the lock of a file, however the file was named, unless the URL says another.
+fn with_patience(url: &str) -> Cow<'_, str> {
+    match url.split_once('?') {
+        _ if !is_file(url) => Cow::Borrowed(url),
+        None => Cow::Owned(format!("{url}?busy_ms={}", BUSY.as_millis())),
+        // Whatever it says is for the store to read.
+        Some(_) => Cow::Borrowed(url),
+    }
 }
 
 /// Builds a manager that asks nobody: what is shared is read, judged and joined as by any other.
@@ -261,12 +305,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_opens_the_same_file_and_waits_no_longer_than_a_store_does() {
+    fn a_command_has_its_patience_with_any_file_and_a_url_may_say_another() {
         let path = Path::new("/home/me/a?b/quota.db");
-
         let url = url_of_file(path);
+        assert_eq!(url, "sqlite:///home/me/a%3Fb/quota.db");
 
-        assert_eq!(url, "sqlite:///home/me/a%3Fb/quota.db?busy_ms=3000");
-        assert_eq!(without_patience(&url), "sqlite:///home/me/a%3Fb/quota.db");
+        for (url, opened) in [
+            (&*url, "sqlite:///home/me/a%3Fb/quota.db?busy_ms=3000"),
+            ("sqlite:///x/quota.db?busy_ms=20", "sqlite:///x/quota.db?busy_ms=20"),
+            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+            ("memory:", "memory:"),
+        ] {
+            assert_eq!(with_patience(url), opened);
+        }
+    }
+
+    #[test]
+    fn only_a_line_is_limited_and_for_a_file_only_its_writes() {
+        let patience = Duration::from_millis(225);
+
+        assert_eq!(limit("redis://127.0.0.1", Use::Line), Limit::Calls(patience));
+        assert_eq!(limit("sqlite:///x/quota.db", Use::Line), Limit::Writes(patience));
+        assert_eq!(limit("redis://127.0.0.1", Use::Command), Limit::None);
     }
 }

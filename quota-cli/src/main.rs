@@ -7,6 +7,7 @@ mod budget;
 mod call_limit;
 #[cfg(test)]
 mod captures;
+mod command_store;
 mod config;
 mod demo;
 mod doctor;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quota::{Answer, Clock, QuotaStore, StoreError, StoreKey};
 
+use crate::command_store::CommandStore;
 use crate::gateway::Store;
 use crate::term;
 
@@ -23,12 +24,13 @@ const KEPT: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Sharing {
     store: Arc<dyn QuotaStore>,
+    used: Option<Arc<CommandStore>>,
     refused: Mutex<Option<StoreError>>,
 }
 
 impl Sharing {
     pub(crate) fn on(store: &Store) -> Self {
-        Self { store: Arc::clone(&store.store), refused: Mutex::default() }
+        Self { store: Arc::clone(&store.store), used: store.used.clone(), refused: Mutex::default() }
     }
 
     /// Whether to leave it at what is known: there are numbers, and no new ones could be shared. To be called where the
@@ -53,18 +55,37 @@ impl Sharing {
 
     /// Tells whoever waits, if the store was last found to take nothing, or does not answer.
     pub(crate) fn tell<'a>(&self, answers: impl IntoIterator<Item = &'a Answer>) {
-        if let Some(told) = self.told(is_any_alone(answers)) {
+        // Of damage was told when it was found.
+        let is_told = self.used.as_ref().is_some_and(|used| used.is_damaged());
+        if let Some(told) = self.told(is_any_alone(answers)).filter(|_| !is_told) {
             term::tell(&format!("quota: {told}\n"));
         }
     }
 
     /// What there is to tell, for where it is told in another way.
     pub(crate) fn told(&self, is_alone: bool) -> Option<String> {
-        match &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Some(told(error)),
-            None => is_alone.then(|| AWAY.to_owned()),
+        if let Some(error) = &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Some(told(error));
         }
+        let last_error = || self.used.as_ref().and_then(|used| used.last_error());
+        is_alone.then(|| match last_error() {
+            Some(error) if !error.is_transient() => told(&error),
+            Some(error) => away(&error),
+            None => AWAY.to_owned(),
+        })
     }
+}
+
+/// What is told of a store that may answer again, and what the command cannot keep if it does not.
+fn away(error: &StoreError) -> String {
+    let why = match error {
+        StoreError::Unavailable { why, .. } => why.as_ref(),
+        _ => "it failed",
+    };
+    format!(
+        "the store does not answer ({why}), so nothing is shared with other processes; calls that this command makes count for others \
+         only if it answers before the command ends"
+    )
 }
 
 const AWAY: &str =

@@ -46,6 +46,22 @@ pub(crate) fn of_sqlite(error: rusqlite::Error, path: &Path, applied: Applied) -
     told.because(error)
 }
 
+/// Whether a store on a file failed because SQLite found the file damaged, or to be no database. Another program's file, and one of a
+/// newer version of this crate, are not damaged.
+///
+/// ```
+/// use quota_core::StoreError;
+///
+/// assert!(!quota_sqlite::is_damage(&StoreError::unusable("something else")));
+/// ```
+#[must_use]
+pub fn is_damage(error: &StoreError) -> bool {
+    let StoreError::Unusable { source: Some(source), .. } = error else { return false };
+    source.downcast_ref::<rusqlite::Error>().is_some_and(|error| {
+        matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+    })
+}
+
 /// Whether the disk would not take what was to be written.
 fn is_of_writing(extended: i32) -> bool {
     matches!(

@@ -71,6 +71,7 @@ mod store;
 mod waiters;
 mod writer;
 
+pub use failure::is_damage;
 pub use options::{SqliteOpenError, SqliteOptions};
 /// The crates whose types are in the signatures here.
 pub use quota_core;

@@ -47,22 +47,32 @@ fn the_file_lies_where_the_state_of_programs_lies() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_told_in_one_line_and_left_as_it_is() {
+fn a_damaged_file_that_was_named_is_left_as_it_is_and_commands_go_on_without_it() {
     let provider = provider();
     let (machine, config) = provider.configure(Machine::new());
-    let path = machine.write(USUAL, "what somebody keeps there");
+    let path = machine.write("shared.db", "what somebody keeps there");
     #[cfg(unix)]
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 
-    for (command, code, shown) in [("status", 78, ""), ("statusline", 0, "quota: store error\n")] {
+    let machine = machine.set("QUOTA_STORE", &format!("sqlite://{}", path.display()));
+
+    let line = machine.run(&["statusline", "--config", argument(&config)]);
+    assert_eq!((line.code, line.stdout.as_str()), (Some(0), "quota: store error\n"));
+    assert_eq!((line.stderr.lines().count(), provider.simulator.ledger().calls()), (1, 0), "{}", line.stderr);
+    for command in ["status", "guard", "pick", "explain", "pace", "events", "budget"] {
         let ended = machine.run(&[command, "--config", argument(&config)]);
 
-        assert_eq!((ended.code, ended.stdout.as_str()), (Some(code), shown), "{command}");
-        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
-        assert!(ended.stderr.contains("damaged, or no database"), "{}", ended.stderr);
+        assert_ne!(ended.code, Some(78), "{command}: {}", ended.stderr);
+        let told: Vec<_> =
+            ended.stderr.lines().filter(|line| line.contains("damaged, or no database")).collect();
+        assert_eq!(told.len(), 1, "{command}: {}", ended.stderr);
+        assert!(told[0].contains("shared.db-wal"), "{command}: {}", ended.stderr);
     }
+    let status = machine.run(&["status", "--config", argument(&config)]);
+    assert_eq!(status.code, Some(0), "{}", status.stderr);
+    assert!(status.stdout.contains("42 %"), "{}", status.stdout);
+    assert_eq!(machine.run(&["doctor", "--config", argument(&config)]).code, Some(1));
     assert_eq!(std::fs::read(&path).unwrap(), b"what somebody keeps there");
-    assert_eq!(provider.simulator.ledger().calls(), 0);
 }
 
 #[cfg(unix)]

@@ -21,6 +21,7 @@ mod leases;
 #[cfg(target_os = "linux")]
 mod local_herds;
 mod local_store;
+mod locked_store;
 #[cfg(unix)]
 mod narrow;
 mod parse;

@@ -1,0 +1,205 @@
+//! The store as a command uses it: how long the command waits for it in all, why it failed last, and what takes its place if the
+//! file is damaged.
+//! Which store it is, and how it was named, is in `gateway`.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use quota::{Applied, Clock, QuotaStore, Reading, StoreError, StoreKey, Swap, Version, sqlite};
+
+use crate::term;
+
+/// A store that is used by one command.
+#[derive(Debug)]
+pub(crate) struct CommandStore {
+    inner: Arc<dyn QuotaStore>,
+    clock: Clock,
+    limit: Limit,
+    /// What is left of the limit.
+    left: Mutex<Duration>,
+    last_error: Mutex<Option<StoreError>>,
+    /// Why the file is not used any more.
+    damage: OnceLock<StoreError>,
+    /// Whether the command goes on without a damaged file. Else the error is the command's.
+    goes_on: bool,
+}
+
+/// What a command waits for no longer than a given time, however many calls it makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// The store bounds its calls itself.
+    None,
+    /// Writes: they wait for a lock, and reads do not.
+    Writes(Duration),
+    /// All calls: they wait for the network.
+    Calls(Duration),
+}
+
+impl Limit {
+    fn of(self, is_write: bool) -> Option<Duration> {
+        match self {
+            Self::Calls(limit) => Some(limit),
+            Self::Writes(limit) => is_write.then_some(limit),
+            Self::None => None,
+        }
+    }
+}
+
+impl CommandStore {
+    /// For a command that waits no longer than the limit. If it `goes_on` without a damaged file, it warns of that once.
+    pub(crate) fn new(inner: Arc<dyn QuotaStore>, limit: Limit, goes_on: bool) -> Self {
+        let whole = limit.of(true).unwrap_or_default();
+        Self {
+            inner,
+            clock: Clock::system(),
+            limit,
+            left: Mutex::new(whole),
+            last_error: Mutex::default(),
+            damage: OnceLock::new(),
+            goes_on,
+        }
+    }
+
+    /// Why the last call failed that did.
+    pub(crate) fn last_error(&self) -> Option<StoreError> {
+        lock(&self.last_error).clone()
+    }
+
+    /// Whether the file is damaged, and the command goes on without it.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damage.get().is_some()
+    }
+
+    async fn within_limit<T>(
+        &self,
+        is_write: bool,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let answer = if self.limit.of(is_write).is_some() { self.within(call).await } else { call.await };
+        if let Err(error) = &answer {
+            *lock(&self.last_error) = Some(error.clone());
+            if self.goes_on && sqlite::is_damage(error) && self.damage.set(error.clone()).is_ok() {
+                term::tell(&format!("quota: {error}; until then nothing is shared with other processes\n"));
+            }
+        }
+        answer
+    }
+
+    /// Waits no longer than what is left, and takes from that what was waited.
+    async fn within<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let late = |applied| StoreError::unavailable(applied, "it did not answer in time");
+        let left = *lock(&self.left);
+        if left.is_zero() {
+            return Err(late(Applied::No));
+        }
+        let begun_at = self.clock.instant();
+        let answer = self.clock.bounded(left, call).await;
+        let waited = self.clock.instant().saturating_since(begun_at);
+        let mut left = lock(&self.left);
+        *left = left.saturating_sub(waited);
+        answer.unwrap_or_else(|| Err(late(Applied::Perhaps)))
+    }
+
+    /// What is read from a damaged file: nothing.
+    fn nothing(&self) -> Reading {
+        Reading::new(None, self.clock.now())
+    }
+}
+
+/// A damaged file is not read and takes nothing. It is like a disk that is full: the command makes do with what it finds out
+/// itself, and says why.
+#[async_trait]
+impl QuotaStore for CommandStore {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        if self.is_damaged() {
+            return Ok(self.nothing());
+        }
+        let answer = self.within_limit(false, self.inner.read(key)).await;
+        if self.is_damaged() { Ok(self.nothing()) } else { answer }
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        if let Some(damage) = self.damage.get() {
+            return Err(damage.clone());
+        }
+        self.within_limit(true, self.inner.swap(key, expected, body, keep)).await
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        if self.is_damaged() {
+            return std::future::pending().await;
+        }
+        self.inner.changed(key, seen).await
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store that never answers.
+    #[derive(Debug)]
+    struct Frozen;
+
+    #[async_trait]
+    impl QuotaStore for Frozen {
+        async fn read(&self, _key: &StoreKey) -> Result<Reading, StoreError> {
+            std::future::pending().await
+        }
+
+        async fn swap(
+            &self,
+            _key: &StoreKey,
+            _expected: Option<Version>,
+            _body: Bytes,
+            _keep: Duration,
+        ) -> Result<Swap, StoreError> {
+            std::future::pending().await
+        }
+
+        async fn changed(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
+            std::future::pending().await
+        }
+    }
+
+    const LIMIT: Duration = Duration::from_millis(225);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_never_answers_is_waited_for_once_in_all() {
+        let store = CommandStore::new(Arc::new(Frozen), Limit::Calls(LIMIT), false);
+        let begun_at = store.clock.instant();
+
+        for _ in 0..5 {
+            assert!(store.read(&StoreKey::everything()).await.unwrap_err().is_transient());
+            let swapped = store.swap(&StoreKey::everything(), None, Bytes::new(), LIMIT).await;
+            assert!(swapped.unwrap_err().is_transient());
+        }
+
+        // A timer wakes within a millisecond.
+        let waited = store.clock.instant().saturating_since(begun_at);
+        assert!(waited >= LIMIT && waited < LIMIT * 2, "{waited:?}");
+        assert!(store.last_error().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_of_a_file_are_not_limited_by_what_writes_have_waited() {
+        let store =
+            CommandStore::new(Arc::new(quota::MemoryStore::new()), Limit::Writes(Duration::ZERO), false);
+
+        assert!(store.swap(&StoreKey::everything(), None, Bytes::new(), LIMIT).await.is_err());
+
+        assert!(store.read(&StoreKey::everything()).await.is_ok());
+    }
+}

@@ -1,0 +1,44 @@
+//! A file whose lock another process holds for longer than a command waits for it.
+
+use std::process::Stdio;
+
+use quota::{AccountId, Record, StoreKey};
+use quota_sim::{Account, Script, Window};
+
+use super::program::{Ended, Machine, Provider, argument};
+
+#[test]
+fn a_call_that_was_made_under_a_foreign_lock_counts() {
+    let account = Account::new("main").windows([Window::five_hour().used(42.0)]);
+    let provider = Provider::play(Script::new([account]));
+    let (machine, config) = provider.configure(Machine::new());
+    let path = machine.path("quota.db");
+    let url = format!("sqlite://{}", path.display());
+    // So that the test waits less.
+    let machine = machine.set("QUOTA_STORE", &format!("{url}?busy_ms=200"));
+    assert_eq!(machine.run(&["status", "--config", argument(&config)]).code, Some(0));
+    let lock = rusqlite::Connection::open(&path).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+    let mut command = machine.command(&["status", "--max-age", "0s", "--config", argument(&config)]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while provider.simulator.ledger().calls() == 1 {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended without a call");
+        std::thread::yield_now();
+    }
+    lock.execute_batch("ROLLBACK").unwrap();
+    let ended = Ended::of(child.wait_with_output().unwrap());
+
+    assert_eq!((ended.code, ended.stderr.lines().count()), (Some(0), 1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("another process holds the lock"), "{}", ended.stderr);
+    assert_eq!(attempts(&url), 2);
+}
+
+fn attempts(url: &str) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let account: AccountId = "anthropic/main".parse().unwrap();
+    let found = runtime.block_on(async {
+        quota::open_store(url).unwrap().read(&StoreKey::account(&account)).await.unwrap()
+    });
+    Record::decode(&found.document.unwrap().body).unwrap().attempts().len()
+}
