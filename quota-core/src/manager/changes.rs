@@ -66,7 +66,7 @@ fn next_change(
         }
         // Besides this one, the manager's own; any further one is a handle or a flight.
         let has_handle = Arc::strong_count(&slot) > 2;
-        if !has_handle || now.saturating_since(*looked_at) > recheck * FORGOTTEN_AFTER {
+        if !has_handle || now.saturating_since(*looked_at) > recheck.saturating_mul(FORGOTTEN_AFTER) {
             slot.let_go(&mut desk);
             return None;
         }
