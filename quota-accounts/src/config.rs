@@ -218,6 +218,13 @@ impl AccountsFile {
         Some(Self::at(environment.state_home()?.join("quota").join("accounts.json")))
     }
 
+    /// Refuses the file with [`FileError::Untrusted`] if a user other than this one and root may have written it: for
+    /// programs that keep in it which hosts get a token, or which programs are run.
+    #[must_use]
+    pub fn trusted_only(self) -> Self {
+        Self(self.0.trusted_only())
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -82,6 +82,8 @@ pub(crate) trait Content: Serialize + DeserializeOwned + Default + Send + 'stati
 pub(crate) struct Document {
     path: PathBuf,
     clock: Clock,
+    /// Whether a file that another user may have written is refused.
+    is_trusted_only: bool,
 }
 
 /// No file of accounts is larger.
@@ -92,7 +94,12 @@ const A_LOOK: Duration = Duration::from_millis(10);
 
 impl Document {
     pub(crate) fn at(path: impl Into<PathBuf>, clock: Clock) -> Self {
-        Self { path: path.into(), clock }
+        Self { path: path.into(), clock, is_trusted_only: false }
+    }
+
+    /// Refuses a file that a user other than this one and root may have written.
+    pub(crate) fn trusted_only(self) -> Self {
+        Self { is_trusted_only: true, ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -101,14 +108,14 @@ impl Document {
 
     /// Reads the file as it is now; nothing, if there is none. Writers replace it whole, so no lock is needed.
     pub(crate) async fn load<T: Content>(&self) -> Result<T, FileError> {
-        let path = self.path.clone();
+        let (path, is_trusted_only) = (self.path.clone(), self.is_trusted_only);
         let failed = self.failed("read");
-        off_thread(move || Ok(read(&path))).await.map_err(failed)?
+        off_thread(move || Ok(read(&path, is_trusted_only))).await.map_err(failed)?
     }
 
     /// The same on this thread, which waits for the disk.
     pub(crate) fn load_blocking<T: Content>(&self) -> Result<T, FileError> {
-        read(&self.path)
+        read(&self.path, self.is_trusted_only)
     }
 
     /// Reads the file, changes what is in it, and writes it, while no other process does.
@@ -119,9 +126,9 @@ impl Document {
         change: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Result<R, FileError> {
         let lock = self.lock().await?;
-        let path = self.path.clone();
+        let (path, is_trusted_only) = (self.path.clone(), self.is_trusted_only);
         let work = move || {
-            let changed = replace(&path, change);
+            let changed = replace(&path, is_trusted_only, change);
             drop(lock);
             Ok(changed)
         };
@@ -202,9 +209,10 @@ fn try_lock(path: &Path, ending: &str) -> io::Result<Option<File>> {
     }
 }
 
-fn read<T: Content>(path: &Path) -> Result<T, FileError> {
+fn read<T: Content>(path: &Path, is_trusted_only: bool) -> Result<T, FileError> {
     let opened = file::open(path).and_then(|opened| {
-        let rights = (is_private(&opened)?, rights::check(&opened, path)?);
+        let rights = if is_trusted_only { rights::check(&opened, path)? } else { Ok(()) };
+        let rights = (is_private(&opened)?, rights);
         Ok((rights, file::read(opened, LIMIT)?))
     });
     let contents = match opened {
@@ -220,8 +228,12 @@ fn read<T: Content>(path: &Path) -> Result<T, FileError> {
     })
 }
 
-fn replace<T: Content, R>(path: &Path, change: impl FnOnce(&mut T) -> R) -> Result<R, FileError> {
-    let mut content: T = read(path)?;
+fn replace<T: Content, R>(
+    path: &Path,
+    is_trusted_only: bool,
+    change: impl FnOnce(&mut T) -> R,
+) -> Result<R, FileError> {
+    let mut content: T = read(path, is_trusted_only)?;
     if content.version() > T::VERSION {
         return Err(FileError::Newer { path: path.to_owned() });
     }
@@ -491,5 +503,21 @@ mod tests {
         tasks.join_all().await;
 
         assert_eq!(document(&dir).load::<Counted>().await.unwrap().count, 200);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_may_write_is_refused_where_that_is_asked() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        fs::write(&path, r#"{"count":7}"#).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        let document = Document::at(&path, Clock::system());
+
+        assert_eq!(document.load_blocking::<Counted>().unwrap().count, 7);
+        let refused = document.trusted_only().load_blocking::<Counted>();
+        assert!(matches!(refused, Err(FileError::Untrusted(_))), "{refused:?}");
     }
 }

@@ -18,7 +18,8 @@ pub(crate) const BASE_URL: &str = "base_url";
 /// The accounts file of this user; `None` if there is no home directory.
 pub(crate) fn accounts_file() -> Option<AccountsFile> {
     let state = directory("XDG_STATE_HOME", &[".local", "state"])?;
-    Some(AccountsFile::at(state.join("quota").join("accounts.json")))
+    // Hosts and programs are named in it.
+    Some(AccountsFile::at(state.join("quota").join("accounts.json")).trusted_only())
 }
 
 /// What the accounts file says; nothing, if there is none.
