@@ -35,7 +35,7 @@ use self::events::Events;
 use self::flight::Crew;
 use self::register::Register;
 use self::tally::StoreTally;
-use crate::{AccountId, Clock, QuotaStore, Usage};
+use crate::{AccountId, Clock, QuotaStore, Rejected, Usage};
 
 /// The single gateway to the usage endpoints of LLM providers, and the cache in front of it.
 ///
@@ -103,7 +103,7 @@ impl QuotaManager {
     ///
     /// [`ObserveError::UnknownAccount`] if there never was a handle to it: readings are not filed under a name nobody
     /// uses, and never under another account's.
-    pub fn observe(&self, id: &AccountId, usage: &Usage) -> Result<(), ObserveError> {
+    pub fn observe(&self, id: &AccountId, usage: &Usage) -> Result<Vec<Rejected>, ObserveError> {
         let unknown = || ObserveError::UnknownAccount { account: id.clone() };
         let slot = self.shared.register.known(id).ok_or_else(unknown)?;
         Account::new(slot, Arc::clone(&self.shared)).observe(usage)

@@ -3,11 +3,11 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The used share of a window, in basis points (hundredths of a percent).
 ///
-/// It may exceed 100 %: providers report that, and it is not cut off.
+/// It may exceed 100 %: providers report that. More than 1,000 % is a number of something else, and no percentage.
 ///
 /// ```
 /// use quota_core::Percent;
@@ -16,41 +16,62 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(Percent::from_fraction(1.01).unwrap().to_string(), "101%");
 /// assert_eq!(Percent::from_percent(f64::NAN), None);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Percent(u32);
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u32::deserialize(deserializer).map(Self::from_basis_points)
+    }
+}
 
 impl Percent {
     /// Nothing used.
     pub const ZERO: Self = Self(0);
     /// All used.
     pub const FULL: Self = Self(10_000);
+    /// The highest use that is believed: ten times all.
+    pub const MAX: Self = Self(100_000);
 
-    /// Reads a number where 100 means all; `None` for what is not a finite number. Below 0 counts as 0.
+    /// Reads a number where 100 means all; `None` below −100, above 1,000 and for what is no number. Below 0 counts as 0.
     #[must_use]
     pub fn from_percent(value: f64) -> Option<Self> {
-        value.is_finite().then(|| Self::saturating(value * 100.0))
+        Self::plausible(value * 100.0)
     }
 
-    /// Reads a number where 1 means all; `None` for what is not a finite number. Below 0 counts as 0.
+    /// Reads a number where 1 means all; `None` below −1, above 10 and for what is no number. Below 0 counts as 0.
     #[must_use]
     pub fn from_fraction(value: f64) -> Option<Self> {
-        value.is_finite().then(|| Self::saturating(value * 10_000.0))
+        Self::plausible(value * 10_000.0)
     }
 
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "`as` saturates at both ends"
+        reason = "it is in range, and `as` saturates at 0"
     )]
-    fn saturating(basis_points: f64) -> Self {
-        Self(basis_points.round() as u32)
+    fn plausible(basis_points: f64) -> Option<Self> {
+        let rounded = basis_points.round();
+        // Written so that it is false for what is no number.
+        let is_plausible = rounded >= -f64::from(Self::FULL.0) && rounded <= f64::from(Self::MAX.0);
+        is_plausible.then_some(Self(rounded as u32))
     }
 
-    /// Takes basis points as they are: 10,000 means all.
+    /// Takes basis points: 10,000 means all. More than [`MAX`](Self::MAX) counts as that.
     #[must_use]
     pub const fn from_basis_points(basis_points: u32) -> Self {
-        Self(basis_points)
+        if basis_points > Self::MAX.0 { Self::MAX } else { Self(basis_points) }
+    }
+
+    /// Reads stored basis points even above [`MAX`](Self::MAX), so that one window can be left out and the others kept.
+    pub(crate) fn deserialize_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u32::deserialize(deserializer).map(Self)
+    }
+
+    /// Whether it can be true; it cannot where [`deserialize_any`](Self::deserialize_any) has read something absurd.
+    pub(crate) fn is_plausible(self) -> bool {
+        self <= Self::MAX
     }
 
     /// In hundredths of a percent.
@@ -104,8 +125,18 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_number_saturates() {
-        assert_eq!(Percent::from_percent(1e308).unwrap().basis_points(), u32::MAX);
-        assert_eq!(Percent::from_fraction(1e308), Percent::from_percent(1e308));
+    fn an_absurd_number_is_no_percentage() {
+        for value in [1_782_907_200.0, 1e308, 1_000.1, -100.1] {
+            assert_eq!(Percent::from_percent(value), None, "{value}");
+            assert_eq!(Percent::from_fraction(value / 100.0), None, "{value}");
+        }
+        assert_eq!(Percent::from_percent(1_000.0), Some(Percent::MAX));
+        assert_eq!(Percent::from_percent(-100.0), Some(Percent::ZERO));
+    }
+
+    #[test]
+    fn basis_points_end_at_the_greatest_use() {
+        assert_eq!(Percent::from_basis_points(u32::MAX), Percent::MAX);
+        assert_eq!(serde_json::from_str::<Percent>("4294967295").unwrap(), Percent::MAX);
     }
 }

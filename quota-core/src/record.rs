@@ -278,6 +278,7 @@ impl Record {
         }
         self.attempts.retain(|attempt| attempt.at <= limit && time::between(attempt.at, now) < TRAILING);
         self.snapshot.drop_after(limit);
+        self.snapshot.forget_peaks(now);
     }
 
     /// Lifts the account's hold for all processes, and forgets how often in a row its calls have failed.

@@ -8,19 +8,26 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::peak::Peak;
+use crate::plausibility::judge;
+use crate::time::Ms;
 use crate::unknown::Unknown;
 use crate::usage::Coverage;
 use crate::{Credits, Source, Stamp, Usage, Window, WindowId};
 
 /// All windows of an account, its plan and its money, each with its own age.
 ///
-/// For every window the newest reading stands (see [`Window::supersedes`]). A window vanishes when a later answer that
-/// covers it does not report it. What is joined is a state, not a change: joining twice is joining once.
+/// Of every window the newest reading counts (see [`Window::supersedes`]), or a later and higher one of a source that has no
+/// time of its own ([`Source::Statusline`]). A window vanishes when a later answer that covers it does not report it. What is joined is a state, not a change: joining twice is joining once.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// By id, without repetition.
     #[serde(default, deserialize_with = "in_order", skip_serializing_if = "Vec::is_empty")]
     windows: Vec<Window>,
+    /// Peaks of windows that are gone: a session that repeats an old reading must not bring them back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a map")]
+    peaks: Option<Box<BTreeMap<WindowId, Peak>>>,
     #[serde(default, skip_serializing_if = "Horizon::is_empty")]
     horizon: Horizon,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,17 +82,32 @@ struct Told {
 }
 
 impl Snapshot {
-    /// What `usage` says, as said at `at`.
+    /// What `usage` says, as said at `at`, without what cannot be true; see [`Usage::reject_implausible`].
     ///
-    /// Headers never speak about model-scoped windows or money, nor about all there is, whatever a fetcher put into them.
+    /// Headers and statuslines never speak about windows of one model or surface, about money, or about all there is, whatever a
+    /// fetcher put into them.
     #[must_use]
     pub fn of(usage: &Usage, at: Timestamp) -> Self {
         let stamp = Stamp::new(at, usage.source);
-        let narrow = usage.source == Source::Headers;
+        let narrow = matches!(usage.source, Source::Headers | Source::Statusline);
         let readings = usage.windows.iter().filter(|reading| !(narrow && reading.scope.is_some()));
         let mut snapshot = Self { windows: Vec::with_capacity(usage.windows.len()), ..Self::default() };
+        let mut unread = Vec::new();
         for reading in readings {
-            snapshot.take(reading.clone().stamped(stamp));
+            let mut reading = reading.clone();
+            if let Some(rejected) = judge(&reading, at, usage.source) {
+                if rejected.whole {
+                    unread.push(rejected.window);
+                    continue;
+                }
+                reading.resets_at = None;
+            }
+            snapshot.take(&reading.stamped(stamp));
+        }
+        snapshot.resolve();
+        if !usage.source.has_time() {
+            // What may be hours old says nothing about what can be replaced only by something newer.
+            return snapshot;
         }
         snapshot.plan = usage.plan.clone().map(|plan| Said::boxed(stamp, plan));
         if !narrow {
@@ -96,7 +118,8 @@ impl Snapshot {
         {
             let told = Told { stamp, unknown: Unknown::default() };
             let money_apart = (!credits).then(|| MONEY.clone());
-            let apart = except.iter().cloned().chain(money_apart).map(|id| (id, None)).collect();
+            let except = except.iter().cloned().chain(unread).chain(money_apart);
+            let apart = except.map(|id| (id, None)).collect();
             snapshot.horizon = Horizon::new(Some(told), apart);
         }
         snapshot
@@ -109,34 +132,119 @@ impl Snapshot {
             self.windows.reserve_exact(other.windows.len());
         }
         for window in &other.windows {
-            self.take(window.clone());
+            self.take(window);
         }
-        let horizon = &self.horizon;
-        self.windows.retain(|window| horizon.of(window.id()).is_none_or(|gone| window.stamp() >= gone.stamp));
+        for (id, peak) in other.peaks.iter().flat_map(|peaks| peaks.iter()) {
+            self.raise(id, peak);
+        }
+        self.resolve();
         keep_later(&mut self.plan, other.plan.as_ref());
         keep_later(&mut self.credits, other.credits.as_ref());
+        let horizon = &self.horizon;
         self.credits.take_if(|said| horizon.of(&MONEY).is_some_and(|gone| said.stamp < gone.stamp));
         self.unknown = take(&mut self.unknown).max(other.unknown.clone());
     }
 
+    /// Gives readings that have neither a time nor a reset the reset of the period that was known when they arrived.
+    ///
+    /// Their use counts if it is above the peak of a period, so it has to be known which one that is.
+    pub(crate) fn assume_resets(&mut self, known: &Self) {
+        for window in &mut self.windows {
+            if let Some(known) = known.window(window.id()) {
+                window.assume_reset(known);
+            }
+        }
+    }
+
+    /// Whether `usage`, read at `at`, would change what is known here.
+    ///
+    /// A session that has been idle repeats its last numbers with every line of its statusline. They change nothing, and a
+    /// caller can spare itself the rest.
+    #[must_use]
+    pub fn is_changed_by(&self, usage: &Usage, at: Timestamp) -> bool {
+        let mut news = Self::of(usage, at);
+        news.assume_resets(self);
+        let mut joined = self.clone();
+        joined.join(&news);
+        joined != *self
+    }
+
     /// Drops what claims to have been read after `limit`: its clock was wrong, and it would beat every true reading.
     pub(crate) fn drop_after(&mut self, limit: Timestamp) {
-        self.windows.retain(|window| window.observed_at() <= limit);
+        self.windows.retain_mut(|window| window.drop_after(limit.into()));
         self.plan.take_if(|said| said.stamp.at > limit);
         self.credits.take_if(|said| said.stamp.at > limit);
-        self.horizon.drop_after(limit);
+        let is_true = self.horizon.drop_after(limit);
+        // Of a peak that has a time it is not known which; it may be of the clock that was ahead.
+        self.retain_peaks(|peak| {
+            peak.arrived_at.map_or(is_true, |arrived_at| arrived_at.timestamp() <= limit)
+        });
+    }
+
+    /// Forgets the peaks of periods that are over by `now`, and of windows that are gone all but a few.
+    pub(crate) fn forget_peaks(&mut self, now: Timestamp) {
+        let now = Ms::from(now);
+        self.windows.iter_mut().for_each(|window| window.forget_peak(now));
+        let mut left = MOST_GONE;
+        self.retain_peaks(|peak| {
+            let counts = left > 0 && peak.resets_at.is_some_and(|reset| reset > now);
+            left -= usize::from(counts);
+            counts
+        });
+    }
+
+    fn retain_peaks(&mut self, mut is_kept: impl FnMut(&Peak) -> bool) {
+        if let Some(peaks) = &mut self.peaks {
+            peaks.retain(|_, peak| is_kept(peak));
+        }
+        self.peaks.take_if(|peaks| peaks.is_empty());
     }
 
     pub(crate) fn shrink(&mut self) {
         self.windows.shrink_to_fit();
     }
 
-    fn take(&mut self, window: Window) {
-        match self.windows.binary_search_by(|known| known.id().cmp(window.id())) {
-            Ok(at) if window.supersedes(&self.windows[at]) => self.windows[at] = window,
-            Ok(_) => {}
-            Err(at) => self.windows.insert(at, window),
+    fn take(&mut self, window: &Window) {
+        match self.position(window.id()) {
+            Ok(at) => self.windows[at].join(window),
+            Err(at) => {
+                let mut window = window.clone();
+                let gone = self.peaks.as_mut().and_then(|peaks| peaks.remove(window.id()));
+                gone.into_iter().for_each(|peak| window.raise(peak));
+                self.windows.insert(at, window);
+            }
         }
+    }
+
+    fn raise(&mut self, id: &WindowId, peak: &Peak) {
+        if let Ok(at) = self.position(id) {
+            return self.windows[at].raise(peak.clone());
+        }
+        let peaks = self.peaks.get_or_insert_default();
+        match peaks.get_mut(id) {
+            Some(known) if peak.order(known).is_le() => {}
+            Some(known) => *known = peak.clone(),
+            None => drop(peaks.insert(id.clone(), peak.clone())),
+        }
+    }
+
+    /// Drops what is gone by now, and keeps its peaks.
+    fn resolve(&mut self) {
+        let (horizon, peaks) = (&self.horizon, &mut self.peaks);
+        self.windows.retain_mut(|window| {
+            let Err(peak) = window.resolve(horizon.of(window.id()).map(|told| told.stamp)) else {
+                return true;
+            };
+            if let Some(peak) = peak {
+                peaks.get_or_insert_default().insert(window.id().clone(), peak);
+            }
+            false
+        });
+        self.peaks.take_if(|peaks| peaks.is_empty());
+    }
+
+    fn position(&self, id: &WindowId) -> Result<usize, usize> {
+        self.windows.binary_search_by(|known| known.id().cmp(id))
     }
 
     /// The windows, by id.
@@ -148,7 +256,7 @@ impl Snapshot {
     /// The window of that name, if there is one.
     #[must_use]
     pub fn window(&self, id: &WindowId) -> Option<&Window> {
-        self.windows.binary_search_by(|known| known.id().cmp(id)).ok().map(|at| &self.windows[at])
+        self.position(id).ok().map(|at| &self.windows[at])
     }
 
     /// What the snapshot knows of the window of that name, whether or not a reading of it is left.
@@ -236,11 +344,16 @@ fn keep_later<T: Ord + Clone>(mine: &mut Option<T>, other: Option<&T>) {
     }
 }
 
-/// Puts windows in order that somebody else may have written without any.
+/// More gone windows than an account has, and a bound on what a provider that names new ones each time makes us keep.
+const MOST_GONE: usize = 32;
+
+/// Puts stored windows in order, and leaves out those that cannot be true.
 fn in_order<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Window>, D::Error> {
     let mut snapshot = Snapshot::default();
-    for window in Vec::deserialize(deserializer)? {
-        snapshot.take(window);
+    for mut window in Vec::<Window>::deserialize(deserializer)? {
+        if window.is_plausible() {
+            snapshot.take(&window);
+        }
     }
     Ok(snapshot.windows)
 }
@@ -271,11 +384,15 @@ impl Horizon {
         *self = Self { unknown, ..Self::new(all.cloned(), apart) };
     }
 
-    fn drop_after(&mut self, limit: Timestamp) {
-        self.all.take_if(|told| told.stamp.at > limit);
+    /// Whether nothing had to be dropped.
+    fn drop_after(&mut self, limit: Timestamp) -> bool {
+        let mut is_true = self.all.take_if(|told| told.stamp.at > limit).is_none();
         if let Some(apart) = &mut self.apart {
+            let before = apart.len();
             apart.retain(|_, told| told.as_ref().is_none_or(|told| told.stamp.at <= limit));
+            is_true &= apart.len() == before;
         }
+        is_true
     }
 
     fn is_empty(&self) -> bool {

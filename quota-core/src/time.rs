@@ -57,6 +57,18 @@ impl Ms {
         from_ms(self.0.get() - BIAS)
     }
 
+    /// The whole minute that is nearest.
+    pub(crate) fn to_minute(self) -> Self {
+        const MINUTE: i64 = 60_000;
+        let ms = self.0.get() - BIAS;
+        from_ms((ms + MINUTE / 2).div_euclid(MINUTE) * MINUTE).into()
+    }
+
+    /// The time between the two, whichever is earlier.
+    pub(crate) fn distance(self, other: Self) -> Duration {
+        Duration::from_millis(self.0.get().abs_diff(other.0.get()))
+    }
+
     /// The time from here to `later`; nothing if that is not after it.
     pub(crate) fn until(self, later: Self) -> Duration {
         Duration::from_millis(u64::try_from(later.0.get().saturating_sub(self.0.get())).unwrap_or(0))

@@ -56,6 +56,14 @@ impl Usage {
         Self { observed_at: Some(observed_at), ..Self::new(windows, Coverage::Reported, Source::Local) }
     }
 
+    /// What a source without a time of its own reports, arrived at `arrived_at`: a statusline, or a file without a date.
+    ///
+    /// It may repeat what was true hours ago. It therefore only ever raises a window; see [`Source::Statusline`].
+    #[must_use]
+    pub fn from_statusline(windows: impl IntoIterator<Item = WindowReading>, arrived_at: Timestamp) -> Self {
+        Self { observed_at: Some(arrived_at), ..Self::new(windows, Coverage::Reported, Source::Statusline) }
+    }
+
     fn new(windows: impl IntoIterator<Item = WindowReading>, coverage: Coverage, source: Source) -> Self {
         Self {
             windows: windows.into_iter().collect(),
@@ -154,6 +162,15 @@ impl Coverage {
     #[must_use]
     pub fn complete_except(windows: impl IntoIterator<Item = WindowId>) -> Self {
         Self::Complete { except: windows.into_iter().collect(), credits: true }
+    }
+}
+
+impl Coverage {
+    /// Says that these windows were there and could not be read, if this is about everything.
+    pub(crate) fn except_also<'a>(&mut self, windows: impl Iterator<Item = &'a WindowId>) {
+        if let Self::Complete { except, .. } = self {
+            except.extend(windows.cloned());
+        }
     }
 }
 

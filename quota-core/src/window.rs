@@ -9,6 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::peak::Peak;
+use crate::plausibility::{is_too_far, plausible_length};
 use crate::time::{self, Ms};
 use crate::unknown::Unknown;
 use crate::{InvalidId, Percent, Scope, model_matches};
@@ -147,7 +149,12 @@ pub enum Source {
     /// Not said, or a source that only a newer program knows.
     #[default]
     Unknown,
-    /// What another program of this machine had written down.
+    /// A statusline, or something else without a time of its own: it may repeat what was true hours ago.
+    ///
+    /// Such a reading only raises a window. It counts if it is above every use that was reported in the window's period, and
+    /// arrived after the newest reading that has a time.
+    Statusline,
+    /// What another program of this machine had written down, with its date.
     Local,
     /// Headers of an ordinary answer of the provider. They say nothing about model-scoped windows or money.
     Headers,
@@ -155,9 +162,23 @@ pub enum Source {
     Poll,
 }
 
+impl Source {
+    /// Whether its readings carry a time of their own, so that the newer one of two is known.
+    #[must_use]
+    pub fn has_time(self) -> bool {
+        self != Self::Statusline
+    }
+
+    /// Whether the provider itself said so.
+    pub(crate) fn is_provider(self) -> bool {
+        matches!(self, Self::Poll | Self::Headers)
+    }
+}
+
 impl<'de> Deserialize<'de> for Source {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(match &*std::borrow::Cow::<str>::deserialize(deserializer)? {
+            "statusline" => Self::Statusline,
             "local" => Self::Local,
             "headers" => Self::Headers,
             "poll" => Self::Poll,
@@ -238,23 +259,24 @@ impl WindowReading {
             source: stamp.source,
             used: self.used,
             resets_at: self.resets_at.map(Ms::from),
-            length: self
-                .length
-                .map(|length| Duration::from_millis(length.as_millis().try_into().unwrap_or(u64::MAX))),
+            length: self.length.and_then(plausible_length),
             scope: self.scope.map(Box::new),
+            peak: None,
             unknown: Unknown::default(),
         }
     }
 }
 
 /// One window of an account, with the moment it was read and the source it was read from.
+///
+/// That is the newest reading of the sources that have a time, or a later and higher one of a source that has none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     id: WindowId,
     #[serde(rename = "at_ms")]
     at: Ms,
     source: Source,
-    #[serde(rename = "used_bp")]
+    #[serde(rename = "used_bp", deserialize_with = "Percent::deserialize_any")]
     used: Percent,
     #[serde(rename = "resets_ms", default, skip_serializing_if = "Option::is_none")]
     resets_at: Option<Ms>,
@@ -267,6 +289,9 @@ pub struct Window {
     length: Option<Duration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scope: Option<Box<Scope>>,
+    /// The highest use that was reported in the period, unless that is the reading's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peak: Option<Box<Peak>>,
     #[serde(flatten)]
     unknown: Unknown,
 }
@@ -281,31 +306,31 @@ impl Window {
     /// What the window said when it was read. What it says now is [`used_at`](Self::used_at).
     #[must_use]
     pub fn used(&self) -> Percent {
-        self.used
+        self.shown().1
     }
 
     /// When it begins anew, if that was said.
     #[must_use]
     pub fn resets_at(&self) -> Option<Timestamp> {
-        self.resets_at.map(Ms::timestamp)
+        self.shown().2.map(Ms::timestamp)
     }
 
-    /// When it was read: the start of the call that told.
+    /// When it was read: the start of the call that reported it, or, from a source without a time, its arrival.
     #[must_use]
     pub fn observed_at(&self) -> Timestamp {
-        self.at.timestamp()
+        self.shown().0.timestamp()
     }
 
-    /// Who told.
+    /// Where the reading is from.
     #[must_use]
     pub fn source(&self) -> Source {
-        self.source
+        if self.raised().is_some() { Source::Statusline } else { self.source }
     }
 
     /// The moment and the source in one.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
-        Stamp { at: self.observed_at(), source: self.source }
+        Stamp { at: self.observed_at(), source: self.source() }
     }
 
     /// How long the window is, where that is known.
@@ -328,8 +353,8 @@ impl Window {
 
     /// What the window says at `now`, where a reading counts as exact for `fresh_for`.
     ///
-    /// A reading that has grown old is a lower bound until the window resets, for use only grows. After the reset
-    /// nothing is known: not that it is empty, and not that it is full. Where no reset was said, an old reading
+    /// A reading that has grown old is a lower bound until the window resets: a provider that lowers use within a period
+    /// says so with its next reading. After the reset nothing is known: not that it is empty, and not that it is full. Where no reset was said, an old reading
     /// bounds nothing.
     ///
     /// ```
@@ -353,10 +378,11 @@ impl Window {
     pub fn used_at(&self, now: Timestamp, fresh_for: Duration) -> UsedAt {
         // In whole milliseconds, as all moments in here are: this is asked for every window of every account of a choice.
         let now = Ms::from(now);
-        match self.resets_at.filter(|reset| *reset > self.at) {
+        let (at, used, resets_at) = self.shown();
+        match resets_at.filter(|reset| *reset > at) {
             Some(reset) if reset <= now => UsedAt::Unknown,
-            _ if self.at.until(now) < fresh_for => UsedAt::Exact(self.used),
-            Some(_) => UsedAt::AtLeast(self.used),
+            _ if at.until(now) < fresh_for => UsedAt::Exact(used),
+            Some(_) => UsedAt::AtLeast(used),
             None => UsedAt::Unknown,
         }
     }
@@ -366,14 +392,150 @@ impl Window {
     /// A reset that was past already when the reading was taken is a provider that lags; it dates nothing.
     #[must_use]
     pub fn rolls_over_at(&self) -> Option<Timestamp> {
-        self.resets_at.filter(|reset| *reset > self.at).map(Ms::timestamp)
+        let (at, _, resets_at) = self.shown();
+        resets_at.filter(|reset| *reset > at).map(Ms::timestamp)
     }
 
-    /// The total order in which readings of one window replace each other: by moment, source, use, reset, and then by
-    /// whatever else could differ, so that of two different readings one always wins, in whatever order they come.
+    /// The total order in which readings with a time of their own replace each other: by moment, source, use, reset, and
+    /// then by whatever else could differ, so that of two different readings one always wins, in whatever order they come.
     #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         self.order(other) == Ordering::Greater
+    }
+
+    /// The moment, use and reset of the reading that counts.
+    #[inline]
+    fn shown(&self) -> (Ms, Percent, Option<Ms>) {
+        match self.raised() {
+            Some((arrived_at, peak)) => (arrived_at, peak.used, peak.resets_at),
+            None => (self.at, self.used, self.resets_at),
+        }
+    }
+
+    /// The peak, if it is a reading without a time that counts, and when it arrived.
+    ///
+    /// A later one in the peak is above all that was reported before it. If the reading with a time names no reset, their
+    /// periods cannot be compared, and only a higher use counts.
+    #[inline]
+    fn raised(&self) -> Option<(Ms, &Peak)> {
+        let peak = self.peak.as_deref()?;
+        let arrived_at = peak.arrived_at.filter(|arrived_at| *arrived_at > self.at)?;
+        (self.resets_at.is_some() || peak.used > self.used).then_some((arrived_at, peak))
+    }
+
+    /// Joins what else is known of this window. What remains may have to be resolved.
+    pub(crate) fn join(&mut self, other: &Self) {
+        let peak = later(self.peak(), other.peak());
+        let replaces = match (self.source.has_time(), other.source.has_time()) {
+            (mine, theirs) if mine != theirs => theirs,
+            _ => other.supersedes(self),
+        };
+        if replaces {
+            *self = other.clone();
+        }
+        self.set_peak(peak);
+    }
+
+    /// Gives a reading that has neither a time nor a reset that of `known`, if it was of the period in which this arrived.
+    pub(crate) fn assume_reset(&mut self, known: &Self) {
+        let (at, _, resets_at) = known.shown();
+        if !self.source.has_time() && self.resets_at.is_none() && at <= self.at {
+            self.resets_at = resets_at.filter(|reset| *reset > self.at);
+            self.length = self.length.or(known.length);
+        }
+    }
+
+    /// Joins a peak without a reading.
+    pub(crate) fn raise(&mut self, peak: Peak) {
+        self.set_peak(later(self.peak(), Some(peak)));
+    }
+
+    /// The highest use that any source reported in the period.
+    fn peak(&self) -> Option<Peak> {
+        self.peak.as_deref().cloned().or_else(|| self.own_peak())
+    }
+
+    /// What the reading itself contributes to the peak.
+    fn own_peak(&self) -> Option<Peak> {
+        if self.scope.is_some() {
+            return None;
+        }
+        if self.source.has_time() {
+            return Some(Peak::timed(self.used, self.resets_at, self.length));
+        }
+        Some(Peak {
+            used: self.used,
+            resets_at: self.resets_at,
+            arrived_at: Some(self.at),
+            length: self.length,
+            unknown: self.unknown.clone(),
+        })
+    }
+
+    fn set_peak(&mut self, peak: Option<Peak>) {
+        self.peak = peak.filter(|peak| self.own_peak().as_ref() != Some(peak)).map(Box::new);
+    }
+
+    /// A window of which only a reading without a time is known.
+    fn of_peak(id: WindowId, arrived_at: Ms, peak: Peak) -> Self {
+        Self {
+            id,
+            at: arrived_at,
+            source: Source::Statusline,
+            used: peak.used,
+            resets_at: peak.resets_at,
+            length: peak.length,
+            scope: None,
+            peak: None,
+            unknown: peak.unknown,
+        }
+    }
+
+    /// Drops the reading if a later answer that covered the window, at `gone`, does not report it.
+    ///
+    /// A peak without a time that arrived after that takes its place.
+    ///
+    /// # Errors
+    ///
+    /// What is left if there is no such peak: the window is gone.
+    pub(crate) fn resolve(&mut self, gone: Option<Stamp>) -> Result<(), Option<Peak>> {
+        let is_gone = |at: Ms, source| gone.is_some_and(|gone| Stamp { at: at.timestamp(), source } < gone);
+        if self.source.has_time() && !is_gone(self.at, self.source) {
+            return Ok(());
+        }
+        let peak = self.peak().ok_or(None)?;
+        match peak.arrived_at.filter(|arrived_at| !is_gone(*arrived_at, Source::Statusline)) {
+            Some(arrived_at) => *self = Self::of_peak(self.id.clone(), arrived_at, peak),
+            None => return Err(Some(peak)),
+        }
+        Ok(())
+    }
+
+    /// Drops what claims to have been read after `limit`; whether anything is left.
+    pub(crate) fn drop_after(&mut self, limit: Ms) -> bool {
+        self.peak.take_if(|peak| peak.arrived_at.is_some_and(|arrived_at| arrived_at > limit));
+        if self.at <= limit {
+            return true;
+        }
+        // A peak that has a time is at most as old as the reading, and may be of the same clock.
+        let rest = self.peak.take().and_then(|peak| Some((peak.arrived_at?, *peak)));
+        let Some((arrived_at, peak)) = rest else { return false };
+        *self = Self::of_peak(self.id.clone(), arrived_at, peak);
+        true
+    }
+
+    /// Forgets a peak whose period is over, unless it is shown.
+    pub(crate) fn forget_peak(&mut self, now: Ms) {
+        let is_shown = self.raised().is_some();
+        self.peak.take_if(|peak| !is_shown && peak.resets_at.is_some_and(|reset| reset <= now));
+    }
+
+    /// Whether it can be true, as far as can be judged once it is stored: a reset that a provider sent by mistake is taken out.
+    pub(crate) fn is_plausible(&mut self) -> bool {
+        self.peak.take_if(|peak| !peak.used.is_plausible());
+        let is_too_far = |reset: &mut Ms| is_too_far(reset.timestamp(), self.length, self.at.timestamp());
+        let is_absurd = self.resets_at.take_if(is_too_far).is_some() && !self.source.is_provider();
+        self.used.is_plausible() && !is_absurd
     }
 
     fn order(&self, other: &Self) -> Ordering {
@@ -382,6 +544,13 @@ impl Window {
             .cmp(&key(other))
             .then_with(|| self.scope.cmp(&other.scope))
             .then_with(|| self.unknown.cmp(&other.unknown))
+    }
+}
+
+fn later(one: Option<Peak>, other: Option<Peak>) -> Option<Peak> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if other.order(&one) == Ordering::Greater { other } else { one }),
+        (one, other) => one.or(other),
     }
 }
 

@@ -32,6 +32,10 @@ impl<T> Field<T> {
         self.ok().ok().flatten()
     }
 
+    pub(crate) fn map<U>(self, read: impl FnOnce(T) -> U) -> Field<U> {
+        self.and_then(|value| Some(read(value)))
+    }
+
     pub(crate) fn and_then<U>(self, read: impl FnOnce(T) -> Option<U>) -> Field<U> {
         match self {
             Self::Absent => Field::Absent,

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Failure, FailureKind, ProviderId, Ruling, Seen};
+use quota_core::{AccountId, Failure, FailureKind, ProviderId, Ruling, Seen, plausible_reset};
 
 use super::route::Route;
 use super::{FallbackAccountManager, Inner};
@@ -56,7 +56,12 @@ impl FallbackAccountManager {
         let answered = outcome.moment(now);
         let mut seen = inner.read(&outcome, member.id.provider(), answered);
         // As old as the answer: a late report must not put it over what was learned since.
-        seen.usage.observed_at.get_or_insert(answered);
+        let read_at = *seen.usage.observed_at.get_or_insert(answered);
+        // Readers may be of anyone; a block must not last until a reset that cannot be true.
+        let _ = seen.usage.reject_implausible(read_at);
+        if let Some(failure) = &mut seen.failure {
+            failure.resets_at = failure.resets_at.and_then(|at| plausible_reset(at, None, answered));
+        }
         let mark = route.credential.as_ref().and_then(|credential| credential.login.mark);
         let found = seen.failure.as_ref().map(|failure| {
             consequence(failure, outcome.status(), &route.request, mark, answered, &inner.policy)

@@ -334,3 +334,49 @@ async fn a_route_of_another_manager_is_refused() {
     assert!(matches!(error, ReportError::UnknownAccount { .. }));
     assert_eq!(used(&accounts, "main"), Some(40.0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_old_model_window_is_refreshed_for_requests_of_that_model_only() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.config = quota_accounts::AccountsConfig::new(id("main"));
+        let opus = quota_core::WindowReading::new(
+            quota_core::WindowId::new("seven_day/opus").unwrap(),
+            percent(10.0),
+        );
+        let opus = opus.scope(quota_core::Scope::model("Opus"));
+        world.provider.answer(quota_core::Usage::polled([world.five_hour(40.0), opus]));
+        let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().unwrap();
+        accounts.refresh_quota_for_due_accounts().await;
+        for _ in 0..2 {
+            minutes(&world.clock, 4).await;
+            let route = accounts.route(Request::new()).await.unwrap();
+            let _ = accounts.report(&route, served("41")).await.unwrap();
+        }
+
+        let _ = accounts.route(Request::new().model("claude-sonnet-4-5")).await.unwrap();
+        minutes(&world.clock, 1).await;
+        let of_another = world.provider.calls();
+        let _ = accounts.route(Request::new().model("claude-opus-4-5")).await.unwrap();
+        minutes(&world.clock, 1).await;
+
+        assert_eq!((of_another, world.provider.calls()), (1, 2), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_does_not_last_until_a_reset_that_cannot_be_true() {
+    for kind in BOTH {
+        let mut world = world(kind);
+        world.config = quota_accounts::AccountsConfig::new(id("main"));
+        let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().unwrap();
+        accounts.refresh_quota_for_due_accounts().await;
+        let route = accounts.route(Request::new()).await.unwrap();
+        let in_years = Outcome::from_response(429, [("x-ratelimit-rejected", "five_hour=10000")]);
+
+        let _ = accounts.report(&route, in_years).await.unwrap();
+
+        let wait = accounts.route(Request::new()).await.unwrap_err().retry_after().unwrap();
+        assert_eq!(wait, world.policy.spent_pause, "{kind:?}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Header lines as `curl -i` and the like save them.
 //! Which headers mean what is known to the provider's parser.
 
+use quota::Clock;
 use quota::anthropic::parse_headers;
 
 use super::report::Report;
@@ -34,7 +35,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
     }
     let parsed = parse_headers(status, headers);
     let ignored = parsed.ignored.into_iter().map(|one| (one.field, one.why)).collect();
-    Ok(Report { retry_after: parsed.retry_after, ignored, ..Report::new("headers", parsed.usage) })
+    let report = Report { retry_after: parsed.retry_after, ignored, ..Report::new("headers", parsed.usage) };
+    Ok(report.judged(Clock::system().now()))
 }
 
 /// The status of `HTTP/2 429` or `HTTP/1.1 429 Too Many Requests`.

@@ -78,7 +78,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
     }
     match parse_usage(bytes) {
         Ok(parsed) => {
-            Ok(report("usage", parsed.usage, parsed.ignored.into_iter().map(|one| (one.field, one.why))))
+            let ignored = parsed.ignored.into_iter().map(|one| (one.field, one.why));
+            Ok(report("usage", parsed.usage, ignored).judged(now))
         }
         Err(error) if looks_like_headers(bytes) => Err(format!("{error}; if it is headers, add --headers")),
         Err(error) => Err(told(error)),

@@ -30,6 +30,13 @@ impl Report {
         Self { kind, usage, user: None, observed_at: None, retry_after: None, ignored: Vec::new() }
     }
 
+    /// Leaves out what cannot be true of an answer that was saved before `now`, and lists it with the rest.
+    pub(super) fn judged(mut self, now: Timestamp) -> Self {
+        let rejected = self.usage.reject_implausible_saved(now);
+        self.ignored.extend(rejected.iter().map(|rejected| (rejected.field(), rejected.why)));
+        self
+    }
+
     /// Whether nothing in it says how much is used, or whose the account is.
     pub(super) fn says_nothing(&self) -> bool {
         let usage = &self.usage;

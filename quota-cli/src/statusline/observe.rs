@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use quota::anthropic::{ANTHROPIC, parse_statusline};
-use quota::{AccountId, Answer, MemoryStore, QuotaManager, Snapshot, WindowReading};
+use quota::{AccountId, Answer, MemoryStore, QuotaManager};
 
 use super::session::Session;
 use crate::config::{AccountSettings, Config, LoginSource};
@@ -50,12 +50,11 @@ pub(super) async fn join<'a>(
     // Never filed under an account only because it is the first.
     let Some(settings) = account_of_session(config) else { return of_session(of_no_account()) };
     let Ok(parsed) = parse_statusline(&session.bytes, shown.now()) else { return Joined::Nothing };
-    let mut usage = parsed.usage;
+    let usage = parsed.usage;
     let account = manager.account(&settings.id);
     let other = if settings.id == chosen.id { None } else { Some(account.load().await) };
     let known = other.as_ref().unwrap_or(shown);
-    usage.windows.retain(|reading| says_more(reading, known.snapshot()));
-    if usage.windows.is_empty() {
+    if !known.snapshot().is_changed_by(&usage, shown.now()) {
         return Joined::Nothing;
     }
     // Another may have logged in since: then it is refused, if it can be told.
@@ -64,7 +63,7 @@ pub(super) async fn join<'a>(
         return of_session(settings.id.clone());
     };
     match account.observe(&usage.lineage(credential.login.lineage)) {
-        Ok(()) => Joined::Observed(settings),
+        Ok(_) => Joined::Observed(settings),
         Err(_) => of_session(settings.id.clone()),
     }
 }
@@ -84,24 +83,6 @@ pub(super) fn own(session: &Session, id: AccountId, now: Timestamp) -> Option<Ow
     let view = AccountView { reason: None, ..AccountView::of(&id, &answer, None) };
     (!view.windows.is_empty()).then_some(Own { id, view })
 }
-
-/// Whether a line knows something that is not known yet.
-///
-/// A line does not say how old it is: a session that has been idle for an hour repeats its last answer with every line. Use
-/// only grows until a window resets, so what is more, or of a later window, was true after what is known; anything else may
-/// be older, and would make an old number look like a new one.
-fn says_more(reading: &WindowReading, known: &Snapshot) -> bool {
-    let Some(window) = known.window(&reading.id) else { return true };
-    match (reading.resets_at, window.resets_at()) {
-        (Some(theirs), Some(ours)) if theirs.duration_since(ours).as_secs().abs() > SAME_RESET => {
-            theirs > ours
-        }
-        _ => reading.used > window.used(),
-    }
-}
-
-/// Resets of one window are told with some seconds of difference.
-const SAME_RESET: i64 = 120;
 
 /// The account whose login the session uses, if it can be told.
 pub(super) fn account_of_session(config: &Config) -> Option<&AccountSettings> {
@@ -164,8 +145,6 @@ fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use quota::{Percent, Usage, WindowId};
-
     use super::*;
 
     fn config(logins: &[(&str, LoginSource)]) -> Config {
@@ -224,41 +203,5 @@ mod tests {
         let told = Told { has_token: true, ..told(Some("/home/me/.claude-work")) };
 
         assert_eq!(name(told.account(&two())), Some("main"));
-    }
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + seconds).expect("a moment")
-    }
-
-    fn reading(percent: f64, resets_at: impl Into<Option<Timestamp>>) -> WindowReading {
-        WindowReading::new(WindowId::five_hour(), Percent::from_percent(percent).expect("a share"))
-            .resets_at(resets_at)
-    }
-
-    fn known(reading: WindowReading) -> Snapshot {
-        Snapshot::of(&Usage::polled([reading]), at(0))
-    }
-
-    #[test]
-    fn more_of_the_same_window_is_news_and_less_is_not() {
-        let known = known(reading(40.0, at(3600)));
-
-        assert!(says_more(&reading(41.0, at(3605)), &known));
-        assert!(!says_more(&reading(40.0, at(3595)), &known), "an idle session repeats itself");
-        assert!(!says_more(&reading(12.0, at(3600)), &known));
-        assert!(says_more(&reading(41.0, None), &known));
-    }
-
-    #[test]
-    fn a_later_window_is_news_and_an_earlier_one_is_not() {
-        let known = known(reading(40.0, at(3600)));
-
-        assert!(says_more(&reading(1.0, at(9000)), &known));
-        assert!(!says_more(&reading(99.0, at(-9000)), &known));
-    }
-
-    #[test]
-    fn a_window_that_was_not_known_is_news() {
-        assert!(says_more(&reading(0.0, None), &Snapshot::default()));
     }
 }

@@ -31,7 +31,7 @@ fn refused(contents: impl AsRef<[u8]>, options: &[&str]) -> String {
 #[test]
 fn a_usage_answer_is_understood() {
     let body = r#"{
-        "five_hour": { "utilization": 61.5, "resets_at": "2031-03-04T10:00:00.5+00:00" },
+        "five_hour": { "utilization": 61.5, "resets_at": "2021-03-04T10:00:00.5+00:00" },
         "limits": [{ "kind": "weekly_scoped", "percent": 7, "resets_at": null,
             "scope": { "model": { "display_name": "Fable" }, "surface": null } }],
         "extra_usage": { "is_enabled": true, "used_credits": 1234, "currency": "EUR" },

@@ -177,6 +177,35 @@ fn an_idle_session_that_repeats_old_numbers_takes_nothing_back() {
     assert!(idle.stdout.starts_with("55%"), "{}", idle.stdout);
 }
 
+/// A line of a session: how much of five hours is used, and in how many seconds they begin anew.
+fn session_until(percent: f64, seconds: i64) -> String {
+    let resets_at = quota::Clock::system().now().as_second() + seconds;
+    let window = format!(r#"{{"used_percentage":{percent},"resets_at":{resets_at}}}"#);
+    format!(r#"{{"rate_limits":{{"five_hour":{window}}}}}"#)
+}
+
+#[test]
+fn a_session_with_an_epoch_for_a_percentage_changes_nothing() {
+    let (_provider, machine, config) = logged_in();
+
+    let shown =
+        with_input(&machine, &["statusline", "--format", FORMAT, "--config", &config], &session(1.8e9));
+
+    assert_eq!(shown.stdout, "42% 17%\n");
+    assert_eq!(machine.run(&["guard", "--config", &config]).code, Some(0));
+}
+
+#[test]
+fn a_session_that_was_left_open_overnight_changes_nothing() {
+    let (_provider, machine, config) = logged_in();
+    let overnight = session_until(97.0, -9 * 3600);
+
+    let shown = with_input(&machine, &["statusline", "--format", FORMAT, "--config", &config], &overnight);
+
+    assert_eq!(shown.stdout, "42% 17%\n");
+    assert_eq!(machine.run(&["guard", "--config", &config]).code, Some(0));
+}
+
 #[test]
 fn the_numbers_of_a_session_of_no_account_are_filed_under_none() {
     let (_provider, machine, config) = logged_in();

@@ -11,6 +11,7 @@ use super::Shared;
 use super::answer::{Answer, Refreshed};
 use super::changes;
 use super::error::{ObserveError, QuotaError};
+use super::events::rejected_values;
 use super::flight::{Flight, Wish};
 use super::get::Get;
 use super::shelf::Sight;
@@ -18,7 +19,7 @@ use super::slot::Slot;
 use super::tasks::{both, wait_for};
 use super::upkeep;
 use crate::record::{Cleared, Joined, Record};
-use crate::{AccountId, Hold, HoldReason, Lineage, Seed, Snapshot, Urgency, Usage, time};
+use crate::{AccountId, Hold, HoldReason, Lineage, Rejected, Seed, Snapshot, Urgency, Usage, time};
 
 /// A handle to one account. Cheap to clone; all handles of one manager to one account share everything.
 ///
@@ -248,16 +249,20 @@ impl Account {
 
     /// Joins readings that were seen without asking, such as the headers of an ordinary answer.
     ///
-    /// Holds stay as they are. Readers of this process see them at once; the store within a few seconds.
+    /// Holds stay as they are. Readers of this process see them at once; the store within a few seconds. Returns what was left
+    /// out because it cannot be true; see [`Usage::reject_implausible`].
     ///
     /// # Errors
     ///
     /// [`ObserveError`] if the readings belong to another login than the account holds now.
-    pub fn observe(&self, usage: &Usage) -> Result<(), ObserveError> {
+    pub fn observe(&self, usage: &Usage) -> Result<Vec<Rejected>, ObserveError> {
         let now = self.slot.provider.link.guess();
         let at = usage.observed_at.map_or(now, |observed| observed.min(time::later(now, time::CLOCK_SLACK)));
-        let seed = Seed::new(Snapshot::of(usage, at)).lineage(usage.lineage.clone());
-        self.join_in(&seed, usage.identity.as_ref())
+        let mut usage = usage.clone();
+        let rejected = usage.reject_implausible(at);
+        rejected_values(&self.shared.crew.events, self.id(), &rejected);
+        let seed = Seed::new(Snapshot::of(&usage, at)).lineage(usage.lineage.clone());
+        self.join_in(&seed, usage.identity.as_ref()).map(|()| rejected)
     }
 
     /// Joins what was persisted elsewhere, at its own age, without a call: readings, and a hold that is still in force.

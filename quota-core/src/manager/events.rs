@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::flight::Crew;
 use super::tasks::{Either, Tasks, either};
-use crate::{AccountId, FetchError, Hold};
+use crate::{AccountId, FetchError, Hold, Rejected};
 
 /// Something that happened to an account or to the store, as this process saw it.
 #[derive(Debug, Clone)]
@@ -45,12 +45,30 @@ pub enum Event {
         /// How long it waits at most: until the other process's lease ends, or this program's time.
         until: Timestamp,
     },
+    /// Values that cannot be true were left out of what was read of an account.
+    #[non_exhaustive]
+    Rejected {
+        /// The account.
+        account: AccountId,
+        /// What was left out, and why.
+        values: Vec<Rejected>,
+    },
     /// The store does not answer: this process goes on with what it knows.
     StoreLost,
     /// The store answers again.
     StoreFound,
     /// So many events were not listened to in time.
     Missed(u64),
+}
+
+/// Reports values that were left out because they cannot be true.
+pub(crate) fn rejected_values(events: &Stage, account: &AccountId, values: &[Rejected]) {
+    for rejected in values {
+        tracing::debug!(%account, window = %rejected.window, why = rejected.why, "implausible value left out");
+    }
+    if !values.is_empty() {
+        events.tell(Event::Rejected { account: account.clone(), values: values.to_vec() });
+    }
 }
 
 /// Where events are told. There is room for them only once somebody listens.

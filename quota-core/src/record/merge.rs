@@ -77,6 +77,7 @@ impl Record {
         self.snapshot.drop_after(limit);
         let mut plausible = readings.clone();
         plausible.drop_after(limit);
+        plausible.assume_resets(&self.snapshot);
         self.snapshot.join(&plausible);
         Joined::Yes
     }

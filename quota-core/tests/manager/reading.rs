@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::support::*;
 use quota_core::{
-    Coverage, Percent, Policy, Scope, StaleReason, State, Usage, UsedAt, WindowId, WindowReading,
+    Coverage, Event, Percent, Policy, Scope, StaleReason, State, Usage, UsedAt, WindowId, WindowReading,
 };
 
 fn seven_days(used: f64) -> WindowReading {
@@ -135,6 +135,59 @@ async fn headers_that_name_every_window_save_the_call() {
     let answer = main.get().await.unwrap();
 
     assert_eq!((world.provider.calls(), five_hours(&answer)), (1, Some(12.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observed_value_that_cannot_be_true_is_left_out_and_listed() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    let mut events = world.quota.events();
+    let overnight = WindowReading::new(WindowId::five_hour(), percent(97.0)).resets_at(noon() - MINUTE * 540);
+
+    let rejected = main.observe(&Usage::from_statusline([overnight], noon())).unwrap();
+
+    assert_eq!(rejected[0].window, WindowId::five_hour());
+    assert_eq!(five_hours(&main.peek()), Some(40.0));
+    assert!(matches!(events.next().await, Some(Event::Rejected { values, .. }) if values == rejected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_of_a_fetcher_that_cannot_be_true_is_left_out_and_reported() {
+    let world = world();
+    let years_ahead = noon() + MINUTE * 60 * 24 * 401;
+    let reading = WindowReading::new(WindowId::five_hour(), percent(50.0)).resets_at(years_ahead);
+    world.provider.answer(Usage::polled([reading]));
+    let main = world.quota.account(&id("main"));
+    let mut events = world.quota.events();
+
+    let answer = main.get().await.unwrap();
+
+    assert_eq!(five_hours(&answer), Some(50.0));
+    assert_eq!(answer.snapshot().windows()[0].resets_at(), None);
+    assert!(matches!(events.next().await, Some(Event::Rejected { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn polls_and_repeated_lines_of_an_idle_session_do_not_alternate() {
+    let world = world();
+    let reset = noon() + MINUTE * 120;
+    let reading = |used| WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(reset);
+    let main = world.quota.account(&id("main"));
+    let mut shown = Vec::new();
+    world.provider.answer(Usage::polled([reading(42.0)]));
+    drop(main.get().await);
+    world.provider.answer(Usage::polled([reading(3.0)]));
+
+    for _ in 0..3 {
+        world.clock.sleep(MINUTE * 6).await;
+        shown.push(five_hours(&main.get().await.unwrap()));
+        let now = main.peek().now();
+        main.observe(&Usage::from_statusline([reading(42.0)], now)).unwrap();
+        shown.push(five_hours(&main.peek()));
+    }
+
+    assert_eq!(shown, [Some(3.0); 6]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -159,7 +159,7 @@ impl Found {
         }
         match said.used.map(|text| parse_number(text).and_then(Percent::from_fraction)) {
             None => {}
-            Some(None) => self.ignore(header("utilization"), "not a fraction"),
+            Some(None) => self.ignore(header("utilization"), "not a fraction between 0 and 10"),
             Some(Some(used)) => self.windows.push(named.used(used).resets_at(resets_at)),
         }
     }

@@ -1,20 +1,20 @@
 //! The rows of `limits`, where Anthropic says what counts today: the session, the week, and the weeks of single models.
 //! The fields that repeat some of it at the root are in `usage`.
 
-use quota_core::{InvalidId, Percent, Scope, WindowId, WindowReading};
+use quota_core::{InvalidId, Scope, WindowId, WindowReading};
 use serde_json::Value;
 
-use super::windows::{FIVE_HOURS, Findings, Named, SEVEN_DAYS};
+use super::windows::{FIVE_HOURS, Findings, IMPLAUSIBLE, Named, ReadPercent, SEVEN_DAYS};
 use crate::lenient::{Field, Unreadable, moment, number, text};
 
-/// Reads all rows.
-pub(super) fn read(limits: &Value) -> Findings {
+/// Reads all rows, the used share of each by `percent`.
+pub(super) fn read(limits: &Value, percent: ReadPercent) -> Findings {
     let mut findings = Findings::default();
     match limits {
         Value::Null => {}
         Value::Array(rows) => {
             for (at, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_null()) {
-                take(&mut findings, row, format!("limits[{at}]"));
+                take(&mut findings, row, format!("limits[{at}]"), percent);
             }
         }
         _ => {
@@ -25,7 +25,7 @@ pub(super) fn read(limits: &Value) -> Findings {
     findings
 }
 
-fn take(findings: &mut Findings, row: &Value, field: String) {
+fn take(findings: &mut Findings, row: &Value, field: String, percent: ReadPercent) {
     let named = match name(row) {
         Ok(named) => named,
         Err(Nameless::None(why)) => return findings.ignore(field, why),
@@ -34,11 +34,12 @@ fn take(findings: &mut Findings, row: &Value, field: String) {
             return findings.ignore(field, "it cannot be told which window it is");
         }
     };
-    match number(row.get("percent")).and_then(Percent::from_percent) {
-        Field::Is(used) => {
+    match number(row.get("percent")).map(percent) {
+        Field::Is(Some(used)) => {
             let reading = named.used(used).resets_at(moment(row.get("resets_at")));
             keep_larger(findings, reading, field);
         }
+        Field::Is(None) => findings.cannot_read(named.id, field, IMPLAUSIBLE),
         Field::Absent if row.get("percent").is_some() => findings.ignore(field, "its use is null"),
         Field::Absent => findings.cannot_read(named.id, field, "it does not say how much is used"),
         Field::Unreadable => findings.cannot_read(named.id, field, "its use is not a number"),
@@ -139,8 +140,14 @@ fn shown_name(part: Option<&Value>) -> Result<Option<&str>, Unreadable> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use quota_core::Percent;
     use serde_json::json;
+
+    use super::*;
+
+    fn read(limits: &Value) -> Findings {
+        super::read(limits, Percent::from_percent)
+    }
 
     fn week_of(model: &str, percent: f64) -> Value {
         json!({ "kind": "weekly_scoped", "percent": percent, "scope": { "model": { "display_name": model } } })

@@ -3,7 +3,7 @@
 //! Where these lie, and reading them, is the caller's business; here are bytes alone.
 
 use jiff::Timestamp;
-use quota_core::{Percent, Ruling, Usage, Verdict};
+use quota_core::{Ruling, Source, Usage, Verdict, plausible_percent};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -11,13 +11,23 @@ use super::headers::ruling;
 use super::usage::{self, object};
 use super::windows::{Findings, Form, Named};
 use crate::lenient::{epoch, moment, number, text};
-use crate::parsed::{ParseError, Parsed};
+use crate::parsed::{Ignored, ParseError, Parsed};
 
+/// The windows of the cached answer: those of the usage endpoint, without what only the provider may say.
+const CACHED: Form =
+    Form { percent: |percent| plausible_percent(percent, Source::Local), ..usage::AT_THE_ROOT };
 /// The windows of a status line: 1 means one percent.
-const STATUSLINE: Form =
-    Form { used: "used_percentage", resets_at: "resets_at", percent: Percent::from_percent };
+const STATUSLINE: Form = Form {
+    used: "used_percentage",
+    resets_at: "resets_at",
+    percent: |percent| plausible_percent(percent, Source::Statusline),
+};
 /// The windows of an event: 1 means all.
-const EVENT: Form = Form { used: "utilization", resets_at: "resetsAt", percent: Percent::from_fraction };
+const EVENT: Form = Form {
+    used: "utilization",
+    resets_at: "resetsAt",
+    percent: |fraction| plausible_percent(fraction * 100.0, Source::Local),
+};
 
 /// The usage answer that Claude Code keeps in `~/.claude.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,10 +66,10 @@ pub fn parse_claude_json(file: &[u8]) -> Result<CachedUsage, ParseError> {
     let body = cached.get("utilization").and_then(Value::as_object).ok_or(ParseError::NothingKnown)?;
     let fetched_at = number(cached.get("fetchedAtMs")).and_then(epoch);
     let fetched_at = fetched_at.known().ok_or(ParseError::Undated)?;
-    let Parsed { usage, ignored } = usage::read(body)?;
+    let Parsed { usage, ignored } = usage::read(body, &CACHED)?;
     let usage = Usage::from_local(usage.windows, fetched_at).credits(usage.credits);
     let account = text(cached.get("accountUuid")).known().map(Into::into);
-    Ok(CachedUsage { parsed: Parsed::new(usage, ignored), account })
+    Ok(CachedUsage { parsed: judged(usage, ignored, fetched_at), account })
 }
 
 /// The one field of the file that matters here; the others may be many megabytes and are skipped.
@@ -71,8 +81,9 @@ struct File {
 
 /// Reads the `rate_limits` that Claude Code hands to a status line.
 ///
-/// The line does not say how old its numbers are: they are those of the session's last answer. `observed_at` is when
-/// the line was read, and a reading from anywhere else counts more at the same moment.
+/// The line does not say how old its numbers are: they are those of the session's last answer. `observed_at` is when the line
+/// was read. A window with an implausible use, or a reset that is past or too far ahead, is left out; so do lines look after
+/// `/clear`, or in a terminal that was left open overnight.
 ///
 /// ```
 /// use quota_core::Percent;
@@ -92,7 +103,8 @@ pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, P
     let root = object(line)?;
     let limits = root.get("rate_limits").and_then(Value::as_object).ok_or(ParseError::NothingKnown)?;
     let findings = take_all(limits, &STATUSLINE, "rate_limits.");
-    Ok(Parsed::new(Usage::from_local(findings.readings()?, observed_at), findings.ignored))
+    let usage = Usage::from_statusline(findings.readings()?, observed_at);
+    Ok(judged(usage, findings.ignored, observed_at))
 }
 
 /// Reads a line of the type `rate_limit_event` from Claude Code's output stream, seen at `observed_at`.
@@ -131,7 +143,14 @@ pub fn parse_rate_limit_event(line: &[u8], observed_at: Timestamp) -> Result<Par
         }
     }
     let usage = Usage::from_local(findings.readings()?, observed_at).verdicts(verdict(info));
-    Ok(Parsed::new(usage, findings.ignored))
+    Ok(judged(usage, findings.ignored, observed_at))
+}
+
+/// Leaves out what cannot be true of something read at that time, and lists it with the rest.
+fn judged(mut usage: Usage, mut ignored: Vec<Ignored>, read_at: Timestamp) -> Parsed {
+    let rejected = usage.reject_implausible(read_at);
+    ignored.extend(rejected.iter().map(|rejected| Ignored::new(rejected.field(), rejected.why)));
+    Parsed::new(usage, ignored)
 }
 
 /// The verdict of an event, on the window that it is said to rest on.

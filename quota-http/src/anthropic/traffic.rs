@@ -33,9 +33,11 @@ impl TrafficReader for AnthropicTraffic {
 
     fn read(&self, answer: &Traffic<'_>) -> Seen {
         let pairs = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let parsed = parse_headers(Some(answer.status), pairs);
-        if !parsed.ignored.is_empty() {
-            tracing::debug!(ignored = ?parsed.ignored, "headers left out");
+        let mut parsed = parse_headers(Some(answer.status), pairs);
+        // Before a failure is made of them: it lasts until the reset.
+        let rejected = parsed.usage.reject_implausible(answer.now);
+        if !parsed.ignored.is_empty() || !rejected.is_empty() {
+            tracing::debug!(ignored = ?parsed.ignored, ?rejected, "headers left out");
         }
         let header = |name: &str| {
             let named = answer.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -123,6 +125,16 @@ mod tests {
             (FailureKind::QuotaSpent, Some(WindowId::five_hour()), None)
         );
         assert_eq!(failure.resets_at, Timestamp::from_second(1_800_003_600).ok());
+    }
+
+    #[test]
+    fn a_rejected_window_with_an_implausible_reset_is_a_spent_quota_without_one() {
+        let headers = [("5h-status", "rejected"), ("5h-utilization", "1"), ("5h-reset", "1800086400")];
+
+        let seen = seen(429, &headers, "");
+
+        assert_eq!(seen.failure.unwrap().resets_at, None);
+        assert_eq!((seen.usage.windows[0].used, seen.usage.windows[0].resets_at), (Percent::FULL, None));
     }
 
     // B68

@@ -36,7 +36,7 @@ pub(super) const AT_THE_ROOT: Form =
 /// [`ParseError`] if it is not JSON, not an object, tells of an error, has nothing in it, or has more windows than an
 /// account can have.
 pub fn parse_usage(body: &[u8]) -> Result<Parsed, ParseError> {
-    read(&object(body)?)
+    read(&object(body)?, &AT_THE_ROOT)
 }
 
 /// Reads a JSON object with something in it that is no error.
@@ -51,11 +51,11 @@ pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
     }
 }
 
-/// Reads the answer from its object.
-pub(super) fn read(root: &Map<String, Value>) -> Result<Parsed, ParseError> {
-    let mut findings = limits::read(root.get("limits").unwrap_or(&Value::Null));
+/// Reads the answer from its object. `form` is that of its windows.
+pub(super) fn read(root: &Map<String, Value>, form: &Form) -> Result<Parsed, ParseError> {
+    let mut findings = limits::read(root.get("limits").unwrap_or(&Value::Null), form.percent);
     for (name, value) in root {
-        take_field(&mut findings, name, value);
+        take_field(&mut findings, name, value, form);
     }
     let credits = money::read(root, &mut findings);
     let usage = Usage::polled(findings.readings()?)
@@ -65,12 +65,12 @@ pub(super) fn read(root: &Map<String, Value>) -> Result<Parsed, ParseError> {
 }
 
 /// Takes a field of the root, after the rows of `limits` were taken.
-fn take_field(findings: &mut Findings, name: &str, value: &Value) {
+fn take_field(findings: &mut Findings, name: &str, value: &Value, form: &Form) {
     match name {
         "limits" | "spend" | "extra_usage" => {}
         _ if is_window(name, value) => {
             let mut flat = Findings::default();
-            flat.take_named(name, value, &AT_THE_ROOT, "");
+            flat.take_named(name, value, form, "");
             join(findings, flat);
         }
         _ if value.is_null() => {}

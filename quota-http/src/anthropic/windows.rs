@@ -53,8 +53,14 @@ impl Named {
 pub(super) struct Form {
     pub(super) used: &'static str,
     pub(super) resets_at: &'static str,
-    pub(super) percent: fn(f64) -> Option<Percent>,
+    pub(super) percent: ReadPercent,
 }
+
+/// Reads how much is used, if the source can have said so.
+pub(super) type ReadPercent = fn(f64) -> Option<Percent>;
+
+/// Why a number is no use of a window.
+pub(super) const IMPLAUSIBLE: &str = "its use is not between 0 % and 1,000 %";
 
 /// What was found in a document.
 #[derive(Debug, Default)]
@@ -82,11 +88,12 @@ impl Findings {
         let Some(named) = Named::of(name) else {
             return self.ignore(field(), "no window can have this name");
         };
-        match number(value.get(form.used)).and_then(form.percent) {
-            Field::Is(used) => {
+        match number(value.get(form.used)).map(form.percent) {
+            Field::Is(Some(used)) => {
                 let reading = named.used(used).resets_at(moment(value.get(form.resets_at)));
                 self.windows.insert(reading.id.clone(), reading);
             }
+            Field::Is(None) => self.cannot_read(named.id, field(), IMPLAUSIBLE),
             // The provider knows the window and says nothing about it.
             Field::Absent if value.get(form.used).is_some() => {
                 self.ignore(field(), "its use is null");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{Percent, WindowId, WindowReading, wait_of_seconds};
+use quota_core::{Percent, WindowId, WindowReading, plausible_reset, wait_of_seconds};
 
 use crate::lenient::{epoch, parse_number};
 use crate::parsed::Ignored;
@@ -75,7 +75,7 @@ fn slots(
         let number = |part: &str| text(part).and_then(parse_number);
         let Some(used) = text("used-percent") else { continue };
         let Some(used) = parse_number(used).and_then(Percent::from_percent) else {
-            ignored.push(Ignored::new(header("used-percent"), "its use is not a number"));
+            ignored.push(Ignored::new(header("used-percent"), "its use is not between 0 % and 1,000 %"));
             continue;
         };
         let resets_at = number("reset-at").and_then(epoch).or_else(|| {
@@ -83,6 +83,12 @@ fn slots(
             now.checked_add(span).ok().filter(|_| !span.is_zero())
         });
         let window = number("window-minutes").filter(|minutes| *minutes > 0.0).and_then(named);
+        let length = window.as_ref().map(|(_, length)| *length);
+        let plausible = resets_at.and_then(|at| plausible_reset(at, length, now));
+        if plausible != resets_at {
+            ignored.push(Ignored::new(header("reset-at"), "its reset is implausible"));
+        }
+        let resets_at = plausible;
         if window.is_none() {
             // Nothing but zeros is how it says that there is no such limit.
             if used == Percent::ZERO && resets_at.is_none() {

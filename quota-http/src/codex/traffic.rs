@@ -2,7 +2,9 @@
 //! Reading the headers themselves is in `headers`; what follows is decided by whoever routes.
 
 use jiff::Timestamp;
-use quota_core::{Failure, FailureKind, Percent, ProviderId, Scope, Seen, Traffic, TrafficReader, Usage};
+use quota_core::{
+    Failure, FailureKind, Percent, ProviderId, Scope, Seen, Traffic, TrafficReader, Usage, plausible_reset,
+};
 use serde_json::Value;
 
 use super::OPENAI;
@@ -85,9 +87,10 @@ fn failure(answer: &Traffic<'_>, found: &Found, is_blocked: bool) -> Option<Fail
 
 /// When the body says that the quota is there again.
 fn reset(error: &Value, now: Timestamp) -> Option<Timestamp> {
-    moment(error.get("resets_at")).or_else(|| {
+    let plausible = |at| plausible_reset(at, None, now);
+    moment(error.get("resets_at")).and_then(plausible).or_else(|| {
         let seconds = number(error.get("resets_in_seconds")).known()?;
-        now.checked_add(wait_of_seconds(seconds, Some(now))?).ok()
+        now.checked_add(wait_of_seconds(seconds, Some(now))?).ok().and_then(plausible)
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Cut, Refresh};
 use crate::manager::error::QuotaError;
-use crate::manager::events::Event;
+use crate::manager::events::{Event, rejected_values};
 use crate::manager::gate::Pass;
 use crate::manager::view::{Caveats, View};
 use crate::record::{Committed, Failed};
@@ -36,7 +36,7 @@ impl Refresh {
         pass.call();
         let fetched = self.bounded(async { fetcher.fetch(&slot.id).await }).await;
         drop(pass);
-        let usage = match fetched {
+        let mut usage = match fetched {
             Ok(Ok(usage)) => usage,
             Ok(Err(error)) => return Err(self.failed(lease, error).await),
             Err(Cut::TimedOut) => return Err(self.failed(lease, FetchError::TimedOut).await),
@@ -50,6 +50,9 @@ impl Refresh {
                 });
             }
         };
+        let read_at = usage.observed_at.map_or(lease.granted_at, |at| at.min(lease.granted_at));
+        let rejected = usage.reject_implausible(read_at);
+        rejected_values(&self.crew.events, &slot.id, &rejected);
         match slot.conclude(|record, now| record.commit(now, lease, &usage)).await {
             Committed::Empty => {
                 Err(self.failed(lease, FetchError::malformed("it says nothing at all")).await)

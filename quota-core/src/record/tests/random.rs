@@ -25,19 +25,26 @@ pub(crate) fn window_id() -> impl Strategy<Value = WindowId> {
     ])
 }
 
-/// A second near [`at`]`(0)`, or the ends of time.
+/// The end of a period of an hour, some seconds off, or the ends of time.
+///
+/// Periods are at least as far apart as the longest window is long: nearer ones are not told apart in every order.
 fn reset() -> impl Strategy<Value = Timestamp> {
+    let period = (-1_i64..4, prop_oneof![-3_i64..4, 28_i64..33]);
     prop_oneof![
-        8 => (-3_i64..4).prop_map(at),
-        4 => (-600_i64..7200).prop_map(at),
+        12 => period.prop_map(|(hours, off)| at(hours * 3600 + off)),
         1 => Just(Timestamp::MAX),
         1 => Just(Timestamp::MIN),
     ]
 }
 
-fn reading() -> impl Strategy<Value = WindowReading> {
+/// A second near [`at`]`(0)` that ends no period of an hour.
+fn any_reset() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![1 => reset(), 1 => (-600_i64..7200).prop_map(at)]
+}
+
+fn reading(reset: impl Strategy<Value = Timestamp>) -> impl Strategy<Value = WindowReading> {
     let length = option::of(prop::sample::select(vec![Duration::ZERO, HOUR, Duration::MAX]));
-    (window_id(), 0_u32..3, option::of(reset()), length).prop_map(|(id, used, reset, length)| {
+    (window_id(), 0_u32..3, option::of(reset), length).prop_map(|(id, used, reset, length)| {
         let scope = (id == opus_id()).then(|| crate::Scope::model("Opus"));
         WindowReading::new(id, percent(used)).resets_at(reset).length(length).scope(scope)
     })
@@ -60,9 +67,19 @@ fn credits() -> impl Strategy<Value = Credits> {
 
 /// Whatever a provider may say, and who may have told.
 pub(crate) fn usage() -> impl Strategy<Value = Usage> {
-    let source = prop::sample::select(vec![Source::Unknown, Source::Local, Source::Headers, Source::Poll]);
+    usage_of(reading(reset()))
+}
+
+/// The same, with resets of any distance.
+pub(crate) fn usage_of_any_period() -> impl Strategy<Value = Usage> {
+    usage_of(reading(any_reset()))
+}
+
+fn usage_of(reading: impl Strategy<Value = WindowReading>) -> impl Strategy<Value = Usage> {
+    let sources = [Source::Unknown, Source::Statusline, Source::Local, Source::Headers, Source::Poll];
+    let source = prop::sample::select(sources.to_vec());
     let plan = option::of(prop::sample::select(vec!["max".to_owned(), "pro".to_owned()]));
-    (vec(reading(), 0..4), coverage(), source, plan, option::of(credits())).prop_map(
+    (vec(reading, 0..4), coverage(), source, plan, option::of(credits())).prop_map(
         |(windows, coverage, source, plan, credits)| {
             let mut usage = Usage::polled(windows).coverage(coverage).plan(plan).credits(credits);
             usage.source = source;

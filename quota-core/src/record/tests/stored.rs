@@ -16,7 +16,7 @@ use crate::{
 const NOW: i64 = 1300;
 
 /// The names under which these objects keep others by name; what is in them is no field.
-const MAPS: [&str; 2] = ["attempts_ms", "apart"];
+const MAPS: [&str; 3] = ["attempts_ms", "apart", "peaks"];
 
 /// Adds a field to every object, as a newer program might.
 fn add_everywhere(value: &mut Value, name: &str) {
@@ -92,6 +92,7 @@ fn fields_of_a_newer_program_come_back_at_every_level() {
             "snapshot.horizon.apart.seven_day",
             "snapshot.plan",
             "snapshot.windows.five_hour",
+            "snapshot.windows.five_hour.peak",
             "snapshot.windows.seven_day",
             "snapshot.windows.seven_day/opus",
             "snapshot.windows.seven_day/opus.scope",

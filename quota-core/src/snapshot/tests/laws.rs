@@ -11,7 +11,7 @@ use super::{add_fields, joined, poll};
 use crate::record::tests::random::{usage, window_id};
 use crate::record::tests::support::*;
 use crate::time;
-use crate::{Coverage, Snapshot, Source, Stamp, Usage, Window, WindowId};
+use crate::{Coverage, Percent, Snapshot, Source, Stamp, Usage, Window, WindowId};
 
 /// A few answers joined, some of them with a field of a newer program.
 fn snapshot() -> impl Strategy<Value = Snapshot> {
@@ -84,15 +84,15 @@ proptest! {
 
     // B95
     #[test]
-    fn in_whatever_order_answers_arrive_the_newest_plausible_reading_of_each_window_stands(
+    fn in_whatever_order_answers_arrive_one_reading_of_each_window_is_shown(
         (answers, shuffled) in vec((usage(), 0_i64..6), 0..6)
             .prop_flat_map(|answers| (Just(answers.clone()), Just(answers).prop_shuffle())),
     ) {
         let all = joined(&shuffled.iter().map(|(usage, second)| Snapshot::of(usage, at(*second))).collect::<Vec<_>>());
 
-        let stands: BTreeMap<_, _> =
-            all.windows().iter().map(|window| (window.id().clone(), window.clone())).collect();
-        prop_assert_eq!(stands, newest(&answers));
+        let shown: BTreeMap<_, _> =
+            all.windows().iter().map(|window| (window.id().clone(), shown(window))).collect();
+        prop_assert_eq!(shown, expected(&answers));
     }
 
     #[test]
@@ -102,7 +102,7 @@ proptest! {
         limited.drop_after(at(limit));
 
         prop_assert!(limited.newest().is_none_or(|newest| newest <= at(limit)));
-        prop_assert!(limited.windows().iter().all(|window| a.window(window.id()) == Some(window)));
+        prop_assert!(limited.windows().iter().all(|window| a.window(window.id()).is_some()));
         let true_one = poll(limit, [five_hour(7).resets_at(Timestamp::MAX), seven_day(7), opus(7)]);
         let ids = [WindowId::five_hour(), WindowId::seven_day(), opus_id()];
         limited.join(&true_one);
@@ -118,24 +118,28 @@ proptest! {
     }
 }
 
-/// What should stand of these answers, told in plain words: of each window the reading that supersedes all others, unless
-/// a later answer that covered the window did not report it.
-fn newest(answers: &[(Usage, i64)]) -> BTreeMap<WindowId, Window> {
-    let mut newest = BTreeMap::<WindowId, Window>::new();
-    let mut gone = BTreeMap::<WindowId, Stamp>::new();
+/// What a reader sees of a window.
+type Shown = (Timestamp, Source, Percent);
+
+fn shown(window: &Window) -> Shown {
+    (window.observed_at(), window.source(), window.used())
+}
+
+/// What should be shown of these answers, in plain words and from all readings at once.
+fn expected(answers: &[(Usage, i64)]) -> BTreeMap<WindowId, Shown> {
     let ids = [WindowId::five_hour(), WindowId::seven_day(), opus_id(), WindowId::new("moon phase").unwrap()];
+    let mut readings = BTreeMap::<WindowId, Vec<Window>>::new();
+    let mut gone = BTreeMap::<WindowId, Stamp>::new();
     for (usage, second) in answers {
-        let stamp = Stamp::new(time::to_ms(at(*second)), usage.source);
-        let headers = usage.source == Source::Headers;
-        for reading in usage.windows.iter().filter(|reading| !headers || reading.scope.is_none()) {
-            let window = reading.clone().stamped(stamp);
-            let known = newest.get(&reading.id);
-            if known.is_none_or(|known| window.supersedes(known)) {
-                newest.insert(reading.id.clone(), window);
-            }
+        let (at, mut usage) = (at(*second), usage.clone());
+        let stamp = Stamp::new(time::to_ms(at), usage.source);
+        let _ = usage.reject_implausible(at);
+        let narrow = matches!(usage.source, Source::Headers | Source::Statusline);
+        for reading in usage.windows.iter().filter(|reading| !narrow || reading.scope.is_none()) {
+            readings.entry(reading.id.clone()).or_default().push(reading.clone().stamped(stamp));
         }
         if let Coverage::Complete { except, .. } = &usage.coverage
-            && !headers
+            && !narrow
         {
             for id in ids.iter().filter(|id| !except.contains(id)) {
                 let until = gone.entry(id.clone()).or_insert(stamp);
@@ -143,6 +147,31 @@ fn newest(answers: &[(Usage, i64)]) -> BTreeMap<WindowId, Window> {
             }
         }
     }
-    newest.retain(|id, window| gone.get(id).is_none_or(|gone| window.stamp() >= *gone));
-    newest
+    let shown = readings.into_iter().filter_map(|(id, readings)| {
+        let shown = expected_of(&readings, gone.get(&id))?;
+        Some((id, shown))
+    });
+    shown.collect()
+}
+
+/// Of one window: the newest reading with a time, or a reading without one that is above all others of the latest period and
+/// arrived after it; unless a later answer that covered the window did not report it.
+fn expected_of(readings: &[Window], gone: Option<&Stamp>) -> Option<Shown> {
+    let is_left = |window: &&Window| gone.is_none_or(|gone| window.stamp() >= *gone);
+    let timed = readings.iter().filter(|window| window.source().has_time());
+    let newest = timed.filter(is_left).reduce(|one, other| if other.supersedes(one) { other } else { one });
+
+    let hour = |window: &&Window| window.resets_at().map(|reset| (reset.as_second() + 1800).div_euclid(3600));
+    let latest = readings.iter().map(|window| hour(&window)).max()?;
+    let of_latest = readings.iter().filter(|window| hour(window) == latest);
+    let top = of_latest.clone().map(Window::used).max()?;
+    let at_top = of_latest.filter(|window| window.used() == top);
+    let raised = at_top.min_by_key(|window| (window.source().has_time(), window.observed_at()))?;
+    let is_known = readings
+        .iter()
+        .any(|window| window.source().has_time() && hour(&window) == latest && window.used() == top);
+    let counts = newest.is_none_or(|newest| {
+        raised.observed_at() > newest.observed_at() && (newest.resets_at().is_some() || top > newest.used())
+    });
+    if !is_known && counts && is_left(&raised) { Some(shown(raised)) } else { newest.map(shown) }
 }

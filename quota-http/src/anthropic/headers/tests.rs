@@ -51,7 +51,7 @@ fn headers_speak_only_about_what_they_report() {
 // B64
 #[test]
 fn what_is_no_fraction_is_ignored() {
-    for text in ["", "NaN", "Infinity", "-inf", "abc", "1e999"] {
+    for text in ["", "NaN", "Infinity", "-inf", "abc", "1e999", "1785634800", "-1.1"] {
         let parsed = parse(&[("5h-utilization", text), ("7d-utilization", "0.5")]);
 
         assert_eq!(basis_points(&parsed), [("seven_day", 5000)], "{text:?}");

@@ -7,17 +7,22 @@ fn noon() -> Timestamp {
     "2026-07-01T12:00:00Z".parse().unwrap()
 }
 
+/// When lines and events are read.
+fn morning() -> Timestamp {
+    "2026-07-01T09:00:00Z".parse().unwrap()
+}
+
 fn claude_json(file: Value) -> Result<CachedUsage, ParseError> {
     parse_claude_json(file.to_string().as_bytes())
 }
 
 fn statusline(line: Value) -> Result<Parsed, ParseError> {
-    parse_statusline(line.to_string().as_bytes(), noon())
+    parse_statusline(line.to_string().as_bytes(), morning())
 }
 
 fn event(info: Value) -> Parsed {
     let line = json!({ "type": "rate_limit_event", "rate_limit_info": info });
-    parse_rate_limit_event(line.to_string().as_bytes(), noon()).unwrap()
+    parse_rate_limit_event(line.to_string().as_bytes(), morning()).unwrap()
 }
 
 fn basis_points(windows: &[WindowReading]) -> Vec<(&str, u32)> {
@@ -93,7 +98,57 @@ fn a_status_line_counts_in_percent() {
     let usage = parsed.unwrap().usage;
     assert_eq!(basis_points(&usage.windows), [("five_hour", 100), ("seven_day", 50)]);
     assert_eq!(usage.windows[0].resets_at, Some(noon()));
-    assert_eq!((usage.observed_at, usage.source), (Some(noon()), Source::Local));
+    assert_eq!((usage.observed_at, usage.source), (Some(morning()), Source::Statusline));
+}
+
+/// What is left of the five-hour window of a status line, and what was left out.
+fn five_hour_of(window: Value) -> (Vec<u32>, Vec<(String, &'static str)>) {
+    let parsed = statusline(json!({ "rate_limits": { "five_hour": window } })).unwrap();
+    let used = parsed.usage.windows.iter().map(|window| window.used.basis_points());
+    (used.collect(), parsed.ignored.into_iter().map(|ignored| (ignored.field, ignored.why)).collect())
+}
+
+#[test]
+fn an_epoch_in_the_place_of_a_use_is_left_out_of_a_status_line() {
+    for used in [json!(1_782_907_200), json!("1782907200"), json!(1_000.1), json!(-0.1)] {
+        let (left, ignored) = five_hour_of(json!({ "used_percentage": used, "resets_at": 1_782_907_200 }));
+
+        let why = "its use is not between 0 % and 1,000 %";
+        assert_eq!((left, ignored), (vec![], vec![("rate_limits.five_hour".to_owned(), why)]), "{used}");
+    }
+}
+
+#[test]
+fn a_window_of_a_status_line_whose_reset_is_past_is_left_out() {
+    let nine_hours_ago = morning().as_second() - 9 * 3600;
+
+    let (left, ignored) = five_hour_of(json!({ "used_percentage": 97, "resets_at": nine_hours_ago }));
+
+    let why = "its reset is past, so its use is of an earlier period";
+    assert_eq!((left, ignored), (vec![], vec![("five_hour".to_owned(), why)]));
+}
+
+#[test]
+fn a_window_of_a_status_line_whose_reset_is_too_far_ahead_is_left_out() {
+    let in_six_hours = morning().as_second() + 6 * 3600;
+
+    let (left, ignored) = five_hour_of(json!({ "used_percentage": 97, "resets_at": in_six_hours }));
+
+    let why = "its reset is further ahead than the window is long";
+    assert_eq!((left, ignored), (vec![], vec![("five_hour".to_owned(), why)]));
+}
+
+#[test]
+fn a_cached_use_below_nothing_is_left_out() {
+    let body = json!({
+        "five_hour": { "utilization": -1 }, "seven_day": { "utilization": 3 },
+        "limits": [{ "kind": "session", "percent": -1 }]
+    });
+
+    let parsed = claude_json(cached(json!(1_782_907_200_000_i64), body)).unwrap().parsed;
+
+    assert_eq!(basis_points(&parsed.usage.windows), [("seven_day", 300)]);
+    assert_eq!(parsed.ignored.len(), 2);
 }
 
 #[test]

@@ -132,6 +132,19 @@ fn a_malformed_window_keeps_what_was_known_and_spares_the_others() {
 }
 
 #[test]
+fn an_implausible_use_keeps_what_was_known_and_is_listed() {
+    for used in [json!(1_782_907_200), json!(1_000.1), json!(-100.1)] {
+        let rows = json!([{ "kind": "weekly_all", "percent": used }]);
+        let parsed = parse(json!({ "five_hour": { "utilization": used }, "limits": rows }));
+
+        assert_eq!(ids(&parsed), [""; 0], "{used}");
+        assert_eq!(parsed.ignored.len(), 2);
+        assert!(parsed.ignored.iter().all(|one| one.why == "its use is not between 0 % and 1,000 %"));
+        assert_eq!(parsed.usage.coverage, complete_except(&["five_hour", "seven_day"], true));
+    }
+}
+
+#[test]
 fn what_is_no_window_is_listed() {
     let parsed = parse(json!({
         "five_hour": { "utilization": 1 }, "member_dashboard_available": true, "seven_day_breakdown": { "web": 3 },

@@ -55,6 +55,29 @@ fn an_epoch_where_seconds_until_the_reset_belong_is_the_reset() {
     assert_eq!(resets, [Some(at(3600))]);
 }
 
+#[test]
+fn an_implausible_reset_is_left_out_and_the_window_kept() {
+    let headers = [
+        ("Primary-Used-Percent", "100"),
+        ("Primary-Window-Minutes", "300"),
+        ("Primary-Reset-At", "1800086400"),
+    ];
+
+    let seen = seen(429, &headers, SPENT);
+
+    assert_eq!(seen.usage.windows[0].resets_at, None);
+    assert_eq!(seen.failure.unwrap().resets_at, None);
+}
+
+#[test]
+fn an_implausible_reset_of_a_body_ends_no_failure() {
+    for told in [r#""resets_at":4000000000"#, r#""resets_in_seconds":100000000"#] {
+        let body = format!(r#"{{"error":{{"type":"usage_limit_reached",{told}}}}}"#);
+
+        assert_eq!(seen(429, &[], &body).failure.unwrap().resets_at, None, "{told}");
+    }
+}
+
 // B71
 #[test]
 fn a_window_is_known_by_its_length_and_not_by_its_slot() {

@@ -1,0 +1,78 @@
+//! The highest use that any source reported in one period of a window.
+//! It tells a reading without a time of its own that is new from one that an idle session repeats.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Percent;
+use crate::time::{self, Ms};
+use crate::unknown::Unknown;
+
+/// The highest use that any source reported in one period.
+///
+/// Windows of one model or surface have none, because only sources with a time of their own report them.
+///
+/// Of two peaks the one of the later period counts, then the higher use, then the earlier arrival. A source with a time of
+/// its own counts as the earliest: what it reports is known without the reading that has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Peak {
+    #[serde(rename = "used_bp", deserialize_with = "Percent::deserialize_any")]
+    pub(crate) used: Percent,
+    /// The end of the period.
+    #[serde(rename = "resets_ms", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resets_at: Option<Ms>,
+    /// When the reading arrived, if its source has no time of its own.
+    #[serde(rename = "arrived_ms", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) arrived_at: Option<Ms>,
+    #[serde(
+        rename = "length_ms",
+        with = "time::span_ms::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) length: Option<Duration>,
+    #[serde(flatten)]
+    pub(crate) unknown: Unknown,
+}
+
+/// Resets of one period differ by less than this where the length of the window is unknown.
+const SAME_PERIOD: Duration = Duration::from_secs(2 * 60);
+
+impl Peak {
+    /// What a reading whose source has a time of its own contributes.
+    ///
+    /// The reset is kept to the minute. Otherwise a provider that reports it a few milliseconds off each time would have
+    /// every idle account keep a peak beside its reading.
+    pub(crate) fn timed(used: Percent, resets_at: Option<Ms>, length: Option<Duration>) -> Self {
+        let resets_at = resets_at.map(Ms::to_minute);
+        Self { used, resets_at, arrived_at: None, length, unknown: Unknown::default() }
+    }
+
+    /// The total order in which peaks replace each other.
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
+        let by_arrival = match (self.arrived_at, other.arrived_at) {
+            (Some(mine), Some(theirs)) => theirs.cmp(&mine),
+            (mine, theirs) => mine.is_none().cmp(&theirs.is_none()),
+        };
+        let rest = |peak: &Self| (peak.resets_at, peak.length);
+        self.by_period(other)
+            .then_with(|| self.used.cmp(&other.used))
+            .then(by_arrival)
+            .then_with(|| rest(self).cmp(&rest(other)))
+            .then_with(|| self.unknown.cmp(&other.unknown))
+    }
+
+    /// Which of the two is of the later period; a reading without a reset says nothing of its period, and counts as earlier.
+    fn by_period(&self, other: &Self) -> Ordering {
+        if let (Some(mine), Some(theirs)) = (self.resets_at, other.resets_at) {
+            let length = self.length.max(other.length);
+            let same = length.map_or(SAME_PERIOD, |length| length / 2);
+            if mine.distance(theirs) < same {
+                return Ordering::Equal;
+            }
+        }
+        self.resets_at.cmp(&other.resets_at)
+    }
+}
