@@ -25,8 +25,8 @@ use crate::{AccountLimits, Environment, Role};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AccountsConfig {
-    /// Absent in what a hand has written: then it is the first.
-    #[serde(default = "first")]
+    /// Absent in what a hand has written: then it is the present one.
+    #[serde(default = "present")]
     version: u32,
     #[serde(default)]
     accounts: Vec<AccountConfig>,
@@ -34,7 +34,7 @@ pub struct AccountsConfig {
     unknown: Map<String, Value>,
 }
 
-fn first() -> u32 {
+fn present() -> u32 {
     AccountsConfig::VERSION
 }
 
@@ -190,7 +190,7 @@ impl FromIterator<AccountConfig> for AccountsConfig {
 }
 
 impl Content for AccountsConfig {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn version(&self) -> u32 {
         self.version
@@ -339,7 +339,7 @@ mod tests {
     async fn what_another_program_wrote_beside_an_account_survives() {
         let dir = tempfile::tempdir().unwrap();
         let file = AccountsFile::at(dir.path().join("accounts.json"));
-        let text = r#"{"version":1,"accounts":[{"id":"anthropic/a","colour":"green","limits":{"shape":"round","stop":{"size":"big"}}}],"note":"mine"}"#;
+        let text = r#"{"version":1,"accounts":[{"id":"anthropic/a","colour":"green","limits":{"shape":"round","killswitch":{"size":"big"}}}],"note":"mine"}"#;
         std::fs::write(file.path(), text).unwrap();
 
         file.update(|config| config.put(AccountConfig::new("anthropic/b".parse().unwrap()))).await.unwrap();

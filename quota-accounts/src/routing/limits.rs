@@ -147,10 +147,11 @@ pub enum LimitCheck {
 #[non_exhaustive]
 pub struct AccountLimits {
     /// In place of [`RoutingPolicy::minimum`](crate::RoutingPolicy#structfield.minimum).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    // The alias reads a file of format 1: a limit that went unnoticed would be none.
+    #[serde(rename = "min_remaining", alias = "minimum", skip_serializing_if = "Option::is_none")]
     pub minimum: Option<Limits>,
     /// In place of [`RoutingPolicy::stop`](crate::RoutingPolicy#structfield.stop).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "killswitch", alias = "stop", skip_serializing_if = "Option::is_none")]
     pub stop: Option<Limits>,
     #[serde(flatten)]
     unknown: Map<String, Value>,

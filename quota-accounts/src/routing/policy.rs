@@ -28,10 +28,12 @@ pub struct RoutingPolicy {
     /// How much must be left of each window for an account to be taken while another has more. Nothing.
     ///
     /// An account below it is passed over, and still used when no other is above it.
+    #[serde(rename = "min_remaining")]
     pub minimum: Limits,
     /// The killswitch: an account of which less is left is never used, whatever happens. Off.
     ///
     /// Of a window that counts one model only, more than that must be left, here and for the minimum: see [`Limits`].
+    #[serde(rename = "killswitch")]
     pub stop: Limits,
     /// What to do with an account of which a window is not known. Use it.
     pub when_unknown: WhenUnknown,
@@ -172,7 +174,9 @@ pub enum Mode {
 pub enum WhenUnknown {
     /// Use it: the provider will say if it is spent.
     #[default]
+    #[serde(rename = "allow")]
     Open,
     /// Do not use it before its numbers are known.
+    #[serde(rename = "deny")]
     Closed,
 }

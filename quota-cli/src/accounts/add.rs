@@ -138,7 +138,7 @@ pub(super) async fn put(
 fn account(options: &AddArgs, id: &AccountId, login: &LoginSource) -> Result<AccountConfig, Failure> {
     let limit = |share: Option<f64>| share.and_then(Percent::from_percent).map(Limits::of);
     let mut limits = AccountLimits::none();
-    (limits.minimum, limits.stop) = (limit(options.minimum), limit(options.stop));
+    (limits.minimum, limits.stop) = (limit(options.min_remaining), limit(options.killswitch));
     let mut account = AccountConfig::new(id.clone()).limits(limits);
     account.set_field(config::LOGIN, login);
     if let Some(text) = &options.base_url {

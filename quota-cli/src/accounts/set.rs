@@ -12,7 +12,7 @@ use crate::words;
 
 /// Sets the limits that are named, and leaves the others as they are.
 pub(super) fn run(options: &SetArgs) -> Result<Exit, Failure> {
-    let (minimum, stop) = (options.minimum, options.stop);
+    let (minimum, stop) = (options.min_remaining, options.killswitch);
     with(Config::named_or_usual(None)?, async |config| {
         let account = config.account(&options.name)?;
         check(&config, account, options)?;
@@ -39,12 +39,12 @@ fn check(config: &Config, account: &AccountSettings, options: &SetArgs) -> Resul
     let none = AccountLimits::none();
     let own = kept.accounts().iter().find(|kept| kept.id == account.id).map_or(&none, |kept| &kept.limits);
     let is_hidden = |named: Option<Limit>, own: &Option<Limits>| named.is_none() || own.is_some();
-    if is_hidden(options.minimum, &own.minimum) && is_hidden(options.stop, &own.stop) {
+    if is_hidden(options.min_remaining, &own.minimum) && is_hidden(options.killswitch, &own.stop) {
         return Ok(());
     }
     let id = &account.id;
     let why = format!(
-        "{id} stands in {}, line {line}, and its limits are to be changed there: `minimum` and `stop`, in percent",
+        "{id} stands in {}, line {line}, and its limits are to be changed there: `min_remaining` and `killswitch`, in percent",
         config.told_path()
     );
     Err(Failure::new(Exit::Usage, why))

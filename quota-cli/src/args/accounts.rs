@@ -66,10 +66,10 @@ pub(crate) struct AddArgs {
     pub(crate) base_url: Option<String>,
     /// How much must be left of its windows for it to be taken while another has more, in percent
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
-    pub(crate) minimum: Option<f64>,
+    pub(crate) min_remaining: Option<f64>,
     /// Its killswitch: if less is left, in percent, it is never used
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
-    pub(crate) stop: Option<f64>,
+    pub(crate) killswitch: Option<f64>,
     /// Make it the main account
     #[arg(long)]
     pub(crate) first: bool,
@@ -77,16 +77,16 @@ pub(crate) struct AddArgs {
 
 /// The options of `quota accounts set`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("limit").args(["minimum", "stop"]).multiple(true).required(true))]
+#[command(group = ArgGroup::new("limit").args(["min_remaining", "killswitch"]).multiple(true).required(true))]
 pub(crate) struct SetArgs {
     /// The account
     pub(crate) name: String,
     /// How much must be left of its windows for it to be taken while another has more, in percent; none for that of [routing]
     #[arg(long, value_name = "PERCENT", value_parser = limit)]
-    pub(crate) minimum: Option<Limit>,
+    pub(crate) min_remaining: Option<Limit>,
     /// Its killswitch: if less is left, in percent, it is never used; none for that of [routing]
     #[arg(long, value_name = "PERCENT", value_parser = limit)]
-    pub(crate) stop: Option<Limit>,
+    pub(crate) killswitch: Option<Limit>,
 }
 
 /// A limit in percent; `None` takes away the one there is.

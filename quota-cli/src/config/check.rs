@@ -105,7 +105,7 @@ fn account(
     }
     let login = sources.pop().map_or(LoginSource::ClaudeCode, |(_, login)| login);
     let base_url = account.base_url.map(|text| base_url_once(text, checked)).transpose()?;
-    let limits = routing::of_account(account.minimum.as_ref(), account.stop.as_ref())?;
+    let limits = routing::of_account(account.min_remaining.as_ref(), account.killswitch.as_ref())?;
     Ok(AccountSettings { base_url, limits, ..AccountSettings::new(account.id.into_inner(), login) })
 }
 

@@ -51,8 +51,8 @@ pub(super) struct Account {
     pub(super) token_file: Option<Spanned<PathBuf>>,
     pub(super) token_command: Option<Spanned<Vec<String>>>,
     pub(super) base_url: Option<Spanned<String>>,
-    pub(super) minimum: Option<Spanned<Value>>,
-    pub(super) stop: Option<Spanned<Value>>,
+    pub(super) min_remaining: Option<Spanned<Value>>,
+    pub(super) killswitch: Option<Spanned<Value>>,
 }
 
 /// What is to be done when something happens.

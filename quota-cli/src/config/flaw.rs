@@ -62,6 +62,15 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// Words that people know from elsewhere, and what is written here.
+const ELSEWHERE: [(&str, &str); 4] =
+    [("minimum", "min_remaining"), ("stop", "killswitch"), ("open", "allow"), ("closed", "deny")];
+
+fn meant_by<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let (_, now) = ELSEWHERE.iter().find(|(other, _)| *other == word)?;
+    known.iter().copied().find(|known| known == now)
+}
+
 /// The message in our words, where it has better ones: what to do about an unknown key, how a span is written.
 fn advised(message: &str) -> String {
     let message = message.lines().map(str::trim).collect::<Vec<_>>().join("; ");
@@ -74,6 +83,9 @@ fn advised(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown variant `") {
         let Some((word, expected)) = rest.split_once('`') else { return message };
         let known = between_ticks(expected);
+        if let Some(now) = meant_by(word, &known) {
+            return format!("unknown word \"{word}\"; write \"{now}\"");
+        }
         return match nearest(word, known.iter().copied()) {
             Some(nearest) => format!("unknown word \"{word}\"; did you mean \"{nearest}\"?"),
             None => format!("unknown word \"{word}\"; here may stand: {}", known.join(", ")),
@@ -91,6 +103,9 @@ fn advised(message: &str) -> String {
     }
     if key == "lease" && known.contains(&"fetch_timeout") {
         return "`lease` is no longer a setting: a lease always lasts 2 s longer than fetch_timeout; remove it here".to_owned();
+    }
+    if let Some(now) = meant_by(key, &known) {
+        return format!("unknown key `{key}`; write `{now}`");
     }
     match nearest(key, known.iter().copied()) {
         Some(nearest) => format!("unknown key `{key}`; did you mean `{nearest}`?"),
@@ -147,6 +162,16 @@ mod tests {
         let told = advised("unknown field `colour`, expected `id` or `base_url`");
 
         assert_eq!(told, "unknown key `colour`; here may stand: id, base_url");
+    }
+
+    #[test]
+    fn a_word_from_elsewhere_is_answered_with_the_one_for_it() {
+        let key = advised("unknown field `stop`, expected one of `id`, `min_remaining`, `killswitch`");
+        let value = advised("unknown variant `closed`, expected `allow` or `deny`");
+
+        assert_eq!(key, "unknown key `stop`; write `killswitch`");
+        assert_eq!(value, "unknown word \"closed\"; write \"deny\"");
+        assert!(advised("unknown field `stop`, expected `run` or `post`").contains("here may stand"));
     }
 
     #[test]

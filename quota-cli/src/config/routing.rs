@@ -15,8 +15,8 @@ use super::flaw::{Flaw, nearest};
 #[serde(deny_unknown_fields)]
 pub(super) struct Routing {
     mode: Option<Mode>,
-    minimum: Option<Spanned<Value>>,
-    stop: Option<Spanned<Value>>,
+    min_remaining: Option<Spanned<Value>>,
+    killswitch: Option<Spanned<Value>>,
     when_unknown: Option<WhenUnknown>,
     triggers: Option<Vec<Spanned<u16>>>,
     pause: Option<Span>,
@@ -52,11 +52,11 @@ impl Routing {
         policy.mode = self.mode.unwrap_or(policy.mode);
         policy.when_unknown = self.when_unknown.unwrap_or(policy.when_unknown);
         policy.most_pins = self.most_pins.unwrap_or(policy.most_pins);
-        if let Some(minimum) = self.minimum {
-            policy.minimum = limits(&minimum)?;
+        if let Some(min_remaining) = self.min_remaining {
+            policy.minimum = limits(&min_remaining)?;
         }
-        if let Some(stop) = self.stop {
-            policy.stop = limits(&stop)?;
+        if let Some(killswitch) = self.killswitch {
+            policy.stop = limits(&killswitch)?;
         }
         if let Some(triggers) = self.triggers {
             policy.triggers = triggers.into_iter().map(status).collect::<Result<_, _>>()?;
@@ -67,12 +67,12 @@ impl Routing {
 
 /// The limits of one account.
 pub(super) fn of_account(
-    minimum: Option<&Spanned<Value>>,
-    stop: Option<&Spanned<Value>>,
+    min_remaining: Option<&Spanned<Value>>,
+    killswitch: Option<&Spanned<Value>>,
 ) -> Result<AccountLimits, Flaw> {
     let mut own = AccountLimits::none();
-    own.minimum = minimum.map(limits).transpose()?;
-    own.stop = stop.map(limits).transpose()?;
+    own.minimum = min_remaining.map(limits).transpose()?;
+    own.stop = killswitch.map(limits).transpose()?;
     Ok(own)
 }
 

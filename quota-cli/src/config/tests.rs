@@ -118,12 +118,15 @@ fn every_flaw_is_told_in_one_line_with_its_place() {
         flaw_of_account("token_file = \"\""),
         flaw_of_account("claude_config_dir = \"\""),
         flaw_of_account("token_file = \"sk-ant-oat01-made-up\""),
-        flaw_of_account("minimum = \"a lot\""),
-        flaw_of_account("stop = { five_hours = 10 }"),
+        flaw_of_account("min_remaining = \"a lot\""),
+        flaw_of_account("killswitch = { five_hours = 10 }"),
         flaw(&format!("[routing]\nmode = \"main_frist\"\n{MAIN}")),
-        flaw(&format!("[routing]\nminimun = 20\n{MAIN}")),
-        flaw(&format!("[routing]\nminimum = 120\n{MAIN}")),
-        flaw(&format!("[routing]\nstop = {{ every = 5, five_hour = true }}\n{MAIN}")),
+        flaw(&format!("[routing]\nmin_remainign = 20\n{MAIN}")),
+        flaw(&format!("[routing]\nminimum = 20\n{MAIN}")),
+        flaw(&format!("[routing]\nwhen_unknown = \"open\"\n{MAIN}")),
+        flaw_of_account("stop = 5"),
+        flaw(&format!("[routing]\nmin_remaining = 120\n{MAIN}")),
+        flaw(&format!("[routing]\nkillswitch = {{ every = 5, five_hour = true }}\n{MAIN}")),
         flaw(&format!("[routing]\nwhen_unknown = \"shut\"\n{MAIN}")),
         flaw(&format!("[routing]\ntriggers = [429, 42]\n{MAIN}")),
         flaw(&format!("[routing]\npin_for = 7\n{MAIN}")),
@@ -214,9 +217,9 @@ fn every_setting_of_routing_arrives() {
         r#"
         [routing]
         mode = "sticky_balanced"
-        minimum = 20
-        stop = { every = 2.5, "seven_day/opus" = 10 }
-        when_unknown = "closed"
+        min_remaining = 20
+        killswitch = { every = 2.5, "seven_day/opus" = 10 }
+        when_unknown = "deny"
         triggers = [429]
         pause = "10s"
         spent_pause = "1m"
@@ -229,7 +232,7 @@ fn every_setting_of_routing_arrives() {
         [[accounts]]
         id = "anthropic/main"
         token_command = ["./token", "main"]
-        stop = 0
+        killswitch = 0
         "#,
     );
 

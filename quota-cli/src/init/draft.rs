@@ -27,8 +27,8 @@ const TAIL: &str = "
 
 # Which of several accounts is preferred. See: quota explain --help
 # [routing]
-# minimum = 20                          # below this percentage another is taken
-# stop = 5                              # below this one it is never used
+# min_remaining = 20                    # below this percentage another is taken
+# killswitch = 5                        # below this one it is never used
 
 # By which rules they are asked; these are the defaults.
 # [policy]

@@ -346,7 +346,7 @@ fn the_limits_of_an_added_account_are_kept_and_count() {
     let machine = Machine::new().set("A", "sim-token-a").set("B", "sim-token-b");
     let url = provider.url();
     machine.write(".config/quota/config.toml", "[policy]\ngap = \"1ms\"\n");
-    for (name, limits) in [("a", &["--stop", "20"][..]), ("b", &["--minimum", "50"])] {
+    for (name, limits) in [("a", &["--killswitch", "20"][..]), ("b", &["--min-remaining", "50"])] {
         let variable = name.to_uppercase();
         let add = ["add", name, "--token-env", &variable, "--base-url", &url];
         assert_eq!(said(&machine, &[&add, limits].concat()).0, 0, "{name}");

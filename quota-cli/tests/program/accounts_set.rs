@@ -11,7 +11,9 @@ const FILE: &str = ".local/state/quota/accounts.json";
 /// A machine with the added accounts main, and work with a minimum of 10 %.
 fn machine() -> Machine {
     let machine = Machine::new();
-    for add in [&["main", "--token-env", "MAIN"][..], &["work", "--token-env", "WORK", "--minimum", "10"]] {
+    for add in
+        [&["main", "--token-env", "MAIN"][..], &["work", "--token-env", "WORK", "--min-remaining", "10"]]
+    {
         assert_eq!(machine.run(&[&["accounts", "add"], add].concat()).code, Some(0));
     }
     machine
@@ -24,15 +26,15 @@ fn set(machine: &Machine, arguments: &[&str]) -> Ended {
 /// The minimum and the killswitch of the account in that place.
 fn limits(machine: &Machine, at: usize) -> [Value; 2] {
     let account = machine.run(&["accounts", "list", "--json"]).json()["accounts"][at].clone();
-    ["minimum", "stop"].map(|name| account[name]["every_percent"].clone())
+    ["min_remaining", "killswitch"].map(|name| account[name]["every_percent"].clone())
 }
 
 #[test]
 fn a_limit_that_is_named_is_changed_and_the_other_one_stays() {
     let machine = machine();
 
-    let stop = set(&machine, &["work", "--stop", "5"]);
-    let minimum = set(&machine, &["work", "--minimum", "20.5"]);
+    let stop = set(&machine, &["work", "--killswitch", "5"]);
+    let minimum = set(&machine, &["work", "--min-remaining", "20.5"]);
 
     assert_eq!((stop.code, &*stop.stdout), (Some(0), "anthropic/work: killswitch 5 %\n"));
     assert_eq!((minimum.code, &*minimum.stdout), (Some(0), "anthropic/work: minimum 20.5 %\n"));
@@ -44,7 +46,7 @@ fn a_limit_that_is_named_is_changed_and_the_other_one_stays() {
 fn a_limit_that_is_taken_away_is_that_of_the_routing_again() {
     let machine = machine();
 
-    let ended = set(&machine, &["work", "--minimum", "none"]);
+    let ended = set(&machine, &["work", "--min-remaining", "none"]);
 
     assert_eq!((ended.code, &*ended.stdout), (Some(0), "anthropic/work: minimum that of [routing]\n"));
     assert_eq!(limits(&machine, 1), [Value::Null, Value::Null]);
@@ -55,7 +57,7 @@ fn the_login_of_claude_code_has_limits_without_being_named() {
     let machine = Machine::new();
     machine.log_in("sim-token-claude");
 
-    assert_eq!(set(&machine, &["main", "--stop", "5"]).code, Some(0));
+    assert_eq!(set(&machine, &["main", "--killswitch", "5"]).code, Some(0));
 
     assert_eq!(limits(&machine, 0), [Value::Null, json!(5.0)]);
 }
@@ -66,7 +68,7 @@ fn limits_of_the_configuration_are_to_be_changed_there() {
     let config = "[[accounts]]\nid = \"anthropic/main\"\ntoken_env = \"MAIN\"\n";
     machine.write(".config/quota/config.toml", config);
 
-    let ended = set(&machine, &["main", "--minimum", "20"]);
+    let ended = set(&machine, &["main", "--min-remaining", "20"]);
 
     assert_eq!((ended.code, &*ended.stdout, ended.stderr.lines().count()), (Some(64), "", 1));
     assert!(
@@ -79,12 +81,12 @@ fn limits_of_the_configuration_are_to_be_changed_there() {
 #[test]
 fn a_limit_of_a_command_that_hides_one_of_the_configuration_is_changed_by_command() {
     let machine = machine();
-    let config = "[[accounts]]\nid = \"anthropic/work\"\ntoken_env = \"WORK\"\nminimum = 40\n";
+    let config = "[[accounts]]\nid = \"anthropic/work\"\ntoken_env = \"WORK\"\nmin_remaining = 40\n";
     machine.write(".config/quota/config.toml", config);
     assert_eq!(limits(&machine, 1), [json!(10.0), Value::Null]);
 
-    let other = set(&machine, &["work", "--stop", "5"]);
-    let ended = set(&machine, &["work", "--minimum", "none"]);
+    let other = set(&machine, &["work", "--killswitch", "5"]);
+    let ended = set(&machine, &["work", "--min-remaining", "none"]);
 
     assert_eq!(other.code, Some(64), "{other:?}");
     assert_eq!(
@@ -104,7 +106,7 @@ fn an_account_that_is_removed_meanwhile_stays_away_in_20_rounds() {
             let mut command = machine.command(&[&["accounts"], arguments].concat());
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         };
-        let both = [start(&["remove", "spare"]), start(&["set", "work", "--stop", "5"])];
+        let both = [start(&["remove", "spare"]), start(&["set", "work", "--killswitch", "5"])];
         both.into_iter().for_each(|mut child| assert!(child.wait().unwrap().success()));
 
         let list = machine.run(&["accounts", "list", "--json"]).json();
@@ -119,9 +121,9 @@ fn what_cannot_be_set_is_told_and_changes_nothing() {
     let before = std::fs::read(machine.path(FILE)).unwrap();
 
     for (arguments, told) in [
-        (&["wrok", "--stop", "5"][..], "no account wrok; did you mean anthropic/work?"),
-        (&["work", "--stop", "101"], "a percentage from 0 to 100, or none"),
-        (&["work"], "--minimum"),
+        (&["wrok", "--killswitch", "5"][..], "no account wrok; did you mean anthropic/work?"),
+        (&["work", "--killswitch", "101"], "a percentage from 0 to 100, or none"),
+        (&["work"], "--min-remaining"),
     ] {
         let ended = set(&machine, arguments);
 

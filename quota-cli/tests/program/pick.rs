@@ -121,16 +121,16 @@ fn the_killswitch_and_the_minimum_of_the_configuration_count() {
     };
 
     assert_eq!(picked(""), (0, "anthropic/main".to_owned()));
-    assert_eq!(picked("[routing]\nminimum = 20"), (0, "anthropic/work".to_owned()));
-    assert_eq!(picked("[routing]\nminimum = 50"), (0, "anthropic/main".to_owned()), "none is above it");
-    assert_eq!(picked("[routing]\nstop = { five_hour = 20 }"), (0, "anthropic/work".to_owned()));
-    assert_eq!(picked("[routing]\nstop = 50"), (1, String::new()));
+    assert_eq!(picked("[routing]\nmin_remaining = 20"), (0, "anthropic/work".to_owned()));
+    assert_eq!(picked("[routing]\nmin_remaining = 50"), (0, "anthropic/main".to_owned()), "none is above it");
+    assert_eq!(picked("[routing]\nkillswitch = { five_hour = 20 }"), (0, "anthropic/work".to_owned()));
+    assert_eq!(picked("[routing]\nkillswitch = 50"), (1, String::new()));
     assert_eq!(picked("[routing]\nmode = \"fallback_first\""), (0, "anthropic/work".to_owned()));
 }
 
 #[test]
 fn a_limit_of_a_models_window_is_in_no_other_models_way() {
-    let more = "[routing]\nstop = { seven_day = 5, \"seven_day/fable\" = 20 }";
+    let more = "[routing]\nkillswitch = { seven_day = 5, \"seven_day/fable\" = 20 }";
     let (_provider, machine, config) = play(vec![used("main", 60.0)], more);
 
     for model in [None, Some("claude-sonnet-4-5"), Some("claude-fable-1")] {
@@ -175,7 +175,7 @@ fn what_cannot_be_told_is_69_unless_it_is_allowed() {
     assert_eq!(explained.code, Some(69));
     let open = machine.write(
         "open.toml",
-        format!("[routing]\nwhen_unknown = \"open\"\n{}", std::fs::read_to_string(&config).unwrap()),
+        format!("[routing]\nwhen_unknown = \"allow\"\n{}", std::fs::read_to_string(&config).unwrap()),
     );
     assert_eq!(
         machine.run(&["pick", "--config", argument(&open)]).code,

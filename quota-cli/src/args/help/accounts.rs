@@ -45,10 +45,10 @@ defaults:
   mode = \"main_first\"    # or fallback_first, sticky_balanced (sessions stay
                          # where they are, new ones go where most can be
                          # spent), soonest_reset_first
-  minimum = 0            # pass an account over below this percentage; or
+  min_remaining = 0      # pass an account over below this percentage; or
                          # { every = 20, seven_day = 10 }
-  stop = 0               # the killswitch: never use it below this one
-  when_unknown = \"closed\"  # or open: use what nothing is known of
+  killswitch = 0         # never use it below this one
+  when_unknown = \"deny\"  # or allow: use what nothing is known of
   wait_for_reset = \"2m\"  # a session waits so long, rather than move
   pin_for = \"168h\"       # a session is remembered for so long
   most_pins = 10000      # so many sessions are
@@ -56,7 +56,7 @@ defaults:
   # For programs that report what became of their requests: triggers, pause,
   # spent_pause, not_allowed_pause
 
-An account may have `minimum` and `stop` of its own, in [[accounts]].
+An account may have `min_remaining` and `killswitch` of its own, in [[accounts]].
 
 The shape of --json is in docs/explain-json.md.
 
@@ -102,9 +102,9 @@ pub(in crate::args) const ACCOUNTS_MORE: &str = "\
 Examples:
   quota accounts
   quota accounts add work --claude-config-dir ~/.claude-work
-  quota accounts add spare --token-env QUOTA_SPARE --minimum 10
+  quota accounts add spare --token-env QUOTA_SPARE --min-remaining 10
   quota accounts add vault --token-command pass show claude/vault
-  quota accounts set spare --minimum 20 --stop none
+  quota accounts set spare --min-remaining 20 --killswitch none
   quota accounts order work main
   quota accounts disable spare
   quota accounts clear-hold spare

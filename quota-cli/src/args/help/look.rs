@@ -47,7 +47,7 @@ Accounts are named in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config
   # token_env = \"QUOTA_WORK\"            # an environment variable
   # token_file = \"work.token\"           # a file of its own, chmod 600
   # token_command = [\"pass\", \"show\", \"work\"]  # a program that prints it
-  # minimum = 20, stop = 5   # percentages; see quota explain --help
+  # min_remaining = 20, killswitch = 5  # percentages; see quota explain --help
   # A proxy or `quota sim`; plain http goes to this machine only:
   # base_url = \"http://127.0.0.1:8123\"
 
