@@ -2,6 +2,7 @@
 //! What the commands do is in their own files; the long help texts are in `help`.
 
 mod accounts;
+mod before;
 mod help;
 mod journal;
 mod local;
@@ -19,6 +20,7 @@ use jiff::SignedDuration;
 pub(crate) use self::accounts::{
     AccountsCommand, AddArgs, ClearHoldArgs, ImportArgs, Limit, ListArgs, NamedArgs, SetArgs,
 };
+use self::before::Before;
 use self::help::{
     ACCOUNTS, ACCOUNTS_MORE, BUDGET, BUDGET_MORE, DEMO, DEMO_MORE, DOCTOR, EVENTS, EVENTS_MORE, EXPLAIN,
     EXPLAIN_MORE, GUARD, GUARD_MORE, INIT, PACE, PACE_MORE, PARSE, PARSE_MORE, PICK, PICK_MORE, PROGRAM_MORE,
@@ -37,6 +39,8 @@ pub(crate) struct Arguments {
     /// The store that is shared with other processes and hosts [default: $QUOTA_STORE, else a file of this user]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) store: Option<String>,
+    #[command(flatten)]
+    before: Before,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -67,6 +71,9 @@ pub(crate) enum Command {
     Accounts {
         #[command(subcommand)]
         command: Option<AccountsCommand>,
+        /// Those of the list, which is shown where no command is given.
+        #[command(flatten)]
+        list: ListArgs,
     },
     /// Watch all accounts live, until you leave
     #[command(long_about = WATCH)]
@@ -113,8 +120,8 @@ Examples:
 /// The options of `quota status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Only this account; may be given more than once
-    #[arg(long = "account", value_name = "NAME")]
+    /// Only these accounts: a,b or the option again
+    #[arg(long = "account", value_name = "NAME", value_delimiter = ',')]
     pub(crate) accounts: Vec<String>,
     /// Ask about accounts whose numbers are older than this, such as 30s or 10m [default: `freshness`]
     #[arg(long, value_name = "SPAN", value_parser = span, conflicts_with_all = ["refresh", "offline"])]
@@ -217,6 +224,11 @@ fn percent(text: &str) -> Result<f64, &'static str> {
     share.ok_or("a percentage is a number from 0 to 100")
 }
 
+/// Reads the name of an account where only one can be meant.
+fn one_account(text: &str) -> Result<String, &'static str> {
+    if text.contains(',') { Err("only one account can be named here") } else { Ok(text.to_owned()) }
+}
+
 /// Reads a span such as `30s`, `10m` or `1h 30m`.
 fn span(text: &str) -> Result<Duration, &'static str> {
     let span: SignedDuration = text.parse().map_err(|_| "write it like 30s, 10m or \"1h 30m\"")?;
@@ -232,7 +244,7 @@ pub(crate) fn parse() -> Result<Arguments, Result<Exit, Failure>> {
     if let Some(arguments) = quick::read(std::env::args_os()) {
         return Ok(arguments);
     }
-    Arguments::try_parse().map_err(|error| {
+    Arguments::try_parse().and_then(Arguments::settled).map_err(|error| {
         let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
         match error.print() {
             Err(error) if exit == Exit::Done => Err(Failure::unwritten(&error)),

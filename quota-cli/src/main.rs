@@ -65,7 +65,7 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Command::Pick(options) => apart(|| pick::run(options, store)),
         Command::Explain(options) => apart(|| explain::run(options, store)),
         Command::Run(options) => apart(|| run::run(options, store)),
-        Command::Accounts { command } => apart(|| accounts::run(command.as_ref(), store)),
+        Command::Accounts { command, .. } => apart(|| accounts::run(command.as_ref(), store)),
         Command::Watch(options) => apart(|| watch::run(options, store)),
         Command::Pace(options) => apart(|| pace::run(options, store)),
         Command::Budget(options) => apart(|| budget::run(options, store)),
@@ -88,7 +88,7 @@ fn apart<T>(command: impl FnOnce() -> T) -> T {
 fn uses_a_store(command: &Command) -> bool {
     use Command::{Accounts, Completions, Demo, Init, Parse, Sim};
     match command {
-        Accounts { command } => {
+        Accounts { command, .. } => {
             use args::AccountsCommand::{Add, ClearHold, List};
             matches!(command, None | Some(List(_) | ClearHold(_) | Add(_)))
         }

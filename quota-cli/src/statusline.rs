@@ -71,7 +71,7 @@ impl Broken {
 pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let look = Look {
         format: options.format.as_deref().map(Format::parse).transpose()?,
-        preset: options.preset,
+        preset: options.preset.unwrap_or(Preset::Plain),
         is_json: options.json,
     };
     let store = match gateway::store_in_passing(store) {

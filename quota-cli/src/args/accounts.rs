@@ -104,7 +104,7 @@ fn limit(text: &str) -> Result<Limit, &'static str> {
 #[derive(Debug, Args)]
 pub(crate) struct NamedArgs {
     /// The accounts
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", value_delimiter = ',')]
     pub(crate) names: Vec<String>,
     /// Read this configuration
     #[arg(long, value_name = "FILE")]

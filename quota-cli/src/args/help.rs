@@ -29,6 +29,8 @@ Examples:
   quota demo      what this is for, in ten seconds, without any account
   quota sim       a simulated provider to try things on
 
+--store, --config and --json may stand before or behind the command.
+
 Exit codes: 0 all went well, 1 some account has no number, 3 no account was found, 64 the command line was not understood, \
 65 malformed input, 66 unreadable input, 78 broken configuration, 129, 130 and 143 ended by SIGHUP, Ctrl-C and SIGTERM.";
 

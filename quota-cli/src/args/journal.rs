@@ -7,8 +7,8 @@ use clap::Args;
 /// Which accounts are meant, and how they are shown: what most commands ask for.
 #[derive(Debug, Args)]
 pub(crate) struct Shown {
-    /// Only this account; may be given more than once
-    #[arg(long = "account", value_name = "NAME")]
+    /// Only these accounts: a,b or the option again
+    #[arg(long = "account", value_name = "NAME", value_delimiter = ',')]
     pub(crate) accounts: Vec<String>,
     /// Write JSON
     #[arg(long)]

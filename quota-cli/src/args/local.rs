@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{percent, span};
+use super::{one_account, percent, span};
 
 /// The options of `quota statusline`.
 #[derive(Debug, Args)]
@@ -13,11 +13,11 @@ pub(crate) struct StatuslineArgs {
     /// The line, with placeholders such as {five_hour.used}
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["preset", "json"])]
     pub(crate) format: Option<String>,
-    /// A line that is there already
-    #[arg(long, value_name = "NAME", default_value = "plain", conflicts_with = "json")]
-    pub(crate) preset: Preset,
+    /// A line that is there already [default: plain]
+    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    pub(crate) preset: Option<Preset>,
     /// The account [default: that of the session on standard input, else the first]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = one_account)]
     pub(crate) account: Option<String>,
     /// Write JSON
     #[arg(long)]
@@ -31,7 +31,7 @@ pub(crate) struct StatuslineArgs {
 #[derive(Debug, Args)]
 pub(crate) struct GuardArgs {
     /// The account [default: the first]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = one_account)]
     pub(crate) account: Option<String>,
     /// How much must be left of each window that counts, in percent
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 
 use clap::ValueEnum as _;
 
+use super::before::Before;
 use super::{Arguments, Command, Preset, StatusArgs, StatuslineArgs};
 
 /// Reads `statusline`, or `status`, and its options. `None` if it is anything else, or may be wrong.
@@ -33,7 +34,7 @@ fn status(mut words: impl Iterator<Item = OsString>) -> Option<Arguments> {
     }
     let accounts = Vec::new();
     let options = StatusArgs { accounts, max_age: None, refresh: false, offline: false, json, config };
-    Some(Arguments { store, command: Command::Status(options) })
+    Some(Arguments { store, before: Before::default(), command: Command::Status(options) })
 }
 
 /// What follows an option, unless it looks like another one.
@@ -59,6 +60,9 @@ fn statusline(mut words: impl Iterator<Item = OsString>) -> Option<Arguments> {
             "--config" => config.replace(value.into()).is_some(),
             _ => {
                 let value = value.into_string().ok()?;
+                if name == "--account" && value.contains(',') {
+                    return None;
+                }
                 let place = match name {
                     "--store" => &mut store,
                     "--format" => &mut format,
@@ -76,9 +80,10 @@ fn statusline(mut words: impl Iterator<Item = OsString>) -> Option<Arguments> {
     // What does not go together is told by the others.
     let is_one_kind =
         [format.is_some(), preset.is_some(), json].into_iter().filter(|said| *said).count() <= 1;
-    let preset = preset.map_or(Ok(Preset::Plain), |name| Preset::from_str(&name, false)).ok()?;
+    let preset = preset.map(|name| Preset::from_str(&name, false)).transpose().ok()?;
     let options = StatuslineArgs { format, preset, account, json, config };
-    is_one_kind.then_some(Arguments { store, command: Command::Statusline(options) })
+    let command = Command::Statusline(options);
+    is_one_kind.then(|| Arguments { store, before: Before::default(), command })
 }
 
 #[cfg(test)]
@@ -134,6 +139,8 @@ mod tests {
             "statusline --preset plain --format x",
             "statusline --preset plian",
             "statusline --account a --account b",
+            "statusline --account a,b",
+            "--json status",
             "statusline --json=yes",
             "statusline --colour red",
             "statusline --config --json",

@@ -33,6 +33,35 @@ fn only_the_accounts_that_are_named_are_asked_about_and_shown() {
 }
 
 #[test]
+fn several_accounts_are_named_in_one_option_or_in_several() {
+    let provider = three();
+    let (machine, config) = provider.configure(Machine::new());
+    machine.run(&["status", "--config", argument(&config)]);
+
+    for command in ["status", "pace", "budget", "events"] {
+        let shown = |accounts: &[&str]| {
+            let ended = machine.run(&[&["--config", argument(&config), command], accounts].concat());
+            ["main", "work", "spare"].map(|name| ended.stdout.contains(name))
+        };
+        let one = shown(&["--account", "main,anthropic/spare"]);
+
+        assert_eq!(one, shown(&["--account", "main", "--account", "spare"]), "{command}");
+        assert_eq!(one, [true, false, true], "{command}");
+    }
+}
+
+#[test]
+fn where_one_account_is_needed_several_are_refused() {
+    let machine = Machine::new();
+    for command in ["guard", "statusline"] {
+        let ended = machine.run(&[command, "--account", "main,work"]);
+
+        assert_eq!(ended.code, Some(64), "{command}");
+        assert!(ended.stderr.contains("only one account can be named here"), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn an_account_of_which_nothing_is_known_is_no_gap_of_another() {
     let provider = three();
     let (machine, config) = provider.configure(Machine::new());

@@ -74,7 +74,7 @@ its shape is in docs/status-json.md.
 
 Examples:
   quota status
-  quota status --account work --refresh
+  quota status --account main,work --refresh
   quota status --json | jq '.accounts[].windows[] | {id, used_percent}'
   quota status --offline      # nobody is asked
   quota status --refresh      # one call each, but not within 10 s of the last
