@@ -87,14 +87,14 @@ fn of_failure(account: &AccountSettings, failure: &Trouble, mark: Option<Mark>, 
     } else {
         match failure.kind {
             TroubleKind::LoginRefused => Check::failure(Area::Refresh, subject, told, account.login.advice()),
-            // Nothing changes by itself for this login.
-            _ if failure.bars() => {
-                let advice = "use another login, or ask whoever administers the account";
-                Check::failure(Area::Refresh, subject, told, advice)
-            }
             TroubleKind::MissingScope => {
                 let advice = "log in with an interactive login, or give it another token; until then no usage call is made for a \
                               day at a time, and its numbers come from responses and Claude Code's statusline";
+                Check::failure(Area::Refresh, subject, told, advice)
+            }
+            // Nothing changes by itself for this login.
+            _ if failure.bars() => {
+                let advice = "use another login, or ask whoever administers the account";
                 Check::failure(Area::Refresh, subject, told, advice)
             }
             TroubleKind::Throttled => {
@@ -298,6 +298,18 @@ mod tests {
         let why = "Fail: last refresh failed 1 min ago (08:00): the token may not read usage (it lacks the scope user:profile)";
         assert!(told.starts_with(why) && told.contains("its numbers come from responses"), "{told}");
         assert_eq!(found[0].incident.as_ref().unwrap().reason, "missing_scope");
+    }
+
+    #[test]
+    fn a_token_that_may_not_read_usage_fails_with_where_its_numbers_come_from() {
+        let found = checks(&after(&[Err(FetchError::missing_scope("user:profile"))]), 60);
+
+        assert_eq!(found[0].level, Level::Fail);
+        assert!(
+            found[0].told.ends_with("the token may not read usage (it lacks the scope user:profile)"),
+            "{found:?}"
+        );
+        assert!(found[0].advice.as_ref().unwrap().contains("statusline"), "{found:?}");
     }
 
     #[test]
