@@ -35,7 +35,7 @@ use self::events::Events;
 use self::flight::Crew;
 use self::register::Register;
 use self::tally::StoreTally;
-use crate::{AccountId, Clock, QuotaStore, Rejected, Usage};
+use crate::{AccountId, Clock, Joined, QuotaError, QuotaStore, Record, Rejected, Usage};
 
 /// The single gateway to the usage endpoints of LLM providers, and the cache in front of it.
 ///
@@ -101,12 +101,40 @@ impl QuotaManager {
     ///
     /// # Errors
     ///
-    /// [`ObserveError::UnknownAccount`] if there never was a handle to it: readings are not filed under a name nobody
-    /// uses, and never under another account's.
+    /// [`ObserveError::UnknownAccount`] if there never was a handle to it, or it was [forgotten](Self::forget): readings are not
+    /// filed under a name nobody uses, and never under another account's. Otherwise as [`Account::observe`].
     pub fn observe(&self, id: &AccountId, usage: &Usage) -> Result<Vec<Rejected>, ObserveError> {
         let unknown = || ObserveError::UnknownAccount { account: id.clone() };
         let slot = self.shared.register.known(id).ok_or_else(unknown)?;
         Account::new(slot, Arc::clone(&self.shared)).observe(usage)
+    }
+
+    /// Forgets an account that was removed: its readings, whose it is and why its last call failed, for all processes that share
+    /// the store; and the account itself in this manager.
+    ///
+    /// What binds the next call stays in the store until it ends: a hold, the calls of the last hour, and the fence. So removing an
+    /// account and adding it again lifts no hold and resets no budget. A process that still knows the readings does not bring them
+    /// back, and a call in flight does not store its answer. A process that goes on refreshing the account learns it anew.
+    ///
+    /// An [`Account`] that exists keeps working, and begins with nothing. If the future is dropped, the account may be forgotten or
+    /// not.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError::Store`] if the store did not take it: the account is not forgotten, so that it can be tried again. Where the
+    /// policy is to go on without the store, this process has forgotten the readings, and the others do once the store is back.
+    /// [`QuotaError::Newer`] if a newer program keeps the record.
+    pub async fn forget(&self, id: &AccountId) -> Result<(), QuotaError> {
+        let account = || id.clone();
+        let slot = self.shared.register.slot(id);
+        match slot.share(Record::forget).await {
+            Ok(Joined::Newer) => return Err(QuotaError::Newer { account: account() }),
+            Ok(_) => {}
+            Err(error) => return Err(QuotaError::Store { account: account(), error }),
+        }
+        slot.update(|desk| (desk.failed, desk.withheld) = (None, false));
+        self.shared.register.forget(slot);
+        Ok(())
     }
 
     /// What happens from now on, as this process sees it.

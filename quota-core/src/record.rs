@@ -67,6 +67,8 @@ pub struct Record {
     /// When the last call that brought something was started, and with which credential.
     refreshed_at: Option<Ms>,
     refreshed_with: Option<Mark>,
+    /// The account was removed then: nothing that was known before comes back.
+    forgotten_at: Option<Ms>,
     snapshot: Snapshot,
     unknown: Unknown,
 }
@@ -234,10 +236,11 @@ impl Record {
         changed
     }
 
-    /// `now`, or a later moment if the last call was stamped no earlier: the clocks of two processes differ a little, and of two
+    /// `now`, or a later moment if the last call, or the removal of the account, was stamped no earlier: the clocks of two processes differ a little, and of two
     /// calls of which one was granted after the other was answered, the second knows better.
     fn follows_the_last_call(&self, now: Timestamp) -> Timestamp {
-        let after = self.refreshed_at.map(|at| time::later(at.timestamp(), ONE_STAMP));
+        let last = self.refreshed_at.max(self.forgotten_at);
+        let after = last.map(|at| time::later(at.timestamp(), ONE_STAMP));
         after.map_or(now, |after| now.max(after))
     }
 
@@ -276,9 +279,49 @@ impl Record {
         if self.refreshed_at.is_some_and(|at| at.timestamp() > limit) {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
+        self.forgotten_at.take_if(|at| at.timestamp() > limit);
         self.attempts.retain(|attempt| attempt.at <= limit && time::between(attempt.at, now) < TRAILING);
         self.snapshot.drop_after(limit);
         self.snapshot.forget_peaks(now);
+    }
+
+    /// Forgets the account for all processes: its readings, whose it is, and why its last call failed.
+    ///
+    /// What binds the next call stays until it ends: a hold, the calls of the last hour, and the fence. So removing an account and
+    /// adding it again lifts no hold and resets no budget. A call in flight loses its lease, and its answer is not stored. What
+    /// other processes still know from before is not joined again.
+    pub fn forget(&mut self, now: Timestamp) -> Joined {
+        if !self.is_writable() {
+            return Joined::Newer;
+        }
+        let now = time::to_ms(now);
+        self.settle(now);
+        // Clocks differ a little: what is stamped a moment ahead was known before, too.
+        let stamps = [self.asked_at(), self.snapshot.newest(), self.trouble().map(|failure| failure.at)];
+        let granted_at = self.lease().map(|lease| lease.granted_at);
+        let newest = stamps.into_iter().chain([granted_at]).flatten().fold(now, Timestamp::max);
+        self.hold.take_if(|hold| !hold.is_live(now));
+        self.snapshot = Snapshot::default();
+        self.forget_until(newest.into());
+        Joined::Yes
+    }
+
+    /// Drops what was known at `at` or before, and keeps it from coming back.
+    fn forget_until(&mut self, at: Ms) {
+        let moment = at.timestamp();
+        self.snapshot.drop_until(moment);
+        self.trouble.take_if(|failure| failure.at <= moment);
+        self.lease.take_if(|lease| lease.granted_at <= moment);
+        if self.refreshed_at <= Some(at) {
+            (self.refreshed_at, self.refreshed_with) = (None, None);
+        }
+        if self.refreshed_at.is_none() && self.snapshot.is_empty() {
+            self.owner = Owner::default();
+        }
+        if self.hold.is_none() {
+            self.end_streak();
+        }
+        self.forgotten_at = self.forgotten_at.max(Some(at));
     }
 
     /// Lifts the account's hold for all processes, and forgets how often in a row its calls have failed.

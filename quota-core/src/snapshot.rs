@@ -200,6 +200,20 @@ impl Snapshot {
         self.peaks.take_if(|peaks| peaks.is_empty());
     }
 
+    /// Drops what was read at `limit` or before.
+    pub(crate) fn drop_until(&mut self, limit: Timestamp) {
+        self.windows.retain_mut(|window| window.drop_until(limit.into()));
+        self.retain_peaks(|peak| peak.arrived_at.is_some_and(|arrived_at| arrived_at.timestamp() > limit));
+        self.plan.take_if(|said| said.stamp.at <= limit);
+        self.credits.take_if(|said| said.stamp.at <= limit);
+        if self.complete_at().is_none_or(|at| at <= limit) {
+            self.horizon = Horizon::default();
+        }
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     pub(crate) fn shrink(&mut self) {
         self.windows.shrink_to_fit();
     }

@@ -524,6 +524,18 @@ impl Window {
         true
     }
 
+    /// Drops what was read at `limit` or before, and what has no time of its own; whether anything is left.
+    pub(crate) fn drop_until(&mut self, limit: Ms) -> bool {
+        self.peak.take_if(|peak| peak.arrived_at.is_none_or(|arrived_at| arrived_at <= limit));
+        if self.at > limit {
+            return true;
+        }
+        let rest = self.peak.take().and_then(|peak| Some((peak.arrived_at?, *peak)));
+        let Some((arrived_at, peak)) = rest else { return false };
+        *self = Self::of_peak(self.id.clone(), arrived_at, peak);
+        true
+    }
+
     /// Forgets a peak whose period is over, unless it is shown.
     pub(crate) fn forget_peak(&mut self, now: Ms) {
         let is_shown = self.raised().is_some();

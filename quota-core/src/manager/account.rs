@@ -254,7 +254,7 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// [`ObserveError`] if the readings belong to another login than the account holds now.
+    /// [`ObserveError`] if the readings belong to another login than the account holds now, or the manager was closed.
     pub fn observe(&self, usage: &Usage) -> Result<Vec<Rejected>, ObserveError> {
         let now = self.slot.provider.link.guess();
         let at = usage.observed_at.map_or(now, |observed| observed.min(time::later(now, time::CLOCK_SLACK)));
@@ -269,19 +269,23 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// [`ObserveError`] if it belongs to another login than the account holds now.
+    /// [`ObserveError`] if it belongs to another login than the account holds now, or the manager was closed.
     pub fn seed(&self, seed: &Seed) -> Result<(), ObserveError> {
         self.join_in(seed, None)
     }
 
     fn join_in(&self, seed: &Seed, identity: Option<&crate::Identity>) -> Result<(), ObserveError> {
         let account = || self.slot.id.clone();
+        if self.shared.crew.tasks.is_closed() {
+            return Err(ObserveError::Closed);
+        }
         let now = self.slot.provider.link.guess();
         match self.slot.update(|desk| desk.join(now, seed, identity)) {
             Joined::Yes => {
                 self.follow();
                 upkeep::flush_later(&self.slot, &self.shared.crew);
-                Ok(())
+                // Closed meanwhile: the write may not have begun.
+                if self.shared.crew.tasks.is_closed() { Err(ObserveError::Closed) } else { Ok(()) }
             }
             Joined::Foreign => {
                 // By what is known here; should that be old, it will not be for long.
@@ -298,6 +302,8 @@ impl Account {
     /// not stored. From then on this is what counts in this process: a fetcher whose credential is of another login is an
     /// error. Programs that leave the login to the fetcher ([`UsageFetcher::login`](crate::UsageFetcher::login)) never
     /// call it.
+    ///
+    /// After the manager was closed this changes only what this process shows.
     pub fn set_login(&self, lineage: Lineage) {
         self.slot.update(|desk| desk.set_login(lineage));
         upkeep::flush_later(&self.slot, &self.shared.crew);

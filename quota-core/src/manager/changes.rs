@@ -64,9 +64,7 @@ fn next_change(
         if slot.take_look() {
             *looked_at = now;
         }
-        // Besides this one, the manager's own; any further one is a handle or a flight.
-        let has_handle = Arc::strong_count(&slot) > 2;
-        if !has_handle || now.saturating_since(*looked_at) > recheck.saturating_mul(FORGOTTEN_AFTER) {
+        if !slot.has_handle() || now.saturating_since(*looked_at) > recheck.saturating_mul(FORGOTTEN_AFTER) {
             slot.let_go(&mut desk);
             return None;
         }

@@ -59,6 +59,14 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
+    /// The account was removed while the provider was called; the answer was not stored. See
+    /// [`QuotaManager::forget`](crate::QuotaManager::forget).
+    #[error("{account} was removed while it was refreshed")]
+    #[non_exhaustive]
+    Forgotten {
+        /// The account.
+        account: AccountId,
+    },
     /// Somebody else was asking, and brought nothing in time.
     #[error("somebody else is asking about {account} and has not finished")]
     #[non_exhaustive]
@@ -156,4 +164,7 @@ pub enum ObserveError {
         /// The account.
         account: AccountId,
     },
+    /// The manager was closed, so the readings would not reach the store.
+    #[error("the quota manager was closed")]
+    Closed,
 }

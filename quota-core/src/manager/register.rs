@@ -93,6 +93,23 @@ impl Register {
         slot
     }
 
+    /// Knows the account no longer. A handle that exists keeps its slot; the next one that is made has another.
+    pub(crate) fn forget(&self, slot: Arc<Slot>) {
+        {
+            let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
+            let is_same = |ByName(known): &ByName| Arc::ptr_eq(known, &slot);
+            if !accounts.slots.get(slot.id.as_str()).is_some_and(is_same) {
+                return;
+            }
+            accounts.slots.remove(slot.id.as_str());
+        }
+        slot.leave_register();
+        if Arc::strong_count(&slot) == 1 {
+            // Its row stays as long as one of its accounts does: with as little as may be.
+            slot.sight.show(slot.provider.nothing_known());
+        }
+    }
+
     pub(crate) fn store_tally(&self) -> StoreTally {
         self.link.tally()
     }

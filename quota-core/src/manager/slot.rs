@@ -1,7 +1,7 @@
 //! One account in this process: its desk, the view that readers see, and who waits for changes.
 //! What lies on the desk is in `desk`; when it is worked on is in `flight` and `changes`.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::Guard;
@@ -27,6 +27,8 @@ pub(crate) struct Slot {
     pub(crate) news: Notify,
     pub(crate) requests: AtomicU64,
     pub(crate) watchers: AtomicU32,
+    /// Whether the manager's register holds it, too.
+    is_registered: AtomicBool,
 }
 
 impl Slot {
@@ -41,6 +43,7 @@ impl Slot {
             news: Notify::new(),
             requests: AtomicU64::new(0),
             watchers: AtomicU32::new(0),
+            is_registered: AtomicBool::new(true),
         })
     }
 
@@ -51,6 +54,16 @@ impl Slot {
     /// Whether anybody has been interested since this was asked last, or is waiting for changes.
     pub(crate) fn take_look(&self) -> bool {
         self.sight.take_look() || self.watchers.load(Ordering::Relaxed) > 0
+    }
+
+    /// The manager has forgotten the account; whoever has a handle keeps it.
+    pub(crate) fn leave_register(&self) {
+        self.is_registered.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether there is a handle or a refresh of the account, beside the register and the caller of this.
+    pub(crate) fn has_handle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > 1 + usize::from(self.is_registered.load(Ordering::Relaxed))
     }
 
     /// Follows the account no longer.

@@ -17,6 +17,8 @@ pub enum Committed {
     LoginChanged,
     /// They came too late: somebody else has been given the right to ask, or holds the account now. Nothing was changed.
     TooLate,
+    /// The account was removed while the provider was called. Nothing was changed.
+    Forgotten,
     /// They said nothing; what was known stays. Report it as [`FetchError::malformed`].
     Empty,
 }
@@ -46,7 +48,11 @@ impl Record {
     pub fn commit(&mut self, now: Timestamp, lease: &Lease, usage: &Usage) -> Committed {
         if !self.holds(lease) {
             let is_done = self.is_over(lease) && self.refreshed_at == Some(lease.granted_at.into());
-            return if is_done { Committed::Stored } else { Committed::TooLate };
+            return match () {
+                () if is_done => Committed::Stored,
+                () if self.forgotten_at >= Some(lease.granted_at.into()) => Committed::Forgotten,
+                () => Committed::TooLate,
+            };
         }
         if usage.is_empty() {
             return Committed::Empty;

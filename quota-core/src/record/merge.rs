@@ -72,11 +72,19 @@ impl Record {
         if self.owner.contradicts(lineage, identity) {
             return Joined::Foreign;
         }
-        self.owner.adopt(lineage, identity);
         let limit = time::later(now, CLOCK_SLACK);
         self.snapshot.drop_after(limit);
         let mut plausible = readings.clone();
         plausible.drop_after(limit);
+        if let Some(at) = self.forgotten_at {
+            let was_empty = plausible.is_empty();
+            plausible.drop_until(at.timestamp());
+            if plausible.is_empty() && !was_empty {
+                // It is from before the account was removed, and so is what it says of the owner.
+                return Joined::Yes;
+            }
+        }
+        self.owner.adopt(lineage, identity);
         plausible.assume_resets(&self.snapshot);
         self.snapshot.join(&plausible);
         Joined::Yes
@@ -107,6 +115,10 @@ impl Record {
         let now = time::to_ms(now);
         let mut alone = alone.clone();
         alone.settle(now);
+        if let Some(at) = self.forgotten_at.max(alone.forgotten_at).filter(|_| self.is_writable()) {
+            self.forget_until(at);
+            alone.forget_until(at);
+        }
         if let Some(lineage) = alone.lineage().filter(|_| left.is_some() && self.lineage() == left) {
             self.new_login(lineage);
         }

@@ -9,6 +9,7 @@ mod cleared;
 mod clocks;
 mod damaged;
 mod due;
+mod forgotten;
 mod holders;
 mod late;
 mod laws;

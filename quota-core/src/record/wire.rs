@@ -57,6 +57,7 @@ impl Record {
             attempts: group(&self.attempts),
             refreshed_at: self.refreshed_at,
             refreshed_with: self.refreshed_with,
+            forgotten_at: self.forgotten_at,
             snapshot: self.snapshot.clone(),
             unknown: self.unknown.clone(),
         };
@@ -93,6 +94,7 @@ impl Record {
             attempts: ungroup(stored.attempts),
             refreshed_at: stored.refreshed_at,
             refreshed_with: stored.refreshed_with,
+            forgotten_at: stored.forgotten_at,
             snapshot: stored.snapshot,
             unknown: stored.unknown,
         })
@@ -145,6 +147,8 @@ struct Stored {
     refreshed_at: Option<Ms>,
     #[serde(rename = "refreshed_mark", default, skip_serializing_if = "Option::is_none")]
     refreshed_with: Option<Mark>,
+    #[serde(rename = "forgotten_ms", default, skip_serializing_if = "Option::is_none")]
+    forgotten_at: Option<Ms>,
     #[serde(default)]
     snapshot: Snapshot,
     #[serde(flatten)]

@@ -5,6 +5,7 @@
 mod away_and_back;
 mod cancelling;
 mod clearing;
+mod forgetting;
 mod holds;
 mod insisting;
 mod lifecycle;

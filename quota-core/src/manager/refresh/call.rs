@@ -57,6 +57,7 @@ impl Refresh {
             Committed::Empty => {
                 Err(self.failed(lease, FetchError::malformed("it says nothing at all")).await)
             }
+            Committed::Forgotten => Err(QuotaError::Forgotten { account: account() }),
             Committed::TooLate => {
                 tracing::debug!(account = %slot.id, fence = lease.fence, "answer came too late, not stored");
                 Ok(Called::TooLate(Box::new(usage)))
