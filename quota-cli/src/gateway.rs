@@ -9,12 +9,14 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use quota::accounts::{ClaudeCode, CommandSource, CredentialSource, EnvVar, PerAccount, TokenFile};
 use quota::anthropic::Anthropic;
+use quota::sqlite::{SqliteOpenError, SqliteOptions};
 use quota::{Policy, QuotaManager, QuotaManagerBuilder, QuotaStore, Secret, StoreKey};
 
 use crate::command_store::{CommandStore, Limit};
 use crate::config::{self, Config, LoginSource};
 use crate::exit::{Exit, Failure};
 use crate::scope::CommandScope;
+use crate::term::{self, harmless};
 
 /// The variable that names the store if the command line does not: a URL may hold a password, which others see there.
 pub(crate) const STORE_VARIABLE: &str = "QUOTA_STORE";
@@ -84,9 +86,14 @@ fn find(named: Option<&str>, purpose: Use) -> Result<Store, Failure> {
         },
     };
     let opened = if purpose == Use::Line { Cow::Borrowed(&*url) } else { with_patience(&url) };
-    // Only the error is shown, which never repeats the URL.
-    let inner =
-        quota::open_store(&opened).map_err(|error| Failure::new(Exit::Config, told_of(what, &error)))?;
+    let is_usual = what.is_empty() && !is_for_want_of_a_home;
+    let inner = if is_usual && purpose != Use::Examination {
+        open_usual_file(&opened)
+    } else {
+        // Only the error is shown, which never repeats the URL.
+        quota::open_store(&opened).map_err(|error| told_of(what, &error))
+    };
+    let inner = inner.map_err(|why| Failure::new(Exit::Config, why))?;
     let used = (purpose != Use::Examination).then(|| {
         // A line says itself what is wrong, in the place of the number.
         let goes_on = purpose == Use::Command;
@@ -100,6 +107,19 @@ fn find(named: Option<&str>, purpose: Use) -> Result<Store, Failure> {
         is_for_want_of_a_home,
         what,
     })
+}
+
+/// Opens the file of this user, which is a cache of this program alone: a damaged one is set aside for a new one.
+fn open_usual_file(url: &str) -> Result<Arc<dyn QuotaStore>, String> {
+    let options: SqliteOptions = url.parse().map_err(|error: SqliteOpenError| error.to_string())?;
+    let tell = |copy: &Path| {
+        let copy = harmless(&copy.display().to_string());
+        term::tell(&format!(
+            "quota: the store was damaged, so a new one is used; the damaged file is kept: {copy}\n"
+        ));
+    };
+    let store = options.set_damaged_aside(tell).open().map_err(|error| error.to_string())?;
+    Ok(Arc::new(store))
 }
 
 /// How long it is waited for a store in all. A file's reads wait for no lock.

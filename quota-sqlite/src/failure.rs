@@ -57,9 +57,11 @@ pub(crate) fn of_sqlite(error: rusqlite::Error, path: &Path, applied: Applied) -
 #[must_use]
 pub fn is_damage(error: &StoreError) -> bool {
     let StoreError::Unusable { source: Some(source), .. } = error else { return false };
-    source.downcast_ref::<rusqlite::Error>().is_some_and(|error| {
-        matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
-    })
+    source.downcast_ref::<rusqlite::Error>().is_some_and(is_of_damage)
+}
+
+pub(crate) fn is_of_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
 /// Whether the disk would not take what was to be written.

@@ -11,7 +11,9 @@ use quota_core::{Applied, StoreError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::aside::{self, Aside};
 use crate::failure::beside;
+use crate::folder::FolderLock;
 use crate::options::SqliteOptions;
 use crate::rights::{self, Which};
 use crate::{document, failure, schema};
@@ -22,6 +24,8 @@ pub(crate) struct File {
     options: Arc<SqliteOptions>,
     use_of_it: Use,
     open: Option<Open>,
+    /// The file that was opened last, or could not be.
+    last: Option<Which>,
 }
 
 /// What a connection is for.
@@ -50,7 +54,7 @@ static MAKING: Mutex<()> = Mutex::new(());
 
 impl File {
     pub(crate) fn new(options: Arc<SqliteOptions>, use_of_it: Use) -> Self {
-        Self { options, use_of_it, open: None }
+        Self { options, use_of_it, open: None, last: None }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -104,12 +108,34 @@ impl File {
         self.open = None;
     }
 
+    /// Whether a file that has failed so was damaged and is out of the way now, so that the next caller finds another one, or none.
+    pub(crate) fn is_replaced(&mut self, error: &StoreError) -> bool {
+        let (Some(notice), Some(damaged)) = (&self.options.on_aside, self.last) else { return false };
+        if !failure::is_damage(error) {
+            return false;
+        }
+        self.open = None;
+        let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let aside = aside::set_aside(&self.options.path, damaged, self.options.clock.now());
+        drop(making);
+        match aside {
+            Aside::Moved(copy) => {
+                tracing::warn!(copy = %copy.display(), "the database was damaged and is set aside");
+                (notice.0)(&copy);
+                true
+            }
+            Aside::Gone => true,
+            Aside::Stays => false,
+        }
+    }
+
     fn connection(&mut self, found: &Found) -> Result<(&Connection, bool), StoreError> {
         let which = Which::of(&found.metadata);
         let is_known = self.open.as_ref().is_some_and(|open| open.which == which && !open.is_still);
         if !is_known {
             // Closed before another is opened: closing gives up the locks of a file, whoever in this process took them.
             self.open = None;
+            self.last = Some(which);
             let file = found.check(&self.options.path)?;
             let (connection, is_still) = connect(&self.options, &file)?;
             if self.use_of_it == Use::Writes {
@@ -137,8 +163,14 @@ fn find(path: &Path) -> Result<Option<Found>, StoreError> {
     if !has_log(path) {
         return Ok(None);
     }
-    // A log without its file would be taken for that of the next one. But whoever has made the file since may have written already.
-    look(path)?.map_or_else(|| Err(failure::left_behind(path)), |found| Ok(Some(found)))
+    // A process that replaces the file moves its log right after it; and one that has made the file since may have written already.
+    drop(FolderLock::shared(path));
+    match look(path)? {
+        Some(found) => Ok(Some(found)),
+        // A log without its file would be taken for that of the next one.
+        None if has_log(path) => Err(failure::left_behind(path)),
+        None => Ok(None),
+    }
 }
 
 fn look(path: &Path) -> Result<Option<Found>, StoreError> {
@@ -181,6 +213,9 @@ fn check_folder(path: &Path) -> Result<(), StoreError> {
 fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), StoreError> {
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let path = &options.path;
+    let replaced = || StoreError::unavailable(Applied::No, "another process replaces the file");
+    // Until the log is open too: else it could be laid beside the file that takes the place of this one.
+    let _lock = FolderLock::shared(file).ok_or_else(replaced)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match open(path, path, flags, options) {
         // A folder that takes no log: it can be read without one, if nothing is in one.

@@ -44,7 +44,8 @@
 //! whatever expired, was restored from a copy, or was lost with the power.
 //!
 //! A file that is no database, is another program's, is damaged, or was written by a newer version of this crate is reported as
-//! unusable and left as it is.
+//! unusable and left as it is. [`SqliteOptions::set_damaged_aside`] renames a damaged file instead and goes on with a new one, for
+//! files that are a cache.
 //!
 //! # When things break
 //!
@@ -58,9 +59,11 @@
 //!
 //! The file must be on a disk of this machine: SQLite's shared memory does not work over NFS or SMB.
 
+mod aside;
 mod document;
 mod failure;
 mod file;
+mod folder;
 mod location;
 mod options;
 mod patience;

@@ -2,8 +2,10 @@
 //! How they are read from a URL is in `location`.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quota_core::Clock;
@@ -31,6 +33,17 @@ pub struct SqliteOptions {
     pub(crate) poll_from: Duration,
     pub(crate) poll_to: Duration,
     pub(crate) clock: Clock,
+    pub(crate) on_aside: Option<OnAside>,
+}
+
+/// What is to be done once a damaged file was set aside.
+#[derive(Clone)]
+pub(crate) struct OnAside(pub(crate) Arc<dyn Fn(&Path) + Send + Sync>);
+
+impl fmt::Debug for OnAside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnAside").finish_non_exhaustive()
+    }
 }
 
 impl SqliteOptions {
@@ -42,6 +55,7 @@ impl SqliteOptions {
             poll_from: Duration::from_millis(10),
             poll_to: Duration::from_millis(200),
             clock: Clock::system(),
+            on_aside: None,
         }
     }
 
@@ -66,6 +80,18 @@ impl SqliteOptions {
     pub fn poll_every(mut self, from: Duration, to: Duration) -> Self {
         self.poll_from = from;
         self.poll_to = to;
+        self
+    }
+
+    /// Sets a damaged file aside and goes on with a new one, for files that are a cache. By default a damaged file is left as it is,
+    /// and calls fail.
+    ///
+    /// Only if SQLite reports that the file is damaged, or no database; never a file of another program or of a newer version of this
+    /// crate, and never by way of a symbolic link. The file is renamed to `NAME.damaged-TIME`, together with its `-wal` and `-shm`;
+    /// nothing is deleted. Of several processes that find it damaged, one does so. `notice` is called with the new path in the
+    /// process that did, on a thread of the store.
+    pub fn set_damaged_aside(mut self, notice: impl Fn(&Path) + Send + Sync + 'static) -> Self {
+        self.on_aside = Some(OnAside(Arc::new(notice)));
         self
     }
 

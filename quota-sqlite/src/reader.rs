@@ -160,14 +160,29 @@ impl Reader {
         nothing: T,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        match self.try_with_file(work) {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Ok(nothing),
+            Err(error) if self.file.is_replaced(&error) => {
+                self.looked_at = None;
+                Ok(nothing)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn try_with_file<T>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
         let Some((connection, is_new)) = self.file.for_reading()? else {
             self.looked_at = None;
-            return Ok(nothing);
+            return Ok(None);
         };
         if is_new {
             self.looked_at = None;
         }
-        work(connection).map_err(|error| {
+        work(connection).map(Some).map_err(|error| {
             self.file.forget();
             self.file.told(error, Applied::No)
         })

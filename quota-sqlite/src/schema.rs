@@ -51,6 +51,11 @@ pub(crate) fn check(connection: &mut Connection, path: &Path) -> Result<(), Stor
     check_with(connection, path, &STEPS)
 }
 
+/// Whether a file with these numbers, being damaged, may be replaced: it is ours, and of no newer form.
+pub(crate) fn may_be_replaced(application: i32, version: i32) -> bool {
+    application == APPLICATION && version.wrapping_sub(NUMBER_BASE) <= known(&STEPS)
+}
+
 fn check_with(connection: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), StoreError> {
     let told = |error| failure::of_sqlite(error, path, Applied::No);
     // The only thing that a reader asks besides what it came for.
@@ -61,6 +66,8 @@ fn check_with(connection: &mut Connection, path: &Path, steps: &[&str]) -> Resul
     }
     let at = path.display();
     if pragma(connection, "application_id").map_err(told)? != APPLICATION || number < 1 {
+        // These numbers are zero in what is left of a file that was cut off, too. Then it is damage, which SQLite finds here.
+        connection.query_row("SELECT count(*) FROM sqlite_master", (), |_| Ok(())).map_err(told)?;
         return Err(StoreError::unusable(format!(
             "{at} is not a database of quota; nothing in it was changed: name another file"
         )));

@@ -57,7 +57,10 @@ impl Writer {
             if order.answer.is_closed() {
                 continue;
             }
-            let outcome = self.swap(&order);
+            let outcome = match self.swap(&order) {
+                Err(error) if self.file.is_replaced(&error) => self.swap(&order),
+                outcome => outcome,
+            };
             if let Ok(Swap::Applied(version)) = outcome {
                 // If the reader is gone, nobody waits.
                 let _ = self.reader.send(Ask::Wrote { key: order.key, version });

@@ -75,6 +75,67 @@ fn a_damaged_file_that_was_named_is_left_as_it_is_and_commands_go_on_without_it(
     assert_eq!(std::fs::read(&path).unwrap(), b"what somebody keeps there");
 }
 
+/// The damaged files that were set aside.
+fn copies(machine: &Machine) -> Vec<std::path::PathBuf> {
+    let folder = machine.path(USUAL);
+    let entries = std::fs::read_dir(folder.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let is_copy = |name: &str| name.contains(".damaged-") && name.ends_with('Z');
+    entries.filter(|path| is_copy(&path.to_string_lossy())).collect()
+}
+
+#[test]
+fn a_damaged_file_of_this_user_is_set_aside_and_commands_go_on_with_a_new_one() {
+    for command in ["status", "guard", "pick", "explain", "pace", "events", "budget", "statusline"] {
+        let provider = provider();
+        let (machine, config) = provider.configure(Machine::new());
+        let path = machine.write(USUAL, "what somebody keeps there");
+        #[cfg(unix)]
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+
+        let ended = machine.run(&[command, "--config", argument(&config)]);
+        let again = machine.run(&["status", "--config", argument(&config)]);
+
+        assert_ne!(ended.code, Some(78), "{command}: {}", ended.stderr);
+        assert_eq!(
+            ended.stderr.matches("the damaged file is kept").count(),
+            1,
+            "{command}: {}",
+            ended.stderr
+        );
+        assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""), "{command}");
+        let copies = copies(&machine);
+        assert_eq!(copies.len(), 1, "{command}: {copies:?}");
+        assert!(ended.stderr.contains(copies[0].to_str().unwrap()), "{command}: {}", ended.stderr);
+        assert_eq!(std::fs::read(&copies[0]).unwrap(), b"what somebody keeps there", "{command}");
+    }
+}
+
+#[test]
+fn of_processes_that_find_one_file_damaged_one_sets_it_aside() {
+    let (_provider, machine, config) = asked_once();
+    let path = machine.path(USUAL);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.truncate(3000);
+    std::fs::write(&path, &bytes).unwrap();
+
+    let start = |_| {
+        let mut command = machine.command(&["status", "--config", &config]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let started: Vec<_> = (0..6).map(start).collect();
+    let ended: Vec<_> =
+        started.into_iter().map(|child| Ended::of(child.wait_with_output().unwrap())).collect();
+
+    for ended in &ended {
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    }
+    let told: Vec<_> = ended.iter().filter(|ended| !ended.stderr.is_empty()).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let copies = copies(&machine);
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    assert_eq!(std::fs::read(&copies[0]).unwrap(), bytes);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_file_that_others_may_read_is_told_with_the_command_that_mends_it() {

@@ -1,0 +1,198 @@
+//! Damaged files that are set aside: only ours, only once, and with all of their bytes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use quota_core::StoreError;
+use quota_sqlite::{SqliteOptions, SqliteStore, is_damage};
+
+use crate::world::{body, open, place, raw, read, write};
+
+/// A store that sets damaged files aside, and where it says that it has put them.
+fn recovering(path: &Path) -> (SqliteStore, Arc<Mutex<Vec<PathBuf>>>) {
+    let copies = Arc::<Mutex<Vec<PathBuf>>>::default();
+    let told = Arc::clone(&copies);
+    let notice = move |copy: &Path| {
+        told.lock().unwrap_or_else(PoisonError::into_inner).push(copy.to_owned());
+    };
+    (SqliteOptions::file(path).set_damaged_aside(notice).open().unwrap(), copies)
+}
+
+/// A file with a hundred documents, all of which are in the file and not in its log.
+async fn filled(path: &Path) {
+    let store = open(path);
+    for number in 0..100 {
+        write(&store, &format!("a{number}"), "x".repeat(900).leak()).await;
+    }
+    drop(store);
+    raw(path).query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())).unwrap();
+}
+
+fn cut_header(path: &Path) {
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(50).unwrap();
+}
+
+fn spoil_a_page_in_the_middle(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 4096 / 2 * 4096;
+    bytes[middle..middle + 4096].fill(0xa5);
+    fs::write(path, bytes).unwrap();
+}
+
+fn replace_by_text(path: &Path) {
+    fs::write(path, "[accounts]\nThis is a text file.\n").unwrap();
+}
+
+/// Reads every document that was there. `Err` if one of them cannot be read.
+async fn read_all(store: &SqliteStore) -> Result<usize, StoreError> {
+    let mut found = 0;
+    for number in 0..100 {
+        found += usize::from(read(store, &format!("a{number}")).await?.document.is_some());
+    }
+    Ok(found)
+}
+
+fn copies_beside(path: &Path) -> Vec<PathBuf> {
+    let mut copies: Vec<_> = fs::read_dir(path.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|entry| entry.to_string_lossy().contains(".damaged-"))
+        .filter(|entry| !entry.to_string_lossy().ends_with("-wal"))
+        .filter(|entry| !entry.to_string_lossy().ends_with("-shm"))
+        .collect();
+    copies.sort();
+    copies
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside_with_its_bytes_and_a_new_one_is_used() {
+    for (name, spoil) in [
+        ("cut header", cut_header as fn(&Path)),
+        ("page in the middle", spoil_a_page_in_the_middle),
+        ("text", replace_by_text),
+    ] {
+        let (_folder, path) = place();
+        filled(&path).await;
+        spoil(&path);
+        let damaged = fs::read(&path).unwrap();
+        let (store, told) = recovering(&path);
+
+        read_all(&store).await.unwrap();
+        let version = write(&store, "main", "one").await;
+
+        assert_eq!(read(&open(&path), "main").await.unwrap().version(), Some(version), "{name}");
+        let copies = copies_beside(&path);
+        assert_eq!(copies.len(), 1, "{name}: {copies:?}");
+        assert_eq!(*told.lock().unwrap(), copies, "{name}");
+        assert_eq!(fs::read(&copies[0]).unwrap(), damaged, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_finds_the_damage_is_made_in_the_new_file() {
+    let (_folder, path) = place();
+    filled(&path).await;
+    replace_by_text(&path);
+    let (store, told) = recovering(&path);
+
+    write(&store, "main", "one").await;
+
+    assert_eq!(body(read(&store, "main").await.unwrap()).as_deref(), Some("one"));
+    assert_eq!(told.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_log_of_a_damaged_file_goes_with_it() {
+    let (_folder, path) = place();
+    filled(&path).await;
+    write(&open(&path), "main", "one").await;
+    let log = fs::read(path.with_file_name("quota.db-wal")).unwrap();
+    assert!(!log.is_empty());
+    spoil_a_page_in_the_middle(&path);
+    let (store, told) = recovering(&path);
+
+    read_all(&store).await.unwrap();
+
+    let copy = told.lock().unwrap()[0].clone();
+    let copied = fs::read(format!("{}-wal", copy.display())).unwrap();
+    assert_eq!(copied, log);
+    write(&store, "other", "two").await;
+    assert!(read(&store, "main").await.unwrap().document.is_none());
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_another_program_or_a_newer_form_stays() {
+    for (name, pragma) in [
+        ("another application id", "application_id = 7"),
+        ("another program", "application_id = 7; PRAGMA user_version = 3"),
+        ("newer", "user_version = 0x71757777"),
+    ] {
+        let (_folder, path) = place();
+        filled(&path).await;
+        let numbers = format!("PRAGMA {pragma}; PRAGMA wal_checkpoint(TRUNCATE);");
+        raw(&path).execute_batch(&numbers).unwrap();
+        spoil_a_page_in_the_middle(&path);
+        let before = fs::read(&path).unwrap();
+        let (store, told) = recovering(&path);
+
+        let outcome = read_all(&store).await;
+
+        assert!(matches!(outcome, Err(StoreError::Unusable { .. })), "{name}: {outcome:?}");
+        assert_eq!((copies_beside(&path).len(), told.lock().unwrap().len()), (0, 0), "{name}");
+        assert_eq!(fs::read(&path).unwrap(), before, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_stays_where_that_was_not_asked_for_and_is_told_from_others() {
+    let (_folder, path) = place();
+    filled(&path).await;
+    spoil_a_page_in_the_middle(&path);
+    let before = fs::read(&path).unwrap();
+
+    let error = read_all(&open(&path)).await.unwrap_err();
+
+    assert!(is_damage(&error), "{error}");
+    assert!(copies_beside(&path).is_empty());
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_damaged_file_behind_a_link_stays() {
+    let (_folder, path) = place();
+    filled(&path).await;
+    replace_by_text(&path);
+    let link = path.with_file_name("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+
+    let (store, told) = recovering(&link);
+
+    assert!(read_all(&store).await.is_err());
+    assert!(told.lock().unwrap().is_empty() && path.exists());
+}
+
+#[tokio::test]
+async fn of_many_stores_that_find_one_file_damaged_one_sets_it_aside() {
+    let (_folder, path) = place();
+    filled(&path).await;
+    spoil_a_page_in_the_middle(&path);
+    let stores: Vec<_> = (0..8).map(|_| recovering(&path)).collect();
+    let mut work = tokio::task::JoinSet::new();
+    for (number, (store, _)) in stores.iter().enumerate() {
+        let store = store.clone();
+        work.spawn(async move {
+            read_all(&store).await.unwrap();
+            write(&store, &format!("new-{number}"), "x").await;
+        });
+    }
+    work.join_all().await;
+
+    assert_eq!(copies_beside(&path).len(), 1);
+    let told: usize = stores.iter().map(|(_, told)| told.lock().unwrap().len()).sum();
+    assert_eq!(told, 1);
+    for number in 0..8 {
+        assert!(read(&open(&path), &format!("new-{number}")).await.unwrap().document.is_some(), "{number}");
+    }
+}
