@@ -7,7 +7,7 @@ use quota_sim::{Account, Change, Script, Window};
 
 use super::program::{Machine, Provider, argument};
 
-/// An account that was seen at 40 %, of which nothing stays fresh, and a hook that writes a line for every threshold.
+/// An account that was seen at 40 %, of which nothing stays fresh, and a hook that writes a line for every threshold and reset.
 struct World {
     provider: Provider,
     machine: Machine,
@@ -21,7 +21,7 @@ impl World {
         let (machine, config) = provider.configure(Machine::new());
         let told = machine.path("told");
         let hook = format!(
-            "[[hooks]]\non = [\"threshold\"]\nrun = [\"/bin/sh\", \"-c\", \"cat >> '{}'\"]\n",
+            "[[hooks]]\non = [\"threshold\", \"reset\"]\nrun = [\"/bin/sh\", \"-c\", \"cat >> '{}'\"]\n",
             told.display()
         );
         let text = std::fs::read_to_string(&config).unwrap();
@@ -43,12 +43,12 @@ impl World {
         command.spawn().unwrap()
     }
 
-    /// The thresholds that hooks were told of, in the order in which they ran.
+    /// The thresholds and resets that hooks ran for, in their order.
     fn told(&self) -> Vec<String> {
         let told = std::fs::read_to_string(self.machine.path("told")).unwrap_or_default();
         let threshold = |line: &str| {
             let note: serde_json::Value = serde_json::from_str(line).unwrap();
-            note["threshold_percent"].to_string()
+            if note["kind"] == "reset" { "reset".to_owned() } else { note["threshold_percent"].to_string() }
         };
         told.lines().map(threshold).collect()
     }
@@ -91,7 +91,7 @@ fn whoever_chooses_an_account_tells_what_was_found_out_for_that() {
         let ended = world.machine.run(&[choice, "--config", &world.config]);
 
         assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
-        assert_eq!(world.told()[4..], ["50.0", "75.0", "90.0", "100.0"], "{choice}");
+        assert_eq!(world.told()[4..], ["reset"], "{choice}");
     }
 }
 
@@ -116,8 +116,8 @@ fn a_command_begins_before_hooks_tell_what_was_found_out_for_it() {
 
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
     // Whoever tells it outlives the choice.
-    while !after.exists() || world.told().len() < 8 {}
-    assert_eq!(world.told()[4..], ["50.0", "75.0", "90.0", "100.0"]);
+    while !after.exists() || world.told().len() < 5 {}
+    assert_eq!(world.told()[4..], ["reset"]);
 }
 
 #[test]
