@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time;
 use crate::unknown::Unknown;
-use crate::{FetchError, LONGEST_WAIT, Mark};
+use crate::{FetchError, LONGEST_WAIT, Mark, UnknownWord};
 
 /// Do not ask before `until`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -166,7 +166,8 @@ pub enum HoldReason {
     /// The calls of this hour are spent.
     BudgetSpent,
     /// A reason that only a newer program knows.
-    Other,
+    #[serde(untagged)]
+    Other(UnknownWord),
 }
 
 impl<'de> Deserialize<'de> for HoldReason {
@@ -176,7 +177,7 @@ impl<'de> Deserialize<'de> for HoldReason {
             "neighbour_rate_limited" => Self::NeighbourRateLimited,
             "failing" => Self::Failing,
             "budget_spent" => Self::BudgetSpent,
-            _ => Self::Other,
+            word => Self::Other(word.into()),
         })
     }
 }
@@ -188,7 +189,7 @@ impl fmt::Display for HoldReason {
             Self::NeighbourRateLimited => "another account was rate limited",
             Self::Failing => "provider failing",
             Self::BudgetSpent => "this hour's calls are spent",
-            Self::Other => "on hold",
+            Self::Other(_) => "on hold",
         })
     }
 }
@@ -257,7 +258,8 @@ pub enum TroubleKind {
     /// The credential lacks a scope that reading usage needs: replace it.
     MissingScope,
     /// A kind that only a newer program knows.
-    Other,
+    #[serde(untagged)]
+    Other(UnknownWord),
 }
 
 impl<'de> Deserialize<'de> for TroubleKind {
@@ -270,7 +272,7 @@ impl<'de> Deserialize<'de> for TroubleKind {
             "login_refused" => Self::LoginRefused,
             "forbidden" => Self::Forbidden,
             "missing_scope" => Self::MissingScope,
-            _ => Self::Other,
+            word => Self::Other(word.into()),
         })
     }
 }

@@ -94,6 +94,7 @@ mod traffic;
 mod unknown;
 mod usage;
 mod window;
+mod word;
 
 pub use account::{AccountId, InvalidId, ProviderId};
 pub use clock::{Clock, Instant};
@@ -128,3 +129,4 @@ pub use traffic::{
 };
 pub use usage::{Coverage, Ruling, Usage, Verdict};
 pub use window::{Source, Stamp, UsedAt, Window, WindowId, WindowReading};
+pub use word::UnknownWord;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use retry_after::{LONGEST_WAIT, bounded_wait, retry_after, wait_of_seconds};
 
-use crate::{ProviderId, Scope, Usage, WindowId};
+use crate::{ProviderId, Scope, UnknownWord, Usage, WindowId};
 
 /// Reads what a provider says on ordinary traffic.
 ///
@@ -165,7 +165,8 @@ pub enum FailureKind {
     /// The request itself is at fault: it would be turned away everywhere.
     Ours,
     /// A kind that only a newer program knows.
-    Other,
+    #[serde(untagged)]
+    Other(UnknownWord),
 }
 
 impl FailureKind {
@@ -179,7 +180,7 @@ impl FailureKind {
             Self::NotAllowed => "not_allowed",
             Self::Overloaded => "overloaded",
             Self::Ours => "ours",
-            Self::Other => "other",
+            Self::Other(word) => word.as_str(),
         }
     }
 }
@@ -194,7 +195,7 @@ impl fmt::Display for FailureKind {
             Self::NotAllowed => "not allowed",
             Self::Overloaded => "provider overloaded",
             Self::Ours => "the request is at fault",
-            Self::Other => "failed",
+            Self::Other(_) => "failed",
         })
     }
 }
@@ -210,7 +211,10 @@ impl<'de> Deserialize<'de> for FailureKind {
             Self::Ours,
         ];
         let word = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Ok(known.into_iter().find(|kind| kind.as_str() == word).unwrap_or(Self::Other))
+        Ok(known
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+            .unwrap_or_else(|| Self::Other((&*word).into())))
     }
 }
 
@@ -259,8 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_of_a_newer_program_is_some_failure() {
-        assert_eq!(serde_json::from_str::<FailureKind>("\"eclipse\"").unwrap(), FailureKind::Other);
+    fn a_kind_of_a_newer_program_is_written_back_as_it_was() {
+        let kind: FailureKind = serde_json::from_str("\"eclipse\"").unwrap();
+
+        assert_eq!(kind, FailureKind::Other("eclipse".into()));
+        assert_eq!(serde_json::to_string(&kind).unwrap(), "\"eclipse\"");
     }
 
     #[test]

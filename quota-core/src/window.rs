@@ -13,7 +13,7 @@ use crate::peak::Peak;
 use crate::plausibility::{is_too_far, plausible_length};
 use crate::time::{self, Ms};
 use crate::unknown::Unknown;
-use crate::{InvalidId, Percent, Scope, model_matches};
+use crate::{InvalidId, Percent, Scope, UnknownWord, model_matches};
 
 /// The name of a window: `five_hour`, `seven_day`, `seven_day/opus`, `monthly`, or whatever a provider invents next.
 ///
@@ -142,13 +142,14 @@ impl<'de> Deserialize<'de> for WindowId {
 }
 
 /// Where a reading came from. Of two readings of one moment the later in this list wins.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Source {
-    /// Not said, or a source that only a newer program knows.
+    /// Not said.
     #[default]
     Unknown,
+    /// A source that only a newer program knows. Among these the word decides.
+    Other(UnknownWord),
     /// A statusline, or something else without a time of its own: it may repeat what was true hours ago.
     ///
     /// Such a reading only raises a window. It counts if it is above every use that was reported in the window's period, and
@@ -173,6 +174,25 @@ impl Source {
     pub(crate) fn is_provider(self) -> bool {
         matches!(self, Self::Poll | Self::Headers)
     }
+
+    /// The source as a stable word for programs, such as `poll`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Other(word) => word.as_str(),
+            Self::Statusline => "statusline",
+            Self::Local => "local",
+            Self::Headers => "headers",
+            Self::Poll => "poll",
+        }
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 impl<'de> Deserialize<'de> for Source {
@@ -182,7 +202,8 @@ impl<'de> Deserialize<'de> for Source {
             "local" => Self::Local,
             "headers" => Self::Headers,
             "poll" => Self::Poll,
-            _ => Self::Unknown,
+            "unknown" => Self::Unknown,
+            word => Self::Other(word.into()),
         })
     }
 }
@@ -665,7 +686,11 @@ mod tests {
     }
 
     #[test]
-    fn a_source_only_a_newer_program_knows_is_read_as_unknown() {
-        assert_eq!(serde_json::from_str::<Source>("\"telepathy\"").unwrap(), Source::Unknown);
+    fn sources_that_only_a_newer_program_knows_rank_by_their_words_below_the_known_ones() {
+        let [later, sooner] = ["telepathy", "oracle"].map(|word| Source::Other(word.into()));
+
+        assert!(Source::Unknown < sooner && sooner < later && later < Source::Local);
+        assert_eq!(serde_json::to_string(&later).unwrap(), "\"telepathy\"");
+        assert_eq!(serde_json::from_str::<Source>("\"telepathy\"").unwrap(), later);
     }
 }

@@ -140,7 +140,7 @@ fn the_reasons_of_holds() {
         HoldReason::NeighbourRateLimited,
         HoldReason::Failing,
         HoldReason::BudgetSpent,
-        HoldReason::Other,
+        HoldReason::Other("eclipse".into()),
     ];
 
     assert_json_snapshot!(reasons, @r#"
@@ -149,7 +149,7 @@ fn the_reasons_of_holds() {
       "neighbour_rate_limited",
       "failing",
       "budget_spent",
-      "other"
+      "eclipse"
     ]
     "#);
 }

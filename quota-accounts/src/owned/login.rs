@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Credential, Identity, Lineage, Login, Mark, Secret};
+use quota_core::{AccountId, Credential, Identity, Lineage, Login, Mark, Secret, UnknownWord};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -97,8 +97,8 @@ pub(crate) enum TroubleKind {
     /// It may be sent again when the provider wants to be asked again, and so may its siblings.
     Throttled,
     /// A kind that only a newer program knows. It is as final as time lets it be.
-    #[serde(other)]
-    Other,
+    #[serde(untagged)]
+    Other(UnknownWord),
 }
 
 /// A login to keep, as somebody has just made it.

@@ -1,7 +1,7 @@
 //! The JSON of `quota status`: a shape with a number, for programs. It is told in docs/status-json.md.
 //! A field that changes its meaning raises the number; a new one does not.
 
-use quota::{Credits, Money, Scope, Source, TroubleKind};
+use quota::{Credits, Money, Scope, TroubleKind};
 use serde::Serialize;
 
 use super::model::{AccountView, Freshness, WindowView};
@@ -160,7 +160,7 @@ impl<'a> WindowJson<'a> {
                 .map(|reset| between(here.now, reset).as_secs()),
             observed_at: rfc3339(window.observed_at),
             age_seconds: between(window.observed_at, here.now).as_secs(),
-            source: source_word(window.source),
+            source: window.source.as_str(),
             scope: window.scope.as_ref().map(ScopeJson::of),
             length_seconds: window.length.map(|length| length.as_secs()),
         }
@@ -189,15 +189,6 @@ impl<'a> CreditsJson<'a> {
             balance: money(&credits.balance),
             disabled_reason: credits.disabled_reason.as_deref(),
         }
-    }
-}
-
-fn source_word(source: Source) -> &'static str {
-    match source {
-        Source::Poll => "poll",
-        Source::Headers => "headers",
-        Source::Local => "local",
-        _ => "unknown",
     }
 }
 

@@ -145,7 +145,7 @@ mod tests {
             HoldReason::NeighbourRateLimited,
             HoldReason::BudgetSpent,
             HoldReason::Failing,
-            HoldReason::Other,
+            HoldReason::Other("eclipse".into()),
         ];
 
         assert_eq!(

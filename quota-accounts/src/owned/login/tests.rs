@@ -51,6 +51,7 @@ fn fields_and_kinds_of_a_newer_program_survive() {
         "shape":"round"}"#;
 
     let mut file: LoginsFile = serde_json::from_str(text).unwrap();
+    assert!(serde_json::to_string(&file).unwrap().contains(r#""kind":"new""#));
     let _ = file.put(main(), NewLogin::new(Secret::new("b")), at(0));
     let written = serde_json::to_string(&file).unwrap();
 

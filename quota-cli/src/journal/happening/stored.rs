@@ -55,7 +55,7 @@ fn moment(fields: &Map<String, Value>, name: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(field(fields, name)?).ok()
 }
 
-/// A reason or a kind. One that is not known is read as another one, and would be written as that.
+/// A reason or a kind. One that would not be written back as it was read is not understood.
 fn word<T: DeserializeOwned + Serialize>(fields: &Map<String, Value>, name: &str) -> Option<T> {
     let known: T = field(fields, name)?;
     (serde_json::to_value(&known).ok().as_ref() == fields.get(name)).then_some(known)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use quota::{Hold, HoldReason, Money, Percent, StaleReason, UsedAt};
+use quota::{Hold, HoldReason, Money, Percent, Source, StaleReason, UsedAt};
 use serde_json::Value;
 
 use super::super::model::FailureView;

@@ -76,8 +76,9 @@ pub(crate) fn usage_of_any_period() -> impl Strategy<Value = Usage> {
 }
 
 fn usage_of(reading: impl Strategy<Value = WindowReading>) -> impl Strategy<Value = Usage> {
-    let sources = [Source::Unknown, Source::Statusline, Source::Local, Source::Headers, Source::Poll];
-    let source = prop::sample::select(sources.to_vec());
+    let newer = ["telepathy", "oracle"].map(|word| Source::Other(word.into()));
+    let known = [Source::Unknown, Source::Statusline, Source::Local, Source::Headers, Source::Poll];
+    let source = prop::sample::select([&known[..], &newer].concat());
     let plan = option::of(prop::sample::select(vec!["max".to_owned(), "pro".to_owned()]));
     (vec(reading, 0..4), coverage(), source, plan, option::of(credits())).prop_map(
         |(windows, coverage, source, plan, credits)| {

@@ -180,17 +180,19 @@ fn a_document_with_nothing_but_its_format_is_an_empty_record() {
 }
 
 #[test]
-fn reasons_that_only_a_newer_program_knows_can_be_read() {
+fn words_that_only_a_newer_program_knows_are_read_and_written_back() {
     let mut document = document(&full());
     document["hold"]["why"] = json!("eclipse");
-    document["trouble"]["kind"] = json!("eclipse");
-    document["snapshot"]["windows"][0]["source"] = json!("eclipse");
+    document["trouble"]["kind"] = json!("comet");
+    document["snapshot"]["windows"][0]["source"] = json!("telepathy");
+    document["snapshot"]["plan"]["source"] = json!("oracle");
 
     let record = decode(&document);
 
-    assert_eq!(record.hold().unwrap().why, HoldReason::Other);
-    assert_eq!(record.trouble().unwrap().kind, TroubleKind::Other);
-    assert_eq!(record.snapshot().windows()[0].source(), Source::Unknown);
+    assert_eq!(record.hold().unwrap().why, HoldReason::Other("eclipse".into()));
+    assert_eq!(record.trouble().unwrap().kind, TroubleKind::Other("comet".into()));
+    assert_eq!(record.snapshot().windows()[0].source(), Source::Other("telepathy".into()));
+    assert_eq!(self::document(&record), document);
 }
 
 /// A record that a program of the next format wrote.

@@ -1,0 +1,129 @@
+//! Words of newer programs: values of an enum that this program does not know, kept so that a rewrite changes none of them.
+//! Fields that this program does not know are in `unknown`.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+
+/// A word that only a newer program knows, such as a reason of a hold.
+///
+/// It takes one byte, so that enums which hold it stay small and `Copy`. The words themselves are kept for the life of the
+/// process: the first 254 of them, of at most 64 bytes and without control characters. Every other one is read as `other`, so that a
+/// store of invented words takes no memory.
+///
+/// ```
+/// use quota_core::{HoldReason, UnknownWord};
+///
+/// let reason: HoldReason = serde_json::from_str("\"eclipse\"")?;
+///
+/// assert_eq!(reason, HoldReason::Other(UnknownWord::from("eclipse")));
+/// assert_eq!(serde_json::to_string(&reason)?, "\"eclipse\"");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UnknownWord(u8);
+
+/// Each place is filled once, and the first with [`OTHER`].
+static WORDS: [OnceLock<Box<str>>; 255] = [const { OnceLock::new() }; 255];
+
+const OTHER: &str = "other";
+const LONGEST: usize = 64;
+
+impl UnknownWord {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        WORDS[usize::from(self.0)].get().map_or(OTHER, |word| word)
+    }
+}
+
+impl From<&str> for UnknownWord {
+    fn from(word: &str) -> Self {
+        WORDS[0].get_or_init(|| OTHER.into());
+        if word.len() > LONGEST || word.chars().any(char::is_control) {
+            return Self(0);
+        }
+        let place = WORDS.iter().position(|place| **place.get_or_init(|| word.into()) == *word);
+        Self(place.and_then(|place| u8::try_from(place).ok()).unwrap_or(0))
+    }
+}
+
+/// By the words: the numbers differ from process to process.
+impl Ord for UnknownWord {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl PartialOrd for UnknownWord {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for UnknownWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for UnknownWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UnknownWord({:?})", self.as_str())
+    }
+}
+
+impl Serialize for UnknownWord {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for UnknownWord {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::from(&*std::borrow::Cow::<str>::deserialize(deserializer)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_kept_and_equal_to_itself() {
+        let word = UnknownWord::from("eclipse");
+
+        assert_eq!((word.as_str(), word), ("eclipse", UnknownWord::from("eclipse")));
+        assert_ne!(word, UnknownWord::from("comet"));
+    }
+
+    #[test]
+    fn words_are_ordered_by_their_letters() {
+        let (late, early) = (UnknownWord::from("zenith"), UnknownWord::from("aurora"));
+
+        assert!(early < late);
+    }
+
+    #[test]
+    fn a_word_that_is_too_long_or_unprintable_is_read_as_other() {
+        for word in ["x".repeat(65), "\u{1b}[31m".to_owned()] {
+            assert_eq!(UnknownWord::from(&*word).as_str(), "other");
+        }
+    }
+
+    #[test]
+    fn more_words_than_there_is_room_for_are_read_as_other() {
+        let words: Vec<_> = (0..300).map(|number| UnknownWord::from(&*format!("word-{number}"))).collect();
+
+        let kept = words.iter().filter(|word| word.as_str() != "other").count();
+        assert!(kept <= 254, "{kept}");
+        assert_eq!(words[299].as_str(), "other");
+    }
+
+    #[test]
+    fn a_word_takes_one_byte() {
+        assert_eq!(size_of::<UnknownWord>(), 1);
+    }
+}
