@@ -69,7 +69,7 @@ impl SqliteOptions {
     }
 
     /// How long a write waits for another process's lock: 150 ms by default, less than a manager waits for its store. Once a write has
-    /// waited so long in vain, the next ones wait 150 ms at most, until one gets the lock.
+    /// waited so long in vain, the next ones wait 50 ms at most, until one gets the lock.
     pub fn busy_timeout(mut self, span: Duration) -> Self {
         self.busy_timeout = span;
         self

@@ -14,7 +14,7 @@ pub(crate) struct LockPatience {
 }
 
 /// How long each further write waits, while the lock is held for longer than the whole patience.
-const BRIEF: Duration = Duration::from_millis(150);
+const BRIEF: Duration = Duration::from_millis(50);
 /// A failure that is older says nothing about the lock.
 const OUTAGE_GAP: Duration = Duration::from_secs(10);
 
