@@ -1,7 +1,7 @@
 //! Every command that looks at the store takes one that hosts share, and finds in it what another host has found.
 
 use quota_sim::{Account, Script, Window};
-use redis_harness::Server;
+use redis_harness::{Cluster, Server};
 
 use super::program::{Ended, Machine, Provider, argument};
 
@@ -56,6 +56,44 @@ fn whoever_goes_on_without_the_store_is_told_so_once() {
         assert_eq!((ended.code, told.len()), (Some(0), 1), "{command}: {told:?}");
         assert!(told[0].contains("the store does not answer"), "{command}: {told:?}");
     }
+}
+
+#[test]
+fn a_node_of_a_cluster_that_is_named_as_one_server_is_told_with_the_url_that_works() {
+    let cluster = Cluster::start();
+    let provider =
+        Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(42.0)])]));
+
+    for node in cluster.nodes() {
+        let (machine, config) = provider.configure(Machine::new().set("QUOTA_STORE", &node.url()));
+
+        let ended = ["status", "pick"].map(|command| machine.run(&[command, "--config", argument(&config)]));
+
+        // One of them has the account, and could serve alone if there were no other accounts.
+        let has_account = cluster.nodes()[cluster.owner_of(cluster.slot_of(KEY))].port() == node.port();
+        for ended in ended.iter().filter(|_| !has_account) {
+            let url = node.url().replace("redis://", "redis+cluster://");
+            assert_eq!(ended.stderr.matches(&url).count(), 1, "{}", ended.stderr);
+        }
+    }
+}
+
+const KEY: &str = "quota:1:{anthropic/main}";
+
+#[test]
+fn a_replica_is_told_as_a_store_that_takes_no_writes() {
+    let master = Server::start();
+    let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
+    let provider =
+        Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(42.0)])]));
+    let (machine, config) = provider.configure(Machine::new().set("QUOTA_STORE", &replica.url()));
+
+    let ended = machine.run(&["status", "--config", argument(&config)]);
+
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("42 %"), "{}", ended.stdout);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("it is a replica"), "{}", ended.stderr);
 }
 
 #[test]
