@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{AccountId, Ask, AttemptId, Begin, Freshness, Hold, Policy, Record, Urgency};
+use quota::{AccountId, Hold, Policy, Record, Urgency};
 
 use crate::args::BudgetArgs;
 use crate::exit::{Exit, Failure};
+use crate::hold;
 use crate::scope;
-use crate::shared::{self, Shared, unavailable};
+use crate::shared::{Shared, unavailable};
 use crate::term::{self, Screen};
 use crate::words::{Here, between};
 
@@ -60,7 +61,7 @@ pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Fai
         let (mut all, mut looks) = (Vec::new(), Vec::new());
         for account in &shared.config.accounts {
             let looked = shared.look(&account.id).await?;
-            let quiet = shared::cooldown(&*shared.store, policy, account.id.provider(), looked.now);
+            let quiet = hold::cooldown(&*shared.store, policy, account.id.provider(), looked.now);
             let quiet = quiet.await.map_err(|error| unavailable(&error))?;
             // The store's clock is the one by which calls are counted.
             here.now = looked.now;
@@ -103,29 +104,13 @@ impl Spent {
             allowed: policy.budget.per_hour,
             reserve: policy.budget.reserve,
             callers,
-            next: held(record, Urgency::Interactive, quiet, now, policy),
-            next_in_background: held(record, Urgency::Background, quiet, now, policy),
+            next: hold::in_force(record, Urgency::Interactive, quiet, now, policy),
+            next_in_background: hold::in_force(record, Urgency::Background, quiet, now, policy),
         }
     }
 
     fn left(&self) -> usize {
         (self.allowed as usize).saturating_sub(self.made)
-    }
-}
-
-/// What the rules would say to a call that was wished for now.
-fn held(
-    record: &Record,
-    urgency: Urgency,
-    quiet: Option<&Hold>,
-    now: Timestamp,
-    policy: &Policy,
-) -> Option<Hold> {
-    let wish = Freshness::Since(now + Duration::from_millis(1));
-    let ask = Ask::new(AttemptId::from(0), wish).urgency(urgency).quiet(quiet.cloned());
-    match record.clone().begin(now, &ask, policy) {
-        Begin::Held(hold) => Some(hold),
-        _ => None,
     }
 }
 

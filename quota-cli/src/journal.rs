@@ -14,14 +14,14 @@ mod span;
 
 use std::time::Duration;
 
-use quota::{AccountId, Clock, QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version};
+use quota::{AccountId, Clock, Policy, QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version};
 
 pub(crate) use self::book::Book;
 pub(crate) use self::derive::WAVER_BP;
 pub(crate) use self::happening::{Direction, Happening, What};
 pub(crate) use self::history::Sample;
 use crate::config::Config;
-use crate::{hooks, runtime, term};
+use crate::{hold, hooks, runtime, term};
 
 /// The thresholds that are told of where no hook names others, in hundredths of a percent.
 pub(crate) const THRESHOLDS: [u32; 4] = [5_000, 7_500, 9_000, 10_000];
@@ -32,23 +32,41 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Whoever loses more often than this is one of many, and the others write down what there is.
 const MOST_TRIES: u32 = 8;
 
+/// By which rules happenings are found.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// The thresholds that are told of, in hundredths of a percent.
+    pub(crate) thresholds: Vec<u32>,
+    pub(crate) policy: Policy,
+}
+
+impl Rules {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { thresholds: config.thresholds(), policy: config.policy.clone() }
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { thresholds: THRESHOLDS.to_vec(), policy: Policy::default() }
+    }
+}
+
 /// Writes down what has happened to all accounts, and runs the hooks for it. To be called after whatever may have
 /// changed a record; a store that does not answer is passed over, for the next to look finds the same.
 ///
 /// Gives a line on every hook that failed. Dropping the future loses hooks that have not run yet.
 pub(crate) async fn keep(config: &Config, store: &dyn QuotaStore) -> Vec<String> {
     let clock = Clock::system();
-    let thresholds = config.thresholds();
+    let rules = Rules::of(config);
     let mut troubles = Vec::new();
     // Mostly nothing has happened, and that is found out of all of them at once.
-    let news = config
-        .accounts
-        .iter()
-        .map(|account| clock.bounded(PATIENCE, has_news(store, &account.id, &thresholds)));
+    let news =
+        config.accounts.iter().map(|account| clock.bounded(PATIENCE, has_news(store, &account.id, &rules)));
     let news = runtime::together(news).await;
     let with_news = config.accounts.iter().zip(news).filter(|(_, news)| matches!(news, Some(Ok(true))));
     for (account, _) in with_news {
-        let looked = clock.bounded(PATIENCE, look(store, &account.id, &thresholds)).await;
+        let looked = clock.bounded(PATIENCE, look(store, &account.id, &rules)).await;
         if let Some(Ok(Looked { new, .. })) = looked {
             troubles.extend(
                 hooks::run(&config.hooks, &config.token_variables(), &account.id, &new, &clock).await,
@@ -93,15 +111,14 @@ pub(crate) struct Looked {
 pub(crate) async fn look(
     store: &dyn QuotaStore,
     account: &AccountId,
-    thresholds: &[u32],
+    rules: &Rules,
 ) -> Result<Looked, StoreError> {
     let key = StoreKey::beside(account, "journal");
     let mut found = store.read(&key).await?;
     let mut tries = 0;
     loop {
         tries += 1;
-        let Compared { read, record, before, after, new } =
-            compare(store, account, thresholds, &found).await?;
+        let Compared { read, record, before, after, new } = compare(store, account, rules, &found).await?;
         let now = read.now;
         let looked =
             |new, book, journal| Looked { new, book, record, now, versions: (read.version(), journal) };
@@ -118,13 +135,9 @@ pub(crate) async fn look(
 }
 
 /// Whether a look at an account would find anything new.
-async fn has_news(
-    store: &dyn QuotaStore,
-    account: &AccountId,
-    thresholds: &[u32],
-) -> Result<bool, StoreError> {
+async fn has_news(store: &dyn QuotaStore, account: &AccountId, rules: &Rules) -> Result<bool, StoreError> {
     let found = store.read(&StoreKey::beside(account, "journal")).await?;
-    let compared = compare(store, account, thresholds, &found).await?;
+    let compared = compare(store, account, rules, &found).await?;
     Ok(compared.after != compared.before)
 }
 
@@ -140,7 +153,7 @@ struct Compared {
 async fn compare(
     store: &dyn QuotaStore,
     account: &AccountId,
-    thresholds: &[u32],
+    rules: &Rules,
     journal: &Reading,
 ) -> Result<Compared, StoreError> {
     let before = decoded(journal)?;
@@ -150,11 +163,16 @@ async fn compare(
             .map_err(|error| StoreError::unusable("the record is damaged or not ours").because(error))?,
         None => Record::default(),
     };
+    let cooldown = hold::cooldown(store, &rules.policy, account.provider(), read.now).await?;
+    let hold = hold::of(&record, cooldown.as_ref(), read.now, &rules.policy);
     let mut after = before.clone();
     // Nothing is written of an account that nobody has asked about.
     let is_blank = read.document.is_none() && journal.document.is_none();
-    let new =
-        if is_blank || !after.is_writable() { Vec::new() } else { after.look(&record, read.now, thresholds) };
+    let new = if is_blank || !after.is_writable() {
+        Vec::new()
+    } else {
+        after.look(&record, hold.as_ref(), read.now, &rules.thresholds)
+    };
     Ok(Compared { read, record, before, after, new })
 }
 

@@ -16,6 +16,7 @@ mod exit;
 mod explain;
 mod gateway;
 mod guard;
+mod hold;
 mod hooks;
 mod init;
 mod input;

@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use quota::{Clock, QuotaManager};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 #[cfg(unix)]
 use self::signals::Signals;
@@ -26,8 +26,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a command must end before it ends itself.
 #[derive(Debug, Default)]
 pub(crate) struct CommandScope {
-    manager: RefCell<Option<QuotaManager>>,
-    /// Tasks beside the command: managers that were replaced, and what tells of waits.
+    /// The manager in use last, and those before it that are not closed yet.
+    managers: RefCell<Vec<(QuotaManager, Option<AbortHandle>)>>,
+    /// Tasks beside the command: closing managers that were replaced, and telling of waits.
     tasks: RefCell<JoinSet<()>>,
     /// Listened to once there is a manager or another program. Until then a signal ends the process, as it does for other
     /// commands.
@@ -53,18 +54,22 @@ pub(crate) fn run<T>(work: impl AsyncFnOnce(&CommandScope) -> Result<T, Failure>
 }
 
 impl CommandScope {
-    /// Makes this the manager that is closed at the end; one before it is closed now.
+    /// Makes this the manager that is closed at the end; one before it is closed now, once its calls have ended.
     ///
     /// # Errors
     ///
     /// [`Failure`] if the system does not let it listen for signals.
     pub(crate) fn own(&self, manager: &QuotaManager) -> Result<(), Failure> {
         self.listen()?;
-        if let Some(before) = self.manager.replace(Some(manager.clone())) {
-            self.tasks.borrow_mut().spawn(async move {
-                before.close_within(Duration::ZERO).await;
-            });
+        let mut managers = self.managers.borrow_mut();
+        managers.retain(|(_, closing)| closing.as_ref().is_none_or(|closing| !closing.is_finished()));
+        if let Some((before, closing)) = managers.last_mut() {
+            let before = before.clone();
+            *closing = Some(self.tasks.borrow_mut().spawn(async move {
+                before.close().await;
+            }));
         }
+        managers.push((manager.clone(), None));
         Ok(())
     }
 
@@ -100,12 +105,11 @@ impl CommandScope {
 
     /// Cancels what is in flight, and gives leases back. A signal that comes meanwhile ends the wait, and is the answer.
     async fn close(self) -> Option<Exit> {
-        let manager = self.manager.take();
+        let managers = self.managers.take();
         let mut tasks = self.tasks.take();
         let closed = async {
-            if let Some(manager) = manager {
-                manager.close_within(Duration::ZERO).await;
-            }
+            let closing = managers.iter().map(|(manager, _)| manager.close_within(Duration::ZERO));
+            runtime::together(closing).await;
             // They end with their managers.
             while tasks.join_next().await.is_some() {}
         };

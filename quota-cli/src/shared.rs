@@ -5,15 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use quota::{
-    AccountId, Clock, Hold, Policy, ProviderId, QuietScope, QuietTime, QuotaStore, StoreError, StoreKey,
-};
+use quota::{AccountId, Clock, QuotaStore, StoreError};
 
 use crate::args::Shown;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::journal::{self, Looked};
+use crate::journal::{self, Looked, Rules};
 use crate::{gateway, hooks, status, term};
 
 /// How long a person waits for the store.
@@ -55,8 +52,8 @@ impl Shared {
     ///
     /// [`Failure`] if the store does not answer, or has something else there.
     pub(crate) async fn look(&self, account: &AccountId) -> Result<Looked, Failure> {
-        let thresholds = self.config.thresholds();
-        let looked = journal::look(self.store.as_ref(), account, &thresholds);
+        let rules = Rules::of(&self.config);
+        let looked = journal::look(self.store.as_ref(), account, &rules);
         let looked = match self.clock.bounded(PATIENCE, looked).await {
             Some(looked) => looked.map_err(|error| unavailable(&error))?,
             None => {
@@ -81,26 +78,6 @@ impl Shared {
             self.act_on(&account.id, looked).await;
         }
     }
-}
-
-/// The cooldown of a provider that is in force at `now`.
-///
-/// # Errors
-///
-/// That of the store if it cannot be read. A damaged cooldown is none: the manager goes by the same rule.
-pub(crate) async fn cooldown(
-    store: &dyn QuotaStore,
-    policy: &Policy,
-    provider: &ProviderId,
-    now: Timestamp,
-) -> Result<Option<Hold>, StoreError> {
-    let key = match policy.quiet.scope {
-        QuietScope::Provider => StoreKey::provider(provider),
-        QuietScope::Everything => StoreKey::everything(),
-        _ => return Ok(None),
-    };
-    let quiet = store.read(&key).await?.document.and_then(|found| QuietTime::decode(&found.body).ok());
-    Ok(quiet.and_then(|quiet| quiet.at(now)))
 }
 
 /// A failure of the store, with the causes it has.

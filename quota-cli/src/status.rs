@@ -5,6 +5,7 @@ mod ask;
 pub(crate) mod bar;
 pub(crate) mod discover;
 pub(crate) mod json;
+mod live;
 pub(crate) mod model;
 pub(crate) mod reason;
 pub(crate) mod text;
@@ -12,6 +13,7 @@ pub(crate) mod text;
 use std::path::Path;
 
 use self::ask::Wish;
+use self::live::Live;
 use crate::args::StatusArgs;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
@@ -50,13 +52,13 @@ async fn shown(scope: &CommandScope, options: &StatusArgs, store: &Store) -> Res
     };
     config.only(&options.accounts)?;
     store.check().await?;
-    let accounts = ask::about(scope, &config, store, wish(options)).await?;
+    let screen = Screen::stdout();
+    let mut live = (!options.json && screen.live).then(|| Live::on(screen));
+    let accounts = ask::about(scope, &config, store, wish(options), live.as_mut()).await?;
     let here = Here::now();
-    let shown = if options.json {
-        json::render(&accounts, &here)
-    } else {
-        text::render(&accounts, &here, Screen::stdout())
-    };
+    let shown =
+        if options.json { json::render(&accounts, &here) } else { text::render(&accounts, &here, screen) };
+    let shown = live.map_or_else(|| shown.clone(), |live| live.over(&shown));
     term::answer(&shown)?;
     // After the answer: nobody waits for what hooks do.
     journal::tell(&config, store.store.as_ref()).await;
@@ -71,6 +73,19 @@ fn wish(options: &StatusArgs) -> Wish {
         Some(age) => Wish::Within(age),
         None => Wish::Fresh,
     }
+}
+
+/// The configuration as it is now, perhaps without any account. Nothing is told to the reader.
+///
+/// # Errors
+///
+/// [`Failure`] if it cannot be used.
+pub(crate) async fn configuration_or_empty(named: Option<&Path>) -> Result<Config, Failure> {
+    let mut config = Config::maybe_empty(named)?;
+    if config.is_implied() && discover::claude_code().await.is_err() {
+        config.accounts.clear();
+    }
+    Ok(config)
 }
 
 /// The configuration that is named or lies where it should, or else the login that can be found; `None`, and the reader

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
@@ -118,9 +119,21 @@ pub(crate) fn tell(text: &str) {
 
 /// The same for a whole line, in the place of a progress line that is on the terminal.
 pub(crate) fn tell_above(line: &str) {
-    let clear = if Screen::stderr().live { CLEAR_LINE } else { "" };
-    tell(&format!("{clear}{line}"));
+    let screen = Screen::stderr();
+    if !screen.live {
+        return tell(line);
+    }
+    let rows = line.trim_end().chars().count().div_ceil(screen.width);
+    LINES_ABOVE.fetch_add(rows, Ordering::Relaxed);
+    tell(&format!("{CLEAR_LINE}{line}"));
 }
+
+/// How many lines of a terminal were written by [`tell_above`] since this was called last.
+pub(crate) fn take_lines_above() -> usize {
+    LINES_ABOVE.swap(0, Ordering::Relaxed)
+}
+
+static LINES_ABOVE: AtomicUsize = AtomicUsize::new(0);
 
 /// Goes to the start of a terminal's line, and clears it.
 pub(crate) const CLEAR_LINE: &str = "\r\u{1b}[K";

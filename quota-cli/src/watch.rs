@@ -3,22 +3,25 @@
 
 #[cfg(test)]
 mod capture;
+mod files;
 mod picture;
 mod scribe;
 mod signals;
 mod state;
 mod terminal;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossterm::event::{self, Event, KeyEventKind};
-use quota::{Account, AccountId, Answer, Clock};
-use tokio::sync::{Notify, mpsc};
+use quota::{Account, AccountId, Answer, Clock, Instant, KeepFresh};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 #[cfg(test)]
 pub(crate) use self::capture::{Seen, drawn};
+use self::files::Files;
 use self::scribe::Written;
 use self::signals::{Signals, Told};
 use self::state::{Act, State};
@@ -27,12 +30,14 @@ use crate::args::WatchArgs;
 use crate::call_limit;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::scope;
+use crate::gateway::{self, Store};
+use crate::runtime;
+use crate::scope::{self, CommandScope};
 use crate::sharing::{Sharing, is_any_alone};
+use crate::status;
 use crate::status::model::{AccountView, FailureView};
 use crate::term::{self, Screen};
 use crate::words::Here;
-use crate::{gateway, status};
 
 /// The seconds on the screen.
 const TICK: Duration = Duration::from_secs(1);
@@ -51,52 +56,114 @@ pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Fail
         ));
     }
     scope::run(async |scope| {
-        let Some(config) = status::configuration(options.config.as_deref()).await? else {
+        let named = options.config.as_deref();
+        let files = Files::of(named);
+        let Some(config) = status::configuration(named).await? else {
             return Ok(Exit::NoAccount);
         };
-        let config = Arc::new(config);
         store.check().await?;
-        let manager = gateway::open_for_screen(scope, &config, &store, "quota watch")?;
-        let accounts: Vec<_> = config.accounts.iter().map(|one| manager.account(&one.id)).collect();
+        let shown = Shown::open(scope, config, &store)?;
         let changed = Arc::new(Notify::new());
         let (writer, written) = mpsc::channel(16);
+        let (configs, config) = watch::channel(Arc::clone(&shown.config));
         let mut tasks = JoinSet::new();
-        let sharing = Arc::new(Sharing::on(&store));
-        tasks.spawn(scribe::write_down(Arc::clone(&config), store.store, Arc::clone(&changed), writer));
+        let scribe = scribe::write_down(config, Arc::clone(&store.store), Arc::clone(&changed), writer);
+        tasks.spawn(async move {
+            scribe.await;
+            Done::Nothing
+        });
         let signals = Signals::listen()?;
         let terminal = Terminal::take()?;
-        let state = State::default();
         let mut watch = Watch {
-            config,
-            accounts,
-            state,
+            scope,
+            store: &store,
+            named,
+            files,
+            looked_at: Clock::system().instant(),
+            shown,
+            configs,
+            state: State::default(),
             terminal,
             has_paused: false,
             changed,
             tasks,
-            sharing,
+            sharing: Arc::new(Sharing::on(&store)),
             is_alone: false,
         };
         watch.live(written, signals).await
     })
 }
 
-struct Watch {
+/// The accounts of one reading of the configuration: kept fresh, and followed, while this exists.
+struct Shown {
     config: Arc<Config>,
     accounts: Vec<Account>,
+    changes: JoinSet<Option<quota::Watch>>,
+    _kept: Vec<KeepFresh>,
+}
+
+impl Shown {
+    /// Opens a manager for the accounts; the one before it is closed.
+    fn open(scope: &CommandScope, config: Config, store: &Store) -> Result<Self, Failure> {
+        let manager = gateway::open_for_screen(scope, &config, store, "quota watch")?;
+        let accounts: Vec<_> = config.accounts.iter().map(|one| manager.account(&one.id)).collect();
+        let mut changes = JoinSet::new();
+        for account in &accounts {
+            follow(&mut changes, account.watch());
+        }
+        let enabled = accounts.iter().zip(&config.accounts).filter(|(_, settings)| !settings.disabled);
+        let kept = enabled.map(|(account, _)| account.keep_fresh()).collect();
+        Ok(Self { config: Arc::new(config), accounts, changes, _kept: kept })
+    }
+
+    /// Reads what the store has of them, so that they are not shown without numbers first.
+    async fn load(&self) {
+        let loads = self.accounts.iter().map(|account| async { drop(account.load().await) });
+        let _ = Clock::system().bounded(TICK, runtime::together(loads)).await;
+    }
+}
+
+/// Waits for the next change of an account, in a task.
+fn follow(changes: &mut JoinSet<Option<quota::Watch>>, mut watch: quota::Watch) {
+    changes.spawn(async move {
+        let is_open = watch.next().await.is_some();
+        is_open.then_some(watch)
+    });
+}
+
+struct Watch<'a> {
+    scope: &'a CommandScope,
+    store: &'a Store,
+    /// The configuration that the command line names.
+    named: Option<&'a Path>,
+    files: Files,
+    /// When the files were last looked at.
+    looked_at: Instant,
+    shown: Shown,
+    /// The configuration, for the scribe.
+    configs: watch::Sender<Arc<Config>>,
     state: State,
     terminal: Terminal,
     /// Whether it has stopped itself, and has not been told yet that it goes on.
     has_paused: bool,
     changed: Arc<Notify>,
     /// The scribe and the refreshes that were asked for; they end with this.
-    tasks: JoinSet<Option<String>>,
+    tasks: JoinSet<Done>,
     sharing: Arc<Sharing>,
     /// Whether it goes on without the store, and has looked why.
     is_alone: bool,
 }
 
-impl Watch {
+/// What came of a task.
+enum Done {
+    /// A refresh that was asked for, and why it brought nothing if it did not.
+    Refreshed(AccountId, Option<String>),
+    /// Why nothing is shared with other processes.
+    Sharing(Option<String>),
+    Nothing,
+}
+
+impl Watch<'_> {
     /// Lives until somebody leaves, and says how.
     async fn live(
         &mut self,
@@ -105,19 +172,8 @@ impl Watch {
     ) -> Result<Exit, Failure> {
         let clock = Clock::system();
         let mut keys = keys();
-        let mut changes = JoinSet::new();
-        let mut kept = Vec::new();
-        for (at, account) in self.accounts.iter().enumerate() {
-            let mut watch = account.watch();
-            if !self.config.accounts[at].disabled {
-                kept.push(account.keep_fresh());
-            }
-            changes.spawn(async move {
-                let is_open = watch.next().await.is_some();
-                (at, is_open.then_some(watch))
-            });
-        }
         loop {
+            self.reread(&clock).await;
             self.draw()?;
             tokio::select! {
                 // The first that is ready in this order: what ends it comes before what there is to draw.
@@ -142,18 +198,19 @@ impl Watch {
                     Some(_) => {}
                     None => return Ok(Exit::HungUp),
                 },
-                Some(change) = changes.join_next() => {
-                    if let Ok((at, Some(mut watch))) = change {
+                Some(change) = self.shown.changes.join_next() => {
+                    if let Ok(Some(watch)) = change {
                         self.changed.notify_one();
-                        changes.spawn(async move {
-                            let is_open = watch.next().await.is_some();
-                            (at, is_open.then_some(watch))
-                        });
+                        follow(&mut self.shown.changes, watch);
                     }
                 },
                 Some(news) = written.recv() => self.state.write(news),
                 Some(done) = self.tasks.join_next() => {
-                    if let Ok(Some(told)) = done { self.state.told = told; }
+                    match done {
+                        Ok(Done::Refreshed(account, why)) => self.state.refreshed(&account, why),
+                        Ok(Done::Sharing(why)) => self.state.not_shared = why,
+                        Ok(Done::Nothing) | Err(_) => {}
+                    }
                     self.changed.notify_one();
                 },
                 () = clock.sleep(TICK) => {}
@@ -161,25 +218,54 @@ impl Watch {
         }
     }
 
-    /// Once it goes on without the store: has it told why.
+    /// Takes in what other commands have changed in the configuration or the accounts file. What cannot be read changes
+    /// nothing, and one line says why.
+    async fn reread(&mut self, clock: &Clock) {
+        let now = clock.instant();
+        if now.saturating_since(self.looked_at) < TICK {
+            return;
+        }
+        self.looked_at = now;
+        if self.files.have_changed() {
+            let reopened = self.reopen().await;
+            self.state.not_read = reopened.err().map(|failure| term::harmless(&failure.to_string()));
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<(), Failure> {
+        let config = status::configuration_or_empty(self.named).await?;
+        let shown = Shown::open(self.scope, config, self.store)?;
+        shown.load().await;
+        self.state.retain(|id| shown.config.accounts.iter().any(|account| account.id == *id));
+        self.configs.send_replace(Arc::clone(&shown.config));
+        self.shown = shown;
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Once it goes on without the store: has it told why, for as long as that lasts.
     fn see_whether_alone(&mut self, answers: &[Answer]) {
         let was_alone = std::mem::replace(&mut self.is_alone, is_any_alone(answers));
-        if self.is_alone && !was_alone {
+        if self.is_alone == was_alone {
+            return;
+        }
+        self.state.not_shared = None;
+        if self.is_alone {
             let sharing = Arc::clone(&self.sharing);
             self.tasks.spawn(async move {
                 sharing.is_refused().await;
-                sharing.told(true)
+                Done::Sharing(sharing.told(true))
             });
         }
     }
 
     fn draw(&mut self) -> Result<(), Failure> {
         let here = Here::now();
-        let answers: Vec<_> = self.accounts.iter().map(Account::peek).collect();
+        let answers: Vec<_> = self.shown.accounts.iter().map(Account::peek).collect();
         self.see_whether_alone(&answers);
         let views: Vec<_> = answers
             .iter()
-            .zip(&self.config.accounts)
+            .zip(&self.shown.config.accounts)
             .map(|(answer, settings)| {
                 let failure = answer.error().filter(|_| answer.snapshot().is_empty());
                 let failure = failure.map(|error| FailureView::of(error, || settings.login.advice()));
@@ -200,15 +286,22 @@ impl Watch {
         self.terminal.retake()
     }
 
-    /// Asks about these accounts, in tasks of their own.
+    /// Refreshes these accounts, in tasks of their own.
     fn refresh(&mut self, ids: &[AccountId]) {
-        let asked = self.accounts.iter().zip(&self.config.accounts);
-        for (account, settings) in asked.filter(|(account, _)| ids.contains(account.id())) {
-            if settings.disabled {
+        let wanted = self.shown.accounts.iter().zip(&self.shown.config.accounts);
+        let (disabled, wanted): (Vec<_>, Vec<_>) = wanted
+            .filter(|(account, _)| ids.contains(account.id()))
+            .partition(|(_, settings)| settings.disabled);
+        match (&*wanted, &*disabled) {
+            ([], []) => {}
+            ([], [(account, _), ..]) => {
                 let id = account.id();
-                self.state.told = format!("{id} is switched off; quota accounts enable {id} switches it on");
-                continue;
+                self.state.told = format!("{id} is disabled; enable it with: quota accounts enable {id}");
             }
+            ([(account, _)], _) => self.state.told = format!("refreshing {}", account.id()),
+            (several, _) => self.state.told = format!("refreshing {} accounts", several.len()),
+        }
+        for (account, _) in wanted {
             let account = account.clone();
             self.tasks.spawn(async move {
                 // The rules decide; why they said no is told in the last line.
@@ -221,11 +314,8 @@ impl Watch {
                 let why = error.as_ref().map(|error| FailureView::of(error, String::new).why);
                 let limit = called_at.map(|at| call_limit::text(at, error.is_some(), account.peek().now()));
                 let parts: Vec<_> = limit.into_iter().chain(why).collect();
-                let id = account.id();
-                Some(match &*parts {
-                    [] => format!("{id} was read"),
-                    parts => term::harmless(&format!("{id}: {}", parts.join("; "))),
-                })
+                let why_not = (!parts.is_empty()).then(|| term::harmless(&parts.join("; ")));
+                Done::Refreshed(account.id().clone(), why_not)
             });
         }
     }

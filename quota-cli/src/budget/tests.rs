@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use quota::{Budget, Percent, Usage, WindowId, WindowReading};
+use quota::{Ask, AttemptId, Begin, Budget, Freshness, Percent, Usage, WindowId, WindowReading};
 
 use super::*;
 

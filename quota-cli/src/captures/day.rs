@@ -12,7 +12,7 @@ use quota::{
 };
 
 use crate::config::LoginSource;
-use crate::journal::{self, Looked, THRESHOLDS};
+use crate::journal::{self, Looked, Rules};
 use crate::status::model::{AccountView, FailureView};
 use crate::watch::Seen;
 use crate::words::Here;
@@ -89,7 +89,7 @@ async fn look(store: &dyn QuotaStore, account: &AccountId, record: &Record) -> L
     let version = store.read(&key).await.unwrap().version();
     let swapped = store.swap(&key, version, record.encode(), Duration::from_secs(WEEK)).await.unwrap();
     assert!(matches!(swapped, Swap::Applied(_)));
-    journal::look(store, account, &THRESHOLDS).await.unwrap()
+    journal::look(store, account, &Rules::default()).await.unwrap()
 }
 
 /// On working days from nine to six.

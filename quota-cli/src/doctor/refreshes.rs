@@ -11,7 +11,7 @@ use quota::{
 use super::{Area, Check, Incident};
 use crate::config::{AccountSettings, Config};
 use crate::gateway::Store;
-use crate::shared;
+use crate::hold;
 use crate::words::{self, Here, between};
 
 /// How long the store may take for each account.
@@ -44,7 +44,7 @@ pub(super) async fn of(config: &Config, store: &Store, marks: &[Option<Mark>], c
         let provider = account.id.provider();
         if !providers.contains(&provider) {
             providers.push(provider);
-            let cooldown = shared::cooldown(&*store.store, &config.policy, provider, here.now);
+            let cooldown = hold::cooldown(&*store.store, &config.policy, provider, here.now);
             if let Some(Ok(Some(cooldown))) = clock.bounded(STORE_TIMEOUT, cooldown).await {
                 checks.push(of_cooldown(provider, &cooldown, &here));
             }

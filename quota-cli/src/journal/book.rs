@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota::Record;
+use quota::{Hold, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -68,9 +68,15 @@ impl Book {
         self.format <= FORMAT
     }
 
-    /// Looks at the record, and writes down what has happened to it; gives what is new.
-    pub(super) fn look(&mut self, record: &Record, now: Timestamp, thresholds: &[u32]) -> Vec<Happening> {
-        let (found, seen) = derive(self.seen.as_ref(), Sight::of(record, now), now, thresholds);
+    /// Looks at the record and at the `hold` that is in force, and writes down what has happened to it; gives what is new.
+    pub(super) fn look(
+        &mut self,
+        record: &Record,
+        hold: Option<&Hold>,
+        now: Timestamp,
+        thresholds: &[u32],
+    ) -> Vec<Happening> {
+        let (found, seen) = derive(self.seen.as_ref(), Sight::of(record, hold), now, thresholds);
         // Two names that are the same are one happening: a wavering clock must not tell it twice.
         let mut new: Vec<Happening> = Vec::new();
         for happening in found {
@@ -156,11 +162,11 @@ mod tests {
     /// A journal of an account of which two readings were seen.
     fn kept() -> (Book, Record) {
         let (mut book, mut record) = (Book::default(), Record::default());
-        book.look(&record, at(0), &THRESHOLDS);
+        book.look(&record, None, at(0), &THRESHOLDS);
         read(&mut record, 10, 40.0);
-        book.look(&record, at(11), &THRESHOLDS);
+        book.look(&record, None, at(11), &THRESHOLDS);
         read(&mut record, 400, 60.0);
-        book.look(&record, at(401), &THRESHOLDS);
+        book.look(&record, None, at(401), &THRESHOLDS);
         (book, record)
     }
 
@@ -169,7 +175,7 @@ mod tests {
         let (mut book, record) = kept();
         let before = book.clone();
 
-        assert!(book.look(&record, at(402), &THRESHOLDS).is_empty());
+        assert!(book.look(&record, None, at(402), &THRESHOLDS).is_empty());
         assert_eq!(book, before);
     }
 
@@ -187,7 +193,7 @@ mod tests {
         let last = 400 + 3600 * i64::try_from(MOST_HAPPENINGS).unwrap();
         for second in (4000..last).step_by(3600) {
             read(&mut record, second, 60.0);
-            book.look(&record, at(second), &THRESHOLDS);
+            book.look(&record, None, at(second), &THRESHOLDS);
         }
 
         let numbers: Vec<_> = book.happenings().map(|(number, _)| number).collect();
@@ -231,7 +237,7 @@ mod tests {
         let mut read_back = Book::decode(stored.to_string().as_bytes()).unwrap();
 
         read(&mut record, 4000, 80.0);
-        let new = read_back.look(&record, at(4001), &THRESHOLDS);
+        let new = read_back.look(&record, None, at(4001), &THRESHOLDS);
 
         assert!(!new.is_empty());
         let stored: Value = serde_json::from_slice(&read_back.encode()).unwrap();
@@ -249,14 +255,14 @@ mod tests {
         };
         let error = quota::FetchError::throttled(Some(std::time::Duration::from_secs(600)));
         let _ = record.fail(at(800), &lease, &error, &Policy::default());
-        book.look(&record, at(801), &THRESHOLDS);
+        book.look(&record, record.hold(), at(801), &THRESHOLDS);
         let mut stored: Value = serde_json::from_slice(&book.encode()).unwrap();
         for place in ["/seen/hold", "/seen/trouble"] {
             stored.pointer_mut(place).unwrap()["colour"] = "blue".into();
         }
         let mut read_back = Book::decode(stored.to_string().as_bytes()).unwrap();
 
-        read_back.look(&record, at(802), &THRESHOLDS);
+        read_back.look(&record, record.hold(), at(802), &THRESHOLDS);
 
         let kept: Value = serde_json::from_slice(&read_back.encode()).unwrap();
         assert_eq!(kept, stored);

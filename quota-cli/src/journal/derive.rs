@@ -88,7 +88,11 @@ fn calls(before: &Sight, after: &Sight, happenings: &mut Vec<Happening>) {
 
 fn holds(before: &Sight, after: &Sight, now: Timestamp, happenings: &mut Vec<Happening>) {
     let same = match (&before.hold, &after.hold) {
-        (Some(old), Some(new)) => old.since == new.since,
+        // What ends no later than was told already goes on, for whatever reason: nothing has ended, and nothing begun.
+        (Some(old), Some(new)) => {
+            let is_answered = after.asked_at > Some(old.since);
+            old.since == new.since || (new.until <= old.until && !is_answered)
+        }
         _ => false,
     };
     if let Some(old) = &before.hold

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use quota::{HoldReason, Record, TroubleKind};
+use quota::{Hold, HoldReason, Record, TroubleKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -82,8 +82,8 @@ pub(super) struct SeenWindow {
 }
 
 impl Sight {
-    /// What there is to see of `record` at `now`.
-    pub(super) fn of(record: &Record, now: Timestamp) -> Self {
+    /// What there is to see of `record`, with the hold that is in force.
+    pub(super) fn of(record: &Record, hold: Option<&Hold>) -> Self {
         let windows = record.snapshot().windows().iter().map(|window| {
             let seen = SeenWindow {
                 at: window.observed_at(),
@@ -97,7 +97,6 @@ impl Sight {
             };
             (window.id().as_str().to_owned(), seen)
         });
-        let hold = record.hold().filter(|hold| hold.is_live(now));
         Self {
             lineage: record.lineage().map(ToString::to_string),
             identity: record.identity().map(ToString::to_string),

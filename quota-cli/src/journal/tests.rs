@@ -38,7 +38,7 @@ fn kinds(new: &[Happening]) -> Vec<&'static str> {
 async fn of_an_account_that_nobody_has_asked_about_nothing_is_written() {
     let store = MemoryStore::new();
 
-    let looked = look(&store, &account(), &THRESHOLDS).await.unwrap();
+    let looked = look(&store, &account(), &Rules::default()).await.unwrap();
 
     assert!(looked.new.is_empty());
     assert_eq!(looked.versions, (None, None));
@@ -48,7 +48,7 @@ async fn of_an_account_that_nobody_has_asked_about_nothing_is_written() {
 async fn of_twenty_who_look_at_once_one_finds_it_new() {
     let store = MemoryStore::new();
     share(&store, 10.0).await;
-    look(&store, &account(), &THRESHOLDS).await.unwrap();
+    look(&store, &account(), &Rules::default()).await.unwrap();
     share(&store, 80.0).await;
 
     let mut told = Vec::new();
@@ -56,7 +56,7 @@ async fn of_twenty_who_look_at_once_one_finds_it_new() {
     let store: Arc<dyn QuotaStore> = Arc::new(store);
     for _ in 0..20 {
         let store = Arc::clone(&store);
-        all.spawn(async move { look(store.as_ref(), &account(), &THRESHOLDS).await });
+        all.spawn(async move { look(store.as_ref(), &account(), &Rules::default()).await });
     }
     while let Some(looked) = all.join_next().await {
         told.extend(looked.unwrap().unwrap().new);
@@ -95,10 +95,10 @@ impl QuotaStore for Full {
 async fn where_nothing_can_be_written_what_is_there_is_shown_and_no_hook_runs() {
     let store = MemoryStore::new();
     share(&store, 10.0).await;
-    look(&store, &account(), &THRESHOLDS).await.unwrap();
+    look(&store, &account(), &Rules::default()).await.unwrap();
     share(&store, 80.0).await;
 
-    let looked = look(&Full(store), &account(), &THRESHOLDS).await.unwrap();
+    let looked = look(&Full(store), &account(), &Rules::default()).await.unwrap();
 
     assert!(looked.new.is_empty(), "{:?}", looked.new);
     let shown: Vec<_> = looked.book.happenings().map(|(_, happening)| happening.what.kind()).collect();
@@ -113,7 +113,7 @@ async fn a_damaged_journal_is_left_as_it_is() {
     let key = StoreKey::beside(&account(), "journal");
     let _ = store.swap(&key, None, "torn".into(), KEEP).await.unwrap();
 
-    let looked = look(&store, &account(), &THRESHOLDS).await;
+    let looked = look(&store, &account(), &Rules::default()).await;
 
     assert!(matches!(looked, Err(StoreError::Unusable { .. })), "{looked:?}");
     assert_eq!(store.read(&key).await.unwrap().document.unwrap().body, "torn");

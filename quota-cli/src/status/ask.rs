@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quota::{Account, Answer, Clock, QuotaError, State};
 
+use super::live::Live;
 use super::model::{AccountView, FailureView, why};
 use crate::call_limit;
 use crate::config::{AccountSettings, Config};
@@ -45,6 +46,7 @@ pub(super) async fn about(
     config: &Config,
     store: &Store,
     wish: Wish,
+    live: Option<&mut Live>,
 ) -> Result<Vec<AccountView>, Failure> {
     let clock = Clock::system();
     let manager = gateway::open(scope, config, store, "quota status", Some(TIMEOUT))?;
@@ -52,7 +54,7 @@ pub(super) async fn about(
     // By themselves they are asked in the order in which they are first looked at, which is that of the configuration.
     let sharing = Sharing::on(store);
     let asked = accounts.iter().map(|(settings, account)| view(settings, account, wish, &sharing, &clock));
-    let views = with_progress(asked.collect(), &clock).await;
+    let views = with_progress(asked.collect(), &clock, live).await;
     sharing.tell(&accounts.iter().map(|(_, account)| account.peek()).collect::<Vec<_>>());
     Ok(views)
 }
@@ -115,8 +117,12 @@ fn is_due(known: &Answer, wish: Wish) -> bool {
     }
 }
 
-/// Runs all of them at once, and tells whoever waits how far they are.
-async fn with_progress<F: Future<Output = AccountView>>(work: Vec<F>, clock: &Clock) -> Vec<AccountView> {
+/// Runs all of them at once. If that takes a while, it shows those that are there, and how many.
+async fn with_progress<F: Future<Output = AccountView>>(
+    work: Vec<F>,
+    clock: &Clock,
+    mut live: Option<&mut Live>,
+) -> Vec<AccountView> {
     let mut work: Vec<_> = work.into_iter().map(|one| (Box::pin(one), None)).collect();
     let mut noticed = pin!(clock.sleep(UNNOTICED));
     let mut progress = Progress { of: work.len(), shown: None };
@@ -127,19 +133,23 @@ async fn with_progress<F: Future<Output = AccountView>>(work: Vec<F>, clock: &Cl
                 *view = Some(done);
             }
         }
-        let done = work.iter().filter(|(_, view)| view.is_some()).count();
-        if done == work.len() {
+        let done: Vec<_> = work.iter().filter_map(|(_, view)| view.as_ref()).collect();
+        if done.len() == work.len() {
             return Poll::Ready(());
         }
         // A future that was ready must not be polled again.
         is_noticed = is_noticed || noticed.as_mut().poll(context).is_ready();
-        if is_noticed {
-            progress.show(done);
+        if is_noticed && progress.is_news(done.len()) {
+            progress.clear();
+            if let Some(live) = &mut live {
+                live.show(&done);
+            }
+            progress.show(done.len());
         }
         Poll::Pending
     })
     .await;
-    progress.clear();
+    drop(progress);
     work.into_iter().filter_map(|(_, view)| view).collect()
 }
 
@@ -150,17 +160,28 @@ struct Progress {
 }
 
 impl Progress {
+    fn is_news(&self, done: usize) -> bool {
+        self.shown != Some(done)
+    }
+
     fn show(&mut self, done: usize) {
-        if self.shown != Some(done) && Screen::stderr().live {
+        self.shown = Some(done);
+        if Screen::stderr().live {
             term::tell(&format!("{}asking: {done} of {} accounts have answered", term::CLEAR_LINE, self.of));
-            self.shown = Some(done);
         }
     }
 
     fn clear(&self) {
-        if self.shown.is_some() {
+        if self.shown.is_some() && Screen::stderr().live {
             term::tell(term::CLEAR_LINE);
         }
+    }
+}
+
+impl Drop for Progress {
+    /// However the command ends, the shell's line is its own.
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -186,7 +207,7 @@ mod tests {
         config.accounts[0].base_url = Some(simulator.url());
 
         let store = gateway::store(Some("memory:")).unwrap();
-        let views = about(&CommandScope::default(), &config, &store, Wish::Fresh).await.unwrap();
+        let views = about(&CommandScope::default(), &config, &store, Wish::Fresh, None).await.unwrap();
 
         let why = views[0].failure.as_ref().map(|failure| &*failure.why);
         assert_eq!(why, Some("no answer within 30 s"));

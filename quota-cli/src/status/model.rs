@@ -138,6 +138,11 @@ impl FailureView {
     }
 }
 
+/// That a hold keeps everybody from asking.
+pub(crate) fn not_asked(hold: &Hold) -> String {
+    format!("not asked: {}", hold.why)
+}
+
 /// What went wrong, with its causes.
 pub(crate) fn why(error: &QuotaError) -> String {
     match error {
@@ -146,7 +151,7 @@ pub(crate) fn why(error: &QuotaError) -> String {
             trouble.note.clone()
         }
         QuotaError::DeadlineExceeded { .. } => "no answer in time".to_owned(),
-        QuotaError::Held { hold, .. } => format!("not asked: {}", hold.why),
+        QuotaError::Held { hold, .. } => not_asked(hold),
         _ => error.report(),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quota::{Credits, HoldReason, StaleReason, TroubleKind, UsedAt};
 
 use super::bar::{self, bar};
-use super::model::{AccountView, Freshness, WindowView};
+use super::model::{AccountView, Freshness, WindowView, not_asked};
 use crate::call_limit;
 use crate::term::{Ink, Screen, harmless, shortened, wrapped};
 use crate::words::{self, Here, between};
@@ -110,7 +110,7 @@ fn one(account: &AccountView, columns: &Columns, here: &Here, screen: Screen) ->
         }
     } else if let Some(trouble) = account.trouble.as_ref().filter(|_| !is_told_by_its_hold(account)) {
         note(Ink::Warn, &format!("last call: {}", harmless(&trouble.note)));
-    } else if let Some(why) = account.not_refreshed.as_ref().filter(|_| account.hold.is_none()) {
+    } else if let Some(why) = account.not_refreshed.as_ref().filter(|_| !is_all_told_by_its_hold(account)) {
         note(Ink::Warn, &format!("not refreshed: {}", harmless(why)));
     }
     if let Some(called_at) = account.called_at {
@@ -133,6 +133,14 @@ fn is_told_by_its_hold(account: &AccountView) -> bool {
     let trouble = account.trouble.as_ref().map(|trouble| trouble.kind);
     let hold = account.hold.as_ref().map(|hold| hold.why);
     trouble == Some(TroubleKind::Throttled) && hold == Some(HoldReason::RateLimited)
+}
+
+/// Whether the hold says why there are no newer numbers. One that is another account's doing, or the budget's, does not say
+/// that nobody is logged in.
+fn is_all_told_by_its_hold(account: &AccountView) -> bool {
+    account.hold.as_ref().is_some_and(|hold| {
+        account.trouble.is_some() || account.not_refreshed.as_ref() == Some(&not_asked(hold))
+    })
 }
 
 /// The account's name, its plan, and how old its numbers are.

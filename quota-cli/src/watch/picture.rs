@@ -72,7 +72,7 @@ fn accounts(frame: &mut Frame<'_>, state: &State, here: &Here, body: Rect, colou
         let mark = if is_selected { "▌ " } else { "  " };
         lines.extend(one.lines().map(|line| painted(mark, line)));
         if let Some(due) = state.due.get(&view.id).filter(|due| **due > here.now && view.hold.is_none()) {
-            lines.push(painted(mark, &format!("  next look in {}", words::span(between(here.now, *due)))));
+            lines.push(painted(mark, &format!("  next refresh in {}", words::span(between(here.now, *due)))));
         }
         lines.push(Line::default());
     }
@@ -111,10 +111,8 @@ fn happened(state: &State, here: &Here, area: Rect) -> Vec<Line<'static>> {
 fn footing(state: &State, width: u16) -> String {
     let keys = if state.is_typing {
         format!("show only: {}▏ Enter keeps it, Esc ends it", state.filter)
-    } else if state.told.is_empty() {
-        "q quit · ? help · r refresh · R all · s order · / filter".to_owned()
     } else {
-        state.told.clone()
+        state.message().unwrap_or("q quit · ? help · r refresh · R all · s order · / filter").to_owned()
     };
     shortened(&keys, width.into())
 }

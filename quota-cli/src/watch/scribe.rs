@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota::{AccountId, Clock, Counted, Policy, QuotaStore};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Config;
 use crate::hooks;
-use crate::journal::{self, Happening, Looked};
+use crate::journal::{self, Happening, Looked, Rules};
 
 /// Journals are looked at this often if nothing wakes the scribe: others may have written there.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -42,25 +42,27 @@ impl Written {
     }
 }
 
-/// Writes down what happens until nobody listens.
+/// Writes down what happens to the accounts of the latest configuration, until nobody listens.
 pub(super) async fn write_down(
-    config: Arc<Config>,
+    configs: watch::Receiver<Arc<Config>>,
     store: Arc<dyn QuotaStore>,
     changed: Arc<Notify>,
     writer: mpsc::Sender<Written>,
-) -> Option<String> {
+) {
     let clock = Clock::system();
-    let thresholds = config.thresholds();
     loop {
+        let config = Arc::clone(&configs.borrow());
+        let rules = Rules::of(&config);
         for account in &config.accounts {
-            let looked = journal::look(store.as_ref(), &account.id, &thresholds);
+            let looked = journal::look(store.as_ref(), &account.id, &rules);
             // A store that does not answer is told by the accounts themselves, which grow stale.
             let Some(Ok(looked)) = clock.bounded(PATIENCE, looked).await else { continue };
             let troubles =
                 hooks::run(&config.hooks, &config.token_variables(), &account.id, &looked.new, &clock).await;
+            let is_shown = configs.borrow().accounts.iter().any(|shown| shown.id == account.id);
             let written = Written { troubles, ..Written::of(&account.id, &looked, &config.policy) };
-            if writer.send(written).await.is_err() {
-                return None;
+            if is_shown && writer.send(written).await.is_err() {
+                return;
             }
         }
         let _ = clock.bounded(PAUSE, changed.notified()).await;

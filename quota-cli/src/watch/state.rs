@@ -23,8 +23,14 @@ pub(super) struct State {
     pub(super) filter: String,
     pub(super) is_typing: bool,
     pub(super) is_helping: bool,
-    /// What was last to be said.
+    /// What was last to be said, until a key is pressed.
     pub(super) told: String,
+    /// Whether that is a refresh that failed.
+    pub(super) has_failed: bool,
+    /// Why nothing is shared with other processes, as long as that is so.
+    pub(super) not_shared: Option<String>,
+    /// Why the configuration that is there is not the one that is shown, as long as that is so.
+    pub(super) not_read: Option<String>,
 }
 
 /// In which order accounts are shown.
@@ -74,9 +80,32 @@ impl State {
         self.happenings.insert(written.account, written.happenings);
     }
 
+    /// Takes in what came of a refresh that was asked for. A success does not hide a failure.
+    pub(super) fn refreshed(&mut self, account: &AccountId, why_not: Option<String>) {
+        match why_not {
+            Some(why) => (self.told, self.has_failed) = (format!("{account}: {why}"), true),
+            None if self.has_failed => {}
+            None => self.told = format!("{account} refreshed"),
+        }
+    }
+
+    /// Forgets accounts that are not shown any more.
+    pub(super) fn retain(&mut self, is_shown: impl Fn(&AccountId) -> bool) {
+        self.happenings.retain(|id, _| is_shown(id));
+        self.due.retain(|id, _| is_shown(id));
+        self.selected.take_if(|id| !is_shown(id));
+    }
+
+    /// What there is to say in the last line, if anything: first what a key has brought about, then what is wrong for now.
+    pub(super) fn message(&self) -> Option<&str> {
+        let standing = self.not_read.as_deref().or(self.not_shared.as_deref());
+        Some(&*self.told).filter(|told| !told.is_empty()).or(standing)
+    }
+
     /// Takes a key in. Whoever presses one has read what was told last.
     pub(super) fn press(&mut self, key: KeyEvent) -> Act {
         self.told.clear();
+        self.has_failed = false;
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return match key.code {
                 KeyCode::Char('c') => Act::Interrupt,

@@ -2,6 +2,7 @@
 //! What is drawn on it is in `picture`.
 
 use std::io::{self, stdout};
+use std::mem::ManuallyDrop;
 use std::panic;
 
 use crossterm::cursor::{Hide, Show};
@@ -19,7 +20,10 @@ use crate::exit::{Exit, Failure};
 static PANICKED: Notify = Notify::const_new();
 
 /// The terminal, given back when this is dropped or the program panics.
-pub(super) struct Terminal(DefaultTerminal);
+///
+/// What draws is never dropped: it would show the cursor, and panic where the terminal is closed, for it tells of that on the
+/// closed terminal. [`give_back`] shows the cursor.
+pub(super) struct Terminal(ManuallyDrop<DefaultTerminal>);
 
 impl Terminal {
     /// Takes it: keys as they are pressed, and a screen of its own.
@@ -36,7 +40,7 @@ impl Terminal {
             PANICKED.notify_one();
         }));
         let taken = enter().and_then(|()| on_a_blank_screen());
-        taken.map(Self).map_err(|error| {
+        taken.map(|drawing| Self(ManuallyDrop::new(drawing))).map_err(|error| {
             give_back();
             Failure::new(Exit::OsErr, format!("could not use the terminal: {error}"))
         })
@@ -64,7 +68,7 @@ impl Terminal {
     pub(super) fn retake(&mut self) -> Result<(), Failure> {
         // Only what is off is turned on, and others may have turned it off.
         let taken = disable_raw_mode().and_then(|()| enter()).and_then(|()| on_a_blank_screen());
-        self.0 = taken.map_err(|error| undrawn(&error))?;
+        self.0 = ManuallyDrop::new(taken.map_err(|error| undrawn(&error))?);
         Ok(())
     }
 }

@@ -6,6 +6,8 @@
 
 mod accounts;
 mod accounts_set;
+#[cfg(unix)]
+mod arriving;
 mod clear_hold;
 mod demo;
 #[cfg(unix)]

@@ -1,8 +1,9 @@
 //! `quota watch` on a terminal: however it ends, the terminal is as it was before.
 
+use std::path::PathBuf;
 use std::process::Child;
 
-use quota_sim::{Account, Answer, Phase, Script, Window};
+use quota_sim::{Account, Answer, Change, Phase, Script, Window};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::program::{Machine, Provider, argument};
@@ -12,28 +13,58 @@ const SCREEN_OF_ITS_OWN: &str = "\u{1b}[?1049h";
 const SCREEN_OF_ALL: &str = "\u{1b}[?1049l";
 const NO_CURSOR: &str = "\u{1b}[?25l";
 const CURSOR: &str = "\u{1b}[?25h";
+const CLEAR: &str = "\u{1b}[2J";
 /// The last that is drawn of a screen.
 const DRAWN: &str = "/ filter";
 
 /// A watch that has drawn its first screen.
 struct World {
     provider: Provider,
+    machine: Machine,
+    config: PathBuf,
     pty: Pty,
     watch: Child,
 }
 
 impl World {
     fn new(account: Account) -> Self {
-        let provider = Provider::play(Script::new([account]));
+        Self::of(Script::new([account]), "")
+    }
+
+    /// With this in the policy.
+    fn of(script: Script, policy: &str) -> Self {
+        let provider = Provider::play(script);
         let (machine, config) = provider.configure(Machine::new());
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replacen("[policy]\n", &format!("[policy]\n{policy}\n"), 1)).unwrap();
         let mut pty = Pty::new(80, 24);
         let watch = pty.start(machine.command(&["watch", "--config", argument(&config)]));
         let begun = pty.until(DRAWN);
         assert!(begun.contains(SCREEN_OF_ITS_OWN) && begun.contains(NO_CURSOR), "{begun:?}");
         assert!(!pty.is_as_shells_want_it());
-        // The home is gone with the machine; whoever watches has read it.
-        drop(machine);
-        Self { provider, pty, watch }
+        Self { provider, machine, config, pty, watch }
+    }
+
+    /// Waits until a word is on the screen. Only what has changed is drawn, so each look is at one of another size.
+    fn until_shown(&mut self, word: &str) {
+        self.until_shown_times(word, 1);
+    }
+
+    /// The same for a word that is there so many times.
+    fn until_shown_times(&mut self, word: &str, times: usize) {
+        let mut last = String::new();
+        for look in 0..5_000_u16 {
+            self.pty.resize(100 + look % 2, 30);
+            self.signal(Signal::WINCH);
+            let drawn = self.pty.until(NO_CURSOR);
+            if drawn.contains(CLEAR) {
+                last = drawn;
+            }
+            if last.matches(word).count() >= times {
+                return;
+            }
+        }
+        panic!("{word} is not shown: {last:?}");
     }
 
     fn signal(&self, signal: Signal) {
@@ -161,6 +192,85 @@ fn while_it_is_stopped_the_shell_has_the_terminal() {
         world.pty.press("q");
         assert_eq!(world.end(), Some(0));
     }
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_it_as_a_hang_up() {
+    let World { pty, mut watch, provider: _provider, machine: _machine, .. } = World::new(account());
+
+    drop(pty);
+
+    assert_eq!(watch.wait().unwrap().code(), Some(129));
+}
+
+#[test]
+fn it_gives_its_lease_back_when_it_is_left() {
+    let mut world = World::new(account().answers([Phase::new(Answer::Hang)]));
+    while world.provider.simulator.ledger().calls() == 0 {
+        std::thread::yield_now();
+    }
+    world.pty.press("q");
+    assert_eq!(world.watch.wait().unwrap().code(), Some(0));
+
+    world.provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
+    let next = world.machine.run(&["status", "--config", argument(&world.config)]);
+
+    assert_eq!((next.code, next.stderr.as_str()), (Some(0), ""), "it did not wait");
+}
+
+#[test]
+fn accounts_that_another_command_changes_are_shown_at_once() {
+    let mut world = World::new(account());
+    let text = std::fs::read_to_string(&world.config).unwrap();
+    let run = |world: &World, command: &[&str]| {
+        let config = ["--config", argument(&world.config)];
+        let ended = world.machine.run(&[&["accounts"], command, &config].concat());
+        assert_eq!(ended.code, Some(0), "{command:?}: {}", ended.stderr);
+    };
+
+    std::fs::write(&world.config, format!("{text}[[accounts]]\nid = \"anthropic/new\"\n")).unwrap();
+    world.until_shown("anthropic/new");
+    run(&world, &["disable", "anthropic/main"]);
+    world.until_shown("switched");
+    run(&world, &["enable", "anthropic/main"]);
+    world.until_shown("read");
+    std::fs::write(&world.config, &text).unwrap();
+    world.until_shown("account,");
+
+    world.pty.press("q");
+    assert_eq!(world.end(), Some(0));
+}
+
+#[test]
+fn a_configuration_that_breaks_is_told_and_the_last_good_one_stays() {
+    let mut world = World::new(account());
+    let text = std::fs::read_to_string(&world.config).unwrap();
+
+    std::fs::write(&world.config, "[[accounts]\n").unwrap();
+    world.until_shown("config.toml");
+    // No key takes the reason away, for it is still true; the account is there to be chosen.
+    world.pty.press("j");
+    world.until_shown("▌");
+    world.until_shown("config.toml");
+    std::fs::write(&world.config, &text).unwrap();
+    world.until_shown("filter");
+
+    world.pty.press("q");
+    assert_eq!(world.end(), Some(0));
+}
+
+#[test]
+fn one_that_hangs_does_not_keep_the_others_from_being_shown() {
+    let accounts = ["main", "work"].map(|name| Account::new(name).windows([Window::five_hour().used(42.0)]));
+    // No call ends by itself for as long as a test waits.
+    let mut world = World::of(Script::new(accounts), "fetch_timeout = \"10m\"\nfreshness = \"3s\"");
+    world.until_shown_times("42 %", 2);
+    world.provider.simulator.set("main", Change::answer(Answer::Hang)).unwrap();
+    world.provider.simulator.set("work", Change::used(Window::five_hour(), 77.0)).unwrap();
+
+    world.until_shown("77");
+    world.pty.press("q");
+    assert_eq!(world.end(), Some(0));
 }
 
 #[test]

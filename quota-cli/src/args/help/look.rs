@@ -161,7 +161,7 @@ Exit codes: 0 go on, 1 too little is left, 64 the command line was not understoo
 /// What `quota watch` does.
 pub(in crate::args) const WATCH: &str = "\
 Shows all accounts live: windows with a tick where their time stands, how old and how certain the numbers are, holds, the \
-next look, and a log of what happened. It keeps the numbers fresh by the same rules and the same budget as everything else \
+next refresh, and a log of what happened. It keeps the numbers fresh by the same rules and the same budget as everything else \
 that uses the store.
 
 Keys: arrows choose, r refreshes one account, R all (not within 10 s of the last call), s changes the order, / filters, ? helps, q leaves; Ctrl-Z stops it until fg.

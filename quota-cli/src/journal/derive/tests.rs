@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use quota::{
-    Ask, AttemptId, Begin, FetchError, Freshness, Lineage, Percent, Policy, Record, Usage, WindowId,
-    WindowReading,
+    Ask, AttemptId, Begin, FetchError, Freshness, Hold, HoldReason, Lineage, Percent, Policy, Record, Usage,
+    WindowId, WindowReading,
 };
 
 use super::*;
+use crate::hold;
 use crate::journal::THRESHOLDS;
 
 /// Well after the beginning of time, so that clocks are believed.
@@ -22,6 +23,7 @@ fn at(second: i64) -> Timestamp {
 struct Story {
     record: Record,
     seen: Option<Sight>,
+    cooldown: Option<Hold>,
 }
 
 impl Story {
@@ -48,9 +50,14 @@ impl Story {
         self.ask(second, Ok(&usage(percent, resets)));
     }
 
+    fn hold_at(&self, second: i64) -> Option<Hold> {
+        let cooldown = self.cooldown.as_ref().filter(|hold| hold.is_live(at(second)));
+        hold::of(&self.record, cooldown, at(second), &Policy::default())
+    }
+
     /// What has happened since the last look.
     fn look(&mut self, second: i64) -> Vec<String> {
-        let sight = Sight::of(&self.record, at(second));
+        let sight = Sight::of(&self.record, self.hold_at(second).as_ref());
         let (happenings, seen) = derive(self.seen.as_ref(), sight, at(second), &THRESHOLDS);
         self.seen = Some(seen);
         let told = |happening: &Happening| {
@@ -287,6 +294,44 @@ fn a_429_is_told_with_its_hold_and_the_end_of_it() {
     assert!(story.look(12).is_empty());
     assert_eq!(story.look(500), ["hold_ended 110"]);
     assert!(story.look(501).is_empty());
+}
+
+#[test]
+fn a_hold_ends_when_the_cooldown_of_the_provider_does() {
+    let mut story = Story::begun();
+    story.ask(10, Err(&FetchError::throttled(Some(Duration::from_secs(100)))));
+    story.cooldown = Some(Hold::new(at(50), at(400), HoldReason::NeighbourRateLimited));
+
+    assert_eq!(story.look(51), ["failing 10", "throttled 10"]);
+    assert!(story.look(200).is_empty(), "its own hold is over, and it is held");
+    assert_eq!(story.look(500), ["hold_ended 400"]);
+}
+
+#[test]
+fn a_cooldown_alone_is_told_and_its_end() {
+    let mut story = Story::begun();
+    story.read(10, 40.0, 5000);
+    story.look(11);
+    story.cooldown = Some(Hold::new(at(50), at(110), HoldReason::NeighbourRateLimited));
+
+    assert_eq!(story.look(51), ["held 50"]);
+    assert!(story.look(52).is_empty());
+    assert_eq!(story.look(111), ["hold_ended 110"]);
+}
+
+#[test]
+fn a_budget_that_is_used_up_is_told_once_since_its_last_call() {
+    let mut story = Story::begun();
+    let calls = i64::from(Policy::default().budget.per_hour);
+    for call in 0..calls {
+        story.read(10 * call, 40.0, 15_000);
+    }
+    let last = 10 * (calls - 1);
+
+    let told = story.look(last + 1);
+    assert!(told.contains(&format!("held {last}")), "{told:?}");
+    assert!(story.look(last + 100).is_empty());
+    assert_eq!(story.look(3601), ["hold_ended 3600"]);
 }
 
 #[test]
