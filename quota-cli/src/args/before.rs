@@ -177,7 +177,7 @@ mod tests {
                 _ => read("accounts disable --config x a"),
             };
 
-            assert_eq!(read(&format!("--config x {name} {rest}").trim_end()), behind, "{command}");
+            assert_eq!(read(format!("--config x {name} {rest}").trim_end()), behind, "{command}");
         }
         assert_eq!(read("--json demo"), read("demo --json"));
     }
