@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::document::{Content, Document, FileError};
+use crate::state::AccountsState;
 use crate::{AccountLimits, Environment, Role};
 
 /// The accounts that requests may go to: the main one, and those that stand in for it, in their order.
@@ -254,6 +255,24 @@ impl AccountsFile {
     /// Those of [`load`](Self::load).
     pub fn load_blocking(&self) -> Result<AccountsConfig, FileError> {
         self.0.load_blocking()
+    }
+
+    /// Removes what was learned of accounts that are removed, from the file at [`state_path`](Self::state_path): readings, holds and
+    /// blocks, and the sessions that stay with them. A file without any of it is not written.
+    ///
+    /// A process that still uses one of the accounts writes what it learns from then on.
+    ///
+    /// # Errors
+    ///
+    /// Any [`FileError`]; the file is then as it was. Dropping the future leaves the change undone, or done; never half
+    /// done.
+    pub async fn forget(&self, accounts: Vec<AccountId>) -> Result<(), FileError> {
+        let document = Document::at(self.state_path(), Clock::system());
+        let knows = |state: &AccountsState| accounts.iter().any(|account| state.knows(account));
+        if !knows(&document.load().await?) {
+            return Ok(());
+        }
+        document.update(move |state: &mut AccountsState| state.forget(&accounts)).await
     }
 
     /// Reads the file, changes what is in it, and writes it, while no other program does.

@@ -155,6 +155,18 @@ impl AccountsState {
         self.version = Self::VERSION;
     }
 
+    /// Whether anything is kept of the account.
+    pub(crate) fn knows(&self, account: &AccountId) -> bool {
+        self.accounts.contains_key(account) || self.pins.iter().any(|pin| pin.account == *account)
+    }
+
+    /// Drops what is kept of these accounts.
+    pub(crate) fn forget(&mut self, accounts: &[AccountId]) {
+        self.stamp();
+        self.accounts.retain(|account, _| !accounts.contains(account));
+        self.pins.retain(|pin| !accounts.contains(&pin.account));
+    }
+
     /// Drops blocks that are over.
     pub(crate) fn forget_blocks(&mut self, now: Timestamp) {
         for account in self.accounts.values_mut() {

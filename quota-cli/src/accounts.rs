@@ -5,6 +5,7 @@
 mod add;
 mod change;
 mod clear_hold;
+mod forget;
 mod import;
 mod json;
 mod list;
@@ -30,7 +31,7 @@ pub(crate) fn run(command: Option<&AccountsCommand>, store: Option<&str>) -> Res
         Some(AccountsCommand::List(options)) => list::run(options, store),
         Some(AccountsCommand::Add(options)) => add::run(options, store),
         Some(AccountsCommand::Set(options)) => set::run(options),
-        Some(AccountsCommand::Remove(options)) => change::remove(options),
+        Some(AccountsCommand::Remove(options)) => change::remove(options, store),
         Some(AccountsCommand::Disable(options)) => change::switch(options, true),
         Some(AccountsCommand::Enable(options)) => change::switch(options, false),
         Some(AccountsCommand::ClearHold(options)) => clear_hold::run(options, store),

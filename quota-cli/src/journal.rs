@@ -14,7 +14,9 @@ mod span;
 
 use std::time::Duration;
 
-use quota::{AccountId, Clock, Policy, QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version};
+use quota::{
+    AccountId, Applied, Clock, Policy, QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version,
+};
 
 pub(crate) use self::book::Book;
 pub(crate) use self::derive::WAVER_BP;
@@ -27,6 +29,8 @@ use crate::{hold, hooks, runtime, term};
 pub(crate) const THRESHOLDS: [u32; 4] = [5_000, 7_500, 9_000, 10_000];
 /// How long the store keeps a journal that nobody writes: as long as its samples count.
 const KEEP: Duration = Duration::from_secs(40 * 24 * 3600);
+/// How long the store keeps a journal that was emptied.
+const FORGOTTEN: Duration = Duration::from_millis(1);
 /// How long one account's journal may take altogether.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Whoever loses more often than this is one of many, and the others write down what there is.
@@ -81,6 +85,27 @@ pub(crate) async fn tell(config: &Config, store: &dyn QuotaStore) {
     for trouble in keep(config, store).await {
         term::tell(&format!("quota: {trouble}\n"));
     }
+}
+
+/// Removes the journal of an account that was removed: what happened to it, and what was used when.
+///
+/// # Errors
+///
+/// Any [`StoreError`]; the journal may then be there or not.
+pub(crate) async fn forget(store: &dyn QuotaStore, account: &AccountId) -> Result<(), StoreError> {
+    let key = StoreKey::beside(account, "journal");
+    let mut found = store.read(&key).await?;
+    for _ in 0..MOST_TRIES {
+        if found.document.is_none() {
+            return Ok(());
+        }
+        // Stores forget, and do not delete.
+        match store.swap(&key, found.version(), Book::default().encode(), FORGOTTEN).await? {
+            Swap::Conflict(other) => found = other,
+            _ => return Ok(()),
+        }
+    }
+    Err(StoreError::unavailable(Applied::No, "too many others write the journal at once"))
 }
 
 /// What a look at an account found.

@@ -90,8 +90,8 @@ fn uses_a_store(command: &Command) -> bool {
     use Command::{Accounts, Completions, Demo, Init, Parse, Sim};
     match command {
         Accounts { command, .. } => {
-            use args::AccountsCommand::{Add, ClearHold, List};
-            matches!(command, None | Some(List(_) | ClearHold(_) | Add(_)))
+            use args::AccountsCommand::{Add, ClearHold, List, Remove};
+            matches!(command, None | Some(List(_) | ClearHold(_) | Add(_) | Remove(_)))
         }
         Demo(_) | Init(_) | Parse(_) | Sim(_) | Completions { .. } => false,
         _ => true,

@@ -3,24 +3,30 @@
 
 use quota::AccountId;
 
-use super::{change, done, with};
+use super::{change, done, file, forget, with};
 use crate::args::NamedArgs;
 use crate::config::{Config, Origin};
 use crate::exit::{Exit, Failure};
+use crate::term;
 
-/// Removes accounts that were added.
-pub(super) fn remove(options: &NamedArgs) -> Result<Exit, Failure> {
+/// Removes accounts that were added, and what is stored of them.
+pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, Failure> {
     with(Config::named_or_usual(options.config.as_deref())?, async |config| {
         let ids = options.names.iter().map(|name| removable(&config, name));
         let ids = ids.collect::<Result<Vec<_>, _>>()?;
         let told: Vec<_> = ids.iter().map(|id| format!("{id} is removed")).collect();
+        let removed = ids.clone();
         change(&config, move |accounts| {
-            for id in &ids {
+            for id in &removed {
                 accounts.remove(id);
             }
         })
         .await?;
-        done(&told)
+        let exit = done(&told)?;
+        for failure in forget::all(&config, store, &file()?, &ids).await {
+            term::tell(&format!("quota: {failure}\n"));
+        }
+        Ok(exit)
     })
 }
 

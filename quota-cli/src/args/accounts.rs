@@ -15,7 +15,7 @@ pub(crate) enum AccountsCommand {
     Add(AddArgs),
     /// Change the limits of an account
     Set(SetArgs),
-    /// Remove accounts that were added
+    /// Remove accounts that were added, and what is stored of them
     Remove(NamedArgs),
     /// Switch accounts off: they are shown, and neither asked about nor used
     Disable(NamedArgs),

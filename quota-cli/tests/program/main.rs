@@ -12,6 +12,7 @@ mod clear_hold;
 mod demo;
 #[cfg(unix)]
 mod doctor;
+mod forgetting;
 mod guard;
 #[cfg(unix)]
 mod init;

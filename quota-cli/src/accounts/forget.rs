@@ -1,0 +1,57 @@
+//! What is stored of removed accounts: their readings in the store and in the state file, and their journals.
+//! What stays of an account, so that a hold and a budget outlive it, is decided in `quota_core::record`.
+
+use quota::accounts::AccountsFile;
+use quota::{AccountId, QuotaError, QuotaManager};
+
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::gateway::{self, Store};
+use crate::journal;
+use crate::term::harmless;
+
+/// Forgets the accounts, wherever something is stored of them. Returns a line on each thing that could not be forgotten; the
+/// accounts are removed all the same.
+pub(super) async fn all(
+    config: &Config,
+    store: Option<&str>,
+    file: &AccountsFile,
+    ids: &[AccountId],
+) -> Vec<String> {
+    let mut failures = Vec::new();
+    match open(config, store) {
+        Ok((manager, store)) => {
+            for id in ids {
+                failures.extend(one(&manager, &store, id).await.err());
+            }
+            manager.close().await;
+        }
+        Err(failure) => failures.extend(ids.iter().map(|id| kept(id, &failure.to_string()))),
+    }
+    if let Err(error) = file.forget(ids.to_vec()).await {
+        failures.push(format!("could not remove what routing has learned: {error}"));
+    }
+    failures
+}
+
+fn open(config: &Config, store: Option<&str>) -> Result<(QuotaManager, Store), Failure> {
+    let store = gateway::store(store)?;
+    Ok((gateway::open_to_read(config, &store)?, store))
+}
+
+/// The record before the journal: a process that writes the journal derives it from the record.
+async fn one(manager: &QuotaManager, store: &Store, id: &AccountId) -> Result<(), String> {
+    let describe = |error: &QuotaError| match error {
+        QuotaError::Store { error, .. } => error.to_string(),
+        error => error.report(),
+    };
+    manager.forget(id).await.map_err(|error| kept(id, &describe(&error)))?;
+    journal::forget(store.store.as_ref(), id).await.map_err(|error| kept(id, &error.to_string()))
+}
+
+fn kept(id: &AccountId, why: &str) -> String {
+    let why = harmless(why);
+    format!(
+        "{id}: its usage could not be removed from the store: {why}; once that works, add it and remove it again"
+    )
+}

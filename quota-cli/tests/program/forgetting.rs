@@ -1,0 +1,134 @@
+//! Accounts that are removed: nothing of their use stays, nothing comes back, and what binds the next call stays.
+
+use std::process::{Child, Stdio};
+
+use quota::{Record, StoreKey};
+use quota_sim::{Account, Answer, Change, Ledger, Script, Window};
+
+use super::program::{Ended, Machine, Provider, argument};
+
+const DATABASE: &str = ".local/state/quota/quota.db";
+
+/// A machine on which the provider's account `spare` was added by command.
+fn world(account: Account) -> (Provider, Machine) {
+    let provider = Provider::play(Script::new([account]));
+    let machine = Machine::new().set("SPARE", &provider.token());
+    add(&provider, &machine);
+    (provider, machine)
+}
+
+fn add(provider: &Provider, machine: &Machine) {
+    let url = provider.url();
+    let ended = machine.run(&["accounts", "add", "spare", "--token-env", "SPARE", "--base-url", &url]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+fn remove(machine: &Machine) -> Ended {
+    machine.run(&["accounts", "remove", "spare"])
+}
+
+/// A document of the account in the store of all processes.
+fn stored(machine: &Machine, key: &StoreKey) -> Option<String> {
+    let url = format!("sqlite://{}", argument(&machine.path(DATABASE)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let read = runtime.block_on(async { quota::open_store(&url).unwrap().read(key).await }).unwrap();
+    read.document.map(|document| String::from_utf8(document.body.to_vec()).unwrap())
+}
+
+fn record(machine: &Machine) -> Record {
+    let key = StoreKey::account(&"anthropic/spare".parse().unwrap());
+    Record::decode(stored(machine, &key).unwrap().as_bytes()).unwrap()
+}
+
+fn journal(machine: &Machine) -> Option<String> {
+    stored(machine, &StoreKey::beside(&"anthropic/spare".parse().unwrap(), "journal"))
+}
+
+fn spare() -> Account {
+    Account::new("spare").windows([Window::five_hour().used(42.0)])
+}
+
+#[test]
+fn nothing_of_the_use_of_a_removed_account_stays_on_disk() {
+    let (_provider, machine) = world(spare());
+    assert_eq!(machine.run(&["pick"]).code, Some(0));
+    assert_eq!(record(&machine).snapshot().windows().len(), 1);
+    assert!(journal(&machine).is_some_and(|journal| journal.contains("five_hour")));
+
+    let removed = remove(&machine);
+
+    assert_eq!((removed.code, &*removed.stderr), (Some(0), ""));
+    assert_eq!(removed.stdout, "anthropic/spare is removed\n");
+    assert!(record(&machine).snapshot().is_empty());
+    assert!(journal(&machine).is_none_or(|journal| !journal.contains("five_hour")));
+    let state = std::fs::read_to_string(machine.path(".local/state/quota/accounts.state.json"));
+    assert!(state.is_ok_and(|state| !state.contains("spare")));
+}
+
+#[test]
+fn a_command_that_runs_during_the_removal_does_not_store_its_answer() {
+    let (provider, machine) = world(spare().latency(std::time::Duration::from_secs(2)));
+    let refreshing = start(&machine, &["status"]);
+    until(&provider, |ledger| ledger.account("spare").is_some_and(|spare| spare.under_way == 1));
+
+    let removed = remove(&machine);
+    let refreshed = Ended::of(refreshing.wait_with_output().unwrap());
+
+    assert_eq!((removed.code, &*removed.stderr), (Some(0), ""));
+    assert!(refreshed.stdout.contains("was removed while it was refreshed"), "{}", refreshed.stdout);
+    assert!(record(&machine).snapshot().is_empty());
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn removing_and_adding_lifts_no_hold_and_resets_no_budget() {
+    let (provider, machine) = world(spare());
+    provider.simulator.set("spare", Change::answer(Answer::ThrottleNoHeader)).unwrap();
+    machine.run(&["status"]);
+
+    assert_eq!(remove(&machine).code, Some(0));
+    add(&provider, &machine);
+    let status = machine.run(&["status", "--refresh", "--json"]).json();
+
+    assert_eq!(status["accounts"][0]["hold"]["why"], "rate_limited", "{status}");
+    assert_eq!((provider.simulator.ledger().calls(), record(&machine).attempts().len()), (1, 1));
+}
+
+#[test]
+fn disabling_and_enabling_lifts_no_hold_and_resets_no_budget() {
+    let (provider, machine) = world(spare());
+    provider.simulator.set("spare", Change::answer(Answer::ThrottleNoHeader)).unwrap();
+    machine.run(&["status"]);
+
+    assert_eq!(machine.run(&["accounts", "disable", "spare"]).code, Some(0));
+    assert_eq!(machine.run(&["accounts", "enable", "spare"]).code, Some(0));
+    let status = machine.run(&["status", "--refresh", "--json"]).json();
+
+    assert_eq!(status["accounts"][0]["hold"]["why"], "rate_limited", "{status}");
+    assert_eq!((provider.simulator.ledger().calls(), record(&machine).attempts().len()), (1, 1));
+}
+
+#[test]
+fn without_the_store_the_account_is_removed_and_what_is_left_is_told() {
+    let (_provider, machine) = world(spare());
+
+    let removed = machine.run(&["--store", "redis://127.0.0.1:1", "accounts", "remove", "spare"]);
+
+    assert_eq!((removed.code, &*removed.stdout), (Some(0), "anthropic/spare is removed\n"));
+    assert!(
+        removed.stderr.contains("anthropic/spare: its usage could not be removed from the store"),
+        "{}",
+        removed.stderr
+    );
+    let listed = machine.run(&["accounts", "list", "--json"]).stdout;
+    assert!(!listed.contains("spare"), "{listed}");
+}
+
+fn start(machine: &Machine, arguments: &[&str]) -> Child {
+    machine.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn until(provider: &Provider, condition: impl FnMut(&Ledger) -> bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(provider.simulator.until(condition));
+}
