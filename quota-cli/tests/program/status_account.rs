@@ -38,7 +38,7 @@ fn several_accounts_are_named_in_one_option_or_in_several() {
     let (machine, config) = provider.configure(Machine::new());
     machine.run(&["status", "--config", argument(&config)]);
 
-    for command in ["status", "pace", "budget", "events"] {
+    for command in ["status", "pace", "budget"] {
         let shown = |accounts: &[&str]| {
             let ended = machine.run(&[&["--config", argument(&config), command], accounts].concat());
             ["main", "work", "spare"].map(|name| ended.stdout.contains(name))
