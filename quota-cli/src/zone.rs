@@ -2,7 +2,7 @@
 //! What is told by it is in `words`.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
 
@@ -18,33 +18,39 @@ const LIMIT: u64 = 1024 * 1024;
 ///
 /// A zone that is named as its file is read from there. To find one however it is spelled, all of them would have to be listed,
 /// which takes longer than all that a command does besides; so that is done only for what is not found at once.
+///
+/// Not left to jiff, which reads whatever file `TZ` names and all that are in the folder that `TZDIR` names, whether they end or
+/// not.
 pub(crate) fn here() -> TimeZone {
+    let elsewhere = std::env::var_os("TZDIR").map(PathBuf::from);
     match std::env::var_os("TZ") {
-        Some(named) => of_variable(&named),
+        Some(named) => of_variable(&named, elsewhere.as_deref()),
         None => {
-            let name = Path::new(OF_THIS_MACHINE).read_link().ok();
-            let name = name.as_deref().and_then(name_of_link).filter(|_| !is_elsewhere());
-            name.and_then(read).unwrap_or_else(TimeZone::system)
+            let link = Path::new(OF_THIS_MACHINE).read_link().ok();
+            let name = link.as_deref().and_then(name_of_link);
+            let found = name.and_then(|name| read(elsewhere.as_deref(), name));
+            match elsewhere {
+                Some(_) => found
+                    .or_else(|| read_file(Path::new(OF_THIS_MACHINE), "Local"))
+                    .unwrap_or_else(TimeZone::unknown),
+                None => found.unwrap_or_else(TimeZone::system),
+            }
         }
     }
 }
 
-/// Whether the zones of this machine are in another folder.
-fn is_elsewhere() -> bool {
-    std::env::var_os("TZDIR").is_some()
-}
-
 /// The zone that `TZ` names: a name, a rule or a path, with or without a colon before it. UTC if it is none of them.
-///
-/// Not left to jiff, which reads whatever file is named, whether it ends or not.
-fn of_variable(named: &OsStr) -> TimeZone {
+fn of_variable(named: &OsStr, elsewhere: Option<&Path>) -> TimeZone {
     let Some(text) = named.to_str() else { return TimeZone::unknown() };
-    let at_once = || name_of_variable(named).filter(|_| !is_elsewhere()).and_then(read);
+    let at_once = || name_of_variable(named).and_then(|name| read(elsewhere, name));
     let rule = || TimeZone::posix(text).ok();
     let text_of_name = text.strip_prefix(':').unwrap_or(text);
     let name = || {
         let name = text_of_name.rsplit_once("zoneinfo/").map_or(text_of_name, |(_, name)| name);
-        TimeZone::get(name).ok()
+        match elsewhere {
+            Some(_) => Some(name).filter(|name| is_plain(name)).and_then(|name| read(elsewhere, name)),
+            None => TimeZone::get(name).ok(),
+        }
     };
     let path = || read_file(Path::new(text_of_name), "Local");
     if text_of_name.is_empty() {
@@ -71,11 +77,12 @@ fn is_plain(name: &str) -> bool {
     name.split('/').all(|part| !part.is_empty() && part.chars().all(is_fit))
 }
 
-fn read(name: &str) -> Option<TimeZone> {
+/// The zone of this name, in the usual folder or in another one.
+fn read(elsewhere: Option<&Path>, name: &str) -> Option<TimeZone> {
     if name == "UTC" {
         return Some(TimeZone::UTC);
     }
-    read_file(&Path::new(ZONES).join(name), name)
+    read_file(&elsewhere.unwrap_or(Path::new(ZONES)).join(name), name)
 }
 
 /// Reads a zone from a regular file of a plausible size: a device may never end, and a pipe may never begin.
@@ -96,7 +103,7 @@ mod tests {
         for name in
             ["UTC", "Etc/UTC", "Europe/Berlin", "America/Argentina/Ushuaia", "Asia/Kolkata", "Mars/Base"]
         {
-            assert_eq!(read(name), TimeZone::get(name).ok(), "{name}");
+            assert_eq!(read(None, name), TimeZone::get(name).ok(), "{name}");
         }
     }
 
@@ -135,7 +142,7 @@ mod tests {
     fn every_form_of_the_variable_is_understood() {
         let offset = |text: &str| {
             let at = "2026-07-01T12:00:00Z".parse::<jiff::Timestamp>().unwrap();
-            of_variable(OsStr::new(text)).to_offset(at).seconds() / 3600
+            of_variable(OsStr::new(text), None).to_offset(at).seconds() / 3600
         };
 
         for (text, hours) in [
@@ -156,12 +163,24 @@ mod tests {
     }
 
     #[test]
+    fn a_zone_is_read_from_the_folder_that_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(Path::new(ZONES).join("Asia/Tokyo"), dir.path().join("Here")).unwrap();
+        let offset = |name: &str| {
+            let at = "2026-07-01T12:00:00Z".parse::<jiff::Timestamp>().unwrap();
+            of_variable(OsStr::new(name), Some(dir.path())).to_offset(at).seconds() / 3600
+        };
+
+        assert_eq!(["Here", ":Here", "Asia/Tokyo", "../Here"].map(offset), [9, 9, 0, 0]);
+    }
+
+    #[test]
     fn a_zone_without_a_name_is_read_from_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let copy = dir.path().join("zone");
         std::fs::copy(Path::new(ZONES).join("Asia/Tokyo"), &copy).unwrap();
 
-        let found = of_variable(copy.as_os_str());
+        let found = of_variable(copy.as_os_str(), None);
 
         let at = "2026-07-01T12:00:00Z".parse::<jiff::Timestamp>().unwrap();
         assert_eq!(found.to_offset(at).seconds(), 9 * 3600);

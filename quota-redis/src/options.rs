@@ -313,11 +313,25 @@ impl Pem {
     pub(crate) fn read(&self, what: &'static str) -> Result<Vec<u8>, RedisOpenError> {
         match self {
             Self::Text(text) => Ok(text.expose().as_bytes().to_vec()),
-            Self::File(path) => std::fs::read(path).map_err(|error| {
+            Self::File(path) => read_file(path).map_err(|error| {
                 RedisOpenError::tls(format!("{what} cannot be read from {}", path.display()), error)
             }),
         }
     }
+}
+
+/// Reads a regular file of a plausible size: opening a pipe would wait for its other end, and a device may never end.
+#[cfg(feature = "tls")]
+fn read_file(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    const LIMIT: u64 = 16 * 1024 * 1024;
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    if metadata.len() > LIMIT {
+        return Err(std::io::ErrorKind::FileTooLarge.into());
+    }
+    std::fs::read(path)
 }
 
 /// Why a store cannot be opened. It never holds a URL or a password.
