@@ -141,32 +141,33 @@ async fn line(
             // Now, for this process ends at once. Should somebody hold the lock, the next line says the same again.
             manager.close().await;
         }
-        let settings = has_news?;
-        refresher::start(store, settings, &config, options.config.as_deref(), &answer).await.err()
+        let Some(settings) = has_news else { return Ok(None) };
+        refresher::start(store, settings, &config, options.config.as_deref(), &answer).await
     };
     let is_empty = own.is_none() && answer.snapshot().windows().is_empty();
     let view = match own {
         Some(own) => own,
         None => view(&config, settings, &answer).await,
     };
-    let tell = |refused: &Option<StoreError>| {
-        let mut view = view.clone();
-        if refused.is_some() {
-            view.reason = Some(Reason::StoreReadOnly);
-        }
-        look.tell(Some(&view), session, &answer)
+    let tell = |started: &Result<Option<Reason>, StoreError>| {
+        let reason = match started {
+            Err(_) => Some(Reason::StoreReadOnly),
+            // Of another account than the one that is shown it says nothing.
+            Ok(reason) => view.reason.or(reason.filter(|_| observed.is_none())),
+        };
+        look.tell(Some(&AccountView { reason, ..view.clone() }), session, &answer)
     };
-    let refused = if is_empty {
+    let started = if is_empty {
         // A line without a number says why there will be none.
-        let refused = start.await;
-        tell(&refused)?;
-        refused
+        let started = start.await;
+        tell(&started)?;
+        started
     } else {
         // Told first: whoever waits for the line does not wait for the rest.
-        tell(&None)?;
+        tell(&Ok(None))?;
         start.await
     };
-    if let Some(error) = refused {
+    if let Err(error) = started {
         sharing::tell(&error);
     }
     Ok(Exit::Done)

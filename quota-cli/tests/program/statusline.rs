@@ -289,6 +289,21 @@ fn the_line_says_that_the_store_cannot_be_reached() {
     assert_eq!(line(&machine, &config, &[]).stdout, "store unreachable\n");
 }
 
+#[cfg(unix)]
+#[test]
+fn the_line_says_what_the_refresher_found_of_a_login_that_a_program_prints() {
+    let machine = Machine::new().set("PATH", "/usr/bin:/bin");
+    let config = one_account(&machine, "http://127.0.0.1:9", "token_command = [\"false\"]\n");
+
+    let mut shown = line(&machine, &config, &[]).stdout;
+    assert_eq!(shown, "no data\n");
+    while shown == "no data\n" {
+        shown = line(&machine, &config, &[]).stdout;
+    }
+
+    assert_eq!(shown, "not logged in\n");
+}
+
 #[test]
 fn without_any_reason_there_is_no_data_yet() {
     let (machine, config) = cold(|provider, machine| {
