@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::{Percent, Source, Usage, WindowId, WindowReading, time};
 
-/// Clocks differ, and a call takes a while: a reset may be this much later than the window's length allows.
+/// Clocks differ, and a call takes a while: a reset may lie this much further ahead than the window is long.
 const RESET_SLACK: Duration = Duration::from_secs(2 * 60);
 
 /// The longest time to a reset where the length of the window is unknown; nor is a window longer than this.
@@ -171,6 +171,11 @@ impl Usage {
         self.reject(ReadAt::At(read_at))
     }
 
+    /// What [`reject_implausible`](Self::reject_implausible) would take out of the windows.
+    pub(crate) fn implausible(&self, read_at: Timestamp) -> Vec<Rejected> {
+        self.windows.iter().filter_map(|reading| judge(reading, read_at, self.source)).collect()
+    }
+
     /// The same for a saved answer, of which it is only known that it was read before `now`: its resets may be long past.
     pub fn reject_implausible_saved(&mut self, now: Timestamp) -> Vec<Rejected> {
         self.reject(ReadAt::Before(now))
@@ -182,12 +187,17 @@ impl Usage {
             ReadAt::At(at) => (at, Some(RESET_LAG)),
             ReadAt::Before(at) => (at, None),
         };
+        let mut found = Vec::new();
         for verdict in &mut self.verdicts {
             let of_window = self.windows.iter().find(|reading| reading.id == verdict.window);
             let length = of_window.and_then(|reading| reading.length);
-            verdict.resets_at.take_if(|reset| judge_reset(*reset, length, at, lag).is_err());
+            let Some(reset) = verdict.resets_at else { continue };
+            let Err(why) = judge_reset(reset, length, at, lag) else { continue };
+            verdict.resets_at = None;
+            if of_window.is_none() {
+                found.push(Rejected { window: verdict.window.clone(), whole: false, why });
+            }
         }
-        let mut found = Vec::new();
         self.windows.retain_mut(|reading| {
             let Some(rejected) = judge_at(reading, read_at, source) else { return true };
             let is_kept = !rejected.whole;
@@ -320,6 +330,17 @@ mod tests {
         let _ = usage.reject_implausible(at(0));
 
         assert_eq!((usage.verdicts[0].ruling, usage.verdicts[0].resets_at), (Ruling::Rejected, None));
+    }
+
+    #[test]
+    fn the_implausible_reset_of_a_verdict_alone_is_listed() {
+        let verdict = Verdict::new(WindowId::monthly(), Ruling::Rejected).resets_at(Timestamp::MAX);
+        let mut usage = Usage::from_headers([]).verdicts([verdict]);
+
+        let rejected = usage.reject_implausible(at(0));
+
+        assert_eq!(rejected.iter().map(Rejected::field).collect::<Vec<_>>(), ["monthly.resets_at"]);
+        assert_eq!(usage.verdicts[0].resets_at, None);
     }
 
     #[test]

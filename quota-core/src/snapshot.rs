@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::peak::Peak;
-use crate::plausibility::judge;
+use crate::plausibility::{is_too_far, judge};
 use crate::time::Ms;
 use crate::unknown::Unknown;
 use crate::usage::Coverage;
@@ -187,7 +187,8 @@ impl Snapshot {
         self.windows.iter_mut().for_each(|window| window.forget_peak(now));
         let mut left = MOST_GONE;
         self.retain_peaks(|peak| {
-            let counts = left > 0 && peak.resets_at.is_some_and(|reset| reset > now);
+            let is_left = |reset: Ms| reset > now && !is_too_far(reset.timestamp(), None, now.timestamp());
+            let counts = left > 0 && peak.resets_at.is_some_and(is_left);
             left -= usize::from(counts);
             counts
         });
@@ -365,7 +366,7 @@ const MOST_GONE: usize = 32;
 fn in_order<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Window>, D::Error> {
     let mut snapshot = Snapshot::default();
     for mut window in Vec::<Window>::deserialize(deserializer)? {
-        if window.is_plausible() {
+        if window.keep_plausible() {
             snapshot.take(&window);
         }
     }

@@ -563,9 +563,16 @@ impl Window {
         self.peak.take_if(|peak| !is_shown && peak.resets_at.is_some_and(|reset| reset <= now));
     }
 
-    /// Whether it can be true, as far as can be judged once it is stored: a reset that a provider sent by mistake is taken out.
-    pub(crate) fn is_plausible(&mut self) -> bool {
-        self.peak.take_if(|peak| !peak.used.is_plausible());
+    /// Takes out what cannot be true of a stored window; whether anything is left.
+    pub(crate) fn keep_plausible(&mut self) -> bool {
+        let read_at = self.at;
+        self.peak.take_if(|peak| {
+            // The reset of a peak is kept to the minute.
+            let latest = peak.arrived_at.unwrap_or(read_at).max(read_at).timestamp();
+            let latest = time::later(latest, Duration::from_secs(60));
+            let reset = peak.resets_at.map(Ms::timestamp);
+            !peak.used.is_plausible() || reset.is_some_and(|reset| is_too_far(reset, peak.length, latest))
+        });
         let is_too_far = |reset: &mut Ms| is_too_far(reset.timestamp(), self.length, self.at.timestamp());
         let is_absurd = self.resets_at.take_if(is_too_far).is_some() && !self.source.is_provider();
         self.used.is_plausible() && !is_absurd

@@ -103,6 +103,42 @@ fn a_snapshot_with_everything_in_it() {
     with_settings!({ sort_maps => true }, { assert_json_snapshot!(Snapshot::of(&usage(), at(0))) });
 }
 
+/// A poll that lowers one window and lacks another, and then the line of a session, if it says so much.
+fn lowered(line: Option<f64>) -> Snapshot {
+    let five_hours =
+        |used| reading(&WindowId::five_hour(), used).resets_at(at(9000)).length(Duration::from_secs(18_000));
+    let week =
+        reading(&WindowId::seven_day(), 96.0).resets_at(at(99_000)).length(Duration::from_secs(604_800));
+    let mut snapshot = Snapshot::of(&Usage::polled([five_hours(42.0), week]), at(0));
+    snapshot.join(&Snapshot::of(&Usage::polled([five_hours(3.0)]), at(600)));
+    if let Some(used) = line {
+        snapshot.join(&Snapshot::of(&Usage::from_statusline([five_hours(used)], at(700)), at(700)));
+    }
+    snapshot
+}
+
+#[test]
+fn a_lowered_window_with_its_peak_and_the_peak_of_one_that_is_gone() {
+    let mut peak = json!({ "used_bp": 4200, "resets_ms": 1_800_009_000_000_i64, "length_ms": 18_000_000 });
+    let stored = |peak: &Value| {
+        json!({
+            "windows": [{
+                "id": "five_hour", "at_ms": 1_800_000_600_000_i64, "source": "poll", "used_bp": 300,
+                "resets_ms": 1_800_009_000_000_i64, "length_ms": 18_000_000, "peak": peak
+            }],
+            "peaks": {
+                "seven_day": { "used_bp": 9600, "resets_ms": 1_800_099_000_000_i64, "length_ms": 604_800_000 }
+            },
+            "horizon": { "all": { "at_ms": 1_800_000_600_000_i64, "source": "poll" } }
+        })
+    };
+
+    assert_eq!(serde_json::to_value(lowered(None)).expect("it has only text keys"), stored(&peak));
+    peak["used_bp"] = json!(5000);
+    peak["arrived_ms"] = json!(1_800_000_700_000_i64);
+    assert_eq!(serde_json::to_value(lowered(Some(50.0))).expect("it has only text keys"), stored(&peak));
+}
+
 #[test]
 fn a_quiet_time() {
     let mut quiet = QuietTime::default();

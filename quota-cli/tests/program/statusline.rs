@@ -207,6 +207,36 @@ fn a_session_that_was_left_open_overnight_changes_nothing() {
 }
 
 #[test]
+fn a_session_that_repeats_what_the_provider_has_lowered_changes_nothing() {
+    let provider = |used| {
+        let windows = [Window::five_hour().used(used), Window::seven_day().used(17.0)];
+        let windows = windows.map(|window| window.resets_in(std::time::Duration::from_secs(7200)));
+        Provider::play(Script::new([Account::new("main").windows(windows)]))
+    };
+    let machine = Machine::new();
+    machine.log_in("sim-token-main");
+    let polls = |provider: &Provider| {
+        let url = provider.url();
+        let accounts = format!("[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"{url}\"\n");
+        let config = argument(&machine.write("config.toml", accounts)).to_owned();
+        assert_eq!(machine.run(&["status", "--max-age", "0s", "--config", &config]).code, Some(0));
+        config
+    };
+    let _ = polls(&provider(99.5));
+    let lowered = provider(3.0);
+    let config = polls(&lowered);
+
+    let line = |used| {
+        let arguments = ["statusline", "--format", FORMAT, "--config", &config];
+        with_input(&machine, &arguments, &session_until(used, 7200)).stdout
+    };
+
+    assert_eq!((line(99.5).as_str(), line(99.5).as_str()), ("3% 17%\n", "3% 17%\n"));
+    assert_eq!(machine.run(&["guard", "--config", &config]).code, Some(0));
+    assert_eq!(line(99.7), "99.7% 17%\n");
+}
+
+#[test]
 fn the_numbers_of_a_session_of_no_account_are_filed_under_none() {
     let (_provider, machine, config) = logged_in();
     let elsewhere = machine.path("elsewhere");

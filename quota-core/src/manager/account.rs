@@ -258,10 +258,9 @@ impl Account {
     pub fn observe(&self, usage: &Usage) -> Result<Vec<Rejected>, ObserveError> {
         let now = self.slot.provider.link.guess();
         let at = usage.observed_at.map_or(now, |observed| observed.min(time::later(now, time::CLOCK_SLACK)));
-        let mut usage = usage.clone();
-        let rejected = usage.reject_implausible(at);
+        let rejected = usage.implausible(at);
         rejected_values(&self.shared.crew.events, self.id(), &rejected);
-        let seed = Seed::new(Snapshot::of(&usage, at)).lineage(usage.lineage.clone());
+        let seed = Seed::new(Snapshot::of(usage, at)).lineage(usage.lineage.clone());
         self.join_in(&seed, usage.identity.as_ref()).map(|()| rejected)
     }
 

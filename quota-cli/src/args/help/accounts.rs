@@ -36,7 +36,7 @@ Reading it:
   refused      it cannot serve: nothing is left, its killswitch is reached, it
                is switched off, its login is dead, or nothing is known of it
 
-  ≥ 62 %       at least so much is used: the reading is old, and use only grows
+  ≥ 62 %       at least so much is used: the reading is old
 
 How accounts are chosen is in [routing] of the configuration; these are the
 defaults:

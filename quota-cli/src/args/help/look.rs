@@ -31,7 +31,7 @@ After 30 seconds whatever has no answer yet is shown without one.";
 pub(in crate::args) const STATUS_MORE: &str = "\
 Reading it:
   62 %       so much was used when the provider was asked, a moment ago
-  ≥ 62 %     at least so much: the reading is old, and use only grows
+  ≥ 62 %     at least so much: the reading is old
   unknown    nothing is known, as after a reset: neither 0 nor 100 %
   ──┼──      the tick is where the window's time stands: a bar that is beyond
              it is faster than time

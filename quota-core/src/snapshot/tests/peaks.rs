@@ -229,6 +229,19 @@ fn a_stored_window_that_cannot_be_true_is_left_out() {
 }
 
 #[test]
+fn a_stored_peak_that_cannot_be_true_is_left_out() {
+    let lowered = joined(&[answer(0, [of_period(42)]), answer(10, [of_period(3)])]);
+    for (field, value) in [("used_bp", 4_294_967_295_i64), ("resets_ms", 253_402_207_200_000)] {
+        let mut stored = serde_json::to_value(&lowered).unwrap();
+        stored["windows"][0]["peak"][field] = serde_json::json!(value);
+
+        let read: Snapshot = serde_json::from_value(stored).unwrap();
+
+        assert_eq!(read, answer(10, [of_period(3)]), "{field}");
+    }
+}
+
+#[test]
 fn a_stored_reset_that_cannot_be_true_is_left_out() {
     let mut polled = serde_json::to_value(answer(0, [of_period(42)])).unwrap();
     let mut lined = serde_json::to_value(line(0, [of_period(42)])).unwrap();
