@@ -224,6 +224,16 @@ fn a_record_of_format_1_is_read_and_rewritten_as_format_2() {
     assert_eq!(value(&record.encode()), expected);
 }
 
+#[test]
+fn a_record_of_format_2_is_read_and_rewritten_as_it_was() {
+    let written = include_bytes!("wire/record-2.json");
+
+    let record = Record::decode(written).expect("its format is known");
+
+    assert!(record.is_writable());
+    assert_eq!(value(&record.encode()), value(written));
+}
+
 // B97
 #[test]
 fn no_token_is_ever_written() {
