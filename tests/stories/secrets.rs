@@ -7,18 +7,24 @@ use crate::world::*;
 
 #[tokio::test]
 async fn no_token_is_in_the_store_nor_in_any_text_of_ours() {
-    let simulator = provider([account("main"), account("spare")]).await;
+    let simulator = provider([account("main"), account("spare"), account("narrow")]).await;
     let store = memory();
-    let logins = tokens(["main", "spare"]);
+    let logins = tokens(["main", "spare", "narrow"]);
     let mut texts = vec![format!("{logins:?}")];
     let quota = process(&simulator, &store, logins, policy());
     let mut events = quota.events();
-    let accounts = [quota.account(&id("main")), quota.account(&id("spare"))];
+    let accounts = ["main", "spare", "narrow"].map(|name| quota.account(&id(name)));
 
     drop(accounts[0].get().await.unwrap());
-    for answer in [Answer::Unauthorized, Answer::Scope, Answer::Html, Answer::ThrottleZero] {
-        simulator.set("spare", Change::answer(answer)).unwrap();
-        texts.push(format!("{:?}", accounts[1].refresh().await));
+    for (account, answer) in [
+        (&accounts[1], Answer::Unauthorized),
+        // No call follows it for a day.
+        (&accounts[2], Answer::Scope),
+        (&accounts[1], Answer::Html),
+        (&accounts[1], Answer::ThrottleZero),
+    ] {
+        simulator.set(account.id().name(), Change::answer(answer)).unwrap();
+        texts.push(format!("{:?}", account.refresh().await));
         texts.push(format!("{:?}", soon("an event", events.next()).await));
     }
     texts.extend(accounts.iter().map(|account| format!("{account:?} {:?} {quota:?}", account.peek())));
