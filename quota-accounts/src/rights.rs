@@ -31,8 +31,8 @@ pub enum Untrusted {
 
 /// Whether only this user and root may change what an open file holds, or put another one in its place.
 ///
-/// `path` is how it was opened. The file itself is judged by its handle, so that one that takes its place meanwhile changes
-/// nothing. What is no regular file, such as a pipe from another program of this user, has no folder that counts.
+/// `path` is how it was opened. The file itself is checked by its handle, so a file that replaces it later changes nothing. Only a
+/// regular file has a folder that counts: a pipe from another program of this user has none.
 ///
 /// # Errors
 ///
@@ -47,7 +47,7 @@ pub fn check(file: &File, path: &Path) -> io::Result<Result<(), Untrusted>> {
     let is_file = opened.is_file();
     let mut places = vec![(path.to_owned(), found(opened))];
     if is_file {
-        // A link has a folder, and so has what it leads to: whoever may write in one of them chooses the file.
+        // A link has a folder, and so has its target: a user who may write in one of them chooses the file.
         for place in [path.to_owned(), fs::canonicalize(path)?] {
             let folder = match place.parent() {
                 Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
@@ -95,7 +95,7 @@ impl Found {
         const STICKY: u32 = 0o1000;
         const FOLDER: u32 = 0o040_000;
         const KIND: u32 = 0o170_000;
-        // In a sticky folder, such as /tmp, nobody moves the files of others.
+        // In a sticky folder, such as /tmp, only its owner moves a file.
         let is_sticky_folder = self.mode & KIND == FOLDER && self.mode & STICKY != 0;
         self.mode & WRITE != 0 && !is_sticky_folder
     }

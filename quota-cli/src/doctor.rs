@@ -52,7 +52,7 @@ enum Level {
     Ok,
     /// It works, or will by itself.
     Warn,
-    /// It does not work until somebody does something.
+    /// It does not work until the user acts.
     Fail,
 }
 

@@ -1,5 +1,5 @@
-//! Whether a text looks like a token: one that was put where a name, a path or a command belongs is neither stored nor shown.
-//! What is wrong with such a place is told by whoever reads it.
+//! Detects tokens in places where a name, a path or a command belongs, so that they are neither stored nor shown.
+//! The error text is up to the caller.
 
 /// How tokens begin that are in use: Anthropic, OpenAI, GitHub, Google, and JSON Web Tokens.
 pub(crate) const STARTS: [&str; 8] = ["sk-", "sk_", "gho_", "ghp_", "ghu_", "github_pat_", "ya29.", "eyJ"];

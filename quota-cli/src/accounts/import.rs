@@ -27,7 +27,7 @@ enum Fate {
     Unknown(AccountId),
 }
 
-/// What an account of another file asks for beyond a login: whoever wrote the file would get the token, or run a program.
+/// What an account of another file asks for beyond a login. The author of the file would get the token, or run a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Risk {
     /// Requests with the token go to this host.

@@ -94,7 +94,7 @@ fn of_failure(account: &AccountSettings, failure: &Trouble, mark: Option<Mark>, 
             }
             // Nothing changes by itself for this login.
             _ if failure.bars() => {
-                let advice = "use another login, or ask whoever administers the account";
+                let advice = "use another login, or ask the account's administrator";
                 Check::failure(Area::Refresh, subject, told, advice)
             }
             TroubleKind::Throttled => {
@@ -233,7 +233,7 @@ mod tests {
         of_account(&account(), record, None, &policy(), &here)
     }
 
-    fn told(checks: &[Check]) -> Vec<String> {
+    fn lines(checks: &[Check]) -> Vec<String> {
         let line = |check: &Check| {
             let advice = check.advice.as_deref().unwrap_or("nothing to do");
             format!("{:?}: {} ({advice})", check.level, check.told)
@@ -244,10 +244,10 @@ mod tests {
     #[test]
     fn an_account_that_was_refreshed_is_ok() {
         assert_eq!(
-            told(&checks(&after(&[Ok(())]), 60)),
+            lines(&checks(&after(&[Ok(())]), 60)),
             ["Ok: last refreshed 1 min ago (08:00) (nothing to do)"]
         );
-        assert_eq!(told(&checks(&Record::default(), 60)), ["Ok: not refreshed yet (nothing to do)"]);
+        assert_eq!(lines(&checks(&Record::default(), 60)), ["Ok: not refreshed yet (nothing to do)"]);
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
         let found = checks(&after(&[Err(FetchError::Unauthorized)]), 60);
 
         assert_eq!(
-            told(&found),
+            lines(&found),
             [
                 "Fail: last refresh failed 1 min ago (08:00): login rejected (401) (log in again: run `claude`, then /login)"
             ]
@@ -283,7 +283,7 @@ mod tests {
             checks(&after(&[Err(FetchError::forbidden("reading usage was refused (status 403)"))]), 60);
 
         assert!(
-            told(&found)[0].starts_with(
+            lines(&found)[0].starts_with(
                 "Fail: last refresh failed 1 min ago (08:00): reading usage was refused (status 403)"
             ),
             "{found:?}"
@@ -294,7 +294,7 @@ mod tests {
     fn a_token_without_the_scope_fails_with_what_follows() {
         let found = checks(&after(&[Err(FetchError::missing_scope("user:profile"))]), 60);
 
-        let told = &told(&found)[0];
+        let told = &lines(&found)[0];
         let why = "Fail: last refresh failed 1 min ago (08:00): the token may not read usage (it lacks the scope user:profile)";
         assert!(told.starts_with(why) && told.contains("its numbers come from responses"), "{told}");
         assert_eq!(found[0].incident.as_ref().unwrap().reason, "missing_scope");
@@ -316,7 +316,7 @@ mod tests {
     fn a_live_hold_is_a_warning_with_its_end_and_the_way_to_lift_it() {
         let found = checks(&after(&[Err(FetchError::throttled(Some(Duration::from_secs(600))))]), 60);
 
-        let [failure, hold] = &told(&found)[..] else { panic!("{found:?}") };
+        let [failure, hold] = &lines(&found)[..] else { panic!("{found:?}") };
         assert!(
             failure.starts_with("Warn: last refresh failed 1 min ago (08:00): rate limited (429)"),
             "{failure}"
@@ -343,7 +343,7 @@ mod tests {
     fn a_hold_that_is_over_leaves_the_last_failure() {
         let found = checks(&after(&[Err(FetchError::unavailable("could not resolve x"))]), 3000);
 
-        let [failure] = &told(&found)[..] else { panic!("{found:?}") };
+        let [failure] = &lines(&found)[..] else { panic!("{found:?}") };
         assert!(
             failure.starts_with("Warn: last refresh failed 50 min ago (08:00): could not resolve x"),
             "{failure}"
@@ -354,7 +354,7 @@ mod tests {
     fn a_budget_that_is_used_up_is_a_warning_with_its_end() {
         let found = checks(&after(&[Ok(()), Ok(())]), 600);
 
-        let [budget] = &told(&found)[..] else { panic!("{found:?}") };
+        let [budget] = &lines(&found)[..] else { panic!("{found:?}") };
         assert!(
             budget.starts_with("Warn: hourly call budget used up (2 calls), next call in 50 min (09:00)"),
             "{budget}"

@@ -27,7 +27,7 @@ const DIRECTORY: &str = "CLAUDE_CONFIG_DIR";
 const BASE_URL: &str = "ANTHROPIC_BASE_URL";
 /// Headers that it sends with each request. One of them may be a login.
 const HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
-/// With one of these, another login, provider or host is used than the account's, and somebody else is billed.
+/// With one of these, another login, provider or host is used than the account's, and another account is billed.
 const OVERRIDES: [&str; 17] = [
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
@@ -47,7 +47,7 @@ const OVERRIDES: [&str; 17] = [
     "CLAUDE_CODE_USE_MANTLE",
     "CLAUDE_CODE_USE_VERTEX",
 ];
-/// Which account it is, for whoever wants to tell.
+/// The account, for a command that wants to show it.
 const ACCOUNT: &str = "QUOTA_ACCOUNT";
 
 /// One change of the environment.

@@ -173,3 +173,24 @@ fn no_token_is_written_anywhere_but_into_the_environment_of_the_command() {
         }
     }
 }
+
+#[test]
+fn a_command_is_given_nothing_that_names_another_login_provider_host_or_the_store() {
+    let (provider, machine, config) = world(&[("main", 1.0)]);
+    let machine = ["ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"]
+        .into_iter()
+        .fold(machine, |machine, name| machine.set(name, "made-up"))
+        .set("ANTHROPIC_BASE_URL", "https://elsewhere.example");
+    let store = format!("sqlite://{}", machine.path("store/quota.db").display());
+    let machine = machine.set("QUOTA_STORE", &store);
+
+    let ended = run(&machine, &config, &["/usr/bin/env"]);
+
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    for gone in ["made-up", "elsewhere.example", "QUOTA_STORE"] {
+        assert!(!ended.stdout.contains(gone), "{}", ended.stdout);
+    }
+    let url = provider.url();
+    let line = format!("ANTHROPIC_BASE_URL={}\n", url.trim_end_matches('/'));
+    assert!(ended.stdout.contains(&line), "{}", ended.stdout);
+}
