@@ -219,9 +219,9 @@ mod tests {
     const LONG: Bounds = Bounds { size: 8, first: Duration::from_secs(60), all: Duration::from_secs(60) };
 
     fn named_pipe() -> (TempDir, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("pipe");
-        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
         (dir, path)
     }
 
