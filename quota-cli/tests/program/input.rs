@@ -93,7 +93,7 @@ fn a_configuration_without_an_end_is_refused_in_one_line() {
 
     let ended = Ended::of(confined(&machine, &arguments).output().unwrap());
 
-    assert_eq!((ended.code, ended.stderr.lines().count()), (Some(78), 1), "{}", ended.stderr);
+    assert_eq!((ended.code, ended.stderr.lines().count()), (Some(65), 1), "{}", ended.stderr);
 }
 
 #[test]
