@@ -89,6 +89,22 @@ fn after_a_clear_a_new_429_holds() {
     assert_eq!((&account["hold"]["why"], world.calls()), (&json!("rate_limited"), 2));
 }
 
+#[test]
+fn a_replaced_token_calls_during_the_hold_of_the_old_one() {
+    let world = World::new();
+    world.run(&["status"]);
+    world.provider.simulator.set("main", Change::follow_script()).unwrap();
+    world.provider.simulator.set("main", Change::token("sim-token-replaced")).unwrap();
+    assert_eq!((world.account(&[])["hold"]["why"].take(), world.calls()), (json!("rate_limited"), 1));
+
+    let mut status = world.machine.command(&["status", "--json", "--config", argument(&world.config)]);
+    let replaced = Ended::of(status.env("QUOTA_SIM_MAIN", "sim-token-replaced").output().unwrap()).json();
+
+    let account = &replaced["accounts"][0];
+    assert_eq!((&account["state"], &account["hold"]), (&json!("fresh"), &Value::Null));
+    assert_eq!(world.calls(), 2);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_program_that_runs_during_a_clear_does_not_restore_the_hold() {
