@@ -30,6 +30,9 @@ fn line(machine: &Machine, config: &str) -> Command {
     machine.command(&["statusline", "--format", "{five_hour.used} {stale}", "--config", config])
 }
 
+/// What a line says before there is a number. Where forty processes want two cores, one may not get at the file in time.
+const NOTHING_YET: [&str; 2] = ["? no data\n", "? store unreachable\n"];
+
 /// Starts that many statuslines and lets all of them end; each says what is known.
 fn herd(machine: &Machine, config: &str, count: usize) {
     let start = |_| line(machine, config).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -37,7 +40,8 @@ fn herd(machine: &Machine, config: &str, count: usize) {
     for one in herd {
         let ended = Ended::of(one.wait_with_output().unwrap());
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
-        assert!(ended.stdout == "? no data\n" || ended.stdout.contains("42% "), "{}", ended.stdout);
+        let is_known = ended.stdout.contains("42% ");
+        assert!(is_known || NOTHING_YET.contains(&&*ended.stdout), "{}", ended.stdout);
     }
 }
 
@@ -48,7 +52,8 @@ fn first_number(machine: &Machine, config: &str) -> String {
         if ended.stdout.contains('%') {
             return ended.stdout;
         }
-        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "? no data\n"), "{}", ended.stderr);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert!(NOTHING_YET.contains(&&*ended.stdout), "{}", ended.stdout);
     }
 }
 
