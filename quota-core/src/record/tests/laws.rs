@@ -216,6 +216,16 @@ struct Shadow {
 impl Shadow {
     fn check(&mut self, world: &World, op: &Op, outcome: &Outcome) -> Result<(), TestCaseError> {
         let now = time::to_ms(world.now);
+        let forgets = matches!(
+            outcome,
+            Outcome::Begun { .. }
+                | Outcome::Committed(_, Committed::Stored)
+                | Outcome::Failed(_, _, Failed::Stored { .. })
+        );
+        if forgets || matches!(op, Op::ClearHold) {
+            // A call that was found to be an hour old is forgotten, also if the clock is set back after that.
+            self.calls.retain(|(_, at)| now < *at + HOUR);
+        }
         match outcome {
             Outcome::Begun { quiet, urgency, begin } => {
                 let neighbours = quiet.as_ref().map(|hold| hold.until);
