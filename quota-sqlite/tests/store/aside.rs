@@ -16,7 +16,7 @@ fn recovering(path: &Path) -> (SqliteStore, Arc<Mutex<Vec<PathBuf>>>) {
     let notice = move |copy: &Path| {
         told.lock().unwrap_or_else(PoisonError::into_inner).push(copy.to_owned());
     };
-    (SqliteOptions::file(path).set_damaged_aside(notice).open().unwrap(), copies)
+    (SqliteOptions::file(path).set_damaged_aside(notice).open().expect("the options are sound"), copies)
 }
 
 /// A file with a hundred documents, all of which are in the file and not in its log.
@@ -26,22 +26,27 @@ async fn filled(path: &Path) {
         write(&store, &format!("a{number}"), "x".repeat(900).leak()).await;
     }
     drop(store);
-    raw(path).query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())).unwrap();
+    raw(path).query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())).expect("the log is written back");
 }
 
 fn cut_header(path: &Path) {
-    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(50).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .expect("the file is there")
+        .set_len(50)
+        .expect("the file can be cut");
 }
 
 fn spoil_a_page_in_the_middle(path: &Path) {
-    let mut bytes = fs::read(path).unwrap();
+    let mut bytes = fs::read(path).expect("the file can be read");
     let middle = bytes.len() / 4096 / 2 * 4096;
     bytes[middle..middle + 4096].fill(0xa5);
-    fs::write(path, bytes).unwrap();
+    fs::write(path, bytes).expect("the file can be written");
 }
 
 fn replace_by_text(path: &Path) {
-    fs::write(path, "[accounts]\nThis is a text file.\n").unwrap();
+    fs::write(path, "[accounts]\nThis is a text file.\n").expect("the file can be written");
 }
 
 /// Reads every document that was there. `Err` if one of them cannot be read.
@@ -54,9 +59,9 @@ async fn read_all(store: &SqliteStore) -> Result<usize, StoreError> {
 }
 
 fn copies_beside(path: &Path) -> Vec<PathBuf> {
-    let mut copies: Vec<_> = fs::read_dir(path.parent().unwrap())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+    let mut copies: Vec<_> = fs::read_dir(path.parent().expect("a file has a folder"))
+        .expect("the folder can be read")
+        .map(|entry| entry.expect("the folder can be read").path())
         .filter(|entry| entry.to_string_lossy().contains(".damaged-"))
         .filter(|entry| !entry.to_string_lossy().ends_with("-wal"))
         .filter(|entry| !entry.to_string_lossy().ends_with("-shm"))
