@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Percent;
+use crate::plausibility::{is_too_far, plausible_length};
 use crate::time::{self, Ms};
 use crate::unknown::Unknown;
 
@@ -40,6 +41,9 @@ pub(crate) struct Peak {
 /// Resets of one period differ by less than this where the length of the window is unknown.
 const SAME_PERIOD: Duration = Duration::from_secs(2 * 60);
 
+/// More than what rounding a reset to the minute adds to it.
+const ROUNDING: Duration = Duration::from_secs(60);
+
 impl Peak {
     /// What a reading whose source has a time of its own contributes.
     ///
@@ -62,6 +66,18 @@ impl Peak {
             .then(by_arrival)
             .then_with(|| rest(self).cmp(&rest(other)))
             .then_with(|| self.unknown.cmp(&other.unknown))
+    }
+
+    /// Takes out what cannot be true of a stored peak, of which no reading is later than `read_at`; whether it can be true.
+    pub(crate) fn keep_plausible(&mut self, read_at: Option<Ms>) -> bool {
+        self.length = self.length.and_then(plausible_length);
+        let is_too_far = |reset: Ms| {
+            // Without either moment, `forget_peaks` judges the reset.
+            let latest = self.arrived_at.max(read_at)?;
+            let latest = time::later(latest.timestamp(), ROUNDING);
+            Some(is_too_far(reset.timestamp(), self.length, latest))
+        };
+        self.used.is_plausible() && self.resets_at.and_then(is_too_far) != Some(true)
     }
 
     /// Which of the two is of the later period; a reading without a reset says nothing of its period, and counts as earlier.

@@ -25,7 +25,7 @@ pub struct Snapshot {
     #[serde(default, deserialize_with = "in_order", skip_serializing_if = "Vec::is_empty")]
     windows: Vec<Window>,
     /// Peaks of windows that are gone: a session that repeats an old reading must not bring them back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "plausible_peaks", skip_serializing_if = "Option::is_none")]
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a map")]
     peaks: Option<Box<BTreeMap<WindowId, Peak>>>,
     #[serde(default, skip_serializing_if = "Horizon::is_empty")]
@@ -371,6 +371,19 @@ fn in_order<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Win
         }
     }
     Ok(snapshot.windows)
+}
+
+/// Leaves out stored peaks that cannot be true.
+#[expect(clippy::box_collection, reason = "as in the snapshot")]
+fn plausible_peaks<'de, D>(deserializer: D) -> Result<Option<Box<BTreeMap<WindowId, Peak>>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    let mut peaks = Option::<Box<BTreeMap<_, Peak>>>::deserialize(deserializer)?;
+    if let Some(peaks) = &mut peaks {
+        peaks.retain(|_, peak| peak.keep_plausible(None));
+    }
+    Ok(peaks.filter(|peaks| !peaks.is_empty()))
 }
 
 impl Horizon {

@@ -458,12 +458,19 @@ impl Window {
     }
 
     /// Gives a reading that has neither a time nor a reset that of `known`, if it was of the period in which this arrived.
+    ///
+    /// A reset that the reading could not have named itself is not given: a store would not keep it.
     pub(crate) fn assume_reset(&mut self, known: &Self) {
         let (at, _, resets_at) = known.shown();
         if !self.source.has_time() && self.resets_at.is_none() && at <= self.at {
-            self.resets_at = resets_at.filter(|reset| *reset > self.at);
             self.length = self.length.or(known.length);
+            self.resets_at = resets_at.filter(|reset| *reset > self.at && !self.is_too_far(*reset));
         }
+    }
+
+    /// Whether a reset lies further ahead of the reading than the window is long.
+    fn is_too_far(&self, reset: Ms) -> bool {
+        is_too_far(reset.timestamp(), self.length, self.at.timestamp())
     }
 
     /// Joins a peak without a reading.
@@ -564,18 +571,15 @@ impl Window {
     }
 
     /// Takes out what cannot be true of a stored window; whether anything is left.
+    ///
+    /// What was let into a snapshot stays as it is: a record that comes back from a store is the one that was put there.
     pub(crate) fn keep_plausible(&mut self) -> bool {
         let read_at = self.at;
-        self.peak.take_if(|peak| {
-            // The reset of a peak is kept to the minute.
-            let latest = peak.arrived_at.unwrap_or(read_at).max(read_at).timestamp();
-            let latest = time::later(latest, Duration::from_secs(60));
-            let reset = peak.resets_at.map(Ms::timestamp);
-            !peak.used.is_plausible() || reset.is_some_and(|reset| is_too_far(reset, peak.length, latest))
-        });
-        let is_too_far = |reset: &mut Ms| is_too_far(reset.timestamp(), self.length, self.at.timestamp());
-        let is_absurd = self.resets_at.take_if(is_too_far).is_some() && !self.source.is_provider();
-        self.used.is_plausible() && !is_absurd
+        self.peak.take_if(|peak| !peak.keep_plausible(Some(read_at)));
+        self.length = self.length.and_then(plausible_length);
+        let is_too_far = self.resets_at.is_some_and(|reset| self.is_too_far(reset));
+        self.resets_at.take_if(|_| is_too_far);
+        self.used.is_plausible() && (!is_too_far || self.source.is_provider())
     }
 
     fn order(&self, other: &Self) -> Ordering {

@@ -121,6 +121,29 @@ fn a_line_without_a_reset_is_of_the_period_in_which_it_arrives() {
 }
 
 #[test]
+fn a_line_without_a_reset_assumes_none_that_its_length_rules_out() {
+    let mut record = polled(at(0), [five_hour(0).resets_at(at(2 * 3600))]);
+
+    let _ = record.observe(at(10), &line(10, [five_hour(100).length(HOUR)]), None, None);
+
+    assert_eq!(stored(&record), record);
+    assert_eq!(record.snapshot().window(&WindowId::five_hour()).map(Window::used), Some(percent(0)));
+    poll(&mut record, at(20), &Usage::polled([]));
+    assert_eq!(stored(&record), record);
+}
+
+#[test]
+fn a_line_without_a_reset_assumes_one_within_its_length() {
+    let mut record = polled(at(0), [five_hour(0).resets_at(at(3600))]);
+
+    let _ = record.observe(at(10), &line(10, [five_hour(100).length(HOUR)]), None, None);
+
+    let window = record.snapshot().window(&WindowId::five_hour()).expect("it was reported");
+    assert_eq!((window.used(), window.resets_at()), (percent(100), Some(at(3600))));
+    assert_eq!(stored(&record), record);
+}
+
+#[test]
 fn a_line_of_a_later_period_is_shown_though_it_is_lower() {
     let next = five_hour(1).length(HOUR * 5).resets_at(at(6 * 3600));
 
@@ -239,6 +262,30 @@ fn a_stored_peak_that_cannot_be_true_is_left_out() {
 
         assert_eq!(read, answer(10, [of_period(3)]), "{field}");
     }
+}
+
+#[test]
+fn a_stored_peak_of_a_gone_window_that_cannot_be_true_is_left_out() {
+    let gone = joined(&[line(0, [of_period(42), seven_day(17)]), answer(10, [])]);
+    for (field, value) in [("used_bp", 4_294_967_295_i64), ("resets_ms", 253_402_207_200_000)] {
+        let mut stored = serde_json::to_value(&gone).unwrap();
+        stored["peaks"]["five_hour"][field] = serde_json::json!(value);
+
+        let read: Snapshot = serde_json::from_value(stored).unwrap();
+
+        assert_eq!(read, joined(&[line(0, [seven_day(17)]), answer(10, [])]), "{field}");
+    }
+}
+
+#[test]
+fn a_stored_length_that_no_window_has_is_left_out() {
+    let polled = answer(0, [of_period(42)]);
+    let mut stored = serde_json::to_value(&polled).unwrap();
+    stored["windows"][0]["length_ms"] = serde_json::json!(0);
+
+    let read: Snapshot = serde_json::from_value(stored).unwrap();
+
+    assert_eq!(read, answer(0, [five_hour(42).resets_at(at(3600))]));
 }
 
 #[test]
