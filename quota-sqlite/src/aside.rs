@@ -1,11 +1,13 @@
 //! Setting a damaged file aside, so that a new one takes its place. Nothing is deleted.
 //! That SQLite reports damage is found by `reader` and `writer`; here it is made sure that the file is ours, and is damaged still.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read as _};
-use std::mem;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
@@ -27,10 +29,27 @@ pub(crate) enum Aside {
     Stays,
 }
 
+/// A damaged file that this process has examined.
+struct Examined {
+    /// Never closed: closing any descriptor of a file releases the POSIX locks of every connection that this process has to it.
+    /// While it is open, no other file gets its inode number.
+    file: fs::File,
+    stays: bool,
+}
+
+/// One descriptor for each damaged file, however often a store reports it.
+static EXAMINED: Mutex<BTreeMap<Which, Examined>> = Mutex::new(BTreeMap::new());
+
 /// Moves the file away, with its log and the log's index, if it is still the damaged one.
+///
+/// A file that stays is not examined again in this process.
 pub(crate) fn set_aside(path: &Path, damaged: Which, now: Timestamp) -> Aside {
     // What a link leads to cannot be replaced by a new file in its place.
     if path.is_symlink() {
+        return Aside::Stays;
+    }
+    let mut all = EXAMINED.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.get(&damaged).is_some_and(|known| known.stays) {
         return Aside::Stays;
     }
     // No process opens the file meanwhile, so none lays a log of the old file beside the new one.
@@ -41,17 +60,38 @@ pub(crate) fn set_aside(path: &Path, damaged: Which, now: Timestamp) -> Aside {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Aside::Gone,
         Err(_) => return Aside::Stays,
     }
-    let is_to_go = match header(path) {
-        Ok(Header::None) => is_damaged(path, false),
-        Ok(Header::Of { application, version }) => {
-            schema::may_be_replaced(application, version) && is_damaged(path, true)
-        }
-        Err(_) => false,
+    let examined = match all.entry(damaged) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(place) => match fs::File::open(path) {
+            Ok(file) => place.insert(Examined { file, stays: false }),
+            Err(_) => return Aside::Stays,
+        },
     };
-    if !is_to_go {
-        return Aside::Stays;
+    let is_to_go = match header(&examined.file) {
+        Ok(Header::None) => is_damaged(path, false),
+        Ok(Header::Of { application, version }) if schema::may_be_replaced(application, version) => {
+            is_damaged(path, true)
+        }
+        Ok(Header::Of { .. }) => Ok(false),
+        Err(_) => return Aside::Stays,
+    };
+    let moved = match is_to_go {
+        Ok(is_to_go) => free_name(path, now).filter(|copy| is_to_go && move_to(path, copy).is_ok()),
+        // Such as a lock that another process holds: the next report is examined.
+        Err(_) => return Aside::Stays,
+    };
+    examined.stays = moved.is_none();
+    moved.map_or(Aside::Stays, Aside::Moved)
+}
+
+/// Moves away the log and index that a killed process or a user left without their file. Returns where the log is then, or the index
+/// if there is no log; `None` if there is a file, or neither.
+pub(crate) fn set_logs_aside(path: &Path, now: Timestamp) -> Option<PathBuf> {
+    let _lock = FolderLock::exclusive(path)?;
+    if !is_free(path) {
+        return None;
     }
-    move_away(path, now).map_or(Aside::Stays, Aside::Moved)
+    move_logs(path, &free_name(path, now)?).ok().flatten()
 }
 
 /// What the file says of itself.
@@ -69,13 +109,10 @@ const USER_VERSION: usize = 60;
 const APPLICATION_ID: usize = 68;
 const HEADER: usize = 100;
 
-fn header(path: &Path) -> io::Result<Header> {
+fn header(mut file: &fs::File) -> io::Result<Header> {
     let mut bytes = Vec::with_capacity(HEADER);
-    let mut file = fs::File::open(path)?;
-    let read = file.by_ref().take(HEADER as u64).read_to_end(&mut bytes);
-    // Never closed: that would give up the locks of every connection that this process has to the file.
-    mem::forget(file);
-    read?;
+    file.seek(SeekFrom::Start(0))?;
+    file.take(HEADER as u64).read_to_end(&mut bytes)?;
     let number = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(i32::from_be_bytes);
     Ok(match (number(APPLICATION_ID), number(USER_VERSION)) {
         (Some(application), Some(version)) if bytes.len() == HEADER && bytes.starts_with(MAGIC) => {
@@ -86,7 +123,11 @@ fn header(path: &Path) -> io::Result<Header> {
 }
 
 /// Whether SQLite still finds it damaged. The log may have a newer header than the file: if there is one, it must be ours too.
-fn is_damaged(path: &Path, has_header: bool) -> bool {
+///
+/// # Errors
+///
+/// What kept SQLite from examining it.
+fn is_damaged(path: &Path, has_header: bool) -> rusqlite::Result<bool> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let checked = Connection::open_with_flags(path, flags).and_then(|connection| {
         // The log stays as it is: the copy is to keep its bytes.
@@ -95,14 +136,15 @@ fn is_damaged(path: &Path, has_header: bool) -> bool {
         if has_header && !schema::may_be_replaced(number("application_id")?, number("user_version")?) {
             return Ok(false);
         }
-        let found: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
+        // Unlike a quick check, it compares the indexes with the table: a write reports damage there too.
+        let found: String = connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))?;
         Ok(found != "ok")
     });
-    checked.unwrap_or_else(|error| failure::is_of_damage(&error))
+    checked.or_else(|error| if failure::is_of_damage(&error) { Ok(true) } else { Err(error) })
 }
 
-/// The file before its log: a log beside a new file would be taken for that file's.
-fn move_away(path: &Path, now: Timestamp) -> Option<PathBuf> {
+/// A name for the copy that is free for the file, its log and its index: a log may have been set aside alone.
+fn free_name(path: &Path, now: Timestamp) -> Option<PathBuf> {
     let name = |number: u32| {
         let mut name: OsString = path.as_os_str().to_owned();
         name.push(now.strftime(".damaged-%Y%m%dT%H%M%SZ").to_string());
@@ -111,11 +153,64 @@ fn move_away(path: &Path, now: Timestamp) -> Option<PathBuf> {
         }
         PathBuf::from(name)
     };
-    let copy = (1..1000).map(name).find(|copy| fs::symlink_metadata(copy).is_err())?;
-    fs::rename(path, &copy).ok()?;
-    for ending in ["-wal", "-shm"] {
-        // Where there is none there is nothing to move.
-        let _ = fs::rename(beside(path, ending), beside(&copy, ending));
+    (1..1000).map(name).find(|copy| is_free(copy) && LOGS.iter().all(|ending| is_free(&beside(copy, ending))))
+}
+
+/// Not so for a name that is too long.
+fn is_free(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// The file moves first. Otherwise a process killed in between would leave it without its log: the next process would open it with a new
+/// log, while processes that have the old log open write that one into the same file.
+///
+/// A process killed after the file has moved leaves a log, or an index, or both, and no store makes a file beside them
+/// (`set_logs_aside`).
+fn move_to(path: &Path, copy: &Path) -> io::Result<()> {
+    fs::rename(path, copy)?;
+    move_logs(path, copy).map(drop).inspect_err(|_| {
+        // Back in reverse, so that the file is never there without them. If this fails too, `set_logs_aside` has the rest to do.
+        let _ = fs::rename(beside(copy, "-shm"), beside(path, "-shm"));
+        let _ = fs::rename(copy, path);
+    })
+}
+
+/// The index before the log. A log that is left alone keeps even stores that set nothing aside from making a file; an index does not.
+const LOGS: [&str; 2] = ["-shm", "-wal"];
+
+/// Returns where the last one is now.
+fn move_logs(path: &Path, copy: &Path) -> io::Result<Option<PathBuf>> {
+    let mut moved = None;
+    for ending in LOGS {
+        let to = beside(copy, ending);
+        match fs::rename(beside(path, ending), &to) {
+            Ok(()) => moved = Some(to),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
-    Some(copy)
+    Ok(moved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_whose_log_cannot_be_moved_is_moved_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copy) = (folder.path().join("quota.db"), folder.path().join("copy"));
+        for ending in ["", "-shm", "-wal"] {
+            fs::write(beside(&path, ending), ending).unwrap();
+        }
+        // No file can be renamed to a folder.
+        fs::create_dir(beside(&copy, "-wal")).unwrap();
+
+        assert!(move_to(&path, &copy).is_err());
+
+        for ending in ["", "-shm", "-wal"] {
+            assert_eq!(fs::read(beside(&path, ending)).unwrap(), ending.as_bytes(), "{ending}");
+        }
+        assert!(!copy.exists());
+    }
 }

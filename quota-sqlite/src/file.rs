@@ -72,7 +72,7 @@ impl File {
             // Whatever the path leads to by now, the moment is that of this file.
             return Ok(self.open.as_ref().map(|open| (&open.connection, false)));
         }
-        let Some(which) = find(&self.options.path)? else {
+        let Some(which) = find(&self.options)? else {
             self.open = None;
             return Ok(None);
         };
@@ -82,14 +82,14 @@ impl File {
     /// The connection; the file is made if there is none.
     pub(crate) fn for_writing(&mut self) -> Result<&Connection, StoreError> {
         let path = &self.options.path;
-        let which = match find(path)? {
+        let which = match find(&self.options)? {
             Some(which) => which,
             None => {
                 self.open = None;
                 make(path)?;
                 let gone =
                     || StoreError::unavailable(Applied::No, "the file was taken away while it was made");
-                find(path)?.ok_or_else(gone)?
+                find(&self.options)?.ok_or_else(gone)?
             }
         };
         self.connection(&which).map(|(connection, _)| connection)
@@ -153,18 +153,31 @@ struct Found {
     metadata: Metadata,
 }
 
-fn find(path: &Path) -> Result<Option<Found>, StoreError> {
+fn find(options: &SqliteOptions) -> Result<Option<Found>, StoreError> {
+    let path = &options.path;
     if let Some(found) = look(path)? {
         return Ok(Some(found));
     }
     if path.is_symlink() {
         return Err(StoreError::refused(format!("{} is a link that leads nowhere", path.display())));
     }
-    if !has_log(path) {
+    // An empty log or an index alone is only noticed where it may be moved: another process may still use it with the file that is gone.
+    let is_left = || has_log(path) || options.on_aside.is_some() && has_any_log(path);
+    if !is_left() {
         return Ok(None);
     }
     // A process that replaces the file moves its log right after it; and one that has made the file since may have written already.
     drop(FolderLock::shared(path));
+    let found = look(path)?;
+    if found.is_some() || !is_left() {
+        return Ok(found);
+    }
+    if let Some(notice) = &options.on_aside
+        && let Some(copy) = aside::set_logs_aside(path, options.clock.now())
+    {
+        tracing::warn!(copy = %copy.display(), "the database was gone, and its log is set aside");
+        (notice.0)(&copy);
+    }
     match look(path)? {
         Some(found) => Ok(Some(found)),
         // A log without its file would be taken for that of the next one.
@@ -264,6 +277,11 @@ fn open(at: &Path, path: &Path, flags: OpenFlags, options: &SqliteOptions) -> Re
 /// Whether there is a log with something in it, or somebody who may be writing one.
 fn has_log(path: &Path) -> bool {
     fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
+}
+
+/// Whether there is a log or its index, empty or not.
+fn has_any_log(path: &Path) -> bool {
+    ["-wal", "-shm"].iter().any(|ending| fs::symlink_metadata(beside(path, ending)).is_ok())
 }
 
 /// The file by a URI that promises SQLite that nobody changes it. Whoever reads so opens it anew for each read.

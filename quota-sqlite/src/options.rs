@@ -88,8 +88,9 @@ impl SqliteOptions {
     ///
     /// Only if SQLite reports that the file is damaged, or no database; never a file of another program or of a newer version of this
     /// crate, and never by way of a symbolic link. The file is renamed to `NAME.damaged-TIME`, together with its `-wal` and `-shm`;
-    /// nothing is deleted. Of several processes that find it damaged, one does so. `notice` is called with the new path in the
-    /// process that did, on a thread of the store.
+    /// nothing is deleted. Of several processes that find it damaged, one does so. A log that was left without its file, by a process
+    /// that was killed in between, is renamed too. `notice` is called with the new path in the process that did, on a thread of the
+    /// store. A damaged file that stays is examined once in each process.
     pub fn set_damaged_aside(mut self, notice: impl Fn(&Path) + Send + Sync + 'static) -> Self {
         self.on_aside = Some(OnAside(Arc::new(notice)));
         self

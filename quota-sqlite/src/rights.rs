@@ -10,7 +10,7 @@ use quota_core::StoreError;
 use crate::failure;
 
 /// Which file a path leads to, so that one that was replaced is noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Which {
     device: u64,
     number: u64,

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use quota_core::StoreError;
+use quota_core::{StoreError, Swap};
 use quota_sqlite::{SqliteOptions, SqliteStore, is_damage};
 
-use crate::world::{body, open, place, raw, read, write};
+use crate::world::{body, open, place, raw, read, try_write, write};
 
 /// A store that sets damaged files aside, and where it says that it has put them.
 fn recovering(path: &Path) -> (SqliteStore, Arc<Mutex<Vec<PathBuf>>>) {
@@ -124,6 +124,151 @@ async fn the_log_of_a_damaged_file_goes_with_it() {
     assert_eq!(copied, log);
     write(&store, "other", "two").await;
     assert!(read(&store, "main").await.unwrap().document.is_none());
+}
+
+#[tokio::test]
+async fn logs_whose_file_was_set_aside_by_a_killed_process_follow_it() {
+    // Killed after the first rename and after the second; and an index alone, as a user may leave it.
+    for left in [&["-shm", "-wal"][..], &["-wal"], &["-shm"]] {
+        for reads_first in [false, true] {
+            let (_folder, path) = place();
+            // Its connections go on using the log and the index.
+            let old = open(&path);
+            write(&old, "main", "old").await;
+            let copy = path.with_file_name("quota.db.damaged-20260101T000000Z");
+            fs::rename(&path, &copy).unwrap();
+            let beside = |path: &Path, ending: &str| PathBuf::from(format!("{}{ending}", path.display()));
+            for ending in ["-shm", "-wal"].iter().filter(|ending| !left.contains(ending)) {
+                fs::rename(beside(&path, ending), beside(&copy, ending)).unwrap();
+            }
+            let bytes: Vec<_> = left.iter().map(|ending| fs::read(beside(&path, ending)).unwrap()).collect();
+            let (store, told) = recovering(&path);
+
+            if reads_first {
+                assert!(read(&store, "main").await.unwrap().document.is_none(), "{left:?}");
+            }
+            write(&store, "other", "new").await;
+
+            assert_eq!(body(read(&open(&path), "other").await.unwrap()).as_deref(), Some("new"), "{left:?}");
+            assert!(read(&store, "main").await.unwrap().document.is_none(), "{left:?}");
+            let told = told.lock().unwrap();
+            let [moved] = &told[..] else { panic!("{left:?}: {told:?}") };
+            let name =
+                moved.to_str().unwrap().strip_suffix(left[left.len() - 1]).expect("it is the log's name");
+            for (ending, bytes) in left.iter().zip(bytes) {
+                assert_eq!(fs::read(format!("{name}{ending}")).unwrap(), bytes, "{left:?} {ending}");
+            }
+            assert!(copy.exists(), "{left:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_set_aside_alone_is_not_overwritten_by_the_next_one() {
+    let (_folder, path) = place();
+    let copies = || {
+        let entries = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|entry| entry.to_string_lossy().contains(".damaged-")).count()
+    };
+    let (store, told) = recovering(&path);
+    for number in 1..4 {
+        fs::write(path.with_file_name("quota.db-wal"), format!("log {number}")).unwrap();
+        read(&store, "main").await.unwrap();
+        assert_eq!((copies(), told.lock().unwrap().len()), (number, number));
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_damaged_file_whose_log_could_not_follow_it_stays() {
+    let (folder, short) = place();
+    filled(&short).await;
+    write(&open(&short), "main", "one").await;
+    spoil_a_page_in_the_middle(&short);
+    // The name of the copy fits into a folder, and that of its log does not.
+    let path = folder.path().join("q".repeat(228));
+    for ending in ["", "-wal", "-shm"] {
+        let named = |path: &Path| format!("{}{ending}", path.display());
+        fs::rename(named(&short), named(&path)).unwrap();
+    }
+    let (store, told) = recovering(&path);
+
+    assert!(is_damage(&read_all(&store).await.unwrap_err()));
+
+    assert!(path.exists() && told.lock().unwrap().is_empty());
+    assert!(PathBuf::from(format!("{}-wal", path.display())).exists());
+}
+
+#[tokio::test]
+async fn damage_that_only_an_index_shows_is_set_aside() {
+    let (_folder, path) = place();
+    filled(&path).await;
+    // Documents that the index lacks: a quick check does not compare the two.
+    let schema = "type, name, tbl_name, rootpage, sql FROM sqlite_master WHERE name = 'document_by_expiry'";
+    let hide = format!(
+        "PRAGMA writable_schema = ON; CREATE TABLE hidden AS SELECT {schema};
+         DELETE FROM sqlite_master WHERE name = 'document_by_expiry'"
+    );
+    raw(&path).execute_batch(&hide).unwrap();
+    raw(&path).execute_batch("UPDATE document SET expires_ms = expires_ms + 1").unwrap();
+    raw(&path)
+        .execute_batch(
+            "PRAGMA writable_schema = ON; INSERT INTO sqlite_master SELECT * FROM hidden; DROP TABLE hidden;",
+        )
+        .unwrap();
+    let quick: String = raw(&path).query_row("PRAGMA quick_check(1)", (), |row| row.get(0)).unwrap();
+    assert_eq!(quick, "ok");
+    let (store, told) = recovering(&path);
+
+    let version = read(&store, "a50").await.unwrap().version();
+    let outcome = try_write(&store, "a50", version, "one").await.unwrap();
+
+    assert!(matches!(&outcome, Swap::Conflict(new) if new.document.is_none()), "{outcome:?}");
+    assert_eq!(told.lock().unwrap().len(), 1);
+}
+
+/// A damaged file that stays, as it is of a newer form.
+async fn newer(path: &Path) {
+    filled(path).await;
+    let numbers = "PRAGMA user_version = 0x71757777; PRAGMA wal_checkpoint(TRUNCATE);";
+    raw(path).execute_batch(numbers).expect("the form can be changed");
+    // SQLite finds this damage before the store reads the form.
+    fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(4000)).expect("it can be cut");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_damaged_file_that_stays_costs_no_descriptor_each_time() {
+    let (_folder, path) = place();
+    newer(&path).await;
+    let (store, _) = recovering(&path);
+    let descriptors = || {
+        let open = fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        open.filter(|target| *target == path).count()
+    };
+    for _ in 0..20 {
+        assert!(is_damage(&read(&store, "main").await.unwrap_err()));
+    }
+
+    assert_eq!(descriptors(), 1);
+}
+
+#[tokio::test]
+async fn a_damaged_file_that_stays_is_not_examined_again() {
+    let (_folder, path) = place();
+    newer(&path).await;
+    let (store, told) = recovering(&path);
+    assert!(is_damage(&read(&store, "main").await.unwrap_err()));
+    // The same file, which would be set aside if it were examined now.
+    replace_by_text(&path);
+
+    for store in [store, recovering(&path).0] {
+        assert!(is_damage(&read(&store, "main").await.unwrap_err()));
+    }
+
+    assert!(told.lock().unwrap().is_empty() && copies_beside(&path).is_empty());
 }
 
 #[tokio::test]
