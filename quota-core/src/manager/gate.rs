@@ -15,6 +15,9 @@ use crate::{Clock, Urgency};
 /// Starts are a gap apart, and at most `parallel` calls run at once. A call that has been unanswered for [`SLOW_AFTER`] does not
 /// count toward that limit, up to [`MOST_AT_ONCE`] calls in all: one account that hangs does not hold up the others.
 ///
+/// A pass that is not used yet always counts toward the limit. With a gap, it also keeps the next caller waiting: the gap
+/// begins only when the pass is used.
+///
 /// An interactive caller waits for the calls that are running, and for other interactive callers; never for background
 /// callers that queue.
 #[derive(Debug)]
@@ -33,8 +36,8 @@ const MOST_AT_ONCE: usize = 4;
 
 #[derive(Debug, Default)]
 struct Line {
-    /// When each call that is running was started, by its number.
-    running: BTreeMap<u64, Instant>,
+    /// When each call that is running was started, by its number; `None` for a pass that is not used yet.
+    running: BTreeMap<u64, Option<Instant>>,
     last_start: Option<Instant>,
     last_number: u64,
     interactive: BTreeMap<u64, Arc<Notify>>,
@@ -57,19 +60,16 @@ pub(crate) struct Ticket {
 pub(crate) struct Pass {
     gate: Arc<Gate>,
     number: u64,
-    start: Instant,
-    start_before: Option<Instant>,
-    is_used: bool,
 }
 
 impl Pass {
-    /// Says that a call is made: from now on the gap counts.
+    /// Starts the call: the gap, and the time until it is slow, begin now.
     pub(crate) fn call(&mut self) {
-        self.is_used = true;
         let now = self.gate.clock.instant();
         let mut line = self.gate.line();
         line.last_start = Some(now);
-        line.running.insert(self.number, now);
+        line.running.insert(self.number, Some(now));
+        line.call_next();
     }
 }
 
@@ -159,35 +159,42 @@ impl Ticket {
         let now = self.gate.clock.instant();
         let since_last = line.last_start.map(|start| now.saturating_since(start));
         let gap = since_last.and_then(|since| left_of(self.gate.gap, since));
-        let calls = line.running.values().map(|start| now.saturating_since(*start));
+        if !self.gate.gap.is_zero() && line.running.values().any(Option::is_none) {
+            return Look::Later;
+        }
+        let calls = line.running.values().map(|start| start.map(|start| now.saturating_since(start)));
         match wait_for_room(calls, self.gate.parallel).map(|room| room.max(gap.unwrap_or_default())) {
             None => return Look::Later,
             Some(wait) if !wait.is_zero() => return Look::Soon(wait),
             Some(_) => {}
         }
         line.leave(self.number);
-        line.running.insert(self.number, now);
-        let start_before = line.last_start.replace(now);
+        line.running.insert(self.number, None);
         line.call_next();
-        let gate = Arc::clone(&self.gate);
-        Look::Pass(Pass { gate, number: self.number, start: now, start_before, is_used: false })
+        Look::Pass(Pass { gate: Arc::clone(&self.gate), number: self.number })
     }
 }
 
-/// How long until one more call may run beside those that have run for `ages`; `None` if one of them must end first.
-fn wait_for_room(ages: impl Iterator<Item = Duration>, parallel: usize) -> Option<Duration> {
-    let (mut count, mut left_until_slow) = (0, Vec::new());
+/// How long until one more call may run beside those that have run for `ages`; `None` if one of them must start or end first.
+///
+/// A call that has no age has not started, and does not become slow.
+fn wait_for_room(ages: impl Iterator<Item = Option<Duration>>, parallel: usize) -> Option<Duration> {
+    let (mut count, mut unstarted, mut left_until_slow) = (0, 0, Vec::new());
     for age in ages {
         count += 1;
-        left_until_slow.extend(left_of(SLOW_AFTER, age));
+        match age {
+            Some(age) => left_until_slow.extend(left_of(SLOW_AFTER, age)),
+            None => unstarted += 1,
+        }
     }
     if count >= MOST_AT_ONCE.max(parallel) {
         return None;
     }
     // So many calls must become slow before fewer than `parallel` count.
-    let Some(surplus) = left_until_slow.len().checked_sub(parallel) else { return Some(Duration::ZERO) };
+    let not_slow = unstarted + left_until_slow.len();
+    let Some(surplus) = not_slow.checked_sub(parallel) else { return Some(Duration::ZERO) };
     left_until_slow.sort_unstable();
-    Some(left_until_slow[surplus])
+    left_until_slow.get(surplus).copied()
 }
 
 /// What is left of a span after so much of it; `None` if nothing is.
@@ -213,15 +220,14 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut line = self.gate.line();
         line.running.remove(&self.number);
-        if !self.is_used && line.last_start == Some(self.start) {
-            line.last_start = self.start_before;
-        }
         line.call_next();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
     use jiff::Timestamp;
 
@@ -256,7 +262,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn two_calls_do_not_run_at_once() {
         let (clock, gate) = gate();
-        let running = gate.queue(Urgency::Interactive).pass().await;
+        let mut running = gate.queue(Urgency::Interactive).pass().await;
+        running.call();
 
         let second = clock.bounded(ALMOST_SLOW, gate.queue(Urgency::Interactive).pass()).await;
 
@@ -279,8 +286,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn beside_a_slow_call_the_others_run_one_at_a_time() {
         let (clock, gate) = gate();
-        let _hanging = gate.queue(Urgency::Interactive).pass().await;
-        let _quick = gate.queue(Urgency::Interactive).pass().await;
+        let mut hanging = gate.queue(Urgency::Interactive).pass().await;
+        hanging.call();
+        let mut quick = gate.queue(Urgency::Interactive).pass().await;
+        quick.call();
 
         let third = clock.bounded(ALMOST_SLOW, gate.queue(Urgency::Interactive).pass()).await;
 
@@ -292,7 +301,9 @@ mod tests {
         let (clock, gate) = gate();
         let mut hanging = Vec::new();
         for _ in 0..4 {
-            hanging.push(gate.queue(Urgency::Interactive).pass().await);
+            let mut pass = gate.queue(Urgency::Interactive).pass().await;
+            pass.call();
+            hanging.push(pass);
         }
 
         let fifth = gate.queue(Urgency::Interactive).pass();
@@ -304,10 +315,48 @@ mod tests {
         assert!(clock.bounded(SECOND * 60, fifth).await.is_some());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_unused_pass_is_not_a_slow_call() {
+        let (clock, gate) = gate();
+        let mut first = gate.queue(Urgency::Interactive).pass().await;
+        let mut second = pin!(gate.queue(Urgency::Interactive).pass());
+
+        assert!(clock.bounded(SECOND * 3, second.as_mut()).await.is_none());
+        first.call();
+
+        assert!(clock.bounded(ALMOST_SLOW, second.as_mut()).await.is_none());
+        assert!(clock.bounded(SECOND, second).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn starts_are_a_gap_apart_although_a_pass_is_used_late() {
+        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let gate = Gate::new(clock.clone(), SECOND, 2);
+        let mut first = gate.queue(Urgency::Interactive).pass().await;
+        let mut second = pin!(gate.queue(Urgency::Interactive).pass());
+
+        assert!(clock.bounded(SECOND * 3, second.as_mut()).await.is_none());
+        first.call();
+        second.await.call();
+
+        assert_eq!(clock.now().as_millisecond(), 4000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_gap_passes_are_given_while_others_are_unused() {
+        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let gate = Gate::new(clock.clone(), Duration::ZERO, 2);
+        let _first = gate.queue(Urgency::Interactive).pass().await;
+        let second = gate.queue(Urgency::Interactive).at_once();
+        let third = clock.bounded(SECOND * 60, gate.queue(Urgency::Interactive).pass()).await;
+
+        assert!(second.is_some());
+        assert!(third.is_none());
+    }
+
     #[test]
     fn a_higher_limit_counts_slow_calls_no_more_than_a_low_one() {
-        let ages =
-            |ages: &[u64]| ages.iter().map(|age| SECOND * u32::try_from(*age).unwrap()).collect::<Vec<_>>();
+        let ages = |ages: &[u64]| ages.iter().map(|age| Some(Duration::from_secs(*age))).collect::<Vec<_>>();
         let room = |calls: &[u64], parallel| wait_for_room(ages(calls).into_iter(), parallel);
 
         assert_eq!(room(&[], 1), Some(Duration::ZERO));
