@@ -78,10 +78,11 @@ impl QuotaManagerBuilder {
 
     /// Says that this program ends so long after [`build`](Self::build), for commands and other short-lived programs.
     ///
-    /// A call is given no more than the time that is left, and none is started with less than two seconds left. A call that is
-    /// cut off by the deadline arms no hold and gives its lease back; refreshes that find no time are
-    /// [`QuotaError::DeadlineExceeded`](crate::QuotaError::DeadlineExceeded). Without a deadline, the default, a refresh
-    /// outlives its caller.
+    /// A call is given no more than the time that is left, and none is started with less than two seconds left. A call that the
+    /// deadline cuts off fails with [`FetchError::TimedOut`](crate::FetchError::TimedOut): the transient backoff follows, as
+    /// after any timeout. Otherwise a program that is run again and again would call a hanging provider each time. Refreshes
+    /// that find no time for a call are [`QuotaError::DeadlineExceeded`](crate::QuotaError::DeadlineExceeded). Without a
+    /// deadline, the default, a refresh outlives its caller.
     pub fn deadline(mut self, after: Duration) -> Self {
         self.deadline = Some(after);
         self

@@ -91,8 +91,8 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
     },
-    /// The time that this program has ([`QuotaManagerBuilder::deadline`](crate::QuotaManagerBuilder::deadline)) was over before
-    /// the provider answered, or would have been.
+    /// The time that this program has ([`QuotaManagerBuilder::deadline`](crate::QuotaManagerBuilder::deadline)) left too little for
+    /// a call, so none was made.
     #[error("no time left to refresh {account}")]
     #[non_exhaustive]
     DeadlineExceeded {

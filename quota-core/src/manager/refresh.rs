@@ -181,12 +181,13 @@ impl Refresh {
         let timeout = self.slot.provider.policy.fetch_timeout;
         let left = self.time_left().filter(|left| *left < timeout);
         let step = self.slot.provider.clock.bounded(left.unwrap_or(timeout), unwinding(step));
-        match either(self.crew.tasks.cancelled(), step).await {
-            Either::First(()) => Err(Cut::Cancelled),
-            Either::Second(Some(Some(done))) => Ok(done),
-            Either::Second(Some(None)) => Err(Cut::Panicked),
-            Either::Second(None) if left.is_some() => Err(Cut::DeadlineExceeded),
-            Either::Second(None) => Err(Cut::TimedOut),
+        // The step first: a program that reaches its deadline cancels its calls at that moment, and the timeout must be recorded.
+        match either(step, self.crew.tasks.cancelled()).await {
+            Either::First(Some(Some(done))) => Ok(done),
+            Either::First(Some(None)) => Err(Cut::Panicked),
+            Either::First(None) if left.is_some() => Err(Cut::DeadlineExceeded),
+            Either::First(None) => Err(Cut::TimedOut),
+            Either::Second(()) => Err(Cut::Cancelled),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::*;
-use quota_core::{Budget, Event, HoldReason, Policy, QuotaError, QuotaManager};
+use quota_core::{Budget, Event, FetchError, HoldReason, Policy, QuotaError, QuotaManager};
 
 /// A manager of a program that ends that long from now.
 fn short_lived(world: &World, deadline: Duration, policy: Policy) -> QuotaManager {
@@ -80,18 +80,44 @@ async fn a_call_that_ends_within_the_grace_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_cut_off_at_the_deadline_and_its_lease_given_back() {
+async fn a_call_that_the_deadline_cuts_off_has_timed_out() {
     let world = world();
     world.provider.then_hang();
-    let quota = short_lived(&world, SECOND * 5, Policy::default());
+    let quota = short_lived(&world, SECOND * 3, Policy::default());
     let before = world.clock.now();
 
     let error = quota.account(&id("main")).get().await.unwrap_err();
 
-    assert!(matches!(error, QuotaError::DeadlineExceeded { .. }), "{error}");
-    assert_eq!(before.duration_until(world.clock.now()).as_millis(), 5000);
-    let answer = world.quota.account(&id("main")).get().await.unwrap();
-    assert_eq!(five_hours(&answer), Some(40.0), "there is neither a lease nor a hold");
+    assert!(matches!(error, QuotaError::Fetch { error: FetchError::TimedOut, .. }), "{error}");
+    assert_eq!(before.duration_until(world.clock.now()).as_millis(), 3000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_run_after_a_call_that_the_deadline_cut_off_does_not_call() {
+    let world = world();
+    world.provider.then_hang();
+    let first = short_lived(&world, SECOND * 3, Policy::default());
+    drop(first.account(&id("main")).get().await);
+    let second = short_lived(&world, SECOND * 3, Policy::default());
+
+    let error = second.account(&id("main")).get().await.unwrap_err();
+
+    assert!(matches!(error, QuotaError::Held { hold, .. } if hold.why == HoldReason::Failing));
+    assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_ends_at_its_deadline_records_the_timeout() {
+    let world = world();
+    world.provider.then_hang();
+    let quota = short_lived(&world, SECOND * 3, Policy::default());
+    let main = quota.account(&id("main"));
+    assert!(world.clock.bounded(SECOND * 3, main.get()).await.is_none());
+
+    quota.close_within(Duration::ZERO).await;
+
+    let error = world.quota.account(&id("main")).get().await.unwrap_err();
+    assert!(matches!(error, QuotaError::Held { hold, .. } if hold.why == HoldReason::Failing));
 }
 
 #[tokio::test(start_paused = true)]

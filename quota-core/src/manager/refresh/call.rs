@@ -39,14 +39,17 @@ impl Refresh {
         let mut usage = match fetched {
             Ok(Ok(usage)) => usage,
             Ok(Err(error)) => return Err(self.failed(lease, error).await),
-            Err(Cut::TimedOut) => return Err(self.failed(lease, FetchError::TimedOut).await),
-            // None of these is the provider's fault, so no hold follows. The call counts: the provider may have received it.
-            Err(cut) => {
+            // `may_call` left the provider at least two seconds. Without a hold, a program that is run again and again would
+            // call a provider that hangs until the budget is spent.
+            Err(Cut::TimedOut | Cut::DeadlineExceeded) => {
+                return Err(self.failed(lease, FetchError::TimedOut).await);
+            }
+            // Neither is the provider's fault, so no hold follows. The call counts: the provider may have received it.
+            Err(cut @ (Cut::Cancelled | Cut::Panicked)) => {
                 slot.conclude(|record, _| record.release(lease)).await;
                 return Err(match cut {
                     Cut::Cancelled => QuotaError::Closed,
-                    Cut::DeadlineExceeded => QuotaError::DeadlineExceeded { account: account() },
-                    Cut::TimedOut | Cut::Panicked => QuotaError::Broken { account: account() },
+                    _ => QuotaError::Broken { account: account() },
                 });
             }
         };
