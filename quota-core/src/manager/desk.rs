@@ -159,7 +159,8 @@ impl Desk {
         joined
     }
 
-    /// Nobody follows the account any more: what the store says must be read before anything is decided on it.
+    /// Requires a read of the store before the next decision: the account is not followed any more, or the base is not what the
+    /// store has.
     pub(crate) fn let_go(&mut self) {
         if let Standing::Shared(_) = self.standing {
             self.standing = Standing::Unread;

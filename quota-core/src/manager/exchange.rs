@@ -288,6 +288,8 @@ impl Slot {
             desk.base = Arc::new(joined);
             desk.left = shared.lineage().cloned();
             desk.unwritten = true;
+            // The base is no state of the store's document any more: the next exchange must read that before it compares.
+            desk.let_go();
         });
     }
 

@@ -1,9 +1,17 @@
 //! What a store took along that lost its last writes, as in a failover, is put back by whoever knows it.
 //! What a store lost altogether is in `store_away`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use crate::support::*;
+use async_trait::async_trait;
 use bytes::Bytes;
-use quota_core::{Account, FetchError, Policy, Record, StoreKey, WindowId, WindowReading};
+use quota_core::{
+    Account, Applied, Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore, Reading, Record,
+    StoreError, StoreKey, Swap, Version, WhenAway, WindowId, WindowReading,
+};
 
 fn key() -> StoreKey {
     StoreKey::account(&id("main"))
@@ -109,4 +117,64 @@ async fn what_the_store_has_lost_is_put_back_once() {
     world.clock.sleep(SECOND * 30).await;
 
     assert_eq!(world.store.read(&key()).await.unwrap().version(), put_back);
+}
+
+/// A store that can be full: it finds conflicts, and applies no write. It gives no notices.
+#[derive(Debug)]
+struct Full {
+    inner: MemoryStore,
+    is_full: AtomicBool,
+}
+
+#[async_trait]
+impl QuotaStore for Full {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.inner.read(key).await
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        if self.is_full.load(Ordering::SeqCst) {
+            let reading = self.inner.read(key).await?;
+            if reading.version() == expected {
+                return Err(StoreError::unavailable(Applied::No, "the disk is full"));
+            }
+            return Ok(Swap::Conflict(reading));
+        }
+        self.inner.swap(key, expected, body, keep).await
+    }
+
+    async fn changed(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reading_that_could_not_be_put_back_is_written_later() {
+    let clock = Clock::anchored(noon());
+    let inner = MemoryStore::with_clock(clock.clone());
+    let store = Arc::new(Full { inner, is_full: AtomicBool::new(false) });
+    let policy = Policy::default().when_away(WhenAway::Refuse);
+    let world = world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy);
+    let main = world.quota.account(&id("main"));
+    drop(main.get().await);
+    let before = body(&world).await;
+    world.clock.sleep(SECOND).await;
+    main.observe(&headers(80.0)).unwrap();
+    world.clock.sleep(SECOND * 6).await;
+    assert_ne!(body(&world).await, before);
+
+    falls_back_to(&world, before).await;
+    store.is_full.store(true, Ordering::SeqCst);
+    let refused = main.refresh().await.unwrap().error;
+    assert!(matches!(refused, Some(QuotaError::Store { .. })), "{refused:?}");
+    store.is_full.store(false, Ordering::SeqCst);
+
+    assert!(world.quota.close().await);
+    assert_eq!(last_read(&elsewhere(&world).await.peek()), Some(80.0));
 }
