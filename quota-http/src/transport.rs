@@ -204,8 +204,8 @@ fn failure(error: reqwest::Error, url: &Url) -> FetchError {
     }
     let host = url.host_str().unwrap_or("the provider");
     if error.is_dns() {
-        // The resolver's own words add nothing to this.
-        return FetchError::unavailable(format!("could not resolve {host}"));
+        let error = Unresolved { host: host.into() };
+        return FetchError::unreachable(error.to_string(), error);
     }
     let why = match () {
         () if error.is_connect() => format!("could not connect to {host}"),
@@ -213,6 +213,13 @@ fn failure(error: reqwest::Error, url: &Url) -> FetchError {
         () => format!("the request to {host} failed"),
     };
     FetchError::unreachable(why, error.without_url())
+}
+
+/// A host name without an address. The resolver's own text adds nothing to this, so it is not kept.
+#[derive(Debug, thiserror::Error)]
+#[error("could not resolve {host}")]
+struct Unresolved {
+    host: Box<str>,
 }
 
 #[cfg(test)]

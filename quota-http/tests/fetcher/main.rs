@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_core::{
-    AccountId, Clock, Credential, CredentialError, CredentialSource, FetchError, Identity, Lineage, Login,
-    Mark, Secret, Usage, UsageFetcher,
+    AccountId, Ask, AttemptId, Begin, Clock, Credential, CredentialError, CredentialSource, FetchError,
+    Freshness, Identity, Lineage, Login, Mark, Policy, Record, Secret, TroubleKind, Usage, UsageFetcher,
 };
 use quota_http::BuildError;
 use quota_http::anthropic::{Anthropic, AnthropicBuilder};
@@ -251,8 +251,8 @@ impl reqwest::dns::Resolve for NoHosts {
     }
 }
 
-#[tokio::test]
-async fn a_host_that_cannot_be_resolved_is_named_once_and_without_layers() {
+/// The error of a fetch from a host without an address.
+async fn fetch_without_dns() -> FetchError {
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -263,9 +263,27 @@ async fn a_host_that_cannot_be_resolved_is_named_once_and_without_layers() {
     let fetcher = Anthropic::builder(Arc::new(Shelf::with(credential()))).client(client);
     let fetcher = fetcher.base_url("https://nowhere.example/secret".parse().unwrap()).build().unwrap();
 
-    let error = fetcher.fetch(&main_account()).await.unwrap_err();
+    fetcher.fetch(&main_account()).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_be_resolved_is_named_once_and_without_layers() {
+    let error = fetch_without_dns().await;
 
     assert_eq!(error.report(), "could not resolve nowhere.example");
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_be_resolved_is_recorded_as_unreachable() {
+    let error = fetch_without_dns().await;
+    let (now, policy) = (Clock::system().now(), Policy::default());
+    let mut record = Record::default();
+    let ask = Ask::new(AttemptId::random(), Freshness::Within(policy.freshness));
+    let Begin::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("no other call runs") };
+
+    let _ = record.fail(now, &lease, &error, &policy);
+
+    assert_eq!(record.trouble().map(|failure| failure.kind), Some(TroubleKind::Unreachable));
 }
 
 #[tokio::test]
