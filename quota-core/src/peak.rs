@@ -41,8 +41,8 @@ pub(crate) struct Peak {
 /// Resets of one period differ by less than this where the length of the window is unknown.
 const SAME_PERIOD: Duration = Duration::from_secs(2 * 60);
 
-/// More than what rounding a reset to the minute adds to it.
-const ROUNDING: Duration = Duration::from_secs(60);
+/// Rounding a reset to the nearest minute moves it by this at most.
+const ROUNDING: Duration = Duration::from_secs(30);
 
 impl Peak {
     /// What a reading whose source has a time of its own contributes.
@@ -66,6 +66,12 @@ impl Peak {
             .then(by_arrival)
             .then_with(|| rest(self).cmp(&rest(other)))
             .then_with(|| self.unknown.cmp(&other.unknown))
+    }
+
+    /// Whether the period is over. A reset that is kept to the minute may lie half a minute later than that.
+    pub(crate) fn is_over(&self, now: Ms) -> bool {
+        let rounding = if self.arrived_at.is_none() { ROUNDING } else { Duration::ZERO };
+        self.resets_at.is_some_and(|reset| time::later(reset.timestamp(), rounding) <= now.timestamp())
     }
 
     /// Takes out what cannot be true of a stored peak, of which no reading is later than `read_at`; whether it can be true.

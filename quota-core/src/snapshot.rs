@@ -187,8 +187,8 @@ impl Snapshot {
         self.windows.iter_mut().for_each(|window| window.forget_peak(now));
         let mut left = MOST_GONE;
         self.retain_peaks(|peak| {
-            let is_left = |reset: Ms| reset > now && !is_too_far(reset.timestamp(), None, now.timestamp());
-            let counts = left > 0 && peak.resets_at.is_some_and(is_left);
+            let is_near = |reset: Ms| !is_too_far(reset.timestamp(), None, now.timestamp());
+            let counts = left > 0 && !peak.is_over(now) && peak.resets_at.is_some_and(is_near);
             left -= usize::from(counts);
             counts
         });

@@ -567,7 +567,7 @@ impl Window {
     /// Forgets a peak whose period is over, unless it is shown.
     pub(crate) fn forget_peak(&mut self, now: Ms) {
         let is_shown = self.raised().is_some();
-        self.peak.take_if(|peak| !is_shown && peak.resets_at.is_some_and(|reset| reset <= now));
+        self.peak.take_if(|peak| !is_shown && peak.is_over(now));
     }
 
     /// Takes out what cannot be true of a stored window; whether anything is left.

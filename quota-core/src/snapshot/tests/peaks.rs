@@ -202,12 +202,23 @@ fn a_peak_is_forgotten_after_its_period() {
     let mut known = joined(&[answer(0, [of_period(42)]), answer(10, [of_period(3)])]);
     let mut gone = joined(&[answer(0, [of_period(42)]), answer(10, [])]);
 
-    known.forget_peaks(at(3599));
-    gone.forget_peaks(at(3599));
-    assert_ne!((&known, &gone), (&answer(10, [of_period(3)]), &answer(10, [])));
-    known.forget_peaks(at(3600));
-    gone.forget_peaks(at(3600));
+    known.forget_peaks(at(3629));
+    gone.forget_peaks(at(3629));
+    assert_ne!(known, answer(10, [of_period(3)]));
+    assert_ne!(gone, answer(10, []));
+    known.forget_peaks(at(3630));
+    gone.forget_peaks(at(3630));
     assert_eq!((known, gone), (answer(10, [of_period(3)]), answer(10, [])));
+}
+
+#[test]
+fn a_line_repeated_in_the_last_seconds_of_a_period_does_not_count() {
+    let of_period = |used| of_period(used).resets_at(at(3629));
+    let mut known = joined(&[answer(0, [of_period(42)]), answer(10, [of_period(3)])]);
+
+    known.forget_peaks(at(3628));
+
+    assert_eq!(shown(&[known, line(3628, [of_period(42)])]), (Source::Poll, 3));
 }
 
 #[test]
