@@ -82,9 +82,13 @@ impl Hold {
     }
 
     /// Cuts a hold that is longer than [`LONGEST_WAIT`], and keeps how long it was.
+    ///
+    /// A hold that names the call that armed it stays: its program obeyed no longer wait, so only its own backoff can be
+    /// longer. Seeds, and programs that obeyed any wait, name none.
     pub(crate) fn shorten(&mut self) {
+        let is_named = self.calls.as_ref().is_some_and(|calls| calls.fence.is_some());
         let length = time::between(self.since, self.until);
-        if length > LONGEST_WAIT {
+        if length > LONGEST_WAIT && !is_named {
             self.until = time::later(self.since, LONGEST_WAIT);
             self.retry_after = self.retry_after.max(Some(length));
         }

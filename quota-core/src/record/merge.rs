@@ -93,11 +93,8 @@ impl Record {
     /// Joins what was persisted elsewhere, at its own age, without a call.
     pub fn seed(&mut self, now: Timestamp, seed: &Seed) -> Joined {
         let joined = self.observe(now, &seed.snapshot, seed.lineage.as_ref(), None);
-        if joined == Joined::Yes
-            && let Some(mut hold) = seed.hold.clone()
-        {
-            hold.shorten();
-            self.take_hold(now, Some(&hold));
+        if joined == Joined::Yes {
+            self.take_hold(now, seed.hold.as_ref());
         }
         joined
     }
@@ -191,6 +188,7 @@ impl Record {
             hold.rebase(now);
         }
         if !hold.is_live(now) || (self.cleared_fence > 0 && hold.order() <= self.cleared_fence) {
+        hold.shorten();
             return;
         }
         match &mut self.hold {

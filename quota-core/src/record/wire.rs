@@ -78,6 +78,8 @@ impl Record {
                 return Self::of_a_newer_program(body).ok_or(DecodeError { source: Arc::new(error) });
             }
         };
+        let mut hold = stored.hold;
+        hold.iter_mut().for_each(|hold| hold.shorten());
         Ok(Self {
             // A record of an older format is of this one from now on, and is written so with its next change.
             format: stored.format.max(Format::CURRENT),
@@ -85,7 +87,7 @@ impl Record {
             fence: stored.fence,
             revision: stored.revision,
             lease: stored.lease,
-            hold: stored.hold,
+            hold,
             strikes: stored.strikes,
             failures: stored.failures,
             streak_fence: stored.streak_fence,

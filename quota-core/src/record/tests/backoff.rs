@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::support::*;
 use crate::time::between;
 use crate::{
@@ -184,6 +186,58 @@ fn a_persisted_hold_of_18_days_holds_for_24_hours_from_its_begin() {
 
     let hold = record.hold().unwrap();
     assert_eq!((hold.until, hold.shortened_from()), (at(0) + DAY, Some(DAY * 18)));
+}
+
+/// A record as a program stored it that obeyed waits without a bound: this hold, and no call that armed it.
+fn stored_by_an_older_program(hold: &Hold) -> Value {
+    let mut stored = document(&Record::default());
+    stored["hold"] = serde_json::to_value(hold).unwrap();
+    stored
+}
+
+#[test]
+fn a_stored_hold_of_an_older_program_ends_after_24_hours() {
+    let until_2083 = at(0) + DAY * 365 * 57;
+    for until in [at(0) + DAY * 18, until_2083] {
+        let asked_for = Some(between(at(0), until));
+        let mut record =
+            decode(&stored_by_an_older_program(&rate_limited(at(0), until).retry_after(asked_for)));
+
+        let hold = record.hold().unwrap();
+        assert_eq!((hold.until, hold.shortened_from()), (at(0) + DAY, asked_for));
+        assert!(matches!(begin(&mut record, at(0) + DAY, &ask(9)), Begin::Granted(_)));
+    }
+}
+
+#[test]
+fn a_hold_of_an_older_program_ahead_of_the_clock_is_rebased_for_24_hours_at_most() {
+    let mut record = decode(&stored_by_an_older_program(&rate_limited(at(0) + DAY, at(0) + DAY * 19)));
+
+    assert!(matches!(begin(&mut record, at(0), &ask(8)), Begin::Held(_)));
+
+    assert_eq!(record.hold().unwrap().until, at(0) + DAY);
+}
+
+#[test]
+fn a_process_that_rejoins_brings_no_hold_longer_than_24_hours() {
+    let hold = rate_limited(at(0), at(0) + DAY * 18);
+    let alone = Record { hold: Some(Box::new(hold)), ..Record::default() };
+    let mut record = Record::default();
+
+    let _ = record.rejoin(at(60), &alone, None);
+
+    assert_eq!(record.hold().unwrap().until, at(0) + DAY);
+}
+
+#[test]
+fn a_stored_backoff_of_our_own_may_be_longer_than_a_day() {
+    let patient = policy().backoff(crate::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+    let _ = record.fail(at(0), &lease, &FetchError::throttled(None), &patient);
+
+    assert_eq!(stored(&record), record);
+    assert_eq!(record.hold().unwrap().until, at(0) + DAY * 2);
 }
 
 #[test]
