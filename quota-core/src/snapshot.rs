@@ -202,9 +202,16 @@ impl Snapshot {
     }
 
     /// Drops what was read at `limit` or before.
+    ///
+    /// A peak that has a time goes with its reading, or with the answer that ended its window: of what moment it is itself
+    /// is not known.
     pub(crate) fn drop_until(&mut self, limit: Timestamp) {
         self.windows.retain_mut(|window| window.drop_until(limit.into()));
-        self.retain_peaks(|peak| peak.arrived_at.is_some_and(|arrived_at| arrived_at.timestamp() > limit));
+        if let Some(peaks) = &mut self.peaks {
+            let ended_at = |id: &WindowId| self.horizon.of(id).map(|told| told.stamp.at);
+            peaks.retain(|id, peak| peak.arrived_at.map(Ms::timestamp).or(ended_at(id)) > Some(limit));
+        }
+        self.peaks.take_if(|peaks| peaks.is_empty());
         self.plan.take_if(|said| said.stamp.at <= limit);
         self.credits.take_if(|said| said.stamp.at <= limit);
         if self.complete_at().is_none_or(|at| at <= limit) {

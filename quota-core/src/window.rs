@@ -552,9 +552,9 @@ impl Window {
         true
     }
 
-    /// Drops what was read at `limit` or before, and what has no time of its own; whether anything is left.
+    /// Drops what was read at `limit` or before; whether anything is left. A peak that has a time goes with the reading.
     pub(crate) fn drop_until(&mut self, limit: Ms) -> bool {
-        self.peak.take_if(|peak| peak.arrived_at.is_none_or(|arrived_at| arrived_at <= limit));
+        self.peak.take_if(|peak| peak.arrived_at.is_some_and(|arrived_at| arrived_at <= limit));
         if self.at > limit {
             return true;
         }

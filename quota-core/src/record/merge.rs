@@ -113,8 +113,12 @@ impl Record {
         let mut alone = alone.clone();
         alone.settle(now);
         if let Some(at) = self.forgotten_at.max(alone.forgotten_at).filter(|_| self.is_writable()) {
-            self.forget_until(at);
-            alone.forget_until(at);
+            // A side that was forgotten then, or later, has only what came afterwards.
+            for side in [&mut *self, &mut alone] {
+                if side.forgotten_at < Some(at) {
+                    side.forget_until(at);
+                }
+            }
         }
         if let Some(lineage) = alone.lineage().filter(|_| left.is_some() && self.lineage() == left) {
             self.new_login(lineage);
@@ -184,11 +188,11 @@ impl Record {
     /// The hold that ends later stands; one that is over, or was cleared, is nothing.
     pub(super) fn take_hold(&mut self, now: Timestamp, hold: Option<&Hold>) {
         let Some(mut hold) = hold.cloned() else { return };
+        hold.shorten();
         if hold.since > time::later(now, CLOCK_SLACK) {
             hold.rebase(now);
         }
         if !hold.is_live(now) || (self.cleared_fence > 0 && hold.order() <= self.cleared_fence) {
-        hold.shorten();
             return;
         }
         match &mut self.hold {

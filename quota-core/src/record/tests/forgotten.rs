@@ -1,7 +1,7 @@
 //! Accounts that were removed: what was known is gone and does not come back, and what binds the next call stays.
 
 use super::support::*;
-use crate::{Begin, Committed, Failed, FetchError, Joined, Record, Seed, Usage};
+use crate::{Begin, Committed, Failed, FetchError, Joined, Percent, Record, Seed, Snapshot, Usage, WindowId};
 
 /// A record of a login with a reading, a failure after it, and a hold until an hour after second 300.
 fn known() -> Record {
@@ -133,4 +133,68 @@ fn a_stored_record_stays_forgotten() {
     let _ = stored.rejoin(at(500), &known(), None);
 
     assert!(stored.snapshot().is_empty());
+}
+
+/// A record that was forgotten at second 400, and that no hold keeps from a call.
+fn added_again() -> Record {
+    let mut record = polled(at(0), [five_hour(40)]);
+    let _ = record.forget(at(400));
+    record
+}
+
+/// The same, after a poll has lowered the five-hour window from 42 % to 3 %.
+fn lowered() -> Record {
+    let mut record = added_again();
+    for (second, used) in [(500, 42), (510, 3)] {
+        poll(&mut record, at(second), &Usage::polled([five_hour(used).length(HOUR * 5).resets_at(at(3600))]));
+    }
+    record
+}
+
+/// What is shown after a session has repeated the 42 % of before.
+fn shown_after_a_repeated_line(record: &mut Record) -> Option<Percent> {
+    let line = Usage::from_statusline([five_hour(42).length(HOUR * 5).resets_at(at(3600))], at(600));
+    let _ = record.observe(at(600), &Snapshot::of(&line, at(600)), None, None);
+    used(record, &WindowId::five_hour())
+}
+
+#[test]
+fn a_record_that_was_forgotten_and_rejoins_itself_keeps_its_peak() {
+    let mut record = lowered();
+
+    let _ = record.rejoin(at(520), &lowered(), None);
+
+    assert_eq!(record, lowered());
+    assert_eq!(shown_after_a_repeated_line(&mut record), Some(percent(3)));
+}
+
+#[test]
+fn readings_from_after_the_removal_bring_their_peak() {
+    let mut record = added_again();
+
+    let _ = record.observe(at(520), lowered().snapshot(), None, None);
+
+    assert_eq!(shown_after_a_repeated_line(&mut record), Some(percent(3)));
+}
+
+#[test]
+fn an_answer_after_the_removal_brings_the_peak_of_the_window_that_it_ended() {
+    let mut alone = lowered();
+    poll(&mut alone, at(520), &Usage::polled([seven_day(1)]));
+    let mut record = added_again();
+
+    let _ = record.observe(at(530), alone.snapshot(), None, None);
+
+    assert_eq!(shown_after_a_repeated_line(&mut record), None);
+}
+
+#[test]
+fn a_peak_whose_reading_is_from_before_the_removal_does_not_come_back() {
+    let mut before = polled(at(0), [five_hour(42)]);
+    poll(&mut before, at(10), &Usage::polled([five_hour(3)]));
+    let mut record = added_again();
+
+    let _ = record.observe(at(500), before.snapshot(), None, None);
+
+    assert_eq!(record.snapshot(), &Snapshot::default());
 }
