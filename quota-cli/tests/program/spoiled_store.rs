@@ -76,21 +76,36 @@ fn wait<T>(work: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn a_log_without_its_file_is_told_with_the_command_that_ends_it() {
+fn a_log_without_its_file_is_set_aside_and_the_command_goes_on() {
     let world = World::new("5m");
     assert_eq!(world.run(&["status"]).code, Some(0));
     std::fs::remove_file(world.file()).unwrap();
 
-    let told = [world.run(&["status"]), world.run(&["statusline"]), world.run(&["events"])];
+    let first = world.run(&["status"]);
+
+    assert_eq!((first.code, world.calls()), (Some(0), 2), "{}", first.stderr);
+    assert_eq!(first.stderr.lines().count(), 1, "{}", first.stderr);
+    let second = world.run(&["status"]);
+    assert_eq!((second.code, second.stderr.as_str(), world.calls()), (Some(0), "", 2));
+}
+
+#[test]
+fn a_log_without_a_named_file_is_left_with_the_command_that_removes_it() {
+    let world = World::new("5m");
+    assert_eq!(world.run(&["status"]).code, Some(0));
+    std::fs::remove_file(world.file()).unwrap();
+    let url = format!("sqlite://{}", world.file().display());
+
+    let ended = ["status", "statusline", "events"].map(|command| world.run(&["--store", &url, command]));
 
     // A statusline that failed would vanish.
     let shown = [(78, ""), (0, "quota: store error\n"), (78, "")];
-    for (ended, (code, shown)) in told.iter().zip(shown) {
+    for (ended, (code, shown)) in ended.iter().zip(shown) {
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(code), shown), "{}", ended.stderr);
         assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     }
     assert_eq!((world.calls(), world.file().exists()), (1, false));
-    let command = told[0].stderr.rsplit("run: ").next().unwrap();
+    let command = ended[0].stderr.rsplit("run: ").next().unwrap();
     assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
     assert_eq!(world.run(&["status"]).code, Some(0));
     assert_eq!(world.calls(), 2);
