@@ -6,6 +6,7 @@ mod files;
 mod heart;
 mod keeping;
 mod late;
+mod ledger;
 mod logins;
 mod many;
 mod new_logins;
