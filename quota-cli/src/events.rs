@@ -15,7 +15,7 @@ use crate::args::EventsArgs;
 use crate::exit::{Exit, Failure};
 use crate::hooks::Note;
 use crate::journal::{Happening, Looked};
-use crate::runtime::{self, Farewell};
+use crate::scope;
 use crate::shared::Shared;
 use crate::term::{self, Screen};
 use crate::words::{Here, between};
@@ -31,20 +31,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 ///
 /// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
 pub(crate) fn run(options: &EventsArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    runtime::run(async {
-        let mut farewell = Farewell::listen()?;
+    scope::run(async |scope| {
+        // Hooks may run.
+        scope.listen()?;
         let Some(shared) = Shared::open(&options.shown, store).await? else {
             return Ok(Exit::NoAccount);
         };
         let mut follower = Follower { shared: &shared, json: options.shown.json, told: Vec::new() };
-        let telling = async {
-            let looked = follower.tell_last(options.last).await?;
-            shared.act_on_all(&looked).await;
-            if options.follow { follower.follow(looked).await } else { Ok(()) }
-        };
-        tokio::select! {
-            outcome = telling => outcome?,
-            () = farewell.wait() => {}
+        let looked = follower.tell_last(options.last).await?;
+        shared.act_on_all(&looked).await;
+        if options.follow {
+            follower.follow(looked).await?;
         }
         Ok(Exit::Done)
     })

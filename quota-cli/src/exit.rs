@@ -38,6 +38,8 @@ pub(crate) enum Exit {
     HungUp = 129,
     /// Somebody pressed Ctrl-C.
     Interrupted = 130,
+    /// The user pressed Ctrl-\.
+    Quit = 131,
     /// Somebody ended it.
     Terminated = 143,
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::args::InitArgs;
 use crate::config::{self, LoginSource};
 use crate::exit::{Exit, Failure};
-use crate::runtime;
+use crate::scope;
 use crate::term;
 
 /// Writes the configuration, or shows it.
@@ -21,7 +21,11 @@ use crate::term;
 ///
 /// [`Failure`] if one is there and nobody said that it may be written over, or it cannot be written.
 pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
-    let text = runtime::run(async { Ok(draft::of(&draft::found().await)) })?;
+    let text = scope::run(async |scope| {
+        // On macOS a program reads the keychain.
+        scope.listen()?;
+        Ok(draft::of(&draft::found().await))
+    })?;
     if options.print {
         term::answer(&text)?;
         return Ok(Exit::Done);

@@ -73,7 +73,7 @@ pub(crate) async fn together<F: Future>(work: impl IntoIterator<Item = F>) -> Ve
     work.into_iter().filter_map(|(_, outcome)| outcome).collect()
 }
 
-/// The signals by which somebody ends a program that runs until then: Ctrl-C, and SIGTERM where there is such a thing.
+/// The signals that end a simulation, which has nothing to give back: Ctrl-C, and SIGTERM where there is such a thing.
 #[derive(Debug)]
 pub(crate) struct Farewell {
     #[cfg(unix)]

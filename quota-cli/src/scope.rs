@@ -35,8 +35,9 @@ pub(crate) struct CommandScope {
     signals: RefCell<Option<Signals>>,
 }
 
-/// Runs the work of a command that may refresh, or runs other programs. SIGINT, SIGTERM and SIGHUP end it with 128 and the signal's number, unless
-/// the process was started with that signal ignored. However it ends, its manager is closed.
+/// Runs the work of a command that may refresh, or runs other programs. SIGHUP, SIGINT, SIGQUIT and
+/// SIGTERM end it with 128 and the signal's number, unless the process was started with that signal ignored. However it ends,
+/// its manager is closed.
 ///
 /// # Errors
 ///

@@ -7,14 +7,16 @@ use crate::args::ClearHoldArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::words::Here;
-use crate::{gateway, journal, runtime, term};
+use crate::{gateway, journal, scope, term};
 
 /// Lifts the hold, and prints what was lifted.
 pub(super) fn run(options: &ClearHoldArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let config = Config::named_or_usual(options.config.as_deref())?;
     let id = config.account(&options.name)?.id.clone();
     let store = gateway::store(store)?;
-    runtime::run(async {
+    scope::run(async |scope| {
+        // Hooks may run.
+        scope.listen()?;
         store.check().await?;
         let manager = gateway::open_to_read(&config, &store)?;
         let account = manager.account(&id);

@@ -19,8 +19,12 @@ impl Signals {
     ///
     /// [`Failure`] if the system does not let it listen.
     pub(super) fn listen() -> Result<Self, Failure> {
-        let ends =
-            [(Number::INT, Exit::Interrupted), (Number::TERM, Exit::Terminated), (Number::HUP, Exit::HungUp)];
+        let ends = [
+            (Number::HUP, Exit::HungUp),
+            (Number::INT, Exit::Interrupted),
+            (Number::QUIT, Exit::Quit),
+            (Number::TERM, Exit::Terminated),
+        ];
         let listen = |(number, exit): (Number, Exit)| {
             let refused = |error| Failure::new(Exit::OsErr, format!("could not listen for signals: {error}"));
             Ok((signal(SignalKind::from_raw(number.as_raw())).map_err(refused)?, exit))

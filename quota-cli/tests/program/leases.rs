@@ -114,7 +114,8 @@ fn every_command_gives_its_lease_back_on_an_interrupt() {
 #[test]
 fn every_signal_that_ends_a_command_gives_its_lease_back_on_either_store() {
     for world in [World::on_sqlite(), World::on_redis()] {
-        for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let signals = [(Signal::HUP, 129), (Signal::INT, 130), (Signal::QUIT, 131), (Signal::TERM, 143)];
+        for (signal, code) in signals {
             let child = world.start_a_call(&["status"]);
 
             assert_eq!(end_with(child, signal), Some(code), "{signal:?}");

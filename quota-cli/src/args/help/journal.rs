@@ -67,4 +67,5 @@ Examples:
   quota events -n 10
   quota events --follow --json | jq 'select(.kind == \"threshold\")'
 
-Exit codes: 0 it was shown, 3 no account was found, 69 the store is not to be had, 78 the configuration is broken.";
+Exit codes: 0 it was shown, 3 no account was found, 69 the store is not to be had, 78 the configuration is broken, 128 and the \
+signal's number if one ended it (130 Ctrl-C).";

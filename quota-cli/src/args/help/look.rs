@@ -168,4 +168,4 @@ Keys: arrows choose, r refreshes one account, R all (not within 10 s of the last
 
 For programs there is quota events --follow --json.
 
-Exit codes: 0 left by q or Esc, 130 by Ctrl-C, 143 and 129 ended by SIGTERM and SIGHUP, 64 without a terminal.";
+Exit codes: 0 left by q or Esc, 130 by Ctrl-C, 143, 129 and 131 ended by SIGTERM, SIGHUP and SIGQUIT, 64 without a terminal.";
