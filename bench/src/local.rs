@@ -22,7 +22,9 @@ const RUNS_BY_SIZE: usize = 20;
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = times();
     rows.extend(by_accounts());
-    rows.extend(herd::rows());
+    rows.push(herd::cold());
+    rows.extend(killed::row());
+    rows.push(herd::statuslines());
     rows
 }
 

@@ -8,14 +8,11 @@ use quota_core::{StoreKey, Version};
 
 use crate::dial::{Dialer, NO_MASTER};
 use crate::failure::Failure;
-use crate::keeper::keep;
 use crate::key::Key;
 use crate::node::Node;
 use crate::options::{Servers, Settings};
-use crate::pulse::beat;
 use crate::script::{Order, Outcome, Scripts};
 use crate::servers::Routes;
-use crate::task::Task;
 use crate::wire::{Sent, Wire};
 
 /// What all clones of a store, and its keepers, share.
@@ -28,7 +25,7 @@ pub(crate) struct Calls {
 
 /// What has been tried.
 #[derive(Debug, Default)]
-struct Tries {
+pub(crate) struct Tries {
     redirections: u32,
     again: bool,
 }
@@ -76,6 +73,11 @@ impl Calls {
         settings.clock.bounded(limit, pursuit).await.unwrap_or(Err(Failure::Late))
     }
 
+    /// The node that a key is on.
+    pub(crate) async fn home(&self, key: &Key) -> Result<Arc<Node>, Failure> {
+        self.routes.home(key).await
+    }
+
     /// Which version stands, for a keeper.
     pub(crate) async fn look(&self, key: &Key) -> Result<Option<Version>, Failure> {
         match self.carry_out(key, &Order::Look, &AtomicBool::new(false)).await? {
@@ -87,28 +89,6 @@ impl Calls {
     /// Whether this is the connection to where the key is.
     pub(crate) fn is_at_home(&self, key: &Key, wire: &Arc<Wire>) -> bool {
         self.routes.standing(key).is_some_and(|(_, standing)| Arc::ptr_eq(&standing, wire))
-    }
-
-    /// Waits until the document may have moved past `seen`.
-    pub(crate) async fn wait(self: &Arc<Self>, key: &Key, seen: Option<Version>) -> Result<(), Failure> {
-        let mut tries = Tries::default();
-        loop {
-            let home = self.routes.home(key).await?;
-            let wire = home.wire().await?;
-            wire.look_after(|| Task::spawn(beat(Arc::downgrade(self), Arc::downgrade(&wire))))?;
-            let visit = wire.board().visit(key, |start| {
-                let (calls, wire) = (Arc::downgrade(self), Arc::downgrade(&wire));
-                Task::spawn(keep(calls, wire, key.clone(), start))
-            })?;
-            // The connection is over: something may have been missed.
-            let Some(visit) = visit else { return Ok(()) };
-            let Err(failure) = visit.news(seen).await else { return Ok(()) };
-            drop(visit);
-            self.learn(&failure, &home, &wire, key);
-            if !matches!(failure, Failure::Moved(_)) || !tries.may_go_on() {
-                return Err(failure);
-            }
-        }
     }
 
     async fn pursue(
@@ -221,7 +201,7 @@ impl Calls {
     }
 
     /// What a failure says about the servers.
-    fn learn(&self, failure: &Failure, home: &Node, wire: &Arc<Wire>, key: &Key) {
+    pub(crate) fn learn(&self, failure: &Failure, home: &Node, wire: &Arc<Wire>, key: &Key) {
         if wire.is_ended_by(failure) || home.may_lead_elsewhere(failure, wire) {
             home.lose(wire);
         } else if let Failure::Moved(name) = failure
@@ -234,7 +214,7 @@ impl Calls {
 
 impl Tries {
     /// Whether one more node may be gone to.
-    fn may_go_on(&mut self) -> bool {
+    pub(crate) fn may_go_on(&mut self) -> bool {
         self.redirections += 1;
         self.redirections <= MOST_REDIRECTIONS
     }

@@ -107,6 +107,7 @@ mod task;
 #[cfg(feature = "tls")]
 mod tls;
 mod topic;
+mod wait;
 mod watchdog;
 mod wire;
 

@@ -2,6 +2,7 @@
 //! What the settings mean is in `options`; nothing here repeats a part of the URL that may be a password.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -9,7 +10,7 @@ use quota_core::Secret;
 use url::Url;
 
 use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
-use crate::options::{Pem, RedisOpenError, RedisOptions, Servers, Tls};
+use crate::options::{Pem, RedisOpenError, RedisOptions, Servers, Tls, addresses};
 
 /// The schemes there are, and what each of them stands for.
 const SCHEMES: [(&str, Kind, bool); 7] = [
@@ -50,7 +51,27 @@ pub(crate) fn schemes() -> impl Iterator<Item = &'static str> {
     SCHEMES.iter().map(|(scheme, _, _)| *scheme)
 }
 
-pub(crate) fn options(url: &Url) -> Result<RedisOptions, RedisOpenError> {
+impl RedisOptions {
+    /// What a URL says; see the [front page](crate#urls) for their forms.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisOpenError`], which never repeats the URL: it may hold a password.
+    pub fn from_url(url: &Url) -> Result<Self, RedisOpenError> {
+        options(url)
+    }
+}
+
+impl FromStr for RedisOptions {
+    type Err = RedisOpenError;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        let url = Url::parse(url).map_err(|error| RedisOpenError::NoUrl { error })?;
+        Self::from_url(&url)
+    }
+}
+
+fn options(url: &Url) -> Result<RedisOptions, RedisOpenError> {
     let wrong = |why: String| RedisOpenError::setting(why);
     let (kind, has_tls) = SCHEMES
         .iter()
@@ -85,18 +106,6 @@ pub(crate) fn options(url: &Url) -> Result<RedisOptions, RedisOpenError> {
         }
     }
     Ok(options)
-}
-
-pub(crate) fn addresses<'a>(
-    texts: impl IntoIterator<Item = &'a str>,
-    default_port: u16,
-) -> Result<Vec<Address>, RedisOpenError> {
-    let wrong = || RedisOpenError::setting("a node is written host or host:port");
-    let found: Vec<_> = texts
-        .into_iter()
-        .map(|text| Address::parse(text, default_port).ok_or_else(wrong))
-        .collect::<Result<_, _>>()?;
-    if found.is_empty() { Err(RedisOpenError::setting("there must be a node at least")) } else { Ok(found) }
 }
 
 fn servers(url: &Url, kind: Kind, query: &Query) -> Result<Servers, RedisOpenError> {

@@ -4,20 +4,16 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quota_core::{Clock, Secret};
-use url::Url;
 
-use crate::RedisStore;
 use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
-use crate::location;
 
 /// Where Redis is, and how it is to be used.
 ///
-/// Most programs need no more than [`RedisStore::open`] and a URL; this is for what should not be in one.
+/// Most programs need no more than [`RedisStore::open`](crate::RedisStore::open) and a URL; this is for what should not be in one.
 ///
 /// ```
 /// use quota_redis::RedisOptions;
@@ -129,7 +125,7 @@ impl RedisOptions {
     ///
     /// [`RedisOpenError`] if there is no node, or one that is no address.
     pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> Result<Self, RedisOpenError> {
-        Ok(Self::on(Servers::Cluster(location::addresses(nodes, REDIS_PORT)?)))
+        Ok(Self::on(Servers::Cluster(addresses(nodes, REDIS_PORT)?)))
     }
 
     /// The master of that name, found by any of its sentinels (`host` or `host:port`), also after a failover.
@@ -141,17 +137,8 @@ impl RedisOptions {
         sentinels: impl IntoIterator<Item = &'a str>,
         master: &str,
     ) -> Result<Self, RedisOpenError> {
-        let sentinels = location::addresses(sentinels, SENTINEL_PORT)?;
+        let sentinels = addresses(sentinels, SENTINEL_PORT)?;
         Ok(Self::on(Servers::Sentinel { sentinels, master: master.into() }))
-    }
-
-    /// What a URL says; see the [front page](crate#urls) for their forms.
-    ///
-    /// # Errors
-    ///
-    /// [`RedisOpenError`], which never repeats the URL: it may hold a password.
-    pub fn from_url(url: &Url) -> Result<Self, RedisOpenError> {
-        location::options(url)
     }
 
     pub(crate) fn on(servers: Servers) -> Self {
@@ -222,17 +209,7 @@ impl RedisOptions {
         self
     }
 
-    /// Opens the store. Nothing is connected to yet.
-    ///
-    /// # Errors
-    ///
-    /// [`RedisOpenError`] if a setting makes no sense, or a certificate cannot be used.
-    pub fn open(self) -> Result<RedisStore, RedisOpenError> {
-        self.check()?;
-        RedisStore::with(self)
-    }
-
-    fn check(&self) -> Result<(), RedisOpenError> {
+    pub(crate) fn check(&self) -> Result<(), RedisOpenError> {
         let settings = &self.settings;
         let prefix_is_fit = !settings.prefix.is_empty()
             && settings.prefix.len() <= 64
@@ -299,13 +276,17 @@ impl RedisOptions {
     }
 }
 
-impl FromStr for RedisOptions {
-    type Err = RedisOpenError;
-
-    fn from_str(url: &str) -> Result<Self, Self::Err> {
-        let url = Url::parse(url).map_err(|error| RedisOpenError::NoUrl { error })?;
-        Self::from_url(&url)
-    }
+/// Parses nodes, each written as `host` or `host:port`.
+pub(crate) fn addresses<'a>(
+    texts: impl IntoIterator<Item = &'a str>,
+    default_port: u16,
+) -> Result<Vec<Address>, RedisOpenError> {
+    let wrong = || RedisOpenError::setting("a node is written host or host:port");
+    let found: Vec<_> = texts
+        .into_iter()
+        .map(|text| Address::parse(text, default_port).ok_or_else(wrong))
+        .collect::<Result<_, _>>()?;
+    if found.is_empty() { Err(RedisOpenError::setting("there must be a node at least")) } else { Ok(found) }
 }
 
 #[cfg(feature = "tls")]

@@ -14,6 +14,7 @@ use crate::dial::Dialer;
 use crate::failure::Failure;
 use crate::options::{RedisOpenError, RedisOptions, Servers};
 use crate::script::{Order, Outcome};
+use crate::wait::wait;
 
 /// A store on Redis or Valkey.
 ///
@@ -24,6 +25,18 @@ use crate::script::{Order, Outcome};
 #[derive(Debug, Clone)]
 pub struct RedisStore {
     calls: Arc<Calls>,
+}
+
+impl RedisOptions {
+    /// Opens the store. Nothing is connected to yet.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisOpenError`] if a setting makes no sense, or a certificate cannot be used.
+    pub fn open(self) -> Result<RedisStore, RedisOpenError> {
+        self.check()?;
+        RedisStore::with(self)
+    }
 }
 
 impl RedisStore {
@@ -43,7 +56,7 @@ impl RedisStore {
         url.parse::<RedisOptions>()?.open()
     }
 
-    pub(crate) fn with(options: RedisOptions) -> Result<Self, RedisOpenError> {
+    fn with(options: RedisOptions) -> Result<Self, RedisOpenError> {
         let RedisOptions { servers, settings, tls } = options;
         let sharded = matches!(servers, Servers::Cluster(_));
         #[cfg(feature = "tls")]
@@ -91,6 +104,6 @@ impl QuotaStore for RedisStore {
 
     async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         let key = self.calls.key(key);
-        self.calls.wait(&key, seen).await.map_err(|failure| failure.into_error(Applied::No))
+        wait(&self.calls, &key, seen).await.map_err(|failure| failure.into_error(Applied::No))
     }
 }

@@ -2,6 +2,7 @@
 //! What the settings mean is in `options`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -12,7 +13,27 @@ use crate::options::{SqliteOpenError, SqliteOptions};
 /// What may stand behind the `?`.
 const KEYS: &str = "busy_ms";
 
-pub(crate) fn options(url: &Url) -> Result<SqliteOptions, SqliteOpenError> {
+impl SqliteOptions {
+    /// What a URL says; see the [front page](crate#urls) for its form.
+    ///
+    /// # Errors
+    ///
+    /// [`SqliteOpenError`] if it makes no sense.
+    pub fn from_url(url: &Url) -> Result<Self, SqliteOpenError> {
+        options(url)
+    }
+}
+
+impl FromStr for SqliteOptions {
+    type Err = SqliteOpenError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url = Url::parse(text).map_err(|error| SqliteOpenError::NoUrl { error })?;
+        Self::from_url(&url)
+    }
+}
+
+fn options(url: &Url) -> Result<SqliteOptions, SqliteOpenError> {
     let wrong = |why: &'static str| SqliteOpenError::setting(why);
     if url.scheme() != "sqlite" {
         return Err(SqliteOpenError::setting(format!("{}: is not sqlite:", url.scheme())));

@@ -4,18 +4,14 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quota_core::Clock;
-use url::Url;
-
-use crate::{SqliteStore, location};
 
 /// Where the file is, and how it is to be used.
 ///
-/// Most programs need no more than [`SqliteStore::open`] and a URL.
+/// Most programs need no more than [`SqliteStore::open`](crate::SqliteStore::open) and a URL.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,15 +55,6 @@ impl SqliteOptions {
         }
     }
 
-    /// What a URL says; see the [front page](crate#urls) for its form.
-    ///
-    /// # Errors
-    ///
-    /// [`SqliteOpenError`] if it makes no sense.
-    pub fn from_url(url: &Url) -> Result<Self, SqliteOpenError> {
-        location::options(url)
-    }
-
     /// How long a write waits for another process's lock: 150 ms by default, less than a manager waits for its store. Once a write has
     /// waited so long in vain, the next ones wait 50 ms at most, until one gets the lock.
     pub fn busy_timeout(mut self, span: Duration) -> Self {
@@ -102,12 +89,7 @@ impl SqliteOptions {
         self
     }
 
-    /// Opens the store. The file is not touched yet.
-    ///
-    /// # Errors
-    ///
-    /// [`SqliteOpenError`] if a setting makes no sense.
-    pub fn open(self) -> Result<SqliteStore, SqliteOpenError> {
+    pub(crate) fn check(&self) -> Result<(), SqliteOpenError> {
         for (is_wrong, why) in [
             (!self.path.is_absolute(), "the path must be absolute: sqlite:///home/me/quota.db"),
             (self.path.file_name().is_none(), "the path names no file: sqlite:///home/me/quota.db"),
@@ -119,21 +101,12 @@ impl SqliteOptions {
                 return Err(SqliteOpenError::setting(why));
             }
         }
-        Ok(SqliteStore::with(self))
+        Ok(())
     }
 }
 
 /// SQLite counts the wait in 31 bits of milliseconds.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-
-impl FromStr for SqliteOptions {
-    type Err = SqliteOpenError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let url = Url::parse(text).map_err(|error| SqliteOpenError::NoUrl { error })?;
-        Self::from_url(&url)
-    }
-}
 
 /// Why a store cannot be opened.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -36,6 +36,18 @@ struct Desk {
     writer: OnceLock<Sender<Order>>,
 }
 
+impl SqliteOptions {
+    /// Opens the store. The file is not touched yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SqliteOpenError`] if a setting makes no sense.
+    pub fn open(self) -> Result<SqliteStore, SqliteOpenError> {
+        self.check()?;
+        Ok(SqliteStore::with(self))
+    }
+}
+
 impl SqliteStore {
     /// Opens the store that a URL names. The file is not touched yet.
     ///
@@ -53,7 +65,7 @@ impl SqliteStore {
         url.parse::<SqliteOptions>()?.open()
     }
 
-    pub(crate) fn with(options: SqliteOptions) -> Self {
+    fn with(options: SqliteOptions) -> Self {
         let desk = Desk { options: Arc::new(options), reader: OnceLock::new(), writer: OnceLock::new() };
         Self { desk: Arc::new(desk) }
     }

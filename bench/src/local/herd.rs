@@ -3,7 +3,6 @@
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use super::killed;
 use super::world::World;
 use crate::row::Row;
 
@@ -14,14 +13,7 @@ const LASTING: Duration = Duration::from_secs(180);
 /// The freshness in that row; the budget of an hour would end it otherwise after a tenth of its calls.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-pub(super) fn rows() -> Vec<Row> {
-    let mut rows = vec![cold()];
-    rows.extend(killed::row());
-    rows.push(statuslines());
-    rows
-}
-
-fn cold() -> Row {
+pub(super) fn cold() -> Row {
     let world = World::cold(1, "");
     run_herd(&world);
     let ledger =
@@ -32,7 +24,7 @@ fn cold() -> Row {
     Row::alone("local.herd", (calls as f64, "calls"), "1 call", calls == 1)
 }
 
-fn statuslines() -> Row {
+pub(super) fn statuslines() -> Row {
     let policy = format!("freshness = \"{}s\"", INTERVAL.as_secs());
     let world = World::cold(1, &policy);
     let started = Instant::now();
