@@ -45,18 +45,33 @@ struct Line<'a> {
 struct Broken {
     /// What the line says in its place; `None` where there is no line at all, as for a command line that is not understood.
     reason: Option<Reason>,
+    /// Whether the session's own numbers are the whole line: nothing is broken, there is only no store to share them in.
+    leaves_session: bool,
     failure: Failure,
+}
+
+/// A store that no other process sees holds nothing that a statusline could show.
+fn not_shared(store: &Store) -> Broken {
+    let (reason, why) = if store.is_for_want_of_a_home {
+        let why = "neither XDG_STATE_HOME nor HOME is set to an absolute path, so there is no store to read; set HOME, or name a \
+                   store with --store or QUOTA_STORE: sqlite:///path";
+        (Reason::NoHomeDirectory, why)
+    } else {
+        let why = "the store memory: is not shared, so a statusline finds nothing in it; name a file: sqlite:///path";
+        (Reason::StoreNotShared, why)
+    };
+    Broken { reason: Some(reason), leaves_session: true, failure: Failure::new(Exit::Config, why) }
 }
 
 impl From<Failure> for Broken {
     fn from(failure: Failure) -> Self {
-        Self { reason: None, failure }
+        Self { reason: None, leaves_session: false, failure }
     }
 }
 
 impl Broken {
     fn because(reason: Reason) -> impl Fn(Failure) -> Self {
-        move |failure| Self { reason: Some(reason), failure }
+        move |failure| Self { reason: Some(reason), leaves_session: false, failure }
     }
 }
 
@@ -85,8 +100,8 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
         }
     };
     if !store.is_shared {
-        let why = "a statusline shows what others have shared, and memory: is shared with nobody; name a file: sqlite:///path";
-        return Err(Failure::new(Exit::Usage, why));
+        let tell = async { look.tell_broken(not_shared(&store), &session::hear()).await };
+        return runtime::run_without_network(tell);
     }
     let line = async {
         let session = session::hear();
@@ -195,13 +210,16 @@ impl Look {
 
     /// Says in the line that something is broken, with what the session itself states, and the rest on standard error.
     async fn tell_broken(&self, broken: Broken, session: &Session) -> Result<Exit, Failure> {
-        let failure = broken.failure;
-        let Some(reason) = broken.reason else { return Err(failure) };
+        let Broken { reason, leaves_session, failure } = broken;
+        let Some(reason) = reason else { return Err(failure) };
         let here = self.here(quota::Clock::system().now());
         let own = observe::own(session, observe::of_no_account(), here.now);
-        let account = own.as_ref().map(|own| &own.view);
-        term::answer(&self.shown(&Line { account, session, here: &here, broken: Some(reason) }))?;
-        if self.is_json {
+        let (account, broken) = match own.map(|own| own.view) {
+            Some(view) if leaves_session => (Some(AccountView { reason: Some(reason), ..view }), None),
+            view => (view, Some(reason)),
+        };
+        term::answer(&self.shown(&Line { account: account.as_ref(), session, here: &here, broken }))?;
+        if self.is_json && broken.is_some() {
             return Err(failure);
         }
         term::tell(&format!("quota: {failure}\n"));

@@ -25,12 +25,17 @@ pub(crate) enum Reason {
     ConfigError,
     AllDisabled,
     Disabled,
+    NoWindows,
+    NoHomeDirectory,
+    StoreNotShared,
 }
 
 impl Reason {
     /// The reason of what is stored of an account; `None` where its numbers are fresh, or nothing is known to have gone wrong.
     pub(crate) fn of(answer: &Answer) -> Option<Self> {
-        let State::Stale { why, .. } = answer.state() else { return None };
+        let State::Stale { why, .. } = answer.state() else {
+            return answer.snapshot().windows().is_empty().then_some(Self::NoWindows);
+        };
         if answer.alone_since().is_some() {
             return Some(Self::StoreUnreachable);
         }
@@ -90,6 +95,9 @@ impl Reason {
             Self::ConfigError => "config error",
             Self::AllDisabled => "all accounts disabled",
             Self::Disabled => "disabled",
+            Self::NoWindows => "no windows",
+            Self::NoHomeDirectory => "no home directory",
+            Self::StoreNotShared => "store not shared",
         }
     }
 

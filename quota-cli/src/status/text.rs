@@ -263,7 +263,8 @@ fn passed(window: &WindowView, here: &Here) -> Option<f64> {
 }
 
 /// Money, if there is anything to say about it.
-fn money(credits: &Credits) -> Option<String> {
+/// The credits in a few words; `None` if the provider states no amount and no reason.
+pub(crate) fn money(credits: &Credits) -> Option<String> {
     let spent = match (&credits.used, &credits.limit) {
         (Some(used), Some(limit)) => Some(format!("{used} of {limit} spent")),
         (Some(used), None) => Some(format!("{used} spent")),

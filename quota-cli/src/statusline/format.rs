@@ -12,6 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::status::bar;
 use crate::status::model::{AccountView, Freshness, WindowView};
 use crate::status::reason::Reason;
+use crate::status::text::money;
 use crate::term::{Screen, harmless};
 use crate::words::{self, between};
 
@@ -230,6 +231,14 @@ pub(super) fn stale(account: &AccountView) -> Option<String> {
         (Freshness::Stale { .. }, Some(age)) => Some(format!("stale {}", short(age))),
         (Freshness::Stale { .. }, None) => Some(account.reason.map_or("no data", Reason::text).to_owned()),
     }
+}
+
+/// What a line shows of an account that the provider reports without windows: its credits, if it has any. `None` where there are
+/// windows, or nothing was ever read.
+pub(super) fn without_windows(account: &AccountView) -> Option<String> {
+    let is_read = account.windows.is_empty() && account.age.is_some();
+    let credits = || account.credits.as_ref().and_then(money);
+    is_read.then(|| credits().unwrap_or_else(|| Reason::NoWindows.text().to_owned()))
 }
 
 /// `62%`, `≥62%` for a lower bound, `?` if nothing is known.

@@ -7,7 +7,7 @@ use quota::{Percent, UsedAt};
 use serde::Serialize;
 
 use super::Line;
-use super::format::{broken, reason, short, stale, used};
+use super::format::{broken, reason, short, stale, used, without_windows};
 use crate::args::Preset;
 use crate::status::bar;
 use crate::status::model::{AccountView, Freshness, WindowView};
@@ -33,9 +33,10 @@ fn pieces(line: &Line<'_>) -> Vec<(Ink, String)> {
     let model = line.session.model.as_deref().map(|model| (Ink::Name, harmless(model)));
     let windows = line.account.iter().flat_map(|account| &account.windows);
     let windows = windows.take(MOST_WINDOWS).map(|window| (ink(window.used), told(window, line)));
+    let without_windows = line.account.and_then(without_windows).map(|text| (Ink::Plain, text));
     let stale = line.account.and_then(old).map(|old| (Ink::Warn, old));
     let broken = broken(line).map(|broken| (Ink::Bad, broken));
-    model.into_iter().chain(windows).chain(stale).chain(broken).collect()
+    model.into_iter().chain(windows).chain(without_windows).chain(stale).chain(broken).collect()
 }
 
 /// The colour of a use. An old number is not painted as if all was well, but what is nearly used up stays so until the reset.
@@ -122,8 +123,8 @@ fn waybar(line: &Line<'_>) -> String {
     let windows = || account.iter().flat_map(|account| &account.windows);
     let name = account.map(|account| account.id.as_str().to_owned());
     let shown = windows().map(|window| told(window, line));
-    let tooltip: Vec<_> =
-        name.into_iter().chain(shown).chain(account.and_then(old)).chain(broken(line)).collect();
+    let tooltip = name.into_iter().chain(shown).chain(account.and_then(without_windows));
+    let tooltip: Vec<_> = tooltip.chain(account.and_then(old)).chain(broken(line)).collect();
     let fullest = windows().filter_map(|window| window.used.lower_bound()).max();
     let shown = Waybar {
         text: markup(&joined(&pieces(line))),
@@ -135,7 +136,7 @@ fn waybar(line: &Line<'_>) -> String {
 }
 
 /// How full the fullest window is, whether that is old, and why: a window that is nearly used up stays so until its reset,
-/// however old the number is.
+/// however old the number is. A fresh answer without windows has no number to be old.
 fn classes(line: &Line<'_>, fullest: Option<Percent>) -> Vec<String> {
     let is_fresh = line.account.is_some_and(|account| account.state == Freshness::Fresh);
     let level = match fullest.map(Percent::basis_points) {
@@ -144,7 +145,8 @@ fn classes(line: &Line<'_>, fullest: Option<Percent>) -> Vec<String> {
         Some(_) if is_fresh => Some("good"),
         _ => None,
     };
-    let stale = (!is_fresh || fullest.is_none()).then_some("stale");
+    let has_windows = line.account.is_some_and(|account| !account.windows.is_empty());
+    let stale = (!is_fresh || (has_windows && fullest.is_none())).then_some("stale");
     let error = line.broken.map(|_| "error");
     let reason = reason(line).map(Reason::class);
     [level, stale, error].into_iter().flatten().map(str::to_owned).chain(reason).collect()
@@ -161,7 +163,7 @@ pub(super) mod tests {
 
     use jiff::Timestamp;
     use jiff::tz::TimeZone;
-    use quota::{Source, StaleReason};
+    use quota::{Credits, Money, Source, StaleReason};
 
     use super::*;
     use crate::statusline::session::Session;
@@ -260,6 +262,41 @@ pub(super) mod tests {
         let old = AccountView { reason: Some(Reason::RateLimited), ..stale_account() };
 
         assert_eq!(on(&old, "Opus", "", plain), "Opus · 5h ≥62.5% (2h10min) · stale 12min, rate limited");
+    }
+
+    fn account_without_windows(credits: Option<Credits>) -> AccountView {
+        let reason = Some(Reason::NoWindows);
+        AccountView { windows: Vec::new(), credits, reason, ..account() }
+    }
+
+    fn spent() -> Option<Credits> {
+        let mut credits = Credits::default();
+        credits.used = Some(Money::new(1234, "USD", 2));
+        credits.limit = Some(Money::new(5000, "USD", 2));
+        Some(credits)
+    }
+
+    #[test]
+    fn a_fresh_account_without_windows_fills_every_preset() {
+        let texts = [(spent(), "extra: 12.34 USD of 50.00 USD spent"), (None, "no windows")];
+        for preset in [Preset::Plain, Preset::Powerline, Preset::Waybar, Preset::Tmux] {
+            for (credits, expected) in &texts {
+                let account = account_without_windows(credits.clone());
+                let text = on(&account, "", "", |line| fill(preset, line));
+
+                assert!(text.contains(expected) && !text.contains("stale"), "{preset:?}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn old_credits_are_marked_as_stale() {
+        let age = Some(Duration::from_secs(720));
+        let state = Freshness::Stale { since: None, why: StaleReason::Aged };
+        let old = AccountView { state, age, reason: None, ..account_without_windows(spent()) };
+
+        assert_eq!(on(&old, "Opus", "", plain), "Opus · extra: 12.34 USD of 50.00 USD spent · stale 12min");
+        assert_eq!(classes_of(&old), serde_json::json!(["stale"]));
     }
 
     #[test]

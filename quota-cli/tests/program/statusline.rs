@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use quota_sim::{Account, Script, Window};
+use quota_sim::{Account, ExtraUsage, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};
 
@@ -86,7 +86,6 @@ fn what_is_not_understood_is_told_in_one_line_with_64() {
         (["--format", "{five_hour.usd}"], "did you mean {five_hour.used}?"),
         (["--format", "{"], "--format, character 1: { without a }"),
         (["--account", "mian"], "no account mian; "),
-        (["--store", "memory:"], "memory: is shared with nobody"),
     ] {
         let ended = machine.run(&["statusline", "--config", &config, arguments[0], arguments[1]]);
 
@@ -406,4 +405,60 @@ fn a_store_that_cannot_be_opened_does_not_make_the_line_vanish() {
 
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "quota: store error\n"));
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn an_account_with_credits_only_shows_them() {
+    let account = Account::new("main").windows([]).extra_usage(ExtraUsage::new(1234, 5000));
+    let provider = Provider::play(Script::new([account]));
+    let (machine, config) = provider.configure(Machine::new());
+    let config = argument(&config);
+    assert_eq!(machine.run(&["status", "--config", config]).code, Some(0));
+
+    assert_eq!(line(&machine, config, &[]).stdout, "extra: 12.34 USD of 50.00 USD spent\n");
+    assert_eq!(line(&machine, config, &["--format", "{reason}"]).stdout, "no windows\n");
+    let json = line(&machine, config, &["--json"]).json();
+    assert_eq!(json["accounts"][0]["reason"], "no_windows");
+}
+
+/// The program without a home directory, with a session on its standard input.
+fn homeless(arguments: &[&str], input: &str) -> Ended {
+    let machine = Machine::new();
+    let mut command = machine.command(arguments);
+    command.env_remove("HOME").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    Ended::of(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn without_a_home_directory_the_session_is_shown() {
+    let ended = homeless(&["statusline"], &session(55.0));
+
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "5h 55%\n"));
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("set HOME"), "{}", ended.stderr);
+    let json = homeless(&["statusline", "--json"], &session(55.0));
+    assert_eq!((json.code, &json.json()["accounts"][0]["reason"]), (Some(0), &"no_home_directory".into()));
+}
+
+#[test]
+fn without_a_home_directory_and_a_session_the_line_says_so() {
+    let ended = homeless(&["statusline"], "");
+
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "quota: no home directory\n"));
+    assert!(ended.stderr.contains("set HOME"), "{}", ended.stderr);
+    let json = homeless(&["statusline", "--json"], "");
+    assert_eq!((json.code, &json.json()["error"]), (Some(78), &"no_home_directory".into()));
+}
+
+#[test]
+fn a_store_that_is_not_shared_leaves_the_session_in_the_line() {
+    let machine = Machine::new();
+    let shown = |input: &str| with_input(&machine, &["statusline", "--store", "memory:"], input);
+
+    assert_eq!((shown(&session(55.0)).code, shown(&session(55.0)).stdout.as_str()), (Some(0), "5h 55%\n"));
+    let alone = shown("");
+    assert_eq!((alone.code, alone.stdout.as_str()), (Some(0), "quota: store not shared\n"));
+    assert!(alone.stderr.contains("name a file: sqlite:///path"), "{}", alone.stderr);
 }

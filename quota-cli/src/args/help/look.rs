@@ -92,7 +92,7 @@ Shows one line from the store, at once. If its numbers are old they are marked, 
 the rules allow: of any number of statuslines one starts it.
 
 Where there are no numbers, the line says why in two words: login rejected, not allowed, rate limited, offline, not logged in, \
-store unreachable, ...; no data if nothing is known yet.
+store unreachable, ...; no data if nothing is known yet. An account without windows shows its credits, or no windows.
 
 If Claude Code's JSON for status lines is on standard input, its model is shown, and its rate limits are shared with all who use \
 the store, if it can be told to which account they belong and they say more than is known. Otherwise they are shown in this line \
@@ -132,9 +132,11 @@ With --json it writes the document of quota status, with one account.
 The classes for Waybar: good, warning (75 % or more), critical (90 % or more); stale beside them if the numbers are old or missing; \
 error if the configuration or the store cannot be used; and the reason, such as login-rejected.
 
+Without a home directory, and with --store memory:, there is no store to read: the line shows the session's own numbers, or says so.
+
 Exit codes: 0 a line was written, 64 the command line is not understood. Claude Code and Waybar show nothing of a command that \
 fails, so a configuration or a store that cannot be used is named in the line (quota: config error), explained on standard error, \
-and the exit code is 0. Only with --json it is 66 (the file given by --config cannot be read) or 78.";
+and the exit code is 0. Only with --json it is 3 (all accounts are disabled), 66 (the file given by --config cannot be read) or 78.";
 
 /// What `quota guard` does.
 pub(in crate::args) const GUARD: &str = "\
