@@ -163,7 +163,7 @@ impl Hold {
 pub enum HoldReason {
     /// The provider asked this account to slow down.
     RateLimited,
-    /// The provider asked a neighbour to slow down.
+    /// The provider's cooldown after a 429, to this account or to another one.
     NeighbourRateLimited,
     /// The provider failed, or could not be reached or understood.
     Failing,
@@ -190,7 +190,7 @@ impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::RateLimited => "rate limited",
-            Self::NeighbourRateLimited => "another account was rate limited",
+            Self::NeighbourRateLimited => "provider cooldown after a 429",
             Self::Failing => "provider failing",
             Self::BudgetSpent => "this hour's calls are spent",
             Self::Other(_) => "on hold",

@@ -1,4 +1,4 @@
-//! The quiet time that one account's 429 imposes on its neighbours: a document of its own, shared like a record.
+//! The provider's cooldown after one account's 429, for all accounts: a document of its own, shared like a record.
 //! Each account's own backoff is in its record, not here.
 
 use std::sync::Arc;

@@ -38,9 +38,9 @@ fn describe(lifted: Option<&Hold>, account: &str, here: &Here) -> String {
     }
 }
 
-/// What keeps the account from being refreshed all the same.
+/// What keeps the account from being refreshed after the clear.
 fn still_held(hold: &Hold, here: &Here) -> String {
-    format!("no refresh before {} all the same: {}", here.clock_with_seconds(hold.until), hold.why)
+    format!("still no refresh before {}: {}", here.clock_with_seconds(hold.until), hold.why)
 }
 
 fn not_cleared(error: &QuotaError) -> Failure {

@@ -24,7 +24,7 @@ pub(crate) enum AccountsCommand {
     /// Lift the hold on an account for all processes, so that the next command may refresh it
     ///
     /// A hold keeps all processes from refreshing an account, because the provider asked to wait or has failed. The next failure
-    /// arms a new one. The cooldown of the provider's other accounts, the hour's budget and a rejected login are not lifted.
+    /// arms a new one. The provider's cooldown after a 429, the hour's budget and a rejected login are not lifted.
     ClearHold(ClearHoldArgs),
     /// Put accounts first, in this order; the first of all is the main one
     Order(NamedArgs),

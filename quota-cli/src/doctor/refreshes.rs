@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(check.level, Level::Warn);
         assert_eq!(
             check.told,
-            "all its accounts are backing off, next call in 30 s (08:01): another account was rate limited"
+            "all its accounts are backing off, next call in 30 s (08:01): provider cooldown after a 429"
         );
     }
 }

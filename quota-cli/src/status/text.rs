@@ -135,8 +135,8 @@ fn is_told_by_its_hold(account: &AccountView) -> bool {
     trouble == Some(TroubleKind::Throttled) && hold == Some(HoldReason::RateLimited)
 }
 
-/// Whether the hold says why there are no newer numbers. One that is another account's doing, or the budget's, does not say
-/// that nobody is logged in.
+/// Whether the hold says why there are no newer numbers. The provider's cooldown and the budget do not say that the account
+/// has no login.
 fn is_all_told_by_its_hold(account: &AccountView) -> bool {
     account.hold.as_ref().is_some_and(|hold| {
         account.trouble.is_some() || account.not_refreshed.as_ref() == Some(&not_asked(hold))

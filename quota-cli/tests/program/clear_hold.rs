@@ -137,7 +137,7 @@ fn the_cooldown_that_a_clear_leaves_is_reported() {
     let cleared = run(&["accounts", "clear-hold", "main"]);
 
     assert!(cleared.stdout.starts_with("cleared: rate limited until "), "{}", cleared.stdout);
-    assert!(cleared.stderr.contains("another account was rate limited"), "{}", cleared.stderr);
+    assert!(cleared.stderr.contains("provider cooldown after a 429"), "{}", cleared.stderr);
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn a_neighbour_of_a_throttled_account_says_why_it_was_not_asked() {
     let ended = machine.run(&["status", "--config", argument(&config)]);
 
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stdout.contains("not asked: another account was rate limited"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("not asked: provider cooldown after a 429"), "{}", ended.stdout);
     assert_eq!(provider.simulator.ledger().calls(), 1);
 }
 

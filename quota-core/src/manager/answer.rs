@@ -84,7 +84,7 @@ impl Answer {
         if self.0.caveats.withheld { None } else { self.0.age() }
     }
 
-    /// The hold that keeps everybody from asking now: the account's own, or its neighbours'.
+    /// The hold that allows no call now: the account's own, or the provider's cooldown, whichever ends later.
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
         let now = self.now();
