@@ -51,19 +51,33 @@ pub fn check(file: &File, path: &Path) -> io::Result<Result<(), Untrusted>> {
     let is_file = opened.is_file();
     let mut places = vec![(path.to_owned(), found(opened))];
     if is_file {
-        // A link has a folder, and so has its target: a user who may write in one of them chooses the file.
-        for place in [path.to_owned(), fs::canonicalize(path)?] {
-            let folder = match place.parent() {
-                Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-                _ => PathBuf::from("."),
-            };
-            if places.iter().all(|(known, _)| *known != folder) {
-                let found = found(fs::metadata(&folder)?);
-                places.push((folder, found));
-            }
+        for folder in folders(path)? {
+            let found = found(fs::metadata(&folder)?);
+            places.push((folder, found));
         }
     }
     Ok(judge(&places, rustix::process::geteuid().as_raw()))
+}
+
+/// The folders whose rights [`check`] reads: a user who may write in one of them chooses the file.
+///
+/// A link has a folder, and so has its target.
+///
+/// # Errors
+///
+/// That of the system if there is no such file.
+pub fn folders(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for place in [path.to_owned(), std::fs::canonicalize(path)?] {
+        let folder = match place.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    Ok(folders)
 }
 
 /// Elsewhere there are no such rights.

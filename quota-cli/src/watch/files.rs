@@ -1,8 +1,11 @@
-//! Whether the configuration or the accounts file has changed, told by what the file system says of them.
+//! Whether the configuration or the accounts file has changed, or who may write it, by the metadata of the file system.
 //! What is in them is read by `config`.
 
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use quota::accounts::rights;
 
 use crate::config;
 
@@ -13,12 +16,24 @@ pub(super) struct Files {
     seen: Vec<Option<Identity>>,
 }
 
-/// What changes when a file is written or replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What changes when a file is written or replaced, or when another user may write it or no longer may.
+#[derive(Debug, PartialEq, Eq)]
 struct Identity {
     inode: u64,
     size: u64,
     modified: Option<SystemTime>,
+    /// When anything of it last changed, also its rights, in nanoseconds.
+    changed: i128,
+    rights: Rights,
+    /// Of each folder that the rights check reads. Their times do not count: other files in them change these.
+    folders: Vec<Option<Rights>>,
+}
+
+/// What the rights check reads of a file or a folder.
+#[derive(Debug, PartialEq, Eq)]
+struct Rights {
+    owner: u32,
+    mode: u32,
 }
 
 impl Files {
@@ -46,11 +61,44 @@ impl Files {
 /// `None` if there is no such file.
 fn identity(path: &Path) -> Option<Identity> {
     let metadata = std::fs::metadata(path).ok()?;
-    #[cfg(unix)]
-    let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
-    #[cfg(not(unix))]
-    let inode = 0;
-    Some(Identity { inode, size: metadata.len(), modified: metadata.modified().ok() })
+    let (inode, changed) = inode_and_change(&metadata);
+    let folders = rights::folders(path).unwrap_or_default();
+    Some(Identity {
+        inode,
+        size: metadata.len(),
+        modified: metadata.modified().ok(),
+        changed,
+        rights: rights_of(&metadata),
+        folders: folders
+            .iter()
+            .map(|folder| std::fs::metadata(folder).ok().as_ref().map(rights_of))
+            .collect(),
+    })
+}
+
+#[cfg(unix)]
+fn inode_and_change(metadata: &Metadata) -> (u64, i128) {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+    (metadata.ino(), changed)
+}
+
+#[cfg(not(unix))]
+fn inode_and_change(_metadata: &Metadata) -> (u64, i128) {
+    (0, 0)
+}
+
+#[cfg(unix)]
+fn rights_of(metadata: &Metadata) -> Rights {
+    use std::os::unix::fs::MetadataExt as _;
+
+    Rights { owner: metadata.uid(), mode: metadata.mode() }
+}
+
+#[cfg(not(unix))]
+fn rights_of(metadata: &Metadata) -> Rights {
+    Rights { owner: 0, mode: metadata.permissions().readonly().into() }
 }
 
 #[cfg(test)]
@@ -78,5 +126,37 @@ mod tests {
             assert!(files.have_changed(), "step {at}");
             assert!(!files.have_changed(), "step {at}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn other_rights_of_the_file_its_target_or_their_folders_are_a_change() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (path, target) = (folder.path().join("config.toml"), elsewhere.path().join("config.toml"));
+        std::fs::write(&target, "a").unwrap();
+        symlink(&target, &path).unwrap();
+        let mut files = Files::at(vec![path]);
+
+        for place in [&*target, folder.path(), elsewhere.path()] {
+            for mode in [0o777, 0o755] {
+                std::fs::set_permissions(place, std::fs::Permissions::from_mode(mode)).unwrap();
+                assert!(files.have_changed(), "{mode:o} {}", place.display());
+                assert!(!files.have_changed(), "{mode:o} {}", place.display());
+            }
+        }
+    }
+
+    #[test]
+    fn another_file_in_the_same_folder_is_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, "a").unwrap();
+        let mut files = Files::at(vec![path]);
+
+        std::fs::write(folder.path().join("other"), "b").unwrap();
+
+        assert!(!files.have_changed());
     }
 }

@@ -1,5 +1,6 @@
 //! `quota watch` on a terminal: however it ends, the terminal is as it was before.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Child;
 
@@ -253,6 +254,22 @@ fn a_configuration_that_breaks_is_told_and_the_last_good_one_stays() {
     world.until_shown("▌");
     world.until_shown("config.toml");
     std::fs::write(&world.config, &text).unwrap();
+    world.until_shown("filter");
+
+    world.pty.press("q");
+    assert_eq!(world.end(), Some(0));
+}
+
+#[test]
+fn an_error_about_rights_ends_with_the_chmod_that_it_names() {
+    let mut world = World::new(account());
+    let chmod = |world: &World, mode| {
+        std::fs::set_permissions(&world.config, PermissionsExt::from_mode(mode)).unwrap();
+    };
+
+    chmod(&world, 0o666);
+    world.until_shown("go-w");
+    chmod(&world, 0o644);
     world.until_shown("filter");
 
     world.pty.press("q");
