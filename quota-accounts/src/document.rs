@@ -1,8 +1,8 @@
 //! One JSON file that several processes change: whole or not at all, one after the other, and never over damage.
 //! What is in it is its users' business.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use quota_core::{Clock, SecretBuffer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::atomic_file::FileLock;
 use crate::file::{self, off_thread};
 use crate::rights::{self, Untrusted};
 
@@ -88,9 +89,8 @@ pub(crate) struct Document {
 
 /// No file of accounts is larger.
 const LIMIT: u64 = 64 * 1024 * 1024;
-/// How long to wait for another process, and how often to look.
+/// How long to wait for another process.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-const A_LOOK: Duration = Duration::from_millis(10);
 
 impl Document {
     pub(crate) fn at(path: impl Into<PathBuf>, clock: Clock) -> Self {
@@ -128,31 +128,21 @@ impl Document {
         let lock = self.lock().await?;
         let (path, is_trusted_only) = (self.path.clone(), self.is_trusted_only);
         let work = move || {
-            let changed = replace(&path, is_trusted_only, change);
+            let changed = replace(&lock, &path, is_trusted_only, change);
             drop(lock);
             Ok(changed)
         };
         off_thread(work).await.map_err(self.failed("write"))?
     }
 
-    async fn lock(&self) -> Result<File, FileError> {
+    async fn lock(&self) -> Result<FileLock, FileError> {
         self.lock_beside(".lock", PATIENCE).await
     }
 
     /// Takes the lock in the file of this ending, and waits that long for it. It ends when it is dropped, or its process ends.
-    pub(crate) async fn lock_beside(&self, ending: &str, patience: Duration) -> Result<File, FileError> {
-        let (path, ending) = (self.path.clone(), ending.to_owned());
-        let waiting = async {
-            loop {
-                let (path, ending) = (path.clone(), ending.clone());
-                match off_thread(move || try_lock(&path, &ending)).await {
-                    Ok(Some(lock)) => return Ok(lock),
-                    Ok(None) => self.clock.sleep(A_LOOK).await,
-                    Err(error) => return Err(self.failed("lock")(error)),
-                }
-            }
-        };
-        self.clock.bounded(patience, waiting).await.unwrap_or_else(|| Err(self.busy()))
+    pub(crate) async fn lock_beside(&self, ending: &str, patience: Duration) -> Result<FileLock, FileError> {
+        let lock = FileLock::acquire(&self.path, ending, &self.clock, patience).await;
+        lock.map_err(self.failed("lock"))?.ok_or_else(|| self.busy())
     }
 
     /// What whoever has waited in vain is told.
@@ -168,45 +158,6 @@ impl Document {
 
 fn io_error(doing: &'static str, path: &Path, error: io::Error) -> FileError {
     FileError::Io { doing, path: path.to_owned(), source: Arc::new(error) }
-}
-
-/// A lock is a file of its own: the other one is replaced under those who wait for it.
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(ending);
-    path.with_file_name(name)
-}
-
-/// Where the file itself lies, or is to lie: links are followed, also one whose file is not there yet.
-fn place(path: &Path) -> PathBuf {
-    /// No system follows more.
-    const MOST_LINKS: usize = 40;
-    let mut place = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        let Ok(target) = fs::read_link(&place) else { break };
-        place = place.parent().unwrap_or(Path::new("")).join(target);
-    }
-    // Of its folder there is one name too, whatever links lead to that.
-    let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match (fs::canonicalize(folder), place.file_name()) {
-        (Ok(folder), Some(name)) => folder.join(name),
-        _ => place,
-    }
-}
-
-/// Takes the lock of this ending, if nobody has it. It ends with the process that holds it, however that ends.
-fn try_lock(path: &Path, ending: &str) -> io::Result<Option<File>> {
-    // Beside what a link leads to: a lock beside the link would not be that of those who know the file by its own name.
-    let path = &beside(&place(path), ending);
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        create_private_dir(parent)?;
-    }
-    let lock = private().create(true).truncate(false).write(true).open(path)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(Some(lock)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
 }
 
 fn read<T: Content>(path: &Path, is_trusted_only: bool) -> Result<T, FileError> {
@@ -229,6 +180,7 @@ fn read<T: Content>(path: &Path, is_trusted_only: bool) -> Result<T, FileError> 
 }
 
 fn replace<T: Content, R>(
+    lock: &FileLock,
     path: &Path,
     is_trusted_only: bool,
     change: impl FnOnce(&mut T) -> R,
@@ -243,37 +195,8 @@ fn replace<T: Content, R>(
     let mut text = SecretBuffer::default();
     serde_json::to_writer_pretty(&mut text, &content).map_err(|error| failed(error.into()))?;
     text.extend_from_slice(b"\n");
-    write(path, &text).map_err(failed)?;
+    lock.replace(&text).map_err(failed)?;
     Ok(result)
-}
-
-/// Writes beside the file, and puts it in its place when all of it is on the disk.
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    // A link stays one: what it leads to is replaced.
-    let target = place(path);
-    let temporary = beside(&target, ".new");
-    // Only whoever has the lock gets here, so what lies there is the rest of somebody who was killed.
-    match fs::remove_file(&temporary) {
-        Err(error) if !file::is_absent(&error) => return Err(error),
-        _ => {}
-    }
-    let mut file = private().create_new(true).write(true).open(&temporary)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, &target)?;
-    sync_dir(target.parent())
-}
-
-/// Without this, a power cut could bring the old name back.
-#[cfg(unix)]
-fn sync_dir(dir: Option<&Path>) -> io::Result<()> {
-    let dir = dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_dir(_dir: Option<&Path>) -> io::Result<()> {
-    Ok(())
 }
 
 /// Whether nobody but its owner may read or change it.
@@ -287,26 +210,19 @@ fn is_private(_file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// For nobody but its owner.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-fn create_private_dir(dir: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(dir)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde::Deserialize;
 
     use super::*;
+
+    fn beside(path: &Path, suffix: &str) -> PathBuf {
+        let mut name = path.file_name().unwrap().to_owned();
+        name.push(suffix);
+        path.with_file_name(name)
+    }
 
     #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
     struct Counted {
@@ -424,7 +340,7 @@ mod tests {
     async fn what_a_killed_writer_left_is_no_hindrance() {
         let dir = tempfile::tempdir().unwrap();
         let document = given(&dir, r#"{"version":1,"count":4}"#);
-        fs::write(beside(document.path(), ".new"), "{\"cou").unwrap();
+        fs::write(beside(document.path(), ".quota-new"), "{\"cou").unwrap();
 
         assert_eq!(count(&document).await.unwrap(), 5);
     }
@@ -450,7 +366,7 @@ mod tests {
         let document = given(&dir, "{}");
         let link = Document::at(dir.path().join("link.json"), Clock::system());
         std::os::unix::fs::symlink(document.path(), link.path()).unwrap();
-        let _held = try_lock(document.path(), ".lock").unwrap().unwrap();
+        let _held = FileLock::try_acquire(document.path(), ".lock").unwrap().unwrap();
 
         let error = count(&link).await.unwrap_err();
 
@@ -464,7 +380,7 @@ mod tests {
         let document = document(&dir);
         let link = Document::at(dir.path().join("link.json"), Clock::system());
         std::os::unix::fs::symlink(document.path(), link.path()).unwrap();
-        let held = try_lock(document.path(), ".lock").unwrap().unwrap();
+        let held = FileLock::try_acquire(document.path(), ".lock").unwrap().unwrap();
         assert!(matches!(count(&link).await, Err(FileError::Busy { .. })));
         drop(held);
 
@@ -478,7 +394,7 @@ mod tests {
     async fn a_file_that_is_locked_for_too_long_is_busy() {
         let dir = tempfile::tempdir().unwrap();
         let document = document(&dir);
-        let _held = try_lock(document.path(), ".lock").unwrap().unwrap();
+        let _held = FileLock::try_acquire(document.path(), ".lock").unwrap().unwrap();
 
         let error = count(&document).await.unwrap_err();
 

@@ -51,6 +51,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 mod ahead;
+pub mod atomic_file;
 mod claude_code;
 mod codex;
 mod command;

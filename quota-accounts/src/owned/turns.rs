@@ -1,7 +1,6 @@
 //! Waiting for the turn to exchange a token: of this file's processes by a lock, of other hosts through the store.
 //! Whose turn it is, is decided in `turn`.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use quota_core::{Applied, AttemptId, Clock, ProviderId, QuotaStore, Reading, Sto
 
 use super::turn::{LASTS, Turn};
 use crate::FileError;
+use crate::atomic_file::FileLock;
 use crate::document::Document;
 
 /// How long one trip to the store may take; without it, the lock of the file has to do.
@@ -24,7 +24,7 @@ const MOST_TRIES: u32 = 16;
 /// The turn of one provider. The lock ends when it is dropped; the store's turn is to be given back.
 #[derive(Debug)]
 pub(super) struct Held {
-    _lock: File,
+    _lock: FileLock,
     shared: Option<(Arc<dyn QuotaStore>, StoreKey, AttemptId)>,
     clock: Clock,
 }
