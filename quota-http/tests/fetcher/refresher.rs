@@ -73,6 +73,20 @@ async fn a_grant_that_is_not_accepted_is_dead_and_a_client_that_is_not_known_is_
 }
 
 #[tokio::test]
+async fn a_cloudflare_challenge_says_nothing_about_the_refresh_token() {
+    let page = "<html>invalid_grant</html>";
+    for status in [400, 401, 403, 503] {
+        let server = Server::start(Reply::json(status, "cf-mitigated: challenge\r\n", page)).await;
+        for builder in [anthropic_at(&server), codex::refresher("a-client").base_url(server.url())] {
+            let error = exchange_by(builder).await.unwrap_err();
+
+            assert!(error.is_transient(), "{status} {error:?}");
+            assert!(error.to_string().contains(&format!("Cloudflare blocked the request (status {status})")));
+        }
+    }
+}
+
+#[tokio::test]
 async fn how_long_the_provider_wants_to_be_left_alone_is_told() {
     for status in [429, 503] {
         let error = exchange(Reply::json(status, "retry-after: 90\r\n", "{}")).await.unwrap_err();

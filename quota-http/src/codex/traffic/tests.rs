@@ -78,6 +78,16 @@ fn an_implausible_reset_of_a_body_ends_no_failure() {
     }
 }
 
+#[test]
+fn a_cloudflare_challenge_says_nothing_about_the_login() {
+    let headers = [("cf-mitigated".to_owned(), "challenge".to_owned())];
+    for status in [401, 403] {
+        let seen = CodexTraffic.read(&Traffic::new(status, &headers, at(0)).body(b"<html>"));
+
+        assert_eq!(seen.failure.map(|failure| failure.kind), Some(FailureKind::Overloaded), "{status}");
+    }
+}
+
 // B71
 #[test]
 fn a_window_is_known_by_its_length_and_not_by_its_slot() {
