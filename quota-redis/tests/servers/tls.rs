@@ -1,5 +1,8 @@
 //! TLS with a private authority, and with certificates of clients.
 
+use std::error::Error as _;
+use std::path::Path;
+
 use quota_core::{QuotaStore, Secret, StoreError};
 use quota_redis::{RedisOptions, RedisStore};
 use redis_harness::{Authority, Server};
@@ -102,4 +105,20 @@ fn a_file_that_is_no_certificate_is_named() {
 
     let empty = RedisOptions::single("host", 1).authority("nothing").open().unwrap_err().to_string();
     assert_eq!(empty, "the certificate of the authority is no certificate in PEM");
+}
+
+#[test]
+fn a_certificate_is_read_from_a_regular_file_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("ca.pem");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+        .unwrap();
+
+    for path in [&*pipe, folder.path(), Path::new("/dev/zero")] {
+        let error = RedisStore::open(&format!("rediss://host?ca={}", path.display())).unwrap_err();
+
+        let told = format!("the certificate of the authority cannot be read from {}", path.display());
+        assert_eq!(error.to_string(), told);
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("not a regular file"));
+    }
 }
