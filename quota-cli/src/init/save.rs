@@ -13,6 +13,10 @@ use std::path::{Path, PathBuf};
 pub(super) fn whole(path: &Path, text: &str, is_there: bool) -> io::Result<Option<PathBuf>> {
     // A link stays one: what it leads to is written.
     let target = if is_there { path.canonicalize()? } else { path.to_owned() };
+    // A pipe or a device may never end.
+    if is_there && !target.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     if let Some(folder) = target.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         let mut builder = fs::DirBuilder::new();
         #[cfg(unix)]
@@ -30,10 +34,6 @@ fn place(draft: &Path, target: &Path, is_there: bool) -> io::Result<Option<PathB
     if !is_there {
         // Not a rename: somebody may have made one meanwhile, and was not asked.
         return fs::hard_link(draft, target).map(|()| None);
-    }
-    // A pipe or a device may never end.
-    if !target.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
     }
     let kept = beside(target, &format!(".before-{:016x}", fastrand::u64(..)));
     write_new(&kept, &fs::read(target)?)?;

@@ -3,7 +3,9 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use super::program::Machine;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use super::program::{Machine, argument};
 use super::pty::Pty;
 
 const SECRET: &str = "sk-ant-oat01-nobody-may-see-this";
@@ -103,6 +105,27 @@ fn with_force_it_is_written_over_and_kept() {
     assert!(text(&machine).contains("[[accounts]]"));
     let [kept] = &neighbours(&machine)[..] else { panic!("{:?}", neighbours(&machine)) };
     assert_eq!(std::fs::read_to_string(kept).unwrap(), "# mine\n");
+}
+
+#[test]
+fn with_force_nothing_but_a_regular_file_is_written_over() {
+    let machine = Machine::new();
+    let (pipe, folder, device) = (machine.path("pipe"), machine.path("folder"), machine.path("device"));
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &device).unwrap();
+
+    for path in [&pipe, &folder, &device] {
+        let path = argument(path);
+        let kind = std::fs::metadata(path).unwrap().file_type();
+
+        let ended = machine.run(&["init", "--force", "--config", path]);
+
+        let why = format!("quota: could not write {path}: it is not a regular file\n");
+        assert_eq!((ended.code, &*ended.stderr), (Some(74), &*why));
+        assert_eq!(std::fs::metadata(path).unwrap().file_type(), kind, "{path}");
+    }
+    assert_eq!(std::fs::read_dir(machine.path("")).unwrap().count(), 3, "no draft is left");
 }
 
 #[test]
