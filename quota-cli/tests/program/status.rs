@@ -368,3 +368,16 @@ fn a_token_command_that_hangs_is_named_and_not_the_provider() {
     assert!(ended.stdout.contains("the token command `/bin/sh` timed out after 0.3 s"), "{}", ended.stdout);
     assert_eq!(provider.simulator.ledger().calls(), 0);
 }
+
+#[test]
+fn a_provider_that_cannot_be_reached_is_named_once_with_the_innermost_cause() {
+    let machine = Machine::new().set("QUOTA_TOKEN", "sim-token-main");
+    let account = "[[accounts]]\nid = \"anthropic/main\"\nbase_url = \"http://127.0.0.1:9\"\ntoken_env = \"QUOTA_TOKEN\"\n";
+    let config = machine.write("config.toml", account);
+
+    let ended = machine.run(&["status", "--json", "--config", argument(&config)]);
+
+    let refused = std::io::Error::from_raw_os_error(111);
+    let told = format!("could not connect to 127.0.0.1: {refused}");
+    assert_eq!(ended.json()["accounts"][0]["error"], told);
+}

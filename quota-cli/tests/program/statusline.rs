@@ -301,6 +301,21 @@ fn the_line_says_that_the_login_is_rejected() {
 }
 
 #[test]
+fn an_old_number_near_the_limit_is_stale_and_critical_in_waybar() {
+    let provider =
+        Provider::play(Script::new([Account::new("main").windows([Window::five_hour().used(99.5)])]));
+    let (machine, config) = provider.configure(Machine::new());
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replacen("[policy]\n", "[policy]\nfreshness = \"2ms\"\n", 1)).unwrap();
+    let config = argument(&config);
+    assert_eq!(machine.run(&["status", "--config", config]).code, Some(0));
+
+    let bar = line(&machine, config, &["--preset", "waybar"]).json();
+
+    assert_eq!(bar["class"], serde_json::json!(["critical", "stale"]));
+}
+
+#[test]
 fn the_line_says_that_the_provider_cannot_be_reached() {
     let machine = Machine::new().set("QUOTA_TOKEN", "sim-token-main");
     let config = one_account(&machine, "http://127.0.0.1:9", "token_env = \"QUOTA_TOKEN\"\n");

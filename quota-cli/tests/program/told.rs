@@ -43,6 +43,23 @@ impl World {
         command.spawn().unwrap()
     }
 
+    /// Lets Claude Code be logged in as the account.
+    fn log_in(&self) {
+        self.machine.log_in("sim-token-main");
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        let text: Vec<_> = text.lines().filter(|line| !line.starts_with("token_env")).collect();
+        std::fs::write(&self.config, text.join("\n")).unwrap();
+    }
+
+    /// Gives a statusline this five-hour window of a session.
+    fn session(&self, five_hour: &str) {
+        let mut line = self.machine.command(&["statusline", "--config", &self.config]);
+        let mut line = line.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let session = format!(r#"{{"rate_limits":{{"five_hour":{five_hour}}}}}"#);
+        line.stdin.take().unwrap().write_all(session.as_bytes()).unwrap();
+        assert!(line.wait().unwrap().success());
+    }
+
     /// The thresholds and resets that hooks ran for, in their order.
     fn told(&self) -> Vec<String> {
         let told = std::fs::read_to_string(self.machine.path("told")).unwrap_or_default();
@@ -166,19 +183,30 @@ fn of_refreshers_guards_and_statuses_at_once_one_tells() {
 #[test]
 fn what_a_session_says_to_a_statusline_is_told_although_nobody_is_asked() {
     let world = World::new("1h");
-    world.machine.log_in("sim-token-main");
-    let text = std::fs::read_to_string(&world.config).unwrap();
-    let text: Vec<_> = text.lines().filter(|line| !line.starts_with("token_env")).collect();
-    std::fs::write(&world.config, text.join("\n")).unwrap();
+    world.log_in();
 
-    let mut line = world.machine.command(&["statusline", "--config", &world.config]);
-    let mut line = line.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let session = r#"{"rate_limits":{"five_hour":{"used_percentage":55.0}}}"#;
-    line.stdin.take().unwrap().write_all(session.as_bytes()).unwrap();
-    assert!(line.wait().unwrap().success());
+    world.session(r#"{"used_percentage":55.0}"#);
 
     // Whoever tells it outlives the line.
     while world.told().is_empty() {}
     assert_eq!(world.told(), ["50.0"]);
     assert_eq!(world.provider.simulator.ledger().calls(), 1);
+}
+
+#[test]
+fn what_cannot_be_true_of_a_session_is_no_threshold() {
+    let world = World::new("1h");
+    world.log_in();
+    let overnight = quota::Clock::system().now().as_second() - 9 * 3600;
+
+    world.session(&format!(r#"{{"used_percentage":{}}}"#, overnight));
+    world.session(&format!(r#"{{"used_percentage":97.0,"resets_at":{overnight}}}"#));
+    world.session(r#"{"used_percentage":55.0}"#);
+
+    // What runs the hooks outlives the line.
+    while world.told().is_empty() {}
+    assert_eq!(world.told(), ["50.0"]);
+    let events = world.machine.run(&["events", "--json", "--config", &world.config]);
+    let thresholds = events.stdout.lines().filter(|line| line.contains(r#""kind":"threshold""#));
+    assert_eq!(thresholds.count(), 1, "{}", events.stdout);
 }

@@ -1,6 +1,7 @@
 //! `quota watch` on a terminal: however it ends, the terminal is as it was before.
 
-use std::os::unix::fs::PermissionsExt;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Child;
 
@@ -38,6 +39,10 @@ impl World {
         let (machine, config) = provider.configure(Machine::new());
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.replacen("[policy]\n", &format!("[policy]\n{policy}\n"), 1)).unwrap();
+        Self::start(provider, machine, config)
+    }
+
+    fn start(provider: Provider, machine: Machine, config: PathBuf) -> Self {
         let mut pty = Pty::new(80, 24);
         let watch = pty.start(machine.command(&["watch", "--config", argument(&config)]));
         let begun = pty.until(DRAWN);
@@ -53,6 +58,10 @@ impl World {
 
     /// The same for a word that is there so many times.
     fn until_shown_times(&mut self, word: &str, times: usize) {
+        self.until_drawn(word, |screen| screen.matches(word).count() >= times);
+    }
+
+    fn until_drawn(&mut self, wanted: &str, is_there: impl Fn(&str) -> bool) {
         let mut last = String::new();
         for look in 0..5_000_u16 {
             self.pty.resize(100 + look % 2, 30);
@@ -61,11 +70,19 @@ impl World {
             if drawn.contains(CLEAR) {
                 last = drawn;
             }
-            if last.matches(word).count() >= times {
+            if is_there(&last) {
                 return;
             }
         }
-        panic!("{word} is not shown: {last:?}");
+        panic!("{wanted} is not shown: {last:?}");
+    }
+
+    /// Waits until a whole screen has these words in this order.
+    fn until_in_order(&mut self, words: [&str; 2]) {
+        self.until_drawn(&format!("{words:?} in this order"), |screen| {
+            let places = words.map(|word| screen.find(word));
+            places.iter().all(Option::is_some) && places.is_sorted()
+        });
     }
 
     fn signal(&self, signal: Signal) {
@@ -264,7 +281,7 @@ fn a_configuration_that_breaks_is_told_and_the_last_good_one_stays() {
 fn an_error_about_rights_ends_with_the_chmod_that_it_names() {
     let mut world = World::new(account());
     let chmod = |world: &World, mode| {
-        std::fs::set_permissions(&world.config, PermissionsExt::from_mode(mode)).unwrap();
+        std::fs::set_permissions(&world.config, Permissions::from_mode(mode)).unwrap();
     };
 
     chmod(&world, 0o666);
@@ -286,6 +303,71 @@ fn one_that_hangs_does_not_keep_the_others_from_being_shown() {
     world.provider.simulator.set("work", Change::used(Window::five_hour(), 77.0)).unwrap();
 
     world.until_shown("77");
+    world.pty.press("q");
+    assert_eq!(world.end(), Some(0));
+}
+
+#[test]
+fn a_key_for_a_refresh_joins_a_call_that_hangs() {
+    let mut world = World::new(account().answers([Phase::new(Answer::Hang)]));
+    while world.provider.simulator.ledger().calls() == 0 {
+        std::thread::yield_now();
+    }
+
+    world.pty.press("rR");
+    // A word of the help shows that both keys were read.
+    world.pty.press("?");
+    world.pty.until("leave");
+    world.pty.press(" ");
+    world.provider.simulator.set("main", Change::answer(Answer::Ok)).unwrap();
+
+    world.until_shown("42 %");
+    world.pty.press("q");
+    let calls = world.provider.simulator.ledger().calls();
+    assert_eq!((world.end(), calls), (Some(0), 1));
+}
+
+#[test]
+fn a_refresh_of_all_shows_one_account_while_another_hangs() {
+    let hanging = account().answers([Phase::new(Answer::Hang)]);
+    let of_use = |name, used| Account::new(name).windows([Window::five_hour().used(used)]);
+    let (first, second) = (of_use("first", 42.0), of_use("second", 77.0));
+    let provider = Provider::play(Script::new([hanging, first.clone(), second.clone()]));
+    let machine = Machine::new().set("QUOTA_MAIN", &provider.token());
+    let token = machine.write("work.token", &*first.token());
+    std::fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
+    let login = |name, login| {
+        format!("[[accounts]]\nid = \"anthropic/{name}\"\nbase_url = \"{}\"\n{login}\n", provider.url())
+    };
+    // No call ends by itself for as long as a test waits.
+    let policy = "[policy]\ngap = \"1ms\"\nfetch_timeout = \"10m\"\n";
+    let main = login("main", "token_env = \"QUOTA_MAIN\"");
+    let work = login("work", "token_file = \"work.token\"");
+    let config = machine.write("config.toml", format!("{policy}{main}{work}"));
+    let mut world = World::start(provider, machine, config);
+    world.until_shown("42 %");
+
+    // A call with another token is never too soon after one with the first.
+    std::fs::write(&token, &*second.token()).unwrap();
+    world.pty.press("R");
+
+    world.until_shown("77 %");
+    world.pty.press("q");
+    assert_eq!(world.end(), Some(0));
+}
+
+#[test]
+fn accounts_that_another_command_orders_are_shown_in_that_order() {
+    let accounts = ["main", "work"].map(|name| Account::new(name).windows([Window::five_hour().used(42.0)]));
+    let mut world = World::of(Script::new(accounts), "");
+    world.until_in_order(["anthropic/main", "anthropic/work"]);
+
+    let order =
+        ["accounts", "order", "anthropic/work", "anthropic/main", "--config", argument(&world.config)];
+    let ended = world.machine.run(&order);
+
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    world.until_in_order(["anthropic/work", "anthropic/main"]);
     world.pty.press("q");
     assert_eq!(world.end(), Some(0));
 }
