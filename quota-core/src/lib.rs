@@ -67,6 +67,7 @@
 //! Facts are told by [`tracing`](https://docs.rs/tracing) at `debug` and `warn`, never at `info`, and never a secret; what
 //! happened to accounts is also an [`Event`].
 mod account;
+mod bounds;
 mod clock;
 mod credential;
 mod credits;
@@ -105,12 +106,11 @@ pub use hold::{Hold, HoldReason, Trouble, TroubleKind};
 pub use lease::{Ask, Attempt, AttemptId, Begin, Freshness, Lease, RecentCall, Urgency};
 pub use login::{Identity, Lineage, Login, Mark};
 pub use manager::QuotaManager;
-pub use manager::account::{Account, KeepFresh, Watch};
+pub use manager::account::{Account, Get, KeepFresh, Watch};
 pub use manager::answer::{Answer, Refreshed, StaleReason, State};
 pub use manager::builder::{BuildError, QuotaManagerBuilder};
 pub use manager::error::{ObserveError, QuotaError};
 pub use manager::events::{Event, Events};
-pub use manager::get::Get;
 pub use manager::tally::StoreTally;
 pub use percent::Percent;
 pub use plausibility::{Rejected, plausible_percent, plausible_reset};

@@ -5,13 +5,13 @@ pub(crate) mod account;
 pub(crate) mod answer;
 pub(crate) mod builder;
 mod changes;
+mod context;
 mod desk;
 pub(crate) mod error;
 pub(crate) mod events;
 mod exchange;
 mod flight;
 mod gate;
-pub(crate) mod get;
 mod link;
 mod provider;
 mod quieted;
@@ -30,9 +30,9 @@ use std::time::Duration;
 
 use self::account::Account;
 use self::builder::QuotaManagerBuilder;
+use self::context::Crew;
 use self::error::ObserveError;
 use self::events::Events;
-use self::flight::Crew;
 use self::register::Register;
 use self::tally::StoreTally;
 use crate::{AccountId, Clock, Joined, QuotaError, QuotaStore, Record, Rejected, Usage};
@@ -140,7 +140,7 @@ impl QuotaManager {
     /// What happens from now on, as this process sees it.
     #[must_use]
     pub fn events(&self) -> Events {
-        Events::of(&self.shared.crew)
+        Events::of(&self.shared.crew.events, &self.shared.crew.tasks)
     }
 
     /// What went wrong with the store so far, as this process saw it. It is written to the log as well: once for each outage, once

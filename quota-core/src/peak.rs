@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Percent;
-use crate::plausibility::{is_too_far, plausible_length};
+use crate::bounds::{is_too_far, plausible_length};
 use crate::time::{self, Ms};
 use crate::unknown::Unknown;
 

@@ -6,13 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::bounds::is_too_far;
 use crate::{Percent, Source, Usage, WindowId, WindowReading, time};
-
-/// Clocks differ, and a call takes a while: a reset may lie this much further ahead than the window is long.
-const RESET_SLACK: Duration = Duration::from_secs(2 * 60);
-
-/// The longest time to a reset where the length of the window is unknown; nor is a window longer than this.
-const LONGEST_WINDOW: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// Providers reset late: a reset that a provider reports may be this long ago.
 const RESET_LAG: Duration = Duration::from_secs(3600);
@@ -101,18 +96,6 @@ fn judge_reset(
     } else {
         Ok(())
     }
-}
-
-/// A length in whole milliseconds; `None` if no window can have it.
-pub(crate) fn plausible_length(length: Duration) -> Option<Duration> {
-    let ms = Duration::from_millis(length.as_millis().try_into().unwrap_or(u64::MAX));
-    (!ms.is_zero() && ms <= LONGEST_WINDOW).then_some(ms)
-}
-
-/// Whether a reset lies further ahead than the window is long.
-pub(crate) fn is_too_far(resets_at: Timestamp, length: Option<Duration>, read_at: Timestamp) -> bool {
-    let longest = length.and_then(plausible_length).map_or(LONGEST_WINDOW, |length| length + RESET_SLACK);
-    resets_at > time::later(read_at, longest)
 }
 
 /// When something was read.

@@ -8,8 +8,9 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::is_too_far;
 use crate::peak::Peak;
-use crate::plausibility::{is_too_far, judge};
+use crate::plausibility::judge;
 use crate::time::Ms;
 use crate::unknown::Unknown;
 use crate::usage::Coverage;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::{is_too_far, plausible_length};
 use crate::peak::Peak;
-use crate::plausibility::{is_too_far, plausible_length};
 use crate::time::{self, Ms};
 use crate::unknown::Unknown;
 use crate::{InvalidId, Percent, Scope, UnknownWord, model_matches};

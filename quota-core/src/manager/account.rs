@@ -1,8 +1,11 @@
 //! The handle through which a program uses one account.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -13,7 +16,7 @@ use super::changes;
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
 use super::flight::{Flight, Wish};
-use super::get::Get;
+use super::refresh;
 use super::shelf::Sight;
 use super::slot::Slot;
 use super::tasks::{both, wait_for};
@@ -55,7 +58,7 @@ impl Account {
 
     /// What is known, if it is fresh and kept current.
     #[inline(always)]
-    pub(super) fn peek_fresh(&self) -> Option<Answer> {
+    fn peek_fresh(&self) -> Option<Answer> {
         let view = self.sight.look();
         (view.is_fresh() && self.sight.is_followed()).then(|| Answer::of(view))
     }
@@ -126,7 +129,7 @@ impl Account {
         Ok(Box::pin(self.shared_refresh(wish)).await?.answer)
     }
 
-    pub(super) async fn get_slowly(&self, max_age: Option<Duration>) -> Result<Answer, QuotaError> {
+    async fn get_slowly(&self, max_age: Option<Duration>) -> Result<Answer, QuotaError> {
         let _followed = OnLeaving(|| self.follow());
         let view = self.sight.look();
         if max_age.map_or_else(|| view.is_fresh(), |max_age| view.is_fresh_within(max_age)) {
@@ -168,7 +171,7 @@ impl Account {
         let mut tries = 0;
         loop {
             tries += 1;
-            let flight = Flight::join(&self.slot, wish, Urgency::Interactive, &self.shared.crew);
+            let flight = refresh::join(&self.slot, wish, Urgency::Interactive, &self.shared.crew);
             let landing = flight.wait().await;
             // A flight that began for somebody with smaller wishes may have ended too soon for ours.
             let enough = match landing {
@@ -219,7 +222,7 @@ impl Account {
     pub fn refresh_in_background(&self) {
         if self.is_stale() {
             let wish = Wish::Within(self.slot.provider.policy.freshness);
-            drop(Flight::join(&self.slot, wish, Urgency::Background, &self.shared.crew));
+            drop(refresh::join(&self.slot, wish, Urgency::Background, &self.shared.crew));
         }
     }
 
@@ -358,6 +361,53 @@ impl fmt::Debug for Account {
             .field("id", &self.slot.id)
             .field("answer", &self.peek())
             .finish_non_exhaustive()
+    }
+}
+
+/// The future that [`Account::get`] returns. Nothing happens before it is polled.
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct Get<'a> {
+    account: &'a Account,
+    /// Boxed, so that the common case carries no large future about.
+    slowly: Option<Slowly<'a>>,
+}
+
+type Slowly<'a> = Pin<Box<dyn Future<Output = Result<Answer, QuotaError>> + Send + 'a>>;
+
+impl<'a> Get<'a> {
+    #[inline]
+    fn of(account: &'a Account) -> Self {
+        Self { account, slowly: None }
+    }
+}
+
+// By hand instead of an `async fn`, because this is on every reader's path and a state machine costs half a read more.
+impl Future for Get<'_> {
+    type Output = Result<Answer, QuotaError>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if this.slowly.is_none()
+            && let Some(answer) = this.account.peek_fresh()
+        {
+            return Poll::Ready(Ok(answer));
+        }
+        this.wait(context)
+    }
+}
+
+impl Get<'_> {
+    #[cold]
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<Answer, QuotaError>> {
+        let account = self.account;
+        self.slowly.get_or_insert_with(|| Box::pin(account.get_slowly(None))).as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for Get<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Get").field("account", self.account).finish_non_exhaustive()
     }
 }
 

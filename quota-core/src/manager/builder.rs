@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::context::Crew;
 use super::events::Stage;
-use super::flight::Crew;
 use super::link::Link;
 use super::register::Register;
 use super::tasks::Tasks;

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::context::Crew;
 use super::desk::Standing;
-use super::flight::Crew;
 use super::provider::Provider;
 use super::quieted::Quieted;
 use super::slot::Slot;

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::flight::Crew;
 use super::tasks::{Either, Tasks, either};
 use crate::{AccountId, FetchError, Hold, Rejected};
 
@@ -101,8 +100,8 @@ impl Events {
     /// How many events are kept for a slow listener.
     const KEPT: usize = 256;
 
-    pub(crate) fn of(crew: &Crew) -> Self {
-        Self { events: crew.events.listen(), tasks: Arc::clone(&crew.tasks) }
+    pub(crate) fn of(stage: &Stage, tasks: &Arc<Tasks>) -> Self {
+        Self { events: stage.listen(), tasks: Arc::clone(tasks) }
     }
 
     /// Waits for the next event; `None` once the manager is closed and its tasks have ended, or it is gone. Dropping the

@@ -1,5 +1,5 @@
-//! One refresh of one account, shared by everybody who wants it: a task that nobody's leaving stops.
-//! What the task does is in `refresh`.
+//! One refresh of one account as its callers share it: what was wanted, its place in the line to the provider, its result.
+//! The task that runs it is in `refresh`.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -7,15 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::changes;
 use super::error::QuotaError;
-use super::events::Stage;
-use super::gate::Ticket;
-use super::refresh::Refresh;
-use super::slot::Slot;
-use super::tasks::{Tasks, wait_for};
+use super::gate::{Gate, Ticket};
+use super::tasks::wait_for;
 use super::view::View;
-use crate::clock::Instant;
 use crate::{Lineage, Urgency};
 
 /// A refresh under way.
@@ -78,70 +73,36 @@ pub(crate) enum Wish {
 }
 
 impl Flight {
-    /// The flight for the login the account holds: the one that is under way, or a new one.
-    pub(crate) fn join(slot: &Arc<Slot>, wish: Wish, urgency: Urgency, crew: &Crew) -> Arc<Self> {
-        let flight = {
-            let mut desk = slot.desk();
-            if let Some(flight) = desk.flight() {
-                let flight = Arc::clone(flight);
-                drop(desk);
-                flight.hurry(slot, urgency);
-                return flight;
-            }
-            let flight = Arc::new(Self {
-                lineage: desk.login.clone(),
-                wish,
-                landed: OnceLock::new(),
-                done: Notify::new(),
-                place: Mutex::new(Place { urgency, ticket: None }),
-            });
-            desk.flights.push(Arc::clone(&flight));
-            flight
-        };
-        changes::follow(slot, crew);
-        // Made before the task: if the task is never run, it is dropped, and that lands the flight.
-        let refresh = Refresh::new(Arc::clone(&flight), Arc::clone(slot), crew.clone());
-        crew.tasks.spawn(async move {
-            let landing = refresh.run(wish).await;
-            refresh.land(landing);
-        });
-        flight
+    pub(crate) fn new(lineage: Option<Lineage>, wish: Wish, urgency: Urgency) -> Arc<Self> {
+        Arc::new(Self {
+            lineage,
+            wish,
+            landed: OnceLock::new(),
+            done: Notify::new(),
+            place: Mutex::new(Place { urgency, ticket: None }),
+        })
     }
 
     /// Waits for the end. Whoever stops waiting stops nothing else.
     pub(crate) async fn wait(&self) -> &Landing {
-        wait_for(&self.done, || self.landed.get().is_some()).await;
+        wait_for(&self.done, || self.has_landed()).await;
         self.landed.get().expect("it has landed")
     }
 
-    /// Ends it, once, and tells everybody who waits.
-    pub(crate) fn land(self: &Arc<Self>, slot: &Slot, landing: Landing) {
-        if self.landed.get().is_some() {
-            return;
-        }
-        let failed = landing.as_ref().err().filter(|error| !matches!(error, QuotaError::Closed));
-        match failed.cloned() {
-            // Shown before anybody is told, so that whoever waited finds the reason.
-            Some(error) => slot.update(|desk| desk.crashed(self, error)),
-            None => {
-                let is_over = {
-                    let mut desk = slot.desk();
-                    desk.landed(self);
-                    landing.is_ok() && desk.failed.is_some() && self.lineage == desk.login
-                };
-                if is_over {
-                    slot.update(|desk| desk.failed = None);
-                }
-            }
-        }
+    pub(crate) fn has_landed(&self) -> bool {
+        self.landed.get().is_some()
+    }
+
+    /// Ends it, once, and wakes all who wait.
+    pub(crate) fn land(&self, landing: Landing) {
         let _ = self.landed.set(landing);
         self.done.notify_waiters();
     }
 
     /// Takes a place in the line to the provider, where those who join later can move it up.
-    pub(crate) fn queue(&self, slot: &Slot) -> Ticket {
+    pub(crate) fn queue(&self, gate: &Arc<Gate>) -> Ticket {
         let mut place = self.place();
-        let ticket = slot.provider.gate.queue(place.urgency);
+        let ticket = gate.queue(place.urgency);
         place.ticket = Some(ticket.number());
         ticket
     }
@@ -151,34 +112,18 @@ impl Flight {
         self.place().urgency
     }
 
-    fn hurry(&self, slot: &Slot, urgency: Urgency) {
+    /// Moves it up in the line, if this is more urgent.
+    pub(crate) fn hurry(&self, gate: &Gate, urgency: Urgency) {
         let mut place = self.place();
         if urgency > place.urgency {
             place.urgency = urgency;
             if let Some(ticket) = place.ticket {
-                slot.provider.gate.hurry(ticket);
+                gate.hurry(ticket);
             }
         }
     }
 
     fn place(&self) -> MutexGuard<'_, Place> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a flight needs of its manager.
-#[derive(Debug, Clone)]
-pub(crate) struct Crew {
-    pub(crate) tasks: Arc<Tasks>,
-    pub(crate) events: Stage,
-    pub(crate) by: Arc<str>,
-    /// When this program ends, if that is known: no call outlasts it.
-    pub(crate) deadline: Option<Instant>,
-}
-
-impl Crew {
-    /// How much time is left at `now`; `None` if there is no deadline.
-    pub(crate) fn time_left(&self, now: Instant) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.saturating_since(now))
     }
 }

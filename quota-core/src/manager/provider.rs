@@ -1,15 +1,14 @@
 //! What all accounts of one provider share in this process: who asks, how fast, by which policy, and the quiet time.
 //! How the quiet time is shared with other processes is in `quieted`.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::gate::Gate;
 use super::link::Link;
 use super::quieted::Quieted;
-use super::view::{Caveats, View};
-use crate::{Clock, Hold, Policy, ProviderId, Record, UsageFetcher};
+use crate::{Clock, Hold, Policy, ProviderId, UsageFetcher};
 
 /// One provider, as this process sees it.
 #[derive(Debug)]
@@ -22,7 +21,6 @@ pub(crate) struct Provider {
     pub(crate) clock: Clock,
     /// `None` if a 429 concerns its own account only.
     pub(crate) quieted: Option<Arc<Quieted>>,
-    nothing: Mutex<Weak<View>>,
 }
 
 impl Provider {
@@ -35,20 +33,7 @@ impl Provider {
         quieted: Option<Arc<Quieted>>,
     ) -> Arc<Self> {
         let gate = Gate::new(clock.clone(), policy.gap, policy.parallel);
-        Arc::new(Self { id, fetcher, policy, gate, link, clock, quieted, nothing: Mutex::default() })
-    }
-
-    /// The view of an account that was never read.
-    pub(crate) fn nothing_known(self: &Arc<Self>) -> Arc<View> {
-        static NOTHING: LazyLock<Arc<Record>> = LazyLock::new(Arc::default);
-        let mut known = self.nothing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(view) = known.upgrade() {
-            return view;
-        }
-        let view = Arc::new(View::new(0, Arc::clone(&NOTHING), Arc::clone(self), Caveats::default()));
-        // Weak: the view holds its provider, and neither may keep the other for ever.
-        *known = Arc::downgrade(&view);
-        view
+        Arc::new(Self { id, fetcher, policy, gate, link, clock, quieted })
     }
 
     /// The quiet time in force, as far as this process has heard.

@@ -1,5 +1,5 @@
-//! What a refresh does: find the login, get the right to ask, ask, and put the answer where everybody sees it.
-//! The right to ask is got in `begin` and used in `call`; who waits for a refresh is in `flight`.
+//! Refreshes: callers join the one that is under way, or begin one. It finds the login, gets the lease, calls the provider and
+//! stores what it reported. The lease is got in `begin` and used in `call`; what callers share is in `flight`.
 
 mod begin;
 mod call;
@@ -11,14 +11,41 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::changes;
+use super::context::Crew;
 use super::error::QuotaError;
-use super::flight::{Crew, Flight, Landed, Landing, Wish};
+use super::flight::{Flight, Landed, Landing, Wish};
 use super::slot::Slot;
 use super::tasks::{Either, either};
-use crate::{FetchError, Lineage, Login, UsageFetcher};
+use crate::{FetchError, Lineage, Login, Urgency, UsageFetcher};
 
 use begin::Begun;
 use call::Called;
+
+/// The refresh for the login that the account holds: the one that is under way, or a new one. Callers that stop waiting for it
+/// do not stop it.
+pub(crate) fn join(slot: &Arc<Slot>, wish: Wish, urgency: Urgency, crew: &Crew) -> Arc<Flight> {
+    let flight = {
+        let mut desk = slot.desk();
+        if let Some(flight) = desk.flight() {
+            let flight = Arc::clone(flight);
+            drop(desk);
+            flight.hurry(&slot.provider.gate, urgency);
+            return flight;
+        }
+        let flight = Flight::new(desk.login.clone(), wish, urgency);
+        desk.flights.push(Arc::clone(&flight));
+        flight
+    };
+    changes::follow(slot, crew);
+    // Made before the task: if the task is never run, it is dropped, and that ends the flight.
+    let refresh = Refresh::new(Arc::clone(&flight), Arc::clone(slot), crew.clone());
+    crew.tasks.spawn(async move {
+        let landing = refresh.run(wish).await;
+        refresh.land(landing);
+    });
+    flight
+}
 
 /// One run. Dropped before its end (a closed manager, a runtime that shuts down), it still lands its flight.
 pub(crate) struct Refresh {
@@ -38,15 +65,34 @@ impl Drop for Refresh {
 }
 
 impl Refresh {
-    pub(crate) fn new(flight: Arc<Flight>, slot: Arc<Slot>, crew: Crew) -> Self {
+    fn new(flight: Arc<Flight>, slot: Arc<Slot>, crew: Crew) -> Self {
         Self { flight, slot, crew }
     }
 
-    pub(crate) fn land(&self, landing: Landing) {
-        self.flight.land(&self.slot, landing);
+    /// Ends the flight, once. Callers that wait find the reason of a failure in the view as well: it is shown first.
+    fn land(&self, landing: Landing) {
+        let Self { flight, slot, .. } = self;
+        if flight.has_landed() {
+            return;
+        }
+        let failed = landing.as_ref().err().filter(|error| !matches!(error, QuotaError::Closed));
+        match failed.cloned() {
+            Some(error) => slot.update(|desk| desk.crashed(flight, error)),
+            None => {
+                let is_over = {
+                    let mut desk = slot.desk();
+                    desk.landed(flight);
+                    landing.is_ok() && desk.failed.is_some() && flight.lineage == desk.login
+                };
+                if is_over {
+                    slot.update(|desk| desk.failed = None);
+                }
+            }
+        }
+        flight.land(landing);
     }
 
-    pub(crate) async fn run(&self, wish: Wish) -> Landing {
+    async fn run(&self, wish: Wish) -> Landing {
         let slot = &*self.slot;
         let landing = self.bring(wish).await;
         if landing.is_err() {

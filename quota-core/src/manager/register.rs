@@ -4,7 +4,7 @@
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use super::link::Link;
 use super::provider::Provider;
@@ -12,7 +12,8 @@ use super::quieted::Quieted;
 use super::shelf::Shelf;
 use super::slot::Slot;
 use super::tally::StoreTally;
-use crate::{AccountId, Clock, Policy, ProviderId, QuietScope, StoreKey, UsageFetcher};
+use super::view::{Caveats, View};
+use crate::{AccountId, Clock, Policy, ProviderId, QuietScope, Record, StoreKey, UsageFetcher};
 
 /// Who is known, and what a new one begins with.
 pub(crate) struct Register {
@@ -31,6 +32,21 @@ pub(crate) struct Register {
 struct Accounts {
     slots: HashSet<ByName>,
     shelves: HashMap<ProviderId, Shelf>,
+    /// The view that all accounts of a provider begin with.
+    empty_views: HashMap<ProviderId, Weak<View>>,
+}
+
+impl Accounts {
+    /// The view of an account that was never read.
+    fn empty_view(&mut self, provider: &Arc<Provider>) -> Arc<View> {
+        static EMPTY: LazyLock<Arc<Record>> = LazyLock::new(Arc::default);
+        let cached = self.empty_views.entry(provider.id.clone()).or_default();
+        cached.upgrade().unwrap_or_else(|| {
+            let view = Arc::new(View::new(0, Arc::clone(&EMPTY), Arc::clone(provider), Caveats::default()));
+            *cached = Arc::downgrade(&view);
+            view
+        })
+    }
 }
 
 /// A slot that is found by its account's name. A map would keep each name twice.
@@ -87,7 +103,8 @@ impl Register {
         if let Some(ByName(slot)) = accounts.slots.get(id.as_str()) {
             return Arc::clone(slot);
         }
-        let sight = accounts.shelves.entry(provider.id.clone()).or_default().place(&provider.nothing_known());
+        let view = accounts.empty_view(&provider);
+        let sight = accounts.shelves.entry(provider.id.clone()).or_default().place(&view);
         let slot = Slot::new(id.clone(), provider, sight);
         accounts.slots.insert(ByName(Arc::clone(&slot)));
         slot
@@ -95,18 +112,19 @@ impl Register {
 
     /// Knows the account no longer. A handle that exists keeps its slot; the next one that is made has another.
     pub(crate) fn forget(&self, slot: Arc<Slot>) {
-        {
+        let empty = {
             let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
             let is_same = |ByName(known): &ByName| Arc::ptr_eq(known, &slot);
             if !accounts.slots.get(slot.id.as_str()).is_some_and(is_same) {
                 return;
             }
             accounts.slots.remove(slot.id.as_str());
-        }
+            accounts.empty_view(&slot.provider)
+        };
         slot.leave_register();
         if Arc::strong_count(&slot) == 1 {
             // Its row stays as long as one of its accounts does: with as little as may be.
-            slot.sight.show(slot.provider.nothing_known());
+            slot.sight.show(empty);
         }
     }
 

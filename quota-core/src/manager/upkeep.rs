@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::context::Crew;
 use super::error::QuotaError;
-use super::flight::{Crew, Flight, Wish};
+use super::flight::Wish;
+use super::refresh;
 use super::slot::Slot;
 use super::tasks::either;
 use crate::{Hold, HoldReason, Urgency, time};
@@ -39,7 +41,7 @@ pub(crate) fn keep_fresh(slot: &Arc<Slot>, crew: &Crew, stopped: impl Future<Out
             loop {
                 let wish = Wish::Within(slot.provider.policy.freshness);
                 // Waited for, so a slow call is never overtaken by the next.
-                let flight = Flight::join(&slot, wish, Urgency::Background, &own_crew);
+                let flight = refresh::join(&slot, wish, Urgency::Background, &own_crew);
                 let pause = match flight.wait().await {
                     Ok(_) => {
                         failures = 0;

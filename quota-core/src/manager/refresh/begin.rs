@@ -134,7 +134,7 @@ impl Refresh {
     /// A turn in the line. `None` if there was none at once and what stands was not known: it was read, for then it may be
     /// of no use to stand in line.
     async fn turn(&self, is_known: &mut bool) -> Result<Option<Pass>, QuotaError> {
-        let ticket = self.flight.queue(&self.slot);
+        let ticket = self.flight.queue(&self.slot.provider.gate);
         let stands_in_line = *is_known;
         let turn = async {
             match ticket.at_once() {
@@ -226,7 +226,6 @@ const POLL: Duration = Duration::from_millis(200);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manager::flight::Flight;
     use crate::testing::FakeProvider;
     use crate::{AccountId, Clock, MemoryStore, QuotaManager, Urgency};
 
@@ -241,7 +240,7 @@ mod tests {
         let account: AccountId = "example/main".parse().unwrap();
         let slot = quota.shared.register.slot(&account);
         let crew = &quota.shared.crew;
-        let flight = Flight::join(&slot, Wish::Now, Urgency::Interactive, crew);
+        let flight = crate::manager::refresh::join(&slot, Wish::Now, Urgency::Interactive, crew);
         let looked_at = slot.desk().standing;
         flight.wait().await.as_ref().unwrap();
         let refresh = Refresh::new(flight, slot, crew.clone());

@@ -1,0 +1,25 @@
+//! What every task of a manager needs: where it spawns, where it reports, its name and its deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::events::Stage;
+use super::tasks::Tasks;
+use crate::clock::Instant;
+
+/// The handles that tasks of one manager share.
+#[derive(Debug, Clone)]
+pub(crate) struct Crew {
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) events: Stage,
+    pub(crate) by: Arc<str>,
+    /// When this program ends, if that is known: no call outlasts it.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Crew {
+    /// How much time is left at `now`; `None` if there is no deadline.
+    pub(crate) fn time_left(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_since(now))
+    }
+}
