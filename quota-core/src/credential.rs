@@ -143,8 +143,10 @@ impl From<CredentialError> for FetchError {
     /// There is no credential to call with. A credential that is late or is being renewed may be there at the next attempt.
     fn from(error: CredentialError) -> Self {
         match error {
-            CredentialError::NotYet { why, retry_after } => Self::unavailable(why).after(retry_after),
-            error if error.is_timeout() => Self::unavailable(error.to_string()),
+            CredentialError::NotYet { why, retry_after } => {
+                Self::credential_unavailable(why).after(retry_after)
+            }
+            error if error.is_timeout() => Self::credential_unavailable(error.to_string()),
             error => Self::not_logged_in(error.to_string()),
         }
     }
@@ -163,5 +165,20 @@ mod tests {
         assert!(error(io::ErrorKind::TimedOut).is_transient());
         assert!(!error(io::ErrorKind::PermissionDenied).is_transient());
         assert_eq!(error(io::ErrorKind::TimedOut).report(), "`pass` timed out");
+    }
+
+    #[test]
+    fn without_a_credential_the_provider_is_not_asked() {
+        let unreadable = |kind| CredentialError::unreadable("`pass` failed", io::Error::from(kind));
+        let errors = [
+            CredentialError::not_logged_in("no file"),
+            CredentialError::not_yet("the login is being renewed", Some(Duration::from_secs(1))),
+            unreadable(io::ErrorKind::TimedOut),
+            unreadable(io::ErrorKind::PermissionDenied),
+        ];
+
+        for error in errors.map(FetchError::from) {
+            assert!(error.is_before_request(), "{error:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,6 +30,23 @@ pub trait UsageFetcher: fmt::Debug + Send + Sync + 'static {
     /// [`FetchError`] sorts failures by what follows from them.
     async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError>;
 
+    /// Does the same as [`fetch`](Self::fetch), and reports when it sends its request. The manager calls this one.
+    ///
+    /// A fetcher that does something slow before that, such as running a program for a credential, implements it. Otherwise a
+    /// program that hangs would be taken for a provider that does not answer. By default the request is sent at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch`](Self::fetch).
+    async fn fetch_tracked(
+        &self,
+        account: &AccountId,
+        progress: &RequestProgress,
+    ) -> Result<Usage, FetchError> {
+        progress.mark_sent();
+        self.fetch(account).await
+    }
+
     /// Which login the next [`fetch`](Self::fetch) would use, as far as that is known without asking the provider.
     ///
     /// Asked before every call, so that a new login is not held up by what the old one left.
@@ -47,6 +65,25 @@ pub trait UsageFetcher: fmt::Debug + Send + Sync + 'static {
     async fn renew(&self, account: &AccountId) -> bool {
         let _ = account;
         false
+    }
+}
+
+/// Whether a fetch has sent its request to the provider.
+///
+/// A fetch that is cut off before is no call: it does not count toward the budget, and no hold follows.
+#[derive(Debug, Default)]
+pub struct RequestProgress(AtomicBool);
+
+impl RequestProgress {
+    /// Notes that the request is being sent: from now on the provider may have received it.
+    pub fn mark_sent(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether the provider may have received the request.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -89,6 +126,16 @@ pub enum FetchError {
     NotLoggedIn {
         /// What was looked for, and what to do.
         why: Cow<'static, str>,
+    },
+    /// There may be a credential, and it could not be got now: its source did not answer in time, or is renewing it. The provider was
+    /// not asked, so the call does not count, and no hold follows.
+    #[error("{why}")]
+    #[non_exhaustive]
+    CredentialUnavailable {
+        /// What was waited for.
+        why: Cow<'static, str>,
+        /// How long until its source tries again, if that is known.
+        retry_after: Option<Duration>,
     },
     /// The provider could not be reached, or failed.
     #[error("{why}")]
@@ -144,6 +191,12 @@ impl FetchError {
         Self::NotLoggedIn { why: why.into() }
     }
 
+    /// The credential could not be got now.
+    #[must_use]
+    pub fn credential_unavailable(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::CredentialUnavailable { why: why.into(), retry_after: None }
+    }
+
     /// The provider failed.
     #[must_use]
     pub fn unavailable(why: impl Into<Cow<'static, str>>) -> Self {
@@ -159,10 +212,13 @@ impl FetchError {
         Self::Unavailable { why: why.into(), retry_after: None, source: Some(Arc::new(source)) }
     }
 
-    /// Says how long the provider wants to be left alone, where it may say so: when it throttles or is unavailable.
+    /// Says how long to wait, where that may be known: when the provider throttles or is unavailable, or the credential is.
     #[must_use]
     pub fn after(mut self, span: Option<Duration>) -> Self {
-        if let Self::Throttled { retry_after } | Self::Unavailable { retry_after, .. } = &mut self {
+        if let Self::Throttled { retry_after }
+        | Self::Unavailable { retry_after, .. }
+        | Self::CredentialUnavailable { retry_after, .. } = &mut self
+        {
             *retry_after = span;
         }
         self
@@ -183,13 +239,21 @@ impl FetchError {
         Self::Malformed { why: why.into() }
     }
 
+    /// Whether the fetch ended before the provider was asked.
+    #[must_use]
+    pub fn is_before_request(&self) -> bool {
+        matches!(self, Self::NotLoggedIn { .. } | Self::CredentialUnavailable { .. })
+    }
+
     /// Whether asking again later may help without anybody doing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Throttled { .. } | Self::Unavailable { .. } | Self::TimedOut | Self::Malformed { .. } => {
-                true
-            }
+            Self::Throttled { .. }
+            | Self::CredentialUnavailable { .. }
+            | Self::Unavailable { .. }
+            | Self::TimedOut
+            | Self::Malformed { .. } => true,
             Self::Unauthorized
             | Self::Forbidden { .. }
             | Self::MissingScope { .. }

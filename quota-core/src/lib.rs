@@ -101,7 +101,7 @@ pub use account::{AccountId, InvalidId, ProviderId};
 pub use clock::{Clock, Instant};
 pub use credential::{Credential, CredentialError, CredentialSource};
 pub use credits::{Credits, Money};
-pub use fetch::{FetchError, UsageFetcher};
+pub use fetch::{FetchError, RequestProgress, UsageFetcher};
 pub use hold::{Hold, HoldReason, Trouble, TroubleKind};
 pub use lease::{Ask, Attempt, AttemptId, Begin, Freshness, Lease, RecentCall, Urgency};
 pub use login::{Identity, Lineage, Login, Mark};

@@ -19,8 +19,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use quota_core::{
-    AccountId, Clock, Credential, CredentialSource, FetchError, Identity, Login, Mark, ProviderId, Secret,
-    Usage, UsageFetcher,
+    AccountId, Clock, Credential, CredentialSource, FetchError, Identity, Login, Mark, ProviderId,
+    RequestProgress, Secret, Usage, UsageFetcher,
 };
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
@@ -120,11 +120,20 @@ impl UsageFetcher for Anthropic {
     }
 
     async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+        self.fetch_tracked(account, &RequestProgress::default()).await
+    }
+
+    async fn fetch_tracked(
+        &self,
+        account: &AccountId,
+        progress: &RequestProgress,
+    ) -> Result<Usage, FetchError> {
         let credential = self.credential(account).await?;
         refuse_expired(&credential, self.clock.now())?;
         let headers = request_headers(&credential.secret)?;
         self.sent().insert(account.clone(), credential.login.mark);
         let url = self.usage_urls.get(account).unwrap_or(&self.usage_url);
+        progress.mark_sent();
         let answer = self.transport.get(url.clone(), headers).await?;
         Ok(self.read(account, &answer)?.lineage(credential.login.lineage).plan(credential.plan))
     }

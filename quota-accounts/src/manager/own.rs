@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::{
     AccountId, Ask, AttemptId, Begin, Clock, Committed, Counted, FetchError, Freshness, Joined, Lease,
-    Lineage, Login, Policy, Record, Seed, Snapshot, Usage, UsageFetcher,
+    Lineage, Login, Policy, Record, RequestProgress, Seed, Snapshot, Usage, UsageFetcher,
 };
 
 use super::RefreshError;
@@ -169,7 +169,7 @@ impl Own {
             if *self.told() == before {
                 self.withheld.store(true, Ordering::Release);
             }
-            match trouble {
+            match before_request(trouble) {
                 Trouble::Failed(error) => self.failed(error),
                 Trouble::Broke => RefreshError::Broken { account: self.id.clone() },
             }
@@ -193,7 +193,11 @@ impl Own {
 
     /// One call; and one more, if the credential was refused and there is a newer one.
     async fn fetch(&self, fetcher: &dyn UsageFetcher) -> Result<Usage, Trouble> {
-        let call = || self.guarded(async { fetcher.fetch(&self.id).await });
+        let call = async || {
+            let progress = RequestProgress::default();
+            let fetched = self.guarded(async { fetcher.fetch_tracked(&self.id, &progress).await }).await;
+            fetched.map_err(|trouble| if progress.is_sent() { trouble } else { before_request(trouble) })
+        };
         match call().await {
             Err(Trouble::Failed(FetchError::Unauthorized)) if self.renews(fetcher).await => call().await,
             other => other,
@@ -225,6 +229,16 @@ impl Own {
     fn lock(&self) -> MutexGuard<'_, Arc<Record>> {
         // Nothing panics halfway through a change, so what a poisoned lock guards is whole.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A step that ran out of time before the provider was asked: it is not the provider that did not answer.
+fn before_request(trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Failed(FetchError::TimedOut) => Trouble::Failed(FetchError::credential_unavailable(
+            "the source of the credential did not answer in time",
+        )),
+        other => other,
     }
 }
 

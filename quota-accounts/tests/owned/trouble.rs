@@ -27,7 +27,10 @@ async fn a_provider_that_fails_is_left_alone_for_as_long_as_it_says() {
 
     let CredentialError::NotYet { retry_after: Some(wait), .. } = &error else { panic!("{error:?}") };
     assert!(*wait <= HOUR && *wait > HOUR - Duration::from_secs(1), "{wait:?}");
-    assert!(matches!(FetchError::from(error), FetchError::Unavailable { retry_after: Some(_), .. }));
+    assert!(matches!(
+        FetchError::from(error),
+        FetchError::CredentialUnavailable { retry_after: Some(_), .. }
+    ));
     assert_eq!(world.provider.asked(), 1, "of all processes");
 
     world.provider.set_fails(None);

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use quota::{Account, Answer, Clock, QuotaError, State};
+use quota::{Account, Answer, Clock, State};
 
 use super::live::Live;
 use super::model::{AccountView, FailureView, why};
@@ -96,7 +96,7 @@ async fn view(
                 wish == Wish::Known && !settings.disabled && answer.snapshot().windows().is_empty();
             (answer, is_unknown.then(FailureView::of_nothing_known))
         }
-        Some(Err(QuotaError::DeadlineExceeded { .. })) | None => {
+        None => {
             let why = format!("no answer within {} s", TIMEOUT.as_secs());
             (account.peek(), Some(FailureView { why, advice: None }))
         }

@@ -150,7 +150,7 @@ pub(crate) fn why(error: &QuotaError) -> String {
         QuotaError::Barred { trouble, .. } | QuotaError::CalledRecently { trouble, .. } => {
             trouble.note.clone()
         }
-        QuotaError::DeadlineExceeded { .. } => "no answer in time".to_owned(),
+        QuotaError::DeadlineExceeded { .. } => "no time was left for a call".to_owned(),
         QuotaError::Held { hold, .. } => not_asked(hold),
         _ => error.report(),
     }
@@ -164,6 +164,21 @@ mod tests {
         let length = hours.into().map(|hours| Duration::from_secs(hours * 3600));
         let (used, observed_at, source) = (UsedAt::Unknown, Timestamp::UNIX_EPOCH, Source::Poll);
         WindowView { id: id.to_owned(), used, resets_at: None, observed_at, source, scope, length }
+    }
+
+    #[tokio::test]
+    async fn a_refresh_that_had_no_time_for_a_call_is_not_called_unanswered() {
+        let login = std::sync::Arc::new(quota::accounts::Fixed::new(quota::Secret::new("made-up")));
+        let fetcher = quota::anthropic::Anthropic::builder(login).build().unwrap();
+        let quota = quota::QuotaManager::builder(quota::MemoryStore::new())
+            .fetcher(fetcher)
+            .deadline(Duration::from_secs(1))
+            .build()
+            .unwrap();
+
+        let error = quota.account(&"anthropic/main".parse().unwrap()).refresh().await.unwrap_err();
+
+        assert_eq!(why(&error), "no time was left for a call");
     }
 
     #[test]

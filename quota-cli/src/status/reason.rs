@@ -1,7 +1,7 @@
 //! Why an account's numbers are missing or old, in two words, for places with room for no more.
 //! Pure; what a person can do about it is `quota doctor`'s to say.
 
-use quota::{Answer, HoldReason, QuotaError, StaleReason, State, TroubleKind};
+use quota::{Answer, FetchError, HoldReason, QuotaError, StaleReason, State, TroubleKind};
 
 /// Why there is no number, or no newer one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,14 @@ impl Reason {
         if answer.alone_since().is_some() {
             return Some(Self::StoreUnreachable);
         }
-        if let Some(QuotaError::Fetch { error: quota::FetchError::NotLoggedIn { .. }, .. }) = answer.error() {
-            return Some(Self::NotLoggedIn);
+        match answer.error() {
+            Some(QuotaError::Fetch { error: FetchError::NotLoggedIn { .. }, .. }) => {
+                return Some(Self::NotLoggedIn);
+            }
+            Some(QuotaError::Fetch { error: FetchError::CredentialUnavailable { .. }, .. }) => {
+                return Some(Self::LoginUnreadable);
+            }
+            _ => {}
         }
         let (trouble, hold) =
             (answer.trouble().map(|trouble| trouble.kind), answer.hold().map(|hold| hold.why));

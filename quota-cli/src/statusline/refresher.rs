@@ -175,8 +175,9 @@ pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Fa
 fn of_login(answer: &Answer) -> Option<Reason> {
     match answer.error()? {
         QuotaError::Fetch { error: FetchError::NotLoggedIn { .. }, .. } => Some(Reason::NotLoggedIn),
-        // The call was not made, or it would be in the record.
-        QuotaError::Fetch { .. } if answer.trouble().is_none() => Some(Reason::LoginUnreadable),
+        QuotaError::Fetch { error: FetchError::CredentialUnavailable { .. }, .. } => {
+            Some(Reason::LoginUnreadable)
+        }
         _ => None,
     }
 }

@@ -166,17 +166,10 @@ impl Refresh {
             failed => {
                 // Unless the program has said meanwhile whose they are.
                 slot.update(|desk| desk.withheld |= desk.login == self.flight.lineage);
-                let account = slot.id.clone();
                 return Err(match failed {
-                    Ok(Err(error)) => QuotaError::Fetch { account, error },
-                    Err(Cut::TimedOut) => {
-                        // The provider was not called, so it is not the one that did not answer.
-                        let seconds = slot.provider.policy.fetch_timeout.as_secs_f64();
-                        let why = format!("the source of the credential did not answer within {seconds} s");
-                        QuotaError::Fetch { account, error: FetchError::unavailable(why) }
-                    }
-                    Err(Cut::DeadlineExceeded) => QuotaError::DeadlineExceeded { account },
-                    Ok(Ok(_)) | Err(Cut::Panicked | Cut::Cancelled) => QuotaError::Broken { account },
+                    Ok(Err(error)) => QuotaError::Fetch { account: slot.id.clone(), error },
+                    Ok(Ok(_)) => QuotaError::Broken { account: slot.id.clone() },
+                    Err(cut) => self.cut_off(cut),
                 });
             }
         };
@@ -188,6 +181,16 @@ impl Refresh {
             }
             (Some(wanted), None) => Ok(Login::of(wanted.clone()).mark(login.mark)),
             _ => Ok(login),
+        }
+    }
+
+    /// The error of a step that was cut off before the provider was asked.
+    fn cut_off(&self, cut: Cut) -> QuotaError {
+        let account = self.slot.id.clone();
+        match cut {
+            Cut::TimedOut | Cut::DeadlineExceeded => QuotaError::Fetch { account, error: credential_late() },
+            Cut::Cancelled => QuotaError::Closed,
+            Cut::Panicked => QuotaError::Broken { account },
         }
     }
 
@@ -250,6 +253,11 @@ enum Cut {
     DeadlineExceeded,
     Cancelled,
     Panicked,
+}
+
+/// The provider was not asked, so it is not the one that did not answer.
+fn credential_late() -> FetchError {
+    FetchError::credential_unavailable("the source of the credential did not answer in time")
 }
 
 /// Runs `work`; `None` if it panicked. A fetcher that breaks must not take the flight with it.

@@ -108,8 +108,8 @@ impl Record {
         }
         self.settle(now);
         self.lease = None;
-        if let FetchError::NotLoggedIn { .. } = error {
-            // The provider was not asked, and another host may well be logged in.
+        if error.is_before_request() {
+            // Another host may well have a credential.
             self.take_attempt_back(lease);
             return Failed::Stored { hold: None, quiet: None };
         }
@@ -158,7 +158,8 @@ impl Record {
             FetchError::Unauthorized
             | FetchError::Forbidden { .. }
             | FetchError::MissingScope { .. }
-            | FetchError::NotLoggedIn { .. } => return None,
+            | FetchError::NotLoggedIn { .. }
+            | FetchError::CredentialUnavailable { .. } => return None,
         };
         *in_a_row = in_a_row.saturating_add(1);
         let in_a_row = *in_a_row;

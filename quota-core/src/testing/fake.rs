@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    AccountId, Clock, FetchError, Login, Percent, ProviderId, Usage, UsageFetcher, WindowId, WindowReading,
+    AccountId, Clock, FetchError, Login, Percent, ProviderId, RequestProgress, Usage, UsageFetcher, WindowId,
+    WindowReading,
 };
 
 /// A provider that answers as it is told. Clones are the same provider, so a test keeps one and gives the other away.
@@ -54,6 +55,7 @@ enum Step {
     Answer(Box<Usage>),
     Fail(FetchError),
     Hang,
+    HangBeforeRequest,
     Panic,
 }
 
@@ -109,6 +111,11 @@ impl FakeProvider {
     /// Never answers once, after what is scripted already.
     pub fn then_hang(&self) {
         self.state().script.push_back(Step::Hang);
+    }
+
+    /// Waits once without end for a credential, after what is scripted already. That is no call.
+    pub fn then_hang_before_request(&self) {
+        self.state().script.push_back(Step::HangBeforeRequest);
     }
 
     /// Panics once, after what is scripted already.
@@ -202,6 +209,19 @@ impl UsageFetcher for FakeProvider {
     }
 
     async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+        self.fetch_tracked(account, &RequestProgress::default()).await
+    }
+
+    async fn fetch_tracked(
+        &self,
+        account: &AccountId,
+        progress: &RequestProgress,
+    ) -> Result<Usage, FetchError> {
+        let waits = self.state().script.pop_front_if(|step| matches!(step, Step::HangBeforeRequest));
+        if waits.is_some() {
+            std::future::pending::<()>().await;
+        }
+        progress.mark_sent();
         let _running = self.enter(account);
         let (step, takes, clock) = {
             let mut state = self.state();
@@ -215,7 +235,7 @@ impl UsageFetcher for FakeProvider {
         match step {
             Step::Answer(usage) => Ok(*usage),
             Step::Fail(error) => Err(error),
-            Step::Hang => std::future::pending().await,
+            Step::Hang | Step::HangBeforeRequest => std::future::pending().await,
             Step::Panic => panic!("the fake provider was told to break"),
         }
     }

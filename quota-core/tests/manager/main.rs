@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
 mod away_and_back;
+mod before_request;
 mod cancelling;
 mod clearing;
 mod forgetting;

@@ -13,7 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quota_core::{
     AccountId, Ask, AttemptId, Begin, Clock, Credential, CredentialError, CredentialSource, FetchError,
-    Freshness, Identity, Lineage, Login, Mark, Policy, Record, Secret, TroubleKind, Usage, UsageFetcher,
+    Freshness, Identity, Lineage, Login, Mark, Policy, Record, RequestProgress, Secret, TroubleKind, Usage,
+    UsageFetcher,
 };
 use quota_http::BuildError;
 use quota_http::anthropic::{Anthropic, AnthropicBuilder};
@@ -37,6 +38,17 @@ impl Shelf {
 
     fn fetcher(&self, server: &Server) -> AnthropicBuilder {
         Anthropic::builder(Arc::new(self.clone())).base_url(server.url())
+    }
+}
+
+/// A source that never answers.
+#[derive(Debug)]
+struct Hanging;
+
+#[async_trait]
+impl CredentialSource for Hanging {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        std::future::pending().await
     }
 }
 
@@ -298,6 +310,30 @@ async fn a_refused_connection_is_told_with_its_innermost_cause_alone() {
 
     let refused = std::io::Error::from_raw_os_error(111);
     assert_eq!(error.report(), format!("could not connect to 127.0.0.1: {refused}"));
+}
+
+#[tokio::test]
+async fn a_fetch_that_waits_for_its_credential_has_sent_no_request() {
+    let server = Server::start(Reply::json(200, "", USAGE)).await;
+    let fetcher = Anthropic::builder(Arc::new(Hanging)).base_url(server.url()).build().unwrap();
+    let progress = RequestProgress::default();
+
+    let account = main_account();
+    let mut fetch = fetcher.fetch_tracked(&account, &progress);
+    let ended = std::future::poll_fn(|context| std::task::Poll::Ready(fetch.as_mut().poll(context))).await;
+
+    assert!(ended.is_pending() && !progress.is_sent());
+}
+
+#[tokio::test]
+async fn a_fetch_that_was_answered_has_sent_its_request() {
+    let server = Server::start(Reply::json(200, "", USAGE)).await;
+    let fetcher = Shelf::with(credential()).fetcher(&server).build().unwrap();
+    let progress = RequestProgress::default();
+
+    let fetched = fetcher.fetch_tracked(&main_account(), &progress).await;
+
+    assert!(fetched.is_ok() && progress.is_sent());
 }
 
 #[tokio::test]

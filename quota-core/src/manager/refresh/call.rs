@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::{Cut, Refresh};
+use super::{Cut, Refresh, credential_late};
 use crate::manager::error::QuotaError;
 use crate::manager::events::{Event, rejected_values};
 use crate::manager::gate::Pass;
 use crate::manager::view::{Caveats, View};
 use crate::record::{Committed, Failed};
-use crate::{FetchError, LONGEST_WAIT, Lease, Record, Snapshot, Usage, UsageFetcher};
+use crate::{FetchError, LONGEST_WAIT, Lease, Record, RequestProgress, Snapshot, Usage, UsageFetcher};
 
 /// What became of a call that was answered.
 pub(super) enum Called {
@@ -34,11 +34,19 @@ impl Refresh {
             return Err(cut);
         }
         pass.call();
-        let fetched = self.bounded(async { fetcher.fetch(&slot.id).await }).await;
+        let progress = RequestProgress::default();
+        let fetched = self.bounded(async { fetcher.fetch_tracked(&slot.id, &progress).await }).await;
         drop(pass);
         let mut usage = match fetched {
             Ok(Ok(usage)) => usage,
             Ok(Err(error)) => return Err(self.failed(lease, error).await),
+            Err(Cut::TimedOut | Cut::DeadlineExceeded) if !progress.is_sent() => {
+                return Err(self.failed(lease, credential_late()).await);
+            }
+            Err(cut) if !progress.is_sent() => {
+                slot.conclude(|record, _| record.withdraw(lease)).await;
+                return Err(self.cut_off(cut));
+            }
             // `may_call` left the provider at least two seconds. Without a hold, a program that is run again and again would
             // call a provider that hangs until the budget is spent.
             Err(Cut::TimedOut | Cut::DeadlineExceeded) => {
@@ -47,10 +55,7 @@ impl Refresh {
             // Neither is the provider's fault, so no hold follows. The call counts: the provider may have received it.
             Err(cut @ (Cut::Cancelled | Cut::Panicked)) => {
                 slot.conclude(|record, _| record.release(lease)).await;
-                return Err(match cut {
-                    Cut::Cancelled => QuotaError::Closed,
-                    _ => QuotaError::Broken { account: account() },
-                });
+                return Err(self.cut_off(cut));
             }
         };
         let read_at = usage.observed_at.map_or(lease.granted_at, |at| at.min(lease.granted_at));

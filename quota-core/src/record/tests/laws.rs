@@ -305,10 +305,10 @@ impl Shadow {
             }
             Outcome::Committed(lease, Committed::Stored) => self.clear(now, lease),
             Outcome::Failed(lease, error, Failed::Stored { hold, .. }) => {
-                if matches!(error, FetchError::NotLoggedIn { .. }) {
+                if error.is_before_request() {
                     self.take_back(lease);
                 }
-                prop_assert_eq!(hold.is_some(), error.is_transient());
+                prop_assert_eq!(hold.is_some(), error.is_transient() && !error.is_before_request());
                 if let FetchError::Throttled { retry_after } = error {
                     let floor = retry_after.unwrap_or_default().max(MINUTE);
                     prop_assert!(hold.as_ref().is_some_and(|hold| hold.until >= now + floor));

@@ -97,6 +97,7 @@ fn error() -> impl Strategy<Value = FetchError> {
         1 => Just(FetchError::malformed("html")),
         1 => Just(FetchError::Unauthorized),
         1 => Just(FetchError::not_logged_in("no file")),
+        1 => Just(FetchError::credential_unavailable("`pass` timed out")),
     ]
 }
 

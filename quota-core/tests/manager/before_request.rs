@@ -1,0 +1,93 @@
+//! A fetch that ends before its request is sent is no call: nothing that all processes share follows from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::*;
+use quota_core::{
+    Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore, Record, StoreKey,
+};
+
+/// The record as the store has it.
+async fn stored(world: &World) -> Record {
+    let reading = world.store.read(&StoreKey::account(&id("main"))).await.unwrap();
+    reading.document.map_or_else(Record::default, |document| Record::decode(&document.body).unwrap())
+}
+
+async fn refresh_fails(quota: &QuotaManager) -> FetchError {
+    match quota.account(&id("main")).get().await.unwrap_err() {
+        QuotaError::Fetch { error, .. } => error,
+        other => panic!("{other}"),
+    }
+}
+
+async fn assert_no_trace(world: &World) {
+    let record = stored(world).await;
+    assert!(record.hold().is_none() && record.trouble().is_none() && record.lease().is_none(), "{record:?}");
+    assert!(record.attempts().is_empty(), "{:?}", record.attempts());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_is_late_during_a_fetch_is_no_call() {
+    let world = world();
+    world.provider.then_hang_before_request();
+
+    let error = refresh_fails(&world.quota).await;
+
+    assert_eq!(error.report(), "the source of the credential did not answer in time");
+    assert_no_trace(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_fails_during_a_fetch_is_no_call() {
+    let world = world();
+    world.provider.then_fail(FetchError::credential_unavailable("`pass` timed out"));
+
+    let error = refresh_fails(&world.quota).await;
+
+    assert_eq!(error.report(), "`pass` timed out");
+    assert_no_trace(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_is_late_at_the_deadline_is_no_call() {
+    let clock = Clock::anchored(noon());
+    let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let world = world_on(store, clock, Policy::default());
+    world.provider.then_hang_before_request();
+    let quota = QuotaManager::builder_on(Arc::clone(&world.store))
+        .fetcher(world.provider.clone())
+        .clock(world.clock.clone())
+        .deadline(SECOND * 4)
+        .build()
+        .unwrap();
+
+    let error = refresh_fails(&quota).await;
+
+    assert!(error.is_before_request(), "{error:?}");
+    assert_no_trace(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_process_calls_at_once_after_a_credential_was_late() {
+    let world = world();
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
+    world.provider.then_hang_before_request();
+    drop(refresh_fails(&world.quota).await);
+
+    let fetched = elsewhere.account(&id("main")).get().await;
+
+    assert!(fetched.is_ok(), "{fetched:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_is_cancelled_before_its_request_is_no_call() {
+    let world = world();
+    world.provider.then_hang_before_request();
+    world.quota.account(&id("main")).refresh_in_background();
+    settle().await;
+
+    world.quota.close_within(Duration::ZERO).await;
+
+    assert_no_trace(&world).await;
+}
