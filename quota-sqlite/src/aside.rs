@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::failure::{self, beside};
 use crate::folder::FolderLock;
-use crate::rights::Which;
+use crate::rights::{self, Which};
 use crate::schema;
 
 /// What became of a file that SQLite reported as damaged.
@@ -85,10 +85,11 @@ pub(crate) fn set_aside(path: &Path, damaged: Which, now: Timestamp) -> Aside {
 }
 
 /// Moves away the log and index that a killed process or a user left without their file. Returns where the log is then, or the index
-/// if there is no log; `None` if there is a file, or neither.
+/// if there is no log; `None` if there is a file that is not empty, or neither.
 pub(crate) fn set_logs_aside(path: &Path, now: Timestamp) -> Option<PathBuf> {
     let _lock = FolderLock::exclusive(path)?;
-    if !is_free(path) {
+    let is_empty = || fs::metadata(path).is_ok_and(|found| rights::is_empty_file(&found));
+    if !is_free(path) && !is_empty() {
         return None;
     }
     move_logs(path, &free_name(path, now)?).ok().flatten()

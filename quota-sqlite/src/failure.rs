@@ -92,7 +92,7 @@ pub(crate) fn begin_anew(path: &Path) -> String {
 pub(crate) fn left_behind(path: &Path) -> StoreError {
     let [log, index] = [beside(path, "-wal"), beside(path, "-shm")];
     StoreError::unusable(format!(
-        "{} is gone, and its log {} is not; put the file back, or run: rm -f {} {}",
+        "{} is gone or empty, and its log {} is not; put the file back, or run: rm -f {} {}",
         path.display(),
         log.display(),
         quoted(&log),

@@ -158,7 +158,7 @@ fn find(options: &SqliteOptions) -> Result<Option<Found>, StoreError> {
     if let Some(found) = look(path)? {
         return Ok(Some(found));
     }
-    if path.is_symlink() {
+    if path.is_symlink() && !path.exists() {
         return Err(StoreError::refused(format!("{} is a link that leads nowhere", path.display())));
     }
     // An empty log or an index alone is only noticed where it may be moved: another process may still use it with the file that is gone.
@@ -188,6 +188,8 @@ fn find(options: &SqliteOptions) -> Result<Option<Found>, StoreError> {
 
 fn look(path: &Path) -> Result<Option<Found>, StoreError> {
     match fs::metadata(path) {
+        // SQLite takes an empty file for a database that is yet to be made, and so does this.
+        Ok(metadata) if rights::is_empty_file(&metadata) => Ok(None),
         Ok(metadata) => Ok(Some(Found { metadata })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(rights::of_system("find", path, error)),
@@ -199,14 +201,6 @@ impl Found {
     fn check(&self, path: &Path) -> Result<PathBuf, StoreError> {
         if !self.metadata.is_file() {
             return Err(StoreError::refused(format!("{} is not a file; name one in it", path.display())));
-        }
-        if self.metadata.len() == 0 {
-            // Never made by us, who link a whole file into its place; SQLite would take it for a database of its own.
-            return Err(StoreError::unusable(format!(
-                "{} is empty, so it is not a database of quota; {}",
-                path.display(),
-                failure::begin_anew(path)
-            )));
         }
         let told = |error| rights::of_system("find", path, error);
         let is_link = path.symlink_metadata().map_err(told)?.is_symlink();
@@ -291,8 +285,12 @@ fn unchanging(path: &Path) -> PathBuf {
     format!("file:{path}?immutable=1").into()
 }
 
-/// Makes the file, unless somebody else is faster. At no moment is there one that is not whole.
+/// Makes the file, unless another process is faster. At no moment is there one that is not whole, but for an empty one that was there
+/// before.
 fn make(path: &Path) -> Result<(), StoreError> {
+    // What a link leads to is replaced, and not the link.
+    let target = if path.is_symlink() { path.canonicalize().ok() } else { None };
+    let path = target.as_deref().unwrap_or(path);
     let folder = path.parent().unwrap_or(path);
     make_folder(folder).map_err(|error| rights::of_system("make the folder", folder, error))?;
     check_folder(path)?;
@@ -302,14 +300,27 @@ fn make(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(failure::of_system("make", path, error))
         }
-        // Somebody else's is as good.
-        _ => Ok(()),
+        Err(_) => replace_empty(&draft, path),
+        Ok(()) => Ok(()),
     });
     for name in [draft.clone(), beside(&draft, "-wal"), beside(&draft, "-shm"), beside(&draft, "-journal")] {
         // What is not there need not be taken away, and what stays harms nobody.
         let _ = fs::remove_file(name);
     }
     made
+}
+
+/// Moves the draft to the place of an empty file. What another process has made is as good, and stays.
+fn replace_empty(draft: &Path, path: &Path) -> Result<(), StoreError> {
+    let replaced = || StoreError::unavailable(Applied::No, "another process replaces the file");
+    let _lock = FolderLock::exclusive(path).ok_or_else(replaced)?;
+    match fs::symlink_metadata(path) {
+        Ok(found) if rights::is_empty_file(&found) => {
+            rights::check_files(path, &found)?;
+            fs::rename(draft, path).map_err(|error| failure::of_system("make", path, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn fill(draft: &Path, path: &Path) -> Result<(), StoreError> {

@@ -32,6 +32,11 @@ impl Which {
     }
 }
 
+/// Whether it is a regular file with nothing in it.
+pub(crate) fn is_empty_file(found: &Metadata) -> bool {
+    found.is_file() && found.len() == 0
+}
+
 /// Whether the file, its log and the log's index are their owner's alone: what was written last is only in the log.
 #[cfg(unix)]
 pub(crate) fn check_files(path: &Path, found: &Metadata) -> Result<(), StoreError> {

@@ -17,8 +17,7 @@ fn lay(path: &std::path::Path, content: &[u8]) {
 
 #[tokio::test]
 async fn what_is_no_database_is_unusable_and_left_as_it_is() {
-    for content in [&b"[accounts]\n"[..], &[0; 4096], b"SQLite format 3\0 and then nothing of the kind", b""]
-    {
+    for content in [&b"[accounts]\n"[..], &[0; 4096], b"SQLite format 3\0 and then nothing of the kind"] {
         let (_folder, path) = place();
         lay(&path, content);
         let store = open(&path);
@@ -34,6 +33,58 @@ async fn what_is_no_database_is_unusable_and_left_as_it_is() {
         }
         assert_eq!(fs::read(&path).unwrap(), content);
     }
+}
+
+#[tokio::test]
+async fn an_empty_file_is_a_database_that_is_yet_to_be_made() {
+    let (_folder, path) = place();
+    lay(&path, b"");
+    let store = open(&path);
+    assert_eq!(read(&store, "main").await.unwrap().document, None);
+    assert_eq!(fs::read(&path).unwrap(), b"");
+
+    write(&store, "main", "one").await;
+
+    assert_eq!(body(read(&open(&path), "main").await.unwrap()).as_deref(), Some("one"));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_to_an_empty_file_stays_a_link() {
+    let (folder, path) = place();
+    let target = folder.path().join("target.db");
+    lay(&target, b"");
+    std::os::unix::fs::symlink(&target, &path).unwrap();
+
+    write(&open(&path), "main", "one").await;
+
+    assert!(path.is_symlink());
+    assert_eq!(body(read(&open(&target), "main").await.unwrap()).as_deref(), Some("one"));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_empty_file_that_others_may_use_is_not_filled() {
+    let (_folder, path) = place();
+    lay(&path, b"");
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+
+    let error = try_write(&open(&path), "main", None, "x").await.unwrap_err();
+
+    assert!(error.to_string().contains("run: chmod 600 "), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"");
+}
+
+#[tokio::test]
+async fn an_empty_file_with_a_log_is_not_filled() {
+    let (_folder, path) = place();
+    write(&open(&path), "main", "one").await;
+    fs::write(&path, b"").unwrap();
+
+    let error = try_write(&open(&path), "main", None, "x").await.unwrap_err();
+
+    assert!(error.to_string().contains("is gone or empty, and its log"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"");
 }
 
 #[tokio::test]
@@ -159,15 +210,13 @@ async fn a_log_whose_file_was_taken_away_is_not_read_into_another_one() {
 
 #[tokio::test]
 async fn whoever_is_told_to_move_a_file_away_is_told_to_move_its_log_too() {
-    for content in [&b"nothing of the kind"[..], b""] {
-        let (_folder, path) = place();
-        lay(&path, content);
+    let (_folder, path) = place();
+    lay(&path, b"nothing of the kind");
 
-        let error = read(&open(&path), "main").await.unwrap_err();
+    let error = read(&open(&path), "main").await.unwrap_err();
 
-        let advice = "move it away together with quota.db-wal and quota.db-shm, and a new one is made";
-        assert!(error.to_string().ends_with(advice), "{error}");
-    }
+    let advice = "move it away together with quota.db-wal and quota.db-shm, and a new one is made";
+    assert!(error.to_string().ends_with(advice), "{error}");
 }
 
 #[tokio::test]
