@@ -12,8 +12,7 @@ use crate::term;
 /// Removes accounts that were added, and what is stored of them.
 pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, Failure> {
     with(Config::named_or_usual(options.config.as_deref())?, async |config| {
-        let ids = options.names.iter().map(|name| removable(&config, name));
-        let ids = ids.collect::<Result<Vec<_>, _>>()?;
+        let ids = each_once(options.names.iter().map(|name| removable(&config, name)))?;
         let told: Vec<_> = ids.iter().map(|id| format!("{id} is removed")).collect();
         let removed = ids.clone();
         change(&config, move |accounts| {
@@ -23,10 +22,11 @@ pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, F
         })
         .await?;
         let exit = done(&told)?;
-        for failure in forget::all(&config, store, &file()?, &ids).await {
+        let failures = forget::all(&config, store, &file()?, &ids).await;
+        for failure in &failures {
             term::tell(&format!("quota: {failure}\n"));
         }
-        Ok(exit)
+        Ok(if failures.is_empty() { exit } else { Exit::Gaps })
     })
 }
 
@@ -89,13 +89,17 @@ pub(super) fn order(options: &NamedArgs) -> Result<Exit, Failure> {
 
 /// The accounts of these names, each once.
 fn named(config: &Config, names: &[String]) -> Result<Vec<AccountId>, Failure> {
+    each_once(names.iter().map(|name| config.account(name).map(|account| account.id.clone())))
+}
+
+/// The accounts in the order of their first mention.
+fn each_once(named: impl Iterator<Item = Result<AccountId, Failure>>) -> Result<Vec<AccountId>, Failure> {
     let mut ids: Vec<AccountId> = Vec::new();
-    for name in names {
-        let id = &config.account(name)?.id;
-        if ids.contains(id) {
-            return Err(Failure::new(Exit::Usage, format!("{id} is named twice; name each account once")));
+    for id in named {
+        let id = id?;
+        if !ids.contains(&id) {
+            ids.push(id);
         }
-        ids.push(id.clone());
     }
     Ok(ids)
 }

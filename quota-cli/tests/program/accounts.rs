@@ -176,7 +176,6 @@ fn what_cannot_be_done_is_told_in_one_line_and_changes_nothing() {
     for (arguments, told) in [
         (&["disable", "mian"][..], "did you mean anthropic/main?"),
         (&["order", "work", "stranger"], "no account stranger"),
-        (&["order", "work", "work"], "named twice"),
         (&["remove", "nobody"], "no account nobody"),
         (&["add", "main", "--token-env", "X"], "line 2"),
         (&["add", "other", "--token-env", "TOKEN_work"], "anthropic/work has that login already"),

@@ -114,7 +114,7 @@ fn without_the_store_the_account_is_removed_and_what_is_left_is_told() {
 
     let removed = machine.run(&["--store", "redis://127.0.0.1:1", "accounts", "remove", "spare"]);
 
-    assert_eq!((removed.code, &*removed.stdout), (Some(0), "anthropic/spare is removed\n"));
+    assert_eq!((removed.code, &*removed.stdout), (Some(1), "anthropic/spare is removed\n"));
     assert!(
         removed.stderr.contains("anthropic/spare: its usage could not be removed from the store"),
         "{}",
@@ -122,6 +122,23 @@ fn without_the_store_the_account_is_removed_and_what_is_left_is_told() {
     );
     let listed = machine.run(&["accounts", "list", "--json"]).stdout;
     assert!(!listed.contains("spare"), "{listed}");
+}
+
+#[test]
+fn an_account_that_is_named_twice_counts_once() {
+    let (_provider, machine) = world(spare());
+    let run = |command: &str, names: &[&str]| machine.run(&[&["accounts", command], names].concat());
+
+    for (command, told) in [
+        ("disable", "anthropic/spare is switched off\nno account is left that is switched on\n"),
+        ("enable", "anthropic/spare is switched on\n"),
+        ("order", "1 anthropic/spare\n"),
+        ("remove", "anthropic/spare is removed\n"),
+    ] {
+        let ended = run(command, &["spare", "anthropic/spare,spare"]);
+
+        assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(0), told, ""), "{command}");
+    }
 }
 
 fn start(machine: &Machine, arguments: &[&str]) -> Child {

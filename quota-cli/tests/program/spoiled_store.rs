@@ -111,6 +111,37 @@ fn a_log_without_a_named_file_is_left_with_the_command_that_removes_it() {
     assert_eq!(world.calls(), 2);
 }
 
+#[test]
+fn an_empty_file_is_used_as_a_new_store() {
+    let world = World::new("5m");
+    world.machine.write(".local/state/quota/quota.db", "");
+    std::fs::set_permissions(world.file().parent().unwrap(), Permissions::from_mode(0o700)).unwrap();
+    std::fs::set_permissions(world.file(), Permissions::from_mode(0o600)).unwrap();
+
+    let ended = ["doctor", "statusline", "status", "status"].map(|command| world.run(&[command]));
+
+    assert!(!ended[0].stdout.contains("FAIL"), "{}", ended[0].stdout);
+    assert!(ended[1..].iter().all(|ended| (ended.code, &*ended.stderr) == (Some(0), "")), "{ended:?}");
+    assert!(ended[3].stdout.contains("42 %"), "{}", ended[3].stdout);
+}
+
+#[test]
+fn an_emptied_file_is_used_as_a_new_store_and_its_log_is_set_aside() {
+    let world = World::new("5m");
+    assert_eq!(world.run(&["status"]).code, Some(0));
+    std::fs::write(world.file(), "").unwrap();
+
+    let first = world.run(&["status"]);
+
+    assert_eq!(
+        (first.code, first.stderr.lines().count(), world.calls()),
+        (Some(0), 1, 2),
+        "{}",
+        first.stderr
+    );
+    assert_eq!(world.run(&["status"]).stderr, "");
+}
+
 /// What stands at the place where statuslines say that they have started somebody.
 fn claim() -> StoreKey {
     StoreKey::beside(&"anthropic/main".parse().unwrap(), "refresher")

@@ -113,6 +113,6 @@ Examples:
 
 The shape of list --json is in docs/accounts-json.md.
 
-Exit codes: 0 it is done, 1 something was left out (import), 3 no account was found, 64 the command line was not understood, \
+Exit codes: 0 it is done, 1 something was left out (import) or is still stored (remove), 3 no account was found, 64 the command line was not understood, \
 65 malformed input, 66 unreadable input, 69 another process holds the accounts file or the store does not answer, 74 it could not be written, 78 the \
 configuration or the accounts file cannot be used.";
