@@ -342,6 +342,13 @@ impl Window {
         self.shown().0.timestamp()
     }
 
+    /// When the newest reading of a source with a time of its own was taken, whether or not one without a time is shown in its
+    /// place; `None` if there is none.
+    #[must_use]
+    pub fn timed_at(&self) -> Option<Timestamp> {
+        self.source.has_time().then(|| self.at.timestamp())
+    }
+
     /// Where the reading is from.
     #[must_use]
     pub fn source(&self) -> Source {

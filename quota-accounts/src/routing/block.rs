@@ -146,10 +146,10 @@ impl Block {
         }
     }
 
-    /// Whether a reading that was taken later says that a window has room. One without a time may be older than it arrived.
+    /// Whether a reading that was taken later says that a window has room. One without a time may be older than it arrived: it
+    /// ends no block, and brings none back unless it leaves no room.
     fn has_room_in(&self, window: &Window) -> bool {
-        let is_later = window.source().has_time() && window.observed_at() > self.since;
-        is_later && window.used().remaining() > Percent::ZERO
+        window.timed_at() > Some(self.since) && window.used().remaining() > Percent::ZERO
     }
 
     /// The same of every window that it can be about, where it names none. Only a complete answer says which these are.

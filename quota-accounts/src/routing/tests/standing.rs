@@ -395,6 +395,25 @@ fn a_later_complete_reading_with_room_ends_a_block_that_names_no_window() {
 }
 
 #[test]
+fn a_line_above_a_later_reading_with_room_does_not_bring_a_block_back() {
+    let now_used = |used| {
+        let reading = WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(hours(2));
+        Snapshot::of(&Usage::from_statusline([reading], now()), now())
+    };
+    let block = || Block::new(FailureKind::QuotaSpent, minutes(-2)).until(hours(2));
+    let rule = |block: Block, used| {
+        let mut given = Given::new("a", [five_hour(60.0)]);
+        given.snapshot.join(&now_used(used));
+        verdict(given.blocked(block), &Request::new(), &RoutingPolicy::default()).rule
+    };
+
+    for block in [block(), block().window(WindowId::five_hour())] {
+        assert_eq!(rule(block.clone(), 41.0), Rule::HasRoom);
+        assert_eq!(rule(block, 100.0), Rule::QuotaSpent);
+    }
+}
+
+#[test]
 fn a_block_of_a_model_without_a_window_ends_by_a_window_of_that_model_alone() {
     let block = Block::new(FailureKind::QuotaSpent, minutes(-2)).until(hours(20));
     let block = block.exactly("claude-opus-4-5".to_owned());
