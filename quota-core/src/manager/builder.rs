@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-
 use super::context::Crew;
 use super::events::Stage;
 use super::link::Link;
@@ -88,18 +86,18 @@ impl QuotaManagerBuilder {
         self
     }
 
-    /// Builds the manager. It lives on the runtime this is called in.
+    /// Builds the manager. Its tasks run on the tokio runtime this is called in. Without one, or after that one has shut down, they
+    /// run on the runtime of the call that starts them.
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if a policy contradicts itself, or this is not called within a tokio runtime.
+    /// [`BuildError`] if a policy contradicts itself.
     pub fn build(self) -> Result<QuotaManager, BuildError> {
-        let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
         self.policy.validate()?;
         for policy in self.provider_policies.values() {
             policy.validate()?;
         }
-        let tasks = Tasks::on(runtime);
+        let tasks = Tasks::new();
         let events = Stage::default();
         let patience = self.policy.store_patience;
         let link = Link::new(self.store, self.clock.clone(), patience, Arc::clone(&tasks), events.clone());
@@ -121,7 +119,4 @@ pub enum BuildError {
     /// The policy contradicts itself.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// A manager spawns tasks, and there is no runtime to spawn them on.
-    #[error("a quota manager must be built within a tokio runtime")]
-    NoRuntime,
 }

@@ -27,15 +27,14 @@ pub(crate) fn follow(slot: &Arc<Slot>, crew: &Crew) {
     }
     let mut looked_at = slot.provider.clock.instant();
     let tasks = Arc::clone(&crew.tasks);
-    // If a store breaks in the task, the next who is interested begins another.
+    // If a store breaks in the task, or its runtime ends, the next who is interested begins another.
     let follower = IfBroken(Arc::downgrade(slot), |slot| slot.let_go(&mut slot.desk()));
     crew.tasks.spawn(async move {
-        let follower = follower;
         while let Some((seen, wait)) = next_change(&follower.0, &mut looked_at) {
             if let Either::First(()) = either(tasks.closing(), wait).await {
-                return;
+                break;
             }
-            let Some(slot) = follower.0.upgrade() else { return };
+            let Some(slot) = follower.0.upgrade() else { break };
             // Boxed, so that a task that waits, as most of many do most of the time, is small.
             Box::pin(slot.synchronise(Some(seen))).await;
             let standing = slot.desk().standing;
@@ -44,10 +43,11 @@ pub(crate) fn follow(slot: &Arc<Slot>, crew: &Crew) {
                 let pause =
                     slot.provider.clock.sleep(jittered(slot.provider.policy.recheck).min(LONGEST_PAUSE));
                 if let Either::First(()) = either(tasks.closing(), pause).await {
-                    return;
+                    break;
                 }
             }
         }
+        follower.ended();
     });
 }
 
@@ -96,23 +96,23 @@ fn follow_quiet(provider: &Arc<Provider>, crew: &Crew) {
     let (clock, link) = (provider.clock.clone(), Arc::clone(&provider.link));
     let (key, recheck, keep) = (quieted.key.clone(), provider.policy.recheck, provider.policy.keep);
     crew.tasks.spawn(async move {
-        let follower = follower;
         let mut seen = None;
         loop {
             let wait = wait_for_notice(&clock, jittered(recheck), link.changed(&key, seen));
             if let Either::First(()) = either(tasks.closing(), wait).await {
-                return;
+                break;
             }
-            let Some(quieted) = follower.0.upgrade() else { return };
+            let Some(quieted) = follower.0.upgrade() else { break };
             let version = quieted.reread(keep).await.unwrap_or(seen);
             if version == seen {
                 let pause = clock.sleep(jittered(recheck).min(LONGEST_PAUSE));
                 if let Either::First(()) = either(tasks.closing(), pause).await {
-                    return;
+                    break;
                 }
             }
             seen = version;
         }
+        follower.ended();
     });
 }
 

@@ -10,7 +10,7 @@ use super::flight::Flight;
 use super::view::Caveats;
 use crate::record::Joined;
 use crate::time::Ms;
-use crate::{Identity, Lineage, Record, Seed, Version};
+use crate::{Identity, Lease, Lineage, Record, Seed, Version};
 
 /// What this process knows and has in hand of one account.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Desk {
     joins: u64,
     /// What was observed or seeded here and not written yet.
     pub(crate) pending: Option<Box<Pending>>,
+    /// A lease whose call was dropped with its runtime. It is released by the next write.
+    pub(crate) abandoned: Option<Box<Lease>>,
     /// Refreshes under way, at most one per login.
     pub(crate) flights: Vec<Arc<Flight>>,
     /// The login the account was last said to hold by whoever uses this manager.
@@ -85,6 +87,7 @@ impl Desk {
             base,
             standing: Standing::Unread,
             pending: None,
+            abandoned: None,
             flights: Vec::new(),
             login: None,
             withheld: false,
@@ -109,7 +112,7 @@ impl Desk {
     pub(crate) fn shown(&self, now: Timestamp) -> Arc<Record> {
         let another =
             self.login.as_ref().is_some_and(|login| self.base.lineage().is_some_and(|other| other != login));
-        if self.pending.is_none() && !another {
+        if self.pending.is_none() && self.abandoned.is_none() && !another {
             return Arc::clone(&self.base);
         }
         let mut record = (*self.base).clone();
@@ -124,6 +127,9 @@ impl Desk {
         }
         if let Some(pending) = &self.pending {
             let _ = pending.join_to(record, now);
+        }
+        if let Some(lease) = &self.abandoned {
+            record.release(lease);
         }
     }
 
@@ -192,7 +198,12 @@ impl Desk {
 
     /// Whether the store has all that is to be written to it.
     pub(crate) fn is_written(&self) -> bool {
-        self.pending.is_none() && !self.unwritten
+        self.pending.is_none() && !self.unwritten && self.abandoned.is_none()
+    }
+
+    /// Forgets an abandoned lease once `record` is what the store has: there it is released, or another one was granted.
+    pub(crate) fn released_in(&mut self, record: &Record) {
+        self.abandoned.take_if(|lease| record.lease().is_none_or(|other| other.fence != lease.fence));
     }
 
     /// Forgets what was written, unless more came meanwhile: joining that again changes nothing.

@@ -270,6 +270,7 @@ impl Slot {
     /// Goes on from what the store has now; `joined` is what was pending and is in it.
     fn adopt(&self, record: Arc<Record>, version: Option<Version>, joined: Option<u64>) {
         self.update(|desk| {
+            desk.released_in(&record);
             desk.base = record;
             desk.standing = Standing::Shared(version);
             (desk.left, desk.unwritten) = (None, false);

@@ -236,8 +236,12 @@ impl Link {
             tracing::warn!(%error, "store unavailable, going on without it");
         }
         self.tell(Event::StoreLost);
-        // If the store breaks in the search, the next caller tries again.
-        let lost = IfBroken(Arc::downgrade(self), Self::find);
+        // If the store breaks in the search, or the runtime ends, the next caller tries again.
+        let lost = IfBroken(Arc::downgrade(self), |link| {
+            if !link.tasks.is_closed() {
+                link.find();
+            }
+        });
         let key = key.clone();
         let (tasks, clock, patience) = (Arc::clone(&self.tasks), self.clock.clone(), self.patience);
         let store = Arc::clone(&self.store);
@@ -263,6 +267,7 @@ impl Link {
                 }
                 link.find();
             }
+            lost.ended();
         });
     }
 

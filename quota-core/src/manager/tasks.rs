@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 /// All tasks of one manager.
 #[derive(Debug)]
 pub(crate) struct Tasks {
-    runtime: Handle,
+    /// The runtime that tasks run on; `None` until there is one.
+    runtime: Mutex<Option<Handle>>,
     state: Mutex<State>,
     closing: Notify,
     cancelling: Notify,
@@ -27,9 +28,10 @@ struct State {
 }
 
 impl Tasks {
-    pub(crate) fn on(runtime: Handle) -> Arc<Self> {
+    /// Tasks on the runtime this is called in; outside of one, on the runtime of the first task.
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            runtime,
+            runtime: Mutex::new(Handle::try_current().ok()),
             state: Mutex::default(),
             closing: Notify::new(),
             cancelling: Notify::new(),
@@ -37,8 +39,9 @@ impl Tasks {
         })
     }
 
-    /// Runs `work` in a task of its own; not if the manager was closed, and then `work` is dropped.
+    /// Runs `work` in a task of its own; not if the manager was closed or there is no runtime, and then `work` is dropped.
     pub(crate) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let Some(runtime) = self.runtime() else { return };
         {
             let mut state = self.state();
             if state.closed {
@@ -47,11 +50,22 @@ impl Tasks {
             state.live += 1;
         }
         let alive = Alive(Arc::clone(self));
-        self.runtime.spawn(async move {
+        runtime.spawn(async move {
             // Moved in first, so that it is counted down last, however the task ends.
             let _alive = alive;
             work.await;
         });
+    }
+
+    /// The runtime for the next task: the one of the tasks before, or the caller's if that one has shut down.
+    fn runtime(&self) -> Option<Handle> {
+        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(current) = Handle::try_current()
+            && runtime.as_ref().is_none_or(|runtime| runtime.id() != current.id() && has_shut_down(runtime))
+        {
+            *runtime = Some(current);
+        }
+        runtime.clone()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -90,6 +104,14 @@ impl Tasks {
     }
 }
 
+/// Whether a runtime takes no tasks any more: it ends them before they begin.
+fn has_shut_down(runtime: &Handle) -> bool {
+    let probe = runtime.spawn(std::future::pending::<()>());
+    let has_ended = probe.is_finished();
+    probe.abort();
+    has_ended
+}
+
 /// Counts a task down when it ends, panics, or is dropped with its runtime.
 struct Alive(Arc<Tasks>);
 
@@ -103,15 +125,20 @@ impl Drop for Alive {
     }
 }
 
-/// Sees to what a task leaves behind, should it break: what is held weakly here is given to the function.
+/// Repairs what a task leaves behind that panics, or is dropped with its runtime: the function is given what is held weakly here.
 #[derive(Debug)]
 pub(crate) struct IfBroken<T>(pub(crate) Weak<T>, pub(crate) fn(&T));
 
+impl<T> IfBroken<T> {
+    /// The task has ended as it should.
+    pub(crate) fn ended(mut self) {
+        self.0 = Weak::new();
+    }
+}
+
 impl<T> Drop for IfBroken<T> {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(left) = self.0.upgrade()
-        {
+        if let Some(left) = self.0.upgrade() {
             (self.1)(&left);
         }
     }

@@ -9,7 +9,7 @@ use super::error::QuotaError;
 use super::flight::Wish;
 use super::refresh;
 use super::slot::Slot;
-use super::tasks::either;
+use super::tasks::{IfBroken, either};
 use crate::{Hold, HoldReason, Urgency, time};
 
 /// Writes what is pending, a while from now, so that busy traffic becomes one write.
@@ -21,12 +21,14 @@ pub(crate) fn flush_later(slot: &Arc<Slot>, crew: &Crew) {
         }
         desk.flushing = true;
     }
+    // Weak like a follower's, and put down before the write: what is new from then on may be too late for this one.
+    let flushing = IfBroken(Arc::downgrade(slot), |slot| slot.desk().flushing = false);
     let (slot, tasks) = (Arc::clone(slot), Arc::clone(&crew.tasks));
     crew.tasks.spawn(async move {
         let later = slot.provider.clock.sleep(slot.provider.policy.flush);
         // A manager that is being closed writes at once.
         let _ = either(tasks.closing(), later).await;
-        slot.desk().flushing = false;
+        drop(flushing);
         let _ = slot.transact(|_, _| ()).await;
     });
 }

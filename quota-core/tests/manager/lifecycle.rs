@@ -1,13 +1,15 @@
 //! Watching, keeping fresh, flushing, closing, and what is left when everybody has gone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
+use quota_core::testing::FakeProvider;
 use quota_core::{
-    BuildError, Event, MemoryStore, Policy, QuotaError, QuotaManager, QuotaStore, Reading, StoreError,
-    StoreKey, Swap, Version,
+    BuildError, Event, MemoryStore, Percent, Policy, QuotaError, QuotaManager, QuotaStore, Reading,
+    StoreError, StoreKey, Swap, Usage, Version, WindowId, WindowReading,
 };
 
 #[tokio::test(start_paused = true)]
@@ -61,7 +63,7 @@ async fn a_change_whose_notice_was_lost_is_found_by_the_slow_look() {
             key: &StoreKey,
             expected: Option<Version>,
             body: Bytes,
-            keep: std::time::Duration,
+            keep: Duration,
         ) -> Result<Swap, StoreError> {
             self.0.swap(key, expected, body, keep).await
         }
@@ -94,7 +96,7 @@ async fn observations_are_seen_at_once_and_written_together_a_little_later() {
     let before = version().await;
     for step in 1..=20 {
         main.observe(&headers(40.0 + f64::from(step))).unwrap();
-        world.clock.sleep(std::time::Duration::from_millis(10)).await;
+        world.clock.sleep(Duration::from_millis(10)).await;
     }
     let unwritten = version().await;
 
@@ -229,11 +231,79 @@ async fn an_account_whose_handles_are_gone_is_followed_no_longer() {
     assert_eq!(last_read(&answer), None);
 }
 
-#[test]
-fn a_manager_outside_a_runtime_is_refused_and_does_not_panic() {
-    let error = QuotaManager::builder(MemoryStore::new()).build().unwrap_err();
+/// A runtime of one thread with paused time.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true).build().expect("a thread")
+}
 
-    assert_eq!(error, BuildError::NoRuntime);
+#[test]
+fn a_manager_built_outside_a_runtime_runs_on_that_of_its_first_call() {
+    let provider = FakeProvider::answering("example", 40.0);
+    let quota = QuotaManager::builder(MemoryStore::new()).fetcher(provider).build().unwrap();
+
+    let answer = runtime().block_on(async { quota.account(&id("main")).get().await.unwrap() });
+
+    assert_eq!(last_read(&answer), Some(40.0));
+}
+
+#[test]
+fn a_manager_goes_on_after_its_runtime_has_shut_down() {
+    let provider = FakeProvider::answering("example", 40.0);
+    let build = || QuotaManager::builder(MemoryStore::new()).fetcher(provider.clone()).build().unwrap();
+    let quota = runtime().block_on(async { build() });
+
+    for calls in 1..=3 {
+        let refreshed = runtime().block_on(async { quota.account(&id("main")).refresh().await.unwrap() });
+
+        assert_eq!((refreshed.fetched, provider.calls()), (true, calls));
+    }
+}
+
+#[test]
+fn observations_are_written_although_the_runtime_has_shut_down_before_that() {
+    let store = Arc::new(MemoryStore::new());
+    let quota = QuotaManager::builder_on(store.clone()).build().unwrap();
+    let main = quota.account(&id("main"));
+    let observe = |used| {
+        let used = Percent::from_percent(used).unwrap();
+        let usage = Usage::from_headers([WindowReading::new(WindowId::five_hour(), used)]);
+        drop(main.observe(&usage).unwrap());
+    };
+    runtime().block_on(async { observe(10.0) });
+
+    let document = runtime().block_on(async {
+        observe(20.0);
+        tokio::time::sleep(MINUTE).await;
+        store.read(&StoreKey::account(&id("main"))).await.unwrap().document
+    });
+
+    assert!(document.is_some());
+}
+
+#[test]
+fn a_lease_whose_call_ended_with_its_runtime_binds_no_other_call() {
+    let provider = FakeProvider::answering("example", 40.0);
+    let quota = QuotaManager::builder(MemoryStore::new())
+        .fetcher(provider.clone())
+        .policy(Policy::default().gap(Duration::ZERO))
+        .build()
+        .unwrap();
+    let main = quota.account(&id("main"));
+    provider.then_hang();
+    runtime().block_on(async {
+        main.refresh_in_background();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    });
+    assert_eq!(provider.calls(), 1);
+
+    let waited = runtime().block_on(async {
+        let began = tokio::time::Instant::now();
+        drop(main.get().await.unwrap());
+        began.elapsed()
+    });
+
+    assert_eq!((provider.calls(), waited), (2, Duration::ZERO));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use super::{Cut, Refresh, credential_late};
 use crate::manager::error::QuotaError;
 use crate::manager::events::{Event, rejected_values};
 use crate::manager::gate::Pass;
+use crate::manager::slot::Slot;
 use crate::manager::view::{Caveats, View};
 use crate::record::{Committed, Failed};
 use crate::{FetchError, LONGEST_WAIT, Lease, Record, RequestProgress, Snapshot, Usage, UsageFetcher};
@@ -17,9 +18,37 @@ pub(super) enum Called {
     TooLate(Box<Usage>),
 }
 
+/// A lease that is in use. If the call is dropped with its runtime, the next write of this process releases the lease: otherwise
+/// all callers would wait until it expires.
+struct LeaseInUse<'a> {
+    slot: &'a Slot,
+    lease: &'a Lease,
+    has_ended: bool,
+}
+
+impl Drop for LeaseInUse<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.slot.desk().abandoned = Some(Box::new(self.lease.clone()));
+        }
+    }
+}
+
 impl Refresh {
     /// Asks the provider, and puts what it said, or what its failure means, into the record.
     pub(super) async fn call(
+        &self,
+        fetcher: &dyn UsageFetcher,
+        lease: &Lease,
+        pass: Pass,
+    ) -> Result<Called, QuotaError> {
+        let mut in_use = LeaseInUse { slot: &self.slot, lease, has_ended: false };
+        let called = self.call_once(fetcher, lease, pass).await;
+        in_use.has_ended = true;
+        called
+    }
+
+    async fn call_once(
         &self,
         fetcher: &dyn UsageFetcher,
         lease: &Lease,
