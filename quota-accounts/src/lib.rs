@@ -87,8 +87,8 @@ pub use fixed::Fixed;
 #[cfg(feature = "keyring")]
 pub use keyring::Keyring;
 pub use manager::{
-    BuildError, FallbackAccountManager, FallbackAccountManagerBuilder, Passed, RefreshError, RefreshReport,
-    Repeat, Report, ReportError, Route, RouteError, Tried,
+    BuildError, FallbackAccountManager, FallbackAccountManagerBuilder, Passed, RefreshReport, Repeat, Report,
+    ReportError, Route, RouteError, Tried,
 };
 pub use outcome::{NextTry, Outcome};
 pub use owned::{NewLogin, OwnedLogins, OwnedLoginsBuilder, Put};

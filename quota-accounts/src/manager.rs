@@ -5,8 +5,6 @@ mod builder;
 mod keeping;
 mod look;
 mod member;
-mod numbers;
-mod own;
 mod pins;
 mod report;
 mod reserving;
@@ -27,7 +25,6 @@ use tokio::task::JoinSet;
 pub use builder::{BuildError, FallbackAccountManagerBuilder};
 use keeping::Keeping;
 use member::Member;
-pub use numbers::RefreshError;
 use pins::Pins;
 pub use report::{Report, ReportError};
 use reserving::SharedReservations;
@@ -40,11 +37,10 @@ use crate::{AccountsConfig, FileError, Request, RoutingPolicy};
 
 /// A main account and those that stand in for it: gives each request an account that has room, and says why.
 ///
-/// With a [quota manager](FallbackAccountManagerBuilder::quota_manager) all numbers are its numbers, shared with every
-/// process on its store: it decides what is stale and who asks; this keeps a copy on disk
-/// ([`state_file`](FallbackAccountManagerBuilder::state_file)) only to start from. Without one, each account's numbers are
-/// kept here and on disk, and a [fetcher](FallbackAccountManagerBuilder::fetcher) is asked directly. Either way the calls
-/// are the same.
+/// All numbers are those of a quota manager: it decides what is stale and when to call the provider. With a
+/// [given one](FallbackAccountManagerBuilder::quota_manager) they are shared with every process on its store. Without one, the router
+/// makes its own, on a store in memory, from its [fetchers](FallbackAccountManagerBuilder::fetcher). The
+/// [state file](FallbackAccountManagerBuilder::state_file) is a copy to start from.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -99,6 +95,8 @@ pub(crate) struct Inner {
     tasks: Mutex<JoinSet<()>>,
     /// Those that [`flush`](FallbackAccountManager::flush) waits for.
     flushing: tokio::sync::Mutex<JoinSet<()>>,
+    /// Whether a refresh of all accounts makes one call after another: the quota manager does not queue calls.
+    calls_in_turn: bool,
 }
 
 impl FallbackAccountManager {
@@ -168,7 +166,7 @@ impl Inner {
 
     /// What the time is by the clock that the readings are by.
     fn now(&self) -> Timestamp {
-        self.members.first().map_or_else(|| self.clock.now(), |member| member.numbers.now())
+        self.members.first().map_or_else(|| self.clock.now(), Member::now)
     }
 
     /// The choice on what is known now, where this was found of the credentials of accounts.

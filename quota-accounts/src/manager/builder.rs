@@ -4,18 +4,17 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use quota_core::{
-    AccountId, Clock, CredentialSource, Policy, PolicyError, ProviderId, QuotaManager, QuotaStore,
-    TrafficReader, UsageFetcher,
+    AccountId, Clock, CredentialSource, MemoryStore, Policy, PolicyError, ProviderId, Quiet, QuietScope,
+    QuotaManager, QuotaStore, TrafficReader, UsageFetcher,
 };
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::keeping::Keeping;
 use super::member::Member;
-use super::numbers::Numbers;
-use super::own::Own;
 use super::pins::Pins;
 use super::reserving::SharedReservations;
 use super::{FallbackAccountManager, Inner};
@@ -53,22 +52,23 @@ impl FallbackAccountManagerBuilder {
         }
     }
 
-    /// Takes all numbers from this quota manager, and leaves to it what is stale and who asks.
+    /// Takes all numbers from this quota manager, and leaves to it what is stale and when to call the provider. Without this, the
+    /// router makes a quota manager of its own, on a store in memory.
     pub fn quota_manager(mut self, quota: QuotaManager) -> Self {
         self.quota = Some(quota);
         self
     }
 
-    /// Asks a provider about usage where there is no quota manager; with one this is not used.
+    /// Fetches a provider's usage for the router's own quota manager; where one was given, this is not used.
     pub fn fetcher(mut self, fetcher: Arc<dyn UsageFetcher>) -> Self {
         self.fetchers.insert(fetcher.provider(), fetcher);
         self
     }
 
-    /// Sets how often to ask where there is no quota manager; with one its own policy counts.
+    /// Sets the policy of the router's own quota manager; where one was given, its own policy counts.
     ///
-    /// What is between the accounts of a provider (`gap`, `parallel`, `quiet`) and what is about a store takes a quota manager, and
-    /// has no effect here: after a 429 about one account, the others are asked all the same.
+    /// What is between the accounts of a provider (`gap`, `parallel`, `quiet`) has no effect here: after a 429 about one account, the
+    /// others are refreshed all the same. Programs with many accounts of one provider give a quota manager.
     pub fn usage_policy(mut self, policy: Policy) -> Self {
         self.usage_policy = policy;
         self
@@ -130,19 +130,13 @@ impl FallbackAccountManagerBuilder {
             return Err(BuildError::NamedTwice { account: account.clone() });
         }
         self.usage_policy.validate()?;
-        let usage_policy = Arc::new(self.usage_policy);
-        let numbers = |id: &AccountId| match &self.quota {
-            Some(quota) => Numbers::Shared(quota.account(id)),
-            None => {
-                let fetcher = self.fetchers.get(id.provider()).cloned();
-                let own = Own::new(id.clone(), fetcher, Arc::clone(&usage_policy), self.clock.clone());
-                Numbers::Own(Box::new(own))
-            }
-        };
+        let calls_in_turn = self.quota.is_none();
+        let quota =
+            self.quota.unwrap_or_else(|| private_manager(self.fetchers, self.usage_policy, &self.clock));
         let members: Vec<Member> = self
             .config
             .with_roles()
-            .map(|(role, account)| Member::new(role, account, numbers(&account.id)))
+            .map(|(role, account)| Member::new(role, account, quota.account(&account.id)))
             .collect();
         let places = members.iter().enumerate().map(|(at, member)| (member.id.clone(), at)).collect();
         let keeping = self.state_file.map(|path| Keeping::at(path, self.clock.clone()));
@@ -160,9 +154,28 @@ impl FallbackAccountManagerBuilder {
             loaded: OnceCell::new(),
             tasks: Mutex::new(JoinSet::new()),
             flushing: tokio::sync::Mutex::new(JoinSet::new()),
+            calls_in_turn,
         };
         Ok(FallbackAccountManager { inner: Arc::new(inner) })
     }
+}
+
+/// The quota manager of a router that was given none.
+///
+/// It shares nothing with other accounts or processes, so each call starts when it is wanted: no gap, no limit of calls at once,
+/// and no cooldown of the whole provider.
+fn private_manager(
+    fetchers: HashMap<ProviderId, Arc<dyn UsageFetcher>>,
+    policy: Policy,
+    clock: &Clock,
+) -> QuotaManager {
+    let quiet = Quiet::new(policy.quiet.span, QuietScope::Account);
+    let policy = policy.gap(Duration::ZERO).parallel(usize::MAX).quiet(quiet);
+    let builder = QuotaManager::builder(MemoryStore::with_clock(clock.clone())).clock(clock.clone());
+    let builder = fetchers
+        .into_values()
+        .fold(builder.policy(policy), |builder, fetcher| builder.shared_fetcher(fetcher));
+    builder.build().expect("the policy was validated, and no other setting can be wrong")
 }
 
 /// Why a manager of accounts was not built.

@@ -10,7 +10,6 @@ use quota_core::{AccountId, Clock, Seed};
 use tokio::sync::{Notify, oneshot};
 
 use super::Inner;
-use super::numbers::Numbers;
 use crate::FileError;
 use crate::ahead::is_ahead;
 use crate::document::{Document, PATIENCE};
@@ -45,6 +44,9 @@ impl Keeping {
 /// How long a response waits for what follows from it to be written: many times what a disk in order needs.
 const A_MOMENT: Duration = Duration::from_millis(250);
 
+/// How long to wait, at most, before what was seen on traffic is kept.
+const KEEP_WITHIN: Duration = Duration::from_secs(3);
+
 /// What one account has to add.
 struct News {
     at: usize,
@@ -68,7 +70,7 @@ impl Inner {
         for (id, kept) in &state.accounts {
             let Some(member) = self.places.get(id).map(|at| &self.members[*at]) else { continue };
             let seed = kept.seed();
-            if member.numbers.seed(&seed) {
+            if member.usage.seed(&seed).is_ok() {
                 member.adopt_blocks(&kept.blocks, now);
                 *member.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(seed));
             } else {
@@ -147,7 +149,7 @@ impl Inner {
 
     fn news(&self) -> Vec<News> {
         let news = self.members.iter().enumerate().filter_map(|(at, member)| {
-            let known = member.numbers.known();
+            let known = member.exported();
             member.lift_foreign();
             let blocks = member.unwritten_blocks();
             let kept = member.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,7 +207,7 @@ impl Inner {
         let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
         let hurry = Arc::clone(&keeping.hurry);
         self.in_background(async move {
-            clock.bounded(Numbers::KEEP_WITHIN, hurry.notified()).await;
+            clock.bounded(KEEP_WITHIN, hurry.notified()).await;
             // What is new from here on may be too late for this one.
             drop(due);
             if let Some(inner) = inner.upgrade() {

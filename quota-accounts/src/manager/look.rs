@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use quota_core::{Answer, Window};
 
 use super::Inner;
-use super::numbers::Numbers;
+use super::member::Member;
 use crate::routing::{Choice, Rule, Scale, Standing, Verdict};
 use crate::{Mode, Request, Role};
 
@@ -53,9 +54,9 @@ impl Inner {
         let mut unread = Vec::new();
         let mut refused = Vec::new();
         for (at, member) in self.members.iter().enumerate() {
-            if at % Numbers::TOUCHED == 0 && self.members.len() > Numbers::TOUCHED {
+            if at % TOUCHED == 0 && self.members.len() > TOUCHED {
                 // Of many accounts, each would wait for memory on its own; so a few are fetched at once.
-                Numbers::touch(self.members[at..].iter().map(|member| &member.numbers));
+                touch(&self.members[at..]);
             }
             if is_out(at) {
                 places.push(at);
@@ -86,10 +87,8 @@ impl Inner {
                 Rule::Reserved => unread.push(at),
                 _ if (stale.len() < MOST_RECHECKS || verdict.is_unknown())
                     && !asked.contains(&at)
-                    && candidate
-                        .is_stale_for(request.model_name())
-                        .unwrap_or_else(|| member.numbers.is_stale_for(request.model_name()))
-                    && !member.numbers.is_held() =>
+                    && member.usage.is_stale_for(request.model_name())
+                    && !member.is_held() =>
                 {
                     if stale.len() < MOST_RECHECKS {
                         stale.push(at);
@@ -122,11 +121,7 @@ impl Inner {
             stale.retain(is_better);
             unread.retain(is_better);
             refused.retain(is_better);
-            if rule == Rule::NotKnown
-                && !asked.contains(&at)
-                && member.is_unread()
-                && !member.numbers.is_held()
-            {
+            if rule == Rule::NotKnown && !asked.contains(&at) && member.is_unread() && !member.is_held() {
                 stale.insert(0, at);
             }
         }
@@ -140,6 +135,21 @@ impl Inner {
             worth_reading: unread,
             worth_a_look: refused,
         }
+    }
+}
+
+/// How many accounts are fetched from memory at once. As many answers as this a thread takes without counting references.
+const TOUCHED: usize = 8;
+
+/// Has the memory of what is known of the first few accounts fetched, without looking at it.
+///
+/// All answers are taken before the first is read: taking one orders memory, and between two of them nothing is fetched at
+/// once.
+fn touch(members: &[Member]) {
+    let answers: [Option<Answer>; TOUCHED] =
+        std::array::from_fn(|at| members.get(at).map(|member| member.usage.peek()));
+    for answer in answers.iter().flatten() {
+        std::hint::black_box(answer.snapshot().windows().first().map(Window::used));
     }
 }
 

@@ -1,13 +1,12 @@
-//! One account of a manager: how the user has set it up, its numbers, and what providers answered to its requests.
+//! One account of a manager: how the user has set it up, its usage, and what providers answered to its requests.
 //! What follows from an answer is decided in `outcome`.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
-use quota_core::{AccountId, FailureKind, Login, Mark, Seed};
+use quota_core::{Account, AccountId, FailureKind, Hold, HoldReason, Lineage, Login, Mark, QuotaError, Seed};
 
-use super::numbers::Numbers;
 use crate::ahead::is_ahead;
 use crate::reservation::Held;
 use crate::routing::{Block, Candidate};
@@ -22,7 +21,8 @@ pub(super) struct Member {
     pub(super) disabled: bool,
     /// Boxed, as all that is seldom there: a choice among many accounts is as fast as memory is.
     limits: Option<Box<AccountLimits>>,
-    pub(super) numbers: Numbers,
+    /// Its usage, in the quota manager.
+    pub(super) usage: Account,
     /// Whether there is any block: readers look no further if not.
     is_blocked: AtomicBool,
     blocks: Mutex<Blocks>,
@@ -69,7 +69,7 @@ const LOOK_EVERY_MS: u64 = 5_000;
 const NEVER: i64 = i64::MIN;
 
 impl Member {
-    pub(super) fn new(role: Role, account: &AccountConfig, numbers: Numbers) -> Self {
+    pub(super) fn new(role: Role, account: &AccountConfig, usage: Account) -> Self {
         Self {
             id: account.id.clone(),
             role,
@@ -78,7 +78,7 @@ impl Member {
                 .filter(|limits| **limits != AccountLimits::none())
                 .cloned()
                 .map(Box::new),
-            numbers,
+            usage,
             is_blocked: AtomicBool::new(false),
             blocks: Mutex::default(),
             is_reserved: AtomicBool::new(false),
@@ -94,14 +94,15 @@ impl Member {
 
     #[inline]
     pub(super) fn candidate(&self) -> Candidate<'_> {
-        let mut candidate = self.numbers.candidate(&self.id, self.role).disabled(self.disabled);
+        let mut candidate =
+            Candidate::answered(&self.id, self.role, self.usage.peek()).disabled(self.disabled);
         if let Some(limits) = &self.limits {
             candidate = candidate.limits(limits);
         }
         if !self.is_blocked.load(Ordering::Acquire) && !self.is_reserved.load(Ordering::Acquire) {
             return candidate;
         }
-        let now = self.numbers.now();
+        let now = self.now();
         self.settle_blocks(now);
         let candidate = candidate.blocks(self.own_blocks());
         if !self.is_reserved.load(Ordering::Acquire) {
@@ -111,10 +112,54 @@ impl Member {
         candidate.reserved(reserved)
     }
 
+    /// What the time is by the clock that the usage is by.
+    pub(super) fn now(&self) -> Timestamp {
+        self.usage.peek().now()
+    }
+
+    /// Whether no call may be made now.
+    pub(super) fn is_held(&self) -> bool {
+        self.usage.peek().hold().is_some()
+    }
+
+    /// The login that the usage is of, where that was stated.
+    pub(super) fn lineage(&self) -> Option<Lineage> {
+        self.usage.peek().lineage().cloned()
+    }
+
+    /// Whether the usage is of another login than this. What is not stated on either side contradicts nothing.
+    pub(super) fn is_of_another(&self, lineage: &Lineage) -> bool {
+        self.usage.peek().lineage().is_some_and(|own| own != lineage)
+    }
+
+    /// Makes the usage fresh for a request of `model`, if it is not.
+    pub(super) async fn freshen_for(&self, model: Option<&str>) -> Result<(), QuotaError> {
+        let answer = self.usage.get_for(model).await?;
+        match answer.error() {
+            Some(error) if answer.is_stale_for(model) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls the provider now, if the rules allow, whether or not the usage is fresh.
+    pub(super) async fn refresh(&self) -> Result<(), QuotaError> {
+        self.usage.refresh().await?.error.map_or(Ok(()), Err)
+    }
+
+    /// What to keep of its usage for the next run.
+    pub(super) fn exported(&self) -> Seed {
+        let answer = self.usage.peek();
+        // A neighbour's quiet time is not this account's to keep.
+        let own = |hold: &Hold| hold.why != HoldReason::NeighbourRateLimited;
+        Seed::new(answer.snapshot().clone())
+            .hold(answer.hold().filter(own))
+            .lineage(answer.lineage().cloned())
+    }
+
     /// The blocks, without those of another login than the numbers are of.
     fn own_blocks(&self) -> Arc<[Block]> {
         let live = Arc::clone(&self.blocks().live);
-        let lineage = self.numbers.lineage();
+        let lineage = self.lineage();
         if !live.iter().any(|block| block.is_of_another(lineage.as_ref())) {
             return live;
         }
@@ -166,7 +211,7 @@ impl Member {
 
     /// Takes over what was kept of an earlier run, or what another process has written, as far as it is this login's.
     pub(super) fn adopt_blocks(&self, kept: &[Block], now: Timestamp) {
-        let lineage = self.numbers.lineage();
+        let lineage = self.lineage();
         let counts = |block: &&Block| block.is_live(now) && !block.is_of_another(lineage.as_ref());
         self.change_blocks(|blocks| {
             for block in kept.iter().filter(counts) {
@@ -203,7 +248,7 @@ impl Member {
     /// Lifts what was answered to another login than the numbers are of.
     pub(super) fn lift_foreign(&self) {
         if self.is_blocked.load(Ordering::Acquire) {
-            let lineage = self.numbers.lineage();
+            let lineage = self.lineage();
             self.lift(|block| block.is_of_another(lineage.as_ref()));
         }
     }
@@ -243,7 +288,7 @@ impl Member {
         let ends_with_its_login = |block: &Block| block.mark.is_some() || block.lineage.is_some();
         let is_marked =
             || self.is_blocked.load(Ordering::Acquire) && self.blocks().live.iter().any(ends_with_its_login);
-        if !self.numbers.is_stated() && !is_marked() {
+        if self.usage.peek().lineage().is_none() && !is_marked() {
             return false;
         }
         let now = now.as_millisecond();

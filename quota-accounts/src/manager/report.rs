@@ -81,7 +81,7 @@ impl FallbackAccountManager {
             // Late headers of an old login say whose they are, and are refused.
             seen.usage.lineage =
                 route.credential.as_ref().and_then(|credential| credential.login.lineage.clone());
-            if !member.numbers.observe(&seen.usage) {
+            if member.usage.observe(&seen.usage).is_err() {
                 tracing::debug!(account = %member.id, "what was observed is another login's");
             }
             inner.keep_soon();
@@ -102,7 +102,7 @@ impl FallbackAccountManager {
                     found.block.map(|block| if has_another { unmarked(block, &inner.policy) } else { block });
                 // Without a credential, the account is whose its numbers are.
                 let login = route.credential.as_ref().and_then(|credential| credential.login.lineage.clone());
-                let lineage = login.or_else(|| member.numbers.lineage());
+                let lineage = login.or_else(|| member.lineage());
                 let blocks: Vec<_> = block.into_iter().chain(others).collect();
                 let is_blocked = !blocks.is_empty();
                 for block in blocks {
@@ -116,8 +116,8 @@ impl FallbackAccountManager {
         } else if outcome.status().is_some() && member.lift_refusals(answered) {
             inner.keep_soon();
         }
-        if member.numbers.count_request() {
-            inner.refresh_in_background(route.at, !member.numbers.is_stale(), &route.request);
+        if member.usage.needs_refresh(member.usage.count_request()) {
+            inner.refresh_in_background(route.at, !member.usage.is_stale(), &route.request);
         }
         Ok(report)
     }

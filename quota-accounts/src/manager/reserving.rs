@@ -213,7 +213,7 @@ async fn settle(store: &dyn QuotaStore, member: &Member) -> Result<(), StoreErro
             Some(body) => Reservations::decode(body)
                 .ok_or_else(|| StoreError::unusable(format!("{key} is damaged, or of a newer program")))?,
         };
-        let ahead = reading.now.duration_since(member.numbers.now());
+        let ahead = reading.now.duration_since(member.now());
         let is_changed = member.change_reservations(|held| held.bring(&mut document, reading.now, ahead));
         if is_changed {
             let text =

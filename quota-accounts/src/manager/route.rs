@@ -180,7 +180,7 @@ impl Inner {
             };
             match self.credential(&request, at, look.now).await {
                 Ok(credential) => {
-                    if self.members[at].numbers.is_stale_for(request.model_name()) {
+                    if self.members[at].usage.is_stale_for(request.model_name()) {
                         self.refresh_in_background(at, false, &request);
                     }
                     self.pin(&request, at, &search.unusable, look.now);
@@ -234,7 +234,7 @@ impl Inner {
             }
             if let Some(at) = look.worth_asking.first().filter(|_| asked.len() < MOST_RECHECKS) {
                 asked.push(*at);
-                if let Err(error) = self.members[*at].numbers.freshen_for(request.model_name()).await {
+                if let Err(error) = self.members[*at].freshen_for(request.model_name()).await {
                     tracing::debug!(account = %self.members[*at].id, %error, "going by what is known");
                 }
                 self.keep_soon();
@@ -268,17 +268,16 @@ impl Inner {
 
     /// Gives the account to this login, if another one's numbers are here; whether that was so.
     async fn enter(self: &Arc<Self>, member: &Member, login: &Login) -> bool {
-        let Some(lineage) =
-            login.lineage.as_ref().filter(|lineage| member.numbers.are_of_another(Some(lineage)))
-        else {
+        let Some(lineage) = login.lineage.as_ref().filter(|lineage| member.is_of_another(lineage)) else {
             return false;
         };
         tracing::debug!(account = %member.id, "another login");
-        let mut asked = member.numbers.notice_login().await;
-        if member.numbers.are_of_another(Some(lineage)) {
+        // The fetcher is asked for the login only where a call would be made.
+        let mut asked = member.refresh().await;
+        if member.is_of_another(lineage) {
             member.is_told.store(true, Ordering::Release);
-            member.numbers.set_login(lineage);
-            asked = member.numbers.freshen().await;
+            member.usage.set_login(lineage.clone());
+            asked = member.freshen_for(None).await;
         }
         if let Err(error) = asked {
             tracing::debug!(account = %member.id, %error, "going on without numbers");

@@ -1,13 +1,16 @@
 //! Asking the source of credentials, which may be anybody's: bounded in time, and its panic caught.
 //! What follows for an account from having no credential is decided in `route` and `report`.
 
+use std::future::poll_fn;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 
 use quota_core::{AccountId, Credential, CredentialError, Mark};
 
 use super::Inner;
 use super::member::Member;
-use super::own::guard::unwinding;
 use crate::routing::{Rule, Verdict};
 
 impl Inner {
@@ -60,6 +63,18 @@ impl Inner {
         let done = self.clock.bounded(self.policy.credential_timeout, unwinding(work)).await?;
         Some(done.unwrap_or_else(|| Err(broken())))
     }
+}
+
+/// Runs `work`; `None` if it panicked.
+async fn unwinding<F: Future>(work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    // The future is dropped after a panic and never looked at again, so nothing half done is seen.
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(_panic) => Poll::Ready(None),
+    })
+    .await
 }
 
 fn late() -> CredentialError {

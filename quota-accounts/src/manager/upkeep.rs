@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use quota_core::AccountId;
+use quota_core::{AccountId, QuotaError};
 use tokio::task::JoinSet;
 
-use super::numbers::{Numbers, RefreshError};
 use super::{FallbackAccountManager, Inner};
 use crate::routing::judge;
 use crate::{Request, Role, Standing};
@@ -19,7 +18,7 @@ pub struct RefreshReport {
     /// The account.
     pub account: AccountId,
     /// Why there are no fresh numbers; `None` if there are.
-    pub error: Option<RefreshError>,
+    pub error: Option<QuotaError>,
 }
 
 impl FallbackAccountManager {
@@ -50,10 +49,7 @@ impl FallbackAccountManager {
         let inner = &self.inner;
         inner.look_behind_holds(&is_wanted).await;
         let due = inner.members.iter().enumerate().filter(|(_, member)| {
-            !member.disabled
-                && is_wanted(member.role)
-                && member.numbers.is_stale()
-                && !member.numbers.is_held()
+            !member.disabled && is_wanted(member.role) && member.usage.is_stale() && !member.is_held()
         });
         let due: Vec<usize> = due.map(|(at, _)| at).collect();
         if due.is_empty() {
@@ -62,17 +58,13 @@ impl FallbackAccountManager {
         let mut found = Vec::with_capacity(due.len());
         let mut calls = JoinSet::new();
         for at in due {
-            match &inner.members[at].numbers {
-                // The quota manager puts its calls in line itself.
-                Numbers::Shared(_) => {
-                    let inner = Arc::clone(inner);
-                    calls.spawn(async move { (at, inner.members[at].numbers.freshen().await) });
-                }
-                // Without one nobody does, so it is one after the other.
-                Numbers::Own(own) => {
-                    found.push((at, own.refresh(quota_core::Freshness::Within(own.fresh_for())).await));
-                }
+            if inner.calls_in_turn
+                && let Some(done) = calls.join_next().await
+            {
+                found.extend(done.ok());
             }
+            let inner = Arc::clone(inner);
+            calls.spawn(async move { (at, inner.members[at].freshen_for(None).await) });
         }
         while let Some(done) = calls.join_next().await {
             // A call that broke has told so by its own means, and is due again.
@@ -80,7 +72,7 @@ impl FallbackAccountManager {
         }
         inner.keep_or_tell().await;
         found.sort_unstable_by_key(|(at, _)| *at);
-        let told = |(at, result): (usize, Result<(), RefreshError>)| RefreshReport {
+        let told = |(at, result): (usize, Result<(), QuotaError>)| RefreshReport {
             account: inner.members[at].id.clone(),
             error: result.err(),
         };
@@ -99,8 +91,8 @@ impl Inner {
         let held = self.members.iter().enumerate().filter(|(_, member)| {
             !member.disabled
                 && is_wanted(member.role)
-                && member.numbers.is_stale()
-                && (member.numbers.is_held() || member.is_told.load(Ordering::Acquire))
+                && member.usage.is_stale()
+                && (member.is_held() || member.is_told.load(Ordering::Acquire))
                 && member.is_worth_a_look(now)
         });
         let held: Vec<usize> = held.map(|(at, _)| at).collect();
@@ -119,9 +111,9 @@ impl Inner {
         let (inner, request) = (Arc::clone(self), request.clone());
         self.in_background(async move {
             for claim in claims {
-                let numbers = &inner.members[claim.at].numbers;
-                if let Err(error) = numbers.freshen_for(request.model_name()).await {
-                    tracing::debug!(account = %inner.members[claim.at].id, %error, "refresh brought nothing");
+                let member = &inner.members[claim.at];
+                if let Err(error) = member.freshen_for(request.model_name()).await {
+                    tracing::debug!(account = %member.id, %error, "refresh brought nothing");
                 }
             }
             inner.keep_or_tell().await;
@@ -132,7 +124,7 @@ impl Inner {
     /// where it is fresh.
     pub(super) fn refresh_in_background(self: &Arc<Self>, at: usize, insist: bool, request: &Request) {
         let member = &self.members[at];
-        if (!insist && member.numbers.is_held()) || member.refreshing.swap(true, Ordering::AcqRel) {
+        if (!insist && member.is_held()) || member.refreshing.swap(true, Ordering::AcqRel) {
             return;
         }
         // However it ends, even if the fetcher breaks or the runtime ends before it begins, the next one may begin.
@@ -142,8 +134,8 @@ impl Inner {
             let inner = &claim.inner;
             let member = &inner.members[at];
             let result = match insist {
-                true => member.numbers.insist().await,
-                false => member.numbers.freshen_for(request.model_name()).await,
+                true => member.refresh().await,
+                false => member.freshen_for(request.model_name()).await,
             };
             let Err(error) = result else {
                 inner.keep_or_tell().await;

@@ -6,10 +6,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Answer, Percent, Record, Snapshot, TroubleKind, WindowId};
+use quota_core::{AccountId, Answer, Percent, Snapshot, TroubleKind, WindowId};
 
 use super::{AccountLimits, Block, Verdict};
-use crate::ahead::is_ahead;
 
 /// Whether an account is the main one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +49,6 @@ struct Beside {
 enum Readings<'a> {
     Snapshot(&'a Snapshot),
     Answer(Answer),
-    Record(Arc<Record>),
 }
 
 /// Shows where they are, and not what they say: they may be withheld.
@@ -59,7 +57,6 @@ impl fmt::Debug for Readings<'_> {
         f.write_str(match self {
             Self::Snapshot(_) => "Snapshot",
             Self::Answer(_) => "Answer",
-            Self::Record(_) => "Record",
         })
     }
 }
@@ -70,7 +67,6 @@ impl Readings<'_> {
         match self {
             Self::Snapshot(snapshot) => snapshot,
             Self::Answer(answer) => answer.withheld().unwrap_or_else(|| answer.snapshot()),
-            Self::Record(record) => record.snapshot(),
         }
     }
 }
@@ -87,12 +83,6 @@ impl<'a> Candidate<'a> {
         let is_refused = answer.trouble().is_some_and(|trouble| trouble.kind == TroubleKind::LoginRefused);
         let is_nobodys = answer.withheld().is_some();
         Self { is_refused, is_nobodys, ..Self::of(id, role, Readings::Answer(answer), fresh_for) }
-    }
-
-    /// An account with what a record says of it.
-    pub(crate) fn recorded(id: &'a AccountId, role: Role, record: Arc<Record>, fresh_for: Duration) -> Self {
-        let is_refused = record.trouble().is_some_and(|trouble| trouble.kind == TroubleKind::LoginRefused);
-        Self { is_refused, ..Self::of(id, role, Readings::Record(record), fresh_for) }
     }
 
     fn of(id: &'a AccountId, role: Role, readings: Readings<'a>, fresh_for: Duration) -> Self {
@@ -180,23 +170,11 @@ impl<'a> Candidate<'a> {
         self.id
     }
 
-    /// Whether the quota manager calls its readings stale for a request of `model`; `None` where they are not the quota
-    /// manager's.
-    pub(crate) fn is_stale_for(&self, model: Option<&str>) -> Option<bool> {
-        match &self.readings {
-            Readings::Answer(answer) => Some(answer.is_stale_for(model)),
-            _ => None,
-        }
-    }
-
     /// Until when nobody may ask about it, if there is a hold.
     pub(super) fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
         match &self.readings {
             Readings::Snapshot(_) => None,
             Readings::Answer(answer) => answer.hold().map(|hold| hold.until),
-            Readings::Record(record) => {
-                record.hold().filter(|hold| !is_ahead(hold.since, now)).map(|hold| hold.until)
-            }
         }
         .filter(|until| now < *until)
     }

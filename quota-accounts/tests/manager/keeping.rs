@@ -92,27 +92,28 @@ fn runtime() -> tokio::runtime::Runtime {
     runtime.enable_all().start_paused(true).build().expect("there is room for a thread")
 }
 
-// Without a quota manager: one asks on the runtime that it has first seen, and on no other.
 #[test]
 fn a_runtime_that_ends_before_a_refresh_began_leaves_the_account_to_the_next() {
-    let first = runtime();
-    let (world, accounts) = first.block_on(reading(Kind::Without));
-    let before = world.provider.calls();
-    first.block_on(async {
-        minutes(&world.clock, 6).await;
-        let _ = accounts.route(Request::new()).await.unwrap();
-    });
-    assert_eq!(world.provider.calls(), before, "it never began");
-    drop(first);
+    for kind in BOTH {
+        let first = runtime();
+        let (world, accounts) = first.block_on(reading(kind));
+        let before = world.provider.calls();
+        first.block_on(async {
+            minutes(&world.clock, 6).await;
+            let _ = accounts.route(Request::new()).await.unwrap();
+        });
+        assert_eq!(world.provider.calls(), before, "{kind:?}: it never began");
+        drop(first);
 
-    runtime().block_on(async {
-        // By the clock of this one, what was read is as old as this.
-        minutes(&world.clock, 9).await;
-        let _ = accounts.route(Request::new()).await.unwrap();
-        minutes(&world.clock, 1).await;
-    });
+        runtime().block_on(async {
+            // By the clock of this one, what was read is as old as this.
+            minutes(&world.clock, 9).await;
+            let _ = accounts.route(Request::new()).await.unwrap();
+            minutes(&world.clock, 1).await;
+        });
 
-    assert_eq!(world.provider.calls(), before + 1);
+        assert_eq!(world.provider.calls(), before + 1, "{kind:?}");
+    }
 }
 
 #[test]

@@ -528,7 +528,8 @@ async fn an_exhausted_window_with_an_implausible_reset() {
     let program = Program::new();
     let accounts = program.start();
     let reset = program.clock.now() + SignedDuration::from_hours(24 * 30);
-    let window = WindowReading::new(WindowId::five_hour(), percent(100.0)).resets_at(reset);
+    let window =
+        WindowReading::new(WindowId::five_hour(), percent(100.0)).resets_at(reset).length(MINUTE * 300);
     program.provider.answer(Usage::polled([window]));
 
     program.route(&accounts).await;

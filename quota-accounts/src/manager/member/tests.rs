@@ -1,20 +1,19 @@
 //! What becomes of blocks and looks when the clock is set back under a running program.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quota_core::{Clock, FailureKind, Mark, Policy};
+use quota_core::{Clock, FailureKind, Mark, MemoryStore, QuotaManager};
 
 use super::*;
-use crate::manager::own::Own;
 use crate::routing::judge;
 use crate::{Request, RoutingPolicy};
 
 fn member(clock: &Clock) -> Member {
     let id: AccountId = "example/main".parse().unwrap();
-    let own = Own::new(id.clone(), None, Arc::new(Policy::default()), clock.clone());
-    Member::new(Role::Main, &AccountConfig::new(id), Numbers::Own(Box::new(own)))
+    let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone())).clock(clock.clone());
+    let usage = quota.build().unwrap().account(&id);
+    Member::new(Role::Main, &AccountConfig::new(id), usage)
 }
 
 fn clock() -> Clock {
