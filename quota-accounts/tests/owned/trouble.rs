@@ -102,7 +102,7 @@ async fn a_provider_that_never_answers_is_given_up_and_the_next_one_is_asked() {
 
 /// What stands where the new file is written beside the old one keeps it from being written.
 fn block(world: &World) -> std::path::PathBuf {
-    let path = world.dir.path().join("logins.json.new");
+    let path = world.dir.path().join("logins.json.quota-new");
     fs::create_dir(&path).unwrap();
     path
 }
