@@ -217,6 +217,9 @@ pub struct Trouble {
     unknown: Unknown,
 }
 
+/// A provider may grant a scope to a credential that exists, so one without it is tried again after this.
+pub(crate) const MISSING_SCOPE_LASTS: Duration = Duration::from_secs(24 * 3600);
+
 impl Trouble {
     const MAX_NOTE: usize = 200;
 
@@ -233,6 +236,11 @@ impl Trouble {
         };
         let note = error.to_string().chars().filter(|c| !c.is_control()).take(Self::MAX_NOTE).collect();
         Self { at, kind, note, mark, unknown: Unknown::default() }
+    }
+
+    /// Whether it is a missing scope that still bars its credential at `now`.
+    pub(crate) fn bars_at(&self, now: Timestamp) -> bool {
+        self.kind == TroubleKind::MissingScope && time::between(self.at, now) < MISSING_SCOPE_LASTS
     }
 
     /// Whether only a person can mend it: asking again with the same credential is pointless.

@@ -62,6 +62,9 @@ pub struct Record {
     /// Holds and failures in a row at or below this fence were cleared, and do not come back.
     cleared_fence: u64,
     trouble: Option<Box<Trouble>>,
+    /// The last refusal of each credential that lacks a scope. Other credentials may call the account; what they bring says nothing
+    /// about these.
+    unscoped: Vec<Trouble>,
     /// The calls of the trailing hour, oldest first.
     attempts: Vec<Attempt>,
     /// When the last call that brought something was started, and with which credential.
@@ -78,6 +81,9 @@ const TRAILING: Duration = Duration::from_secs(3600);
 
 /// How many calls a record keeps. Processes that were without the store bring theirs, and there may be many of these.
 const MOST_ATTEMPTS: usize = 1000;
+
+/// How many credentials without a scope a record keeps: more than share an account at one time.
+const MOST_UNSCOPED: usize = 4;
 
 /// What became of a wish to lift a hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -258,6 +264,7 @@ impl Record {
     /// Gives back the room that growing lists have in reserve: records are kept for long and changed seldom.
     pub(crate) fn shrink(&mut self) {
         self.attempts.shrink_to_fit();
+        self.unscoped.shrink_to_fit();
         self.snapshot.shrink();
     }
 
@@ -276,6 +283,7 @@ impl Record {
             hold.rebase(now);
         }
         self.trouble.take_if(|trouble| trouble.at > limit);
+        self.unscoped.retain(|refusal| refusal.at <= limit && refusal.bars_at(now));
         if self.refreshed_at.is_some_and(|at| at.timestamp() > limit) {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
@@ -311,6 +319,7 @@ impl Record {
         let moment = at.timestamp();
         self.snapshot.drop_until(moment);
         self.trouble.take_if(|failure| failure.at <= moment);
+        self.unscoped.retain(|refusal| refusal.at > moment);
         self.lease.take_if(|lease| lease.granted_at <= moment);
         if self.refreshed_at <= Some(at) {
             (self.refreshed_at, self.refreshed_with) = (None, None);
@@ -359,6 +368,15 @@ impl Record {
         (self.strikes, self.failures, self.streak_fence) = (0, 0, 0);
     }
 
+    /// Notes that a credential lacks a scope; the newest few are kept.
+    fn note_unscoped(&mut self, refusal: &Trouble) {
+        self.unscoped.retain(|known| known.mark != refusal.mark);
+        self.unscoped.push(refusal.clone());
+        self.unscoped.sort_by_key(|known| (known.at, known.mark));
+        let surplus = self.unscoped.len().saturating_sub(MOST_UNSCOPED);
+        self.unscoped.drain(..surplus);
+    }
+
     /// Keeps the newest calls only. Any budget up to [`MOST_ATTEMPTS`] is decided by these alone: it waits for one of the newest.
     fn bound_attempts(&mut self) {
         self.attempts.sort_unstable();
@@ -381,6 +399,7 @@ impl Record {
         self.hold = None;
         self.end_streak();
         self.trouble = None;
+        self.unscoped.clear();
         (self.refreshed_at, self.refreshed_with) = (None, None);
         self.snapshot = Snapshot::default();
     }

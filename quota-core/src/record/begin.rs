@@ -1,18 +1,15 @@
 //! Who may ask the provider now.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{Counted, Record, TRAILING};
+use crate::hold::MISSING_SCOPE_LASTS;
 use crate::lease::{Ask, Attempt, Begin, Freshness, RecentCall, Urgency};
 use crate::time;
 use crate::unknown::Unknown;
 use crate::{Hold, HoldReason, Lease, Policy, Trouble, TroubleKind};
-
-/// A provider may grant a scope to a credential that exists, so one without it is tried again after this.
-const MISSING_SCOPE_LASTS: Duration = Duration::from_secs(24 * 3600);
 
 impl Record {
     /// Decides whether `ask` may call the provider at `now`, and if so gives out the lease.
@@ -119,7 +116,11 @@ impl Record {
     /// A refusal of this very credential, as long as a reading would be fresh. Whoever insists may try, unless the credential lacks a
     /// scope: then nothing but another credential helps.
     fn bar_at(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> Option<Trouble> {
-        let trouble = self.trouble().filter(|trouble| trouble.mark == ask.login.mark)?;
+        let of_credential = |trouble: &&Trouble| trouble.mark == ask.login.mark;
+        if let Some(refusal) = self.unscoped.iter().find(of_credential) {
+            return refusal.bars_at(now).then(|| refusal.clone());
+        }
+        let trouble = self.trouble().filter(of_credential)?;
         let insists = matches!(ask.freshness, Freshness::Since(_) | Freshness::CalledSince(_));
         let lasts = match trouble.kind {
             TroubleKind::MissingScope => MISSING_SCOPE_LASTS,

@@ -4,7 +4,9 @@ use jiff::Timestamp;
 
 use super::Record;
 use crate::time::{self, Ms};
-use crate::{FetchError, Hold, HoldReason, Lease, Mark, Policy, Snapshot, Trouble, Usage, bounded_wait};
+use crate::{
+    FetchError, Hold, HoldReason, Lease, Mark, Policy, Snapshot, Trouble, TroubleKind, Usage, bounded_wait,
+};
 
 /// What became of a call's readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,7 @@ impl Record {
         self.refreshed(started.into(), lease.mark);
         self.end_hold(now, started);
         self.trouble = None;
+        self.unscoped.retain(|refusal| refusal.mark != lease.mark);
         self.lease = None;
         if changed { Committed::LoginChanged } else { Committed::Stored }
     }
@@ -113,7 +116,11 @@ impl Record {
             self.take_attempt_back(lease);
             return Failed::Stored { hold: None, quiet: None };
         }
-        self.trouble = Some(Box::new(Trouble::of(error, lease.granted_at.min(now), lease.mark)));
+        let trouble = Trouble::of(error, lease.granted_at.min(now), lease.mark);
+        if trouble.kind == TroubleKind::MissingScope && trouble.mark.is_some() {
+            self.note_unscoped(&trouble);
+        }
+        self.trouble = Some(Box::new(trouble));
         let hold = self.arm(now, lease, error, policy);
         Failed::Stored { hold, quiet }
     }

@@ -165,6 +165,15 @@ impl Record {
         if let Some(at) = alone.refreshed_at {
             self.refreshed(at, alone.refreshed_with);
         }
+        for refusal in &alone.unscoped {
+            let is_known =
+                self.unscoped.iter().any(|known| known.mark == refusal.mark && known.at >= refusal.at);
+            let has_succeeded =
+                self.refreshed_with == refusal.mark && self.refreshed_at > Some(refusal.at.into());
+            if !is_known && !has_succeeded {
+                self.note_unscoped(refusal);
+            }
+        }
         let asked = self.asked_at();
         self.trouble.take_if(|trouble| Some(trouble.at) < asked);
         self.take_hold(now, alone.hold());

@@ -54,6 +54,7 @@ impl Record {
             streak_fence: self.streak_fence,
             cleared_fence: self.cleared_fence,
             trouble: self.trouble.clone(),
+            unscoped: self.unscoped.clone(),
             attempts: group(&self.attempts),
             refreshed_at: self.refreshed_at,
             refreshed_with: self.refreshed_with,
@@ -93,6 +94,7 @@ impl Record {
             streak_fence: stored.streak_fence,
             cleared_fence: stored.cleared_fence,
             trouble: stored.trouble,
+            unscoped: stored.unscoped,
             attempts: ungroup(stored.attempts),
             refreshed_at: stored.refreshed_at,
             refreshed_with: stored.refreshed_with,
@@ -142,6 +144,8 @@ struct Stored {
     cleared_fence: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trouble: Option<Box<Trouble>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unscoped: Vec<Trouble>,
     /// By who made them, so that a name is written once.
     #[serde(rename = "attempts_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
     attempts: BTreeMap<Arc<str>, Vec<Call>>,

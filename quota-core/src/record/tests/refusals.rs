@@ -2,7 +2,7 @@
 //! What is waited for is in `backoff`.
 
 use super::support::*;
-use crate::{Ask, Begin, Failed, FetchError, Login, Mark, Record, TroubleKind, Usage};
+use crate::{Ask, Begin, Committed, Failed, FetchError, Login, Mark, Record, TroubleKind, Usage};
 
 fn with_mark(ask: Ask, mark: u64) -> Ask {
     ask.login(Login::unstated().mark(Mark::from_hash(mark)))
@@ -87,6 +87,65 @@ fn another_credential_is_tried_after_one_without_the_scope() {
     let mut record = refused(1, &missing_scope());
 
     assert!(matches!(begin(&mut record, at(2), &with_mark(ask(2), 7)), Begin::Granted(_)));
+}
+
+/// A record in which another credential has called since the first one lacked the scope.
+fn called_by_another(outcome: Result<(), FetchError>) -> Record {
+    let mut record = refused(1, &missing_scope());
+    let Begin::Granted(lease) = begin(&mut record, at(2), &with_mark(ask(2), 7)) else {
+        panic!("it is not barred")
+    };
+    match outcome {
+        Ok(()) => {
+            assert_eq!(record.commit(at(3), &lease, &Usage::polled([five_hour(10)])), Committed::Stored)
+        }
+        Err(error) => drop(record.fail(at(3), &lease, &error, &policy())),
+    }
+    record
+}
+
+#[test]
+fn what_another_credential_brings_does_not_let_one_without_the_scope_call_again() {
+    let outcomes = [Ok(()), Err(FetchError::unavailable("down")), Err(FetchError::Unauthorized)];
+    for outcome in outcomes {
+        let record = called_by_another(outcome.clone());
+        let mut stored = Record::decode(&record.encode()).unwrap();
+        assert_eq!(stored, record);
+        let mut rejoined = refused(2, &FetchError::Unauthorized);
+        let _ = rejoined.rejoin(at(4), &record, None);
+
+        for record in [&mut stored, &mut rejoined] {
+            let begun = begin(record, at(7200), &with_mark(insist(3, at(7200)), 1));
+            assert!(matches!(begun, Begin::Barred(_)), "{outcome:?}: {begun:?}");
+            let begun = begin(record, at(DAY), &with_mark(insist(4, at(DAY)), 1));
+            assert!(matches!(begun, Begin::Granted(_)), "{outcome:?}: {begun:?}");
+        }
+    }
+}
+
+#[test]
+fn a_credential_that_was_granted_the_scope_may_call() {
+    let mut record = refused(1, &missing_scope());
+    let Begin::Granted(lease) = begin(&mut record, at(DAY), &with_mark(ask(2), 1)) else {
+        panic!("a day has passed")
+    };
+    let _ = record.commit(at(DAY + 1), &lease, &Usage::polled([five_hour(10)]));
+
+    assert!(matches!(begin(&mut record, at(DAY + 600), &with_mark(ask(3), 1)), Begin::Granted(_)));
+}
+
+#[test]
+fn credentials_without_the_scope_are_bounded() {
+    let mut record = Record::default();
+    for mark in 1..=20 {
+        let second = i64::try_from(mark).unwrap();
+        let begun =
+            begin(&mut record, at(10 * second), &with_mark(insist(u128::from(mark), at(10 * second)), mark));
+        let Begin::Granted(lease) = begun else { continue };
+        let _ = record.fail(at(10 * second + 1), &lease, &missing_scope(), &policy());
+    }
+
+    assert!(record.encode().len() < 4000, "{}", record.encode().len());
 }
 
 #[test]
