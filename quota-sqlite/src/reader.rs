@@ -216,8 +216,11 @@ const SCAN_FROM_ONE_IN: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use bytes::Bytes;
     use quota_core::AccountId;
+    use rusqlite::trace::TraceEventCodes;
 
     use super::*;
     use crate::document::Write;
@@ -240,6 +243,22 @@ mod tests {
             assert!(document::write(&connection, &write).unwrap());
         }
         (connection, versions)
+    }
+
+    #[test]
+    fn the_versions_of_many_documents_are_read_by_one_statement() {
+        static STATEMENTS: AtomicUsize = AtomicUsize::new(0);
+        let (connection, _) = hundred();
+        let keys: Vec<_> = (0..100).map(key).collect();
+        connection.trace_v2(
+            TraceEventCodes::SQLITE_TRACE_STMT,
+            Some(|_| _ = STATEMENTS.fetch_add(1, Ordering::Relaxed)),
+        );
+
+        current(&connection, &keys, 100).unwrap();
+
+        // The other one finds out how many documents there are.
+        assert_eq!(STATEMENTS.load(Ordering::Relaxed), 2);
     }
 
     #[test]
