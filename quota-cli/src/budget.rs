@@ -65,7 +65,10 @@ pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Fai
             let quiet = quiet.await.map_err(|error| unavailable(&error))?;
             // The store's clock is the one by which calls are counted.
             here.now = looked.now;
-            all.push(Spent::of(&account.id, &looked.record, quiet.as_ref(), looked.now, policy));
+            // Without its record nothing is known of its calls.
+            if !looked.damage.record {
+                all.push(Spent::of(&account.id, &looked.record, quiet.as_ref(), looked.now, policy));
+            }
             looks.push(looked);
         }
         let shown = if options.shown.json {
@@ -75,7 +78,8 @@ pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Fai
         };
         term::answer(&shown)?;
         shared.act_on_all(&looks).await;
-        Ok(Exit::Done)
+        let is_whole = looks.iter().all(|looked| !looked.damage.record);
+        Ok(if is_whole { Exit::Done } else { Exit::Gaps })
     })
 }
 

@@ -14,7 +14,7 @@ use self::text::{line, lines};
 use crate::args::EventsArgs;
 use crate::exit::{Exit, Failure};
 use crate::hooks::Note;
-use crate::journal::{Happening, Looked};
+use crate::journal::{Damage, Happening, Looked};
 use crate::scope;
 use crate::shared::Shared;
 use crate::term::{self, Screen};
@@ -70,7 +70,8 @@ impl Follower<'_> {
             .collect();
         all.sort_by_key(|(_, happening)| happening.at);
         let surplus = all.len().saturating_sub(last);
-        if all.is_empty() && !self.json {
+        let is_whole = looked.iter().all(|looked| looked.damage == Damage::default());
+        if all.is_empty() && is_whole && !self.json {
             let told = "nothing has happened yet since these accounts were first seen";
             term::tell(&format!("{}\n", term::hanging(told, 0, 0, Screen::stderr().width)));
         }

@@ -71,7 +71,8 @@ pub(crate) async fn keep(config: &Config, store: &dyn QuotaStore) -> Vec<String>
     let with_news = config.accounts.iter().zip(news).filter(|(_, news)| matches!(news, Some(Ok(true))));
     for (account, _) in with_news {
         let looked = clock.bounded(PATIENCE, look(store, &account.id, &rules)).await;
-        if let Some(Ok(Looked { new, .. })) = looked {
+        if let Some(Ok(Looked { new, damage, .. })) = looked {
+            troubles.extend(damage.journal_line(&account.id));
             troubles.extend(
                 hooks::run(&config.hooks, &config.token_variables(), &account.id, &new, &clock).await,
             );
@@ -108,6 +109,31 @@ pub(crate) async fn forget(store: &dyn QuotaStore, account: &AccountId) -> Resul
     Err(StoreError::unavailable(Applied::No, "too many others write the journal at once"))
 }
 
+/// Which documents of an account could not be decoded, or not written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Damage {
+    pub(crate) record: bool,
+    pub(crate) journal: bool,
+    pub(crate) is_journal_newer: bool,
+}
+
+impl Damage {
+    /// What people read of each of them.
+    pub(crate) fn lines(self, account: &AccountId) -> Vec<String> {
+        let record = self.record.then(|| {
+            format!("the record of {account} is damaged; replace it: quota accounts clear-hold {account}")
+        });
+        let newer = self.is_journal_newer.then(|| {
+            format!("the journal of {account} was written by a newer quota, so nothing is added to it; update quota")
+        });
+        [record, self.journal_line(account), newer].into_iter().flatten().collect()
+    }
+
+    fn journal_line(self, account: &AccountId) -> Option<String> {
+        self.journal.then(|| format!("the journal of {account} was damaged, so a new one begins"))
+    }
+}
+
 /// What a look at an account found.
 #[derive(Debug)]
 pub(crate) struct Looked {
@@ -117,6 +143,8 @@ pub(crate) struct Looked {
     pub(crate) book: Book,
     /// The account's record as it is now.
     pub(crate) record: Record,
+    /// What of the two is damaged, and empty here.
+    pub(crate) damage: Damage,
     /// What the time is by the store's clock.
     pub(crate) now: jiff::Timestamp,
     /// The state of the record, and of the journal.
@@ -130,7 +158,8 @@ pub(crate) struct Looked {
 ///
 /// # Errors
 ///
-/// Any [`StoreError`] of reading. Where nothing can be written, the answer is what can be read. A swap that may have been
+/// Any [`StoreError`] of reading. A damaged journal is replaced by a new one once there is something to write; with a damaged record
+/// nothing is written. Where nothing can be written, the answer is what can be read. A swap that may have been
 /// applied counts as lost: its happenings stand in the journal, and the hooks for them do not run, since they may run at
 /// most once.
 pub(crate) async fn look(
@@ -143,10 +172,17 @@ pub(crate) async fn look(
     let mut tries = 0;
     loop {
         tries += 1;
-        let Compared { read, record, before, after, new } = compare(store, account, rules, &found).await?;
+        let Compared { read, record, before, after, new, damage } =
+            compare(store, account, rules, &found).await?;
         let now = read.now;
-        let looked =
-            |new, book, journal| Looked { new, book, record, now, versions: (read.version(), journal) };
+        let looked = |new, book, journal| Looked {
+            new,
+            book,
+            record,
+            damage,
+            now,
+            versions: (read.version(), journal),
+        };
         if after == before || tries > MOST_TRIES {
             return Ok(looked(Vec::new(), before, found.version()));
         }
@@ -173,6 +209,7 @@ struct Compared {
     before: Book,
     after: Book,
     new: Vec<Happening>,
+    damage: Damage,
 }
 
 async fn compare(
@@ -181,29 +218,25 @@ async fn compare(
     rules: &Rules,
     journal: &Reading,
 ) -> Result<Compared, StoreError> {
-    let before = decoded(journal)?;
+    let before = journal.document.as_ref().map(|found| Book::decode(&found.body)).transpose();
     let read = store.read(&StoreKey::account(account)).await?;
-    let record = match &read.document {
-        Some(document) => Record::decode(&document.body)
-            .map_err(|error| StoreError::unusable("the record is damaged or not ours").because(error))?,
-        None => Record::default(),
-    };
+    let record = read.document.as_ref().map(|found| Record::decode(&found.body)).transpose();
+    let (record_damaged, journal_damaged) = (record.is_err(), before.is_err());
+    let before = before.unwrap_or_default().unwrap_or_default();
+    let is_journal_newer = !before.is_writable();
+    let damage = Damage { record: record_damaged, journal: journal_damaged, is_journal_newer };
+    let record = record.unwrap_or_default().unwrap_or_default();
     let cooldown = hold::cooldown(store, &rules.policy, account.provider(), read.now).await?;
     let hold = hold::of(&record, cooldown.as_ref(), read.now, &rules.policy);
     let mut after = before.clone();
     // Nothing is written of an account that nobody has asked about.
     let is_blank = read.document.is_none() && journal.document.is_none();
-    let new = if is_blank || !after.is_writable() {
+    let new = if is_blank || damage.record || damage.is_journal_newer {
         Vec::new()
     } else {
         after.look(&record, hold.as_ref(), read.now, &rules.thresholds)
     };
-    Ok(Compared { read, record, before, after, new })
-}
-
-fn decoded(found: &Reading) -> Result<Book, StoreError> {
-    let damaged = |error| StoreError::unusable("the journal is damaged or not ours").because(error);
-    found.document.as_ref().map_or_else(|| Ok(Book::default()), |it| Book::decode(&it.body).map_err(damaged))
+    Ok(Compared { read, record, before, after, new, damage })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What commands that only read the store have in common: the accounts that are meant, and what the store has of them.
 //! What is made of it is each command's own business.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn QuotaStore>,
     clock: Clock,
+    /// The lines on damaged documents that were shown, each once.
+    reported: RefCell<HashSet<String>>,
 }
 
 impl Shared {
@@ -43,14 +47,15 @@ impl Shared {
                  QUOTA_STORE\n",
             );
         }
-        Ok(Some(Self { config, store: opened.store, clock: Clock::system() }))
+        Ok(Some(Self { config, store: opened.store, clock: Clock::system(), reported: RefCell::default() }))
     }
 
-    /// What the store has of an account; what is new in it is written down. Its hooks are run by [`act_on`](Self::act_on).
+    /// What the store has of an account; what is new in it is written down. Its hooks are run by [`act_on`](Self::act_on). A damaged
+    /// document is reported, and is empty in the result.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if the store does not answer, or has something else there.
+    /// [`Failure`] if the store does not answer.
     pub(crate) async fn look(&self, account: &AccountId) -> Result<Looked, Failure> {
         let rules = Rules::of(&self.config);
         let looked = journal::look(self.store.as_ref(), account, &rules);
@@ -61,6 +66,11 @@ impl Shared {
                 return Err(Failure::new(Exit::Unavailable, why));
             }
         };
+        for line in looked.damage.lines(account) {
+            if self.reported.borrow_mut().insert(line.clone()) {
+                term::tell(&format!("quota: {line}\n"));
+            }
+        }
         Ok(looked)
     }
 

@@ -2,6 +2,7 @@
 //! the store takes nothing, not even a hold, every process would ask anew. What the store is, and how it is opened, is in
 //! `gateway`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,11 +27,18 @@ pub(crate) struct Sharing {
     store: Arc<dyn QuotaStore>,
     used: Option<Arc<CommandStore>>,
     refused: Mutex<Option<StoreError>>,
+    /// Whether a damaged record was reported.
+    is_damage_reported: AtomicBool,
 }
 
 impl Sharing {
     pub(crate) fn on(store: &Store) -> Self {
-        Self { store: Arc::clone(&store.store), used: store.used.clone(), refused: Mutex::default() }
+        Self {
+            store: Arc::clone(&store.store),
+            used: store.used.clone(),
+            refused: Mutex::default(),
+            is_damage_reported: AtomicBool::new(false),
+        }
     }
 
     /// Whether to leave it at what is known: there are numbers, and no new ones could be shared. To be called where the
@@ -55,6 +63,11 @@ impl Sharing {
 
     /// Tells whoever waits, if the store was last found to take nothing, or does not answer.
     pub(crate) fn tell<'a>(&self, answers: impl IntoIterator<Item = &'a Answer>) {
+        let answers: Vec<_> = answers.into_iter().collect();
+        let is_damaged = answers.iter().any(|answer| answer.is_record_damaged());
+        if is_damaged && !self.is_damage_reported.swap(true, Ordering::Relaxed) {
+            term::tell(&format!("quota: {DAMAGED}\n"));
+        }
         // Of damage was told when it was found.
         let is_told = self.used.as_ref().is_some_and(|used| used.is_damaged());
         if let Some(told) = self.told(is_any_alone(answers)).filter(|_| !is_told) {
@@ -88,12 +101,16 @@ fn away(error: &StoreError) -> String {
     )
 }
 
+/// What is told of a record that cannot be decoded.
+pub(crate) const DAMAGED: &str = "a stored record is damaged, so the usage of its account is not shared with other processes; quota doctor \
+                                  names the account and the command that replaces it";
+
 const AWAY: &str =
     "the store does not answer, so nothing is shared with other processes; quota doctor says more";
 
-/// Whether what is known of one of them is this process's alone.
+/// Whether this process goes on without the store for one of them, and not only because a record is damaged.
 pub(crate) fn is_any_alone<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> bool {
-    answers.into_iter().any(|answer| answer.alone_since().is_some())
+    answers.into_iter().any(|answer| answer.alone_since().is_some() && !answer.is_record_damaged())
 }
 
 fn told(error: &StoreError) -> String {

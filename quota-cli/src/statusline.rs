@@ -150,7 +150,8 @@ async fn line(
     let is_of_no_account = own.as_ref().is_some_and(|own| own.id != settings.id);
     // What was observed may be something that is to be told, and whatever hooks do for it takes its time.
     let is_due = !settings.disabled && !is_of_no_account && needs_refresh(&answer);
-    let has_news = observed.or_else(|| is_due.then_some(settings));
+    // A refresher could store nothing in a damaged record, and each line would start another one.
+    let has_news = observed.or_else(|| is_due.then_some(settings)).filter(|_| !answer.is_record_damaged());
     let start = async {
         if observed.is_some() {
             // Now, for this process ends at once. Should somebody hold the lock, the next line says the same again.

@@ -33,7 +33,7 @@ use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
 use crate::runtime;
 use crate::scope::{self, CommandScope};
-use crate::sharing::{Sharing, is_any_alone};
+use crate::sharing::{self, Sharing, is_any_alone};
 use crate::status;
 use crate::status::model::{AccountView, FailureView};
 use crate::term::{self, Screen};
@@ -89,6 +89,7 @@ pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Fail
             tasks,
             sharing: Arc::new(Sharing::on(&store)),
             is_alone: false,
+            is_damaged: false,
         };
         watch.live(written, signals).await
     })
@@ -152,6 +153,8 @@ struct Watch<'a> {
     sharing: Arc<Sharing>,
     /// Whether it goes on without the store, and has looked why.
     is_alone: bool,
+    /// Whether the record of an account is damaged.
+    is_damaged: bool,
 }
 
 /// What came of a task.
@@ -246,10 +249,12 @@ impl Watch<'_> {
     /// Once it goes on without the store: has it told why, for as long as that lasts.
     fn see_whether_alone(&mut self, answers: &[Answer]) {
         let was_alone = std::mem::replace(&mut self.is_alone, is_any_alone(answers));
-        if self.is_alone == was_alone {
+        let is_damaged = answers.iter().any(Answer::is_record_damaged);
+        let was_damaged = std::mem::replace(&mut self.is_damaged, is_damaged);
+        if (self.is_alone, self.is_damaged) == (was_alone, was_damaged) {
             return;
         }
-        self.state.not_shared = None;
+        self.state.not_shared = is_damaged.then(|| sharing::DAMAGED.to_owned());
         if self.is_alone {
             let sharing = Arc::clone(&self.sharing);
             self.tasks.spawn(async move {

@@ -34,10 +34,14 @@ pub(super) async fn of(config: &Config, store: &Store, marks: &[Option<Mark>], c
         here.now = read.now;
         let record = read.document.map_or_else(|| Ok(Record::default()), |found| Record::decode(&found.body));
         match record {
+            Ok(record) if !record.is_writable() => {
+                let told = "its record was written by a newer quota, so it is only read";
+                checks.push(Check::warning(Area::Refresh, account.id.as_str(), told, "update quota"));
+            }
             Ok(record) => checks.extend(of_account(account, &record, *mark, &config.policy, &here)),
             Err(_) => {
                 let told = "its record is damaged";
-                let advice = "remove it from the store; the next refresh writes a new one";
+                let advice = format!("replace it: quota accounts clear-hold {}", account.id);
                 checks.push(Check::failure(Area::Refresh, account.id.as_str(), told, advice));
             }
         }

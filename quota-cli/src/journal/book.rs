@@ -58,9 +58,16 @@ impl Book {
     ///
     /// # Errors
     ///
-    /// That of serde if it is not a journal.
+    /// That of serde if it is not a journal. One of a newer format is never damaged, only different.
     pub(super) fn decode(body: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(body)
+        #[derive(Deserialize)]
+        struct Envelope {
+            format: u32,
+        }
+        serde_json::from_slice(body).or_else(|error| match serde_json::from_slice(body) {
+            Ok(Envelope { format }) if format > FORMAT => Ok(Self { format, ..Self::default() }),
+            _ => Err(error),
+        })
     }
 
     /// Whether this program may change it; not if a newer one wrote it.

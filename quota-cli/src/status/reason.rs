@@ -20,6 +20,7 @@ pub(crate) enum Reason {
     OwnerUnknown,
     UpdateNeeded,
     StoreUnreachable,
+    RecordDamaged,
     StoreReadOnly,
     StoreError,
     ConfigError,
@@ -36,6 +37,9 @@ impl Reason {
         let State::Stale { why, .. } = answer.state() else {
             return answer.snapshot().windows().is_empty().then_some(Self::NoWindows);
         };
+        if answer.is_record_damaged() {
+            return Some(Self::RecordDamaged);
+        }
         if answer.alone_since().is_some() {
             return Some(Self::StoreUnreachable);
         }
@@ -96,6 +100,7 @@ impl Reason {
             Self::OwnerUnknown => "owner unknown",
             Self::UpdateNeeded => "update quota",
             Self::StoreUnreachable => "store unreachable",
+            Self::RecordDamaged => "record damaged",
             Self::StoreReadOnly => "store read-only",
             Self::StoreError => "store error",
             Self::ConfigError => "config error",

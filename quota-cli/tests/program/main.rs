@@ -9,6 +9,7 @@ mod accounts_set;
 #[cfg(unix)]
 mod arriving;
 mod clear_hold;
+mod damaged;
 mod demo;
 #[cfg(unix)]
 mod doctor;

@@ -314,7 +314,7 @@ impl Account {
     /// Lifts the account's hold for all processes that share the store, and forgets how often in a row its calls have failed.
     ///
     /// Returns the hold that was lifted; `None` if none was in force. A process that still knows it does not bring it back, and
-    /// a call that fails after this arms a new one. The provider's quiet time, the budget and the refusal of a credential stay.
+    /// a call that fails after this arms a new one. A damaged record is replaced by what this process knows. The provider's quiet time, the budget and the refusal of a credential stay.
     ///
     /// # Errors
     ///

@@ -118,6 +118,14 @@ impl Answer {
         self.0.caveats.alone_since.map(Ms::timestamp)
     }
 
+    /// Whether this process has been going on without the store because the store's record of the account is damaged.
+    ///
+    /// The record stays as it is until [`Account::clear_hold`](crate::Account::clear_hold) replaces it.
+    #[must_use]
+    pub fn is_record_damaged(&self) -> bool {
+        self.0.caveats.is_damaged
+    }
+
     /// What the time is by the store's clock, which all moments in here are by.
     #[must_use]
     pub fn now(&self) -> Timestamp {
@@ -144,6 +152,8 @@ impl Answer {
             StaleReason::Held
         } else if record.trouble().is_some() {
             StaleReason::Failing
+        } else if view.caveats.is_damaged {
+            StaleReason::RecordDamaged
         } else if view.caveats.alone_since.is_some() {
             StaleReason::StoreAway
         } else if !record.is_writable() {
@@ -201,6 +211,8 @@ pub enum StaleReason {
     Failing,
     /// The store does not answer: another process may know more.
     StoreAway,
+    /// The store's record of the account is damaged; see [`Answer::is_record_damaged`].
+    RecordDamaged,
     /// It cannot be told whose the readings are, so they are not shown.
     IdentityUnknown,
     /// A refresh was tried, and was not possible; see [`Answer::error`].
@@ -220,6 +232,7 @@ impl StaleReason {
             Self::Held => "held",
             Self::Failing => "failing",
             Self::StoreAway => "store_away",
+            Self::RecordDamaged => "record_damaged",
             Self::IdentityUnknown => "identity_unknown",
             Self::NotRefreshed => "not_refreshed",
             Self::Newer => "newer",

@@ -36,6 +36,8 @@ pub(crate) struct Desk {
     pub(crate) left: Option<Lineage>,
     /// The base has changed since.
     pub(crate) unwritten: bool,
+    /// The store's record could not be decoded when it was last read.
+    pub(crate) is_damaged: bool,
     pub(crate) flushing: bool,
 }
 
@@ -94,6 +96,7 @@ impl Desk {
             failed: None,
             left: None,
             unwritten: false,
+            is_damaged: false,
             joins: 0,
             flushing: false,
         }
@@ -105,7 +108,8 @@ impl Desk {
             Standing::Alone(since) => Some(since),
             Standing::Unread | Standing::Shared(_) => None,
         };
-        Caveats { withheld: self.withheld, alone_since, failed: self.failed.clone() }
+        let is_damaged = self.is_damaged && alone_since.is_some();
+        Caveats { withheld: self.withheld, alone_since, is_damaged, failed: self.failed.clone() }
     }
 
     /// What the record is for this process: of the login it holds, with what is pending.

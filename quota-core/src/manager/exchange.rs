@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::desk::Standing;
 use super::slot::Slot;
-use crate::{Lineage, Reading, Record, StoreError, StoreKey, Swap, Version, WhenAway};
+use crate::{Document, Lineage, Reading, Record, StoreError, StoreKey, Swap, Version, WhenAway};
 
 /// A state of the record that a change can be tried on.
 struct Base {
@@ -58,7 +58,8 @@ impl Slot {
         }
     }
 
-    /// The same for a change that the caller wants all processes to see: an error says that they do not see it yet.
+    /// The same for a change that the caller wants all processes to see: an error says that they do not see it yet. A damaged record
+    /// is replaced, because the caller asks for the account to be put in order.
     ///
     /// Where the policy is to go on without the store, the change is made to this process's own copy all the same, and is
     /// joined to the shared record once the store is back.
@@ -67,12 +68,37 @@ impl Slot {
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
     ) -> Result<T, StoreError> {
         let _turn = self.turn.lock().await;
-        let shared = self.exchange(&mut work).await;
+        let mut shared = self.exchange(&mut work).await;
+        if let Err(StoreError::Unusable { .. }) = shared {
+            shared = match self.replace_damaged().await {
+                Ok(()) => self.exchange(&mut work).await,
+                Err(error) => Err(error),
+            };
+        }
         shared.inspect_err(|error| {
             if self.provider.policy.when_away != WhenAway::Refuse {
                 self.go_alone(error, |record, now| drop(work(record, now)));
             }
         })
+    }
+
+    /// Replaces a record that cannot be decoded by what this process has of it. The caller has the turn.
+    ///
+    /// One of a newer format can be decoded, as far as this program knows it, and stays.
+    async fn replace_damaged(&self) -> Result<(), StoreError> {
+        let key = StoreKey::account(&self.id);
+        let reading = self.provider.link.read(&key).await?;
+        let is_damaged = |document: &Document| Record::decode(&document.body).is_err();
+        let Some(damaged) = reading.document.filter(is_damaged) else { return Ok(()) };
+        let mut own = (*self.desk().base).clone();
+        own.revise();
+        let keep = self.provider.policy.keep;
+        // On a conflict another process has written, and that record is read next.
+        let swap = self.provider.link.swap(&key, Some(damaged.version), own.encode(), keep).await?;
+        if let Swap::Applied(_) = swap {
+            tracing::warn!(account = %self.id, "damaged record was replaced");
+        }
+        Ok(())
     }
 
     /// The caller has the turn, and keeps it until what comes of an error is done as well.
@@ -259,6 +285,7 @@ impl Slot {
     fn damaged(&self, error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
         let error = StoreError::unusable("the record is damaged, and was left as it is").because(error);
         self.provider.link.note_unusable(&StoreKey::account(&self.id), &error);
+        self.desk().is_damaged = true;
         error
     }
 
@@ -273,7 +300,7 @@ impl Slot {
             desk.released_in(&record);
             desk.base = record;
             desk.standing = Standing::Shared(version);
-            (desk.left, desk.unwritten) = (None, false);
+            (desk.left, desk.unwritten, desk.is_damaged) = (None, false, false);
             if let Some(count) = joined {
                 desk.written(count);
             }

@@ -33,6 +33,8 @@ pub(crate) struct Caveats {
     pub(crate) withheld: bool,
     /// Since when this process has been going on without the store.
     pub(crate) alone_since: Option<Ms>,
+    /// It does so because the store's record of the account is damaged.
+    pub(crate) is_damaged: bool,
     /// Why this process's last refresh brought nothing.
     pub(crate) failed: Option<Arc<QuotaError>>,
 }
@@ -41,8 +43,8 @@ impl Caveats {
     /// Whether this says something else to a reader than `before`.
     pub(crate) fn is_news_after(&self, before: &Self) -> bool {
         let failed = |caveats: &Self| caveats.failed.as_deref().map(std::mem::discriminant);
-        (self.withheld, self.alone_since) != (before.withheld, before.alone_since)
-            || failed(self) != failed(before)
+        let state = |caveats: &Self| (caveats.withheld, caveats.alone_since, caveats.is_damaged);
+        state(self) != state(before) || failed(self) != failed(before)
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::store_away::unpluggable;
 use crate::support::*;
 use quota_core::{
     FetchError, Hold, Login, Mark, Policy, Quiet, QuietScope, QuotaError, QuotaStore, Seed, Snapshot,
-    WhenAway,
+    StoreKey, WhenAway,
 };
 
 /// Nobody else is concerned.
@@ -158,4 +160,63 @@ async fn an_account_that_is_kept_fresh_notices_a_replaced_credential_during_a_ho
 
     assert!(world.provider.calls() > 1);
     assert_eq!(main.peek().hold(), None);
+}
+
+/// Stores this as the record of `main`.
+async fn lay_record(world: &World, body: &'static str) {
+    let key = StoreKey::account(&id("main"));
+    let _ = world.store.swap(&key, None, Bytes::from_static(body.as_bytes()), MINUTE * 600).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clear_replaces_a_damaged_record_and_the_next_reading_is_shared() {
+    let world = world_with(plain());
+    lay_record(&world, "{\"format\":1,\"sna").await;
+    let main = world.quota.account(&id("main"));
+    assert!(main.load().await.is_record_damaged());
+
+    assert_eq!(main.clear_hold().await.unwrap(), None);
+
+    assert!(!main.peek().is_record_damaged() && main.peek().alone_since().is_none());
+    assert!(calls(&world, &main).await);
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
+    assert_eq!(five_hours(&elsewhere.account(&id("main")).load().await), Some(40.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_record_gets_the_readings_of_a_process_that_went_on_alone() {
+    let world = world_with(plain());
+    lay_record(&world, "not a record").await;
+    let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
+    let (here, there) = (world.quota.account(&id("main")), elsewhere.account(&id("main")));
+    assert_eq!(five_hours(&there.get().await.unwrap()), Some(40.0));
+
+    assert_eq!(here.clear_hold().await.unwrap(), None);
+    drop(there.load().await);
+
+    assert_eq!(five_hours(&here.load().await), Some(40.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clear_leaves_the_record_of_a_newer_program() {
+    let newer = "{\"format\":999,\"snapshot\":{\"windows\":\"otherwise\"}}";
+    let world = world_with(plain());
+    lay_record(&world, newer).await;
+
+    let cleared = world.quota.account(&id("main")).clear_hold().await;
+
+    assert!(matches!(cleared, Err(QuotaError::Newer { .. })), "{cleared:?}");
+    let found = world.store.read(&StoreKey::account(&id("main"))).await.unwrap();
+    assert_eq!(found.document.unwrap().body, newer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_record_keeps_no_other_account_from_sharing() {
+    let world = world_with(plain());
+    lay_record(&world, "not a record").await;
+    drop(world.quota.account(&id("main")).get().await);
+
+    let spare = world.quota.account(&id("spare")).get().await.unwrap();
+
+    assert!(spare.alone_since().is_none());
 }

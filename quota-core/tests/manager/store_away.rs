@@ -208,6 +208,7 @@ async fn a_damaged_document_is_left_as_it_is_and_the_process_goes_on_alone() {
     assert_eq!(five_hours(&answer), Some(40.0));
     assert!(answer.alone_since().is_some());
     assert_eq!(world.store.read(&key).await.unwrap().document.unwrap().body, damaged);
+    assert!(answer.is_record_damaged());
 }
 
 #[tokio::test(start_paused = true)]

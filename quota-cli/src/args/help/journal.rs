@@ -42,7 +42,7 @@ Examples:
   quota budget
   quota --store redis://10.0.0.1:6379 budget --json
 
-Exit codes: 0 it was shown, 3 no account was found, 69 the store is not to be had, 78 the configuration is broken.";
+Exit codes: 0 it was shown, 1 a record is damaged, 3 no account was found, 69 the store is not to be had, 78 the configuration is broken.";
 
 /// What `quota events` does.
 pub(in crate::args) const EVENTS: &str = "\
