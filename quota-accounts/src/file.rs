@@ -1,7 +1,7 @@
 //! Reading a small file that somebody else writes, off the async threads.
 //! What it holds is judged by whoever asked.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::Path;
 
@@ -17,15 +17,37 @@ pub(crate) async fn off_thread<T: Send + 'static>(
     }
 }
 
-/// Opens a file, and nothing that only looks like one: opening a pipe would wait for its other end.
+/// Opens a regular file, also by a link to it.
+///
+/// The path is examined first, because opening a device can have effects. The open file is examined again: something else may have
+/// taken its place since, such as a pipe, for whose other end it does not wait.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    let metadata = fs::metadata(path)?;
+    expect_regular(&fs::metadata(path)?)?;
+    let file = open_without_waiting(path)?;
+    expect_regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+fn expect_regular(metadata: &Metadata) -> io::Result<()> {
     if metadata.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn open_without_waiting(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
+    File::options().read(true).custom_flags(flags.cast_signed()).open(path)
+}
+
+#[cfg(not(unix))]
+fn open_without_waiting(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
@@ -114,6 +136,20 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
 
         assert_eq!(open(&path).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_opened_without_a_wait_for_its_other_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+
+        // As if it had taken the place of a file that was examined before.
+        let opened = open_without_waiting(&path).unwrap();
+
+        let refused = expect_regular(&opened.metadata().unwrap()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
