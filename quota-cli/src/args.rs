@@ -8,6 +8,7 @@ mod journal;
 mod local;
 mod quick;
 mod route;
+mod usage_error;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -245,6 +246,7 @@ pub(crate) fn parse() -> Result<Arguments, Result<Exit, Failure>> {
         return Ok(arguments);
     }
     Arguments::try_parse().and_then(Arguments::settled).map_err(|error| {
+        let error = usage_error::safe(error);
         let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
         match error.print() {
             Err(error) if exit == Exit::Done => Err(Failure::unwritten(&error)),

@@ -5,6 +5,9 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::term::harmless;
+use crate::token_like::without_tokens;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -58,8 +61,9 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// The line may repeat what the user typed: tokens in it are masked, and what controls a terminal is replaced.
     pub(crate) fn new(exit: Exit, line: impl Into<String>) -> Self {
-        Self { exit, line: line.into() }
+        Self { exit, line: harmless(&without_tokens(&line.into())) }
     }
 
     /// The answer could not be written to where it was to go.

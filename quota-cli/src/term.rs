@@ -10,6 +10,7 @@ use anstyle::{AnsiColor, Style};
 use terminal_size::{Height, Width, terminal_size_of};
 
 use crate::exit::Failure;
+use crate::token_like::without_tokens;
 
 /// Where text goes: how wide and how high it may be, and whether it may have colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +112,9 @@ pub(crate) fn answer(text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::unwritten(&error))
 }
 
-/// Tells the person who waits, or the log that is kept. Where that cannot be written nothing is lost.
+/// Tells the person who waits, or the log that is kept. Where that cannot be written nothing is lost. Tokens are masked.
 pub(crate) fn tell(text: &str) {
+    let text = without_tokens(text);
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }

@@ -1,6 +1,8 @@
 //! Detects tokens in places where a name, a path or a command belongs, so that they are neither stored nor shown.
 //! The error text is up to the caller.
 
+use std::borrow::Cow;
+
 /// How tokens begin that are in use: Anthropic, OpenAI, GitHub, Google, and JSON Web Tokens.
 pub(crate) const STARTS: [&str; 8] = ["sk-", "sk_", "gho_", "ghp_", "ghu_", "github_pat_", "ya29.", "eyJ"];
 /// A word that begins like a token is one from this length on: `sk-tools` is none.
@@ -18,12 +20,29 @@ pub(crate) fn masked(text: &str) -> &str {
     if looks_like_a_token(text) { "***" } else { text }
 }
 
+/// The text with `***` for each word that looks like a token.
+pub(crate) fn without_tokens(text: &str) -> Cow<'_, str> {
+    if !looks_like_a_token(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len());
+    // Each piece is a word and the character behind it.
+    for piece in text.split_inclusive(|c: char| !in_word(c)) {
+        let word = piece.trim_end_matches(|c: char| !in_word(c));
+        safe.push_str(masked(word));
+        safe.push_str(&piece[word.len()..]);
+    }
+    Cow::Owned(safe)
+}
+
 /// What tokens are made of. A slash is not among them, so that a path is looked at name by name.
 fn in_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_.+~".contains(c)
 }
 
 fn is_token(word: &str) -> bool {
+    // A token in the place of an option has the dashes of one in front.
+    let word = word.trim_start_matches(['-', '.', '+', '~']);
     let begins_like_one = STARTS.iter().any(|start| word.starts_with(start));
     let has = |is: fn(&char) -> bool| word.chars().any(|c| is(&c));
     let is_mixed =
@@ -43,6 +62,7 @@ mod tests {
             "sk-ant-oat01-abc",
             "sk-proj-0123456789abcdef",
             "--token=sk-ant-oat01-abc",
+            "--sk-ant-oat01-abc",
             "echo 'sk-ant-oat01-abc'",
             "https://example.com/?key=sk-ant-api03-abc",
             "/tmp/sk-ant-oat01-abc",
@@ -53,6 +73,14 @@ mod tests {
             assert!(looks_like_a_token(text), "{text}");
             assert_eq!(masked(text), "***");
         }
+    }
+
+    #[test]
+    fn only_the_words_that_are_tokens_are_replaced() {
+        let text =
+            "could not read /home/me/sk-ant-oat01-abc/x: 'sk-ant-oat01-abc', --sk-ant-oat01-abc=3 and sk-ant";
+
+        assert_eq!(without_tokens(text), "could not read /home/me/***/x: '***', ***=3 and sk-ant");
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod damaged;
 mod demo;
 #[cfg(unix)]
 mod doctor;
+#[cfg(unix)]
+mod echoed;
 mod forgetting;
 mod guard;
 #[cfg(unix)]
