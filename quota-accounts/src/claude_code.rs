@@ -183,7 +183,7 @@ impl ClaudeCode {
 
     /// The token of the environment variable, if that is set.
     fn given_token(&self) -> Option<Result<Credential, CredentialError>> {
-        let why = "the environment variable CLAUDE_CODE_OAUTH_TOKEN does not hold a token: set it to one, or unset it";
+        let why = "the environment variable CLAUDE_CODE_OAUTH_TOKEN does not hold a token; set it to one, or unset it";
         let taken = self.variable.clone()?;
         Some(taken.map(token::credential).map_err(|flaw| CredentialError::unreadable(why, flaw)))
     }

@@ -89,7 +89,7 @@ impl CredentialSource for Codex {
 }
 
 fn nobody(path: &Path) -> CredentialError {
-    CredentialError::not_logged_in(format!("no login of Codex in {}: run `codex login`", path.display()))
+    CredentialError::not_logged_in(format!("no login of Codex in {}; run `codex login`", path.display()))
 }
 
 /// The text is there and is not a login. It is not repeated.
@@ -114,7 +114,7 @@ struct Tokens {
 
 fn parse(path: &Path, contents: &[u8]) -> Result<Credential, CredentialError> {
     let damaged = || {
-        let why = format!("{} is not the file of a login: run `codex login`", path.display());
+        let why = format!("{} is not the file of a login; run `codex login`", path.display());
         CredentialError::unreadable(why, NotALogin)
     };
     // The parser's own error could repeat what stands there.

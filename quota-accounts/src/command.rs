@@ -109,6 +109,8 @@ impl CredentialSource for CommandSource {
                 CredentialError::unreadable(why, error)
             }
             io::ErrorKind::FileTooLarge => self.failed("it printed too much", error),
+            io::ErrorKind::NotFound => self.failed("there is no such program", error),
+            io::ErrorKind::PermissionDenied => self.failed("this user may not run it", error),
             _ => self.failed("it cannot be run", error),
         })?;
         if !output.status.success() {
@@ -178,7 +180,10 @@ mod tests {
     async fn a_program_that_is_not_there_is_named() {
         let error = run(&CommandSource::new("no-such-program-of-quota")).await.unwrap_err();
 
-        assert_eq!(error.to_string(), "`no-such-program-of-quota` did not print a token: it cannot be run");
+        assert_eq!(
+            error.to_string(),
+            "`no-such-program-of-quota` did not print a token: there is no such program"
+        );
     }
 
     #[tokio::test]

@@ -70,9 +70,9 @@ impl CredentialSource for EnvVar {
         let value = value.as_deref().unwrap_or_default();
         match value.to_str().map_or(Err(token::NotAToken), token::take) {
             Ok(Some(secret)) => Ok(token::credential(secret)),
-            Ok(None) => Err(CredentialError::not_logged_in(format!("{shown} is not set: set it to a token"))),
+            Ok(None) => Err(CredentialError::not_logged_in(format!("{shown} is not set; set it to a token"))),
             Err(flaw) => Err(CredentialError::unreadable(
-                format!("{shown} does not hold a token: set it to one"),
+                format!("{shown} does not hold a token; set it to one"),
                 flaw,
             )),
         }
@@ -108,7 +108,7 @@ mod tests {
         let error = found("OTHER_TOKEN", "sk-ant-oat01-abc").await.unwrap_err();
 
         assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");
-        assert_eq!(error.to_string(), "the environment variable OTHER_TOKEN is not set: set it to a token");
+        assert_eq!(error.to_string(), "the environment variable OTHER_TOKEN is not set; set it to a token");
     }
 
     #[tokio::test]
@@ -127,7 +127,7 @@ mod tests {
         assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
         assert_eq!(
             error.to_string(),
-            "the environment variable MY_TOKEN does not hold a token: set it to one"
+            "the environment variable MY_TOKEN does not hold a token; set it to one"
         );
     }
 

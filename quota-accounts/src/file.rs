@@ -75,12 +75,12 @@ pub(crate) fn unreadable(path: &Path, error: io::Error) -> CredentialError {
     let path = path.display();
     let why = match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            format!("this program may not read {path}: run it as the user whose login that is")
+            format!("this program may not read {path}; run it as the user whose login that is")
         }
-        io::ErrorKind::IsADirectory => format!("{path} is a directory, not a file: move it away"),
-        io::ErrorKind::InvalidInput => format!("{path} is not a regular file: put one in its place"),
-        io::ErrorKind::FileTooLarge => format!("{path} is too large to hold a login: see what it is"),
-        _ => format!("{path} could not be read: see whether its disk is in order"),
+        io::ErrorKind::IsADirectory => format!("{path} is a directory, not a file; move it away"),
+        io::ErrorKind::InvalidInput => format!("{path} is not a regular file; put one in its place"),
+        io::ErrorKind::FileTooLarge => format!("{path} is too large to hold a login; see what it is"),
+        _ => format!("{path} could not be read; see whether its disk is in order"),
     };
     CredentialError::unreadable(why, error)
 }
@@ -165,12 +165,12 @@ mod tests {
         for (kind, text) in [
             (
                 io::ErrorKind::PermissionDenied,
-                "this program may not read /a: run it as the user whose login that is",
+                "this program may not read /a; run it as the user whose login that is",
             ),
-            (io::ErrorKind::IsADirectory, "/a is a directory, not a file: move it away"),
-            (io::ErrorKind::InvalidInput, "/a is not a regular file: put one in its place"),
-            (io::ErrorKind::FileTooLarge, "/a is too large to hold a login: see what it is"),
-            (io::ErrorKind::TimedOut, "/a could not be read: see whether its disk is in order"),
+            (io::ErrorKind::IsADirectory, "/a is a directory, not a file; move it away"),
+            (io::ErrorKind::InvalidInput, "/a is not a regular file; put one in its place"),
+            (io::ErrorKind::FileTooLarge, "/a is too large to hold a login; see what it is"),
+            (io::ErrorKind::TimedOut, "/a could not be read; see whether its disk is in order"),
         ] {
             assert_eq!(unreadable(Path::new("/a"), kind.into()).to_string(), text);
         }

@@ -72,7 +72,7 @@ impl CredentialSource for TokenFile {
 fn read(path: &Path) -> Result<Credential, CredentialError> {
     let nothing = |what| {
         let then = if cfg!(unix) { format!(", then run `{}`", mend(path)) } else { String::new() };
-        CredentialError::not_logged_in(format!("{} {what}: put a token in it{then}", path.display()))
+        CredentialError::not_logged_in(format!("{} {what}; put a token in it{then}", path.display()))
     };
     let file = match file::open(path) {
         Ok(file) => file,
@@ -86,7 +86,7 @@ fn read(path: &Path) -> Result<Credential, CredentialError> {
         Ok(Some(secret)) => Ok(token::credential(secret)),
         Ok(None) => Err(nothing("is empty")),
         Err(flaw) => Err(CredentialError::unreadable(
-            format!("{} does not hold a token and nothing else: put one in it, on one line", path.display()),
+            format!("{} does not hold a token and nothing else; put one in it, on one line", path.display()),
             flaw,
         )),
     }
@@ -103,7 +103,7 @@ fn refuse_if_exposed(path: &Path, file: &std::fs::File) -> Result<(), Credential
         return Ok(());
     }
     let (shown, mend) = (path.display(), mend(path));
-    let why = format!("others than its owner may read or change {shown}: run `{mend}`");
+    let why = format!("others than its owner may read or change {shown}; run `{mend}`");
     Err(CredentialError::unreadable(why, io::Error::from(io::ErrorKind::PermissionDenied)))
 }
 

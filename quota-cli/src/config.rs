@@ -163,6 +163,11 @@ impl Config {
     ///
     /// [`Failure`] if there is none, or it cannot be told which.
     pub(crate) fn account(&self, name: &str) -> Result<&AccountSettings, Failure> {
+        if name.is_empty() {
+            let names = self.accounts.iter().map(|one| one.id.as_str()).collect::<Vec<_>>().join(", ");
+            let why = format!("an account's name is empty; is a variable not set? there is {names}");
+            return Err(Failure::new(Exit::Usage, why));
+        }
         let names = || self.accounts.iter().map(|one| one.id.as_str());
         let mut found = self.accounts.iter().filter(|one| one.id.as_str() == name || one.id.name() == name);
         let why = match (found.next(), found.next()) {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::io_cause;
 use crate::term::harmless;
 use crate::token_like::without_tokens;
 
@@ -72,7 +73,7 @@ impl Failure {
             // Whoever reads has seen enough, as in `quota status | head -1`: that is no failure.
             return Self::new(Exit::Done, "");
         }
-        Self::new(Exit::IoErr, format!("could not write the answer: {error}"))
+        Self::new(Exit::IoErr, format!("could not write the answer: {}", io_cause::plain(error)))
     }
 }
 

@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use quota::accounts::{ClaudeCode, CommandSource, CredentialSource, EnvVar, PerAccount, TokenFile};
 use quota::anthropic::Anthropic;
 use quota::sqlite::{SqliteOpenError, SqliteOptions};
-use quota::{Policy, QuotaManager, QuotaManagerBuilder, QuotaStore, Secret, StoreKey};
+use quota::{Policy, QuotaManager, QuotaManagerBuilder, QuotaStore, Secret, StoreError, StoreKey};
 
 use crate::command_store::{CommandStore, Limit};
 use crate::config::{self, Config, LoginSource};
@@ -91,7 +91,7 @@ fn find(named: Option<&str>, purpose: Use) -> Result<Store, Failure> {
         open_usual_file(&opened)
     } else {
         // Only the error is shown, which never repeats the URL.
-        quota::open_store(&opened).map_err(|error| told_of(what, &error))
+        quota::open_store(&opened).map_err(|error| told_of(what, &error.to_string()))
     };
     let inner = inner.map_err(|why| Failure::new(Exit::Config, why))?;
     let used = (purpose != Use::Examination).then(|| {
@@ -155,7 +155,9 @@ impl Store {
     pub(crate) async fn check(&self) -> Result<(), Failure> {
         match self.store.read(&StoreKey::everything()).await {
             Err(error) if !error.is_transient() => {
-                Err(Failure::new(Exit::Config, told_of(self.what, &error)))
+                let text =
+                    if self.what.is_empty() { error.to_string() } else { store_cause(&error).to_owned() };
+                Err(Failure::new(Exit::Config, told_of(self.what, &text)))
             }
             _ => Ok(()),
         }
@@ -166,8 +168,18 @@ fn is_file(url: &str) -> bool {
     url.starts_with("sqlite:")
 }
 
-fn told_of(what: &str, error: &dyn std::error::Error) -> String {
-    if what.is_empty() { error.to_string() } else { format!("{what}: {error}") }
+fn told_of(what: &str, error: &str) -> String {
+    if what.is_empty() { error.to_owned() } else { format!("{what}: {error}") }
+}
+
+/// What went wrong with the store, for a line that says itself what was wanted of it.
+pub(crate) fn store_cause(error: &StoreError) -> &str {
+    match error {
+        StoreError::Unavailable { why, .. }
+        | StoreError::Refused { why, .. }
+        | StoreError::Unusable { why, .. } => why,
+        _ => "the store failed",
+    }
 }
 
 /// How long a command waits for a file of this machine. On a busy one it had better be late than go on alone, for that is a

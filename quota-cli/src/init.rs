@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::args::InitArgs;
 use crate::config::{self, LoginSource};
 use crate::exit::{Exit, Failure};
+use crate::io_cause;
 use crate::scope;
 use crate::term;
 
@@ -36,8 +37,10 @@ pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
         term::tell("quota: nothing was written\n");
         return Ok(Exit::Gaps);
     }
-    let kept = save::whole(&path, &text, is_there)
-        .map_err(|error| Failure::new(Exit::IoErr, format!("could not write {}: {error}", path.display())))?;
+    let kept = save::whole(&path, &text, is_there).map_err(|error| {
+        let why = io_cause::of_write(&error);
+        Failure::new(Exit::IoErr, format!("could not write {}: {why}", path.display()))
+    })?;
     if options.json {
         return tell_json(&path, kept.as_deref());
     }
@@ -88,7 +91,10 @@ fn is_agreed(path: &Path) -> Result<bool, Failure> {
     let _ = io::stderr().flush();
     let mut said = String::new();
     io::stdin().read_line(&mut said).map_err(|error| {
-        Failure::new(Exit::NoInput, format!("could not read the answer: {error}; use --force"))
+        Failure::new(
+            Exit::NoInput,
+            format!("could not read the answer: {}; use --force", io_cause::plain(&error)),
+        )
     })?;
     Ok(matches!(said.trim().to_lowercase().as_str(), "y" | "yes"))
 }

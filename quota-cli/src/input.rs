@@ -9,6 +9,7 @@ use std::time::Duration;
 use quota::accounts::rights;
 
 use crate::exit::{Exit, Failure};
+use crate::io_cause;
 use crate::token_like::masked;
 
 /// More than any input is. Claude Code's state file grows with every project.
@@ -189,13 +190,10 @@ pub(crate) fn name(path: &Path) -> String {
 /// What the system said, in words.
 pub(crate) fn why(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
-        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         io::ErrorKind::TimedOut => {
             format!("it did not end within {} s; name a file", PIPE_TIMEOUT.as_secs())
         }
-        _ => error.to_string(),
+        _ => io_cause::of_read(error),
     }
 }
 

@@ -20,6 +20,7 @@ mod hold;
 mod hooks;
 mod init;
 mod input;
+mod io_cause;
 mod journal;
 mod pace;
 mod parse;

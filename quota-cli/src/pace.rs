@@ -18,6 +18,7 @@ use quota::{AccountId, Percent};
 use self::estimate::{Estimate, Period, Rate};
 use crate::args::PaceArgs;
 use crate::exit::{Exit, Failure};
+use crate::io_cause;
 use crate::journal::{Looked, Sample};
 use crate::scope;
 use crate::shared::Shared;
@@ -89,7 +90,10 @@ fn show(options: &PaceArgs, all: &[AccountPace], here: &Here) -> Result<(), Fail
             return term::answer(&drawing);
         }
         fs::write(path, drawing).map_err(|error| {
-            Failure::new(Exit::IoErr, format!("could not write {}: {error}", path.display()))
+            Failure::new(
+                Exit::IoErr,
+                format!("could not write {}: {}", path.display(), io_cause::of_write(&error)),
+            )
         })?;
     }
     if options.shown.json {

@@ -14,6 +14,7 @@ use crate::args::RunArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
+use crate::io_cause;
 use crate::router::{self, Router};
 use crate::scope;
 use crate::term::harmless;
@@ -81,6 +82,6 @@ fn unstarted(program: &OsString, error: &io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => {
             Failure::new(Exit::NotExecutable, format!("could not run {name}: it may not be executed"))
         }
-        _ => Failure::new(Exit::NotExecutable, format!("could not run {name}: {error}")),
+        _ => Failure::new(Exit::NotExecutable, format!("could not run {name}: {}", io_cause::plain(error))),
     }
 }

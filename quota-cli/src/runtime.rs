@@ -10,6 +10,7 @@ use tokio::runtime::Builder;
 use tokio::signal;
 
 use crate::exit::{Exit, Failure};
+use crate::io_cause;
 
 /// Runs work on this thread.
 ///
@@ -37,7 +38,8 @@ fn builder() -> Builder {
 }
 
 fn on<T>(builder: &mut Builder, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let refused = |error: io::Error| Failure::new(Exit::OsErr, format!("could not start: {error}"));
+    let refused =
+        |error: io::Error| Failure::new(Exit::OsErr, format!("could not start: {}", io_cause::plain(&error)));
     let runtime = builder.build().map_err(refused)?;
     let outcome = runtime.block_on(work);
     runtime.shutdown_background();
@@ -92,7 +94,12 @@ impl Farewell {
         #[cfg(unix)]
         {
             use signal::unix::{SignalKind, signal};
-            let refused = |error| Failure::new(Exit::OsErr, format!("could not listen for signals: {error}"));
+            let refused = |error| {
+                Failure::new(
+                    Exit::OsErr,
+                    format!("could not listen for signals: {}", io_cause::plain(&error)),
+                )
+            };
             let interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
             let terminate = signal(SignalKind::terminate()).map_err(refused)?;
             Ok(Self { interrupt, terminate })

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use quota::{Answer, Clock, QuotaStore, StoreError, StoreKey};
 
 use crate::command_store::CommandStore;
-use crate::gateway::Store;
+use crate::gateway::{self, Store};
 use crate::term;
 
 /// Why nobody was asked.
@@ -114,7 +114,7 @@ pub(crate) fn is_any_alone<'a>(answers: impl IntoIterator<Item = &'a Answer>) ->
 }
 
 fn told(error: &StoreError) -> String {
-    format!("nothing can be shared with other processes: {error}")
+    format!("nothing can be shared with other processes: {}", gateway::store_cause(error))
 }
 
 /// Tells whoever waits that the store takes nothing, and why.

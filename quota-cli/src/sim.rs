@@ -9,7 +9,7 @@ use crate::args::SimArgs;
 use crate::exit::{Exit, Failure};
 use crate::runtime::{self, Farewell};
 use crate::words::counted;
-use crate::{input, term};
+use crate::{input, io_cause, term};
 
 /// Plays until Ctrl-C or SIGTERM.
 ///
@@ -51,7 +51,8 @@ fn refused(error: &StartError) -> Failure {
         StartError::Listen { port, source, .. } => Failure::new(
             Exit::Unavailable,
             format!(
-                "could not listen on port {port}: {source}; name another with --port, or none for any that is free"
+                "could not listen on port {port}: {}; name another with --port, or none for any that is free",
+                io_cause::plain(source)
             ),
         ),
         _ => Failure::new(Exit::Config, error.to_string()),

@@ -265,11 +265,15 @@ impl FetchError {
 /// An error and its innermost cause, in one line.
 ///
 /// The layers between the two are those of a library; they name steps, not causes. A cause that the line already contains is
-/// not repeated.
+/// not repeated. The number of a system error says nothing to people.
 pub(crate) fn with_cause(error: &dyn Error) -> String {
     let line = error.to_string();
     let innermost = std::iter::successors(error.source(), |&cause| cause.source()).last();
-    match innermost.map(ToString::to_string) {
+    let cause = innermost.map(|cause| match cause.to_string() {
+        text if text.ends_with(')') => text.split(" (os error ").next().unwrap_or_default().to_owned(),
+        text => text,
+    });
+    match cause {
         Some(cause) if !cause.is_empty() && !line.contains(&cause) => format!("{line}: {cause}"),
         _ => line,
     }
@@ -288,6 +292,17 @@ mod tests {
     fn layered(cause: io::Error) -> Layer {
         let inner = Layer("client error (Connect)", Some(Box::new(cause)));
         Layer("error sending request", Some(Box::new(inner)))
+    }
+
+    #[test]
+    fn a_report_has_no_number_of_a_system_error() {
+        let cause = io::Error::from_raw_os_error(1);
+        let text = cause.to_string();
+        assert!(text.contains("os error"), "{text}");
+
+        let report = FetchError::unreachable("could not connect", cause).report();
+
+        assert_eq!(report, format!("could not connect: {}", text.replace(" (os error 1)", "")));
     }
 
     #[test]

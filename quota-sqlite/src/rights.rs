@@ -100,7 +100,7 @@ pub(crate) fn of_system(what: &str, path: &Path, error: io::Error) -> StoreError
     } else {
         let (owner, own) = (found.uid(), own_id());
         format!(
-            "it belongs to user {owner}: name a file in a folder of your own, or run: sudo chown {own} {quoted}"
+            "it belongs to user {owner}; name a file in a folder of your own, or run: sudo chown {own} {quoted}"
         )
     };
     StoreError::refused(format!(

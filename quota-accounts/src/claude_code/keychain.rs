@@ -66,7 +66,7 @@ impl Keychain {
             }
         };
         Clock::system().bounded(PATIENCE, reading).await.unwrap_or_else(|| {
-            let advice = "it did not answer in time: run `security unlock-keychain`";
+            let advice = "it did not answer in time; run `security unlock-keychain`";
             Err(unreadable(advice, io::ErrorKind::TimedOut.into()))
         })
     }
@@ -108,7 +108,7 @@ impl Keychain {
         let Output { status, printed } = output_of(command, limit).await.map_err(|error| {
             let advice = match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
-                    "`security` could not be run: see whether it is there"
+                    "`security` could not be run; see whether it is there"
                 }
                 _ => "its answer could not be read: try again",
             };
@@ -120,7 +120,7 @@ impl Keychain {
             code => {
                 let code = code.map_or_else(|| "a signal".to_owned(), |code| format!("code {code}"));
                 let source = io::Error::other(format!("`security` ended with {code}"));
-                Err(unreadable("it is locked or denied: run `security unlock-keychain`", source))
+                Err(unreadable("it is locked or denied; run `security unlock-keychain`", source))
             }
         }
     }
@@ -287,7 +287,7 @@ mod tests {
 
             assert_eq!(
                 error.to_string(),
-                "the keychain could not be read, it is locked or denied: run `security unlock-keychain`"
+                "the keychain could not be read, it is locked or denied; run `security unlock-keychain`"
             );
             assert!(!format!("{error:?}").contains("secret"));
         }

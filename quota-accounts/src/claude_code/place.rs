@@ -76,9 +76,9 @@ impl Miss {
     /// The answer if this was the only place.
     pub(super) fn into_error(self, place: &LoginPlace) -> CredentialError {
         match (self.phrase(), self) {
-            (Some(phrase), _) => CredentialError::not_logged_in(format!("{place} {phrase}: {ADVICE}")),
+            (Some(phrase), _) => CredentialError::not_logged_in(format!("{place} {phrase}; {ADVICE}")),
             (None, Self::Unreadable(error)) => error,
-            (None, _) => CredentialError::unreadable(format!("{place} is damaged: {ADVICE} again"), NotJson),
+            (None, _) => CredentialError::unreadable(format!("{place} is damaged; {ADVICE} again"), NotJson),
         }
     }
 }
@@ -94,10 +94,10 @@ pub(super) fn nobody<'a>(misses: impl IntoIterator<Item = (&'a LoginPlace, Miss)
     }
     if looked_for.is_empty() {
         return CredentialError::not_logged_in(
-            "neither CLAUDE_CONFIG_DIR nor HOME says where a login of Claude Code may be: set one of them",
+            "neither CLAUDE_CONFIG_DIR nor HOME says where a login of Claude Code may be; set one of them",
         );
     }
-    CredentialError::not_logged_in(format!("{}: {ADVICE}", looked_for.join(", ")))
+    CredentialError::not_logged_in(format!("{}; {ADVICE}", looked_for.join(", ")))
 }
 
 #[cfg(test)]
@@ -112,17 +112,17 @@ mod tests {
     fn a_single_place_is_told_with_what_is_the_matter_and_what_to_do() {
         let told = |miss: Miss| miss.into_error(&file("/a")).to_string();
 
-        assert_eq!(told(Miss::Absent), "/a does not exist: run `claude` and log in");
-        assert_eq!(told(Miss::Flawed(Flaw::Empty)), "/a is empty: run `claude` and log in");
+        assert_eq!(told(Miss::Absent), "/a does not exist; run `claude` and log in");
+        assert_eq!(told(Miss::Flawed(Flaw::Empty)), "/a is empty; run `claude` and log in");
         assert_eq!(
             told(Miss::Flawed(Flaw::Blank)),
-            "/a holds a login without a token: run `claude` and log in"
+            "/a holds a login without a token; run `claude` and log in"
         );
         assert_eq!(
             told(Miss::Flawed(Flaw::Foreign)),
-            "/a holds no login of Claude Code: run `claude` and log in"
+            "/a holds no login of Claude Code; run `claude` and log in"
         );
-        assert_eq!(told(Miss::Flawed(Flaw::Damaged)), "/a is damaged: run `claude` and log in again");
+        assert_eq!(told(Miss::Flawed(Flaw::Damaged)), "/a is damaged; run `claude` and log in again");
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
         assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");
         assert_eq!(
             error.to_string(),
-            "the keychain item \"Claude Code-credentials\" does not exist, /a holds a login without a token: \
+            "the keychain item \"Claude Code-credentials\" does not exist, /a holds a login without a token; \
              run `claude` and log in"
         );
     }

@@ -87,7 +87,7 @@ async fn a_missing_file_is_named_with_what_to_do() {
 
     assert_eq!(
         error,
-        (false, "FILE does not exist: put a token in it, then run `chmod 600 FILE`".to_owned())
+        (false, "FILE does not exist; put a token in it, then run `chmod 600 FILE`".to_owned())
     );
 }
 
@@ -99,7 +99,7 @@ async fn an_empty_file_holds_no_login() {
 
         let error = scene.error().await;
 
-        assert_eq!(error, (false, "FILE is empty: put a token in it, then run `chmod 600 FILE`".to_owned()));
+        assert_eq!(error, (false, "FILE is empty; put a token in it, then run `chmod 600 FILE`".to_owned()));
     }
 }
 
@@ -111,7 +111,7 @@ async fn a_file_with_more_than_a_token_is_refused() {
 
         let error = scene.error().await;
 
-        let text = "FILE does not hold a token and nothing else: put one in it, on one line";
+        let text = "FILE does not hold a token and nothing else; put one in it, on one line";
         assert_eq!(error, (true, text.to_owned()));
     }
 }
@@ -129,7 +129,7 @@ async fn a_larger_file_is_refused() {
     let scene = Scene::new();
     scene.write("sk-ant-oat01-abc".to_owned() + &" ".repeat(64 * 1024 - 15));
 
-    assert_eq!(scene.error().await, (true, "FILE is too large to hold a login: see what it is".to_owned()));
+    assert_eq!(scene.error().await, (true, "FILE is too large to hold a login; see what it is".to_owned()));
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_directory_is_refused() {
     let scene = Scene::new();
     fs::create_dir(scene.path()).unwrap();
 
-    assert_eq!(scene.error().await, (true, "FILE is a directory, not a file: move it away".to_owned()));
+    assert_eq!(scene.error().await, (true, "FILE is a directory, not a file; move it away".to_owned()));
 }
 
 #[cfg(unix)]
@@ -150,7 +150,7 @@ async fn a_file_that_others_may_touch_is_refused_with_the_command_that_mends_it(
 
         let error = scene.error().await;
 
-        let text = "others than its owner may read or change FILE: run `chmod 600 FILE`";
+        let text = "others than its owner may read or change FILE; run `chmod 600 FILE`";
         assert_eq!(error, (true, text.to_owned()), "{mode:o}");
     }
 }

@@ -13,7 +13,7 @@ use crate::args::AddArgs;
 use crate::config::{self, AccountSettings, Config, LoginSource, Origin};
 use crate::exit::{Exit, Failure};
 use crate::status::discover;
-use crate::{gateway, runtime, term};
+use crate::{gateway, io_cause, runtime, term};
 
 /// Adds the account.
 pub(super) fn run(options: &AddArgs, store: Option<&str>) -> Result<Exit, Failure> {
@@ -186,7 +186,8 @@ fn placed(path: &Path) -> Result<PathBuf, Failure> {
     if path.starts_with("~") {
         return Ok(path.to_owned());
     }
-    std::path::absolute(path).map_err(|error| usage(format!("{}: {error}", path.display())))
+    std::path::absolute(path)
+        .map_err(|error| usage(format!("{}: {}", path.display(), io_cause::plain(&error))))
 }
 
 /// Whether neither the name nor the login is another account's: two names for one login would count its use twice.

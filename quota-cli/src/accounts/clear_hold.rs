@@ -51,7 +51,8 @@ fn still_held(hold: &Hold, here: &Here) -> String {
 fn not_cleared(error: &QuotaError) -> Failure {
     match error {
         QuotaError::Store { account, error, .. } => {
-            Failure::new(Exit::Unavailable, format!("could not clear the hold on {account}: {error}"))
+            let why = gateway::store_cause(error);
+            Failure::new(Exit::Unavailable, format!("could not clear the hold on {account}: {why}"))
         }
         _ => Failure::new(Exit::Config, error.to_string()),
     }

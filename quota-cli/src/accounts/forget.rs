@@ -42,11 +42,11 @@ fn open(config: &Config, store: Option<&str>) -> Result<(QuotaManager, Store), F
 /// The record before the journal: a process that writes the journal derives it from the record.
 async fn one(manager: &QuotaManager, store: &Store, id: &AccountId) -> Result<(), String> {
     let describe = |error: &QuotaError| match error {
-        QuotaError::Store { error, .. } => error.to_string(),
+        QuotaError::Store { error, .. } => gateway::store_cause(error).to_owned(),
         error => error.report(),
     };
     manager.forget(id).await.map_err(|error| kept(id, &describe(&error)))?;
-    journal::forget(store.store.as_ref(), id).await.map_err(|error| kept(id, &error.to_string()))
+    journal::forget(store.store.as_ref(), id).await.map_err(|error| kept(id, gateway::store_cause(&error)))
 }
 
 fn kept(id: &AccountId, why: &str) -> String {

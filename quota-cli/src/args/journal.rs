@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 /// Which accounts are meant, and how they are shown: what most commands ask for.
 #[derive(Debug, Args)]
@@ -32,7 +33,7 @@ pub(crate) struct PaceArgs {
     #[command(flatten)]
     pub(crate) shown: Shown,
     /// Only this window, such as five_hour
-    #[arg(long, value_name = "WINDOW")]
+    #[arg(long, value_name = "WINDOW", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) window: Option<String>,
     /// Draw each window's period
     #[arg(long, conflicts_with = "json")]

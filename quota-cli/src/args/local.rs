@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::{one_account, percent, span};
 
@@ -37,10 +38,10 @@ pub(crate) struct GuardArgs {
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]
     pub(crate) min_remaining: f64,
     /// Only this window counts, such as five_hour
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) window: Option<String>,
     /// The windows of this model count as well, such as opus or claude-opus-4-5
-    #[arg(long, value_name = "NAME", conflicts_with = "window")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "window")]
     pub(crate) model: Option<String>,
     /// What to do if it cannot be told
     #[arg(long, value_name = "WHAT", default_value = "deny")]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::Unknown;
 
@@ -11,10 +12,10 @@ use super::Unknown;
 #[derive(Debug, Default, Args)]
 pub(crate) struct RequestArgs {
     /// The model it is for, as the provider is told it, such as claude-opus-4-5; windows of other models do not count
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) model: Option<String>,
     /// The session it belongs to: where `mode` is sticky_balanced, it stays with its account
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) session: Option<String>,
     /// What to do with an account of which it cannot be told whether it has room [default: `when_unknown` of [routing], else
     /// deny]

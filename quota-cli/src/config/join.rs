@@ -10,6 +10,7 @@ use url::Url;
 use super::{AccountSettings, Config, LoginSource, Origin, check, directory};
 use crate::exit::{Exit, Failure};
 use crate::input;
+use crate::io_cause;
 
 /// The fields of the accounts file that are this program's own.
 pub(crate) const LOGIN: &str = "login";
@@ -45,7 +46,8 @@ pub(crate) fn unusable(error: &FileError) -> Failure {
 
 fn with_source(error: &FileError) -> String {
     match error {
-        FileError::Io { source, .. } => format!("{error}: {source}"),
+        FileError::Io { doing: "read", source, .. } => format!("{error}: {}", io_cause::of_read(source)),
+        FileError::Io { source, .. } => format!("{error}: {}", io_cause::of_write(source)),
         _ => error.to_string(),
     }
 }

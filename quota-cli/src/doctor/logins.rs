@@ -1,6 +1,7 @@
 //! Which logins of an account are found, which of them is used, and who else may read them.
 //! They are only read, and of what they hold only the expiry is shown.
 
+use std::io;
 use std::path::Path;
 
 use quota::accounts::{ClaudeCode, CredentialSource as _, FoundLogin, LoginPlace};
@@ -69,7 +70,7 @@ impl Look<'_> {
             Err(error) if is_any_used => {
                 vec![self.warning(error.to_string(), "fix or delete it; another login is used")]
             }
-            Err(error) => vec![self.failure(error.to_string(), &self.account.login.advice())],
+            Err(error) => vec![self.unusable(error)],
         }
     }
 
@@ -80,7 +81,7 @@ impl Look<'_> {
             Err(error) if error.is_timeout() => {
                 (vec![self.failure(error.to_string(), "run it by hand to see what it waits for")], None)
             }
-            Err(error) => (vec![self.failure(error.to_string(), &self.account.login.advice())], None),
+            Err(error) => (vec![self.unusable(&error)], None),
         }
     }
 
@@ -107,6 +108,16 @@ impl Look<'_> {
         rights.into_iter().chain(time).collect()
     }
 
+    /// A place that cannot be read says itself what to do: a new login would not help.
+    fn unusable(&self, error: &CredentialError) -> Check {
+        let text = error.to_string();
+        let is_of_system = matches!(error, CredentialError::Unreadable { source: Some(source), .. } if source.is::<io::Error>());
+        match text.rsplit_once("; ").filter(|_| is_of_system) {
+            Some((told, advice)) => self.failure(told.to_owned(), advice),
+            None => self.failure(text, &self.account.login.advice()),
+        }
+    }
+
     fn good(&self, told: String) -> Check {
         Check::good(Area::Login, self.account.id.as_str(), told)
     }
@@ -122,5 +133,5 @@ impl Look<'_> {
 
 /// What is missing; what to do about it is told in a line of its own.
 fn without_advice(error: &CredentialError) -> String {
-    error.to_string().split(": run `claude`").next().unwrap_or_default().to_owned()
+    error.to_string().split("; run `claude`").next().unwrap_or_default().to_owned()
 }

@@ -10,7 +10,7 @@ use quota::{Clock, StoreError, StoreKey, Swap};
 use super::{Area, Check, reach};
 use crate::config::{self, Config};
 use crate::exit::Failure;
-use crate::gateway::Store;
+use crate::gateway::{self, Store};
 
 /// How the configuration is, and the accounts file; and what they say, unless one is broken.
 pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
@@ -72,7 +72,7 @@ pub(super) async fn store(opened: Result<&Store, &Failure>, clock: &Clock) -> Ve
         }];
     }
     let failed = |error: &StoreError, what: &str| {
-        let told = format!("{what}: {error}");
+        let told = format!("{what}: {}", gateway::store_cause(error));
         match told.split_once("; run: ") {
             Some((told, command)) => {
                 Check::failure(Area::Store, subject.clone(), told, format!("run: {command}"))

@@ -6,6 +6,7 @@ use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::{Exit, Failure};
+use crate::io_cause;
 
 /// Listens for as long as this exists.
 #[derive(Debug)]
@@ -26,7 +27,12 @@ impl Signals {
             (Number::TERM, Exit::Terminated),
         ];
         let listen = |(number, exit): (Number, Exit)| {
-            let refused = |error| Failure::new(Exit::OsErr, format!("could not listen for signals: {error}"));
+            let refused = |error| {
+                Failure::new(
+                    Exit::OsErr,
+                    format!("could not listen for signals: {}", io_cause::plain(&error)),
+                )
+            };
             Ok((signal(SignalKind::from_raw(number.as_raw())).map_err(refused)?, exit))
         };
         let ends = ends.into_iter().filter(|(number, _)| !is_ignored(*number));

@@ -25,7 +25,7 @@ pub(crate) async fn claude_code() -> Result<(), Vec<String>> {
 /// Why a place is none, without the advice that would be repeated on every line.
 fn missing(copy: &FoundLogin) -> String {
     let told = copy.state.as_ref().map_or_else(ToString::to_string, |_| String::new());
-    told.rsplit_once(": run `claude`").map_or(told.clone(), |(place, _)| place.to_owned())
+    told.rsplit_once("; run `claude`").map_or(told.clone(), |(place, _)| place.to_owned())
 }
 
 /// The text for somebody who has no account yet.

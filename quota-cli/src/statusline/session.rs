@@ -43,11 +43,14 @@ impl Session {
             return Self::default();
         }
         let part = |name: &str| found.get(name).cloned().unwrap_or_default();
-        let model = Model::deserialize(part("model")).ok();
+        // An empty name is none: it would leave a gap in the line.
+        let named = |text: &String| !text.trim().is_empty();
+        let model = Model::deserialize(part("model")).ok().map(|model| model.display_name).filter(named);
         let dir = Workspace::deserialize(part("workspace")).ok().map(|workspace| workspace.current_dir);
+        let dir = dir.filter(named);
         let cost = Cost::deserialize(part("cost")).ok().map(|cost| cost.total_cost_usd);
         bytes.truncate(end);
-        Self { bytes, model: model.map(|model| model.display_name), dir, cost }
+        Self { bytes, model, dir, cost }
     }
 }
 
@@ -158,6 +161,19 @@ mod tests {
             (session.model.as_deref(), session.dir.as_deref(), session.cost),
             (Some("Opus"), Some("/src"), Some(1.25))
         );
+    }
+
+    #[test]
+    fn an_empty_name_is_none() {
+        for empty in ["", " "] {
+            let session = format!(
+                r#"{{"model":{{"display_name":"{empty}"}},"workspace":{{"current_dir":"{empty}"}}}}"#
+            );
+
+            let session = Session::parse(session.into_bytes());
+
+            assert_eq!((session.model, session.dir), (None, None), "{empty:?}");
+        }
     }
 
     #[test]

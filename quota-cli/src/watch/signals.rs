@@ -22,6 +22,7 @@ mod unix {
 
     use super::{Failure, Told};
     use crate::exit::Exit;
+    use crate::io_cause;
 
     /// Listens to them for as long as there is this.
     #[derive(Debug)]
@@ -38,8 +39,12 @@ mod unix {
         /// [`Failure`] if the system does not let it listen.
         pub(in crate::watch) fn listen() -> Result<Self, Failure> {
             let listen = |number: Number| {
-                let refused =
-                    |error| Failure::new(Exit::OsErr, format!("could not listen for signals: {error}"));
+                let refused = |error| {
+                    Failure::new(
+                        Exit::OsErr,
+                        format!("could not listen for signals: {}", io_cause::plain(&error)),
+                    )
+                };
                 signal(SignalKind::from_raw(number.as_raw())).map_err(refused)
             };
             Ok(Self { stop: listen(Number::TSTP)?, go_on: listen(Number::CONT)? })

@@ -15,6 +15,7 @@ use ratatui::{DefaultTerminal, Frame};
 use tokio::sync::Notify;
 
 use crate::exit::{Exit, Failure};
+use crate::io_cause;
 
 /// Told when anything in this program panics: the terminal has been given back then, so nothing may be drawn any more.
 static PANICKED: Notify = Notify::const_new();
@@ -42,7 +43,7 @@ impl Terminal {
         let taken = enter().and_then(|()| on_a_blank_screen());
         taken.map(|drawing| Self(ManuallyDrop::new(drawing))).map_err(|error| {
             give_back();
-            Failure::new(Exit::OsErr, format!("could not use the terminal: {error}"))
+            Failure::new(Exit::OsErr, format!("could not use the terminal: {}", io_cause::plain(&error)))
         })
     }
 

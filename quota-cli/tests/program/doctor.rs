@@ -160,6 +160,19 @@ fn a_login_that_others_may_read_and_that_has_ended_is_two_findings_the_worse_fir
 }
 
 #[test]
+fn a_directory_in_the_place_of_a_login_is_to_be_moved_away() {
+    let (_provider, machine) = healthy();
+    let path = machine.path(".claude/.credentials.json");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+
+    let found = findings(&machine.run(&["doctor", "--json"]), "login");
+
+    let told = format!("{} is a directory, not a file", path.display());
+    assert_eq!(found, [(told, "move it away".to_owned())]);
+}
+
+#[test]
 fn a_copy_that_cannot_be_read_is_the_finding_and_one_that_is_missing_is_not() {
     let (_provider, machine) = healthy();
     mode(&machine.write(".claude/.credentials.json", "{"), 0o600);

@@ -30,6 +30,8 @@ mod local_store;
 mod locked_store;
 #[cfg(unix)]
 mod narrow;
+#[cfg(unix)]
+mod one_line;
 mod parse;
 mod pick;
 mod program;

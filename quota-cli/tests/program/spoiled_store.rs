@@ -282,7 +282,7 @@ fn a_watch_tells_in_its_last_line_that_nothing_can_be_written() {
     pty.until("others");
     pty.resize(120, 24);
     kill_process(Pid::from_child(&watch), Signal::WINCH).unwrap();
-    pty.until("nothing can be shared with other processes: the store refused");
+    pty.until("nothing can be shared with other processes: others may write in");
 
     pty.press("q");
     assert_eq!(watch.wait().unwrap().code(), Some(0));

@@ -48,7 +48,7 @@ async fn a_file_that_stays_damaged_is_told_by_name() {
         assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
         assert_eq!(
             error.to_string(),
-            format!("{} is damaged: run `claude` and log in again", path.display())
+            format!("{} is damaged; run `claude` and log in again", path.display())
         );
     }
 }

@@ -15,7 +15,7 @@ async fn nobody_being_logged_in_names_every_place_and_what_to_do() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{} does not exist, {} does not exist: run `claude` and log in",
+            "{} does not exist, {} does not exist; run `claude` and log in",
             first.display(),
             second.display()
         )

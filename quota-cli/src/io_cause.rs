@@ -1,0 +1,72 @@
+//! Why the system refused a file, in words, and what to do about it.
+//! Which file it was is said by the caller.
+
+use std::io;
+
+/// Why a file could not be read.
+pub(crate) fn of_read(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "this user may not read it; change the rights of it or of its folder".to_owned()
+        }
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        io::ErrorKind::NotADirectory => "a part of its path is not a directory".to_owned(),
+        _ => plain(error),
+    }
+}
+
+/// Why a file could not be written.
+pub(crate) fn of_write(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "its folder does not exist; create it".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "this user may not write it; change the rights of it or of its folder".to_owned()
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the disk is full; make room".to_owned(),
+        io::ErrorKind::AlreadyExists => "something else is in its place, or in that of its folder".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => "its file system is read-only; name another place".to_owned(),
+        _ => of_read(error),
+    }
+}
+
+/// The system's own words, without its number for the error.
+pub(crate) fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "this user may not do it".to_owned(),
+        _ => error.to_string().split(" (os error ").next().unwrap_or_default().to_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [io::ErrorKind; 7] = [
+        io::ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied,
+        io::ErrorKind::IsADirectory,
+        io::ErrorKind::NotADirectory,
+        io::ErrorKind::StorageFull,
+        io::ErrorKind::ReadOnlyFilesystem,
+        io::ErrorKind::Other,
+    ];
+
+    #[test]
+    fn each_kind_has_its_words() {
+        let told = KINDS.map(|kind| [of_read(&kind.into()), of_write(&kind.into())].join(" | "));
+
+        insta::assert_debug_snapshot!(told);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn no_cause_has_the_number_of_the_system() {
+        for number in 1..=120 {
+            let error = io::Error::from_raw_os_error(number);
+            for told in [of_read(&error), of_write(&error), plain(&error)] {
+                assert!(!told.contains("os error") && !told.is_empty(), "{number}: {told}");
+            }
+        }
+    }
+}
