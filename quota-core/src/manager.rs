@@ -102,7 +102,7 @@ impl QuotaManager {
     /// # Errors
     ///
     /// [`ObserveError::UnknownAccount`] if there never was a handle to it, or it was [forgotten](Self::forget): readings are not
-    /// filed under a name nobody uses, and never under another account's. Otherwise as [`Account::observe`].
+    /// filed under an unused name, and never under another account's. Otherwise as [`Account::observe`].
     pub fn observe(&self, id: &AccountId, usage: &Usage) -> Result<Vec<Rejected>, ObserveError> {
         let unknown = || ObserveError::UnknownAccount { account: id.clone() };
         let slot = self.shared.register.known(id).ok_or_else(unknown)?;
@@ -114,7 +114,7 @@ impl QuotaManager {
     ///
     /// What binds the next call stays in the store until it ends: a hold, the calls of the last hour, and the fence. So removing an
     /// account and adding it again lifts no hold and resets no budget. A process that still knows the readings does not bring them
-    /// back, and a call in flight does not store its answer. A process that goes on refreshing the account learns it anew.
+    /// back, and a call in flight does not store its answer. A process that goes on refreshing the account creates it again.
     ///
     /// An [`Account`] that exists keeps working, and begins with nothing. If the future is dropped, the account may be forgotten or
     /// not.

@@ -102,7 +102,7 @@ fn judge_reset(
 #[derive(Clone, Copy)]
 enum ReadAt {
     At(Timestamp),
-    /// Nobody knows; before this.
+    /// Unknown, but before this.
     Before(Timestamp),
 }
 

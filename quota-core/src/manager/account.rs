@@ -286,7 +286,7 @@ impl Account {
             Joined::Yes => {
                 self.follow();
                 upkeep::flush_later(&self.slot, &self.shared.crew);
-                // Closed meanwhile: the write may not have begun.
+                // Closed during the wait: the write may not have begun.
                 if self.shared.crew.tasks.is_closed() { Err(ObserveError::Closed) } else { Ok(()) }
             }
             Joined::Foreign => {

@@ -56,7 +56,7 @@ impl Slot {
         self.sight.take_look() || self.watchers.load(Ordering::Relaxed) > 0
     }
 
-    /// The manager has forgotten the account; whoever has a handle keeps it.
+    /// The manager has forgotten the account; existing handles keep the slot.
     pub(crate) fn leave_register(&self) {
         self.is_registered.store(false, Ordering::Relaxed);
     }

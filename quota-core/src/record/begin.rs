@@ -113,7 +113,7 @@ impl Record {
         Some(time::later(recent[oldest_that_counts], TRAILING))
     }
 
-    /// A refusal of this very credential, as long as a reading would be fresh. Whoever insists may try, unless the credential lacks a
+    /// A refusal of this very credential, as long as a reading would be fresh. An insisting caller may try, unless the credential lacks a
     /// scope: then nothing but another credential helps.
     fn bar_at(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> Option<Trouble> {
         let of_credential = |trouble: &&Trouble| trouble.mark == ask.login.mark;

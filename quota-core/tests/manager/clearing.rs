@@ -11,7 +11,7 @@ use quota_core::{
     StoreKey, WhenAway,
 };
 
-/// Nobody else is concerned.
+/// No other account is affected.
 fn plain() -> Policy {
     Policy::default().quiet(Quiet::new(MINUTE, QuietScope::Account))
 }

@@ -1,4 +1,4 @@
-//! The calls of the trailing hour: by what they are told apart, what the budget counts, and how they are stored.
+//! The calls of the trailing hour: what distinguishes them, what the budget counts, and how they are stored.
 //! What the budget allows is in `asking`; random sequences are in `laws`.
 
 use jiff::SignedDuration;

@@ -27,7 +27,7 @@ pub(crate) fn window_id() -> impl Strategy<Value = WindowId> {
 
 /// The end of a period of an hour, some seconds off, or the ends of time.
 ///
-/// Periods are at least as far apart as the longest window is long: nearer ones are not told apart in every order.
+/// Periods are at least as far apart as the longest window is long: nearer ones cannot be distinguished in every order.
 fn reset() -> impl Strategy<Value = Timestamp> {
     let period = (-1_i64..4, prop_oneof![-3_i64..4, 28_i64..33]);
     prop_oneof![
