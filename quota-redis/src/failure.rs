@@ -145,7 +145,7 @@ impl From<RedisError> for Failure {
 /// What each error code of a server means, by the first word of the reply.
 ///
 /// [`Failure::NotNow`] passes by itself, so a manager goes on without the store until then. [`Failure::ReadOnly`] and
-/// [`Failure::Refused`] last until the server is set up otherwise: what still works, such as reads on a replica, is used meanwhile.
+/// [`Failure::Refused`] last until the server is set up otherwise: what still works, such as reads on a replica, is still used.
 /// None of them is a lost connection.
 static REPLY_CODES: [(&str, Failure); 16] = [
     ("LOADING", Failure::NotNow("redis is loading its data")),

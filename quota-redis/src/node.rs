@@ -44,7 +44,7 @@ enum Phase {
 /// back is used within 200 ms, and long enough that it is not tried more than ten times a second.
 const REST: Duration = Duration::from_millis(100);
 
-/// A connection over which writes are refused is made anew after this long: a name or a proxy may have moved on to the new master.
+/// A connection over which writes are refused is replaced after this long: a name or a proxy may have moved on to the new master.
 const READ_ONLY_FOR: Duration = Duration::from_secs(60);
 
 impl Node {

@@ -182,7 +182,7 @@ impl RedisOptions {
     }
 
     /// How long an answer may take: 500 ms by default. The call fails then. If no byte has arrived in that time, the connection is
-    /// made anew; a server that is only slow keeps it.
+    /// replaced; a server that is only slow keeps it.
     pub fn response_timeout(mut self, span: Duration) -> Self {
         self.settings.response_timeout = span;
         self

@@ -24,7 +24,7 @@ pub(crate) struct Wire {
     address: Address,
     sharded: bool,
     hears: AtomicBool,
-    /// What every call is told, once a server that was named by itself has shown that it is a node of a cluster.
+    /// What every call returns, once a server that was named by itself has shown that it is a node of a cluster.
     misdirected: OnceLock<Failure>,
     cluster_scheme: &'static str,
     watchdog: Arc<Watchdog>,
@@ -91,7 +91,7 @@ impl Wire {
     }
 
     /// Whether a call that failed so shows that the connection is of no more use. An answer that is late does not if other bytes
-    /// have arrived meanwhile: the server is slow, and a new connection would make it slower.
+    /// have arrived since: the server is slow, and a new connection would make it slower.
     pub(crate) fn is_ended_by(&self, failure: &Failure) -> bool {
         failure.ends_connection() && (!matches!(failure, Failure::Late) || self.is_silent())
     }
@@ -207,7 +207,7 @@ impl Wire {
     }
 }
 
-/// What a caller is told who has named a node of a cluster as if it were a server by itself.
+/// The error for a URL that names a node of a cluster as a single server.
 pub(crate) fn of_a_cluster(address: &Address, cluster_scheme: &str) -> Failure {
     let host = match address {
         Address::Tcp { .. } => address.to_string(),
