@@ -52,7 +52,7 @@ pub(crate) fn set_aside(path: &Path, damaged: Which, now: Timestamp) -> Aside {
     if all.get(&damaged).is_some_and(|known| known.stays) {
         return Aside::Stays;
     }
-    // No process opens the file meanwhile, so none lays a log of the old file beside the new one.
+    // No process opens the file under this lock, so none lays a log of the old file beside the new one.
     let Some(_lock) = FolderLock::exclusive(path) else { return Aside::Stays };
     match fs::metadata(path) {
         Ok(found) if Which::of(&found) == damaged => {}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quota_core::Instant;
 
-/// What is left of the patience with whoever holds the lock.
+/// How much longer a call waits for the lock.
 #[derive(Debug)]
 pub(crate) struct LockPatience {
     whole: Duration,

@@ -68,7 +68,7 @@ impl Writer {
             if let Err(error) = &outcome
                 && self.is_locked_out
             {
-                // These have waited for the same lock meanwhile: each would wait for it again, one after the other.
+                // These have waited for the same lock: each would wait for it again, one after the other.
                 for waiting in orders.try_iter() {
                     let _ = waiting.answer.send(Err(error.clone()));
                 }
@@ -89,7 +89,7 @@ impl Writer {
                 match swap {
                     Some(swap) => Ok(swap),
                     None => {
-                        // A newer program may have brought the file forward: then whoever opens it anew is told so.
+                        // A newer program may have brought the file forward: then the next open reports that.
                         self.file.forget();
                         self.file.for_writing()?;
                         Err(StoreError::unavailable(Applied::No, "the document changes all the time"))
