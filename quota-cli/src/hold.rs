@@ -54,7 +54,7 @@ pub(crate) fn of(record: &Record, cooldown: Option<&Hold>, now: Timestamp, polic
     Some(hold)
 }
 
-/// The budget is used up since the last call, not since somebody asked.
+/// The budget is used up since the last call, not since the last request for usage.
 fn since_last_call(mut hold: Hold, record: &Record) -> Hold {
     if hold.why == HoldReason::BudgetSpent
         && let Some(last) = record.attempts().iter().map(|attempt| attempt.at).max()

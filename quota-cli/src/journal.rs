@@ -39,7 +39,7 @@ const MOST_TRIES: u32 = 8;
 /// By which rules happenings are found.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    /// The thresholds that are told of, in hundredths of a percent.
+    /// The thresholds that make events, in hundredths of a percent.
     pub(crate) thresholds: Vec<u32>,
     pub(crate) policy: Policy,
 }

@@ -104,7 +104,7 @@ impl CommandScope {
         .await
     }
 
-    /// Cancels what is in flight, and gives leases back. A signal that comes meanwhile ends the wait, and is the answer.
+    /// Cancels what is in flight, and gives leases back. A signal that arrives during the wait ends it, and is the answer.
     async fn close(self) -> Option<Exit> {
         let managers = self.managers.take();
         let mut tasks = self.tasks.take();

@@ -68,7 +68,7 @@ impl Sharing {
         if is_damaged && !self.is_damage_reported.swap(true, Ordering::Relaxed) {
             term::tell(&format!("quota: {DAMAGED}\n"));
         }
-        // Of damage was told when it was found.
+        // Damage was reported when it was found.
         let is_told = self.used.as_ref().is_some_and(|used| used.is_damaged());
         if let Some(told) = self.told(is_any_alone(answers)).filter(|_| !is_told) {
             term::tell(&format!("quota: {told}\n"));
@@ -89,7 +89,7 @@ impl Sharing {
     }
 }
 
-/// What is told of a store that may answer again, and what the command cannot keep if it does not.
+/// The warning about a store that may answer again, and what the command cannot keep if it does not.
 fn away(error: &StoreError) -> String {
     let why = match error {
         StoreError::Unavailable { why, .. } => why.as_ref(),

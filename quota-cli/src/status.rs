@@ -60,7 +60,7 @@ async fn shown(scope: &CommandScope, options: &StatusArgs, store: &Store) -> Res
         if options.json { json::render(&accounts, &here) } else { text::render(&accounts, &here, screen) };
     let shown = live.map_or_else(|| shown.clone(), |live| live.over(&shown));
     term::answer(&shown)?;
-    // After the answer: nobody waits for what hooks do.
+    // After the answer, so that hooks do not delay it.
     journal::tell(&config, store.store.as_ref()).await;
     let gaps = accounts.iter().any(|account| account.failure.is_some());
     Ok(if gaps { Exit::Gaps } else { Exit::Done })
@@ -75,7 +75,7 @@ fn wish(options: &StatusArgs) -> Wish {
     }
 }
 
-/// The configuration as it is now, perhaps without any account. Nothing is told to the reader.
+/// The configuration as it is now, perhaps without any account. Nothing is printed.
 ///
 /// # Errors
 ///

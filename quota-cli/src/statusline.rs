@@ -77,7 +77,7 @@ impl Broken {
 
 /// Writes the line, and has somebody else ask if its numbers are old.
 ///
-/// A configuration or a store that cannot be used is told in the line, and in full on standard error. The exit code is then 0,
+/// A configuration or a store that cannot be used is named in the line, and in full on standard error. The exit code is then 0,
 /// because Claude Code and Waybar show nothing of a command that fails; with `--json` it is the failure's own.
 ///
 /// # Errors
@@ -143,18 +143,18 @@ async fn line(
         answer = account.peek();
     }
     let own = match joined {
-        // Where an account is named, that one is meant, whoever the session is.
+        // Where an account is named, that one is meant, whatever the session.
         Joined::Own(own) if options.account.is_none() || own.id == settings.id => Some(own.view),
         _ => None,
     };
     let is_of_no_account = own.as_ref().is_some_and(|own| own.id != settings.id);
-    // What was observed may be something that is to be told, and whatever hooks do for it takes its time.
+    // What was observed may be an event, and its hooks take their time.
     let is_due = !settings.disabled && !is_of_no_account && needs_refresh(&answer);
     // A refresher could store nothing in a damaged record, and each line would start another one.
     let has_news = observed.or_else(|| is_due.then_some(settings)).filter(|_| !answer.is_record_damaged());
     let start = async {
         if observed.is_some() {
-            // Now, for this process ends at once. Should somebody hold the lock, the next line says the same again.
+            // Now, for this process ends at once. If another process holds the lock, the next line reports it again.
             manager.close().await;
         }
         let Some(settings) = has_news else { return Ok(None) };
@@ -179,7 +179,7 @@ async fn line(
         tell(&started)?;
         started
     } else {
-        // Told first: whoever waits for the line does not wait for the rest.
+        // Printed first, so that the line does not wait for the rest.
         tell(&Ok(None))?;
         start.await
     };
@@ -199,7 +199,7 @@ struct Look {
 
 impl Look {
     fn here(&self, now: jiff::Timestamp) -> Here {
-        // The zone is looked up only where the time of day is told.
+        // The zone is looked up only where the time of day is shown.
         let has_clock = self.format.as_ref().is_some_and(Format::has_clock);
         Here { now, zone: if has_clock { zone::here() } else { TimeZone::UTC } }
     }
@@ -254,7 +254,7 @@ async fn view(config: &Config, settings: &AccountSettings, answer: &Answer) -> A
     view
 }
 
-/// Why nobody can ask about the account from here, if a look at its login says so. A login that a program prints is not looked
+/// Why the account cannot be refreshed from here, if its login shows that. A login that a program prints is not looked
 /// at: the line does not wait for it.
 async fn of_login(config: &Config, settings: &AccountSettings) -> Option<Reason> {
     let is_printed = match &settings.login {

@@ -246,7 +246,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Once it goes on without the store: has it told why, for as long as that lasts.
+    /// Once it goes on without the store: shows why, for as long as that lasts.
     fn see_whether_alone(&mut self, answers: &[Answer]) {
         let was_alone = std::mem::replace(&mut self.is_alone, is_any_alone(answers));
         let is_damaged = answers.iter().any(Answer::is_record_damaged);

@@ -74,7 +74,7 @@ impl LoginSource {
     }
 }
 
-/// A path for people and programs, unless somebody has put a token in its place.
+/// A path for people and programs, unless a token is in its place.
 fn shown(path: &Path) -> String {
     masked(&path.display().to_string()).to_owned()
 }

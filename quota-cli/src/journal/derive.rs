@@ -88,7 +88,7 @@ fn calls(before: &Sight, after: &Sight, happenings: &mut Vec<Happening>) {
 
 fn holds(before: &Sight, after: &Sight, now: Timestamp, happenings: &mut Vec<Happening>) {
     let same = match (&before.hold, &after.hold) {
-        // What ends no later than was told already goes on, for whatever reason: nothing has ended, and nothing begun.
+        // What ends no later than was reported already goes on, for whatever reason: nothing has ended, and nothing begun.
         (Some(old), Some(new)) => {
             let is_answered = after.asked_at > Some(old.since);
             old.since == new.since || (new.until <= old.until && !is_answered)
@@ -187,7 +187,7 @@ fn rolled_over(before: Option<&SeenWindow>, after: &SeenWindow, now: Timestamp) 
 fn is_lowered(before: &SeenWindow, after: &SeenWindow) -> bool {
     let is_same_period = match (before.resets_at, after.resets_at) {
         (Some(one), Some(other)) => is_same_reset(after, one, other),
-        // A window without a reset may slide, and then its decline is told by its thresholds.
+        // A window without a reset may slide, and then its thresholds report the decline.
         _ => false,
     };
     is_same_period && after.at > before.at && after.used_bp.saturating_add(WAVER_BP) < before.used_bp

@@ -64,7 +64,7 @@ pub(super) struct SeenWindow {
         skip_serializing_if = "Option::is_none"
     )]
     pub(super) last_reset: Option<Timestamp>,
-    /// When a use that was lowered within the period was last told as a reset.
+    /// When a use that was lowered within the period was last reported as a reset.
     #[serde(
         rename = "lowered_ms",
         with = "super::moment::option",

@@ -56,7 +56,7 @@ fn is_ignored(number: Number) -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status, number))
 }
 
-/// Whether the process was started with the signal ignored, as far as that can be told: `nohup` leaves no stream on a
+/// Whether the process was started with the signal ignored, as far as the system shows it: `nohup` leaves no stream on a
 /// terminal, and without a terminal there is nothing to hang up.
 #[cfg(not(target_os = "linux"))]
 fn is_ignored(number: Number) -> bool {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::term;
 use crate::words::Here;
 
-/// A shorter wait is not told.
+/// A shorter wait is not reported.
 const NOTICE_DELAY: Duration = Duration::from_secs(1);
 
 /// Tells of each wait of the manager, until it is closed.

@@ -30,7 +30,7 @@ impl Live {
             return;
         }
         let lines = blocks.lines().count();
-        // That nobody reads any more is told when all are there.
+        // A closed pipe is reported when all are there.
         let _ = term::answer(&self.over(&blocks));
         self.lines = lines;
     }

@@ -138,7 +138,7 @@ impl FailureView {
     }
 }
 
-/// That a hold keeps everybody from asking.
+/// That a hold allows no call.
 pub(crate) fn not_asked(hold: &Hold) -> String {
     format!("not asked: {}", hold.why)
 }

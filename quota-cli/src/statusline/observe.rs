@@ -19,7 +19,7 @@ pub(super) enum Joined<'a> {
     Nothing,
     /// It was joined to what is stored of this account; others see it once the manager is closed.
     Observed(&'a AccountSettings),
-    /// It cannot be told that it belongs to any account here, so it is for this line alone.
+    /// No account here is known to own it, so it is for this line alone.
     Own(Box<Own>),
 }
 

@@ -25,13 +25,13 @@ const OVER: Duration = Duration::from_millis(1);
 /// The moment of a claim that is over, for clocks by which it is kept for longer.
 const LONG_AGO: &[u8] = b"0";
 
-/// How long a claim says why its refresher found nothing. The next one says it anew.
+/// How long a claim says why its refresher found nothing. The next one states it again.
 const REASON_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// How long one lives.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// Starts one, unless somebody else just has. Returns why the last one found nothing, where the record does not say so.
+/// Starts one, unless another process just has. Returns why the last one found nothing, where the record does not say so.
 ///
 /// # Errors
 ///
@@ -72,7 +72,7 @@ pub(super) async fn start(
 }
 
 /// Claims the right to start one: a document that is forgotten after a while, with the moment in it. Of all who find none, one
-/// may write it; of all who find one that holds nobody up, one may replace it. Behind the moment stands why the last one found
+/// may write it; of all processes that find an expired one, one may replace it. Behind the moment stands why the last one found
 /// nothing, if it is not in the record; a claim passes it on until a refresher knows better.
 async fn claim(
     store: &dyn QuotaStore,

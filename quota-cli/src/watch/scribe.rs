@@ -42,7 +42,7 @@ impl Written {
     }
 }
 
-/// Writes down what happens to the accounts of the latest configuration, until nobody listens.
+/// Writes down what happens to the accounts of the latest configuration, until the receiver is closed.
 pub(super) async fn write_down(
     configs: watch::Receiver<Arc<Config>>,
     store: Arc<dyn QuotaStore>,

@@ -146,7 +146,7 @@ fn endless(pipe: &std::path::Path) -> String {
     )
 }
 
-/// The commands that run hooks, whoever made the call that they are for.
+/// The commands that run hooks, also for calls of other processes.
 const WITH_HOOKS: [&[&str]; 6] = [
     &["status"],
     &["pace"],

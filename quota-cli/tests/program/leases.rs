@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::program::{Ended, Machine, Provider, argument};
 
-/// A provider that does not answer until it is told to.
+/// A provider that does not answer until the test lets it.
 struct World {
     provider: Provider,
     machine: Machine,

@@ -176,7 +176,7 @@ fn an_idle_session_that_repeats_old_numbers_takes_nothing_back() {
     assert!(idle.stdout.starts_with("55%"), "{}", idle.stdout);
 }
 
-/// A line of a session: how much of five hours is used, and in how many seconds they begin anew.
+/// A line of a session: how much of five hours is used, and in how many seconds they reset.
 fn session_until(percent: f64, seconds: i64) -> String {
     let resets_at = quota::Clock::system().now().as_second() + seconds;
     let window = format!(r#"{{"used_percentage":{percent},"resets_at":{resets_at}}}"#);

@@ -116,7 +116,7 @@ fn account() -> Account {
 #[test]
 fn the_key_for_a_refresh_makes_no_call_soon_after_another() {
     let mut world = World::new(Account::new("main").windows([Window::five_hour().used(37.5)]));
-    // All is drawn anew, whether the number was there before or comes later.
+    // The whole screen is drawn, whether the number was there before or comes later.
     world.pty.resize(100, 24);
     world.pty.until("37.5");
 
