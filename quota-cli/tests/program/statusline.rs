@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use quota_sim::{Account, ExtraUsage, Script, Window};
+use quota_sim::{Account, Answer, ExtraUsage, Phase, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};
 
@@ -298,6 +298,19 @@ fn the_line_says_that_the_login_is_rejected() {
         (&bar["text"], &bar["class"]),
         (&"login rejected".into(), &["stale", "login-rejected"][..].into())
     );
+}
+
+#[test]
+fn the_line_says_that_the_provider_turns_the_account_away() {
+    for (answer, reason) in [(Answer::ThrottleNoHeader, "rate limited"), (Answer::Forbidden, "not allowed")] {
+        let account = Account::new("main").answers([Phase::new(answer)]);
+        let provider = Provider::play(Script::new([account]));
+        let (machine, config) = provider.configure(Machine::new());
+        let config = argument(&config);
+        machine.run(&["status", "--config", config]);
+
+        assert_eq!(line(&machine, config, &[]).stdout, format!("{reason}\n"));
+    }
 }
 
 #[test]
