@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::document::{Content, Document, FileError};
 use crate::state::AccountsState;
-use crate::{AccountLimits, Environment, Role};
+use crate::{AccountLimits, Role};
+use quota_core::file::{FileError, JsonContent, JsonFile};
 
 /// The accounts that requests may go to: the main one, and those that stand in for it, in their order.
 ///
@@ -190,7 +190,7 @@ impl FromIterator<AccountConfig> for AccountsConfig {
     }
 }
 
-impl Content for AccountsConfig {
+impl JsonContent for AccountsConfig {
     const VERSION: u32 = 2;
 
     fn version(&self) -> u32 {
@@ -204,19 +204,13 @@ impl Content for AccountsConfig {
 /// whole, for its owner's eyes alone; a lock spans reading and writing, so that no two programs undo each other. A damaged
 /// file is an error and stays as it is; a missing one is empty.
 #[derive(Debug, Clone)]
-pub struct AccountsFile(Document);
+pub struct AccountsFile(JsonFile);
 
 impl AccountsFile {
     /// The file at that path.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self(Document::at(path, Clock::system()))
-    }
-
-    /// `$XDG_STATE_HOME/quota/accounts.json`, or `~/.local/state/quota/accounts.json`; `None` without a home directory.
-    #[must_use]
-    pub fn in_environment(environment: &Environment) -> Option<Self> {
-        Some(Self::at(environment.state_home()?.join("quota").join("accounts.json")))
+        Self(JsonFile::at(path, Clock::system()))
     }
 
     /// Refuses the file with [`FileError::Untrusted`] if a user other than this one and root may have written it: for
@@ -267,7 +261,7 @@ impl AccountsFile {
     /// Any [`FileError`]; the file is then as it was. Dropping the future leaves the change undone, or done; never half
     /// done.
     pub async fn forget(&self, accounts: Vec<AccountId>) -> Result<(), FileError> {
-        let document = Document::at(self.state_path(), Clock::system());
+        let document = JsonFile::at(self.state_path(), Clock::system());
         let knows = |state: &AccountsState| accounts.iter().any(|account| state.knows(account));
         if !knows(&document.load().await?) {
             return Ok(());
@@ -395,19 +389,6 @@ mod tests {
 
         std::fs::write(file.path(), "{").unwrap();
         assert!(matches!(file.load_blocking(), Err(FileError::Damaged { .. })));
-    }
-
-    #[test]
-    fn the_file_is_in_the_users_state() {
-        let path =
-            |environment| AccountsFile::in_environment(&environment).map(|file| file.path().to_owned());
-
-        let given = path(Environment::of([("XDG_STATE_HOME", "/s"), ("HOME", "/h")]));
-        let relative = path(Environment::of([("XDG_STATE_HOME", "s"), ("HOME", "/h")]));
-
-        assert_eq!(given, Some("/s/quota/accounts.json".into()));
-        assert_eq!(relative, Some("/h/.local/state/quota/accounts.json".into()));
-        assert_eq!(path(Environment::of([("A", "b")])), None);
     }
 
     #[test]

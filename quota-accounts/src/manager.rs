@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use quota_core::file::FileError;
 use quota_core::{AccountId, Clock, CredentialSource, ProviderId, TrafficReader};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -33,7 +34,7 @@ pub use route::{Passed, Route, RouteError};
 pub use upkeep::RefreshReport;
 
 use crate::routing::{Candidate, Decision, Verdict, choose};
-use crate::{AccountsConfig, FileError, Request, RoutingPolicy};
+use crate::{AccountsConfig, Request, RoutingPolicy};
 
 /// A main account and those that stand in for it: gives each request an account that has room, and says why.
 ///
@@ -44,7 +45,9 @@ use crate::{AccountsConfig, FileError, Request, RoutingPolicy};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use quota_accounts::{AccountsConfig, FallbackAccountManager, Fixed, Outcome, Request, Secret};
+/// use quota_accounts::{AccountsConfig, FallbackAccountManager, Outcome, Request};
+/// use quota_core::Secret;
+/// use quota_credentials::Fixed;
 /// use quota_core::{MemoryStore, QuotaManager, testing::FakeProvider};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ahead::is_ahead;
-use crate::document::Content;
 use crate::routing::{Block, Session};
+use quota_core::file::JsonContent;
 
 /// All that is kept.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub(crate) struct AccountsState {
     unknown: Map<String, Value>,
 }
 
-impl Content for AccountsState {
+impl JsonContent for AccountsState {
     const VERSION: u32 = 1;
 
     fn version(&self) -> u32 {

@@ -11,8 +11,9 @@ mod tally;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::accounts::{Fixed, PerAccount, Secret};
+use quota::Secret;
 use quota::anthropic::Anthropic;
+use quota::credentials::{Fixed, PerAccount};
 use quota::{Account, Clock, Event, QuotaManager};
 use quota_sim::Simulator;
 use tokio::task::JoinSet;

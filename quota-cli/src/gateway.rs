@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
-use quota::accounts::{ClaudeCode, CommandSource, CredentialSource, EnvVar, PerAccount, TokenFile};
+use quota::CredentialSource;
 use quota::anthropic::Anthropic;
+use quota::credentials::{ClaudeCode, CommandSource, EnvVar, PerAccount, TokenFile};
 use quota::sqlite::{SqliteOpenError, SqliteOptions};
 use quota::{Policy, QuotaManager, QuotaManagerBuilder, QuotaStore, Secret, StoreError, StoreKey};
 

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use quota::accounts::rights;
+use quota::file::rights;
 
 use crate::exit::{Exit, Failure};
 use crate::io_cause;

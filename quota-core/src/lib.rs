@@ -72,6 +72,7 @@ mod clock;
 mod credential;
 mod credits;
 mod fetch;
+pub mod file;
 mod hold;
 mod lease;
 mod login;
@@ -80,6 +81,8 @@ mod peak;
 mod percent;
 mod plausibility;
 mod policy;
+#[cfg(feature = "process")]
+pub mod process;
 mod quiet;
 mod random;
 mod record;

@@ -8,8 +8,9 @@
 //! | `anthropic` | [`anthropic`]: Anthropic's usage endpoint and rate limit headers |
 //! | `codex` | [`codex`]: what Codex says on ordinary answers, and the renewal of its logins |
 //! | | [`http`]: what fetchers share: errors, and what a parser understood |
-//! | `accounts` | [`accounts`]: which account a request goes to, and why; where logins are found |
-//! | `keyring` | `accounts::Keyring`: tokens in the keyring of the operating system |
+//! | `accounts` | [`accounts`]: which account a request goes to, and why |
+//! | `credentials` | [`credentials`]: where logins are found, and logins of this program's own |
+//! | `keyring` | `credentials::Keyring`: tokens in the keyring of the operating system |
 //! | `redis` | [`redis`]: a store on Redis or Valkey, shared by hosts |
 //! | `redis-tls` | the same over TLS |
 //! | `sqlite` | [`sqlite`]: a store on one file, shared by the processes of one machine |
@@ -43,6 +44,8 @@ pub use open::{OpenError, open_store};
 #[cfg(feature = "accounts")]
 pub use quota_accounts as accounts;
 pub use quota_core::*;
+#[cfg(feature = "credentials")]
+pub use quota_credentials as credentials;
 #[cfg(any(feature = "anthropic", feature = "codex"))]
 pub use quota_http as http;
 #[cfg(feature = "anthropic")]
@@ -55,6 +58,6 @@ pub use quota_redis as redis;
 pub use quota_sqlite as sqlite;
 
 /// The README's example is compiled like any other.
-#[cfg(all(doctest, feature = "anthropic", feature = "accounts"))]
+#[cfg(all(doctest, feature = "anthropic", feature = "accounts", feature = "credentials"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;

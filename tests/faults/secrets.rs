@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use quota::accounts::{Fixed, PerAccount, Secret};
+use quota::Secret;
 use quota::anthropic::{Anthropic, parse_headers};
+use quota::credentials::{Fixed, PerAccount};
 use quota::{AccountId, QuotaManager, open_store};
 use quota_sim::{Account, Answer, Change, Script, Simulator, Window};
 use redis_harness::{Monitor, Server, redis};

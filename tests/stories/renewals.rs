@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quota::accounts::{ClaudeCode, CredentialSource, NewLogin, OwnedLogins, Secret};
+use quota::credentials::{ClaudeCode, NewLogin, OwnedLogins};
 use quota::{Backoff, Clock, anthropic};
+use quota::{CredentialSource, Secret};
 use quota_sim::{Account, AccountLedger, Change, Simulator};
 use redis_harness::Server;
 use tempfile::TempDir;

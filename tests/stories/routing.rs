@@ -9,11 +9,13 @@ use async_trait::async_trait;
 use fastrand::Rng;
 use jiff::Timestamp;
 use quota::accounts::{
-    AccountsConfig, Credential, CredentialError, CredentialSource, FallbackAccountManager, Fixed, Limits,
-    Mode, NextTry, Outcome, Request, RouteError, RoutingPolicy, Secret,
+    AccountsConfig, FallbackAccountManager, Limits, Mode, NextTry, Outcome, Request, RouteError,
+    RoutingPolicy,
 };
 use quota::anthropic::{Anthropic, AnthropicTraffic};
+use quota::credentials::Fixed;
 use quota::{AccountId, Clock, MemoryStore, Policy, QuotaManager};
+use quota::{Credential, CredentialError, CredentialSource, Secret};
 use quota_sim::{Account, Answer, Change, Ledger, Phase, Script, Simulator, Window};
 
 use crate::frozen::Frozen;

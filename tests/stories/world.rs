@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::accounts::{ClaudeCode, CredentialSource, Fixed, PerAccount, Secret};
 use quota::anthropic::Anthropic;
+use quota::credentials::{ClaudeCode, Fixed, PerAccount};
 use quota::{
     AccountId, Answer, Backoff, Budget, Clock, MemoryStore, Percent, Policy, Quiet, QuietScope, QuotaManager,
     QuotaStore, WindowId,
 };
+use quota::{CredentialSource, Secret};
 use quota_sim::{Account, Script, Simulator, Window};
 
 /// How many times faster than ours the provider's time runs: its minute of quiet is a tenth of a second.

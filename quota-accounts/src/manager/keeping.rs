@@ -10,16 +10,15 @@ use quota_core::{AccountId, Clock, Seed};
 use tokio::sync::{Notify, oneshot};
 
 use super::Inner;
-use crate::FileError;
 use crate::ahead::is_ahead;
-use crate::document::{Document, PATIENCE};
 use crate::routing::Block;
 use crate::state::{AccountsState, Pin, join_pins};
+use quota_core::file::{FileError, JsonFile, LOCK_TIMEOUT};
 
 /// Where it is kept.
 #[derive(Debug)]
 pub(super) struct Keeping {
-    document: Document,
+    document: JsonFile,
     /// One after the other gathers what is new and writes it: who gathers first and writes last would bring back what was
     /// lifted between, and of many who wait all but the first find nothing new.
     /// It guards the pins as they were last written.
@@ -33,7 +32,7 @@ pub(super) struct Keeping {
 impl Keeping {
     pub(super) fn at(path: PathBuf, clock: Clock) -> Self {
         Self {
-            document: Document::at(path, clock),
+            document: JsonFile::at(path, clock),
             writing: tokio::sync::Mutex::default(),
             is_due: Arc::default(),
             hurry: Arc::default(),
@@ -96,7 +95,7 @@ impl Inner {
     pub(super) async fn keep(&self) -> Result<(), FileError> {
         let Some(keeping) = &self.keeping else { return Ok(()) };
         // Bounded, or many who wait would each be as patient with another process as the one before.
-        let writing = self.clock.bounded(PATIENCE, keeping.writing.lock()).await;
+        let writing = self.clock.bounded(LOCK_TIMEOUT, keeping.writing.lock()).await;
         let mut written = writing.ok_or_else(|| keeping.document.busy())?;
         let now = self.now();
         let mut news: Vec<News> = self.news();

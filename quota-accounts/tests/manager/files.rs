@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use quota_accounts::{AccountsFile, BuildError, FileError, Mode, Outcome, Request, RoutingPolicy};
+use quota_accounts::{AccountsFile, BuildError, Mode, Outcome, Request, RoutingPolicy};
+use quota_core::file::FileError;
 
 use crate::support::*;
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use quota_accounts::{
-    AccountsConfig, CredentialSource, FallbackAccountManager, FallbackAccountManagerBuilder, Outcome,
-    RefreshReport, Request, Route, RouteError,
+    AccountsConfig, FallbackAccountManager, FallbackAccountManagerBuilder, Outcome, RefreshReport, Request,
+    Route, RouteError,
 };
+use quota_core::CredentialSource;
 use quota_core::testing::FakeProvider;
 use quota_core::{
     AccountId, Backoff, Budget, Clock, FetchError, Lineage, Login, Mark, Policy, ProviderId, Scope, Usage,

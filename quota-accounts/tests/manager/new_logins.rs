@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota_accounts::{
-    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Request, Rule,
-    Secret,
-};
+use quota_accounts::{FallbackAccountManager, NextTry, Outcome, Request, Rule};
 use quota_core::{AccountId, FetchError, Lineage, Login, Mark, Usage};
+use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::logins::{Logins, logged_in, next, stop_at, unauthorized};
 use crate::support::*;

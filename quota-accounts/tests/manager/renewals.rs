@@ -6,11 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota_accounts::{
-    Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome, Repeat, Request,
-    Route, RouteError, Rule, Secret,
-};
+use quota_accounts::{FallbackAccountManager, NextTry, Outcome, Repeat, Request, Route, RouteError, Rule};
 use quota_core::{AccountId, Login, Mark};
+use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::support::*;
 

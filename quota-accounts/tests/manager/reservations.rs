@@ -9,14 +9,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use quota_accounts::{
-    Credential, CredentialError, CredentialSource, FallbackAccountManager, Limits, NextTry, Outcome, Repeat,
-    Request, Route, RouteError, RoutingPolicy, Rule, Secret,
+    FallbackAccountManager, Limits, NextTry, Outcome, Repeat, Request, Route, RouteError, RoutingPolicy, Rule,
 };
 use quota_core::testing::FlakyStore;
 use quota_core::{
     AccountId, Applied, Clock, MemoryStore, QuotaStore, Reading, StoreError, StoreKey, Swap, Version,
     WindowId,
 };
+use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::support::*;
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota_accounts::{
-    AccountsConfig, Credential, FallbackAccountManager, Fixed, Limits, Mode, Outcome, Request, RouteError,
-    RoutingPolicy, Rule, Secret, WhenUnknown,
+    AccountsConfig, FallbackAccountManager, Limits, Mode, Outcome, Request, RouteError, RoutingPolicy, Rule,
+    WhenUnknown,
 };
+use quota_core::{Credential, Secret};
 use quota_core::{FetchError, Lineage, Login, Usage};
+use quota_credentials::Fixed;
 
 use crate::support::*;
 

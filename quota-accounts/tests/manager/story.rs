@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use quota_accounts::{
-    AccountsConfig, Credential, CredentialError, CredentialSource, FallbackAccountManager, NextTry, Outcome,
-    Request, Secret,
-};
+use quota_accounts::{AccountsConfig, FallbackAccountManager, NextTry, Outcome, Request};
 use quota_core::{
     AccountId, Clock, Failure, FailureKind, FetchError, Login, Mark, MemoryStore, ProviderId, QuotaManager,
     Scope, Seen, Traffic, TrafficReader, Usage, UsageFetcher, WindowId, WindowReading,
 };
+use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::support::{BOTH, Kind, id, percent};
 

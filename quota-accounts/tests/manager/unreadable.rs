@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
-use quota_accounts::{
-    Credential, CredentialError, CredentialSource, FallbackAccountManager, Mode, NextTry, Request,
-    RoutingPolicy, Rule, Secret, Weighed,
-};
+use quota_accounts::{FallbackAccountManager, Mode, NextTry, Request, RoutingPolicy, Rule, Weighed};
 use quota_core::{AccountId, Lineage, Login, Mark};
+use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::logins::{next, unauthorized};
 use crate::support::*;

@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use quota::accounts::{AccountsConfig, PerAccount};
+use quota::accounts::AccountsConfig;
 use quota::anthropic::{ANTHROPIC, Anthropic, AnthropicBuilder};
+use quota::credentials::PerAccount;
 use quota::{AccountId, ProviderId};
 use toml::Spanned;
 use url::Url;

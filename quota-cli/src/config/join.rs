@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
-use quota::accounts::{AccountConfig, AccountLimits, AccountsConfig, AccountsFile, FileError};
+use quota::accounts::{AccountConfig, AccountLimits, AccountsConfig, AccountsFile};
 use quota::anthropic::ANTHROPIC;
+use quota::file::FileError;
 use url::Url;
 
 use super::{AccountSettings, Config, LoginSource, Origin, check, directory};

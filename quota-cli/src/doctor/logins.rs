@@ -4,7 +4,8 @@
 use std::io;
 use std::path::Path;
 
-use quota::accounts::{ClaudeCode, CredentialSource as _, FoundLogin, LoginPlace};
+use quota::CredentialSource as _;
+use quota::credentials::{ClaudeCode, FoundLogin, LoginPlace};
 use quota::{Clock, Credential, CredentialError, Mark};
 
 use super::place::{others_may, quoted};

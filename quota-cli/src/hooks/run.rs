@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::Stdio;
 
-use quota::accounts::process::{ProcessGroup, remove_secrets};
+use quota::process::{ProcessGroup, remove_secrets};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 

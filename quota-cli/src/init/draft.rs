@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use quota::CredentialError;
-use quota::accounts::{ClaudeCode, LoginPlace};
+use quota::credentials::{ClaudeCode, LoginPlace};
 
 use crate::config::LoginSource;
 

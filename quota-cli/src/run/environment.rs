@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use quota::accounts::Credential;
+use quota::Credential;
 use quota::{AccountId, Secret};
 
 use crate::config::{Config, LoginSource};

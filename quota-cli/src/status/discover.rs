@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use quota::CredentialError;
-use quota::accounts::{ClaudeCode, FoundLogin};
+use quota::credentials::{ClaudeCode, FoundLogin};
 
 /// Looks for a login of Claude Code.
 ///

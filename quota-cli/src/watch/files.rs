@@ -5,7 +5,7 @@ use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use quota::accounts::rights;
+use quota::file::rights;
 
 use crate::config;
 

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota::accounts::{Fixed, Secret};
+use quota::Secret;
 use quota::anthropic::Anthropic;
+use quota::credentials::Fixed;
 use quota::{
     Account, AccountId, Backoff, Budget, FetchError, Policy, ProviderId, QuotaManager, Usage, UsageFetcher,
     open_store,

@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota::accounts::{CredentialSource, OwnedLogins, Secret};
+use quota::credentials::OwnedLogins;
 use quota::{
     AccountId, Backoff, ExchangeError, ProviderId, QuotaStore, Reading, StoreError, StoreKey, Swap,
     TokenRefresher, Tokens, Version, anthropic, open_store,
 };
+use quota::{CredentialSource, Secret};
 
 /// A refresher that stops where it is told to.
 #[derive(Debug)]

@@ -10,12 +10,11 @@ use std::io::{BufRead, stdin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota::accounts::{
-    AccountsConfig, CredentialSource, FallbackAccountManager, Fixed, PerAccount, Request, RouteError,
-    RoutingPolicy, Secret,
-};
+use quota::accounts::{AccountsConfig, FallbackAccountManager, Request, RouteError, RoutingPolicy};
 use quota::anthropic::Anthropic;
+use quota::credentials::{Fixed, PerAccount};
 use quota::{AccountId, Percent, Policy, QuotaManager, WindowId, open_store};
+use quota::{CredentialSource, Secret};
 use tokio::task::JoinSet;
 
 const NAMES: [&str; 3] = ["main", "b", "c"];

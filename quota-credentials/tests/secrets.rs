@@ -1,0 +1,258 @@
+//! No token is shown by anything this crate hands out.
+//! Each source is made to find a token, and to fail over one, and every text it gives is searched for it.
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use quota_core::{
+    AccountId, CredentialError, CredentialSource, ExchangeError, FetchError, Identity, MemoryStore,
+    ProviderId, QuotaStore, Secret, StoreKey, TokenRefresher, Tokens,
+};
+use quota_credentials::{
+    ClaudeCode, Codex, CommandSource, EnvVar, Environment, Fixed, NewLogin, OwnedLogins, PerAccount,
+    TokenFile,
+};
+use tempfile::TempDir;
+
+/// What must not be seen: the middle of every token below.
+const NEEDLE: &str = "n33dle";
+const TOKEN: &str = "sk-ant-oat01-n33dle";
+
+fn account() -> AccountId {
+    "anthropic/main".parse().expect("a well-formed account")
+}
+
+/// All texts a source gives, before and after it was asked.
+async fn texts_of(source: &dyn CredentialSource) -> String {
+    let mut texts = debug(&source);
+    match source.credential(&account()).await {
+        Ok(credential) => texts += &debug(&credential),
+        Err(error) => texts += &error_texts(error),
+    }
+    texts
+}
+
+fn error_texts(error: CredentialError) -> String {
+    let mut texts = debug(&error);
+    let mut cause: Option<&dyn Error> = Some(&error);
+    while let Some(error) = cause {
+        texts += &format!("{error} {error:?} ");
+        cause = error.source();
+    }
+    let error = FetchError::from(error);
+    texts + &format!("{error} {error:?}")
+}
+
+fn debug(value: &dyn Debug) -> String {
+    format!("{value:?} {value:#?} ")
+}
+
+fn file(dir: &TempDir, name: &str, contents: &str, mode: u32) -> std::path::PathBuf {
+    let path = dir.path().join(name);
+    fs::write(&path, contents).expect("a file in a new directory can be written");
+    #[cfg(unix)]
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+        .expect("the rights of an own file can be set");
+    let _ = mode;
+    path
+}
+
+#[tokio::test]
+async fn a_variable_does_not_show_its_token() {
+    for value in [TOKEN.to_owned(), format!("{TOKEN} {TOKEN}"), format!("\u{e9}{TOKEN}")] {
+        let environment = Environment::of([("A_TOKEN", &value)]);
+        let source = EnvVar::in_environment("A_TOKEN", environment.clone());
+
+        let texts = debug(&environment) + &texts_of(&source).await;
+
+        assert!(texts.contains("A_TOKEN"));
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_file_does_not_show_its_token() {
+    for (contents, mode) in [
+        (TOKEN.to_owned(), 0o600),
+        (TOKEN.to_owned(), 0o644),
+        (format!("{TOKEN}\n{TOKEN}"), 0o600),
+        (TOKEN.repeat(4_000), 0o600),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+
+        let texts = texts_of(&TokenFile::new(file(&dir, "token", &contents, mode))).await;
+
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_fixed_source_does_not_show_its_token() {
+    let fixed = Fixed::new(Secret::new(TOKEN));
+
+    let texts = texts_of(&fixed).await + &texts_of(&PerAccount::new().with(account(), Arc::new(fixed))).await;
+
+    assert!(!texts.contains(NEEDLE), "{texts}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_of_claude_code_is_not_shown_whatever_is_wrong_with_it() {
+    for contents in [
+        format!(r#"{{"claudeAiOauth":{{"accessToken":"{TOKEN}","refreshToken":"{TOKEN}","expiresAt":1}}}}"#),
+        format!(r#"{{"claudeAiOauth":{{"accessToken":"{TOKEN}\n{TOKEN}"}}}}"#),
+        format!(r#"{{"claudeAiOauth":{{"accessToken":["{TOKEN}"]}}}}"#),
+        format!(r#"{{"claudeAiOauth":{{"accessToken":{{"{TOKEN}":1}}}}}}"#),
+        format!(r#"{{"claudeAiOauth":{{"refreshToken":"{TOKEN}"}}}}"#),
+        format!(r#"{{"claudeAiOauth":"{TOKEN}"}}"#),
+        format!(r#"{{"claudeAiOauth":{{"accessToken":"{TOKEN}"#),
+        format!(r#""{TOKEN}""#),
+        TOKEN.to_owned(),
+        TOKEN.repeat(100_000),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        file(&dir, ".credentials.json", &contents, 0o600);
+        let source = ClaudeCode::in_dir(dir.path());
+
+        let copies = source.copies().await;
+        let texts = texts_of(&source).await + &debug(&copies);
+
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_in_the_variable_of_claude_code_is_not_shown() {
+    for value in [TOKEN.to_owned(), format!("{TOKEN} {TOKEN}")] {
+        let source = ClaudeCode::in_environment(&Environment::of([("CLAUDE_CODE_OAUTH_TOKEN", value)]));
+
+        let copies = source.copies().await;
+        let texts = texts_of(&source).await + &debug(&copies);
+
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_mark_and_a_lineage_hold_nothing_of_the_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let login = format!(r#"{{"claudeAiOauth":{{"accessToken":"{TOKEN}"}}}}"#);
+    file(&dir, ".credentials.json", &login, 0o600);
+    let state = r#"{"oauthAccount":{"accountUuid":"n33dle-account","organizationUuid":"n33dle-org"}}"#;
+    file(&dir, ".claude.json", state, 0o600);
+
+    let login = ClaudeCode::in_dir(Path::new(dir.path())).credential(&account()).await.unwrap().login;
+
+    assert!(login.lineage.is_some() && login.mark.is_some());
+    assert!(!format!("{login:?}").contains(NEEDLE), "{login:?}");
+}
+
+#[tokio::test]
+async fn a_login_of_codex_is_not_shown_whatever_is_wrong_with_it() {
+    let openai: AccountId = "openai/main".parse().unwrap();
+    for contents in [
+        format!(r#"{{"tokens":{{"access_token":"{TOKEN}","refresh_token":"{TOKEN}","account_id":"a"}}}}"#),
+        format!(r#"{{"tokens":{{"access_token":"{TOKEN}\n{TOKEN}"}}}}"#),
+        format!(r#"{{"tokens":{{"access_token":{{"{TOKEN}":1}}}}}}"#),
+        format!(r#"{{"tokens":"{TOKEN}"}}"#),
+        TOKEN.to_owned(),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        file(&dir, "auth.json", &contents, 0o600);
+        let source = Codex::in_dir(dir.path());
+
+        let texts = match source.credential(&openai).await {
+            Ok(credential) => debug(&source) + &debug(&credential),
+            Err(error) => debug(&source) + &error_texts(error),
+        };
+
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_program_that_prints_a_token_does_not_have_it_shown() {
+    for script in
+        [format!("echo {TOKEN}"), format!("echo {TOKEN} {TOKEN}"), format!("echo {TOKEN} >&2; exit 1")]
+    {
+        let source = CommandSource::new("sh").arg("-c").arg(script);
+
+        let texts = texts_of(&source).await;
+
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+/// A refresher that gives tokens or fails, as it is told.
+#[derive(Debug)]
+struct Refresher(Result<Tokens, ExchangeError>);
+
+#[async_trait]
+impl TokenRefresher for Refresher {
+    fn provider(&self) -> ProviderId {
+        ProviderId::from_static("anthropic")
+    }
+
+    async fn exchange(&self, refresh_token: &Secret) -> Result<Tokens, ExchangeError> {
+        assert!(refresh_token.expose().contains(NEEDLE));
+        self.0.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_login_of_our_own_is_in_its_file_and_nowhere_else_whatever_comes_of_its_renewal() {
+    let tokens = Tokens::new(Secret::new(format!("{TOKEN}-2"))).identity(Identity::new("somebody"));
+    for given in [
+        Ok(tokens.refresh_token(Secret::new(format!("{TOKEN}-3")))),
+        Err(ExchangeError::dead("refused")),
+        Err(ExchangeError::systemic("unknown client")),
+        Err(ExchangeError::transient("status 503")),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(MemoryStore::new());
+        let refresher = Arc::new(Refresher(given));
+        let builder = OwnedLogins::builder(dir.path().join("logins.json"));
+        let builder = builder.refresher(refresher.clone()).store(store.clone());
+        let login = NewLogin::new(Secret::new(TOKEN))
+            .refresh_token(Secret::new(TOKEN))
+            .expires_at(jiff::Timestamp::UNIX_EPOCH);
+        let mut texts = debug(&builder) + &debug(&refresher) + &debug(&login);
+        let logins = builder.build();
+        texts += &debug(&logins.put(&account(), login).await);
+        texts += &texts_of(&logins).await;
+        texts += &match logins.renew(&account(), None).await {
+            Ok(credential) => debug(&credential),
+            Err(error) => error_texts(error),
+        };
+        logins.close().await;
+        let turn = store.read(&StoreKey::beside_provider(account().provider(), "logins")).await.unwrap();
+        texts += &String::from_utf8_lossy(&turn.document.expect("the turn was taken").body);
+
+        assert!(fs::read_to_string(logins.path()).unwrap().contains(NEEDLE), "the file is the one place");
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_our_own_logins_is_not_repeated_whatever_is_wrong_with_it() {
+    for (contents, mode) in [
+        (format!(r#"{{"version":1,"logins":{{"anthropic/main":{{"access_token":"{TOKEN}"}}}}}}"#), 0o600),
+        (format!(r#"{{"version":1,"logins":{{"anthropic/main":"{TOKEN}"}}}}"#), 0o600),
+        (format!(r#"{{"version":1,"logins":{{"{TOKEN}":{{}}}}}}"#), 0o600),
+        (format!(r#"{{"version":"{TOKEN}"}}"#), 0o600),
+        (TOKEN.to_owned(), 0o600),
+        (TOKEN.to_owned(), 0o644),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(&dir, "logins.json", &contents, mode);
+
+        let texts = texts_of(&OwnedLogins::builder(path).build()).await;
+
+        assert!(texts.contains("logins.json"));
+        assert!(!texts.contains(NEEDLE), "{texts}");
+    }
+}
