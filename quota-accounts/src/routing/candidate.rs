@@ -170,8 +170,18 @@ impl<'a> Candidate<'a> {
         self.id
     }
 
+    /// When the quota manager refreshes it next for a request of `model`: after any hold, and not while its readings are fresh.
+    /// `None` if that is now, or the readings are not the quota manager's and not held.
+    pub(super) fn refreshed_from(&self, model: Option<&str>, now: Timestamp) -> Option<Timestamp> {
+        let due = match &self.readings {
+            Readings::Answer(answer) => answer.due_at(model).filter(|due| now < *due),
+            _ => None,
+        };
+        self.held_until(now).max(due)
+    }
+
     /// Until when nobody may ask about it, if there is a hold.
-    pub(super) fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
+    fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
         match &self.readings {
             Readings::Snapshot(_) => None,
             Readings::Answer(answer) => answer.hold().map(|hold| hold.until),

@@ -182,7 +182,8 @@ pub(crate) fn judge_when(
     policy: &RoutingPolicy,
 ) -> Verdict {
     let pause = || now.checked_add(policy.pause).ok();
-    judge_by(candidate, request, now, policy, |candidate| candidate.held_until(now).or_else(pause))
+    let refreshed = |candidate: &Candidate<'_>| candidate.refreshed_from(request.model_name(), now);
+    judge_by(candidate, request, now, policy, |candidate| refreshed(candidate).or_else(pause))
 }
 
 #[inline]

@@ -77,6 +77,15 @@ impl Answer {
         !self.0.is_fresh_for(model)
     }
 
+    /// When the readings stop being fresh for a request of `model`, or when they did; `None` if there are none.
+    ///
+    /// No read calls the provider before. So a window that has just reset stays unknown until then: the policy's
+    /// [`reset_grace`](crate::Policy#structfield.reset_grace) after its reset, and never within a minute of the last call.
+    #[must_use]
+    pub fn due_at(&self, model: Option<&str>) -> Option<Timestamp> {
+        if self.0.caveats.withheld { None } else { self.0.due_at_for(model) }
+    }
+
     /// How long ago the oldest reading of the whole account's windows was taken, or, without any of these, the oldest of
     /// all; `None` if there is none.
     #[must_use]

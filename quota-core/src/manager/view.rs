@@ -110,6 +110,17 @@ impl View {
         self.record.due_at(self.provider.policy.freshness, Counted::Account, &self.provider.policy)
     }
 
+    /// The same for a request of this model: its windows count too.
+    pub(crate) fn due_at_for(&self, model: Option<&str>) -> Option<Timestamp> {
+        let of_account = self.due_at()?;
+        if !self.has_windows_of(model) {
+            return Some(of_account);
+        }
+        let policy = &self.provider.policy;
+        let of_model = self.record.due_at(policy.freshness, Counted::for_model(model), policy);
+        Some(of_model.map_or(of_account, |of_model| of_model.min(of_account)))
+    }
+
     /// What the time is by the store's clock, which all moments in the record are by.
     pub(crate) fn now(&self) -> Timestamp {
         self.provider.link.guess()

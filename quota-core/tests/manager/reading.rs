@@ -305,6 +305,21 @@ async fn a_window_that_reset_is_unknown_and_asked_about_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_window_that_reset_says_when_it_is_due() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    let reset = noon() + MINUTE * 2;
+    let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(reset);
+    world.provider.then_answer(Usage::polled([five]));
+    assert_eq!(main.peek().due_at(None), None, "nothing was read");
+    drop(main.get().await);
+
+    let due = main.peek().due_at(None);
+
+    assert_eq!(due, Some(reset + SECOND * 15));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_exhausted_window_is_asked_about_every_interval() {
     // B55
     let world = world();
