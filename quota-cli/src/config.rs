@@ -145,16 +145,14 @@ impl Config {
         self.accounts.iter().any(|account| account.origin == Origin::Implied)
     }
 
-    /// The first account that is not switched off.
+    /// The first account that is not disabled.
     ///
     /// # Errors
     ///
     /// [`Failure`] if all are.
     pub(crate) fn first(&self) -> Result<&AccountSettings, Failure> {
-        self.accounts.iter().find(|account| !account.disabled).ok_or_else(|| {
-            let why = "all accounts are switched off; switch one on with: quota accounts enable NAME";
-            Failure::new(Exit::NoAccount, why)
-        })
+        let enabled = self.accounts.iter().find(|account| !account.disabled);
+        enabled.ok_or_else(|| all_disabled(self.accounts.iter().map(|account| &account.id)))
     }
 
     /// The account of this name: `anthropic/main`, or `main` where only one is called so.
@@ -247,6 +245,23 @@ impl Config {
         all.sort_unstable();
         all.dedup();
         all
+    }
+}
+
+/// The failure of a command that has only these accounts to use, all of which are disabled.
+pub(crate) fn all_disabled<'a>(accounts: impl IntoIterator<Item = &'a AccountId>) -> Failure {
+    Failure::new(Exit::NoAccount, all_disabled_text(accounts))
+}
+
+/// The same in words.
+pub(crate) fn all_disabled_text<'a>(accounts: impl IntoIterator<Item = &'a AccountId>) -> String {
+    let mut accounts = accounts.into_iter();
+    match (accounts.next(), accounts.next()) {
+        (None, _) => "there is no account".to_owned(),
+        (Some(only), None) => format!("{only} is disabled; enable it with: quota accounts enable {only}"),
+        (Some(first), Some(_)) => {
+            format!("all accounts are disabled; enable one with: quota accounts enable {first}")
+        }
     }
 }
 

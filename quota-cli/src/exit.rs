@@ -16,7 +16,7 @@ pub(crate) enum Exit {
     Done = 0,
     /// The answer has gaps: some account has no number. Of a guard: too little is left.
     Gaps = 1,
-    /// No account was found to say anything about.
+    /// No account was found, or all that are meant are disabled.
     NoAccount = 3,
     /// The command line was not understood.
     Usage = 64,

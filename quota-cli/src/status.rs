@@ -62,6 +62,9 @@ async fn shown(scope: &CommandScope, options: &StatusArgs, store: &Store) -> Res
     term::answer(&shown)?;
     // After the answer, so that hooks do not delay it.
     journal::tell(&config, store.store.as_ref()).await;
+    if accounts.iter().all(|account| account.switched_off) {
+        return Err(config::all_disabled(accounts.iter().map(|account| &account.id)));
+    }
     let gaps = accounts.iter().any(|account| account.failure.is_some());
     Ok(if gaps { Exit::Gaps } else { Exit::Done })
 }

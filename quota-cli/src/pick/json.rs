@@ -13,6 +13,7 @@ pub(super) fn render(seen: &Seen, refusal: Option<&Refusal>) -> String {
     let verdict = match refusal.map(|refusal| refusal.exit) {
         None => "picked",
         Some(Exit::Gaps) => "no_room",
+        Some(Exit::NoAccount) => "all_accounts_disabled",
         Some(_) => "unknown",
     };
     let document = Document {

@@ -113,7 +113,7 @@ fn an_account_that_is_switched_off_is_shown_and_not_asked_about() {
     assert_eq!(status.code, Some(0), "{}", status.stderr);
     assert!(status.stdout.contains("switched off"), "{}", status.stdout);
     assert_eq!(guard.code, Some(0), "the first that is on is meant: {}", guard.stderr);
-    assert_eq!(named.code, Some(69));
+    assert_eq!(named.code, Some(3));
     assert!(named.stderr.contains("quota accounts enable anthropic/main"), "{}", named.stderr);
     assert_eq!(provider.simulator.ledger().accounts.get("main").map_or(0, |account| account.calls), 0);
 }
