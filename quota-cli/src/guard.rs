@@ -1,28 +1,31 @@
 //! `quota guard`: whether there is enough left to begin, as an exit code for scripts.
-//! What is enough is decided in `judge`; when the provider is asked, by the rules, as everywhere.
+//! What is enough is decided in `judge`, how it is said in `text`; when the provider is asked, by the rules, as everywhere.
 
 mod judge;
+mod text;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use quota::{Account, Answer, Clock, QuotaStore};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use self::judge::{Terms, Verdict, judge};
+use self::judge::{Terms, Verdict, Why, judge};
+use self::text::Beside;
 use crate::args::{GuardArgs, Unknown};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::journal;
+use crate::reset_grace::{self, PendingReset};
 use crate::scope;
 use crate::sharing::Sharing;
-use crate::status::model::FailureView;
-use crate::term::{self, harmless};
+use crate::term;
 use crate::unnamed_model;
-use crate::words::rfc3339;
+use crate::words::{Here, rfc3339};
 
 /// While waiting it is looked again after this, whatever was heard: a window may have reset, a hold may be over. The
 /// provider is asked no more often for that: only what is not fresh is asked for at all.
@@ -30,6 +33,9 @@ const LOOK: Duration = Duration::from_secs(15);
 
 /// How long the provider is waited for in one look.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Hooks are not begun with less time than this before the end of `--timeout`: the next command finds the same event.
+const SHORTEST_HOOK: Duration = Duration::from_secs(1);
 
 /// Says whether to go on, and waits for that if it was asked to.
 ///
@@ -44,9 +50,7 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         None => config.first()?,
     };
     if settings.disabled {
-        let id = &settings.id;
-        let why = format!("{id} is switched off; switch it on with: quota accounts enable {id}");
-        return Err(Failure::new(Exit::Unavailable, why));
+        return Err(config::all_disabled([&settings.id]));
     }
     let terms = Terms {
         min_remaining: options.min_remaining,
@@ -56,14 +60,23 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
     scope::run(async |scope| {
         store.check().await?;
         let clock = Clock::system();
+        let began = clock.instant();
         // One that waits without end is no command that ends: its calls may take their time.
         let timeout = options.timeout.or((!options.wait).then_some(gateway::COMMAND_TIMEOUT));
         let manager = gateway::open(scope, &config, &store, "quota guard", timeout)?;
         let account = manager.account(&settings.id);
         let keeper = Keeper::start(&config, &store.store);
-        let sharing = Sharing::on(&store);
         let advice = || settings.login.advice();
-        let waited = wait(&account, &terms, options, &clock, &keeper, &sharing, &advice);
+        let guard = Guard {
+            account: &account,
+            terms: &terms,
+            options,
+            clock: &clock,
+            keeper: &keeper,
+            sharing: &Sharing::on(&store),
+            advice: &advice,
+        };
+        let waited = guard.wait();
         let (answer, verdict) = match options.timeout {
             // What stands when the time is over is judged once more, without asking the provider.
             Some(most) => match clock.bounded(most, waited).await {
@@ -74,49 +87,100 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         };
         let exit = exit_of(&verdict, options.unknown);
         unnamed_model::warn(terms.model, [(account.id(), answer.snapshot())]);
-        tell(&answer, &account, &verdict, exit, options, &advice)?;
-        sharing.tell([&answer]);
+        guard.tell(&answer, &verdict, exit)?;
+        guard.sharing.tell([&answer]);
         // After the answer: nobody waits for what hooks do, but a script that goes on by the exit code.
-        keeper.end().await;
+        let left = options.timeout.map(|most| most.saturating_sub(clock.instant().saturating_since(began)));
+        if !keeper.end(left, &clock).await && !config.hooks.is_empty() {
+            term::tell("quota: --timeout is over, so hooks that were still running were ended\n");
+        }
         Ok(exit)
     })
 }
 
-/// Looks, and looks again for as long as it is to be waited.
-async fn wait(
-    account: &Account,
-    terms: &Terms<'_>,
-    options: &GuardArgs,
-    clock: &Clock,
-    keeper: &Keeper,
-    sharing: &Sharing,
-    advice: &dyn Fn() -> String,
-) -> (Answer, Verdict) {
-    let mut news = account.watch();
-    let mut told = None;
-    loop {
-        let asked = async {
-            let known = account.load().await;
-            if known.is_stale_for(terms.model) && sharing.leaves_it_at(&known).await {
-                return Some(known);
+/// One run of the command.
+struct Guard<'a> {
+    account: &'a Account,
+    terms: &'a Terms<'a>,
+    options: &'a GuardArgs,
+    clock: &'a Clock,
+    keeper: &'a Keeper,
+    sharing: &'a Sharing,
+    advice: &'a dyn Fn() -> String,
+}
+
+impl Guard<'_> {
+    /// Looks, and looks again for as long as it is to be waited.
+    async fn wait(&self) -> (Answer, Verdict) {
+        let mut news = self.account.watch();
+        let mut told = None;
+        let time = reset_grace::Time::of_command(self.clock);
+        loop {
+            // Whatever fails, the answer says what is known and how certain it is.
+            let asked = self.clock.bounded(PATIENCE, self.ask()).await.flatten();
+            let (answer, verdict) = judged(asked.unwrap_or_else(|| self.account.peek()), self.terms);
+            if exit_of(&verdict, self.options.unknown) == Exit::Done {
+                return (answer, verdict);
             }
-            account.get_for(terms.model).await.ok()
-        };
-        // Whatever fails, the answer says what is known and how certain it is.
-        let answer = clock.bounded(PATIENCE, asked).await.flatten().unwrap_or_else(|| account.peek());
-        let (answer, verdict) = judged(answer, terms);
-        if !options.wait || exit_of(&verdict, options.unknown) == Exit::Done {
-            return (answer, verdict);
+            let pending = self.pending(&answer, &verdict);
+            let wait = pending.map(|pending| pending.wait(answer.now()));
+            if !self.options.wait && !wait.is_some_and(|wait| time.allows(wait)) {
+                return (answer, verdict);
+            }
+            // A number that does not come needs a reason.
+            let beside = self.beside(&answer, pending);
+            if let Verdict::Unknown { window, why } = &verdict
+                && let Some(notice) = text::notice(window.as_deref(), why, &beside, &here(&answer))
+                && told.as_ref() != Some(&(why.clone(), beside.cause.clone()))
+            {
+                term::tell(&format!("quota: {}: {notice}\n", self.account.id()));
+                told = Some((why.clone(), beside.cause));
+            }
+            drop(answer);
+            self.keeper.look();
+            let pause = wait.map_or(LOOK, |wait| LOOK.min(wait + reset_grace::MARGIN));
+            drop(self.clock.bounded(pause, news.next()).await);
         }
-        // Whoever waits for a number that cannot come is to know why.
-        let cause = cause(&answer, advice).filter(|_| matches!(verdict, Verdict::Unknown { .. }));
-        if let Some(cause) = cause.filter(|cause| told.as_ref() != Some(cause)) {
-            term::tell(&format!("quota: {}: {cause}; waiting\n", account.id()));
-            told = Some(cause);
+    }
+
+    /// What is known, refreshed if it is old; `None` if nothing is known.
+    async fn ask(&self) -> Option<Answer> {
+        let known = self.account.load().await;
+        let model = self.terms.fresh_model();
+        if known.is_stale_for(model) && self.sharing.leaves_it_at(&known).await {
+            return Some(known);
         }
-        drop(answer);
-        keeper.look();
-        let _ = clock.bounded(LOOK, news.next()).await;
+        self.account.get_for(model).await.ok()
+    }
+
+    /// What keeps the window that cannot be decided from being refreshed, if it has just reset.
+    fn pending(&self, answer: &Answer, verdict: &Verdict) -> Option<PendingReset> {
+        match verdict {
+            Verdict::Unknown { why: Why::Reset { at }, .. } => {
+                PendingReset::of(answer, *at, self.terms.fresh_model())
+            }
+            _ => None,
+        }
+    }
+
+    fn beside(&self, answer: &Answer, pending: Option<PendingReset>) -> Beside {
+        // What kept an earlier refresh from happening does not matter while the readings are fresh.
+        let cause = || text::cause(answer.error(), answer.hold().as_ref(), self.advice, &here(answer));
+        Beside { cause: if pending.is_some() { None } else { cause() }, pending }
+    }
+
+    fn tell(&self, answer: &Answer, verdict: &Verdict, exit: Exit) -> Result<(), Failure> {
+        let (here, pending) = (here(answer), self.pending(answer, verdict));
+        if self.options.json {
+            let document = Document::of(self, verdict, exit, pending, here.now);
+            let text = serde_json::to_string(&document).expect("it has only text keys");
+            return term::answer(&(text + "\n"));
+        }
+        if exit != Exit::Done {
+            let line = text::verdict(verdict, &self.beside(answer, pending), &here);
+            term::tell(&format!("quota: {}: {line}\n", self.account.id()));
+        }
+        Ok(())
     }
 }
 
@@ -145,12 +209,27 @@ impl Keeper {
         let _ = self.looks.try_send(());
     }
 
-    /// Has it look once more, and waits for that.
-    async fn end(mut self) {
-        self.look();
+    /// Has it look once more, and waits for that: for no longer than `within`, if that is given. Hooks that are still running then
+    /// end with everything they have started. Returns whether nothing had to be ended.
+    async fn end(mut self, within: Option<Duration>, clock: &Clock) -> bool {
+        if within.is_none_or(|within| within >= SHORTEST_HOOK) {
+            self.look();
+        }
         drop(self.looks);
-        let _ = self.task.join_next().await;
+        let ended = self.task.join_next();
+        let has_ended = match within {
+            Some(within) => clock.bounded(within, ended).await.is_some(),
+            None => ended.await.is_some(),
+        };
+        // Dropped before the program ends, or a hook would outlive it.
+        self.task.shutdown().await;
+        has_ended
     }
+}
+
+/// Where the reader is, at the time that the answer is about.
+fn here(answer: &Answer) -> Here {
+    Here { now: answer.now(), ..Here::now() }
 }
 
 fn judged(answer: Answer, terms: &Terms<'_>) -> (Answer, Verdict) {
@@ -166,48 +245,6 @@ fn exit_of(verdict: &Verdict, unknown: Unknown) -> Exit {
     }
 }
 
-fn tell(
-    answer: &Answer,
-    account: &Account,
-    verdict: &Verdict,
-    exit: Exit,
-    options: &GuardArgs,
-    advice: &dyn Fn() -> String,
-) -> Result<(), Failure> {
-    let (word, window, left) = match verdict {
-        Verdict::Go { window, left } => ("go", Some(&**window), Some(*left)),
-        Verdict::Below { window, left } => ("below", Some(&**window), Some(*left)),
-        Verdict::Unknown { window, .. } => ("unknown", window.as_deref(), None),
-    };
-    if options.json {
-        let document = Document {
-            version: 1,
-            now: rfc3339(answer.now()),
-            account: account.id().as_str(),
-            go: exit == Exit::Done,
-            verdict: word,
-            window,
-            left_percent: left,
-            min_remaining_percent: options.min_remaining,
-        };
-        let text = serde_json::to_string(&document).expect("it has only text keys");
-        return term::answer(&(text + "\n"));
-    }
-    if exit != Exit::Done {
-        let cause = cause(answer, advice).filter(|_| matches!(verdict, Verdict::Unknown { .. }));
-        let cause = cause.map_or_else(String::new, |cause| cause + "; ");
-        term::tell(&format!("quota: {}: {cause}{}\n", account.id(), harmless(&verdict.to_string())));
-    }
-    Ok(())
-}
-
-/// Why there is no newer number, and what to do about it.
-fn cause(answer: &Answer, advice: &dyn Fn() -> String) -> Option<String> {
-    let FailureView { why, advice } = FailureView::of(answer.error()?, advice);
-    let advice = advice.map_or_else(String::new, |advice| format!("; {advice}"));
-    Some(harmless(&format!("{why}{advice}")))
-}
-
 /// What `quota guard --json` writes; its fields are told in docs/guard-json.md.
 #[derive(Serialize)]
 struct Document<'a> {
@@ -219,4 +256,32 @@ struct Document<'a> {
     window: Option<&'a str>,
     left_percent: Option<f64>,
     min_remaining_percent: f64,
+    retry_after_seconds: Option<u64>,
+}
+
+impl<'a> Document<'a> {
+    fn of(
+        guard: &Guard<'a>,
+        verdict: &'a Verdict,
+        exit: Exit,
+        pending: Option<PendingReset>,
+        now: Timestamp,
+    ) -> Self {
+        let (word, window, left) = match verdict {
+            Verdict::Go { window, left } => ("go", Some(&**window), Some(*left)),
+            Verdict::Below { window, left } => ("below", Some(&**window), Some(*left)),
+            Verdict::Unknown { window, .. } => ("unknown", window.as_deref(), None),
+        };
+        Self {
+            version: 1,
+            now: rfc3339(now),
+            account: guard.account.id().as_str(),
+            go: exit == Exit::Done,
+            verdict: word,
+            window,
+            left_percent: left,
+            min_remaining_percent: guard.options.min_remaining,
+            retry_after_seconds: pending.map(|pending| pending.wait(now).as_secs()),
+        }
+    }
 }

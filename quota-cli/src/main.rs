@@ -25,6 +25,7 @@ mod journal;
 mod pace;
 mod parse;
 mod pick;
+mod reset_grace;
 mod router;
 mod run;
 mod runtime;

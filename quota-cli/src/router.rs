@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota::accounts::{
-    Decision, FallbackAccountManager, Request, Route, RouteError, RoutingPolicy, Rule, WhenUnknown,
+    Choice, Decision, FallbackAccountManager, Request, Route, RouteError, RoutingPolicy, Rule, Weighed,
+    WhenUnknown,
 };
 use quota::anthropic::AnthropicTraffic;
 use quota::{Answer, Clock, QuotaManager};
@@ -20,10 +21,12 @@ use crate::args::{RequestArgs, Unknown};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
+use crate::reset_grace::{self, PendingReset};
 use crate::scope::CommandScope;
 use crate::sharing::{Sharing, is_any_alone};
-use crate::term;
+use crate::term::{self, harmless};
 use crate::unnamed_model;
+use crate::words::Here;
 
 /// How long the disk, the store and a call in the background are waited for when the answer has been given.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(15);
@@ -36,6 +39,7 @@ pub(crate) struct Router<'a> {
     accounts: FallbackAccountManager,
     request: Request,
     sharing: Sharing,
+    time: reset_grace::Time,
     /// Whether it was told from the first that the store does not answer.
     was_alone: bool,
     /// What was known of every account when this was opened.
@@ -48,7 +52,7 @@ type Mark = (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>);
 /// Why there is no account for a request.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    /// [`Exit::Gaps`] if none has room, [`Exit::Unavailable`] if that cannot be told.
+    /// [`Exit::Gaps`] if none has room, [`Exit::NoAccount`] if all are disabled, [`Exit::Unavailable`] if it cannot be told.
     pub(crate) exit: Exit,
     pub(crate) seen: Seen,
 }
@@ -67,6 +71,7 @@ impl<'a> Router<'a> {
         name: Option<&str>,
         asked: &RequestArgs,
     ) -> Result<Self, Failure> {
+        let time = reset_grace::Time::of_command(&Clock::system());
         store.check().await?;
         let quota = match name {
             Some(name) => gateway::open(scope, config, store, name, Some(gateway::COMMAND_TIMEOUT))?,
@@ -107,6 +112,7 @@ impl<'a> Router<'a> {
             accounts,
             request,
             sharing,
+            time,
             was_alone,
             known: known.iter().map(mark).collect(),
         })
@@ -128,6 +134,10 @@ impl<'a> Router<'a> {
             if self.is_worth_another_look(&decision, &mut left) {
                 continue;
             }
+            if self.waits_for_reset(&decision).await {
+                left = self.config.accounts.len();
+                continue;
+            }
             let mut seen = Seen::of(&decision, self);
             if let RouteError::Nobody { passed, .. } = &error {
                 seen.pass(passed);
@@ -142,10 +152,48 @@ impl<'a> Router<'a> {
         let mut left = self.config.accounts.len();
         loop {
             let decision = self.accounts.decide(&self.request).await;
-            if decision.chosen().is_some() || !self.is_worth_another_look(&decision, &mut left) {
+            if decision.chosen().is_some() {
                 return decision;
             }
+            if self.is_worth_another_look(&decision, &mut left) {
+                continue;
+            }
+            if !self.waits_for_reset(&decision).await {
+                return decision;
+            }
+            left = self.config.accounts.len();
         }
+    }
+
+    /// Waits until the first account with a window that has just reset may be refreshed, if the command's time allows that. Returns
+    /// whether it waited.
+    async fn waits_for_reset(&self, decision: &Decision<'_>) -> bool {
+        if !matches!(decision.choice(), Choice::Nobody { .. }) {
+            return false;
+        }
+        let pending =
+            decision.weighed().iter().filter_map(|weighed| Some((weighed, self.pending_reset(weighed)?)));
+        let Some((weighed, pending)) = pending.min_by_key(|(_, pending)| pending.refresh_at) else {
+            return false;
+        };
+        let wait = pending.wait(decision.now());
+        if !self.time.allows(wait) {
+            return false;
+        }
+        let here = Here { now: decision.now(), ..Here::now() };
+        let window = weighed.window().map_or_else(String::new, |window| format!("{}: ", window.id()));
+        let notice = harmless(&format!("{}: {window}{}; waiting", weighed.id(), pending.text(&here)));
+        term::tell(&format!("quota: {notice}\n"));
+        Clock::system().sleep(wait + reset_grace::MARGIN).await;
+        true
+    }
+
+    /// What keeps an account from being refreshed whose window has just reset, if nothing else is known against it.
+    fn pending_reset(&self, weighed: &Weighed<'_>) -> Option<PendingReset> {
+        let window = weighed.window().filter(|_| is_unknown(weighed.verdict().rule))?;
+        let answer = self.quota.account(weighed.id()).peek();
+        let reset_at = window.rolls_over_at().filter(|reset| *reset <= answer.now())?;
+        PendingReset::of(&answer, reset_at, self.request.model_name())
     }
 
     /// The decision on what is known, without asking anybody.
@@ -165,7 +213,7 @@ impl<'a> Router<'a> {
     /// Whether there are accounts that nobody knows anything of, and that were not asked about. One request waits for a few
     /// accounts at most, so whoever has more of them looks again.
     fn is_worth_another_look(&self, decision: &Decision<'_>, left: &mut usize) -> bool {
-        let is_untried = |weighed: &&quota::accounts::Weighed<'_>| {
+        let is_untried = |weighed: &&Weighed<'_>| {
             let answer = self.quota.account(weighed.id()).peek();
             is_unknown(weighed.verdict().rule) && answer.error().is_none() && answer.hold().is_none()
         };
@@ -236,6 +284,9 @@ impl Refusal {
             use Rule::{Exhausted, Killed, QuotaSpent, Reserved, Throttled};
             matches!(rule, Exhausted | Killed | QuotaSpent | Reserved | Throttled)
         };
+        if rules().all(|rule| rule == Rule::Disabled) {
+            return Self { exit: Exit::NoAccount, seen };
+        }
         let cannot_be_told = rules().any(may_have_room) || !rules().any(is_about_quota);
         let waits = matches!(seen.outcome, seen::Outcome::Wait(_));
         let exit = if cannot_be_told && !waits { Exit::Unavailable } else { Exit::Gaps };

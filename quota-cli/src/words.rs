@@ -48,9 +48,9 @@ impl Here {
         there.strftime(form).to_string()
     }
 
-    /// The same with seconds, for what is over soon.
+    /// The same with seconds, for what is over soon, or was a moment ago.
     pub(crate) fn clock_with_seconds(&self, at: Timestamp) -> String {
-        if between(self.now, at) < Duration::from_secs(3600) {
+        if between(self.now, at).max(between(at, self.now)) < Duration::from_secs(3600) {
             return at.to_zoned_datetime(self.zone.clone()).strftime("%H:%M:%S").to_string();
         }
         self.clock(at)

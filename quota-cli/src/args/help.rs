@@ -31,8 +31,8 @@ Examples:
 
 --store, --config and --json may stand before or behind the command.
 
-Exit codes: 0 all went well, 1 some account has no number, 3 no account was found, 64 the command line was not understood, \
-65 malformed input, 66 unreadable input, 78 broken configuration, 129, 130 and 143 ended by SIGHUP, Ctrl-C and SIGTERM.";
+Exit codes: 0 all went well, 1 some account has no number or no room, 3 no account was found or all are disabled, 64 the command line \
+was not understood, 65 malformed input, 66 unreadable input, 69 it cannot be told or is not to be had, 78 broken configuration, 129, 130 and 143 ended by SIGHUP, Ctrl-C and SIGTERM.";
 
 #[cfg(test)]
 mod tests {

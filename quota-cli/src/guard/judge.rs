@@ -1,8 +1,6 @@
 //! Whether enough is left: a pure decision on what is known of an account.
 //! What follows from it is in `guard`.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -29,29 +27,35 @@ pub(super) enum Verdict {
     Go { window: String, left: f64 },
     /// In this one there is less.
     Below { window: String, left: f64 },
-    /// It cannot be told.
-    Unknown { window: Option<String>, why: Cow<'static, str> },
+    /// It cannot be decided.
+    Unknown { window: Option<String>, why: Why },
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Go { window, left } => write!(f, "{left} % left in {window}"),
-            Self::Below { window, left } => write!(f, "too little left: {left} % in {window}"),
-            Self::Unknown { window: Some(window), why } => {
-                write!(f, "{window}: {why}; to go on all the same, give --unknown allow")
-            }
-            Self::Unknown { window: None, why } => {
-                write!(f, "{why}; to go on all the same, give --unknown allow")
-            }
-        }
-    }
+/// Why it cannot be decided.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Why {
+    /// Nothing was ever read of the account.
+    NothingRead,
+    /// The provider reports no windows, as for an account with credits only.
+    NoWindows,
+    /// No window is named, and all that are known count only a part of the requests.
+    OnlyParts { windows: Vec<String> },
+    /// The window that is named is not among those of the account.
+    NoSuchWindow { nearest: Option<String> },
+    /// The last answer contained the window in a form that could not be read.
+    Unreadable,
+    /// More may be used by now.
+    Old,
+    /// The reading is old, and states no reset until which it would be a lower bound.
+    OldWithoutReset,
+    /// The window has reset since it was read.
+    Reset { at: Timestamp },
 }
 
 /// Judges what is known, by the rule of `quota::accounts`: a window that is below decides, whatever is unknown of the others.
 pub(super) fn judge(snapshot: &Snapshot, now: Timestamp, fresh_for: Duration, terms: &Terms<'_>) -> Verdict {
     let limits = Limits::of(Percent::from_percent(terms.min_remaining).unwrap_or(Percent::FULL));
-    let (mut least, mut unknown) = (None::<(&Window, Percent, bool)>, None::<(&WindowId, &'static str)>);
+    let (mut least, mut unknown) = (None::<(&Window, Percent, bool)>, None::<(&WindowId, Why)>);
     let mut counted: Vec<_> = snapshot.windows().iter().filter(|window| terms.count(window)).collect();
     // Of windows that say the same the shortest is named.
     counted.sort_by_key(|window| (window.length().unwrap_or(Duration::MAX), window.scope().is_some()));
@@ -62,11 +66,13 @@ pub(super) fn judge(snapshot: &Snapshot, now: Timestamp, fresh_for: Duration, te
             LimitCheck::Passed { left, is_exact: true } => (left, false),
             // What is left is at most this: enough to say no, and not to say yes.
             LimitCheck::Passed { .. } => {
-                unknown = unknown.or(Some((window.id(), "its number is old, so more may be used by now")));
+                unknown = unknown.or(Some((window.id(), Why::Old)));
                 continue;
             }
             _ => {
-                unknown = unknown.or(Some((window.id(), "nothing is known of it")));
+                let reset = window.rolls_over_at().filter(|reset| *reset <= now);
+                let why = reset.map_or(Why::OldWithoutReset, |at| Why::Reset { at });
+                unknown = unknown.or(Some((window.id(), why)));
                 continue;
             }
         };
@@ -79,23 +85,31 @@ pub(super) fn judge(snapshot: &Snapshot, now: Timestamp, fresh_for: Duration, te
         Some(named) => snapshot.unreadable().find(|id| id.as_str() == named),
         None => limits.unread(snapshot, terms.model).next(),
     };
-    let unknown = unknown.or_else(|| Some((unread?, "it could not be read")));
+    let unknown = unknown.or_else(|| Some((unread?, Why::Unreadable)));
     match (least, unknown) {
         (Some((window, left, true)), _) => {
             Verdict::Below { window: window.id().to_string(), left: left.as_f64() }
         }
-        (_, Some((window, why))) => Verdict::Unknown { window: Some(window.to_string()), why: why.into() },
+        (_, Some((window, why))) => Verdict::Unknown { window: Some(window.to_string()), why },
         (Some((window, left, false)), None) => {
             Verdict::Go { window: window.id().to_string(), left: left.as_f64() }
         }
         (None, None) => Verdict::Unknown {
             window: terms.window.map(ToOwned::to_owned),
-            why: none_of_that_name(snapshot, terms),
+            why: no_window_counts(snapshot, terms),
         },
     }
 }
 
-impl Terms<'_> {
+impl<'a> Terms<'a> {
+    /// The model whose windows must be fresh: that of the window that is named, or else the one that is named itself.
+    pub(super) fn fresh_model(&self) -> Option<&'a str> {
+        match self.window {
+            Some(window) => window.split_once('/').map(|(_, model)| model),
+            None => self.model,
+        }
+    }
+
     /// Whether a window counts: the one that is named, or else those that count for the model.
     fn count(&self, window: &Window) -> bool {
         match self.window {
@@ -105,12 +119,17 @@ impl Terms<'_> {
     }
 }
 
-/// There may be one some day, so it is no mistake for sure; what it may be one for is told.
-fn none_of_that_name(snapshot: &Snapshot, terms: &Terms<'_>) -> Cow<'static, str> {
-    let known = snapshot.windows().iter().map(|window| window.id().as_str());
-    match terms.window.and_then(|named| nearest(named, known)) {
-        Some(near) => format!("no such window is known, did you mean {near}?").into(),
-        None => "no such window is known".into(),
+/// Why no window of the account counts, readable or not.
+fn no_window_counts(snapshot: &Snapshot, terms: &Terms<'_>) -> Why {
+    let known = || snapshot.windows().iter().map(|window| window.id().as_str());
+    if snapshot.is_empty() {
+        return Why::NothingRead;
+    }
+    match terms.window {
+        // There may be one some day, so it is no mistake for sure.
+        Some(named) => Why::NoSuchWindow { nearest: nearest(named, known()).map(ToOwned::to_owned) },
+        None if known().next().is_none() => Why::NoWindows,
+        None => Why::OnlyParts { windows: known().map(ToOwned::to_owned).collect() },
     }
 }
 
@@ -173,15 +192,6 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_nobody_knows_is_told_with_the_one_that_may_be_meant() {
-        let account = read([used("five_hour", 40.0)]);
-
-        let told = judged(&account, &Terms { window: Some("fivehour"), ..TERMS }).to_string();
-
-        assert!(told.starts_with("fivehour: no such window is known, did you mean five_hour?"), "{told}");
-    }
-
-    #[test]
     fn the_window_of_a_model_counts_for_that_model_only() {
         let account = read([used("five_hour", 40.0), used("seven_day/opus", 100.0)]);
         let of_model = |model| word(judged(&account, &Terms { model, ..TERMS }));
@@ -206,10 +216,48 @@ mod tests {
         assert_eq!(word(judged_later(&account, &TERMS)), "below");
     }
 
+    fn why(verdict: Verdict) -> Why {
+        match verdict {
+            Verdict::Unknown { why, .. } => why,
+            other => panic!("it is decided: {other:?}"),
+        }
+    }
+
     #[test]
-    fn of_what_is_not_known_nothing_is_said() {
-        assert_eq!(word(judged(&read([]), &TERMS)), "unknown");
-        assert_eq!(word(judged_later(&read([used("five_hour", 10.0).resets_at(None)]), &TERMS)), "unknown");
+    fn what_cannot_be_decided_has_a_reason_for_every_case() {
+        let week: WindowId = "seven_day".parse().unwrap();
+        let unreadable = Usage::polled([]).coverage(Coverage::complete_except([week]));
+        let reset = now() - Duration::from_secs(5);
+        let has_reset = WindowReading::new(WindowId::five_hour(), Percent::ZERO).resets_at(reset);
+        let before = reset - Duration::from_secs(60);
+        let named = |window| Terms { window: Some(window), ..TERMS };
+        let opus = || read([used("seven_day/opus", 1.0)]);
+        let dateless = Snapshot::of(&Usage::polled([used("five_hour", 1.0).resets_at(None)]), now() - FRESH);
+        let old = Snapshot::of(&Usage::polled([used("five_hour", 1.0)]), now() - FRESH);
+
+        for (snapshot, terms, expected) in [
+            (Snapshot::default(), TERMS, Why::NothingRead),
+            (Snapshot::default(), named("five_hour"), Why::NothingRead),
+            (read([]), TERMS, Why::NoWindows),
+            (opus(), TERMS, Why::OnlyParts { windows: vec!["seven_day/opus".into()] }),
+            (opus(), named("monthly"), Why::NoSuchWindow { nearest: None }),
+            (opus(), named("seven_day/opsu"), Why::NoSuchWindow { nearest: Some("seven_day/opus".into()) }),
+            (Snapshot::of(&unreadable, now()), TERMS, Why::Unreadable),
+            (old, TERMS, Why::Old),
+            (dateless, TERMS, Why::OldWithoutReset),
+            (Snapshot::of(&Usage::polled([has_reset]), before), TERMS, Why::Reset { at: reset }),
+        ] {
+            assert_eq!(why(judged(&snapshot, &terms)), expected);
+        }
+    }
+
+    #[test]
+    fn the_window_of_a_model_must_be_as_fresh_as_that_model() {
+        let of_window = |window| Terms { window: Some(window), ..TERMS }.fresh_model();
+
+        assert_eq!(of_window("seven_day/opus"), Some("opus"));
+        assert_eq!(of_window("five_hour"), None);
+        assert_eq!(Terms { model: Some("opus"), ..TERMS }.fresh_model(), Some("opus"));
     }
 
     #[test]
@@ -220,10 +268,7 @@ mod tests {
 
         let opus = judged(&account, &Terms { model: Some("claude-opus-4-5"), ..TERMS });
 
-        assert_eq!(
-            opus.to_string(),
-            "seven_day/opus: it could not be read; to go on all the same, give --unknown allow"
-        );
+        assert_eq!(why(opus), Why::Unreadable);
         assert_eq!(word(judged(&account, &TERMS)), "go");
         assert_eq!(word(judged(&account, &Terms { window: Some("seven_day/opus"), ..TERMS })), "unknown");
     }

@@ -9,6 +9,7 @@ use quota::{AccountId, Answer, Percent, Window};
 
 use super::{Router, is_unknown};
 use crate::config::AccountSettings;
+use crate::reset_grace::PendingReset;
 use crate::status::model::{WindowView, why};
 
 /// A decision.
@@ -47,6 +48,8 @@ pub(crate) struct SeenAccount {
     pub(crate) unread: Option<String>,
     /// How much was to be left of that window.
     pub(crate) limit: Option<Percent>,
+    /// What keeps it from being refreshed, if that window has just reset.
+    pub(crate) pending: Option<PendingReset>,
     /// When a refusal ends by itself, if it does.
     pub(crate) until: Option<Timestamp>,
     pub(crate) windows: Vec<WindowView>,
@@ -99,7 +102,7 @@ impl Seen {
             if let Some(account) = self.accounts.iter_mut().find(|account| account.id == passed.account) {
                 (account.rule, account.standing) = (passed.rule, Standing::Refused);
                 (account.window, account.limit, account.until) = (None, None, passed.until);
-                account.unread = None;
+                (account.unread, account.pending) = (None, None);
             }
         }
     }
@@ -140,6 +143,7 @@ fn account(
         rule: verdict.rule,
         window: id.and_then(|id| windows.iter().find(|window| window.id == id.as_str()).cloned()),
         unread,
+        pending: router.pending_reset(weighed),
         limit,
         until: verdict.until,
         windows,

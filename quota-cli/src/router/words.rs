@@ -6,6 +6,7 @@ use quota::accounts::Rule;
 
 use super::seen::Outcome;
 use super::{Refusal, SeenAccount, is_unknown, may_have_room};
+use crate::config::all_disabled_text;
 use crate::exit::Exit;
 use crate::status::text::label;
 use crate::term::harmless;
@@ -18,6 +19,9 @@ pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
     }
     if let Some(why) = account.not_refreshed.as_ref().filter(|_| account.rule == Rule::IdentityUnknown) {
         return harmless(why);
+    }
+    if let (Some(pending), Some(window)) = (&account.pending, &account.window) {
+        return harmless(&format!("{}: {}", label(window), pending.text(here)));
     }
     let mut told = match (account.rule, &account.window, account.limit) {
         (Rule::BelowMinimum | Rule::Killed, Some(window), Some(limit)) => {
@@ -53,8 +57,10 @@ pub(crate) fn verdict(refusal: &Refusal, here: &Here) -> String {
         let (id, back) = (&accounts[at].id, back.unwrap_or_default());
         return format!("the session stays with {id}, which has room again {back}");
     }
-    if refusal.exit != Exit::Gaps {
-        return "no account can be used".to_owned();
+    match refusal.exit {
+        Exit::Gaps => {}
+        Exit::NoAccount => return all_disabled_text(accounts.iter().map(|account| &account.id)),
+        _ => return "no account can be used".to_owned(),
     }
     let first = accounts.iter().filter(|account| account.until.is_some()).min_by_key(|one| one.until);
     match (first, back) {
@@ -68,6 +74,9 @@ pub(crate) fn verdict(refusal: &Refusal, here: &Here) -> String {
 /// The same in one line that also says why, where that is not plain, and what to do.
 pub(crate) fn nobody(refusal: &Refusal, here: &Here) -> String {
     let accounts = &refusal.seen.accounts;
+    if refusal.exit == Exit::NoAccount {
+        return verdict(refusal, here);
+    }
     if let ([account], Outcome::Nobody) = (&accounts[..], refusal.seen.outcome) {
         return format!("{}: {}{}", account.id, reason(account, here), advice(account.rule));
     }
@@ -90,8 +99,7 @@ pub(crate) fn nobody(refusal: &Refusal, here: &Here) -> String {
 /// What to do about it, beyond what the reason says.
 fn advice(rule: Rule) -> &'static str {
     match rule {
-        Rule::UnknownClosed => "; to go on all the same, give --unknown allow",
-        Rule::Disabled => "; switch it on with: quota accounts enable",
+        Rule::UnknownClosed => "; to go on anyway, give --unknown allow",
         _ => "",
     }
 }

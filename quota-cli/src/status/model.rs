@@ -150,7 +150,9 @@ pub(crate) fn why(error: &QuotaError) -> String {
         QuotaError::Barred { trouble, .. } | QuotaError::CalledRecently { trouble, .. } => {
             trouble.note.clone()
         }
+        // No call was made, so the provider is not the one that did not answer.
         QuotaError::DeadlineExceeded { .. } => "no time was left for a call".to_owned(),
+        QuotaError::Busy { .. } => "another process is refreshing it, and has not finished".to_owned(),
         QuotaError::Held { hold, .. } => not_asked(hold),
         _ => error.report(),
     }

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use quota::{Percent, Scope, Usage, WindowId, WindowReading};
 use quota_sim::{Account, Answer, Change, Phase, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};
@@ -140,4 +141,153 @@ fn a_wait_ends_when_another_process_finds_that_enough_is_left() {
     let ended = Ended::of(waiting.wait_with_output().unwrap());
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(provider.simulator.ledger().calls(), 2, "who waits has not asked");
+}
+
+fn ago(seconds: u64) -> jiff::Timestamp {
+    quota::Clock::system().now() - Duration::from_secs(seconds)
+}
+
+/// A machine on which the five hours were read `read` seconds ago and have reset `reset` seconds ago.
+fn after_reset(read: u64, reset: u64, grace: &str) -> (Provider, Machine, String) {
+    let (provider, machine, config) = world(used(1.0));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replacen("[policy]\n", &format!("[policy]\nreset_grace = \"{grace}\"\n"), 1);
+    std::fs::write(&config, text).unwrap();
+    let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(ago(reset));
+    machine.seed([(Usage::polled([five]), ago(read))]);
+    (provider, machine, config)
+}
+
+#[test]
+fn a_window_that_has_just_reset_is_waited_for_and_read() {
+    for command in [&["guard"][..], &["guard", "--wait", "--timeout", "20s"], &["pick"]] {
+        let (provider, machine, config) = after_reset(120, 3, "8s");
+
+        let ended = machine.run(&[command, &["--config", &config]].concat());
+
+        assert_eq!(ended.code, Some(0), "{command:?}: {}", ended.stderr);
+        assert!(
+            ended.stderr.starts_with("quota: anthropic/main: five_hour: has reset at "),
+            "{}",
+            ended.stderr
+        );
+        assert!(ended.stderr.ends_with("; waiting\n"), "{}", ended.stderr);
+        assert_eq!(provider.simulator.ledger().calls(), 1, "{command:?}");
+    }
+}
+
+#[test]
+fn a_reset_that_outlasts_the_command_is_named_with_the_next_refresh() {
+    let run = ["run", "--", "/bin/true"];
+    for command in [&["guard"][..], &["guard", "--wait", "--timeout", "1s"], &["pick"], &["explain"], &run] {
+        let (provider, machine, config) = after_reset(10, 5, "15s");
+        let (name, rest) = command.split_first().unwrap();
+
+        let ended = machine.run(&[&[*name, "--config", &config], rest].concat());
+
+        let shown = format!("{}{}", ended.stdout, ended.stderr);
+        assert_eq!(ended.code, Some(69), "{command:?}: {shown}");
+        assert!(shown.contains("has reset at ") && shown.contains("asked again in "), "{command:?}: {shown}");
+        assert_eq!(provider.simulator.ledger().calls(), 0, "{command:?}");
+    }
+}
+
+#[test]
+fn json_says_when_a_window_that_has_reset_is_refreshed() {
+    let (_provider, machine, config) = after_reset(10, 5, "15s");
+
+    for command in ["guard", "pick"] {
+        let document = machine.run(&[command, "--json", "--config", &config]).json();
+
+        // A minute after the last call, which was ten seconds ago.
+        let seconds = document["retry_after_seconds"].as_u64().unwrap();
+        assert!((30..=50).contains(&seconds), "{command}: {document}");
+    }
+}
+
+#[test]
+fn the_window_of_a_model_that_is_named_is_refreshed_when_it_is_old() {
+    let opus = Window::model("Opus").used(20.0).resets_in(Duration::from_secs(3600));
+    let windows = [Window::five_hour().used(10.0), opus];
+    let (provider, machine, config) = world(Account::new("main").windows(windows));
+    let reading = |id: WindowId| {
+        let reading = WindowReading::new(id, Percent::from_basis_points(1000));
+        reading.resets_at(ago(0) + Duration::from_secs(3600))
+    };
+    let opus = WindowId::seven_day().for_model("Opus").unwrap();
+    let opus = reading(opus).scope(Scope::model("Opus"));
+    let polled = Usage::polled([reading(WindowId::five_hour()), opus]);
+    machine.seed([(polled, ago(600)), (Usage::from_headers([reading(WindowId::five_hour())]), ago(0))]);
+
+    let ended = machine.run(&["guard", "--window", "seven_day/opus", "--config", &config]);
+
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    assert_eq!(provider.simulator.ledger().calls(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_hook_that_outlasts_the_timeout_is_ended_with_all_it_has_started() {
+    use std::io::{BufRead as _, BufReader};
+
+    let (_provider, machine, config) = world(used(95.0));
+    let pipe = machine.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let script = format!("(echo begun; exec sleep 3600) > '{}' & wait", pipe.display());
+    let hook = format!(
+        "[[hooks]]\non = [\"refreshed\"]\nrun = [\"/bin/sh\", \"-c\", {script:?}]\ntimeout = \"60s\"\n"
+    );
+    let five = WindowReading::new(WindowId::five_hour(), Percent::from_basis_points(4000));
+    machine.seed([(Usage::polled([five.resets_at(ago(0) + Duration::from_secs(3600))]), ago(400))]);
+    // Events are told from the first look at an account on.
+    assert_eq!(machine.run(&["status", "--offline", "--config", &config]).code, Some(0));
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n{hook}")).unwrap();
+    let arguments = ["guard", "--wait", "--timeout", "4s", "--config", &config];
+    let child = machine.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(std::fs::File::open(&pipe).unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "begun");
+
+    let ended = Ended::of(child.wait_with_output().unwrap());
+
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--timeout is over"), "{}", ended.stderr);
+    // The pipe ends with the last process that has it open.
+    assert!(lines.next().is_none());
+}
+
+#[test]
+fn where_no_call_was_made_no_answer_is_missed() {
+    let (provider, machine, config) = world(used(1.0));
+
+    let ended = machine.run(&["guard", "--wait", "--timeout", "1s", "--config", &config]);
+
+    assert_eq!(ended.code, Some(69), "{}", ended.stderr);
+    assert!(ended.stderr.contains("no time was left for a call"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("no such window"), "{}", ended.stderr);
+    assert_eq!(provider.simulator.ledger().calls(), 0);
+}
+
+#[test]
+fn where_all_accounts_are_disabled_every_command_says_so_with_3() {
+    let run = ["run", "--", "/bin/true"];
+    let one = "quota: anthropic/main is disabled; enable it with: quota accounts enable anthropic/main\n";
+    let several = "quota: all accounts are disabled; enable one with: quota accounts enable anthropic/main\n";
+    let machine = Machine::new().set("QUOTA_MAIN", "sim-token-main").set("QUOTA_WORK", "sim-token-work");
+    for (name, variable, line) in [("main", "QUOTA_MAIN", one), ("work", "QUOTA_WORK", several)] {
+        machine.run(&["accounts", "add", name, "--token-env", variable]);
+        machine.run(&["accounts", "disable", name]);
+
+        for command in [&["guard"][..], &["pick"], &run, &["status"]] {
+            let ended = machine.run(command);
+
+            assert_eq!((ended.code, &*ended.stderr), (Some(3), line), "{command:?}");
+        }
+        assert_eq!(machine.run(&["explain"]).code, Some(3));
+        let document = machine.run(&["pick", "--json"]).json();
+        assert_eq!(document["verdict"], "all_accounts_disabled");
+    }
+    for command in ["guard", "status"] {
+        assert_eq!(machine.run(&[command, "--account", "main"]).stderr, one, "{command}");
+    }
 }

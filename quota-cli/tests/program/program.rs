@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use jiff::Timestamp;
+use quota::{QuotaManager, Seed, Snapshot, Usage};
 use quota_sim::{Script, Simulator};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -34,6 +36,22 @@ impl Machine {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, contents).unwrap();
         path
+    }
+
+    /// Stores readings of `anthropic/main` as if a process had taken them at these moments.
+    pub(crate) fn seed(&self, readings: impl IntoIterator<Item = (Usage, Timestamp)>) {
+        let path = self.path(".local/state/quota/quota.db");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = quota::open_store(&format!("sqlite://{}", path.display())).unwrap();
+            let manager = QuotaManager::builder_on(store).build().unwrap();
+            let account = manager.account(&"anthropic/main".parse().unwrap());
+            for (usage, at) in readings {
+                account.seed(&Seed::new(Snapshot::of(&usage, at))).unwrap();
+            }
+            manager.close().await;
+        });
     }
 
     /// Logs Claude Code in, with a token of its own making.

@@ -21,6 +21,7 @@ fn seen(account: &AccountSettings, standing: Standing, rule: Rule, until: Option
         rule,
         window: None,
         unread: None,
+        pending: None,
         limit: None,
         until: until.map(|until| until.parse().unwrap()),
         windows: Vec::new(),

@@ -18,8 +18,11 @@ Examples:
 
 The shape of --json is in docs/pick-json.md. Why it is so: quota explain.
 
-Exit codes: 0 there is one, 1 none has room (standard error says when one will), 64 the command line was not understood, \
-66 the file given by --config cannot be read, 69 it cannot be told, or somebody has to log in, 78 the configuration, the accounts \
+After a window's reset the provider is asked again a little later; until then nothing is known of the window. Where no account has \
+room for that reason, it waits, or says until when that is.
+
+Exit codes: 0 there is one, 1 none has room (standard error says when one will), 3 all accounts are disabled, 64 the command line \
+was not understood, 66 the file given by --config cannot be read, 69 it cannot be told, or somebody has to log in, 78 the configuration, the accounts \
 file or the store cannot be used.";
 
 /// What `quota explain` does.

@@ -83,7 +83,7 @@ Examples:
   quota --store memory: status                 # shared with nobody
   QUOTA_STORE=redis://me:secret@10.0.0.1 quota status
 
-Exit codes: 0 all accounts have numbers, 1 some have none, 3 no account was found, 66 the file given by --config cannot be \
+Exit codes: 0 all accounts have numbers, 1 some have none, 3 no account was found or all that are shown are disabled, 66 the file given by --config cannot be \
 read, 78 the configuration or the store cannot be used.";
 
 /// What `quota statusline` does.
@@ -145,7 +145,10 @@ allow; one that stays old can say no, and not yes. Without --window all windows 
 of that model. They are compared as by quota pick: of a window of the whole account that much must be left, of a model's window more.
 
 With --wait it waits until enough is left: it looks again when another process has shared something, when a window has reset, and \
-asks the provider no more often than anybody else would.";
+asks the provider no more often than anybody else would. When --timeout is over, hooks that are still running are ended.
+
+After a window's reset the provider is asked again a little later; until then nothing is known of the window. The command waits for \
+that where its time allows (30 s, or --timeout), and says so; otherwise it says when that is.";
 
 /// How it is used.
 pub(in crate::args) const GUARD_MORE: &str = "\
@@ -157,8 +160,8 @@ Examples:
 
 The shape of --json is in docs/guard-json.md.
 
-Exit codes: 0 go on, 1 too little is left, 64 the command line was not understood, 66 the file given by --config cannot be read, \
-69 it cannot be told, 78 the configuration or the store cannot be used.";
+Exit codes: 0 go on, 1 too little is left, 3 the account is disabled, or all are, 64 the command line was not understood, 66 the file \
+given by --config cannot be read, 69 it cannot be told, 78 the configuration or the store cannot be used.";
 
 /// What `quota watch` does.
 pub(in crate::args) const WATCH: &str = "\

@@ -42,6 +42,7 @@ fn account(name: &str, standing: Standing, rule: Rule, windows: &[WindowView]) -
         rule,
         window: None,
         unread: None,
+        pending: None,
         limit: None,
         until: None,
         windows: windows.to_vec(),

@@ -8,6 +8,7 @@ use quota::accounts::Standing;
 use quota::{Source, UsedAt};
 
 use super::*;
+use crate::reset_grace::PendingReset;
 use crate::router::Seen;
 use crate::status::model::WindowView;
 
@@ -24,6 +25,7 @@ fn account(name: &str, rule: Rule, minutes: impl Into<Option<u64>>) -> SeenAccou
         rule,
         window: None,
         unread: None,
+        pending: None,
         limit: None,
         until: minutes.into().map(|minutes| here().now + Duration::from_secs(60 * minutes)),
         windows: Vec::new(),
@@ -48,19 +50,46 @@ fn told(accounts: Vec<SeenAccount>) -> (Exit, String) {
 fn of_one_account_it_is_said_what_is_the_matter_with_it() {
     let dead = told(vec![account("main", Rule::LoginDead, None)]);
     let spent = told(vec![account("main", Rule::QuotaSpent, 10)]);
-    let off = told(vec![account("main", Rule::Disabled, None)]);
 
     assert_eq!(dead, (Exit::Unavailable, "anthropic/main: log in again".to_owned()));
     assert_eq!(
         spent,
         (Exit::Gaps, "anthropic/main: turned away: quota spent, again in 10 min (12:05)".to_owned())
     );
-    assert_eq!(off.1, "anthropic/main: switched off; switch it on with: quota accounts enable");
 }
 
 #[test]
-fn a_model_at_its_very_limit_is_not_called_below_it() {
-    let week = |used| WindowView {
+fn where_all_accounts_are_disabled_one_can_be_enabled() {
+    let off = |name| account(name, Rule::Disabled, None);
+
+    let one = "anthropic/main is disabled; enable it with: quota accounts enable anthropic/main";
+    assert_eq!(told(vec![off("main")]), (Exit::NoAccount, one.to_owned()));
+    let several = "all accounts are disabled; enable one with: quota accounts enable anthropic/main";
+    assert_eq!(told(vec![off("main"), off("work")]), (Exit::NoAccount, several.to_owned()));
+}
+
+#[test]
+fn a_window_that_has_just_reset_is_named_with_the_next_refresh() {
+    let (now, seconds) = (here().now, Duration::from_secs);
+    let pending = PendingReset { reset_at: now - seconds(3), refresh_at: now + seconds(12) };
+    let account = SeenAccount {
+        window: Some(week(0)),
+        pending: Some(pending),
+        ..account("main", Rule::UnknownClosed, None)
+    };
+
+    let (exit, line) = told(vec![account]);
+
+    assert_eq!(exit, Exit::Unavailable);
+    assert_eq!(
+        line,
+        "anthropic/main: seven day: has reset at 11:54:57, asked again in 12 s (11:55:12); \
+         to go on anyway, give --unknown allow"
+    );
+}
+
+fn week(used: u32) -> WindowView {
+    WindowView {
         id: "seven_day/opus".to_owned(),
         used: UsedAt::Exact(Percent::from_basis_points(used)),
         resets_at: None,
@@ -68,7 +97,11 @@ fn a_model_at_its_very_limit_is_not_called_below_it() {
         source: Source::Poll,
         scope: None,
         length: None,
-    };
+    }
+}
+
+#[test]
+fn a_model_at_its_very_limit_is_not_called_below_it() {
     let told = |used| {
         let (window, limit) = (Some(week(used)), Some(Percent::from_basis_points(500)));
         reason(&SeenAccount { window, limit, ..account("main", Rule::Killed, None) }, &here())
@@ -126,7 +159,7 @@ fn one_that_is_not_known_says_more_than_those_that_are_spent() {
     assert_eq!(
         line,
         "no account can be used; anthropic/work: not known, so not used (the provider did not answer in time); \
-         to go on all the same, give --unknown allow; more: quota explain"
+         to go on anyway, give --unknown allow; more: quota explain"
     );
 }
 

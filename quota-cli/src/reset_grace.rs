@@ -1,0 +1,87 @@
+//! The wait after a window's reset: no call is made within the policy's grace time, so the window is unknown until it is over.
+//! The rule is the library's; here is whether a command waits for its end.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quota::{Answer, Clock, Instant};
+
+use crate::gateway::COMMAND_TIMEOUT;
+use crate::words::{Here, between};
+
+/// The store's clock and ours differ a little, so a wait is longer by this.
+pub(crate) const MARGIN: Duration = Duration::from_millis(50);
+
+/// What a command keeps of its time for the call that follows the wait.
+const TIME_FOR_CALL: Duration = Duration::from_secs(5);
+
+/// A window that has reset, and is not refreshed yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PendingReset {
+    pub(crate) reset_at: Timestamp,
+    /// When the next refresh may begin, which is later than now.
+    pub(crate) refresh_at: Timestamp,
+}
+
+impl PendingReset {
+    /// What is pending for a window that reset at `reset_at`; `None` if the account may be refreshed for requests of `model` now.
+    pub(crate) fn of(answer: &Answer, reset_at: Timestamp, model: Option<&str>) -> Option<Self> {
+        let due = answer.due_at(model).filter(|due| answer.now() < *due)?;
+        let refresh_at = answer.hold().map_or(due, |hold| due.max(hold.until));
+        Some(Self { reset_at, refresh_at })
+    }
+
+    /// How long the refresh is away.
+    pub(crate) fn wait(&self, now: Timestamp) -> Duration {
+        between(now, self.refresh_at)
+    }
+
+    /// `has reset at 11:55:00, asked again in 12 s (11:55:15)`
+    pub(crate) fn text(&self, here: &Here) -> String {
+        let (again, at) = (here.relative_only(self.refresh_at), here.clock_with_seconds(self.refresh_at));
+        format!("{}, asked again {again} ({at})", reset(self.reset_at, here))
+    }
+}
+
+/// `has reset at 11:55:00`
+pub(crate) fn reset(at: Timestamp, here: &Here) -> String {
+    format!("has reset at {}", here.clock_with_seconds(at))
+}
+
+/// The time that a command has.
+#[derive(Debug, Clone)]
+pub(crate) struct Time {
+    clock: Clock,
+    began: Instant,
+}
+
+impl Time {
+    /// It begins now.
+    pub(crate) fn of_command(clock: &Clock) -> Self {
+        Self { clock: clock.clone(), began: clock.instant() }
+    }
+
+    /// Whether a wait of this length leaves time for a call.
+    pub(crate) fn allows(&self, wait: Duration) -> bool {
+        allows(wait, self.clock.instant().saturating_since(self.began))
+    }
+}
+
+fn allows(wait: Duration, elapsed: Duration) -> bool {
+    wait.saturating_add(elapsed).saturating_add(TIME_FOR_CALL) <= COMMAND_TIMEOUT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_must_leave_time_for_a_call() {
+        let seconds = Duration::from_secs;
+
+        assert!(allows(seconds(15), seconds(10)));
+        assert!(!allows(seconds(15), seconds(11)));
+        assert!(!allows(seconds(60), seconds(0)));
+        assert!(!allows(Duration::MAX, seconds(0)));
+    }
+}
