@@ -262,7 +262,6 @@ fn passed(window: &WindowView, here: &Here) -> Option<f64> {
     (reset > here.now && left <= length).then(|| 1.0 - left.as_secs_f64() / length.as_secs_f64())
 }
 
-/// Money, if there is anything to say about it.
 /// The credits in a few words; `None` if the provider states no amount and no reason.
 pub(crate) fn money(credits: &Credits) -> Option<String> {
     let spent = match (&credits.used, &credits.limit) {
