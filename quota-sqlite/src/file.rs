@@ -81,18 +81,20 @@ impl File {
 
     /// The connection; the file is made if there is none.
     pub(crate) fn for_writing(&mut self) -> Result<&Connection, StoreError> {
-        let path = &self.options.path;
-        let which = match find(&self.options)? {
-            Some(which) => which,
-            None => {
-                self.open = None;
-                make(path)?;
-                let gone =
-                    || StoreError::unavailable(Applied::No, "the file was taken away while it was made");
-                find(&self.options)?.ok_or_else(gone)?
+        let mut found = find(&self.options)?;
+        if found.is_none() {
+            self.open = None;
+            for _ in 0..MOST_MAKES {
+                make(&self.options.path)?;
+                found = find(&self.options)?;
+                if found.is_some() {
+                    break;
+                }
             }
-        };
-        self.connection(&which).map(|(connection, _)| connection)
+        }
+        let gone = || StoreError::unavailable(Applied::No, "the file was taken away while it was made");
+        let found = found.ok_or_else(gone)?;
+        self.connection(&found).map(|(connection, _)| connection)
     }
 
     /// Lets later reads see later writes, if reads were begun to be of one moment.
@@ -220,9 +222,8 @@ fn check_folder(path: &Path) -> Result<(), StoreError> {
 fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), StoreError> {
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let path = &options.path;
-    let replaced = || StoreError::unavailable(Applied::No, "another process replaces the file");
     // Until the log is open too: else it could be laid beside the file that takes the place of this one.
-    let _lock = FolderLock::shared(file).ok_or_else(replaced)?;
+    let _lock = FolderLock::shared(file).ok_or_else(being_replaced)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match open(path, path, flags, options) {
         // A folder that takes no log: it can be read without one, if nothing is in one.
@@ -237,6 +238,10 @@ fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), S
         Ok(connection) => Ok((connection, false)),
         Err(refusal) => Err(refusal.error),
     }
+}
+
+fn being_replaced() -> StoreError {
+    StoreError::unavailable(Applied::No, "another process replaces the file")
 }
 
 /// How many pages the log may have before it is written into the file: whoever opens the file alone reads the log whole.
@@ -285,8 +290,11 @@ fn unchanging(path: &Path) -> PathBuf {
     format!("file:{path}?immutable=1").into()
 }
 
-/// Makes the file, unless another process is faster. At no moment is there one that is not whole, but for an empty one that was there
-/// before.
+/// The file may be gone again, or the log of another one may lie in its place and be moved first.
+const MOST_MAKES: u32 = 3;
+
+/// Makes the file, unless another process is faster, or the log of another file lies there. At no moment is there one that is not
+/// whole, but for an empty one that was there before.
 fn make(path: &Path) -> Result<(), StoreError> {
     // What a link leads to is replaced, and not the link.
     let target = if path.is_symlink() { path.canonicalize().ok() } else { None };
@@ -296,13 +304,7 @@ fn make(path: &Path) -> Result<(), StoreError> {
     check_folder(path)?;
     let draft = beside(path, &format!(".new-{:016x}", fastrand::u64(..)));
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let made = fill(&draft, path).and_then(|()| match fs::hard_link(&draft, path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(failure::of_system("make", path, error))
-        }
-        Err(_) => replace_empty(&draft, path),
-        Ok(()) => Ok(()),
-    });
+    let made = fill(&draft, path).and_then(|()| link(&draft, path));
     for name in [draft.clone(), beside(&draft, "-wal"), beside(&draft, "-shm"), beside(&draft, "-journal")] {
         // What is not there need not be taken away, and what stays harms nobody.
         let _ = fs::remove_file(name);
@@ -310,10 +312,27 @@ fn make(path: &Path) -> Result<(), StoreError> {
     made
 }
 
+/// Gives the draft its name.
+fn link(draft: &Path, path: &Path) -> Result<(), StoreError> {
+    // A process that replaces a file moves its log after it. A file that is made in between would get that log.
+    let lock = FolderLock::shared(path).ok_or_else(being_replaced)?;
+    if has_log(path) {
+        return Ok(());
+    }
+    let linked = fs::hard_link(draft, path);
+    drop(lock);
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(failure::of_system("make", path, error))
+        }
+        Err(_) => replace_empty(draft, path),
+        Ok(()) => Ok(()),
+    }
+}
+
 /// Moves the draft to the place of an empty file. What another process has made is as good, and stays.
 fn replace_empty(draft: &Path, path: &Path) -> Result<(), StoreError> {
-    let replaced = || StoreError::unavailable(Applied::No, "another process replaces the file");
-    let _lock = FolderLock::exclusive(path).ok_or_else(replaced)?;
+    let _lock = FolderLock::exclusive(path).ok_or_else(being_replaced)?;
     match fs::symlink_metadata(path) {
         Ok(found) if rights::is_empty_file(&found) => {
             rights::check_files(path, &found)?;
@@ -350,4 +369,43 @@ fn make_folder(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(path)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_file_is_made_while_another_process_replaces_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("quota.db");
+        let replacing = fs::File::open(folder.path()).unwrap();
+        replacing.lock().unwrap();
+
+        let made = make(&path);
+
+        assert!(matches!(made, Err(StoreError::Unavailable { .. })), "{made:?}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn no_file_is_made_beside_the_log_of_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("quota.db");
+        fs::write(beside(&path, "-wal"), "a log").unwrap();
+
+        make(&path).unwrap();
+
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_is_made_in_a_folder_that_is_made_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state").join("quota.db");
+
+        make(&path).unwrap();
+
+        assert!(look(&path).unwrap().is_some_and(|found| found.metadata.is_file()));
+    }
 }
