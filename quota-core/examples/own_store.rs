@@ -139,12 +139,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::FolderStore;
 
-    /// All tests share one folder, as all processes of a machine would.
-    fn folder() -> std::path::PathBuf {
-        std::env::temp_dir().join(format!("quota-own-store-test-{}", std::process::id()))
+    thread_local! {
+        /// The folder of a test, which has a thread of its own: removed when that ends.
+        static FOLDER: TempDir = TempDir::new().unwrap();
     }
 
-    quota_core::store_conformance!(folder_store, || async { FolderStore::open(folder()).unwrap() });
+    quota_core::store_conformance!(folder_store, || async {
+        FOLDER.with(|folder| FolderStore::open(folder.path())).unwrap()
+    });
 }
