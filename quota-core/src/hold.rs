@@ -213,6 +213,9 @@ pub struct Trouble {
     /// Which credential was used, where that was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
+    /// The fence of its call; zero where that is the time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    fence: u64,
     #[serde(flatten)]
     unknown: Unknown,
 }
@@ -235,7 +238,18 @@ impl Trouble {
             _ => TroubleKind::Failing,
         };
         let note = error.to_string().chars().filter(|c| !c.is_control()).take(Self::MAX_NOTE).collect();
-        Self { at, kind, note, mark, unknown: Unknown::default() }
+        Self { at, kind, note, mark, fence: 0, unknown: Unknown::default() }
+    }
+
+    /// Says which call it is of.
+    pub(crate) fn of_call(mut self, fence: u64) -> Self {
+        self.fence = if fence == time::as_fence(self.at) { 0 } else { fence };
+        self
+    }
+
+    /// Where its call is among leases and clearings.
+    pub(crate) fn order(&self) -> u64 {
+        if self.fence == 0 { time::as_fence(self.at) } else { self.fence }
     }
 
     /// Whether it is a missing scope that still bars its credential at `now`.
@@ -248,6 +262,11 @@ impl Trouble {
     pub fn bars(&self) -> bool {
         matches!(self.kind, TroubleKind::LoginRefused | TroubleKind::Forbidden | TroubleKind::MissingScope)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The kinds of trouble, by who can mend them.

@@ -38,9 +38,6 @@ pub(crate) struct Peak {
     pub(crate) unknown: Unknown,
 }
 
-/// Resets of one period differ by less than this where the length of the window is unknown.
-const SAME_PERIOD: Duration = Duration::from_secs(2 * 60);
-
 /// Rounding a reset to the nearest minute moves it by this at most.
 const ROUNDING: Duration = Duration::from_secs(30);
 
@@ -89,9 +86,13 @@ impl Peak {
     /// Which of the two is of the later period; a reading without a reset says nothing of its period, and counts as earlier.
     fn by_period(&self, other: &Self) -> Ordering {
         if let (Some(mine), Some(theirs)) = (self.resets_at, other.resets_at) {
-            let length = self.length.max(other.length);
-            let same = length.map_or(SAME_PERIOD, |length| length / 2);
-            if mine.distance(theirs) < same {
+            let is_same = match self.length.max(other.length) {
+                Some(length) => mine.distance(theirs) < length / 2,
+                // A distance would not do: of three resets, each near the next, the first and the last may be of two periods, and
+                // then the order of arrival would count.
+                None => mine.to_minute() == theirs.to_minute(),
+            };
+            if is_same {
                 return Ordering::Equal;
             }
         }

@@ -67,6 +67,9 @@ pub struct Record {
     unscoped: Vec<Trouble>,
     /// The calls of the trailing hour, oldest first.
     attempts: Vec<Attempt>,
+    /// Calls of the trailing hour that were never made: a process that still counts them does not bring them back.
+    #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a list")]
+    given_back: Option<Box<Vec<Attempt>>>,
     /// When the last call that brought something was started, and with which credential.
     refreshed_at: Option<Ms>,
     refreshed_with: Option<Mark>,
@@ -84,6 +87,9 @@ const MOST_ATTEMPTS: usize = 1000;
 
 /// How many credentials without a scope a record keeps: more than share an account at one time.
 const MOST_UNSCOPED: usize = 4;
+
+/// How many calls that were given back a record keeps. An older one that comes back counts, which costs a call and not a block.
+const MOST_GIVEN_BACK: usize = 100;
 
 /// What became of a wish to lift a hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,8 +161,8 @@ impl Record {
         let succeeded = self.refreshed_at.filter(|_| self.refreshed_with == mark);
         let succeeded = succeeded.map(|at| RecentCall { at: at.timestamp(), failure: None });
         // A person who lifts a hold wants another call, whatever the last one was answered.
-        let is_cleared = |at| time::as_fence(at) <= self.cleared_fence;
-        let failed = self.trouble().filter(|trouble| trouble.mark == mark && !is_cleared(trouble.at));
+        let is_cleared = |trouble: &Trouble| trouble.order() <= self.cleared_fence;
+        let failed = self.trouble().filter(|trouble| trouble.mark == mark && !is_cleared(trouble));
         let failed = failed.map(|trouble| RecentCall { at: trouble.at, failure: Some(trouble.clone()) });
         [succeeded, failed].into_iter().flatten().max_by_key(|call| call.at)
     }
@@ -287,10 +293,23 @@ impl Record {
         if self.refreshed_at.is_some_and(|at| at.timestamp() > limit) {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
-        self.forgotten_at.take_if(|at| at.timestamp() > limit);
-        self.attempts.retain(|attempt| attempt.at <= limit && time::between(attempt.at, now) < TRAILING);
+        self.clamp_forgotten(now);
+        let counts = |attempt: &Attempt| attempt.at <= limit && time::between(attempt.at, now) < TRAILING;
+        self.attempts.retain(counts);
+        if let Some(given_back) = &mut self.given_back {
+            given_back.retain(counts);
+        }
+        self.given_back.take_if(|given_back| given_back.is_empty());
         self.snapshot.drop_after(limit);
         self.snapshot.forget_peaks(now);
+    }
+
+    /// A removal that claims to be from the future was stamped by a clock that was ahead. It was before now, and hides nothing that
+    /// was read a short while ago.
+    fn clamp_forgotten(&mut self, now: Timestamp) {
+        if self.forgotten_at.is_some_and(|at| at.timestamp() > time::later(now, CLOCK_SLACK)) {
+            self.forgotten_at = Some(time::earlier(now, CLOCK_SLACK).into());
+        }
     }
 
     /// Forgets the account for all processes: its readings, whose it is, and why its last call failed.
@@ -382,6 +401,24 @@ impl Record {
         self.attempts.sort_unstable();
         let surplus = self.attempts.len().saturating_sub(MOST_ATTEMPTS);
         self.attempts.drain(..surplus);
+    }
+
+    /// Calls that were given back, by this record or by another one.
+    fn give_back(&mut self, calls: &[Attempt]) {
+        if calls.is_empty() {
+            return;
+        }
+        let given_back = self.given_back.get_or_insert_default();
+        given_back.extend_from_slice(calls);
+        given_back.sort_unstable();
+        given_back.dedup();
+        let surplus = given_back.len().saturating_sub(MOST_GIVEN_BACK);
+        given_back.drain(..surplus);
+        self.attempts.retain(|attempt| given_back.binary_search(attempt).is_err());
+    }
+
+    fn given_back(&self) -> &[Attempt] {
+        self.given_back.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// Whether no hold has to be brought back: one that is would be so anew with each look, and never end.

@@ -145,6 +145,8 @@ impl Desk {
         // Readings that do not say whose they are belong to whoever holds the account now, and to nobody after.
         let mut seed = seed.clone();
         seed.lineage = seed.lineage.or_else(|| trial.lineage().cloned());
+        // Joined to readings with a time, one without a reset would count as one of an earlier period.
+        seed.snapshot.assume_resets(trial.snapshot());
         let addition = Pending { seed, identity: identity.cloned(), count: 0 };
         let joined = addition.join_to(&mut trial, now);
         if joined != Joined::Yes {

@@ -116,7 +116,7 @@ impl Record {
             self.take_attempt_back(lease);
             return Failed::Stored { hold: None, quiet: None };
         }
-        let trouble = Trouble::of(error, lease.granted_at.min(now), lease.mark);
+        let trouble = Trouble::of(error, lease.granted_at.min(now), lease.mark).of_call(lease.fence);
         if trouble.kind == TroubleKind::MissingScope && trouble.mark.is_some() {
             self.note_unscoped(&trouble);
         }
@@ -149,8 +149,8 @@ impl Record {
 
     /// Takes the attempt of a lease out of the calls that count: the provider was not called.
     fn take_attempt_back(&mut self, lease: &Lease) {
-        let call = self.attempts.iter().rposition(|attempt| attempt.fence == lease.fence);
-        call.map(|call| self.attempts.remove(call));
+        let call = self.attempts.iter().rfind(|attempt| attempt.fence == lease.fence).cloned();
+        self.give_back(call.as_slice());
         if let Some(hold) = &mut self.hold {
             hold.unmet_by(lease.mark);
         }

@@ -72,6 +72,7 @@ impl Record {
         if self.owner.contradicts(lineage, identity) {
             return Joined::Foreign;
         }
+        self.clamp_forgotten(now);
         let limit = time::later(now, CLOCK_SLACK);
         self.snapshot.drop_after(limit);
         let mut plausible = readings.clone();
@@ -112,6 +113,9 @@ impl Record {
         let now = time::to_ms(now);
         let mut alone = alone.clone();
         alone.settle(now);
+        if self.is_writable() {
+            self.clamp_forgotten(now);
+        }
         if let Some(at) = self.forgotten_at.max(alone.forgotten_at).filter(|_| self.is_writable()) {
             // A side that was forgotten then, or later, has only what came afterwards.
             for side in [&mut *self, &mut alone] {
@@ -128,6 +132,8 @@ impl Record {
         if self.is_writable() {
             // Whoever made them, and for whom: they count.
             self.count_calls(&alone.attempts);
+            let given_back = [self.given_back(), alone.given_back()].concat();
+            self.give_back(&given_back);
         }
         let (lineage, identity) = (alone.lineage(), alone.identity());
         let joined = self.observe(now, &alone.snapshot, lineage, identity);
@@ -143,10 +149,18 @@ impl Record {
             self.lease = Some(Box::new(lease.clone()));
         }
         // A lease from before that was given back meanwhile is nobody's: the call is known, and the lease is not.
-        let given_back = |lease: &mut Box<Lease>| {
+        let is_given_back = |lease: &mut Box<Lease>| {
             shared.contains(&lease.fence) && alone.lease.is_none() && lease.fence <= alone.fence
         };
-        self.lease.take_if(given_back);
+        self.lease.take_if(is_given_back);
+        // Nor is one of a call that was never made, whose credential has met no hold.
+        let unmade = alone.given_back();
+        let is_unmade = |lease: &mut Box<Lease>| unmade.iter().any(|call| call.fence == lease.fence);
+        if let Some(lease) = self.lease.take_if(is_unmade)
+            && let Some(hold) = &mut self.hold
+        {
+            hold.unmet_by(lease.mark);
+        }
         self.unknown = std::mem::take(&mut self.unknown).max(alone.unknown.clone());
         self.fence = self.fence.max(alone.fence);
         self.drop_cleared(alone.cleared_fence);

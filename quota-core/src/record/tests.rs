@@ -10,6 +10,7 @@ mod clocks;
 mod damaged;
 mod due;
 mod forgotten;
+mod given_back;
 mod holders;
 mod late;
 mod laws;

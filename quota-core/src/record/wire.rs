@@ -56,6 +56,7 @@ impl Record {
             trouble: self.trouble.clone(),
             unscoped: self.unscoped.clone(),
             attempts: group(&self.attempts),
+            given_back: group(self.given_back()),
             refreshed_at: self.refreshed_at,
             refreshed_with: self.refreshed_with,
             forgotten_at: self.forgotten_at,
@@ -96,6 +97,7 @@ impl Record {
             trouble: stored.trouble,
             unscoped: stored.unscoped,
             attempts: ungroup(stored.attempts),
+            given_back: Some(ungroup(stored.given_back)).filter(|calls| !calls.is_empty()).map(Box::new),
             refreshed_at: stored.refreshed_at,
             refreshed_with: stored.refreshed_with,
             forgotten_at: stored.forgotten_at,
@@ -149,6 +151,8 @@ struct Stored {
     /// By who made them, so that a name is written once.
     #[serde(rename = "attempts_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
     attempts: BTreeMap<Arc<str>, Vec<Call>>,
+    #[serde(rename = "given_back_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
+    given_back: BTreeMap<Arc<str>, Vec<Call>>,
     #[serde(rename = "refreshed_ms", default, skip_serializing_if = "Option::is_none")]
     refreshed_at: Option<Ms>,
     #[serde(rename = "refreshed_mark", default, skip_serializing_if = "Option::is_none")]

@@ -6,7 +6,8 @@ use std::task::{Context, Poll, Waker};
 
 use crate::support::*;
 use quota_core::{
-    Coverage, Event, Percent, Policy, Scope, StaleReason, State, Usage, UsedAt, WindowId, WindowReading,
+    Answer, Coverage, Event, Percent, Policy, Scope, StaleReason, State, Usage, UsedAt, Window, WindowId,
+    WindowReading,
 };
 
 fn seven_days(used: f64) -> WindowReading {
@@ -99,7 +100,7 @@ async fn an_old_model_window_makes_the_account_stale_for_that_model_only() {
 
     assert!(main.is_stale_for(Some("claude-opus-4-5")));
     assert!(!main.is_stale() && !main.is_stale_for(Some("claude-sonnet-4-5")));
-    let stale_for = |answer: quota_core::Answer| answer.is_stale_for(Some("claude-opus-4-5"));
+    let stale_for = |answer: Answer| answer.is_stale_for(Some("claude-opus-4-5"));
     let other = main.get_for(Some("claude-sonnet-4-5")).await.unwrap();
     assert_eq!((stale_for(other), world.provider.calls()), (true, 1));
     let opus = main.get_for(Some("claude-opus-4-5")).await.unwrap();
@@ -399,4 +400,19 @@ async fn many_writers_end_with_the_newest_reading_of_each_window() {
 
     let newest = (0..6_u32).map(|member| 7 * (member + 3) % 11).min().unwrap();
     assert!(read.iter().all(|read| *read == Some(f64::from(newest))), "{read:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_without_a_reset_counts_beside_headers_that_are_not_written_yet() {
+    let world = world();
+    let main = world.quota.account(&id("main"));
+    let reset = world.clock.now() + MINUTE * 60;
+    let window = |used| WindowReading::new(WindowId::five_hour(), percent(used));
+    main.observe(&Usage::from_headers([window(40.0).resets_at(reset)])).unwrap();
+    world.clock.sleep(SECOND).await;
+
+    main.observe(&Usage::from_statusline([window(55.0)], world.clock.now())).unwrap();
+
+    let used = |answer: &Answer| answer.snapshot().window(&WindowId::five_hour()).map(Window::used);
+    assert_eq!(used(&main.peek()), Some(percent(55.0)));
 }

@@ -198,3 +198,45 @@ fn a_peak_whose_reading_is_from_before_the_removal_does_not_come_back() {
 
     assert_eq!(record.snapshot(), &Snapshot::default());
 }
+
+/// A day after everything else here: the time of a clock that is ahead.
+const AHEAD: i64 = 86_400;
+
+#[test]
+fn a_removal_by_a_clock_that_was_ahead_hides_no_later_reading() {
+    let mut record = forgotten(AHEAD);
+
+    let _ = see(&mut record, at(500), [five_hour(7)]);
+
+    assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(7)));
+}
+
+#[test]
+fn a_removal_by_a_clock_that_was_ahead_still_drops_what_was_known_before() {
+    let mut record = forgotten(AHEAD);
+
+    let _ = record.seed(at(500), &Seed::new(headers(at(300), [seven_day(40)])));
+
+    assert!(record.snapshot().is_empty());
+}
+
+#[test]
+fn a_rejoining_process_whose_removal_is_of_a_clock_ahead_hides_no_later_reading() {
+    let mut record = Record::default();
+    let _ = see(&mut record, at(500), [five_hour(7)]);
+
+    let _ = record.rejoin(at(510), &forgotten(AHEAD), None);
+
+    assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(7)));
+}
+
+#[test]
+fn a_record_whose_removal_is_of_a_clock_ahead_takes_what_a_process_brings() {
+    let mut record = forgotten(AHEAD);
+    let mut alone = Record::default();
+    let _ = see(&mut alone, at(500), [five_hour(7)]);
+
+    let _ = record.rejoin(at(510), &alone, None);
+
+    assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(7)));
+}

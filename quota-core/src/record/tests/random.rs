@@ -43,8 +43,10 @@ fn any_reset() -> impl Strategy<Value = Timestamp> {
 }
 
 fn reading(reset: impl Strategy<Value = Timestamp>) -> impl Strategy<Value = WindowReading> {
-    let length = option::of(prop::sample::select(vec![Duration::ZERO, HOUR, Duration::MAX]));
-    (window_id(), 0_u32..3, option::of(reset), length).prop_map(|(id, used, reset, length)| {
+    // All readings of one window name its length, or none does.
+    let unknown = option::of(prop::sample::select(vec![Duration::ZERO, Duration::MAX]));
+    (window_id(), 0_u32..3, option::of(reset), unknown).prop_map(|(id, used, reset, unknown)| {
+        let length = if id == WindowId::five_hour() { Some(HOUR) } else { unknown };
         let scope = (id == opus_id()).then(|| crate::Scope::model("Opus"));
         WindowReading::new(id, percent(used)).resets_at(reset).length(length).scope(scope)
     })

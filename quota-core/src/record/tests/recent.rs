@@ -148,3 +148,15 @@ fn a_success_without_the_store_satisfies_after_it_is_back() {
 
     assert_eq!(satisfied_by(&mut shared, 5, 1), Some(at(0)));
 }
+
+#[test]
+fn a_failure_after_a_hold_was_cleared_by_a_clock_ahead_is_a_recent_call() {
+    let mut record = Record::default();
+    let _ = record.clear_hold(at(86_400));
+    let Begin::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
+        panic!("nothing prevents a call");
+    };
+    drop(record.fail(at(1), &lease, &FetchError::Unauthorized, &policy()));
+
+    assert_eq!(satisfied_by(&mut record, 5, 1), Some(at(0)));
+}

@@ -28,6 +28,17 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
     })
 }
 
+/// One reading of a window whose length is unknown, with any reset.
+fn of_unknown_length() -> impl Strategy<Value = Snapshot> {
+    let reset = prop::option::weighted(0.9, 0_i64..400);
+    let source = prop::sample::select(vec![Source::Statusline, Source::Headers, Source::Poll]);
+    (0_u32..4, reset, source, 0_i64..4).prop_map(|(used, reset, source, second)| {
+        let mut usage = Usage::from_headers([five_hour(used).resets_at(reset.map(|reset| at(600 + reset)))]);
+        usage.source = source;
+        Snapshot::of(&usage, at(second))
+    })
+}
+
 /// What comes back from a store.
 fn stored(snapshot: &Snapshot) -> Snapshot {
     serde_json::from_slice(&serde_json::to_vec(snapshot).unwrap()).unwrap()
@@ -80,6 +91,15 @@ proptest! {
         prop_assert_eq!(&stored(&a), &a);
         prop_assert_eq!(&joined([&stored(&a), &stored(&b)]), &all);
         prop_assert_eq!(&stored(&all), &all);
+    }
+
+    #[test]
+    fn readings_of_unknown_length_are_joined_in_any_order(a in of_unknown_length(), b in of_unknown_length(), c in of_unknown_length()) {
+        let left = joined([&joined([&a, &b]), &c]);
+        let right = joined([&a, &joined([&b, &c])]);
+
+        prop_assert_eq!(&left, &right);
+        prop_assert_eq!(&joined([&c, &b, &a]), &left);
     }
 
     // B95
@@ -161,15 +181,18 @@ fn expected_of(readings: &[Window], gone: Option<&Stamp>) -> Option<Shown> {
     let timed = readings.iter().filter(|window| window.source().has_time());
     let newest = timed.filter(is_left).reduce(|one, other| if other.supersedes(one) { other } else { one });
 
-    let hour = |window: &&Window| window.resets_at().map(|reset| (reset.as_second() + 1800).div_euclid(3600));
-    let latest = readings.iter().map(|window| hour(&window)).max()?;
-    let of_latest = readings.iter().filter(|window| hour(window) == latest);
+    // Where the length is unknown, resets of one minute are one period.
+    let same = if readings.iter().any(|window| window.length().is_some()) { 3600 } else { 60 };
+    let period =
+        |window: &&Window| window.resets_at().map(|reset| (reset.as_second() + same / 2).div_euclid(same));
+    let latest = readings.iter().map(|window| period(&window)).max()?;
+    let of_latest = readings.iter().filter(|window| period(window) == latest);
     let top = of_latest.clone().map(Window::used).max()?;
     let at_top = of_latest.filter(|window| window.used() == top);
     let raised = at_top.min_by_key(|window| (window.source().has_time(), window.observed_at()))?;
     let is_known = readings
         .iter()
-        .any(|window| window.source().has_time() && hour(&window) == latest && window.used() == top);
+        .any(|window| window.source().has_time() && period(&window) == latest && window.used() == top);
     let counts = newest.is_none_or(|newest| {
         raised.observed_at() > newest.observed_at() && (newest.resets_at().is_some() || top > newest.used())
     });

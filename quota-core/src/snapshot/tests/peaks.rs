@@ -160,12 +160,12 @@ fn resets_less_than_half_a_length_apart_are_one_period() {
 }
 
 #[test]
-fn resets_less_than_two_minutes_apart_are_one_period_of_a_window_of_unknown_length() {
+fn resets_of_one_minute_are_one_period_of_a_window_of_unknown_length() {
     let window = |used, second| five_hour(used).resets_at(at(second));
 
-    assert_eq!(shown(&[answer(0, [window(42, 3600)]), line(10, [window(41, 3719)])]), (Source::Poll, 42));
+    assert_eq!(shown(&[answer(0, [window(42, 3600)]), line(10, [window(41, 3629)])]), (Source::Poll, 42));
     assert_eq!(
-        shown(&[answer(0, [window(42, 3600)]), line(10, [window(41, 3720)])]),
+        shown(&[answer(0, [window(42, 3600)]), line(10, [window(41, 3630)])]),
         (Source::Statusline, 41)
     );
 }

@@ -1,0 +1,100 @@
+//! Calls that were never made, and processes that still count them.
+
+use super::support::*;
+use crate::{Begin, FetchError, Joined, Lease, Record};
+
+fn no_login() -> FetchError {
+    FetchError::not_logged_in("no file")
+}
+
+/// A record with a call under way since second 0.
+fn calling() -> (Record, Lease) {
+    let mut record = Record::default();
+    let lease = grant(&mut record, at(0));
+    (record, lease)
+}
+
+/// The same after the call turned out to have no credential.
+fn given_back() -> Record {
+    let (mut record, lease) = calling();
+    drop(record.fail(at(1), &lease, &no_login(), &policy()));
+    record
+}
+
+#[test]
+fn a_call_that_a_standalone_process_gave_back_stays_given_back() {
+    let (mut shared, _) = calling();
+
+    assert_eq!(shared.rejoin(at(2), &given_back(), None), Joined::Yes);
+
+    assert_eq!((shared.attempts(), shared.lease()), (&[][..], None));
+}
+
+#[test]
+fn a_standalone_process_that_counts_a_call_does_not_bring_it_back() {
+    let mut shared = given_back();
+
+    assert_eq!(shared.rejoin(at(2), &calling().0, None), Joined::Yes);
+
+    assert_eq!((shared.attempts(), shared.lease()), (&[][..], None));
+}
+
+#[test]
+fn the_order_in_which_two_processes_rejoin_makes_no_difference() {
+    let mut shared = calling().0;
+    let _ = shared.rejoin(at(2), &given_back(), None);
+    let _ = shared.rejoin(at(3), &calling().0, None);
+
+    assert_eq!(shared.attempts(), []);
+}
+
+#[test]
+fn what_was_given_back_comes_back_from_a_store() {
+    let record = given_back();
+
+    assert_eq!(stored(&record), record);
+    assert!(document(&record).get("given_back_ms").is_some());
+}
+
+#[test]
+fn what_was_given_back_is_forgotten_after_an_hour() {
+    let mut record = given_back();
+
+    record.settle(at(3600));
+
+    assert!(document(&record).get("given_back_ms").is_none());
+}
+
+#[test]
+fn a_record_keeps_a_bounded_number_of_calls_that_were_given_back() {
+    let mut record = Record::default();
+    for second in 0..200 {
+        let lease = match begin(&mut record, at(second), &insist(second.unsigned_abs().into(), at(second))) {
+            Begin::Granted(lease) => lease,
+            other => panic!("{other:?}"),
+        };
+        drop(record.fail(at(second), &lease, &no_login(), &policy()));
+    }
+
+    assert_eq!(record.given_back().len(), 100);
+}
+
+#[test]
+fn a_credential_that_was_not_used_has_met_no_hold_after_a_rejoin() {
+    let login = |mark| crate::Login::unstated().mark(crate::Mark::from_hash(mark));
+    let mut shared = Record::default();
+    let Begin::Granted(first) = begin(&mut shared, at(0), &insist(1, at(0)).login(login(1))) else {
+        panic!("nothing prevents a call");
+    };
+    drop(shared.fail(at(1), &first, &FetchError::throttled(Some(HOUR)), &policy()));
+    let Begin::Granted(second) = begin(&mut shared, at(2), &insist(2, at(2)).login(login(2))) else {
+        panic!("another credential may call once");
+    };
+    let mut alone = shared.clone();
+    drop(alone.fail(at(3), &second, &no_login(), &policy()));
+
+    let _ = shared.rejoin(at(4), &alone, None);
+
+    let again = begin(&mut shared, at(5), &insist(3, at(5)).login(login(2)));
+    assert!(matches!(again, Begin::Granted(_)), "{again:?}");
+}
