@@ -61,23 +61,37 @@ pub fn check(file: &File, path: &Path) -> io::Result<Result<(), Untrusted>> {
 
 /// The folders whose rights [`check`] reads: a user who may write in one of them chooses the file.
 ///
-/// A link has a folder, and so has its target.
+/// They are those above the file, up to the home directory or else the root, as in `StrictModes` of OpenSSH. A link has folders, and so
+/// has its target.
 ///
 /// # Errors
 ///
 /// That of the system if there is no such file.
 pub fn folders(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
-    for place in [path.to_owned(), std::fs::canonicalize(path)?] {
-        let folder = match place.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        if !folders.contains(&folder) {
-            folders.push(folder);
+    let home = std::env::home_dir().filter(|home| home.is_absolute());
+    let target_of_home = home.as_ref().and_then(|home| home.canonicalize().ok());
+    let homes: Vec<_> = home.into_iter().chain(target_of_home).collect();
+    for place in [std::path::absolute(path)?, std::fs::canonicalize(path)?] {
+        for folder in folders_above(&place, &homes) {
+            if !folders.iter().any(|known| known == folder) {
+                folders.push(folder.to_owned());
+            }
         }
     }
     Ok(folders)
+}
+
+/// The folders above an absolute path, from its own up to a home directory or the root.
+fn folders_above<'a>(path: &'a Path, homes: &[PathBuf]) -> Vec<&'a Path> {
+    let mut folders = Vec::new();
+    for folder in path.ancestors().skip(1) {
+        folders.push(folder);
+        if homes.iter().any(|home| home == folder) {
+            break;
+        }
+    }
+    folders
 }
 
 /// Elsewhere there are no such rights.
@@ -216,6 +230,31 @@ mod tests {
             assert!(matches!(checked(&link), Err(Untrusted::Writable { .. })), "{}", folder.display());
             fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
         }
+    }
+
+    #[test]
+    fn folders_count_up_to_the_home_directory_or_the_root() {
+        let above = |path: &'static str| folders_above(Path::new(path), &["/home/me".into()]);
+
+        assert_eq!(above("/home/me/a/b"), ["/home/me/a", "/home/me"].map(Path::new));
+        assert_eq!(above("/etc/quota/b"), ["/etc/quota", "/etc", "/"].map(Path::new));
+    }
+
+    #[test]
+    fn a_folder_higher_up_that_others_may_write_counts() {
+        let (top, _) = file();
+        let above = top.path().join("above");
+        fs::create_dir_all(above.join("own")).unwrap();
+        let path = above.join("own/file");
+        fs::write(&path, "").unwrap();
+        for (place, mode) in [(path.clone(), 0o644), (above.join("own"), 0o755), (above.clone(), 0o777)] {
+            fs::set_permissions(place, Permissions::from_mode(mode)).unwrap();
+        }
+
+        assert_eq!(checked(&path), Err(Untrusted::Writable { paths: vec![above.clone()] }));
+
+        fs::set_permissions(&above, Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(checked(&path), Ok(()));
     }
 
     #[test]
