@@ -138,7 +138,7 @@ impl Store {
     pub(crate) async fn open_ahead(&self) {
         if self.is_file() {
             // Whether it can be read is told to whoever wants something.
-            let _ = self.store.read(&StoreKey::everything()).await;
+            let _ = self.store.read(&StoreKey::probe()).await;
         }
     }
 
@@ -154,7 +154,7 @@ impl Store {
     /// [`Failure`] if it would be of no use without anybody doing anything: a manager would go on alone, share nothing, and
     /// hardly anybody would notice. One that does not answer may come back, and is no failure.
     pub(crate) async fn check(&self) -> Result<(), Failure> {
-        match self.store.read(&StoreKey::everything()).await {
+        match self.store.read(&StoreKey::probe()).await {
             Err(error) if !error.is_transient() => {
                 let text =
                     if self.what.is_empty() { error.to_string() } else { store_cause(&error).to_owned() };

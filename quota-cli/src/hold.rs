@@ -22,7 +22,6 @@ pub(crate) async fn cooldown(
 ) -> Result<Option<Hold>, StoreError> {
     let key = match policy.quiet.scope {
         QuietScope::Provider => StoreKey::provider(provider),
-        QuietScope::Everything => StoreKey::everything(),
         _ => return Ok(None),
     };
     let quiet = store.read(&key).await?.document.and_then(|found| QuietTime::decode(&found.body).ok());

@@ -289,8 +289,6 @@ pub enum QuietScope {
     /// All accounts of the provider: it is disputed whether the limit counts by account, organization or address.
     #[default]
     Provider,
-    /// All accounts of all providers.
-    Everything,
 }
 
 /// What a process does while its store cannot be used.

@@ -11,7 +11,7 @@ use crate::time::{self, CLOCK_SLACK};
 use crate::unknown::Unknown;
 use crate::{DecodeError, Hold};
 
-/// Until when the accounts of a provider, or of all providers, stay quiet.
+/// Until when the accounts of a provider stay quiet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuietTime {
     format: u32,

@@ -85,9 +85,9 @@ impl StoreKey {
         Self(provider.as_str().into())
     }
 
-    /// What holds for all accounts of all providers: `*`.
+    /// A key under which nothing is stored: `*`. To read it is to find out whether the store can be used.
     #[must_use]
-    pub fn everything() -> Self {
+    pub fn probe() -> Self {
         Self("*".into())
     }
 

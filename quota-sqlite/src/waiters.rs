@@ -96,7 +96,7 @@ mod tests {
         let (first, mut answered) = waiter(ONE);
         waiters.add(key(), first);
 
-        assert!(!waiters.tell(&StoreKey::everything(), TWO));
+        assert!(!waiters.tell(&StoreKey::probe(), TWO));
         assert!(!waiters.tell(&key(), ONE));
         assert!(answered.try_recv().is_err());
         assert!(waiters.tell(&key(), TWO));

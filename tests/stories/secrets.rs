@@ -29,8 +29,8 @@ async fn no_token_is_in_the_store_nor_in_any_text_of_ours() {
     }
     texts.extend(accounts.iter().map(|account| format!("{account:?} {:?} {quota:?}", account.peek())));
     quota.close().await;
-    for key in accounts.iter().map(|account| StoreKey::account(account.id())).chain([StoreKey::everything()])
-    {
+    let records = accounts.iter().map(|account| StoreKey::account(account.id()));
+    for key in records.chain([StoreKey::provider(accounts[0].id().provider())]) {
         let reading = store.read(&key).await.unwrap();
         texts.extend(reading.document.map(|document| String::from_utf8_lossy(&document.body).into_owned()));
     }

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use super::link::Link;
 use crate::{Hold, QuietTime, Reading, StoreError, StoreKey, Swap, Version};
 
-/// The quiet time of one provider, or of all of them.
+/// The quiet time of one provider.
 #[derive(Debug)]
 pub(crate) struct Quieted {
     pub(crate) key: StoreKey,

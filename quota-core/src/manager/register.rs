@@ -21,8 +21,6 @@ pub(crate) struct Register {
     clock: Clock,
     policy: Policy,
     policies: HashMap<ProviderId, Policy>,
-    /// The one quiet time of all providers whose policy says so.
-    everything: Arc<Quieted>,
     providers: RwLock<HashMap<ProviderId, Arc<Provider>>>,
     accounts: RwLock<Accounts>,
 }
@@ -80,9 +78,8 @@ impl Register {
         policy: Policy,
         policies: HashMap<ProviderId, Policy>,
     ) -> Self {
-        let everything = Quieted::new(StoreKey::everything(), Arc::clone(&link));
         let (providers, accounts) = (RwLock::default(), RwLock::default());
-        Self { link, clock, policy, policies, everything, providers, accounts }
+        Self { link, clock, policy, policies, providers, accounts }
     }
 
     /// Adds a provider that is asked by `fetcher`, in place of one that was there.
@@ -177,7 +174,6 @@ impl Register {
         let quieted = match policy.quiet.scope {
             QuietScope::Account => None,
             QuietScope::Provider => Some(Quieted::new(StoreKey::provider(&id), Arc::clone(&self.link))),
-            QuietScope::Everything => Some(Arc::clone(&self.everything)),
         };
         Provider::new(id, fetcher, policy, Arc::clone(&self.link), self.clock.clone(), quieted)
     }

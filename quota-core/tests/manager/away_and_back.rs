@@ -137,25 +137,19 @@ async fn while_the_store_is_away_nobody_waits_for_what_another_process_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_429_keeps_other_providers_of_the_process_quiet_even_without_the_store() {
+async fn a_429_keeps_other_accounts_of_the_process_quiet_even_without_the_store() {
     let clock = Clock::anchored(noon());
     let store = Unpluggable::new(&clock, false);
     store.unplug(true);
-    let (one, other) = (FakeProvider::answering("one", 1.0), FakeProvider::answering("other", 1.0));
-    one.then_fail(FetchError::throttled(None));
-    let quota = QuotaManager::builder_on(store)
-        .fetcher(one)
-        .fetcher(other.clone())
-        .policy(Policy::default().quiet(Quiet::new(MINUTE, QuietScope::Everything)))
-        .clock(clock)
-        .build()
-        .unwrap();
-    drop(quota.account(&"one/main".parse().unwrap()).get().await);
+    let provider = FakeProvider::answering("example", 1.0);
+    provider.then_fail(FetchError::throttled(None));
+    let quota = QuotaManager::builder_on(store).fetcher(provider.clone()).clock(clock).build().unwrap();
+    drop(quota.account(&id("main")).get().await);
 
-    let refused = quota.account(&"other/main".parse().unwrap()).get().await;
+    let refused = quota.account(&id("other")).get().await;
 
     assert!(matches!(refused, Err(QuotaError::Held { .. })), "{refused:?}");
-    assert_eq!(other.calls(), 0);
+    assert_eq!(provider.calls(), 1);
 }
 
 /// An account that is read by a process which cannot ask, long after another one has.
