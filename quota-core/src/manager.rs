@@ -143,6 +143,12 @@ impl QuotaManager {
         Events::of(&self.shared.crew.events, &self.shared.crew.tasks)
     }
 
+    /// The clock that this manager was given.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
     /// What went wrong with the store so far, as this process saw it. It is written to the log as well: once for each outage, once
     /// for each time that the store refuses, and once for each record that cannot be used.
     #[must_use]

@@ -122,7 +122,6 @@ impl World {
         let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
         let policy = Policy::default().gap(Duration::ZERO);
         let builder = FallbackAccountManager::builder(config)
-            .clock(clock.clone())
             .credentials(logins.clone())
             .traffic(Arc::new(AnthropicTraffic))
             .policy(RoutingPolicy::default().mode(mode).minimum(Limits::of(percent(5.0))));
@@ -132,7 +131,7 @@ impl World {
                 let quota = QuotaManager::builder(store).fetcher(fetcher).clock(clock).policy(policy);
                 builder.quota_manager(quota.build().unwrap())
             }
-            Numbers::Own => builder.fetcher(Arc::new(fetcher)).usage_policy(policy),
+            Numbers::Own => builder.fetcher(Arc::new(fetcher)).usage_policy(policy).clock(clock),
         };
         let messages = Messages::to(&simulator).await;
         Self { frozen, simulator, messages, logins, accounts: builder.build().unwrap() }

@@ -29,11 +29,10 @@ fn five_hours(used: f64, reset: SignedDuration) -> Usage {
 
 /// One account, at a provider that answers as it is told.
 fn one_account(numbers: Numbers, clock: &Clock, provider: FakeProvider) -> FallbackAccountManager {
-    let builder = FallbackAccountManager::builder(AccountsConfig::new(id("main")))
-        .clock(clock.clone())
-        .traffic(Arc::new(AnthropicTraffic));
+    let builder = FallbackAccountManager::builder(AccountsConfig::new(id("main")));
+    let builder = builder.traffic(Arc::new(AnthropicTraffic));
     let builder = match numbers {
-        Numbers::Own => builder.fetcher(Arc::new(provider)),
+        Numbers::Own => builder.fetcher(Arc::new(provider)).clock(clock.clone()),
         Numbers::Shared => {
             let store = MemoryStore::with_clock(clock.clone());
             let quota = QuotaManager::builder(store).fetcher(provider).clock(clock.clone());

@@ -27,13 +27,13 @@ pub struct FallbackAccountManagerBuilder {
     config: AccountsConfig,
     quota: Option<QuotaManager>,
     fetchers: HashMap<ProviderId, Arc<dyn UsageFetcher>>,
-    usage_policy: Policy,
+    usage_policy: Option<Policy>,
     policy: RoutingPolicy,
     credentials: Option<Arc<dyn CredentialSource>>,
     readers: HashMap<ProviderId, Arc<dyn TrafficReader>>,
     state_file: Option<PathBuf>,
     reservations: Option<Arc<dyn QuotaStore>>,
-    clock: Clock,
+    clock: Option<Clock>,
 }
 
 impl FallbackAccountManagerBuilder {
@@ -42,35 +42,35 @@ impl FallbackAccountManagerBuilder {
             config,
             quota: None,
             fetchers: HashMap::new(),
-            usage_policy: Policy::default(),
+            usage_policy: None,
             policy: RoutingPolicy::default(),
             credentials: None,
             readers: HashMap::new(),
             state_file: None,
             reservations: None,
-            clock: Clock::system(),
+            clock: None,
         }
     }
 
-    /// Takes all numbers from this quota manager, and leaves to it what is stale and when to call the provider. Without this, the
-    /// router makes a quota manager of its own, on a store in memory.
+    /// Takes all numbers and the time from this quota manager, and leaves to it what is stale and when to call the provider. Without
+    /// this, the router makes a quota manager of its own, on a store in memory.
     pub fn quota_manager(mut self, quota: QuotaManager) -> Self {
         self.quota = Some(quota);
         self
     }
 
-    /// Fetches a provider's usage for the router's own quota manager; where one was given, this is not used.
+    /// Fetches a provider's usage for the router's own quota manager. A given one has its own fetchers.
     pub fn fetcher(mut self, fetcher: Arc<dyn UsageFetcher>) -> Self {
         self.fetchers.insert(fetcher.provider(), fetcher);
         self
     }
 
-    /// Sets the policy of the router's own quota manager; where one was given, its own policy counts.
+    /// Sets the policy of the router's own quota manager. A given one has its own policy.
     ///
     /// What is between the accounts of a provider (`gap`, `parallel`, `quiet`) has no effect here: after a 429 about one account, the
     /// others are refreshed all the same. Programs with many accounts of one provider give a quota manager.
     pub fn usage_policy(mut self, policy: Policy) -> Self {
-        self.usage_policy = policy;
+        self.usage_policy = Some(policy);
         self
     }
 
@@ -111,9 +111,9 @@ impl FallbackAccountManagerBuilder {
         self
     }
 
-    /// Sets the clock. With a quota manager, give both the same.
+    /// Sets the clock. A given quota manager has its own, and the router uses that.
     pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
+        self.clock = Some(clock);
         self
     }
 
@@ -121,7 +121,8 @@ impl FallbackAccountManagerBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if there is no account, one is named twice, or the policy for asking contradicts itself.
+    /// [`BuildError`] if there is no account, one is named twice, the policy for asking contradicts itself, or a setting beside a
+    /// given quota manager would have no effect.
     pub fn build(self) -> Result<FallbackAccountManager, BuildError> {
         if self.config.accounts().is_empty() {
             return Err(BuildError::NoAccount);
@@ -129,23 +130,39 @@ impl FallbackAccountManagerBuilder {
         if let Some(account) = self.config.named_twice() {
             return Err(BuildError::NamedTwice { account: account.clone() });
         }
-        self.usage_policy.validate()?;
         let calls_in_turn = self.quota.is_none();
-        let quota =
-            self.quota.unwrap_or_else(|| private_manager(self.fetchers, self.usage_policy, &self.clock));
+        let quota = match self.quota {
+            Some(quota) => {
+                let settings = [
+                    ("fetcher", !self.fetchers.is_empty()),
+                    ("usage_policy", self.usage_policy.is_some()),
+                    ("clock", self.clock.is_some()),
+                ];
+                if let Some((setting, _)) = settings.into_iter().find(|(_, is_set)| *is_set) {
+                    return Err(BuildError::NoEffect { setting });
+                }
+                quota
+            }
+            None => private_manager(
+                self.fetchers,
+                self.usage_policy.unwrap_or_default(),
+                &self.clock.unwrap_or_default(),
+            )?,
+        };
+        let clock = quota.clock().clone();
         let members: Vec<Member> = self
             .config
             .with_roles()
             .map(|(role, account)| Member::new(role, account, quota.account(&account.id)))
             .collect();
         let places = members.iter().enumerate().map(|(at, member)| (member.id.clone(), at)).collect();
-        let keeping = self.state_file.map(|path| Keeping::at(path, self.clock.clone()));
+        let keeping = self.state_file.map(|path| Keeping::at(path, clock.clone()));
         let inner = Inner {
             members,
             places,
             pins: Pins::new(&self.policy),
             policy: self.policy,
-            clock: self.clock,
+            clock,
             credentials: self.credentials,
             readers: self.readers,
             unread: Mutex::default(),
@@ -168,14 +185,15 @@ fn private_manager(
     fetchers: HashMap<ProviderId, Arc<dyn UsageFetcher>>,
     policy: Policy,
     clock: &Clock,
-) -> QuotaManager {
+) -> Result<QuotaManager, PolicyError> {
+    policy.validate()?;
     let quiet = Quiet::new(policy.quiet.span, QuietScope::Account);
     let policy = policy.gap(Duration::ZERO).parallel(usize::MAX).quiet(quiet);
     let builder = QuotaManager::builder(MemoryStore::with_clock(clock.clone())).clock(clock.clone());
     let builder = fetchers
         .into_values()
         .fold(builder.policy(policy), |builder, fetcher| builder.shared_fetcher(fetcher));
-    builder.build().expect("the policy was validated, and no other setting can be wrong")
+    Ok(builder.build().expect("the policy was validated, and no other setting can be wrong"))
 }
 
 /// Why a manager of accounts was not built.
@@ -191,6 +209,13 @@ pub enum BuildError {
     NamedTwice {
         /// The account.
         account: AccountId,
+    },
+    /// The setting belongs to the router's own quota manager, and there is none beside a given one.
+    #[error("`{setting}` has no effect beside a quota manager; set it on the quota manager")]
+    #[non_exhaustive]
+    NoEffect {
+        /// The method of the builder.
+        setting: &'static str,
     },
     /// The policy for asking contradicts itself.
     #[error(transparent)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota_accounts::{FallbackAccountManager, Request, Rule};
+use quota_accounts::{BuildError, FallbackAccountManager, Request, Rule};
 use quota_core::testing::FakeProvider;
 use quota_core::{
     AccountId, FetchError, Lineage, Login, MemoryStore, ProviderId, QuotaManager, Usage, UsageFetcher,
@@ -202,4 +202,21 @@ async fn without_a_quota_manager_a_429_about_one_account_is_a_hold_of_that_one_a
 
     let failed = reports.iter().filter(|report| report.error.is_some()).count();
     assert_eq!((failed, world.provider.calls(), world.provider.most_at_once()), (1, 3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setting_that_has_no_effect_beside_a_quota_manager_is_refused() {
+    let world = world(Kind::With);
+    let refused = [
+        world.builder().fetcher(Arc::new(world.provider.clone())),
+        world.builder().usage_policy(world.usage_policy.clone()),
+        world.builder().clock(world.clock.clone()),
+    ]
+    .map(|builder| builder.build().map(drop));
+
+    let no_effect = |result: &Result<(), BuildError>| match result {
+        Err(BuildError::NoEffect { setting, .. }) => *setting,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused.each_ref().map(no_effect), ["fetcher", "usage_policy", "clock"]);
 }

@@ -246,11 +246,10 @@ impl TrafficReader for Reader {
 fn manager(kind: Kind, clock: &Clock, provider: &Provider) -> FallbackAccountManager {
     let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
     let builder = FallbackAccountManager::builder(config)
-        .clock(clock.clone())
         .credentials(Arc::new(provider.clone()))
         .traffic(Arc::new(Reader));
     let builder = match kind {
-        Kind::Without => builder.fetcher(Arc::new(provider.clone())),
+        Kind::Without => builder.fetcher(Arc::new(provider.clone())).clock(clock.clone()),
         Kind::With => {
             let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
                 .fetcher(provider.clone())

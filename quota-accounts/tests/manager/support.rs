@@ -100,13 +100,14 @@ impl World {
 
     pub(crate) fn builder(&self) -> FallbackAccountManagerBuilder {
         let builder = FallbackAccountManager::builder(self.config.clone())
-            .clock(self.clock.clone())
             .policy(self.policy.clone())
-            .usage_policy(self.usage_policy.clone())
             .state_file(self.state_path());
         match self.kind {
             Kind::With => builder.quota_manager(self.quota.clone()),
-            Kind::Without => builder.fetcher(Arc::new(self.provider.clone())),
+            Kind::Without => builder
+                .fetcher(Arc::new(self.provider.clone()))
+                .usage_policy(self.usage_policy.clone())
+                .clock(self.clock.clone()),
         }
     }
 
