@@ -19,8 +19,8 @@ use self::keychain::Keychain;
 use self::login_file::Flaw;
 pub use self::place::{FoundLogin, LoginPlace};
 use self::place::{Miss, nobody};
-pub use self::state_file::CachedUsage;
 use self::state_file::State;
+pub use self::state_file::UnparsedUsage;
 use crate::Environment;
 use crate::token::{self, NotAToken};
 use crate::unreadable::unreadable;
@@ -173,11 +173,11 @@ impl ClaudeCode {
         given.into_iter().chain(stored).collect()
     }
 
-    /// What Claude Code last heard of the usage of its account, without asking the provider.
+    /// Reads the usage that Claude Code cached for its login, without a call to the provider.
     ///
-    /// `None` if it has not heard of it, if it is that of another account than the one which is logged in, or if the
-    /// token comes from `CLAUDE_CODE_OAUTH_TOKEN` and it cannot be told whose that is. The future may be dropped.
-    pub async fn cached_usage(&self) -> Option<CachedUsage> {
+    /// `None` if there is none, if it belongs to another login than the present one, or if the token comes from
+    /// `CLAUDE_CODE_OAUTH_TOKEN`, whose account is unknown. Dropping the future is safe.
+    pub async fn cached_usage(&self) -> Option<UnparsedUsage> {
         if self.variable.is_some() {
             return None;
         }

@@ -57,7 +57,7 @@ mod token;
 mod token_file;
 mod unreadable;
 
-pub use claude_code::{CachedUsage, ClaudeCode, FoundLogin, LoginPlace};
+pub use claude_code::{ClaudeCode, FoundLogin, LoginPlace, UnparsedUsage};
 pub use codex::Codex;
 pub use command::CommandSource;
 pub use env_var::EnvVar;

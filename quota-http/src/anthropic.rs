@@ -13,11 +13,12 @@ mod windows;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use quota_core::{
     AccountId, Clock, Credential, CredentialSource, FetchError, Identity, Login, Mark, ProviderId,
     RequestProgress, Secret, Usage, UsageFetcher,
@@ -106,11 +107,6 @@ impl Anthropic {
         let organization = header(&answer.headers, ORGANIZATION).filter(|id| !id.is_empty() && is_word(id));
         Ok(parsed.usage.identity(organization.map(Identity::new)))
     }
-
-    fn sent(&self) -> MutexGuard<'_, HashMap<AccountId, Option<Mark>>> {
-        // Nothing panics halfway through a change, so what a poisoned lock guards is whole.
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[async_trait]
@@ -131,7 +127,7 @@ impl UsageFetcher for Anthropic {
         let credential = self.credential(account).await?;
         refuse_expired(&credential, self.clock.now())?;
         let headers = request_headers(&credential.secret)?;
-        self.sent().insert(account.clone(), credential.login.mark);
+        self.sent.lock().insert(account.clone(), credential.login.mark);
         let url = self.usage_urls.get(account).unwrap_or(&self.usage_url);
         progress.mark_sent();
         let answer = self.transport.get(url.clone(), headers).await?;
@@ -144,7 +140,7 @@ impl UsageFetcher for Anthropic {
 
     /// Asks the source again; `true` if it has another credential than the one that was refused.
     async fn renew(&self, account: &AccountId) -> bool {
-        let Some(refused) = self.sent().get(account).copied() else { return false };
+        let Some(refused) = self.sent.lock().get(account).copied() else { return false };
         self.source.renew(account, refused).await.is_ok_and(|credential| credential.login.mark != refused)
     }
 }

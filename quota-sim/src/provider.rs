@@ -1,11 +1,12 @@
 //! The provider as its routes see it: all accounts and the book, behind one lock and one clock.
 //! It waits where a script says so; what is answered and counted is decided in `running` and `book`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::book::{Arrival, Book, Message, Who};
@@ -167,7 +168,7 @@ impl Provider {
 
     fn look<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         // Nothing under this lock panics halfway through a change, so what a poisoned one guards is whole.
-        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.state.lock())
     }
 
     fn alter<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {

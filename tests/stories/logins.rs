@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use quota::anthropic;
+use quota::credentials::ClaudeCode;
 use quota::{FetchError, Quiet, QuietScope, QuotaError, TroubleKind};
 use quota_sim::{Answer, Change};
 
@@ -96,4 +98,23 @@ async fn a_login_file_that_was_blanked_hides_the_numbers_until_somebody_logs_in(
 
     assert!(matches!(error, QuotaError::Fetch { error: FetchError::NotLoggedIn { .. }, .. }), "{error}");
     assert_eq!((hidden, five_hours(&back)), (true, Some(30.0)));
+}
+
+#[tokio::test]
+async fn the_anthropic_parser_reads_the_usage_that_claude_code_cached() {
+    let home = tempfile::tempdir().unwrap();
+    let state_file = r#"{
+        "oauthAccount": { "accountUuid": "user-a", "organizationUuid": "org-a" },
+        "cachedUsageUtilization": { "fetchedAtMs": 1782907200000, "accountUuid": "user-a",
+            "utilization": { "five_hour": { "utilization": 26 } } }
+    }"#;
+    fs::write(home.path().join(".claude.json"), state_file).unwrap();
+    let source = ClaudeCode::in_dir(home.path());
+
+    let unparsed = source.cached_usage().await.unwrap();
+    let cached = anthropic::parse_claude_json(&unparsed.state_file).unwrap();
+
+    assert!(unparsed.lineage.is_some());
+    assert_eq!(cached.account.as_deref(), Some("user-a"));
+    assert_eq!(cached.parsed.usage.windows[0].used.basis_points(), 2600);
 }

@@ -2,12 +2,13 @@
 //! the provider throttles in both ways and is overloaded, a login dies. Its ledger says how it went.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use fastrand::Rng;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use quota::accounts::{
     AccountsConfig, FallbackAccountManager, Limits, Mode, NextTry, Outcome, Request, RouteError,
     RoutingPolicy,
@@ -56,14 +57,14 @@ impl Logins {
 
     fn log_in(&self, name: &str, token: &str) {
         let login = Fixed::new(Secret::new(token.to_owned()));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id(name), login);
+        self.0.lock().insert(id(name), login);
     }
 }
 
 #[async_trait]
 impl CredentialSource for Logins {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
-        let login = self.0.lock().unwrap_or_else(PoisonError::into_inner)[account].clone();
+        let login = self.0.lock()[account].clone();
         login.credential(account).await
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 /// The programs that were copied to where they are run.
 static INSTALLED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -27,7 +28,7 @@ impl Process {
         let built = here.with_file_name(name);
         assert!(built.exists(), "{} is not built; run scripts/bench", built.display());
         let program = here.with_file_name("installed").join(name);
-        let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut installed = INSTALLED.lock();
         // Once: while one thread writes a program, another that starts one would keep it from being run.
         if installed.insert(name.to_owned()) {
             let draft = program.with_file_name(format!("{name}.new"));

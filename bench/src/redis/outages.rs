@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::hint::black_box;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use quota_core::{
     Account, AccountId, Budget, Clock, FetchError, Percent, Policy, ProviderId, QuotaManager, Usage,
     UsageFetcher, WindowId, WindowReading,
@@ -110,7 +111,7 @@ impl UsageFetcher for Ledger {
     }
 
     async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((account.clone(), Instant::now()));
+        self.0.lock().push((account.clone(), Instant::now()));
         let used = Percent::from_percent(42.0).expect("it is finite");
         Ok(Usage::polled([WindowReading::new(WindowId::five_hour(), used)]))
     }
@@ -119,7 +120,7 @@ impl UsageFetcher for Ledger {
 impl Ledger {
     /// The most calls about one account within any interval since then.
     fn most_in_an_interval(&self, since: Instant) -> usize {
-        let calls = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let calls = self.0.lock().clone();
         let most = |account: &AccountId| {
             let mut recent = VecDeque::new();
             let mut most = 0;

@@ -1,23 +1,26 @@
-//! What Claude Code keeps in its state file about whose login it holds and how much of it is used.
-//! Everything else in that file is passed over: it is large, and the user's own.
+//! Reads two values of Claude Code's state file: the account that is logged in, and its cached usage.
+//! Parsing the usage is the provider's business (`quota-http`).
 
 use quota_core::Lineage;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::hash;
 use quota_core::file;
 
-/// How much of its account is used, as Claude Code last heard it.
+/// The cached usage in Claude Code's state file, unparsed, and the login it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct CachedUsage {
-    /// The JSON value as Claude Code keeps it: `fetchedAtMs`, `accountUuid`, and under `utilization` the body of the
-    /// usage endpoint.
-    pub json: Vec<u8>,
+pub struct UnparsedUsage {
+    /// The state file reduced to its `cachedUsageUtilization`: JSON for the provider's parser
+    /// (`quota_http::anthropic::parse_claude_json`).
+    pub state_file: Vec<u8>,
     /// The login it belongs to; `None` if the organization is not known.
     pub lineage: Option<Lineage>,
 }
+
+/// The field that holds the cached usage.
+const CACHED_USAGE: &str = "cachedUsageUtilization";
 
 /// The two values this program is interested in; `Null` where one is missing.
 #[derive(Deserialize)]
@@ -43,12 +46,13 @@ impl State {
     }
 
     /// The usage, if it is known to be that of the account which is logged in.
-    pub(super) fn cached_usage(&self) -> Option<CachedUsage> {
-        // It stays behind when somebody else logs in, and must then not be taken for theirs.
+    pub(super) fn cached_usage(&self) -> Option<UnparsedUsage> {
+        // The cached usage survives a change of the login, and then belongs to the previous one.
         if text(&self.cached, "accountUuid")? != text(&self.account, "accountUuid")? {
             return None;
         }
-        Some(CachedUsage { json: self.cached.to_string().into_bytes(), lineage: self.lineage() })
+        let state_file = json!({ CACHED_USAGE: self.cached }).to_string().into_bytes();
+        Some(UnparsedUsage { state_file, lineage: self.lineage() })
     }
 }
 
@@ -59,10 +63,8 @@ fn text<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
     use super::*;
+    use proptest::prelude::*;
 
     fn state(value: Value) -> State {
         State::parse(value.to_string().as_bytes()).unwrap()
@@ -123,7 +125,8 @@ mod tests {
 
         let usage = state.cached_usage().unwrap();
 
-        assert_eq!(serde_json::from_slice::<Value>(&usage.json).unwrap(), cached);
+        let state_file: Value = serde_json::from_slice(&usage.state_file).unwrap();
+        assert_eq!(state_file, json!({ "cachedUsageUtilization": cached }));
         assert_eq!(usage.lineage, lineage_of("account-a", "org-a"));
     }
 
@@ -138,12 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn usage_that_may_be_somebody_elses_is_withheld() {
-        let nobody = json!(null);
+    fn cached_usage_of_another_login_is_withheld() {
+        let none = json!(null);
         let a = json!({ "accountUuid": "account-a" });
         let b = json!({ "accountUuid": "account-b" });
 
-        for (account, cached) in [(&a, &b), (&a, &nobody), (&nobody, &a), (&nobody, &nobody)] {
+        for (account, cached) in [(&a, &b), (&a, &none), (&none, &a), (&none, &none)] {
             let state = state(json!({ "oauthAccount": account, "cachedUsageUtilization": cached }));
 
             assert_eq!(state.cached_usage(), None, "{account} {cached}");
