@@ -1,6 +1,5 @@
 //! `quota accounts`: which accounts there are, in which order, and which are switched off.
-//! They are kept in the accounts file; a configuration that somebody has written by hand is never changed. How the two are one
-//! list is in `config`.
+//! The commands change the list of accounts; how it is written into the configuration is in `config`.
 
 mod add;
 mod change;
@@ -12,10 +11,10 @@ mod list;
 mod set;
 mod text;
 
-use quota::accounts::{AccountsConfig, AccountsFile};
+use std::path::Path;
 
 use crate::args::{AccountsCommand, ListArgs};
-use crate::config::{self, Config, Origin};
+use crate::config::{self, Change, Config};
 use crate::exit::{Exit, Failure};
 use crate::scope;
 use crate::term;
@@ -24,7 +23,7 @@ use crate::term;
 ///
 /// # Errors
 ///
-/// [`Failure`] if the configuration or the accounts file cannot be used, or an account is named that there is not.
+/// [`Failure`] if the configuration cannot be used or changed, or an account is named that there is not.
 pub(crate) fn run(command: Option<&AccountsCommand>, store: Option<&str>) -> Result<Exit, Failure> {
     match command {
         None => list::run(&ListArgs::default(), store),
@@ -40,45 +39,14 @@ pub(crate) fn run(command: Option<&AccountsCommand>, store: Option<&str>) -> Res
     }
 }
 
-/// The file that is changed.
-fn file() -> Result<AccountsFile, Failure> {
-    config::accounts_file().ok_or_else(|| {
-        let why = "neither XDG_STATE_HOME nor HOME is set, so there is no place for the accounts file";
-        Failure::new(Exit::Usage, why)
-    })
-}
-
-/// Changes the accounts file, while no other program does.
-///
-/// Whatever is listed stands in it before, in its order: else what is changed would move past what is not.
-async fn change<R: Send + 'static>(
-    config: &Config,
-    change: impl FnOnce(&mut AccountsConfig) -> R + Send + 'static,
-) -> Result<R, Failure> {
-    // One that was added stands there, unless it was removed since: then it must not come back without its login.
-    let listed = config.accounts.iter().filter(|account| account.origin != Origin::Added);
-    let listed: Vec<_> = listed.map(|account| account.id.clone()).collect();
-    let file = file()?;
-    let changed = file.update(move |accounts| {
-        for id in listed {
-            if accounts.account_mut(&id).is_none() {
-                accounts.put(quota::accounts::AccountConfig::new(id));
-            }
-        }
-        change(accounts)
-    });
-    changed.await.map_err(|error| config::unusable(&error))
-}
-
-/// What is done with a configuration.
-fn with<T, W: Future<Output = Result<T, Failure>>>(
-    config: Config,
-    work: impl FnOnce(Config) -> W,
-) -> Result<T, Failure> {
+/// Changes the accounts of the configuration, and prints what was done, a line for each thing.
+fn change(
+    named: Option<&Path>,
+    change: impl FnMut(&Config) -> Result<Change<Vec<String>>, Failure>,
+) -> Result<Exit, Failure> {
     scope::run(async |scope| {
-        // A token command may run.
         scope.listen()?;
-        work(config).await
+        done(&config::update(named, change).await?)
     })
 }
 

@@ -1,19 +1,20 @@
 //! The configuration: which accounts there are, where their logins are, and by which rules they are asked about.
-//! How it is written is in `file`, where a flaw stands and how it is told in `flaw`, and what commands have added or switched
-//! off is joined to it in `join`; nothing here asks anybody.
+//! How it is written is in `file`, where a flaw is and how it is described in `flaw`; commands change the file through `update`.
 
 mod check;
+mod edit;
 mod file;
 mod flaw;
 mod hooks;
-mod join;
 mod login;
+mod old_accounts;
 mod routing;
+mod update;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use quota::accounts::{AccountLimits, AccountsConfig, RoutingPolicy};
+use quota::accounts::{AccountConfig, AccountLimits, AccountsConfig, RoutingPolicy};
 use quota::{AccountId, Policy};
 use url::Url;
 
@@ -26,8 +27,10 @@ use crate::token_like::masked;
 
 pub(crate) use self::check::{known_provider, name_of_account, path_of_login, place_of_login, usable_url};
 pub(crate) use self::flaw::nearest;
-pub(crate) use self::join::{BASE_URL, LOGIN, accounts_file, added, kept, unusable};
 pub(crate) use self::login::{LoginSource, is_variable};
+use self::old_accounts::OldAccounts;
+pub(crate) use self::old_accounts::{accounts_file, login_of, plain_limits, unusable};
+pub(crate) use self::update::{Change, path, update};
 
 /// What is to be asked about, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +45,7 @@ pub(crate) struct Config {
     pub(crate) hooks: Vec<Hook>,
     /// Where it lies; `None` if there is none.
     pub(crate) path: Option<PathBuf>,
-    /// Accounts of the accounts file of which nothing here knows where their logins are.
+    /// Accounts of an `accounts.json` that is not moved yet, of which nothing here knows where their logins are.
     pub(crate) unusable: Vec<AccountId>,
     /// The variables with the tokens of accounts that a command leaves out.
     pub(crate) other_token_variables: Vec<String>,
@@ -74,8 +77,8 @@ pub(crate) enum Origin {
     Implied,
     /// In the configuration, in this line.
     Configured { line: usize },
-    /// In the accounts file, by `quota accounts add`.
-    Added,
+    /// In the `accounts.json` of an earlier version, until a command moves it into the configuration.
+    OldFile,
 }
 
 impl AccountSettings {
@@ -115,12 +118,22 @@ impl Config {
     /// [`Failure`] if there is one and it cannot be used, or there is no account in it.
     pub(crate) fn named_or_usual(named: Option<&Path>) -> Result<Self, Failure> {
         let config = Self::maybe_empty(named)?;
-        if config.accounts.is_empty() {
-            let why = "no account is named; add [[accounts]] with id = \"anthropic/main\", or run `quota accounts add`, or \
-                       remove the file to use Claude Code's login";
-            return Err(Failure::new(Exit::Config, format!("{}: {why}", config.told_path())));
-        }
+        config.check_not_empty()?;
         Ok(config)
+    }
+
+    /// Whether it names an account.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if it does not.
+    pub(crate) fn check_not_empty(&self) -> Result<(), Failure> {
+        if !self.accounts.is_empty() {
+            return Ok(());
+        }
+        let why = "no account is named; add [[accounts]] with id = \"anthropic/main\", or run `quota accounts add`, or remove the \
+                   file to use Claude Code's login";
+        Err(Failure::new(Exit::Config, format!("{}: {why}", self.told_path())))
     }
 
     /// The same, but it may be one without an account, to which some are to be added.
@@ -129,15 +142,21 @@ impl Config {
     ///
     /// [`Failure`] if there is one and it cannot be used.
     pub(crate) fn maybe_empty(named: Option<&Path>) -> Result<Self, Failure> {
-        let kept = kept()?;
+        let old = OldAccounts::load()?;
         // Whatever is there is read, even what only looks like a file: an unreadable configuration is not a missing one.
         let usual = || usual_path().filter(|path| path.symlink_metadata().is_ok());
         let config = match named.map(Path::to_owned).or_else(usual) {
-            Some(path) => Self::read(&path, &kept)?,
-            None if kept.accounts().iter().any(|account| added(account).is_some()) => Self::of_nobody(),
+            Some(path) => {
+                let old_ids = old.as_ref().map(OldAccounts::ids).unwrap_or_default();
+                Self::of_bytes(&path, &input::trusted_bytes(&path)?, &old_ids)?
+            }
+            None if old.as_ref().is_some_and(OldAccounts::adds_accounts) => Self::of_nobody(),
             None => Self::of_claude_code(),
         };
-        Ok(config.join(&kept, named.is_some()))
+        Ok(match old {
+            Some(old) => config.join(&old, named.is_some()),
+            None => config,
+        })
     }
 
     /// Whether nobody has named an account anywhere.
@@ -208,26 +227,39 @@ impl Config {
         self.accounts.iter().find(|one| one.id.name() == near).map(|one| one.id.as_str())
     }
 
-    /// Reads the configuration at `path`. Its hooks may name accounts of the accounts file.
+    /// Reads the configuration that is at `path`. Its hooks may also name these accounts.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if it cannot be read, or is broken; it says where, what, why, and what to do.
-    fn read(path: &Path, kept: &AccountsConfig) -> Result<Self, Failure> {
-        let bytes = input::trusted_bytes(path)?;
+    /// [`Failure`] if it is broken; it says where, what, why, and what to do.
+    fn of_bytes(path: &Path, bytes: &[u8], also: &[AccountId]) -> Result<Self, Failure> {
         let name = input::name(path);
         let broken = |line: String| Failure::new(Exit::Config, line);
-        let Ok(text) = std::str::from_utf8(&bytes) else {
+        let Ok(text) = std::str::from_utf8(bytes) else {
             return Err(broken(format!("{name}: not UTF-8 text; save it as UTF-8")));
         };
         // Paths in it are seen from where it lies, whatever directory the program is started in.
         let directory = path.parent().unwrap_or(Path::new(""));
-        let config = Self::parse(text, directory, kept).map_err(|flaw| broken(flaw.told(&name, text)))?;
+        let config = Self::parse(text, directory, also).map_err(|flaw| broken(flaw.told(&name, text)))?;
         Ok(Self { path: Some(path.to_owned()), ..config })
     }
 
-    fn parse(text: &str, directory: &Path, kept: &AccountsConfig) -> Result<Self, flaw::Flaw> {
-        check::config(file::read(text)?, text, directory, kept)
+    fn parse(text: &str, directory: &Path, also: &[AccountId]) -> Result<Self, flaw::Flaw> {
+        check::config(file::read(text)?, text, directory, also)
+    }
+
+    /// The same accounts as the router takes them.
+    pub(crate) fn routed(&self) -> AccountsConfig {
+        let routed = |account: &AccountSettings| {
+            let one = AccountConfig::new(account.id.clone()).disabled(account.disabled);
+            one.limits(account.limits.clone())
+        };
+        self.accounts.iter().map(routed).collect()
+    }
+
+    /// Where the configuration is that names the accounts, for people.
+    pub(crate) fn told_path(&self) -> String {
+        self.path.as_deref().map_or_else(String::new, input::name)
     }
 }
 

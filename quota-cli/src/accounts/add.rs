@@ -1,45 +1,41 @@
-//! `quota accounts add`: an account by command, without a configuration.
+//! `quota accounts add`: an account by command.
 //! Where its login is, is written down; the login itself never is.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quota::accounts::{AccountConfig, AccountLimits, Limits};
+use quota::accounts::{AccountLimits, Limits};
 use quota::anthropic::ANTHROPIC;
 use quota::{AccountId, Clock, Mark, Percent, Record, StoreKey, TroubleKind};
 
-use super::{change, done, with};
+use super::done;
 use crate::args::AddArgs;
-use crate::config::{self, AccountSettings, Config, LoginSource, Origin};
+use crate::config::{self, AccountSettings, Change, Config, LoginSource, Origin};
 use crate::exit::{Exit, Failure};
 use crate::status::discover;
-use crate::{gateway, io_cause, runtime, term};
+use crate::{gateway, io_cause, runtime, scope, term};
 
 /// Adds the account.
 pub(super) fn run(options: &AddArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    let id = id(&options.name)?;
-    let login = login(options)?;
-    let account = account(options, &id, &login)?;
-    with(Config::maybe_empty(None)?, async |config| {
-        if config.unusable.contains(&id) {
-            let why = format!(
-                "{id} stands in the accounts file already, without a login that is known here; \
-                               first: quota accounts remove {id}"
-            );
-            return Err(Failure::new(Exit::Usage, why));
-        }
-        let others = Others::of(&config).await;
-        free(&config, &others, &id, &login)?;
-        let first = options.first.then(|| id.clone());
-        let is_new = put(&config, others, vec![account], first).await?;
-        if is_new.is_empty() {
-            return Err(stands(&id, "by another command, a moment ago"));
-        }
-        let credential = gateway::source(&login, &config).credential(&id).await;
-        let told = format!("{id} is added: {}", login.told());
-        done(&[told])?;
+    let account = account(options)?;
+    let (id, login) = (&account.id, &account.login);
+    let named = options.config.as_deref();
+    scope::run(async |scope| {
+        // A token command may run.
+        scope.listen()?;
+        let implied = ImpliedLogin::find(named).await?;
+        let config = config::update(named, |config| {
+            let mut accounts = implied.others(config, &account);
+            check_unique(config, &accounts, &account)?;
+            let at = if options.first { 0 } else { accounts.len() };
+            accounts.insert(at, account.clone());
+            Ok(Change { accounts: Some(accounts), answer: config.clone() })
+        });
+        let config = config.await?;
+        let credential = gateway::source(login, &config).credential(id).await;
+        done(&[format!("{id} is added: {}", login.told())])?;
         let trouble = match credential {
-            Ok(credential) => known_missing_scope(&config, store, &id, credential.login.mark).await,
+            Ok(credential) => known_missing_scope(&config, store, id, credential.login.mark).await,
             Err(trouble) => Some(trouble.to_string()),
         };
         if let Some(trouble) = trouble {
@@ -73,77 +69,37 @@ async fn known_missing_scope(
 /// How long the store may take to say what is known of a credential.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The accounts that are there without standing anywhere, and are to go on being there.
-pub(super) struct Others(Vec<AccountId>);
+/// Whether there is a login of Claude Code where that is the account without being named: once others are named, it must be too.
+pub(super) struct ImpliedLogin {
+    is_found: bool,
+}
 
-impl Others {
-    /// The login of Claude Code, if it is only implied, and found: once other accounts are named it would be no more.
-    pub(super) async fn of(config: &Config) -> Self {
-        let implied = config.accounts.iter().filter(|account| account.origin == Origin::Implied);
-        let implied: Vec<_> = implied.map(|account| account.id.clone()).collect();
-        let is_found = !implied.is_empty() && discover::claude_code().await.is_ok();
-        Self(if is_found { implied } else { Vec::new() })
+impl ImpliedLogin {
+    /// Looks for the login, if no account is named.
+    pub(super) async fn find(named: Option<&Path>) -> Result<Self, Failure> {
+        let is_implied = Config::maybe_empty(named)?.is_implied();
+        Ok(Self { is_found: is_implied && discover::claude_code().await.is_ok() })
     }
 
-    /// The accounts that another one must not take the place of. One that is implied may be named as what it is.
-    pub(super) fn standing<'a>(
-        &'a self,
-        config: &'a Config,
-        id: &'a AccountId,
-        login: &'a LoginSource,
-    ) -> impl Iterator<Item = &'a AccountSettings> + Clone {
-        config.accounts.iter().filter(move |account| {
-            let is_itself = account.id == *id && account.login == *login;
-            account.origin != Origin::Implied || (self.0.contains(&account.id) && !is_itself)
-        })
+    /// The accounts that another one must not take the place of. The implied one may be named as what it is.
+    pub(super) fn others(&self, config: &Config, new: &AccountSettings) -> Vec<AccountSettings> {
+        let is_itself = |account: &AccountSettings| account.id == new.id && account.login == new.login;
+        let is_other = |account: &&AccountSettings| {
+            account.origin != Origin::Implied || (self.is_found && !is_itself(account))
+        };
+        config.accounts.iter().filter(is_other).cloned().collect()
     }
 }
 
-/// Puts accounts at the end, or one of them first. Those that stand there already stay as they are; the others are the answer.
-pub(super) async fn put(
-    config: &Config,
-    others: Others,
-    accounts: Vec<AccountConfig>,
-    first: Option<AccountId>,
-) -> Result<Vec<AccountId>, Failure> {
-    let implied = config.accounts.iter().filter(|account| account.origin == Origin::Implied);
-    let implied: Vec<_> = implied.map(|account| account.id.clone()).collect();
-    change(config, move |kept| {
-        for id in &implied {
-            let is_named = accounts.iter().any(|account| account.id == *id);
-            match kept.account_mut(id) {
-                Some(account) if others.0.contains(id) && !is_named => {
-                    account.set_field(config::LOGIN, &LoginSource::ClaudeCode);
-                }
-                // It is named now, or nobody is logged in there, so that it was never more than a place to look.
-                _ => drop(kept.remove(id)),
-            }
-        }
-        let mut new = Vec::new();
-        for account in accounts {
-            if kept.account_mut(&account.id).is_none() {
-                new.push(account.id.clone());
-                kept.put(account);
-            }
-        }
-        if let Some(first) = first {
-            kept.order(&[first]);
-        }
-        new
-    })
-    .await
-}
-
-/// The account as the accounts file has it.
-fn account(options: &AddArgs, id: &AccountId, login: &LoginSource) -> Result<AccountConfig, Failure> {
+/// The account as it is written down.
+fn account(options: &AddArgs) -> Result<AccountSettings, Failure> {
+    let mut account = AccountSettings::new(id(&options.name)?, login(options)?);
     let limit = |share: Option<f64>| share.and_then(Percent::from_percent).map(Limits::of);
     let mut limits = AccountLimits::none();
     (limits.minimum, limits.stop) = (limit(options.min_remaining), limit(options.killswitch));
-    let mut account = AccountConfig::new(id.clone()).limits(limits);
-    account.set_field(config::LOGIN, login);
+    account.limits = limits;
     if let Some(text) = &options.base_url {
-        let url = config::usable_url(text).map_err(|why| usage(format!("--base-url: {why}")))?;
-        account.set_field(config::BASE_URL, url.as_str());
+        account.base_url = Some(config::usable_url(text).map_err(|why| usage(format!("--base-url: {why}")))?);
     }
     Ok(account)
 }
@@ -169,12 +125,9 @@ fn login(options: &AddArgs) -> Result<LoginSource, Failure> {
     } else if let Some(path) = &options.token_file {
         LoginSource::TokenFile(placed(path)?)
     } else if let Some(words) = &options.token_command {
-        let mut words = words.clone();
-        config::place_of_login(&LoginSource::TokenCommand(words.clone())).map_err(usage)?;
-        if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
-            *program = placed(Path::new(program))?.display().to_string();
-        }
-        LoginSource::TokenCommand(words)
+        let login = LoginSource::TokenCommand(words.clone());
+        config::place_of_login(&login).map_err(usage)?;
+        login.absolute()
     } else {
         LoginSource::ClaudeCode
     })
@@ -191,25 +144,22 @@ fn placed(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Whether neither the name nor the login is another account's: two names for one login would count its use twice.
-fn free(config: &Config, others: &Others, id: &AccountId, login: &LoginSource) -> Result<(), Failure> {
-    let standing = others.standing(config, id, login);
-    if let Some(account) = standing.clone().find(|account| account.id == *id) {
-        return Err(match account.origin {
-            Origin::Configured { line } => stands(id, &format!("in {}, line {line}", config.told_path())),
-            _ => stands(id, &format!("with the {}", account.login.told())),
-        });
+fn check_unique(config: &Config, others: &[AccountSettings], new: &AccountSettings) -> Result<(), Failure> {
+    let id = &new.id;
+    if let Some(account) = others.iter().find(|account| account.id == *id) {
+        let place = match account.origin {
+            Origin::Configured { line } => format!("{}:{line}", config.told_path()),
+            _ => account.login.told(),
+        };
+        return Err(usage(format!("{id} already exists ({place}); choose another name")));
     }
-    let Some(twin) = standing.clone().find(|account| account.login == *login) else { return Ok(()) };
+    let Some(twin) = others.iter().find(|account| account.login == new.login) else { return Ok(()) };
     Err(usage(format!(
         "{} has that login already ({}); say where the login of {id} is: --claude-config-dir, --token-env, --token-file or \
          --token-command",
         twin.id,
-        login.told()
+        new.login.told()
     )))
-}
-
-fn stands(id: &AccountId, place: &str) -> Failure {
-    usage(format!("there is {id} already, {place}; take another name"))
 }
 
 fn usage(why: impl Into<String>) -> Failure {

@@ -3,26 +3,39 @@
 
 use quota::AccountId;
 
-use super::{change, done, file, forget, with};
+use super::{change, done, forget};
 use crate::args::NamedArgs;
-use crate::config::{Config, Origin};
+use crate::config::{self, Change, Config, Origin};
 use crate::exit::{Exit, Failure};
+use crate::scope;
 use crate::term;
 
-/// Removes accounts that were added, and what is stored of them.
+/// Removes accounts, and what is stored of them.
 pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    with(Config::named_or_usual(options.config.as_deref())?, async |config| {
-        let ids = each_once(options.names.iter().map(|name| removable(&config, name)))?;
-        let told: Vec<_> = ids.iter().map(|id| format!("{id} is removed")).collect();
-        let removed = ids.clone();
-        change(&config, move |accounts| {
-            for id in &removed {
-                accounts.remove(id);
+    scope::run(async |scope| {
+        scope.listen()?;
+        let removed = config::update(options.config.as_deref(), |config| {
+            let ids = named(config, &options.names)?;
+            if let Some(account) = config.accounts.iter().find(|account| account.origin == Origin::Implied) {
+                let id = &account.id;
+                let why = format!(
+                    "{id} is the login of Claude Code, which is there without being named; to take it out of use: quota accounts disable {id}"
+                );
+                return Err(Failure::new(Exit::Usage, why));
             }
-        })
-        .await?;
-        let exit = done(&told)?;
-        let failures = forget::all(&config, store, &file()?, &ids).await;
+            let left = config.accounts.iter().filter(|account| !ids.contains(&account.id)).cloned();
+            Ok(Change::to(config, left.collect(), (config.clone(), ids)))
+        });
+        let (config, ids) = removed.await?;
+        let mut lines: Vec<_> = ids.iter().map(|id| format!("{id} is removed")).collect();
+        if ids.len() == config.accounts.len() {
+            lines.push(format!(
+                "no account is left; add one with: quota accounts add, or remove {} to use Claude Code's login",
+                config.told_path()
+            ));
+        }
+        let exit = done(&lines)?;
+        let failures = forget::all(&config, store, &ids).await;
         for failure in &failures {
             term::tell(&format!("quota: {failure}\n"));
         }
@@ -30,75 +43,43 @@ pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, F
     })
 }
 
-/// The account of this name, if it was added by command.
-fn removable(config: &Config, name: &str) -> Result<AccountId, Failure> {
-    if let Some(id) = config.unusable.iter().find(|id| id.as_str() == name || id.name() == name) {
-        return Ok(id.clone());
-    }
-    let account = config.account(name)?;
-    let id = &account.id;
-    let instead = format!("to take it out of use: quota accounts disable {id}");
-    let why = match account.origin {
-        Origin::Added => return Ok(id.clone()),
-        Origin::Configured { line } => {
-            format!(
-                "{id} stands in {}, line {line}, and is to be removed there; {instead}",
-                config.told_path()
-            )
-        }
-        Origin::Implied => {
-            format!("{id} is the login of Claude Code, which is there without being named; {instead}")
-        }
-    };
-    Err(Failure::new(Exit::Usage, why))
-}
-
 /// Switches accounts off, or on.
 pub(super) fn switch(options: &NamedArgs, off: bool) -> Result<Exit, Failure> {
-    with(Config::named_or_usual(options.config.as_deref())?, async |config| {
-        let ids = named(&config, &options.names)?;
+    change(options.config.as_deref(), |config| {
+        let ids = named(config, &options.names)?;
         let word = if off { "off" } else { "on" };
-        let mut told: Vec<_> = ids.iter().map(|id| format!("{id} is switched {word}")).collect();
-        let left = config.accounts.iter().any(|account| !account.disabled && !ids.contains(&account.id));
-        if off && !left {
-            told.push("no account is left that is switched on".to_owned());
+        let mut lines: Vec<_> = ids.iter().map(|id| format!("{id} is switched {word}")).collect();
+        let mut accounts = config.accounts.clone();
+        for account in accounts.iter_mut().filter(|account| ids.contains(&account.id)) {
+            account.disabled = off;
         }
-        change(&config, move |accounts| {
-            for id in &ids {
-                if let Some(account) = accounts.account_mut(id) {
-                    account.disabled = off;
-                }
-            }
-        })
-        .await?;
-        done(&told)
+        if off && accounts.iter().all(|account| account.disabled) {
+            lines.push("no account is left that is switched on".to_owned());
+        }
+        Ok(Change::to(config, accounts, lines))
     })
 }
 
 /// Puts accounts first, in the order they are named in.
 pub(super) fn order(options: &NamedArgs) -> Result<Exit, Failure> {
-    with(Config::named_or_usual(options.config.as_deref())?, async |config| {
-        let ids = named(&config, &options.names)?;
-        let others = config.accounts.iter().map(|account| &account.id).filter(|id| !ids.contains(id));
-        let all: Vec<_> = ids.iter().chain(others).cloned().collect();
-        change(&config, move |accounts| accounts.order(&ids)).await?;
-        let told: Vec<_> = all.iter().enumerate().map(|(at, id)| format!("{} {id}", at + 1)).collect();
-        done(&told)
+    change(options.config.as_deref(), |config| {
+        let ids = named(config, &options.names)?;
+        let mut accounts = config.accounts.clone();
+        accounts.sort_by_key(|account| ids.iter().position(|id| *id == account.id).unwrap_or(ids.len()));
+        let lines = accounts.iter().enumerate().map(|(at, account)| format!("{} {}", at + 1, account.id));
+        let lines = lines.collect();
+        Ok(Change::to(config, accounts, lines))
     })
 }
 
-/// The accounts of these names, each once.
+/// The accounts of these names, each once, in the order of their first mention.
 fn named(config: &Config, names: &[String]) -> Result<Vec<AccountId>, Failure> {
-    each_once(names.iter().map(|name| config.account(name).map(|account| account.id.clone())))
-}
-
-/// The accounts in the order of their first mention.
-fn each_once(named: impl Iterator<Item = Result<AccountId, Failure>>) -> Result<Vec<AccountId>, Failure> {
+    config.check_not_empty()?;
     let mut ids: Vec<AccountId> = Vec::new();
-    for id in named {
-        let id = id?;
-        if !ids.contains(&id) {
-            ids.push(id);
+    for name in names {
+        let id = &config.account(name)?.id;
+        if !ids.contains(id) {
+            ids.push(id.clone());
         }
     }
     Ok(ids)

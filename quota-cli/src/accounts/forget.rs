@@ -1,10 +1,9 @@
 //! What is stored of removed accounts: their readings in the store and in the state file, and their journals.
 //! What stays of an account, so that a hold and a budget outlive it, is decided in `quota_core::record`.
 
-use quota::accounts::AccountsFile;
 use quota::{AccountId, QuotaError, QuotaManager};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::exit::Failure;
 use crate::gateway::{self, Store};
 use crate::journal;
@@ -12,12 +11,7 @@ use crate::term::harmless;
 
 /// Forgets the accounts, wherever something is stored of them. Returns a line on each thing that could not be forgotten; the
 /// accounts are removed all the same.
-pub(super) async fn all(
-    config: &Config,
-    store: Option<&str>,
-    file: &AccountsFile,
-    ids: &[AccountId],
-) -> Vec<String> {
+pub(super) async fn all(config: &Config, store: Option<&str>, ids: &[AccountId]) -> Vec<String> {
     let mut failures = Vec::new();
     match open(config, store) {
         Ok((manager, store)) => {
@@ -28,7 +22,9 @@ pub(super) async fn all(
         }
         Err(failure) => failures.extend(ids.iter().map(|id| kept(id, &failure.to_string()))),
     }
-    if let Err(error) = file.forget(ids.to_vec()).await {
+    if let Some(file) = config::accounts_file()
+        && let Err(error) = file.forget(ids.to_vec()).await
+    {
         failures.push(format!("could not remove what routing has learned: {error}"));
     }
     failures

@@ -1,23 +1,30 @@
-//! `quota accounts import`: the logins that are found on this machine, or the accounts of another accounts file.
-//! Whatever is there already stays as it is.
+//! `quota accounts import`: the logins that are found on this machine, or the accounts of an accounts file.
+//! Accounts that are there already stay as they are.
 
 use std::path::Path;
 
 use quota::AccountId;
-use quota::accounts::{AccountConfig, AccountsConfig};
+use quota::accounts::AccountsConfig;
 use quota::anthropic::ANTHROPIC;
 use url::Url;
 
-use super::add::{Others, put};
-use super::{done, with};
+use super::add::ImpliedLogin;
+use super::done;
 use crate::args::ImportArgs;
-use crate::config::{self, Config, LoginSource};
+use crate::config::{self, AccountSettings, Change, Config, LoginSource};
 use crate::exit::{Exit, Failure};
-use crate::{init, input};
+use crate::{init, input, scope};
+
+/// An account that was found.
+struct Found {
+    id: AccountId,
+    /// `None` if it does not say where its login is, or not in a way that is known here.
+    account: Option<AccountSettings>,
+}
 
 /// What becomes of an account that was found.
 enum Fate {
-    Add(AccountConfig, LoginSource),
+    Add(Box<AccountSettings>),
     /// It names a host or a program, which the user has not allowed.
     NotAllowed(AccountId, Vec<Risk>),
     Stands(AccountId),
@@ -38,12 +45,12 @@ enum Risk {
 
 impl Risk {
     /// What an account asks for.
-    fn of(login: &LoginSource, base_url: Option<&Url>) -> Vec<Self> {
-        let command = match login {
+    fn of(account: &AccountSettings) -> Vec<Self> {
+        let command = match &account.login {
             LoginSource::TokenCommand(words) => Some(Self::TokenCommand(words.clone())),
             _ => None,
         };
-        base_url.cloned().map(Self::BaseUrl).into_iter().chain(command).collect()
+        account.base_url.clone().map(Self::BaseUrl).into_iter().chain(command).collect()
     }
 
     fn is_allowed(&self, options: &ImportArgs) -> bool {
@@ -74,7 +81,9 @@ impl Risk {
 /// Adds them, and says what was added and what was there already.
 pub(super) fn run(options: &ImportArgs) -> Result<Exit, Failure> {
     let read = options.file.as_deref().map(read).transpose()?;
-    with(Config::maybe_empty(None)?, async |config| {
+    let named = options.config.as_deref();
+    scope::run(async |scope| {
+        scope.listen()?;
         let found = match read {
             Some(accounts) => accounts,
             None => found().await,
@@ -87,91 +96,99 @@ pub(super) fn run(options: &ImportArgs) -> Result<Exit, Failure> {
             };
             return Err(Failure::new(Exit::NoAccount, what));
         }
-        let others = Others::of(&config).await;
-        let mut fates: Vec<Fate> = Vec::new();
-        for account in found {
-            let fate = fate(&config, &others, &fates, account, options);
-            fates.push(fate);
-        }
-        let told: Vec<_> = fates.iter().map(|fate| told(fate, options.dry_run)).collect();
-        let is_whole = !fates.iter().any(|fate| matches!(fate, Fate::Unknown(_) | Fate::NotAllowed(..)));
-        // Before anything is written: who sees something strange can still stop it.
-        let risks: Vec<_> = fates.iter().flat_map(allowed_risks).collect();
-        if !risks.is_empty() {
+        let implied = ImpliedLogin::find(named).await?;
+        let fates = if options.dry_run {
+            fates(&Config::maybe_empty(named)?, &implied, &found, options)
+        } else {
+            let mut is_told = false;
+            let added = config::update(named, |config| {
+                let fates = fates(config, &implied, &found, options);
+                // Before anything is written: a reader who sees something strange can still stop it.
+                let risks: Vec<_> = fates.iter().flat_map(allowed_risks).collect();
+                if !risks.is_empty() && !std::mem::replace(&mut is_told, true) {
+                    done(&risks)?;
+                }
+                let new: Vec<_> = fates.iter().filter_map(Fate::added).cloned().collect();
+                let mut accounts = config.accounts.clone();
+                if let Some(first) = new.first() {
+                    // The implied one stays if it is found, or is itself among the new ones.
+                    accounts = implied.others(config, first);
+                    accounts.retain(|account| new.iter().all(|one| one.id != account.id));
+                }
+                let accounts = accounts.into_iter().chain(new).collect();
+                let has_new = fates.iter().any(|fate| fate.added().is_some());
+                Ok(Change { accounts: has_new.then_some(accounts), answer: fates })
+            });
+            added.await?
+        };
+        if options.dry_run {
+            let risks: Vec<_> = fates.iter().flat_map(allowed_risks).collect();
             done(&risks)?;
         }
-        let new: Vec<_> = fates
-            .into_iter()
-            .filter_map(|fate| match fate {
-                Fate::Add(account, _) => Some(account),
-                _ => None,
-            })
-            .collect();
-        if !options.dry_run && !new.is_empty() {
-            put(&config, others, new, None).await?;
-        }
-        done(&told)?;
+        done(&fates.iter().map(|fate| told(fate, options.dry_run)).collect::<Vec<_>>())?;
+        let is_whole = !fates.iter().any(|fate| matches!(fate, Fate::Unknown(_) | Fate::NotAllowed(..)));
         Ok(if is_whole { Exit::Done } else { Exit::Gaps })
     })
 }
 
+impl Fate {
+    fn added(&self) -> Option<&AccountSettings> {
+        match self {
+            Self::Add(account) => Some(account),
+            _ => None,
+        }
+    }
+}
+
+fn fates(config: &Config, implied: &ImpliedLogin, found: &[Found], options: &ImportArgs) -> Vec<Fate> {
+    let mut fates: Vec<Fate> = Vec::new();
+    for found in found {
+        let fate = fate(config, implied, &fates, found, options);
+        fates.push(fate);
+    }
+    fates
+}
+
 fn fate(
     config: &Config,
-    others: &Others,
+    implied: &ImpliedLogin,
     before: &[Fate],
-    account: AccountConfig,
+    found: &Found,
     options: &ImportArgs,
 ) -> Fate {
-    let added = before.iter().filter_map(|fate| match fate {
-        Fate::Add(other, login) => Some((&other.id, login)),
-        _ => None,
-    });
-    let (found, base_url) = config::added(&account).map_or((None, None), |(login, url)| (Some(login), url));
+    let id = found.id.clone();
     // Without a login of its own, it has at most its name in common with another.
-    let login = found.clone().unwrap_or(LoginSource::TokenCommand(Vec::new()));
-    let id = account.id.clone();
-    let standing = others.standing(config, &id, &login).map(|known| (&known.id, &known.login));
-    let known: Vec<_> = standing.chain(added).collect();
-    if known.iter().any(|(other, _)| **other == id) || config.unusable.contains(&id) {
+    let nameless = || AccountSettings::new(id.clone(), LoginSource::TokenCommand(Vec::new()));
+    let account = found.account.clone().unwrap_or_else(nameless);
+    let mut known = implied.others(config, &account);
+    known.extend(before.iter().filter_map(Fate::added).cloned());
+    if known.iter().any(|other| other.id == id) {
         return Fate::Stands(id);
     }
-    if found.is_none() {
+    if found.account.is_none() {
         return Fate::Unknown(id);
     }
-    if let Some((twin, _)) = known.iter().find(|(_, other)| **other == login) {
-        return Fate::Twin(id.clone(), (*twin).clone());
+    if let Some(twin) = known.iter().find(|other| other.login == account.login) {
+        return Fate::Twin(id, twin.id.clone());
     }
-    let risks = Risk::of(&login, base_url.as_ref());
+    let risks = Risk::of(&account);
     if risks.iter().all(|risk| risk.is_allowed(options)) {
-        Fate::Add(only_known(&account, &login, base_url.as_ref()), login)
+        Fate::Add(Box::new(account))
     } else {
         Fate::NotAllowed(id, risks)
     }
 }
 
-/// The account with what was judged here, and nothing that another program reads from it.
-fn only_known(account: &AccountConfig, login: &LoginSource, base_url: Option<&Url>) -> AccountConfig {
-    let mut known = AccountConfig::new(account.id.clone()).disabled(account.disabled);
-    known.limits = account.limits.clone();
-    known.set_field(config::LOGIN, login);
-    if let Some(url) = base_url {
-        known.set_field(config::BASE_URL, url.as_str());
-    }
-    known
-}
-
 /// What an account that is added asks for, a line for each.
 fn allowed_risks(fate: &Fate) -> Vec<String> {
-    let Fate::Add(account, login) = fate else { return Vec::new() };
-    let base_url = config::added(account).and_then(|(_, url)| url);
-    let risks = Risk::of(login, base_url.as_ref());
-    risks.iter().map(|risk| format!("{} {}", account.id, risk.describe())).collect()
+    let Some(account) = fate.added() else { return Vec::new() };
+    Risk::of(account).iter().map(|risk| format!("{} {}", account.id, risk.describe())).collect()
 }
 
 fn told(fate: &Fate, is_dry: bool) -> String {
     match fate {
-        Fate::Add(account, login) if is_dry => format!("{} would be added: {}", account.id, login.told()),
-        Fate::Add(account, login) => format!("{} is added: {}", account.id, login.told()),
+        Fate::Add(account) if is_dry => format!("{} would be added: {}", account.id, account.login.told()),
+        Fate::Add(account) => format!("{} is added: {}", account.id, account.login.told()),
         Fate::NotAllowed(id, risks) => {
             let described: Vec<_> = risks.iter().map(Risk::describe).collect();
             let flags: Vec<_> = risks.iter().map(Risk::flag).collect();
@@ -189,25 +206,32 @@ fn told(fate: &Fate, is_dry: bool) -> String {
     }
 }
 
-/// The accounts of another file.
-fn read(path: &Path) -> Result<Vec<AccountConfig>, Failure> {
+/// The accounts of an accounts file, with what was judged here and nothing that another program reads from it.
+fn read(path: &Path) -> Result<Vec<Found>, Failure> {
     let bytes = input::bytes(path)?;
     let name = input::name(path);
-    // What stands there instead is not repeated: somebody may have taken the wrong file.
+    // The contents are not repeated: it may be a file with secrets that was named by mistake.
     let accounts: AccountsConfig = serde_json::from_slice(&bytes).map_err(|error| {
         let why = format!("{name}:{}:{}: not an accounts file", error.line(), error.column());
         Failure::new(Exit::DataErr, why)
     })?;
-    Ok(accounts.accounts().to_vec())
+    let found = accounts.accounts().iter().map(|account| Found {
+        id: account.id.clone(),
+        account: config::login_of(account).map(|(login, base_url)| AccountSettings {
+            base_url,
+            disabled: account.disabled,
+            limits: config::plain_limits(&account.limits),
+            ..AccountSettings::new(account.id.clone(), login)
+        }),
+    });
+    Ok(found.collect())
 }
 
 /// The logins that are found on this machine, as `quota init` finds them.
-async fn found() -> Vec<AccountConfig> {
-    let logins = init::logins().await.into_iter();
-    let account = |(name, login): (&str, LoginSource)| {
-        let mut account = AccountConfig::new(AccountId::new(ANTHROPIC, name).ok()?);
-        account.set_field(config::LOGIN, &login);
-        Some(account)
+async fn found() -> Vec<Found> {
+    let found = |(name, login): (&str, LoginSource)| {
+        let id = AccountId::new(ANTHROPIC, name).ok()?;
+        Some(Found { id: id.clone(), account: Some(AccountSettings::new(id, login)) })
     };
-    logins.filter_map(account).collect()
+    init::logins().await.into_iter().filter_map(found).collect()
 }

@@ -2,6 +2,7 @@
 //! A field that changes its meaning raises the number; a new one does not.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use quota::Percent;
 use quota::accounts::Limits;
@@ -13,12 +14,12 @@ use crate::router::seen::standing_word;
 use crate::words::{Here, rfc3339};
 
 /// The whole document, with a line break at its end.
-pub(super) fn render(config: &Config, accounts: &[Listed<'_>], here: &Here) -> String {
+pub(super) fn render(named: Option<&Path>, config: &Config, accounts: &[Listed<'_>], here: &Here) -> String {
     let document = Document {
         version: 1,
         now: rfc3339(here.now),
         config: config.path.as_ref().map(|path| path.display().to_string()),
-        file: config::accounts_file().map(|file| file.path().display().to_string()),
+        file: config::path(named).ok().map(|path| path.display().to_string()),
         accounts: accounts.iter().enumerate().map(|(at, account)| AccountJson::of(at, account)).collect(),
         unusable: config.unusable.iter().map(|id| id.as_str()).collect(),
     };
@@ -80,7 +81,7 @@ impl<'a> AccountJson<'a> {
         let (origin, line) = match settings.origin {
             Origin::Implied => ("implied", None),
             Origin::Configured { line } => ("config", Some(line)),
-            Origin::Added => ("added", None),
+            Origin::OldFile => ("added", None),
         };
         Self {
             account: settings.id.as_str(),

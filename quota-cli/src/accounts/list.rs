@@ -3,7 +3,7 @@
 
 use super::{json, text};
 use crate::args::{ListArgs, RequestArgs};
-use crate::config::{self, AccountSettings, Config};
+use crate::config::{AccountSettings, Config};
 use crate::exit::{Exit, Failure};
 use crate::router::{Router, Seen, SeenAccount};
 use crate::scope;
@@ -26,6 +26,7 @@ pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failu
         let Some(config) = status::configuration(named).await? else {
             if options.json {
                 term::answer(&json::render(
+                    named,
                     &Config { accounts: Vec::new(), ..Config::of_claude_code() },
                     &[],
                     &Here::now(),
@@ -53,7 +54,7 @@ pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failu
             })
             .collect();
         let shown = if options.json {
-            json::render(&config, &listed, &here)
+            json::render(named, &config, &listed, &here)
         } else {
             text::render(&listed, &here, Screen::stdout())
         };
@@ -62,11 +63,7 @@ pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failu
             router.tell_if_refused().await;
         }
         for id in &config.unusable {
-            let file =
-                config::accounts_file().map_or_else(String::new, |file| file.path().display().to_string());
-            term::tell(&format!(
-                "quota: {id} stands in {file} too, without a login that is known here; quota accounts remove {id} forgets it\n"
-            ));
+            term::tell(&format!("quota: {id} is not used: accounts.json does not say where its login is\n"));
         }
         Ok(Exit::Done)
     })

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use quota::accounts::Standing;
+use quota::accounts::{Limits, Standing};
 
 use super::list::Listed;
 use crate::router::reason;
@@ -88,13 +88,17 @@ fn state(account: &Listed<'_>, here: &Here) -> (String, Ink) {
     let own = &account.settings.limits;
     for (what, limits) in [("minimum", &own.minimum), ("killswitch", &own.stop)] {
         let Some(limits) = limits else { continue };
-        let every = limits.every().map(words::percent);
-        let windows = limits.windows().map(|(window, left)| format!("{} of {window}", words::percent(left)));
-        let all: Vec<_> = every.into_iter().chain(windows).collect();
-        let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
-        state = format!("{state}; {what} {}", harmless(&all));
+        state = format!("{state}; {what} {}", harmless(&self::limits(limits)));
     }
     (state, ink)
+}
+
+/// Limits in words.
+pub(super) fn limits(limits: &Limits) -> String {
+    let every = limits.every().map(words::percent);
+    let windows = limits.windows().map(|(window, left)| format!("{} of {window}", words::percent(left)));
+    let all: Vec<_> = every.into_iter().chain(windows).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }
 
 fn standing(account: &Listed<'_>, here: &Here) -> (String, Ink) {

@@ -15,7 +15,7 @@ pub(crate) enum AccountsCommand {
     Add(AddArgs),
     /// Change the limits of an account
     Set(SetArgs),
-    /// Remove accounts that were added, and what is stored of them
+    /// Remove accounts, and what is stored of them
     Remove(NamedArgs),
     /// Switch accounts off: they are shown, and neither asked about nor used
     Disable(NamedArgs),
@@ -73,6 +73,9 @@ pub(crate) struct AddArgs {
     /// Make it the main account
     #[arg(long)]
     pub(crate) first: bool,
+    /// Change this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// The options of `quota accounts set`.
@@ -87,6 +90,9 @@ pub(crate) struct SetArgs {
     /// Its killswitch: if less is left, in percent, it is never used; none for that of [routing]
     #[arg(long, value_name = "PERCENT", value_parser = limit)]
     pub(crate) killswitch: Option<Limit>,
+    /// Change this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// A limit in percent; `None` takes away the one there is.
@@ -106,7 +112,7 @@ pub(crate) struct NamedArgs {
     /// The accounts
     #[arg(required = true, value_name = "NAME", value_delimiter = ',')]
     pub(crate) names: Vec<String>,
-    /// Read this configuration
+    /// Change this configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }
@@ -124,7 +130,7 @@ pub(crate) struct ClearHoldArgs {
 /// The options of `quota accounts import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// Another accounts.json; - for standard input [default: the logins of this machine]
+    /// An accounts.json; - for standard input [default: the logins of this machine]
     pub(crate) file: Option<PathBuf>,
     /// Say what would be added, and add nothing
     #[arg(long)]
@@ -135,4 +141,7 @@ pub(crate) struct ImportArgs {
     /// Also add accounts whose token is printed by a program that FILE names (token_command)
     #[arg(long, requires = "file")]
     pub(crate) allow_token_command: bool,
+    /// Change this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }

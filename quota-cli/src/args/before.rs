@@ -131,7 +131,9 @@ fn of_accounts(command: &mut AccountsCommand) -> Own<'_> {
             Own { config: Some(&mut options.config), ..Own::default() }
         }
         ClearHold(options) => Own { config: Some(&mut options.config), ..Own::default() },
-        Add(_) | Set(_) | Import(_) => Own::default(),
+        Add(options) => Own { config: Some(&mut options.config), ..Own::default() },
+        Set(options) => Own { config: Some(&mut options.config), ..Own::default() },
+        Import(options) => Own { config: Some(&mut options.config), ..Own::default() },
     }
 }
 
@@ -200,10 +202,6 @@ mod tests {
             ("--json run -- true", "this command writes no JSON; leave out --json"),
             ("accounts --json disable a", "this command writes no JSON; leave out --json"),
             ("--config x sim", "this command reads no configuration that is named; leave out --config"),
-            (
-                "--config x accounts add a",
-                "this command reads no configuration that is named; leave out --config",
-            ),
             ("--config x status --config y", "--config is given twice; keep one of them"),
             ("--json statusline --format x", "'--json' cannot be used with '--format'"),
             ("--json statusline --preset plain", "'--json' cannot be used with '--preset'"),

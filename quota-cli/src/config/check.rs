@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use quota::accounts::AccountsConfig;
 use quota::anthropic::{ANTHROPIC, Anthropic, AnthropicBuilder};
 use quota::credentials::PerAccount;
 use quota::{AccountId, ProviderId};
@@ -22,12 +21,7 @@ use crate::token_like::looks_like_a_token;
 /// The providers that can be asked.
 static PROVIDERS: [ProviderId; 1] = [ANTHROPIC];
 
-pub(super) fn config(
-    file: File,
-    text: &str,
-    directory: &Path,
-    kept: &AccountsConfig,
-) -> Result<Config, Flaw> {
+pub(super) fn config(file: File, text: &str, directory: &Path, also: &[AccountId]) -> Result<Config, Flaw> {
     let policy = match file.policy {
         None => quota::Policy::default(),
         Some(policy) => {
@@ -57,7 +51,7 @@ pub(super) fn config(
         accounts.push(settings);
     }
     let known = accounts.iter().map(|account| &account.id);
-    let known: BTreeSet<_> = known.chain(kept.accounts().iter().map(|account| &account.id)).collect();
+    let known: BTreeSet<_> = known.chain(also).collect();
     let hooks = file.hooks.into_iter().map(|written| hooks::hook(written, &known, directory));
     let hooks = hooks.collect::<Result<_, _>>()?;
     Ok(Config { policy, routing, says_when_unknown, anthropic, accounts, hooks, ..Config::of_nobody() })
@@ -107,7 +101,8 @@ fn account(
     let login = sources.pop().map_or(LoginSource::ClaudeCode, |(_, login)| login);
     let base_url = account.base_url.map(|text| base_url_once(text, checked)).transpose()?;
     let limits = routing::of_account(account.min_remaining.as_ref(), account.killswitch.as_ref())?;
-    Ok(AccountSettings { base_url, limits, ..AccountSettings::new(account.id.into_inner(), login) })
+    let disabled = account.disabled;
+    Ok(AccountSettings { base_url, disabled, limits, ..AccountSettings::new(account.id.into_inner(), login) })
 }
 
 /// Whether this is where a login may be.

@@ -53,6 +53,8 @@ pub(super) struct Account {
     pub(super) base_url: Option<Spanned<String>>,
     pub(super) min_remaining: Option<Spanned<Value>>,
     pub(super) killswitch: Option<Spanned<Value>>,
+    #[serde(default)]
+    pub(super) disabled: bool,
 }
 
 /// What is to be done when something happens.

@@ -38,6 +38,26 @@ impl LoginSource {
         }
     }
 
+    /// The same with paths that are seen from every directory. A `~` stays one: the home directory may move.
+    pub(crate) fn absolute(self) -> Self {
+        let absolute = |path: PathBuf| match path.starts_with("~") {
+            true => path,
+            false => std::path::absolute(&path).unwrap_or(path),
+        };
+        match self {
+            Self::ClaudeCode | Self::TokenEnv(_) => self,
+            Self::ClaudeConfigDir(path) => Self::ClaudeConfigDir(absolute(path)),
+            Self::TokenFile(path) => Self::TokenFile(absolute(path)),
+            Self::TokenCommand(mut words) => {
+                // A name alone is looked for where programs are.
+                if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
+                    *program = absolute(PathBuf::from(&*program)).display().to_string();
+                }
+                Self::TokenCommand(words)
+            }
+        }
+    }
+
     /// The environment variable it is in. A name that no variable can have is none.
     pub(crate) fn variable(&self) -> Option<&str> {
         match self {

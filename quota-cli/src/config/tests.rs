@@ -9,11 +9,11 @@ use super::*;
 const MAIN: &str = "[[accounts]]\nid = \"anthropic/main\"\n";
 
 fn parsed(text: &str) -> Config {
-    Config::parse(text, Path::new("/etc/quota"), &AccountsConfig::default()).unwrap()
+    Config::parse(text, Path::new("/etc/quota"), &[]).unwrap()
 }
 
 fn flaw(text: &str) -> String {
-    Config::parse(text, Path::new(""), &AccountsConfig::default()).unwrap_err().told("config.toml", text)
+    Config::parse(text, Path::new(""), &[]).unwrap_err().told("config.toml", text)
 }
 
 /// The flaw of an account with these lines.

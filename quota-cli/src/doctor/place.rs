@@ -12,17 +12,12 @@ use crate::config::{self, Config};
 use crate::exit::Failure;
 use crate::gateway::{self, Store};
 
-/// How the configuration is, and the accounts file; and what they say, unless one is broken.
+/// How the configuration is; and what it says, unless it is broken.
 pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
     let usual = config::usual_path();
     let path = named.or(usual.as_deref().filter(|path| path.symlink_metadata().is_ok()));
     let subject =
         path.or(usual.as_deref()).map_or_else(|| "none".to_owned(), |path| path.display().to_string());
-    if let Err(failure) = config::kept() {
-        let advice =
-            "fix or move it away; without it there is no order, no switch, no limit and no added account";
-        return (vec![refused("accounts file", &failure, advice)], None);
-    }
     let config = match Config::named_or_usual(named) {
         Ok(config) => config,
         Err(failure) => {
@@ -34,13 +29,10 @@ pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
         None if config.is_implied() => {
             Check::good(Area::Config, subject, "not found; using Claude Code's login")
         }
-        None => Check::good(Area::Config, subject, "not found; using the added accounts"),
+        None => Check::good(Area::Config, subject, "not found; using the accounts of accounts.json"),
         Some(_) => Check::good(Area::Config, subject, "can be read"),
     };
-    let accounts = config::accounts_file().filter(|file| file.path().exists());
-    let accounts =
-        accounts.map(|file| Check::good(Area::Config, file.path().display().to_string(), "can be read"));
-    (std::iter::once(check).chain(accounts).collect(), Some(config))
+    (vec![check], Some(config))
 }
 
 /// A file that cannot be used. Its own advice comes before the usual one.

@@ -24,6 +24,7 @@ const TAIL: &str = "
 # token_env = \"QUOTA_WORK\"              # an environment variable
 # token_file = \"work.token\"             # a file of its own, chmod 600
 # token_command = [\"pass\", \"show\", \"work\"]  # a program that prints it
+# disabled = true                       # shown, and not asked about
 
 # Which of several accounts is preferred. See: quota explain --help
 # [routing]

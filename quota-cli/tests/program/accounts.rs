@@ -1,4 +1,5 @@
-//! `quota accounts`: one list of what is configured and what was added, and what is never changed for it.
+//! `quota accounts`: the list of accounts in the configuration, and what commands change in it. Files of earlier versions are in
+//! `old_accounts`.
 
 use std::process::{Child, Stdio};
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::program::{Machine, Provider, argument};
 
-const FILE: &str = ".local/state/quota/accounts.json";
+const CONFIG: &str = ".config/quota/config.toml";
 
 /// A machine whose configuration names these accounts, each with a variable of its own.
 fn configured(names: &[&str]) -> Machine {
@@ -16,7 +17,7 @@ fn configured(names: &[&str]) -> Machine {
         .iter()
         .map(|name| format!("[[accounts]]\nid = \"anthropic/{name}\"\ntoken_env = \"TOKEN_{name}\"\n"))
         .collect();
-    machine.write(".config/quota/config.toml", accounts.concat());
+    machine.write(CONFIG, accounts.concat());
     machine
 }
 
@@ -84,10 +85,13 @@ fn where_nobody_is_logged_in_the_added_account_is_the_only_one() {
     assert_eq!(listed(&machine), ["work"]);
 }
 
+fn config(machine: &Machine) -> String {
+    std::fs::read_to_string(machine.path(CONFIG)).unwrap()
+}
+
 #[test]
-fn order_and_switches_are_kept_beside_the_configuration() {
+fn order_and_disabled_accounts_are_written_into_the_configuration() {
     let machine = configured(&["a", "b", "c"]);
-    let config = std::fs::read(machine.path(".config/quota/config.toml")).unwrap();
 
     assert_eq!(said(&machine, &["disable", "b"]), (0, "anthropic/b is switched off".into()));
     assert_eq!(listed(&machine), ["a", "-b", "c"], "it keeps its place");
@@ -96,7 +100,47 @@ fn order_and_switches_are_kept_beside_the_configuration() {
     said(&machine, &["enable", "b"]);
 
     assert_eq!(listed(&machine), ["c", "b", "a"]);
-    assert_eq!(std::fs::read(machine.path(".config/quota/config.toml")).unwrap(), config);
+    assert_eq!(config(&machine), config(&configured(&["c", "b", "a"])));
+}
+
+#[test]
+fn what_a_person_has_written_stays() {
+    let machine = Machine::new();
+    let mine = "# Mine.\n\n# the main one\n[[accounts]]\nid = 'anthropic/a'   # first\n\n[policy]\ngap = \"2s\"  # slow\n";
+    machine.write(CONFIG, mine);
+
+    said(&machine, &["add", "b", "--token-env", "B", "--first"]);
+    said(&machine, &["disable", "a"]);
+
+    assert_eq!(
+        config(&machine),
+        "# Mine.\n\n[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n\n# the main one\n[[accounts]]\nid = 'anthropic/a'   # first\n\
+         disabled = true\n\n[policy]\ngap = \"2s\"  # slow\n"
+    );
+}
+
+#[test]
+fn a_command_that_changes_nothing_writes_nothing() {
+    let machine = Machine::new();
+    machine.log_in("sim-token-claude");
+
+    for arguments in [&["enable", "main"][..], &["order", "main"], &["set", "main", "--killswitch", "none"]] {
+        assert_eq!(said(&machine, arguments).0, 0, "{arguments:?}");
+    }
+
+    assert!(!machine.path(CONFIG).exists());
+}
+
+#[test]
+fn nothing_but_the_configuration_is_left_in_its_folder() {
+    let machine = configured(&["main"]);
+
+    said(&machine, &["disable", "main"]);
+    said(&machine, &["disable", "nowhere"]);
+
+    let entries = std::fs::read_dir(machine.path(".config/quota")).unwrap();
+    let names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["config.toml"]);
 }
 
 #[test]
@@ -131,53 +175,148 @@ fn where_all_are_switched_off_it_says_so() {
 }
 
 #[test]
-fn with_a_configuration_of_its_own_the_accounts_are_those_of_that_one() {
+fn a_configuration_that_is_named_is_the_one_that_is_changed() {
     let machine = configured(&["main"]);
-    let other = "[[accounts]]\nid = \"anthropic/x\"\n[[accounts]]\nid = \"anthropic/main\"\n";
-    let other = machine.write("other.toml", other);
-    said(&machine, &["add", "spare", "--token-env", "SPARE"]);
-    said(&machine, &["disable", "main"]);
+    let before = config(&machine);
+    let other = machine.write(
+        "other.toml",
+        "[[accounts]]\nid = \"anthropic/x\"\n[[accounts]]\nid = \"anthropic/main\"\ntoken_env = \"M\"\n",
+    );
+    let other = argument(&other);
 
-    let document = machine.run(&["accounts", "list", "--json", "--config", argument(&other)]).json();
+    for arguments in [
+        &["disable", "main"][..],
+        &["order", "main"],
+        &["add", "spare", "--token-env", "SPARE"],
+        &["set", "x", "--killswitch", "5"],
+    ] {
+        assert_eq!(said(&machine, &[arguments, &["--config", other]].concat()).0, 0, "{arguments:?}");
+    }
 
-    let accounts = document["accounts"].as_array().unwrap();
-    let shown: Vec<_> = accounts.iter().map(|one| (&one["account"], &one["switched_off"])).collect();
-    let (main, x) = (json!("anthropic/main"), json!("anthropic/x"));
-    assert_eq!(shown, [(&main, &json!(true)), (&x, &json!(false))]);
+    let written = std::fs::read_to_string(other).unwrap();
+    let document = machine.run(&["accounts", "list", "--json", "--config", other]).json();
+    let names: Vec<_> = document["accounts"].as_array().unwrap().iter().map(|one| &one["account"]).collect();
+    assert_eq!(names, ["anthropic/main", "anthropic/x", "anthropic/spare"], "{written}");
+    assert_eq!(document["file"], *other);
+    assert!(written.contains("disabled = true") && written.contains("killswitch = 5"), "{written}");
+    assert_eq!(config(&machine), before);
 }
 
 #[test]
-fn of_a_configured_account_it_is_said_where_it_stands() {
+fn what_cannot_be_written_is_not_changed() {
+    let machine = configured(&["main"]);
+
+    let (code, told) = said(&machine, &["disable", "main", "--config", "-"]);
+    let missing = said(&machine, &["add", "x", "--token-env", "X", "--config", "nowhere.toml"]);
+
+    assert_eq!((code, &*told), (64, "quota: standard input cannot be changed; name a file with --config"));
+    assert_eq!(missing.0, 66, "{}", missing.1);
+    assert!(!machine.path("nowhere.toml").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_read_only_configuration_stays_and_the_change_is_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let machine = configured(&["main"]);
+    let before = config(&machine);
+    std::fs::set_permissions(machine.path(CONFIG), std::fs::Permissions::from_mode(0o444)).unwrap();
+
+    let (code, told) = said(&machine, &["add", "spare", "--token-env", "SPARE"]);
+
+    assert_eq!((code, told.lines().count()), (74, 1), "{told}");
+    assert!(
+        told.ends_with(
+            "it is read-only; by hand: add [[accounts]] with id = \"anthropic/spare\", token_env = \"SPARE\""
+        ),
+        "{told}"
+    );
+    assert_eq!(config(&machine), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_configuration_that_is_a_link_is_changed_where_it_leads_to() {
+    let machine = Machine::new();
+    let target = machine.write("dotfiles/quota.toml", "[[accounts]]\nid = \"anthropic/main\"\n");
+    std::fs::create_dir_all(machine.path(".config/quota")).unwrap();
+    std::os::unix::fs::symlink("../../dotfiles/quota.toml", machine.path(CONFIG)).unwrap();
+
+    assert_eq!(said(&machine, &["disable", "main"]).0, 0);
+
+    assert!(std::fs::symlink_metadata(machine.path(CONFIG)).unwrap().is_symlink());
+    assert!(std::fs::read_to_string(target).unwrap().ends_with("disabled = true\n"));
+    assert_eq!(std::fs::read_dir(machine.path("dotfiles")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_form_that_cannot_be_edited_is_named_with_its_line() {
+    let machine = Machine::new();
+    let text = "accounts = [\n  { id = \"anthropic/a\" }, # main\n]\n";
+    machine.write(CONFIG, text);
+
+    let (code, told) = said(&machine, &["disable", "a"]);
+
+    assert_eq!((code, told.lines().count()), (78, 1), "{told}");
+    assert!(
+        told.contains("config.toml:1: ") && told.ends_with("by hand: write disabled = true for anthropic/a"),
+        "{told}"
+    );
+    assert_eq!(config(&machine), text);
+}
+
+#[test]
+fn an_account_that_a_hook_names_is_not_removed() {
     let machine = configured(&["a", "b"]);
+    let before = format!(
+        "{}[[hooks]]\non = [\"reset\"]\naccounts = [\"anthropic/b\"]\nrun = [\"true\"]\n",
+        config(&machine)
+    );
+    machine.write(CONFIG, &before);
 
     let (code, told) = said(&machine, &["remove", "b"]);
 
-    assert_eq!((code, told.lines().count()), (64, 1));
-    assert!(told.contains("config.toml, line 5") && told.contains("quota accounts disable"), "{told}");
-    assert!(!machine.path(FILE).exists(), "nothing was written");
+    assert_eq!((code, told.lines().count()), (78, 1), "{told}");
+    assert!(told.ends_with("config.toml:9: a hook names anthropic/b; take it out there first"), "{told}");
+    assert_eq!(config(&machine), before);
 }
 
 #[test]
-fn an_added_account_can_be_removed() {
-    let machine = configured(&["main"]);
+fn a_configured_account_can_be_removed_as_an_added_one() {
+    let machine = configured(&["main", "work"]);
     said(&machine, &["add", "spare", "--token-env", "SPARE"]);
 
     assert_eq!(said(&machine, &["remove", "spare"]), (0, "anthropic/spare is removed".into()));
+    assert_eq!(said(&machine, &["remove", "main"]), (0, "anthropic/main is removed".into()));
 
-    assert_eq!(listed(&machine), ["main"]);
+    assert_eq!(config(&machine), config(&configured(&["work"])));
+    let last = said(&machine, &["remove", "work"]);
+    assert!(last.1.contains("no account is left; add one with: quota accounts add"), "{}", last.1);
+}
+
+#[test]
+fn the_login_of_claude_code_is_not_removed_where_it_is_not_named() {
+    let machine = Machine::new();
+    machine.log_in("sim-token-claude");
+
+    let (code, told) = said(&machine, &["remove", "main"]);
+
+    assert_eq!((code, told.lines().count()), (64, 1), "{told}");
+    assert!(told.contains("quota accounts disable anthropic/main"), "{told}");
 }
 
 #[test]
 fn what_cannot_be_done_is_told_in_one_line_and_changes_nothing() {
     let machine = configured(&["main", "work"]);
     said(&machine, &["disable", "work"]);
-    let before = std::fs::read(machine.path(FILE)).unwrap();
+    let before = config(&machine);
 
     for (arguments, told) in [
         (&["disable", "mian"][..], "did you mean anthropic/main?"),
         (&["order", "work", "stranger"], "no account stranger"),
         (&["remove", "nobody"], "no account nobody"),
-        (&["add", "main", "--token-env", "X"], "line 2"),
+        (&["add", "main", "--token-env", "X"], "config.toml:2)"),
         (&["add", "other", "--token-env", "TOKEN_work"], "anthropic/work has that login already"),
         (&["add", "antropic/x"], "did you mean anthropic/x?"),
         (&["add", "a b", "--token-env", "X"], "an account's name has"),
@@ -200,7 +339,7 @@ fn what_cannot_be_done_is_told_in_one_line_and_changes_nothing() {
     ] {
         assert_eq!(said(&machine, wrong).0, 64, "{wrong:?}");
     }
-    assert_eq!(std::fs::read(machine.path(FILE)).unwrap(), before);
+    assert_eq!(config(&machine), before);
 }
 
 #[test]
@@ -211,7 +350,7 @@ fn an_account_is_added_once() {
     let (code, told) = said(&machine, &["add", "spare", "--token-env", "OTHER"]);
 
     assert_eq!(code, 64);
-    assert!(told.contains("there is anthropic/spare already, with the variable SPARE"), "{told}");
+    assert!(told.contains("anthropic/spare already exists ("), "{told}");
 }
 
 #[test]
@@ -224,11 +363,7 @@ fn the_login_of_claude_code_can_be_named_as_what_it_is_and_as_nothing_else() {
     let itself = said(&machine, &["add", "main"]);
 
     assert_eq!(other.0, 64);
-    assert!(
-        other.1.contains("there is anthropic/main already, with the login of Claude Code"),
-        "{}",
-        other.1
-    );
+    assert!(other.1.contains("anthropic/main already exists (login of Claude Code)"), "{}", other.1);
     assert_eq!(twin.0, 64);
     assert!(twin.1.contains("anthropic/main has that login already"), "{}", twin.1);
     assert_eq!(itself, (0, "anthropic/main is added: login of Claude Code".into()));
@@ -270,72 +405,6 @@ fn of_many_who_add_at_once_none_is_lost_and_one_name_is_given_once() {
 }
 
 #[test]
-fn a_damaged_accounts_file_is_78_for_everybody_and_stays_as_it_is() {
-    let machine = configured(&["main"]);
-    for text in ["", "{\"version\": 1", "[]"] {
-        machine.write(FILE, text);
-
-        for arguments in [
-            &["accounts"][..],
-            &["accounts", "disable", "main"],
-            &["status"],
-            &["statusline", "--json"],
-            &["pick"],
-            &["guard"],
-        ] {
-            let ended = machine.run(arguments);
-
-            assert_eq!(
-                (ended.code, ended.stderr.lines().count()),
-                (Some(78), 1),
-                "{arguments:?} {}",
-                ended.stderr
-            );
-            assert!(ended.stderr.contains("accounts.json is damaged"), "{}", ended.stderr);
-        }
-        assert_eq!(std::fs::read_to_string(machine.path(FILE)).unwrap(), text);
-    }
-}
-
-#[test]
-fn what_other_programs_keep_in_the_accounts_file_stays() {
-    let machine = configured(&["main"]);
-    machine.write(
-        FILE,
-        r#"{"version":1,"accounts":[{"id":"anthropic/theirs","colour":"green"}],"note":"mine"}"#,
-    );
-
-    said(&machine, &["disable", "main"]);
-    let listing = machine.run(&["accounts"]);
-
-    let written = std::fs::read_to_string(machine.path(FILE)).unwrap();
-    assert!(written.contains("green") && written.contains("mine"), "{written}");
-    assert_eq!(listed(&machine), ["-main"]);
-    assert!(listing.stderr.contains("quota accounts remove anthropic/theirs"), "{}", listing.stderr);
-    assert_eq!(said(&machine, &["remove", "theirs"]).0, 0);
-}
-
-#[test]
-fn a_login_of_a_form_that_is_not_known_hides_no_other_account() {
-    let machine = configured(&["main"]);
-    let logins = [r#"{"vault":"x"}"#, "5", r#"{"token_env":5}"#];
-    let accounts: Vec<_> = logins
-        .iter()
-        .enumerate()
-        .map(|(at, login)| format!(r#"{{"id":"anthropic/odd-{at}","login":{login}}}"#))
-        .chain([
-            r#"{"id":"anthropic/remote","login":"claude_code","base_url":"http://example.com"}"#.to_owned()
-        ])
-        .collect();
-    machine.write(FILE, format!(r#"{{"accounts":[{}]}}"#, accounts.join(",")));
-
-    let listing = machine.run(&["accounts"]);
-
-    assert_eq!(listed(&machine), ["main"]);
-    assert_eq!((listing.code, listing.stderr.lines().count()), (Some(0), 4), "{}", listing.stderr);
-}
-
-#[test]
 fn the_limits_of_an_added_account_are_kept_and_count() {
     let window = Window::five_hour().used(85.0);
     let provider = Provider::play(Script::new([
@@ -368,7 +437,7 @@ fn the_logins_of_this_machine_are_imported_once() {
     machine.log_in("sim-token-claude");
 
     let dry = said(&machine, &["import", "--dry-run"]);
-    assert!(!machine.path(FILE).exists(), "nothing is written by a dry run");
+    assert!(!machine.path(CONFIG).exists(), "nothing is written by a dry run");
     let first = said(&machine, &["import"]);
     let second = said(&machine, &["import"]);
 
@@ -428,7 +497,7 @@ fn an_imported_host_or_program_needs_a_flag_of_its_own_and_is_shown_before() {
     let (code, told) = said(&machine, &["import", &other, "--allow-base-url", "--allow-token-command"]);
     assert_eq!(code, 0, "{told}");
     assert_eq!(listed(&machine), ["main", "plain", "host", "program", "both"]);
-    assert!(!std::fs::read_to_string(machine.path(FILE)).unwrap().contains("unheard_of"));
+    assert!(!config(&machine).contains("unheard_of"));
 }
 
 #[test]
@@ -483,8 +552,9 @@ fn files_that_others_may_write_are_refused_with_the_command_that_closes_them() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let machine = configured(&["main"]);
-    said(&machine, &["disable", "main"]);
-    for name in [".config/quota/config.toml", FILE, ".config/quota", ".local/state/quota"] {
+    let old = ".local/state/quota/accounts.json";
+    machine.write(old, "{}");
+    for name in [CONFIG, old, ".config/quota", ".local/state/quota"] {
         let path = machine.path(name);
         let usual = std::fs::metadata(&path).unwrap().permissions();
         for mode in [0o020, 0o002] {
@@ -517,23 +587,28 @@ fn what_is_no_accounts_file_is_not_imported() {
 
 #[cfg(unix)]
 #[test]
-fn only_their_owner_may_read_what_is_written() {
+fn a_new_configuration_is_private_and_another_one_keeps_its_permissions() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let machine = configured(&["main"]);
-    said(&machine, &["disable", "main"]);
+    let mode =
+        |machine: &Machine| std::fs::metadata(machine.path(CONFIG)).unwrap().permissions().mode() & 0o777;
+    let (new, old) = (Machine::new(), configured(&["main"]));
+    std::fs::set_permissions(old.path(CONFIG), std::fs::Permissions::from_mode(0o640)).unwrap();
 
-    let mode = std::fs::metadata(machine.path(FILE)).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    for machine in [&new, &old] {
+        assert_eq!(said(machine, &["add", "spare", "--token-env", "SPARE"]).0, 0);
+    }
+
+    assert_eq!((mode(&new), mode(&old)), (0o600, 0o640));
 }
 
 #[test]
 fn a_hook_may_be_for_an_added_account() {
     let machine = configured(&["main"]);
     said(&machine, &["add", "spare", "--token-env", "SPARE"]);
-    let config = std::fs::read_to_string(machine.path(".config/quota/config.toml")).unwrap();
+    let config = config(&machine);
     let hook = "[[hooks]]\non = [\"reset\"]\naccounts = [\"anthropic/spare\"]\nrun = [\"true\"]\n";
-    machine.write(".config/quota/config.toml", format!("{config}{hook}"));
+    machine.write(CONFIG, format!("{config}{hook}"));
 
     assert_eq!(listed(&machine), ["main", "spare"]);
 }

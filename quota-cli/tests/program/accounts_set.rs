@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::program::{Ended, Machine};
 
-const FILE: &str = ".local/state/quota/accounts.json";
+const CONFIG: &str = ".config/quota/config.toml";
 
 /// A machine with the added accounts main, and work with a minimum of 10 %.
 fn machine() -> Machine {
@@ -63,37 +63,28 @@ fn the_login_of_claude_code_has_limits_without_being_named() {
 }
 
 #[test]
-fn limits_of_the_configuration_are_to_be_changed_there() {
+fn limits_are_set_in_the_configuration() {
     let machine = Machine::new();
-    let config = "[[accounts]]\nid = \"anthropic/main\"\ntoken_env = \"MAIN\"\n";
-    machine.write(".config/quota/config.toml", config);
+    let text = "[[accounts]]\nid = \"anthropic/main\"\nmin_remaining = 40 # for weekends\n";
+    machine.write(CONFIG, text);
 
     let ended = set(&machine, &["main", "--min-remaining", "20"]);
 
-    assert_eq!((ended.code, &*ended.stdout, ended.stderr.lines().count()), (Some(64), "", 1));
-    assert!(
-        ended.stderr.contains("config.toml, line 2, and its limits are to be changed there"),
-        "{ended:?}"
-    );
-    assert!(!machine.path(FILE).exists());
+    assert_eq!((ended.code, &*ended.stdout), (Some(0), "anthropic/main: minimum 20 %\n"));
+    assert_eq!(std::fs::read_to_string(machine.path(CONFIG)).unwrap(), text.replace("40", "20"));
 }
 
 #[test]
-fn a_limit_of_a_command_that_hides_one_of_the_configuration_is_changed_by_command() {
-    let machine = machine();
-    let config = "[[accounts]]\nid = \"anthropic/work\"\ntoken_env = \"WORK\"\nmin_remaining = 40\n";
-    machine.write(".config/quota/config.toml", config);
-    assert_eq!(limits(&machine, 1), [json!(10.0), Value::Null]);
+fn a_limit_of_one_window_stays_when_that_of_all_is_set() {
+    let machine = Machine::new();
+    machine.write(CONFIG, "[[accounts]]\nid = \"anthropic/main\"\nkillswitch = { five_hour = 10 }\n");
 
-    let other = set(&machine, &["work", "--killswitch", "5"]);
-    let ended = set(&machine, &["work", "--min-remaining", "none"]);
+    let ended = set(&machine, &["main", "--killswitch", "5"]);
 
-    assert_eq!(other.code, Some(64), "{other:?}");
     assert_eq!(
         (ended.code, &*ended.stdout),
-        (Some(0), "anthropic/work: minimum that of the configuration\n")
+        (Some(0), "anthropic/main: killswitch 5 %, 10 % of five_hour\n")
     );
-    assert_eq!(limits(&machine, 1), [json!(40.0), Value::Null]);
 }
 
 #[test]
@@ -118,7 +109,7 @@ fn an_account_that_is_removed_meanwhile_stays_away_in_20_rounds() {
 #[test]
 fn what_cannot_be_set_is_told_and_changes_nothing() {
     let machine = machine();
-    let before = std::fs::read(machine.path(FILE)).unwrap();
+    let before = std::fs::read(machine.path(CONFIG)).unwrap();
 
     for (arguments, told) in [
         (&["wrok", "--killswitch", "5"][..], "no account wrok; did you mean anthropic/work?"),
@@ -130,5 +121,5 @@ fn what_cannot_be_set_is_told_and_changes_nothing() {
         assert_eq!((ended.code, &*ended.stdout), (Some(64), ""), "{arguments:?}");
         assert!(ended.stderr.contains(told), "{ended:?}");
     }
-    assert_eq!(std::fs::read(machine.path(FILE)).unwrap(), before);
+    assert_eq!(std::fs::read(machine.path(CONFIG)).unwrap(), before);
 }

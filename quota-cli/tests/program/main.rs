@@ -30,6 +30,7 @@ mod local_store;
 mod locked_store;
 #[cfg(unix)]
 mod narrow;
+mod old_accounts;
 #[cfg(unix)]
 mod one_line;
 mod parse;

@@ -14,7 +14,7 @@ const LOCK_POLL: Duration = Duration::from_millis(10);
 /// What is appended to the name of a file for the file that replaces it.
 const TEMPORARY: &str = ".quota-new";
 
-/// The right to replace a file, held until it is dropped or its process ends.
+/// The right to replace a file. It is released when it is dropped, or when its process ends.
 ///
 /// The lock is a file of its own beside the target, because a lock on a file that is replaced guards the wrong inode. Symbolic
 /// links are followed: a link stays a link, and a file and a link to it have one lock.
@@ -43,6 +43,17 @@ pub struct FileLock {
     _file: File,
     path: PathBuf,
     target: PathBuf,
+    is_removed: bool,
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // While it is held. A process that has opened the file finds that it is no longer at its path.
+        #[cfg(unix)]
+        if self.is_removed {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl FileLock {
@@ -82,7 +93,7 @@ impl FileLock {
         let file = private().create(true).truncate(false).write(true).open(&path)?;
         match file.try_lock() {
             // Its holder may have removed the file after it was opened here: then it is no longer the lock.
-            Ok(()) if is_at(&file, &path)? => Ok(Some(Self { _file: file, path, target })),
+            Ok(()) if is_at(&file, &path)? => Ok(Some(Self { _file: file, path, target, is_removed: false })),
             Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -133,12 +144,11 @@ impl FileLock {
         replaced
     }
 
-    /// Gives the lock up, and removes its file: for a folder in which a person keeps files.
-    pub fn release_and_remove(self) {
-        // While it is held. A process that has the file open finds that it is no longer at its path.
-        #[cfg(unix)]
-        let _ = fs::remove_file(&self.path);
-        drop(self);
+    /// Removes the lock's file when it is released, from a folder in which a person keeps files.
+    #[must_use]
+    pub fn removed_when_released(mut self) -> Self {
+        self.is_removed = true;
+        self
     }
 
     fn write_temporary(&self, contents: &[u8]) -> io::Result<PathBuf> {
@@ -297,12 +307,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         fs::write(dir.path().join("a.quota-new"), "left by a killed process").unwrap();
-        let lock = lock(&path);
+        let lock = lock(&path).removed_when_released();
 
         assert!(lock.replace_if_unchanged(None, b"1").unwrap());
         assert!(lock.replace_if_unchanged(Some(b"1"), b"2").unwrap());
         assert!(!lock.replace_if_unchanged(Some(b"1"), b"3").unwrap());
-        lock.release_and_remove();
+        drop(lock);
 
         assert_eq!(names(dir.path()), ["a"]);
     }

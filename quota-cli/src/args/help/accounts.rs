@@ -22,8 +22,8 @@ After a window's reset the provider is asked again a little later; until then no
 room for that reason, it waits, or says until when that is.
 
 Exit codes: 0 there is one, 1 none has room (standard error says when one will), 3 all accounts are disabled, 64 the command line \
-was not understood, 66 the file given by --config cannot be read, 69 it cannot be told, or somebody has to log in, 78 the configuration, the accounts \
-file or the store cannot be used.";
+was not understood, 66 the file given by --config cannot be read, 69 it cannot be told, or somebody has to log in, 78 the configuration or the store \
+cannot be used.";
 
 /// What `quota explain` does.
 pub(in crate::args) const EXPLAIN: &str = "\
@@ -96,9 +96,9 @@ pub(in crate::args) const ACCOUNTS: &str = "\
 Lists all accounts in their order, the main one first, with where their logins are and how they stand by what is known. Nobody \
 is asked.
 
-They are those of the configuration, and those that were added by command. What commands change is kept beside it, in \
-$XDG_STATE_HOME/quota/accounts.json: order, switches, limits, and where added accounts have their logins. The configuration \
-itself is never changed, and no token is ever written.";
+They are those of the configuration, $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config.toml), or the one that --config \
+names. Commands change that file and create it if there is none. What a person writes in it stays as it is, with its comments. No \
+token is ever written.";
 
 /// How it is used.
 pub(in crate::args) const ACCOUNTS_MORE: &str = "\
@@ -117,5 +117,5 @@ Examples:
 The shape of list --json is in docs/accounts-json.md.
 
 Exit codes: 0 it is done, 1 something was left out (import) or is still stored (remove), 3 no account was found, 64 the command line was not understood, \
-65 malformed input, 66 unreadable input, 69 another process holds the accounts file or the store does not answer, 74 it could not be written, 78 the \
-configuration or the accounts file cannot be used.";
+65 malformed input, 66 unreadable input, 69 another process is changing the configuration or the store does not answer, 74 it could not be written, 78 the \
+configuration cannot be used or edited.";

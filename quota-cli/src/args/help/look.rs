@@ -48,6 +48,7 @@ Accounts are named in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config
   # token_file = \"work.token\"           # a file of its own, chmod 600
   # token_command = [\"pass\", \"show\", \"work\"]  # a program that prints it
   # min_remaining = 20, killswitch = 5  # percentages; see quota explain --help
+  # disabled = true                     # shown, and not asked about
   # A proxy or `quota sim`; plain http goes to this machine only:
   # base_url = \"http://127.0.0.1:8123\"
 
@@ -61,8 +62,7 @@ Accounts are named in $XDG_CONFIG_HOME/quota/config.toml (~/.config/quota/config
   # gap = \"1s\"
   # budget = { per_hour = 28, reserve = 6 }
 
-Or by command, without a configuration: quota accounts add work --token-env QUOTA_WORK. Accounts that are switched off \
-(quota accounts disable) are shown, and not asked about.
+Or by command, which writes that file: quota accounts add work --token-env QUOTA_WORK.
 
 What is asked is shared with all processes of this user in a file, $XDG_STATE_HOME/quota/quota.db
 (~/.local/state/quota/quota.db), unless --store or QUOTA_STORE names another store.

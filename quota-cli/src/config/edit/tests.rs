@@ -1,0 +1,463 @@
+//! What commands change in a configuration's text, and what stays.
+
+use quota::accounts::AccountLimits;
+
+use super::*;
+
+const DIRECTORY: &str = "/etc/quota";
+
+/// As `quota init` writes it, and as a person has gone on with it.
+const TEXT: &str = r#"# Which accounts `quota` asks about.
+# No token stands in here.
+
+# The login of Claude Code, only read.
+[[accounts]]
+id = "anthropic/main"
+killswitch = 5   # agreed with the team
+
+[policy]
+freshness = "2m"  # often enough
+
+# paid by the project
+[[accounts]]
+id = 'anthropic/work'
+token_env   = "QUOTA_WORK"
+# killswitch = 10
+
+# Not used any more.
+
+[[accounts]]
+id = "anthropic/spare"
+token_command = [
+    "pass", # the password store
+    "show", "spare",
+]
+
+# [routing]
+# min_remaining = 20
+"#;
+
+fn parsed(text: &str) -> Config {
+    Config::parse(text, Path::new(DIRECTORY), &[])
+        .unwrap_or_else(|flaw| panic!("{}", flaw.told("text", text)))
+}
+
+fn edited(text: &str, change: impl FnOnce(&mut Vec<AccountSettings>)) -> Result<String, EditError> {
+    let before = parsed(text);
+    let mut wanted = before.accounts.clone();
+    change(&mut wanted);
+    with_accounts(text, Path::new(DIRECTORY), &before, &wanted)
+}
+
+fn id(name: &str) -> AccountId {
+    format!("anthropic/{name}").parse().unwrap()
+}
+
+fn account(name: &str, variable: &str) -> AccountSettings {
+    AccountSettings::new(id(name), LoginSource::TokenEnv(variable.to_owned()))
+}
+
+fn percent(percent: f64) -> Percent {
+    Percent::from_percent(percent).unwrap()
+}
+
+fn by_name<'a>(accounts: &'a mut [AccountSettings], name: &str) -> &'a mut AccountSettings {
+    accounts.iter_mut().find(|account| account.id.name() == name).unwrap()
+}
+
+fn order(accounts: &mut [AccountSettings], names: &[&str]) {
+    accounts.sort_by_key(|account| names.iter().position(|name| account.id.name() == *name));
+}
+
+/// The lines that are in one text only, those that are gone with a `-`.
+fn difference(before: &str, after: &str) -> Vec<String> {
+    let without = |text: &str, other: &str| -> Vec<String> {
+        let mut other: Vec<_> = other.lines().collect();
+        let mut lines = Vec::new();
+        for line in text.lines() {
+            match other.iter().position(|one| *one == line) {
+                Some(at) => drop(other.remove(at)),
+                None => lines.push(line.to_owned()),
+            }
+        }
+        lines
+    };
+    let gone = without(before, after).into_iter().map(|line| format!("-{line}"));
+    gone.chain(without(after, before)).collect()
+}
+
+#[test]
+fn an_account_that_is_disabled_gets_one_line() {
+    let text = edited(TEXT, |accounts| by_name(accounts, "work").disabled = true).unwrap();
+
+    assert_eq!(difference(TEXT, &text), ["disabled = true"]);
+    assert!(text.contains("token_env   = \"QUOTA_WORK\"\ndisabled = true\n# killswitch = 10\n"), "{text}");
+}
+
+#[test]
+fn disabling_and_enabling_restores_the_text() {
+    let disabled = edited(TEXT, |accounts| by_name(accounts, "work").disabled = true).unwrap();
+
+    assert_eq!(edited(&disabled, |accounts| by_name(accounts, "work").disabled = false).unwrap(), TEXT);
+}
+
+#[test]
+fn a_commented_key_is_set_in_its_place() {
+    let text = "[[accounts]]\nid = \"anthropic/a\"\n# until payday\ndisabled = true # really\n";
+
+    let text = edited(text, |accounts| accounts[0].disabled = false).unwrap();
+
+    assert_eq!(text, "[[accounts]]\nid = \"anthropic/a\"\n# until payday\ndisabled = false # really\n");
+}
+
+#[test]
+fn a_limit_is_set_where_it_is_and_keeps_its_comment() {
+    let text = edited(TEXT, |accounts| {
+        by_name(accounts, "main").limits.stop = Some(Limits::of(percent(7.5)));
+        by_name(accounts, "work").limits.minimum = Some(Limits::of(percent(20.0)));
+    })
+    .unwrap();
+
+    assert_eq!(
+        difference(TEXT, &text),
+        [
+            "-killswitch = 5   # agreed with the team",
+            "killswitch = 7.5   # agreed with the team",
+            "min_remaining = 20"
+        ]
+    );
+}
+
+#[test]
+fn the_comments_of_a_removed_limit_stay() {
+    let text =
+        "[[accounts]]\nid = \"anthropic/a\" # the first\n# low\nkillswitch = 5 # agreed\ntoken_env = \"A\"\n";
+
+    let text = edited(text, |accounts| accounts[0].limits = AccountLimits::none()).unwrap();
+
+    assert_eq!(text, "[[accounts]]\nid = \"anthropic/a\" # the first\n# low\n# agreed\ntoken_env = \"A\"\n");
+}
+
+#[test]
+fn a_limit_in_front_of_the_name_leaves_its_comments_in_front_of_it() {
+    let text = "[[accounts]]\n# low\nkillswitch = 5\nid = \"anthropic/a\"\n";
+
+    let text = edited(text, |accounts| accounts[0].limits = AccountLimits::none()).unwrap();
+
+    assert_eq!(text, "[[accounts]]\n# low\nid = \"anthropic/a\"\n");
+}
+
+#[test]
+fn limits_of_single_windows_stay_in_every_form() {
+    for (form, expected) in [
+        ("killswitch = { every = 5, five_hour = 10 }\n", "killswitch = { every = 20, five_hour = 10 }\n"),
+        ("killswitch = { five_hour = 10 }\n", "killswitch = { five_hour = 10, every = 20 }\n"),
+        (
+            "killswitch.every = 5\nkillswitch.five_hour = 10\n",
+            "killswitch.every = 20\nkillswitch.five_hour = 10\n",
+        ),
+        ("killswitch.five_hour = 10\n", "killswitch.five_hour = 10\nkillswitch.every = 20\n"),
+        (
+            "\n# low\n[accounts.killswitch]\nfive_hour = 10 # short\n\"seven_day/opus\" = 3\n",
+            "\n# low\n[accounts.killswitch]\nfive_hour = 10 # short\n\"seven_day/opus\" = 3\nevery = 20\n",
+        ),
+    ] {
+        let head = "[[accounts]]\nid = \"anthropic/a\"\n";
+        let tail = "\n[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n";
+
+        let text = edited(&format!("{head}{form}{tail}"), |accounts| {
+            let stop = accounts[0].limits.stop.take().unwrap();
+            let every = Limits::of(percent(20.0));
+            accounts[0].limits.stop =
+                Some(stop.windows().fold(every, |all, (window, left)| all.window(window.clone(), left)));
+        });
+
+        assert_eq!(text.unwrap(), format!("{head}{expected}{tail}"));
+    }
+}
+
+#[test]
+fn limits_with_a_header_of_their_own_move_with_their_account() {
+    let text = "[[accounts]]\nid = \"anthropic/a\"\n[accounts.killswitch]\nevery = 1\n[policy]\ngap = \"2s\"\n\
+                [[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n[accounts.min_remaining]\nevery = 2\n";
+
+    let text = edited(text, |accounts| order(accounts, &["b", "a"])).unwrap();
+
+    assert_eq!(
+        text,
+        "[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n[accounts.min_remaining]\nevery = 2\n[policy]\ngap = \"2s\"\n\
+         [[accounts]]\nid = \"anthropic/a\"\n[accounts.killswitch]\nevery = 1\n"
+    );
+}
+
+#[test]
+fn a_new_account_follows_the_last_one_before_the_comments_at_the_end() {
+    let text = edited(TEXT, |accounts| accounts.push(account("new", "NEW"))).unwrap();
+
+    let added = "]\n\n[[accounts]]\nid = \"anthropic/new\"\ntoken_env = \"NEW\"\n\n# [routing]\n";
+    assert!(text.contains(added), "{text}");
+    assert_eq!(
+        difference(TEXT, &text),
+        ["[[accounts]]", "id = \"anthropic/new\"", "token_env = \"NEW\"", ""]
+    );
+}
+
+#[test]
+fn a_setting_that_is_commented_out_stays_with_its_account() {
+    let text = "[[accounts]]\nid = \"anthropic/a\"\n# killswitch = 5\n\n# The end.\n";
+
+    let text = edited(text, |accounts| accounts.push(account("b", "B"))).unwrap();
+
+    assert_eq!(
+        text,
+        "[[accounts]]\nid = \"anthropic/a\"\n# killswitch = 5\n\n[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n\n# The end.\n"
+    );
+}
+
+#[test]
+fn a_new_first_account_leaves_the_head_of_the_file_where_it_is() {
+    let text = edited(TEXT, |accounts| accounts.insert(0, account("new", "NEW"))).unwrap();
+
+    let head = "# Which accounts `quota` asks about.\n# No token stands in here.\n\n[[accounts]]\nid = \"anthropic/new\"\n";
+    assert!(text.starts_with(head), "{text}");
+    assert!(
+        text.contains("\n# The login of Claude Code, only read.\n[[accounts]]\nid = \"anthropic/main\"\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn accounts_change_places_with_their_own_comments() {
+    let text = edited(TEXT, |accounts| order(accounts, &["spare", "work", "main"])).unwrap();
+
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn an_account_is_removed_with_its_own_comments_only() {
+    let without = |name: &str| edited(TEXT, |accounts| accounts.retain(|one| one.id.name() != name)).unwrap();
+
+    insta::assert_snapshot!([without("main"), without("work"), without("spare")].join("~~~\n"));
+}
+
+#[test]
+fn a_setting_that_is_commented_out_moves_with_its_account_and_goes_with_it() {
+    let text = "[[accounts]]\nid = \"anthropic/a\"\n# killswitch = 5\n\n[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n";
+
+    let moved = edited(text, |accounts| order(accounts, &["b", "a"])).unwrap();
+    let removed = edited(text, |accounts| drop(accounts.remove(0))).unwrap();
+
+    assert_eq!(
+        moved,
+        "[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n\n[[accounts]]\nid = \"anthropic/a\"\n# killswitch = 5\n"
+    );
+    assert_eq!(removed, "[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n");
+}
+
+#[test]
+fn all_accounts_can_be_removed_and_others_added() {
+    let none = edited(TEXT, Vec::clear).unwrap();
+    assert!(parsed(&none).accounts.is_empty());
+
+    let text = edited(&none, |accounts| accounts.push(account("new", "NEW"))).unwrap();
+
+    assert!(text.starts_with("# Which accounts `quota` asks about.\n"), "{text}");
+    assert!(text.contains("freshness = \"2m\"  # often enough\n"), "{text}");
+}
+
+#[test]
+fn a_text_of_comments_gets_its_first_account_behind_them() {
+    let text = edited("# Mine.\n# gap = 1\n", |accounts| accounts.push(account("a", "A"))).unwrap();
+
+    assert_eq!(text, "# Mine.\n# gap = 1\n\n[[accounts]]\nid = \"anthropic/a\"\ntoken_env = \"A\"\n");
+    let text = edited("", |accounts| accounts.push(account("a", "A"))).unwrap();
+    assert_eq!(text, "[[accounts]]\nid = \"anthropic/a\"\ntoken_env = \"A\"\n");
+}
+
+#[test]
+fn every_setting_of_a_new_account_is_written() {
+    let limits = Limits::of(percent(2.5)).window(WindowId::new("seven_day/opus").unwrap(), percent(10.0));
+    let logins = [
+        LoginSource::ClaudeCode,
+        LoginSource::ClaudeConfigDir("~/.claude-\"work\"".into()),
+        LoginSource::TokenEnv("A".into()),
+        LoginSource::TokenFile("/run/token".into()),
+        LoginSource::TokenCommand(vec!["pass".into(), "show".into(), "a b".into()]),
+    ];
+
+    let text = edited("[policy]\ngap = \"2s\"\n", |accounts| {
+        for (at, login) in logins.into_iter().enumerate() {
+            let mut account = AccountSettings::new(id(&format!("a{at}")), login);
+            account.limits = AccountLimits::none().minimum(Limits::of(percent(20.0))).stop(limits.clone());
+            account.base_url = Some("https://proxy.example.com/".parse().unwrap());
+            account.disabled = true;
+            accounts.push(account);
+        }
+    });
+
+    insta::assert_snapshot!(text.unwrap());
+}
+
+#[test]
+fn accounts_in_an_array_are_edited_in_it() {
+    for (text, expected) in [
+        (
+            "accounts = [{ id = \"anthropic/a\" }, { id = \"anthropic/b\", token_env = \"B\" }]\n",
+            "accounts = [{ id = \"anthropic/b\", token_env = \"B\", disabled = true }, { id = \"anthropic/a\" }, { id = \"anthropic/c\", token_env = \"C\" }]\n",
+        ),
+        (
+            "accounts = [\n  { id = \"anthropic/a\" },\n  { id = \"anthropic/b\", token_env = \"B\" },\n]\n\n[policy]\ngap = \"2s\"\n",
+            "accounts = [\n  { id = \"anthropic/b\", token_env = \"B\", disabled = true },\n  { id = \"anthropic/a\" },\n  { id = \"anthropic/c\", token_env = \"C\" },\n]\n\n[policy]\ngap = \"2s\"\n",
+        ),
+    ] {
+        let edited = edited(text, |accounts| {
+            order(accounts, &["b", "a"]);
+            accounts[0].disabled = true;
+            accounts.push(account("c", "C"));
+        });
+
+        assert_eq!(edited.unwrap(), expected);
+    }
+}
+
+#[test]
+fn an_array_with_comments_is_left_alone() {
+    let text = "[policy]\ngap = \"2s\"\n";
+    let text = format!("accounts = [\n  {{ id = \"anthropic/a\" }}, # main\n]\n{text}");
+
+    let error = edited(&text, |accounts| accounts[0].disabled = true).unwrap_err();
+
+    assert_eq!(error, EditError::Form { line: 1 });
+}
+
+#[test]
+fn a_limit_whose_comments_would_be_lost_is_left_alone() {
+    for form in ["[accounts.killswitch]\nevery = 5 # agreed\n", "# low\n[accounts.killswitch]\nevery = 5\n"] {
+        let text = format!("\n[[accounts]]\nid = \"anthropic/a\"\n{form}");
+
+        let error = edited(&text, |accounts| accounts[0].limits = AccountLimits::none()).unwrap_err();
+
+        assert_eq!(error, EditError::Form { line: 3 }, "{form}");
+    }
+}
+
+#[test]
+fn an_account_that_a_hook_names_is_not_removed() {
+    let text =
+        format!("{TEXT}[[hooks]]\non = [\"reset\"]\naccounts = [\"anthropic/work\"]\nrun = [\"true\"]\n");
+
+    let error = edited(&text, |accounts| accounts.retain(|one| one.id.name() != "work")).unwrap_err();
+
+    let line = text.lines().position(|line| line.starts_with("accounts = ")).unwrap() + 1;
+    assert_eq!(error, EditError::Hook { line, account: id("work") });
+}
+
+#[test]
+fn line_ends_and_a_byte_order_mark_stay() {
+    let windows = format!("\u{feff}{}", TEXT.replace('\n', "\r\n"));
+
+    let text = edited(&windows, |accounts| by_name(accounts, "work").disabled = true).unwrap();
+
+    let plain = edited(TEXT, |accounts| by_name(accounts, "work").disabled = true).unwrap();
+    assert_eq!(text, format!("\u{feff}{}", plain.replace('\n', "\r\n")));
+}
+
+#[test]
+fn a_list_that_says_the_same_changes_nothing() {
+    let odd = "accounts=[{id='anthropic/a'}]#x\n\n\n";
+
+    assert_eq!(edited(odd, |_| ()).unwrap(), odd);
+}
+
+#[test]
+fn what_is_to_be_done_by_hand_is_said_in_one_line() {
+    let before = parsed(TEXT).accounts;
+    let mut wanted = before.clone();
+    wanted.push(AccountSettings::new(
+        id("vault"),
+        LoginSource::TokenCommand(vec!["pass".into(), "show".into()]),
+    ));
+    by_name(&mut wanted, "work").disabled = true;
+    by_name(&mut wanted, "main").limits.stop = None;
+    by_name(&mut wanted, "work").limits.minimum = Some(Limits::of(percent(20.0)));
+    wanted.remove(2);
+
+    let line = by_hand(&before, &wanted);
+    let moved = by_hand(&before, &[before[1].clone(), before[0].clone(), before[2].clone()]);
+
+    assert_eq!(
+        line,
+        "remove killswitch of anthropic/main; write disabled = true for anthropic/work; write min_remaining = 20 for anthropic/work; \
+         add [[accounts]] with id = \"anthropic/vault\", token_command = [\"pass\", …]; remove anthropic/spare"
+    );
+    assert_eq!(moved, "put them in this order: anthropic/work, anthropic/main, anthropic/spare");
+}
+
+/// Any sequence of changes leaves what is not about accounts byte for byte, and no comment is lost.
+mod generated {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Add(u8, bool),
+        Disable(u8, bool),
+        Limit(u8, Option<u32>),
+        Move(u8, u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (any::<u8>(), any::<bool>()).prop_map(|(name, is_first)| Step::Add(name, is_first)),
+            (any::<u8>(), any::<bool>()).prop_map(|(at, disabled)| Step::Disable(at, disabled)),
+            (any::<u8>(), prop::option::of(0_u32..=10_000)).prop_map(|(at, left)| Step::Limit(at, left)),
+            (any::<u8>(), any::<u8>()).prop_map(|(from, to)| Step::Move(from, to)),
+        ]
+    }
+
+    fn apply(accounts: &mut Vec<AccountSettings>, step: &Step) {
+        let at = |at: u8, accounts: &[AccountSettings]| usize::from(at) % accounts.len();
+        match *step {
+            Step::Add(name, is_first) => {
+                let new = account(&format!("new-{name}"), &format!("NEW_{name}"));
+                if accounts.iter().all(|account| account.id != new.id) {
+                    accounts.insert(if is_first { 0 } else { accounts.len() }, new);
+                }
+            }
+            Step::Disable(index, disabled) => {
+                let at = at(index, accounts);
+                accounts[at].disabled = disabled;
+            }
+            Step::Limit(index, left) => {
+                let at = at(index, accounts);
+                accounts[at].limits.stop = left.map(Percent::from_basis_points).map(Limits::of);
+            }
+            Step::Move(from, to) => {
+                let moved = accounts.remove(at(from, accounts));
+                let to = usize::from(to) % (accounts.len() + 1);
+                accounts.insert(to, moved);
+            }
+        }
+    }
+
+    fn comments(text: &str) -> Vec<&str> {
+        let mut comments: Vec<_> =
+            text.lines().filter_map(|line| line.find('#').map(|at| &line[at..])).collect();
+        comments.sort_unstable();
+        comments
+    }
+
+    proptest! {
+        #[test]
+        fn every_change_is_read_back_and_no_comment_is_lost(steps in prop::collection::vec(step(), 1..12)) {
+            let mut text = TEXT.to_owned();
+            for step in &steps {
+                text = edited(&text, |accounts| apply(accounts, step)).expect("tables are always editable");
+            }
+
+            prop_assert_eq!(comments(&text), comments(TEXT));
+            prop_assert!(text.contains("[policy]\nfreshness = \"2m\"  # often enough\n"));
+        }
+    }
+}

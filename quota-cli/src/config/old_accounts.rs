@@ -1,0 +1,210 @@
+//! The `accounts.json` in which earlier versions kept what `quota accounts` changed: order, limits, disabled and added accounts.
+//! Readers take it into account until the first command that changes an account moves it into the configuration; see `update`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use quota::AccountId;
+use quota::accounts::{AccountConfig, AccountLimits, AccountsConfig, AccountsFile, Limits};
+use quota::anthropic::ANTHROPIC;
+use quota::file::FileError;
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::{AccountSettings, Config, LoginSource, Origin, check, directory};
+use crate::exit::{Exit, Failure};
+use crate::io_cause;
+
+/// The fields that earlier versions of this program kept in that file beside the library's.
+const LOGIN: &str = "login";
+const BASE_URL: &str = "base_url";
+/// What is appended to its name once it is moved.
+const MOVED: &str = ".converted";
+
+/// The file's settings, if it is there and not moved yet.
+#[derive(Debug)]
+pub(super) struct OldAccounts {
+    path: PathBuf,
+    accounts: Vec<OldAccount>,
+    /// Whether it holds what another program reads.
+    is_shared: bool,
+}
+
+#[derive(Debug)]
+struct OldAccount {
+    id: AccountId,
+    disabled: bool,
+    limits: AccountLimits,
+    /// Where the login is; `None` where that is not said, or not in a way that is known here.
+    login: Option<(LoginSource, Option<Url>)>,
+}
+
+/// The file in which programs that use the library keep their accounts, beside which routing keeps what it has learned.
+pub(crate) fn accounts_file() -> Option<AccountsFile> {
+    let state = directory("XDG_STATE_HOME", &[".local", "state"])?;
+    // Hosts and programs are named in it.
+    Some(AccountsFile::at(state.join("quota").join("accounts.json")).trusted_only())
+}
+
+/// Why a file of the library's cannot be used.
+pub(crate) fn unusable(error: &FileError) -> Failure {
+    let exit = match error {
+        FileError::Io { doing: "write" | "lock", .. } => Exit::IoErr,
+        FileError::Busy { .. } => Exit::Unavailable,
+        _ => Exit::Config,
+    };
+    let line = match error {
+        FileError::Io { doing: "read", source, .. } => format!("{error}: {}", io_cause::of_read(source)),
+        FileError::Io { source, .. } => format!("{error}: {}", io_cause::of_write(source)),
+        _ => error.to_string(),
+    };
+    Failure::new(exit, line)
+}
+
+/// Where the login of an account of such a file is; `None` if that is not said, or not in a way that is known here.
+pub(crate) fn login_of(account: &AccountConfig) -> Option<(LoginSource, Option<Url>)> {
+    if *account.id.provider() != ANTHROPIC {
+        return None;
+    }
+    let base_url = match account.field::<String>(BASE_URL) {
+        None => None,
+        Some(text) => Some(check::usable_url(&text).ok()?),
+    };
+    let login: LoginSource = account.field(LOGIN)?;
+    // A token that an older program has let in is neither run nor shown.
+    check::place_of_login(&login).ok()?;
+    Some((login.absolute(), base_url))
+}
+
+/// The limits without what another program keeps beside them.
+pub(crate) fn plain_limits(limits: &AccountLimits) -> AccountLimits {
+    let plain = |limits: &Limits| {
+        let every = limits.every().map_or_else(Limits::none, Limits::of);
+        limits.windows().fold(every, |plain, (window, left)| plain.window(window.clone(), left))
+    };
+    let mut own = AccountLimits::none();
+    (own.minimum, own.stop) = (limits.minimum.as_ref().map(plain), limits.stop.as_ref().map(plain));
+    own
+}
+
+impl OldAccounts {
+    /// Reads the file; `None` if there is none, or it was moved. That costs a look where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if it cannot be used. It stays as it is, because it may hold a killswitch.
+    pub(super) fn load() -> Result<Option<Self>, Failure> {
+        let Some(file) = accounts_file() else { return Ok(None) };
+        let path = file.path();
+        if path.symlink_metadata().is_err() || moved(path).symlink_metadata().is_ok() {
+            return Ok(None);
+        }
+        let accounts = file.load_blocking().map_err(|error| unusable(&error))?;
+        Ok(Some(Self {
+            path: path.to_owned(),
+            is_shared: is_shared(&accounts),
+            accounts: accounts.accounts().iter().map(OldAccount::of).collect(),
+        }))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The accounts it names, whether they can be used or not.
+    pub(super) fn ids(&self) -> Vec<AccountId> {
+        self.accounts.iter().map(|account| account.id.clone()).collect()
+    }
+
+    /// Whether it adds an account to those of a configuration.
+    pub(super) fn adds_accounts(&self) -> bool {
+        self.accounts.iter().any(|account| account.login.is_some())
+    }
+
+    /// Marks it as moved. Returns whether it stays, because another program reads it.
+    pub(super) fn set_aside(&self) -> io::Result<bool> {
+        if self.is_shared {
+            fs::hard_link(&self.path, moved(&self.path))?;
+        } else {
+            fs::rename(&self.path, moved(&self.path))?;
+        }
+        Ok(self.is_shared)
+    }
+}
+
+impl OldAccount {
+    fn of(account: &AccountConfig) -> Self {
+        Self {
+            id: account.id.clone(),
+            disabled: account.disabled,
+            limits: plain_limits(&account.limits),
+            login: login_of(account),
+        }
+    }
+
+    fn apply(&self, account: &mut AccountSettings) {
+        account.disabled |= self.disabled;
+        // Where both name a limit, the one counts that was set by command.
+        let own = &mut account.limits;
+        own.minimum = self.limits.minimum.clone().or(own.minimum.take());
+        own.stop = self.limits.stop.clone().or(own.stop.take());
+    }
+}
+
+impl Config {
+    /// Takes over the order, the limits and the disabled accounts of the old file; and, for a configuration that is not named, the
+    /// accounts that were added.
+    pub(super) fn join(mut self, old: &OldAccounts, is_named: bool) -> Self {
+        let mut known: HashMap<_, _> =
+            self.accounts.iter().enumerate().map(|(at, account)| (account.id.clone(), at)).collect();
+        for account in &old.accounts {
+            if let Some(at) = known.get(&account.id) {
+                account.apply(&mut self.accounts[*at]);
+                continue;
+            }
+            if is_named {
+                continue;
+            }
+            let Some((login, base_url)) = &account.login else {
+                self.unusable.push(account.id.clone());
+                continue;
+            };
+            known.insert(account.id.clone(), self.accounts.len());
+            let mut settings = AccountSettings::new(account.id.clone(), login.clone());
+            (settings.base_url, settings.origin) = (base_url.clone(), Origin::OldFile);
+            account.apply(&mut settings);
+            self.accounts.push(settings);
+        }
+        let places = old.accounts.iter().enumerate().map(|(place, account)| (&account.id, place));
+        let places: HashMap<_, _> = places.collect();
+        // The others follow in the order of the configuration.
+        self.accounts.sort_by_key(|account| places.get(&account.id).copied().unwrap_or(usize::MAX));
+        self
+    }
+}
+
+fn moved(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(MOVED);
+    name.into()
+}
+
+/// Whether a file of accounts holds anything that this program never wrote.
+fn is_shared(accounts: &AccountsConfig) -> bool {
+    let has_others = |map: &Map<String, Value>, own: &[&str]| map.keys().any(|key| !own.contains(&&**key));
+    let Ok(Value::Object(file)) = serde_json::to_value(accounts) else { return true };
+    let is_other = |account: &Value| {
+        account
+            .as_object()
+            .is_none_or(|account| has_others(account, &["id", "disabled", "limits", LOGIN, BASE_URL]))
+    };
+    let listed = file.get("accounts").and_then(Value::as_array);
+    has_others(&file, &["version", "accounts"])
+        || listed.is_none_or(|accounts| accounts.iter().any(is_other))
+        || accounts.accounts().iter().any(|account| account.limits != plain_limits(&account.limits))
+        || accounts
+            .accounts()
+            .iter()
+            .any(|account| account.field::<Value>(LOGIN).is_some() && login_of(account).is_none())
+}

@@ -1,0 +1,293 @@
+//! Changing the accounts in the configuration file, under a lock that is held while it is read, edited and written.
+//! How the text is edited is in `edit`; which accounts there are to be is the commands' business.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use quota::Clock;
+use quota::file::{FileLock, resolve};
+
+use super::edit::{self, EditError};
+use super::old_accounts::OldAccounts;
+use super::{AccountSettings, Config, usual_path};
+use crate::exit::{Exit, Failure};
+use crate::input;
+use crate::io_cause;
+use crate::term;
+
+/// How long another command may hold the lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often to start again if an editor saves the file in between.
+const MAX_ATTEMPTS: u32 = 5;
+
+/// What a new file begins with.
+const HEAD: &str = "\
+# The accounts of `quota`. `quota accounts` changes them here; what a person writes stays as it is.
+# No token is written here: only where one is found. See: quota status --help
+";
+
+/// What a command makes of the accounts.
+#[derive(Debug)]
+pub(crate) struct Change<R> {
+    /// All of them in their order; `None` if nothing is to be written.
+    pub(crate) accounts: Option<Vec<AccountSettings>>,
+    pub(crate) answer: R,
+}
+
+impl<R> Change<R> {
+    /// These accounts; nothing is written if they are those that there are.
+    pub(crate) fn to(config: &Config, accounts: Vec<AccountSettings>, answer: R) -> Self {
+        let is_same = edit::is_same(&config.accounts, &accounts);
+        Self { accounts: (!is_same).then_some(accounts), answer }
+    }
+}
+
+/// Changes the accounts of the configuration that is named, or else of the usual one, which is created if there is none.
+///
+/// `change` is given the configuration as it is under the lock, and is called again if an editor saves the file in between.
+///
+/// # Errors
+///
+/// Those of `change`, and [`Failure`] if the file cannot be read, edited or written. It is then as it was, and the line says what to
+/// change by hand.
+pub(crate) async fn update<R>(
+    named: Option<&Path>,
+    mut change: impl FnMut(&Config) -> Result<Change<R>, Failure>,
+) -> Result<R, Failure> {
+    let path = path(named)?;
+    move_old_accounts(named, &path).await?;
+    let file = ConfigFile::open(&path, named.is_some()).await?;
+    for _ in 0..MAX_ATTEMPTS {
+        let read = file.read()?;
+        let config = read.config.clone();
+        let config = if read.bytes.is_none() && named.is_none() { Config::of_claude_code() } else { config };
+        let Change { accounts, answer } = change(&config)?;
+        let Some(accounts) = accounts else { return Ok(answer) };
+        if file.write(&read, &accounts)? {
+            return Ok(answer);
+        }
+    }
+    Err(Failure::new(
+        Exit::Unavailable,
+        format!("{} is being changed by another program; try again", file.name()),
+    ))
+}
+
+/// The file that commands change.
+pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    if named.is_some_and(|path| path.as_os_str() == "-") {
+        let why = "standard input cannot be changed; name a file with --config";
+        return Err(Failure::new(Exit::Usage, why));
+    }
+    named.map(Path::to_owned).or_else(usual_path).ok_or_else(|| {
+        let why = "neither XDG_CONFIG_HOME nor HOME is set; name a file with --config";
+        Failure::new(Exit::Usage, why)
+    })
+}
+
+/// Moves what an earlier version kept in accounts.json into the configuration, once: into the usual one and the one that is named.
+///
+/// The lock of the usual one is held until the old file is set aside. A process that is killed before that moves it again, which
+/// changes nothing.
+async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), Failure> {
+    if OldAccounts::load()?.is_none() {
+        return Ok(());
+    }
+    let usual = usual_path().unwrap_or_else(|| path.to_owned());
+    let file = ConfigFile::open(&usual, false).await?;
+    // Another command may have moved it before the lock was free.
+    let Some(old) = OldAccounts::load()? else { return Ok(()) };
+    file.merge(&old, false)?;
+    if named.is_some() && path.exists() && resolve(path) != resolve(&usual) {
+        let other = ConfigFile::open(path, true).await?;
+        other.merge(&old, true)?;
+    }
+    let old_name = old.path().display();
+    let is_left = old.set_aside().map_err(|error| {
+        let why = io_cause::of_write(&error);
+        let line = format!("could not rename {old_name}: {why}; its accounts are in {} now", file.name());
+        Failure::new(Exit::IoErr, line)
+    })?;
+    let rest = if is_left {
+        format!("{old_name} stays, because it holds settings of another program, and is no longer read")
+    } else {
+        format!("{old_name} is now {old_name}.converted")
+    };
+    term::tell(&format!("quota: moved the accounts of {old_name} into {}; {rest}\n", file.name()));
+    Ok(())
+}
+
+/// The configuration file while it is locked; without a lock, if it cannot be written at all.
+struct ConfigFile {
+    path: PathBuf,
+    is_named: bool,
+    lock: Result<FileLock, io::Error>,
+}
+
+/// What the file holds.
+#[derive(Clone)]
+struct Contents {
+    /// `None` if there is no file.
+    bytes: Option<Vec<u8>>,
+    text: String,
+    config: Config,
+}
+
+impl ConfigFile {
+    async fn open(path: &Path, is_named: bool) -> Result<Self, Failure> {
+        let lock = match FileLock::acquire(path, ".lock", &Clock::system(), LOCK_TIMEOUT).await {
+            // A person's folder is not to fill with files of this program.
+            Ok(Some(lock)) => Ok(lock.removed_when_released()),
+            Ok(None) => {
+                let why = format!("another command is changing {}; try again", input::name(path));
+                return Err(Failure::new(Exit::Unavailable, why));
+            }
+            // What is to be written is said first, if there is anything.
+            Err(error) => Err(error),
+        };
+        Ok(Self { path: path.to_owned(), is_named, lock })
+    }
+
+    fn name(&self) -> String {
+        input::name(&self.path)
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    fn read(&self) -> Result<Contents, Failure> {
+        // A link that leads nowhere is not a missing file.
+        if !self.is_named && self.path.symlink_metadata().is_err() {
+            let config = Config { path: None, ..Config::of_nobody() };
+            return Ok(Contents { bytes: None, text: HEAD.to_owned(), config });
+        }
+        let bytes = input::trusted_bytes(&self.path)?;
+        let config = Config::of_bytes(&self.path, &bytes, &[])?;
+        let text = String::from_utf8(bytes.clone()).expect("it was read as a configuration");
+        Ok(Contents { bytes: Some(bytes), text, config })
+    }
+
+    /// Writes the accounts, unless the file has changed since it was read (`false`).
+    fn write(&self, read: &Contents, accounts: &[AccountSettings]) -> Result<bool, Failure> {
+        let by_hand = || edit::by_hand(&read.config.accounts, accounts);
+        let not_changed = |why: &str| {
+            let line = format!("could not change {}: {why}; by hand: {}", self.name(), by_hand());
+            Failure::new(Exit::IoErr, term::harmless(&line))
+        };
+        let edited = edit::with_accounts(&read.text, self.directory(), &read.config, accounts);
+        let text = edited.map_err(|error| {
+            let name = self.name();
+            let line = match error {
+                EditError::Form { line } => format!(
+                    "{name}:{line}: written in a form that cannot be edited without losing something; by hand: {}",
+                    by_hand()
+                ),
+                EditError::Hook { line, account } => {
+                    format!("{name}:{line}: a hook names {account}; take it out there first")
+                }
+            };
+            Failure::new(Exit::Config, term::harmless(&line))
+        })?;
+        if read.bytes.as_deref() == Some(text.as_bytes()) || (read.bytes.is_none() && accounts.is_empty()) {
+            return Ok(true);
+        }
+        let lock = self.lock.as_ref().map_err(|error| not_changed(&io_cause::of_write(error)))?;
+        if read.bytes.is_some() {
+            check_writable(lock.target()).map_err(not_changed)?;
+        }
+        lock.replace_if_unchanged(read.bytes.as_deref(), text.as_bytes())
+            .map_err(|error| not_changed(&io_cause::of_write(&error)))
+    }
+
+    /// Writes what readers take from the old file.
+    fn merge(&self, old: &OldAccounts, is_named: bool) -> Result<(), Failure> {
+        for _ in 0..MAX_ATTEMPTS {
+            let read = self.read()?;
+            let implied = Config::of_claude_code();
+            let is_implied = read.bytes.is_none() && !old.adds_accounts();
+            let before = if is_implied { implied.clone() } else { read.config.clone() };
+            let joined = before.join(old, is_named).accounts;
+            if is_implied && edit::is_same(&joined, &implied.accounts) {
+                return Ok(());
+            }
+            if self.write(&read, &joined)? {
+                return Ok(());
+            }
+        }
+        Err(Failure::new(
+            Exit::Unavailable,
+            format!("{} is being changed by another program; try again", self.name()),
+        ))
+    }
+}
+
+/// Whether the file may be replaced, which needs no right to the file itself.
+fn check_writable(path: &Path) -> Result<(), &'static str> {
+    let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    if !found.is_file() {
+        return Err("it is not a regular file");
+    }
+    if found.permissions().readonly() {
+        return Err("it is read-only");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let own = rustix::process::geteuid().as_raw();
+        if own != 0 && found.uid() != own {
+            return Err("it belongs to another user");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_an_editor_saves_in_between_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let text = "[[accounts]]\nid = \"anthropic/a\"\n";
+        fs::write(&path, text).unwrap();
+        let mut calls = 0;
+
+        let updated = update(Some(&path), |config| {
+            calls += 1;
+            if calls == 1 {
+                fs::write(&path, format!("{text}killswitch = 5\n")).unwrap();
+            }
+            let mut accounts = config.accounts.clone();
+            accounts[0].disabled = true;
+            Ok(Change::to(config, accounts, ()))
+        });
+
+        updated.await.unwrap();
+        assert_eq!(calls, 2);
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{text}killswitch = 5\ndisabled = true\n"));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_never_stays_the_same_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        fs::write(&path, "[[accounts]]\nid = \"anthropic/a\"\n").unwrap();
+        let mut calls = 0;
+
+        let updated = update(Some(&path), |config| {
+            calls += 1;
+            fs::write(&path, format!("# {calls}\n[[accounts]]\nid = \"anthropic/a\"\n")).unwrap();
+            let mut accounts = config.accounts.clone();
+            accounts[0].disabled = true;
+            Ok(Change::to(config, accounts, ()))
+        });
+
+        assert!(updated.await.unwrap_err().to_string().contains("by another program; try again"));
+        assert_eq!(calls, MAX_ATTEMPTS);
+    }
+}
