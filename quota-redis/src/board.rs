@@ -5,9 +5,10 @@ mod visits;
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use quota_core::Version;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
@@ -320,8 +321,7 @@ impl Board {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock panics halfway through a change, so what a poisoned one guards is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -2,8 +2,9 @@
 //! A node's answer that a slot has moved corrects the map at once; the whole is asked for only when a node fails.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use redis::{Value, cmd};
 use tokio::task::JoinSet;
 
@@ -140,8 +141,7 @@ impl Cluster {
     }
 
     fn map(&self) -> MutexGuard<'_, Map> {
-        // Nothing under this lock panics halfway through a change, so what a poisoned one guards is whole.
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+        self.map.lock()
     }
 }
 

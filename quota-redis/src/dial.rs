@@ -19,7 +19,7 @@ use crate::board::Board;
 use crate::failure::{Failure, plain};
 use crate::gather::Gather;
 use crate::options::{Login, Settings};
-use crate::task::Task;
+use crate::task;
 use crate::watchdog::Watchdog;
 use crate::wire::{self, Wire};
 
@@ -185,7 +185,7 @@ impl Dialer {
             .await
             .map_err(|error| self.unwelcome(address, error))?;
         let ending = Ending(Arc::clone(&board));
-        let driver = Task::spawn(async move {
+        let driver = task::spawn(async move {
             // Moved in first, so that everybody is woken however the driver ends.
             let _ending = ending;
             driver.await;

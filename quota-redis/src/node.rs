@@ -2,14 +2,15 @@
 //! How a connection is made is in `dial`; which server a key is on, in `servers`.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::dial::{Dialer, Place};
 use crate::failure::Failure;
-use crate::task::Task;
+use crate::task::{self, Task};
 use crate::wire::Wire;
 
 /// A server that is connected to when it is first needed.
@@ -121,7 +122,7 @@ impl Node {
         let (dialer, place) = (Arc::clone(&self.dialer), self.place.clone());
         let dialing = Dialing { node: Arc::downgrade(self), attempt };
         // Not under the lock: a runtime that is being shut down drops the task here and now, and that takes the lock.
-        let task = Task::spawn(async move {
+        let task = task::spawn(async move {
             match dialer.dial(&place).await {
                 Ok(wire) => dialing.seated(wire),
                 Err(failure) => {
@@ -137,8 +138,7 @@ impl Node {
     }
 
     fn seat(&self) -> MutexGuard<'_, Seat> {
-        // Nothing under this lock panics halfway through a change, so what a poisoned one guards is whole.
-        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seat.lock()
     }
 }
 
@@ -187,8 +187,7 @@ impl Drop for Dialing {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Poll, Waker};
-
+    use futures_util::FutureExt as _;
     use tokio::runtime::Runtime;
 
     use super::*;
@@ -226,8 +225,8 @@ mod tests {
         let _entered = handle.enter();
 
         let mut wire = Box::pin(node.wire());
-        let polled = wire.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let polled = wire.as_mut().now_or_never();
 
-        assert!(matches!(polled, Poll::Ready(Err(Failure::Lost))), "{polled:?}");
+        assert!(matches!(polled, Some(Err(Failure::Lost))), "{polled:?}");
     }
 }

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::keeper::keep;
 use crate::key::Key;
 use crate::pulse::beat;
-use crate::task::Task;
+use crate::task;
 
 /// Waits until the document may have moved past `seen`.
 pub(crate) async fn wait(calls: &Arc<Calls>, key: &Key, seen: Option<Version>) -> Result<(), Failure> {
@@ -18,9 +18,9 @@ pub(crate) async fn wait(calls: &Arc<Calls>, key: &Key, seen: Option<Version>) -
     loop {
         let home = calls.home(key).await?;
         let wire = home.wire().await?;
-        wire.look_after(|| Task::spawn(beat(Arc::downgrade(calls), Arc::downgrade(&wire))))?;
+        wire.look_after(|| task::spawn(beat(Arc::downgrade(calls), Arc::downgrade(&wire))))?;
         let visit = wire.board().visit(key, |start| {
-            Task::spawn(keep(Arc::downgrade(calls), Arc::downgrade(&wire), key.clone(), start))
+            task::spawn(keep(Arc::downgrade(calls), Arc::downgrade(&wire), key.clone(), start))
         })?;
         // The connection is over: something may have been missed.
         let Some(visit) = visit else { return Ok(()) };

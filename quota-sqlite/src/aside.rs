@@ -7,9 +7,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
@@ -48,7 +48,7 @@ pub(crate) fn set_aside(path: &Path, damaged: Which, now: Timestamp) -> Aside {
     if path.is_symlink() {
         return Aside::Stays;
     }
-    let mut all = EXAMINED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = EXAMINED.lock();
     if all.get(&damaged).is_some_and(|known| known.stays) {
         return Aside::Stays;
     }

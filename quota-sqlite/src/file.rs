@@ -4,8 +4,9 @@
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use quota_core::{Applied, StoreError};
 use rusqlite::config::DbConfig;
@@ -117,7 +118,7 @@ impl File {
             return false;
         }
         self.open = None;
-        let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let making = MAKING.lock();
         let aside = aside::set_aside(&self.options.path, damaged, self.options.clock.now());
         drop(making);
         match aside {
@@ -220,7 +221,7 @@ fn check_folder(path: &Path) -> Result<(), StoreError> {
 }
 
 fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), StoreError> {
-    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _making = MAKING.lock();
     let path = &options.path;
     // Until the log is open too: else it could be laid beside the file that takes the place of this one.
     let _lock = FolderLock::shared(file).ok_or_else(being_replaced)?;
@@ -303,7 +304,7 @@ fn make(path: &Path) -> Result<(), StoreError> {
     make_folder(folder).map_err(|error| rights::of_system("make the folder", folder, error))?;
     check_folder(path)?;
     let draft = beside(path, &format!(".new-{:016x}", fastrand::u64(..)));
-    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _making = MAKING.lock();
     let made = fill(&draft, path).and_then(|()| link(&draft, path));
     for name in [draft.clone(), beside(&draft, "-wal"), beside(&draft, "-shm"), beside(&draft, "-journal")] {
         // What is not there need not be taken away, and what stays harms nobody.

@@ -4,8 +4,10 @@
 use std::io::{BufRead, BufReader, Split, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
 
 use crate::server::Server;
 use crate::wait_until;
@@ -37,7 +39,7 @@ impl Monitor {
                 for line in lines.map_while(Result::ok) {
                     let is_mark = line.windows(MARK.len()).any(|part| part == MARK);
                     if is_mark || line.windows(5).take(64).any(|part| part == b" lua]") {
-                        ears.lock().unwrap_or_else(PoisonError::into_inner).push(words(&line));
+                        ears.lock().push(words(&line));
                     }
                 }
                 let Some(again) = listen(socket.clone()) else { return };
@@ -56,7 +58,7 @@ impl Monitor {
     pub fn heard_to_the_end(self, killed: &Server) -> Vec<Vec<Vec<u8>>> {
         assert!(!killed.is_running(), "a server that lives may say more");
         self.listener.join().expect("the listener does not panic");
-        std::mem::take(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.heard.lock())
     }
 
     /// What scripts have called, each a name with its arguments; everything up to now is in it.
@@ -66,10 +68,10 @@ impl Monitor {
         let _: String = server.ask(&["ECHO", &mark]);
         let is_mark = |call: &Vec<Vec<u8>>| call.last().is_some_and(|word| word.starts_with(MARK));
         wait_until("the monitor has heard everything", || {
-            let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let heard = self.heard.lock();
             heard.iter().any(|call| call.last().is_some_and(|word| word == mark.as_bytes()))
         });
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.heard.lock();
         heard.iter().filter(|call| !is_mark(call)).cloned().collect()
     }
 }

@@ -3,11 +3,13 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Carries bytes to a port of this machine and back, until it is told not to.
 #[derive(Debug)]
@@ -141,7 +143,7 @@ impl Proxy {
 
 impl Wire {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Carries one direction, by a thread at each end: one that delays what has come must not delay what comes.
@@ -198,19 +200,16 @@ impl Wire {
         while let Some(rest) =
             (at + state.delay).checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero())
         {
-            state = self.mended.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+            self.mended.wait_for(&mut state, rest);
         }
     }
 
     /// Waits until something may pass: everything (`true`), or one byte.
     fn passes(&self) -> bool {
         let silent = |state: &mut State| state.fault == Some(Fault::Silent);
-        let state = self.mended.wait_while(self.state(), silent).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        self.mended.wait_while(&mut state, silent);
         let slow = |state: &mut State| state.fault == Some(Fault::Slow);
-        let (_state, waited) = self
-            .mended
-            .wait_timeout_while(state, Duration::from_secs(1), slow)
-            .unwrap_or_else(PoisonError::into_inner);
-        !waited.timed_out()
+        !self.mended.wait_while_for(&mut state, slow, Duration::from_secs(1)).timed_out()
     }
 }

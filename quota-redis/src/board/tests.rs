@@ -1,7 +1,7 @@
-use std::future::Future as _;
-use std::task::Poll;
+use futures_util::FutureExt as _;
 
 use super::*;
+use crate::task;
 
 const CHANNEL: &str = "quota:1:{anthropic/main}@0";
 const ONE: Version = Version::new(1);
@@ -21,7 +21,7 @@ fn key(channel: &str) -> Key {
 }
 
 fn visit(board: &Arc<Board>) -> Visit {
-    let keeper = |_| Task::spawn(std::future::pending());
+    let keeper = |_| task::spawn(std::future::pending());
     board.visit(&key(CHANNEL), keeper).unwrap().expect("the connection stands")
 }
 
@@ -35,20 +35,20 @@ fn standing() -> (Arc<Board>, Visit) {
     (board, visit)
 }
 
-async fn is_woken(visit: &Visit, seen: Option<Version>) -> bool {
+fn is_woken(visit: &Visit, seen: Option<Version>) -> bool {
     let mut news = pin!(visit.news(seen));
-    std::future::poll_fn(|context| Poll::Ready(news.as_mut().poll(context).is_ready())).await
+    news.as_mut().now_or_never().is_some()
 }
 
 #[tokio::test]
 async fn a_notice_wakes_those_to_whom_it_is_news() {
     let (board, visit) = standing();
-    assert!(!is_woken(&visit, Some(ONE)).await);
+    assert!(!is_woken(&visit, Some(ONE)));
 
     board.hear(&notice(TWO));
 
-    assert!(is_woken(&visit, Some(ONE)).await);
-    assert!(!is_woken(&visit, Some(TWO)).await);
+    assert!(is_woken(&visit, Some(ONE)));
+    assert!(!is_woken(&visit, Some(TWO)));
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn a_notice_that_cannot_be_read_wakes_everybody() {
 
     board.hear(&push(PushKind::Message, &[CHANNEL, "?"]));
 
-    assert!(is_woken(&visit, Some(ONE)).await);
+    assert!(is_woken(&visit, Some(ONE)));
 }
 
 #[tokio::test]
@@ -66,9 +66,9 @@ async fn a_write_whose_caller_left_is_news_like_any_other() {
 
     drop(board.trip(CHANNEL, Some(TWO)));
 
-    assert!(is_woken(&visit, Some(TWO)).await, "it is not known to have happened");
+    assert!(is_woken(&visit, Some(TWO)), "it is not known to have happened");
     board.hear(&notice(TWO));
-    assert!(is_woken(&visit, Some(ONE)).await);
+    assert!(is_woken(&visit, Some(ONE)));
 }
 
 #[tokio::test]
@@ -77,8 +77,8 @@ async fn a_write_of_which_no_notice_was_sent_is_known_by_its_answer() {
 
     board.trip(CHANNEL, Some(TWO)).wrote(TWO, false);
 
-    assert!(!is_woken(&visit, Some(TWO)).await);
-    assert!(is_woken(&visit, Some(ONE)).await);
+    assert!(!is_woken(&visit, Some(TWO)));
+    assert!(is_woken(&visit, Some(ONE)));
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn a_write_is_awaited_only_under_a_subscription_that_stands() {
     trip.wrote(TWO, true);
     board.trip(CHANNEL, None).stands(Some(ONE));
 
-    assert!(is_woken(&visit, Some(TWO)).await, "its notice may have come before the subscription");
+    assert!(is_woken(&visit, Some(TWO)), "its notice may have come before the subscription");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn the_end_of_the_connection_wakes_everybody_and_lets_nobody_in() {
 
     board.hear(&PushInfo { kind: PushKind::Disconnection, data: Vec::new() });
 
-    assert!(is_woken(&visit, Some(ONE)).await);
+    assert!(is_woken(&visit, Some(ONE)));
     let keeper = |_| -> Result<Task, Failure> { panic!("no keeper is needed") };
     assert!(board.visit(&key(CHANNEL), keeper).unwrap().is_none());
     assert!(!board.is_out_of_step());
@@ -121,7 +121,7 @@ async fn what_was_not_asked_for_and_looks_like_an_answer_ends_the_connection() {
         board.hear(&push(kind.clone(), &[channel]));
 
         assert!(board.is_out_of_step(), "{kind}");
-        assert!(is_woken(&visit, Some(ONE)).await, "{kind}");
+        assert!(is_woken(&visit, Some(ONE)), "{kind}");
     }
 }
 
@@ -133,7 +133,7 @@ async fn a_failure_is_told_to_those_who_wait_and_the_next_one_begins_anew() {
 
     assert!(matches!(visitor.news(Some(ONE)).await, Err(Failure::NoRights)));
     let again = visit(&board);
-    assert!(!is_woken(&again, Some(ONE)).await, "nothing is known yet");
+    assert!(!is_woken(&again, Some(ONE)), "nothing is known yet");
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn a_subscription_that_is_confirmed_late_does_not_end_the_connection() {
 
     assert!(!board.is_over());
     board.hear(&notice(TWO));
-    assert!(is_woken(&again, Some(ONE)).await);
+    assert!(is_woken(&again, Some(ONE)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,12 +180,12 @@ async fn a_shelved_subscription_hears_on_and_is_taken_up_as_it_is() {
 
     let keeper = |start| {
         assert_eq!(start, Start::Standing);
-        Task::spawn(std::future::pending())
+        task::spawn(std::future::pending())
     };
     let again = board.visit(&key(CHANNEL), keeper).unwrap().expect("the connection stands");
 
-    assert!(!is_woken(&again, Some(TWO)).await);
-    assert!(is_woken(&again, Some(ONE)).await);
+    assert!(!is_woken(&again, Some(TWO)));
+    assert!(is_woken(&again, Some(ONE)));
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn too_many_shelved_subscriptions_are_noticed() {
     let mut last = Shelved::Yes;
     for index in 0..=MOST_SHELVED {
         let channel: Arc<str> = format!("channel {index}").into();
-        drop(board.visit(&key(&channel), |_| Task::spawn(std::future::pending())).unwrap());
+        drop(board.visit(&key(&channel), |_| task::spawn(std::future::pending())).unwrap());
         board.subscribing(&channel);
         board.hear(&push(PushKind::SSubscribe, &[&*channel]));
         assert_eq!(last, Shelved::Yes);

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use quota_core::{StoreError, Swap};
 use quota_sqlite::{SqliteOptions, SqliteStore, is_damage};
 
@@ -14,7 +15,7 @@ fn recovering(path: &Path) -> (SqliteStore, Arc<Mutex<Vec<PathBuf>>>) {
     let copies = Arc::<Mutex<Vec<PathBuf>>>::default();
     let told = Arc::clone(&copies);
     let notice = move |copy: &Path| {
-        told.lock().unwrap_or_else(PoisonError::into_inner).push(copy.to_owned());
+        told.lock().push(copy.to_owned());
     };
     (SqliteOptions::file(path).set_damaged_aside(notice).open().expect("the options are sound"), copies)
 }
@@ -89,7 +90,7 @@ async fn a_damaged_file_is_set_aside_with_its_bytes_and_a_new_one_is_used() {
         assert_eq!(read(&open(&path), "main").await.unwrap().version(), Some(version), "{name}");
         let copies = copies_beside(&path);
         assert_eq!(copies.len(), 1, "{name}: {copies:?}");
-        assert_eq!(*told.lock().unwrap(), copies, "{name}");
+        assert_eq!(*told.lock(), copies, "{name}");
         assert_eq!(fs::read(&copies[0]).unwrap(), damaged, "{name}");
     }
 }
@@ -104,7 +105,7 @@ async fn a_write_that_finds_the_damage_is_made_in_the_new_file() {
     write(&store, "main", "one").await;
 
     assert_eq!(body(read(&store, "main").await.unwrap()).as_deref(), Some("one"));
-    assert_eq!(told.lock().unwrap().len(), 1);
+    assert_eq!(told.lock().len(), 1);
 }
 
 #[tokio::test]
@@ -119,7 +120,7 @@ async fn the_log_of_a_damaged_file_goes_with_it() {
 
     read_all(&store).await.unwrap();
 
-    let copy = told.lock().unwrap()[0].clone();
+    let copy = told.lock()[0].clone();
     let copied = fs::read(format!("{}-wal", copy.display())).unwrap();
     assert_eq!(copied, log);
     write(&store, "other", "two").await;
@@ -151,7 +152,7 @@ async fn logs_whose_file_was_set_aside_by_a_killed_process_follow_it() {
 
             assert_eq!(body(read(&open(&path), "other").await.unwrap()).as_deref(), Some("new"), "{left:?}");
             assert!(read(&store, "main").await.unwrap().document.is_none(), "{left:?}");
-            let told = told.lock().unwrap();
+            let told = told.lock();
             let [moved] = &told[..] else { panic!("{left:?}: {told:?}") };
             let name =
                 moved.to_str().unwrap().strip_suffix(left[left.len() - 1]).expect("it is the log's name");
@@ -174,7 +175,7 @@ async fn a_log_that_was_set_aside_alone_is_not_overwritten_by_the_next_one() {
     for number in 1..4 {
         fs::write(path.with_file_name("quota.db-wal"), format!("log {number}")).unwrap();
         read(&store, "main").await.unwrap();
-        assert_eq!((copies(), told.lock().unwrap().len()), (number, number));
+        assert_eq!((copies(), told.lock().len()), (number, number));
     }
 }
 
@@ -195,7 +196,7 @@ async fn a_damaged_file_whose_log_could_not_follow_it_stays() {
 
     assert!(is_damage(&read_all(&store).await.unwrap_err()));
 
-    assert!(path.exists() && told.lock().unwrap().is_empty());
+    assert!(path.exists() && told.lock().is_empty());
     assert!(PathBuf::from(format!("{}-wal", path.display())).exists());
 }
 
@@ -224,7 +225,7 @@ async fn damage_that_only_an_index_shows_is_set_aside() {
     let outcome = try_write(&store, "a50", version, "one").await.unwrap();
 
     assert!(matches!(&outcome, Swap::Conflict(new) if new.document.is_none()), "{outcome:?}");
-    assert_eq!(told.lock().unwrap().len(), 1);
+    assert_eq!(told.lock().len(), 1);
 }
 
 /// A damaged file that stays, as it is of a newer form.
@@ -268,7 +269,7 @@ async fn a_damaged_file_that_stays_is_not_examined_again() {
         assert!(is_damage(&read(&store, "main").await.unwrap_err()));
     }
 
-    assert!(told.lock().unwrap().is_empty() && copies_beside(&path).is_empty());
+    assert!(told.lock().is_empty() && copies_beside(&path).is_empty());
 }
 
 #[tokio::test]
@@ -289,7 +290,7 @@ async fn a_damaged_file_of_another_program_or_a_newer_form_stays() {
         let outcome = read_all(&store).await;
 
         assert!(matches!(outcome, Err(StoreError::Unusable { .. })), "{name}: {outcome:?}");
-        assert_eq!((copies_beside(&path).len(), told.lock().unwrap().len()), (0, 0), "{name}");
+        assert_eq!((copies_beside(&path).len(), told.lock().len()), (0, 0), "{name}");
         assert_eq!(fs::read(&path).unwrap(), before, "{name}");
     }
 }
@@ -320,7 +321,7 @@ async fn a_damaged_file_behind_a_link_stays() {
     let (store, told) = recovering(&link);
 
     assert!(read_all(&store).await.is_err());
-    assert!(told.lock().unwrap().is_empty() && path.exists());
+    assert!(told.lock().is_empty() && path.exists());
 }
 
 #[tokio::test]
@@ -340,7 +341,7 @@ async fn of_many_stores_that_find_one_file_damaged_one_sets_it_aside() {
     work.join_all().await;
 
     assert_eq!(copies_beside(&path).len(), 1);
-    let told: usize = stores.iter().map(|(_, told)| told.lock().unwrap().len()).sum();
+    let told: usize = stores.iter().map(|(_, told)| told.lock().len()).sum();
     assert_eq!(told, 1);
     for number in 0..8 {
         assert!(read(&open(&path), &format!("new-{number}")).await.unwrap().document.is_some(), "{number}");

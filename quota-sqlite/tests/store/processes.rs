@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use quota_core::{Applied, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
 use quota_sqlite::SqliteStore;
 use tokio::runtime::Handle;
@@ -165,12 +166,12 @@ impl Elsewhere {
         std::thread::spawn(move || {
             for line in lines {
                 let (number, answer) = line.split_once(' ').expect("an answer begins with its number");
-                let waiting = number.parse().ok().and_then(|number| lock(&answers).remove(&number));
+                let waiting = number.parse().ok().and_then(|number| answers.lock().remove(&number));
                 // Who has left is not told.
                 let _ = waiting.map(|waiting| waiting.send(answer.to_owned()));
             }
             // Nobody answers any more.
-            lock(&answers).clear();
+            answers.lock().clear();
         });
         Self { other: Mutex::new(other), waiting, last: AtomicU64::new(0) }
     }
@@ -178,8 +179,8 @@ impl Elsewhere {
     async fn ask(&self, question: String) -> Result<Vec<String>, StoreError> {
         let (sender, answered) = oneshot::channel();
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        lock(&self.waiting).insert(number, sender);
-        writeln!(lock(&self.other).stdin, "{number} {question}").expect("the other process listens");
+        self.waiting.lock().insert(number, sender);
+        writeln!(self.other.lock().stdin, "{number} {question}").expect("the other process listens");
         let answer = answered.await.expect("the other process answers");
         let words: Vec<_> = answer.split(' ').map(str::to_owned).collect();
         match &*words[0] {
@@ -312,10 +313,6 @@ fn hex(body: &[u8]) -> String {
 fn unhex(text: &str) -> Bytes {
     let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("two digits");
     (0..text.len()).step_by(2).map(byte).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[tokio::test]
