@@ -54,13 +54,14 @@
 //! | what a provider says | [`Usage`], [`Window`], [`UsedAt`], [`Snapshot`] |
 //! | a provider of your own | [`UsageFetcher`], [`FetchError`], [`CredentialSource`], [`TokenRefresher`], [`TrafficReader`] |
 //! | a store of your own | [`QuotaStore`], `store_conformance!` (feature `testing`), `examples/own_store.rs` |
+//! | a document of your own beside a record | [`store::update`], [`store::LeaseDoc`] |
 //! | the rules themselves, as pure functions | [`Record`] |
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `testing` | the conformance suite, `FlakyStore`, `FakeProvider` and the mock of [`UsageFetcher`] |
+//! | `testing` | the conformance suite, `FlakyStore`, `ScriptedStore`, `FakeProvider` and the mock of [`UsageFetcher`] |
 //!
 //! # Metrics and logs
 //!
@@ -90,7 +91,7 @@ mod refresher;
 mod scope;
 mod secret;
 mod snapshot;
-mod store;
+pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;

@@ -15,7 +15,9 @@
 //! `quota_core::store_conformance!` (feature `testing`) makes a test of each of them; `examples/own_store.rs` is a whole
 //! backend with its proof.
 
+mod lease_doc;
 pub(crate) mod memory;
+pub(crate) mod update;
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -27,6 +29,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+pub use self::lease_doc::{Acquire, LeaseDoc};
+pub use self::update::{DocumentBody, MAX_CAS_ATTEMPTS, Outcome, Start, Updated, update};
 use crate::{AccountId, ProviderId, random};
 
 /// A shared register of small documents, each under a version.

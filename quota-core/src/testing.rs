@@ -1,11 +1,13 @@
-//! What tests of quota, and of anything built on it, need: the conformance suite for stores, a store that fails on
-//! purpose, and providers that answer as they are told. Feature `testing`.
+//! What tests of quota, and of anything built on it, need: the conformance suite for stores, stores that fail at random or by
+//! a script, and providers that answer as they are told. Feature `testing`.
 
 pub mod conformance;
 mod fake;
 mod flaky;
 mod mock;
+mod scripted;
 
 pub use fake::FakeProvider;
 pub use flaky::FlakyStore;
 pub use mock::MockUsageFetcher;
+pub use scripted::{ScriptedStore, Step};

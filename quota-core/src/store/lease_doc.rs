@@ -1,0 +1,241 @@
+//! A lease of its own, as one small document: the right of one process to do one thing until a time.
+//! The lease of a record is in `lease`; it has a fence, because its holder writes readings.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{DocumentBody, StoreError};
+use crate::time::CLOCK_SLACK;
+use crate::unknown::Unknown;
+use crate::{AttemptId, time};
+
+/// A lease that processes share through a document of the store; see [`update`](super::update).
+///
+/// Its holder is a random id: acquiring again with it changes nothing, so an update whose answer was lost can be repeated. A
+/// lease that expired is taken over by one process. Only its holder releases it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeaseDoc {
+    #[serde(default)]
+    format: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    holder: Option<AttemptId>,
+    #[serde(
+        rename = "until_ms",
+        default,
+        with = "jiff::fmt::serde::timestamp::millisecond::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    until: Option<Timestamp>,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+const FORMAT: u32 = 1;
+
+/// What came of acquiring a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Acquire {
+    /// The lease is the caller's.
+    Acquired,
+    /// Another process holds it.
+    #[non_exhaustive]
+    Busy {
+        /// When it expires.
+        until: Timestamp,
+    },
+    /// A newer program wrote the document, which was left as it is.
+    Newer,
+}
+
+impl Default for LeaseDoc {
+    fn default() -> Self {
+        Self { format: FORMAT, holder: None, until: None, unknown: Unknown::default() }
+    }
+}
+
+impl LeaseDoc {
+    /// Acquires the lease for `duration`, unless another holder's is live.
+    pub fn acquire(&mut self, holder: AttemptId, now: Timestamp, duration: Duration) -> Acquire {
+        if self.format > FORMAT {
+            return Acquire::Newer;
+        }
+        let until = time::later(now, duration);
+        if let Some(until) = self.live_until(now, until) {
+            return if self.holder == Some(holder) { Acquire::Acquired } else { Acquire::Busy { until } };
+        }
+        (self.holder, self.until) = (Some(holder), Some(until));
+        Acquire::Acquired
+    }
+
+    /// Releases the lease; `false` if it is not this holder's (any more), and then nothing changes.
+    pub fn release(&mut self, holder: AttemptId) -> bool {
+        let is_own = self.format <= FORMAT && self.holder == Some(holder);
+        if is_own {
+            (self.holder, self.until) = (None, None);
+        }
+        is_own
+    }
+
+    /// When the lease expires, if it is live at `now`, where one that is granted now would expire at `longest`.
+    fn live_until(&self, now: Timestamp, longest: Timestamp) -> Option<Timestamp> {
+        self.holder?;
+        // One that ends later than any granted now was granted by a clock that was ahead.
+        self.until.filter(|until| now < *until && *until <= time::later(longest, CLOCK_SLACK))
+    }
+}
+
+impl DocumentBody for LeaseDoc {
+    fn decode(body: &[u8]) -> Result<Self, StoreError> {
+        serde_json::from_slice(body)
+            .map_err(|error| StoreError::unusable("the lease is damaged").because(error))
+    }
+
+    fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("a lease has only string keys").into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DURATION: Duration = Duration::from_secs(60);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn id(number: u128) -> AttemptId {
+        number.into()
+    }
+
+    fn acquired_at(second: i64) -> LeaseDoc {
+        let mut lease = LeaseDoc::default();
+        assert_eq!(lease.acquire(id(1), at(second), DURATION), Acquire::Acquired);
+        lease
+    }
+
+    #[test]
+    fn a_live_lease_is_busy_for_another_holder() {
+        let mut lease = acquired_at(0);
+
+        assert_eq!(lease.acquire(id(2), at(59), DURATION), Acquire::Busy { until: at(60) });
+    }
+
+    #[test]
+    fn its_holder_acquires_a_live_lease_again_without_a_change() {
+        let mut lease = acquired_at(0);
+        let before = lease.clone();
+
+        assert_eq!(lease.acquire(id(1), at(59), DURATION), Acquire::Acquired);
+        assert_eq!(lease, before);
+    }
+
+    #[test]
+    fn an_expired_lease_is_taken_over_once() {
+        let mut lease = acquired_at(0);
+
+        assert_eq!(lease.acquire(id(2), at(60), DURATION), Acquire::Acquired);
+        assert_eq!(lease.acquire(id(3), at(61), DURATION), Acquire::Busy { until: at(120) });
+        assert_eq!(lease.acquire(id(1), at(61), DURATION), Acquire::Busy { until: at(120) });
+    }
+
+    #[test]
+    fn a_released_lease_is_free_at_once() {
+        let mut lease = acquired_at(0);
+
+        assert!(lease.release(id(1)));
+
+        assert_eq!(lease.acquire(id(2), at(0), DURATION), Acquire::Acquired);
+    }
+
+    #[test]
+    fn only_the_holder_releases() {
+        let mut lease = acquired_at(0);
+        let before = lease.clone();
+
+        assert!(!lease.release(id(2)));
+
+        assert_eq!(lease, before);
+    }
+
+    #[test]
+    fn an_expired_holder_does_not_release_its_successors_lease() {
+        let mut lease = acquired_at(0);
+        assert_eq!(lease.acquire(id(2), at(60), DURATION), Acquire::Acquired);
+
+        assert!(!lease.release(id(1)));
+
+        assert_eq!(lease.acquire(id(3), at(61), DURATION), Acquire::Busy { until: at(120) });
+    }
+
+    #[test]
+    fn a_lease_of_a_clock_that_was_ahead_is_taken_over() {
+        let mut lease = acquired_at(86_400);
+
+        assert_eq!(lease.acquire(id(2), at(0), DURATION), Acquire::Acquired);
+    }
+
+    #[test]
+    fn a_lease_of_a_clock_that_is_slightly_ahead_is_respected() {
+        let mut lease = acquired_at(30);
+
+        assert_eq!(lease.acquire(id(2), at(0), DURATION), Acquire::Busy { until: at(90) });
+    }
+
+    #[test]
+    fn a_lease_that_would_outlast_time_is_no_panic() {
+        assert_eq!(LeaseDoc::default().acquire(id(1), at(0), Duration::MAX), Acquire::Acquired);
+    }
+
+    #[test]
+    fn half_a_lease_is_free() {
+        for half in [r#"{"format":1,"holder":"07"}"#, r#"{"format":1,"until_ms":1800000060000}"#] {
+            let mut lease = LeaseDoc::decode(half.as_bytes()).unwrap();
+
+            assert_eq!(lease.acquire(id(2), at(0), DURATION), Acquire::Acquired, "{half}");
+        }
+    }
+
+    #[test]
+    fn a_lease_of_a_newer_format_is_not_changed() {
+        let mut lease = LeaseDoc::decode(br#"{"format":2,"holder":"07","until_ms":0}"#).unwrap();
+        let before = lease.clone();
+
+        assert_eq!(lease.acquire(id(1), at(0), DURATION), Acquire::Newer);
+        assert!(!lease.release(id(7)));
+        assert_eq!(lease, before);
+    }
+
+    #[test]
+    fn unknown_fields_survive() {
+        let mut lease = LeaseDoc::decode(br#"{"format":1,"colour":"green"}"#).unwrap();
+        assert_eq!(lease.acquire(id(1), at(0), DURATION), Acquire::Acquired);
+        assert!(lease.release(id(1)));
+
+        assert!(String::from_utf8_lossy(&lease.encode()).contains(r#""colour":"green""#));
+    }
+
+    #[test]
+    fn a_damaged_lease_is_unusable() {
+        for damaged in ["", "null", "[1]", r#"{"format":1,"holder":7}"#, "5000 not_logged_in"] {
+            let decoded = LeaseDoc::decode(damaged.as_bytes());
+
+            assert!(matches!(decoded, Err(StoreError::Unusable { .. })), "{damaged}");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_stored_in_this_form() {
+        let mut lease = LeaseDoc::default();
+        assert_eq!(lease.acquire(id(7), at(0), DURATION), Acquire::Acquired);
+
+        let stored = r#"{"format":1,"holder":"00000000000000000000000000000007","until_ms":1800000060000}"#;
+        assert_eq!(String::from_utf8_lossy(&lease.encode()), stored);
+    }
+}

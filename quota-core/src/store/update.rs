@@ -1,0 +1,335 @@
+//! The one loop that reads a document, decides, and writes it by compare-and-swap.
+//! What is decided is passed in as a pure function; the record, the cooldown and every document beside them use it.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{Applied, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use crate::{Clock, time};
+
+/// The most swaps that one update tries.
+///
+/// A swap conflicts only if another writer's was applied, so the writers together make progress. 32 writers that do not
+/// pause need 21 swaps each.
+pub const MAX_CAS_ATTEMPTS: u32 = 24;
+
+/// The longest pause after a conflict, before jitter.
+const MAX_PAUSE: Duration = Duration::from_millis(32);
+
+/// The content of a document that [`update`] changes. [`Default`] is the content where there is no document.
+pub trait DocumentBody: Clone + Default + PartialEq + Send + Sync {
+    /// Decodes what a store holds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unusable`] if it is damaged: the update ends, and the document stays as it is. A document of a newer
+    /// format can be decoded, and a decision must not change it.
+    fn decode(body: &[u8]) -> Result<Self, StoreError>;
+
+    /// The content as a store holds it.
+    fn encode(&self) -> Bytes;
+}
+
+/// What an update decides on first. A conflict continues with the document that it brought.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Start<D> {
+    /// What a read returns.
+    Read,
+    /// What the caller knows. If it is outdated, the swap conflicts.
+    Known {
+        /// The content.
+        document: Arc<D>,
+        /// Its version; `None` if there is no document.
+        version: Option<Version>,
+        /// The store's time, as well as the caller knows it.
+        now: Timestamp,
+    },
+    /// No document. If there is one, the swap conflicts; if nothing is to be written, a read follows.
+    AssumeAbsent {
+        /// The store's time, as well as the caller knows it.
+        now: Timestamp,
+    },
+}
+
+/// What came of an update.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Updated<D, T> {
+    /// What the decision returned.
+    pub value: T,
+    /// The document as the store has it now.
+    pub document: Arc<D>,
+    /// Its version; `None` if there is no document.
+    pub version: Option<Version>,
+    /// The store's time of the decision.
+    pub now: Timestamp,
+    /// Whether the document was written.
+    pub outcome: Outcome,
+}
+
+/// Whether an update wrote the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The decision changed nothing.
+    Unchanged,
+    /// This update wrote it.
+    Applied,
+    /// The store has what this update wanted to write: its answer was lost, or another process wrote the same.
+    AlreadyApplied,
+}
+
+/// Changes a document by `decide`, which gets the document and the store's time.
+///
+/// `decide` runs again after each conflict, on the document that the other writer left, after a pause with jitter. It must be a pure
+/// function of its arguments: what it did before a conflict is discarded. If it changes nothing, nothing is written.
+///
+/// A swap whose answer was lost is repeated once. If it had been applied, the repetition conflicts with the very body that was to
+/// be written, and counts as applied. If yet another process has written since, `decide` runs on a document in which its
+/// change is already made. So a change that must not be made twice needs a mark of its own in the document, such as a random
+/// id. Of two processes that write the same body, each may get [`Outcome::AlreadyApplied`].
+///
+/// `timeout` bounds each trip to the store, and [`MAX_CAS_ATTEMPTS`] their number. A caller with a deadline of its own may
+/// drop the future at any time: the change is then made or not, and the document is whole.
+///
+/// ```
+/// use std::time::Duration;
+/// use quota_core::store::{Acquire, LeaseDoc, Start, update};
+/// use quota_core::{AttemptId, MemoryStore, StoreKey};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let key = StoreKey::beside(&"anthropic/main".parse()?, "example");
+/// let (ttl, timeout) = (Duration::from_secs(60), Duration::from_millis(250));
+/// let holder = AttemptId::random();
+///
+/// let acquired = update(&store, &key, Start::Read, ttl, timeout, |lease: &mut LeaseDoc, now| {
+///     lease.acquire(holder, now, Duration::from_secs(30))
+/// })
+/// .await?;
+///
+/// assert_eq!(acquired.value, Acquire::Acquired);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// Any [`StoreError`], also if every attempt conflicted. Unless it says [`Applied::No`], the change may have been made.
+pub async fn update<D: DocumentBody, T>(
+    store: &dyn QuotaStore,
+    key: &StoreKey,
+    start: Start<D>,
+    ttl: Duration,
+    timeout: Duration,
+    decide: impl FnMut(&mut D, Timestamp) -> T,
+) -> Result<Updated<D, T>, StoreError> {
+    update_through(&Bounded { store, timeout }, key, start, ttl, decide).await
+}
+
+/// The same through calls that are bounded and repeated already.
+pub(crate) async fn update_through<D: DocumentBody, T>(
+    trips: &impl Trips,
+    key: &StoreKey,
+    start: Start<D>,
+    ttl: Duration,
+    decide: impl FnMut(&mut D, Timestamp) -> T,
+) -> Result<Updated<D, T>, StoreError> {
+    run(trips, key, start, ttl, &mut Closure { decide, document: PhantomData }).await
+}
+
+/// The calls that the loop makes. Each is bounded, and repeated once if the store could not be reached.
+pub(crate) trait Trips: Sync {
+    fn read(&self, key: &StoreKey) -> impl Future<Output = Result<Reading, StoreError>> + Send;
+
+    fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<Swap, StoreError>> + Send;
+}
+
+/// A change to a document, for the manager: it decodes with what it knows already.
+pub(crate) trait Change {
+    type Document: Clone + PartialEq;
+    type Output;
+
+    /// Decodes what a read or a conflict brought.
+    fn decode(&mut self, found: &Reading) -> Result<Arc<Self::Document>, StoreError>;
+
+    /// A conflict brought this document, which is decided on next.
+    fn lost_to(&mut self, _document: &Arc<Self::Document>, _version: Option<Version>) {}
+
+    fn decide(&mut self, document: &mut Self::Document, now: Timestamp) -> Self::Output;
+
+    /// Encodes a document that the decision changed.
+    fn encode(&mut self, document: &mut Self::Document) -> Bytes;
+}
+
+/// What the next attempt decides on.
+struct Base<D> {
+    document: Arc<D>,
+    version: Option<Version>,
+    now: Timestamp,
+    /// That there is no document was not read.
+    is_assumed: bool,
+}
+
+pub(crate) async fn run<C: Change>(
+    trips: &impl Trips,
+    key: &StoreKey,
+    start: Start<C::Document>,
+    ttl: Duration,
+    change: &mut C,
+) -> Result<Updated<C::Document, C::Output>, StoreError>
+where
+    C::Document: Default,
+{
+    let mut base = match start {
+        Start::Read => read(trips, key, change).await?,
+        Start::Known { document, version, now } => Base { document, version, now, is_assumed: false },
+        Start::AssumeAbsent { now } => {
+            Base { document: Arc::default(), version: None, now, is_assumed: true }
+        }
+    };
+    for attempt in 0..MAX_CAS_ATTEMPTS {
+        let mut next = (*base.document).clone();
+        let value = change.decide(&mut next, base.now);
+        let now = base.now;
+        if next == *base.document {
+            if base.is_assumed {
+                base = read(trips, key, change).await?;
+                continue;
+            }
+            let Base { document, version, .. } = base;
+            return Ok(Updated { value, document, version, now, outcome: Outcome::Unchanged });
+        }
+        let body = change.encode(&mut next);
+        let winner = match trips.swap(key, base.version, body.clone(), ttl).await? {
+            Swap::Applied(version) => {
+                let (document, version) = (Arc::new(next), Some(version));
+                return Ok(Updated { value, document, version, now, outcome: Outcome::Applied });
+            }
+            Swap::Conflict(winner) => winner,
+        };
+        if winner.document.as_ref().is_some_and(|found| found.body == body) {
+            let (document, version) = (Arc::new(next), winner.version());
+            return Ok(Updated { value, document, version, now, outcome: Outcome::AlreadyApplied });
+        }
+        let was_assumed = base.is_assumed;
+        base = found(&winner, change)?;
+        change.lost_to(&base.document, base.version);
+        // An assumption that was wrong is no sign of other writers.
+        if !was_assumed {
+            base.now = time::later(base.now, pause(attempt).await);
+        }
+    }
+    Err(StoreError::unavailable(Applied::No, "too many others write at once"))
+}
+
+async fn read<C: Change>(
+    trips: &impl Trips,
+    key: &StoreKey,
+    change: &mut C,
+) -> Result<Base<C::Document>, StoreError> {
+    let reading = trips.read(key).await?;
+    found(&reading, change)
+}
+
+fn found<C: Change>(reading: &Reading, change: &mut C) -> Result<Base<C::Document>, StoreError> {
+    let document = change.decode(reading)?;
+    Ok(Base { document, version: reading.version(), now: reading.now, is_assumed: false })
+}
+
+/// Writers that conflict with each other come back at different times. How long it took.
+async fn pause(attempt: u32) -> Duration {
+    let most = Duration::from_millis(1).saturating_mul(2u32.saturating_pow(attempt)).min(MAX_PAUSE);
+    let clock = Clock::system();
+    let began_at = clock.instant();
+    clock.sleep(most.mul_f64(fastrand::f64())).await;
+    clock.instant().saturating_since(began_at)
+}
+
+/// A decision in a closure, on a document that decodes by itself.
+struct Closure<D, F> {
+    decide: F,
+    document: PhantomData<fn() -> D>,
+}
+
+impl<D: DocumentBody, T, F: FnMut(&mut D, Timestamp) -> T> Change for Closure<D, F> {
+    type Document = D;
+    type Output = T;
+
+    fn decode(&mut self, found: &Reading) -> Result<Arc<D>, StoreError> {
+        found
+            .document
+            .as_ref()
+            .map_or_else(|| Ok(Arc::default()), |document| D::decode(&document.body).map(Arc::new))
+    }
+
+    fn decide(&mut self, document: &mut D, now: Timestamp) -> T {
+        (self.decide)(document, now)
+    }
+
+    fn encode(&mut self, document: &mut D) -> Bytes {
+        document.encode()
+    }
+}
+
+/// A store whose calls end after `timeout`.
+struct Bounded<'a> {
+    store: &'a dyn QuotaStore,
+    timeout: Duration,
+}
+
+impl Bounded<'_> {
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let late = || StoreError::unavailable(Applied::Perhaps, "it did not answer in time");
+        Clock::system().bounded(self.timeout, call).await.unwrap_or_else(|| Err(late()))
+    }
+}
+
+impl Trips for Bounded<'_> {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.bounded(twice(|| self.store.read(key))).await
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        ttl: Duration,
+    ) -> Result<Swap, StoreError> {
+        // Also repeated after a timeout: only the repetition shows whether it was applied.
+        twice(|| self.bounded(self.store.swap(key, expected, body.clone(), ttl))).await
+    }
+}
+
+/// Makes a call, and once more if the store could not be reached: the first command after a dropped connection fails in many
+/// clients. Reads and swaps may be repeated.
+pub(crate) async fn twice<T, F>(call: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let first = match call().await {
+        Err(error) if error.is_transient() => error,
+        answer => return answer,
+    };
+    // That the repetition was not applied says nothing of the first call.
+    let is_not_applied =
+        |second: &StoreError| matches!(second, StoreError::Unavailable { applied: Applied::No, .. });
+    call().await.map_err(|second| if is_not_applied(&second) { first } else { second })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! A store that fails one call after the other by a script, around one that does not.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::pending;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{Applied, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+
+/// Wraps a store with a script: each read and each swap takes the next [`Step`]. After the last step every call is answered.
+///
+/// ```
+/// use quota_core::testing::{ScriptedStore, Step};
+/// use quota_core::{MemoryStore, QuotaStore, StoreKey};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let store = ScriptedStore::new(MemoryStore::new(), [Step::LoseRequest]);
+/// let key = StoreKey::provider(&"anthropic".parse()?);
+///
+/// assert!(store.read(&key).await.is_err());
+/// assert!(store.read(&key).await.is_ok());
+/// assert_eq!((store.reads(), store.swaps()), (2, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct ScriptedStore<S> {
+    inner: S,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    script: VecDeque<Step>,
+    reads: usize,
+    swaps: usize,
+}
+
+/// What a [`ScriptedStore`] does with one call.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Step {
+    /// Answers it.
+    Answer,
+    /// Loses the request: it is not applied, and the caller learns that it may have been.
+    LoseRequest,
+    /// Loses the answer: it is applied, and the caller learns that it may have been.
+    LoseAnswer,
+    /// Never answers, and does not apply it.
+    HangBefore,
+    /// Applies it, and never answers.
+    HangAfter,
+    /// Lets another writer replace the document with this body first, and then answers.
+    WriteFirst(Bytes),
+    /// Answers with this error.
+    Fail(StoreError),
+}
+
+enum Call {
+    Read,
+    Swap,
+}
+
+/// How long a document of [`Step::WriteFirst`] is stored.
+const TTL: Duration = Duration::from_secs(3600);
+
+impl<S: QuotaStore> ScriptedStore<S> {
+    /// Wraps `inner`.
+    #[must_use]
+    pub fn new(inner: S, script: impl IntoIterator<Item = Step>) -> Self {
+        let state = State { script: script.into_iter().collect(), reads: 0, swaps: 0 };
+        Self { inner, state: Mutex::new(state) }
+    }
+
+    /// The store inside, which never fails by script.
+    #[must_use]
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// How many reads were asked for.
+    #[must_use]
+    pub fn reads(&self) -> usize {
+        self.state().reads
+    }
+
+    /// How many swaps were asked for.
+    #[must_use]
+    pub fn swaps(&self) -> usize {
+        self.state().swaps
+    }
+
+    fn next(&self, call: &Call) -> Step {
+        let mut state = self.state();
+        match call {
+            Call::Read => state.reads += 1,
+            Call::Swap => state.swaps += 1,
+        }
+        state.script.pop_front().unwrap_or(Step::Answer)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn write_first(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
+        let version = self.inner.read(key).await?.version();
+        let _ = self.inner.swap(key, version, body, TTL).await?;
+        Ok(())
+    }
+
+    /// Does what the script says before the call; whether its answer is lost, or never comes, after it.
+    async fn before(&self, key: &StoreKey, call: Call) -> Result<After, StoreError> {
+        match self.next(&call) {
+            Step::Answer => Ok(After::Answer),
+            Step::LoseRequest => Err(lost()),
+            Step::LoseAnswer => Ok(After::Lose),
+            Step::HangBefore => pending().await,
+            Step::HangAfter => Ok(After::Hang),
+            Step::WriteFirst(body) => self.write_first(key, body).await.map(|()| After::Answer),
+            Step::Fail(error) => Err(error),
+        }
+    }
+}
+
+enum After {
+    Answer,
+    Lose,
+    Hang,
+}
+
+impl After {
+    async fn then<T>(self, answer: T) -> Result<T, StoreError> {
+        match self {
+            Self::Answer => Ok(answer),
+            Self::Lose => Err(lost()),
+            Self::Hang => pending().await,
+        }
+    }
+}
+
+fn lost() -> StoreError {
+    StoreError::unavailable(Applied::Perhaps, "it did not answer, as the script says")
+}
+
+impl<S: fmt::Debug> fmt::Debug for ScriptedStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScriptedStore").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<S: QuotaStore> QuotaStore for ScriptedStore<S> {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        let after = self.before(key, Call::Read).await?;
+        after.then(self.inner.read(key).await?).await
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<Swap, StoreError> {
+        let after = self.before(key, Call::Swap).await?;
+        after.then(self.inner.swap(key, expected, body, keep).await?).await
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.inner.changed(key, seen).await
+    }
+}
