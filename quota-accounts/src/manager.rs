@@ -122,7 +122,7 @@ impl FallbackAccountManager {
 
     /// The decision that [`route`](Self::route) would take now, with every account, its readings, and the rule that took or
     /// refused it. No I/O, and nothing changes.
-    pub fn explain(&self, request: &Request) -> Decision<'_> {
+    pub fn explain(&self, request: &Request) -> Decision {
         self.inner.decision(request, &[])
     }
 
@@ -131,7 +131,7 @@ impl FallbackAccountManager {
     /// remembered.
     ///
     /// Dropping the future is safe.
-    pub async fn decide(&self, request: &Request) -> Decision<'_> {
+    pub async fn decide(&self, request: &Request) -> Decision {
         self.inner.load().await;
         let unusable = self.inner.rehearse(request).await;
         self.inner.decision(request, &unusable)
@@ -173,7 +173,7 @@ impl Inner {
     }
 
     /// The choice on what is known now, where this was found of the credentials of accounts.
-    fn decision(&self, request: &Request, found: &[(usize, Verdict)]) -> Decision<'_> {
+    fn decision(&self, request: &Request, found: &[(usize, Verdict)]) -> Decision {
         let pinned = self.pinned(request);
         let candidates = self.members.iter().enumerate().map(|(at, member)| {
             let found = found.iter().find(|(other, verdict)| *other == at && verdict.is_of_no_reading());

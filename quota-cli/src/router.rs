@@ -148,7 +148,7 @@ impl<'a> Router<'a> {
     }
 
     /// The decision that [`route`](Self::route) would take, after the same refreshes. It leaves no trace of a request.
-    pub(crate) async fn decide(&self) -> Decision<'_> {
+    pub(crate) async fn decide(&self) -> Decision {
         let mut left = self.config.accounts.len();
         loop {
             let decision = self.accounts.decide(&self.request).await;
@@ -167,7 +167,7 @@ impl<'a> Router<'a> {
 
     /// Waits until the first account with a window that has just reset may be refreshed, if the command's time allows that. Returns
     /// whether it waited.
-    async fn waits_for_reset(&self, decision: &Decision<'_>) -> bool {
+    async fn waits_for_reset(&self, decision: &Decision) -> bool {
         if !matches!(decision.choice(), Choice::Nobody { .. }) {
             return false;
         }
@@ -189,15 +189,15 @@ impl<'a> Router<'a> {
     }
 
     /// What keeps an account from being refreshed whose window has just reset, if nothing else is known against it.
-    fn pending_reset(&self, weighed: &Weighed<'_>) -> Option<PendingReset> {
-        let window = weighed.window().filter(|_| is_unknown(weighed.verdict().rule))?;
+    fn pending_reset(&self, weighed: &Weighed) -> Option<PendingReset> {
+        let window = weighed.window().filter(|_| weighed.verdict().rule.is_unknown())?;
         let answer = self.quota.account(weighed.id()).peek();
         let reset_at = window.rolls_over_at().filter(|reset| *reset <= answer.now())?;
         PendingReset::of(&answer, reset_at, self.request.model_name())
     }
 
     /// The decision on what is known, without asking anybody.
-    pub(crate) fn known(&self) -> Decision<'_> {
+    pub(crate) fn known(&self) -> Decision {
         self.accounts.explain(&self.request)
     }
 
@@ -212,10 +212,10 @@ impl<'a> Router<'a> {
 
     /// Whether there are accounts that nobody knows anything of, and that were not asked about. One request waits for a few
     /// accounts at most, so whoever has more of them looks again.
-    fn is_worth_another_look(&self, decision: &Decision<'_>, left: &mut usize) -> bool {
-        let is_untried = |weighed: &&Weighed<'_>| {
+    fn is_worth_another_look(&self, decision: &Decision, left: &mut usize) -> bool {
+        let is_untried = |weighed: &&Weighed| {
             let answer = self.quota.account(weighed.id()).peek();
-            is_unknown(weighed.verdict().rule) && answer.error().is_none() && answer.hold().is_none()
+            weighed.verdict().rule.is_unknown() && answer.error().is_none() && answer.hold().is_none()
         };
         let untried = decision.weighed().iter().filter(is_untried).count();
         let is_less = untried < *left;
@@ -266,13 +266,9 @@ fn policy(config: &Config, unknown: Option<Unknown>) -> RoutingPolicy {
     }
 }
 
-fn is_unknown(rule: Rule) -> bool {
-    matches!(rule, Rule::UnknownClosed | Rule::IdentityUnknown | Rule::NotKnown)
-}
-
 /// Whether somebody with this rule could have room, for all that is known now.
 fn may_have_room(rule: Rule) -> bool {
-    is_unknown(rule) || matches!(rule, Rule::NotReadable | Rule::LoginNotYet)
+    rule.is_unknown() || matches!(rule, Rule::NotReadable | Rule::LoginNotYet)
 }
 
 impl Refusal {

@@ -46,14 +46,15 @@ pub fn choose<'a>(
     request: &Request,
     now: Timestamp,
     policy: &RoutingPolicy,
-) -> Decision<'a> {
+) -> Decision {
     let mut scale = Scale::new(request, now, policy);
-    let mut weighed = Vec::new();
-    for candidate in candidates {
-        let verdict = scale.weigh(&candidate);
-        weighed.push(Weighed::new(candidate, verdict));
-    }
-    let choice = scale.choice(|| weighed.iter().map(Weighed::candidate));
+    let candidates: Vec<_> = candidates.into_iter().collect();
+    let weighed = candidates.iter().map(|candidate| {
+        let verdict = scale.weigh(candidate);
+        Weighed::new(candidate, verdict, request, now, policy)
+    });
+    let weighed = weighed.collect();
+    let choice = scale.choice(|| candidates.iter());
     Decision::new(now, choice, weighed)
 }
 

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, UsedAt, Window};
+use quota_core::{AccountId, Percent, UsedAt, Window, WindowId};
 
-use super::{Candidate, Role, Verdict};
+use super::judge::limits;
+use super::{Candidate, Request, Role, RoutingPolicy, Rule, Verdict};
 
 /// What a choice came to. Accounts are named by their place among the candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,17 +35,19 @@ pub enum Choice {
     },
 }
 
-/// A choice with its reasons: every account that was looked at, its readings, and the rule that took or refused it.
-#[derive(Debug)]
+/// A choice with its reasons: every account that was considered, its readings, and the rule that took or refused it.
+///
+/// It is a value of its own: what is learned later does not change it.
+#[derive(Debug, Clone, PartialEq)]
 #[must_use]
-pub struct Decision<'a> {
+pub struct Decision {
     now: Timestamp,
     choice: Choice,
-    weighed: Vec<Weighed<'a>>,
+    weighed: Vec<Weighed>,
 }
 
-impl<'a> Decision<'a> {
-    pub(super) fn new(now: Timestamp, choice: Choice, weighed: Vec<Weighed<'a>>) -> Self {
+impl Decision {
+    pub(super) fn new(now: Timestamp, choice: Choice, weighed: Vec<Weighed>) -> Self {
         Self { now, choice, weighed }
     }
 
@@ -62,7 +65,7 @@ impl<'a> Decision<'a> {
 
     /// The account that the request goes to; `None` if it is to wait, or nobody may serve.
     #[must_use]
-    pub fn chosen(&self) -> Option<&Weighed<'a>> {
+    pub fn chosen(&self) -> Option<&Weighed> {
         match self.choice {
             Choice::Take { at } => self.weighed.get(at),
             _ => None,
@@ -71,7 +74,7 @@ impl<'a> Decision<'a> {
 
     /// Every account, in the order it was given.
     #[must_use]
-    pub fn weighed(&self) -> &[Weighed<'a>] {
+    pub fn weighed(&self) -> &[Weighed] {
         &self.weighed
     }
 
@@ -92,31 +95,64 @@ impl<'a> Decision<'a> {
 }
 
 /// An account that was looked at.
-#[derive(Debug)]
-pub struct Weighed<'a> {
-    candidate: Candidate<'a>,
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weighed {
+    id: AccountId,
+    role: Role,
     verdict: Verdict,
+    readings: Vec<Reading>,
+    limit: Option<Percent>,
+    unread: Option<WindowId>,
 }
 
-impl<'a> Weighed<'a> {
-    pub(super) fn new(candidate: Candidate<'a>, verdict: Verdict) -> Self {
-        Self { candidate, verdict }
-    }
-
-    pub(super) fn candidate(&self) -> &Candidate<'a> {
-        &self.candidate
+impl Weighed {
+    /// An account of which this was found at `now`.
+    pub(super) fn new(
+        candidate: &Candidate<'_>,
+        verdict: Verdict,
+        request: &Request,
+        now: Timestamp,
+        policy: &RoutingPolicy,
+    ) -> Self {
+        let snapshot = candidate.snapshot();
+        let readings = snapshot.windows().iter().map(|window| Reading {
+            window: window.clone(),
+            used: window.used_at(now, candidate.fresh_for),
+            age: Duration::try_from(now.duration_since(window.observed_at())).unwrap_or_default(),
+        });
+        let mut weighed = Self {
+            id: candidate.id.clone(),
+            role: candidate.role,
+            verdict,
+            readings: readings.collect(),
+            limit: None,
+            unread: None,
+        };
+        let (minimum, stop) = limits(candidate, policy);
+        let broken = match verdict.rule {
+            Rule::BelowMinimum => Some(minimum),
+            Rule::Killed => Some(stop),
+            _ => None,
+        };
+        weighed.limit = broken.zip(weighed.window()).map(|(limits, window)| limits.left_of(window.id()));
+        if verdict.rule.is_unknown() && verdict.window.is_none() {
+            let model = request.model_name();
+            let mut unread = stop.unread(snapshot, model).chain(minimum.unread(snapshot, model));
+            weighed.unread = unread.next().cloned();
+        }
+        weighed
     }
 
     /// The account's name.
     #[must_use]
     pub fn id(&self) -> &AccountId {
-        self.candidate.id
+        &self.id
     }
 
     /// Whether it is the main one.
     #[must_use]
     pub fn role(&self) -> Role {
-        self.candidate.role
+        self.role
     }
 
     /// What was found of it, and by which rule.
@@ -129,25 +165,34 @@ impl<'a> Weighed<'a> {
     #[must_use]
     pub fn window(&self) -> Option<&Window> {
         let place = usize::try_from(self.verdict.window?).ok()?;
-        self.candidate.snapshot().windows().get(place)
+        self.readings.get(place).map(|reading| &reading.window)
     }
 
-    /// What is known of each of its windows at `now`.
-    pub fn readings(&self, now: Timestamp) -> impl Iterator<Item = Reading<'_>> {
-        self.candidate.snapshot().windows().iter().map(move |window| Reading {
-            window,
-            used: window.used_at(now, self.candidate.fresh_for),
-            age: Duration::try_from(now.duration_since(window.observed_at())).unwrap_or_default(),
-        })
+    /// How much must be left of that window, if the rule is that less is left.
+    #[must_use]
+    pub fn limit(&self) -> Option<Percent> {
+        self.limit
+    }
+
+    /// The window of which there is no reading, if the rule is that one is not known and there is such a window.
+    #[must_use]
+    pub fn unread(&self) -> Option<&WindowId> {
+        self.unread.as_ref()
+    }
+
+    /// What is known of each of its windows.
+    #[must_use]
+    pub fn readings(&self) -> &[Reading] {
+        &self.readings
     }
 }
 
-/// What is known of a window at a moment.
-#[derive(Debug, Clone, Copy)]
+/// What is known of a window at the time of a decision.
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Reading<'a> {
+pub struct Reading {
     /// The window.
-    pub window: &'a Window,
+    pub window: Window,
     /// What it says.
     pub used: UsedAt,
     /// How long ago it was read.

@@ -20,6 +20,18 @@ pub enum Standing {
     Refused,
 }
 
+impl Standing {
+    /// The standing as a stable word for programs, such as `low`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Low => "low",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// The rule that let an account pass or refused it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -59,6 +71,12 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Whether something is not known of the account, whatever follows from that.
+    #[must_use]
+    pub fn is_unknown(self) -> bool {
+        matches!(self, Self::NotKnown | Self::UnknownClosed | Self::IdentityUnknown)
+    }
+
     /// The rule as a stable word for programs, such as `below_minimum`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -188,8 +188,7 @@ pub(crate) async fn minutes(clock: &Clock, minutes: u64) {
 /// What an account's five hours are used, as the manager decides on.
 pub(crate) fn used(accounts: &FallbackAccountManager, name: &str) -> Option<f64> {
     let decision = accounts.explain(&quota_accounts::Request::new());
-    let now = decision.now();
     let weighed = decision.weighed().iter().find(|weighed| *weighed.id() == id(name))?;
-    let reading = weighed.readings(now).find(|reading| *reading.window.id() == WindowId::five_hour())?;
+    let reading = weighed.readings().iter().find(|reading| *reading.window.id() == WindowId::five_hour())?;
     Some(reading.used.lower_bound()?.as_f64())
 }

@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::list::Listed;
 use crate::config::{self, Config, Origin};
-use crate::router::seen::standing_word;
 use crate::words::{Here, rfc3339};
 
 /// The whole document, with a line break at its end.
@@ -93,7 +92,7 @@ impl<'a> AccountJson<'a> {
             base_url: settings.base_url.as_ref().map(url::Url::as_str),
             min_remaining: settings.limits.minimum.as_ref().map(LimitsJson::of),
             killswitch: settings.limits.stop.as_ref().map(LimitsJson::of),
-            standing: seen.map(|seen| standing_word(seen.standing)),
+            standing: seen.map(|seen| seen.standing.as_str()),
             rule: seen.map(|seen| seen.rule.as_str()),
             window: seen.and_then(|seen| seen.window.as_ref()).map(|window| &*window.id),
             until: seen.and_then(|seen| seen.until).map(rfc3339),

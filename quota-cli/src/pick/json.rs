@@ -4,7 +4,6 @@
 use serde::Serialize;
 
 use crate::exit::Exit;
-use crate::router::seen::standing_word;
 use crate::router::{Refusal, Seen, SeenAccount};
 use crate::words::rfc3339;
 
@@ -54,7 +53,7 @@ impl<'a> ReasonJson<'a> {
         Self {
             account: account.id.as_str(),
             role: if account.is_main { "main" } else { "fallback" },
-            standing: standing_word(account.standing),
+            standing: account.standing.as_str(),
             rule: account.rule.as_str(),
             window: account.window.as_ref().map(|window| &*window.id),
             limit_percent: account.limit.map(quota::Percent::as_f64),

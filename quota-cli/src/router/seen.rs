@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use quota::accounts::{Choice, Decision, Passed, Role, Route, Rule, Standing, Weighed};
 use quota::{AccountId, Answer, Percent, Window};
 
-use super::{Router, is_unknown};
+use super::Router;
 use crate::config::AccountSettings;
 use crate::reset_grace::PendingReset;
 use crate::status::model::{WindowView, why};
@@ -63,7 +63,7 @@ pub(crate) struct SeenAccount {
 
 impl Seen {
     /// What a decision says.
-    pub(crate) fn of(decision: &Decision<'_>, router: &Router<'_>) -> Self {
+    pub(crate) fn of(decision: &Decision, router: &Router<'_>) -> Self {
         let now = decision.now();
         let accounts = decision.weighed().iter().zip(&router.config.accounts);
         let outcome = match decision.choice() {
@@ -71,7 +71,7 @@ impl Seen {
             Choice::Wait { at, .. } => Outcome::Wait(at),
             _ => Outcome::Nobody,
         };
-        let accounts = accounts.map(|(weighed, settings)| account(weighed, settings, router, now)).collect();
+        let accounts = accounts.map(|(weighed, settings)| account(weighed, settings, router)).collect();
         Self { now, outcome, retry_after: decision.retry_after(), accounts }.with_unneeded()
     }
 
@@ -116,25 +116,12 @@ impl Seen {
     }
 }
 
-fn account(
-    weighed: &Weighed<'_>,
-    settings: &AccountSettings,
-    router: &Router<'_>,
-    now: Timestamp,
-) -> SeenAccount {
-    let readings = weighed.readings(now);
-    let mut windows: Vec<_> = readings.map(|reading| WindowView::of(reading.window, reading.used)).collect();
+fn account(weighed: &Weighed, settings: &AccountSettings, router: &Router<'_>) -> SeenAccount {
+    let readings = weighed.readings().iter();
+    let mut windows: Vec<_> = readings.map(|reading| WindowView::of(&reading.window, reading.used)).collect();
     windows.sort_by_key(WindowView::rank);
     let verdict = weighed.verdict();
     let id = weighed.window().map(Window::id);
-    let limits = match verdict.rule {
-        Rule::BelowMinimum => Some((&settings.limits.minimum, &router.config.routing.minimum)),
-        Rule::Killed => Some((&settings.limits.stop, &router.config.routing.stop)),
-        _ => None,
-    };
-    let unread =
-        (is_unknown(verdict.rule) && id.is_none()).then(|| unread(settings, router, weighed.id())).flatten();
-    let limit = limits.zip(id).map(|((own, general), id)| own.as_ref().unwrap_or(general).left_of(id));
     let answer = router.quota.account(weighed.id()).peek();
     SeenAccount {
         id: weighed.id().clone(),
@@ -142,26 +129,15 @@ fn account(
         standing: verdict.standing,
         rule: verdict.rule,
         window: id.and_then(|id| windows.iter().find(|window| window.id == id.as_str()).cloned()),
-        unread,
+        unread: weighed.unread().map(ToString::to_string),
         pending: router.pending_reset(weighed),
-        limit,
+        limit: weighed.limit(),
         until: verdict.until,
         windows,
         not_refreshed: not_refreshed(&answer),
         is_unneeded: false,
         advice: settings.login.advice(),
     }
-}
-
-/// The first window that counts for the request and of which there is no reading.
-fn unread(settings: &AccountSettings, router: &Router<'_>, id: &AccountId) -> Option<String> {
-    let answer = router.quota.account(id).peek();
-    let (own, general) = (&settings.limits, &router.config.routing);
-    let limits =
-        [own.stop.as_ref().unwrap_or(&general.stop), own.minimum.as_ref().unwrap_or(&general.minimum)];
-    let model = router.request.model_name();
-    let mut unread = limits.into_iter().flat_map(|limits| limits.unread(answer.snapshot(), model));
-    unread.next().map(ToString::to_string)
 }
 
 /// Why nothing newer is known: what this process has met, or else what keeps everybody from asking.
@@ -172,13 +148,4 @@ fn not_refreshed(answer: &Answer) -> Option<String> {
         (Some(hold), Some(trouble)) => Some(format!("{hold}, {trouble}")),
         (hold, trouble) => hold.or(trouble),
     })
-}
-
-/// The word by which programs are told how an account stands.
-pub(crate) fn standing_word(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Open => "open",
-        Standing::Low => "low",
-        _ => "refused",
-    }
 }

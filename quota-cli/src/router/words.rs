@@ -5,7 +5,7 @@ use quota::Percent;
 use quota::accounts::Rule;
 
 use super::seen::Outcome;
-use super::{Refusal, SeenAccount, is_unknown, may_have_room};
+use super::{Refusal, SeenAccount, may_have_room};
 use crate::config::all_disabled_text;
 use crate::exit::Exit;
 use crate::status::text::label;
@@ -34,8 +34,8 @@ pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
         }
         (Rule::Exhausted, Some(window), _) => format!("nothing left of {}", label(window)),
         (Rule::LoginDead, ..) => account.advice.clone(),
-        (rule, Some(window), _) if is_unknown(rule) => format!("{rule}: {}", label(window)),
-        (rule, None, _) if is_unknown(rule) && account.unread.is_some() => {
+        (rule, Some(window), _) if rule.is_unknown() => format!("{rule}: {}", label(window)),
+        (rule, None, _) if rule.is_unknown() && account.unread.is_some() => {
             format!("{rule}: {}", account.unread.as_deref().unwrap_or_default())
         }
         (rule, ..) => rule.to_string(),

@@ -322,7 +322,7 @@ fn what_is_spent_or_killed_stays_so_while_the_owner_is_unknown_and_room_is_not_b
     assert_eq!(rules, [Rule::Exhausted, Rule::Killed, Rule::NotKnown]);
     let given = [nobodys(50.0)];
     let decision = decide(&given, &Request::new(), &policy);
-    assert_eq!(decision.weighed()[0].readings(now()).count(), 0, "what is withheld is not shown");
+    assert_eq!(decision.weighed()[0].readings().len(), 0, "what is withheld is not shown");
 }
 
 #[test]
@@ -485,7 +485,7 @@ fn a_decision_tells_every_reading_with_its_age() {
 
     let decision = decide(&given, &request, &policy);
 
-    let reading = decision.weighed()[0].readings(now()).next().unwrap();
+    let reading = &decision.weighed()[0].readings()[0];
     assert_eq!(reading.window.id(), &WindowId::five_hour());
     assert_eq!((reading.used.lower_bound(), reading.age.as_secs()), (Some(percent(50.0)), 60));
 }
@@ -508,4 +508,22 @@ fn a_spent_window_without_a_reset_is_believed_as_long_as_it_is_fresh() {
     let verdict = verdict(Given::new("a", [spent]), &request, &policy);
 
     assert_eq!((verdict.rule, verdict.until), (Rule::Exhausted, Some(minutes(4))));
+}
+
+#[test]
+fn a_decision_states_the_limit_that_is_broken_and_the_window_that_is_unread() {
+    let policy = RoutingPolicy::default()
+        .minimum(Limits::of(percent(20.0)))
+        .stop(Limits::none().window(WindowId::seven_day(), percent(5.0)))
+        .when_unknown(WhenUnknown::Closed);
+    let accounts = [Given::new("low", [five_hour(10.0), seven_day(90.0)]), from_headers([five_hour(90.0)])];
+
+    let decision = decide(&accounts, &Request::new(), &policy);
+
+    let found = |at: usize| {
+        let weighed = &decision.weighed()[at];
+        (weighed.verdict().rule, weighed.limit(), weighed.unread().cloned())
+    };
+    assert_eq!(found(0), (Rule::BelowMinimum, Some(percent(20.0)), None));
+    assert_eq!(found(1), (Rule::UnknownClosed, None, Some(WindowId::seven_day())));
 }

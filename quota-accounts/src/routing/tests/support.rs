@@ -112,7 +112,7 @@ impl Given {
 }
 
 /// Chooses among accounts of which the first is the main one.
-pub(super) fn decide<'a>(given: &'a [Given], request: &Request, policy: &RoutingPolicy) -> Decision<'a> {
+pub(super) fn decide(given: &[Given], request: &Request, policy: &RoutingPolicy) -> Decision {
     let candidates = given.iter().enumerate().map(|(at, given)| {
         let role = if at == 0 { Role::Main } else { Role::Fallback };
         let mut candidate = Candidate::new(&given.id, role, &given.snapshot, FRESH)
