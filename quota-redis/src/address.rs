@@ -1,5 +1,5 @@
 //! Where a server listens.
-//! Connecting to it is in `dial`.
+//! Connecting to it is in `connector`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -36,13 +36,13 @@ impl Address {
     }
 
     /// Reads what a node of a cluster says of another. A node that does not know a host means its own.
-    pub(crate) fn told_by(&self, text: &str) -> Option<Self> {
+    pub(crate) fn parse_redirect(&self, text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
-        self.neighbour(host, port.parse().ok()?)
+        self.resolve_peer(host, port.parse().ok()?)
     }
 
     /// The address of another node of the same cluster, as this one tells it.
-    pub(crate) fn neighbour(&self, host: &str, port: u16) -> Option<Self> {
+    pub(crate) fn resolve_peer(&self, host: &str, port: u16) -> Option<Self> {
         let host = if matches!(host, "" | "?") { self.host() } else { host };
         (port != 0 && !host.is_empty()).then(|| Self::tcp(host, port))
     }
@@ -90,9 +90,9 @@ mod tests {
     fn a_node_that_does_not_know_a_host_means_its_own() {
         let asked = Address::tcp("10.0.0.1", 7000);
 
-        assert_eq!(asked.told_by(":7001"), Some(Address::tcp("10.0.0.1", 7001)));
-        assert_eq!(asked.told_by("10.0.0.2:7001"), Some(Address::tcp("10.0.0.2", 7001)));
-        assert_eq!(asked.told_by("fe80::1:7001"), Some(Address::tcp("fe80::1", 7001)));
-        assert_eq!(asked.told_by("nonsense"), None);
+        assert_eq!(asked.parse_redirect(":7001"), Some(Address::tcp("10.0.0.1", 7001)));
+        assert_eq!(asked.parse_redirect("10.0.0.2:7001"), Some(Address::tcp("10.0.0.2", 7001)));
+        assert_eq!(asked.parse_redirect("fe80::1:7001"), Some(Address::tcp("fe80::1", 7001)));
+        assert_eq!(asked.parse_redirect("nonsense"), None);
     }
 }

@@ -9,19 +9,19 @@ use redis::{Value, cmd};
 use tokio::task::JoinSet;
 
 use crate::address::Address;
-use crate::dial::{Dialer, Place};
-use crate::failure::Failure;
+use crate::connector::{Connector, Target};
+use crate::error::Error;
 use crate::key::SLOTS;
 use crate::node::Node;
 
 /// The nodes of a cluster, and the slots they own.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    dialer: Arc<Dialer>,
+    connector: Arc<Connector>,
     seeds: Vec<Address>,
     map: Mutex<Map>,
     /// Held by the one who asks for the map.
-    turn: tokio::sync::Mutex<()>,
+    refresh_lock: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -30,102 +30,103 @@ struct Map {
     /// By slot; empty before the first answer.
     owners: Vec<Option<Arc<Node>>>,
     /// Counts the attempts to ask for the map, and keeps how the last one ended.
-    asked: u64,
-    failure: Option<Failure>,
+    refreshes: u64,
+    error: Option<Error>,
 }
 
 /// Slots from one to another, and who owns them.
-type Range = (usize, usize, Address);
+type SlotRange = (usize, usize, Address);
 
 /// So many nodes are asked for the map at once.
-const ASKED_AT_ONCE: usize = 4;
+const PARALLEL_QUERIES: usize = 4;
 
 impl Cluster {
-    pub(crate) fn new(dialer: Arc<Dialer>, seeds: Vec<Address>) -> Self {
-        Self { dialer, seeds, map: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    pub(crate) fn new(connector: Arc<Connector>, seeds: Vec<Address>) -> Self {
+        Self { connector, seeds, map: Mutex::default(), refresh_lock: tokio::sync::Mutex::default() }
     }
 
-    pub(crate) async fn owner(&self, slot: usize) -> Result<Arc<Node>, Failure> {
-        if let Some(node) = self.known(slot) {
+    pub(crate) async fn owner(&self, slot: usize) -> Result<Arc<Node>, Error> {
+        if let Some(node) = self.cached_owner(slot) {
             return Ok(node);
         }
-        self.ask_for_map().await?;
-        self.known(slot).ok_or(Failure::NotNow("no node of the redis cluster serves this key"))
+        self.refresh_map().await?;
+        self.cached_owner(slot).ok_or(Error::TryAgain("no node of the redis cluster serves this key"))
     }
 
     pub(crate) fn node(&self, address: Address) -> Arc<Node> {
         let mut map = self.map();
         let node = map.nodes.entry(address.clone());
-        Arc::clone(node.or_insert_with(|| Node::new(Arc::clone(&self.dialer), Place::At(address))))
+        Arc::clone(node.or_insert_with(|| Node::new(Arc::clone(&self.connector), Target::Server(address))))
     }
 
-    pub(crate) fn moved(&self, slot: usize, to: Arc<Node>) {
+    pub(crate) fn move_slot(&self, slot: usize, to: Arc<Node>) {
         if let Some(owner) = self.map().owners.get_mut(slot) {
             *owner = Some(to);
         }
     }
 
     /// Asks for the map if the slot still belongs to this node.
-    pub(crate) async fn doubt(&self, slot: usize, node: &Arc<Node>) {
-        if self.known(slot).is_none_or(|owner| Arc::ptr_eq(&owner, node)) {
+    pub(crate) async fn suspect(&self, slot: usize, node: &Arc<Node>) {
+        if self.cached_owner(slot).is_none_or(|owner| Arc::ptr_eq(&owner, node)) {
             // Whoever asked first has done it for all; if it failed, the old map is all there is.
-            let _ = self.ask_for_map().await;
+            let _ = self.refresh_map().await;
         }
     }
 
-    pub(crate) fn known(&self, slot: usize) -> Option<Arc<Node>> {
+    pub(crate) fn cached_owner(&self, slot: usize) -> Option<Arc<Node>> {
         self.map().owners.get(slot)?.clone()
     }
 
     /// One caller asks, and those who come meanwhile take what it found.
-    async fn ask_for_map(&self) -> Result<(), Failure> {
-        let asked = self.map().asked;
-        let _turn = self.turn.lock().await;
+    async fn refresh_map(&self) -> Result<(), Error> {
+        let refreshes = self.map().refreshes;
+        let _refreshing = self.refresh_lock.lock().await;
         {
             let map = self.map();
-            if map.asked != asked {
-                return map.failure.clone().map_or(Ok(()), Err);
+            if map.refreshes != refreshes {
+                return map.error.clone().map_or(Ok(()), Err);
             }
         }
-        let found = self.ask_nodes().await;
+        let found = self.query_nodes().await;
         let mut map = self.map();
-        map.asked += 1;
-        map.failure = found.as_ref().err().cloned();
+        map.refreshes += 1;
+        map.error = found.as_ref().err().cloned();
         drop(map);
-        self.draw(found?);
+        self.apply(found?);
         Ok(())
     }
 
-    async fn ask_nodes(&self) -> Result<Vec<Range>, Failure> {
+    async fn query_nodes(&self) -> Result<Vec<SlotRange>, Error> {
         let mut candidates: Vec<_> = self.map().nodes.values().map(Arc::clone).collect();
         fastrand::shuffle(&mut candidates);
         // Those that are connected first: they answer soonest.
-        candidates.sort_by_key(|node| node.standing().is_none());
+        candidates.sort_by_key(|node| node.connected().is_none());
         for seed in &self.seeds {
             let seed = self.node(seed.clone());
             if !candidates.iter().any(|node| Arc::ptr_eq(node, &seed)) {
                 candidates.push(seed);
             }
         }
-        let mut failure = Failure::Away { why: "no node of the redis cluster answered".into(), source: None };
+        let mut error =
+            Error::Unreachable { reason: "no node of the redis cluster answered".into(), source: None };
         let mut candidates = candidates.into_iter();
-        let mut asked = JoinSet::new();
+        let mut queries = JoinSet::new();
         loop {
-            while asked.len() < ASKED_AT_ONCE
+            while queries.len() < PARALLEL_QUERIES
                 && let Some(node) = candidates.next()
             {
-                asked.spawn(async move { ask_node(&node).await });
+                queries.spawn(async move { query_slots(&node).await });
             }
-            match asked.join_next().await {
-                None => return Err(failure),
+            match queries.join_next().await {
+                None => return Err(error),
                 Some(Ok(Ok(ranges))) => return Ok(ranges),
-                Some(Ok(Err(why))) => failure = why,
+                Some(Ok(Err(reason))) => error = reason,
                 Some(Err(_)) => {}
             }
         }
     }
 
-    fn draw(&self, ranges: Vec<Range>) {
+    fn apply(&self, ranges: Vec<SlotRange>) {
         let mut owners = vec![None; usize::from(SLOTS)];
         for (first, last, address) in ranges {
             let node = self.node(address);
@@ -145,24 +146,25 @@ impl Cluster {
     }
 }
 
-async fn ask_node(node: &Arc<Node>) -> Result<Vec<Range>, Failure> {
-    let wire = node.wire().await?;
-    let answer = wire.ask(cmd("CLUSTER").arg("SLOTS")).await.inspect_err(|failure| {
-        if wire.is_ended_by(failure) {
-            node.lose(&wire);
+async fn query_slots(node: &Arc<Node>) -> Result<Vec<SlotRange>, Error> {
+    let connection = node.connection().await?;
+    let response = connection.query(cmd("CLUSTER").arg("SLOTS")).await.inspect_err(|error| {
+        if connection.is_broken_by(error) {
+            node.discard(&connection);
         }
     })?;
-    ranges(wire.address(), answer).ok_or(Failure::NotNow("the redis cluster told nothing about its slots"))
+    ranges(connection.address(), response)
+        .ok_or(Error::TryAgain("the redis cluster told nothing about its slots"))
 }
 
 /// Reads the answer of `CLUSTER SLOTS`; what cannot be read of it is left out.
-fn ranges(asked: &Address, answer: Value) -> Option<Vec<Range>> {
-    let Value::Array(parts) = answer else { return None };
+fn ranges(asked: &Address, response: Value) -> Option<Vec<SlotRange>> {
+    let Value::Array(parts) = response else { return None };
     let ranges: Vec<_> = parts.iter().filter_map(|part| range(asked, part)).collect();
     (!ranges.is_empty()).then_some(ranges)
 }
 
-fn range(asked: &Address, part: &Value) -> Option<Range> {
+fn range(asked: &Address, part: &Value) -> Option<SlotRange> {
     let Value::Array(part) = part else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = &part[..] else { return None };
     let host = match master.first()? {
@@ -170,7 +172,7 @@ fn range(asked: &Address, part: &Value) -> Option<Range> {
         _ => "",
     };
     let Value::Int(port) = master.get(1)? else { return None };
-    let address = asked.neighbour(host, u16::try_from(*port).ok()?)?;
+    let address = asked.resolve_peer(host, u16::try_from(*port).ok()?)?;
     let (first, last) = (usize::try_from(*first).ok()?, usize::try_from(*last).ok()?);
     (first <= last && last < usize::from(SLOTS)).then_some((first, last, address))
 }
@@ -179,9 +181,9 @@ fn range(asked: &Address, part: &Value) -> Option<Range> {
 mod tests {
     use super::*;
 
-    fn slots(answer: &str) -> Option<Vec<Range>> {
-        let answer = redis::parse_redis_value(answer.replace(' ', "\r\n").as_bytes()).unwrap();
-        ranges(&Address::tcp("asked", 7000), answer)
+    fn slots(response: &str) -> Option<Vec<SlotRange>> {
+        let response = redis::parse_redis_value(response.replace(' ', "\r\n").as_bytes()).unwrap();
+        ranges(&Address::tcp("asked", 7000), response)
     }
 
     #[test]
@@ -201,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_left_out() {
-        for answer in [
+        for response in [
             "*1 *3 :5 :1 *2 $1 h :7001 ",
             "*1 *3 :0 :16384 *2 $1 h :7001 ",
             "*1 *3 :-1 :1 *2 $1 h :7001 ",
@@ -210,7 +212,7 @@ mod tests {
             "*0 ",
             ":1 ",
         ] {
-            assert_eq!(slots(answer), None, "{answer}");
+            assert_eq!(slots(response), None, "{response}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quota_core::StoreKey;
 
 /// The form of what is kept. A later form gets other keys, so that old and new processes do not misread each other.
-const FORM: u8 = 1;
+const FORMAT: u8 = 1;
 
 /// Where a document is.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) fn new(prefix: &str, database: u32, name: &StoreKey) -> Self {
-        let text = format!("{prefix}:{FORM}:{{{name}}}");
+        let text = format!("{prefix}:{FORMAT}:{{{name}}}");
         let channel = format!("{text}@{database}").into();
         Self { text: text.into(), channel }
     }

@@ -88,28 +88,28 @@
 //! more call to the provider, never a wrong or an older reading, as managers put back what they know and the store has lost.
 
 mod address;
-mod board;
-mod calls;
+mod client;
 mod cluster;
-mod dial;
-mod failure;
-mod gather;
-mod keeper;
+mod connection;
+mod connector;
+mod error;
+mod from_url;
+mod keepalive;
 mod key;
-mod location;
 mod node;
 mod options;
-mod pulse;
 mod script;
-mod servers;
 mod store;
+mod subscription_task;
+mod subscriptions;
 mod task;
 #[cfg(feature = "tls")]
 mod tls;
-mod topic;
+mod topology;
+mod version_tracker;
 mod wait;
 mod watchdog;
-mod wire;
+mod write_coalescer;
 
 pub use options::{RedisOpenError, RedisOptions};
 /// The crates whose types are in the signatures here.

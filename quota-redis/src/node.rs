@@ -1,5 +1,5 @@
 //! One server, and the one connection to it that all callers share.
-//! How a connection is made is in `dial`; which server a key is on, in `servers`.
+//! How a connection is made is in `connector`; which server a key is on, in `topology`.
 
 use std::pin::pin;
 use std::sync::{Arc, Weak};
@@ -8,180 +8,181 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::dial::{Dialer, Place};
-use crate::failure::Failure;
+use crate::connection::Connection;
+use crate::connector::{Connector, Target};
+use crate::error::Error;
 use crate::task::{self, Task};
-use crate::wire::Wire;
 
 /// A server that is connected to when it is first needed.
 #[derive(Debug)]
 pub(crate) struct Node {
-    dialer: Arc<Dialer>,
-    place: Place,
-    seat: Mutex<Seat>,
-    news: Notify,
+    connector: Arc<Connector>,
+    target: Target,
+    state: Mutex<NodeState>,
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Seat {
-    wire: Option<Arc<Wire>>,
-    phase: Phase,
+struct NodeState {
+    connection: Option<Arc<Connection>>,
+    phase: ConnectPhase,
     /// How many attempts there have been: one that is over says nothing about the next.
     attempts: u64,
-    dialing: Option<Task>,
+    connecting: Option<Task>,
 }
 
 #[derive(Debug, Default)]
-enum Phase {
+enum ConnectPhase {
     #[default]
     Idle,
     /// One task connects, and all wait for it.
-    Dialing,
+    Connecting,
     /// It has failed a moment ago: nobody waits, and nobody tries.
-    Resting(Failure),
+    Backoff(Error),
 }
 
 /// How long is rested after a failure, at least; a random part of as much again is added. Short enough that a server that is
 /// back is used within 200 ms, and long enough that it is not tried more than ten times a second.
-const REST: Duration = Duration::from_millis(100);
+const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// A connection over which writes are refused is replaced after this long: a name or a proxy may have moved on to the new master.
-const READ_ONLY_FOR: Duration = Duration::from_secs(60);
+const READ_ONLY_RECONNECT_AFTER: Duration = Duration::from_secs(60);
 
 impl Node {
-    pub(crate) fn new(dialer: Arc<Dialer>, place: Place) -> Arc<Self> {
-        Arc::new(Self { dialer, place, seat: Mutex::default(), news: Notify::new() })
+    pub(crate) fn new(connector: Arc<Connector>, target: Target) -> Arc<Self> {
+        Arc::new(Self { connector, target, state: Mutex::default(), changed: Notify::new() })
     }
 
     /// The connection that stands.
-    pub(crate) fn standing(&self) -> Option<Arc<Wire>> {
-        let wire = self.seat().standing()?;
-        if wire.is_silent() {
-            self.lose(&wire);
+    pub(crate) fn connected(&self) -> Option<Arc<Connection>> {
+        let connection = self.state().connected()?;
+        if connection.is_hung() {
+            self.discard(&connection);
             return None;
         }
-        Some(wire)
+        Some(connection)
     }
 
     /// The connection, made if there is none. Many who ask at once wait for one attempt.
-    pub(crate) async fn wire(self: &Arc<Self>) -> Result<Arc<Wire>, Failure> {
-        let mut has_tried = false;
+    pub(crate) async fn connection(self: &Arc<Self>) -> Result<Arc<Connection>, Error> {
+        let mut has_attempted = false;
         loop {
-            let mut news = pin!(self.news.notified());
+            let mut changed = pin!(self.changed.notified());
             // Registered before the look, so that what comes between the two is not missed.
-            news.as_mut().enable();
-            if let Some(wire) = self.standing() {
-                return Ok(wire);
+            changed.as_mut().enable();
+            if let Some(connection) = self.connected() {
+                return Ok(connection);
             }
-            if let Some(attempt) = self.claim(has_tried)? {
-                has_tried = true;
-                self.dial(attempt)?;
+            if let Some(attempt) = self.start_attempt(has_attempted)? {
+                has_attempted = true;
+                self.spawn_attempt(attempt)?;
             }
-            news.await;
+            changed.await;
         }
     }
 
     /// The number of an attempt that is the caller's to begin; `None` if one is under way.
-    fn claim(&self, has_tried: bool) -> Result<Option<u64>, Failure> {
-        let mut seat = self.seat();
-        match &seat.phase {
-            Phase::Dialing => Ok(None),
-            Phase::Resting(failure) => Err(failure.clone()),
+    fn start_attempt(&self, has_attempted: bool) -> Result<Option<u64>, Error> {
+        let mut state = self.state();
+        match &state.phase {
+            ConnectPhase::Connecting => Ok(None),
+            ConnectPhase::Backoff(error) => Err(error.clone()),
             // It ended with its runtime, or brought a connection that ended at once: another is for another call.
-            Phase::Idle if has_tried => Err(Failure::Lost),
-            Phase::Idle => {
-                seat.attempts += 1;
-                seat.phase = Phase::Dialing;
-                Ok(Some(seat.attempts))
+            ConnectPhase::Idle if has_attempted => Err(Error::Lost),
+            ConnectPhase::Idle => {
+                state.attempts += 1;
+                state.phase = ConnectPhase::Connecting;
+                Ok(Some(state.attempts))
             }
         }
     }
 
     /// Whether sentinels say which server this is.
     pub(crate) fn is_behind_sentinels(&self) -> bool {
-        matches!(self.place, Place::Master { .. })
+        matches!(self.target, Target::Master { .. })
     }
 
     /// Whether a new connection may lead to another server than this one, which takes no writes: the sentinels may name another by
     /// now, and so may a host name, which is found out now and then only.
-    pub(crate) fn may_lead_elsewhere(&self, failure: &Failure, wire: &Wire) -> bool {
-        matches!(failure, Failure::ReadOnly) && (self.is_behind_sentinels() || wire.age() >= READ_ONLY_FOR)
+    pub(crate) fn may_reach_new_master(&self, error: &Error, connection: &Connection) -> bool {
+        matches!(error, Error::ReadOnly)
+            && (self.is_behind_sentinels() || connection.age() >= READ_ONLY_RECONNECT_AFTER)
     }
 
     /// This connection is of no more use; the next caller makes another.
-    pub(crate) fn lose(&self, lost: &Arc<Wire>) {
+    pub(crate) fn discard(&self, broken: &Arc<Connection>) {
         {
-            let mut seat = self.seat();
-            seat.wire.take_if(|wire| Arc::ptr_eq(wire, lost));
+            let mut state = self.state();
+            state.connection.take_if(|connection| Arc::ptr_eq(connection, broken));
         }
-        lost.board().end();
+        broken.subscriptions().close();
     }
 
     /// Connects in a task of its own, so that a caller that leaves takes nothing from the others, and rests if it failed.
-    fn dial(self: &Arc<Self>, attempt: u64) -> Result<(), Failure> {
-        let (dialer, place) = (Arc::clone(&self.dialer), self.place.clone());
-        let dialing = Dialing { node: Arc::downgrade(self), attempt };
+    fn spawn_attempt(self: &Arc<Self>, attempt: u64) -> Result<(), Error> {
+        let (connector, target) = (Arc::clone(&self.connector), self.target.clone());
+        let connecting = ConnectAttempt { node: Arc::downgrade(self), attempt };
         // Not under the lock: a runtime that is being shut down drops the task here and now, and that takes the lock.
         let task = task::spawn(async move {
-            match dialer.dial(&place).await {
-                Ok(wire) => dialing.seated(wire),
-                Err(failure) => {
-                    dialing.failed(failure);
-                    dialer.clock().sleep(REST.mul_f64(1.0 + fastrand::f64() * 0.9)).await;
+            match connector.connect(&target).await {
+                Ok(connection) => connecting.succeeded(connection),
+                Err(error) => {
+                    connecting.failed(error);
+                    connector.clock().sleep(RECONNECT_DELAY.mul_f64(1.0 + fastrand::f64() * 0.9)).await;
                 }
             }
         })?;
-        let mut seat = self.seat();
-        let _ended = if seat.attempts == attempt { seat.dialing.replace(task) } else { Some(task) };
-        drop(seat);
+        let mut state = self.state();
+        let _ended = if state.attempts == attempt { state.connecting.replace(task) } else { Some(task) };
+        drop(state);
         Ok(())
     }
 
-    fn seat(&self) -> MutexGuard<'_, Seat> {
-        self.seat.lock()
+    fn state(&self) -> MutexGuard<'_, NodeState> {
+        self.state.lock()
     }
 }
 
-impl Seat {
-    fn standing(&mut self) -> Option<Arc<Wire>> {
-        self.wire.take_if(|wire| wire.board().is_over());
-        self.wire.clone()
+impl NodeState {
+    fn connected(&mut self) -> Option<Arc<Connection>> {
+        self.connection.take_if(|connection| connection.subscriptions().is_closed());
+        self.connection.clone()
     }
 }
 
 /// An attempt to connect. When it ends, however that is, the next may begin.
-struct Dialing {
+struct ConnectAttempt {
     node: Weak<Node>,
     attempt: u64,
 }
 
-impl Dialing {
-    fn seated(&self, wire: Wire) {
-        let wire = Arc::new(wire);
-        self.ends(|seat| {
-            seat.wire = Some(wire);
-            seat.phase = Phase::Idle;
+impl ConnectAttempt {
+    fn succeeded(&self, connection: Connection) {
+        let connection = Arc::new(connection);
+        self.finish(|state| {
+            state.connection = Some(connection);
+            state.phase = ConnectPhase::Idle;
         });
     }
 
-    fn failed(&self, failure: Failure) {
-        self.ends(|seat| seat.phase = Phase::Resting(failure));
+    fn failed(&self, error: Error) {
+        self.finish(|state| state.phase = ConnectPhase::Backoff(error));
     }
 
-    fn ends(&self, with: impl FnOnce(&mut Seat)) {
+    fn finish(&self, with: impl FnOnce(&mut NodeState)) {
         let Some(node) = self.node.upgrade() else { return };
-        let mut seat = node.seat();
-        if seat.attempts == self.attempt {
-            with(&mut seat);
+        let mut state = node.state();
+        if state.attempts == self.attempt {
+            with(&mut state);
         }
-        drop(seat);
-        node.news.notify_waiters();
+        drop(state);
+        node.changed.notify_waiters();
     }
 }
 
-impl Drop for Dialing {
+impl Drop for ConnectAttempt {
     fn drop(&mut self) {
-        self.ends(|seat| seat.phase = Phase::Idle);
+        self.finish(|state| state.phase = ConnectPhase::Idle);
     }
 }
 
@@ -197,23 +198,26 @@ mod tests {
     fn node() -> Arc<Node> {
         let settings = RedisOptions::single("127.0.0.1", 1).settings;
         #[cfg(feature = "tls")]
-        let dialer = Dialer::new(settings, false, None);
+        let connector = Connector::new(settings, false, None);
         #[cfg(not(feature = "tls"))]
-        let dialer = Dialer::new(settings, false);
-        Node::new(Arc::new(dialer), Place::At(Address::tcp("127.0.0.1", 1)))
+        let connector = Connector::new(settings, false);
+        Node::new(Arc::new(connector), Target::Server(Address::tcp("127.0.0.1", 1)))
     }
 
     #[test]
     fn an_attempt_that_is_over_says_nothing_about_the_next() {
         let node = node();
-        let first = Dialing { node: Arc::downgrade(&node), attempt: node.claim(false).unwrap().unwrap() };
-        first.ends(|seat| seat.phase = Phase::Idle);
-        let second = node.claim(false).unwrap();
+        let first = ConnectAttempt {
+            node: Arc::downgrade(&node),
+            attempt: node.start_attempt(false).unwrap().unwrap(),
+        };
+        first.finish(|state| state.phase = ConnectPhase::Idle);
+        let second = node.start_attempt(false).unwrap();
 
         drop(first);
 
         assert_eq!(second, Some(2));
-        assert!(matches!(node.seat().phase, Phase::Dialing));
+        assert!(matches!(node.state().phase, ConnectPhase::Connecting));
     }
 
     #[test]
@@ -224,9 +228,9 @@ mod tests {
         drop(runtime);
         let _entered = handle.enter();
 
-        let mut wire = Box::pin(node.wire());
-        let polled = wire.as_mut().now_or_never();
+        let mut connection = Box::pin(node.connection());
+        let polled = connection.as_mut().now_or_never();
 
-        assert!(matches!(polled, Some(Err(Failure::Lost))), "{polled:?}");
+        assert!(matches!(polled, Some(Err(Error::Lost))), "{polled:?}");
     }
 }

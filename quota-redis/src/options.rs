@@ -1,5 +1,5 @@
 //! The settings of a store, as plain data.
-//! How they are read from a URL is in `location`.
+//! How they are read from a URL is in `from_url`.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -54,9 +54,9 @@ pub(crate) struct Settings {
     pub(crate) prefix: Arc<str>,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
-    pub(crate) linger: Duration,
-    pub(crate) poll_every: Duration,
-    pub(crate) check_every: Duration,
+    pub(crate) unsubscribe_after: Duration,
+    pub(crate) poll_interval: Duration,
+    pub(crate) keepalive_interval: Duration,
     pub(crate) clock: Clock,
 }
 
@@ -100,9 +100,9 @@ impl Default for Settings {
             prefix: "quota".into(),
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_millis(500),
-            linger: Duration::from_secs(120),
-            poll_every: Duration::from_secs(1),
-            check_every: Duration::from_secs(5),
+            unsubscribe_after: Duration::from_secs(120),
+            poll_interval: Duration::from_secs(1),
+            keepalive_interval: Duration::from_secs(5),
             clock: Clock::system(),
         }
     }
@@ -176,36 +176,36 @@ impl RedisOptions {
     }
 
     /// How long connecting may take, handshake and sentinels included: 1 s by default.
-    pub fn connect_timeout(mut self, span: Duration) -> Self {
-        self.settings.connect_timeout = span;
+    pub fn connect_timeout(mut self, duration: Duration) -> Self {
+        self.settings.connect_timeout = duration;
         self
     }
 
     /// How long an answer may take: 500 ms by default. The call fails then. If no byte has arrived in that time, the connection is
     /// replaced; a server that is only slow keeps it.
-    pub fn response_timeout(mut self, span: Duration) -> Self {
-        self.settings.response_timeout = span;
+    pub fn response_timeout(mut self, duration: Duration) -> Self {
+        self.settings.response_timeout = duration;
         self
     }
 
     /// How long a subscription is kept after the last one who waited has left: 2 minutes by default.
-    pub fn linger(mut self, span: Duration) -> Self {
-        self.settings.linger = span;
+    pub fn unsubscribe_after(mut self, duration: Duration) -> Self {
+        self.settings.unsubscribe_after = duration;
         self
     }
 
     /// How often a document's version is looked up while somebody waits, where the server refuses notices: every second by
     /// default, give or take a quarter.
-    pub fn poll_every(mut self, span: Duration) -> Self {
-        self.settings.poll_every = span;
+    pub fn poll_interval(mut self, duration: Duration) -> Self {
+        self.settings.poll_interval = duration;
         self
     }
 
     /// How often a connection on which somebody waits is asked whether it still carries anything, give or take a quarter: every
     /// 5 s by default. It costs the server one short command. A server that stands still is noticed after so long by those who
     /// ask it nothing else.
-    pub fn check_every(mut self, span: Duration) -> Self {
-        self.settings.check_every = span;
+    pub fn keepalive_interval(mut self, duration: Duration) -> Self {
+        self.settings.keepalive_interval = duration;
         self
     }
 
@@ -214,13 +214,17 @@ impl RedisOptions {
         let prefix_is_fit = !settings.prefix.is_empty()
             && settings.prefix.len() <= 64
             && settings.prefix.bytes().all(|byte| byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte));
-        let spans =
-            [settings.connect_timeout, settings.response_timeout, settings.poll_every, settings.check_every];
-        let longest = settings.linger.max(spans.into_iter().max().unwrap_or_default());
+        let spans = [
+            settings.connect_timeout,
+            settings.response_timeout,
+            settings.poll_interval,
+            settings.keepalive_interval,
+        ];
+        let longest = settings.unsubscribe_after.max(spans.into_iter().max().unwrap_or_default());
         let is_cluster = matches!(self.servers, Servers::Cluster(_));
         let is_socket = matches!(self.servers, Servers::Single(Address::Unix(_)));
         let is_nobody = |login: &Login| login.user.is_some() && login.password.is_none();
-        for (is_wrong, why) in [
+        for (is_wrong, reason) in [
             (!prefix_is_fit, "the prefix must be 1 to 64 visible ASCII characters, none of {}*?[]\\"),
             (spans.iter().any(Duration::is_zero), "a time-out or pause must be longer than nothing"),
             // Clocks cannot count to the longest duration there is.
@@ -230,7 +234,7 @@ impl RedisOptions {
             (is_nobody(&settings.login), "a user needs a password"),
         ] {
             if is_wrong {
-                return Err(RedisOpenError::setting(why));
+                return Err(RedisOpenError::setting(reason));
             }
         }
         Ok(())
@@ -322,36 +326,39 @@ pub enum RedisOpenError {
     /// The text is no URL.
     #[error("redis is named by a URL such as redis://127.0.0.1:6379, and this is none")]
     #[non_exhaustive]
-    NoUrl {
+    InvalidUrl {
         /// What is wrong with it.
         #[source]
         error: url::ParseError,
     },
     /// A setting, in the URL or set by code, makes no sense.
-    #[error("{why}")]
+    #[error("{reason}")]
     #[non_exhaustive]
     Setting {
         /// Which, and what it should be.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
     },
     /// A certificate or key cannot be used.
-    #[error("{why}")]
+    #[error("{reason}")]
     #[non_exhaustive]
     Tls {
         /// Which, and what is wrong.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
         /// The failure underneath.
         source: Arc<dyn Error + Send + Sync>,
     },
 }
 
 impl RedisOpenError {
-    pub(crate) fn setting(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Setting { why: why.into() }
+    pub(crate) fn setting(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Setting { reason: reason.into() }
     }
 
     #[cfg(feature = "tls")]
-    pub(crate) fn tls(why: impl Into<Cow<'static, str>>, source: impl Error + Send + Sync + 'static) -> Self {
-        Self::Tls { why: why.into(), source: Arc::new(source) }
+    pub(crate) fn tls(
+        reason: impl Into<Cow<'static, str>>,
+        source: impl Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Tls { reason: reason.into(), source: Arc::new(source) }
     }
 }

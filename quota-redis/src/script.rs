@@ -1,5 +1,5 @@
 //! What is kept under a key, and the two scripts that read and write it.
-//! Sending them is in `wire`, and what an answer means for those who wait is in `board`.
+//! Sending them is in `connection`, and what an answer means for those who wait is in `subscriptions`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use quota_core::{Document, Reading, Version};
 use redis::{Cmd, Script, Value, cmd};
 
-use crate::failure::Failure;
+use crate::error::Error;
 use crate::key::Key;
 
 /// Reads the value, and the time.
@@ -49,27 +49,27 @@ pub(crate) struct Scripts {
 
 /// One thing to be done with a key.
 #[derive(Debug)]
-pub(crate) enum Order {
+pub(crate) enum Command {
     /// Read the document.
     Read,
     /// Write a value of this version if the expected one stands.
-    Swap { expected: Option<Version>, version: Version, value: Bytes, keep_ms: u64 },
+    Swap { expected: Option<Version>, version: Version, value: Bytes, ttl_ms: u64 },
     /// Read the version alone.
-    Look,
+    Version,
 }
 
 /// What came of it.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum Reply {
     /// What stands.
-    Stands(Reading),
+    Current(Reading),
     /// The version that stands.
     Version(Option<Version>),
     /// It was written; `told` if a notice was sent by this very call.
-    Applied { told: bool },
+    Applied { published: bool },
 }
 
-impl Order {
+impl Command {
     /// A write under a version that nobody has used: it is drawn from 64 bits.
     pub(crate) fn swap(expected: Option<Version>, body: &[u8], keep: Duration) -> Self {
         let version = Version::random();
@@ -77,21 +77,21 @@ impl Order {
         value.extend_from_slice(hex(version).as_bytes());
         value.push(b' ');
         value.extend_from_slice(body);
-        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX).clamp(1, LONGEST_KEEP_MS);
-        Self::Swap { expected, version, value: value.into(), keep_ms }
+        let ttl_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_TTL_MS);
+        Self::Swap { expected, version, value: value.into(), ttl_ms }
     }
 
     /// The version it would write.
     pub(crate) fn version(&self) -> Option<Version> {
         match self {
             Self::Swap { version, .. } => Some(*version),
-            Self::Read | Self::Look => None,
+            Self::Read | Self::Version => None,
         }
     }
 }
 
 /// A hundred years. Redis refuses what ends beyond its last millisecond.
-const LONGEST_KEEP_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
+const MAX_TTL_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
 const VERSION_DIGITS: usize = 16;
 
 impl Scripts {
@@ -100,56 +100,58 @@ impl Scripts {
     }
 
     /// The command for an order: by the script's hash, or with its whole text, which makes the server keep it.
-    pub(crate) fn command(&self, order: &Order, key: &Key, publish: &str, with_text: bool) -> Cmd {
-        match order {
-            Order::Look => {
-                let mut command = cmd("GETRANGE");
-                command.arg(&*key.text).arg(0).arg(VERSION_DIGITS - 1);
-                command
+    pub(crate) fn encode(&self, command: &Command, key: &Key, publish: &str, with_text: bool) -> Cmd {
+        match command {
+            Command::Version => {
+                let mut request = cmd("GETRANGE");
+                request.arg(&*key.text).arg(0).arg(VERSION_DIGITS - 1);
+                request
             }
-            Order::Read => call(&self.read, READ, key, with_text),
-            Order::Swap { expected, value, keep_ms, .. } => {
-                let mut command = call(&self.swap, SWAP, key, with_text);
+            Command::Read => call(&self.read, READ, key, with_text),
+            Command::Swap { expected, value, ttl_ms, .. } => {
+                let mut request = call(&self.swap, SWAP, key, with_text);
                 match expected {
-                    Some(expected) => command.arg(hex(*expected)),
-                    None => command.arg("-"),
+                    Some(expected) => request.arg(hex(*expected)),
+                    None => request.arg("-"),
                 };
-                command.arg(&value[..]).arg(*keep_ms).arg(publish).arg(&*key.channel);
-                command
+                request.arg(&value[..]).arg(*ttl_ms).arg(publish).arg(&*key.channel);
+                request
             }
         }
     }
 
     /// # Errors
     ///
-    /// [`Failure::Foreign`] if the value is not ours, [`Failure::Lost`] if the answer is none to this order.
-    pub(crate) fn outcome(order: &Order, answer: Value) -> Result<Outcome, Failure> {
-        match (order, answer) {
-            (Order::Look, Value::BulkString(digits)) if digits.is_empty() => Ok(Outcome::Version(None)),
-            (Order::Look, Value::BulkString(digits)) => match version(&digits) {
-                Some(version) => Ok(Outcome::Version(Some(version))),
-                None => Err(Failure::Foreign),
+    /// [`Error::ForeignValue`] if the value is not ours, [`Error::Lost`] if the answer is none to this order.
+    pub(crate) fn decode(command: &Command, response: Value) -> Result<Reply, Error> {
+        match (command, response) {
+            (Command::Version, Value::BulkString(digits)) if digits.is_empty() => Ok(Reply::Version(None)),
+            (Command::Version, Value::BulkString(digits)) => match version(&digits) {
+                Some(version) => Ok(Reply::Version(Some(version))),
+                None => Err(Error::ForeignValue),
             },
-            (Order::Swap { .. }, Value::Int(told @ 0..=2)) => Ok(Outcome::Applied { told: told == 1 }),
-            (Order::Read | Order::Swap { .. }, Value::Array(parts)) => reading(parts).map(Outcome::Stands),
-            _ => Err(Failure::Lost),
+            (Command::Swap { .. }, Value::Int(outcome @ 0..=2)) => {
+                Ok(Reply::Applied { published: outcome == 1 })
+            }
+            (Command::Read | Command::Swap { .. }, Value::Array(parts)) => reading(parts).map(Reply::Current),
+            _ => Err(Error::Lost),
         }
     }
 }
 
 fn call(script: &Script, text: &str, key: &Key, with_text: bool) -> Cmd {
-    let mut command = if with_text { cmd("EVAL") } else { cmd("EVALSHA") };
-    command.arg(if with_text { text } else { script.get_hash() }).arg(1).arg(&*key.text);
-    command
+    let mut request = if with_text { cmd("EVAL") } else { cmd("EVALSHA") };
+    request.arg(if with_text { text } else { script.get_hash() }).arg(1).arg(&*key.text);
+    request
 }
 
-fn reading(parts: Vec<Value>) -> Result<Reading, Failure> {
-    let Ok([found, Value::Int(now)]) = <[Value; 2]>::try_from(parts) else { return Err(Failure::Lost) };
-    let now = Timestamp::from_millisecond(now).map_err(|_| Failure::Lost)?;
+fn reading(parts: Vec<Value>) -> Result<Reading, Error> {
+    let Ok([found, Value::Int(now)]) = <[Value; 2]>::try_from(parts) else { return Err(Error::Lost) };
+    let now = Timestamp::from_millisecond(now).map_err(|_| Error::Lost)?;
     let document = match found {
         Value::Nil => None,
-        Value::BulkString(value) => Some(document(value.into()).ok_or(Failure::Foreign)?),
-        _ => return Err(Failure::Lost),
+        Value::BulkString(value) => Some(document(value.into()).ok_or(Error::ForeignValue)?),
+        _ => return Err(Error::Lost),
     };
     Ok(Reading::new(document, now))
 }
@@ -179,13 +181,14 @@ mod tests {
 
     use super::*;
 
-    fn read(found: Value) -> Result<Outcome, Failure> {
-        Scripts::outcome(&Order::Read, Value::Array(vec![found, Value::Int(1000)]))
+    fn read(found: Value) -> Result<Reply, Error> {
+        Scripts::decode(&Command::Read, Value::Array(vec![found, Value::Int(1000)]))
     }
 
     #[test]
     fn a_value_is_sixteen_digits_a_space_and_the_body() {
-        let Order::Swap { value, version, .. } = Order::swap(None, b"body", Duration::from_secs(1)) else {
+        let Command::Swap { value, version, .. } = Command::swap(None, b"body", Duration::from_secs(1))
+        else {
             panic!("it is a swap");
         };
 
@@ -205,28 +208,28 @@ mod tests {
             "+123456789abcdef x",
         ] {
             let found = read(Value::BulkString(value.into()));
-            assert!(matches!(found, Err(Failure::Foreign)), "{value}: {found:?}");
+            assert!(matches!(found, Err(Error::ForeignValue)), "{value}: {found:?}");
         }
     }
 
     #[test]
     fn any_time_to_keep_is_one_that_redis_takes() {
-        for (keep, kept) in [(Duration::ZERO, 1), (Duration::MAX, LONGEST_KEEP_MS)] {
-            let Order::Swap { keep_ms, .. } = Order::swap(None, b"", keep) else { panic!("it is a swap") };
-            assert_eq!(keep_ms, kept);
+        for (keep, kept) in [(Duration::ZERO, 1), (Duration::MAX, MAX_TTL_MS)] {
+            let Command::Swap { ttl_ms, .. } = Command::swap(None, b"", keep) else { panic!("it is a swap") };
+            assert_eq!(ttl_ms, kept);
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_of_a_server_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..64), now: i64) {
-            let swap = Order::swap(None, b"", Duration::ZERO);
-            for order in [&Order::Read, &Order::Look, &swap] {
-                let _ = Scripts::outcome(order, Value::BulkString(bytes.clone()));
-                let _ = Scripts::outcome(order, Value::Int(now));
-                let _ = Scripts::outcome(order, Value::Array(vec![Value::BulkString(bytes.clone()), Value::Int(now)]));
-                if let Ok(answer) = redis::parse_redis_value(&bytes) {
-                    let _ = Scripts::outcome(order, answer);
+            let swap = Command::swap(None, b"", Duration::ZERO);
+            for command in [&Command::Read, &Command::Version, &swap] {
+                let _ = Scripts::decode(command, Value::BulkString(bytes.clone()));
+                let _ = Scripts::decode(command, Value::Int(now));
+                let _ = Scripts::decode(command, Value::Array(vec![Value::BulkString(bytes.clone()), Value::Int(now)]));
+                if let Ok(response) = redis::parse_redis_value(&bytes) {
+                    let _ = Scripts::decode(command, response);
                 }
             }
         }

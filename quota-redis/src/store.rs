@@ -1,5 +1,5 @@
 //! The store as callers see it.
-//! What becomes of a call is in `calls`, and what wakes those who wait in `board`.
+//! What becomes of a call is in `client`, and what wakes those who wait in `subscriptions`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::{Applied, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
 
-use crate::calls::Calls;
-use crate::dial::Dialer;
-use crate::failure::Failure;
+use crate::client::Client;
+use crate::connector::Connector;
+use crate::error::Error;
 use crate::options::{RedisOpenError, RedisOptions, Servers};
-use crate::script::{Order, Outcome};
+use crate::script::{Command, Reply};
 use crate::wait::wait;
 
 /// A store on Redis or Valkey.
@@ -24,7 +24,7 @@ use crate::wait::wait;
 /// See the [front page](crate) for URLs, rights, and what happens when Redis is away.
 #[derive(Debug, Clone)]
 pub struct RedisStore {
-    calls: Arc<Calls>,
+    client: Arc<Client>,
 }
 
 impl RedisOptions {
@@ -60,20 +60,20 @@ impl RedisStore {
         let RedisOptions { servers, settings, tls } = options;
         let sharded = matches!(servers, Servers::Cluster(_));
         #[cfg(feature = "tls")]
-        let dialer = Dialer::new(settings, sharded, tls.as_ref().map(crate::tls::config).transpose()?);
+        let connector = Connector::new(settings, sharded, tls.as_ref().map(crate::tls::config).transpose()?);
         #[cfg(not(feature = "tls"))]
-        let dialer = match tls {
-            None => Dialer::new(settings, sharded),
+        let connector = match tls {
+            None => Connector::new(settings, sharded),
             Some(_) => return Err(RedisOpenError::setting("TLS needs the feature tls of quota-redis")),
         };
-        Ok(Self { calls: Arc::new(Calls::new(dialer, &servers)) })
+        Ok(Self { client: Arc::new(Client::new(connector, &servers)) })
     }
 
-    async fn perform(&self, key: &StoreKey, order: &Order) -> Result<Outcome, StoreError> {
+    async fn execute(&self, key: &StoreKey, command: &Command) -> Result<Reply, StoreError> {
         let sent = AtomicBool::new(false);
-        self.calls.carry_out(&self.calls.key(key), order, &sent).await.map_err(|failure| {
-            let is_open = order.version().is_some() && sent.load(Ordering::Relaxed);
-            failure.into_error(if is_open { Applied::Perhaps } else { Applied::No })
+        self.client.execute(&self.client.key(key), command, &sent).await.map_err(|error| {
+            let may_be_applied = command.version().is_some() && sent.load(Ordering::Relaxed);
+            error.into_store_error(if may_be_applied { Applied::Perhaps } else { Applied::No })
         })
     }
 }
@@ -81,9 +81,9 @@ impl RedisStore {
 #[async_trait]
 impl QuotaStore for RedisStore {
     async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
-        match self.perform(key, &Order::Read).await? {
-            Outcome::Stands(reading) => Ok(reading),
-            Outcome::Version(_) | Outcome::Applied { .. } => Err(Failure::Lost.into_error(Applied::No)),
+        match self.execute(key, &Command::Read).await? {
+            Reply::Current(reading) => Ok(reading),
+            Reply::Version(_) | Reply::Applied { .. } => Err(Error::Lost.into_store_error(Applied::No)),
         }
     }
 
@@ -94,16 +94,16 @@ impl QuotaStore for RedisStore {
         body: Bytes,
         keep: Duration,
     ) -> Result<Swap, StoreError> {
-        let order = Order::swap(expected, &body, keep);
-        match (self.perform(key, &order).await?, order.version()) {
-            (Outcome::Applied { .. }, Some(version)) => Ok(Swap::Applied(version)),
-            (Outcome::Stands(reading), _) => Ok(Swap::Conflict(reading)),
-            _ => Err(Failure::Lost.into_error(Applied::Perhaps)),
+        let command = Command::swap(expected, &body, keep);
+        match (self.execute(key, &command).await?, command.version()) {
+            (Reply::Applied { .. }, Some(version)) => Ok(Swap::Applied(version)),
+            (Reply::Current(reading), _) => Ok(Swap::Conflict(reading)),
+            _ => Err(Error::Lost.into_store_error(Applied::Perhaps)),
         }
     }
 
     async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        let key = self.calls.key(key);
-        wait(&self.calls, &key, seen).await.map_err(|failure| failure.into_error(Applied::No))
+        let key = self.client.key(key);
+        wait(&self.client, &key, seen).await.map_err(|error| error.into_store_error(Applied::No))
     }
 }

@@ -1,12 +1,12 @@
 //! Spawning a task that ends with its owner.
-//! What the tasks do is in `node`, `dial`, `keeper` and `pulse`.
+//! What the tasks do is in `node`, `connector`, `subscription_task` and `keepalive`.
 
 use std::future::Future;
 
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::failure::Failure;
+use crate::error::Error;
 
 /// A task that is aborted when its owner drops this handle.
 pub(crate) type Task = AbortOnDropHandle<()>;
@@ -16,7 +16,8 @@ pub(crate) type Task = AbortOnDropHandle<()>;
 /// # Errors
 ///
 /// If this is called outside a tokio runtime.
-pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<Task, Failure> {
-    let runtime = Handle::try_current().map_err(|error| Failure::away("there is no tokio runtime", error))?;
+pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<Task, Error> {
+    let runtime =
+        Handle::try_current().map_err(|error| Error::unreachable("there is no tokio runtime", error))?;
     Ok(AbortOnDropHandle::new(runtime.spawn(work)))
 }

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::address::Address;
-use crate::failure::{Failure, plain};
+use crate::error::{Error, sanitize};
 use crate::options::{Pem, RedisOpenError, Tls};
 
 /// Trusts the system's authorities, or only the private one that is set.
@@ -23,22 +23,24 @@ use crate::options::{Pem, RedisOpenError, Tls};
 ///
 /// [`RedisOpenError`] if a file cannot be read, or holds no certificate or key.
 pub(crate) fn config(tls: &Tls) -> Result<ClientConfig, RedisOpenError> {
-    let unfit = |what: &'static str| move |error: rustls::Error| RedisOpenError::tls(what, error);
+    let unusable = |what: &'static str| move |error: rustls::Error| RedisOpenError::tls(what, error);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(unfit("TLS cannot be set up"))?;
+        .map_err(unusable("TLS cannot be set up"))?;
     let builder: ConfigBuilder<ClientConfig, WantsClientCert> = match &tls.authority {
         Some(authority) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates(authority, "the certificate of the authority")? {
-                roots.add(certificate).map_err(unfit("the certificate of the authority cannot be used"))?;
+                roots
+                    .add(certificate)
+                    .map_err(unusable("the certificate of the authority cannot be used"))?;
             }
             builder.with_root_certificates(roots)
         }
         None => builder
             .with_platform_verifier()
-            .map_err(unfit("the certificates of this system cannot be used; name an authority by ?ca="))?,
+            .map_err(unusable("the certificates of this system cannot be used; name an authority by ?ca="))?,
     };
     let Some((certificate, key)) = &tls.client else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates(certificate, "the client's certificate")?;
@@ -46,7 +48,7 @@ pub(crate) fn config(tls: &Tls) -> Result<ClientConfig, RedisOpenError> {
         .map_err(|_| RedisOpenError::setting("the client's key is no private key in PEM"))?;
     builder
         .with_client_auth_cert(chain, key)
-        .map_err(unfit("the client's certificate and key cannot be used"))
+        .map_err(unusable("the client's certificate and key cannot be used"))
 }
 
 fn certificates(pem: &Pem, what: &'static str) -> Result<Vec<CertificateDer<'static>>, RedisOpenError> {
@@ -60,32 +62,34 @@ pub(crate) async fn connect(
     connector: &TlsConnector,
     address: &Address,
     stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, Failure> {
+) -> Result<TlsStream<TcpStream>, Error> {
     let name = ServerName::try_from(address.host().to_owned())
-        .map_err(|_| Failure::refused("the host is no name that a certificate could have"))?;
+        .map_err(|_| Error::refused("the host is no name that a certificate could have"))?;
     connector.connect(name, stream).await.map_err(|error| {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(_)) => {
-                let why = format!(
+                let reason = format!(
                     "the certificate of redis at {address} is not trusted; name its authority by ?ca="
                 );
-                because(why, &error)
+                because(reason, &error)
             }
             Some(rustls::Error::AlertReceived(_)) => refused(address),
             Some(_) => because(format!("redis at {address} does not speak TLS as it should"), &error),
-            None => Failure::away(format!("redis at {address} ended the TLS handshake"), plain(&error)),
+            None => {
+                Error::unreachable(format!("redis at {address} ended the TLS handshake"), sanitize(&error))
+            }
         }
     })
 }
 
 /// The server does not take us.
-pub(crate) fn refused(address: &Address) -> Failure {
-    Failure::refused(format!(
+pub(crate) fn refused(address: &Address) -> Error {
+    Error::refused(format!(
         "redis at {address} refused TLS; it may ask for a client certificate, see ?cert= and ?key="
     ))
 }
 
-fn because(why: String, error: &io::Error) -> Failure {
+fn because(reason: String, error: &io::Error) -> Error {
     let source = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned();
-    Failure::Refused { why: why.into(), source: source.map(|source| Arc::new(source) as _) }
+    Error::Refused { reason: reason.into(), source: source.map(|source| Arc::new(source) as _) }
 }

@@ -64,7 +64,7 @@ quota_core::store_conformance!(least_rights, || async {
 quota_core::store_conformance!(polling, || async {
     let server = Server::builder().with("rename-command HELLO \"\"").start();
     let options: quota_redis::RedisOptions = server.url().parse().unwrap();
-    On::new(options.poll_every(Duration::from_millis(5)).open().unwrap(), server)
+    On::new(options.poll_interval(Duration::from_millis(5)).open().unwrap(), server)
 });
 
 #[cfg(feature = "tls")]

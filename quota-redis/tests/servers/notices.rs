@@ -133,7 +133,7 @@ async fn a_document_that_expired_does_not_wake_for_ever() {
 async fn a_subscription_that_nobody_wants_is_given_up_and_taken_up_again() {
     let server = Server::start();
     let options: quota_redis::RedisOptions = server.url().parse().unwrap();
-    let store = options.linger(Duration::from_millis(1)).open().unwrap();
+    let store = options.unsubscribe_after(Duration::from_millis(1)).open().unwrap();
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
     for _ in 0..3 {
@@ -171,7 +171,7 @@ async fn a_lost_connection_wakes_everybody() {
 fn checking(url: &str, every: Duration) -> RedisStore {
     let options: quota_redis::RedisOptions = url.parse().expect("the URL is good");
     options
-        .check_every(every)
+        .keepalive_interval(every)
         .response_timeout(Duration::from_millis(100))
         .open()
         .expect("the options are good")
@@ -248,7 +248,7 @@ async fn a_connection_on_which_nobody_waits_is_left_alone() {
 /// A change is found over this URL, though nothing is ever subscribed to.
 async fn a_change_is_found_by_polls(server: &Server, url: &str) {
     let options: quota_redis::RedisOptions = url.parse().expect("the URL is valid");
-    let store = options.poll_every(Duration::from_millis(20)).open().expect("the options are valid");
+    let store = options.poll_interval(Duration::from_millis(20)).open().expect("the options are valid");
     let other = open(&server.url());
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
@@ -280,7 +280,7 @@ async fn where_the_server_knows_no_resp3_the_version_is_polled() {
 async fn polls_stop_when_nobody_waits() {
     let server = Server::builder().with("rename-command HELLO \"\"").start();
     let options: quota_redis::RedisOptions = server.url().parse().unwrap();
-    let store = options.poll_every(Duration::from_millis(10)).open().unwrap();
+    let store = options.poll_interval(Duration::from_millis(10)).open().unwrap();
     let key = key("main");
     {
         let mut wait = pin!(store.changed(&key, None));

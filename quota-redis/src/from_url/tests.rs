@@ -133,9 +133,9 @@ fn a_time_that_no_clock_can_count_to_is_refused() {
     let never: [fn(RedisOptions) -> RedisOptions; 5] = [
         |options| options.connect_timeout(Duration::MAX),
         |options| options.response_timeout(Duration::MAX),
-        |options| options.linger(Duration::MAX),
-        |options| options.poll_every(Duration::MAX),
-        |options| options.check_every(Duration::MAX),
+        |options| options.unsubscribe_after(Duration::MAX),
+        |options| options.poll_interval(Duration::MAX),
+        |options| options.keepalive_interval(Duration::MAX),
     ];
 
     for never in never {

@@ -13,25 +13,25 @@ use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
 use crate::options::{Pem, RedisOpenError, RedisOptions, Servers, Tls, addresses};
 
 /// The schemes there are, and what each of them stands for.
-const SCHEMES: [(&str, Kind, bool); 7] = [
-    ("redis", Kind::Single, false),
-    ("rediss", Kind::Single, true),
-    ("redis+unix", Kind::Unix, false),
-    ("redis+cluster", Kind::Cluster, false),
-    ("rediss+cluster", Kind::Cluster, true),
-    ("redis+sentinel", Kind::Sentinel, false),
-    ("rediss+sentinel", Kind::Sentinel, true),
+const SCHEMES: [(&str, UrlKind, bool); 7] = [
+    ("redis", UrlKind::Single, false),
+    ("rediss", UrlKind::Single, true),
+    ("redis+unix", UrlKind::Unix, false),
+    ("redis+cluster", UrlKind::Cluster, false),
+    ("rediss+cluster", UrlKind::Cluster, true),
+    ("redis+sentinel", UrlKind::Sentinel, false),
+    ("rediss+sentinel", UrlKind::Sentinel, true),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum UrlKind {
     Single,
     Unix,
     Cluster,
     Sentinel,
 }
 
-impl Kind {
+impl UrlKind {
     /// Which keys the query may have, beside those of TLS.
     fn keys(self) -> &'static [&'static str] {
         match self {
@@ -66,13 +66,13 @@ impl FromStr for RedisOptions {
     type Err = RedisOpenError;
 
     fn from_str(url: &str) -> Result<Self, Self::Err> {
-        let url = Url::parse(url).map_err(|error| RedisOpenError::NoUrl { error })?;
+        let url = Url::parse(url).map_err(|error| RedisOpenError::InvalidUrl { error })?;
         Self::from_url(&url)
     }
 }
 
 fn options(url: &Url) -> Result<RedisOptions, RedisOpenError> {
-    let wrong = |why: String| RedisOpenError::setting(why);
+    let wrong = |reason: String| RedisOpenError::setting(reason);
     let (kind, has_tls) = SCHEMES
         .iter()
         .find_map(|(scheme, kind, tls)| (*scheme == url.scheme()).then_some((*kind, *tls)))
@@ -97,50 +97,50 @@ fn options(url: &Url) -> Result<RedisOptions, RedisOpenError> {
     if let Some(prefix) = query.one("prefix")? {
         settings.prefix = prefix.into();
     }
-    for (key, span) in
+    for (key, duration) in
         [("connect_ms", &mut settings.connect_timeout), ("response_ms", &mut settings.response_timeout)]
     {
         if let Some(text) = query.one(key)? {
             let ms = text.parse().map_err(|_| wrong(format!("?{key}= takes milliseconds")))?;
-            *span = Duration::from_millis(ms);
+            *duration = Duration::from_millis(ms);
         }
     }
     Ok(options)
 }
 
-fn servers(url: &Url, kind: Kind, query: &Query) -> Result<Servers, RedisOpenError> {
-    let wrong = |why: &'static str| RedisOpenError::setting(why);
-    if kind == Kind::Unix {
+fn servers(url: &Url, kind: UrlKind, query: &Query) -> Result<Servers, RedisOpenError> {
+    let wrong = |reason: &'static str| RedisOpenError::setting(reason);
+    if kind == UrlKind::Unix {
         let path = PathBuf::from(decoded(url.path(), "the path of the socket")?);
         let is_here = url.host_str().unwrap_or_default().is_empty() && path.is_absolute();
         let socket = || wrong("a unix socket is written redis+unix:///path/to/socket");
         return is_here.then_some(Servers::Single(Address::Unix(path))).ok_or_else(socket);
     }
-    let default_port = if kind == Kind::Sentinel { SENTINEL_PORT } else { REDIS_PORT };
+    let default_port = if kind == UrlKind::Sentinel { SENTINEL_PORT } else { REDIS_PORT };
     let host =
         url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("the URL names no host"))?;
     let host = decoded(host, "the host")?;
     let first = Address::tcp(&host, url.port().unwrap_or(default_port));
     let mut all = vec![first];
-    if let Kind::Cluster | Kind::Sentinel = kind
+    if let UrlKind::Cluster | UrlKind::Sentinel = kind
         && query.all("node").next().is_some()
     {
         all.extend(addresses(query.all("node"), default_port)?);
     }
     Ok(match kind {
-        Kind::Sentinel => {
+        UrlKind::Sentinel => {
             let master = query.one("master")?.filter(|master| !master.is_empty());
             let master = master.ok_or_else(|| wrong("sentinels need ?master=, the name of the master"))?;
             Servers::Sentinel { sentinels: all, master: master.into() }
         }
-        Kind::Cluster => Servers::Cluster(all),
-        Kind::Single | Kind::Unix => Servers::Single(all.swap_remove(0)),
+        UrlKind::Cluster => Servers::Cluster(all),
+        UrlKind::Single | UrlKind::Unix => Servers::Single(all.swap_remove(0)),
     })
 }
 
-fn database(url: &Url, kind: Kind, query: &Query) -> Result<u32, RedisOpenError> {
+fn database(url: &Url, kind: UrlKind, query: &Query) -> Result<u32, RedisOpenError> {
     let text = match kind {
-        Kind::Unix => query.one("db")?.unwrap_or_default(),
+        UrlKind::Unix => query.one("db")?.unwrap_or_default(),
         _ => url.path().trim_start_matches('/'),
     };
     if text.is_empty() {
@@ -164,7 +164,7 @@ fn decoded(text: &str, what: &str) -> Result<String, RedisOpenError> {
 struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn read(url: &Url, kind: Kind, has_tls: bool) -> Result<Self, RedisOpenError> {
+    fn read(url: &Url, kind: UrlKind, has_tls: bool) -> Result<Self, RedisOpenError> {
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         let known = || kind.keys().iter().chain(TLS_KEYS.iter().filter(|_| has_tls)).copied();
         match pairs.iter().all(|(key, _)| known().any(|known| known == key)) {

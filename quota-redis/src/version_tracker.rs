@@ -1,5 +1,5 @@
 //! What is known of one document from notices and answers on one connection, and whether that is news to somebody.
-//! Nothing here does I/O or waits; see `board` for who waits, and `keeper` for what is asked.
+//! Nothing here does I/O or waits; see `subscriptions` for who waits, and `subscription_task` for what is asked.
 //!
 //! # The orders in which things can come
 //!
@@ -7,9 +7,9 @@
 //! server carried it out. An answer, though, is handed to the task that asked, and may be looked at after notices that
 //! came behind it. Hence two rules:
 //!
-//! 1. **An answer counts only if no notice came in since it was asked** ([`Topic::ask`], [`Topic::told`]). If one did,
+//! 1. **An answer counts only if no notice came in since it was asked** ([`VersionTracker::start_query`], [`VersionTracker::on_reply`]). If one did,
 //!    it is from after the answer or says the same.
-//! 2. **A version that this process writes is announced before it is sent** ([`Topic::writes`]), and is *awaited* until its
+//! 2. **A version that this process writes is announced before it is sent** ([`VersionTracker::expect_own`]), and is *awaited* until its
 //!    notice has come. Whoever knows an awaited version is ahead of all notices that have come: they are older, and no news.
 //!
 //! | order | what happens |
@@ -21,69 +21,69 @@
 //! | the writer lost, failed or left | its version is awaited no longer; should its notice come, it is news like any other |
 //! | the server may not publish | the answer says so: nothing is awaited, and rule 1 takes the version from the answer |
 //! | a subscription begins | notices of before are unknown: the version is looked up, and until then nobody is told anything |
-//! | the connection is lost | all of this is forgotten and everybody is woken; see `board` |
+//! | the connection is lost | all of this is forgotten and everybody is woken; see `subscriptions` |
 
 use quota_core::Version;
 
 /// What is known of one document.
 #[derive(Debug, Default)]
-pub(crate) struct Topic {
+pub(crate) struct VersionTracker {
     /// The last version heard of, if any was.
     latest: Option<Option<Version>>,
     /// Rises with every notice, and with every answer that says something new.
-    generation: u64,
+    epoch: u64,
     /// Versions of this process on their way, whose notices have not come.
-    awaited: Vec<Version>,
+    own_pending: Vec<Version>,
 }
 
 /// When an answer was asked for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked(u64);
+pub(crate) struct QueryEpoch(u64);
 
-impl Topic {
+impl VersionTracker {
     /// Forgets all, for a subscription begins anew. Answers that were asked before are too old from now on.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.latest = None;
-        self.generation += 1;
-        self.awaited.clear();
+        self.epoch += 1;
+        self.own_pending.clear();
     }
 
     /// A notice came: the document is now in this version.
-    pub(crate) fn heard(&mut self, version: Version) {
-        self.awaited.retain(|awaited| *awaited != version);
+    pub(crate) fn on_notice(&mut self, version: Version) {
+        self.own_pending.retain(|own_pending| *own_pending != version);
         self.latest = Some(Some(version));
-        self.generation += 1;
+        self.epoch += 1;
     }
 
     /// Something is about to be asked.
-    pub(crate) fn ask(&self) -> Asked {
-        Asked(self.generation)
+    pub(crate) fn start_query(&self) -> QueryEpoch {
+        QueryEpoch(self.epoch)
     }
 
     /// An answer says which version stands. Whether that was worth telling.
-    pub(crate) fn told(&mut self, asked: Asked, version: Option<Version>) -> bool {
-        let is_new = asked.0 == self.generation && self.latest != Some(version);
+    pub(crate) fn on_reply(&mut self, epoch: QueryEpoch, version: Option<Version>) -> bool {
+        let is_new = epoch.0 == self.epoch && self.latest != Some(version);
         if is_new {
             self.latest = Some(version);
-            self.generation += 1;
+            self.epoch += 1;
         }
         is_new
     }
 
     /// A write of this version is about to be sent, and its notice will come here.
-    pub(crate) fn writes(&mut self, version: Version) {
-        self.awaited.push(version);
+    pub(crate) fn expect_own(&mut self, version: Version) {
+        self.own_pending.push(version);
     }
 
     /// The notice of this version may never come.
-    pub(crate) fn gives_up(&mut self, version: Version) {
-        self.awaited.retain(|awaited| *awaited != version);
+    pub(crate) fn forget_own(&mut self, version: Version) {
+        self.own_pending.retain(|own_pending| *own_pending != version);
     }
 
     /// Whether the document may have moved past `seen`.
-    pub(crate) fn is_news_to(&self, seen: Option<Version>) -> bool {
-        let is_ahead = seen.is_some_and(|seen| self.awaited.contains(&seen));
-        self.latest.is_some_and(|latest| latest != seen) && !is_ahead
+    pub(crate) fn differs_from(&self, seen: Option<Version>) -> bool {
+        let is_own_pending = seen.is_some_and(|seen| self.own_pending.contains(&seen));
+        self.latest.is_some_and(|latest| latest != seen) && !is_own_pending
     }
 }
 
@@ -97,115 +97,115 @@ mod tests {
     const OWN: Version = Version::new(11);
     const OTHER: Version = Version::new(12);
 
-    fn standing() -> Topic {
-        let mut topic = Topic::default();
-        topic.begin();
-        let asked = topic.ask();
-        assert!(topic.told(asked, ZERO));
-        topic
+    fn subscribed() -> VersionTracker {
+        let mut tracker = VersionTracker::default();
+        tracker.reset();
+        let epoch = tracker.start_query();
+        assert!(tracker.on_reply(epoch, ZERO));
+        tracker
     }
 
     #[test]
     fn nobody_is_told_anything_before_the_version_is_known() {
-        let topic = Topic::default();
+        let tracker = VersionTracker::default();
 
-        assert!(!topic.is_news_to(ZERO));
-        assert!(!topic.is_news_to(None));
+        assert!(!tracker.differs_from(ZERO));
+        assert!(!tracker.differs_from(None));
     }
 
     #[test]
     fn whoever_knows_less_is_told() {
-        let topic = standing();
+        let tracker = subscribed();
 
-        assert!(topic.is_news_to(None));
-        assert!(!topic.is_news_to(ZERO));
+        assert!(tracker.differs_from(None));
+        assert!(!tracker.differs_from(ZERO));
     }
 
     #[test]
     fn an_own_notice_before_the_answer_is_no_news_to_the_writer() {
-        let mut topic = standing();
-        topic.writes(OWN);
+        let mut tracker = subscribed();
+        tracker.expect_own(OWN);
 
-        topic.heard(OWN);
+        tracker.on_notice(OWN);
 
-        assert!(!topic.is_news_to(Some(OWN)));
-        assert!(topic.is_news_to(ZERO));
+        assert!(!tracker.differs_from(Some(OWN)));
+        assert!(tracker.differs_from(ZERO));
     }
 
     #[test]
     fn an_own_notice_after_the_answer_is_no_news_to_the_writer() {
-        let mut topic = standing();
-        topic.writes(OWN);
+        let mut tracker = subscribed();
+        tracker.expect_own(OWN);
 
-        assert!(!topic.is_news_to(Some(OWN)), "the answer has come, the notice has not");
-        topic.heard(OWN);
+        assert!(!tracker.differs_from(Some(OWN)), "the answer has come, the notice has not");
+        tracker.on_notice(OWN);
 
-        assert!(!topic.is_news_to(Some(OWN)));
+        assert!(!tracker.differs_from(Some(OWN)));
     }
 
     #[test]
     fn an_older_notice_is_no_news_to_whoever_knows_a_version_on_its_way() {
-        let mut topic = standing();
-        topic.writes(OWN);
+        let mut tracker = subscribed();
+        tracker.expect_own(OWN);
 
-        topic.heard(OTHER);
+        tracker.on_notice(OTHER);
 
-        assert!(!topic.is_news_to(Some(OWN)));
-        assert!(topic.is_news_to(ZERO));
+        assert!(!tracker.differs_from(Some(OWN)));
+        assert!(tracker.differs_from(ZERO));
     }
 
     #[test]
     fn what_another_writes_after_the_own_version_is_news() {
-        let mut topic = standing();
-        topic.writes(OWN);
-        topic.heard(OWN);
+        let mut tracker = subscribed();
+        tracker.expect_own(OWN);
+        tracker.on_notice(OWN);
 
-        topic.heard(OTHER);
+        tracker.on_notice(OTHER);
 
-        assert!(topic.is_news_to(Some(OWN)));
+        assert!(tracker.differs_from(Some(OWN)));
     }
 
     #[test]
     fn a_write_that_was_given_up_is_awaited_no_longer() {
-        let mut topic = standing();
-        topic.writes(OWN);
+        let mut tracker = subscribed();
+        tracker.expect_own(OWN);
 
-        topic.gives_up(OWN);
+        tracker.forget_own(OWN);
 
-        assert!(topic.is_news_to(Some(OWN)));
+        assert!(tracker.differs_from(Some(OWN)));
     }
 
     #[test]
     fn an_answer_older_than_a_notice_is_not_believed() {
-        let mut topic = standing();
-        let asked = topic.ask();
-        topic.heard(OTHER);
+        let mut tracker = subscribed();
+        let epoch = tracker.start_query();
+        tracker.on_notice(OTHER);
 
-        assert!(!topic.told(asked, ZERO));
+        assert!(!tracker.on_reply(epoch, ZERO));
 
-        assert!(!topic.is_news_to(Some(OTHER)));
+        assert!(!tracker.differs_from(Some(OTHER)));
     }
 
     #[test]
     fn a_document_that_has_gone_is_news_once() {
-        let mut topic = standing();
-        let asked = topic.ask();
+        let mut tracker = subscribed();
+        let epoch = tracker.start_query();
 
-        assert!(topic.told(asked, None));
+        assert!(tracker.on_reply(epoch, None));
 
-        assert!(topic.is_news_to(ZERO));
-        assert!(!topic.is_news_to(None));
+        assert!(tracker.differs_from(ZERO));
+        assert!(!tracker.differs_from(None));
     }
 
     #[test]
     fn an_answer_from_before_a_new_subscription_is_not_believed() {
-        let mut topic = standing();
-        let asked = topic.ask();
-        topic.begin();
+        let mut tracker = subscribed();
+        let epoch = tracker.start_query();
+        tracker.reset();
 
-        assert!(!topic.told(asked, ZERO));
+        assert!(!tracker.on_reply(epoch, ZERO));
 
-        assert!(!topic.is_news_to(None));
+        assert!(!tracker.differs_from(None));
     }
 
     /// A server that carries out one thing after another, and what of it is still on its way to this process.
@@ -217,7 +217,7 @@ mod tests {
         /// The next thing on the wire arrives.
         Arrive,
         /// The oldest answer that has arrived is looked at by the task that asked.
-        LookAt,
+        Process,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -227,14 +227,14 @@ mod tests {
             Just(Step::Read),
             Just(Step::Arrive),
             Just(Step::Arrive),
-            Just(Step::LookAt),
+            Just(Step::Process),
         ];
         prop::collection::vec(step, 0..60)
     }
 
-    enum OnWire {
+    enum InFlight {
         Notice(Version),
-        Answer(Asked, Option<Version>, bool),
+        Response(QueryEpoch, Option<Version>, bool),
     }
 
     proptest! {
@@ -243,51 +243,51 @@ mod tests {
         /// write is never woken by what is older.
         #[test]
         fn no_change_is_missed_and_no_own_write_wakes_its_writer(steps in steps(), answer_first: bool) {
-            let mut topic = standing();
-            let (mut stands, mut next) = (ZERO, 100);
-            let mut wire = std::collections::VecDeque::new();
+            let mut tracker = subscribed();
+            let (mut current, mut next) = (ZERO, 100);
+            let mut connection = std::collections::VecDeque::new();
             let mut arrived = std::collections::VecDeque::new();
             let mut everything = steps.clone();
             everything.extend([Step::Arrive; 130]);
-            everything.extend([Step::LookAt; 70]);
+            everything.extend([Step::Process; 70]);
             for step in everything {
                 match step {
                     Step::OwnWrite => {
                         next += 1;
                         let version = Version::new(next);
-                        let asked = topic.ask();
-                        topic.writes(version);
-                        stands = Some(version);
-                        let answer = OnWire::Answer(asked, stands, true);
-                        let notice = OnWire::Notice(version);
-                        wire.extend(if answer_first { [answer, notice] } else { [notice, answer] });
+                        let epoch = tracker.start_query();
+                        tracker.expect_own(version);
+                        current = Some(version);
+                        let response = InFlight::Response(epoch, current, true);
+                        let notice = InFlight::Notice(version);
+                        connection.extend(if answer_first { [response, notice] } else { [notice, response] });
                     }
                     Step::OtherWrite => {
                         next += 1;
-                        stands = Some(Version::new(next));
-                        wire.push_back(OnWire::Notice(Version::new(next)));
+                        current = Some(Version::new(next));
+                        connection.push_back(InFlight::Notice(Version::new(next)));
                     }
-                    Step::Read => wire.push_back(OnWire::Answer(topic.ask(), stands, false)),
-                    Step::Arrive => match wire.pop_front() {
-                        Some(OnWire::Notice(version)) => topic.heard(version),
-                        Some(answer) => arrived.push_back(answer),
+                    Step::Read => connection.push_back(InFlight::Response(tracker.start_query(), current, false)),
+                    Step::Arrive => match connection.pop_front() {
+                        Some(InFlight::Notice(version)) => tracker.on_notice(version),
+                        Some(response) => arrived.push_back(response),
                         None => {}
                     },
-                    Step::LookAt => {
-                        let Some(OnWire::Answer(asked, version, is_own)) = arrived.pop_front() else { continue };
+                    Step::Process => {
+                        let Some(InFlight::Response(epoch, version, is_own)) = arrived.pop_front() else { continue };
                         if !is_own {
-                            topic.told(asked, version);
+                            tracker.on_reply(epoch, version);
                         }
                         // What this task has learnt is news to it only if something newer was heard of.
-                        let newer_exists = stands != version;
-                        prop_assert!(newer_exists || !topic.is_news_to(version), "woken without a reason");
+                        let newer_exists = current != version;
+                        prop_assert!(newer_exists || !tracker.differs_from(version), "woken without a reason");
                     }
                 }
             }
-            prop_assert!(!topic.is_news_to(stands));
+            prop_assert!(!tracker.differs_from(current));
             for older in 10..next {
                 let older = Some(Version::new(older));
-                prop_assert!(older == stands || topic.is_news_to(older), "a change was missed");
+                prop_assert!(older == current || tracker.differs_from(older), "a change was missed");
             }
         }
     }

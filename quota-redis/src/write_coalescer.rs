@@ -11,19 +11,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::watchdog::Watchdog;
 
 /// A stream that lets others run before it writes, and reports each byte that it reads.
-pub(crate) struct Gather<S> {
+pub(crate) struct WriteCoalescer<S> {
     stream: S,
-    has_waited: bool,
+    has_yielded: bool,
     watchdog: Arc<Watchdog>,
 }
 
-impl<S> Gather<S> {
+impl<S> WriteCoalescer<S> {
     pub(crate) fn new(stream: S, watchdog: Arc<Watchdog>) -> Self {
-        Self { stream, has_waited: false, watchdog }
+        Self { stream, has_yielded: false, watchdog }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteCoalescer<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -38,19 +38,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.has_waited {
-            self.has_waited = true;
+        if !self.has_yielded {
+            self.has_yielded = true;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
-        self.has_waited = false;
+        self.has_yielded = false;
         Poll::Ready(written)
     }
 
@@ -69,15 +69,15 @@ mod tests {
 
     use super::*;
 
-    fn gather<S>(stream: S) -> Gather<S> {
+    fn coalescer<S>(stream: S) -> WriteCoalescer<S> {
         let timeout = std::time::Duration::from_millis(500);
-        Gather::new(stream, Arc::new(Watchdog::new(quota_core::Clock::system(), timeout)))
+        WriteCoalescer::new(stream, Arc::new(Watchdog::new(quota_core::Clock::system(), timeout)))
     }
 
     #[tokio::test]
     async fn everything_that_is_written_arrives() {
         let (here, mut there) = tokio::io::duplex(7);
-        let mut here = gather(here);
+        let mut here = coalescer(here);
         let sent: Vec<u8> = (0..=255).collect();
 
         let copy = sent.clone();
@@ -95,7 +95,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_lets_others_run_first() {
         let (here, _there) = tokio::io::duplex(64);
-        let mut here = gather(here);
+        let mut here = coalescer(here);
         let has_run = std::cell::Cell::new(false);
 
         let write = async {
@@ -111,7 +111,7 @@ mod tests {
         let timeout = std::time::Duration::from_millis(500);
         let watchdog = Arc::new(Watchdog::new(clock.clone(), timeout));
         let (here, mut there) = tokio::io::duplex(64);
-        let mut here = Gather::new(here, Arc::clone(&watchdog));
+        let mut here = WriteCoalescer::new(here, Arc::clone(&watchdog));
         watchdog.sent();
         there.write_all(b"x").await.unwrap();
 

@@ -15,16 +15,16 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::address::Address;
-use crate::board::Board;
-use crate::failure::{Failure, plain};
-use crate::gather::Gather;
+use crate::connection::{self, Connection};
+use crate::error::{Error, sanitize};
 use crate::options::{Login, Settings};
+use crate::subscriptions::Subscriptions;
 use crate::task;
 use crate::watchdog::Watchdog;
-use crate::wire::{self, Wire};
+use crate::write_coalescer::WriteCoalescer;
 
 /// Makes connections by one set of settings.
-pub(crate) struct Dialer {
+pub(crate) struct Connector {
     settings: Settings,
     sharded: bool,
     #[cfg(feature = "tls")]
@@ -33,9 +33,9 @@ pub(crate) struct Dialer {
 
 /// Where a connection is to go.
 #[derive(Debug, Clone)]
-pub(crate) enum Place {
+pub(crate) enum Target {
     /// To this server.
-    At(Address),
+    Server(Address),
     /// To the server that the sentinels take for the master of this name.
     Master { sentinels: Vec<Address>, name: Arc<str> },
 }
@@ -44,7 +44,7 @@ pub(crate) enum Place {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-impl Dialer {
+impl Connector {
     #[cfg(feature = "tls")]
     pub(crate) fn new(settings: Settings, sharded: bool, tls: Option<rustls::ClientConfig>) -> Self {
         Self { settings, sharded, tls: tls.map(|tls| Arc::new(tls).into()) }
@@ -60,102 +60,109 @@ impl Dialer {
     }
 
     /// Connects, within the time there is for it.
-    pub(crate) async fn dial(&self, place: &Place) -> Result<Wire, Failure> {
-        let dialed = async {
-            match place {
-                Place::At(address) => self.wire(address).await,
-                Place::Master { sentinels, name } => self.master(sentinels, name).await,
+    pub(crate) async fn connect(&self, target: &Target) -> Result<Connection, Error> {
+        let connecting = async {
+            match target {
+                Target::Server(address) => self.connect_to(address).await,
+                Target::Master { sentinels, name } => self.connect_to_master(sentinels, name).await,
             }
         };
-        let late = || Failure::Away { why: "redis could not be reached in time".into(), source: None };
-        self.clock().bounded(self.settings.connect_timeout, dialed).await.unwrap_or_else(|| Err(late()))
+        let timeout =
+            || Error::Unreachable { reason: "redis could not be reached in time".into(), source: None };
+        self.clock()
+            .bounded(self.settings.connect_timeout, connecting)
+            .await
+            .unwrap_or_else(|| Err(timeout()))
     }
 
     /// Asks all sentinels at once, and takes the first server named that says of itself that it is the master.
-    async fn master(&self, sentinels: &[Address], name: &Arc<str>) -> Result<Wire, Failure> {
-        let mut answers = JoinSet::new();
+    async fn connect_to_master(&self, sentinels: &[Address], name: &Arc<str>) -> Result<Connection, Error> {
+        let mut responses = JoinSet::new();
         for sentinel in sentinels {
-            let question = self.master_by(sentinel.clone(), Arc::clone(name));
-            answers.spawn(question);
+            let query = self.query_sentinel(sentinel.clone(), Arc::clone(name));
+            responses.spawn(query);
         }
         let mut tried = Vec::new();
-        let mut failure = Failure::Away { why: "no sentinel answered".into(), source: None };
-        while let Some(answer) = answers.join_next().await {
-            let address = match answer {
+        let mut error = Error::Unreachable { reason: "no sentinel answered".into(), source: None };
+        while let Some(response) = responses.join_next().await {
+            let address = match response {
                 Ok(Ok(address)) if !tried.contains(&address) => address,
-                Ok(Err(why)) => {
-                    failure = why;
+                Ok(Err(reason)) => {
+                    error = reason;
                     continue;
                 }
                 _ => continue,
             };
             tried.push(address.clone());
-            match self.master_at(&address).await {
-                Ok(wire) => return Ok(wire),
-                Err(why) => failure = why,
+            match self.connect_if_master(&address).await {
+                Ok(connection) => return Ok(connection),
+                Err(reason) => error = reason,
             }
         }
-        Err(failure)
+        Err(error)
     }
 
-    async fn master_at(&self, address: &Address) -> Result<Wire, Failure> {
-        let wire = self.wire(address).await?;
+    async fn connect_if_master(&self, address: &Address) -> Result<Connection, Error> {
+        let connection = self.connect_to(address).await?;
         // A sentinel may lag behind: what counts is what the server takes itself for.
-        match wire.ask(&cmd("ROLE")).await? {
+        match connection.query(&cmd("ROLE")).await? {
             Value::Array(parts) if matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master") => {
-                Ok(wire)
+                Ok(connection)
             }
-            _ => Err(NO_MASTER),
+            _ => Err(NOT_MASTER_YET),
         }
     }
 
-    fn master_by(
+    fn query_sentinel(
         &self,
         sentinel: Address,
         name: Arc<str>,
-    ) -> impl Future<Output = Result<Address, Failure>> + Send + use<> {
+    ) -> impl Future<Output = Result<Address, Error>> + Send + use<> {
         let settings = self.settings.clone();
         #[cfg(feature = "tls")]
-        let dialer = Self { settings, sharded: false, tls: self.tls.clone() };
+        let connector = Self { settings, sharded: false, tls: self.tls.clone() };
         #[cfg(not(feature = "tls"))]
-        let dialer = Self { settings, sharded: false };
+        let connector = Self { settings, sharded: false };
         async move {
-            let login = dialer.settings.sentinel_login.clone();
-            let wire = dialer.handshake(&sentinel, &login, 0).await?;
-            let answer = wire.ask(cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&*name)).await?;
-            let Value::Array(parts) = answer else {
-                return Err(Failure::refused("the sentinels know no master of this name"));
+            let login = connector.settings.sentinel_login.clone();
+            let connection = connector.handshake(&sentinel, &login, 0).await?;
+            let response =
+                connection.query(cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&*name)).await?;
+            let Value::Array(parts) = response else {
+                return Err(Error::refused("the sentinels know no master of this name"));
             };
             let [Value::BulkString(host), Value::BulkString(port)] = &parts[..] else {
-                return Err(Failure::Lost);
+                return Err(Error::Lost);
             };
             let text = |bytes| str::from_utf8(bytes).ok();
             text(host)
                 .zip(text(port).and_then(|port| port.parse().ok()))
-                .and_then(|(host, port)| sentinel.neighbour(host, port))
-                .ok_or(Failure::Lost)
+                .and_then(|(host, port)| sentinel.resolve_peer(host, port))
+                .ok_or(Error::Lost)
         }
     }
 
-    async fn wire(&self, address: &Address) -> Result<Wire, Failure> {
+    async fn connect_to(&self, address: &Address) -> Result<Connection, Error> {
         self.handshake(address, &self.settings.login, self.settings.database).await
     }
 
     /// With notices if the server speaks RESP3, without if it does not.
-    async fn handshake(&self, address: &Address, login: &Login, database: u32) -> Result<Wire, Failure> {
-        match self.shake(address, login, database, ProtocolVersion::RESP3).await {
-            Err(Failure::NoCommand) => self.shake(address, login, database, ProtocolVersion::RESP2).await,
-            wire => wire,
+    async fn handshake(&self, address: &Address, login: &Login, database: u32) -> Result<Connection, Error> {
+        match self.handshake_with(address, login, database, ProtocolVersion::RESP3).await {
+            Err(Error::UnknownCommand) => {
+                self.handshake_with(address, login, database, ProtocolVersion::RESP2).await
+            }
+            connection => connection,
         }
     }
 
-    async fn shake(
+    async fn handshake_with(
         &self,
         address: &Address,
         login: &Login,
         database: u32,
         protocol: ProtocolVersion,
-    ) -> Result<Wire, Failure> {
+    ) -> Result<Connection, Error> {
         let mut info = RedisConnectionInfo::default()
             .set_protocol(protocol)
             .set_db(database.into())
@@ -167,63 +174,68 @@ impl Dialer {
         if let Some(password) = &login.password {
             info = info.set_password(password.expose());
         }
-        let board = Arc::new(Board::default());
-        let hears = protocol == ProtocolVersion::RESP3;
+        let subscriptions = Arc::new(Subscriptions::default());
+        let supports_push = protocol == ProtocolVersion::RESP3;
         let mut config =
             AsyncConnectionConfig::new().set_response_timeout(Some(self.settings.response_timeout));
-        if hears {
-            let board = Arc::clone(&board);
+        if supports_push {
+            let subscriptions = Arc::clone(&subscriptions);
             config = config.set_push_sender(move |push| {
-                board.hear(&push);
+                subscriptions.on_push(&push);
                 Ok::<(), ()>(())
             });
         }
-        let stream = self.stream(address).await?;
+        let stream = self.open_stream(address).await?;
         let watchdog = Arc::new(Watchdog::new(self.clock().clone(), self.settings.response_timeout));
-        let stream = Gather::new(stream, Arc::clone(&watchdog));
-        let (connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
+        let stream = WriteCoalescer::new(stream, Arc::clone(&watchdog));
+        let (multiplexed, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
             .await
-            .map_err(|error| self.unwelcome(address, error))?;
-        let ending = Ending(Arc::clone(&board));
+            .map_err(|error| self.handshake_error(address, error))?;
+        let close_on_drop = CloseOnDrop(Arc::clone(&subscriptions));
         let driver = task::spawn(async move {
             // Moved in first, so that everybody is woken however the driver ends.
-            let _ending = ending;
+            let _close_on_drop = close_on_drop;
             driver.await;
         })?;
-        tracing::debug!(%address, hears, "connected to redis");
-        Ok(Wire::new(
-            connection,
+        tracing::debug!(%address, supports_push, "connected to redis");
+        Ok(Connection::new(
+            multiplexed,
             driver,
-            board,
+            subscriptions,
             address.clone(),
             self.sharded,
             self.cluster_scheme(),
-            hears,
+            supports_push,
             watchdog,
         ))
     }
 
     /// Why a handshake failed.
-    fn unwelcome(&self, address: &Address, error: RedisError) -> Failure {
+    fn handshake_error(&self, address: &Address, error: RedisError) -> Error {
         if error.kind() != ErrorKind::Io {
-            let failure = Failure::from(error);
-            let is_misdirected = !self.sharded && failure.is_of_a_cluster();
-            return if is_misdirected { wire::of_a_cluster(address, self.cluster_scheme()) } else { failure };
+            let error = Error::from(error);
+            let is_misdirected = !self.sharded && error.is_from_cluster_node();
+            return if is_misdirected {
+                connection::cluster_node_error(address, self.cluster_scheme())
+            } else {
+                error
+            };
         }
         #[cfg(feature = "tls")]
         if self.tls.is_some() && !error.is_connection_dropped() {
             // Since TLS 1.3 a server says only now that it does not take a client's certificate.
             return crate::tls::refused(address);
         }
-        Failure::away(
+        Error::unreachable(
             format!("redis at {address} hung up"),
             io::Error::from(io::ErrorKind::ConnectionAborted),
         )
     }
 
-    async fn stream(&self, address: &Address) -> Result<Box<dyn Stream>, Failure> {
-        let unreachable =
-            |error: io::Error| Failure::away(format!("redis at {address} cannot be reached"), plain(&error));
+    async fn open_stream(&self, address: &Address) -> Result<Box<dyn Stream>, Error> {
+        let unreachable = |error: io::Error| {
+            Error::unreachable(format!("redis at {address} cannot be reached"), sanitize(&error))
+        };
         match address {
             Address::Tcp { host, port } => {
                 let stream = TcpStream::connect((&**host, *port)).await.map_err(unreachable)?;
@@ -240,7 +252,7 @@ impl Dialer {
                 Ok(Box::new(tokio::net::UnixStream::connect(path).await.map_err(unreachable)?))
             }
             #[cfg(not(unix))]
-            Address::Unix(_) => Err(Failure::refused("this system has no unix sockets")),
+            Address::Unix(_) => Err(Error::refused("this system has no unix sockets")),
         }
     }
 
@@ -258,24 +270,25 @@ impl Dialer {
     }
 }
 
-impl fmt::Debug for Dialer {
+impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dialer").finish_non_exhaustive()
     }
 }
 
 /// What is said while a failover is under way.
-pub(crate) const NO_MASTER: Failure = Failure::NotNow("the server that the sentinels name is no master yet");
+pub(crate) const NOT_MASTER_YET: Error =
+    Error::TryAgain("the server that the sentinels name is no master yet");
 
 /// A host that went away without a word is noticed within half a minute, also where only notices are waited for.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
 
 /// Ends a board when the connection's driver does.
-struct Ending(Arc<Board>);
+struct CloseOnDrop(Arc<Subscriptions>);
 
-impl Drop for Ending {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.close();
     }
 }

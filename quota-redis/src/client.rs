@@ -1,0 +1,222 @@
+//! One order, followed until there is an answer: to where its key is, and over a second connection if the first was lost.
+//! What a caller is told of it is in `store`, and what wakes those who wait in `subscriptions`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use quota_core::{StoreKey, Version};
+
+use crate::connection::{Connection, Sent};
+use crate::connector::{Connector, NOT_MASTER_YET};
+use crate::error::Error;
+use crate::key::Key;
+use crate::node::Node;
+use crate::options::{Servers, Settings};
+use crate::script::{Command, Reply, Scripts};
+use crate::topology::Topology;
+
+/// What all clones of a store, and its keepers, share.
+#[derive(Debug)]
+pub(crate) struct Client {
+    connector: Arc<Connector>,
+    topology: Topology,
+    scripts: Scripts,
+}
+
+/// What has been tried.
+#[derive(Debug, Default)]
+pub(crate) struct RetryBudget {
+    redirects: u32,
+    retried: bool,
+}
+
+/// An attempt that failed, and where.
+type FailedAttempt = (Error, Arc<Node>);
+
+/// So many nodes may send us on to another one.
+const MAX_REDIRECTS: u32 = 5;
+
+impl Client {
+    pub(crate) fn new(connector: Connector, servers: &Servers) -> Self {
+        let connector = Arc::new(connector);
+        let topology = Topology::new(&connector, servers);
+        Self { connector, topology, scripts: Scripts::new() }
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        self.connector.settings()
+    }
+
+    pub(crate) fn key(&self, name: &StoreKey) -> Key {
+        Key::new(&self.settings().prefix, self.settings().database, name)
+    }
+
+    /// Carries out an order; `sent` says in the end whether a write may have been carried out although there is no answer.
+    pub(crate) async fn execute(&self, key: &Key, command: &Command, sent: Sent<'_>) -> Result<Reply, Error> {
+        let mut failed = None;
+        // Mostly there is a connection, whose answer comes or is late: a timer for what else may be is set only then.
+        if let Some((node, connection)) = self.topology.connected(key) {
+            match self.try_on(&node, &connection, key, command, sent).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => failed = Some((error, node)),
+            }
+        }
+        let settings = self.settings();
+        let limit = settings.connect_timeout + settings.response_timeout;
+        // Boxed, as is all that is seldom: what every swap carries about stays small.
+        let retries = Box::pin(self.execute_with_retries(failed, key, command, sent));
+        settings.clock.bounded(limit, retries).await.unwrap_or(Err(Error::Timeout))
+    }
+
+    /// The node that a key is on.
+    pub(crate) async fn node_for(&self, key: &Key) -> Result<Arc<Node>, Error> {
+        self.topology.node_for(key).await
+    }
+
+    /// Which version stands, for a keeper.
+    pub(crate) async fn current_version(&self, key: &Key) -> Result<Option<Version>, Error> {
+        match self.execute(key, &Command::Version, &AtomicBool::new(false)).await? {
+            Reply::Version(version) => Ok(version),
+            Reply::Current(_) | Reply::Applied { .. } => Err(Error::Lost),
+        }
+    }
+
+    /// Whether this is the connection to where the key is.
+    pub(crate) fn is_current(&self, key: &Key, connection: &Arc<Connection>) -> bool {
+        self.topology.connected(key).is_some_and(|(_, connected)| Arc::ptr_eq(&connected, connection))
+    }
+
+    async fn execute_with_retries(
+        &self,
+        mut failed: Option<FailedAttempt>,
+        key: &Key,
+        command: &Command,
+        sent: Sent<'_>,
+    ) -> Result<Reply, Error> {
+        let mut budget = RetryBudget::default();
+        loop {
+            if let Some((error, failed_node)) = failed.take() {
+                self.prepare_retry(error, &failed_node, key, &mut budget).await?;
+            }
+            let node = self.topology.node_for(key).await?;
+            let attempt = match node.connection().await {
+                Ok(connection) => self.try_on(&node, &connection, key, command, sent).await,
+                Err(error) => Err(error),
+            };
+            match attempt {
+                Ok(reply) => return Ok(reply),
+                Err(error) => failed = Some((error, node)),
+            }
+        }
+    }
+
+    /// Makes ready for another try, if there is to be one: a read may be repeated, and so may a swap, whose version tells
+    /// that it has been carried out already.
+    async fn prepare_retry(
+        &self,
+        error: Error,
+        failed_node: &Arc<Node>,
+        key: &Key,
+        budget: &mut RetryBudget,
+    ) -> Result<(), Error> {
+        let may_try = match &error {
+            Error::Moved(_) => budget.take_redirect(),
+            Error::Lost | Error::NotSent => {
+                self.topology.suspect(key, failed_node).await;
+                budget.take_retry()
+            }
+            // The sentinels name another master by now, or soon.
+            Error::ReadOnly if failed_node.is_behind_sentinels() => {
+                return if budget.take_retry() { Ok(()) } else { Err(NOT_MASTER_YET) };
+            }
+            // The node may be gone for good, or a replica by now, and another one have taken its slots.
+            Error::Unreachable { .. } | Error::TryAgain(_) | Error::ClusterDown | Error::ReadOnly
+                if self.topology.is_cluster() =>
+            {
+                self.topology.suspect(key, failed_node).await;
+                !Arc::ptr_eq(failed_node, &self.topology.node_for(key).await?) && budget.take_retry()
+            }
+            _ => false,
+        };
+        if may_try { Ok(()) } else { Err(error) }
+    }
+
+    async fn try_on(
+        &self,
+        node: &Arc<Node>,
+        connection: &Arc<Connection>,
+        key: &Key,
+        command: &Command,
+        sent: Sent<'_>,
+    ) -> Result<Reply, Error> {
+        let query = connection.subscriptions().start_query(&key.channel, command.version());
+        let (reply, published_here) = match connection.execute(&self.scripts, command, key, false, sent).await
+        {
+            Err(Error::Ask(name)) => {
+                (Box::pin(self.execute_asking(connection, &name, key, command, sent)).await, false)
+            }
+            reply => (reply, true),
+        };
+        match &reply {
+            Ok(Reply::Current(reading)) => query.on_version(reading.version()),
+            Ok(Reply::Version(version)) => query.on_version(*version),
+            Ok(Reply::Applied { published }) => {
+                if let Some(version) = command.version() {
+                    query.on_applied(version, *published && published_here);
+                }
+            }
+            Err(error) => {
+                if error.is_ambiguous() {
+                    sent.store(true, Ordering::Relaxed);
+                }
+                drop(query);
+                self.note_error(error, node, connection, key);
+            }
+        }
+        reply
+    }
+
+    /// Asks a node that is taking over the slot, this once.
+    async fn execute_asking(
+        &self,
+        connection: &Connection,
+        name: &str,
+        key: &Key,
+        command: &Command,
+        sent: Sent<'_>,
+    ) -> Result<Reply, Error> {
+        let node = self.topology.redirect_target(connection.address(), name).ok_or(Error::Lost)?;
+        let other = node.connection().await?;
+        let reply = other.execute(&self.scripts, command, key, true, sent).await;
+        if let Err(error) = &reply
+            && other.is_broken_by(error)
+        {
+            node.discard(&other);
+        }
+        reply
+    }
+
+    /// What a failure says about the servers.
+    pub(crate) fn note_error(&self, error: &Error, node: &Node, connection: &Arc<Connection>, key: &Key) {
+        if connection.is_broken_by(error) || node.may_reach_new_master(error, connection) {
+            node.discard(connection);
+        } else if let Error::Moved(name) = error
+            && let Some(node) = self.topology.redirect_target(connection.address(), name)
+        {
+            self.topology.move_slot(key, node);
+        }
+    }
+}
+
+impl RetryBudget {
+    /// Whether one more node may be gone to.
+    pub(crate) fn take_redirect(&mut self) -> bool {
+        self.redirects += 1;
+        self.redirects <= MAX_REDIRECTS
+    }
+
+    /// Whether it may be tried once more: once.
+    fn take_retry(&mut self) -> bool {
+        !std::mem::replace(&mut self.retried, true)
+    }
+}

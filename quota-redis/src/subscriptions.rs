@@ -1,0 +1,365 @@
+//! All topics of one connection, and those who wait for them.
+//! What is news is decided in `version_tracker`; subscribing, looking up and giving up is done by a keeper, see `subscription_task`.
+
+mod waiter;
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use quota_core::Version;
+use redis::{PushInfo, PushKind, Value};
+use tokio::sync::Notify;
+
+use crate::error::Error;
+use crate::key::Key;
+use crate::script;
+use crate::task::Task;
+use crate::version_tracker::VersionTracker;
+
+pub(crate) use self::waiter::{Query, Waiter};
+
+/// What one connection hears, and who wants to know.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    table: Mutex<Table>,
+    /// Set under the lock, and read without it by every call.
+    is_closed: AtomicBool,
+    desynced: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// By channel.
+    by_channel: HashMap<Arc<str>, Subscription>,
+    /// How many are shelved.
+    parked: usize,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    key: Key,
+    tracker: VersionTracker,
+    phase: SubscriptionPhase,
+    /// Subscriptions that were sent and are not confirmed yet. A caller may have given up waiting for one that comes late.
+    unconfirmed: usize,
+    waiters: usize,
+    /// How often somebody came, so that a keeper sees whether anybody did meanwhile.
+    arrivals: u64,
+    changed: Arc<Notify>,
+    last_waiter_left: Arc<Notify>,
+    _task: Option<Task>,
+}
+
+#[derive(Debug, Clone)]
+enum SubscriptionPhase {
+    /// Not subscribed, or not yet: what is known comes from answers alone.
+    Unsubscribed,
+    /// Subscribed.
+    Subscribed,
+    /// Subscribed, but nobody has wanted it for long, and it has no keeper.
+    Parked,
+    /// Being given up.
+    Unsubscribing,
+    /// It could not be kept.
+    Failed(Error),
+}
+
+/// What a keeper has to begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartFrom {
+    /// There is no subscription.
+    Nothing,
+    /// There is one.
+    Subscribed,
+}
+
+/// More shelved subscriptions than this, and than half of all, are not worth their notices.
+const MAX_PARKED: usize = 256;
+
+impl Subscriptions {
+    /// Takes in what the server says unasked. Called by the connection in the order of the wire.
+    pub(crate) fn on_push(&self, push: &PushInfo) {
+        let channel = match push.data.first() {
+            Some(Value::BulkString(channel)) => str::from_utf8(channel).ok(),
+            Some(Value::SimpleString(channel)) => Some(&**channel),
+            _ => None,
+        };
+        match &push.kind {
+            PushKind::Message | PushKind::SMessage => {
+                if let (Some(channel), Some(Value::BulkString(digits))) = (channel, push.data.get(1)) {
+                    // What cannot be read is a version that nobody knows, and so news to all.
+                    self.on_message(channel, script::version(digits).unwrap_or(Version::new(0)));
+                }
+            }
+            PushKind::Subscribe | PushKind::SSubscribe => self.on_confirmation(channel, true),
+            PushKind::Unsubscribe => self.on_confirmation(channel, false),
+            // The client takes any such message for the answer to whatever was asked first, and from then on hands each
+            // answer to the wrong one. We never ask for these. A cluster sends SUnsubscribe when a slot has moved.
+            PushKind::SUnsubscribe | PushKind::PSubscribe | PushKind::PUnsubscribe => self.mark_desynced(),
+            PushKind::Disconnection => self.close(),
+            _ => {}
+        }
+    }
+
+    fn on_message(&self, channel: &str, version: Version) {
+        if let Some(subscription) = self.table().by_channel.get_mut(channel) {
+            subscription.tracker.on_notice(version);
+            subscription.changed.notify_waiters();
+        }
+    }
+
+    fn on_confirmation(&self, channel: Option<&str>, subscribed: bool) {
+        let is_ours = channel.is_some_and(|channel| {
+            let mut table = self.table();
+            match table.by_channel.get_mut(channel) {
+                Some(subscription) if subscribed && subscription.unconfirmed > 0 => {
+                    subscription.unconfirmed -= 1;
+                    if matches!(subscription.phase, SubscriptionPhase::Unsubscribed) {
+                        subscription.phase = SubscriptionPhase::Subscribed;
+                        subscription.tracker.reset();
+                    }
+                    true
+                }
+                Some(subscription) => {
+                    !subscribed && matches!(subscription.phase, SubscriptionPhase::Unsubscribing)
+                }
+                None => false,
+            }
+        });
+        if !is_ours {
+            self.mark_desynced();
+        }
+    }
+
+    /// A subscription to the channel is about to be sent.
+    pub(crate) fn expect_confirmation(&self, channel: &str) {
+        if let Some(subscription) = self.table().by_channel.get_mut(channel) {
+            subscription.unconfirmed += 1;
+        }
+    }
+
+    /// The server has refused it, so no confirmation follows.
+    pub(crate) fn forget_confirmation(&self, channel: &str) {
+        if let Some(subscription) = self.table().by_channel.get_mut(channel) {
+            subscription.unconfirmed = subscription.unconfirmed.saturating_sub(1);
+        }
+    }
+
+    /// Answers can no longer be told apart: whatever comes now is not to be believed.
+    fn mark_desynced(&self) {
+        self.desynced.store(true, Ordering::Release);
+        self.close();
+    }
+
+    /// Whether an answer that has come may belong to another question.
+    pub(crate) fn is_desynced(&self) -> bool {
+        self.desynced.load(Ordering::Acquire)
+    }
+
+    /// The connection is lost, or to be given up: everybody is woken, for they may have missed something.
+    pub(crate) fn close(&self) {
+        let by_channel = {
+            let mut table = self.table();
+            self.is_closed.store(true, Ordering::Release);
+            std::mem::take(&mut table.by_channel)
+        };
+        for subscription in by_channel.values() {
+            subscription.changed.notify_waiters();
+            subscription.last_waiter_left.notify_waiters();
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// A question about the channel's document goes out, or with `writes` a write of that version.
+    pub(crate) fn start_query<'a>(&'a self, channel: &'a str, own: Option<Version>) -> Query<'a> {
+        let mut query = Query { subscriptions: self, channel, epoch: None, own_pending: None };
+        if let Some(subscription) = self.table().by_channel.get_mut(channel) {
+            query.epoch = Some(subscription.tracker.start_query());
+            // Only of a subscription that stands before the write is sent, the notice is certain to come.
+            if let Some(version) = own
+                && matches!(subscription.phase, SubscriptionPhase::Subscribed | SubscriptionPhase::Parked)
+            {
+                subscription.tracker.expect_own(version);
+                query.own_pending = Some(version);
+            }
+        }
+        query
+    }
+
+    /// Begins to wait; `subscription_task` makes a keeper if there is none. `None` if the connection is over.
+    ///
+    /// # Errors
+    ///
+    /// If no keeper could be made.
+    pub(crate) fn add_waiter(
+        self: &Arc<Self>,
+        key: &Key,
+        spawn_task: impl FnOnce(StartFrom) -> Result<Task, Error>,
+    ) -> Result<Option<Waiter>, Error> {
+        let mut guard = self.table();
+        let table = &mut *guard;
+        let channel = &key.channel;
+        if self.is_closed() {
+            return Ok(None);
+        }
+        let subscription = match table.by_channel.get_mut(channel) {
+            Some(subscription) => {
+                match subscription.phase {
+                    SubscriptionPhase::Unsubscribed
+                    | SubscriptionPhase::Subscribed
+                    | SubscriptionPhase::Unsubscribing => {}
+                    SubscriptionPhase::Parked => {
+                        subscription._task = Some(spawn_task(StartFrom::Subscribed)?);
+                        subscription.phase = SubscriptionPhase::Subscribed;
+                        table.parked -= 1;
+                    }
+                    SubscriptionPhase::Failed(_) => {
+                        subscription._task = Some(spawn_task(StartFrom::Nothing)?);
+                        subscription.phase = SubscriptionPhase::Unsubscribed;
+                        subscription.tracker.reset();
+                    }
+                }
+                subscription
+            }
+            None => {
+                let task = Some(spawn_task(StartFrom::Nothing)?);
+                table
+                    .by_channel
+                    .entry(Arc::clone(channel))
+                    .or_insert_with(|| Subscription::new(key.clone(), task))
+            }
+        };
+        subscription.waiters += 1;
+        subscription.arrivals += 1;
+        let changed = Arc::clone(&subscription.changed);
+        Ok(Some(Waiter { subscriptions: Arc::clone(self), channel: Arc::clone(channel), changed }))
+    }
+
+    /// Something that somebody waits for: by turns, as far as chance will have it.
+    pub(crate) fn random_awaited_key(&self) -> Option<Key> {
+        let table = self.table();
+        let awaited = || table.by_channel.values().filter(|subscription| subscription.waiters > 0);
+        let index = fastrand::usize(..awaited().count().max(1));
+        awaited().nth(index).map(|subscription| subscription.key.clone())
+    }
+
+    /// The subscription, or the look-up after it, has failed.
+    pub(crate) fn fail(&self, channel: &str, error: Error) {
+        if let Some(subscription) = self.table().by_channel.get_mut(channel) {
+            subscription.phase = SubscriptionPhase::Failed(error);
+            subscription.changed.notify_waiters();
+        }
+    }
+
+    /// Ready once nobody has waited during a whole pause; from then on the subscription is being given up.
+    pub(crate) async fn wait_idle<F: Future<Output = ()>>(&self, channel: &str, pause: impl Fn() -> F) {
+        loop {
+            let Some(last_waiter_left) = self
+                .table()
+                .by_channel
+                .get(channel)
+                .map(|subscription| Arc::clone(&subscription.last_waiter_left))
+            else {
+                return;
+            };
+            let mut gone = pin!(last_waiter_left.notified());
+            gone.as_mut().enable();
+            let arrivals = match self.table().by_channel.get(channel) {
+                Some(subscription) if subscription.waiters == 0 => Some(subscription.arrivals),
+                Some(_) => None,
+                None => return,
+            };
+            let Some(arrivals) = arrivals else {
+                gone.await;
+                continue;
+            };
+            pause().await;
+            match self.table().by_channel.get_mut(channel) {
+                Some(subscription) if subscription.waiters == 0 && subscription.arrivals == arrivals => {
+                    subscription.phase = SubscriptionPhase::Unsubscribing;
+                    return;
+                }
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// Keeps a deserted subscription as it is, without a keeper.
+    pub(crate) fn park(&self, channel: &str) -> Parked {
+        let mut guard = self.table();
+        let table = &mut *guard;
+        match table.by_channel.get_mut(channel) {
+            // Somebody came in between.
+            Some(subscription) if subscription.waiters > 0 => {
+                subscription.phase = SubscriptionPhase::Subscribed;
+                return Parked::Wanted;
+            }
+            Some(subscription) => subscription.phase = SubscriptionPhase::Parked,
+            None => return Parked::Yes,
+        }
+        table.parked += 1;
+        if table.parked > MAX_PARKED && table.parked * 2 > table.by_channel.len() {
+            Parked::TooMany
+        } else {
+            Parked::Yes
+        }
+    }
+
+    /// Takes the topic away if nobody waits; otherwise its keeper has to begin anew.
+    pub(crate) fn remove_if_idle(&self, channel: &str) -> bool {
+        let mut table = self.table();
+        let removed = match table.by_channel.get_mut(channel) {
+            Some(subscription) if subscription.waiters > 0 => {
+                subscription.phase = SubscriptionPhase::Unsubscribed;
+                return false;
+            }
+            Some(_) => table.by_channel.remove(channel),
+            None => None,
+        };
+        drop(table);
+        // Dropped outside the lock: the keeper in it is the one who is asking.
+        drop(removed);
+        true
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock()
+    }
+}
+
+/// What became of a subscription that nobody wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parked {
+    /// It is kept without a keeper.
+    Yes,
+    /// Somebody wants it again.
+    Wanted,
+    /// There are so many that the connection is better made anew.
+    TooMany,
+}
+
+impl Subscription {
+    fn new(key: Key, task: Option<Task>) -> Self {
+        Self {
+            key,
+            tracker: VersionTracker::default(),
+            phase: SubscriptionPhase::Unsubscribed,
+            unconfirmed: 0,
+            waiters: 0,
+            arrivals: 0,
+            changed: Arc::default(),
+            last_waiter_left: Arc::default(),
+            _task: task,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+use futures_util::FutureExt as _;
+
+use super::*;
+use crate::task;
+
+const CHANNEL: &str = "quota:1:{anthropic/main}@0";
+const ONE: Version = Version::new(1);
+const TWO: Version = Version::new(2);
+
+fn push(kind: PushKind, data: &[&str]) -> PushInfo {
+    let text = |text: &&str| Value::BulkString(text.as_bytes().to_vec());
+    PushInfo { kind, data: data.iter().map(text).collect() }
+}
+
+fn notice(version: Version) -> PushInfo {
+    push(PushKind::Message, &[CHANNEL, &format!("{:016x}", version.number())])
+}
+
+fn key(channel: &str) -> Key {
+    Key { text: "quota:1:{anthropic/main}".into(), channel: channel.into() }
+}
+
+fn add_waiter(subscriptions: &Arc<Subscriptions>) -> Waiter {
+    let spawn_task = |_| task::spawn(std::future::pending());
+    subscriptions.add_waiter(&key(CHANNEL), spawn_task).unwrap().expect("the connection stands")
+}
+
+/// A board with a subscription that stands, and a document of version one.
+fn subscribed() -> (Arc<Subscriptions>, Waiter) {
+    let subscriptions = Arc::new(Subscriptions::default());
+    let waiter = add_waiter(&subscriptions);
+    subscriptions.expect_confirmation(CHANNEL);
+    subscriptions.on_push(&push(PushKind::Subscribe, &[CHANNEL]));
+    subscriptions.start_query(CHANNEL, None).on_version(Some(ONE));
+    (subscriptions, waiter)
+}
+
+fn is_woken(waiter: &Waiter, seen: Option<Version>) -> bool {
+    let mut news = pin!(waiter.changed(seen));
+    news.as_mut().now_or_never().is_some()
+}
+
+#[tokio::test]
+async fn a_notice_wakes_those_to_whom_it_is_news() {
+    let (subscriptions, waiter) = subscribed();
+    assert!(!is_woken(&waiter, Some(ONE)));
+
+    subscriptions.on_push(&notice(TWO));
+
+    assert!(is_woken(&waiter, Some(ONE)));
+    assert!(!is_woken(&waiter, Some(TWO)));
+}
+
+#[tokio::test]
+async fn a_notice_that_cannot_be_read_wakes_everybody() {
+    let (subscriptions, waiter) = subscribed();
+
+    subscriptions.on_push(&push(PushKind::Message, &[CHANNEL, "?"]));
+
+    assert!(is_woken(&waiter, Some(ONE)));
+}
+
+#[tokio::test]
+async fn a_write_whose_caller_left_is_news_like_any_other() {
+    let (subscriptions, waiter) = subscribed();
+
+    drop(subscriptions.start_query(CHANNEL, Some(TWO)));
+
+    assert!(is_woken(&waiter, Some(TWO)), "it is not known to have happened");
+    subscriptions.on_push(&notice(TWO));
+    assert!(is_woken(&waiter, Some(ONE)));
+}
+
+#[tokio::test]
+async fn a_write_of_which_no_notice_was_sent_is_known_by_its_answer() {
+    let (subscriptions, waiter) = subscribed();
+
+    subscriptions.start_query(CHANNEL, Some(TWO)).on_applied(TWO, false);
+
+    assert!(!is_woken(&waiter, Some(TWO)));
+    assert!(is_woken(&waiter, Some(ONE)));
+}
+
+#[tokio::test]
+async fn a_write_is_awaited_only_under_a_subscription_that_stands() {
+    let subscriptions = Arc::new(Subscriptions::default());
+    let waiter = add_waiter(&subscriptions);
+    let query = subscriptions.start_query(CHANNEL, Some(TWO));
+    subscriptions.expect_confirmation(CHANNEL);
+    subscriptions.on_push(&push(PushKind::Subscribe, &[CHANNEL]));
+
+    query.on_applied(TWO, true);
+    subscriptions.start_query(CHANNEL, None).on_version(Some(ONE));
+
+    assert!(is_woken(&waiter, Some(TWO)), "its notice may have come before the subscription");
+}
+
+#[tokio::test]
+async fn the_end_of_the_connection_wakes_everybody_and_lets_nobody_in() {
+    let (subscriptions, waiter) = subscribed();
+
+    subscriptions.on_push(&PushInfo { kind: PushKind::Disconnection, data: Vec::new() });
+
+    assert!(is_woken(&waiter, Some(ONE)));
+    let spawn_task = |_| -> Result<Task, Error> { panic!("no keeper is needed") };
+    assert!(subscriptions.add_waiter(&key(CHANNEL), spawn_task).unwrap().is_none());
+    assert!(!subscriptions.is_desynced());
+}
+
+#[tokio::test]
+async fn what_was_not_asked_for_and_looks_like_an_answer_ends_the_connection() {
+    for (kind, channel) in [
+        (PushKind::SUnsubscribe, CHANNEL),
+        (PushKind::Unsubscribe, CHANNEL),
+        (PushKind::Subscribe, "another"),
+        (PushKind::Subscribe, CHANNEL),
+        (PushKind::PSubscribe, CHANNEL),
+    ] {
+        let (subscriptions, waiter) = subscribed();
+
+        subscriptions.on_push(&push(kind.clone(), &[channel]));
+
+        assert!(subscriptions.is_desynced(), "{kind}");
+        assert!(is_woken(&waiter, Some(ONE)), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_told_to_those_who_wait_and_the_next_one_begins_anew() {
+    let (subscriptions, waiter) = subscribed();
+
+    subscriptions.fail(CHANNEL, Error::PermissionDenied);
+
+    assert!(matches!(waiter.changed(Some(ONE)).await, Err(Error::PermissionDenied)));
+    let again = add_waiter(&subscriptions);
+    assert!(!is_woken(&again, Some(ONE)), "nothing is known yet");
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_confirmed_late_does_not_end_the_connection() {
+    let subscriptions = Arc::new(Subscriptions::default());
+    let _visit = add_waiter(&subscriptions);
+    subscriptions.expect_confirmation(CHANNEL);
+    subscriptions.fail(CHANNEL, Error::Timeout);
+    let again = add_waiter(&subscriptions);
+    subscriptions.expect_confirmation(CHANNEL);
+
+    subscriptions.on_push(&push(PushKind::Subscribe, &[CHANNEL]));
+    subscriptions.on_push(&push(PushKind::Subscribe, &[CHANNEL]));
+
+    assert!(!subscriptions.is_closed());
+    subscriptions.on_push(&notice(TWO));
+    assert!(is_woken(&again, Some(ONE)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_is_given_up_only_after_a_whole_pause_without_anybody() {
+    let clock = quota_core::Clock::system();
+    let pause = || clock.sleep(std::time::Duration::from_secs(120));
+    let (subscriptions, first) = subscribed();
+    let mut wait_idle = pin!(subscriptions.wait_idle(CHANNEL, pause));
+    let seconds = std::time::Duration::from_secs;
+
+    assert!(clock.bounded(seconds(1000), wait_idle.as_mut()).await.is_none(), "somebody waits");
+    drop(first);
+    assert!(clock.bounded(seconds(100), wait_idle.as_mut()).await.is_none());
+    drop(add_waiter(&subscriptions));
+    assert!(clock.bounded(seconds(100), wait_idle.as_mut()).await.is_none(), "somebody was here meanwhile");
+
+    assert!(clock.bounded(seconds(1000), wait_idle).await.is_some());
+}
+
+#[tokio::test]
+async fn a_shelved_subscription_hears_on_and_is_taken_up_as_it_is() {
+    let (subscriptions, first) = subscribed();
+    drop(first);
+    subscriptions.wait_idle(CHANNEL, || std::future::ready(())).await;
+    assert_eq!(subscriptions.park(CHANNEL), Parked::Yes);
+    subscriptions.on_push(&notice(TWO));
+
+    let spawn_task = |start| {
+        assert_eq!(start, StartFrom::Subscribed);
+        task::spawn(std::future::pending())
+    };
+    let again = subscriptions.add_waiter(&key(CHANNEL), spawn_task).unwrap().expect("the connection stands");
+
+    assert!(!is_woken(&again, Some(TWO)));
+    assert!(is_woken(&again, Some(ONE)));
+}
+
+#[tokio::test]
+async fn too_many_shelved_subscriptions_are_noticed() {
+    let subscriptions = Arc::new(Subscriptions::default());
+    let mut last = Parked::Yes;
+    for index in 0..=MAX_PARKED {
+        let channel: Arc<str> = format!("channel {index}").into();
+        drop(subscriptions.add_waiter(&key(&channel), |_| task::spawn(std::future::pending())).unwrap());
+        subscriptions.expect_confirmation(&channel);
+        subscriptions.on_push(&push(PushKind::SSubscribe, &[&*channel]));
+        assert_eq!(last, Parked::Yes);
+        last = subscriptions.park(&channel);
+    }
+
+    assert_eq!(last, Parked::TooMany);
+}
+
+#[tokio::test]
+async fn a_topic_that_somebody_wants_is_not_taken_away() {
+    let (subscriptions, waiter) = subscribed();
+
+    assert!(!subscriptions.remove_if_idle(CHANNEL));
+    drop(waiter);
+
+    assert!(subscriptions.remove_if_idle(CHANNEL));
+}
+
+#[tokio::test]
+async fn what_is_waited_for_can_be_asked_for_and_nothing_else() {
+    let (subscriptions, waiter) = subscribed();
+    assert_eq!(subscriptions.random_awaited_key().map(|key| key.channel), Some(CHANNEL.into()));
+
+    drop(waiter);
+
+    assert!(subscriptions.random_awaited_key().is_none());
+}
