@@ -30,7 +30,7 @@ pub(crate) use self::flaw::nearest;
 pub(crate) use self::login::{LoginSource, is_variable};
 use self::old_accounts::OldAccounts;
 pub(crate) use self::old_accounts::{accounts_file, login_of, plain_limits, unusable};
-pub(crate) use self::update::{Change, path, update};
+pub(crate) use self::update::{Change, lock, path, update};
 
 /// What is to be asked about, and how.
 #[derive(Debug, Clone, PartialEq)]

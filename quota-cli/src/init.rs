@@ -13,6 +13,7 @@ use crate::args::InitArgs;
 use crate::config::{self, LoginSource};
 use crate::exit::{Exit, Failure};
 use crate::io_cause;
+use crate::runtime;
 use crate::scope;
 use crate::term;
 
@@ -37,9 +38,11 @@ pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
         term::tell("quota: nothing was written\n");
         return Ok(Exit::Gaps);
     }
-    let kept = save::whole(&path, &text, is_there).map_err(|error| {
-        let why = io_cause::of_write(&error);
-        Failure::new(Exit::IoErr, format!("could not write {}: {why}", path.display()))
+    let kept = runtime::run(async {
+        save::whole(&path, &text, is_there).await.map_err(|error| {
+            let why = io_cause::of_write(&error);
+            Failure::new(Exit::IoErr, format!("could not write {}: {why}", path.display()))
+        })
     })?;
     if options.json {
         return tell_json(&path, kept.as_deref());

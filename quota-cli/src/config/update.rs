@@ -87,6 +87,13 @@ pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, Failure> {
     })
 }
 
+/// Takes the lock of a configuration; `None` if another command has held it for too long. Its file is removed when it is released,
+/// because the folder is a person's.
+pub(crate) async fn lock(path: &Path) -> io::Result<Option<FileLock>> {
+    let lock = FileLock::acquire(path, ".lock", &Clock::system(), LOCK_TIMEOUT).await?;
+    Ok(lock.map(FileLock::removed_when_released))
+}
+
 /// Moves what an earlier version kept in accounts.json into the configuration, once: into the usual one and the one that is named.
 ///
 /// The lock of the usual one is held until the old file is set aside. A process that is killed before that moves it again, which
@@ -137,9 +144,8 @@ struct Contents {
 
 impl ConfigFile {
     async fn open(path: &Path, is_named: bool) -> Result<Self, Failure> {
-        let lock = match FileLock::acquire(path, ".lock", &Clock::system(), LOCK_TIMEOUT).await {
-            // A person's folder is not to fill with files of this program.
-            Ok(Some(lock)) => Ok(lock.removed_when_released()),
+        let lock = match lock(path).await {
+            Ok(Some(lock)) => Ok(lock),
             Ok(None) => {
                 let why = format!("another command is changing {}; try again", input::name(path));
                 return Err(Failure::new(Exit::Unavailable, why));

@@ -1,43 +1,47 @@
-//! Writing a file whole or not at all, for its owner alone, and keeping the one that was there.
+//! Writing a configuration whole or not at all, and keeping a copy of the one that was there.
 //! What is in it does not matter here.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Writes the file; what was there is kept beside it, and its path is the answer.
+use quota::file::FileLock;
+
+use crate::config;
+
+/// Writes the file under its lock. If there was one, a copy is kept beside it, whose path is returned.
 ///
 /// # Errors
 ///
-/// What the system said. What was there is then still there.
-pub(super) fn whole(path: &Path, text: &str, is_there: bool) -> io::Result<Option<PathBuf>> {
-    // A link stays one: what it leads to is written.
-    let target = if is_there { path.canonicalize()? } else { path.to_owned() };
+/// Those of the system. What was there is then still there.
+pub(super) async fn whole(path: &Path, text: &str, is_there: bool) -> io::Result<Option<PathBuf>> {
     // A pipe or a device may never end.
-    if is_there && !target.metadata()?.is_file() {
+    if is_there && !path.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    if let Some(folder) = target.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        let mut builder = fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(folder)?;
+    let lock = config::lock(path).await?;
+    let lock = lock.ok_or_else(|| io::Error::other("another command is changing it; try again"))?;
+    if is_there {
+        return replace(&lock, text).map(Some);
     }
-    let draft = beside(&target, &format!(".new-{:016x}", fastrand::u64(..)));
-    let placed = write_new(&draft, text.as_bytes()).and_then(|()| place(&draft, &target, is_there));
-    // After a rename it is not there any more, and after a failure nobody wants it.
-    let _ = fs::remove_file(&draft);
-    placed
+    match lock.replace_if_unchanged(None, text.as_bytes())? {
+        true => Ok(None),
+        // The user was not asked about one that was created in between.
+        false => Err(io::ErrorKind::AlreadyExists.into()),
+    }
 }
 
-fn place(draft: &Path, target: &Path, is_there: bool) -> io::Result<Option<PathBuf>> {
-    if !is_there {
-        // Not a rename: somebody may have made one meanwhile, and was not asked.
-        return fs::hard_link(draft, target).map(|()| None);
+fn replace(lock: &FileLock, text: &str) -> io::Result<PathBuf> {
+    let before = fs::read(lock.target())?;
+    let copy = beside(lock.target(), &format!(".before-{:016x}", fastrand::u64(..)));
+    write_new(&copy, &before)?;
+    let replaced = lock.replace_if_unchanged(Some(&before), text.as_bytes());
+    if !matches!(replaced, Ok(true)) {
+        let _ = fs::remove_file(&copy);
+        replaced?;
+        return Err(io::Error::other("another program has just changed it; try again"));
     }
-    let kept = beside(target, &format!(".before-{:016x}", fastrand::u64(..)));
-    write_new(&kept, &fs::read(target)?)?;
-    fs::rename(draft, target).map(|()| Some(kept))
+    Ok(copy)
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -92,6 +92,18 @@ fn it_is_moved_once() {
 }
 
 #[test]
+fn a_move_that_was_killed_before_its_end_is_repeated() {
+    let machine = machine(Some(MINE), &old());
+    machine.run(&["accounts", "set", "a", "--min-remaining", "none"]);
+    let moved = read(&machine, CONFIG);
+    std::fs::rename(machine.path(MOVED), machine.path(OLD)).unwrap();
+
+    machine.run(&["accounts", "set", "a", "--min-remaining", "none"]);
+
+    assert_eq!((read(&machine, CONFIG), read(&machine, MOVED)), (moved, Some(old())));
+}
+
+#[test]
 fn a_new_file_of_another_program_is_not_read_after_that() {
     let machine = machine(Some(MINE), &old());
     machine.run(&["accounts", "enable", "b"]);
