@@ -1,24 +1,16 @@
-//! Working on the shared record: read, decide, swap, and what to do when the store cannot be used.
-//! What is decided is passed in; this only makes sure that it is decided on what stands.
+//! Changes of the shared record, and what to do when the store cannot be used.
+//! What is decided is passed in; the loop that reads, decides and swaps is `store::update`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::desk::Standing;
 use super::slot::Slot;
+use crate::store::Start;
+use crate::store::update::{Change, run};
 use crate::{Document, Lineage, Reading, Record, StoreError, StoreKey, Swap, Version, WhenAway};
-
-/// A state of the record that a change can be tried on.
-struct Base {
-    record: Arc<Record>,
-    version: Option<Version>,
-    /// That there is no document was not read, but assumed: if there is one, the swap brings it.
-    is_guess: bool,
-    /// What this process did on its own meanwhile, and has to be put back in.
-    alone: Option<Alone>,
-}
 
 /// What the store does not have.
 #[derive(Clone)]
@@ -103,56 +95,22 @@ impl Slot {
 
     /// The caller has the turn, and keeps it until what comes of an error is done as well.
     async fn exchange<T>(&self, work: &mut impl FnMut(&mut Record, Timestamp) -> T) -> Result<T, StoreError> {
-        let mut base = self.base().await?;
-        for tries in 0..MOST_TRIES {
-            let now = self.provider.link.guess();
-            let mut next = (*base.record).clone();
-            if let Some(alone) = &base.alone {
-                let _ = next.rejoin(now, &alone.record, alone.left.as_ref());
+        let (start, alone) = self.start();
+        let (key, keep) = (StoreKey::account(&self.id), self.provider.policy.keep);
+        let mut exchange = Exchange { slot: self, work, alone, shared: None, joined: None };
+        match run(&self.provider.link, &key, start, keep, &mut exchange).await {
+            Ok(updated) => {
+                self.adopt(updated.document, updated.version, exchange.joined);
+                Ok(updated.value)
             }
-            let joined = {
-                let desk = self.desk();
-                desk.put_in(&mut next, now);
-                desk.pending.as_ref().map(|pending| pending.count)
-            };
-            let done = work(&mut next, now);
-            next.shrink();
-            let swap = if next == *base.record {
-                None
-            } else {
-                next.revise();
-                Some(self.swap(&base, &next).await)
-            };
-            match swap {
-                None if base.is_guess => {
-                    base = self.read_base(None).await?;
-                    continue;
+            // It may have been applied: going on as if it had been is safe, for every change may be repeated.
+            Err(error) => {
+                if let (Some(alone), Some((shared, now))) = (&exchange.alone, &exchange.shared) {
+                    self.keep_joined(shared, alone, *now);
                 }
-                None => self.adopt(base.record, base.version, joined),
-                Some(Ok(Swap::Applied(version))) => self.adopt(Arc::new(next), Some(version), joined),
-                Some(Ok(Swap::Conflict(winner))) => {
-                    let was_guess = base.is_guess;
-                    base = self.taken(&winner, base.alone.take())?;
-                    if base.alone.is_none() {
-                        // Should this one never win, it goes on from what it has learned.
-                        self.adopt(Arc::clone(&base.record), base.version, None);
-                    }
-                    if !was_guess {
-                        self.pause(tries).await;
-                    }
-                    continue;
-                }
-                // It may have been applied: going on as if it had been is safe, for every change may be repeated.
-                Some(Err(error)) => {
-                    if let Some(alone) = &base.alone {
-                        self.keep_joined(&base.record, alone, now);
-                    }
-                    return Err(error);
-                }
+                Err(error)
             }
-            return Ok(done);
         }
-        Err(StoreError::unavailable(crate::Applied::No, "too many others write at once"))
     }
 
     /// Brings the view up to what the store says, and puts in what is not there yet.
@@ -182,12 +140,12 @@ impl Slot {
             return false;
         }
         let reading = self.provider.link.read(&StoreKey::account(&self.id)).await;
-        match reading.and_then(|reading| self.taken(&reading, None)) {
-            Ok(Base { record, version, alone: None, .. }) => self.adopt(record, version, None),
-            Ok(Base { alone: Some(_), .. }) => {
+        match reading.and_then(|reading| Ok((self.decoded(&reading)?, reading.version()))) {
+            Ok((record, _)) if self.lost_by_store(&record).is_some() => {
                 self.update(|desk| desk.standing = Standing::Unread);
                 return false;
             }
+            Ok((record, version)) => self.adopt(record, version, None),
             Err(error) if self.provider.policy.when_away == WhenAway::Refuse => {
                 tracing::debug!(account = %self.id, %error, "store not usable for this account");
             }
@@ -224,23 +182,18 @@ impl Slot {
         work(&mut record, now)
     }
 
-    /// What to work on: what is known already, or, if that may be wrong, what the store says.
-    async fn base(&self) -> Result<Base, StoreError> {
+    /// What a change starts from, and what this process did on its own since it went alone.
+    fn start(&self) -> (Start<Record>, Option<Alone>) {
         let (record, standing, left) = {
             let desk = self.desk();
             (Arc::clone(&desk.base), desk.standing, desk.left.clone())
         };
-        let alone = match standing {
-            Standing::Shared(version) if self.provider.link.now().is_some() => {
-                return Ok(Base { record, version, is_guess: false, alone: None });
-            }
-            Standing::Unread if self.may_guess() => {
-                return Ok(Base { record, version: None, is_guess: true, alone: None });
-            }
-            Standing::Shared(_) | Standing::Unread => None,
-            Standing::Alone(_) => Some(Alone { record, left }),
-        };
-        self.read_base(alone).await
+        match (standing, self.provider.link.now()) {
+            (Standing::Alone(_), _) => (Start::Read, Some(Alone { record, left })),
+            (Standing::Shared(version), Some(now)) => (Start::Known { document: record, version, now }, None),
+            (Standing::Unread, Some(now)) if self.may_guess() => (Start::AssumeAbsent { now }, None),
+            (Standing::Shared(_) | Standing::Unread, _) => (Start::Read, None),
+        }
     }
 
     /// Whether nothing is known of the account, and the store's time is: then what is to be changed can be tried as if
@@ -253,33 +206,23 @@ impl Slot {
         is_blank && self.provider.link.now().is_some()
     }
 
-    async fn read_base(&self, alone: Option<Alone>) -> Result<Base, StoreError> {
-        let reading = self.provider.link.read(&StoreKey::account(&self.id)).await?;
-        self.taken(&reading, alone)
+    fn decoded(&self, reading: &Reading) -> Result<Arc<Record>, StoreError> {
+        let Some(document) = &reading.document else { return Ok(Arc::default()) };
+        let known = {
+            let desk = self.desk();
+            (desk.standing == Standing::Shared(Some(document.version))).then(|| Arc::clone(&desk.base))
+        };
+        match known {
+            Some(record) => Ok(record),
+            None => Ok(Arc::new(Record::decode(&document.body).map_err(|error| self.damaged(error))?)),
+        }
     }
 
-    fn taken(&self, reading: &Reading, alone: Option<Alone>) -> Result<Base, StoreError> {
-        let record = match &reading.document {
-            Some(document) => {
-                let known = {
-                    let desk = self.desk();
-                    (desk.standing == Standing::Shared(Some(document.version)))
-                        .then(|| Arc::clone(&desk.base))
-                };
-                match known {
-                    Some(record) => record,
-                    None => Arc::new(Record::decode(&document.body).map_err(|error| self.damaged(error))?),
-                }
-            }
-            None => Arc::default(),
-        };
-        // The store has lost what this process still knows: a hold, calls, readings.
-        let alone = alone.or_else(|| {
-            let known = Arc::clone(&self.desk().base);
-            let is_same = Arc::ptr_eq(&record, &known);
-            (!is_same && record.has_lost(&known)).then_some(Alone { record: known, left: None })
-        });
-        Ok(Base { record, version: reading.version(), is_guess: false, alone })
+    /// What this process still knows and the store has lost: a hold, calls, readings.
+    fn lost_by_store(&self, shared: &Arc<Record>) -> Option<Alone> {
+        let known = Arc::clone(&self.desk().base);
+        let is_lost = !Arc::ptr_eq(shared, &known) && shared.has_lost(&known);
+        is_lost.then_some(Alone { record: known, left: None })
     }
 
     fn damaged(&self, error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
@@ -287,11 +230,6 @@ impl Slot {
         self.provider.link.note_unusable(&StoreKey::account(&self.id), &error);
         self.desk().is_damaged = true;
         error
-    }
-
-    async fn swap(&self, base: &Base, next: &Record) -> Result<Swap, StoreError> {
-        let key = StoreKey::account(&self.id);
-        self.provider.link.swap(&key, base.version, next.encode(), self.provider.policy.keep).await
     }
 
     /// Goes on from what the store has now; `joined` is what was pending and is in it.
@@ -346,13 +284,54 @@ impl Slot {
             done
         })
     }
-
-    /// Writers that keep losing to each other come back at different times.
-    async fn pause(&self, tries: u32) {
-        let most = Duration::from_millis(1) * 2u32.saturating_pow(tries.min(5));
-        self.provider.clock.sleep(most.mul_f64(fastrand::f64())).await;
-    }
 }
 
-/// Whoever loses this often is better off alone for a while.
-const MOST_TRIES: u32 = 24;
+/// One change of the shared record, as the update loop makes it.
+struct Exchange<'a, W> {
+    slot: &'a Slot,
+    work: &'a mut W,
+    /// What this process did on its own, and has to be put back in.
+    alone: Option<Alone>,
+    /// The store's record that was decided on last, and when.
+    shared: Option<(Arc<Record>, Timestamp)>,
+    /// What was pending and is in the last decision.
+    joined: Option<u64>,
+}
+
+impl<T, W: FnMut(&mut Record, Timestamp) -> T> Change for Exchange<'_, W> {
+    type Document = Record;
+    type Output = T;
+
+    fn decode(&mut self, found: &Reading) -> Result<Arc<Record>, StoreError> {
+        self.shared = None;
+        let record = self.slot.decoded(found)?;
+        self.alone = self.alone.take().or_else(|| self.slot.lost_by_store(&record));
+        self.shared = Some((Arc::clone(&record), found.now));
+        Ok(record)
+    }
+
+    fn lost_to(&mut self, record: &Arc<Record>, version: Option<Version>) {
+        if self.alone.is_none() {
+            // Should this one never win, it goes on from what it has learned.
+            self.slot.adopt(Arc::clone(record), version, None);
+        }
+    }
+
+    fn decide(&mut self, record: &mut Record, now: Timestamp) -> T {
+        if let Some(alone) = &self.alone {
+            let _ = record.rejoin(now, &alone.record, alone.left.as_ref());
+        }
+        {
+            let desk = self.slot.desk();
+            desk.put_in(record, now);
+            self.joined = desk.pending.as_ref().map(|pending| pending.count);
+        }
+        (self.work)(record, now)
+    }
+
+    fn encode(&mut self, record: &mut Record) -> Bytes {
+        record.shrink();
+        record.revise();
+        record.encode()
+    }
+}

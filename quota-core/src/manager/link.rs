@@ -15,6 +15,7 @@ use super::events::{Event, Stage};
 use super::tally::{Call, StoreTally, Tally};
 use super::tasks::{Either, IfBroken, Tasks, either, wait_for};
 use crate::clock::Instant;
+use crate::store::update::{Trips, twice};
 use crate::{Applied, Clock, QuotaStore, Reading, StoreError, StoreKey, Swap, Version, time};
 
 /// A store, with the clock that its users share.
@@ -35,6 +36,22 @@ pub(crate) struct Link {
     tally: Tally,
     tasks: Arc<Tasks>,
     events: Stage,
+}
+
+impl Trips for Arc<Link> {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        Link::read(self, key).await
+    }
+
+    async fn swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        ttl: Duration,
+    ) -> Result<Swap, StoreError> {
+        Link::swap(self, key, expected, body, ttl).await
+    }
 }
 
 /// When the store last told its time, by both of our clocks.
@@ -92,7 +109,7 @@ impl Link {
         Ok(reading)
     }
 
-    /// Swaps; a swap whose answer was lost is asked once more, and recognised if it was the one that had been applied.
+    /// Swaps. If the store could not be reached the swap is repeated once, so a conflict may have brought what it wrote.
     pub(crate) async fn swap(
         self: &Arc<Self>,
         key: &StoreKey,
@@ -103,16 +120,14 @@ impl Link {
         let asked_at = self.clock.instant();
         let swap =
             self.attempt(key, Call::Swap, || self.store.swap(key, expected, body.clone(), keep)).await?;
-        let Swap::Conflict(reading) = swap else {
-            self.tally.worked(key, Call::Swap);
-            self.proven.store(true, Ordering::Relaxed);
-            return Ok(swap);
-        };
-        self.note_time(asked_at, &reading);
-        match &reading.document {
-            Some(document) if document.body == body => Ok(Swap::Applied(document.version)),
-            _ => Ok(Swap::Conflict(reading)),
+        match &swap {
+            Swap::Applied(_) => {
+                self.tally.worked(key, Call::Swap);
+                self.proven.store(true, Ordering::Relaxed);
+            }
+            Swap::Conflict(reading) => self.note_time(asked_at, reading),
         }
+        Ok(swap)
     }
 
     /// Waits until the document may have moved past `seen`, or until the store is back.
@@ -188,15 +203,8 @@ impl Link {
         if self.is_away() {
             return Err(StoreError::unavailable(Applied::No, "it is away, and has not come back yet"));
         }
-        let twice = async {
-            match call().await {
-                // The first command after a dropped connection fails in many clients, and swaps may be repeated.
-                Err(error) if error.is_transient() => call().await,
-                answer => answer,
-            }
-        };
         let late = || StoreError::unavailable(Applied::Perhaps, "it did not answer in time");
-        let answer = self.clock.bounded(self.patience, twice).await.unwrap_or_else(|| Err(late()));
+        let answer = self.clock.bounded(self.patience, twice(call)).await.unwrap_or_else(|| Err(late()));
         if let Err(error) = &answer {
             self.tally.failed(key, kind, error, self.clock.instant());
             if error.is_transient() {
