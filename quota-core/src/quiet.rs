@@ -7,9 +7,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::store::DocumentBody;
 use crate::time::{self, CLOCK_SLACK};
 use crate::unknown::Unknown;
-use crate::{DecodeError, Hold};
+use crate::{DecodeError, Hold, StoreError};
 
 /// Until when the accounts of a provider stay quiet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +61,16 @@ impl QuietTime {
     /// [`DecodeError`] if it is not a quiet time.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         serde_json::from_slice(body).map_err(|error| DecodeError { source: Arc::new(error) })
+    }
+}
+
+impl DocumentBody for QuietTime {
+    fn decode(body: &[u8]) -> Result<Self, StoreError> {
+        Self::decode(body).map_err(|error| StoreError::unusable("the cooldown is damaged").because(error))
+    }
+
+    fn encode(&self) -> Bytes {
+        self.encode()
     }
 }
 

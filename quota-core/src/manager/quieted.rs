@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use super::link::Link;
-use crate::{Hold, QuietTime, Reading, StoreError, StoreKey, Swap, Version};
+use crate::store::update::update_through;
+use crate::store::{DocumentBody, Start};
+use crate::{Hold, QuietTime, Reading, StoreError, StoreKey, Version};
 
 /// The quiet time of one provider.
 #[derive(Debug)]
@@ -69,29 +71,21 @@ impl Quieted {
             quiet.extend(hold.since, hold);
             quiet
         });
-        let Ok(mut reading) = self.link.read(&self.key).await else { return };
-        for _ in 0..MOST_TRIES {
-            let Some(before) = self.decoded(&reading) else { return };
-            let mut quiet = before.clone();
-            quiet.extend(reading.now, hold);
-            if quiet == before {
-                return;
-            }
-            match self.link.swap(&self.key, reading.version(), quiet.encode(), keep).await {
-                Ok(Swap::Conflict(winner)) => reading = winner,
-                Ok(Swap::Applied(_)) | Err(_) => return,
-            }
+        let extend = |quiet: &mut QuietTime, now| quiet.extend(now, hold);
+        let updated = update_through(&self.link, &self.key, Start::Read, keep, extend).await;
+        if let Err(error @ StoreError::Unusable { .. }) = updated {
+            self.log_unusable(&error);
         }
     }
 
     /// What a document says; no document is no quiet time, and `None` is a damaged one.
     fn decoded(&self, reading: &Reading) -> Option<QuietTime> {
         let Some(document) = &reading.document else { return Some(QuietTime::default()) };
-        QuietTime::decode(&document.body)
-            .inspect_err(|error| {
-                tracing::warn!(key = %self.key, %error, "quiet time unreadable, left as it is");
-            })
-            .ok()
+        DocumentBody::decode(&document.body).inspect_err(|error| self.log_unusable(error)).ok()
+    }
+
+    fn log_unusable(&self, error: &StoreError) {
+        tracing::warn!(key = %self.key, %error, "cooldown not usable, left as it is");
     }
 
     /// The document is followed no longer.
@@ -104,6 +98,3 @@ impl Quieted {
         !self.following.swap(true, Ordering::AcqRel)
     }
 }
-
-/// Writers of one document are few; whoever loses this often leaves it to the others.
-const MOST_TRIES: usize = 16;
