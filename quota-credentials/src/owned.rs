@@ -1,11 +1,10 @@
 //! The logins that this program owns: kept in a file of its own, and renewed if that was switched on.
 //! The logins of other programs are not among them: those are only ever read, where they are.
 
+mod lease;
 mod login;
 mod renewal;
 mod rule;
-mod turn;
-mod turns;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -179,8 +178,8 @@ impl OwnedLoginsBuilder {
         self
     }
 
-    /// Shares through this store whose turn it is to renew a login, with hosts that have sibling logins in files of their own.
-    /// Without it, or while it is away, only processes that use this file take turns. No token is ever in it.
+    /// Shares the lease to renew a login through this store, with hosts that have sibling logins in files of their own. Without it,
+    /// or while it is away, only processes that use this file exclude each other. No token is ever in it.
     pub fn store(mut self, store: Arc<dyn QuotaStore>) -> Self {
         self.store = Some(store);
         self

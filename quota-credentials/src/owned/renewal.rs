@@ -13,14 +13,14 @@ use quota_core::{
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use super::lease;
 use super::login::LoginsFile;
 use super::rule::{Got, Pace, Step, Want};
-use super::turns;
 use quota_core::file::{FileError, JsonFile};
 
 /// How long a caller waits who has nothing to use meanwhile.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// How long an exchange may take; what holds the turn for others lasts longer.
+/// How long an exchange may take; the lease that excludes other processes lasts longer.
 const EXCHANGE: Duration = Duration::from_secs(30);
 /// How often to try to write what was got, and how long to wait in between.
 const WRITES: u32 = 3;
@@ -145,23 +145,24 @@ impl Inner {
 
     async fn renew(&self, account: &AccountId, want: Want) -> Result<(), FileError> {
         let Some(refresher) = self.refreshers.get(account.provider()) else { return Ok(()) };
-        let turn = turns::wait(&self.document, self.store.as_ref(), &self.clock, account.provider()).await?;
-        let Some(turn) = turn else {
+        let lease =
+            lease::acquire(&self.document, self.store.as_ref(), &self.clock, account.provider()).await?;
+        let Some(lease) = lease else {
             tracing::debug!(%account, "others are renewing for too long");
             return Ok(());
         };
-        let done = self.renew_in_turn(account, want, &**refresher).await;
-        turn.give_back().await;
+        let done = self.renew_under_lease(account, want, &**refresher).await;
+        lease.release().await;
         done
     }
 
-    async fn renew_in_turn(
+    async fn renew_under_lease(
         &self,
         account: &AccountId,
         want: Want,
         refresher: &dyn TokenRefresher,
     ) -> Result<(), FileError> {
-        // Whoever had the turn before may have done it.
+        // The holder before may have done it.
         let file = self.load().await?;
         let (at, pace) = (self.clock.now(), self.pace);
         let Some(Step::Exchange { .. }) = file.step(account, want, at, &pace) else { return Ok(()) };
@@ -211,7 +212,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes what was got, with some patience while the turn is still held: whoever has it next would send the spent token.
+    /// Writes what was got, with some patience while the lease is still held: its next holder would send the spent token.
     async fn write_at_last(&self, account: &AccountId) -> Result<(), FileError> {
         for _ in 1..WRITES {
             if self.write(account).await.is_ok() {

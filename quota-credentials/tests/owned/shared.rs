@@ -137,11 +137,44 @@ async fn no_token_and_no_mark_of_one_is_in_the_store() {
     logins.close().await;
 
     let key = StoreKey::beside_provider(super::id("main").provider(), "logins");
-    let document = store.read(&key).await.unwrap().document.expect("the turn was taken and given back");
+    let document = store.read(&key).await.unwrap().document.expect("the lease was acquired and released");
     let text = String::from_utf8(document.body.to_vec()).unwrap();
 
     let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
-    assert_eq!(fields.keys().collect::<Vec<_>>(), ["fence", "version"], "{text}");
+    assert_eq!(fields.keys().collect::<Vec<_>>(), ["format"], "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_document_that_is_not_ours_is_left_and_keeps_no_process_from_renewing() {
+    for body in ["damaged", r#"{"format":2,"holder":"07","until_ms":9999999999999}"#] {
+        let world = World::new();
+        let store = Arc::new(MemoryStore::with_clock(world.clock.clone()));
+        let key = StoreKey::beside_provider(super::id("main").provider(), "logins");
+        let _ = store.swap(&key, None, body.into(), Duration::from_secs(3600)).await.unwrap();
+        let logins = world.process_on("logins.json").store(store.clone()).build();
+        world.log_in(&logins, "main", 0).await;
+
+        assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1", "{body}");
+
+        logins.close().await;
+        assert_eq!(&store.read(&key).await.unwrap().document.unwrap().body[..], body.as_bytes());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_holder_was_killed_is_waited_for_and_taken_over() {
+    let world = World::new();
+    let store = Arc::new(MemoryStore::with_clock(world.clock.clone()));
+    let key = StoreKey::beside_provider(super::id("main").provider(), "logins");
+    let until = world.clock.now().as_millisecond() + 3_000;
+    let held = format!(r#"{{"format":1,"holder":"07","until_ms":{until}}}"#);
+    let _ = store.swap(&key, None, held.into(), Duration::from_secs(3600)).await.unwrap();
+    let logins = world.process_on("logins.json").store(store.clone()).build();
+    world.log_in(&logins, "main", 0).await;
+
+    assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1");
+
+    assert!(world.clock.now().as_millisecond() >= until);
 }
 
 // B39
