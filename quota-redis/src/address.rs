@@ -1,5 +1,5 @@
-//! Where a server listens.
-//! Connecting to it is in `connector`.
+//! The address of a server.
+//! `connector` connects to it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,9 +12,9 @@ pub(crate) enum Address {
     Unix(PathBuf),
 }
 
-/// The port of Redis, if none is said.
+/// The default port of Redis.
 pub(crate) const REDIS_PORT: u16 = 6379;
-/// The port of sentinels, if none is said.
+/// The default port of sentinels.
 pub(crate) const SENTINEL_PORT: u16 = 26379;
 
 impl Address {
@@ -22,10 +22,10 @@ impl Address {
         Self::Tcp { host: host.trim_start_matches('[').trim_end_matches(']').into(), port }
     }
 
-    /// Reads `host`, `host:port`, `[v6]:port`.
+    /// Parses `host`, `host:port` or `[v6]:port`.
     pub(crate) fn parse(text: &str, default_port: u16) -> Option<Self> {
         let (host, port) = match text.rsplit_once(':') {
-            // The colons of a bare v6 address do not end in a port.
+            // The last part of a bare v6 address is not a port.
             Some((host, _)) if host.contains(':') && !host.starts_with('[') => (text, default_port),
             Some((_, end)) if end.ends_with(']') => (text, default_port),
             Some((host, port)) => (host, port.parse().ok()?),
@@ -35,13 +35,13 @@ impl Address {
         (!address.host().is_empty() && port != 0).then_some(address)
     }
 
-    /// Reads what a node of a cluster says of another. A node that does not know a host means its own.
+    /// Parses the `host:port` of a redirect. An empty host means the host of the node that sent it.
     pub(crate) fn parse_redirect(&self, text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         self.resolve_peer(host, port.parse().ok()?)
     }
 
-    /// The address of another node of the same cluster, as this one tells it.
+    /// The address of another node of the same cluster, as this node reports it.
     pub(crate) fn resolve_peer(&self, host: &str, port: u16) -> Option<Self> {
         let host = if matches!(host, "" | "?") { self.host() } else { host };
         (port != 0 && !host.is_empty()).then(|| Self::tcp(host, port))
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_and_ports_are_read() {
+    fn hosts_and_ports_are_parsed() {
         for (text, shown) in [
             ("host", "host:6379"),
             ("host:7000", "host:7000"),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_does_not_know_a_host_means_its_own() {
+    fn a_redirect_without_a_host_means_the_host_of_its_sender() {
         let asked = Address::tcp("10.0.0.1", 7000);
 
         assert_eq!(asked.parse_redirect(":7001"), Some(Address::tcp("10.0.0.1", 7001)));

@@ -1,5 +1,5 @@
-//! One order, followed until there is an answer: to where its key is, and over a second connection if the first was lost.
-//! What a caller is told of it is in `store`, and what wakes those who wait in `subscriptions`.
+//! Runs one command until there is a reply: follows redirects, and retries once over a new connection.
+//! `store` maps the result to a `StoreError`; `subscriptions` wakes the waiters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use crate::options::{Servers, Settings};
 use crate::script::{Command, Reply, Scripts};
 use crate::topology::Topology;
 
-/// What all clones of a store, and its keepers, share.
+/// The state that all clones of a store and its background tasks share.
 #[derive(Debug)]
 pub(crate) struct Client {
     connector: Arc<Connector>,
@@ -23,17 +23,17 @@ pub(crate) struct Client {
     scripts: Scripts,
 }
 
-/// What has been tried.
+/// The redirects and the retry that one call may still use.
 #[derive(Debug, Default)]
 pub(crate) struct RetryBudget {
     redirects: u32,
     retried: bool,
 }
 
-/// An attempt that failed, and where.
+/// The error of an attempt, and the node it was sent to.
 type FailedAttempt = (Error, Arc<Node>);
 
-/// So many nodes may send us on to another one.
+/// A call follows at most this many `MOVED` replies.
 const MAX_REDIRECTS: u32 = 5;
 
 impl Client {
@@ -51,10 +51,10 @@ impl Client {
         Key::new(&self.settings().prefix, self.settings().database, name)
     }
 
-    /// Carries out an order; `sent` says in the end whether a write may have been carried out although there is no answer.
+    /// Runs a command. Afterwards `sent` is true if a write may have been applied although no reply arrived.
     pub(crate) async fn execute(&self, key: &Key, command: &Command, sent: Sent<'_>) -> Result<Reply, Error> {
         let mut failed = None;
-        // Mostly there is a connection, whose answer comes or is late: a timer for what else may be is set only then.
+        // Fast path: an open connection has its own timeout, so no extra timer is needed.
         if let Some((node, connection)) = self.topology.connected(key) {
             match self.try_on(&node, &connection, key, command, sent).await {
                 Ok(reply) => return Ok(reply),
@@ -63,17 +63,17 @@ impl Client {
         }
         let settings = self.settings();
         let limit = settings.connect_timeout + settings.response_timeout;
-        // Boxed, as is all that is seldom: what every swap carries about stays small.
+        // Boxed, like every rare path, so that the future of each call stays small.
         let retries = Box::pin(self.execute_with_retries(failed, key, command, sent));
         settings.clock.bounded(limit, retries).await.unwrap_or(Err(Error::Timeout))
     }
 
-    /// The node that a key is on.
+    /// The node that owns a key.
     pub(crate) async fn node_for(&self, key: &Key) -> Result<Arc<Node>, Error> {
         self.topology.node_for(key).await
     }
 
-    /// Which version stands, for a keeper.
+    /// The current version of a document, for the background tasks.
     pub(crate) async fn current_version(&self, key: &Key) -> Result<Option<Version>, Error> {
         match self.execute(key, &Command::Version, &AtomicBool::new(false)).await? {
             Reply::Version(version) => Ok(version),
@@ -81,7 +81,7 @@ impl Client {
         }
     }
 
-    /// Whether this is the connection to where the key is.
+    /// Whether this is the open connection to the node that owns the key.
     pub(crate) fn is_current(&self, key: &Key, connection: &Arc<Connection>) -> bool {
         self.topology.connected(key).is_some_and(|(_, connected)| Arc::ptr_eq(&connected, connection))
     }
@@ -110,8 +110,8 @@ impl Client {
         }
     }
 
-    /// Makes ready for another try, if there is to be one: a read may be repeated, and so may a swap, whose version tells
-    /// that it has been carried out already.
+    /// Decides whether to retry, and updates the topology first. Both reads and swaps may be repeated: a swap that was already
+    /// applied is recognised by its version.
     async fn prepare_retry(
         &self,
         error: Error,
@@ -125,11 +125,11 @@ impl Client {
                 self.topology.suspect(key, failed_node).await;
                 budget.take_retry()
             }
-            // The sentinels name another master by now, or soon.
+            // A failover is in progress: the sentinels report the new master shortly.
             Error::ReadOnly if failed_node.is_behind_sentinels() => {
                 return if budget.take_retry() { Ok(()) } else { Err(NOT_MASTER_YET) };
             }
-            // The node may be gone for good, or a replica by now, and another one have taken its slots.
+            // The node may be down or demoted to a replica, and another node may own its slots now.
             Error::Unreachable { .. } | Error::TryAgain(_) | Error::ClusterDown | Error::ReadOnly
                 if self.topology.is_cluster() =>
             {
@@ -176,7 +176,7 @@ impl Client {
         reply
     }
 
-    /// Asks a node that is taking over the slot, this once.
+    /// Follows one `ASK` redirect, to the node that imports the slot.
     async fn execute_asking(
         &self,
         connection: &Connection,
@@ -196,7 +196,7 @@ impl Client {
         reply
     }
 
-    /// What a failure says about the servers.
+    /// Updates connections and topology after an error.
     pub(crate) fn note_error(&self, error: &Error, node: &Node, connection: &Arc<Connection>, key: &Key) {
         if connection.is_broken_by(error) || node.may_reach_new_master(error, connection) {
             node.discard(connection);
@@ -209,13 +209,13 @@ impl Client {
 }
 
 impl RetryBudget {
-    /// Whether one more node may be gone to.
+    /// Whether the call may follow one more redirect.
     pub(crate) fn take_redirect(&mut self) -> bool {
         self.redirects += 1;
         self.redirects <= MAX_REDIRECTS
     }
 
-    /// Whether it may be tried once more: once.
+    /// Whether the call may be retried. True once.
     fn take_retry(&mut self) -> bool {
         !std::mem::replace(&mut self.retried, true)
     }

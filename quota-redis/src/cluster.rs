@@ -1,5 +1,5 @@
-//! The map of a cluster: which node owns which slot, and how that is found out.
-//! A node's answer that a slot has moved corrects the map at once; the whole is asked for only when a node fails.
+//! The slot map of a cluster: which node owns which slot.
+//! A `MOVED` reply corrects one slot at once; the whole map is queried only when a node fails.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,24 +20,24 @@ pub(crate) struct Cluster {
     connector: Arc<Connector>,
     seeds: Vec<Address>,
     map: Mutex<Map>,
-    /// Held by the one who asks for the map.
+    /// Serializes refreshes of the map, so that concurrent callers share one.
     refresh_lock: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Map {
     nodes: HashMap<Address, Arc<Node>>,
-    /// By slot; empty before the first answer.
+    /// By slot; empty before the first refresh.
     owners: Vec<Option<Arc<Node>>>,
-    /// Counts the attempts to ask for the map, and keeps how the last one ended.
+    /// The number of refreshes so far; `failure` or `error` is the result of the last one.
     refreshes: u64,
     error: Option<Error>,
 }
 
-/// Slots from one to another, and who owns them.
+/// The first and last slot of a range, and its owner.
 type SlotRange = (usize, usize, Address);
 
-/// So many nodes are asked for the map at once.
+/// The slot map is queried from at most this many nodes at once.
 const PARALLEL_QUERIES: usize = 4;
 
 impl Cluster {
@@ -65,10 +65,10 @@ impl Cluster {
         }
     }
 
-    /// Asks for the map if the slot still belongs to this node.
+    /// Refreshes the map if the slot still belongs to this node.
     pub(crate) async fn suspect(&self, slot: usize, node: &Arc<Node>) {
         if self.cached_owner(slot).is_none_or(|owner| Arc::ptr_eq(&owner, node)) {
-            // Whoever asked first has done it for all; if it failed, the old map is all there is.
+            // If the refresh fails, the old map stays in use.
             let _ = self.refresh_map().await;
         }
     }
@@ -77,7 +77,7 @@ impl Cluster {
         self.map().owners.get(slot)?.clone()
     }
 
-    /// One caller asks, and those who come meanwhile take what it found.
+    /// Refreshes the map. Callers that arrive during a refresh share its result.
     async fn refresh_map(&self) -> Result<(), Error> {
         let refreshes = self.map().refreshes;
         let _refreshing = self.refresh_lock.lock().await;
@@ -99,7 +99,7 @@ impl Cluster {
     async fn query_nodes(&self) -> Result<Vec<SlotRange>, Error> {
         let mut candidates: Vec<_> = self.map().nodes.values().map(Arc::clone).collect();
         fastrand::shuffle(&mut candidates);
-        // Those that are connected first: they answer soonest.
+        // Connected nodes first: they reply soonest.
         candidates.sort_by_key(|node| node.connected().is_none());
         for seed in &self.seeds {
             let seed = self.node(seed.clone());
@@ -136,7 +136,7 @@ impl Cluster {
         }
         let mut map = self.map();
         map.owners = owners;
-        // Nodes that are gone are forgotten; the map is drawn seldom enough to look at all slots.
+        // Drop nodes that own no slot any more. Refreshes are rare, so visiting all slots is cheap enough.
         let owning: std::collections::HashSet<_> = map.owners.iter().flatten().map(Arc::as_ptr).collect();
         map.nodes.retain(|_, node| owning.contains(&Arc::as_ptr(node)));
     }
@@ -153,11 +153,10 @@ async fn query_slots(node: &Arc<Node>) -> Result<Vec<SlotRange>, Error> {
             node.discard(&connection);
         }
     })?;
-    ranges(connection.address(), response)
-        .ok_or(Error::TryAgain("the redis cluster told nothing about its slots"))
+    ranges(connection.address(), response).ok_or(Error::TryAgain("the redis cluster reported no slots"))
 }
 
-/// Reads the answer of `CLUSTER SLOTS`; what cannot be read of it is left out.
+/// Parses the reply to `CLUSTER SLOTS`; skips ranges that are not valid.
 fn ranges(asked: &Address, response: Value) -> Option<Vec<SlotRange>> {
     let Value::Array(parts) = response else { return None };
     let ranges: Vec<_> = parts.iter().filter_map(|part| range(asked, part)).collect();
@@ -187,14 +186,14 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_read_with_their_masters() {
+    fn slot_ranges_are_parsed_with_their_masters() {
         let found = slots("*1 *3 :0 :5460 *2 $9 127.0.0.1 :7001 ").unwrap();
 
         assert_eq!(found, [(0, 5460, Address::tcp("127.0.0.1", 7001))]);
     }
 
     #[test]
-    fn a_master_without_a_host_is_on_the_host_that_was_asked() {
+    fn a_master_without_a_host_is_on_the_queried_host() {
         for host in ["$-1", "$0 ", "$1 ?"] {
             let found = slots(&format!("*1 *3 :0 :1 *2 {host} :7001 ")).unwrap();
             assert_eq!(found, [(0, 1, Address::tcp("asked", 7001))], "{host}");
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_left_out() {
+    fn invalid_slot_ranges_are_skipped() {
         for response in [
             "*1 *3 :5 :1 *2 $1 h :7001 ",
             "*1 *3 :0 :16384 *2 $1 h :7001 ",

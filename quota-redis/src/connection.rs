@@ -1,5 +1,5 @@
-//! One connection that stands, and what can be asked over it.
-//! How it is made is in `connector`; what is done when it is lost, in `node` and `client`.
+//! One open connection, and the commands that are sent over it.
+//! `connector` opens it; `node` and `client` handle its loss.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,7 +24,7 @@ pub(crate) struct Connection {
     address: Address,
     sharded: bool,
     supports_push: AtomicBool,
-    /// What every call returns, once a server that was named by itself has shown that it is a node of a cluster.
+    /// The error of every call, once a server that was configured as a single one has replied as a node of a cluster.
     misdirected: OnceLock<Error>,
     cluster_scheme: &'static str,
     watchdog: Arc<Watchdog>,
@@ -32,12 +32,12 @@ pub(crate) struct Connection {
     keepalive: OnceLock<Task>,
 }
 
-/// Says that a write is on its way, or that it is known not to have been carried out.
+/// Whether a write may have been applied although no reply arrived.
 pub(crate) type Sent<'a> = &'a AtomicBool;
 
 impl Connection {
-    /// `hears` if the server pushes, `sharded` if it is used as a node of a cluster, whose URLs begin with `cluster_scheme`. The
-    /// driver must end the board when it ends.
+    /// `supports_push`: the server sends notices. `sharded`: it is used as a node of a cluster, whose URLs begin with
+    /// `cluster_scheme`. The driver must close the subscriptions when it ends.
     #[expect(clippy::too_many_arguments, reason = "a connection is made in one place")]
     pub(crate) fn new(
         multiplexed: MultiplexedConnection,
@@ -75,47 +75,47 @@ impl Connection {
         self.sharded
     }
 
-    /// Whether there can be notices on this connection.
+    /// Whether notices can arrive on this connection.
     pub(crate) fn supports_push(&self) -> bool {
         self.supports_push.load(Ordering::Relaxed)
     }
 
-    /// Whether a question is open and no byte has arrived for longer than an answer may take.
+    /// Whether a query is open and no byte has arrived for the response timeout.
     pub(crate) fn is_hung(&self) -> bool {
         self.watchdog.has_expired()
     }
 
-    /// How long ago the connection was made.
+    /// The time since the connection was opened.
     pub(crate) fn age(&self) -> Duration {
         self.watchdog.age()
     }
 
-    /// Whether a call that failed so shows that the connection is of no more use. An answer that is late does not if other bytes
-    /// have arrived since: the server is slow, and a new connection would make it slower.
+    /// Whether this error proves that the connection is broken. A timeout does not if other bytes have arrived since: the server is
+    /// slow, and a new connection would make it slower.
     pub(crate) fn is_broken_by(&self, error: &Error) -> bool {
         error.breaks_connection() && (!matches!(error, Error::Timeout) || self.is_hung())
     }
 
-    /// Somebody listens: from now on, `keepalive` finds out whether there is anything to hear.
+    /// Starts the keepalive task, if notices can arrive and it does not run yet.
     pub(crate) fn ensure_keepalive(
         &self,
         keepalive: impl FnOnce() -> Result<Task, Error>,
     ) -> Result<(), Error> {
         if self.supports_push() && self.keepalive.get().is_none() {
-            // Of two who come at once, one's task ends as it began.
+            // Of two concurrent callers, one loses: its task is dropped, which aborts it.
             let _ = self.keepalive.set(keepalive()?);
         }
         Ok(())
     }
 
-    /// There can be none after all.
+    /// The server or the rights of the user do not allow notices: poll from now on.
     pub(crate) fn disable_push(&self) {
         if self.supports_push.swap(false, Ordering::Relaxed) {
             tracing::debug!(address = %self.address, "redis refuses notices, polling instead");
         }
     }
 
-    /// Carries out an order. `asking` if the server has only this once to do with the key.
+    /// Runs a command once. `asking`: the key is being imported by this node, so `ASKING` goes first.
     pub(crate) async fn execute(
         &self,
         scripts: &Scripts,
@@ -137,7 +137,7 @@ impl Connection {
         Scripts::decode(command, response?)
     }
 
-    /// Hears of the key's changes from when this is ready.
+    /// Subscribes to the key's channel. Notices arrive once this is ready.
     pub(crate) async fn subscribe(&self, key: &Key) -> Result<(), Error> {
         let mut command = cmd(if self.sharded { "SSUBSCRIBE" } else { "SUBSCRIBE" });
         command.arg(&*key.channel);
@@ -149,12 +149,12 @@ impl Connection {
         response.map(drop)
     }
 
-    /// Hears of them no longer.
+    /// Unsubscribes from the key's channel.
     pub(crate) async fn unsubscribe(&self, key: &Key) -> Result<(), Error> {
         self.query(cmd("UNSUBSCRIBE").arg(&*key.channel)).await.map(drop)
     }
 
-    /// Asks what has no effect.
+    /// Sends a command that writes nothing.
     pub(crate) async fn query(&self, command: &Cmd) -> Result<Value, Error> {
         self.check_usable()?;
         self.watchdog.sent();
@@ -176,14 +176,14 @@ impl Connection {
             multiplexed.send_packed_command(&request).await
         };
         let response = self.check_reply(response);
-        // A server that answers has done it or has not: what counts is whether an earlier one was left open.
+        // A reply settles this attempt, so only an earlier attempt can still be open.
         if !response.as_ref().is_err_and(Error::is_ambiguous) {
             sent.store(was_sent, Ordering::Relaxed);
         }
         response
     }
 
-    /// Whether anything can be asked over it.
+    /// Fails if no command may be sent over this connection.
     fn check_usable(&self) -> Result<(), Error> {
         if self.subscriptions.is_closed() {
             return Err(Error::NotSent);
@@ -191,7 +191,7 @@ impl Connection {
         self.misdirected.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// An answer, if it is certain that it belongs to the question.
+    /// Rejects the reply if it may belong to another command.
     fn check_reply(&self, response: Result<Value, RedisError>) -> Result<Value, Error> {
         if self.subscriptions.is_desynced() {
             return Err(Error::Lost);
@@ -204,20 +204,20 @@ impl Connection {
         if self.sharded || !error.is_from_cluster_node() {
             return Err(error);
         }
-        // From now on for every call. Otherwise accounts whose keys are on this node would be shared, and others not.
+        // For every later call too. Otherwise accounts whose keys are on this node would be shared, and others not.
         let misdirected = || cluster_node_error(&self.address, self.cluster_scheme);
         Err(self.misdirected.get_or_init(misdirected).clone())
     }
 }
 
-/// The error for a URL that names a node of a cluster as a single server.
+/// The error for a URL that names a cluster node as a single server.
 pub(crate) fn cluster_node_error(address: &Address, cluster_scheme: &str) -> Error {
     let host = match address {
         Address::Tcp { .. } => address.to_string(),
         Address::Unix(_) => "host:port".to_owned(),
     };
     Error::refused(format!(
-        "redis at {address} is a node of a cluster; name the cluster: {cluster_scheme}://{host} (with the same user and password)"
+        "redis at {address} is a cluster node; use {cluster_scheme}://{host} (with the same user and password)"
     ))
 }
 

@@ -1,5 +1,5 @@
-//! Making a connection: the stream, TLS, the handshake, and finding a master by sentinels.
-//! When to do so, and what is done with it, is in `node`.
+//! Opens a connection: the stream, TLS, the handshake, and finding a master through sentinels.
+//! `node` decides when.
 
 use std::fmt;
 use std::io;
@@ -23,7 +23,7 @@ use crate::task;
 use crate::watchdog::Watchdog;
 use crate::write_coalescer::WriteCoalescer;
 
-/// Makes connections by one set of settings.
+/// Opens connections with one set of settings.
 pub(crate) struct Connector {
     settings: Settings,
     sharded: bool,
@@ -31,16 +31,16 @@ pub(crate) struct Connector {
     tls: Option<tokio_rustls::TlsConnector>,
 }
 
-/// Where a connection is to go.
+/// The server to connect to.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
-    /// To this server.
+    /// The server at this address.
     Server(Address),
-    /// To the server that the sentinels take for the master of this name.
+    /// The server that the sentinels report as the master of this name.
     Master { sentinels: Vec<Address>, name: Arc<str> },
 }
 
-/// Bytes both ways, encrypted or not.
+/// A byte stream, encrypted or not.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
@@ -59,7 +59,7 @@ impl Connector {
         &self.settings
     }
 
-    /// Connects, within the time there is for it.
+    /// Connects within the connect timeout.
     pub(crate) async fn connect(&self, target: &Target) -> Result<Connection, Error> {
         let connecting = async {
             match target {
@@ -68,14 +68,14 @@ impl Connector {
             }
         };
         let timeout =
-            || Error::Unreachable { reason: "redis could not be reached in time".into(), source: None };
+            || Error::Unreachable { reason: "could not reach redis: timed out".into(), source: None };
         self.clock()
             .bounded(self.settings.connect_timeout, connecting)
             .await
             .unwrap_or_else(|| Err(timeout()))
     }
 
-    /// Asks all sentinels at once, and takes the first server named that says of itself that it is the master.
+    /// Queries all sentinels at once, and connects to the first reported server that confirms that it is the master.
     async fn connect_to_master(&self, sentinels: &[Address], name: &Arc<str>) -> Result<Connection, Error> {
         let mut responses = JoinSet::new();
         for sentinel in sentinels {
@@ -83,7 +83,7 @@ impl Connector {
             responses.spawn(query);
         }
         let mut tried = Vec::new();
-        let mut error = Error::Unreachable { reason: "no sentinel answered".into(), source: None };
+        let mut error = Error::Unreachable { reason: "no sentinel replied".into(), source: None };
         while let Some(response) = responses.join_next().await {
             let address = match response {
                 Ok(Ok(address)) if !tried.contains(&address) => address,
@@ -104,7 +104,7 @@ impl Connector {
 
     async fn connect_if_master(&self, address: &Address) -> Result<Connection, Error> {
         let connection = self.connect_to(address).await?;
-        // A sentinel may lag behind: what counts is what the server takes itself for.
+        // A sentinel may lag behind, so the role that the server itself reports decides.
         match connection.query(&cmd("ROLE")).await? {
             Value::Array(parts) if matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master") => {
                 Ok(connection)
@@ -129,7 +129,7 @@ impl Connector {
             let response =
                 connection.query(cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&*name)).await?;
             let Value::Array(parts) = response else {
-                return Err(Error::refused("the sentinels know no master of this name"));
+                return Err(Error::refused("the sentinels have no master of this name; check ?master="));
             };
             let [Value::BulkString(host), Value::BulkString(port)] = &parts[..] else {
                 return Err(Error::Lost);
@@ -146,7 +146,7 @@ impl Connector {
         self.handshake(address, &self.settings.login, self.settings.database).await
     }
 
-    /// With notices if the server speaks RESP3, without if it does not.
+    /// Uses RESP3, which carries notices, and falls back to RESP2.
     async fn handshake(&self, address: &Address, login: &Login, database: u32) -> Result<Connection, Error> {
         match self.handshake_with(address, login, database, ProtocolVersion::RESP3).await {
             Err(Error::UnknownCommand) => {
@@ -166,7 +166,7 @@ impl Connector {
         let mut info = RedisConnectionInfo::default()
             .set_protocol(protocol)
             .set_db(database.into())
-            // It would need a right more, and says nothing that matters here.
+            // It would need one more right for no benefit.
             .set_skip_set_lib_name();
         if let Some(user) = &login.user {
             info = info.set_username(user);
@@ -193,7 +193,7 @@ impl Connector {
             .map_err(|error| self.handshake_error(address, error))?;
         let close_on_drop = CloseOnDrop(Arc::clone(&subscriptions));
         let driver = task::spawn(async move {
-            // Moved in first, so that everybody is woken however the driver ends.
+            // Owned by the task, so that all waiters are woken even if the driver panics or is aborted.
             let _close_on_drop = close_on_drop;
             driver.await;
         })?;
@@ -210,7 +210,7 @@ impl Connector {
         ))
     }
 
-    /// Why a handshake failed.
+    /// The error of a failed handshake.
     fn handshake_error(&self, address: &Address, error: RedisError) -> Error {
         if error.kind() != ErrorKind::Io {
             let error = Error::from(error);
@@ -223,18 +223,18 @@ impl Connector {
         }
         #[cfg(feature = "tls")]
         if self.tls.is_some() && !error.is_connection_dropped() {
-            // Since TLS 1.3 a server says only now that it does not take a client's certificate.
+            // Since TLS 1.3 a server rejects a client's certificate only after the handshake.
             return crate::tls::refused(address);
         }
         Error::unreachable(
-            format!("redis at {address} hung up"),
+            format!("redis at {address} closed the connection during the handshake"),
             io::Error::from(io::ErrorKind::ConnectionAborted),
         )
     }
 
     async fn open_stream(&self, address: &Address) -> Result<Box<dyn Stream>, Error> {
         let unreachable = |error: io::Error| {
-            Error::unreachable(format!("redis at {address} cannot be reached"), sanitize(&error))
+            Error::unreachable(format!("could not reach redis at {address}"), sanitize(&error))
         };
         match address {
             Address::Tcp { host, port } => {
@@ -252,11 +252,13 @@ impl Connector {
                 Ok(Box::new(tokio::net::UnixStream::connect(path).await.map_err(unreachable)?))
             }
             #[cfg(not(unix))]
-            Address::Unix(_) => Err(Error::refused("this system has no unix sockets")),
+            Address::Unix(_) => {
+                Err(Error::refused("unix sockets are not supported on this system; use redis://host:port"))
+            }
         }
     }
 
-    /// What the URL of a cluster begins with, if it is reached as this dialer reaches servers.
+    /// The URL scheme of a cluster with this connector's transport.
     fn cluster_scheme(&self) -> &'static str {
         #[cfg(feature = "tls")]
         if self.tls.is_some() {
@@ -276,15 +278,15 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// What is said while a failover is under way.
+/// The error during a failover.
 pub(crate) const NOT_MASTER_YET: Error =
-    Error::TryAgain("the server that the sentinels name is no master yet");
+    Error::TryAgain("the server that the sentinels report is not a master yet");
 
-/// A host that went away without a word is noticed within half a minute, also where only notices are waited for.
+/// TCP detects a host that vanished within half a minute, also on a connection that only receives notices.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
 
-/// Ends a board when the connection's driver does.
+/// Closes the subscriptions when the connection's driver ends.
 struct CloseOnDrop(Arc<Subscriptions>);
 
 impl Drop for CloseOnDrop {

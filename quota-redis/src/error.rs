@@ -1,5 +1,5 @@
-//! What can go wrong between this process and a server, and what a caller of the store is told of it.
-//! Whether to try again is decided in `client`; nothing a server says is repeated here, for it may hold a secret.
+//! What can go wrong between this process and a server, and the `StoreError` that the caller gets.
+//! `client` decides whether to retry. No error repeats the text of a server, because it may contain a secret.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -9,38 +9,38 @@ use std::sync::Arc;
 use quota_core::{Applied, StoreError};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// Why there is no answer, or not the one that was asked for.
+/// Why a command has no usable reply.
 #[derive(Debug, Clone)]
 pub(crate) enum Error {
-    /// No connection could be made.
+    /// Could not connect.
     Unreachable { reason: Cow<'static, str>, source: Option<Arc<dyn StdError + Send + Sync>> },
-    /// The connection ended before the answer came; the command may have been carried out.
+    /// The connection closed before the reply arrived; the command may have been applied.
     Lost,
-    /// The connection had ended before the command was sent.
+    /// The connection was closed before the command was sent.
     NotSent,
-    /// No answer came in time; the command may have been carried out.
+    /// No reply arrived in time; the command may have been applied.
     Timeout,
-    /// The server answered that it cannot now.
+    /// The server replied with a temporary error.
     TryAgain(&'static str),
-    /// The server answers reads and takes no writes: it is a replica.
+    /// The server is a replica: it serves reads and refuses writes.
     ReadOnly,
-    /// The cluster is down, or no node of it serves the key.
+    /// The cluster is down, or none of its nodes serves the key.
     ClusterDown,
-    /// There is no other database than 0, which only a node of a cluster says.
+    /// The server has only database 0, so it is a cluster node.
     OneDatabase,
-    /// The script is not known to the server.
+    /// The server has not cached the script.
     NoScript,
-    /// The key belongs to another node; its address as that server wrote it.
+    /// The key belongs to another node, whose address the server reported.
     Moved(String),
-    /// This once, another node is to be asked.
+    /// Send this command to another node, once.
     Ask(String),
-    /// Somebody has to mend something.
+    /// Fails until a person changes the setup.
     Refused { reason: Cow<'static, str>, source: Option<Arc<dyn StdError + Send + Sync>> },
-    /// The user may not do this.
+    /// The user lacks a right.
     PermissionDenied,
-    /// The server does not know the command.
+    /// The server lacks the command.
     UnknownCommand,
-    /// What is kept under the key is not ours.
+    /// Another program wrote the value under the key.
     ForeignValue,
 }
 
@@ -60,27 +60,27 @@ impl Error {
         Self::Refused { reason: Cow::Borrowed(reason), source: None }
     }
 
-    /// Whether the command may have been carried out all the same.
+    /// Whether the command may have been applied despite the error.
     pub(crate) fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Lost | Self::Timeout)
     }
 
-    /// Whether the connection may be of no more use; see [`Connection::is_broken_by`](crate::connection::Connection::is_broken_by).
+    /// Whether the connection may be broken; see [`Connection::is_broken_by`](crate::connection::Connection::is_broken_by).
     pub(crate) fn breaks_connection(&self) -> bool {
         matches!(self, Self::Lost | Self::NotSent | Self::Timeout)
     }
 
-    /// Whether only a node of a cluster answers so.
+    /// Whether only a cluster node replies so.
     pub(crate) fn is_from_cluster_node(&self) -> bool {
         matches!(self, Self::Moved(_) | Self::Ask(_) | Self::ClusterDown | Self::OneDatabase)
     }
 
-    /// Whether there can be no notices from this server, to this user.
+    /// Whether this server or this user cannot subscribe.
     pub(crate) fn refuses_notices(&self) -> bool {
         matches!(self, Self::PermissionDenied | Self::UnknownCommand)
     }
 
-    /// What a caller is told, if a write of its may have been carried out by this or by an earlier try.
+    /// The error for the caller. `applied` says whether a write may have been applied by this or an earlier attempt.
     pub(crate) fn into_store_error(self, applied: Applied) -> StoreError {
         let unavailable = |reason| StoreError::unavailable(applied, reason);
         match self {
@@ -88,23 +88,25 @@ impl Error {
                 with_source(StoreError::unavailable(applied, reason), source)
             }
             Self::Lost | Self::NotSent => unavailable("the connection to redis was lost"),
-            Self::Timeout => unavailable("redis did not answer in time"),
+            Self::Timeout => unavailable("redis timed out"),
             Self::TryAgain(reason) => unavailable(reason),
             Self::ReadOnly => StoreError::refused(
-                "this redis takes no writes: it is a replica; name its master, or its sentinels by redis+sentinel://",
+                "this redis is a read-only replica; use the URL of its master, or of its sentinels (redis+sentinel://)",
             ),
-            Self::ClusterDown => unavailable("the redis cluster is down, or no node of it serves this key"),
-            Self::OneDatabase => StoreError::refused("a redis cluster has the database 0 alone"),
-            Self::NoScript => unavailable("redis does not keep scripts"),
-            Self::Moved(_) | Self::Ask(_) => unavailable("the key moves between the nodes of the cluster"),
+            Self::ClusterDown => {
+                unavailable("the redis cluster is down, or none of its nodes serves this key")
+            }
+            Self::OneDatabase => StoreError::refused("a redis cluster has only database 0"),
+            Self::NoScript => unavailable("redis does not cache scripts"),
+            Self::Moved(_) | Self::Ask(_) => unavailable("the key is moving between nodes of the cluster"),
             Self::Refused { reason, source } => with_source(StoreError::refused(reason), source),
             Self::PermissionDenied => StoreError::refused(
-                "the redis user lacks a right; the documentation of quota-redis lists those it needs",
+                "the redis user lacks a right; the documentation of quota-redis lists the required ones",
             ),
             Self::UnknownCommand => StoreError::refused("this server lacks a command that quota-redis needs"),
-            Self::ForeignValue => {
-                StoreError::unusable("the key in redis holds what quota-redis has not written")
-            }
+            Self::ForeignValue => StoreError::unusable(
+                "another program wrote the value under this redis key; use another ?prefix=",
+            ),
         }
     }
 }
@@ -116,7 +118,7 @@ fn with_source(error: StoreError, source: Option<Arc<dyn StdError + Send + Sync>
     }
 }
 
-/// A failure that several callers are told of.
+/// A source that several callers share.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 struct SharedSource(Arc<dyn StdError + Send + Sync>);
@@ -146,68 +148,72 @@ impl From<RedisError> for Error {
     }
 }
 
-/// What each error code of a server means, by the first word of the reply.
+/// The meaning of each error code, which is the first word of an error reply.
 ///
-/// [`Error::TryAgain`] passes by itself, so a manager goes on without the store until then. [`Error::ReadOnly`] and
-/// [`Error::Refused`] last until the server is set up otherwise: what still works, such as reads on a replica, is still used.
-/// None of them is a lost connection.
+/// [`Error::TryAgain`] ends without intervention, so a manager works standalone until then. [`Error::ReadOnly`] and
+/// [`Error::Refused`] last until the setup of the server changes: what still works, such as reads on a replica, stays in use.
+/// No error reply breaks the connection.
 static REPLY_CODES: [(&str, Error); 16] = [
     ("LOADING", Error::TryAgain("redis is loading its data")),
-    ("BUSY", Error::TryAgain("redis is busy with another client's script")),
-    ("TRYAGAIN", Error::TryAgain("the key moves between the nodes of the cluster")),
-    ("MASTERDOWN", Error::TryAgain("this redis is a replica that has lost its master, and answers no reads")),
+    ("BUSY", Error::TryAgain("redis is running a long script of another client")),
+    ("TRYAGAIN", Error::TryAgain("the key is moving between nodes of the cluster")),
+    (
+        "MASTERDOWN",
+        Error::TryAgain("this redis is a replica without a connection to its master, and refuses reads"),
+    ),
     ("CLUSTERDOWN", Error::ClusterDown),
     ("READONLY", Error::ReadOnly),
     (
         "NOREPLICAS",
         Error::refused_static(
-            "redis takes no writes: fewer replicas are connected than its min-replicas-to-write",
+            "redis refuses writes: fewer replicas are connected than its min-replicas-to-write",
         ),
     ),
-    (
-        "MISCONF",
-        Error::refused_static("redis takes no writes: it cannot write to its disk; its log says why"),
-    ),
-    ("OOM", Error::refused_static("redis takes no writes: it has no memory left; raise its maxmemory")),
+    ("MISCONF", Error::refused_static("redis refuses writes: it cannot write to its disk; see its log")),
+    ("OOM", Error::refused_static("redis refuses writes: it is out of memory; raise its maxmemory")),
     ("NOPERM", Error::PermissionDenied),
-    ("NOAUTH", Error::refused_static("redis asks for a password; put one into the URL")),
+    ("NOAUTH", Error::refused_static("redis requires a password; add it to the URL")),
     ("WRONGPASS", Error::refused_static(WRONG_LOGIN)),
     (
         "DENIED",
-        Error::refused_static("redis is in protected mode; give it a password, or bind it to this host"),
+        Error::refused_static("redis is in protected mode; set a password on it, or bind it to this host"),
     ),
     ("WRONGTYPE", Error::ForeignValue),
     ("NOSCRIPT", Error::NoScript),
     ("NOPROTO", Error::UnknownCommand),
 ];
 
-const WRONG_LOGIN: &str = "redis does not take this user and password";
+const WRONG_LOGIN: &str = "redis rejected this user and password; check both in the URL";
 
-/// Sorts an error by its code, or by its text where the server gives no code.
+/// Classifies an error reply by its code, or by its text if the code is generic.
 fn from_code(code: &str, detail: &str) -> Error {
     if let Some((_, error)) = REPLY_CODES.iter().find(|(known, _)| *known == code) {
         return error.clone();
     }
     match code {
         "ERR" => from_message(detail),
-        // Only what looks like a code is repeated: a server may put anything there.
+        // Repeated only if it looks like a code: a server may put anything there.
         _ if !code.is_empty() && code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
-            Error::refused(format!("redis answered {code}"))
+            Error::refused(format!("redis replied with the error {code}"))
         }
-        _ => Error::refused_static("redis answered with an error of an unknown kind"),
+        _ => Error::refused_static("redis replied with an unknown kind of error"),
     }
 }
 
-/// What older servers say without a word of its own.
+/// Classifies an error with the generic code `ERR`, by its text.
 fn from_message(detail: &str) -> Error {
     let contains = |part: &str| detail.contains(part);
     match () {
-        () if contains("max number of clients") => Error::TryAgain("redis has too many clients"),
+        () if contains("max number of clients") => {
+            Error::TryAgain("redis has reached its maximum number of clients")
+        }
         () if contains("unknown command") || contains("nknown subcommand") => Error::UnknownCommand,
-        () if contains("DB index") => Error::refused_static("redis has no database of this number"),
+        () if contains("DB index") => {
+            Error::refused_static("redis has no database of this number; use a lower one")
+        }
         () if contains("SELECT is not allowed") => Error::OneDatabase,
         () if contains("AUTH") => wrong_login(),
-        () => Error::refused_static("redis answered with an error"),
+        () => Error::refused_static("redis replied with an error; see its log"),
     }
 }
 
@@ -215,7 +221,7 @@ fn wrong_login() -> Error {
     Error::refused_static(WRONG_LOGIN)
 }
 
-/// What the operating system said, without what else may be in its text.
+/// The error of the operating system, without other text that it may carry.
 pub(crate) fn sanitize(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error)
 }
@@ -229,31 +235,31 @@ mod tests {
     fn parse(line: &str) -> Error {
         let Ok(Value::ServerError(error)) = redis::parse_redis_value(format!("-{line}\r\n").as_bytes())
         else {
-            panic!("a line with a minus is an error");
+            panic!("a line that starts with a minus is an error");
         };
         RedisError::from(error).into()
     }
 
-    /// What follows from a reply.
+    /// What the store does after an error reply.
     #[derive(Debug, PartialEq)]
-    enum Follows {
-        /// The store is away for a while.
+    enum Effect {
+        /// The store is unavailable for a while.
         Unreachable,
-        /// The store is used for what it still does.
+        /// The store refuses; operations that still work stay in use.
         Refused,
         /// The document is left alone.
         Unusable,
-        /// The store tries otherwise.
+        /// The store handles it without an error.
         Handled,
     }
 
-    fn follows(line: &str) -> Follows {
+    fn effect(line: &str) -> Effect {
         match parse(line) {
-            Error::NoScript | Error::Moved(_) | Error::Ask(_) => Follows::Handled,
+            Error::NoScript | Error::Moved(_) | Error::Ask(_) => Effect::Handled,
             error => match error.into_store_error(Applied::No) {
-                StoreError::Unavailable { .. } => Follows::Unreachable,
-                StoreError::Refused { .. } => Follows::Refused,
-                StoreError::Unusable { .. } => Follows::Unusable,
+                StoreError::Unavailable { .. } => Effect::Unreachable,
+                StoreError::Refused { .. } => Effect::Refused,
+                StoreError::Unusable { .. } => Effect::Unusable,
                 other => panic!("{line}: {other}"),
             },
         }
@@ -262,49 +268,51 @@ mod tests {
     #[test]
     fn each_reply_code_has_one_meaning() {
         for (line, expected) in [
-            ("LOADING Redis is loading the dataset in memory", Follows::Unreachable),
-            ("BUSY Redis is busy running a script", Follows::Unreachable),
-            ("TRYAGAIN Multiple keys request during rehashing of slot", Follows::Unreachable),
-            ("MASTERDOWN Link with MASTER is down", Follows::Unreachable),
-            ("CLUSTERDOWN Hash slot not served", Follows::Unreachable),
-            ("ERR max number of clients reached", Follows::Unreachable),
-            ("READONLY You can't write against a read only replica.", Follows::Refused),
-            ("NOREPLICAS Not enough good replicas to write.", Follows::Refused),
-            ("MISCONF Redis is configured to save RDB snapshots", Follows::Refused),
-            ("OOM command not allowed when used memory > 'maxmemory'.", Follows::Refused),
-            ("NOPERM this user has no permissions", Follows::Refused),
-            ("NOAUTH Authentication required.", Follows::Refused),
-            ("WRONGPASS invalid username-password pair", Follows::Refused),
-            ("DENIED Redis is running in protected mode", Follows::Refused),
-            ("NOPROTO unsupported protocol version", Follows::Refused),
-            ("ERR DB index is out of range", Follows::Refused),
-            ("ERR SELECT is not allowed in cluster mode", Follows::Refused),
-            ("ERR something else", Follows::Refused),
-            ("NEWCODE something else", Follows::Refused),
-            ("WRONGTYPE Operation against a key holding the wrong kind of value", Follows::Unusable),
-            ("NOSCRIPT No matching script.", Follows::Handled),
-            ("MOVED 3999 127.0.0.1:6381", Follows::Handled),
-            ("ASK 3999 127.0.0.1:6381", Follows::Handled),
+            ("LOADING Redis is loading the dataset in memory", Effect::Unreachable),
+            ("BUSY Redis is busy running a script", Effect::Unreachable),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Effect::Unreachable),
+            ("MASTERDOWN Link with MASTER is down", Effect::Unreachable),
+            ("CLUSTERDOWN Hash slot not served", Effect::Unreachable),
+            ("ERR max number of clients reached", Effect::Unreachable),
+            ("READONLY You can't write against a read only replica.", Effect::Refused),
+            ("NOREPLICAS Not enough good replicas to write.", Effect::Refused),
+            ("MISCONF Redis is configured to save RDB snapshots", Effect::Refused),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Effect::Refused),
+            ("NOPERM this user has no permissions", Effect::Refused),
+            ("NOAUTH Authentication required.", Effect::Refused),
+            ("WRONGPASS invalid username-password pair", Effect::Refused),
+            ("DENIED Redis is running in protected mode", Effect::Refused),
+            ("NOPROTO unsupported protocol version", Effect::Refused),
+            ("ERR DB index is out of range", Effect::Refused),
+            ("ERR SELECT is not allowed in cluster mode", Effect::Refused),
+            ("ERR something else", Effect::Refused),
+            ("NEWCODE something else", Effect::Refused),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", Effect::Unusable),
+            ("NOSCRIPT No matching script.", Effect::Handled),
+            ("MOVED 3999 127.0.0.1:6381", Effect::Handled),
+            ("ASK 3999 127.0.0.1:6381", Effect::Handled),
         ] {
-            assert_eq!(follows(line), expected, "{line}");
+            assert_eq!(effect(line), expected, "{line}");
         }
     }
 
     #[test]
-    fn no_reply_ends_the_connection() {
+    fn no_error_reply_breaks_the_connection() {
         for (code, error) in &REPLY_CODES {
             assert!(!error.breaks_connection(), "{code}");
         }
     }
 
     #[test]
-    fn a_redirection_names_its_node() {
-        assert!(matches!(parse("MOVED 3999 127.0.0.1:6381"), Error::Moved(at) if at == "127.0.0.1:6381"));
-        assert!(matches!(parse("ASK 3999 ::1:6381"), Error::Ask(at) if at == "::1:6381"));
+    fn a_redirect_names_its_node() {
+        assert!(
+            matches!(parse("MOVED 3999 127.0.0.1:6381"), Error::Moved(target) if target == "127.0.0.1:6381")
+        );
+        assert!(matches!(parse("ASK 3999 ::1:6381"), Error::Ask(target) if target == "::1:6381"));
     }
 
     #[test]
-    fn nothing_a_server_says_is_repeated() {
+    fn no_error_repeats_the_text_of_a_server() {
         for line in [
             "ERR unknown command `HELLO`, with args beginning with: `3` `AUTH` `me` `hunter2`",
             "ERR hunter2",
@@ -313,8 +321,8 @@ mod tests {
             "MOVED hunter2",
         ] {
             let error = parse(line).into_store_error(Applied::No);
-            let told = format!("{error} {error:?}").to_lowercase();
-            assert!(!told.contains("hunter2"), "{told}");
+            let shown = format!("{error} {error:?}").to_lowercase();
+            assert!(!shown.contains("hunter2"), "{shown}");
         }
     }
 }

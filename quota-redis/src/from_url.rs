@@ -1,5 +1,5 @@
-//! From a URL to settings.
-//! What the settings mean is in `options`; nothing here repeats a part of the URL that may be a password.
+//! Parses the settings from a URL.
+//! `options` defines them. No error repeats a part of the URL that may be a password.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use url::Url;
 use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
 use crate::options::{Pem, RedisOpenError, RedisOptions, Servers, Tls, addresses};
 
-/// The schemes there are, and what each of them stands for.
+/// The known schemes, each with its kind of servers and whether it uses TLS.
 const SCHEMES: [(&str, UrlKind, bool); 7] = [
     ("redis", UrlKind::Single, false),
     ("rediss", UrlKind::Single, true),
@@ -32,7 +32,7 @@ enum UrlKind {
 }
 
 impl UrlKind {
-    /// Which keys the query may have, beside those of TLS.
+    /// The query keys that this kind accepts, besides those of TLS.
     fn keys(self) -> &'static [&'static str] {
         match self {
             Self::Single => &["prefix", "connect_ms", "response_ms"],
@@ -43,20 +43,20 @@ impl UrlKind {
     }
 }
 
-/// The further keys of a URL that asks for TLS.
+/// The query keys that a TLS scheme accepts in addition.
 const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
 
-/// The schemes that a URL of Redis can have.
+/// The schemes of a Redis URL.
 pub(crate) fn schemes() -> impl Iterator<Item = &'static str> {
     SCHEMES.iter().map(|(scheme, _, _)| *scheme)
 }
 
 impl RedisOptions {
-    /// What a URL says; see the [front page](crate#urls) for their forms.
+    /// Parses a URL; see the [front page](crate#urls) for the syntax.
     ///
     /// # Errors
     ///
-    /// [`RedisOpenError`], which never repeats the URL: it may hold a password.
+    /// [`RedisOpenError`], which never repeats the URL, because it may contain a password.
     pub fn from_url(url: &Url) -> Result<Self, RedisOpenError> {
         options(url)
     }
@@ -72,16 +72,18 @@ impl FromStr for RedisOptions {
 }
 
 fn options(url: &Url) -> Result<RedisOptions, RedisOpenError> {
-    let wrong = |reason: String| RedisOpenError::setting(reason);
+    let invalid = |reason: String| RedisOpenError::setting(reason);
     let (kind, has_tls) = SCHEMES
         .iter()
         .find_map(|(scheme, kind, tls)| (*scheme == url.scheme()).then_some((*kind, *tls)))
-        .ok_or_else(|| wrong(format!("{}: is not redis, only {} are", url.scheme(), list(schemes()))))?;
+        .ok_or_else(|| {
+            invalid(format!("unknown redis scheme {}: (expected one of: {})", url.scheme(), list(schemes())))
+        })?;
     if has_tls && cfg!(not(feature = "tls")) {
-        return Err(wrong(format!("{}: needs the feature tls of quota-redis", url.scheme())));
+        return Err(invalid(format!("{}: needs the feature tls of quota-redis", url.scheme())));
     }
     if url.fragment().is_some() {
-        return Err(RedisOpenError::setting("a redis URL has no part behind a #; in a password, write %23"));
+        return Err(RedisOpenError::setting("a redis URL has no #fragment; write # in a password as %23"));
     }
     let query = Query::read(url, kind, has_tls)?;
     let mut options = RedisOptions::on(servers(url, kind, &query)?);
@@ -101,7 +103,8 @@ fn options(url: &Url) -> Result<RedisOptions, RedisOpenError> {
         [("connect_ms", &mut settings.connect_timeout), ("response_ms", &mut settings.response_timeout)]
     {
         if let Some(text) = query.one(key)? {
-            let ms = text.parse().map_err(|_| wrong(format!("?{key}= takes milliseconds")))?;
+            let ms =
+                text.parse().map_err(|_| invalid(format!("?{key}= must be a number of milliseconds")))?;
             *duration = Duration::from_millis(ms);
         }
     }
@@ -109,16 +112,18 @@ fn options(url: &Url) -> Result<RedisOptions, RedisOpenError> {
 }
 
 fn servers(url: &Url, kind: UrlKind, query: &Query) -> Result<Servers, RedisOpenError> {
-    let wrong = |reason: &'static str| RedisOpenError::setting(reason);
+    let invalid = |reason: &'static str| RedisOpenError::setting(reason);
     if kind == UrlKind::Unix {
         let path = PathBuf::from(decoded(url.path(), "the path of the socket")?);
-        let is_here = url.host_str().unwrap_or_default().is_empty() && path.is_absolute();
-        let socket = || wrong("a unix socket is written redis+unix:///path/to/socket");
-        return is_here.then_some(Servers::Single(Address::Unix(path))).ok_or_else(socket);
+        let is_valid = url.host_str().unwrap_or_default().is_empty() && path.is_absolute();
+        let invalid_socket = || invalid("a unix socket URL must be redis+unix:///path/to/socket");
+        return is_valid.then_some(Servers::Single(Address::Unix(path))).ok_or_else(invalid_socket);
     }
     let default_port = if kind == UrlKind::Sentinel { SENTINEL_PORT } else { REDIS_PORT };
-    let host =
-        url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("the URL names no host"))?;
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty())
+        .ok_or_else(|| invalid("the URL has no host: redis://host:6379"))?;
     let host = decoded(host, "the host")?;
     let first = Address::tcp(&host, url.port().unwrap_or(default_port));
     let mut all = vec![first];
@@ -130,7 +135,8 @@ fn servers(url: &Url, kind: UrlKind, query: &Query) -> Result<Servers, RedisOpen
     Ok(match kind {
         UrlKind::Sentinel => {
             let master = query.one("master")?.filter(|master| !master.is_empty());
-            let master = master.ok_or_else(|| wrong("sentinels need ?master=, the name of the master"))?;
+            let master =
+                master.ok_or_else(|| invalid("a sentinel URL needs ?master=, the name of the master"))?;
             Servers::Sentinel { sentinels: all, master: master.into() }
         }
         UrlKind::Cluster => Servers::Cluster(all),
@@ -148,7 +154,7 @@ fn database(url: &Url, kind: UrlKind, query: &Query) -> Result<u32, RedisOpenErr
     }
     text.parse().map_err(|_| {
         RedisOpenError::setting(
-            "the database is a number: redis://host:6379/0, or ?db=0 behind a unix socket",
+            "the database must be a number: redis://host:6379/0, or ?db=0 for a unix socket",
         )
     })
 }
@@ -160,7 +166,7 @@ fn decoded(text: &str, what: &str) -> Result<String, RedisOpenError> {
     }
 }
 
-/// The query of a URL, all of whose keys are known.
+/// The query of a URL, with known keys only.
 struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -170,7 +176,7 @@ impl Query {
         match pairs.iter().all(|(key, _)| known().any(|known| known == key)) {
             true => Ok(Self(pairs)),
             false => Err(RedisOpenError::setting(format!(
-                "{}: knows {} behind the ?, and nothing else",
+                "unknown query key in a {}: URL (expected one of: {})",
                 url.scheme(),
                 list(known())
             ))),
@@ -186,7 +192,7 @@ impl Query {
         let first = all.next();
         match all.next() {
             None => Ok(first),
-            Some(_) => Err(RedisOpenError::setting(format!("?{key}= is said twice"))),
+            Some(_) => Err(RedisOpenError::setting(format!("?{key}= is set twice; keep one"))),
         }
     }
 
@@ -195,7 +201,7 @@ impl Query {
         let client = match (file("cert")?, file("key")?) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => return Err(RedisOpenError::setting("?cert= and ?key= go together")),
+            _ => return Err(RedisOpenError::setting("set both ?cert= and ?key=, or neither")),
         };
         Ok(Tls { authority: file("ca")?, client })
     }

@@ -1,15 +1,15 @@
-//! Whether a connection on which callers only listen still carries anything, and still goes where their documents are.
-//! Who listens is known to the board; what is listened for is kept up to date by keepers, see `subscription_task`.
+//! Probes a connection with waiters: whether it still carries bytes, and still leads to the owner of their documents.
+//! Receiving notices is the job of `subscriptions` and `subscription_task`.
 
 use std::sync::Weak;
 
 use crate::client::Client;
 use crate::connection::Connection;
 
-/// Asks for one of the versions that are waited for, now and then, until the connection is over.
+/// Queries one awaited version at each keepalive interval, until the connection is closed.
 ///
-/// A server that stands still, or packets that vanish, end no connection: those who only wait would wait on, and miss what is
-/// written by way of the server that has taken over.
+/// A frozen server or lost packets do not close a connection. Without the probe a caller that only waits would miss every write that
+/// goes to the server that took over.
 pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>) {
     loop {
         let Some(pause) = client.upgrade().map(|client| {
@@ -22,7 +22,7 @@ pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>) {
         };
         pause.await;
         let (Some(client), Some(connection)) = (client.upgrade(), connection.upgrade()) else { return };
-        // Where there are no notices, polls are a pulse.
+        // Without notices, the polls of `subscription_task` are the probe.
         if connection.subscriptions().is_closed() || !connection.supports_push() {
             return;
         }
@@ -30,7 +30,7 @@ pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>) {
         let query = connection.subscriptions().start_query(&key.channel, None);
         match client.current_version(&key).await {
             Ok(version) => query.on_version(version),
-            // A call that shows that the connection is lost has ended it. A server that answers with an error is there.
+            // A call on a broken connection has closed it. A server that replies with an error is alive.
             Err(_) => drop(query),
         }
         if !client.is_current(&key, &connection) {

@@ -1,19 +1,19 @@
-//! Names in Redis: the key of a document, its channel, and the slot of a cluster they are in.
-//! What is kept under a key is in `script`.
+//! Names in Redis: the key of a document, its channel, and their cluster slot.
+//! `script` owns the stored value.
 
 use std::sync::Arc;
 
 use quota_core::StoreKey;
 
-/// The form of what is kept. A later form gets other keys, so that old and new processes do not misread each other.
+/// The format of the stored value. Another format uses other keys, so that old and new processes do not misread each other.
 const FORMAT: u8 = 1;
 
-/// Where a document is.
+/// The names of one document.
 #[derive(Debug, Clone)]
 pub(crate) struct Key {
     /// `<prefix>:1:{<name>}`: the braces keep key and channel in one slot.
     pub(crate) text: Arc<str>,
-    /// The key, and the database: channels are shared by all databases of a server.
+    /// The key and the database, because all databases of a server share its channels.
     pub(crate) channel: Arc<str>,
 }
 
@@ -24,7 +24,7 @@ impl Key {
         Self { text: text.into(), channel }
     }
 
-    /// Its slot in a cluster.
+    /// The cluster slot of the key.
     pub(crate) fn slot(&self) -> usize {
         let tag = self
             .text
@@ -35,10 +35,10 @@ impl Key {
     }
 }
 
-/// How many slots a cluster has.
+/// The number of slots of a cluster.
 pub(crate) const SLOTS: u16 = 16_384;
 
-/// CRC-16/XMODEM, which is what Redis takes.
+/// CRC-16/XMODEM, as the Redis cluster specification demands.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_the_one_that_the_specification_gives() {
+    fn crc16_matches_the_cluster_specification() {
         assert_eq!(crc16(b"123456789"), 0x31c3);
         assert_eq!(crc16(b""), 0);
     }

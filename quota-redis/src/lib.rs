@@ -12,45 +12,43 @@
 //! let quota = QuotaManager::builder(store).fetcher(FakeProvider::answering("example", 42.0)).build()?;
 //! let main = quota.account(&"example/main".parse::<AccountId>()?);
 //!
-//! // Whichever host asks first makes the one call; the others read what it found.
+//! // The first host makes the call to the provider; the others read its result.
 //! println!("{:?}", main.get().await?);
 //! # quota.close().await;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Opening connects to nothing: the first call does, and every call after a connection was lost. All clones of a store, and
-//! all who call it, share one connection to each server. [`RedisOptions`] is for what should not be in a URL.
+//! Opening does not connect: the first call does, and the first call after a lost connection. All clones and callers of a store
+//! share one connection to each server. [`RedisOptions`] is for settings that should not be in a URL.
 //!
 //! # URLs
 //!
 //! | URL | servers |
 //! |---|---|
-//! | `redis://user:password@host:6379/0` | one server, by its address |
-//! | `redis+unix://user:password@/run/redis.sock?db=0` | one server, by its unix socket |
-//! | `redis+cluster://host:6379?node=host2:6379` | a cluster, by any of its nodes |
-//! | `redis+sentinel://host:26379/0?master=name&node=host2:26379` | the master of that name, by its sentinels |
+//! | `redis://user:password@host:6379/0` | one server |
+//! | `redis+unix://user:password@/run/redis.sock?db=0` | one server, through its unix socket |
+//! | `redis+cluster://host:6379?node=host2:6379` | a cluster, through any of its nodes |
+//! | `redis+sentinel://host:26379/0?master=name&node=host2:26379` | the master of this name, as its sentinels report it |
 //! | `rediss://`, `rediss+cluster://`, `rediss+sentinel://` | the same over TLS; needs the feature `tls` |
 //!
-//! Behind the `?` there may also be `prefix` (what all keys begin with, `quota` by default), `connect_ms` and `response_ms`
-//! (time-outs), and with TLS `ca` (a file with the authority to trust instead of the system's), `cert` and `key` (files with
-//! what this client shows). What is not known there is an error. User and password are percent-decoded, and shown by no
-//! error, log or `Debug`.
+//! The query may also contain `prefix` (of all keys, `quota` by default), `connect_ms` and `response_ms` (timeouts), and with TLS
+//! `ca` (a file with the authority to trust instead of the system's), `cert` and `key` (files with the client's certificate and
+//! key). An unknown query key is an error. User and password are percent-decoded. No error, log or `Debug` shows them.
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `tls` | TLS by rustls with ring; whether the process has installed a provider of its own does not matter |
+//! | `tls` | TLS by rustls with ring; the process need not install a crypto provider |
 //!
-//! # What is in Redis
+//! # Stored data
 //!
-//! One string for each account, `quota:1:{anthropic/main}`, and two like it for quiet times: a version of 16 digits, a space,
-//! and the document. It expires if nobody writes it for as long as the manager keeps records. What is found there and is
-//! not of this form is reported as unusable and left alone. Versions are drawn at random from 64 bits, so that one is never used
-//! twice, whatever expired, failed over or was flushed.
+//! One string for each document, such as `quota:1:{anthropic/main}`: a version of 16 digits, a space, and the document. It expires
+//! if no process writes it for the manager's record lifetime. A value of another format is reported as unusable and never changed.
+//! Versions are drawn at random from 64 bits, so none is used twice, also after an expiry, a failover or a flush.
 //!
 //! # Rights
 //!
-//! A user needs these, and no others; [`prefix`](RedisOptions::prefix) takes the place of `quota`:
+//! A user needs exactly these rights; replace `quota` by the [`prefix`](RedisOptions::prefix):
 //!
 //! ```text
 //! ACL SETUSER quota on >secret ~quota:1:* &quota:1:* +evalsha +eval +get +set +getrange +time +publish +subscribe +unsubscribe
@@ -62,30 +60,30 @@
 //! ACL SETUSER quota on >secret ~quota:1:* &quota:1:* +evalsha +eval +get +set +getrange +time +spublish +ssubscribe +asking +cluster|slots
 //! ```
 //!
-//! In addition `+select` for a database other than 0, and `+role` behind sentinels. Sentinels have users of their own, who need
-//! `+sentinel|get-master-addr-by-name`. All who share a store should have the same rights: who may not publish tells nobody.
+//! In addition `+select` for a database other than 0, and `+role` behind sentinels. Sentinels have users of their own, which need
+//! `+sentinel|get-master-addr-by-name`. All users of a store should have the same rights: the writes of a user that may not publish
+//! wake no other process.
 //!
 //! # Servers
 //!
 //! Redis from 6.0 and Valkey, which speaks the same protocol: the tests run on either (Redis 7.0 and Valkey 9.1 so far).
-//! Changes are told by notices over RESP3, on a cluster by sharded channels (from 7.0). Where the server or the user's rights
-//! do not let that be, versions are polled every second for as long as somebody waits.
+//! Changes arrive as notices over RESP3, on a cluster over sharded channels (from 7.0). If the server or the user's rights do not
+//! allow that, versions are polled every second while a caller waits.
 //!
-//! # When Redis is away
+//! # Outages
 //!
-//! Every wait has a bound: 1 s to connect and 500 ms for an answer unless set otherwise, and callers share one attempt to
-//! connect. After an attempt that failed, calls fail at once for 100 to 200 ms; the first one after that tries again. A
-//! connection that was lost under a call is made anew and the call repeated once. A swap that is repeated is recognised by its
-//! version if it had been applied; one of which that cannot be said fails with
-//! [`Applied::Perhaps`](quota_core::Applied::Perhaps). When a connection is lost, everybody who waits for a change is woken;
-//! and where somebody only waits, the connection is asked every 5 s whether it still carries anything.
+//! Every wait has a timeout, by default 1 s to connect and 500 ms for a reply, and concurrent callers share one attempt to
+//! connect. After a failed attempt, calls fail at once for 100 to 200 ms; the next one tries again. If a connection is lost during
+//! a call, the call reconnects and retries once. A retried swap that was already applied is recognised by its version; if that is
+//! uncertain, it fails with [`Applied::Perhaps`](quota_core::Applied::Perhaps). A lost connection wakes all callers that wait for a
+//! change. While callers only wait, the connection is probed every 5 s.
 //!
-//! A server that answers with an error keeps its connection. A replica is read, and refuses writes with
-//! [`StoreError::Refused`](quota_core::StoreError::Refused); so does a server without memory, disk or enough replicas. A node of a
-//! cluster that is named as a single server is refused, with the URL of the cluster.
+//! A server that replies with an error keeps its connection. A replica serves reads, and refuses writes with
+//! [`StoreError::Refused`](quota_core::StoreError::Refused); so does a server without memory, disk or enough replicas. A cluster
+//! node that is configured as a single server is refused, with the URL of the cluster.
 //!
-//! A master that fails may take its last writes along, since replicas follow a little behind. What that can cost is a lease: one
-//! more call to the provider, never a wrong or an older reading, as managers put back what they know and the store has lost.
+//! A failover may lose the last writes, because replication is asynchronous. That can lose a lease, so it costs at most one more
+//! call to the provider. Readings never go back, because managers write back what the store has lost.
 
 mod address;
 mod client;

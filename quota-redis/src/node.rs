@@ -1,5 +1,5 @@
 //! One server, and the one connection to it that all callers share.
-//! How a connection is made is in `connector`; which server a key is on, in `topology`.
+//! `connector` opens the connection; `topology` decides which node owns a key.
 
 use std::pin::pin;
 use std::sync::{Arc, Weak};
@@ -13,7 +13,7 @@ use crate::connector::{Connector, Target};
 use crate::error::Error;
 use crate::task::{self, Task};
 
-/// A server that is connected to when it is first needed.
+/// A server, connected to by the first call that needs it.
 #[derive(Debug)]
 pub(crate) struct Node {
     connector: Arc<Connector>,
@@ -26,7 +26,7 @@ pub(crate) struct Node {
 struct NodeState {
     connection: Option<Arc<Connection>>,
     phase: ConnectPhase,
-    /// How many attempts there have been: one that is over says nothing about the next.
+    /// The number of attempts so far. An attempt that ended must not change the state of the next one.
     attempts: u64,
     connecting: Option<Task>,
 }
@@ -35,17 +35,17 @@ struct NodeState {
 enum ConnectPhase {
     #[default]
     Idle,
-    /// One task connects, and all wait for it.
+    /// One task connects, and all callers wait for it.
     Connecting,
-    /// It has failed a moment ago: nobody waits, and nobody tries.
+    /// The last attempt failed: calls return its error without connecting.
     Backoff(Error),
 }
 
-/// How long is rested after a failure, at least; a random part of as much again is added. Short enough that a server that is
-/// back is used within 200 ms, and long enough that it is not tried more than ten times a second.
+/// The minimum backoff after a failed attempt; up to 90 % of it is added at random. A server that is back is used within
+/// 200 ms, and an unreachable one is tried at most ten times a second.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
-/// A connection over which writes are refused is replaced after this long: a name or a proxy may have moved on to the new master.
+/// A connection to a replica is replaced after this long: the host name or a proxy may lead to the new master now.
 const READ_ONLY_RECONNECT_AFTER: Duration = Duration::from_secs(60);
 
 impl Node {
@@ -53,7 +53,7 @@ impl Node {
         Arc::new(Self { connector, target, state: Mutex::default(), changed: Notify::new() })
     }
 
-    /// The connection that stands.
+    /// The open connection, unless it is hung.
     pub(crate) fn connected(&self) -> Option<Arc<Connection>> {
         let connection = self.state().connected()?;
         if connection.is_hung() {
@@ -63,12 +63,12 @@ impl Node {
         Some(connection)
     }
 
-    /// The connection, made if there is none. Many who ask at once wait for one attempt.
+    /// The connection, opened if there is none. Concurrent callers share one attempt.
     pub(crate) async fn connection(self: &Arc<Self>) -> Result<Arc<Connection>, Error> {
         let mut has_attempted = false;
         loop {
             let mut changed = pin!(self.changed.notified());
-            // Registered before the look, so that what comes between the two is not missed.
+            // Registered before the check, so that a change in between is not missed.
             changed.as_mut().enable();
             if let Some(connection) = self.connected() {
                 return Ok(connection);
@@ -81,13 +81,13 @@ impl Node {
         }
     }
 
-    /// The number of an attempt that is the caller's to begin; `None` if one is under way.
+    /// Starts an attempt and returns its number; `None` if one is in progress.
     fn start_attempt(&self, has_attempted: bool) -> Result<Option<u64>, Error> {
         let mut state = self.state();
         match &state.phase {
             ConnectPhase::Connecting => Ok(None),
             ConnectPhase::Backoff(error) => Err(error.clone()),
-            // It ended with its runtime, or brought a connection that ended at once: another is for another call.
+            // This call's attempt ended with its runtime, or its connection closed at once. The next call may try again.
             ConnectPhase::Idle if has_attempted => Err(Error::Lost),
             ConnectPhase::Idle => {
                 state.attempts += 1;
@@ -97,19 +97,19 @@ impl Node {
         }
     }
 
-    /// Whether sentinels say which server this is.
+    /// Whether sentinels decide which server this is.
     pub(crate) fn is_behind_sentinels(&self) -> bool {
         matches!(self.target, Target::Master { .. })
     }
 
-    /// Whether a new connection may lead to another server than this one, which takes no writes: the sentinels may name another by
-    /// now, and so may a host name, which is found out now and then only.
+    /// Whether a new connection may reach a server that accepts writes: the sentinels may report another master now, or the host
+    /// name may resolve to one. The latter is tried rarely.
     pub(crate) fn may_reach_new_master(&self, error: &Error, connection: &Connection) -> bool {
         matches!(error, Error::ReadOnly)
             && (self.is_behind_sentinels() || connection.age() >= READ_ONLY_RECONNECT_AFTER)
     }
 
-    /// This connection is of no more use; the next caller makes another.
+    /// Closes a broken connection; the next call opens another.
     pub(crate) fn discard(&self, broken: &Arc<Connection>) {
         {
             let mut state = self.state();
@@ -118,11 +118,12 @@ impl Node {
         broken.subscriptions().close();
     }
 
-    /// Connects in a task of its own, so that a caller that leaves takes nothing from the others, and rests if it failed.
+    /// Connects in a task of its own, so that a cancelled caller does not cancel the attempt of the others. The task sleeps for the
+    /// backoff if it fails.
     fn spawn_attempt(self: &Arc<Self>, attempt: u64) -> Result<(), Error> {
         let (connector, target) = (Arc::clone(&self.connector), self.target.clone());
         let connecting = ConnectAttempt { node: Arc::downgrade(self), attempt };
-        // Not under the lock: a runtime that is being shut down drops the task here and now, and that takes the lock.
+        // Spawned outside the lock: a runtime that shuts down drops the task at once, and its drop takes the lock.
         let task = task::spawn(async move {
             match connector.connect(&target).await {
                 Ok(connection) => connecting.succeeded(connection),
@@ -150,7 +151,7 @@ impl NodeState {
     }
 }
 
-/// An attempt to connect. When it ends, however that is, the next may begin.
+/// An attempt to connect. Dropping it allows the next attempt, also after a panic or an abort.
 struct ConnectAttempt {
     node: Weak<Node>,
     attempt: u64,
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_is_over_says_nothing_about_the_next() {
+    fn an_ended_attempt_does_not_change_the_next_one() {
         let node = node();
         let first = ConnectAttempt {
             node: Arc::downgrade(&node),
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_runtime_that_is_gone_a_caller_is_told_at_once() {
+    fn a_call_on_a_stopped_runtime_fails_at_once() {
         let node = node();
         let runtime = Runtime::new().unwrap();
         let handle = runtime.handle().clone();

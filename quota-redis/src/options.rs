@@ -1,5 +1,5 @@
 //! The settings of a store, as plain data.
-//! How they are read from a URL is in `from_url`.
+//! `from_url` parses them from a URL.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -11,9 +11,9 @@ use quota_core::{Clock, Secret};
 
 use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
 
-/// Where Redis is, and how it is to be used.
+/// The servers of a store, and its settings.
 ///
-/// Most programs need no more than [`RedisStore::open`](crate::RedisStore::open) and a URL; this is for what should not be in one.
+/// Most programs need only [`RedisStore::open`](crate::RedisStore::open) and a URL; this is for settings that should not be in one.
 ///
 /// ```
 /// use quota_redis::RedisOptions;
@@ -25,7 +25,7 @@ use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
 ///     .prefix("team-a");
 /// assert!(!format!("{options:?}").contains("hunter2"));
 ///
-/// // Nothing is connected to before the first call.
+/// // The first call connects.
 /// let store = options.open()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -37,7 +37,7 @@ pub struct RedisOptions {
     pub(crate) tls: Option<Tls>,
 }
 
-/// Which servers there are.
+/// The configured servers.
 #[derive(Debug, Clone)]
 pub(crate) enum Servers {
     Single(Address),
@@ -45,7 +45,7 @@ pub(crate) enum Servers {
     Sentinel { sentinels: Vec<Address>, master: Arc<str> },
 }
 
-/// What holds for every connection.
+/// The settings of every connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) login: Login,
@@ -66,7 +66,7 @@ pub(crate) struct Login {
     pub(crate) password: Option<Secret>,
 }
 
-/// What TLS needs to know.
+/// The certificates for TLS.
 #[derive(Debug, Clone, Default)]
 #[cfg_attr(
     not(feature = "tls"),
@@ -77,7 +77,7 @@ pub(crate) struct Tls {
     pub(crate) client: Option<(Pem, Pem)>,
 }
 
-/// Certificates or a key.
+/// Certificates or a key, as PEM.
 #[derive(Debug, Clone)]
 #[cfg_attr(
     not(feature = "tls"),
@@ -88,8 +88,8 @@ pub(crate) enum Pem {
     Text(Secret),
 }
 
-/// What stands for "never".
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// The upper bound of every setting. Clocks overflow beyond it.
+const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Default for Settings {
     fn default() -> Self {
@@ -114,25 +114,25 @@ impl RedisOptions {
         Self::on(Servers::Single(Address::tcp(host, port)))
     }
 
-    /// One server on this machine, by its unix socket.
+    /// One server on this machine, through its unix socket.
     pub fn unix(socket: impl Into<PathBuf>) -> Self {
         Self::on(Servers::Single(Address::Unix(socket.into())))
     }
 
-    /// A cluster, by any of its nodes (`host` or `host:port`); the others are found.
+    /// A cluster, through any of its nodes (`host` or `host:port`); they report the others.
     ///
     /// # Errors
     ///
-    /// [`RedisOpenError`] if there is no node, or one that is no address.
+    /// [`RedisOpenError`] if the list is empty or an address is not valid.
     pub fn cluster<'a>(nodes: impl IntoIterator<Item = &'a str>) -> Result<Self, RedisOpenError> {
         Ok(Self::on(Servers::Cluster(addresses(nodes, REDIS_PORT)?)))
     }
 
-    /// The master of that name, found by any of its sentinels (`host` or `host:port`), also after a failover.
+    /// The master of this name, as its sentinels (`host` or `host:port`) report it, also after a failover.
     ///
     /// # Errors
     ///
-    /// [`RedisOpenError`] if there is no sentinel, or one that is no address.
+    /// [`RedisOpenError`] if the list is empty or an address is not valid.
     pub fn sentinel<'a>(
         sentinels: impl IntoIterator<Item = &'a str>,
         master: &str,
@@ -145,7 +145,7 @@ impl RedisOptions {
         Self { servers, settings: Settings::default(), tls: None }
     }
 
-    /// Who we are. Without a user, the password is that of the user `default`.
+    /// The user to log in as. Without one, the password is that of the user `default`.
     pub fn user(mut self, name: impl Into<String>) -> Self {
         self.settings.login.user = Some(name.into());
         self
@@ -157,53 +157,52 @@ impl RedisOptions {
         self
     }
 
-    /// Who we are to the sentinels, if they ask; it has nothing to do with the user of the servers.
+    /// The user and password for the sentinels, if they require one. They are independent of the login for the servers.
     pub fn sentinel_login(mut self, user: Option<&str>, password: Secret) -> Self {
         self.settings.sentinel_login = Login { user: user.map(str::to_owned), password: Some(password) };
         self
     }
 
-    /// The number of the database, 0 by default. A cluster has no other.
+    /// The number of the database, 0 by default. A cluster has only database 0.
     pub fn database(mut self, number: u32) -> Self {
         self.settings.database = number;
         self
     }
 
-    /// What all keys and channels begin with, `quota` by default. Stores with different prefixes share nothing.
+    /// The prefix of all keys and channels, `quota` by default. Stores with different prefixes share nothing.
     pub fn prefix(mut self, prefix: impl AsRef<str>) -> Self {
         self.settings.prefix = prefix.as_ref().into();
         self
     }
 
-    /// How long connecting may take, handshake and sentinels included: 1 s by default.
+    /// The timeout for connecting, including handshake and sentinels: 1 s by default.
     pub fn connect_timeout(mut self, duration: Duration) -> Self {
         self.settings.connect_timeout = duration;
         self
     }
 
-    /// How long an answer may take: 500 ms by default. The call fails then. If no byte has arrived in that time, the connection is
-    /// replaced; a server that is only slow keeps it.
+    /// The timeout for a reply, after which the call fails: 500 ms by default. If no byte has arrived in that time, the connection
+    /// is replaced. A slow server keeps its connection.
     pub fn response_timeout(mut self, duration: Duration) -> Self {
         self.settings.response_timeout = duration;
         self
     }
 
-    /// How long a subscription is kept after the last one who waited has left: 2 minutes by default.
+    /// How long a subscription outlives its last waiter: 2 minutes by default.
     pub fn unsubscribe_after(mut self, duration: Duration) -> Self {
         self.settings.unsubscribe_after = duration;
         self
     }
 
-    /// How often a document's version is looked up while somebody waits, where the server refuses notices: every second by
-    /// default, give or take a quarter.
+    /// How often the version of an awaited document is polled if the server refuses subscriptions: every second by default, with
+    /// 25 % jitter.
     pub fn poll_interval(mut self, duration: Duration) -> Self {
         self.settings.poll_interval = duration;
         self
     }
 
-    /// How often a connection on which somebody waits is asked whether it still carries anything, give or take a quarter: every
-    /// 5 s by default. It costs the server one short command. A server that stands still is noticed after so long by those who
-    /// ask it nothing else.
+    /// How often a connection with waiters is probed, by one short command: every 5 s by default, with 25 % jitter. This bounds the
+    /// time until a caller that only waits notices a frozen server.
     pub fn keepalive_interval(mut self, duration: Duration) -> Self {
         self.settings.keepalive_interval = duration;
         self
@@ -223,17 +222,16 @@ impl RedisOptions {
         let longest = settings.unsubscribe_after.max(spans.into_iter().max().unwrap_or_default());
         let is_cluster = matches!(self.servers, Servers::Cluster(_));
         let is_socket = matches!(self.servers, Servers::Single(Address::Unix(_)));
-        let is_nobody = |login: &Login| login.user.is_some() && login.password.is_none();
-        for (is_wrong, reason) in [
+        let lacks_password = |login: &Login| login.user.is_some() && login.password.is_none();
+        for (is_invalid, reason) in [
             (!prefix_is_fit, "the prefix must be 1 to 64 visible ASCII characters, none of {}*?[]\\"),
-            (spans.iter().any(Duration::is_zero), "a time-out or pause must be longer than nothing"),
-            // Clocks cannot count to the longest duration there is.
-            (longest > LONGEST, "a time-out or pause must not be longer than ten years"),
-            (is_cluster && settings.database != 0, "a redis cluster has the database 0 alone"),
-            (self.tls.is_some() && is_socket, "a unix socket has no TLS"),
-            (is_nobody(&settings.login), "a user needs a password"),
+            (spans.iter().any(Duration::is_zero), "a timeout or interval must be greater than zero"),
+            (longest > MAX_DURATION, "a timeout or interval must be at most ten years"),
+            (is_cluster && settings.database != 0, "a redis cluster has only database 0"),
+            (self.tls.is_some() && is_socket, "a unix socket cannot use TLS; remove the TLS settings"),
+            (lacks_password(&settings.login), "a redis user needs a password: redis://user:password@host"),
         ] {
-            if is_wrong {
+            if is_invalid {
                 return Err(RedisOpenError::setting(reason));
             }
         }
@@ -243,32 +241,32 @@ impl RedisOptions {
 
 #[cfg(feature = "tls")]
 impl RedisOptions {
-    /// Speaks TLS, and trusts the authorities of this system.
+    /// Uses TLS, and trusts the system's authorities.
     pub fn tls(mut self) -> Self {
         self.tls.get_or_insert_default();
         self
     }
 
-    /// Speaks TLS, and trusts this authority alone: certificates as PEM.
+    /// Uses TLS, and trusts only this authority: certificates as PEM.
     pub fn authority(mut self, certificates: impl Into<String>) -> Self {
         self.tls.get_or_insert_default().authority = Some(Pem::Text(Secret::new(certificates)));
         self
     }
 
-    /// Speaks TLS, and trusts the authority in this file alone.
+    /// Uses TLS, and trusts only the authority in this file.
     pub fn authority_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls.get_or_insert_default().authority = Some(Pem::File(path.into()));
         self
     }
 
-    /// Speaks TLS, and shows this certificate: it and its key as PEM.
+    /// Uses TLS with this client certificate and its key, as PEM.
     pub fn client_certificate(mut self, certificate: impl Into<String>, key: Secret) -> Self {
         let certificate = Pem::Text(Secret::new(certificate));
         self.tls.get_or_insert_default().client = Some((certificate, Pem::Text(key)));
         self
     }
 
-    /// Speaks TLS, and shows the certificate in this file, with the key in that one.
+    /// Uses TLS with the client certificate and the key in these files.
     pub fn client_certificate_files(
         mut self,
         certificate: impl Into<PathBuf>,
@@ -285,12 +283,12 @@ pub(crate) fn addresses<'a>(
     texts: impl IntoIterator<Item = &'a str>,
     default_port: u16,
 ) -> Result<Vec<Address>, RedisOpenError> {
-    let wrong = || RedisOpenError::setting("a node is written host or host:port");
+    let invalid = || RedisOpenError::setting("a node must be host or host:port");
     let found: Vec<_> = texts
         .into_iter()
-        .map(|text| Address::parse(text, default_port).ok_or_else(wrong))
+        .map(|text| Address::parse(text, default_port).ok_or_else(invalid))
         .collect::<Result<_, _>>()?;
-    if found.is_empty() { Err(RedisOpenError::setting("there must be a node at least")) } else { Ok(found) }
+    if found.is_empty() { Err(RedisOpenError::setting("name at least one node")) } else { Ok(found) }
 }
 
 #[cfg(feature = "tls")]
@@ -299,7 +297,7 @@ impl Pem {
         match self {
             Self::Text(text) => Ok(text.expose().as_bytes().to_vec()),
             Self::File(path) => read_file(path).map_err(|error| {
-                RedisOpenError::tls(format!("{what} cannot be read from {}", path.display()), error)
+                RedisOpenError::tls(format!("could not read {what} from {}", path.display()), error)
             }),
         }
     }
@@ -319,32 +317,32 @@ fn read_file(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
     std::fs::read(path)
 }
 
-/// Why a store cannot be opened. It never holds a URL or a password.
+/// Why a store cannot be created. It never contains the URL or a password.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisOpenError {
-    /// The text is no URL.
-    #[error("redis is named by a URL such as redis://127.0.0.1:6379, and this is none")]
+    /// The text is not a URL.
+    #[error("not a redis URL; try redis://127.0.0.1:6379")]
     #[non_exhaustive]
     InvalidUrl {
-        /// What is wrong with it.
+        /// The parse error.
         #[source]
         error: url::ParseError,
     },
-    /// A setting, in the URL or set by code, makes no sense.
+    /// A setting, in the URL or in code, is not valid.
     #[error("{reason}")]
     #[non_exhaustive]
     Setting {
-        /// Which, and what it should be.
+        /// The setting, and what it should be.
         reason: Cow<'static, str>,
     },
     /// A certificate or key cannot be used.
     #[error("{reason}")]
     #[non_exhaustive]
     Tls {
-        /// Which, and what is wrong.
+        /// The certificate or key, and what is wrong.
         reason: Cow<'static, str>,
-        /// The failure underneath.
+        /// The underlying error.
         source: Arc<dyn Error + Send + Sync>,
     },
 }

@@ -1,5 +1,5 @@
-//! What is kept under a key, and the two scripts that read and write it.
-//! Sending them is in `connection`, and what an answer means for those who wait is in `subscriptions`.
+//! The value stored under a key, the two scripts that read and write it, and their replies.
+//! `connection` sends them.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use redis::{Cmd, Script, Value, cmd};
 use crate::error::Error;
 use crate::key::Key;
 
-/// Reads the value, and the time.
+/// Returns the value and the server's time.
 const READ: &str = r"
 local found = redis.pcall('GET', KEYS[1])
 if type(found) == 'table' then return found end
@@ -19,24 +19,24 @@ local now = redis.call('TIME')
 return {found, now[1] * 1000 + math.floor(now[2] / 1000)}
 ";
 
-/// Writes ARGV[2] if the version is still ARGV[1] ('-': if there is nothing), for ARGV[3] milliseconds, and tells the
-/// new version by ARGV[4] (PUBLISH or SPUBLISH) on the channel ARGV[5]. Whatever may be refused is asked by pcall, and
-/// comes before the write or does no harm after it: a script that fails halfway is not undone.
+/// Writes ARGV[2] if the version is still ARGV[1] ('-': if there is no value), for ARGV[3] milliseconds, and publishes the
+/// new version by ARGV[4] (PUBLISH or SPUBLISH) on the channel ARGV[5]. Redis does not roll back a script that fails halfway, so
+/// each command that may be refused runs by pcall, and either precedes the write or may fail without harm.
 const SWAP: &str = r"
 local found = redis.pcall('GET', KEYS[1])
 if type(found) == 'table' then return found end
 local version = string.sub(ARGV[2], 1, 16)
-local stands = '-'
-if found then stands = string.sub(found, 1, 16) end
-if stands == version then return 2 end
-if stands ~= ARGV[1] then
+local current = '-'
+if found then current = string.sub(found, 1, 16) end
+if current == version then return 2 end
+if current ~= ARGV[1] then
   local now = redis.call('TIME')
   return {found, now[1] * 1000 + math.floor(now[2] / 1000)}
 end
 local set = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 if set.err then return set end
-local told = redis.pcall(ARGV[4], ARGV[5], version)
-if type(told) == 'table' then return 0 end
+local published = redis.pcall(ARGV[4], ARGV[5], version)
+if type(published) == 'table' then return 0 end
 return 1
 ";
 
@@ -47,30 +47,30 @@ pub(crate) struct Scripts {
     swap: Script,
 }
 
-/// One thing to be done with a key.
+/// One operation on a key.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Read the document.
     Read,
-    /// Write a value of this version if the expected one stands.
+    /// Write a value of this version if the current version is the expected one.
     Swap { expected: Option<Version>, version: Version, value: Bytes, ttl_ms: u64 },
-    /// Read the version alone.
+    /// Read only the version.
     Version,
 }
 
-/// What came of it.
+/// The parsed reply to a [`Command`].
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// What stands.
+    /// The current document.
     Current(Reading),
-    /// The version that stands.
+    /// The current version.
     Version(Option<Version>),
-    /// It was written; `told` if a notice was sent by this very call.
+    /// The write is applied; `published` if this call published the notice.
     Applied { published: bool },
 }
 
 impl Command {
-    /// A write under a version that nobody has used: it is drawn from 64 bits.
+    /// A write with a new version, drawn at random from 64 bits.
     pub(crate) fn swap(expected: Option<Version>, body: &[u8], keep: Duration) -> Self {
         let version = Version::random();
         let mut value = Vec::with_capacity(VERSION_DIGITS + 1 + body.len());
@@ -81,7 +81,7 @@ impl Command {
         Self::Swap { expected, version, value: value.into(), ttl_ms }
     }
 
-    /// The version it would write.
+    /// The version that a swap writes.
     pub(crate) fn version(&self) -> Option<Version> {
         match self {
             Self::Swap { version, .. } => Some(*version),
@@ -90,7 +90,7 @@ impl Command {
     }
 }
 
-/// A hundred years. Redis refuses what ends beyond its last millisecond.
+/// A hundred years. Redis refuses an expiry that overflows its milliseconds.
 const MAX_TTL_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
 const VERSION_DIGITS: usize = 16;
 
@@ -99,7 +99,7 @@ impl Scripts {
         Self { read: Script::new(READ), swap: Script::new(SWAP) }
     }
 
-    /// The command for an order: by the script's hash, or with its whole text, which makes the server keep it.
+    /// Encodes a command: with the hash of its script, or with the whole text, which makes the server cache it.
     pub(crate) fn encode(&self, command: &Command, key: &Key, publish: &str, with_text: bool) -> Cmd {
         match command {
             Command::Version => {
@@ -122,7 +122,7 @@ impl Scripts {
 
     /// # Errors
     ///
-    /// [`Error::ForeignValue`] if the value is not ours, [`Error::Lost`] if the answer is none to this order.
+    /// [`Error::ForeignValue`] if quota-redis did not write the value, [`Error::Lost`] if the reply does not fit the command.
     pub(crate) fn decode(command: &Command, response: Value) -> Result<Reply, Error> {
         match (command, response) {
             (Command::Version, Value::BulkString(digits)) if digits.is_empty() => Ok(Reply::Version(None)),
@@ -156,14 +156,14 @@ fn reading(parts: Vec<Value>) -> Result<Reading, Error> {
     Ok(Reading::new(document, now))
 }
 
-/// Sixteen digits of the version, a space, the body.
+/// Parses the 16 digits of the version, a space and the body.
 fn document(value: Bytes) -> Option<Document> {
     let version = version(value.get(..VERSION_DIGITS)?)?;
     (value.get(VERSION_DIGITS) == Some(&b' '))
         .then(|| Document::new(version, value.slice(VERSION_DIGITS + 1..)))
 }
 
-/// Reads a version as it is written in values and notices.
+/// Parses a version as values and notices contain it.
 pub(crate) fn version(digits: &[u8]) -> Option<Version> {
     let is_ours = digits.len() == VERSION_DIGITS
         && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_foreign() {
+    fn a_value_of_another_format_is_foreign() {
         for value in [
             "",
             "x",
@@ -213,16 +213,16 @@ mod tests {
     }
 
     #[test]
-    fn any_time_to_keep_is_one_that_redis_takes() {
-        for (keep, kept) in [(Duration::ZERO, 1), (Duration::MAX, MAX_TTL_MS)] {
+    fn every_ttl_is_clamped_to_what_redis_accepts() {
+        for (keep, expected) in [(Duration::ZERO, 1), (Duration::MAX, MAX_TTL_MS)] {
             let Command::Swap { ttl_ms, .. } = Command::swap(None, b"", keep) else { panic!("it is a swap") };
-            assert_eq!(ttl_ms, kept);
+            assert_eq!(ttl_ms, expected);
         }
     }
 
     proptest! {
         #[test]
-        fn no_bytes_of_a_server_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..64), now: i64) {
+        fn no_reply_makes_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..64), now: i64) {
             let swap = Command::swap(None, b"", Duration::ZERO);
             for command in [&Command::Read, &Command::Version, &swap] {
                 let _ = Scripts::decode(command, Value::BulkString(bytes.clone()));

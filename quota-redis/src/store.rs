@@ -1,5 +1,5 @@
-//! The store as callers see it.
-//! What becomes of a call is in `client`, and what wakes those who wait in `subscriptions`.
+//! `RedisStore`, the implementation of `QuotaStore`.
+//! `client` runs the commands; `subscriptions` wakes the waiters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,21 +18,21 @@ use crate::wait::wait;
 
 /// A store on Redis or Valkey.
 ///
-/// It is cheap to clone; all clones share their connections. Nothing is connected to before the first call, and what was
-/// lost is connected to again by the next one. It needs tokio, with I/O and time enabled.
+/// It is cheap to clone; all clones share their connections. The first call connects, and the first call after a lost
+/// connection reconnects. It needs a tokio runtime with I/O and time enabled.
 ///
-/// See the [front page](crate) for URLs, rights, and what happens when Redis is away.
+/// See the [front page](crate) for URLs, rights and the behaviour during an outage.
 #[derive(Debug, Clone)]
 pub struct RedisStore {
     client: Arc<Client>,
 }
 
 impl RedisOptions {
-    /// Opens the store. Nothing is connected to yet.
+    /// Creates the store. The first call connects.
     ///
     /// # Errors
     ///
-    /// [`RedisOpenError`] if a setting makes no sense, or a certificate cannot be used.
+    /// [`RedisOpenError`] if a setting is not valid, or a certificate cannot be used.
     pub fn open(self) -> Result<RedisStore, RedisOpenError> {
         self.check()?;
         RedisStore::with(self)
@@ -40,7 +40,7 @@ impl RedisOptions {
 }
 
 impl RedisStore {
-    /// Opens the store that a URL names. Nothing is connected to yet.
+    /// Creates the store that a URL names. The first call connects.
     ///
     /// ```
     /// let store = quota_redis::RedisStore::open("redis://127.0.0.1:6379/0?prefix=team-a")?;

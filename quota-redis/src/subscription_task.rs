@@ -1,5 +1,5 @@
-//! Keeps one topic up to date for as long as somebody waits for it: by a subscription, or, where there can be none, by polls.
-//! What it finds goes to the board; who is woken by it is decided there.
+//! The task that keeps one document's version current while it has waiters: by a subscription, or by polling without one.
+//! `subscriptions` decides which waiters to wake.
 
 use std::sync::{Arc, Weak};
 
@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::key::Key;
 use crate::subscriptions::{Parked, StartFrom};
 
-/// Works until nobody has waited for long, the connection is over, or it fails.
+/// Runs until the last waiter has been gone for `unsubscribe_after`, the connection is closed, or the subscription fails.
 pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>, key: Key, mut start: StartFrom) {
     loop {
         let Some((pause, supports_push)) = subscribe_and_query(&client, &connection, &key, start).await
@@ -32,7 +32,7 @@ pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>, key:
         subscriptions.wait_idle(&key.channel, || pause.unsubscribe_after()).await;
         let Some(connection) = connection.upgrade() else { return };
         if connection.is_sharded() {
-            // Giving it up would be answered by a message that cannot be told from the one about a slot that has moved.
+            // The reply to SUNSUBSCRIBE looks the same as the message about a slot that has moved.
             match subscriptions.park(&key.channel) {
                 Parked::Yes => return,
                 Parked::TooMany => return subscriptions.close(),
@@ -46,7 +46,7 @@ pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>, key:
     }
 }
 
-/// How long to wait, by the store's clock.
+/// The pauses of the task, measured by the store's clock.
 struct Delays(Weak<Client>);
 
 impl Delays {
@@ -72,7 +72,7 @@ impl Delays {
     }
 }
 
-/// Subscribes if that is possible, and looks the version up. `None` if this is the end; else whether notices come.
+/// Subscribes if possible, and queries the version. Returns whether notices arrive; `None` if the task must end.
 async fn subscribe_and_query(
     client: &Weak<Client>,
     connection: &Weak<Connection>,

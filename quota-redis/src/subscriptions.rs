@@ -1,5 +1,5 @@
-//! All topics of one connection, and those who wait for them.
-//! What is news is decided in `version_tracker`; subscribing, looking up and giving up is done by a keeper, see `subscription_task`.
+//! The subscriptions of one connection, and their waiters.
+//! `version_tracker` decides which versions wake a waiter; `subscription_task` subscribes, queries and unsubscribes.
 
 mod waiter;
 
@@ -21,7 +21,7 @@ use crate::version_tracker::VersionTracker;
 
 pub(crate) use self::waiter::{Query, Waiter};
 
-/// What one connection hears, and who wants to know.
+/// The subscriptions of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     table: Mutex<Table>,
@@ -34,7 +34,7 @@ pub(crate) struct Subscriptions {
 struct Table {
     /// By channel.
     by_channel: HashMap<Arc<str>, Subscription>,
-    /// How many are shelved.
+    /// The number of parked subscriptions.
     parked: usize,
 }
 
@@ -43,10 +43,10 @@ struct Subscription {
     key: Key,
     tracker: VersionTracker,
     phase: SubscriptionPhase,
-    /// Subscriptions that were sent and are not confirmed yet. A caller may have given up waiting for one that comes late.
+    /// SUBSCRIBE commands without a confirmation yet. A confirmation may arrive after its caller has timed out.
     unconfirmed: usize,
     waiters: usize,
-    /// How often somebody came, so that a keeper sees whether anybody did meanwhile.
+    /// Counts all waiters so far, so that the task notices one that came and left during its pause.
     arrivals: u64,
     changed: Arc<Notify>,
     last_waiter_left: Arc<Notify>,
@@ -55,19 +55,19 @@ struct Subscription {
 
 #[derive(Debug, Clone)]
 enum SubscriptionPhase {
-    /// Not subscribed, or not yet: what is known comes from answers alone.
+    /// Not subscribed, or not yet confirmed: versions come from replies only.
     Unsubscribed,
     /// Subscribed.
     Subscribed,
-    /// Subscribed, but nobody has wanted it for long, and it has no keeper.
+    /// Subscribed, without waiters and without a task.
     Parked,
-    /// Being given up.
+    /// Unsubscribing.
     Unsubscribing,
-    /// It could not be kept.
+    /// Subscribing or querying failed.
     Failed(Error),
 }
 
-/// What a keeper has to begin with.
+/// The state in which a subscription task starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StartFrom {
     /// There is no subscription.
@@ -76,11 +76,11 @@ pub(crate) enum StartFrom {
     Subscribed,
 }
 
-/// More shelved subscriptions than this, and than half of all, are not worth their notices.
+/// If more subscriptions than this, and more than half of all, are parked, their notices cost more than a new connection.
 const MAX_PARKED: usize = 256;
 
 impl Subscriptions {
-    /// Takes in what the server says unasked. Called by the connection in the order of the wire.
+    /// Handles a push message. The connection calls it in the order of arrival.
     pub(crate) fn on_push(&self, push: &PushInfo) {
         let channel = match push.data.first() {
             Some(Value::BulkString(channel)) => str::from_utf8(channel).ok(),
@@ -90,14 +90,14 @@ impl Subscriptions {
         match &push.kind {
             PushKind::Message | PushKind::SMessage => {
                 if let (Some(channel), Some(Value::BulkString(digits))) = (channel, push.data.get(1)) {
-                    // What cannot be read is a version that nobody knows, and so news to all.
+                    // An unreadable notice counts as a version that no caller has, so it wakes all waiters.
                     self.on_message(channel, script::version(digits).unwrap_or(Version::new(0)));
                 }
             }
             PushKind::Subscribe | PushKind::SSubscribe => self.on_confirmation(channel, true),
             PushKind::Unsubscribe => self.on_confirmation(channel, false),
-            // The client takes any such message for the answer to whatever was asked first, and from then on hands each
-            // answer to the wrong one. We never ask for these. A cluster sends SUnsubscribe when a slot has moved.
+            // The redis client takes such a message for the reply to the oldest command, and from then on assigns each reply to the
+            // wrong command. We never send these commands; a cluster sends SUnsubscribe when a slot has moved.
             PushKind::SUnsubscribe | PushKind::PSubscribe | PushKind::PUnsubscribe => self.mark_desynced(),
             PushKind::Disconnection => self.close(),
             _ => {}
@@ -134,32 +134,32 @@ impl Subscriptions {
         }
     }
 
-    /// A subscription to the channel is about to be sent.
+    /// Call before sending SUBSCRIBE for the channel.
     pub(crate) fn expect_confirmation(&self, channel: &str) {
         if let Some(subscription) = self.table().by_channel.get_mut(channel) {
             subscription.unconfirmed += 1;
         }
     }
 
-    /// The server has refused it, so no confirmation follows.
+    /// The server refused SUBSCRIBE, so no confirmation follows.
     pub(crate) fn forget_confirmation(&self, channel: &str) {
         if let Some(subscription) = self.table().by_channel.get_mut(channel) {
             subscription.unconfirmed = subscription.unconfirmed.saturating_sub(1);
         }
     }
 
-    /// Answers can no longer be told apart: whatever comes now is not to be believed.
+    /// Replies can no longer be assigned to commands: reject all later ones.
     fn mark_desynced(&self) {
         self.desynced.store(true, Ordering::Release);
         self.close();
     }
 
-    /// Whether an answer that has come may belong to another question.
+    /// Whether a reply may belong to another command.
     pub(crate) fn is_desynced(&self) -> bool {
         self.desynced.load(Ordering::Acquire)
     }
 
-    /// The connection is lost, or to be given up: everybody is woken, for they may have missed something.
+    /// Closes the connection and wakes all waiters, because they may have missed a change.
     pub(crate) fn close(&self) {
         let by_channel = {
             let mut table = self.table();
@@ -176,12 +176,12 @@ impl Subscriptions {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// A question about the channel's document goes out, or with `writes` a write of that version.
+    /// Call before sending a query for the channel's document, or a write of the version `own`.
     pub(crate) fn start_query<'a>(&'a self, channel: &'a str, own: Option<Version>) -> Query<'a> {
         let mut query = Query { subscriptions: self, channel, epoch: None, own_pending: None };
         if let Some(subscription) = self.table().by_channel.get_mut(channel) {
             query.epoch = Some(subscription.tracker.start_query());
-            // Only of a subscription that stands before the write is sent, the notice is certain to come.
+            // The notice is certain to arrive only if the subscription was confirmed before the write is sent.
             if let Some(version) = own
                 && matches!(subscription.phase, SubscriptionPhase::Subscribed | SubscriptionPhase::Parked)
             {
@@ -196,7 +196,7 @@ impl Subscriptions {
     ///
     /// # Errors
     ///
-    /// If no keeper could be made.
+    /// If the task could not be spawned.
     pub(crate) fn add_waiter(
         self: &Arc<Self>,
         key: &Key,
@@ -241,7 +241,7 @@ impl Subscriptions {
         Ok(Some(Waiter { subscriptions: Arc::clone(self), channel: Arc::clone(channel), changed }))
     }
 
-    /// Something that somebody waits for: by turns, as far as chance will have it.
+    /// A random key among those with waiters.
     pub(crate) fn random_awaited_key(&self) -> Option<Key> {
         let table = self.table();
         let awaited = || table.by_channel.values().filter(|subscription| subscription.waiters > 0);
@@ -249,7 +249,7 @@ impl Subscriptions {
         awaited().nth(index).map(|subscription| subscription.key.clone())
     }
 
-    /// The subscription, or the look-up after it, has failed.
+    /// Records that subscribing or the query after it failed, and wakes the waiters.
     pub(crate) fn fail(&self, channel: &str, error: Error) {
         if let Some(subscription) = self.table().by_channel.get_mut(channel) {
             subscription.phase = SubscriptionPhase::Failed(error);
@@ -257,7 +257,7 @@ impl Subscriptions {
         }
     }
 
-    /// Ready once nobody has waited during a whole pause; from then on the subscription is being given up.
+    /// Waits until there was no waiter during a whole pause, then marks the subscription as unsubscribing.
     pub(crate) async fn wait_idle<F: Future<Output = ()>>(&self, channel: &str, pause: impl Fn() -> F) {
         loop {
             let Some(last_waiter_left) = self
@@ -291,12 +291,12 @@ impl Subscriptions {
         }
     }
 
-    /// Keeps a deserted subscription as it is, without a keeper.
+    /// Keeps an idle subscription without a task.
     pub(crate) fn park(&self, channel: &str) -> Parked {
         let mut guard = self.table();
         let table = &mut *guard;
         match table.by_channel.get_mut(channel) {
-            // Somebody came in between.
+            // A waiter arrived in between.
             Some(subscription) if subscription.waiters > 0 => {
                 subscription.phase = SubscriptionPhase::Subscribed;
                 return Parked::Wanted;
@@ -312,7 +312,7 @@ impl Subscriptions {
         }
     }
 
-    /// Takes the topic away if nobody waits; otherwise its keeper has to begin anew.
+    /// Removes a subscription without waiters. Returns false if there is one: then the task must subscribe again.
     pub(crate) fn remove_if_idle(&self, channel: &str) -> bool {
         let mut table = self.table();
         let removed = match table.by_channel.get_mut(channel) {
@@ -324,7 +324,7 @@ impl Subscriptions {
             None => None,
         };
         drop(table);
-        // Dropped outside the lock: the keeper in it is the one who is asking.
+        // Dropped outside the lock, because it owns the handle of the calling task.
         drop(removed);
         true
     }
@@ -334,14 +334,14 @@ impl Subscriptions {
     }
 }
 
-/// What became of a subscription that nobody wanted.
+/// The result of parking an idle subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parked {
-    /// It is kept without a keeper.
+    /// It is parked.
     Yes,
-    /// Somebody wants it again.
+    /// It has a waiter again.
     Wanted,
-    /// There are so many that the connection is better made anew.
+    /// Too many are parked: the connection should be replaced.
     TooMany,
 }
 

@@ -1,5 +1,5 @@
 //! Spawning a task that ends with its owner.
-//! What the tasks do is in `node`, `connector`, `subscription_task` and `keepalive`.
+//! The tasks themselves are in `node`, `connector`, `subscription_task` and `keepalive`.
 
 use std::future::Future;
 

@@ -1,5 +1,5 @@
-//! TLS by rustls, with a provider of cryptography of its own: whether the process has installed one does not matter.
-//! Where certificates come from is said in `options`.
+//! TLS by rustls with its own crypto provider, so the process need not install one.
+//! `options` says where certificates come from.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::address::Address;
 use crate::error::{Error, sanitize};
 use crate::options::{Pem, RedisOpenError, Tls};
 
-/// Trusts the system's authorities, or only the private one that is set.
+/// Builds the client configuration. It trusts the system's authorities, or only the configured one.
 ///
 /// # Errors
 ///
@@ -27,32 +27,30 @@ pub(crate) fn config(tls: &Tls) -> Result<ClientConfig, RedisOpenError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(unusable("TLS cannot be set up"))?;
+        .map_err(unusable("could not set up TLS"))?;
     let builder: ConfigBuilder<ClientConfig, WantsClientCert> = match &tls.authority {
         Some(authority) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates(authority, "the certificate of the authority")? {
-                roots
-                    .add(certificate)
-                    .map_err(unusable("the certificate of the authority cannot be used"))?;
+                roots.add(certificate).map_err(unusable("could not use the certificate of the authority"))?;
             }
             builder.with_root_certificates(roots)
         }
         None => builder
             .with_platform_verifier()
-            .map_err(unusable("the certificates of this system cannot be used; name an authority by ?ca="))?,
+            .map_err(unusable("could not use the certificates of this system; set an authority with ?ca="))?,
     };
     let Some((certificate, key)) = &tls.client else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates(certificate, "the client's certificate")?;
     let key = PrivateKeyDer::from_pem_slice(&key.read("the client's key")?)
-        .map_err(|_| RedisOpenError::setting("the client's key is no private key in PEM"))?;
+        .map_err(|_| RedisOpenError::setting("the client's key is not a PEM private key"))?;
     builder
         .with_client_auth_cert(chain, key)
-        .map_err(unusable("the client's certificate and key cannot be used"))
+        .map_err(unusable("could not use the client's certificate and key"))
 }
 
 fn certificates(pem: &Pem, what: &'static str) -> Result<Vec<CertificateDer<'static>>, RedisOpenError> {
-    let none = || RedisOpenError::setting(format!("{what} is no certificate in PEM"));
+    let none = || RedisOpenError::setting(format!("{what} is not a PEM certificate"));
     let found: Vec<_> =
         CertificateDer::pem_slice_iter(&pem.read(what)?).collect::<Result<_, _>>().map_err(|_| none())?;
     if found.is_empty() { Err(none()) } else { Ok(found) }
@@ -64,28 +62,29 @@ pub(crate) async fn connect(
     stream: TcpStream,
 ) -> Result<TlsStream<TcpStream>, Error> {
     let name = ServerName::try_from(address.host().to_owned())
-        .map_err(|_| Error::refused("the host is no name that a certificate could have"))?;
+        .map_err(|_| Error::refused("the host is not a valid TLS server name; check the URL"))?;
     connector.connect(name, stream).await.map_err(|error| {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(_)) => {
                 let reason = format!(
-                    "the certificate of redis at {address} is not trusted; name its authority by ?ca="
+                    "the certificate of redis at {address} is not trusted; set its authority with ?ca="
                 );
                 because(reason, &error)
             }
             Some(rustls::Error::AlertReceived(_)) => refused(address),
-            Some(_) => because(format!("redis at {address} does not speak TLS as it should"), &error),
-            None => {
-                Error::unreachable(format!("redis at {address} ended the TLS handshake"), sanitize(&error))
-            }
+            Some(_) => because(format!("TLS protocol error from redis at {address}"), &error),
+            None => Error::unreachable(
+                format!("redis at {address} closed the connection during the TLS handshake"),
+                sanitize(&error),
+            ),
         }
     })
 }
 
-/// The server does not take us.
+/// The server rejected our TLS handshake.
 pub(crate) fn refused(address: &Address) -> Error {
     Error::refused(format!(
-        "redis at {address} refused TLS; it may ask for a client certificate, see ?cert= and ?key="
+        "redis at {address} rejected the TLS handshake; if it requires a client certificate, set ?cert= and ?key="
     ))
 }
 

@@ -1,5 +1,5 @@
-//! Which server a key is on: always the same one, or by the slots of a cluster.
-//! What is asked there, and how often, is decided in `client`.
+//! Which node owns a key: the only one, or the one that owns its cluster slot.
+//! `client` decides what to send there, and how often.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl Topology {
         }
     }
 
-    /// The node a key is on.
+    /// The node that owns a key.
     pub(crate) async fn node_for(&self, key: &Key) -> Result<Arc<Node>, Error> {
         match self {
             Self::One(node) => Ok(Arc::clone(node)),
@@ -39,7 +39,7 @@ impl Topology {
         }
     }
 
-    /// The node a key is on, and the connection to it, if both are known already.
+    /// The node that owns a key and its open connection. `None` if either is not available without waiting.
     pub(crate) fn connected(&self, key: &Key) -> Option<(Arc<Node>, Arc<Connection>)> {
         let node = match self {
             Self::One(node) => Arc::clone(node),
@@ -49,7 +49,7 @@ impl Topology {
         Some((node, connection))
     }
 
-    /// The node that another one names.
+    /// The node that a `MOVED` or `ASK` reply names.
     pub(crate) fn redirect_target(&self, by: &Address, name: &str) -> Option<Arc<Node>> {
         match self {
             Self::One(_) => None,
@@ -57,14 +57,14 @@ impl Topology {
         }
     }
 
-    /// A node says that the key is on another one.
+    /// Records a `MOVED` reply.
     pub(crate) fn move_slot(&self, key: &Key, to: Arc<Node>) {
         if let Self::Cluster(cluster) = self {
             cluster.move_slot(key.slot(), to);
         }
     }
 
-    /// The node does not do what it should: the key may be on another one by now.
+    /// Refreshes the slot map if this node still counts as the owner: after an error another node may own the slot.
     pub(crate) async fn suspect(&self, key: &Key, node: &Arc<Node>) {
         if let Self::Cluster(cluster) = self {
             cluster.suspect(key.slot(), node).await;

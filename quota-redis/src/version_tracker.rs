@@ -1,66 +1,65 @@
-//! What is known of one document from notices and answers on one connection, and whether that is news to somebody.
-//! Nothing here does I/O or waits; see `subscriptions` for who waits, and `subscription_task` for what is asked.
+//! The current version of one document, from notices and replies on one connection, and whether it differs from a waiter's.
+//! Pure logic without I/O: `subscriptions` owns the waiters, and `subscription_task` sends the queries.
 //!
-//! # The orders in which things can come
+//! # Order of notices and replies
 //!
-//! Everything known here comes from one connection to the server that owns the key, so it is in the order in which that
-//! server carried it out. An answer, though, is handed to the task that asked, and may be looked at after notices that
-//! came behind it. Hence two rules:
+//! All input comes from one connection to the server that owns the key, so it arrives in the order in which that server executed
+//! the commands. The task that sent a query, though, may process its reply after notices that arrived behind it. Hence two rules:
 //!
-//! 1. **An answer counts only if no notice came in since it was asked** ([`VersionTracker::start_query`], [`VersionTracker::on_reply`]). If one did,
-//!    it is from after the answer or says the same.
-//! 2. **A version that this process writes is announced before it is sent** ([`VersionTracker::expect_own`]), and is *awaited* until its
-//!    notice has come. Whoever knows an awaited version is ahead of all notices that have come: they are older, and no news.
+//! 1. **A reply counts only if no notice arrived since its query was sent** ([`VersionTracker::start_query`],
+//!    [`VersionTracker::on_reply`]). Such a notice is newer than the reply, or contains the same version.
+//! 2. **An own write is registered before it is sent** ([`VersionTracker::expect_own`]), and is *pending* until its notice arrives.
+//!    All notices that arrived before are older than a pending version, so they do not wake a waiter that has it.
 //!
-//! | order | what happens |
+//! | order | effect |
 //! |---|---|
-//! | own notice, then the answer (before Redis 7.2) | the notice makes the version the latest; whoever knows it waits on |
-//! | the answer, then the own notice (since 7.2) | between the two the version is awaited: whoever knows it waits on |
-//! | another's notice, then the own one | the first is no news to whoever knows the own, for that is still awaited |
-//! | own notice, then another's | the second is news: nothing is awaited any more |
-//! | the writer lost, failed or left | its version is awaited no longer; should its notice come, it is news like any other |
-//! | the server may not publish | the answer says so: nothing is awaited, and rule 1 takes the version from the answer |
-//! | a subscription begins | notices of before are unknown: the version is looked up, and until then nobody is told anything |
-//! | the connection is lost | all of this is forgotten and everybody is woken; see `subscriptions` |
+//! | own notice, then the reply (before Redis 7.2) | the notice makes the version the latest; a waiter that has it keeps waiting |
+//! | the reply, then the own notice (since 7.2) | in between the version is pending; a waiter that has it keeps waiting |
+//! | another writer's notice, then the own one | the first does not wake a waiter that has the own version, which is still pending |
+//! | own notice, then another writer's | the second wakes: nothing is pending any more |
+//! | the write failed, lost the swap, or its caller was cancelled | the version is no longer pending; its notice wakes like any other |
+//! | the server may not publish | the reply reports it: nothing is pending, and rule 1 takes the version from the reply |
+//! | a subscription starts | earlier notices are unknown: the version is queried, and until then nothing wakes |
+//! | the connection is lost | all state is dropped and all waiters are woken; see `subscriptions` |
 
 use quota_core::Version;
 
-/// What is known of one document.
+/// The state of one document.
 #[derive(Debug, Default)]
 pub(crate) struct VersionTracker {
-    /// The last version heard of, if any was.
+    /// The last received version, if any; the inner `None` is a missing document.
     latest: Option<Option<Version>>,
-    /// Rises with every notice, and with every answer that says something new.
+    /// Rises with each notice, and with each reply that changes the version.
     epoch: u64,
-    /// Versions of this process on their way, whose notices have not come.
+    /// Versions that this process has sent, whose notices have not arrived.
     own_pending: Vec<Version>,
 }
 
-/// When an answer was asked for.
+/// When a query was sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueryEpoch(u64);
 
 impl VersionTracker {
-    /// Forgets all, for a subscription begins anew. Answers that were asked before are too old from now on.
+    /// Drops all state, because a subscription starts again. Replies to earlier queries are ignored from now on.
     pub(crate) fn reset(&mut self) {
         self.latest = None;
         self.epoch += 1;
         self.own_pending.clear();
     }
 
-    /// A notice came: the document is now in this version.
+    /// A notice arrived: the document has this version now.
     pub(crate) fn on_notice(&mut self, version: Version) {
         self.own_pending.retain(|own_pending| *own_pending != version);
         self.latest = Some(Some(version));
         self.epoch += 1;
     }
 
-    /// Something is about to be asked.
+    /// Call before sending a query.
     pub(crate) fn start_query(&self) -> QueryEpoch {
         QueryEpoch(self.epoch)
     }
 
-    /// An answer says which version stands. Whether that was worth telling.
+    /// A reply contains the current version. Returns whether waiters must be woken.
     pub(crate) fn on_reply(&mut self, epoch: QueryEpoch, version: Option<Version>) -> bool {
         let is_new = epoch.0 == self.epoch && self.latest != Some(version);
         if is_new {
@@ -70,17 +69,17 @@ impl VersionTracker {
         is_new
     }
 
-    /// A write of this version is about to be sent, and its notice will come here.
+    /// Call before sending a write of this version whose notice arrives on this connection.
     pub(crate) fn expect_own(&mut self, version: Version) {
         self.own_pending.push(version);
     }
 
-    /// The notice of this version may never come.
+    /// The notice of this version may never arrive.
     pub(crate) fn forget_own(&mut self, version: Version) {
         self.own_pending.retain(|own_pending| *own_pending != version);
     }
 
-    /// Whether the document may have moved past `seen`.
+    /// Whether the document may have another version than `seen`.
     pub(crate) fn differs_from(&self, seen: Option<Version>) -> bool {
         let is_own_pending = seen.is_some_and(|seen| self.own_pending.contains(&seen));
         self.latest.is_some_and(|latest| latest != seen) && !is_own_pending
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_anything_before_the_version_is_known() {
+    fn nothing_wakes_before_the_first_version_arrives() {
         let tracker = VersionTracker::default();
 
         assert!(!tracker.differs_from(ZERO));
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_knows_less_is_told() {
+    fn a_waiter_with_another_version_is_woken() {
         let tracker = subscribed();
 
         assert!(tracker.differs_from(None));
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_notice_before_the_answer_is_no_news_to_the_writer() {
+    fn an_own_notice_before_the_reply_does_not_wake_the_writer() {
         let mut tracker = subscribed();
         tracker.expect_own(OWN);
 
@@ -133,18 +132,18 @@ mod tests {
     }
 
     #[test]
-    fn an_own_notice_after_the_answer_is_no_news_to_the_writer() {
+    fn an_own_notice_after_the_reply_does_not_wake_the_writer() {
         let mut tracker = subscribed();
         tracker.expect_own(OWN);
 
-        assert!(!tracker.differs_from(Some(OWN)), "the answer has come, the notice has not");
+        assert!(!tracker.differs_from(Some(OWN)), "the reply has arrived, the notice has not");
         tracker.on_notice(OWN);
 
         assert!(!tracker.differs_from(Some(OWN)));
     }
 
     #[test]
-    fn an_older_notice_is_no_news_to_whoever_knows_a_version_on_its_way() {
+    fn an_older_notice_does_not_wake_a_waiter_with_a_pending_version() {
         let mut tracker = subscribed();
         tracker.expect_own(OWN);
 
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_writes_after_the_own_version_is_news() {
+    fn a_later_write_of_another_process_wakes() {
         let mut tracker = subscribed();
         tracker.expect_own(OWN);
         tracker.on_notice(OWN);
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_was_given_up_is_awaited_no_longer() {
+    fn a_forgotten_own_write_is_no_longer_pending() {
         let mut tracker = subscribed();
         tracker.expect_own(OWN);
 
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_older_than_a_notice_is_not_believed() {
+    fn a_reply_older_than_a_notice_is_ignored() {
         let mut tracker = subscribed();
         let epoch = tracker.start_query();
         tracker.on_notice(OTHER);
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_has_gone_is_news_once() {
+    fn a_removed_document_wakes_once() {
         let mut tracker = subscribed();
         let epoch = tracker.start_query();
 
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_from_before_a_new_subscription_is_not_believed() {
+    fn a_reply_from_before_a_new_subscription_is_ignored() {
         let mut tracker = subscribed();
         let epoch = tracker.start_query();
         tracker.reset();
@@ -208,15 +207,15 @@ mod tests {
         assert!(!tracker.differs_from(None));
     }
 
-    /// A server that carries out one thing after another, and what of it is still on its way to this process.
+    /// A server that executes one command after another, and the messages from it that are still in flight.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         OwnWrite,
         OtherWrite,
         Read,
-        /// The next thing on the wire arrives.
+        /// The next message in flight arrives.
         Arrive,
-        /// The oldest answer that has arrived is looked at by the task that asked.
+        /// The task that sent the query processes the oldest reply that has arrived.
         Process,
     }
 
@@ -238,9 +237,9 @@ mod tests {
     }
 
     proptest! {
-        /// In every order, both of old servers (notice first) and of new ones (answer first): once everything has
-        /// arrived, a change is news to all who do not know it, and to nobody who does; and whoever knows the own last
-        /// write is never woken by what is older.
+        /// In every order, of old servers (notice first) and of new ones (reply first): once all messages have arrived, a change
+        /// wakes each waiter with another version and no waiter with the current one; and older notices never wake a waiter
+        /// that has the last own write.
         #[test]
         fn no_change_is_missed_and_no_own_write_wakes_its_writer(steps in steps(), answer_first: bool) {
             let mut tracker = subscribed();
@@ -278,7 +277,7 @@ mod tests {
                         if !is_own {
                             tracker.on_reply(epoch, version);
                         }
-                        // What this task has learnt is news to it only if something newer was heard of.
+                        // The version in this reply wakes its own task only if a newer one exists.
                         let newer_exists = current != version;
                         prop_assert!(newer_exists || !tracker.differs_from(version), "woken without a reason");
                     }

@@ -1,5 +1,5 @@
-//! Waiting until a document changes: joins those who wait for it on its connection, and starts what keeps that up to date.
-//! What wakes them is in `subscriptions`; the two tasks are in `subscription_task` and `keepalive`.
+//! Waits until a document changes: adds a waiter to the connection's subscriptions, and starts the two background tasks.
+//! `subscriptions` wakes the waiter; the tasks are in `subscription_task` and `keepalive`.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::key::Key;
 use crate::subscription_task;
 use crate::task;
 
-/// Waits until the document may have moved past `seen`.
+/// Waits until the document may have another version than `seen`. Safe to cancel.
 pub(crate) async fn wait(client: &Arc<Client>, key: &Key, seen: Option<Version>) -> Result<(), Error> {
     let mut budget = RetryBudget::default();
     loop {
@@ -29,7 +29,7 @@ pub(crate) async fn wait(client: &Arc<Client>, key: &Key, seen: Option<Version>)
                 start,
             ))
         })?;
-        // The connection is over: something may have been missed.
+        // The connection is closed, so a change may have been missed.
         let Some(waiter) = waiter else { return Ok(()) };
         let Err(error) = waiter.changed(seen).await else { return Ok(()) };
         drop(waiter);

@@ -1,21 +1,21 @@
-//! Whether a connection still carries anything: it expires once a question is open and no byte has arrived for too long.
-//! What is done about a connection that has expired is in `node`.
+//! Detects a hung connection: it expires once a query is open and no byte has arrived for the response timeout.
+//! `node` replaces an expired connection.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quota_core::{Clock, Instant};
 
-/// Counts from the first question after which no byte has arrived.
+/// Measures the time since the first query after the last received byte.
 ///
-/// Callers may leave before the answer comes, so no question's own timeout proves that the server is gone. A late answer to a
-/// caller that has left proves that it is not: every received byte counts, also one that no caller waits for.
+/// Callers may be cancelled before the reply arrives, so the timeout of one query does not prove that the server is gone. A late reply to
+/// a cancelled caller proves that it is alive: every received byte counts, whether or not a caller waits for it.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     clock: Clock,
     timeout: Duration,
     opened_at: Instant,
-    /// In microseconds since the connection was opened, from 1 on; 0 if no question is open.
+    /// Microseconds since the connection was opened, at least 1; 0 if no query is open.
     waiting_since: AtomicU64,
 }
 
@@ -25,21 +25,21 @@ impl Watchdog {
         Self { clock, timeout, opened_at, waiting_since: AtomicU64::new(0) }
     }
 
-    /// A question is about to be sent.
+    /// Call before sending a query.
     pub(crate) fn sent(&self) {
         if self.waiting_since.load(Ordering::Relaxed) == 0 {
             self.waiting_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
-    /// Bytes have arrived.
+    /// Call after receiving bytes.
     pub(crate) fn received(&self) {
         if self.waiting_since.load(Ordering::Relaxed) != 0 {
             self.waiting_since.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Whether a question has been open for the whole timeout and no byte has arrived since.
+    /// Whether a query has been open for the whole timeout without a received byte.
     pub(crate) fn has_expired(&self) -> bool {
         let since = self.waiting_since.load(Ordering::Relaxed);
         since != 0 && Duration::from_micros(self.now().saturating_sub(since)) >= self.timeout
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_expires_a_timeout_after_the_first_open_question() {
+    async fn it_expires_one_timeout_after_the_first_open_query() {
         let watchdog = watchdog();
         watchdog.sent();
         pass(&watchdog, 499).await;
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_without_a_question_never_expires() {
+    async fn a_connection_without_a_query_never_expires() {
         let watchdog = watchdog();
 
         pass(&watchdog, 3_600_000).await;

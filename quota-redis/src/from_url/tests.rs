@@ -1,16 +1,16 @@
 use super::*;
 
-fn read(url: &str) -> Result<RedisOptions, RedisOpenError> {
+fn parse(url: &str) -> Result<RedisOptions, RedisOpenError> {
     url.parse()
 }
 
 fn error(url: &str) -> String {
-    read(url).unwrap_err().to_string()
+    parse(url).unwrap_err().to_string()
 }
 
 #[test]
 fn a_single_server_has_user_password_database_and_prefix() {
-    let options = read("redis://us%40er:p%2Fw%23d@host:7000/3?prefix=team-a&response_ms=50").unwrap();
+    let options = parse("redis://us%40er:p%2Fw%23d@host:7000/3?prefix=team-a&response_ms=50").unwrap();
 
     assert!(matches!(&options.servers, Servers::Single(at) if at.to_string() == "host:7000"));
     assert_eq!(options.settings.login.user.as_deref(), Some("us@er"));
@@ -21,11 +21,11 @@ fn a_single_server_has_user_password_database_and_prefix() {
 }
 
 #[test]
-fn ports_have_defaults() {
+fn a_missing_port_gets_its_default() {
     for (url, address) in
         [("redis://host", "host:6379"), ("redis://[::1]", "[::1]:6379"), ("redis://[::1]:7/", "[::1]:7")]
     {
-        let options = read(url).unwrap();
+        let options = parse(url).unwrap();
         assert!(
             matches!(&options.servers, Servers::Single(at) if at.to_string() == address),
             "{url}: {options:?}"
@@ -35,49 +35,52 @@ fn ports_have_defaults() {
 
 #[test]
 fn a_unix_socket_is_a_path() {
-    let options = read("redis+unix:///run/my%20redis.sock?db=2").unwrap();
+    let options = parse("redis+unix:///run/my%20redis.sock?db=2").unwrap();
 
     assert!(matches!(&options.servers, Servers::Single(at) if at.to_string() == "/run/my redis.sock"));
     assert_eq!(options.settings.database, 2);
 }
 
 #[test]
-fn a_cluster_has_nodes() {
-    let options = read("redis+cluster://a:1?node=b&node=c:3").unwrap();
+fn a_cluster_url_lists_its_nodes() {
+    let options = parse("redis+cluster://a:1?node=b&node=c:3").unwrap();
 
-    let Servers::Cluster(nodes) = options.servers else { panic!("it is a cluster") };
+    let Servers::Cluster(nodes) = options.servers else { panic!("a cluster") };
     assert_eq!(nodes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "b:6379", "c:3"]);
 }
 
 #[test]
-fn sentinels_know_a_master() {
-    let options = read("redis+sentinel://a?master=mine&node=b:1/0").map(|options| options.servers);
+fn a_sentinel_url_names_its_master() {
+    let options = parse("redis+sentinel://a?master=mine&node=b:1/0").map(|options| options.servers);
     assert!(options.is_err());
-    let options = read("redis+sentinel://a/1?master=mine&node=b:1").unwrap();
+    let options = parse("redis+sentinel://a/1?master=mine&node=b:1").unwrap();
 
-    let Servers::Sentinel { sentinels, master } = options.servers else { panic!("they are sentinels") };
+    let Servers::Sentinel { sentinels, master } = options.servers else { panic!("sentinels") };
     assert_eq!(sentinels.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:26379", "b:1"]);
     assert_eq!((&*master, options.settings.database), ("mine", 1));
     assert!(error("redis+sentinel://a").contains("?master="));
 }
 
 #[test]
-fn an_unknown_key_lists_what_is_known() {
+fn an_unknown_query_key_lists_the_known_ones() {
     assert_eq!(
         error("redis://host?perfix=x"),
-        "redis: knows prefix, connect_ms, response_ms behind the ?, and nothing else"
+        "unknown query key in a redis: URL (expected one of: prefix, connect_ms, response_ms)"
     );
     assert_eq!(
         error("redis+cluster://host?master=x"),
-        "redis+cluster: knows prefix, connect_ms, response_ms, node behind the ?, and nothing else"
+        "unknown query key in a redis+cluster: URL (expected one of: prefix, connect_ms, response_ms, node)"
     );
 }
 
 #[test]
-fn an_unknown_scheme_lists_what_is_there() {
-    let said = error("http://host");
+fn an_unknown_scheme_lists_the_known_ones() {
+    let message = error("http://host");
 
-    assert!(said.starts_with("http: is not redis, only redis, rediss, redis+unix, "), "{said}");
+    assert!(
+        message.starts_with("unknown redis scheme http: (expected one of: redis, rediss, redis+unix, "),
+        "{message}"
+    );
 }
 
 #[cfg(not(feature = "tls"))]
@@ -89,15 +92,15 @@ fn tls_without_its_feature_names_it() {
 #[cfg(feature = "tls")]
 #[test]
 fn tls_has_an_authority_and_a_client() {
-    let tls = read("rediss+cluster://host?ca=/ca.pem&cert=/c.pem&key=/k.pem").unwrap().tls.unwrap();
+    let tls = parse("rediss+cluster://host?ca=/ca.pem&cert=/c.pem&key=/k.pem").unwrap().tls.unwrap();
 
     assert!(matches!(tls.authority, Some(Pem::File(path)) if path.ends_with("ca.pem")));
     assert!(tls.client.is_some());
-    assert_eq!(error("rediss://host?cert=/c.pem"), "?cert= and ?key= go together");
+    assert_eq!(error("rediss://host?cert=/c.pem"), "set both ?cert= and ?key=, or neither");
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_urls_are_rejected() {
     for url in [
         "redis://",
         "redis:///0",
@@ -115,7 +118,7 @@ fn what_makes_no_sense_is_refused() {
         "host:6379",
         "nonsense",
     ] {
-        assert!(read(url).is_err(), "{url}");
+        assert!(parse(url).is_err(), "{url}");
     }
     for url in [
         "redis://host?prefix=a%7Bb",
@@ -124,12 +127,12 @@ fn what_makes_no_sense_is_refused() {
         "redis+cluster://host/1",
         "redis://user@host",
     ] {
-        assert!(read(url).unwrap().open().is_err(), "{url}");
+        assert!(parse(url).unwrap().open().is_err(), "{url}");
     }
 }
 
 #[test]
-fn a_time_that_no_clock_can_count_to_is_refused() {
+fn a_duration_beyond_the_clock_is_rejected() {
     let never: [fn(RedisOptions) -> RedisOptions; 5] = [
         |options| options.connect_timeout(Duration::MAX),
         |options| options.response_timeout(Duration::MAX),
@@ -140,12 +143,12 @@ fn a_time_that_no_clock_can_count_to_is_refused() {
 
     for never in never {
         let error = never(RedisOptions::single("host", 6379)).open().unwrap_err();
-        assert_eq!(error.to_string(), "a time-out or pause must not be longer than ten years");
+        assert_eq!(error.to_string(), "a timeout or interval must be at most ten years");
     }
 }
 
 #[test]
-fn a_password_is_shown_by_nothing() {
+fn no_error_or_debug_text_shows_the_password() {
     for url in [
         "redis://me:hunter2@host",
         "redis://me:hunter2@host/x",
@@ -155,7 +158,7 @@ fn a_password_is_shown_by_nothing() {
         "http://me:hunter2@host",
         "redis://me:hunter2%ff@host",
     ] {
-        let told = format!("{:?}", read(url));
-        assert!(!told.contains("hunter2"), "{told}");
+        let shown = format!("{:?}", parse(url));
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 }

@@ -22,10 +22,10 @@ fn key(channel: &str) -> Key {
 
 fn add_waiter(subscriptions: &Arc<Subscriptions>) -> Waiter {
     let spawn_task = |_| task::spawn(std::future::pending());
-    subscriptions.add_waiter(&key(CHANNEL), spawn_task).unwrap().expect("the connection stands")
+    subscriptions.add_waiter(&key(CHANNEL), spawn_task).unwrap().expect("the connection is open")
 }
 
-/// A board with a subscription that stands, and a document of version one.
+/// A confirmed subscription to a document of version one, with a waiter.
 fn subscribed() -> (Arc<Subscriptions>, Waiter) {
     let subscriptions = Arc::new(Subscriptions::default());
     let waiter = add_waiter(&subscriptions);
@@ -41,7 +41,7 @@ fn is_woken(waiter: &Waiter, seen: Option<Version>) -> bool {
 }
 
 #[tokio::test]
-async fn a_notice_wakes_those_to_whom_it_is_news() {
+async fn a_notice_wakes_only_waiters_with_another_version() {
     let (subscriptions, waiter) = subscribed();
     assert!(!is_woken(&waiter, Some(ONE)));
 
@@ -52,7 +52,7 @@ async fn a_notice_wakes_those_to_whom_it_is_news() {
 }
 
 #[tokio::test]
-async fn a_notice_that_cannot_be_read_wakes_everybody() {
+async fn an_unreadable_notice_wakes_all_waiters() {
     let (subscriptions, waiter) = subscribed();
 
     subscriptions.on_push(&push(PushKind::Message, &[CHANNEL, "?"]));
@@ -61,18 +61,18 @@ async fn a_notice_that_cannot_be_read_wakes_everybody() {
 }
 
 #[tokio::test]
-async fn a_write_whose_caller_left_is_news_like_any_other() {
+async fn a_write_whose_caller_was_cancelled_wakes_like_any_other() {
     let (subscriptions, waiter) = subscribed();
 
     drop(subscriptions.start_query(CHANNEL, Some(TWO)));
 
-    assert!(is_woken(&waiter, Some(TWO)), "it is not known to have happened");
+    assert!(is_woken(&waiter, Some(TWO)), "whether it was applied is unknown");
     subscriptions.on_push(&notice(TWO));
     assert!(is_woken(&waiter, Some(ONE)));
 }
 
 #[tokio::test]
-async fn a_write_of_which_no_notice_was_sent_is_known_by_its_answer() {
+async fn a_write_without_a_notice_counts_by_its_reply() {
     let (subscriptions, waiter) = subscribed();
 
     subscriptions.start_query(CHANNEL, Some(TWO)).on_applied(TWO, false);
@@ -82,7 +82,7 @@ async fn a_write_of_which_no_notice_was_sent_is_known_by_its_answer() {
 }
 
 #[tokio::test]
-async fn a_write_is_awaited_only_under_a_subscription_that_stands() {
+async fn a_write_is_pending_only_under_a_confirmed_subscription() {
     let subscriptions = Arc::new(Subscriptions::default());
     let waiter = add_waiter(&subscriptions);
     let query = subscriptions.start_query(CHANNEL, Some(TWO));
@@ -92,23 +92,23 @@ async fn a_write_is_awaited_only_under_a_subscription_that_stands() {
     query.on_applied(TWO, true);
     subscriptions.start_query(CHANNEL, None).on_version(Some(ONE));
 
-    assert!(is_woken(&waiter, Some(TWO)), "its notice may have come before the subscription");
+    assert!(is_woken(&waiter, Some(TWO)), "its notice may precede the subscription");
 }
 
 #[tokio::test]
-async fn the_end_of_the_connection_wakes_everybody_and_lets_nobody_in() {
+async fn closing_wakes_all_waiters_and_admits_no_more() {
     let (subscriptions, waiter) = subscribed();
 
     subscriptions.on_push(&PushInfo { kind: PushKind::Disconnection, data: Vec::new() });
 
     assert!(is_woken(&waiter, Some(ONE)));
-    let spawn_task = |_| -> Result<Task, Error> { panic!("no keeper is needed") };
+    let spawn_task = |_| -> Result<Task, Error> { panic!("no task is needed") };
     assert!(subscriptions.add_waiter(&key(CHANNEL), spawn_task).unwrap().is_none());
     assert!(!subscriptions.is_desynced());
 }
 
 #[tokio::test]
-async fn what_was_not_asked_for_and_looks_like_an_answer_ends_the_connection() {
+async fn an_unexpected_confirmation_closes_the_connection() {
     for (kind, channel) in [
         (PushKind::SUnsubscribe, CHANNEL),
         (PushKind::Unsubscribe, CHANNEL),
@@ -126,18 +126,18 @@ async fn what_was_not_asked_for_and_looks_like_an_answer_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_failure_is_told_to_those_who_wait_and_the_next_one_begins_anew() {
+async fn a_failure_reaches_the_waiters_and_the_next_one_subscribes_again() {
     let (subscriptions, waiter) = subscribed();
 
     subscriptions.fail(CHANNEL, Error::PermissionDenied);
 
     assert!(matches!(waiter.changed(Some(ONE)).await, Err(Error::PermissionDenied)));
     let again = add_waiter(&subscriptions);
-    assert!(!is_woken(&again, Some(ONE)), "nothing is known yet");
+    assert!(!is_woken(&again, Some(ONE)), "no version has arrived yet");
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_confirmed_late_does_not_end_the_connection() {
+async fn a_late_confirmation_keeps_the_connection() {
     let subscriptions = Arc::new(Subscriptions::default());
     let _visit = add_waiter(&subscriptions);
     subscriptions.expect_confirmation(CHANNEL);
@@ -154,24 +154,24 @@ async fn a_subscription_that_is_confirmed_late_does_not_end_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_is_given_up_only_after_a_whole_pause_without_anybody() {
+async fn a_subscription_ends_only_after_a_whole_pause_without_waiters() {
     let clock = quota_core::Clock::system();
     let pause = || clock.sleep(std::time::Duration::from_secs(120));
     let (subscriptions, first) = subscribed();
     let mut wait_idle = pin!(subscriptions.wait_idle(CHANNEL, pause));
     let seconds = std::time::Duration::from_secs;
 
-    assert!(clock.bounded(seconds(1000), wait_idle.as_mut()).await.is_none(), "somebody waits");
+    assert!(clock.bounded(seconds(1000), wait_idle.as_mut()).await.is_none(), "there is a waiter");
     drop(first);
     assert!(clock.bounded(seconds(100), wait_idle.as_mut()).await.is_none());
     drop(add_waiter(&subscriptions));
-    assert!(clock.bounded(seconds(100), wait_idle.as_mut()).await.is_none(), "somebody was here meanwhile");
+    assert!(clock.bounded(seconds(100), wait_idle.as_mut()).await.is_none(), "a waiter came and left");
 
     assert!(clock.bounded(seconds(1000), wait_idle).await.is_some());
 }
 
 #[tokio::test]
-async fn a_shelved_subscription_hears_on_and_is_taken_up_as_it_is() {
+async fn a_parked_subscription_receives_notices_and_is_reused() {
     let (subscriptions, first) = subscribed();
     drop(first);
     subscriptions.wait_idle(CHANNEL, || std::future::ready(())).await;
@@ -182,14 +182,14 @@ async fn a_shelved_subscription_hears_on_and_is_taken_up_as_it_is() {
         assert_eq!(start, StartFrom::Subscribed);
         task::spawn(std::future::pending())
     };
-    let again = subscriptions.add_waiter(&key(CHANNEL), spawn_task).unwrap().expect("the connection stands");
+    let again = subscriptions.add_waiter(&key(CHANNEL), spawn_task).unwrap().expect("the connection is open");
 
     assert!(!is_woken(&again, Some(TWO)));
     assert!(is_woken(&again, Some(ONE)));
 }
 
 #[tokio::test]
-async fn too_many_shelved_subscriptions_are_noticed() {
+async fn too_many_parked_subscriptions_are_reported() {
     let subscriptions = Arc::new(Subscriptions::default());
     let mut last = Parked::Yes;
     for index in 0..=MAX_PARKED {
@@ -205,7 +205,7 @@ async fn too_many_shelved_subscriptions_are_noticed() {
 }
 
 #[tokio::test]
-async fn a_topic_that_somebody_wants_is_not_taken_away() {
+async fn a_subscription_with_a_waiter_is_not_removed() {
     let (subscriptions, waiter) = subscribed();
 
     assert!(!subscriptions.remove_if_idle(CHANNEL));
@@ -215,7 +215,7 @@ async fn a_topic_that_somebody_wants_is_not_taken_away() {
 }
 
 #[tokio::test]
-async fn what_is_waited_for_can_be_asked_for_and_nothing_else() {
+async fn only_keys_with_waiters_are_probed() {
     let (subscriptions, waiter) = subscribed();
     assert_eq!(subscriptions.random_awaited_key().map(|key| key.channel), Some(CHANNEL.into()));
 

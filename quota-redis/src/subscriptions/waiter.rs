@@ -1,5 +1,5 @@
-//! Those who have to do with one topic of a board: a question on its way, and somebody who waits.
-//! Both leave their mark on the board when they go, however they go.
+//! The guards of one subscription: a query in flight, and a waiter.
+//! Dropping either updates the subscription, also when its future is cancelled.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{Subscription, SubscriptionPhase, Subscriptions};
 use crate::error::Error;
 use crate::version_tracker::QueryEpoch;
 
-/// A question on its way. Dropped without an answer, a write in it is awaited no longer.
+/// A query or write in flight. If it is dropped without a reply, the notice of its write is no longer expected.
 #[derive(Debug)]
 pub(crate) struct Query<'a> {
     pub(super) subscriptions: &'a Subscriptions,
@@ -21,7 +21,7 @@ pub(crate) struct Query<'a> {
 }
 
 impl Query<'_> {
-    /// The answer says which version stands.
+    /// The reply contains the current version.
     pub(crate) fn on_version(self, version: Option<Version>) {
         if let Some(epoch) = self.epoch
             && let Some(subscription) = self.subscriptions.table().by_channel.get_mut(self.channel)
@@ -31,7 +31,7 @@ impl Query<'_> {
         }
     }
 
-    /// The write was carried out; `told` if its notice comes here.
+    /// The write is applied; `published` if its notice arrives on this connection.
     pub(crate) fn on_applied(mut self, version: Version, published: bool) {
         if published && self.own_pending.is_some() {
             self.own_pending = None;
@@ -52,7 +52,7 @@ impl Drop for Query<'_> {
     }
 }
 
-/// Somebody who waits.
+/// A caller that waits for a change.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     pub(super) subscriptions: Arc<Subscriptions>,
@@ -61,15 +61,15 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Ready once the document may have moved past `seen`, or the connection is over.
+    /// Ready once the document may have another version than `seen`, or the connection is closed.
     ///
     /// # Errors
     ///
-    /// If there can be no notices and no look-ups.
+    /// If neither notices nor queries are possible.
     pub(crate) async fn changed(&self, seen: Option<Version>) -> Result<(), Error> {
         loop {
             let mut changed = pin!(self.changed.notified());
-            // Registered before the look, so that what comes between the two is not missed.
+            // Registered before the check, so that a change in between is not missed.
             changed.as_mut().enable();
             match self.subscriptions.table().by_channel.get(&self.channel) {
                 None => return Ok(()),
@@ -87,7 +87,7 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         if let Some(subscription) = self.subscriptions.table().by_channel.get_mut(&self.channel) {
-            // An entry that was taken away and came back knows nothing of this visit.
+            // A subscription that was removed and added again did not count this waiter.
             subscription.waiters = subscription.waiters.saturating_sub(1);
             if subscription.waiters == 0 {
                 subscription.last_waiter_left.notify_waiters();

@@ -1,11 +1,11 @@
-//! A cluster: keys are found, also while their slots move.
+//! A cluster: finding keys, also while their slots move.
 
 use std::pin::pin;
 
 use quota_core::{QuotaStore, StoreError, StoreKey};
 use redis_harness::Cluster;
 
-use crate::world::{applied, body, key, open, soon, start, still_waits, swap, until};
+use crate::env::{applied, body, key, open, start, still_waits, swap, until, within_deadline};
 
 /// The rights that the front page of the crate lists for a cluster.
 pub(crate) const LEAST: [&str; 12] = [
@@ -23,8 +23,8 @@ pub(crate) const LEAST: [&str; 12] = [
     "+cluster|slots",
 ];
 
-/// The slot of an account, where it is, and where it could go.
-fn places(cluster: &Cluster, key: &StoreKey) -> (u16, usize, usize) {
+/// The slot of an account, its owner, and another node.
+fn slot_and_nodes(cluster: &Cluster, key: &StoreKey) -> (u16, usize, usize) {
     let slot = cluster.slot_of(&format!("quota:1:{{{key}}}"));
     let from = cluster.owner_of(slot);
     (slot, from, (from + 1) % 3)
@@ -35,7 +35,7 @@ async fn a_document_stays_readable_and_swappable_while_its_slot_moves() {
     let cluster = Cluster::start();
     let store = open(&cluster.url());
     let moving = key("main");
-    let (slot, from, to) = places(&cluster, &moving);
+    let (slot, from, to) = slot_and_nodes(&cluster, &moving);
     let mut version = applied(swap(&store, &moving, None, "at home").await);
 
     cluster.begin_move(slot, from, to);
@@ -51,22 +51,23 @@ async fn a_document_stays_readable_and_swappable_while_its_slot_moves() {
 
     cluster.end_move(slot, from, to);
     assert_eq!(store.read(&moving).await.unwrap().version(), Some(version), "by MOVED");
-    applied(swap(&store, &moving, Some(version), "at its new home").await);
-    assert_eq!(body(store.read(&moving).await).as_deref(), Some(&b"at its new home"[..]));
+    applied(swap(&store, &moving, Some(version), "on its new node").await);
+    assert_eq!(body(store.read(&moving).await).as_deref(), Some(&b"on its new node"[..]));
 }
 
 #[tokio::test]
-async fn a_node_that_is_named_as_a_single_server_is_refused_with_the_url_of_the_cluster() {
+async fn a_cluster_node_as_a_single_server_is_refused_with_the_cluster_url() {
     let cluster = Cluster::start();
-    let (_, home, elsewhere) = places(&cluster, &key("main"));
+    let (_, home, elsewhere) = slot_and_nodes(&cluster, &key("main"));
     let url = cluster.nodes()[elsewhere].url();
     let expected = url.replace("redis://", "redis+cluster://");
     let store = open(&url);
-    let here =
-        (0..).map(|number| key(&format!("a{number}"))).find(|key| places(&cluster, key).1 == elsewhere);
+    let here = (0..)
+        .map(|number| key(&format!("a{number}")))
+        .find(|key| slot_and_nodes(&cluster, key).1 == elsewhere);
 
     let refused = store.read(&key("main")).await.unwrap_err();
-    // A key that is on this node would be found.
+    // Also for a key that this node owns.
     let also_refused = store.read(&here.unwrap()).await.unwrap_err();
 
     for error in [refused, also_refused, open(&format!("{url}/3")).read(&key("main")).await.unwrap_err()] {
@@ -78,11 +79,11 @@ async fn a_node_that_is_named_as_a_single_server_is_refused_with_the_url_of_the_
 }
 
 #[tokio::test]
-async fn a_slot_that_moves_does_not_make_those_who_wait_spin() {
+async fn a_moving_slot_does_not_make_waiters_spin() {
     let cluster = Cluster::start();
     let store = open(&cluster.url());
     let key = key("main");
-    let (slot, from, to) = places(&cluster, &key);
+    let (slot, from, to) = slot_and_nodes(&cluster, &key);
     let mut seen = applied(swap(&store, &key, None, "one").await);
     {
         let mut wait = pin!(store.changed(&key, Some(seen)));
@@ -95,13 +96,13 @@ async fn a_slot_that_moves_does_not_make_those_who_wait_spin() {
     cluster.begin_move(slot, from, to);
     cluster.move_keys(slot, from, to);
 
-    // Written elsewhere, by ASK: no notice of it comes here.
+    // Written on the other node, after ASK: no notice arrives here.
     seen = applied(swap(&store, &key, Some(seen), "two").await);
     let mut wait = pin!(store.changed(&key, Some(seen)));
 
     assert!(still_waits(&store, &mut wait).await);
     cluster.end_move(slot, from, to);
-    soon("the end of the subscription", wait).await.unwrap();
+    within_deadline("the end of the subscription", wait).await.unwrap();
 }
 
 #[tokio::test]
@@ -125,18 +126,20 @@ async fn notices_come_from_the_node_of_the_key() {
     }
 
     for (_, wait) in waits {
-        soon("the notice", wait).await.unwrap().unwrap();
+        within_deadline("the notice", wait).await.unwrap().unwrap();
     }
 }
 
 #[tokio::test]
-async fn any_node_is_enough_to_find_the_others() {
+async fn one_node_is_enough_to_find_the_others() {
     let mut cluster = Cluster::start();
     let url = cluster.url();
     let victim = key("main");
-    let (_, owner, _) = places(&cluster, &victim);
-    let survivor =
-        (0..).map(|index| key(&format!("b{index}"))).find(|key| places(&cluster, key).1 != owner).unwrap();
+    let (_, owner, _) = slot_and_nodes(&cluster, &victim);
+    let survivor = (0..)
+        .map(|index| key(&format!("b{index}")))
+        .find(|key| slot_and_nodes(&cluster, key).1 != owner)
+        .unwrap();
     for node in cluster.nodes() {
         let () = node.ask(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
     }
@@ -151,11 +154,11 @@ async fn any_node_is_enough_to_find_the_others() {
 }
 
 #[tokio::test]
-async fn a_slot_that_another_node_took_over_from_a_dead_one_is_found() {
+async fn a_slot_that_another_node_took_over_is_found() {
     let mut cluster = Cluster::start();
     let store = open(&cluster.url());
     let key = key("main");
-    let (slot, from, to) = places(&cluster, &key);
+    let (slot, from, to) = slot_and_nodes(&cluster, &key);
     for node in cluster.nodes() {
         let () = node.ask(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
     }
@@ -172,7 +175,7 @@ async fn a_slot_that_another_node_took_over_from_a_dead_one_is_found() {
 }
 
 #[tokio::test]
-async fn least_rights_are_enough_on_a_cluster() {
+async fn the_least_rights_are_sufficient_on_a_cluster() {
     let cluster = Cluster::start();
     for node in cluster.nodes() {
         let () = node.ask(&[&["ACL", "SETUSER", "quota", "reset", "on", ">pw"][..], &LEAST].concat());
@@ -180,14 +183,14 @@ async fn least_rights_are_enough_on_a_cluster() {
     let url = cluster.url().replace("redis+cluster://", "redis+cluster://quota:pw@");
     let (here, there) = (open(&url), open(&url));
     let key = key("main");
-    let (slot, from, to) = places(&cluster, &key);
+    let (slot, from, to) = slot_and_nodes(&cluster, &key);
     let seen = applied(swap(&here, &key, None, "one").await);
     let mut wait = pin!(here.changed(&key, Some(seen)));
     assert!(still_waits(&here, &mut wait).await);
 
     let seen = applied(swap(&there, &key, Some(seen), "two").await);
 
-    soon("the notice", wait).await.unwrap();
+    within_deadline("the notice", wait).await.unwrap();
     cluster.begin_move(slot, from, to);
     cluster.move_keys(slot, from, to);
     assert_eq!(here.read(&key).await.unwrap().version(), Some(seen));

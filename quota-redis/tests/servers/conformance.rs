@@ -1,4 +1,4 @@
-//! Every promise of a store, on every kind of server.
+//! The conformance suite of stores, on every kind of server.
 //! A cluster and sentinels take seconds to start, so they run all cases in one test.
 
 use std::time::Duration;
@@ -9,10 +9,10 @@ use quota_core::{QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
 use quota_redis::RedisStore;
 use redis_harness::{Cluster, Sentinels, Server};
 
+use crate::env::open;
 use crate::rights;
-use crate::world::open;
 
-/// A store together with the servers it is on, which run for as long as it is held.
+/// A store together with its servers, which stop when this is dropped.
 #[derive(Debug)]
 struct On<S> {
     store: RedisStore,

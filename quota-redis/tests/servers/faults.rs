@@ -1,4 +1,4 @@
-//! What goes wrong with a single server, and what a caller is told.
+//! Faults of a single server, and the errors that callers get.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quota_core::{Applied, Clock, QuotaStore, StoreError, Swap};
 use redis_harness::{Proxy, Server, redis};
 
-use crate::world::{KEEP, applied, body, key, open, soon, start, swap, until, until_usable};
+use crate::env::{KEEP, applied, body, key, open, start, swap, until, until_usable, within_deadline};
 
 #[tokio::test]
 async fn a_script_that_the_server_forgot_is_sent_again() {
@@ -22,14 +22,14 @@ async fn a_script_that_the_server_forgot_is_sent_again() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_is_left_alone() {
+async fn values_of_other_programs_are_not_changed() {
     let server = Server::start();
     let store = open(&server.url());
     let plain = "quota:1:{anthropic/plain}";
     let empty = "quota:1:{anthropic/empty}";
-    let () = server.ask(&["SET", plain, "somebody's"]);
+    let () = server.ask(&["SET", plain, "another's"]);
     let () = server.ask(&["SET", empty, ""]);
-    let _: i64 = server.ask(&["RPUSH", "quota:1:{anthropic/list}", "somebody's"]);
+    let _: i64 = server.ask(&["RPUSH", "quota:1:{anthropic/list}", "another's"]);
 
     for name in ["plain", "empty", "list"] {
         let key = key(name);
@@ -42,13 +42,13 @@ async fn what_is_not_ours_is_left_alone() {
     }
 
     assert!(matches!(store.changed(&key("list"), None).await, Err(StoreError::Unusable { .. })));
-    assert_eq!(server.ask::<String>(&["GET", plain]), "somebody's");
+    assert_eq!(server.ask::<String>(&["GET", plain]), "another's");
     assert_eq!(server.ask::<String>(&["GET", empty]), "");
     assert_eq!(server.ask::<i64>(&["LLEN", "quota:1:{anthropic/list}"]), 1);
 }
 
 #[tokio::test]
-async fn any_time_to_keep_is_taken() {
+async fn every_ttl_is_accepted() {
     let server = Server::start();
     let store = open(&server.url());
 
@@ -83,7 +83,7 @@ async fn of_64_swappers_one_wins() {
     }
 
     assert_eq!(winners.len(), 1);
-    assert!(seen.iter().all(|version| *version == winners[0]), "every loser has learnt the winner");
+    assert!(seen.iter().all(|version| *version == winners[0]), "each loser got the winner");
     assert_eq!(seen.len(), 63);
 }
 
@@ -103,7 +103,7 @@ async fn one_connection_is_enough_for_a_thousand_callers() {
         call.await.unwrap().unwrap();
     }
 
-    // Ours, and the one of whoever asks here.
+    // The store's connection, and the one of this query.
     assert_eq!(connections(&server) - before, 2);
 }
 
@@ -114,20 +114,20 @@ fn connections(server: &Server) -> usize {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_told_at_once() {
+async fn an_absent_server_is_reported_at_once() {
     let mut server = Server::start();
     let store = open(&server.url());
     server.kill();
 
     for _ in 0..3 {
-        let error = soon("the refusal", swap(&store, &key("main"), None, "x")).await.unwrap_err();
+        let error = within_deadline("the refusal", swap(&store, &key("main"), None, "x")).await.unwrap_err();
         assert!(matches!(error, StoreError::Unavailable { applied: Applied::No, .. }), "{error:?}");
         assert!(error.to_string().contains(&format!("127.0.0.1:{}", server.port())), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_is_used_again_and_those_who_waited_are_woken() {
+async fn a_server_that_comes_back_is_used_again_and_waiters_are_woken() {
     let mut server = Server::start();
     let store = open(&server.url());
     let key = key("main");
@@ -139,7 +139,7 @@ async fn a_server_that_comes_back_is_used_again_and_those_who_waited_are_woken()
     until(async || (server.ask::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len() == 1).then_some(())).await;
 
     server.kill();
-    soon("the end of the connection", waiting).await.unwrap().unwrap();
+    within_deadline("the end of the connection", waiting).await.unwrap().unwrap();
     let error = store.read(&key).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     server.restart();
@@ -150,7 +150,7 @@ async fn a_server_that_comes_back_is_used_again_and_those_who_waited_are_woken()
 }
 
 #[tokio::test]
-async fn a_restart_between_two_calls_is_not_noticed() {
+async fn a_restart_between_two_calls_causes_no_error() {
     let mut server = Server::start();
     let store = open(&server.url());
     store.read(&key("main")).await.unwrap();
@@ -161,7 +161,7 @@ async fn a_restart_between_two_calls_is_not_noticed() {
 }
 
 #[tokio::test]
-async fn a_frozen_server_is_given_up_in_time_and_may_have_written() {
+async fn a_call_to_a_frozen_server_times_out_and_may_be_applied() {
     let server = Server::start();
     let options: quota_redis::RedisOptions = server.url().parse().unwrap();
     let store = options
@@ -187,13 +187,13 @@ async fn a_frozen_server_is_given_up_in_time_and_may_have_written() {
     server.thaw();
 
     until_usable(&store, &key).await;
-    // What was on its way when it froze is carried out late; whatever comes of it, one of the two stands.
-    let stands = body(store.read(&key).await).unwrap();
-    assert!(stands == "one" || stands == "two", "{stands:?}");
+    // A command that was in flight when the server froze is executed late; either way one of the two is current.
+    let current = body(store.read(&key).await).unwrap();
+    assert!(current == "one" || current == "two", "{current:?}");
 }
 
 #[tokio::test]
-async fn a_read_that_was_not_answered_wrote_nothing() {
+async fn a_read_without_a_reply_reports_no_write() {
     let server = Server::start();
     let options: quota_redis::RedisOptions = server.url().parse().unwrap();
     let store = options.response_timeout(Duration::from_millis(50)).open().unwrap();
@@ -207,7 +207,7 @@ async fn a_read_that_was_not_answered_wrote_nothing() {
 }
 
 #[tokio::test]
-async fn a_replica_is_read_and_refuses_writes_over_one_connection() {
+async fn a_replica_serves_reads_and_refuses_writes_over_one_connection() {
     let master = Server::builder().with("repl-diskless-sync-delay 0").start();
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
     let main = key("main");
@@ -219,16 +219,16 @@ async fn a_replica_is_read_and_refuses_writes_over_one_connection() {
     for _ in 0..20 {
         let error = swap(&store, &main, Some(version), "two").await.unwrap_err();
         assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
-        assert!(error.to_string().contains("it is a replica"), "{error}");
+        assert!(error.to_string().contains("is a read-only replica"), "{error}");
         assert_eq!(store.read(&main).await.unwrap().version(), Some(version));
     }
 
-    // That of this question.
+    // The connection of this query.
     assert_eq!(connections(&replica), before + 1);
 }
 
 #[tokio::test]
-async fn a_server_without_enough_replicas_is_read_and_refuses_writes() {
+async fn a_server_without_enough_replicas_serves_reads_and_refuses_writes() {
     let server = Server::start();
     let store = open(&server.url());
     let main = key("main");
@@ -243,7 +243,7 @@ async fn a_server_without_enough_replicas_is_read_and_refuses_writes() {
 }
 
 #[tokio::test]
-async fn a_replica_that_lost_its_master_and_answers_no_reads_is_unavailable() {
+async fn a_replica_without_its_master_that_refuses_reads_is_unavailable() {
     let server = Server::start();
     let store = open(&server.url());
     store.read(&key("main")).await.unwrap();
@@ -253,11 +253,11 @@ async fn a_replica_that_lost_its_master_and_answers_no_reads_is_unavailable() {
 
     let error = store.read(&key("main")).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
-    assert!(error.to_string().contains("lost its master"), "{error}");
+    assert!(error.to_string().contains("without a connection to its master"), "{error}");
 }
 
 #[tokio::test]
-async fn a_server_without_memory_refuses_and_keeps_what_it_has() {
+async fn a_server_without_memory_refuses_writes_and_keeps_its_data() {
     let server = Server::start();
     let store = open(&server.url());
     let key = key("main");
@@ -268,13 +268,13 @@ async fn a_server_without_memory_refuses_and_keeps_what_it_has() {
 
     assert_eq!(
         error.to_string(),
-        "the store refused: redis takes no writes: it has no memory left; raise its maxmemory"
+        "the store refused: redis refuses writes: it is out of memory; raise its maxmemory"
     );
     assert_eq!(store.read(&key).await.unwrap().version(), Some(one));
 }
 
 #[tokio::test]
-async fn too_many_clients_pass() {
+async fn reaching_the_maximum_of_clients_is_transient() {
     let server = Server::start();
     let store = open(&server.url());
     let mut admin = server.admin();
@@ -288,17 +288,17 @@ async fn too_many_clients_pass() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_named() {
+async fn a_missing_database_is_reported() {
     let server = Server::start();
     let store = open(&format!("{}/99", server.url()));
 
     let error = store.read(&key("main")).await.unwrap_err();
 
-    assert_eq!(error.to_string(), "the store refused: redis has no database of this number");
+    assert_eq!(error.to_string(), "the store refused: redis has no database of this number; use a lower one");
 }
 
 #[tokio::test]
-async fn whoever_is_no_redis_does_no_harm() {
+async fn a_non_redis_server_is_rejected() {
     for answer in
         ["HTTP/1.1 400 Bad Request\r\n\r\n", "*1000000000\r\n", "$99999999999999\r\n", "%-1\r\n", ""]
     {
@@ -312,7 +312,7 @@ async fn whoever_is_no_redis_does_no_harm() {
         let options: quota_redis::RedisOptions = format!("redis://127.0.0.1:{port}").parse().unwrap();
         let store = options.connect_timeout(Duration::from_millis(100)).open().unwrap();
 
-        let error = soon("an error", store.read(&key("main"))).await.unwrap_err();
+        let error = within_deadline("an error", store.read(&key("main"))).await.unwrap_err();
 
         assert!(error.is_transient(), "{answer:?}: {error:?}");
         stranger.abort();
@@ -345,7 +345,7 @@ fn a_store_outlives_the_runtime_it_was_first_used_on() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_recognised_as_applied() {
+async fn a_write_whose_reply_was_lost_is_recognised_as_applied() {
     let server = Server::start();
     let proxy = Proxy::before(server.port());
     let store = open(&format!("redis://127.0.0.1:{}", proxy.port()));
@@ -362,7 +362,7 @@ async fn a_lost_answer_is_recognised_as_applied() {
 }
 
 #[tokio::test]
-async fn a_write_whose_answers_are_all_lost_may_have_been_applied() {
+async fn a_write_whose_replies_are_all_lost_may_be_applied() {
     let server = Server::start();
     let proxy = Proxy::before(server.port());
     let store = open(&format!("redis://127.0.0.1:{}", proxy.port()));

@@ -1,8 +1,9 @@
-//! The store against real servers, each started by the test that needs it.
-//! What is pure is tested beside the code.
+//! Tests of the store against real servers, each started by the test that needs it.
+//! Unit tests of pure code are beside the code.
 
 mod cluster;
 mod conformance;
+mod env;
 mod faults;
 mod notices;
 mod rights;
@@ -10,4 +11,3 @@ mod sentinel;
 mod slow;
 #[cfg(feature = "tls")]
 mod tls;
-mod world;

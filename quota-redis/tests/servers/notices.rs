@@ -1,4 +1,4 @@
-//! Who is woken by what, and what that costs the server.
+//! Which changes wake which waiters, and their cost for the server.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use quota_core::{QuotaStore, StoreKey};
 use quota_redis::RedisStore;
 use redis_harness::{Cluster, Proxy, Server};
 
-use crate::world::{applied, key, open, soon, start, still_waits, swap, until};
+use crate::env::{applied, key, open, start, still_waits, swap, until, within_deadline};
 
 fn count(server: &Server, command: &str) -> u64 {
     server.calls().into_iter().find(|(name, _)| name == command).map_or(0, |(_, calls)| calls)
@@ -19,7 +19,7 @@ fn subscriptions(server: &Server) -> usize {
 }
 
 #[tokio::test]
-async fn a_change_by_another_process_wakes() {
+async fn a_change_by_another_process_wakes_a_waiter() {
     let server = Server::start();
     let (here, there) = (open(&server.url()), open(&server.url()));
     let key = key("main");
@@ -30,11 +30,11 @@ async fn a_change_by_another_process_wakes() {
 
     applied(swap(&there, &key, Some(seen), "two").await);
 
-    soon("the notice", wait).await.unwrap();
+    within_deadline("the notice", wait).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_own_write_does_not_wake_whoever_knows_it() {
+async fn an_own_write_does_not_wake_a_waiter_with_its_version() {
     let server = Server::start();
     let store = open(&server.url());
     let key = key("main");
@@ -49,7 +49,7 @@ async fn an_own_write_does_not_wake_whoever_knows_it() {
         assert!(still_waits(&store, &mut wait).await, "{body}");
     }
 
-    soon("whoever knew less was told", first).await.unwrap();
+    within_deadline("the waiter with the older version", first).await.unwrap();
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn two_swaps_under_a_subscription_cost_two_script_calls_and_nothing_else()
 }
 
 #[tokio::test]
-async fn many_who_wait_share_one_subscription() {
+async fn many_waiters_share_one_subscription() {
     let server = Server::start();
     let (store, other) = (open(&server.url()), open(&server.url()));
     let key = key("main");
@@ -95,24 +95,24 @@ async fn many_who_wait_share_one_subscription() {
     applied(swap(&other, &key, Some(seen), "two").await);
 
     for wait in waits {
-        soon("the notice", wait).await.unwrap().unwrap();
+        within_deadline("the notice", wait).await.unwrap().unwrap();
     }
     assert_eq!((count(&server, "subscribe"), count(&server, "getrange")), (1, 1));
 }
 
 #[tokio::test]
-async fn a_write_before_the_subscription_is_told_at_once() {
+async fn a_write_before_the_subscription_wakes_at_once() {
     let server = Server::start();
     let (here, there) = (open(&server.url()), open(&server.url()));
     let key = key("main");
     let seen = applied(swap(&here, &key, None, "one").await);
     applied(swap(&there, &key, Some(seen), "two").await);
 
-    soon("the change of before", here.changed(&key, Some(seen))).await.unwrap();
+    within_deadline("the earlier change", here.changed(&key, Some(seen))).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_document_that_expired_does_not_wake_for_ever() {
+async fn an_expired_document_wakes_once() {
     let server = Server::start();
     let store = open(&server.url());
     let key = key("main");
@@ -123,14 +123,14 @@ async fn a_document_that_expired_does_not_wake_for_ever() {
     let _: i64 = server.ask(&["DEL", "quota:1:{anthropic/main}"]);
     assert_eq!(store.read(&key).await.unwrap().version(), None);
 
-    soon("the reading has told it", first).await.unwrap();
+    within_deadline("the reply to the read", first).await.unwrap();
 
     let mut again = pin!(store.changed(&key, None));
     assert!(still_waits(&store, &mut again).await);
 }
 
 #[tokio::test]
-async fn a_subscription_that_nobody_wants_is_given_up_and_taken_up_again() {
+async fn an_idle_subscription_ends_and_starts_again() {
     let server = Server::start();
     let options: quota_redis::RedisOptions = server.url().parse().unwrap();
     let store = options.unsubscribe_after(Duration::from_millis(1)).open().unwrap();
@@ -150,7 +150,7 @@ async fn a_subscription_that_nobody_wants_is_given_up_and_taken_up_again() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_wakes_everybody() {
+async fn a_lost_connection_wakes_all_waiters() {
     let server = Server::start();
     let store = open(&server.url());
     let keys = [key("main"), key("fallback"), StoreKey::probe()];
@@ -163,12 +163,12 @@ async fn a_lost_connection_wakes_everybody() {
     let _: i64 = server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
 
     for wait in waits {
-        soon("the end of the connection", wait).await.unwrap();
+        within_deadline("the end of the connection", wait).await.unwrap();
     }
 }
 
-/// A store that makes sure of its connection so often.
-fn checking(url: &str, every: Duration) -> RedisStore {
+/// A store with this keepalive interval.
+fn with_keepalive(url: &str, every: Duration) -> RedisStore {
     let options: quota_redis::RedisOptions = url.parse().expect("the URL is good");
     options
         .keepalive_interval(every)
@@ -178,26 +178,26 @@ fn checking(url: &str, every: Duration) -> RedisStore {
 }
 
 #[tokio::test]
-async fn a_server_that_stands_still_wakes_those_who_only_wait() {
+async fn a_frozen_server_wakes_all_waiters() {
     let server = Server::start();
-    let store = checking(&server.url(), Duration::from_millis(50));
+    let store = with_keepalive(&server.url(), Duration::from_millis(50));
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
     let mut wait = pin!(store.changed(&key, Some(seen)));
     assert!(still_waits(&store, &mut wait).await);
     until(async || (count(&server, "getrange") > 2).then_some(())).await;
-    assert!(still_waits(&store, &mut wait).await, "a server that answers wakes nobody");
+    assert!(still_waits(&store, &mut wait).await, "a responsive server wakes no waiter");
 
     server.freeze();
 
-    soon("the end of the connection", wait).await.unwrap();
+    within_deadline("the end of the connection", wait).await.unwrap();
     server.thaw();
 }
 
 #[tokio::test]
-async fn a_server_that_answers_with_an_error_keeps_its_connection() {
+async fn a_server_that_replies_with_an_error_keeps_its_connection() {
     let server = Server::start();
-    let store = checking(&server.url(), Duration::from_millis(20));
+    let store = with_keepalive(&server.url(), Duration::from_millis(20));
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
     let mut wait = pin!(store.changed(&key, Some(seen)));
@@ -217,10 +217,10 @@ async fn a_server_that_answers_with_an_error_keeps_its_connection() {
 }
 
 #[tokio::test]
-async fn a_wire_that_carries_nothing_wakes_those_who_only_wait() {
+async fn a_network_that_drops_all_bytes_wakes_all_waiters() {
     let server = Server::start();
     let proxy = Proxy::before(server.port());
-    let store = checking(&proxy.url(), Duration::from_millis(50));
+    let store = with_keepalive(&proxy.url(), Duration::from_millis(50));
     let key = key("main");
     let mut wait = pin!(store.changed(&key, None));
     assert!(still_waits(&store, &mut wait).await);
@@ -228,13 +228,13 @@ async fn a_wire_that_carries_nothing_wakes_those_who_only_wait() {
 
     proxy.black_hole();
 
-    soon("the end of the connection", wait).await.unwrap();
+    within_deadline("the end of the connection", wait).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_connection_on_which_nobody_waits_is_left_alone() {
+async fn a_connection_without_waiters_is_not_probed() {
     let server = Server::start();
-    let store = checking(&server.url(), Duration::from_millis(10));
+    let store = with_keepalive(&server.url(), Duration::from_millis(10));
     let key = key("main");
     {
         let mut wait = pin!(store.changed(&key, None));
@@ -245,7 +245,7 @@ async fn a_connection_on_which_nobody_waits_is_left_alone() {
     until_unchanged(&server).await;
 }
 
-/// A change is found over this URL, though nothing is ever subscribed to.
+/// Over this URL a change is found by polling, without a subscription.
 async fn a_change_is_found_by_polls(server: &Server, url: &str) {
     let options: quota_redis::RedisOptions = url.parse().expect("the URL is valid");
     let store = options.poll_interval(Duration::from_millis(20)).open().expect("the options are valid");
@@ -257,27 +257,36 @@ async fn a_change_is_found_by_polls(server: &Server, url: &str) {
 
     applied(swap(&other, &key, Some(seen), "two").await);
 
-    soon("the poll", wait).await.expect("the store is there");
+    within_deadline("the poll", wait).await.expect("the store is there");
     assert_eq!(count(server, "subscribe"), 0);
 }
 
 #[tokio::test]
-async fn where_the_user_may_not_subscribe_the_version_is_polled() {
+async fn without_the_right_to_subscribe_the_version_is_polled() {
     let server = Server::start();
-    let () =
-        server.ask(&["ACL", "SETUSER", "deaf", "on", ">pw", "~*", "resetchannels", "+@all", "-subscribe"]);
-    let url = format!("redis://deaf:pw@127.0.0.1:{}", server.port());
+    let () = server.ask(&[
+        "ACL",
+        "SETUSER",
+        "no-subscribe",
+        "on",
+        ">pw",
+        "~*",
+        "resetchannels",
+        "+@all",
+        "-subscribe",
+    ]);
+    let url = format!("redis://no-subscribe:pw@127.0.0.1:{}", server.port());
     a_change_is_found_by_polls(&server, &url).await;
 }
 
 #[tokio::test]
-async fn where_the_server_knows_no_resp3_the_version_is_polled() {
+async fn without_resp3_the_version_is_polled() {
     let server = Server::builder().with("rename-command HELLO \"\"").start();
     a_change_is_found_by_polls(&server, &server.url()).await;
 }
 
 #[tokio::test]
-async fn polls_stop_when_nobody_waits() {
+async fn polling_stops_without_waiters() {
     let server = Server::builder().with("rename-command HELLO \"\"").start();
     let options: quota_redis::RedisOptions = server.url().parse().unwrap();
     let store = options.poll_interval(Duration::from_millis(10)).open().unwrap();
@@ -291,21 +300,21 @@ async fn polls_stop_when_nobody_waits() {
     until_unchanged(&server).await;
 }
 
-/// Waits until no version has been looked up for a while in which ten would have been.
+/// Waits until no version was queried during a time in which ten queries were due.
 async fn until_unchanged(server: &Server) {
     let (mut last, mut unchanged) = (0, 0);
     until(async || {
         let now = count(server, "getrange");
         unchanged = if now == last { unchanged + 1 } else { 0 };
         last = now;
-        // Looked at every few milliseconds.
+        // Checked every few milliseconds.
         (unchanged == 20).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn channels_of_two_databases_are_apart() {
+async fn two_databases_have_separate_channels() {
     let server = Server::start();
     let (zero, one) = (open(&server.url()), open(&format!("{}/1", server.url())));
     let key = key("main");
@@ -320,7 +329,7 @@ async fn channels_of_two_databases_are_apart() {
 }
 
 #[tokio::test]
-async fn answers_are_not_mixed_up_when_a_slot_with_a_subscription_moves() {
+async fn replies_are_not_mixed_up_when_a_subscribed_slot_moves() {
     let cluster = Cluster::start();
     let store = open(&cluster.url());
     let moving = key("main");
@@ -334,7 +343,7 @@ async fn answers_are_not_mixed_up_when_a_slot_with_a_subscription_moves() {
         (shards.len() == 1).then_some(())
     })
     .await;
-    // Others on the same node, asked without a pause while the slot goes away.
+    // Other keys on the same node, read without a pause while the slot moves.
     let others: Vec<_> = (0..200).map(|index| key(&format!("other-{index}"))).collect();
     let others: Vec<_> = others
         .into_iter()
@@ -343,7 +352,7 @@ async fn answers_are_not_mixed_up_when_a_slot_with_a_subscription_moves() {
         .collect();
     for key in &others {
         let body = bytes::Bytes::from(key.to_string());
-        let _ = store.swap(key, None, body, crate::world::KEEP).await.unwrap();
+        let _ = store.swap(key, None, body, crate::env::KEEP).await.unwrap();
     }
     let asking: Vec<_> = others
         .iter()
@@ -352,7 +361,7 @@ async fn answers_are_not_mixed_up_when_a_slot_with_a_subscription_moves() {
             start(async move {
                 for _ in 0..2000 {
                     let body = store.read(&key).await.unwrap().document.map(|document| document.body);
-                    assert_eq!(body.as_deref(), Some(key.as_str().as_bytes()), "another's answer");
+                    assert_eq!(body.as_deref(), Some(key.as_str().as_bytes()), "the reply to another read");
                     tokio::task::yield_now().await;
                 }
             })
@@ -367,9 +376,9 @@ async fn answers_are_not_mixed_up_when_a_slot_with_a_subscription_moves() {
         cluster
     });
 
-    soon("the end of the subscription", wait).await.unwrap();
+    within_deadline("the end of the subscription", wait).await.unwrap();
     for task in asking {
-        soon("all answers", task).await.unwrap();
+        within_deadline("all replies", task).await.unwrap();
     }
     let _cluster = moved.await.unwrap();
     assert_eq!(store.read(&moving).await.unwrap().version(), Some(seen));
@@ -383,17 +392,17 @@ async fn no_change_is_missed_in_2000_rounds_of_two_writers() {
     let mut seen = applied(swap(&here, &key, None, "0").await);
 
     for round in 0..1000 {
-        // The other one writes while this one waits, and this one while the other's notice may be on its way.
+        // One writer writes while the other waits; the other then writes while that notice may be in flight.
         let writing = {
             let (there, key) = (there.clone(), key.clone());
             start(async move { applied(swap(&there, &key, Some(seen), "there").await) })
         };
-        soon("the notice", here.changed(&key, Some(seen))).await.unwrap();
+        within_deadline("the notice", here.changed(&key, Some(seen))).await.unwrap();
         let other = writing.await.unwrap();
         assert_eq!(here.read(&key).await.unwrap().version(), Some(other), "round {round}");
 
         seen = applied(swap(&here, &key, Some(other), "here").await);
-        soon("the notice", there.changed(&key, Some(other))).await.unwrap();
+        within_deadline("the notice", there.changed(&key, Some(other))).await.unwrap();
     }
 
     assert_eq!(subscriptions(&server), 1);

@@ -1,10 +1,10 @@
-//! Users: the least rights that are enough, and what is said where they are not.
+//! Users: the least sufficient rights, and the errors without them.
 
 use quota_core::{QuotaStore, StoreError};
 use quota_redis::RedisStore;
 use redis_harness::{Server, redis};
 
-use crate::world::{applied, body, key, open, swap};
+use crate::env::{applied, body, key, open, swap};
 
 /// The rights that the front page of the crate lists for a single server.
 const LEAST: [&str; 11] = [
@@ -21,7 +21,7 @@ const LEAST: [&str; 11] = [
     "+unsubscribe",
 ];
 
-/// A store of a user who may do what is needed, and nothing else.
+/// A store whose user has exactly the required rights.
 pub(crate) fn store_of_least(server: &Server) -> RedisStore {
     let () = server.ask(&[&["ACL", "SETUSER", "quota", "reset", "on", ">pw"][..], &LEAST].concat());
     open(&format!("redis://quota:pw@127.0.0.1:{}", server.port()))
@@ -38,7 +38,7 @@ fn the_least_rights_are_those_on_the_front_page() {
 }
 
 #[tokio::test]
-async fn without_any_one_of_the_rights_something_is_missing() {
+async fn each_listed_right_is_required() {
     let server = Server::start();
     let store = store_of_least(&server);
     let key = key("main");
@@ -54,7 +54,7 @@ async fn without_any_one_of_the_rights_something_is_missing() {
             .map(|swap| assert!(matches!(swap, quota_core::Swap::Conflict(_))));
         let read = store.read(&key).await.map(drop);
 
-        let written = swap(&store, &crate::world::key(&right[1..]), None, "new").await.map(drop);
+        let written = swap(&store, &crate::env::key(&right[1..]), None, "new").await.map(drop);
         let refused = [error, read, written].into_iter().filter_map(Result::err).next();
         assert!(matches!(refused, Some(StoreError::Refused { .. })), "{right}: {refused:?}");
         let () = server.ask(&["ACL", "SETUSER", "quota", right]);
@@ -62,7 +62,7 @@ async fn without_any_one_of_the_rights_something_is_missing() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_publish_may_still_write() {
+async fn a_user_that_may_not_publish_can_write() {
     let server = Server::start();
     let () = server.ask(&["ACL", "SETUSER", "mute", "on", ">pw", "~*", "resetchannels", "+@all"]);
     let store = open(&format!("redis://mute:pw@127.0.0.1:{}", server.port()));
@@ -82,25 +82,28 @@ async fn a_wrong_password_is_refused_and_not_repeated() {
     ask(&["ACL", "SETUSER", "quota", "on", ">right", "~*", "&*", "+@all"]);
     ask(&["CONFIG", "SET", "requirepass", "right"]);
 
-    for login in ["quota:hunter2", "nobody:hunter2", ":hunter2"] {
+    for login in ["quota:hunter2", "unknown:hunter2", ":hunter2"] {
         let store = open(&format!("redis://{login}@127.0.0.1:{}", server.port()));
         for error in [
             store.read(&key("main")).await.unwrap_err(),
             swap(&store, &key("main"), None, "x").await.unwrap_err(),
             store.changed(&key("main"), None).await.unwrap_err(),
         ] {
-            assert_eq!(error.to_string(), "the store refused: redis does not take this user and password");
+            assert_eq!(
+                error.to_string(),
+                "the store refused: redis rejected this user and password; check both in the URL"
+            );
             assert!(!format!("{error:?} {store:?}").contains("hunter2"), "{error:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_password_that_is_missing_is_asked_for() {
+async fn a_missing_password_is_reported() {
     let server = Server::builder().with("requirepass right").start();
     let store = open(&server.url());
 
     let error = store.read(&key("main")).await.unwrap_err();
 
-    assert_eq!(error.to_string(), "the store refused: redis asks for a password; put one into the URL");
+    assert_eq!(error.to_string(), "the store refused: redis requires a password; add it to the URL");
 }

@@ -1,14 +1,14 @@
-//! Sentinels: the master is found, and found again after a failover.
+//! Sentinels: finding the master, also after a failover.
 
 use std::time::Duration;
 
 use quota_core::{Clock, QuotaStore, StoreError};
 use redis_harness::{Sentinels, redis};
 
-use crate::world::{applied, body, key, open, soon, start, swap, until};
+use crate::env::{applied, body, key, open, start, swap, until, within_deadline};
 
 #[tokio::test]
-async fn after_a_failover_the_new_master_is_found_and_holds_what_was_written() {
+async fn after_a_failover_the_new_master_is_found_with_the_data() {
     let mut sentinels = Sentinels::start();
     let store = open(&sentinels.url());
     let key = key("main");
@@ -25,7 +25,7 @@ async fn after_a_failover_the_new_master_is_found_and_holds_what_was_written() {
 
     sentinels.first().kill();
 
-    soon("the end of the connection", waiting).await.unwrap().unwrap();
+    within_deadline("the end of the connection", waiting).await.unwrap().unwrap();
     let next = until(async || swap(&store, &key, Some(seen), "after").await.ok()).await;
     let next = applied(Ok(next));
     sentinels.wait_for_failover();
@@ -34,7 +34,7 @@ async fn after_a_failover_the_new_master_is_found_and_holds_what_was_written() {
 }
 
 #[tokio::test]
-async fn callers_who_never_wait_for_an_answer_find_the_new_master_of_one_that_stands_still() {
+async fn callers_that_never_wait_for_a_reply_leave_a_frozen_master() {
     let mut sentinels = Sentinels::start();
     let store = open(&sentinels.url());
     let key = key("main");
@@ -52,7 +52,7 @@ async fn callers_who_never_wait_for_an_answer_find_the_new_master_of_one_that_st
 }
 
 #[tokio::test]
-async fn a_sentinel_that_is_gone_does_not_matter() {
+async fn a_dead_sentinel_does_not_matter() {
     let mut sentinels = Sentinels::start();
     let url = sentinels.url();
     sentinels.sentinels_mut()[0].kill();
@@ -66,12 +66,12 @@ async fn a_sentinel_that_is_gone_does_not_matter() {
 }
 
 #[tokio::test]
-async fn a_master_that_nobody_knows_is_refused() {
+async fn an_unknown_master_name_is_refused() {
     let sentinels = Sentinels::start_small();
-    let store = open(&sentinels.url().replace("quota-master", "nobody"));
+    let store = open(&sentinels.url().replace("quota-master", "unknown"));
 
     let error = store.read(&key("main")).await.unwrap_err();
 
     assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
-    assert!(error.to_string().contains("know no master of this name"), "{error}");
+    assert!(error.to_string().contains("have no master of this name"), "{error}");
 }

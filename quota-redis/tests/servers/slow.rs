@@ -1,13 +1,13 @@
-//! A server that answers later than callers wait: its connection is kept.
+//! A server that replies later than its callers wait keeps its connection.
 
 use std::time::Duration;
 
 use quota_core::{AccountId, Clock, QuotaManager, QuotaStore as _};
 use redis_harness::{Proxy, Server};
 
-use crate::world::{applied, key, open, soon, start, swap, until};
+use crate::env::{applied, key, open, start, swap, until, within_deadline};
 
-/// Longer than a manager waits for its store, and shorter than the store waits for an answer.
+/// Longer than a manager waits for its store, and shorter than the response timeout of the store.
 const DELAY: Duration = Duration::from_millis(300);
 
 fn subscriptions(server: &Server) -> usize {
@@ -40,7 +40,7 @@ async fn a_slow_server_keeps_its_connection_with_100_followed_accounts() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_after_its_caller_left_keeps_the_connection() {
+async fn a_reply_to_a_cancelled_caller_keeps_the_connection() {
     let server = Server::start();
     let proxy = Proxy::before(server.port());
     let store = open(&proxy.url());
@@ -61,5 +61,5 @@ async fn an_answer_that_comes_after_its_caller_left_keeps_the_connection() {
     assert_eq!(proxy.connections(), 1);
     assert!(!waiting.is_finished());
     applied(swap(&store, &main, Some(seen), "two").await);
-    soon("the notice", &mut waiting).await.unwrap().unwrap();
+    within_deadline("the notice", &mut waiting).await.unwrap().unwrap();
 }

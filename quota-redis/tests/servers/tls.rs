@@ -1,4 +1,4 @@
-//! TLS with a private authority, and with certificates of clients.
+//! TLS with a private authority, and with client certificates.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -7,16 +7,16 @@ use quota_core::{QuotaStore, Secret, StoreError};
 use quota_redis::{RedisOptions, RedisStore};
 use redis_harness::{Authority, Server};
 
-use crate::world::{applied, key, open, swap};
+use crate::env::{applied, key, open, swap};
 
-/// A server that speaks nothing else.
+/// A server that accepts only TLS.
 pub(crate) fn server(clients_too: bool) -> (Authority, Server) {
     let authority = Authority::new();
     let server = Server::builder().with_tls(&authority, clients_too).start();
     (authority, server)
 }
 
-/// Everything that the server asks for.
+/// Options that satisfy the server.
 pub(crate) fn options(authority: &Authority, server: &Server) -> RedisOptions {
     let identity = authority.issue("a client");
     RedisOptions::single("127.0.0.1", server.port())
@@ -29,7 +29,7 @@ async fn error(store: &RedisStore) -> StoreError {
 }
 
 #[tokio::test]
-async fn certificates_may_be_in_files_that_the_url_names() {
+async fn the_url_may_name_certificate_files() {
     let (_, server) = server(true);
     let folder = server.folder().display();
     let url = format!(
@@ -39,18 +39,18 @@ async fn certificates_may_be_in_files_that_the_url_names() {
 
     applied(swap(&open(&url), &key("main"), None, "one").await);
 
-    assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "none was installed for the process");
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "the process has no default provider");
 }
 
 #[tokio::test]
-async fn the_authority_of_somebody_else_is_not_trusted() {
+async fn a_certificate_of_another_authority_is_not_trusted() {
     let (_, server) = server(false);
     let store = options(&Authority::new(), &server).open().unwrap();
 
     let error = error(&store).await;
 
     assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
-    assert!(error.to_string().contains("is not trusted; name its authority by ?ca="), "{error}");
+    assert!(error.to_string().contains("is not trusted; set its authority with ?ca="), "{error}");
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn a_certificate_for_another_host_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_certificate_is_told_that_one_is_asked_for() {
+async fn a_missing_client_certificate_is_reported() {
     let (authority, server) = server(true);
     let store =
         RedisOptions::single("127.0.0.1", server.port()).authority(authority.certificate()).open().unwrap();
@@ -79,11 +79,11 @@ async fn a_client_without_a_certificate_is_told_that_one_is_asked_for() {
     let error = error(&store).await;
 
     assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
-    assert!(error.to_string().contains("client certificate, see ?cert="), "{error}");
+    assert!(error.to_string().contains("client certificate, set ?cert="), "{error}");
 }
 
 #[tokio::test]
-async fn a_server_without_tls_is_not_taken_for_one() {
+async fn a_server_without_tls_is_an_error() {
     let server = Server::start();
     let store = open(&format!("rediss://127.0.0.1:{}", server.port()));
 
@@ -91,7 +91,7 @@ async fn a_server_without_tls_is_not_taken_for_one() {
 }
 
 #[tokio::test]
-async fn a_client_without_tls_is_turned_away() {
+async fn a_client_without_tls_is_an_error() {
     let (_, server) = server(false);
     let store = open(&server.url());
 
@@ -99,12 +99,12 @@ async fn a_client_without_tls_is_turned_away() {
 }
 
 #[test]
-fn a_file_that_is_no_certificate_is_named() {
+fn an_invalid_certificate_file_is_named() {
     let missing = RedisStore::open("rediss://host?ca=/nowhere/ca.pem").unwrap_err().to_string();
-    assert_eq!(missing, "the certificate of the authority cannot be read from /nowhere/ca.pem");
+    assert_eq!(missing, "could not read the certificate of the authority from /nowhere/ca.pem");
 
     let empty = RedisOptions::single("host", 1).authority("nothing").open().unwrap_err().to_string();
-    assert_eq!(empty, "the certificate of the authority is no certificate in PEM");
+    assert_eq!(empty, "the certificate of the authority is not a PEM certificate");
 }
 
 #[test]
@@ -117,8 +117,8 @@ fn a_certificate_is_read_from_a_regular_file_only() {
     for path in [&*pipe, folder.path(), Path::new("/dev/zero")] {
         let error = RedisStore::open(&format!("rediss://host?ca={}", path.display())).unwrap_err();
 
-        let told = format!("the certificate of the authority cannot be read from {}", path.display());
-        assert_eq!(error.to_string(), told);
+        let expected = format!("could not read the certificate of the authority from {}", path.display());
+        assert_eq!(error.to_string(), expected);
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("not a regular file"));
     }
 }

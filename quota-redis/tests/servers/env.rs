@@ -1,5 +1,5 @@
-//! What the tests share: stores on servers, and a few words.
-//! The servers themselves are `redis-harness`'s.
+//! Helpers that the tests share.
+//! `redis-harness` starts the servers.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use quota_redis::RedisStore;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-/// Long enough for anything that is kept in a test.
+/// A TTL longer than any test.
 pub(crate) const KEEP: Duration = Duration::from_secs(3600);
 
 pub(crate) fn open(url: &str) -> RedisStore {
@@ -31,7 +31,7 @@ pub(crate) async fn swap(
     store.swap(key, expected, Bytes::from_static(body.as_bytes()), KEEP).await
 }
 
-/// Writes, knowing that nobody else does.
+/// Unwraps a swap without a concurrent writer.
 #[track_caller]
 pub(crate) fn applied(swap: Result<Swap, StoreError>) -> Version {
     match swap {
@@ -51,12 +51,12 @@ pub(crate) fn start<T: Send + 'static>(work: impl Future<Output = T> + Send + 's
     Handle::current().spawn(work)
 }
 
-/// Asks until the store answers again. A test that waits for ever is ended by its bound.
+/// Reads until the store works again, within the bound of [`until`].
 pub(crate) async fn until_usable(store: &RedisStore, key: &StoreKey) -> Reading {
     until(async || store.read(key).await.ok()).await
 }
 
-/// Asks until there is something.
+/// Repeats `ask` until it returns a value, for at most half a minute.
 pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let clock = Clock::system();
     let found = clock.bounded(Duration::from_secs(30), async {
@@ -70,14 +70,14 @@ pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     found.await.expect("waited too long")
 }
 
-/// What must end, and soon.
-pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+/// Awaits `work`, and fails the test if it takes longer than 20 s.
+pub(crate) async fn within_deadline<T>(what: &str, work: impl Future<Output = T>) -> T {
     let ended = Clock::system().bounded(Duration::from_secs(20), work).await;
     ended.unwrap_or_else(|| panic!("waited too long: {what}"))
 }
 
-/// Whether `work` is still waiting after everything that was on its way has come: the store has answered another question
-/// over the same connection since.
+/// Whether `work` is pending after all messages in flight have arrived: the store has received a later reply over the same
+/// connection since.
 pub(crate) async fn still_waits(
     store: &RedisStore,
     work: &mut (impl Future<Output = Result<(), StoreError>> + Unpin),
