@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::failure::{self, beside};
+use crate::error::{self, sibling};
 use crate::folder::FolderLock;
-use crate::rights::{self, Which};
+use crate::permissions::{self, FileId};
 use crate::schema;
 
 /// What became of a file that SQLite reported as damaged.
@@ -38,12 +38,12 @@ struct Examined {
 }
 
 /// One descriptor for each damaged file, however often a store reports it.
-static EXAMINED: Mutex<BTreeMap<Which, Examined>> = Mutex::new(BTreeMap::new());
+static EXAMINED: Mutex<BTreeMap<FileId, Examined>> = Mutex::new(BTreeMap::new());
 
 /// Moves the file away, with its log and the log's index, if it is still the damaged one.
 ///
 /// A file that stays is not examined again in this process.
-pub(crate) fn set_aside(path: &Path, damaged: Which, now: Timestamp) -> Aside {
+pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
     // What a link leads to cannot be replaced by a new file in its place.
     if path.is_symlink() {
         return Aside::Stays;
@@ -55,7 +55,7 @@ pub(crate) fn set_aside(path: &Path, damaged: Which, now: Timestamp) -> Aside {
     // No process opens the file under this lock, so none lays a log of the old file beside the new one.
     let Some(_lock) = FolderLock::exclusive(path) else { return Aside::Stays };
     match fs::metadata(path) {
-        Ok(found) if Which::of(&found) == damaged => {}
+        Ok(found) if FileId::of(&found) == damaged => {}
         Ok(_) => return Aside::Gone,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Aside::Gone,
         Err(_) => return Aside::Stays,
@@ -67,16 +67,16 @@ pub(crate) fn set_aside(path: &Path, damaged: Which, now: Timestamp) -> Aside {
             Err(_) => return Aside::Stays,
         },
     };
-    let is_to_go = match header(&examined.file) {
-        Ok(Header::None) => is_damaged(path, false),
-        Ok(Header::Of { application, version }) if schema::may_be_replaced(application, version) => {
+    let should_move = match header(&examined.file) {
+        Ok(Header::Missing) => is_damaged(path, false),
+        Ok(Header::Present { application, version }) if schema::is_replaceable(application, version) => {
             is_damaged(path, true)
         }
-        Ok(Header::Of { .. }) => Ok(false),
+        Ok(Header::Present { .. }) => Ok(false),
         Err(_) => return Aside::Stays,
     };
-    let moved = match is_to_go {
-        Ok(is_to_go) => free_name(path, now).filter(|copy| is_to_go && move_to(path, copy).is_ok()),
+    let moved = match should_move {
+        Ok(should_move) => free_name(path, now).filter(|copy| should_move && move_to(path, copy).is_ok()),
         // Such as a lock that another process holds: the next report is examined.
         Err(_) => return Aside::Stays,
     };
@@ -86,20 +86,20 @@ pub(crate) fn set_aside(path: &Path, damaged: Which, now: Timestamp) -> Aside {
 
 /// Moves away the log and index that a killed process or a user left without their file. Returns where the log is then, or the index
 /// if there is no log; `None` if there is a file that is not empty, or neither.
-pub(crate) fn set_logs_aside(path: &Path, now: Timestamp) -> Option<PathBuf> {
+pub(crate) fn set_side_files_aside(path: &Path, now: Timestamp) -> Option<PathBuf> {
     let _lock = FolderLock::exclusive(path)?;
-    let is_empty = || fs::metadata(path).is_ok_and(|found| rights::is_empty_file(&found));
+    let is_empty = || fs::metadata(path).is_ok_and(|found| permissions::is_empty_file(&found));
     if !is_free(path) && !is_empty() {
         return None;
     }
-    move_logs(path, &free_name(path, now)?).ok().flatten()
+    move_side_files(path, &free_name(path, now)?).ok().flatten()
 }
 
 /// What the file says of itself.
 enum Header {
     /// It is no database, or less than a header of one: then it is no other program's either.
-    None,
-    Of {
+    Missing,
+    Present {
         application: i32,
         version: i32,
     },
@@ -117,9 +117,9 @@ fn header(mut file: &fs::File) -> io::Result<Header> {
     let number = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(i32::from_be_bytes);
     Ok(match (number(APPLICATION_ID), number(USER_VERSION)) {
         (Some(application), Some(version)) if bytes.len() == HEADER && bytes.starts_with(MAGIC) => {
-            Header::Of { application, version }
+            Header::Present { application, version }
         }
-        _ => Header::None,
+        _ => Header::Missing,
     })
 }
 
@@ -134,14 +134,14 @@ fn is_damaged(path: &Path, has_header: bool) -> rusqlite::Result<bool> {
         // The log stays as it is: the copy is to keep its bytes.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let number = |name| connection.pragma_query_value(None, name, |row| row.get(0));
-        if has_header && !schema::may_be_replaced(number("application_id")?, number("user_version")?) {
+        if has_header && !schema::is_replaceable(number("application_id")?, number("user_version")?) {
             return Ok(false);
         }
         // Unlike a quick check, it compares the indexes with the table: a write reports damage there too.
         let found: String = connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))?;
         Ok(found != "ok")
     });
-    checked.or_else(|error| if failure::is_of_damage(&error) { Ok(true) } else { Err(error) })
+    checked.or_else(|error| if error::is_damage_error(&error) { Ok(true) } else { Err(error) })
 }
 
 /// A name for the copy that is free for the file, its log and its index: a log may have been set aside alone.
@@ -154,7 +154,9 @@ fn free_name(path: &Path, now: Timestamp) -> Option<PathBuf> {
         }
         PathBuf::from(name)
     };
-    (1..1000).map(name).find(|copy| is_free(copy) && LOGS.iter().all(|ending| is_free(&beside(copy, ending))))
+    (1..1000)
+        .map(name)
+        .find(|copy| is_free(copy) && SIDE_FILES.iter().all(|ending| is_free(&sibling(copy, ending))))
 }
 
 /// Not so for a name that is too long.
@@ -169,22 +171,22 @@ fn is_free(path: &Path) -> bool {
 /// (`set_logs_aside`).
 fn move_to(path: &Path, copy: &Path) -> io::Result<()> {
     fs::rename(path, copy)?;
-    move_logs(path, copy).map(drop).inspect_err(|_| {
+    move_side_files(path, copy).map(drop).inspect_err(|_| {
         // Back in reverse, so that the file is never there without them. If this fails too, `set_logs_aside` has the rest to do.
-        let _ = fs::rename(beside(copy, "-shm"), beside(path, "-shm"));
+        let _ = fs::rename(sibling(copy, "-shm"), sibling(path, "-shm"));
         let _ = fs::rename(copy, path);
     })
 }
 
 /// The index before the log. A log that is left alone keeps even stores that set nothing aside from making a file; an index does not.
-const LOGS: [&str; 2] = ["-shm", "-wal"];
+const SIDE_FILES: [&str; 2] = ["-shm", "-wal"];
 
 /// Returns where the last one is now.
-fn move_logs(path: &Path, copy: &Path) -> io::Result<Option<PathBuf>> {
+fn move_side_files(path: &Path, copy: &Path) -> io::Result<Option<PathBuf>> {
     let mut moved = None;
-    for ending in LOGS {
-        let to = beside(copy, ending);
-        match fs::rename(beside(path, ending), &to) {
+    for ending in SIDE_FILES {
+        let to = sibling(copy, ending);
+        match fs::rename(sibling(path, ending), &to) {
             Ok(()) => moved = Some(to),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -202,15 +204,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, copy) = (folder.path().join("quota.db"), folder.path().join("copy"));
         for ending in ["", "-shm", "-wal"] {
-            fs::write(beside(&path, ending), ending).unwrap();
+            fs::write(sibling(&path, ending), ending).unwrap();
         }
         // No file can be renamed to a folder.
-        fs::create_dir(beside(&copy, "-wal")).unwrap();
+        fs::create_dir(sibling(&copy, "-wal")).unwrap();
 
         assert!(move_to(&path, &copy).is_err());
 
         for ending in ["", "-shm", "-wal"] {
-            assert_eq!(fs::read(beside(&path, ending)).unwrap(), ending.as_bytes(), "{ending}");
+            assert_eq!(fs::read(sibling(&path, ending)).unwrap(), ending.as_bytes(), "{ending}");
         }
         assert!(!copy.exists());
     }

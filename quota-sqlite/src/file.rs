@@ -1,5 +1,5 @@
 //! The way to the file: finding, making and opening it, and noticing that it is another one by now.
-//! What is in it is in `schema` and `document`.
+//! What is in it is in `schema` and `sql`.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
@@ -13,25 +13,25 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::aside::{self, Aside};
-use crate::failure::beside;
+use crate::error::sibling;
 use crate::folder::FolderLock;
 use crate::options::SqliteOptions;
-use crate::rights::{self, Which};
-use crate::{document, failure, schema};
+use crate::permissions::{self, FileId};
+use crate::{error, schema, sql};
 
 /// One connection to the file, made when it is needed.
 #[derive(Debug)]
 pub(crate) struct File {
     options: Arc<SqliteOptions>,
-    use_of_it: Use,
+    access: Access,
     open: Option<Open>,
     /// The file that was opened last, or could not be.
-    last: Option<Which>,
+    last: Option<FileId>,
 }
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum Access {
     Reads,
     Writes,
 }
@@ -39,23 +39,23 @@ pub(crate) enum Use {
 #[derive(Debug)]
 struct Open {
     connection: Connection,
-    which: Which,
+    which: FileId,
     /// It shows the file as it was when it was opened.
-    is_still: bool,
+    is_immutable: bool,
 }
 
 impl Open {
-    fn is_of_one_moment(&self) -> bool {
+    fn in_transaction(&self) -> bool {
         !self.connection.is_autocommit()
     }
 }
 
 /// Whoever makes the file closes it once, and with that gives up all locks this process has on it; so nobody may open it meanwhile.
-static MAKING: Mutex<()> = Mutex::new(());
+static CREATE_LOCK: Mutex<()> = Mutex::new(());
 
 impl File {
-    pub(crate) fn new(options: Arc<SqliteOptions>, use_of_it: Use) -> Self {
-        Self { options, use_of_it, open: None, last: None }
+    pub(crate) fn new(options: Arc<SqliteOptions>, access: Access) -> Self {
+        Self { options, access, open: None, last: None }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -63,13 +63,13 @@ impl File {
     }
 
     /// Takes what SQLite says into what a caller is told.
-    pub(crate) fn told(&self, error: rusqlite::Error, applied: Applied) -> StoreError {
-        failure::of_sqlite(error, self.path(), applied)
+    pub(crate) fn map_error(&self, error: rusqlite::Error, applied: Applied) -> StoreError {
+        error::from_sqlite(error, self.path(), applied)
     }
 
     /// The connection, or `None` if there is no file. Also says whether it is another one than the last time.
     pub(crate) fn for_reading(&mut self) -> Result<Option<(&Connection, bool)>, StoreError> {
-        if self.open.as_ref().is_some_and(Open::is_of_one_moment) {
+        if self.open.as_ref().is_some_and(Open::in_transaction) {
             // Whatever the path leads to by now, the moment is that of this file.
             return Ok(self.open.as_ref().map(|open| (&open.connection, false)));
         }
@@ -85,8 +85,8 @@ impl File {
         let mut found = find(&self.options)?;
         if found.is_none() {
             self.open = None;
-            for _ in 0..MOST_MAKES {
-                make(&self.options.path)?;
+            for _ in 0..MAX_CREATE_ATTEMPTS {
+                create(&self.options.path)?;
                 found = find(&self.options)?;
                 if found.is_some() {
                     break;
@@ -99,9 +99,9 @@ impl File {
     }
 
     /// Lets later reads see later writes, if reads were begun to be of one moment.
-    pub(crate) fn end_moment(&mut self) {
-        let open = self.open.as_ref().filter(|open| open.is_of_one_moment());
-        if open.is_some_and(|open| document::end(&open.connection).is_err()) {
+    pub(crate) fn end_transaction(&mut self) {
+        let open = self.open.as_ref().filter(|open| open.in_transaction());
+        if open.is_some_and(|open| sql::end(&open.connection).is_err()) {
             self.forget();
         }
     }
@@ -112,15 +112,15 @@ impl File {
     }
 
     /// Whether a file that has failed so was damaged and is out of the way now, so that the next caller finds another one, or none.
-    pub(crate) fn is_replaced(&mut self, error: &StoreError) -> bool {
+    pub(crate) fn try_set_aside(&mut self, error: &StoreError) -> bool {
         let (Some(notice), Some(damaged)) = (&self.options.on_aside, self.last) else { return false };
-        if !failure::is_damage(error) {
+        if !error::is_damage(error) {
             return false;
         }
         self.open = None;
-        let making = MAKING.lock();
+        let creating = CREATE_LOCK.lock();
         let aside = aside::set_aside(&self.options.path, damaged, self.options.clock.now());
-        drop(making);
+        drop(creating);
         match aside {
             Aside::Moved(copy) => {
                 tracing::warn!(copy = %copy.display(), "the database was damaged and is set aside");
@@ -132,19 +132,19 @@ impl File {
         }
     }
 
-    fn connection(&mut self, found: &Found) -> Result<(&Connection, bool), StoreError> {
-        let which = Which::of(&found.metadata);
-        let is_known = self.open.as_ref().is_some_and(|open| open.which == which && !open.is_still);
+    fn connection(&mut self, found: &DbFile) -> Result<(&Connection, bool), StoreError> {
+        let which = FileId::of(&found.metadata);
+        let is_known = self.open.as_ref().is_some_and(|open| open.which == which && !open.is_immutable);
         if !is_known {
             // Closed before another is opened: closing gives up the locks of a file, whoever in this process took them.
             self.open = None;
             self.last = Some(which);
             let file = found.check(&self.options.path)?;
-            let (connection, is_still) = connect(&self.options, &file)?;
-            if self.use_of_it == Use::Writes {
-                prepare_to_write(&connection).map_err(|error| self.told(error, Applied::No))?;
+            let (connection, is_immutable) = connect(&self.options, &file)?;
+            if self.access == Access::Writes {
+                prepare_to_write(&connection).map_err(|error| self.map_error(error, Applied::No))?;
             }
-            self.open = Some(Open { connection, which, is_still });
+            self.open = Some(Open { connection, which, is_immutable });
         }
         let open = self.open.as_ref().expect("it was opened above");
         Ok((&open.connection, !is_known))
@@ -152,63 +152,63 @@ impl File {
 }
 
 /// A file that is there.
-struct Found {
+struct DbFile {
     metadata: Metadata,
 }
 
-fn find(options: &SqliteOptions) -> Result<Option<Found>, StoreError> {
+fn find(options: &SqliteOptions) -> Result<Option<DbFile>, StoreError> {
     let path = &options.path;
-    if let Some(found) = look(path)? {
+    if let Some(found) = stat_file(path)? {
         return Ok(Some(found));
     }
     if path.is_symlink() && !path.exists() {
         return Err(StoreError::refused(format!("{} is a link that leads nowhere", path.display())));
     }
     // An empty log or an index alone is only noticed where it may be moved: another process may still use it with the file that is gone.
-    let is_left = || has_log(path) || options.on_aside.is_some() && has_any_log(path);
+    let is_left = || has_wal(path) || options.on_aside.is_some() && has_wal_or_shm(path);
     if !is_left() {
         return Ok(None);
     }
     // A process that replaces the file moves its log right after it; and one that has made the file since may have written already.
     drop(FolderLock::shared(path));
-    let found = look(path)?;
+    let found = stat_file(path)?;
     if found.is_some() || !is_left() {
         return Ok(found);
     }
     if let Some(notice) = &options.on_aside
-        && let Some(copy) = aside::set_logs_aside(path, options.clock.now())
+        && let Some(copy) = aside::set_side_files_aside(path, options.clock.now())
     {
         tracing::warn!(copy = %copy.display(), "the database was gone, and its log is set aside");
         (notice.0)(&copy);
     }
-    match look(path)? {
+    match stat_file(path)? {
         Some(found) => Ok(Some(found)),
         // A log without its file would be taken for that of the next one.
-        None if has_log(path) => Err(failure::left_behind(path)),
+        None if has_wal(path) => Err(error::orphaned_wal(path)),
         None => Ok(None),
     }
 }
 
-fn look(path: &Path) -> Result<Option<Found>, StoreError> {
+fn stat_file(path: &Path) -> Result<Option<DbFile>, StoreError> {
     match fs::metadata(path) {
         // SQLite takes an empty file for a database that is yet to be made, and so does this.
-        Ok(metadata) if rights::is_empty_file(&metadata) => Ok(None),
-        Ok(metadata) => Ok(Some(Found { metadata })),
+        Ok(metadata) if permissions::is_empty_file(&metadata) => Ok(None),
+        Ok(metadata) => Ok(Some(DbFile { metadata })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(rights::of_system("find", path, error)),
+        Err(error) => Err(permissions::from_io("find", path, error)),
     }
 }
 
-impl Found {
+impl DbFile {
     /// Whether it may be used. Returns where it is itself: SQLite lays its log there, and not beside a link to it.
     fn check(&self, path: &Path) -> Result<PathBuf, StoreError> {
         if !self.metadata.is_file() {
             return Err(StoreError::refused(format!("{} is not a file; name one in it", path.display())));
         }
-        let told = |error| rights::of_system("find", path, error);
-        let is_link = path.symlink_metadata().map_err(told)?.is_symlink();
-        let file = if is_link { path.canonicalize().map_err(told)? } else { path.to_owned() };
-        rights::check_files(&file, &self.metadata)?;
+        let map_error = |error| permissions::from_io("find", path, error);
+        let is_link = path.symlink_metadata().map_err(map_error)?.is_symlink();
+        let file = if is_link { path.canonicalize().map_err(map_error)? } else { path.to_owned() };
+        permissions::check_files(&file, &self.metadata)?;
         check_folder(&file)?;
         Ok(file)
     }
@@ -216,24 +216,24 @@ impl Found {
 
 fn check_folder(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(path);
-    let found = fs::metadata(folder).map_err(|error| failure::of_system("find", folder, error))?;
-    rights::check_folder(folder, &found)
+    let found = fs::metadata(folder).map_err(|error| error::from_io("find", folder, error))?;
+    permissions::check_folder(folder, &found)
 }
 
 fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), StoreError> {
-    let _making = MAKING.lock();
+    let _creating = CREATE_LOCK.lock();
     let path = &options.path;
     // Until the log is open too: else it could be laid beside the file that takes the place of this one.
     let _lock = FolderLock::shared(file).ok_or_else(being_replaced)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match open(path, path, flags, options) {
         // A folder that takes no log: it can be read without one, if nothing is in one.
-        Err(Refusal { is_of_log: true, .. }) if !has_log(file) => {
+        Err(OpenError { is_wal_error: true, .. }) if !has_wal(file) => {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
                 | OpenFlags::SQLITE_OPEN_URI
                 | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection =
-                open(&unchanging(path), path, flags, options).map_err(|refusal| refusal.error)?;
+                open(&immutable_uri(path), path, flags, options).map_err(|refusal| refusal.error)?;
             Ok((connection, true))
         }
         Ok(connection) => Ok((connection, false)),
@@ -254,59 +254,61 @@ fn prepare_to_write(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)
 }
 
-struct Refusal {
+struct OpenError {
     error: StoreError,
-    is_of_log: bool,
+    is_wal_error: bool,
 }
 
-fn open(at: &Path, path: &Path, flags: OpenFlags, options: &SqliteOptions) -> Result<Connection, Refusal> {
-    let told = |error: rusqlite::Error| Refusal {
-        is_of_log: matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)),
-        error: failure::of_sqlite(error, path, Applied::No),
+fn open(at: &Path, path: &Path, flags: OpenFlags, options: &SqliteOptions) -> Result<Connection, OpenError> {
+    let map_error = |error: rusqlite::Error| OpenError {
+        is_wal_error: matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)),
+        error: error::from_sqlite(error, path, Applied::No),
     };
-    let mut connection = Connection::open_with_flags(at, flags).map_err(told)?;
-    connection.busy_timeout(options.busy_timeout).map_err(told)?;
+    let mut connection = Connection::open_with_flags(at, flags).map_err(map_error)?;
+    connection.busy_timeout(options.busy_timeout).map_err(map_error)?;
     // Else the last of many short-lived processes would do a writer's work, and the next one begin all anew.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(told)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(map_error)?;
     // The first look into the file: until here it may be anything.
-    let is_of_log = |error: &StoreError| matches!(error, StoreError::Refused { .. });
-    schema::check(&mut connection, path).map_err(|error| Refusal { is_of_log: is_of_log(&error), error })?;
+    let is_wal_error = |error: &StoreError| matches!(error, StoreError::Refused { .. });
+    schema::check(&mut connection, path)
+        .map_err(|error| OpenError { is_wal_error: is_wal_error(&error), error })?;
     Ok(connection)
 }
 
 /// Whether there is a log with something in it, or somebody who may be writing one.
-fn has_log(path: &Path) -> bool {
-    fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
+fn has_wal(path: &Path) -> bool {
+    fs::metadata(sibling(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
 /// Whether there is a log or its index, empty or not.
-fn has_any_log(path: &Path) -> bool {
-    ["-wal", "-shm"].iter().any(|ending| fs::symlink_metadata(beside(path, ending)).is_ok())
+fn has_wal_or_shm(path: &Path) -> bool {
+    ["-wal", "-shm"].iter().any(|ending| fs::symlink_metadata(sibling(path, ending)).is_ok())
 }
 
 /// The file by a URI that promises SQLite that nobody changes it. Whoever reads so opens it anew for each read.
-fn unchanging(path: &Path) -> PathBuf {
+fn immutable_uri(path: &Path) -> PathBuf {
     const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
     let path = percent_encode(path.as_os_str().as_encoded_bytes(), &KEPT);
     format!("file:{path}?immutable=1").into()
 }
 
 /// The file may be gone again, or the log of another one may lie in its place and be moved first.
-const MOST_MAKES: u32 = 3;
+const MAX_CREATE_ATTEMPTS: u32 = 3;
 
 /// Makes the file, unless another process is faster, or the log of another file lies there. At no moment is there one that is not
 /// whole, but for an empty one that was there before.
-fn make(path: &Path) -> Result<(), StoreError> {
+fn create(path: &Path) -> Result<(), StoreError> {
     // What a link leads to is replaced, and not the link.
     let target = if path.is_symlink() { path.canonicalize().ok() } else { None };
     let path = target.as_deref().unwrap_or(path);
     let folder = path.parent().unwrap_or(path);
-    make_folder(folder).map_err(|error| rights::of_system("make the folder", folder, error))?;
+    create_folder(folder).map_err(|error| permissions::from_io("make the folder", folder, error))?;
     check_folder(path)?;
-    let draft = beside(path, &format!(".new-{:016x}", fastrand::u64(..)));
-    let _making = MAKING.lock();
-    let made = fill(&draft, path).and_then(|()| link(&draft, path));
-    for name in [draft.clone(), beside(&draft, "-wal"), beside(&draft, "-shm"), beside(&draft, "-journal")] {
+    let draft = sibling(path, &format!(".new-{:016x}", fastrand::u64(..)));
+    let _creating = CREATE_LOCK.lock();
+    let made = write_draft(&draft, path).and_then(|()| link(&draft, path));
+    for name in [draft.clone(), sibling(&draft, "-wal"), sibling(&draft, "-shm"), sibling(&draft, "-journal")]
+    {
         // What is not there need not be taken away, and what stays harms nobody.
         let _ = fs::remove_file(name);
     }
@@ -317,14 +319,14 @@ fn make(path: &Path) -> Result<(), StoreError> {
 fn link(draft: &Path, path: &Path) -> Result<(), StoreError> {
     // A process that replaces a file moves its log after it. A file that is made in between would get that log.
     let lock = FolderLock::shared(path).ok_or_else(being_replaced)?;
-    if has_log(path) {
+    if has_wal(path) {
         return Ok(());
     }
     let linked = fs::hard_link(draft, path);
     drop(lock);
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(failure::of_system("make", path, error))
+            Err(error::from_io("make", path, error))
         }
         Err(_) => replace_empty(draft, path),
         Ok(()) => Ok(()),
@@ -335,23 +337,23 @@ fn link(draft: &Path, path: &Path) -> Result<(), StoreError> {
 fn replace_empty(draft: &Path, path: &Path) -> Result<(), StoreError> {
     let _lock = FolderLock::exclusive(path).ok_or_else(being_replaced)?;
     match fs::symlink_metadata(path) {
-        Ok(found) if rights::is_empty_file(&found) => {
-            rights::check_files(path, &found)?;
-            fs::rename(draft, path).map_err(|error| failure::of_system("make", path, error))
+        Ok(found) if permissions::is_empty_file(&found) => {
+            permissions::check_files(path, &found)?;
+            fs::rename(draft, path).map_err(|error| error::from_io("make", path, error))
         }
         _ => Ok(()),
     }
 }
 
-fn fill(draft: &Path, path: &Path) -> Result<(), StoreError> {
-    create_new(draft).map_err(|error| rights::of_system("make", path, error))?;
-    let told = |error| failure::of_sqlite(error, draft, Applied::No);
+fn write_draft(draft: &Path, path: &Path) -> Result<(), StoreError> {
+    create_new(draft).map_err(|error| permissions::from_io("make", path, error))?;
+    let map_error = |error| error::from_sqlite(error, draft, Applied::No);
     let mut connection =
-        Connection::open_with_flags(draft, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(told)?;
+        Connection::open_with_flags(draft, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(map_error)?;
     // On the disk before it is linked: after a power failure there must be no file that is named and empty.
-    connection.pragma_update(None, "synchronous", "full").map_err(told)?;
-    schema::create(&mut connection).map_err(told)?;
-    connection.close().map_err(|(_, error)| told(error))
+    connection.pragma_update(None, "synchronous", "full").map_err(map_error)?;
+    schema::create(&mut connection).map_err(map_error)?;
+    connection.close().map_err(|(_, error)| map_error(error))
 }
 
 #[cfg(unix)]
@@ -365,7 +367,7 @@ fn create_new(path: &Path) -> io::Result<fs::File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
 
-fn make_folder(path: &Path) -> io::Result<()> {
+fn create_folder(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -383,7 +385,7 @@ mod tests {
         let replacing = fs::File::open(folder.path()).unwrap();
         replacing.lock().unwrap();
 
-        let made = make(&path);
+        let made = create(&path);
 
         assert!(matches!(made, Err(StoreError::Unavailable { .. })), "{made:?}");
         assert!(!path.exists());
@@ -393,9 +395,9 @@ mod tests {
     fn no_file_is_made_beside_the_log_of_another_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("quota.db");
-        fs::write(beside(&path, "-wal"), "a log").unwrap();
+        fs::write(sibling(&path, "-wal"), "a log").unwrap();
 
-        make(&path).unwrap();
+        create(&path).unwrap();
 
         assert!(!path.exists());
     }
@@ -405,8 +407,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state").join("quota.db");
 
-        make(&path).unwrap();
+        create(&path).unwrap();
 
-        assert!(look(&path).unwrap().is_some_and(|found| found.metadata.is_file()));
+        assert!(stat_file(&path).unwrap().is_some_and(|found| found.metadata.is_file()));
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct FolderLock {
 }
 
 /// How often it is tried, and how long it is waited in between: half a second in all.
-const TRIES: u32 = 250;
+const MAX_ATTEMPTS: u32 = 250;
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl FolderLock {
@@ -22,7 +22,7 @@ impl FolderLock {
     /// Where folders cannot be locked, files are not replaced, so there is nothing to wait for.
     pub(crate) fn shared(file: &Path) -> Option<Self> {
         let Some(folder) = open_folder(file) else { return Some(Self { _folder: None }) };
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             match folder.try_lock_shared() {
                 Ok(()) => return Some(Self { _folder: Some(folder) }),
                 Err(TryLockError::WouldBlock) => thread::park_timeout(PAUSE),
@@ -35,7 +35,7 @@ impl FolderLock {
     /// For replacing the file. `None` if it cannot be had.
     pub(crate) fn exclusive(file: &Path) -> Option<Self> {
         let folder = open_folder(file)?;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             match folder.try_lock() {
                 Ok(()) => return Some(Self { _folder: Some(folder) }),
                 Err(TryLockError::WouldBlock) => thread::park_timeout(PAUSE),

@@ -60,21 +60,21 @@
 //! The file must be on a disk of this machine: SQLite's shared memory does not work over NFS or SMB.
 
 mod aside;
-mod document;
-mod failure;
+mod error;
 mod file;
 mod folder;
-mod location;
+mod from_url;
+mod lock_timeout;
 mod options;
-mod patience;
+mod permissions;
 mod reader;
-mod rights;
 mod schema;
+mod sql;
 mod store;
 mod waiters;
 mod writer;
 
-pub use failure::is_damage;
+pub use error::is_damage;
 pub use options::{SqliteOpenError, SqliteOptions};
 /// The crates whose types are in the signatures here.
 pub use quota_core;

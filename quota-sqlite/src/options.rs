@@ -1,5 +1,5 @@
 //! The settings of a store, as plain data.
-//! How they are read from a URL is in `location`.
+//! How they are read from a URL is in `from_url`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,8 +26,8 @@ use quota_core::Clock;
 pub struct SqliteOptions {
     pub(crate) path: PathBuf,
     pub(crate) busy_timeout: Duration,
-    pub(crate) poll_from: Duration,
-    pub(crate) poll_to: Duration,
+    pub(crate) min_poll_interval: Duration,
+    pub(crate) max_poll_interval: Duration,
     pub(crate) clock: Clock,
     pub(crate) on_aside: Option<OnAside>,
 }
@@ -48,8 +48,8 @@ impl SqliteOptions {
         Self {
             path: path.into(),
             busy_timeout: Duration::from_millis(150),
-            poll_from: Duration::from_millis(10),
-            poll_to: Duration::from_millis(200),
+            min_poll_interval: Duration::from_millis(10),
+            max_poll_interval: Duration::from_millis(200),
             clock: Clock::system(),
             on_aside: None,
         }
@@ -57,16 +57,16 @@ impl SqliteOptions {
 
     /// How long a write waits for another process's lock: 150 ms by default, less than a manager waits for its store. Once a write has
     /// waited so long in vain, the next ones wait 50 ms at most, until one gets the lock.
-    pub fn busy_timeout(mut self, span: Duration) -> Self {
-        self.busy_timeout = span;
+    pub fn busy_timeout(mut self, duration: Duration) -> Self {
+        self.busy_timeout = duration;
         self
     }
 
     /// How often it is looked whether another process has written, while somebody waits for that: after 10 ms, then less and
     /// less often, down to every 200 ms by default.
-    pub fn poll_every(mut self, from: Duration, to: Duration) -> Self {
-        self.poll_from = from;
-        self.poll_to = to;
+    pub fn poll_interval(mut self, from: Duration, to: Duration) -> Self {
+        self.min_poll_interval = from;
+        self.max_poll_interval = to;
         self
     }
 
@@ -90,15 +90,18 @@ impl SqliteOptions {
     }
 
     pub(crate) fn check(&self) -> Result<(), SqliteOpenError> {
-        for (is_wrong, why) in [
+        for (is_invalid, reason) in [
             (!self.path.is_absolute(), "the path must be absolute: sqlite:///home/me/quota.db"),
             (self.path.file_name().is_none(), "the path names no file: sqlite:///home/me/quota.db"),
             (self.busy_timeout > LONGEST_WAIT, "a wait for the lock must not be longer than an hour"),
-            (self.poll_from.is_zero(), "a pause between two looks must be longer than nothing"),
-            (self.poll_to < self.poll_from, "the longest pause must not be shorter than the first"),
+            (self.min_poll_interval.is_zero(), "a pause between two looks must be longer than nothing"),
+            (
+                self.max_poll_interval < self.min_poll_interval,
+                "the longest pause must not be shorter than the first",
+            ),
         ] {
-            if is_wrong {
-                return Err(SqliteOpenError::setting(why));
+            if is_invalid {
+                return Err(SqliteOpenError::setting(reason));
             }
         }
         Ok(())
@@ -115,22 +118,22 @@ pub enum SqliteOpenError {
     /// The text is no URL.
     #[error("a SQLite store is named by a URL such as sqlite:///home/me/quota.db, and this is none")]
     #[non_exhaustive]
-    NoUrl {
+    InvalidUrl {
         /// What is wrong with it.
         #[source]
         error: url::ParseError,
     },
     /// A setting makes no sense.
-    #[error("{why}")]
+    #[error("{reason}")]
     #[non_exhaustive]
     Setting {
         /// What is wrong, and what it should be.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
     },
 }
 
 impl SqliteOpenError {
-    pub(crate) fn setting(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Setting { why: why.into() }
+    pub(crate) fn setting(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Setting { reason: reason.into() }
     }
 }

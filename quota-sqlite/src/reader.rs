@@ -11,33 +11,33 @@ use quota_core::{Applied, Document, StoreError, StoreKey, Version};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::document;
-use crate::file::{File, Use};
+use crate::file::{Access, File};
 use crate::options::SqliteOptions;
+use crate::sql;
 use crate::waiters::{Waiter, Waiters};
 
 /// What the thread is asked. The time is that of whoever asks: a test's clock stands still in its own thread only.
 #[derive(Debug)]
-pub(crate) enum Ask {
+pub(crate) enum ReadRequest {
     Read {
         key: StoreKey,
         now: Timestamp,
-        answer: oneshot::Sender<Result<Option<Document>, StoreError>>,
+        reply: oneshot::Sender<Result<Option<Document>, StoreError>>,
     },
-    Watch {
+    WaitForChange {
         key: StoreKey,
         now: Timestamp,
         waiter: Waiter,
     },
     /// This process has written; who waits in it need not wait for the next look.
-    Wrote {
+    Written {
         key: StoreKey,
         version: Version,
     },
 }
 
 /// So many are answered as of one moment, so that none lasts for long.
-const MOST_AT_ONCE: usize = 256;
+const MAX_BATCH: usize = 256;
 
 /// The thread's state.
 #[derive(Debug)]
@@ -46,90 +46,90 @@ pub(crate) struct Reader {
     file: File,
     waiters: Waiters,
     /// SQLite's number of the state that was looked at last; `None` if there is no file, or it is another one.
-    looked_at: Option<i64>,
-    pause: Duration,
+    last_data_version: Option<i64>,
+    poll_delay: Duration,
 }
 
 impl Reader {
     pub(crate) fn new(options: Arc<SqliteOptions>) -> Self {
-        let (file, pause) = (File::new(Arc::clone(&options), Use::Reads), options.poll_from);
-        Self { options, file, waiters: Waiters::default(), looked_at: None, pause }
+        let (file, poll_delay) = (File::new(Arc::clone(&options), Access::Reads), options.min_poll_interval);
+        Self { options, file, waiters: Waiters::default(), last_data_version: None, poll_delay }
     }
 
     /// Works until nobody can ask any more.
-    pub(crate) fn run(mut self, asks: &Receiver<Ask>) {
+    pub(crate) fn run(mut self, requests: &Receiver<ReadRequest>) {
         loop {
-            let ask = if self.waiters.is_empty() {
-                asks.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            let request = if self.waiters.is_empty() {
+                requests.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                asks.recv_timeout(self.pause)
+                requests.recv_timeout(self.poll_delay)
             };
-            match ask {
-                Ok(first) => self.answer_all(first, asks),
+            match request {
+                Ok(first) => self.process_batch(first, requests),
                 Err(RecvTimeoutError::Timeout) => {
                     // Not for each read: with many waiters it costs more than the read.
                     self.waiters.remove_closed();
                     // Where nothing happens it is looked for less and less often.
-                    self.pause = (self.pause * 2).min(self.options.poll_to);
+                    self.poll_delay = (self.poll_delay * 2).min(self.options.max_poll_interval);
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             // Also after answers, for a flood of those must not keep it from being looked.
             if !self.waiters.is_empty() {
-                self.look();
+                self.poll();
             }
         }
     }
 
     /// Answers what has been asked by now, as of one moment: finding and locking the file takes longer than reading it.
-    fn answer_all(&mut self, first: Ask, asks: &Receiver<Ask>) {
+    fn process_batch(&mut self, first: ReadRequest, requests: &Receiver<ReadRequest>) {
         // Before the moment: who asks after a write must not be told what was before it.
-        let others: Vec<_> = asks.try_iter().take(MOST_AT_ONCE).collect();
+        let others: Vec<_> = requests.try_iter().take(MAX_BATCH).collect();
         if !others.is_empty() {
             // If it cannot be begun, each is answered by itself, and told why it cannot be read.
-            let _ = self.with_file((), document::begin);
+            let _ = self.with_file((), sql::begin);
         }
-        [first].into_iter().chain(others).for_each(|ask| self.answer(ask));
-        self.file.end_moment();
+        [first].into_iter().chain(others).for_each(|request| self.process(request));
+        self.file.end_transaction();
     }
 
-    fn answer(&mut self, ask: Ask) {
-        match ask {
-            Ask::Read { key, now, answer } if !answer.is_closed() => {
+    fn process(&mut self, request: ReadRequest) {
+        match request {
+            ReadRequest::Read { key, now, reply } if !reply.is_closed() => {
                 let found =
-                    self.with_file(None, |connection| document::read(connection, &key, now.as_millisecond()));
-                let _ = answer.send(found);
+                    self.with_file(None, |connection| sql::read(connection, &key, now.as_millisecond()));
+                let _ = reply.send(found);
             }
-            Ask::Read { .. } => {}
-            Ask::Watch { key, now, waiter } => self.watch(key, now, waiter),
-            Ask::Wrote { key, version } => {
-                self.waiters.tell(&key, Some(version));
+            ReadRequest::Read { .. } => {}
+            ReadRequest::WaitForChange { key, now, waiter } => self.watch(key, now, waiter),
+            ReadRequest::Written { key, version } => {
+                self.waiters.notify(&key, Some(version));
             }
         }
     }
 
     fn watch(&mut self, key: StoreKey, now: Timestamp, waiter: Waiter) {
         let now_ms = now.as_millisecond();
-        match self.with_file(None, |connection| document::version(connection, &key, now_ms)) {
-            Ok(stands) if stands == waiter.seen => {
-                self.pause = self.options.poll_from;
+        match self.with_file(None, |connection| sql::version(connection, &key, now_ms)) {
+            Ok(current) if current == waiter.seen => {
+                self.poll_delay = self.options.min_poll_interval;
                 self.waiters.add(key, waiter);
             }
             Ok(_) => waiter.wake(),
             Err(error) => {
-                let _ = waiter.answer.send(Err(error));
+                let _ = waiter.reply.send(Err(error));
             }
         }
     }
 
     /// Looks whether anything was written, and whether it is what somebody waits for.
-    fn look(&mut self) {
-        let state = self.with_file(None, |connection| document::data_version(connection).map(Some));
+    fn poll(&mut self) {
+        let state = self.with_file(None, |connection| sql::data_version(connection).map(Some));
         match state {
-            Ok(state) if state.is_some() && state == self.looked_at => {}
+            Ok(state) if state.is_some() && state == self.last_data_version => {}
             Ok(state) => {
-                self.looked_at = state;
-                if let Err(error) = self.look_closely() {
+                self.last_data_version = state;
+                if let Err(error) = self.wake_changed() {
                     self.waiters.fail(&error);
                 }
             }
@@ -138,17 +138,17 @@ impl Reader {
     }
 
     /// Compares the documents that are waited for with what their waiters know.
-    fn look_closely(&mut self) -> Result<(), StoreError> {
+    fn wake_changed(&mut self) -> Result<(), StoreError> {
         let now_ms = self.options.clock.now().as_millisecond();
         let keys = self.waiters.keys();
         // As of one moment: finding the file and locking it takes longer than reading a version.
-        let _ = self.with_file((), document::begin);
+        let _ = self.with_file((), sql::begin);
         let found = self.with_file(HashMap::new(), |connection| current(connection, &keys, now_ms));
-        self.file.end_moment();
+        self.file.end_transaction();
         let found = found?;
         for key in keys {
-            if self.waiters.tell(&key, found.get(key.as_str()).copied()) {
-                self.pause = self.options.poll_from;
+            if self.waiters.notify(&key, found.get(key.as_str()).copied()) {
+                self.poll_delay = self.options.min_poll_interval;
             }
         }
         Ok(())
@@ -163,8 +163,8 @@ impl Reader {
         match self.try_with_file(work) {
             Ok(Some(found)) => Ok(found),
             Ok(None) => Ok(nothing),
-            Err(error) if self.file.is_replaced(&error) => {
-                self.looked_at = None;
+            Err(error) if self.file.try_set_aside(&error) => {
+                self.last_data_version = None;
                 Ok(nothing)
             }
             Err(error) => Err(error),
@@ -176,15 +176,15 @@ impl Reader {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, StoreError> {
         let Some((connection, is_new)) = self.file.for_reading()? else {
-            self.looked_at = None;
+            self.last_data_version = None;
             return Ok(None);
         };
         if is_new {
-            self.looked_at = None;
+            self.last_data_version = None;
         }
         work(connection).map(Some).map_err(|error| {
             self.file.forget();
-            self.file.told(error, Applied::No)
+            self.file.map_error(error, Applied::No)
         })
     }
 }
@@ -197,22 +197,22 @@ fn current(
     now_ms: i64,
 ) -> rusqlite::Result<HashMap<String, Version>> {
     let mut found = HashMap::with_capacity(keys.len());
-    if keys.len() * SCAN_FROM_ONE_IN < document::most_rows(connection)? {
+    if keys.len() * SCAN_FRACTION < sql::max_rows(connection)? {
         for key in keys {
-            if let Some(version) = document::version(connection, key, now_ms)? {
+            if let Some(version) = sql::version(connection, key, now_ms)? {
                 found.insert(key.as_str().to_owned(), version);
             }
         }
         return Ok(found);
     }
-    document::versions(connection, now_ms, |key, version| {
+    sql::versions(connection, now_ms, |key, version| {
         found.insert(key.to_owned(), version);
     })?;
     Ok(found)
 }
 
 /// Reading a row costs about a quarter of looking one up.
-const SCAN_FROM_ONE_IN: usize = 4;
+const SCAN_FRACTION: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -223,8 +223,8 @@ mod tests {
     use rusqlite::trace::TraceEventCodes;
 
     use super::*;
-    use crate::document::Write;
     use crate::schema;
+    use crate::sql::Write;
 
     fn key(number: usize) -> StoreKey {
         StoreKey::account(&format!("anthropic/a{number}").parse::<AccountId>().unwrap())
@@ -240,7 +240,7 @@ mod tests {
             let expires_ms = if number == 0 { 50 } else { 1000 };
             let write =
                 Write { key: &key, expected: None, version: *version, body: &body, now_ms: 0, expires_ms };
-            assert!(document::write(&connection, &write).unwrap());
+            assert!(sql::write(&connection, &write).unwrap());
         }
         (connection, versions)
     }

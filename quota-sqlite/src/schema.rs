@@ -5,7 +5,7 @@ use quota_core::{Applied, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
-use crate::failure;
+use crate::error;
 
 /// What SQLite's header calls the program that a file belongs to: `quot`.
 const APPLICATION: i32 = 0x7175_6f74;
@@ -16,7 +16,7 @@ const NUMBER_BASE: i32 = 0x7175_0000;
 /// What leads from each number to the next, each applied whole or not at all. The first makes the tables.
 ///
 /// What was released is never changed; another step is put behind it.
-const STEPS: [&str; 1] = ["
+const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE document (
         key TEXT NOT NULL UNIQUE,
         version INTEGER NOT NULL,
@@ -27,19 +27,19 @@ const STEPS: [&str; 1] = ["
 "];
 
 /// What a file of the present form has as its `user_version`.
-pub(crate) fn form() -> i32 {
-    NUMBER_BASE + known(&STEPS)
+pub(crate) fn schema_version() -> i32 {
+    NUMBER_BASE + latest_version(&MIGRATIONS)
 }
 
-fn known(steps: &[&str]) -> i32 {
-    i32::try_from(steps.len()).expect("there are few steps")
+fn latest_version(migrations: &[&str]) -> i32 {
+    i32::try_from(migrations.len()).expect("there are few steps")
 }
 
 /// Makes the tables in a file that is new.
 pub(crate) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "application_id", APPLICATION)?;
-    apply(connection, 0, &STEPS)
+    apply(connection, 0, &MIGRATIONS)
 }
 
 /// Whether the file is ours, and of this number; one of an older number is brought up to it.
@@ -48,49 +48,49 @@ pub(crate) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 ///
 /// [`StoreError`] if it is another program's, or of a newer number: then it is left as it is.
 pub(crate) fn check(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    check_with(connection, path, &STEPS)
+    check_with(connection, path, &MIGRATIONS)
 }
 
 /// Whether a file with these numbers, being damaged, may be replaced: it is ours, and of no newer form.
-pub(crate) fn may_be_replaced(application: i32, version: i32) -> bool {
-    application == APPLICATION && version.wrapping_sub(NUMBER_BASE) <= known(&STEPS)
+pub(crate) fn is_replaceable(application: i32, version: i32) -> bool {
+    application == APPLICATION && version.wrapping_sub(NUMBER_BASE) <= latest_version(&MIGRATIONS)
 }
 
-fn check_with(connection: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), StoreError> {
-    let told = |error| failure::of_sqlite(error, path, Applied::No);
+fn check_with(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
+    let map_error = |error| error::from_sqlite(error, path, Applied::No);
     // The only thing that a reader asks besides what it came for.
-    let number = pragma(connection, "user_version").map_err(told)?.wrapping_sub(NUMBER_BASE);
-    let known = known(steps);
-    if number == known {
+    let number = pragma(connection, "user_version").map_err(map_error)?.wrapping_sub(NUMBER_BASE);
+    let latest_version = latest_version(migrations);
+    if number == latest_version {
         return Ok(());
     }
     let at = path.display();
-    if pragma(connection, "application_id").map_err(told)? != APPLICATION || number < 1 {
+    if pragma(connection, "application_id").map_err(map_error)? != APPLICATION || number < 1 {
         // These numbers are zero in what is left of a file that was cut off, too. Then it is damage, which SQLite finds here.
-        connection.query_row("SELECT count(*) FROM sqlite_master", (), |_| Ok(())).map_err(told)?;
+        connection.query_row("SELECT count(*) FROM sqlite_master", (), |_| Ok(())).map_err(map_error)?;
         return Err(StoreError::unusable(format!(
             "{at} is not a database of quota; nothing in it was changed: name another file"
         )));
     }
-    if number > known {
+    if number > latest_version {
         return Err(StoreError::unusable(format!(
-            "{at} was written by a newer quota (its form is {number}, and {known} is known here); update this program"
+            "{at} was written by a newer quota (its form is {number}, and {latest_version} is known here); update this program"
         )));
     }
-    apply(connection, number, steps).map_err(told)
+    apply(connection, number, migrations).map_err(map_error)
 }
 
 /// Goes all steps from `number` on. Who comes second finds them gone already.
-fn apply(connection: &mut Connection, number: i32, steps: &[&str]) -> rusqlite::Result<()> {
+fn apply(connection: &mut Connection, number: i32, migrations: &[&str]) -> rusqlite::Result<()> {
     let first = usize::try_from(number).unwrap_or(0);
-    for (done, step) in steps.iter().enumerate().skip(first) {
+    for (done, migration) in migrations.iter().enumerate().skip(first) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = i32::try_from(done).expect("there are few steps");
-        let stands = pragma(&transaction, "user_version")?;
-        if stands > NUMBER_BASE + done {
+        let current = pragma(&transaction, "user_version")?;
+        if current > NUMBER_BASE + done {
             continue;
         }
-        transaction.execute_batch(step)?;
+        transaction.execute_batch(migration)?;
         transaction.pragma_update(None, "user_version", NUMBER_BASE + done + 1)?;
         transaction.commit()?;
     }
@@ -113,25 +113,26 @@ mod tests {
         connection
     }
 
-    fn checked(connection: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
-        check_with(connection, Path::new(PATH), steps)
+    fn checked(connection: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
+        check_with(connection, Path::new(PATH), migrations)
     }
 
     #[test]
     fn a_file_that_was_made_is_ours() {
-        assert!(checked(&mut created(), &STEPS).is_ok());
+        assert!(checked(&mut created(), &MIGRATIONS).is_ok());
     }
 
     #[test]
     fn an_older_form_is_brought_forward_with_all_that_is_in_it() {
         let mut connection = created();
         connection.execute("INSERT INTO document VALUES ('a', 1, 2, x'00')", ()).unwrap();
-        let steps = [STEPS[0], "ALTER TABLE document ADD COLUMN note TEXT", "CREATE TABLE other (x) STRICT"];
+        let migrations =
+            [MIGRATIONS[0], "ALTER TABLE document ADD COLUMN note TEXT", "CREATE TABLE other (x) STRICT"];
 
         // STRICT wants a type: a step that fails leaves what was there before it.
-        assert!(checked(&mut connection, &steps).is_err());
-        let steps = [steps[0], steps[1], "CREATE TABLE other (x TEXT) STRICT"];
-        checked(&mut connection, &steps).unwrap();
+        assert!(checked(&mut connection, &migrations).is_err());
+        let migrations = [migrations[0], migrations[1], "CREATE TABLE other (x TEXT) STRICT"];
+        checked(&mut connection, &migrations).unwrap();
 
         let key: String = connection
             .query_row("SELECT key FROM document WHERE note IS NULL", (), |row| row.get(0))
@@ -142,9 +143,9 @@ mod tests {
     #[test]
     fn a_newer_form_is_left_alone() {
         let mut connection = created();
-        checked(&mut connection, &[STEPS[0], "CREATE TABLE other (x TEXT)"]).unwrap();
+        checked(&mut connection, &[MIGRATIONS[0], "CREATE TABLE other (x TEXT)"]).unwrap();
 
-        let error = checked(&mut connection, &STEPS).unwrap_err();
+        let error = checked(&mut connection, &MIGRATIONS).unwrap_err();
 
         assert!(error.to_string().contains("newer quota (its form is 2, and 1 is known here)"), "{error}");
         assert_eq!(pragma(&connection, "user_version").unwrap(), NUMBER_BASE + 2);
@@ -158,7 +159,7 @@ mod tests {
             connection.pragma_update(None, "application_id", application).unwrap();
             connection.pragma_update(None, "user_version", number).unwrap();
 
-            let error = checked(&mut connection, &STEPS).unwrap_err();
+            let error = checked(&mut connection, &MIGRATIONS).unwrap_err();
 
             assert!(error.to_string().contains("not a database of quota"), "{error}");
             assert_eq!(pragma(&connection, "user_version").unwrap(), number);

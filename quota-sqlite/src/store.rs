@@ -14,9 +14,9 @@ use quota_core::{Applied, QuotaStore, Reading, StoreError, StoreKey, Swap, Versi
 use tokio::sync::oneshot;
 
 use crate::options::{SqliteOpenError, SqliteOptions};
-use crate::reader::{Ask, Reader};
+use crate::reader::{ReadRequest, Reader};
 use crate::waiters::Waiter;
-use crate::writer::{Order, Writer};
+use crate::writer::{WriteRequest, Writer};
 
 /// A store on one SQLite file.
 ///
@@ -26,14 +26,14 @@ use crate::writer::{Order, Writer};
 /// See the [front page](crate) for URLs, rights, and what happens when things break.
 #[derive(Clone)]
 pub struct SqliteStore {
-    desk: Arc<Desk>,
+    workers: Arc<Workers>,
 }
 
 /// Where the threads take what they are asked from.
-struct Desk {
+struct Workers {
     options: Arc<SqliteOptions>,
-    reader: OnceLock<Sender<Ask>>,
-    writer: OnceLock<Sender<Order>>,
+    reader: OnceLock<Sender<ReadRequest>>,
+    writer: OnceLock<Sender<WriteRequest>>,
 }
 
 impl SqliteOptions {
@@ -66,55 +66,56 @@ impl SqliteStore {
     }
 
     fn with(options: SqliteOptions) -> Self {
-        let desk = Desk { options: Arc::new(options), reader: OnceLock::new(), writer: OnceLock::new() };
-        Self { desk: Arc::new(desk) }
+        let workers =
+            Workers { options: Arc::new(options), reader: OnceLock::new(), writer: OnceLock::new() };
+        Self { workers: Arc::new(workers) }
     }
 
     fn now(&self) -> Timestamp {
-        self.desk.options.clock.now()
+        self.workers.options.clock.now()
     }
 }
 
-impl Desk {
-    fn reader(&self) -> &Sender<Ask> {
+impl Workers {
+    fn reader(&self) -> &Sender<ReadRequest> {
         self.reader.get_or_init(|| {
-            let (sender, asks) = channel();
+            let (sender, requests) = channel();
             let reader = Reader::new(Arc::clone(&self.options));
-            start("quota-sqlite-read", move || reader.run(&asks));
+            spawn_thread("quota-sqlite-read", move || reader.run(&requests));
             sender
         })
     }
 
-    fn writer(&self) -> &Sender<Order> {
+    fn writer(&self) -> &Sender<WriteRequest> {
         self.writer.get_or_init(|| {
-            let (sender, orders) = channel();
+            let (sender, requests) = channel();
             let writer = Writer::new(Arc::clone(&self.options), self.reader().clone());
-            start("quota-sqlite-write", move || writer.run(&orders));
+            spawn_thread("quota-sqlite-write", move || writer.run(&requests));
             sender
         })
     }
 }
 
 /// Starts a thread. If the system gives none, what it was to own is dropped, and whoever asks is told that nobody is there.
-fn start(name: &str, work: impl FnOnce() + Send + 'static) {
+fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
         tracing::warn!(%error, "could not start a thread for the store");
     }
 }
 
-fn nobody_is_there(applied: Applied) -> StoreError {
+fn worker_gone(applied: Applied) -> StoreError {
     StoreError::unavailable(applied, "the thread that uses the database is gone, or could not be started")
 }
 
 #[async_trait]
 impl QuotaStore for SqliteStore {
     async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        self.desk
+        let (reply, response) = oneshot::channel();
+        self.workers
             .reader()
-            .send(Ask::Read { key: key.clone(), now: self.now(), answer })
-            .map_err(|_| nobody_is_there(Applied::No))?;
-        let found = answered.await.map_err(|_| nobody_is_there(Applied::No))??;
+            .send(ReadRequest::Read { key: key.clone(), now: self.now(), reply })
+            .map_err(|_| worker_gone(Applied::No))?;
+        let found = response.await.map_err(|_| worker_gone(Applied::No))??;
         Ok(Reading::new(found, self.now()))
     }
 
@@ -123,12 +124,12 @@ impl QuotaStore for SqliteStore {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<Swap, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let order = Order { key: key.clone(), expected, body, keep, now: self.now(), answer };
-        self.desk.writer().send(order).map_err(|_| nobody_is_there(Applied::No))?;
-        Ok(match answered.await.map_err(|_| nobody_is_there(Applied::Perhaps))?? {
+        let (reply, response) = oneshot::channel();
+        let request = WriteRequest { key: key.clone(), expected, body, ttl, now: self.now(), reply };
+        self.workers.writer().send(request).map_err(|_| worker_gone(Applied::No))?;
+        Ok(match response.await.map_err(|_| worker_gone(Applied::Perhaps))?? {
             // What it waited for a lock must not be missing from the time that the loser is told.
             Swap::Conflict(winner) => Swap::Conflict(Reading::new(winner.document, self.now())),
             swap => swap,
@@ -136,15 +137,16 @@ impl QuotaStore for SqliteStore {
     }
 
     async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let watch = Ask::Watch { key: key.clone(), now: self.now(), waiter: Waiter { seen, answer } };
-        self.desk.reader().send(watch).map_err(|_| nobody_is_there(Applied::No))?;
-        answered.await.map_err(|_| nobody_is_there(Applied::No))?
+        let (reply, response) = oneshot::channel();
+        let watch =
+            ReadRequest::WaitForChange { key: key.clone(), now: self.now(), waiter: Waiter { seen, reply } };
+        self.workers.reader().send(watch).map_err(|_| worker_gone(Applied::No))?;
+        response.await.map_err(|_| worker_gone(Applied::No))?
     }
 }
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore").field("path", &self.desk.options.path).finish_non_exhaustive()
+        f.debug_struct("SqliteStore").field("path", &self.workers.options.path).finish_non_exhaustive()
     }
 }

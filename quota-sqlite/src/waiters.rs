@@ -16,13 +16,13 @@ pub(crate) struct Waiters {
 #[derive(Debug)]
 pub(crate) struct Waiter {
     pub(crate) seen: Option<Version>,
-    pub(crate) answer: oneshot::Sender<Result<(), StoreError>>,
+    pub(crate) reply: oneshot::Sender<Result<(), StoreError>>,
 }
 
 impl Waiter {
     pub(crate) fn wake(self) {
         // Who has left need not be woken.
-        let _ = self.answer.send(Ok(()));
+        let _ = self.reply.send(Ok(()));
     }
 }
 
@@ -30,7 +30,7 @@ impl Waiters {
     pub(crate) fn add(&mut self, key: StoreKey, waiter: Waiter) {
         let waiters = self.by_key.entry(key).or_default();
         // A caller that waits again has dropped its last wait.
-        waiters.retain(|waiter| !waiter.answer.is_closed());
+        waiters.retain(|waiter| !waiter.reply.is_closed());
         waiters.push(waiter);
     }
 
@@ -42,7 +42,7 @@ impl Waiters {
     /// Removes waiters that have left. It visits all of them.
     pub(crate) fn remove_closed(&mut self) {
         self.by_key.retain(|_, waiters| {
-            waiters.retain(|waiter| !waiter.answer.is_closed());
+            waiters.retain(|waiter| !waiter.reply.is_closed());
             !waiters.is_empty()
         });
     }
@@ -53,9 +53,9 @@ impl Waiters {
     }
 
     /// Wakes those who know another version than the one that stands. Returns whether there were any.
-    pub(crate) fn tell(&mut self, key: &StoreKey, stands: Option<Version>) -> bool {
+    pub(crate) fn notify(&mut self, key: &StoreKey, current: Option<Version>) -> bool {
         let Some(waiters) = self.by_key.get_mut(key) else { return false };
-        let woken: Vec<_> = waiters.extract_if(.., |waiter| waiter.seen != stands).collect();
+        let woken: Vec<_> = waiters.extract_if(.., |waiter| waiter.seen != current).collect();
         if waiters.is_empty() {
             self.by_key.remove(key);
         }
@@ -67,7 +67,7 @@ impl Waiters {
     /// Tells all of them that it cannot be known.
     pub(crate) fn fail(&mut self, error: &StoreError) {
         for waiter in self.by_key.drain().flat_map(|(_, waiters)| waiters) {
-            let _ = waiter.answer.send(Err(error.clone()));
+            let _ = waiter.reply.send(Err(error.clone()));
         }
     }
 }
@@ -82,8 +82,8 @@ mod tests {
     const TWO: Option<Version> = Some(Version::new(2));
 
     fn waiter(seen: Option<Version>) -> (Waiter, oneshot::Receiver<Result<(), StoreError>>) {
-        let (answer, answered) = oneshot::channel();
-        (Waiter { seen, answer }, answered)
+        let (reply, response) = oneshot::channel();
+        (Waiter { seen, reply }, response)
     }
 
     fn key() -> StoreKey {
@@ -93,15 +93,15 @@ mod tests {
     #[test]
     fn a_waiter_is_woken_by_another_version_of_its_document() {
         let mut waiters = Waiters::default();
-        let (first, mut answered) = waiter(ONE);
+        let (first, mut response) = waiter(ONE);
         waiters.add(key(), first);
 
-        assert!(!waiters.tell(&StoreKey::probe(), TWO));
-        assert!(!waiters.tell(&key(), ONE));
-        assert!(answered.try_recv().is_err());
-        assert!(waiters.tell(&key(), TWO));
+        assert!(!waiters.notify(&StoreKey::probe(), TWO));
+        assert!(!waiters.notify(&key(), ONE));
+        assert!(response.try_recv().is_err());
+        assert!(waiters.notify(&key(), TWO));
 
-        assert!(answered.try_recv().unwrap().is_ok());
+        assert!(response.try_recv().unwrap().is_ok());
         assert!(waiters.is_empty());
     }
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use quota_core::{StoreError, Swap};
 use quota_sqlite::{SqliteOptions, SqliteStore, is_damage};
 
-use crate::world::{body, open, place, raw, read, try_write, write};
+use crate::env::{body, open, place, raw, read, try_write, write};
 
 /// A store that sets damaged files aside, and where it says that it has put them.
 fn recovering(path: &Path) -> (SqliteStore, Arc<Mutex<Vec<PathBuf>>>) {

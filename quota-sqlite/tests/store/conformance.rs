@@ -9,8 +9,8 @@ use quota_core::{QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
 use quota_sqlite::SqliteStore;
 use tempfile::TempDir;
 
+use crate::env::{open, place};
 use crate::processes::Elsewhere;
-use crate::world::{open, place};
 
 /// Several ways to one file, taken in turn: what one writes the next one reads.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quota_core::{Applied, StoreError, Swap};
 use quota_sqlite::SqliteOptions;
 
-use crate::world::{body, open, place, raw, read, try_write, write};
+use crate::env::{body, open, place, raw, read, try_write, write};
 
 /// A file of this content that nobody else may read.
 fn lay(path: &std::path::Path, content: &[u8]) {

@@ -9,8 +9,8 @@ use std::process::Command;
 use bytes::Bytes;
 use quota_core::{QuotaStore, StoreError, Swap};
 
+use crate::env::{KEEP, body, key, open, place, raw, write};
 use crate::processes::{Elsewhere, this_program};
-use crate::world::{KEEP, body, key, open, place, raw, write};
 
 /// Somebody who is nobody, for those who run tests as root: no rights hold root back.
 const NOBODY: u32 = 65_534;

@@ -6,8 +6,8 @@ mod conformance;
 mod damage;
 #[cfg(unix)]
 mod disk;
-mod processes;
+mod env;
 #[cfg(unix)]
-mod rights;
+mod permissions;
+mod processes;
 mod times;
-mod world;

@@ -18,7 +18,7 @@ use quota_sqlite::SqliteStore;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::world::{KEEP, body, key, open, place, raw, read, write};
+use crate::env::{KEEP, body, key, open, place, raw, read, write};
 
 /// Which file the other process is to use; set, this program is the other process.
 const FILE: &str = "QUOTA_TEST_SQLITE_FILE";

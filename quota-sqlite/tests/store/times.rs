@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use quota_core::{Clock, QuotaStore, Swap};
 use quota_sqlite::SqliteOptions;
 
-use crate::world::{KEEP, key, open, place, raw, read, write};
+use crate::env::{KEEP, key, open, place, raw, read, write};
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("it is a moment")

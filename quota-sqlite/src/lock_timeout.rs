@@ -7,8 +7,8 @@ use quota_core::Instant;
 
 /// How much longer a call waits for the lock.
 #[derive(Debug)]
-pub(crate) struct LockPatience {
-    whole: Duration,
+pub(crate) struct LockTimeout {
+    full: Duration,
     waited: Duration,
     failed_at: Option<Instant>,
 }
@@ -18,9 +18,9 @@ const BRIEF: Duration = Duration::from_millis(50);
 /// A failure that is older says nothing about the lock.
 const OUTAGE_GAP: Duration = Duration::from_secs(10);
 
-impl LockPatience {
-    pub(crate) fn new(whole: Duration) -> Self {
-        Self { whole, waited: Duration::ZERO, failed_at: None }
+impl LockTimeout {
+    pub(crate) fn new(full: Duration) -> Self {
+        Self { full, waited: Duration::ZERO, failed_at: None }
     }
 
     /// How long the next write may wait.
@@ -28,7 +28,7 @@ impl LockPatience {
         if self.failed_at.is_none_or(|at| now.saturating_since(at) >= OUTAGE_GAP) {
             self.waited = Duration::ZERO;
         }
-        self.whole.saturating_sub(self.waited).max(BRIEF.min(self.whole))
+        self.full.saturating_sub(self.waited).max(BRIEF.min(self.full))
     }
 
     /// A write did not get the lock, after it had waited for so long.
@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
 
-    const WHOLE: Duration = Duration::from_secs(3);
+    const FULL: Duration = Duration::from_secs(3);
 
     fn clock() -> Clock {
         Clock::anchored("2026-11-01T00:00:00Z".parse().unwrap())
@@ -58,44 +58,44 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_whole_patience_is_spent_once_in_an_outage() {
         let clock = clock();
-        let mut patience = LockPatience::new(WHOLE);
-        assert_eq!(patience.next(clock.instant()), WHOLE);
+        let mut lock_timeout = LockTimeout::new(FULL);
+        assert_eq!(lock_timeout.next(clock.instant()), FULL);
 
-        patience.failed(Duration::from_secs(2), clock.instant());
-        assert_eq!(patience.next(clock.instant()), Duration::from_secs(1));
-        patience.failed(Duration::from_secs(1), clock.instant());
+        lock_timeout.failed(Duration::from_secs(2), clock.instant());
+        assert_eq!(lock_timeout.next(clock.instant()), Duration::from_secs(1));
+        lock_timeout.failed(Duration::from_secs(1), clock.instant());
 
-        assert_eq!(patience.next(clock.instant()), BRIEF);
+        assert_eq!(lock_timeout.next(clock.instant()), BRIEF);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_got_the_lock_ends_the_outage() {
         let clock = clock();
-        let mut patience = LockPatience::new(WHOLE);
-        patience.failed(WHOLE, clock.instant());
+        let mut lock_timeout = LockTimeout::new(FULL);
+        lock_timeout.failed(FULL, clock.instant());
 
-        patience.succeeded();
+        lock_timeout.succeeded();
 
-        assert_eq!(patience.next(clock.instant()), WHOLE);
+        assert_eq!(lock_timeout.next(clock.instant()), FULL);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_of_long_ago_is_another_outage() {
         let clock = clock();
-        let mut patience = LockPatience::new(WHOLE);
-        patience.failed(WHOLE, clock.instant());
+        let mut lock_timeout = LockTimeout::new(FULL);
+        lock_timeout.failed(FULL, clock.instant());
 
         clock.sleep(OUTAGE_GAP).await;
 
-        assert_eq!(patience.next(clock.instant()), WHOLE);
+        assert_eq!(lock_timeout.next(clock.instant()), FULL);
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_wait_is_longer_than_the_whole_patience() {
-        let mut patience = LockPatience::new(Duration::from_millis(20));
+        let mut lock_timeout = LockTimeout::new(Duration::from_millis(20));
 
-        patience.failed(Duration::from_millis(20), clock().instant());
+        lock_timeout.failed(Duration::from_millis(20), clock().instant());
 
-        assert_eq!(patience.next(clock().instant()), Duration::from_millis(20));
+        assert_eq!(lock_timeout.next(clock().instant()), Duration::from_millis(20));
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use quota_core::StoreError;
 
-use crate::world::{body, open, place, read, try_write, write};
+use crate::env::{body, open, place, read, try_write, write};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it is there").mode() & 0o7777

@@ -28,42 +28,42 @@ impl FromStr for SqliteOptions {
     type Err = SqliteOpenError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let url = Url::parse(text).map_err(|error| SqliteOpenError::NoUrl { error })?;
+        let url = Url::parse(text).map_err(|error| SqliteOpenError::InvalidUrl { error })?;
         Self::from_url(&url)
     }
 }
 
 fn options(url: &Url) -> Result<SqliteOptions, SqliteOpenError> {
-    let wrong = |why: &'static str| SqliteOpenError::setting(why);
+    let invalid = |reason: &'static str| SqliteOpenError::setting(reason);
     if url.scheme() != "sqlite" {
         return Err(SqliteOpenError::setting(format!("{}: is not sqlite:", url.scheme())));
     }
     if matches!(url.path(), ":memory:" | "/:memory:") {
-        return Err(wrong("sqlite shares a file; for a store within this process write memory:"));
+        return Err(invalid("sqlite shares a file; for a store within this process write memory:"));
     }
     if !url.host_str().unwrap_or_default().is_empty() || !url.path().starts_with('/') {
-        return Err(wrong("sqlite takes three slashes and an absolute path: sqlite:///home/me/quota.db"));
+        return Err(invalid("sqlite takes three slashes and an absolute path: sqlite:///home/me/quota.db"));
     }
     if url.fragment().is_some() {
-        return Err(wrong("a sqlite URL has no part behind a #; in a path, write %23"));
+        return Err(invalid("a sqlite URL has no part behind a #; in a path, write %23"));
     }
     let bytes: Vec<u8> = percent_decode_str(url.path()).collect();
     if bytes.contains(&0) {
-        return Err(wrong("a path has no zero byte (%00)"));
+        return Err(invalid("a path has no zero byte (%00)"));
     }
     let mut options = SqliteOptions::file(path(bytes)?);
-    let mut is_said = false;
+    let mut is_set = false;
     for (key, value) in url.query_pairs() {
         if key != KEYS {
             return Err(SqliteOpenError::setting(format!(
                 "sqlite: knows {KEYS} behind the ?, and nothing else"
             )));
         }
-        if is_said {
-            return Err(wrong("?busy_ms= is said twice"));
+        if is_set {
+            return Err(invalid("?busy_ms= is said twice"));
         }
-        is_said = true;
-        let ms = value.parse().map_err(|_| wrong("?busy_ms= takes milliseconds"))?;
+        is_set = true;
+        let ms = value.parse().map_err(|_| invalid("?busy_ms= takes milliseconds"))?;
         options = options.busy_timeout(Duration::from_millis(ms));
     }
     Ok(options)
@@ -92,7 +92,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn flaw(text: &str) -> String {
+    fn error_of(text: &str) -> String {
         match text.parse::<SqliteOptions>().and_then(SqliteOptions::open) {
             Ok(_) => panic!("{text} should be refused"),
             Err(error) => error.to_string(),
@@ -123,24 +123,24 @@ mod tests {
     #[test]
     fn what_is_no_absolute_path_is_refused_with_the_form_it_should_have() {
         for text in ["sqlite:quota.db", "sqlite://quota.db", "sqlite://~/quota.db", "sqlite://localhost/x"] {
-            assert!(flaw(text).contains("sqlite:///home/me/quota.db"), "{text}");
+            assert!(error_of(text).contains("sqlite:///home/me/quota.db"), "{text}");
         }
         for text in ["sqlite:///", "sqlite:", "sqlite:///a/.."] {
-            assert!(flaw(text).contains("sqlite:///home/me/quota.db"), "{text}");
+            assert!(error_of(text).contains("sqlite:///home/me/quota.db"), "{text}");
         }
     }
 
     #[test]
     fn memory_is_sent_to_the_store_for_it() {
         for text in ["sqlite::memory:", "sqlite:///:memory:"] {
-            assert!(flaw(text).ends_with("write memory:"), "{text}");
+            assert!(error_of(text).ends_with("write memory:"), "{text}");
         }
     }
 
     #[test]
     fn an_unknown_key_is_answered_with_those_there_are() {
         for text in ["sqlite:///x?mode=ro", "sqlite:///x?busy=1", "sqlite:///x?busy_ms=1&cache=shared"] {
-            assert_eq!(flaw(text), "sqlite: knows busy_ms behind the ?, and nothing else");
+            assert_eq!(error_of(text), "sqlite: knows busy_ms behind the ?, and nothing else");
         }
     }
 
@@ -156,7 +156,7 @@ mod tests {
             "redis:///x",
             "no url",
         ] {
-            assert!(!flaw(text).is_empty(), "{text}");
+            assert!(!error_of(text).is_empty(), "{text}");
         }
     }
 }

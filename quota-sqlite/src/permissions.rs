@@ -7,17 +7,17 @@ use std::path::Path;
 
 use quota_core::StoreError;
 
-use crate::failure;
+use crate::error;
 
 /// Which file a path leads to, so that one that was replaced is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Which {
+pub(crate) struct FileId {
     device: u64,
     number: u64,
 }
 
 #[cfg(unix)]
-impl Which {
+impl FileId {
     pub(crate) fn of(found: &Metadata) -> Self {
         use std::os::unix::fs::MetadataExt as _;
         Self { device: found.dev(), number: found.ino() }
@@ -25,7 +25,7 @@ impl Which {
 }
 
 #[cfg(not(unix))]
-impl Which {
+impl FileId {
     /// Elsewhere an open file cannot be replaced.
     pub(crate) fn of(_found: &Metadata) -> Self {
         Self { device: 0, number: 0 }
@@ -43,68 +43,68 @@ pub(crate) fn check_files(path: &Path, found: &Metadata) -> Result<(), StoreErro
     use std::fs;
     use std::os::unix::fs::MetadataExt as _;
 
-    use crate::failure::beside;
+    use crate::error::sibling;
 
-    let laid = ["-wal", "-shm"].map(|ending| beside(path, ending));
+    let siblings = ["-wal", "-shm"].map(|ending| sibling(path, ending));
     // What is not there, or goes away meanwhile, is nobody else's.
-    let laid = laid.map(|path| fs::metadata(&path).ok().map(|found| (path, found)));
+    let siblings = siblings.map(|path| fs::metadata(&path).ok().map(|found| (path, found)));
     let all = || {
-        let beside = laid.iter().flatten().map(|(path, found)| (path.as_path(), found));
-        std::iter::once((path, found)).chain(beside)
+        let sibling = siblings.iter().flatten().map(|(path, found)| (path.as_path(), found));
+        std::iter::once((path, found)).chain(sibling)
     };
-    let (own, mut strange, mut wide) = (own_id(), Vec::new(), Vec::new());
+    let (own, mut foreign, mut too_open) = (effective_uid(), Vec::new(), Vec::new());
     for (path, found) in all() {
         if found.uid() != own {
-            strange.push(path);
+            foreign.push(path);
         } else if found.mode() & 0o077 != 0 {
-            wide.push(path);
+            too_open.push(path);
         }
     }
-    if let [first, ..] = strange[..] {
+    if let [first, ..] = foreign[..] {
         return Err(StoreError::refused(format!(
             "{} belongs to another user; name another file, or run: sudo chown {own} {}",
             first.display(),
-            listed(&strange)
+            quoted_list(&foreign)
         )));
     }
-    if let [first, ..] = wide[..] {
+    if let [first, ..] = too_open[..] {
         return Err(StoreError::refused(format!(
             "others may use {}; run: chmod 600 {}",
             first.display(),
-            listed(&wide)
+            quoted_list(&too_open)
         )));
     }
     Ok(())
 }
 
 #[cfg(unix)]
-fn listed(paths: &[&Path]) -> String {
-    paths.iter().map(|path| failure::quoted(path)).collect::<Vec<_>>().join(" ")
+fn quoted_list(paths: &[&Path]) -> String {
+    paths.iter().map(|path| error::shell_quoted(path)).collect::<Vec<_>>().join(" ")
 }
 
 /// What the system said of a path: where it lets this user not in, by the folder that is closed, and the command that opens it.
 #[cfg(unix)]
-pub(crate) fn of_system(what: &str, path: &Path, error: io::Error) -> StoreError {
+pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
     use std::fs;
     use std::os::unix::fs::MetadataExt as _;
 
     // The last folder that can be seen is the one in which nothing can.
-    let seen = |folder| fs::metadata(folder).ok().map(|found| (folder, found));
-    let closed = path.ancestors().skip(1).find_map(seen);
+    let stat = |folder| fs::metadata(folder).ok().map(|found| (folder, found));
+    let closed = path.ancestors().skip(1).find_map(stat);
     let Some((folder, found)) = closed.filter(|_| error.kind() == io::ErrorKind::PermissionDenied) else {
-        return failure::of_system(what, path, error);
+        return error::from_io(what, path, error);
     };
-    let (at, quoted) = (folder.display(), failure::quoted(folder));
-    let advice = if found.uid() == own_id() {
+    let (at, quoted) = (folder.display(), error::shell_quoted(folder));
+    let hint = if found.uid() == effective_uid() {
         format!("run: chmod u+rwx {quoted}")
     } else {
-        let (owner, own) = (found.uid(), own_id());
+        let (owner, own) = (found.uid(), effective_uid());
         format!(
             "it belongs to user {owner}; name a file in a folder of your own, or run: sudo chown {own} {quoted}"
         )
     };
     StoreError::refused(format!(
-        "could not {what} {}: the folder {at} is closed to this user; {advice}",
+        "could not {what} {}: the folder {at} is closed to this user; {hint}",
         path.display()
     ))
     .because(error)
@@ -115,9 +115,9 @@ pub(crate) fn of_system(what: &str, path: &Path, error: io::Error) -> StoreError
 pub(crate) fn check_folder(path: &Path, found: &Metadata) -> Result<(), StoreError> {
     use std::os::unix::fs::MetadataExt as _;
 
-    use crate::failure::quoted;
+    use crate::error::shell_quoted;
 
-    if found.uid() != own_id() && found.uid() != 0 {
+    if found.uid() != effective_uid() && found.uid() != 0 {
         return Err(StoreError::refused(format!(
             "the folder {} belongs to another user; name a file in one of your own",
             path.display()
@@ -125,12 +125,12 @@ pub(crate) fn check_folder(path: &Path, found: &Metadata) -> Result<(), StoreErr
     }
     if found.mode() & 0o022 != 0 {
         return Err(StoreError::refused(match found.mode() & 0o1000 {
-            0 => format!("others may write in {}; run: chmod go-w {}", path.display(), quoted(path)),
+            0 => format!("others may write in {}; run: chmod go-w {}", path.display(), shell_quoted(path)),
             // It is sticky, so it is meant for everybody, like /tmp.
             _ => format!(
                 "everybody may write in {}; name a file in a folder of your own: mkdir -m 700 {}",
                 path.display(),
-                quoted(&path.join("quota"))
+                shell_quoted(&path.join("quota"))
             ),
         }));
     }
@@ -138,7 +138,7 @@ pub(crate) fn check_folder(path: &Path, found: &Metadata) -> Result<(), StoreErr
 }
 
 #[cfg(unix)]
-fn own_id() -> u32 {
+fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
@@ -148,8 +148,8 @@ pub(crate) fn check_files(_path: &Path, _found: &Metadata) -> Result<(), StoreEr
 }
 
 #[cfg(not(unix))]
-pub(crate) fn of_system(what: &str, path: &Path, error: io::Error) -> StoreError {
-    failure::of_system(what, path, error)
+pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
+    error::from_io(what, path, error)
 }
 
 #[cfg(not(unix))]

@@ -41,12 +41,12 @@ pub(crate) struct Write<'a> {
 
 /// From the next read on, all reads are of one moment, until [`end`].
 pub(crate) fn begin(connection: &Connection) -> rusqlite::Result<()> {
-    prepared(connection, BEGIN)?.execute(()).map(drop)
+    prepare(connection, BEGIN)?.execute(()).map(drop)
 }
 
 /// Ends what was begun. Nothing was written meanwhile.
 pub(crate) fn end(connection: &Connection) -> rusqlite::Result<()> {
-    prepared(connection, END)?.execute(()).map(drop)
+    prepare(connection, END)?.execute(()).map(drop)
 }
 
 /// The document as it stands.
@@ -59,7 +59,7 @@ pub(crate) fn read(
         let body = row.get_ref(1)?.as_blob()?;
         Ok(Document::new(to_version(row.get(0)?), Bytes::copy_from_slice(body)))
     };
-    prepared(connection, READ)?.query_row(params![key.as_str(), now_ms], document).optional()
+    prepare(connection, READ)?.query_row(params![key.as_str(), now_ms], document).optional()
 }
 
 /// The version alone.
@@ -69,7 +69,7 @@ pub(crate) fn version(
     now_ms: i64,
 ) -> rusqlite::Result<Option<Version>> {
     let version = |row: &Row<'_>| Ok(to_version(row.get(0)?));
-    prepared(connection, VERSION)?.query_row(params![key.as_str(), now_ms], version).optional()
+    prepare(connection, VERSION)?.query_row(params![key.as_str(), now_ms], version).optional()
 }
 
 /// Calls `each` with the key and version of every document. Bodies that do not fit into a page are not read.
@@ -78,7 +78,7 @@ pub(crate) fn versions(
     now_ms: i64,
     mut each: impl FnMut(&str, Version),
 ) -> rusqlite::Result<()> {
-    let mut statement = prepared(connection, VERSIONS)?;
+    let mut statement = prepare(connection, VERSIONS)?;
     let mut rows = statement.query([now_ms])?;
     while let Some(row) = rows.next()? {
         each(row.get_ref(0)?.as_str()?, to_version(row.get(1)?));
@@ -87,26 +87,41 @@ pub(crate) fn versions(
 }
 
 /// How many documents there are at most, found without visiting them.
-pub(crate) fn most_rows(connection: &Connection) -> rusqlite::Result<usize> {
-    let last: i64 = prepared(connection, ROWS)?.query_row((), |row| row.get(0))?;
+pub(crate) fn max_rows(connection: &Connection) -> rusqlite::Result<usize> {
+    let last: i64 = prepare(connection, ROWS)?.query_row((), |row| row.get(0))?;
     Ok(usize::try_from(last).unwrap_or(0))
 }
 
 /// A number that is another one once another connection, of whatever process, has written.
 pub(crate) fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
-    prepared(connection, DATA_VERSION)?.query_row((), |row| row.get(0))
+    prepare(connection, DATA_VERSION)?.query_row((), |row| row.get(0))
 }
 
 /// Writes if what stands is still what is expected, and the tables are those of this program. Returns whether it was so.
 pub(crate) fn write(connection: &Connection, write: &Write<'_>) -> rusqlite::Result<bool> {
     let Write { key, expected, version, body, now_ms, expires_ms } = write;
-    let (key, version, body, form) = (key.as_str(), of_version(*version), &body[..], schema::form());
+    let (key, version, body, schema_version) =
+        (key.as_str(), from_version(*version), &body[..], schema::schema_version());
     let changed = match expected {
-        None => prepared(connection, CREATE)?.execute(params![key, version, expires_ms, body, now_ms, form]),
+        None => prepare(connection, CREATE)?.execute(params![
+            key,
+            version,
+            expires_ms,
+            body,
+            now_ms,
+            schema_version
+        ]),
         Some(expected) => {
-            let expected = of_version(*expected);
-            prepared(connection, REPLACE)?
-                .execute(params![key, version, expires_ms, body, now_ms, form, expected])
+            let expected = from_version(*expected);
+            prepare(connection, REPLACE)?.execute(params![
+                key,
+                version,
+                expires_ms,
+                body,
+                now_ms,
+                schema_version,
+                expected
+            ])
         }
     };
     Ok(changed? == 1)
@@ -114,15 +129,15 @@ pub(crate) fn write(connection: &Connection, write: &Write<'_>) -> rusqlite::Res
 
 /// Takes away some of what has expired.
 pub(crate) fn sweep(connection: &Connection, now_ms: i64) -> rusqlite::Result<usize> {
-    prepared(connection, SWEEP)?.execute([now_ms])
+    prepare(connection, SWEEP)?.execute([now_ms])
 }
 
-fn prepared<'a>(connection: &'a Connection, text: &str) -> rusqlite::Result<CachedStatement<'a>> {
+fn prepare<'a>(connection: &'a Connection, text: &str) -> rusqlite::Result<CachedStatement<'a>> {
     connection.prepare_cached(text)
 }
 
 /// SQLite's numbers have a sign; ours keep all of their bits in them.
-fn of_version(version: Version) -> i64 {
+fn from_version(version: Version) -> i64 {
     version.number().cast_signed()
 }
 
