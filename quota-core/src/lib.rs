@@ -119,7 +119,7 @@ pub use manager::tally::StoreTally;
 pub use percent::Percent;
 pub use plausibility::{Rejected, plausible_percent, plausible_reset};
 pub use policy::{Backoff, Budget, Policy, PolicyError, Quiet, QuietScope, WhenAway};
-pub use quiet::QuietTime;
+pub use quiet::{QuietTime, provider_cooldown};
 pub use record::{Cleared, Committed, Counted, DecodeError, Failed, Joined, Record, Seed};
 pub use refresher::{ExchangeError, TokenRefresher, Tokens};
 pub use scope::{Scope, model_matches};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::store::DocumentBody;
 use crate::time::{self, CLOCK_SLACK};
 use crate::unknown::Unknown;
-use crate::{DecodeError, Hold, StoreError};
+use crate::{DecodeError, Hold, Policy, ProviderId, QuietScope, QuotaStore, StoreError, StoreKey};
 
 /// Until when the accounts of a provider stay quiet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +72,27 @@ impl DocumentBody for QuietTime {
     fn encode(&self) -> Bytes {
         self.encode()
     }
+}
+
+/// The cooldown of a provider that is in force at `now`, where the policy has one that spans accounts.
+///
+/// A damaged document is no cooldown; the manager follows the same rule.
+///
+/// # Errors
+///
+/// Any [`StoreError`] of the one read. Dropping the future changes nothing.
+pub async fn provider_cooldown(
+    store: &dyn QuotaStore,
+    provider: &ProviderId,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<Option<Hold>, StoreError> {
+    if policy.quiet.scope == QuietScope::Account {
+        return Ok(None);
+    }
+    let reading = store.read(&StoreKey::provider(provider)).await?;
+    let cooldown = reading.document.and_then(|document| QuietTime::decode(&document.body).ok());
+    Ok(cooldown.and_then(|cooldown| cooldown.at(now)))
 }
 
 #[cfg(test)]

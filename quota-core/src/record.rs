@@ -2,6 +2,7 @@
 //! Nothing here does I/O or reads a clock; see `manager` for that.
 
 mod begin;
+mod effective_hold;
 mod finish;
 mod merge;
 mod wire;
