@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{AccountId, Hold, Policy, Record, Urgency};
+use quota::{AccountId, Hold, Policy, Record, Urgency, provider_cooldown};
 
 use crate::args::BudgetArgs;
 use crate::exit::{Exit, Failure};
-use crate::hold;
 use crate::scope;
 use crate::shared::{Shared, unavailable};
 use crate::term::{self, Screen};
@@ -61,7 +60,7 @@ pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Fai
         let (mut all, mut looks) = (Vec::new(), Vec::new());
         for account in &shared.config.accounts {
             let looked = shared.look(&account.id).await?;
-            let quiet = hold::cooldown(&*shared.store, policy, account.id.provider(), looked.now);
+            let quiet = provider_cooldown(&*shared.store, account.id.provider(), policy, looked.now);
             let quiet = quiet.await.map_err(|error| unavailable(&error))?;
             // The store's clock is the one by which calls are counted.
             here.now = looked.now;
@@ -108,8 +107,8 @@ impl Spent {
             allowed: policy.budget.per_hour,
             reserve: policy.budget.reserve,
             callers,
-            next: hold::in_force(record, Urgency::Interactive, quiet, now, policy),
-            next_in_background: hold::in_force(record, Urgency::Background, quiet, now, policy),
+            next: record.hold_for(Urgency::Interactive, quiet, now, policy),
+            next_in_background: record.hold_for(Urgency::Background, quiet, now, policy),
         }
     }
 

@@ -16,12 +16,11 @@ use std::path::{Path, PathBuf};
 
 use quota::accounts::{AccountConfig, AccountLimits, AccountsConfig, RoutingPolicy};
 use quota::{AccountId, Policy};
+use quota_journal::Hook;
 use url::Url;
 
 use crate::exit::{Exit, Failure};
-use crate::hooks::Hook;
 use crate::input;
-use crate::journal::THRESHOLDS;
 use crate::term::harmless;
 use crate::token_like::masked;
 
@@ -268,15 +267,6 @@ impl Config {
     pub(crate) fn token_variables(&self) -> Vec<String> {
         let own = self.accounts.iter().filter_map(|account| account.login.variable());
         own.map(ToOwned::to_owned).chain(self.other_token_variables.iter().cloned()).collect()
-    }
-
-    /// The thresholds that are told of, in hundredths of a percent: the usual ones and those that hooks name.
-    pub(crate) fn thresholds(&self) -> Vec<u32> {
-        let named = self.hooks.iter().flat_map(|hook| hook.thresholds.iter().copied());
-        let mut all: Vec<_> = THRESHOLDS.into_iter().chain(named).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
     }
 }
 

@@ -13,12 +13,11 @@ pub(crate) use self::text::words_of;
 use self::text::{line, lines};
 use crate::args::EventsArgs;
 use crate::exit::{Exit, Failure};
-use crate::hooks::Note;
-use crate::journal::{Damage, Happening, Looked};
 use crate::scope;
 use crate::shared::Shared;
 use crate::term::{self, Screen};
 use crate::words::{Here, between};
+use quota_journal::{Damage, Happening, Looked, Note};
 
 /// A notice may be lost: what the store has is looked at this often all the same.
 const RECHECK: Duration = Duration::from_secs(30);

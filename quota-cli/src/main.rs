@@ -1,5 +1,5 @@
 //! The program `quota`: how much is left of each LLM account, at a terminal and for scripts.
-//! The work is done by the crates `quota` and `quota-sim`; here are its command line, its configuration and its words.
+//! The work is done by the crates `quota`, `quota-journal` and `quota-sim`; here are its command line, its configuration and its words.
 
 mod accounts;
 mod args;
@@ -16,8 +16,6 @@ mod exit;
 mod explain;
 mod gateway;
 mod guard;
-mod hold;
-mod hooks;
 mod init;
 mod input;
 mod io_cause;

@@ -1,8 +1,7 @@
 //! `quota pace`: how fast windows are used, and what that comes to.
-//! How a rate is estimated is in `estimate`, how it looks in `text`, `plot`, `svg` and `json`; nobody is asked.
+//! How a rate is estimated is in quota-journal, how it looks in `text`, `plot`, `svg` and `json`; nobody is asked.
 
 mod chart;
-mod estimate;
 mod json;
 mod plot;
 mod svg;
@@ -15,15 +14,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota::{AccountId, Percent};
 
-use self::estimate::{Estimate, Period, Rate};
 use crate::args::PaceArgs;
 use crate::exit::{Exit, Failure};
 use crate::io_cause;
-use crate::journal::{Looked, Sample};
 use crate::scope;
 use crate::shared::Shared;
 use crate::term::{self, Screen};
 use crate::words::{Here, between};
+use quota_journal::pace::{Estimate, Period, Rate};
+use quota_journal::{Looked, Sample};
 
 /// What is shown of an account.
 #[derive(Debug, Clone, PartialEq)]

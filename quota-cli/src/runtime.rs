@@ -4,7 +4,6 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::task::Poll;
 
 use tokio::runtime::Builder;
 use tokio::signal;
@@ -56,23 +55,6 @@ pub(crate) async fn with_ahead<T>(ahead: impl Future<Output = ()>, work: impl Fu
         work.as_mut().poll(context)
     })
     .await
-}
-
-/// Does all of them at once. Gives what came of each, in their order.
-pub(crate) async fn together<F: Future>(work: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut work: Vec<_> = work.into_iter().map(|one| (Box::pin(one), None)).collect();
-    poll_fn(|context| {
-        let mut is_done = true;
-        for (one, outcome) in work.iter_mut().filter(|(_, outcome)| outcome.is_none()) {
-            match one.as_mut().poll(context) {
-                Poll::Ready(done) => *outcome = Some(done),
-                Poll::Pending => is_done = false,
-            }
-        }
-        if is_done { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    work.into_iter().filter_map(|(_, outcome)| outcome).collect()
 }
 
 /// The signals that end a simulation, which has nothing to give back: Ctrl-C, and SIGTERM where there is such a thing.

@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use quota::{Clock, QuotaManager};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -110,7 +111,7 @@ impl CommandScope {
         let mut tasks = self.tasks.take();
         let closed = async {
             let closing = managers.iter().map(|(manager, _)| manager.close_within(Duration::ZERO));
-            runtime::together(closing).await;
+            join_all(closing).await;
             // They end with their managers.
             while tasks.join_next().await.is_some() {}
         };

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::{AccountId, Clock, QuotaStore, StoreError};
+use quota_journal::Looked;
 
 use crate::args::Shown;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::journal::{self, Looked, Rules};
-use crate::{gateway, hooks, status, term};
+use crate::{gateway, journal, status, term};
 
 /// How long a person waits for the store.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -57,8 +57,8 @@ impl Shared {
     ///
     /// [`Failure`] if the store does not answer.
     pub(crate) async fn look(&self, account: &AccountId) -> Result<Looked, Failure> {
-        let rules = Rules::of(&self.config);
-        let looked = journal::look(self.store.as_ref(), account, &rules);
+        let rules = journal::rules(&self.config);
+        let looked = quota_journal::look(self.store.as_ref(), account, &rules);
         let looked = match self.clock.bounded(PATIENCE, looked).await {
             Some(looked) => looked.map_err(|error| unavailable(&error))?,
             None => {
@@ -66,7 +66,7 @@ impl Shared {
                 return Err(Failure::new(Exit::Unavailable, why));
             }
         };
-        for line in looked.damage.lines(account) {
+        for line in journal::damage_lines(looked.damage, account) {
             if self.reported.borrow_mut().insert(line.clone()) {
                 term::tell(&format!("quota: {line}\n"));
             }
@@ -76,9 +76,8 @@ impl Shared {
 
     /// Runs the hooks for what was new in a look. After the answer: nobody waits for what hooks do.
     pub(crate) async fn act_on(&self, account: &AccountId, looked: &Looked) {
-        let secrets = self.config.token_variables();
-        for trouble in hooks::run(&self.config.hooks, &secrets, account, &looked.new, &self.clock).await {
-            term::tell(&format!("quota: {trouble}\n"));
+        for line in journal::run_hooks(&self.config, account, &looked.new, &self.clock).await {
+            term::tell(&format!("quota: {line}\n"));
         }
     }
 

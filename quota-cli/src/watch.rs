@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossterm::event::{self, Event, KeyEventKind};
+use futures_util::future::join_all;
 use quota::{Account, AccountId, Answer, Clock, Instant, KeepFresh};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -31,7 +32,6 @@ use crate::call_limit;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
-use crate::runtime;
 use crate::scope::{self, CommandScope};
 use crate::sharing::{self, Sharing, is_any_alone};
 use crate::status;
@@ -120,7 +120,7 @@ impl Shown {
     /// Reads what the store has of them, so that they are not shown without numbers first.
     async fn load(&self) {
         let loads = self.accounts.iter().map(|account| async { drop(account.load().await) });
-        let _ = Clock::system().bounded(TICK, runtime::together(loads)).await;
+        let _ = Clock::system().bounded(TICK, join_all(loads)).await;
     }
 }
 

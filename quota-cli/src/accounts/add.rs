@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use quota::accounts::{AccountLimits, Limits};
 use quota::anthropic::ANTHROPIC;
 use quota::{AccountId, Clock, Mark, Percent, Record, StoreKey, TroubleKind};
@@ -13,7 +14,7 @@ use crate::args::AddArgs;
 use crate::config::{self, AccountSettings, Change, Config, LoginSource, Origin};
 use crate::exit::{Exit, Failure};
 use crate::status::discover;
-use crate::{gateway, io_cause, runtime, scope, term};
+use crate::{gateway, io_cause, scope, term};
 
 /// Adds the account.
 pub(super) fn run(options: &AddArgs, store: Option<&str>) -> Result<Exit, Failure> {
@@ -63,7 +64,7 @@ async fn known_missing_scope(
         is_same.then(|| failure.note.clone())
     };
     let ids = config.accounts.iter().map(|account| &account.id).chain([id]);
-    runtime::together(ids.map(note)).await.into_iter().flatten().next()
+    join_all(ids.map(note)).await.into_iter().flatten().next()
 }
 
 /// How long the store may take to say what is known of a credential.

@@ -6,7 +6,6 @@ use quota::{AccountId, QuotaError, QuotaManager};
 use crate::config::{self, Config};
 use crate::exit::Failure;
 use crate::gateway::{self, Store};
-use crate::journal;
 use crate::term::harmless;
 
 /// Forgets the accounts, wherever something is stored of them. Returns a line on each thing that could not be forgotten; the
@@ -42,7 +41,9 @@ async fn one(manager: &QuotaManager, store: &Store, id: &AccountId) -> Result<()
         error => error.report(),
     };
     manager.forget(id).await.map_err(|error| kept(id, &describe(&error)))?;
-    journal::forget(store.store.as_ref(), id).await.map_err(|error| kept(id, gateway::store_cause(&error)))
+    quota_journal::forget(store.store.as_ref(), id)
+        .await
+        .map_err(|error| kept(id, gateway::store_cause(&error)))
 }
 
 fn kept(id: &AccountId, why: &str) -> String {

@@ -11,8 +11,9 @@ use quota::{
     Policy, QuotaManager, QuotaStore, Record, Scope, StoreKey, Swap, Usage, WindowId, WindowReading,
 };
 
+use quota_journal::{Looked, Rules};
+
 use crate::config::LoginSource;
-use crate::journal::{self, Looked, Rules};
 use crate::status::model::{AccountView, FailureView};
 use crate::watch::Seen;
 use crate::words::Here;
@@ -89,7 +90,7 @@ async fn look(store: &dyn QuotaStore, account: &AccountId, record: &Record) -> L
     let version = store.read(&key).await.unwrap().version();
     let swapped = store.swap(&key, version, record.encode(), Duration::from_secs(WEEK)).await.unwrap();
     assert!(matches!(swapped, Swap::Applied(_)));
-    journal::look(store, account, &Rules::default()).await.unwrap()
+    quota_journal::look(store, account, &Rules::default()).await.unwrap()
 }
 
 /// On working days from nine to six.

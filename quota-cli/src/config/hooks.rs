@@ -11,7 +11,7 @@ use url::{Host, Url};
 
 use super::file::Hook as Written;
 use super::flaw::{Flaw, nearest};
-use crate::hooks::{Action, Address, Hook};
+use quota_journal::{Action, Address, Hook};
 
 /// What a hook can be for.
 const KINDS: [&str; 8] =

@@ -174,11 +174,11 @@ fn a_hook_without_more_is_for_all_accounts_and_windows() {
 }
 
 #[test]
-fn thresholds_of_hooks_are_told_of_beside_the_usual_ones() {
+fn thresholds_of_hooks_are_hundredths_of_a_percent() {
     let config =
         parsed(&format!("{MAIN}[[hooks]]\non = [\"threshold\"]\nthresholds = [82.5]\nrun = [\"x\"]\n"));
 
-    assert_eq!(config.thresholds(), [5_000, 7_500, 8_250, 9_000, 10_000]);
+    assert_eq!(config.hooks[0].thresholds, [8_250]);
 }
 
 #[test]

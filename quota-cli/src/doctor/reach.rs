@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use quota::Clock;
 use quota::anthropic::Anthropic;
+use quota_journal::post_client;
 use reqwest::header::{DATE, USER_AGENT};
 use url::Url;
 
 use super::{Area, Check};
 use crate::config::Config;
-use crate::hooks::client;
 use crate::words::{between, span};
 
 const WHO: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (doctor)");
@@ -44,7 +44,7 @@ pub(super) async fn providers(config: &Config, clock: &Clock) -> Vec<Check> {
 async fn provider(host: &Url, clock: &Clock) -> Vec<Check> {
     let subject = host.origin().ascii_serialization();
     let failed = |told: &str, advice: &str| vec![Check::failure(Area::Provider, &subject, told, advice)];
-    let Ok(client) = client(host) else {
+    let Ok(client) = post_client(host) else {
         return failed("could not set up TLS", "check that this machine has root certificates");
     };
     let before = clock.now();

@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use quota::{
-    Ask, AttemptId, Begin, Clock, Freshness, Hold, HoldReason, Mark, Policy, ProviderId, Record, StoreKey,
-    Trouble, TroubleKind,
+    Clock, Hold, HoldReason, Mark, Policy, ProviderId, Record, StoreKey, Trouble, TroubleKind, Urgency,
+    provider_cooldown,
 };
 
 use super::{Area, Check, Incident};
 use crate::config::{AccountSettings, Config};
 use crate::gateway::Store;
-use crate::hold;
 use crate::words::{self, Here, between};
 
 /// How long the store may take for each account.
@@ -48,7 +47,7 @@ pub(super) async fn of(config: &Config, store: &Store, marks: &[Option<Mark>], c
         let provider = account.id.provider();
         if !providers.contains(&provider) {
             providers.push(provider);
-            let cooldown = hold::cooldown(&*store.store, &config.policy, provider, here.now);
+            let cooldown = provider_cooldown(&*store.store, provider, &config.policy, here.now);
             if let Some(Ok(Some(cooldown))) = clock.bounded(STORE_TIMEOUT, cooldown).await {
                 checks.push(of_cooldown(provider, &cooldown, &here));
             }
@@ -170,8 +169,7 @@ fn of_budget(account: &AccountSettings, record: &Record, policy: &Policy, here: 
     // The rule itself is asked, on a copy without the hold that would hide its answer.
     let mut record = record.clone();
     let _ = record.clear_hold(here.now);
-    let ask = Ask::new(AttemptId::from(0), Freshness::Since(here.now + Duration::from_millis(1)));
-    let Begin::Held(hold) = record.begin(here.now, &ask, policy) else { return None };
+    let hold = record.hold_for(Urgency::Interactive, None, here.now, policy)?;
     if hold.why != HoldReason::BudgetSpent {
         return None;
     }
@@ -196,7 +194,9 @@ fn word(value: impl serde::Serialize) -> String {
 mod tests {
     use jiff::Timestamp;
     use jiff::tz::TimeZone;
-    use quota::{Budget, FetchError, Percent, Usage, WindowId, WindowReading};
+    use quota::{
+        Ask, AttemptId, Begin, Budget, FetchError, Freshness, Percent, Usage, WindowId, WindowReading,
+    };
 
     use super::*;
     use crate::config::LoginSource;

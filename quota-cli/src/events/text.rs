@@ -2,9 +2,9 @@
 
 use quota::{AccountId, Percent, TroubleKind};
 
-use crate::journal::{Direction, Happening, What};
 use crate::term::{hanging, harmless};
 use crate::words::{self, Here};
+use quota_journal::{Direction, Happening, What};
 
 /// Between two columns.
 const GAP: usize = 2;

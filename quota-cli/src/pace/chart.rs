@@ -43,7 +43,7 @@ impl Chart {
         let top_percent = (f64::from(most) / 100.0).max(100.0);
         let along =
             |at: Timestamp| (at.duration_since(from).as_secs_f64() / span.as_secs_f64()).clamp(0.0, 1.0);
-        let point = |sample: &crate::journal::Sample| {
+        let point = |sample: &quota_journal::Sample| {
             Some((along(second(sample.at_s)?), f64::from(sample.used_bp) / 100.0 / top_percent))
         };
         let ahead = window.rate().zip(point(last)).and_then(|(rate, last)| {

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::estimate::Basis;
 use super::{AccountPace, WindowPace};
 use crate::words::{Here, rfc3339};
+use quota_journal::pace::Basis;
 
 const VERSION: u32 = 1;
 

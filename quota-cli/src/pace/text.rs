@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use super::chart::Chart;
-use super::estimate::Basis;
 use super::{AccountPace, WindowPace, plot};
 use crate::term::{Ink, Screen, harmless, shortened, wrapped};
 use crate::words::{self, Here, between};
+use quota_journal::pace::Basis;
 
 /// All accounts, one after the other.
 pub(super) fn render(all: &[AccountPace], here: &Here, screen: Screen, plotted: bool) -> String {

@@ -10,9 +10,9 @@ use ratatui::style::{Color, Modifier};
 use super::picture;
 use super::scribe::Written;
 use super::state::State;
-use crate::journal::Looked;
 use crate::status::model::AccountView;
 use crate::words::Here;
+use quota_journal::Looked;
 
 /// What there is to see.
 pub(crate) struct Seen<'a> {

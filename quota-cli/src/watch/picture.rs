@@ -11,10 +11,10 @@ use ratatui::widgets::{Paragraph, Wrap};
 
 use super::state::{Order, State};
 use crate::events::words_of;
-use crate::journal::Happening;
 use crate::status::text;
 use crate::term::{Screen, shortened};
 use crate::words::{self, Here, between};
+use quota_journal::Happening;
 
 /// A terminal lower than this has no log.
 const LOW: u16 = 16;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota::{AccountId, Clock, Counted, Policy, QuotaStore};
+use quota_journal::{Happening, Looked};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Config;
-use crate::hooks;
-use crate::journal::{self, Happening, Looked, Rules};
+use crate::journal;
 
 /// Journals are looked at this often if nothing wakes the scribe: others may have written there.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -52,13 +52,12 @@ pub(super) async fn write_down(
     let clock = Clock::system();
     loop {
         let config = Arc::clone(&configs.borrow());
-        let rules = Rules::of(&config);
+        let rules = journal::rules(&config);
         for account in &config.accounts {
-            let looked = journal::look(store.as_ref(), &account.id, &rules);
+            let looked = quota_journal::look(store.as_ref(), &account.id, &rules);
             // A store that does not answer is told by the accounts themselves, which grow stale.
             let Some(Ok(looked)) = clock.bounded(PATIENCE, looked).await else { continue };
-            let troubles =
-                hooks::run(&config.hooks, &config.token_variables(), &account.id, &looked.new, &clock).await;
+            let troubles = journal::run_hooks(&config, &account.id, &looked.new, &clock).await;
             let is_shown = configs.borrow().accounts.iter().any(|shown| shown.id == account.id);
             let written = Written { troubles, ..Written::of(&account.id, &looked, &config.policy) };
             if is_shown && writer.send(written).await.is_err() {

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use quota::{AccountId, UsedAt};
 
 use super::scribe::Written;
-use crate::journal::Happening;
 use crate::status::model::AccountView;
+use quota_journal::Happening;
 
 /// What is on the screen.
 #[derive(Debug, Default)]

@@ -9,9 +9,9 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::journal::What;
 use crate::status::model::{AccountView, Freshness, WindowView};
 use crate::watch::state::Act;
+use quota_journal::What;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).expect("a moment")

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use quota::{Hold, HoldReason, Record, TroubleKind};
+use quota_core::{Hold, HoldReason, Record, TroubleKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -12,78 +12,78 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sight {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) lineage: Option<String>,
+    pub(crate) lineage: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) identity: Option<String>,
-    #[serde(rename = "asked_ms", with = "super::moment::option", default)]
-    pub(super) asked_at: Option<Timestamp>,
+    pub(crate) identity: Option<String>,
+    #[serde(rename = "asked_ms", with = "crate::moment::option", default)]
+    pub(crate) asked_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) hold: Option<SeenHold>,
+    pub(crate) hold: Option<SeenHold>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) trouble: Option<SeenTrouble>,
+    pub(crate) trouble: Option<SeenTrouble>,
     #[serde(default)]
-    pub(super) windows: BTreeMap<String, SeenWindow>,
+    pub(crate) windows: BTreeMap<String, SeenWindow>,
     /// What a newer program has seen besides; likewise below.
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct SeenHold {
-    #[serde(rename = "since_ms", with = "super::moment")]
-    pub(super) since: Timestamp,
-    #[serde(rename = "until_ms", with = "super::moment")]
-    pub(super) until: Timestamp,
-    pub(super) why: HoldReason,
+pub(crate) struct SeenHold {
+    #[serde(rename = "since_ms", with = "crate::moment")]
+    pub(crate) since: Timestamp,
+    #[serde(rename = "until_ms", with = "crate::moment")]
+    pub(crate) until: Timestamp,
+    pub(crate) why: HoldReason,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct SeenTrouble {
-    #[serde(rename = "at_ms", with = "super::moment")]
-    pub(super) at: Timestamp,
-    pub(super) kind: TroubleKind,
+pub(crate) struct SeenTrouble {
+    #[serde(rename = "at_ms", with = "crate::moment")]
+    pub(crate) at: Timestamp,
+    pub(crate) kind: TroubleKind,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct SeenWindow {
-    #[serde(rename = "at_ms", with = "super::moment")]
-    pub(super) at: Timestamp,
-    pub(super) used_bp: u32,
+pub(crate) struct SeenWindow {
+    #[serde(rename = "at_ms", with = "crate::moment")]
+    pub(crate) at: Timestamp,
+    pub(crate) used_bp: u32,
     /// Of the last reading that told one, as long as it lay ahead then.
-    #[serde(rename = "resets_ms", with = "super::moment::option", default)]
-    pub(super) resets_at: Option<Timestamp>,
+    #[serde(rename = "resets_ms", with = "crate::moment::option", default)]
+    pub(crate) resets_at: Option<Timestamp>,
     /// The last one that was told as a happening.
     #[serde(
         rename = "last_reset_ms",
-        with = "super::moment::option",
+        with = "crate::moment::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
-    pub(super) last_reset: Option<Timestamp>,
+    pub(crate) last_reset: Option<Timestamp>,
     /// When a use that was lowered within the period was last reported as a reset.
     #[serde(
         rename = "lowered_ms",
-        with = "super::moment::option",
+        with = "crate::moment::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
-    pub(super) lowered_at: Option<Timestamp>,
-    #[serde(default, with = "super::span", rename = "length_ms", skip_serializing_if = "Option::is_none")]
-    pub(super) length: Option<std::time::Duration>,
+    pub(crate) lowered_at: Option<Timestamp>,
+    #[serde(default, with = "crate::span", rename = "length_ms", skip_serializing_if = "Option::is_none")]
+    pub(crate) length: Option<std::time::Duration>,
     /// The highest threshold that was passed and told in this period.
     #[serde(default)]
-    pub(super) level_bp: u32,
+    pub(crate) level_bp: u32,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
 impl Sight {
     /// What there is to see of `record`, with the hold that is in force.
-    pub(super) fn of(record: &Record, hold: Option<&Hold>) -> Self {
+    pub(crate) fn of(record: &Record, hold: Option<&Hold>) -> Self {
         let windows = record.snapshot().windows().iter().map(|window| {
             let seen = SeenWindow {
                 at: window.observed_at(),
@@ -118,7 +118,7 @@ impl Sight {
     }
 
     /// Takes over what a newer program has said of the same things in `before`.
-    pub(super) fn keep_unknown(&mut self, before: &Self) {
+    pub(crate) fn keep_unknown(&mut self, before: &Self) {
         self.unknown.clone_from(&before.unknown);
         if let (Some(mine), Some(theirs)) = (&mut self.hold, &before.hold)
             && mine.since == theirs.since
@@ -138,13 +138,13 @@ impl Sight {
     }
 
     /// Whether this is of another login than `before`. What is not said on either side contradicts nothing.
-    pub(super) fn is_of_another_login(&self, before: &Self) -> bool {
+    pub(crate) fn is_of_another_login(&self, before: &Self) -> bool {
         let differ = |one: &Option<String>, other: &Option<String>| matches!((one, other), (Some(one), Some(other)) if one != other);
         differ(&self.lineage, &before.lineage) || differ(&self.identity, &before.identity)
     }
 
     /// The next moment at which time alone brings something about.
-    pub(super) fn next_moment(&self) -> Option<Timestamp> {
+    pub(crate) fn next_moment(&self) -> Option<Timestamp> {
         let resets = self.windows.values().filter_map(|window| window.resets_at);
         resets.chain(self.hold.as_ref().map(|hold| hold.until)).min()
     }

@@ -1,22 +1,23 @@
 //! Something that happened to an account: what, when, and a name by which everybody knows it again.
-//! How it is found out is in `derive`; how it is told in `events`; how it is read from a store in `stored`.
+//! How it is found is in `derive`; how it is read from a store in `stored`.
 
 mod stored;
 
 use jiff::Timestamp;
-use quota::{HoldReason, TroubleKind};
+use quota_core::{HoldReason, TroubleKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Something that happened to an account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "stored::Stored")]
-pub(crate) struct Happening {
+pub struct Happening {
     /// When: for what time itself brings about, such as a reset, that moment; else when it was read.
-    #[serde(rename = "at_ms", with = "super::moment")]
-    pub(crate) at: Timestamp,
+    #[serde(rename = "at_ms", with = "crate::moment")]
+    pub at: Timestamp,
+    /// What happened.
     #[serde(flatten)]
-    pub(crate) what: What,
+    pub what: What,
     /// What a newer program says of it besides.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -25,30 +26,48 @@ pub(crate) struct Happening {
 /// What can happen.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(crate) enum What {
+pub enum What {
     /// The provider was asked, and answered.
     Refreshed,
     /// The provider asked to slow down.
     Throttled {
-        #[serde(rename = "until_ms", with = "super::moment")]
+        /// Until when it may not be called.
+        #[serde(rename = "until_ms", with = "crate::moment")]
         until: Timestamp,
     },
     /// Nobody may ask for a while, for another reason.
     Held {
-        #[serde(rename = "until_ms", with = "super::moment")]
+        /// Until when it may not be called.
+        #[serde(rename = "until_ms", with = "crate::moment")]
         until: Timestamp,
+        /// The reason of the hold.
         why: HoldReason,
     },
     /// Asking is allowed again.
     HoldEnded,
     /// A window began anew.
-    Reset { window: String },
+    Reset {
+        /// The window's id.
+        window: String,
+    },
     /// A window's use went past a threshold.
-    Threshold { window: String, threshold_bp: u32, used_bp: u32, direction: Direction },
+    Threshold {
+        /// The window's id.
+        window: String,
+        /// The threshold, in hundredths of a percent.
+        threshold_bp: u32,
+        /// The use that was read, in hundredths of a percent.
+        used_bp: u32,
+        /// Which way it was passed.
+        direction: Direction,
+    },
     /// The account holds another login.
     LoginChanged,
     /// A call failed where the one before did not, or in another way.
-    Failing { why: TroubleKind },
+    Failing {
+        /// What the call failed by.
+        why: TroubleKind,
+    },
     /// What only a newer program understands, as it wrote it.
     #[serde(untagged)]
     Newer(Map<String, Value>),
@@ -57,19 +76,24 @@ pub(crate) enum What {
 /// Which way a threshold was passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Direction {
+pub enum Direction {
+    /// The use rose to the threshold or above it.
     Up,
+    /// The use fell below the threshold.
     Down,
 }
 
 impl Happening {
-    pub(crate) fn new(at: Timestamp, what: What) -> Self {
+    /// An event at this time, to the millisecond.
+    #[must_use]
+    pub fn new(at: Timestamp, what: What) -> Self {
         let at = Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
         Self { at, what, unknown: Map::new() }
     }
 
     /// Its name: two processes that find out the same give it the same one.
-    pub(crate) fn id(&self) -> String {
+    #[must_use]
+    pub fn id(&self) -> String {
         let at = self.at.as_millisecond();
         let kind = self.what.kind();
         match &self.what {
@@ -84,7 +108,8 @@ impl Happening {
 
 impl What {
     /// The kind as a stable word.
-    pub(crate) fn kind(&self) -> &'static str {
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Refreshed => "refreshed",
             Self::Throttled { .. } => "throttled",
@@ -99,7 +124,8 @@ impl What {
     }
 
     /// The window it is about, if it is about one.
-    pub(crate) fn window(&self) -> Option<&str> {
+    #[must_use]
+    pub fn window(&self) -> Option<&str> {
         match self {
             Self::Reset { window } | Self::Threshold { window, .. } => Some(window),
             _ => None,
@@ -108,7 +134,9 @@ impl What {
 }
 
 impl Direction {
-    pub(crate) fn as_str(self) -> &'static str {
+    /// The direction as a stable word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Down => "down",

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::journal::{Sample, WAVER_BP};
+use crate::derive::WAVER_BP;
+use crate::history::Sample;
 
 /// A trend of less than so many samples would be drawn through chance.
 const FEWEST_SAMPLES: usize = 3;
@@ -23,33 +24,35 @@ const ALL_BP: f64 = 10_000.0;
 
 /// What follows from the samples of a window.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Estimate {
-    /// `None` if there is not enough for either.
-    pub(super) rate: Option<Rate>,
+pub struct Estimate {
+    /// How fast the window is used; `None` if there is not enough for a trend or an average.
+    pub rate: Option<Rate>,
     /// Whether the window began anew since it was read.
-    pub(super) is_rolled_over: bool,
-    /// How many samples the trend has, and how long a time they span.
-    pub(super) samples: usize,
-    pub(super) span: Duration,
+    pub is_rolled_over: bool,
+    /// How many samples the trend has.
+    pub samples: usize,
+    /// How long a time they span.
+    pub span: Duration,
     /// How long a time a trend needs.
-    pub(super) needs: Duration,
+    pub needs: Duration,
 }
 
 /// How fast it goes.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Rate {
-    pub(super) basis: Basis,
+pub struct Rate {
+    /// What it rests on.
+    pub basis: Basis,
     /// Percent in an hour. Below zero where a provider takes use back, as with windows that slide.
-    pub(super) percent_per_hour: f64,
+    pub percent_per_hour: f64,
     /// What it comes to at the reset, at this rate; not below zero.
-    pub(super) at_reset_percent: Option<f64>,
+    pub at_reset_percent: Option<f64>,
     /// When all is used at this rate, if that is before the reset.
-    pub(super) used_up_at: Option<Timestamp>,
+    pub used_up_at: Option<Timestamp>,
 }
 
 /// What a rate is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Basis {
+pub enum Basis {
     /// How fast it is used now.
     Trend,
     /// How fast it was used since the window began.
@@ -60,15 +63,17 @@ pub(super) enum Basis {
 
 /// The samples of the present period.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Period {
+pub struct Period {
     /// Oldest first.
-    pub(super) samples: Vec<Sample>,
+    pub samples: Vec<Sample>,
     /// Whether they begin in mid period, where the provider lowered the use.
-    pub(super) is_lowered: bool,
+    pub is_lowered: bool,
 }
 
 impl Period {
-    pub(super) fn of(samples: &[Sample], resets_at: Option<Timestamp>) -> Self {
+    /// The samples, oldest first, that belong to the period of a window that resets at `resets_at`.
+    #[must_use]
+    pub fn of(samples: &[Sample], resets_at: Option<Timestamp>) -> Self {
         let Some(last) = samples.last() else { return Self::default() };
         let present = Sample { resets_s: resets_at.map(Timestamp::as_second), ..*last };
         let since =
@@ -101,13 +106,16 @@ fn since_lowered(samples: &[Sample]) -> usize {
 }
 
 impl Estimate {
-    pub(super) fn rolled_over() -> Self {
+    /// What is known of a window that began anew since it was read: nothing.
+    #[must_use]
+    pub fn rolled_over() -> Self {
         let (samples, span, needs) = (0, Duration::ZERO, Duration::ZERO);
         Self { rate: None, is_rolled_over: true, samples, span, needs }
     }
 
     /// What follows at `now` from the samples of one period, of which `reading` is the last.
-    pub(super) fn of(
+    #[must_use]
+    pub fn of(
         period: &Period,
         reading: Sample,
         resets_at: Option<Timestamp>,

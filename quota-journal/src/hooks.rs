@@ -1,61 +1,57 @@
 //! What is done when something happens: a command is run, or a note is posted.
-//! What happened is found out in `journal`, which also sees to it that one process does this.
+//! What happened is found in `journal`, which also makes sure that one process does this.
 //!
 //! A hook runs at most once: the happening is written down first, and a process that is killed between the two takes the
 //! hook with it. The other order would let two processes run it.
 
+mod failure;
 mod note;
-mod post;
+#[cfg(feature = "post")]
+pub(crate) mod post;
 mod run;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quota::{AccountId, Clock};
-use url::Url;
+use quota_core::{AccountId, Clock};
 
-pub(crate) use self::note::Note;
-pub(crate) use self::post::client;
-use crate::journal::{Happening, What};
+pub use self::failure::{HookError, HookFailure};
+pub use self::note::Note;
+#[cfg(feature = "post")]
+use self::post::Address;
+use crate::happening::{Happening, What};
 
 /// One hook of the configuration.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Hook {
+pub struct Hook {
     /// The kinds of happenings it is for.
-    pub(crate) on: Vec<&'static str>,
+    pub on: Vec<&'static str>,
     /// The accounts it is for; all if none is named.
-    pub(crate) accounts: Vec<AccountId>,
+    pub accounts: Vec<AccountId>,
     /// The windows it is for; all if none is named.
-    pub(crate) windows: Vec<String>,
+    pub windows: Vec<String>,
     /// The thresholds it is for, in hundredths of a percent; all if none is named.
-    pub(crate) thresholds: Vec<u32>,
-    pub(crate) action: Action,
+    pub thresholds: Vec<u32>,
+    /// What it does.
+    pub action: Action,
     /// How long it may take.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
 }
 
 /// What a hook does.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Action {
-    Run { program: PathBuf, arguments: Vec<String> },
+#[non_exhaustive]
+pub enum Action {
+    /// Runs a program without a shell, with the note on its standard input and in its environment.
+    Run {
+        /// The program, by path or by a name that is searched in `PATH`.
+        program: PathBuf,
+        /// Its arguments, as they are.
+        arguments: Vec<String>,
+    },
+    /// Posts the note as JSON.
+    #[cfg(feature = "post")]
     Post(Address),
-}
-
-/// Where notes go. Whoever knows such an address may write to it, so it is never shown.
-#[derive(Clone, PartialEq)]
-pub(crate) struct Address(Url);
-
-impl Address {
-    pub(crate) fn new(url: Url) -> Self {
-        Self(url)
-    }
-}
-
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Address(***)")
-    }
 }
 
 impl Hook {
@@ -79,16 +75,16 @@ impl Hook {
 
 /// Runs the hooks for what is new of an account, one after the other, each within its time.
 ///
-/// `secrets` names the environment variables that a command must not see. Gives a line on each hook that failed. Dropping the
-/// future ends a command that is running, with all it has started.
-pub(crate) async fn run(
+/// `secrets` names the environment variables that a command must not get. Returns the hooks that failed. Dropping the future
+/// ends a command that is running, with all it has started.
+pub async fn run_hooks(
     hooks: &[Hook],
     secrets: &[String],
     account: &AccountId,
     new: &[Happening],
     clock: &Clock,
-) -> Vec<String> {
-    let mut troubles = Vec::new();
+) -> Vec<HookError> {
+    let mut failed = Vec::new();
     for happening in new {
         for (number, hook) in (1..).zip(hooks).filter(|(_, hook)| hook.is_for(account, happening)) {
             let note = Note::of(account, happening);
@@ -97,19 +93,18 @@ pub(crate) async fn run(
                     Action::Run { program, arguments } => {
                         run::command(program, arguments, secrets, &note).await
                     }
-                    Action::Post(Address(url)) => post::note(url, &note).await,
+                    #[cfg(feature = "post")]
+                    Action::Post(address) => address.post(&note).await,
                 }
             };
             let outcome = clock.bounded(hook.timeout, work).await;
-            let outcome =
-                outcome.unwrap_or_else(|| Err(format!("was ended after {} s", hook.timeout.as_secs_f64())));
-            if let Err(why) = outcome {
-                let kind = happening.what.kind();
-                troubles.push(format!("hook {number} {why} (for {kind} of {account})"));
+            if let Err(failure) = outcome.unwrap_or(Err(HookFailure::TimedOut(hook.timeout))) {
+                let (kind, account) = (happening.what.kind(), account.clone());
+                failed.push(HookError { number, kind, account, failure });
             }
         }
     }
-    troubles
+    failed
 }
 
 #[cfg(test)]

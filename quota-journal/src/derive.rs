@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::HoldReason;
+use quota_core::HoldReason;
 
-use super::happening::{Direction, Happening, What};
-use super::sight::{SeenWindow, Sight};
-use crate::words::between;
+use crate::happening::{Direction, Happening, What};
+use crate::sight::{SeenWindow, Sight};
 
 /// A use must fall this far before it counts as lower: providers round, and readings waver.
 pub(crate) const WAVER_BP: u32 = 200;
@@ -18,7 +17,7 @@ const SAME_PERIOD: Duration = Duration::from_secs(300);
 /// What has happened since `before`, oldest first, and what there is to remember of `after`.
 ///
 /// What was never seen before tells nothing of how it came about: with no `before` nothing has happened.
-pub(super) fn derive(
+pub(crate) fn derive(
     before: Option<&Sight>,
     mut after: Sight,
     now: Timestamp,
@@ -203,6 +202,11 @@ fn settling(window: &SeenWindow) -> Duration {
 fn is_same_reset(window: &SeenWindow, one: Timestamp, other: Timestamp) -> bool {
     let waver = window.length.map_or(SAME_PERIOD, |length| SAME_PERIOD.min(length / 2));
     between(one, other).max(between(other, one)) <= waver
+}
+
+/// The time from `from` to `to`; zero if `to` is not after `from`.
+fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
 /// The highest threshold that a use has reached.

@@ -1,16 +1,16 @@
-//! What a hook, or a reader of `quota events --json`, is told of a happening. Its shape is told in docs/events.md.
+//! The JSON of an event, for hooks and for readers of `quota events --json`. docs/events.md describes it.
 
-use quota::{AccountId, HoldReason, TroubleKind};
+use jiff::Timestamp;
+use quota_core::{AccountId, HoldReason, TroubleKind};
 use serde::Serialize;
 
-use crate::journal::{Happening, What};
-use crate::words::rfc3339;
+use crate::happening::{Happening, What};
 
 const VERSION: u32 = 1;
 
 /// A happening for programs. Every field is always there.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Note<'a> {
+pub struct Note<'a> {
     version: u32,
     id: String,
     account: &'a str,
@@ -33,7 +33,9 @@ enum Why {
 }
 
 impl<'a> Note<'a> {
-    pub(crate) fn of(account: &'a AccountId, happening: &'a Happening) -> Self {
+    /// The event of this account as hooks get it.
+    #[must_use]
+    pub fn of(account: &'a AccountId, happening: &'a Happening) -> Self {
         let percent = |basis_points: u32| f64::from(basis_points) / 100.0;
         let mut note = Self {
             version: VERSION,
@@ -69,12 +71,13 @@ impl<'a> Note<'a> {
     }
 
     /// One line of JSON, without a line break.
-    pub(crate) fn json(&self) -> String {
+    #[must_use]
+    pub fn json(&self) -> String {
         serde_json::to_string(self).expect("it has only text keys")
     }
 
     /// The same for a command's environment.
-    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
         let number = |number: Option<f64>| number.map(|number| number.to_string()).unwrap_or_default();
         vec![
@@ -89,4 +92,9 @@ impl<'a> Note<'a> {
             ("QUOTA_UNTIL", text(self.until.as_deref())),
         ]
     }
+}
+
+/// The time in UTC with whole seconds.
+fn rfc3339(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

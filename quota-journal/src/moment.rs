@@ -3,15 +3,15 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serializer};
 
-pub(super) fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_i64(at.as_millisecond())
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
     Timestamp::from_millisecond(i64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-pub(super) mod option {
+pub(crate) mod option {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer};
 

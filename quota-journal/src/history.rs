@@ -13,7 +13,7 @@ const FINE: Duration = Duration::from_secs(24 * 3600);
 /// Traffic brings a reading with every answer: more than these say nothing more of a pace.
 const STEP: i64 = 180;
 /// What is older than this is forgotten.
-pub(crate) const KEPT: Duration = Duration::from_secs(35 * 24 * 3600);
+const KEPT: Duration = Duration::from_secs(35 * 24 * 3600);
 /// More windows than any account has.
 const MOST_WINDOWS: usize = 32;
 /// More samples of one window than there are steps of a day, hours of a month, and resets.
@@ -23,18 +23,19 @@ const HOUR: i64 = 3600;
 /// The samples of all windows of an account.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct History {
+pub struct History {
     windows: BTreeMap<String, Samples>,
 }
 
 /// What one reading said of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// In whole seconds since 1970.
-    pub(crate) at_s: i64,
-    pub(crate) used_bp: u32,
+    pub at_s: i64,
+    /// The use, in hundredths of a percent.
+    pub used_bp: u32,
     /// When the window was to begin anew, in whole seconds.
-    pub(crate) resets_s: Option<i64>,
+    pub resets_s: Option<i64>,
 }
 
 /// The samples of one window, oldest first, one for each moment.
@@ -48,12 +49,13 @@ struct Samples {
 
 impl History {
     /// The samples of a window, oldest first.
-    pub(crate) fn of(&self, window: &str) -> &[Sample] {
+    #[must_use]
+    pub fn of(&self, window: &str) -> &[Sample] {
         self.windows.get(window).map_or(&[], |samples| &samples.rows)
     }
 
     /// Takes one sample in.
-    pub(super) fn add(&mut self, window: &str, sample: Sample) {
+    pub(crate) fn add(&mut self, window: &str, sample: Sample) {
         if self.windows.len() < MOST_WINDOWS || self.windows.contains_key(window) {
             self.windows.entry(window.to_owned()).or_default().take(sample);
         }
@@ -70,14 +72,14 @@ impl History {
     }
 
     /// Forgets what need not be known any more at `now`.
-    pub(super) fn thin(&mut self, now: Timestamp) {
+    pub(crate) fn thin(&mut self, now: Timestamp) {
         for samples in self.windows.values_mut() {
             samples.thin(now.as_second());
         }
         self.windows.retain(|_, samples| !samples.rows.is_empty());
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.windows.clear();
     }
 }
@@ -119,7 +121,8 @@ fn is_of_the_step_of(before: &Sample, sample: &Sample, fine: i64) -> bool {
 
 impl Sample {
     /// Whether both were read before the same reset, as far as it was told.
-    pub(crate) fn is_of_the_period_of(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn is_of_the_period_of(&self, other: &Self) -> bool {
         const SAME_PERIOD: i64 = 300;
         match (self.resets_s, other.resets_s) {
             (Some(mine), Some(theirs)) => (mine - theirs).abs() <= SAME_PERIOD,

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use jiff::Timestamp;
 
 use super::*;
-use crate::journal::Direction;
+use crate::happening::Direction;
 
 fn account() -> AccountId {
     "anthropic/main".parse().expect("a valid name")
@@ -31,8 +31,9 @@ fn shell(script: &str) -> Action {
 }
 
 async fn run_one(hook: Hook) -> Vec<String> {
-    run(&[hook], &["QUOTA_WORK".to_owned()], &account(), &[passed("five_hour", 8_000)], &Clock::system())
-        .await
+    let (secrets, new) = (["QUOTA_WORK".to_owned()], [passed("five_hour", 8_000)]);
+    let failed = run_hooks(&[hook], &secrets, &account(), &new, &Clock::system()).await;
+    failed.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -133,12 +134,18 @@ async fn whatever_a_command_has_started_is_ended_with_it() {
 async fn a_program_that_is_not_there_is_told() {
     let action = Action::Run { program: "/nowhere/at-all".into(), arguments: Vec::new() };
 
-    let troubles = run_one(hook("threshold", action)).await;
+    let failed = run_hooks(
+        &[hook("threshold", action)],
+        &[],
+        &account(),
+        &[passed("five_hour", 8_000)],
+        &Clock::system(),
+    )
+    .await;
 
-    assert_eq!(
-        troubles,
-        ["hook 1 could not be run: there is no such file (for threshold of anthropic/main)"]
-    );
+    let [HookError { failure: HookFailure::NotRun(cause), .. }] = &failed[..] else { panic!("{failed:?}") };
+    assert_eq!(cause.kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(failed[0].to_string(), "hook 1 could not be run (for threshold of anthropic/main)");
 }
 
 /// Answers one request with `answer`, and gives what was asked.

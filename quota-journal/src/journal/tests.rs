@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota::{Ask, AttemptId, Begin, Freshness, MemoryStore, Percent, Policy, Usage, WindowId, WindowReading};
+use quota_core::{
+    Ask, AttemptId, Begin, Freshness, MemoryStore, Percent, Policy, Usage, WindowId, WindowReading,
+};
 
 use super::*;
 
@@ -118,4 +120,20 @@ async fn a_damaged_journal_is_replaced_by_a_new_one() {
     assert!(looked.damage.journal && !looked.damage.record);
     let body = store.read(&key).await.unwrap().document.unwrap().body;
     assert_eq!(Book::decode(&body).unwrap(), looked.book);
+}
+
+#[test]
+fn thresholds_of_hooks_are_added_to_the_usual_ones() {
+    let hook = |thresholds: &[u32]| Hook {
+        on: vec!["threshold"],
+        accounts: Vec::new(),
+        windows: Vec::new(),
+        thresholds: thresholds.to_vec(),
+        action: crate::Action::Run { program: "true".into(), arguments: Vec::new() },
+        timeout: Duration::from_secs(1),
+    };
+
+    let rules = Rules::new(Policy::default(), &[hook(&[9_000, 8_250]), hook(&[8_250])]);
+
+    assert_eq!(rules.thresholds, [5_000, 7_500, 8_250, 9_000, 10_000]);
 }

@@ -11,7 +11,7 @@ use super::{Happening, What};
 /// A happening of which only the moment and the kind are understood so far.
 #[derive(Debug, Deserialize)]
 pub(super) struct Stored {
-    #[serde(rename = "at_ms", with = "crate::journal::moment")]
+    #[serde(rename = "at_ms", with = "crate::moment")]
     at: Timestamp,
     kind: String,
     #[serde(flatten)]

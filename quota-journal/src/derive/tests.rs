@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use quota::{
+use quota_core::{
     Ask, AttemptId, Begin, FetchError, Freshness, Hold, HoldReason, Lineage, Percent, Policy, Record, Usage,
     WindowId, WindowReading,
 };
 
 use super::*;
-use crate::hold;
 use crate::journal::THRESHOLDS;
 
 /// Well after the beginning of time, so that clocks are believed.
@@ -52,7 +51,7 @@ impl Story {
 
     fn hold_at(&self, second: i64) -> Option<Hold> {
         let cooldown = self.cooldown.as_ref().filter(|hold| hold.is_live(at(second)));
-        hold::of(&self.record, cooldown, at(second), &Policy::default())
+        self.record.effective_hold(cooldown, at(second), &Policy::default())
     }
 
     /// What has happened since the last look.

@@ -3,14 +3,14 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota::{Hold, Record};
+use quota_core::{Hold, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::derive::derive;
-use super::happening::{Happening, What};
-use super::history::{History, Sample};
-use super::sight::Sight;
+use crate::derive::derive;
+use crate::happening::{Happening, What};
+use crate::history::{History, Sample};
+use crate::sight::Sight;
 
 /// The format number. It rises when a field changes what others mean.
 const FORMAT: u32 = 1;
@@ -19,7 +19,7 @@ const MOST_HAPPENINGS: usize = 2500;
 
 /// The journal of an account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Book {
+pub struct Book {
     format: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seen: Option<Sight>,
@@ -50,7 +50,7 @@ impl Default for Book {
 
 impl Book {
     /// The journal as a store keeps it.
-    pub(super) fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         serde_json::to_vec(self).expect("it has only text keys").into()
     }
 
@@ -59,7 +59,7 @@ impl Book {
     /// # Errors
     ///
     /// That of serde if it is not a journal. One of a newer format is never damaged, only different.
-    pub(super) fn decode(body: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(crate) fn decode(body: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Envelope {
             format: u32,
@@ -71,12 +71,12 @@ impl Book {
     }
 
     /// Whether this program may change it; not if a newer one wrote it.
-    pub(super) fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         self.format <= FORMAT
     }
 
     /// Looks at the record and at the `hold` that is in force, and writes down what has happened to it; gives what is new.
-    pub(super) fn look(
+    pub(crate) fn look(
         &mut self,
         record: &Record,
         hold: Option<&Hold>,
@@ -121,7 +121,7 @@ impl Book {
     }
 
     /// What happened, oldest first, each with its number.
-    pub(crate) fn happenings(&self) -> impl DoubleEndedIterator<Item = (u64, &Happening)> {
+    pub fn happenings(&self) -> impl DoubleEndedIterator<Item = (u64, &Happening)> {
         let first = self.next.saturating_sub(self.happenings.len() as u64);
         self.happenings
             .iter()
@@ -130,24 +130,27 @@ impl Book {
     }
 
     /// The number of the next happening.
-    pub(crate) fn next(&self) -> u64 {
+    #[must_use]
+    pub fn next(&self) -> u64 {
         self.next
     }
 
     /// What was used when.
-    pub(crate) fn history(&self) -> &History {
+    #[must_use]
+    pub fn history(&self) -> &History {
         &self.history
     }
 
     /// The next moment at which time alone brings something about.
-    pub(crate) fn next_moment(&self) -> Option<Timestamp> {
+    #[must_use]
+    pub fn next_moment(&self) -> Option<Timestamp> {
         self.seen.as_ref()?.next_moment()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use quota::{Ask, AttemptId, Begin, Freshness, Percent, Policy, Usage, WindowId, WindowReading};
+    use quota_core::{Ask, AttemptId, Begin, Freshness, Percent, Policy, Usage, WindowId, WindowReading};
 
     use super::*;
     use crate::journal::THRESHOLDS;
@@ -260,7 +263,7 @@ mod tests {
         let Begin::Granted(lease) = record.begin(at(800), &ask, &Policy::default()) else {
             panic!("it may be asked");
         };
-        let error = quota::FetchError::throttled(Some(std::time::Duration::from_secs(600)));
+        let error = quota_core::FetchError::throttled(Some(std::time::Duration::from_secs(600)));
         let _ = record.fail(at(800), &lease, &error, &Policy::default());
         book.look(&record, record.hold(), at(801), &THRESHOLDS);
         let mut stored: Value = serde_json::from_slice(&book.encode()).unwrap();
