@@ -1,12 +1,12 @@
-//! Anthropic: asking its usage endpoint, and reading what it says there, in headers, and through Claude Code.
-//! Where tokens come from is a [`CredentialSource`]'s business; when to ask is decided in `quota-core`.
+//! Anthropic: the fetcher for its usage endpoint, and parsers for its responses, headers and Claude Code's files.
+//! Tokens come from a [`CredentialSource`]; `quota-core` decides when to call.
 
 mod headers;
 mod limits;
 mod local;
 mod money;
+mod oauth;
 mod profile;
-mod tokens;
 mod traffic;
 mod usage;
 mod windows;
@@ -28,32 +28,31 @@ use url::Url;
 
 pub use headers::{ParsedHeaders, parse_headers};
 pub use local::{CachedUsage, parse_claude_json, parse_rate_limit_event, parse_statusline};
-pub use profile::{Profile, parse_profile};
 #[cfg(test)]
-pub(crate) use tokens::DIALECT;
-pub use tokens::refresher;
+pub(crate) use oauth::CONFIG;
+pub use oauth::refresher;
+pub use profile::{Profile, parse_profile};
 pub use traffic::AnthropicTraffic;
 pub use usage::parse_usage;
 
-use crate::classify::{classify, header, not_understood};
+use crate::classify::{self, classify, header};
 use crate::endpoint::{BuildError, endpoint};
-use crate::lenient::is_word;
-use crate::transport::{Answer, Transport, TransportSettings};
+use crate::lenient::is_short_text;
+use crate::transport::{HttpResponse, Transport, TransportSettings};
 
 /// The provider of Claude: `anthropic`.
 pub const ANTHROPIC: ProviderId = ProviderId::from_static("anthropic");
 
-/// The header in which Anthropic says whose answer it is.
+/// The response header with the owner of the account.
 const ORGANIZATION: &str = "anthropic-organization-id";
 
-/// Asks Anthropic how much of a subscription is used, with the token of an OAuth login.
+/// Fetches the usage of a Claude subscription, with the token of an OAuth login.
 ///
-/// It asks `{base}/api/oauth/usage` once per call, and reads the credential anew each time. Nothing is connected and no
-/// certificate is loaded before the first call. The token goes to the base URL and nowhere else: redirects are not
-/// followed.
+/// Each call reads the credential and sends one request to `{base}/api/oauth/usage`. Before the first call nothing is
+/// connected and no certificate is loaded. The token is sent to the base URL only: redirects are not followed.
 ///
-/// A credential that says it expired is not sent once it has been so for a minute (clocks differ): the answer is
-/// [`FetchError::NotLoggedIn`], for nothing but its owner's program can renew it.
+/// A credential that expired more than a minute ago (clocks differ) is not sent. The result is
+/// [`FetchError::NotLoggedIn`], because only the program that owns the login can renew it.
 ///
 /// Built by [`Anthropic::builder`]; see the [crate's documentation](crate) for an example.
 pub struct Anthropic {
@@ -62,18 +61,18 @@ pub struct Anthropic {
     clock: Clock,
     usage_url: Url,
     usage_urls: HashMap<AccountId, Url>,
-    /// The credential that the last call of each account was made with.
+    /// The fingerprint of the credential that the last call of each account used.
     sent: Mutex<HashMap<AccountId, Option<Mark>>>,
 }
 
 impl Anthropic {
-    /// Where Anthropic serves its API.
+    /// The base URL of Anthropic's API.
     pub const BASE_URL: &str = "https://api.anthropic.com";
 
-    /// How long an expired credential is still tried, for clocks differ.
+    /// An expired credential is still sent for this long, because clocks differ.
     const EXPIRY_SLACK: Duration = Duration::from_secs(60);
 
-    /// Begins a fetcher that takes its credentials from `source`.
+    /// Starts building a fetcher that reads its credentials from `source`.
     pub fn builder(source: Arc<dyn CredentialSource>) -> AnthropicBuilder {
         AnthropicBuilder {
             source,
@@ -86,25 +85,26 @@ impl Anthropic {
 
     async fn credential(&self, account: &AccountId) -> Result<Credential, FetchError> {
         if *account.provider() != ANTHROPIC {
-            // Another provider's token must not reach this one.
+            // Never send another provider's token to Anthropic.
             return Err(FetchError::not_logged_in("not an account of anthropic"));
         }
         Ok(self.source.credential(account).await?)
     }
 
-    fn read(&self, account: &AccountId, answer: &Answer) -> Result<Usage, FetchError> {
-        if let Some(error) = classify(answer.status, &answer.headers, &answer.body, self.clock.now()) {
+    fn parse(&self, account: &AccountId, response: &HttpResponse) -> Result<Usage, FetchError> {
+        if let Some(error) = classify(response.status, &response.headers, &response.body, self.clock.now()) {
             return Err(error);
         }
-        let malformed = |why: String| not_understood(&answer.headers, &answer.body, why);
-        let parsed = parse_usage(&answer.body).map_err(|error| malformed(error.to_string()))?;
+        let malformed = |reason: String| classify::malformed(&response.headers, &response.body, reason);
+        let parsed = parse_usage(&response.body).map_err(|error| malformed(error.to_string()))?;
         if parsed.usage.is_empty() {
-            return Err(malformed("no window in it could be read".into()));
+            return Err(malformed("no window could be parsed".into()));
         }
-        if !parsed.ignored.is_empty() {
-            tracing::debug!(%account, ignored = ?parsed.ignored, "parts of the answer left out");
+        if !parsed.skipped.is_empty() {
+            tracing::debug!(%account, skipped = ?parsed.skipped, "skipped fields of the response");
         }
-        let organization = header(&answer.headers, ORGANIZATION).filter(|id| !id.is_empty() && is_word(id));
+        let organization =
+            header(&response.headers, ORGANIZATION).filter(|id| !id.is_empty() && is_short_text(id));
         Ok(parsed.usage.identity(organization.map(Identity::new)))
     }
 }
@@ -125,23 +125,23 @@ impl UsageFetcher for Anthropic {
         progress: &RequestProgress,
     ) -> Result<Usage, FetchError> {
         let credential = self.credential(account).await?;
-        refuse_expired(&credential, self.clock.now())?;
+        reject_expired(&credential, self.clock.now())?;
         let headers = request_headers(&credential.secret)?;
         self.sent.lock().insert(account.clone(), credential.login.mark);
         let url = self.usage_urls.get(account).unwrap_or(&self.usage_url);
         progress.mark_sent();
-        let answer = self.transport.get(url.clone(), headers).await?;
-        Ok(self.read(account, &answer)?.lineage(credential.login.lineage).plan(credential.plan))
+        let response = self.transport.get(url.clone(), headers).await?;
+        Ok(self.parse(account, &response)?.lineage(credential.login.lineage).plan(credential.plan))
     }
 
     async fn login(&self, account: &AccountId) -> Result<Login, FetchError> {
         Ok(self.credential(account).await?.login)
     }
 
-    /// Asks the source again; `true` if it has another credential than the one that was refused.
+    /// Reads the source again; `true` if it has another credential than the rejected one.
     async fn renew(&self, account: &AccountId) -> bool {
-        let Some(refused) = self.sent.lock().get(account).copied() else { return false };
-        self.source.renew(account, refused).await.is_ok_and(|credential| credential.login.mark != refused)
+        let Some(rejected) = self.sent.lock().get(account).copied() else { return false };
+        self.source.renew(account, rejected).await.is_ok_and(|credential| credential.login.mark != rejected)
     }
 }
 
@@ -151,11 +151,11 @@ impl fmt::Debug for Anthropic {
     }
 }
 
-fn refuse_expired(credential: &Credential, now: Timestamp) -> Result<(), FetchError> {
+fn reject_expired(credential: &Credential, now: Timestamp) -> Result<(), FetchError> {
     let age = credential.expires_at.map(|expired| now.duration_since(expired));
     if age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age > Anthropic::EXPIRY_SLACK)) {
         return Err(FetchError::not_logged_in(
-            "the access token expired; open the program that owns the login, or log in again",
+            "the access token expired; start the program that owns the login, or log in again",
         ));
     }
     Ok(())
@@ -165,7 +165,7 @@ fn request_headers(token: &Secret) -> Result<HeaderMap, FetchError> {
     let token = token.expose().trim();
     let bearer = HeaderValue::from_str(&format!("Bearer {token}")).ok().filter(|_| !token.is_empty());
     let mut bearer = bearer
-        .ok_or_else(|| FetchError::not_logged_in("the access token is empty or damaged; log in again"))?;
+        .ok_or_else(|| FetchError::not_logged_in("the access token is empty or invalid; log in again"))?;
     bearer.set_sensitive(true);
     Ok(HeaderMap::from_iter([
         (AUTHORIZATION, bearer),
@@ -176,7 +176,7 @@ fn request_headers(token: &Secret) -> Result<HeaderMap, FetchError> {
 
 /// The settings of an [`Anthropic`] fetcher.
 #[derive(Clone)]
-#[must_use = "nothing is built before `build`"]
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct AnthropicBuilder {
     source: Arc<dyn CredentialSource>,
     base_url: Option<Url>,
@@ -186,53 +186,52 @@ pub struct AnthropicBuilder {
 }
 
 impl AnthropicBuilder {
-    /// Asks here instead of [`Anthropic::BASE_URL`]; a path in it stays in front of the endpoint's own.
+    /// Sends requests here instead of to [`Anthropic::BASE_URL`]. A path in the URL is a prefix of the endpoint's path.
     pub fn base_url(mut self, url: Url) -> Self {
         self.base_url = Some(url);
         self
     }
 
-    /// Asks here for this account only.
+    /// Sends the requests of this account here.
     pub fn base_url_for(mut self, account: AccountId, url: Url) -> Self {
         self.base_urls.insert(account, url);
         self
     }
 
-    /// Says who asks, instead of `quota/<version>`. The provider may count calls per user agent.
+    /// Sets the `User-Agent` (default: `quota/<version>`). The provider may count calls per user agent.
     pub fn user_agent(mut self, text: impl Into<String>) -> Self {
         self.transport.user_agent = Some(text.into());
         self
     }
 
-    /// How long one call may take, from the connection to the end of the answer. Ten seconds.
-    pub fn timeout(mut self, span: Duration) -> Self {
-        self.transport.timeout = Some(span);
+    /// The timeout of one call, from connecting to the end of the response (default: 10 seconds).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.transport.timeout = Some(timeout);
         self
     }
 
-    /// Sends through this client instead of one of our own.
+    /// Uses this HTTP client, with its TLS, proxies, redirects and retries.
     ///
-    /// Its TLS, proxies, redirects and retries are then as it has them. Give it no redirects: an answer of another
-    /// host is refused, but by then it has been asked.
+    /// Disable its redirects: a response of another host is rejected, but only after the request was sent there.
     pub fn client(mut self, client: reqwest::Client) -> Self {
         self.transport.client = Some(client);
         self
     }
 
-    /// Asks this clock whether credentials have expired, and how far off a date to wait for is.
+    /// The clock for the expiry of credentials, and by which a date in `Retry-After` becomes a delay.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Builds the fetcher. It connects to nothing.
+    /// Builds the fetcher, without connecting.
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if a base URL, the user agent or the time-out cannot be used.
+    /// [`BuildError`] if a base URL, the user agent or the timeout is invalid.
     pub fn build(self) -> Result<Anthropic, BuildError> {
         const USAGE: [&str; 3] = ["api", "oauth", "usage"];
-        let default = || Url::parse(Anthropic::BASE_URL).expect("the default is a URL");
+        let default = || Url::parse(Anthropic::BASE_URL).expect("the default is a valid URL");
         let usage_url = endpoint(&self.base_url.unwrap_or_else(default), &USAGE)?;
         let mut usage_urls = HashMap::new();
         for (account, base) in self.base_urls {
@@ -254,7 +253,7 @@ impl AnthropicBuilder {
 
 impl fmt::Debug for AnthropicBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the URLs: until `build` has looked, there may be a password in one.
+        // Without the URLs: before `build` validated them, they may contain a password.
         f.debug_struct("AnthropicBuilder").finish_non_exhaustive()
     }
 }
@@ -264,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_token_is_marked_as_one_that_must_not_be_shown() {
+    fn debug_of_the_headers_does_not_show_the_token() {
         let headers = request_headers(&Secret::new("sk-ant-oat01-made-up")).unwrap();
 
         assert!(!format!("{headers:?}").contains("made-up"));

@@ -1,15 +1,15 @@
-//! OpenAI Codex: reading what it says on ordinary answers, and exchanging the tokens of its logins.
-//! Where tokens come from is a [`CredentialSource`](quota_core::CredentialSource)'s business.
+//! OpenAI Codex: the parser for its ordinary API responses, and the token exchange for its logins.
+//! Credentials come from a [`CredentialSource`](quota_core::CredentialSource).
 
 mod headers;
-mod tokens;
+mod oauth;
 mod traffic;
 
 use quota_core::ProviderId;
 
 #[cfg(test)]
-pub(crate) use tokens::DIALECT;
-pub use tokens::refresher;
+pub(crate) use oauth::CONFIG;
+pub use oauth::refresher;
 pub use traffic::CodexTraffic;
 
 /// The provider of Codex: `openai`.

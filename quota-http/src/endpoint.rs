@@ -1,47 +1,46 @@
-//! Which addresses a credential may be sent to, and the error for settings that no fetcher can be built from.
-//! Sending is in `transport`.
+//! Builds endpoint URLs, and rejects base URLs to which a credential must not be sent.
 
 use quota_core::{AccountId, ProviderId};
 use url::{Host, Url};
 
-/// Why a fetcher cannot be built from these settings.
+/// A setting from which no fetcher can be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The user agent cannot be sent.
+    /// The user agent is not a valid header value.
     #[error(
-        "the user agent is empty or has characters that a header cannot carry; name your program and its version"
+        "the user agent is empty or has characters that a header cannot carry; use your program's name and version"
     )]
     UserAgent,
-    /// The client id is empty or cannot be one.
-    #[error("the client id is empty or has characters that none has; give the one your login was made with")]
+    /// The client id is empty or has spaces or non-ASCII characters.
+    #[error("the client id is empty or has invalid characters; use the one your login was created with")]
     ClientId,
-    /// The time-out leaves no time.
-    #[error("the time-out is zero; leave it out for ten seconds")]
+    /// The timeout is zero.
+    #[error("the timeout is zero; omit it for the default of 10 seconds")]
     Timeout,
-    /// The base URL would send the credential in the clear.
-    #[error("the base URL must begin with https://; http:// is for 127.0.0.1, [::1] and localhost only")]
+    /// The base URL would send the credential unencrypted.
+    #[error(
+        "the base URL must begin with https:// (http:// is allowed for 127.0.0.1, [::1] and localhost only)"
+    )]
     Insecure,
     /// The base URL has a user name or a password.
-    #[error(
-        "the base URL has a user name or password in it; take it out, the login comes from its own source"
-    )]
+    #[error("the base URL contains a user name or password; remove it, the credential comes from its source")]
     UserInfo,
-    /// The base URL goes on where the endpoint's path must begin.
-    #[error("the base URL has a query or fragment; end it before the `?` or `#`")]
+    /// The base URL has a query or fragment, so the endpoint's path cannot be appended.
+    #[error("the base URL has a query or fragment; remove everything from the `?` or `#` on")]
     Query,
-    /// A setting was made for an account that this fetcher never asks about.
-    #[error("{account} is not an account of {provider}; use the fetcher of its own provider")]
+    /// A setting names an account of another provider.
+    #[error("{account} is not an account of {provider}; use its own provider's fetcher")]
     #[non_exhaustive]
     ForeignAccount {
-        /// The account that was named.
+        /// The account in the setting.
         account: AccountId,
-        /// The provider this fetcher asks.
+        /// The provider of this fetcher.
         provider: ProviderId,
     },
 }
 
-/// Puts `path` behind the base URL's own, so that a proxy may serve below a prefix.
+/// Appends `path` to the base URL's own path, so that a proxy may serve the API below a prefix.
 ///
 /// # Errors
 ///
@@ -63,7 +62,7 @@ pub(crate) fn endpoint(base: &Url, path: &[&str]) -> Result<Url, BuildError> {
     Ok(url)
 }
 
-/// Whether the address is this machine, so that nothing leaves it.
+/// Whether the host is a loopback address, so that the request stays on this machine.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -82,19 +81,19 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_of_the_base_url_stays() {
+    fn a_path_prefix_is_preserved() {
         for base in ["https://example.com/claude", "https://example.com/claude/"] {
             assert_eq!(usage_at(base).unwrap(), "https://example.com/claude/api/usage");
         }
     }
 
     #[test]
-    fn a_bare_host_gets_the_path() {
+    fn a_host_without_path_gets_the_endpoint_path() {
         assert_eq!(usage_at("https://example.com").unwrap(), "https://example.com/api/usage");
     }
 
     #[test]
-    fn plain_http_reaches_only_this_machine() {
+    fn http_is_allowed_for_loopback_only() {
         for base in ["http://127.0.0.1:8080", "http://127.9.9.9", "http://[::1]:1", "http://localhost"] {
             assert!(usage_at(base).is_ok(), "{base}");
         }
@@ -106,14 +105,14 @@ mod tests {
     }
 
     #[test]
-    fn another_scheme_is_refused() {
+    fn other_schemes_are_rejected() {
         for base in ["ftp://localhost", "file:///etc", "data:text/plain,x", "unix:/run/x"] {
             assert_eq!(usage_at(base), Err(BuildError::Insecure), "{base}");
         }
     }
 
     #[test]
-    fn a_password_in_the_base_url_is_refused_and_not_repeated() {
+    fn a_password_is_rejected_and_not_repeated() {
         let error = usage_at("https://me:hunter2@example.com").unwrap_err();
 
         assert_eq!(error, BuildError::UserInfo);
@@ -121,12 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn a_user_name_alone_is_refused() {
+    fn a_user_name_is_rejected() {
         assert_eq!(usage_at("https://me@example.com"), Err(BuildError::UserInfo));
     }
 
     #[test]
-    fn a_query_or_a_fragment_is_refused() {
+    fn a_query_or_fragment_is_rejected() {
         assert_eq!(usage_at("https://example.com/?key=1"), Err(BuildError::Query));
         assert_eq!(usage_at("https://example.com/#a"), Err(BuildError::Query));
     }

@@ -1,16 +1,16 @@
 //! Usage endpoints of LLM providers over reqwest, for quota.
 //!
-//! A fetcher asks one provider how much of an account is used; when to ask, and what follows, is decided by
-//! `quota-core`. Each provider has a module, with its fetcher and with parsers that work on bytes alone:
+//! A fetcher requests the usage of an account from its provider. `quota-core` decides when to call it and what follows.
+//! Each provider has a module with its fetcher and with parsers, which work on bytes and do no I/O:
 //!
 //! | module | fetcher | parsers |
 //! |---|---|---|
-//! | [`anthropic`] | [`Anthropic`](anthropic::Anthropic): the usage of Claude subscriptions | the usage and profile answers, rate-limit headers, [ordinary answers](anthropic::AnthropicTraffic), what Claude Code writes on this machine |
-//! | [`codex`] | | [ordinary answers](codex::CodexTraffic) of Codex |
+//! | [`anthropic`] | [`Anthropic`](anthropic::Anthropic): the usage of Claude subscriptions | the usage and profile responses, rate-limit headers, [ordinary API responses](anthropic::AnthropicTraffic), what Claude Code writes on this machine |
+//! | [`codex`] | | [ordinary API responses](codex::CodexTraffic) to Codex |
 //!
 //! Both modules have a `refresher`, which exchanges the refresh token of a login ([`OAuthRefresher`]).
 //!
-//! # Asking
+//! # Example
 //!
 //! ```
 //! use std::sync::Arc;
@@ -35,16 +35,16 @@
 //! # Ok::<(), quota_http::BuildError>(())
 //! ```
 //!
-//! # What every fetcher promises
+//! # Guarantees of every fetcher
 //!
-//! - It asks once: it never retries and never waits.
-//! - Tokens are sent over TLS, or to this machine, and never to where a redirect points. They are in no error, no log
-//!   and no `Debug`; nor is any part of a provider's answer.
-//! - It says who it is by an honest `User-Agent`, unless the user sets another.
-//! - An answer is read up to 1 MiB, and a hostile one costs no more than that.
-//! - It needs no TLS set-up by the process: cryptography is ring's, trust is the system's. Clients are made at the
-//!   first call.
-//! - What it does not understand it leaves out by name, and never counts as nothing used or as all used.
+//! - One call sends one request: no retries, no delays.
+//! - Tokens are sent over TLS or to a loopback address, and redirects are not followed. Errors, logs and `Debug` contain
+//!   neither tokens nor any part of a provider's response.
+//! - The `User-Agent` names this program, unless the user sets another.
+//! - At most 1 MiB of a response is read.
+//! - The process need not set up TLS: the crypto provider is ring, certificates are verified by the system. HTTP clients
+//!   are built by the first call.
+//! - A field that cannot be parsed is skipped and listed by name. It never counts as 0 % or 100 % used.
 
 pub mod anthropic;
 mod classify;
@@ -58,6 +58,6 @@ mod transport;
 
 pub use endpoint::BuildError;
 pub use oauth::{OAuthRefresher, OAuthRefresherBuilder};
-pub use parsed::{Ignored, ParseError, Parsed};
-/// The crates whose types are in the signatures here.
+pub use parsed::{ParseError, Parsed, SkippedField};
+/// The crates whose types appear in the public signatures.
 pub use {jiff, reqwest, url};

@@ -1,5 +1,5 @@
-//! Exchanging a refresh token: the request, and what an answer means (RFC 6749, section 5).
-//! How a provider words it is in its own module; when to exchange, and where tokens are kept, is not known here.
+//! Exchanges a refresh token: the request, and the meaning of the response (RFC 6749, section 5).
+//! Differences between providers are in `ProviderConfig`. Callers decide when to exchange and store the tokens.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,23 +16,23 @@ use url::Url;
 use crate::classify::{header, is_blocked_by_cloudflare};
 use crate::endpoint::{BuildError, endpoint};
 use crate::lenient::number;
-use crate::transport::{Answer, Transport, TransportSettings};
+use crate::transport::{HttpResponse, Transport, TransportSettings};
 use quota_core::retry_after;
 
-/// How one provider exchanges tokens.
+/// What differs between the token endpoints of providers.
 #[derive(Clone, Copy)]
-pub(crate) struct Dialect {
+pub(crate) struct ProviderConfig {
     pub(crate) provider: ProviderIdOf,
     pub(crate) base_url: &'static str,
     pub(crate) path: &'static [&'static str],
-    /// What is sent beside the token and the client id.
+    /// The `scope` parameter of the request.
     pub(crate) scope: Option<&'static str>,
-    /// The provider's word for what went wrong, in an answer that is an error.
+    /// Returns the error code of an error response.
     pub(crate) error: fn(&Value) -> Option<&str>,
-    /// Whose login an answer says it is.
+    /// Returns the owner that a response names.
     pub(crate) identity: fn(&Map<String, Value>) -> Option<Identity>,
-    /// When the access token ends by its own word, where the answer does not say.
-    pub(crate) ends: fn(&str) -> Option<Timestamp>,
+    /// Returns the expiry in the access token's claims. Used if the response has no `expires_in`.
+    pub(crate) token_expiry: fn(&str) -> Option<Timestamp>,
 }
 
 /// A function, because a [`ProviderId`] is not `Copy`.
@@ -40,12 +40,12 @@ pub(crate) type ProviderIdOf = fn() -> ProviderId;
 
 /// Exchanges the refresh tokens of a provider's logins, over OAuth.
 ///
-/// It asks once per call: no retry, no wait, no redirect. The tokens go to the base URL and nowhere else, and are in no
-/// error, no log and no `Debug`; nor is any part of an answer.
+/// Each call sends one request: no retries, no delays, no redirects. Tokens are sent to the base URL only. Errors, logs and
+/// `Debug` contain neither tokens nor any part of a response.
 ///
-/// Begun by [`anthropic::refresher`](crate::anthropic::refresher) or [`codex::refresher`](crate::codex::refresher).
+/// Built with [`anthropic::refresher`](crate::anthropic::refresher) or [`codex::refresher`](crate::codex::refresher).
 pub struct OAuthRefresher {
-    dialect: Dialect,
+    config: ProviderConfig,
     client_id: String,
     transport: Transport,
     clock: Clock,
@@ -55,7 +55,7 @@ pub struct OAuthRefresher {
 #[async_trait]
 impl TokenRefresher for OAuthRefresher {
     fn provider(&self) -> ProviderId {
-        (self.dialect.provider)()
+        (self.config.provider)()
     }
 
     async fn exchange(&self, refresh_token: &Secret) -> Result<Tokens, ExchangeError> {
@@ -63,39 +63,40 @@ impl TokenRefresher for OAuthRefresher {
             (ACCEPT, HeaderValue::from_static("application/json")),
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         ]);
-        let sent = self.transport.post(self.url.clone(), headers, self.body(refresh_token)).await;
-        let answer = sent.map_err(|error| ExchangeError::transient(error.report()).because(error))?;
-        let Answer { status, headers, body } = answer;
+        let result = self.transport.post(self.url.clone(), headers, self.body(refresh_token)).await;
+        let response = result.map_err(|error| ExchangeError::transient(error.report()).because(error))?;
+        let HttpResponse { status, headers, body } = response;
         let now = self.clock.now();
         if !(200..300).contains(&status) {
             let wait = retry_after(|name| header(&headers, name), Some(now));
             if is_blocked_by_cloudflare(|name| header(&headers, name)) && matches!(status, 400..=403 | 503) {
-                let why = format!("Cloudflare blocked the request (status {status})");
-                return Err(ExchangeError::transient(why).after(wait));
+                let reason = format!("Cloudflare blocked the request (status {status})");
+                return Err(ExchangeError::transient(reason).after(wait));
             }
-            return Err(refusal(&self.dialect, status, &body).after(wait));
+            return Err(error_from_response(&self.config, status, &body).after(wait));
         }
-        tokens(&self.dialect, &body, now)
+        parse_tokens(&self.config, &body, now)
     }
 }
 
 impl OAuthRefresher {
     fn body(&self, refresh_token: &Secret) -> SecretBuffer {
-        let form = Form {
+        let form = ExchangeRequest {
             client_id: &self.client_id,
             grant_type: "refresh_token",
             refresh_token: refresh_token.expose(),
-            scope: self.dialect.scope,
+            scope: self.config.scope,
         };
         let mut body = SecretBuffer::default();
-        serde_json::to_writer(&mut body, &form).expect("it has only text keys, and memory takes all of it");
+        serde_json::to_writer(&mut body, &form)
+            .expect("the keys are strings, and writing to memory cannot fail");
         body
     }
 }
 
-/// What is asked for (RFC 6749, section 6).
+/// The request body (RFC 6749, section 6), as JSON.
 #[derive(Serialize)]
-struct Form<'a> {
+struct ExchangeRequest<'a> {
     client_id: &'a str,
     grant_type: &'a str,
     refresh_token: &'a str,
@@ -109,58 +110,59 @@ impl fmt::Debug for OAuthRefresher {
     }
 }
 
-/// What an answer means that gives no tokens.
-fn refusal(dialect: &Dialect, status: u16, body: &[u8]) -> ExchangeError {
+/// Maps an error response to an [`ExchangeError`].
+fn error_from_response(config: &ProviderConfig, status: u16, body: &[u8]) -> ExchangeError {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    // Throttled or broken, whatever else it says.
-    let word = (dialect.error)(&body).filter(|_| status != 429 && status < 500);
-    match word {
-        Some("invalid_grant") => ExchangeError::dead("its refresh token is not accepted any more"),
+    // For these the error code does not matter: they are transient.
+    let code = (config.error)(&body).filter(|_| status != 429 && status < 500);
+    match code {
+        Some("invalid_grant") => ExchangeError::dead("its refresh token is no longer accepted"),
         Some("refresh_token_expired") => ExchangeError::dead("its refresh token has expired"),
         Some("refresh_token_reused") => ExchangeError::dead("its refresh token was used by another program"),
-        Some("refresh_token_invalidated") => ExchangeError::dead("it was ended elsewhere"),
+        Some("refresh_token_invalidated") => ExchangeError::dead("its refresh token was revoked"),
         Some("invalid_client" | "unauthorized_client") => {
-            ExchangeError::systemic("the provider does not know the client id, check client_id")
+            ExchangeError::systemic("the provider rejected the client id; check client_id")
         }
         Some("unsupported_grant_type" | "invalid_scope" | "invalid_request") => {
-            ExchangeError::systemic("the provider does not understand the request, update this program")
+            ExchangeError::systemic("the provider rejected the request format; update this program")
         }
         _ => ExchangeError::transient(match status {
-            429 => "the provider asked to slow down".to_owned(),
-            300..=399 => "it answered with a redirect, which is not followed; check base_url".to_owned(),
+            429 => "rate limited (429)".to_owned(),
+            300..=399 => "the provider sent a redirect, which is not followed; check base_url".to_owned(),
             404 => "the token endpoint was not found; check base_url".to_owned(),
-            status => format!("the provider answered with status {status}"),
+            status => format!("unexpected status {status}"),
         }),
     }
 }
 
-/// Reads a good answer.
-fn tokens(dialect: &Dialect, body: &[u8], now: Timestamp) -> Result<Tokens, ExchangeError> {
-    let not_understood = |what: &str| ExchangeError::transient(format!("the answer has {what}"));
-    let Ok(Value::Object(mut answer)) = serde_json::from_slice(body) else {
-        return Err(not_understood("no JSON object"));
+/// Parses a successful response.
+fn parse_tokens(config: &ProviderConfig, body: &[u8], now: Timestamp) -> Result<Tokens, ExchangeError> {
+    let malformed = |what: &str| ExchangeError::transient(format!("the response has {what}"));
+    let Ok(Value::Object(mut response)) = serde_json::from_slice(body) else {
+        return Err(malformed("no JSON object"));
     };
-    let access = token(answer.remove("access_token")).map_err(|Damaged| not_understood("a damaged token"))?;
-    let access = access.ok_or_else(|| not_understood("no access token"))?;
+    let access =
+        token(response.remove("access_token")).map_err(|InvalidToken| malformed("an invalid token"))?;
+    let access = access.ok_or_else(|| malformed("no access token"))?;
     let refresh =
-        token(answer.remove("refresh_token")).map_err(|Damaged| not_understood("a damaged token"))?;
-    let said =
-        number(answer.get("expires_in")).known().and_then(|span| Duration::try_from_secs_f64(span).ok());
-    let lives = said.filter(|span| !span.is_zero()).or_else(|| {
-        let ends = (dialect.ends)(access.expose())?;
-        Duration::try_from(ends.duration_since(now)).ok()
+        token(response.remove("refresh_token")).map_err(|InvalidToken| malformed("an invalid token"))?;
+    let expires_in =
+        number(response.get("expires_in")).ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let lives = expires_in.filter(|duration| !duration.is_zero()).or_else(|| {
+        let expiry = (config.token_expiry)(access.expose())?;
+        Duration::try_from(expiry.duration_since(now)).ok()
     });
-    let identity = (dialect.identity)(&answer);
-    answer.into_iter().for_each(|(_, value)| wipe(value));
+    let identity = (config.identity)(&response);
+    response.into_iter().for_each(|(_, value)| zeroize(value));
     Ok(Tokens::new(access).refresh_token(refresh).lives(lives).identity(identity))
 }
 
-/// A token stands there and cannot be one.
+/// The field holds something that cannot be a token.
 #[derive(Debug)]
-struct Damaged;
+struct InvalidToken;
 
-/// Takes a token, if there is one.
-fn token(field: Option<Value>) -> Result<Option<Secret>, Damaged> {
+/// Converts a field into a token; `None` if it is absent or empty.
+fn token(field: Option<Value>) -> Result<Option<Secret>, InvalidToken> {
     match field {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Ok(None),
@@ -168,14 +170,14 @@ fn token(field: Option<Value>) -> Result<Option<Secret>, Damaged> {
             Ok(Some(Secret::new(text)))
         }
         Some(other) => {
-            wipe(other);
-            Err(Damaged)
+            zeroize(other);
+            Err(InvalidToken)
         }
     }
 }
 
-/// An answer may hold tokens that are not asked for.
-fn wipe(value: Value) {
+/// Zeroizes a field that is not used: it may be a token, too.
+fn zeroize(value: Value) {
     if let Value::String(text) = value {
         drop(Zeroizing::new(text));
     }
@@ -183,9 +185,9 @@ fn wipe(value: Value) {
 
 /// The settings of an [`OAuthRefresher`].
 #[derive(Clone)]
-#[must_use = "nothing is built before `build`"]
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct OAuthRefresherBuilder {
-    dialect: Dialect,
+    config: ProviderConfig,
     client_id: String,
     base_url: Option<Url>,
     transport: TransportSettings,
@@ -193,9 +195,9 @@ pub struct OAuthRefresherBuilder {
 }
 
 impl OAuthRefresherBuilder {
-    pub(crate) fn new(dialect: Dialect, client_id: String) -> Self {
+    pub(crate) fn new(config: ProviderConfig, client_id: String) -> Self {
         Self {
-            dialect,
+            config,
             client_id,
             base_url: None,
             transport: TransportSettings::default(),
@@ -203,57 +205,56 @@ impl OAuthRefresherBuilder {
         }
     }
 
-    /// Asks here instead of where the provider serves its tokens; a path in it stays in front of the endpoint's own.
+    /// Sends requests here instead of to the provider. A path in the URL is a prefix of the endpoint's path.
     pub fn base_url(mut self, url: Url) -> Self {
         self.base_url = Some(url);
         self
     }
 
-    /// Says who asks, instead of `quota/<version>`.
+    /// Sets the `User-Agent` (default: `quota/<version>`).
     pub fn user_agent(mut self, text: impl Into<String>) -> Self {
         self.transport.user_agent = Some(text.into());
         self
     }
 
-    /// How long one call may take, from the connection to the end of the answer. Ten seconds.
-    pub fn timeout(mut self, span: Duration) -> Self {
-        self.transport.timeout = Some(span);
+    /// The timeout of one call, from connecting to the end of the response (default: 10 seconds).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.transport.timeout = Some(timeout);
         self
     }
 
-    /// Sends through this client instead of one of our own. Give it no redirects and no retries: a refresh token that is
-    /// sent twice may end its login.
+    /// Uses this HTTP client. Disable its redirects and retries: sending a refresh token twice may revoke the login.
     pub fn client(mut self, client: reqwest::Client) -> Self {
         self.transport.client = Some(client);
         self
     }
 
-    /// Asks this clock how far off a date to wait for is.
+    /// The clock by which a date in `Retry-After` becomes a delay.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Builds the refresher. It connects to nothing.
+    /// Builds the refresher, without connecting.
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if the client id, the base URL, the user agent or the time-out cannot be used.
+    /// [`BuildError`] if the client id, the base URL, the user agent or the timeout is invalid.
     pub fn build(self) -> Result<OAuthRefresher, BuildError> {
         let client_id = self.client_id.trim().to_owned();
         if client_id.is_empty() || !client_id.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(BuildError::ClientId);
         }
-        let default = || Url::parse(self.dialect.base_url).expect("the default is a URL");
-        let url = endpoint(&self.base_url.unwrap_or_else(default), self.dialect.path)?;
+        let default = || Url::parse(self.config.base_url).expect("the default is a valid URL");
+        let url = endpoint(&self.base_url.unwrap_or_else(default), self.config.path)?;
         let transport = self.transport.build()?;
-        Ok(OAuthRefresher { dialect: self.dialect, client_id, transport, clock: self.clock, url })
+        Ok(OAuthRefresher { config: self.config, client_id, transport, clock: self.clock, url })
     }
 }
 
 impl fmt::Debug for OAuthRefresherBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the URL: until `build` has looked, there may be a password in it.
+        // Without the URL: before `build` validated it, it may contain a password.
         f.debug_struct("OAuthRefresherBuilder").finish_non_exhaustive()
     }
 }

@@ -1,83 +1,84 @@
-//! What a parser makes of a provider's answer: the usage it could read, and a list of what it could not.
-//! No text in here repeats what an answer held; only the names of its fields are shown.
+//! The result of a parser: the usage, and a list of the fields that were skipped.
+//! Nothing here repeats values of a response, only names of its fields.
 
 use quota_core::{FetchError, Usage};
 use serde_json::error::Category;
 
-/// What an answer says, and what in it was not understood.
+/// The usage in a response, and the fields that were skipped.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Parsed {
-    /// What could be read. It may say nothing: then [`Usage::is_empty`] is true, and the answer is not worth keeping.
+    /// The parsed usage. If [`Usage::is_empty`], the response has no reading to store.
     pub usage: Usage,
-    /// What stood there and was left out, and why. It is for people who wonder what is missing.
-    pub ignored: Vec<Ignored>,
+    /// The fields that were skipped, and why: for users who miss a value.
+    pub skipped: Vec<SkippedField>,
 }
 
 impl Parsed {
-    pub(crate) fn new(usage: Usage, ignored: Vec<Ignored>) -> Self {
-        Self { usage, ignored }
+    pub(crate) fn new(usage: Usage, skipped: Vec<SkippedField>) -> Self {
+        Self { usage, skipped }
     }
 }
 
-/// A part of an answer that was left out.
+/// A field of a response that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Ignored {
-    /// Where it stood: the name of a field or a header, such as `limits[2]`.
+pub struct SkippedField {
+    /// The path of the field, or the name of the header, such as `limits[2]`.
     pub field: String,
-    /// Why it was left out.
-    pub why: &'static str,
+    /// Why it was skipped.
+    pub reason: &'static str,
 }
 
-impl Ignored {
+impl SkippedField {
     const MAX_FIELD: usize = 96;
 
-    /// Names a part and the reason. A name that could garble a terminal is replaced.
-    pub(crate) fn new(field: impl Into<String>, why: &'static str) -> Self {
+    /// A name with characters that a terminal would interpret is replaced.
+    pub(crate) fn new(field: impl Into<String>, reason: &'static str) -> Self {
         let field = field.into();
-        let shows = field.len() <= Self::MAX_FIELD && field.bytes().all(|byte| byte.is_ascii_graphic());
-        Self { field: if shows { field } else { "(a name that cannot be shown)".into() }, why }
+        let is_printable =
+            field.len() <= Self::MAX_FIELD && field.bytes().all(|byte| byte.is_ascii_graphic());
+        Self { field: if is_printable { field } else { "(unprintable name)".into() }, reason }
     }
 }
 
-/// Why an answer says nothing about usage. It never repeats the answer.
+/// Why a response has no usage. The text never repeats the response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseError {
-    /// It is not JSON, or was cut off.
+    /// Not JSON, or truncated JSON.
     #[error("not JSON at line {line}, column {column}")]
     #[non_exhaustive]
     NotJson {
-        /// The line where it stops being JSON, from 1.
+        /// The line of the first error, from 1.
         line: usize,
-        /// The column where it stops being JSON.
+        /// The column of the first error.
         column: usize,
     },
-    /// It is JSON of another shape.
+    /// JSON, but not an object.
     #[error("not a JSON object")]
     NotAnObject,
-    /// It tells of an error.
-    #[error("an error answer ({}) and not usage", kind.unwrap_or("of an unknown kind"))]
+    /// An error response.
+    #[error("an error response ({}) instead of usage", kind.unwrap_or("unknown type"))]
     #[non_exhaustive]
-    ErrorAnswer {
-        /// The kind of error, if it is a known one.
+    ErrorResponse {
+        /// The type of the error, if it is one of the documented ones.
         kind: Option<&'static str>,
     },
-    /// There is nothing in it, or nothing of what was looked for.
-    #[error("nothing in it that is known here")]
-    NothingKnown,
-    /// It does not say when its numbers were true, and they cannot be ordered without.
-    #[error("no moment is given for its numbers")]
-    Undated,
-    /// No account has that many windows.
+    /// An empty object, or one without the expected fields.
+    #[error("no usage in it")]
+    NoUsage,
+    /// The time of the readings is missing. Without it they cannot be ordered.
+    #[error("the time of its readings is missing")]
+    MissingTimestamp,
+    /// More windows than any account has.
     #[error("more windows than an account can have")]
     TooManyWindows,
 }
 
 impl From<serde_json::Error> for ParseError {
     fn from(error: serde_json::Error) -> Self {
-        // The error's own text may quote the document.
+        // serde's text may quote the document.
         match error.classify() {
             Category::Data => Self::NotAnObject,
             _ => Self::NotJson { line: error.line(), column: error.column() },
@@ -96,9 +97,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_could_garble_a_terminal_is_not_shown() {
+    fn an_unprintable_field_name_is_replaced() {
         for name in ["a\u{1b}[2J".to_owned(), "ü".to_owned(), "x".repeat(97)] {
-            assert_eq!(Ignored::new(name, "").field, "(a name that cannot be shown)");
+            assert_eq!(SkippedField::new(name, "").field, "(unprintable name)");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! One request over the network: TLS, proxies, the time it may take and how much of the answer is read.
-//! What is asked and what an answer means is not known here; see `anthropic` and `classify`.
+//! Sends one HTTP request: TLS, proxies, timeout, and the bound on the response's length.
+//! Requests are built in the providers' modules; `classify` interprets the status.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,18 +14,18 @@ use url::Url;
 
 use crate::endpoint::{BuildError, is_loopback};
 
-/// Who asks, if nobody says otherwise.
-const USER_AGENT_DEFAULT: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (shared usage cache)");
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-/// No usage answer comes near this; whatever does is not one.
+/// The default `User-Agent`.
+const DEFAULT_USER_AGENT: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (shared usage cache)");
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Usage responses are a few KiB, so a longer body is not one.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// Sends requests, and makes its clients when they are first needed: loading certificates takes tens of milliseconds,
-/// which a program that finds everything in the cache must not pay.
+/// Sends requests. HTTP clients are built on first use: loading certificates takes up to 30 ms, which a program that reads
+/// only the cache must not pay.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    given: Option<Client>,
-    made: [OnceLock<Client>; 3],
+    client: Option<Client>,
+    clients: [OnceLock<Client>; 3],
     user_agent: HeaderValue,
     timeout: Duration,
 }
@@ -38,9 +38,9 @@ pub(crate) struct TransportSettings {
     pub(crate) timeout: Option<Duration>,
 }
 
-/// An answer, as far as it was read.
+/// A response, up to the bound on its length.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: SecretBuffer,
@@ -49,19 +49,19 @@ pub(crate) struct Answer {
 impl TransportSettings {
     /// # Errors
     ///
-    /// [`BuildError`] if the user agent cannot be sent, or there is no time to answer.
+    /// [`BuildError`] if the user agent is invalid or the timeout is zero.
     pub(crate) fn build(self) -> Result<Transport, BuildError> {
-        let user_agent = self.user_agent.as_deref().unwrap_or(USER_AGENT_DEFAULT).trim();
+        let user_agent = self.user_agent.as_deref().unwrap_or(DEFAULT_USER_AGENT).trim();
         let is_sendable =
             !user_agent.is_empty() && user_agent.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         let user_agent = HeaderValue::from_str(user_agent).ok().filter(|_| is_sendable);
-        let timeout = self.timeout.unwrap_or(TIMEOUT_DEFAULT);
+        let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
         if timeout.is_zero() {
             return Err(BuildError::Timeout);
         }
         Ok(Transport {
-            given: self.client,
-            made: [const { OnceLock::new() }; 3],
+            client: self.client,
+            clients: [const { OnceLock::new() }; 3],
             user_agent: user_agent.ok_or(BuildError::UserAgent)?,
             timeout,
         })
@@ -69,17 +69,17 @@ impl TransportSettings {
 }
 
 impl Transport {
-    /// Asks once. Every status is an answer; a refusal stays one even if its body breaks off.
+    /// Sends one GET request. Every status is `Ok`. An error status is returned even if reading its body fails.
     ///
     /// # Errors
     ///
-    /// [`FetchError::TimedOut`], [`FetchError::Unavailable`] if nobody answered, [`FetchError::Malformed`] if a good
-    /// answer is too long.
-    pub(crate) async fn get(&self, url: Url, headers: HeaderMap) -> Result<Answer, FetchError> {
+    /// [`FetchError::TimedOut`], [`FetchError::Unavailable`] if there was no response, [`FetchError::Malformed`] if a
+    /// successful response is too long.
+    pub(crate) async fn get(&self, url: Url, headers: HeaderMap) -> Result<HttpResponse, FetchError> {
         self.send(self.client(&url)?.get(url.clone()), url, headers).await
     }
 
-    /// Sends a body once, as [`get`](Self::get) asks.
+    /// Sends one POST request, as [`get`](Self::get).
     ///
     /// # Errors
     ///
@@ -89,8 +89,8 @@ impl Transport {
         url: Url,
         headers: HeaderMap,
         body: SecretBuffer,
-    ) -> Result<Answer, FetchError> {
-        // Wiped when it has been sent.
+    ) -> Result<HttpResponse, FetchError> {
+        // The owner zeroizes it after it was sent.
         let body = Bytes::from_owner(body);
         self.send(self.client(&url)?.post(url.clone()).body(body), url, headers).await
     }
@@ -100,15 +100,15 @@ impl Transport {
         request: RequestBuilder,
         url: Url,
         headers: HeaderMap,
-    ) -> Result<Answer, FetchError> {
-        let asked = url.origin();
+    ) -> Result<HttpResponse, FetchError> {
+        let origin = url.origin();
         let request = request.headers(headers).header(USER_AGENT, &self.user_agent);
         let mut response =
             request.timeout(self.timeout).send().await.map_err(|error| failure(error, &url))?;
-        if response.url().origin() != asked {
-            // A client that was given may follow redirects; an answer of somebody else is not the provider's.
+        if response.url().origin() != origin {
+            // The caller's own client may follow redirects. A response of another host must not count as the provider's.
             return Err(FetchError::unavailable(
-                "the provider sent the request on to another host; check base_url",
+                "the provider redirected the request to another host; check base_url",
             ));
         }
         let status = response.status();
@@ -117,66 +117,65 @@ impl Transport {
             Err(error) if status.is_success() => return Err(error),
             read => read.unwrap_or_default(),
         };
-        Ok(Answer { status: status.as_u16(), headers, body })
+        Ok(HttpResponse { status: status.as_u16(), headers, body })
     }
 
     fn client(&self, url: &Url) -> Result<&Client, FetchError> {
-        if let Some(given) = &self.given {
-            return Ok(given);
-        }
-        let route = Route::to(url);
-        let made = &self.made[route as usize];
-        if let Some(client) = made.get() {
+        if let Some(client) = &self.client {
             return Ok(client);
         }
-        // Two racers may both make one; the first is kept.
-        let client = route.client()?;
-        Ok(made.get_or_init(|| client))
+        let kind = ClientKind::for_url(url);
+        let cell = &self.clients[kind as usize];
+        if let Some(client) = cell.get() {
+            return Ok(client);
+        }
+        // Two concurrent calls may both build one; the first stays.
+        let client = kind.build_client()?;
+        Ok(cell.get_or_init(|| client))
     }
 }
 
-/// How a request leaves. Each way has a client of its own, for they differ in what they trust and pass through.
+/// Which HTTP client a URL needs: they differ in certificates and proxies.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Route {
-    /// To this machine in the clear: works where there are no certificates at all.
-    Plain,
-    /// To this machine over TLS.
-    Near,
-    /// To anywhere else: over TLS, and through the system's proxy if there is one.
-    Far,
+enum ClientKind {
+    /// Unencrypted, to loopback: works on systems without root certificates.
+    Http,
+    /// TLS to loopback, without a proxy.
+    LoopbackTls,
+    /// TLS to any other host, through the system's proxy if one is set.
+    Tls,
 }
 
-impl Route {
-    fn to(url: &Url) -> Self {
+impl ClientKind {
+    fn for_url(url: &Url) -> Self {
         match (url.scheme(), is_loopback(url)) {
-            ("http", _) => Self::Plain,
-            (_, true) => Self::Near,
-            (_, false) => Self::Far,
+            ("http", _) => Self::Http,
+            (_, true) => Self::LoopbackTls,
+            (_, false) => Self::Tls,
         }
     }
 
-    fn client(self) -> Result<Client, FetchError> {
+    fn build_client(self) -> Result<Client, FetchError> {
         let tls = self.tls().map_err(|error| {
             FetchError::unreachable("could not set up TLS; check the certificates of this system", error)
         })?;
         let builder = Client::builder()
             .tls_backend_preconfigured(tls)
-            // A redirect could carry the credential to somebody else, and a retry is the manager's to decide.
+            // A redirect could send the credential to another host. The manager decides about retries.
             .redirect(redirect::Policy::none())
             .retry(retry::never())
             .referer(false);
-        let builder = if self == Self::Far { builder.https_only(true) } else { builder.no_proxy() };
+        let builder = if self == Self::Tls { builder.https_only(true) } else { builder.no_proxy() };
         builder.build().map_err(|error| FetchError::unreachable("could not set up HTTP", error.without_url()))
     }
 
-    /// TLS with a provider of cryptography of its own: whether the process has installed one, and which, does not
-    /// matter.
+    /// TLS with its own crypto provider, so the process need not install one.
     fn tls(self) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let builder = match self {
-            Self::Plain => builder.with_root_certificates(RootCertStore::empty()),
-            Self::Near | Self::Far => builder.with_platform_verifier()?,
+            Self::Http => builder.with_root_certificates(RootCertStore::empty()),
+            Self::LoopbackTls | Self::Tls => builder.with_platform_verifier()?,
         };
         let mut config = builder.with_no_client_auth();
         config.alpn_protocols = vec!["h2".into(), "http/1.1".into()];
@@ -184,20 +183,20 @@ impl Route {
     }
 }
 
-/// Reads the body, and stops where no usage answer goes on.
+/// Reads the body up to `MAX_BODY`.
 async fn read(response: &mut Response, url: &Url) -> Result<SecretBuffer, FetchError> {
-    // An answer may hold tokens.
+    // A response may contain tokens.
     let mut body = SecretBuffer::default();
     while let Some(chunk) = response.chunk().await.map_err(|error| failure(error, url))? {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(FetchError::malformed("it is longer than 1 MiB"));
+            return Err(FetchError::malformed("longer than 1 MiB"));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-/// Sorts what can go wrong on the way. Of the URL only the host is repeated: the rest could hold a secret.
+/// Maps a reqwest error. Of the URL only the host is repeated: the rest may contain a secret.
 fn failure(error: reqwest::Error, url: &Url) -> FetchError {
     if error.is_timeout() {
         return FetchError::TimedOut;
@@ -207,15 +206,15 @@ fn failure(error: reqwest::Error, url: &Url) -> FetchError {
         let error = Unresolved { host: host.into() };
         return FetchError::unreachable(error.to_string(), error);
     }
-    let why = match () {
+    let reason = match () {
         () if error.is_connect() => format!("could not connect to {host}"),
-        () if error.is_body() || error.is_decode() => format!("the answer of {host} broke off"),
+        () if error.is_body() || error.is_decode() => format!("the response of {host} was cut off"),
         () => format!("the request to {host} failed"),
     };
-    FetchError::unreachable(why, error.without_url())
+    FetchError::unreachable(reason, error.without_url())
 }
 
-/// A host name without an address. The resolver's own text adds nothing to this, so it is not kept.
+/// A DNS failure. The resolver's own text adds nothing, so it is dropped.
 #[derive(Debug, thiserror::Error)]
 #[error("could not resolve {host}")]
 struct Unresolved {
@@ -226,8 +225,8 @@ struct Unresolved {
 mod tests {
     use super::*;
 
-    fn route_to(url: &str) -> Route {
-        Route::to(&url.parse().unwrap())
+    fn kind_for(url: &str) -> ClientKind {
+        ClientKind::for_url(&url.parse().unwrap())
     }
 
     fn with_user_agent(text: &str) -> Result<Transport, BuildError> {
@@ -242,44 +241,43 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_before_it_is_needed() {
+    fn no_client_is_built_before_first_use() {
         let transport = TransportSettings::default().build().unwrap();
 
-        assert!(transport.made.iter().all(|client| client.get().is_none()));
+        assert!(transport.clients.iter().all(|client| client.get().is_none()));
     }
 
-    // B102
     #[test]
-    fn without_a_user_agent_there_is_no_transport() {
+    fn an_invalid_user_agent_is_rejected() {
         for text in ["", "  ", "a\r\nx: y", "tab\tbed", "ünnamed", "\u{7f}"] {
             assert_eq!(with_user_agent(text).err(), Some(BuildError::UserAgent), "{text:?}");
         }
     }
 
     #[test]
-    fn a_time_out_of_nothing_is_refused() {
+    fn a_zero_timeout_is_rejected() {
         let settings = TransportSettings { timeout: Some(Duration::ZERO), ..TransportSettings::default() };
 
         assert_eq!(settings.build().err(), Some(BuildError::Timeout));
     }
 
     #[test]
-    fn only_what_leaves_this_machine_may_pass_a_proxy() {
-        assert_eq!(route_to("https://example.com"), Route::Far);
-        assert_eq!(route_to("https://localhost"), Route::Near);
-        assert_eq!(route_to("http://127.0.0.1:80"), Route::Plain);
+    fn only_remote_hosts_use_a_proxy() {
+        assert_eq!(kind_for("https://example.com"), ClientKind::Tls);
+        assert_eq!(kind_for("https://localhost"), ClientKind::LoopbackTls);
+        assert_eq!(kind_for("http://127.0.0.1:80"), ClientKind::Http);
     }
 
     #[test]
     fn http_2_is_offered() {
-        assert_eq!(Route::Plain.tls().unwrap().alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert_eq!(ClientKind::Http.tls().unwrap().alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
     }
 
     #[test]
-    fn a_client_is_made_without_a_provider_of_cryptography_in_the_process() {
-        let made = Route::Plain.client();
+    fn a_client_is_built_without_a_process_wide_crypto_provider() {
+        let client = ClientKind::Http.build_client();
 
-        assert!(made.is_ok());
+        assert!(client.is_ok());
         assert!(rustls::crypto::CryptoProvider::get_default().is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! No input makes a parser panic, and none makes it invent a number.
+//! No input makes a parser panic or report a usage that it does not contain.
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use quota_http::anthropic::{
 };
 use serde_json::{Map, Value, json};
 
-/// The names that mean something to a parser, but for those that say how much is used.
+/// Field names that the parsers know, except those of usages.
 const NAMES: [&str; 30] = [
     "five_hour",
     "seven_day",
@@ -68,7 +68,7 @@ fn scalar() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// A document of shapes that come near the real ones.
+/// A document that resembles real ones.
 fn document(names: Vec<&'static str>) -> impl Strategy<Value = Value> {
     scalar().prop_recursive(5, 64, 8, move |inner| {
         let name = prop_oneof![9 => prop::sample::select(names.clone()).prop_map(String::from), 1 => any::<String>()];
@@ -79,7 +79,7 @@ fn document(names: Vec<&'static str>) -> impl Strategy<Value = Value> {
     })
 }
 
-fn parse_with_everything(bytes: &[u8]) {
+fn run_all_parsers(bytes: &[u8]) {
     let at = Timestamp::UNIX_EPOCH;
     let _ = parse_usage(bytes);
     let _ = parse_profile(bytes);
@@ -90,21 +90,21 @@ fn parse_with_everything(bytes: &[u8]) {
 
 proptest! {
     #[test]
-    fn no_bytes_make_a_parser_panic(bytes in any::<Vec<u8>>()) {
-        parse_with_everything(&bytes);
+    fn no_bytes_panic(bytes in any::<Vec<u8>>()) {
+        run_all_parsers(&bytes);
     }
 
     #[test]
-    fn no_document_makes_a_parser_panic(document in document([&NAMES[..], &USES].concat())) {
-        parse_with_everything(document.to_string().as_bytes());
+    fn no_document_panics(document in document([&NAMES[..], &USES].concat())) {
+        run_all_parsers(document.to_string().as_bytes());
         let line = json!({ "type": "rate_limit_event", "rate_limit_info": document, "rate_limits": document });
-        parse_with_everything(line.to_string().as_bytes());
+        run_all_parsers(line.to_string().as_bytes());
         let file = json!({ "cachedUsageUtilization": { "fetchedAtMs": 1, "utilization": document } });
-        parse_with_everything(file.to_string().as_bytes());
+        run_all_parsers(file.to_string().as_bytes());
     }
 
     #[test]
-    fn a_document_that_says_no_use_has_no_window(document in document(NAMES.to_vec())) {
+    fn a_document_without_usage_has_no_window(document in document(NAMES.to_vec())) {
         let at = Timestamp::UNIX_EPOCH;
         let line = json!({ "type": "rate_limit_event", "rate_limit_info": document, "rate_limits": document });
         let (body, line) = (document.to_string(), line.to_string());
@@ -121,7 +121,7 @@ proptest! {
     }
 
     #[test]
-    fn a_bad_window_never_takes_a_good_one_down(document in document([&NAMES[..], &USES].concat())) {
+    fn an_invalid_window_never_affects_a_valid_one(document in document([&NAMES[..], &USES].concat())) {
         let body = json!({ "five_hour": { "utilization": 12.5 }, "seven_day": document });
 
         let parsed = parse_usage(body.to_string().as_bytes()).unwrap();
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn no_headers_make_the_parser_panic(
+    fn no_headers_panic(
         status in any::<Option<u16>>(),
         headers in prop::collection::vec((header_name(), any::<String>()), 0..12),
     ) {
@@ -139,13 +139,13 @@ proptest! {
     }
 
     #[test]
-    fn headers_that_say_no_use_have_no_window(
+    fn headers_without_usage_have_no_window(
         headers in prop::collection::vec((header_name(), "[0-9.a-z_-]{0,12}"), 0..12),
     ) {
-        let says_use = |name: &str| name.ends_with("-utilization") || name.ends_with("-remaining");
+        let is_usage = |name: &str| name.ends_with("-utilization") || name.ends_with("-remaining");
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
 
-        let parsed = parse_headers(None, headers.filter(|(name, _)| !says_use(name)));
+        let parsed = parse_headers(None, headers.filter(|(name, _)| !is_usage(name)));
 
         prop_assert!(parsed.usage.windows.is_empty());
     }

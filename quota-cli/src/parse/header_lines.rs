@@ -34,7 +34,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
         return Err("there is no header in it".to_owned());
     }
     let parsed = parse_headers(status, headers);
-    let ignored = parsed.ignored.into_iter().map(|one| (one.field, one.why)).collect();
+    let ignored = parsed.skipped.into_iter().map(|one| (one.field, one.reason)).collect();
     let report = Report { retry_after: parsed.retry_after, ignored, ..Report::new("headers", parsed.usage) };
     Ok(report.judged(Clock::system().now()))
 }

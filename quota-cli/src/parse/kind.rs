@@ -62,7 +62,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
         return Ok(report(
             "rate_limit_event",
             parsed.usage,
-            parsed.ignored.into_iter().map(|one| (one.field, one.why)),
+            parsed.skipped.into_iter().map(|one| (one.field, one.reason)),
         ));
     }
     if keys.rate_limits.is_some() {
@@ -70,7 +70,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
         return Ok(report(
             "statusline",
             parsed.usage,
-            parsed.ignored.into_iter().map(|one| (one.field, one.why)),
+            parsed.skipped.into_iter().map(|one| (one.field, one.reason)),
         ));
     }
     if keys.account.is_some() || keys.organization.is_some() {
@@ -78,7 +78,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
     }
     match parse_usage(bytes) {
         Ok(parsed) => {
-            let ignored = parsed.ignored.into_iter().map(|one| (one.field, one.why));
+            let ignored = parsed.skipped.into_iter().map(|one| (one.field, one.reason));
             Ok(report("usage", parsed.usage, ignored).judged(now))
         }
         Err(error) if looks_like_headers(bytes) => Err(format!("{error}; if it is headers, add --headers")),
@@ -88,9 +88,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Report, String> {
 
 fn claude_json(bytes: &[u8]) -> Result<Report, String> {
     let cached = parse_claude_json(bytes).map_err(told)?;
-    let (usage, ignored) = (cached.parsed.usage, cached.parsed.ignored);
+    let (usage, ignored) = (cached.parsed.usage, cached.parsed.skipped);
     let observed_at = usage.observed_at;
-    let report = report("claude_json", usage, ignored.into_iter().map(|one| (one.field, one.why)));
+    let report = report("claude_json", usage, ignored.into_iter().map(|one| (one.field, one.reason)));
     Ok(Report { user: cached.account, observed_at, ..report })
 }
 

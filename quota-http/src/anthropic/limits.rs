@@ -1,105 +1,105 @@
-//! The rows of `limits`, where Anthropic says what counts today: the session, the week, and the weeks of single models.
-//! The fields that repeat some of it at the root are in `usage`.
+//! Parses the rows of `limits`: the 5-hour session, the week, and the weeks of single models or surfaces.
+//! `usage` parses the fields at the root that repeat some of them.
 
 use quota_core::{InvalidId, Scope, WindowId, WindowReading};
 use serde_json::Value;
 
-use super::windows::{FIVE_HOURS, Findings, IMPLAUSIBLE, Named, ReadPercent, SEVEN_DAYS};
-use crate::lenient::{Field, Unreadable, moment, number, text};
+use super::windows::{FIVE_HOURS, IMPLAUSIBLE, ParsedWindows, ReadPercent, SEVEN_DAYS, WindowDef};
+use crate::lenient::{Field, Unreadable, number, text, timestamp};
 
-/// Reads all rows, the used share of each by `percent`.
-pub(super) fn read(limits: &Value, percent: ReadPercent) -> Findings {
-    let mut findings = Findings::default();
+/// Parses all rows; `percent` converts and checks how much is used.
+pub(super) fn read(limits: &Value, percent: ReadPercent) -> ParsedWindows {
+    let mut parsed_windows = ParsedWindows::default();
     match limits {
         Value::Null => {}
         Value::Array(rows) => {
             for (at, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_null()) {
-                take(&mut findings, row, format!("limits[{at}]"), percent);
+                add_row(&mut parsed_windows, row, format!("limits[{at}]"), percent);
             }
         }
         _ => {
-            findings.nameless = true;
-            findings.ignore("limits", "not a list");
+            parsed_windows.has_unnamed = true;
+            parsed_windows.skip("limits", "not a list");
         }
     }
-    findings
+    parsed_windows
 }
 
-fn take(findings: &mut Findings, row: &Value, field: String, percent: ReadPercent) {
-    let named = match name(row) {
+fn add_row(parsed_windows: &mut ParsedWindows, row: &Value, field: String, percent: ReadPercent) {
+    let named = match parse_name(row) {
         Ok(named) => named,
-        Err(Nameless::None(why)) => return findings.ignore(field, why),
-        Err(Nameless::Unreadable) => {
-            findings.nameless = true;
-            return findings.ignore(field, "it cannot be told which window it is");
+        Err(NameError::Invalid(why)) => return parsed_windows.skip(field, why),
+        Err(NameError::Unreadable) => {
+            parsed_windows.has_unnamed = true;
+            return parsed_windows.skip(field, "cannot tell which window it is");
         }
     };
     match number(row.get("percent")).map(percent) {
-        Field::Is(Some(used)) => {
-            let reading = named.used(used).resets_at(moment(row.get("resets_at")));
-            keep_larger(findings, reading, field);
+        Field::Present(Some(used)) => {
+            let reading = named.used(used).resets_at(timestamp(row.get("resets_at")));
+            keep_larger(parsed_windows, reading, field);
         }
-        Field::Is(None) => findings.cannot_read(named.id, field, IMPLAUSIBLE),
-        Field::Absent if row.get("percent").is_some() => findings.ignore(field, "its use is null"),
-        Field::Absent => findings.cannot_read(named.id, field, "it does not say how much is used"),
-        Field::Unreadable => findings.cannot_read(named.id, field, "its use is not a number"),
+        Field::Present(None) => parsed_windows.mark_unreadable(named.id, field, IMPLAUSIBLE),
+        Field::Absent if row.get("percent").is_some() => parsed_windows.skip(field, "its usage is null"),
+        Field::Absent => parsed_windows.mark_unreadable(named.id, field, "it has no usage"),
+        Field::Unreadable => parsed_windows.mark_unreadable(named.id, field, "its usage is not a number"),
     }
 }
 
-/// Of two rows about one window the one that leaves less stands: the other may be about something finer.
-fn keep_larger(findings: &mut Findings, reading: WindowReading, field: String) {
-    match findings.windows.get_mut(&reading.id) {
+/// Of two rows for one window the larger usage counts: the other row may be for a part of it.
+fn keep_larger(parsed_windows: &mut ParsedWindows, reading: WindowReading, field: String) {
+    match parsed_windows.windows.get_mut(&reading.id) {
         None => {
-            findings.windows.insert(reading.id.clone(), reading);
+            parsed_windows.windows.insert(reading.id.clone(), reading);
         }
-        Some(known) => {
-            if reading.used > known.used {
-                *known = reading;
+        Some(existing) => {
+            if reading.used > existing.used {
+                *existing = reading;
             }
-            findings.ignore(field, "two rows are about one window; the larger use stands");
+            parsed_windows.skip(field, "two rows for one window; the larger usage counts");
         }
     }
 }
 
-/// Why a row has no window.
-enum Nameless {
-    /// There is none that could be kept under a name.
-    None(&'static str),
-    /// There may be one, and it cannot be told which.
+/// Why a row has no valid window name.
+enum NameError {
+    /// The row is not a window that can be named.
+    Invalid(&'static str),
+    /// The row may be a window, but its name cannot be read.
     Unreadable,
 }
 
-impl From<Unreadable> for Nameless {
+impl From<Unreadable> for NameError {
     fn from(_: Unreadable) -> Self {
         Self::Unreadable
     }
 }
 
-impl From<InvalidId> for Nameless {
+impl From<InvalidId> for NameError {
     fn from(_: InvalidId) -> Self {
-        Self::None("no window can have this name")
+        Self::Invalid("not a valid window name")
     }
 }
 
-/// Which window a row is about. A kind that is not known here must neither vanish nor block the whole account.
-fn name(row: &Value) -> Result<Named, Nameless> {
-    let kind = text(row.get("kind")).ok()?.ok_or(Nameless::Unreadable)?;
+/// Returns the window of a row. An unknown kind becomes a surface's window: it must neither vanish nor block the account.
+fn parse_name(row: &Value) -> Result<WindowDef, NameError> {
+    let kind = text(row.get("kind")).into_result()?.ok_or(NameError::Unreadable)?;
     let (whole, length) = match kind {
         "session" => (WindowId::five_hour(), Some(FIVE_HOURS)),
         "weekly_all" | "weekly_scoped" => (WindowId::seven_day(), Some(SEVEN_DAYS)),
         _ => (WindowId::new(kind)?, None),
     };
     let (id, scope) = match (scope(row.get("scope"))?, kind) {
-        (Some(scope), _) => (part(&whole, &scope)?, Some(scope)),
+        (Some(scope), _) => (scoped_id(&whole, &scope)?, Some(scope)),
         (None, "session" | "weekly_all") => (whole, None),
-        (None, "weekly_scoped") => return Err(Nameless::None("it names neither a model nor a surface")),
+        (None, "weekly_scoped") => return Err(NameError::Invalid("it names no model and no surface")),
         (None, _) => (whole, Some(Scope::surface(kind))),
     };
-    Ok(Named { id, scope, length })
+    Ok(WindowDef { id, scope, length })
 }
 
-/// The part of `whole` that counts `scope` only, under the name that the fields at the root have for it.
-fn part(whole: &WindowId, scope: &Scope) -> Result<WindowId, InvalidId> {
+/// The id of the part of `whole` that counts `scope` only, named like the fields at the root.
+fn scoped_id(whole: &WindowId, scope: &Scope) -> Result<WindowId, InvalidId> {
     match (&scope.model, &scope.surface) {
         (Some(model), Some(surface)) => whole.for_model(&format!("{model} {surface}")),
         (Some(model), None) => whole.for_model(model),
@@ -111,14 +111,14 @@ fn part(whole: &WindowId, scope: &Scope) -> Result<WindowId, InvalidId> {
     }
 }
 
-/// What a row counts; `None` if it sets no bounds.
-fn scope(scope: Option<&Value>) -> Result<Option<Scope>, Nameless> {
+/// The scope of a row; `None` for the whole account.
+fn scope(scope: Option<&Value>) -> Result<Option<Scope>, NameError> {
     let fields = match scope {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Object(fields)) => fields,
-        Some(_) => return Err(Nameless::Unreadable),
+        Some(_) => return Err(NameError::Unreadable),
     };
-    match (shown_name(fields.get("model"))?, shown_name(fields.get("surface"))?) {
+    match (display_name(fields.get("model"))?, display_name(fields.get("surface"))?) {
         (Some(model), surface) => {
             let mut scope = Scope::model(model);
             scope.surface = surface.map(Into::into);
@@ -126,15 +126,15 @@ fn scope(scope: Option<&Value>) -> Result<Option<Scope>, Nameless> {
         }
         (None, Some(surface)) => Ok(Some(Scope::surface(surface))),
         (None, None) if fields.values().all(Value::is_null) => Ok(None),
-        (None, None) => Err(Nameless::None("it names neither a model nor a surface")),
+        (None, None) => Err(NameError::Invalid("it names no model and no surface")),
     }
 }
 
-/// The name that people are shown. An id alone is none: it would be a second name for the same window.
-fn shown_name(part: Option<&Value>) -> Result<Option<&str>, Unreadable> {
+/// The display name. An id alone does not count: it would be a second name for the same window.
+fn display_name(part: Option<&Value>) -> Result<Option<&str>, Unreadable> {
     match part {
-        Some(Value::Object(fields)) => text(fields.get("display_name")).ok(),
-        part => text(part).ok(),
+        Some(Value::Object(fields)) => text(fields.get("display_name")).into_result(),
+        part => text(part).into_result(),
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    fn read(limits: &Value) -> Findings {
+    fn read(limits: &Value) -> ParsedWindows {
         super::read(limits, Percent::from_percent)
     }
 
@@ -154,13 +154,13 @@ mod tests {
     }
 
     fn only_window(row: Value) -> WindowReading {
-        let findings = read(&json!([row]));
-        assert_eq!(findings.ignored, []);
-        findings.windows.into_values().next().unwrap()
+        let parsed_windows = read(&json!([row]));
+        assert_eq!(parsed_windows.skipped, []);
+        parsed_windows.windows.into_values().next().unwrap()
     }
 
     #[test]
-    fn the_session_is_the_window_of_five_hours() {
+    fn session_is_the_five_hour_window() {
         let row =
             json!({ "kind": "session", "percent": 11, "resets_at": "2026-07-01T12:00:00Z", "scope": null });
 
@@ -172,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn the_week_of_all_is_the_window_of_seven_days() {
+    fn weekly_all_is_the_seven_day_window() {
         let window = only_window(json!({ "kind": "weekly_all", "percent": 7.5, "scope": { "model": null } }));
 
         assert_eq!((window.id, window.scope), (WindowId::seven_day(), None));
     }
 
     #[test]
-    fn a_models_week_is_named_as_people_see_it() {
+    fn a_model_week_is_named_by_its_display_name() {
         let window = only_window(week_of("Big Model 5", 5.0));
 
         assert_eq!(window.id.as_str(), "seven_day/big-model-5");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_surfaces_week_has_the_name_of_its_field_at_the_root() {
+    fn a_surface_week_has_the_name_of_its_root_field() {
         let window = only_window(json!({
             "kind": "weekly_scoped", "percent": 5, "scope": { "model": null, "surface": "Oauth Apps" }
         }));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_on_one_surface_is_apart_from_the_model() {
+    fn a_model_on_one_surface_is_a_window_of_its_own() {
         let window = only_window(json!({
             "kind": "weekly_scoped", "percent": 5, "scope": { "model": { "display_name": "Big" }, "surface": "web" }
         }));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_nobody_knows_never_counts_the_whole_account() {
+    fn an_unknown_kind_never_counts_the_whole_account() {
         let window = only_window(json!({ "kind": "monthly_all", "percent": 99 }));
 
         assert_eq!(window.id.as_str(), "monthly_all");
@@ -216,26 +216,27 @@ mod tests {
     }
 
     #[test]
-    fn a_scoped_week_without_a_name_is_left_out() {
+    fn a_scoped_week_without_a_name_is_skipped() {
         for scope in
             [json!(null), json!({ "model": null }), json!({ "model": { "id": "m-1", "display_name": null } })]
         {
-            let findings = read(&json!([{ "kind": "weekly_scoped", "percent": 5, "scope": scope }]));
+            let parsed_windows = read(&json!([{ "kind": "weekly_scoped", "percent": 5, "scope": scope }]));
 
-            assert!(findings.windows.is_empty() && !findings.nameless);
-            assert_eq!(findings.ignored[0].field, "limits[0]");
+            assert!(parsed_windows.windows.is_empty() && !parsed_windows.has_unnamed);
+            assert_eq!(parsed_windows.skipped[0].field, "limits[0]");
         }
     }
 
     #[test]
-    fn a_week_of_all_that_is_bounded_by_something_unknown_is_not_the_whole_account() {
-        let findings = read(&json!([{ "kind": "weekly_all", "percent": 99, "scope": { "workspace": "w" } }]));
+    fn weekly_all_with_an_unknown_scope_is_not_the_whole_account() {
+        let parsed_windows =
+            read(&json!([{ "kind": "weekly_all", "percent": 99, "scope": { "workspace": "w" } }]));
 
-        assert!(findings.windows.is_empty());
+        assert!(parsed_windows.windows.is_empty());
     }
 
     #[test]
-    fn a_row_that_cannot_be_named_leaves_open_what_is_gone() {
+    fn a_row_without_a_readable_name_sets_has_unnamed() {
         let rows = [
             json!(5),
             json!({ "percent": 5 }),
@@ -243,43 +244,48 @@ mod tests {
             json!({ "kind": "session", "scope": 3 }),
         ];
         for row in rows {
-            assert!(read(&json!([row])).nameless, "{row}");
+            assert!(read(&json!([row])).has_unnamed, "{row}");
         }
-        assert!(read(&json!({})).nameless);
+        assert!(read(&json!({})).has_unnamed);
     }
 
     #[test]
-    fn a_use_that_cannot_be_read_leaves_the_window_as_it_was() {
+    fn an_unreadable_usage_marks_the_window_unreadable() {
         for percent in [json!("abc"), json!({}), json!(true)] {
-            let findings = read(&json!([{ "kind": "session", "percent": percent }, week_of("Big", 5.0)]));
+            let parsed_windows =
+                read(&json!([{ "kind": "session", "percent": percent }, week_of("Big", 5.0)]));
 
-            assert_eq!(findings.unreadable.into_iter().collect::<Vec<_>>(), [WindowId::five_hour()]);
-            assert_eq!(findings.windows.len(), 1);
+            assert_eq!(parsed_windows.unreadable.into_iter().collect::<Vec<_>>(), [WindowId::five_hour()]);
+            assert_eq!(parsed_windows.windows.len(), 1);
         }
     }
 
     #[test]
-    fn a_use_of_null_is_not_reported() {
-        let findings = read(&json!([{ "kind": "session", "percent": null }]));
+    fn a_null_usage_is_not_reported() {
+        let parsed_windows = read(&json!([{ "kind": "session", "percent": null }]));
 
-        assert!(findings.windows.is_empty() && findings.unreadable.is_empty());
-        assert_eq!(findings.ignored.len(), 1);
+        assert!(parsed_windows.windows.is_empty() && parsed_windows.unreadable.is_empty());
+        assert_eq!(parsed_windows.skipped.len(), 1);
     }
 
     #[test]
-    fn of_two_rows_about_one_window_the_larger_use_stands() {
-        let findings = read(&json!([week_of("Big", 5.0), week_of("big", 40.0), week_of("BIG", 7.0)]));
+    fn of_two_rows_for_one_window_the_larger_usage_counts() {
+        let parsed_windows = read(&json!([week_of("Big", 5.0), week_of("big", 40.0), week_of("BIG", 7.0)]));
 
-        let window = findings.windows.into_values().next().unwrap();
+        let window = parsed_windows.windows.into_values().next().unwrap();
         assert_eq!(window.used, Percent::from_basis_points(4000));
     }
 
     #[test]
-    fn null_and_no_rows_are_nothing() {
+    fn null_and_empty_lists_have_no_windows() {
         for limits in [json!(null), json!([]), json!([null])] {
-            let findings = read(&limits);
+            let parsed_windows = read(&limits);
 
-            assert!(findings.windows.is_empty() && findings.ignored.is_empty() && !findings.nameless);
+            assert!(
+                parsed_windows.windows.is_empty()
+                    && parsed_windows.skipped.is_empty()
+                    && !parsed_windows.has_unnamed
+            );
         }
     }
 }

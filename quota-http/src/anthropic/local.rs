@@ -1,45 +1,44 @@
-//! What Claude Code writes down on this machine: its cache of the usage answer, the input of a status line, and the
-//! events of its output stream.
-//! Where these lie, and reading them, is the caller's business; here are bytes alone.
+//! Parses what Claude Code writes on this machine: its cached usage response, status line input, and output stream events.
+//! Callers read the files; these functions work on bytes.
 
 use jiff::Timestamp;
 use quota_core::{Ruling, Source, Usage, Verdict, plausible_percent};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::headers::ruling;
+use super::headers::parse_ruling;
 use super::usage::{self, object};
-use super::windows::{Findings, Form, Named};
-use crate::lenient::{epoch, moment, number, text};
-use crate::parsed::{Ignored, ParseError, Parsed};
+use super::windows::{FieldNames, ParsedWindows, WindowDef};
+use crate::lenient::{from_epoch, number, text, timestamp};
+use crate::parsed::{ParseError, Parsed, SkippedField};
 
-/// The windows of the cached answer: those of the usage endpoint, without what only the provider may say.
-const CACHED: Form =
-    Form { percent: |percent| plausible_percent(percent, Source::Local), ..usage::AT_THE_ROOT };
-/// The windows of a status line: 1 means one percent.
-const STATUSLINE: Form = Form {
+/// The windows of the cached response: as in the usage endpoint's, with the stricter checks for local sources.
+const CACHED_FIELDS: FieldNames =
+    FieldNames { percent: |percent| plausible_percent(percent, Source::Local), ..usage::ROOT_FIELDS };
+/// The windows of a status line: 1 is 1 %.
+const STATUSLINE_FIELDS: FieldNames = FieldNames {
     used: "used_percentage",
     resets_at: "resets_at",
     percent: |percent| plausible_percent(percent, Source::Statusline),
 };
-/// The windows of an event: 1 means all.
-const EVENT: Form = Form {
+/// The windows of an event: 1 is 100 %.
+const EVENT_FIELDS: FieldNames = FieldNames {
     used: "utilization",
     resets_at: "resetsAt",
     percent: |fraction| plausible_percent(fraction * 100.0, Source::Local),
 };
 
-/// The usage answer that Claude Code keeps in `~/.claude.json`.
+/// The usage response that Claude Code cached in `~/.claude.json`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct CachedUsage {
-    /// What the answer said, as old as the file says.
+    /// The parsed response, dated by the file's `fetchedAtMs`.
     pub parsed: Parsed,
-    /// The id of the user it is about. It is not the organization's, which the usage endpoint names.
+    /// The user's id. The owner that the usage endpoint names is the organization's id.
     pub account: Option<String>,
 }
 
-/// Reads the usage answer in `~/.claude.json`.
+/// Parses the cached usage response in `~/.claude.json`.
 ///
 /// ```
 /// use quota_core::Source;
@@ -58,32 +57,32 @@ pub struct CachedUsage {
 ///
 /// # Errors
 ///
-/// [`ParseError::NothingKnown`] if there is none in the file, [`ParseError::Undated`] if it does not say how old it is,
-/// or as [`parse_usage`](super::parse_usage) has it.
+/// [`ParseError::NoUsage`] if the file has none, [`ParseError::MissingTimestamp`] if `fetchedAtMs` is missing or invalid,
+/// and the errors of [`parse_usage`](super::parse_usage).
 pub fn parse_claude_json(file: &[u8]) -> Result<CachedUsage, ParseError> {
     let File { cached } = serde_json::from_slice(file)?;
-    let cached = cached.ok_or(ParseError::NothingKnown)?;
-    let body = cached.get("utilization").and_then(Value::as_object).ok_or(ParseError::NothingKnown)?;
-    let fetched_at = number(cached.get("fetchedAtMs")).and_then(epoch);
-    let fetched_at = fetched_at.known().ok_or(ParseError::Undated)?;
-    let Parsed { usage, ignored } = usage::read(body, &CACHED)?;
+    let cached = cached.ok_or(ParseError::NoUsage)?;
+    let body = cached.get("utilization").and_then(Value::as_object).ok_or(ParseError::NoUsage)?;
+    let fetched_at = number(cached.get("fetchedAtMs")).and_then(from_epoch);
+    let fetched_at = fetched_at.ok().ok_or(ParseError::MissingTimestamp)?;
+    let Parsed { usage, skipped } = usage::read(body, &CACHED_FIELDS)?;
     let usage = Usage::from_local(usage.windows, fetched_at).credits(usage.credits);
-    let account = text(cached.get("accountUuid")).known().map(Into::into);
-    Ok(CachedUsage { parsed: judged(usage, ignored, fetched_at), account })
+    let account = text(cached.get("accountUuid")).ok().map(Into::into);
+    Ok(CachedUsage { parsed: without_implausible(usage, skipped, fetched_at), account })
 }
 
-/// The one field of the file that matters here; the others may be many megabytes and are skipped.
+/// The only relevant field. The file may have megabytes of others, which serde skips.
 #[derive(Deserialize)]
 struct File {
     #[serde(rename = "cachedUsageUtilization")]
     cached: Option<Value>,
 }
 
-/// Reads the `rate_limits` that Claude Code hands to a status line.
+/// Parses the `rate_limits` that Claude Code passes to a status line.
 ///
-/// The line does not say how old its numbers are: they are those of the session's last answer. `observed_at` is when the line
-/// was read. A window with an implausible use, or a reset that is past or too far ahead, is left out; so do lines look after
-/// `/clear`, or in a terminal that was left open overnight.
+/// The input has no timestamp: its values are those of the session's last response. `observed_at` is when it was read.
+/// A window is skipped if its usage is implausible, or its reset is past or too far in the future. Such input occurs after
+/// `/clear`, or in a terminal left open overnight.
 ///
 /// ```
 /// use quota_core::Percent;
@@ -98,16 +97,16 @@ struct File {
 ///
 /// # Errors
 ///
-/// [`ParseError`] if it is not a JSON object, or has no `rate_limits`: before the first answer of a session it has none.
+/// [`ParseError`] if it is not a JSON object, or has no `rate_limits`, as before the first response of a session.
 pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, ParseError> {
     let root = object(line)?;
-    let limits = root.get("rate_limits").and_then(Value::as_object).ok_or(ParseError::NothingKnown)?;
-    let findings = take_all(limits, &STATUSLINE, "rate_limits.");
-    let usage = Usage::from_statusline(findings.readings()?, observed_at);
-    Ok(judged(usage, findings.ignored, observed_at))
+    let limits = root.get("rate_limits").and_then(Value::as_object).ok_or(ParseError::NoUsage)?;
+    let parsed_windows = add_all(limits, &STATUSLINE_FIELDS, "rate_limits.");
+    let usage = Usage::from_statusline(parsed_windows.readings()?, observed_at);
+    Ok(without_implausible(usage, parsed_windows.skipped, observed_at))
 }
 
-/// Reads a line of the type `rate_limit_event` from Claude Code's output stream, seen at `observed_at`.
+/// Parses a `rate_limit_event` line of Claude Code's output stream, received at `observed_at`.
 ///
 /// ```
 /// use quota_core::{Percent, Ruling};
@@ -130,43 +129,43 @@ pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, P
 pub fn parse_rate_limit_event(line: &[u8], observed_at: Timestamp) -> Result<Parsed, ParseError> {
     let root = object(line)?;
     if root.get("type").and_then(Value::as_str) != Some("rate_limit_event") {
-        return Err(ParseError::NothingKnown);
+        return Err(ParseError::NoUsage);
     }
-    let info = root.get("rate_limit_info").and_then(Value::as_object).ok_or(ParseError::NothingKnown)?;
+    let info = root.get("rate_limit_info").and_then(Value::as_object).ok_or(ParseError::NoUsage)?;
     let windows = info.get("unifiedWindows").and_then(Value::as_object);
-    let mut findings =
-        windows.map(|windows| take_all(windows, &EVENT, "unifiedWindows.")).unwrap_or_default();
+    let mut parsed_windows =
+        windows.map(|windows| add_all(windows, &EVENT_FIELDS, "unifiedWindows.")).unwrap_or_default();
     for (name, value) in info {
-        let is_read = matches!(name.as_str(), "status" | "resetsAt" | "rateLimitType" | "unifiedWindows");
-        if !is_read && !value.is_null() {
-            findings.ignore(name, "not a reading");
+        let is_handled = matches!(name.as_str(), "status" | "resetsAt" | "rateLimitType" | "unifiedWindows");
+        if !is_handled && !value.is_null() {
+            parsed_windows.skip(name, "not a reading");
         }
     }
-    let usage = Usage::from_local(findings.readings()?, observed_at).verdicts(verdict(info));
-    Ok(judged(usage, findings.ignored, observed_at))
+    let usage = Usage::from_local(parsed_windows.readings()?, observed_at).verdicts(verdict(info));
+    Ok(without_implausible(usage, parsed_windows.skipped, observed_at))
 }
 
-/// Leaves out what cannot be true of something read at that time, and lists it with the rest.
-fn judged(mut usage: Usage, mut ignored: Vec<Ignored>, read_at: Timestamp) -> Parsed {
+/// Removes implausible readings, and adds them to the skipped fields.
+fn without_implausible(mut usage: Usage, mut skipped: Vec<SkippedField>, read_at: Timestamp) -> Parsed {
     let rejected = usage.reject_implausible(read_at);
-    ignored.extend(rejected.iter().map(|rejected| Ignored::new(rejected.field(), rejected.why)));
-    Parsed::new(usage, ignored)
+    skipped.extend(rejected.iter().map(|rejected| SkippedField::new(rejected.field(), rejected.why)));
+    Parsed::new(usage, skipped)
 }
 
-/// The verdict of an event, on the window that it is said to rest on.
+/// The status of an event, for the window that it names.
 fn verdict(info: &Map<String, Value>) -> Option<Verdict> {
-    let word = |field| text(info.get(field)).known();
-    let named = Named::of(word("rateLimitType")?)?;
-    let ruling: Ruling = ruling(word("status")?)?;
-    Some(Verdict::new(named.id, ruling).scope(named.scope).resets_at(moment(info.get("resetsAt"))))
+    let field = |name| text(info.get(name)).ok();
+    let named = WindowDef::parse(field("rateLimitType")?)?;
+    let ruling: Ruling = parse_ruling(field("status")?)?;
+    Some(Verdict::new(named.id, ruling).scope(named.scope).resets_at(timestamp(info.get("resetsAt"))))
 }
 
-fn take_all(windows: &Map<String, Value>, form: &Form, path: &str) -> Findings {
-    let mut findings = Findings::default();
+fn add_all(windows: &Map<String, Value>, fields: &FieldNames, path: &str) -> ParsedWindows {
+    let mut parsed_windows = ParsedWindows::default();
     for (name, value) in windows {
-        findings.take_named(name, value, form, path);
+        parsed_windows.add_named(name, value, fields, path);
     }
-    findings
+    parsed_windows
 }
 
 #[cfg(test)]

@@ -1,28 +1,27 @@
-//! The money in a usage answer: `spend`, and the older `extra_usage`.
-//! Amounts are taken in minor units as they are; percentages of money are not windows.
+//! Parses the money in a usage response: `spend`, and the older `extra_usage`.
+//! Amounts are in minor units. Percentages of money are not windows.
 
 use quota_core::{Credits, Money};
 use serde_json::{Map, Value};
 
-use super::windows::Findings;
+use super::windows::ParsedWindows;
 use crate::lenient::{Field, Unreadable, flag, number, text};
 
-/// Reads what is said about money. `spend` counts where it speaks; what stands there and cannot be read leaves what was
-/// known.
-pub(super) fn read(root: &Map<String, Value>, findings: &mut Findings) -> Field<Credits> {
+/// Parses the credits. `spend` has precedence. An unreadable amount keeps the cached credits.
+pub(super) fn read(root: &Map<String, Value>, parsed_windows: &mut ParsedWindows) -> Field<Credits> {
     let sources = [("spend", spend as fn(&Value) -> _), ("extra_usage", extra_usage)];
-    let mut found = Field::Absent;
+    let mut result = Field::Absent;
     for (field, source) in sources {
         match root.get(field).map_or(Ok(None), source) {
-            Ok(Some(credits)) => return Field::Is(credits),
+            Ok(Some(credits)) => return Field::Present(credits),
             Ok(None) => {}
             Err(Unreadable) => {
-                findings.ignore(field, "its amounts cannot be read");
-                found = Field::Unreadable;
+                parsed_windows.skip(field, "its amounts are invalid");
+                result = Field::Unreadable;
             }
         }
     }
-    found
+    result
 }
 
 fn spend(spend: &Value) -> Result<Option<Credits>, Unreadable> {
@@ -33,33 +32,34 @@ fn spend(spend: &Value) -> Result<Option<Credits>, Unreadable> {
         None => money(cap)?,
     };
     let mut credits = Credits::default();
-    credits.enabled = flag(fields.get("enabled")).ok()?;
+    credits.enabled = flag(fields.get("enabled")).into_result()?;
     credits.used = money(fields.get("used"))?;
     credits.limit = limit;
     credits.balance = money(fields.get("balance"))?;
     credits.disabled_reason = reason(fields);
-    Ok(said(credits))
+    Ok(non_empty(credits))
 }
 
 fn extra_usage(extra: &Value) -> Result<Option<Credits>, Unreadable> {
     let Some(fields) = object(extra)? else { return Ok(None) };
-    let currency = text(fields.get("currency")).ok()?.unwrap_or_default();
+    let currency = text(fields.get("currency")).into_result()?.unwrap_or_default();
     let exponent = exponent(fields.get("decimal_places"))?;
-    let amount = |field| Ok(minor(fields.get(field))?.map(|minor| Money::new(minor, currency, exponent)));
+    let amount =
+        |field| Ok(minor_units(fields.get(field))?.map(|units| Money::new(units, currency, exponent)));
     let mut credits = Credits::default();
-    credits.enabled = flag(fields.get("is_enabled")).ok()?;
+    credits.enabled = flag(fields.get("is_enabled")).into_result()?;
     credits.used = amount("used_credits")?;
     credits.limit = amount("monthly_limit")?;
     credits.disabled_reason = reason(fields);
-    Ok(said(credits))
+    Ok(non_empty(credits))
 }
 
-/// Why spending is off. It is a word for people, so one that cannot be shown makes nothing unreadable.
+/// Why spending is disabled. It is only shown, so an invalid text does not make the credits unreadable.
 fn reason(fields: &Map<String, Value>) -> Option<String> {
-    text(fields.get("disabled_reason")).known().map(Into::into)
+    text(fields.get("disabled_reason")).ok().map(Into::into)
 }
 
-fn said(credits: Credits) -> Option<Credits> {
+fn non_empty(credits: Credits) -> Option<Credits> {
     (credits != Credits::default()).then_some(credits)
 }
 
@@ -71,28 +71,28 @@ fn object(value: &Value) -> Result<Option<&Map<String, Value>>, Unreadable> {
     }
 }
 
-/// Reads an amount that names its own currency.
+/// Parses an amount with its currency.
 fn money(value: Option<&Value>) -> Result<Option<Money>, Unreadable> {
     let Some(fields) = value.map_or(Ok(None), object)? else { return Ok(None) };
-    let Some(minor) = minor(fields.get("amount_minor"))? else { return Ok(None) };
-    let currency = text(fields.get("currency")).ok()?.unwrap_or_default();
-    Ok(Some(Money::new(minor, currency, exponent(fields.get("exponent"))?)))
+    let Some(minor_units) = minor_units(fields.get("amount_minor"))? else { return Ok(None) };
+    let currency = text(fields.get("currency")).into_result()?.unwrap_or_default();
+    Ok(Some(Money::new(minor_units, currency, exponent(fields.get("exponent"))?)))
 }
 
-/// Reads whole minor units; a provider that computes with fractions of a cent is rounded.
-fn minor(value: Option<&Value>) -> Result<Option<i64>, Unreadable> {
-    /// The largest number that is still exact in a JSON number.
+/// Parses whole minor units; fractions of a cent are rounded.
+fn minor_units(value: Option<&Value>) -> Result<Option<i64>, Unreadable> {
+    /// The largest integer that a JSON number holds exactly.
     const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
-    match number(value).ok()? {
+    match number(value).into_result()? {
         None => Ok(None),
         Some(amount) if amount.abs() > MAX_EXACT => Err(Unreadable),
         Some(amount) => Ok(Some(amount.round() as i64)),
     }
 }
 
-/// Reads how many decimal digits a minor unit stands for; two where it is not said.
+/// Parses the number of decimal digits of the minor unit (default: 2).
 fn exponent(value: Option<&Value>) -> Result<u8, Unreadable> {
-    match number(value).ok()? {
+    match number(value).into_result()? {
         None => Ok(2),
         Some(digits) if (0.0..=18.0).contains(&digits) && digits.fract() == 0.0 => Ok(digits as u8),
         Some(_) => Err(Unreadable),
@@ -104,13 +104,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read_all(body: Value) -> (Field<Credits>, Findings) {
-        let mut findings = Findings::default();
-        (read(body.as_object().unwrap(), &mut findings), findings)
+    fn read_all(body: Value) -> (Field<Credits>, ParsedWindows) {
+        let mut parsed_windows = ParsedWindows::default();
+        (read(body.as_object().unwrap(), &mut parsed_windows), parsed_windows)
     }
 
     fn credits_of(body: Value) -> Credits {
-        read_all(body).0.ok().unwrap().unwrap()
+        read_all(body).0.into_result().unwrap().unwrap()
     }
 
     fn euros(minor: i64) -> Option<Money> {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn spend_is_read_with_all_its_amounts() {
+    fn spend_is_parsed_with_all_amounts() {
         let credits = credits_of(json!({ "spend": {
             "used": amount(4001), "limit": amount(4000), "balance": amount(99), "enabled": false,
             "disabled_reason": "out_of_credits"
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_stands_in_for_a_limit() {
+    fn cap_replaces_a_missing_limit() {
         let credits = credits_of(
             json!({ "spend": { "limit": null, "cap": { "money": amount(4000), "credits": null } } }),
         );
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn extra_usage_counts_in_minor_units() {
+    fn extra_usage_is_in_minor_units() {
         let credits = credits_of(json!({ "extra_usage": {
             "is_enabled": true, "monthly_limit": 2000, "used_credits": 763.0, "utilization": 38.15, "currency": "EUR"
         }}));
@@ -154,14 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_monthly_limit_there_is_no_cap() {
+    fn without_monthly_limit_there_is_no_limit() {
         let credits = credits_of(json!({ "extra_usage": { "used_credits": "5086", "monthly_limit": null } }));
 
         assert_eq!((credits.used, credits.limit), (Some(Money::new(5086, "", 2)), None));
     }
 
     #[test]
-    fn decimal_places_are_the_exponent() {
+    fn decimal_places_is_the_exponent() {
         let credits = credits_of(
             json!({ "extra_usage": { "used_credits": 300, "currency": "JPY", "decimal_places": 0 } }),
         );
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn where_both_speak_spend_counts() {
+    fn spend_has_precedence_over_extra_usage() {
         let credits =
             credits_of(json!({ "spend": { "used": amount(1) }, "extra_usage": { "used_credits": 2 } }));
 
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spend_that_says_nothing_leaves_the_word_to_extra_usage() {
+    fn an_empty_spend_falls_back_to_extra_usage() {
         for spend in [json!(null), json!({}), json!({ "used": null, "percent": 0 })] {
             let credits = credits_of(json!({ "spend": spend, "extra_usage": { "is_enabled": false } }));
 
@@ -187,18 +187,18 @@ mod tests {
     }
 
     #[test]
-    fn a_spend_that_cannot_be_read_leaves_the_word_to_extra_usage_and_is_listed() {
+    fn an_unreadable_spend_falls_back_to_extra_usage_and_is_listed() {
         let body =
             json!({ "spend": { "used": { "amount_minor": "many" } }, "extra_usage": { "used_credits": 2 } });
 
-        let (credits, findings) = read_all(body);
+        let (credits, parsed_windows) = read_all(body);
 
-        assert!(matches!(credits, Field::Is(_)));
-        assert_eq!(findings.ignored[0].field, "spend");
+        assert!(matches!(credits, Field::Present(_)));
+        assert_eq!(parsed_windows.skipped[0].field, "spend");
     }
 
     #[test]
-    fn money_that_cannot_be_read_is_not_absent() {
+    fn unreadable_money_is_not_absent() {
         let malformed = [
             json!({ "used_credits": "many" }),
             json!({ "used_credits": 1e300 }),

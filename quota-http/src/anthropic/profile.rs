@@ -1,5 +1,5 @@
-//! Whose account it is, from Anthropic's profile endpoint.
-//! Names and addresses of people in there are not read.
+//! Parses the response of Anthropic's profile endpoint: who owns the account.
+//! Personal names and email addresses are not read.
 
 use quota_core::Identity;
 
@@ -7,19 +7,19 @@ use super::usage::object;
 use crate::lenient::text;
 use crate::parsed::ParseError;
 
-/// Whose account it is.
+/// The owner of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Profile {
     /// The id of the user.
     pub account: Option<String>,
-    /// The id of the organization. Answers of the usage endpoint name the same.
+    /// The organization's id, which the usage endpoint's responses name, too.
     pub organization: Option<Identity>,
-    /// The plan, in the provider's word, such as `claude_max`.
+    /// The plan as the provider names it, such as `claude_max`.
     pub plan: Option<String>,
 }
 
-/// Reads the answer of the profile endpoint.
+/// Parses the response of the profile endpoint.
 ///
 /// ```
 /// use quota_http::anthropic::parse_profile;
@@ -34,16 +34,16 @@ pub struct Profile {
 /// [`ParseError`] if it is not JSON, not an object, or names neither a user nor an organization.
 pub fn parse_profile(body: &[u8]) -> Result<Profile, ParseError> {
     let root = object(body)?;
-    let said = |part: &str, field: &str| text(root.get(part).and_then(|part| part.get(field))).known();
+    let field = |part: &str, name: &str| text(root.get(part).and_then(|part| part.get(name))).ok();
     let profile = Profile {
-        account: said("account", "uuid").map(Into::into),
-        organization: said("organization", "uuid").map(Identity::new),
-        plan: said("organization", "organization_type")
-            .or_else(|| said("organization", "rate_limit_tier"))
+        account: field("account", "uuid").map(Into::into),
+        organization: field("organization", "uuid").map(Identity::new),
+        plan: field("organization", "organization_type")
+            .or_else(|| field("organization", "rate_limit_tier"))
             .map(Into::into),
     };
     if profile.account.is_none() && profile.organization.is_none() {
-        return Err(ParseError::NothingKnown);
+        return Err(ParseError::NoUsage);
     }
     Ok(profile)
 }
@@ -58,9 +58,9 @@ mod tests {
     }
 
     #[test]
-    fn the_organization_is_who_the_account_belongs_to() {
+    fn the_organization_is_the_owner() {
         let profile = parse(json!({
-            "account": { "uuid": "user-1", "email": "somebody@example.com" }, "organization": { "uuid": "org-1" }
+            "account": { "uuid": "user-1", "email": "user@example.com" }, "organization": { "uuid": "org-1" }
         }));
 
         let profile = profile.unwrap();
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tier_stands_in_for_the_plan() {
+    fn rate_limit_tier_replaces_a_missing_plan() {
         let profile = parse(
             json!({ "organization": { "uuid": "org-1", "rate_limit_tier": "default_claude_max_20x" } }),
         );
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_of_nobody_is_none() {
+    fn a_profile_without_ids_is_an_error() {
         for body in
             [json!({ "account": {} }), json!({ "organization": { "uuid": 7 } }), json!({ "error": {} })]
         {

@@ -1,5 +1,5 @@
-//! What Anthropic says on ordinary answers: usage in headers, and why a request was turned away.
-//! Reading the headers themselves is in `headers`; what follows is decided by whoever routes.
+//! Interprets Anthropic's ordinary API responses: usage in headers, and why a request was rejected.
+//! `headers` parses the headers; `quota-accounts` decides what follows.
 
 use quota_core::{Failure, FailureKind, ProviderId, Ruling, Seen, Traffic, TrafficReader, Usage, Verdict};
 
@@ -7,20 +7,20 @@ use super::{ANTHROPIC, parse_headers};
 use crate::classify::is_blocked_by_cloudflare;
 use quota_core::retry_after;
 
-/// Reads the answers of Anthropic to ordinary requests.
+/// Interprets Anthropic's responses to ordinary requests.
 ///
-/// - A 429 with a rejected window of the whole account is a spent quota, until the last of those windows begins anew; with
-///   a rejected window of one model, that model's. Without any rejected window the pace was too high, and nothing is spent.
-/// - A body that says `overloaded_error` is no quota, whatever the status; one that says that extra usage is used up is one.
+/// - A 429 with a rejected window of the whole account is an exhausted quota, until the last of those windows resets. With a
+///   rejected window of one model, only that model is exhausted. Without a rejected window the request rate was too high.
+/// - A body with `overloaded_error` is not a quota problem, whatever the status. One that reports used-up extra usage is.
 ///
 /// ```
 /// use quota_core::{FailureKind, Traffic, TrafficReader};
 /// use quota_http::anthropic::AnthropicTraffic;
 ///
 /// let headers = [("anthropic-ratelimit-unified-5h-status".to_owned(), "rejected".to_owned())];
-/// let seen = AnthropicTraffic.read(&Traffic::new(429, &headers, "2026-01-01T12:00:00Z".parse()?));
+/// let parsed = AnthropicTraffic.read(&Traffic::new(429, &headers, "2026-01-01T12:00:00Z".parse()?));
 ///
-/// assert_eq!(seen.failure.unwrap().kind, FailureKind::QuotaSpent);
+/// assert_eq!(parsed.failure.unwrap().kind, FailureKind::QuotaSpent);
 /// # Ok::<(), jiff::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,50 +31,50 @@ impl TrafficReader for AnthropicTraffic {
         ANTHROPIC
     }
 
-    fn read(&self, answer: &Traffic<'_>) -> Seen {
-        let pairs = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut parsed = parse_headers(Some(answer.status), pairs);
-        // Before a failure is made of them: it lasts until the reset.
-        let rejected = parsed.usage.reject_implausible(answer.now);
-        if !parsed.ignored.is_empty() || !rejected.is_empty() {
-            tracing::debug!(ignored = ?parsed.ignored, ?rejected, "headers left out");
+    fn read(&self, response: &Traffic<'_>) -> Seen {
+        let pairs = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut parsed = parse_headers(Some(response.status), pairs);
+        // First: the failure lasts until the reset.
+        let rejected = parsed.usage.reject_implausible(response.now);
+        if !parsed.skipped.is_empty() || !rejected.is_empty() {
+            tracing::debug!(skipped = ?parsed.skipped, ?rejected, "skipped headers");
         }
         let header = |name: &str| {
-            let named = answer.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            let named = response.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
             named.map(|(_, value)| value.as_str())
         };
-        let failure = failure(answer, &parsed.usage, is_blocked_by_cloudflare(header))
-            .map(|failure| failure.retry_after(retry_after(header, Some(answer.now))));
+        let failure = failure(response, &parsed.usage, is_blocked_by_cloudflare(header))
+            .map(|failure| failure.retry_after(retry_after(header, Some(response.now))));
         Seen::new(parsed.usage, failure)
     }
 }
 
-fn failure(answer: &Traffic<'_>, usage: &Usage, is_blocked: bool) -> Option<Failure> {
-    let by_status = Failure::of_status(answer.status)?;
-    if is_blocked && matches!(answer.status, 401 | 403) {
-        // Cloudflare answered, not the provider: nothing is known of the login.
+fn failure(response: &Traffic<'_>, usage: &Usage, is_blocked: bool) -> Option<Failure> {
+    let by_status = Failure::of_status(response.status)?;
+    if is_blocked && matches!(response.status, 401 | 403) {
+        // From Cloudflare, not from the provider: the login may be valid.
         return Some(Failure::new(FailureKind::Overloaded));
     }
-    let body = String::from_utf8_lossy(answer.body).to_lowercase();
+    let body = String::from_utf8_lossy(response.body).to_lowercase();
     if body.contains("overloaded_error") {
         return Some(Failure::new(FailureKind::Overloaded));
     }
-    if matches!(answer.status, 400 | 429) && body.contains("out of extra usage") {
-        return Some(spent(usage).unwrap_or_else(|| Failure::new(FailureKind::QuotaSpent)));
+    if matches!(response.status, 400 | 429) && body.contains("out of extra usage") {
+        return Some(exhausted(usage).unwrap_or_else(|| Failure::new(FailureKind::QuotaSpent)));
     }
-    if answer.status == 429 {
-        return Some(spent(usage).unwrap_or(by_status));
+    if response.status == 429 {
+        return Some(exhausted(usage).unwrap_or(by_status));
     }
     Some(by_status)
 }
 
-/// The rejected window that keeps most from being sent, and of equal ones the one that begins anew last.
-fn spent(usage: &Usage) -> Option<Failure> {
+/// The failure of the widest rejected window; of equally wide ones, the last to reset.
+fn exhausted(usage: &Usage) -> Option<Failure> {
     let rejected = usage.verdicts.iter().filter(|verdict| verdict.ruling == Ruling::Rejected);
     let worst = rejected.max_by_key(|verdict| (verdict.scope.is_none(), verdict.resets_at))?;
     let Verdict { window, scope, resets_at, .. } = worst;
-    let spent = Failure::new(FailureKind::QuotaSpent).window(window.clone());
-    Some(spent.scope(scope.clone()).resets_at(*resets_at))
+    let failure = Failure::new(FailureKind::QuotaSpent).window(window.clone());
+    Some(failure.scope(scope.clone()).resets_at(*resets_at))
 }
 
 #[cfg(test)]
@@ -90,7 +90,7 @@ mod tests {
         Timestamp::from_second(1_800_000_000).unwrap()
     }
 
-    fn seen(status: u16, headers: &[(&str, &str)], body: &str) -> Seen {
+    fn parse(status: u16, headers: &[(&str, &str)], body: &str) -> Seen {
         let named = |(name, value): &(&str, &str)| {
             let name = if matches!(*name, "retry-after" | "cf-mitigated") {
                 (*name).to_owned()
@@ -104,21 +104,21 @@ mod tests {
     }
 
     fn kind(status: u16, headers: &[(&str, &str)], body: &str) -> Option<FailureKind> {
-        seen(status, headers, body).failure.map(|failure| failure.kind)
+        parse(status, headers, body).failure.map(|failure| failure.kind)
     }
 
     #[test]
-    fn a_good_answer_tells_usage_and_no_failure() {
-        let seen = seen(200, &[("5h-utilization", "0.25"), ("5h-status", "allowed")], "");
+    fn a_successful_response_has_usage_and_no_failure() {
+        let parsed = parse(200, &[("5h-utilization", "0.25"), ("5h-status", "allowed")], "");
 
-        assert_eq!(seen.usage.windows[0].used, Percent::from_percent(25.0).unwrap());
-        assert_eq!(seen.failure, None);
+        assert_eq!(parsed.usage.windows[0].used, Percent::from_percent(25.0).unwrap());
+        assert_eq!(parsed.failure, None);
     }
 
     #[test]
-    fn a_rejected_window_of_the_account_is_a_spent_quota_until_its_reset() {
+    fn a_rejected_account_window_is_exhausted_until_its_reset() {
         let failure =
-            seen(429, &[("5h-status", "rejected"), ("5h-reset", "1800003600")], "").failure.unwrap();
+            parse(429, &[("5h-status", "rejected"), ("5h-reset", "1800003600")], "").failure.unwrap();
 
         assert_eq!(
             (failure.kind, failure.window, failure.scope),
@@ -128,28 +128,26 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_window_with_an_implausible_reset_is_a_spent_quota_without_one() {
+    fn an_implausible_reset_of_a_rejected_window_is_dropped() {
         let headers = [("5h-status", "rejected"), ("5h-utilization", "1"), ("5h-reset", "1800086400")];
 
-        let seen = seen(429, &headers, "");
+        let parsed = parse(429, &headers, "");
 
-        assert_eq!(seen.failure.unwrap().resets_at, None);
-        assert_eq!((seen.usage.windows[0].used, seen.usage.windows[0].resets_at), (Percent::FULL, None));
+        assert_eq!(parsed.failure.unwrap().resets_at, None);
+        assert_eq!((parsed.usage.windows[0].used, parsed.usage.windows[0].resets_at), (Percent::FULL, None));
     }
 
-    // B68
     #[test]
-    fn a_rejected_window_of_one_model_is_that_models() {
+    fn a_rejected_model_window_exhausts_that_model_only() {
         let headers = [("5h-status", "allowed"), ("7d-status", "allowed"), ("7d_oi-status", "rejected")];
 
-        let failure = seen(429, &headers, "").failure.unwrap();
+        let failure = parse(429, &headers, "").failure.unwrap();
 
         assert_eq!((failure.kind, failure.scope), (FailureKind::QuotaSpent, Some(Scope::unnamed())));
     }
 
-    // B74
     #[test]
-    fn of_several_rejected_windows_the_last_to_begin_anew_counts_with_its_own_reset() {
+    fn of_several_rejected_windows_the_last_to_reset_counts() {
         let headers = [
             ("5h-status", "rejected"),
             ("5h-reset", "1800003600"),
@@ -157,14 +155,14 @@ mod tests {
             ("7d-reset", "1800300000"),
         ];
 
-        let failure = seen(429, &headers, "").failure.unwrap();
+        let failure = parse(429, &headers, "").failure.unwrap();
 
         assert_eq!(failure.window, Some(WindowId::seven_day()));
         assert_eq!(failure.resets_at, Timestamp::from_second(1_800_300_000).ok());
     }
 
     #[test]
-    fn a_window_of_the_whole_account_counts_before_a_models() {
+    fn an_account_window_has_precedence_over_a_model_window() {
         let headers = [
             ("5h-status", "rejected"),
             ("5h-reset", "1800003600"),
@@ -172,40 +170,37 @@ mod tests {
             ("7d_oi-reset", "1800300000"),
         ];
 
-        assert_eq!(seen(429, &headers, "").failure.unwrap().window, Some(WindowId::five_hour()));
+        assert_eq!(parse(429, &headers, "").failure.unwrap().window, Some(WindowId::five_hour()));
     }
 
     #[test]
-    fn a_429_with_every_window_allowed_is_a_pause() {
-        let seen = seen(429, &[("5h-status", "allowed"), ("retry-after", "12")], "");
+    fn a_429_with_all_windows_allowed_is_throttling() {
+        let parsed = parse(429, &[("5h-status", "allowed"), ("retry-after", "12")], "");
 
-        let failure = seen.failure.unwrap();
+        let failure = parsed.failure.unwrap();
         assert_eq!(
             (failure.kind, failure.retry_after),
             (FailureKind::Throttled, Some(Duration::from_secs(12)))
         );
     }
 
-    // B69
     #[test]
-    fn a_429_without_headers_is_a_pause() {
+    fn a_429_without_headers_is_throttling() {
         assert_eq!(kind(429, &[], "{}"), Some(FailureKind::Throttled));
     }
 
-    // B17
     #[test]
-    fn a_permission_error_is_a_policy() {
+    fn a_permission_error_is_not_allowed() {
         assert_eq!(kind(403, &[], r#"{"error":{"type":"permission_error"}}"#), Some(FailureKind::NotAllowed));
     }
 
     #[test]
-    fn a_cloudflare_challenge_says_nothing_about_the_login() {
+    fn a_cloudflare_challenge_is_not_a_rejected_login() {
         assert_eq!(kind(403, &[("cf-mitigated", "challenge")], "<html>"), Some(FailureKind::Overloaded));
     }
 
-    // B87
     #[test]
-    fn an_overload_is_no_quota_whatever_its_status() {
+    fn overloaded_error_is_overload_whatever_the_status() {
         for status in [429, 500, 529] {
             assert_eq!(
                 kind(status, &[], r#"{"error":{"type":"overloaded_error"}}"#),
@@ -214,9 +209,8 @@ mod tests {
         }
     }
 
-    // B87
     #[test]
-    fn extra_usage_that_is_used_up_is_quota_although_the_status_is_400() {
+    fn used_up_extra_usage_is_exhausted_quota_despite_status_400() {
         assert_eq!(kind(400, &[], "You're out of extra usage."), Some(FailureKind::QuotaSpent));
         assert_eq!(kind(400, &[], "messages: field required"), Some(FailureKind::Ours));
     }

@@ -1,22 +1,21 @@
-//! The answer of Anthropic's usage endpoint: what it says, and what in it is not understood.
-//! It is read here from bytes alone; asking for it is the fetcher's business.
+//! Parses the response of Anthropic's usage endpoint, and lists the fields it skips.
 
 use quota_core::{Percent, Usage, WindowReading};
 use serde_json::{Map, Value};
 
-use super::windows::{Findings, Form};
+use super::windows::{FieldNames, ParsedWindows};
 use super::{limits, money};
 use crate::lenient::Field;
 use crate::parsed::{ParseError, Parsed};
 
-/// Windows at the root: 1 means one percent.
-pub(super) const AT_THE_ROOT: Form =
-    Form { used: "utilization", resets_at: "resets_at", percent: Percent::from_percent };
+/// Windows at the root: 1 is 1 %.
+pub(super) const ROOT_FIELDS: FieldNames =
+    FieldNames { used: "utilization", resets_at: "resets_at", percent: Percent::from_percent };
 
-/// Reads the answer of the usage endpoint.
+/// Parses the response of the usage endpoint.
 ///
-/// A window that is missing or null is gone; one that cannot be read keeps what was known of it, and takes no other
-/// down with it. Unknown windows are kept under their own names.
+/// A window that is missing or null no longer exists. One that is unreadable keeps its cached reading and does not affect the
+/// others. Unknown windows keep their own names.
 ///
 /// ```
 /// use quota_core::{Percent, WindowId};
@@ -33,74 +32,73 @@ pub(super) const AT_THE_ROOT: Form =
 ///
 /// # Errors
 ///
-/// [`ParseError`] if it is not JSON, not an object, tells of an error, has nothing in it, or has more windows than an
-/// account can have.
+/// [`ParseError`] if it is not a JSON object, is empty, is an error response, or has too many windows.
 pub fn parse_usage(body: &[u8]) -> Result<Parsed, ParseError> {
-    read(&object(body)?, &AT_THE_ROOT)
+    read(&object(body)?, &ROOT_FIELDS)
 }
 
-/// Reads a JSON object with something in it that is no error.
+/// Parses a JSON object that is neither empty nor an error response.
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, ParseError> {
     match serde_json::from_slice(body)? {
-        Value::Object(fields) if fields.is_empty() => Err(ParseError::NothingKnown),
+        Value::Object(fields) if fields.is_empty() => Err(ParseError::NoUsage),
         Value::Object(fields) => match error_kind(&fields) {
-            Some(kind) => Err(ParseError::ErrorAnswer { kind }),
+            Some(kind) => Err(ParseError::ErrorResponse { kind }),
             None => Ok(fields),
         },
         _ => Err(ParseError::NotAnObject),
     }
 }
 
-/// Reads the answer from its object. `form` is that of its windows.
-pub(super) fn read(root: &Map<String, Value>, form: &Form) -> Result<Parsed, ParseError> {
-    let mut findings = limits::read(root.get("limits").unwrap_or(&Value::Null), form.percent);
+/// Parses the response's object, whose windows have these field names.
+pub(super) fn read(root: &Map<String, Value>, fields: &FieldNames) -> Result<Parsed, ParseError> {
+    let mut parsed_windows = limits::read(root.get("limits").unwrap_or(&Value::Null), fields.percent);
     for (name, value) in root {
-        take_field(&mut findings, name, value, form);
+        add_field(&mut parsed_windows, name, value, fields);
     }
-    let credits = money::read(root, &mut findings);
-    let usage = Usage::polled(findings.readings()?)
-        .coverage(findings.coverage(credits != Field::Unreadable))
-        .credits(credits.known());
-    Ok(Parsed::new(usage, findings.ignored))
+    let credits = money::read(root, &mut parsed_windows);
+    let usage = Usage::polled(parsed_windows.readings()?)
+        .coverage(parsed_windows.coverage(credits != Field::Unreadable))
+        .credits(credits.ok());
+    Ok(Parsed::new(usage, parsed_windows.skipped))
 }
 
-/// Takes a field of the root, after the rows of `limits` were taken.
-fn take_field(findings: &mut Findings, name: &str, value: &Value, form: &Form) {
+/// Adds a field of the root, after the rows of `limits`.
+fn add_field(parsed_windows: &mut ParsedWindows, name: &str, value: &Value, fields: &FieldNames) {
     match name {
         "limits" | "spend" | "extra_usage" => {}
         _ if is_window(name, value) => {
-            let mut flat = Findings::default();
-            flat.take_named(name, value, form, "");
-            join(findings, flat);
+            let mut flat = ParsedWindows::default();
+            flat.add_named(name, value, fields, "");
+            merge(parsed_windows, flat);
         }
         _ if value.is_null() => {}
-        _ => findings.ignore(name, "not a window"),
+        _ => parsed_windows.skip(name, "not a window"),
     }
 }
 
-/// The protocol's own windows are windows whatever stands there; anything else is one if it says how much is used.
+/// Whether a field is a window: one of the known names, or an object with a usage.
 fn is_window(name: &str, value: &Value) -> bool {
     let is_known = name == "five_hour" || name.starts_with("seven_day") && name != "seven_day_breakdown";
-    is_known || value.get(AT_THE_ROOT.used).is_some()
+    is_known || value.get(ROOT_FIELDS.used).is_some()
 }
 
-/// Joins what a field of the root says to what the rows of `limits` say: the rows count.
-fn join(findings: &mut Findings, flat: Findings) {
+/// Merges a field of the root into the rows of `limits`, which have precedence.
+fn merge(parsed_windows: &mut ParsedWindows, flat: ParsedWindows) {
     for (id, reading) in flat.windows {
-        match findings.windows.get_mut(&id) {
+        match parsed_windows.windows.get_mut(&id) {
             Some(row) => refine(row, &reading),
             None => {
-                findings.windows.insert(id, reading);
+                parsed_windows.windows.insert(id, reading);
             }
         }
     }
-    findings.unreadable.extend(flat.unreadable);
-    for ignored in flat.ignored {
-        findings.ignore(ignored.field, ignored.why);
+    parsed_windows.unreadable.extend(flat.unreadable);
+    for skipped in flat.skipped {
+        parsed_windows.skip(skipped.field, skipped.reason);
     }
 }
 
-/// Rows have whole percents; where the field at the root is the same number before it was rounded, it is the finer one.
+/// Rows are rounded to whole percents. If the field at the root rounds to the same number, it is the more precise one.
 fn refine(row: &mut WindowReading, flat: &WindowReading) {
     const WHOLE: u32 = 100;
     let (coarse, fine) = (row.used.basis_points(), flat.used.basis_points());
@@ -110,7 +108,7 @@ fn refine(row: &mut WindowReading, flat: &WindowReading) {
     }
 }
 
-/// The kind of error an answer tells of, if it does; `Some(None)` if the kind is not a known one.
+/// The type of an error response; `Some(None)` if the type is unknown.
 fn error_kind(root: &Map<String, Value>) -> Option<Option<&'static str>> {
     const KNOWN: [&str; 11] = [
         "api_error",
@@ -129,8 +127,8 @@ fn error_kind(root: &Map<String, Value>) -> Option<Option<&'static str>> {
     if error.is_none() && root.get("type").and_then(Value::as_str) != Some("error") {
         return None;
     }
-    let said = error.and_then(|error| error.as_str().or_else(|| error.get("type")?.as_str()));
-    Some(KNOWN.into_iter().find(|known| Some(*known) == said))
+    let kind = error.and_then(|error| error.as_str().or_else(|| error.get("type")?.as_str()));
+    Some(KNOWN.into_iter().find(|known| Some(*known) == kind))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! How Anthropic names its windows, and how one that stands under its name is read.
-//! Which of two statements about a window counts is decided in `usage`.
+//! Anthropic's window names, and the parser for an object of windows by name.
+//! `usage` decides which of two readings of a window counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,25 +7,24 @@ use std::time::Duration;
 use quota_core::{Coverage, Percent, Scope, WindowId, WindowReading};
 use serde_json::Value;
 
-use crate::lenient::{Field, moment, number};
-use crate::parsed::{Ignored, ParseError};
+use crate::lenient::{Field, number, timestamp};
+use crate::parsed::{ParseError, SkippedField};
 
 pub(super) const FIVE_HOURS: Duration = Duration::from_secs(5 * 3600);
 pub(super) const SEVEN_DAYS: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What the name of a window says about it.
-pub(super) struct Named {
+/// A window's id, scope and length, derived from its name.
+pub(super) struct WindowDef {
     pub(super) id: WindowId,
     pub(super) scope: Option<Scope>,
     pub(super) length: Option<Duration>,
 }
 
-impl Named {
-    /// Reads a name as fields of the protocol have it; `None` if no window can have it.
+impl WindowDef {
+    /// Parses a field name of the protocol; `None` if it is not a valid window name.
     ///
-    /// A name that is not known here becomes a window of its own that counts a surface: it must neither vanish nor block
-    /// the whole account.
-    pub(super) fn of(name: &str) -> Option<Self> {
+    /// An unknown name becomes the window of a surface: it must neither vanish nor block the whole account.
+    pub(super) fn parse(name: &str) -> Option<Self> {
         let week = |id, scope| Some(Self { id, scope, length: Some(SEVEN_DAYS) });
         let model = |name| week(WindowId::seven_day().for_model(name).ok()?, Some(Scope::model(name)));
         match name {
@@ -49,74 +48,74 @@ impl Named {
     }
 }
 
-/// The fields of a window's object, and what its numbers mean: that is decided by where it stands, never by their size.
-pub(super) struct Form {
+/// The field names of a window's object, and the unit of its usage. The source determines the unit, never the value.
+pub(super) struct FieldNames {
     pub(super) used: &'static str,
     pub(super) resets_at: &'static str,
     pub(super) percent: ReadPercent,
 }
 
-/// Reads how much is used, if the source can have said so.
+/// Converts a number to a percentage; `None` if it is implausible for the source.
 pub(super) type ReadPercent = fn(f64) -> Option<Percent>;
 
-/// Why a number is no use of a window.
-pub(super) const IMPLAUSIBLE: &str = "its use is not between 0 % and 1,000 %";
+/// Why a number is not a window's usage.
+pub(super) const IMPLAUSIBLE: &str = "its usage is not between 0 % and 1,000 %";
 
-/// What was found in a document.
+/// The windows of a document.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
+pub(super) struct ParsedWindows {
     pub(super) windows: BTreeMap<WindowId, WindowReading>,
-    /// Windows that stood there and could not be read.
+    /// Windows whose usage could not be read.
     pub(super) unreadable: BTreeSet<WindowId>,
-    /// A window stood there, and it cannot be told which: so it cannot be told either which ones are gone.
-    pub(super) nameless: bool,
-    pub(super) ignored: Vec<Ignored>,
+    /// A window without a readable name exists, so a missing window may still exist.
+    pub(super) has_unnamed: bool,
+    pub(super) skipped: Vec<SkippedField>,
 }
 
-impl Findings {
-    /// The most windows that are believed. Accounts have about ten.
+impl ParsedWindows {
+    /// Accounts have about ten.
     const MAX_WINDOWS: usize = 128;
-    /// What is listed as ignored is for people.
-    const MAX_IGNORED: usize = 256;
+    /// Bounds the list, which is for people.
+    const MAX_SKIPPED: usize = 256;
 
-    /// Reads `value`, which stands under the name of its window.
-    pub(super) fn take_named(&mut self, name: &str, value: &Value, form: &Form, path: &str) {
+    /// Adds the window `name` with this value.
+    pub(super) fn add_named(&mut self, name: &str, value: &Value, fields: &FieldNames, path: &str) {
         if value.is_null() {
             return;
         }
         let field = || format!("{path}{name}");
-        let Some(named) = Named::of(name) else {
-            return self.ignore(field(), "no window can have this name");
+        let Some(named) = WindowDef::parse(name) else {
+            return self.skip(field(), "not a valid window name");
         };
-        match number(value.get(form.used)).map(form.percent) {
-            Field::Is(Some(used)) => {
-                let reading = named.used(used).resets_at(moment(value.get(form.resets_at)));
+        match number(value.get(fields.used)).map(fields.percent) {
+            Field::Present(Some(used)) => {
+                let reading = named.used(used).resets_at(timestamp(value.get(fields.resets_at)));
                 self.windows.insert(reading.id.clone(), reading);
             }
-            Field::Is(None) => self.cannot_read(named.id, field(), IMPLAUSIBLE),
-            // The provider knows the window and says nothing about it.
-            Field::Absent if value.get(form.used).is_some() => {
-                self.ignore(field(), "its use is null");
+            Field::Present(None) => self.mark_unreadable(named.id, field(), IMPLAUSIBLE),
+            // The provider has the window, but no reading.
+            Field::Absent if value.get(fields.used).is_some() => {
+                self.skip(field(), "its usage is null");
             }
-            Field::Absent => self.cannot_read(named.id, field(), "it does not say how much is used"),
-            Field::Unreadable => self.cannot_read(named.id, field(), "its use is not a number"),
+            Field::Absent => self.mark_unreadable(named.id, field(), "it has no usage"),
+            Field::Unreadable => self.mark_unreadable(named.id, field(), "its usage is not a number"),
         }
     }
 
-    pub(super) fn cannot_read(&mut self, id: WindowId, field: String, why: &'static str) {
+    pub(super) fn mark_unreadable(&mut self, id: WindowId, field: String, reason: &'static str) {
         self.unreadable.insert(id);
-        self.ignore(field, why);
+        self.skip(field, reason);
     }
 
-    pub(super) fn ignore(&mut self, field: impl Into<String>, why: &'static str) {
-        if self.ignored.len() < Self::MAX_IGNORED {
-            self.ignored.push(Ignored::new(field, why));
+    pub(super) fn skip(&mut self, field: impl Into<String>, reason: &'static str) {
+        if self.skipped.len() < Self::MAX_SKIPPED {
+            self.skipped.push(SkippedField::new(field, reason));
         }
     }
 
-    /// What the document speaks about, if it is one that speaks about everything.
+    /// The coverage of a document that lists all windows.
     pub(super) fn coverage(&self, credits: bool) -> Coverage {
-        if self.nameless {
+        if self.has_unnamed {
             return Coverage::Reported;
         }
         let read = |id: &&WindowId| self.windows.contains_key(*id);
@@ -124,7 +123,7 @@ impl Findings {
         Coverage::Complete { except, credits }
     }
 
-    /// The windows, unless there are more than can be.
+    /// The windows; an error if there are too many.
     pub(super) fn readings(&self) -> Result<Vec<WindowReading>, ParseError> {
         if self.windows.len() > Self::MAX_WINDOWS {
             return Err(ParseError::TooManyWindows);
@@ -137,18 +136,18 @@ impl Findings {
 mod tests {
     use super::*;
 
-    fn named(name: &str) -> Named {
-        Named::of(name).unwrap()
+    fn named(name: &str) -> WindowDef {
+        WindowDef::parse(name).unwrap()
     }
 
     #[test]
-    fn the_windows_of_the_whole_account_have_no_scope() {
+    fn account_windows_have_no_scope() {
         assert_eq!(named("five_hour").scope, None);
         assert_eq!(named("seven_day").scope, None);
     }
 
     #[test]
-    fn a_models_field_is_the_models_window() {
+    fn a_model_field_is_the_model_window() {
         let opus = named("seven_day_opus");
 
         assert_eq!(opus.id, WindowId::seven_day().for_model("Opus").unwrap());
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_week_with_another_name_counts_a_surface() {
+    fn an_unknown_week_is_scoped_to_a_surface() {
         let cowork = named("seven_day_cowork");
 
         assert_eq!(cowork.id.as_str(), "seven_day_cowork");
@@ -165,12 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn the_week_beside_the_overage_counts_a_model_that_is_not_named() {
+    fn seven_day_overage_included_counts_an_unnamed_model() {
         assert_eq!(named("seven_day_overage_included").scope, Some(Scope::unnamed()));
     }
 
     #[test]
-    fn an_unknown_window_never_counts_the_whole_account() {
+    fn an_unknown_window_is_never_account_wide() {
         let tangelo = named("tangelo");
 
         assert_eq!(tangelo.scope, Some(Scope::surface("tangelo")));
@@ -178,9 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_no_window_can_have_is_none() {
-        assert!(Named::of("").is_none());
-        assert!(Named::of("a\nb").is_none());
-        assert!(Named::of(&"x".repeat(97)).is_none());
+    fn an_invalid_window_name_is_none() {
+        assert!(WindowDef::parse("").is_none());
+        assert!(WindowDef::parse("a\nb").is_none());
+        assert!(WindowDef::parse(&"x".repeat(97)).is_none());
     }
 }

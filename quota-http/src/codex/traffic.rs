@@ -1,5 +1,5 @@
-//! What OpenAI says on the ordinary answers of Codex: usage in headers, and why a request was turned away.
-//! Reading the headers themselves is in `headers`; what follows is decided by whoever routes.
+//! Interprets OpenAI's ordinary API responses to Codex: usage in headers, and why a request was rejected.
+//! `headers` parses the headers; `quota-accounts` decides what follows.
 
 use jiff::Timestamp;
 use quota_core::{
@@ -8,25 +8,25 @@ use quota_core::{
 use serde_json::Value;
 
 use super::OPENAI;
-use super::headers::{self, Found, Slot};
+use super::headers::{self, CodexHeaders, Slot};
 use crate::classify::is_blocked_by_cloudflare;
-use crate::lenient::{moment, number};
+use crate::lenient::{number, timestamp};
 use quota_core::{retry_after, wait_of_seconds};
 
-/// Reads the answers of Codex to ordinary requests.
+/// Interprets OpenAI's responses to ordinary requests of Codex.
 ///
-/// - A window is known by its length, not by the slot it stands in; a slot of zeros is no window.
-/// - A 429 that says `usage_limit_reached` is a spent quota, until the moment it names; where another limit than the
-///   account's is named as the active one, only that limit's models are out. Any other 429 is a pause.
+/// - A window is identified by its length, not by its slot; a slot of zeros is no window.
+/// - A 429 with `usage_limit_reached` is an exhausted quota, until the time it names. If the active limit is not the account's,
+///   only that limit's models are exhausted. Any other 429 is throttling.
 ///
 /// ```
 /// use quota_core::{FailureKind, Traffic, TrafficReader};
 /// use quota_http::codex::CodexTraffic;
 ///
 /// let body = br#"{"error":{"type":"usage_limit_reached","resets_in_seconds":600}}"#;
-/// let seen = CodexTraffic.read(&Traffic::new(429, &[], "2026-01-01T12:00:00Z".parse()?).body(body));
+/// let parsed = CodexTraffic.read(&Traffic::new(429, &[], "2026-01-01T12:00:00Z".parse()?).body(body));
 ///
-/// let failure = seen.failure.unwrap();
+/// let failure = parsed.failure.unwrap();
 /// assert_eq!(failure.kind, FailureKind::QuotaSpent);
 /// assert_eq!(failure.resets_at, Some("2026-01-01T12:10:00Z".parse()?));
 /// # Ok::<(), jiff::Error>(())
@@ -39,57 +39,57 @@ impl TrafficReader for CodexTraffic {
         OPENAI
     }
 
-    fn read(&self, answer: &Traffic<'_>) -> Seen {
-        let pairs = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let found = headers::read(pairs, answer.now);
-        if !found.ignored.is_empty() {
-            tracing::debug!(ignored = ?found.ignored, "headers left out");
+    fn read(&self, response: &Traffic<'_>) -> Seen {
+        let pairs = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let parsed = headers::read(pairs, response.now);
+        if !parsed.skipped.is_empty() {
+            tracing::debug!(skipped = ?parsed.skipped, "skipped headers");
         }
         let header = |name: &str| {
-            let named = answer.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            let named = response.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
             named.map(|(_, value)| value.as_str())
         };
-        let failure = failure(answer, &found, is_blocked_by_cloudflare(header))
-            .map(|failure| failure.retry_after(retry_after(header, Some(answer.now))));
-        Seen::new(Usage::from_headers(found.windows()), failure)
+        let failure = failure(response, &parsed, is_blocked_by_cloudflare(header))
+            .map(|failure| failure.retry_after(retry_after(header, Some(response.now))));
+        Seen::new(Usage::from_headers(parsed.windows()), failure)
     }
 }
 
-fn failure(answer: &Traffic<'_>, found: &Found, is_blocked: bool) -> Option<Failure> {
-    let by_status = Failure::of_status(answer.status)?;
-    if is_blocked && matches!(answer.status, 401 | 403) {
-        // Cloudflare answered, not the provider: nothing is known of the login.
+fn failure(response: &Traffic<'_>, headers: &CodexHeaders, is_blocked: bool) -> Option<Failure> {
+    let by_status = Failure::of_status(response.status)?;
+    if is_blocked && matches!(response.status, 401 | 403) {
+        // From Cloudflare, not from the provider: the login may be valid.
         return Some(Failure::new(FailureKind::Overloaded));
     }
-    if answer.status != 429 {
+    if response.status != 429 {
         return Some(by_status);
     }
-    let body: Value = serde_json::from_slice(answer.body).unwrap_or_default();
-    // A frame of a WebSocket wraps the body in one of its own.
+    let body: Value = serde_json::from_slice(response.body).unwrap_or_default();
+    // A WebSocket frame wraps the body.
     let error = body.get("error").or_else(|| body.get("body")?.get("error"));
-    let word = error.and_then(|error| error.get("type")?.as_str());
-    // The body may have been kept only in part.
-    let is_spent = word == Some("usage_limit_reached")
-        || (error.is_none() && String::from_utf8_lossy(answer.body).contains("\"usage_limit_reached\""));
-    if !is_spent {
+    let kind = error.and_then(|error| error.get("type")?.as_str());
+    // The body may be truncated, so it may not parse.
+    let is_exhausted = kind == Some("usage_limit_reached")
+        || (error.is_none() && String::from_utf8_lossy(response.body).contains("\"usage_limit_reached\""));
+    if !is_exhausted {
         return Some(by_status);
     }
-    let scope = found.limit.clone().map(Scope::model);
-    let slots = if scope.is_some() { &found.of_limit } else { &found.slots };
+    let scope = headers.limit.clone().map(Scope::model);
+    let slots = if scope.is_some() { &headers.active_limit_slots } else { &headers.slots };
     let full = slots.iter().filter(|slot| slot.used >= Percent::FULL);
-    // Of several full ones the last to begin anew is what is waited for.
+    // Of several exhausted windows the last to reset counts.
     let full: Option<&Slot> = full.max_by_key(|slot| slot.resets_at);
-    let told = error.and_then(|error| reset(error, answer.now));
-    let spent = Failure::new(FailureKind::QuotaSpent).scope(scope);
-    let spent = spent.window(full.and_then(|slot| Some(slot.window.as_ref()?.0.clone())));
-    Some(spent.resets_at(told.or_else(|| full?.resets_at)))
+    let reported = error.and_then(|error| reset(error, response.now));
+    let failure = Failure::new(FailureKind::QuotaSpent).scope(scope);
+    let failure = failure.window(full.and_then(|slot| Some(slot.window.as_ref()?.0.clone())));
+    Some(failure.resets_at(reported.or_else(|| full?.resets_at)))
 }
 
-/// When the body says that the quota is there again.
+/// The reset that the body reports.
 fn reset(error: &Value, now: Timestamp) -> Option<Timestamp> {
     let plausible = |at| plausible_reset(at, None, now);
-    moment(error.get("resets_at")).and_then(plausible).or_else(|| {
-        let seconds = number(error.get("resets_in_seconds")).known()?;
+    timestamp(error.get("resets_at")).and_then(plausible).or_else(|| {
+        let seconds = number(error.get("resets_in_seconds")).ok()?;
         now.checked_add(wait_of_seconds(seconds, Some(now))?).ok().and_then(plausible)
     })
 }

@@ -1,4 +1,4 @@
-//! What answers of the token endpoints mean, by bytes alone.
+//! Responses of the token endpoints, parsed from bytes.
 
 use proptest::prelude::*;
 
@@ -9,22 +9,22 @@ fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
-fn refused(status: u16, body: &str) -> ExchangeError {
-    refusal(&anthropic::DIALECT, status, body.as_bytes())
+fn error_from(status: u16, body: &str) -> ExchangeError {
+    error_from_response(&anthropic::CONFIG, status, body.as_bytes())
 }
 
-fn refused_by_codex(status: u16, body: &str) -> ExchangeError {
-    refusal(&codex::DIALECT, status, body.as_bytes())
+fn codex_error_from(status: u16, body: &str) -> ExchangeError {
+    error_from_response(&codex::CONFIG, status, body.as_bytes())
 }
 
-fn read(body: &str) -> Result<Tokens, ExchangeError> {
-    tokens(&anthropic::DIALECT, body.as_bytes(), now())
+fn parse(body: &str) -> Result<Tokens, ExchangeError> {
+    parse_tokens(&anthropic::CONFIG, body.as_bytes(), now())
 }
 
 #[test]
-fn a_grant_that_is_not_accepted_is_dead() {
+fn an_invalid_grant_is_dead() {
     for status in [400, 401, 403] {
-        let error = refused(status, r#"{"error":"invalid_grant","error_description":"n33dle"}"#);
+        let error = error_from(status, r#"{"error":"invalid_grant","error_description":"n33dle"}"#);
 
         assert!(matches!(error, ExchangeError::Dead { .. }), "{status} {error:?}");
         assert!(!format!("{error:?}").contains("n33dle"));
@@ -32,10 +32,10 @@ fn a_grant_that_is_not_accepted_is_dead() {
 }
 
 #[test]
-fn the_words_of_codex_for_a_dead_login_are_known_in_both_forms() {
-    for word in ["refresh_token_expired", "refresh_token_reused", "refresh_token_invalidated"] {
-        for body in [format!(r#"{{"error":"{word}"}}"#), format!(r#"{{"error":{{"code":"{word}"}}}}"#)] {
-            let error = refused_by_codex(401, &body);
+fn codex_error_codes_for_dead_logins_are_recognized() {
+    for code in ["refresh_token_expired", "refresh_token_reused", "refresh_token_invalidated"] {
+        for body in [format!(r#"{{"error":"{code}"}}"#), format!(r#"{{"error":{{"code":"{code}"}}}}"#)] {
+            let error = codex_error_from(401, &body);
 
             assert!(matches!(error, ExchangeError::Dead { .. }), "{body} {error:?}");
         }
@@ -43,16 +43,16 @@ fn the_words_of_codex_for_a_dead_login_are_known_in_both_forms() {
 }
 
 #[test]
-fn a_client_that_is_not_known_ends_no_login() {
-    for (status, word) in [(401, "invalid_client"), (400, "unauthorized_client"), (400, "invalid_request")] {
-        let error = refused(status, &format!(r#"{{"error":"{word}"}}"#));
+fn an_invalid_client_does_not_end_the_login() {
+    for (status, code) in [(401, "invalid_client"), (400, "unauthorized_client"), (400, "invalid_request")] {
+        let error = error_from(status, &format!(r#"{{"error":"{code}"}}"#));
 
-        assert!(matches!(error, ExchangeError::Systemic { .. }), "{word} {error:?}");
+        assert!(matches!(error, ExchangeError::Systemic { .. }), "{code} {error:?}");
     }
 }
 
 #[test]
-fn an_answer_that_is_broken_throttled_or_unknown_ends_no_login() {
+fn server_errors_and_unknown_codes_are_transient() {
     for (status, body) in [
         (500, r#"{"error":"invalid_grant"}"#),
         (429, r#"{"error":"invalid_grant"}"#),
@@ -64,18 +64,18 @@ fn an_answer_that_is_broken_throttled_or_unknown_ends_no_login() {
         (307, ""),
         (404, "null"),
     ] {
-        let error = refused(status, body);
+        let error = error_from(status, body);
 
         assert!(error.is_transient(), "{status} {body} {error:?}");
     }
 }
 
 #[test]
-fn a_good_answer_gives_both_tokens_and_how_long_they_live() {
+fn a_response_has_both_tokens_and_their_lifetime() {
     let body = r#"{"access_token":"a-2","refresh_token":"r-2","expires_in":28800,"scope":"one two",
         "account":{"uuid":"u","email_address":"me@example.com"},"organization":{"uuid":"org-1"}}"#;
 
-    let tokens = read(body).unwrap();
+    let tokens = parse(body).unwrap();
 
     assert_eq!(tokens.access_token.expose(), "a-2");
     assert_eq!(tokens.refresh_token.unwrap().expose(), "r-2");
@@ -84,7 +84,7 @@ fn a_good_answer_gives_both_tokens_and_how_long_they_live() {
 }
 
 #[test]
-fn what_is_not_said_is_not_known() {
+fn missing_or_invalid_fields_are_none() {
     for body in [
         r#"{"access_token":"a"}"#,
         r#"{"access_token":"a","refresh_token":null,"expires_in":null,"organization":null}"#,
@@ -93,7 +93,7 @@ fn what_is_not_said_is_not_known() {
         r#"{"access_token":"a","expires_in":0}"#,
         r#"{"access_token":"a","expires_in":1e300}"#,
     ] {
-        let tokens = read(body).unwrap();
+        let tokens = parse(body).unwrap();
 
         assert!(tokens.refresh_token.is_none() && tokens.lives.is_none(), "{body}");
         assert_eq!(tokens.identity, None, "{body}");
@@ -101,29 +101,29 @@ fn what_is_not_said_is_not_known() {
 }
 
 #[test]
-fn a_good_status_without_a_token_may_pass() {
+fn a_2xx_without_a_token_is_transient() {
     for body in ["", "<html>", "[]", "{}", r#"{"access_token":""}"#, r#"{"access_token":["n33dle"]}"#] {
-        let error = read(body).unwrap_err();
+        let error = parse(body).unwrap_err();
 
         assert!(error.is_transient() && !format!("{error:?}").contains("n33dle"), "{body} {error:?}");
     }
 }
 
 #[test]
-fn a_token_that_no_header_can_carry_is_not_taken() {
-    assert!(read(r#"{"access_token":"a\nb"}"#).is_err());
-    assert!(read(r#"{"access_token":"a","refresh_token":"r\u0000"}"#).is_err());
+fn a_token_with_control_characters_is_rejected() {
+    assert!(parse(r#"{"access_token":"a\nb"}"#).is_err());
+    assert!(parse(r#"{"access_token":"a","refresh_token":"r\u0000"}"#).is_err());
 }
 
 #[test]
-fn codex_says_in_its_tokens_whose_they_are_and_when_they_end() {
+fn codex_tokens_contain_owner_and_expiry() {
     // printf '{"https://api.openai.com/auth":{"chatgpt_account_id":"acc-1"}}' | basenc --base64url -w0
     let id = "e30.eyJodHRwczovL2FwaS5vcGVuYWkuY29tL2F1dGgiOnsiY2hhdGdwdF9hY2NvdW50X2lkIjoiYWNjLTEifX0.s";
     // printf '{"exp":1800003600}' | basenc --base64url
     let access = "e30.eyJleHAiOjE4MDAwMDM2MDB9.s";
     let body = format!(r#"{{"access_token":"{access}","id_token":"{id}"}}"#);
 
-    let tokens = tokens(&codex::DIALECT, body.as_bytes(), now()).unwrap();
+    let tokens = parse_tokens(&codex::CONFIG, body.as_bytes(), now()).unwrap();
 
     assert_eq!(tokens.identity, Some(Identity::new("acc-1")));
     assert_eq!(tokens.lives, Some(Duration::from_secs(3600)));
@@ -131,10 +131,10 @@ fn codex_says_in_its_tokens_whose_they_are_and_when_they_end() {
 
 proptest! {
     #[test]
-    fn no_answer_breaks_a_reader(status in 0_u16..=999, body in any::<Vec<u8>>()) {
-        for dialect in [anthropic::DIALECT, codex::DIALECT] {
-            let _ = refusal(&dialect, status, &body);
-            let _ = tokens(&dialect, &body, now());
+    fn no_response_panics(status in 0_u16..=999, body in any::<Vec<u8>>()) {
+        for config in [anthropic::CONFIG, codex::CONFIG] {
+            let _ = error_from_response(&config, status, &body);
+            let _ = parse_tokens(&config, &body, now());
         }
     }
 }

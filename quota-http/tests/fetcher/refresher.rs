@@ -1,5 +1,5 @@
-//! The refresher over a real socket: what it sends, where to, and what it makes of the ways a call can go wrong.
-//! What answers mean has its own tests beside the code.
+//! The refresher over a real socket: its requests, and the result of failed calls.
+//! Parsing the responses has its own tests.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::server::{Reply, Server, head};
 
 const TOKEN: &str = "sk-ant-ort01-n33dle";
-const GOOD: &str = r#"{"access_token":"a-2","refresh_token":"r-2","expires_in":28800}"#;
+const TOKENS: &str = r#"{"access_token":"a-2","refresh_token":"r-2","expires_in":28800}"#;
 
 fn anthropic_at(server: &Server) -> OAuthRefresherBuilder {
     anthropic::refresher("a-client").base_url(server.url())
@@ -24,47 +24,46 @@ async fn exchange(reply: Reply) -> Result<Tokens, ExchangeError> {
     exchange_by(anthropic_at(&Server::start(reply).await)).await
 }
 
-fn sent(server: &Server) -> Value {
+fn request_body(server: &Server) -> Value {
     serde_json::from_str(&server.bodies()[0]).unwrap()
 }
 
 #[tokio::test]
-async fn anthropic_is_sent_the_token_and_the_client_id_as_json() {
-    let server = Server::start(Reply::json(200, "", GOOD)).await;
+async fn anthropic_gets_the_token_and_the_client_id_as_json() {
+    let server = Server::start(Reply::json(200, "", TOKENS)).await;
 
     let tokens = exchange_by(anthropic_at(&server)).await.unwrap();
 
     assert_eq!(tokens.refresh_token.unwrap().expose(), "r-2");
-    assert!(server.asked()[0].starts_with("post /v1/oauth/token http/1.1\r\n"), "{:?}", server.asked());
-    assert!(server.asked()[0].contains("\r\ncontent-type: application/json\r\n"));
+    assert!(server.requests()[0].starts_with("post /v1/oauth/token http/1.1\r\n"), "{:?}", server.requests());
+    assert!(server.requests()[0].contains("\r\ncontent-type: application/json\r\n"));
     let form = json!({"grant_type": "refresh_token", "refresh_token": TOKEN, "client_id": "a-client"});
-    assert_eq!(sent(&server), form);
+    assert_eq!(request_body(&server), form);
 }
 
 #[tokio::test]
-async fn codex_is_sent_what_it_may_do_as_well() {
-    let server = Server::start(Reply::json(200, "", GOOD)).await;
+async fn codex_gets_the_scope_as_well() {
+    let server = Server::start(Reply::json(200, "", TOKENS)).await;
 
     exchange_by(codex::refresher("a-client").base_url(server.url())).await.unwrap();
 
-    assert!(server.asked()[0].starts_with("post /oauth/token http/1.1\r\n"));
-    assert_eq!(sent(&server)["scope"], "openid profile email");
+    assert!(server.requests()[0].starts_with("post /oauth/token http/1.1\r\n"));
+    assert_eq!(request_body(&server)["scope"], "openid profile email");
 }
 
-// B102
 #[tokio::test]
-async fn the_refresher_says_who_asks() {
-    let server = Server::start(Reply::json(200, "", GOOD)).await;
+async fn the_refresher_sends_a_user_agent() {
+    let server = Server::start(Reply::json(200, "", TOKENS)).await;
 
     exchange_by(anthropic_at(&server)).await.unwrap();
     exchange_by(anthropic_at(&server).user_agent("my-program/1.0")).await.unwrap();
 
-    assert!(server.asked()[0].contains("\r\nuser-agent: quota/"));
-    assert!(server.asked()[1].contains("\r\nuser-agent: my-program/1.0\r\n"));
+    assert!(server.requests()[0].contains("\r\nuser-agent: quota/"));
+    assert!(server.requests()[1].contains("\r\nuser-agent: my-program/1.0\r\n"));
 }
 
 #[tokio::test]
-async fn a_grant_that_is_not_accepted_is_dead_and_a_client_that_is_not_known_is_not() {
+async fn invalid_grant_is_dead_and_invalid_client_is_not() {
     let dead = exchange(Reply::json(400, "", r#"{"error":"invalid_grant"}"#)).await.unwrap_err();
     let client = exchange(Reply::json(401, "", r#"{"error":"invalid_client"}"#)).await.unwrap_err();
 
@@ -73,7 +72,7 @@ async fn a_grant_that_is_not_accepted_is_dead_and_a_client_that_is_not_known_is_
 }
 
 #[tokio::test]
-async fn a_cloudflare_challenge_says_nothing_about_the_refresh_token() {
+async fn a_cloudflare_challenge_does_not_reject_the_refresh_token() {
     let page = "<html>invalid_grant</html>";
     for status in [400, 401, 403, 503] {
         let server = Server::start(Reply::json(status, "cf-mitigated: challenge\r\n", page)).await;
@@ -87,7 +86,7 @@ async fn a_cloudflare_challenge_says_nothing_about_the_refresh_token() {
 }
 
 #[tokio::test]
-async fn how_long_the_provider_wants_to_be_left_alone_is_told() {
+async fn retry_after_is_part_of_the_error() {
     for status in [429, 503] {
         let error = exchange(Reply::json(status, "retry-after: 90\r\n", "{}")).await.unwrap_err();
 
@@ -96,37 +95,37 @@ async fn how_long_the_provider_wants_to_be_left_alone_is_told() {
 }
 
 #[tokio::test]
-async fn a_call_that_breaks_off_is_sent_once_and_may_pass() {
-    for reply in [Reply::HangUp, Reply::Say(format!("{}\r\n{{", head(200, 500)))] {
+async fn a_broken_connection_is_transient_and_sent_once() {
+    for reply in [Reply::HangUp, Reply::Send(format!("{}\r\n{{", head(200, 500)))] {
         let server = Server::start(reply).await;
 
         let error = exchange_by(anthropic_at(&server)).await.unwrap_err();
 
         assert!(error.is_transient(), "{error:?}");
-        assert_eq!(server.asked().len(), 1);
+        assert_eq!(server.requests().len(), 1);
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_never_ends_is_given_up() {
+async fn a_stalled_response_times_out() {
     let error = exchange(Reply::Stall(format!("{}\r\n", head(200, 500)))).await.unwrap_err();
 
     assert!(error.is_transient(), "{error:?}");
 }
 
 #[tokio::test]
-async fn the_token_goes_nowhere_else() {
-    let elsewhere = Server::start(Reply::json(200, "", GOOD)).await;
+async fn the_token_is_not_sent_to_a_redirect() {
+    let elsewhere = Server::start(Reply::json(200, "", TOKENS)).await;
     let location = format!("location: {}\r\n", elsewhere.url());
 
     let error = exchange(Reply::json(307, &location, "")).await.unwrap_err();
 
     assert!(error.is_transient(), "{error:?}");
-    assert_eq!(elsewhere.asked().len(), 0);
+    assert_eq!(elsewhere.requests().len(), 0);
 }
 
 #[tokio::test]
-async fn neither_the_token_nor_an_answer_is_shown() {
+async fn neither_token_nor_response_is_shown() {
     for (status, body) in [(400, TOKEN), (200, TOKEN), (200, r#"{"access_token":["n33dle"]}"#)] {
         let server = Server::start(Reply::json(status, "", body)).await;
         let builder = anthropic_at(&server);
@@ -139,7 +138,7 @@ async fn neither_the_token_nor_an_answer_is_shown() {
 }
 
 #[test]
-fn a_refresher_is_not_built_without_a_client_id_or_to_send_in_the_clear() {
+fn a_refresher_needs_a_client_id_and_tls() {
     let build = |builder: OAuthRefresherBuilder| builder.build().map(|_| ()).unwrap_err();
     let far = "http://example.com".parse().unwrap();
 

@@ -1,5 +1,5 @@
-//! A server that plays an endpoint: it writes bytes as they are told, and remembers what it was asked.
-//! It knows no HTTP beyond where a request ends.
+//! A server that sends scripted bytes and records the requests.
+//! Of HTTP it parses only where a request ends.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -9,58 +9,58 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use url::Url;
 
-/// What the server does when it is asked.
+/// How the server replies to a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
-    /// Writes this and closes the connection.
-    Say(String),
-    /// Writes this, and then nothing more; time leaps to the end of every wait.
+    /// Sends this and closes the connection.
+    Send(String),
+    /// Sends this and then nothing. Time is paused, so every timeout expires at once.
     Stall(String),
-    /// Writes this, and then goes on and on.
+    /// Sends this, then spaces without end.
     Flood(String),
-    /// Closes the connection without a word.
+    /// Closes the connection without a reply.
     HangUp,
 }
 
 impl Reply {
-    /// An answer of this status with a body of JSON.
+    /// A response with this status and JSON body.
     pub(crate) fn json(status: u16, headers: &str, body: &str) -> Self {
-        Self::Say(format!("{}{headers}\r\n{body}", head(status, body.len())))
+        Self::Send(format!("{}{headers}\r\n{body}", head(status, body.len())))
     }
 }
 
-/// The head of an answer, but for the line that ends it.
+/// The head of a response, without the final empty line.
 pub(crate) fn head(status: u16, length: usize) -> String {
     format!(
         "HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n"
     )
 }
 
-/// The server. It stops when it is dropped.
+/// The server. Dropping it stops it.
 #[derive(Debug)]
 pub(crate) struct Server {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
     bodies: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
 }
 
 impl Server {
-    /// Starts a server that always does the same.
+    /// Starts a server that always sends the same reply.
     pub(crate) async fn start(reply: Reply) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let asked = Arc::<Mutex<Vec<_>>>::default();
+        let requests = Arc::<Mutex<Vec<_>>>::default();
         let bodies = Arc::<Mutex<Vec<_>>>::default();
-        let seen = (Arc::clone(&asked), Arc::clone(&bodies));
+        let requests_and_bodies = (Arc::clone(&requests), Arc::clone(&bodies));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(answer(stream, reply.clone(), seen.clone()));
+                connections.spawn(serve(stream, reply.clone(), requests_and_bodies.clone()));
             }
         });
-        Self { address, asked, bodies, _tasks: tasks }
+        Self { address, requests, bodies, _tasks: tasks }
     }
 
     pub(crate) fn url(&self) -> Url {
@@ -71,20 +71,20 @@ impl Server {
         format!("{scheme}://{}{path}", self.address).parse().unwrap()
     }
 
-    /// The heads of the requests that came, in lower case.
-    pub(crate) fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+    /// The heads of the received requests, in lower case.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 
-    /// The bodies of the requests that came, as they are.
+    /// The bodies of the received requests.
     pub(crate) fn bodies(&self) -> Vec<String> {
         self.bodies.lock().unwrap().clone()
     }
 }
 
-type Seen = (Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<String>>>);
+type Requests = (Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<String>>>);
 
-async fn answer(mut stream: TcpStream, reply: Reply, (asked, bodies): Seen) {
+async fn serve(mut stream: TcpStream, reply: Reply, (requests, bodies): Requests) {
     let mut request = Vec::new();
     if !matches!(reply, Reply::HangUp) {
         while !request.ends_with(b"\r\n\r\n") {
@@ -95,11 +95,11 @@ async fn answer(mut stream: TcpStream, reply: Reply, (asked, bodies): Seen) {
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body).await.unwrap();
-    asked.lock().unwrap().push(head);
+    requests.lock().unwrap().push(head);
     bodies.lock().unwrap().push(String::from_utf8(body).unwrap());
     match reply {
         Reply::HangUp => {}
-        Reply::Say(text) => stream.write_all(text.as_bytes()).await.unwrap(),
+        Reply::Send(text) => stream.write_all(text.as_bytes()).await.unwrap(),
         Reply::Stall(text) => {
             stream.write_all(text.as_bytes()).await.unwrap();
             tokio::time::pause();

@@ -19,16 +19,16 @@ fn rulings(parsed: &ParsedHeaders) -> Vec<(&str, Ruling)> {
     parsed.usage.verdicts.iter().map(|verdict| (verdict.window.as_str(), verdict.ruling)).collect()
 }
 
-fn ignored(parsed: &ParsedHeaders) -> Vec<&str> {
+fn skipped(parsed: &ParsedHeaders) -> Vec<&str> {
     parsed
-        .ignored
+        .skipped
         .iter()
-        .map(|ignored| ignored.field.strip_prefix(UNIFIED).unwrap_or(&ignored.field))
+        .map(|skipped| skipped.field.strip_prefix(UNIFIED).unwrap_or(&skipped.field))
         .collect()
 }
 
 #[test]
-fn both_windows_are_read_with_their_resets() {
+fn both_windows_are_parsed_with_their_resets() {
     let parsed = parse(&[
         ("5h-utilization", "0.03"),
         ("5h-reset", RESET),
@@ -42,34 +42,31 @@ fn both_windows_are_read_with_their_resets() {
 }
 
 #[test]
-fn headers_speak_only_about_what_they_report() {
+fn headers_cover_only_the_windows_they_report() {
     let usage = parse(&[("5h-utilization", "0.03")]).usage;
 
     assert_eq!((usage.coverage, usage.source, usage.credits), (Coverage::Reported, Source::Headers, None));
 }
 
-// B64
 #[test]
-fn what_is_no_fraction_is_ignored() {
+fn an_invalid_fraction_is_skipped() {
     for text in ["", "NaN", "Infinity", "-inf", "abc", "1e999", "1785634800", "-1.1"] {
         let parsed = parse(&[("5h-utilization", text), ("7d-utilization", "0.5")]);
 
         assert_eq!(basis_points(&parsed), [("seven_day", 5000)], "{text:?}");
-        assert_eq!(ignored(&parsed), ["5h-utilization"], "{text:?}");
+        assert_eq!(skipped(&parsed), ["5h-utilization"], "{text:?}");
     }
 }
 
-// B64
 #[test]
-fn a_fraction_below_nothing_is_nothing_and_above_all_is_kept() {
+fn a_negative_fraction_is_zero_and_one_above_1_is_kept() {
     let parsed = parse(&[("5h-utilization", "-0.1"), ("7d-utilization", "1.7")]);
 
     assert_eq!(basis_points(&parsed), [("five_hour", 0), ("seven_day", 17_000)]);
 }
 
-// B65
 #[test]
-fn a_reset_that_cannot_be_read_leaves_the_window() {
+fn an_invalid_reset_leaves_the_window() {
     for reset in ["1e308", "not-a-number", "", "-1"] {
         let parsed = parse(&[("5h-utilization", "0.5"), ("5h-reset", reset)]);
 
@@ -78,16 +75,15 @@ fn a_reset_that_cannot_be_read_leaves_the_window() {
 }
 
 #[test]
-fn a_status_is_a_verdict_and_no_number() {
+fn a_status_is_a_verdict_and_not_a_reading() {
     let parsed = parse(&[("5h-status", "rejected"), ("7d-status", "allowed"), ("7d-utilization", "0.4")]);
 
     assert_eq!(basis_points(&parsed), [("seven_day", 4000)]);
     assert_eq!(rulings(&parsed), [("five_hour", Ruling::Rejected), ("seven_day", Ruling::Allowed)]);
 }
 
-// B68
 #[test]
-fn a_model_that_is_turned_away_leaves_the_account() {
+fn a_rejected_model_window_does_not_reject_the_account() {
     let parsed = parse(&[
         ("status", "rejected"),
         ("reset", RESET),
@@ -100,22 +96,21 @@ fn a_model_that_is_turned_away_leaves_the_account() {
 
     let rejected: Vec<_> =
         parsed.usage.verdicts.iter().filter(|verdict| verdict.ruling == Ruling::Rejected).collect();
-    let [only] = rejected[..] else { panic!("one window turns away") };
+    let [only] = rejected[..] else { panic!("one window is rejected") };
     assert_eq!(only.window.as_str(), "seven_day_overage_included");
     assert_eq!(only.scope, Some(Scope::unnamed()));
     assert_eq!(only.resets_at, Timestamp::from_second(1_785_232_800).ok());
 }
 
-// B74
 #[test]
-fn a_verdict_never_borrows_the_reset_of_another_window() {
+fn a_verdict_never_takes_the_reset_of_another_window() {
     let parsed = parse(&[("5h-status", "rejected"), ("reset", RESET), ("7d-reset", RESET)]);
 
     assert_eq!(parsed.usage.verdicts[0].resets_at, None);
 }
 
 #[test]
-fn the_verdict_over_everything_stands_in_where_no_window_has_its_own() {
+fn the_overall_status_applies_if_no_window_has_one() {
     let parsed = parse(&[("status", "rejected"), ("reset", RESET), ("representative-claim", "seven_day")]);
 
     assert_eq!(rulings(&parsed), [("seven_day", Ruling::Rejected)]);
@@ -123,7 +118,7 @@ fn the_verdict_over_everything_stands_in_where_no_window_has_its_own() {
 }
 
 #[test]
-fn the_verdict_over_everything_ends_when_its_window_does() {
+fn the_overall_status_has_the_reset_of_its_window() {
     let parsed = parse(&[
         ("status", "rejected"),
         ("reset", "5"),
@@ -134,24 +129,22 @@ fn the_verdict_over_everything_ends_when_its_window_does() {
     assert_eq!(parsed.usage.verdicts[0].resets_at, Timestamp::from_second(1_785_634_800).ok());
 }
 
-// B69
 #[test]
-fn a_verdict_that_rests_on_no_window_is_none() {
+fn an_overall_status_without_a_window_is_dropped() {
     assert_eq!(rulings(&parse(&[("status", "rejected"), ("reset", RESET)])), []);
     assert_eq!(rulings(&parse(&[("status", "rejected"), ("representative-claim", "")])), []);
 }
 
 #[test]
-fn a_status_nobody_knows_is_listed() {
+fn an_unknown_status_is_listed() {
     let parsed = parse(&[("5h-status", "pondering")]);
 
     assert_eq!(rulings(&parsed), []);
-    assert_eq!(ignored(&parsed), ["5h-status"]);
+    assert_eq!(skipped(&parsed), ["5h-status"]);
 }
 
-// B63
 #[test]
-fn headers_about_money_are_listed_and_left_out() {
+fn headers_about_money_are_skipped() {
     let parsed = parse(&[
         ("overage-status", "rejected"),
         ("overage-utilization", "1.0"),
@@ -159,19 +152,19 @@ fn headers_about_money_are_listed_and_left_out() {
         ("overage-disabled-reason", "out_of_credits"),
     ]);
 
-    assert_eq!((parsed.usage.windows.len(), parsed.usage.verdicts.len(), parsed.ignored.len()), (0, 0, 4));
+    assert_eq!((parsed.usage.windows.len(), parsed.usage.verdicts.len(), parsed.skipped.len()), (0, 0, 4));
 }
 
 #[test]
-fn what_is_no_reading_is_listed() {
+fn headers_that_are_not_readings_are_listed() {
     let parsed =
         parse(&[("5h-surpassed-threshold", "0.9"), ("fallback", "available"), ("upgrade-paths", "max")]);
 
-    assert_eq!(ignored(&parsed), ["5h-surpassed-threshold", "fallback", "upgrade-paths"]);
+    assert_eq!(skipped(&parsed), ["5h-surpassed-threshold", "fallback", "upgrade-paths"]);
 }
 
 #[test]
-fn a_window_nobody_knows_is_kept_and_never_counts_the_whole_account() {
+fn an_unknown_window_is_kept_and_never_account_wide() {
     let parsed = parse(&[("30d_x-utilization", "0.5"), ("30d_x-status", "rejected")]);
 
     assert_eq!(basis_points(&parsed), [("30d_x", 5000)]);
@@ -180,7 +173,7 @@ fn a_window_nobody_knows_is_kept_and_never_counts_the_whole_account() {
 }
 
 #[test]
-fn names_may_be_in_any_case_and_the_first_counts() {
+fn names_are_case_insensitive_and_the_first_value_counts() {
     let name = "ANTHROPIC-RateLimit-Unified-5H-Utilization";
 
     let parsed = parse_headers(None, [(name, "0.25"), (&*name.to_lowercase(), "0.75")]);
@@ -189,7 +182,7 @@ fn names_may_be_in_any_case_and_the_first_counts() {
 }
 
 #[test]
-fn an_api_keys_windows_are_told_by_what_is_left() {
+fn api_key_windows_are_computed_from_what_remains() {
     let parsed = parse_headers(
         Some(200),
         [
@@ -207,7 +200,7 @@ fn an_api_keys_windows_are_told_by_what_is_left() {
 }
 
 #[test]
-fn a_limit_that_says_no_share_is_listed() {
+fn a_limit_without_a_fraction_is_listed() {
     let limits = [("0", Some("0")), ("-5", Some("1")), ("abc", Some("1")), ("50", None), ("50", Some("abc"))];
     for (limit, remaining) in limits {
         let limit = Some(("anthropic-ratelimit-tokens-limit", limit));
@@ -216,19 +209,19 @@ fn a_limit_that_says_no_share_is_listed() {
         let parsed = parse_headers(None, limit.into_iter().chain(remaining));
 
         assert_eq!(basis_points(&parsed), []);
-        assert_eq!(ignored(&parsed), ["anthropic-ratelimit-tokens-limit"]);
+        assert_eq!(skipped(&parsed), ["anthropic-ratelimit-tokens-limit"]);
     }
 }
 
 #[test]
-fn a_family_nobody_knows_is_listed() {
+fn an_unknown_header_family_is_listed() {
     let parsed = parse_headers(None, [("anthropic-ratelimit-images-limit", "5")]);
 
-    assert_eq!(ignored(&parsed), ["anthropic-ratelimit-images-limit"]);
+    assert_eq!(skipped(&parsed), ["anthropic-ratelimit-images-limit"]);
 }
 
 #[test]
-fn how_long_to_wait_counts_only_if_the_request_was_turned_away() {
+fn retry_after_counts_only_for_rejected_requests() {
     let wait = |status| parse_headers(status, [("Retry-After", "60")]).retry_after;
 
     assert_eq!(wait(Some(429)), Some(Duration::from_secs(60)));
@@ -237,7 +230,7 @@ fn how_long_to_wait_counts_only_if_the_request_was_turned_away() {
 }
 
 #[test]
-fn a_date_to_wait_for_counts_from_the_answers_own_date() {
+fn a_retry_after_date_is_relative_to_the_date_header() {
     let headers =
         [("date", "Wed, 01 Jul 2026 12:00:00 GMT"), ("retry-after", "Wed, 01 Jul 2026 12:01:00 GMT")];
 
@@ -245,7 +238,7 @@ fn a_date_to_wait_for_counts_from_the_answers_own_date() {
 }
 
 #[test]
-fn the_organization_is_who_the_answer_is_about() {
+fn the_organization_header_is_the_owner() {
     let identity = |id| parse_headers(None, [("anthropic-organization-id", id)]).usage.identity;
 
     assert_eq!(identity("org-1"), Some(Identity::new("org-1")));
@@ -254,14 +247,14 @@ fn the_organization_is_who_the_answer_is_about() {
 }
 
 #[test]
-fn headers_about_other_things_say_nothing() {
+fn unrelated_headers_yield_nothing() {
     let parsed = parse_headers(Some(429), [("content-type", "application/json"), ("x-request-id", "r")]);
 
-    assert!(parsed.usage.is_empty() && parsed.usage.verdicts.is_empty() && parsed.ignored.is_empty());
+    assert!(parsed.usage.is_empty() && parsed.usage.verdicts.is_empty() && parsed.skipped.is_empty());
 }
 
 #[test]
-fn a_flood_of_headers_is_read_up_to_a_bound() {
+fn the_number_of_headers_is_bounded() {
     let headers: Vec<_> = (0..10_000).map(|at| format!("{UNIFIED}{at}-utilization")).collect();
 
     let parsed = parse_headers(None, headers.iter().map(|name| (name.as_str(), "0.5")));

@@ -37,7 +37,7 @@ fn cached(fetched_at: Value, body: Value) -> Value {
 }
 
 #[test]
-fn the_cache_of_claude_code_is_as_old_as_it_says() {
+fn cached_usage_is_dated_by_the_file() {
     let body = json!({ "five_hour": { "utilization": 26 }, "extra_usage": { "is_enabled": false } });
 
     let cached = claude_json(cached(json!(1_782_907_200_000_i64), body)).unwrap();
@@ -50,7 +50,7 @@ fn the_cache_of_claude_code_is_as_old_as_it_says() {
 }
 
 #[test]
-fn the_user_of_the_cache_is_not_taken_for_the_organization() {
+fn the_user_of_the_cache_is_not_the_owner() {
     let cached =
         claude_json(cached(json!(1_782_907_200_000_i64), json!({ "five_hour": { "utilization": 1 } })))
             .unwrap();
@@ -59,38 +59,38 @@ fn the_user_of_the_cache_is_not_taken_for_the_organization() {
 }
 
 #[test]
-fn a_cache_without_a_date_is_refused() {
+fn cached_usage_without_a_timestamp_is_rejected() {
     for fetched_at in [json!(null), json!("soon"), json!(0), json!(1e308)] {
-        let refused = claude_json(cached(fetched_at, json!({ "five_hour": { "utilization": 1 } })));
+        let result = claude_json(cached(fetched_at, json!({ "five_hour": { "utilization": 1 } })));
 
-        assert_eq!(refused, Err(ParseError::Undated));
+        assert_eq!(result, Err(ParseError::MissingTimestamp));
     }
 }
 
 #[test]
-fn a_file_without_a_cache_says_nothing() {
+fn a_file_without_cached_usage_has_no_usage() {
     for file in [
         json!({}),
         json!({ "cachedUsageUtilization": null }),
         json!({ "cachedUsageUtilization": { "fetchedAtMs": 1 } }),
     ] {
-        assert_eq!(claude_json(file), Err(ParseError::NothingKnown));
+        assert_eq!(claude_json(file), Err(ParseError::NoUsage));
     }
 }
 
 #[test]
-fn a_file_that_was_cut_off_is_not_json() {
+fn a_truncated_file_is_not_json() {
     assert!(matches!(parse_claude_json(b"{ \"cachedUsage"), Err(ParseError::NotJson { .. })));
 }
 
 #[test]
-fn a_file_of_another_shape_is_told() {
+fn a_file_that_is_not_an_object_is_rejected() {
     assert_eq!(claude_json(json!([])), Err(ParseError::NotAnObject));
     assert_eq!(claude_json(json!("text")), Err(ParseError::NotAnObject));
 }
 
 #[test]
-fn a_status_line_counts_in_percent() {
+fn a_status_line_is_in_percent() {
     let parsed = statusline(json!({ "rate_limits": {
         "five_hour": { "used_percentage": 1, "resets_at": 1_782_907_200 }, "seven_day": { "used_percentage": 0.5 }
     }}));
@@ -101,45 +101,45 @@ fn a_status_line_counts_in_percent() {
     assert_eq!((usage.observed_at, usage.source), (Some(morning()), Source::Statusline));
 }
 
-/// What is left of the five-hour window of a status line, and what was left out.
+/// The usage of the five-hour window of a status line, and the skipped fields.
 fn five_hour_of(window: Value) -> (Vec<u32>, Vec<(String, &'static str)>) {
     let parsed = statusline(json!({ "rate_limits": { "five_hour": window } })).unwrap();
     let used = parsed.usage.windows.iter().map(|window| window.used.basis_points());
-    (used.collect(), parsed.ignored.into_iter().map(|ignored| (ignored.field, ignored.why)).collect())
+    (used.collect(), parsed.skipped.into_iter().map(|skipped| (skipped.field, skipped.reason)).collect())
 }
 
 #[test]
-fn an_epoch_in_the_place_of_a_use_is_left_out_of_a_status_line() {
+fn a_unix_time_as_usage_of_a_status_line_is_skipped() {
     for used in [json!(1_782_907_200), json!("1782907200"), json!(1_000.1), json!(-0.1)] {
-        let (left, ignored) = five_hour_of(json!({ "used_percentage": used, "resets_at": 1_782_907_200 }));
+        let (read, skipped) = five_hour_of(json!({ "used_percentage": used, "resets_at": 1_782_907_200 }));
 
-        let why = "its use is not between 0 % and 1,000 %";
-        assert_eq!((left, ignored), (vec![], vec![("rate_limits.five_hour".to_owned(), why)]), "{used}");
+        let reason = "its usage is not between 0 % and 1,000 %";
+        assert_eq!((read, skipped), (vec![], vec![("rate_limits.five_hour".to_owned(), reason)]), "{used}");
     }
 }
 
 #[test]
-fn a_window_of_a_status_line_whose_reset_is_past_is_left_out() {
+fn a_status_line_window_with_a_past_reset_is_skipped() {
     let nine_hours_ago = morning().as_second() - 9 * 3600;
 
-    let (left, ignored) = five_hour_of(json!({ "used_percentage": 97, "resets_at": nine_hours_ago }));
+    let (used, skipped) = five_hour_of(json!({ "used_percentage": 97, "resets_at": nine_hours_ago }));
 
-    let why = "its reset is past, so its use is of an earlier period";
-    assert_eq!((left, ignored), (vec![], vec![("five_hour".to_owned(), why)]));
+    let reason = "its reset is past, so its use is of an earlier period";
+    assert_eq!((used, skipped), (vec![], vec![("five_hour".to_owned(), reason)]));
 }
 
 #[test]
-fn a_window_of_a_status_line_whose_reset_is_too_far_ahead_is_left_out() {
+fn a_status_line_window_with_a_too_late_reset_is_skipped() {
     let in_six_hours = morning().as_second() + 6 * 3600;
 
-    let (left, ignored) = five_hour_of(json!({ "used_percentage": 97, "resets_at": in_six_hours }));
+    let (used, skipped) = five_hour_of(json!({ "used_percentage": 97, "resets_at": in_six_hours }));
 
-    let why = "its reset is further ahead than the window is long";
-    assert_eq!((left, ignored), (vec![], vec![("five_hour".to_owned(), why)]));
+    let reason = "its reset is further ahead than the window is long";
+    assert_eq!((used, skipped), (vec![], vec![("five_hour".to_owned(), reason)]));
 }
 
 #[test]
-fn a_cached_use_below_nothing_is_left_out() {
+fn a_negative_cached_usage_is_skipped() {
     let body = json!({
         "five_hour": { "utilization": -1 }, "seven_day": { "utilization": 3 },
         "limits": [{ "kind": "session", "percent": -1 }]
@@ -148,28 +148,28 @@ fn a_cached_use_below_nothing_is_left_out() {
     let parsed = claude_json(cached(json!(1_782_907_200_000_i64), body)).unwrap().parsed;
 
     assert_eq!(basis_points(&parsed.usage.windows), [("seven_day", 300)]);
-    assert_eq!(parsed.ignored.len(), 2);
+    assert_eq!(parsed.skipped.len(), 2);
 }
 
 #[test]
-fn a_malformed_window_of_a_status_line_spares_the_others() {
+fn a_malformed_status_line_window_spares_the_others() {
     let parsed = statusline(json!({ "rate_limits": {
         "five_hour": { "used_percentage": "abc" }, "seven_day": { "used_percentage": 3 }
     }}));
 
     let parsed = parsed.unwrap();
     assert_eq!(basis_points(&parsed.usage.windows), [("seven_day", 300)]);
-    assert_eq!(parsed.ignored[0].field, "rate_limits.five_hour");
+    assert_eq!(parsed.skipped[0].field, "rate_limits.five_hour");
 }
 
 #[test]
-fn a_status_line_without_limits_says_nothing() {
-    assert_eq!(statusline(json!({ "model": { "id": "m" } })), Err(ParseError::NothingKnown));
-    assert_eq!(statusline(json!({ "rate_limits": null })), Err(ParseError::NothingKnown));
+fn a_status_line_without_limits_has_no_usage() {
+    assert_eq!(statusline(json!({ "model": { "id": "m" } })), Err(ParseError::NoUsage));
+    assert_eq!(statusline(json!({ "rate_limits": null })), Err(ParseError::NoUsage));
 }
 
 #[test]
-fn an_event_counts_in_fractions() {
+fn an_event_is_in_fractions() {
     let parsed = event(json!({ "unifiedWindows": {
         "five_hour": { "utilization": 1, "resetsAt": 1_782_907_200 },
         "seven_day_overage_included": { "utilization": 0.88 }
@@ -182,7 +182,7 @@ fn an_event_counts_in_fractions() {
 }
 
 #[test]
-fn an_event_rules_on_the_window_it_names() {
+fn an_event_status_applies_to_the_window_it_names() {
     let parsed =
         event(json!({ "status": "rejected", "rateLimitType": "seven_day_opus", "resetsAt": 1_782_907_200 }));
 
@@ -193,16 +193,16 @@ fn an_event_rules_on_the_window_it_names() {
 }
 
 #[test]
-fn what_an_event_says_about_money_is_listed() {
+fn event_fields_about_money_are_listed() {
     let parsed = event(json!({ "status": "allowed", "overageStatus": "rejected", "isUsingOverage": false }));
 
-    assert_eq!(parsed.ignored.len(), 2);
+    assert_eq!(parsed.skipped.len(), 2);
     assert!(parsed.usage.verdicts.is_empty());
 }
 
 #[test]
-fn a_line_of_another_type_says_nothing() {
+fn a_line_of_another_type_has_no_usage() {
     let line = json!({ "type": "result", "rate_limit_info": { "status": "rejected" } }).to_string();
 
-    assert_eq!(parse_rate_limit_event(line.as_bytes(), noon()), Err(ParseError::NothingKnown));
+    assert_eq!(parse_rate_limit_event(line.as_bytes(), noon()), Err(ParseError::NoUsage));
 }

@@ -10,7 +10,7 @@ fn parse(body: Value) -> Parsed {
     parse_usage(body.to_string().as_bytes()).unwrap()
 }
 
-fn refused(body: &str) -> ParseError {
+fn error_of(body: &str) -> ParseError {
     parse_usage(body.as_bytes()).unwrap_err()
 }
 
@@ -22,8 +22,8 @@ fn ids(parsed: &Parsed) -> Vec<&str> {
     parsed.usage.windows.iter().map(|window| window.id.as_str()).collect()
 }
 
-fn ignored(parsed: &Parsed) -> Vec<&str> {
-    parsed.ignored.iter().map(|ignored| ignored.field.as_str()).collect()
+fn skipped(parsed: &Parsed) -> Vec<&str> {
+    parsed.skipped.iter().map(|skipped| skipped.field.as_str()).collect()
 }
 
 fn percent(value: f64) -> Percent {
@@ -36,7 +36,7 @@ fn complete_except(ids: &[&str], credits: bool) -> Coverage {
 }
 
 #[test]
-fn the_fields_of_the_root_are_windows() {
+fn fields_of_the_root_are_windows() {
     let parsed = parse(json!({
         "five_hour": { "utilization": 64.5, "resets_at": "2026-07-01T19:00:00Z" },
         "seven_day": { "utilization": 37, "resets_at": null },
@@ -49,9 +49,8 @@ fn the_fields_of_the_root_are_windows() {
     assert_eq!(parsed.usage.coverage, Coverage::complete());
 }
 
-// B67
 #[test]
-fn one_percent_is_not_taken_for_all() {
+fn one_percent_is_not_100_percent() {
     let parsed = parse(json!({ "five_hour": { "utilization": 1.0 }, "seven_day": { "utilization": 0.42 } }));
 
     assert_eq!(window(&parsed, "five_hour").used, percent(1.0));
@@ -59,7 +58,7 @@ fn one_percent_is_not_taken_for_all() {
 }
 
 #[test]
-fn use_below_nothing_is_nothing_and_above_all_is_kept() {
+fn negative_usage_is_zero_and_usage_above_100_is_kept() {
     let parsed = parse(json!({ "five_hour": { "utilization": -3 }, "seven_day": { "utilization": 104.2 } }));
 
     assert_eq!(window(&parsed, "five_hour").used, Percent::ZERO);
@@ -67,7 +66,7 @@ fn use_below_nothing_is_nothing_and_above_all_is_kept() {
 }
 
 #[test]
-fn windows_have_their_lengths() {
+fn known_windows_have_lengths() {
     let parsed = parse(json!({
         "five_hour": { "utilization": 1 }, "seven_day_cowork": { "utilization": 1 }, "tangelo": { "utilization": 1 }
     }));
@@ -77,9 +76,8 @@ fn windows_have_their_lengths() {
     assert_eq!(window(&parsed, "tangelo").length, None);
 }
 
-// B103
 #[test]
-fn a_reset_that_cannot_be_read_leaves_the_window() {
+fn an_invalid_reset_leaves_the_window() {
     for reset in [json!(null), json!("soon"), json!(1e308), json!({}), json!(false)] {
         let parsed = parse(json!({ "five_hour": { "utilization": 5, "resets_at": reset } }));
 
@@ -87,9 +85,8 @@ fn a_reset_that_cannot_be_read_leaves_the_window() {
     }
 }
 
-// B103
 #[test]
-fn a_reset_may_be_a_number_or_lack_its_zone() {
+fn a_reset_may_be_a_number_or_lack_an_offset() {
     let parsed = parse(json!({
         "five_hour": { "utilization": 5, "resets_at": 1_782_907_200 },
         "seven_day": { "utilization": 5, "resets_at": "2026-07-01T12:00:00.123456" }
@@ -105,63 +102,62 @@ fn null_windows_are_not_reported_and_not_listed() {
     let parsed = parse(json!({ "five_hour": { "utilization": 1 }, "seven_day_opus": null, "tangelo": null }));
 
     assert_eq!(ids(&parsed), ["five_hour"]);
-    assert_eq!(ignored(&parsed), [""; 0]);
+    assert_eq!(skipped(&parsed), [""; 0]);
 }
 
 #[test]
-fn a_window_whose_use_is_null_is_gone_and_listed() {
+fn a_window_with_null_usage_is_gone_and_listed() {
     let parsed = parse(json!({ "five_hour": { "utilization": null }, "seven_day": { "utilization": 1 } }));
 
     assert_eq!(ids(&parsed), ["seven_day"]);
-    assert_eq!(ignored(&parsed), ["five_hour"]);
+    assert_eq!(skipped(&parsed), ["five_hour"]);
     assert_eq!(parsed.usage.coverage, Coverage::complete());
 }
 
-// B73
 #[test]
-fn a_malformed_window_keeps_what_was_known_and_spares_the_others() {
+fn a_malformed_window_is_not_covered_and_spares_the_others() {
     for broken in
         [json!({ "utilization": "abc" }), json!({ "utilization": {} }), json!({}), json!(7), json!([])]
     {
         let parsed = parse(json!({ "five_hour": broken, "seven_day": { "utilization": 1 } }));
 
         assert_eq!(ids(&parsed), ["seven_day"]);
-        assert_eq!(ignored(&parsed), ["five_hour"]);
+        assert_eq!(skipped(&parsed), ["five_hour"]);
         assert_eq!(parsed.usage.coverage, complete_except(&["five_hour"], true));
     }
 }
 
 #[test]
-fn an_implausible_use_keeps_what_was_known_and_is_listed() {
+fn an_implausible_usage_is_not_covered_and_listed() {
     for used in [json!(1_782_907_200), json!(1_000.1), json!(-100.1)] {
         let rows = json!([{ "kind": "weekly_all", "percent": used }]);
         let parsed = parse(json!({ "five_hour": { "utilization": used }, "limits": rows }));
 
         assert_eq!(ids(&parsed), [""; 0], "{used}");
-        assert_eq!(parsed.ignored.len(), 2);
-        assert!(parsed.ignored.iter().all(|one| one.why == "its use is not between 0 % and 1,000 %"));
+        assert_eq!(parsed.skipped.len(), 2);
+        assert!(parsed.skipped.iter().all(|one| one.reason == "its usage is not between 0 % and 1,000 %"));
         assert_eq!(parsed.usage.coverage, complete_except(&["five_hour", "seven_day"], true));
     }
 }
 
 #[test]
-fn what_is_no_window_is_listed() {
+fn fields_that_are_not_windows_are_listed() {
     let parsed = parse(json!({
         "five_hour": { "utilization": 1 }, "member_dashboard_available": true, "seven_day_breakdown": { "web": 3 },
         "weekly_scoped_shares": [], "cedar_ember": { "eligible": true }
     }));
 
     assert_eq!(ids(&parsed), ["five_hour"]);
-    assert_eq!(parsed.ignored.len(), 4);
+    assert_eq!(parsed.skipped.len(), 4);
     assert_eq!(parsed.usage.coverage, Coverage::complete());
 }
 
 #[test]
-fn an_answer_about_other_things_is_empty() {
+fn a_response_without_windows_is_empty() {
     let parsed = parse(json!({ "cedar_ember": { "eligible": true } }));
 
     assert!(parsed.usage.is_empty());
-    assert_eq!(ignored(&parsed), ["cedar_ember"]);
+    assert_eq!(skipped(&parsed), ["cedar_ember"]);
 }
 
 #[test]
@@ -172,7 +168,7 @@ fn rows_alone_are_enough() {
 }
 
 #[test]
-fn where_a_row_and_a_field_differ_the_row_counts() {
+fn if_a_row_and_a_field_differ_the_row_counts() {
     let parsed = parse(json!({
         "five_hour": { "utilization": 40.0, "resets_at": "2026-07-01T19:00:00Z" },
         "limits": [{ "kind": "session", "percent": 11, "resets_at": null }]
@@ -183,7 +179,7 @@ fn where_a_row_and_a_field_differ_the_row_counts() {
 }
 
 #[test]
-fn a_field_that_rounds_to_its_row_is_the_finer_number() {
+fn a_field_that_rounds_to_its_row_is_more_precise() {
     let parsed = parse(json!({
         "five_hour": { "utilization": 11.4, "resets_at": "2026-07-01T19:00:00Z" },
         "limits": [{ "kind": "session", "percent": 11, "resets_at": null }]
@@ -194,7 +190,7 @@ fn a_field_that_rounds_to_its_row_is_the_finer_number() {
 }
 
 #[test]
-fn a_row_that_is_finer_than_its_field_stays() {
+fn a_row_more_precise_than_its_field_counts() {
     let parsed = parse(json!({
         "five_hour": { "utilization": 11.0 }, "limits": [{ "kind": "session", "percent": 11.4 }]
     }));
@@ -203,34 +199,33 @@ fn a_row_that_is_finer_than_its_field_stays() {
 }
 
 #[test]
-fn a_good_field_stands_in_for_a_malformed_row() {
+fn a_valid_field_replaces_a_malformed_row() {
     let parsed = parse(json!({
         "five_hour": { "utilization": 11.0 }, "limits": [{ "kind": "session", "percent": "abc" }]
     }));
 
     assert_eq!(window(&parsed, "five_hour").used, percent(11.0));
     assert_eq!(parsed.usage.coverage, Coverage::complete());
-    assert_eq!(ignored(&parsed), ["limits[0]"]);
+    assert_eq!(skipped(&parsed), ["limits[0]"]);
 }
 
 #[test]
-fn a_row_that_cannot_be_named_lets_nothing_vanish() {
+fn an_unnamed_row_removes_no_window() {
     let parsed = parse(json!({ "five_hour": { "utilization": 11.0 }, "limits": [{ "percent": 5 }] }));
 
     assert_eq!(parsed.usage.coverage, Coverage::Reported);
 }
 
 #[test]
-fn money_alone_is_an_answer() {
+fn money_alone_is_usage() {
     let parsed =
         parse(json!({ "extra_usage": { "is_enabled": true, "used_credits": 763, "utilization": 38.15 } }));
 
     assert!(parsed.usage.windows.is_empty() && !parsed.usage.is_empty());
 }
 
-// B73
 #[test]
-fn money_that_cannot_be_read_keeps_what_was_known() {
+fn unreadable_money_is_not_covered() {
     let parsed =
         parse(json!({ "five_hour": { "utilization": 1 }, "extra_usage": { "used_credits": "many" } }));
 
@@ -239,7 +234,7 @@ fn money_that_cannot_be_read_keeps_what_was_known() {
 }
 
 #[test]
-fn too_many_windows_are_no_answer() {
+fn too_many_windows_are_an_error() {
     let with = |count: usize| {
         let windows = (0..count).map(|at| (format!("w{at}"), json!({ "utilization": 1 })));
         parse_usage(Value::Object(windows.collect()).to_string().as_bytes())
@@ -250,7 +245,7 @@ fn too_many_windows_are_no_answer() {
 }
 
 #[test]
-fn an_error_answer_is_told_by_its_kind() {
+fn an_error_response_is_named_by_its_type() {
     let kinds = [
         (r#"{"error":{"type":"rate_limit_error","message":"m"}}"#, Some("rate_limit_error")),
         (r#"{"type":"error","error":{"type":"sk-ant-echo"}}"#, None),
@@ -259,43 +254,40 @@ fn an_error_answer_is_told_by_its_kind() {
     ];
 
     for (body, kind) in kinds {
-        assert_eq!(refused(body), ParseError::ErrorAnswer { kind }, "{body}");
+        assert_eq!(error_of(body), ParseError::ErrorResponse { kind }, "{body}");
     }
 }
 
 #[test]
-fn a_null_error_is_no_error() {
+fn a_null_error_field_is_not_an_error() {
     assert_eq!(ids(&parse(json!({ "error": null, "five_hour": { "utilization": 1 } }))), ["five_hour"]);
 }
 
-// B30
 #[test]
-fn an_empty_object_is_no_answer() {
-    assert_eq!(refused("{}"), ParseError::NothingKnown);
+fn an_empty_object_has_no_usage() {
+    assert_eq!(error_of("{}"), ParseError::NoUsage);
 }
 
-// B29
 #[test]
-fn what_is_not_an_object_is_told_without_repeating_it() {
+fn a_non_object_is_rejected_without_repeating_it() {
     for body in ["[1]", "null", "\"sk-ant-echo\""] {
-        assert_eq!(refused(body), ParseError::NotAnObject);
+        assert_eq!(error_of(body), ParseError::NotAnObject);
     }
 }
 
-// B29
 #[test]
-fn an_answer_that_was_cut_off_is_told_by_its_place() {
-    let error = refused("{ \"five_hour\":\n{ \"sk-ant-echo");
+fn truncated_json_is_reported_by_position() {
+    let error = error_of("{ \"five_hour\":\n{ \"sk-ant-echo");
 
     assert!(matches!(error, ParseError::NotJson { line: 2, .. }));
     assert!(!format!("{error} {error:?}").contains("echo"));
 }
 
 #[test]
-fn the_list_of_what_was_left_out_is_bounded() {
+fn the_list_of_skipped_fields_is_bounded() {
     let fields = (0..10_000).map(|at| (format!("f{at}"), json!(true)));
 
     let parsed = parse(Value::Object(fields.collect()));
 
-    assert_eq!(parsed.ignored.len(), 256);
+    assert_eq!(parsed.skipped.len(), 256);
 }

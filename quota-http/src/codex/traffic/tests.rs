@@ -1,4 +1,4 @@
-//! Answers of Codex, by their headers and bodies alone.
+//! Responses to Codex, parsed from headers and body.
 
 use proptest::prelude::*;
 use quota_core::WindowId;
@@ -9,21 +9,21 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-fn seen(status: u16, headers: &[(&str, &str)], body: &str) -> Seen {
+fn parse(status: u16, headers: &[(&str, &str)], body: &str) -> Seen {
     let named = |(name, value): &(&str, &str)| (format!("X-Codex-{name}"), (*value).to_owned());
     let headers: Vec<_> = headers.iter().map(named).collect();
     CodexTraffic.read(&Traffic::new(status, &headers, at(0)).body(body.as_bytes()))
 }
 
 fn windows(headers: &[(&str, &str)]) -> Vec<(String, f64)> {
-    let windows = seen(200, headers, "").usage.windows;
+    let windows = parse(200, headers, "").usage.windows;
     windows.into_iter().map(|window| (window.id.to_string(), window.used.as_f64())).collect()
 }
 
-const SPENT: &str = r#"{"error":{"type":"usage_limit_reached","message":"words"}}"#;
+const EXHAUSTED: &str = r#"{"error":{"type":"usage_limit_reached","message":"words"}}"#;
 
 #[test]
-fn a_good_answer_tells_both_windows_and_no_failure() {
+fn a_successful_response_has_both_windows_and_no_failure() {
     let headers = [
         ("Primary-Used-Percent", "42.5"),
         ("Primary-Window-Minutes", "300"),
@@ -33,16 +33,16 @@ fn a_good_answer_tells_both_windows_and_no_failure() {
         ("Secondary-Reset-After-Seconds", "60"),
     ];
 
-    let seen = seen(200, &headers, "");
+    let parsed = parse(200, &headers, "");
 
-    assert_eq!(seen.failure, None);
-    let resets: Vec<_> = seen.usage.windows.iter().map(|window| window.resets_at).collect();
+    assert_eq!(parsed.failure, None);
+    let resets: Vec<_> = parsed.usage.windows.iter().map(|window| window.resets_at).collect();
     assert_eq!(resets, [Some(at(3600)), Some(at(60))]);
     assert_eq!(windows(&headers), [("five_hour".into(), 42.5), ("seven_day".into(), 7.0)]);
 }
 
 #[test]
-fn an_epoch_where_seconds_until_the_reset_belong_is_the_reset() {
+fn a_unix_time_in_reset_after_seconds_is_the_reset() {
     let headers = [
         ("Primary-Used-Percent", "42"),
         ("Primary-Window-Minutes", "300"),
@@ -50,47 +50,46 @@ fn an_epoch_where_seconds_until_the_reset_belong_is_the_reset() {
     ];
 
     let resets: Vec<_> =
-        seen(200, &headers, "").usage.windows.iter().map(|window| window.resets_at).collect();
+        parse(200, &headers, "").usage.windows.iter().map(|window| window.resets_at).collect();
 
     assert_eq!(resets, [Some(at(3600))]);
 }
 
 #[test]
-fn an_implausible_reset_is_left_out_and_the_window_kept() {
+fn an_implausible_reset_leaves_the_window() {
     let headers = [
         ("Primary-Used-Percent", "100"),
         ("Primary-Window-Minutes", "300"),
         ("Primary-Reset-At", "1800086400"),
     ];
 
-    let seen = seen(429, &headers, SPENT);
+    let parsed = parse(429, &headers, EXHAUSTED);
 
-    assert_eq!(seen.usage.windows[0].resets_at, None);
-    assert_eq!(seen.failure.unwrap().resets_at, None);
+    assert_eq!(parsed.usage.windows[0].resets_at, None);
+    assert_eq!(parsed.failure.unwrap().resets_at, None);
 }
 
 #[test]
-fn an_implausible_reset_of_a_body_ends_no_failure() {
-    for told in [r#""resets_at":4000000000"#, r#""resets_in_seconds":100000000"#] {
-        let body = format!(r#"{{"error":{{"type":"usage_limit_reached",{told}}}}}"#);
+fn an_implausible_reset_in_the_body_is_dropped() {
+    for reset in [r#""resets_at":4000000000"#, r#""resets_in_seconds":100000000"#] {
+        let body = format!(r#"{{"error":{{"type":"usage_limit_reached",{reset}}}}}"#);
 
-        assert_eq!(seen(429, &[], &body).failure.unwrap().resets_at, None, "{told}");
+        assert_eq!(parse(429, &[], &body).failure.unwrap().resets_at, None, "{reset}");
     }
 }
 
 #[test]
-fn a_cloudflare_challenge_says_nothing_about_the_login() {
+fn a_cloudflare_challenge_is_not_a_rejected_login() {
     let headers = [("cf-mitigated".to_owned(), "challenge".to_owned())];
     for status in [401, 403] {
-        let seen = CodexTraffic.read(&Traffic::new(status, &headers, at(0)).body(b"<html>"));
+        let parsed = CodexTraffic.read(&Traffic::new(status, &headers, at(0)).body(b"<html>"));
 
-        assert_eq!(seen.failure.map(|failure| failure.kind), Some(FailureKind::Overloaded), "{status}");
+        assert_eq!(parsed.failure.map(|failure| failure.kind), Some(FailureKind::Overloaded), "{status}");
     }
 }
 
-// B71
 #[test]
-fn a_window_is_known_by_its_length_and_not_by_its_slot() {
+fn a_window_is_identified_by_length_not_by_slot() {
     for (minutes, id) in [
         ("10080", "seven_day"),
         ("300", "five_hour"),
@@ -108,18 +107,16 @@ fn a_window_is_known_by_its_length_and_not_by_its_slot() {
     }
 }
 
-// B72
 #[test]
 fn a_slot_of_zeros_is_no_window() {
     assert_eq!(windows(&[("Primary-Used-Percent", "0"), ("Primary-Window-Minutes", "0")]), []);
     assert_eq!(windows(&[("Primary-Used-Percent", "0"), ("Primary-Reset-At", "0")]), []);
-    let begun = [("Primary-Used-Percent", "0"), ("Primary-Window-Minutes", "300")];
-    assert_eq!(windows(&begun), [("five_hour".into(), 0.0)], "and one that is not used is one");
+    let unused = [("Primary-Used-Percent", "0"), ("Primary-Window-Minutes", "300")];
+    assert_eq!(windows(&unused), [("five_hour".into(), 0.0)], "an unused window is a window");
 }
 
-// B73
 #[test]
-fn a_bad_window_takes_no_good_one_down() {
+fn an_invalid_window_spares_the_others() {
     for bad in ["abc", "", "NaN", "Infinity"] {
         let headers = [
             ("Primary-Used-Percent", bad),
@@ -133,26 +130,25 @@ fn a_bad_window_takes_no_good_one_down() {
 }
 
 #[test]
-fn a_window_whose_length_is_not_told_is_not_guessed() {
+fn a_window_without_a_length_is_not_guessed() {
     assert_eq!(windows(&[("Primary-Used-Percent", "40")]), []);
 }
 
-// B63
 #[test]
-fn headers_of_another_limit_are_no_reading_of_the_account() {
+fn headers_of_another_limit_are_not_account_readings() {
     let headers = [
         ("Fast-Primary-Used-Percent", "100"),
         ("Fast-Primary-Window-Minutes", "300"),
         ("Credits-Balance", "12"),
     ];
 
-    let seen = seen(200, &headers, "");
+    let parsed = parse(200, &headers, "");
 
-    assert!(seen.usage.is_empty() && seen.usage.credits.is_none());
+    assert!(parsed.usage.is_empty() && parsed.usage.credits.is_none());
 }
 
 #[test]
-fn a_reached_limit_is_a_spent_quota_until_the_body_says() {
+fn a_reached_limit_is_exhausted_until_the_reset_in_the_body() {
     for (body, until) in [
         (r#"{"error":{"type":"usage_limit_reached","resets_in_seconds":120}}"#, 120),
         (r#"{"error":{"type":"usage_limit_reached","resets_in_seconds":1800007200}}"#, 7200),
@@ -162,16 +158,15 @@ fn a_reached_limit_is_a_spent_quota_until_the_body_says() {
             7,
         ),
     ] {
-        let failure = seen(429, &[], body).failure.unwrap();
+        let failure = parse(429, &[], body).failure.unwrap();
 
         assert_eq!((failure.kind, failure.resets_at), (FailureKind::QuotaSpent, Some(at(until))), "{body}");
         assert_eq!(failure.scope, None);
     }
 }
 
-// B74
 #[test]
-fn of_several_full_windows_the_last_to_begin_anew_counts_with_its_own_reset() {
+fn of_several_exhausted_windows_the_last_to_reset_counts() {
     let headers = [
         ("Primary-Used-Percent", "100"),
         ("Primary-Window-Minutes", "300"),
@@ -181,14 +176,13 @@ fn of_several_full_windows_the_last_to_begin_anew_counts_with_its_own_reset() {
         ("Secondary-Reset-At", "1800300000"),
     ];
 
-    let failure = seen(429, &headers, SPENT).failure.unwrap();
+    let failure = parse(429, &headers, EXHAUSTED).failure.unwrap();
 
     assert_eq!((failure.window, failure.resets_at), (Some(WindowId::seven_day()), Some(at(300_000))));
 }
 
-// B68
 #[test]
-fn a_reached_limit_of_one_model_leaves_the_others() {
+fn a_reached_limit_of_one_model_spares_the_others() {
     let headers = [
         ("Primary-Used-Percent", "40"),
         ("Primary-Window-Minutes", "300"),
@@ -198,47 +192,46 @@ fn a_reached_limit_of_one_model_leaves_the_others() {
         ("Fast-Primary-Reset-At", "1800003600"),
     ];
 
-    let failure = seen(429, &headers, SPENT).failure.unwrap();
+    let failure = parse(429, &headers, EXHAUSTED).failure.unwrap();
 
     assert_eq!(failure.scope, Some(Scope::model("made-up-fast")));
     assert_eq!(failure.resets_at, Some(at(3600)));
 }
 
-// B69
 #[test]
-fn any_other_429_is_a_pause() {
+fn any_other_429_is_throttling() {
     for body in ["", "{}", r#"{"error":{"type":"rate_limit_exceeded"}}"#, "usage_limit_reached"] {
-        let failure = seen(429, &[("Primary-Used-Percent", "100")], body).failure.unwrap();
+        let failure = parse(429, &[("Primary-Used-Percent", "100")], body).failure.unwrap();
 
         assert_eq!(failure.kind, FailureKind::Throttled, "{body}");
     }
 }
 
 #[test]
-fn a_body_that_was_cut_off_says_what_it_says() {
-    let failure = seen(429, &[], r#"{"error":{"type":"usage_limit_reached","mess"#).failure.unwrap();
+fn a_truncated_body_is_still_recognized() {
+    let failure = parse(429, &[], r#"{"error":{"type":"usage_limit_reached","mess"#).failure.unwrap();
 
     assert_eq!((failure.kind, failure.resets_at), (FailureKind::QuotaSpent, None));
 }
 
 #[test]
-fn other_statuses_are_what_they_are_everywhere() {
+fn other_statuses_have_their_usual_meaning() {
     for (status, kind) in
         [(401, FailureKind::LoginDead), (403, FailureKind::NotAllowed), (503, FailureKind::Overloaded)]
     {
-        assert_eq!(seen(status, &[], SPENT).failure.unwrap().kind, kind);
+        assert_eq!(parse(status, &[], EXHAUSTED).failure.unwrap().kind, kind);
     }
 }
 
 proptest! {
     #[test]
-    fn no_answer_breaks_the_reader(
+    fn no_response_panics(
         status in 0_u16..=999,
         headers in prop::collection::vec(("x-codex-(primary|secondary|active|fast-primary)-(used-percent|window-minutes|reset-at|reset-after-seconds|limit)", ".{0,20}|-?[0-9.e]{1,12}"), 0..12),
         body in any::<Vec<u8>>(),
     ) {
-        let seen = CodexTraffic.read(&Traffic::new(status, &headers, at(0)).body(&body));
+        let parsed = CodexTraffic.read(&Traffic::new(status, &headers, at(0)).body(&body));
 
-        prop_assert!(seen.usage.windows.iter().all(|window| window.used.as_f64().is_finite()));
+        prop_assert!(parsed.usage.windows.iter().all(|window| window.used.as_f64().is_finite()));
     }
 }

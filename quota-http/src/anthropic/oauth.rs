@@ -1,0 +1,39 @@
+//! Configures the token exchange for Anthropic. The exchange itself is in `crate::oauth`.
+
+use quota_core::Identity;
+use serde_json::{Map, Value};
+
+use super::ANTHROPIC;
+use crate::lenient::text;
+use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
+
+/// Starts building a refresher for Anthropic logins that were created with this client id.
+///
+/// It sends requests to `https://platform.claude.com/v1/oauth/token`. There is no default client id: the existing ids belong to
+/// other programs, and using one is the user's decision.
+///
+/// ```
+/// use quota_core::TokenRefresher;
+///
+/// let refresher = quota_http::anthropic::refresher("my-client-id").build()?;
+/// assert_eq!(refresher.provider().as_str(), "anthropic");
+/// # Ok::<(), quota_http::BuildError>(())
+/// ```
+pub fn refresher(client_id: impl Into<String>) -> OAuthRefresherBuilder {
+    OAuthRefresherBuilder::new(CONFIG, client_id.into())
+}
+
+pub(crate) const CONFIG: ProviderConfig = ProviderConfig {
+    provider: || ANTHROPIC,
+    base_url: "https://platform.claude.com",
+    path: &["v1", "oauth", "token"],
+    scope: None,
+    // Only a string: an object is the API's own error format, which does not concern the token.
+    error: |body| body.get("error")?.as_str(),
+    identity: organization,
+    token_expiry: |_| None,
+};
+
+fn organization(response: &Map<String, Value>) -> Option<Identity> {
+    text(response.get("organization")?.get("uuid")).ok().map(Identity::new)
+}

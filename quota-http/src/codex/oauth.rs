@@ -1,0 +1,52 @@
+//! Configures the token exchange for Codex. The exchange itself is in `crate::oauth`.
+
+use jiff::Timestamp;
+use quota_core::Identity;
+use serde_json::{Map, Value};
+
+use super::OPENAI;
+use crate::jwt;
+use crate::lenient::{from_epoch, number, text};
+use crate::oauth::{OAuthRefresherBuilder, ProviderConfig};
+
+/// Starts building a refresher for Codex logins that were created with this client id.
+///
+/// It sends requests to `https://auth.openai.com/oauth/token`. There is no default client id: the existing one belongs to Codex,
+/// and using it is the user's decision.
+///
+/// ```
+/// use quota_core::TokenRefresher;
+///
+/// let refresher = quota_http::codex::refresher("my-client-id").build()?;
+/// assert_eq!(refresher.provider().as_str(), "openai");
+/// # Ok::<(), quota_http::BuildError>(())
+/// ```
+pub fn refresher(client_id: impl Into<String>) -> OAuthRefresherBuilder {
+    OAuthRefresherBuilder::new(CONFIG, client_id.into())
+}
+
+pub(crate) const CONFIG: ProviderConfig = ProviderConfig {
+    provider: || OPENAI,
+    base_url: "https://auth.openai.com",
+    path: &["oauth", "token"],
+    scope: Some("openid profile email"),
+    error,
+    identity: account,
+    token_expiry,
+};
+
+/// The error code: a string, or the `code` of an object.
+fn error(body: &Value) -> Option<&str> {
+    let error = body.get("error")?;
+    error.as_str().or_else(|| error.get("code")?.as_str())
+}
+
+fn account(response: &Map<String, Value>) -> Option<Identity> {
+    let claims = jwt::claims(response.get("id_token")?.as_str()?)?;
+    let auth = claims.get("https://api.openai.com/auth")?;
+    text(auth.get("chatgpt_account_id")).ok().map(Identity::new)
+}
+
+fn token_expiry(access_token: &str) -> Option<Timestamp> {
+    from_epoch(number(jwt::claims(access_token)?.get("exp")).ok()?)
+}
