@@ -51,7 +51,7 @@ pub(super) fn with_accounts(
         }
         Some(Item::Value(Value::Array(array))) => {
             // A comment in an array belongs to the element before or after it, which only a reader can tell.
-            if array.to_string().contains('#') {
+            if has_comments_inside(&Value::Array(array.clone())) {
                 return Err(form(None));
             }
             edit_array(array, before, wanted).map_err(|at| form(Some(at)))?;
@@ -227,9 +227,8 @@ fn edit_tables<'a>(
     put_tables(document, tables);
     for (at, account) in wanted.iter().enumerate() {
         let Some(comments) = settings_off.remove(&account.id) else { continue };
-        change_following(document, at, |following, _| {
-            let separator = if following.is_empty() || following.starts_with('\n') { "" } else { "\n" };
-            format!("{comments}{separator}{following}")
+        change_following(document, at, |following, is_last| {
+            format!("{comments}{}{following}", separator(following, is_last))
         });
     }
     Ok(())
@@ -288,12 +287,9 @@ fn places(tables: &mut [Table]) -> Vec<isize> {
 fn prefix(table: &Table, at: usize) -> (String, String) {
     let separator = if at == 0 { "" } else { "\n" };
     let text = table.decor().prefix().and_then(RawString::as_str).unwrap_or(separator);
-    let own = text
-        .lines()
-        .rev()
-        .take_while(|line| !line.trim().is_empty())
-        .map(|line| line.len() + 1)
-        .sum::<usize>();
+    let indent = text.len() - text.rfind('\n').map_or(0, |at| at + 1);
+    let lines = text[..text.len() - indent].lines().rev().take_while(|line| !line.trim().is_empty());
+    let own = lines.map(|line| line.len() + 1).sum::<usize>() + indent;
     let (stays, own) = text.split_at(text.len().saturating_sub(own));
     (stays.to_owned(), own.to_owned())
 }
@@ -307,10 +303,14 @@ fn keep_comments(document: &mut DocumentMut, account: usize) {
     if comments.trim().is_empty() {
         return;
     }
-    change_following(document, account, |following, _| {
-        let separator = if following.starts_with('\n') || following.is_empty() { "" } else { "\n" };
-        format!("{comments}\n{separator}{following}")
+    change_following(document, account, |following, is_last| {
+        format!("{comments}\n{}{following}", separator(following, is_last))
     });
+}
+
+/// An empty line, where comments would otherwise be directly above a table that they are not about.
+fn separator(following: &str, is_last: bool) -> &'static str {
+    if following.starts_with('\n') || (is_last && following.is_empty()) { "" } else { "\n" }
 }
 
 /// Takes the comments that directly follow an account: they are about it, such as a setting that is commented out.
@@ -512,7 +512,15 @@ fn set_value(table: &mut dyn TableLike, key: &str, mut value: Value) {
             *value.decor_mut() = now.decor().clone();
             *now = value;
         }
-        _ => drop(table.insert(key, Item::Value(value))),
+        _ => {
+            let first = table.iter().next().and_then(|(first, _)| table.key(first));
+            let prefix = first.map(|key| decor_text(key.leaf_decor(), true)).unwrap_or_default();
+            let indent = prefix.rsplit('\n').next().unwrap_or_default().to_owned();
+            table.insert(key, Item::Value(value));
+            if let Some(mut key) = table.key_mut(key).filter(|_| !indent.is_empty()) {
+                key.leaf_decor_mut().set_prefix(indent);
+            }
+        }
     }
 }
 
@@ -563,7 +571,7 @@ fn comments_of(table: &dyn TableLike, key: &str) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-/// Edits an inline table, and keeps the space before its closing brace.
+/// Edits an inline table, and keeps the space before its closing brace. Where keys have lines of their own, so has a new one.
 fn edit_inline<R>(table: &mut InlineTable, edit: impl FnOnce(&mut dyn TableLike) -> R) -> R {
     let take = |table: &mut InlineTable| {
         let (_, last) = table.iter_mut().last()?;
@@ -575,6 +583,14 @@ fn edit_inline<R>(table: &mut InlineTable, edit: impl FnOnce(&mut dyn TableLike)
     let result = edit(table);
     if let (Some(suffix), Some((_, last))) = (suffix, table.iter_mut().last()) {
         last.decor_mut().set_suffix(suffix);
+    }
+    let mut first = None;
+    for (mut key, _) in table.iter_mut() {
+        let prefix = decor_text(key.leaf_decor(), true).to_owned();
+        let first = first.get_or_insert_with(|| prefix.clone());
+        if first.contains('\n') && !prefix.contains('\n') {
+            key.leaf_decor_mut().set_prefix(first.as_str());
+        }
     }
     result
 }

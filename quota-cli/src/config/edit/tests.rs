@@ -321,6 +321,43 @@ fn accounts_in_an_array_are_edited_in_it() {
 }
 
 #[test]
+fn a_new_key_is_indented_as_its_account_is() {
+    let text = "  [[accounts]] # first\n  id = \"anthropic/a\"\n\n  [[accounts]]\n  id = \"anthropic/b\"\n  token_env = \"B\"\n";
+
+    let text = edited(text, |accounts| {
+        accounts.reverse();
+        accounts[1].disabled = true;
+    });
+
+    assert_eq!(
+        text.unwrap(),
+        "  [[accounts]]\n  id = \"anthropic/b\"\n  token_env = \"B\"\n\n  [[accounts]] # first\n  id = \"anthropic/a\"\n  disabled = true\n"
+    );
+}
+
+#[test]
+fn a_comment_does_not_become_that_of_the_account_below() {
+    let text = "[[accounts]]\nid = \"anthropic/a\"\n[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n# killswitch = 5";
+
+    let text = edited(text, |accounts| accounts.reverse()).unwrap();
+
+    assert_eq!(
+        text,
+        "[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n# killswitch = 5\n\n[[accounts]]\nid = \"anthropic/a\"\n"
+    );
+}
+
+#[test]
+fn a_key_in_an_array_gets_a_line_of_its_own_where_the_others_have_one() {
+    let text = "accounts = [\n  {\n    id = \"anthropic/a\",\n    killswitch = 5,\n  },\n] # mine\n";
+
+    let disabled = edited(text, |accounts| accounts[0].disabled = true).unwrap();
+
+    assert_eq!(disabled, text.replace("5,\n", "5,\n    disabled = true,\n"));
+    assert_eq!(edited(&disabled, |accounts| accounts[0].disabled = false).unwrap(), text);
+}
+
+#[test]
 fn an_array_with_comments_is_left_alone() {
     let text = "[policy]\ngap = \"2s\"\n";
     let text = format!("accounts = [\n  {{ id = \"anthropic/a\" }}, # main\n]\n{text}");
