@@ -129,19 +129,35 @@ impl FileLock {
             None => match fs::hard_link(&temporary, &self.target) {
                 Ok(()) => sync_dir(self.target.parent()).map(|()| true),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-                Err(error) => Err(error),
+                Err(_) => self.create_without_links(&temporary),
             },
-            Some(expected) => keep_permissions(&temporary, &self.target).and_then(|()| {
-                if fs::read(&self.target).is_ok_and(|now| now == expected) {
-                    self.rename(&temporary).map(|()| true)
-                } else {
-                    Ok(false)
-                }
-            }),
+            Some(expected) => self.replace_expected(&temporary, expected),
         };
         // Absent after a rename.
         let _ = fs::remove_file(&temporary);
         replaced
+    }
+
+    fn replace_expected(&self, temporary: &Path, expected: &[u8]) -> io::Result<bool> {
+        match keep_permissions(temporary, &self.target) {
+            Err(error) if is_absent(&error) => return Ok(false),
+            kept => kept?,
+        }
+        if fs::read(&self.target).is_ok_and(|now| now == expected) {
+            self.rename(temporary)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Creates the file on a file system without hard links, such as exFAT: its name is taken first, empty.
+    fn create_without_links(&self, temporary: &Path) -> io::Result<bool> {
+        match private().create_new(true).write(true).open(&self.target) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        self.rename(temporary).map(|()| true).inspect_err(|_| drop(fs::remove_file(&self.target)))
     }
 
     /// Removes the lock's file when it is released, from a folder in which a person keeps files.
@@ -159,8 +175,8 @@ impl FileLock {
             _ => {}
         }
         let mut file = private().create_new(true).write(true).open(&temporary)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
+        let written = file.write_all(contents).and_then(|()| file.sync_all());
+        written.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         Ok(temporary)
     }
 
@@ -300,6 +316,26 @@ mod tests {
 
         assert!(lock.replace_if_unchanged(Some(b"saved by an editor"), b"new").unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_file_that_was_deleted_since_it_was_read_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = lock(&dir.path().join("a"));
+
+        assert!(!lock.replace_if_unchanged(Some(b"read before"), b"new").unwrap());
+    }
+
+    #[test]
+    fn where_there_are_no_hard_links_a_file_is_created_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let lock = lock(&path);
+        let create = |contents| lock.create_without_links(&lock.write_temporary(contents).unwrap()).unwrap();
+
+        assert!(create(b"1"));
+        assert!(!create(b"2"));
+        assert_eq!(fs::read(&path).unwrap(), b"1");
     }
 
     #[test]
