@@ -9,18 +9,26 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Untrusted {
-    /// The file, or the folder it is in, belongs to neither this user nor root.
+    /// The file belongs to neither this user nor root.
     #[error("{} belongs to another user (id {owner}); run: sudo chown {own} {}", path.display(), quoted(path))]
     #[non_exhaustive]
     Foreign {
-        /// Which file or folder.
+        /// Which file.
         path: PathBuf,
         /// Its owner.
         owner: u32,
         /// This user.
         own: u32,
     },
-    /// Others than its owner may write the file, or put another one into its folder.
+    /// A folder above the file belongs to another user than this one, and users other than root may write in it. It may be a folder of
+    /// the system, so no command is suggested that changes it.
+    #[error("other users may write in {}; keep the file in a folder of your own", path.display())]
+    #[non_exhaustive]
+    SharedFolder {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// Others than its owner may write the file, or put another one into a folder of this user above it.
     #[error("others may write {}; run: chmod go-w {}", paths[0].display(), listed(paths))]
     #[non_exhaustive]
     Writable {
@@ -111,8 +119,12 @@ struct Found {
 #[cfg(unix)]
 fn judge(places: &[(PathBuf, Found)], own: u32) -> Result<(), Untrusted> {
     for (path, found) in places {
-        if found.owner != own && found.owner != 0 {
+        let is_foreign = found.owner != own && found.owner != 0;
+        if is_foreign && !found.is_folder() {
             return Err(Untrusted::Foreign { path: path.clone(), owner: found.owner, own });
+        }
+        if is_foreign || found.owner != own && found.is_folder() && found.is_writable_by_others() {
+            return Err(Untrusted::SharedFolder { path: path.clone() });
         }
     }
     let writable = places.iter().filter(|(_, found)| found.is_writable_by_others());
@@ -125,11 +137,15 @@ impl Found {
     fn is_writable_by_others(self) -> bool {
         const WRITE: u32 = 0o022;
         const STICKY: u32 = 0o1000;
+        // In a sticky folder, such as /tmp, only its owner moves a file.
+        let is_sticky_folder = self.is_folder() && self.mode & STICKY != 0;
+        self.mode & WRITE != 0 && !is_sticky_folder
+    }
+
+    fn is_folder(self) -> bool {
         const FOLDER: u32 = 0o040_000;
         const KIND: u32 = 0o170_000;
-        // In a sticky folder, such as /tmp, only its owner moves a file.
-        let is_sticky_folder = self.mode & KIND == FOLDER && self.mode & STICKY != 0;
-        self.mode & WRITE != 0 && !is_sticky_folder
+        self.mode & KIND == FOLDER
     }
 }
 
@@ -169,6 +185,14 @@ mod tests {
         let told = judged(1001, FILE | 0o600).unwrap();
 
         assert_eq!(told, "/x belongs to another user (id 1001); run: sudo chown 1000 '/x'");
+    }
+
+    #[test]
+    fn no_command_changes_a_folder_of_another_user() {
+        let shared = "other users may write in /x; keep the file in a folder of your own";
+        for (owner, mode) in [(1001, 0o755), (0, 0o775)] {
+            assert_eq!(judged(owner, FOLDER | mode).unwrap(), shared);
+        }
     }
 
     #[test]
