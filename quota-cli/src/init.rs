@@ -23,21 +23,18 @@ use crate::term;
 ///
 /// [`Failure`] if one is there and nobody said that it may be written over, or it cannot be written.
 pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
-    let text = scope::run(async |scope| {
-        // On macOS a program reads the keychain.
-        scope.listen()?;
-        Ok(draft::of(&draft::found().await))
-    })?;
     if options.print {
-        term::answer(&text)?;
+        term::answer(&drafted()?)?;
         return Ok(Exit::Done);
     }
     let path = place(options.config.as_deref())?;
     let is_there = path.symlink_metadata().is_ok();
+    // Asked before anything listens for signals: they end the question as they end any program.
     if is_there && !options.force && !is_agreed(&path)? {
         term::tell("quota: nothing was written\n");
         return Ok(Exit::Gaps);
     }
+    let text = drafted()?;
     let kept = runtime::run(async {
         save::whole(&path, &text, is_there).await.map_err(|error| {
             let why = io_cause::of_write(&error);
@@ -54,6 +51,15 @@ pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
     };
     term::answer(&format!("Wrote {}.\n{kept}Check with: {look}\n", path.display()))?;
     Ok(Exit::Done)
+}
+
+/// A configuration of the logins that it finds.
+fn drafted() -> Result<String, Failure> {
+    scope::run(async |scope| {
+        // On macOS a program reads the keychain.
+        scope.listen()?;
+        Ok(draft::of(&draft::found().await))
+    })
 }
 
 /// The logins that it finds, with names for their accounts.

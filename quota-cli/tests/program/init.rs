@@ -1,5 +1,6 @@
 //! `quota init`: what it writes, what it never writes over, and that the program can read it.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
@@ -92,6 +93,20 @@ fn whoever_sits_at_a_terminal_is_asked_and_only_yes_is_yes() {
         assert_eq!(text(&machine).contains("[[accounts]]"), is_written, "{answer:?}");
         assert_eq!(neighbours(&machine).len(), usize::from(is_written), "{answer:?}");
     }
+}
+
+#[test]
+fn an_interrupt_ends_the_question() {
+    let machine = Machine::new();
+    machine.write(CONFIG, "# mine\n");
+    let mut pty = Pty::new(80, 24);
+    let mut init = pty.start(machine.command(&["init"]));
+    pty.until("[y/N] ");
+
+    kill_process(Pid::from_child(&init), Signal::INT).unwrap();
+
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&init.wait().unwrap()), Some(2));
+    assert_eq!(text(&machine), "# mine\n");
 }
 
 #[test]
