@@ -122,6 +122,11 @@ impl OldAccounts {
         self.accounts.iter().any(|account| account.login.is_some())
     }
 
+    /// Whether it limits or disables an account.
+    pub(super) fn has_settings(&self) -> bool {
+        self.accounts.iter().any(|account| account.disabled || account.limits != AccountLimits::none())
+    }
+
     /// Marks it as moved. Returns whether it stays, because another program reads it.
     pub(super) fn set_aside(&self) -> io::Result<bool> {
         if self.is_shared {

@@ -122,7 +122,13 @@ async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), Fail
     } else {
         format!("{old_name} is now {old_name}.converted")
     };
-    term::tell(&format!("quota: moved the accounts of {old_name} into {}; {rest}\n", file.name()));
+    // A file that is named elsewhere is not found from here.
+    let elsewhere = if old.has_settings() {
+        "; other files that are named with --config no longer have its limits, its order and its disabled accounts: set them there"
+    } else {
+        ""
+    };
+    term::tell(&format!("quota: moved the accounts of {old_name} into {}{elsewhere}; {rest}\n", file.name()));
     Ok(())
 }
 

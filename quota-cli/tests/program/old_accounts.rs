@@ -83,9 +83,10 @@ fn the_first_change_moves_every_setting_into_the_configuration() {
 fn it_is_moved_once() {
     let machine = machine(Some(MINE), &old());
 
-    machine.run(&["accounts", "enable", "b"]);
+    let first = machine.run(&["accounts", "enable", "b"]);
     let again = machine.run(&["accounts", "disable", "a"]);
 
+    assert!(first.stderr.contains("named with --config no longer have its limits"), "{}", first.stderr);
     assert_eq!(&*again.stderr, "");
     let disabled: Vec<_> = listed(&machine).iter().map(|one| one["switched_off"] == true).collect();
     assert_eq!(disabled, [false, false, true, false]);
