@@ -25,7 +25,7 @@ use crate::scope;
 use crate::sharing::Sharing;
 use crate::term;
 use crate::unnamed_model;
-use crate::words::{Here, rfc3339};
+use crate::words::{Here, rfc3339, whole_seconds};
 
 /// While waiting it is looked again after this, whatever was heard: a window may have reset, a hold may be over. The
 /// provider is asked no more often for that: only what is not fresh is asked for at all.
@@ -281,7 +281,7 @@ impl<'a> Document<'a> {
             window,
             left_percent: left,
             min_remaining_percent: guard.options.min_remaining,
-            retry_after_seconds: pending.map(|pending| pending.wait(now).as_secs()),
+            retry_after_seconds: pending.map(|pending| whole_seconds(pending.wait(now))),
         }
     }
 }

@@ -93,6 +93,11 @@ pub(crate) fn seconds(span: Duration) -> String {
     format!("{} s", (span.as_secs_f64() * 100.0).round() / 100.0)
 }
 
+/// A wait in whole seconds, rounded up: a program that sleeps so long is not early.
+pub(crate) fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
 /// How long ago something was.
 pub(crate) fn ago(age: Duration) -> String {
     if age < Duration::from_secs(1) { "just now".to_owned() } else { format!("{} ago", span(age)) }
@@ -143,6 +148,13 @@ mod tests {
     fn here() -> Here {
         let zone = TimeZone::fixed(jiff::tz::offset(2));
         Here { now: at("2026-11-23T09:55:00Z"), zone }
+    }
+
+    #[test]
+    fn a_wait_in_seconds_is_never_too_short() {
+        for (ms, seconds) in [(0, 0), (1, 1), (1_000, 1), (12_700, 13)] {
+            assert_eq!(whole_seconds(Duration::from_millis(ms)), seconds, "{ms}");
+        }
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub enum RouteError {
         passed: Vec<Passed>,
     },
     /// The session's account is out for a moment: waiting is better than moving.
-    #[error("{account} is out for {} s, and the session stays with it", retry_after.as_secs())]
+    #[error("{account} is out for {} s, and the session stays with it", whole_seconds(*retry_after))]
     #[non_exhaustive]
     Wait {
         /// The account.
@@ -97,8 +97,13 @@ pub enum RouteError {
     },
 }
 
+/// Rounded up: a program that waits so long is not early.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
 fn again(retry_after: Option<Duration>) -> String {
-    retry_after.map_or_else(String::new, |span| format!("; try again in {} s", span.as_secs()))
+    retry_after.map_or_else(String::new, |span| format!("; try again in {} s", whole_seconds(span)))
 }
 
 impl RouteError {

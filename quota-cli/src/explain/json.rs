@@ -8,7 +8,7 @@ use crate::pick::json::ReasonJson;
 use crate::router::Seen;
 use crate::router::seen::Outcome;
 use crate::status::json::WindowJson;
-use crate::words::{Here, rfc3339};
+use crate::words::{Here, rfc3339, whole_seconds};
 
 /// The whole document, with a line break at its end.
 pub(super) fn render(seen: &Seen, request: &RequestArgs, here: &Here) -> String {
@@ -26,7 +26,7 @@ pub(super) fn render(seen: &Seen, request: &RequestArgs, here: &Here) -> String 
             Outcome::Wait(at) => Some(seen.accounts[at].id.as_str()),
             _ => None,
         },
-        retry_after_seconds: seen.retry_after.map(|span| span.as_secs()),
+        retry_after_seconds: seen.retry_after.map(whole_seconds),
         accounts: accounts.collect(),
     };
     let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::router::{Refusal, Seen, SeenAccount};
-use crate::words::rfc3339;
+use crate::words::{rfc3339, whole_seconds};
 
 /// The whole document, in one line.
 pub(super) fn render(seen: &Seen, refusal: Option<&Refusal>) -> String {
@@ -20,7 +20,7 @@ pub(super) fn render(seen: &Seen, refusal: Option<&Refusal>) -> String {
         now: rfc3339(seen.now),
         account: seen.chosen().map(|account| account.id.as_str()),
         verdict,
-        retry_after_seconds: seen.retry_after.map(|span| span.as_secs()),
+        retry_after_seconds: seen.retry_after.map(whole_seconds),
         accounts: seen.accounts.iter().map(ReasonJson::of).collect(),
     };
     serde_json::to_string(&document).expect("it has only text keys") + "\n"
