@@ -221,7 +221,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Takes in what other commands have changed in the configuration or the accounts file. What cannot be read changes
+    /// Takes in what other commands have changed in the configuration. What cannot be read changes
     /// nothing, and one line says why.
     async fn reread(&mut self, clock: &Clock) {
         let now = clock.instant();

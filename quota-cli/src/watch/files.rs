@@ -1,4 +1,5 @@
-//! Whether the configuration or the accounts file has changed, or who may write it, by the metadata of the file system.
+//! Whether the configuration (or the `accounts.json` of an earlier version) has changed, or who may write it, by the metadata of the
+//! file system.
 //! What is in them is read by `config`.
 
 use std::fs::Metadata;
@@ -37,7 +38,7 @@ struct Rights {
 }
 
 impl Files {
-    /// The accounts file, and the configuration that is named or lies where it should. To be called before they are read:
+    /// The configuration that is named or the usual one, and an `accounts.json`. To be called before they are read:
     /// what is written after that is a change.
     pub(super) fn of(config: Option<&Path>) -> Self {
         let config = config.map(Path::to_owned).or_else(config::usual_path);

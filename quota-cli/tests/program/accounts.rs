@@ -235,6 +235,21 @@ fn a_read_only_configuration_stays_and_the_change_is_named() {
     assert_eq!(config(&machine), before);
 }
 
+#[test]
+fn without_a_lock_nothing_is_written_and_the_change_is_named() {
+    let machine = configured(&["a", "b"]);
+    let before = config(&machine);
+    std::fs::create_dir(machine.path(".config/quota/config.toml.lock")).unwrap();
+
+    let (code, told) = said(&machine, &["order", "b"]);
+    let unchanged = said(&machine, &["order", "a"]);
+
+    assert_eq!((code, told.lines().count()), (74, 1), "{told}");
+    assert!(told.ends_with("; by hand: put them in this order: anthropic/b, anthropic/a"), "{told}");
+    assert_eq!(unchanged.0, 0, "nothing is to be written: {}", unchanged.1);
+    assert_eq!(config(&machine), before);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_configuration_that_is_a_link_is_changed_where_it_leads_to() {
