@@ -1,6 +1,7 @@
 //! `quota statusline`: one short line from the store. It never waits for the network.
 //! How the line looks is in `format` and `preset`, what Claude Code says in `session`, and who asks the provider in `refresher`.
 
+mod claim;
 mod format;
 mod observe;
 mod preset;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use quota::AttemptId;
 
 use super::{one_account, percent, span};
 
@@ -85,9 +86,9 @@ pub(crate) enum Preset {
 /// The options of the process that a statusline starts.
 #[derive(Debug, Args)]
 pub(crate) struct RefreshArgs {
-    /// What was claimed by whoever started it
+    /// The holder of the claim to start it
     #[arg(long)]
-    pub(crate) claim: u64,
+    pub(crate) claim: AttemptId,
     #[arg(long)]
     pub(crate) account: String,
     #[arg(long)]

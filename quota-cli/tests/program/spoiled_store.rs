@@ -149,8 +149,9 @@ fn claim() -> StoreKey {
 
 /// Claims as a process does whose clock is ahead by so much.
 fn claimed(store: &dyn QuotaStore, ahead: SignedDuration) -> Reading {
-    let moment = Clock::system().now() + ahead;
-    laid(store, moment.as_millisecond().to_string(), ahead)
+    let until = Clock::system().now() + ahead + SignedDuration::from_secs(10);
+    let body = format!(r#"{{"format":1,"holder":"07","until_ms":{}}}"#, until.as_millisecond());
+    laid(store, body, ahead)
 }
 
 /// A claim with this in it that is kept until a clock is over that is ahead by so much.
@@ -192,7 +193,7 @@ fn a_claim_of_this_moment_keeps_others_from_asking() {
 fn a_claim_that_was_given_back_a_day_ahead_is_none() {
     let world = World::new("5m");
     let store = world.store();
-    let before = laid(store.as_ref(), "0".to_owned(), SignedDuration::from_hours(24));
+    let before = laid(store.as_ref(), r#"{"format":1}"#.to_owned(), SignedDuration::from_hours(24));
 
     assert_eq!(world.run(&["statusline"]).code, Some(0));
 

@@ -68,7 +68,7 @@ impl LeaseDoc {
         if let Some(until) = self.live_until(now, until) {
             return if self.holder == Some(holder) { Acquire::Acquired } else { Acquire::Busy { until } };
         }
-        (self.holder, self.until) = (Some(holder), Some(until));
+        (self.format, self.holder, self.until) = (FORMAT, Some(holder), Some(until));
         Acquire::Acquired
     }
 
