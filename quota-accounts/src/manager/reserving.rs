@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 
 use super::Inner;
 use super::member::Member;
-use super::route::Route;
 use crate::Request;
 use crate::reservation::{Held, Reservation, Reservations};
 use crate::routing::{Rule, Verdict, room};
@@ -116,10 +115,9 @@ impl Inner {
         self.share(at, None).await;
     }
 
-    /// What is given back should whoever sends the request of a route go away.
-    pub(super) fn pending(self: &Arc<Self>, route: &Route) -> Option<Reserved> {
-        let (at, id) = (route.at, route.reservation?);
-        Some(Reserved { inner: Arc::clone(self), at, id, is_kept: false })
+    /// Gives a reservation back when it is dropped, so that a sender that goes away leaves none behind.
+    pub(super) fn pending(self: &Arc<Self>, at: usize, id: AttemptId) -> Reserved {
+        Reserved { inner: Arc::clone(self), at, id, is_kept: false }
     }
 
     /// Gives back what was reserved; doing it again changes nothing.

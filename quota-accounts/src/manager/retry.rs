@@ -52,7 +52,7 @@ impl FallbackAccountManager {
             };
             let at = route.at;
             // Should nobody wait for what comes of it any more, nobody will report it.
-            let _pending = self.inner.pending(&route);
+            let _pending = route.reservation.map(|id| self.inner.pending(route.at, id));
             let (got, outcome) = send(&route).await;
             let report = self.report(&route, outcome).await.expect("the route is of this manager");
             let reason = report.failure.as_ref().map(|failure| (at, failure.kind));
