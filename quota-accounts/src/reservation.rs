@@ -5,8 +5,10 @@ mod held;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use quota_core::{AttemptId, Percent, WindowId};
+use quota_core::store::DocumentBody;
+use quota_core::{AttemptId, Percent, StoreError, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -66,25 +68,16 @@ const SLACK: Duration = Duration::from_secs(60);
 const VERSION: u32 = 1;
 
 impl Reservations {
-    /// Reads the document; `None` if it is damaged, or of a newer program: then it is not ours to change.
-    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
-        serde_json::from_slice(body).ok().filter(|found: &Self| found.version <= VERSION)
-    }
-
-    pub(crate) fn encode(&self) -> Option<Vec<u8>> {
-        serde_json::to_vec(&Self { version: VERSION, ..self.clone() }).ok()
-    }
-
     /// Reserves, if it fits beside the others in what is `left`, in basis points; `None` if that is not known, and then it does.
     ///
     /// The first of them always fits: an estimate alone keeps nobody from what is left. The same one asked for twice is
-    /// reserved once.
+    /// reserved once. One that does not fit changes nothing, so that there is nothing to write.
     pub(crate) fn reserve(&mut self, wanted: &Reservation, left: Option<u32>, now: Timestamp) -> bool {
-        self.held.retain(|held| held.is_live(now) && held.id != wanted.id);
-        let others = self.of(&wanted.window, now);
+        let others = self.of_others(wanted, now);
         let sum = others + u64::from(wanted.share.basis_points());
         let fits = others == 0 || left.is_none_or(|left| sum <= u64::from(left));
         if fits {
+            self.held.retain(|held| held.is_live(now) && held.id != wanted.id);
             self.held.push(wanted.clone());
         }
         fits
@@ -114,8 +107,9 @@ impl Reservations {
         self.held.len() != before
     }
 
-    fn of(&self, window: &WindowId, now: Timestamp) -> u64 {
-        let live = self.held.iter().filter(|held| held.window == *window && held.is_live(now));
+    fn of_others(&self, wanted: &Reservation, now: Timestamp) -> u64 {
+        let is_other = |held: &&Reservation| held.window == wanted.window && held.id != wanted.id;
+        let live = self.held.iter().filter(is_other).filter(|held| held.is_live(now));
         live.map(|held| u64::from(held.share.basis_points())).sum()
     }
 
@@ -127,6 +121,22 @@ impl Reservations {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+}
+
+impl DocumentBody for Reservations {
+    fn decode(body: &[u8]) -> Result<Self, StoreError> {
+        let unusable = || StoreError::unusable("the reservations are damaged");
+        let found: Self = serde_json::from_slice(body).map_err(|error| unusable().because(error))?;
+        if found.version > VERSION {
+            return Err(StoreError::unusable("the reservations were written by a newer program"));
+        }
+        Ok(found)
+    }
+
+    fn encode(&self) -> Bytes {
+        let stored = Self { version: VERSION, ..self.clone() };
+        serde_json::to_vec(&stored).expect("reservations have only string keys").into()
     }
 }
 
@@ -163,6 +173,19 @@ mod tests {
     #[test]
     fn the_first_always_fits() {
         assert!(Reservations::default().reserve(&of(50.0), left(1.0), now()));
+    }
+
+    #[test]
+    fn one_that_does_not_fit_changes_nothing() {
+        let mut reservations = Reservations::default();
+        assert!(reservations.reserve(&of(2.0), left(3.0), now()));
+        let expired = Reservation { until: now(), ..of(1.0) };
+        reservations.add(expired);
+        let before = reservations.clone();
+
+        assert!(!reservations.reserve(&of(2.0), left(3.0), now()));
+
+        assert_eq!(reservations, before);
     }
 
     #[test]
@@ -221,15 +244,18 @@ mod tests {
     // B97
     #[test]
     fn a_newer_programs_document_and_a_damaged_one_are_not_ours_to_change() {
-        assert_eq!(Reservations::decode(br#"{"version":2}"#), None);
-        assert_eq!(Reservations::decode(b"{"), None);
+        for body in [r#"{"version":2}"#, "{"] {
+            let decoded = Reservations::decode(body.as_bytes());
+
+            assert!(matches!(decoded, Err(StoreError::Unusable { .. })), "{body}");
+        }
     }
 
     #[test]
     fn fields_of_a_newer_program_survive() {
         let found = Reservations::decode(br#"{"version":1,"held":[],"colour":"green"}"#).unwrap();
 
-        let text = String::from_utf8(found.encode().unwrap()).unwrap();
+        let text = String::from_utf8(found.encode().to_vec()).unwrap();
 
         assert!(text.contains("green"), "{text}");
     }
@@ -239,7 +265,7 @@ mod tests {
         let mut reservations = Reservations::default();
         reservations.reserve(&Reservation { id: AttemptId::from(7), ..of(1.5) }, None, now());
 
-        let text = reservations.encode().unwrap();
+        let text = reservations.encode();
 
         insta::assert_json_snapshot!(serde_json::from_slice::<Value>(&text).unwrap());
     }

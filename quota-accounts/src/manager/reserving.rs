@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use jiff::Timestamp;
-use quota_core::{Applied, AttemptId, QuotaStore, StoreError, StoreKey, Swap};
+use jiff::{SignedDuration, Timestamp};
+use quota_core::store::{Start, update};
+use quota_core::{Applied, AttemptId, QuotaStore, StoreError, StoreKey};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -17,8 +17,6 @@ use crate::Request;
 use crate::reservation::{Held, Reservation, Reservations};
 use crate::routing::{Rule, Verdict, room};
 
-/// How often hosts that write at once try again: of any who do, one succeeds.
-const MOST_TRIES: u32 = 64;
 /// How long a store that was in trouble is not asked: each request would wait for it.
 const REST: Duration = Duration::from_secs(1);
 
@@ -186,7 +184,7 @@ impl Inner {
         }
         let number = member.begin();
         let patience = self.policy.reserve_patience;
-        let settled = self.clock.bounded(patience, settle(&*shared.store, member)).await;
+        let settled = self.clock.bounded(patience, settle(&*shared.store, member, patience)).await;
         let settled = settled.unwrap_or_else(|| {
             Err(StoreError::unavailable(
                 Applied::Perhaps,
@@ -200,41 +198,24 @@ impl Inner {
     }
 }
 
-async fn settle(store: &dyn QuotaStore, member: &Member) -> Result<(), StoreError> {
+/// Brings what this process knows to the store, and takes over what the store has then.
+async fn settle(store: &dyn QuotaStore, member: &Member, timeout: Duration) -> Result<(), StoreError> {
     let key = StoreKey::beside(&member.id, "reservations");
-    let mut reading = store.read(&key).await?;
-    for _ in 0..MOST_TRIES {
-        let body = reading.document.as_ref().map(|document| &document.body);
-        let mut document = match body {
-            None => Reservations::default(),
-            // Damaged, or a newer program's: not ours to change.
-            Some(body) => Reservations::decode(body)
-                .ok_or_else(|| StoreError::unusable(format!("{key} is damaged, or of a newer program")))?,
-        };
-        let ahead = reading.now.duration_since(member.now());
-        let is_changed = member.change_reservations(|held| held.bring(&mut document, reading.now, ahead));
-        if is_changed {
-            let text =
-                document.encode().ok_or_else(|| StoreError::unusable(format!("{key} cannot be written")))?;
-            match store.swap(&key, reading.version(), Bytes::from(text), Held::KEPT).await {
-                Ok(Swap::Conflict(stands)) => {
-                    member.change_reservations(Held::lost);
-                    reading = stands;
-                    continue;
-                }
-                // It may have been applied, and to look again is to recognise it.
-                Err(error) if error.is_transient() => {
-                    reading = store.read(&key).await?;
-                    continue;
-                }
-                Err(error) => return Err(error),
-                Ok(_) => {}
+    let (mut ahead, mut attempts) = (SignedDuration::ZERO, 0);
+    let bring = |document: &mut Reservations, now: Timestamp| {
+        ahead = now.duration_since(member.now());
+        attempts += 1;
+        member.change_reservations(|held| {
+            if attempts > 1 {
+                // The swap before conflicted. If it was applied all the same, the document shows it.
+                held.lost();
             }
-        }
-        member.change_reservations(|held| held.take_over(document, ahead));
-        return Ok(());
-    }
-    Err(StoreError::unavailable(Applied::No, "others wrote each time"))
+            held.bring(document, now, ahead);
+        });
+    };
+    let updated = update(store, &key, Start::Read, Held::KEPT, timeout, bring).await?;
+    member.change_reservations(|held| held.take_over(Arc::unwrap_or_clone(updated.document), ahead));
+    Ok(())
 }
 
 impl Member {

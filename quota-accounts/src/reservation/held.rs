@@ -96,22 +96,15 @@ impl Held {
     }
 
     /// Brings what others are to know into the document: what is wanted and fits, what was let in without them, and what is over.
-    /// Whether there is anything to write.
     ///
     /// It is `now` by the store's clock, which shows `ahead` more than this process's. Doing it again changes nothing.
-    pub(crate) fn bring(
-        &mut self,
-        document: &mut Reservations,
-        now: Timestamp,
-        ahead: SignedDuration,
-    ) -> bool {
-        let mut is_changed = false;
+    pub(crate) fn bring(&mut self, document: &mut Reservations, now: Timestamp, ahead: SignedDuration) {
         self.own.retain(|own| own.reservation.moved(ahead).is_live(now));
         for own in &mut self.own {
             let id = own.reservation.id;
             if own.is_over {
                 if document.release(id) {
-                    (own.stored, is_changed) = (Stored::Yes, true);
+                    own.stored = Stored::Yes;
                 }
             } else if document.has(id) {
                 (own.stored, own.answer) = (Stored::Yes, Answer::Fits);
@@ -126,13 +119,12 @@ impl Held {
                     Answer::Open | Answer::DoesNotFit => document.reserve(&there, own.left, now),
                 };
                 if fits {
-                    (own.stored, is_changed) = (Stored::Perhaps, true);
+                    own.stored = Stored::Perhaps;
                 } else {
                     own.answer = Answer::DoesNotFit;
                 }
             }
         }
-        is_changed
     }
 
     /// The write was not applied.

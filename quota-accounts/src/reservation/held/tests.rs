@@ -40,7 +40,9 @@ fn told() -> (Held, Reservation, Reservations) {
 }
 
 fn bring(held: &mut Held, document: &mut Reservations) -> bool {
-    held.bring(document, there(), AHEAD)
+    let before = document.clone();
+    held.bring(document, there(), AHEAD);
+    *document != before
 }
 
 #[test]
