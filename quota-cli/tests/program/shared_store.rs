@@ -93,7 +93,7 @@ fn a_replica_is_told_as_a_store_that_takes_no_writes() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stdout.contains("42 %"), "{}", ended.stdout);
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
-    assert!(ended.stderr.contains("it is a replica"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("read-only replica"), "{}", ended.stderr);
 }
 
 #[test]
