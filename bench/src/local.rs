@@ -37,7 +37,7 @@ fn times() -> Vec<Row> {
 
     let mut ways = vec![&nothing, &statusline, &status];
     ways.extend(node.as_ref());
-    let figures = by_turns(&ways, RUNS);
+    let figures = interleaved(&ways, RUNS);
 
     let in_ms = |at: usize| (figures[at], "ms");
     let mut rows = vec![
@@ -49,7 +49,7 @@ fn times() -> Vec<Row> {
     }
     if let Some(memory) = statusline.peak_memory_mib() {
         let reach = format!("≤ {MOST_MEMORY_MIB} MiB");
-        rows.push(Row::alone("statusline.memory", (memory, "MiB"), &reach, memory <= MOST_MEMORY_MIB));
+        rows.push(Row::absolute("statusline.memory", (memory, "MiB"), &reach, memory <= MOST_MEMORY_MIB));
     }
     rows
 }
@@ -59,19 +59,19 @@ fn by_accounts() -> Vec<Row> {
     let sizes = [20, 1_000, 20_000];
     let world = World::warm(1);
     let lines = sizes.map(|accounts| world.process_among(accounts, ["statusline"]));
-    let figures = by_turns(&lines.each_ref(), RUNS_BY_SIZE);
+    let figures = interleaved(&lines.each_ref(), RUNS_BY_SIZE);
 
     let name = |at: usize| format!("statusline.accounts.{}", sizes[at]);
     let row = |at: usize| {
         let growth = sizes[at] as f64 / sizes[at - 1] as f64;
         Row::at_most(&name(at), (figures[at], "ms"), (&name(at - 1), figures[at - 1]), growth)
     };
-    let first = Row::alone(&name(0), (figures[0], "ms"), "reported", true);
+    let first = Row::absolute(&name(0), (figures[0], "ms"), "reported", true);
     vec![first, row(1), row(2)]
 }
 
 /// Milliseconds for each, one after the other in each round.
-fn by_turns(ways: &[&Process], runs: usize) -> Vec<f64> {
+fn interleaved(ways: &[&Process], runs: usize) -> Vec<f64> {
     let mut figures = vec![Vec::with_capacity(runs); ways.len()];
     for round in 0..=runs {
         for (way, figures) in ways.iter().zip(&mut figures) {

@@ -16,15 +16,15 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
 
 /// A way to do something that many threads can go at once: once for each number of the range.
 ///
-/// The loop is the way's own, so that nothing but what is measured is between two doings.
+/// The loop is the way's own, so that nothing but what is measured is between two iterations.
 pub(crate) type Way<'a> = &'a (dyn Fn(Range<usize>) + Sync);
 
 /// Nanoseconds per doing of each way, on that many threads at once.
-pub(crate) fn by_turns<const N: usize>(threads: usize, doings: usize, ways: [Way<'_>; N]) -> [f64; N] {
+pub(crate) fn interleaved<const N: usize>(threads: usize, iterations: usize, ways: [Way<'_>; N]) -> [f64; N] {
     let mut figures = [(); N].map(|()| Vec::with_capacity(SAMPLES));
     for round in 0..=SAMPLES {
         for (way, figures) in ways.iter().zip(&mut figures) {
-            let figure = on_threads(threads, doings, *way);
+            let figure = on_threads(threads, iterations, *way);
             // The first round only warms up.
             if round > 0 {
                 figures.push(figure);
@@ -34,13 +34,13 @@ pub(crate) fn by_turns<const N: usize>(threads: usize, doings: usize, ways: [Way
     figures.map(median)
 }
 
-fn on_threads(threads: usize, doings: usize, way: Way<'_>) -> f64 {
+fn on_threads(threads: usize, iterations: usize, way: Way<'_>) -> f64 {
     let barrier = Barrier::new(threads);
     let one = |thread: usize| {
         let start_at = thread * 7919;
         barrier.wait();
         let start = Instant::now();
-        way(black_box(start_at..start_at + doings));
+        way(black_box(start_at..start_at + iterations));
         start.elapsed()
     };
     let longest = std::thread::scope(|scope| {
@@ -48,5 +48,5 @@ fn on_threads(threads: usize, doings: usize, way: Way<'_>) -> f64 {
         let own = one(0);
         handles.into_iter().map(|handle| handle.join().expect("a way does not panic")).chain([own]).max()
     });
-    longest.expect("there is one thread at least").as_secs_f64() * 1e9 / doings as f64
+    longest.expect("there is one thread at least").as_secs_f64() * 1e9 / iterations as f64
 }

@@ -14,7 +14,7 @@ use quota_core::{
 };
 use tokio::runtime::Runtime;
 
-use crate::measure::by_turns;
+use crate::measure::interleaved;
 use crate::row::Row;
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -24,12 +24,12 @@ pub(crate) fn rows() -> Vec<Row> {
 /// Main and two fallbacks, all with room.
 fn three() -> Row {
     let board = Board::with(3, 40.0);
-    let peek = |doings: Range<usize>| {
-        for _ in doings {
+    let peek = |iterations: Range<usize>| {
+        for _ in iterations {
             board.handles.iter().for_each(|account| drop(black_box(account.peek())));
         }
     };
-    let [ours, peeks] = by_turns(1, 200_000, [&|doings| board.route(doings), &peek]);
+    let [ours, peeks] = interleaved(1, 200_000, [&|iterations| board.route(iterations), &peek]);
     let reach = peeks + 300.0;
     let peer = format!("3 × peek ({peeks:.0} ns) + 300 ns");
     Row::at_most("route.3", (ours, "ns"), (&peer, reach), 1.0)
@@ -43,9 +43,9 @@ fn ten_thousand() -> Row {
     let last = board.handles.last().expect("there are accounts");
     let _entered = board.runtime.enter();
     last.observe(&usage).expect("it is the same login");
-    let [ours] = by_turns(1, 200, [&|doings| board.route(doings)]);
+    let [ours] = interleaved(1, 200, [&|iterations| board.route(iterations)]);
     let ms = ours / 1e6;
-    Row::alone("route.10k", (ms, "ms"), "≤ 1 ms", ms <= 1.0)
+    Row::absolute("route.10k", (ms, "ms"), "≤ 1 ms", ms <= 1.0)
 }
 
 /// A process that begins with fresh numbers on disk.
@@ -72,7 +72,7 @@ fn restart() -> Row {
     start();
     #[expect(clippy::cast_precision_loss, reason = "there are few calls")]
     let calls = (provider.calls() - before) as f64;
-    Row::alone("route.restart", (calls, "calls"), "0", calls == 0.0)
+    Row::absolute("route.restart", (calls, "calls"), "0", calls == 0.0)
 }
 
 struct Board {
@@ -103,9 +103,9 @@ impl Board {
         Self { accounts, handles, runtime }
     }
 
-    fn route(&self, doings: Range<usize>) {
+    fn route(&self, iterations: Range<usize>) {
         let routes = async {
-            for _ in doings {
+            for _ in iterations {
                 let route = self.accounts.route(Request::new()).await;
                 drop(black_box(route.expect("one has room")));
             }

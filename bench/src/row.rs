@@ -54,7 +54,7 @@ impl Row {
     }
 
     /// A figure that is only reported, beside its peer's.
-    pub(crate) fn beside(
+    pub(crate) fn reported(
         name: &str,
         (value, unit): (f64, &'static str),
         (peer, theirs): (&str, f64),
@@ -63,7 +63,7 @@ impl Row {
     }
 
     /// A figure that stands for itself.
-    pub(crate) fn alone(name: &str, (value, unit): (f64, &'static str), reach: &str, ok: bool) -> Self {
+    pub(crate) fn absolute(name: &str, (value, unit): (f64, &'static str), reach: &str, ok: bool) -> Self {
         Self::new(name, value, unit, "", None, None, reach.to_owned(), ok)
     }
 

@@ -3,24 +3,24 @@
 
 use jiff::Timestamp;
 
-use crate::clock::Moment;
+use crate::clock::SimTime;
 use crate::grants::Exchange;
 use crate::ledger::{AccountLedger, Ledger};
 
 /// Whose call it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum Caller {
     /// That of the account of this number.
     Account(usize),
-    /// That of somebody whose token opens nothing.
-    Stranger,
+    /// A request with an unknown token.
+    Unauthenticated,
 }
 
 /// A call that arrives.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival<'a> {
-    pub(crate) who: Who,
-    pub(crate) now: Moment,
+    pub(crate) who: Caller,
+    pub(crate) now: SimTime,
     /// The same moment on a wall clock.
     pub(crate) wall: Timestamp,
     pub(crate) user_agent: &'a str,
@@ -28,9 +28,9 @@ pub(crate) struct Arrival<'a> {
 
 /// The pages of all accounts, and of strangers.
 #[derive(Debug)]
-pub(crate) struct Book {
-    accounts: Vec<Page>,
-    strangers: Page,
+pub(crate) struct Recorder {
+    accounts: Vec<AccountStats>,
+    strangers: AccountStats,
     under_way: u64,
     max_concurrent: u64,
     exchanges_under_way: u64,
@@ -40,30 +40,30 @@ pub(crate) struct Book {
 }
 
 #[derive(Debug, Default)]
-struct Page {
+struct AccountStats {
     name: String,
     sums: AccountLedger,
     /// Until when the client was told to stay away, by any answer so far.
-    away_until: Option<Moment>,
+    away_until: Option<SimTime>,
     /// The same for ordinary traffic.
-    traffic_away_until: Option<Moment>,
+    traffic_away_until: Option<SimTime>,
 }
 
 /// Ordinary traffic that is answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Message {
-    pub(crate) who: Who,
-    pub(crate) arrived: Moment,
+    pub(crate) who: Caller,
+    pub(crate) arrived: SimTime,
     pub(crate) status: u16,
     /// Until when its client is told to stay away.
-    pub(crate) away_until: Option<Moment>,
+    pub(crate) away_until: Option<SimTime>,
     /// Whether its client knew that it would be turned away.
     pub(crate) is_in_vain: bool,
 }
 
 impl Message {
     /// A message that nothing else is to be said of.
-    pub(crate) fn new(who: Who, arrived: Moment, status: u16) -> Self {
+    pub(crate) fn new(who: Caller, arrived: SimTime, status: u16) -> Self {
         Self { who, arrived, status, away_until: None, is_in_vain: false }
     }
 }
@@ -72,12 +72,12 @@ const MAX_ARRIVALS: usize = 1000;
 const MAX_AGENTS: usize = 32;
 const MAX_AGENT: usize = 200;
 
-impl Book {
+impl Recorder {
     pub(crate) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let page = |name: &str| Page { name: name.to_owned(), ..Page::default() };
+        let page = |name: &str| AccountStats { name: name.to_owned(), ..AccountStats::default() };
         Self {
             accounts: names.into_iter().map(page).collect(),
-            strangers: Page::default(),
+            strangers: AccountStats::default(),
             under_way: 0,
             max_concurrent: 0,
             exchanges_under_way: 0,
@@ -109,14 +109,14 @@ impl Book {
     }
 
     /// A call is answered, and its client perhaps told to stay away until some moment.
-    pub(crate) fn answered(&mut self, who: Who, status: u16, away_until: Option<Moment>) {
+    pub(crate) fn answered(&mut self, who: Caller, status: u16, away_until: Option<SimTime>) {
         let page = self.left(who);
         *page.sums.answers.entry(status).or_default() += 1;
         page.away_until = page.away_until.max(away_until);
     }
 
     /// A call ends without an answer.
-    pub(crate) fn abandoned(&mut self, who: Who) {
+    pub(crate) fn abandoned(&mut self, who: Caller) {
         self.left(who).sums.abandoned += 1;
     }
 
@@ -170,17 +170,17 @@ impl Book {
         }
     }
 
-    fn left(&mut self, who: Who) -> &mut Page {
+    fn left(&mut self, who: Caller) -> &mut AccountStats {
         self.under_way -= 1;
         let page = self.page(who);
         page.sums.under_way -= 1;
         page
     }
 
-    fn page(&mut self, who: Who) -> &mut Page {
+    fn page(&mut self, who: Caller) -> &mut AccountStats {
         match who {
-            Who::Account(at) => &mut self.accounts[at],
-            Who::Stranger => &mut self.strangers,
+            Caller::Account(at) => &mut self.accounts[at],
+            Caller::Unauthenticated => &mut self.strangers,
         }
     }
 }
@@ -193,22 +193,22 @@ mod tests {
 
     use super::*;
 
-    const MAIN: Who = Who::Account(0);
-    const SPARE: Who = Who::Account(1);
+    const MAIN: Caller = Caller::Account(0);
+    const SPARE: Caller = Caller::Account(1);
 
-    fn at(seconds: u64) -> Moment {
-        Moment::START + Duration::from_secs(seconds)
+    fn at(seconds: u64) -> SimTime {
+        SimTime::START + Duration::from_secs(seconds)
     }
 
-    fn book() -> Book {
-        Book::new(["main", "spare"])
+    fn book() -> Recorder {
+        Recorder::new(["main", "spare"])
     }
 
-    fn arrive(book: &mut Book, who: Who, now: Moment) {
+    fn arrive(book: &mut Recorder, who: Caller, now: SimTime) {
         book.arrived(Arrival { who, now, wall: Timestamp::UNIX_EPOCH, user_agent: "test/1" });
     }
 
-    fn main(book: &Book) -> AccountLedger {
+    fn main(book: &Recorder) -> AccountLedger {
         book.ledger().account("main").unwrap().clone()
     }
 
@@ -321,8 +321,8 @@ mod tests {
         arrive(&mut book, MAIN, at(0));
         book.answered(MAIN, 429, Some(at(60)));
         arrive(&mut book, MAIN, at(1));
-        arrive(&mut book, Who::Stranger, at(1));
-        book.answered(Who::Stranger, 401, None);
+        arrive(&mut book, Caller::Unauthenticated, at(1));
+        book.answered(Caller::Unauthenticated, 401, None);
         let limit = Message { away_until: Some(at(5)), ..message(1, 429) };
         book.traffic(limit);
         book.traffic(Message { is_in_vain: true, ..message(4, 429) });
@@ -339,7 +339,7 @@ mod tests {
             let mut open = vec![];
 
             for (who, step) in steps {
-                let who = [MAIN, SPARE, Who::Stranger][who];
+                let who = [MAIN, SPARE, Caller::Unauthenticated][who];
                 if step == 0 {
                     arrive(&mut book, who, at(0));
                     open.push(who);

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::SimTime;
 use crate::script::BudgetAnswer;
 
 /// The calls of the trailing hour, as far as they matter.
@@ -12,8 +12,8 @@ use crate::script::BudgetAnswer;
 pub(crate) struct Budget {
     per_hour: Option<usize>,
     answer: BudgetAnswer,
-    calls: VecDeque<Moment>,
-    blocked_until: Option<Moment>,
+    calls: VecDeque<SimTime>,
+    blocked_until: Option<SimTime>,
 }
 
 /// A 429, by what it says about when to come back.
@@ -24,7 +24,7 @@ pub(crate) enum Throttle {
     /// Nothing.
     Silent,
     /// At this moment, however often it is asked.
-    Until(Moment),
+    Until(SimTime),
 }
 
 const TRAILING: Duration = Duration::from_secs(3600);
@@ -40,7 +40,7 @@ impl Budget {
     /// # Errors
     ///
     /// The refusal, if it is one too many.
-    pub(crate) fn call(&mut self, now: Moment) -> Result<(), Throttle> {
+    pub(crate) fn call(&mut self, now: SimTime) -> Result<(), Throttle> {
         let Some(per_hour) = self.per_hour else { return Ok(()) };
         if let Some(until) = self.blocked_until.filter(|until| now < *until) {
             return Err(Throttle::Until(until));
@@ -55,7 +55,7 @@ impl Budget {
                 Err(Throttle::Until(now + TRAILING))
             }
             BudgetAnswer::Zero if spent => {
-                // The refused call takes the place of the oldest: whoever keeps on asking never gets out.
+                // The refused call takes the place of the oldest: a client that keeps calling stays blocked.
                 self.calls.pop_front();
                 self.calls.push_back(now);
                 Err(Throttle::Zero)
@@ -72,8 +72,8 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn minute(minutes: u32) -> Moment {
-        Moment::START + Duration::from_secs(60) * minutes
+    fn minute(minutes: u32) -> SimTime {
+        SimTime::START + Duration::from_secs(60) * minutes
     }
 
     /// A budget of two calls, both spent: at minute 0 and at minute 10.
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_keeps_on_asking_after_a_zero_never_gets_out() {
+    fn a_client_that_keeps_calling_after_a_zero_stays_blocked() {
         let mut budget = spent(BudgetAnswer::Zero);
 
         let refused = (11..300).step_by(10).filter(|at| budget.call(minute(*at)).is_err()).count();

@@ -59,7 +59,7 @@ impl Change {
         Self(Action::EndTokens)
     }
 
-    /// Somebody has logged in again: from now on these tokens are good, and nothing of the login before.
+    /// Replaces the login: these tokens are valid from now on, those of the previous login are not.
     #[must_use]
     pub fn login(token: impl Into<String>, refresh_token: impl Into<String>) -> Self {
         Self(Action::Login { token: token.into(), refresh_token: refresh_token.into() })

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 /// A point in the script: simulated time since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(Duration);
+pub(crate) struct SimTime(Duration);
 
-impl Moment {
+impl SimTime {
     pub(crate) const START: Self = Self(Duration::ZERO);
 
     /// The simulated time since `earlier`; nothing if that is later.
@@ -22,7 +22,7 @@ impl Moment {
     }
 }
 
-impl Add<Duration> for Moment {
+impl Add<Duration> for SimTime {
     type Output = Self;
 
     fn add(self, span: Duration) -> Self {
@@ -45,18 +45,18 @@ impl SimClock {
     }
 
     /// How far the script has come.
-    pub(crate) fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> SimTime {
         let real = self.at.elapsed();
-        Moment(self.scale(real, real.as_secs_f64() * self.speed))
+        SimTime(self.scale(real, real.as_secs_f64() * self.speed))
     }
 
     /// What a wall clock says at that point of the script; the end of time if it lies beyond it.
-    pub(crate) fn wall(&self, moment: Moment) -> Timestamp {
+    pub(crate) fn wall(&self, moment: SimTime) -> Timestamp {
         self.anchor.checked_add(self.real(moment.0)).unwrap_or(Timestamp::MAX)
     }
 
     /// The real time until that point of the script; nothing if it is over.
-    pub(crate) fn real_until(&self, moment: Moment) -> Duration {
+    pub(crate) fn real_until(&self, moment: SimTime) -> Duration {
         self.real(moment.since(self.now()))
     }
 
@@ -73,7 +73,7 @@ impl SimClock {
     }
 
     /// Waits for that point of the script.
-    pub(crate) async fn sleep_until(&self, moment: Moment) {
+    pub(crate) async fn sleep_until(&self, moment: SimTime) {
         tokio::time::sleep(self.real_until(moment)).await;
     }
 
@@ -100,29 +100,29 @@ mod tests {
 
         clock.sleep(Duration::from_secs(60)).await;
 
-        assert_eq!(clock.now(), Moment::START + HOUR);
+        assert_eq!(clock.now(), SimTime::START + HOUR);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_wall_clock_of_a_fast_script_stays_real() {
         let clock = SimClock::start(Some(Timestamp::UNIX_EPOCH), 60.0);
 
-        assert_eq!(clock.wall(Moment::START + HOUR * 5).as_second(), 300);
+        assert_eq!(clock.wall(SimTime::START + HOUR * 5).as_second(), 300);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_ends_at_its_point_of_the_script() {
         let clock = SimClock::start(None, 4.0);
 
-        clock.sleep_until(Moment::START + HOUR).await;
+        clock.sleep_until(SimTime::START + HOUR).await;
 
-        assert_eq!(clock.now(), Moment::START + HOUR);
+        assert_eq!(clock.now(), SimTime::START + HOUR);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_moment_beyond_the_end_of_time_is_its_end() {
         let clock = SimClock::start(None, 0.001);
 
-        assert_eq!(clock.wall(Moment::START + Duration::MAX), Timestamp::MAX);
+        assert_eq!(clock.wall(SimTime::START + Duration::MAX), Timestamp::MAX);
     }
 }

@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::SimTime;
 use crate::script::Account;
 
 /// All tokens that were given for an account.
 #[derive(Debug)]
-pub(crate) struct Grants {
+pub(crate) struct TokenIssuer {
     name: String,
     /// Those that open the account, and when each ends.
-    access: Vec<(String, Option<Moment>)>,
+    access: Vec<(String, Option<SimTime>)>,
     refresh: String,
     spent: Vec<Spent>,
     /// How many were given by exchange.
@@ -25,7 +25,7 @@ pub(crate) struct Grants {
 #[derive(Debug)]
 struct Spent {
     token: String,
-    at: Moment,
+    at: SimTime,
     given: Grant,
 }
 
@@ -34,7 +34,7 @@ struct Spent {
 pub(crate) struct Grant {
     pub(crate) access: String,
     pub(crate) refresh: String,
-    pub(crate) ends: Moment,
+    pub(crate) ends: SimTime,
 }
 
 /// What comes of an exchange.
@@ -53,9 +53,9 @@ pub(crate) enum Exchange {
 /// How long an access token opens its account, unless the script says otherwise.
 const LIVES: Duration = Duration::from_secs(8 * 3600);
 
-impl Grants {
+impl TokenIssuer {
     pub(crate) fn new(account: &Account) -> Self {
-        let ends = account.token_lives.map(|span| Moment::START + span);
+        let ends = account.token_lives.map(|span| SimTime::START + span);
         Self {
             name: account.name().to_owned(),
             access: vec![(account.token().into_owned(), ends)],
@@ -69,7 +69,7 @@ impl Grants {
     }
 
     /// Whether a token opens the account.
-    pub(crate) fn is_opened_by(&self, token: &str, now: Moment) -> bool {
+    pub(crate) fn is_opened_by(&self, token: &str, now: SimTime) -> bool {
         let mut tokens = self.access.iter();
         tokens.any(|(access, ends)| access == token && ends.is_none_or(|ends| now < ends))
     }
@@ -80,12 +80,12 @@ impl Grants {
     }
 
     /// Exchanges a refresh token that is, or was, of this account.
-    pub(crate) fn exchange(&mut self, refresh: &str, now: Moment) -> Exchange {
+    pub(crate) fn exchange(&mut self, refresh: &str, now: SimTime) -> Exchange {
         if self.is_revoked {
             return Exchange::Revoked;
         }
         if let Some(spent) = self.spent.iter().find(|spent| spent.token == refresh) {
-            // Its successor was not used yet: whoever asks has lost the answer.
+            // Its successor was not used yet: the client lost the response.
             if now.since(spent.at) < self.grace && spent.given.refresh == self.refresh {
                 return Exchange::GivenAgain(spent.given.clone());
             }
@@ -116,7 +116,7 @@ impl Grants {
         self.access.clear();
     }
 
-    /// Somebody has logged in: nothing of the login before is good any more.
+    /// Replaces the login; tokens of the previous one become invalid.
     pub(crate) fn log_in(&mut self, access: String, refresh: String) {
         self.set_access(access);
         self.refresh = refresh;
@@ -131,12 +131,12 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn grants(grace: Duration) -> Grants {
-        Grants::new(&Account::new("main").reuse_grace(grace))
+    fn grants(grace: Duration) -> TokenIssuer {
+        TokenIssuer::new(&Account::new("main").reuse_grace(grace))
     }
 
-    fn at(hours: u32) -> Moment {
-        Moment::START + HOUR * hours
+    fn at(hours: u32) -> SimTime {
+        SimTime::START + HOUR * hours
     }
 
     #[test]

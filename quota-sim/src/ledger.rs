@@ -76,24 +76,24 @@ impl Ledger {
     /// The calls to the usage endpoint, over all accounts and strangers.
     #[must_use]
     pub fn calls(&self) -> u64 {
-        self.everybody().map(|one| one.calls).sum()
+        self.all_callers().map(|one| one.calls).sum()
     }
 
     /// The calls that came while their account's client had been told to stay away.
     #[must_use]
     pub fn calls_during_hold(&self) -> u64 {
-        self.everybody().map(|one| one.calls_during_hold).sum()
+        self.all_callers().map(|one| one.calls_during_hold).sum()
     }
 
     /// When calls arrived, over all accounts and strangers, oldest first.
     #[must_use]
     pub fn arrivals(&self) -> Vec<Timestamp> {
-        let mut all: Vec<_> = self.everybody().flat_map(|one| one.arrivals.iter().copied()).collect();
+        let mut all: Vec<_> = self.all_callers().flat_map(|one| one.arrivals.iter().copied()).collect();
         all.sort_unstable();
         all
     }
 
-    fn everybody(&self) -> impl Iterator<Item = &AccountLedger> {
+    fn all_callers(&self) -> impl Iterator<Item = &AccountLedger> {
         self.accounts.values().chain([&self.strangers])
     }
 }

@@ -15,7 +15,7 @@
 //!         .until(Duration::from_secs(900))]);
 //! let simulator = Simulator::builder(Script::new([main]).speed(60.0)).start().await?;
 //!
-//! // Clients ask `simulator.url()` with the token `sim-token-main`; meanwhile:
+//! // Clients ask `simulator.url()` with the token `sim-token-main`; at the same time:
 //! simulator.set("main", Change::answer(Answer::Unauthorized))?;
 //!
 //! let ledger = simulator.stop().await;

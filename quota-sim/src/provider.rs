@@ -9,13 +9,13 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::book::{Arrival, Book, Message, Who};
+use crate::book::{Arrival, Caller, Message, Recorder};
 use crate::budget::Throttle;
 use crate::change::{Action, Change, ChangeError};
-use crate::clock::{Moment, SimClock};
+use crate::clock::{SimClock, SimTime};
 use crate::grants::Exchange;
 use crate::ledger::Ledger;
-use crate::running::{Decision, Outcome, Running, Silence};
+use crate::running::{AccountSim, Decision, NoReplyYet, Outcome};
 use crate::script::{Account, Script};
 use crate::wire::Ask;
 
@@ -31,8 +31,8 @@ pub(crate) struct Provider {
 
 #[derive(Debug)]
 struct State {
-    accounts: Vec<Running>,
-    book: Book,
+    accounts: Vec<AccountSim>,
+    book: Recorder,
 }
 
 /// How long a client has to stay away after a 429 that does not say how long.
@@ -41,8 +41,8 @@ const UNTOLD_HOLD: Duration = Duration::from_secs(60);
 impl Provider {
     pub(crate) fn new(script: Script, anchor: Option<Timestamp>) -> Arc<Self> {
         let clock = SimClock::start(anchor, script.speed);
-        let book = Book::new(script.accounts().iter().map(Account::name));
-        let accounts = script.accounts.into_iter().map(Running::new).collect();
+        let book = Recorder::new(script.accounts().iter().map(Account::name));
+        let accounts = script.accounts.into_iter().map(AccountSim::new).collect();
         Arc::new(Self {
             clock,
             state: Mutex::new(State { accounts, book }),
@@ -58,7 +58,7 @@ impl Provider {
     }
 
     /// Reads something of one account, at this moment of the script.
-    pub(crate) fn look_at<T>(&self, account: usize, work: impl FnOnce(&Running, Moment) -> T) -> T {
+    pub(crate) fn look_at<T>(&self, account: usize, work: impl FnOnce(&AccountSim, SimTime) -> T) -> T {
         let now = self.clock.now();
         self.look(|state| work(&state.accounts[account], now))
     }
@@ -75,7 +75,7 @@ impl Provider {
     }
 
     /// Counts a call, from now until it is answered or dropped.
-    pub(crate) fn begin(self: &Arc<Self>, who: Who, user_agent: &str) -> Call {
+    pub(crate) fn begin(self: &Arc<Self>, who: Caller, user_agent: &str) -> Call {
         let now = self.clock.now();
         let wall = self.clock.wall(now);
         self.alter(|state| state.book.arrived(Arrival { who, now, wall, user_agent }));
@@ -90,11 +90,11 @@ impl Provider {
             changed.mark_unchanged();
             match self.look(|state| state.accounts[account].ask(self.clock.now())) {
                 Ok(decision) => return decision,
-                Err(Silence { until: Some(until) }) => tokio::select! {
+                Err(NoReplyYet { until: Some(until) }) => tokio::select! {
                     () = self.clock.sleep_until(until) => {}
                     _ = changed.changed() => {}
                 },
-                Err(Silence { until: None }) => {
+                Err(NoReplyYet { until: None }) => {
                     let _ = changed.changed().await;
                 }
             }
@@ -192,12 +192,12 @@ impl Drop for UnderWay {
 #[derive(Debug)]
 pub(crate) struct Call {
     provider: Arc<Provider>,
-    who: Who,
+    who: Caller,
     ended: bool,
 }
 
 impl Call {
-    /// Ends the call before its answer leaves, so that whoever has read the answer finds it counted.
+    /// Ends the call before its answer leaves, so that a client that received it finds it counted.
     pub(crate) fn answered(mut self, status: u16, throttle: Option<Throttle>) {
         let now = self.provider.clock.now();
         let away_until = throttle.map(|throttle| match throttle {
@@ -229,11 +229,11 @@ mod tests {
     }
 
     fn throttled_once(provider: &Arc<Provider>, throttle: Throttle) {
-        provider.begin(Who::Account(0), "").answered(429, Some(throttle));
+        provider.begin(Caller::Account(0), "").answered(429, Some(throttle));
     }
 
     fn calls_during_hold(provider: &Arc<Provider>) -> u64 {
-        drop(provider.begin(Who::Account(0), ""));
+        drop(provider.begin(Caller::Account(0), ""));
         provider.ledger().calls_during_hold()
     }
 
@@ -245,7 +245,7 @@ mod tests {
         let decision = provider.decide(0).await;
 
         assert!(matches!(decision, Decision::Usage(_)));
-        assert_eq!(provider.clock.now(), Moment::START + SECOND * 30);
+        assert_eq!(provider.clock.now(), SimTime::START + SECOND * 30);
     }
 
     #[tokio::test(start_paused = true)]
@@ -286,7 +286,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn with_a_deadline_a_client_has_to_stay_away_until_then() {
         let provider = provider(Account::new("main"));
-        throttled_once(&provider, Throttle::Until(Moment::START + SECOND * 5));
+        throttled_once(&provider, Throttle::Until(SimTime::START + SECOND * 5));
 
         provider.clock.sleep(SECOND * 4).await;
         assert_eq!(calls_during_hold(&provider), 1);
@@ -298,7 +298,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_minute_counts_from_the_answer() {
         let provider = provider(Account::new("main"));
-        let call = provider.begin(Who::Account(0), "");
+        let call = provider.begin(Caller::Account(0), "");
         provider.clock.sleep(SECOND * 10).await;
         call.answered(429, Some(Throttle::Zero));
 
@@ -319,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_account_that_is_not_there_cannot_be_changed() {
-        let refused = Provider::new(Script::default(), None).change("nobody", Change::follow_script());
+        let refused = Provider::new(Script::default(), None).change("unknown", Change::follow_script());
 
         assert_eq!(refused, Err(ChangeError::NoAccount));
     }

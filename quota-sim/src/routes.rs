@@ -11,7 +11,7 @@ use axum::http::header::{AUTHORIZATION, USER_AGENT};
 use axum::routing::{get, post};
 use bytes::Bytes;
 
-use crate::book::{Message, Who};
+use crate::book::{Caller, Message};
 use crate::budget::Throttle;
 use crate::grants::Exchange;
 use crate::provider::Provider;
@@ -36,7 +36,8 @@ type Shared = State<Arc<Provider>>;
 async fn usage(State(provider): Shared, headers: HeaderMap) -> Reply {
     let account = bearer(&headers).and_then(|token| provider.opened_by(token));
     let user_agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
-    let call = provider.begin(account.map_or(Who::Stranger, Who::Account), &user_agent.unwrap_or_default());
+    let call = provider
+        .begin(account.map_or(Caller::Unauthenticated, Caller::Account), &user_agent.unwrap_or_default());
     let Some(account) = account else {
         call.answered(401, None);
         return stamped(wire::stranger(), &provider);
@@ -71,10 +72,10 @@ async fn profile(State(provider): Shared, headers: HeaderMap) -> Reply {
 
 async fn message(State(provider): Shared, headers: HeaderMap, body: Bytes) -> Reply {
     let Some(account) = bearer(&headers).and_then(|token| provider.opened_by(token)) else {
-        provider.traffic(Message::new(Who::Stranger, provider.clock.now(), 401));
+        provider.traffic(Message::new(Caller::Unauthenticated, provider.clock.now(), 401));
         return stamped(wire::stranger(), &provider);
     };
-    let mut message = Message::new(Who::Account(account), provider.clock.now(), 200);
+    let mut message = Message::new(Caller::Account(account), provider.clock.now(), 200);
     let outcome = wire::Ask::read(&body).map(|ask| (provider.spend(account, &ask), ask));
     delay(account, &provider).await;
     let reply = match &outcome {

@@ -5,47 +5,47 @@ use std::time::Duration;
 
 use crate::budget::{Budget, Throttle};
 use crate::change::{Action, ChangeError};
-use crate::clock::Moment;
-use crate::grants::Grants;
-use crate::meter::{Level, Meter};
+use crate::clock::SimTime;
+use crate::grants::TokenIssuer;
+use crate::meter::{WindowLevel, WindowSim};
 use crate::script::{Account, Answer, Endpoint, ExtraUsage, Kind, Window, check};
 
 /// An account in motion.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub(crate) struct AccountSim {
     account: Account,
-    pub(crate) grants: Grants,
-    meters: Vec<Meter>,
+    pub(crate) grants: TokenIssuer,
+    meters: Vec<WindowSim>,
     budget: Budget,
-    forced: Option<Forced>,
+    forced: Option<Override>,
 }
 
 /// An answer that was set while the script plays, over what it says.
 #[derive(Debug, Clone, Copy)]
-struct Forced {
+struct Override {
     answer: Answer,
-    until: Option<Moment>,
+    until: Option<SimTime>,
 }
 
 /// What a call gets.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Decision {
     /// The usage as it is.
-    Usage(Statement),
+    Usage(UsageState),
     /// A 429.
     Throttled(Throttle),
     /// A fault, whatever is used.
     Fault(Fault),
     /// Good but for its size.
-    Huge(Statement),
+    Huge(UsageState),
     /// Good but for its end.
-    Garbage(Statement),
+    Garbage(UsageState),
 }
 
 /// A call gets nothing yet: look again at that moment, or when something changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Silence {
-    pub(crate) until: Option<Moment>,
+pub(crate) struct NoReplyYet {
+    pub(crate) until: Option<SimTime>,
 }
 
 /// An answer that says nothing of the account's use.
@@ -62,8 +62,8 @@ pub(crate) enum Fault {
 
 /// What an account says of its use at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Statement {
-    pub(crate) windows: Vec<(Window, Level)>,
+pub(crate) struct UsageState {
+    pub(crate) windows: Vec<(Window, WindowLevel)>,
     pub(crate) extra_usage: Option<ExtraUsage>,
 }
 
@@ -71,9 +71,9 @@ pub(crate) struct Statement {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     /// It was done and counted.
-    Done(Statement),
+    Done(UsageState),
     /// A window is full.
-    Rejected { statement: Statement, is_known: bool },
+    Rejected { statement: UsageState, is_known: bool },
     /// A 429 that is about the pace, whatever is used.
     Throttled(Throttle),
     /// A fault, whatever is used.
@@ -83,11 +83,11 @@ pub(crate) enum Outcome {
 /// Use that fills a five-hour window fills this much of one of seven days.
 const SHARE_OF_A_WEEK: f64 = 5.0 / 168.0;
 
-impl Running {
+impl AccountSim {
     pub(crate) fn new(account: Account) -> Self {
         Self {
-            grants: Grants::new(&account),
-            meters: account.windows.iter().cloned().map(Meter::new).collect(),
+            grants: TokenIssuer::new(&account),
+            meters: account.windows.iter().cloned().map(WindowSim::new).collect(),
             budget: Budget::new(account.budget, account.budget_answer),
             forced: None,
             account,
@@ -106,8 +106,8 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// [`Silence`] if it gets nothing yet.
-    pub(crate) fn ask(&mut self, now: Moment) -> Result<Decision, Silence> {
+    /// [`NoReplyYet`] if it gets nothing yet.
+    pub(crate) fn ask(&mut self, now: SimTime) -> Result<Decision, NoReplyYet> {
         let (answer, until) = self.told(Endpoint::Usage, now);
         if let Some(throttle) = throttle(answer, until) {
             return Ok(Decision::Throttled(throttle));
@@ -116,7 +116,7 @@ impl Running {
             return Ok(Decision::Fault(fault));
         }
         Ok(match answer {
-            Answer::Hang => return Err(Silence { until }),
+            Answer::Hang => return Err(NoReplyYet { until }),
             Answer::Huge => Decision::Huge(self.statement(now)),
             Answer::Garbage => Decision::Garbage(self.statement(now)),
             _ => match self.budget.call(now) {
@@ -130,7 +130,7 @@ impl Running {
     }
 
     /// What ordinary traffic gets that would use so many percent of a five-hour window, by that model.
-    pub(crate) fn spend(&mut self, now: Moment, percent: f64, model: &str) -> Outcome {
+    pub(crate) fn spend(&mut self, now: SimTime, percent: f64, model: &str) -> Outcome {
         if self.is_expired(now) {
             return Outcome::Fault(Fault::Unauthorized);
         }
@@ -141,7 +141,7 @@ impl Running {
         if let Some(fault) = fault(answer) {
             return Outcome::Fault(fault);
         }
-        let concerned = |meter: &Meter| is_for(&meter.window, model);
+        let concerned = |meter: &WindowSim| is_for(&meter.window, model);
         if self.meters.iter().any(|meter| concerned(meter) && meter.is_full(now)) {
             let is_known = self.meters.iter().any(|meter| concerned(meter) && meter.is_known_full(now));
             self.meters.iter_mut().filter(|meter| concerned(meter)).for_each(|meter| meter.told(now));
@@ -152,20 +152,20 @@ impl Running {
             meter.spend(now, percent * share);
         }
         // Headers do not say which model the window of a model is of, so they tell nothing of it.
-        let whole = |meter: &&mut Meter| meter.window.model.is_none();
+        let whole = |meter: &&mut WindowSim| meter.window.model.is_none();
         self.meters.iter_mut().filter(whole).for_each(|meter| meter.told(now));
         Outcome::Done(self.statement(now))
     }
 
     /// The answer that the script has for exchanges of refresh tokens, and when it is over.
-    pub(crate) fn token_answer(&self, now: Moment) -> (Answer, Option<Moment>) {
+    pub(crate) fn token_answer(&self, now: SimTime) -> (Answer, Option<SimTime>) {
         self.told(Endpoint::Token, now)
     }
 
     /// Whether a message to that model would be done, as far as a client can know: the usage of a model is told in whole
     /// percent, and what is told as a hundred is no room.
-    pub(crate) fn has_room(&self, now: Moment, model: &str) -> bool {
-        let is_full = |meter: &Meter| {
+    pub(crate) fn has_room(&self, now: SimTime, model: &str) -> bool {
+        let is_full = |meter: &WindowSim| {
             let used = meter.level(now).used;
             if meter.window.model.is_some() { used.round() >= 100.0 } else { used >= 100.0 }
         };
@@ -175,7 +175,7 @@ impl Running {
     }
 
     /// Whether the script says that the login has expired.
-    pub(crate) fn is_expired(&self, now: Moment) -> bool {
+    pub(crate) fn is_expired(&self, now: SimTime) -> bool {
         self.told(Endpoint::Usage, now).0 == Answer::Unauthorized
     }
 
@@ -184,13 +184,13 @@ impl Running {
     /// # Errors
     ///
     /// [`ChangeError`] if the account cannot do that.
-    pub(crate) fn change(&mut self, now: Moment, action: Action) -> Result<(), ChangeError> {
+    pub(crate) fn change(&mut self, now: SimTime, action: Action) -> Result<(), ChangeError> {
         match action {
             Action::Answer { answer: Answer::ThrottleUntilEnd, lasting: None } => {
                 return Err(ChangeError::NoEnd);
             }
             Action::Answer { answer, lasting } => {
-                self.forced = Some(Forced { answer, until: lasting.map(|span| now + span) });
+                self.forced = Some(Override { answer, until: lasting.map(|span| now + span) });
             }
             Action::FollowScript => self.forced = None,
             Action::Token(token) => {
@@ -214,12 +214,12 @@ impl Running {
     }
 
     /// The answer of this moment, and when it is over.
-    fn told(&self, endpoint: Endpoint, now: Moment) -> (Answer, Option<Moment>) {
-        let is_live = |forced: &Forced| forced.until.is_none_or(|until| now < until);
+    fn told(&self, endpoint: Endpoint, now: SimTime) -> (Answer, Option<SimTime>) {
+        let is_live = |forced: &Override| forced.until.is_none_or(|until| now < until);
         if let Some(forced) = self.forced.filter(|one| endpoint == Endpoint::Usage && is_live(one)) {
             return (forced.answer, forced.until);
         }
-        let at = |span| Moment::START + span;
+        let at = |span| SimTime::START + span;
         self.account
             .answers
             .iter()
@@ -229,15 +229,15 @@ impl Running {
             .map_or((Answer::Ok, None), |(_, answer, until)| (answer, until))
     }
 
-    fn statement(&self, now: Moment) -> Statement {
-        Statement {
+    fn statement(&self, now: SimTime) -> UsageState {
+        UsageState {
             windows: self.meters.iter().map(|meter| (meter.window.clone(), meter.level(now))).collect(),
             extra_usage: self.account.extra_usage.clone(),
         }
     }
 }
 
-pub(crate) fn throttle(answer: Answer, until: Option<Moment>) -> Option<Throttle> {
+pub(crate) fn throttle(answer: Answer, until: Option<SimTime>) -> Option<Throttle> {
     match answer {
         Answer::ThrottleZero => Some(Throttle::Zero),
         Answer::ThrottleNoHeader => Some(Throttle::Silent),
@@ -275,17 +275,17 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn at(seconds: u32) -> Moment {
-        Moment::START + SECOND * seconds
+    fn at(seconds: u32) -> SimTime {
+        SimTime::START + SECOND * seconds
     }
 
-    fn used(statement: &Statement) -> Vec<f64> {
+    fn used(statement: &UsageState) -> Vec<f64> {
         statement.windows.iter().map(|(_, level)| level.used).collect()
     }
 
-    fn hanging_from_5_to_20() -> Running {
+    fn hanging_from_5_to_20() -> AccountSim {
         let hang = Phase::new(Answer::Hang).from(SECOND * 5).until(SECOND * 20);
-        Running::new(Account::new("main").answers([hang]))
+        AccountSim::new(Account::new("main").answers([hang]))
     }
 
     #[test]
@@ -293,14 +293,14 @@ mod tests {
         let mut running = hanging_from_5_to_20();
 
         assert!(matches!(running.ask(at(4)), Ok(Decision::Usage(_))));
-        assert_eq!(running.ask(at(5)), Err(Silence { until: Some(at(20)) }));
+        assert_eq!(running.ask(at(5)), Err(NoReplyYet { until: Some(at(20)) }));
         assert!(matches!(running.ask(at(20)), Ok(Decision::Usage(_))));
     }
 
     #[test]
     fn where_two_phases_meet_the_first_counts() {
         let phases = [Phase::new(Answer::Html).until(SECOND), Phase::new(Answer::Empty)];
-        let mut running = Running::new(Account::new("main").answers(phases));
+        let mut running = AccountSim::new(Account::new("main").answers(phases));
 
         assert_eq!(running.ask(at(0)), Ok(Decision::Fault(Fault::Html)));
         assert_eq!(running.ask(at(1)), Ok(Decision::Fault(Fault::Empty)));
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn a_countdown_goes_to_the_end_of_its_phase() {
         let phase = Phase::new(Answer::ThrottleUntilEnd).until(SECOND * 30);
-        let mut running = Running::new(Account::new("main").answers([phase]));
+        let mut running = AccountSim::new(Account::new("main").answers([phase]));
 
         let told: Vec<_> = [0, 10, 29].map(|second| running.ask(at(second))).into();
 
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn only_calls_that_no_phase_answers_are_counted_in_the_budget() {
         let phase = Phase::new(Answer::Html).until(SECOND);
-        let mut running = Running::new(Account::new("main").budget(1).answers([phase]));
+        let mut running = AccountSim::new(Account::new("main").budget(1).answers([phase]));
         running.ask(at(0)).unwrap();
 
         assert!(matches!(running.ask(at(1)), Ok(Decision::Usage(_))));
@@ -333,7 +333,7 @@ mod tests {
         running.change(at(6), Change::answer_for(Answer::Html, SECOND * 2).0).unwrap();
 
         assert_eq!(running.ask(at(7)), Ok(Decision::Fault(Fault::Html)));
-        assert_eq!(running.ask(at(8)), Err(Silence { until: Some(at(20)) }));
+        assert_eq!(running.ask(at(8)), Err(NoReplyYet { until: Some(at(20)) }));
     }
 
     #[test]
@@ -344,12 +344,12 @@ mod tests {
 
         running.change(at(10), Change::follow_script().0).unwrap();
 
-        assert_eq!(running.ask(at(10)), Err(Silence { until: Some(at(20)) }));
+        assert_eq!(running.ask(at(10)), Err(NoReplyYet { until: Some(at(20)) }));
     }
 
     #[test]
     fn traffic_fills_the_week_more_slowly() {
-        let mut running = Running::new(Account::new("main"));
+        let mut running = AccountSim::new(Account::new("main"));
 
         let Outcome::Done(statement) = running.spend(at(0), 42.0, "") else { panic!("nothing is full") };
 
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn a_full_model_window_rejects_that_model_only() {
         let windows = [Window::seven_day(), Window::model("Fable").used(100.0)];
-        let mut running = Running::new(Account::new("main").windows(windows));
+        let mut running = AccountSim::new(Account::new("main").windows(windows));
 
         assert!(matches!(running.spend(at(0), 1.0, "claude-fable-5"), Outcome::Rejected { .. }));
         assert!(matches!(running.spend(at(0), 1.0, "claude-other-5"), Outcome::Done(_)));
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn traffic_by_another_model_leaves_a_model_window_alone() {
         let windows = [Window::model("Fable").used(3.0)];
-        let mut running = Running::new(Account::new("main").windows(windows));
+        let mut running = AccountSim::new(Account::new("main").windows(windows));
 
         let Outcome::Done(statement) = running.spend(at(0), 42.0, "claude-other-5") else {
             panic!("not full")
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn rejected_traffic_uses_nothing() {
-        let mut running = Running::new(Account::new("main").windows([Window::five_hour().used(100.0)]));
+        let mut running = AccountSim::new(Account::new("main").windows([Window::five_hour().used(100.0)]));
 
         let Outcome::Rejected { statement, .. } = running.spend(at(0), 1.0, "") else {
             panic!("the window is full")
@@ -389,7 +389,7 @@ mod tests {
     }
 
     /// Whether a message is turned away for a window that the client knew to be full.
-    fn is_in_vain(running: &mut Running, model: &str) -> bool {
+    fn is_in_vain(running: &mut AccountSim, model: &str) -> bool {
         let Outcome::Rejected { is_known, .. } = running.spend(at(0), 1.0, model) else {
             panic!("a window is full")
         };
@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn who_was_turned_away_for_a_full_window_knows_of_it() {
-        let mut running = Running::new(Account::new("main").windows([Window::five_hour().used(100.0)]));
+        let mut running = AccountSim::new(Account::new("main").windows([Window::five_hour().used(100.0)]));
 
         assert_eq!([is_in_vain(&mut running, ""), is_in_vain(&mut running, "")], [false, true]);
     }
@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn who_was_told_the_usage_knows_of_every_full_window() {
         let windows = [Window::seven_day(), Window::model("Fable").used(100.0)];
-        let mut running = Running::new(Account::new("main").windows(windows));
+        let mut running = AccountSim::new(Account::new("main").windows(windows));
 
         running.ask(at(0)).unwrap();
 
@@ -416,7 +416,7 @@ mod tests {
     #[test]
     fn the_headers_of_a_message_tell_of_a_full_window_unless_it_is_one_models() {
         let fills = |window: Window| {
-            let mut running = Running::new(Account::new("main").windows([window.used(99.99)]));
+            let mut running = AccountSim::new(Account::new("main").windows([window.used(99.99)]));
             let brim = running.spend(at(0), 5.0, "claude-fable-5");
             assert!(matches!(brim, Outcome::Done(_)), "{brim:?}");
             running
@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn a_phase_of_messages_answers_messages_and_no_calls() {
         let phase = Phase::new(Answer::ThrottleUntilEnd).until(SECOND * 30).on_messages();
-        let mut running = Running::new(Account::new("main").answers([phase]));
+        let mut running = AccountSim::new(Account::new("main").answers([phase]));
 
         assert_eq!(running.spend(at(1), 1.0, ""), Outcome::Throttled(Throttle::Until(at(30))));
         assert!(matches!(running.ask(at(1)), Ok(Decision::Usage(_))));
@@ -439,7 +439,7 @@ mod tests {
     #[test]
     fn a_phase_of_calls_answers_no_messages() {
         let phase = Phase::new(Answer::Overloaded);
-        let mut running = Running::new(Account::new("main").answers([phase]));
+        let mut running = AccountSim::new(Account::new("main").answers([phase]));
 
         assert!(matches!(running.spend(at(1), 1.0, ""), Outcome::Done(_)));
     }
@@ -449,7 +449,7 @@ mod tests {
         let windows = [Window::seven_day(), Window::model("Fable").used(100.0)];
         let overload = Phase::new(Answer::Overloaded).from(SECOND).until(SECOND * 2).on_messages();
         let expiry = Phase::new(Answer::Unauthorized).from(SECOND * 3);
-        let running = Running::new(Account::new("main").windows(windows).answers([overload, expiry]));
+        let running = AccountSim::new(Account::new("main").windows(windows).answers([overload, expiry]));
 
         let room = [0, 1, 2, 3].map(|second| running.has_room(at(second), "claude-other-5"));
 
@@ -459,8 +459,8 @@ mod tests {
 
     #[test]
     fn what_is_told_as_a_hundred_percent_is_no_room() {
-        let model = |used| Running::new(Account::new("main").windows([Window::model("Fable").used(used)]));
-        let all = |used| Running::new(Account::new("main").windows([Window::five_hour().used(used)]));
+        let model = |used| AccountSim::new(Account::new("main").windows([Window::model("Fable").used(used)]));
+        let all = |used| AccountSim::new(Account::new("main").windows([Window::five_hour().used(used)]));
 
         assert!(
             !model(99.5).has_room(at(0), "claude-fable-5") && model(99.4).has_room(at(0), "claude-fable-5")
@@ -470,7 +470,7 @@ mod tests {
 
     #[test]
     fn a_window_can_be_set() {
-        let mut running = Running::new(Account::new("main"));
+        let mut running = AccountSim::new(Account::new("main"));
 
         running.change(at(0), Change::used(Window::seven_day(), 97.5).0).unwrap();
 
@@ -480,7 +480,7 @@ mod tests {
 
     #[test]
     fn changes_that_mean_nothing_are_refused() {
-        let mut running = Running::new(Account::new("main"));
+        let mut running = AccountSim::new(Account::new("main"));
         let mut refused = |change: Change| running.change(at(0), change.0).unwrap_err();
 
         assert_eq!(refused(Change::answer(Answer::ThrottleUntilEnd)), ChangeError::NoEnd);

@@ -60,7 +60,7 @@ impl Simulator {
 
     /// Waits until what it has seen meets a condition, and returns that.
     ///
-    /// It waits for ever if that never happens; dropping the future is safe.
+    /// It waits without a bound; dropping the future is safe.
     pub async fn until(&self, mut condition: impl FnMut(&Ledger) -> bool) -> Ledger {
         let mut changes = self.provider.changes();
         loop {
@@ -171,7 +171,7 @@ async fn listen(mut listener: TcpListener, router: Router, mut stopping: watch::
     loop {
         tokio::select! {
             (stream, _) = Listener::accept(&mut listener) => {
-                connections.spawn(converse(stream, router.clone(), stopping.clone()));
+                connections.spawn(serve_connection(stream, router.clone(), stopping.clone()));
             }
             Some(_) = connections.join_next() => {}
             _ = stopping.changed() => break,
@@ -184,7 +184,7 @@ async fn listen(mut listener: TcpListener, router: Router, mut stopping: watch::
 }
 
 /// Answers one client until it leaves or the simulator stops.
-async fn converse(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
     // An answer goes out as it is written; where the system refuses that, it goes out a little later.
     let _ = stream.set_nodelay(true);
     // No timer is given: a paused clock would leap to its time-outs while bytes are on their way.

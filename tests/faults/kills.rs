@@ -1,4 +1,4 @@
-//! Processes that are killed, or stand still, while they ask: what is left behind harms nobody.
+//! Processes that are killed, or stand still, while they ask: what is left behind harms no other process.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
@@ -58,7 +58,7 @@ impl Refreshers {
     async fn next_that(&mut self, says: &str) -> usize {
         let mut found = None;
         until(&format!("a process that says {says}"), || {
-            // Whoever was killed may have said more than was listened to.
+            // A killed process may have said more than was listened to.
             let mut living = self.said.try_iter().filter(|(number, _)| !self.dead.contains(number));
             found = living.find(|(_, line)| line == says).map(|(number, _)| number);
             found.is_some()
@@ -112,7 +112,7 @@ async fn kill_those_who_ask(refreshers: &mut Refreshers, simulator: &Simulator, 
         let asking = refreshers.next_that("asks").await;
         until("the call has arrived", || under_way(&simulator.ledger()) == 1).await;
         if kill == kills {
-            // Whoever asks next has an answer; the one that asks now has none before it is killed.
+            // The next caller gets an answer; the one that asks now has none before it is killed.
             refreshers.signal(asking, Signal::STOP);
             answers(simulator, Answer::Ok);
         }

@@ -1,4 +1,4 @@
-//! A server that reads its data set, which takes as long as the test says, and answers `LOADING` meanwhile.
+//! A server that reads its data set, which takes as long as the test says, and answers `LOADING` until then.
 
 use redis_harness::{Server, redis};
 
@@ -14,7 +14,7 @@ pub(crate) fn slow_reader() -> Server {
         .start()
 }
 
-/// Gives it enough to read for half a minute, if nobody shortens it.
+/// Gives it enough to read for half a minute, unless a test shortens it.
 pub(crate) fn fill(server: &Server) {
     let () = server.ask(&["DEBUG", "POPULATE", "3000", "other", "1100"]);
 }
@@ -32,7 +32,7 @@ pub(crate) fn is_loading(url: &str) -> bool {
 }
 
 /// Readers see what is known, and one call is made.
-async fn is_served_meanwhile(provider: &quota::testing::FakeProvider, hosts: &mut [Host]) {
+async fn is_served_while_loading(provider: &quota::testing::FakeProvider, hosts: &mut [Host]) {
     moves_to(provider, hosts, 40.0).await;
     for _ in 0..20 {
         assert_eq!((hosts[0].get().await, hosts[0].peek()), (Some(30.0), Some(30.0)));
@@ -43,7 +43,7 @@ async fn is_served_meanwhile(provider: &quota::testing::FakeProvider, hosts: &mu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_reads_its_data_anew_under_its_clients_serves_like_no_store() {
+async fn a_server_that_reloads_its_data_under_its_clients_serves_like_no_store() {
     let server = slow_reader();
     let provider = provider();
     let mut hosts = vec![Host::on(&server.url(), &provider), Host::on(&server.url(), &provider)];
@@ -55,7 +55,7 @@ async fn a_server_that_reads_its_data_anew_under_its_clients_serves_like_no_stor
     let mut admin = server.admin();
     let reload = tokio::task::spawn_blocking(move || redis::cmd("DEBUG").arg("RELOAD").exec(&mut admin));
     until("the server loads", || is_loading(&server.url())).await;
-    is_served_meanwhile(&provider, &mut hosts).await;
+    is_served_while_loading(&provider, &mut hosts).await;
     assert!(is_loading(&server.url()), "it has answered so all the time");
     let_it_finish(&server);
     reload.await.unwrap().unwrap();
@@ -85,7 +85,7 @@ async fn a_server_that_starts_again_with_much_to_read_serves_like_no_store_until
     );
 
     until("the server loads", || is_loading(&url)).await;
-    is_served_meanwhile(&provider, &mut hosts).await;
+    is_served_while_loading(&provider, &mut hosts).await;
     assert!(is_loading(&url), "it has answered so all the time");
     let mut admin = redis::Client::open(format!("redis+unix://{}", socket.display())).unwrap();
     redis::cmd("CONFIG").arg(&["SET", "key-load-delay", "0"]).exec(&mut admin).unwrap();

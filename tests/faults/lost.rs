@@ -19,7 +19,7 @@ async fn shared(server: &Server) -> (quota::testing::FakeProvider, Vec<Host>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_server_is_dead_readers_see_what_is_known_and_nobody_is_asked() {
+async fn while_the_server_is_dead_readers_see_cached_usage_and_no_call_is_made() {
     let mut server = Server::start();
     let (provider, mut hosts) = shared(&server).await;
 

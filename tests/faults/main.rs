@@ -1,4 +1,4 @@
-//! Stories of a store that fails: real servers of Redis, hosts that share it, and what their readers see meanwhile.
+//! Stories of a store that fails: real servers of Redis, hosts that share it, and what their readers see.
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
 mod failovers;

@@ -65,7 +65,7 @@ async fn a_node_that_says_that_the_account_has_moved_serves_like_no_store() {
     let refusal = node.try_ask::<Option<String>>(&["GET", KEY]).unwrap_err();
     assert_eq!(refusal.code(), Some("MOVED"));
 
-    // As a single server, by somebody who does not know that it is one of many.
+    // As a single server, by a client without cluster support.
     drop(is_served_alone(&node.url()).await);
 }
 
@@ -82,15 +82,15 @@ async fn a_wrong_password_and_a_missing_one_serve_like_no_store() {
 #[tokio::test]
 async fn a_user_without_rights_is_served_like_one_without_a_store() {
     let server = Server::start();
-    let () = server.ask(&["ACL", "SETUSER", "nobody", "on", ">secret", "~*", "&*", "+ping"]);
+    let () = server.ask(&["ACL", "SETUSER", "no-rights", "on", ">secret", "~*", "&*", "+ping"]);
 
-    drop(is_served_alone(&format!("redis://nobody:secret@127.0.0.1:{}", server.port())).await);
+    drop(is_served_alone(&format!("redis://no-rights:secret@127.0.0.1:{}", server.port())).await);
 }
 
 #[tokio::test]
 async fn a_key_of_another_type_is_left_alone_and_serves_like_no_store() {
     let server = Server::start();
-    let _: i64 = server.ask(&["RPUSH", KEY, "somebody's"]);
+    let _: i64 = server.ask(&["RPUSH", KEY, "another program's"]);
 
     drop(is_served_alone(&server.url()).await);
 
@@ -110,7 +110,7 @@ async fn a_damaged_record_is_left_as_it_is_and_serves_like_no_store() {
 }
 
 #[tokio::test]
-async fn a_record_of_a_newer_format_is_not_rewritten_and_nobody_is_asked_on_its_behalf() {
+async fn a_record_of_a_newer_format_is_not_rewritten_and_causes_no_call() {
     let server = Server::start();
     let provider = provider();
     let newer = "0123456789abcdef {\"format\":999,\"fence\":7,\"snapshot\":{\"windows\":\"otherwise\"}}";
@@ -125,7 +125,7 @@ async fn a_record_of_a_newer_format_is_not_rewritten_and_nobody_is_asked_on_its_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_of_five_megabytes_keeps_nobody_waiting_and_is_not_cut() {
+async fn a_record_of_five_megabytes_delays_no_reader_and_is_not_cut() {
     let server = Server::start();
     let large =
         format!("0123456789abcdef {{\"format\":1,\"fence\":7,\"later\":\"{}\"}}", "x".repeat(5 << 20));

@@ -90,7 +90,7 @@ impl Reader {
     }
 }
 
-/// What is told of a store at this URL by somebody who uses it for a while.
+/// What is told of a store at this URL by a client that uses it for a while.
 async fn told_of(url: &str) -> (usize, StoreTally) {
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(url);
@@ -166,7 +166,7 @@ async fn oom_is_told_once_each_time() {
 #[tokio::test]
 async fn wrongtype_is_told_once_and_concerns_no_other_account() {
     let server = Server::start();
-    let _: i64 = server.ask(&["RPUSH", KEY, "somebody's"]);
+    let _: i64 = server.ask(&["RPUSH", KEY, "another program's"]);
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&server.url());
 

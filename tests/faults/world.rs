@@ -63,7 +63,7 @@ impl Host {
         Self { quota, main, newest: None }
     }
 
-    /// What the host shows without asking anybody.
+    /// What the host shows without a call.
     pub(crate) fn peek(&mut self) -> Option<f64> {
         let answer = self.main.peek();
         self.note(&answer)

@@ -26,7 +26,6 @@ async fn after(answer: Answer) -> (FetchError, Option<f64>, Option<HoldReason>) 
 
 #[tokio::test]
 async fn a_page_of_html_is_malformed_and_replaces_nothing() {
-    // B29
     let (error, used, hold) = after(Answer::Html).await;
 
     assert!(matches!(error, FetchError::Malformed { .. }), "{error}");
@@ -35,7 +34,6 @@ async fn a_page_of_html_is_malformed_and_replaces_nothing() {
 
 #[tokio::test]
 async fn an_empty_object_is_malformed_and_replaces_nothing() {
-    // B30
     let (error, used, hold) = after(Answer::Empty).await;
 
     assert!(matches!(error, FetchError::Malformed { .. }), "{error}");
@@ -60,7 +58,6 @@ async fn a_body_without_end_is_given_up() {
 
 #[tokio::test]
 async fn a_provider_that_is_overloaded_is_unavailable_and_not_out_of_quota() {
-    // B87
     let (error, used, hold) = after(Answer::Overloaded).await;
 
     assert!(matches!(error, FetchError::Unavailable { .. }), "{error}");
@@ -69,7 +66,6 @@ async fn a_provider_that_is_overloaded_is_unavailable_and_not_out_of_quota() {
 
 #[tokio::test]
 async fn a_provider_that_hangs_is_given_up_in_time() {
-    // B09
     let (error, used, hold) = after(Answer::Hang).await;
 
     assert!(matches!(error, FetchError::TimedOut), "{error}");

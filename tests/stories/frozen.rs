@@ -10,7 +10,7 @@ pub(crate) struct Frozen {
     _thaws: Sender<()>,
 }
 
-/// A story that takes longer is stuck: then time leaps, whoever waits with a bound gives up, and the test fails.
+/// A story that takes longer is stuck: then time leaps, bounded waits time out, and the test fails.
 const STUCK: Duration = Duration::from_secs(120);
 
 impl Frozen {

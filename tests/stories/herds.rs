@@ -48,7 +48,6 @@ async fn eight_processes_on_one_store_are_one_call_to_the_provider() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_contend_for_twenty_rounds_never_ask_at_once_and_always_agree() {
-    // B90
     const ROUNDS: u64 = 20;
     let simulator = provider([account("main").budget(None)]).await;
     let store = memory();
@@ -92,7 +91,6 @@ async fn a_process_that_hammers_stays_within_the_budget_and_is_never_throttled()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accounts_of_one_provider_are_not_asked_at_once() {
-    // B08
     let names = ["a", "b", "c", "d", "e"];
     let simulator = provider(names.map(|name| account(name).latency(Duration::from_millis(20)))).await;
     let policy = policy().parallel(1).gap(Duration::from_millis(50));

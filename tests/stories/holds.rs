@@ -62,7 +62,6 @@ async fn a_429_with_a_fixed_deadline_is_left_alone_until_then() {
 
 #[tokio::test]
 async fn a_held_account_shows_its_old_numbers_and_until_when() {
-    // B19
     let simulator = provider([account("main")]).await;
     let quota = lone_process(&simulator, tokens(["main"]), policy());
     let main = quota.account(&id("main"));
@@ -82,7 +81,6 @@ async fn a_held_account_shows_its_old_numbers_and_until_when() {
 
 #[tokio::test]
 async fn a_429_to_one_account_keeps_its_neighbours_quiet_in_every_process() {
-    // B13
     let simulator = provider([account("main"), account("spare")]).await;
     let store = memory();
     let logins = || tokens(["main", "spare"]);
@@ -98,8 +96,7 @@ async fn a_429_to_one_account_keeps_its_neighbours_quiet_in_every_process() {
 }
 
 #[tokio::test]
-async fn an_organization_that_forbids_it_holds_nobody_up() {
-    // B17
+async fn an_organization_that_forbids_it_holds_no_account() {
     let simulator = provider([account("main"), account("spare")]).await;
     simulator.set("main", Change::answer(Answer::Forbidden)).unwrap();
     let quota = lone_process(&simulator, tokens(["main", "spare"]), policy());

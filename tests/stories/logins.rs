@@ -11,7 +11,7 @@ use quota_sim::{Answer, Change};
 
 use crate::world::*;
 
-/// Writes what Claude Code writes when somebody logs in.
+/// Writes what Claude Code writes when a user logs in.
 fn log_in(folder: &Path, token: &str, user: &str) {
     let login = format!(
         r#"{{"claudeAiOauth":{{"accessToken":"{token}","refreshToken":"sim-refresh","expiresAt":4102444800000,"scopes":["user:profile"]}}}}"#
@@ -24,7 +24,6 @@ fn log_in(folder: &Path, token: &str, user: &str) {
 
 #[tokio::test]
 async fn another_login_in_the_same_place_never_sees_the_first_ones_numbers() {
-    // B34, B35
     let home = tempfile::tempdir().unwrap();
     let first = account("first").with_organization("org-first");
     let second = account("second")
@@ -48,7 +47,7 @@ async fn another_login_in_the_same_place_never_sees_the_first_ones_numbers() {
 
 #[tokio::test]
 async fn a_token_that_was_renewed_by_its_owner_is_taken_up_in_mid_refresh() {
-    // B18: the provider refuses the old token, the file holds a new one already.
+    // the provider refuses the old token, the file holds a new one already.
     let home = tempfile::tempdir().unwrap();
     let simulator = provider([account("main").with_token("sim-token-new")]).await;
     log_in(home.path(), "sim-token-old", "main");
@@ -65,7 +64,6 @@ async fn a_token_that_was_renewed_by_its_owner_is_taken_up_in_mid_refresh() {
 
 #[tokio::test]
 async fn a_dead_login_is_asked_once_and_said_to_be_dead() {
-    // B18
     let simulator = provider([account("main")]).await;
     simulator.set("main", Change::answer(Answer::Unauthorized)).unwrap();
     let quota = lone_process(&simulator, tokens(["main"]), policy());
@@ -81,8 +79,7 @@ async fn a_dead_login_is_asked_once_and_said_to_be_dead() {
 }
 
 #[tokio::test]
-async fn a_login_file_that_was_blanked_hides_the_numbers_until_somebody_logs_in() {
-    // B36
+async fn a_login_file_that_was_blanked_hides_the_numbers_until_the_next_login() {
     let home = tempfile::tempdir().unwrap();
     let simulator = provider([account("main")]).await;
     log_in(home.path(), "sim-token-main", "main");

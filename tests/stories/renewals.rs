@@ -101,7 +101,7 @@ async fn killed_at(step: &str, account: Account) -> (String, AccountLedger) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_killed_before_the_token_is_sent_or_after_the_new_one_is_written_loses_nothing() {
+async fn a_process_killed_before_sending_or_after_writing_loses_nothing() {
     for (step, exchanges) in [("sent", 1), ("written", 1)] {
         let (next, ledger) = killed_at(step, account("main")).await;
 
@@ -111,7 +111,7 @@ async fn whoever_is_killed_before_the_token_is_sent_or_after_the_new_one_is_writ
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_killed_with_the_new_token_in_hand_is_logged_in_where_the_provider_gives_it_again() {
+async fn a_process_killed_before_writing_recovers_by_replay() {
     let lenient = account("main").reuse_grace(Duration::from_secs(60));
 
     let (next, ledger) = killed_at("answered", lenient).await;
@@ -203,7 +203,6 @@ fn renewing(file: &Path, simulator: &Simulator) -> Arc<dyn CredentialSource> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_usage_call_that_is_refused_renews_the_login_once_and_a_second_refusal_is_final() {
-    // B18
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("logins.json");
     let simulator = provider([account("main").budget(None)]).await;

@@ -47,7 +47,7 @@ impl Drop for Router {
     }
 }
 
-/// Starts them all, has them route at once, and counts the requests that were told that nobody has room, and those that each
+/// Starts them all, has them route at once, and counts the requests that were refused because no account has room, and those that each
 /// account was given.
 fn route_everywhere(store: &str, simulator: &Simulator, requests: usize, share: u32) -> [usize; 4] {
     let mut routers: Vec<_> =
@@ -66,7 +66,7 @@ fn route_everywhere(store: &str, simulator: &Simulator, requests: usize, share: 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_processes_that_route_over_unknown_accounts_are_one_call_per_account() {
     let server = Server::start();
-    // All are spent, so every one of them is asked about before the answer is that nobody has room.
+    // All are spent, so every one of them is asked about before a request is refused.
     let spent = |name| {
         let hours = Duration::from_secs(4 * 3600);
         let account = account(name).windows([Window::five_hour().used(100.0).resets_in(hours)]);

@@ -1,4 +1,4 @@
-//! Three days of messages on a main account and two fallbacks. Windows fill and begin anew, one model has a window of its own,
+//! Three days of messages on a main account and two fallbacks. Windows fill and reset, one model has a window of its own,
 //! the provider throttles in both ways and is overloaded, a login dies. Its ledger says how it went.
 
 use std::collections::HashMap;
@@ -69,7 +69,7 @@ impl CredentialSource for Logins {
     }
 }
 
-/// When b's login dies, and when somebody logs in anew.
+/// When b's login dies, and when a user logs in again.
 const DIES: Duration = hours(30);
 const REVIVES: Duration = hours(37);
 
@@ -175,7 +175,7 @@ async fn three_days(numbers: Numbers, mode: Mode, seed: u64) -> (u64, Ledger) {
         let session = dice.u8(0..20).to_string();
         let request = Request::new().model(model).session(&session);
         done += u64::from(soon("a message", world.send(request, model, 2.5 * dice.f64())).await);
-        // Whatever was begun behind its back ends before time goes on.
+        // Background tasks end before time advances.
         soon("what is under way", world.accounts.flush()).await.unwrap();
         let step = Duration::from_secs(dice.u64(20..160));
         if passed < REVIVES && passed + step >= REVIVES {
@@ -206,7 +206,7 @@ async fn play(numbers: Numbers, seeds: [u64; 4]) {
         let told = format!("{numbers:?}, {mode:?}, seed {seed}");
         let mut counts = HashMap::<u16, u64>::new();
         for (name, account) in &ledger.accounts {
-            // Nobody was sent where it was known that nothing is left, or that nobody is wanted for a while.
+            // No message was sent to an account known to be exhausted or throttled.
             assert_eq!((account.traffic_in_vain, account.traffic_during_hold), (0, 0), "{told}, {name}");
             // The usage endpoint was left alone when it said so, and never asked more often than it answers.
             assert_eq!((account.calls_during_hold, account.max_concurrent), (0, 1), "{told}, {name}");
@@ -214,17 +214,17 @@ async fn play(numbers: Numbers, seeds: [u64; 4]) {
             assert!(busiest_hour(&arrivals) <= BUDGET as usize, "{told}, {name}");
             account.traffic.iter().for_each(|(status, times)| *counts.entry(*status).or_default() += times);
         }
-        // Nobody was refused while an account had room.
+        // No message was refused while an account had room.
         assert_eq!(ledger.given_up_with_room, 0, "{told}");
         assert_eq!(counts[&200], done, "{told}");
         assert!(done > 2000, "{told}: {done} messages");
         // Each kind of trouble has come, and a dead login was not tried again and again.
         assert!(counts[&429] >= 10 && counts[&529] >= 1, "{told}: {counts:?}");
         assert!(counts.get(&401).is_none_or(|times| *times <= 2), "{told}: {counts:?}");
-        assert!(ledger.account("b").unwrap().traffic[&200] > 100, "{told}: somebody logged in anew");
+        assert!(ledger.account("b").unwrap().traffic[&200] > 100, "{told}: b was logged in again");
         given_up += ledger.given_up;
     }
-    assert!(given_up > 0, "there were times when nobody had room");
+    assert!(given_up > 0, "at times no account had room");
 }
 
 #[tokio::test(start_paused = true)]

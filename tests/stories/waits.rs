@@ -1,4 +1,4 @@
-//! How long a request that nobody may serve is to wait, by what the provider's own headers say.
+//! How long a request that no account can serve must wait, by what the provider's own headers say.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +68,6 @@ async fn wait_of(accounts: &FallbackAccountManager, model: &str) -> Option<u64> 
     Some(refused.retry_after().unwrap().as_secs() / 60)
 }
 
-// B80
 #[tokio::test(start_paused = true)]
 async fn a_model_whose_week_is_spent_waits_for_that_and_the_others_for_their_five_hours() {
     for numbers in [Numbers::Shared, Numbers::Own] {

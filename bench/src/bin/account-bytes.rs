@@ -1,4 +1,4 @@
-//! Counts the bytes that an account holds while nobody uses it: `account-bytes known|read|stored`.
+//! Counts the bytes that an account holds while it is unused: `account-bytes known|read|stored`.
 //!
 //! `known`: a handle, never read. `read`: a handle, and a reading of two windows in the view and in the memory store.
 //! `stored`: the documents of that store alone. What is counted is what is allocated and not freed; what the allocator
@@ -17,7 +17,7 @@ use quota_core::{
 
 const ACCOUNTS: usize = 1_000_000;
 
-/// An account that nobody has looked at for so long is followed no longer.
+/// An account that was not read for this long is no longer followed.
 const RECHECK: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! One process that routes: `route-member STORE PROVIDER REQUESTS`, the first a URL, the second a port on loopback.
 //!
 //! It says `ready`, waits for a line, and then routes that many requests at once over accounts of which nothing is known. It answers
-//! with how many of them were told that nobody has room, and ends.
+//! with how many of them were refused because no account has room, and ends.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 
 use std::error::Error;

@@ -11,10 +11,10 @@ pub(crate) fn rows() -> Vec<Row> {
     let (known, stored, read) = (count("known"), count("stored"), count("read"));
     let own = read - stored;
     vec![
-        Row::alone("account.bytes", (own, "bytes"), "≤ 1 KiB", own <= MOST),
-        Row::alone("account.bytes.never_read", (known, "bytes"), "≤ 1 KiB", known <= MOST),
+        Row::absolute("account.bytes", (own, "bytes"), "≤ 1 KiB", own <= MOST),
+        Row::absolute("account.bytes.never_read", (known, "bytes"), "≤ 1 KiB", known <= MOST),
         // With another store this is elsewhere: on a disk, in a server.
-        Row::alone("account.bytes.memory_store", (stored, "bytes"), "reported", true),
+        Row::absolute("account.bytes.memory_store", (stored, "bytes"), "reported", true),
     ]
 }
 

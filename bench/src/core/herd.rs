@@ -110,7 +110,7 @@ async fn parked() -> Vec<Row> {
             1.0,
         ));
         let calls = most_calls as f64;
-        rows.push(Row::alone(&format!("herd.{size}.calls"), (calls, "calls"), "1 call", most_calls == 1));
+        rows.push(Row::absolute(&format!("herd.{size}.calls"), (calls, "calls"), "1 call", most_calls == 1));
     }
     rows
 }
@@ -188,7 +188,7 @@ async fn joined() -> Row {
                 door.come();
                 account.get().await.is_ok()
             });
-            assert!(join_all(all).await.into_iter().all(|served| served), "everybody is served");
+            assert!(join_all(all).await.into_iter().all(|served| served), "every caller is served");
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
     }
@@ -196,7 +196,7 @@ async fn joined() -> Row {
     Row::at_most("herd.joined", (hundred, "ms for 100k"), ("10k", ten), 12.0)
 }
 
-/// One call and nobody stuck, whatever happens to the call or its first caller.
+/// One call and no stuck caller, whatever happens to the call or its first caller.
 async fn mishaps() -> Vec<Row> {
     const CALLERS: usize = 1_000;
     let mut rows = Vec::new();
@@ -229,10 +229,10 @@ async fn mishaps() -> Vec<Row> {
         let all = async { while tasks.join_next().await.is_some() {} };
         let all_ended = tokio::time::timeout(Duration::from_secs(10), all).await.is_ok();
         let calls = provider.calls();
-        rows.push(Row::alone(
+        rows.push(Row::absolute(
             &format!("herd.{mishap}"),
             (calls as f64, "calls"),
-            "1 call, nobody stuck",
+            "1 call, no caller stuck",
             calls == 1 && all_ended,
         ));
     }

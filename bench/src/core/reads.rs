@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use quota_core::testing::FakeProvider;
 use quota_core::{Account, AccountId, MemoryStore, Policy, QuotaManager};
 
-use crate::measure::by_turns;
+use crate::measure::interleaved;
 use crate::row::Row;
 
 const READS: usize = 200_000;
@@ -21,12 +21,14 @@ pub(crate) fn rows() -> Vec<Row> {
         let board = Board::with(count);
         let mut ours = Vec::new();
         for threads in [1, 2] {
-            let [peek, floor] = by_turns(
+            let [peek, floor] = interleaved(
                 threads,
                 READS,
                 [
-                    &|doings| doings.for_each(|doing| drop(black_box(board.account(doing).peek()))),
-                    &|doings| doings.for_each(|doing| drop(black_box(board.floor[board.pick(doing)].load()))),
+                    &|iterations| iterations.for_each(|doing| drop(black_box(board.account(doing).peek()))),
+                    &|iterations| {
+                        iterations.for_each(|doing| drop(black_box(board.floor[board.pick(doing)].load())))
+                    },
                 ],
             );
             let name = format!("peek.{threads}t.{size}");
@@ -42,9 +44,9 @@ pub(crate) fn rows() -> Vec<Row> {
 
 fn hit() -> Vec<Row> {
     let board = Board::with(3);
-    let get = |doings: Range<usize>| {
+    let get = |iterations: Range<usize>| {
         let gets = async {
-            for doing in doings {
+            for doing in iterations {
                 let answer = board.account(doing).get().await;
                 drop(black_box(answer.expect("a fresh reading is not an error")));
             }
@@ -52,20 +54,20 @@ fn hit() -> Vec<Row> {
         let polled = std::pin::pin!(gets).poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_ready(), "a fresh reading is ready at the first poll");
     };
-    let peek_stale = |doings: Range<usize>| {
-        for doing in doings {
+    let peek_stale = |iterations: Range<usize>| {
+        for doing in iterations {
             black_box(black_box(board.account(doing).peek()).is_stale());
         }
     };
-    let moka = |doings: Range<usize>| {
-        for doing in doings {
+    let moka = |iterations: Range<usize>| {
+        for doing in iterations {
             drop(black_box(board.moka.get(board.ids[board.pick(doing)].as_str())));
         }
     };
-    let [hit, floor] = by_turns(1, READS, [&get, &peek_stale]);
+    let [hit, floor] = interleaved(1, READS, [&get, &peek_stale]);
     let mut rows = vec![Row::at_most("get_hit", (hit, "ns"), ("peek + is_stale", floor), 1.2)];
     for (threads, least) in [(1, 1.0), (2, 10.0)] {
-        let [ours, theirs] = by_turns(threads, READS, [&peek_stale, &moka]);
+        let [ours, theirs] = interleaved(threads, READS, [&peek_stale, &moka]);
         let name = format!("peek_stale.{threads}t");
         rows.push(Row::faster(&name, (ours, "ns"), ("moka sync get", theirs), least));
     }

@@ -18,10 +18,10 @@ pub(super) fn cold() -> Row {
     run_herd(&world);
     let ledger =
         world.until(|ledger| ledger.calls() > 0 && ledger.accounts.values().all(|one| one.under_way == 0));
-    // Whoever comes after finds the number, or would ask again.
+    // A later process must find the reading, otherwise it would call again.
     run_herd(&world);
     let calls = world.simulator.ledger().calls().max(ledger.calls());
-    Row::alone("local.herd", (calls as f64, "calls"), "1 call", calls == 1)
+    Row::absolute("local.herd", (calls as f64, "calls"), "1 call", calls == 1)
 }
 
 pub(super) fn statuslines() -> Row {
@@ -32,7 +32,7 @@ pub(super) fn statuslines() -> Row {
         for number in 0..STATUSLINES {
             let line = world.process(["statusline"]);
             scope.spawn(move || {
-                // Spread over the interval, as sessions are that somebody has opened one after the other.
+                // Spread over the interval, as sessions are opened one after the other.
                 let offset = EVERY.mul_f64(number as f64 / STATUSLINES as f64);
                 for round in 0u32.. {
                     let due = offset + EVERY * round;
@@ -52,7 +52,7 @@ pub(super) fn statuslines() -> Row {
     let most = elapsed.as_secs_f64() / INTERVAL.as_secs_f64() + 1.0;
     let is_reached = (ledger.calls() as f64) <= most && throttled == 0;
     let reach = format!("≤ {} calls, no 429 ({throttled})", most as u64);
-    Row::alone("local.statuslines", (ledger.calls() as f64, "calls"), &reach, is_reached)
+    Row::absolute("local.statuslines", (ledger.calls() as f64, "calls"), &reach, is_reached)
 }
 
 /// Fifty statuslines at once; every one of them is to be served.

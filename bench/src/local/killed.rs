@@ -1,4 +1,4 @@
-//! The row on a herd whose refreshers are killed in mid call: what it costs the provider, and how long nobody may ask.
+//! The row on a herd whose refreshers are killed in mid call: what it costs the provider, and how long no call may be made.
 //! Processes are found and killed as Linux has them; elsewhere there is no such row.
 
 use std::process::Command;
@@ -49,14 +49,14 @@ pub(super) fn row() -> Option<Row> {
         ledger.calls() == KILLS + 1 && ledger.max_concurrent == 1 && longest <= (LEASE + SLACK).as_secs_f64();
     let reach =
         format!("{} calls, the next after a lease of {} s ({longest:.2} s)", KILLS + 1, LEASE.as_secs());
-    Some(Row::alone("local.herd_killed", (ledger.calls() as f64, "calls"), &reach, is_reached))
+    Some(Row::absolute("local.herd_killed", (ledger.calls() as f64, "calls"), &reach, is_reached))
 }
 
 fn answer(world: &World, answer: Answer) {
     world.simulator.set(ACCOUNT, Change::answer(answer)).expect("there is such an account");
 }
 
-/// Kills, as `kill -9` does, whoever was started by statuslines with this configuration.
+/// Kills, as `kill -9` does, the processes started by statuslines with this configuration.
 fn kill_refreshers(config: &str) {
     for process in std::fs::read_dir("/proc").expect("there is one").flatten() {
         let words = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
@@ -64,7 +64,7 @@ fn kill_refreshers(config: &str) {
         if !words.contains(&&b"refresh-detached"[..]) || !words.contains(&config.as_bytes()) {
             continue;
         }
-        // One that has ended meanwhile needs no killing; the ledger says whether a call was cut off.
+        // One that already ended needs no killing; the ledger says whether a call was cut off.
         let _ = Command::new("kill").arg("-9").arg(process.file_name()).status();
     }
 }

@@ -1,4 +1,4 @@
-//! Records as processes write them, made without asking anybody.
+//! Records as processes write them, made without a provider.
 
 use std::time::Duration;
 

@@ -24,7 +24,7 @@ pub(super) async fn rows() -> Vec<Row> {
     for (processes, tasks) in [(8, 1_000), (32, 1_000), (100, 100)] {
         let herd = Herd::run(processes, tasks, 0).await;
         let name = format!("redis.herd.{processes}");
-        rows.push(Row::alone(
+        rows.push(Row::absolute(
             &name,
             (herd.calls, "calls"),
             "1 call, all served",
@@ -34,18 +34,23 @@ pub(super) async fn rows() -> Vec<Row> {
         let most = CALL.as_secs_f64() * 1e3 + 30.0;
         let is_bound = processes == 8;
         let reach = if is_bound { "≤ the call + 30 ms" } else { "reported" };
-        rows.push(Row::alone(&name, (herd.middle, "ms"), reach, !is_bound || herd.middle <= most));
-        rows.push(Row::alone(&format!("redis.herd.{processes}.last"), (herd.last, "ms"), "reported", true));
+        rows.push(Row::absolute(&name, (herd.middle, "ms"), reach, !is_bound || herd.middle <= most));
+        rows.push(Row::absolute(
+            &format!("redis.herd.{processes}.last"),
+            (herd.last, "ms"),
+            "reported",
+            true,
+        ));
     }
     for killed in [1, 2] {
         let herd = Herd::run(8, 100, killed).await;
         let name = format!("redis.herd_killed.{killed}");
         let calls = (killed + 1) as f64;
         let reach = if killed == 1 { "2 calls, the rest served" } else { "3 calls, the rest served" };
-        rows.push(Row::alone(&name, (herd.calls, "calls"), reach, herd.calls == calls && herd.all_served));
+        rows.push(Row::absolute(&name, (herd.calls, "calls"), reach, herd.calls == calls && herd.all_served));
         let name = format!("redis.herd_killed.{killed}.last");
         let within = herd.last <= (LEASE_MS + 1_000.0) * killed as f64;
-        rows.push(Row::alone(&name, (herd.last, "ms"), "a lease of 3 s for each killed, + 1 s", within));
+        rows.push(Row::absolute(&name, (herd.last, "ms"), "a lease of 3 s for each killed, + 1 s", within));
     }
     rows
 }
@@ -74,7 +79,7 @@ impl Herd {
         }
         let (calls, mut callers) = (provider.calls, provider.callers);
         for _ in 0..killed {
-            let caller = callers.recv().await.expect("somebody asks");
+            let caller = callers.recv().await.expect("a process calls");
             let member = members.iter_mut().find(|member| member.child.id() == Some(caller));
             member.expect("a member asks").child.start_kill().expect("our own child can be killed");
         }
@@ -126,7 +131,7 @@ impl Provider {
 async fn answer(mut stream: TcpStream, is_left: bool, callers: UnboundedSender<u32>) -> std::io::Result<()> {
     let caller = stream.read_u32().await?;
     if is_left {
-        // The parent kills it now; there is nobody to answer.
+        // The parent kills it now; so there is no caller to answer.
         let _ = callers.send(caller);
         stream.read_u8().await?;
     }

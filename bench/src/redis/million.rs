@@ -26,9 +26,9 @@ pub(super) async fn rows() -> Vec<Row> {
     let bytes = (memory(&server) - empty) / ACCOUNTS as f64;
     let swaps = ACCOUNTS as f64 / (server_seconds(&server) - idle);
     vec![
-        Row::alone("redis.million.bytes", (bytes, "bytes/account"), "reported", true),
-        Row::alone("redis.million.document", (body.len() as f64, "bytes of these"), "reported", true),
-        Row::alone("redis.million.swaps", (swaps, "swaps/s of one core"), "reported", true),
+        Row::absolute("redis.million.bytes", (bytes, "bytes/account"), "reported", true),
+        Row::absolute("redis.million.document", (body.len() as f64, "bytes of these"), "reported", true),
+        Row::absolute("redis.million.swaps", (swaps, "swaps/s of one core"), "reported", true),
     ]
 }
 

@@ -54,9 +54,9 @@ pub(super) async fn rows() -> Vec<Row> {
         let (up, down) = reads(fault).await;
         let row = |what: &str| format!("redis.outage.{name}.{what}");
         rows.push(Row::at_most(&row("read_p99"), (down, "ns"), ("with the store up", up), 1.1));
-        rows.push(Row::alone(&row("longest_wait"), (wait, "ms"), "≤ 250 ms", wait <= 250.0));
-        rows.push(Row::alone(&row("used_again"), (back, "ms"), "≤ 1 s", back <= 1_000.0));
-        rows.push(Row::alone(&row("calls"), (calls as f64, "calls/interval"), "≤ 1", calls <= 1));
+        rows.push(Row::absolute(&row("longest_wait"), (wait, "ms"), "≤ 250 ms", wait <= 250.0));
+        rows.push(Row::absolute(&row("used_again"), (back, "ms"), "≤ 1 s", back <= 1_000.0));
+        rows.push(Row::absolute(&row("calls"), (calls as f64, "calls/interval"), "≤ 1", calls <= 1));
     }
     rows
 }

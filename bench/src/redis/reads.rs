@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::documents::{record, write};
 use super::{manager, open};
-use crate::measure::by_turns;
+use crate::measure::interleaved;
 use crate::row::Row;
 
 const READS: usize = 200_000;
@@ -29,11 +29,14 @@ pub(super) fn rows(runtime: &Runtime) -> Vec<Row> {
     let memory = runtime.block_on(accounts(QuotaManager::builder(MemoryStore::new())));
     let mut rows = Vec::new();
     for threads in [1, 2] {
-        let peeks = |accounts: &[Account; 3], doings: std::ops::Range<usize>| {
-            doings.for_each(|doing| drop(black_box(accounts[doing % 3].peek())));
+        let peeks = |accounts: &[Account; 3], iterations: std::ops::Range<usize>| {
+            iterations.for_each(|doing| drop(black_box(accounts[doing % 3].peek())));
         };
-        let [redis, memory] =
-            by_turns(threads, READS, [&|doings| peeks(&ours, doings), &|doings| peeks(&memory, doings)]);
+        let [redis, memory] = interleaved(
+            threads,
+            READS,
+            [&|iterations| peeks(&ours, iterations), &|iterations| peeks(&memory, iterations)],
+        );
         let name = format!("redis.peek.{threads}t");
         rows.push(Row::at_most(&name, (redis, "ns"), ("peek on memory", memory), 1.2));
     }
@@ -92,7 +95,7 @@ async fn left_stale(server: &Server) -> Row {
     }
     done.store(true, Ordering::Relaxed);
     answers.await.expect("to load does not panic");
-    Row::alone("redis.peek.left_stale", (f64::from(stale), "of 20,000 rounds"), "0", stale == 0)
+    Row::absolute("redis.peek.left_stale", (f64::from(stale), "of 20,000 rounds"), "0", stale == 0)
 }
 
 fn used(account: &Account) -> Option<f64> {

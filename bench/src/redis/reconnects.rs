@@ -11,7 +11,7 @@ use crate::row::Row;
 const PROCESSES: usize = 100;
 /// How long the server is away.
 const OUTAGE: Duration = Duration::from_secs(2);
-/// How old readings may be: nobody asks before all are back.
+/// How old readings may be: no call is due before all are back.
 const INTERVAL: Duration = Duration::from_secs(8);
 
 pub(super) async fn rows() -> Vec<Row> {
@@ -54,25 +54,25 @@ pub(super) async fn rows() -> Vec<Row> {
     let spread = last - soonest;
     let all_back = returns.len() == PROCESSES;
     vec![
-        Row::alone(
+        Row::absolute(
             "redis.reconnect.100",
             (spread, "ms"),
             "spread over what is left of 1 s, ≥ 700 ms",
             spread >= 700.0,
         ),
-        Row::alone(
+        Row::absolute(
             "redis.reconnect.100.last",
             (last, "ms"),
             "all back within 1 s",
             all_back && last <= 1_000.0,
         ),
-        Row::alone(
+        Row::absolute(
             "redis.reconnect.100.tries",
             (busiest as f64, "tries/s"),
             "≤ 10 of each process",
             busiest <= 10,
         ),
-        Row::alone(
+        Row::absolute(
             "redis.reconnect.100.calls",
             (calls as f64, "calls"),
             "1 call, all served",

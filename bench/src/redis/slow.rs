@@ -40,7 +40,7 @@ pub(super) async fn rows() -> Vec<Row> {
     proxy.heal();
     quota.close().await;
 
-    vec![Row::alone(
+    vec![Row::absolute(
         "redis.slow",
         (reconnects as f64, "reconnects"),
         "0 reconnects of 100 followed accounts while answers take 300 ms",

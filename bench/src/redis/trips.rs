@@ -25,7 +25,7 @@ pub(super) async fn rows() -> Vec<Row> {
     let asked = before.until_now(&server);
     let scripts = asked.scripts();
     let mut rows =
-        vec![Row::alone("redis.trips.cold", (scripts as f64, "script calls"), "≤ 3", scripts <= 3)];
+        vec![Row::absolute("redis.trips.cold", (scripts as f64, "script calls"), "≤ 3", scripts <= 3)];
 
     drop(cold.refresh().await.expect("the provider answers"));
     let before = Count::of(&server);
@@ -38,8 +38,8 @@ pub(super) async fn rows() -> Vec<Row> {
     let (scripts, others) = (asked.scripts(), asked.others());
     let per_refresh = scripts as f64 / REFRESHES as f64;
     let is_two = scripts == 2 * REFRESHES;
-    rows.push(Row::alone("redis.trips.warm", (per_refresh, "script calls"), "2", is_two));
-    rows.push(Row::alone("redis.trips.warm.others", (others as f64, "other commands"), "0", others == 0));
+    rows.push(Row::absolute("redis.trips.warm", (per_refresh, "script calls"), "2", is_two));
+    rows.push(Row::absolute("redis.trips.warm.others", (others as f64, "other commands"), "0", others == 0));
     rows
 }
 

@@ -82,7 +82,7 @@ impl Account {
         }
     }
 
-    /// Sets the token that opens the account; it must begin with `sim-`, so that nobody puts a real one here.
+    /// Sets the token that opens the account; it must begin with `sim-`, to keep real tokens out.
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
@@ -213,7 +213,7 @@ pub enum BudgetAnswer {
     /// `Retry-After: 0`, which is no permission: the refused call counts as well, so hammering never ends it.
     #[default]
     Zero,
-    /// An hour's block: `Retry-After` counts down to its end, and asking meanwhile does not move it.
+    /// An hour's block: `Retry-After` counts down to its end, and further calls do not extend it.
     Deadline,
 }
 

@@ -68,7 +68,7 @@ fn account(account: &Account) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The text is not repeated: somebody may have put a real token there.
+/// The text is not repeated: it may contain a real token.
 pub(crate) fn token(token: &str) -> Result<(), &'static str> {
     if token.starts_with("sim-") && is_word(token) {
         Ok(())

@@ -59,7 +59,7 @@ impl From<Flaw> for ScriptError {
 
 pub(super) fn script(text: &str) -> Result<Script, ScriptError> {
     let script: Script = toml::from_str(text).map_err(|error| ScriptError {
-        // Not the error's own text: that repeats the whole line, and somebody may have put a real token there.
+        // Not the error's own text: that repeats the whole line, and it may contain a real token.
         why: error.message().to_owned(),
         at: Some(position(text, error.span())),
     })?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact::optional as span;
 use serde::Deserialize;
 
-/// One window: how much of it is used at the start, how it fills, and when it begins anew.
+/// One window: how much of it is used at the start, how it fills, and when it resets.
 ///
 /// After its reset nothing is used, and the next reset is a length later.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

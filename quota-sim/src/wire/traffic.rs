@@ -5,9 +5,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Reply;
-use crate::clock::{Moment, SimClock};
-use crate::meter::Level;
-use crate::running::{self, Statement};
+use crate::clock::{SimClock, SimTime};
+use crate::meter::WindowLevel;
+use crate::running::{self, UsageState};
 use crate::script::{ExtraUsage, Kind, Window};
 
 /// The part of a request for a message that matters here.
@@ -36,7 +36,7 @@ impl Ask {
 }
 
 /// Writes an answer to traffic that was done.
-pub(crate) fn done(ask: &Ask, statement: &Statement, clock: &SimClock) -> Reply {
+pub(crate) fn done(ask: &Ask, statement: &UsageState, clock: &SimClock) -> Reply {
     let body = json!({
         "id": "msg_sim",
         "type": "message",
@@ -50,7 +50,7 @@ pub(crate) fn done(ask: &Ask, statement: &Statement, clock: &SimClock) -> Reply 
 }
 
 /// Writes the 429 of a window that is full.
-pub(crate) fn rejected(ask: &Ask, statement: &Statement, clock: &SimClock) -> Reply {
+pub(crate) fn rejected(ask: &Ask, statement: &UsageState, clock: &SimClock) -> Reply {
     let message = "This request would exceed your account's rate limit. Please try again later.";
     let reply = Reply::error(429, "rate_limit_error", message);
     let reply = match representative(ask, statement).and_then(|(_, level)| level.resets) {
@@ -68,7 +68,7 @@ enum Verdict {
 }
 
 /// The window that decides: the fullest of those the request counts in; of two full ones the one that resets later.
-fn representative<'a>(ask: &Ask, statement: &'a Statement) -> Option<&'a (Window, Level)> {
+fn representative<'a>(ask: &Ask, statement: &'a UsageState) -> Option<&'a (Window, WindowLevel)> {
     statement
         .windows
         .iter()
@@ -76,11 +76,11 @@ fn representative<'a>(ask: &Ask, statement: &'a Statement) -> Option<&'a (Window
         .max_by(|(_, one), (_, other)| full(one).total_cmp(&full(other)).then(one.resets.cmp(&other.resets)))
 }
 
-fn full(level: &Level) -> f64 {
+fn full(level: &WindowLevel) -> f64 {
     level.used.min(100.0)
 }
 
-fn with_limits(reply: Reply, ask: &Ask, statement: &Statement, clock: &SimClock, verdict: Verdict) -> Reply {
+fn with_limits(reply: Reply, ask: &Ask, statement: &UsageState, clock: &SimClock, verdict: Verdict) -> Reply {
     let mut reply = reply.header("anthropic-ratelimit-unified-fallback-percentage", "0.5");
     let mut model_is_told = false;
     for (window, level) in &statement.windows {
@@ -101,7 +101,7 @@ fn with_limits(reply: Reply, ask: &Ask, statement: &Statement, clock: &SimClock,
     overage_headers(reply, statement.extra_usage.as_ref())
 }
 
-fn window_headers(reply: Reply, window: &Window, level: &Level, clock: &SimClock) -> Reply {
+fn window_headers(reply: Reply, window: &Window, level: &WindowLevel, clock: &SimClock) -> Reply {
     let name = |last: &str| format!("anthropic-ratelimit-unified-{}-{last}", names(window).short);
     let mut reply = reply
         .header(name("status"), status(level))
@@ -129,7 +129,7 @@ const ALLOWED: &str = "allowed";
 const WARNING: &str = "allowed_warning";
 const REJECTED: &str = "rejected";
 
-fn status(level: &Level) -> &'static str {
+fn status(level: &WindowLevel) -> &'static str {
     match level.used {
         used if used >= 100.0 => REJECTED,
         used if used >= 90.0 => WARNING,
@@ -138,7 +138,7 @@ fn status(level: &Level) -> &'static str {
 }
 
 /// What filled a window to the brim was itself allowed.
-fn overall(verdict: Verdict, level: &Level) -> &'static str {
+fn overall(verdict: Verdict, level: &WindowLevel) -> &'static str {
     match (verdict, status(level)) {
         (Verdict::Rejected, _) => REJECTED,
         (Verdict::Done, REJECTED) => WARNING,
@@ -160,7 +160,7 @@ fn names(window: &Window) -> Names {
     }
 }
 
-fn epoch(moment: Moment, clock: &SimClock) -> String {
+fn epoch(moment: SimTime, clock: &SimClock) -> String {
     clock.wall(moment).as_second().to_string()
 }
 
@@ -172,15 +172,15 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::running::{Outcome, Running};
+    use crate::running::{AccountSim, Outcome};
     use crate::script::Account;
 
     /// The unified headers on an answer to traffic by `model`, without their common beginning.
     fn headers(windows: impl IntoIterator<Item = Window>, model: &str) -> BTreeMap<String, String> {
         let clock = SimClock::start(Some(Timestamp::constant(1_790_000_000, 0)), 1.0);
         let ask = Ask { cost: 0.5, model: model.to_owned() };
-        let mut running = Running::new(Account::new("main").windows(windows));
-        let reply = match running.spend(Moment::START, ask.cost, &ask.model) {
+        let mut running = AccountSim::new(Account::new("main").windows(windows));
+        let reply = match running.spend(SimTime::START, ask.cost, &ask.model) {
             Outcome::Done(statement) => done(&ask, &statement, &clock),
             Outcome::Rejected { statement, .. } => rejected(&ask, &statement, &clock),
             refused => panic!("nothing stands in the way: {refused:?}"),

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::Reply;
 use crate::budget::Throttle;
-use crate::clock::{Moment, SimClock};
-use crate::meter::Level;
-use crate::running::{Decision, Fault, Statement};
+use crate::clock::{SimClock, SimTime};
+use crate::meter::WindowLevel;
+use crate::running::{Decision, Fault, UsageState};
 use crate::script::{Account, ExtraUsage, Kind, Window};
 
-/// The size of a body that nobody should read to its end.
+/// The size of a body that clients must not read to its end.
 const HUGE: usize = 2 * 1024 * 1024;
 
 /// Writes what a call to the usage endpoint gets.
@@ -74,7 +74,7 @@ pub(crate) fn faulty(fault: Fault) -> Reply {
     }
 }
 
-fn body(statement: &Statement, clock: &SimClock) -> Value {
+fn body(statement: &UsageState, clock: &SimClock) -> Value {
     let flat = |id: Kind| {
         let window = statement.windows.iter().find(|(window, _)| window.id == id && window.model.is_none());
         window.map(|(_, level)| {
@@ -106,7 +106,7 @@ fn body(statement: &Statement, clock: &SimClock) -> Value {
     body
 }
 
-fn limit(window: &Window, level: Level, binding: bool, clock: &SimClock) -> Value {
+fn limit(window: &Window, level: WindowLevel, binding: bool, clock: &SimClock) -> Value {
     let (kind, group) = match (window.id, &window.model) {
         (Kind::FiveHour, _) => ("session", "session"),
         (Kind::SevenDay, None) => ("weekly_all", "weekly"),
@@ -149,7 +149,7 @@ fn extra_usage(extra: &ExtraUsage) -> Value {
 }
 
 /// The provider's way: microseconds, and `+00:00` for UTC.
-fn resets_at(moment: Option<Moment>, clock: &SimClock) -> Option<String> {
+fn resets_at(moment: Option<SimTime>, clock: &SimClock) -> Option<String> {
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
     moment.map(|moment| PRINTER.timestamp_with_offset_to_string(&clock.wall(moment), Offset::UTC))
 }
@@ -171,14 +171,14 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::running::Running;
+    use crate::running::AccountSim;
 
     fn clock() -> SimClock {
         SimClock::start(Some(Timestamp::constant(1_790_000_000, 282_668_000)), 1.0)
     }
 
     fn body_of(account: Account, clock: &SimClock) -> Value {
-        let Ok(Decision::Usage(statement)) = Running::new(account).ask(Moment::START) else {
+        let Ok(Decision::Usage(statement)) = AccountSim::new(account).ask(SimTime::START) else {
             panic!("nothing stands in the way")
         };
         body(&statement, clock)
@@ -208,7 +208,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_that_has_passed_is_still_no_zero() {
-        let response = throttled(Throttle::Until(Moment::START), &clock()).into_response();
+        let response = throttled(Throttle::Until(SimTime::START), &clock()).into_response();
 
         assert_eq!(response.headers()["retry-after"], "1");
     }

@@ -117,7 +117,7 @@ async fn arrivals_and_user_agents_are_kept() {
 async fn strangers_are_counted_apart() {
     let simulator = with(Account::new("main")).await;
 
-    get(&simulator, "/api/oauth/usage", &login("sim-token-nobody")).await;
+    get(&simulator, "/api/oauth/usage", &login("sim-token-unknown")).await;
 
     let ledger = simulator.ledger();
     assert_eq!((ledger.strangers.answered(401), ledger.account("main").unwrap().calls), (1, 0));

@@ -80,7 +80,7 @@ async fn stopping_does_not_wait_for_a_hung_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_it_was_stopped_nobody_listens() {
+async fn a_stopped_simulator_does_not_listen() {
     let simulator = answering(Answer::Ok).await;
     let port = simulator.url().port().unwrap();
 

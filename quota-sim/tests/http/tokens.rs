@@ -82,7 +82,7 @@ async fn tokens_end_and_a_new_login_is_good() {
 async fn an_unknown_client_a_stranger_and_nonsense_are_refused() {
     let simulator = with(Account::new("main")).await;
     let words = [
-        (exchange(&simulator, "sim-refresh-nobody").await, "invalid_grant"),
+        (exchange(&simulator, "sim-refresh-unknown").await, "invalid_grant"),
         (ask(&simulator, r#"{"grant_type":"refresh_token","client_id":"x"}"#).await, "invalid_client"),
         (ask(&simulator, r#"{"grant_type":"password"}"#).await, "unsupported_grant_type"),
         (ask(&simulator, "n33dle").await, "invalid_request"),

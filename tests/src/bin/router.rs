@@ -2,7 +2,7 @@
 //! and the percent of five hours that each request is expected to use; 0 if it does not say.
 //!
 //! It says `ready`, waits for a line, and then routes that many requests at once, of which none is ever reported. It answers with how
-//! many were told that nobody has room, and how many each account was given, and ends.
+//! many were refused because no account has room, and how many each account was given, and ends.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 
 use std::error::Error;
