@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use quota_core::store::{DocumentBody, Start, update};
 use quota_core::{
-    AccountId, Applied, Clock, Policy, QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version,
+    AccountId, Clock, Policy, QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version,
     provider_cooldown,
 };
 
@@ -25,6 +27,8 @@ const KEEP: Duration = Duration::from_secs(40 * 24 * 3600);
 const FORGOTTEN: Duration = Duration::from_millis(1);
 /// How long one account's journal may take altogether.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one trip to the store may take while a journal is removed.
+const TRIP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A process that loses more often than this is one of many, and the others write what there is.
 const MOST_TRIES: u32 = 8;
 
@@ -101,18 +105,27 @@ pub async fn keep(
 /// Any [`StoreError`]; the journal may then be there or not, also after the future is dropped.
 pub async fn forget(store: &dyn QuotaStore, account: &AccountId) -> Result<(), StoreError> {
     let key = StoreKey::beside(account, "journal");
-    let mut found = store.read(&key).await?;
-    for _ in 0..MOST_TRIES {
-        if found.document.is_none() {
-            return Ok(());
+    // Stores forget, and do not delete.
+    let empty = |journal: &mut Undecoded, _| {
+        if let Some(body) = &mut journal.0 {
+            *body = Book::default().encode();
         }
-        // Stores forget, and do not delete.
-        match store.swap(&key, found.version(), Book::default().encode(), FORGOTTEN).await? {
-            Swap::Conflict(other) => found = other,
-            _ => return Ok(()),
-        }
+    };
+    update(store, &key, Start::Read, FORGOTTEN, TRIP_TIMEOUT, empty).await.map(drop)
+}
+
+/// A journal in whatever form: a damaged one and that of a newer program are emptied as well.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Undecoded(Option<Bytes>);
+
+impl DocumentBody for Undecoded {
+    fn decode(body: &[u8]) -> Result<Self, StoreError> {
+        Ok(Self(Some(Bytes::copy_from_slice(body))))
     }
-    Err(StoreError::unavailable(Applied::No, "too many others write the journal at once"))
+
+    fn encode(&self) -> Bytes {
+        self.0.clone().unwrap_or_default()
+    }
 }
 
 /// Which documents of an account could not be decoded, or not written.
@@ -158,6 +171,7 @@ pub async fn look(store: &dyn QuotaStore, account: &AccountId, rules: &Rules) ->
     let key = StoreKey::beside(account, "journal");
     let mut found = store.read(&key).await?;
     let mut tries = 0;
+    // Not `update`: a conflict must be followed by a read of the record, which is another document.
     loop {
         tries += 1;
         let Compared { read, record, before, after, new, damage } =

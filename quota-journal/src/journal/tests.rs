@@ -122,6 +122,30 @@ async fn a_damaged_journal_is_replaced_by_a_new_one() {
     assert_eq!(Book::decode(&body).unwrap(), looked.book);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_journal_of_any_form_is_removed() {
+    for body in ["torn", r#"{"format":2}"#, r#"{"format":1}"#] {
+        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let store = MemoryStore::with_clock(clock.clone());
+        let key = StoreKey::beside(&account(), "journal");
+        let _ = store.swap(&key, None, body.into(), KEEP).await.unwrap();
+
+        forget(&store, &account()).await.unwrap();
+
+        let left = store.read(&key).await.unwrap().document.map(|document| document.body);
+        assert!(left.is_none_or(|body| body == Book::default().encode()), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn removing_a_journal_that_is_not_there_writes_nothing() {
+    let store = MemoryStore::new();
+
+    forget(&store, &account()).await.unwrap();
+
+    assert_eq!(store.read(&StoreKey::beside(&account(), "journal")).await.unwrap().document, None);
+}
+
 #[test]
 fn thresholds_of_hooks_are_added_to_the_usual_ones() {
     let hook = |thresholds: &[u32]| Hook {
