@@ -15,6 +15,7 @@ mod upkeep;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -100,6 +101,8 @@ pub(crate) struct Inner {
     flushing: tokio::sync::Mutex<JoinSet<()>>,
     /// Whether a refresh of all accounts makes one call after another: the quota manager does not queue calls.
     calls_in_turn: bool,
+    /// Whether the quota manager had no time left for a call.
+    out_of_time: AtomicBool,
 }
 
 impl FallbackAccountManager {

@@ -22,6 +22,7 @@ use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
 use crate::reset_grace::{self, PendingReset};
+use crate::runtime;
 use crate::scope::CommandScope;
 use crate::sharing::{Sharing, is_any_alone};
 use crate::term::{self, harmless};
@@ -30,6 +31,9 @@ use crate::words::Here;
 
 /// How long the disk, the store and a call in the background are waited for when the answer has been given.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(15);
+
+/// How many accounts are read from the store at once.
+const LOADED_AT_ONCE: usize = 64;
 
 /// The accounts of a configuration, ready to be chosen from.
 #[derive(Debug)]
@@ -79,8 +83,12 @@ impl<'a> Router<'a> {
         };
         // What others have found out is known before the first look: one of them may have more room.
         let mut known = Vec::with_capacity(config.accounts.len());
-        for account in &config.accounts {
-            known.push(quota.account(&account.id).load().await);
+        for accounts in config.accounts.chunks(LOADED_AT_ONCE) {
+            let loads = accounts.iter().map(|account| {
+                let account = quota.account(&account.id);
+                async move { account.load().await }
+            });
+            known.extend(runtime::together(loads).await);
         }
         let sharing = Sharing::on(store);
         sharing.tell(&known);
@@ -130,10 +138,10 @@ impl<'a> Router<'a> {
                 Ok(route) => return Ok(route),
                 Err(error) => error,
             };
-            let decision = self.accounts.explain(&self.request);
-            if self.is_worth_another_look(&decision, &mut left) {
+            if self.refreshes_more(&mut left).await {
                 continue;
             }
+            let decision = self.accounts.explain(&self.request);
             if self.waits_for_reset(&decision).await {
                 left = self.config.accounts.len();
                 continue;
@@ -155,7 +163,7 @@ impl<'a> Router<'a> {
             if decision.chosen().is_some() {
                 return decision;
             }
-            if self.is_worth_another_look(&decision, &mut left) {
+            if self.refreshes_more(&mut left).await {
                 continue;
             }
             if !self.waits_for_reset(&decision).await {
@@ -210,17 +218,15 @@ impl<'a> Router<'a> {
         unnamed_model::warn(self.request.model_name(), known);
     }
 
-    /// Whether there are accounts that nobody knows anything of, and that were not asked about. One request waits for a few
-    /// accounts at most, so whoever has more of them looks again.
-    fn is_worth_another_look(&self, decision: &Decision, left: &mut usize) -> bool {
-        let is_untried = |weighed: &&Weighed| {
-            let answer = self.quota.account(weighed.id()).peek();
-            weighed.verdict().rule.is_unknown() && answer.error().is_none() && answer.hold().is_none()
-        };
-        let untried = decision.weighed().iter().filter(is_untried).count();
-        let is_less = untried < *left;
-        *left = untried;
-        untried > 0 && is_less
+    /// Refreshes accounts of unknown usage until one can serve the request: a route waits for a few of them only. At most `left`
+    /// are refreshed in all. Returns whether any was.
+    async fn refreshes_more(&self, left: &mut usize) -> bool {
+        if *left == 0 {
+            return false;
+        }
+        let refreshed = self.accounts.refresh_until_usable(&self.request).await;
+        *left = left.saturating_sub(refreshed);
+        refreshed > 0
     }
 
     /// Writes what was learned, and waits for what is under way, for no longer than that. What is given up is done by whoever

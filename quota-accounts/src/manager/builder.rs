@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -172,6 +173,7 @@ impl FallbackAccountManagerBuilder {
             tasks: Mutex::new(JoinSet::new()),
             flushing: tokio::sync::Mutex::new(JoinSet::new()),
             calls_in_turn,
+            out_of_time: AtomicBool::new(false),
         };
         Ok(FallbackAccountManager { inner: Arc::new(inner) })
     }

@@ -237,9 +237,10 @@ impl Inner {
             if self.look_at_credentials(&look.worth_a_look).await {
                 continue;
             }
-            if let Some(at) = look.worth_asking.first().filter(|_| asked.len() < MOST_RECHECKS) {
+            let may_ask = asked.len() < MOST_RECHECKS && !self.is_out_of_time();
+            if let Some(at) = look.worth_asking.first().filter(|_| may_ask) {
                 asked.push(*at);
-                if let Err(error) = self.members[*at].freshen_for(request.model_name()).await {
+                if let Err(error) = self.freshen(*at, request.model_name()).await {
                     tracing::debug!(account = %self.members[*at].id, %error, "going by what is known");
                 }
                 self.keep_soon();

@@ -3,13 +3,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use quota_core::{AccountId, QuotaError};
 use tokio::task::JoinSet;
 
 use super::{FallbackAccountManager, Inner};
-use crate::routing::judge;
+use crate::routing::{Choice, judge};
 use crate::{Request, Role, Standing};
+
+/// After how long a refresh no longer holds up that of the next account.
+const SLOW_REFRESH: Duration = Duration::from_secs(2);
+/// How many refreshes [`FallbackAccountManager::refresh_until_usable`] runs at once.
+const MAX_REFRESHES: usize = 4;
 
 /// What came of refreshing an account that was due.
 #[derive(Debug, Clone)]
@@ -43,6 +49,18 @@ impl FallbackAccountManager {
         let is_open = |candidate| judge(&candidate, &request, now, &inner.policy).standing == Standing::Open;
         let usable = fallbacks.filter(|(at, member)| is_open(inner.candidate(*at, member, None)));
         usable.map(|(_, member)| member.id.clone()).collect()
+    }
+
+    /// Refreshes the accounts that cannot serve this request only because their usage is unknown, in their order, until one
+    /// can. Returns how many it refreshed, with or without success; none if an account can serve already.
+    ///
+    /// A [`route`](Self::route) waits for four refreshes at most, because a request waits for it. This is for programs that
+    /// need an answer more than a fast one. A refresh that takes longer than two seconds no longer holds up the next one; at
+    /// most four run at once. Accounts whose last refresh failed are left out. Once the quota manager has no time left for a
+    /// call ([`QuotaError::DeadlineExceeded`]), no further account is tried. Dropping the future is safe.
+    pub async fn refresh_until_usable(&self, request: &Request) -> usize {
+        self.inner.load().await;
+        self.inner.refresh_until_usable(request).await
     }
 
     async fn refresh(&self, is_wanted: impl Fn(Role) -> bool) -> Vec<RefreshReport> {
@@ -81,6 +99,79 @@ impl FallbackAccountManager {
 }
 
 impl Inner {
+    async fn refresh_until_usable(self: &Arc<Self>, request: &Request) -> usize {
+        let mut unknown = self.unknown(request).into_iter();
+        let mut refreshes = JoinSet::new();
+        let mut refreshed = 0;
+        loop {
+            if refreshes.len() < MAX_REFRESHES
+                && !self.is_out_of_time()
+                && let Some(at) = unknown.next()
+            {
+                let (inner, model) = (Arc::clone(self), request.model_name().map(str::to_owned));
+                refreshes.spawn(async move { (at, inner.freshen(at, model.as_deref()).await) });
+            }
+            let may_start_another = refreshes.len() < MAX_REFRESHES && unknown.len() > 0;
+            let next = refreshes.join_next();
+            let done = match may_start_another {
+                true => self.clock.bounded(SLOW_REFRESH, next).await,
+                false => Some(next.await),
+            };
+            match done {
+                None => continue,
+                Some(None) => break,
+                Some(Some(Ok((_, Err(_))))) if self.is_out_of_time() => break,
+                Some(Some(Ok((at, _)))) => {
+                    refreshed += 1;
+                    if self.can_serve(at, request) {
+                        break;
+                    }
+                }
+                // The fetcher panicked; the quota manager reports that.
+                Some(Some(Err(_))) => refreshed += 1,
+            }
+        }
+        if refreshed > 0 {
+            self.keep_soon();
+        }
+        refreshed
+    }
+
+    /// The accounts that are refused only because their usage is unknown and that may be refreshed; none if an account can serve.
+    fn unknown(&self, request: &Request) -> Vec<usize> {
+        let decision = self.decision(request, &[]);
+        if !matches!(decision.choice(), Choice::Nobody { .. }) {
+            return Vec::new();
+        }
+        let weighed = self.members.iter().zip(decision.weighed()).enumerate();
+        let unknown = weighed.filter(|(_, (member, weighed))| {
+            weighed.verdict().is_unknown()
+                && member.usage.is_stale_for(request.model_name())
+                && member.usage.peek().error().is_none()
+                && !member.is_held()
+        });
+        unknown.map(|(at, _)| at).collect()
+    }
+
+    /// Makes an account's usage fresh for a request of `model`, if it is not.
+    pub(super) async fn freshen(&self, at: usize, model: Option<&str>) -> Result<(), QuotaError> {
+        let result = self.members[at].freshen_for(model).await;
+        if let Err(QuotaError::DeadlineExceeded { .. }) = result {
+            self.out_of_time.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Whether the quota manager has no time left for a call. A deadline is never moved, so this stays true.
+    pub(super) fn is_out_of_time(&self) -> bool {
+        self.out_of_time.load(Ordering::Relaxed)
+    }
+
+    fn can_serve(&self, at: usize, request: &Request) -> bool {
+        let candidate = self.candidate(at, &self.members[at], None);
+        judge(&candidate, request, self.now(), &self.policy).standing != Standing::Refused
+    }
+
     /// Looks whether accounts about which nobody may ask are another login's by now, to whom the hold does not apply, or
     /// those that only know of a new login if they are told.
     async fn look_behind_holds(self: &Arc<Self>, is_wanted: &impl Fn(Role) -> bool) {
@@ -111,9 +202,12 @@ impl Inner {
         let (inner, request) = (Arc::clone(self), request.clone());
         self.in_background(async move {
             for claim in claims {
-                let member = &inner.members[claim.at];
-                if let Err(error) = member.freshen_for(request.model_name()).await {
-                    tracing::debug!(account = %member.id, %error, "refresh brought nothing");
+                if inner.is_out_of_time() {
+                    break;
+                }
+                if let Err(error) = inner.freshen(claim.at, request.model_name()).await {
+                    let account = &inner.members[claim.at].id;
+                    tracing::debug!(%account, %error, "refresh brought nothing");
                 }
             }
             inner.keep_or_tell().await;
@@ -124,7 +218,10 @@ impl Inner {
     /// where it is fresh.
     pub(super) fn refresh_in_background(self: &Arc<Self>, at: usize, insist: bool, request: &Request) {
         let member = &self.members[at];
-        if (!insist && member.is_held()) || member.refreshing.swap(true, Ordering::AcqRel) {
+        if (!insist && member.is_held())
+            || self.is_out_of_time()
+            || member.refreshing.swap(true, Ordering::AcqRel)
+        {
             return;
         }
         // However it ends, even if the fetcher breaks or the runtime ends before it begins, the next one may begin.
@@ -135,7 +232,7 @@ impl Inner {
             let member = &inner.members[at];
             let result = match insist {
                 true => member.refresh().await,
-                false => member.freshen_for(request.model_name()).await,
+                false => inner.freshen(at, request.model_name()).await,
             };
             let Err(error) = result else {
                 inner.keep_or_tell().await;

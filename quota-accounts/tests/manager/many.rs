@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RoutingPolicy, WhenUnknown};
-use quota_core::{FetchError, Usage};
+use quota_core::{AccountId, FetchError, MemoryStore, QuotaError, QuotaManager, Usage};
 
 use crate::logins::next;
 use crate::support::*;
@@ -11,12 +11,16 @@ use crate::support::*;
 /// The time after which a request finds more known.
 const SOON: Option<Duration> = Some(Duration::from_secs(2));
 
-/// Ten accounts, of which nobody may use one that is not known.
+/// Ten accounts, none of which serves while its usage is unknown.
 fn ten(kind: Kind) -> World {
+    many(kind, 10)
+}
+
+fn many(kind: Kind, count: usize) -> World {
     let mut world = world(kind);
     world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
     let config = AccountsConfig::new(id("0"));
-    world.config = (1..10).fold(config, |config, name| config.fallback(id(&name.to_string())));
+    world.config = (1..count).fold(config, |config, name| config.fallback(id(&name.to_string())));
     world
 }
 
@@ -26,6 +30,12 @@ fn spent_but_for_the_last(world: &World, spent: usize) {
         world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
     }
     world.answers(10.0);
+}
+
+fn out_of_service(world: &World, calls: usize) {
+    for _ in 0..calls {
+        world.provider.then_fail(FetchError::unavailable("it is out of service"));
+    }
 }
 
 async fn refused(accounts: &FallbackAccountManager) -> Option<Duration> {
@@ -108,4 +118,65 @@ async fn many_requests_that_are_refused_at_once_ask_about_each_account_once() {
 
         assert_eq!(world.provider.calls(), 10, "{kind:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_accounts_are_refreshed_until_one_can_serve() {
+    for kind in BOTH {
+        let world = ten(kind);
+        let accounts = world.accounts();
+        spent_but_for_the_last(&world, 6);
+
+        assert_eq!(accounts.refresh_until_usable(&Request::new()).await, 7, "{kind:?}");
+        assert_eq!(world.provider.calls(), 7, "{kind:?}");
+        assert_eq!(accounts.refresh_until_usable(&Request::new()).await, 0, "{kind:?}: one can serve");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_accounts_are_refreshed_once_each_if_none_can_serve() {
+    for kind in BOTH {
+        let world = many(kind, 1_000);
+        let accounts = world.accounts();
+        out_of_service(&world, 1_000);
+
+        assert_eq!(accounts.refresh_until_usable(&Request::new()).await, 1_000, "{kind:?}");
+        assert_eq!(accounts.refresh_until_usable(&Request::new()).await, 0, "{kind:?}");
+        assert_eq!(world.provider.calls(), 1_000, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_hangs_does_not_hold_up_the_next_account() {
+    for kind in BOTH {
+        let world = ten(kind);
+        let accounts = world.accounts();
+        spent_but_for_the_last(&world, 1);
+        world.provider.then_hang();
+
+        assert_eq!(accounts.refresh_until_usable(&Request::new()).await, 2, "{kind:?}: 0 and 2");
+        assert_eq!(next(&accounts).await, id("2"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_further_account_is_tried_once_no_time_is_left_for_a_call() {
+    let mut world = many(Kind::With, 200);
+    out_of_service(&world, 200);
+    let store = MemoryStore::with_clock(world.clock.clone());
+    let builder = QuotaManager::builder(store).fetcher(world.provider.clone()).clock(world.clock.clone());
+    world.quota = builder.deadline(Duration::from_secs(30)).build().expect("the policy is sound");
+    let accounts = world.accounts();
+
+    let refreshed = accounts.refresh_until_usable(&Request::new()).await;
+    accounts.route(Request::new()).await.expect_err("nothing is known of any account");
+    accounts.flush().await.expect("the disk is in order");
+
+    assert_eq!(world.provider.calls(), refreshed);
+    let is_in_vain = |account: &&AccountId| {
+        let answer = world.quota.account(account).peek();
+        matches!(answer.error(), Some(QuotaError::DeadlineExceeded { .. }))
+    };
+    let in_vain = accounts.accounts().filter(is_in_vain).count();
+    assert!((1..10).contains(&in_vain), "{in_vain}");
 }
