@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
+use quota::file;
 
 /// Where the zones of a machine are, each in a file of its name.
 const ZONES: &str = "/usr/share/zoneinfo";
@@ -87,11 +88,8 @@ fn read(elsewhere: Option<&Path>, name: &str) -> Option<TimeZone> {
 
 /// Reads a zone from a regular file of a plausible size: a device may never end, and a pipe may never begin.
 fn read_file(path: &Path, name: &str) -> Option<TimeZone> {
-    let metadata = path.metadata().ok()?;
-    if !metadata.is_file() || metadata.len() > LIMIT {
-        return None;
-    }
-    TimeZone::tzif(name, &std::fs::read(path).ok()?).ok()
+    let contents = file::read(file::open(path).ok()?, LIMIT).ok()?;
+    TimeZone::tzif(name, &contents).ok()
 }
 
 #[cfg(test)]
@@ -172,6 +170,18 @@ mod tests {
         };
 
         assert_eq!(["Here", ":Here", "Asia/Tokyo", "../Here"].map(offset), [9, 9, 0, 0]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_and_a_device_are_no_zones() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+            .unwrap();
+
+        assert_eq!(read_file(&pipe, "Local"), None);
+        assert_eq!(read_file(Path::new("/dev/zero"), "Local"), None);
     }
 
     #[test]

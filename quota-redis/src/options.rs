@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota_core::{Clock, Secret};
+#[cfg(feature = "tls")]
+use quota_core::{SecretBuffer, file};
 
 use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
 
@@ -293,29 +295,21 @@ pub(crate) fn addresses<'a>(
 
 #[cfg(feature = "tls")]
 impl Pem {
-    pub(crate) fn read(&self, what: &'static str) -> Result<Vec<u8>, RedisOpenError> {
+    pub(crate) fn read(&self, what: &'static str) -> Result<SecretBuffer, RedisOpenError> {
         match self {
-            Self::Text(text) => Ok(text.expose().as_bytes().to_vec()),
-            Self::File(path) => read_file(path).map_err(|error| {
-                RedisOpenError::tls(format!("could not read {what} from {}", path.display()), error)
-            }),
+            Self::Text(text) => Ok(text.expose().as_bytes().to_vec().into()),
+            Self::File(path) => {
+                file::open(path).and_then(|file| file::read(file, MAX_PEM_LEN)).map_err(|error| {
+                    RedisOpenError::tls(format!("could not read {what} from {}", path.display()), error)
+                })
+            }
         }
     }
 }
 
-/// Reads a regular file of a plausible size: opening a pipe would wait for its other end, and a device may never end.
+/// More than the certificates of all public authorities.
 #[cfg(feature = "tls")]
-fn read_file(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
-    const LIMIT: u64 = 16 * 1024 * 1024;
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    if metadata.len() > LIMIT {
-        return Err(std::io::ErrorKind::FileTooLarge.into());
-    }
-    std::fs::read(path)
-}
+const MAX_PEM_LEN: u64 = 16 * 1024 * 1024;
 
 /// Why a store cannot be created. It never contains the URL or a password.
 #[derive(Debug, Clone, thiserror::Error)]

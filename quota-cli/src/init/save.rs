@@ -5,9 +5,12 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use quota::file::FileLock;
+use quota::file::{self, FileLock};
 
 use crate::config;
+
+/// More than any file that a person writes.
+const LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Writes the file under its lock. If there was one, a copy is kept beside it, whose path is returned.
 ///
@@ -15,9 +18,9 @@ use crate::config;
 ///
 /// Those of the system. What was there is then still there.
 pub(super) async fn whole(path: &Path, text: &str, is_there: bool) -> io::Result<Option<PathBuf>> {
-    // A pipe or a device may never end.
-    if is_there && !path.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+    if is_there {
+        // Nothing is written if what is there cannot be read.
+        file::open(path)?;
     }
     let lock = config::lock(path).await?;
     let lock = lock.ok_or_else(|| io::Error::other("another command is changing it; try again"))?;
@@ -32,7 +35,7 @@ pub(super) async fn whole(path: &Path, text: &str, is_there: bool) -> io::Result
 }
 
 fn replace(lock: &FileLock, text: &str) -> io::Result<PathBuf> {
-    let before = fs::read(lock.target())?;
+    let before = file::read(file::open(lock.target())?, LIMIT)?;
     let copy = beside(lock.target(), &format!(".before-{:016x}", fastrand::u64(..)));
     write_new(&copy, &before)?;
     let replaced = lock.replace_if_unchanged(Some(&before), text.as_bytes());

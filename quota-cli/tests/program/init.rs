@@ -130,13 +130,14 @@ fn with_force_nothing_but_a_regular_file_is_written_over() {
     std::fs::create_dir(&folder).unwrap();
     std::os::unix::fs::symlink("/dev/zero", &device).unwrap();
 
-    for path in [&pipe, &folder, &device] {
+    let not_regular = "not a regular file";
+    for (path, why) in [(&pipe, not_regular), (&folder, "it is a directory"), (&device, not_regular)] {
         let path = argument(path);
         let kind = std::fs::metadata(path).unwrap().file_type();
 
         let ended = machine.run(&["init", "--force", "--config", path]);
 
-        let why = format!("quota: could not write {path}: it is not a regular file\n");
+        let why = format!("quota: could not write {path}: {why}\n");
         assert_eq!((ended.code, &*ended.stderr), (Some(74), &*why));
         assert_eq!(std::fs::metadata(path).unwrap().file_type(), kind, "{path}");
     }

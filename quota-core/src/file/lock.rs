@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Clock;
-use crate::file::{is_absent, off_thread};
+use crate::file::{self, is_absent, off_thread};
 
 /// How often a lock that another process holds is tried.
 const LOCK_POLL: Duration = Duration::from_millis(10);
@@ -143,7 +143,7 @@ impl FileLock {
             Err(error) if is_absent(&error) => return Ok(false),
             kept => kept?,
         }
-        if fs::read(&self.target).is_ok_and(|now| now == expected) {
+        if holds(&self.target, expected) {
             self.rename(temporary)?;
             return Ok(true);
         }
@@ -202,6 +202,12 @@ pub fn resolve(path: &Path) -> PathBuf {
         (Ok(folder), Some(name)) => folder.join(name),
         _ => target,
     }
+}
+
+/// Whether a regular file has these contents.
+fn holds(path: &Path, expected: &[u8]) -> bool {
+    let contents = file::open(path).and_then(|file| file::read(file, expected.len() as u64));
+    contents.is_ok_and(|contents| *contents == *expected)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -351,6 +357,16 @@ mod tests {
         drop(lock);
 
         assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_in_place_of_the_file_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+
+        assert!(!lock(&path).replace_if_unchanged(Some(b"1"), b"2").unwrap());
     }
 
     #[cfg(unix)]

@@ -114,11 +114,14 @@ fn a_certificate_is_read_from_a_regular_file_only() {
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
         .unwrap();
 
-    for path in [&*pipe, folder.path(), Path::new("/dev/zero")] {
+    let not_regular = "not a regular file";
+    for (path, why) in
+        [(&*pipe, not_regular), (folder.path(), "is a directory"), (Path::new("/dev/zero"), not_regular)]
+    {
         let error = RedisStore::open(&format!("rediss://host?ca={}", path.display())).unwrap_err();
 
         let expected = format!("could not read the certificate of the authority from {}", path.display());
         assert_eq!(error.to_string(), expected);
-        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("not a regular file"));
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some(why));
     }
 }
