@@ -20,6 +20,7 @@ use quota_journal::Hook;
 use url::Url;
 
 use crate::exit::{Exit, Failure};
+use crate::hint;
 use crate::input;
 use crate::term::harmless;
 use crate::token_like::masked;
@@ -280,11 +281,19 @@ pub(crate) fn all_disabled_text<'a>(accounts: impl IntoIterator<Item = &'a Accou
     let mut accounts = accounts.into_iter();
     match (accounts.next(), accounts.next()) {
         (None, _) => "there is no account".to_owned(),
-        (Some(only), None) => format!("{only} is disabled; enable it with: quota accounts enable {only}"),
-        (Some(first), Some(_)) => {
-            format!("all accounts are disabled; enable one with: quota accounts enable {first}")
-        }
+        (Some(only), None) => format!("{only} is disabled; enable it with: {}", enable(only)),
+        (Some(first), Some(_)) => format!("all accounts are disabled; enable one with: {}", enable(first)),
     }
+}
+
+/// The command that enables an account.
+pub(crate) fn enable(account: &AccountId) -> String {
+    hint::command_without_store(&format!("accounts enable {account}"))
+}
+
+/// The command that clears an account's hold or replaces its damaged record.
+pub(crate) fn clear_hold(account: &AccountId) -> String {
+    hint::command(&format!("accounts clear-hold {account}"))
 }
 
 /// Where the configuration is looked for if nobody names one; `None` if there is no home directory.

@@ -24,6 +24,7 @@ use crate::reset_grace::{self, PendingReset};
 use crate::scope;
 use crate::sharing::Sharing;
 use crate::term;
+use crate::token_like::masked;
 use crate::unnamed_model;
 use crate::words::{Here, rfc3339, whole_seconds};
 
@@ -272,6 +273,8 @@ impl<'a> Document<'a> {
             Verdict::Below { window, left } => ("below", Some(&**window), Some(*left)),
             Verdict::Unknown { window, .. } => ("unknown", window.as_deref(), None),
         };
+        // A window that the command line names is repeated as it was given.
+        let window = window.map(masked);
         Self {
             version: 1,
             now: rfc3339(now),

@@ -12,10 +12,12 @@ use serde::Serialize;
 use crate::args::InitArgs;
 use crate::config::{self, LoginSource};
 use crate::exit::{Exit, Failure};
+use crate::hint;
 use crate::io_cause;
 use crate::runtime;
 use crate::scope;
 use crate::term;
+use crate::token_like::without_tokens;
 
 /// Writes the configuration, or shows it.
 ///
@@ -45,11 +47,9 @@ pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
         return tell_json(&path, kept.as_deref());
     }
     let kept = kept.map_or_else(String::new, |kept| format!("The one before is {}.\n", kept.display()));
-    let look = match &options.config {
-        Some(path) => format!("quota doctor --config {}", path.display()),
-        None => "quota doctor".to_owned(),
-    };
-    term::answer(&format!("Wrote {}.\n{kept}Check with: {look}\n", path.display()))?;
+    let check = hint::command("doctor");
+    let done = format!("Wrote {}.\n{kept}Check with: {check}\n", path.display());
+    term::answer(&without_tokens(&done))?;
     Ok(Exit::Done)
 }
 
@@ -68,7 +68,7 @@ pub(crate) async fn logins() -> Vec<(&'static str, LoginSource)> {
 }
 
 fn tell_json(path: &Path, kept: Option<&Path>) -> Result<Exit, Failure> {
-    let text = |path: &Path| path.display().to_string();
+    let text = |path: &Path| without_tokens(&path.display().to_string()).into_owned();
     let document = Document { version: 1, path: text(path), kept: kept.map(text) };
     let told = serde_json::to_string(&document).expect("it has only text keys");
     term::answer(&(told + "\n"))?;

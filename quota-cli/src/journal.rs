@@ -4,7 +4,7 @@
 use quota::{AccountId, Clock, QuotaStore};
 use quota_journal::{Damage, Happening, HookError, HookFailure, Rules, Warning};
 
-use crate::config::Config;
+use crate::config::{Config, clear_hold};
 use crate::{io_cause, term};
 
 /// The rules by which a configuration finds events.
@@ -44,7 +44,7 @@ pub(crate) async fn run_hooks(
 /// A line on each damaged document of an account, with what to do.
 pub(crate) fn damage_lines(damage: Damage, account: &AccountId) -> Vec<String> {
     let record = damage.record.then(|| {
-        format!("the record of {account} is damaged; replace it: quota accounts clear-hold {account}")
+        format!("the record of {account} is damaged; replace it: {}", clear_hold(account))
     });
     let journal = damage.journal.then(|| line(Warning::Replaced(account.clone())));
     let newer = damage.is_journal_newer.then(|| {

@@ -16,6 +16,7 @@ mod exit;
 mod explain;
 mod gateway;
 mod guard;
+mod hint;
 mod init;
 mod input;
 mod io_cause;
@@ -47,7 +48,10 @@ use exit::{Exit, Failure};
 
 fn main() -> ExitCode {
     exit::end(match args::parse() {
-        Ok(arguments) => run(&arguments),
+        Ok(mut arguments) => {
+            hint::set(arguments.named_config(), arguments.store.clone());
+            run(&arguments)
+        }
         Err(nothing_to_do) => nothing_to_do,
     })
 }

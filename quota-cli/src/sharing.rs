@@ -11,6 +11,7 @@ use quota::{Answer, Clock, QuotaStore, StoreError, StoreKey};
 
 use crate::command_store::CommandStore;
 use crate::gateway::{self, Store};
+use crate::hint;
 use crate::term;
 
 /// Why nobody was asked.
@@ -66,7 +67,7 @@ impl Sharing {
         let answers: Vec<_> = answers.into_iter().collect();
         let is_damaged = answers.iter().any(|answer| answer.is_record_damaged());
         if is_damaged && !self.is_damage_reported.swap(true, Ordering::Relaxed) {
-            term::tell(&format!("quota: {DAMAGED}\n"));
+            term::tell(&format!("quota: {}\n", damaged()));
         }
         // Damage was reported when it was found.
         let is_told = self.used.as_ref().is_some_and(|used| used.is_damaged());
@@ -84,7 +85,7 @@ impl Sharing {
         is_alone.then(|| match last_error() {
             Some(error) if !error.is_transient() => told(&error),
             Some(error) => away(&error),
-            None => AWAY.to_owned(),
+            None => away_without_cause(),
         })
     }
 }
@@ -101,12 +102,21 @@ fn away(error: &StoreError) -> String {
     )
 }
 
-/// What is told of a record that cannot be decoded.
-pub(crate) const DAMAGED: &str = "a stored record is damaged, so the usage of its account is not shared with other processes; quota doctor \
-                                  names the account and the command that replaces it";
+/// The warning about a record that cannot be decoded.
+pub(crate) fn damaged() -> String {
+    format!(
+        "a stored record is damaged, so the usage of its account is not shared with other processes; {} names the account and the command \
+         that replaces it",
+        hint::command("doctor")
+    )
+}
 
-const AWAY: &str =
-    "the store does not answer, so nothing is shared with other processes; quota doctor says more";
+fn away_without_cause() -> String {
+    format!(
+        "the store does not answer, so nothing is shared with other processes; {} says more",
+        hint::command("doctor")
+    )
+}
 
 /// Whether this process goes on without the store for one of them, and not only because a record is damaged.
 pub(crate) fn is_any_alone<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> bool {

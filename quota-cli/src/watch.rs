@@ -29,7 +29,7 @@ use self::state::{Act, State};
 use self::terminal::Terminal;
 use crate::args::WatchArgs;
 use crate::call_limit;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
 use crate::scope::{self, CommandScope};
@@ -254,7 +254,7 @@ impl Watch<'_> {
         if (self.is_alone, self.is_damaged) == (was_alone, was_damaged) {
             return;
         }
-        self.state.not_shared = is_damaged.then(|| sharing::DAMAGED.to_owned());
+        self.state.not_shared = is_damaged.then(sharing::damaged);
         if self.is_alone {
             let sharing = Arc::clone(&self.sharing);
             self.tasks.spawn(async move {
@@ -301,7 +301,7 @@ impl Watch<'_> {
             ([], []) => {}
             ([], [(account, _), ..]) => {
                 let id = account.id();
-                self.state.told = format!("{id} is disabled; enable it with: quota accounts enable {id}");
+                self.state.told = format!("{id} is disabled; enable it with: {}", config::enable(id));
             }
             ([(account, _)], _) => self.state.told = format!("refreshing {}", account.id()),
             (several, _) => self.state.told = format!("refreshing {} accounts", several.len()),

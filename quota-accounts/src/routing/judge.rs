@@ -108,7 +108,7 @@ impl fmt::Display for Rule {
             Self::HasRoom => "has room",
             Self::NotKnown => "not known yet",
             Self::BelowMinimum => "less left than the minimum",
-            Self::Disabled => "switched off",
+            Self::Disabled => "disabled",
             Self::IdentityUnknown => "cannot tell whose it is",
             Self::LoginDead => "log in again",
             Self::LoginNotYet => "login not renewed yet",

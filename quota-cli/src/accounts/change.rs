@@ -7,6 +7,7 @@ use super::{change, done, forget};
 use crate::args::NamedArgs;
 use crate::config::{self, Change, Config, Origin};
 use crate::exit::{Exit, Failure};
+use crate::hint;
 use crate::scope;
 use crate::term;
 
@@ -18,8 +19,9 @@ pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, F
             let ids = named(config, &options.names)?;
             if let Some(account) = config.accounts.iter().find(|account| account.origin == Origin::Implied) {
                 let id = &account.id;
+                let disable = hint::command_without_store(&format!("accounts disable {id}"));
                 let why = format!(
-                    "{id} is the login of Claude Code, which is there without being named; to take it out of use: quota accounts disable {id}"
+                    "{id} is the login of Claude Code, which is there without being named; to take it out of use: {disable}"
                 );
                 return Err(Failure::new(Exit::Usage, why));
             }
@@ -30,7 +32,8 @@ pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, F
         let mut lines: Vec<_> = ids.iter().map(|id| format!("{id} is removed")).collect();
         if ids.len() == config.accounts.len() {
             lines.push(format!(
-                "no account is left; add one with: quota accounts add, or remove {} to use Claude Code's login",
+                "no account is left; add one with: {}, or remove {} to use Claude Code's login",
+                hint::command_without_store("accounts add"),
                 config.told_path()
             ));
         }
@@ -43,18 +46,18 @@ pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, F
     })
 }
 
-/// Switches accounts off, or on.
+/// Disables accounts, or enables them.
 pub(super) fn switch(options: &NamedArgs, off: bool) -> Result<Exit, Failure> {
     change(options.config.as_deref(), |config| {
         let ids = named(config, &options.names)?;
-        let word = if off { "off" } else { "on" };
-        let mut lines: Vec<_> = ids.iter().map(|id| format!("{id} is switched {word}")).collect();
+        let word = if off { "disabled" } else { "enabled" };
+        let mut lines: Vec<_> = ids.iter().map(|id| format!("{id} is {word}")).collect();
         let mut accounts = config.accounts.clone();
         for account in accounts.iter_mut().filter(|account| ids.contains(&account.id)) {
             account.disabled = off;
         }
         if off && accounts.iter().all(|account| account.disabled) {
-            lines.push("no account is left that is switched on".to_owned());
+            lines.push("no account is enabled".to_owned());
         }
         Ok(Change::to(config, accounts, lines))
     })

@@ -103,7 +103,7 @@ pub(super) fn limits(limits: &Limits) -> String {
 
 fn standing(account: &Listed<'_>, here: &Here) -> (String, Ink) {
     if account.settings.disabled {
-        return ("switched off".to_owned(), Ink::Quiet);
+        return ("disabled".to_owned(), Ink::Quiet);
     }
     let Some(seen) = account.seen else { return ("on".to_owned(), Ink::Plain) };
     let ink = match seen.standing {

@@ -50,6 +50,13 @@ impl Arguments {
     }
 }
 
+impl Arguments {
+    /// The configuration that the command line names.
+    pub(crate) fn named_config(&mut self) -> Option<PathBuf> {
+        self.command.own().config.and_then(|config| config.clone())
+    }
+}
+
 fn give(own: Own<'_>, config: Option<PathBuf>, json: bool) -> Result<(), clap::Error> {
     let error = |kind, text: &str| Arguments::command().error(kind, text);
     if let Some(config) = config {

@@ -8,10 +8,11 @@ use quota::CredentialSource as _;
 use quota::credentials::{ClaudeCode, FoundLogin, LoginPlace};
 use quota::{Clock, Credential, CredentialError, Mark};
 
-use super::place::{others_may, quoted};
+use super::place::others_may;
 use super::{Area, Check};
 use crate::config::{AccountSettings, Config, LoginSource};
 use crate::gateway;
+use crate::hint::quoted;
 use crate::words::{between, span};
 
 /// What is found of an account's login, and the mark of its credential if there is one.

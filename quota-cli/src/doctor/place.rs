@@ -116,8 +116,3 @@ pub(super) fn others_may(path: &Path, rights: u32) -> Option<()> {
 pub(super) fn others_may(_path: &Path, _rights: u32) -> Option<()> {
     None
 }
-
-/// A path as a shell takes it for one word.
-pub(super) fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
-}

@@ -9,8 +9,9 @@ use quota::{
 };
 
 use super::{Area, Check, Incident};
-use crate::config::{AccountSettings, Config};
+use crate::config::{AccountSettings, Config, clear_hold};
 use crate::gateway::Store;
+use crate::hint;
 use crate::words::{self, Here, between};
 
 /// How long the store may take for each account.
@@ -40,7 +41,7 @@ pub(super) async fn of(config: &Config, store: &Store, marks: &[Option<Mark>], c
             Ok(record) => checks.extend(of_account(account, &record, *mark, &config.policy, &here)),
             Err(_) => {
                 let told = "its record is damaged";
-                let advice = format!("replace it: quota accounts clear-hold {}", account.id);
+                let advice = format!("replace it: {}", clear_hold(&account.id));
                 checks.push(Check::failure(Area::Refresh, account.id.as_str(), told, advice));
             }
         }
@@ -133,7 +134,7 @@ fn what_failed(failure: &Trouble) -> String {
 
 fn of_hold(account: &AccountSettings, hold: &Hold, here: &Here) -> Check {
     let id = &account.id;
-    let advice = format!("wait, or lift it: quota accounts clear-hold {id}");
+    let advice = format!("wait, or lift it: {}", clear_hold(id));
     Check::warning(Area::Refresh, id.as_str(), backing_off(hold, here), advice).about(incident(hold))
 }
 
@@ -177,7 +178,7 @@ fn of_budget(account: &AccountSettings, record: &Record, policy: &Policy, here: 
     let calls = words::counted(recent as u64, "call");
     let until = here.relative(hold.until);
     let told = format!("hourly call budget used up ({calls}), next call {until}");
-    let advice = "wait, or raise `budget` in [policy]; see who calls: quota budget";
+    let advice = format!("wait, or raise `budget` in [policy]; see who calls: {}", hint::command("budget"));
     let check = Check::warning(Area::Refresh, account.id.as_str(), told, advice);
     Some(check.about(Incident { at: None, ..incident(&hold) }))
 }

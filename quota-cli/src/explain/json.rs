@@ -8,6 +8,7 @@ use crate::pick::json::ReasonJson;
 use crate::router::Seen;
 use crate::router::seen::Outcome;
 use crate::status::json::WindowJson;
+use crate::token_like::masked;
 use crate::words::{Here, rfc3339, whole_seconds};
 
 /// The whole document, with a line break at its end.
@@ -20,7 +21,7 @@ pub(super) fn render(seen: &Seen, request: &RequestArgs, here: &Here) -> String 
     let document = Document {
         version: 1,
         now: rfc3339(seen.now),
-        model: request.model.as_deref(),
+        model: request.model.as_deref().map(masked),
         account: seen.chosen().map(|account| account.id.as_str()),
         waits_for: match seen.outcome {
             Outcome::Wait(at) => Some(seen.accounts[at].id.as_str()),

@@ -8,6 +8,7 @@ use super::seen::Outcome;
 use super::{Refusal, SeenAccount, may_have_room};
 use crate::config::all_disabled_text;
 use crate::exit::Exit;
+use crate::hint;
 use crate::status::text::label;
 use crate::term::harmless;
 use crate::words::{self, Here};
@@ -90,7 +91,7 @@ pub(crate) fn nobody(refusal: &Refusal, here: &Here) -> String {
     match telling.or(accounts.first()) {
         Some(account) => {
             let (reason, advice) = (reason(account, here), advice(account.rule));
-            format!("{verdict}; {}: {reason}{advice}; more: quota explain", account.id)
+            format!("{verdict}; {}: {reason}{advice}; more: {}", account.id, hint::command("explain"))
         }
         None => verdict,
     }

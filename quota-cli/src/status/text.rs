@@ -164,7 +164,7 @@ fn heading(account: &AccountView, screen: Screen) -> String {
 
 fn freshness(account: &AccountView) -> (String, Ink) {
     if account.switched_off {
-        return ("switched off".to_owned(), Ink::Quiet);
+        return ("disabled".to_owned(), Ink::Quiet);
     }
     let age = account.age.map(words::ago);
     match (account.state, age) {

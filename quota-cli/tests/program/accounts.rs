@@ -93,7 +93,7 @@ fn config(machine: &Machine) -> String {
 fn order_and_disabled_accounts_are_written_into_the_configuration() {
     let machine = configured(&["a", "b", "c"]);
 
-    assert_eq!(said(&machine, &["disable", "b"]), (0, "anthropic/b is switched off".into()));
+    assert_eq!(said(&machine, &["disable", "b"]), (0, "anthropic/b is disabled".into()));
     assert_eq!(listed(&machine), ["a", "-b", "c"], "it keeps its place");
     said(&machine, &["order", "c", "b"]);
     assert_eq!(listed(&machine), ["c", "-b", "a"]);
@@ -155,10 +155,11 @@ fn an_account_that_is_switched_off_is_shown_and_not_asked_about() {
     let named = machine.run(&["guard", "--account", "main", "--config", config]);
 
     assert_eq!(status.code, Some(0), "{}", status.stderr);
-    assert!(status.stdout.contains("switched off"), "{}", status.stdout);
+    assert!(status.stdout.contains("disabled"), "{}", status.stdout);
     assert_eq!(guard.code, Some(0), "the first that is on is meant: {}", guard.stderr);
     assert_eq!(named.code, Some(3));
-    assert!(named.stderr.contains("quota accounts enable anthropic/main"), "{}", named.stderr);
+    let advice = format!("quota accounts enable anthropic/main --config {config}");
+    assert!(named.stderr.contains(&advice), "{}", named.stderr);
     assert_eq!(provider.simulator.ledger().accounts.get("main").map_or(0, |account| account.calls), 0);
 }
 

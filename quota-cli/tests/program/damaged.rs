@@ -162,11 +162,9 @@ fn commands_that_read_the_journal_go_on_with_the_other_accounts() {
 
         assert_eq!(ended.code, Some(code), "{command}: {}", ended.stderr);
         assert!(command == "events" || ended.stdout.contains("anthropic/spare"), "{}", ended.stdout);
-        assert_eq!(
-            ended.stderr,
-            "quota: the record of anthropic/main is damaged; replace it: quota accounts clear-hold anthropic/main\n",
-            "{command}"
-        );
+        let advice = format!("quota accounts clear-hold anthropic/main --config {}", world.config);
+        let line = format!("quota: the record of anthropic/main is damaged; replace it: {advice}\n");
+        assert_eq!(ended.stderr, line, "{command}");
     }
 }
 

@@ -225,7 +225,7 @@ fn a_hold_is_a_warning_with_its_end_and_the_way_to_lift_it() {
     assert_eq!(kinds, [("warn", "throttled"), ("warn", "rate_limited")], "{}", ended.stdout);
     let (told, advice) = &findings(&ended, "refresh")[1];
     assert!(told.starts_with("backing off, next call in "), "{told}");
-    assert!(advice.ends_with("quota accounts clear-hold anthropic/main"), "{advice}");
+    assert!(advice.contains("quota accounts clear-hold anthropic/main --config /"), "{advice}");
 }
 
 #[test]

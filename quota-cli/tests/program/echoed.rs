@@ -49,6 +49,10 @@ fn no_error_repeats_a_token() {
         ("parse TOKEN x", 64),
         ("parse anthropic TOKEN", 66),
         ("sim --port TOKEN", 64),
+        ("explain --model TOKEN --json", 0),
+        ("pick --model TOKEN --session TOKEN --json", 0),
+        ("guard --window TOKEN --json", 69),
+        ("guard --model TOKEN --json", 0),
         ("init --config /dev/null/TOKEN", 74),
         ("accounts add --TOKEN", 64),
         ("accounts set x --killswitch TOKEN", 64),
@@ -68,6 +72,20 @@ fn no_error_repeats_a_token() {
         let told = ended.stdout + &ended.stderr;
         assert_eq!(ended.code, Some(code), "{line}: {told}");
         assert!(!told.contains("SECRET"), "{line}: {told}");
+    }
+}
+
+#[test]
+fn init_masks_a_token_in_the_place_of_a_file() {
+    let (_provider, machine) = logged_in();
+    for options in [&["--force"][..], &["--force", "--json"]] {
+        let line = [&["init", "--config", TOKEN][..], options].concat();
+
+        let ended = machine.run(&line);
+
+        assert_eq!(ended.code, Some(0), "{line:?}: {}", ended.stderr);
+        let told = ended.stdout + &ended.stderr;
+        assert!(told.contains("***") && !told.contains("SECRET"), "{line:?}: {told}");
     }
 }
 

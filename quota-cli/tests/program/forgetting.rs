@@ -131,8 +131,8 @@ fn an_account_that_is_named_twice_counts_once() {
     assert_eq!(run("add", &["other", "--token-env", "OTHER"]).code, Some(0));
 
     for (command, told) in [
-        ("disable", "anthropic/spare is switched off\n"),
-        ("enable", "anthropic/spare is switched on\n"),
+        ("disable", "anthropic/spare is disabled\n"),
+        ("enable", "anthropic/spare is enabled\n"),
         ("order", "1 anthropic/spare\n2 anthropic/other\n"),
         ("remove", "anthropic/spare is removed\n"),
     ] {

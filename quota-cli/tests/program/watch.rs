@@ -249,7 +249,7 @@ fn accounts_that_another_command_changes_are_shown_at_once() {
     std::fs::write(&world.config, format!("{text}[[accounts]]\nid = \"anthropic/new\"\n")).unwrap();
     world.until_shown("anthropic/new");
     run(&world, &["disable", "anthropic/main"]);
-    world.until_shown("switched");
+    world.until_shown("disabled");
     run(&world, &["enable", "anthropic/main"]);
     world.until_shown("read");
     std::fs::write(&world.config, &text).unwrap();

@@ -37,7 +37,7 @@ Reading it:
   not needed   it has room, and another comes first
   passed over  less is left than its minimum; it serves if no other has more
   refused      it cannot serve: nothing is left, its killswitch is reached, it
-               is switched off, its login is dead, or nothing is known of it
+               is disabled, its login is dead, or nothing is known of it
 
   ≥ 62 %       at least so much is used: the reading is old
 
