@@ -131,8 +131,11 @@ impl Config {
         if !self.accounts.is_empty() {
             return Ok(());
         }
-        let why = "no account is named; add [[accounts]] with id = \"anthropic/main\", or run `quota accounts add`, or remove the \
-                   file to use Claude Code's login";
+        let why = format!(
+            "no account is named; add [[accounts]] with id = \"anthropic/main\", or run `{}`, or remove the file to use Claude Code's \
+             login",
+            hint::command_without_store("accounts add")
+        );
         Err(Failure::new(Exit::Config, format!("{}: {why}", self.told_path())))
     }
 
