@@ -15,7 +15,12 @@ use crate::hint;
 use crate::term;
 
 /// Why nobody was asked.
-pub(crate) const NOT_ASKED: &str = "not asked: the store cannot be written";
+pub(crate) fn not_asked(known: &Answer) -> &'static str {
+    match known.is_record_damaged() {
+        true => "not refreshed: the record is damaged, and only --refresh calls the provider without one",
+        false => "not asked: the store cannot be written",
+    }
+}
 
 /// How long a store has to say that it takes nothing; one that says nothing is away, not refusing.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -44,7 +49,12 @@ impl Sharing {
 
     /// Whether to leave it at what is known: there are numbers, and no new ones could be shared. To be called where the
     /// provider is about to be asked, for it writes.
+    ///
+    /// So it is for an account whose record is damaged, also without numbers: nothing would limit the calls of many commands.
     pub(crate) async fn leaves_it_at(&self, known: &Answer) -> bool {
+        if known.is_record_damaged() {
+            return true;
+        }
         known.alone_since().is_none() && self.is_refused().await && !known.snapshot().windows().is_empty()
     }
 

@@ -11,7 +11,7 @@ use quota::{Account, Answer, Clock, State};
 use super::live::Live;
 use super::model::{AccountView, FailureView, why};
 use crate::call_limit;
-use crate::config::{AccountSettings, Config};
+use crate::config::{self, AccountSettings, Config};
 use crate::exit::Failure;
 use crate::gateway::{self, Store};
 use crate::scope::CommandScope;
@@ -71,8 +71,10 @@ async fn view(
     let asked = async {
         if wish != Wish::Known {
             let known = account.load().await;
-            if is_due(&known, wish) && sharing.leaves_it_at(&known).await {
-                not_refreshed = Some(sharing::NOT_ASKED.to_owned());
+            // A person who asks for a refresh gets one, whatever the record is.
+            let insists = wish == Wish::Now && known.is_record_damaged();
+            if is_due(&known, wish) && !insists && sharing.leaves_it_at(&known).await {
+                not_refreshed = Some(sharing::not_asked(&known).to_owned());
                 return Ok(known);
             }
         }
@@ -92,9 +94,15 @@ async fn view(
     };
     let (answer, failure) = match clock.bounded(TIMEOUT, asked).await {
         Some(Ok(answer)) => {
-            let is_unknown =
-                wish == Wish::Known && !settings.disabled && answer.snapshot().windows().is_empty();
-            (answer, is_unknown.then(FailureView::of_nothing_known))
+            let is_unknown = !settings.disabled && answer.snapshot().windows().is_empty();
+            let failure = match not_refreshed.take_if(|_| is_unknown && answer.is_record_damaged()) {
+                Some(why) => {
+                    let advice = format!("to replace it: {}", config::clear_hold(&settings.id));
+                    Some(FailureView { why, advice: Some(advice) })
+                }
+                None => (is_unknown && wish == Wish::Known).then(FailureView::of_nothing_known),
+            };
+            (answer, failure)
         }
         None => {
             let why = format!("no answer within {} s", TIMEOUT.as_secs());

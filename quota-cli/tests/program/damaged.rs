@@ -61,6 +61,11 @@ impl World {
         String::from_utf8(read.document.expect("there is one").body.to_vec()).expect("it is text")
     }
 
+    /// The calls about the account with the damaged record.
+    fn calls_about_main(&self) -> u64 {
+        self.provider.simulator.ledger().accounts.get("main").map_or(0, |account| account.calls)
+    }
+
     fn calls(&self) -> u64 {
         self.provider.simulator.ledger().calls()
     }
@@ -91,14 +96,28 @@ fn a_damaged_record_is_named_and_left_and_the_other_account_is_shared() {
         let status = world.run(&["status"]);
         let line = world.run(&["statusline", "--account", "anthropic/main"]);
 
-        assert_eq!((status.code, status.stderr.lines().count()), (Some(0), 1), "{}", status.stderr);
+        assert_eq!((status.code, status.stderr.lines().count()), (Some(1), 1), "{}", status.stderr);
         assert!(status.stderr.starts_with("quota: a stored record is damaged, "), "{}", status.stderr);
-        assert_eq!((line.stdout.as_str(), world.calls()), ("record damaged\n", 2));
+        assert_eq!((line.stdout.as_str(), world.calls()), ("record damaged\n", 1));
         assert_eq!(world.stored(&record()), DAMAGED);
         let shown = world.run(&["status", "--json", "--offline"]).json();
         assert_eq!(shown["accounts"][0]["reason"], "record_damaged", "{shown}");
         assert_eq!(shown["accounts"][1]["state"], "fresh", "{shown}");
     }
+}
+
+#[test]
+fn only_a_refresh_calls_the_provider_without_a_usable_record() {
+    let world = World::on_sqlite();
+    world.lay(&record(), DAMAGED);
+
+    let status = world.run(&["status", "--account", "main"]);
+    let guard = world.run(&["guard", "--account", "main"]);
+    assert_eq!((status.code, guard.code, world.calls_about_main()), (Some(1), Some(69), 0));
+    assert!(status.stdout.contains("only --refresh"), "{}", status.stdout);
+
+    let refreshed = world.run(&["status", "--refresh", "--account", "main"]);
+    assert_eq!((refreshed.code, world.calls_about_main()), (Some(0), 1), "{}", refreshed.stdout);
 }
 
 #[test]
