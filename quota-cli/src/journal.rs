@@ -43,9 +43,9 @@ pub(crate) async fn run_hooks(
 
 /// A line on each damaged document of an account, with what to do.
 pub(crate) fn damage_lines(damage: Damage, account: &AccountId) -> Vec<String> {
-    let record = damage.record.then(|| {
-        format!("the record of {account} is damaged; replace it: {}", clear_hold(account))
-    });
+    let record = damage
+        .record
+        .then(|| format!("the record of {account} is damaged; replace it: {}", clear_hold(account)));
     let journal = damage.journal.then(|| line(Warning::Replaced(account.clone())));
     let newer = damage.is_journal_newer.then(|| {
         format!(

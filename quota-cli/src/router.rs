@@ -7,6 +7,7 @@ mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use quota::accounts::{
     Choice, Decision, FallbackAccountManager, Request, Route, RouteError, RoutingPolicy, Rule, Weighed,
@@ -22,7 +23,6 @@ use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
 use crate::reset_grace::{self, PendingReset};
-use crate::runtime;
 use crate::scope::CommandScope;
 use crate::sharing::{Sharing, is_any_alone};
 use crate::term::{self, harmless};
@@ -88,7 +88,7 @@ impl<'a> Router<'a> {
                 let account = quota.account(&account.id);
                 async move { account.load().await }
             });
-            known.extend(runtime::together(loads).await);
+            known.extend(join_all(loads).await);
         }
         let sharing = Sharing::on(store);
         sharing.tell(&known);
