@@ -1,5 +1,5 @@
-//! Setting a damaged file aside, so that a new one takes its place. Nothing is deleted.
-//! That SQLite reports damage is found by `reader` and `writer`; here it is made sure that the file is ours, and is damaged still.
+//! Sets a damaged file aside, so that a new one replaces it. Nothing is deleted.
+//! `reader` and `writer` report the damage; this module verifies that the file is ours, and still damaged.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -18,14 +18,14 @@ use crate::folder::FolderLock;
 use crate::permissions::{self, FileId};
 use crate::schema;
 
-/// What became of a file that SQLite reported as damaged.
+/// The result of setting a damaged file aside.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Aside {
-    /// This process has moved it there.
+    /// This process moved it to this path.
     Moved(PathBuf),
-    /// Another process has, or the file was replaced.
+    /// Another process moved it, or the file was replaced.
     Gone,
-    /// It stays: it is not ours, of a newer form, not damaged after all, or cannot be moved.
+    /// It stays: it belongs to another program, has a newer schema, is not damaged after all, or cannot be moved.
     Stays,
 }
 
@@ -37,14 +37,14 @@ struct Examined {
     stays: bool,
 }
 
-/// One descriptor for each damaged file, however often a store reports it.
+/// One descriptor for each damaged file, no matter how often a store reports it.
 static EXAMINED: Mutex<BTreeMap<FileId, Examined>> = Mutex::new(BTreeMap::new());
 
-/// Moves the file away, with its log and the log's index, if it is still the damaged one.
+/// Renames the file, its log and the log's index, if it is still the damaged file.
 ///
-/// A file that stays is not examined again in this process.
+/// A file that stays is not examined again by this process.
 pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
-    // What a link leads to cannot be replaced by a new file in its place.
+    // A new file would replace the link, not its target.
     if path.is_symlink() {
         return Aside::Stays;
     }
@@ -52,7 +52,7 @@ pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
     if all.get(&damaged).is_some_and(|known| known.stays) {
         return Aside::Stays;
     }
-    // No process opens the file under this lock, so none lays a log of the old file beside the new one.
+    // No process opens the file under this lock, so none creates a log of the old file beside the new one.
     let Some(_lock) = FolderLock::exclusive(path) else { return Aside::Stays };
     match fs::metadata(path) {
         Ok(found) if FileId::of(&found) == damaged => {}
@@ -77,15 +77,15 @@ pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
     };
     let moved = match should_move {
         Ok(should_move) => free_name(path, now).filter(|copy| should_move && move_to(path, copy).is_ok()),
-        // Such as a lock that another process holds: the next report is examined.
+        // For example another process holds a lock: examine the file again at the next report.
         Err(_) => return Aside::Stays,
     };
     examined.stays = moved.is_none();
     moved.map_or(Aside::Stays, Aside::Moved)
 }
 
-/// Moves away the log and index that a killed process or a user left without their file. Returns where the log is then, or the index
-/// if there is no log; `None` if there is a file that is not empty, or neither.
+/// Renames a log and index whose file is missing, because a process was killed or a user moved the file. Returns the new path of the log,
+/// or of the index if there is no log; `None` if the file exists and is not empty, or if there is neither log nor index.
 pub(crate) fn set_side_files_aside(path: &Path, now: Timestamp) -> Option<PathBuf> {
     let _lock = FolderLock::exclusive(path)?;
     let is_empty = || fs::metadata(path).is_ok_and(|found| permissions::is_empty_file(&found));
@@ -95,9 +95,9 @@ pub(crate) fn set_side_files_aside(path: &Path, now: Timestamp) -> Option<PathBu
     move_side_files(path, &free_name(path, now)?).ok().flatten()
 }
 
-/// What the file says of itself.
+/// The header of the file.
 enum Header {
-    /// It is no database, or less than a header of one: then it is no other program's either.
+    /// The file has no SQLite header, so it is not another program's database either.
     Missing,
     Present {
         application: i32,
@@ -123,28 +123,28 @@ fn header(mut file: &fs::File) -> io::Result<Header> {
     })
 }
 
-/// Whether SQLite still finds it damaged. The log may have a newer header than the file: if there is one, it must be ours too.
+/// Whether SQLite still reports damage. The log may contain a newer header than the file; that one must be ours too.
 ///
 /// # Errors
 ///
-/// What kept SQLite from examining it.
+/// The error that prevented the examination.
 fn is_damaged(path: &Path, has_header: bool) -> rusqlite::Result<bool> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let checked = Connection::open_with_flags(path, flags).and_then(|connection| {
-        // The log stays as it is: the copy is to keep its bytes.
+        // Leave the log unchanged, so that the copy keeps its bytes.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let number = |name| connection.pragma_query_value(None, name, |row| row.get(0));
         if has_header && !schema::is_replaceable(number("application_id")?, number("user_version")?) {
             return Ok(false);
         }
-        // Unlike a quick check, it compares the indexes with the table: a write reports damage there too.
+        // Unlike quick_check, this compares the indexes with the table. A write reports that damage too.
         let found: String = connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))?;
         Ok(found != "ok")
     });
     checked.or_else(|error| if error::is_damage_error(&error) { Ok(true) } else { Err(error) })
 }
 
-/// A name for the copy that is free for the file, its log and its index: a log may have been set aside alone.
+/// A free name for the copies of the file, its log and its index. A log may have been set aside alone before.
 fn free_name(path: &Path, now: Timestamp) -> Option<PathBuf> {
     let name = |number: u32| {
         let mut name: OsString = path.as_os_str().to_owned();
@@ -159,29 +159,29 @@ fn free_name(path: &Path, now: Timestamp) -> Option<PathBuf> {
         .find(|copy| is_free(copy) && SIDE_FILES.iter().all(|ending| is_free(&sibling(copy, ending))))
 }
 
-/// Not so for a name that is too long.
+/// Whether the name is free. False for a name that is too long.
 fn is_free(path: &Path) -> bool {
     fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// The file moves first. Otherwise a process killed in between would leave it without its log: the next process would open it with a new
-/// log, while processes that have the old log open write that one into the same file.
+/// Renames the file first. Otherwise a process killed in between would leave the file without its log: the next process would open it
+/// with a new log, while processes that have the old log open write that one into the same file.
 ///
-/// A process killed after the file has moved leaves a log, or an index, or both, and no store makes a file beside them
-/// (`set_logs_aside`).
+/// A process killed after the first rename leaves a log, an index, or both. No store creates a file beside them; see
+/// [`set_side_files_aside`].
 fn move_to(path: &Path, copy: &Path) -> io::Result<()> {
     fs::rename(path, copy)?;
     move_side_files(path, copy).map(drop).inspect_err(|_| {
-        // Back in reverse, so that the file is never there without them. If this fails too, `set_logs_aside` has the rest to do.
+        // In reverse order, so that the file is never there without them. If this fails too, `set_side_files_aside` does the rest.
         let _ = fs::rename(sibling(copy, "-shm"), sibling(path, "-shm"));
         let _ = fs::rename(copy, path);
     })
 }
 
-/// The index before the log. A log that is left alone keeps even stores that set nothing aside from making a file; an index does not.
+/// The index precedes the log: a log alone stops every store from creating a file, an index alone only those that set files aside.
 const SIDE_FILES: [&str; 2] = ["-shm", "-wal"];
 
-/// Returns where the last one is now.
+/// Returns the new path of the last one that was renamed.
 fn move_side_files(path: &Path, copy: &Path) -> io::Result<Option<PathBuf>> {
     let mut moved = None;
     for ending in SIDE_FILES {
@@ -206,7 +206,7 @@ mod tests {
         for ending in ["", "-shm", "-wal"] {
             fs::write(sibling(&path, ending), ending).unwrap();
         }
-        // No file can be renamed to a folder.
+        // A file cannot be renamed to an existing folder.
         fs::create_dir(sibling(&copy, "-wal")).unwrap();
 
         assert!(move_to(&path, &copy).is_err());

@@ -1,5 +1,5 @@
-//! What can go wrong with the file, and what a caller of the store is told of it: what failed, why, and what to do.
-//! Whether to try again is the caller's business.
+//! Maps errors of SQLite and the system to the `StoreError` that the caller gets: what failed, why, and what to do.
+//! The caller decides whether to retry.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,47 +7,49 @@ use std::path::{Path, PathBuf};
 use quota_core::{Applied, StoreError};
 use rusqlite::{ErrorCode, ffi};
 
-/// What SQLite said, sorted by what follows from it. `applied` is said of what may have happened all the same.
+/// Maps an error of SQLite. `applied` says whether a write may have been applied despite the error.
 pub(crate) fn from_sqlite(error: rusqlite::Error, path: &Path, applied: Applied) -> StoreError {
     let at = path.display();
     let code = error.sqlite_error().copied();
     let unavailable = |reason: String| StoreError::unavailable(applied, reason);
     let mapped = match code.map(|code| (code.code, code.extended_code)) {
         Some((ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _)) => {
-            // Nothing is written before the lock is held.
+            // SQLite writes nothing before it holds the lock.
             StoreError::unavailable(Applied::No, format!("another process holds the lock of {at}"))
         }
-        Some((ErrorCode::DiskFull, _)) => StoreError::refused(format!("no room to write {at}; free some")),
+        Some((ErrorCode::DiskFull, _)) => {
+            StoreError::refused(format!("disk full while writing {at}; free some space"))
+        }
         Some((ErrorCode::SystemIoFailure, extended)) if is_write_error(extended) => {
             StoreError::refused(format!("could not write {at}; is the disk full, or a limit reached?"))
         }
         Some((ErrorCode::ReadOnly, _)) => {
-            StoreError::refused(format!("{at} or its folder is read-only; name a store that can be written"))
+            StoreError::refused(format!("{at} or its folder is read-only; use a store that is writable"))
         }
         Some((ErrorCode::CannotOpen | ErrorCode::PermissionDenied, _)) => StoreError::refused(format!(
-            "could not open {at}; may this user read and write it, and its folder?"
+            "could not open {at}; check that this user can read and write it and its folder"
         )),
         Some((ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt, _)) => StoreError::unusable(format!(
-            "{at} is damaged, or no database; nothing in it was changed: {}",
+            "{at} is damaged or not a database (it was not changed); {}",
             reset_hint(path)
         )),
         Some((ErrorCode::TooBig, _)) => StoreError::refused("the document is too large for SQLite"),
         Some((ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory, _)) => {
-            unavailable(format!("the system failed to read or write {at}"))
+            unavailable(format!("the system could not read or write {at}"))
         }
         Some((ErrorCode::FileLockingProtocolFailed, _)) => {
-            unavailable(format!("could not lock {at}; is it on a disk of this machine?"))
+            unavailable(format!("could not lock {at}; is it on a local disk?"))
         }
         _ => StoreError::unusable(format!(
-            "{at} has not the tables it should have; nothing in it was changed: {}",
+            "{at} lacks the tables of quota (it was not changed); {}",
             reset_hint(path)
         )),
     };
     mapped.because(error)
 }
 
-/// Whether a store on a file failed because SQLite found the file damaged, or to be no database. Another program's file, and one of a
-/// newer version of this crate, are not damaged.
+/// Whether a [`SqliteStore`](crate::SqliteStore) failed because its file is damaged or not a database. A file of another program, or of
+/// a newer version of this crate, is not damaged.
 ///
 /// ```
 /// use quota_core::StoreError;
@@ -64,7 +66,7 @@ pub(crate) fn is_damage_error(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
-/// Whether the disk would not take what was to be written.
+/// Whether a write to the disk failed.
 fn is_write_error(extended: i32) -> bool {
     matches!(
         extended,
@@ -77,22 +79,22 @@ fn is_write_error(extended: i32) -> bool {
     )
 }
 
-/// What the system said of a file or a folder.
+/// Maps an error of the system for a file or a folder.
 pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
     StoreError::refused(format!("could not {what} {}: {error}", path.display())).because(error)
 }
 
-/// What to do with a file that is of no use. Its log goes with it, or would be taken for that of the next one.
+/// The hint for an unusable file. Its log must move with it, because SQLite would apply it to the next file.
 pub(crate) fn reset_hint(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    format!("move it away together with {name}-wal and {name}-shm, and a new one is made")
+    format!("move it away together with {name}-wal and {name}-shm; quota then creates a new one")
 }
 
-/// The file was taken away, and its log was not.
+/// The error for a log whose file is missing.
 pub(crate) fn orphaned_wal(path: &Path) -> StoreError {
     let [log, index] = [sibling(path, "-wal"), sibling(path, "-shm")];
     StoreError::unusable(format!(
-        "{} is gone or empty, and its log {} is not; put the file back, or run: rm -f {} {}",
+        "{} is missing or empty, but its log {} exists; restore the file, or run: rm -f {} {}",
         path.display(),
         log.display(),
         shell_quoted(&log),
@@ -100,14 +102,14 @@ pub(crate) fn orphaned_wal(path: &Path) -> StoreError {
     ))
 }
 
-/// The path of what SQLite lays beside the file.
+/// The path of a file that SQLite creates beside the database.
 pub(crate) fn sibling(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-/// A path as a shell takes it.
+/// The path, quoted for a shell.
 pub(crate) fn shell_quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_told_from_what_must_be_mended() {
+    fn temporary_errors_differ_from_those_that_need_a_fix() {
         for code in
             [ffi::SQLITE_BUSY, ffi::SQLITE_BUSY_RECOVERY, ffi::SQLITE_IOERR_READ, ffi::SQLITE_PROTOCOL]
         {
@@ -145,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_got_no_lock_was_not_made() {
+    fn a_write_without_the_lock_was_not_applied() {
         assert!(matches!(mapped(ffi::SQLITE_BUSY), StoreError::Unavailable { applied: Applied::No, .. }));
     }
 
     #[test]
-    fn a_path_is_quoted_as_a_shell_takes_it() {
+    fn a_path_is_quoted_for_a_shell() {
         assert_eq!(shell_quoted(Path::new("/home/me/quota.db")), "/home/me/quota.db");
         assert_eq!(shell_quoted(Path::new("/my $home's/q")), r"'/my $home'\''s/q'");
     }

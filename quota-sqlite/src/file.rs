@@ -1,5 +1,5 @@
-//! The way to the file: finding, making and opening it, and noticing that it is another one by now.
-//! What is in it is in `schema` and `sql`.
+//! Finds, creates and opens the file, and notices if the path leads to another file.
+//! `schema` and `sql` own its content.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
@@ -19,17 +19,17 @@ use crate::options::SqliteOptions;
 use crate::permissions::{self, FileId};
 use crate::{error, schema, sql};
 
-/// One connection to the file, made when it is needed.
+/// One connection to the file, opened when it is needed.
 #[derive(Debug)]
 pub(crate) struct File {
     options: Arc<SqliteOptions>,
     access: Access,
     open: Option<Open>,
-    /// The file that was opened last, or could not be.
+    /// The file of the last attempt to open, successful or not.
     last: Option<FileId>,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Reads,
@@ -40,7 +40,7 @@ pub(crate) enum Access {
 struct Open {
     connection: Connection,
     which: FileId,
-    /// It shows the file as it was when it was opened.
+    /// Opened as immutable: it shows the file as of that time.
     is_immutable: bool,
 }
 
@@ -50,7 +50,7 @@ impl Open {
     }
 }
 
-/// Whoever makes the file closes it once, and with that gives up all locks this process has on it; so nobody may open it meanwhile.
+/// Held while creating or opening the file. Creating closes a descriptor, which releases all POSIX locks of this process on the file.
 static CREATE_LOCK: Mutex<()> = Mutex::new(());
 
 impl File {
@@ -62,15 +62,15 @@ impl File {
         &self.options.path
     }
 
-    /// Takes what SQLite says into what a caller is told.
+    /// Maps an error of SQLite for this file.
     pub(crate) fn map_error(&self, error: rusqlite::Error, applied: Applied) -> StoreError {
         error::from_sqlite(error, self.path(), applied)
     }
 
-    /// The connection, or `None` if there is no file. Also says whether it is another one than the last time.
+    /// The connection, and whether it is new; `None` if the file is missing.
     pub(crate) fn for_reading(&mut self) -> Result<Option<(&Connection, bool)>, StoreError> {
         if self.open.as_ref().is_some_and(Open::in_transaction) {
-            // Whatever the path leads to by now, the moment is that of this file.
+            // The transaction belongs to this file, even if the path leads to another one now.
             return Ok(self.open.as_ref().map(|open| (&open.connection, false)));
         }
         let Some(which) = find(&self.options)? else {
@@ -80,7 +80,7 @@ impl File {
         self.connection(&which).map(Some)
     }
 
-    /// The connection; the file is made if there is none.
+    /// The connection. Creates the file if it is missing.
     pub(crate) fn for_writing(&mut self) -> Result<&Connection, StoreError> {
         let mut found = find(&self.options)?;
         if found.is_none() {
@@ -93,12 +93,13 @@ impl File {
                 }
             }
         }
-        let gone = || StoreError::unavailable(Applied::No, "the file was taken away while it was made");
+        let gone =
+            || StoreError::unavailable(Applied::No, "the file was removed while it was created; try again");
         let found = found.ok_or_else(gone)?;
         self.connection(&found).map(|(connection, _)| connection)
     }
 
-    /// Lets later reads see later writes, if reads were begun to be of one moment.
+    /// Ends the read transaction, if there is one, so that later reads see later writes.
     pub(crate) fn end_transaction(&mut self) {
         let open = self.open.as_ref().filter(|open| open.in_transaction());
         if open.is_some_and(|open| sql::end(&open.connection).is_err()) {
@@ -106,12 +107,12 @@ impl File {
         }
     }
 
-    /// Forgets the connection: it has failed, and the next caller gets a new one.
+    /// Drops the connection after a failure; the next call opens a new one.
     pub(crate) fn forget(&mut self) {
         self.open = None;
     }
 
-    /// Whether a file that has failed so was damaged and is out of the way now, so that the next caller finds another one, or none.
+    /// Sets the file aside if this error reports damage and the options allow it. Returns whether it is out of the way.
     pub(crate) fn try_set_aside(&mut self, error: &StoreError) -> bool {
         let (Some(notice), Some(damaged)) = (&self.options.on_aside, self.last) else { return false };
         if !error::is_damage(error) {
@@ -123,7 +124,7 @@ impl File {
         drop(creating);
         match aside {
             Aside::Moved(copy) => {
-                tracing::warn!(copy = %copy.display(), "the database was damaged and is set aside");
+                tracing::warn!(copy = %copy.display(), "set the damaged database aside");
                 (notice.0)(&copy);
                 true
             }
@@ -136,7 +137,7 @@ impl File {
         let which = FileId::of(&found.metadata);
         let is_known = self.open.as_ref().is_some_and(|open| open.which == which && !open.is_immutable);
         if !is_known {
-            // Closed before another is opened: closing gives up the locks of a file, whoever in this process took them.
+            // Closed before opening another: closing releases all POSIX locks of this process on the file.
             self.open = None;
             self.last = Some(which);
             let file = found.check(&self.options.path)?;
@@ -151,7 +152,7 @@ impl File {
     }
 }
 
-/// A file that is there.
+/// An existing file.
 struct DbFile {
     metadata: Metadata,
 }
@@ -162,14 +163,14 @@ fn find(options: &SqliteOptions) -> Result<Option<DbFile>, StoreError> {
         return Ok(Some(found));
     }
     if path.is_symlink() && !path.exists() {
-        return Err(StoreError::refused(format!("{} is a link that leads nowhere", path.display())));
+        return Err(StoreError::refused(format!("{} is a dangling link; fix or delete it", path.display())));
     }
-    // An empty log or an index alone is only noticed where it may be moved: another process may still use it with the file that is gone.
+    // An empty log or an index alone counts only if it may be moved: another process may still use it with the removed file.
     let is_left = || has_wal(path) || options.on_aside.is_some() && has_wal_or_shm(path);
     if !is_left() {
         return Ok(None);
     }
-    // A process that replaces the file moves its log right after it; and one that has made the file since may have written already.
+    // A process that replaces the file moves the log right after it. A process that has created the file may already have written.
     drop(FolderLock::shared(path));
     let found = stat_file(path)?;
     if found.is_some() || !is_left() {
@@ -178,12 +179,12 @@ fn find(options: &SqliteOptions) -> Result<Option<DbFile>, StoreError> {
     if let Some(notice) = &options.on_aside
         && let Some(copy) = aside::set_side_files_aside(path, options.clock.now())
     {
-        tracing::warn!(copy = %copy.display(), "the database was gone, and its log is set aside");
+        tracing::warn!(copy = %copy.display(), "set the log of a missing database aside");
         (notice.0)(&copy);
     }
     match stat_file(path)? {
         Some(found) => Ok(Some(found)),
-        // A log without its file would be taken for that of the next one.
+        // SQLite would apply the log to the next file.
         None if has_wal(path) => Err(error::orphaned_wal(path)),
         None => Ok(None),
     }
@@ -191,7 +192,7 @@ fn find(options: &SqliteOptions) -> Result<Option<DbFile>, StoreError> {
 
 fn stat_file(path: &Path) -> Result<Option<DbFile>, StoreError> {
     match fs::metadata(path) {
-        // SQLite takes an empty file for a database that is yet to be made, and so does this.
+        // As in SQLite, an empty file is a database that is not created yet.
         Ok(metadata) if permissions::is_empty_file(&metadata) => Ok(None),
         Ok(metadata) => Ok(Some(DbFile { metadata })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -200,10 +201,13 @@ fn stat_file(path: &Path) -> Result<Option<DbFile>, StoreError> {
 }
 
 impl DbFile {
-    /// Whether it may be used. Returns where it is itself: SQLite lays its log there, and not beside a link to it.
+    /// Checks the permissions. Returns the path with links resolved: SQLite creates the log there, not beside a link.
     fn check(&self, path: &Path) -> Result<PathBuf, StoreError> {
         if !self.metadata.is_file() {
-            return Err(StoreError::refused(format!("{} is not a file; name one in it", path.display())));
+            return Err(StoreError::refused(format!(
+                "{} is not a regular file; use the path of a file",
+                path.display()
+            )));
         }
         let map_error = |error| permissions::from_io("find", path, error);
         let is_link = path.symlink_metadata().map_err(map_error)?.is_symlink();
@@ -223,11 +227,11 @@ fn check_folder(path: &Path) -> Result<(), StoreError> {
 fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), StoreError> {
     let _creating = CREATE_LOCK.lock();
     let path = &options.path;
-    // Until the log is open too: else it could be laid beside the file that takes the place of this one.
+    // Held until the log is open too. Otherwise the log could be created beside the file that replaces this one.
     let _lock = FolderLock::shared(file).ok_or_else(being_replaced)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match open(path, path, flags, options) {
-        // A folder that takes no log: it can be read without one, if nothing is in one.
+        // The folder is read-only: without a log, or with an empty one, the file can be read as immutable.
         Err(OpenError { is_wal_error: true, .. }) if !has_wal(file) => {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
                 | OpenFlags::SQLITE_OPEN_URI
@@ -242,14 +246,14 @@ fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), S
 }
 
 fn being_replaced() -> StoreError {
-    StoreError::unavailable(Applied::No, "another process replaces the file")
+    StoreError::unavailable(Applied::No, "another process is replacing the file")
 }
 
-/// How many pages the log may have before it is written into the file: whoever opens the file alone reads the log whole.
+/// The pages of the log before a checkpoint. The first process to open the file reads the whole log, so this is small.
 const LOG_PAGES: u32 = 16;
 
 fn prepare_to_write(connection: &Connection) -> rusqlite::Result<()> {
-    // Not waiting for the disk at every write: what that may cost when the power fails is in docs/design/sqlite.md.
+    // Do not wait for the disk at each write: docs/design/sqlite.md gives the cost of a power failure.
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)
 }
@@ -266,16 +270,16 @@ fn open(at: &Path, path: &Path, flags: OpenFlags, options: &SqliteOptions) -> Re
     };
     let mut connection = Connection::open_with_flags(at, flags).map_err(map_error)?;
     connection.busy_timeout(options.busy_timeout).map_err(map_error)?;
-    // Else the last of many short-lived processes would do a writer's work, and the next one begin all anew.
+    // Otherwise the last of many short-lived processes would checkpoint and delete the log, and the next one create it again.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(map_error)?;
-    // The first look into the file: until here it may be anything.
+    // The first read of the file. Before this its content is unverified.
     let is_wal_error = |error: &StoreError| matches!(error, StoreError::Refused { .. });
     schema::check(&mut connection, path)
         .map_err(|error| OpenError { is_wal_error: is_wal_error(&error), error })?;
     Ok(connection)
 }
 
-/// Whether there is a log with something in it, or somebody who may be writing one.
+/// Whether there is a log that is not empty.
 fn has_wal(path: &Path) -> bool {
     fs::metadata(sibling(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
@@ -285,39 +289,39 @@ fn has_wal_or_shm(path: &Path) -> bool {
     ["-wal", "-shm"].iter().any(|ending| fs::symlink_metadata(sibling(path, ending)).is_ok())
 }
 
-/// The file by a URI that promises SQLite that nobody changes it. Whoever reads so opens it anew for each read.
+/// The URI that promises SQLite that the file does not change. The reader opens such a file again for each read.
 fn immutable_uri(path: &Path) -> PathBuf {
     const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
     let path = percent_encode(path.as_os_str().as_encoded_bytes(), &KEPT);
     format!("file:{path}?immutable=1").into()
 }
 
-/// The file may be gone again, or the log of another one may lie in its place and be moved first.
+/// Creating may have to be repeated: the file may be removed again, or another process may first move an orphaned log.
 const MAX_CREATE_ATTEMPTS: u32 = 3;
 
-/// Makes the file, unless another process is faster, or the log of another file lies there. At no moment is there one that is not
-/// whole, but for an empty one that was there before.
+/// Creates the file, unless another process is faster or an orphaned log is in its place. The file is never visible in part: a draft is
+/// linked to its name.
 fn create(path: &Path) -> Result<(), StoreError> {
-    // What a link leads to is replaced, and not the link.
+    // Replace the target of a link, not the link.
     let target = if path.is_symlink() { path.canonicalize().ok() } else { None };
     let path = target.as_deref().unwrap_or(path);
     let folder = path.parent().unwrap_or(path);
-    create_folder(folder).map_err(|error| permissions::from_io("make the folder", folder, error))?;
+    create_folder(folder).map_err(|error| permissions::from_io("create the folder", folder, error))?;
     check_folder(path)?;
     let draft = sibling(path, &format!(".new-{:016x}", fastrand::u64(..)));
     let _creating = CREATE_LOCK.lock();
     let made = write_draft(&draft, path).and_then(|()| link(&draft, path));
     for name in [draft.clone(), sibling(&draft, "-wal"), sibling(&draft, "-shm"), sibling(&draft, "-journal")]
     {
-        // What is not there need not be taken away, and what stays harms nobody.
+        // Missing files need no removal, and one that stays is harmless.
         let _ = fs::remove_file(name);
     }
     made
 }
 
-/// Gives the draft its name.
+/// Links the draft to its final name.
 fn link(draft: &Path, path: &Path) -> Result<(), StoreError> {
-    // A process that replaces a file moves its log after it. A file that is made in between would get that log.
+    // A process that replaces a file moves its log after it. SQLite would apply that log to a file that is created in between.
     let lock = FolderLock::shared(path).ok_or_else(being_replaced)?;
     if has_wal(path) {
         return Ok(());
@@ -326,31 +330,31 @@ fn link(draft: &Path, path: &Path) -> Result<(), StoreError> {
     drop(lock);
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(error::from_io("make", path, error))
+            Err(error::from_io("create", path, error))
         }
         Err(_) => replace_empty(draft, path),
         Ok(()) => Ok(()),
     }
 }
 
-/// Moves the draft to the place of an empty file. What another process has made is as good, and stays.
+/// Replaces an empty file with the draft. A file that another process has created stays.
 fn replace_empty(draft: &Path, path: &Path) -> Result<(), StoreError> {
     let _lock = FolderLock::exclusive(path).ok_or_else(being_replaced)?;
     match fs::symlink_metadata(path) {
         Ok(found) if permissions::is_empty_file(&found) => {
             permissions::check_files(path, &found)?;
-            fs::rename(draft, path).map_err(|error| error::from_io("make", path, error))
+            fs::rename(draft, path).map_err(|error| error::from_io("create", path, error))
         }
         _ => Ok(()),
     }
 }
 
 fn write_draft(draft: &Path, path: &Path) -> Result<(), StoreError> {
-    create_new(draft).map_err(|error| permissions::from_io("make", path, error))?;
+    create_new(draft).map_err(|error| permissions::from_io("create", path, error))?;
     let map_error = |error| error::from_sqlite(error, draft, Applied::No);
     let mut connection =
         Connection::open_with_flags(draft, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(map_error)?;
-    // On the disk before it is linked: after a power failure there must be no file that is named and empty.
+    // Sync before linking: a power failure must not leave an empty file under the final name.
     connection.pragma_update(None, "synchronous", "full").map_err(map_error)?;
     schema::create(&mut connection).map_err(map_error)?;
     connection.close().map_err(|(_, error)| map_error(error))
@@ -379,7 +383,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_file_is_made_while_another_process_replaces_it() {
+    fn no_file_is_created_while_another_process_replaces_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("quota.db");
         let replacing = fs::File::open(folder.path()).unwrap();
@@ -392,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_is_made_beside_the_log_of_another_one() {
+    fn no_file_is_created_beside_an_orphaned_log() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("quota.db");
         fs::write(sibling(&path, "-wal"), "a log").unwrap();
@@ -403,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_made_in_a_folder_that_is_made_with_it() {
+    fn a_missing_folder_is_created_with_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state").join("quota.db");
 

@@ -1,5 +1,5 @@
-//! A lock on the folder of the file: shared by those who open the file, and held alone by the one who replaces it.
-//! It ends with its process, and leaves no file behind.
+//! A lock on the folder of the file: shared while opening the file, exclusive while replacing it.
+//! The system releases it when its process ends. It leaves no file behind.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -12,14 +12,14 @@ pub(crate) struct FolderLock {
     _folder: Option<File>,
 }
 
-/// How often it is tried, and how long it is waited in between: half a second in all.
+/// The attempts to get the lock, and the pause between two of them: half a second in total.
 const MAX_ATTEMPTS: u32 = 250;
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl FolderLock {
-    /// For opening the file beside others. `None` if another process replaces the file and does not end.
+    /// Locks for opening the file. `None` if another process holds the exclusive lock for too long.
     ///
-    /// Where folders cannot be locked, files are not replaced, so there is nothing to wait for.
+    /// Succeeds where folders cannot be locked, because no process replaces files there.
     pub(crate) fn shared(file: &Path) -> Option<Self> {
         let Some(folder) = open_folder(file) else { return Some(Self { _folder: None }) };
         for _ in 0..MAX_ATTEMPTS {
@@ -32,7 +32,7 @@ impl FolderLock {
         None
     }
 
-    /// For replacing the file. `None` if it cannot be had.
+    /// Locks for replacing the file. `None` if the lock is not available.
     pub(crate) fn exclusive(file: &Path) -> Option<Self> {
         let folder = open_folder(file)?;
         for _ in 0..MAX_ATTEMPTS {
@@ -51,7 +51,7 @@ fn open_folder(file: &Path) -> Option<File> {
     File::open(file.parent()?).ok()
 }
 
-/// Elsewhere a folder cannot be opened, and a file that is open cannot be replaced.
+/// On other systems a folder cannot be opened, and an open file cannot be replaced.
 #[cfg(not(unix))]
 fn open_folder(_file: &Path) -> Option<File> {
     None

@@ -1,5 +1,5 @@
-//! From a URL to settings.
-//! What the settings mean is in `options`.
+//! Parses the settings from a URL.
+//! `options` defines them.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,15 +10,15 @@ use url::Url;
 
 use crate::options::{SqliteOpenError, SqliteOptions};
 
-/// What may stand behind the `?`.
-const KEYS: &str = "busy_ms";
+/// The only query key.
+const QUERY_KEY: &str = "busy_ms";
 
 impl SqliteOptions {
-    /// What a URL says; see the [front page](crate#urls) for its form.
+    /// Parses a URL; see the [front page](crate#urls) for the syntax.
     ///
     /// # Errors
     ///
-    /// [`SqliteOpenError`] if it makes no sense.
+    /// [`SqliteOpenError`] if the URL is not valid.
     pub fn from_url(url: &Url) -> Result<Self, SqliteOpenError> {
         options(url)
     }
@@ -36,41 +36,43 @@ impl FromStr for SqliteOptions {
 fn options(url: &Url) -> Result<SqliteOptions, SqliteOpenError> {
     let invalid = |reason: &'static str| SqliteOpenError::setting(reason);
     if url.scheme() != "sqlite" {
-        return Err(SqliteOpenError::setting(format!("{}: is not sqlite:", url.scheme())));
+        return Err(SqliteOpenError::setting(format!("not a sqlite URL: the scheme is {}:", url.scheme())));
     }
     if matches!(url.path(), ":memory:" | "/:memory:") {
-        return Err(invalid("sqlite shares a file; for a store within this process write memory:"));
+        return Err(invalid("sqlite has no in-memory store; for one within this process use memory:"));
     }
     if !url.host_str().unwrap_or_default().is_empty() || !url.path().starts_with('/') {
-        return Err(invalid("sqlite takes three slashes and an absolute path: sqlite:///home/me/quota.db"));
+        return Err(invalid(
+            "a sqlite URL needs three slashes and an absolute path: sqlite:///home/me/quota.db",
+        ));
     }
     if url.fragment().is_some() {
-        return Err(invalid("a sqlite URL has no part behind a #; in a path, write %23"));
+        return Err(invalid("a sqlite URL has no #fragment; write # in a path as %23"));
     }
     let bytes: Vec<u8> = percent_decode_str(url.path()).collect();
     if bytes.contains(&0) {
-        return Err(invalid("a path has no zero byte (%00)"));
+        return Err(invalid("a path cannot contain a zero byte (%00)"));
     }
     let mut options = SqliteOptions::file(path(bytes)?);
     let mut is_set = false;
     for (key, value) in url.query_pairs() {
-        if key != KEYS {
+        if key != QUERY_KEY {
             return Err(SqliteOpenError::setting(format!(
-                "sqlite: knows {KEYS} behind the ?, and nothing else"
+                "unknown query key in a sqlite: URL (expected: {QUERY_KEY})"
             )));
         }
         if is_set {
-            return Err(invalid("?busy_ms= is said twice"));
+            return Err(invalid("?busy_ms= is set twice; keep one"));
         }
         is_set = true;
-        let ms = value.parse().map_err(|_| invalid("?busy_ms= takes milliseconds"))?;
+        let ms = value.parse().map_err(|_| invalid("?busy_ms= must be a number of milliseconds"))?;
         options = options.busy_timeout(Duration::from_millis(ms));
     }
     Ok(options)
 }
 
 #[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "on other systems not all bytes make a path")]
+#[expect(clippy::unnecessary_wraps, reason = "on other systems some bytes are not a valid path")]
 fn path(bytes: Vec<u8>) -> Result<PathBuf, SqliteOpenError> {
     use std::os::unix::ffi::OsStringExt as _;
     Ok(std::ffi::OsString::from_vec(bytes).into())
@@ -79,7 +81,7 @@ fn path(bytes: Vec<u8>) -> Result<PathBuf, SqliteOpenError> {
 #[cfg(not(unix))]
 fn path(bytes: Vec<u8>) -> Result<PathBuf, SqliteOpenError> {
     let text = String::from_utf8(bytes).map_err(|_| SqliteOpenError::setting("the path is not UTF-8"))?;
-    // `sqlite:///C:/quota.db`: the slash before a drive is the URL's.
+    // In `sqlite:///C:/quota.db` the slash before the drive belongs to the URL.
     let has_drive = text.as_bytes().get(2) == Some(&b':');
     Ok(if has_drive { text[1..].into() } else { text.into() })
 }
@@ -94,7 +96,7 @@ mod tests {
 
     fn error_of(text: &str) -> String {
         match text.parse::<SqliteOptions>().and_then(SqliteOptions::open) {
-            Ok(_) => panic!("{text} should be refused"),
+            Ok(_) => panic!("{text} should be rejected"),
             Err(error) => error.to_string(),
         }
     }
@@ -109,19 +111,19 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_path_that_is_not_text_is_a_path() {
+    fn a_path_need_not_be_utf8() {
         use std::os::unix::ffi::OsStrExt as _;
 
         assert_eq!(parsed("sqlite:///a%ff").path.as_os_str().as_bytes(), b"/a\xff");
     }
 
     #[test]
-    fn the_wait_for_the_lock_can_be_said() {
+    fn busy_ms_sets_the_lock_timeout() {
         assert_eq!(parsed("sqlite:///x?busy_ms=20").busy_timeout, Duration::from_millis(20));
     }
 
     #[test]
-    fn what_is_no_absolute_path_is_refused_with_the_form_it_should_have() {
+    fn a_relative_path_is_rejected_with_the_right_syntax() {
         for text in ["sqlite:quota.db", "sqlite://quota.db", "sqlite://~/quota.db", "sqlite://localhost/x"] {
             assert!(error_of(text).contains("sqlite:///home/me/quota.db"), "{text}");
         }
@@ -131,21 +133,21 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_sent_to_the_store_for_it() {
+    fn memory_paths_are_rejected_with_the_memory_store() {
         for text in ["sqlite::memory:", "sqlite:///:memory:"] {
-            assert!(error_of(text).ends_with("write memory:"), "{text}");
+            assert!(error_of(text).ends_with("use memory:"), "{text}");
         }
     }
 
     #[test]
-    fn an_unknown_key_is_answered_with_those_there_are() {
+    fn an_unknown_query_key_names_the_known_one() {
         for text in ["sqlite:///x?mode=ro", "sqlite:///x?busy=1", "sqlite:///x?busy_ms=1&cache=shared"] {
-            assert_eq!(error_of(text), "sqlite: knows busy_ms behind the ?, and nothing else");
+            assert_eq!(error_of(text), "unknown query key in a sqlite: URL (expected: busy_ms)");
         }
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_urls_are_rejected() {
         for text in [
             "sqlite:///x?busy_ms=soon",
             "sqlite:///x?busy_ms=-1",

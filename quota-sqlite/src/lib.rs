@@ -13,51 +13,50 @@
 //! let quota = QuotaManager::builder(store).fetcher(FakeProvider::answering("example", 42.0)).build()?;
 //! let main = quota.account(&"example/main".parse::<AccountId>()?);
 //!
-//! // Whichever process asks first makes the one call; the others read what it found.
+//! // The first process makes the call to the provider; the others read its result.
 //! println!("{:?}", main.get().await?);
 //! # quota.close().await;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Opening does nothing: the file is opened by the first call, made by the first write, and a read of what is not there finds
-//! nothing. All clones of a store share two threads and two connections, one that reads and one that writes: SQLite's calls
-//! block, so none is made on an async thread, and no read waits behind a writer who waits for the file's lock. It needs no
-//! runtime. [`SqliteOptions`] is for what is not in a URL.
+//! Creating a store does not touch the file: the first call opens it, the first write creates it, and a read of a missing file
+//! finds no document. All clones of a store share two threads and two connections, one for reads and one for writes. Because calls of
+//! SQLite block, none runs on an async thread, and no read waits behind a write that waits for the file's lock. The store needs no
+//! runtime. [`SqliteOptions`] has the settings that a URL cannot contain.
 //!
 //! # URLs
 //!
-//! `sqlite:///home/me/.local/state/quota/quota.db`: three slashes and an absolute path, percent-decoded. Behind the `?` there may
-//! be `busy_ms` (how long a write waits for the lock). What is not known there is an error.
+//! `sqlite:///home/me/.local/state/quota/quota.db`: three slashes and an absolute path, percent-decoded. The query may contain
+//! `busy_ms` (how long a write waits for the lock). An unknown query key is an error.
 //!
-//! # Rights
+//! # Permissions
 //!
-//! The file is made with the rights 0600, together with its `-wal` and `-shm`, in a folder that is made with 0700 if it is not
-//! there. One of the three that others may read or write, or that belongs to somebody else, is refused, and so is a folder in which others
-//! may write, for whoever can lay a file beside the database can change what is in it. The error names the command that mends it. A
-//! symbolic link is followed, and what it leads to must fulfil the same; one that leads nowhere is refused.
+//! The file and its `-wal` and `-shm` are created with mode 0600; a missing folder is created with 0700. The store refuses a file that
+//! other users can read or write, or that belongs to another user. It also refuses a folder that other users can write to, because they
+//! could place a `-wal` beside the database and so change its content. The error names the command that fixes it. A symbolic link is
+//! followed, and the same holds for its target; a dangling link is refused.
 //!
-//! # What is in the file
+//! # Stored data
 //!
-//! One row for each account, and two like it for quiet times: key, version, document, and when it expires. A write now and then
-//! takes away what has expired; reads write nothing. Versions are drawn at random from 64 bits, so that one is never used twice,
-//! whatever expired, was restored from a copy, or was lost with the power.
+//! One row for each document: key, version, body and expiry. One write in 64 also removes expired rows; reads write nothing. Versions
+//! are drawn at random from 64 bits, so none is used twice, also after an expiry, a restore from a copy or a power failure.
 //!
-//! A file that is no database, is another program's, is damaged, or was written by a newer version of this crate is reported as
-//! unusable and left as it is. [`SqliteOptions::set_damaged_aside`] renames a damaged file instead and goes on with a new one, for
-//! files that are a cache.
+//! A file that is not a database, belongs to another program, is damaged, or was written by a newer version of this crate is reported as
+//! unusable and never changed. [`SqliteOptions::set_damaged_aside`] renames a damaged file instead and uses a new one, for files that
+//! are a cache.
 //!
-//! # When things break
+//! # Faults
 //!
-//! A process that is killed loses nothing it has written, and its locks end with it. One that is stopped in the middle of a write
-//! keeps others from writing, not from reading; they wait for 150 ms and are told that the store is unavailable. If the power
-//! fails, the last seconds of writes may be gone, and the file is whole: that costs a lease at most, so one more call to the provider.
+//! A process that is killed loses no applied write, and the system releases its locks. A process that is stopped during a write blocks
+//! other writers but no readers; the writers fail after 150 ms because the store is unavailable. A power failure may lose the last
+//! seconds of writes but never damages the file. That can lose a lease, so it costs at most one more call to the provider.
 //!
-//! On a full disk, and where the file or its folder is read-only, what is there is still read, and a write is refused. A file
-//! that is deleted or replaced while it is open is opened, or made, anew; but where its `-wal` was left behind it is refused, for it
-//! would be taken for the next file's.
+//! On a full disk, or if the file or its folder is read-only, reads work and writes are refused. If the file is deleted or replaced
+//! while it is open, the next call opens or creates the new one. If its `-wal` was left behind, the store refuses, because SQLite would
+//! apply that log to the next file.
 //!
-//! The file must be on a disk of this machine: SQLite's shared memory does not work over NFS or SMB.
+//! The file must be on a local disk: SQLite's shared memory does not work over NFS or SMB.
 
 mod aside;
 mod error;

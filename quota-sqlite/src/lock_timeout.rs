@@ -1,11 +1,11 @@
-//! How long a write waits for the lock of the file: the whole patience once in an outage, and briefly after that.
-//! Waiting itself is SQLite's.
+//! How long a write waits for the lock of the file: the full timeout once in an outage, and briefly after that.
+//! SQLite does the waiting.
 
 use std::time::Duration;
 
 use quota_core::Instant;
 
-/// How much longer a call waits for the lock.
+/// The lock timeout of the next write.
 #[derive(Debug)]
 pub(crate) struct LockTimeout {
     full: Duration,
@@ -13,9 +13,9 @@ pub(crate) struct LockTimeout {
     failed_at: Option<Instant>,
 }
 
-/// How long each further write waits, while the lock is held for longer than the whole patience.
+/// The timeout of each further write while another process holds the lock for longer than the full timeout.
 const BRIEF: Duration = Duration::from_millis(50);
-/// A failure that is older says nothing about the lock.
+/// A timeout that is older belongs to an earlier outage.
 const OUTAGE_GAP: Duration = Duration::from_secs(10);
 
 impl LockTimeout {
@@ -23,7 +23,7 @@ impl LockTimeout {
         Self { full, waited: Duration::ZERO, failed_at: None }
     }
 
-    /// How long the next write may wait.
+    /// The timeout of the next write.
     pub(crate) fn next(&mut self, now: Instant) -> Duration {
         if self.failed_at.is_none_or(|at| now.saturating_since(at) >= OUTAGE_GAP) {
             self.waited = Duration::ZERO;
@@ -31,7 +31,7 @@ impl LockTimeout {
         self.full.saturating_sub(self.waited).max(BRIEF.min(self.full))
     }
 
-    /// A write did not get the lock, after it had waited for so long.
+    /// A write timed out after waiting this long for the lock.
     pub(crate) fn failed(&mut self, waited: Duration, now: Instant) {
         self.waited = self.waited.saturating_add(waited);
         self.failed_at = Some(now);
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_whole_patience_is_spent_once_in_an_outage() {
+    async fn an_outage_uses_up_the_full_timeout_once() {
         let clock = clock();
         let mut lock_timeout = LockTimeout::new(FULL);
         assert_eq!(lock_timeout.next(clock.instant()), FULL);
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_that_got_the_lock_ends_the_outage() {
+    async fn a_write_with_the_lock_ends_the_outage() {
         let clock = clock();
         let mut lock_timeout = LockTimeout::new(FULL);
         lock_timeout.failed(FULL, clock.instant());
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_of_long_ago_is_another_outage() {
+    async fn a_timeout_of_long_ago_belongs_to_another_outage() {
         let clock = clock();
         let mut lock_timeout = LockTimeout::new(FULL);
         lock_timeout.failed(FULL, clock.instant());
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_wait_is_longer_than_the_whole_patience() {
+    async fn no_timeout_exceeds_the_full_one() {
         let mut lock_timeout = LockTimeout::new(Duration::from_millis(20));
 
         lock_timeout.failed(Duration::from_millis(20), clock().instant());

@@ -1,5 +1,5 @@
 //! The settings of a store, as plain data.
-//! How they are read from a URL is in `from_url`.
+//! `from_url` parses them from a URL.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use quota_core::Clock;
 
-/// Where the file is, and how it is to be used.
+/// The path of the file, and the settings of the store.
 ///
-/// Most programs need no more than [`SqliteStore::open`](crate::SqliteStore::open) and a URL.
+/// Most programs need only [`SqliteStore::open`](crate::SqliteStore::open) and a URL.
 ///
 /// ```
 /// use std::time::Duration;
 /// use quota_sqlite::SqliteOptions;
 ///
-/// // Nothing is opened before the first call.
+/// // The first call opens the file.
 /// let store = SqliteOptions::file("/home/me/.local/state/quota/quota.db").busy_timeout(Duration::from_millis(50)).open()?;
 /// # Ok::<(), quota_sqlite::SqliteOpenError>(())
 /// ```
@@ -32,7 +32,7 @@ pub struct SqliteOptions {
     pub(crate) on_aside: Option<OnAside>,
 }
 
-/// What is to be done once a damaged file was set aside.
+/// The callback after a damaged file was set aside.
 #[derive(Clone)]
 pub(crate) struct OnAside(pub(crate) Arc<dyn Fn(&Path) + Send + Sync>);
 
@@ -43,7 +43,7 @@ impl fmt::Debug for OnAside {
 }
 
 impl SqliteOptions {
-    /// The file at this path, as an absolute one: a relative path would be another file in every directory.
+    /// The file at this absolute path. A relative path would name another file in each working directory.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -55,35 +55,35 @@ impl SqliteOptions {
         }
     }
 
-    /// How long a write waits for another process's lock: 150 ms by default, less than a manager waits for its store. Once a write has
-    /// waited so long in vain, the next ones wait 50 ms at most, until one gets the lock.
+    /// How long a write waits for another process's lock: 150 ms by default, less than a manager waits for its store. After a write has
+    /// timed out, later writes wait at most 50 ms until one gets the lock.
     pub fn busy_timeout(mut self, duration: Duration) -> Self {
         self.busy_timeout = duration;
         self
     }
 
-    /// How often it is looked whether another process has written, while somebody waits for that: after 10 ms, then less and
-    /// less often, down to every 200 ms by default.
-    pub fn poll_interval(mut self, from: Duration, to: Duration) -> Self {
-        self.min_poll_interval = from;
-        self.max_poll_interval = to;
+    /// How often the store polls for writes of other processes while a caller waits. The interval doubles from `min` (10 ms by default)
+    /// to `max` (200 ms), and starts again at `min` after a change.
+    pub fn poll_interval(mut self, min: Duration, max: Duration) -> Self {
+        self.min_poll_interval = min;
+        self.max_poll_interval = max;
         self
     }
 
-    /// Sets a damaged file aside and goes on with a new one, for files that are a cache. By default a damaged file is left as it is,
-    /// and calls fail.
+    /// Sets a damaged file aside and uses a new one, for files that are a cache. By default a damaged file stays unchanged, and
+    /// calls fail.
     ///
-    /// Only if SQLite reports that the file is damaged, or no database; never a file of another program or of a newer version of this
-    /// crate, and never by way of a symbolic link. The file is renamed to `NAME.damaged-TIME`, together with its `-wal` and `-shm`;
-    /// nothing is deleted. Of several processes that find it damaged, one does so. A log that was left without its file, by a process
-    /// that was killed in between, is renamed too. `notice` is called with the new path in the process that did, on a thread of the
-    /// store. A damaged file that stays is examined once in each process.
+    /// This applies only if SQLite reports that the file is damaged or not a database. It never applies to a file of another program or of
+    /// a newer version of this crate, nor through a symbolic link. The file is renamed to `NAME.damaged-TIME`, together with its `-wal` and
+    /// `-shm`; nothing is deleted. If several processes find the damage, one renames the file. A log whose file is missing, because a
+    /// process was killed in between, is renamed too. That process calls `notice` with the new path, on a thread of the store. Each process
+    /// examines a damaged file that stays only once.
     pub fn set_damaged_aside(mut self, notice: impl Fn(&Path) + Send + Sync + 'static) -> Self {
         self.on_aside = Some(OnAside(Arc::new(notice)));
         self
     }
 
-    /// Another clock than the system's, for tests. All who share a file must share the clock.
+    /// Replaces the system's clock, for tests. All stores on a file must share one clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -92,12 +92,12 @@ impl SqliteOptions {
     pub(crate) fn check(&self) -> Result<(), SqliteOpenError> {
         for (is_invalid, reason) in [
             (!self.path.is_absolute(), "the path must be absolute: sqlite:///home/me/quota.db"),
-            (self.path.file_name().is_none(), "the path names no file: sqlite:///home/me/quota.db"),
-            (self.busy_timeout > LONGEST_WAIT, "a wait for the lock must not be longer than an hour"),
-            (self.min_poll_interval.is_zero(), "a pause between two looks must be longer than nothing"),
+            (self.path.file_name().is_none(), "the path must name a file: sqlite:///home/me/quota.db"),
+            (self.busy_timeout > MAX_LOCK_TIMEOUT, "the lock timeout must be at most one hour"),
+            (self.min_poll_interval.is_zero(), "the poll interval must be greater than zero"),
             (
                 self.max_poll_interval < self.min_poll_interval,
-                "the longest pause must not be shorter than the first",
+                "the longest poll interval must not be shorter than the first",
             ),
         ] {
             if is_invalid {
@@ -108,26 +108,26 @@ impl SqliteOptions {
     }
 }
 
-/// SQLite counts the wait in 31 bits of milliseconds.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// SQLite stores the lock timeout in 31 bits of milliseconds.
+const MAX_LOCK_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Why a store cannot be opened.
+/// Why a store cannot be created.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqliteOpenError {
-    /// The text is no URL.
-    #[error("a SQLite store is named by a URL such as sqlite:///home/me/quota.db, and this is none")]
+    /// The text is not a URL.
+    #[error("not a sqlite URL; try sqlite:///home/me/quota.db")]
     #[non_exhaustive]
     InvalidUrl {
-        /// What is wrong with it.
+        /// The parse error.
         #[source]
         error: url::ParseError,
     },
-    /// A setting makes no sense.
+    /// A setting is not valid.
     #[error("{reason}")]
     #[non_exhaustive]
     Setting {
-        /// What is wrong, and what it should be.
+        /// The setting, and what it should be.
         reason: Cow<'static, str>,
     },
 }

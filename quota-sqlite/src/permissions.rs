@@ -1,5 +1,5 @@
-//! Who may use the file: its owner, and nobody else.
-//! Nothing here changes what is there; the error names the command that does.
+//! Checks owner and mode: only its owner may use the file.
+//! Nothing here changes them; the error names the command that does.
 
 use std::fs::Metadata;
 use std::io;
@@ -9,7 +9,7 @@ use quota_core::StoreError;
 
 use crate::error;
 
-/// Which file a path leads to, so that one that was replaced is noticed.
+/// The identity of a file, which shows whether the path leads to another file now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FileId {
     device: u64,
@@ -26,18 +26,18 @@ impl FileId {
 
 #[cfg(not(unix))]
 impl FileId {
-    /// Elsewhere an open file cannot be replaced.
+    /// On other systems an open file cannot be replaced.
     pub(crate) fn of(_found: &Metadata) -> Self {
         Self { device: 0, number: 0 }
     }
 }
 
-/// Whether it is a regular file with nothing in it.
+/// Whether this is an empty regular file.
 pub(crate) fn is_empty_file(found: &Metadata) -> bool {
     found.is_file() && found.len() == 0
 }
 
-/// Whether the file, its log and the log's index are their owner's alone: what was written last is only in the log.
+/// Checks that only this user can use the file, its log and the log's index. The log contains the latest writes.
 #[cfg(unix)]
 pub(crate) fn check_files(path: &Path, found: &Metadata) -> Result<(), StoreError> {
     use std::fs;
@@ -46,7 +46,7 @@ pub(crate) fn check_files(path: &Path, found: &Metadata) -> Result<(), StoreErro
     use crate::error::sibling;
 
     let siblings = ["-wal", "-shm"].map(|ending| sibling(path, ending));
-    // What is not there, or goes away meanwhile, is nobody else's.
+    // A missing file, or one that another process removes now, needs no check.
     let siblings = siblings.map(|path| fs::metadata(&path).ok().map(|found| (path, found)));
     let all = || {
         let sibling = siblings.iter().flatten().map(|(path, found)| (path.as_path(), found));
@@ -62,14 +62,14 @@ pub(crate) fn check_files(path: &Path, found: &Metadata) -> Result<(), StoreErro
     }
     if let [first, ..] = foreign[..] {
         return Err(StoreError::refused(format!(
-            "{} belongs to another user; name another file, or run: sudo chown {own} {}",
+            "{} belongs to another user; use another file, or run: sudo chown {own} {}",
             first.display(),
             quoted_list(&foreign)
         )));
     }
     if let [first, ..] = too_open[..] {
         return Err(StoreError::refused(format!(
-            "others may use {}; run: chmod 600 {}",
+            "{} is accessible to other users; run: chmod 600 {}",
             first.display(),
             quoted_list(&too_open)
         )));
@@ -82,13 +82,13 @@ fn quoted_list(paths: &[&Path]) -> String {
     paths.iter().map(|path| error::shell_quoted(path)).collect::<Vec<_>>().join(" ")
 }
 
-/// What the system said of a path: where it lets this user not in, by the folder that is closed, and the command that opens it.
+/// Maps an error of the system for a path. If a folder denies access, the error names it and the command that opens it.
 #[cfg(unix)]
 pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
     use std::fs;
     use std::os::unix::fs::MetadataExt as _;
 
-    // The last folder that can be seen is the one in which nothing can.
+    // The deepest folder that can be inspected is the one that denies access.
     let stat = |folder| fs::metadata(folder).ok().map(|found| (folder, found));
     let closed = path.ancestors().skip(1).find_map(stat);
     let Some((folder, found)) = closed.filter(|_| error.kind() == io::ErrorKind::PermissionDenied) else {
@@ -99,18 +99,16 @@ pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
         format!("run: chmod u+rwx {quoted}")
     } else {
         let (owner, own) = (found.uid(), effective_uid());
-        format!(
-            "it belongs to user {owner}; name a file in a folder of your own, or run: sudo chown {own} {quoted}"
-        )
+        format!("it belongs to user {owner}; use a folder of your own, or run: sudo chown {own} {quoted}")
     };
     StoreError::refused(format!(
-        "could not {what} {}: the folder {at} is closed to this user; {hint}",
+        "could not {what} {}: no permission for the folder {at}; {hint}",
         path.display()
     ))
     .because(error)
 }
 
-/// Whether nobody else may lay a file into the folder: SQLite would take it for the log of the database.
+/// Checks that no other user can create files in the folder: SQLite would apply a planted log to the database.
 #[cfg(unix)]
 pub(crate) fn check_folder(path: &Path, found: &Metadata) -> Result<(), StoreError> {
     use std::os::unix::fs::MetadataExt as _;
@@ -119,16 +117,18 @@ pub(crate) fn check_folder(path: &Path, found: &Metadata) -> Result<(), StoreErr
 
     if found.uid() != effective_uid() && found.uid() != 0 {
         return Err(StoreError::refused(format!(
-            "the folder {} belongs to another user; name a file in one of your own",
+            "the folder {} belongs to another user; use a folder of your own",
             path.display()
         )));
     }
     if found.mode() & 0o022 != 0 {
         return Err(StoreError::refused(match found.mode() & 0o1000 {
-            0 => format!("others may write in {}; run: chmod go-w {}", path.display(), shell_quoted(path)),
-            // It is sticky, so it is meant for everybody, like /tmp.
+            0 => {
+                format!("other users can write to {}; run: chmod go-w {}", path.display(), shell_quoted(path))
+            }
+            // The sticky bit marks a shared folder such as /tmp.
             _ => format!(
-                "everybody may write in {}; name a file in a folder of your own: mkdir -m 700 {}",
+                "all users can write to {}; use a folder of your own: mkdir -m 700 {}",
                 path.display(),
                 shell_quoted(&path.join("quota"))
             ),

@@ -1,4 +1,4 @@
-//! The thread that reads, and looks for what other processes have written while somebody waits for it.
+//! The thread that reads, and polls for writes of other processes while a caller waits for one.
 //! It never writes and never waits for a writer.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use crate::options::SqliteOptions;
 use crate::sql;
 use crate::waiters::{Waiter, Waiters};
 
-/// What the thread is asked. The time is that of whoever asks: a test's clock stands still in its own thread only.
+/// A request to the thread. It carries the caller's time, because a paused test clock is paused only in its own thread.
 #[derive(Debug)]
 pub(crate) enum ReadRequest {
     Read {
@@ -29,14 +29,14 @@ pub(crate) enum ReadRequest {
         now: Timestamp,
         waiter: Waiter,
     },
-    /// This process has written; who waits in it need not wait for the next look.
+    /// This process has written, so its waiters need not wait for the next poll.
     Written {
         key: StoreKey,
         version: Version,
     },
 }
 
-/// So many are answered as of one moment, so that none lasts for long.
+/// At most this many requests share one read transaction, so that none lasts long.
 const MAX_BATCH: usize = 256;
 
 /// The thread's state.
@@ -45,7 +45,7 @@ pub(crate) struct Reader {
     options: Arc<SqliteOptions>,
     file: File,
     waiters: Waiters,
-    /// SQLite's number of the state that was looked at last; `None` if there is no file, or it is another one.
+    /// The `data_version` of the last poll; `None` if the file is missing or was replaced.
     last_data_version: Option<i64>,
     poll_delay: Duration,
 }
@@ -56,7 +56,7 @@ impl Reader {
         Self { options, file, waiters: Waiters::default(), last_data_version: None, poll_delay }
     }
 
-    /// Works until nobody can ask any more.
+    /// Runs until the last store handle is dropped.
     pub(crate) fn run(mut self, requests: &Receiver<ReadRequest>) {
         loop {
             let request = if self.waiters.is_empty() {
@@ -67,26 +67,26 @@ impl Reader {
             match request {
                 Ok(first) => self.process_batch(first, requests),
                 Err(RecvTimeoutError::Timeout) => {
-                    // Not for each read: with many waiters it costs more than the read.
+                    // Not at each read: with many waiters it costs more than the read.
                     self.waiters.remove_closed();
-                    // Where nothing happens it is looked for less and less often.
+                    // Poll less often while nothing changes.
                     self.poll_delay = (self.poll_delay * 2).min(self.options.max_poll_interval);
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            // Also after answers, for a flood of those must not keep it from being looked.
+            // Also after requests, because a flood of them must not stop the polls.
             if !self.waiters.is_empty() {
                 self.poll();
             }
         }
     }
 
-    /// Answers what has been asked by now, as of one moment: finding and locking the file takes longer than reading it.
+    /// Processes all queued requests in one read transaction: finding and locking the file takes longer than reading it.
     fn process_batch(&mut self, first: ReadRequest, requests: &Receiver<ReadRequest>) {
-        // Before the moment: who asks after a write must not be told what was before it.
+        // Collected before the transaction starts: a request after a write must not read an older snapshot.
         let others: Vec<_> = requests.try_iter().take(MAX_BATCH).collect();
         if !others.is_empty() {
-            // If it cannot be begun, each is answered by itself, and told why it cannot be read.
+            // If the transaction cannot start, each request reads on its own and reports the error.
             let _ = self.with_file((), sql::begin);
         }
         [first].into_iter().chain(others).for_each(|request| self.process(request));
@@ -122,7 +122,7 @@ impl Reader {
         }
     }
 
-    /// Looks whether anything was written, and whether it is what somebody waits for.
+    /// Checks whether another connection has written, and wakes the waiters of changed documents.
     fn poll(&mut self) {
         let state = self.with_file(None, |connection| sql::data_version(connection).map(Some));
         match state {
@@ -137,11 +137,11 @@ impl Reader {
         }
     }
 
-    /// Compares the documents that are waited for with what their waiters know.
+    /// Compares the versions of the awaited documents with those of their waiters.
     fn wake_changed(&mut self) -> Result<(), StoreError> {
         let now_ms = self.options.clock.now().as_millisecond();
         let keys = self.waiters.keys();
-        // As of one moment: finding the file and locking it takes longer than reading a version.
+        // One transaction: finding and locking the file takes longer than reading a version.
         let _ = self.with_file((), sql::begin);
         let found = self.with_file(HashMap::new(), |connection| current(connection, &keys, now_ms));
         self.file.end_transaction();
@@ -154,7 +154,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Does something with the file; `nothing` is what is found where there is none.
+    /// Runs `work` on the file. Returns `nothing` if the file is missing.
     fn with_file<T>(
         &mut self,
         nothing: T,
@@ -189,8 +189,8 @@ impl Reader {
     }
 }
 
-/// The versions of the documents that are there. One statement reads all of them if they are a good part of the file, so that a
-/// write of another process costs no look-up for each account that is followed.
+/// The versions of the documents with these keys. If they are a large part of the file, one statement reads all versions, so that a
+/// write of another process does not cost one query for each followed account.
 fn current(
     connection: &Connection,
     keys: &[StoreKey],
@@ -211,7 +211,7 @@ fn current(
     Ok(found)
 }
 
-/// Reading a row costs about a quarter of looking one up.
+/// Scanning a row costs about a quarter of a query by key.
 const SCAN_FRACTION: usize = 4;
 
 #[cfg(test)]
@@ -257,12 +257,12 @@ mod tests {
 
         current(&connection, &keys, 100).unwrap();
 
-        // The other one finds out how many documents there are.
+        // One reads the versions, the other the number of documents.
         assert_eq!(STATEMENTS.load(Ordering::Relaxed), 2);
     }
 
     #[test]
-    fn one_scan_and_single_look_ups_find_the_same_versions() {
+    fn a_scan_and_single_queries_find_the_same_versions() {
         let (connection, versions) = hundred();
         for followed in [1, 2, 24, 25, 100] {
             let keys: Vec<_> = (0..followed).chain([100]).map(key).collect();
@@ -270,7 +270,7 @@ mod tests {
             let found = current(&connection, &keys, 100).unwrap();
 
             assert_eq!(found.get("anthropic/a0"), None, "it has expired");
-            assert_eq!(found.get("anthropic/a100"), None, "it was never there");
+            assert_eq!(found.get("anthropic/a100"), None, "it never existed");
             for (number, version) in versions.iter().enumerate().take(followed).skip(1) {
                 assert_eq!(found.get(key(number).as_str()), Some(version), "{followed}");
             }

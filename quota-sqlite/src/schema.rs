@@ -1,5 +1,5 @@
-//! The tables in the file, their number, and how an older number becomes the present one.
-//! Whose the file is and how it comes to be is in `file`.
+//! The tables, their schema version, and the migrations between versions.
+//! `file` creates and opens the file.
 
 use quota_core::{Applied, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
@@ -7,15 +7,15 @@ use std::path::Path;
 
 use crate::error;
 
-/// What SQLite's header calls the program that a file belongs to: `quot`.
+/// The `application_id` in the header of SQLite: `quot`.
 const APPLICATION: i32 = 0x7175_6f74;
 
-/// The number of the schema begins here, so that a file with that number is ours without a second look: `qu`.
+/// The base of the schema version: `qu`. A file with such a `user_version` is ours, so one pragma suffices.
 const NUMBER_BASE: i32 = 0x7175_0000;
 
-/// What leads from each number to the next, each applied whole or not at all. The first makes the tables.
+/// The migrations from each version to the next, each in one transaction. The first creates the tables.
 ///
-/// What was released is never changed; another step is put behind it.
+/// Never change a released migration; append another one.
 const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE document (
         key TEXT NOT NULL UNIQUE,
@@ -26,39 +26,39 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE INDEX document_by_expiry ON document (expires_ms);
 "];
 
-/// What a file of the present form has as its `user_version`.
+/// The `user_version` of a file with the latest schema.
 pub(crate) fn schema_version() -> i32 {
     NUMBER_BASE + latest_version(&MIGRATIONS)
 }
 
 fn latest_version(migrations: &[&str]) -> i32 {
-    i32::try_from(migrations.len()).expect("there are few steps")
+    i32::try_from(migrations.len()).expect("there are few migrations")
 }
 
-/// Makes the tables in a file that is new.
+/// Creates the tables in a new file.
 pub(crate) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "application_id", APPLICATION)?;
     apply(connection, 0, &MIGRATIONS)
 }
 
-/// Whether the file is ours, and of this number; one of an older number is brought up to it.
+/// Checks that the file is ours, and migrates an older schema.
 ///
 /// # Errors
 ///
-/// [`StoreError`] if it is another program's, or of a newer number: then it is left as it is.
+/// [`StoreError`] if it is another program's or has a newer schema. The file is not changed then.
 pub(crate) fn check(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     check_with(connection, path, &MIGRATIONS)
 }
 
-/// Whether a file with these numbers, being damaged, may be replaced: it is ours, and of no newer form.
+/// Whether a damaged file with these numbers may be replaced: it is ours, and its schema is not newer.
 pub(crate) fn is_replaceable(application: i32, version: i32) -> bool {
     application == APPLICATION && version.wrapping_sub(NUMBER_BASE) <= latest_version(&MIGRATIONS)
 }
 
 fn check_with(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
     let map_error = |error| error::from_sqlite(error, path, Applied::No);
-    // The only thing that a reader asks besides what it came for.
+    // The only extra query of a reader.
     let number = pragma(connection, "user_version").map_err(map_error)?.wrapping_sub(NUMBER_BASE);
     let latest_version = latest_version(migrations);
     if number == latest_version {
@@ -66,26 +66,26 @@ fn check_with(connection: &mut Connection, path: &Path, migrations: &[&str]) -> 
     }
     let at = path.display();
     if pragma(connection, "application_id").map_err(map_error)? != APPLICATION || number < 1 {
-        // These numbers are zero in what is left of a file that was cut off, too. Then it is damage, which SQLite finds here.
+        // These numbers are zero in a truncated file too. That is damage, which SQLite reports here.
         connection.query_row("SELECT count(*) FROM sqlite_master", (), |_| Ok(())).map_err(map_error)?;
         return Err(StoreError::unusable(format!(
-            "{at} is not a database of quota; nothing in it was changed: name another file"
+            "{at} is not a quota database (it was not changed); use another file"
         )));
     }
     if number > latest_version {
         return Err(StoreError::unusable(format!(
-            "{at} was written by a newer quota (its form is {number}, and {latest_version} is known here); update this program"
+            "{at} was written by a newer quota (schema {number}, this program supports up to {latest_version}); update this program"
         )));
     }
     apply(connection, number, migrations).map_err(map_error)
 }
 
-/// Goes all steps from `number` on. Who comes second finds them gone already.
+/// Applies all migrations from `number` on. Skips those that another process has applied since.
 fn apply(connection: &mut Connection, number: i32, migrations: &[&str]) -> rusqlite::Result<()> {
     let first = usize::try_from(number).unwrap_or(0);
     for (done, migration) in migrations.iter().enumerate().skip(first) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let done = i32::try_from(done).expect("there are few steps");
+        let done = i32::try_from(done).expect("there are few migrations");
         let current = pragma(&transaction, "user_version")?;
         if current > NUMBER_BASE + done {
             continue;
@@ -108,8 +108,8 @@ mod tests {
     const PATH: &str = "/x/quota.db";
 
     fn created() -> Connection {
-        let mut connection = Connection::open_in_memory().expect("memory can be opened");
-        create(&mut connection).expect("an empty file takes the tables");
+        let mut connection = Connection::open_in_memory().expect("an in-memory database opens");
+        create(&mut connection).expect("the tables are created");
         connection
     }
 
@@ -118,18 +118,18 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_made_is_ours() {
+    fn a_created_file_is_ours() {
         assert!(checked(&mut created(), &MIGRATIONS).is_ok());
     }
 
     #[test]
-    fn an_older_form_is_brought_forward_with_all_that_is_in_it() {
+    fn an_older_schema_is_migrated_with_its_data() {
         let mut connection = created();
         connection.execute("INSERT INTO document VALUES ('a', 1, 2, x'00')", ()).unwrap();
         let migrations =
             [MIGRATIONS[0], "ALTER TABLE document ADD COLUMN note TEXT", "CREATE TABLE other (x) STRICT"];
 
-        // STRICT wants a type: a step that fails leaves what was there before it.
+        // STRICT requires a type: a failed migration changes nothing.
         assert!(checked(&mut connection, &migrations).is_err());
         let migrations = [migrations[0], migrations[1], "CREATE TABLE other (x TEXT) STRICT"];
         checked(&mut connection, &migrations).unwrap();
@@ -141,18 +141,21 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_form_is_left_alone() {
+    fn a_newer_schema_is_not_changed() {
         let mut connection = created();
         checked(&mut connection, &[MIGRATIONS[0], "CREATE TABLE other (x TEXT)"]).unwrap();
 
         let error = checked(&mut connection, &MIGRATIONS).unwrap_err();
 
-        assert!(error.to_string().contains("newer quota (its form is 2, and 1 is known here)"), "{error}");
+        assert!(
+            error.to_string().contains("newer quota (schema 2, this program supports up to 1)"),
+            "{error}"
+        );
         assert_eq!(pragma(&connection, "user_version").unwrap(), NUMBER_BASE + 2);
     }
 
     #[test]
-    fn another_programs_file_is_left_alone() {
+    fn another_programs_file_is_not_changed() {
         for (application, number) in [(0, 0), (0, 1), (7, NUMBER_BASE + 9), (APPLICATION, 3), (0, i32::MIN)] {
             let mut connection = Connection::open_in_memory().unwrap();
             connection.execute_batch("CREATE TABLE theirs (x)").unwrap();
@@ -161,7 +164,7 @@ mod tests {
 
             let error = checked(&mut connection, &MIGRATIONS).unwrap_err();
 
-            assert!(error.to_string().contains("not a database of quota"), "{error}");
+            assert!(error.to_string().contains("not a quota database"), "{error}");
             assert_eq!(pragma(&connection, "user_version").unwrap(), number);
         }
     }

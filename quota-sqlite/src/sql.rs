@@ -1,5 +1,5 @@
-//! The statements on the one table. Each write is a transaction of its own, for whoever is stopped in one stops all writers.
-//! What time it is, and whose turn, is decided by the callers.
+//! The SQL statements. Each write is one statement, because a process that is stopped inside a transaction blocks all writers.
+//! The callers provide the time.
 
 use bytes::Bytes;
 use quota_core::{Document, StoreKey, Version};
@@ -12,7 +12,7 @@ const VERSION: &str = "SELECT version FROM document WHERE key = ?1 AND expires_m
 const VERSIONS: &str = "SELECT key, version FROM document WHERE expires_ms > ?1";
 const ROWS: &str = "SELECT COALESCE(MAX(rowid), 0) FROM document";
 const DATA_VERSION: &str = "PRAGMA data_version";
-/// One that has expired counts as none. Neither of these writes in a file that a newer program has brought forward meanwhile.
+/// An expired document counts as missing. Neither statement writes to a file that a newer program has migrated.
 const CREATE: &str = "
     INSERT INTO document (key, version, expires_ms, body)
     SELECT ?1, ?2, ?3, ?4 WHERE (SELECT user_version FROM pragma_user_version) = ?6
@@ -21,14 +21,14 @@ const REPLACE: &str = "
     UPDATE document SET version = ?2, expires_ms = ?3, body = ?4
     WHERE key = ?1 AND expires_ms > ?5 AND version = ?7
         AND (SELECT user_version FROM pragma_user_version) = ?6";
-/// A few at a time, so that the lock is never held for long.
+/// Removes a limited number of rows, so that the lock is held only briefly.
 const SWEEP: &str = "
     DELETE FROM document WHERE rowid IN (SELECT rowid FROM document WHERE expires_ms <= ?1 LIMIT 100)";
 
 const BEGIN: &str = "BEGIN";
 const END: &str = "COMMIT";
 
-/// What is to be written.
+/// The parameters of a write.
 #[derive(Debug)]
 pub(crate) struct Write<'a> {
     pub(crate) key: &'a StoreKey,
@@ -39,17 +39,17 @@ pub(crate) struct Write<'a> {
     pub(crate) expires_ms: i64,
 }
 
-/// From the next read on, all reads are of one moment, until [`end`].
+/// Starts a read transaction: until [`end`], all reads see one snapshot.
 pub(crate) fn begin(connection: &Connection) -> rusqlite::Result<()> {
     prepare(connection, BEGIN)?.execute(()).map(drop)
 }
 
-/// Ends what was begun. Nothing was written meanwhile.
+/// Ends the read transaction.
 pub(crate) fn end(connection: &Connection) -> rusqlite::Result<()> {
     prepare(connection, END)?.execute(()).map(drop)
 }
 
-/// The document as it stands.
+/// Reads a document.
 pub(crate) fn read(
     connection: &Connection,
     key: &StoreKey,
@@ -62,7 +62,7 @@ pub(crate) fn read(
     prepare(connection, READ)?.query_row(params![key.as_str(), now_ms], document).optional()
 }
 
-/// The version alone.
+/// Reads only the version of a document.
 pub(crate) fn version(
     connection: &Connection,
     key: &StoreKey,
@@ -72,7 +72,7 @@ pub(crate) fn version(
     prepare(connection, VERSION)?.query_row(params![key.as_str(), now_ms], version).optional()
 }
 
-/// Calls `each` with the key and version of every document. Bodies that do not fit into a page are not read.
+/// Calls `each` with the key and version of every document, without reading bodies on overflow pages.
 pub(crate) fn versions(
     connection: &Connection,
     now_ms: i64,
@@ -86,18 +86,18 @@ pub(crate) fn versions(
     Ok(())
 }
 
-/// How many documents there are at most, found without visiting them.
+/// An upper bound of the number of documents, without visiting them.
 pub(crate) fn max_rows(connection: &Connection) -> rusqlite::Result<usize> {
     let last: i64 = prepare(connection, ROWS)?.query_row((), |row| row.get(0))?;
     Ok(usize::try_from(last).unwrap_or(0))
 }
 
-/// A number that is another one once another connection, of whatever process, has written.
+/// A number that changes when another connection, of any process, has written.
 pub(crate) fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     prepare(connection, DATA_VERSION)?.query_row((), |row| row.get(0))
 }
 
-/// Writes if what stands is still what is expected, and the tables are those of this program. Returns whether it was so.
+/// Writes if the current version is the expected one and the schema is that of this program. Returns whether it wrote.
 pub(crate) fn write(connection: &Connection, write: &Write<'_>) -> rusqlite::Result<bool> {
     let Write { key, expected, version, body, now_ms, expires_ms } = write;
     let (key, version, body, schema_version) =
@@ -127,7 +127,7 @@ pub(crate) fn write(connection: &Connection, write: &Write<'_>) -> rusqlite::Res
     Ok(changed? == 1)
 }
 
-/// Takes away some of what has expired.
+/// Removes some expired documents.
 pub(crate) fn sweep(connection: &Connection, now_ms: i64) -> rusqlite::Result<usize> {
     prepare(connection, SWEEP)?.execute([now_ms])
 }
@@ -136,7 +136,7 @@ fn prepare<'a>(connection: &'a Connection, text: &str) -> rusqlite::Result<Cache
     connection.prepare_cached(text)
 }
 
-/// SQLite's numbers have a sign; ours keep all of their bits in them.
+/// SQLite has signed integers only; the conversion keeps all bits.
 fn from_version(version: Version) -> i64 {
     version.number().cast_signed()
 }

@@ -49,18 +49,18 @@ impl SqliteOptions {
 }
 
 impl SqliteStore {
-    /// Opens the store that a URL names. The file is not touched yet.
+    /// Creates the store that a URL names. The first call opens the file.
     ///
     /// ```
     /// let store = quota_sqlite::SqliteStore::open("sqlite:///home/me/.local/state/quota/quota.db")?;
     /// let error = quota_sqlite::SqliteStore::open("sqlite://quota.db").unwrap_err();
-    /// assert_eq!(error.to_string(), "sqlite takes three slashes and an absolute path: sqlite:///home/me/quota.db");
+    /// assert_eq!(error.to_string(), "a sqlite URL needs three slashes and an absolute path: sqlite:///home/me/quota.db");
     /// # Ok::<(), quota_sqlite::SqliteOpenError>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`SqliteOpenError`] if the URL makes no sense.
+    /// [`SqliteOpenError`] if the URL is not valid.
     pub fn open(url: &str) -> Result<Self, SqliteOpenError> {
         url.parse::<SqliteOptions>()?.open()
     }
@@ -96,7 +96,7 @@ impl Workers {
     }
 }
 
-/// Starts a thread. If the system gives none, what it was to own is dropped, and whoever asks is told that nobody is there.
+/// Starts a thread. If that fails, its end of the channel is dropped, and later calls report that the thread is gone.
 fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
         tracing::warn!(%error, "could not start a thread for the store");
@@ -104,7 +104,7 @@ fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) {
 }
 
 fn worker_gone(applied: Applied) -> StoreError {
-    StoreError::unavailable(applied, "the thread that uses the database is gone, or could not be started")
+    StoreError::unavailable(applied, "the database thread has ended or could not be started")
 }
 
 #[async_trait]
@@ -130,7 +130,7 @@ impl QuotaStore for SqliteStore {
         let request = WriteRequest { key: key.clone(), expected, body, ttl, now: self.now(), reply };
         self.workers.writer().send(request).map_err(|_| worker_gone(Applied::No))?;
         Ok(match response.await.map_err(|_| worker_gone(Applied::Perhaps))?? {
-            // What it waited for a lock must not be missing from the time that the loser is told.
+            // Report the time after the wait for the lock, not before it.
             Swap::Conflict(winner) => Swap::Conflict(Reading::new(winner.document, self.now())),
             swap => swap,
         })

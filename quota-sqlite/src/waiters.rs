@@ -1,18 +1,18 @@
-//! Who waits for a change of which document, and what they know of it.
-//! When it is looked for is decided in `reader`.
+//! The callers that wait for a change of a document.
+//! `reader` decides when to poll.
 
 use std::collections::HashMap;
 
 use quota_core::{StoreError, StoreKey, Version};
 use tokio::sync::oneshot;
 
-/// All who wait.
+/// All waiters, by document.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     by_key: HashMap<StoreKey, Vec<Waiter>>,
 }
 
-/// One of them.
+/// A caller that waits for another version than `seen`.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     pub(crate) seen: Option<Version>,
@@ -21,7 +21,7 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     pub(crate) fn wake(self) {
-        // Who has left need not be woken.
+        // The caller may be cancelled.
         let _ = self.reply.send(Ok(()));
     }
 }
@@ -29,17 +29,17 @@ impl Waiter {
 impl Waiters {
     pub(crate) fn add(&mut self, key: StoreKey, waiter: Waiter) {
         let waiters = self.by_key.entry(key).or_default();
-        // A caller that waits again has dropped its last wait.
+        // A caller that waits again has cancelled its earlier wait.
         waiters.retain(|waiter| !waiter.reply.is_closed());
         waiters.push(waiter);
     }
 
-    /// Whether there are no waiters. One that has left counts until it is removed.
+    /// Whether there are no waiters. A cancelled one counts until it is removed.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
 
-    /// Removes waiters that have left. It visits all of them.
+    /// Removes cancelled waiters. It visits all waiters.
     pub(crate) fn remove_closed(&mut self) {
         self.by_key.retain(|_, waiters| {
             waiters.retain(|waiter| !waiter.reply.is_closed());
@@ -47,12 +47,12 @@ impl Waiters {
         });
     }
 
-    /// What is waited for.
+    /// The awaited keys.
     pub(crate) fn keys(&self) -> Vec<StoreKey> {
         self.by_key.keys().cloned().collect()
     }
 
-    /// Wakes those who know another version than the one that stands. Returns whether there were any.
+    /// Wakes the waiters whose version is not the current one. Returns whether there were any.
     pub(crate) fn notify(&mut self, key: &StoreKey, current: Option<Version>) -> bool {
         let Some(waiters) = self.by_key.get_mut(key) else { return false };
         let woken: Vec<_> = waiters.extract_if(.., |waiter| waiter.seen != current).collect();
@@ -64,7 +64,7 @@ impl Waiters {
         any
     }
 
-    /// Tells all of them that it cannot be known.
+    /// Fails all waiters.
     pub(crate) fn fail(&mut self, error: &StoreError) {
         for waiter in self.by_key.drain().flat_map(|(_, waiters)| waiters) {
             let _ = waiter.reply.send(Err(error.clone()));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_that_left_is_removed_when_it_comes_again_or_all_are_visited() {
+    fn a_cancelled_waiter_is_removed_by_the_next_wait_or_sweep() {
         let mut waiters = Waiters::default();
         for _ in 0..3 {
             let (waiter, left) = waiter(ONE);

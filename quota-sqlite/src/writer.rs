@@ -1,5 +1,5 @@
 //! The thread that writes: one swap after the other, each as one statement.
-//! Nobody who reads waits for it.
+//! No reader waits for it.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -17,7 +17,7 @@ use crate::options::SqliteOptions;
 use crate::reader::ReadRequest;
 use crate::sql::{self, Write};
 
-/// A swap that somebody waits for.
+/// A swap of a waiting caller.
 #[derive(Debug)]
 pub(crate) struct WriteRequest {
     pub(crate) key: StoreKey,
@@ -34,14 +34,14 @@ pub(crate) struct Writer {
     file: File,
     clock: Clock,
     lock_timeout: LockTimeout,
-    /// The last write did not get the lock.
+    /// The last write timed out waiting for the lock.
     lock_timed_out: bool,
     reader: Sender<ReadRequest>,
 }
 
-/// One write in so many also takes away what has expired; processes that live for one write do so too.
+/// One write in this many, at random, also removes expired documents. So short-lived processes take part too.
 const SWEEP_ONE_IN: u32 = 64;
-/// Between a swap that lost and the look at what stands, that may have become what was expected; then it is tried again.
+/// After a conflict the current version is read. If it is the expected one by then, the swap is tried again.
 const MAX_ATTEMPTS: u32 = 3;
 
 impl Writer {
@@ -50,10 +50,10 @@ impl Writer {
         Self { file: File::new(options, Access::Writes), clock, lock_timeout, lock_timed_out: false, reader }
     }
 
-    /// Works until nobody can ask any more.
+    /// Runs until the last store handle is dropped.
     pub(crate) fn run(mut self, requests: &Receiver<WriteRequest>) {
         while let Ok(request) = requests.recv() {
-            // Somebody who has left may not want it any more; and behind a lock that is held, nobody should wait for them.
+            // Skip the write of a cancelled caller: others must not wait for it behind a held lock.
             if request.reply.is_closed() {
                 continue;
             }
@@ -62,13 +62,13 @@ impl Writer {
                 outcome => outcome,
             };
             if let Ok(Swap::Applied(version)) = outcome {
-                // If the reader is gone, nobody waits.
+                // If the reader is gone, there are no waiters.
                 let _ = self.reader.send(ReadRequest::Written { key: request.key, version });
             }
             if let Err(error) = &outcome
                 && self.lock_timed_out
             {
-                // These have waited for the same lock: each would wait for it again, one after the other.
+                // These writes have waited for the same lock. Otherwise each would wait for it again, one after the other.
                 for waiting in requests.try_iter() {
                     let _ = waiting.reply.send(Err(error.clone()));
                 }
@@ -89,10 +89,10 @@ impl Writer {
                 match swap {
                     Some(swap) => Ok(swap),
                     None => {
-                        // A newer program may have brought the file forward: then the next open reports that.
+                        // A newer program may have migrated the file: opening it again reports that.
                         self.file.forget();
                         self.file.for_writing()?;
-                        Err(StoreError::unavailable(Applied::No, "the document changes all the time"))
+                        Err(StoreError::unavailable(Applied::No, "the document changes too often; try again"))
                     }
                 }
             }
@@ -123,7 +123,7 @@ fn try_swap(connection: &Connection, request: &WriteRequest) -> rusqlite::Result
     for _ in 0..MAX_ATTEMPTS {
         if sql::write(connection, &write)? {
             if fastrand::u32(..SWEEP_ONE_IN) == 0 {
-                // The write is done, whatever becomes of this.
+                // The write is applied, so a failed sweep does not matter.
                 let _ = sql::sweep(connection, now_ms);
             }
             return Ok(Some(Swap::Applied(version)));

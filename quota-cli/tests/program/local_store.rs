@@ -64,7 +64,7 @@ fn a_damaged_file_that_was_named_is_left_as_it_is_and_commands_go_on_without_it(
 
         assert_ne!(ended.code, Some(78), "{command}: {}", ended.stderr);
         let told: Vec<_> =
-            ended.stderr.lines().filter(|line| line.contains("damaged, or no database")).collect();
+            ended.stderr.lines().filter(|line| line.contains("is damaged or not a database")).collect();
         assert_eq!(told.len(), 1, "{command}: {}", ended.stderr);
         assert!(told[0].contains("shared.db-wal"), "{command}: {}", ended.stderr);
     }

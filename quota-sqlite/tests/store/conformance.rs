@@ -1,4 +1,4 @@
-//! Every promise of a store: on one handle, on two, and with every call in another process.
+//! The conformance suite of stores: on one handle, on two, and with each call in another process.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use quota_core::{QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
 use quota_sqlite::SqliteStore;
 use tempfile::TempDir;
 
-use crate::env::{open, place};
+use crate::env::{new_path, open};
 use crate::processes::Elsewhere;
 
-/// Several ways to one file, taken in turn: what one writes the next one reads.
+/// Several handles on one file, used in turn: the next handle reads what one has written.
 #[derive(Debug)]
 struct InTurn<S> {
     stores: Vec<S>,
@@ -52,14 +52,14 @@ impl<S: QuotaStore> QuotaStore for InTurn<S> {
 }
 
 async fn on_handles(count: usize) -> InTurn<SqliteStore> {
-    let (folder, path) = place();
+    let (folder, path) = new_path();
     InTurn::new(folder, (0..count).map(|_| open(&path)))
 }
 
 quota_core::store_conformance!(one_handle, || on_handles(1));
 quota_core::store_conformance!(two_handles, || on_handles(2));
 quota_core::store_conformance!(two_processes, || async {
-    let (folder, path) = place();
+    let (folder, path) = new_path();
     let stores = [Elsewhere::start(&path), Elsewhere::start(&path)];
     InTurn::new(folder, stores)
 });

@@ -1,4 +1,4 @@
-//! Files that are not ours, not whole, or not to be written: nothing in them is changed, and what can be read is read.
+//! Files of other programs, damaged files and removed files: the store never changes them, and reads what it can.
 
 use std::fs;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use quota_core::{Applied, StoreError, Swap};
 use quota_sqlite::SqliteOptions;
 
-use crate::env::{body, open, place, raw, read, try_write, write};
+use crate::env::{body, new_path, open, raw, read, try_write, write};
 
-/// A file of this content that nobody else may read.
-fn lay(path: &std::path::Path, content: &[u8]) {
+/// Writes a private file with this content.
+fn write_private(path: &std::path::Path, content: &[u8]) {
     fs::write(path, content).expect("it can be written");
     #[cfg(unix)]
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
 }
 
 #[tokio::test]
-async fn what_is_no_database_is_unusable_and_left_as_it_is() {
+async fn a_file_that_is_not_a_database_is_unusable_and_not_changed() {
     for content in [&b"[accounts]\n"[..], &[0; 4096], b"SQLite format 3\0 and then nothing of the kind"] {
-        let (_folder, path) = place();
-        lay(&path, content);
+        let (_folder, path) = new_path();
+        write_private(&path, content);
         let store = open(&path);
 
         let errors = [
@@ -36,9 +36,9 @@ async fn what_is_no_database_is_unusable_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_empty_file_is_a_database_that_is_yet_to_be_made() {
-    let (_folder, path) = place();
-    lay(&path, b"");
+async fn an_empty_file_is_an_uncreated_database() {
+    let (_folder, path) = new_path();
+    write_private(&path, b"");
     let store = open(&path);
     assert_eq!(read(&store, "main").await.unwrap().document, None);
     assert_eq!(fs::read(&path).unwrap(), b"");
@@ -51,9 +51,9 @@ async fn an_empty_file_is_a_database_that_is_yet_to_be_made() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_link_to_an_empty_file_stays_a_link() {
-    let (folder, path) = place();
+    let (folder, path) = new_path();
     let target = folder.path().join("target.db");
-    lay(&target, b"");
+    write_private(&target, b"");
     std::os::unix::fs::symlink(&target, &path).unwrap();
 
     write(&open(&path), "main", "one").await;
@@ -64,9 +64,9 @@ async fn a_link_to_an_empty_file_stays_a_link() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn an_empty_file_that_others_may_use_is_not_filled() {
-    let (_folder, path) = place();
-    lay(&path, b"");
+async fn an_accessible_empty_file_is_not_replaced() {
+    let (_folder, path) = new_path();
+    write_private(&path, b"");
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
 
     let error = try_write(&open(&path), "main", None, "x").await.unwrap_err();
@@ -76,35 +76,35 @@ async fn an_empty_file_that_others_may_use_is_not_filled() {
 }
 
 #[tokio::test]
-async fn an_empty_file_with_a_log_is_not_filled() {
-    let (_folder, path) = place();
+async fn an_empty_file_with_a_log_is_not_replaced() {
+    let (_folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     fs::write(&path, b"").unwrap();
 
     let error = try_write(&open(&path), "main", None, "x").await.unwrap_err();
 
-    assert!(error.to_string().contains("is gone or empty, and its log"), "{error}");
+    assert!(error.to_string().contains("is missing or empty, but its log"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"");
 }
 
 #[tokio::test]
-async fn another_programs_database_is_unusable_and_left_as_it_is() {
-    let (_folder, path) = place();
-    lay(&path, b"");
+async fn another_programs_database_is_unusable_and_not_changed() {
+    let (_folder, path) = new_path();
+    write_private(&path, b"");
     raw(&path).execute_batch("CREATE TABLE document (key TEXT)").unwrap();
     let before = fs::read(&path).unwrap();
     let store = open(&path);
 
     let error = try_write(&store, "main", None, "x").await.unwrap_err();
 
-    assert!(error.to_string().contains("is not a database of quota"), "{error}");
+    assert!(error.to_string().contains("is not a quota database"), "{error}");
     assert!(matches!(read(&store, "main").await, Err(StoreError::Unusable { .. })));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
 #[tokio::test]
-async fn a_file_that_a_newer_program_brought_forward_meanwhile_is_not_written_any_more() {
-    let (_folder, path) = place();
+async fn a_file_that_a_newer_program_migrated_is_no_longer_written() {
+    let (_folder, path) = new_path();
     let store = open(&path);
     let version = write(&store, "main", "one").await;
     let other = raw(&path);
@@ -124,27 +124,27 @@ async fn a_file_that_a_newer_program_brought_forward_meanwhile_is_not_written_an
 
 #[tokio::test]
 async fn a_file_whose_tables_are_gone_is_unusable() {
-    let (_folder, path) = place();
+    let (_folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     raw(&path).execute_batch("DROP TABLE document").unwrap();
 
     let error = read(&open(&path), "main").await.unwrap_err();
 
-    assert!(error.to_string().contains("has not the tables it should have"), "{error}");
+    assert!(error.to_string().contains("lacks the tables of quota"), "{error}");
 }
 
 #[tokio::test]
-async fn a_folder_is_no_file() {
-    let (folder, _) = place();
+async fn a_folder_is_not_a_file() {
+    let (folder, _) = new_path();
 
     let error = read(&open(folder.path()), "main").await.unwrap_err();
 
-    assert!(error.to_string().contains("is not a file"), "{error}");
+    assert!(error.to_string().contains("is not a regular file"), "{error}");
 }
 
 #[tokio::test]
-async fn reading_makes_no_file_and_no_folder() {
-    let (folder, _) = place();
+async fn reading_creates_no_file_and_no_folder() {
+    let (folder, _) = new_path();
     let path = folder.path().join("not").join("there.db");
 
     let found = read(&open(&path), "main").await.unwrap();
@@ -154,8 +154,8 @@ async fn reading_makes_no_file_and_no_folder() {
 }
 
 #[tokio::test]
-async fn nothing_but_the_database_is_left_after_it_was_made() {
-    let (folder, path) = place();
+async fn creating_leaves_only_the_database() {
+    let (folder, path) = new_path();
 
     write(&open(&path), "main", "one").await;
 
@@ -169,8 +169,8 @@ async fn nothing_but_the_database_is_left_after_it_was_made() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_deleted_is_made_anew() {
-    let (folder, path) = place();
+async fn a_deleted_file_is_created_again() {
+    let (folder, path) = new_path();
     let store = open(&path);
     let old = write(&store, "main", "one").await;
     for entry in fs::read_dir(folder.path()).unwrap() {
@@ -185,8 +185,8 @@ async fn a_file_that_was_deleted_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_log_whose_file_was_taken_away_is_not_read_into_another_one() {
-    let (folder, path) = place();
+async fn a_log_without_its_file_is_not_applied_to_another_one() {
+    let (folder, path) = new_path();
     let store = open(&path);
     write(&store, "main", "one").await;
     let (away, log) = (folder.path().join("away.db"), folder.path().join("quota.db-wal"));
@@ -209,9 +209,9 @@ async fn a_log_whose_file_was_taken_away_is_not_read_into_another_one() {
 }
 
 #[tokio::test]
-async fn whoever_is_told_to_move_a_file_away_is_told_to_move_its_log_too() {
-    let (_folder, path) = place();
-    lay(&path, b"nothing of the kind");
+async fn the_hint_to_move_a_file_includes_its_log() {
+    let (_folder, path) = new_path();
+    write_private(&path, b"nothing of the kind");
 
     let error = read(&open(&path), "main").await.unwrap_err();
 
@@ -220,8 +220,8 @@ async fn whoever_is_told_to_move_a_file_away_is_told_to_move_its_log_too() {
 }
 
 #[tokio::test]
-async fn a_writer_who_was_stopped_keeps_nobody_from_reading() {
-    let (_folder, path) = place();
+async fn a_stopped_writer_does_not_block_readers() {
+    let (_folder, path) = new_path();
     let store = SqliteOptions::file(&path).busy_timeout(Duration::from_millis(1)).open().unwrap();
     let version = write(&store, "main", "one").await;
     let stopped = raw(&path);
@@ -233,20 +233,20 @@ async fn a_writer_who_was_stopped_keeps_nobody_from_reading() {
     assert_eq!(body(read(&store, "main").await.unwrap()).as_deref(), Some("one"));
     drop(stopped);
     let written = try_write(&store, "main", Some(version), "two").await;
-    assert!(matches!(written, Ok(Swap::Applied(_))), "its lock has ended with it: {written:?}");
+    assert!(matches!(written, Ok(Swap::Applied(_))), "the system has released its lock: {written:?}");
 }
 
 #[tokio::test]
-async fn a_log_that_was_cut_off_costs_its_last_writes_and_no_more() {
-    let (folder, path) = place();
+async fn a_truncated_log_loses_only_its_last_writes() {
+    let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     raw(&path).query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())).unwrap();
     write(&open(&path), "main", "two").await;
-    // As after a power failure, seen by nobody who was there before: the log is torn, and its index is gone.
+    // As after a power failure: the log is torn, and its index is gone.
     let copy = folder.path().join("copy.db");
-    lay(&copy, &fs::read(&path).unwrap());
+    write_private(&copy, &fs::read(&path).unwrap());
     let log = fs::read(folder.path().join("quota.db-wal")).unwrap();
-    lay(&folder.path().join("copy.db-wal"), &log[..log.len() - 100]);
+    write_private(&folder.path().join("copy.db-wal"), &log[..log.len() - 100]);
 
     let store = open(&copy);
 

@@ -1,4 +1,4 @@
-//! Disks that take nothing more, and folders in which nothing may be written: what is there is still read.
+//! Full disks and read-only folders: reads work, writes are refused.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -9,17 +9,17 @@ use std::process::Command;
 use bytes::Bytes;
 use quota_core::{QuotaStore, StoreError, Swap};
 
-use crate::env::{KEEP, body, key, open, place, raw, write};
+use crate::env::{KEEP, body, key, new_path, open, raw, write};
 use crate::processes::{Elsewhere, this_program};
 
-/// Somebody who is nobody, for those who run tests as root: no rights hold root back.
-const NOBODY: u32 = 65_534;
+/// The id of an unprivileged user, for tests that run as root: file modes do not restrict root.
+const UNPRIVILEGED: u32 = 65_534;
 
 #[tokio::test]
-async fn a_full_disk_refuses_writes_and_keeps_what_is_there() {
-    let (_folder, path) = place();
+async fn a_full_disk_refuses_writes_and_keeps_its_data() {
+    let (_folder, path) = new_path();
     write(&open(&path), "main", "one").await;
-    // A limit on the size of files, which fails a write as a full disk does, and needs no rights.
+    // A file size limit fails a write as a full disk does, and needs no privileges.
     let mut limited = Command::new("sh");
     limited.args(["-c", r#"trap "" XFSZ; ulimit -f 80; exec "$0" "$@""#]).arg(this_program());
     let store = Elsewhere::by(limited, &path);
@@ -31,14 +31,14 @@ async fn a_full_disk_refuses_writes_and_keeps_what_is_there() {
     assert!(refused.to_string().contains("is the disk full"), "{refused}");
     assert_eq!(body(store.read(&key("main")).await.unwrap()).as_deref(), Some("one"));
     let small = store.swap(&key("other"), None, Bytes::from_static(b"small"), KEEP).await;
-    assert!(matches!(small, Ok(Swap::Applied(_))), "what fits is written: {small:?}");
+    assert!(matches!(small, Ok(Swap::Applied(_))), "a write that fits is applied: {small:?}");
 }
 
 #[tokio::test]
-async fn a_folder_that_takes_nothing_is_read_and_refuses_writes() {
-    let (folder, path) = place();
+async fn a_read_only_folder_serves_reads_and_refuses_writes() {
+    let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
-    // As after a copy to a medium that cannot be written: one file, and no log.
+    // As after a copy to a read-only medium: one file without a log.
     raw(&path).query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())).unwrap();
     for log in ["quota.db-wal", "quota.db-shm"] {
         let _ = fs::remove_file(folder.path().join(log));
@@ -57,8 +57,8 @@ async fn a_folder_that_takes_nothing_is_read_and_refuses_writes() {
 }
 
 #[tokio::test]
-async fn a_folder_that_takes_nothing_is_read_with_the_log_that_is_in_it() {
-    let (folder, path) = place();
+async fn a_read_only_folder_is_read_with_its_log() {
+    let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     let store = Elsewhere::by(without_rights(folder.path(), &path), &path);
 
@@ -70,8 +70,8 @@ async fn a_folder_that_takes_nothing_is_read_with_the_log_that_is_in_it() {
 }
 
 #[tokio::test]
-async fn a_log_without_its_index_is_missed_by_no_name_of_the_file() {
-    let (folder, path) = place();
+async fn a_log_without_its_index_is_noticed_through_any_path() {
+    let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     fs::remove_file(folder.path().join("quota.db-shm")).unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
@@ -92,45 +92,45 @@ async fn a_log_without_its_index_is_missed_by_no_name_of_the_file() {
 }
 
 #[tokio::test]
-async fn a_folder_that_lets_nobody_in_is_named_with_the_command_that_opens_it() {
-    let (folder, _) = place();
+async fn a_folder_without_permission_is_named_with_the_command_that_opens_it() {
+    let (folder, _) = new_path();
     let path = folder.path().join("quota").join("quota.db");
     write(&open(&path), "main", "one").await;
     let quota = path.parent().unwrap();
-    // As another user, or, where tests do not run as root, as its owner, who may not look into it either.
+    // As another user, or as its owner if the tests do not run as root. Neither has permission.
     let is_root = fs::metadata(&path).unwrap().uid() == 0;
     let program = program_without_rights(folder.path(), &path);
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(quota, Permissions::from_mode(if is_root { 0o700 } else { 0o000 })).unwrap();
     let store = Elsewhere::by(program, &path);
 
-    let told = store.read(&key("main")).await.unwrap_err().to_string();
+    let message = store.read(&key("main")).await.unwrap_err().to_string();
 
-    let command = if is_root { format!("sudo chown {NOBODY}") } else { "chmod u+rwx".to_owned() };
-    assert!(told.ends_with(&format!("run: {command} {}", quota.display())), "{told}");
+    let command = if is_root { format!("sudo chown {UNPRIVILEGED}") } else { "chmod u+rwx".to_owned() };
+    assert!(message.ends_with(&format!("run: {command} {}", quota.display())), "{message}");
     drop(store);
     fs::set_permissions(quota, Permissions::from_mode(0o700)).unwrap();
 }
 
 #[tokio::test]
-async fn all_files_that_are_somebody_elses_are_in_the_command_that_gives_them_back() {
-    let (folder, path) = place();
+async fn the_chown_command_lists_all_files_of_another_user() {
+    let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     if fs::metadata(&path).unwrap().uid() != 0 {
-        // Only root can give a file to somebody else.
+        // Only root can give a file to another user.
         return;
     }
     let program = program_without_rights(folder.path(), &path);
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let store = Elsewhere::by(program, &path);
 
-    let told = store.read(&key("main")).await.unwrap_err().to_string();
+    let message = store.read(&key("main")).await.unwrap_err().to_string();
 
     let all = format!("{0} {0}-wal {0}-shm", path.display());
-    assert!(told.ends_with(&format!("run: sudo chown {NOBODY} {all}")), "{told}");
+    assert!(message.ends_with(&format!("run: sudo chown {UNPRIVILEGED} {all}")), "{message}");
 }
 
-/// A command that starts this program as somebody who owns the files, may only read them, and may not write in the folder.
+/// A command that starts this program as the owner of the files, who may only read them and may not write to the folder.
 fn without_rights(folder: &Path, path: &Path) -> Command {
     let is_root = fs::metadata(path).expect("it is there").uid() == 0;
     let command = program_without_rights(folder, path);
@@ -138,7 +138,7 @@ fn without_rights(folder: &Path, path: &Path) -> Command {
         if name.exists() {
             fs::set_permissions(&name, Permissions::from_mode(0o400)).expect("it is ours");
             if is_root {
-                chown(&name, Some(NOBODY), Some(NOBODY)).expect("root may");
+                chown(&name, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("root may");
             }
         }
     }
@@ -146,18 +146,19 @@ fn without_rights(folder: &Path, path: &Path) -> Command {
     command
 }
 
-/// A command that starts a copy of this program, in this folder, as nobody if root owns the file.
+/// A command that starts a copy of this program in this folder, as an unprivileged user if root owns the file.
 fn program_without_rights(folder: &Path, path: &Path) -> Command {
     let is_root = fs::metadata(path).is_ok_and(|found| found.uid() == 0);
-    // A copy, for nobody may not come to where the tests are built.
+    // A copy, because an unprivileged user may have no permission for the build folder.
     let program = folder.join("program");
-    // By another process: what this one had open for writing, a child started meanwhile would keep open, and it could not be run.
-    let copied = Command::new("cp").arg(this_program()).arg(&program).status().expect("there is cp");
-    assert!(copied.success(), "it can be copied");
+    // Another process copies it. A child that this process forks during the copy would keep the file open for writing, and then it
+    // could not be run.
+    let copied = Command::new("cp").arg(this_program()).arg(&program).status().expect("cp is installed");
+    assert!(copied.success(), "the copy succeeds");
     let mut command = Command::new(&program);
     command.current_dir("/");
     if is_root {
-        command.uid(NOBODY).gid(NOBODY);
+        command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
     }
     command
 }

@@ -1,4 +1,4 @@
-//! Folders, files and stores in them, and other processes that use them.
+//! Helpers that the tests share: folders, files and stores in them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,15 +10,15 @@ use tempfile::TempDir;
 
 pub(crate) const KEEP: Duration = Duration::from_secs(3600);
 
-/// A folder of its own, and the path of a file in it that is not there yet.
-pub(crate) fn place() -> (TempDir, PathBuf) {
+/// A new folder, and the path of a missing file in it.
+pub(crate) fn new_path() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let path = folder.path().join("quota.db");
     (folder, path)
 }
 
 pub(crate) fn open(path: &Path) -> SqliteStore {
-    SqliteOptions::file(path).open().expect("the settings make sense")
+    SqliteOptions::file(path).open().expect("the settings are valid")
 }
 
 pub(crate) fn key(name: &str) -> StoreKey {
@@ -26,10 +26,10 @@ pub(crate) fn key(name: &str) -> StoreKey {
 }
 
 pub(crate) async fn write(store: &SqliteStore, name: &str, body: &'static str) -> Version {
-    let stands = store.read(&key(name)).await.expect("it can be read");
-    match try_write(store, name, stands.version(), body).await.expect("it can be written") {
+    let current = store.read(&key(name)).await.expect("it can be read");
+    match try_write(store, name, current.version(), body).await.expect("it can be written") {
         Swap::Applied(version) => version,
-        other => panic!("nobody else writes, and yet {other:?}"),
+        other => panic!("no other process writes, and yet {other:?}"),
     }
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn body(reading: Reading) -> Option<String> {
     reading.document.map(|document| String::from_utf8_lossy(&document.body).into_owned())
 }
 
-/// The database as SQLite itself sees it.
+/// A direct connection to the database.
 pub(crate) fn raw(path: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(path).expect("it can be opened")
 }

@@ -1,5 +1,5 @@
-//! The store on real files: the suite, other processes, rights, damage, and disks that take nothing.
-//! What is pure is tested where it is.
+//! Tests of the store on real files: the conformance suite, other processes, permissions, damage and full disks.
+//! Unit tests of pure code are beside the code.
 
 mod aside;
 mod conformance;

@@ -1,4 +1,4 @@
-//! Who may use the file, and what is said to those who must mend something first.
+//! Checks of owner and mode, and the errors that name the fix.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use quota_core::StoreError;
 
-use crate::env::{body, open, place, read, try_write, write};
+use crate::env::{body, new_path, open, read, try_write, write};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it is there").mode() & 0o7777
@@ -18,8 +18,8 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[tokio::test]
-async fn the_file_and_its_log_are_ours_alone_and_so_is_the_folder_that_is_made() {
-    let (folder, _) = place();
+async fn a_created_file_log_and_folder_are_private() {
+    let (folder, _) = new_path();
     let path = folder.path().join("state").join("quota").join("quota.db");
 
     let store = open(&path);
@@ -33,9 +33,9 @@ async fn the_file_and_its_log_are_ours_alone_and_so_is_the_folder_that_is_made()
 }
 
 #[tokio::test]
-async fn a_file_that_others_may_use_is_refused_with_the_command_that_mends_it() {
+async fn an_accessible_file_is_refused_with_the_command_that_fixes_it() {
     for wide in [0o640, 0o604, 0o660] {
-        let (folder, _) = place();
+        let (folder, _) = new_path();
         let path = folder.path().join("my quota.db");
         write(&open(&path), "main", "one").await;
         set_mode(&path, wide);
@@ -52,28 +52,28 @@ async fn a_file_that_others_may_use_is_refused_with_the_command_that_mends_it() 
 }
 
 #[tokio::test]
-async fn a_log_that_others_may_use_is_refused_as_the_file_is_and_one_command_mends_all() {
-    let (folder, path) = place();
+async fn an_accessible_log_is_refused_and_one_command_fixes_all() {
+    let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     let all = ["quota.db", "quota.db-wal", "quota.db-shm"].map(|name| folder.path().join(name));
     for file in &all {
         set_mode(file, 0o644);
     }
 
-    let told = read(&open(&path), "main").await.unwrap_err().to_string();
-    let command = told.rsplit("run: ").next().unwrap();
-    assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{told}");
+    let message = read(&open(&path), "main").await.unwrap_err().to_string();
+    let command = message.rsplit("run: ").next().unwrap();
+    assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{message}");
 
-    assert_eq!(all.each_ref().map(|file| mode(file)), [0o600; 3], "{told}");
+    assert_eq!(all.each_ref().map(|file| mode(file)), [0o600; 3], "{message}");
     assert_eq!(body(read(&open(&path), "main").await.unwrap()).as_deref(), Some("one"));
     set_mode(&all[1], 0o644);
-    let told = read(&open(&path), "main").await.unwrap_err().to_string();
-    assert!(told.ends_with(&format!("run: chmod 600 {}", all[1].display())), "{told}");
+    let message = read(&open(&path), "main").await.unwrap_err().to_string();
+    assert!(message.ends_with(&format!("run: chmod 600 {}", all[1].display())), "{message}");
 }
 
 #[tokio::test]
-async fn a_folder_in_which_others_may_write_is_refused_with_the_command_that_mends_it() {
-    let (folder, path) = place();
+async fn a_writable_folder_is_refused_with_the_command_that_fixes_it() {
+    let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     set_mode(folder.path(), 0o770);
     let store = open(&path);
@@ -86,8 +86,8 @@ async fn a_folder_in_which_others_may_write_is_refused_with_the_command_that_men
 }
 
 #[tokio::test]
-async fn nothing_is_made_in_a_folder_for_everybody() {
-    let (folder, path) = place();
+async fn no_file_is_created_in_a_shared_folder() {
+    let (folder, path) = new_path();
     set_mode(folder.path(), 0o1777);
 
     let error = try_write(&open(&path), "main", None, "x").await.unwrap_err();
@@ -97,8 +97,8 @@ async fn nothing_is_made_in_a_folder_for_everybody() {
 }
 
 #[tokio::test]
-async fn a_link_is_followed_to_what_is_ours_alone() {
-    let (folder, path) = place();
+async fn a_link_to_a_private_file_is_followed() {
+    let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     let link = folder.path().join("link.db");
     symlink(&path, &link).unwrap();
@@ -111,8 +111,8 @@ async fn a_link_is_followed_to_what_is_ours_alone() {
 }
 
 #[tokio::test]
-async fn the_folder_behind_a_link_is_the_one_that_counts() {
-    let (folder, path) = place();
+async fn the_folder_of_the_target_of_a_link_is_checked() {
+    let (folder, path) = new_path();
     write(&open(&path), "main", "one").await;
     let elsewhere = tempfile::tempdir().unwrap();
     let link = elsewhere.path().join("link.db");
@@ -121,19 +121,19 @@ async fn the_folder_behind_a_link_is_the_one_that_counts() {
 
     let error = read(&open(&link), "main").await.unwrap_err();
 
-    assert!(error.to_string().contains("others may write in"), "{error}");
+    assert!(error.to_string().contains("other users can write to"), "{error}");
 }
 
 #[tokio::test]
-async fn a_link_that_leads_nowhere_is_refused_and_nothing_is_made_behind_it() {
-    let (folder, path) = place();
+async fn a_dangling_link_is_refused_and_its_target_not_created() {
+    let (folder, path) = new_path();
     let link = folder.path().join("link.db");
     symlink(&path, &link).unwrap();
     let store = open(&link);
 
     let error = try_write(&store, "main", None, "x").await.unwrap_err();
 
-    assert!(error.to_string().contains("leads nowhere"), "{error}");
+    assert!(error.to_string().contains("is a dangling link"), "{error}");
     assert!(read(&store, "main").await.is_err());
     assert!(!path.exists());
 }

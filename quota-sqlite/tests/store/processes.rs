@@ -1,5 +1,5 @@
-//! Other processes: this test program started again, which does on the file what it is told, line by line.
-//! One store has every call carried out there; and many count at once, while some of them are killed.
+//! Other processes: this test program starts itself again, and the child runs the calls that it reads line by line.
+//! One store forwards each call to a child; and many children count concurrently, while some of them are killed.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -18,19 +18,19 @@ use quota_sqlite::SqliteStore;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::env::{KEEP, body, key, open, place, raw, read, write};
+use crate::env::{KEEP, body, key, new_path, open, raw, read, write};
 
-/// Which file the other process is to use; set, this program is the other process.
+/// The variable with the file of the child. If it is set, this process is the child.
 const FILE: &str = "QUOTA_TEST_SQLITE_FILE";
-/// What its lines begin with, for the test harness writes to standard output too.
+/// The prefix of its lines, because the test harness writes to standard output too.
 const MARK: &str = "@ ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_process_wrote_is_read() {
+async fn a_write_of_another_process_is_read() {
     if let Some(path) = std::env::var_os(FILE) {
-        return be_the_other(&PathBuf::from(path));
+        return run_child(&PathBuf::from(path));
     }
-    let (_folder, path) = place();
+    let (_folder, path) = new_path();
     let written = Elsewhere::start(&path).swap(&key("main"), None, Bytes::from_static(b"theirs"), KEEP).await;
 
     let reading = read(&open(&path), "main").await.unwrap();
@@ -41,10 +41,10 @@ async fn what_another_process_wrote_is_read() {
 
 #[tokio::test]
 async fn a_wait_ends_when_another_process_writes() {
-    let (_folder, path) = place();
+    let (_folder, path) = new_path();
     let (here, there) = (open(&path), Elsewhere::start(&path));
     let first = there.swap(&key("main"), None, Bytes::from_static(b"one"), KEEP).await.unwrap();
-    let Swap::Applied(first) = first else { panic!("nobody else writes: {first:?}") };
+    let Swap::Applied(first) = first else { panic!("no other process writes: {first:?}") };
 
     let key = key("main");
     let wait = here.changed(&key, Some(first));
@@ -59,7 +59,7 @@ async fn a_wait_ends_when_another_process_writes() {
 fn eight_processes_count_exactly_in_20_rounds_while_some_are_killed() {
     const PROCESSES: usize = 8;
     const ROUNDS: usize = 20;
-    let (_folder, path) = place();
+    let (_folder, path) = new_path();
 
     let kills: usize = std::thread::scope(|scope| {
         let counters: Vec<_> = (0..PROCESSES)
@@ -80,10 +80,10 @@ fn eight_processes_count_exactly_in_20_rounds_while_some_are_killed() {
     assert_eq!(counted, (PROCESSES * ROUNDS, PROCESSES * ROUNDS), "each once, with {kills} kills: {text}");
     let verdict: String = raw(&path).query_row("PRAGMA integrity_check", (), |row| row.get(0)).unwrap();
     assert_eq!(verdict, "ok");
-    assert!(kills > 0, "somebody was killed");
+    assert!(kills > 0, "no process was killed");
 }
 
-/// Has one process after the other count to the end; each is killed in the middle of a round, except the last.
+/// Runs counting children one after the other. Each is killed during a round, except the last.
 fn count_in_processes(path: &Path, number: usize, rounds: usize) -> usize {
     for kills in 0.. {
         let mut other = Other::start(path);
@@ -91,7 +91,7 @@ fn count_in_processes(path: &Path, number: usize, rounds: usize) -> usize {
         let kill_after = (kills < 3).then(|| fastrand::usize(0..rounds / 3));
         let mut lines = other.lines();
         if kill_after.is_some_and(|after| lines.by_ref().take(after + 1).count() > after) {
-            // The next round has begun already.
+            // The next round has already started.
             continue;
         }
         lines.for_each(drop);
@@ -118,35 +118,35 @@ impl Other {
 
     fn by(mut command: Command, path: &Path) -> Self {
         let mut child = command
-            .args(["processes::what_another_process_wrote_is_read", "--exact", "--nocapture"])
+            .args(["processes::a_write_of_another_process_is_read", "--exact", "--nocapture"])
             .env(FILE, path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("this program can be started");
-        let stdin = child.stdin.take().expect("it was asked for");
+            .expect("this program starts");
+        let stdin = child.stdin.take().expect("it was piped");
         let stdout = child.stdout.take();
         Self { child, stdin, stdout }
     }
 
-    /// What it says, until it ends.
+    /// Its lines, until it ends.
     fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
-        let stdout = self.stdout.take().expect("it is listened to once");
+        let stdout = self.stdout.take().expect("it is read once");
         let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        // The harness says what it does without ending its line.
+        // The harness writes progress without ending its line.
         lines.filter_map(|line| line.split_once(MARK).map(|(_, said)| said.to_owned()))
     }
 }
 
 impl Drop for Other {
     fn drop(&mut self) {
-        // SIGKILL: it gets no chance to tidy up.
+        // SIGKILL, so it cannot clean up.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A store whose every call is carried out by another process.
+/// A store that forwards each call to another process.
 pub(crate) struct Elsewhere {
     other: Mutex<Other>,
     waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<String>>>>,
@@ -158,7 +158,7 @@ impl Elsewhere {
         Self::by(Command::new(this_program()), path)
     }
 
-    /// By a command that starts [`this_program`] with further arguments.
+    /// With a command that starts [`this_program`] with further arguments.
     pub(crate) fn by(command: Command, path: &Path) -> Self {
         let mut other = Other::by(command, path);
         let waiting = Arc::new(Mutex::new(HashMap::<u64, oneshot::Sender<String>>::new()));
@@ -167,10 +167,10 @@ impl Elsewhere {
             for line in lines {
                 let (number, answer) = line.split_once(' ').expect("an answer begins with its number");
                 let waiting = number.parse().ok().and_then(|number| answers.lock().remove(&number));
-                // Who has left is not told.
+                // The caller may be cancelled.
                 let _ = waiting.map(|waiting| waiting.send(answer.to_owned()));
             }
-            // Nobody answers any more.
+            // No more answers arrive.
             answers.lock().clear();
         });
         Self { other: Mutex::new(other), waiting, last: AtomicU64::new(0) }
@@ -210,20 +210,20 @@ impl QuotaStore for Elsewhere {
         body: Bytes,
         keep: Duration,
     ) -> Result<Swap, StoreError> {
-        let (expected, body) = (told_version(expected), hex(&body));
+        let (expected, body) = (format_version(expected), hex(&body));
         let words = self.ask(format!("swap {key} {expected} {} {body}", keep.as_millis())).await?;
         Ok(match &*words[0] {
-            "applied" => Swap::Applied(parsed_version(&words[1]).expect("what is applied has a version")),
+            "applied" => Swap::Applied(parsed_version(&words[1]).expect("an applied swap has a version")),
             _ => Swap::Conflict(parsed_reading(&words[1..])),
         })
     }
 
     async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.ask(format!("changed {key} {}", told_version(seen))).await.map(drop)
+        self.ask(format!("changed {key} {}", format_version(seen))).await.map(drop)
     }
 }
 
-fn be_the_other(path: &Path) {
+fn run_child(path: &Path) {
     let store = open(path);
     let runtime = Handle::current();
     std::thread::scope(|scope| {
@@ -235,11 +235,11 @@ fn be_the_other(path: &Path) {
                     runtime.block_on(count(&store, words[2], words[3].parse().expect("a number")));
                     std::process::exit(0);
                 }
-                let answer = runtime.block_on(carried_out(&store, &words[1..]));
+                let answer = runtime.block_on(execute(&store, &words[1..]));
                 say(&format!("{} {answer}", words[0]));
             });
         }
-        // Nobody is there to tell any more, and a wait would go on for ever.
+        // The parent is gone. Exit, because a wait would never end.
         std::process::exit(0);
     });
 }
@@ -249,17 +249,17 @@ fn say(text: &str) {
     let _ = writeln!(stdout, "{MARK}{text}").and_then(|()| stdout.flush());
 }
 
-async fn carried_out(store: &SqliteStore, words: &[&str]) -> String {
+async fn execute(store: &SqliteStore, words: &[&str]) -> String {
     let key = StoreKey::account(&words[1].parse().expect("a key of an account"));
     let done = match words[0] {
-        "read" => store.read(&key).await.map(|reading| format!("reading {}", told_reading(&reading))),
+        "read" => store.read(&key).await.map(|reading| format!("reading {}", format_reading(&reading))),
         "changed" => store.changed(&key, parsed_version(words[2])).await.map(|()| "changed".to_owned()),
         _ => {
             let (expected, keep) =
                 (parsed_version(words[2]), Duration::from_millis(words[3].parse().expect("ms")));
             store.swap(&key, expected, unhex(words[4]), keep).await.map(|swap| match swap {
-                Swap::Applied(version) => format!("applied {}", told_version(Some(version))),
-                Swap::Conflict(reading) => format!("conflict {}", told_reading(&reading)),
+                Swap::Applied(version) => format!("applied {}", format_version(Some(version))),
+                Swap::Conflict(reading) => format!("conflict {}", format_reading(&reading)),
                 _ => "refused: unknown".to_owned(),
             })
         }
@@ -270,7 +270,7 @@ async fn carried_out(store: &SqliteStore, words: &[&str]) -> String {
     })
 }
 
-/// Puts its marks behind those that are there, each once, even if it was killed before it knew that one was.
+/// Appends its marks, each once, even if it was killed before it learned that one was applied.
 async fn count(store: &SqliteStore, number: &str, rounds: usize) {
     let key = key("counter");
     for round in 0..rounds {
@@ -288,17 +288,17 @@ async fn count(store: &SqliteStore, number: &str, rounds: usize) {
     }
 }
 
-fn told_reading(reading: &Reading) -> String {
+fn format_reading(reading: &Reading) -> String {
     let body = reading.document.as_ref().map(|document| hex(&document.body)).unwrap_or_default();
-    format!("{} {} {body}", reading.now, told_version(reading.version()))
+    format!("{} {} {body}", reading.now, format_version(reading.version()))
 }
 
 fn parsed_reading(words: &[String]) -> Reading {
     let document = parsed_version(&words[1]).map(|version| Document::new(version, unhex(&words[2])));
-    Reading::new(document, words[0].parse::<Timestamp>().expect("a moment"))
+    Reading::new(document, words[0].parse::<Timestamp>().expect("a timestamp"))
 }
 
-fn told_version(version: Option<Version>) -> String {
+fn format_version(version: Option<Version>) -> String {
     version.map_or_else(|| "-".to_owned(), |version| version.number().to_string())
 }
 
@@ -316,8 +316,8 @@ fn unhex(text: &str) -> Bytes {
 }
 
 #[tokio::test]
-async fn many_who_ask_at_once_are_told_of_what_was_written_before_200_rounds() {
-    let (_folder, path) = place();
+async fn concurrent_reads_see_earlier_writes_in_200_rounds() {
+    let (_folder, path) = new_path();
     let (theirs, ours) = (open(&path), open(&path));
 
     for round in 0..200 {

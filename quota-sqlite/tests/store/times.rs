@@ -1,4 +1,4 @@
-//! What has expired, clocks that are set, and opening, which does nothing.
+//! Expiry, clocks that change, and creating a store, which does not touch the file.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use quota_core::{Clock, QuotaStore, Swap};
 use quota_sqlite::SqliteOptions;
 
-use crate::env::{KEEP, key, open, place, raw, read, write};
+use crate::env::{KEEP, key, new_path, open, raw, read, write};
 
 fn at(text: &str) -> Timestamp {
-    text.parse().expect("it is a moment")
+    text.parse().expect("a timestamp")
 }
 
 #[tokio::test]
-async fn opening_touches_nothing() {
-    let (folder, path) = place();
+async fn creating_a_store_touches_nothing() {
+    let (folder, path) = new_path();
 
     let store = open(&path);
 
@@ -23,8 +23,8 @@ async fn opening_touches_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_clock_is_the_one_that_was_given() {
-    let (_folder, path) = place();
+async fn the_store_uses_the_configured_clock() {
+    let (_folder, path) = new_path();
     let clock = Clock::anchored(at("2026-11-23T11:55:00Z"));
 
     let store = SqliteOptions::file(&path).clock(clock).open().unwrap();
@@ -33,8 +33,8 @@ async fn the_clock_is_the_one_that_was_given() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_set_back_finds_what_was_written_before() {
-    let (_folder, path) = place();
+async fn a_clock_that_was_set_back_finds_earlier_writes() {
+    let (_folder, path) = new_path();
     let ahead = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T12:00:00Z"))).open().unwrap();
     let version = write(&ahead, "main", "one").await;
 
@@ -44,8 +44,8 @@ async fn a_clock_that_was_set_back_finds_what_was_written_before() {
 }
 
 #[tokio::test]
-async fn what_has_expired_is_taken_away_by_writes_and_by_nobody_else() {
-    let (_folder, path) = place();
+async fn expired_documents_are_removed_by_writes_only() {
+    let (_folder, path) = new_path();
     let early = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T11:00:00Z"))).open().unwrap();
     for number in 0..300 {
         let swap = early.swap(&key(&format!("old-{number}")), None, "x".into(), KEEP).await;
@@ -57,12 +57,12 @@ async fn what_has_expired_is_taken_away_by_writes_and_by_nobody_else() {
 
     assert_eq!(read(&late, "old-0").await.unwrap().document, None);
     assert_eq!(count(), 300);
-    // Each time by chance, one in 64; that none of so many does is a matter of one in 10^13.
+    // Each write sweeps with a chance of one in 64. That none of these does has a probability of one in 10^13.
     let mut known = None;
     for _ in 0..2000 {
         match late.swap(&key("main"), known, "x".into(), Duration::from_secs(7200)).await {
             Ok(Swap::Applied(version)) => known = Some(version),
-            other => panic!("nobody else writes: {other:?}"),
+            other => panic!("no other process writes: {other:?}"),
         }
     }
 
