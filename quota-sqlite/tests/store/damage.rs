@@ -215,7 +215,7 @@ async fn the_hint_to_move_a_file_includes_its_log() {
 
     let error = read(&open(&path), "main").await.unwrap_err();
 
-    let advice = "move it away together with quota.db-wal and quota.db-shm, and a new one is made";
+    let advice = "move it away together with quota.db-wal and quota.db-shm; quota then creates a new one";
     assert!(error.to_string().ends_with(advice), "{error}");
 }
 
