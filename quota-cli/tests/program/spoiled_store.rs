@@ -280,7 +280,7 @@ fn a_watch_tells_in_its_last_line_that_nothing_can_be_written() {
     let mut watch = pty.start(world.command(&["watch"]));
 
     // Only what changes on the screen is written, and that a word at a time; a new size has all of it written anew.
-    pty.until("other users");
+    pty.until("users");
     pty.resize(120, 24);
     kill_process(Pid::from_child(&watch), Signal::WINCH).unwrap();
     pty.until("nothing can be shared with other processes: other users can write to");
