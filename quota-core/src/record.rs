@@ -86,8 +86,8 @@ const TRAILING: Duration = Duration::from_secs(3600);
 /// How many calls a record keeps. Processes that were without the store bring theirs, and there may be many of these.
 const MOST_ATTEMPTS: usize = 1000;
 
-/// How many credentials without a scope a record keeps: more than share an account at one time.
-const MOST_UNSCOPED: usize = 4;
+/// How many refusals of credentials without a scope a record keeps. With fewer than share the account, each evicts another one.
+const MOST_UNSCOPED: usize = 64;
 
 /// How many calls that were given back a record keeps. An older one that comes back counts, which costs a call and not a block.
 const MOST_GIVEN_BACK: usize = 100;
@@ -283,7 +283,7 @@ impl Record {
         if now < BEFORE_ALL_RECORDS {
             return;
         }
-        let limit = time::later(now, CLOCK_SLACK);
+        let limit = latest_plausible(now);
         if let Some(hold) = &mut self.hold
             && hold.since > limit
         {
@@ -308,7 +308,7 @@ impl Record {
     /// A removal that claims to be from the future was stamped by a clock that was ahead. It was before now, and hides nothing that
     /// was read a short while ago.
     fn clamp_forgotten(&mut self, now: Timestamp) {
-        if self.forgotten_at.is_some_and(|at| at.timestamp() > time::later(now, CLOCK_SLACK)) {
+        if self.forgotten_at.is_some_and(|at| at.timestamp() > latest_plausible(now)) {
             self.forgotten_at = Some(time::earlier(now, CLOCK_SLACK).into());
         }
     }
@@ -393,15 +393,26 @@ impl Record {
         self.unscoped.retain(|known| known.mark != refusal.mark);
         self.unscoped.push(refusal.clone());
         self.unscoped.sort_by_key(|known| (known.at, known.mark));
-        let surplus = self.unscoped.len().saturating_sub(MOST_UNSCOPED);
-        self.unscoped.drain(..surplus);
+        keep_last(&mut self.unscoped, MOST_UNSCOPED);
+    }
+
+    /// Repairs what an older program left: it carries the lists of refusals and of calls that were given back along, and does not
+    /// apply them.
+    fn apply_lists(&mut self) {
+        let (at, mark) = (self.refreshed_at, self.refreshed_with);
+        let has_succeeded = |refusal: &Trouble| refusal.mark == mark && at > Some(refusal.at.into());
+        self.unscoped.retain(|refusal| !has_succeeded(refusal));
+        keep_last(&mut self.unscoped, MOST_UNSCOPED);
+        if let Some(given_back) = &mut self.given_back {
+            keep_last(given_back, MOST_GIVEN_BACK);
+            self.attempts.retain(|attempt| given_back.binary_search(attempt).is_err());
+        }
     }
 
     /// Keeps the newest calls only. Any budget up to [`MOST_ATTEMPTS`] is decided by these alone: it waits for one of the newest.
     fn bound_attempts(&mut self) {
         self.attempts.sort_unstable();
-        let surplus = self.attempts.len().saturating_sub(MOST_ATTEMPTS);
-        self.attempts.drain(..surplus);
+        keep_last(&mut self.attempts, MOST_ATTEMPTS);
     }
 
     /// Calls that were given back, by this record or by another one.
@@ -413,8 +424,7 @@ impl Record {
         given_back.extend_from_slice(calls);
         given_back.sort_unstable();
         given_back.dedup();
-        let surplus = given_back.len().saturating_sub(MOST_GIVEN_BACK);
-        given_back.drain(..surplus);
+        keep_last(given_back, MOST_GIVEN_BACK);
         self.attempts.retain(|attempt| given_back.binary_search(attempt).is_err());
     }
 
@@ -473,6 +483,16 @@ impl Counted<'_> {
 
 /// No record is older than this program. A machine whose clock says so has just started, and will be told the time.
 const BEFORE_ALL_RECORDS: Timestamp = Timestamp::constant(1_735_689_600, 0);
+
+/// The latest time that a correct clock can have written before `now`. A clock that was never set rejects nothing.
+fn latest_plausible(now: Timestamp) -> Timestamp {
+    if now < BEFORE_ALL_RECORDS { Timestamp::MAX } else { time::later(now, CLOCK_SLACK) }
+}
+
+/// Removes all but the last `most` items.
+fn keep_last<T>(items: &mut Vec<T>, most: usize) {
+    items.drain(..items.len().saturating_sub(most));
+}
 
 /// Stamps are whole milliseconds.
 const ONE_STAMP: Duration = Duration::from_millis(1);

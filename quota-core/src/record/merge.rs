@@ -3,9 +3,9 @@
 
 use jiff::Timestamp;
 
-use super::Record;
+use super::{Record, latest_plausible};
 use crate::lease::Attempt;
-use crate::time::{self, CLOCK_SLACK};
+use crate::time;
 use crate::{Hold, Identity, Lease, Lineage, Snapshot, Trouble};
 
 /// What became of something that was to be joined.
@@ -73,7 +73,7 @@ impl Record {
             return Joined::Foreign;
         }
         self.clamp_forgotten(now);
-        let limit = time::later(now, CLOCK_SLACK);
+        let limit = latest_plausible(now);
         self.snapshot.drop_after(limit);
         let mut plausible = readings.clone();
         plausible.drop_after(limit);
@@ -153,13 +153,13 @@ impl Record {
             shared.contains(&lease.fence) && alone.lease.is_none() && lease.fence <= alone.fence
         };
         self.lease.take_if(is_given_back);
-        // Nor is one of a call that was never made, whose credential has met no hold.
-        let unmade = alone.given_back();
-        let is_unmade = |lease: &mut Box<Lease>| unmade.iter().any(|call| call.fence == lease.fence);
-        if let Some(lease) = self.lease.take_if(is_unmade)
-            && let Some(hold) = &mut self.hold
-        {
-            hold.unmet_by(lease.mark);
+        // Nor is one of a call that was never made, whose credential has met no hold. Either side may still have that lease.
+        let given_back: Vec<_> = self.given_back().iter().map(|call| call.fence).collect();
+        let is_unmade = |lease: &mut Box<Lease>| given_back.contains(&lease.fence);
+        for lease in [self.lease.take_if(is_unmade), alone.lease.take_if(is_unmade)].into_iter().flatten() {
+            for hold in [&mut self.hold, &mut alone.hold].into_iter().flatten() {
+                hold.unmet_by(lease.mark);
+            }
         }
         self.unknown = std::mem::take(&mut self.unknown).max(alone.unknown.clone());
         self.fence = self.fence.max(alone.fence);
@@ -182,12 +182,11 @@ impl Record {
         for refusal in &alone.unscoped {
             let is_known =
                 self.unscoped.iter().any(|known| known.mark == refusal.mark && known.at >= refusal.at);
-            let has_succeeded =
-                self.refreshed_with == refusal.mark && self.refreshed_at > Some(refusal.at.into());
-            if !is_known && !has_succeeded {
+            if !is_known {
                 self.note_unscoped(refusal);
             }
         }
+        self.apply_lists();
         let asked = self.asked_at();
         self.trouble.take_if(|trouble| Some(trouble.at) < asked);
         self.take_hold(now, alone.hold());
@@ -212,7 +211,7 @@ impl Record {
     pub(super) fn take_hold(&mut self, now: Timestamp, hold: Option<&Hold>) {
         let Some(mut hold) = hold.cloned() else { return };
         hold.shorten();
-        if hold.since > time::later(now, CLOCK_SLACK) {
+        if hold.since > latest_plausible(now) {
             hold.rebase(now);
         }
         if !hold.is_live(now) || (self.cleared_fence > 0 && hold.order() <= self.cleared_fence) {

@@ -82,7 +82,7 @@ impl Record {
         };
         let mut hold = stored.hold;
         hold.iter_mut().for_each(|hold| hold.shorten());
-        Ok(Self {
+        let mut record = Self {
             // A record of an older format is of this one from now on, and is written so with its next change.
             format: stored.format.max(Format::CURRENT),
             owner: stored.owner,
@@ -103,7 +103,9 @@ impl Record {
             forgotten_at: stored.forgotten_at,
             snapshot: stored.snapshot,
             unknown: stored.unknown,
-        })
+        };
+        record.apply_lists();
+        Ok(record)
     }
 
     /// What is known from a record that says it is of a newer format, and is too different to be read: that it is.

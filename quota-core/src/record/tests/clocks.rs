@@ -157,3 +157,37 @@ fn a_clock_that_was_never_set_forgets_no_hold_and_no_call() {
     assert!(matches!(held, Begin::Held(_)), "{held:?}");
     assert_eq!((record.hold(), record.attempts()), (Some(&hold), &calls[..]));
 }
+
+#[test]
+fn a_clock_that_was_never_set_keeps_the_removal_of_an_account() {
+    let before = polled(at(0), [five_hour(40)]);
+    let mut record = before.clone();
+    let _ = record.forget(at(10));
+
+    let _ = record.rejoin(Timestamp::UNIX_EPOCH, &Record::default(), None);
+    let _ = record.observe(Timestamp::UNIX_EPOCH, &crate::Snapshot::default(), None, None);
+    let _ = record.rejoin(at(20), &before, None);
+
+    assert!(record.snapshot().is_empty());
+}
+
+#[test]
+fn a_clock_that_was_never_set_drops_no_reading() {
+    let mut record = polled(at(0), [five_hour(40)]);
+    let seven_day = headers(at(1), [seven_day(7)]);
+
+    let _ = record.observe(Timestamp::UNIX_EPOCH, &seven_day, None, None);
+
+    assert_eq!(record.snapshot().windows().len(), 2);
+}
+
+#[test]
+fn a_clock_that_was_never_set_does_not_shorten_a_joined_hold() {
+    let mut alone = Record::default();
+    let hold = fail(&mut alone, at(0), &FetchError::throttled(Some(HOUR)));
+    let mut record = Record::default();
+
+    let _ = record.rejoin(Timestamp::UNIX_EPOCH, &alone, None);
+
+    assert_eq!(record.hold().cloned(), hold);
+}

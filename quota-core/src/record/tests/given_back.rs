@@ -98,3 +98,51 @@ fn a_credential_that_was_not_used_has_met_no_hold_after_a_rejoin() {
     let again = begin(&mut shared, at(5), &insist(3, at(5)).login(login(2)));
     assert!(matches!(again, Begin::Granted(_)), "{again:?}");
 }
+
+/// A held record in which a call with credential 2 is under way, and its lease.
+fn admitted() -> (Record, Lease) {
+    let mut record = Record::default();
+    let login = |mark| crate::Login::unstated().mark(crate::Mark::from_hash(mark));
+    let Begin::Granted(first) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
+        panic!("nothing prevents a call");
+    };
+    drop(record.fail(at(1), &first, &FetchError::throttled(Some(HOUR)), &policy()));
+    let Begin::Granted(second) = begin(&mut record, at(2), &insist(2, at(2)).login(login(2))) else {
+        panic!("another credential may call once");
+    };
+    (record, second)
+}
+
+#[test]
+fn a_standalone_copy_does_not_restore_that_a_credential_met_the_hold() {
+    let (alone, lease) = admitted();
+    let mut shared = alone.clone();
+    drop(shared.fail(at(3), &lease, &no_login(), &policy()));
+
+    let _ = shared.rejoin(at(4), &alone, None);
+
+    let login = crate::Login::unstated().mark(crate::Mark::from_hash(2));
+    let again = begin(&mut shared, at(5), &insist(3, at(5)).login(login));
+    assert!(matches!(again, Begin::Granted(_)), "{again:?}");
+}
+
+#[test]
+fn a_call_that_an_older_program_counts_again_stays_given_back() {
+    let mut older = document(&given_back());
+    older["attempts_ms"] = older["given_back_ms"].clone();
+
+    assert_eq!(decode(&older).attempts(), []);
+}
+
+#[test]
+fn lists_of_a_decoded_record_are_bounded() {
+    let mut record = given_back();
+    record.note_unscoped(&crate::Trouble::of(&FetchError::missing_scope("x"), at(0), None));
+    let mut many = document(&record);
+    many["given_back_ms"][""] = (0..500).collect();
+    many["unscoped"] = vec![many["unscoped"][0].clone(); 500].into();
+
+    let decoded = decode(&many);
+
+    assert_eq!((decoded.given_back().len(), decoded.unscoped.len()), (100, 64));
+}

@@ -137,15 +137,32 @@ fn a_credential_that_was_granted_the_scope_may_call() {
 #[test]
 fn credentials_without_the_scope_are_bounded() {
     let mut record = Record::default();
-    for mark in 1..=20 {
-        let second = i64::try_from(mark).unwrap();
-        let begun =
-            begin(&mut record, at(10 * second), &with_mark(insist(u128::from(mark), at(10 * second)), mark));
-        let Begin::Granted(lease) = begun else { continue };
-        let _ = record.fail(at(10 * second + 1), &lease, &missing_scope(), &policy());
+    for mark in 1..=100 {
+        let trouble =
+            crate::Trouble::of(&missing_scope(), at(mark), Some(Mark::from_hash(mark.unsigned_abs())));
+        record.note_unscoped(&trouble);
     }
 
-    assert!(record.encode().len() < 4000, "{}", record.encode().len());
+    assert_eq!(record.unscoped.len(), 64);
+    assert_eq!(record.unscoped[0].mark, Some(Mark::from_hash(37)));
+}
+
+#[test]
+fn five_credentials_without_the_scope_are_all_barred_in_a_second_round() {
+    let mut record = Record::default();
+    let mut calls = 0;
+    for round in 0_i64..2 {
+        for mark in 1..=5 {
+            let second = 10 * (round * 5 + mark);
+            let number = second.unsigned_abs();
+            let ask = with_mark(insist(number.into(), at(second)), mark.unsigned_abs());
+            let Begin::Granted(lease) = begin(&mut record, at(second), &ask) else { continue };
+            let _ = record.fail(at(second + 1), &lease, &missing_scope(), &policy());
+            calls += 1;
+        }
+    }
+
+    assert_eq!(calls, 5);
 }
 
 #[test]
@@ -266,4 +283,37 @@ fn a_note_for_people_has_no_control_characters_and_an_end() {
     let note = &record.trouble().unwrap().note;
     assert!(!note.chars().any(char::is_control));
     assert_eq!(note.chars().count(), 200);
+}
+
+/// A record in which credential 1 lacked the scope at 0, and one in which the same credential was answered at 60.
+fn refused_and_answered() -> (Record, Record) {
+    let refused = refused(1, &missing_scope());
+    let mut answered = Record::default();
+    let Begin::Granted(lease) = begin(&mut answered, at(60), &with_mark(ask(2), 1)) else {
+        panic!("no call was made")
+    };
+    let _ = answered.commit(at(61), &lease, &Usage::polled([five_hour(10)]));
+    (refused, answered)
+}
+
+#[test]
+fn a_success_ends_an_older_refusal_in_either_direction_of_a_join() {
+    let (refused, answered) = refused_and_answered();
+    for (mut shared, alone) in [(refused.clone(), answered.clone()), (answered, refused)] {
+        let _ = shared.rejoin(at(120), &alone, None);
+
+        let begun = begin(&mut shared, at(3600), &with_mark(insist(3, at(3600)), 1));
+        assert!(matches!(begun, Begin::Granted(_)), "{begun:?}");
+    }
+}
+
+#[test]
+fn a_refusal_that_an_older_program_carried_past_a_success_does_not_bar() {
+    let (refused, answered) = refused_and_answered();
+    let mut older = document(&answered);
+    older["unscoped"] = document(&refused)["unscoped"].clone();
+
+    let begun = begin(&mut decode(&older), at(3600), &with_mark(insist(3, at(3600)), 1));
+
+    assert!(matches!(begun, Begin::Granted(_)), "{begun:?}");
 }
