@@ -10,17 +10,18 @@ mod judge;
 mod limits;
 mod policy;
 mod request;
+mod verdict;
 
 pub use block::Block;
 pub use candidate::{Candidate, Role};
 pub(crate) use choose::Scale;
 pub use choose::choose;
 pub use decision::{Choice, Decision, Reading, Weighed};
-pub use judge::{Rule, Standing, Verdict};
 pub(crate) use judge::{judge, judge_when, room};
 pub use limits::{AccountLimits, LimitCheck, Limits};
 pub use policy::{Mode, RoutingPolicy, WhenUnknown};
 pub use request::{Request, Session};
+pub use verdict::{Rule, Standing, Verdict};
 
 #[cfg(test)]
 mod tests;
