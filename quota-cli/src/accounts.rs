@@ -8,6 +8,7 @@ mod forget;
 mod import;
 mod json;
 mod list;
+mod listed;
 mod set;
 mod text;
 
@@ -16,6 +17,7 @@ use std::path::Path;
 use crate::args::{AccountsCommand, ListArgs};
 use crate::config::{self, Change, Config};
 use crate::exit::{Exit, Failure};
+use crate::harmless::harmless;
 use crate::scope;
 use crate::term;
 
@@ -52,6 +54,6 @@ fn change(
 
 /// Tells what was done, a line for each thing.
 fn done(lines: &[String]) -> Result<Exit, Failure> {
-    let told: String = lines.iter().map(|line| format!("{}\n", term::harmless(line))).collect();
+    let told: String = lines.iter().map(|line| format!("{}\n", harmless(line))).collect();
     term::answer(&told).map(|()| Exit::Done)
 }

@@ -20,9 +20,9 @@ use quota_journal::Hook;
 use url::Url;
 
 use crate::exit::{Exit, Failure};
+use crate::harmless::harmless;
 use crate::hint;
 use crate::input;
-use crate::term::harmless;
 use crate::token_like::masked;
 
 pub(crate) use self::check::{known_provider, name_of_account, path_of_login, place_of_login, usable_url};

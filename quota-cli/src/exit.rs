@@ -5,8 +5,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::harmless::harmless;
 use crate::io_cause;
-use crate::term::harmless;
 use crate::token_like::without_tokens;
 
 /// How a command ended.

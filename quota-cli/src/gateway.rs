@@ -16,8 +16,9 @@ use quota::{Policy, QuotaManager, QuotaManagerBuilder, QuotaStore, Secret, Store
 use crate::command_store::{CommandStore, Limit};
 use crate::config::{self, Config, LoginSource};
 use crate::exit::{Exit, Failure};
+use crate::harmless::harmless;
 use crate::scope::CommandScope;
-use crate::term::{self, harmless};
+use crate::term;
 
 /// The variable that names the store if the command line does not: a URL may hold a password, which others see there.
 pub(crate) const STORE_VARIABLE: &str = "QUOTA_STORE";

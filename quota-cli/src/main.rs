@@ -16,6 +16,7 @@ mod exit;
 mod explain;
 mod gateway;
 mod guard;
+mod harmless;
 mod hint;
 mod init;
 mod input;

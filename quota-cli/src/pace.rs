@@ -16,6 +16,7 @@ use quota::{AccountId, Percent};
 
 use crate::args::PaceArgs;
 use crate::exit::{Exit, Failure};
+use crate::harmless::harmless;
 use crate::io_cause;
 use crate::scope;
 use crate::shared::Shared;
@@ -71,7 +72,7 @@ pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failu
         if let Some(window) = &options.window
             && all.iter().all(|account| account.windows.is_empty())
         {
-            let name = term::harmless(window);
+            let name = harmless(window);
             return Err(Failure::new(Exit::Usage, format!("no account has a window called {name}")));
         }
         show(options, &all, &here)?;

@@ -22,10 +22,11 @@ use crate::args::{RequestArgs, Unknown};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
+use crate::harmless::harmless;
 use crate::reset_grace::{self, PendingReset};
 use crate::scope::CommandScope;
 use crate::sharing::{Sharing, is_any_alone};
-use crate::term::{self, harmless};
+use crate::term;
 use crate::unnamed_model;
 use crate::words::Here;
 

@@ -14,10 +14,10 @@ use crate::args::RunArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
+use crate::harmless::harmless;
 use crate::io_cause;
 use crate::router::{self, Router};
 use crate::scope;
-use crate::term::harmless;
 use crate::token_like::masked;
 use crate::words::Here;
 

@@ -140,16 +140,6 @@ static LINES_ABOVE: AtomicUsize = AtomicUsize::new(0);
 /// Goes to the start of a terminal's line, and clears it.
 pub(crate) const CLEAR_LINE: &str = "\r\u{1b}[K";
 
-/// A text from somewhere else, such that it cannot garble the terminal.
-pub(crate) fn harmless(text: &str) -> String {
-    let harmful = |c: char| {
-        // Beside what controls a terminal: what has no width, and what turns the direction of text around.
-        c.is_control()
-            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().map(|c| if harmful(c) { '?' } else { c }).collect()
-}
-
 /// The first so many characters of a text; where something is cut off, the last one says so.
 pub(crate) fn shortened(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
@@ -233,11 +223,6 @@ mod tests {
         let screen = Screen::new(Some((Width(0), Height(0))), ColorChoice::Never, true);
 
         assert_eq!((screen.width, screen.height), (80, 24));
-    }
-
-    #[test]
-    fn a_text_from_elsewhere_cannot_move_the_cursor_or_turn_the_line_around() {
-        assert_eq!(harmless("a\u{1b}[2Jb\u{202e}c\u{200b}é"), "a?[2Jb?c?é");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use quota::{AccountId, Snapshot};
 
-use crate::term::{self, harmless};
+use crate::harmless::harmless;
+use crate::term;
 
 /// Warns on standard error if no window of these accounts names the model, as far as complete answers of them are known.
 pub(crate) fn warn<'a>(

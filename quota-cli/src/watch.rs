@@ -32,11 +32,12 @@ use crate::call_limit;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
+use crate::harmless::harmless;
 use crate::scope::{self, CommandScope};
 use crate::sharing::{self, Sharing, is_any_alone};
 use crate::status;
 use crate::status::model::{AccountView, FailureView};
-use crate::term::{self, Screen};
+use crate::term::Screen;
 use crate::words::Here;
 
 /// The seconds on the screen.
@@ -231,7 +232,7 @@ impl Watch<'_> {
         self.looked_at = now;
         if self.files.have_changed() {
             let reopened = self.reopen().await;
-            self.state.not_read = reopened.err().map(|failure| term::harmless(&failure.to_string()));
+            self.state.not_read = reopened.err().map(|failure| harmless(&failure.to_string()));
         }
     }
 
@@ -319,7 +320,7 @@ impl Watch<'_> {
                 let why = error.as_ref().map(|error| FailureView::of(error, String::new).why);
                 let limit = called_at.map(|at| call_limit::text(at, error.is_some(), account.peek().now()));
                 let parts: Vec<_> = limit.into_iter().chain(why).collect();
-                let why_not = (!parts.is_empty()).then(|| term::harmless(&parts.join("; ")));
+                let why_not = (!parts.is_empty()).then(|| harmless(&parts.join("; ")));
                 Done::Refreshed(account.id().clone(), why_not)
             });
         }

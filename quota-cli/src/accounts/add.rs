@@ -13,6 +13,7 @@ use super::done;
 use crate::args::AddArgs;
 use crate::config::{self, AccountSettings, Change, Config, LoginSource, Origin};
 use crate::exit::{Exit, Failure};
+use crate::harmless::harmless;
 use crate::status::discover;
 use crate::{gateway, io_cause, scope, term};
 
@@ -40,7 +41,7 @@ pub(super) fn run(options: &AddArgs, store: Option<&str>) -> Result<Exit, Failur
             Err(trouble) => Some(trouble.to_string()),
         };
         if let Some(trouble) = trouble {
-            term::tell(&format!("quota: {id}: {}\n", term::harmless(&trouble)));
+            term::tell(&format!("quota: {id}: {}\n", harmless(&trouble)));
         }
         Ok(Exit::Done)
     })

@@ -6,7 +6,7 @@ use quota::{AccountId, QuotaError, QuotaManager};
 use crate::config::{self, Config};
 use crate::exit::Failure;
 use crate::gateway::{self, Store};
-use crate::term::harmless;
+use crate::harmless::harmless;
 
 /// Forgets the accounts, wherever something is stored of them. Returns a line on each thing that could not be forgotten; the
 /// accounts are removed all the same.

@@ -8,7 +8,7 @@ use quota::Percent;
 use quota::accounts::Limits;
 use serde::Serialize;
 
-use super::list::Listed;
+use super::listed::Listed;
 use crate::config::{self, Config, Origin};
 use crate::words::{Here, rfc3339};
 

@@ -1,22 +1,16 @@
 //! `quota accounts list`: all accounts in their order, and how they stand by what is known. Nobody is asked.
 //! How it looks is in `text` and `json`.
 
+use super::listed::Listed;
 use super::{json, text};
 use crate::args::{ListArgs, RequestArgs};
-use crate::config::{AccountSettings, Config};
+use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::router::{Router, Seen, SeenAccount};
+use crate::router::{Router, Seen};
 use crate::scope;
 use crate::term::{self, Screen};
 use crate::words::Here;
 use crate::{gateway, status};
-
-/// An account, and how it stands; the latter only if the store says.
-#[derive(Debug, Clone)]
-pub(super) struct Listed<'a> {
-    pub(super) settings: &'a AccountSettings,
-    pub(super) seen: Option<&'a SeenAccount>,
-}
 
 /// Shows them.
 pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failure> {

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 use quota::accounts::{Limits, Standing};
 
-use super::list::Listed;
+use super::listed::Listed;
+use crate::harmless::harmless;
 use crate::router::reason;
-use crate::term::{Ink, Screen, harmless, shortened, wrapped};
+use crate::term::{Ink, Screen, shortened, wrapped};
 use crate::words::{self, Here};
 
 /// Between two columns.

@@ -4,7 +4,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Error};
 
 use super::Arguments;
-use crate::term::harmless;
+use crate::harmless::harmless;
 use crate::token_like::{looks_like_a_token, without_tokens};
 
 /// The error with nothing in it that must not be shown.

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use quota::Hold;
 
 use super::Spent;
-use crate::term::{Ink, Screen, harmless, shortened};
+use crate::harmless::harmless;
+use crate::term::{Ink, Screen, shortened};
 use crate::words::{self, Here, between, counted};
 
 /// All accounts, one after the other.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::term::harmless;
+use crate::harmless::harmless;
 use crate::token_like::{looks_like_a_token, masked};
 
 /// Where the login of an account is. None of it is a secret.

@@ -13,6 +13,7 @@ use super::edit::{self, EditError};
 use super::old_accounts::OldAccounts;
 use super::{AccountSettings, Config, usual_path};
 use crate::exit::{Exit, Failure};
+use crate::harmless::harmless;
 use crate::input;
 use crate::io_cause;
 use crate::term;
@@ -187,7 +188,7 @@ impl ConfigFile {
         let by_hand = || edit::by_hand(&read.config.accounts, accounts);
         let not_changed = |why: &str| {
             let line = format!("could not change {}: {why}; by hand: {}", self.name(), by_hand());
-            Failure::new(Exit::IoErr, term::harmless(&line))
+            Failure::new(Exit::IoErr, harmless(&line))
         };
         let edited = edit::with_accounts(&read.text, self.directory(), &read.config, accounts);
         let text = edited.map_err(|error| {
@@ -201,7 +202,7 @@ impl ConfigFile {
                     format!("{name}:{line}: a hook names {account}; take it out there first")
                 }
             };
-            Failure::new(Exit::Config, term::harmless(&line))
+            Failure::new(Exit::Config, harmless(&line))
         })?;
         if read.bytes.as_deref() == Some(text.as_bytes()) || (read.bytes.is_none() && accounts.is_empty()) {
             return Ok(true);

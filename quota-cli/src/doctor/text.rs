@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use super::{Area, Check, Level};
-use crate::term::{Ink, Screen, hanging, harmless};
+use crate::harmless::harmless;
+use crate::term::{Ink, Screen, hanging};
 use crate::words::counted;
 
 /// What is found begins here, behind how it is and of what kind.

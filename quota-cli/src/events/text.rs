@@ -2,7 +2,8 @@
 
 use quota::{AccountId, Percent, TroubleKind};
 
-use crate::term::{hanging, harmless};
+use crate::harmless::harmless;
+use crate::term::hanging;
 use crate::words::{self, Here};
 use quota_journal::{Direction, Happening, What};
 

@@ -4,9 +4,9 @@
 use quota::{Hold, QuotaError};
 
 use super::judge::{Verdict, Why};
+use crate::harmless::harmless;
 use crate::reset_grace::{self, PendingReset};
 use crate::status::model::FailureView;
-use crate::term::harmless;
 use crate::words::Here;
 
 /// What is known beside the verdict.

@@ -7,6 +7,7 @@ use quota::CredentialError;
 use quota::credentials::{ClaudeCode, LoginPlace};
 
 use crate::config::LoginSource;
+use crate::harmless::harmless;
 
 /// The variables in which people keep a token of Claude.
 const VARIABLES: [(&str, &str); 2] = [("ANTHROPIC_AUTH_TOKEN", "token"), ("QUOTA_MAIN", "quota-main")];
@@ -74,7 +75,7 @@ pub(super) async fn found() -> Found {
 
 /// A place, such that it stays within the line of a comment.
 fn described(place: &LoginPlace) -> String {
-    crate::term::harmless(&place.to_string())
+    harmless(&place.to_string())
 }
 
 /// The text of the configuration.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::chart::{Chart, Point};
 use super::{AccountPace, WindowPace, text};
-use crate::term::harmless;
+use crate::harmless::harmless;
 use crate::words::Here;
 
 const WIDTH: f64 = 760.0;

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::chart::Chart;
 use super::{AccountPace, WindowPace, plot};
-use crate::term::{Ink, Screen, harmless, shortened, wrapped};
+use crate::harmless::harmless;
+use crate::term::{Ink, Screen, shortened, wrapped};
 use crate::words::{self, Here, between};
 use quota_journal::pace::Basis;
 

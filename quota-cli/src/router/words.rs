@@ -8,9 +8,9 @@ use super::seen::Outcome;
 use super::{Refusal, SeenAccount, may_have_room};
 use crate::config::all_disabled_text;
 use crate::exit::Exit;
+use crate::harmless::harmless;
 use crate::hint;
 use crate::status::text::label;
-use crate::term::harmless;
 use crate::words::{self, Here};
 
 /// Why an account was taken, passed over or refused, and until when.

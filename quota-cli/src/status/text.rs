@@ -9,7 +9,8 @@ use quota::{Credits, HoldReason, StaleReason, TroubleKind, UsedAt};
 use super::bar::{self, bar};
 use super::model::{AccountView, Freshness, WindowView, not_asked};
 use crate::call_limit;
-use crate::term::{Ink, Screen, harmless, shortened, wrapped};
+use crate::harmless::harmless;
+use crate::term::{Ink, Screen, shortened, wrapped};
 use crate::words::{self, Here, between};
 
 const INDENT: usize = 2;

@@ -9,11 +9,12 @@ use quota::{Percent, UsedAt};
 use super::Line;
 use crate::config::nearest;
 use crate::exit::{Exit, Failure};
+use crate::harmless::harmless;
 use crate::status::bar;
 use crate::status::model::{AccountView, Freshness, WindowView};
 use crate::status::reason::Reason;
 use crate::status::text::money;
-use crate::term::{Screen, harmless};
+use crate::term::Screen;
 use crate::words::{self, between};
 
 /// A line with places to be filled.

@@ -9,10 +9,11 @@ use serde::Serialize;
 use super::Line;
 use super::format::{broken, reason, short, stale, used, without_windows};
 use crate::args::Preset;
+use crate::harmless::harmless;
 use crate::status::bar;
 use crate::status::model::{AccountView, Freshness, WindowView};
 use crate::status::reason::Reason;
-use crate::term::{Ink, Screen, harmless};
+use crate::term::{Ink, Screen};
 use crate::words::between;
 
 /// How many windows a line has room for: the first ones, which are those of the whole account.
