@@ -15,11 +15,11 @@ use crate::{Applied, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
 ///
 /// ```
 /// use quota_core::testing::{ScriptedStore, Step};
-/// use quota_core::{MemoryStore, QuotaStore, StoreKey};
+/// use quota_core::{MemoryStore, ProviderId, QuotaStore, StoreKey};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let store = ScriptedStore::new(MemoryStore::new(), [Step::LoseRequest]);
-/// let key = StoreKey::provider(&"anthropic".parse()?);
+/// let key = StoreKey::provider(&ProviderId::from_static("anthropic"));
 ///
 /// assert!(store.read(&key).await.is_err());
 /// assert!(store.read(&key).await.is_ok());
