@@ -87,7 +87,7 @@ impl Inner {
                 Rule::Reserved => unread.push(at),
                 _ if (stale.len() < MOST_RECHECKS || verdict.is_unknown())
                     && !asked.contains(&at)
-                    && member.usage.is_stale_for(request.model_name())
+                    && candidate.is_stale_for(request.model_name())
                     && !member.is_held() =>
                 {
                     if stale.len() < MOST_RECHECKS {

@@ -180,6 +180,14 @@ impl<'a> Candidate<'a> {
         self.held_until(now).max(due)
     }
 
+    /// Whether the quota manager would refresh its readings for a request of `model`, if it may.
+    pub(crate) fn is_stale_for(&self, model: Option<&str>) -> bool {
+        match &self.readings {
+            Readings::Snapshot(_) => false,
+            Readings::Answer(answer) => answer.is_stale_for(model),
+        }
+    }
+
     /// Until when nobody may ask about it, if there is a hold.
     fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
         match &self.readings {
