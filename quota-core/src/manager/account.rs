@@ -19,7 +19,7 @@ use super::flight::{Flight, Wish};
 use super::refresh;
 use super::shelf::Sight;
 use super::slot::Slot;
-use super::tasks::{both, wait_for};
+use super::tasks::{Either, both, either, wait_for};
 use super::upkeep;
 use crate::record::{Cleared, Joined, Record};
 use crate::{AccountId, Hold, HoldReason, Lineage, Rejected, Seed, Snapshot, Urgency, Usage, time};
@@ -181,6 +181,8 @@ impl Account {
                 Err(QuotaError::Barred { .. } | QuotaError::CalledRecently { .. }) => {
                     flight.wish.covers(wish)
                 }
+                // Its task ended with a runtime that shut down; the next one runs on this caller's.
+                Err(QuotaError::Closed) => self.shared.crew.tasks.is_closed(),
                 Err(_) => true,
             };
             if !enough && tries < MOST_FLIGHTS {
@@ -226,7 +228,8 @@ impl Account {
         }
     }
 
-    /// Keeps the readings fresh in the background, until the guard is dropped or the manager is closed.
+    /// Keeps the readings fresh in the background, until the guard is dropped, the manager is closed, or the runtime that the
+    /// manager's tasks run on shuts down.
     pub fn keep_fresh(&self) -> KeepFresh {
         let (guard, stopped) = oneshot::channel::<()>();
         upkeep::keep_fresh(&self.slot, &self.shared.crew, async move { drop(stopped.await) });
@@ -440,14 +443,21 @@ impl Watch {
     /// `None` once the manager is closed. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Answer> {
         let slot = &self.account.slot;
-        let changed = wait_for(&slot.news, || slot.view().generation != self.seen);
-        if let super::tasks::Either::First(()) =
-            super::tasks::either(changed, self.account.shared.crew.tasks.closing()).await
-        {
-            let answer = self.account.peek();
-            self.seen = answer.view().generation;
-            return Some(answer);
+        let closing = &self.account.shared.crew.tasks;
+        loop {
+            // Its follower may have ended with the runtime that it ran on.
+            self.account.follow();
+            let is_followed = slot.sight.is_followed();
+            let has_changed = || slot.view().generation != self.seen;
+            let changed = wait_for(&slot.news, || has_changed() || is_followed && !slot.sight.is_followed());
+            if let Either::Second(()) = either(changed, closing.closing()).await {
+                return None;
+            }
+            if has_changed() {
+                let answer = self.account.peek();
+                self.seen = answer.view().generation;
+                return Some(answer);
+            }
         }
-        None
     }
 }

@@ -28,7 +28,11 @@ pub(crate) fn follow(slot: &Arc<Slot>, crew: &Crew) {
     let mut looked_at = slot.provider.clock.instant();
     let tasks = Arc::clone(&crew.tasks);
     // If a store breaks in the task, or its runtime ends, the next who is interested begins another.
-    let follower = IfBroken(Arc::downgrade(slot), |slot| slot.let_go(&mut slot.desk()));
+    let follower = IfBroken(Arc::downgrade(slot), |slot| {
+        slot.let_go(&mut slot.desk());
+        // A watch that waits begins another at once.
+        slot.news.notify_waiters();
+    });
     crew.tasks.spawn(async move {
         while let Some((seen, wait)) = next_change(&follower.0, &mut looked_at) {
             if let Either::First(()) = either(tasks.closing(), wait).await {

@@ -207,6 +207,11 @@ impl Desk {
         self.pending.is_none() && !self.unwritten && self.abandoned.is_none()
     }
 
+    /// Whether a write would bring the store something: what is pending, or the release of a lease.
+    pub(crate) fn has_to_write(&self) -> bool {
+        self.pending.is_some() || self.abandoned.is_some()
+    }
+
     /// Forgets an abandoned lease once `record` is what the store has: there it is released, or another one was granted.
     pub(crate) fn released_in(&mut self, record: &Record) {
         self.abandoned.take_if(|lease| record.lease().is_none_or(|other| other.fence != lease.fence));

@@ -88,6 +88,7 @@ impl Slot {
         // On a conflict another process has written, and that record is read next.
         let swap = self.provider.link.swap(&key, Some(damaged.version), own.encode(), keep).await?;
         if let Swap::Applied(_) = swap {
+            self.desk().is_damaged = false;
             tracing::warn!(account = %self.id, "damaged record was replaced");
         }
         Ok(())
@@ -120,7 +121,7 @@ impl Slot {
     pub(crate) async fn synchronise(&self, seen: Option<Standing>) {
         let (is_alone, has_pending) = {
             let desk = self.desk();
-            (desk.is_alone(), desk.pending.is_some() && !desk.flushing)
+            (desk.is_alone(), desk.has_to_write() && !desk.flushing)
         };
         // What is pending may change nothing, and then bring nothing: whoever wants to know has to look.
         let is_whole = !is_alone && self.look(seen).await;
@@ -263,6 +264,8 @@ impl Slot {
     fn go_alone<T>(&self, error: &StoreError, work: impl FnOnce(&mut Record, Timestamp) -> T) -> T {
         self.update(|desk| {
             let now = self.provider.link.guess();
+            // The record is what the store had when it was read last; that the store is away now is another reason.
+            desk.is_damaged &= matches!(error, StoreError::Unusable { .. });
             if !desk.is_alone() {
                 if let StoreError::Unusable { .. } = error {
                     tracing::warn!(account = %self.id, %error, "record not usable, going on alone");

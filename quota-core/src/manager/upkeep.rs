@@ -16,7 +16,7 @@ use crate::{Hold, HoldReason, Urgency, time};
 pub(crate) fn flush_later(slot: &Arc<Slot>, crew: &Crew) {
     {
         let mut desk = slot.desk();
-        if desk.flushing || desk.pending.is_none() {
+        if desk.flushing || !desk.has_to_write() {
             return;
         }
         desk.flushing = true;

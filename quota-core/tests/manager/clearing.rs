@@ -220,3 +220,16 @@ async fn a_damaged_record_keeps_no_other_account_from_sharing() {
 
     assert!(spare.alone_since().is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_hides_that_the_record_was_damaged() {
+    let (world, store) = unpluggable(false, plain());
+    lay_record(&world, "not a record").await;
+    let main = world.quota.account(&id("main"));
+    assert!(main.load().await.is_record_damaged());
+
+    store.unplug(true);
+    let away = main.load().await;
+
+    assert!(away.alone_since().is_some() && !away.is_record_damaged());
+}

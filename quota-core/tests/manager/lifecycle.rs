@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    BuildError, Event, MemoryStore, Percent, Policy, QuotaError, QuotaManager, QuotaStore, Reading,
-    StoreError, StoreKey, Swap, Usage, Version, WindowId, WindowReading,
+    BuildError, Clock, Event, MemoryStore, Percent, Policy, QuotaError, QuotaManager, QuotaStore, Reading,
+    Record, StoreError, StoreKey, Swap, Usage, Version, WindowId, WindowReading,
 };
 
 #[tokio::test(start_paused = true)]
@@ -71,7 +71,7 @@ async fn a_change_whose_notice_was_lost_is_found_by_the_slow_look() {
             std::future::pending().await
         }
     }
-    let clock = quota_core::Clock::anchored(noon());
+    let clock = Clock::anchored(noon());
     let store = Arc::new(Deaf(MemoryStore::with_clock(clock.clone())));
     let world = world_on(store, clock, Policy::default());
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
@@ -304,6 +304,77 @@ fn a_lease_whose_call_ended_with_its_runtime_binds_no_other_call() {
     });
 
     assert_eq!((provider.calls(), waited), (2, Duration::ZERO));
+}
+
+#[test]
+fn a_lease_whose_call_ended_with_its_runtime_is_released_by_the_next_load() {
+    let clock = Clock::anchored(noon());
+    let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let provider = FakeProvider::answering("example", 40.0);
+    let quota = another_process(&store, &clock, &provider, Policy::default());
+    let main = quota.account(&id("main"));
+    provider.then_hang();
+    runtime().block_on(async {
+        main.refresh_in_background();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    });
+
+    let lease = runtime().block_on(async {
+        drop(main.load().await);
+        let document = store.read(&StoreKey::account(&id("main"))).await.unwrap().document.unwrap();
+        Record::decode(&document.body).unwrap().lease().cloned()
+    });
+
+    assert_eq!(lease, None);
+}
+
+#[test]
+fn a_refresh_that_was_lost_with_its_runtime_is_repeated() {
+    let provider = FakeProvider::answering("example", 40.0);
+    let quota = QuotaManager::builder(MemoryStore::new())
+        .fetcher(provider.clone())
+        .policy(Policy::default().gap(Duration::ZERO))
+        .build()
+        .unwrap();
+    let main = quota.account(&id("main"));
+    provider.then_hang();
+    let first = runtime();
+    first.block_on(async {
+        main.refresh_in_background();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    });
+
+    let refreshed = runtime().block_on(async {
+        let mut refresh = std::pin::pin!(main.get());
+        assert!(tokio::time::timeout(Duration::from_millis(1), refresh.as_mut()).await.is_err());
+        first.shutdown_background();
+        refresh.await.unwrap()
+    });
+
+    assert_eq!((last_read(&refreshed), provider.calls()), (Some(40.0), 2));
+}
+
+#[test]
+fn a_watch_goes_on_after_the_runtime_of_its_follower_has_shut_down() {
+    let clock = Clock::anchored(noon());
+    let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let provider = FakeProvider::answering("example", 40.0);
+    let reader = QuotaManager::builder_on(store.clone()).clock(clock.clone()).build().unwrap();
+    let writer = another_process(&store, &clock, &provider, Policy::default());
+    let main = reader.account(&id("main"));
+    let first = runtime();
+    first.block_on(async { drop(main.load().await) });
+
+    let seen = runtime().block_on(async {
+        let mut watch = main.watch();
+        let mut next = std::pin::pin!(watch.next());
+        assert!(tokio::time::timeout(Duration::from_millis(1), next.as_mut()).await.is_err());
+        first.shutdown_background();
+        drop(writer.account(&id("main")).refresh().await.unwrap());
+        next.await.unwrap()
+    });
+
+    assert_eq!(last_read(&seen), Some(40.0));
 }
 
 #[tokio::test]
