@@ -56,6 +56,9 @@ impl Clock {
         }
     }
 
+    /// How far [`recent_ms`](Self::recent_ms) lags at most: one tick of a kernel with 100 ticks a second.
+    pub(crate) const RECENT_LAG_MS: i64 = 10;
+
     /// The same, perhaps a few milliseconds ago: cheap enough for every read.
     ///
     /// It lags and never leads, so what is stale by this clock is stale by the other.

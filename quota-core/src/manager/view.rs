@@ -10,7 +10,7 @@ use super::error::QuotaError;
 use super::provider::Provider;
 use crate::record::Counted;
 use crate::time::Ms;
-use crate::{Record, Window, time};
+use crate::{Clock, Record, Window, time};
 
 /// A picture of an account.
 #[derive(Debug)]
@@ -72,11 +72,15 @@ impl View {
         Self { generation, record, provider, caveats, made_ms, due_ms }
     }
 
-    /// Whether the readings are fresh. Two comparisons and one look at the clock: this is on every reader's path.
+    /// Whether the readings are fresh. Three comparisons and one read of the coarse clock: this is on every reader's path. The fine
+    /// clock decides about the last moment, which the coarse one may show too late.
     #[inline]
     pub(crate) fn is_fresh(&self) -> bool {
-        let now_ms = self.provider.clock.recent_ms();
-        now_ms < self.due_ms && now_ms >= self.made_ms - SET_BACK_MS
+        let clock = &self.provider.clock;
+        let now_ms = clock.recent_ms();
+        now_ms < self.due_ms
+            && now_ms >= self.made_ms - SET_BACK_MS
+            && (now_ms < self.due_ms - Clock::RECENT_LAG_MS || clock.now_ms() < self.due_ms)
     }
 
     /// The same for another idea of fresh.

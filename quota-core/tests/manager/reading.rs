@@ -3,11 +3,13 @@
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::support::*;
+use quota_core::testing::FakeProvider;
 use quota_core::{
-    Answer, Coverage, Event, Percent, Policy, Scope, StaleReason, State, Usage, UsedAt, Window, WindowId,
-    WindowReading,
+    Answer, Clock, Coverage, Event, MemoryStore, Percent, Policy, QuotaManager, Scope, StaleReason, State,
+    Usage, UsedAt, Window, WindowId, WindowReading,
 };
 
 fn seven_days(used: f64) -> WindowReading {
@@ -42,10 +44,10 @@ async fn a_reading_is_stale_at_the_very_moment_it_is_due() {
     let world = world();
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
-    world.clock.sleep(MINUTE * 5 - std::time::Duration::from_millis(1)).await;
+    world.clock.sleep(MINUTE * 5 - Duration::from_millis(1)).await;
     let before = main.is_stale();
 
-    world.clock.sleep(std::time::Duration::from_millis(1)).await;
+    world.clock.sleep(Duration::from_millis(1)).await;
 
     assert_eq!((before, main.is_stale()), (false, true));
 }
@@ -415,4 +417,28 @@ async fn a_line_without_a_reset_counts_beside_headers_that_are_not_written_yet()
 
     let used = |answer: &Answer| answer.snapshot().window(&WindowId::five_hour()).map(Window::used);
     assert_eq!(used(&main.peek()), Some(percent(55.0)));
+}
+
+#[tokio::test]
+async fn no_reading_is_called_fresh_past_its_max_age() {
+    // By the real clocks: the one that is read for each peek lags behind the one that stamps readings.
+    let clock = Clock::system();
+    let max_age = Duration::from_millis(3);
+    let quota = QuotaManager::builder(MemoryStore::new())
+        .fetcher(FakeProvider::answering("example", 40.0))
+        .policy(Policy::default().gap(Duration::ZERO).freshness(max_age))
+        .build()
+        .unwrap();
+    let main = quota.account(&id("main"));
+    for _ in 0..10 {
+        let answer = main.refresh().await.unwrap().answer;
+        let stale_from = answer.snapshot().windows()[0].observed_at() + max_age;
+        loop {
+            let now = clock.now();
+            if now > stale_from + Duration::from_millis(15) {
+                break;
+            }
+            assert!(main.is_stale() || now < stale_from, "fresh at {now}, although stale from {stale_from}");
+        }
+    }
 }
