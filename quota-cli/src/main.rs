@@ -1,16 +1,16 @@
 //! The program `quota`: how much is left of each LLM account, at a terminal and for scripts.
 //! The work is done by the crates `quota`, `quota-journal` and `quota-sim`; here are its command line, its configuration and its words.
 
-mod accounts;
 mod args;
 mod budget;
 mod call_limit;
 #[cfg(test)]
 mod captures;
 mod command_store;
+mod commands;
 mod config;
-mod demo;
-mod doctor;
+mod context;
+mod detected_logins;
 mod events;
 mod exit;
 mod explain;
@@ -18,12 +18,10 @@ mod gateway;
 mod guard;
 mod harmless;
 mod hint;
-mod init;
 mod input;
 mod io_cause;
 mod journal;
 mod pace;
-mod parse;
 mod pick;
 mod reset_grace;
 mod router;
@@ -32,7 +30,6 @@ mod runtime;
 mod scope;
 mod shared;
 mod sharing;
-mod sim;
 mod status;
 mod statusline;
 mod term;
@@ -71,16 +68,16 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Command::Pick(options) => apart(|| pick::run(options, store)),
         Command::Explain(options) => apart(|| explain::run(options, store)),
         Command::Run(options) => apart(|| run::run(options, store)),
-        Command::Accounts { command, .. } => apart(|| accounts::run(command.as_ref(), store)),
+        Command::Accounts { command, .. } => apart(|| commands::accounts::run(command.as_ref(), store)),
         Command::Watch(options) => apart(|| watch::run(options, store)),
         Command::Pace(options) => apart(|| pace::run(options, store)),
         Command::Budget(options) => apart(|| budget::run(options, store)),
         Command::Events(options) => apart(|| events::run(options, store)),
-        Command::Doctor(options) => apart(|| doctor::run(options, store)),
-        Command::Init(options) => apart(|| init::run(options)),
-        Command::Demo(options) => apart(|| demo::run(options)),
-        Command::Parse(options) => apart(|| parse::run(options)),
-        Command::Sim(options) => apart(|| sim::run(options)),
+        Command::Doctor(options) => apart(|| commands::doctor::run(options, store)),
+        Command::Init(options) => apart(|| commands::init::run(options)),
+        Command::Demo(options) => apart(|| commands::demo::run(options)),
+        Command::Parse(options) => apart(|| commands::parse::run(options)),
+        Command::Sim(options) => apart(|| commands::sim::run(options)),
         Command::Completions { shell } => args::completions(*shell),
     }
 }

@@ -13,7 +13,7 @@ use quota_journal::Looked;
 use crate::args::Shown;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::{gateway, journal, status, term};
+use crate::{context, gateway, journal, term};
 
 /// How long a person waits for the store.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ impl Shared {
     /// [`Failure`] if one of them cannot be used, or an account is named that there is not.
     pub(crate) async fn open(shown: &Shown, store: Option<&str>) -> Result<Option<Self>, Failure> {
         let opened = gateway::store(store)?;
-        let Some(mut config) = status::configuration(shown.config.as_deref().map(Path::new)).await? else {
+        let Some(mut config) = context::configuration(shown.config.as_deref().map(Path::new)).await? else {
             return Ok(None);
         };
         config.only(&shown.accounts)?;

@@ -3,19 +3,17 @@
 
 mod ask;
 pub(crate) mod bar;
-pub(crate) mod discover;
 pub(crate) mod json;
 mod live;
 pub(crate) mod model;
 pub(crate) mod reason;
 pub(crate) mod text;
 
-use std::path::Path;
-
 use self::ask::Wish;
 use self::live::Live;
 use crate::args::StatusArgs;
-use crate::config::{self, Config};
+use crate::config;
+use crate::context;
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
 use crate::journal;
@@ -44,7 +42,7 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
 }
 
 async fn shown(scope: &CommandScope, options: &StatusArgs, store: &Store) -> Result<Exit, Failure> {
-    let Some(mut config) = configuration(options.config.as_deref()).await? else {
+    let Some(mut config) = context::configuration(options.config.as_deref()).await? else {
         if options.json {
             term::answer(&json::render(&[], &Here::now()))?;
         }
@@ -75,34 +73,5 @@ fn wish(options: &StatusArgs) -> Wish {
         _ if options.refresh => Wish::Now,
         Some(age) => Wish::Within(age),
         None => Wish::Fresh,
-    }
-}
-
-/// The configuration as it is now, perhaps without any account. Nothing is printed.
-///
-/// # Errors
-///
-/// [`Failure`] if it cannot be used.
-pub(crate) async fn configuration_or_empty(named: Option<&Path>) -> Result<Config, Failure> {
-    let mut config = Config::maybe_empty(named)?;
-    if config.is_implied() && discover::claude_code().await.is_err() {
-        config.accounts.clear();
-    }
-    Ok(config)
-}
-
-/// The configuration that is named or lies where it should, or else the login that can be found; `None`, and the reader
-/// is told, if there is neither.
-pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>, Failure> {
-    let config = Config::named_or_usual(named)?;
-    if !config.is_implied() {
-        return Ok(Some(config));
-    }
-    match discover::claude_code().await {
-        Ok(()) => Ok(Some(config)),
-        Err(looked_for) => {
-            term::tell(&discover::nothing_found(&looked_for, config::usual_path().as_deref()));
-            Ok(None)
-        }
     }
 }

@@ -30,12 +30,13 @@ use self::terminal::Terminal;
 use crate::args::WatchArgs;
 use crate::call_limit;
 use crate::config::{self, Config};
+use crate::context;
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
 use crate::harmless::harmless;
 use crate::scope::{self, CommandScope};
 use crate::sharing::{self, Sharing, is_any_alone};
-use crate::status;
+
 use crate::status::model::{AccountView, FailureView};
 use crate::term::Screen;
 use crate::words::Here;
@@ -59,7 +60,7 @@ pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Fail
     scope::run(async |scope| {
         let named = options.config.as_deref();
         let files = Files::of(named);
-        let Some(config) = status::configuration(named).await? else {
+        let Some(config) = context::configuration(named).await? else {
             return Ok(Exit::NoAccount);
         };
         store.check().await?;
@@ -237,7 +238,7 @@ impl Watch<'_> {
     }
 
     async fn reopen(&mut self) -> Result<(), Failure> {
-        let config = status::configuration_or_empty(self.named).await?;
+        let config = context::configuration_or_empty(self.named).await?;
         let shown = Shown::open(self.scope, config, self.store)?;
         shown.load().await;
         self.state.retain(|id| shown.config.accounts.iter().any(|account| account.id == *id));

@@ -1,8 +1,8 @@
 //! `quota init`: writes a configuration with comments, of the logins that it finds.
 //! What a configuration may say is in `config`; the logins are only looked for, and never written down.
 
-mod draft;
 mod save;
+mod template;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::args::InitArgs;
-use crate::config::{self, LoginSource};
+use crate::config;
+use crate::detected_logins::DetectedLogins;
 use crate::exit::{Exit, Failure};
 use crate::hint;
 use crate::io_cause;
@@ -58,13 +59,8 @@ fn drafted() -> Result<String, Failure> {
     scope::run(async |scope| {
         // On macOS a program reads the keychain.
         scope.listen()?;
-        Ok(draft::of(&draft::found().await))
+        Ok(template::render(&DetectedLogins::detect().await))
     })
-}
-
-/// The logins that it finds, with names for their accounts.
-pub(crate) async fn logins() -> Vec<(&'static str, LoginSource)> {
-    draft::found().await.logins()
 }
 
 fn tell_json(path: &Path, kept: Option<&Path>) -> Result<Exit, Failure> {

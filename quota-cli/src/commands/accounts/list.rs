@@ -10,14 +10,14 @@ use crate::router::{Router, Seen};
 use crate::scope;
 use crate::term::{self, Screen};
 use crate::words::Here;
-use crate::{gateway, status};
+use crate::{context, gateway};
 
 /// Shows them.
 pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
     let named = options.config.as_deref();
     scope::run(async |scope| {
-        let Some(config) = status::configuration(named).await? else {
+        let Some(config) = context::configuration(named).await? else {
             if options.json {
                 term::answer(&json::render(
                     named,

@@ -88,8 +88,12 @@ fn programs_read_the_same_and_limits_in_percent() {
     let config = crate::config::Config::of_claude_code();
     let listed = [Listed { settings: &account, seen: None }];
 
-    let text =
-        crate::accounts::json::render(Some(std::path::Path::new("/c.toml")), &config, &listed, &here());
+    let text = crate::commands::accounts::json::render(
+        Some(std::path::Path::new("/c.toml")),
+        &config,
+        &listed,
+        &here(),
+    );
 
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     insta::assert_snapshot!(serde_json::to_string_pretty(&document["accounts"]).unwrap());

@@ -14,8 +14,7 @@ use crate::args::AddArgs;
 use crate::config::{self, AccountSettings, Change, Config, LoginSource, Origin};
 use crate::exit::{Exit, Failure};
 use crate::harmless::harmless;
-use crate::status::discover;
-use crate::{gateway, io_cause, scope, term};
+use crate::{detected_logins, gateway, io_cause, scope, term};
 
 /// Adds the account.
 pub(super) fn run(options: &AddArgs, store: Option<&str>) -> Result<Exit, Failure> {
@@ -80,7 +79,7 @@ impl ImpliedLogin {
     /// Looks for the login, if no account is named.
     pub(super) async fn find(named: Option<&Path>) -> Result<Self, Failure> {
         let is_implied = Config::maybe_empty(named)?.is_implied();
-        Ok(Self { is_found: is_implied && discover::claude_code().await.is_ok() })
+        Ok(Self { is_found: is_implied && detected_logins::find_claude_code().await.is_ok() })
     }
 
     /// The accounts that another one must not take the place of. The implied one may be named as what it is.

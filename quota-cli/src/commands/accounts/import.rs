@@ -12,8 +12,9 @@ use super::add::ImpliedLogin;
 use super::done;
 use crate::args::ImportArgs;
 use crate::config::{self, AccountSettings, Change, Config, LoginSource};
+use crate::detected_logins::DetectedLogins;
 use crate::exit::{Exit, Failure};
-use crate::{init, input, scope};
+use crate::{input, scope};
 
 /// An account that was found.
 struct Found {
@@ -233,5 +234,5 @@ async fn found() -> Vec<Found> {
         let id = AccountId::new(ANTHROPIC, name).ok()?;
         Some(Found { id: id.clone(), account: Some(AccountSettings::new(id, login)) })
     };
-    init::logins().await.into_iter().filter_map(found).collect()
+    DetectedLogins::detect().await.named().into_iter().filter_map(found).collect()
 }

@@ -200,8 +200,8 @@ mod tests {
     };
 
     use super::*;
+    use crate::commands::doctor::Level;
     use crate::config::LoginSource;
-    use crate::doctor::Level;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()

@@ -1,0 +1,8 @@
+//! The commands, a file each. No command imports another one: what several need is in modules beside this one.
+
+pub(crate) mod accounts;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod init;
+pub(crate) mod parse;
+pub(crate) mod sim;
