@@ -236,7 +236,7 @@ impl AccountsFile {
     ///
     /// # Errors
     ///
-    /// [`FileError::Damaged`] if it is not what it should be, [`FileError::Io`] if it cannot be read.
+    /// [`FileError::Malformed`] if it is not what it should be, [`FileError::Io`] if it cannot be read.
     pub async fn load(&self) -> Result<AccountsConfig, FileError> {
         self.0.load().await
     }
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(names(&file.load_blocking().unwrap()), ["a"]);
 
         std::fs::write(file.path(), "{").unwrap();
-        assert!(matches!(file.load_blocking(), Err(FileError::Damaged { .. })));
+        assert!(matches!(file.load_blocking(), Err(FileError::Malformed { .. })));
     }
 
     #[test]

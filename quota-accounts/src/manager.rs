@@ -48,7 +48,7 @@ use crate::{AccountsConfig, Request, RoutingPolicy};
 /// use std::sync::Arc;
 /// use quota_accounts::{AccountsConfig, FallbackAccountManager, Outcome, Request};
 /// use quota_core::Secret;
-/// use quota_credentials::Fixed;
+/// use quota_credentials::StaticCredential;
 /// use quota_core::{MemoryStore, QuotaManager, testing::FakeProvider};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -58,7 +58,7 @@ use crate::{AccountsConfig, Request, RoutingPolicy};
 ///
 /// let accounts = FallbackAccountManager::builder(config)
 ///     .quota_manager(quota.clone())
-///     .credentials(Arc::new(Fixed::new(Secret::new("a-token"))))
+///     .credentials(Arc::new(StaticCredential::new(Secret::new("a-token"))))
 ///     .build()?;
 ///
 /// let route = accounts.route(Request::new().model("a-model").session("a-session")).await?;

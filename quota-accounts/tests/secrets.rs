@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use quota_accounts::{AccountsConfig, FallbackAccountManager, Outcome, Request};
 use quota_core::{AccountId, Secret};
-use quota_credentials::Fixed;
+use quota_credentials::StaticCredential;
 
 /// What must not be seen: the middle of the token below.
 const NEEDLE: &str = "n33dle";
@@ -25,7 +25,7 @@ async fn a_manager_of_accounts_shows_no_token_in_what_it_gives_says_or_keeps() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("accounts.state.json");
     let accounts = FallbackAccountManager::builder(AccountsConfig::new(account()))
-        .credentials(Arc::new(Fixed::new(Secret::new(TOKEN))))
+        .credentials(Arc::new(StaticCredential::new(Secret::new(TOKEN))))
         .state_file(&state)
         .build()
         .unwrap();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use quota::CredentialError;
-use quota::credentials::{ClaudeCode, FoundLogin, LoginPlace};
+use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential};
 
 use crate::config::LoginSource;
 
@@ -16,7 +16,7 @@ const VARIABLES: [(&str, &str); 2] = [("ANTHROPIC_AUTH_TOKEN", "token"), ("QUOTA
 #[derive(Debug, Default)]
 pub(crate) struct DetectedLogins {
     /// Where the login of Claude Code is, if there is one.
-    pub(crate) claude_code: Option<LoginPlace>,
+    pub(crate) claude_code: Option<CredentialLocation>,
     /// Variables that are set, and the names of their accounts.
     pub(crate) variables: Vec<(&'static str, &'static str)>,
 }
@@ -24,11 +24,12 @@ pub(crate) struct DetectedLogins {
 impl DetectedLogins {
     /// Finds them. No provider is called.
     pub(crate) async fn detect() -> Self {
-        let copies = ClaudeCode::from_env().copies().await;
-        let copy = copies.iter().find(|copy| copy.used).or_else(|| copies.iter().find(|copy| exists(copy)));
+        let copies = ClaudeCode::from_env().discover().await;
+        let copy =
+            copies.iter().find(|copy| copy.is_active).or_else(|| copies.iter().find(|copy| exists(copy)));
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         Self {
-            claude_code: copy.map(|copy| copy.place.clone()),
+            claude_code: copy.map(|copy| copy.location.clone()),
             variables: VARIABLES.into_iter().filter(|(name, _)| is_set(name)).collect(),
         }
     }
@@ -49,18 +50,18 @@ impl DetectedLogins {
 ///
 /// The places without a login, each with the reason.
 pub(crate) async fn find_claude_code() -> Result<(), Vec<String>> {
-    let copies = ClaudeCode::from_env().copies().await;
+    let copies = ClaudeCode::from_env().discover().await;
     if copies.iter().any(exists) { Ok(()) } else { Err(copies.iter().map(missing).collect()) }
 }
 
 /// A damaged login counts: it is shown as an account with an error, and `quota doctor` says how to fix it.
-fn exists(copy: &FoundLogin) -> bool {
-    !matches!(copy.state, Err(CredentialError::NotLoggedIn { .. }))
+fn exists(copy: &DiscoveredCredential) -> bool {
+    !matches!(copy.result, Err(CredentialError::NotLoggedIn { .. }))
 }
 
 /// Why a place has no login, without the advice that would be repeated on every line.
-fn missing(copy: &FoundLogin) -> String {
-    let error = copy.state.as_ref().map_or_else(ToString::to_string, |_| String::new());
+fn missing(copy: &DiscoveredCredential) -> String {
+    let error = copy.result.as_ref().map_or_else(ToString::to_string, |_| String::new());
     error.rsplit_once("; run `claude`").map_or(error.clone(), |(place, _)| place.to_owned())
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use quota::CredentialSource;
 use quota::anthropic::Anthropic;
-use quota::credentials::{ClaudeCode, CommandSource, EnvVar, PerAccount, TokenFile};
+use quota::credentials::{ClaudeCode, CommandToken, CredentialMap, EnvToken, FileToken};
 use quota::sqlite::{SqliteOpenError, SqliteOptions};
 use quota::{Policy, QuotaManager, QuotaManagerBuilder, QuotaStore, Secret, StoreError, StoreKey};
 
@@ -305,8 +305,8 @@ fn anthropic(config: &Config) -> Result<Anthropic, Failure> {
 }
 
 /// Where the logins of all accounts are taken from.
-pub(crate) fn logins(config: &Config) -> PerAccount {
-    config.accounts.iter().fold(PerAccount::new(), |logins, account| {
+pub(crate) fn logins(config: &Config) -> CredentialMap {
+    config.accounts.iter().fold(CredentialMap::new(), |logins, account| {
         logins.with(account.id.clone(), source(&account.login, config))
     })
 }
@@ -322,14 +322,14 @@ pub(crate) fn source(login: &LoginSource, config: &Config) -> Arc<dyn Credential
     match login {
         LoginSource::ClaudeCode => Arc::new(ClaudeCode::from_env()),
         LoginSource::ClaudeConfigDir(dir) => Arc::new(ClaudeCode::in_dir(dir)),
-        LoginSource::TokenEnv(name) => Arc::new(EnvVar::new(name)),
-        LoginSource::TokenFile(path) => Arc::new(TokenFile::new(path)),
+        LoginSource::TokenEnv(name) => Arc::new(EnvToken::new(name)),
+        LoginSource::TokenFile(path) => Arc::new(FileToken::new(path)),
         LoginSource::TokenCommand(words) => {
             let (program, arguments) =
                 words.split_first().map_or(("", &[][..]), |(program, rest)| (program, rest));
-            let command = CommandSource::new(program).timeout(token_command_timeout(config));
-            let command = arguments.iter().fold(command, CommandSource::arg);
-            Arc::new(config.token_variables().into_iter().fold(command, CommandSource::hide))
+            let command = CommandToken::new(program).timeout(token_command_timeout(config));
+            let command = arguments.iter().fold(command, CommandToken::arg);
+            Arc::new(config.token_variables().into_iter().fold(command, CommandToken::hide))
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use quota::file::rights;
+use quota::file::permissions;
 
 use crate::exit::{Exit, Failure};
 use crate::io_cause;
@@ -40,7 +40,7 @@ pub(crate) fn trusted_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
     if is_stdin(path) {
         return limited(path, read_stdin());
     }
-    let opened = open(path).and_then(|file| Ok((rights::check(&file, path)?, file)));
+    let opened = open(path).and_then(|file| Ok((permissions::check(&file, path)?, file)));
     match opened {
         Ok((Err(untrusted), _)) => Err(Failure::new(Exit::Config, untrusted.to_string())),
         Ok((Ok(()), file)) => limited(path, read(file)),

@@ -3,18 +3,18 @@
 
 mod json;
 mod lock;
-pub mod rights;
+pub mod permissions;
 
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::Path;
 
 pub use self::json::{FileError, JsonContent, JsonFile, LOCK_TIMEOUT};
-pub use self::lock::{FileLock, resolve};
+pub use self::lock::{FileLock, resolve_symlinks};
 use crate::SecretBuffer;
 
 /// Runs work that waits for a disk where it holds nobody up. Dropping the future leaves the work to end by itself.
-pub async fn off_thread<T: Send + 'static>(
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     match tokio::task::spawn_blocking(work).await {
@@ -67,12 +67,12 @@ pub fn read(file: File, limit: u64) -> io::Result<SecretBuffer> {
 }
 
 /// Whether the error says that there is no such file.
-pub fn is_absent(error: &io::Error) -> bool {
+pub fn is_not_found(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// A text file may begin with a mark that says it is UTF-8; some editors write one.
-pub fn without_byte_order_mark(contents: &[u8]) -> &[u8] {
+pub fn strip_bom(contents: &[u8]) -> &[u8] {
     contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents)
 }
 
@@ -146,12 +146,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
 
-        assert!(is_absent(&open(&dir.path().join("file/below")).unwrap_err()));
+        assert!(is_not_found(&open(&dir.path().join("file/below")).unwrap_err()));
     }
 
     #[test]
     fn a_byte_order_mark_is_skipped_once() {
-        assert_eq!(without_byte_order_mark(b"\xef\xbb\xbfabc"), b"abc");
-        assert_eq!(without_byte_order_mark(b"abc"), b"abc");
+        assert_eq!(strip_bom(b"\xef\xbb\xbfabc"), b"abc");
+        assert_eq!(strip_bom(b"abc"), b"abc");
     }
 }

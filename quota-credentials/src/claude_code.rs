@@ -2,8 +2,8 @@
 //! It belongs to Claude Code, so it is only ever read: not renewed, not repaired, not copied.
 
 mod keychain;
+mod location;
 mod login_file;
-mod place;
 mod state_file;
 #[cfg(test)]
 mod tests;
@@ -16,9 +16,9 @@ use async_trait::async_trait;
 use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource, Secret};
 
 use self::keychain::Keychain;
+pub use self::location::{CredentialLocation, DiscoveredCredential};
+use self::location::{Miss, nobody};
 use self::login_file::Flaw;
-pub use self::place::{FoundLogin, LoginPlace};
-use self::place::{Miss, nobody};
 use self::state_file::State;
 pub use self::state_file::UnparsedUsage;
 use crate::Environment;
@@ -69,7 +69,7 @@ const A_MOMENT: Duration = Duration::from_millis(50);
 ///    `$XDG_CONFIG_HOME/claude` (`~/.config/claude`).
 ///
 /// Of several copies of a login, the one that expires last counts; of equal ones, the first in this order.
-/// [`copies`](Self::copies) lists them all. An expired login is still found: its expiry says so.
+/// [`discover`](Self::discover) lists them all. An expired login is still found: its expiry says so.
 ///
 /// # Whose it is
 ///
@@ -83,7 +83,7 @@ const A_MOMENT: Duration = Duration::from_millis(50);
 pub struct ClaudeCode {
     variable: Option<Result<Secret, NotAToken>>,
     keychain: Option<Keychain>,
-    places: Vec<LoginPlace>,
+    places: Vec<CredentialLocation>,
     state_file: Option<PathBuf>,
 }
 
@@ -118,7 +118,7 @@ impl ClaudeCode {
                 let config = environment.path("XDG_CONFIG_HOME").filter(|dir| dir.is_absolute());
                 let config = config.unwrap_or_else(|| home.join(".config"));
                 let mut source = Self::by_itself(&home, keychain);
-                source.places.push(LoginPlace::File(login_file_in(&config.join("claude"))));
+                source.places.push(CredentialLocation::File(login_file_in(&config.join("claude"))));
                 source
             }
             (None, None) => Self { variable: None, keychain: None, places: Vec::new(), state_file: None },
@@ -148,9 +148,9 @@ impl ClaudeCode {
     }
 
     fn at(dir: &Path, state_file: PathBuf, item: String, keychain: Option<Keychain>) -> Self {
-        let file = LoginPlace::File(login_file_in(dir));
+        let file = CredentialLocation::File(login_file_in(dir));
         let places = match keychain {
-            Some(_) => vec![LoginPlace::Keychain(item), file],
+            Some(_) => vec![CredentialLocation::Keychain(item), file],
             None => vec![file],
         };
         Self { variable: None, keychain, places, state_file: Some(state_file) }
@@ -159,17 +159,21 @@ impl ClaudeCode {
     /// Looks everywhere and lists what there is, in the order of [where it looks](Self#where-it-looks).
     ///
     /// The future may be dropped.
-    pub async fn copies(&self) -> Vec<FoundLogin> {
+    pub async fn discover(&self) -> Vec<DiscoveredCredential> {
         let given = self.given_token();
         let (stored, newest) = self.stored().await;
         let newest = newest.filter(|_| given.is_none());
-        let given =
-            given.map(|state| FoundLogin { place: LoginPlace::Variable(VARIABLE), state, used: true });
-        let stored = self.places.iter().zip(stored).enumerate().map(|(at, (place, state))| FoundLogin {
-            place: place.clone(),
-            state: state.map_err(|miss| miss.into_error(place)),
-            used: newest == Some(at),
+        let given = given.map(|state| DiscoveredCredential {
+            location: CredentialLocation::Variable(VARIABLE),
+            result: state,
+            is_active: true,
         });
+        let stored =
+            self.places.iter().zip(stored).enumerate().map(|(at, (place, state))| DiscoveredCredential {
+                location: place.clone(),
+                result: state.map_err(|miss| miss.into_error(place)),
+                is_active: newest == Some(at),
+            });
         given.into_iter().chain(stored).collect()
     }
 
@@ -204,13 +208,13 @@ impl ClaudeCode {
         (found, newest)
     }
 
-    async fn look_at(&self, place: &LoginPlace) -> Result<Credential, Miss> {
+    async fn look_at(&self, place: &CredentialLocation) -> Result<Credential, Miss> {
         match (place, &self.keychain) {
-            (LoginPlace::Keychain(item), Some(keychain)) => {
+            (CredentialLocation::Keychain(item), Some(keychain)) => {
                 let contents = keychain.read(item).await.map_err(Miss::Unreadable)?.ok_or(Miss::Absent)?;
                 login_file::parse(&contents).map_err(Miss::Flawed)
             }
-            (LoginPlace::File(path), _) => {
+            (CredentialLocation::File(path), _) => {
                 let found = look_into(path).await;
                 if !matches!(found, Err(Miss::Flawed(Flaw::Empty | Flaw::Damaged))) {
                     return found;
@@ -220,13 +224,13 @@ impl ClaudeCode {
                 Clock::system().sleep(A_MOMENT).await;
                 look_into(path).await
             }
-            (LoginPlace::Keychain(_) | LoginPlace::Variable(_), _) => Err(Miss::Absent),
+            (CredentialLocation::Keychain(_) | CredentialLocation::Variable(_), _) => Err(Miss::Absent),
         }
     }
 
     async fn state(&self) -> Option<State> {
         let path = self.state_file.clone()?;
-        let contents = file::off_thread(move || file::read(file::open(&path)?, STATE_LIMIT)).await.ok()?;
+        let contents = file::blocking(move || file::read(file::open(&path)?, STATE_LIMIT)).await.ok()?;
         State::parse(&contents)
     }
 }
@@ -260,9 +264,9 @@ impl CredentialSource for ClaudeCode {
 
 async fn look_into(path: &Path) -> Result<Credential, Miss> {
     let opened = path.to_owned();
-    match file::off_thread(move || file::read(file::open(&opened)?, LOGIN_LIMIT)).await {
+    match file::blocking(move || file::read(file::open(&opened)?, LOGIN_LIMIT)).await {
         Ok(contents) => login_file::parse(&contents).map_err(Miss::Flawed),
-        Err(error) if file::is_absent(&error) => Err(Miss::Absent),
+        Err(error) if file::is_not_found(&error) => Err(Miss::Absent),
         Err(error) => Err(Miss::Unreadable(unreadable(path, error))),
     }
 }

@@ -83,9 +83,9 @@ impl CredentialSource for Codex {
             ));
         };
         let opened = path.clone();
-        match file::off_thread(move || file::read(file::open(&opened)?, LIMIT)).await {
+        match file::blocking(move || file::read(file::open(&opened)?, LIMIT)).await {
             Ok(contents) => parse(path, &contents),
-            Err(error) if file::is_absent(&error) => Err(nobody(path)),
+            Err(error) if file::is_not_found(&error) => Err(nobody(path)),
             Err(error) => Err(unreadable(path, error)),
         }
     }
@@ -121,8 +121,7 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Credential, CredentialError> {
         CredentialError::unreadable(why, NotALogin)
     };
     // The parser's own error could repeat what stands there.
-    let auth: Auth =
-        serde_json::from_slice(file::without_byte_order_mark(contents)).map_err(|_| damaged())?;
+    let auth: Auth = serde_json::from_slice(file::strip_bom(contents)).map_err(|_| damaged())?;
     let Some(tokens) = auth.tokens else { return Err(nobody(path)) };
     let text = Zeroizing::new(tokens.access_token.unwrap_or_default());
     let secret = token::take(&text).map_err(|_| damaged())?.ok_or_else(|| nobody(path))?;
@@ -215,7 +214,7 @@ mod tests {
     #[test]
     fn the_file_is_where_codex_keeps_it() {
         let path = |variables: &[(&str, &str)]| {
-            Codex::in_environment(&Environment::of(variables.iter().copied())).path
+            Codex::in_environment(&Environment::from_vars(variables.iter().copied())).path
         };
 
         assert_eq!(path(&[("CODEX_HOME", "/c"), ("HOME", "/h")]), Some("/c/auth.json".into()));

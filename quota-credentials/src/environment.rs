@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// ```
 /// use quota_credentials::{ClaudeCode, Environment};
 ///
-/// let environment = Environment::of([("HOME", "/home/me"), ("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-abc")]);
+/// let environment = Environment::from_vars([("HOME", "/home/me"), ("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-abc")]);
 /// assert_eq!(format!("{environment:?}"), r#"Environment({"CLAUDE_CODE_OAUTH_TOKEN", "HOME"})"#);
 ///
 /// let source = ClaudeCode::in_environment(&environment);
@@ -38,7 +38,7 @@ impl Environment {
 
     /// These variables and no others.
     #[must_use]
-    pub fn of<N, V>(variables: impl IntoIterator<Item = (N, V)>) -> Self
+    pub fn from_vars<N, V>(variables: impl IntoIterator<Item = (N, V)>) -> Self
     where
         N: Into<String>,
         V: Into<OsString>,
@@ -102,14 +102,14 @@ mod tests {
 
     #[test]
     fn a_leading_tilde_is_the_home_directory() {
-        let environment = Environment::of([("HOME", "/home/me")]);
+        let environment = Environment::from_vars([("HOME", "/home/me")]);
 
         assert_eq!(environment.expand("~/tokens/a".into()), Path::new("/home/me/tokens/a"));
     }
 
     #[test]
     fn a_tilde_that_is_part_of_a_name_is_left_alone() {
-        let environment = Environment::of([("HOME", "/home/me")]);
+        let environment = Environment::from_vars([("HOME", "/home/me")]);
 
         for path in ["~other/a", "/a/~/b", "a/~", "a~"] {
             assert_eq!(environment.expand(path.into()), Path::new(path));
@@ -118,21 +118,21 @@ mod tests {
 
     #[test]
     fn without_a_home_a_tilde_is_left_alone() {
-        let environment = Environment::of([("HOME", "")]);
+        let environment = Environment::from_vars([("HOME", "")]);
 
         assert_eq!(environment.expand("~/a".into()), Path::new("~/a"));
     }
 
     #[test]
     fn the_home_of_windows_is_known() {
-        let environment = Environment::of([("USERPROFILE", r"C:\Users\me")]);
+        let environment = Environment::from_vars([("USERPROFILE", r"C:\Users\me")]);
 
         assert_eq!(environment.home(), Some(PathBuf::from(r"C:\Users\me")));
     }
 
     #[test]
     fn a_variable_that_is_set_to_nothing_is_not_set() {
-        let environment = Environment::of([("A", "")]);
+        let environment = Environment::from_vars([("A", "")]);
 
         assert_eq!(environment.var("A"), None);
     }

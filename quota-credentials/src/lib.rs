@@ -4,13 +4,13 @@
 //! |---|---|
 //! | [`ClaudeCode`] | the login of Claude Code: its files, the keychain of macOS, its environment variable |
 //! | [`Codex`] | the login of Codex: its file |
-//! | [`CommandSource`] | the token that a program prints |
-//! | [`EnvVar`] | a token in an environment variable |
-//! | [`TokenFile`] | a file that holds a token and nothing else |
-//! | [`Fixed`] | the credential it was given |
-//! | [`OwnedLogins`] | logins that were made for this program, which it can also renew |
+//! | [`CommandToken`] | the token that a program prints |
+//! | [`EnvToken`] | a token in an environment variable |
+//! | [`FileToken`] | a file that holds a token and nothing else |
+//! | [`StaticCredential`] | the credential it was given |
+//! | [`TokenStore`] | logins that were made for this program, which it can also renew |
 //! | `Keyring` (feature `keyring`) | a token in the keyring of the operating system |
-//! | [`PerAccount`] | another source for each account |
+//! | [`CredentialMap`] | another source for each account |
 //!
 //! Every source reads its login again at each call, because logins change while a program runs. A refresh token of another
 //! program is never used: it works once, so a second program that used it would log the first one out.
@@ -24,13 +24,13 @@
 //! ```
 //! use std::sync::Arc;
 //! use quota_core::{CredentialSource, Secret};
-//! use quota_credentials::{Environment, EnvVar, Fixed, PerAccount};
+//! use quota_credentials::{Environment, EnvToken, StaticCredential, CredentialMap};
 //!
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-//! let environment = Environment::of([("WORK_TOKEN", "sk-ant-oat01-work")]);
-//! let logins = PerAccount::new()
-//!     .with("anthropic/work".parse()?, Arc::new(EnvVar::in_environment("WORK_TOKEN", environment)))
-//!     .with("anthropic/test".parse()?, Arc::new(Fixed::new(Secret::new("sk-ant-oat01-test"))));
+//! let environment = Environment::from_vars([("WORK_TOKEN", "sk-ant-oat01-work")]);
+//! let logins = CredentialMap::new()
+//!     .with("anthropic/work".parse()?, Arc::new(EnvToken::in_environment("WORK_TOKEN", environment)))
+//!     .with("anthropic/test".parse()?, Arc::new(StaticCredential::new(Secret::new("sk-ant-oat01-test"))));
 //!
 //! let credential = logins.credential(&"anthropic/work".parse()?).await?;
 //! assert_eq!(credential.secret.expose(), "sk-ant-oat01-work");
@@ -44,27 +44,27 @@
 
 mod claude_code;
 mod codex;
-mod command;
-mod env_var;
+mod command_token;
+mod credential_map;
+mod env_token;
 mod environment;
-mod fixed;
+mod file_token;
 mod hash;
 #[cfg(feature = "keyring")]
 mod keyring;
-mod owned;
-mod per_account;
+mod static_credential;
 mod token;
-mod token_file;
+mod token_store;
 mod unreadable;
 
-pub use claude_code::{ClaudeCode, FoundLogin, LoginPlace, UnparsedUsage};
+pub use claude_code::{ClaudeCode, CredentialLocation, DiscoveredCredential, UnparsedUsage};
 pub use codex::Codex;
-pub use command::CommandSource;
-pub use env_var::EnvVar;
+pub use command_token::CommandToken;
+pub use credential_map::CredentialMap;
+pub use env_token::EnvToken;
 pub use environment::Environment;
-pub use fixed::Fixed;
+pub use file_token::FileToken;
 #[cfg(feature = "keyring")]
 pub use keyring::Keyring;
-pub use owned::{NewLogin, OwnedLogins, OwnedLoginsBuilder, Put};
-pub use per_account::PerAccount;
-pub use token_file::TokenFile;
+pub use static_credential::StaticCredential;
+pub use token_store::{NewLogin, PutResult, TokenStore, TokenStoreBuilder};

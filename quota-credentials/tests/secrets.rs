@@ -13,8 +13,8 @@ use quota_core::{
     ProviderId, QuotaStore, Secret, StoreKey, TokenRefresher, Tokens,
 };
 use quota_credentials::{
-    ClaudeCode, Codex, CommandSource, EnvVar, Environment, Fixed, NewLogin, OwnedLogins, PerAccount,
-    TokenFile,
+    ClaudeCode, Codex, CommandToken, CredentialMap, EnvToken, Environment, FileToken, NewLogin,
+    StaticCredential, TokenStore,
 };
 use tempfile::TempDir;
 
@@ -64,8 +64,8 @@ fn file(dir: &TempDir, name: &str, contents: &str, mode: u32) -> std::path::Path
 #[tokio::test]
 async fn a_variable_does_not_show_its_token() {
     for value in [TOKEN.to_owned(), format!("{TOKEN} {TOKEN}"), format!("\u{e9}{TOKEN}")] {
-        let environment = Environment::of([("A_TOKEN", &value)]);
-        let source = EnvVar::in_environment("A_TOKEN", environment.clone());
+        let environment = Environment::from_vars([("A_TOKEN", &value)]);
+        let source = EnvToken::in_environment("A_TOKEN", environment.clone());
 
         let texts = debug(&environment) + &texts_of(&source).await;
 
@@ -84,7 +84,7 @@ async fn a_token_file_does_not_show_its_token() {
     ] {
         let dir = tempfile::tempdir().unwrap();
 
-        let texts = texts_of(&TokenFile::new(file(&dir, "token", &contents, mode))).await;
+        let texts = texts_of(&FileToken::new(file(&dir, "token", &contents, mode))).await;
 
         assert!(!texts.contains(NEEDLE), "{texts}");
     }
@@ -92,9 +92,10 @@ async fn a_token_file_does_not_show_its_token() {
 
 #[tokio::test]
 async fn a_fixed_source_does_not_show_its_token() {
-    let fixed = Fixed::new(Secret::new(TOKEN));
+    let fixed = StaticCredential::new(Secret::new(TOKEN));
 
-    let texts = texts_of(&fixed).await + &texts_of(&PerAccount::new().with(account(), Arc::new(fixed))).await;
+    let texts =
+        texts_of(&fixed).await + &texts_of(&CredentialMap::new().with(account(), Arc::new(fixed))).await;
 
     assert!(!texts.contains(NEEDLE), "{texts}");
 }
@@ -117,7 +118,7 @@ async fn a_login_of_claude_code_is_not_shown_whatever_is_wrong_with_it() {
         file(&dir, ".credentials.json", &contents, 0o600);
         let source = ClaudeCode::in_dir(dir.path());
 
-        let copies = source.copies().await;
+        let copies = source.discover().await;
         let texts = texts_of(&source).await + &debug(&copies);
 
         assert!(!texts.contains(NEEDLE), "{texts}");
@@ -127,9 +128,10 @@ async fn a_login_of_claude_code_is_not_shown_whatever_is_wrong_with_it() {
 #[tokio::test]
 async fn a_token_in_the_variable_of_claude_code_is_not_shown() {
     for value in [TOKEN.to_owned(), format!("{TOKEN} {TOKEN}")] {
-        let source = ClaudeCode::in_environment(&Environment::of([("CLAUDE_CODE_OAUTH_TOKEN", value)]));
+        let source =
+            ClaudeCode::in_environment(&Environment::from_vars([("CLAUDE_CODE_OAUTH_TOKEN", value)]));
 
-        let copies = source.copies().await;
+        let copies = source.discover().await;
         let texts = texts_of(&source).await + &debug(&copies);
 
         assert!(!texts.contains(NEEDLE), "{texts}");
@@ -179,7 +181,7 @@ async fn a_program_that_prints_a_token_does_not_have_it_shown() {
     for script in
         [format!("echo {TOKEN}"), format!("echo {TOKEN} {TOKEN}"), format!("echo {TOKEN} >&2; exit 1")]
     {
-        let source = CommandSource::new("sh").arg("-c").arg(script);
+        let source = CommandToken::new("sh").arg("-c").arg(script);
 
         let texts = texts_of(&source).await;
 
@@ -215,7 +217,7 @@ async fn a_login_of_our_own_is_in_its_file_and_nowhere_else_whatever_comes_of_it
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(MemoryStore::new());
         let refresher = Arc::new(Refresher(given));
-        let builder = OwnedLogins::builder(dir.path().join("logins.json"));
+        let builder = TokenStore::builder(dir.path().join("logins.json"));
         let builder = builder.refresher(refresher.clone()).store(store.clone());
         let login = NewLogin::new(Secret::new(TOKEN))
             .refresh_token(Secret::new(TOKEN))
@@ -250,7 +252,7 @@ async fn a_file_of_our_own_logins_is_not_repeated_whatever_is_wrong_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = file(&dir, "logins.json", &contents, mode);
 
-        let texts = texts_of(&OwnedLogins::builder(path).build()).await;
+        let texts = texts_of(&TokenStore::builder(path).build()).await;
 
         assert!(texts.contains("logins.json"));
         assert!(!texts.contains(NEEDLE), "{texts}");

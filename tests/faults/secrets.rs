@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quota::Secret;
 use quota::anthropic::{Anthropic, parse_headers};
-use quota::credentials::{Fixed, PerAccount};
+use quota::credentials::{CredentialMap, StaticCredential};
 use quota::{AccountId, QuotaManager, open_store};
 use quota_sim::{Account, Answer, Change, Script, Simulator, Window};
 use redis_harness::{Monitor, Server, redis};
@@ -44,8 +44,8 @@ fn leaks<'a>(texts: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<String> {
 }
 
 fn host(url: &str, simulator: &Simulator) -> QuotaManager {
-    let logins = ["main", "spare"].into_iter().fold(PerAccount::new(), |all, name| {
-        all.with(account(name), Arc::new(Fixed::new(Secret::new(format!("sim-token-{name}")))))
+    let logins = ["main", "spare"].into_iter().fold(CredentialMap::new(), |all, name| {
+        all.with(account(name), Arc::new(StaticCredential::new(Secret::new(format!("sim-token-{name}")))))
     });
     let fetcher = Anthropic::builder(Arc::new(logins)).base_url(simulator.url()).build().unwrap();
     QuotaManager::builder_on(open_store(url).unwrap()).fetcher(fetcher).policy(policy()).build().unwrap()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quota::credentials::{ClaudeCode, NewLogin, OwnedLogins};
+use quota::credentials::{ClaudeCode, NewLogin, TokenStore};
 use quota::{Backoff, Clock, anthropic};
 use quota::{CredentialSource, Secret};
 use quota_sim::{Account, AccountLedger, Change, Simulator};
@@ -80,7 +80,7 @@ async fn logged_in() -> (TempDir, PathBuf) {
 async fn log_in(file: &Path, access: &str, refresh: &str) {
     let ended = Clock::system().now() - SignedDuration::from_secs(60);
     let login = NewLogin::new(Secret::new(access)).refresh_token(Secret::new(refresh)).expires_at(ended);
-    let _ = OwnedLogins::builder(file).build().put(&id("main"), login).await.unwrap();
+    let _ = TokenStore::builder(file).build().put(&id("main"), login).await.unwrap();
 }
 
 async fn ledger(simulator: Simulator) -> AccountLedger {
@@ -162,7 +162,7 @@ async fn twenty_processes_killed_anywhere_leave_a_whole_file_and_a_login() {
         }
     });
 
-    let seed = OwnedLogins::builder(&file).build();
+    let seed = TokenStore::builder(&file).build();
     assert_eq!(seed.accounts().await.unwrap(), [id("main")]);
     let ledger = ledger(simulator).await;
     assert!(ledger.exchanges > 10, "{ledger:?}");
@@ -198,7 +198,7 @@ async fn eight_processes_that_renew_at_once_make_one_exchange() {
 fn renewing(file: &Path, simulator: &Simulator) -> Arc<dyn CredentialSource> {
     let refresher = anthropic::refresher("sim-client").base_url(simulator.url()).build().unwrap();
     let backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(100));
-    Arc::new(OwnedLogins::builder(file).refresher(Arc::new(refresher)).backoff(backoff).build())
+    Arc::new(TokenStore::builder(file).refresher(Arc::new(refresher)).backoff(backoff).build())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,7 +207,7 @@ async fn a_usage_call_that_is_refused_renews_the_login_once_and_a_second_refusal
     let file = dir.path().join("logins.json");
     let simulator = provider([account("main").budget(None)]).await;
     let login = NewLogin::new(Secret::new("sim-token-main")).refresh_token(Secret::new("sim-refresh-main"));
-    let _ = OwnedLogins::builder(&file).build().put(&id("main"), login).await.unwrap();
+    let _ = TokenStore::builder(&file).build().put(&id("main"), login).await.unwrap();
     let quota = lone_process(&simulator, renewing(&file, &simulator), policy());
     let main = quota.account(&id("main"));
 

@@ -14,7 +14,7 @@ use quota::accounts::{
     RoutingPolicy,
 };
 use quota::anthropic::{Anthropic, AnthropicTraffic};
-use quota::credentials::Fixed;
+use quota::credentials::StaticCredential;
 use quota::{AccountId, Clock, MemoryStore, Policy, QuotaManager};
 use quota::{Credential, CredentialError, CredentialSource, Secret};
 use quota_sim::{Account, Answer, Change, Ledger, Phase, Script, Simulator, Window};
@@ -46,7 +46,7 @@ enum Numbers {
 
 /// Logins that change under a running program.
 #[derive(Debug)]
-struct Logins(Mutex<HashMap<AccountId, Fixed>>);
+struct Logins(Mutex<HashMap<AccountId, StaticCredential>>);
 
 impl Logins {
     fn new() -> Arc<Self> {
@@ -56,7 +56,7 @@ impl Logins {
     }
 
     fn log_in(&self, name: &str, token: &str) {
-        let login = Fixed::new(Secret::new(token.to_owned()));
+        let login = StaticCredential::new(Secret::new(token.to_owned()));
         self.0.lock().insert(id(name), login);
     }
 }

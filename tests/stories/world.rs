@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::anthropic::Anthropic;
-use quota::credentials::{ClaudeCode, Fixed, PerAccount};
+use quota::credentials::{ClaudeCode, CredentialMap, StaticCredential};
 use quota::{
     AccountId, Answer, Backoff, Budget, Clock, MemoryStore, Percent, Policy, Quiet, QuietScope, QuotaManager,
     QuotaStore, WindowId,
@@ -57,8 +57,8 @@ pub(crate) fn hasty_policy() -> Policy {
 
 /// A source with the simulated tokens of these accounts.
 pub(crate) fn tokens<'a>(names: impl IntoIterator<Item = &'a str>) -> Arc<dyn CredentialSource> {
-    let source = |name: &str| Arc::new(Fixed::new(Secret::new(format!("sim-token-{name}"))));
-    Arc::new(names.into_iter().fold(PerAccount::new(), |all, name| all.with(id(name), source(name))))
+    let source = |name: &str| Arc::new(StaticCredential::new(Secret::new(format!("sim-token-{name}"))));
+    Arc::new(names.into_iter().fold(CredentialMap::new(), |all, name| all.with(id(name), source(name))))
 }
 
 /// The login of Claude Code that a folder holds.

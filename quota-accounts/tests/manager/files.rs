@@ -19,8 +19,8 @@ async fn a_damaged_file_is_told_and_left_as_it_is_and_routing_goes_on() {
         let route = accounts.route(Request::new()).await;
         let flushed = accounts.flush().await.unwrap_err();
 
-        assert!(matches!(loaded, FileError::Damaged { .. }), "{kind:?} {loaded:?}");
-        assert!(matches!(flushed, FileError::Damaged { .. }), "{kind:?} {flushed:?}");
+        assert!(matches!(loaded, FileError::Malformed { .. }), "{kind:?} {loaded:?}");
+        assert!(matches!(flushed, FileError::Malformed { .. }), "{kind:?} {flushed:?}");
         assert!(route.is_ok(), "{kind:?}");
         assert_eq!(world.kept(), "{ damaged");
     }

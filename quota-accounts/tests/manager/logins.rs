@@ -187,7 +187,7 @@ async fn the_killswitch_counts_wherever_the_credential_is_kept_and_whoever_it_tu
         let mut world = world(kind);
         world.policy = stop_at(5.0);
         // A vault that gives one token for ever and cannot say whose login it is.
-        let vault = Arc::new(quota_credentials::Fixed::new(Secret::new("n33dle")));
+        let vault = Arc::new(quota_credentials::StaticCredential::new(Secret::new("n33dle")));
         let accounts = world.builder().credentials(vault).build().unwrap();
         let answers = |used: f64, whose: &str| {
             let usage = Usage::polled([world.five_hour(used)]).identity(Identity::new(whose));

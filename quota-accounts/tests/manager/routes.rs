@@ -9,7 +9,7 @@ use quota_accounts::{
 };
 use quota_core::{Credential, Secret};
 use quota_core::{FetchError, Lineage, Login, Usage};
-use quota_credentials::Fixed;
+use quota_credentials::StaticCredential;
 
 use crate::support::*;
 
@@ -198,7 +198,7 @@ async fn a_new_login_of_which_nothing_is_known_is_worth_another_look_too() {
         let login = |who: &'static str| Login::of(Lineage::new(who));
         world.provider.set_login(&id("main"), Ok(login("old")));
         let credential = Credential::new(Secret::new("n33dle")).login(login("new"));
-        let source = Arc::new(Fixed::from(credential));
+        let source = Arc::new(StaticCredential::from(credential));
         let accounts = world.builder().credentials(source).build().expect("there is an account");
         accounts.refresh_quota_for_due_accounts().await;
         world.provider.set_login(&id("main"), Ok(login("new")));

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use quota::Secret;
 use quota::anthropic::Anthropic;
-use quota::credentials::{Fixed, PerAccount};
+use quota::credentials::{CredentialMap, StaticCredential};
 use quota::{Account, Clock, Event, QuotaManager};
 use quota_sim::Simulator;
 use tokio::task::JoinSet;
@@ -101,8 +101,8 @@ async fn read_all_once(accounts: &[Account]) {
 /// One manager for everybody, which asks the simulated provider over HTTP.
 fn manager(plan: &Plan, simulator: &Simulator) -> Result<QuotaManager, Failure> {
     let logins =
-        plan.script.accounts().iter().zip(plan.ids()).fold(PerAccount::new(), |logins, (account, id)| {
-            logins.with(id, Arc::new(Fixed::new(Secret::new(account.token()))))
+        plan.script.accounts().iter().zip(plan.ids()).fold(CredentialMap::new(), |logins, (account, id)| {
+            logins.with(id, Arc::new(StaticCredential::new(Secret::new(account.token()))))
         });
     let broken = |why: String| Failure::new(Exit::OsErr, why);
     let fetcher =

@@ -50,12 +50,12 @@ pub(crate) fn accounts_file() -> Option<AccountsFile> {
 /// Why a file of the library's cannot be used.
 pub(crate) fn unusable(error: &FileError) -> Failure {
     let exit = match error {
-        FileError::Io { doing: "write" | "lock", .. } => Exit::IoErr,
-        FileError::Busy { .. } => Exit::Unavailable,
+        FileError::Io { operation: "write" | "lock", .. } => Exit::IoErr,
+        FileError::Locked { .. } => Exit::Unavailable,
         _ => Exit::Config,
     };
     let line = match error {
-        FileError::Io { doing: "read", source, .. } => format!("{error}: {}", io_cause::of_read(source)),
+        FileError::Io { operation: "read", source, .. } => format!("{error}: {}", io_cause::of_read(source)),
         FileError::Io { source, .. } => format!("{error}: {}", io_cause::of_write(source)),
         _ => error.to_string(),
     };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quota::Clock;
-use quota::file::{FileLock, resolve};
+use quota::file::{FileLock, resolve_symlinks};
 
 use super::edit::{self, EditError};
 use super::old_accounts::OldAccounts;
@@ -108,7 +108,7 @@ async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), Fail
     // Another command may have moved it before the lock was free.
     let Some(old) = OldAccounts::load()? else { return Ok(()) };
     file.merge(&old, false)?;
-    if named.is_some() && path.exists() && resolve(path) != resolve(&usual) {
+    if named.is_some() && path.exists() && resolve_symlinks(path) != resolve_symlinks(&usual) {
         let other = ConfigFile::open(path, true).await?;
         other.merge(&old, true)?;
     }

@@ -170,7 +170,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_refresh_that_had_no_time_for_a_call_is_not_called_unanswered() {
-        let login = std::sync::Arc::new(quota::credentials::Fixed::new(quota::Secret::new("made-up")));
+        let login =
+            std::sync::Arc::new(quota::credentials::StaticCredential::new(quota::Secret::new("made-up")));
         let fetcher = quota::anthropic::Anthropic::builder(login).build().unwrap();
         let quota = quota::QuotaManager::builder(quota::MemoryStore::new())
             .fetcher(fetcher)

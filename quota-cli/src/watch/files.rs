@@ -6,7 +6,7 @@ use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use quota::file::rights;
+use quota::file::permissions;
 
 use crate::config;
 
@@ -63,7 +63,7 @@ impl Files {
 fn identity(path: &Path) -> Option<Identity> {
     let metadata = std::fs::metadata(path).ok()?;
     let (inode, changed) = inode_and_change(&metadata);
-    let folders = rights::folders(path).unwrap_or_default();
+    let folders = permissions::folders(path).unwrap_or_default();
     Some(Identity {
         inode,
         size: metadata.len(),

@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::lock::FileLock;
-use super::rights::{self, Untrusted};
-use crate::file::{self, off_thread};
+use super::permissions::{self, Untrusted};
+use crate::file::{self, blocking};
 use crate::{Clock, SecretBuffer};
 
 /// Why a file could not be read or written. It was left as it is.
@@ -22,7 +22,7 @@ pub enum FileError {
     /// The file is there and is not what it should be. Mend it or move it away.
     #[error("{} is damaged (line {line}, column {column}); mend it or move it away", path.display())]
     #[non_exhaustive]
-    Damaged {
+    Malformed {
         /// Which file.
         path: PathBuf,
         /// The line where understanding ended; 0 if it ended before the first.
@@ -33,14 +33,14 @@ pub enum FileError {
     /// The file was written by a newer version of this program: it can be read, and must not be changed.
     #[error("{} was written by a newer program; update this one", path.display())]
     #[non_exhaustive]
-    Newer {
+    UnsupportedVersion {
         /// Which file.
         path: PathBuf,
     },
     /// The file holds secrets, and others than its owner may read or change it.
     #[error("others than its owner may read or change {0}: run `chmod 600 {0}`", path.display())]
     #[non_exhaustive]
-    Exposed {
+    InsecurePermissions {
         /// Which file.
         path: PathBuf,
     },
@@ -50,16 +50,16 @@ pub enum FileError {
     /// Another process has been changing the file for too long.
     #[error("{} is being changed by another process", path.display())]
     #[non_exhaustive]
-    Busy {
+    Locked {
         /// Which file.
         path: PathBuf,
     },
     /// The disk, or the rights to it, are not in order.
-    #[error("could not {doing} {}", path.display())]
+    #[error("could not {operation} {}", path.display())]
     #[non_exhaustive]
     Io {
         /// What could not be done: read, write or lock.
-        doing: &'static str,
+        operation: &'static str,
         /// Which file.
         path: PathBuf,
         /// What the system said.
@@ -72,7 +72,7 @@ pub trait JsonContent: Serialize + DeserializeOwned + Default + Send + 'static {
     /// The number of the form that this program writes.
     const VERSION: u32;
     /// Whether it holds secrets, so that a file that others may read is refused.
-    const IS_SECRET: bool = false;
+    const OWNER_ONLY: bool = false;
 
     /// The number of the form it was read in.
     fn version(&self) -> u32;
@@ -114,7 +114,7 @@ impl JsonFile {
     pub async fn load<T: JsonContent>(&self) -> Result<T, FileError> {
         let (path, is_trusted_only) = (self.path.clone(), self.is_trusted_only);
         let failed = self.failed("read");
-        off_thread(move || Ok(read(&path, is_trusted_only))).await.map_err(failed)?
+        blocking(move || Ok(read(&path, is_trusted_only))).await.map_err(failed)?
     }
 
     /// The same on this thread, which waits for the disk.
@@ -136,50 +136,52 @@ impl JsonFile {
             drop(lock);
             Ok(changed)
         };
-        off_thread(work).await.map_err(self.failed("write"))?
+        blocking(work).await.map_err(self.failed("write"))?
     }
 
     async fn lock(&self) -> Result<FileLock, FileError> {
-        self.lock_beside(".lock", LOCK_TIMEOUT).await
+        self.lock_sibling(".lock", LOCK_TIMEOUT).await
     }
 
     /// Takes the lock in the file of this ending, and waits that long for it. It ends when it is dropped, or its process ends.
-    pub async fn lock_beside(&self, ending: &str, patience: Duration) -> Result<FileLock, FileError> {
+    pub async fn lock_sibling(&self, ending: &str, patience: Duration) -> Result<FileLock, FileError> {
         let lock = FileLock::acquire(&self.path, ending, &self.clock, patience).await;
         lock.map_err(self.failed("lock"))?.ok_or_else(|| self.busy())
     }
 
     /// What whoever has waited in vain is told.
     pub fn busy(&self) -> FileError {
-        FileError::Busy { path: self.path.clone() }
+        FileError::Locked { path: self.path.clone() }
     }
 
-    fn failed(&self, doing: &'static str) -> impl Fn(io::Error) -> FileError + use<> {
+    fn failed(&self, operation: &'static str) -> impl Fn(io::Error) -> FileError + use<> {
         let path = self.path.clone();
-        move |error| io_error(doing, &path, error)
+        move |error| io_error(operation, &path, error)
     }
 }
 
-fn io_error(doing: &'static str, path: &Path, error: io::Error) -> FileError {
-    FileError::Io { doing, path: path.to_owned(), source: Arc::new(error) }
+fn io_error(operation: &'static str, path: &Path, error: io::Error) -> FileError {
+    FileError::Io { operation, path: path.to_owned(), source: Arc::new(error) }
 }
 
 fn read<T: JsonContent>(path: &Path, is_trusted_only: bool) -> Result<T, FileError> {
     let opened = file::open(path).and_then(|opened| {
-        let rights = if is_trusted_only { rights::check(&opened, path)? } else { Ok(()) };
+        let rights = if is_trusted_only { permissions::check(&opened, path)? } else { Ok(()) };
         let rights = (is_private(&opened)?, rights);
         Ok((rights, file::read(opened, LIMIT)?))
     });
     let contents = match opened {
-        Ok(((false, _), _)) if T::IS_SECRET => return Err(FileError::Exposed { path: path.to_owned() }),
+        Ok(((false, _), _)) if T::OWNER_ONLY => {
+            return Err(FileError::InsecurePermissions { path: path.to_owned() });
+        }
         Ok(((_, Err(untrusted)), _)) => return Err(untrusted.into()),
         Ok((_, contents)) => contents,
-        Err(error) if file::is_absent(&error) => return Ok(T::default()),
+        Err(error) if file::is_not_found(&error) => return Ok(T::default()),
         Err(error) => return Err(io_error("read", path, error)),
     };
-    serde_json::from_slice(file::without_byte_order_mark(&contents)).map_err(|error| {
+    serde_json::from_slice(file::strip_bom(&contents)).map_err(|error| {
         // Its text could repeat what stands there; where it stands is enough to find it.
-        FileError::Damaged { path: path.to_owned(), line: error.line(), column: error.column() }
+        FileError::Malformed { path: path.to_owned(), line: error.line(), column: error.column() }
     })
 }
 
@@ -191,7 +193,7 @@ fn replace<T: JsonContent, R>(
 ) -> Result<R, FileError> {
     let mut content: T = read(path, is_trusted_only)?;
     if content.version() > T::VERSION {
-        return Err(FileError::Newer { path: path.to_owned() });
+        return Err(FileError::UnsupportedVersion { path: path.to_owned() });
     }
     let result = change(&mut content);
     let failed = |error| io_error("write", path, error);
@@ -284,8 +286,8 @@ mod tests {
             let loaded = document.load::<Counted>().await.unwrap_err();
             let updated = count(&document).await.unwrap_err();
 
-            assert!(matches!(loaded, FileError::Damaged { .. }), "{text:?} {loaded:?}");
-            assert!(matches!(updated, FileError::Damaged { .. }), "{text:?} {updated:?}");
+            assert!(matches!(loaded, FileError::Malformed { .. }), "{text:?} {loaded:?}");
+            assert!(matches!(updated, FileError::Malformed { .. }), "{text:?} {updated:?}");
             assert_eq!(fs::read_to_string(document.path()).unwrap(), text);
         }
     }
@@ -319,7 +321,7 @@ mod tests {
 
         let updated = count(&document).await.unwrap_err();
 
-        assert!(matches!(updated, FileError::Newer { .. }), "{updated:?}");
+        assert!(matches!(updated, FileError::UnsupportedVersion { .. }), "{updated:?}");
         assert_eq!(document.load::<Counted>().await.unwrap().count, 4);
         assert_eq!(fs::read_to_string(document.path()).unwrap(), text);
     }
@@ -374,7 +376,7 @@ mod tests {
 
         let error = count(&link).await.unwrap_err();
 
-        assert!(matches!(error, FileError::Busy { .. }), "{error:?}");
+        assert!(matches!(error, FileError::Locked { .. }), "{error:?}");
     }
 
     #[cfg(unix)]
@@ -385,7 +387,7 @@ mod tests {
         let link = JsonFile::at(dir.path().join("link.json"), Clock::system());
         std::os::unix::fs::symlink(document.path(), link.path()).unwrap();
         let held = FileLock::try_acquire(document.path(), ".lock").unwrap().unwrap();
-        assert!(matches!(count(&link).await, Err(FileError::Busy { .. })));
+        assert!(matches!(count(&link).await, Err(FileError::Locked { .. })));
         drop(held);
 
         count(&link).await.unwrap();
@@ -402,7 +404,7 @@ mod tests {
 
         let error = count(&document).await.unwrap_err();
 
-        assert!(matches!(error, FileError::Busy { .. }), "{error:?}");
+        assert!(matches!(error, FileError::Locked { .. }), "{error:?}");
     }
 
     // B89

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Clock;
-use crate::file::{self, is_absent, off_thread};
+use crate::file::{self, blocking, is_not_found};
 
 /// How often a lock that another process holds is tried.
 const LOCK_POLL: Duration = Duration::from_millis(10);
@@ -74,7 +74,7 @@ impl FileLock {
         let waiting = async {
             loop {
                 let (path, suffix) = (path.to_owned(), suffix.to_owned());
-                match off_thread(move || Self::try_acquire(&path, &suffix)).await {
+                match blocking(move || Self::try_acquire(&path, &suffix)).await {
                     Ok(None) => clock.sleep(LOCK_POLL).await,
                     done => return done,
                 }
@@ -85,7 +85,7 @@ impl FileLock {
 
     /// Takes the lock, if no other process has it.
     pub fn try_acquire(path: &Path, suffix: &str) -> io::Result<Option<Self>> {
-        let target = resolve(path);
+        let target = resolve_symlinks(path);
         let path = beside(&target, suffix);
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             create_private_dir(folder)?;
@@ -140,7 +140,7 @@ impl FileLock {
 
     fn replace_expected(&self, temporary: &Path, expected: &[u8]) -> io::Result<bool> {
         match keep_permissions(temporary, &self.target) {
-            Err(error) if is_absent(&error) => return Ok(false),
+            Err(error) if is_not_found(&error) => return Ok(false),
             kept => kept?,
         }
         if holds(&self.target, expected) {
@@ -171,7 +171,7 @@ impl FileLock {
         let temporary = beside(&self.target, TEMPORARY);
         // Only the holder of the lock gets here, so this is what a killed process left.
         match fs::remove_file(&temporary) {
-            Err(error) if !is_absent(&error) => return Err(error),
+            Err(error) if !is_not_found(&error) => return Err(error),
             _ => {}
         }
         let mut file = private().create_new(true).write(true).open(&temporary)?;
@@ -188,7 +188,7 @@ impl FileLock {
 
 /// The file that a path leads to, or is to lead to: links are followed, also one whose target does not exist yet.
 #[must_use]
-pub fn resolve(path: &Path) -> PathBuf {
+pub fn resolve_symlinks(path: &Path) -> PathBuf {
     /// No system follows more.
     const MAX_LINKS: usize = 40;
     let mut target = path.to_owned();
@@ -224,7 +224,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let identity = |found: &fs::Metadata| (found.dev(), found.ino());
     match fs::metadata(path) {
         Ok(found) => Ok(identity(&found) == identity(&file.metadata()?)),
-        Err(error) if is_absent(&error) => Ok(false),
+        Err(error) if is_not_found(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -210,7 +210,7 @@ mod tests {
         /// A shell script in the place of `security`; its arguments are in `$*`.
         fn script(text: &str) -> Keychain {
             let keychain = Keychain::by("/bin/sh", &["-c", text, "security"]);
-            keychain.for_user_of(&Environment::of([("USER", "me")]))
+            keychain.for_user_of(&Environment::from_vars([("USER", "me")]))
         }
 
         /// A keychain with items of the name `a`, each of an account, which it holds; the first is found by the name alone.
@@ -253,7 +253,7 @@ mod tests {
 
         #[tokio::test]
         async fn a_single_item_is_read_without_a_user() {
-            let keychain = with_items(&["me"]).for_user_of(&Environment::of([("HOME", "/home/me")]));
+            let keychain = with_items(&["me"]).for_user_of(&Environment::from_vars([("HOME", "/home/me")]));
 
             assert_eq!(found(&keychain).await.as_deref(), Some("of-me"));
         }

@@ -45,7 +45,7 @@ struct Login {
 
 /// Finds the login in what was read.
 pub(super) fn parse(contents: &[u8]) -> Result<Credential, Flaw> {
-    let contents = file::without_byte_order_mark(contents).trim_ascii();
+    let contents = file::strip_bom(contents).trim_ascii();
     if contents.is_empty() {
         return Err(Flaw::Empty);
     }

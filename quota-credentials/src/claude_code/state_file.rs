@@ -34,7 +34,7 @@ pub(super) struct State {
 impl State {
     /// Finds them in what was read; `None` if it is not a state file, or only half of one.
     pub(super) fn parse(contents: &[u8]) -> Option<Self> {
-        serde_json::from_slice(file::without_byte_order_mark(contents)).ok()
+        serde_json::from_slice(file::strip_bom(contents)).ok()
     }
 
     /// Which login this is. Both ids are needed: one person has another quota in another organization.

@@ -7,8 +7,8 @@ mod copies;
 #[cfg(unix)]
 mod keychains;
 mod lineage;
+mod locations;
 mod misses;
-mod places;
 mod variable;
 
 use std::fs;
@@ -50,7 +50,7 @@ impl Home {
     }
 
     fn environment(&self) -> Environment {
-        Environment::of(self.variables.clone())
+        Environment::from_vars(self.variables.clone())
     }
 
     fn source(&self) -> ClaudeCode {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quota::Secret;
 use quota::anthropic::Anthropic;
-use quota::credentials::Fixed;
+use quota::credentials::StaticCredential;
 use quota::{
     Account, AccountId, Backoff, Budget, FetchError, Policy, ProviderId, QuotaManager, Usage, UsageFetcher,
     open_store,
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _entered = runtime.enter();
-    let login = Arc::new(Fixed::new(Secret::new("sim-token-main".to_owned())));
+    let login = Arc::new(StaticCredential::new(Secret::new("sim-token-main".to_owned())));
     let fetcher = Telling(Anthropic::builder(login).base_url(provider.parse()?).build()?);
     let quota = QuotaManager::builder_on(open_store(store)?).fetcher(fetcher).policy(policy(once)).build()?;
     let main = quota.account(&"anthropic/main".parse()?);

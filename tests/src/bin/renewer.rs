@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota::credentials::OwnedLogins;
+use quota::credentials::TokenStore;
 use quota::{
     AccountId, Backoff, ExchangeError, ProviderId, QuotaStore, Reading, StoreError, StoreKey, Swap,
     TokenRefresher, Tokens, Version, anthropic, open_store,
@@ -93,7 +93,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let inner = anthropic::refresher("sim-client").base_url(provider.parse()?).build()?;
         let stopping = Stopping { inner: open_store(store)?, at: how.clone() };
         let backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(100));
-        let logins = OwnedLogins::builder(file)
+        let logins = TokenStore::builder(file)
             .refresher(Arc::new(Stopping { inner, at: how.clone() }))
             .store(Arc::new(StoppingStore { stopping, swaps: AtomicU32::new(0) }))
             .backoff(backoff)

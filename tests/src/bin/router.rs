@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use quota::accounts::{AccountsConfig, FallbackAccountManager, Request, RouteError, RoutingPolicy};
 use quota::anthropic::Anthropic;
-use quota::credentials::{Fixed, PerAccount};
+use quota::credentials::{CredentialMap, StaticCredential};
 use quota::{AccountId, Percent, Policy, QuotaManager, WindowId, open_store};
 use quota::{CredentialSource, Secret};
 use tokio::task::JoinSet;
@@ -55,9 +55,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn accounts(store: &str, provider: &str) -> Result<FallbackAccountManager, Box<dyn Error>> {
     let ids: Vec<AccountId> =
         NAMES.iter().map(|name| format!("anthropic/{name}").parse()).collect::<Result<_, _>>()?;
-    let login = |name| Arc::new(Fixed::new(Secret::new(format!("sim-token-{name}"))));
+    let login = |name| Arc::new(StaticCredential::new(Secret::new(format!("sim-token-{name}"))));
     let named = ids.iter().zip(NAMES);
-    let logins = named.fold(PerAccount::new(), |all, (id, name)| all.with(id.clone(), login(name)));
+    let logins = named.fold(CredentialMap::new(), |all, (id, name)| all.with(id.clone(), login(name)));
     let logins: Arc<dyn CredentialSource> = Arc::new(logins);
     let fetcher = Anthropic::builder(Arc::clone(&logins)).base_url(provider.parse()?).build()?;
     let policy = Policy::default().gap(Duration::ZERO).parallel(3);

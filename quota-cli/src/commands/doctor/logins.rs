@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use quota::CredentialSource as _;
-use quota::credentials::{ClaudeCode, FoundLogin, LoginPlace};
+use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential};
 use quota::{Clock, Credential, CredentialError, Mark};
 
 use super::place::others_may;
@@ -44,11 +44,11 @@ struct Look<'a> {
 
 impl Look<'_> {
     async fn copies(&self, source: &ClaudeCode) -> (Vec<Check>, Option<Mark>) {
-        let copies = source.copies().await;
-        let used = copies.iter().find(|copy| copy.used);
-        let mark = used.and_then(|copy| copy.state.as_ref().ok()).and_then(|used| used.login.mark);
+        let copies = source.discover().await;
+        let used = copies.iter().find(|copy| copy.is_active);
+        let mark = used.and_then(|copy| copy.result.as_ref().ok()).and_then(|used| used.login.mark);
         let is_all_missing =
-            copies.iter().all(|copy| matches!(copy.state, Err(CredentialError::NotLoggedIn { .. })));
+            copies.iter().all(|copy| matches!(copy.result, Err(CredentialError::NotLoggedIn { .. })));
         if copies.is_empty() {
             let told = "neither CLAUDE_CONFIG_DIR nor HOME says where a login may be";
             return (vec![self.failure(told.to_owned(), "set one of them")], mark);
@@ -60,13 +60,13 @@ impl Look<'_> {
         (copies.iter().flat_map(|copy| self.copy(copy, used.is_some())).collect(), mark)
     }
 
-    fn copy(&self, copy: &FoundLogin, is_any_used: bool) -> Vec<Check> {
-        let path = match &copy.place {
-            LoginPlace::File(path) => Some(path.as_path()),
+    fn copy(&self, copy: &DiscoveredCredential, is_any_used: bool) -> Vec<Check> {
+        let path = match &copy.location {
+            CredentialLocation::File(path) => Some(path.as_path()),
             _ => None,
         };
-        match &copy.state {
-            Ok(credential) => self.found(&copy.place.to_string(), path, credential, copy.used),
+        match &copy.result {
+            Ok(credential) => self.found(&copy.location.to_string(), path, credential, copy.is_active),
             // Another copy is used, or another must be fixed: there is nothing to do about this one.
             Err(CredentialError::NotLoggedIn { .. }) => Vec::new(),
             Err(error) if is_any_used => {

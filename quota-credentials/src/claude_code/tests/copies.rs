@@ -67,11 +67,11 @@ async fn all_places_are_listed_in_order_with_the_one_that_counts() {
     home.write(".claude/.credentials.json", login("", 0));
     home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", LATER));
 
-    let copies = home.source().copies().await;
+    let copies = home.source().discover().await;
 
     let list: Vec<_> =
-        copies.iter().map(|copy| (copy.place.clone(), copy.state.is_ok(), copy.used)).collect();
-    let file = |below| LoginPlace::File(home.path(below));
+        copies.iter().map(|copy| (copy.location.clone(), copy.result.is_ok(), copy.is_active)).collect();
+    let file = |below| CredentialLocation::File(home.path(below));
     assert_eq!(
         list,
         [
@@ -79,7 +79,7 @@ async fn all_places_are_listed_in_order_with_the_one_that_counts() {
             (file(".config/claude/.credentials.json"), true, true)
         ]
     );
-    assert!(copies[1].state.as_ref().unwrap().login.lineage.is_some());
+    assert!(copies[1].result.as_ref().unwrap().login.lineage.is_some());
 }
 
 #[tokio::test]
@@ -87,9 +87,9 @@ async fn a_variable_that_is_set_is_listed_first_and_counts() {
     let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-variable");
     home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
 
-    let copies = home.source().copies().await;
+    let copies = home.source().discover().await;
 
-    assert_eq!(copies[0].place, LoginPlace::Variable("CLAUDE_CODE_OAUTH_TOKEN"));
-    assert_eq!(copies.iter().map(|copy| copy.used).collect::<Vec<_>>(), [true, false, false]);
-    assert!(copies[1].state.is_ok());
+    assert_eq!(copies[0].location, CredentialLocation::Variable("CLAUDE_CODE_OAUTH_TOKEN"));
+    assert_eq!(copies.iter().map(|copy| copy.is_active).collect::<Vec<_>>(), [true, false, false]);
+    assert!(copies[1].result.is_ok());
 }

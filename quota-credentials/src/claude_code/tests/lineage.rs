@@ -103,8 +103,8 @@ async fn a_copy_that_does_not_count_does_not_say_whose_it_is() {
     home.write(".claude/.credentials.json", login("sk-ant-oat01-first", EARLIER));
     home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", LATER));
 
-    let copies = home.source().copies().await;
+    let copies = home.source().discover().await;
 
-    let lineages = copies.iter().map(|copy| copy.state.as_ref().unwrap().login.lineage.is_some());
+    let lineages = copies.iter().map(|copy| copy.result.as_ref().unwrap().login.lineage.is_some());
     assert_eq!(lineages.collect::<Vec<_>>(), [false, true]);
 }

@@ -95,7 +95,7 @@ async fn nothing_is_written() {
     let before = fs::read(home.path(".claude/.credentials.json")).unwrap();
 
     let source = home.source();
-    let _ = (credential_of(&source).await, source.copies().await, source.cached_usage().await);
+    let _ = (credential_of(&source).await, source.discover().await, source.cached_usage().await);
 
     let names = |below: &str| {
         let mut names: Vec<_> =

@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::{Applied, MemoryStore, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
-use quota_credentials::OwnedLogins;
+use quota_credentials::TokenStore;
 use tokio::task::JoinSet;
 
 use super::{World, token};
 
-async fn all(processes: &[(OwnedLogins, &'static str)]) -> Vec<String> {
+async fn all(processes: &[(TokenStore, &'static str)]) -> Vec<String> {
     let mut tasks = JoinSet::new();
     for (logins, name) in processes.iter().cloned() {
         tasks.spawn(async move {
@@ -63,7 +63,7 @@ async fn siblings_in_one_file_are_never_renewed_at_once() {
 fn on_files_of_their_own(
     world: &World,
     store: Option<&Arc<dyn QuotaStore>>,
-) -> Vec<(OwnedLogins, &'static str)> {
+) -> Vec<(TokenStore, &'static str)> {
     let process = |name: &'static str| {
         let builder = world.process_on(&format!("{name}.json"));
         let builder = match store {

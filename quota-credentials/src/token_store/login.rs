@@ -25,7 +25,7 @@ pub(crate) struct LoginsFile {
 
 impl JsonContent for LoginsFile {
     const VERSION: u32 = 1;
-    const IS_SECRET: bool = true;
+    const OWNER_ONLY: bool = true;
 
     fn version(&self) -> u32 {
         self.version
@@ -155,21 +155,21 @@ impl NewLogin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
-pub enum Put {
+pub enum PutResult {
     /// It is kept.
     Stored,
     /// It is the one that is kept, or one that has become it: what is kept is at least as new.
-    Known,
+    AlreadyStored,
 }
 
 impl LoginsFile {
     /// Keeps a login, unless what is kept has come of it.
-    pub(crate) fn put(&mut self, account: AccountId, new: NewLogin, now: Timestamp) -> Put {
+    pub(crate) fn put(&mut self, account: AccountId, new: NewLogin, now: Timestamp) -> PutResult {
         self.version = Self::VERSION;
         let known = self.logins.get(&account);
         let mark = new.refresh_token.as_ref().map(token::mark);
         if known.is_some_and(|known| mark.is_some_and(|mark| known.has_come_of(mark))) {
-            return Put::Known;
+            return PutResult::AlreadyStored;
         }
         let identity = new.identity.as_ref().map(identity_mark);
         let same = known.filter(|known| identity.is_some() && known.identity == identity);
@@ -189,7 +189,7 @@ impl LoginsFile {
             unknown,
         };
         self.logins.insert(account, kept);
-        Put::Stored
+        PutResult::Stored
     }
 }
 

@@ -12,11 +12,11 @@ use crate::{Environment, token};
 ///
 /// ```
 /// use quota_core::CredentialSource;
-/// use quota_credentials::{EnvVar, Environment};
+/// use quota_credentials::{EnvToken, Environment};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// let environment = Environment::of([("MY_TOKEN", "sk-ant-oat01-abc")]);
-/// let source = EnvVar::in_environment("MY_TOKEN", environment);
+/// let environment = Environment::from_vars([("MY_TOKEN", "sk-ant-oat01-abc")]);
+/// let source = EnvToken::in_environment("MY_TOKEN", environment);
 ///
 /// let credential = source.credential(&"anthropic/main".parse()?).await?;
 /// assert_eq!(credential.secret.expose(), "sk-ant-oat01-abc");
@@ -28,12 +28,12 @@ use crate::{Environment, token};
 /// White space around the token is not part of it. A variable says neither whose the login is nor how long the token is
 /// good for.
 #[derive(Clone)]
-pub struct EnvVar {
+pub struct EnvToken {
     name: String,
     environment: Environment,
 }
 
-impl EnvVar {
+impl EnvToken {
     /// Looks at a variable of this process.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
@@ -58,7 +58,7 @@ impl EnvVar {
 }
 
 #[async_trait]
-impl CredentialSource for EnvVar {
+impl CredentialSource for EnvToken {
     /// Reads the variable; the account does not matter.
     ///
     /// # Errors
@@ -80,9 +80,9 @@ impl CredentialSource for EnvVar {
     }
 }
 
-impl fmt::Debug for EnvVar {
+impl fmt::Debug for EnvToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EnvVar").field(&self.shown()).finish()
+        f.debug_tuple("EnvToken").field(&self.shown()).finish()
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     async fn found(name: &str, value: &str) -> Result<Credential, CredentialError> {
-        let source = EnvVar::in_environment(name, Environment::of([("MY_TOKEN", value)]));
+        let source = EnvToken::in_environment(name, Environment::from_vars([("MY_TOKEN", value)]));
         source.credential(&"anthropic/main".parse().unwrap()).await
     }
 
@@ -138,8 +138,8 @@ mod tests {
         use std::ffi::OsString;
         use std::os::unix::ffi::OsStringExt;
 
-        let environment = Environment::of([("MY_TOKEN", OsString::from_vec(vec![b'a', 0xff]))]);
-        let source = EnvVar::in_environment("MY_TOKEN", environment);
+        let environment = Environment::from_vars([("MY_TOKEN", OsString::from_vec(vec![b'a', 0xff]))]);
+        let source = EnvToken::in_environment("MY_TOKEN", environment);
 
         let error = source.credential(&"anthropic/main".parse().unwrap()).await.unwrap_err();
 
@@ -149,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn a_token_in_the_place_of_the_name_is_not_shown() {
         for token in ["sk-ant-oat01-abc", &"abc".repeat(22)] {
-            let source = EnvVar::in_environment(token, Environment::of([("A", "")]));
+            let source = EnvToken::in_environment(token, Environment::from_vars([("A", "")]));
 
             let error = source.credential(&"anthropic/main".parse().unwrap()).await.unwrap_err();
 
@@ -160,7 +160,7 @@ mod tests {
     #[tokio::test]
     async fn no_name_panics() {
         for name in ["", "=", "A=B", "A\0B", "\u{1f600}"] {
-            let source = EnvVar::new(name);
+            let source = EnvToken::new(name);
 
             assert!(source.credential(&"anthropic/main".parse().unwrap()).await.is_err(), "{name:?}");
         }

@@ -1,5 +1,5 @@
 //! Where a login is looked for.
-//! Which of several copies counts is tested in `copies`.
+//! Which of several copies counts is tested in `discover`.
 
 use super::*;
 
@@ -76,7 +76,7 @@ async fn a_source_for_one_directory_looks_at_no_variable() {
 
 #[tokio::test]
 async fn nowhere_to_look_is_told() {
-    let source = ClaudeCode::on_machine(&Environment::of([("A", "")]), None);
+    let source = ClaudeCode::on_machine(&Environment::from_vars([("A", "")]), None);
 
     let error = credential_of(&source).await.unwrap_err();
 

@@ -42,9 +42,9 @@ pub(super) async fn acquire(
     clock: &Clock,
     provider: &ProviderId,
 ) -> Result<Option<RenewalLease>, FileError> {
-    let lock = match document.lock_beside(&format!(".{provider}.turn"), ACQUIRE_TIMEOUT).await {
+    let lock = match document.lock_sibling(&format!(".{provider}.turn"), ACQUIRE_TIMEOUT).await {
         Ok(lock) => lock,
-        Err(FileError::Busy { .. }) => return Ok(None),
+        Err(FileError::Locked { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut lease = RenewalLease { _lock: lock, shared: None };

@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use provider::Provider;
 use quota_core::{AccountId, Clock};
 use quota_core::{CredentialError, CredentialSource, Secret};
-use quota_credentials::{NewLogin, OwnedLogins, OwnedLoginsBuilder};
+use quota_credentials::{NewLogin, TokenStore, TokenStoreBuilder};
 use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -43,19 +43,19 @@ impl World {
     }
 
     /// What a process of its own would have, on the file of this name.
-    fn process_on(&self, file: &str) -> OwnedLoginsBuilder {
-        OwnedLogins::builder(self.dir.path().join(file))
+    fn process_on(&self, file: &str) -> TokenStoreBuilder {
+        TokenStore::builder(self.dir.path().join(file))
             .clock(self.clock.clone())
             .refresher(self.provider.clone())
-            .log_in_by("example login")
+            .login_hint("example login")
     }
 
-    fn process(&self) -> OwnedLogins {
+    fn process(&self) -> TokenStore {
         self.process_on("logins.json").build()
     }
 
     /// Logs in, with an access token that ends in so many seconds.
-    async fn log_in(&self, logins: &OwnedLogins, name: &str, ends_in: i64) {
+    async fn log_in(&self, logins: &TokenStore, name: &str, ends_in: i64) {
         let (access, refresh) = self.provider.log_in(name);
         let ends = self.clock.now() + SignedDuration::from_secs(ends_in);
         let login = NewLogin::new(Secret::new(access)).refresh_token(Secret::new(refresh)).expires_at(ends);
@@ -63,6 +63,6 @@ impl World {
     }
 }
 
-async fn token(logins: &OwnedLogins, name: &str) -> Result<String, CredentialError> {
+async fn token(logins: &TokenStore, name: &str) -> Result<String, CredentialError> {
     logins.credential(&id(name)).await.map(|credential| credential.secret.expose().to_owned())
 }

@@ -17,11 +17,11 @@ use quota_core::process::{output_of, remove_secrets};
 ///
 /// ```
 /// use quota_core::CredentialSource;
-/// use quota_credentials::CommandSource;
+/// use quota_credentials::CommandToken;
 ///
 /// # if cfg!(unix) {
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-/// let source = CommandSource::new("printf").arg("sk-ant-oat01-abc");
+/// let source = CommandToken::new("printf").arg("sk-ant-oat01-abc");
 ///
 /// let credential = source.credential(&"anthropic/main".parse()?).await?;
 /// assert_eq!(credential.secret.expose(), "sk-ant-oat01-abc");
@@ -39,7 +39,7 @@ use quota_core::process::{output_of, remove_secrets};
 /// dropped. It inherits the environment without the [variables that hold secrets](quota_core::process::SECRET_VARIABLES) of this
 /// process; [`hide`](Self::hide) removes more.
 #[derive(Clone)]
-pub struct CommandSource {
+pub struct CommandToken {
     program: OsString,
     arguments: Vec<OsString>,
     hidden: Vec<OsString>,
@@ -49,7 +49,7 @@ pub struct CommandSource {
 /// No token is longer.
 const LIMIT: usize = 64 * 1024;
 
-impl CommandSource {
+impl CommandToken {
     /// Runs this program.
     #[must_use]
     pub fn new(program: impl Into<OsString>) -> Self {
@@ -89,7 +89,7 @@ impl CommandSource {
 }
 
 #[async_trait]
-impl CredentialSource for CommandSource {
+impl CredentialSource for CommandToken {
     /// Runs the program; the account does not matter. If the future is dropped, the program is killed.
     ///
     /// # Errors
@@ -132,9 +132,9 @@ impl CredentialSource for CommandSource {
 }
 
 /// Shows the program, and of its arguments only how many there are: one of them may be a secret.
-impl fmt::Debug for CommandSource {
+impl fmt::Debug for CommandToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CommandSource")
+        f.debug_struct("CommandToken")
             .field("program", &self.program)
             .field("arguments", &self.arguments.len())
             .finish_non_exhaustive()
@@ -145,11 +145,11 @@ impl fmt::Debug for CommandSource {
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> CommandSource {
-        CommandSource::new("sh").arg("-c").arg(script)
+    fn shell(script: &str) -> CommandToken {
+        CommandToken::new("sh").arg("-c").arg(script)
     }
 
-    async fn run(source: &CommandSource) -> Result<Credential, CredentialError> {
+    async fn run(source: &CommandToken) -> Result<Credential, CredentialError> {
         source.credential(&"anthropic/main".parse().expect("a valid name")).await
     }
 
@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_is_not_there_is_named() {
-        let error = run(&CommandSource::new("no-such-program-of-quota")).await.unwrap_err();
+        let error = run(&CommandToken::new("no-such-program-of-quota")).await.unwrap_err();
 
         assert_eq!(
             error.to_string(),

@@ -14,7 +14,7 @@ const ADVICE: &str = "run `claude` and log in";
 /// A place where a login of Claude Code may be.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum LoginPlace {
+pub enum CredentialLocation {
     /// An environment variable, by its name.
     Variable(&'static str),
     /// An item of the keychain of macOS, by its name.
@@ -23,7 +23,7 @@ pub enum LoginPlace {
     File(PathBuf),
 }
 
-impl fmt::Display for LoginPlace {
+impl fmt::Display for CredentialLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Variable(name) => write!(f, "the environment variable {name}"),
@@ -36,13 +36,13 @@ impl fmt::Display for LoginPlace {
 /// What was found at one place.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct FoundLogin {
+pub struct DiscoveredCredential {
     /// Where.
-    pub place: LoginPlace,
+    pub location: CredentialLocation,
     /// The login, or why there is none. Whose it is, is said only of the copy that counts.
-    pub state: Result<Credential, CredentialError>,
+    pub result: Result<Credential, CredentialError>,
     /// Whether this is the copy that counts.
-    pub used: bool,
+    pub is_active: bool,
 }
 
 /// Why a place holds no login.
@@ -74,7 +74,7 @@ impl Miss {
     }
 
     /// The answer if this was the only place.
-    pub(super) fn into_error(self, place: &LoginPlace) -> CredentialError {
+    pub(super) fn into_error(self, place: &CredentialLocation) -> CredentialError {
         match (self.phrase(), self) {
             (Some(phrase), _) => CredentialError::not_logged_in(format!("{place} {phrase}; {ADVICE}")),
             (None, Self::Unreadable(error)) => error,
@@ -84,7 +84,9 @@ impl Miss {
 }
 
 /// The answer if no place holds a login: the first that could not be read, or else what was looked for.
-pub(super) fn nobody<'a>(misses: impl IntoIterator<Item = (&'a LoginPlace, Miss)>) -> CredentialError {
+pub(super) fn nobody<'a>(
+    misses: impl IntoIterator<Item = (&'a CredentialLocation, Miss)>,
+) -> CredentialError {
     let mut looked_for = Vec::new();
     for (place, miss) in misses {
         match miss.phrase() {
@@ -104,8 +106,8 @@ pub(super) fn nobody<'a>(misses: impl IntoIterator<Item = (&'a LoginPlace, Miss)
 mod tests {
     use super::*;
 
-    fn file(path: &str) -> LoginPlace {
-        LoginPlace::File(path.into())
+    fn file(path: &str) -> CredentialLocation {
+        CredentialLocation::File(path.into())
     }
 
     #[test]
@@ -127,7 +129,7 @@ mod tests {
 
     #[test]
     fn of_several_places_all_are_told() {
-        let keychain = LoginPlace::Keychain("Claude Code-credentials".to_owned());
+        let keychain = CredentialLocation::Keychain("Claude Code-credentials".to_owned());
 
         let error = nobody([(&keychain, Miss::Absent), (&file("/a"), Miss::Flawed(Flaw::Blank))]);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quota_core::Mark;
 use quota_core::{CredentialError, CredentialSource, Secret};
-use quota_credentials::{NewLogin, Put};
+use quota_credentials::{NewLogin, PutResult};
 use tokio::task::JoinSet;
 
 use super::{HOUR, World, id, token};
@@ -110,7 +110,7 @@ async fn without_a_refresher_nothing_is_renewed_or_written() {
     let with = world.process();
     world.log_in(&with, "main", 60).await;
     let before = std::fs::read(with.path()).unwrap();
-    let logins = quota_credentials::OwnedLogins::builder(with.path()).clock(world.clock.clone()).build();
+    let logins = quota_credentials::TokenStore::builder(with.path()).clock(world.clock.clone()).build();
 
     assert_eq!(token(&logins, "main").await.unwrap(), "access-main-0");
     world.clock.sleep(HOUR).await;
@@ -154,7 +154,7 @@ async fn an_older_copy_of_a_login_does_not_take_the_place_of_a_newer_one() {
     assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1");
 
     let copy = NewLogin::new(Secret::new("access-main-0")).refresh_token(Secret::new("refresh-main-0"));
-    assert_eq!(logins.put(&id("main"), copy).await.unwrap(), Put::Known);
+    assert_eq!(logins.put(&id("main"), copy).await.unwrap(), PutResult::AlreadyStored);
 
     assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1");
 }

@@ -3,8 +3,8 @@
 
 mod lease;
 mod login;
+mod policy;
 mod renewal;
-mod rule;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,9 +18,9 @@ use quota_core::{
     QuotaStore, TokenRefresher,
 };
 
-pub use login::{NewLogin, Put};
+pub use login::{NewLogin, PutResult};
+use policy::{Pace, Want};
 use renewal::Inner;
-use rule::{Pace, Want};
 
 use crate::Environment;
 use quota_core::file::FileError;
@@ -30,11 +30,11 @@ use quota_core::file::JsonFile;
 ///
 /// ```
 /// use quota_core::{CredentialSource, Secret};
-/// use quota_credentials::{NewLogin, OwnedLogins};
+/// use quota_credentials::{NewLogin, TokenStore};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-/// let logins = OwnedLogins::builder(dir.path().join("logins.json")).build();
+/// let logins = TokenStore::builder(dir.path().join("logins.json")).build();
 /// let main = "anthropic/main".parse()?;
 /// logins.put(&main, NewLogin::new(Secret::new("an-access-token"))).await?;
 ///
@@ -45,11 +45,11 @@ use quota_core::file::JsonFile;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Nothing is renewed unless a [refresher](OwnedLoginsBuilder::refresher) is given for the provider. Then an access token is
+/// Nothing is renewed unless a [refresher](TokenStoreBuilder::refresher) is given for the provider. Then an access token is
 /// renewed a while before its end, in the background, and once if the provider refuses it ([`renew`](Self::renew)).
 ///
 /// A refresh token works once, and a second one who sends it logs everybody out. So it is sent by one task of one process at
-/// a time: the file is locked for that, and with a [store](OwnedLoginsBuilder::store) so are other hosts; logins of one
+/// a time: the file is locked for that, and with a [store](TokenStoreBuilder::store) so are other hosts; logins of one
 /// provider are never renewed at the same time. The new token replaces the old one in one step, and only if the old one is
 /// still there. A provider's refusal is final for that very token and no other: a new login ends it.
 ///
@@ -58,21 +58,21 @@ use quota_core::file::JsonFile;
 ///
 /// Cheap to clone; all clones are one. Call [`close`](Self::close) before the program ends.
 #[derive(Clone)]
-pub struct OwnedLogins {
+pub struct TokenStore {
     inner: Arc<Inner>,
 }
 
-impl OwnedLogins {
+impl TokenStore {
     /// Begins with the logins in this file, which need not be there yet.
-    pub fn builder(path: impl Into<PathBuf>) -> OwnedLoginsBuilder {
-        OwnedLoginsBuilder {
+    pub fn builder(path: impl Into<PathBuf>) -> TokenStoreBuilder {
+        TokenStoreBuilder {
             path: path.into(),
             refreshers: HashMap::new(),
             store: None,
             clock: Clock::system(),
             margin: Duration::from_secs(10 * 60),
             backoff: Backoff::doubling(Duration::from_secs(30), Duration::from_secs(15 * 60)),
-            log_in_by: None,
+            login_hint: None,
         }
     }
 
@@ -97,7 +97,7 @@ impl OwnedLogins {
     /// # Errors
     ///
     /// [`FileError`] if it could not be written; what is there stays.
-    pub async fn put(&self, account: &AccountId, login: NewLogin) -> Result<Put, FileError> {
+    pub async fn put(&self, account: &AccountId, login: NewLogin) -> Result<PutResult, FileError> {
         let (account, now) = (account.clone(), self.inner.clock.now());
         self.inner.document.update(move |file: &mut login::LoginsFile| file.put(account, login, now)).await
     }
@@ -129,7 +129,7 @@ impl OwnedLogins {
 }
 
 #[async_trait]
-impl CredentialSource for OwnedLogins {
+impl CredentialSource for TokenStore {
     /// Reads the file. A token that ends soon is renewed in the background; one that has ended is waited for, a few seconds.
     /// The future may be dropped: what was begun goes on.
     ///
@@ -152,26 +152,26 @@ impl CredentialSource for OwnedLogins {
     }
 }
 
-impl fmt::Debug for OwnedLogins {
+impl fmt::Debug for TokenStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnedLogins").field("path", &self.path()).finish_non_exhaustive()
+        f.debug_struct("TokenStore").field("path", &self.path()).finish_non_exhaustive()
     }
 }
 
-/// The settings of [`OwnedLogins`].
+/// The settings of [`TokenStore`].
 #[derive(Debug, Clone)]
 #[must_use = "nothing is built before `build`"]
-pub struct OwnedLoginsBuilder {
+pub struct TokenStoreBuilder {
     path: PathBuf,
     refreshers: HashMap<ProviderId, Arc<dyn TokenRefresher>>,
     store: Option<Arc<dyn QuotaStore>>,
     clock: Clock,
     margin: Duration,
     backoff: Backoff,
-    log_in_by: Option<String>,
+    login_hint: Option<String>,
 }
 
-impl OwnedLoginsBuilder {
+impl TokenStoreBuilder {
     /// Has the logins of its provider renewed by this one. Without one they are only read.
     pub fn refresher(mut self, refresher: Arc<dyn TokenRefresher>) -> Self {
         self.refreshers.insert(refresher.provider(), refresher);
@@ -199,8 +199,8 @@ impl OwnedLoginsBuilder {
     }
 
     /// What a person does to log in, for messages: a command, such as `my-program login`.
-    pub fn log_in_by(mut self, command: impl Into<String>) -> Self {
-        self.log_in_by = Some(command.into());
+    pub fn login_hint(mut self, command: impl Into<String>) -> Self {
+        self.login_hint = Some(command.into());
         self
     }
 
@@ -212,11 +212,11 @@ impl OwnedLoginsBuilder {
 
     /// Builds the source. It reads nothing yet.
     #[must_use]
-    pub fn build(self) -> OwnedLogins {
+    pub fn build(self) -> TokenStore {
         let pace = Pace { margin: self.margin, dice: AttemptId::random().dice(), backoff: self.backoff };
         let document = JsonFile::at(self.path, self.clock.clone());
-        let log_in_by = self.log_in_by;
-        let inner = Inner::new(document, self.refreshers, self.store, self.clock, pace, log_in_by);
-        OwnedLogins { inner: Arc::new(inner) }
+        let login_hint = self.login_hint;
+        let inner = Inner::new(document, self.refreshers, self.store, self.clock, pace, login_hint);
+        TokenStore { inner: Arc::new(inner) }
     }
 }

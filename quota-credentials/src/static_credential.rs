@@ -10,10 +10,10 @@ use crate::token;
 ///
 /// ```
 /// use quota_core::{CredentialSource, Secret};
-/// use quota_credentials::Fixed;
+/// use quota_credentials::StaticCredential;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// let source = Fixed::new(Secret::new("sk-ant-oat01-abc"));
+/// let source = StaticCredential::new(Secret::new("sk-ant-oat01-abc"));
 ///
 /// let credential = source.credential(&"anthropic/main".parse()?).await?;
 /// assert_eq!(credential.secret.expose(), "sk-ant-oat01-abc");
@@ -22,9 +22,9 @@ use crate::token;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Fixed(Credential);
+pub struct StaticCredential(Credential);
 
-impl Fixed {
+impl StaticCredential {
     /// A secret of which nothing else is known.
     #[must_use]
     pub fn new(secret: Secret) -> Self {
@@ -32,7 +32,7 @@ impl Fixed {
     }
 }
 
-impl From<Credential> for Fixed {
+impl From<Credential> for StaticCredential {
     /// A credential with all that is known of it; it is marked if it is not yet.
     fn from(mut credential: Credential) -> Self {
         credential.login.mark.get_or_insert_with(|| token::mark(&credential.secret));
@@ -41,7 +41,7 @@ impl From<Credential> for Fixed {
 }
 
 #[async_trait]
-impl CredentialSource for Fixed {
+impl CredentialSource for StaticCredential {
     /// Gives the credential; the account does not matter, and it does not fail.
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         Ok(self.0.clone())
@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    async fn given(source: Fixed) -> Credential {
+    async fn given(source: StaticCredential) -> Credential {
         source.credential(&"anthropic/main".parse().unwrap()).await.unwrap()
     }
 
@@ -62,7 +62,7 @@ mod tests {
     async fn a_secret_is_marked() {
         let secret = Secret::new("sk-ant-oat01-abc");
 
-        let credential = given(Fixed::new(secret.clone())).await;
+        let credential = given(StaticCredential::new(secret.clone())).await;
 
         assert_eq!(credential.login.mark, Some(token::mark(&secret)));
     }
@@ -73,7 +73,7 @@ mod tests {
         let known =
             Credential::new(Secret::new("sk-ant-oat01-abc")).login(login.clone()).plan("max".to_owned());
 
-        let credential = given(Fixed::from(known)).await;
+        let credential = given(StaticCredential::from(known)).await;
 
         assert_eq!((credential.login, credential.plan.as_deref()), (login, Some("max")));
     }
@@ -82,7 +82,7 @@ mod tests {
     async fn a_credential_without_a_mark_is_marked() {
         let known = Credential::new(Secret::new("sk-ant-oat01-abc")).login(Login::of(Lineage::new("a")));
 
-        let credential = given(Fixed::from(known)).await;
+        let credential = given(StaticCredential::from(known)).await;
 
         assert_eq!(credential.login.mark, Some(token::mark(&credential.secret)));
     }

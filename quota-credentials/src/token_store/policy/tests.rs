@@ -127,7 +127,10 @@ fn a_dead_refresh_token_is_never_sent_again_and_a_new_login_ends_that() {
     }
     assert_eq!(step(&file, Want::Credential, 3600), Step::Give, "what is left of the access token is used");
 
-    assert_eq!(file.put(id("main"), login("b", "s").expires_at(at(ENDED)), at(ENDED)), crate::Put::Stored);
+    assert_eq!(
+        file.put(id("main"), login("b", "s").expires_at(at(ENDED)), at(ENDED)),
+        crate::PutResult::Stored
+    );
     assert_eq!(step(&file, Want::Credential, ENDED), Step::Exchange { is_usable: false });
 }
 
@@ -162,7 +165,7 @@ fn a_login_that_was_taken_over_once_is_not_taken_over_again_after_it_rotated() {
     file.take(&id("main"), mark("r-2"), &got("a-3", "r-3", 0));
 
     for old in ["r", "r-2", "r-3"] {
-        assert_eq!(file.put(id("main"), login("a", old), at(1)), crate::Put::Known, "{old}");
+        assert_eq!(file.put(id("main"), login("a", old), at(1)), crate::PutResult::AlreadyStored, "{old}");
     }
 
     assert_eq!(file.logins[&id("main")].refresh_token.as_ref().unwrap().expose(), "r-3");

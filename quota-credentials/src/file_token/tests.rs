@@ -34,7 +34,7 @@ impl Scene {
     fn set_mode(&self, _mode: u32) {}
 
     async fn found(&self) -> Result<Credential, CredentialError> {
-        TokenFile::new(self.path()).credential(&"anthropic/main".parse().unwrap()).await
+        FileToken::new(self.path()).credential(&"anthropic/main".parse().unwrap()).await
     }
 
     /// What `found` says, with the file called FILE.
@@ -68,7 +68,7 @@ async fn a_byte_order_mark_is_not_part_of_the_token() {
 async fn a_token_that_changes_between_two_reads_is_the_new_one() {
     let scene = Scene::new();
     scene.write("sk-ant-oat01-old");
-    let source = TokenFile::new(scene.path());
+    let source = FileToken::new(scene.path());
     let account = "anthropic/main".parse().unwrap();
     let old = source.credential(&account).await.unwrap();
 
@@ -188,9 +188,9 @@ async fn the_rights_that_count_are_those_of_the_file_a_link_leads_to() {
 async fn a_leading_tilde_is_the_home_directory() {
     let scene = Scene::new();
     scene.write("sk-ant-oat01-abc");
-    let environment = Environment::of([("HOME", scene.dir.path())]);
+    let environment = Environment::from_vars([("HOME", scene.dir.path())]);
 
-    let source = TokenFile::in_environment("~/token", &environment);
+    let source = FileToken::in_environment("~/token", &environment);
 
     assert!(source.credential(&"anthropic/main".parse().unwrap()).await.is_ok());
 }

@@ -11,19 +11,19 @@ use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Mark}
 ///
 /// ```
 /// use std::sync::Arc;
-/// use quota_credentials::{ClaudeCode, PerAccount, TokenFile};
+/// use quota_credentials::{ClaudeCode, CredentialMap, FileToken};
 ///
-/// let logins = PerAccount::new()
+/// let logins = CredentialMap::new()
 ///     .with("anthropic/main".parse()?, Arc::new(ClaudeCode::from_env()))
-///     .with("anthropic/work".parse()?, Arc::new(TokenFile::new("~/.config/work.token")));
+///     .with("anthropic/work".parse()?, Arc::new(FileToken::new("~/.config/work.token")));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct PerAccount {
+pub struct CredentialMap {
     sources: HashMap<AccountId, Arc<dyn CredentialSource>>,
 }
 
-impl PerAccount {
+impl CredentialMap {
     /// No account yet.
     #[must_use]
     pub fn new() -> Self {
@@ -39,7 +39,7 @@ impl PerAccount {
 }
 
 #[async_trait]
-impl CredentialSource for PerAccount {
+impl CredentialSource for CredentialMap {
     /// Asks the source of the account. The future may be dropped if that source's may be.
     ///
     /// # Errors
@@ -74,19 +74,19 @@ mod tests {
     use quota_core::Secret;
 
     use super::*;
-    use crate::Fixed;
+    use crate::StaticCredential;
 
     fn account(id: &str) -> AccountId {
         id.parse().unwrap()
     }
 
     fn fixed(token: &str) -> Arc<dyn CredentialSource> {
-        Arc::new(Fixed::new(Secret::new(token)))
+        Arc::new(StaticCredential::new(Secret::new(token)))
     }
 
     #[tokio::test]
     async fn each_account_has_its_own_source() {
-        let logins = PerAccount::new()
+        let logins = CredentialMap::new()
             .with(account("anthropic/a"), fixed("sk-ant-oat01-a"))
             .with(account("anthropic/b"), fixed("sk-ant-oat01-b"));
 
@@ -97,7 +97,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_account_without_a_source_is_named() {
-        let logins = PerAccount::new().with(account("anthropic/a"), fixed("sk-ant-oat01-a"));
+        let logins = CredentialMap::new().with(account("anthropic/a"), fixed("sk-ant-oat01-a"));
 
         let error = logins.credential(&account("anthropic/x")).await.unwrap_err();
 
@@ -107,14 +107,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_account_is_told_from_one_of_the_same_name_elsewhere() {
-        let logins = PerAccount::new().with(account("anthropic/a"), fixed("sk-ant-oat01-a"));
+        let logins = CredentialMap::new().with(account("anthropic/a"), fixed("sk-ant-oat01-a"));
 
         assert!(logins.credential(&account("openai/a")).await.is_err());
     }
 
     #[tokio::test]
     async fn the_source_that_was_named_last_counts() {
-        let logins = PerAccount::new()
+        let logins = CredentialMap::new()
             .with(account("anthropic/a"), fixed("sk-ant-oat01-old"))
             .with(account("anthropic/a"), fixed("sk-ant-oat01-new"));
 

@@ -17,7 +17,7 @@ const LIMIT: u64 = 64 * 1024;
 ///
 /// ```
 /// use quota_core::CredentialSource;
-/// use quota_credentials::TokenFile;
+/// use quota_credentials::FileToken;
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("token");
@@ -25,7 +25,7 @@ const LIMIT: u64 = 64 * 1024;
 /// # #[cfg(unix)]
 /// # std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// let source = TokenFile::new(path);
+/// let source = FileToken::new(path);
 ///
 /// let credential = source.credential(&"anthropic/main".parse()?).await?;
 /// assert_eq!(credential.secret.expose(), "sk-ant-oat01-abc");
@@ -37,11 +37,11 @@ const LIMIT: u64 = 64 * 1024;
 /// White space around the token is not part of it. On Unix a file that anybody but its owner may read or write is
 /// refused, with the command that mends it. A file says neither whose the login is nor how long the token is good for.
 #[derive(Debug, Clone)]
-pub struct TokenFile {
+pub struct FileToken {
     path: PathBuf,
 }
 
-impl TokenFile {
+impl FileToken {
     /// Looks at this file. A leading `~/` is the home directory.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
@@ -56,7 +56,7 @@ impl TokenFile {
 }
 
 #[async_trait]
-impl CredentialSource for TokenFile {
+impl CredentialSource for FileToken {
     /// Reads the file; the account does not matter. The future may be dropped.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl CredentialSource for TokenFile {
     /// what it holds.
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         let path = self.path.clone();
-        file::off_thread(move || Ok(read(&path)))
+        file::blocking(move || Ok(read(&path)))
             .await
             .unwrap_or_else(|error| Err(unreadable(&self.path, error)))
     }
@@ -79,12 +79,12 @@ fn read(path: &Path) -> Result<Credential, CredentialError> {
     };
     let file = match file::open(path) {
         Ok(file) => file,
-        Err(error) if file::is_absent(&error) => return Err(nothing("does not exist")),
+        Err(error) if file::is_not_found(&error) => return Err(nothing("does not exist")),
         Err(error) => return Err(unreadable(path, error)),
     };
     refuse_if_exposed(path, &file)?;
     let contents = file::read(file, LIMIT).map_err(|error| unreadable(path, error))?;
-    let text = std::str::from_utf8(file::without_byte_order_mark(&contents));
+    let text = std::str::from_utf8(file::strip_bom(&contents));
     match text.map_or(Err(token::NotAToken), token::take) {
         Ok(Some(secret)) => Ok(token::credential(secret)),
         Ok(None) => Err(nothing("is empty")),

@@ -9,7 +9,7 @@ use quota_core::{ExchangeError, FetchError};
 
 use super::{HOUR, World, id, token};
 
-async fn ended(world: &World) -> quota_credentials::OwnedLogins {
+async fn ended(world: &World) -> quota_credentials::TokenStore {
     let logins = world.process();
     world.log_in(&logins, "main", 0).await;
     logins

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::lease;
 use super::login::LoginsFile;
-use super::rule::{Got, Pace, Step, Want};
+use super::policy::{Got, Pace, Step, Want};
 use quota_core::file::{FileError, JsonFile};
 
 /// How long a caller waits who has nothing to use meanwhile.
@@ -35,7 +35,7 @@ pub(super) struct Inner {
     store: Option<Arc<dyn QuotaStore>>,
     pub(super) clock: Clock,
     pace: Pace,
-    log_in_by: Option<String>,
+    login_hint: Option<String>,
     /// Who is being renewed.
     flights: Mutex<HashMap<AccountId, Arc<Flight>>>,
     /// What was got and could not be written: without it a spent token would be sent again.
@@ -50,7 +50,7 @@ impl Inner {
         store: Option<Arc<dyn QuotaStore>>,
         clock: Clock,
         pace: Pace,
-        log_in_by: Option<String>,
+        login_hint: Option<String>,
     ) -> Self {
         Self {
             document,
@@ -58,7 +58,7 @@ impl Inner {
             store,
             clock,
             pace,
-            log_in_by,
+            login_hint,
             flights: Mutex::default(),
             unwritten: Mutex::default(),
             tasks: Mutex::default(),
@@ -240,13 +240,13 @@ impl Inner {
 
     fn nobody(&self, account: &AccountId) -> CredentialError {
         let path = self.document.path().display();
-        let then = self.log_in_by.as_ref().map_or_else(|| "log in".into(), |by| format!("run `{by}`"));
+        let then = self.login_hint.as_ref().map_or_else(|| "log in".into(), |by| format!("run `{by}`"));
         CredentialError::not_logged_in(format!("no login of {account} in {path}: {then}"))
     }
 
     fn log_in(&self, account: &AccountId, what: &str, why: Option<&str>) -> CredentialError {
         let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-        let with = self.log_in_by.as_ref().map(|by| format!(" with `{by}`")).unwrap_or_default();
+        let with = self.login_hint.as_ref().map(|by| format!(" with `{by}`")).unwrap_or_default();
         CredentialError::not_logged_in(format!("the login of {account} {what}{why}: log in again{with}"))
     }
 
