@@ -10,9 +10,9 @@ mod svg;
 use std::path::{Path, PathBuf};
 
 use self::day::Day;
-use crate::status::text;
+use crate::commands::{pace, watch};
 use crate::term::Screen;
-use crate::{pace, watch};
+use crate::view::account_text;
 
 /// Set by `scripts/captures`: write the files instead of comparing them.
 const TO_WRITE: &str = "QUOTA_WRITE_CAPTURES";
@@ -75,7 +75,7 @@ fn plain(width: u16) -> Screen {
 }
 
 fn status(day: &Day, screen: Screen) -> String {
-    text::render(&day.views, &day.here, screen)
+    account_text::render(&day.views, &day.here, screen)
 }
 
 fn pace(day: &Day, screen: Screen) -> String {

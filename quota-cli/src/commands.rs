@@ -1,8 +1,14 @@
 //! The commands, a file each. No command imports another one: what several need is in modules beside this one.
 
 pub(crate) mod accounts;
+pub(crate) mod budget;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod init;
+pub(crate) mod pace;
 pub(crate) mod parse;
 pub(crate) mod sim;
+pub(crate) mod status;
+pub(crate) mod statusline;
+pub(crate) mod watch;

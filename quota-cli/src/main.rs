@@ -2,7 +2,6 @@
 //! The work is done by the crates `quota`, `quota-journal` and `quota-sim`; here are its command line, its configuration and its words.
 
 mod args;
-mod budget;
 mod call_limit;
 #[cfg(test)]
 mod captures;
@@ -11,7 +10,6 @@ mod commands;
 mod config;
 mod context;
 mod detected_logins;
-mod events;
 mod exit;
 mod explain;
 mod gateway;
@@ -21,7 +19,6 @@ mod hint;
 mod input;
 mod io_cause;
 mod journal;
-mod pace;
 mod pick;
 mod reset_grace;
 mod router;
@@ -30,12 +27,10 @@ mod runtime;
 mod scope;
 mod shared;
 mod sharing;
-mod status;
-mod statusline;
 mod term;
 mod token_like;
 mod unnamed_model;
-mod watch;
+mod view;
 mod words;
 mod zone;
 
@@ -61,18 +56,18 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, "this command uses no store; leave out --store"));
     }
     match &arguments.command {
-        Command::Status(options) => apart(|| status::run(options, store)),
-        Command::Statusline(options) => apart(|| statusline::run(options, store)),
-        Command::RefreshDetached(options) => apart(|| statusline::refresher::run(options, store)),
+        Command::Status(options) => apart(|| commands::status::run(options, store)),
+        Command::Statusline(options) => apart(|| commands::statusline::run(options, store)),
+        Command::RefreshDetached(options) => apart(|| commands::statusline::refresher::run(options, store)),
         Command::Guard(options) => apart(|| guard::run(options, store)),
         Command::Pick(options) => apart(|| pick::run(options, store)),
         Command::Explain(options) => apart(|| explain::run(options, store)),
         Command::Run(options) => apart(|| run::run(options, store)),
         Command::Accounts { command, .. } => apart(|| commands::accounts::run(command.as_ref(), store)),
-        Command::Watch(options) => apart(|| watch::run(options, store)),
-        Command::Pace(options) => apart(|| pace::run(options, store)),
-        Command::Budget(options) => apart(|| budget::run(options, store)),
-        Command::Events(options) => apart(|| events::run(options, store)),
+        Command::Watch(options) => apart(|| commands::watch::run(options, store)),
+        Command::Pace(options) => apart(|| commands::pace::run(options, store)),
+        Command::Budget(options) => apart(|| commands::budget::run(options, store)),
+        Command::Events(options) => apart(|| commands::events::run(options, store)),
         Command::Doctor(options) => apart(|| commands::doctor::run(options, store)),
         Command::Init(options) => apart(|| commands::init::run(options)),
         Command::Demo(options) => apart(|| commands::demo::run(options)),

@@ -13,9 +13,9 @@ use quota::{
 
 use quota_journal::{Looked, Rules};
 
+use crate::commands::watch::Seen;
 use crate::config::LoginSource;
-use crate::status::model::{AccountView, FailureView};
-use crate::watch::Seen;
+use crate::view::account::{AccountView, FailureView};
 use crate::words::Here;
 
 /// The Friday on which the week of all accounts began.

@@ -7,8 +7,8 @@ use crate::args::RequestArgs;
 use crate::pick::json::ReasonJson;
 use crate::router::Seen;
 use crate::router::seen::Outcome;
-use crate::status::json::WindowJson;
 use crate::token_like::masked;
+use crate::view::account_json::WindowJson;
 use crate::words::{Here, rfc3339, whole_seconds};
 
 /// The whole document, with a line break at its end.

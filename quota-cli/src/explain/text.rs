@@ -7,8 +7,8 @@ use quota::accounts::Standing;
 
 use crate::router::seen::Outcome;
 use crate::router::{Refusal, Seen, SeenAccount, reason, verdict};
-use crate::status::text::{Columns, row};
 use crate::term::{Ink, Screen, shortened, wrapped};
+use crate::view::account_text::{Columns, row};
 use crate::words::{self, Here, between};
 
 /// What marks the account that is taken; the others are set in by as much.

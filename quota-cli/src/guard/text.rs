@@ -6,7 +6,7 @@ use quota::{Hold, QuotaError};
 use super::judge::{Verdict, Why};
 use crate::harmless::harmless;
 use crate::reset_grace::{self, PendingReset};
-use crate::status::model::FailureView;
+use crate::view::account::FailureView;
 use crate::words::Here;
 
 /// What is known beside the verdict.

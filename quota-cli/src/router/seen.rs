@@ -10,7 +10,7 @@ use quota::{AccountId, Answer, Percent, Window};
 use super::Router;
 use crate::config::AccountSettings;
 use crate::reset_grace::PendingReset;
-use crate::status::model::{WindowView, why};
+use crate::view::account::{WindowView, why};
 
 /// A decision.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use crate::config::all_disabled_text;
 use crate::exit::Exit;
 use crate::harmless::harmless;
 use crate::hint;
-use crate::status::text::label;
+use crate::view::account_text::label;
 use crate::words::{self, Here};
 
 /// Why an account was taken, passed over or refused, and until when.

@@ -11,8 +11,8 @@ use quota_sim::Ledger;
 use super::plan::Plan;
 use super::tally::Tally;
 use crate::exit::Failure;
-use crate::status::bar::{self, bar};
 use crate::term::{self, Ink, Screen, shortened};
+use crate::view::bar::{self, bar};
 use crate::words::{self, count};
 
 /// More accounts than this would scroll the picture away.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use quota::{Coverage, Identity, Ruling, Scope, Usage, Verdict, WindowId};
 use serde::Serialize;
 
-use crate::status::json::{CreditsJson, ScopeJson};
+use crate::view::account_json::{CreditsJson, ScopeJson};
 use crate::words::rfc3339;
 
 /// What was understood.

@@ -8,7 +8,7 @@ use quota::accounts::Rule;
 use quota::{Percent, Source, UsedAt};
 
 use super::*;
-use crate::status::model::WindowView;
+use crate::view::account::WindowView;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -10,7 +10,7 @@ use quota::{Source, UsedAt};
 use super::*;
 use crate::reset_grace::PendingReset;
 use crate::router::Seen;
-use crate::status::model::WindowView;
+use crate::view::account::WindowView;
 
 /// 11:55 on the wall of somebody in Greenwich.
 fn here() -> Here {

@@ -1,0 +1,167 @@
+//! `quota events`: what happened to the accounts, and with `--follow` what happens.
+//! What a happening is, and how it is found out, is in `journal`; its JSON is that of the notes that hooks get.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota::{AccountId, Clock, QuotaStore, StoreKey, Version};
+use tokio::task::JoinSet;
+
+use crate::args::EventsArgs;
+use crate::exit::{Exit, Failure};
+use crate::scope;
+use crate::shared::Shared;
+use crate::term::{self, Screen};
+use crate::view::event_text::{line, lines};
+use crate::words::{Here, between};
+use quota_journal::{Damage, Happening, Looked, Note};
+
+/// A notice may be lost: what the store has is looked at this often all the same.
+const RECHECK: Duration = Duration::from_secs(30);
+/// After a failure of the store it is not asked again at once.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Shows what happened.
+///
+/// # Errors
+///
+/// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &EventsArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    scope::run(async |scope| {
+        // Hooks may run.
+        scope.listen()?;
+        let Some(shared) = Shared::open(&options.shown, store).await? else {
+            return Ok(Exit::NoAccount);
+        };
+        let mut follower = Follower { shared: &shared, json: options.shown.json, told: Vec::new() };
+        let looked = follower.tell_last(options.last).await?;
+        shared.act_on_all(&looked).await;
+        if options.follow {
+            follower.follow(looked).await?;
+        }
+        Ok(Exit::Done)
+    })
+}
+
+/// Tells happenings, each once.
+struct Follower<'a> {
+    shared: &'a Shared,
+    json: bool,
+    /// For each account, the number of the next happening to tell.
+    told: Vec<u64>,
+}
+
+impl Follower<'_> {
+    /// Tells the last ones of all accounts, oldest first.
+    async fn tell_last(&mut self, last: usize) -> Result<Vec<Looked>, Failure> {
+        let accounts = &self.shared.config.accounts;
+        let mut looked = Vec::with_capacity(accounts.len());
+        for account in accounts {
+            looked.push(self.shared.look(&account.id).await?);
+        }
+        let mut all: Vec<_> = accounts
+            .iter()
+            .zip(&looked)
+            .flat_map(|(account, looked)| looked.book.happenings().map(|(_, what)| (&account.id, what)))
+            .collect();
+        all.sort_by_key(|(_, happening)| happening.at);
+        let surplus = all.len().saturating_sub(last);
+        let is_whole = looked.iter().all(|looked| looked.damage == Damage::default());
+        if all.is_empty() && is_whole && !self.json {
+            let told = "nothing has happened yet since these accounts were first seen";
+            term::tell(&format!("{}\n", term::hanging(told, 0, 0, Screen::stderr().width)));
+        }
+        self.tell(&all[surplus..])?;
+        self.told = looked.iter().map(|looked| looked.book.next()).collect();
+        Ok(looked)
+    }
+
+    /// Tells whatever happens from now on. It never ends by itself.
+    async fn follow(&mut self, looked: Vec<Looked>) -> Result<(), Failure> {
+        let mut waits = JoinSet::new();
+        for (at, looked) in looked.iter().enumerate() {
+            waits.spawn(self.wait(at, looked));
+        }
+        while let Some(woken) = waits.join_next().await {
+            // A store that breaks in its wait is a broken store, and is told when it is looked at.
+            let Ok(at) = woken else { continue };
+            let account = &self.shared.config.accounts[at].id;
+            match self.shared.look(account).await {
+                Ok(looked) => {
+                    // A store that has lost its content begins to count anew.
+                    let from = self.told[at].min(looked.book.next());
+                    let new = looked.book.happenings().filter(|(number, _)| *number >= from);
+                    let new: Vec<_> = new.map(|(_, happening)| (account, happening)).collect();
+                    self.tell(&new)?;
+                    self.told[at] = looked.book.next();
+                    self.shared.act_on(account, &looked).await;
+                    waits.spawn(self.wait(at, &looked));
+                }
+                Err(failure) => {
+                    term::tell(&format!("quota: {failure}; still trying\n"));
+                    let clock = Clock::system();
+                    waits.spawn(async move {
+                        clock.sleep(PAUSE).await;
+                        at
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, at: usize, looked: &Looked) -> impl Future<Output = usize> + Send + use<> {
+        let account = self.shared.config.accounts[at].id.clone();
+        let wait = news(Arc::clone(&self.shared.store), account, looked);
+        async move {
+            wait.await;
+            at
+        }
+    }
+
+    fn tell(&self, happenings: &[(&AccountId, &Happening)]) -> Result<(), Failure> {
+        let (here, screen) = (Here::now(), Screen::stdout());
+        let mut text = String::new();
+        for (account, happening) in happenings {
+            let told = match self.json {
+                true => Note::of(account, happening).json(),
+                false if screen.live => lines(account, happening, &here, screen.width),
+                // Whatever searches or counts them goes by lines.
+                false => line(account, happening, &here),
+            };
+            text.push_str(&told);
+            text.push('\n');
+        }
+        if text.is_empty() { Ok(()) } else { term::answer(&text) }
+    }
+}
+
+/// Waits until there may be news of an account: its record or its journal was written, or a moment has come.
+fn news(
+    store: Arc<dyn QuotaStore>,
+    account: AccountId,
+    looked: &Looked,
+) -> impl Future<Output = ()> + Send + use<> {
+    let clock = Clock::system();
+    let (record, journal) = looked.versions;
+    let left = looked.book.next_moment().map_or(RECHECK, |moment| between(looked.now, moment));
+    // A moment that is a little later by this machine's clock must not be waited for in a circle.
+    let left = left.max(Duration::from_millis(100)).min(RECHECK);
+    async move {
+        let (record_key, journal_key) = (StoreKey::account(&account), StoreKey::beside(&account, "journal"));
+        let noticed = async {
+            tokio::select! {
+                () = noticed(&*store, &record_key, record) => {}
+                () = noticed(&*store, &journal_key, journal) => {}
+            }
+        };
+        let _ = clock.bounded(left, noticed).await;
+    }
+}
+
+/// Waits for a notice; a store without notices gives none, and the slow look has to do.
+async fn noticed(store: &dyn QuotaStore, key: &StoreKey, seen: Option<Version>) {
+    if store.changed(key, seen).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,76 @@
+//! `quota status`: asks about every account, or those that are named, and shows what is known of it.
+//! What is shown of an answer is in `model`, how it looks in `text` and `json`.
+
+mod ask;
+mod live;
+
+use self::ask::Wish;
+use self::live::Live;
+use crate::args::StatusArgs;
+use crate::config;
+use crate::context;
+use crate::exit::{Exit, Failure};
+use crate::gateway::{self, Store};
+use crate::journal;
+use crate::runtime;
+use crate::scope::{self, CommandScope};
+use crate::term::{self, Screen};
+use crate::view::{account_json, account_text};
+use crate::words::Here;
+
+/// Shows every account that is meant.
+///
+/// # Errors
+///
+/// [`Failure`] if the configuration cannot be used, or the answer cannot be written. An account that fails is no failure:
+/// it is shown as one.
+pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Failure> {
+    let store = gateway::store(store)?;
+    if !store.is_shared && store.is_for_want_of_a_home {
+        term::tell(
+            "quota: neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes\n",
+        );
+    }
+    scope::run(async |scope| {
+        let shown = shown(scope, options, &store);
+        runtime::with_ahead(store.open_ahead(), shown).await
+    })
+}
+
+async fn shown(scope: &CommandScope, options: &StatusArgs, store: &Store) -> Result<Exit, Failure> {
+    let Some(mut config) = context::configuration(options.config.as_deref()).await? else {
+        if options.json {
+            term::answer(&account_json::render(&[], &Here::now()))?;
+        }
+        return Ok(Exit::NoAccount);
+    };
+    config.only(&options.accounts)?;
+    store.check().await?;
+    let screen = Screen::stdout();
+    let mut live = (!options.json && screen.live).then(|| Live::on(screen));
+    let accounts = ask::about(scope, &config, store, wish(options), live.as_mut()).await?;
+    let here = Here::now();
+    let shown = if options.json {
+        account_json::render(&accounts, &here)
+    } else {
+        account_text::render(&accounts, &here, screen)
+    };
+    let shown = live.map_or_else(|| shown.clone(), |live| live.over(&shown));
+    term::answer(&shown)?;
+    // After the answer, so that hooks do not delay it.
+    journal::tell(&config, store.store.as_ref()).await;
+    if accounts.iter().all(|account| account.switched_off) {
+        return Err(config::all_disabled(accounts.iter().map(|account| &account.id)));
+    }
+    let gaps = accounts.iter().any(|account| account.failure.is_some());
+    Ok(if gaps { Exit::Gaps } else { Exit::Done })
+}
+
+fn wish(options: &StatusArgs) -> Wish {
+    match options.max_age {
+        _ if options.offline => Wish::Known,
+        _ if options.refresh => Wish::Now,
+        Some(age) => Wish::Within(age),
+        None => Wish::Fresh,
+    }
+}

@@ -1,0 +1,205 @@
+//! The claim to start a refresher: a lease in the store, with the reason that the last refresher found nothing.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use quota::store::{Acquire, DocumentBody, LeaseDoc, Start, update};
+use quota::{AccountId, AttemptId, QuotaStore, StoreError, StoreKey};
+use serde::{Deserialize, Serialize};
+
+use crate::view::reason::Reason;
+
+/// How long the store keeps a claim, for its reason.
+const TTL: Duration = Duration::from_secs(24 * 3600);
+/// The same for one that was released: stores forget, and do not delete.
+const RELEASED_TTL: Duration = Duration::from_millis(1);
+/// How long one trip to the store may take. A statusline has less time, and its store sees to that.
+const TRIP_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Claim {
+    #[serde(flatten)]
+    lease: LeaseDoc,
+    /// Why the last refresher found nothing, where the record does not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl Claim {
+    fn reason(&self) -> Option<Reason> {
+        let word = self.reason.as_deref()?;
+        [Reason::NotLoggedIn, Reason::LoginUnreadable].into_iter().find(|reason| reason.word() == word)
+    }
+
+    /// Holds others off for `duration` from now, with a new reason if there is one.
+    fn renew(&mut self, holder: AttemptId, now: Timestamp, duration: Duration, reason: Option<Reason>) {
+        if self.lease.release(holder) {
+            let _ = self.lease.acquire(holder, now, duration);
+            self.reason = reason.map(Reason::word).or_else(|| self.reason.take());
+        }
+    }
+
+    fn release(&mut self, holder: AttemptId) {
+        if self.lease.release(holder) {
+            self.reason = None;
+        }
+    }
+}
+
+impl DocumentBody for Claim {
+    /// A damaged claim is replaced. It protects nothing but this machine from starting too many processes.
+    fn decode(body: &[u8]) -> Result<Self, StoreError> {
+        Ok(serde_json::from_slice(body).unwrap_or_default())
+    }
+
+    fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("a claim has only string keys").into()
+    }
+}
+
+fn key(account: &AccountId) -> StoreKey {
+    StoreKey::beside(account, "refresher")
+}
+
+/// Claims the right to start a refresher: its holder if no other process has the claim, and why the last refresher found
+/// nothing.
+///
+/// # Errors
+///
+/// Any [`StoreError`].
+pub(super) async fn acquire(
+    store: &dyn QuotaStore,
+    account: &AccountId,
+    now: Timestamp,
+    duration: Duration,
+) -> Result<(Option<AttemptId>, Option<Reason>), StoreError> {
+    let holder = AttemptId::random();
+    let acquire = |claim: &mut Claim, now| (claim.lease.acquire(holder, now, duration), claim.reason());
+    let start = Start::AssumeAbsent { now };
+    let updated = update(store, &key(account), start, TTL, TRIP_TIMEOUT, acquire).await?;
+    let (acquired, reason) = updated.value;
+    Ok(((acquired == Acquire::Acquired).then_some(holder), reason))
+}
+
+/// Keeps the claim for `duration` more, for a refresher that found nothing. If that fails, the claim expires by itself.
+pub(super) async fn renew(
+    store: &dyn QuotaStore,
+    account: &AccountId,
+    holder: AttemptId,
+    duration: Duration,
+    reason: Option<Reason>,
+) {
+    let renew = |claim: &mut Claim, now| claim.renew(holder, now, duration, reason);
+    let _ = update(store, &key(account), Start::Read, TTL, TRIP_TIMEOUT, renew).await;
+}
+
+/// Releases the claim, for a refresher that found out what there was. If that fails, the claim expires by itself.
+pub(super) async fn release(store: &dyn QuotaStore, account: &AccountId, holder: AttemptId) {
+    let release = |claim: &mut Claim, _| claim.release(holder);
+    let _ = update(store, &key(account), Start::Read, RELEASED_TTL, TRIP_TIMEOUT, release).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use quota::{Clock, MemoryStore};
+
+    use super::*;
+
+    const DURATION: Duration = Duration::from_secs(12);
+
+    fn account() -> AccountId {
+        "anthropic/main".parse().unwrap()
+    }
+
+    fn clock() -> Clock {
+        Clock::anchored(Timestamp::from_second(1_800_000_000).unwrap())
+    }
+
+    async fn acquired(store: &MemoryStore, clock: &Clock) -> (Option<AttemptId>, Option<Reason>) {
+        acquire(store, &account(), clock.now(), DURATION).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_claim_is_acquired_until_it_expires() {
+        let clock = clock();
+        let store = MemoryStore::with_clock(clock.clone());
+
+        assert!(acquired(&store, &clock).await.0.is_some());
+        assert_eq!(acquired(&store, &clock).await, (None, None));
+
+        clock.sleep(DURATION).await;
+        assert!(acquired(&store, &clock).await.0.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_released_claim_is_acquired_at_once() {
+        let clock = clock();
+        let store = MemoryStore::with_clock(clock.clone());
+        let holder = acquired(&store, &clock).await.0.unwrap();
+
+        release(&store, &account(), holder).await;
+
+        assert!(acquired(&store, &clock).await.0.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refresher_that_found_nothing_leaves_its_reason_and_holds_others_off() {
+        let clock = clock();
+        let store = MemoryStore::with_clock(clock.clone());
+        let holder = acquired(&store, &clock).await.0.unwrap();
+        clock.sleep(DURATION * 5).await;
+
+        renew(&store, &account(), holder, DURATION, Some(Reason::NotLoggedIn)).await;
+
+        assert_eq!(acquired(&store, &clock).await, (None, Some(Reason::NotLoggedIn)));
+        clock.sleep(DURATION).await;
+        let (next, reason) = acquired(&store, &clock).await;
+        assert_eq!((next.is_some(), reason), (true, Some(Reason::NotLoggedIn)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refresher_that_was_overtaken_changes_nothing() {
+        let clock = clock();
+        let store = MemoryStore::with_clock(clock.clone());
+        let late = acquired(&store, &clock).await.0.unwrap();
+        clock.sleep(DURATION).await;
+        assert!(acquired(&store, &clock).await.0.is_some());
+
+        renew(&store, &account(), late, DURATION * 9, Some(Reason::NotLoggedIn)).await;
+        release(&store, &account(), late).await;
+
+        assert_eq!(acquired(&store, &clock).await, (None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_damaged_claim_is_replaced() {
+        let clock = clock();
+        let store = MemoryStore::with_clock(clock.clone());
+        let _ = store.swap(&key(&account()), None, "damaged".into(), TTL).await.unwrap();
+
+        assert!(acquired(&store, &clock).await.0.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_of_a_newer_program_is_left_as_it_is() {
+        let clock = clock();
+        let store = MemoryStore::with_clock(clock.clone());
+        let newer = Bytes::from_static(br#"{"format":2}"#);
+        let _ = store.swap(&key(&account()), None, newer.clone(), TTL).await.unwrap();
+
+        assert_eq!(acquired(&store, &clock).await, (None, None));
+        assert_eq!(store.read(&key(&account())).await.unwrap().document.unwrap().body, newer);
+    }
+
+    #[test]
+    fn a_reason_that_is_none_of_ours_is_not_shown_and_survives() {
+        let mut claim = Claim::decode(br#"{"format":1,"reason":"\u001b[2J"}"#).unwrap();
+
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let _ = claim.lease.acquire(AttemptId::random(), now, DURATION);
+
+        assert_eq!(claim.reason(), None);
+        assert!(String::from_utf8_lossy(&claim.encode()).contains(r#""reason":"\u001b[2J""#));
+    }
+}

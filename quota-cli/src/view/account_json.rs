@@ -1,0 +1,196 @@
+//! The JSON of `quota status`: a shape with a number, for programs. It is told in docs/status-json.md.
+//! A field that changes its meaning raises the number; a new one does not.
+
+use quota::{Credits, Money, Scope, TroubleKind};
+use serde::Serialize;
+
+use super::account::{AccountView, Freshness, WindowView};
+use super::reason::Reason;
+use crate::words::{Here, between, rfc3339};
+
+const VERSION: u32 = 1;
+
+/// The whole document, with a line break at its end.
+pub(crate) fn render(accounts: &[AccountView], here: &Here) -> String {
+    document(accounts, None, here)
+}
+
+/// The same where the configuration or the store cannot be used.
+pub(crate) fn render_broken(accounts: &[AccountView], reason: Reason, here: &Here) -> String {
+    document(accounts, Some(reason), here)
+}
+
+fn document(accounts: &[AccountView], error: Option<Reason>, here: &Here) -> String {
+    let accounts = accounts.iter().map(|account| AccountJson::of(account, here)).collect();
+    let document =
+        Document { version: VERSION, now: rfc3339(here.now), error: error.map(Reason::word), accounts };
+    let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    now: String,
+    error: Option<String>,
+    accounts: Vec<AccountJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct AccountJson<'a> {
+    account: &'a str,
+    state: &'static str,
+    stale_since: Option<String>,
+    why: Option<&'static str>,
+    reason: Option<String>,
+    age_seconds: Option<u64>,
+    plan: Option<&'a str>,
+    windows: Vec<WindowJson<'a>>,
+    credits: Option<CreditsJson<'a>>,
+    hold: Option<HoldJson>,
+    trouble: Option<TroubleJson<'a>>,
+    error: Option<&'a str>,
+    not_refreshed: Option<&'a str>,
+    called_at: Option<String>,
+    switched_off: bool,
+}
+
+/// One window.
+#[derive(Serialize)]
+pub(crate) struct WindowJson<'a> {
+    id: &'a str,
+    used_percent: Option<f64>,
+    certainty: &'static str,
+    resets_at: Option<String>,
+    resets_in_seconds: Option<u64>,
+    observed_at: String,
+    age_seconds: u64,
+    source: &'static str,
+    scope: Option<ScopeJson<'a>>,
+    length_seconds: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct HoldJson {
+    until: String,
+    why: quota::HoldReason,
+    retry_after_seconds: Option<u64>,
+}
+
+impl HoldJson {
+    fn of(hold: &quota::Hold) -> Self {
+        let retry_after_seconds = hold.retry_after.map(|requested| requested.as_secs());
+        Self { until: rfc3339(hold.until), why: hold.why, retry_after_seconds }
+    }
+}
+
+#[derive(Serialize)]
+struct TroubleJson<'a> {
+    kind: TroubleKind,
+    note: &'a str,
+    at: String,
+}
+
+/// What a window counts, if not everything.
+#[derive(Serialize)]
+pub(crate) struct ScopeJson<'a> {
+    model: Option<&'a str>,
+    surface: Option<&'a str>,
+}
+
+/// Money beyond the windows.
+#[derive(Serialize)]
+pub(crate) struct CreditsJson<'a> {
+    enabled: Option<bool>,
+    used: Option<MoneyJson<'a>>,
+    limit: Option<MoneyJson<'a>>,
+    balance: Option<MoneyJson<'a>>,
+    disabled_reason: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct MoneyJson<'a> {
+    minor: i64,
+    exponent: u8,
+    currency: &'a str,
+}
+
+impl<'a> AccountJson<'a> {
+    fn of(account: &'a AccountView, here: &Here) -> Self {
+        let (state, stale_since, why) = match account.state {
+            Freshness::Fresh => ("fresh", None, None),
+            Freshness::Stale { since, why } => ("stale", since.map(rfc3339), Some(why.as_str())),
+        };
+        Self {
+            account: account.id.as_str(),
+            state,
+            stale_since,
+            why,
+            reason: account.reason.map(Reason::word),
+            age_seconds: account.age.map(|age| age.as_secs()),
+            plan: account.plan.as_deref(),
+            windows: account.windows.iter().map(|window| WindowJson::of(window, here)).collect(),
+            credits: account.credits.as_ref().map(CreditsJson::of),
+            hold: account.hold.as_ref().map(HoldJson::of),
+            trouble: account.trouble.as_ref().map(|trouble| TroubleJson {
+                kind: trouble.kind,
+                note: &trouble.note,
+                at: rfc3339(trouble.at),
+            }),
+            error: account.failure.as_ref().map(|failure| &*failure.why),
+            not_refreshed: account.not_refreshed.as_deref(),
+            called_at: account.called_at.map(rfc3339),
+            switched_off: account.switched_off,
+        }
+    }
+}
+
+impl<'a> WindowJson<'a> {
+    pub(crate) fn of(window: &'a WindowView, here: &Here) -> Self {
+        Self {
+            id: &window.id,
+            used_percent: window.used.lower_bound().map(quota::Percent::as_f64),
+            certainty: window.used.certainty(),
+            resets_at: window.resets_at.map(rfc3339),
+            // A reset that has passed is not in so many seconds.
+            resets_in_seconds: window
+                .resets_at
+                .filter(|reset| *reset > here.now)
+                .map(|reset| between(here.now, reset).as_secs()),
+            observed_at: rfc3339(window.observed_at),
+            age_seconds: between(window.observed_at, here.now).as_secs(),
+            source: window.source.as_str(),
+            scope: window.scope.as_ref().map(ScopeJson::of),
+            length_seconds: window.length.map(|length| length.as_secs()),
+        }
+    }
+}
+
+impl<'a> ScopeJson<'a> {
+    pub(crate) fn of(scope: &'a Scope) -> Self {
+        Self { model: scope.model.as_deref(), surface: scope.surface.as_deref() }
+    }
+}
+
+impl<'a> CreditsJson<'a> {
+    pub(crate) fn of(credits: &'a Credits) -> Self {
+        let money = |money: &'a Option<Money>| {
+            money.as_ref().map(|money| MoneyJson {
+                minor: money.minor,
+                exponent: money.exponent,
+                currency: &money.currency,
+            })
+        };
+        Self {
+            enabled: credits.enabled,
+            used: money(&credits.used),
+            limit: money(&credits.limit),
+            balance: money(&credits.balance),
+            disabled_reason: credits.disabled_reason.as_deref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

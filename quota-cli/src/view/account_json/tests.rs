@@ -1,0 +1,97 @@
+//! The shape that programs rely on. A change of a snapshot here is a change of that shape.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use quota::{Hold, HoldReason, Money, Percent, Source, StaleReason, UsedAt};
+use serde_json::Value;
+
+use super::super::account::FailureView;
+use super::*;
+
+fn here() -> Here {
+    Here { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
+}
+
+fn account() -> AccountView {
+    AccountView {
+        id: "anthropic/main".parse().unwrap(),
+        state: Freshness::Fresh,
+        age: Some(Duration::from_secs(12)),
+        plan: Some("max 20x".to_owned()),
+        windows: Vec::new(),
+        credits: None,
+        hold: None,
+        trouble: None,
+        failure: None,
+        reason: None,
+        not_refreshed: None,
+        called_at: None,
+        switched_off: false,
+    }
+}
+
+fn window(used: UsedAt) -> WindowView {
+    WindowView {
+        id: "seven_day/fable".to_owned(),
+        used,
+        resets_at: Some(here().now + Duration::from_secs(7800)),
+        observed_at: here().now - Duration::from_secs(12),
+        source: Source::Poll,
+        scope: Some(Scope::model("Fable")),
+        length: Some(Duration::from_secs(604_800)),
+    }
+}
+
+/// The only window of the only account in what is written.
+fn written(window: WindowView) -> Value {
+    let text = render(&[AccountView { windows: vec![window], ..account() }], &here());
+    let mut document: Value = serde_json::from_str(&text).unwrap();
+    document["accounts"][0]["windows"][0].take()
+}
+
+#[test]
+fn an_account_with_numbers() {
+    let mut credits = Credits::default();
+    credits.enabled = Some(true);
+    credits.used = Some(Money::new(2050, "EUR", 2));
+    let windows = vec![window(UsedAt::Exact(Percent::from_percent(62.5).unwrap()))];
+
+    let account = AccountView { windows, credits: Some(credits), ..account() };
+
+    insta::assert_snapshot!(render(&[account], &here()));
+}
+
+#[test]
+fn an_account_without_numbers() {
+    let state = Freshness::Stale { since: Some(here().now), why: StaleReason::Held };
+    let hold = Hold::new(here().now, here().now + Duration::from_secs(60), HoldReason::RateLimited);
+    let failure = FailureView { why: "the provider asked to slow down".to_owned(), advice: None };
+
+    let account =
+        AccountView { state, age: None, plan: None, hold: Some(hold), failure: Some(failure), ..account() };
+
+    insta::assert_snapshot!(render(&[account], &here()));
+}
+
+#[test]
+fn what_is_unknown_is_null_and_neither_empty_nor_full() {
+    let window = written(window(UsedAt::Unknown));
+
+    assert_eq!((&window["used_percent"], &window["certainty"]), (&Value::Null, &"unknown".into()));
+}
+
+#[test]
+fn a_lower_bound_is_told_from_a_number() {
+    let window = written(window(UsedAt::AtLeast(Percent::FULL)));
+
+    assert_eq!((&window["used_percent"], &window["certainty"]), (&100.0.into(), &"at_least".into()));
+}
+
+#[test]
+fn a_reset_that_has_passed_is_not_in_so_many_seconds() {
+    let window = written(WindowView { resets_at: Some(here().now), ..window(UsedAt::Unknown) });
+
+    assert_eq!(window["resets_at"], "2026-11-23T11:55:00Z");
+    assert_eq!(window["resets_in_seconds"], Value::Null);
+}

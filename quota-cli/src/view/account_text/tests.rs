@@ -1,0 +1,261 @@
+//! How accounts look, at widths that terminals have, without colours.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use quota::{Hold, HoldReason, Money, Percent, Scope, Source};
+
+use super::super::account::FailureView;
+use super::*;
+
+/// 11:55 on the wall of somebody in Greenwich.
+const NOW: &str = "2026-11-23T11:55:00Z";
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn here() -> Here {
+    Here { now: NOW.parse().unwrap(), zone: TimeZone::UTC }
+}
+
+fn in_(span: Duration) -> Timestamp {
+    here().now + span
+}
+
+fn plain(width: usize) -> Screen {
+    Screen { width, ..Screen::USUAL }
+}
+
+fn percent(percent: f64) -> Percent {
+    Percent::from_percent(percent).unwrap()
+}
+
+fn exact(used: f64) -> UsedAt {
+    UsedAt::Exact(percent(used))
+}
+
+fn window(id: &str, used: UsedAt, resets_in: impl Into<Option<Duration>>) -> WindowView {
+    let length = match id.split('/').next() {
+        Some("five_hour") => Some(HOUR * 5),
+        Some("seven_day") => Some(HOUR * 168),
+        _ => None,
+    };
+    WindowView {
+        id: id.to_owned(),
+        used,
+        resets_at: resets_in.into().map(in_),
+        observed_at: here().now - MINUTE * 2,
+        source: Source::Poll,
+        scope: None,
+        length,
+    }
+}
+
+fn of_model(model: &str, used: UsedAt, resets_in: Duration) -> WindowView {
+    let id = format!("seven_day/{}", model.to_lowercase());
+    WindowView { scope: Some(Scope::model(model)), ..window(&id, used, resets_in) }
+}
+
+fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
+    AccountView {
+        id: name.parse().unwrap(),
+        state: Freshness::Fresh,
+        age: Some(MINUTE * 2),
+        plan: None,
+        windows,
+        credits: None,
+        hold: None,
+        trouble: None,
+        failure: None,
+        reason: None,
+        not_refreshed: None,
+        called_at: None,
+        switched_off: false,
+    }
+}
+
+fn failed(name: &str, why: &str, advice: Option<&str>) -> AccountView {
+    let failure = FailureView { why: why.to_owned(), advice: advice.map(Into::into) };
+    let state = Freshness::Stale { since: None, why: StaleReason::NeverRead };
+    AccountView { state, failure: Some(failure), age: None, ..account(name, Vec::new()) }
+}
+
+/// All that can be seen at once.
+fn everything() -> Vec<AccountView> {
+    let mut money = Credits::default();
+    money.used = Some(Money::new(2050, "EUR", 2));
+    money.limit = Some(Money::new(4000, "EUR", 2));
+    let main = AccountView {
+        plan: Some("max 20x".to_owned()),
+        credits: Some(money),
+        ..account(
+            "anthropic/main",
+            vec![
+                window("five_hour", exact(62.5), MINUTE * 130),
+                window("seven_day", exact(91.0), HOUR * 70),
+                of_model("Fable", exact(104.2), HOUR * 70),
+            ],
+        )
+    };
+    let untouched = account(
+        "anthropic/untouched",
+        vec![window("five_hour", exact(0.0), None), window("seven_day", exact(3.0), HOUR * 160)],
+    );
+    let held = AccountView {
+        state: Freshness::Stale { since: Some(here().now - MINUTE), why: StaleReason::Held },
+        hold: Some(Hold::new(here().now, in_(MINUTE * 4), HoldReason::NeighbourRateLimited)),
+        ..account(
+            "anthropic/old",
+            vec![
+                window("five_hour", UsedAt::Unknown, None),
+                window("seven_day", UsedAt::AtLeast(percent(41.0)), HOUR * 30),
+            ],
+        )
+    };
+    let dead = failed(
+        "anthropic/dead",
+        "the provider refused the credential",
+        Some("log in again: run `claude`, then /login"),
+    );
+    vec![main, untouched, held, dead]
+}
+
+fn widest(text: &str) -> usize {
+    text.lines().map(|line| line.chars().count()).max().unwrap_or_default()
+}
+
+#[test]
+fn everything_at_eighty_columns() {
+    insta::assert_snapshot!(render(&everything(), &here(), plain(80)));
+}
+
+#[test]
+fn everything_at_sixty_columns() {
+    insta::assert_snapshot!(render(&everything(), &here(), plain(60)));
+}
+
+#[test]
+fn everything_at_a_hundred_and_twenty_columns() {
+    insta::assert_snapshot!(render(&everything(), &here(), plain(120)));
+}
+
+#[test]
+fn nothing_is_wider_than_a_terminal_of_42_columns_or_more() {
+    for width in 42..=200 {
+        let text = render(&everything(), &here(), plain(width));
+        assert!(widest(&text) <= width, "{width}:\n{text}");
+    }
+}
+
+#[test]
+fn a_name_that_is_too_long_for_a_line_is_cut() {
+    let name = format!("anthropic/{}", "x".repeat(120));
+
+    let text = render(&[account(&name, Vec::new())], &here(), plain(80));
+
+    assert!(widest(&text) <= 80, "{text}");
+    assert!(text.starts_with("anthropic/xxx"));
+}
+
+#[test]
+fn a_models_long_name_gives_way_to_the_numbers() {
+    let window = of_model(&"long ".repeat(20), exact(50.0), HOUR * 70);
+
+    let text = render(&[account("anthropic/main", vec![window])], &here(), plain(80));
+
+    assert!(widest(&text) <= 80 && text.contains("50 %  resets in 2 d 22 h"), "{text}");
+}
+
+#[test]
+fn a_name_from_elsewhere_cannot_garble_the_terminal() {
+    let window = of_model("a\u{1b}[2Jb", exact(50.0), HOUR);
+
+    let text = render(&[account("anthropic/main", vec![window])], &here(), plain(80));
+
+    assert!(!text.contains('\u{1b}') && text.contains("7 days, a?[2Jb"), "{text}");
+}
+
+#[test]
+fn colours_change_nothing_but_the_colours() {
+    let coloured = render(&everything(), &here(), Screen { colour: true, ..plain(80) });
+
+    let stripped = anstream::adapter::strip_str(&coloured).to_string();
+    assert_ne!(coloured, stripped);
+    assert_eq!(stripped, render(&everything(), &here(), plain(80)));
+}
+
+#[test]
+fn a_window_that_has_reset_says_when() {
+    let window =
+        WindowView { resets_at: Some(here().now - MINUTE * 5), ..window("five_hour", UsedAt::Unknown, None) };
+
+    let text = render(&[account("anthropic/main", vec![window])], &here(), plain(80));
+
+    assert!(text.contains("unknown  reset 5 min ago (11:50)"), "{text}");
+}
+
+#[test]
+fn a_reset_further_off_than_the_window_is_long_has_no_tick() {
+    let text = render(
+        &[account("anthropic/main", vec![window("five_hour", exact(0.0), HOUR * 6)])],
+        &here(),
+        plain(80),
+    );
+
+    assert!(!text.contains('┼'), "{text}");
+}
+
+#[test]
+fn a_stale_account_says_how_old_its_numbers_are() {
+    let state = Freshness::Stale { since: None, why: StaleReason::Failing };
+
+    let (told, _) = freshness(&AccountView { state, ..account("anthropic/main", vec![]) });
+
+    assert_eq!(told, "stale, read 2 min ago");
+}
+
+#[test]
+fn unknown_windows_keep_their_names() {
+    let labels = [
+        WindowView { scope: Some(Scope::surface("tangelo")), ..window("tangelo", exact(1.0), None) },
+        WindowView {
+            scope: Some(Scope::surface("oauth_apps")),
+            length: Some(HOUR * 168),
+            ..window("seven_day_oauth_apps", exact(1.0), None)
+        },
+        WindowView {
+            scope: Some(Scope::unnamed()),
+            length: Some(HOUR * 168),
+            ..window("seven_day_overage_included", exact(1.0), None)
+        },
+        window("input_tokens", exact(1.0), None),
+        window("monthly", exact(1.0), None),
+        WindowView { length: Some(HOUR * 36), ..window("odd", exact(1.0), None) },
+    ]
+    .map(|window| label(&window));
+
+    let expected =
+        ["tangelo", "7 days, oauth apps", "7 days, one model", "input tokens", "month", "36 hours"];
+    assert_eq!(labels, expected);
+}
+
+#[test]
+fn money_is_told_as_far_as_it_is_known() {
+    let euros = |minor| Some(Money::new(minor, "EUR", 2));
+    let mut spent = Credits::default();
+    spent.used = euros(763);
+    let mut off = Credits::default();
+    off.enabled = Some(false);
+    let mut out = Credits::default();
+    out.used = euros(42);
+    out.balance = euros(0);
+    out.disabled_reason = Some("out_of_credits".to_owned());
+
+    let told = [&Credits::default(), &spent, &off, &out].map(money);
+
+    let expected = [
+        None,
+        Some("extra: 7.63 EUR spent"),
+        Some("extra: off"),
+        Some("extra: 0.42 EUR spent, 0.00 EUR left, off (out of credits)"),
+    ];
+    assert_eq!(told.each_ref().map(Option::as_deref), expected);
+}
