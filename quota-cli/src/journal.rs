@@ -2,7 +2,7 @@
 //! What an event is, how it is found, and how hooks run is in the crate quota-journal.
 
 use quota::{AccountId, Clock, QuotaStore};
-use quota_journal::{Damage, Happening, HookError, HookFailure, Rules, Warning};
+use quota_journal::{Damage, HookError, HookFailure, JournalEvent, Rules, Warning};
 
 use crate::config::{Config, clear_hold};
 use crate::{io_cause, term};
@@ -12,13 +12,14 @@ pub(crate) fn rules(config: &Config) -> Rules {
     Rules::new(config.policy.clone(), &config.hooks)
 }
 
-/// Writes what has happened to all accounts into their journals, and runs the hooks for it; see [`quota_journal::keep`].
+/// Writes what has happened to all accounts into their journals, and runs the hooks for it; see [`quota_journal::update_and_run_hooks`].
 ///
 /// Returns a line on each hook that failed.
 pub(crate) async fn keep(config: &Config, store: &dyn QuotaStore) -> Vec<String> {
     let accounts: Vec<_> = config.accounts.iter().map(|account| &account.id).collect();
     let secrets = config.token_variables();
-    let warnings = quota_journal::keep(store, &accounts, &rules(config), &config.hooks, &secrets).await;
+    let warnings =
+        quota_journal::update_and_run_hooks(store, &accounts, &rules(config), &config.hooks, &secrets).await;
     warnings.into_iter().map(line).collect()
 }
 
@@ -33,7 +34,7 @@ pub(crate) async fn tell(config: &Config, store: &dyn QuotaStore) {
 pub(crate) async fn run_hooks(
     config: &Config,
     account: &AccountId,
-    new: &[Happening],
+    new: &[JournalEvent],
     clock: &Clock,
 ) -> Vec<String> {
     let secrets = config.token_variables();
@@ -57,7 +58,7 @@ pub(crate) fn damage_lines(damage: Damage, account: &AccountId) -> Vec<String> {
 
 fn line(warning: Warning) -> String {
     match &warning {
-        Warning::Hook(HookError { failure: HookFailure::NotRun(cause), .. }) => {
+        Warning::Hook(HookError { failure: HookFailure::NotStarted(cause), .. }) => {
             format!("{warning}: {}", io_cause::of_read(cause))
         }
         _ => warning.to_string(),
@@ -70,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_program_that_does_not_exist_is_named_as_the_cause() {
-        let failure = HookFailure::NotRun(std::io::ErrorKind::NotFound.into());
+        let failure = HookFailure::NotStarted(std::io::ErrorKind::NotFound.into());
         let account = "anthropic/main".parse().unwrap();
         let error = HookError { number: 1, kind: "threshold", account, failure };
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota::{AccountId, Clock, QuotaStore, StoreError};
-use quota_journal::Looked;
+use quota_journal::JournalUpdate;
 
 use crate::args::Shown;
 use crate::config::Config;
@@ -56,9 +56,9 @@ impl Shared {
     /// # Errors
     ///
     /// [`Failure`] if the store does not answer.
-    pub(crate) async fn look(&self, account: &AccountId) -> Result<Looked, Failure> {
+    pub(crate) async fn look(&self, account: &AccountId) -> Result<JournalUpdate, Failure> {
         let rules = journal::rules(&self.config);
-        let looked = quota_journal::look(self.store.as_ref(), account, &rules);
+        let looked = quota_journal::update(self.store.as_ref(), account, &rules);
         let looked = match self.clock.bounded(PATIENCE, looked).await {
             Some(looked) => looked.map_err(|error| unavailable(&error))?,
             None => {
@@ -75,14 +75,14 @@ impl Shared {
     }
 
     /// Runs the hooks for what was new in a look. After the answer: nobody waits for what hooks do.
-    pub(crate) async fn act_on(&self, account: &AccountId, looked: &Looked) {
+    pub(crate) async fn act_on(&self, account: &AccountId, looked: &JournalUpdate) {
         for line in journal::run_hooks(&self.config, account, &looked.new, &self.clock).await {
             term::tell(&format!("quota: {line}\n"));
         }
     }
 
     /// The same for a look at each account, in their order.
-    pub(crate) async fn act_on_all(&self, looked: &[Looked]) {
+    pub(crate) async fn act_on_all(&self, looked: &[JournalUpdate]) {
         for (account, looked) in self.config.accounts.iter().zip(looked) {
             self.act_on(&account.id, looked).await;
         }

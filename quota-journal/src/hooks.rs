@@ -1,36 +1,36 @@
-//! What is done when something happens: a command is run, or a note is posted.
-//! What happened is found in `journal`, which also makes sure that one process does this.
+//! Hooks: a command that runs for an event, or a POST of it.
+//! `update` finds the events and makes sure that one process runs the hooks.
 //!
-//! A hook runs at most once: the happening is written down first, and a process that is killed between the two takes the
-//! hook with it. The other order would let two processes run it.
+//! A hook runs at most once. The event is written first, so a process that is killed before the hook loses the hook. The other
+//! order would let two processes run it.
 
-mod failure;
-mod note;
+mod command;
+mod error;
+mod payload;
 #[cfg(feature = "post")]
 pub(crate) mod post;
-mod run;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use quota_core::{AccountId, Clock};
 
-pub use self::failure::{HookError, HookFailure};
-pub use self::note::Note;
+pub use self::error::{HookError, HookFailure};
+pub use self::payload::HookPayload;
 #[cfg(feature = "post")]
-use self::post::Address;
-use crate::happening::{Happening, What};
+use self::post::SecretUrl;
+use crate::event::{EventKind, JournalEvent};
 
 /// One hook of the configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hook {
-    /// The kinds of happenings it is for.
+    /// The kinds of events that it runs for.
     pub on: Vec<&'static str>,
-    /// The accounts it is for; all if none is named.
+    /// The accounts that it runs for; all if the list is empty.
     pub accounts: Vec<AccountId>,
-    /// The windows it is for; all if none is named.
+    /// The windows that it runs for; all if the list is empty.
     pub windows: Vec<String>,
-    /// The thresholds it is for, in hundredths of a percent; all if none is named.
+    /// The thresholds that it runs for, in hundredths of a percent; all if the list is empty.
     pub thresholds: Vec<u32>,
     /// What it does.
     pub action: Action,
@@ -42,64 +42,63 @@ pub struct Hook {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Runs a program without a shell, with the note on its standard input and in its environment.
+    /// Runs a program without a shell, with the payload on its standard input and in its environment.
     Run {
         /// The program, by path or by a name that is searched in `PATH`.
         program: PathBuf,
-        /// Its arguments, as they are.
+        /// Its arguments, passed unchanged.
         arguments: Vec<String>,
     },
-    /// Posts the note as JSON.
+    /// Posts the payload as JSON.
     #[cfg(feature = "post")]
-    Post(Address),
+    Post(SecretUrl),
 }
 
 impl Hook {
-    /// Whether it is for this.
-    fn is_for(&self, account: &AccountId, happening: &Happening) -> bool {
-        let what = &happening.what;
-        let named = self.on.contains(&what.kind());
+    /// Whether it runs for this event.
+    fn matches(&self, account: &AccountId, event: &JournalEvent) -> bool {
+        let kind = self.on.contains(&event.kind.as_str());
         let account = self.accounts.is_empty() || self.accounts.contains(account);
-        // Whatever is about no window is about all of them.
-        let of_window = |window: &str| self.windows.iter().any(|named| named == window);
-        let window = self.windows.is_empty() || what.window().is_none_or(of_window);
-        let threshold = match what {
-            What::Threshold { threshold_bp, .. } => {
+        // An event without a window matches every window.
+        let lists = |window: &str| self.windows.iter().any(|listed| listed == window);
+        let window = self.windows.is_empty() || event.kind.window().is_none_or(lists);
+        let threshold = match &event.kind {
+            EventKind::Threshold { threshold_bp, .. } => {
                 self.thresholds.is_empty() || self.thresholds.contains(threshold_bp)
             }
             _ => true,
         };
-        named && account && window && threshold
+        kind && account && window && threshold
     }
 }
 
-/// Runs the hooks for what is new of an account, one after the other, each within its time.
+/// Runs the hooks for the new events of an account, one after the other, each within its timeout.
 ///
-/// `secrets` names the environment variables that a command must not get. Returns the hooks that failed. Dropping the future
-/// ends a command that is running, with all it has started.
+/// `secrets` names the environment variables that are removed from a command's environment. Returns the hooks that failed.
+/// Dropping the future kills the running command and every process that it started.
 pub async fn run_hooks(
     hooks: &[Hook],
     secrets: &[String],
     account: &AccountId,
-    new: &[Happening],
+    new: &[JournalEvent],
     clock: &Clock,
 ) -> Vec<HookError> {
     let mut failed = Vec::new();
-    for happening in new {
-        for (number, hook) in (1..).zip(hooks).filter(|(_, hook)| hook.is_for(account, happening)) {
-            let note = Note::of(account, happening);
+    for event in new {
+        for (number, hook) in (1..).zip(hooks).filter(|(_, hook)| hook.matches(account, event)) {
+            let payload = HookPayload::new(account, event);
             let work = async {
                 match &hook.action {
                     Action::Run { program, arguments } => {
-                        run::command(program, arguments, secrets, &note).await
+                        command::run(program, arguments, secrets, &payload).await
                     }
                     #[cfg(feature = "post")]
-                    Action::Post(address) => address.post(&note).await,
+                    Action::Post(url) => url.post(&payload).await,
                 }
             };
-            let outcome = clock.bounded(hook.timeout, work).await;
-            if let Err(failure) = outcome.unwrap_or(Err(HookFailure::TimedOut(hook.timeout))) {
-                let (kind, account) = (happening.what.kind(), account.clone());
+            let result = clock.bounded(hook.timeout, work).await;
+            if let Err(failure) = result.unwrap_or(Err(HookFailure::TimedOut(hook.timeout))) {
+                let (kind, account) = (event.kind.as_str(), account.clone());
                 failed.push(HookError { number, kind, account, failure });
             }
         }

@@ -1,245 +1,321 @@
-//! The journal of each account on a store: reading it, comparing it with the record, and writing what is new.
-//! Which events follow from two records is in `derive`; the hooks that run for them are in `hooks`.
-//!
-//! The process that finds an event first writes it by one swap, and no other process finds it new. So one process of all
-//! runs the hooks for it.
-
-use std::time::Duration;
+//! The journal of an account as a document: the last observation, the events, and the history of use.
+//! Pure data and its rules; `update` swaps it into a store.
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use jiff::Timestamp;
-use quota_core::store::{DocumentBody, Start, update};
-use quota_core::{
-    AccountId, Clock, Policy, QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version,
-    provider_cooldown,
-};
+use quota_core::{Hold, Record};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::book::Book;
-use crate::happening::Happening;
-use crate::hooks::{Hook, HookError, run_hooks};
+use crate::diff::diff;
+use crate::event::{EventKind, JournalEvent};
+use crate::history::{History, Sample};
+use crate::observation::Observation;
 
-/// The thresholds that make events where no hook names others, in hundredths of a percent.
-pub(crate) const THRESHOLDS: [u32; 4] = [5_000, 7_500, 9_000, 10_000];
-/// How long the store keeps a journal that is not written: as long as its samples count.
-const KEEP: Duration = Duration::from_secs(40 * 24 * 3600);
-/// How long the store keeps a journal that was emptied.
-const FORGOTTEN: Duration = Duration::from_millis(1);
-/// How long one account's journal may take altogether.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long one trip to the store may take while a journal is removed.
-const TRIP_TIMEOUT: Duration = Duration::from_secs(5);
-/// A process that loses more often than this is one of many, and the others write what there is.
-const MOST_TRIES: u32 = 8;
+/// The format number. It rises when a field changes what others mean.
+const FORMAT: u32 = 2;
+/// Events of more than a week, for an account that is refreshed every five minutes.
+const MAX_EVENTS: usize = 2500;
 
-/// By which rules events are found.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    thresholds: Vec<u32>,
-    policy: Policy,
+/// The journal of an account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Journal {
+    format: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_observation: Option<Observation>,
+    /// The number of the next event.
+    #[serde(default)]
+    next_number: u64,
+    /// The last events, oldest first, numbered without gaps up to `next_number`.
+    #[serde(default)]
+    events: Vec<JournalEvent>,
+    #[serde(default)]
+    history: History,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
-impl Rules {
-    /// The rules of a manager with this policy: the usual thresholds (50, 75, 90 and 100 %), and those that `hooks` name.
-    #[must_use]
-    pub fn new(policy: Policy, hooks: &[Hook]) -> Self {
-        let named = hooks.iter().flat_map(|hook| hook.thresholds.iter().copied());
-        let mut thresholds: Vec<_> = THRESHOLDS.into_iter().chain(named).collect();
-        thresholds.sort_unstable();
-        thresholds.dedup();
-        Self { thresholds, policy }
-    }
-}
-
-impl Default for Rules {
+impl Default for Journal {
     fn default() -> Self {
-        Self::new(Policy::default(), &[])
-    }
-}
-
-/// What did not work while journals were kept. The journals themselves are written all the same.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Warning {
-    /// The journal could not be decoded and was replaced; its past is lost.
-    #[error("the journal of {0} was damaged, so a new one begins")]
-    Replaced(AccountId),
-    /// A hook failed.
-    #[error(transparent)]
-    Hook(#[from] HookError),
-}
-
-/// Writes what has happened to all `accounts` into their journals, and runs the hooks for it. To be called after whatever may
-/// have changed a record.
-///
-/// A store that does not answer within two seconds is passed over: the next look finds the same. `secrets` names the environment
-/// variables that a command must not get. Dropping the future loses hooks that have not run yet.
-pub async fn keep(
-    store: &dyn QuotaStore,
-    accounts: &[&AccountId],
-    rules: &Rules,
-    hooks: &[Hook],
-    secrets: &[String],
-) -> Vec<Warning> {
-    let clock = Clock::system();
-    let mut warnings = Vec::new();
-    // Usually nothing has happened, and all accounts are compared at once to find that.
-    let news = accounts.iter().map(|account| clock.bounded(PATIENCE, has_news(store, account, rules)));
-    let news = join_all(news).await;
-    let with_news = accounts.iter().zip(news).filter(|(_, news)| matches!(news, Some(Ok(true))));
-    for (account, _) in with_news {
-        let looked = clock.bounded(PATIENCE, look(store, account, rules)).await;
-        if let Some(Ok(Looked { new, damage, .. })) = looked {
-            warnings.extend(damage.journal.then(|| Warning::Replaced((*account).clone())));
-            let failed = run_hooks(hooks, secrets, account, &new, &clock).await;
-            warnings.extend(failed.into_iter().map(Warning::from));
-        }
-    }
-    warnings
-}
-
-/// Removes the journal of an account that was removed: what happened to it, and what was used when.
-///
-/// # Errors
-///
-/// Any [`StoreError`]; the journal may then be there or not, also after the future is dropped.
-pub async fn forget(store: &dyn QuotaStore, account: &AccountId) -> Result<(), StoreError> {
-    let key = StoreKey::beside(account, "journal");
-    // Stores forget, and do not delete.
-    let empty = |journal: &mut Undecoded, _| {
-        if let Some(body) = &mut journal.0 {
-            *body = Book::default().encode();
-        }
-    };
-    update(store, &key, Start::Read, FORGOTTEN, TRIP_TIMEOUT, empty).await.map(drop)
-}
-
-/// A journal in whatever form: a damaged one and that of a newer program are emptied as well.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Undecoded(Option<Bytes>);
-
-impl DocumentBody for Undecoded {
-    fn decode(body: &[u8]) -> Result<Self, StoreError> {
-        Ok(Self(Some(Bytes::copy_from_slice(body))))
-    }
-
-    fn encode(&self) -> Bytes {
-        self.0.clone().unwrap_or_default()
-    }
-}
-
-/// Which documents of an account could not be decoded, or not written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Damage {
-    /// The record could not be decoded: nothing is written until it is replaced.
-    pub record: bool,
-    /// The journal could not be decoded, and is replaced once there is something to write.
-    pub journal: bool,
-    /// A newer program wrote the journal: nothing is added to it.
-    pub is_journal_newer: bool,
-}
-
-/// What a look at an account found.
-#[derive(Debug)]
-pub struct Looked {
-    /// What was found, and written down, by this look.
-    pub new: Vec<Happening>,
-    /// The journal as it is now.
-    pub book: Book,
-    /// The account's record as it is now.
-    pub record: Record,
-    /// What of the two is damaged, and empty here.
-    pub damage: Damage,
-    /// What the time is by the store's clock.
-    pub now: Timestamp,
-    /// The state of the record, and of the journal.
-    pub versions: (Option<Version>, Option<Version>),
-}
-
-/// Looks at an account's record, and writes down in its journal what has happened.
-///
-/// The journal is read before the record: so the record is never older than the one that the journal has seen last, and
-/// nothing is told backwards. After a lost swap both are read anew.
-///
-/// # Errors
-///
-/// Any [`StoreError`] of reading. A damaged journal is replaced by a new one once there is something to write; with a damaged record
-/// nothing is written. Where nothing can be written, the answer is what can be read. A swap that may have been
-/// applied counts as lost: its happenings stand in the journal, and the hooks for them do not run, since they may run at
-/// most once. Dropping the future has the same effect.
-pub async fn look(store: &dyn QuotaStore, account: &AccountId, rules: &Rules) -> Result<Looked, StoreError> {
-    let key = StoreKey::beside(account, "journal");
-    let mut found = store.read(&key).await?;
-    let mut tries = 0;
-    // Not `update`: a conflict must be followed by a read of the record, which is another document.
-    loop {
-        tries += 1;
-        let Compared { read, record, before, after, new, damage } =
-            compare(store, account, rules, &found).await?;
-        let now = read.now;
-        let looked = |new, book, journal| Looked {
-            new,
-            book,
-            record,
-            damage,
-            now,
-            versions: (read.version(), journal),
-        };
-        if after == before || tries > MOST_TRIES {
-            return Ok(looked(Vec::new(), before, found.version()));
-        }
-        match store.swap(&key, found.version(), after.encode(), KEEP).await {
-            Ok(Swap::Applied(version)) => return Ok(looked(new, after, Some(version))),
-            Ok(Swap::Conflict(other)) => found = other,
-            // A full or read-only disk: what was found is shown, and is new to the next who looks.
-            Ok(_) | Err(_) => return Ok(looked(Vec::new(), after, found.version())),
+        Self {
+            format: FORMAT,
+            last_observation: None,
+            next_number: 0,
+            events: Vec::new(),
+            history: History::default(),
+            unknown: Map::new(),
         }
     }
 }
 
-/// Whether a look at an account would find anything new.
-async fn has_news(store: &dyn QuotaStore, account: &AccountId, rules: &Rules) -> Result<bool, StoreError> {
-    let found = store.read(&StoreKey::beside(account, "journal")).await?;
-    let compared = compare(store, account, rules, &found).await?;
-    Ok(compared.after != compared.before)
-}
+impl Journal {
+    /// The body of the stored document.
+    pub(crate) fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("it has only text keys").into()
+    }
 
-/// An account's record, and its journal before and after what is in it.
-struct Compared {
-    read: Reading,
-    record: Record,
-    before: Book,
-    after: Book,
-    new: Vec<Happening>,
-    damage: Damage,
-}
+    /// Decodes the body of a stored document. A journal of an older format starts over.
+    ///
+    /// # Errors
+    ///
+    /// That of serde if the body is not a journal. A newer format is never an error.
+    pub(crate) fn decode(body: &[u8]) -> Result<Self, serde_json::Error> {
+        // The flattened field accepts only an object. Without it, serde reads `[3]` as an envelope too.
+        #[derive(Deserialize)]
+        struct Envelope {
+            format: u32,
+            #[serde(flatten)]
+            _fields: IgnoredAny,
+        }
+        match serde_json::from_slice(body)? {
+            // No release wrote an older format.
+            Envelope { format, .. } if format < FORMAT => Ok(Self::default()),
+            Envelope { format, .. } => serde_json::from_slice(body).or_else(|error| {
+                if format > FORMAT { Ok(Self { format, ..Self::default() }) } else { Err(error) }
+            }),
+        }
+    }
 
-async fn compare(
-    store: &dyn QuotaStore,
-    account: &AccountId,
-    rules: &Rules,
-    journal: &Reading,
-) -> Result<Compared, StoreError> {
-    let before = journal.document.as_ref().map(|found| Book::decode(&found.body)).transpose();
-    let read = store.read(&StoreKey::account(account)).await?;
-    let record = read.document.as_ref().map(|found| Record::decode(&found.body)).transpose();
-    let (record_damaged, journal_damaged) = (record.is_err(), before.is_err());
-    let before = before.unwrap_or_default().unwrap_or_default();
-    let is_journal_newer = !before.is_writable();
-    let damage = Damage { record: record_damaged, journal: journal_damaged, is_journal_newer };
-    let record = record.unwrap_or_default().unwrap_or_default();
-    let cooldown = provider_cooldown(store, account.provider(), &rules.policy, read.now).await?;
-    let hold = record.effective_hold(cooldown.as_ref(), read.now, &rules.policy);
-    let mut after = before.clone();
-    // An account that was never refreshed gets no journal.
-    let is_blank = read.document.is_none() && journal.document.is_none();
-    let new = if is_blank || damage.record || damage.is_journal_newer {
-        Vec::new()
-    } else {
-        after.look(&record, hold.as_ref(), read.now, &rules.thresholds)
-    };
-    Ok(Compared { read, record, before, after, new, damage })
+    /// Whether this program may change the journal. It must not change one of a newer format.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.format <= FORMAT
+    }
+
+    /// Compares the record, and the `hold` that is in force, with the last observation. Adds what is new and returns the new events.
+    pub(crate) fn update(
+        &mut self,
+        record: &Record,
+        hold: Option<&Hold>,
+        now: Timestamp,
+        thresholds: &[u32],
+    ) -> Vec<JournalEvent> {
+        let before = self.last_observation.as_ref();
+        let (found, observed) = diff(before, Observation::new(record, hold), now, thresholds);
+        // Two events with one id are the same event, which a clock that moves back would report twice.
+        let mut new: Vec<JournalEvent> = Vec::new();
+        for event in found {
+            let id = event.id();
+            let is_recorded = self.events.iter().rev().chain(&new).any(|recorded| recorded.id() == id);
+            if !is_recorded {
+                new.push(event);
+            }
+        }
+        if new.iter().any(|event| event.kind == EventKind::LoginChanged) {
+            self.history.clear();
+        }
+        for (id, window) in &observed.windows {
+            let sample = Sample {
+                at_s: window.at.as_second(),
+                used_bp: window.used_bp,
+                resets_s: window.resets_at.map(Timestamp::as_second),
+            };
+            let earlier = before.and_then(|before| before.windows.get(id));
+            let is_new = earlier.is_none_or(|earlier| earlier.at != window.at);
+            // A reading from the future comes from a wrong clock.
+            if is_new && window.at <= now {
+                self.history.add(id, sample);
+            }
+        }
+        self.history.downsample(now);
+        self.last_observation = Some(observed);
+        self.next_number = self.next_number.saturating_add(new.len() as u64);
+        self.events.extend(new.iter().cloned());
+        let surplus = self.events.len().saturating_sub(MAX_EVENTS);
+        self.events.drain(..surplus);
+        new
+    }
+
+    /// The stored events, oldest first, each with its number.
+    pub fn events(&self) -> impl DoubleEndedIterator<Item = (u64, &JournalEvent)> {
+        let first = self.next_number.saturating_sub(self.events.len() as u64);
+        self.events.iter().enumerate().map(move |(index, event)| (first.saturating_add(index as u64), event))
+    }
+
+    /// The number of the next event.
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// The use of each window over time.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The next time at which an event can happen without a change of the record.
+    #[must_use]
+    pub fn next_change_at(&self) -> Option<Timestamp> {
+        self.last_observation.as_ref()?.next_change_at()
+    }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use quota_core::{Ask, AttemptId, Begin, Freshness, Percent, Policy, Usage, WindowId, WindowReading};
+
+    use super::*;
+    use crate::diff::DEFAULT_THRESHOLDS;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn read(record: &mut Record, second: i64, percent: f64) {
+        let request = Ask::new(AttemptId::from(0), Freshness::Since(at(second)));
+        let Begin::Granted(lease) = record.begin(at(second), &request, &Policy::default()) else {
+            panic!("the lease is free");
+        };
+        let used = Percent::from_percent(percent).expect("a number");
+        let reading = WindowReading::new(WindowId::five_hour(), used).resets_at(at(18_000));
+        let _ = record.commit(at(second), &lease, &Usage::polled([reading]));
+    }
+
+    /// A journal with two readings, and the record it was made from.
+    fn journal() -> (Journal, Record) {
+        let (mut journal, mut record) = (Journal::default(), Record::default());
+        journal.update(&record, None, at(0), &DEFAULT_THRESHOLDS);
+        read(&mut record, 10, 40.0);
+        journal.update(&record, None, at(11), &DEFAULT_THRESHOLDS);
+        read(&mut record, 400, 60.0);
+        journal.update(&record, None, at(401), &DEFAULT_THRESHOLDS);
+        (journal, record)
+    }
+
+    #[test]
+    fn a_second_update_finds_nothing_new() {
+        let (mut journal, record) = journal();
+        let before = journal.clone();
+
+        assert!(journal.update(&record, None, at(402), &DEFAULT_THRESHOLDS).is_empty());
+        assert_eq!(journal, before);
+    }
+
+    #[test]
+    fn every_reading_is_one_sample() {
+        let (journal, _) = journal();
+
+        let used: Vec<_> =
+            journal.history().samples("five_hour").iter().map(|sample| sample.used_bp).collect();
+        assert_eq!(used, [4000, 6000]);
+    }
+
+    #[test]
+    fn event_numbers_continue_when_the_oldest_events_are_dropped() {
+        let (mut journal, mut record) = journal();
+        let last = 400 + 3600 * i64::try_from(MAX_EVENTS).unwrap();
+        for second in (4000..last).step_by(3600) {
+            read(&mut record, second, 60.0);
+            journal.update(&record, None, at(second), &DEFAULT_THRESHOLDS);
+        }
+
+        let numbers: Vec<_> = journal.events().map(|(number, _)| number).collect();
+        assert_eq!(numbers.len(), MAX_EVENTS);
+        assert_eq!(numbers.last(), Some(&(journal.next_number() - 1)));
+        assert!(numbers[0] > 0);
+    }
+
+    #[test]
+    fn a_journal_survives_encoding_and_decoding() {
+        let (journal, _) = journal();
+
+        assert_eq!(Journal::decode(&journal.encode()).unwrap(), journal);
+    }
+
+    #[test]
+    fn the_stored_format_is_unchanged() {
+        let (journal, _) = journal();
+        let stored: Value = serde_json::from_slice(&journal.encode()).unwrap();
+
+        insta::assert_json_snapshot!(stored);
+    }
+
+    #[test]
+    fn unknown_fields_survive_and_a_newer_format_is_read_only() {
+        let journal = Journal::decode(br#"{"format":3,"colour":"blue"}"#).unwrap();
+
+        assert!(String::from_utf8_lossy(&journal.encode()).contains(r#""colour":"blue""#));
+        assert!(!journal.is_writable());
+    }
+
+    #[test]
+    fn a_journal_of_an_older_format_starts_over() {
+        let journal = Journal::decode(br#"{"format":1,"seen":{},"happenings":[]}"#).unwrap();
+
+        assert_eq!(journal, Journal::default());
+    }
+
+    #[test]
+    fn unknown_fields_of_every_object_survive_an_update() {
+        let (journal, mut record) = journal();
+        let mut stored: Value = serde_json::from_slice(&journal.encode()).unwrap();
+        let newer = [
+            "",
+            "/last_observation",
+            "/last_observation/windows/five_hour",
+            "/events/0",
+            "/events/2",
+            "/history/five_hour",
+        ];
+        for pointer in newer {
+            stored.pointer_mut(pointer).unwrap()["colour"] = "blue".into();
+        }
+        let mut decoded = Journal::decode(stored.to_string().as_bytes()).unwrap();
+
+        read(&mut record, 4000, 80.0);
+        let new = decoded.update(&record, None, at(4001), &DEFAULT_THRESHOLDS);
+
+        assert!(!new.is_empty());
+        let stored: Value = serde_json::from_slice(&decoded.encode()).unwrap();
+        for pointer in newer {
+            assert_eq!(stored.pointer(pointer).unwrap()["colour"], "blue", "{pointer}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_of_a_hold_and_a_failure_survive_while_they_last() {
+        let (mut journal, mut record) = journal();
+        let request = Ask::new(AttemptId::from(0), Freshness::Since(at(800)));
+        let Begin::Granted(lease) = record.begin(at(800), &request, &Policy::default()) else {
+            panic!("the lease is free");
+        };
+        let error = quota_core::FetchError::throttled(Some(std::time::Duration::from_secs(600)));
+        let _ = record.fail(at(800), &lease, &error, &Policy::default());
+        journal.update(&record, record.hold(), at(801), &DEFAULT_THRESHOLDS);
+        let mut stored: Value = serde_json::from_slice(&journal.encode()).unwrap();
+        for pointer in ["/last_observation/hold", "/last_observation/failure"] {
+            stored.pointer_mut(pointer).unwrap()["colour"] = "blue".into();
+        }
+        let mut decoded = Journal::decode(stored.to_string().as_bytes()).unwrap();
+
+        decoded.update(&record, record.hold(), at(802), &DEFAULT_THRESHOLDS);
+
+        let rewritten: Value = serde_json::from_slice(&decoded.encode()).unwrap();
+        assert_eq!(rewritten, stored);
+    }
+
+    #[test]
+    fn an_unknown_reason_survives_a_rewrite() {
+        let stored = serde_json::json!({
+            "format": 2,
+            "next_number": 2,
+            "events": [
+                { "at_ms": 1_800_000_000_000_i64, "kind": "held", "until_ms": 1_800_000_060_000_i64, "reason": "asleep" },
+                { "at_ms": 1_800_000_000_000_i64, "kind": "failing", "reason": "on_strike" },
+            ],
+        });
+
+        let journal = Journal::decode(stored.to_string().as_bytes()).unwrap();
+
+        let rewritten: Value = serde_json::from_slice(&journal.encode()).unwrap();
+        assert_eq!(rewritten["events"], stored["events"]);
+    }
+
+    #[test]
+    fn a_body_that_is_not_a_journal_is_an_error() {
+        for damaged in ["", "null", "{}", "[1]", "[3]", r#"{"format":2,"events":7}"#] {
+            assert!(Journal::decode(damaged.as_bytes()).is_err(), "{damaged}");
+        }
+    }
+}

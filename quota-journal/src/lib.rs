@@ -1,27 +1,28 @@
 //! What happened to quota's accounts: events, samples of use and their pace, and hooks that run for events.
 //!
-//! The journal of an account is one document beside its record in any [`QuotaStore`](quota_core::QuotaStore). Events are derived: a
-//! look compares the record with what the journal saw last and writes the difference by one compare-and-swap. So each event is
-//! found once, by one of all processes that share the store, whichever program changed the record. That process runs the hooks.
+//! The journal of an account is one document beside its record in any [`QuotaStore`](quota_core::QuotaStore). Events are derived: an
+//! update compares the record with the journal's last observation of it, and writes the difference by one compare-and-swap. So each
+//! event is found once, by one of all processes that share the store, whichever program changed the record. That process runs the
+//! hooks.
 //!
 //! ```
 //! use quota_core::testing::FakeProvider;
 //! use quota_core::{AccountId, MemoryStore, QuotaManager, QuotaStore};
-//! use quota_journal::{Rules, look};
+//! use quota_journal::{Rules, update};
 //! use std::sync::Arc;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 //! let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::new());
 //! let main: AccountId = "example/main".parse()?;
-//! // The first look has nothing to compare the account with, so it finds no event.
+//! // The first update has nothing to compare the account with, so it finds no event.
 //! let quota = QuotaManager::builder_on(Arc::clone(&store)).fetcher(FakeProvider::answering("example", 42.0)).build()?;
 //! quota.account(&main).get().await?;
-//! assert!(look(store.as_ref(), &main, &Rules::default()).await?.new.is_empty());
+//! assert!(update(store.as_ref(), &main, &Rules::default()).await?.new.is_empty());
 //!
-//! // A call that the next look finds.
+//! // A call that the next update finds.
 //! quota.account(&main).refresh().await?;
-//! let found = look(store.as_ref(), &main, &Rules::default()).await?;
-//! assert_eq!(found.new.iter().map(|event| event.what.kind()).collect::<Vec<_>>(), ["refreshed"]);
+//! let found = update(store.as_ref(), &main, &Rules::default()).await?;
+//! assert_eq!(found.new.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["refreshed"]);
 //! quota.close().await;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
@@ -30,10 +31,10 @@
 //!
 //! | for | see |
 //! |---|---|
-//! | keeping the journals of several accounts, with their hooks | [`keep`] |
-//! | one account: what is new, and all that its journal holds | [`look`], [`Looked`], [`Book`] |
-//! | an event, and its JSON | [`Happening`], [`What`], [`Note`] |
-//! | what was used when, and how fast | [`History`], [`pace`] |
+//! | update the journals of several accounts and run their hooks | [`update_and_run_hooks`] |
+//! | one account: its new events, and its whole journal | [`update`], [`JournalUpdate`], [`Journal`] |
+//! | an event, and its JSON | [`JournalEvent`], [`EventKind`], [`HookPayload`] |
+//! | the use of a window over time, and its pace | [`History`], [`pace`] |
 //! | hooks | [`Hook`], [`run_hooks`] |
 //!
 //! # Features
@@ -41,21 +42,19 @@
 //! | feature | adds |
 //! |---|---|
 //! | `post` | `Action::Post`: hooks that post an event as JSON |
-mod book;
-mod derive;
-mod happening;
+mod diff;
+mod event;
 mod history;
 mod hooks;
 mod journal;
-mod moment;
+mod observation;
 pub mod pace;
-mod sight;
-mod span;
+mod update;
 
-pub use book::Book;
-pub use happening::{Direction, Happening, What};
+pub use event::{Direction, EventKind, JournalEvent};
 pub use history::{History, Sample};
 #[cfg(feature = "post")]
-pub use hooks::post::{Address, post_client};
-pub use hooks::{Action, Hook, HookError, HookFailure, Note, run_hooks};
-pub use journal::{Damage, Looked, Rules, Warning, forget, keep, look};
+pub use hooks::post::{SecretUrl, post_client};
+pub use hooks::{Action, Hook, HookError, HookFailure, HookPayload, run_hooks};
+pub use journal::Journal;
+pub use update::{Damage, JournalUpdate, Rules, Warning, remove, update, update_and_run_hooks};

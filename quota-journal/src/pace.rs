@@ -1,101 +1,101 @@
-//! How fast a window is used: the trend of its last samples, or else the average since it began.
-//! A pure function. The trend is the median of the slopes between all pairs (Theil and Sen), which a single odd reading does not
-//! bend; where there is too little for it, one reading and the time that has passed give the average.
+//! How fast a window is used: the trend of its recent samples, or else the average since the window started.
+//! A pure function. The trend is the median of the slopes between all pairs (Theil-Sen), which one outlier does not
+//! change. With too few samples, one reading and the elapsed time give the average.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::derive::WAVER_BP;
+use crate::diff::HYSTERESIS_BP;
 use crate::history::Sample;
 
-/// A trend of less than so many samples would be drawn through chance.
-const FEWEST_SAMPLES: usize = 3;
-/// "Now" is the last fifth of a window, between these.
-const SHORTEST_LOOK: Duration = Duration::from_secs(30 * 60);
-const LONGEST_LOOK: Duration = Duration::from_secs(24 * 3600);
-/// Where nothing is known of a window's length.
-const USUAL_LOOK: Duration = Duration::from_secs(3600);
-/// An average of less than this share of a window is mostly rounding.
-const LEAST_ELAPSED: f64 = 0.05;
-/// The same since the use was lowered.
-const LEAST_SINCE_LOWERED: Duration = Duration::from_secs(15 * 60);
+/// A trend of fewer samples would be chance.
+const MIN_SAMPLES: usize = 3;
+/// The trend covers the last fifth of a window's length, within these bounds.
+const MIN_TREND_WINDOW: Duration = Duration::from_secs(30 * 60);
+const MAX_TREND_WINDOW: Duration = Duration::from_secs(24 * 3600);
+/// Used if the window's length is unknown.
+const DEFAULT_TREND_WINDOW: Duration = Duration::from_secs(3600);
+/// An average over less than this share of a window would be rounding error.
+const MIN_ELAPSED_SHARE: f64 = 0.05;
+/// The minimum for an average since the use was lowered.
+const MIN_SINCE_LOWERED: Duration = Duration::from_secs(15 * 60);
 const ALL_BP: f64 = 10_000.0;
 
-/// What follows from the samples of a window.
+/// The pace of a window, from its samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
-    /// How fast the window is used; `None` if there is not enough for a trend or an average.
+    /// How fast the window is used; `None` if there is too little data for a trend and for an average.
     pub rate: Option<Rate>,
-    /// Whether the window began anew since it was read.
+    /// Whether the window reset after its last reading.
     pub is_rolled_over: bool,
-    /// How many samples the trend has.
+    /// The number of samples for the trend.
     pub samples: usize,
-    /// How long a time they span.
-    pub span: Duration,
-    /// How long a time a trend needs.
-    pub needs: Duration,
+    /// The time from the first to the last of them.
+    pub covered: Duration,
+    /// The time that they must cover for a trend.
+    pub required: Duration,
 }
 
-/// How fast it goes.
+/// How fast a window is used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rate {
-    /// What it rests on.
+    /// How the rate was computed.
     pub basis: Basis,
-    /// Percent in an hour. Below zero where a provider takes use back, as with windows that slide.
+    /// Percent per hour. Below zero if the provider lowers the use, as in a sliding window.
     pub percent_per_hour: f64,
-    /// What it comes to at the reset, at this rate; not below zero.
+    /// The projected use at the reset; not below zero.
     pub at_reset_percent: Option<f64>,
-    /// When all is used at this rate, if that is before the reset.
-    pub used_up_at: Option<Timestamp>,
+    /// When the window runs out at this rate, if that is before its reset.
+    pub exhausted_at: Option<Timestamp>,
 }
 
-/// What a rate is worth.
+/// How a rate was computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
-    /// How fast it is used now.
+    /// The trend of the recent samples.
     Trend,
-    /// How fast it was used since the window began.
+    /// The average since the window started.
     Average,
-    /// How fast it was used since the provider lowered its use within the period.
+    /// The average since the provider lowered the use within the period.
     AverageSinceLowered,
 }
 
-/// The samples of the present period.
+/// The samples of the current period.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Period {
     /// Oldest first.
     pub samples: Vec<Sample>,
-    /// Whether they begin in mid period, where the provider lowered the use.
+    /// Whether they start within the period, at a use that the provider lowered.
     pub is_lowered: bool,
 }
 
 impl Period {
     /// The samples, oldest first, that belong to the period of a window that resets at `resets_at`.
     #[must_use]
-    pub fn of(samples: &[Sample], resets_at: Option<Timestamp>) -> Self {
+    pub fn current(samples: &[Sample], resets_at: Option<Timestamp>) -> Self {
         let Some(last) = samples.last() else { return Self::default() };
-        let present = Sample { resets_s: resets_at.map(Timestamp::as_second), ..*last };
+        let current = Sample { resets_s: resets_at.map(Timestamp::as_second), ..*last };
         let since =
-            samples.iter().rposition(|sample| !sample.is_of_the_period_of(&present)).map_or(0, |at| at + 1);
+            samples.iter().rposition(|sample| !sample.is_same_period(&current)).map_or(0, |index| index + 1);
         let samples = &samples[since..];
-        // A window without a reset may slide, and then every decline is its own.
+        // A window without a reset may slide, so a decline does not show that the provider lowered the use.
         let lowered = if resets_at.is_some() { since_lowered(samples) } else { 0 };
         Self { samples: samples[lowered..].to_vec(), is_lowered: lowered > 0 }
     }
 }
 
-/// The first sample since the use was last lowered within the period; 0 if it was not.
+/// The index of the first sample since the use was last lowered within the period; 0 if it was not.
 ///
-/// A single reading above its neighbours, as when a provider serves an old answer, is no end of anything.
+/// One sample above both its neighbours, as when a provider serves an old response, does not count.
 fn since_lowered(samples: &[Sample]) -> usize {
-    let is_above = |one: u32, other: u32| one > other.saturating_add(WAVER_BP);
+    let is_above = |one: u32, other: u32| one > other.saturating_add(HYSTERESIS_BP);
     let Some(last) = samples.last() else { return 0 };
     let (mut highest_since, mut first) = (last.used_bp, samples.len() - 1);
     for (at, sample) in samples.iter().enumerate().rev() {
         if is_above(sample.used_bp, highest_since) {
-            let is_odd = at > 0 && !is_above(samples[at - 1].used_bp, highest_since);
-            if !is_odd {
+            let is_outlier = at > 0 && !is_above(samples[at - 1].used_bp, highest_since);
+            if !is_outlier {
                 return first;
             }
         } else {
@@ -106,87 +106,88 @@ fn since_lowered(samples: &[Sample]) -> usize {
 }
 
 impl Estimate {
-    /// What is known of a window that began anew since it was read: nothing.
+    /// The estimate of a window that reset after its last reading: no rate.
     #[must_use]
     pub fn rolled_over() -> Self {
-        let (samples, span, needs) = (0, Duration::ZERO, Duration::ZERO);
-        Self { rate: None, is_rolled_over: true, samples, span, needs }
+        let (samples, covered, required) = (0, Duration::ZERO, Duration::ZERO);
+        Self { rate: None, is_rolled_over: true, samples, covered, required }
     }
 
-    /// What follows at `now` from the samples of one period, of which `reading` is the last.
+    /// The estimate at `now` from the samples of one period. `reading` is the last reading.
     #[must_use]
-    pub fn of(
+    pub fn new(
         period: &Period,
         reading: Sample,
         resets_at: Option<Timestamp>,
         length: Option<Duration>,
         now: Timestamp,
     ) -> Self {
-        let look = length.map_or(USUAL_LOOK, |length| (length / 5).clamp(SHORTEST_LOOK, LONGEST_LOOK));
-        let look_s = i64::try_from(look.as_secs()).unwrap_or(i64::MAX);
-        // Of now, not of the last sample: what was read long ago says nothing of the rate now.
-        let since = now.as_second().saturating_sub(look_s);
+        let trend_window = length
+            .map_or(DEFAULT_TREND_WINDOW, |length| (length / 5).clamp(MIN_TREND_WINDOW, MAX_TREND_WINDOW));
+        let trend_s = i64::try_from(trend_window.as_secs()).unwrap_or(i64::MAX);
+        // Counted back from now and not from the last sample, because old samples do not show the current rate.
+        let since = now.as_second().saturating_sub(trend_s);
         let samples = &period.samples;
         let recent = &samples[samples.partition_point(|sample| sample.at_s < since)..];
-        let (span, needs) = (span_of(recent), look / 2);
-        let is_enough = recent.len() >= FEWEST_SAMPLES && span >= needs;
+        let (covered, required) = (covered_by(recent), trend_window / 2);
+        let is_enough = recent.len() >= MIN_SAMPLES && covered >= required;
         let trend = recent.last().filter(|_| is_enough).and_then(|last| {
             let slope = median_slope(recent)?;
-            Some(Rate::of(Basis::Trend, slope, last, resets_at))
+            Some(Rate::new(Basis::Trend, slope, last, resets_at))
         });
         let rate = trend.or_else(|| average(period, reading, resets_at, length));
-        Self { rate, is_rolled_over: false, samples: recent.len(), span, needs }
+        Self { rate, is_rolled_over: false, samples: recent.len(), covered, required }
     }
 }
 
-fn span_of(samples: &[Sample]) -> Duration {
-    let span_s = match samples {
+fn covered_by(samples: &[Sample]) -> Duration {
+    let seconds = match samples {
         [first, .., last] => last.at_s - first.at_s,
         _ => 0,
     };
-    Duration::from_secs(u64::try_from(span_s).unwrap_or(0))
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// The average since the window began, or since its use was lowered; `None` if that is too short a time ago.
+/// The average since the window started, or since its use was lowered; `None` if that was too recently.
 fn average(
     period: &Period,
     reading: Sample,
     resets_at: Option<Timestamp>,
     length: Option<Duration>,
 ) -> Option<Rate> {
-    let (basis, begun_s, used_before) = if period.is_lowered {
+    let (basis, started_s, used_before) = if period.is_lowered {
         let first = period.samples.first()?;
         (Basis::AverageSinceLowered, first.at_s, f64::from(first.used_bp))
     } else {
-        let begun = resets_at?.checked_sub(length?).ok()?;
-        (Basis::Average, begun.as_second(), 0.0)
+        let started = resets_at?.checked_sub(length?).ok()?;
+        (Basis::Average, started.as_second(), 0.0)
     };
-    let elapsed = (reading.at_s - begun_s) as f64;
-    let least = match basis {
-        Basis::AverageSinceLowered => LEAST_SINCE_LOWERED.as_secs_f64(),
-        _ => length?.as_secs_f64() * LEAST_ELAPSED,
+    let elapsed = (reading.at_s - started_s) as f64;
+    let min_elapsed = match basis {
+        Basis::AverageSinceLowered => MIN_SINCE_LOWERED.as_secs_f64(),
+        _ => length?.as_secs_f64() * MIN_ELAPSED_SHARE,
     };
-    // A reading from before its own period is of a provider that tells the length wrong.
+    // `elapsed` is negative if the provider states a wrong length.
     let slope = (f64::from(reading.used_bp) - used_before) / elapsed;
-    (elapsed >= least && elapsed > 0.0).then(|| Rate::of(basis, slope, &reading, resets_at))
+    (elapsed >= min_elapsed && elapsed > 0.0).then(|| Rate::new(basis, slope, &reading, resets_at))
 }
 
 impl Rate {
     /// `slope` is in hundredths of a percent for each second.
-    fn of(basis: Basis, slope: f64, last: &Sample, resets_at: Option<Timestamp>) -> Self {
+    fn new(basis: Basis, slope: f64, last: &Sample, resets_at: Option<Timestamp>) -> Self {
         let used = f64::from(last.used_bp);
         let at_reset = resets_at.map(|reset| {
             let left = reset.as_second() - last.at_s;
             (used + slope * left as f64).max(0.0) / 100.0
         });
-        let used_up_at = (slope > 0.0 && used < ALL_BP).then(|| (ALL_BP - used) / slope).and_then(|left| {
+        let exhausted_at = (slope > 0.0 && used < ALL_BP).then(|| (ALL_BP - used) / slope).and_then(|left| {
             let at = Timestamp::from_second(last.at_s).ok()?;
             let left = Duration::try_from_secs_f64(left.round()).ok()?;
             let at = at.checked_add(left).ok()?;
-            // Without a reset there is no period in which it could not be used up.
+            // Without a reset no period ends before the window runs out.
             resets_at.is_none_or(|reset| at < reset).then_some(at)
         });
-        Self { basis, percent_per_hour: slope * 36.0, at_reset_percent: at_reset, used_up_at }
+        Self { basis, percent_per_hour: slope * 36.0, at_reset_percent: at_reset, exhausted_at }
     }
 }
 
@@ -222,70 +223,73 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    /// So much used, one sample every five minutes.
+    /// Samples with these uses, one every five minutes.
     fn samples(used: impl IntoIterator<Item = u32>) -> Vec<Sample> {
         let sample = |(at_s, used_bp)| Sample { at_s, used_bp, resets_s: Some(5 * HOUR) };
         (0..).step_by(300).zip(used).map(sample).collect()
     }
 
     fn period(samples: &[Sample]) -> Period {
-        Period::of(samples, Some(at(5 * HOUR)))
+        Period::current(samples, Some(at(5 * HOUR)))
     }
 
-    /// What follows from these at the time of the last of them.
-    fn of(samples: &[Sample]) -> Estimate {
+    /// The estimate at the time of the last sample.
+    fn estimate(samples: &[Sample]) -> Estimate {
         let last = samples.last().copied().unwrap_or(Sample { at_s: 0, used_bp: 0, resets_s: None });
-        Estimate::of(&period(samples), last, Some(at(5 * HOUR)), Some(FIVE_HOURS), at(last.at_s))
+        Estimate::new(&period(samples), last, Some(at(5 * HOUR)), Some(FIVE_HOURS), at(last.at_s))
     }
 
-    /// The same without a length, so that no average is known.
+    /// The same without a length, so that there is no average.
     fn trend_of(samples: &[Sample]) -> Option<Rate> {
         let last = *samples.last().expect("there are some");
-        Estimate::of(&period(samples), last, Some(at(5 * HOUR)), None, at(last.at_s)).rate
+        Estimate::new(&period(samples), last, Some(at(5 * HOUR)), None, at(last.at_s)).rate
     }
 
     #[test]
-    fn a_steady_use_goes_on() {
+    fn a_steady_use_is_projected() {
         // One percent every five minutes.
-        let rate = of(&samples((0..=12).map(|step| step * 100))).rate.unwrap();
+        let rate = estimate(&samples((0..=12).map(|step| step * 100))).rate.unwrap();
 
         assert_eq!(rate.percent_per_hour.round(), 12.0);
         assert_eq!(rate.at_reset_percent.unwrap().round(), 60.0);
-        assert_eq!(rate.used_up_at, None);
+        assert_eq!(rate.exhausted_at, None);
     }
 
     #[test]
-    fn what_is_used_up_before_the_reset_is_told_when() {
-        let rate = of(&samples((0..=12).map(|step| step * 500))).rate.unwrap();
+    fn the_time_a_window_runs_out_before_its_reset() {
+        let rate = estimate(&samples((0..=12).map(|step| step * 500))).rate.unwrap();
 
-        assert_eq!(rate.used_up_at, Some(at(20 * 300)));
+        assert_eq!(rate.exhausted_at, Some(at(20 * 300)));
     }
 
     #[test]
-    fn one_odd_reading_does_not_bend_the_rate() {
-        let mut odd = samples((0..=12).map(|step| step * 100));
-        odd[6].used_bp = 9_000;
+    fn one_outlier_does_not_change_the_rate() {
+        let mut outlier = samples((0..=12).map(|step| step * 100));
+        outlier[6].used_bp = 9_000;
 
-        let rate = of(&odd).rate.unwrap();
+        let rate = estimate(&outlier).rate.unwrap();
 
         assert_eq!(rate.percent_per_hour.round(), 12.0);
     }
 
     #[test]
-    fn a_use_that_stands_still_is_never_used_up() {
-        let rate = of(&samples([5_000; 13])).rate.unwrap();
+    fn a_constant_use_never_runs_out() {
+        let rate = estimate(&samples([5_000; 13])).rate.unwrap();
 
-        assert_eq!((rate.percent_per_hour, rate.at_reset_percent, rate.used_up_at), (0.0, Some(50.0), None));
+        assert_eq!(
+            (rate.percent_per_hour, rate.at_reset_percent, rate.exhausted_at),
+            (0.0, Some(50.0), None)
+        );
     }
 
     #[test]
-    fn only_the_last_fifth_of_a_window_is_now() {
+    fn only_the_last_fifth_of_a_window_counts() {
         let fast_then_still = (0..12).map(|step| step * 500).chain([6_000; 13]);
 
-        let estimate = of(&samples(fast_then_still));
+        let estimate = estimate(&samples(fast_then_still));
 
         assert_eq!(estimate.rate.unwrap().percent_per_hour, 0.0);
-        assert_eq!((estimate.samples, estimate.span), (13, Duration::from_secs(3600)));
+        assert_eq!((estimate.samples, estimate.covered), (13, Duration::from_secs(3600)));
     }
 
     #[test]
@@ -301,18 +305,18 @@ mod tests {
     }
 
     #[test]
-    fn samples_of_long_ago_are_no_trend() {
+    fn old_samples_are_no_trend() {
         let old = samples((0..=12).map(|step| step * 100));
         let last = *old.last().unwrap();
 
-        let estimate = Estimate::of(&period(&old), last, Some(at(5 * HOUR)), None, at(3 * HOUR));
+        let estimate = Estimate::new(&period(&old), last, Some(at(5 * HOUR)), None, at(3 * HOUR));
 
         assert_eq!((estimate.rate, estimate.samples), (None, 0));
     }
 
     #[test]
     fn no_sample_is_no_rate() {
-        assert_eq!(of(&[]).rate, None);
+        assert_eq!(estimate(&[]).rate, None);
     }
 
     fn reading(at_s: i64, used_bp: u32) -> Sample {
@@ -320,40 +324,40 @@ mod tests {
     }
 
     #[test]
-    fn one_reading_gives_the_average_since_the_window_began() {
-        // 67 % of five hours have passed.
-        let rate = of(&[reading(12_060, 8_000)]).rate.unwrap();
+    fn one_reading_gives_the_average_since_the_start() {
+        // 67 % of five hours have elapsed.
+        let rate = estimate(&[reading(12_060, 8_000)]).rate.unwrap();
 
         assert_eq!(rate.basis, Basis::Average);
         assert_eq!(rate.at_reset_percent.unwrap().round(), 119.0);
-        assert_eq!(rate.used_up_at, Some(at(15_075)));
+        assert_eq!(rate.exhausted_at, Some(at(15_075)));
     }
 
     #[test]
     fn a_trend_is_preferred_to_the_average() {
-        // Nothing in the first three hours, then 12 % an hour.
+        // No use in the first three hours, then 12 % per hour.
         let late: Vec<_> = samples((0..=12).map(|step| step * 100))
             .iter()
             .map(|s| reading(s.at_s + 3 * HOUR, s.used_bp))
             .collect();
 
-        let rate = of(&late).rate.unwrap();
+        let rate = estimate(&late).rate.unwrap();
 
         assert_eq!((rate.basis, rate.percent_per_hour.round()), (Basis::Trend, 12.0));
     }
 
     #[test]
-    fn a_window_that_has_just_begun_has_no_average() {
-        assert_eq!(of(&[reading(899, 100)]).rate, None);
-        assert!(of(&[reading(900, 100)]).rate.is_some());
+    fn a_window_that_just_started_has_no_average() {
+        assert_eq!(estimate(&[reading(899, 100)]).rate, None);
+        assert!(estimate(&[reading(900, 100)]).rate.is_some());
     }
 
     #[test]
-    fn a_use_that_was_lowered_within_its_period_begins_the_history_anew() {
+    fn a_lowered_use_restarts_the_history() {
         let before = (0..=12).map(|step| 3_600 + step * 50);
         let after = (0..=12).map(|step| 300 + step * 50);
 
-        let estimate = of(&samples(before.chain(after)));
+        let estimate = estimate(&samples(before.chain(after)));
 
         let rate = estimate.rate.unwrap();
         assert_eq!((rate.basis, rate.percent_per_hour.round()), (Basis::Trend, 6.0));
@@ -361,17 +365,17 @@ mod tests {
     }
 
     #[test]
-    fn after_it_was_lowered_the_average_is_that_since() {
+    fn after_a_lowered_use_the_average_starts_there() {
         let all = [reading(0, 4_200), reading(3_600, 4_200), reading(7_200, 300), reading(9_000, 400)];
 
-        let rate = of(&all).rate.unwrap();
+        let rate = estimate(&all).rate.unwrap();
 
         assert_eq!((rate.basis, rate.percent_per_hour), (Basis::AverageSinceLowered, 2.0));
-        assert_eq!(of(&all[..3]).rate, None, "nothing is known of the time since");
+        assert_eq!(estimate(&all[..3]).rate, None, "too little time has elapsed since");
     }
 
     #[test]
-    fn an_old_answer_in_between_does_not_begin_the_history_anew() {
+    fn an_old_response_in_between_does_not_restart_the_history() {
         let flapping = samples([4_000, 4_100, 4_200, 300, 4_200, 350, 400]);
 
         let found = period(&flapping);
@@ -382,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_use_that_wavers_was_not_lowered() {
+    fn a_fluctuating_use_was_not_lowered() {
         assert!(!period(&samples([4_000, 4_200, 4_000, 4_100])).is_lowered);
     }
 
@@ -391,18 +395,18 @@ mod tests {
         let falling: Vec<_> =
             samples([6_000, 3_000]).iter().map(|sample| Sample { resets_s: None, ..*sample }).collect();
 
-        assert_eq!(Period::of(&falling, None), Period { samples: falling, is_lowered: false });
+        assert_eq!(Period::current(&falling, None), Period { samples: falling, is_lowered: false });
     }
 
     #[test]
-    fn a_period_begins_after_the_last_reset() {
+    fn a_period_starts_after_the_last_reset() {
         let old = Sample { at_s: 0, used_bp: 9_000, resets_s: Some(HOUR) };
         let new = Sample { at_s: 2 * HOUR, used_bp: 10, resets_s: Some(6 * HOUR) };
         let later = Sample { at_s: 3 * HOUR, used_bp: 20, resets_s: Some(6 * HOUR + 2) };
 
-        let found = Period::of(&[old, new, later], Some(at(6 * HOUR)));
+        let found = Period::current(&[old, new, later], Some(at(6 * HOUR)));
 
         assert_eq!(found, Period { samples: vec![new, later], is_lowered: false });
-        assert_eq!(Period::of(&[], None), Period::default());
+        assert_eq!(Period::current(&[], None), Period::default());
     }
 }

@@ -11,7 +11,7 @@ use quota::{
     Policy, QuotaManager, QuotaStore, Record, Scope, StoreKey, Swap, Usage, WindowId, WindowReading,
 };
 
-use quota_journal::{Looked, Rules};
+use quota_journal::{JournalUpdate, Rules};
 
 use crate::commands::watch::Seen;
 use crate::config::LoginSource;
@@ -33,7 +33,7 @@ const WEEK: u64 = 168 * HOUR;
 pub(super) struct Day {
     pub(super) here: Here,
     pub(super) views: Vec<AccountView>,
-    pub(super) looked: Vec<(AccountId, Looked)>,
+    pub(super) looked: Vec<(AccountId, JournalUpdate)>,
 }
 
 impl Day {
@@ -85,12 +85,12 @@ fn throttled() -> FetchError {
 }
 
 /// Writes the record, and looks at it as everybody does.
-async fn look(store: &dyn QuotaStore, account: &AccountId, record: &Record) -> Looked {
+async fn look(store: &dyn QuotaStore, account: &AccountId, record: &Record) -> JournalUpdate {
     let key = StoreKey::account(account);
     let version = store.read(&key).await.unwrap().version();
     let swapped = store.swap(&key, version, record.encode(), Duration::from_secs(WEEK)).await.unwrap();
     assert!(matches!(swapped, Swap::Applied(_)));
-    quota_journal::look(store, account, &Rules::default()).await.unwrap()
+    quota_journal::update(store, account, &Rules::default()).await.unwrap()
 }
 
 /// On working days from nine to six.

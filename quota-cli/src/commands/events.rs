@@ -1,5 +1,5 @@
 //! `quota events`: what happened to the accounts, and with `--follow` what happens.
-//! What a happening is, and how it is found out, is in `journal`; its JSON is that of the notes that hooks get.
+//! What an event is, and how it is found out, is in `journal`; its JSON is that of the notes that hooks get.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::shared::Shared;
 use crate::term::{self, Screen};
 use crate::view::event_text::{line, lines};
 use crate::words::{Here, between};
-use quota_journal::{Damage, Happening, Looked, Note};
+use quota_journal::{Damage, HookPayload, JournalEvent, JournalUpdate};
 
 /// A notice may be lost: what the store has is looked at this often all the same.
 const RECHECK: Duration = Duration::from_secs(30);
@@ -43,17 +43,17 @@ pub(crate) fn run(options: &EventsArgs, store: Option<&str>) -> Result<Exit, Fai
     })
 }
 
-/// Tells happenings, each once.
+/// Tells events, each once.
 struct Follower<'a> {
     shared: &'a Shared,
     json: bool,
-    /// For each account, the number of the next happening to tell.
+    /// For each account, the number of the next event to tell.
     told: Vec<u64>,
 }
 
 impl Follower<'_> {
     /// Tells the last ones of all accounts, oldest first.
-    async fn tell_last(&mut self, last: usize) -> Result<Vec<Looked>, Failure> {
+    async fn tell_last(&mut self, last: usize) -> Result<Vec<JournalUpdate>, Failure> {
         let accounts = &self.shared.config.accounts;
         let mut looked = Vec::with_capacity(accounts.len());
         for account in accounts {
@@ -62,9 +62,9 @@ impl Follower<'_> {
         let mut all: Vec<_> = accounts
             .iter()
             .zip(&looked)
-            .flat_map(|(account, looked)| looked.book.happenings().map(|(_, what)| (&account.id, what)))
+            .flat_map(|(account, looked)| looked.journal.events().map(|(_, what)| (&account.id, what)))
             .collect();
-        all.sort_by_key(|(_, happening)| happening.at);
+        all.sort_by_key(|(_, event)| event.at);
         let surplus = all.len().saturating_sub(last);
         let is_whole = looked.iter().all(|looked| looked.damage == Damage::default());
         if all.is_empty() && is_whole && !self.json {
@@ -72,12 +72,12 @@ impl Follower<'_> {
             term::tell(&format!("{}\n", term::hanging(told, 0, 0, Screen::stderr().width)));
         }
         self.tell(&all[surplus..])?;
-        self.told = looked.iter().map(|looked| looked.book.next()).collect();
+        self.told = looked.iter().map(|looked| looked.journal.next_number()).collect();
         Ok(looked)
     }
 
     /// Tells whatever happens from now on. It never ends by itself.
-    async fn follow(&mut self, looked: Vec<Looked>) -> Result<(), Failure> {
+    async fn follow(&mut self, looked: Vec<JournalUpdate>) -> Result<(), Failure> {
         let mut waits = JoinSet::new();
         for (at, looked) in looked.iter().enumerate() {
             waits.spawn(self.wait(at, looked));
@@ -89,11 +89,11 @@ impl Follower<'_> {
             match self.shared.look(account).await {
                 Ok(looked) => {
                     // A store that has lost its content begins to count anew.
-                    let from = self.told[at].min(looked.book.next());
-                    let new = looked.book.happenings().filter(|(number, _)| *number >= from);
-                    let new: Vec<_> = new.map(|(_, happening)| (account, happening)).collect();
+                    let from = self.told[at].min(looked.journal.next_number());
+                    let new = looked.journal.events().filter(|(number, _)| *number >= from);
+                    let new: Vec<_> = new.map(|(_, event)| (account, event)).collect();
                     self.tell(&new)?;
-                    self.told[at] = looked.book.next();
+                    self.told[at] = looked.journal.next_number();
                     self.shared.act_on(account, &looked).await;
                     waits.spawn(self.wait(at, &looked));
                 }
@@ -110,7 +110,7 @@ impl Follower<'_> {
         Ok(())
     }
 
-    fn wait(&self, at: usize, looked: &Looked) -> impl Future<Output = usize> + Send + use<> {
+    fn wait(&self, at: usize, looked: &JournalUpdate) -> impl Future<Output = usize> + Send + use<> {
         let account = self.shared.config.accounts[at].id.clone();
         let wait = news(Arc::clone(&self.shared.store), account, looked);
         async move {
@@ -119,15 +119,15 @@ impl Follower<'_> {
         }
     }
 
-    fn tell(&self, happenings: &[(&AccountId, &Happening)]) -> Result<(), Failure> {
+    fn tell(&self, events: &[(&AccountId, &JournalEvent)]) -> Result<(), Failure> {
         let (here, screen) = (Here::now(), Screen::stdout());
         let mut text = String::new();
-        for (account, happening) in happenings {
+        for (account, event) in events {
             let told = match self.json {
-                true => Note::of(account, happening).json(),
-                false if screen.live => lines(account, happening, &here, screen.width),
+                true => HookPayload::new(account, event).json(),
+                false if screen.live => lines(account, event, &here, screen.width),
                 // Whatever searches or counts them goes by lines.
-                false => line(account, happening, &here),
+                false => line(account, event, &here),
             };
             text.push_str(&told);
             text.push('\n');
@@ -140,11 +140,11 @@ impl Follower<'_> {
 fn news(
     store: Arc<dyn QuotaStore>,
     account: AccountId,
-    looked: &Looked,
+    looked: &JournalUpdate,
 ) -> impl Future<Output = ()> + Send + use<> {
     let clock = Clock::system();
     let (record, journal) = looked.versions;
-    let left = looked.book.next_moment().map_or(RECHECK, |moment| between(looked.now, moment));
+    let left = looked.journal.next_change_at().map_or(RECHECK, |moment| between(looked.now, moment));
     // A moment that is a little later by this machine's clock must not be waited for in a circle.
     let left = left.max(Duration::from_millis(100)).min(RECHECK);
     async move {

@@ -23,7 +23,7 @@ use crate::shared::Shared;
 use crate::term::{self, Screen};
 use crate::words::{Here, between};
 use quota_journal::pace::{Estimate, Period, Rate};
-use quota_journal::{Looked, Sample};
+use quota_journal::{JournalUpdate, Sample};
 
 /// What is shown of an account.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,7 +103,7 @@ fn show(options: &PaceArgs, all: &[AccountPace], here: &Here) -> Result<(), Fail
 }
 
 impl AccountPace {
-    fn of(account: &AccountId, looked: &Looked, fresh_for: Duration, only: Option<&str>) -> Self {
+    fn of(account: &AccountId, looked: &JournalUpdate, fresh_for: Duration, only: Option<&str>) -> Self {
         let snapshot = looked.record.snapshot();
         let meant = |id: &str| only.is_none_or(|only| only == id);
         let mut windows: Vec<_> = snapshot
@@ -114,7 +114,7 @@ impl AccountPace {
                 let id = window.id().as_str().to_owned();
                 let resets_at = window.rolls_over_at();
                 let is_over = resets_at.is_some_and(|reset| reset <= looked.now);
-                let period = Period::of(looked.book.history().of(&id), resets_at);
+                let period = Period::current(looked.journal.history().samples(&id), resets_at);
                 let estimate = if is_over {
                     Estimate::rolled_over()
                 } else {
@@ -123,7 +123,7 @@ impl AccountPace {
                         used_bp: window.used().basis_points(),
                         resets_s: resets_at.map(Timestamp::as_second),
                     };
-                    Estimate::of(&period, reading, resets_at, window.length(), looked.now)
+                    Estimate::new(&period, reading, resets_at, window.length(), looked.now)
                 };
                 WindowPace {
                     used: (!is_over).then(|| window.used()),
@@ -157,7 +157,7 @@ impl WindowPace {
 
 /// What is shown of these accounts with `--plot`, for the captures.
 #[cfg(test)]
-pub(crate) fn drawn(looked: &[(AccountId, Looked)], here: &Here, screen: Screen) -> String {
+pub(crate) fn drawn(looked: &[(AccountId, JournalUpdate)], here: &Here, screen: Screen) -> String {
     let fresh_for = quota::Policy::default().freshness;
     let of = |(account, looked): &(_, _)| AccountPace::of(account, looked, fresh_for, None);
     let all: Vec<_> = looked.iter().map(of).collect();

@@ -11,13 +11,13 @@ use url::{Host, Url};
 
 use super::file::Hook as Written;
 use super::flaw::{Flaw, nearest};
-use quota_journal::{Action, Address, Hook};
+use quota_journal::{Action, Hook, SecretUrl};
 
 /// What a hook can be for.
 const KINDS: [&str; 8] =
     ["failing", "held", "hold_ended", "login_changed", "refreshed", "reset", "threshold", "throttled"];
 const TIMEOUT_USUAL: Duration = Duration::from_secs(10);
-/// A command that runs for longer keeps whoever found the happening.
+/// A command that runs for longer keeps whoever found the event.
 const TIMEOUT_MOST: Duration = Duration::from_secs(60);
 
 pub(super) fn hook(
@@ -123,7 +123,7 @@ fn address(post: &Spanned<String>) -> Result<Action, Flaw> {
         let why = "must begin with https://; http:// is for 127.0.0.1, [::1] and localhost only";
         return Err(Flaw::at(post.span(), why));
     }
-    Ok(Action::Post(Address::new(url)))
+    Ok(Action::Post(SecretUrl::new(url)))
 }
 
 fn timeout(text: &Spanned<String>) -> Result<Duration, Flaw> {

@@ -1,23 +1,23 @@
-//! A happening as a line for people.
+//! An event as a line for people.
 
 use quota::{AccountId, Percent, TroubleKind};
 
 use crate::harmless::harmless;
 use crate::term::hanging;
 use crate::words::{self, Here};
-use quota_journal::{Direction, Happening, What};
+use quota_journal::{Direction, EventKind, JournalEvent};
 
 /// Between two columns.
 const GAP: usize = 2;
 
 /// The line, without a line break.
-pub(crate) fn line(account: &AccountId, happening: &Happening, here: &Here) -> String {
-    format!("{}  {account}  {}", time(happening, here), words_of(&happening.what, here))
+pub(crate) fn line(account: &AccountId, event: &JournalEvent, here: &Here) -> String {
+    format!("{}  {account}  {}", time(event, here), words_of(&event.kind, here))
 }
 
 /// The same for a terminal, with a line break wherever there is no more room for it.
-pub(crate) fn lines(account: &AccountId, happening: &Happening, here: &Here, width: usize) -> String {
-    let (time, words) = (time(happening, here), words_of(&happening.what, here));
+pub(crate) fn lines(account: &AccountId, event: &JournalEvent, here: &Here, width: usize) -> String {
+    let (time, words) = (time(event, here), words_of(&event.kind, here));
     let account = account.as_str();
     let indent = time.chars().count() + GAP;
     let begun = indent + account.chars().count() + GAP;
@@ -30,32 +30,32 @@ pub(crate) fn lines(account: &AccountId, happening: &Happening, here: &Here, wid
     format!("{time}  {}", hanging(&format!("{account} {words}"), indent, indent, width))
 }
 
-fn time(happening: &Happening, here: &Here) -> String {
-    happening.at.to_zoned_datetime(here.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+fn time(event: &JournalEvent, here: &Here) -> String {
+    event.at.to_zoned_datetime(here.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// What happened, in words.
-pub(crate) fn words_of(what: &What, here: &Here) -> String {
+pub(crate) fn words_of(what: &EventKind, here: &Here) -> String {
     let percent = |basis_points| words::percent(Percent::from_basis_points(basis_points));
     let told = match what {
-        What::Refreshed => "was read".to_owned(),
-        What::Throttled { until } => {
+        EventKind::Refreshed => "was read".to_owned(),
+        EventKind::Throttled { until } => {
             format!("was asked to slow down, until {}", here.clock_with_seconds(*until))
         }
-        What::Held { until, why } => {
-            format!("is not asked until {}: {why}", here.clock_with_seconds(*until))
+        EventKind::Held { until, reason } => {
+            format!("is not asked until {}: {reason}", here.clock_with_seconds(*until))
         }
-        What::HoldEnded => "may be asked again".to_owned(),
-        What::Reset { window } => format!("{window} began anew"),
-        What::Threshold { window, threshold_bp, used_bp, direction } => {
+        EventKind::HoldEnded => "may be asked again".to_owned(),
+        EventKind::Reset { window } => format!("{window} began anew"),
+        EventKind::Threshold { window, threshold_bp, used_bp, direction } => {
             let passed = match direction {
                 Direction::Up => "passed",
                 Direction::Down => "fell below",
             };
             format!("{window} {passed} {}: {} used", percent(*threshold_bp), percent(*used_bp))
         }
-        What::LoginChanged => "holds another login".to_owned(),
-        What::Failing { why } => match why {
+        EventKind::LoginChanged => "holds another login".to_owned(),
+        EventKind::Failing { reason } => match reason {
             TroubleKind::Throttled => "could not be read: too many calls".to_owned(),
             TroubleKind::Failing => "could not be read: the provider fails".to_owned(),
             TroubleKind::Unreachable => "refresh failed: the provider could not be reached".to_owned(),
@@ -65,7 +65,7 @@ pub(crate) fn words_of(what: &What, here: &Here) -> String {
             TroubleKind::MissingScope => "could not be read: the token may not read usage".to_owned(),
             _ => "could not be read".to_owned(),
         },
-        What::Newer(_) => "something that only a newer quota knows".to_owned(),
+        EventKind::Newer(_) => "something that only a newer quota knows".to_owned(),
     };
     harmless(&told)
 }
@@ -87,43 +87,52 @@ mod tests {
         let account: AccountId = "anthropic/main".parse().unwrap();
         let here = Here { now: at(0), zone: TimeZone::UTC };
         let window = || "five_hour".to_owned();
-        let passed =
-            |direction| What::Threshold { window: window(), threshold_bp: 7500, used_bp: 7620, direction };
+        let passed = |direction| EventKind::Threshold {
+            window: window(),
+            threshold_bp: 7500,
+            used_bp: 7620,
+            direction,
+        };
         let all = [
-            What::Refreshed,
-            What::Throttled { until: at(60) },
-            What::Held { until: at(60), why: HoldReason::Failing },
-            What::HoldEnded,
-            What::Reset { window: window() },
+            EventKind::Refreshed,
+            EventKind::Throttled { until: at(60) },
+            EventKind::Held { until: at(60), reason: HoldReason::Failing },
+            EventKind::HoldEnded,
+            EventKind::Reset { window: window() },
             passed(Direction::Up),
             passed(Direction::Down),
-            What::LoginChanged,
-            What::Failing { why: TroubleKind::Throttled },
-            What::Failing { why: TroubleKind::Failing },
-            What::Failing { why: TroubleKind::LoginRefused },
-            What::Failing { why: TroubleKind::Forbidden },
-            What::Failing { why: TroubleKind::MissingScope },
+            EventKind::LoginChanged,
+            EventKind::Failing { reason: TroubleKind::Throttled },
+            EventKind::Failing { reason: TroubleKind::Failing },
+            EventKind::Failing { reason: TroubleKind::LoginRefused },
+            EventKind::Failing { reason: TroubleKind::Forbidden },
+            EventKind::Failing { reason: TroubleKind::MissingScope },
         ];
 
-        let told = all.map(|what| line(&account, &Happening::new(at(0), what), &here));
+        let told = all.map(|what| line(&account, &JournalEvent::new(at(0), what), &here));
 
         insta::assert_snapshot!(told.join("\n"));
     }
 
     /// What is told at a terminal of so many columns.
-    fn told(account: &str, what: What, width: usize) -> String {
+    fn told(account: &str, what: EventKind, width: usize) -> String {
         let here = Here { now: at(0), zone: TimeZone::UTC };
-        lines(&account.parse().unwrap(), &Happening::new(at(0), what), &here, width)
+        lines(&account.parse().unwrap(), &JournalEvent::new(at(0), what), &here, width)
     }
 
-    fn passed() -> What {
+    fn passed() -> EventKind {
         let direction = Direction::Up;
-        What::Threshold { window: "seven_day/opus".to_owned(), threshold_bp: 7500, used_bp: 7620, direction }
+        EventKind::Threshold {
+            window: "seven_day/opus".to_owned(),
+            threshold_bp: 7500,
+            used_bp: 7620,
+            direction,
+        }
     }
 
     #[test]
     fn what_has_room_is_a_line_at_a_terminal_too() {
-        let told = told("anthropic/main", What::Refreshed, 50);
+        let told = told("anthropic/main", EventKind::Refreshed, 50);
 
         assert_eq!(told, "2027-01-15 08:00:00  anthropic/main  was read");
     }
@@ -142,7 +151,7 @@ mod tests {
     fn no_line_is_wider_than_the_terminal_whatever_the_account_is_called() {
         let account = format!("anthropic/{}", "a".repeat(60));
         for width in [40, 50, 80, 120] {
-            for what in [passed(), What::Refreshed, What::LoginChanged] {
+            for what in [passed(), EventKind::Refreshed, EventKind::LoginChanged] {
                 let told = told(&account, what, width);
 
                 assert!(told.lines().all(|line| line.chars().count() <= width), "{width}:\n{told}");
@@ -153,7 +162,7 @@ mod tests {
     #[test]
     fn a_window_with_a_name_that_would_garble_the_terminal_is_told_without_harm() {
         let here = Here { now: at(0), zone: TimeZone::UTC };
-        let told = words_of(&What::Reset { window: "a\u{202e}\u{1b}[2J".into() }, &here);
+        let told = words_of(&EventKind::Reset { window: "a\u{202e}\u{1b}[2J".into() }, &here);
 
         assert_eq!(told, "a??[2J began anew");
     }

@@ -199,7 +199,7 @@ fn a_damaged_journal_is_named_once_and_a_new_one_begins() {
 
         assert_ne!(first.code, Some(69), "{command}");
         assert_eq!(
-            first.stderr, "quota: the journal of anthropic/main was damaged, so a new one begins\n",
+            first.stderr, "quota: replaced the damaged journal of anthropic/main; its past events are lost\n",
             "{command}"
         );
         assert!(!second.stderr.contains("damaged"), "{command}: {}", second.stderr);
@@ -208,7 +208,7 @@ fn a_damaged_journal_is_named_once_and_a_new_one_begins() {
 
 #[test]
 fn a_journal_of_a_newer_format_is_left() {
-    const NEWER: &str = "{\"format\":999,\"happenings\":\"otherwise\"}";
+    const NEWER: &str = "{\"format\":999,\"events\":\"otherwise\"}";
     let world = World::on_redis();
     assert_eq!(world.run(&["status"]).code, Some(0));
     world.lay(&journal(), NEWER);

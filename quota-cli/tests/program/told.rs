@@ -163,7 +163,7 @@ fn a_hook_that_hangs_ends_with_its_time_and_the_guards_answer_stands() {
     let ended = world.machine.run(&["guard", "--min-remaining", "30", "--config", &world.config]);
 
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.contains("hook 2 was ended after 0.05 s"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("hook 2 timed out after 0.05 s"), "{}", ended.stderr);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Posts a note as JSON. The address is never shown, and no redirect is followed: it would carry the note elsewhere.
+//! Posts the payload as JSON. No error shows the URL, and no redirect is followed, because it would send the payload elsewhere.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,64 +9,65 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 use url::Url;
 
-use super::Note;
-use super::failure::HookFailure;
+use super::HookPayload;
+use super::error::HookFailure;
 
-const WHO: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (hook)");
+const USER_AGENT_VALUE: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (hook)");
 
-/// Where notes go. Anyone who has such an address may write to it, so it is never shown.
+/// The URL of a webhook. It is a secret, because its holder may post to it; no output shows it.
 #[derive(Clone, PartialEq)]
-pub struct Address(Url);
+pub struct SecretUrl(Url);
 
-impl Address {
-    /// An address that is posted to. Over plain `http` it should be one of this machine.
+impl SecretUrl {
+    /// Wraps a URL. A plain `http` URL should point to this machine.
     #[must_use]
     pub fn new(url: Url) -> Self {
         Self(url)
     }
 
-    /// Posts a note once.
+    /// Posts the payload once.
     ///
     /// # Errors
     ///
-    /// [`HookFailure::NotPosted`] and [`HookFailure::Answered`].
-    pub(super) async fn post(&self, note: &Note<'_>) -> Result<(), HookFailure> {
+    /// [`HookFailure::PostFailed`] and [`HookFailure::HttpStatus`].
+    pub(super) async fn post(&self, payload: &HookPayload<'_>) -> Result<(), HookFailure> {
         let Self(url) = self;
-        let client = post_client(url).map_err(|()| HookFailure::NotPosted("could not set up TLS"))?;
-        let request =
-            client.post(url.clone()).header(USER_AGENT, WHO).header(CONTENT_TYPE, "application/json");
-        let sent = request.body(note.json()).send().await;
-        let answer = sent.map_err(|error| {
-            HookFailure::NotPosted(match () {
-                () if error.is_dns() => "its host name was not found",
+        let client = post_client(url).map_err(|()| HookFailure::PostFailed("could not set up TLS"))?;
+        let request = client
+            .post(url.clone())
+            .header(USER_AGENT, USER_AGENT_VALUE)
+            .header(CONTENT_TYPE, "application/json");
+        let sent = request.body(payload.json()).send().await;
+        let response = sent.map_err(|error| {
+            HookFailure::PostFailed(match () {
+                () if error.is_dns() => "host name not found",
                 () if error.is_connect() => "could not connect",
-                () => "the request failed",
+                () => "request failed",
             })
         })?;
-        let status = answer.status();
-        if status.is_success() { Ok(()) } else { Err(HookFailure::Answered(status.as_u16())) }
+        let status = response.status();
+        if status.is_success() { Ok(()) } else { Err(HookFailure::HttpStatus(status.as_u16())) }
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Address(***)")
+        f.write_str("SecretUrl(***)")
     }
 }
 
-/// A client for one request to `url` that follows no redirect. Where the URL is plain `http` it trusts no certificate and uses no
-/// proxy.
+/// A client for one request to `url`. It follows no redirect. For a plain `http` URL it trusts no certificate and uses no proxy.
 ///
 /// # Errors
 ///
-/// Fails if TLS cannot be set up, as where the system has no certificates.
+/// If TLS cannot be set up, for example without certificates on the system.
 #[expect(clippy::result_unit_err, reason = "there is one way to fail")]
 pub fn post_client(url: &Url) -> Result<Client, ()> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(drop)?;
     let is_plain = url.scheme() == "http";
-    // In the clear it goes to this machine only, which works where there are no certificates at all.
+    // A plain URL points to this machine, and must work without any certificates installed.
     let builder = if is_plain {
         builder.with_root_certificates(RootCertStore::empty())
     } else {

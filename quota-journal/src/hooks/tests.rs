@@ -1,4 +1,4 @@
-//! Which hooks run for what, and what they are told.
+//! Which hooks run for which event, and what they receive.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -6,19 +6,22 @@ use std::net::TcpListener;
 use jiff::Timestamp;
 
 use super::*;
-use crate::happening::Direction;
+use crate::event::Direction;
 
 fn account() -> AccountId {
     "anthropic/main".parse().expect("a valid name")
 }
 
 fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("a moment")
+    Timestamp::from_second(second).expect("a time")
 }
 
-fn passed(window: &str, threshold_bp: u32) -> Happening {
+fn crossed(window: &str, threshold_bp: u32) -> JournalEvent {
     let direction = Direction::Up;
-    Happening::new(at(7), What::Threshold { window: window.into(), threshold_bp, used_bp: 8_050, direction })
+    JournalEvent::new(
+        at(7),
+        EventKind::Threshold { window: window.into(), threshold_bp, used_bp: 8_050, direction },
+    )
 }
 
 fn hook(on: &'static str, action: Action) -> Hook {
@@ -31,166 +34,168 @@ fn shell(script: &str) -> Action {
 }
 
 async fn run_one(hook: Hook) -> Vec<String> {
-    let (secrets, new) = (["QUOTA_WORK".to_owned()], [passed("five_hour", 8_000)]);
+    let (secrets, new) = (["QUOTA_WORK".to_owned()], [crossed("five_hour", 8_000)]);
     let failed = run_hooks(&[hook], &secrets, &account(), &new, &Clock::system()).await;
     failed.iter().map(ToString::to_string).collect()
 }
 
 #[test]
-fn a_hook_is_for_what_it_names() {
+fn a_hook_runs_for_what_it_lists() {
     let mut hook = hook("threshold", shell("true"));
     hook.thresholds = vec![8_000];
     hook.windows = vec!["five_hour".into()];
-    let is_for = |happening| hook.is_for(&account(), &happening);
+    let matches = |event| hook.matches(&account(), &event);
 
-    assert!(is_for(passed("five_hour", 8_000)));
-    assert!(!is_for(passed("five_hour", 9_000)));
-    assert!(!is_for(passed("seven_day", 8_000)));
-    assert!(!is_for(Happening::new(at(7), What::Refreshed)));
+    assert!(matches(crossed("five_hour", 8_000)));
+    assert!(!matches(crossed("five_hour", 9_000)));
+    assert!(!matches(crossed("seven_day", 8_000)));
+    assert!(!matches(JournalEvent::new(at(7), EventKind::Refreshed)));
 }
 
 #[test]
-fn a_hook_for_other_accounts_is_not_for_this_one() {
+fn a_hook_for_other_accounts_does_not_run() {
     let mut hook = hook("refreshed", shell("true"));
     hook.accounts = vec!["anthropic/work".parse().unwrap()];
 
-    assert!(!hook.is_for(&account(), &Happening::new(at(7), What::Refreshed)));
+    assert!(!hook.matches(&account(), &JournalEvent::new(at(7), EventKind::Refreshed)));
 }
 
 #[test]
-fn a_note_has_every_field() {
+fn a_payload_has_every_field() {
     let account = account();
-    let throttled = Happening::new(at(7), What::Throttled { until: at(67) });
-    let notes =
-        [passed("five_hour", 8_000), throttled].map(|happening| Note::of(&account, &happening).json());
+    let throttled = JournalEvent::new(at(7), EventKind::Throttled { until: at(67) });
+    let payloads =
+        [crossed("five_hour", 8_000), throttled].map(|event| HookPayload::new(&account, &event).json());
 
-    insta::assert_snapshot!(notes.join("\n"));
+    insta::assert_snapshot!(payloads.join("\n"));
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_command_gets_the_note_on_its_input_and_in_its_environment() {
+async fn a_command_gets_the_payload_on_stdin_and_in_its_environment() {
     let directory = tempfile::tempdir().unwrap();
-    let told = directory.path().join("told");
+    let output = directory.path().join("output");
     let script = format!(
         "cat > '{0}'; echo \"$QUOTA_EVENT $QUOTA_WINDOW $QUOTA_USED_PERCENT\" >> '{0}'",
-        told.display()
+        output.display()
     );
 
-    let troubles = run_one(hook("threshold", shell(&script))).await;
+    let errors = run_one(hook("threshold", shell(&script))).await;
 
-    assert_eq!(troubles, Vec::<String>::new());
-    let told = std::fs::read_to_string(told).unwrap();
+    assert_eq!(errors, Vec::<String>::new());
+    let output = std::fs::read_to_string(output).unwrap();
     assert!(
-        told.starts_with(r#"{"version":1,"id":"anthropic/main:threshold-up:five_hour:8000@7000""#),
-        "{told}"
+        output.starts_with(r#"{"version":1,"id":"anthropic/main:threshold-up:five_hour:8000@7000""#),
+        "{output}"
     );
-    assert!(told.ends_with("\nthreshold five_hour 80.5\n"), "{told}");
+    assert!(output.ends_with("\nthreshold five_hour 80.5\n"), "{output}");
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_command_that_fails_is_told_without_what_it_wrote() {
-    let troubles = run_one(hook("threshold", shell("echo secret >&2; exit 3"))).await;
+async fn the_error_of_a_command_has_nothing_of_its_output() {
+    let errors = run_one(hook("threshold", shell("echo secret >&2; exit 3"))).await;
 
-    assert_eq!(troubles, ["hook 1 ended with exit status: 3 (for threshold of anthropic/main)"]);
+    assert_eq!(errors, ["hook 1 ended with exit status: 3 (for threshold of anthropic/main)"]);
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_command_that_does_not_end_is_ended() {
+async fn a_command_is_killed_after_its_timeout() {
     let mut endless = hook("threshold", shell("exec sleep 3600"));
     endless.timeout = Duration::from_millis(50);
 
-    let troubles = run_one(endless).await;
+    let errors = run_one(endless).await;
 
-    assert_eq!(troubles, ["hook 1 was ended after 0.05 s (for threshold of anthropic/main)"]);
+    assert_eq!(errors, ["hook 1 timed out after 0.05 s (for threshold of anthropic/main)"]);
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn whatever_a_command_has_started_is_ended_with_it() {
+async fn child_processes_of_a_command_are_killed_with_it() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let script = format!("(echo begun; exec sleep 3600) > '{}' & wait", pipe.display());
-    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let script = format!("(echo started; exec sleep 3600) > '{}' & wait", pipe.display());
+    let (started, has_started) = tokio::sync::oneshot::channel();
     let reader = tokio::task::spawn_blocking(move || {
         let mut lines = BufReader::new(std::fs::File::open(pipe).unwrap()).lines();
-        begun.send(lines.next().unwrap().unwrap()).unwrap();
+        started.send(lines.next().unwrap().unwrap()).unwrap();
         // A pipe ends with the last process that has it open for writing.
         lines.next().is_none()
     });
 
     tokio::select! {
-        troubles = run_one(hook("threshold", shell(&script))) => panic!("it has ended: {troubles:?}"),
-        line = has_begun => assert_eq!(line.unwrap(), "begun"),
+        errors = run_one(hook("threshold", shell(&script))) => panic!("the hook ended: {errors:?}"),
+        line = has_started => assert_eq!(line.unwrap(), "started"),
     }
 
     assert!(reader.await.unwrap());
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_is_told() {
+async fn a_missing_program_is_an_error() {
     let action = Action::Run { program: "/nowhere/at-all".into(), arguments: Vec::new() };
 
     let failed = run_hooks(
         &[hook("threshold", action)],
         &[],
         &account(),
-        &[passed("five_hour", 8_000)],
+        &[crossed("five_hour", 8_000)],
         &Clock::system(),
     )
     .await;
 
-    let [HookError { failure: HookFailure::NotRun(cause), .. }] = &failed[..] else { panic!("{failed:?}") };
+    let [HookError { failure: HookFailure::NotStarted(cause), .. }] = &failed[..] else {
+        panic!("{failed:?}")
+    };
     assert_eq!(cause.kind(), std::io::ErrorKind::NotFound);
     assert_eq!(failed[0].to_string(), "hook 1 could not be run (for threshold of anthropic/main)");
 }
 
-/// Answers one request with `answer`, and gives what was asked.
-fn answering(answer: &'static str) -> (Action, std::thread::JoinHandle<String>) {
+/// Serves one request with `response`; the thread returns the request.
+fn serving(response: &'static str) -> (Action, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    let asked = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("somebody asks");
-        let mut asked = Vec::new();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client connects");
+        let mut request = Vec::new();
         let mut chunk = [0; 4096];
-        while !asked.ends_with(b"}") {
+        while !request.ends_with(b"}") {
             let read = stream.read(&mut chunk).expect("it can be read");
             assert!(read > 0, "it ended early");
-            asked.extend_from_slice(&chunk[..read]);
+            request.extend_from_slice(&chunk[..read]);
         }
-        stream.write_all(answer.as_bytes()).expect("it can be answered");
-        String::from_utf8(asked).expect("it is text")
+        stream.write_all(response.as_bytes()).expect("it can be written");
+        String::from_utf8(request).expect("it is text")
     });
     let url = format!("http://{address}/secret-path").parse().expect("it is a URL");
-    (Action::Post(Address::new(url)), asked)
+    (Action::Post(SecretUrl::new(url)), server)
 }
 
 #[tokio::test]
-async fn a_note_is_posted_as_json() {
-    let (action, asked) = answering("HTTP/1.1 204 No Content\r\n\r\n");
+async fn the_payload_is_posted_as_json() {
+    let (action, server) = serving("HTTP/1.1 204 No Content\r\n\r\n");
 
-    let troubles = run_one(hook("threshold", action)).await;
+    let errors = run_one(hook("threshold", action)).await;
 
-    let asked = asked.join().unwrap();
-    assert_eq!(troubles, Vec::<String>::new());
-    assert!(asked.starts_with("POST /secret-path HTTP/1.1\r\n"), "{asked}");
+    let request = server.join().unwrap();
+    assert_eq!(errors, Vec::<String>::new());
+    assert!(request.starts_with("POST /secret-path HTTP/1.1\r\n"), "{request}");
     assert!(
-        asked.contains("content-type: application/json\r\n") && asked.contains(r#""kind":"threshold""#),
-        "{asked}"
+        request.contains("content-type: application/json\r\n") && request.contains(r#""kind":"threshold""#),
+        "{request}"
     );
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_and_the_address_not_told() {
-    let (action, asked) = answering(
+async fn a_redirect_is_not_followed_and_the_url_not_shown() {
+    let (action, server) = serving(
         "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n",
     );
 
-    let troubles = run_one(hook("threshold", action)).await;
+    let errors = run_one(hook("threshold", action)).await;
 
-    asked.join().unwrap();
-    assert_eq!(troubles, ["hook 1 was answered with 307 (for threshold of anthropic/main)"]);
+    server.join().unwrap();
+    assert_eq!(errors, ["hook 1 got HTTP status 307 (for threshold of anthropic/main)"]);
 }

@@ -41,7 +41,7 @@ async fn one(manager: &QuotaManager, store: &Store, id: &AccountId) -> Result<()
         error => error.report(),
     };
     manager.forget(id).await.map_err(|error| kept(id, &describe(&error)))?;
-    quota_journal::forget(store.store.as_ref(), id)
+    quota_journal::remove(store.store.as_ref(), id)
         .await
         .map_err(|error| kept(id, gateway::store_cause(&error)))
 }

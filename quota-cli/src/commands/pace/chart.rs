@@ -47,7 +47,7 @@ impl Chart {
             Some((along(second(sample.at_s)?), f64::from(sample.used_bp) / 100.0 / top_percent))
         };
         let ahead = window.rate().zip(point(last)).and_then(|(rate, last)| {
-            let end = match (rate.used_up_at, window.resets_at, rate.at_reset_percent) {
+            let end = match (rate.exhausted_at, window.resets_at, rate.at_reset_percent) {
                 (Some(at), ..) if at <= to => (along(at), 100.0 / top_percent),
                 (_, Some(reset), Some(percent)) => (along(reset), (percent / top_percent).min(1.0)),
                 _ => return None,

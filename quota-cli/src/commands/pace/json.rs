@@ -83,10 +83,10 @@ impl<'a> WindowJson<'a> {
             }),
             percent_per_hour: rate.map(|rate| hundredths(rate.percent_per_hour)),
             at_reset_percent: rate.and_then(|rate| rate.at_reset_percent).map(hundredths),
-            used_up_at: rate.and_then(|rate| rate.used_up_at).map(rfc3339),
+            used_up_at: rate.and_then(|rate| rate.exhausted_at).map(rfc3339),
             evidence: EvidenceJson {
                 samples: window.estimate.samples,
-                span_seconds: window.estimate.span.as_secs(),
+                span_seconds: window.estimate.covered.as_secs(),
             },
         }
     }

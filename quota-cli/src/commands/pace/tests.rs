@@ -28,7 +28,7 @@ fn window(id: &str, hours: i64, used: impl Fn(i64) -> u32) -> WindowPace {
         })
         .collect();
     let length = Some(Duration::from_secs(u64::try_from(hours * HOUR).expect("above zero")));
-    let period = Period::of(&samples, resets_at);
+    let period = Period::current(&samples, resets_at);
     let last = *samples.last().expect("there are some");
     WindowPace {
         id: id.into(),
@@ -37,7 +37,7 @@ fn window(id: &str, hours: i64, used: impl Fn(i64) -> u32) -> WindowPace {
         observed_at: at(3 * HOUR),
         resets_at,
         length,
-        estimate: Estimate::of(&period, last, resets_at, length, here().now),
+        estimate: Estimate::new(&period, last, resets_at, length, here().now),
         samples,
     }
 }
@@ -72,7 +72,7 @@ fn an_average_says_what_it_rests_on() {
         let resets_s = resets_at.map(Timestamp::as_second);
         let reading = Sample { at_s: here().now.as_second(), used_bp, resets_s };
         let period = Period { samples: vec![reading], is_lowered: false };
-        let estimate = Estimate::of(&period, reading, resets_at, length, here().now);
+        let estimate = Estimate::new(&period, reading, resets_at, length, here().now);
         text::verdict(
             &WindowPace { resets_at, length, estimate, ..window("five_hour", 5, steady(100)) },
             &here(),

@@ -68,21 +68,21 @@ pub(super) fn verdict(window: &WindowPace, here: &Here) -> String {
         let readings = words::counted(estimate.samples as u64, "reading");
         let over = match estimate.samples {
             0 | 1 => String::new(),
-            _ => format!(" over {}", words::span(estimate.span)),
+            _ => format!(" over {}", words::span(estimate.covered)),
         };
-        return format!("trend needs {} of data ({readings}{over} so far)", words::span(estimate.needs));
+        return format!("trend needs {} of data ({readings}{over} so far)", words::span(estimate.required));
     };
     let evidence = match rate.basis {
         Basis::Trend => {
             let samples = words::counted(estimate.samples as u64, "sample");
-            format!("trend of {samples} over {}", words::span(estimate.span))
+            format!("trend of {samples} over {}", words::span(estimate.covered))
         }
         Basis::Average => "average since the window began".to_owned(),
         Basis::AverageSinceLowered => "average since the provider lowered it".to_owned(),
     };
     let speed = format!("{} % an hour", tenths(rate.percent_per_hour));
     let at_reset = rate.at_reset_percent.map(|percent| format!("{} % at its reset", tenths(percent)));
-    let runs_out = rate.used_up_at.map(|at| match window.resets_at {
+    let runs_out = rate.exhausted_at.map(|at| match window.resets_at {
         Some(reset) => format!("runs out {}, {} early", here.relative(at), words::span(between(at, reset))),
         None => format!("runs out {}", here.relative(at)),
     });
@@ -95,7 +95,7 @@ pub(super) fn verdict(window: &WindowPace, here: &Here) -> String {
 fn ink(window: &WindowPace) -> Ink {
     match window.rate() {
         None => Ink::Quiet,
-        Some(rate) if rate.used_up_at.is_some() => Ink::Bad,
+        Some(rate) if rate.exhausted_at.is_some() => Ink::Bad,
         Some(rate) if rate.at_reset_percent.is_some_and(|percent| percent >= 90.0) => Ink::Warn,
         Some(_) => Ink::Good,
     }

@@ -12,13 +12,13 @@ use super::scribe::Written;
 use super::state::State;
 use crate::view::account::AccountView;
 use crate::words::Here;
-use quota_journal::Looked;
+use quota_journal::JournalUpdate;
 
 /// What there is to see.
 pub(crate) struct Seen<'a> {
     pub(crate) here: &'a Here,
     pub(crate) views: &'a [AccountView],
-    pub(crate) looked: &'a [(AccountId, Looked)],
+    pub(crate) looked: &'a [(AccountId, JournalUpdate)],
 }
 
 /// A screen of this size, with the sequences of `term` if it has colours.

@@ -14,7 +14,7 @@ use crate::term::{Screen, shortened};
 use crate::view::account_text;
 use crate::view::event_text::words_of;
 use crate::words::{self, Here, between};
-use quota_journal::Happening;
+use quota_journal::JournalEvent;
 
 /// A terminal lower than this has no log.
 const LOW: u16 = 16;
@@ -86,24 +86,24 @@ fn accounts(frame: &mut Frame<'_>, state: &State, here: &Here, body: Rect, colou
     frame.render_widget(Paragraph::new(lines), body);
 }
 
-/// The last happenings of all accounts, the newest at the bottom.
+/// The last events of all accounts, the newest at the bottom.
 fn happened(state: &State, here: &Here, area: Rect) -> Vec<Line<'static>> {
     let rows = usize::from(area.height.saturating_sub(1));
     if rows == 0 {
         return Vec::new();
     }
-    let mut all: Vec<(Timestamp, &AccountId, &Happening)> = state
-        .happenings
+    let mut all: Vec<(Timestamp, &AccountId, &JournalEvent)> = state
+        .events
         .iter()
-        .flat_map(|(account, happenings)| happenings.iter().map(move |one| (one.at, account, one)))
+        .flat_map(|(account, events)| events.iter().map(move |one| (one.at, account, one)))
         .collect();
     all.sort_by_key(|(at, account, _)| (*at, *account));
     let surplus = all.len().saturating_sub(rows);
     let width = usize::from(area.width);
     let mut lines = vec![Line::styled("─".repeat(width), Modifier::DIM)];
-    lines.extend(all[surplus..].iter().map(|(at, account, happening)| {
+    lines.extend(all[surplus..].iter().map(|(at, account, event)| {
         let time = at.to_zoned_datetime(here.zone.clone()).strftime("%H:%M:%S").to_string();
-        Line::raw(shortened(&format!("{time}  {account} {}", words_of(&happening.what, here)), width))
+        Line::raw(shortened(&format!("{time}  {account} {}", words_of(&event.kind, here)), width))
     }));
     lines
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota::{AccountId, Clock, Counted, Policy, QuotaStore};
-use quota_journal::{Happening, Looked};
+use quota_journal::{JournalEvent, JournalUpdate};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Config;
@@ -16,15 +16,15 @@ use crate::journal;
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long one look may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// So many happenings are shown at most.
+/// So many events are shown at most.
 const SHOWN: usize = 50;
 
 /// What the scribe knows of an account.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) account: AccountId,
-    /// The last happenings, oldest first.
-    pub(super) happenings: Vec<Happening>,
+    /// The last events, oldest first.
+    pub(super) events: Vec<JournalEvent>,
     /// When its readings stop being fresh, and it is asked about again.
     pub(super) due_at: Option<Timestamp>,
     /// What hooks failed by.
@@ -33,12 +33,12 @@ pub(super) struct Written {
 
 impl Written {
     /// What a look at it found.
-    pub(super) fn of(account: &AccountId, looked: &Looked, policy: &Policy) -> Self {
-        let last = looked.book.happenings().rev().take(SHOWN).map(|(_, what)| what.clone());
-        let mut happenings: Vec<_> = last.collect();
-        happenings.reverse();
+    pub(super) fn of(account: &AccountId, looked: &JournalUpdate, policy: &Policy) -> Self {
+        let last = looked.journal.events().rev().take(SHOWN).map(|(_, what)| what.clone());
+        let mut events: Vec<_> = last.collect();
+        events.reverse();
         let due_at = looked.record.due_at(policy.freshness, Counted::Account, policy);
-        Self { account: account.clone(), happenings, due_at, troubles: Vec::new() }
+        Self { account: account.clone(), events, due_at, troubles: Vec::new() }
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn write_down(
         let config = Arc::clone(&configs.borrow());
         let rules = journal::rules(&config);
         for account in &config.accounts {
-            let looked = quota_journal::look(store.as_ref(), &account.id, &rules);
+            let looked = quota_journal::update(store.as_ref(), &account.id, &rules);
             // A store that does not answer is told by the accounts themselves, which grow stale.
             let Some(Ok(looked)) = clock.bounded(PATIENCE, looked).await else { continue };
             let troubles = journal::run_hooks(&config, &account.id, &looked.new, &clock).await;

@@ -8,14 +8,14 @@ use quota::{AccountId, UsedAt};
 
 use super::scribe::Written;
 use crate::view::account::AccountView;
-use quota_journal::Happening;
+use quota_journal::JournalEvent;
 
 /// What is on the screen.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// All accounts, in the order of the configuration.
     pub(super) views: Vec<AccountView>,
-    pub(super) happenings: BTreeMap<AccountId, Vec<Happening>>,
+    pub(super) events: BTreeMap<AccountId, Vec<JournalEvent>>,
     pub(super) due: BTreeMap<AccountId, Timestamp>,
     /// The account that keys are about.
     pub(super) selected: Option<AccountId>,
@@ -77,7 +77,7 @@ impl State {
             Some(due) => drop(self.due.insert(written.account.clone(), due)),
             None => drop(self.due.remove(&written.account)),
         }
-        self.happenings.insert(written.account, written.happenings);
+        self.events.insert(written.account, written.events);
     }
 
     /// Takes in what came of a refresh that was asked for. A success does not hide a failure.
@@ -91,7 +91,7 @@ impl State {
 
     /// Forgets accounts that are not shown any more.
     pub(super) fn retain(&mut self, is_shown: impl Fn(&AccountId) -> bool) {
-        self.happenings.retain(|id, _| is_shown(id));
+        self.events.retain(|id, _| is_shown(id));
         self.due.retain(|id, _| is_shown(id));
         self.selected.take_if(|id| !is_shown(id));
     }

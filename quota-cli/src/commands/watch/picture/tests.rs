@@ -11,7 +11,7 @@ use ratatui::backend::TestBackend;
 use super::*;
 use crate::commands::watch::state::Act;
 use crate::view::account::{AccountView, Freshness, WindowView};
-use quota_journal::What;
+use quota_journal::EventKind;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).expect("a moment")
@@ -57,15 +57,15 @@ fn state() -> State {
     throttled.hold = Some(Hold::new(at(-10), at(50), HoldReason::RateLimited));
     let main = account("anthropic/main", 62.5);
     let mut state = State { views: vec![main, throttled], ..State::default() };
-    let happening = |second, what| Happening::new(at(second), what);
+    let event = |second, what| JournalEvent::new(at(second), what);
     let main = state.views[0].id.clone();
     state.due.insert(main.clone(), at(288));
-    state.happenings.insert(
+    state.events.insert(
         main,
-        vec![happening(-400, What::Reset { window: "five_hour".into() }), happening(-12, What::Refreshed)],
+        vec![event(-400, EventKind::Reset { window: "five_hour".into() }), event(-12, EventKind::Refreshed)],
     );
     let work = state.views[1].id.clone();
-    state.happenings.insert(work, vec![happening(-10, What::Throttled { until: at(50) })]);
+    state.events.insert(work, vec![event(-10, EventKind::Throttled { until: at(50) })]);
     state
 }
 

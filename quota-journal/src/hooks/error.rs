@@ -12,7 +12,7 @@ use quota_core::AccountId;
 pub struct HookError {
     /// Its position among the hooks, from 1.
     pub number: usize,
-    /// The kind of the event, see [`What::kind`](crate::What::kind).
+    /// The kind of the event, see [`EventKind::as_str`](crate::EventKind::as_str).
     pub kind: &'static str,
     /// The account of the event.
     pub account: AccountId,
@@ -21,23 +21,23 @@ pub struct HookError {
     pub failure: HookFailure,
 }
 
-/// Why a hook failed, in words that follow its name. Nothing that a command wrote is in it, and no address.
+/// Why a hook failed, in words that follow its name. It has no output of the command and no URL.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HookFailure {
-    /// The system did not run the command; the source says why.
+    /// The system could not start the command; the source is the cause.
     #[error("could not be run")]
-    NotRun(#[source] io::Error),
+    NotStarted(#[source] io::Error),
     /// The command ended with a failure.
     #[error("ended with {0}")]
-    Ended(ExitStatus),
-    /// Its time was over, which ended it.
-    #[error("was ended after {} s", .0.as_secs_f64())]
+    ExitStatus(ExitStatus),
+    /// The command or the request exceeded its timeout and was stopped.
+    #[error("timed out after {} s", .0.as_secs_f64())]
     TimedOut(Duration),
-    /// The note could not be posted.
+    /// The payload could not be posted.
     #[error("could not be posted: {0}")]
-    NotPosted(&'static str),
-    /// The address answered with this HTTP status.
-    #[error("was answered with {0}")]
-    Answered(u16),
+    PostFailed(&'static str),
+    /// The server answered with this HTTP status.
+    #[error("got HTTP status {0}")]
+    HttpStatus(u16),
 }

@@ -4,13 +4,13 @@ use jiff::Timestamp;
 use quota_core::{AccountId, HoldReason, TroubleKind};
 use serde::Serialize;
 
-use crate::happening::{Happening, What};
+use crate::event::{EventKind, JournalEvent};
 
 const VERSION: u32 = 1;
 
-/// A happening for programs. Every field is always there.
+/// The JSON of an event. Every field is always present.
 #[derive(Debug, Clone, Serialize)]
-pub struct Note<'a> {
+pub struct HookPayload<'a> {
     version: u32,
     id: String,
     account: &'a str,
@@ -21,53 +21,53 @@ pub struct Note<'a> {
     threshold_percent: Option<f64>,
     direction: Option<&'static str>,
     until: Option<String>,
-    why: Option<Why>,
+    why: Option<Reason>,
 }
 
-/// Why nobody may ask, or what a call failed by.
+/// The reason of a hold, or the kind of a failed call.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(untagged)]
-enum Why {
+enum Reason {
     Hold(HoldReason),
-    Trouble(TroubleKind),
+    Failure(TroubleKind),
 }
 
-impl<'a> Note<'a> {
-    /// The event of this account as hooks get it.
+impl<'a> HookPayload<'a> {
+    /// The payload for this event of this account.
     #[must_use]
-    pub fn of(account: &'a AccountId, happening: &'a Happening) -> Self {
+    pub fn new(account: &'a AccountId, event: &'a JournalEvent) -> Self {
         let percent = |basis_points: u32| f64::from(basis_points) / 100.0;
-        let mut note = Self {
+        let mut payload = Self {
             version: VERSION,
-            id: format!("{account}:{}", happening.id()),
+            id: format!("{account}:{}", event.id()),
             account: account.as_str(),
-            at: rfc3339(happening.at),
-            kind: happening.what.kind(),
-            window: happening.what.window(),
+            at: rfc3339(event.at),
+            kind: event.kind.as_str(),
+            window: event.kind.window(),
             used_percent: None,
             threshold_percent: None,
             direction: None,
             until: None,
             why: None,
         };
-        match &happening.what {
-            What::Threshold { threshold_bp, used_bp, direction, .. } => {
-                note.used_percent = Some(percent(*used_bp));
-                note.threshold_percent = Some(percent(*threshold_bp));
-                note.direction = Some(direction.as_str());
+        match &event.kind {
+            EventKind::Threshold { threshold_bp, used_bp, direction, .. } => {
+                payload.used_percent = Some(percent(*used_bp));
+                payload.threshold_percent = Some(percent(*threshold_bp));
+                payload.direction = Some(direction.as_str());
             }
-            What::Throttled { until } => {
-                note.until = Some(rfc3339(*until));
-                note.why = Some(Why::Hold(HoldReason::RateLimited));
+            EventKind::Throttled { until } => {
+                payload.until = Some(rfc3339(*until));
+                payload.why = Some(Reason::Hold(HoldReason::RateLimited));
             }
-            What::Held { until, why } => {
-                note.until = Some(rfc3339(*until));
-                note.why = Some(Why::Hold(*why));
+            EventKind::Held { until, reason } => {
+                payload.until = Some(rfc3339(*until));
+                payload.why = Some(Reason::Hold(*reason));
             }
-            What::Failing { why } => note.why = Some(Why::Trouble(*why)),
+            EventKind::Failing { reason } => payload.why = Some(Reason::Failure(*reason)),
             _ => {}
         }
-        note
+        payload
     }
 
     /// One line of JSON, without a line break.
@@ -76,7 +76,7 @@ impl<'a> Note<'a> {
         serde_json::to_string(self).expect("it has only text keys")
     }
 
-    /// The same for a command's environment.
+    /// The payload as variables of a command's environment.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
         let number = |number: Option<f64>| number.map(|number| number.to_string()).unwrap_or_default();
@@ -94,7 +94,7 @@ impl<'a> Note<'a> {
     }
 }
 
-/// The time in UTC with whole seconds.
+/// The time in UTC, in whole seconds.
 fn rfc3339(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -1,0 +1,160 @@
+//! The part of a record whose changes are events, as the journal last observed it.
+//! Which events follow from two observations is in `diff`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use quota_core::{Hold, HoldReason, Record, TroubleKind};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// An observation of an account's record.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Observation {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) login: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<String>,
+    #[serde(rename = "refreshed_ms", with = "millisecond::optional", default)]
+    pub(crate) refreshed_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hold: Option<ObservedHold>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<ObservedFailure>,
+    #[serde(default)]
+    pub(crate) windows: BTreeMap<String, ObservedWindow>,
+    /// Fields that a newer program wrote; likewise below.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ObservedHold {
+    #[serde(rename = "since_ms", with = "millisecond::required")]
+    pub(crate) since: Timestamp,
+    #[serde(rename = "until_ms", with = "millisecond::required")]
+    pub(crate) until: Timestamp,
+    pub(crate) reason: HoldReason,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ObservedFailure {
+    #[serde(rename = "at_ms", with = "millisecond::required")]
+    pub(crate) at: Timestamp,
+    pub(crate) kind: TroubleKind,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ObservedWindow {
+    #[serde(rename = "at_ms", with = "millisecond::required")]
+    pub(crate) at: Timestamp,
+    pub(crate) used_bp: u32,
+    /// The reset of the last reading that had one, if it was in the future then.
+    #[serde(rename = "resets_ms", with = "millisecond::optional", default)]
+    pub(crate) resets_at: Option<Timestamp>,
+    /// The time of the last reset event.
+    #[serde(
+        rename = "last_reset_ms",
+        with = "millisecond::optional",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) last_reset: Option<Timestamp>,
+    /// When the journal last recorded that the provider lowered the use within the period.
+    #[serde(
+        rename = "lowered_ms",
+        with = "millisecond::optional",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) lowered_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    length_ms: Option<u64>,
+    /// The highest threshold that was crossed in this period.
+    #[serde(default)]
+    pub(crate) last_threshold_bp: u32,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl Observation {
+    /// Observes `record`, with the hold that is in force.
+    pub(crate) fn new(record: &Record, hold: Option<&Hold>) -> Self {
+        let windows = record.snapshot().windows().iter().map(|window| {
+            let length = window.length().map(|length| u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
+            let observed = ObservedWindow {
+                at: window.observed_at(),
+                used_bp: window.used().basis_points(),
+                resets_at: window.rolls_over_at(),
+                last_reset: None,
+                lowered_at: None,
+                length_ms: length,
+                last_threshold_bp: 0,
+                unknown: Map::new(),
+            };
+            (window.id().as_str().to_owned(), observed)
+        });
+        Self {
+            login: record.lineage().map(ToString::to_string),
+            owner: record.identity().map(ToString::to_string),
+            refreshed_at: record.asked_at(),
+            hold: hold.map(|hold| ObservedHold {
+                since: hold.since,
+                until: hold.until,
+                reason: hold.why,
+                unknown: Map::new(),
+            }),
+            failure: record.trouble().map(|trouble| ObservedFailure {
+                at: trouble.at,
+                kind: trouble.kind,
+                unknown: Map::new(),
+            }),
+            windows: windows.collect(),
+            unknown: Map::new(),
+        }
+    }
+
+    /// Copies the fields that a newer program wrote about the same things in `before`.
+    pub(crate) fn copy_unknown_fields(&mut self, before: &Self) {
+        self.unknown.clone_from(&before.unknown);
+        if let (Some(hold), Some(earlier)) = (&mut self.hold, &before.hold)
+            && hold.since == earlier.since
+        {
+            hold.unknown.clone_from(&earlier.unknown);
+        }
+        if let (Some(failure), Some(earlier)) = (&mut self.failure, &before.failure)
+            && failure.at == earlier.at
+        {
+            failure.unknown.clone_from(&earlier.unknown);
+        }
+        for (id, window) in &mut self.windows {
+            if let Some(earlier) = before.windows.get(id) {
+                window.unknown.clone_from(&earlier.unknown);
+            }
+        }
+    }
+
+    /// Whether this observation is of another login than `before`. An id that is missing on either side contradicts nothing.
+    pub(crate) fn is_other_login(&self, before: &Self) -> bool {
+        let differ = |one: &Option<String>, other: &Option<String>| matches!((one, other), (Some(one), Some(other)) if one != other);
+        differ(&self.login, &before.login) || differ(&self.owner, &before.owner)
+    }
+
+    /// The next time at which an event can happen without a change of the record.
+    pub(crate) fn next_change_at(&self) -> Option<Timestamp> {
+        let resets = self.windows.values().filter_map(|window| window.resets_at);
+        resets.chain(self.hold.as_ref().map(|hold| hold.until)).min()
+    }
+}
+
+impl ObservedWindow {
+    pub(crate) fn length(&self) -> Option<Duration> {
+        self.length_ms.map(Duration::from_millis)
+    }
+}

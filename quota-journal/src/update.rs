@@ -1,0 +1,248 @@
+//! Updates the journal of each account on a store: reads it, compares it with the record, and writes the difference.
+//! Which events follow from two observations is in `diff`; the hooks that run for them are in `hooks`.
+//!
+//! The process that finds an event first writes it by one compare-and-swap, and every other process finds it recorded. So one
+//! process of all runs the hooks for it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use quota_core::store::{self, DocumentBody, Start};
+use quota_core::{
+    AccountId, Clock, Policy, QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version,
+    provider_cooldown,
+};
+
+use crate::diff::DEFAULT_THRESHOLDS;
+use crate::event::JournalEvent;
+use crate::hooks::{Hook, HookError, run_hooks};
+use crate::journal::Journal;
+
+/// How long the store keeps a journal after its last write. Its oldest samples are 35 days old.
+const TTL: Duration = Duration::from_secs(40 * 24 * 3600);
+/// How long the store keeps a journal that was emptied.
+const REMOVED_TTL: Duration = Duration::from_millis(1);
+/// How long the update of one account may take.
+const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long each call to the store may take while a journal is removed.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// After so many conflicts, other processes have recorded the events.
+const MAX_CAS_ATTEMPTS: u32 = 8;
+
+/// The rules by which events are found.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    thresholds: Vec<u32>,
+    policy: Policy,
+}
+
+impl Rules {
+    /// The rules of a manager with this policy: the default thresholds (50, 75, 90 and 100 %), and those of `hooks`.
+    #[must_use]
+    pub fn new(policy: Policy, hooks: &[Hook]) -> Self {
+        let of_hooks = hooks.iter().flat_map(|hook| hook.thresholds.iter().copied());
+        let mut thresholds: Vec<_> = DEFAULT_THRESHOLDS.into_iter().chain(of_hooks).collect();
+        thresholds.sort_unstable();
+        thresholds.dedup();
+        Self { thresholds, policy }
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self::new(Policy::default(), &[])
+    }
+}
+
+/// A problem while journals were updated. The journals are written nevertheless.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The journal could not be decoded and was replaced; its past is lost.
+    #[error("replaced the damaged journal of {0}; its past events are lost")]
+    Replaced(AccountId),
+    /// A hook failed.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+}
+
+/// Updates the journals of all `accounts`, and runs the hooks for their new events. Call it after records may have changed.
+///
+/// An account whose store does not answer within two seconds is skipped; the next update finds the same events. `secrets` names
+/// the environment variables that are removed from a command's environment. Dropping the future loses hooks that have not run yet.
+pub async fn update_and_run_hooks(
+    store: &dyn QuotaStore,
+    accounts: &[&AccountId],
+    rules: &Rules,
+    hooks: &[Hook],
+    secrets: &[String],
+) -> Vec<Warning> {
+    let clock = Clock::system();
+    let mut warnings = Vec::new();
+    // Most of the time nothing has changed, and one concurrent comparison of all accounts shows it.
+    let changes =
+        accounts.iter().map(|account| clock.bounded(ACCOUNT_TIMEOUT, has_changes(store, account, rules)));
+    let changes = join_all(changes).await;
+    let changed = accounts.iter().zip(changes).filter(|(_, changed)| matches!(changed, Some(Ok(true))));
+    for (account, _) in changed {
+        let updated = clock.bounded(ACCOUNT_TIMEOUT, update(store, account, rules)).await;
+        if let Some(Ok(JournalUpdate { new, damage, .. })) = updated {
+            warnings.extend(damage.journal.then(|| Warning::Replaced((*account).clone())));
+            let failed = run_hooks(hooks, secrets, account, &new, &clock).await;
+            warnings.extend(failed.into_iter().map(Warning::from));
+        }
+    }
+    warnings
+}
+
+/// Removes the journal of an account that was removed: its events and its history.
+///
+/// # Errors
+///
+/// Any [`StoreError`]. The journal may then exist or not, and likewise after the future is dropped.
+pub async fn remove(store: &dyn QuotaStore, account: &AccountId) -> Result<(), StoreError> {
+    let key = StoreKey::beside(account, "journal");
+    // A store has no delete, so an empty journal expires at once.
+    let empty = |journal: &mut Undecoded, _| {
+        if let Some(body) = &mut journal.0 {
+            *body = Journal::default().encode();
+        }
+    };
+    store::update(store, &key, Start::Read, REMOVED_TTL, STORE_TIMEOUT, empty).await.map(drop)
+}
+
+/// The body of a journal in any form, because a damaged journal and one of a newer format are emptied as well.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Undecoded(Option<Bytes>);
+
+impl DocumentBody for Undecoded {
+    fn decode(body: &[u8]) -> Result<Self, StoreError> {
+        Ok(Self(Some(Bytes::copy_from_slice(body))))
+    }
+
+    fn encode(&self) -> Bytes {
+        self.0.clone().unwrap_or_default()
+    }
+}
+
+/// Which documents of an account could not be decoded or written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// The record could not be decoded. Nothing is written until it is replaced.
+    pub record: bool,
+    /// The journal could not be decoded. The next write replaces it.
+    pub journal: bool,
+    /// A newer program wrote the journal. Nothing is added to it.
+    pub is_journal_newer: bool,
+}
+
+/// The result of [`update`].
+#[derive(Debug)]
+pub struct JournalUpdate {
+    /// The events that this update found and recorded.
+    pub new: Vec<JournalEvent>,
+    /// The journal after the update.
+    pub journal: Journal,
+    /// The account's record.
+    pub record: Record,
+    /// Which of the two is damaged, and therefore empty here.
+    pub damage: Damage,
+    /// The time by the store's clock.
+    pub now: Timestamp,
+    /// The versions of the record and of the journal.
+    pub versions: (Option<Version>, Option<Version>),
+}
+
+/// Compares an account's record with its journal, and records the new events in it.
+///
+/// The journal is read before the record. So the record is never older than the journal's last observation, and events never run
+/// backwards. After a conflict both are read again.
+///
+/// # Errors
+///
+/// Any [`StoreError`] of reading. The first write replaces a damaged journal; with a damaged record nothing is written. If a write
+/// fails, the result is what could be read, without new events. A swap that may have been applied counts as a conflict: its
+/// events are in the journal, and their hooks do not run, because a hook runs at most once. Dropping the future has the same
+/// effect.
+pub async fn update(
+    store: &dyn QuotaStore,
+    account: &AccountId,
+    rules: &Rules,
+) -> Result<JournalUpdate, StoreError> {
+    let key = StoreKey::beside(account, "journal");
+    let mut found = store.read(&key).await?;
+    let mut attempts = 0;
+    // Not `store::update`: after a conflict the record, which is another document, must be read again.
+    loop {
+        attempts += 1;
+        let Diff { read, record, before, after, new, damage } =
+            compare(store, account, rules, &found).await?;
+        let now = read.now;
+        let result = |new, journal, version| JournalUpdate {
+            new,
+            journal,
+            record,
+            damage,
+            now,
+            versions: (read.version(), version),
+        };
+        if after == before || attempts > MAX_CAS_ATTEMPTS {
+            return Ok(result(Vec::new(), before, found.version()));
+        }
+        match store.swap(&key, found.version(), after.encode(), TTL).await {
+            Ok(Swap::Applied(version)) => return Ok(result(new, after, Some(version))),
+            Ok(Swap::Conflict(other)) => found = other,
+            // A full or read-only disk: return the events as part of the journal; a later update that can write finds them new.
+            Ok(_) | Err(_) => return Ok(result(Vec::new(), after, found.version())),
+        }
+    }
+}
+
+/// Whether an update of an account would change its journal.
+async fn has_changes(store: &dyn QuotaStore, account: &AccountId, rules: &Rules) -> Result<bool, StoreError> {
+    let found = store.read(&StoreKey::beside(account, "journal")).await?;
+    let diff = compare(store, account, rules, &found).await?;
+    Ok(diff.after != diff.before)
+}
+
+/// An account's record, and its journal before and after the record's changes.
+struct Diff {
+    read: Reading,
+    record: Record,
+    before: Journal,
+    after: Journal,
+    new: Vec<JournalEvent>,
+    damage: Damage,
+}
+
+async fn compare(
+    store: &dyn QuotaStore,
+    account: &AccountId,
+    rules: &Rules,
+    journal: &Reading,
+) -> Result<Diff, StoreError> {
+    let before = journal.document.as_ref().map(|found| Journal::decode(&found.body)).transpose();
+    let read = store.read(&StoreKey::account(account)).await?;
+    let record = read.document.as_ref().map(|found| Record::decode(&found.body)).transpose();
+    let (record_damaged, journal_damaged) = (record.is_err(), before.is_err());
+    let before = before.unwrap_or_default().unwrap_or_default();
+    let is_journal_newer = !before.is_writable();
+    let damage = Damage { record: record_damaged, journal: journal_damaged, is_journal_newer };
+    let record = record.unwrap_or_default().unwrap_or_default();
+    let cooldown = provider_cooldown(store, account.provider(), &rules.policy, read.now).await?;
+    let hold = record.effective_hold(cooldown.as_ref(), read.now, &rules.policy);
+    let mut after = before.clone();
+    // An account that was never refreshed gets no journal.
+    let is_blank = read.document.is_none() && journal.document.is_none();
+    let new = if is_blank || damage.record || damage.is_journal_newer {
+        Vec::new()
+    } else {
+        after.update(&record, hold.as_ref(), read.now, &rules.thresholds)
+    };
+    Ok(Diff { read, record, before, after, new, damage })
+}
+
+#[cfg(test)]
+mod tests;

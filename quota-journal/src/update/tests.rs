@@ -1,0 +1,165 @@
+//! The journal on a store: of many concurrent updates, one records an event.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use quota_core::{
+    Ask, AttemptId, Begin, Freshness, MemoryStore, Percent, Policy, Usage, WindowId, WindowReading,
+};
+
+use super::*;
+
+fn account() -> AccountId {
+    "anthropic/main".parse().expect("a valid name")
+}
+
+/// Writes a reading into the record, as a manager does.
+async fn write_reading(store: &dyn QuotaStore, percent: f64) {
+    let key = StoreKey::account(&account());
+    let reading = store.read(&key).await.expect("memory can be read");
+    let mut record = reading.document.as_ref().map_or_else(Record::default, |document| {
+        Record::decode(&document.body).expect("a record was written")
+    });
+    let request = Ask::new(AttemptId::random(), Freshness::Since(reading.now + Duration::from_millis(1)));
+    let policy = Policy::default();
+    // A reading of this very millisecond does not satisfy the request.
+    let Begin::Granted(lease) = record.begin(reading.now, &request, &policy) else {
+        panic!("the lease is free")
+    };
+    let used = Percent::from_percent(percent).expect("a number");
+    let usage = Usage::polled([WindowReading::new(WindowId::five_hour(), used)]);
+    let _ = record.commit(reading.now, &lease, &usage);
+    let swap = store.swap(&key, reading.version(), record.encode(), policy.keep).await;
+    assert!(matches!(swap, Ok(Swap::Applied(_))), "the test is the only writer: {swap:?}");
+}
+
+fn kinds(new: &[JournalEvent]) -> Vec<&'static str> {
+    new.iter().map(|event| event.kind.as_str()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_without_a_record_gets_no_journal() {
+    let store = MemoryStore::new();
+
+    let updated = update(&store, &account(), &Rules::default()).await.unwrap();
+
+    assert!(updated.new.is_empty());
+    assert_eq!(updated.versions, (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_twenty_concurrent_updates_records_an_event() {
+    let store = MemoryStore::new();
+    write_reading(&store, 10.0).await;
+    update(&store, &account(), &Rules::default()).await.unwrap();
+    write_reading(&store, 80.0).await;
+
+    let mut events = Vec::new();
+    let mut all = tokio::task::JoinSet::new();
+    let store: Arc<dyn QuotaStore> = Arc::new(store);
+    for _ in 0..20 {
+        let store = Arc::clone(&store);
+        all.spawn(async move { update(store.as_ref(), &account(), &Rules::default()).await });
+    }
+    while let Some(updated) = all.join_next().await {
+        events.extend(updated.unwrap().unwrap().new);
+    }
+
+    let thresholds = kinds(&events).into_iter().filter(|kind| *kind == "threshold").count();
+    assert_eq!(thresholds, 2, "{events:?}");
+}
+
+/// A store on a full disk.
+#[derive(Debug)]
+struct FullStore(MemoryStore);
+
+#[async_trait]
+impl QuotaStore for FullStore {
+    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        self.0.read(key).await
+    }
+
+    async fn swap(
+        &self,
+        _: &StoreKey,
+        _: Option<Version>,
+        _: Bytes,
+        _: Duration,
+    ) -> Result<Swap, StoreError> {
+        Err(StoreError::refused("the disk is full"))
+    }
+
+    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.0.changed(key, seen).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_returns_the_journal_and_no_new_events() {
+    let store = MemoryStore::new();
+    write_reading(&store, 10.0).await;
+    update(&store, &account(), &Rules::default()).await.unwrap();
+    write_reading(&store, 80.0).await;
+
+    let updated = update(&FullStore(store), &account(), &Rules::default()).await.unwrap();
+
+    assert!(updated.new.is_empty(), "{:?}", updated.new);
+    let stored: Vec<_> = updated.journal.events().map(|(_, event)| event.kind.as_str()).collect();
+    assert!(stored.contains(&"threshold"), "{stored:?}");
+    assert_eq!(updated.record.snapshot().windows()[0].used(), Percent::from_percent(80.0).unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_journal_is_replaced() {
+    let store = MemoryStore::new();
+    write_reading(&store, 10.0).await;
+    let key = StoreKey::beside(&account(), "journal");
+    let _ = store.swap(&key, None, "torn".into(), TTL).await.unwrap();
+
+    let updated = update(&store, &account(), &Rules::default()).await.unwrap();
+
+    assert!(updated.damage.journal && !updated.damage.record);
+    let body = store.read(&key).await.unwrap().document.unwrap().body;
+    assert_eq!(Journal::decode(&body).unwrap(), updated.journal);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_in_any_form_is_removed() {
+    for body in ["torn", r#"{"format":3}"#, r#"{"format":2}"#] {
+        let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+        let store = MemoryStore::with_clock(clock.clone());
+        let key = StoreKey::beside(&account(), "journal");
+        let _ = store.swap(&key, None, body.into(), TTL).await.unwrap();
+
+        remove(&store, &account()).await.unwrap();
+
+        let left = store.read(&key).await.unwrap().document.map(|document| document.body);
+        assert!(left.is_none_or(|body| body == Journal::default().encode()), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn removing_a_missing_journal_writes_nothing() {
+    let store = MemoryStore::new();
+
+    remove(&store, &account()).await.unwrap();
+
+    assert_eq!(store.read(&StoreKey::beside(&account(), "journal")).await.unwrap().document, None);
+}
+
+#[test]
+fn thresholds_of_hooks_are_added_to_the_default_ones() {
+    let hook = |thresholds: &[u32]| Hook {
+        on: vec!["threshold"],
+        accounts: Vec::new(),
+        windows: Vec::new(),
+        thresholds: thresholds.to_vec(),
+        action: crate::Action::Run { program: "true".into(), arguments: Vec::new() },
+        timeout: Duration::from_secs(1),
+    };
+
+    let rules = Rules::new(Policy::default(), &[hook(&[9_000, 8_250]), hook(&[8_250])]);
+
+    assert_eq!(rules.thresholds, [5_000, 7_500, 8_250, 9_000, 10_000]);
+}
