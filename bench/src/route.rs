@@ -10,7 +10,8 @@ use std::time::Duration;
 use quota_accounts::{AccountsConfig, FallbackAccountManager, Request};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Account, AccountId, Clock, MemoryStore, Percent, Policy, QuotaManager, Usage, WindowId, WindowReading,
+    Account, AccountId, Clock, MemoryStore, Percent, Policy, QuotaManager, UsageReport, WindowId,
+    WindowReading,
 };
 use tokio::runtime::Runtime;
 
@@ -39,7 +40,7 @@ fn three() -> Row {
 fn ten_thousand() -> Row {
     const COUNT: usize = 10_000;
     let board = Board::with(COUNT, 100.0);
-    let usage = Usage::from_headers([reading(50.0)]);
+    let usage = UsageReport::from_headers([reading(50.0)]);
     let last = board.handles.last().expect("there are accounts");
     let _entered = board.runtime.enter();
     last.observe(&usage).expect("it is the same login");
@@ -87,7 +88,7 @@ impl Board {
         let ids = ids(count);
         let (accounts, handles) = runtime.block_on(async {
             let provider = FakeProvider::answering("bench", used);
-            provider.answer(Usage::polled([reading(used)]));
+            provider.answer(UsageReport::polled([reading(used)]));
             let quota = manager(&provider);
             let mut handles = Vec::with_capacity(count);
             for id in &ids {

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use quota_core::file::FileError;
-use quota_core::{AccountId, Clock, CredentialSource, ProviderId, TrafficReader};
+use quota_core::{AccountId, Clock, CredentialSource, ProviderId, ResponseParser};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
@@ -89,7 +89,7 @@ pub(crate) struct Inner {
     policy: RoutingPolicy,
     clock: Clock,
     credentials: Option<Arc<dyn CredentialSource>>,
-    readers: HashMap<ProviderId, Arc<dyn TrafficReader>>,
+    readers: HashMap<ProviderId, Arc<dyn ResponseParser>>,
     /// Answers that a reader broke on, by status.
     unread: Mutex<HashSet<(ProviderId, Option<u16>)>>,
     keeping: Option<Keeping>,

@@ -1,5 +1,5 @@
 //! What came of a request, and what follows from it for the account, the model and the next try.
-//! How a provider writes it is known to its `TrafficReader`; acting on it is the manager's business.
+//! How a provider writes it is known to its `ResponseParser`; acting on it is the manager's business.
 
 mod plain;
 
@@ -7,7 +7,10 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{Failure, FailureKind, Mark, Scope, Seen, Traffic, TrafficReader, Usage, bounded_wait};
+use quota_core::{
+    CredentialFingerprint, ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope,
+    UsageReport, bounded_wait,
+};
 
 use crate::{Block, Request, RoutingPolicy};
 
@@ -100,14 +103,16 @@ impl Outcome {
     }
 
     /// What it says, by the provider's own reader where there is one.
-    pub(crate) fn read(&self, reader: Option<&dyn TrafficReader>, now: Timestamp) -> Seen {
+    pub(crate) fn read(&self, reader: Option<&dyn ResponseParser>, now: Timestamp) -> ParsedResponse {
         match &self.kind {
             Kind::Answered { status, headers, body } => {
-                let traffic = Traffic::new(*status, headers, now).body(body);
+                let traffic = ResponseMeta::new(*status, headers, now).body(body);
                 reader.map_or_else(|| plain::read(&traffic), |reader| reader.read(&traffic))
             }
-            Kind::Unreachable => Seen::new(nothing(), Some(Failure::new(FailureKind::Overloaded))),
-            Kind::Dropped => Seen::new(nothing(), None),
+            Kind::Unreachable => {
+                ParsedResponse::new(nothing(), Some(Rejection::new(RejectionKind::Overloaded)))
+            }
+            Kind::Dropped => ParsedResponse::new(nothing(), None),
         }
     }
 }
@@ -136,8 +141,8 @@ fn speaks_of_limits(name: &str) -> bool {
         || ["ratelimit", "rate-limit", "x-codex-", "organization-id"].iter().any(|part| has(part))
 }
 
-fn nothing() -> Usage {
-    Usage::from_headers([])
+fn nothing() -> UsageReport {
+    UsageReport::from_headers([])
 }
 
 /// What to do about the request that was turned away.
@@ -176,10 +181,10 @@ pub(crate) struct Consequence {
 
 /// Draws the consequences of a failure: for the account or one model on it, and for the next try.
 pub(crate) fn consequence(
-    failure: &Failure,
+    failure: &Rejection,
     status: Option<u16>,
     request: &Request,
-    mark: Option<Mark>,
+    mark: Option<CredentialFingerprint>,
     now: Timestamp,
     policy: &RoutingPolicy,
 ) -> Consequence {
@@ -190,7 +195,7 @@ pub(crate) fn consequence(
     let block = |until: Option<Timestamp>| Block::new(failure.kind, now).until(until);
     let stay = NextTry::After(wait);
     match failure.kind {
-        FailureKind::QuotaSpent => {
+        RejectionKind::QuotaExhausted => {
             let told = failure.resets_at.filter(|at| *at > now);
             let until = told.unwrap_or_else(|| later(asked.unwrap_or(policy.spent_pause)));
             // Headers may not say which model it is: then it is the one that was asked for.
@@ -204,25 +209,25 @@ pub(crate) fn consequence(
             };
             Consequence { block, next: NextTry::Elsewhere }
         }
-        FailureKind::Throttled => {
+        RejectionKind::Throttled => {
             let block = Some(block(Some(later(wait))));
             Consequence { block, next: if triggers { NextTry::Elsewhere } else { stay } }
         }
-        FailureKind::LoginDead => {
+        RejectionKind::Unauthorized => {
             let next = if triggers { NextTry::Elsewhere } else { NextTry::Never };
             // Of a credential that nobody can tell from another it cannot be seen when it is another.
             let until = mark.is_none().then(|| later(policy.not_allowed_pause));
             Consequence { block: Some(block(until).mark(mark)), next }
         }
-        FailureKind::NotAllowed => {
+        RejectionKind::Forbidden => {
             let until = later(policy.not_allowed_pause);
             let next = if triggers { NextTry::Elsewhere } else { NextTry::Never };
             Consequence { block: Some(block(Some(until)).mark(mark)), next }
         }
-        FailureKind::Overloaded => {
+        RejectionKind::Overloaded => {
             Consequence { block: None, next: if triggers { NextTry::Elsewhere } else { stay } }
         }
-        FailureKind::Ours => {
+        RejectionKind::InvalidRequest => {
             Consequence { block: None, next: if triggers { NextTry::Elsewhere } else { NextTry::Never } }
         }
         _ => Consequence { block: None, next: NextTry::Never },
@@ -243,19 +248,20 @@ mod tests {
         Timestamp::from_second(1_800_000_000).unwrap()
     }
 
-    fn after(failure: Failure, status: u16) -> Consequence {
+    fn after(failure: Rejection, status: u16) -> Consequence {
         let request = Request::new().model("claude-opus-4-5");
         consequence(&failure, Some(status), &request, None, now(), &RoutingPolicy::default())
     }
 
-    fn read(outcome: &Outcome) -> Option<Failure> {
+    fn read(outcome: &Outcome) -> Option<Rejection> {
         outcome.read(None, now()).failure
     }
 
     #[test]
     fn a_spent_quota_blocks_the_account_until_its_reset() {
         let reset = now() + SignedDuration::from_hours(3);
-        let failure = Failure::new(FailureKind::QuotaSpent).window(WindowId::five_hour()).resets_at(reset);
+        let failure =
+            Rejection::new(RejectionKind::QuotaExhausted).window(WindowId::five_hour()).resets_at(reset);
 
         let Consequence { block, next } = after(failure, 429);
 
@@ -266,7 +272,7 @@ mod tests {
     // B68
     #[test]
     fn a_spent_window_of_one_model_blocks_the_model_that_was_asked_for() {
-        let failure = Failure::new(FailureKind::QuotaSpent).scope(Scope::unnamed());
+        let failure = Rejection::new(RejectionKind::QuotaExhausted).scope(Scope::unknown_model());
 
         let block = after(failure, 429).block.unwrap();
 
@@ -275,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_spent_part_that_nobody_can_name_does_not_block_the_account() {
-        let failure = Failure::new(FailureKind::QuotaSpent).scope(Scope::unnamed());
+        let failure = Rejection::new(RejectionKind::QuotaExhausted).scope(Scope::unknown_model());
 
         let found = consequence(&failure, Some(429), &Request::new(), None, now(), &RoutingPolicy::default());
 
@@ -285,12 +291,12 @@ mod tests {
     // B87
     #[test]
     fn a_spent_quota_moves_the_request_whatever_the_status() {
-        assert_eq!(after(Failure::new(FailureKind::QuotaSpent), 400).next, NextTry::Elsewhere);
+        assert_eq!(after(Rejection::new(RejectionKind::QuotaExhausted), 400).next, NextTry::Elsewhere);
     }
 
     #[test]
     fn a_reset_that_is_past_ends_nothing_at_once() {
-        let failure = Failure::new(FailureKind::QuotaSpent).resets_at(now());
+        let failure = Rejection::new(RejectionKind::QuotaExhausted).resets_at(now());
 
         let block = after(failure, 429).block.unwrap();
 
@@ -304,7 +310,7 @@ mod tests {
 
         let block = after(failure, 429).block.unwrap();
 
-        assert_eq!(block.kind, FailureKind::Throttled);
+        assert_eq!(block.kind, RejectionKind::Throttled);
         assert_eq!(block.until, Some(now() + SignedDuration::from_secs(30)));
     }
 
@@ -319,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_throttled_request_stays_where_429_is_no_trigger() {
-        let failure = Failure::new(FailureKind::Throttled).retry_after(Duration::from_secs(7));
+        let failure = Rejection::new(RejectionKind::Throttled).retry_after(Duration::from_secs(7));
         let policy = RoutingPolicy::default().triggers([401]);
 
         let found = consequence(&failure, Some(429), &Request::new(), None, now(), &policy);
@@ -331,7 +337,7 @@ mod tests {
     #[test]
     fn a_403_moves_the_request_at_once_and_blocks_the_credential() {
         let failure = read(&Outcome::from_response(403, [("a", "b")])).unwrap();
-        let mark = Mark::from_hash(7);
+        let mark = CredentialFingerprint::from_hash(7);
 
         let found =
             consequence(&failure, Some(403), &Request::new(), Some(mark), now(), &RoutingPolicy::default());
@@ -343,7 +349,8 @@ mod tests {
     // B18
     #[test]
     fn a_401_blocks_the_credential_until_there_is_another() {
-        let (failure, mark) = (Failure::new(FailureKind::LoginDead), Some(Mark::from_hash(7)));
+        let (failure, mark) =
+            (Rejection::new(RejectionKind::Unauthorized), Some(CredentialFingerprint::from_hash(7)));
         let found = consequence(&failure, Some(401), &Request::new(), mark, now(), &RoutingPolicy::default());
 
         assert_eq!((found.block.unwrap().until, found.next), (None, NextTry::Elsewhere));
@@ -352,7 +359,7 @@ mod tests {
     // B39
     #[test]
     fn a_401_to_a_credential_that_cannot_be_told_from_another_does_not_last_for_ever() {
-        let found = after(Failure::new(FailureKind::LoginDead), 401);
+        let found = after(Rejection::new(RejectionKind::Unauthorized), 401);
 
         let hour = now() + RoutingPolicy::default().not_allowed_pause;
         assert_eq!(found.block.unwrap().until, Some(hour));
@@ -389,7 +396,7 @@ mod tests {
         let failure = read(&Outcome::from_response(529, [("retry-after", &huge)])).unwrap();
         let throttled = read(&Outcome::from_response(429, [("retry-after", &huge)])).unwrap();
 
-        let spent = Failure::new(FailureKind::QuotaSpent).retry_after(Duration::MAX);
+        let spent = Rejection::new(RejectionKind::QuotaExhausted).retry_after(Duration::MAX);
 
         let day = now().checked_add(LONGEST_WAIT).ok();
         assert_eq!(after(failure, 529).next, NextTry::After(LONGEST_WAIT));
@@ -408,14 +415,15 @@ mod tests {
     #[test]
     fn a_spent_window_blocks_until_its_reset_however_far_that_is() {
         let reset = now() + SignedDuration::from_hours(29 * 24);
-        let failure = Failure::new(FailureKind::QuotaSpent).window(WindowId::monthly()).resets_at(reset);
+        let failure =
+            Rejection::new(RejectionKind::QuotaExhausted).window(WindowId::monthly()).resets_at(reset);
 
         assert_eq!(after(failure.retry_after(Duration::MAX), 429).block.unwrap().until, Some(reset));
     }
 
     #[test]
     fn a_status_that_was_made_a_trigger_moves_the_request() {
-        let failure = Failure::new(FailureKind::Overloaded);
+        let failure = Rejection::new(RejectionKind::Overloaded);
         let policy = RoutingPolicy::default().triggers([529]);
 
         let found = consequence(&failure, Some(529), &Request::new(), None, now(), &policy);
@@ -434,7 +442,7 @@ mod tests {
     fn a_provider_out_of_reach_is_not_the_accounts_fault() {
         let failure = read(&Outcome::unreachable()).unwrap();
 
-        assert_eq!(failure.kind, FailureKind::Overloaded);
+        assert_eq!(failure.kind, RejectionKind::Overloaded);
     }
 
     #[test]

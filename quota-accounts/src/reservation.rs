@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use quota_core::store::DocumentBody;
-use quota_core::{AttemptId, Percent, StoreError, WindowId};
+use quota_core::{Percent, RequestId, StoreError, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -28,7 +28,7 @@ pub(crate) struct Reservations {
 /// The share of a window that one request is expected to use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Reservation {
-    pub(crate) id: AttemptId,
+    pub(crate) id: RequestId,
     pub(crate) window: WindowId,
     #[serde(rename = "share_bp")]
     pub(crate) share: Percent,
@@ -45,7 +45,7 @@ impl Reservation {
 
     pub(crate) fn new(window: WindowId, share: Percent, now: Timestamp) -> Self {
         let until = now.checked_add(Self::LASTS).unwrap_or(Timestamp::MAX);
-        Self { id: AttemptId::random(), window, share, until, unknown: Map::new() }
+        Self { id: RequestId::random(), window, share, until, unknown: Map::new() }
     }
 
     /// Whether it is somebody's. One that would last longer than any does is of a clock that was ahead.
@@ -88,7 +88,7 @@ impl Reservations {
         self.held.push(reservation);
     }
 
-    fn has(&self, id: AttemptId) -> bool {
+    fn has(&self, id: RequestId) -> bool {
         self.held.iter().any(|held| held.id == id)
     }
 
@@ -101,7 +101,7 @@ impl Reservations {
     }
 
     /// Gives a reservation back; whether there was one.
-    pub(crate) fn release(&mut self, id: AttemptId) -> bool {
+    pub(crate) fn release(&mut self, id: RequestId) -> bool {
         let before = self.held.len();
         self.held.retain(|held| held.id != id);
         self.held.len() != before
@@ -126,10 +126,10 @@ impl Reservations {
 
 impl DocumentBody for Reservations {
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
-        let unusable = || StoreError::unusable("the reservations are damaged");
-        let found: Self = serde_json::from_slice(body).map_err(|error| unusable().because(error))?;
+        let unusable = || StoreError::corrupt("the reservations are damaged");
+        let found: Self = serde_json::from_slice(body).map_err(|error| unusable().with_source(error))?;
         if found.version > VERSION {
-            return Err(StoreError::unusable("the reservations were written by a newer program"));
+            return Err(StoreError::corrupt("the reservations were written by a newer program"));
         }
         Ok(found)
     }
@@ -247,7 +247,7 @@ mod tests {
         for body in [r#"{"version":2}"#, "{"] {
             let decoded = Reservations::decode(body.as_bytes());
 
-            assert!(matches!(decoded, Err(StoreError::Unusable { .. })), "{body}");
+            assert!(matches!(decoded, Err(StoreError::Corrupt { .. })), "{body}");
         }
     }
 
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn reservations_are_written_in_this_form() {
         let mut reservations = Reservations::default();
-        reservations.reserve(&Reservation { id: AttemptId::from(7), ..of(1.5) }, None, now());
+        reservations.reserve(&Reservation { id: RequestId::from(7), ..of(1.5) }, None, now());
 
         let text = reservations.encode();
 

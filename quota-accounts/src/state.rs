@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Hold, Joined, Lineage, Record, Seed, Snapshot};
+use quota_core::{AccountId, Hold, LoginId, MergeOutcome, Record, Seed, Snapshot};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -38,7 +38,7 @@ impl JsonContent for AccountsState {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AccountState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) lineage: Option<Lineage>,
+    pub(crate) lineage: Option<LoginId>,
     #[serde(default)]
     pub(crate) snapshot: Snapshot,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ impl AccountState {
             return;
         }
         let mut record = Record::default();
-        if record.seed(now, &self.seed()) == Joined::Yes {
+        if record.seed(now, &self.seed()) == MergeOutcome::Merged {
             (self.snapshot, self.hold) = (record.snapshot().clone(), record.hold().cloned());
         }
     }
@@ -129,7 +129,7 @@ impl AccountState {
 fn heard_at(
     snapshot: &Snapshot,
     blocks: &[Block],
-    lineage: Option<&Lineage>,
+    lineage: Option<&LoginId>,
     now: Timestamp,
 ) -> Option<Timestamp> {
     // What a clock ahead of this one has made is no later than anything.

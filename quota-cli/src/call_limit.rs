@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{Account, QuotaError, Refreshed};
+use quota::{Account, QuotaError, RefreshOutcome};
 
 use crate::words::{ago, between, span};
 
@@ -17,12 +17,12 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// # Errors
 ///
 /// [`QuotaError`] if nothing at all is known of the account.
-pub(crate) async fn refresh(account: &Account) -> Result<Refreshed, QuotaError> {
+pub(crate) async fn refresh(account: &Account) -> Result<RefreshOutcome, QuotaError> {
     account.refresh_unless_called_within(LIMIT).await
 }
 
 /// When the call was started that made another one needless, where that is why none was made.
-pub(crate) fn recent_call(refreshed: &Result<Refreshed, QuotaError>) -> Option<Timestamp> {
+pub(crate) fn recent_call(refreshed: &Result<RefreshOutcome, QuotaError>) -> Option<Timestamp> {
     match refreshed {
         Ok(refreshed) => refreshed.called_at,
         Err(QuotaError::CalledRecently { trouble, .. }) => Some(trouble.at),

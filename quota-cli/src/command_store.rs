@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota::{Applied, Clock, QuotaStore, Reading, StoreError, StoreKey, Swap, Version, sqlite};
+use quota::{CasOutcome, Clock, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState, sqlite};
 
 use crate::term;
 
@@ -92,19 +92,19 @@ impl CommandStore {
         let late = |applied| StoreError::unavailable(applied, "it did not answer in time");
         let left = *lock(&self.left);
         if left.is_zero() {
-            return Err(late(Applied::No));
+            return Err(late(WriteState::NotApplied));
         }
         let begun_at = self.clock.instant();
         let answer = self.clock.bounded(left, call).await;
         let waited = self.clock.instant().saturating_since(begun_at);
         let mut left = lock(&self.left);
         *left = left.saturating_sub(waited);
-        answer.unwrap_or_else(|| Err(late(Applied::Perhaps)))
+        answer.unwrap_or_else(|| Err(late(WriteState::Unknown)))
     }
 
     /// What is read from a damaged file: nothing.
-    fn nothing(&self) -> Reading {
-        Reading::new(None, self.clock.now())
+    fn nothing(&self) -> StoreRead {
+        StoreRead::new(None, self.clock.now())
     }
 }
 
@@ -112,7 +112,7 @@ impl CommandStore {
 /// itself, and says why.
 #[async_trait]
 impl QuotaStore for CommandStore {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         if self.is_damaged() {
             return Ok(self.nothing());
         }
@@ -120,24 +120,24 @@ impl QuotaStore for CommandStore {
         if self.is_damaged() { Ok(self.nothing()) } else { answer }
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         if let Some(damage) = self.damage.get() {
             return Err(damage.clone());
         }
-        self.within_limit(true, self.inner.swap(key, expected, body, keep)).await
+        self.within_limit(true, self.inner.compare_and_swap(key, expected, body, keep)).await
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         if self.is_damaged() {
             return std::future::pending().await;
         }
-        self.inner.changed(key, seen).await
+        self.inner.wait_for_change(key, seen).await
     }
 }
 
@@ -155,21 +155,21 @@ mod tests {
 
     #[async_trait]
     impl QuotaStore for Frozen {
-        async fn read(&self, _key: &StoreKey) -> Result<Reading, StoreError> {
+        async fn read(&self, _key: &StoreKey) -> Result<StoreRead, StoreError> {
             std::future::pending().await
         }
 
-        async fn swap(
+        async fn compare_and_swap(
             &self,
             _key: &StoreKey,
             _expected: Option<Version>,
             _body: Bytes,
             _keep: Duration,
-        ) -> Result<Swap, StoreError> {
+        ) -> Result<CasOutcome, StoreError> {
             std::future::pending().await
         }
 
-        async fn changed(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
+        async fn wait_for_change(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
             std::future::pending().await
         }
     }
@@ -183,7 +183,7 @@ mod tests {
 
         for _ in 0..5 {
             assert!(store.read(&StoreKey::probe()).await.unwrap_err().is_transient());
-            let swapped = store.swap(&StoreKey::probe(), None, Bytes::new(), LIMIT).await;
+            let swapped = store.compare_and_swap(&StoreKey::probe(), None, Bytes::new(), LIMIT).await;
             assert!(swapped.unwrap_err().is_transient());
         }
 
@@ -198,7 +198,7 @@ mod tests {
         let store =
             CommandStore::new(Arc::new(quota::MemoryStore::new()), Limit::Writes(Duration::ZERO), false);
 
-        assert!(store.swap(&StoreKey::probe(), None, Bytes::new(), LIMIT).await.is_err());
+        assert!(store.compare_and_swap(&StoreKey::probe(), None, Bytes::new(), LIMIT).await.is_err());
 
         assert!(store.read(&StoreKey::probe()).await.is_ok());
     }

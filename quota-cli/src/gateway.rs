@@ -178,8 +178,8 @@ fn told_of(what: &str, error: &str) -> String {
 pub(crate) fn store_cause(error: &StoreError) -> &str {
     match error {
         StoreError::Unavailable { why, .. }
-        | StoreError::Refused { why, .. }
-        | StoreError::Unusable { why, .. } => why,
+        | StoreError::Rejected { why, .. }
+        | StoreError::Corrupt { why, .. } => why,
         _ => "the store failed",
     }
 }

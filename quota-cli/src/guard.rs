@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{Account, Answer, Clock, QuotaStore};
+use quota::{Account, AccountUsage, Clock, QuotaStore};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -82,7 +82,7 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
             // What stands when the time is over is judged once more, without asking the provider.
             Some(most) => match clock.bounded(most, waited).await {
                 Some(judged) => judged,
-                None => judged(account.load().await, &terms),
+                None => judged(account.sync().await, &terms),
             },
             None => waited.await,
         };
@@ -112,7 +112,7 @@ struct Guard<'a> {
 
 impl Guard<'_> {
     /// Looks, and looks again for as long as it is to be waited.
-    async fn wait(&self) -> (Answer, Verdict) {
+    async fn wait(&self) -> (AccountUsage, Verdict) {
         let mut news = self.account.watch();
         let mut told = None;
         let time = reset_grace::Time::of_command(self.clock);
@@ -145,8 +145,8 @@ impl Guard<'_> {
     }
 
     /// What is known, refreshed if it is old; `None` if nothing is known.
-    async fn ask(&self) -> Option<Answer> {
-        let known = self.account.load().await;
+    async fn ask(&self) -> Option<AccountUsage> {
+        let known = self.account.sync().await;
         let model = self.terms.fresh_model();
         if known.is_stale_for(model) && self.sharing.leaves_it_at(&known).await {
             return Some(known);
@@ -155,7 +155,7 @@ impl Guard<'_> {
     }
 
     /// What keeps the window that cannot be decided from being refreshed, if it has just reset.
-    fn pending(&self, answer: &Answer, verdict: &Verdict) -> Option<PendingReset> {
+    fn pending(&self, answer: &AccountUsage, verdict: &Verdict) -> Option<PendingReset> {
         match verdict {
             Verdict::Unknown { why: Why::Reset { at }, .. } => {
                 PendingReset::of(answer, *at, self.terms.fresh_model())
@@ -164,13 +164,13 @@ impl Guard<'_> {
         }
     }
 
-    fn beside(&self, answer: &Answer, pending: Option<PendingReset>) -> Beside {
+    fn beside(&self, answer: &AccountUsage, pending: Option<PendingReset>) -> Beside {
         // What kept an earlier refresh from happening does not matter while the readings are fresh.
         let cause = || text::cause(answer.error(), answer.hold().as_ref(), self.advice, &here(answer));
         Beside { cause: if pending.is_some() { None } else { cause() }, pending }
     }
 
-    fn tell(&self, answer: &Answer, verdict: &Verdict, exit: Exit) -> Result<(), Failure> {
+    fn tell(&self, answer: &AccountUsage, verdict: &Verdict, exit: Exit) -> Result<(), Failure> {
         let (here, pending) = (here(answer), self.pending(answer, verdict));
         if self.options.json {
             let document = Document::of(self, verdict, exit, pending, here.now);
@@ -229,12 +229,12 @@ impl Keeper {
 }
 
 /// Where the reader is, at the time that the answer is about.
-fn here(answer: &Answer) -> Here {
+fn here(answer: &AccountUsage) -> Here {
     Here { now: answer.now(), ..Here::now() }
 }
 
-fn judged(answer: Answer, terms: &Terms<'_>) -> (Answer, Verdict) {
-    let verdict = judge(answer.snapshot(), answer.now(), answer.fresh_for(), terms);
+fn judged(answer: AccountUsage, terms: &Terms<'_>) -> (AccountUsage, Verdict) {
+    let verdict = judge(answer.snapshot(), answer.now(), answer.max_age(), terms);
     (answer, verdict)
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{Answer, Clock, Instant};
+use quota::{AccountUsage, Clock, Instant};
 
 use crate::gateway::COMMAND_TIMEOUT;
 use crate::words::{Here, between};
@@ -25,7 +25,7 @@ pub(crate) struct PendingReset {
 
 impl PendingReset {
     /// What is pending for a window that reset at `reset_at`; `None` if the account may be refreshed for requests of `model` now.
-    pub(crate) fn of(answer: &Answer, reset_at: Timestamp, model: Option<&str>) -> Option<Self> {
+    pub(crate) fn of(answer: &AccountUsage, reset_at: Timestamp, model: Option<&str>) -> Option<Self> {
         let due = answer.due_at(model).filter(|due| answer.now() < *due)?;
         let refresh_at = answer.hold().map_or(due, |hold| due.max(hold.until));
         Some(Self { reset_at, refresh_at })

@@ -14,7 +14,7 @@ use quota::accounts::{
     WhenUnknown,
 };
 use quota::anthropic::AnthropicTraffic;
-use quota::{Answer, Clock, QuotaManager};
+use quota::{AccountUsage, Clock, QuotaManager};
 
 pub(crate) use self::seen::{Seen, SeenAccount};
 pub(crate) use self::words::{nobody, reason, verdict};
@@ -87,7 +87,7 @@ impl<'a> Router<'a> {
         for accounts in config.accounts.chunks(LOADED_AT_ONCE) {
             let loads = accounts.iter().map(|account| {
                 let account = quota.account(&account.id);
-                async move { account.load().await }
+                async move { account.sync().await }
             });
             known.extend(join_all(loads).await);
         }
@@ -201,7 +201,7 @@ impl<'a> Router<'a> {
     fn pending_reset(&self, weighed: &Weighed) -> Option<PendingReset> {
         let window = weighed.window().filter(|_| weighed.verdict().rule.is_unknown())?;
         let answer = self.quota.account(weighed.id()).peek();
-        let reset_at = window.rolls_over_at().filter(|reset| *reset <= answer.now())?;
+        let reset_at = window.expires_at().filter(|reset| *reset <= answer.now())?;
         PendingReset::of(&answer, reset_at, self.request.model_name())
     }
 
@@ -256,7 +256,7 @@ impl<'a> Router<'a> {
     }
 }
 
-fn mark(answer: &Answer) -> Mark {
+fn mark(answer: &AccountUsage) -> Mark {
     let held = answer.hold().map(|hold| hold.since);
     (answer.snapshot().complete_at(), held, answer.trouble().map(|trouble| trouble.at))
 }

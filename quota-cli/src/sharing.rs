@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota::{Answer, Clock, QuotaStore, StoreError, StoreKey};
+use quota::{AccountUsage, Clock, QuotaStore, StoreError, StoreKey};
 
 use crate::command_store::CommandStore;
 use crate::gateway::{self, Store};
@@ -15,7 +15,7 @@ use crate::hint;
 use crate::term;
 
 /// Why nobody was asked.
-pub(crate) fn not_asked(known: &Answer) -> &'static str {
+pub(crate) fn not_asked(known: &AccountUsage) -> &'static str {
     match known.is_record_damaged() {
         true => "not refreshed: the record is damaged, and only --refresh calls the provider without one",
         false => "not asked: the store cannot be written",
@@ -51,17 +51,19 @@ impl Sharing {
     /// provider is about to be asked, for it writes.
     ///
     /// So it is for an account whose record is damaged, also without numbers: nothing would limit the calls of many commands.
-    pub(crate) async fn leaves_it_at(&self, known: &Answer) -> bool {
+    pub(crate) async fn leaves_it_at(&self, known: &AccountUsage) -> bool {
         if known.is_record_damaged() {
             return true;
         }
-        known.alone_since().is_none() && self.is_refused().await && !known.snapshot().windows().is_empty()
+        known.store_unavailable_since().is_none()
+            && self.is_refused().await
+            && !known.snapshot().windows().is_empty()
     }
 
     /// Whether the store takes nothing, which is tried.
     pub(crate) async fn is_refused(&self) -> bool {
-        let key = StoreKey::beside(&"quota/sharing".parse().expect("the name is valid"), "trial");
-        let written = self.store.swap(&key, None, Bytes::from_static(b"{}"), KEPT);
+        let key = StoreKey::account_extension(&"quota/sharing".parse().expect("the name is valid"), "trial");
+        let written = self.store.compare_and_swap(&key, None, Bytes::from_static(b"{}"), KEPT);
         let refused = match Clock::system().bounded(PATIENCE, written).await {
             Some(Err(error)) if !error.is_transient() => Some(error),
             // One that others have written just now can be written.
@@ -73,7 +75,7 @@ impl Sharing {
     }
 
     /// Tells whoever waits, if the store was last found to take nothing, or does not answer.
-    pub(crate) fn tell<'a>(&self, answers: impl IntoIterator<Item = &'a Answer>) {
+    pub(crate) fn tell<'a>(&self, answers: impl IntoIterator<Item = &'a AccountUsage>) {
         let answers: Vec<_> = answers.into_iter().collect();
         let is_damaged = answers.iter().any(|answer| answer.is_record_damaged());
         if is_damaged && !self.is_damage_reported.swap(true, Ordering::Relaxed) {
@@ -129,8 +131,10 @@ fn away_without_cause() -> String {
 }
 
 /// Whether this process goes on without the store for one of them, and not only because a record is damaged.
-pub(crate) fn is_any_alone<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> bool {
-    answers.into_iter().any(|answer| answer.alone_since().is_some() && !answer.is_record_damaged())
+pub(crate) fn is_any_alone<'a>(answers: impl IntoIterator<Item = &'a AccountUsage>) -> bool {
+    answers
+        .into_iter()
+        .any(|answer| answer.store_unavailable_since().is_some() && !answer.is_record_damaged())
 }
 
 fn told(error: &StoreError) -> String {

@@ -49,7 +49,7 @@ fn warning<'a>(
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use quota::{Percent, Scope, Usage, WindowId, WindowReading};
+    use quota::{Percent, Scope, UsageReport, WindowId, WindowReading};
 
     use super::*;
 
@@ -64,7 +64,7 @@ mod tests {
             reading.scope(Scope::model(*model))
         };
         let all = WindowReading::new(week.clone(), Percent::FULL);
-        Snapshot::of(&Usage::polled(models.iter().map(of).chain([all])), Timestamp::UNIX_EPOCH)
+        Snapshot::of(&UsageReport::polled(models.iter().map(of).chain([all])), Timestamp::UNIX_EPOCH)
     }
 
     #[test]

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, Applied, Clock, Document, QuotaManager, QuotaStore, Reading, StoreError, StoreKey, Swap,
-    Version,
+    AccountId, CasOutcome, Clock, Document, QuotaManager, QuotaStore, StoreError, StoreKey, StoreRead,
+    Version, WriteState,
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ impl FolderStore {
     async fn with_page<T: Send + 'static>(
         &self,
         key: &StoreKey,
-        work: impl FnOnce(Page, Reading) -> (T, Option<Page>) + Send + 'static,
+        work: impl FnOnce(Page, StoreRead) -> (T, Option<Page>) + Send + 'static,
     ) -> Result<T, StoreError> {
         let (path, clock) = (self.folder.join(key.as_str().replace('/', "%")), self.clock.clone());
         let done = tokio::task::spawn_blocking(move || -> io::Result<T> {
@@ -54,7 +54,7 @@ impl FolderStore {
             let now = clock.now();
             let alive = page.version > 0 && now.as_millisecond() < page.expires_ms;
             let document = alive.then(|| Document::new(Version::new(page.version), page.body.clone().into()));
-            let (done, next) = work(page, Reading::new(document, now));
+            let (done, next) = work(page, StoreRead::new(document, now));
             if let Some(next) = next {
                 // Written beside and renamed: whoever is killed in between leaves the old page whole.
                 let beside = path.with_extension("new");
@@ -66,13 +66,13 @@ impl FolderStore {
         match done.await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(StoreError::unusable("a page is damaged").because(error))
+                Err(StoreError::corrupt("a page is damaged").with_source(error))
             }
             Ok(Err(error)) => {
-                Err(StoreError::unavailable(Applied::Perhaps, "a page cannot be used").because(error))
+                Err(StoreError::unavailable(WriteState::Unknown, "a page cannot be used").with_source(error))
             }
             Err(error) => {
-                Err(StoreError::unavailable(Applied::Perhaps, "the runtime shut down").because(error))
+                Err(StoreError::unavailable(WriteState::Unknown, "the runtime shut down").with_source(error))
             }
         }
     }
@@ -88,30 +88,30 @@ fn load(path: &Path) -> io::Result<Page> {
 
 #[async_trait]
 impl QuotaStore for FolderStore {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.with_page(key, |_, reading| (reading, None)).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         self.with_page(key, move |page, reading| {
             if reading.version() != expected {
-                return (Swap::Conflict(reading), None);
+                return (CasOutcome::Conflict(reading), None);
             }
             let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
             let expires_ms = reading.now.as_millisecond().saturating_add(keep);
             let next = Page { version: page.version + 1, expires_ms, body: body.to_vec() };
-            (Swap::Applied(Version::new(next.version)), Some(next))
+            (CasOutcome::Applied(Version::new(next.version)), Some(next))
         })
         .await
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         // A folder sends no notices. A hint that comes a little late is a good hint all the same.
         while self.read(key).await?.version() == seen {
             self.clock.sleep(Duration::from_millis(20)).await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::{AccountId, FetchError, Login, Mark, Secret};
+use crate::{AccountId, CredentialFingerprint, FetchError, LoginInfo, Secret};
 
 /// Finds the credential of an account, anew each time: logins change under a running program.
 #[async_trait]
@@ -32,7 +32,11 @@ pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// As [`credential`](Self::credential).
-    async fn renew(&self, account: &AccountId, refused: Option<Mark>) -> Result<Credential, CredentialError> {
+    async fn renew(
+        &self,
+        account: &AccountId,
+        refused: Option<CredentialFingerprint>,
+    ) -> Result<Credential, CredentialError> {
         let _ = refused;
         self.credential(account).await
     }
@@ -45,7 +49,7 @@ pub struct Credential {
     /// The token or key to send.
     pub secret: Secret,
     /// Which login it belongs to, and a mark that tells it from the next one.
-    pub login: Login,
+    pub login: LoginInfo,
     /// When it stops being accepted, if that is known.
     pub expires_at: Option<Timestamp>,
     /// The plan of the account, if the place says so.
@@ -56,12 +60,12 @@ impl Credential {
     /// A credential of which nothing else is known.
     #[must_use]
     pub fn new(secret: Secret) -> Self {
-        Self { secret, login: Login::unstated(), expires_at: None, plan: None }
+        Self { secret, login: LoginInfo::unknown(), expires_at: None, plan: None }
     }
 
     /// Says which login it belongs to.
     #[must_use]
-    pub fn login(mut self, login: Login) -> Self {
+    pub fn login(mut self, login: LoginInfo) -> Self {
         self.login = login;
         self
     }
@@ -104,7 +108,7 @@ pub enum CredentialError {
     /// The credential has run out and could not be renewed yet. Nobody has to do anything: it is tried again.
     #[error("{why}")]
     #[non_exhaustive]
-    NotYet {
+    TemporarilyUnavailable {
         /// What is waited for.
         why: Cow<'static, str>,
         /// How long until it is tried again, if that is known.
@@ -134,8 +138,8 @@ impl CredentialError {
 
     /// The credential has run out and could not be renewed yet.
     #[must_use]
-    pub fn not_yet(why: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
-        Self::NotYet { why: why.into(), retry_after }
+    pub fn temporarily_unavailable(why: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
+        Self::TemporarilyUnavailable { why: why.into(), retry_after }
     }
 }
 
@@ -143,7 +147,7 @@ impl From<CredentialError> for FetchError {
     /// There is no credential to call with. A credential that is late or is being renewed may be there at the next attempt.
     fn from(error: CredentialError) -> Self {
         match error {
-            CredentialError::NotYet { why, retry_after } => {
+            CredentialError::TemporarilyUnavailable { why, retry_after } => {
                 Self::credential_unavailable(why).after(retry_after)
             }
             error if error.is_timeout() => Self::credential_unavailable(error.to_string()),
@@ -172,7 +176,10 @@ mod tests {
         let unreadable = |kind| CredentialError::unreadable("`pass` failed", io::Error::from(kind));
         let errors = [
             CredentialError::not_logged_in("no file"),
-            CredentialError::not_yet("the login is being renewed", Some(Duration::from_secs(1))),
+            CredentialError::temporarily_unavailable(
+                "the login is being renewed",
+                Some(Duration::from_secs(1)),
+            ),
             unreadable(io::ErrorKind::TimedOut),
             unreadable(io::ErrorKind::PermissionDenied),
         ];

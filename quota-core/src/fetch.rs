@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{AccountId, Login, ProviderId, Usage};
+use crate::{AccountId, LoginInfo, ProviderId, UsageReport};
 
 /// Asks one provider how much of an account is used.
 ///
@@ -28,7 +28,7 @@ pub trait UsageFetcher: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`FetchError`] sorts failures by what follows from them.
-    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError>;
+    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError>;
 
     /// Does the same as [`fetch`](Self::fetch), and reports when it sends its request. The manager calls this one.
     ///
@@ -42,7 +42,7 @@ pub trait UsageFetcher: fmt::Debug + Send + Sync + 'static {
         &self,
         account: &AccountId,
         progress: &RequestProgress,
-    ) -> Result<Usage, FetchError> {
+    ) -> Result<UsageReport, FetchError> {
         progress.mark_sent();
         self.fetch(account).await
     }
@@ -54,9 +54,9 @@ pub trait UsageFetcher: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`FetchError::NotLoggedIn`] if there is none, or it cannot be told whose it is: then no number is shown.
-    async fn login(&self, account: &AccountId) -> Result<Login, FetchError> {
+    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
         let _ = account;
-        Ok(Login::unstated())
+        Ok(LoginInfo::unknown())
     }
 
     /// Tries to get a newer credential after the provider refused the last one; `true` if there is one now.

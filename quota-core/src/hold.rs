@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time;
 use crate::unknown::Unknown;
-use crate::{FetchError, LONGEST_WAIT, Mark, UnknownWord};
+use crate::{CredentialFingerprint, FetchError, LONGEST_WAIT, UnknownWord};
 
 /// Do not ask before `until`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ struct Calls {
     fence: Option<u64>,
     /// The credentials they used: that of the first, and another one that has tried since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    fingerprints: Vec<Mark>,
+    fingerprints: Vec<CredentialFingerprint>,
     #[serde(flatten)]
     unknown: Unknown,
 }
@@ -108,7 +108,7 @@ impl Hold {
 
     /// Whether a call with this credential is let through: it is another than the one that armed the hold, and no other has
     /// tried since.
-    pub(crate) fn admits(&self, credential: Option<Mark>) -> bool {
+    pub(crate) fn admits(&self, credential: Option<CredentialFingerprint>) -> bool {
         self.admits_another()
             && credential.is_some_and(|credential| !self.fingerprints().contains(&credential))
     }
@@ -119,7 +119,7 @@ impl Hold {
     }
 
     /// Notes credentials that have met the hold. Two are enough to admit no further one.
-    pub(crate) fn met_by(&mut self, credentials: impl IntoIterator<Item = Mark>) {
+    pub(crate) fn met_by(&mut self, credentials: impl IntoIterator<Item = CredentialFingerprint>) {
         let all: BTreeSet<_> = self.fingerprints().iter().copied().chain(credentials).collect();
         if !all.is_empty() {
             self.calls.get_or_insert_default().fingerprints = all.into_iter().take(2).collect();
@@ -127,14 +127,14 @@ impl Hold {
     }
 
     /// The credential has met the hold, and has not been used.
-    pub(crate) fn unmet_by(&mut self, credential: Option<Mark>) {
+    pub(crate) fn unmet_by(&mut self, credential: Option<CredentialFingerprint>) {
         if let Some(calls) = self.calls.as_mut().filter(|calls| calls.fingerprints.len() > 1) {
             calls.fingerprints.retain(|one| Some(*one) != credential);
         }
     }
 
     /// The credentials that have met the hold, as far as they are known.
-    pub(crate) fn fingerprints(&self) -> &[Mark] {
+    pub(crate) fn fingerprints(&self) -> &[CredentialFingerprint] {
         self.calls.as_ref().map_or(&[], |calls| &calls.fingerprints)
     }
 
@@ -164,11 +164,13 @@ pub enum HoldReason {
     /// The provider asked this account to slow down.
     RateLimited,
     /// The provider's cooldown after a 429, to this account or to another one.
-    NeighbourRateLimited,
+    #[serde(rename = "neighbour_rate_limited")]
+    ProviderRateLimited,
     /// The provider failed, or could not be reached or understood.
     Failing,
     /// The calls of this hour are spent.
-    BudgetSpent,
+    #[serde(rename = "budget_spent")]
+    BudgetExhausted,
     /// A reason that only a newer program knows.
     #[serde(untagged)]
     Other(UnknownWord),
@@ -178,9 +180,9 @@ impl<'de> Deserialize<'de> for HoldReason {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(match &*std::borrow::Cow::<str>::deserialize(deserializer)? {
             "rate_limited" => Self::RateLimited,
-            "neighbour_rate_limited" => Self::NeighbourRateLimited,
+            "neighbour_rate_limited" => Self::ProviderRateLimited,
             "failing" => Self::Failing,
-            "budget_spent" => Self::BudgetSpent,
+            "budget_spent" => Self::BudgetExhausted,
             word => Self::Other(word.into()),
         })
     }
@@ -190,9 +192,9 @@ impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::RateLimited => "rate limited",
-            Self::NeighbourRateLimited => "provider cooldown after a 429",
+            Self::ProviderRateLimited => "provider cooldown after a 429",
             Self::Failing => "provider failing",
-            Self::BudgetSpent => "this hour's calls are spent",
+            Self::BudgetExhausted => "this hour's calls are spent",
             Self::Other(_) => "on hold",
         })
     }
@@ -201,18 +203,18 @@ impl fmt::Display for HoldReason {
 /// What went wrong with the last call; a success clears it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Trouble {
+pub struct LastFailure {
     /// When the call that failed was started.
     #[serde(rename = "at_ms", with = "time::ms")]
     pub at: Timestamp,
     /// What kind of failure it was.
-    pub kind: TroubleKind,
+    pub kind: LastFailureKind,
     /// One line about it, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
     /// Which credential was used, where that was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<Mark>,
+    pub mark: Option<CredentialFingerprint>,
     /// The fence of its call; zero where that is the time.
     #[serde(default, skip_serializing_if = "is_zero")]
     fence: u64,
@@ -223,19 +225,19 @@ pub struct Trouble {
 /// A provider may grant a scope to a credential that exists, so one without it is tried again after this.
 pub(crate) const MISSING_SCOPE_LASTS: Duration = Duration::from_secs(24 * 3600);
 
-impl Trouble {
+impl LastFailure {
     const MAX_NOTE: usize = 200;
 
-    pub(crate) fn of(error: &FetchError, at: Timestamp, mark: Option<Mark>) -> Self {
+    pub(crate) fn of(error: &FetchError, at: Timestamp, mark: Option<CredentialFingerprint>) -> Self {
         let kind = match error {
-            FetchError::Throttled { .. } => TroubleKind::Throttled,
-            FetchError::Unauthorized => TroubleKind::LoginRefused,
-            FetchError::Forbidden { .. } => TroubleKind::Forbidden,
-            FetchError::MissingScope { .. } => TroubleKind::MissingScope,
-            FetchError::TimedOut => TroubleKind::TimedOut,
+            FetchError::Throttled { .. } => LastFailureKind::Throttled,
+            FetchError::Unauthorized => LastFailureKind::Unauthorized,
+            FetchError::Forbidden { .. } => LastFailureKind::Forbidden,
+            FetchError::MissingScope { .. } => LastFailureKind::MissingScope,
+            FetchError::TimedOut => LastFailureKind::TimedOut,
             // Only what never got an answer has a failure of the transport beneath it.
-            FetchError::Unavailable { source: Some(_), .. } => TroubleKind::Unreachable,
-            _ => TroubleKind::Failing,
+            FetchError::Unavailable { source: Some(_), .. } => LastFailureKind::Unreachable,
+            _ => LastFailureKind::Failing,
         };
         let note = error.to_string().chars().filter(|c| !c.is_control()).take(Self::MAX_NOTE).collect();
         Self { at, kind, note, mark, fence: 0, unknown: Unknown::default() }
@@ -254,13 +256,16 @@ impl Trouble {
 
     /// Whether it is a missing scope that still bars its credential at `now`.
     pub(crate) fn bars_at(&self, now: Timestamp) -> bool {
-        self.kind == TroubleKind::MissingScope && time::between(self.at, now) < MISSING_SCOPE_LASTS
+        self.kind == LastFailureKind::MissingScope && time::between(self.at, now) < MISSING_SCOPE_LASTS
     }
 
     /// Whether only a person can mend it: asking again with the same credential is pointless.
     #[must_use]
-    pub fn bars(&self) -> bool {
-        matches!(self.kind, TroubleKind::LoginRefused | TroubleKind::Forbidden | TroubleKind::MissingScope)
+    pub fn is_credential_rejection(&self) -> bool {
+        matches!(
+            self.kind,
+            LastFailureKind::Unauthorized | LastFailureKind::Forbidden | LastFailureKind::MissingScope
+        )
     }
 }
 
@@ -273,7 +278,7 @@ fn is_zero(number: &u64) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum TroubleKind {
+pub enum LastFailureKind {
     /// The provider asked to slow down: wait.
     Throttled,
     /// The provider failed: wait.
@@ -283,7 +288,8 @@ pub enum TroubleKind {
     /// The provider did not answer in time: wait.
     TimedOut,
     /// The credential was refused: log in again.
-    LoginRefused,
+    #[serde(rename = "login_refused")]
+    Unauthorized,
     /// The provider's policy forbids it: ask whoever sets it.
     Forbidden,
     /// The credential lacks a scope that reading usage needs: replace it.
@@ -293,14 +299,14 @@ pub enum TroubleKind {
     Other(UnknownWord),
 }
 
-impl<'de> Deserialize<'de> for TroubleKind {
+impl<'de> Deserialize<'de> for LastFailureKind {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(match &*std::borrow::Cow::<str>::deserialize(deserializer)? {
             "throttled" => Self::Throttled,
             "failing" => Self::Failing,
             "unreachable" => Self::Unreachable,
             "timed_out" => Self::TimedOut,
-            "login_refused" => Self::LoginRefused,
+            "login_refused" => Self::Unauthorized,
             "forbidden" => Self::Forbidden,
             "missing_scope" => Self::MissingScope,
             word => Self::Other(word.into()),

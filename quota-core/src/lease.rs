@@ -11,14 +11,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::unknown::Unknown;
-use crate::{Hold, Login, Trouble};
+use crate::{Hold, LastFailure, LoginInfo};
 use crate::{random, time};
 
 /// Names one attempt to refresh, so that an attempt whose answer was lost can be repeated without counting twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AttemptId(u128);
+pub struct RequestId(u128);
 
-impl AttemptId {
+impl RequestId {
     /// A new, random name.
     #[must_use]
     pub fn random() -> Self {
@@ -27,20 +27,20 @@ impl AttemptId {
 
     /// A number from 0 to below 1 that is drawn once per attempt; it spreads backoffs over a fleet.
     #[must_use]
-    pub fn dice(self) -> f64 {
+    pub fn jitter_unit(self) -> f64 {
         #[expect(clippy::cast_possible_truncation, reason = "the low bits are as random as all of them")]
         let bits = self.0 as u32;
         f64::from(bits) / (f64::from(u32::MAX) + 1.0)
     }
 }
 
-impl From<u128> for AttemptId {
+impl From<u128> for RequestId {
     fn from(bits: u128) -> Self {
         Self(bits)
     }
 }
 
-impl FromStr for AttemptId {
+impl FromStr for RequestId {
     type Err = ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, ParseIntError> {
@@ -48,25 +48,25 @@ impl FromStr for AttemptId {
     }
 }
 
-impl fmt::Display for AttemptId {
+impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
     }
 }
 
-impl fmt::Debug for AttemptId {
+impl fmt::Debug for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AttemptId({self})")
+        write!(f, "RequestId({self})")
     }
 }
 
-impl Serialize for AttemptId {
+impl Serialize for RequestId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for AttemptId {
+impl<'de> Deserialize<'de> for RequestId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
@@ -83,7 +83,7 @@ pub struct Lease {
     /// The number of this lease; higher than that of every earlier one of the account.
     pub fence: u64,
     /// The attempt it was given to.
-    pub attempt: AttemptId,
+    pub attempt: RequestId,
     /// When it was given. The readings that come of it are as old as this.
     #[serde(rename = "granted_ms", with = "time::ms")]
     pub granted_at: Timestamp,
@@ -92,7 +92,7 @@ pub struct Lease {
     pub until: Timestamp,
     /// Which credential will be used, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mark: Option<crate::Mark>,
+    pub(crate) mark: Option<crate::CredentialFingerprint>,
     #[serde(flatten)]
     pub(crate) unknown: Unknown,
 }
@@ -109,7 +109,7 @@ impl Lease {
 /// One call to the provider that was made, or is being made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub struct Attempt {
+pub struct CallRecord {
     /// When it was started. The budget counts by this time.
     pub at: Timestamp,
     /// The fence of its lease, which tells it from the account's other calls. Only two processes that go on without the
@@ -126,36 +126,36 @@ pub struct RecentCall {
     /// When it was started.
     pub at: Timestamp,
     /// Why it failed; `None` if it succeeded.
-    pub failure: Option<Trouble>,
+    pub failure: Option<LastFailure>,
 }
 
 /// A wish to refresh an account.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Ask {
+pub struct LeaseRequest {
     /// The attempt: asking again with the same one gets the same lease.
-    pub attempt: AttemptId,
+    pub attempt: RequestId,
     /// The login that would be used.
-    pub login: Login,
+    pub login: LoginInfo,
     /// What would be fresh enough, so that no call is needed.
-    pub freshness: Freshness,
+    pub freshness: MaxStaleness,
     /// Whether somebody waits for the result.
-    pub urgency: Urgency,
+    pub urgency: Priority,
     /// Who asks, for the list of calls that were made.
     pub by: Arc<str>,
     /// What the provider's other accounts have to say: a quiet time that holds for all of them.
     pub quiet: Option<Hold>,
 }
 
-impl Ask {
+impl LeaseRequest {
     /// A wish of somebody who waits, by a login of which nothing is said.
     #[must_use]
-    pub fn new(attempt: AttemptId, freshness: Freshness) -> Self {
+    pub fn new(attempt: RequestId, freshness: MaxStaleness) -> Self {
         Self {
             attempt,
-            login: Login::unstated(),
+            login: LoginInfo::unknown(),
             freshness,
-            urgency: Urgency::Interactive,
+            urgency: Priority::Interactive,
             by: Arc::from(""),
             quiet: None,
         }
@@ -163,14 +163,14 @@ impl Ask {
 
     /// Says which login would be used.
     #[must_use]
-    pub fn login(mut self, login: Login) -> Self {
+    pub fn login(mut self, login: LoginInfo) -> Self {
         self.login = login;
         self
     }
 
     /// Says whether somebody waits.
     #[must_use]
-    pub fn urgency(mut self, urgency: Urgency) -> Self {
+    pub fn urgency(mut self, urgency: Priority) -> Self {
         self.urgency = urgency;
         self
     }
@@ -193,22 +193,22 @@ impl Ask {
 /// What is fresh enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Freshness {
+pub enum MaxStaleness {
     /// Readings of the whole account's windows younger than this, none of which has reset since.
-    Within(Duration),
+    Age(Duration),
     /// Readings of every window younger than this, none of which has reset since, including windows of one model.
-    CompleteWithin(Duration),
+    CompleteAge(Duration),
     /// Readings of a call that was started at this moment or later.
-    Since(Timestamp),
+    StartedAfter(Timestamp),
     /// A call with the same credential that was started at this moment or later, whether it succeeded or failed. Readings that
     /// arrived without a call do not count.
-    CalledSince(Timestamp),
+    CalledAfter(Timestamp),
 }
 
 /// Whether somebody waits for a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Urgency {
+pub enum Priority {
     /// Nobody waits. Queues behind those for whom somebody does, and leaves the reserve of the budget alone.
     Background,
     /// Somebody waits.
@@ -219,25 +219,25 @@ pub enum Urgency {
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 #[non_exhaustive]
-pub enum Begin {
+pub enum LeaseDecision {
     /// Ask the provider now, and come back with this.
     Granted(Lease),
     /// What is known is fresh enough.
-    Fresh,
-    /// A call that is recent enough has been made; see [`Freshness::CalledSince`].
+    NotNeeded,
+    /// A call that is recent enough has been made; see [`MaxStaleness::CalledAfter`].
     CalledRecently(RecentCall),
     /// Somebody is asking right now: wait for what they bring.
     #[non_exhaustive]
-    Busy {
+    InProgress {
         /// When their time is over.
         until: Timestamp,
         /// When they began.
         since: Timestamp,
     },
     /// Nobody may ask now.
-    Held(Hold),
+    OnHold(Hold),
     /// The provider refused this very credential a short while ago; a new one, or a person, is needed.
-    Barred(Trouble),
+    CredentialRejected(LastFailure),
     /// The record was written by a newer program. It can be read, and must not be changed.
-    Newer,
+    UnsupportedFormat,
 }

@@ -10,7 +10,7 @@
 //! ```
 //! use async_trait::async_trait;
 //! use quota_core::{
-//!     AccountId, FetchError, MemoryStore, Percent, ProviderId, QuotaManager, Usage, UsageFetcher, UsedAt,
+//!     AccountId, FetchError, MemoryStore, Percent, ProviderId, QuotaManager, UsageReport, UsageFetcher, Used,
 //!     WindowId, WindowReading,
 //! };
 //!
@@ -23,9 +23,9 @@
 //!     fn provider(&self) -> ProviderId {
 //!         ProviderId::new("example").expect("a valid name")
 //!     }
-//!     async fn fetch(&self, _account: &AccountId) -> Result<Usage, FetchError> {
+//!     async fn fetch(&self, _account: &AccountId) -> Result<UsageReport, FetchError> {
 //!         let used = Percent::from_fraction(0.42).ok_or_else(|| FetchError::malformed("no number"))?;
-//!         Ok(Usage::polled([WindowReading::new(WindowId::five_hour(), used)]))
+//!         Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))
 //!     }
 //! }
 //!
@@ -35,7 +35,7 @@
 //!
 //! // Fresh, or one refresh that everybody who asks meanwhile shares.
 //! let answer = main.get().await?;
-//! assert_eq!(answer.used(&WindowId::five_hour()), UsedAt::Exact(Percent::from_percent(42.0).unwrap()));
+//! assert_eq!(answer.used(&WindowId::five_hour()), Used::Exact(Percent::from_percent(42.0).unwrap()));
 //!
 //! // What is known at this moment: no lock, no I/O.
 //! assert!(!main.peek().is_stale());
@@ -49,10 +49,10 @@
 //!
 //! | for | see |
 //! |---|---|
-//! | reading, refreshing, watching | [`Account`], [`Answer`], [`Event`] |
+//! | reading, refreshing, watching | [`Account`], [`AccountUsage`], [`Event`] |
 //! | how often to ask, how long to stay quiet | [`Policy`] |
-//! | what a provider says | [`Usage`], [`Window`], [`UsedAt`], [`Snapshot`] |
-//! | a provider of your own | [`UsageFetcher`], [`FetchError`], [`CredentialSource`], [`TokenRefresher`], [`TrafficReader`] |
+//! | what a provider says | [`UsageReport`], [`Window`], [`Used`], [`Snapshot`] |
+//! | a provider of your own | [`UsageFetcher`], [`FetchError`], [`CredentialSource`], [`TokenRefresher`], [`ResponseParser`] |
 //! | a store of your own | [`QuotaStore`], `store_conformance!` (feature `testing`), `examples/own_store.rs` |
 //! | a document of your own beside a record | [`store::update`], [`store::LeaseDoc`] |
 //! | the rules themselves, as pure functions | [`Record`] |
@@ -106,31 +106,33 @@ pub use clock::{Clock, Instant};
 pub use credential::{Credential, CredentialError, CredentialSource};
 pub use credits::{Credits, Money};
 pub use fetch::{FetchError, RequestProgress, UsageFetcher};
-pub use hold::{Hold, HoldReason, Trouble, TroubleKind};
-pub use lease::{Ask, Attempt, AttemptId, Begin, Freshness, Lease, RecentCall, Urgency};
-pub use login::{Identity, Lineage, Login, Mark};
+pub use hold::{Hold, HoldReason, LastFailure, LastFailureKind};
+pub use lease::{
+    CallRecord, Lease, LeaseDecision, LeaseRequest, MaxStaleness, Priority, RecentCall, RequestId,
+};
+pub use login::{CredentialFingerprint, LoginId, LoginInfo, OwnerId};
 pub use manager::QuotaManager;
-pub use manager::account::{Account, Get, KeepFresh, Watch};
-pub use manager::answer::{Answer, Refreshed, StaleReason, State};
+pub use manager::account::{Account, Changes, GetFuture, KeepFreshGuard};
+pub use manager::answer::{AccountUsage, Freshness, RefreshOutcome, StaleReason};
 pub use manager::builder::{BuildError, QuotaManagerBuilder};
 pub use manager::error::{ObserveError, QuotaError};
 pub use manager::events::{Event, Events};
-pub use manager::tally::StoreTally;
+pub use manager::tally::StoreStats;
 pub use percent::Percent;
 pub use plausibility::{Rejected, plausible_percent, plausible_reset};
-pub use policy::{Backoff, Budget, Policy, PolicyError, Quiet, QuietScope, WhenAway};
-pub use quiet::{QuietTime, provider_cooldown};
-pub use record::{Cleared, Committed, Counted, DecodeError, Failed, Joined, Record, Seed};
-pub use refresher::{ExchangeError, TokenRefresher, Tokens};
+pub use policy::{Backoff, Budget, CooldownPolicy, CooldownScope, Policy, PolicyError, StoreOutagePolicy};
+pub use quiet::{ProviderCooldown, provider_cooldown};
+pub use record::{Cleared, CommitOutcome, Counted, DecodeError, FailOutcome, MergeOutcome, Record, Seed};
+pub use refresher::{TokenError, TokenRefresher, Tokens};
 pub use scope::{Scope, model_matches};
 pub use secret::{Secret, SecretBuffer};
 pub use snapshot::{Presence, Snapshot};
 pub use store::memory::MemoryStore;
-pub use store::{Applied, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+pub use store::{CasOutcome, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 pub use traffic::{
-    Failure, FailureKind, LONGEST_WAIT, Seen, Traffic, TrafficReader, bounded_wait, retry_after,
-    wait_of_seconds,
+    LONGEST_WAIT, ParsedResponse, Rejection, RejectionKind, ResponseMeta, ResponseParser, bounded_wait,
+    retry_after, wait_of_seconds,
 };
-pub use usage::{Coverage, Ruling, Usage, Verdict};
-pub use window::{Source, Stamp, UsedAt, Window, WindowId, WindowReading};
+pub use usage::{Coverage, LimitStatus, UsageReport, WindowStatus};
+pub use window::{Provenance, Source, Used, Window, WindowId, WindowReading};
 pub use word::UnknownWord;

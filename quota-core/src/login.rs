@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 /// from a token.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Lineage(Arc<str>);
+pub struct LoginId(Arc<str>);
 
 /// Who the provider said the credential belongs to, such as the id of an organization.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Identity(Arc<str>);
+pub struct OwnerId(Arc<str>);
 
 macro_rules! opaque_text {
     ($type:ident) => {
@@ -44,16 +44,16 @@ macro_rules! opaque_text {
     };
 }
 
-opaque_text!(Lineage);
-opaque_text!(Identity);
+opaque_text!(LoginId);
+opaque_text!(OwnerId);
 
 /// Tells one credential from the next without being one: 64 bits of a hash.
 ///
 /// A login that the provider refused is not tried again until its mark changes, that is, until there is a new credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mark(u64);
+pub struct CredentialFingerprint(u64);
 
-impl Mark {
+impl CredentialFingerprint {
     /// Takes 64 bits of a cryptographic hash over the credential.
     #[must_use]
     pub const fn from_hash(bits: u64) -> Self {
@@ -61,19 +61,19 @@ impl Mark {
     }
 }
 
-impl fmt::Display for Mark {
+impl fmt::Display for CredentialFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
 }
 
-impl Serialize for Mark {
+impl Serialize for CredentialFingerprint {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Mark {
+impl<'de> Deserialize<'de> for CredentialFingerprint {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
         u64::from_str_radix(&text, 16).map(Self).map_err(serde::de::Error::custom)
@@ -83,29 +83,29 @@ impl<'de> Deserialize<'de> for Mark {
 /// What is known of the login that the next call would use. Everything may be unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub struct Login {
+pub struct LoginInfo {
     /// Which login; `None` where the source of credentials does not say.
-    pub lineage: Option<Lineage>,
+    pub lineage: Option<LoginId>,
     /// Which credential of that login; `None` where the source does not say.
-    pub mark: Option<Mark>,
+    pub mark: Option<CredentialFingerprint>,
 }
 
-impl Login {
+impl LoginInfo {
     /// A login of which nothing is said.
     #[must_use]
-    pub fn unstated() -> Self {
+    pub fn unknown() -> Self {
         Self::default()
     }
 
     /// A login of this lineage.
     #[must_use]
-    pub fn of(lineage: Lineage) -> Self {
+    pub fn new(lineage: LoginId) -> Self {
         Self { lineage: Some(lineage), mark: None }
     }
 
     /// Says which credential it is.
     #[must_use]
-    pub fn mark(mut self, mark: impl Into<Option<Mark>>) -> Self {
+    pub fn mark(mut self, mark: impl Into<Option<CredentialFingerprint>>) -> Self {
         self.mark = mark.into();
         self
     }
@@ -113,21 +113,21 @@ impl Login {
 
 /// The login a record belongs to: what the credential's side said, and what the provider said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Owner {
+pub(crate) struct RecordOwner {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) lineage: Option<Lineage>,
+    pub(crate) lineage: Option<LoginId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) identity: Option<Identity>,
+    pub(crate) identity: Option<OwnerId>,
 }
 
-impl Owner {
+impl RecordOwner {
     /// Whether somebody else is meant. What is not said on either side contradicts nothing.
-    pub(crate) fn contradicts(&self, lineage: Option<&Lineage>, identity: Option<&Identity>) -> bool {
+    pub(crate) fn contradicts(&self, lineage: Option<&LoginId>, identity: Option<&OwnerId>) -> bool {
         differ(self.lineage.as_ref(), lineage) || differ(self.identity.as_ref(), identity)
     }
 
     /// Takes over what is newly said; what was not said before is adopted.
-    pub(crate) fn adopt(&mut self, lineage: Option<&Lineage>, identity: Option<&Identity>) {
+    pub(crate) fn adopt(&mut self, lineage: Option<&LoginId>, identity: Option<&OwnerId>) {
         if let Some(lineage) = lineage {
             self.lineage = Some(lineage.clone());
         }
@@ -147,18 +147,21 @@ mod tests {
 
     #[test]
     fn what_is_not_said_contradicts_nothing() {
-        let owner = Owner { lineage: Some(Lineage::new("a")), identity: None };
+        let owner = RecordOwner { lineage: Some(LoginId::new("a")), identity: None };
 
-        assert!(!owner.contradicts(None, Some(&Identity::new("org"))));
-        assert!(!owner.contradicts(Some(&Lineage::new("a")), None));
-        assert!(owner.contradicts(Some(&Lineage::new("b")), None));
+        assert!(!owner.contradicts(None, Some(&OwnerId::new("org"))));
+        assert!(!owner.contradicts(Some(&LoginId::new("a")), None));
+        assert!(owner.contradicts(Some(&LoginId::new("b")), None));
     }
 
     #[test]
     fn a_mark_is_written_as_sixteen_digits() {
-        let text = serde_json::to_string(&Mark::from_hash(255)).unwrap();
+        let text = serde_json::to_string(&CredentialFingerprint::from_hash(255)).unwrap();
 
         assert_eq!(text, "\"00000000000000ff\"");
-        assert_eq!(serde_json::from_str::<Mark>(&text).unwrap(), Mark::from_hash(255));
+        assert_eq!(
+            serde_json::from_str::<CredentialFingerprint>(&text).unwrap(),
+            CredentialFingerprint::from_hash(255)
+        );
     }
 }

@@ -34,8 +34,8 @@ use self::context::Crew;
 use self::error::ObserveError;
 use self::events::Events;
 use self::register::Register;
-use self::tally::StoreTally;
-use crate::{AccountId, Clock, Joined, QuotaError, QuotaStore, Record, Rejected, Usage};
+use self::tally::StoreStats;
+use crate::{AccountId, Clock, MergeOutcome, QuotaError, QuotaStore, Record, Rejected, UsageReport};
 
 /// The single gateway to the usage endpoints of LLM providers, and the cache in front of it.
 ///
@@ -103,7 +103,7 @@ impl QuotaManager {
     ///
     /// [`ObserveError::UnknownAccount`] if there never was a handle to it, or it was [forgotten](Self::forget): readings are not
     /// filed under an unused name, and never under another account's. Otherwise as [`Account::observe`].
-    pub fn observe(&self, id: &AccountId, usage: &Usage) -> Result<Vec<Rejected>, ObserveError> {
+    pub fn observe(&self, id: &AccountId, usage: &UsageReport) -> Result<Vec<Rejected>, ObserveError> {
         let unknown = || ObserveError::UnknownAccount { account: id.clone() };
         let slot = self.shared.register.known(id).ok_or_else(unknown)?;
         Account::new(slot, Arc::clone(&self.shared)).observe(usage)
@@ -123,12 +123,14 @@ impl QuotaManager {
     ///
     /// [`QuotaError::Store`] if the store did not take it: the account is not forgotten, so that it can be tried again. Where the
     /// policy is to go on without the store, this process has forgotten the readings, and the others do once the store is back.
-    /// [`QuotaError::Newer`] if a newer program keeps the record.
+    /// [`QuotaError::UnsupportedFormat`] if a newer program keeps the record.
     pub async fn forget(&self, id: &AccountId) -> Result<(), QuotaError> {
         let account = || id.clone();
         let slot = self.shared.register.slot(id);
         match slot.share(Record::forget).await {
-            Ok(Joined::Newer) => return Err(QuotaError::Newer { account: account() }),
+            Ok(MergeOutcome::UnsupportedFormat) => {
+                return Err(QuotaError::UnsupportedFormat { account: account() });
+            }
             Ok(_) => {}
             Err(error) => return Err(QuotaError::Store { account: account(), error }),
         }
@@ -152,8 +154,8 @@ impl QuotaManager {
     /// What went wrong with the store so far, as this process saw it. It is written to the log as well: once for each outage, once
     /// for each time that the store refuses, and once for each record that cannot be used.
     #[must_use]
-    pub fn store_tally(&self) -> StoreTally {
-        self.shared.register.store_tally()
+    pub fn store_stats(&self) -> StoreStats {
+        self.shared.register.store_stats()
     }
 
     /// Stops this manager: waits for calls in flight until they end, and writes what is pending. From now on only

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::bounds::is_too_far;
-use crate::{Percent, Source, Usage, WindowId, WindowReading, time};
+use crate::{Percent, Source, UsageReport, WindowId, WindowReading, time};
 
 /// Providers reset late: a reset that a provider reports may be this long ago.
 const RESET_LAG: Duration = Duration::from_secs(3600);
@@ -125,7 +125,7 @@ fn judge_at(reading: &WindowReading, read_at: ReadAt, source: Source) -> Option<
     Some(Rejected { window: reading.id.clone(), whole: !source.is_provider(), why })
 }
 
-impl Usage {
+impl UsageReport {
     /// Takes out what cannot be true of something read at `read_at`, and lists it.
     ///
     /// Of what a provider reports, a reset that is further ahead than its window is long is taken out, and the window stays.
@@ -136,13 +136,13 @@ impl Usage {
     /// ```
     /// use std::time::Duration;
     /// use jiff::Timestamp;
-    /// use quota_core::{Percent, Usage, WindowId, WindowReading};
+    /// use quota_core::{Percent, UsageReport, WindowId, WindowReading};
     ///
     /// let now: Timestamp = "2026-01-01T12:00:00Z".parse()?;
     /// let five_hours = WindowReading::new(WindowId::five_hour(), Percent::FULL)
     ///     .length(Duration::from_secs(5 * 3600))
     ///     .resets_at("2026-01-01T03:00:00Z".parse::<Timestamp>()?);
-    /// let mut usage = Usage::from_statusline([five_hours], now);
+    /// let mut usage = UsageReport::from_statusline([five_hours], now);
     ///
     /// let rejected = usage.reject_implausible(now);
     ///
@@ -197,7 +197,7 @@ impl Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Coverage, Ruling, Verdict};
+    use crate::{Coverage, LimitStatus, WindowStatus};
 
     const FIVE_HOURS: Duration = Duration::from_secs(5 * 3600);
 
@@ -216,7 +216,7 @@ mod tests {
 
     /// What is left of a reading from this source, read at `at(0)`: nothing, or its reset.
     fn left(source: Source, reading: WindowReading) -> Option<Option<Timestamp>> {
-        let mut usage = Usage::polled([reading]);
+        let mut usage = UsageReport::polled([reading]);
         usage.source = source;
         let rejected = usage.reject_implausible(at(0));
         let left = usage.windows.first().map(|reading| reading.resets_at);
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn the_reset_of_a_saved_answer_may_be_long_past_and_not_too_far_ahead() {
-        let mut usage = Usage::polled([five_hour(at(-90 * 24 * 3600)), monthly(at(401 * 24 * 3600))]);
+        let mut usage = UsageReport::polled([five_hour(at(-90 * 24 * 3600)), monthly(at(401 * 24 * 3600))]);
 
         let rejected = usage.reject_implausible_saved(at(0));
 
@@ -290,14 +290,14 @@ mod tests {
     #[test]
     fn a_reading_without_a_reset_is_kept() {
         let reading = WindowReading::new(WindowId::five_hour(), Percent::FULL);
-        let mut usage = Usage::from_statusline([reading], at(0));
+        let mut usage = UsageReport::from_statusline([reading], at(0));
 
         assert!(usage.reject_implausible(at(0)).is_empty() && usage.windows.len() == 1);
     }
 
     #[test]
     fn a_complete_answer_does_not_cover_a_reading_that_was_left_out() {
-        let mut usage = Usage::polled([five_hour(at(-9 * 3600))]);
+        let mut usage = UsageReport::polled([five_hour(at(-9 * 3600))]);
         usage.source = Source::Local;
 
         let _ = usage.reject_implausible(at(0));
@@ -307,18 +307,18 @@ mod tests {
 
     #[test]
     fn a_verdict_keeps_its_ruling_without_an_implausible_reset() {
-        let verdict = Verdict::new(WindowId::five_hour(), Ruling::Rejected).resets_at(at(6 * 3600));
-        let mut usage = Usage::from_headers([five_hour(at(60))]).verdicts([verdict]);
+        let verdict = WindowStatus::new(WindowId::five_hour(), LimitStatus::Rejected).resets_at(at(6 * 3600));
+        let mut usage = UsageReport::from_headers([five_hour(at(60))]).verdicts([verdict]);
 
         let _ = usage.reject_implausible(at(0));
 
-        assert_eq!((usage.verdicts[0].ruling, usage.verdicts[0].resets_at), (Ruling::Rejected, None));
+        assert_eq!((usage.verdicts[0].ruling, usage.verdicts[0].resets_at), (LimitStatus::Rejected, None));
     }
 
     #[test]
     fn the_implausible_reset_of_a_verdict_alone_is_listed() {
-        let verdict = Verdict::new(WindowId::monthly(), Ruling::Rejected).resets_at(Timestamp::MAX);
-        let mut usage = Usage::from_headers([]).verdicts([verdict]);
+        let verdict = WindowStatus::new(WindowId::monthly(), LimitStatus::Rejected).resets_at(Timestamp::MAX);
+        let mut usage = UsageReport::from_headers([]).verdicts([verdict]);
 
         let rejected = usage.reject_implausible(at(0));
 

@@ -46,7 +46,7 @@ pub struct Policy {
     /// How long an account stays quiet after the provider failed otherwise. 15 s, doubling to 5 min.
     pub transient: Backoff,
     /// Who else stays quiet after a 429, and how long. The whole provider, 60 s.
-    pub quiet: Quiet,
+    pub quiet: CooldownPolicy,
     /// How many calls an account may make.
     pub budget: Budget,
     /// Readings seen on ordinary traffic are joined locally and written this long after the first. Three seconds.
@@ -61,7 +61,7 @@ pub struct Policy {
     #[serde(with = "span")]
     pub store_patience: Duration,
     /// What to do while the store cannot be used. Go on alone.
-    pub when_away: WhenAway,
+    pub when_away: StoreOutagePolicy,
     /// A notice of a change may be lost; the shared record is read anew this often. One minute, jittered.
     #[serde(with = "span")]
     pub recheck: Duration,
@@ -79,12 +79,12 @@ impl Default for Policy {
             fetch_timeout: Duration::from_secs(10),
             backoff: Backoff::doubling(Duration::from_secs(60), Duration::from_secs(900)),
             transient: Backoff::doubling(Duration::from_secs(15), Duration::from_secs(300)),
-            quiet: Quiet::default(),
+            quiet: CooldownPolicy::default(),
             budget: Budget::default(),
             flush: Duration::from_secs(3),
             keep: Duration::from_secs(40 * 24 * 3600),
             store_patience: Duration::from_millis(225),
-            when_away: WhenAway::default(),
+            when_away: StoreOutagePolicy::default(),
             recheck: Duration::from_secs(60),
         }
     }
@@ -114,12 +114,12 @@ impl Policy {
         fetch_timeout: Duration,
         backoff: Backoff,
         transient: Backoff,
-        quiet: Quiet,
+        quiet: CooldownPolicy,
         budget: Budget,
         flush: Duration,
         keep: Duration,
         store_patience: Duration,
-        when_away: WhenAway,
+        when_away: StoreOutagePolicy,
         recheck: Duration,
     }
 
@@ -257,25 +257,25 @@ impl Backoff {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
-pub struct Quiet {
+pub struct CooldownPolicy {
     /// How long. 60 s.
     #[serde(with = "span")]
     pub span: Duration,
     /// Who.
-    pub scope: QuietScope,
+    pub scope: CooldownScope,
 }
 
-impl Quiet {
+impl CooldownPolicy {
     /// Quiet for `span` within `scope`.
     #[must_use]
-    pub fn new(span: Duration, scope: QuietScope) -> Self {
+    pub fn new(span: Duration, scope: CooldownScope) -> Self {
         Self { span, scope }
     }
 }
 
-impl Default for Quiet {
+impl Default for CooldownPolicy {
     fn default() -> Self {
-        Self::new(Duration::from_secs(60), QuietScope::Provider)
+        Self::new(Duration::from_secs(60), CooldownScope::Provider)
     }
 }
 
@@ -283,7 +283,7 @@ impl Default for Quiet {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum QuietScope {
+pub enum CooldownScope {
     /// Only the account's own backoff.
     Account,
     /// All accounts of the provider: it is disputed whether the limit counts by account, organization or address.
@@ -295,14 +295,16 @@ pub enum QuietScope {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum WhenAway {
+pub enum StoreOutagePolicy {
     /// It goes on by the same rules with what it knows, as if it were the only one, and joins what it learned to the
     /// shared record afterwards. Numbers stay fresh; each process asks at most as often as a lone one would.
     #[default]
-    GoAlone,
+    #[serde(alias = "go_alone")]
+    Standalone,
     /// It asks the provider nothing and shows what it knows, as stale as that is. For fleets so large that their members,
     /// each asking alone, would be a burden on the provider.
-    Refuse,
+    #[serde(alias = "refuse")]
+    FailClosed,
 }
 
 /// How many calls to the usage endpoint an account may make in any trailing hour, over all hosts together.

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::store::DocumentBody;
 use crate::time::{self, CLOCK_SLACK};
 use crate::unknown::Unknown;
-use crate::{DecodeError, Hold, Policy, ProviderId, QuietScope, QuotaStore, StoreError, StoreKey};
+use crate::{CooldownScope, DecodeError, Hold, Policy, ProviderId, QuotaStore, StoreError, StoreKey};
 
 /// Until when the accounts of a provider stay quiet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct QuietTime {
+pub struct ProviderCooldown {
     format: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hold: Option<Hold>,
@@ -24,13 +24,13 @@ pub struct QuietTime {
 
 const FORMAT: u32 = 1;
 
-impl Default for QuietTime {
+impl Default for ProviderCooldown {
     fn default() -> Self {
         Self { format: FORMAT, hold: None, unknown: Unknown::default() }
     }
 }
 
-impl QuietTime {
+impl ProviderCooldown {
     /// The hold that is in force at `now`.
     #[must_use]
     pub fn at(&self, now: Timestamp) -> Option<Hold> {
@@ -64,9 +64,9 @@ impl QuietTime {
     }
 }
 
-impl DocumentBody for QuietTime {
+impl DocumentBody for ProviderCooldown {
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
-        Self::decode(body).map_err(|error| StoreError::unusable("the cooldown is damaged").because(error))
+        Self::decode(body).map_err(|error| StoreError::corrupt("the cooldown is damaged").with_source(error))
     }
 
     fn encode(&self) -> Bytes {
@@ -87,11 +87,11 @@ pub async fn provider_cooldown(
     policy: &Policy,
     now: Timestamp,
 ) -> Result<Option<Hold>, StoreError> {
-    if policy.quiet.scope == QuietScope::Account {
+    if policy.quiet.scope == CooldownScope::Account {
         return Ok(None);
     }
     let reading = store.read(&StoreKey::provider(provider)).await?;
-    let cooldown = reading.document.and_then(|document| QuietTime::decode(&document.body).ok());
+    let cooldown = reading.document.and_then(|document| ProviderCooldown::decode(&document.body).ok());
     Ok(cooldown.and_then(|cooldown| cooldown.at(now)))
 }
 
@@ -105,12 +105,12 @@ mod tests {
     }
 
     fn hold(since: i64, until: i64) -> Hold {
-        Hold::new(at(since), at(until), HoldReason::NeighbourRateLimited)
+        Hold::new(at(since), at(until), HoldReason::ProviderRateLimited)
     }
 
     #[test]
     fn the_later_end_stands() {
-        let mut quiet = QuietTime::default();
+        let mut quiet = ProviderCooldown::default();
         quiet.extend(at(0), &hold(0, 60));
         quiet.extend(at(10), &hold(10, 40));
 
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_ahead_silences_nobody() {
-        let mut quiet = QuietTime::default();
+        let mut quiet = ProviderCooldown::default();
         quiet.extend(at(1_000_000), &hold(1_000_000, 1_000_060));
 
         assert_eq!(quiet.at(at(0)), None);
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_slightly_ahead_is_believed() {
-        let mut quiet = QuietTime::default();
+        let mut quiet = ProviderCooldown::default();
         quiet.extend(at(30), &hold(30, 90));
 
         assert_eq!(quiet.at(at(0)), Some(hold(30, 90)));
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_a_clock_that_was_ahead_has_left_gives_way() {
-        let mut quiet = QuietTime::default();
+        let mut quiet = ProviderCooldown::default();
         quiet.extend(at(1_000_000), &hold(1_000_000, 1_000_060));
 
         quiet.extend(at(0), &hold(0, 60));
@@ -146,17 +146,17 @@ mod tests {
 
     #[test]
     fn a_quiet_time_comes_back_from_a_store() {
-        let mut quiet = QuietTime::default();
+        let mut quiet = ProviderCooldown::default();
         quiet.extend(at(0), &hold(0, 60));
 
-        assert_eq!(QuietTime::decode(&quiet.encode()).unwrap(), quiet);
+        assert_eq!(ProviderCooldown::decode(&quiet.encode()).unwrap(), quiet);
     }
 
     // B97
     #[test]
     fn a_quiet_time_of_a_higher_format_is_kept_and_not_changed() {
         let body = br#"{"format":2,"hold":{"since_ms":0,"until_ms":60000,"why":"rate_limited"}}"#;
-        let mut quiet = QuietTime::decode(body).unwrap();
+        let mut quiet = ProviderCooldown::decode(body).unwrap();
         let before = quiet.clone();
 
         quiet.extend(at(0), &hold(0, 3600));
@@ -168,13 +168,13 @@ mod tests {
     #[test]
     fn what_is_no_quiet_time_is_refused() {
         for damaged in ["", "null", "{}", "[1]", r#"{"format":1,"hold":7}"#] {
-            assert!(QuietTime::decode(damaged.as_bytes()).is_err(), "{damaged}");
+            assert!(ProviderCooldown::decode(damaged.as_bytes()).is_err(), "{damaged}");
         }
     }
 
     #[test]
     fn fields_of_a_newer_program_survive() {
-        let quiet = QuietTime::decode(br#"{"format":1,"colour":"blue"}"#).unwrap();
+        let quiet = ProviderCooldown::decode(br#"{"format":1,"colour":"blue"}"#).unwrap();
 
         assert!(String::from_utf8_lossy(&quiet.encode()).contains(r#""colour":"blue""#));
     }

@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use finish::{Committed, Failed};
-pub use merge::{Joined, Seed};
+pub use finish::{CommitOutcome, FailOutcome};
+pub use merge::{MergeOutcome, Seed};
 pub use wire::DecodeError;
 
-use crate::lease::{Attempt, RecentCall};
-use crate::login::Owner;
+use crate::lease::{CallRecord, RecentCall};
+use crate::login::RecordOwner;
 use crate::time::{self, CLOCK_SLACK, Ms};
 use crate::unknown::Unknown;
-use crate::{Hold, Identity, Lease, Lineage, Mark, Policy, Snapshot, Source, Trouble, Window};
+use crate::{
+    CredentialFingerprint, Hold, LastFailure, Lease, LoginId, OwnerId, Policy, Snapshot, Source, Window,
+};
 
 /// All shared state of one account: what is known, who is asking, and who must not.
 ///
@@ -28,27 +30,27 @@ use crate::{Hold, Identity, Lease, Lineage, Mark, Policy, Snapshot, Source, Trou
 ///
 /// ```
 /// use std::time::Duration;
-/// use quota_core::{Ask, AttemptId, Begin, Freshness, Percent, Policy, Record, Usage, WindowId, WindowReading};
+/// use quota_core::{LeaseRequest, RequestId, LeaseDecision, MaxStaleness, Percent, Policy, Record, UsageReport, WindowId, WindowReading};
 ///
 /// let policy = Policy::default();
 /// let now: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
 /// let mut record = Record::default();
 ///
-/// let ask = Ask::new(AttemptId::random(), Freshness::Within(policy.freshness));
-/// let Begin::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("nobody else asks") };
+/// let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.freshness));
+/// let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("nobody else asks") };
 ///
 /// let used = Percent::from_percent(30.0).unwrap();
-/// let usage = Usage::polled([WindowReading::new(WindowId::five_hour(), used)]);
+/// let usage = UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]);
 /// let _ = record.commit(now, &lease, &usage);
 ///
-/// let again = Ask::new(AttemptId::random(), Freshness::Within(policy.freshness));
-/// assert_eq!(record.begin(now, &again, &policy), Begin::Fresh);
+/// let again = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.freshness));
+/// assert_eq!(record.begin(now, &again, &policy), LeaseDecision::NotNeeded);
 /// # Ok::<(), jiff::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Record {
     format: wire::Format,
-    owner: Owner,
+    owner: RecordOwner,
     fence: u64,
     /// How many changes of it were stored.
     revision: u64,
@@ -62,18 +64,18 @@ pub struct Record {
     streak_fence: u64,
     /// Holds and failures in a row at or below this fence were cleared, and do not come back.
     cleared_fence: u64,
-    trouble: Option<Box<Trouble>>,
+    trouble: Option<Box<LastFailure>>,
     /// The last refusal of each credential that lacks a scope. Other credentials may call the account; what they bring says nothing
     /// about these.
-    unscoped: Vec<Trouble>,
+    unscoped: Vec<LastFailure>,
     /// The calls of the trailing hour, oldest first.
-    attempts: Vec<Attempt>,
+    attempts: Vec<CallRecord>,
     /// Calls of the trailing hour that were never made: a process that still counts them does not bring them back.
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a list")]
-    given_back: Option<Box<Vec<Attempt>>>,
+    given_back: Option<Box<Vec<CallRecord>>>,
     /// When the last call that brought something was started, and with which credential.
     refreshed_at: Option<Ms>,
-    refreshed_with: Option<Mark>,
+    refreshed_with: Option<CredentialFingerprint>,
     /// The account was removed then: nothing that was known before comes back.
     forgotten_at: Option<Ms>,
     snapshot: Snapshot,
@@ -102,7 +104,7 @@ pub enum Cleared {
     /// No hold was in force.
     NoHold,
     /// The record was written by a newer program and must not be changed.
-    Newer,
+    UnsupportedFormat,
 }
 
 impl Record {
@@ -151,18 +153,18 @@ impl Record {
 
     /// What went wrong with the last call, unless it went well.
     #[must_use]
-    pub fn trouble(&self) -> Option<&Trouble> {
+    pub fn trouble(&self) -> Option<&LastFailure> {
         self.trouble.as_deref()
     }
 
     /// The last call with the credential of this mark, whether it succeeded or failed. One that is under way, or whose caller gave
     /// up, has no outcome and is not counted.
     #[must_use]
-    pub fn last_call(&self, mark: Option<Mark>) -> Option<RecentCall> {
+    pub fn last_call(&self, mark: Option<CredentialFingerprint>) -> Option<RecentCall> {
         let succeeded = self.refreshed_at.filter(|_| self.refreshed_with == mark);
         let succeeded = succeeded.map(|at| RecentCall { at: at.timestamp(), failure: None });
         // A person who lifts a hold wants another call, whatever the last one was answered.
-        let is_cleared = |trouble: &Trouble| trouble.order() <= self.cleared_fence;
+        let is_cleared = |trouble: &LastFailure| trouble.order() <= self.cleared_fence;
         let failed = self.trouble().filter(|trouble| trouble.mark == mark && !is_cleared(trouble));
         let failed = failed.map(|trouble| RecentCall { at: trouble.at, failure: Some(trouble.clone()) });
         [succeeded, failed].into_iter().flatten().max_by_key(|call| call.at)
@@ -176,19 +178,19 @@ impl Record {
 
     /// The calls of the trailing hour, oldest first.
     #[must_use]
-    pub fn attempts(&self) -> &[Attempt] {
+    pub fn attempts(&self) -> &[CallRecord] {
         &self.attempts
     }
 
     /// The login this state belongs to, where it was said.
     #[must_use]
-    pub fn lineage(&self) -> Option<&Lineage> {
+    pub fn lineage(&self) -> Option<&LoginId> {
         self.owner.lineage.as_ref()
     }
 
     /// Who the provider said the account belongs to.
     #[must_use]
-    pub fn identity(&self) -> Option<&Identity> {
+    pub fn identity(&self) -> Option<&OwnerId> {
         self.owner.identity.as_ref()
     }
 
@@ -225,7 +227,7 @@ impl Record {
         let known = asked.or(told.max())?;
         let rollover = windows.iter().filter(is_counted).filter_map(|window| {
             let asked = asked_since(window.observed_at());
-            let reset = window.rolls_over_at().filter(|reset| *reset > asked)?;
+            let reset = window.expires_at().filter(|reset| *reset > asked)?;
             // A provider whose resets are always a moment ahead must not be asked every moment.
             Some(time::later(reset, policy.reset_grace).max(time::later(asked, ROLLOVER_FLOOR)))
         });
@@ -237,7 +239,7 @@ impl Record {
     /// Says which login the account holds now. If it is another than before, all that the old one left is cleared.
     ///
     /// A record that belonged to no login yet is adopted, with all that is in it. Returns whether the login changed.
-    pub fn new_login(&mut self, lineage: &Lineage) -> bool {
+    pub fn new_login(&mut self, lineage: &LoginId) -> bool {
         if !self.is_writable() {
             return false;
         }
@@ -295,7 +297,7 @@ impl Record {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
         self.clamp_forgotten(now);
-        let counts = |attempt: &Attempt| attempt.at <= limit && time::between(attempt.at, now) < TRAILING;
+        let counts = |attempt: &CallRecord| attempt.at <= limit && time::between(attempt.at, now) < TRAILING;
         self.attempts.retain(counts);
         if let Some(given_back) = &mut self.given_back {
             given_back.retain(counts);
@@ -318,9 +320,9 @@ impl Record {
     /// What binds the next call stays until it ends: a hold, the calls of the last hour, and the fence. So removing an account and
     /// adding it again lifts no hold and resets no budget. A call in flight loses its lease, and its answer is not stored. What
     /// other processes still know from before is not joined again.
-    pub fn forget(&mut self, now: Timestamp) -> Joined {
+    pub fn forget(&mut self, now: Timestamp) -> MergeOutcome {
         if !self.is_writable() {
-            return Joined::Newer;
+            return MergeOutcome::UnsupportedFormat;
         }
         let now = time::to_ms(now);
         self.settle(now);
@@ -331,7 +333,7 @@ impl Record {
         self.hold.take_if(|hold| !hold.is_live(now));
         self.snapshot = Snapshot::default();
         self.forget_until(newest.into());
-        Joined::Yes
+        MergeOutcome::Merged
     }
 
     /// Drops what was known at `at` or before, and keeps it from coming back.
@@ -345,7 +347,7 @@ impl Record {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
         if self.refreshed_at.is_none() && self.snapshot.is_empty() {
-            self.owner = Owner::default();
+            self.owner = RecordOwner::default();
         }
         if self.hold.is_none() {
             self.end_streak();
@@ -359,7 +361,7 @@ impl Record {
     /// of the provider, the budget and the refusal of a credential stay.
     pub fn clear_hold(&mut self, now: Timestamp) -> Cleared {
         if !self.is_writable() {
-            return Cleared::Newer;
+            return Cleared::UnsupportedFormat;
         }
         let now = time::to_ms(now);
         self.settle(now);
@@ -389,7 +391,7 @@ impl Record {
     }
 
     /// Notes that a credential lacks a scope; the newest few are kept.
-    fn note_unscoped(&mut self, refusal: &Trouble) {
+    fn note_unscoped(&mut self, refusal: &LastFailure) {
         self.unscoped.retain(|known| known.mark != refusal.mark);
         self.unscoped.push(refusal.clone());
         self.unscoped.sort_by_key(|known| (known.at, known.mark));
@@ -400,7 +402,7 @@ impl Record {
     /// apply them.
     fn apply_lists(&mut self) {
         let (at, mark) = (self.refreshed_at, self.refreshed_with);
-        let has_succeeded = |refusal: &Trouble| refusal.mark == mark && at > Some(refusal.at.into());
+        let has_succeeded = |refusal: &LastFailure| refusal.mark == mark && at > Some(refusal.at.into());
         self.unscoped.retain(|refusal| !has_succeeded(refusal));
         keep_last(&mut self.unscoped, MOST_UNSCOPED);
         if let Some(given_back) = &mut self.given_back {
@@ -416,7 +418,7 @@ impl Record {
     }
 
     /// Calls that were given back, by this record or by another one.
-    fn give_back(&mut self, calls: &[Attempt]) {
+    fn give_back(&mut self, calls: &[CallRecord]) {
         if calls.is_empty() {
             return;
         }
@@ -428,7 +430,7 @@ impl Record {
         self.attempts.retain(|attempt| given_back.binary_search(attempt).is_err());
     }
 
-    fn given_back(&self) -> &[Attempt] {
+    fn given_back(&self) -> &[CallRecord] {
         self.given_back.as_deref().map_or(&[], Vec::as_slice)
     }
 
@@ -440,8 +442,8 @@ impl Record {
     /// Somebody else holds the account now: what the login before has left says nothing about them.
     ///
     /// The calls of the last hour stay, so that logins which alternate do not ask without bound.
-    fn clear_for(&mut self, lineage: Option<&Lineage>, identity: Option<&Identity>) {
-        self.owner = Owner::default();
+    fn clear_for(&mut self, lineage: Option<&LoginId>, identity: Option<&OwnerId>) {
+        self.owner = RecordOwner::default();
         self.owner.adopt(lineage, identity);
         self.lease = None;
         self.hold = None;

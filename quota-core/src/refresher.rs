@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Identity, ProviderId, Secret};
+use crate::{OwnerId, ProviderId, Secret};
 
 /// Exchanges a refresh token for new tokens.
 ///
@@ -27,8 +27,8 @@ pub trait TokenRefresher: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ExchangeError`] sorts failures by what follows from them.
-    async fn exchange(&self, refresh_token: &Secret) -> Result<Tokens, ExchangeError>;
+    /// [`TokenError`] sorts failures by what follows from them.
+    async fn refresh(&self, refresh_token: &Secret) -> Result<Tokens, TokenError>;
 }
 
 /// What a refresh token was exchanged for.
@@ -40,16 +40,16 @@ pub struct Tokens {
     /// The token of the next exchange; `None` if the one that was sent stays good.
     pub refresh_token: Option<Secret>,
     /// How long the access token is accepted, if that was said.
-    pub lives: Option<Duration>,
+    pub expires_in: Option<Duration>,
     /// Whose login the provider says it is, if it does.
-    pub identity: Option<Identity>,
+    pub identity: Option<OwnerId>,
 }
 
 impl Tokens {
     /// An access token of which nothing else was said.
     #[must_use]
     pub fn new(access_token: Secret) -> Self {
-        Self { access_token, refresh_token: None, lives: None, identity: None }
+        Self { access_token, refresh_token: None, expires_in: None, identity: None }
     }
 
     /// Says what the next exchange is made with.
@@ -61,14 +61,14 @@ impl Tokens {
 
     /// Says how long the access token is accepted.
     #[must_use]
-    pub fn lives(mut self, span: impl Into<Option<Duration>>) -> Self {
-        self.lives = span.into();
+    pub fn expires_in(mut self, span: impl Into<Option<Duration>>) -> Self {
+        self.expires_in = span.into();
         self
     }
 
     /// Says whose login it is.
     #[must_use]
-    pub fn identity(mut self, identity: impl Into<Option<Identity>>) -> Self {
+    pub fn identity(mut self, identity: impl Into<Option<OwnerId>>) -> Self {
         self.identity = identity.into();
         self
     }
@@ -79,18 +79,18 @@ impl Tokens {
 /// The texts never hold a token, and never a provider's body.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
-pub enum ExchangeError {
+pub enum TokenError {
     /// The provider will never accept this token again: somebody has to log in. It says nothing about any other token.
     #[error("the login is no longer good: {why}")]
     #[non_exhaustive]
-    Dead {
+    InvalidGrant {
         /// What the provider said, in words that are ours.
         why: Cow<'static, str>,
     },
     /// The provider does not accept who asks, whatever the token: a setting has to be changed. The token is as good as before.
     #[error("logins cannot be renewed: {why}")]
     #[non_exhaustive]
-    Systemic {
+    InvalidClient {
         /// What was refused, and what to do.
         why: Cow<'static, str>,
     },
@@ -107,17 +107,17 @@ pub enum ExchangeError {
     },
 }
 
-impl ExchangeError {
+impl TokenError {
     /// The token will never be accepted again.
     #[must_use]
-    pub fn dead(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Dead { why: why.into() }
+    pub fn invalid_grant(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidGrant { why: why.into() }
     }
 
     /// Who asks is not accepted, whatever the token.
     #[must_use]
-    pub fn systemic(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Systemic { why: why.into() }
+    pub fn invalid_client(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidClient { why: why.into() }
     }
 
     /// It did not work this time.
@@ -137,7 +137,7 @@ impl ExchangeError {
 
     /// Keeps the failure underneath, where there can be one.
     #[must_use]
-    pub fn because(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+    pub fn with_source(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         if let Self::Transient { source, .. } = &mut self {
             *source = Some(Arc::new(cause));
         }
@@ -175,8 +175,8 @@ mod tests {
     fn only_what_may_pass_says_when_to_come_back() {
         let minute = Duration::from_secs(60);
 
-        assert_eq!(ExchangeError::transient("status 503").after(minute).retry_after(), Some(minute));
-        assert_eq!(ExchangeError::dead("refused").after(minute).retry_after(), None);
-        assert!(!ExchangeError::systemic("unknown client").is_transient());
+        assert_eq!(TokenError::transient("status 503").after(minute).retry_after(), Some(minute));
+        assert_eq!(TokenError::invalid_grant("refused").after(minute).retry_after(), None);
+        assert!(!TokenError::invalid_client("unknown client").is_transient());
     }
 }

@@ -33,7 +33,7 @@ impl Scope {
 
     /// A window that counts one model, and the source does not say which.
     #[must_use]
-    pub fn unnamed() -> Self {
+    pub fn unknown_model() -> Self {
         Self::default()
     }
 
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_surface_or_an_unnamed_model_applies_to_no_request() {
-        for scope in [Scope::surface("cowork"), Scope::unnamed()] {
+        for scope in [Scope::surface("cowork"), Scope::unknown_model()] {
             assert!(!scope.applies_to(Some("claude-opus-4-5")), "{scope:?}");
         }
     }

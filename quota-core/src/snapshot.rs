@@ -14,7 +14,7 @@ use crate::plausibility::judge;
 use crate::time::Ms;
 use crate::unknown::Unknown;
 use crate::usage::Coverage;
-use crate::{Credits, Source, Stamp, Usage, Window, WindowId};
+use crate::{Credits, Provenance, Source, UsageReport, Window, WindowId};
 
 /// All windows of an account, its plan and its money, each with its own age.
 ///
@@ -43,14 +43,14 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Said<T> {
     #[serde(flatten)]
-    stamp: Stamp,
+    stamp: Provenance,
     value: T,
     #[serde(flatten)]
     unknown: Unknown,
 }
 
 impl<T> Said<T> {
-    fn boxed(stamp: Stamp, value: T) -> Box<Self> {
+    fn boxed(stamp: Provenance, value: T) -> Box<Self> {
         Box::new(Self { stamp, value, unknown: Unknown::default() })
     }
 }
@@ -77,19 +77,19 @@ static MONEY: LazyLock<WindowId> = LazyLock::new(|| WindowId::new("$money").expe
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Told {
     #[serde(flatten)]
-    stamp: Stamp,
+    stamp: Provenance,
     #[serde(flatten)]
     unknown: Unknown,
 }
 
 impl Snapshot {
-    /// What `usage` says, as said at `at`, without what cannot be true; see [`Usage::reject_implausible`].
+    /// What `usage` says, as said at `at`, without what cannot be true; see [`UsageReport::reject_implausible`].
     ///
     /// Headers and statuslines never speak about windows of one model or surface, about money, or about all there is, whatever a
     /// fetcher put into them.
     #[must_use]
-    pub fn of(usage: &Usage, at: Timestamp) -> Self {
-        let stamp = Stamp::new(at, usage.source);
+    pub fn of(usage: &UsageReport, at: Timestamp) -> Self {
+        let stamp = Provenance::new(at, usage.source);
         let narrow = matches!(usage.source, Source::Headers | Source::Statusline);
         let readings = usage.windows.iter().filter(|reading| !(narrow && reading.scope.is_some()));
         let mut snapshot = Self { windows: Vec::with_capacity(usage.windows.len()), ..Self::default() };
@@ -162,7 +162,7 @@ impl Snapshot {
     /// A session that has been idle repeats its last numbers with every line of its statusline. They change nothing, and a
     /// caller can spare itself the rest.
     #[must_use]
-    pub fn is_changed_by(&self, usage: &Usage, at: Timestamp) -> bool {
+    pub fn is_changed_by(&self, usage: &UsageReport, at: Timestamp) -> bool {
         let mut news = Self::of(usage, at);
         news.assume_resets(self);
         let mut joined = self.clone();
@@ -285,11 +285,11 @@ impl Snapshot {
     /// What the snapshot knows of the window of that name, whether or not a reading of it is left.
     ///
     /// ```
-    /// use quota_core::{Coverage, Presence, Snapshot, Usage, WindowId};
+    /// use quota_core::{Coverage, Presence, Snapshot, UsageReport, WindowId};
     ///
     /// let now = "2026-01-01T12:00:00Z".parse()?;
     /// let coverage = Coverage::complete_except([WindowId::seven_day()]);
-    /// let snapshot = Snapshot::of(&Usage::polled([]).coverage(coverage), now);
+    /// let snapshot = Snapshot::of(&UsageReport::polled([]).coverage(coverage), now);
     ///
     /// assert_eq!(snapshot.presence(&WindowId::seven_day()), Presence::Unreadable);
     /// assert_eq!(snapshot.presence(&WindowId::five_hour()), Presence::Absent);

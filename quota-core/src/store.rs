@@ -5,12 +5,12 @@
 //!
 //! Keep three promises and the rest follows:
 //!
-//! 1. **One winner.** Of any number of [`swap`](QuotaStore::swap)s with one expected version, at most one is applied, on
+//! 1. **One winner.** Of any number of [`compare_and_swap`](QuotaStore::compare_and_swap)s with one expected version, at most one is applied, on
 //!    whatever hosts they run.
 //! 2. **No version twice.** A version names one state of a key for ever, even after the document has expired and come
 //!    back; so somebody who slept cannot mistake a new document for the one they knew.
 //! 3. **Honest errors.** If a swap may have been applied although its answer was lost, say so with
-//!    [`StoreError::unavailable`]`(`[`Applied::Perhaps`]`, …)`: the caller asks again, and rules are made for that.
+//!    [`StoreError::unavailable`]`(`[`WriteState::Unknown`]`, …)`: the caller asks again, and rules are made for that.
 //!
 //! `quota_core::store_conformance!` (feature `testing`) makes a test of each of them; `examples/own_store.rs` is a whole
 //! backend with its proof.
@@ -38,12 +38,12 @@ use crate::{AccountId, ProviderId, random};
 /// All methods may be dropped at any moment. A dropped `swap` may have been applied or not.
 #[async_trait]
 pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
-    /// Reads the document, linearizable with [`swap`](Self::swap) on the same key.
+    /// Reads the document, linearizable with [`compare_and_swap`](Self::compare_and_swap) on the same key.
     ///
     /// # Errors
     ///
     /// Any [`StoreError`]; a document that is not there is not an error.
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError>;
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError>;
 
     /// Writes `body` if the version is still `expected`, or, with `None`, if there is no document.
     ///
@@ -52,14 +52,14 @@ pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`]. After [`StoreError::Unavailable`] with [`Applied::Perhaps`] the write may have happened.
-    async fn swap(
+    /// Any [`StoreError`]. After [`StoreError::Unavailable`] with [`WriteState::Unknown`] the write may have happened.
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError>;
+    ) -> Result<CasOutcome, StoreError>;
 
     /// Waits until the document may have moved past `seen` (with `None`: until there may be one).
     ///
@@ -69,7 +69,7 @@ pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// Any [`StoreError`]; the caller waits a while before it asks again.
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError>;
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError>;
 }
 
 /// The name of a document.
@@ -104,7 +104,7 @@ impl StoreKey {
     ///
     /// Panics if `what` is not made of lower-case letters, digits and `-`.
     #[must_use]
-    pub fn beside(account: &AccountId, what: &'static str) -> Self {
+    pub fn account_extension(account: &AccountId, what: &'static str) -> Self {
         assert_is_plain(what);
         Self(format!("{account}#{what}").into())
     }
@@ -113,9 +113,9 @@ impl StoreKey {
     ///
     /// # Panics
     ///
-    /// As [`beside`](Self::beside).
+    /// As [`account_extension`](Self::account_extension).
     #[must_use]
-    pub fn beside_provider(provider: &ProviderId, what: &'static str) -> Self {
+    pub fn provider_extension(provider: &ProviderId, what: &'static str) -> Self {
         assert_is_plain(what);
         Self(format!("{provider}#{what}").into())
     }
@@ -192,14 +192,14 @@ impl Document {
 /// What a read found, and when by the store's own clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Reading {
+pub struct StoreRead {
     /// The document, if there is one.
     pub document: Option<Document>,
     /// What the time was, by the one clock that all users of the store share.
     pub now: Timestamp,
 }
 
-impl Reading {
+impl StoreRead {
     /// What was found, at `now` by the store's clock.
     #[must_use]
     pub fn new(document: Option<Document>, now: Timestamp) -> Self {
@@ -217,21 +217,21 @@ impl Reading {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
-pub enum Swap {
+pub enum CasOutcome {
     /// It was applied, and the document is now in this state.
     Applied(Version),
     /// Somebody else was first; this is what stands.
-    Conflict(Reading),
+    Conflict(StoreRead),
 }
 
 /// Whether a write happened although its answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Applied {
+pub enum WriteState {
     /// It did not.
-    No,
+    NotApplied,
     /// It may have.
-    Perhaps,
+    Unknown,
 }
 
 /// Why a store did not do what it was asked, sorted by what follows from it. It never holds an address's password.
@@ -243,7 +243,7 @@ pub enum StoreError {
     #[non_exhaustive]
     Unavailable {
         /// Whether a write may have happened all the same.
-        applied: Applied,
+        applied: WriteState,
         /// What happened.
         why: Cow<'static, str>,
         /// The failure underneath, if there was one.
@@ -252,7 +252,7 @@ pub enum StoreError {
     /// The store answered, and refuses: no rights, no room, read-only. Somebody has to mend it.
     #[error("the store refused: {why}")]
     #[non_exhaustive]
-    Refused {
+    Rejected {
         /// What it refused.
         why: Cow<'static, str>,
         /// The failure underneath, if there was one.
@@ -261,7 +261,7 @@ pub enum StoreError {
     /// What the store holds is damaged or not ours. It was left as it is.
     #[error("the store's content is unusable: {why}")]
     #[non_exhaustive]
-    Unusable {
+    Corrupt {
         /// What is wrong with it.
         why: Cow<'static, str>,
         /// The failure underneath, if there was one.
@@ -272,26 +272,26 @@ pub enum StoreError {
 impl StoreError {
     /// The store could not be reached, or did not answer.
     #[must_use]
-    pub fn unavailable(applied: Applied, why: impl Into<Cow<'static, str>>) -> Self {
+    pub fn unavailable(applied: WriteState, why: impl Into<Cow<'static, str>>) -> Self {
         Self::Unavailable { applied, why: why.into(), source: None }
     }
 
     /// The store refuses.
     #[must_use]
-    pub fn refused(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Refused { why: why.into(), source: None }
+    pub fn rejected(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Rejected { why: why.into(), source: None }
     }
 
     /// What the store holds cannot be used.
     #[must_use]
-    pub fn unusable(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Unusable { why: why.into(), source: None }
+    pub fn corrupt(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Corrupt { why: why.into(), source: None }
     }
 
     /// Keeps the failure underneath.
     #[must_use]
-    pub fn because(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
-        let (Self::Unavailable { source, .. } | Self::Refused { source, .. } | Self::Unusable { source, .. }) =
+    pub fn with_source(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+        let (Self::Unavailable { source, .. } | Self::Rejected { source, .. } | Self::Corrupt { source, .. }) =
             &mut self;
         *source = Some(Arc::new(cause));
         self
@@ -312,11 +312,11 @@ mod tests {
     fn what_stands_beside_an_account_has_a_key_that_no_account_can_have() {
         let main: AccountId = "anthropic/main".parse().unwrap();
 
-        let beside = StoreKey::beside(&main, "reservations");
+        let beside = StoreKey::account_extension(&main, "reservations");
 
         assert_eq!(beside.as_str(), "anthropic/main#reservations");
         assert!(beside.as_str().parse::<AccountId>().is_err());
-        assert_eq!(StoreKey::beside_provider(main.provider(), "logins").as_str(), "anthropic#logins");
+        assert_eq!(StoreKey::provider_extension(main.provider(), "logins").as_str(), "anthropic#logins");
     }
 
     #[test]
@@ -324,6 +324,6 @@ mod tests {
     fn what_stands_beside_an_account_is_named_in_plain_letters() {
         let main: AccountId = "anthropic/main".parse().unwrap();
 
-        let _ = StoreKey::beside(&main, "a b");
+        let _ = StoreKey::account_extension(&main, "a b");
     }
 }

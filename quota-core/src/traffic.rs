@@ -11,24 +11,24 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use retry_after::{LONGEST_WAIT, bounded_wait, retry_after, wait_of_seconds};
 
-use crate::{ProviderId, Scope, UnknownWord, Usage, WindowId};
+use crate::{ProviderId, Scope, UnknownWord, UsageReport, WindowId};
 
 /// Reads what a provider says on ordinary traffic.
 ///
 /// It works on what it is given and nothing else: no I/O, no clock. What it does not understand says nothing; it never
 /// fails, because a response that was served must not be lost for a header that was not understood.
-pub trait TrafficReader: fmt::Debug + Send + Sync + 'static {
+pub trait ResponseParser: fmt::Debug + Send + Sync + 'static {
     /// The provider whose answers this reads.
     fn provider(&self) -> ProviderId;
 
     /// Reads one answer.
-    fn read(&self, answer: &Traffic<'_>) -> Seen;
+    fn read(&self, answer: &ResponseMeta<'_>) -> ParsedResponse;
 }
 
 /// One answer of a provider, as far as it speaks of limits.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
-pub struct Traffic<'a> {
+pub struct ResponseMeta<'a> {
     /// The status.
     pub status: u16,
     /// The headers; names may be in any case.
@@ -39,7 +39,7 @@ pub struct Traffic<'a> {
     pub now: Timestamp,
 }
 
-impl<'a> Traffic<'a> {
+impl<'a> ResponseMeta<'a> {
     /// An answer of this status, which arrived at `now`.
     #[must_use]
     pub fn new(status: u16, headers: &'a [(String, String)], now: Timestamp) -> Self {
@@ -54,27 +54,27 @@ impl<'a> Traffic<'a> {
     }
 }
 
-impl fmt::Debug for Traffic<'_> {
+impl fmt::Debug for ResponseMeta<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Neither headers nor body: either may hold anything.
-        f.debug_struct("Traffic").field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("ResponseMeta").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
 /// What an answer said.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Seen {
+pub struct ParsedResponse {
     /// What it said about windows; empty if nothing.
-    pub usage: Usage,
+    pub usage: UsageReport,
     /// Why it turned the request away; `None` if it did not.
-    pub failure: Option<Failure>,
+    pub failure: Option<Rejection>,
 }
 
-impl Seen {
+impl ParsedResponse {
     /// What was said about windows, and why the request was turned away if it was.
     #[must_use]
-    pub fn new(usage: Usage, failure: Option<Failure>) -> Self {
+    pub fn new(usage: UsageReport, failure: Option<Rejection>) -> Self {
         Self { usage, failure }
     }
 }
@@ -82,9 +82,9 @@ impl Seen {
 /// Why a provider turned an ordinary request away.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Failure {
+pub struct Rejection {
     /// What kind of failure it is, by what follows from it.
-    pub kind: FailureKind,
+    pub kind: RejectionKind,
     /// How long the provider wants to be left alone, if it said.
     pub retry_after: Option<Duration>,
     /// The window that is spent, where that was said.
@@ -95,10 +95,10 @@ pub struct Failure {
     pub scope: Option<Scope>,
 }
 
-impl Failure {
+impl Rejection {
     /// A failure of which nothing else is known.
     #[must_use]
-    pub fn new(kind: FailureKind) -> Self {
+    pub fn new(kind: RejectionKind) -> Self {
         Self { kind, retry_after: None, window: None, resets_at: None, scope: None }
     }
 
@@ -109,11 +109,11 @@ impl Failure {
     pub fn of_status(status: u16) -> Option<Self> {
         let kind = match status {
             0..=399 => return None,
-            401 => FailureKind::LoginDead,
-            403 => FailureKind::NotAllowed,
-            429 => FailureKind::Throttled,
-            408 | 500.. => FailureKind::Overloaded,
-            _ => FailureKind::Ours,
+            401 => RejectionKind::Unauthorized,
+            403 => RejectionKind::Forbidden,
+            429 => RejectionKind::Throttled,
+            408 | 500.. => RejectionKind::Overloaded,
+            _ => RejectionKind::InvalidRequest,
         };
         Some(Self::new(kind))
     }
@@ -151,64 +151,68 @@ impl Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum FailureKind {
+pub enum RejectionKind {
     /// A window of the account is used up: the account, or one model on it, is out until the window begins anew.
-    QuotaSpent,
+    #[serde(rename = "quota_spent")]
+    QuotaExhausted,
     /// Too many requests in a moment: pause. The account has quota left.
     Throttled,
     /// The credential was refused: somebody has to log in again.
-    LoginDead,
+    #[serde(rename = "login_dead")]
+    Unauthorized,
     /// The credential is good and may not do this, by somebody's policy.
-    NotAllowed,
+    #[serde(rename = "not_allowed")]
+    Forbidden,
     /// The provider is overloaded, broken or out of reach, whatever the account.
     Overloaded,
     /// The request itself is at fault: it would be turned away everywhere.
-    Ours,
+    #[serde(rename = "ours")]
+    InvalidRequest,
     /// A kind that only a newer program knows.
     #[serde(untagged)]
     Other(UnknownWord),
 }
 
-impl FailureKind {
+impl RejectionKind {
     /// The kind as a stable word for programs, such as `quota_spent`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::QuotaSpent => "quota_spent",
+            Self::QuotaExhausted => "quota_spent",
             Self::Throttled => "throttled",
-            Self::LoginDead => "login_dead",
-            Self::NotAllowed => "not_allowed",
+            Self::Unauthorized => "login_dead",
+            Self::Forbidden => "not_allowed",
             Self::Overloaded => "overloaded",
-            Self::Ours => "ours",
+            Self::InvalidRequest => "ours",
             Self::Other(word) => word.as_str(),
         }
     }
 }
 
 /// For people: the same in words.
-impl fmt::Display for FailureKind {
+impl fmt::Display for RejectionKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::QuotaSpent => "quota spent",
+            Self::QuotaExhausted => "quota spent",
             Self::Throttled => "throttled for a moment",
-            Self::LoginDead => "login refused",
-            Self::NotAllowed => "not allowed",
+            Self::Unauthorized => "login refused",
+            Self::Forbidden => "not allowed",
             Self::Overloaded => "provider overloaded",
-            Self::Ours => "the request is at fault",
+            Self::InvalidRequest => "the request is at fault",
             Self::Other(_) => "failed",
         })
     }
 }
 
-impl<'de> Deserialize<'de> for FailureKind {
+impl<'de> Deserialize<'de> for RejectionKind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let known = [
-            Self::QuotaSpent,
+            Self::QuotaExhausted,
             Self::Throttled,
-            Self::LoginDead,
-            Self::NotAllowed,
+            Self::Unauthorized,
+            Self::Forbidden,
             Self::Overloaded,
-            Self::Ours,
+            Self::InvalidRequest,
         ];
         let word = std::borrow::Cow::<str>::deserialize(deserializer)?;
         Ok(known
@@ -222,14 +226,14 @@ impl<'de> Deserialize<'de> for FailureKind {
 mod tests {
     use super::*;
 
-    fn kind_of(status: u16) -> Option<FailureKind> {
-        Failure::of_status(status).map(|failure| failure.kind)
+    fn kind_of(status: u16) -> Option<RejectionKind> {
+        Rejection::of_status(status).map(|failure| failure.kind)
     }
 
     // B69
     #[test]
     fn a_429_alone_is_no_spent_quota() {
-        assert_eq!(kind_of(429), Some(FailureKind::Throttled));
+        assert_eq!(kind_of(429), Some(RejectionKind::Throttled));
     }
 
     #[test]
@@ -241,39 +245,41 @@ mod tests {
     #[test]
     fn a_provider_that_is_overloaded_is_not_the_accounts_fault() {
         for status in [408, 500, 502, 503, 529] {
-            assert_eq!(kind_of(status), Some(FailureKind::Overloaded), "{status}");
+            assert_eq!(kind_of(status), Some(RejectionKind::Overloaded), "{status}");
         }
     }
 
     #[test]
     fn a_request_that_is_at_fault_is_at_fault_everywhere() {
         for status in [400, 404, 413, 422] {
-            assert_eq!(kind_of(status), Some(FailureKind::Ours), "{status}");
+            assert_eq!(kind_of(status), Some(RejectionKind::InvalidRequest), "{status}");
         }
     }
 
     #[test]
     fn every_kind_is_read_back_from_its_word() {
-        for kind in [FailureKind::QuotaSpent, FailureKind::Ours, FailureKind::LoginDead] {
+        for kind in
+            [RejectionKind::QuotaExhausted, RejectionKind::InvalidRequest, RejectionKind::Unauthorized]
+        {
             let text = serde_json::to_string(&kind).unwrap();
 
             assert_eq!(text, format!("\"{}\"", kind.as_str()));
-            assert_eq!(serde_json::from_str::<FailureKind>(&text).unwrap(), kind);
+            assert_eq!(serde_json::from_str::<RejectionKind>(&text).unwrap(), kind);
         }
     }
 
     #[test]
     fn a_kind_of_a_newer_program_is_written_back_as_it_was() {
-        let kind: FailureKind = serde_json::from_str("\"eclipse\"").unwrap();
+        let kind: RejectionKind = serde_json::from_str("\"eclipse\"").unwrap();
 
-        assert_eq!(kind, FailureKind::Other("eclipse".into()));
+        assert_eq!(kind, RejectionKind::Other("eclipse".into()));
         assert_eq!(serde_json::to_string(&kind).unwrap(), "\"eclipse\"");
     }
 
     #[test]
     fn neither_headers_nor_body_are_shown() {
         let headers = [("x-key".to_owned(), "n33dle".to_owned())];
-        let traffic = Traffic::new(429, &headers, Timestamp::UNIX_EPOCH).body(b"n33dle");
+        let traffic = ResponseMeta::new(429, &headers, Timestamp::UNIX_EPOCH).body(b"n33dle");
 
         assert!(!format!("{traffic:?}").contains("n33dle"));
     }

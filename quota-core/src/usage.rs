@@ -3,41 +3,41 @@
 
 use jiff::Timestamp;
 
-use crate::{Credits, Identity, Lineage, Scope, Source, WindowId, WindowReading};
+use crate::{Credits, LoginId, OwnerId, Scope, Source, WindowId, WindowReading};
 
 /// What a fetch, or a set of response headers, says about an account.
 ///
 /// ```
-/// use quota_core::{Percent, Usage, WindowId, WindowReading};
+/// use quota_core::{Percent, UsageReport, WindowId, WindowReading};
 ///
 /// let used = Percent::from_percent(12.5).unwrap();
-/// let usage = Usage::polled([WindowReading::new(WindowId::five_hour(), used)]);
+/// let usage = UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]);
 /// assert_eq!(usage.windows.len(), 1);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Usage {
+pub struct UsageReport {
     /// The windows that were reported in a form that could be read.
     pub windows: Vec<WindowReading>,
     /// What the answer speaks about: a window that is covered and not reported is gone.
     pub coverage: Coverage,
     /// What the provider decided per window, beside its numbers.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<WindowStatus>,
     /// The plan of the account, in the provider's word.
     pub plan: Option<String>,
     /// Money beyond the windows.
     pub credits: Option<Credits>,
     /// Who the provider said the account belongs to.
-    pub identity: Option<Identity>,
+    pub identity: Option<OwnerId>,
     /// The login whose credential was used, where the fetcher knows it.
-    pub lineage: Option<Lineage>,
+    pub lineage: Option<LoginId>,
     /// Where this comes from.
     pub source: Source,
     /// When it was true, where that is known better than by when it arrived: a delayed message, a file's own date.
     pub observed_at: Option<Timestamp>,
 }
 
-impl Usage {
+impl UsageReport {
     /// A whole answer of a usage endpoint: it covers everything, so what it does not report is gone.
     #[must_use]
     pub fn polled(windows: impl IntoIterator<Item = WindowReading>) -> Self {
@@ -87,7 +87,7 @@ impl Usage {
 
     /// Adds what the provider decided.
     #[must_use]
-    pub fn verdicts(mut self, verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+    pub fn verdicts(mut self, verdicts: impl IntoIterator<Item = WindowStatus>) -> Self {
         self.verdicts.extend(verdicts);
         self
     }
@@ -108,14 +108,14 @@ impl Usage {
 
     /// Says who the provider named.
     #[must_use]
-    pub fn identity(mut self, identity: impl Into<Option<Identity>>) -> Self {
+    pub fn identity(mut self, identity: impl Into<Option<OwnerId>>) -> Self {
         self.identity = identity.into();
         self
     }
 
     /// Says whose credential was used.
     #[must_use]
-    pub fn lineage(mut self, lineage: impl Into<Option<Lineage>>) -> Self {
+    pub fn lineage(mut self, lineage: impl Into<Option<LoginId>>) -> Self {
         self.lineage = lineage.into();
         self
     }
@@ -179,21 +179,21 @@ impl Coverage {
 /// It is apart from the numbers because it is no number: a window that turns requests away is not said to be at 100 %.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Verdict {
+pub struct WindowStatus {
     /// The window that decided.
     pub window: WindowId,
     /// What it counts, if not everything: a verdict on one model leaves the others alone.
     pub scope: Option<Scope>,
     /// What was decided.
-    pub ruling: Ruling,
+    pub ruling: LimitStatus,
     /// Until when, if that was said.
     pub resets_at: Option<Timestamp>,
 }
 
-impl Verdict {
+impl WindowStatus {
     /// A verdict on `window`.
     #[must_use]
-    pub fn new(window: WindowId, ruling: Ruling) -> Self {
+    pub fn new(window: WindowId, ruling: LimitStatus) -> Self {
         Self { window, scope: None, ruling, resets_at: None }
     }
 
@@ -215,11 +215,11 @@ impl Verdict {
 /// How a provider rules on requests against a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Ruling {
+pub enum LimitStatus {
     /// Requests pass.
     Allowed,
     /// Requests pass, and the window is nearly used up.
-    Warned,
+    Warning,
     /// Requests are turned away.
     Rejected,
 }
@@ -234,16 +234,16 @@ mod tests {
         let mut spent = Credits::default();
         spent.enabled = Some(false);
 
-        assert!(!Usage::polled([WindowReading::new(WindowId::monthly(), Percent::ZERO)]).is_empty());
-        assert!(!Usage::polled([]).plan("free".to_owned()).is_empty());
-        assert!(!Usage::polled([]).credits(spent).is_empty());
+        assert!(!UsageReport::polled([WindowReading::new(WindowId::monthly(), Percent::ZERO)]).is_empty());
+        assert!(!UsageReport::polled([]).plan("free".to_owned()).is_empty());
+        assert!(!UsageReport::polled([]).credits(spent).is_empty());
     }
 
     // B30
     #[test]
     fn an_answer_without_any_of_them_says_nothing() {
-        assert!(Usage::polled([]).is_empty());
-        assert!(Usage::polled([]).plan(String::new()).is_empty());
-        assert!(Usage::polled([]).credits(Credits::default()).is_empty());
+        assert!(UsageReport::polled([]).is_empty());
+        assert!(UsageReport::polled([]).plan(String::new()).is_empty());
+        assert!(UsageReport::polled([]).credits(Credits::default()).is_empty());
     }
 }

@@ -211,7 +211,7 @@ impl<'de> Deserialize<'de> for Source {
 /// When something was said, and by whom. The order in which readings replace each other begins with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Stamp {
+pub struct Provenance {
     /// When the question was asked: a reading is as old as the start of its call.
     #[serde(rename = "at_ms", with = "time::ms")]
     pub at: Timestamp,
@@ -219,7 +219,7 @@ pub struct Stamp {
     pub source: Source,
 }
 
-impl Stamp {
+impl Provenance {
     /// Stamps what `source` said to a question asked at `at`.
     #[must_use]
     pub fn new(at: Timestamp, source: Source) -> Self {
@@ -273,7 +273,7 @@ impl WindowReading {
 
     /// Puts the moment and the source to it.
     #[must_use]
-    pub fn stamped(self, stamp: Stamp) -> Window {
+    pub fn stamped(self, stamp: Provenance) -> Window {
         Window {
             id: self.id,
             at: stamp.at.into(),
@@ -357,8 +357,8 @@ impl Window {
 
     /// The moment and the source in one.
     #[must_use]
-    pub fn stamp(&self) -> Stamp {
-        Stamp { at: self.observed_at(), source: self.source() }
+    pub fn stamp(&self) -> Provenance {
+        Provenance { at: self.observed_at(), source: self.source() }
     }
 
     /// How long the window is, where that is known.
@@ -387,31 +387,31 @@ impl Window {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use quota_core::{Percent, Source, Stamp, UsedAt, WindowId, WindowReading};
+    /// use quota_core::{Percent, Source, Provenance, Used, WindowId, WindowReading};
     ///
     /// let read_at: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
     /// let reset: jiff::Timestamp = "2026-01-01T14:00:00Z".parse()?;
     /// let half = Percent::from_percent(50.0).unwrap();
     /// let window = WindowReading::new(WindowId::five_hour(), half)
     ///     .resets_at(reset)
-    ///     .stamped(Stamp::new(read_at, Source::Poll));
+    ///     .stamped(Provenance::new(read_at, Source::Poll));
     ///
     /// let five_minutes = Duration::from_secs(300);
-    /// assert_eq!(window.used_at(read_at, five_minutes), UsedAt::Exact(half));
-    /// assert_eq!(window.used_at("2026-01-01T13:00:00Z".parse()?, five_minutes), UsedAt::AtLeast(half));
-    /// assert_eq!(window.used_at(reset, five_minutes), UsedAt::Unknown);
+    /// assert_eq!(window.used_at(read_at, five_minutes), Used::Exact(half));
+    /// assert_eq!(window.used_at("2026-01-01T13:00:00Z".parse()?, five_minutes), Used::AtLeast(half));
+    /// assert_eq!(window.used_at(reset, five_minutes), Used::Unknown);
     /// # Ok::<(), jiff::Error>(())
     /// ```
     #[must_use]
-    pub fn used_at(&self, now: Timestamp, fresh_for: Duration) -> UsedAt {
+    pub fn used_at(&self, now: Timestamp, fresh_for: Duration) -> Used {
         // In whole milliseconds, as all moments in here are: this is asked for every window of every account of a choice.
         let now = Ms::from(now);
         let (at, used, resets_at) = self.shown();
         match resets_at.filter(|reset| *reset > at) {
-            Some(reset) if reset <= now => UsedAt::Unknown,
-            _ if at.until(now) < fresh_for => UsedAt::Exact(used),
-            Some(_) => UsedAt::AtLeast(used),
-            None => UsedAt::Unknown,
+            Some(reset) if reset <= now => Used::Unknown,
+            _ if at.until(now) < fresh_for => Used::Exact(used),
+            Some(_) => Used::AtLeast(used),
+            None => Used::Unknown,
         }
     }
 
@@ -419,7 +419,7 @@ impl Window {
     ///
     /// A reset that was past already when the reading was taken is a provider that lags; it dates nothing.
     #[must_use]
-    pub fn rolls_over_at(&self) -> Option<Timestamp> {
+    pub fn expires_at(&self) -> Option<Timestamp> {
         let (at, _, resets_at) = self.shown();
         resets_at.filter(|reset| *reset > at).map(Ms::timestamp)
     }
@@ -533,8 +533,9 @@ impl Window {
     /// # Errors
     ///
     /// What is left if there is no such peak: the window is gone.
-    pub(crate) fn resolve(&mut self, gone: Option<Stamp>) -> Result<(), Option<Peak>> {
-        let is_gone = |at: Ms, source| gone.is_some_and(|gone| Stamp { at: at.timestamp(), source } < gone);
+    pub(crate) fn resolve(&mut self, gone: Option<Provenance>) -> Result<(), Option<Peak>> {
+        let is_gone =
+            |at: Ms, source| gone.is_some_and(|gone| Provenance { at: at.timestamp(), source } < gone);
         if self.source.has_time() && !is_gone(self.at, self.source) {
             return Ok(());
         }
@@ -608,7 +609,7 @@ fn later(one: Option<Peak>, other: Option<Peak>) -> Option<Peak> {
 /// What a window says at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum UsedAt {
+pub enum Used {
     /// A fresh reading.
     Exact(Percent),
     /// An old reading of a window that has not reset since: at least this much is used.
@@ -617,7 +618,7 @@ pub enum UsedAt {
     Unknown,
 }
 
-impl UsedAt {
+impl Used {
     /// The number, whether exact or a lower bound.
     #[must_use]
     pub fn lower_bound(self) -> Option<Percent> {
@@ -653,40 +654,40 @@ mod tests {
     }
 
     fn polled(reading: WindowReading, second: i64) -> Window {
-        reading.stamped(Stamp::new(at(second), Source::Poll))
+        reading.stamped(Provenance::new(at(second), Source::Poll))
     }
 
     #[test]
     fn a_reading_is_exact_for_less_than_the_freshness() {
         let window = polled(half().resets_at(at(10_000)), 0);
 
-        assert!(matches!(window.used_at(at(299), FRESH), UsedAt::Exact(_)));
-        assert!(matches!(window.used_at(at(300), FRESH), UsedAt::AtLeast(_)));
+        assert!(matches!(window.used_at(at(299), FRESH), Used::Exact(_)));
+        assert!(matches!(window.used_at(at(300), FRESH), Used::AtLeast(_)));
     }
 
     #[test]
     fn after_the_reset_nothing_is_known() {
         let window = polled(half().resets_at(at(100)), 0);
 
-        assert_eq!(window.used_at(at(100), FRESH), UsedAt::Unknown);
+        assert_eq!(window.used_at(at(100), FRESH), Used::Unknown);
     }
 
     #[test]
     fn an_old_reading_without_a_reset_bounds_nothing() {
-        assert_eq!(polled(half(), 0).used_at(at(300), FRESH), UsedAt::Unknown);
+        assert_eq!(polled(half(), 0).used_at(at(300), FRESH), Used::Unknown);
     }
 
     #[test]
     fn a_reset_that_was_past_when_read_dates_nothing() {
         let window = polled(half().resets_at(at(50)), 100);
 
-        assert!(matches!(window.used_at(at(101), FRESH), UsedAt::Exact(_)));
+        assert!(matches!(window.used_at(at(101), FRESH), Used::Exact(_)));
     }
 
     #[test]
     fn a_poll_beats_headers_of_the_same_moment() {
         let poll = polled(half(), 7);
-        let headers = half().stamped(Stamp::new(at(7), Source::Headers));
+        let headers = half().stamped(Provenance::new(at(7), Source::Headers));
 
         assert!(poll.supersedes(&headers) && !headers.supersedes(&poll));
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use insta::{assert_json_snapshot, with_settings};
 use jiff::Timestamp;
 use quota_core::{
-    Ask, AttemptId, Begin, Coverage, Credits, FetchError, Freshness, Hold, HoldReason, Identity, Lease,
-    Lineage, Login, Mark, Money, Percent, Policy, QuietTime, Record, Scope, Snapshot, Usage, WindowId,
-    WindowReading,
+    Coverage, CredentialFingerprint, Credits, FetchError, Hold, HoldReason, Lease, LeaseDecision,
+    LeaseRequest, LoginId, LoginInfo, MaxStaleness, Money, OwnerId, Percent, Policy, ProviderCooldown,
+    Record, RequestId, Scope, Snapshot, UsageReport, WindowId, WindowReading,
 };
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ fn opus() -> WindowId {
 }
 
 /// All that a provider may say at once.
-fn usage() -> Usage {
+fn usage() -> UsageReport {
     let mut credits = Credits::default();
     credits.enabled = Some(false);
     credits.used = Some(Money::new(2050, "EUR", 2));
@@ -34,7 +34,7 @@ fn usage() -> Usage {
     credits.balance = Some(Money::new(-7, "EUR", 2));
     credits.disabled_reason = Some("out_of_credits".to_owned());
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
-    Usage::polled([
+    UsageReport::polled([
         reading(&WindowId::five_hour(), 42.5).resets_at(at(9000)).length(hours(5)),
         reading(&WindowId::seven_day(), 101.0).resets_at(at(99_000)).length(hours(168)),
         reading(&opus(), 0.0).scope(Scope::model("Opus")),
@@ -42,27 +42,28 @@ fn usage() -> Usage {
     ])
     .plan("max".to_owned())
     .credits(credits)
-    .identity(Identity::new("org-1"))
+    .identity(OwnerId::new("org-1"))
 }
 
 /// A later answer, in which one window and the money could not be read.
-fn lame_usage() -> Usage {
+fn lame_usage() -> UsageReport {
     let except = vec![WindowId::seven_day()];
-    let readings = [reading(&WindowId::five_hour(), 43.0), reading(&opus(), 1.0).scope(Scope::unnamed())];
+    let readings =
+        [reading(&WindowId::five_hour(), 43.0), reading(&opus(), 1.0).scope(Scope::unknown_model())];
     let mut coverage = Coverage::complete_except(except);
     if let Coverage::Complete { credits, .. } = &mut coverage {
         *credits = false;
     }
-    Usage::polled(readings).coverage(coverage)
+    UsageReport::polled(readings).coverage(coverage)
 }
 
 /// The lease for a call of `host` at `second`, by a login of which everything is known.
 fn grant(record: &mut Record, second: i64, host: &str) -> Lease {
-    let login = Login::of(Lineage::new("user-1")).mark(Mark::from_hash(255));
-    let attempt = AttemptId::from(u128::try_from(second).expect("it is after the start") << 32);
-    let ask = Ask::new(attempt, Freshness::Since(at(second))).login(login).by(host.into());
+    let login = LoginInfo::new(LoginId::new("user-1")).mark(CredentialFingerprint::from_hash(255));
+    let attempt = RequestId::from(u128::try_from(second).expect("it is after the start") << 32);
+    let ask = LeaseRequest::new(attempt, MaxStaleness::StartedAfter(at(second))).login(login).by(host.into());
     match record.begin(at(second), &ask, &Policy::default()) {
-        Begin::Granted(lease) => lease,
+        LeaseDecision::Granted(lease) => lease,
         other => panic!("no lease after {second} s: {other:?}"),
     }
 }
@@ -74,7 +75,7 @@ fn full() -> Record {
     let _ = record.commit(at(1), &first, &usage());
     let second = grant(&mut record, 600, "host-2");
     let _ = record.commit(at(601), &second, &lame_usage());
-    let headers = Usage::from_headers([reading(&WindowId::five_hour(), 44.0).resets_at(at(9000))]);
+    let headers = UsageReport::from_headers([reading(&WindowId::five_hour(), 44.0).resets_at(at(9000))]);
     let _ = record.observe(at(700), &Snapshot::of(&headers, at(700)), None, None);
     let third = grant(&mut record, 1200, "host-1");
     let slow_down = FetchError::throttled(Some(Duration::from_secs(90)));
@@ -109,10 +110,10 @@ fn lowered(line: Option<f64>) -> Snapshot {
         |used| reading(&WindowId::five_hour(), used).resets_at(at(9000)).length(Duration::from_secs(18_000));
     let week =
         reading(&WindowId::seven_day(), 96.0).resets_at(at(99_000)).length(Duration::from_secs(604_800));
-    let mut snapshot = Snapshot::of(&Usage::polled([five_hours(42.0), week]), at(0));
-    snapshot.join(&Snapshot::of(&Usage::polled([five_hours(3.0)]), at(600)));
+    let mut snapshot = Snapshot::of(&UsageReport::polled([five_hours(42.0), week]), at(0));
+    snapshot.join(&Snapshot::of(&UsageReport::polled([five_hours(3.0)]), at(600)));
     if let Some(used) = line {
-        snapshot.join(&Snapshot::of(&Usage::from_statusline([five_hours(used)], at(700)), at(700)));
+        snapshot.join(&Snapshot::of(&UsageReport::from_statusline([five_hours(used)], at(700)), at(700)));
     }
     snapshot
 }
@@ -141,15 +142,15 @@ fn a_lowered_window_with_its_peak_and_the_peak_of_one_that_is_gone() {
 
 #[test]
 fn a_quiet_time() {
-    let mut quiet = QuietTime::default();
-    quiet.extend(at(0), &Hold::new(at(0), at(60), HoldReason::NeighbourRateLimited));
+    let mut quiet = ProviderCooldown::default();
+    quiet.extend(at(0), &Hold::new(at(0), at(60), HoldReason::ProviderRateLimited));
 
     with_settings!({ sort_maps => true }, { assert_json_snapshot!(value(&quiet.encode())) });
 }
 
 #[test]
 fn a_quiet_time_that_is_none() {
-    assert_eq!(QuietTime::default().encode(), r#"{"format":1}"#);
+    assert_eq!(ProviderCooldown::default().encode(), r#"{"format":1}"#);
 }
 
 #[test]
@@ -173,9 +174,9 @@ fn a_setting_that_there_is_none_of_is_refused() {
 fn the_reasons_of_holds() {
     let reasons = [
         HoldReason::RateLimited,
-        HoldReason::NeighbourRateLimited,
+        HoldReason::ProviderRateLimited,
         HoldReason::Failing,
-        HoldReason::BudgetSpent,
+        HoldReason::BudgetExhausted,
         HoldReason::Other("eclipse".into()),
     ];
 

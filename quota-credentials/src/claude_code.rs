@@ -73,7 +73,7 @@ const A_MOMENT: Duration = Duration::from_millis(50);
 ///
 /// # Whose it is
 ///
-/// The [`lineage`](quota_core::Login::lineage) is a hash of the account and the organization that Claude Code's state
+/// The [`lineage`](quota_core::LoginInfo::lineage) is a hash of the account and the organization that Claude Code's state
 /// file names (`.claude.json` in `$CLAUDE_CONFIG_DIR`, else in the home directory). It stays when the token is renewed.
 /// A program that swaps the login behind Claude Code's back may leave the old name there; who the provider says it is
 /// settles that. A token in the variable has no lineage, since the file may name somebody else.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Lineage};
+use quota_core::{AccountId, Credential, CredentialError, CredentialSource, LoginId};
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
@@ -30,7 +30,7 @@ use quota_core::file;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// It is `auth.json` in `$CODEX_HOME`, else in `~/.codex`. The [`lineage`](quota_core::Login::lineage) is a hash of the
+/// It is `auth.json` in `$CODEX_HOME`, else in `~/.codex`. The [`lineage`](quota_core::LoginInfo::lineage) is a hash of the
 /// account's id in there, which stays when tokens rotate. A key of the API instead of a login has no quota to ask for, so it
 /// is not found.
 #[derive(Debug, Clone)]
@@ -129,7 +129,7 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Credential, CredentialError> {
     let id = tokens.account_id.filter(|id| !id.trim().is_empty());
     credential.login.lineage = id.map(|id| {
         let bits = hash::first_64_bits(&[b"quota-lineage\0codex\0", id.trim().as_bytes()].concat());
-        Lineage::new(&format!("{bits:016x}"))
+        LoginId::new(&format!("{bits:016x}"))
     });
     Ok(credential)
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Mark};
+use quota_core::{AccountId, Credential, CredentialError, CredentialFingerprint, CredentialSource};
 
 /// Asks the source that was named for the account.
 ///
@@ -57,7 +57,11 @@ impl CredentialSource for CredentialMap {
     /// # Errors
     ///
     /// As [`credential`](Self::credential).
-    async fn renew(&self, account: &AccountId, refused: Option<Mark>) -> Result<Credential, CredentialError> {
+    async fn renew(
+        &self,
+        account: &AccountId,
+        refused: Option<CredentialFingerprint>,
+    ) -> Result<Credential, CredentialError> {
         match self.sources.get(account) {
             Some(source) => source.renew(account, refused).await,
             None => Err(nobody(account)),

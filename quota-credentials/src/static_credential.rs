@@ -50,7 +50,7 @@ impl CredentialSource for StaticCredential {
 
 #[cfg(test)]
 mod tests {
-    use quota_core::{Lineage, Login, Mark};
+    use quota_core::{CredentialFingerprint, LoginId, LoginInfo};
 
     use super::*;
 
@@ -69,7 +69,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_known_of_a_credential_is_kept() {
-        let login = Login::of(Lineage::new("a")).mark(Mark::from_hash(7));
+        let login = LoginInfo::new(LoginId::new("a")).mark(CredentialFingerprint::from_hash(7));
         let known =
             Credential::new(Secret::new("sk-ant-oat01-abc")).login(login.clone()).plan("max".to_owned());
 
@@ -80,7 +80,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_credential_without_a_mark_is_marked() {
-        let known = Credential::new(Secret::new("sk-ant-oat01-abc")).login(Login::of(Lineage::new("a")));
+        let known = Credential::new(Secret::new("sk-ant-oat01-abc")).login(LoginInfo::new(LoginId::new("a")));
 
         let credential = given(StaticCredential::from(known)).await;
 

@@ -1,7 +1,7 @@
 //! Taking a token out of text, and telling it from the next one.
 //! Where the text comes from is the sources' business.
 
-use quota_core::{Credential, Login, Mark, Secret};
+use quota_core::{Credential, CredentialFingerprint, LoginInfo, Secret};
 use secrecy::zeroize::Zeroizing;
 
 use crate::hash;
@@ -26,14 +26,14 @@ pub(crate) fn take(text: &str) -> Result<Option<Secret>, NotAToken> {
 
 /// A credential with its mark, of which nothing else is known.
 pub(crate) fn credential(secret: Secret) -> Credential {
-    let login = Login::unstated().mark(mark(&secret));
+    let login = LoginInfo::unknown().mark(mark(&secret));
     Credential::new(secret).login(login)
 }
 
 /// Tells a token from the next one.
-pub(crate) fn mark(secret: &Secret) -> Mark {
+pub(crate) fn mark(secret: &Secret) -> CredentialFingerprint {
     let text = Zeroizing::new([b"quota-mark\0", secret.expose().as_bytes()].concat());
-    Mark::from_hash(hash::first_64_bits(&text))
+    CredentialFingerprint::from_hash(hash::first_64_bits(&text))
 }
 
 #[cfg(test)]

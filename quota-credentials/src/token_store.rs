@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_core::{
-    AccountId, AttemptId, Backoff, Clock, Credential, CredentialError, CredentialSource, Mark, ProviderId,
-    QuotaStore, TokenRefresher,
+    AccountId, Backoff, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource,
+    ProviderId, QuotaStore, RequestId, TokenRefresher,
 };
 
 pub use login::{NewLogin, PutResult};
@@ -135,7 +135,7 @@ impl CredentialSource for TokenStore {
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if nobody is, or no longer; [`CredentialError::NotYet`] if the token has ended and
+    /// [`CredentialError::NotLoggedIn`] if nobody is, or no longer; [`CredentialError::TemporarilyUnavailable`] if the token has ended and
     /// could not be renewed for now; [`CredentialError::Unreadable`] if the file could not be read. All name the file, and
     /// none repeats what it holds.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
@@ -147,7 +147,11 @@ impl CredentialSource for TokenStore {
     /// # Errors
     ///
     /// As [`credential`](Self::credential); [`CredentialError::NotLoggedIn`] also if a renewed token was refused as well.
-    async fn renew(&self, account: &AccountId, refused: Option<Mark>) -> Result<Credential, CredentialError> {
+    async fn renew(
+        &self,
+        account: &AccountId,
+        refused: Option<CredentialFingerprint>,
+    ) -> Result<Credential, CredentialError> {
         Inner::credential(&self.inner, account, refused.map_or(Want::Credential, Want::Another)).await
     }
 }
@@ -213,7 +217,8 @@ impl TokenStoreBuilder {
     /// Builds the source. It reads nothing yet.
     #[must_use]
     pub fn build(self) -> TokenStore {
-        let pace = Pace { margin: self.margin, dice: AttemptId::random().dice(), backoff: self.backoff };
+        let pace =
+            Pace { margin: self.margin, dice: RequestId::random().jitter_unit(), backoff: self.backoff };
         let document = JsonFile::at(self.path, self.clock.clone());
         let login_hint = self.login_hint;
         let inner = Inner::new(document, self.refreshers, self.store, self.clock, pace, login_hint);

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use quota_core::{
-    AccountId, CredentialError, CredentialSource, ExchangeError, FetchError, Identity, MemoryStore,
-    ProviderId, QuotaStore, Secret, StoreKey, TokenRefresher, Tokens,
+    AccountId, CredentialError, CredentialSource, FetchError, MemoryStore, OwnerId, ProviderId, QuotaStore,
+    Secret, StoreKey, TokenError, TokenRefresher, Tokens,
 };
 use quota_credentials::{
     ClaudeCode, Codex, CommandToken, CredentialMap, EnvToken, Environment, FileToken, NewLogin,
@@ -191,7 +191,7 @@ async fn a_program_that_prints_a_token_does_not_have_it_shown() {
 
 /// A refresher that gives tokens or fails, as it is told.
 #[derive(Debug)]
-struct Refresher(Result<Tokens, ExchangeError>);
+struct Refresher(Result<Tokens, TokenError>);
 
 #[async_trait]
 impl TokenRefresher for Refresher {
@@ -199,7 +199,7 @@ impl TokenRefresher for Refresher {
         ProviderId::from_static("anthropic")
     }
 
-    async fn exchange(&self, refresh_token: &Secret) -> Result<Tokens, ExchangeError> {
+    async fn refresh(&self, refresh_token: &Secret) -> Result<Tokens, TokenError> {
         assert!(refresh_token.expose().contains(NEEDLE));
         self.0.clone()
     }
@@ -207,12 +207,12 @@ impl TokenRefresher for Refresher {
 
 #[tokio::test]
 async fn a_login_of_our_own_is_in_its_file_and_nowhere_else_whatever_comes_of_its_renewal() {
-    let tokens = Tokens::new(Secret::new(format!("{TOKEN}-2"))).identity(Identity::new("somebody"));
+    let tokens = Tokens::new(Secret::new(format!("{TOKEN}-2"))).identity(OwnerId::new("somebody"));
     for given in [
         Ok(tokens.refresh_token(Secret::new(format!("{TOKEN}-3")))),
-        Err(ExchangeError::dead("refused")),
-        Err(ExchangeError::systemic("unknown client")),
-        Err(ExchangeError::transient("status 503")),
+        Err(TokenError::invalid_grant("refused")),
+        Err(TokenError::invalid_client("unknown client")),
+        Err(TokenError::transient("status 503")),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(MemoryStore::new());
@@ -231,7 +231,7 @@ async fn a_login_of_our_own_is_in_its_file_and_nowhere_else_whatever_comes_of_it
             Err(error) => error_texts(error),
         };
         logins.close().await;
-        let turn = store.read(&StoreKey::beside_provider(account().provider(), "logins")).await.unwrap();
+        let turn = store.read(&StoreKey::provider_extension(account().provider(), "logins")).await.unwrap();
         texts += &String::from_utf8_lossy(&turn.document.expect("the turn was taken").body);
 
         assert!(fs::read_to_string(logins.path()).unwrap().contains(NEEDLE), "the file is the one place");

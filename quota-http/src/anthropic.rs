@@ -20,8 +20,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use quota_core::{
-    AccountId, Clock, Credential, CredentialSource, FetchError, Identity, Login, Mark, ProviderId,
-    RequestProgress, Secret, Usage, UsageFetcher,
+    AccountId, Clock, Credential, CredentialFingerprint, CredentialSource, FetchError, LoginInfo, OwnerId,
+    ProviderId, RequestProgress, Secret, UsageFetcher, UsageReport,
 };
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
@@ -62,7 +62,7 @@ pub struct Anthropic {
     usage_url: Url,
     usage_urls: HashMap<AccountId, Url>,
     /// The fingerprint of the credential that the last call of each account used.
-    sent: Mutex<HashMap<AccountId, Option<Mark>>>,
+    sent: Mutex<HashMap<AccountId, Option<CredentialFingerprint>>>,
 }
 
 impl Anthropic {
@@ -91,7 +91,7 @@ impl Anthropic {
         Ok(self.source.credential(account).await?)
     }
 
-    fn parse(&self, account: &AccountId, response: &HttpResponse) -> Result<Usage, FetchError> {
+    fn parse(&self, account: &AccountId, response: &HttpResponse) -> Result<UsageReport, FetchError> {
         if let Some(error) = classify(response.status, &response.headers, &response.body, self.clock.now()) {
             return Err(error);
         }
@@ -105,7 +105,7 @@ impl Anthropic {
         }
         let organization =
             header(&response.headers, ORGANIZATION).filter(|id| !id.is_empty() && is_short_text(id));
-        Ok(parsed.usage.identity(organization.map(Identity::new)))
+        Ok(parsed.usage.identity(organization.map(OwnerId::new)))
     }
 }
 
@@ -115,7 +115,7 @@ impl UsageFetcher for Anthropic {
         ANTHROPIC
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
         self.fetch_tracked(account, &RequestProgress::default()).await
     }
 
@@ -123,7 +123,7 @@ impl UsageFetcher for Anthropic {
         &self,
         account: &AccountId,
         progress: &RequestProgress,
-    ) -> Result<Usage, FetchError> {
+    ) -> Result<UsageReport, FetchError> {
         let credential = self.credential(account).await?;
         reject_expired(&credential, self.clock.now())?;
         let headers = request_headers(&credential.secret)?;
@@ -134,7 +134,7 @@ impl UsageFetcher for Anthropic {
         Ok(self.parse(account, &response)?.lineage(credential.login.lineage).plan(credential.plan))
     }
 
-    async fn login(&self, account: &AccountId) -> Result<Login, FetchError> {
+    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
         Ok(self.credential(account).await?.login)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use quota_core::{Clock, ExchangeError, Identity, ProviderId, Secret, SecretBuffer, TokenRefresher, Tokens};
+use quota_core::{Clock, OwnerId, ProviderId, Secret, SecretBuffer, TokenError, TokenRefresher, Tokens};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::zeroize::Zeroizing;
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub(crate) struct ProviderConfig {
     /// Returns the error code of an error response.
     pub(crate) error: fn(&Value) -> Option<&str>,
     /// Returns the owner that a response names.
-    pub(crate) identity: fn(&Map<String, Value>) -> Option<Identity>,
+    pub(crate) identity: fn(&Map<String, Value>) -> Option<OwnerId>,
     /// Returns the expiry in the access token's claims. Used if the response has no `expires_in`.
     pub(crate) token_expiry: fn(&str) -> Option<Timestamp>,
 }
@@ -58,20 +58,20 @@ impl TokenRefresher for OAuthRefresher {
         (self.config.provider)()
     }
 
-    async fn exchange(&self, refresh_token: &Secret) -> Result<Tokens, ExchangeError> {
+    async fn refresh(&self, refresh_token: &Secret) -> Result<Tokens, TokenError> {
         let headers = HeaderMap::from_iter([
             (ACCEPT, HeaderValue::from_static("application/json")),
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         ]);
         let result = self.transport.post(self.url.clone(), headers, self.body(refresh_token)).await;
-        let response = result.map_err(|error| ExchangeError::transient(error.report()).because(error))?;
+        let response = result.map_err(|error| TokenError::transient(error.report()).with_source(error))?;
         let HttpResponse { status, headers, body } = response;
         let now = self.clock.now();
         if !(200..300).contains(&status) {
             let wait = retry_after(|name| header(&headers, name), Some(now));
             if is_blocked_by_cloudflare(|name| header(&headers, name)) && matches!(status, 400..=403 | 503) {
                 let reason = format!("Cloudflare blocked the request (status {status})");
-                return Err(ExchangeError::transient(reason).after(wait));
+                return Err(TokenError::transient(reason).after(wait));
             }
             return Err(error_from_response(&self.config, status, &body).after(wait));
         }
@@ -110,23 +110,25 @@ impl fmt::Debug for OAuthRefresher {
     }
 }
 
-/// Maps an error response to an [`ExchangeError`].
-fn error_from_response(config: &ProviderConfig, status: u16, body: &[u8]) -> ExchangeError {
+/// Maps an error response to an [`TokenError`].
+fn error_from_response(config: &ProviderConfig, status: u16, body: &[u8]) -> TokenError {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     // For these the error code does not matter: they are transient.
     let code = (config.error)(&body).filter(|_| status != 429 && status < 500);
     match code {
-        Some("invalid_grant") => ExchangeError::dead("its refresh token is no longer accepted"),
-        Some("refresh_token_expired") => ExchangeError::dead("its refresh token has expired"),
-        Some("refresh_token_reused") => ExchangeError::dead("its refresh token was used by another program"),
-        Some("refresh_token_invalidated") => ExchangeError::dead("its refresh token was revoked"),
+        Some("invalid_grant") => TokenError::invalid_grant("its refresh token is no longer accepted"),
+        Some("refresh_token_expired") => TokenError::invalid_grant("its refresh token has expired"),
+        Some("refresh_token_reused") => {
+            TokenError::invalid_grant("its refresh token was used by another program")
+        }
+        Some("refresh_token_invalidated") => TokenError::invalid_grant("its refresh token was revoked"),
         Some("invalid_client" | "unauthorized_client") => {
-            ExchangeError::systemic("the provider rejected the client id; check client_id")
+            TokenError::invalid_client("the provider rejected the client id; check client_id")
         }
         Some("unsupported_grant_type" | "invalid_scope" | "invalid_request") => {
-            ExchangeError::systemic("the provider rejected the request format; update this program")
+            TokenError::invalid_client("the provider rejected the request format; update this program")
         }
-        _ => ExchangeError::transient(match status {
+        _ => TokenError::transient(match status {
             429 => "rate limited (429)".to_owned(),
             300..=399 => "the provider sent a redirect, which is not followed; check base_url".to_owned(),
             404 => "the token endpoint was not found; check base_url".to_owned(),
@@ -136,8 +138,8 @@ fn error_from_response(config: &ProviderConfig, status: u16, body: &[u8]) -> Exc
 }
 
 /// Parses a successful response.
-fn parse_tokens(config: &ProviderConfig, body: &[u8], now: Timestamp) -> Result<Tokens, ExchangeError> {
-    let malformed = |what: &str| ExchangeError::transient(format!("the response has {what}"));
+fn parse_tokens(config: &ProviderConfig, body: &[u8], now: Timestamp) -> Result<Tokens, TokenError> {
+    let malformed = |what: &str| TokenError::transient(format!("the response has {what}"));
     let Ok(Value::Object(mut response)) = serde_json::from_slice(body) else {
         return Err(malformed("no JSON object"));
     };
@@ -154,7 +156,7 @@ fn parse_tokens(config: &ProviderConfig, body: &[u8], now: Timestamp) -> Result<
     });
     let identity = (config.identity)(&response);
     response.into_iter().for_each(|(_, value)| zeroize(value));
-    Ok(Tokens::new(access).refresh_token(refresh).lives(lives).identity(identity))
+    Ok(Tokens::new(access).refresh_token(refresh).expires_in(lives).identity(identity))
 }
 
 /// The field holds something that cannot be a token.

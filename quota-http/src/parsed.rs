@@ -1,21 +1,21 @@
 //! The result of a parser: the usage, and a list of the fields that were skipped.
 //! Nothing here repeats values of a response, only names of its fields.
 
-use quota_core::{FetchError, Usage};
+use quota_core::{FetchError, UsageReport};
 use serde_json::error::Category;
 
 /// The usage in a response, and the fields that were skipped.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Parsed {
-    /// The parsed usage. If [`Usage::is_empty`], the response has no reading to store.
-    pub usage: Usage,
+    /// The parsed usage. If [`UsageReport::is_empty`], the response has no reading to store.
+    pub usage: UsageReport,
     /// The fields that were skipped, and why: for users who miss a value.
     pub skipped: Vec<SkippedField>,
 }
 
 impl Parsed {
-    pub(crate) fn new(usage: Usage, skipped: Vec<SkippedField>) -> Self {
+    pub(crate) fn new(usage: UsageReport, skipped: Vec<SkippedField>) -> Self {
         Self { usage, skipped }
     }
 }

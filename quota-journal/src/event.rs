@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
-use quota_core::{HoldReason, TroubleKind};
+use quota_core::{HoldReason, LastFailureKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -66,7 +66,7 @@ pub enum EventKind {
     /// A call failed after a success, or in another way than the call before it.
     Failing {
         /// Why the call failed.
-        reason: TroubleKind,
+        reason: LastFailureKind,
     },
     /// An event that only a newer program understands, as that program wrote it.
     #[serde(untagged)]
@@ -296,7 +296,7 @@ mod tests {
             EventKind::Reset { window: window() },
             EventKind::Threshold { window: window(), threshold_bp: 7500, used_bp: 7300, direction },
             EventKind::LoginChanged,
-            EventKind::Failing { reason: TroubleKind::Forbidden },
+            EventKind::Failing { reason: LastFailureKind::Forbidden },
         ] {
             let event = JournalEvent::new(at(7), kind);
 

@@ -153,7 +153,10 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
-    use quota_core::{Ask, AttemptId, Begin, Freshness, Percent, Policy, Usage, WindowId, WindowReading};
+    use quota_core::{
+        LeaseDecision, LeaseRequest, MaxStaleness, Percent, Policy, RequestId, UsageReport, WindowId,
+        WindowReading,
+    };
 
     use super::*;
     use crate::diff::DEFAULT_THRESHOLDS;
@@ -163,13 +166,13 @@ mod tests {
     }
 
     fn read(record: &mut Record, second: i64, percent: f64) {
-        let request = Ask::new(AttemptId::from(0), Freshness::Since(at(second)));
-        let Begin::Granted(lease) = record.begin(at(second), &request, &Policy::default()) else {
+        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::StartedAfter(at(second)));
+        let LeaseDecision::Granted(lease) = record.begin(at(second), &request, &Policy::default()) else {
             panic!("the lease is free");
         };
         let used = Percent::from_percent(percent).expect("a number");
         let reading = WindowReading::new(WindowId::five_hour(), used).resets_at(at(18_000));
-        let _ = record.commit(at(second), &lease, &Usage::polled([reading]));
+        let _ = record.commit(at(second), &lease, &UsageReport::polled([reading]));
     }
 
     /// A journal with two readings, and the record it was made from.
@@ -276,8 +279,8 @@ mod tests {
     #[test]
     fn unknown_fields_of_a_hold_and_a_failure_survive_while_they_last() {
         let (mut journal, mut record) = journal();
-        let request = Ask::new(AttemptId::from(0), Freshness::Since(at(800)));
-        let Begin::Granted(lease) = record.begin(at(800), &request, &Policy::default()) else {
+        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::StartedAfter(at(800)));
+        let LeaseDecision::Granted(lease) = record.begin(at(800), &request, &Policy::default()) else {
             panic!("the lease is free");
         };
         let error = quota_core::FetchError::throttled(Some(std::time::Duration::from_secs(600)));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
-use quota_core::{Hold, HoldReason, Record, TroubleKind};
+use quota_core::{Hold, HoldReason, LastFailureKind, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -45,7 +45,7 @@ pub(crate) struct ObservedHold {
 pub(crate) struct ObservedFailure {
     #[serde(rename = "at_ms", with = "millisecond::required")]
     pub(crate) at: Timestamp,
-    pub(crate) kind: TroubleKind,
+    pub(crate) kind: LastFailureKind,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -91,7 +91,7 @@ impl Observation {
             let observed = ObservedWindow {
                 at: window.observed_at(),
                 used_bp: window.used().basis_points(),
-                resets_at: window.rolls_over_at(),
+                resets_at: window.expires_at(),
                 last_reset: None,
                 lowered_at: None,
                 length_ms: length,

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use quota_core::store::{self, DocumentBody, Start};
 use quota_core::{
-    AccountId, Clock, Policy, QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version,
+    AccountId, CasOutcome, Clock, Policy, QuotaStore, Record, StoreError, StoreKey, StoreRead, Version,
     provider_cooldown,
 };
 
@@ -103,7 +103,7 @@ pub async fn update_and_run_hooks(
 ///
 /// Any [`StoreError`]. The journal may then exist or not, and likewise after the future is dropped.
 pub async fn remove(store: &dyn QuotaStore, account: &AccountId) -> Result<(), StoreError> {
-    let key = StoreKey::beside(account, "journal");
+    let key = StoreKey::account_extension(account, "journal");
     // A store has no delete, so an empty journal expires at once.
     let empty = |journal: &mut Undecoded, _| {
         if let Some(body) = &mut journal.0 {
@@ -171,7 +171,7 @@ pub async fn update(
     account: &AccountId,
     rules: &Rules,
 ) -> Result<JournalUpdate, StoreError> {
-    let key = StoreKey::beside(account, "journal");
+    let key = StoreKey::account_extension(account, "journal");
     let mut found = store.read(&key).await?;
     let mut attempts = 0;
     // Not `store::update`: after a conflict the record, which is another document, must be read again.
@@ -191,9 +191,9 @@ pub async fn update(
         if after == before || attempts > MAX_CAS_ATTEMPTS {
             return Ok(result(Vec::new(), before, found.version()));
         }
-        match store.swap(&key, found.version(), after.encode(), TTL).await {
-            Ok(Swap::Applied(version)) => return Ok(result(new, after, Some(version))),
-            Ok(Swap::Conflict(other)) => found = other,
+        match store.compare_and_swap(&key, found.version(), after.encode(), TTL).await {
+            Ok(CasOutcome::Applied(version)) => return Ok(result(new, after, Some(version))),
+            Ok(CasOutcome::Conflict(other)) => found = other,
             // A full or read-only disk: return the events as part of the journal; a later update that can write finds them new.
             Ok(_) | Err(_) => return Ok(result(Vec::new(), after, found.version())),
         }
@@ -202,14 +202,14 @@ pub async fn update(
 
 /// Whether an update of an account would change its journal.
 async fn has_changes(store: &dyn QuotaStore, account: &AccountId, rules: &Rules) -> Result<bool, StoreError> {
-    let found = store.read(&StoreKey::beside(account, "journal")).await?;
+    let found = store.read(&StoreKey::account_extension(account, "journal")).await?;
     let diff = compare(store, account, rules, &found).await?;
     Ok(diff.after != diff.before)
 }
 
 /// An account's record, and its journal before and after the record's changes.
 struct Diff {
-    read: Reading,
+    read: StoreRead,
     record: Record,
     before: Journal,
     after: Journal,
@@ -221,7 +221,7 @@ async fn compare(
     store: &dyn QuotaStore,
     account: &AccountId,
     rules: &Rules,
-    journal: &Reading,
+    journal: &StoreRead,
 ) -> Result<Diff, StoreError> {
     let before = journal.document.as_ref().map(|found| Journal::decode(&found.body)).transpose();
     let read = store.read(&StoreKey::account(account)).await?;

@@ -6,7 +6,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 
-use quota_core::{Applied, StoreError};
+use quota_core::{StoreError, WriteState};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// Why a command has no usable reply.
@@ -81,7 +81,7 @@ impl Error {
     }
 
     /// The error for the caller. `applied` says whether a write may have been applied by this or an earlier attempt.
-    pub(crate) fn into_store_error(self, applied: Applied) -> StoreError {
+    pub(crate) fn into_store_error(self, applied: WriteState) -> StoreError {
         let unavailable = |reason| StoreError::unavailable(applied, reason);
         match self {
             Self::Unreachable { reason, source } => {
@@ -90,21 +90,23 @@ impl Error {
             Self::Lost | Self::NotSent => unavailable("the connection to redis was lost"),
             Self::Timeout => unavailable("redis timed out"),
             Self::TryAgain(reason) => unavailable(reason),
-            Self::ReadOnly => StoreError::refused(
+            Self::ReadOnly => StoreError::rejected(
                 "this redis is a read-only replica; use the URL of its master, or of its sentinels (redis+sentinel://)",
             ),
             Self::ClusterDown => {
                 unavailable("the redis cluster is down, or none of its nodes serves this key")
             }
-            Self::OneDatabase => StoreError::refused("a redis cluster has only database 0"),
+            Self::OneDatabase => StoreError::rejected("a redis cluster has only database 0"),
             Self::NoScript => unavailable("redis does not cache scripts"),
             Self::Moved(_) | Self::Ask(_) => unavailable("the key is moving between nodes of the cluster"),
-            Self::Refused { reason, source } => with_source(StoreError::refused(reason), source),
-            Self::PermissionDenied => StoreError::refused(
+            Self::Refused { reason, source } => with_source(StoreError::rejected(reason), source),
+            Self::PermissionDenied => StoreError::rejected(
                 "the redis user lacks a right; the documentation of quota-redis lists the required ones",
             ),
-            Self::UnknownCommand => StoreError::refused("this server lacks a command that quota-redis needs"),
-            Self::ForeignValue => StoreError::unusable(
+            Self::UnknownCommand => {
+                StoreError::rejected("this server lacks a command that quota-redis needs")
+            }
+            Self::ForeignValue => StoreError::corrupt(
                 "another program wrote the value under this redis key; use another ?prefix=",
             ),
         }
@@ -113,7 +115,7 @@ impl Error {
 
 fn with_source(error: StoreError, source: Option<Arc<dyn StdError + Send + Sync>>) -> StoreError {
     match source {
-        Some(source) => error.because(SharedSource(source)),
+        Some(source) => error.with_source(SharedSource(source)),
         None => error,
     }
 }
@@ -256,10 +258,10 @@ mod tests {
     fn effect(line: &str) -> Effect {
         match parse(line) {
             Error::NoScript | Error::Moved(_) | Error::Ask(_) => Effect::Handled,
-            error => match error.into_store_error(Applied::No) {
+            error => match error.into_store_error(WriteState::NotApplied) {
                 StoreError::Unavailable { .. } => Effect::Unreachable,
-                StoreError::Refused { .. } => Effect::Refused,
-                StoreError::Unusable { .. } => Effect::Unusable,
+                StoreError::Rejected { .. } => Effect::Refused,
+                StoreError::Corrupt { .. } => Effect::Unusable,
                 other => panic!("{line}: {other}"),
             },
         }
@@ -320,7 +322,7 @@ mod tests {
             "HUNTER2 hunter2",
             "MOVED hunter2",
         ] {
-            let error = parse(line).into_store_error(Applied::No);
+            let error = parse(line).into_store_error(WriteState::NotApplied);
             let shown = format!("{error} {error:?}").to_lowercase();
             assert!(!shown.contains("hunter2"), "{shown}");
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::{Document, Reading, Version};
+use quota_core::{Document, StoreRead, Version};
 use redis::{Cmd, Script, Value, cmd};
 
 use crate::error::Error;
@@ -62,7 +62,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) enum Reply {
     /// The current document.
-    Current(Reading),
+    Current(StoreRead),
     /// The current version.
     Version(Option<Version>),
     /// The write is applied; `published` if this call published the notice.
@@ -145,7 +145,7 @@ fn call(script: &Script, text: &str, key: &Key, with_text: bool) -> Cmd {
     request
 }
 
-fn reading(parts: Vec<Value>) -> Result<Reading, Error> {
+fn reading(parts: Vec<Value>) -> Result<StoreRead, Error> {
     let Ok([found, Value::Int(now)]) = <[Value; 2]>::try_from(parts) else { return Err(Error::Lost) };
     let now = Timestamp::from_millisecond(now).map_err(|_| Error::Lost)?;
     let document = match found {
@@ -153,7 +153,7 @@ fn reading(parts: Vec<Value>) -> Result<Reading, Error> {
         Value::BulkString(value) => Some(document(value.into()).ok_or(Error::ForeignValue)?),
         _ => return Err(Error::Lost),
     };
-    Ok(Reading::new(document, now))
+    Ok(StoreRead::new(document, now))
 }
 
 /// Parses the 16 digits of the version, a space and the body.

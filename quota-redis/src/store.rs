@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota_core::{Applied, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use quota_core::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 
 use crate::client::Client;
 use crate::connector::Connector;
@@ -73,37 +73,39 @@ impl RedisStore {
         let sent = AtomicBool::new(false);
         self.client.execute(&self.client.key(key), command, &sent).await.map_err(|error| {
             let may_be_applied = command.version().is_some() && sent.load(Ordering::Relaxed);
-            error.into_store_error(if may_be_applied { Applied::Perhaps } else { Applied::No })
+            error.into_store_error(if may_be_applied { WriteState::Unknown } else { WriteState::NotApplied })
         })
     }
 }
 
 #[async_trait]
 impl QuotaStore for RedisStore {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         match self.execute(key, &Command::Read).await? {
             Reply::Current(reading) => Ok(reading),
-            Reply::Version(_) | Reply::Applied { .. } => Err(Error::Lost.into_store_error(Applied::No)),
+            Reply::Version(_) | Reply::Applied { .. } => {
+                Err(Error::Lost.into_store_error(WriteState::NotApplied))
+            }
         }
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let command = Command::swap(expected, &body, keep);
         match (self.execute(key, &command).await?, command.version()) {
-            (Reply::Applied { .. }, Some(version)) => Ok(Swap::Applied(version)),
-            (Reply::Current(reading), _) => Ok(Swap::Conflict(reading)),
-            _ => Err(Error::Lost.into_store_error(Applied::Perhaps)),
+            (Reply::Applied { .. }, Some(version)) => Ok(CasOutcome::Applied(version)),
+            (Reply::Current(reading), _) => Ok(CasOutcome::Conflict(reading)),
+            _ => Err(Error::Lost.into_store_error(WriteState::Unknown)),
         }
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         let key = self.client.key(key);
-        wait(&self.client, &key, seen).await.map_err(|error| error.into_store_error(Applied::No))
+        wait(&self.client, &key, seen).await.map_err(|error| error.into_store_error(WriteState::NotApplied))
     }
 }

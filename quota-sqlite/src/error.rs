@@ -4,48 +4,48 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use quota_core::{Applied, StoreError};
+use quota_core::{StoreError, WriteState};
 use rusqlite::{ErrorCode, ffi};
 
 /// Maps an error of SQLite. `applied` says whether a write may have been applied despite the error.
-pub(crate) fn from_sqlite(error: rusqlite::Error, path: &Path, applied: Applied) -> StoreError {
+pub(crate) fn from_sqlite(error: rusqlite::Error, path: &Path, applied: WriteState) -> StoreError {
     let at = path.display();
     let code = error.sqlite_error().copied();
     let unavailable = |reason: String| StoreError::unavailable(applied, reason);
     let mapped = match code.map(|code| (code.code, code.extended_code)) {
         Some((ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _)) => {
             // SQLite writes nothing before it holds the lock.
-            StoreError::unavailable(Applied::No, format!("another process holds the lock of {at}"))
+            StoreError::unavailable(WriteState::NotApplied, format!("another process holds the lock of {at}"))
         }
         Some((ErrorCode::DiskFull, _)) => {
-            StoreError::refused(format!("disk full while writing {at}; free some space"))
+            StoreError::rejected(format!("disk full while writing {at}; free some space"))
         }
         Some((ErrorCode::SystemIoFailure, extended)) if is_write_error(extended) => {
-            StoreError::refused(format!("could not write {at}; is the disk full, or a limit reached?"))
+            StoreError::rejected(format!("could not write {at}; is the disk full, or a limit reached?"))
         }
         Some((ErrorCode::ReadOnly, _)) => {
-            StoreError::refused(format!("{at} or its folder is read-only; use a store that is writable"))
+            StoreError::rejected(format!("{at} or its folder is read-only; use a store that is writable"))
         }
-        Some((ErrorCode::CannotOpen | ErrorCode::PermissionDenied, _)) => StoreError::refused(format!(
+        Some((ErrorCode::CannotOpen | ErrorCode::PermissionDenied, _)) => StoreError::rejected(format!(
             "could not open {at}; check that this user can read and write it and its folder"
         )),
-        Some((ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt, _)) => StoreError::unusable(format!(
+        Some((ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt, _)) => StoreError::corrupt(format!(
             "{at} is damaged or not a database (it was not changed); {}",
             reset_hint(path)
         )),
-        Some((ErrorCode::TooBig, _)) => StoreError::refused("the document is too large for SQLite"),
+        Some((ErrorCode::TooBig, _)) => StoreError::rejected("the document is too large for SQLite"),
         Some((ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory, _)) => {
             unavailable(format!("the system could not read or write {at}"))
         }
         Some((ErrorCode::FileLockingProtocolFailed, _)) => {
             unavailable(format!("could not lock {at}; is it on a local disk?"))
         }
-        _ => StoreError::unusable(format!(
+        _ => StoreError::corrupt(format!(
             "{at} lacks the tables of quota (it was not changed); {}",
             reset_hint(path)
         )),
     };
-    mapped.because(error)
+    mapped.with_source(error)
 }
 
 /// Whether a [`SqliteStore`](crate::SqliteStore) failed because its file is damaged or not a database. A file of another program, or of
@@ -54,11 +54,11 @@ pub(crate) fn from_sqlite(error: rusqlite::Error, path: &Path, applied: Applied)
 /// ```
 /// use quota_core::StoreError;
 ///
-/// assert!(!quota_sqlite::is_damage(&StoreError::unusable("something else")));
+/// assert!(!quota_sqlite::is_damage(&StoreError::corrupt("something else")));
 /// ```
 #[must_use]
 pub fn is_damage(error: &StoreError) -> bool {
-    let StoreError::Unusable { source: Some(source), .. } = error else { return false };
+    let StoreError::Corrupt { source: Some(source), .. } = error else { return false };
     source.downcast_ref::<rusqlite::Error>().is_some_and(is_damage_error)
 }
 
@@ -81,7 +81,7 @@ fn is_write_error(extended: i32) -> bool {
 
 /// Maps an error of the system for a file or a folder.
 pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
-    StoreError::refused(format!("could not {what} {}: {error}", path.display())).because(error)
+    StoreError::rejected(format!("could not {what} {}: {error}", path.display())).with_source(error)
 }
 
 /// The hint for an unusable file. Its log must move with it, because SQLite would apply it to the next file.
@@ -93,7 +93,7 @@ pub(crate) fn reset_hint(path: &Path) -> String {
 /// The error for a log whose file is missing.
 pub(crate) fn orphaned_wal(path: &Path) -> StoreError {
     let [log, index] = [sibling(path, "-wal"), sibling(path, "-shm")];
-    StoreError::unusable(format!(
+    StoreError::corrupt(format!(
         "{} is missing or empty, but its log {} exists; restore the file, or run: rm -f {} {}",
         path.display(),
         log.display(),
@@ -122,7 +122,7 @@ mod tests {
 
     fn mapped(code: i32) -> StoreError {
         let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
-        from_sqlite(error, Path::new("/x/quota.db"), Applied::Perhaps)
+        from_sqlite(error, Path::new("/x/quota.db"), WriteState::Unknown)
     }
 
     #[test]
@@ -139,16 +139,19 @@ mod tests {
             ffi::SQLITE_READONLY_CANTINIT,
             ffi::SQLITE_CANTOPEN,
         ] {
-            assert!(matches!(mapped(code), StoreError::Refused { .. }), "{code}");
+            assert!(matches!(mapped(code), StoreError::Rejected { .. }), "{code}");
         }
         for code in [ffi::SQLITE_NOTADB, ffi::SQLITE_CORRUPT, ffi::SQLITE_ERROR] {
-            assert!(matches!(mapped(code), StoreError::Unusable { .. }), "{code}");
+            assert!(matches!(mapped(code), StoreError::Corrupt { .. }), "{code}");
         }
     }
 
     #[test]
     fn a_write_without_the_lock_was_not_applied() {
-        assert!(matches!(mapped(ffi::SQLITE_BUSY), StoreError::Unavailable { applied: Applied::No, .. }));
+        assert!(matches!(
+            mapped(ffi::SQLITE_BUSY),
+            StoreError::Unavailable { applied: WriteState::NotApplied, .. }
+        ));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-use quota_core::{Applied, StoreError};
+use quota_core::{StoreError, WriteState};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -63,7 +63,7 @@ impl File {
     }
 
     /// Maps an error of SQLite for this file.
-    pub(crate) fn map_error(&self, error: rusqlite::Error, applied: Applied) -> StoreError {
+    pub(crate) fn map_error(&self, error: rusqlite::Error, applied: WriteState) -> StoreError {
         error::from_sqlite(error, self.path(), applied)
     }
 
@@ -93,8 +93,12 @@ impl File {
                 }
             }
         }
-        let gone =
-            || StoreError::unavailable(Applied::No, "the file was removed while it was created; try again");
+        let gone = || {
+            StoreError::unavailable(
+                WriteState::NotApplied,
+                "the file was removed while it was created; try again",
+            )
+        };
         let found = found.ok_or_else(gone)?;
         self.connection(&found).map(|(connection, _)| connection)
     }
@@ -143,7 +147,8 @@ impl File {
             let file = found.check(&self.options.path)?;
             let (connection, is_immutable) = connect(&self.options, &file)?;
             if self.access == Access::Writes {
-                prepare_to_write(&connection).map_err(|error| self.map_error(error, Applied::No))?;
+                prepare_to_write(&connection)
+                    .map_err(|error| self.map_error(error, WriteState::NotApplied))?;
             }
             self.open = Some(Open { connection, which, is_immutable });
         }
@@ -163,7 +168,7 @@ fn find(options: &SqliteOptions) -> Result<Option<DbFile>, StoreError> {
         return Ok(Some(found));
     }
     if path.is_symlink() && !path.exists() {
-        return Err(StoreError::refused(format!("{} is a dangling link; fix or delete it", path.display())));
+        return Err(StoreError::rejected(format!("{} is a dangling link; fix or delete it", path.display())));
     }
     // An empty log or an index alone counts only if it may be moved: another process may still use it with the removed file.
     let is_left = || has_wal(path) || options.on_aside.is_some() && has_wal_or_shm(path);
@@ -204,7 +209,7 @@ impl DbFile {
     /// Checks the permissions. Returns the path with links resolved: SQLite creates the log there, not beside a link.
     fn check(&self, path: &Path) -> Result<PathBuf, StoreError> {
         if !self.metadata.is_file() {
-            return Err(StoreError::refused(format!(
+            return Err(StoreError::rejected(format!(
                 "{} is not a regular file; use the path of a file",
                 path.display()
             )));
@@ -246,7 +251,7 @@ fn connect(options: &SqliteOptions, file: &Path) -> Result<(Connection, bool), S
 }
 
 fn being_replaced() -> StoreError {
-    StoreError::unavailable(Applied::No, "another process is replacing the file")
+    StoreError::unavailable(WriteState::NotApplied, "another process is replacing the file")
 }
 
 /// The pages of the log before a checkpoint. The first process to open the file reads the whole log, so this is small.
@@ -266,14 +271,14 @@ struct OpenError {
 fn open(at: &Path, path: &Path, flags: OpenFlags, options: &SqliteOptions) -> Result<Connection, OpenError> {
     let map_error = |error: rusqlite::Error| OpenError {
         is_wal_error: matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)),
-        error: error::from_sqlite(error, path, Applied::No),
+        error: error::from_sqlite(error, path, WriteState::NotApplied),
     };
     let mut connection = Connection::open_with_flags(at, flags).map_err(map_error)?;
     connection.busy_timeout(options.busy_timeout).map_err(map_error)?;
     // Otherwise the last of many short-lived processes would checkpoint and delete the log, and the next one create it again.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(map_error)?;
     // The first read of the file. Before this its content is unverified.
-    let is_wal_error = |error: &StoreError| matches!(error, StoreError::Refused { .. });
+    let is_wal_error = |error: &StoreError| matches!(error, StoreError::Rejected { .. });
     schema::check(&mut connection, path)
         .map_err(|error| OpenError { is_wal_error: is_wal_error(&error), error })?;
     Ok(connection)
@@ -351,7 +356,7 @@ fn replace_empty(draft: &Path, path: &Path) -> Result<(), StoreError> {
 
 fn write_draft(draft: &Path, path: &Path) -> Result<(), StoreError> {
     create_new(draft).map_err(|error| permissions::from_io("create", path, error))?;
-    let map_error = |error| error::from_sqlite(error, draft, Applied::No);
+    let map_error = |error| error::from_sqlite(error, draft, WriteState::NotApplied);
     let mut connection =
         Connection::open_with_flags(draft, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(map_error)?;
     // Sync before linking: a power failure must not leave an empty file under the final name.

@@ -61,14 +61,14 @@ pub(crate) fn check_files(path: &Path, found: &Metadata) -> Result<(), StoreErro
         }
     }
     if let [first, ..] = foreign[..] {
-        return Err(StoreError::refused(format!(
+        return Err(StoreError::rejected(format!(
             "{} belongs to another user; use another file, or run: sudo chown {own} {}",
             first.display(),
             quoted_list(&foreign)
         )));
     }
     if let [first, ..] = too_open[..] {
-        return Err(StoreError::refused(format!(
+        return Err(StoreError::rejected(format!(
             "{} is accessible to other users; run: chmod 600 {}",
             first.display(),
             quoted_list(&too_open)
@@ -101,11 +101,11 @@ pub(crate) fn from_io(what: &str, path: &Path, error: io::Error) -> StoreError {
         let (owner, own) = (found.uid(), effective_uid());
         format!("it belongs to user {owner}; use a folder of your own, or run: sudo chown {own} {quoted}")
     };
-    StoreError::refused(format!(
+    StoreError::rejected(format!(
         "could not {what} {}: no permission for the folder {at}; {hint}",
         path.display()
     ))
-    .because(error)
+    .with_source(error)
 }
 
 /// Checks that no other user can create files in the folder: SQLite would apply a planted log to the database.
@@ -116,13 +116,13 @@ pub(crate) fn check_folder(path: &Path, found: &Metadata) -> Result<(), StoreErr
     use crate::error::shell_quoted;
 
     if found.uid() != effective_uid() && found.uid() != 0 {
-        return Err(StoreError::refused(format!(
+        return Err(StoreError::rejected(format!(
             "the folder {} belongs to another user; use a folder of your own",
             path.display()
         )));
     }
     if found.mode() & 0o022 != 0 {
-        return Err(StoreError::refused(match found.mode() & 0o1000 {
+        return Err(StoreError::rejected(match found.mode() & 0o1000 {
             0 => {
                 format!("other users can write to {}; run: chmod go-w {}", path.display(), shell_quoted(path))
             }

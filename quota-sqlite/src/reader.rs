@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{Applied, Document, StoreError, StoreKey, Version};
+use quota_core::{Document, StoreError, StoreKey, Version, WriteState};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -184,7 +184,7 @@ impl Reader {
         }
         work(connection).map(Some).map_err(|error| {
             self.file.forget();
-            self.file.map_error(error, Applied::No)
+            self.file.map_error(error, WriteState::NotApplied)
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The tables, their schema version, and the migrations between versions.
 //! `file` creates and opens the file.
 
-use quota_core::{Applied, StoreError};
+use quota_core::{StoreError, WriteState};
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
@@ -57,7 +57,7 @@ pub(crate) fn is_replaceable(application: i32, version: i32) -> bool {
 }
 
 fn check_with(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
-    let map_error = |error| error::from_sqlite(error, path, Applied::No);
+    let map_error = |error| error::from_sqlite(error, path, WriteState::NotApplied);
     // The only extra query of a reader.
     let number = pragma(connection, "user_version").map_err(map_error)?.wrapping_sub(NUMBER_BASE);
     let latest_version = latest_version(migrations);
@@ -68,12 +68,12 @@ fn check_with(connection: &mut Connection, path: &Path, migrations: &[&str]) -> 
     if pragma(connection, "application_id").map_err(map_error)? != APPLICATION || number < 1 {
         // These numbers are zero in a truncated file too. That is damage, which SQLite reports here.
         connection.query_row("SELECT count(*) FROM sqlite_master", (), |_| Ok(())).map_err(map_error)?;
-        return Err(StoreError::unusable(format!(
+        return Err(StoreError::corrupt(format!(
             "{at} is not a quota database (it was not changed); use another file"
         )));
     }
     if number > latest_version {
-        return Err(StoreError::unusable(format!(
+        return Err(StoreError::corrupt(format!(
             "{at} was written by a newer quota (schema {number}, this program supports up to {latest_version}); update this program"
         )));
     }

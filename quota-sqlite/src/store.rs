@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::{Applied, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use quota_core::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 use tokio::sync::oneshot;
 
 use crate::options::{SqliteOpenError, SqliteOptions};
@@ -103,45 +103,45 @@ fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn worker_gone(applied: Applied) -> StoreError {
+fn worker_gone(applied: WriteState) -> StoreError {
     StoreError::unavailable(applied, "the database thread has ended or could not be started")
 }
 
 #[async_trait]
 impl QuotaStore for SqliteStore {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         let (reply, response) = oneshot::channel();
         self.workers
             .reader()
             .send(ReadRequest::Read { key: key.clone(), now: self.now(), reply })
-            .map_err(|_| worker_gone(Applied::No))?;
-        let found = response.await.map_err(|_| worker_gone(Applied::No))??;
-        Ok(Reading::new(found, self.now()))
+            .map_err(|_| worker_gone(WriteState::NotApplied))?;
+        let found = response.await.map_err(|_| worker_gone(WriteState::NotApplied))??;
+        Ok(StoreRead::new(found, self.now()))
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         ttl: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let (reply, response) = oneshot::channel();
         let request = WriteRequest { key: key.clone(), expected, body, ttl, now: self.now(), reply };
-        self.workers.writer().send(request).map_err(|_| worker_gone(Applied::No))?;
-        Ok(match response.await.map_err(|_| worker_gone(Applied::Perhaps))?? {
+        self.workers.writer().send(request).map_err(|_| worker_gone(WriteState::NotApplied))?;
+        Ok(match response.await.map_err(|_| worker_gone(WriteState::Unknown))?? {
             // Report the time after the wait for the lock, not before it.
-            Swap::Conflict(winner) => Swap::Conflict(Reading::new(winner.document, self.now())),
+            CasOutcome::Conflict(winner) => CasOutcome::Conflict(StoreRead::new(winner.document, self.now())),
             swap => swap,
         })
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         let (reply, response) = oneshot::channel();
         let watch =
             ReadRequest::WaitForChange { key: key.clone(), now: self.now(), waiter: Waiter { seen, reply } };
-        self.workers.reader().send(watch).map_err(|_| worker_gone(Applied::No))?;
-        response.await.map_err(|_| worker_gone(Applied::No))?
+        self.workers.reader().send(watch).map_err(|_| worker_gone(WriteState::NotApplied))?;
+        response.await.map_err(|_| worker_gone(WriteState::NotApplied))?
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use quota_core::{Applied, Clock, Reading, StoreError, StoreKey, Swap, Version};
+use quota_core::{CasOutcome, Clock, StoreError, StoreKey, StoreRead, Version, WriteState};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
@@ -25,7 +25,7 @@ pub(crate) struct WriteRequest {
     pub(crate) body: Bytes,
     pub(crate) ttl: Duration,
     pub(crate) now: Timestamp,
-    pub(crate) reply: oneshot::Sender<Result<Swap, StoreError>>,
+    pub(crate) reply: oneshot::Sender<Result<CasOutcome, StoreError>>,
 }
 
 /// The thread's state.
@@ -61,7 +61,7 @@ impl Writer {
                 Err(error) if self.file.try_set_aside(&error) => self.swap(&request),
                 outcome => outcome,
             };
-            if let Ok(Swap::Applied(version)) = outcome {
+            if let Ok(CasOutcome::Applied(version)) = outcome {
                 // If the reader is gone, there are no waiters.
                 let _ = self.reader.send(ReadRequest::Written { key: request.key, version });
             }
@@ -77,7 +77,7 @@ impl Writer {
         }
     }
 
-    fn swap(&mut self, request: &WriteRequest) -> Result<Swap, StoreError> {
+    fn swap(&mut self, request: &WriteRequest) -> Result<CasOutcome, StoreError> {
         let begun_at = self.clock.instant();
         let lock_timeout = self.lock_timeout.next(begun_at);
         self.lock_timed_out = false;
@@ -92,7 +92,10 @@ impl Writer {
                         // A newer program may have migrated the file: opening it again reports that.
                         self.file.forget();
                         self.file.for_writing()?;
-                        Err(StoreError::unavailable(Applied::No, "the document changes too often; try again"))
+                        Err(StoreError::unavailable(
+                            WriteState::NotApplied,
+                            "the document changes too often; try again",
+                        ))
                     }
                 }
             }
@@ -103,7 +106,7 @@ impl Writer {
                     self.lock_timed_out = true;
                 }
                 self.file.forget();
-                Err(self.file.map_error(error, Applied::Perhaps))
+                Err(self.file.map_error(error, WriteState::Unknown))
             }
         }
     }
@@ -113,7 +116,7 @@ fn is_locked(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-fn try_swap(connection: &Connection, request: &WriteRequest) -> rusqlite::Result<Option<Swap>> {
+fn try_swap(connection: &Connection, request: &WriteRequest) -> rusqlite::Result<Option<CasOutcome>> {
     let WriteRequest { key, expected, body, ttl, now, .. } = request;
     let now_ms = now.as_millisecond();
     let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
@@ -126,11 +129,11 @@ fn try_swap(connection: &Connection, request: &WriteRequest) -> rusqlite::Result
                 // The write is applied, so a failed sweep does not matter.
                 let _ = sql::sweep(connection, now_ms);
             }
-            return Ok(Some(Swap::Applied(version)));
+            return Ok(Some(CasOutcome::Applied(version)));
         }
-        let reading = Reading::new(sql::read(connection, key, now_ms)?, *now);
+        let reading = StoreRead::new(sql::read(connection, key, now_ms)?, *now);
         if reading.version() != *expected {
-            return Ok(Some(Swap::Conflict(reading)));
+            return Ok(Some(CasOutcome::Conflict(reading)));
         }
     }
     Ok(None)

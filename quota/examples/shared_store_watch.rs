@@ -8,7 +8,7 @@
 //! It ends after that many changes. A manager without a fetcher asks no provider, so nothing here needs a login.
 #![expect(clippy::print_stdout, reason = "an example speaks to whoever runs it")]
 
-use quota::{AccountId, Answer, QuotaManager};
+use quota::{AccountId, AccountUsage, QuotaManager};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let account = quota.account(&"example/main".parse::<AccountId>()?);
     let mut watch = account.watch();
 
-    show(&account.load().await);
+    show(&account.sync().await);
     for _ in 0..changes {
         show(&watch.next().await.ok_or("the manager is gone")?);
     }
@@ -27,8 +27,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn show(answer: &Answer) {
-    let away = if answer.alone_since().is_some() { "; the store is away" } else { "" };
+fn show(answer: &AccountUsage) {
+    let away = if answer.store_unavailable_since().is_some() { "; the store is away" } else { "" };
     println!("{} windows are known{away}", answer.snapshot().windows().len());
     for window in answer.snapshot().windows() {
         println!("  {}: {:?}", window.id(), answer.used(window.id()));

@@ -21,7 +21,7 @@
 //!
 //! ```
 //! use quota::testing::FakeProvider;
-//! use quota::{AccountId, QuotaManager, UsedAt, WindowId};
+//! use quota::{AccountId, QuotaManager, Used, WindowId};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,7 +30,7 @@
 //! let main = quota.account(&"example/main".parse::<AccountId>()?);
 //!
 //! let answer = main.get().await?;
-//! if let UsedAt::Exact(used) = answer.used(&WindowId::five_hour()) {
+//! if let Used::Exact(used) = answer.used(&WindowId::five_hour()) {
 //!     println!("{used} of five hours are used");
 //! }
 //! quota.close().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quota::{Clock, State};
+use quota::{Clock, Freshness};
 use redis_harness::{Monitor, Server};
 
 use crate::world::*;
@@ -81,7 +81,7 @@ async fn a_stale_reading_says_that_the_store_is_away() {
 
     let state = host.main.peek().state();
     assert!(
-        matches!(state, State::Stale { why: quota::StaleReason::StoreAway, since: Some(_), .. }),
+        matches!(state, Freshness::Stale { why: quota::StaleReason::StoreUnavailable, since: Some(_), .. }),
         "{state:?}"
     );
     assert_eq!(host.peek(), Some(30.0));
@@ -139,7 +139,7 @@ async fn two_hundred_hosts_that_all_come_back_ask_once_for_all() {
 
     server.kill();
     for host in &hosts {
-        let answer = soon("a look at the store", host.main.load()).await;
+        let answer = soon("a look at the store", host.main.sync()).await;
         assert!(!answer.is_stale());
     }
     server.restart();

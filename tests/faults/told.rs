@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quota::testing::FakeProvider;
-use quota::{Account, AccountId, Clock, QuotaManager, StoreTally};
+use quota::{Account, AccountId, Clock, QuotaManager, StoreStats};
 use redis_harness::{Cluster, Proxy, Server, redis};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{DefaultGuard, set_default};
@@ -81,17 +81,17 @@ impl Reader {
     }
 
     async fn shares_again(&self) {
-        let is_shared = |account: &Account| account.peek().alone_since().is_none();
+        let is_shared = |account: &Account| account.peek().store_unavailable_since().is_none();
         until("all accounts are shared again", || self.accounts.iter().all(is_shared)).await;
     }
 
-    fn tally(&self) -> StoreTally {
-        self.quota.store_tally()
+    fn tally(&self) -> StoreStats {
+        self.quota.store_stats()
     }
 }
 
 /// What is told of a store at this URL by a client that uses it for a while.
-async fn told_of(url: &str) -> (usize, StoreTally) {
+async fn told_of(url: &str) -> (usize, StoreStats) {
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(url);
     reader.is_served().await;
@@ -108,7 +108,7 @@ async fn noscript_is_no_failure() {
     let () = server.ask(&["SCRIPT", "FLUSH"]);
     reader.is_served().await;
 
-    assert_eq!((warnings.count(), reader.tally()), (0, StoreTally::default()));
+    assert_eq!((warnings.count(), reader.tally()), (0, StoreStats::default()));
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn wrongtype_is_told_once_and_concerns_no_other_account() {
     assert_eq!((warnings.count(), tally.outages, tally.refused), (1, 0, 0), "{tally:?}");
     assert!(tally.unusable >= 1, "{tally:?}");
     let alone: Vec<_> =
-        reader.accounts.iter().map(|account| account.peek().alone_since().is_some()).collect();
+        reader.accounts.iter().map(|account| account.peek().store_unavailable_since().is_some()).collect();
     assert_eq!(alone, [true, false, false]);
 }
 

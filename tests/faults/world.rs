@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota::testing::FakeProvider;
 use quota::{
-    Account, AccountId, Answer, Budget, Clock, Percent, Policy, QuotaManager, Usage, WindowId, WindowReading,
-    open_store,
+    Account, AccountId, AccountUsage, Budget, Clock, Percent, Policy, QuotaManager, UsageReport, WindowId,
+    WindowReading, open_store,
 };
 use quota_tests::history::{Written, check};
 use redis_harness::{Monitor, Server};
@@ -43,7 +43,7 @@ pub(crate) async fn moves_to(provider: &FakeProvider, hosts: &[Host], percent: f
     let later = shown.expect("something was read") + jiff::SignedDuration::from_millis(300);
     until("time passes", || hosts.iter().all(|host| host.main.peek().now() > later)).await;
     let used = Percent::from_percent(percent).unwrap();
-    provider.answer(Usage::polled([WindowReading::new(WindowId::five_hour(), used)]));
+    provider.answer(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]));
 }
 
 impl Host {
@@ -81,7 +81,7 @@ impl Host {
     }
 
     pub(crate) fn is_alone(&self) -> bool {
-        self.main.peek().alone_since().is_some()
+        self.main.peek().store_unavailable_since().is_some()
     }
 
     pub(crate) async fn until_shared(&self) {
@@ -92,7 +92,7 @@ impl Host {
         until("the host shows the new reading", || self.peek() == Some(percent)).await;
     }
 
-    fn note(&mut self, answer: &Answer) -> Option<f64> {
+    fn note(&mut self, answer: &AccountUsage) -> Option<f64> {
         let newest = answer.snapshot().newest();
         assert!(newest >= self.newest, "a reading went back in time: {newest:?} after {:?}", self.newest);
         self.newest = newest;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use quota::{AttemptId, Record};
+use quota::{Record, RequestId};
 
 /// One accepted write.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub enum Broken {
 /// The first promise that was not kept.
 pub fn check(history: &[Written]) -> Result<(), Broken> {
     let mut last = HashMap::<&str, &Record>::new();
-    let mut holders = HashMap::<(&str, u64), AttemptId>::new();
+    let mut holders = HashMap::<(&str, u64), RequestId>::new();
     for (index, Written { key, record }) in history.iter().enumerate() {
         if let Some(lease) = record.lease()
             && *holders.entry((key, lease.fence)).or_insert(lease.attempt) != lease.attempt
@@ -83,7 +83,10 @@ mod tests {
     use std::time::Duration;
 
     use jiff::Timestamp;
-    use quota::{Ask, Begin, Freshness, Lease, Percent, Policy, Usage, WindowId, WindowReading};
+    use quota::{
+        Lease, LeaseDecision, LeaseRequest, MaxStaleness, Percent, Policy, UsageReport, WindowId,
+        WindowReading,
+    };
 
     use super::*;
 
@@ -93,14 +96,16 @@ mod tests {
 
     fn begin(record: &mut Record, second: i64) -> Lease {
         let policy = Policy::default().freshness(Duration::from_secs(2));
-        let ask = Ask::new(AttemptId::random(), Freshness::Within(policy.freshness));
-        let Begin::Granted(lease) = record.begin(at(second), &ask, &policy) else { panic!("it is free") };
+        let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.freshness));
+        let LeaseDecision::Granted(lease) = record.begin(at(second), &ask, &policy) else {
+            panic!("it is free")
+        };
         lease
     }
 
     fn commit(record: &mut Record, second: i64, lease: &Lease) {
         let reading = WindowReading::new(WindowId::five_hour(), Percent::from_percent(1.0).unwrap());
-        let _ = record.commit(at(second), lease, &Usage::polled([reading]));
+        let _ = record.commit(at(second), lease, &UsageReport::polled([reading]));
     }
 
     /// A record with a lease, the same after its answer, and the same with the next lease.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quota::anthropic;
 use quota::credentials::ClaudeCode;
-use quota::{FetchError, Quiet, QuietScope, QuotaError, TroubleKind};
+use quota::{CooldownPolicy, CooldownScope, FetchError, LastFailureKind, QuotaError};
 use quota_sim::{Answer, Change};
 
 use crate::world::*;
@@ -31,7 +31,7 @@ async fn another_login_in_the_same_place_never_sees_the_first_ones_numbers() {
         .windows([quota_sim::Window::five_hour().used(81.0)]);
     let simulator = provider([first, second]).await;
     log_in(home.path(), "sim-token-first", "first");
-    let alone = Quiet::new(Duration::ZERO, QuietScope::Account);
+    let alone = CooldownPolicy::new(Duration::ZERO, CooldownScope::Account);
     let quota = lone_process(&simulator, login_in(home.path()), policy().quiet(alone));
     let main = quota.account(&id("main"));
     let before = five_hours(&main.get().await.unwrap());
@@ -73,7 +73,7 @@ async fn a_dead_login_is_asked_once_and_said_to_be_dead() {
         drop(main.get().await);
     }
 
-    assert_eq!(main.peek().trouble().unwrap().kind, TroubleKind::LoginRefused);
+    assert_eq!(main.peek().trouble().unwrap().kind, LastFailureKind::Unauthorized);
     assert_eq!(main.peek().hold(), None);
     assert_eq!(simulator.stop().await.calls(), 1);
 }

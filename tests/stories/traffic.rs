@@ -1,7 +1,7 @@
 //! Ordinary traffic tells what is used, without a call to the usage endpoint.
 
 use quota::anthropic::parse_headers;
-use quota::{UsedAt, WindowId};
+use quota::{Used, WindowId};
 
 use crate::messages::Messages;
 use crate::world::*;
@@ -18,6 +18,6 @@ async fn headers_of_ordinary_answers_are_seen_at_once_and_cost_no_call() {
     let parsed = parse_headers(Some(told.status), headers);
     main.observe(&parsed.usage).unwrap();
 
-    assert_eq!(main.peek().used(&WindowId::five_hour()), UsedAt::Exact(percent(42.5)));
+    assert_eq!(main.peek().used(&WindowId::five_hour()), Used::Exact(percent(42.5)));
     assert_eq!(simulator.stop().await.account("main").unwrap().calls, 1);
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use quota::accounts::{AccountsConfig, FallbackAccountManager, Outcome, Request};
 use quota::anthropic::AnthropicTraffic;
 use quota::testing::FakeProvider;
-use quota::{Clock, MemoryStore, QuotaManager, Usage, WindowId, WindowReading};
+use quota::{Clock, MemoryStore, QuotaManager, UsageReport, WindowId, WindowReading};
 
 use crate::world::{id, percent};
 
@@ -23,8 +23,8 @@ enum Numbers {
 }
 
 /// What the usage endpoint says.
-fn five_hours(used: f64, reset: SignedDuration) -> Usage {
-    Usage::polled([WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(NOON + reset)])
+fn five_hours(used: f64, reset: SignedDuration) -> UsageReport {
+    UsageReport::polled([WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(NOON + reset)])
 }
 
 /// One account, at a provider that answers as it is told.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use quota::anthropic::Anthropic;
 use quota::credentials::{ClaudeCode, CredentialMap, StaticCredential};
 use quota::{
-    AccountId, Answer, Backoff, Budget, Clock, MemoryStore, Percent, Policy, Quiet, QuietScope, QuotaManager,
-    QuotaStore, WindowId,
+    AccountId, AccountUsage, Backoff, Budget, Clock, CooldownPolicy, CooldownScope, MemoryStore, Percent,
+    Policy, QuotaManager, QuotaStore, WindowId,
 };
 use quota::{CredentialSource, Secret};
 use quota_sim::{Account, Script, Simulator, Window};
@@ -51,7 +51,7 @@ pub(crate) fn hasty_policy() -> Policy {
         .freshness(Duration::from_millis(500))
         .backoff(backoff)
         .transient(backoff)
-        .quiet(Quiet::new(Duration::from_millis(150), QuietScope::Account))
+        .quiet(CooldownPolicy::new(Duration::from_millis(150), CooldownScope::Account))
         .budget(Budget::new(10_000, 0))
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn memory() -> Arc<dyn QuotaStore> {
 }
 
 /// What was last read of the five hours.
-pub(crate) fn five_hours(answer: &Answer) -> Option<f64> {
+pub(crate) fn five_hours(answer: &AccountUsage) -> Option<f64> {
     answer.snapshot().window(&WindowId::five_hour()).map(|window| window.used().as_f64())
 }
 

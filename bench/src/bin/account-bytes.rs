@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::{
     AccountId, Clock, FetchError, MemoryStore, Percent, Policy, ProviderId, QuotaManager, QuotaStore,
-    StoreKey, Usage, UsageFetcher, WindowId, WindowReading,
+    StoreKey, UsageFetcher, UsageReport, WindowId, WindowReading,
 };
 
 const ACCOUNTS: usize = 1_000_000;
@@ -29,10 +29,10 @@ impl UsageFetcher for Plain {
         ProviderId::from_static("bench")
     }
 
-    async fn fetch(&self, _account: &AccountId) -> Result<Usage, FetchError> {
+    async fn fetch(&self, _account: &AccountId) -> Result<UsageReport, FetchError> {
         let windows = [WindowId::five_hour(), WindowId::seven_day()];
         let length = Duration::from_secs(5 * 3600);
-        Ok(Usage::polled(windows.map(|id| WindowReading::new(id, Percent::ZERO).length(length))))
+        Ok(UsageReport::polled(windows.map(|id| WindowReading::new(id, Percent::ZERO).length(length))))
     }
 }
 
@@ -63,8 +63,9 @@ async fn fill(state: &str) -> impl Sized {
     for account in 0..ACCOUNTS {
         if state == "stored" {
             let key = StoreKey::account(&id(account));
-            let swap =
-                store.swap(&key, None, Bytes::copy_from_slice(&document), Duration::from_secs(3600)).await;
+            let swap = store
+                .compare_and_swap(&key, None, Bytes::copy_from_slice(&document), Duration::from_secs(3600))
+                .await;
             let _ = swap.expect("memory does not fail");
             continue;
         }

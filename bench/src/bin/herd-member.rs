@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use quota_core::{
-    AccountId, FetchError, Percent, Policy, ProviderId, QuotaManager, QuotaStore, Usage, UsageFetcher,
+    AccountId, FetchError, Percent, Policy, ProviderId, QuotaManager, QuotaStore, UsageFetcher, UsageReport,
     WindowId, WindowReading,
 };
 use quota_redis::RedisStore;
@@ -42,10 +42,10 @@ impl UsageFetcher for Parent {
         ProviderId::from_static("bench")
     }
 
-    async fn fetch(&self, _account: &AccountId) -> Result<Usage, FetchError> {
+    async fn fetch(&self, _account: &AccountId) -> Result<UsageReport, FetchError> {
         let used = self.ask().await.map_err(|_| FetchError::unavailable("the parent is gone"))?;
         let used = Percent::from_percent(f64::from(used)).expect("it is finite");
-        Ok(Usage::polled([WindowReading::new(WindowId::five_hour(), used)]))
+        Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RouteError};
 use quota_core::{
-    AccountId, FetchError, Percent, Policy, ProviderId, QuotaManager, QuotaStore, Usage, UsageFetcher,
+    AccountId, FetchError, Percent, Policy, ProviderId, QuotaManager, QuotaStore, UsageFetcher, UsageReport,
     WindowId, WindowReading,
 };
 use quota_redis::RedisStore;
@@ -40,11 +40,11 @@ impl UsageFetcher for Parent {
         ProviderId::from_static("bench")
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
         let number = account.name().parse().map_err(|_| FetchError::unavailable("no such account"))?;
         let used = self.ask(number).await.map_err(|_| FetchError::unavailable("the parent is gone"))?;
         let used = Percent::from_percent(f64::from(used)).expect("it is finite");
-        Ok(Usage::polled([WindowReading::new(WindowId::five_hour(), used)]))
+        Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))
     }
 }
 

@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Account, AccountId, FetchError, MemoryStore, Percent, Policy, ProviderId, QuotaManager, Usage,
-    UsageFetcher, WindowId, WindowReading,
+    Account, AccountId, FetchError, MemoryStore, Percent, Policy, ProviderId, QuotaManager, UsageFetcher,
+    UsageReport, WindowId, WindowReading,
 };
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -66,10 +66,10 @@ impl UsageFetcher for Slow {
         ProviderId::from_static("bench")
     }
 
-    async fn fetch(&self, _account: &AccountId) -> Result<Usage, FetchError> {
+    async fn fetch(&self, _account: &AccountId) -> Result<UsageReport, FetchError> {
         self.calls.fetch_add(1, Ordering::AcqRel);
         self.door.open.notified().await;
-        Ok(Usage::polled([WindowReading::new(WindowId::five_hour(), Percent::FULL)]))
+        Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), Percent::FULL)]))
     }
 }
 

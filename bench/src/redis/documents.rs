@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quota_core::{
-    Percent, QuotaStore, Reading, Record, Snapshot, StoreKey, Swap, Usage, Version, WindowId, WindowReading,
+    CasOutcome, Percent, QuotaStore, Record, Snapshot, StoreKey, StoreRead, UsageReport, Version, WindowId,
+    WindowReading,
 };
 use quota_redis::RedisStore;
 
@@ -12,13 +13,13 @@ use quota_redis::RedisStore;
 pub(super) const KEEP: Duration = Duration::from_secs(3600);
 
 /// The record of an account with so much of two windows used, in hundredths of a percent.
-pub(super) fn record(reading: &Reading, used: u64) -> Bytes {
+pub(super) fn record(reading: &StoreRead, used: u64) -> Bytes {
     let used = Percent::from_percent(used as f64 / 100.0).expect("it is finite");
     let in_use = |id, hours: u64| {
         let length = Duration::from_secs(hours * 3600);
         WindowReading::new(id, used).length(length).resets_at(reading.now + length / 2)
     };
-    let usage = Usage::polled([in_use(WindowId::five_hour(), 5), in_use(WindowId::seven_day(), 168)]);
+    let usage = UsageReport::polled([in_use(WindowId::five_hour(), 5), in_use(WindowId::seven_day(), 168)]);
     let mut record = Record::default();
     let _ = record.observe(reading.now, &Snapshot::of(&usage, reading.now), None, None);
     record.encode()
@@ -27,9 +28,9 @@ pub(super) fn record(reading: &Reading, used: u64) -> Bytes {
 /// Writes over whatever is there.
 pub(super) async fn write(store: &RedisStore, key: &StoreKey, seen: &mut Option<Version>, body: Bytes) {
     loop {
-        match store.swap(key, *seen, body.clone(), KEEP).await.expect("the server is there") {
-            Swap::Applied(version) => break *seen = Some(version),
-            Swap::Conflict(found) => *seen = found.version(),
+        match store.compare_and_swap(key, *seen, body.clone(), KEEP).await.expect("the server is there") {
+            CasOutcome::Applied(version) => break *seen = Some(version),
+            CasOutcome::Conflict(found) => *seen = found.version(),
             _ => unreachable!("a swap is applied or not"),
         }
     }

@@ -44,7 +44,7 @@ async fn times(server: &Server) -> (Vec<f64>, Vec<f64>) {
     for round in 0..ROUNDS + ROUNDS / 10 {
         let known = seen;
         let noticed = async {
-            listener.changed(&key, known).await.expect("the server is there");
+            listener.wait_for_change(&key, known).await.expect("the server is there");
             Instant::now()
         };
         let write = async {

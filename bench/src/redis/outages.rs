@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use quota_core::{
-    Account, AccountId, Budget, Clock, FetchError, Percent, Policy, ProviderId, QuotaManager, Usage,
-    UsageFetcher, WindowId, WindowReading,
+    Account, AccountId, Budget, Clock, FetchError, Percent, Policy, ProviderId, QuotaManager, UsageFetcher,
+    UsageReport, WindowId, WindowReading,
 };
 use quota_redis::RedisStore;
 use redis_harness::{Proxy, Server};
@@ -110,10 +110,10 @@ impl UsageFetcher for Ledger {
         ProviderId::from_static("bench")
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
         self.0.lock().push((account.clone(), Instant::now()));
         let used = Percent::from_percent(42.0).expect("it is finite");
-        Ok(Usage::polled([WindowReading::new(WindowId::five_hour(), used)]))
+        Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))
     }
 }
 
@@ -166,7 +166,7 @@ impl Process {
     }
 
     fn is_alone(&self) -> bool {
-        self.accounts.iter().any(|account| account.peek().alone_since().is_some())
+        self.accounts.iter().any(|account| account.peek().store_unavailable_since().is_some())
     }
 }
 
@@ -220,7 +220,7 @@ async fn longest_wait(processes: &[Process]) -> Duration {
                 drop(account.get().await);
                 let got = start.elapsed();
                 let start = Instant::now();
-                drop(account.load().await);
+                drop(account.sync().await);
                 got.max(start.elapsed())
             });
         }
@@ -238,7 +238,7 @@ async fn reads(fault: Fault) -> (f64, f64) {
     let broken = Process::on(&down.url(fault), long).await;
     down.fail(fault);
     for account in &broken.accounts {
-        drop(account.load().await);
+        drop(account.sync().await);
     }
     assert!(broken.is_alone(), "the store is away");
     let mut figures = [Vec::with_capacity(READS), Vec::with_capacity(READS)];

@@ -73,7 +73,7 @@ async fn left_stale(server: &Server) -> Row {
         let (reader, done) = (reader.clone(), Arc::clone(&done));
         async move {
             while !done.load(Ordering::Relaxed) {
-                drop(reader.load().await);
+                drop(reader.sync().await);
             }
         }
     });

@@ -22,7 +22,7 @@ pub(super) async fn rows() -> Vec<Row> {
     let id = |account| format!("bench/a{account}").parse::<AccountId>().expect("a valid name");
     let accounts: Vec<_> = (0..ACCOUNTS).map(|account| quota.account(&id(account))).collect();
     for account in &accounts {
-        drop(account.load().await);
+        drop(account.sync().await);
     }
     tokio::task::block_in_place(|| {
         wait_until("every account is followed", || followed(&server) >= ACCOUNTS);
@@ -32,7 +32,7 @@ pub(super) async fn rows() -> Vec<Row> {
     proxy.delay_answers(DELAY);
     while start.elapsed() < SLOW_FOR {
         for account in &accounts {
-            drop(account.load().await);
+            drop(account.sync().await);
         }
         clock.sleep(Duration::from_millis(20)).await;
     }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quota_core::{
-    AccountId, Clock, CredentialSource, MemoryStore, Policy, PolicyError, ProviderId, Quiet, QuietScope,
-    QuotaManager, QuotaStore, TrafficReader, UsageFetcher,
+    AccountId, Clock, CooldownPolicy, CooldownScope, CredentialSource, MemoryStore, Policy, PolicyError,
+    ProviderId, QuotaManager, QuotaStore, ResponseParser, UsageFetcher,
 };
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -31,7 +31,7 @@ pub struct FallbackAccountManagerBuilder {
     usage_policy: Option<Policy>,
     policy: RoutingPolicy,
     credentials: Option<Arc<dyn CredentialSource>>,
-    readers: HashMap<ProviderId, Arc<dyn TrafficReader>>,
+    readers: HashMap<ProviderId, Arc<dyn ResponseParser>>,
     state_file: Option<PathBuf>,
     reservations: Option<Arc<dyn QuotaStore>>,
     clock: Option<Clock>,
@@ -93,7 +93,7 @@ impl FallbackAccountManagerBuilder {
 
     /// Reads a provider's answers to ordinary requests, such as `quota_http::anthropic::AnthropicTraffic`. Without one,
     /// only statuses and `Retry-After` (seconds or a date) are understood.
-    pub fn traffic(mut self, reader: Arc<dyn TrafficReader>) -> Self {
+    pub fn traffic(mut self, reader: Arc<dyn ResponseParser>) -> Self {
         self.readers.insert(reader.provider(), reader);
         self
     }
@@ -189,7 +189,7 @@ fn private_manager(
     clock: &Clock,
 ) -> Result<QuotaManager, PolicyError> {
     policy.validate()?;
-    let quiet = Quiet::new(policy.quiet.span, QuietScope::Account);
+    let quiet = CooldownPolicy::new(policy.quiet.span, CooldownScope::Account);
     let policy = policy.gap(Duration::ZERO).parallel(usize::MAX).quiet(quiet);
     let builder = QuotaManager::builder(MemoryStore::with_clock(clock.clone())).clock(clock.clone());
     let builder = fetchers

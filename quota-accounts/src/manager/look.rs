@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{Answer, Window};
+use quota_core::{AccountUsage, Window};
 
 use super::Inner;
 use super::member::Member;
@@ -146,7 +146,7 @@ const TOUCHED: usize = 8;
 /// All answers are taken before the first is read: taking one orders memory, and between two of them nothing is fetched at
 /// once.
 fn touch(members: &[Member]) {
-    let answers: [Option<Answer>; TOUCHED] =
+    let answers: [Option<AccountUsage>; TOUCHED] =
         std::array::from_fn(|at| members.get(at).map(|member| member.usage.peek()));
     for answer in answers.iter().flatten() {
         std::hint::black_box(answer.snapshot().windows().first().map(Window::used));

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
-use quota_core::{Account, AccountId, FailureKind, Hold, HoldReason, Lineage, Login, Mark, QuotaError, Seed};
+use quota_core::{
+    Account, AccountId, CredentialFingerprint, Hold, HoldReason, LoginId, LoginInfo, QuotaError,
+    RejectionKind, Seed,
+};
 
 use crate::ahead::is_ahead;
 use crate::reservation::Held;
@@ -39,7 +42,7 @@ pub(super) struct Member {
     /// Whether the numbers were told whose they are, and so must be told of each change.
     pub(super) is_told: AtomicBool,
     /// The credential that was refused last and followed by another, until one is served.
-    replaced: Mutex<Option<Option<Mark>>>,
+    replaced: Mutex<Option<Option<CredentialFingerprint>>>,
     /// What was last written of it.
     pub(super) kept: Mutex<Option<Box<Seed>>>,
 }
@@ -123,12 +126,12 @@ impl Member {
     }
 
     /// The login that the usage is of, where that was stated.
-    pub(super) fn lineage(&self) -> Option<Lineage> {
+    pub(super) fn lineage(&self) -> Option<LoginId> {
         self.usage.peek().lineage().cloned()
     }
 
     /// Whether the usage is of another login than this. What is not stated on either side contradicts nothing.
-    pub(super) fn is_of_another(&self, lineage: &Lineage) -> bool {
+    pub(super) fn is_of_another(&self, lineage: &LoginId) -> bool {
         self.usage.peek().lineage().is_some_and(|own| own != lineage)
     }
 
@@ -150,7 +153,7 @@ impl Member {
     pub(super) fn exported(&self) -> Seed {
         let answer = self.usage.peek();
         // A neighbour's quiet time is not this account's to keep.
-        let own = |hold: &Hold| hold.why != HoldReason::NeighbourRateLimited;
+        let own = |hold: &Hold| hold.why != HoldReason::ProviderRateLimited;
         Seed::new(answer.snapshot().clone())
             .hold(answer.hold().filter(own))
             .lineage(answer.lineage().cloned())
@@ -239,7 +242,7 @@ impl Member {
     }
 
     /// Lifts what was answered to another credential or login than this one.
-    pub(super) fn lift_for(&self, login: &Login) -> bool {
+    pub(super) fn lift_for(&self, login: &LoginInfo) -> bool {
         let is_other =
             |block: &Block| block.mark.is_some() && login.mark.is_some() && block.mark != login.mark;
         self.lift(|block| is_other(block) || block.is_of_another(login.lineage.as_ref()))
@@ -254,7 +257,7 @@ impl Member {
     }
 
     /// Whether to try another credential than the one that was refused: once, for a source may give another each time.
-    pub(super) fn may_try_another(&self, refused: Option<Mark>) -> bool {
+    pub(super) fn may_try_another(&self, refused: Option<CredentialFingerprint>) -> bool {
         let mut replaced = lock(&self.replaced);
         // Of many requests with the one that was refused, all may go on with the next.
         *replaced.get_or_insert(refused) == refused
@@ -264,7 +267,8 @@ impl Member {
     pub(super) fn lift_refusals(&self, served_at: Timestamp) -> bool {
         *lock(&self.replaced) = None;
         self.lift(|block| {
-            block.since <= served_at && matches!(block.kind, FailureKind::LoginDead | FailureKind::NotAllowed)
+            block.since <= served_at
+                && matches!(block.kind, RejectionKind::Unauthorized | RejectionKind::Forbidden)
         })
     }
 

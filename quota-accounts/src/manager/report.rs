@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Failure, FailureKind, ProviderId, Ruling, Seen, plausible_reset};
+use quota_core::{
+    AccountId, LimitStatus, ParsedResponse, ProviderId, Rejection, RejectionKind, plausible_reset,
+};
 
 use super::route::Route;
 use super::{FallbackAccountManager, Inner};
@@ -20,7 +22,7 @@ use crate::{Block, RoutingPolicy};
 #[non_exhaustive]
 pub struct Report {
     /// Why the request was turned away; `None` if it was not.
-    pub failure: Option<Failure>,
+    pub failure: Option<Rejection>,
     /// What to do about it.
     pub next: NextTry,
 }
@@ -92,7 +94,7 @@ impl FallbackAccountManager {
         }
         if let Some(found) = found {
             let is_login =
-                report.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::LoginDead);
+                report.failure.as_ref().is_some_and(|failure| failure.kind == RejectionKind::Unauthorized);
             let has_another = is_login && inner.has_another_credential(route).await;
             if has_another && member.may_try_another(mark) {
                 report.next = NextTry::Again;
@@ -124,16 +126,16 @@ impl FallbackAccountManager {
 }
 
 /// The windows that an answer calls spent besides the one that its failure is about: each counts until its own reset.
-fn other_spent(seen: &Seen) -> impl Iterator<Item = Failure> {
-    let main = seen.failure.as_ref().filter(|failure| failure.kind == FailureKind::QuotaSpent);
+fn other_spent(seen: &ParsedResponse) -> impl Iterator<Item = Rejection> {
+    let main = seen.failure.as_ref().filter(|failure| failure.kind == RejectionKind::QuotaExhausted);
     let verdicts = main.into_iter().flat_map(|_| &seen.usage.verdicts);
     verdicts
         .filter(move |verdict| {
-            verdict.ruling == Ruling::Rejected
+            verdict.ruling == LimitStatus::Rejected
                 && main.is_some_and(|main| main.window.as_ref() != Some(&verdict.window))
         })
         .map(|verdict| {
-            let failure = Failure::new(FailureKind::QuotaSpent).window(verdict.window.clone());
+            let failure = Rejection::new(RejectionKind::QuotaExhausted).window(verdict.window.clone());
             failure.scope(verdict.scope.clone()).resets_at(verdict.resets_at)
         })
 }
@@ -147,7 +149,7 @@ fn unmarked(block: Block, policy: &RoutingPolicy) -> Block {
 impl Inner {
     /// Reads what an answer says. Readers may be anybody's: one that breaks costs what it would have said, and is told of once
     /// for each status.
-    fn read(&self, outcome: &Outcome, provider: &ProviderId, now: Timestamp) -> Seen {
+    fn read(&self, outcome: &Outcome, provider: &ProviderId, now: Timestamp) -> ParsedResponse {
         let reader = self.readers.get(provider).map(|reader| &**reader);
         catch_unwind(AssertUnwindSafe(|| outcome.read(reader, now))).unwrap_or_else(|_| {
             let shape = (provider.clone(), outcome.status());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use quota_core::store::{Start, update};
-use quota_core::{Applied, AttemptId, QuotaStore, StoreError, StoreKey};
+use quota_core::{QuotaStore, RequestId, StoreError, StoreKey, WriteState};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -60,13 +60,13 @@ impl SharedReservations {
 pub(super) struct Reserved {
     inner: Arc<Inner>,
     at: usize,
-    id: AttemptId,
+    id: RequestId,
     is_kept: bool,
 }
 
 impl Reserved {
     /// Leaves it until the request is reported.
-    pub(super) fn keep(mut self) -> AttemptId {
+    pub(super) fn keep(mut self) -> RequestId {
         self.is_kept = true;
         self.id
     }
@@ -114,12 +114,12 @@ impl Inner {
     }
 
     /// Gives a reservation back when it is dropped, so that a sender that goes away leaves none behind.
-    pub(super) fn pending(self: &Arc<Self>, at: usize, id: AttemptId) -> Reserved {
+    pub(super) fn pending(self: &Arc<Self>, at: usize, id: RequestId) -> Reserved {
         Reserved { inner: Arc::clone(self), at, id, is_kept: false }
     }
 
     /// Gives back what was reserved; doing it again changes nothing.
-    pub(super) fn release(self: &Arc<Self>, at: usize, id: AttemptId) {
+    pub(super) fn release(self: &Arc<Self>, at: usize, id: RequestId) {
         let is_to_be_told = self.members[at].change_reservations(|held| held.release(id));
         // Without a runtime the next who reserves or gives back tells it; or it ends by itself.
         if is_to_be_told && self.reservations.is_some() && Handle::try_current().is_ok() {
@@ -162,7 +162,7 @@ impl Inner {
     /// was asked for fits; `None` if the store cannot be used.
     ///
     /// Whoever has the turn does it for all who wait, so that they do not wait for each other's trips.
-    async fn share(&self, at: usize, asked: Option<AttemptId>) -> Option<bool> {
+    async fn share(&self, at: usize, asked: Option<RequestId>) -> Option<bool> {
         let shared = self.reservations.as_ref()?;
         let member = &self.members[at];
         if shared.rests(self.clock.now()) {
@@ -187,7 +187,7 @@ impl Inner {
         let settled = self.clock.bounded(patience, settle(&*shared.store, member, patience)).await;
         let settled = settled.unwrap_or_else(|| {
             Err(StoreError::unavailable(
-                Applied::Perhaps,
+                WriteState::Unknown,
                 format!("no answer within {} ms", patience.as_millis()),
             ))
         });
@@ -200,7 +200,7 @@ impl Inner {
 
 /// Brings what this process knows to the store, and takes over what the store has then.
 async fn settle(store: &dyn QuotaStore, member: &Member, timeout: Duration) -> Result<(), StoreError> {
-    let key = StoreKey::beside(&member.id, "reservations");
+    let key = StoreKey::account_extension(&member.id, "reservations");
     let (mut ahead, mut attempts) = (SignedDuration::ZERO, 0);
     let bring = |document: &mut Reservations, now: Timestamp| {
         ahead = now.duration_since(member.now());

@@ -1,7 +1,7 @@
 //! Trying a request on one account after the other, until it is served or nobody is left.
 //! Whether it may be sent twice is for the caller to say.
 
-use quota_core::FailureKind;
+use quota_core::RejectionKind;
 
 use super::route::{Route, RouteError};
 use super::{FallbackAccountManager, Report};
@@ -43,7 +43,7 @@ impl FallbackAccountManager {
     {
         self.inner.load().await;
         let mut without = Vec::new();
-        let mut tried: Vec<(usize, FailureKind)> = Vec::new();
+        let mut tried: Vec<(usize, RejectionKind)> = Vec::new();
         let mut last = None;
         loop {
             let route = match self.inner.route(request.clone(), &without).await {

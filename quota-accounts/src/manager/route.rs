@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, AttemptId, Credential, CredentialError, Login, bounded_wait};
+use quota_core::{AccountId, Credential, CredentialError, LoginInfo, RequestId, bounded_wait};
 
 use super::look::{Look, MOST_PASSED, MOST_RECHECKS, NEXT_IS_KNOWN_IN};
 use super::member::Member;
@@ -25,7 +25,7 @@ pub struct Route {
     pub(super) request: Request,
     pub(super) rule: Rule,
     pub(super) passed: Vec<Passed>,
-    pub(super) reservation: Option<AttemptId>,
+    pub(super) reservation: Option<RequestId>,
     pub(super) is_reported: AtomicBool,
 }
 
@@ -273,7 +273,7 @@ impl Inner {
     }
 
     /// Gives the account to this login, if another one's numbers are here; whether that was so.
-    async fn enter(self: &Arc<Self>, member: &Member, login: &Login) -> bool {
+    async fn enter(self: &Arc<Self>, member: &Member, login: &LoginInfo) -> bool {
         let Some(lineage) = login.lineage.as_ref().filter(|lineage| member.is_of_another(lineage)) else {
             return false;
         };
@@ -324,7 +324,7 @@ impl Inner {
     fn without_credential(&self, error: &CredentialError) -> Verdict {
         let (rule, wait) = match error {
             CredentialError::NotLoggedIn { .. } => return Verdict::refused(Rule::LoginDead, None),
-            CredentialError::NotYet { retry_after, .. } => (Rule::LoginNotYet, *retry_after),
+            CredentialError::TemporarilyUnavailable { retry_after, .. } => (Rule::LoginNotYet, *retry_after),
             // A locked keychain, a file that is being rewritten, a command that failed once; or what a newer source says.
             _ => (Rule::NotReadable, None),
         };

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-use quota_core::{AccountId, Credential, CredentialError, Mark};
+use quota_core::{AccountId, Credential, CredentialError, CredentialFingerprint};
 
 use super::Inner;
 use super::member::Member;
@@ -39,7 +39,7 @@ impl Inner {
     pub(super) async fn renewed(
         &self,
         account: &AccountId,
-        refused: Option<Mark>,
+        refused: Option<CredentialFingerprint>,
     ) -> Option<Result<Credential, CredentialError>> {
         let source = self.credentials.as_ref()?;
         let asked = self.guarded(async { source.renew(account, refused).await }).await;

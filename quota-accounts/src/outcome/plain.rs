@@ -3,16 +3,19 @@
 
 use std::time::Duration;
 
-use quota_core::{Failure, Seen, Traffic, Usage, retry_after};
+use quota_core::{ParsedResponse, Rejection, ResponseMeta, UsageReport, retry_after};
 
 /// Reads the status, and `retry-after-ms` or `Retry-After`.
-pub(super) fn read(answer: &Traffic<'_>) -> Seen {
-    let failure = Failure::of_status(answer.status);
-    Seen::new(Usage::from_headers([]), failure.map(|failure| failure.retry_after(wait(answer))))
+pub(super) fn read(answer: &ResponseMeta<'_>) -> ParsedResponse {
+    let failure = Rejection::of_status(answer.status);
+    ParsedResponse::new(
+        UsageReport::from_headers([]),
+        failure.map(|failure| failure.retry_after(wait(answer))),
+    )
 }
 
 /// How long it wants to be left alone, as every provider says it.
-fn wait(answer: &Traffic<'_>) -> Option<Duration> {
+fn wait(answer: &ResponseMeta<'_>) -> Option<Duration> {
     let header = |name: &str| answer.headers.iter().find(|(known, _)| known == name).map(|(_, text)| &**text);
     retry_after(header, Some(answer.now))
 }
@@ -25,7 +28,7 @@ mod tests {
         let headers: Vec<_> =
             headers.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let noon = "2026-07-01T12:00:00Z".parse().unwrap();
-        read(&Traffic::new(429, &headers, noon)).failure.unwrap().retry_after
+        read(&ResponseMeta::new(429, &headers, noon)).failure.unwrap().retry_after
     }
 
     fn seconds(seconds: f64) -> Option<Duration> {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quota_core::{AttemptId, Percent, WindowId};
+use quota_core::{Percent, RequestId, WindowId};
 
 use super::{Reservation, Reservations};
 
@@ -64,7 +64,7 @@ impl Held {
     }
 
     /// Whether it fits beside what others have reserved; `None` if that is still to be seen.
-    pub(crate) fn answer(&self, id: AttemptId) -> Option<bool> {
+    pub(crate) fn answer(&self, id: RequestId) -> Option<bool> {
         match self.own.iter().find(|own| own.reservation.id == id)?.answer {
             Answer::Open => None,
             answer => Some(answer == Answer::Fits),
@@ -72,14 +72,14 @@ impl Held {
     }
 
     /// Lets it in though others could not be asked.
-    pub(crate) fn go_alone(&mut self, id: AttemptId) {
+    pub(crate) fn go_alone(&mut self, id: RequestId) {
         for own in self.own.iter_mut().filter(|own| own.reservation.id == id) {
             own.answer = Answer::Fits;
         }
     }
 
     /// Gives a reservation back; whether others are to be told.
-    pub(crate) fn release(&mut self, id: AttemptId) -> bool {
+    pub(crate) fn release(&mut self, id: RequestId) -> bool {
         self.known.release(id);
         self.own.retain(|own| own.reservation.id != id || own.stored != Stored::No);
         let mut is_known = false;

@@ -28,7 +28,7 @@ pub(super) fn weight(
     let counted = counted.filter(|window| window.applies_to(request.model_name()));
     let rates = counted.filter_map(|window| {
         let left = f64::from(spendable(candidate, window, stop, now)?);
-        let run = window.rolls_over_at().map_or(UNKNOWN_RUN_SECONDS, |at| at.as_second() - now.as_second());
+        let run = window.expires_at().map_or(UNKNOWN_RUN_SECONDS, |at| at.as_second() - now.as_second());
         #[expect(clippy::cast_precision_loss, reason = "seconds of all time fit well enough")]
         let run = run.max(LEAST_RUN_SECONDS) as f64;
         Some(left / run)
@@ -55,6 +55,6 @@ pub(super) fn place(candidate: &Candidate<'_>, request: &Request, weight: f64) -
 pub(super) fn furthest_reset(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> i64 {
     let counted = candidate.snapshot().windows().iter();
     let counted = counted.filter(|window| window.applies_to(request.model_name()));
-    let resets = counted.filter_map(|window| window.rolls_over_at()).filter(|at| *at > now);
+    let resets = counted.filter_map(|window| window.expires_at()).filter(|at| *at > now);
     resets.max().map_or(i64::MAX, |at| at.as_millisecond())
 }

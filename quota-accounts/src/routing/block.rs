@@ -2,7 +2,9 @@
 //! When one is made is decided in `outcome`; whether it counts for a request in `judge`.
 
 use jiff::Timestamp;
-use quota_core::{FailureKind, Lineage, Mark, Percent, Snapshot, Window, WindowId, model_matches};
+use quota_core::{
+    CredentialFingerprint, LoginId, Percent, RejectionKind, Snapshot, Window, WindowId, model_matches,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -13,7 +15,7 @@ use crate::ahead::is_ahead;
 #[non_exhaustive]
 pub struct Block {
     /// What the provider answered.
-    pub kind: FailureKind,
+    pub kind: RejectionKind,
     /// When it was answered.
     #[serde(rename = "since_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub since: Timestamp,
@@ -36,10 +38,10 @@ pub struct Block {
     pub window: Option<WindowId>,
     /// The credential it counts for: another one ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<Mark>,
+    pub mark: Option<CredentialFingerprint>,
     /// The login it counts for, where that was known: another one ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lineage: Option<Lineage>,
+    pub lineage: Option<LoginId>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -47,7 +49,7 @@ pub struct Block {
 impl Block {
     /// A block of the whole account, until somebody logs in anew.
     #[must_use]
-    pub fn new(kind: FailureKind, since: Timestamp) -> Self {
+    pub fn new(kind: RejectionKind, since: Timestamp) -> Self {
         Self {
             kind,
             since,
@@ -90,20 +92,20 @@ impl Block {
 
     /// Says which credential it counts for.
     #[must_use]
-    pub fn mark(mut self, mark: impl Into<Option<Mark>>) -> Self {
+    pub fn mark(mut self, mark: impl Into<Option<CredentialFingerprint>>) -> Self {
         self.mark = mark.into();
         self
     }
 
     /// Says which login it counts for.
     #[must_use]
-    pub fn lineage(mut self, lineage: impl Into<Option<Lineage>>) -> Self {
+    pub fn lineage(mut self, lineage: impl Into<Option<LoginId>>) -> Self {
         self.lineage = lineage.into();
         self
     }
 
     /// Whether it counts for somebody else than this login. What is not said on either side contradicts nothing.
-    pub(crate) fn is_of_another(&self, lineage: Option<&Lineage>) -> bool {
+    pub(crate) fn is_of_another(&self, lineage: Option<&LoginId>) -> bool {
         matches!((&self.lineage, lineage), (Some(own), Some(other)) if own != other)
     }
 
@@ -137,11 +139,11 @@ impl Block {
     /// say which credential it was that did not.
     pub(crate) fn is_refuted(&self, snapshot: &Snapshot) -> bool {
         match self.kind {
-            FailureKind::QuotaSpent => match &self.window {
+            RejectionKind::QuotaExhausted => match &self.window {
                 Some(id) => snapshot.window(id).is_some_and(|window| self.has_room_in(window)),
                 None => self.has_room_everywhere(snapshot),
             },
-            FailureKind::LoginDead => self.mark.is_none() && snapshot.complete_at() > Some(self.since),
+            RejectionKind::Unauthorized => self.mark.is_none() && snapshot.complete_at() > Some(self.since),
             _ => false,
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Answer, Percent, Snapshot, TroubleKind, WindowId};
+use quota_core::{AccountId, AccountUsage, LastFailureKind, Percent, Snapshot, WindowId};
 
 use super::{AccountLimits, Block, Verdict};
 
@@ -48,7 +48,7 @@ struct Beside {
 /// Where the readings are: nothing is copied to choose.
 enum Readings<'a> {
     Snapshot(&'a Snapshot),
-    Answer(Answer),
+    Answer(AccountUsage),
 }
 
 /// Shows where they are, and not what they say: they may be withheld.
@@ -66,7 +66,7 @@ impl Readings<'_> {
     fn known(&self) -> &Snapshot {
         match self {
             Self::Snapshot(snapshot) => snapshot,
-            Self::Answer(answer) => answer.withheld().unwrap_or_else(|| answer.snapshot()),
+            Self::Answer(answer) => answer.unattributed().unwrap_or_else(|| answer.snapshot()),
         }
     }
 }
@@ -78,10 +78,11 @@ impl<'a> Candidate<'a> {
     }
 
     /// An account with what the quota manager says of it.
-    pub fn answered(id: &'a AccountId, role: Role, answer: Answer) -> Self {
-        let fresh_for = answer.fresh_for();
-        let is_refused = answer.trouble().is_some_and(|trouble| trouble.kind == TroubleKind::LoginRefused);
-        let is_nobodys = answer.withheld().is_some();
+    pub fn answered(id: &'a AccountId, role: Role, answer: AccountUsage) -> Self {
+        let fresh_for = answer.max_age();
+        let is_refused =
+            answer.trouble().is_some_and(|trouble| trouble.kind == LastFailureKind::Unauthorized);
+        let is_nobodys = answer.unattributed().is_some();
         Self { is_refused, is_nobodys, ..Self::of(id, role, Readings::Answer(answer), fresh_for) }
     }
 

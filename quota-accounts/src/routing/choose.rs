@@ -19,13 +19,13 @@ use super::{
 /// ```
 /// use std::time::Duration;
 /// use quota_accounts::{Candidate, Request, Role, RoutingPolicy, Rule, choose};
-/// use quota_core::{AccountId, Percent, Snapshot, Usage, WindowId, WindowReading};
+/// use quota_core::{AccountId, Percent, Snapshot, UsageReport, WindowId, WindowReading};
 ///
 /// let now: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
 /// let used = |percent| {
 ///     let used = Percent::from_percent(percent).unwrap();
 ///     let reading = WindowReading::new(WindowId::five_hour(), used).resets_at("2026-01-01T14:00:00Z".parse().ok());
-///     Snapshot::of(&Usage::polled([reading]), now)
+///     Snapshot::of(&UsageReport::polled([reading]), now)
 /// };
 /// let (main, work): (AccountId, AccountId) = ("anthropic/main".parse()?, "anthropic/work".parse()?);
 /// let (spent, half) = (used(100.0), used(50.0));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Percent, UsedAt, Window, WindowId};
+use quota_core::{AccountId, Percent, Used, Window, WindowId};
 
 use super::judge::limits;
 use super::{Candidate, Request, Role, RoutingPolicy, Rule, Verdict};
@@ -194,7 +194,7 @@ pub struct Reading {
     /// The window.
     pub window: Window,
     /// What it says.
-    pub used: UsedAt,
+    pub used: Used,
     /// How long ago it was read.
     pub age: Duration,
 }

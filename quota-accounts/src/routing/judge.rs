@@ -2,7 +2,7 @@
 //! Which of several accounts is taken is decided in `choose`.
 
 use jiff::Timestamp;
-use quota_core::{FailureKind, Percent, UsedAt, Window, WindowId};
+use quota_core::{Percent, RejectionKind, Used, Window, WindowId};
 
 use super::{Candidate, LimitCheck, Limits, Request, RoutingPolicy, Rule, Standing, Verdict, WhenUnknown};
 
@@ -127,12 +127,12 @@ fn blocked(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> Opti
             continue;
         }
         let rule = match block.kind {
-            FailureKind::QuotaSpent => Rule::QuotaSpent,
-            FailureKind::Throttled => Rule::Throttled,
-            FailureKind::LoginDead => Rule::LoginDead,
-            FailureKind::NotAllowed => Rule::NotAllowed,
+            RejectionKind::QuotaExhausted => Rule::QuotaSpent,
+            RejectionKind::Throttled => Rule::Throttled,
+            RejectionKind::Unauthorized => Rule::LoginDead,
+            RejectionKind::Forbidden => Rule::NotAllowed,
             // Neither is the account's fault, so neither is a reason to avoid it.
-            FailureKind::Overloaded | FailureKind::Ours => continue,
+            RejectionKind::Overloaded | RejectionKind::InvalidRequest => continue,
             _ => Rule::Other,
         };
         found = longer(found, Some(Verdict::refused(rule, block.until)));
@@ -154,7 +154,7 @@ fn longer(one: Option<Verdict>, other: Option<Verdict>) -> Option<Verdict> {
 /// When a window that is used up will be no more: at its reset, or, where none was said, when the reading is no longer
 /// believed.
 fn ends_at(window: &Window, candidate: &Candidate<'_>) -> Option<Timestamp> {
-    window.rolls_over_at().or_else(|| window.observed_at().checked_add(candidate.fresh_for).ok())
+    window.expires_at().or_else(|| window.observed_at().checked_add(candidate.fresh_for).ok())
 }
 
 /// What requests under way may use of a window together, in basis points: what is left above the killswitch. `None` if it is not
@@ -199,7 +199,7 @@ pub(super) fn spendable(
     now: Timestamp,
 ) -> Option<u32> {
     match window.used_at(now, candidate.fresh_for) {
-        UsedAt::Exact(used) | UsedAt::AtLeast(used) => {
+        Used::Exact(used) | Used::AtLeast(used) => {
             let reserved = u32::try_from(candidate.reserved_of(window.id())).unwrap_or(u32::MAX);
             Some(above(used.remaining(), window, stop).saturating_sub(reserved))
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use quota_core::{Percent, Presence, Snapshot, UsedAt, Window, WindowId};
+use quota_core::{Percent, Presence, Snapshot, Used, Window, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -67,12 +67,12 @@ impl Limits {
     ///
     /// ```
     /// use quota_accounts::{LimitCheck, Limits};
-    /// use quota_core::{Percent, Source, Stamp, UsedAt, WindowId, WindowReading};
+    /// use quota_core::{Percent, Source, Provenance, Used, WindowId, WindowReading};
     ///
     /// let percent = |percent| Percent::from_percent(percent).unwrap();
-    /// let stamp = Stamp::new("2026-01-01T12:00:00Z".parse()?, Source::Poll);
+    /// let stamp = Provenance::new("2026-01-01T12:00:00Z".parse()?, Source::Poll);
     /// let window = WindowReading::new(WindowId::five_hour(), percent(95.0)).stamped(stamp);
-    /// let used = UsedAt::Exact(window.used());
+    /// let used = Used::Exact(window.used());
     ///
     /// assert_eq!(Limits::of(percent(5.0)).check(&window, used), LimitCheck::Passed { left: percent(5.0), is_exact: true });
     /// assert_eq!(Limits::of(percent(6.0)).check(&window, used), LimitCheck::Below { left: percent(5.0) });
@@ -80,7 +80,7 @@ impl Limits {
     /// ```
     #[inline]
     #[must_use]
-    pub fn check(&self, window: &Window, used: UsedAt) -> LimitCheck {
+    pub fn check(&self, window: &Window, used: Used) -> LimitCheck {
         let Some(left) = used.lower_bound().map(Percent::remaining) else { return LimitCheck::Unknown };
         if left == Percent::ZERO {
             return LimitCheck::Exhausted;
@@ -90,7 +90,7 @@ impl Limits {
         let is_below = if window.scope().is_none() { left < limit } else { left <= limit };
         match is_below {
             true => LimitCheck::Below { left },
-            false => LimitCheck::Passed { left, is_exact: matches!(used, UsedAt::Exact(_)) },
+            false => LimitCheck::Passed { left, is_exact: matches!(used, Used::Exact(_)) },
         }
     }
 

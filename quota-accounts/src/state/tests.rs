@@ -1,7 +1,7 @@
 //! What is kept, and how what several processes have learned is put together.
 
 use jiff::SignedDuration;
-use quota_core::{FailureKind, Percent, Usage, WindowId, WindowReading};
+use quota_core::{Percent, RejectionKind, UsageReport, WindowId, WindowReading};
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn at(second: i64) -> Timestamp {
 
 fn seed(used: f64, second: i64, lineage: &str) -> Seed {
     let reading = WindowReading::new(WindowId::five_hour(), Percent::from_percent(used).unwrap());
-    Seed::new(Snapshot::of(&Usage::polled([reading]), at(second))).lineage(Lineage::new(lineage))
+    Seed::new(Snapshot::of(&UsageReport::polled([reading]), at(second))).lineage(LoginId::new(lineage))
 }
 
 fn used(state: &AccountState) -> Option<f64> {
@@ -38,7 +38,7 @@ fn the_newer_reading_stands_whoever_writes_last() {
 fn a_new_login_leaves_nothing_of_the_old_one() {
     let mut state = AccountState::default();
     state.learn(&seed(50.0, 5, "a"), &[], at(100));
-    state.block(&Block::new(FailureKind::LoginDead, at(5)));
+    state.block(&Block::new(RejectionKind::Unauthorized, at(5)));
 
     state.learn(&seed(10.0, 10, "b"), &[], at(100));
 
@@ -53,30 +53,30 @@ fn an_old_logins_late_writer_does_not_bring_it_back() {
 
     state.learn(&seed(50.0, 5, "a"), &[], at(100));
 
-    assert_eq!((used(&state), state.lineage), (Some(10.0), Some(Lineage::new("b"))));
+    assert_eq!((used(&state), state.lineage), (Some(10.0), Some(LoginId::new("b"))));
 }
 
 fn dead(second: i64, lineage: &str) -> Block {
-    Block::new(FailureKind::LoginDead, at(second)).lineage(Lineage::new(lineage))
+    Block::new(RejectionKind::Unauthorized, at(second)).lineage(LoginId::new(lineage))
 }
 
 #[test]
 fn a_block_of_a_login_without_readings_is_kept() {
     let mut state = AccountState::default();
     state.learn(&seed(50.0, 5, "a"), &[], at(100));
-    let unread = Seed::default().lineage(Lineage::new("b"));
+    let unread = Seed::default().lineage(LoginId::new("b"));
 
     state.learn(&unread, &[dead(10, "b")], at(100));
 
     assert!(state.block(&dead(10, "b")));
-    assert_eq!((used(&state), state.lineage, state.blocks.len()), (None, Some(Lineage::new("b")), 1));
+    assert_eq!((used(&state), state.lineage, state.blocks.len()), (None, Some(LoginId::new("b")), 1));
 }
 
 // B34
 #[test]
 fn a_login_that_was_refused_later_is_not_replaced_by_an_older_reading_of_another() {
     let mut state = AccountState::default();
-    let unread = Seed::default().lineage(Lineage::new("b"));
+    let unread = Seed::default().lineage(LoginId::new("b"));
     state.learn(&unread, &[dead(10, "b")], at(100));
     state.block(&dead(10, "b"));
 
@@ -90,7 +90,7 @@ fn a_login_that_was_refused_later_is_not_replaced_by_an_older_reading_of_another
 fn a_block_from_the_future_says_nothing_of_which_login_is_the_later_one() {
     let mut state = AccountState::default();
     state.learn(&seed(50.0, 50, "a"), &[], at(100));
-    let unread = Seed::default().lineage(Lineage::new("b"));
+    let unread = Seed::default().lineage(LoginId::new("b"));
 
     state.learn(&unread, &[dead(5000, "b")], at(100));
 
@@ -124,14 +124,14 @@ fn a_call_that_was_answered_after_the_hold_was_armed_has_ended_it() {
 // B37
 #[test]
 fn what_was_kept_without_a_login_is_adopted_with_its_hold_and_its_blocks() {
-    let block = Block::new(FailureKind::QuotaSpent, at(10)).until(at(600));
+    let block = Block::new(RejectionKind::QuotaExhausted, at(10)).until(at(600));
     let mut state = AccountState { snapshot: seed(50.0, 5, "a").snapshot, ..AccountState::default() };
     (state.hold, state.blocks) = (Some(hold(10)), vec![block.clone()]);
 
     // Of a call before the hold, so it has not ended that.
     state.learn(&seed(60.0, 7, "a"), &[], at(100));
 
-    assert_eq!((used(&state), &state.lineage), (Some(60.0), &Some(Lineage::new("a"))));
+    assert_eq!((used(&state), &state.lineage), (Some(60.0), &Some(LoginId::new("a"))));
     assert_eq!((state.hold, state.blocks), (Some(hold(10)), vec![block]));
 }
 
@@ -139,7 +139,7 @@ fn what_was_kept_without_a_login_is_adopted_with_its_hold_and_its_blocks() {
 #[test]
 fn of_two_blocks_about_one_thing_the_later_end_stands() {
     let mut state = AccountState::default();
-    let block = |until| Block::new(FailureKind::QuotaSpent, at(0)).until(at(until));
+    let block = |until| Block::new(RejectionKind::QuotaExhausted, at(0)).until(at(until));
 
     state.block(&block(100));
     state.block(&block(50));
@@ -151,7 +151,7 @@ fn of_two_blocks_about_one_thing_the_later_end_stands() {
 #[test]
 fn blocks_of_two_models_stand_beside_each_other() {
     let mut state = AccountState::default();
-    let block = |model: &str| Block::new(FailureKind::QuotaSpent, at(0)).model(model.to_owned());
+    let block = |model: &str| Block::new(RejectionKind::QuotaExhausted, at(0)).model(model.to_owned());
 
     state.block(&block("opus"));
     state.block(&block("sonnet"));
@@ -182,11 +182,11 @@ fn a_use_of_a_session_from_the_future_is_no_later_than_a_true_one() {
 #[test]
 fn readings_of_another_login_from_the_future_do_not_keep_the_true_ones_out() {
     let mut state = AccountState { snapshot: seed(50.0, 1000, "a").snapshot, ..AccountState::default() };
-    state.lineage = Some(Lineage::new("a"));
+    state.lineage = Some(LoginId::new("a"));
 
     state.learn(&seed(10.0, 90, "b"), &[], at(100));
 
-    assert_eq!((used(&state), state.lineage), (Some(10.0), Some(Lineage::new("b"))));
+    assert_eq!((used(&state), state.lineage), (Some(10.0), Some(LoginId::new("b"))));
 }
 
 #[test]
@@ -218,9 +218,12 @@ fn everything() -> AccountsState {
         &[],
         at(100),
     );
-    let block = Block::new(FailureKind::QuotaSpent, at(0)).until(at(0) + SignedDuration::from_mins(5));
+    let block = Block::new(RejectionKind::QuotaExhausted, at(0)).until(at(0) + SignedDuration::from_mins(5));
     account.block(&block.model("opus".to_owned()).window(WindowId::seven_day()));
-    account.block(&Block::new(FailureKind::LoginDead, at(0)).mark(quota_core::Mark::from_hash(255)));
+    account.block(
+        &Block::new(RejectionKind::Unauthorized, at(0))
+            .mark(quota_core::CredentialFingerprint::from_hash(255)),
+    );
     state.pins.push(pin("s", "anthropic/main", 5));
 
     state

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use quota_accounts::{BuildError, FallbackAccountManager, Request, Rule};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, FetchError, Lineage, Login, MemoryStore, ProviderId, QuotaManager, Usage, UsageFetcher,
+    AccountId, FetchError, LoginId, LoginInfo, MemoryStore, ProviderId, QuotaManager, UsageFetcher,
+    UsageReport,
 };
 
 use crate::logins::{Logins, next};
@@ -54,7 +55,7 @@ impl UsageFetcher for Faulty {
         self.provider.provider()
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
         self.fail(account, Place::Fetch).await;
         if self.place == Place::Renew && *account == id("main") && self.is_faulty.load(Ordering::Relaxed) {
             return Err(FetchError::Unauthorized);
@@ -62,9 +63,9 @@ impl UsageFetcher for Faulty {
         self.provider.fetch(account).await
     }
 
-    async fn login(&self, account: &AccountId) -> Result<Login, FetchError> {
+    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
         self.fail(account, Place::Login).await;
-        Ok(Login::unstated())
+        Ok(LoginInfo::unknown())
     }
 
     async fn renew(&self, account: &AccountId) -> bool {
@@ -156,12 +157,12 @@ async fn the_numbers_of_the_login_that_an_account_was_said_to_hold_stay_while_a_
         let logins = Arc::new(Logins::default());
         logins.set("main", Some(1), "old");
         let login =
-            |who: &'static str| world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new(who))));
+            |who: &'static str| world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new(who))));
         login("old");
         let accounts = world.builder().credentials(logins.clone()).build().expect("there are accounts");
         accounts.refresh_quota_for_due_accounts().await;
         // Somebody logs in as somebody else, which only the credential says.
-        world.provider.set_login(&id("main"), Ok(Login::unstated()));
+        world.provider.set_login(&id("main"), Ok(LoginInfo::unknown()));
         logins.set("main", Some(2), "new");
         world.answers(5.0);
         minutes(&world.clock, 1).await;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use quota_accounts::{AccountsConfig, Outcome, Repeat, Request, Route};
 use quota_core::{
-    FetchError, Lineage, Login, Mark, MemoryStore, QuotaManager, Scope, Usage, WindowId, WindowReading,
+    CredentialFingerprint, FetchError, LoginId, LoginInfo, MemoryStore, QuotaManager, Scope, UsageReport,
+    WindowId, WindowReading,
 };
 
 use crate::support::*;
@@ -194,7 +195,9 @@ async fn a_window_that_is_gone_is_gone_on_disk_and_after_a_restart() {
         let mut world = world(kind);
         world.config = AccountsConfig::new(id("main"));
         let opus = WindowReading::new(WindowId::new("seven_day/opus").unwrap(), percent(100.0));
-        world.provider.then_answer(Usage::polled([world.five_hour(40.0), opus.scope(Scope::model("opus"))]));
+        world
+            .provider
+            .then_answer(UsageReport::polled([world.five_hour(40.0), opus.scope(Scope::model("opus"))]));
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         let request = || Request::new().model("opus");
@@ -232,7 +235,7 @@ async fn routing_reads_the_quota_managers_numbers_and_never_an_older_copy() {
     accounts.refresh_quota_for_due_accounts().await;
     minutes(&world.clock, 1).await;
 
-    world.quota.account(&id("main")).observe(&Usage::from_headers([world.five_hour(100.0)])).unwrap();
+    world.quota.account(&id("main")).observe(&UsageReport::from_headers([world.five_hour(100.0)])).unwrap();
 
     assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"));
 }
@@ -287,7 +290,7 @@ async fn what_was_kept_without_a_login_is_the_known_logins_and_its_hold_survives
         let before = world.provider.calls();
 
         for token in 1..=3 {
-            let login = Login::of(Lineage::new("someone")).mark(Mark::from_hash(token));
+            let login = LoginInfo::new(LoginId::new("someone")).mark(CredentialFingerprint::from_hash(token));
             world.provider.set_login(&id("main"), Ok(login));
             let accounts = world.restarted().accounts();
             accounts.refresh_quota_for_due_accounts().await;
@@ -355,7 +358,7 @@ async fn an_hour_of_traffic_costs_one_call_whatever_the_age_of_another_models_wi
         let opus = WindowReading::new(week.for_model("Opus").unwrap(), percent(30.0));
         let opus = opus.scope(Scope::model("Opus")).resets_at(world.clock.now() + HOUR * 96);
         let five_hour = world.five_hour(40.0).resets_at(world.clock.now() + HOUR * 4);
-        world.provider.answer(Usage::polled([five_hour, opus]));
+        world.provider.answer(UsageReport::polled([five_hour, opus]));
         let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().unwrap();
         let sonnet = || Request::new().model("claude-sonnet-4-5");
 

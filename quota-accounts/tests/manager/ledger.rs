@@ -13,8 +13,8 @@ use quota_accounts::{
 use quota_core::CredentialSource;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, Backoff, Budget, Clock, FetchError, Lineage, Login, Mark, Policy, ProviderId, Scope, Usage,
-    UsageFetcher, WindowId, WindowReading,
+    AccountId, Backoff, Budget, Clock, CredentialFingerprint, FetchError, LoginId, LoginInfo, Policy,
+    ProviderId, Scope, UsageFetcher, UsageReport, WindowId, WindowReading,
 };
 
 use crate::logins::Logins;
@@ -72,7 +72,7 @@ impl UsageFetcher for Recorded {
         self.provider.provider()
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
         self.ledger.note(format!("  call {account}"));
         let mut call = Call { ledger: &self.ledger, account, is_answered: false };
         let answer = self.provider.fetch(account).await;
@@ -87,7 +87,7 @@ impl UsageFetcher for Recorded {
         answer
     }
 
-    async fn login(&self, account: &AccountId) -> Result<Login, FetchError> {
+    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
         self.provider.login(account).await
     }
 
@@ -147,7 +147,7 @@ impl Program {
     }
 
     fn answers(&self, used: f64) {
-        self.provider.answer(Usage::polled([self.five_hour(used)]));
+        self.provider.answer(UsageReport::polled([self.five_hour(used)]));
     }
 
     fn five_hour(&self, used: f64) -> WindowReading {
@@ -431,7 +431,7 @@ async fn a_provider_that_hangs_is_given_up() {
 /// Gives the main account another login, which the credential and the fetcher state.
 fn log_in(program: &Program, logins: &Logins, token: u64, lineage: &'static str) {
     logins.set("main", Some(token), lineage);
-    let login = Login::of(Lineage::new(lineage)).mark(Mark::from_hash(token));
+    let login = LoginInfo::new(LoginId::new(lineage)).mark(CredentialFingerprint::from_hash(token));
     program.provider.set_login(&id("main"), Ok(login));
 }
 
@@ -461,7 +461,7 @@ async fn another_login_is_called_for_when_its_numbers_are_due() {
     let program = Program::new();
     let accounts = program.start();
     let holds = |name: &'static str| {
-        program.provider.set_login(&id("main"), Ok(Login::of(Lineage::new(name))));
+        program.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new(name))));
     };
     holds("first");
     program.refresh(&accounts).await;
@@ -481,7 +481,9 @@ async fn another_credential_without_a_login_is_bound_by_the_hold() {
     let program = Program::new();
     let accounts = program.start();
     let holds = |hash| {
-        program.provider.set_login(&id("main"), Ok(Login::unstated().mark(Mark::from_hash(hash))));
+        program
+            .provider
+            .set_login(&id("main"), Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(hash))));
     };
     holds(1);
     program.provider.then_fail(FetchError::throttled(Some(MINUTE * 20)));
@@ -531,7 +533,7 @@ async fn an_exhausted_window_with_an_implausible_reset() {
     let reset = program.clock.now() + SignedDuration::from_hours(24 * 30);
     let window =
         WindowReading::new(WindowId::five_hour(), percent(100.0)).resets_at(reset).length(MINUTE * 300);
-    program.provider.answer(Usage::polled([window]));
+    program.provider.answer(UsageReport::polled([window]));
 
     program.route(&accounts).await;
 
@@ -544,7 +546,7 @@ async fn a_stale_window_of_one_model_is_refreshed_for_its_requests() {
     let accounts = program.start();
     let opus = WindowId::seven_day().for_model("Opus").expect("a valid name");
     let opus = WindowReading::new(opus, percent(50.0)).scope(Some(Scope::model("Opus")));
-    program.provider.answer(Usage::polled([program.five_hour(40.0), opus]));
+    program.provider.answer(UsageReport::polled([program.five_hour(40.0), opus]));
     program.refresh(&accounts).await;
     for _ in 0..8 {
         program.wait(MINUTE).await;

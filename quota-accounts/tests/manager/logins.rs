@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use quota_accounts::{
     FallbackAccountManager, Limits, Mode, NextTry, Outcome, Request, RoutingPolicy, Rule, Weighed,
 };
-use quota_core::{AccountId, Clock, Identity, Lineage, Login, Mark, Usage};
+use quota_core::{AccountId, Clock, CredentialFingerprint, LoginId, LoginInfo, OwnerId, UsageReport};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::support::*;
@@ -29,7 +29,7 @@ impl CredentialSource for Logins {
         let logins = self.0.lock().unwrap_or_else(|error| error.into_inner());
         let (token, lineage) = logins.get(account).copied().unwrap_or((Some(1), "someone"));
         let token = token.ok_or_else(|| CredentialError::not_logged_in("log in with `example login`"))?;
-        let login = Login::of(Lineage::new(lineage)).mark(Mark::from_hash(token));
+        let login = LoginInfo::new(LoginId::new(lineage)).mark(CredentialFingerprint::from_hash(token));
         Ok(Credential::new(Secret::new(format!("n33dle-{token}"))).login(login))
     }
 }
@@ -190,7 +190,7 @@ async fn the_killswitch_counts_wherever_the_credential_is_kept_and_whoever_it_tu
         let vault = Arc::new(quota_credentials::StaticCredential::new(Secret::new("n33dle")));
         let accounts = world.builder().credentials(vault).build().unwrap();
         let answers = |used: f64, whose: &str| {
-            let usage = Usage::polled([world.five_hour(used)]).identity(Identity::new(whose));
+            let usage = UsageReport::polled([world.five_hour(used)]).identity(OwnerId::new(whose));
             world.provider.answer(usage);
         };
         answers(97.0, "org-1");
@@ -232,13 +232,13 @@ async fn late_headers_of_an_old_login_are_dropped() {
     for kind in BOTH {
         let (world, logins, accounts) = logged_in(kind).await;
         logins.set("main", Some(1), "old");
-        world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("old"))));
+        world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("old"))));
         minutes(&world.clock, 6).await;
         accounts.refresh_quota_for_due_accounts().await;
         let route = accounts.route(Request::new()).await.unwrap();
         // Somebody else logs in while the request is under way.
         logins.set("main", Some(2), "new");
-        world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("new"))));
+        world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("new"))));
         minutes(&world.clock, 6).await;
         world.answers(5.0);
         accounts.refresh_quota_for_due_accounts().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RoutingPolicy, WhenUnknown};
-use quota_core::{AccountId, FetchError, MemoryStore, QuotaError, QuotaManager, Usage};
+use quota_core::{AccountId, FetchError, MemoryStore, QuotaError, QuotaManager, UsageReport};
 
 use crate::logins::next;
 use crate::support::*;
@@ -27,7 +27,7 @@ fn many(kind: Kind, count: usize) -> World {
 /// Those that are asked about first are spent.
 fn spent_but_for_the_last(world: &World, spent: usize) {
     for _ in 0..spent {
-        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+        world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
     }
     world.answers(10.0);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_accounts::{FallbackAccountManager, NextTry, Outcome, Request, Rule};
-use quota_core::{AccountId, FetchError, Lineage, Login, Mark, Usage};
+use quota_core::{AccountId, CredentialFingerprint, FetchError, LoginId, LoginInfo, UsageReport};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::logins::{Logins, logged_in, next, stop_at, unauthorized};
@@ -15,7 +15,7 @@ use crate::support::*;
 /// Says whose the login of the main account is from now on, both to requests and to whoever asks about usage.
 fn log_in(world: &World, logins: &Logins, token: u64, who: &'static str) {
     logins.set("main", Some(token), who);
-    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new(who))));
+    world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new(who))));
 }
 
 /// A world whose main account is the old login's, and is used so far.
@@ -27,7 +27,7 @@ async fn held_by_old(kind: Kind, used: f64, stop: f64) -> (World, Arc<Logins>, F
     let source: Arc<dyn CredentialSource> = logins.clone();
     let accounts = world.builder().credentials(source).traffic(Arc::new(ExampleTraffic));
     let accounts = accounts.build().expect("there are accounts");
-    world.provider.then_answer(Usage::polled([world.five_hour(used)]));
+    world.provider.then_answer(UsageReport::polled([world.five_hour(used)]));
     accounts.refresh_quota_for_due_accounts().await;
     (world, logins, accounts)
 }
@@ -77,7 +77,7 @@ async fn a_new_login_is_not_served_past_its_killswitch_by_the_old_ones_numbers()
         minutes(&world.clock, 1).await;
 
         log_in(&world, &logins, 2, "new");
-        world.provider.then_answer(Usage::polled([world.five_hour(97.0)]));
+        world.provider.then_answer(UsageReport::polled([world.five_hour(97.0)]));
         let route = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
@@ -233,7 +233,7 @@ struct Printer(AtomicU64);
 impl CredentialSource for Printer {
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         let token = self.0.fetch_add(1, Ordering::Relaxed);
-        let login = Login::unstated().mark(Mark::from_hash(token));
+        let login = LoginInfo::unknown().mark(CredentialFingerprint::from_hash(token));
         Ok(Credential::new(Secret::new(format!("n33dle-{token}"))).login(login))
     }
 }

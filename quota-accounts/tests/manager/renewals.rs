@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_accounts::{FallbackAccountManager, NextTry, Outcome, Repeat, Request, Route, RouteError, Rule};
-use quota_core::{AccountId, Login, Mark};
+use quota_core::{AccountId, CredentialFingerprint, LoginInfo};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::support::*;
@@ -25,15 +25,24 @@ impl CredentialSource for Renewing {
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         let token = self.token.load(Ordering::SeqCst);
         if token == 0 {
-            return Err(CredentialError::not_yet("it is being renewed", Some(Duration::from_secs(40))));
+            return Err(CredentialError::temporarily_unavailable(
+                "it is being renewed",
+                Some(Duration::from_secs(40)),
+            ));
         }
-        let login = Login::unstated().mark(Mark::from_hash(token));
+        let login = LoginInfo::unknown().mark(CredentialFingerprint::from_hash(token));
         Ok(Credential::new(Secret::new(format!("token-{token}"))).login(login))
     }
 
-    async fn renew(&self, account: &AccountId, refused: Option<Mark>) -> Result<Credential, CredentialError> {
+    async fn renew(
+        &self,
+        account: &AccountId,
+        refused: Option<CredentialFingerprint>,
+    ) -> Result<Credential, CredentialError> {
         let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        if asked <= self.may && refused == Some(Mark::from_hash(self.token.load(Ordering::SeqCst))) {
+        if asked <= self.may
+            && refused == Some(CredentialFingerprint::from_hash(self.token.load(Ordering::SeqCst)))
+        {
             self.token.fetch_add(1, Ordering::SeqCst);
         }
         self.credential(account).await
@@ -121,7 +130,10 @@ struct MainIsNotYet;
 impl CredentialSource for MainIsNotYet {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         if *account == id("main") {
-            return Err(CredentialError::not_yet("it is being renewed", Some(Duration::from_secs(40))));
+            return Err(CredentialError::temporarily_unavailable(
+                "it is being renewed",
+                Some(Duration::from_secs(40)),
+            ));
         }
         Ok(Credential::new(Secret::new("a-token")))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use quota_accounts::{NextTry, Outcome, ReportError, Request, Rule};
-use quota_core::{ProviderId, Seen, Traffic, TrafficReader};
+use quota_core::{ParsedResponse, ProviderId, ResponseMeta, ResponseParser};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
@@ -188,12 +188,12 @@ async fn a_block_survives_a_restart() {
 #[derive(Debug)]
 struct Broken;
 
-impl TrafficReader for Broken {
+impl ResponseParser for Broken {
     fn provider(&self) -> ProviderId {
         ProviderId::from_static("example")
     }
 
-    fn read(&self, _answer: &Traffic<'_>) -> Seen {
+    fn read(&self, _answer: &ResponseMeta<'_>) -> ParsedResponse {
         panic!("a reader that breaks on purpose")
     }
 }
@@ -345,7 +345,7 @@ async fn an_old_model_window_is_refreshed_for_requests_of_that_model_only() {
             percent(10.0),
         );
         let opus = opus.scope(quota_core::Scope::model("Opus"));
-        world.provider.answer(quota_core::Usage::polled([world.five_hour(40.0), opus]));
+        world.provider.answer(quota_core::UsageReport::polled([world.five_hour(40.0), opus]));
         let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;
         for _ in 0..2 {

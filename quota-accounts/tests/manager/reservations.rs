@@ -13,8 +13,8 @@ use quota_accounts::{
 };
 use quota_core::testing::FlakyStore;
 use quota_core::{
-    AccountId, Applied, Clock, MemoryStore, QuotaStore, Reading, StoreError, StoreKey, Swap, Version,
-    WindowId,
+    AccountId, CasOutcome, Clock, MemoryStore, QuotaStore, StoreError, StoreKey, StoreRead, Version,
+    WindowId, WriteState,
 };
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
@@ -36,7 +36,7 @@ async fn nearly_spent(kind: Kind, store: Option<Arc<dyn QuotaStore>>) -> (World,
         None => world.builder(),
     };
     let accounts = builder.build().expect("there are accounts");
-    world.provider.then_answer(quota_core::Usage::polled([world.five_hour(93.0)]));
+    world.provider.then_answer(quota_core::UsageReport::polled([world.five_hour(93.0)]));
     let _ = accounts.route(Request::new()).await.expect("there are three accounts");
     accounts.refresh_quota_for_due_accounts().await;
     (world, accounts)
@@ -177,7 +177,7 @@ impl Away {
     fn check(&self) -> Result<(), StoreError> {
         self.trips.fetch_add(1, Ordering::SeqCst);
         if self.is_away.load(Ordering::SeqCst) {
-            return Err(StoreError::unavailable(Applied::No, "it is away"));
+            return Err(StoreError::unavailable(WriteState::NotApplied, "it is away"));
         }
         Ok(())
     }
@@ -185,31 +185,31 @@ impl Away {
 
 #[async_trait]
 impl QuotaStore for Away {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.check()?;
         let reading = self.inner.read(key).await;
         self.answer().await;
         reading
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         self.check()?;
-        let swap = self.inner.swap(key, expected, body, keep).await;
-        if let Ok(Swap::Conflict(_)) = swap {
+        let swap = self.inner.compare_and_swap(key, expected, body, keep).await;
+        if let Ok(CasOutcome::Conflict(_)) = swap {
             self.conflicts.fetch_add(1, Ordering::SeqCst);
         }
         self.answer().await;
         swap
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.inner.changed(key, seen).await
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.inner.wait_for_change(key, seen).await
     }
 }
 
@@ -389,7 +389,7 @@ async fn hosts_whose_clocks_differ_see_each_others_reservations() {
     let (world, one) = nearly_spent(Kind::Without, Some(store.clone())).await;
     let ahead = Clock::anchored(world.clock.now() + SignedDuration::from_mins(30));
     let later = world.restarted_at(&ahead);
-    later.provider.answer(quota_core::Usage::polled([later.five_hour(93.0)]));
+    later.provider.answer(quota_core::UsageReport::polled([later.five_hour(93.0)]));
     let other = later.builder().reservations(store).build().unwrap();
     other.refresh_quota_for_due_accounts().await;
     let _theirs = [route(&one).await, route(&one).await, route(&one).await];

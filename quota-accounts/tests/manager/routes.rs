@@ -8,7 +8,7 @@ use quota_accounts::{
     WhenUnknown,
 };
 use quota_core::{Credential, Secret};
-use quota_core::{FetchError, Lineage, Login, Usage};
+use quota_core::{FetchError, LoginId, LoginInfo, UsageReport};
 use quota_credentials::StaticCredential;
 
 use crate::support::*;
@@ -85,7 +85,7 @@ async fn a_session_does_not_wait_for_the_numbers_of_accounts_that_are_not_its_ow
         minutes(&world.clock, 6).await;
         for account in accounts.accounts().cloned().collect::<Vec<_>>() {
             let used = if account == own { 40.0 } else { 100.0 };
-            world.provider.then_answer(Usage::polled([world.five_hour(used)]));
+            world.provider.then_answer(UsageReport::polled([world.five_hour(used)]));
         }
         accounts.refresh_quota_for_due_accounts().await;
 
@@ -101,7 +101,7 @@ async fn where_fallbacks_come_first_nobody_waits_for_the_numbers_of_the_main_acc
         world.policy = RoutingPolicy::default().mode(Mode::FallbackFirst);
         let accounts = world.accounts();
         world.answers(40.0);
-        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+        world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
         accounts.refresh_quota_for_due_accounts().await;
         assert_eq!(used(&accounts, "main"), Some(100.0), "{kind:?}");
 
@@ -195,7 +195,7 @@ async fn a_new_login_of_which_nothing_is_known_is_worth_another_look_too() {
         let mut world = world(kind);
         world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
         world.config = AccountsConfig::new(id("main"));
-        let login = |who: &'static str| Login::of(Lineage::new(who));
+        let login = |who: &'static str| LoginInfo::new(LoginId::new(who));
         world.provider.set_login(&id("main"), Ok(login("old")));
         let credential = Credential::new(Secret::new("n33dle")).login(login("new"));
         let source = Arc::new(StaticCredential::from(credential));
@@ -217,7 +217,7 @@ async fn before_an_account_that_is_low_is_taken_those_that_are_not_known_are_ask
         let policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
         world.policy = policy.minimum(Limits::of(percent(20.0)));
         // The main one is asked first, and has little left; whoever is asked next has more.
-        world.provider.then_answer(Usage::polled([world.five_hour(85.0)]));
+        world.provider.then_answer(UsageReport::polled([world.five_hour(85.0)]));
         world.answers(10.0);
 
         let route = world.accounts().route(Request::new()).await.expect("one has room");
@@ -250,7 +250,7 @@ async fn a_route_tells_who_was_passed_over_and_why() {
     for kind in BOTH {
         let world = world(kind);
         let accounts = world.accounts();
-        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+        world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
 
         let route = accounts.route(Request::new()).await.unwrap();
 
@@ -294,7 +294,7 @@ async fn a_session_stays_with_its_account_across_a_restart() {
             restarted
                 .quota
                 .account(&id(name))
-                .observe(&Usage::from_headers([world.five_hour(used)]))
+                .observe(&UsageReport::from_headers([world.five_hour(used)]))
                 .unwrap();
         }
 
@@ -308,7 +308,7 @@ async fn after_so_many_requests_the_fallback_that_served_is_asked_about_and_not_
     for kind in BOTH {
         let world = every_fifth(kind);
         let accounts = world.accounts();
-        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+        world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&world.clock, 2).await;
 

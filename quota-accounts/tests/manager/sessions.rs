@@ -6,7 +6,7 @@ use std::time::Duration;
 use quota_accounts::{
     AccountsConfig, FallbackAccountManager, Mode, Outcome, Request, RouteError, RoutingPolicy,
 };
-use quota_core::{AccountId, Usage};
+use quota_core::{AccountId, UsageReport};
 
 use crate::logins::Logins;
 use crate::support::*;
@@ -93,7 +93,7 @@ async fn a_session_whose_account_reads_as_exhausted_moves_for_good() {
         accounts.refresh_quota_for_due_accounts().await;
         let own = routed(&accounts).await;
         minutes(&world.clock, 6).await;
-        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+        world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
 
         // The old numbers pass; the new ones do not.
         let _ = routed(&accounts).await;
@@ -180,7 +180,7 @@ async fn of_a_session_that_stays_only_a_first_request_and_one_that_old_numbers_r
         );
         accounts.flush().await.expect("the disk is in order");
 
-        world.provider.then_answer(Usage::polled([world.five_hour(100.0)]));
+        world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
         minutes(&world.clock, 20).await;
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&world.clock, 6).await;

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use quota_accounts::{AccountsConfig, FallbackAccountManager, NextTry, Outcome, Request};
 use quota_core::{
-    AccountId, Clock, Failure, FailureKind, FetchError, Login, Mark, MemoryStore, ProviderId, QuotaManager,
-    Scope, Seen, Traffic, TrafficReader, Usage, UsageFetcher, WindowId, WindowReading,
+    AccountId, Clock, CredentialFingerprint, FetchError, LoginInfo, MemoryStore, ParsedResponse, ProviderId,
+    QuotaManager, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope, UsageFetcher, UsageReport,
+    WindowId, WindowReading,
 };
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
@@ -186,18 +187,18 @@ impl UsageFetcher for Provider {
         ProviderId::from_static("example")
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
         let now = self.clock.now();
         let mut state = self.state();
         state.ledger.usage_calls.entry(account.name().to_owned()).or_default().push(now);
         if state.opens[account.name()] != state.at_hand[account.name()] {
             return Err(FetchError::Unauthorized);
         }
-        Ok(Usage::polled(state.meters[account.name()].iter().map(Meter::reading)))
+        Ok(UsageReport::polled(state.meters[account.name()].iter().map(Meter::reading)))
     }
 
-    async fn login(&self, account: &AccountId) -> Result<Login, FetchError> {
-        Ok(Login::unstated().mark(Mark::from_hash(self.state().at_hand[account.name()])))
+    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
+        Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(self.state().at_hand[account.name()])))
     }
 }
 
@@ -205,7 +206,7 @@ impl UsageFetcher for Provider {
 impl CredentialSource for Provider {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         let token = self.state().at_hand[account.name()];
-        let login = Login::unstated().mark(Mark::from_hash(token));
+        let login = LoginInfo::unknown().mark(CredentialFingerprint::from_hash(token));
         Ok(Credential::new(Secret::new(format!("n33dle-{token}"))).login(login))
     }
 }
@@ -214,12 +215,12 @@ impl CredentialSource for Provider {
 #[derive(Debug)]
 struct Reader;
 
-impl TrafficReader for Reader {
+impl ResponseParser for Reader {
     fn provider(&self) -> ProviderId {
         ProviderId::from_static("example")
     }
 
-    fn read(&self, answer: &Traffic<'_>) -> Seen {
+    fn read(&self, answer: &ResponseMeta<'_>) -> ParsedResponse {
         let header =
             |name: &str| answer.headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
         let moment = |text: &str| Timestamp::from_second(text.parse().ok()?).ok();
@@ -230,16 +231,16 @@ impl TrafficReader for Reader {
         let windows = [WindowId::five_hour(), WindowId::seven_day()].into_iter().filter_map(window);
         let failure = match header("x-ratelimit-spent").and_then(|id| WindowId::new(id).ok()) {
             Some(id) => {
-                let scope = id.as_str().contains('/').then(Scope::unnamed);
-                let failure = Failure::new(FailureKind::QuotaSpent).window(id).scope(scope);
+                let scope = id.as_str().contains('/').then(Scope::unknown_model);
+                let failure = Rejection::new(RejectionKind::QuotaExhausted).window(id).scope(scope);
                 Some(failure.resets_at(header("x-ratelimit-reset").and_then(moment)))
             }
             None => {
                 let wait = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
-                Failure::of_status(answer.status).map(|failure| failure.retry_after(wait))
+                Rejection::of_status(answer.status).map(|failure| failure.retry_after(wait))
             }
         };
-        Seen::new(Usage::from_headers(windows), failure)
+        ParsedResponse::new(UsageReport::from_headers(windows), failure)
     }
 }
 

@@ -8,8 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use quota_accounts::{AccountsConfig, FallbackAccountManager, FallbackAccountManagerBuilder, RoutingPolicy};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, Clock, Failure, FailureKind, MemoryStore, Percent, Policy, ProviderId, QuotaManager,
-    QuotaStore, Ruling, Scope, Seen, Traffic, TrafficReader, Usage, Verdict, WindowId, WindowReading,
+    AccountId, Clock, LimitStatus, MemoryStore, ParsedResponse, Percent, Policy, ProviderId, QuotaManager,
+    QuotaStore, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope, UsageReport, WindowId,
+    WindowReading, WindowStatus,
 };
 use tempfile::TempDir;
 
@@ -117,7 +118,7 @@ impl World {
 
     /// What the five hours are used, from now on, and until when.
     pub(crate) fn answers(&self, used: f64) {
-        self.provider.answer(Usage::polled([self.five_hour(used)]));
+        self.provider.answer(UsageReport::polled([self.five_hour(used)]));
     }
 
     /// A reading of five hours that begin anew in two.
@@ -145,12 +146,12 @@ impl World {
 #[derive(Debug)]
 pub(crate) struct ExampleTraffic;
 
-impl TrafficReader for ExampleTraffic {
+impl ResponseParser for ExampleTraffic {
     fn provider(&self) -> ProviderId {
         ProviderId::from_static("example")
     }
 
-    fn read(&self, answer: &Traffic<'_>) -> Seen {
+    fn read(&self, answer: &ResponseMeta<'_>) -> ParsedResponse {
         let header =
             |name: &str| answer.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value);
         let reset = answer.now + SignedDuration::from_hours(3);
@@ -158,26 +159,26 @@ impl TrafficReader for ExampleTraffic {
         let windows = used.map(|used| WindowReading::new(WindowId::five_hour(), used).resets_at(reset));
         let failure = header("x-ratelimit-spent").map(|spent| {
             let failure =
-                Failure::new(FailureKind::QuotaSpent).window(WindowId::five_hour()).resets_at(reset);
-            failure.scope((spent == "model").then(Scope::unnamed))
+                Rejection::new(RejectionKind::QuotaExhausted).window(WindowId::five_hour()).resets_at(reset);
+            failure.scope((spent == "model").then(Scope::unknown_model))
         });
         let rejected = header("x-ratelimit-rejected").into_iter().flat_map(|list| list.split(' '));
-        let verdicts: Vec<Verdict> = rejected
+        let verdicts: Vec<WindowStatus> = rejected
             .filter_map(|told| {
                 let (window, hours) = told.split_once('=')?;
                 let reset = answer.now + SignedDuration::from_hours(hours.parse().ok()?);
-                let scope = window.contains('/').then(Scope::unnamed);
-                let verdict = Verdict::new(WindowId::new(window).ok()?, Ruling::Rejected);
+                let scope = window.contains('/').then(Scope::unknown_model);
+                let verdict = WindowStatus::new(WindowId::new(window).ok()?, LimitStatus::Rejected);
                 Some(verdict.scope(scope).resets_at(reset))
             })
             .collect();
         let first = verdicts.first().map(|verdict| {
-            let failure = Failure::new(FailureKind::QuotaSpent).window(verdict.window.clone());
+            let failure = Rejection::new(RejectionKind::QuotaExhausted).window(verdict.window.clone());
             failure.scope(verdict.scope.clone()).resets_at(verdict.resets_at)
         });
-        let mut usage = Usage::from_headers(windows);
+        let mut usage = UsageReport::from_headers(windows);
         usage.verdicts = verdicts;
-        Seen::new(usage, failure.or(first).or_else(|| Failure::of_status(answer.status)))
+        ParsedResponse::new(usage, failure.or(first).or_else(|| Rejection::of_status(answer.status)))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use quota_accounts::{FallbackAccountManager, Mode, NextTry, Request, RoutingPolicy, Rule, Weighed};
-use quota_core::{AccountId, Lineage, Login, Mark};
+use quota_core::{AccountId, CredentialFingerprint, LoginId, LoginInfo};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::logins::{next, unauthorized};
@@ -41,7 +41,7 @@ impl CredentialSource for Moody {
         let does = self.0.lock().expect("nobody broke").get(account).copied().unwrap_or(Does::Reads);
         match does {
             Does::Reads => {
-                let login = Login::of(Lineage::new("someone")).mark(Mark::from_hash(1));
+                let login = LoginInfo::new(LoginId::new("someone")).mark(CredentialFingerprint::from_hash(1));
                 Ok(Credential::new(Secret::new("n33dle")).login(login))
             }
             Does::CannotRead => {
@@ -50,7 +50,9 @@ impl CredentialSource for Moody {
             }
             Does::Hangs => std::future::pending().await,
             Does::Breaks => panic!("a source that breaks on purpose"),
-            Does::Renews => Err(CredentialError::not_yet("it is renewed", Some(Duration::from_secs(5)))),
+            Does::Renews => {
+                Err(CredentialError::temporarily_unavailable("it is renewed", Some(Duration::from_secs(5))))
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Accounts of which it cannot be told whose they are.
 
 use quota_accounts::{Request, RouteError, RoutingPolicy, Rule, WhenUnknown};
-use quota_core::{FetchError, Login};
+use quota_core::{FetchError, LoginInfo};
 
 use crate::logins::{next, stop_at};
 use crate::support::*;
@@ -14,7 +14,7 @@ fn lock(world: &World) {
 }
 
 fn unlock(world: &World) {
-    NAMES.iter().for_each(|name| world.provider.set_login(&id(name), Ok(Login::unstated())));
+    NAMES.iter().for_each(|name| world.provider.set_login(&id(name), Ok(LoginInfo::unknown())));
 }
 
 fn rules(error: &RouteError) -> Vec<Rule> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use quota::AttemptId;
+use quota::RequestId;
 
 use super::{one_account, percent, span};
 
@@ -88,7 +88,7 @@ pub(crate) enum Preset {
 pub(crate) struct RefreshArgs {
     /// The holder of the claim to start it
     #[arg(long)]
-    pub(crate) claim: AttemptId,
+    pub(crate) claim: RequestId,
     #[arg(long)]
     pub(crate) account: String,
     #[arg(long)]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use quota::{
-    AccountId, Ask, AttemptId, Begin, Clock, Credits, FetchError, Freshness, MemoryStore, Money, Percent,
-    Policy, QuotaManager, QuotaStore, Record, Scope, StoreKey, Swap, Usage, WindowId, WindowReading,
+    AccountId, CasOutcome, Clock, Credits, FetchError, LeaseDecision, LeaseRequest, MaxStaleness,
+    MemoryStore, Money, Percent, Policy, QuotaManager, QuotaStore, Record, RequestId, Scope, StoreKey,
+    UsageReport, WindowId, WindowReading,
 };
 
 use quota_journal::{JournalUpdate, Rules};
@@ -68,7 +69,7 @@ impl Day {
         let manager = QuotaManager::builder_on(store).clock(clock.clone()).build().unwrap();
         let mut views = Vec::new();
         for account in &accounts {
-            let answer = manager.account(&account.id()).load().await;
+            let answer = manager.account(&account.id()).sync().await;
             views.push(AccountView::of(&account.id(), &answer, account.failure()));
         }
         Self { here: Here { now: clock.now(), zone: TimeZone::UTC }, views, looked }
@@ -88,8 +89,9 @@ fn throttled() -> FetchError {
 async fn look(store: &dyn QuotaStore, account: &AccountId, record: &Record) -> JournalUpdate {
     let key = StoreKey::account(account);
     let version = store.read(&key).await.unwrap().version();
-    let swapped = store.swap(&key, version, record.encode(), Duration::from_secs(WEEK)).await.unwrap();
-    assert!(matches!(swapped, Swap::Applied(_)));
+    let swapped =
+        store.compare_and_swap(&key, version, record.encode(), Duration::from_secs(WEEK)).await.unwrap();
+    assert!(matches!(swapped, CasOutcome::Applied(_)));
     quota_journal::update(store, account, &Rules::default()).await.unwrap()
 }
 
@@ -124,16 +126,16 @@ impl Spent {
     }
 
     fn ask(&self, record: &mut Record, now: Timestamp, passed: u64) {
-        let ask = Ask::new(AttemptId::from(u128::from(passed)), Freshness::Since(now));
+        let ask = LeaseRequest::new(RequestId::from(u128::from(passed)), MaxStaleness::StartedAfter(now));
         // Held or refused: then nobody asks.
-        let Begin::Granted(lease) = record.begin(now, &ask, &Policy::default()) else { return };
+        let LeaseDecision::Granted(lease) = record.begin(now, &ask, &Policy::default()) else { return };
         match self.fails.filter(|(from, _)| passed >= *from) {
             Some((_, error)) => drop(record.fail(now, &lease, &error(), &Policy::default())),
             None => drop(record.commit(now, &lease, &self.usage(now, passed))),
         }
     }
 
-    fn usage(&self, now: Timestamp, passed: u64) -> Usage {
+    fn usage(&self, now: Timestamp, passed: u64) -> UsageReport {
         let begin = now - Duration::from_secs(passed);
         let at = |second: u64| begin + Duration::from_secs(second);
         // Of these five hours, which began on the hour, and of the week.
@@ -155,7 +157,7 @@ impl Spent {
         money.used = Some(Money::new(1240, "EUR", 2));
         money.limit = Some(Money::new(4000, "EUR", 2));
         let credits = self.plan.ends_with("20x").then_some(money);
-        Usage::polled(windows).plan(Some(self.plan.to_owned())).credits(credits)
+        UsageReport::polled(windows).plan(Some(self.plan.to_owned())).credits(credits)
     }
 
     /// What a status tells of it that does not stand in the record.

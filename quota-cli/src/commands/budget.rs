@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{AccountId, Hold, Policy, Record, Urgency, provider_cooldown};
+use quota::{AccountId, Hold, Policy, Priority, Record, provider_cooldown};
 
 use crate::args::BudgetArgs;
 use crate::exit::{Exit, Failure};
@@ -107,8 +107,8 @@ impl Spent {
             allowed: policy.budget.per_hour,
             reserve: policy.budget.reserve,
             callers,
-            next: record.hold_for(Urgency::Interactive, quiet, now, policy),
-            next_in_background: record.hold_for(Urgency::Background, quiet, now, policy),
+            next: record.hold_for(Priority::Interactive, quiet, now, policy),
+            next_in_background: record.hold_for(Priority::Background, quiet, now, policy),
         }
     }
 

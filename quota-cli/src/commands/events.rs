@@ -148,7 +148,8 @@ fn news(
     // A moment that is a little later by this machine's clock must not be waited for in a circle.
     let left = left.max(Duration::from_millis(100)).min(RECHECK);
     async move {
-        let (record_key, journal_key) = (StoreKey::account(&account), StoreKey::beside(&account, "journal"));
+        let (record_key, journal_key) =
+            (StoreKey::account(&account), StoreKey::account_extension(&account, "journal"));
         let noticed = async {
             tokio::select! {
                 () = noticed(&*store, &record_key, record) => {}
@@ -161,7 +162,7 @@ fn news(
 
 /// Waits for a notice; a store without notices gives none, and the slow look has to do.
 async fn noticed(store: &dyn QuotaStore, key: &StoreKey, seen: Option<Version>) {
-    if store.changed(key, seen).await.is_err() {
+    if store.wait_for_change(key, seen).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -112,7 +112,7 @@ impl AccountPace {
             .filter(|window| meant(window.id().as_str()))
             .map(|window| {
                 let id = window.id().as_str().to_owned();
-                let resets_at = window.rolls_over_at();
+                let resets_at = window.expires_at();
                 let is_over = resets_at.is_some_and(|reset| reset <= looked.now);
                 let period = Period::current(looked.journal.history().samples(&id), resets_at);
                 let estimate = if is_over {

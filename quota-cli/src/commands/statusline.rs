@@ -12,7 +12,7 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use quota::{Answer, CredentialError, State, StoreError};
+use quota::{AccountUsage, CredentialError, Freshness, StoreError};
 
 use self::format::Format;
 use self::observe::Joined;
@@ -131,8 +131,8 @@ async fn line(
     let settings = chosen(&config, options.account.as_deref(), session)?;
     let manager = gateway::open_to_read(&config, store).map_err(Broken::because(Reason::ConfigError))?;
     let account = manager.account(&settings.id);
-    let mut answer = account.load().await;
-    if answer.alone_since().is_some() {
+    let mut answer = account.sync().await;
+    if answer.store_unavailable_since().is_some() {
         store.check().await.map_err(Broken::because(Reason::StoreError))?;
     }
     let joined = observe::join(&config, &manager, session, &answer, settings).await;
@@ -205,7 +205,12 @@ impl Look {
         Here { now, zone: if has_clock { zone::here() } else { TimeZone::UTC } }
     }
 
-    fn tell(&self, account: Option<&AccountView>, session: &Session, answer: &Answer) -> Result<(), Failure> {
+    fn tell(
+        &self,
+        account: Option<&AccountView>,
+        session: &Session,
+        answer: &AccountUsage,
+    ) -> Result<(), Failure> {
         let here = self.here(answer.now());
         term::answer(&self.shown(&Line { account, session, here: &here, broken: None }))
     }
@@ -244,7 +249,7 @@ impl Look {
 }
 
 /// What is stored of the account, and why there is not more.
-async fn view(config: &Config, settings: &AccountSettings, answer: &Answer) -> AccountView {
+async fn view(config: &Config, settings: &AccountSettings, answer: &AccountUsage) -> AccountView {
     let mut view = AccountView::of(&settings.id, answer, None);
     view.switched_off = settings.disabled;
     if settings.disabled {
@@ -290,6 +295,6 @@ fn chosen<'a>(
 }
 
 /// Whether asking may bring something: nobody has been told to wait.
-fn needs_refresh(answer: &Answer) -> bool {
-    matches!(answer.state(), State::Stale { .. }) && answer.hold().is_none()
+fn needs_refresh(answer: &AccountUsage) -> bool {
+    matches!(answer.state(), Freshness::Stale { .. }) && answer.hold().is_none()
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crossterm::event::{self, Event, KeyEventKind};
 use futures_util::future::join_all;
-use quota::{Account, AccountId, Answer, Clock, Instant, KeepFresh};
+use quota::{Account, AccountId, AccountUsage, Clock, Instant, KeepFreshGuard};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -100,8 +100,8 @@ pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Fail
 struct Shown {
     config: Arc<Config>,
     accounts: Vec<Account>,
-    changes: JoinSet<Option<quota::Watch>>,
-    _kept: Vec<KeepFresh>,
+    changes: JoinSet<Option<quota::Changes>>,
+    _kept: Vec<KeepFreshGuard>,
 }
 
 impl Shown {
@@ -120,13 +120,13 @@ impl Shown {
 
     /// Reads what the store has of them, so that they are not shown without numbers first.
     async fn load(&self) {
-        let loads = self.accounts.iter().map(|account| async { drop(account.load().await) });
+        let loads = self.accounts.iter().map(|account| async { drop(account.sync().await) });
         let _ = Clock::system().bounded(TICK, join_all(loads)).await;
     }
 }
 
 /// Waits for the next change of an account, in a task.
-fn follow(changes: &mut JoinSet<Option<quota::Watch>>, mut watch: quota::Watch) {
+fn follow(changes: &mut JoinSet<Option<quota::Changes>>, mut watch: quota::Changes) {
     changes.spawn(async move {
         let is_open = watch.next().await.is_some();
         is_open.then_some(watch)
@@ -248,9 +248,9 @@ impl Watch<'_> {
     }
 
     /// Once it goes on without the store: shows why, for as long as that lasts.
-    fn see_whether_alone(&mut self, answers: &[Answer]) {
+    fn see_whether_alone(&mut self, answers: &[AccountUsage]) {
         let was_alone = std::mem::replace(&mut self.is_alone, is_any_alone(answers));
-        let is_damaged = answers.iter().any(Answer::is_record_damaged);
+        let is_damaged = answers.iter().any(AccountUsage::is_record_damaged);
         let was_damaged = std::mem::replace(&mut self.is_damaged, is_damaged);
         if (self.is_alone, self.is_damaged) == (was_alone, was_damaged) {
             return;

@@ -70,7 +70,7 @@ pub(super) fn judge(snapshot: &Snapshot, now: Timestamp, fresh_for: Duration, te
                 continue;
             }
             _ => {
-                let reset = window.rolls_over_at().filter(|reset| *reset <= now);
+                let reset = window.expires_at().filter(|reset| *reset <= now);
                 let why = reset.map_or(Why::OldWithoutReset, |at| Why::Reset { at });
                 unknown = unknown.or(Some((window.id(), why)));
                 continue;
@@ -135,7 +135,7 @@ fn no_window_counts(snapshot: &Snapshot, terms: &Terms<'_>) -> Why {
 
 #[cfg(test)]
 mod tests {
-    use quota::{Coverage, Scope, Usage, WindowReading};
+    use quota::{Coverage, Scope, UsageReport, WindowReading};
 
     use super::*;
 
@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn read(readings: impl IntoIterator<Item = WindowReading>) -> Snapshot {
-        Snapshot::of(&Usage::polled(readings), now())
+        Snapshot::of(&UsageReport::polled(readings), now())
     }
 
     fn judged(snapshot: &Snapshot, terms: &Terms<'_>) -> Verdict {
@@ -226,14 +226,15 @@ mod tests {
     #[test]
     fn what_cannot_be_decided_has_a_reason_for_every_case() {
         let week: WindowId = "seven_day".parse().unwrap();
-        let unreadable = Usage::polled([]).coverage(Coverage::complete_except([week]));
+        let unreadable = UsageReport::polled([]).coverage(Coverage::complete_except([week]));
         let reset = now() - Duration::from_secs(5);
         let has_reset = WindowReading::new(WindowId::five_hour(), Percent::ZERO).resets_at(reset);
         let before = reset - Duration::from_secs(60);
         let named = |window| Terms { window: Some(window), ..TERMS };
         let opus = || read([used("seven_day/opus", 1.0)]);
-        let dateless = Snapshot::of(&Usage::polled([used("five_hour", 1.0).resets_at(None)]), now() - FRESH);
-        let old = Snapshot::of(&Usage::polled([used("five_hour", 1.0)]), now() - FRESH);
+        let dateless =
+            Snapshot::of(&UsageReport::polled([used("five_hour", 1.0).resets_at(None)]), now() - FRESH);
+        let old = Snapshot::of(&UsageReport::polled([used("five_hour", 1.0)]), now() - FRESH);
 
         for (snapshot, terms, expected) in [
             (Snapshot::default(), TERMS, Why::NothingRead),
@@ -245,7 +246,7 @@ mod tests {
             (Snapshot::of(&unreadable, now()), TERMS, Why::Unreadable),
             (old, TERMS, Why::Old),
             (dateless, TERMS, Why::OldWithoutReset),
-            (Snapshot::of(&Usage::polled([has_reset]), before), TERMS, Why::Reset { at: reset }),
+            (Snapshot::of(&UsageReport::polled([has_reset]), before), TERMS, Why::Reset { at: reset }),
         ] {
             assert_eq!(why(judged(&snapshot, &terms)), expected);
         }
@@ -263,7 +264,8 @@ mod tests {
     #[test]
     fn a_window_that_could_not_be_read_is_unknown() {
         let week: WindowId = "seven_day/opus".parse().unwrap();
-        let usage = Usage::polled([used("five_hour", 10.0)]).coverage(Coverage::complete_except([week]));
+        let usage =
+            UsageReport::polled([used("five_hour", 10.0)]).coverage(Coverage::complete_except([week]));
         let account = Snapshot::of(&usage, now());
 
         let opus = judged(&account, &Terms { model: Some("claude-opus-4-5"), ..TERMS });

@@ -71,7 +71,7 @@ pub(super) fn cause(
 ) -> Option<String> {
     let held = |hold: &Hold| format!("not asked until {}: {}", here.clock_with_seconds(hold.until), hold.why);
     let FailureView { why, advice } = match (error, hold) {
-        (Some(QuotaError::Held { hold, .. }), _) | (None, Some(hold)) => return Some(held(hold)),
+        (Some(QuotaError::OnHold { hold, .. }), _) | (None, Some(hold)) => return Some(held(hold)),
         (Some(error), _) => FailureView::of(error, advice),
         (None, None) => return None,
     };

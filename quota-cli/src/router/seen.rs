@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota::accounts::{Choice, Decision, Passed, Role, Route, Rule, Standing, Weighed};
-use quota::{AccountId, Answer, Percent, Window};
+use quota::{AccountId, AccountUsage, Percent, Window};
 
 use super::Router;
 use crate::config::AccountSettings;
@@ -141,7 +141,7 @@ fn account(weighed: &Weighed, settings: &AccountSettings, router: &Router<'_>) -
 }
 
 /// Why nothing newer is known: what this process has met, or else what keeps everybody from asking.
-fn not_refreshed(answer: &Answer) -> Option<String> {
+fn not_refreshed(answer: &AccountUsage) -> Option<String> {
     let trouble = || answer.trouble().map(|trouble| trouble.note.clone());
     let hold = || answer.hold().map(|hold| format!("not asked: {}", hold.why));
     answer.error().map(why).or_else(|| match (hold(), trouble()) {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quota::{
-    AccountId, Answer, Credits, Hold, QuotaError, Scope, Source, StaleReason, State, Trouble, UsedAt, Window,
+    AccountId, AccountUsage, Credits, Freshness, Hold, LastFailure, QuotaError, Scope, Source, StaleReason,
+    Used, Window,
 };
 
 use super::reason::Reason;
@@ -14,14 +15,14 @@ use super::reason::Reason;
 #[derive(Debug, Clone)]
 pub(crate) struct AccountView {
     pub(crate) id: AccountId,
-    pub(crate) state: Freshness,
+    pub(crate) state: ViewFreshness,
     /// How old the oldest reading is.
     pub(crate) age: Option<Duration>,
     pub(crate) plan: Option<String>,
     pub(crate) windows: Vec<WindowView>,
     pub(crate) credits: Option<Credits>,
     pub(crate) hold: Option<Hold>,
-    pub(crate) trouble: Option<Trouble>,
+    pub(crate) trouble: Option<LastFailure>,
     pub(crate) failure: Option<FailureView>,
     /// Why the numbers are missing or old, in two words.
     pub(crate) reason: Option<Reason>,
@@ -35,7 +36,7 @@ pub(crate) struct AccountView {
 
 /// How far an account's numbers are to be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Freshness {
+pub(crate) enum ViewFreshness {
     Fresh,
     Stale { since: Option<Timestamp>, why: StaleReason },
 }
@@ -44,7 +45,7 @@ pub(crate) enum Freshness {
 #[derive(Debug, Clone)]
 pub(crate) struct WindowView {
     pub(crate) id: String,
-    pub(crate) used: UsedAt,
+    pub(crate) used: Used,
     pub(crate) resets_at: Option<Timestamp>,
     pub(crate) observed_at: Timestamp,
     pub(crate) source: Source,
@@ -63,7 +64,7 @@ pub(crate) struct FailureView {
 
 impl AccountView {
     /// What `answer` says now.
-    pub(crate) fn of(id: &AccountId, answer: &Answer, failure: Option<FailureView>) -> Self {
+    pub(crate) fn of(id: &AccountId, answer: &AccountUsage, failure: Option<FailureView>) -> Self {
         let snapshot = answer.snapshot();
         let windows = snapshot.windows().iter();
         let mut windows: Vec<_> =
@@ -71,7 +72,7 @@ impl AccountView {
         windows.sort_by_key(WindowView::rank);
         Self {
             id: id.clone(),
-            state: Freshness::of(answer.state()),
+            state: ViewFreshness::of(answer.state()),
             age: answer.age(),
             plan: snapshot.plan().map(ToOwned::to_owned),
             windows,
@@ -87,10 +88,10 @@ impl AccountView {
     }
 }
 
-impl Freshness {
-    fn of(state: State) -> Self {
+impl ViewFreshness {
+    fn of(state: Freshness) -> Self {
         match state {
-            State::Stale { since, why, .. } => Self::Stale { since, why },
+            Freshness::Stale { since, why, .. } => Self::Stale { since, why },
             _ => Self::Fresh,
         }
     }
@@ -98,7 +99,7 @@ impl Freshness {
 
 impl WindowView {
     /// What a window says, where so much of it is used.
-    pub(crate) fn of(window: &Window, used: UsedAt) -> Self {
+    pub(crate) fn of(window: &Window, used: Used) -> Self {
         Self {
             id: window.id().as_str().to_owned(),
             used,
@@ -129,8 +130,8 @@ impl FailureView {
     pub(crate) fn of(error: &QuotaError, advice: impl FnOnce() -> String) -> Self {
         let refused = match error {
             QuotaError::Fetch { error: quota::FetchError::Unauthorized, .. } => true,
-            QuotaError::Barred { trouble, .. } | QuotaError::CalledRecently { trouble, .. } => {
-                trouble.kind == quota::TroubleKind::LoginRefused
+            QuotaError::CredentialRejected { trouble, .. } | QuotaError::CalledRecently { trouble, .. } => {
+                trouble.kind == quota::LastFailureKind::Unauthorized
             }
             _ => false,
         };
@@ -147,13 +148,13 @@ pub(crate) fn not_asked(hold: &Hold) -> String {
 pub(crate) fn why(error: &QuotaError) -> String {
     match error {
         QuotaError::Fetch { error, .. } => error.report(),
-        QuotaError::Barred { trouble, .. } | QuotaError::CalledRecently { trouble, .. } => {
+        QuotaError::CredentialRejected { trouble, .. } | QuotaError::CalledRecently { trouble, .. } => {
             trouble.note.clone()
         }
         // No call was made, so the provider is not the one that did not answer.
         QuotaError::DeadlineExceeded { .. } => "no time was left for a call".to_owned(),
-        QuotaError::Busy { .. } => "another process is refreshing it, and has not finished".to_owned(),
-        QuotaError::Held { hold, .. } => not_asked(hold),
+        QuotaError::InProgress { .. } => "another process is refreshing it, and has not finished".to_owned(),
+        QuotaError::OnHold { hold, .. } => not_asked(hold),
         _ => error.report(),
     }
 }
@@ -164,7 +165,7 @@ mod tests {
 
     fn window(id: &str, hours: impl Into<Option<u64>>, scope: Option<Scope>) -> WindowView {
         let length = hours.into().map(|hours| Duration::from_secs(hours * 3600));
-        let (used, observed_at, source) = (UsedAt::Unknown, Timestamp::UNIX_EPOCH, Source::Poll);
+        let (used, observed_at, source) = (Used::Unknown, Timestamp::UNIX_EPOCH, Source::Poll);
         WindowView { id: id.to_owned(), used, resets_at: None, observed_at, source, scope, length }
     }
 

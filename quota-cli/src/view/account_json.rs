@@ -1,10 +1,10 @@
 //! The JSON of `quota status`: a shape with a number, for programs. It is told in docs/status-json.md.
 //! A field that changes its meaning raises the number; a new one does not.
 
-use quota::{Credits, Money, Scope, TroubleKind};
+use quota::{Credits, LastFailureKind, Money, Scope};
 use serde::Serialize;
 
-use super::account::{AccountView, Freshness, WindowView};
+use super::account::{AccountView, ViewFreshness, WindowView};
 use super::reason::Reason;
 use crate::words::{Here, between, rfc3339};
 
@@ -87,7 +87,7 @@ impl HoldJson {
 
 #[derive(Serialize)]
 struct TroubleJson<'a> {
-    kind: TroubleKind,
+    kind: LastFailureKind,
     note: &'a str,
     at: String,
 }
@@ -119,8 +119,8 @@ struct MoneyJson<'a> {
 impl<'a> AccountJson<'a> {
     fn of(account: &'a AccountView, here: &Here) -> Self {
         let (state, stale_since, why) = match account.state {
-            Freshness::Fresh => ("fresh", None, None),
-            Freshness::Stale { since, why } => ("stale", since.map(rfc3339), Some(why.as_str())),
+            ViewFreshness::Fresh => ("fresh", None, None),
+            ViewFreshness::Stale { since, why } => ("stale", since.map(rfc3339), Some(why.as_str())),
         };
         Self {
             account: account.id.as_str(),

@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use quota::{Credits, HoldReason, StaleReason, TroubleKind, UsedAt};
+use quota::{Credits, HoldReason, LastFailureKind, StaleReason, Used};
 
-use super::account::{AccountView, Freshness, WindowView, not_asked};
+use super::account::{AccountView, ViewFreshness, WindowView, not_asked};
 use super::bar::{self, bar};
 use crate::call_limit;
 use crate::harmless::harmless;
@@ -133,7 +133,7 @@ fn one(account: &AccountView, columns: &Columns, here: &Here, screen: Screen) ->
 fn is_told_by_its_hold(account: &AccountView) -> bool {
     let trouble = account.trouble.as_ref().map(|trouble| trouble.kind);
     let hold = account.hold.as_ref().map(|hold| hold.why);
-    trouble == Some(TroubleKind::Throttled) && hold == Some(HoldReason::RateLimited)
+    trouble == Some(LastFailureKind::Throttled) && hold == Some(HoldReason::RateLimited)
 }
 
 /// Whether the hold says why there are no newer numbers. The provider's cooldown and the budget do not say that the account
@@ -169,8 +169,8 @@ fn freshness(account: &AccountView) -> (String, Ink) {
     }
     let age = account.age.map(words::ago);
     match (account.state, age) {
-        (Freshness::Fresh, age) => (format!("read {}", age.as_deref().unwrap_or("just now")), Ink::Quiet),
-        (Freshness::Stale { why: StaleReason::NeverRead | StaleReason::IdentityUnknown, .. }, _)
+        (ViewFreshness::Fresh, age) => (format!("read {}", age.as_deref().unwrap_or("just now")), Ink::Quiet),
+        (ViewFreshness::Stale { why: StaleReason::NeverRead | StaleReason::IdentityUnknown, .. }, _)
         | (_, None) => ("no number".to_owned(), Ink::Bad),
         (_, Some(age)) => (format!("stale, read {age}"), Ink::Warn),
     }
@@ -230,10 +230,10 @@ fn length_words(length: Duration) -> String {
     }
 }
 
-fn used(used: UsedAt) -> String {
+fn used(used: Used) -> String {
     match used {
-        UsedAt::Exact(percent) => words::percent(percent),
-        UsedAt::AtLeast(percent) => format!("≥ {}", words::percent(percent)),
+        Used::Exact(percent) => words::percent(percent),
+        Used::AtLeast(percent) => format!("≥ {}", words::percent(percent)),
         _ => "unknown".to_owned(),
     }
 }

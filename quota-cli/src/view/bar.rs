@@ -1,7 +1,7 @@
 //! One window's use as a bar.
 //! The number beside it is the truth; the bar is for the eye.
 
-use quota::{Percent, UsedAt};
+use quota::{Percent, Used};
 
 use crate::term::{Ink, Screen};
 
@@ -15,7 +15,7 @@ const TICK_FULL: char = '┿';
 const TICK_EMPTY: char = '┼';
 
 /// The bar of a window: so much is used, and so much of its time has passed.
-pub(crate) fn bar(used: UsedAt, passed: Option<f64>, width: usize, screen: Screen) -> String {
+pub(crate) fn bar(used: Used, passed: Option<f64>, width: usize, screen: Screen) -> String {
     let Some(percent) = used.lower_bound() else {
         return screen.paint(Ink::Quiet, UNKNOWN.to_string().repeat(width)).to_string();
     };
@@ -33,7 +33,7 @@ pub(crate) fn bar(used: UsedAt, passed: Option<f64>, width: usize, screen: Scree
 }
 
 /// The colour of a use.
-pub(crate) fn ink(used: UsedAt) -> Ink {
+pub(crate) fn ink(used: Used) -> Ink {
     match used.lower_bound().map(Percent::basis_points) {
         None => Ink::Quiet,
         Some(9_000..) => Ink::Bad,
@@ -60,8 +60,8 @@ mod tests {
 
     const PLAIN: Screen = Screen::USUAL;
 
-    fn exact(percent: f64) -> UsedAt {
-        UsedAt::Exact(Percent::from_percent(percent).unwrap())
+    fn exact(percent: f64) -> Used {
+        Used::Exact(Percent::from_percent(percent).unwrap())
     }
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_neither_empty_nor_full() {
-        assert_eq!(bar(UsedAt::Unknown, Some(0.5), 10, PLAIN), "┄┄┄┄┄┄┄┄┄┄");
+        assert_eq!(bar(Used::Unknown, Some(0.5), 10, PLAIN), "┄┄┄┄┄┄┄┄┄┄");
     }
 
     #[test]
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_window_that_is_nearly_used_up_stands_out() {
-        let inks = [exact(74.9), exact(75.0), exact(90.0), UsedAt::Unknown].map(ink);
+        let inks = [exact(74.9), exact(75.0), exact(90.0), Used::Unknown].map(ink);
 
         assert_eq!(inks, [Ink::Good, Ink::Warn, Ink::Bad, Ink::Quiet]);
     }

@@ -1,6 +1,6 @@
 //! An event as a line for people.
 
-use quota::{AccountId, Percent, TroubleKind};
+use quota::{AccountId, LastFailureKind, Percent};
 
 use crate::harmless::harmless;
 use crate::term::hanging;
@@ -56,13 +56,13 @@ pub(crate) fn words_of(what: &EventKind, here: &Here) -> String {
         }
         EventKind::LoginChanged => "holds another login".to_owned(),
         EventKind::Failing { reason } => match reason {
-            TroubleKind::Throttled => "could not be read: too many calls".to_owned(),
-            TroubleKind::Failing => "could not be read: the provider fails".to_owned(),
-            TroubleKind::Unreachable => "refresh failed: the provider could not be reached".to_owned(),
-            TroubleKind::TimedOut => "refresh failed: provider timed out".to_owned(),
-            TroubleKind::LoginRefused => "could not be read: the login is refused".to_owned(),
-            TroubleKind::Forbidden => "could not be read: the provider forbids it".to_owned(),
-            TroubleKind::MissingScope => "could not be read: the token may not read usage".to_owned(),
+            LastFailureKind::Throttled => "could not be read: too many calls".to_owned(),
+            LastFailureKind::Failing => "could not be read: the provider fails".to_owned(),
+            LastFailureKind::Unreachable => "refresh failed: the provider could not be reached".to_owned(),
+            LastFailureKind::TimedOut => "refresh failed: provider timed out".to_owned(),
+            LastFailureKind::Unauthorized => "could not be read: the login is refused".to_owned(),
+            LastFailureKind::Forbidden => "could not be read: the provider forbids it".to_owned(),
+            LastFailureKind::MissingScope => "could not be read: the token may not read usage".to_owned(),
             _ => "could not be read".to_owned(),
         },
         EventKind::Newer(_) => "something that only a newer quota knows".to_owned(),
@@ -102,11 +102,11 @@ mod tests {
             passed(Direction::Up),
             passed(Direction::Down),
             EventKind::LoginChanged,
-            EventKind::Failing { reason: TroubleKind::Throttled },
-            EventKind::Failing { reason: TroubleKind::Failing },
-            EventKind::Failing { reason: TroubleKind::LoginRefused },
-            EventKind::Failing { reason: TroubleKind::Forbidden },
-            EventKind::Failing { reason: TroubleKind::MissingScope },
+            EventKind::Failing { reason: LastFailureKind::Throttled },
+            EventKind::Failing { reason: LastFailureKind::Failing },
+            EventKind::Failing { reason: LastFailureKind::Unauthorized },
+            EventKind::Failing { reason: LastFailureKind::Forbidden },
+            EventKind::Failing { reason: LastFailureKind::MissingScope },
         ];
 
         let told = all.map(|what| line(&account, &JournalEvent::new(at(0), what), &here));

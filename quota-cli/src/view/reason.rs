@@ -1,7 +1,7 @@
 //! Why an account's numbers are missing or old, in two words, for places with room for no more.
 //! Pure; what a person can do about it is `quota doctor`'s to say.
 
-use quota::{Answer, FetchError, HoldReason, QuotaError, StaleReason, State, TroubleKind};
+use quota::{AccountUsage, FetchError, Freshness, HoldReason, LastFailureKind, QuotaError, StaleReason};
 
 /// Why there is no number, or no newer one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,14 +33,14 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// The reason of what is stored of an account; `None` where its numbers are fresh, or nothing is known to have gone wrong.
-    pub(crate) fn of(answer: &Answer) -> Option<Self> {
-        let State::Stale { why, .. } = answer.state() else {
+    pub(crate) fn of(answer: &AccountUsage) -> Option<Self> {
+        let Freshness::Stale { why, .. } = answer.state() else {
             return answer.snapshot().windows().is_empty().then_some(Self::NoWindows);
         };
         if answer.is_record_damaged() {
             return Some(Self::RecordDamaged);
         }
-        if answer.alone_since().is_some() {
+        if answer.store_unavailable_since().is_some() {
             return Some(Self::StoreUnreachable);
         }
         match answer.error() {
@@ -57,27 +57,31 @@ impl Reason {
         Self::of_record(trouble, hold, why)
     }
 
-    fn of_record(trouble: Option<TroubleKind>, hold: Option<HoldReason>, why: StaleReason) -> Option<Self> {
+    fn of_record(
+        trouble: Option<LastFailureKind>,
+        hold: Option<HoldReason>,
+        why: StaleReason,
+    ) -> Option<Self> {
         let of_trouble = trouble.map(|kind| match kind {
-            TroubleKind::LoginRefused => Self::LoginRejected,
-            TroubleKind::Forbidden => Self::NotAllowed,
-            TroubleKind::MissingScope => Self::MissingScope,
-            TroubleKind::Throttled => Self::RateLimited,
-            TroubleKind::Unreachable => Self::Offline,
-            TroubleKind::TimedOut => Self::TimedOut,
+            LastFailureKind::Unauthorized => Self::LoginRejected,
+            LastFailureKind::Forbidden => Self::NotAllowed,
+            LastFailureKind::MissingScope => Self::MissingScope,
+            LastFailureKind::Throttled => Self::RateLimited,
+            LastFailureKind::Unreachable => Self::Offline,
+            LastFailureKind::TimedOut => Self::TimedOut,
             _ => Self::ProviderError,
         });
         match (of_trouble, hold) {
             // What only a person can end comes before what time ends.
             (Some(Self::LoginRejected | Self::NotAllowed | Self::MissingScope), _) => of_trouble,
-            (_, Some(HoldReason::RateLimited | HoldReason::NeighbourRateLimited)) => Some(Self::RateLimited),
-            (_, Some(HoldReason::BudgetSpent)) => Some(Self::BudgetUsedUp),
+            (_, Some(HoldReason::RateLimited | HoldReason::ProviderRateLimited)) => Some(Self::RateLimited),
+            (_, Some(HoldReason::BudgetExhausted)) => Some(Self::BudgetUsedUp),
             (Some(reason), _) => Some(reason),
             (None, Some(HoldReason::Failing)) => Some(Self::ProviderError),
             (None, Some(_)) => Some(Self::OnHold),
             (None, None) => match why {
                 StaleReason::IdentityUnknown => Some(Self::OwnerUnknown),
-                StaleReason::Newer => Some(Self::UpdateNeeded),
+                StaleReason::UnsupportedFormat => Some(Self::UpdateNeeded),
                 _ => None,
             },
         }
@@ -127,20 +131,20 @@ impl Reason {
 mod tests {
     use super::*;
 
-    fn of(trouble: impl Into<Option<TroubleKind>>, hold: impl Into<Option<HoldReason>>) -> &'static str {
+    fn of(trouble: impl Into<Option<LastFailureKind>>, hold: impl Into<Option<HoldReason>>) -> &'static str {
         Reason::of_record(trouble.into(), hold.into(), StaleReason::Aged).map_or("", Reason::text)
     }
 
     #[test]
     fn a_failure_is_named_by_its_kind() {
         let kinds = [
-            TroubleKind::LoginRefused,
-            TroubleKind::Forbidden,
-            TroubleKind::MissingScope,
-            TroubleKind::Throttled,
-            TroubleKind::Unreachable,
-            TroubleKind::TimedOut,
-            TroubleKind::Failing,
+            LastFailureKind::Unauthorized,
+            LastFailureKind::Forbidden,
+            LastFailureKind::MissingScope,
+            LastFailureKind::Throttled,
+            LastFailureKind::Unreachable,
+            LastFailureKind::TimedOut,
+            LastFailureKind::Failing,
         ];
 
         assert_eq!(
@@ -161,8 +165,8 @@ mod tests {
     fn a_hold_is_named_by_its_reason() {
         let reasons = [
             HoldReason::RateLimited,
-            HoldReason::NeighbourRateLimited,
-            HoldReason::BudgetSpent,
+            HoldReason::ProviderRateLimited,
+            HoldReason::BudgetExhausted,
             HoldReason::Failing,
             HoldReason::Other("eclipse".into()),
         ];
@@ -175,19 +179,19 @@ mod tests {
 
     #[test]
     fn a_failure_says_more_than_the_hold_it_caused() {
-        assert_eq!(of(TroubleKind::Unreachable, HoldReason::Failing), "offline");
-        assert_eq!(of(TroubleKind::TimedOut, HoldReason::NeighbourRateLimited), "rate limited");
+        assert_eq!(of(LastFailureKind::Unreachable, HoldReason::Failing), "offline");
+        assert_eq!(of(LastFailureKind::TimedOut, HoldReason::ProviderRateLimited), "rate limited");
     }
 
     #[test]
     fn what_only_a_person_can_end_is_named_before_a_hold() {
-        assert_eq!(of(TroubleKind::LoginRefused, HoldReason::NeighbourRateLimited), "login rejected");
+        assert_eq!(of(LastFailureKind::Unauthorized, HoldReason::ProviderRateLimited), "login rejected");
     }
 
     #[test]
     fn where_nothing_went_wrong_there_is_no_reason() {
         assert_eq!(Reason::of_record(None, None, StaleReason::NeverRead), None);
-        assert_eq!(Reason::of_record(None, None, StaleReason::Newer), Some(Reason::UpdateNeeded));
+        assert_eq!(Reason::of_record(None, None, StaleReason::UnsupportedFormat), Some(Reason::UpdateNeeded));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Documents that cannot be decoded, in a store that works: named, replaced only on request, and no reason not to share the rest.
 
-use quota::{AccountId, Record, StoreKey, Swap};
+use quota::{AccountId, CasOutcome, Record, StoreKey};
 use quota_sim::{Account, Script, Window};
 use redis_harness::Server;
 use serde_json::json;
@@ -48,8 +48,9 @@ impl World {
             let store = quota::open_store(&self.store).expect("the URL names a store");
             let version = store.read(key).await.expect("the store answers").version();
             let keep = std::time::Duration::from_secs(3600);
-            let swap = store.swap(key, version, body.into(), keep).await.expect("the store takes it");
-            assert!(matches!(swap, Swap::Applied(_)));
+            let swap =
+                store.compare_and_swap(key, version, body.into(), keep).await.expect("the store takes it");
+            assert!(matches!(swap, CasOutcome::Applied(_)));
         });
     }
 
@@ -85,7 +86,7 @@ fn record() -> StoreKey {
 }
 
 fn journal() -> StoreKey {
-    StoreKey::beside(&main(), "journal")
+    StoreKey::account_extension(&main(), "journal")
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn a_statusline_starts_no_refresher_that_could_store_nothing() {
 
     world.run(&["statusline", "--account", "anthropic/main"]);
 
-    let claim = StoreKey::beside(&main(), "refresher");
+    let claim = StoreKey::account_extension(&main(), "refresher");
     let read = wait(async { quota::open_store(&world.store).unwrap().read(&claim).await.unwrap() });
     assert_eq!(read.document, None);
 }

@@ -41,7 +41,7 @@ fn record(machine: &Machine) -> Record {
 }
 
 fn journal(machine: &Machine) -> Option<String> {
-    stored(machine, &StoreKey::beside(&"anthropic/spare".parse().unwrap(), "journal"))
+    stored(machine, &StoreKey::account_extension(&"anthropic/spare".parse().unwrap(), "journal"))
 }
 
 fn spare() -> Account {

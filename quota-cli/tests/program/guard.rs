@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use quota::{Percent, Scope, Usage, WindowId, WindowReading};
+use quota::{Percent, Scope, UsageReport, WindowId, WindowReading};
 use quota_sim::{Account, Answer, Change, Phase, Script, Window};
 
 use super::program::{Ended, Machine, Provider, argument};
@@ -154,7 +154,7 @@ fn after_reset(read: u64, reset: u64, grace: &str) -> (Provider, Machine, String
     let text = text.replacen("[policy]\n", &format!("[policy]\nreset_grace = \"{grace}\"\n"), 1);
     std::fs::write(&config, text).unwrap();
     let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(ago(reset));
-    machine.seed([(Usage::polled([five]), ago(read))]);
+    machine.seed([(UsageReport::polled([five]), ago(read))]);
     (provider, machine, config)
 }
 
@@ -216,8 +216,8 @@ fn the_window_of_a_model_that_is_named_is_refreshed_when_it_is_old() {
     };
     let opus = WindowId::seven_day().for_model("Opus").unwrap();
     let opus = reading(opus).scope(Scope::model("Opus"));
-    let polled = Usage::polled([reading(WindowId::five_hour()), opus]);
-    machine.seed([(polled, ago(600)), (Usage::from_headers([reading(WindowId::five_hour())]), ago(0))]);
+    let polled = UsageReport::polled([reading(WindowId::five_hour()), opus]);
+    machine.seed([(polled, ago(600)), (UsageReport::from_headers([reading(WindowId::five_hour())]), ago(0))]);
 
     let ended = machine.run(&["guard", "--window", "seven_day/opus", "--config", &config]);
 
@@ -238,7 +238,7 @@ fn a_hook_that_outlasts_the_timeout_is_ended_with_all_it_has_started() {
         "[[hooks]]\non = [\"refreshed\"]\nrun = [\"/bin/sh\", \"-c\", {script:?}]\ntimeout = \"60s\"\n"
     );
     let five = WindowReading::new(WindowId::five_hour(), Percent::from_basis_points(4000));
-    machine.seed([(Usage::polled([five.resets_at(ago(0) + Duration::from_secs(3600))]), ago(400))]);
+    machine.seed([(UsageReport::polled([five.resets_at(ago(0) + Duration::from_secs(3600))]), ago(400))]);
     // Events are told from the first look at an account on.
     assert_eq!(machine.run(&["status", "--offline", "--config", &config]).code, Some(0));
     let text = std::fs::read_to_string(&config).unwrap();

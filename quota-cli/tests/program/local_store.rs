@@ -2,8 +2,8 @@
 
 use jiff::SignedDuration;
 use quota::{
-    Ask, AttemptId, Begin, Committed, Freshness, Percent, Policy, Record, StoreKey, Swap, Usage, WindowId,
-    WindowReading,
+    CasOutcome, CommitOutcome, LeaseDecision, LeaseRequest, MaxStaleness, Percent, Policy, Record, RequestId,
+    StoreKey, UsageReport, WindowId, WindowReading,
 };
 use quota_sim::{Account, Answer, Change, Script, Window};
 
@@ -230,15 +230,18 @@ fn make_a_minute_old(machine: &Machine) {
         let found = store.read(&key).await.unwrap();
         let (at, policy) = (found.now - SignedDuration::from_mins(1), Policy::default());
         let mut record = Record::default();
-        let Begin::Granted(lease) =
-            record.begin(at, &Ask::new(AttemptId::random(), Freshness::Since(at)), &policy)
-        else {
+        let LeaseDecision::Granted(lease) = record.begin(
+            at,
+            &LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at)),
+            &policy,
+        ) else {
             panic!("nothing prevents a call");
         };
         let window = WindowReading::new(WindowId::five_hour(), Percent::from_percent(42.0).unwrap());
-        assert_eq!(record.commit(at, &lease, &Usage::polled([window])), Committed::Stored);
-        let swapped = store.swap(&key, found.version(), record.encode(), policy.keep).await.unwrap();
-        assert!(matches!(swapped, Swap::Applied(_)), "{swapped:?}");
+        assert_eq!(record.commit(at, &lease, &UsageReport::polled([window])), CommitOutcome::Stored);
+        let swapped =
+            store.compare_and_swap(&key, found.version(), record.encode(), policy.keep).await.unwrap();
+        assert!(matches!(swapped, CasOutcome::Applied(_)), "{swapped:?}");
     });
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use jiff::Timestamp;
-use quota::{QuotaManager, Seed, Snapshot, Usage};
+use quota::{QuotaManager, Seed, Snapshot, UsageReport};
 use quota_sim::{Script, Simulator};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -39,7 +39,7 @@ impl Machine {
     }
 
     /// Stores readings of `anthropic/main` as if a process had taken them at these moments.
-    pub(crate) fn seed(&self, readings: impl IntoIterator<Item = (Usage, Timestamp)>) {
+    pub(crate) fn seed(&self, readings: impl IntoIterator<Item = (UsageReport, Timestamp)>) {
         let path = self.path(".local/state/quota/quota.db");
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use quota::{Clock, QuotaStore, Reading, StoreKey, Swap};
+use quota::{CasOutcome, Clock, QuotaStore, StoreKey, StoreRead};
 use quota_sim::{Account, Change, Script, Window};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -144,22 +144,22 @@ fn an_emptied_file_is_used_as_a_new_store_and_its_log_is_set_aside() {
 
 /// What stands at the place where statuslines say that they have started somebody.
 fn claim() -> StoreKey {
-    StoreKey::beside(&"anthropic/main".parse().unwrap(), "refresher")
+    StoreKey::account_extension(&"anthropic/main".parse().unwrap(), "refresher")
 }
 
 /// Claims as a process does whose clock is ahead by so much.
-fn claimed(store: &dyn QuotaStore, ahead: SignedDuration) -> Reading {
+fn claimed(store: &dyn QuotaStore, ahead: SignedDuration) -> StoreRead {
     let until = Clock::system().now() + ahead + SignedDuration::from_secs(10);
     let body = format!(r#"{{"format":1,"holder":"07","until_ms":{}}}"#, until.as_millisecond());
     laid(store, body, ahead)
 }
 
 /// A claim with this in it that is kept until a clock is over that is ahead by so much.
-fn laid(store: &dyn QuotaStore, body: String, ahead: SignedDuration) -> Reading {
+fn laid(store: &dyn QuotaStore, body: String, ahead: SignedDuration) -> StoreRead {
     let keep = Duration::try_from(ahead).unwrap() + Duration::from_secs(60);
     wait(async {
-        let written = store.swap(&claim(), None, body.into(), keep).await.unwrap();
-        assert!(matches!(written, Swap::Applied(_)));
+        let written = store.compare_and_swap(&claim(), None, body.into(), keep).await.unwrap();
+        assert!(matches!(written, CasOutcome::Applied(_)));
         store.read(&claim()).await.unwrap()
     })
 }

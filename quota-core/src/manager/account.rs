@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::answer::{Answer, Refreshed};
+use super::answer::{AccountUsage, RefreshOutcome};
 use super::changes;
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
@@ -21,12 +21,12 @@ use super::shelf::Sight;
 use super::slot::Slot;
 use super::tasks::{Either, both, either, wait_for};
 use super::upkeep;
-use crate::record::{Cleared, Joined, Record};
-use crate::{AccountId, Hold, HoldReason, Lineage, Rejected, Seed, Snapshot, Urgency, Usage, time};
+use crate::record::{Cleared, MergeOutcome, Record};
+use crate::{AccountId, Hold, HoldReason, LoginId, Priority, Rejected, Seed, Snapshot, UsageReport, time};
 
 /// A handle to one account. Cheap to clone; all handles of one manager to one account share everything.
 ///
-/// From the first [`get`](Self::get), refresh, observation, [`watch`](Self::watch) or [`load`](Self::load) on, the account's
+/// From the first [`get`](Self::get), refresh, observation, [`watch`](Self::watch) or [`sync`](Self::sync) on, the account's
 /// view follows what other processes write, for as long as anybody looks at it. One that nobody has looked at for a few
 /// minutes is followed again from the next of these on; a [`peek`](Self::peek) alone does not begin it.
 #[derive(Clone)]
@@ -50,17 +50,17 @@ impl Account {
 
     /// What is known at this moment. No lock, no I/O, no waiting; it does not even read a clock.
     ///
-    /// Before the first [`get`](Self::get), [`refresh`](Self::refresh) or [`load`](Self::load) nothing is known.
+    /// Before the first [`get`](Self::get), [`refresh`](Self::refresh) or [`sync`](Self::sync) nothing is known.
     #[inline]
-    pub fn peek(&self) -> Answer {
-        Answer::of(self.sight.look())
+    pub fn peek(&self) -> AccountUsage {
+        AccountUsage::of(self.sight.look())
     }
 
     /// What is known, if it is fresh and kept current.
     #[inline(always)]
-    fn peek_fresh(&self) -> Option<Answer> {
+    fn peek_fresh(&self) -> Option<AccountUsage> {
         let view = self.sight.look();
-        (view.is_fresh() && self.sight.is_followed()).then(|| Answer::of(view))
+        (view.is_fresh() && self.sight.is_followed()).then(|| AccountUsage::of(view))
     }
 
     /// Whether what is known is not fresh.
@@ -99,8 +99,8 @@ impl Account {
     ///
     /// [`QuotaError`] if nothing at all is known.
     #[inline]
-    pub fn get(&self) -> Get<'_> {
-        Get::of(self)
+    pub fn get(&self) -> GetFuture<'_> {
+        GetFuture::of(self)
     }
 
     /// The same for readings younger than `max_age`, whatever the policy calls fresh.
@@ -108,7 +108,7 @@ impl Account {
     /// # Errors
     ///
     /// [`QuotaError`] if nothing at all is known.
-    pub async fn get_within(&self, max_age: Duration) -> Result<Answer, QuotaError> {
+    pub async fn get_with_max_age(&self, max_age: Duration) -> Result<AccountUsage, QuotaError> {
         Box::pin(self.get_slowly(Some(max_age))).await
     }
 
@@ -117,7 +117,7 @@ impl Account {
     /// # Errors
     ///
     /// [`QuotaError`] if nothing at all is known.
-    pub async fn get_for(&self, model: Option<&str>) -> Result<Answer, QuotaError> {
+    pub async fn get_for(&self, model: Option<&str>) -> Result<AccountUsage, QuotaError> {
         let view = self.sight.look();
         if !view.has_windows_of(model) || view.is_fresh_for(model) {
             drop(view);
@@ -129,11 +129,11 @@ impl Account {
         Ok(Box::pin(self.shared_refresh(wish)).await?.answer)
     }
 
-    async fn get_slowly(&self, max_age: Option<Duration>) -> Result<Answer, QuotaError> {
+    async fn get_slowly(&self, max_age: Option<Duration>) -> Result<AccountUsage, QuotaError> {
         let _followed = OnLeaving(|| self.follow());
         let view = self.sight.look();
         if max_age.map_or_else(|| view.is_fresh(), |max_age| view.is_fresh_within(max_age)) {
-            return Ok(Answer::of(view));
+            return Ok(AccountUsage::of(view));
         }
         drop(view);
         let wish = Wish::Within(max_age.unwrap_or(self.slot.provider.policy.freshness));
@@ -144,41 +144,41 @@ impl Account {
     /// Asks the provider now, if the rules allow, and says whether it did.
     ///
     /// A refresh that is under way is joined. When none is possible, what is known is in the answer, and the reason in
-    /// [`Refreshed::error`]. Dropping the future gives up waiting, not the refresh.
+    /// [`RefreshOutcome::error`]. Dropping the future gives up waiting, not the refresh.
     ///
     /// # Errors
     ///
     /// [`QuotaError`] if nothing at all is known.
-    pub async fn refresh(&self) -> Result<Refreshed, QuotaError> {
+    pub async fn refresh(&self) -> Result<RefreshOutcome, QuotaError> {
         Box::pin(self.shared_refresh(Wish::Now)).await
     }
 
     /// Refreshes like [`refresh`](Self::refresh), unless a call with the same credential was started less than `span` ago, by
     /// any process that shares the store. For commands and keys that a person may repeat: each call counts in the budget.
     ///
-    /// The outcome of that call is the result, whether it succeeded or failed: [`Refreshed::called_at`] is its start,
-    /// [`Refreshed::error`] its failure. Readings that arrived without a call, such as headers, do not count. Dropping the
+    /// The outcome of that call is the result, whether it succeeded or failed: [`RefreshOutcome::called_at`] is its start,
+    /// [`RefreshOutcome::error`] its failure. Readings that arrived without a call, such as headers, do not count. Dropping the
     /// future gives up waiting, not the refresh.
     ///
     /// # Errors
     ///
     /// [`QuotaError`] if nothing at all is known.
-    pub async fn refresh_unless_called_within(&self, span: Duration) -> Result<Refreshed, QuotaError> {
+    pub async fn refresh_unless_called_within(&self, span: Duration) -> Result<RefreshOutcome, QuotaError> {
         Box::pin(self.shared_refresh(Wish::UnlessCalledWithin(span))).await
     }
 
-    async fn shared_refresh(&self, wish: Wish) -> Result<Refreshed, QuotaError> {
+    async fn shared_refresh(&self, wish: Wish) -> Result<RefreshOutcome, QuotaError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let flight = refresh::join(&self.slot, wish, Urgency::Interactive, &self.shared.crew);
+            let flight = refresh::join(&self.slot, wish, Priority::Interactive, &self.shared.crew);
             let landing = flight.wait().await;
             // A flight that began for somebody with smaller wishes may have ended too soon for ours.
             let enough = match landing {
                 Ok(landed) => landed.fetched || flight.wish.covers(wish),
-                Err(QuotaError::Held { hold, .. }) => hold.why != HoldReason::BudgetSpent,
+                Err(QuotaError::OnHold { hold, .. }) => hold.why != HoldReason::BudgetExhausted,
                 // Whoever insists may try where a reader is told that it is pointless.
-                Err(QuotaError::Barred { .. } | QuotaError::CalledRecently { .. }) => {
+                Err(QuotaError::CredentialRejected { .. } | QuotaError::CalledRecently { .. }) => {
                     flight.wish.covers(wish)
                 }
                 // Its task ended with a runtime that shut down; the next one runs on this caller's.
@@ -192,7 +192,11 @@ impl Account {
         }
     }
 
-    fn result(&self, flight: &Flight, landing: &super::flight::Landing) -> Result<Refreshed, QuotaError> {
+    fn result(
+        &self,
+        flight: &Flight,
+        landing: &super::flight::Landing,
+    ) -> Result<RefreshOutcome, QuotaError> {
         let view = self.sight.look();
         let same_login = match (&flight.lineage, view.record.lineage()) {
             (Some(asked), Some(shown)) => asked == shown,
@@ -200,12 +204,20 @@ impl Account {
         };
         match landing {
             Ok(landed) => {
-                let answer =
-                    if same_login { Answer::of(view) } else { Answer::from_view(Arc::clone(&landed.view)) };
-                Ok(Refreshed { answer, fetched: landed.fetched, error: None, called_at: landed.called_at })
+                let answer = if same_login {
+                    AccountUsage::of(view)
+                } else {
+                    AccountUsage::from_view(Arc::clone(&landed.view))
+                };
+                Ok(RefreshOutcome {
+                    answer,
+                    fetched: landed.fetched,
+                    error: None,
+                    called_at: landed.called_at,
+                })
             }
             Err(error) => {
-                let answer = Answer::of(view);
+                let answer = AccountUsage::of(view);
                 if answer.is_empty() || !same_login {
                     return Err(error.clone());
                 }
@@ -213,7 +225,7 @@ impl Account {
                     QuotaError::CalledRecently { trouble, .. } => Some(trouble.at),
                     _ => None,
                 };
-                Ok(Refreshed { answer, fetched: false, error: Some(error.clone()), called_at })
+                Ok(RefreshOutcome { answer, fetched: false, error: Some(error.clone()), called_at })
             }
         }
     }
@@ -224,23 +236,23 @@ impl Account {
     pub fn refresh_in_background(&self) {
         if self.is_stale() {
             let wish = Wish::Within(self.slot.provider.policy.freshness);
-            drop(refresh::join(&self.slot, wish, Urgency::Background, &self.shared.crew));
+            drop(refresh::join(&self.slot, wish, Priority::Background, &self.shared.crew));
         }
     }
 
     /// Keeps the readings fresh in the background, until the guard is dropped, the manager is closed, or the runtime that the
     /// manager's tasks run on shuts down.
-    pub fn keep_fresh(&self) -> KeepFresh {
+    pub fn keep_fresh(&self) -> KeepFreshGuard {
         let (guard, stopped) = oneshot::channel::<()>();
         upkeep::keep_fresh(&self.slot, &self.shared.crew, async move { drop(stopped.await) });
-        KeepFresh { _guard: guard }
+        KeepFreshGuard { _guard: guard }
     }
 
     /// Reads what other processes have shared, without asking the provider: the account's record, and the quiet time that may
     /// hold it.
     ///
-    /// Without the store this does nothing; the answer says so ([`Answer::alone_since`]).
-    pub async fn load(&self) -> Answer {
+    /// Without the store this does nothing; the answer says so ([`AccountUsage::store_unavailable_since`]).
+    pub async fn sync(&self) -> AccountUsage {
         // Followed once it is read, or its follower would read it as well; also by whoever gives up waiting.
         let _followed = OnLeaving(|| self.follow());
         let quiet_time = async {
@@ -256,12 +268,12 @@ impl Account {
     /// Joins readings that were seen without asking, such as the headers of an ordinary answer.
     ///
     /// Holds stay as they are. Readers of this process see them at once; the store within a few seconds. Returns what was left
-    /// out because it cannot be true; see [`Usage::reject_implausible`].
+    /// out because it cannot be true; see [`UsageReport::reject_implausible`].
     ///
     /// # Errors
     ///
     /// [`ObserveError`] if the readings belong to another login than the account holds now, or the manager was closed.
-    pub fn observe(&self, usage: &Usage) -> Result<Vec<Rejected>, ObserveError> {
+    pub fn observe(&self, usage: &UsageReport) -> Result<Vec<Rejected>, ObserveError> {
         let now = self.slot.provider.link.guess();
         let at = usage.observed_at.map_or(now, |observed| observed.min(time::later(now, time::CLOCK_SLACK)));
         let rejected = usage.implausible(at);
@@ -279,25 +291,25 @@ impl Account {
         self.join_in(seed, None)
     }
 
-    fn join_in(&self, seed: &Seed, identity: Option<&crate::Identity>) -> Result<(), ObserveError> {
+    fn join_in(&self, seed: &Seed, identity: Option<&crate::OwnerId>) -> Result<(), ObserveError> {
         let account = || self.slot.id.clone();
         if self.shared.crew.tasks.is_closed() {
             return Err(ObserveError::Closed);
         }
         let now = self.slot.provider.link.guess();
         match self.slot.update(|desk| desk.join(now, seed, identity)) {
-            Joined::Yes => {
+            MergeOutcome::Merged => {
                 self.follow();
                 upkeep::flush_later(&self.slot, &self.shared.crew);
                 // Closed during the wait: the write may not have begun.
                 if self.shared.crew.tasks.is_closed() { Err(ObserveError::Closed) } else { Ok(()) }
             }
-            Joined::Foreign => {
+            MergeOutcome::OtherLogin => {
                 // By what is known here; should that be old, it will not be for long.
                 self.follow();
                 Err(ObserveError::AnotherLogin { account: account() })
             }
-            Joined::Newer => Err(ObserveError::Newer { account: account() }),
+            MergeOutcome::UnsupportedFormat => Err(ObserveError::UnsupportedFormat { account: account() }),
         }
     }
 
@@ -309,7 +321,7 @@ impl Account {
     /// call it.
     ///
     /// After the manager was closed this changes only what this process shows.
-    pub fn set_login(&self, lineage: Lineage) {
+    pub fn set_login(&self, lineage: LoginId) {
         self.slot.update(|desk| desk.set_login(lineage));
         upkeep::flush_later(&self.slot, &self.shared.crew);
     }
@@ -322,7 +334,7 @@ impl Account {
     /// # Errors
     ///
     /// [`QuotaError::Store`] if the store did not take it. Where the policy is to go on without the store, the hold is lifted in
-    /// this process, and for the others once the store is back. [`QuotaError::Newer`] if a newer program keeps the record.
+    /// this process, and for the others once the store is back. [`QuotaError::UnsupportedFormat`] if a newer program keeps the record.
     ///
     /// If the future is dropped, the hold may be lifted or not.
     pub async fn clear_hold(&self) -> Result<Option<Hold>, QuotaError> {
@@ -332,16 +344,16 @@ impl Account {
         match cleared {
             Ok(Cleared::Lifted(hold)) => Ok(Some(hold)),
             Ok(Cleared::NoHold) => Ok(None),
-            Ok(Cleared::Newer) => Err(QuotaError::Newer { account: account() }),
+            Ok(Cleared::UnsupportedFormat) => Err(QuotaError::UnsupportedFormat { account: account() }),
             Err(error) => Err(QuotaError::Store { account: account(), error }),
         }
     }
 
     /// The changes of what is known, from now on.
-    pub fn watch(&self) -> Watch {
+    pub fn watch(&self) -> Changes {
         self.slot.watchers.fetch_add(1, Ordering::Relaxed);
         self.follow();
-        Watch { seen: self.sight.look().generation, account: self.clone() }
+        Changes { seen: self.sight.look().generation, account: self.clone() }
     }
 
     fn follow(&self) {
@@ -369,15 +381,15 @@ impl fmt::Debug for Account {
 
 /// The future that [`Account::get`] returns. Nothing happens before it is polled.
 #[must_use = "futures do nothing unless they are awaited"]
-pub struct Get<'a> {
+pub struct GetFuture<'a> {
     account: &'a Account,
     /// Boxed, so that the common case carries no large future about.
     slowly: Option<Slowly<'a>>,
 }
 
-type Slowly<'a> = Pin<Box<dyn Future<Output = Result<Answer, QuotaError>> + Send + 'a>>;
+type Slowly<'a> = Pin<Box<dyn Future<Output = Result<AccountUsage, QuotaError>> + Send + 'a>>;
 
-impl<'a> Get<'a> {
+impl<'a> GetFuture<'a> {
     #[inline]
     fn of(account: &'a Account) -> Self {
         Self { account, slowly: None }
@@ -385,8 +397,8 @@ impl<'a> Get<'a> {
 }
 
 // By hand instead of an `async fn`, because this is on every reader's path and a state machine costs half a read more.
-impl Future for Get<'_> {
-    type Output = Result<Answer, QuotaError>;
+impl Future for GetFuture<'_> {
+    type Output = Result<AccountUsage, QuotaError>;
 
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -400,17 +412,17 @@ impl Future for Get<'_> {
     }
 }
 
-impl Get<'_> {
+impl GetFuture<'_> {
     #[cold]
-    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<Answer, QuotaError>> {
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<AccountUsage, QuotaError>> {
         let account = self.account;
         self.slowly.get_or_insert_with(|| Box::pin(account.get_slowly(None))).as_mut().poll(context)
     }
 }
 
-impl fmt::Debug for Get<'_> {
+impl fmt::Debug for GetFuture<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Get").field("account", self.account).finish_non_exhaustive()
+        f.debug_struct("GetFuture").field("account", self.account).finish_non_exhaustive()
     }
 }
 
@@ -420,28 +432,28 @@ const MOST_FLIGHTS: u32 = 3;
 /// Keeps an account's readings fresh until it is dropped.
 #[derive(Debug)]
 #[must_use = "the readings are kept fresh only as long as this is kept"]
-pub struct KeepFresh {
+pub struct KeepFreshGuard {
     _guard: oneshot::Sender<()>,
 }
 
 /// The changes of what is known of an account.
 #[derive(Debug)]
-pub struct Watch {
+pub struct Changes {
     account: Account,
     seen: u64,
 }
 
-impl Drop for Watch {
+impl Drop for Changes {
     fn drop(&mut self) {
         self.account.slot.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Watch {
+impl Changes {
     /// Waits for the next change, and gives what is known then; changes in between are not given one by one.
     ///
     /// `None` once the manager is closed. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Answer> {
+    pub async fn next(&mut self) -> Option<AccountUsage> {
         let slot = &self.account.slot;
         let closing = &self.account.shared.crew.tasks;
         loop {

@@ -10,16 +10,16 @@ use jiff::Timestamp;
 use super::error::QuotaError;
 use super::view::View;
 use crate::time::Ms;
-use crate::{Hold, Lineage, Snapshot, Trouble, UsedAt, WindowId};
+use crate::{Hold, LastFailure, LoginId, Snapshot, Used, WindowId};
 
 /// What is known of an account.
 ///
 /// The readings in it stay as they are; whether they are fresh, and what they say, is judged at the moment it is asked.
 /// An answer that is kept for an hour says that it is stale.
 #[must_use]
-pub struct Answer(Guard<Arc<View>>);
+pub struct AccountUsage(Guard<Arc<View>>);
 
-impl Answer {
+impl AccountUsage {
     pub(crate) fn of(view: Guard<Arc<View>>) -> Self {
         Self(view)
     }
@@ -39,30 +39,30 @@ impl Answer {
     ///
     /// They are good for one thing: what was refused by them stays refused until it is known whose the account is.
     #[must_use]
-    pub fn withheld(&self) -> Option<&Snapshot> {
+    pub fn unattributed(&self) -> Option<&Snapshot> {
         self.0.caveats.withheld.then(|| self.0.record.snapshot())
     }
 
-    /// What a window says now; [`UsedAt::Unknown`] if there is no such window.
+    /// What a window says now; [`Used::Unknown`] if there is no such window.
     #[must_use]
-    pub fn used(&self, window: &WindowId) -> UsedAt {
+    pub fn used(&self, window: &WindowId) -> Used {
         let fresh_for = self.0.provider.policy.freshness;
-        self.snapshot().window(window).map_or(UsedAt::Unknown, |window| window.used_at(self.now(), fresh_for))
+        self.snapshot().window(window).map_or(Used::Unknown, |window| window.used_at(self.now(), fresh_for))
     }
 
     /// How long a reading of this account counts as exact, by the policy of its provider.
     #[must_use]
-    pub fn fresh_for(&self) -> Duration {
+    pub fn max_age(&self) -> Duration {
         self.0.provider.policy.freshness
     }
 
     /// Whether the readings are fresh, and if not since when and why.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> Freshness {
         if self.0.is_fresh() {
-            return State::Fresh;
+            return Freshness::Fresh;
         }
-        State::Stale { since: self.0.due_at().filter(|_| !self.0.caveats.withheld), why: self.why() }
+        Freshness::Stale { since: self.0.due_at().filter(|_| !self.0.caveats.withheld), why: self.why() }
     }
 
     /// Whether the readings are not fresh.
@@ -105,7 +105,7 @@ impl Answer {
 
     /// What went wrong with the last call, unless it went well.
     #[must_use]
-    pub fn trouble(&self) -> Option<&Trouble> {
+    pub fn trouble(&self) -> Option<&LastFailure> {
         self.0.record.trouble()
     }
 
@@ -117,14 +117,14 @@ impl Answer {
 
     /// The login the readings belong to, where that was said.
     #[must_use]
-    pub fn lineage(&self) -> Option<&Lineage> {
+    pub fn lineage(&self) -> Option<&LoginId> {
         self.0.record.lineage()
     }
 
     /// Since when this process has been going on without the store; `None` while it has it.
     #[must_use]
-    pub fn alone_since(&self) -> Option<Timestamp> {
-        self.0.caveats.alone_since.map(Ms::timestamp)
+    pub fn store_unavailable_since(&self) -> Option<Timestamp> {
+        self.0.caveats.store_unavailable_since.map(Ms::timestamp)
     }
 
     /// Whether this process has been going on without the store because the store's record of the account is damaged.
@@ -158,18 +158,21 @@ impl Answer {
         } else if record.snapshot().is_empty() {
             StaleReason::NeverRead
         } else if self.hold().is_some() {
-            StaleReason::Held
+            StaleReason::OnHold
         } else if record.trouble().is_some() {
             StaleReason::Failing
         } else if view.caveats.is_damaged {
             StaleReason::RecordDamaged
-        } else if view.caveats.alone_since.is_some() {
-            StaleReason::StoreAway
+        } else if view.caveats.store_unavailable_since.is_some() {
+            StaleReason::StoreUnavailable
         } else if !record.is_writable() {
-            StaleReason::Newer
-        } else if record.snapshot().windows().iter().any(|window| {
-            window.scope().is_none() && window.rolls_over_at().is_some_and(|at| at <= self.now())
-        }) {
+            StaleReason::UnsupportedFormat
+        } else if record
+            .snapshot()
+            .windows()
+            .iter()
+            .any(|window| window.scope().is_none() && window.expires_at().is_some_and(|at| at <= self.now()))
+        {
             StaleReason::RolledOver
         } else if self.error().is_some() {
             StaleReason::NotRefreshed
@@ -179,9 +182,9 @@ impl Answer {
     }
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for AccountUsage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer")
+        f.debug_struct("AccountUsage")
             .field("state", &self.state())
             .field("snapshot", self.snapshot())
             .finish_non_exhaustive()
@@ -191,10 +194,10 @@ impl fmt::Debug for Answer {
 /// How far an answer is to be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum State {
+pub enum Freshness {
     /// The readings are young enough, and no window has reset since.
     Fresh,
-    /// They are not. What they say is a lower bound until each window's reset; see [`Answer::used`].
+    /// They are not. What they say is a lower bound until each window's reset; see [`AccountUsage::used`].
     #[non_exhaustive]
     Stale {
         /// Since when; `None` if there are no readings.
@@ -214,20 +217,20 @@ pub enum StaleReason {
     Aged,
     /// A window has reset since it was read.
     RolledOver,
-    /// Nobody may ask now; see [`Answer::hold`].
-    Held,
-    /// The last call failed; see [`Answer::trouble`].
+    /// Nobody may ask now; see [`AccountUsage::hold`].
+    OnHold,
+    /// The last call failed; see [`AccountUsage::trouble`].
     Failing,
     /// The store does not answer: another process may know more.
-    StoreAway,
-    /// The store's record of the account is damaged; see [`Answer::is_record_damaged`].
+    StoreUnavailable,
+    /// The store's record of the account is damaged; see [`AccountUsage::is_record_damaged`].
     RecordDamaged,
     /// It cannot be told whose the readings are, so they are not shown.
     IdentityUnknown,
-    /// A refresh was tried, and was not possible; see [`Answer::error`].
+    /// A refresh was tried, and was not possible; see [`AccountUsage::error`].
     NotRefreshed,
     /// A newer program keeps the record, and this one must not ask on its behalf.
-    Newer,
+    UnsupportedFormat,
 }
 
 impl StaleReason {
@@ -238,13 +241,13 @@ impl StaleReason {
             Self::NeverRead => "never_read",
             Self::Aged => "aged",
             Self::RolledOver => "rolled_over",
-            Self::Held => "held",
+            Self::OnHold => "held",
             Self::Failing => "failing",
-            Self::StoreAway => "store_away",
+            Self::StoreUnavailable => "store_away",
             Self::RecordDamaged => "record_damaged",
             Self::IdentityUnknown => "identity_unknown",
             Self::NotRefreshed => "not_refreshed",
-            Self::Newer => "newer",
+            Self::UnsupportedFormat => "newer",
         }
     }
 }
@@ -260,9 +263,9 @@ impl fmt::Display for StaleReason {
 #[derive(Debug)]
 #[must_use]
 #[non_exhaustive]
-pub struct Refreshed {
+pub struct RefreshOutcome {
     /// What is known now.
-    pub answer: Answer,
+    pub answer: AccountUsage,
     /// Whether the provider was asked, and its readings are in the answer.
     pub fetched: bool,
     /// Why the answer is not news, if it is not.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::context::Crew;
 use super::desk::Standing;
 use super::provider::Provider;
-use super::quieted::Quieted;
+use super::quieted::SharedCooldown;
 use super::slot::Slot;
 use super::tasks::{Either, IfBroken, either, wait_for};
 use crate::clock::Instant;
@@ -81,7 +81,7 @@ fn next_change(
             // Whether anybody has written meanwhile does not matter: this process's own copy is to be joined.
             let _ = clock.bounded(recheck, link.until_found()).await;
         } else {
-            let notice = wait_for_notice(&clock, recheck, link.changed(&key, seen.version()));
+            let notice = wait_for_notice(&clock, recheck, link.wait_for_change(&key, seen.version()));
             // A refresh that could not write leaves what is to be joined as soon as may be. A store that refuses, or that is back
             // before its connection was lost, has no notice of that.
             either(notice, wait_for(&slot.news, || slot.desk().is_alone())).await;
@@ -96,13 +96,13 @@ fn follow_quiet(provider: &Arc<Provider>, crew: &Crew) {
         return;
     };
     let tasks = Arc::clone(&crew.tasks);
-    let follower = IfBroken(Arc::downgrade(quieted), Quieted::let_go);
+    let follower = IfBroken(Arc::downgrade(quieted), SharedCooldown::let_go);
     let (clock, link) = (provider.clock.clone(), Arc::clone(&provider.link));
     let (key, recheck, keep) = (quieted.key.clone(), provider.policy.recheck, provider.policy.keep);
     crew.tasks.spawn(async move {
         let mut seen = None;
         loop {
-            let wait = wait_for_notice(&clock, jittered(recheck), link.changed(&key, seen));
+            let wait = wait_for_notice(&clock, jittered(recheck), link.wait_for_change(&key, seen));
             if let Either::First(()) = either(tasks.closing(), wait).await {
                 break;
             }

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use super::error::QuotaError;
 use super::flight::Flight;
 use super::view::Caveats;
-use crate::record::Joined;
+use crate::record::MergeOutcome;
 use crate::time::Ms;
-use crate::{Identity, Lease, Lineage, Record, Seed, Version};
+use crate::{Lease, LoginId, OwnerId, Record, Seed, Version};
 
 /// What this process knows and has in hand of one account.
 #[derive(Debug)]
@@ -27,13 +27,13 @@ pub(crate) struct Desk {
     /// Refreshes under way, at most one per login.
     pub(crate) flights: Vec<Arc<Flight>>,
     /// The login the account was last said to hold by whoever uses this manager.
-    pub(crate) login: Option<Lineage>,
+    pub(crate) login: Option<LoginId>,
     /// It cannot be told whose the numbers are.
     pub(crate) withheld: bool,
     /// Why the last refresh here brought nothing, unless somebody's has since.
     pub(crate) failed: Option<Arc<QuotaError>>,
     /// Whose the base was when it began to go its own way.
-    pub(crate) left: Option<Lineage>,
+    pub(crate) left: Option<LoginId>,
     /// The base has changed since.
     pub(crate) unwritten: bool,
     /// The store's record could not be decoded when it was last read.
@@ -66,16 +66,16 @@ impl Standing {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pending {
     pub(crate) seed: Seed,
-    pub(crate) identity: Option<Identity>,
+    pub(crate) identity: Option<OwnerId>,
     /// The last join that is in it.
     pub(crate) count: u64,
 }
 
 impl Pending {
     /// Puts what is pending into `record`.
-    pub(crate) fn join_to(&self, record: &mut Record, now: Timestamp) -> Joined {
+    pub(crate) fn join_to(&self, record: &mut Record, now: Timestamp) -> MergeOutcome {
         let joined = record.seed(now, &self.seed);
-        if joined == Joined::Yes && self.identity.is_some() {
+        if joined == MergeOutcome::Merged && self.identity.is_some() {
             return record.observe(now, &crate::Snapshot::default(), None, self.identity.as_ref());
         }
         joined
@@ -104,12 +104,12 @@ impl Desk {
 
     /// What has to be said beside the record.
     pub(crate) fn caveats(&self) -> Caveats {
-        let alone_since = match self.standing {
+        let store_unavailable_since = match self.standing {
             Standing::Alone(since) => Some(since),
             Standing::Unread | Standing::Shared(_) => None,
         };
-        let is_damaged = self.is_damaged && alone_since.is_some();
-        Caveats { withheld: self.withheld, alone_since, is_damaged, failed: self.failed.clone() }
+        let is_damaged = self.is_damaged && store_unavailable_since.is_some();
+        Caveats { withheld: self.withheld, store_unavailable_since, is_damaged, failed: self.failed.clone() }
     }
 
     /// What the record is for this process: of the login it holds, with what is pending.
@@ -138,7 +138,7 @@ impl Desk {
     }
 
     /// Joins something at the desk, to be written later. What belongs to another login is refused.
-    pub(crate) fn join(&mut self, now: Timestamp, seed: &Seed, identity: Option<&Identity>) -> Joined {
+    pub(crate) fn join(&mut self, now: Timestamp, seed: &Seed, identity: Option<&OwnerId>) -> MergeOutcome {
         // Against the record as it would be with all that is pending: that may have named a login first.
         let mut trial = (*self.base).clone();
         self.put_in(&mut trial, now);
@@ -149,7 +149,7 @@ impl Desk {
         seed.snapshot.assume_resets(trial.snapshot());
         let addition = Pending { seed, identity: identity.cloned(), count: 0 };
         let joined = addition.join_to(&mut trial, now);
-        if joined != Joined::Yes {
+        if joined != MergeOutcome::Merged {
             return joined;
         }
         // What was pending of another login than this is nobody's any more.
@@ -180,7 +180,7 @@ impl Desk {
     }
 
     /// Says which login the account holds from now on.
-    pub(crate) fn set_login(&mut self, login: Lineage) {
+    pub(crate) fn set_login(&mut self, login: LoginId) {
         let before = self.login.replace(login);
         let Some(before) = before.filter(|before| self.login.as_ref() != Some(before)) else { return };
         self.failed = None;

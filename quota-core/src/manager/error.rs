@@ -1,7 +1,7 @@
 //! Why there is no number, or no new one.
 
 use crate::fetch::with_cause;
-use crate::{AccountId, FetchError, Hold, ProviderId, StoreError, Trouble};
+use crate::{AccountId, FetchError, Hold, LastFailure, ProviderId, StoreError};
 
 /// Why a read or a refresh brought nothing new.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum QuotaError {
     /// Nobody may ask now.
     #[error("{account} is on hold until {}: {}", hold.until, hold.why)]
     #[non_exhaustive]
-    Held {
+    OnHold {
         /// The account.
         account: AccountId,
         /// Until when, and why.
@@ -26,11 +26,11 @@ pub enum QuotaError {
     /// The provider refused this login a short while ago, and nothing has changed since.
     #[error("{account}: {}", trouble.note)]
     #[non_exhaustive]
-    Barred {
+    CredentialRejected {
         /// The account.
         account: AccountId,
         /// What went wrong then.
-        trouble: Trouble,
+        trouble: LastFailure,
     },
     /// A call with this credential was started a short while ago and failed, and no other one was made. Only
     /// [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) ends so.
@@ -40,7 +40,7 @@ pub enum QuotaError {
         /// The account.
         account: AccountId,
         /// What went wrong, and when that call was started.
-        trouble: Trouble,
+        trouble: LastFailure,
     },
     /// The provider was asked, or was to be asked, and there was no usable answer.
     #[error("could not fetch usage for {account}")]
@@ -70,7 +70,7 @@ pub enum QuotaError {
     /// Somebody else was asking, and brought nothing in time.
     #[error("somebody else is asking about {account} and has not finished")]
     #[non_exhaustive]
-    Busy {
+    InProgress {
         /// The account.
         account: AccountId,
     },
@@ -87,7 +87,7 @@ pub enum QuotaError {
     /// The shared record was written by a newer version of this program: it can be read, and must not be changed.
     #[error("the record of {account} was written by a newer program; update this one")]
     #[non_exhaustive]
-    Newer {
+    UnsupportedFormat {
         /// The account.
         account: AccountId,
     },
@@ -102,7 +102,7 @@ pub enum QuotaError {
     /// The fetcher broke, or the store did. The next refresh starts anew.
     #[error("the refresh of {account} broke in the middle")]
     #[non_exhaustive]
-    Broken {
+    Panicked {
         /// The account.
         account: AccountId,
     },
@@ -160,7 +160,7 @@ pub enum ObserveError {
     /// The shared record was written by a newer version of this program.
     #[error("the record of {account} was written by a newer program; update this one")]
     #[non_exhaustive]
-    Newer {
+    UnsupportedFormat {
         /// The account.
         account: AccountId,
     },

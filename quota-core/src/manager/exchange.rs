@@ -10,14 +10,16 @@ use super::desk::Standing;
 use super::slot::Slot;
 use crate::store::Start;
 use crate::store::update::{Change, run};
-use crate::{Document, Lineage, Reading, Record, StoreError, StoreKey, Swap, Version, WhenAway};
+use crate::{
+    CasOutcome, Document, LoginId, Record, StoreError, StoreKey, StoreOutagePolicy, StoreRead, Version,
+};
 
 /// What the store does not have.
 #[derive(Clone)]
 struct Alone {
     record: Arc<Record>,
     /// Whose it was before it went its own way; `None` if that was not said, or if it is the store that has lost it.
-    left: Option<Lineage>,
+    left: Option<LoginId>,
 }
 
 impl Slot {
@@ -36,7 +38,7 @@ impl Slot {
         let _turn = self.turn.lock().await;
         match self.exchange(&mut work).await {
             Ok(done) => Ok(done),
-            Err(error) if self.provider.policy.when_away == WhenAway::Refuse => Err(error),
+            Err(error) if self.provider.policy.when_away == StoreOutagePolicy::FailClosed => Err(error),
             Err(error) => Ok(self.go_alone(&error, work)),
         }
     }
@@ -61,14 +63,14 @@ impl Slot {
     ) -> Result<T, StoreError> {
         let _turn = self.turn.lock().await;
         let mut shared = self.exchange(&mut work).await;
-        if let Err(StoreError::Unusable { .. }) = shared {
+        if let Err(StoreError::Corrupt { .. }) = shared {
             shared = match self.replace_damaged().await {
                 Ok(()) => self.exchange(&mut work).await,
                 Err(error) => Err(error),
             };
         }
         shared.inspect_err(|error| {
-            if self.provider.policy.when_away != WhenAway::Refuse {
+            if self.provider.policy.when_away != StoreOutagePolicy::FailClosed {
                 self.go_alone(error, |record, now| drop(work(record, now)));
             }
         })
@@ -86,8 +88,9 @@ impl Slot {
         own.revise();
         let keep = self.provider.policy.keep;
         // On a conflict another process has written, and that record is read next.
-        let swap = self.provider.link.swap(&key, Some(damaged.version), own.encode(), keep).await?;
-        if let Swap::Applied(_) = swap {
+        let swap =
+            self.provider.link.compare_and_swap(&key, Some(damaged.version), own.encode(), keep).await?;
+        if let CasOutcome::Applied(_) = swap {
             self.desk().is_damaged = false;
             tracing::warn!(account = %self.id, "damaged record was replaced");
         }
@@ -147,7 +150,7 @@ impl Slot {
                 return false;
             }
             Ok((record, version)) => self.adopt(record, version, None),
-            Err(error) if self.provider.policy.when_away == WhenAway::Refuse => {
+            Err(error) if self.provider.policy.when_away == StoreOutagePolicy::FailClosed => {
                 tracing::debug!(account = %self.id, %error, "store not usable for this account");
             }
             Err(error) => self.go_alone(&error, |_, _| ()),
@@ -207,7 +210,7 @@ impl Slot {
         is_blank && self.provider.link.now().is_some()
     }
 
-    fn decoded(&self, reading: &Reading) -> Result<Arc<Record>, StoreError> {
+    fn decoded(&self, reading: &StoreRead) -> Result<Arc<Record>, StoreError> {
         let Some(document) = &reading.document else { return Ok(Arc::default()) };
         let known = {
             let desk = self.desk();
@@ -227,7 +230,7 @@ impl Slot {
     }
 
     fn damaged(&self, error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-        let error = StoreError::unusable("the record is damaged, and was left as it is").because(error);
+        let error = StoreError::corrupt("the record is damaged, and was left as it is").with_source(error);
         self.provider.link.note_unusable(&StoreKey::account(&self.id), &error);
         self.desk().is_damaged = true;
         error
@@ -265,9 +268,9 @@ impl Slot {
         self.update(|desk| {
             let now = self.provider.link.guess();
             // The record is what the store had when it was read last; that the store is away now is another reason.
-            desk.is_damaged &= matches!(error, StoreError::Unusable { .. });
+            desk.is_damaged &= matches!(error, StoreError::Corrupt { .. });
             if !desk.is_alone() {
-                if let StoreError::Unusable { .. } = error {
+                if let StoreError::Corrupt { .. } = error {
                     tracing::warn!(account = %self.id, %error, "record not usable, going on alone");
                 } else {
                     // Of the store as a whole it was told already: once, not for each account.
@@ -305,7 +308,7 @@ impl<T, W: FnMut(&mut Record, Timestamp) -> T> Change for Exchange<'_, W> {
     type Document = Record;
     type Output = T;
 
-    fn decode(&mut self, found: &Reading) -> Result<Arc<Record>, StoreError> {
+    fn decode(&mut self, found: &StoreRead) -> Result<Arc<Record>, StoreError> {
         self.shared = None;
         let record = self.slot.decoded(found)?;
         self.alone = self.alone.take().or_else(|| self.slot.lost_by_store(&record));

@@ -11,13 +11,13 @@ use super::error::QuotaError;
 use super::gate::{Gate, Ticket};
 use super::tasks::wait_for;
 use super::view::View;
-use crate::{Lineage, Urgency};
+use crate::{LoginId, Priority};
 
 /// A refresh under way.
 #[derive(Debug)]
 pub(crate) struct Flight {
     /// The login it was asked for; `None` if it is for whichever the account holds.
-    pub(crate) lineage: Option<Lineage>,
+    pub(crate) lineage: Option<LoginId>,
     /// What was wanted by whoever began it.
     pub(crate) wish: Wish,
     landed: OnceLock<Landing>,
@@ -28,7 +28,7 @@ pub(crate) struct Flight {
 /// Where it stands in the line to the provider.
 #[derive(Debug)]
 struct Place {
-    urgency: Urgency,
+    urgency: Priority,
     ticket: Option<u64>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) enum Wish {
 }
 
 impl Flight {
-    pub(crate) fn new(lineage: Option<Lineage>, wish: Wish, urgency: Urgency) -> Arc<Self> {
+    pub(crate) fn new(lineage: Option<LoginId>, wish: Wish, urgency: Priority) -> Arc<Self> {
         Arc::new(Self {
             lineage,
             wish,
@@ -108,12 +108,12 @@ impl Flight {
     }
 
     /// The urgency of the most urgent of those who have joined.
-    pub(crate) fn urgency(&self) -> Urgency {
+    pub(crate) fn urgency(&self) -> Priority {
         self.place().urgency
     }
 
     /// Moves it up in the line, if this is more urgent.
-    pub(crate) fn hurry(&self, gate: &Gate, urgency: Urgency) {
+    pub(crate) fn hurry(&self, gate: &Gate, urgency: Priority) {
         let mut place = self.place();
         if urgency > place.urgency {
             place.urgency = urgency;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::Instant;
-use crate::{Clock, Urgency};
+use crate::{Clock, Priority};
 
 /// The way to one provider.
 ///
@@ -79,7 +79,7 @@ impl Gate {
     }
 
     /// Takes a place in the line.
-    pub(crate) fn queue(self: &Arc<Self>, urgency: Urgency) -> Ticket {
+    pub(crate) fn queue(self: &Arc<Self>, urgency: Priority) -> Ticket {
         let mut line = self.line();
         line.last_number += 1;
         let (number, turn) = (line.last_number, Arc::new(Notify::new()));
@@ -102,10 +102,10 @@ impl Gate {
 }
 
 impl Line {
-    fn of(&mut self, urgency: Urgency) -> &mut BTreeMap<u64, Arc<Notify>> {
+    fn of(&mut self, urgency: Priority) -> &mut BTreeMap<u64, Arc<Notify>> {
         match urgency {
-            Urgency::Interactive => &mut self.interactive,
-            Urgency::Background => &mut self.background,
+            Priority::Interactive => &mut self.interactive,
+            Priority::Background => &mut self.background,
         }
     }
 
@@ -242,9 +242,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn starts_are_a_gap_apart() {
         let (clock, gate) = gate();
-        gate.queue(Urgency::Background).pass().await.call();
+        gate.queue(Priority::Background).pass().await.call();
 
-        gate.queue(Urgency::Background).pass().await.call();
+        gate.queue(Priority::Background).pass().await.call();
 
         assert_eq!(clock.now().as_millisecond(), 1000);
     }
@@ -252,9 +252,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_finds_that_no_call_is_needed_costs_the_next_no_gap() {
         let (clock, gate) = gate();
-        drop(gate.queue(Urgency::Background).pass().await);
+        drop(gate.queue(Priority::Background).pass().await);
 
-        gate.queue(Urgency::Background).pass().await.call();
+        gate.queue(Priority::Background).pass().await.call();
 
         assert_eq!(clock.now().as_millisecond(), 0);
     }
@@ -262,10 +262,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn two_calls_do_not_run_at_once() {
         let (clock, gate) = gate();
-        let mut running = gate.queue(Urgency::Interactive).pass().await;
+        let mut running = gate.queue(Priority::Interactive).pass().await;
         running.call();
 
-        let second = clock.bounded(ALMOST_SLOW, gate.queue(Urgency::Interactive).pass()).await;
+        let second = clock.bounded(ALMOST_SLOW, gate.queue(Priority::Interactive).pass()).await;
 
         assert!(second.is_none());
         drop(running);
@@ -274,10 +274,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_that_is_unanswered_for_two_seconds_blocks_no_other() {
         let (clock, gate) = gate();
-        let mut hanging = gate.queue(Urgency::Interactive).pass().await;
+        let mut hanging = gate.queue(Priority::Interactive).pass().await;
         hanging.call();
 
-        let second = clock.bounded(SECOND * 60, gate.queue(Urgency::Interactive).pass()).await;
+        let second = clock.bounded(SECOND * 60, gate.queue(Priority::Interactive).pass()).await;
 
         assert!(second.is_some());
         assert_eq!(clock.now().as_millisecond(), 2000);
@@ -286,12 +286,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn beside_a_slow_call_the_others_run_one_at_a_time() {
         let (clock, gate) = gate();
-        let mut hanging = gate.queue(Urgency::Interactive).pass().await;
+        let mut hanging = gate.queue(Priority::Interactive).pass().await;
         hanging.call();
-        let mut quick = gate.queue(Urgency::Interactive).pass().await;
+        let mut quick = gate.queue(Priority::Interactive).pass().await;
         quick.call();
 
-        let third = clock.bounded(ALMOST_SLOW, gate.queue(Urgency::Interactive).pass()).await;
+        let third = clock.bounded(ALMOST_SLOW, gate.queue(Priority::Interactive).pass()).await;
 
         assert!(third.is_none());
     }
@@ -301,25 +301,25 @@ mod tests {
         let (clock, gate) = gate();
         let mut hanging = Vec::new();
         for _ in 0..4 {
-            let mut pass = gate.queue(Urgency::Interactive).pass().await;
+            let mut pass = gate.queue(Priority::Interactive).pass().await;
             pass.call();
             hanging.push(pass);
         }
 
-        let fifth = gate.queue(Urgency::Interactive).pass();
+        let fifth = gate.queue(Priority::Interactive).pass();
         let fifth = clock.bounded(SECOND * 60, fifth).await;
         assert!(fifth.is_none());
 
         drop(hanging.pop());
-        let fifth = gate.queue(Urgency::Interactive).pass();
+        let fifth = gate.queue(Priority::Interactive).pass();
         assert!(clock.bounded(SECOND * 60, fifth).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_unused_pass_is_not_a_slow_call() {
         let (clock, gate) = gate();
-        let mut first = gate.queue(Urgency::Interactive).pass().await;
-        let mut second = pin!(gate.queue(Urgency::Interactive).pass());
+        let mut first = gate.queue(Priority::Interactive).pass().await;
+        let mut second = pin!(gate.queue(Priority::Interactive).pass());
 
         assert!(clock.bounded(SECOND * 3, second.as_mut()).await.is_none());
         first.call();
@@ -332,8 +332,8 @@ mod tests {
     async fn starts_are_a_gap_apart_although_a_pass_is_used_late() {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
         let gate = Gate::new(clock.clone(), SECOND, 2);
-        let mut first = gate.queue(Urgency::Interactive).pass().await;
-        let mut second = pin!(gate.queue(Urgency::Interactive).pass());
+        let mut first = gate.queue(Priority::Interactive).pass().await;
+        let mut second = pin!(gate.queue(Priority::Interactive).pass());
 
         assert!(clock.bounded(SECOND * 3, second.as_mut()).await.is_none());
         first.call();
@@ -346,9 +346,9 @@ mod tests {
     async fn without_a_gap_passes_are_given_while_others_are_unused() {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
         let gate = Gate::new(clock.clone(), Duration::ZERO, 2);
-        let _first = gate.queue(Urgency::Interactive).pass().await;
-        let second = gate.queue(Urgency::Interactive).at_once();
-        let third = clock.bounded(SECOND * 60, gate.queue(Urgency::Interactive).pass()).await;
+        let _first = gate.queue(Priority::Interactive).pass().await;
+        let second = gate.queue(Priority::Interactive).at_once();
+        let third = clock.bounded(SECOND * 60, gate.queue(Priority::Interactive).pass()).await;
 
         assert!(second.is_some());
         assert!(third.is_none());
@@ -372,9 +372,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn somebody_who_waits_goes_before_the_background() {
         let (clock, gate) = gate();
-        let running = gate.queue(Urgency::Background).pass().await;
-        let background = gate.queue(Urgency::Background);
-        let interactive = gate.queue(Urgency::Interactive);
+        let running = gate.queue(Priority::Background).pass().await;
+        let background = gate.queue(Priority::Background);
+        let interactive = gate.queue(Priority::Interactive);
         drop(running);
 
         let first = clock.bounded(SECOND * 60, background.pass());
@@ -389,8 +389,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_background_place_that_somebody_joins_moves_up() {
         let (_, gate) = gate();
-        let running = gate.queue(Urgency::Background).pass().await;
-        let [first, second] = [gate.queue(Urgency::Background), gate.queue(Urgency::Background)];
+        let running = gate.queue(Priority::Background).pass().await;
+        let [first, second] = [gate.queue(Priority::Background), gate.queue(Priority::Background)];
         gate.hurry(second.number());
         drop(running);
 
@@ -402,9 +402,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_leaves_the_line_blocks_nobody() {
         let (clock, gate) = gate();
-        let running = gate.queue(Urgency::Background).pass().await;
-        let left = gate.queue(Urgency::Interactive);
-        let stays = gate.queue(Urgency::Background);
+        let running = gate.queue(Priority::Background).pass().await;
+        let left = gate.queue(Priority::Interactive);
+        let stays = gate.queue(Priority::Background);
         drop(left);
         drop(running);
 

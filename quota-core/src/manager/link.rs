@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::events::{Event, Stage};
-use super::tally::{Call, StoreTally, Tally};
+use super::tally::{Call, StoreStats, Tally};
 use super::tasks::{Either, IfBroken, Tasks, either, wait_for};
 use crate::clock::Instant;
 use crate::store::update::{Trips, twice};
-use crate::{Applied, Clock, QuotaStore, Reading, StoreError, StoreKey, Swap, Version, time};
+use crate::{CasOutcome, Clock, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState, time};
 
 /// A store, with the clock that its users share.
 #[derive(Debug)]
@@ -39,18 +39,18 @@ pub(crate) struct Link {
 }
 
 impl Trips for Arc<Link> {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         Link::read(self, key).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         ttl: Duration,
-    ) -> Result<Swap, StoreError> {
-        Link::swap(self, key, expected, body, ttl).await
+    ) -> Result<CasOutcome, StoreError> {
+        Link::compare_and_swap(self, key, expected, body, ttl).await
     }
 }
 
@@ -101,7 +101,7 @@ impl Link {
         })
     }
 
-    pub(crate) async fn read(self: &Arc<Self>, key: &StoreKey) -> Result<Reading, StoreError> {
+    pub(crate) async fn read(self: &Arc<Self>, key: &StoreKey) -> Result<StoreRead, StoreError> {
         let asked_at = self.clock.instant();
         let reading = self.attempt(key, Call::Read, || self.store.read(key)).await?;
         self.tally.worked(key, Call::Read);
@@ -110,33 +110,38 @@ impl Link {
     }
 
     /// Swaps. If the store could not be reached the swap is repeated once, so a conflict may have brought what it wrote.
-    pub(crate) async fn swap(
+    pub(crate) async fn compare_and_swap(
         self: &Arc<Self>,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let asked_at = self.clock.instant();
-        let swap =
-            self.attempt(key, Call::Swap, || self.store.swap(key, expected, body.clone(), keep)).await?;
+        let swap = self
+            .attempt(key, Call::Swap, || self.store.compare_and_swap(key, expected, body.clone(), keep))
+            .await?;
         match &swap {
-            Swap::Applied(_) => {
+            CasOutcome::Applied(_) => {
                 self.tally.worked(key, Call::Swap);
                 self.proven.store(true, Ordering::Relaxed);
             }
-            Swap::Conflict(reading) => self.note_time(asked_at, reading),
+            CasOutcome::Conflict(reading) => self.note_time(asked_at, reading),
         }
         Ok(swap)
     }
 
     /// Waits until the document may have moved past `seen`, or until the store is back.
-    pub(crate) async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    pub(crate) async fn wait_for_change(
+        &self,
+        key: &StoreKey,
+        seen: Option<Version>,
+    ) -> Result<(), StoreError> {
         if self.is_away() {
             self.until_found().await;
             return Ok(());
         }
-        self.store.changed(key, seen).await
+        self.store.wait_for_change(key, seen).await
     }
 
     /// Waits until the store is there, which it may be already.
@@ -183,7 +188,7 @@ impl Link {
         self.events.tell(event);
     }
 
-    pub(crate) fn tally(&self) -> StoreTally {
+    pub(crate) fn tally(&self) -> StoreStats {
         self.tally.so_far()
     }
 
@@ -201,9 +206,12 @@ impl Link {
         F: Future<Output = Result<T, StoreError>>,
     {
         if self.is_away() {
-            return Err(StoreError::unavailable(Applied::No, "it is away, and has not come back yet"));
+            return Err(StoreError::unavailable(
+                WriteState::NotApplied,
+                "it is away, and has not come back yet",
+            ));
         }
-        let late = || StoreError::unavailable(Applied::Perhaps, "it did not answer in time");
+        let late = || StoreError::unavailable(WriteState::Unknown, "it did not answer in time");
         let answer = self.clock.bounded(self.patience, twice(call)).await.unwrap_or_else(|| Err(late()));
         if let Err(error) = &answer {
             self.tally.failed(key, kind, error, self.clock.instant());
@@ -220,7 +228,7 @@ impl Link {
     }
 
     /// Notes the time that the store told between `asked_at` and now.
-    fn note_time(&self, asked_at: Instant, reading: &Reading) {
+    fn note_time(&self, asked_at: Instant, reading: &StoreRead) {
         let (wall_ms, instant) = (self.clock.now_ms(), self.clock.instant());
         let offset_ms = reading.now.as_millisecond().saturating_sub(wall_ms);
         let trip_ms = instant.saturating_since(asked_at).as_nanos().div_ceil(1_000_000);

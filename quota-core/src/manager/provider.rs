@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::gate::Gate;
 use super::link::Link;
-use super::quieted::Quieted;
+use super::quieted::SharedCooldown;
 use crate::{Clock, Hold, Policy, ProviderId, UsageFetcher};
 
 /// One provider, as this process sees it.
@@ -20,7 +20,7 @@ pub(crate) struct Provider {
     pub(crate) link: Arc<Link>,
     pub(crate) clock: Clock,
     /// `None` if a 429 concerns its own account only.
-    pub(crate) quieted: Option<Arc<Quieted>>,
+    pub(crate) quieted: Option<Arc<SharedCooldown>>,
 }
 
 impl Provider {
@@ -30,7 +30,7 @@ impl Provider {
         policy: Policy,
         link: Arc<Link>,
         clock: Clock,
-        quieted: Option<Arc<Quieted>>,
+        quieted: Option<Arc<SharedCooldown>>,
     ) -> Arc<Self> {
         let gate = Gate::new(clock.clone(), policy.gap, policy.parallel);
         Arc::new(Self { id, fetcher, policy, gate, link, clock, quieted })

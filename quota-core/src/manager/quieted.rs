@@ -12,23 +12,23 @@ use tokio::sync::OnceCell;
 use super::link::Link;
 use crate::store::update::update_through;
 use crate::store::{DocumentBody, Start};
-use crate::{Hold, QuietTime, Reading, StoreError, StoreKey, Version};
+use crate::{Hold, ProviderCooldown, StoreError, StoreKey, StoreRead, Version};
 
 /// The quiet time of one provider.
 #[derive(Debug)]
-pub(crate) struct Quieted {
+pub(crate) struct SharedCooldown {
     pub(crate) key: StoreKey,
     link: Arc<Link>,
     /// What the store said last.
-    told: ArcSwap<QuietTime>,
+    told: ArcSwap<ProviderCooldown>,
     /// What this process has seen itself: it holds even if the store cannot be written.
-    own: ArcSwap<QuietTime>,
+    own: ArcSwap<ProviderCooldown>,
     read: OnceCell<()>,
     /// Whether a task follows the changes of the document.
     following: AtomicBool,
 }
 
-impl Quieted {
+impl SharedCooldown {
     pub(crate) fn new(key: StoreKey, link: Arc<Link>) -> Arc<Self> {
         let (told, own) = (ArcSwap::default(), ArcSwap::default());
         Arc::new(Self { key, link, told, own, read: OnceCell::new(), following: AtomicBool::new(false) })
@@ -71,16 +71,16 @@ impl Quieted {
             quiet.extend(hold.since, hold);
             quiet
         });
-        let extend = |quiet: &mut QuietTime, now| quiet.extend(now, hold);
+        let extend = |quiet: &mut ProviderCooldown, now| quiet.extend(now, hold);
         let updated = update_through(&self.link, &self.key, Start::Read, keep, extend).await;
-        if let Err(error @ StoreError::Unusable { .. }) = updated {
+        if let Err(error @ StoreError::Corrupt { .. }) = updated {
             self.log_unusable(&error);
         }
     }
 
     /// What a document says; no document is no quiet time, and `None` is a damaged one.
-    fn decoded(&self, reading: &Reading) -> Option<QuietTime> {
-        let Some(document) = &reading.document else { return Some(QuietTime::default()) };
+    fn decoded(&self, reading: &StoreRead) -> Option<ProviderCooldown> {
+        let Some(document) = &reading.document else { return Some(ProviderCooldown::default()) };
         DocumentBody::decode(&document.body).inspect_err(|error| self.log_unusable(error)).ok()
     }
 

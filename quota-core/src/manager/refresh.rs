@@ -17,14 +17,14 @@ use super::error::QuotaError;
 use super::flight::{Flight, Landed, Landing, Wish};
 use super::slot::Slot;
 use super::tasks::{Either, either};
-use crate::{FetchError, Lineage, Login, Urgency, UsageFetcher};
+use crate::{FetchError, LoginId, LoginInfo, Priority, UsageFetcher};
 
 use begin::Begun;
 use call::Called;
 
 /// The refresh for the login that the account holds: the one that is under way, or a new one. Callers that stop waiting for it
 /// do not stop it.
-pub(crate) fn join(slot: &Arc<Slot>, wish: Wish, urgency: Urgency, crew: &Crew) -> Arc<Flight> {
+pub(crate) fn join(slot: &Arc<Slot>, wish: Wish, urgency: Priority, crew: &Crew) -> Arc<Flight> {
     let flight = {
         let mut desk = slot.desk();
         if let Some(flight) = desk.flight() {
@@ -58,7 +58,7 @@ impl Drop for Refresh {
     fn drop(&mut self) {
         let account = self.slot.id.clone();
         self.land(Err(match std::thread::panicking() {
-            true => QuotaError::Broken { account },
+            true => QuotaError::Panicked { account },
             false => QuotaError::Closed,
         }));
     }
@@ -145,7 +145,7 @@ impl Refresh {
                     return Ok(Landed { fetched: true, called_at: None, view });
                 }
                 Ok(Called::TooLate(_)) if !overtaken => overtaken = true,
-                Ok(Called::TooLate(_)) => return Err(QuotaError::Busy { account: slot.id.clone() }),
+                Ok(Called::TooLate(_)) => return Err(QuotaError::InProgress { account: slot.id.clone() }),
                 // A credential that was replaced while it was used: once more with the new one, and no third time.
                 Err(QuotaError::Fetch { error: FetchError::Unauthorized, .. })
                     if !renewed && self.renews(&*fetcher).await =>
@@ -158,7 +158,7 @@ impl Refresh {
     }
 
     /// Which login the call would use. If that cannot be told, no numbers are shown until it can.
-    async fn login(&self, fetcher: &dyn UsageFetcher) -> Result<Login, QuotaError> {
+    async fn login(&self, fetcher: &dyn UsageFetcher) -> Result<LoginInfo, QuotaError> {
         let slot = &*self.slot;
         let login = match self.bounded(async { fetcher.login(&slot.id).await }).await {
             Ok(Ok(login)) => login,
@@ -168,7 +168,7 @@ impl Refresh {
                 slot.update(|desk| desk.withheld |= desk.login == self.flight.lineage);
                 return Err(match failed {
                     Ok(Err(error)) => QuotaError::Fetch { account: slot.id.clone(), error },
-                    Ok(Ok(_)) => QuotaError::Broken { account: slot.id.clone() },
+                    Ok(Ok(_)) => QuotaError::Panicked { account: slot.id.clone() },
                     Err(cut) => self.cut_off(cut),
                 });
             }
@@ -179,7 +179,7 @@ impl Refresh {
                     FetchError::not_logged_in("the credential that was found belongs to another login");
                 Err(QuotaError::Fetch { account: slot.id.clone(), error })
             }
-            (Some(wanted), None) => Ok(Login::of(wanted.clone()).mark(login.mark)),
+            (Some(wanted), None) => Ok(LoginInfo::new(wanted.clone()).mark(login.mark)),
             _ => Ok(login),
         }
     }
@@ -190,7 +190,7 @@ impl Refresh {
         match cut {
             Cut::TimedOut | Cut::DeadlineExceeded => QuotaError::Fetch { account, error: credential_late() },
             Cut::Cancelled => QuotaError::Closed,
-            Cut::Panicked => QuotaError::Broken { account },
+            Cut::Panicked => QuotaError::Panicked { account },
         }
     }
 
@@ -201,13 +201,13 @@ impl Refresh {
 
     /// Lets the login take the account over, if another one held it: whether or not the provider may be asked now, what
     /// the old one left must not be shown any more.
-    async fn enter(&self, login: &Login) -> Result<(), QuotaError> {
+    async fn enter(&self, login: &LoginInfo) -> Result<(), QuotaError> {
         let slot = &*self.slot;
         // Where the program itself says who holds the account, that is what counts.
         let Some(lineage) = login.lineage.as_ref().filter(|_| self.flight.lineage.is_none()) else {
             return Ok(());
         };
-        let another = |known: &Lineage| known != lineage;
+        let another = |known: &LoginId| known != lineage;
         if !slot.view().record.lineage().is_some_and(another) || self.is_superseded() {
             return Ok(());
         }

@@ -8,12 +8,12 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use super::link::Link;
 use super::provider::Provider;
-use super::quieted::Quieted;
+use super::quieted::SharedCooldown;
 use super::shelf::Shelf;
 use super::slot::Slot;
-use super::tally::StoreTally;
+use super::tally::StoreStats;
 use super::view::{Caveats, View};
-use crate::{AccountId, Clock, Policy, ProviderId, QuietScope, Record, StoreKey, UsageFetcher};
+use crate::{AccountId, Clock, CooldownScope, Policy, ProviderId, Record, StoreKey, UsageFetcher};
 
 /// Who is known, and what a new one begins with.
 pub(crate) struct Register {
@@ -125,7 +125,7 @@ impl Register {
         }
     }
 
-    pub(crate) fn store_tally(&self) -> StoreTally {
+    pub(crate) fn store_stats(&self) -> StoreStats {
         self.link.tally()
     }
 
@@ -172,8 +172,10 @@ impl Register {
     fn new_provider(&self, id: ProviderId, fetcher: Option<Arc<dyn UsageFetcher>>) -> Arc<Provider> {
         let policy = self.policies.get(&id).unwrap_or(&self.policy).clone();
         let quieted = match policy.quiet.scope {
-            QuietScope::Account => None,
-            QuietScope::Provider => Some(Quieted::new(StoreKey::provider(&id), Arc::clone(&self.link))),
+            CooldownScope::Account => None,
+            CooldownScope::Provider => {
+                Some(SharedCooldown::new(StoreKey::provider(&id), Arc::clone(&self.link)))
+            }
         };
         Provider::new(id, fetcher, policy, Arc::clone(&self.link), self.clock.clone(), quieted)
     }

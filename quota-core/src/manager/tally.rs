@@ -9,12 +9,12 @@ use crate::clock::Instant;
 use crate::{StoreError, StoreKey};
 
 /// What went wrong with the store so far, as one manager saw it; see
-/// [`QuotaManager::store_tally`](crate::QuotaManager::store_tally).
+/// [`QuotaManager::store_stats`](crate::QuotaManager::store_stats).
 ///
 /// All of it only rises. A call that is not made because the store is away already is not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct StoreTally {
+pub struct StoreStats {
     /// How often the store was lost, so that this process went on without it; as a metric, `quota_store_outages_total`.
     pub outages: u64,
     /// Calls that it did not answer, or not in time, or by saying that it cannot now; as a metric,
@@ -60,9 +60,9 @@ struct Refusing {
 const OVER_AFTER: Duration = Duration::from_secs(60);
 
 impl Tally {
-    pub(crate) fn so_far(&self) -> StoreTally {
+    pub(crate) fn so_far(&self) -> StoreStats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        StoreTally {
+        StoreStats {
             outages: count(&self.outages),
             unavailable: count(&self.unavailable),
             refused: count(&self.refused),
@@ -79,11 +79,11 @@ impl Tally {
     pub(crate) fn failed(&self, key: &StoreKey, call: Call, error: &StoreError, now: Instant) {
         let counter = match error {
             StoreError::Unavailable { .. } => &self.unavailable,
-            StoreError::Refused { .. } => &self.refused,
-            StoreError::Unusable { .. } => &self.unusable,
+            StoreError::Rejected { .. } => &self.refused,
+            StoreError::Corrupt { .. } => &self.unusable,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if matches!(error, StoreError::Refused { .. }) && self.is_first_refusal((key, call), now) {
+        if matches!(error, StoreError::Rejected { .. }) && self.is_first_refusal((key, call), now) {
             tracing::warn!(%key, %error, "store refuses, going on without it where it does");
         }
     }

@@ -10,7 +10,7 @@ use super::flight::Wish;
 use super::refresh;
 use super::slot::Slot;
 use super::tasks::{IfBroken, either};
-use crate::{Hold, HoldReason, Urgency, time};
+use crate::{Hold, HoldReason, Priority, time};
 
 /// Writes what is pending, a while from now, so that busy traffic becomes one write.
 pub(crate) fn flush_later(slot: &Arc<Slot>, crew: &Crew) {
@@ -43,21 +43,21 @@ pub(crate) fn keep_fresh(slot: &Arc<Slot>, crew: &Crew, stopped: impl Future<Out
             loop {
                 let wish = Wish::Within(slot.provider.policy.freshness);
                 // Waited for, so a slow call is never overtaken by the next.
-                let flight = refresh::join(&slot, wish, Urgency::Background, &own_crew);
+                let flight = refresh::join(&slot, wish, Priority::Background, &own_crew);
                 let pause = match flight.wait().await {
                     Ok(_) => {
                         failures = 0;
                         Duration::ZERO
                     }
-                    Err(QuotaError::Held { hold, .. }) if hold.why == HoldReason::BudgetSpent => {
+                    Err(QuotaError::OnHold { hold, .. }) if hold.why == HoldReason::BudgetExhausted => {
                         time::between(slot.provider.link.guess(), hold.until)
                     }
                     // A replaced credential is noticed by a refresh only, which costs no call while it is the same.
-                    Err(QuotaError::Held { .. }) if slot.view().record.may_let_through() => {
+                    Err(QuotaError::OnHold { .. }) if slot.view().record.may_let_through() => {
                         slot.provider.policy.freshness
                     }
                     // The hold is waited for below, in stretches: it may be cleared.
-                    Err(QuotaError::Held { .. }) => Duration::ZERO,
+                    Err(QuotaError::OnHold { .. }) => Duration::ZERO,
                     // Nobody logged in, a fetcher that breaks: no hold says how long to wait, so we do.
                     Err(_) => {
                         failures += 1;
@@ -83,7 +83,7 @@ async fn wait_until_due(slot: &Slot, at_least: Duration) {
         let binds = |hold: &Hold| hold.is_live(now) && !view.record.may_let_through();
         let hold = view.record.hold().cloned().filter(binds);
         let hold = [hold, slot.provider.quiet_at(now)].into_iter().flatten().map(|hold| hold.until).max();
-        let barred = view.record.trouble().filter(|trouble| trouble.bars());
+        let barred = view.record.trouble().filter(|trouble| trouble.is_credential_rejection());
         // Also one that bars for longer: another credential is noticed only by looking for one.
         let barred = barred.map(|trouble| time::later(trouble.at, policy.freshness));
         let due = [view.due_at(), hold, barred].into_iter().flatten().max();

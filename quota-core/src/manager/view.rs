@@ -32,7 +32,7 @@ pub(crate) struct Caveats {
     /// It cannot be told whose the numbers are: then none are shown.
     pub(crate) withheld: bool,
     /// Since when this process has been going on without the store.
-    pub(crate) alone_since: Option<Ms>,
+    pub(crate) store_unavailable_since: Option<Ms>,
     /// It does so because the store's record of the account is damaged.
     pub(crate) is_damaged: bool,
     /// Why this process's last refresh brought nothing.
@@ -43,7 +43,7 @@ impl Caveats {
     /// Whether this says something else to a reader than `before`.
     pub(crate) fn is_news_after(&self, before: &Self) -> bool {
         let failed = |caveats: &Self| caveats.failed.as_deref().map(std::mem::discriminant);
-        let state = |caveats: &Self| (caveats.withheld, caveats.alone_since, caveats.is_damaged);
+        let state = |caveats: &Self| (caveats.withheld, caveats.store_unavailable_since, caveats.is_damaged);
         state(self) != state(before) || failed(self) != failed(before)
     }
 }

@@ -6,69 +6,73 @@ use jiff::Timestamp;
 
 use super::{Counted, Record, TRAILING};
 use crate::hold::MISSING_SCOPE_LASTS;
-use crate::lease::{Ask, Attempt, Begin, Freshness, RecentCall, Urgency};
+use crate::lease::{CallRecord, LeaseDecision, LeaseRequest, MaxStaleness, Priority, RecentCall};
 use crate::time;
 use crate::unknown::Unknown;
-use crate::{Hold, HoldReason, Lease, Policy, Trouble, TroubleKind};
+use crate::{Hold, HoldReason, LastFailure, LastFailureKind, Lease, Policy};
 
 impl Record {
     /// Decides whether `ask` may call the provider at `now`, and if so gives out the lease.
     ///
     /// The same attempt asked twice gets the same lease, so an answer that was lost on the way can be asked for again.
     /// If the record was changed, it must be written for the decision to count, whatever the decision is.
-    pub fn begin(&mut self, now: Timestamp, ask: &Ask, policy: &Policy) -> Begin {
+    pub fn begin(&mut self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> LeaseDecision {
         let now = time::to_ms(now);
         if !self.is_writable() {
-            return if self.would_be_fresh(now, ask, policy) { Begin::Fresh } else { Begin::Newer };
+            return if self.would_be_fresh(now, ask, policy) {
+                LeaseDecision::NotNeeded
+            } else {
+                LeaseDecision::UnsupportedFormat
+            };
         }
         self.settle(now);
         if let Some(lease) = self.lease().filter(|lease| lease.attempt == ask.attempt && lease.is_live(now)) {
-            return Begin::Granted(lease.clone());
+            return LeaseDecision::Granted(lease.clone());
         }
         if let Some(lineage) = &ask.login.lineage {
             self.new_login(lineage);
         }
         if self.is_fresh(now, ask.freshness, policy) {
-            return Begin::Fresh;
+            return LeaseDecision::NotNeeded;
         }
         let recent = self.recent_call(ask);
         if let Some(call) = recent.as_ref().filter(|call| call.failure.is_none()) {
-            return Begin::CalledRecently(call.clone());
+            return LeaseDecision::CalledRecently(call.clone());
         }
         if let Some(hold) = self.hold_at(now, ask, policy) {
-            return Begin::Held(hold);
+            return LeaseDecision::OnHold(hold);
         }
         // After the hold, which says more: until when.
         if let Some(call) = recent {
-            return Begin::CalledRecently(call);
+            return LeaseDecision::CalledRecently(call);
         }
         if let Some(trouble) = self.bar_at(now, ask, policy) {
-            return Begin::Barred(trouble);
+            return LeaseDecision::CredentialRejected(trouble);
         }
         if let Some(lease) = self.lease().filter(|lease| lease.is_live(now)) {
-            return Begin::Busy { until: lease.until, since: lease.granted_at };
+            return LeaseDecision::InProgress { until: lease.until, since: lease.granted_at };
         }
-        Begin::Granted(self.grant(now, ask, policy))
+        LeaseDecision::Granted(self.grant(now, ask, policy))
     }
 
-    fn is_fresh(&self, now: Timestamp, freshness: Freshness, policy: &Policy) -> bool {
+    fn is_fresh(&self, now: Timestamp, freshness: MaxStaleness, policy: &Policy) -> bool {
         let is_due = |span, counted| self.due_at(span, counted, policy).is_none_or(|due| due <= now);
         match freshness {
-            Freshness::Within(span) => !is_due(span, Counted::Account),
-            Freshness::CompleteWithin(span) => !is_due(span, Counted::All),
-            Freshness::Since(moment) => self.asked_at() >= Some(moment),
-            Freshness::CalledSince(_) => false,
+            MaxStaleness::Age(span) => !is_due(span, Counted::Account),
+            MaxStaleness::CompleteAge(span) => !is_due(span, Counted::All),
+            MaxStaleness::StartedAfter(moment) => self.asked_at() >= Some(moment),
+            MaxStaleness::CalledAfter(_) => false,
         }
     }
 
-    /// The call that satisfies [`Freshness::CalledSince`].
-    fn recent_call(&self, ask: &Ask) -> Option<RecentCall> {
-        let Freshness::CalledSince(moment) = ask.freshness else { return None };
+    /// The call that satisfies [`MaxStaleness::CalledAfter`].
+    fn recent_call(&self, ask: &LeaseRequest) -> Option<RecentCall> {
+        let MaxStaleness::CalledAfter(moment) = ask.freshness else { return None };
         self.last_call(ask.login.mark).filter(|call| call.at >= moment)
     }
 
     /// Whether what a newer program wrote is fresh, looked at as if it could be settled.
-    fn would_be_fresh(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> bool {
+    fn would_be_fresh(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> bool {
         let mut settled = self.clone();
         settled.settle(now);
         let foreign = self.owner.contradicts(ask.login.lineage.as_ref(), None);
@@ -76,9 +80,9 @@ impl Record {
     }
 
     /// The hold that ends last, of the account's own, its neighbours', and the budget's.
-    fn hold_at(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> Option<Hold> {
+    fn hold_at(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Option<Hold> {
         let spent = self.spent_until(now, ask.urgency, policy);
-        let spent = spent.map(|until| Hold::new(now, until, HoldReason::BudgetSpent));
+        let spent = spent.map(|until| Hold::new(now, until, HoldReason::BudgetExhausted));
         let own = self.hold().filter(|hold| !self.passes(ask, hold));
         let holds = [own.cloned(), ask.quiet.clone(), spent];
         holds.into_iter().flatten().filter(|hold| hold.is_live(now)).max_by_key(|hold| hold.until)
@@ -88,7 +92,7 @@ impl Record {
     ///
     /// Where no login is stated, another credential may be another login, whose calls the provider does not turn away. So one
     /// other credential may call, once for each hold. Tokens that rotate without end get no further.
-    fn passes(&self, ask: &Ask, hold: &Hold) -> bool {
+    fn passes(&self, ask: &LeaseRequest, hold: &Hold) -> bool {
         let is_stated = self.owner.lineage.is_some() || ask.login.lineage.is_some();
         !is_stated && hold.admits(ask.login.mark)
     }
@@ -99,8 +103,8 @@ impl Record {
     }
 
     /// Until when the budget is spent; `None` while there is some left.
-    fn spent_until(&self, now: Timestamp, urgency: Urgency, policy: &Policy) -> Option<Timestamp> {
-        let reserve = if urgency == Urgency::Interactive { 0 } else { policy.budget.reserve };
+    fn spent_until(&self, now: Timestamp, urgency: Priority, policy: &Policy) -> Option<Timestamp> {
+        let reserve = if urgency == Priority::Interactive { 0 } else { policy.budget.reserve };
         let allowed = policy.budget.per_hour.saturating_sub(reserve).max(1) as usize;
         let recent: Vec<_> = self
             .attempts
@@ -115,22 +119,22 @@ impl Record {
 
     /// A refusal of this very credential, as long as a reading would be fresh. An insisting caller may try, unless the credential lacks a
     /// scope: then nothing but another credential helps.
-    fn bar_at(&self, now: Timestamp, ask: &Ask, policy: &Policy) -> Option<Trouble> {
-        let of_credential = |trouble: &&Trouble| trouble.mark == ask.login.mark;
+    fn bar_at(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Option<LastFailure> {
+        let of_credential = |trouble: &&LastFailure| trouble.mark == ask.login.mark;
         if let Some(refusal) = self.unscoped.iter().find(of_credential) {
             return refusal.bars_at(now).then(|| refusal.clone());
         }
         let trouble = self.trouble().filter(of_credential)?;
-        let insists = matches!(ask.freshness, Freshness::Since(_) | Freshness::CalledSince(_));
+        let insists = matches!(ask.freshness, MaxStaleness::StartedAfter(_) | MaxStaleness::CalledAfter(_));
         let lasts = match trouble.kind {
-            TroubleKind::MissingScope => MISSING_SCOPE_LASTS,
-            _ if trouble.bars() && !insists => policy.freshness,
+            LastFailureKind::MissingScope => MISSING_SCOPE_LASTS,
+            _ if trouble.is_credential_rejection() && !insists => policy.freshness,
             _ => return None,
         };
         (time::between(trouble.at, now) < lasts).then(|| trouble.clone())
     }
 
-    fn grant(&mut self, now: Timestamp, ask: &Ask, policy: &Policy) -> Lease {
+    fn grant(&mut self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Lease {
         // The time is a floor under the fence: it rises even if the store has lost the record, and its count with it.
         let last = self.fence.max(self.cleared_fence);
         self.fence = last.saturating_add(1).max(time::as_fence(now));
@@ -148,7 +152,7 @@ impl Record {
         };
         self.lease = Some(Box::new(lease.clone()));
         // By the time as it is, not by the stamp of its readings: an hour after this call there is room for another.
-        self.attempts.push(Attempt { at: now, fence: self.fence, by: Arc::clone(&ask.by) });
+        self.attempts.push(CallRecord { at: now, fence: self.fence, by: Arc::clone(&ask.by) });
         self.bound_attempts();
         lease
     }

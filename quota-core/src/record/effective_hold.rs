@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Record;
-use crate::{Ask, AttemptId, Begin, Freshness, Hold, HoldReason, Policy, Urgency};
+use crate::{Hold, HoldReason, LeaseDecision, LeaseRequest, MaxStaleness, Policy, Priority, RequestId};
 
 impl Record {
     /// The hold that a forced refresh of this urgency would meet at `now`; `None` if it may call.
@@ -16,15 +16,15 @@ impl Record {
     #[must_use]
     pub fn hold_for(
         &self,
-        urgency: Urgency,
+        urgency: Priority,
         cooldown: Option<&Hold>,
         now: Timestamp,
         policy: &Policy,
     ) -> Option<Hold> {
-        let newer = Freshness::Since(now + Duration::from_millis(1));
-        let ask = Ask::new(AttemptId::from(0), newer).urgency(urgency).quiet(cooldown.cloned());
+        let newer = MaxStaleness::StartedAfter(now + Duration::from_millis(1));
+        let ask = LeaseRequest::new(RequestId::from(0), newer).urgency(urgency).quiet(cooldown.cloned());
         match self.clone().begin(now, &ask, policy) {
-            Begin::Held(hold) => Some(self.since_last_call(hold)),
+            LeaseDecision::OnHold(hold) => Some(self.since_last_call(hold)),
             _ => None,
         }
     }
@@ -41,7 +41,7 @@ impl Record {
     /// ```
     #[must_use]
     pub fn effective_hold(&self, cooldown: Option<&Hold>, now: Timestamp, policy: &Policy) -> Option<Hold> {
-        let met = self.hold_for(Urgency::Interactive, cooldown, now, policy);
+        let met = self.hold_for(Priority::Interactive, cooldown, now, policy);
         let Some(own) = self.hold().filter(|hold| hold.is_live(now)) else { return met };
         let mut hold = own.clone();
         hold.until = met.map_or(own.until, |other| other.until.max(own.until));
@@ -50,7 +50,7 @@ impl Record {
 
     /// A budget is used up since the last call, and not since the last request for usage.
     fn since_last_call(&self, mut hold: Hold) -> Hold {
-        if hold.why == HoldReason::BudgetSpent
+        if hold.why == HoldReason::BudgetExhausted
             && let Some(last) = self.attempts().iter().map(|attempt| attempt.at).max()
         {
             hold.since = last;
@@ -62,15 +62,18 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Budget, FetchError, Percent, Usage, WindowId, WindowReading};
+    use crate::{Budget, FetchError, Percent, UsageReport, WindowId, WindowReading};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
     fn lease(record: &mut Record, second: i64, policy: &Policy) -> crate::Lease {
-        let ask = Ask::new(AttemptId::from(u128::from(second.unsigned_abs())), Freshness::Since(at(second)));
-        let Begin::Granted(lease) = record.begin(at(second), &ask, policy) else {
+        let ask = LeaseRequest::new(
+            RequestId::from(u128::from(second.unsigned_abs())),
+            MaxStaleness::StartedAfter(at(second)),
+        );
+        let LeaseDecision::Granted(lease) = record.begin(at(second), &ask, policy) else {
             panic!("a call is allowed")
         };
         lease
@@ -89,12 +92,12 @@ mod tests {
         let _ = record.commit(
             at(second),
             &lease,
-            &Usage::polled([WindowReading::new(WindowId::five_hour(), used)]),
+            &UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]),
         );
     }
 
     fn cooldown(since: i64, until: i64) -> Hold {
-        Hold::new(at(since), at(until), HoldReason::NeighbourRateLimited)
+        Hold::new(at(since), at(until), HoldReason::ProviderRateLimited)
     }
 
     #[test]
@@ -126,7 +129,7 @@ mod tests {
 
         let hold = record.effective_hold(None, at(900), &policy).unwrap();
 
-        assert_eq!((hold.why, hold.since, hold.until), (HoldReason::BudgetSpent, at(600), at(3600)));
+        assert_eq!((hold.why, hold.since, hold.until), (HoldReason::BudgetExhausted, at(600), at(3600)));
     }
 
     #[test]
@@ -135,7 +138,7 @@ mod tests {
         let mut record = Record::default();
         refreshed(&mut record, 0, &policy);
 
-        assert_eq!(record.hold_for(Urgency::Interactive, None, at(900), &policy), None);
-        assert!(record.hold_for(Urgency::Background, None, at(900), &policy).is_some());
+        assert_eq!(record.hold_for(Priority::Interactive, None, at(900), &policy), None);
+        assert!(record.hold_for(Priority::Background, None, at(900), &policy).is_some());
     }
 }

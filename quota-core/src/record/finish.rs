@@ -5,14 +5,15 @@ use jiff::Timestamp;
 use super::Record;
 use crate::time::{self, Ms};
 use crate::{
-    FetchError, Hold, HoldReason, Lease, Mark, Policy, Snapshot, Trouble, TroubleKind, Usage, bounded_wait,
+    CredentialFingerprint, FetchError, Hold, HoldReason, LastFailure, LastFailureKind, Lease, Policy,
+    Snapshot, UsageReport, bounded_wait,
 };
 
 /// What became of a call's readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
-pub enum Committed {
+pub enum CommitOutcome {
     /// They are in the record.
     Stored,
     /// They are in the record, and they are somebody else's: the login has changed.
@@ -29,7 +30,7 @@ pub enum Committed {
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 #[non_exhaustive]
-pub enum Failed {
+pub enum FailOutcome {
     /// It is in the record.
     Stored {
         /// The hold that it armed, or a longer one that stood already; none if it is no reason to wait.
@@ -47,17 +48,17 @@ impl Record {
     /// The readings are as old as the start of the call, or older if they say so themselves; never younger.
     ///
     /// The same readings brought twice are stored once: whoever lost the answer may ask again.
-    pub fn commit(&mut self, now: Timestamp, lease: &Lease, usage: &Usage) -> Committed {
+    pub fn commit(&mut self, now: Timestamp, lease: &Lease, usage: &UsageReport) -> CommitOutcome {
         if !self.holds(lease) {
             let is_done = self.is_over(lease) && self.refreshed_at == Some(lease.granted_at.into());
             return match () {
-                () if is_done => Committed::Stored,
-                () if self.forgotten_at >= Some(lease.granted_at.into()) => Committed::Forgotten,
-                () => Committed::TooLate,
+                () if is_done => CommitOutcome::Stored,
+                () if self.forgotten_at >= Some(lease.granted_at.into()) => CommitOutcome::Forgotten,
+                () => CommitOutcome::TooLate,
             };
         }
         if usage.is_empty() {
-            return Committed::Empty;
+            return CommitOutcome::Empty;
         }
         let now = time::to_ms(now);
         self.settle(now);
@@ -79,11 +80,11 @@ impl Record {
         self.trouble = None;
         self.unscoped.retain(|refusal| refusal.mark != lease.mark);
         self.lease = None;
-        if changed { Committed::LoginChanged } else { Committed::Stored }
+        if changed { CommitOutcome::LoginChanged } else { CommitOutcome::Stored }
     }
 
     /// Notes when the last call that brought something was started, and with which credential.
-    pub(super) fn refreshed(&mut self, at: Ms, mark: Option<Mark>) {
+    pub(super) fn refreshed(&mut self, at: Ms, mark: Option<CredentialFingerprint>) {
         if self.refreshed_at < Some(at) {
             (self.refreshed_at, self.refreshed_with) = (Some(at), mark);
         }
@@ -100,36 +101,42 @@ impl Record {
     /// Draws the consequences of a call that failed, and gives the lease back. What was known stays, at its own age.
     ///
     /// The same failure reported twice counts once.
-    pub fn fail(&mut self, now: Timestamp, lease: &Lease, error: &FetchError, policy: &Policy) -> Failed {
+    pub fn fail(
+        &mut self,
+        now: Timestamp,
+        lease: &Lease,
+        error: &FetchError,
+        policy: &Policy,
+    ) -> FailOutcome {
         let now = time::to_ms(now);
         let quiet = Self::quiet_after(now, error, policy);
         if !self.holds(lease) {
             let is_done =
                 self.is_over(lease) && self.trouble().is_some_and(|trouble| trouble.at == lease.granted_at);
             let hold = || self.hold().filter(|hold| hold.is_live(now)).cloned();
-            return if is_done { Failed::Stored { hold: hold(), quiet } } else { Failed::TooLate };
+            return if is_done { FailOutcome::Stored { hold: hold(), quiet } } else { FailOutcome::TooLate };
         }
         self.settle(now);
         self.lease = None;
         if error.is_before_request() {
             // Another host may well have a credential.
             self.take_attempt_back(lease);
-            return Failed::Stored { hold: None, quiet: None };
+            return FailOutcome::Stored { hold: None, quiet: None };
         }
-        let trouble = Trouble::of(error, lease.granted_at.min(now), lease.mark).of_call(lease.fence);
-        if trouble.kind == TroubleKind::MissingScope && trouble.mark.is_some() {
+        let trouble = LastFailure::of(error, lease.granted_at.min(now), lease.mark).of_call(lease.fence);
+        if trouble.kind == LastFailureKind::MissingScope && trouble.mark.is_some() {
             self.note_unscoped(&trouble);
         }
         self.trouble = Some(Box::new(trouble));
         let hold = self.arm(now, lease, error, policy);
-        Failed::Stored { hold, quiet }
+        FailOutcome::Stored { hold, quiet }
     }
 
     /// The quiet time that a failure imposes on the account's neighbours: that of a 429.
     pub(crate) fn quiet_after(now: Timestamp, error: &FetchError, policy: &Policy) -> Option<Hold> {
         let throttled = matches!(error, FetchError::Throttled { .. });
         throttled
-            .then(|| Hold::new(now, time::later(now, policy.quiet.span), HoldReason::NeighbourRateLimited))
+            .then(|| Hold::new(now, time::later(now, policy.quiet.span), HoldReason::ProviderRateLimited))
     }
 
     /// Gives the lease back without a word: the caller was cancelled or broke, and the provider is not to blame.
@@ -176,7 +183,7 @@ impl Record {
         let retry_after = error.retry_after();
         // What the provider asks for is a floor; that it asks for nothing is no permission.
         let floor = bounded_wait(retry_after.unwrap_or_default());
-        let delay = backoff.delay(in_a_row, lease.attempt.dice()).max(floor);
+        let delay = backoff.delay(in_a_row, lease.attempt.jitter_unit()).max(floor);
         let mut hold = Hold::new(now, time::later(now, delay), why).retry_after(retry_after).armed_by(fence);
         // A credential that was let through and turned away too has met the same hold, however much longer it is now.
         let before = self.hold().filter(|hold| hold.is_live(now)).map(Hold::fingerprints);

@@ -4,21 +4,21 @@
 use jiff::Timestamp;
 
 use super::{Record, latest_plausible};
-use crate::lease::Attempt;
+use crate::lease::CallRecord;
 use crate::time;
-use crate::{Hold, Identity, Lease, Lineage, Snapshot, Trouble};
+use crate::{Hold, LastFailure, Lease, LoginId, OwnerId, Snapshot};
 
 /// What became of something that was to be joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
-pub enum Joined {
+pub enum MergeOutcome {
     /// It is in the record, or was already.
-    Yes,
+    Merged,
     /// It is another login's: nothing was changed.
-    Foreign,
+    OtherLogin,
     /// The record was written by a newer program and must not be changed.
-    Newer,
+    UnsupportedFormat,
 }
 
 /// What somebody had persisted about an account: its readings at their own age, and perhaps a hold.
@@ -30,7 +30,7 @@ pub struct Seed {
     /// A hold that was in force; one that is over is ignored.
     pub hold: Option<Hold>,
     /// Whose it is, where that was written down.
-    pub lineage: Option<Lineage>,
+    pub lineage: Option<LoginId>,
 }
 
 impl Seed {
@@ -49,7 +49,7 @@ impl Seed {
 
     /// Says whose it is.
     #[must_use]
-    pub fn lineage(mut self, lineage: impl Into<Option<Lineage>>) -> Self {
+    pub fn lineage(mut self, lineage: impl Into<Option<LoginId>>) -> Self {
         self.lineage = lineage.into();
         self
     }
@@ -63,14 +63,14 @@ impl Record {
         &mut self,
         now: Timestamp,
         readings: &Snapshot,
-        lineage: Option<&Lineage>,
-        identity: Option<&Identity>,
-    ) -> Joined {
+        lineage: Option<&LoginId>,
+        identity: Option<&OwnerId>,
+    ) -> MergeOutcome {
         if !self.is_writable() {
-            return Joined::Newer;
+            return MergeOutcome::UnsupportedFormat;
         }
         if self.owner.contradicts(lineage, identity) {
-            return Joined::Foreign;
+            return MergeOutcome::OtherLogin;
         }
         self.clamp_forgotten(now);
         let limit = latest_plausible(now);
@@ -82,19 +82,19 @@ impl Record {
             plausible.drop_until(at.timestamp());
             if plausible.is_empty() && !was_empty {
                 // It is from before the account was removed, and so is what it says of the owner.
-                return Joined::Yes;
+                return MergeOutcome::Merged;
             }
         }
         self.owner.adopt(lineage, identity);
         plausible.assume_resets(&self.snapshot);
         self.snapshot.join(&plausible);
-        Joined::Yes
+        MergeOutcome::Merged
     }
 
     /// Joins what was persisted elsewhere, at its own age, without a call.
-    pub fn seed(&mut self, now: Timestamp, seed: &Seed) -> Joined {
+    pub fn seed(&mut self, now: Timestamp, seed: &Seed) -> MergeOutcome {
         let joined = self.observe(now, &seed.snapshot, seed.lineage.as_ref(), None);
-        if joined == Joined::Yes {
+        if joined == MergeOutcome::Merged {
             self.take_hold(now, seed.hold.as_ref());
         }
         joined
@@ -105,10 +105,10 @@ impl Record {
     ///
     /// Calls that were made count, holds that were armed hold, readings are joined at their own age. If the copy has been
     /// given to another login than `left`, whose it was at first, that counts, unless somebody else has changed it here too.
-    pub fn rejoin(&mut self, now: Timestamp, alone: &Self, left: Option<&Lineage>) -> Joined {
+    pub fn rejoin(&mut self, now: Timestamp, alone: &Self, left: Option<&LoginId>) -> MergeOutcome {
         if !alone.is_writable() {
             // In a record of this program's form it would mean what it means here.
-            return Joined::Newer;
+            return MergeOutcome::UnsupportedFormat;
         }
         let now = time::to_ms(now);
         let mut alone = alone.clone();
@@ -137,7 +137,7 @@ impl Record {
         }
         let (lineage, identity) = (alone.lineage(), alone.identity());
         let joined = self.observe(now, &alone.snapshot, lineage, identity);
-        if joined != Joined::Yes {
+        if joined != MergeOutcome::Merged {
             return joined;
         }
         // A call under way goes on, unless somebody else has been given the right to ask since. A lease of the same attempt
@@ -167,7 +167,7 @@ impl Record {
         alone.drop_cleared(self.cleared_fence);
         self.revision = self.revision.max(alone.revision);
         let last = self.trouble().map(|trouble| trouble.at).max(self.asked_at());
-        let newer = |trouble: &&Trouble| last.is_none_or(|last| last < trouble.at);
+        let newer = |trouble: &&LastFailure| last.is_none_or(|last| last < trouble.at);
         if let Some(trouble) = alone.trouble().filter(newer) {
             self.trouble = Some(Box::new(trouble.clone()));
         }
@@ -195,10 +195,10 @@ impl Record {
             self.failures = self.failures.max(alone.failures);
             self.streak_fence = self.streak_fence.max(alone.streak_fence);
         }
-        Joined::Yes
+        MergeOutcome::Merged
     }
 
-    fn count_calls(&mut self, attempts: &[Attempt]) {
+    fn count_calls(&mut self, attempts: &[CallRecord]) {
         for attempt in attempts {
             if !self.attempts.contains(attempt) {
                 self.attempts.push(attempt.clone());

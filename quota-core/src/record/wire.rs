@@ -8,11 +8,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Record;
-use crate::lease::Attempt;
-use crate::login::Owner;
+use crate::lease::CallRecord;
+use crate::login::RecordOwner;
 use crate::time::{self, Ms};
 use crate::unknown::Unknown;
-use crate::{Hold, Lease, Mark, Snapshot, Trouble};
+use crate::{CredentialFingerprint, Hold, LastFailure, Lease, Snapshot};
 
 /// The format number of a record. It rises when a field changes its form, or what others mean.
 ///
@@ -129,7 +129,7 @@ impl Record {
 struct Stored {
     format: Format,
     #[serde(flatten)]
-    owner: Owner,
+    owner: RecordOwner,
     #[serde(default)]
     fence: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -147,9 +147,9 @@ struct Stored {
     #[serde(default, skip_serializing_if = "is_zero")]
     cleared_fence: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    trouble: Option<Box<Trouble>>,
+    trouble: Option<Box<LastFailure>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    unscoped: Vec<Trouble>,
+    unscoped: Vec<LastFailure>,
     /// By who made them, so that a name is written once.
     #[serde(rename = "attempts_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
     attempts: BTreeMap<Arc<str>, Vec<Call>>,
@@ -158,7 +158,7 @@ struct Stored {
     #[serde(rename = "refreshed_ms", default, skip_serializing_if = "Option::is_none")]
     refreshed_at: Option<Ms>,
     #[serde(rename = "refreshed_mark", default, skip_serializing_if = "Option::is_none")]
-    refreshed_with: Option<Mark>,
+    refreshed_with: Option<CredentialFingerprint>,
     #[serde(rename = "forgotten_ms", default, skip_serializing_if = "Option::is_none")]
     forgotten_at: Option<Ms>,
     #[serde(default)]
@@ -181,8 +181,8 @@ enum Call {
     Ahead(i64, u64),
 }
 
-impl From<&Attempt> for Call {
-    fn from(attempt: &Attempt) -> Self {
+impl From<&CallRecord> for Call {
+    fn from(attempt: &CallRecord) -> Self {
         let ms = attempt.at.as_millisecond();
         match attempt.fence.wrapping_sub(ms.cast_unsigned()) {
             0 => Self::At(ms),
@@ -192,14 +192,14 @@ impl From<&Attempt> for Call {
 }
 
 impl Call {
-    fn by(self, by: Arc<str>) -> Attempt {
+    fn by(self, by: Arc<str>) -> CallRecord {
         let (Self::At(ms) | Self::Ahead(ms, _)) = self;
         let ahead = if let Self::Ahead(_, ahead) = self { ahead } else { 0 };
-        Attempt { at: time::from_ms(ms), fence: ms.cast_unsigned().wrapping_add(ahead), by }
+        CallRecord { at: time::from_ms(ms), fence: ms.cast_unsigned().wrapping_add(ahead), by }
     }
 }
 
-fn group(attempts: &[Attempt]) -> BTreeMap<Arc<str>, Vec<Call>> {
+fn group(attempts: &[CallRecord]) -> BTreeMap<Arc<str>, Vec<Call>> {
     let mut by_caller = BTreeMap::<_, Vec<_>>::new();
     for attempt in attempts {
         by_caller.entry(Arc::clone(&attempt.by)).or_default().push(attempt.into());
@@ -207,7 +207,7 @@ fn group(attempts: &[Attempt]) -> BTreeMap<Arc<str>, Vec<Call>> {
     by_caller
 }
 
-fn ungroup(by_caller: BTreeMap<Arc<str>, Vec<Call>>) -> Vec<Attempt> {
+fn ungroup(by_caller: BTreeMap<Arc<str>, Vec<Call>>) -> Vec<CallRecord> {
     let of = |(by, calls): (Arc<str>, Vec<Call>)| calls.into_iter().map(move |call| call.by(Arc::clone(&by)));
     let mut attempts: Vec<_> = by_caller.into_iter().flat_map(of).collect();
     attempts.sort_unstable();

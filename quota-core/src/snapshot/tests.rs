@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::{Presence, Snapshot};
 use crate::record::tests::support::*;
-use crate::{Coverage, Credits, Scope, Source, Usage, Window, WindowId, WindowReading};
+use crate::{Coverage, Credits, Scope, Source, UsageReport, Window, WindowId, WindowReading};
 
 fn poll<const N: usize>(second: i64, windows: [WindowReading; N]) -> Snapshot {
-    Snapshot::of(&Usage::polled(windows), at(second))
+    Snapshot::of(&UsageReport::polled(windows), at(second))
 }
 
 fn joined<'a>(snapshots: impl IntoIterator<Item = &'a Snapshot>) -> Snapshot {
@@ -56,7 +56,7 @@ fn of_readings_that_differ_in_whatever_else_one_always_stands() {
     document["windows"][0]["newer"] = json!(1);
     let others = [
         poll(0, [five_hour(10).length(HOUR)]),
-        poll(0, [five_hour(10).scope(Scope::unnamed())]),
+        poll(0, [five_hour(10).scope(Scope::unknown_model())]),
         serde_json::from_value(document).unwrap(),
     ];
 
@@ -71,7 +71,7 @@ fn of_readings_that_differ_in_whatever_else_one_always_stands() {
 #[test]
 fn of_one_moment_a_poll_beats_headers_and_these_beat_a_file() {
     let headers = headers(at(0), [five_hour(20)]);
-    let file = Snapshot::of(&Usage::from_local([five_hour(30)], at(0)), at(0));
+    let file = Snapshot::of(&UsageReport::from_local([five_hour(30)], at(0)), at(0));
 
     assert_eq!(both_ways(&poll(0, [five_hour(10)]), &headers).source(), Source::Poll);
     assert_eq!(both_ways(&headers, &file).source(), Source::Headers);
@@ -80,7 +80,7 @@ fn of_one_moment_a_poll_beats_headers_and_these_beat_a_file() {
 // B62
 #[test]
 fn any_reading_beats_none() {
-    let file = Snapshot::of(&Usage::from_local([five_hour(30)], at(0)), at(0));
+    let file = Snapshot::of(&UsageReport::from_local([five_hour(30)], at(0)), at(0));
 
     assert_eq!(both_ways(&file, &Snapshot::default()).used(), percent(30));
 }
@@ -105,8 +105,8 @@ fn a_window_that_a_later_complete_answer_does_not_report_is_gone() {
 #[test]
 fn a_window_that_is_gone_comes_back_with_a_later_reading_only() {
     let gone = poll(1, [five_hour(11)]);
-    let earlier = Snapshot::of(&Usage::polled([opus(1)]).coverage(Coverage::Reported), at(0));
-    let later = Snapshot::of(&Usage::polled([opus(2)]).coverage(Coverage::Reported), at(2));
+    let earlier = Snapshot::of(&UsageReport::polled([opus(1)]).coverage(Coverage::Reported), at(0));
+    let later = Snapshot::of(&UsageReport::polled([opus(2)]).coverage(Coverage::Reported), at(2));
 
     assert_eq!(joined([&gone, &earlier]).window(&opus_id()), None);
     assert_eq!(joined([&gone, &later]).window(&opus_id()).map(Window::used), Some(percent(2)));
@@ -114,7 +114,7 @@ fn a_window_that_is_gone_comes_back_with_a_later_reading_only() {
 
 #[test]
 fn an_answer_that_covers_only_what_it_reports_removes_nothing() {
-    let narrow = Snapshot::of(&Usage::polled([five_hour(11)]).coverage(Coverage::Reported), at(1));
+    let narrow = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(Coverage::Reported), at(1));
 
     let all = joined([&poll(0, [five_hour(10), seven_day(20)]), &narrow]);
 
@@ -126,7 +126,7 @@ fn an_answer_that_covers_only_what_it_reports_removes_nothing() {
 #[test]
 fn a_window_that_stood_there_and_could_not_be_read_stays_as_it_was() {
     let except = Coverage::complete_except([WindowId::seven_day()]);
-    let lame = Snapshot::of(&Usage::polled([five_hour(11)]).coverage(except), at(1));
+    let lame = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(1));
 
     let all = joined([&poll(0, [five_hour(10), seven_day(20), opus(30)]), &lame]);
 
@@ -138,7 +138,7 @@ fn a_window_that_stood_there_and_could_not_be_read_stays_as_it_was() {
 #[test]
 fn a_window_that_was_gone_before_it_could_not_be_read_stays_gone() {
     let except = Coverage::complete_except([opus_id()]);
-    let lame = Snapshot::of(&Usage::polled([five_hour(11)]).coverage(except), at(2));
+    let lame = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(2));
 
     let all = joined([&poll(1, [five_hour(10)]), &lame, &poll(0, [five_hour(1), opus(30)])]);
 
@@ -148,7 +148,7 @@ fn a_window_that_was_gone_before_it_could_not_be_read_stays_gone() {
 #[test]
 fn that_a_window_could_not_be_read_is_forgotten_when_it_is_read_again() {
     let except = Coverage::complete_except([WindowId::seven_day()]);
-    let lame = Snapshot::of(&Usage::polled([five_hour(11)]).coverage(except), at(0));
+    let lame = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(0));
     let whole = poll(1, [five_hour(12), seven_day(20)]);
 
     assert_eq!(joined([&poll(-1, [five_hour(1)]), &lame, &whole]), whole);
@@ -156,7 +156,7 @@ fn that_a_window_could_not_be_read_is_forgotten_when_it_is_read_again() {
 
 #[test]
 fn a_window_no_answer_named_is_unknown_until_a_complete_answer_omits_it() {
-    let narrow = Snapshot::of(&Usage::polled([five_hour(1)]).coverage(Coverage::Reported), at(0));
+    let narrow = Snapshot::of(&UsageReport::polled([five_hour(1)]).coverage(Coverage::Reported), at(0));
 
     assert_eq!(narrow.presence(&WindowId::five_hour()), Presence::Read);
     assert_eq!(narrow.presence(&opus_id()), Presence::Unknown);
@@ -166,7 +166,7 @@ fn a_window_no_answer_named_is_unknown_until_a_complete_answer_omits_it() {
 #[test]
 fn an_unreadable_window_without_an_earlier_reading_is_unreadable() {
     let except = Coverage::complete_except([opus_id()]);
-    let unreadable = Snapshot::of(&Usage::polled([five_hour(1)]).coverage(except), at(1));
+    let unreadable = Snapshot::of(&UsageReport::polled([five_hour(1)]).coverage(except), at(1));
 
     assert_eq!(unreadable.presence(&opus_id()), Presence::Unreadable);
     assert_eq!(unreadable.unreadable().collect::<Vec<_>>(), [&opus_id()]);
@@ -177,7 +177,7 @@ fn an_unreadable_window_without_an_earlier_reading_is_unreadable() {
 #[test]
 fn an_unreadable_window_that_a_later_answer_omits_is_absent() {
     let except = Coverage::complete_except([opus_id()]);
-    let unreadable = Snapshot::of(&Usage::polled([five_hour(1)]).coverage(except), at(0));
+    let unreadable = Snapshot::of(&UsageReport::polled([five_hour(1)]).coverage(except), at(0));
 
     let joined = joined([&unreadable, &poll(1, [five_hour(2)])]);
     assert_eq!(joined.presence(&opus_id()), Presence::Absent);
@@ -206,7 +206,7 @@ fn headers_never_speak_of_a_models_window() {
 // B63
 #[test]
 fn headers_never_speak_of_money() {
-    let usage = Usage::from_headers([five_hour(10)]).credits(Credits::default());
+    let usage = UsageReport::from_headers([five_hour(10)]).credits(Credits::default());
 
     assert_eq!(Snapshot::of(&usage, at(0)).credits(), None);
 }
@@ -214,10 +214,10 @@ fn headers_never_speak_of_money() {
 // B63
 #[test]
 fn headers_never_cover_everything_even_if_they_say_so() {
-    let mut usage = Usage::from_headers([five_hour(11)]).coverage(Coverage::complete());
+    let mut usage = UsageReport::from_headers([five_hour(11)]).coverage(Coverage::complete());
     usage.plan = Some("max".to_owned());
     let spent = spending();
-    let polled = Snapshot::of(&Usage::polled([five_hour(10), opus(90)]).credits(spent.clone()), at(0));
+    let polled = Snapshot::of(&UsageReport::polled([five_hour(10), opus(90)]).credits(spent.clone()), at(0));
 
     let all = joined([&polled, &Snapshot::of(&usage, at(1))]);
 
@@ -227,15 +227,15 @@ fn headers_never_cover_everything_even_if_they_say_so() {
 
 #[test]
 fn headers_may_name_the_plan() {
-    let usage = Usage::from_headers([]).plan("pro".to_owned());
+    let usage = UsageReport::from_headers([]).plan("pro".to_owned());
 
     assert_eq!(Snapshot::of(&usage, at(0)).plan(), Some("pro"));
 }
 
 #[test]
 fn the_later_plan_stands_in_either_order() {
-    let pro = Snapshot::of(&Usage::polled([]).plan("pro".to_owned()), at(0));
-    let max = Snapshot::of(&Usage::polled([]).plan("max".to_owned()), at(1));
+    let pro = Snapshot::of(&UsageReport::polled([]).plan("pro".to_owned()), at(0));
+    let max = Snapshot::of(&UsageReport::polled([]).plan("max".to_owned()), at(1));
 
     assert_eq!(joined([&pro, &max]).plan(), Some("max"));
     assert_eq!(joined([&max, &pro]).plan(), Some("max"));
@@ -244,7 +244,7 @@ fn the_later_plan_stands_in_either_order() {
 #[test]
 fn money_that_a_later_answer_covers_and_does_not_report_is_gone() {
     let spent = spending();
-    let rich = Snapshot::of(&Usage::polled([five_hour(1)]).credits(spent), at(0));
+    let rich = Snapshot::of(&UsageReport::polled([five_hour(1)]).credits(spent), at(0));
 
     assert_eq!(joined([&rich, &poll(1, [five_hour(2)])]).credits(), None);
 }
@@ -252,9 +252,9 @@ fn money_that_a_later_answer_covers_and_does_not_report_is_gone() {
 #[test]
 fn money_that_could_not_be_read_stays_as_it_was() {
     let spent = spending();
-    let rich = Snapshot::of(&Usage::polled([five_hour(1)]).credits(spent.clone()), at(0));
+    let rich = Snapshot::of(&UsageReport::polled([five_hour(1)]).credits(spent.clone()), at(0));
     let unread = Coverage::Complete { except: Vec::new(), credits: false };
-    let poor = Snapshot::of(&Usage::polled([five_hour(2)]).coverage(unread), at(1));
+    let poor = Snapshot::of(&UsageReport::polled([five_hour(2)]).coverage(unread), at(1));
 
     assert_eq!(joined([&rich, &poor]).credits(), Some(&spent));
 }
@@ -276,7 +276,7 @@ fn an_answer_without_windows_has_an_age() {
 
 #[test]
 fn a_plan_and_money_that_claim_to_be_later_than_a_limit_leave_no_trace() {
-    let usage = Usage::polled([]).plan("max".to_owned()).credits(spending());
+    let usage = UsageReport::polled([]).plan("max".to_owned()).credits(spending());
     let mut snapshot = Snapshot::of(&usage, at(1));
 
     snapshot.drop_after(at(0));
@@ -287,7 +287,7 @@ fn a_plan_and_money_that_claim_to_be_later_than_a_limit_leave_no_trace() {
 #[test]
 fn a_window_that_a_clock_ahead_could_not_read_is_read_by_the_next() {
     let except = Coverage::complete_except([WindowId::seven_day()]);
-    let lame = Snapshot::of(&Usage::polled([five_hour(11)]).coverage(except), at(9001));
+    let lame = Snapshot::of(&UsageReport::polled([five_hour(11)]).coverage(except), at(9001));
     let mut snapshot = joined([&poll(9000, [five_hour(10)]), &lame]);
 
     snapshot.drop_after(at(0));

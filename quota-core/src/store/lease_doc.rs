@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{DocumentBody, StoreError};
 use crate::time::CLOCK_SLACK;
 use crate::unknown::Unknown;
-use crate::{AttemptId, time};
+use crate::{RequestId, time};
 
 /// A lease that processes share through a document of the store; see [`update`](super::update).
 ///
@@ -21,7 +21,7 @@ pub struct LeaseDoc {
     #[serde(default)]
     format: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    holder: Option<AttemptId>,
+    holder: Option<RequestId>,
     #[serde(
         rename = "until_ms",
         default,
@@ -60,7 +60,7 @@ impl Default for LeaseDoc {
 
 impl LeaseDoc {
     /// Acquires the lease for `duration`, unless another holder's is live.
-    pub fn acquire(&mut self, holder: AttemptId, now: Timestamp, duration: Duration) -> Acquire {
+    pub fn acquire(&mut self, holder: RequestId, now: Timestamp, duration: Duration) -> Acquire {
         if self.format > FORMAT {
             return Acquire::Newer;
         }
@@ -73,7 +73,7 @@ impl LeaseDoc {
     }
 
     /// Releases the lease; `false` if it is not this holder's (any more), and then nothing changes.
-    pub fn release(&mut self, holder: AttemptId) -> bool {
+    pub fn release(&mut self, holder: RequestId) -> bool {
         let is_own = self.format <= FORMAT && self.holder == Some(holder);
         if is_own {
             (self.holder, self.until) = (None, None);
@@ -92,7 +92,7 @@ impl LeaseDoc {
 impl DocumentBody for LeaseDoc {
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
         serde_json::from_slice(body)
-            .map_err(|error| StoreError::unusable("the lease is damaged").because(error))
+            .map_err(|error| StoreError::corrupt("the lease is damaged").with_source(error))
     }
 
     fn encode(&self) -> Bytes {
@@ -110,7 +110,7 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
-    fn id(number: u128) -> AttemptId {
+    fn id(number: u128) -> RequestId {
         number.into()
     }
 
@@ -226,7 +226,7 @@ mod tests {
         for damaged in ["", "null", "[1]", r#"{"format":1,"holder":7}"#, "5000 not_logged_in"] {
             let decoded = LeaseDoc::decode(damaged.as_bytes());
 
-            assert!(matches!(decoded, Err(StoreError::Unusable { .. })), "{damaged}");
+            assert!(matches!(decoded, Err(StoreError::Corrupt { .. })), "{damaged}");
         }
     }
 

@@ -10,19 +10,19 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::{Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use super::{CasOutcome, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version};
 use crate::{Clock, time};
 
 /// A store in the memory of this process. It cannot fail.
 ///
 /// ```
 /// use std::time::Duration;
-/// use quota_core::{AccountId, MemoryStore, QuotaStore, StoreKey, Swap};
+/// use quota_core::{AccountId, MemoryStore, QuotaStore, StoreKey, CasOutcome};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let store = MemoryStore::new();
 /// let key = StoreKey::account(&"anthropic/main".parse::<AccountId>()?);
-/// let Swap::Applied(version) = store.swap(&key, None, "hello".into(), Duration::from_secs(60)).await? else {
+/// let CasOutcome::Applied(version) = store.compare_and_swap(&key, None, "hello".into(), Duration::from_secs(60)).await? else {
 ///     panic!("nobody else writes");
 /// };
 /// assert_eq!(store.read(&key).await?.version(), Some(version));
@@ -89,30 +89,30 @@ impl Shelf {
 
 #[async_trait]
 impl QuotaStore for MemoryStore {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         let now = self.clock.now();
-        Ok(self.with_shelf(|shelf| Reading::new(shelf.get(key, now).cloned(), now)))
+        Ok(self.with_shelf(|shelf| StoreRead::new(shelf.get(key, now).cloned(), now)))
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let now = self.clock.now();
         let (swap, waiting) = self.with_shelf(|shelf| {
             let found = shelf.get(key, now);
             if found.map(|document| document.version) != expected {
-                return (Swap::Conflict(Reading::new(found.cloned(), now)), None);
+                return (CasOutcome::Conflict(StoreRead::new(found.cloned(), now)), None);
             }
             shelf.sweep(now);
             shelf.last_version += 1;
             let version = Version::new(shelf.last_version);
             let kept = Kept { document: Document::new(version, body), expires_at: time::later(now, keep) };
             shelf.documents.insert(key.clone(), kept);
-            (Swap::Applied(version), shelf.waiting.remove(key))
+            (CasOutcome::Applied(version), shelf.waiting.remove(key))
         });
         if let Some(waiting) = waiting {
             waiting.notify_waiters();
@@ -120,7 +120,7 @@ impl QuotaStore for MemoryStore {
         Ok(swap)
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         let now = self.clock.now();
         let waiting = self.with_shelf(|shelf| {
             let moved = shelf.get(key, now).map(|document| document.version) != seen;

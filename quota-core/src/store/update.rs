@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Applied, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use super::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 use crate::{Clock, time};
 
 /// The most swaps that one update tries.
@@ -27,7 +27,7 @@ pub trait DocumentBody: Clone + Default + PartialEq + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unusable`] if it is damaged: the update ends, and the document stays as it is. A document of a newer
+    /// [`StoreError::Corrupt`] if it is damaged: the update ends, and the document stays as it is. A document of a newer
     /// format can be decoded, and a decision must not change it.
     fn decode(body: &[u8]) -> Result<Self, StoreError>;
 
@@ -101,13 +101,13 @@ pub enum Outcome {
 /// ```
 /// use std::time::Duration;
 /// use quota_core::store::{Acquire, LeaseDoc, Start, update};
-/// use quota_core::{AttemptId, MemoryStore, StoreKey};
+/// use quota_core::{RequestId, MemoryStore, StoreKey};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// let store = MemoryStore::new();
-/// let key = StoreKey::beside(&"anthropic/main".parse()?, "example");
+/// let key = StoreKey::account_extension(&"anthropic/main".parse()?, "example");
 /// let (ttl, timeout) = (Duration::from_secs(60), Duration::from_millis(250));
-/// let holder = AttemptId::random();
+/// let holder = RequestId::random();
 ///
 /// let acquired = update(&store, &key, Start::Read, ttl, timeout, |lease: &mut LeaseDoc, now| {
 ///     lease.acquire(holder, now, Duration::from_secs(30))
@@ -122,7 +122,7 @@ pub enum Outcome {
 ///
 /// # Errors
 ///
-/// Any [`StoreError`], also if every attempt conflicted. Unless it says [`Applied::No`], the change may have been made.
+/// Any [`StoreError`], also if every attempt conflicted. Unless it says [`WriteState::NotApplied`], the change may have been made.
 pub async fn update<D: DocumentBody, T>(
     store: &dyn QuotaStore,
     key: &StoreKey,
@@ -147,15 +147,15 @@ pub(crate) async fn update_through<D: DocumentBody, T>(
 
 /// The calls that the loop makes. Each is bounded, and repeated once if the store could not be reached.
 pub(crate) trait Trips: Sync {
-    fn read(&self, key: &StoreKey) -> impl Future<Output = Result<Reading, StoreError>> + Send;
+    fn read(&self, key: &StoreKey) -> impl Future<Output = Result<StoreRead, StoreError>> + Send;
 
-    fn swap(
+    fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         ttl: Duration,
-    ) -> impl Future<Output = Result<Swap, StoreError>> + Send;
+    ) -> impl Future<Output = Result<CasOutcome, StoreError>> + Send;
 }
 
 /// A change to a document, for the manager: it decodes with what it knows already.
@@ -164,7 +164,7 @@ pub(crate) trait Change {
     type Output;
 
     /// Decodes what a read or a conflict brought.
-    fn decode(&mut self, found: &Reading) -> Result<Arc<Self::Document>, StoreError>;
+    fn decode(&mut self, found: &StoreRead) -> Result<Arc<Self::Document>, StoreError>;
 
     /// A conflict brought this document, which is decided on next.
     fn lost_to(&mut self, _document: &Arc<Self::Document>, _version: Option<Version>) {}
@@ -214,12 +214,12 @@ where
             return Ok(Updated { value, document, version, now, outcome: Outcome::Unchanged });
         }
         let body = change.encode(&mut next);
-        let winner = match trips.swap(key, base.version, body.clone(), ttl).await? {
-            Swap::Applied(version) => {
+        let winner = match trips.compare_and_swap(key, base.version, body.clone(), ttl).await? {
+            CasOutcome::Applied(version) => {
                 let (document, version) = (Arc::new(next), Some(version));
                 return Ok(Updated { value, document, version, now, outcome: Outcome::Applied });
             }
-            Swap::Conflict(winner) => winner,
+            CasOutcome::Conflict(winner) => winner,
         };
         if winner.document.as_ref().is_some_and(|found| found.body == body) {
             let (document, version) = (Arc::new(next), winner.version());
@@ -233,7 +233,7 @@ where
             base.now = time::later(base.now, pause(attempt).await);
         }
     }
-    Err(StoreError::unavailable(Applied::No, "too many others write at once"))
+    Err(StoreError::unavailable(WriteState::NotApplied, "too many others write at once"))
 }
 
 async fn read<C: Change>(
@@ -245,7 +245,7 @@ async fn read<C: Change>(
     found(&reading, change)
 }
 
-fn found<C: Change>(reading: &Reading, change: &mut C) -> Result<Base<C::Document>, StoreError> {
+fn found<C: Change>(reading: &StoreRead, change: &mut C) -> Result<Base<C::Document>, StoreError> {
     let document = change.decode(reading)?;
     Ok(Base { document, version: reading.version(), now: reading.now, is_assumed: false })
 }
@@ -269,7 +269,7 @@ impl<D: DocumentBody, T, F: FnMut(&mut D, Timestamp) -> T> Change for Closure<D,
     type Document = D;
     type Output = T;
 
-    fn decode(&mut self, found: &Reading) -> Result<Arc<D>, StoreError> {
+    fn decode(&mut self, found: &StoreRead) -> Result<Arc<D>, StoreError> {
         found
             .document
             .as_ref()
@@ -293,25 +293,25 @@ struct Bounded<'a> {
 
 impl Bounded<'_> {
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let late = || StoreError::unavailable(Applied::Perhaps, "it did not answer in time");
+        let late = || StoreError::unavailable(WriteState::Unknown, "it did not answer in time");
         Clock::system().bounded(self.timeout, call).await.unwrap_or_else(|| Err(late()))
     }
 }
 
 impl Trips for Bounded<'_> {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.bounded(twice(|| self.store.read(key))).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         ttl: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         // Also repeated after a timeout: only the repetition shows whether it was applied.
-        twice(|| self.bounded(self.store.swap(key, expected, body.clone(), ttl))).await
+        twice(|| self.bounded(self.store.compare_and_swap(key, expected, body.clone(), ttl))).await
     }
 }
 
@@ -326,8 +326,9 @@ where
         answer => return answer,
     };
     // That the repetition was not applied says nothing of the first call.
-    let is_not_applied =
-        |second: &StoreError| matches!(second, StoreError::Unavailable { applied: Applied::No, .. });
+    let is_not_applied = |second: &StoreError| {
+        matches!(second, StoreError::Unavailable { applied: WriteState::NotApplied, .. })
+    };
     call().await.map_err(|second| if is_not_applied(&second) { first } else { second })
 }
 

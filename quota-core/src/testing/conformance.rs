@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{AccountId, Clock, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use crate::{AccountId, CasOutcome, Clock, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version};
 
 /// Makes a test of every promise a [`QuotaStore`] gives.
 ///
@@ -119,7 +119,7 @@ fn fresh_key() -> StoreKey {
 }
 
 /// Stores may lose calls; the promises hold for those that are answered.
-async fn read(store: &dyn QuotaStore, key: &StoreKey) -> Reading {
+async fn read(store: &dyn QuotaStore, key: &StoreKey) -> StoreRead {
     loop {
         match store.read(key).await {
             Ok(reading) => return reading,
@@ -135,14 +135,14 @@ async fn swap(
     expected: Option<Version>,
     body: &Bytes,
     keep: Duration,
-) -> Swap {
+) -> CasOutcome {
     let mut lost = false;
     loop {
-        match store.swap(key, expected, body.clone(), keep).await {
-            Ok(Swap::Conflict(Reading { document: Some(document), .. }))
+        match store.compare_and_swap(key, expected, body.clone(), keep).await {
+            Ok(CasOutcome::Conflict(StoreRead { document: Some(document), .. }))
                 if lost && document.body == *body =>
             {
-                return Swap::Applied(document.version);
+                return CasOutcome::Applied(document.version);
             }
             Ok(swap) => return swap,
             Err(error) => must_be_transient(&error),
@@ -152,7 +152,7 @@ async fn swap(
 }
 
 async fn changed(store: &dyn QuotaStore, key: &StoreKey, seen: Option<Version>) {
-    while let Err(error) = store.changed(key, seen).await {
+    while let Err(error) = store.wait_for_change(key, seen).await {
         must_be_transient(&error);
     }
 }
@@ -168,16 +168,16 @@ async fn write(
     body: &'static str,
 ) -> Version {
     match swap(store, key, expected, &Bytes::from_static(body.as_bytes()), KEEP).await {
-        Swap::Applied(version) => version,
-        Swap::Conflict(found) => panic!("nobody else writes {key}, and yet there is {found:?}"),
+        CasOutcome::Applied(version) => version,
+        CasOutcome::Conflict(found) => panic!("nobody else writes {key}, and yet there is {found:?}"),
     }
 }
 
 #[track_caller]
-fn conflict(swap: Swap) -> Reading {
+fn conflict(swap: CasOutcome) -> StoreRead {
     match swap {
-        Swap::Conflict(reading) => reading,
-        Swap::Applied(version) => panic!("should have lost, and was applied as {version:?}"),
+        CasOutcome::Conflict(reading) => reading,
+        CasOutcome::Applied(version) => panic!("should have lost, and was applied as {version:?}"),
     }
 }
 
@@ -279,7 +279,7 @@ cases! {
 
         let swaps = join_all(bodies.iter().map(|body| swap(store, &key, Some(start), body, KEEP))).await;
 
-        let winners: Vec<_> = swaps.iter().zip(&bodies).filter(|(swap, _)| matches!(swap, Swap::Applied(_))).collect();
+        let winners: Vec<_> = swaps.iter().zip(&bodies).filter(|(swap, _)| matches!(swap, CasOutcome::Applied(_))).collect();
         assert_eq!(winners.len(), 1, "{swaps:?}");
         assert_eq!(read(store, &key).await.document.map(|document| document.body).as_ref(), Some(winners[0].1));
     }
@@ -294,8 +294,8 @@ cases! {
                     let before = known.document.as_ref().map(|document| document.body.clone()).unwrap_or_default();
                     let body = [before.as_ref(), mark(writer, round).as_bytes()].concat().into();
                     match swap(store, &key, known.version(), &body, KEEP).await {
-                        Swap::Applied(_) => break,
-                        Swap::Conflict(winner) => known = winner,
+                        CasOutcome::Applied(_) => break,
+                        CasOutcome::Conflict(winner) => known = winner,
                     }
                 }
             }
@@ -329,7 +329,7 @@ cases! {
         let reborn = write(store, &key, None, "again").await;
 
         assert_ne!(reborn, first);
-        assert_ne!(Swap::Applied(reborn), swapped);
+        assert_ne!(CasOutcome::Applied(reborn), swapped);
     }
 
     async fn a_later_write_keeps_for_as_long_as_it_says(store) {
@@ -338,12 +338,12 @@ cases! {
         let first = swap(store, &renewed, None, &Bytes::from_static(b"kept briefly"), briefly).await;
         // If the store is so slow that the first is gone already, it is written as new: what counts is the time it is given.
         let expected = match first {
-            Swap::Applied(_) => read(store, &renewed).await.version(),
-            Swap::Conflict(found) => panic!("nobody else writes {renewed}, and yet there is {found:?}"),
+            CasOutcome::Applied(_) => read(store, &renewed).await.version(),
+            CasOutcome::Conflict(found) => panic!("nobody else writes {renewed}, and yet there is {found:?}"),
         };
         let version = match swap(store, &renewed, expected, &Bytes::from_static(b"kept for long"), KEEP).await {
-            Swap::Applied(version) => version,
-            Swap::Conflict(_) => write(store, &renewed, None, "kept for long").await,
+            CasOutcome::Applied(version) => version,
+            CasOutcome::Conflict(_) => write(store, &renewed, None, "kept for long").await,
         };
         let _ = swap(store, &witness, None, &Bytes::from_static(b"kept briefly"), briefly).await;
         until(async || read(store, &witness).await.document.is_none()).await;
@@ -414,7 +414,7 @@ cases! {
     async fn whoever_stops_waiting_disturbs_nobody(store) {
         let key = fresh_key();
         let version = write(store, &key, None, "one").await;
-        let given_up = Clock::system().bounded(Duration::from_millis(5), store.changed(&key, Some(version))).await;
+        let given_up = Clock::system().bounded(Duration::from_millis(5), store.wait_for_change(&key, Some(version))).await;
         drop(given_up);
 
         let wait = changed(store, &key, Some(version));

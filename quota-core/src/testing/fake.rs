@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    AccountId, Clock, FetchError, Login, Percent, ProviderId, RequestProgress, Usage, UsageFetcher, WindowId,
-    WindowReading,
+    AccountId, Clock, FetchError, LoginInfo, Percent, ProviderId, RequestProgress, UsageFetcher, UsageReport,
+    WindowId, WindowReading,
 };
 
 /// A provider that answers as it is told. Clones are the same provider, so a test keeps one and gives the other away.
@@ -39,9 +39,9 @@ pub struct FakeProvider {
 struct State {
     clock: Clock,
     takes: Duration,
-    usual: Usage,
+    usual: UsageReport,
     script: VecDeque<Step>,
-    logins: HashMap<AccountId, Result<Login, FetchError>>,
+    logins: HashMap<AccountId, Result<LoginInfo, FetchError>>,
     renewals: VecDeque<bool>,
     asked: Vec<AccountId>,
     running: HashMap<AccountId, usize>,
@@ -52,7 +52,7 @@ struct State {
 
 /// One scripted answer.
 enum Step {
-    Answer(Box<Usage>),
+    Answer(Box<UsageReport>),
     Fail(FetchError),
     Hang,
     HangBeforeRequest,
@@ -68,7 +68,7 @@ impl FakeProvider {
     #[must_use]
     pub fn answering(provider: &str, used_percent: f64) -> Self {
         let used = Percent::from_percent(used_percent).expect("a test uses a finite number");
-        let usual = Usage::polled([WindowReading::new(WindowId::five_hour(), used)]);
+        let usual = UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]);
         let state = State {
             clock: Clock::system(),
             takes: Duration::ZERO,
@@ -94,12 +94,12 @@ impl FakeProvider {
     }
 
     /// Answers this from now on, unless something else is scripted.
-    pub fn answer(&self, usage: Usage) {
+    pub fn answer(&self, usage: UsageReport) {
         self.state().usual = usage;
     }
 
     /// Answers this once, after what is scripted already.
-    pub fn then_answer(&self, usage: Usage) {
+    pub fn then_answer(&self, usage: UsageReport) {
         self.state().script.push_back(Step::Answer(Box::new(usage)));
     }
 
@@ -124,7 +124,7 @@ impl FakeProvider {
     }
 
     /// Says which login an account's next call would use, or that it cannot be told.
-    pub fn set_login(&self, account: &AccountId, login: Result<Login, FetchError>) {
+    pub fn set_login(&self, account: &AccountId, login: Result<LoginInfo, FetchError>) {
         self.state().logins.insert(account.clone(), login);
     }
 
@@ -208,7 +208,7 @@ impl UsageFetcher for FakeProvider {
         self.id.clone()
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
         self.fetch_tracked(account, &RequestProgress::default()).await
     }
 
@@ -216,7 +216,7 @@ impl UsageFetcher for FakeProvider {
         &self,
         account: &AccountId,
         progress: &RequestProgress,
-    ) -> Result<Usage, FetchError> {
+    ) -> Result<UsageReport, FetchError> {
         let waits = self.state().script.pop_front_if(|step| matches!(step, Step::HangBeforeRequest));
         if waits.is_some() {
             std::future::pending::<()>().await;
@@ -240,8 +240,8 @@ impl UsageFetcher for FakeProvider {
         }
     }
 
-    async fn login(&self, account: &AccountId) -> Result<Login, FetchError> {
-        self.state().logins.get(account).cloned().unwrap_or_else(|| Ok(Login::unstated()))
+    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
+        self.state().logins.get(account).cloned().unwrap_or_else(|| Ok(LoginInfo::unknown()))
     }
 
     async fn renew(&self, _account: &AccountId) -> bool {

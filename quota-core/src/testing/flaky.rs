@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Applied, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use crate::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 
 /// Wraps a store with time-outs before and after it was reached, drawn from a seed.
 ///
@@ -38,7 +38,7 @@ enum Lost {
 }
 
 fn timed_out() -> StoreError {
-    StoreError::unavailable(Applied::Perhaps, "it did not answer in time, on purpose")
+    StoreError::unavailable(WriteState::Unknown, "it did not answer in time, on purpose")
 }
 
 impl<S: fmt::Debug> fmt::Debug for FlakyStore<S> {
@@ -52,34 +52,34 @@ impl<S: fmt::Debug> fmt::Debug for FlakyStore<S> {
 
 #[async_trait]
 impl<S: QuotaStore> QuotaStore for FlakyStore<S> {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         if self.lost().is_some() {
             return Err(timed_out());
         }
         self.inner.read(key).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         match self.lost() {
-            None => self.inner.swap(key, expected, body, keep).await,
+            None => self.inner.compare_and_swap(key, expected, body, keep).await,
             Some(Lost::There) => Err(timed_out()),
             Some(Lost::Back) => {
-                let _ = self.inner.swap(key, expected, body, keep).await?;
+                let _ = self.inner.compare_and_swap(key, expected, body, keep).await?;
                 Err(timed_out())
             }
         }
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         if self.lost().is_some() {
             return Err(timed_out());
         }
-        self.inner.changed(key, seen).await
+        self.inner.wait_for_change(key, seen).await
     }
 }

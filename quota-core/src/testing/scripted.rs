@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Applied, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use crate::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 
 /// Wraps a store with a script: each read and each swap takes the next [`Step`]. After the last step every call is answered.
 ///
@@ -109,7 +109,7 @@ impl<S: QuotaStore> ScriptedStore<S> {
 
     async fn write_first(&self, key: &StoreKey, body: Bytes) -> Result<(), StoreError> {
         let version = self.inner.read(key).await?.version();
-        let _ = self.inner.swap(key, version, body, TTL).await?;
+        let _ = self.inner.compare_and_swap(key, version, body, TTL).await?;
         Ok(())
     }
 
@@ -144,7 +144,7 @@ impl After {
 }
 
 fn lost() -> StoreError {
-    StoreError::unavailable(Applied::Perhaps, "it did not answer, as the script says")
+    StoreError::unavailable(WriteState::Unknown, "it did not answer, as the script says")
 }
 
 impl<S: fmt::Debug> fmt::Debug for ScriptedStore<S> {
@@ -155,23 +155,23 @@ impl<S: fmt::Debug> fmt::Debug for ScriptedStore<S> {
 
 #[async_trait]
 impl<S: QuotaStore> QuotaStore for ScriptedStore<S> {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         let after = self.before(key, Call::Read).await?;
         after.then(self.inner.read(key).await?).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let after = self.before(key, Call::Swap).await?;
-        after.then(self.inner.swap(key, expected, body, keep).await?).await
+        after.then(self.inner.compare_and_swap(key, expected, body, keep).await?).await
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.inner.changed(key, seen).await
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.inner.wait_for_change(key, seen).await
     }
 }

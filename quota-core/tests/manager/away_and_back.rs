@@ -10,16 +10,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Account, Clock, FetchError, Lineage, Login, MemoryStore, Policy, ProviderId, Quiet, QuietScope,
-    QuotaError, QuotaManager, QuotaStore, Reading, Record, StaleReason, State, StoreError, StoreKey, Swap,
-    Version, WhenAway,
+    Account, CasOutcome, Clock, CooldownPolicy, CooldownScope, FetchError, Freshness, LoginId, LoginInfo,
+    MemoryStore, Policy, ProviderId, QuotaError, QuotaManager, QuotaStore, Record, StaleReason, StoreError,
+    StoreKey, StoreOutagePolicy, StoreRead, Version,
 };
 
 #[tokio::test(start_paused = true)]
 async fn closing_without_the_store_says_that_something_is_not_written() {
     let (world, store) = unpluggable(false, Policy::default());
     let main = world.quota.account(&id("main"));
-    drop(main.load().await);
+    drop(main.sync().await);
     store.unplug(true);
     main.observe(&headers(50.0)).unwrap();
 
@@ -32,7 +32,7 @@ async fn closing_writes_what_was_done_without_the_store_if_it_answers_again() {
     let main = world.quota.account(&id("main"));
     store.unplug(true);
     drop(main.get().await.unwrap());
-    assert!(main.peek().alone_since().is_some());
+    assert!(main.peek().store_unavailable_since().is_some());
 
     // Before any probe has found it.
     store.unplug(false);
@@ -66,19 +66,19 @@ async fn closing_waits_for_a_call_as_long_as_its_providers_policy_allows() {
 async fn a_login_that_changed_without_the_store_stays_changed_when_it_is_back() {
     let (world, store) = unpluggable(false, Policy::default());
     let main = world.quota.account(&id("main"));
-    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("a"))));
+    world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
     drop(main.get().await);
     store.unplug(true);
     world.clock.sleep(MINUTE * 6).await;
-    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("b"))));
+    world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("b"))));
     world.provider.then_fail(FetchError::throttled(None));
     drop(main.refresh().await);
 
     store.unplug(false);
     world.clock.sleep(SECOND * 5).await;
-    let answer = main.load().await;
+    let answer = main.sync().await;
 
-    assert_eq!(answer.lineage(), Some(&Lineage::new("b")));
+    assert_eq!(answer.lineage(), Some(&LoginId::new("b")));
     assert!(answer.snapshot().is_empty());
 }
 
@@ -93,7 +93,7 @@ async fn what_was_learned_alone_is_written_soon_after_the_store_is_back_though_n
     store.unplug(false);
     world.clock.sleep(SECOND * 3).await;
 
-    assert_eq!(main.peek().alone_since(), None);
+    assert_eq!(main.peek().store_unavailable_since(), None);
     assert!(world.store.read(&StoreKey::account(&id("main"))).await.unwrap().document.is_some());
 }
 
@@ -111,9 +111,9 @@ async fn what_could_not_be_written_is_written_soon_after_though_no_notice_comes(
     store.unplug(false);
     world.clock.sleep(SECOND * 2).await;
 
-    assert_eq!(main.peek().alone_since(), None);
+    assert_eq!(main.peek().store_unavailable_since(), None);
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    assert_eq!(last_read(&elsewhere.account(&id("main")).load().await), Some(71.0));
+    assert_eq!(last_read(&elsewhere.account(&id("main")).sync().await), Some(71.0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,14 +125,14 @@ async fn while_the_store_is_away_nobody_waits_for_what_another_process_asks() {
     elsewhere.account(&id("main")).refresh_in_background();
     settle().await;
     let main = world.quota.account(&id("main"));
-    drop(main.load().await);
+    drop(main.sync().await);
     store.unplug(true);
-    drop(main.load().await);
+    drop(main.sync().await);
     let before = world.clock.now();
 
     let refused = main.get().await;
 
-    assert!(matches!(refused, Err(QuotaError::Busy { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(QuotaError::InProgress { .. })), "{refused:?}");
     assert_eq!((world.clock.now(), world.provider.calls()), (before, 0));
 }
 
@@ -148,7 +148,7 @@ async fn a_429_keeps_other_accounts_of_the_process_quiet_even_without_the_store(
 
     let refused = quota.account(&id("other")).get().await;
 
-    assert!(matches!(refused, Err(QuotaError::Held { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(QuotaError::OnHold { .. })), "{refused:?}");
     assert_eq!(provider.calls(), 1);
 }
 
@@ -159,7 +159,7 @@ async fn read_once_and_grown_old() -> (World, Account) {
     let reader =
         QuotaManager::builder_on(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
     let main = reader.account(&id("main"));
-    drop(main.load().await);
+    drop(main.sync().await);
     world.clock.sleep(MINUTE * 6).await;
     (world, main)
 }
@@ -171,7 +171,7 @@ async fn a_stale_answer_says_why_it_was_not_refreshed() {
     let answer = main.get().await.unwrap();
 
     assert!(matches!(answer.error(), Some(QuotaError::NoFetcher { .. })));
-    assert!(matches!(answer.state(), State::Stale { why: StaleReason::NotRefreshed, .. }));
+    assert!(matches!(answer.state(), Freshness::Stale { why: StaleReason::NotRefreshed, .. }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +180,7 @@ async fn a_reason_is_forgotten_once_there_are_new_readings() {
     drop(main.get().await);
     drop(world.quota.account(&id("main")).get().await);
 
-    assert!(main.load().await.error().is_none());
+    assert!(main.sync().await.error().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +190,7 @@ async fn a_reason_is_forgotten_once_a_refresh_finds_the_readings_fresh() {
     drop(main.get().await);
     world.provider.set_login(&id("main"), Err(FetchError::not_logged_in("no file")));
     drop(main.refresh().await);
-    world.provider.set_login(&id("main"), Ok(Login::unstated()));
+    world.provider.set_login(&id("main"), Ok(LoginInfo::unknown()));
 
     let answer = main.get().await.unwrap();
 
@@ -212,18 +212,18 @@ async fn closing_writes_what_was_done_alone_for_accounts_nobody_looks_at() {
 
     let shared: Arc<dyn QuotaStore> = store;
     let elsewhere = another_process(&shared, &world.clock, &world.provider, Policy::default());
-    assert_eq!(last_read(&elsewhere.account(&id("main")).load().await), Some(40.0));
+    assert_eq!(last_read(&elsewhere.account(&id("main")).sync().await), Some(40.0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn numbers_of_an_old_login_that_cannot_be_cleared_are_not_shown() {
-    let (world, store) = unpluggable(false, Policy::default().when_away(WhenAway::Refuse));
+    let (world, store) = unpluggable(false, Policy::default().when_away(StoreOutagePolicy::FailClosed));
     let main = world.quota.account(&id("main"));
-    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("a"))));
+    world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
     drop(main.get().await);
     store.unplug(true);
     world.clock.sleep(MINUTE * 6).await;
-    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("b"))));
+    world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("b"))));
 
     let refused = main.get().await;
 
@@ -240,19 +240,19 @@ struct Breaking {
 
 #[async_trait]
 impl QuotaStore for Breaking {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.inner.read(key).await
     }
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
-        self.inner.swap(key, expected, body, keep).await
+    ) -> Result<CasOutcome, StoreError> {
+        self.inner.compare_and_swap(key, expected, body, keep).await
     }
-    async fn changed(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
         self.waits.fetch_add(1, Ordering::SeqCst);
         panic!("a store that breaks")
     }
@@ -264,12 +264,13 @@ async fn where_following_breaks_the_next_who_is_interested_begins_it_anew() {
     let inner = MemoryStore::with_clock(clock.clone());
     let store = Arc::new(Breaking { inner, waits: AtomicUsize::new(0) });
     let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;
-    let world = world_on(shared, clock, Policy::default().quiet(Quiet::new(MINUTE, QuietScope::Account)));
+    let world =
+        world_on(shared, clock, Policy::default().quiet(CooldownPolicy::new(MINUTE, CooldownScope::Account)));
     let main = world.quota.account(&id("main"));
-    drop(main.load().await);
+    drop(main.sync().await);
     settle().await;
 
-    drop(main.load().await);
+    drop(main.sync().await);
     settle().await;
 
     assert_eq!(store.waits.load(Ordering::SeqCst), 2);

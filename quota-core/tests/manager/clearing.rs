@@ -7,13 +7,13 @@ use bytes::Bytes;
 use crate::store_away::unpluggable;
 use crate::support::*;
 use quota_core::{
-    FetchError, Hold, Login, Mark, Policy, Quiet, QuietScope, QuotaError, QuotaStore, Seed, Snapshot,
-    StoreKey, WhenAway,
+    CooldownPolicy, CooldownScope, CredentialFingerprint, FetchError, Hold, LoginInfo, Policy, QuotaError,
+    QuotaStore, Seed, Snapshot, StoreKey, StoreOutagePolicy,
 };
 
 /// No other account is affected.
 fn plain() -> Policy {
-    Policy::default().quiet(Quiet::new(MINUTE, QuietScope::Account))
+    Policy::default().quiet(CooldownPolicy::new(MINUTE, CooldownScope::Account))
 }
 
 fn throttled() -> FetchError {
@@ -58,7 +58,7 @@ async fn a_cleared_hold_is_lifted_in_the_other_processes_and_not_restored_by_the
     assert_eq!(there.peek().hold(), None);
     there.seed(&Seed::new(Snapshot::default()).hold(hold)).unwrap();
     world.clock.sleep(SECOND * 5).await;
-    assert_eq!((there.peek().hold(), here.load().await.hold()), (None, None));
+    assert_eq!((there.peek().hold(), here.sync().await.hold()), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,7 +70,7 @@ async fn a_standalone_process_that_comes_back_does_not_restore_a_cleared_hold() 
     world.clock.sleep(MINUTE * 6).await;
     world.provider.then_fail(throttled());
     drop(main.get().await);
-    assert!(main.peek().hold().is_some() && main.peek().alone_since().is_some());
+    assert!(main.peek().hold().is_some() && main.peek().store_unavailable_since().is_some());
     let shared: Arc<dyn QuotaStore> = store.plugged_in();
     let elsewhere = another_process(&shared, &world.clock, &world.provider, plain());
 
@@ -78,7 +78,7 @@ async fn a_standalone_process_that_comes_back_does_not_restore_a_cleared_hold() 
     store.unplug(false);
     world.clock.sleep(SECOND * 5).await;
 
-    assert_eq!((main.load().await.hold(), main.peek().alone_since()), (None, None));
+    assert_eq!((main.sync().await.hold(), main.peek().store_unavailable_since()), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,12 +96,12 @@ async fn without_the_store_a_hold_is_cleared_here_at_once_and_for_all_once_it_is
     store.unplug(false);
     world.clock.sleep(SECOND * 5).await;
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
-    assert_eq!(elsewhere.account(&id("main")).load().await.hold(), None);
+    assert_eq!(elsewhere.account(&id("main")).sync().await.hold(), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_the_store_a_process_that_refuses_to_go_on_clears_nothing() {
-    let (world, store) = unpluggable(false, plain().when_away(WhenAway::Refuse));
+    let (world, store) = unpluggable(false, plain().when_away(StoreOutagePolicy::FailClosed));
     let main = world.quota.account(&id("main"));
     world.provider.then_fail(throttled());
     drop(main.refresh().await);
@@ -121,7 +121,7 @@ async fn a_clear_leaves_the_providers_quiet_time() {
     assert!(main.clear_hold().await.unwrap().is_some());
 
     let why = |hold: Hold| hold.why;
-    assert_eq!(main.peek().hold().map(why), Some(quota_core::HoldReason::NeighbourRateLimited));
+    assert_eq!(main.peek().hold().map(why), Some(quota_core::HoldReason::ProviderRateLimited));
     assert!(!calls(&world, &main).await);
 }
 
@@ -147,7 +147,7 @@ async fn an_account_that_is_kept_fresh_is_called_soon_after_a_clear() {
 async fn an_account_that_is_kept_fresh_notices_a_replaced_credential_during_a_hold() {
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
-    world.provider.set_login(&id("main"), Ok(Login::unstated().mark(Mark::from_hash(1))));
+    world.provider.set_login(&id("main"), Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(1))));
     world.provider.then_fail(FetchError::throttled(Some(MINUTE * 60 * 20)));
     let _keep = main.keep_fresh();
     settle().await;
@@ -155,7 +155,7 @@ async fn an_account_that_is_kept_fresh_notices_a_replaced_credential_during_a_ho
     world.clock.sleep(MINUTE * 20).await;
     assert_eq!(world.provider.calls(), 1);
 
-    world.provider.set_login(&id("main"), Ok(Login::unstated().mark(Mark::from_hash(2))));
+    world.provider.set_login(&id("main"), Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(2))));
     world.clock.sleep(MINUTE * 6).await;
 
     assert!(world.provider.calls() > 1);
@@ -165,7 +165,11 @@ async fn an_account_that_is_kept_fresh_notices_a_replaced_credential_during_a_ho
 /// Stores this as the record of `main`.
 async fn lay_record(world: &World, body: &'static str) {
     let key = StoreKey::account(&id("main"));
-    let _ = world.store.swap(&key, None, Bytes::from_static(body.as_bytes()), MINUTE * 600).await.unwrap();
+    let _ = world
+        .store
+        .compare_and_swap(&key, None, Bytes::from_static(body.as_bytes()), MINUTE * 600)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,14 +177,14 @@ async fn a_clear_replaces_a_damaged_record_and_the_next_reading_is_shared() {
     let world = world_with(plain());
     lay_record(&world, "{\"format\":1,\"sna").await;
     let main = world.quota.account(&id("main"));
-    assert!(main.load().await.is_record_damaged());
+    assert!(main.sync().await.is_record_damaged());
 
     assert_eq!(main.clear_hold().await.unwrap(), None);
 
-    assert!(!main.peek().is_record_damaged() && main.peek().alone_since().is_none());
+    assert!(!main.peek().is_record_damaged() && main.peek().store_unavailable_since().is_none());
     assert!(calls(&world, &main).await);
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
-    assert_eq!(five_hours(&elsewhere.account(&id("main")).load().await), Some(40.0));
+    assert_eq!(five_hours(&elsewhere.account(&id("main")).sync().await), Some(40.0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,9 +196,9 @@ async fn a_replaced_record_gets_the_readings_of_a_process_that_went_on_alone() {
     assert_eq!(five_hours(&there.get().await.unwrap()), Some(40.0));
 
     assert_eq!(here.clear_hold().await.unwrap(), None);
-    drop(there.load().await);
+    drop(there.sync().await);
 
-    assert_eq!(five_hours(&here.load().await), Some(40.0));
+    assert_eq!(five_hours(&here.sync().await), Some(40.0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,7 +209,7 @@ async fn a_clear_leaves_the_record_of_a_newer_program() {
 
     let cleared = world.quota.account(&id("main")).clear_hold().await;
 
-    assert!(matches!(cleared, Err(QuotaError::Newer { .. })), "{cleared:?}");
+    assert!(matches!(cleared, Err(QuotaError::UnsupportedFormat { .. })), "{cleared:?}");
     let found = world.store.read(&StoreKey::account(&id("main"))).await.unwrap();
     assert_eq!(found.document.unwrap().body, newer);
 }
@@ -218,7 +222,7 @@ async fn a_damaged_record_keeps_no_other_account_from_sharing() {
 
     let spare = world.quota.account(&id("spare")).get().await.unwrap();
 
-    assert!(spare.alone_since().is_none());
+    assert!(spare.store_unavailable_since().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,10 +230,10 @@ async fn a_store_that_is_away_hides_that_the_record_was_damaged() {
     let (world, store) = unpluggable(false, plain());
     lay_record(&world, "not a record").await;
     let main = world.quota.account(&id("main"));
-    assert!(main.load().await.is_record_damaged());
+    assert!(main.sync().await.is_record_damaged());
 
     store.unplug(true);
-    let away = main.load().await;
+    let away = main.sync().await;
 
-    assert!(away.alone_since().is_some() && !away.is_record_damaged());
+    assert!(away.store_unavailable_since().is_some() && !away.is_record_damaged());
 }

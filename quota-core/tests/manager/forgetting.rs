@@ -2,7 +2,7 @@
 
 use crate::store_away::unpluggable;
 use crate::support::*;
-use quota_core::{FetchError, ObserveError, QuotaError, Record, Seed, Snapshot, StoreKey, Usage};
+use quota_core::{FetchError, ObserveError, QuotaError, Record, Seed, Snapshot, StoreKey, UsageReport};
 
 /// The account's document in the store.
 async fn stored(world: &World) -> Record {
@@ -56,7 +56,7 @@ async fn an_account_that_is_removed_and_added_is_still_on_hold() {
     world.clock.sleep(SECOND).await;
     let got = world.quota.account(&id("main")).get().await;
 
-    assert!(matches!(got, Err(QuotaError::Held { .. })), "{got:?}");
+    assert!(matches!(got, Err(QuotaError::OnHold { .. })), "{got:?}");
     assert_eq!((world.provider.calls(), stored(&world).await.attempts().len()), (1, 1));
 }
 
@@ -110,7 +110,7 @@ async fn what_is_observed_or_seeded_after_close_is_an_error() {
     let main = world.quota.account(&id("main"));
     world.quota.close().await;
 
-    let seed = Seed::new(Snapshot::of(&Usage::polled([]), world.clock.now()));
+    let seed = Seed::new(Snapshot::of(&UsageReport::polled([]), world.clock.now()));
 
     assert_eq!(main.observe(&headers(10.0)), Err(ObserveError::Closed));
     assert_eq!(main.seed(&seed), Err(ObserveError::Closed));

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use crate::support::*;
 use quota_core::{
-    Backoff, Budget, FetchError, HoldReason, Login, Mark, Policy, Quiet, QuietScope, QuotaError, StaleReason,
-    State, TroubleKind,
+    Backoff, Budget, CooldownPolicy, CooldownScope, CredentialFingerprint, FetchError, Freshness, HoldReason,
+    LastFailureKind, LoginInfo, Policy, QuotaError, StaleReason,
 };
 use tokio::task::JoinSet;
 
 /// No jitter, and nobody else is concerned.
 fn plain() -> Policy {
     let backoff = Backoff::doubling(MINUTE, MINUTE * 15).jitter(0.0);
-    Policy::default().backoff(backoff).quiet(Quiet::new(MINUTE, QuietScope::Account))
+    Policy::default().backoff(backoff).quiet(CooldownPolicy::new(MINUTE, CooldownScope::Account))
 }
 
 fn throttled() -> FetchError {
@@ -43,7 +43,7 @@ async fn fifty_readers_of_a_held_account_make_no_call_and_get_what_is_known() {
     assert_eq!(world.provider.calls(), 2);
     for (used, age, state) in answers {
         assert_eq!((used, age), (Some(40.0), 361));
-        assert!(matches!(state, State::Stale { why: StaleReason::Held, .. }), "{state:?}");
+        assert!(matches!(state, Freshness::Stale { why: StaleReason::OnHold, .. }), "{state:?}");
     }
 }
 
@@ -57,7 +57,7 @@ async fn a_held_account_without_readings_is_an_error_that_says_until_when() {
 
     let error = main.get().await.unwrap_err();
 
-    let QuotaError::Held { hold, .. } = error else { panic!("{error}") };
+    let QuotaError::OnHold { hold, .. } = error else { panic!("{error}") };
     assert_eq!(hold.until.duration_since(world.clock.now()).as_secs(), 60);
     assert_eq!(world.provider.calls(), 1);
 }
@@ -148,8 +148,8 @@ async fn a_429_keeps_the_whole_provider_quiet_for_a_minute() {
     world.clock.sleep(MINUTE).await;
     let after = other.get().await;
 
-    let QuotaError::Held { hold, .. } = error else { panic!("{error}") };
-    assert_eq!(hold.why, HoldReason::NeighbourRateLimited);
+    let QuotaError::OnHold { hold, .. } = error else { panic!("{error}") };
+    assert_eq!(hold.why, HoldReason::ProviderRateLimited);
     assert!(after.is_ok());
     assert_eq!(world.provider.calls_about(&id("other")), 1);
 }
@@ -159,7 +159,7 @@ async fn a_429_keeps_other_processes_quiet_too() {
     let world = world();
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
     let (one, other) = (world.quota.account(&id("one")), elsewhere.account(&id("other")));
-    drop(other.load().await);
+    drop(other.sync().await);
     settle().await;
     world.provider.then_fail(throttled());
     drop(one.get().await);
@@ -167,7 +167,7 @@ async fn a_429_keeps_other_processes_quiet_too() {
 
     let error = other.get().await.unwrap_err();
 
-    assert!(matches!(error, QuotaError::Held { .. }), "{error}");
+    assert!(matches!(error, QuotaError::OnHold { .. }), "{error}");
     assert_eq!(world.provider.calls(), 1);
 }
 
@@ -179,9 +179,9 @@ async fn what_is_loaded_is_known_to_be_held_by_a_neighbour_of_another_process() 
     drop(world.quota.account(&id("one")).get().await);
     settle().await;
 
-    let answer = elsewhere.account(&id("other")).load().await;
+    let answer = elsewhere.account(&id("other")).sync().await;
 
-    assert_eq!(answer.hold().map(|hold| hold.why), Some(HoldReason::NeighbourRateLimited));
+    assert_eq!(answer.hold().map(|hold| hold.why), Some(HoldReason::ProviderRateLimited));
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,7 +201,7 @@ async fn a_refused_login_arms_no_hold_and_is_not_tried_again_at_once() {
 
     let answer = main.peek();
     assert_eq!(answer.hold(), None);
-    assert_eq!(answer.trouble().unwrap().kind, TroubleKind::LoginRefused);
+    assert_eq!(answer.trouble().unwrap().kind, LastFailureKind::Unauthorized);
     assert_eq!(world.provider.calls(), 1);
 }
 
@@ -239,10 +239,10 @@ async fn a_login_that_is_refused_again_after_renewal_is_given_up() {
 async fn a_new_credential_is_tried_at_once() {
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
-    world.provider.set_login(&id("main"), Ok(Login::unstated().mark(Mark::from_hash(1))));
+    world.provider.set_login(&id("main"), Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(1))));
     world.provider.then_fail(FetchError::Unauthorized);
     drop(main.get().await);
-    world.provider.set_login(&id("main"), Ok(Login::unstated().mark(Mark::from_hash(2))));
+    world.provider.set_login(&id("main"), Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(2))));
 
     let answer = main.get().await;
 
@@ -261,7 +261,7 @@ async fn a_policy_that_forbids_arms_no_hold_and_the_next_account_is_asked_at_onc
 
     assert!(answer.is_ok());
     assert_eq!(one.peek().hold(), None);
-    assert_eq!(one.peek().trouble().unwrap().kind, TroubleKind::Forbidden);
+    assert_eq!(one.peek().trouble().unwrap().kind, LastFailureKind::Forbidden);
 }
 
 #[tokio::test(start_paused = true)]
@@ -325,7 +325,7 @@ async fn a_success_clears_the_trouble_for_everybody() {
     drop(main.refresh().await);
 
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
-    assert!(elsewhere.account(&id("main")).load().await.trouble().is_none());
+    assert!(elsewhere.account(&id("main")).sync().await.trouble().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,7 +335,7 @@ async fn an_answer_that_says_nothing_replaces_nothing() {
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
     world.clock.sleep(MINUTE * 6).await;
-    world.provider.then_answer(quota_core::Usage::polled([]));
+    world.provider.then_answer(quota_core::UsageReport::polled([]));
 
     let refreshed = main.refresh().await.unwrap();
 

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Budget, Clock, MemoryStore, QuotaManager, QuotaStore, Reading, StoreError, StoreKey, Swap, Version,
+    Budget, CasOutcome, Clock, MemoryStore, QuotaManager, QuotaStore, StoreError, StoreKey, StoreRead,
+    Version,
 };
 use tokio::task::JoinSet;
 
@@ -22,23 +23,23 @@ struct Distant {
 
 #[async_trait]
 impl QuotaStore for Distant {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         let reading = self.inner.read(key).await;
         self.clock.sleep(self.way_back).await;
         reading
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
-        self.inner.swap(key, expected, body, keep).await
+    ) -> Result<CasOutcome, StoreError> {
+        self.inner.compare_and_swap(key, expected, body, keep).await
     }
 
-    async fn changed(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
         std::future::pending().await
     }
 }
@@ -56,8 +57,8 @@ async fn what_was_asked_before_is_not_new_to_a_process_that_heard_the_stores_tim
     let distant = distant_process(&world, &world.provider, SECOND / 5);
     let (here, there) = (world.quota.account(&id("main")), distant.account(&id("main")));
     // Both hear the time: the store's clock is behind for whoever heard it late.
-    drop(here.load().await);
-    drop(there.load().await);
+    drop(here.sync().await);
+    drop(there.sync().await);
     drop(here.refresh().await.unwrap());
     world.clock.sleep(SECOND / 10).await;
     world.provider.answer(polled(70.0));
@@ -76,7 +77,7 @@ async fn a_call_that_is_over_is_not_joined_by_a_process_that_has_not_heard_so() 
     let asking = tokio::spawn(async move { here.refresh().await.is_ok() });
     settle().await;
     // All that the other process hears: that somebody is asking.
-    drop(there.load().await);
+    drop(there.sync().await);
     assert!(asking.await.unwrap());
     world.provider.answer(polled(70.0));
 

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    BuildError, Clock, Event, MemoryStore, Percent, Policy, QuotaError, QuotaManager, QuotaStore, Reading,
-    Record, StoreError, StoreKey, Swap, Usage, Version, WindowId, WindowReading,
+    BuildError, CasOutcome, Clock, Event, MemoryStore, Percent, Policy, QuotaError, QuotaManager, QuotaStore,
+    Record, StoreError, StoreKey, StoreRead, UsageReport, Version, WindowId, WindowReading,
 };
 
 #[tokio::test(start_paused = true)]
@@ -55,19 +55,19 @@ async fn a_change_whose_notice_was_lost_is_found_by_the_slow_look() {
     struct Deaf(MemoryStore);
     #[async_trait]
     impl QuotaStore for Deaf {
-        async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+        async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
             self.0.read(key).await
         }
-        async fn swap(
+        async fn compare_and_swap(
             &self,
             key: &StoreKey,
             expected: Option<Version>,
             body: Bytes,
             keep: Duration,
-        ) -> Result<Swap, StoreError> {
-            self.0.swap(key, expected, body, keep).await
+        ) -> Result<CasOutcome, StoreError> {
+            self.0.compare_and_swap(key, expected, body, keep).await
         }
-        async fn changed(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
+        async fn wait_for_change(&self, _key: &StoreKey, _seen: Option<Version>) -> Result<(), StoreError> {
             std::future::pending().await
         }
     }
@@ -76,7 +76,7 @@ async fn a_change_whose_notice_was_lost_is_found_by_the_slow_look() {
     let world = world_on(store, clock, Policy::default());
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
     let main = world.quota.account(&id("main"));
-    drop(main.load().await);
+    drop(main.sync().await);
     drop(elsewhere.account(&id("main")).get().await);
     settle().await;
     let before = last_read(&main.peek());
@@ -127,7 +127,7 @@ async fn closing_waits_for_the_call_under_way_and_writes_what_is_pending() {
     assert_eq!(reader.await.unwrap(), Some(40.0));
     assert_eq!(provider.calls(), 1);
     let elsewhere = another_process(&world.store, &world.clock, &provider, Policy::default());
-    assert_eq!(last_read(&elsewhere.account(&id("other")).load().await), Some(12.0));
+    assert_eq!(last_read(&elsewhere.account(&id("other")).sync().await), Some(12.0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,7 +221,7 @@ async fn when_everybody_has_gone_the_store_is_let_go() {
 async fn an_account_whose_handles_are_gone_is_followed_no_longer() {
     let world = world();
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    drop(world.quota.account(&id("main")).load().await);
+    drop(world.quota.account(&id("main")).sync().await);
     world.clock.sleep(MINUTE * 2).await;
     drop(elsewhere.account(&id("main")).get().await);
     world.clock.sleep(MINUTE * 2).await;
@@ -267,7 +267,7 @@ fn observations_are_written_although_the_runtime_has_shut_down_before_that() {
     let main = quota.account(&id("main"));
     let observe = |used| {
         let used = Percent::from_percent(used).unwrap();
-        let usage = Usage::from_headers([WindowReading::new(WindowId::five_hour(), used)]);
+        let usage = UsageReport::from_headers([WindowReading::new(WindowId::five_hour(), used)]);
         drop(main.observe(&usage).unwrap());
     };
     runtime().block_on(async { observe(10.0) });
@@ -320,7 +320,7 @@ fn a_lease_whose_call_ended_with_its_runtime_is_released_by_the_next_load() {
     });
 
     let lease = runtime().block_on(async {
-        drop(main.load().await);
+        drop(main.sync().await);
         let document = store.read(&StoreKey::account(&id("main"))).await.unwrap().document.unwrap();
         Record::decode(&document.body).unwrap().lease().cloned()
     });
@@ -363,7 +363,7 @@ fn a_watch_goes_on_after_the_runtime_of_its_follower_has_shut_down() {
     let writer = another_process(&store, &clock, &provider, Policy::default());
     let main = reader.account(&id("main"));
     let first = runtime();
-    first.block_on(async { drop(main.load().await) });
+    first.block_on(async { drop(main.sync().await) });
 
     let seen = runtime().block_on(async {
         let mut watch = main.watch();
@@ -394,7 +394,7 @@ async fn a_provider_nobody_fetches_from_can_still_be_read() {
         QuotaManager::builder_on(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
     let main = reader.account(&id("main"));
 
-    let loaded = last_read(&main.load().await);
+    let loaded = last_read(&main.sync().await);
     world.clock.sleep(MINUTE * 6).await;
     let refreshed = main.refresh().await.unwrap();
 
@@ -455,7 +455,7 @@ async fn a_provider_nobody_fetches_from_has_its_own_policy_too() {
         .build()
         .unwrap();
     let main = reader.account(&id("main"));
-    drop(main.load().await);
+    drop(main.sync().await);
 
     world.clock.sleep(MINUTE * 20).await;
 

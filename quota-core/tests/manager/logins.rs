@@ -2,21 +2,22 @@
 
 use crate::support::*;
 use quota_core::{
-    FetchError, Hold, HoldReason, Identity, Lineage, Login, Mark, ObserveError, Seed, Snapshot,
+    CredentialFingerprint, FetchError, Hold, HoldReason, LoginId, LoginInfo, ObserveError, OwnerId, Seed,
+    Snapshot,
 };
 
-fn login(name: &str) -> Login {
-    Login::of(Lineage::new(name))
+fn login(name: &str) -> LoginInfo {
+    LoginInfo::new(LoginId::new(name))
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rotated_token_of_the_same_login_costs_no_call_and_keeps_what_is_known() {
     // B33
     let world = world();
-    world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(1))));
+    world.provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(1))));
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
-    world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(2))));
+    world.provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(2))));
 
     let answer = main.get().await.unwrap();
 
@@ -27,11 +28,11 @@ async fn a_rotated_token_of_the_same_login_costs_no_call_and_keeps_what_is_known
 async fn a_rotated_token_of_the_same_login_keeps_the_hold() {
     // B33
     let world = world();
-    world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(1))));
+    world.provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(1))));
     let main = world.quota.account(&id("main"));
     world.provider.then_fail(FetchError::throttled(None));
     drop(main.get().await);
-    world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(2))));
+    world.provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(2))));
 
     drop(main.get().await);
 
@@ -42,13 +43,15 @@ async fn a_rotated_token_of_the_same_login_keeps_the_hold() {
 async fn a_token_that_rotates_is_not_told_as_a_new_login() {
     // B42
     let world = world();
-    world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(1))));
+    world.provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(1))));
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
     let mut events = world.quota.events();
 
     for rotation in 2..5 {
-        world.provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(rotation))));
+        world
+            .provider
+            .set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(rotation))));
         world.clock.sleep(MINUTE * 6).await;
         drop(main.get().await);
         let event = events.next().await;
@@ -60,7 +63,8 @@ async fn a_token_that_rotates_is_not_told_as_a_new_login() {
 async fn a_new_login_is_not_held_by_what_the_old_one_left() {
     // B34, B35a
     let world = world_with(
-        quota_core::Policy::default().quiet(quota_core::Quiet::new(MINUTE, quota_core::QuietScope::Account)),
+        quota_core::Policy::default()
+            .quiet(quota_core::CooldownPolicy::new(MINUTE, quota_core::CooldownScope::Account)),
     );
     world.provider.set_login(&id("main"), Ok(login("a")));
     let main = world.quota.account(&id("main"));
@@ -78,10 +82,10 @@ async fn a_new_login_never_sees_the_old_ones_numbers() {
     // B35
     let world = world();
     let main = world.quota.account(&id("main"));
-    main.set_login(Lineage::new("a"));
+    main.set_login(LoginId::new("a"));
     drop(main.get().await);
 
-    main.set_login(Lineage::new("b"));
+    main.set_login(LoginId::new("b"));
 
     assert!(main.peek().snapshot().is_empty());
     assert!(main.is_stale());
@@ -102,7 +106,7 @@ async fn a_new_login_hides_the_old_ones_numbers_even_while_nobody_may_ask() {
 
     let refreshed = main.refresh().await;
 
-    assert!(matches!(refreshed, Err(quota_core::QuotaError::Held { .. })), "{refreshed:?}");
+    assert!(matches!(refreshed, Err(quota_core::QuotaError::OnHold { .. })), "{refreshed:?}");
     assert!(main.peek().snapshot().is_empty());
     assert!(matches!(events.next().await, Some(quota_core::Event::LoginChanged { .. })));
 }
@@ -112,10 +116,10 @@ async fn headers_of_the_old_login_are_refused() {
     // B34
     let world = world();
     let main = world.quota.account(&id("main"));
-    main.set_login(Lineage::new("b"));
+    main.set_login(LoginId::new("b"));
     drop(main.get().await);
 
-    let refused = main.observe(&headers(99.0).lineage(Lineage::new("a")));
+    let refused = main.observe(&headers(99.0).lineage(LoginId::new("a")));
 
     assert!(matches!(refused, Err(ObserveError::AnotherLogin { account, .. }) if account == id("main")));
     assert_eq!(last_read(&main.peek()), Some(40.0));
@@ -126,8 +130,8 @@ async fn what_another_login_persisted_is_not_seeded() {
     // B34, B43
     let world = world();
     let main = world.quota.account(&id("main"));
-    main.set_login(Lineage::new("b"));
-    let seed = Seed::new(Snapshot::of(&polled(90.0), noon())).lineage(Lineage::new("a"));
+    main.set_login(LoginId::new("b"));
+    let seed = Seed::new(Snapshot::of(&polled(90.0), noon())).lineage(LoginId::new("a"));
 
     let refused = main.seed(&seed);
 
@@ -180,12 +184,12 @@ async fn an_identity_the_provider_changed_under_one_token_is_noticed() {
     // B86
     let world = world();
     let main = world.quota.account(&id("main"));
-    world.provider.then_answer(polled(80.0).identity(Identity::new("org-1")));
+    world.provider.then_answer(polled(80.0).identity(OwnerId::new("org-1")));
     drop(main.get().await);
     world.clock.sleep(MINUTE * 6).await;
     main.observe(&headers(81.0)).unwrap();
     let mut events = world.quota.events();
-    world.provider.then_answer(polled(5.0).identity(Identity::new("org-2")));
+    world.provider.then_answer(polled(5.0).identity(OwnerId::new("org-2")));
 
     let answer = main.refresh().await.unwrap().answer;
 
@@ -212,20 +216,20 @@ async fn a_token_that_rotates_in_mid_call_leaves_the_numbers_with_their_login() 
     // B38
     let world = world();
     let provider = world.provider.clone().taking(SECOND);
-    provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(1))));
-    provider.then_answer(polled(33.0).lineage(Lineage::new("a")));
+    provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(1))));
+    provider.then_answer(polled(33.0).lineage(LoginId::new("a")));
     let main = world.quota.account(&id("main"));
     let call = tokio::spawn({
         let main = main.clone();
         async move { drop(main.get().await) }
     });
     settle().await;
-    provider.set_login(&id("main"), Ok(login("a").mark(Mark::from_hash(2))));
+    provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(2))));
     call.await.unwrap();
 
     let answer = main.get().await.unwrap();
 
-    assert_eq!((last_read(&answer), answer.lineage()), (Some(33.0), Some(&Lineage::new("a"))));
+    assert_eq!((last_read(&answer), answer.lineage()), (Some(33.0), Some(&LoginId::new("a"))));
     assert_eq!(provider.calls(), 1);
 }
 
@@ -234,11 +238,11 @@ async fn headers_seen_before_a_new_login_are_not_shown_as_the_new_ones() {
     // B34
     let world = world();
     let main = world.quota.account(&id("main"));
-    main.set_login(Lineage::new("a"));
+    main.set_login(LoginId::new("a"));
     drop(main.get().await);
     main.observe(&headers(99.0)).unwrap();
 
-    main.set_login(Lineage::new("b"));
+    main.set_login(LoginId::new("b"));
     world.clock.sleep(SECOND * 5).await;
 
     assert!(main.peek().snapshot().is_empty());
@@ -252,16 +256,16 @@ async fn a_refresh_of_the_old_login_that_is_still_in_line_asks_nothing_and_clear
     let _provider = world.provider.clone().taking(SECOND * 3);
     busy.refresh_in_background();
     settle().await;
-    main.set_login(Lineage::new("a"));
+    main.set_login(LoginId::new("a"));
     main.refresh_in_background();
     settle().await;
-    main.set_login(Lineage::new("b"));
+    main.set_login(LoginId::new("b"));
     drop(main.get().await.unwrap());
     world.clock.sleep(MINUTE).await;
 
     let answer = main.peek();
 
-    assert_eq!((last_read(&answer), answer.lineage()), (Some(40.0), Some(&Lineage::new("b"))));
+    assert_eq!((last_read(&answer), answer.lineage()), (Some(40.0), Some(&LoginId::new("b"))));
     assert_eq!(world.provider.calls_about(&id("main")), 1);
 }
 
@@ -283,11 +287,11 @@ async fn a_login_that_cannot_be_told_in_time_withholds_the_numbers() {
 async fn a_login_that_is_set_is_an_event() {
     let world = world();
     let main = world.quota.account(&id("main"));
-    main.set_login(Lineage::new("a"));
+    main.set_login(LoginId::new("a"));
     drop(main.get().await);
     let mut events = world.quota.events();
 
-    main.set_login(Lineage::new("b"));
+    main.set_login(LoginId::new("b"));
 
     assert!(matches!(events.next().await, Some(quota_core::Event::LoginChanged { .. })));
 }
@@ -299,10 +303,10 @@ async fn numbers_without_a_login_belong_to_the_first_that_is_set_and_not_to_the_
     let elsewhere =
         another_process(&world.store, &world.clock, &world.provider, quota_core::Policy::default());
     let main = elsewhere.account(&id("main"));
-    main.set_login(Lineage::new("a"));
-    let adopted = last_read(&main.load().await);
+    main.set_login(LoginId::new("a"));
+    let adopted = last_read(&main.sync().await);
 
-    main.set_login(Lineage::new("b"));
+    main.set_login(LoginId::new("b"));
 
     assert_eq!((adopted, last_read(&main.peek())), (Some(40.0), None));
 }
@@ -311,15 +315,15 @@ async fn numbers_without_a_login_belong_to_the_first_that_is_set_and_not_to_the_
 async fn a_refresh_that_waits_for_its_turn_does_not_take_the_account_back_from_a_login_that_is_set() {
     let world = world();
     let main = world.quota.account(&id("main"));
-    world.provider.set_login(&id("main"), Ok(Login::of(Lineage::new("a"))));
+    world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
     // Somebody else has the turn.
     drop(world.quota.account(&id("neighbour")).get().await);
     main.refresh_in_background();
     settle().await;
 
-    main.set_login(Lineage::new("b"));
+    main.set_login(LoginId::new("b"));
     world.clock.sleep(SECOND * 5).await;
 
     assert_eq!(world.provider.calls_about(&id("main")), 0);
-    assert_ne!(main.peek().lineage(), Some(&Lineage::new("a")));
+    assert_ne!(main.peek().lineage(), Some(&LoginId::new("a")));
 }

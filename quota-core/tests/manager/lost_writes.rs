@@ -9,8 +9,8 @@ use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::{
-    Account, Applied, Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore, Reading, Record,
-    StoreError, StoreKey, Swap, Version, WhenAway, WindowId, WindowReading,
+    Account, CasOutcome, Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore, Record, StoreError,
+    StoreKey, StoreOutagePolicy, StoreRead, Version, WindowId, WindowReading, WriteState,
 };
 
 fn key() -> StoreKey {
@@ -25,14 +25,14 @@ async fn body(world: &World) -> Bytes {
 /// The store has an older state again, of which it has not told anybody yet.
 async fn falls_back_to(world: &World, older: Bytes) {
     let version = world.store.read(&key()).await.unwrap().version();
-    let _ = world.store.swap(&key(), version, older, MINUTE * 600).await.unwrap();
+    let _ = world.store.compare_and_swap(&key(), version, older, MINUTE * 600).await.unwrap();
 }
 
 /// The account in a process that has only the store to learn from.
 async fn elsewhere(world: &World) -> Account {
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
     let main = elsewhere.account(&id("main"));
-    drop(main.load().await);
+    drop(main.sync().await);
     main
 }
 
@@ -87,7 +87,7 @@ async fn a_reading_is_put_back_although_somebody_has_written_since_it_was_lost()
     // What the other one writes stands on what is left, and comes together with the news that something is lost.
     let mut next = Record::decode(&before).unwrap();
     let week = WindowReading::new(WindowId::seven_day(), percent(7.0));
-    let seen = quota_core::Snapshot::of(&quota_core::Usage::from_headers([week]), world.clock.now());
+    let seen = quota_core::Snapshot::of(&quota_core::UsageReport::from_headers([week]), world.clock.now());
     let _ = next.observe(world.clock.now(), &seen, None, None);
     next.revise();
     falls_back_to(&world, next.encode()).await;
@@ -104,7 +104,7 @@ async fn what_the_store_has_lost_is_put_back_once() {
     let others = another_process(&world.store, &world.clock, &world.provider, Policy::default());
     let (main, theirs) = (world.quota.account(&id("main")), others.account(&id("main")));
     drop(main.get().await);
-    drop(theirs.load().await);
+    drop(theirs.sync().await);
     let before = body(&world).await;
     world.clock.sleep(SECOND).await;
     main.observe(&headers(80.0)).unwrap();
@@ -128,28 +128,28 @@ struct Full {
 
 #[async_trait]
 impl QuotaStore for Full {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.inner.read(key).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         if self.is_full.load(Ordering::SeqCst) {
             let reading = self.inner.read(key).await?;
             if reading.version() == expected {
-                return Err(StoreError::unavailable(Applied::No, "the disk is full"));
+                return Err(StoreError::unavailable(WriteState::NotApplied, "the disk is full"));
             }
-            return Ok(Swap::Conflict(reading));
+            return Ok(CasOutcome::Conflict(reading));
         }
-        self.inner.swap(key, expected, body, keep).await
+        self.inner.compare_and_swap(key, expected, body, keep).await
     }
 
-    async fn changed(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
         std::future::pending().await
     }
 }
@@ -159,7 +159,7 @@ async fn a_reading_that_could_not_be_put_back_is_written_later() {
     let clock = Clock::anchored(noon());
     let inner = MemoryStore::with_clock(clock.clone());
     let store = Arc::new(Full { inner, is_full: AtomicBool::new(false) });
-    let policy = Policy::default().when_away(WhenAway::Refuse);
+    let policy = Policy::default().when_away(StoreOutagePolicy::FailClosed);
     let world = world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy);
     let main = world.quota.account(&id("main"));
     drop(main.get().await);

@@ -1,12 +1,12 @@
 //! A token that may not read usage: it makes one call, and the numbers of its account arrive without calls.
 
 use crate::support::*;
-use quota_core::{FetchError, Login, Mark, QuotaError};
+use quota_core::{CredentialFingerprint, FetchError, LoginInfo, QuotaError};
 
 #[tokio::test(start_paused = true)]
 async fn an_account_whose_token_lacks_the_scope_is_called_again_soon_after_the_token_is_replaced() {
     let world = world();
-    let with_mark = |mark| Ok(Login::unstated().mark(Mark::from_hash(mark)));
+    let with_mark = |mark| Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(mark)));
     world.provider.set_login(&id("main"), with_mark(1));
     world.provider.then_fail(FetchError::missing_scope("user:profile"));
     let main = world.quota.account(&id("main"));
@@ -31,6 +31,6 @@ async fn headers_give_the_numbers_of_an_account_whose_token_lacks_the_scope() {
     let refreshed = main.refresh().await.unwrap();
 
     assert!(is_exact(&refreshed.answer));
-    assert!(matches!(refreshed.error, Some(QuotaError::Barred { .. })), "{:?}", refreshed.error);
+    assert!(matches!(refreshed.error, Some(QuotaError::CredentialRejected { .. })), "{:?}", refreshed.error);
     assert_eq!((five_hours(&refreshed.answer), world.provider.calls()), (Some(30.0), 1));
 }

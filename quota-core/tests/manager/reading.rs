@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::support::*;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Answer, Clock, Coverage, Event, MemoryStore, Percent, Policy, QuotaManager, Scope, StaleReason, State,
-    Usage, UsedAt, Window, WindowId, WindowReading,
+    AccountUsage, Clock, Coverage, Event, Freshness, MemoryStore, Percent, Policy, QuotaManager, Scope,
+    StaleReason, UsageReport, Used, Window, WindowId, WindowReading,
 };
 
 fn seven_days(used: f64) -> WindowReading {
@@ -22,8 +22,8 @@ async fn nothing_is_known_of_an_account_that_was_never_read() {
 
     let answer = world.quota.account(&id("main")).peek();
 
-    assert_eq!(answer.used(&WindowId::five_hour()), UsedAt::Unknown);
-    assert!(matches!(answer.state(), State::Stale { since: None, why: StaleReason::NeverRead, .. }));
+    assert_eq!(answer.used(&WindowId::five_hour()), Used::Unknown);
+    assert!(matches!(answer.state(), Freshness::Stale { since: None, why: StaleReason::NeverRead, .. }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,9 +69,10 @@ async fn a_reading_another_process_made_four_minutes_ago_is_enough() {
 async fn headers_for_one_window_do_not_make_the_others_young() {
     // B49
     let world = world();
-    world
-        .provider
-        .answer(Usage::polled([WindowReading::new(WindowId::five_hour(), percent(10.0)), seven_days(20.0)]));
+    world.provider.answer(UsageReport::polled([
+        WindowReading::new(WindowId::five_hour(), percent(10.0)),
+        seven_days(20.0),
+    ]));
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
     world.clock.sleep(MINUTE * 4).await;
@@ -92,7 +93,7 @@ fn opus(used: f64) -> WindowReading {
 async fn an_old_model_window_makes_the_account_stale_for_that_model_only() {
     let world = world();
     let five_hours = WindowReading::new(WindowId::five_hour(), percent(10.0));
-    world.provider.answer(Usage::polled([five_hours, opus(20.0)]));
+    world.provider.answer(UsageReport::polled([five_hours, opus(20.0)]));
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
     world.clock.sleep(MINUTE * 4).await;
@@ -102,7 +103,7 @@ async fn an_old_model_window_makes_the_account_stale_for_that_model_only() {
 
     assert!(main.is_stale_for(Some("claude-opus-4-5")));
     assert!(!main.is_stale() && !main.is_stale_for(Some("claude-sonnet-4-5")));
-    let stale_for = |answer: Answer| answer.is_stale_for(Some("claude-opus-4-5"));
+    let stale_for = |answer: AccountUsage| answer.is_stale_for(Some("claude-opus-4-5"));
     let other = main.get_for(Some("claude-sonnet-4-5")).await.unwrap();
     assert_eq!((stale_for(other), world.provider.calls()), (true, 1));
     let opus = main.get_for(Some("claude-opus-4-5")).await.unwrap();
@@ -113,14 +114,14 @@ async fn an_old_model_window_makes_the_account_stale_for_that_model_only() {
 async fn a_refresh_for_a_model_is_not_satisfied_by_one_that_called_nobody() {
     let world = world();
     let five_hours = WindowReading::new(WindowId::five_hour(), percent(10.0));
-    world.provider.answer(Usage::polled([five_hours, opus(20.0)]));
+    world.provider.answer(UsageReport::polled([five_hours, opus(20.0)]));
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
     world.clock.sleep(MINUTE * 4).await;
     main.observe(&headers(12.0)).unwrap();
     world.clock.sleep(MINUTE * 4).await;
 
-    let (any, opus) = tokio::join!(main.get_within(MINUTE * 5), main.get_for(Some("claude-opus-4-5")));
+    let (any, opus) = tokio::join!(main.get_with_max_age(MINUTE * 5), main.get_for(Some("claude-opus-4-5")));
 
     assert!(any.is_ok());
     assert_eq!((opus.unwrap().is_stale_for(Some("claude-opus-4-5")), world.provider.calls()), (false, 2));
@@ -148,7 +149,7 @@ async fn an_observed_value_that_cannot_be_true_is_left_out_and_listed() {
     let mut events = world.quota.events();
     let overnight = WindowReading::new(WindowId::five_hour(), percent(97.0)).resets_at(noon() - MINUTE * 540);
 
-    let rejected = main.observe(&Usage::from_statusline([overnight], noon())).unwrap();
+    let rejected = main.observe(&UsageReport::from_statusline([overnight], noon())).unwrap();
 
     assert_eq!(rejected[0].window, WindowId::five_hour());
     assert_eq!(five_hours(&main.peek()), Some(40.0));
@@ -160,7 +161,7 @@ async fn a_reset_of_a_fetcher_that_cannot_be_true_is_left_out_and_reported() {
     let world = world();
     let years_ahead = noon() + MINUTE * 60 * 24 * 401;
     let reading = WindowReading::new(WindowId::five_hour(), percent(50.0)).resets_at(years_ahead);
-    world.provider.answer(Usage::polled([reading]));
+    world.provider.answer(UsageReport::polled([reading]));
     let main = world.quota.account(&id("main"));
     let mut events = world.quota.events();
 
@@ -178,15 +179,15 @@ async fn polls_and_repeated_lines_of_an_idle_session_do_not_alternate() {
     let reading = |used| WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(reset);
     let main = world.quota.account(&id("main"));
     let mut shown = Vec::new();
-    world.provider.answer(Usage::polled([reading(42.0)]));
+    world.provider.answer(UsageReport::polled([reading(42.0)]));
     drop(main.get().await);
-    world.provider.answer(Usage::polled([reading(3.0)]));
+    world.provider.answer(UsageReport::polled([reading(3.0)]));
 
     for _ in 0..3 {
         world.clock.sleep(MINUTE * 6).await;
         shown.push(five_hours(&main.get().await.unwrap()));
         let now = main.peek().now();
-        main.observe(&Usage::from_statusline([reading(42.0)], now)).unwrap();
+        main.observe(&UsageReport::from_statusline([reading(42.0)], now)).unwrap();
         shown.push(five_hours(&main.peek()));
     }
 
@@ -249,7 +250,7 @@ async fn headers_create_no_scoped_window_and_touch_no_money() {
     world.provider.answer(polled(10.0).coverage(Coverage::complete()));
     drop(main.get().await);
 
-    main.observe(&Usage::from_headers([scoped])).unwrap();
+    main.observe(&UsageReport::from_headers([scoped])).unwrap();
 
     assert!(main.peek().snapshot().window(&model).is_none());
 }
@@ -261,7 +262,7 @@ async fn a_window_that_is_no_longer_reported_is_gone_also_for_others() {
     let main = world.quota.account(&id("main"));
     let model = WindowId::seven_day().for_model("Fable").unwrap();
     let scoped = WindowReading::new(model.clone(), Percent::FULL).scope(Scope::model("Fable"));
-    world.provider.then_answer(Usage::polled([seven_days(20.0), scoped]));
+    world.provider.then_answer(UsageReport::polled([seven_days(20.0), scoped]));
     drop(main.get().await);
     world.clock.sleep(MINUTE * 6).await;
 
@@ -269,7 +270,7 @@ async fn a_window_that_is_no_longer_reported_is_gone_also_for_others() {
 
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
     assert!(main.peek().snapshot().window(&model).is_none());
-    assert!(elsewhere.account(&id("main")).load().await.snapshot().window(&model).is_none());
+    assert!(elsewhere.account(&id("main")).sync().await.snapshot().window(&model).is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,7 +278,7 @@ async fn an_account_without_windows_has_an_age_and_a_due_time() {
     // B51
     let world = world();
     let main = world.quota.account(&id("main"));
-    world.provider.answer(Usage::polled([]).plan("enterprise".to_owned()));
+    world.provider.answer(UsageReport::polled([]).plan("enterprise".to_owned()));
     drop(main.get().await.unwrap());
     world.clock.sleep(MINUTE).await;
     let young = (main.is_stale(), main.peek().age());
@@ -295,14 +296,14 @@ async fn a_window_that_reset_is_unknown_and_asked_about_soon() {
     let main = world.quota.account(&id("main"));
     let reset = noon() + MINUTE * 2;
     let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(reset);
-    world.provider.then_answer(Usage::polled([five]));
+    world.provider.then_answer(UsageReport::polled([five]));
     drop(main.get().await);
 
     world.clock.sleep(MINUTE * 2).await;
     let at_reset = (main.peek().used(&WindowId::five_hour()), main.is_stale());
     world.clock.sleep(SECOND * 15).await;
 
-    assert_eq!(at_reset, (UsedAt::Unknown, false), "a little grace, for the provider to notice");
+    assert_eq!(at_reset, (Used::Unknown, false), "a little grace, for the provider to notice");
     assert!(main.is_stale());
     assert_eq!(five_hours(&main.get().await.unwrap()), Some(40.0));
 }
@@ -313,7 +314,7 @@ async fn a_window_that_reset_says_when_it_is_due() {
     let main = world.quota.account(&id("main"));
     let reset = noon() + MINUTE * 2;
     let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(reset);
-    world.provider.then_answer(Usage::polled([five]));
+    world.provider.then_answer(UsageReport::polled([five]));
     assert_eq!(main.peek().due_at(None), None, "nothing was read");
     drop(main.get().await);
 
@@ -328,7 +329,7 @@ async fn an_exhausted_window_is_asked_about_every_interval() {
     let world = world();
     let main = world.quota.account(&id("main"));
     let five = WindowReading::new(WindowId::five_hour(), Percent::FULL).resets_at(noon() + MINUTE * 240);
-    world.provider.answer(Usage::polled([five]));
+    world.provider.answer(UsageReport::polled([five]));
     let _keep = main.keep_fresh();
 
     world.clock.sleep(MINUTE * 21).await;
@@ -373,9 +374,9 @@ async fn a_custom_age_is_asked_for_only_when_it_is_exceeded() {
     drop(main.get().await);
     world.clock.sleep(MINUTE).await;
 
-    drop(main.get_within(MINUTE * 2).await);
+    drop(main.get_with_max_age(MINUTE * 2).await);
     let lenient = world.provider.calls();
-    drop(main.get_within(SECOND * 30).await);
+    drop(main.get_with_max_age(SECOND * 30).await);
 
     assert_eq!((lenient, world.provider.calls()), (1, 2));
 }
@@ -397,7 +398,7 @@ async fn many_writers_end_with_the_newest_reading_of_each_window() {
 
     let mut read = Vec::new();
     for quota in &fleet {
-        read.push(last_read(&quota.account(&id("main")).load().await));
+        read.push(last_read(&quota.account(&id("main")).sync().await));
     }
 
     let newest = (0..6_u32).map(|member| 7 * (member + 3) % 11).min().unwrap();
@@ -410,12 +411,12 @@ async fn a_line_without_a_reset_counts_beside_headers_that_are_not_written_yet()
     let main = world.quota.account(&id("main"));
     let reset = world.clock.now() + MINUTE * 60;
     let window = |used| WindowReading::new(WindowId::five_hour(), percent(used));
-    main.observe(&Usage::from_headers([window(40.0).resets_at(reset)])).unwrap();
+    main.observe(&UsageReport::from_headers([window(40.0).resets_at(reset)])).unwrap();
     world.clock.sleep(SECOND).await;
 
-    main.observe(&Usage::from_statusline([window(55.0)], world.clock.now())).unwrap();
+    main.observe(&UsageReport::from_statusline([window(55.0)], world.clock.now())).unwrap();
 
-    let used = |answer: &Answer| answer.snapshot().window(&WindowId::five_hour()).map(Window::used);
+    let used = |answer: &AccountUsage| answer.snapshot().window(&WindowId::five_hour()).map(Window::used);
     assert_eq!(used(&main.peek()), Some(percent(55.0)));
 }
 

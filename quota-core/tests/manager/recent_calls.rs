@@ -1,9 +1,11 @@
 //! Refreshes that a person may repeat: a call of the same credential that started a short while ago is enough.
 
 use crate::support::*;
-use quota_core::{AccountId, FetchError, Login, Mark, Policy, QuotaError, QuotaManager, Refreshed};
+use quota_core::{
+    AccountId, CredentialFingerprint, FetchError, LoginInfo, Policy, QuotaError, QuotaManager, RefreshOutcome,
+};
 
-async fn refresh(quota: &QuotaManager, id: &AccountId) -> Refreshed {
+async fn refresh(quota: &QuotaManager, id: &AccountId) -> RefreshOutcome {
     quota.account(id).refresh_unless_called_within(SECOND * 10).await.unwrap()
 }
 
@@ -88,7 +90,7 @@ async fn headers_are_no_call() {
 #[tokio::test(start_paused = true)]
 async fn another_credential_is_used_at_once() {
     let world = world_with(hurried());
-    let with_mark = |mark| Ok(Login::unstated().mark(Mark::from_hash(mark)));
+    let with_mark = |mark| Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(mark)));
     world.provider.set_login(&id("main"), with_mark(1));
     drop(refresh(&world.quota, &id("main")).await);
     world.provider.set_login(&id("main"), with_mark(2));

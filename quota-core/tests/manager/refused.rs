@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use quota_core::{
-    Ask, AttemptId, Begin, Clock, FetchError, Freshness, Lease, MemoryStore, Policy, QuietTime, QuotaError,
-    QuotaStore, Reading, Record, StoreError, StoreKey, Swap, Version,
+    CasOutcome, Clock, FetchError, Lease, LeaseDecision, LeaseRequest, MaxStaleness, MemoryStore, Policy,
+    ProviderCooldown, QuotaError, QuotaStore, Record, RequestId, StoreError, StoreKey, StoreRead, Version,
 };
 
 /// A store in which one key is not ours, which takes no writes when it is told so, and can fall silent.
@@ -28,7 +28,7 @@ impl Trying {
         if self.silent.load(Ordering::SeqCst) {
             std::future::pending().await
         } else if *key == self.foreign {
-            Err(StoreError::unusable("something else is there"))
+            Err(StoreError::corrupt("something else is there"))
         } else {
             Ok(())
         }
@@ -37,29 +37,29 @@ impl Trying {
 
 #[async_trait]
 impl QuotaStore for Trying {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.answers(key).await?;
         self.inner.read(key).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         self.answers(key).await?;
         if self.full.load(Ordering::SeqCst) {
             self.clock.sleep(Duration::from_millis(100)).await;
-            return Err(StoreError::refused("there is no room left"));
+            return Err(StoreError::rejected("there is no room left"));
         }
-        self.inner.swap(key, expected, body, keep).await
+        self.inner.compare_and_swap(key, expected, body, keep).await
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         self.answers(key).await?;
-        self.inner.changed(key, seen).await
+        self.inner.wait_for_change(key, seen).await
     }
 }
 
@@ -85,13 +85,13 @@ async fn a_key_that_is_not_ours_keeps_nobody_from_finding_the_store_again() {
     // The first call that meets the silence is about the key that never answers well.
     drop(foreign.refresh().await);
     drop(main.refresh().await);
-    assert!(main.peek().alone_since().is_some());
+    assert!(main.peek().store_unavailable_since().is_some());
 
     store.silent.store(false, Ordering::SeqCst);
     world.clock.sleep(SECOND * 5).await;
 
-    drop(main.load().await);
-    assert_eq!(main.peek().alone_since(), None);
+    drop(main.sync().await);
+    assert_eq!(main.peek().store_unavailable_since(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,7 +108,7 @@ async fn what_was_learned_while_a_write_is_refused_is_not_thrown_away_by_whoever
         store.full.store(true, Ordering::SeqCst);
         // While what was learned is being refused.
         world.clock.sleep(Duration::from_millis(550)).await;
-        drop(main.load().await);
+        drop(main.sync().await);
     };
     let (refreshed, ()) = tokio::join!(main.refresh(), fills_up);
 
@@ -121,10 +121,11 @@ async fn leave_a_lease(world: &World, timeout: Duration) -> Lease {
     let key = StoreKey::account(&id("main"));
     let (mut record, now) = (Record::default(), world.clock.now());
     let policy = Policy::default().fetch_timeout(timeout);
-    let ask = Ask::new(AttemptId::random(), Freshness::Since(now));
-    let Begin::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("it is free") };
-    let swap = world.store.swap(&key, None, record.encode(), Duration::from_secs(24 * 3600)).await;
-    assert!(matches!(swap, Ok(Swap::Applied(_))), "{swap:?}");
+    let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(now));
+    let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("it is free") };
+    let swap =
+        world.store.compare_and_swap(&key, None, record.encode(), Duration::from_secs(24 * 3600)).await;
+    assert!(matches!(swap, Ok(CasOutcome::Applied(_))), "{swap:?}");
     lease
 }
 
@@ -135,7 +136,7 @@ async fn nobody_waits_longer_for_a_holder_than_a_holder_of_its_own_would_take() 
 
     let got = world.clock.bounded(MINUTE * 2, world.quota.account(&id("main")).get()).await;
 
-    assert!(matches!(got, Some(Err(QuotaError::Busy { .. }))), "{got:?}");
+    assert!(matches!(got, Some(Err(QuotaError::InProgress { .. }))), "{got:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,7 +154,7 @@ async fn whoever_waits_for_a_holder_does_not_wait_on_when_the_store_is_lost() {
     let (got, ()) = tokio::join!(main.get(), falls_silent);
 
     let waited = Duration::try_from(world.clock.now().duration_since(start)).unwrap();
-    assert!(matches!(got, Err(QuotaError::Busy { .. })), "{got:?}");
+    assert!(matches!(got, Err(QuotaError::InProgress { .. })), "{got:?}");
     assert!(waited < SECOND * 10, "{waited:?}");
 }
 
@@ -161,7 +162,7 @@ async fn whoever_waits_for_a_holder_does_not_wait_on_when_the_store_is_lost() {
 async fn a_quiet_time_that_the_store_has_lost_is_put_back() {
     let world = world();
     let other_process = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    drop(other_process.account(&id("b")).load().await);
+    drop(other_process.account(&id("b")).sync().await);
     world.provider.then_fail(FetchError::throttled(None));
     drop(world.quota.account(&id("main")).refresh().await);
     settle().await;
@@ -169,21 +170,22 @@ async fn a_quiet_time_that_the_store_has_lost_is_put_back() {
     let written = world.store.read(&key).await.unwrap();
     assert!(quiet_until(&written).is_some(), "it was imposed");
 
-    let nothing = QuietTime::default().encode();
-    let lost = world.store.swap(&key, written.version(), nothing, Duration::from_secs(3600)).await;
-    assert!(matches!(lost, Ok(Swap::Applied(_))), "{lost:?}");
+    let nothing = ProviderCooldown::default().encode();
+    let lost =
+        world.store.compare_and_swap(&key, written.version(), nothing, Duration::from_secs(3600)).await;
+    assert!(matches!(lost, Ok(CasOutcome::Applied(_))), "{lost:?}");
     world.clock.sleep(SECOND).await;
 
     let held = other_process.account(&id("b")).refresh().await;
-    let is_held = held.as_ref().is_ok_and(|held| matches!(held.error, Some(QuotaError::Held { .. })))
-        || matches!(held, Err(QuotaError::Held { .. }));
+    let is_held = held.as_ref().is_ok_and(|held| matches!(held.error, Some(QuotaError::OnHold { .. })))
+        || matches!(held, Err(QuotaError::OnHold { .. }));
     assert!(is_held, "{held:?}");
     assert_eq!(quiet_until(&world.store.read(&key).await.unwrap()), quiet_until(&written));
 }
 
-fn quiet_until(reading: &Reading) -> Option<Timestamp> {
+fn quiet_until(reading: &StoreRead) -> Option<Timestamp> {
     let document = reading.document.as_ref()?;
-    QuietTime::decode(&document.body).unwrap().at(reading.now).map(|hold| hold.until)
+    ProviderCooldown::decode(&document.body).unwrap().at(reading.now).map(|hold| hold.until)
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,18 +195,18 @@ async fn a_hold_of_a_clock_that_was_ahead_ends_in_its_own_time() {
     let key = StoreKey::account(&id("main"));
     let tomorrow = noon() + jiff::SignedDuration::from_hours(24);
     let (mut record, policy) = (Record::default(), Policy::default());
-    let ask = Ask::new(AttemptId::random(), Freshness::Since(tomorrow));
-    let Begin::Granted(lease) = record.begin(tomorrow, &ask, &policy) else { panic!("it is free") };
+    let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(tomorrow));
+    let LeaseDecision::Granted(lease) = record.begin(tomorrow, &ask, &policy) else { panic!("it is free") };
     drop(record.fail(tomorrow, &lease, &FetchError::unavailable("the line was down"), &policy));
-    drop(store.swap(&key, None, record.encode(), Duration::from_secs(48 * 3600)).await);
+    drop(store.compare_and_swap(&key, None, record.encode(), Duration::from_secs(48 * 3600)).await);
     let world = world_on(store, clock, policy);
     let main = world.quota.account(&id("main"));
-    assert!(main.load().await.hold().is_none(), "what it meant cannot be told");
+    assert!(main.sync().await.hold().is_none(), "what it meant cannot be told");
 
     let at_first = main.get().await;
     world.clock.sleep(MINUTE * 2).await;
     let later = main.get().await;
 
-    assert!(matches!(at_first, Err(QuotaError::Held { .. })), "{at_first:?}");
+    assert!(matches!(at_first, Err(QuotaError::OnHold { .. })), "{at_first:?}");
     assert_eq!(five_hours(&later.unwrap()), Some(40.0));
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::support::*;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Ask, AttemptId, Begin, FetchError, Freshness, Lineage, Policy, QuotaError, Record, StoreKey,
+    FetchError, LeaseDecision, LeaseRequest, LoginId, MaxStaleness, Policy, QuotaError, Record, RequestId,
+    StoreKey,
 };
 use tokio::task::JoinSet;
 
@@ -88,8 +89,8 @@ async fn a_fetcher_that_breaks_fails_its_callers_and_the_next_call_is_made() {
     let (one, two) = tokio::join!(main.get(), main.get());
     let next = main.get().await;
 
-    assert!(matches!(one.unwrap_err(), QuotaError::Broken { .. }));
-    assert!(matches!(two.unwrap_err(), QuotaError::Broken { .. }));
+    assert!(matches!(one.unwrap_err(), QuotaError::Panicked { .. }));
+    assert!(matches!(two.unwrap_err(), QuotaError::Panicked { .. }));
     assert!(next.is_ok());
     assert_eq!(world.provider.calls(), 2);
 }
@@ -120,14 +121,14 @@ async fn another_login_makes_its_own_call_and_never_sees_the_first_ones_numbers(
     provider.then_answer(polled(11.0));
     provider.then_answer(polled(22.0));
     let main = world.quota.account(&id("main"));
-    main.set_login(Lineage::new("a"));
+    main.set_login(LoginId::new("a"));
     let for_a = tokio::spawn({
         let main = main.clone();
         async move { last_read(&main.get().await.unwrap()) }
     });
     settle().await;
 
-    main.set_login(Lineage::new("b"));
+    main.set_login(LoginId::new("b"));
     let for_b = main.get().await.unwrap();
 
     assert_eq!(last_read(&for_b), Some(22.0));
@@ -143,13 +144,13 @@ async fn a_late_answer_of_the_old_login_is_not_stored() {
     provider.then_answer(polled(11.0));
     provider.then_answer(polled(22.0));
     let main = world.quota.account(&id("main"));
-    main.set_login(Lineage::new("a"));
+    main.set_login(LoginId::new("a"));
     let for_a = tokio::spawn({
         let main = main.clone();
         async move { drop(main.get().await) }
     });
     settle().await;
-    main.set_login(Lineage::new("b"));
+    main.set_login(LoginId::new("b"));
     let for_b = tokio::spawn({
         let main = main.clone();
         async move { drop(main.get().await) }
@@ -170,14 +171,14 @@ async fn logins_that_alternate_still_share_their_calls() {
     let world = world_with(hurried());
     let provider = world.provider.clone().taking(TAKES);
     let main = world.quota.account(&id("main"));
-    main.set_login(Lineage::new("b"));
+    main.set_login(LoginId::new("b"));
     let for_b = tokio::spawn({
         let main = main.clone();
         async move { drop(main.get().await) }
     });
     settle().await;
 
-    main.set_login(Lineage::new("a"));
+    main.set_login(LoginId::new("a"));
     let (one, two, three) = tokio::join!(main.get(), main.get(), main.get());
     for_b.await.unwrap();
 
@@ -191,20 +192,20 @@ async fn a_background_refresh_of_another_login_is_not_skipped() {
     let world = world();
     let provider = world.provider.clone().taking(TAKES);
     let main = world.quota.account(&id("main"));
-    main.set_login(Lineage::new("a"));
+    main.set_login(LoginId::new("a"));
     let for_a = tokio::spawn({
         let main = main.clone();
         async move { drop(main.refresh().await) }
     });
     settle().await;
 
-    main.set_login(Lineage::new("b"));
+    main.set_login(LoginId::new("b"));
     main.refresh_in_background();
     for_a.await.unwrap();
     world.clock.sleep(SECOND * 2).await;
 
     assert_eq!(provider.calls(), 2);
-    assert_eq!(main.peek().lineage(), Some(&Lineage::new("b")));
+    assert_eq!(main.peek().lineage(), Some(&LoginId::new("b")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +215,7 @@ async fn a_forced_refresh_is_not_content_with_what_a_reader_found_fresh() {
     drop(main.get().await);
     world.clock.sleep(SECOND * 2).await;
 
-    let (_, refreshed) = tokio::join!(main.get_within(MINUTE), main.refresh());
+    let (_, refreshed) = tokio::join!(main.get_with_max_age(MINUTE), main.refresh());
 
     assert!(refreshed.unwrap().fetched);
     assert_eq!(world.provider.calls(), 2);
@@ -277,7 +278,7 @@ async fn a_reader_who_wants_younger_numbers_is_not_content_with_anothers() {
     drop(main.get().await);
     world.clock.sleep(MINUTE * 4).await;
 
-    let (_, young) = tokio::join!(main.get_within(MINUTE * 5), main.get_within(MINUTE));
+    let (_, young) = tokio::join!(main.get_with_max_age(MINUTE * 5), main.get_with_max_age(MINUTE));
 
     assert!(young.unwrap().age().unwrap() < MINUTE);
 }
@@ -288,7 +289,7 @@ async fn whoever_waits_for_another_process_keeps_no_neighbour_waiting() {
     let slow = FakeProvider::answering("example", 60.0).taking(SECOND * 9);
     let elsewhere = another_process(&world.store, &world.clock, &slow, Policy::default());
     let (main, neighbour) = (world.quota.account(&id("main")), world.quota.account(&id("neighbour")));
-    drop(main.load().await);
+    drop(main.sync().await);
     elsewhere.account(&id("main")).refresh_in_background();
     main.refresh_in_background();
     settle().await;
@@ -312,9 +313,15 @@ async fn whoever_waits_gives_each_holder_its_time() {
         if let Some(lease) = record.lease().cloned() {
             record.release(&lease);
         }
-        let ask = Ask::new(AttemptId::random(), Freshness::Since(reading.now));
-        assert!(matches!(record.begin(reading.now, &ask, &policy), Begin::Granted(_)));
-        drop(world.store.swap(&key, reading.version(), record.encode(), policy.keep).await.unwrap());
+        let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(reading.now));
+        assert!(matches!(record.begin(reading.now, &ask, &policy), LeaseDecision::Granted(_)));
+        drop(
+            world
+                .store
+                .compare_and_swap(&key, reading.version(), record.encode(), policy.keep)
+                .await
+                .unwrap(),
+        );
     };
     hold_lease().await;
     let main = world.quota.account(&id("main"));

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::testing::{FakeProvider, FlakyStore};
 use quota_core::{
-    Applied, Clock, Event, MemoryStore, Policy, QuotaError, QuotaStore, Reading, Record, StoreError,
-    StoreKey, Swap, Version, WhenAway,
+    CasOutcome, Clock, Event, MemoryStore, Policy, QuotaError, QuotaStore, Record, StoreError, StoreKey,
+    StoreOutagePolicy, StoreRead, Version, WriteState,
 };
 
 /// A store that can be unplugged: calls then fail at once, or never end.
@@ -39,7 +39,7 @@ impl Unpluggable {
     async fn plugged(&self) -> Result<(), StoreError> {
         match (self.gone.load(Ordering::SeqCst), self.silent) {
             (false, _) => Ok(()),
-            (true, false) => Err(StoreError::unavailable(Applied::No, "connection refused")),
+            (true, false) => Err(StoreError::unavailable(WriteState::NotApplied, "connection refused")),
             (true, true) => std::future::pending().await,
         }
     }
@@ -47,25 +47,25 @@ impl Unpluggable {
 
 #[async_trait]
 impl QuotaStore for Unpluggable {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.plugged().await?;
         self.inner.read(key).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         self.plugged().await?;
-        self.inner.swap(key, expected, body, keep).await
+        self.inner.compare_and_swap(key, expected, body, keep).await
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         self.plugged().await?;
-        self.inner.changed(key, seen).await
+        self.inner.wait_for_change(key, seen).await
     }
 }
 
@@ -88,14 +88,14 @@ async fn without_the_store_a_process_goes_on_alone_and_says_so() {
     let answer = main.get().await.unwrap();
 
     assert_eq!((world.provider.calls(), five_hours(&answer)), (2, Some(40.0)));
-    assert!(answer.alone_since().is_some());
+    assert!(answer.store_unavailable_since().is_some());
     assert!(matches!(events.next().await, Some(Event::StoreLost)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_the_store_a_process_may_refuse_to_ask() {
     // B100
-    let (world, store) = unpluggable(false, Policy::default().when_away(WhenAway::Refuse));
+    let (world, store) = unpluggable(false, Policy::default().when_away(StoreOutagePolicy::FailClosed));
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
     store.unplug(true);
@@ -152,8 +152,8 @@ async fn what_was_learned_alone_is_shared_when_the_store_is_back() {
     world.clock.sleep(SECOND * 2).await;
 
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    assert_eq!(last_read(&elsewhere.account(&id("main")).load().await), Some(71.0));
-    assert_eq!(main.peek().alone_since(), None);
+    assert_eq!(last_read(&elsewhere.account(&id("main")).sync().await), Some(71.0));
+    assert_eq!(main.peek().store_unavailable_since(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +190,7 @@ async fn a_call_that_was_begun_alone_is_shared_if_the_store_comes_back_meanwhile
 
     let elsewhere = another_process(&world.store, &world.clock, &provider, Policy::default());
     assert_eq!(read, Some(40.0));
-    assert_eq!(last_read(&elsewhere.account(&id("main")).load().await), Some(40.0));
+    assert_eq!(last_read(&elsewhere.account(&id("main")).sync().await), Some(40.0));
     assert_eq!(provider.calls(), 1);
 }
 
@@ -200,13 +200,13 @@ async fn a_damaged_document_is_left_as_it_is_and_the_process_goes_on_alone() {
     let world = world();
     let key = StoreKey::account(&id("main"));
     let damaged = Bytes::from_static(b"{\"format\":1,\"sna");
-    let _ = world.store.swap(&key, None, damaged.clone(), MINUTE * 600).await.unwrap();
+    let _ = world.store.compare_and_swap(&key, None, damaged.clone(), MINUTE * 600).await.unwrap();
     let main = world.quota.account(&id("main"));
 
     let answer = main.get().await.unwrap();
 
     assert_eq!(five_hours(&answer), Some(40.0));
-    assert!(answer.alone_since().is_some());
+    assert!(answer.store_unavailable_since().is_some());
     assert_eq!(world.store.read(&key).await.unwrap().document.unwrap().body, damaged);
     assert!(answer.is_record_damaged());
 }
@@ -221,12 +221,13 @@ async fn a_newer_programs_document_is_read_and_not_overwritten_and_nobody_asks_f
     let known = world.store.read(&key).await.unwrap().document.unwrap();
     let text = String::from_utf8(known.body.to_vec()).unwrap();
     let newer = Bytes::from(text.replacen("\"format\":2", "\"format\":3,\"novelty\":[1,2]", 1));
-    let _ = world.store.swap(&key, Some(known.version), newer.clone(), MINUTE * 600).await.unwrap();
+    let _ =
+        world.store.compare_and_swap(&key, Some(known.version), newer.clone(), MINUTE * 600).await.unwrap();
     world.clock.sleep(MINUTE * 6).await;
 
     let refreshed = main.refresh().await.unwrap();
 
-    assert!(matches!(refreshed.error, Some(QuotaError::Newer { .. })), "{:?}", refreshed.error);
+    assert!(matches!(refreshed.error, Some(QuotaError::UnsupportedFormat { .. })), "{:?}", refreshed.error);
     assert_eq!((last_read(&refreshed.answer), world.provider.calls()), (Some(40.0), 1));
     assert_eq!(world.store.read(&key).await.unwrap().document.unwrap().body, newer);
 }
@@ -237,7 +238,7 @@ async fn fields_of_a_newer_program_survive_a_refresh() {
     let world = world();
     let key = StoreKey::account(&id("main"));
     let body = Bytes::from_static(br#"{"format":1,"fence":7,"novelty":{"deep":[1]}}"#);
-    let _ = world.store.swap(&key, None, body, MINUTE * 600).await.unwrap();
+    let _ = world.store.compare_and_swap(&key, None, body, MINUTE * 600).await.unwrap();
 
     drop(world.quota.account(&id("main")).get().await.unwrap());
 
@@ -261,7 +262,7 @@ async fn on_a_store_that_loses_a_third_of_its_calls_processes_agree_in_the_end_s
             let fine = [&one, &two].map(|got| match got {
                 Ok(_) => true,
                 // Whoever saw the other's lease and then lost the store does not wait, and has nothing to show yet.
-                Err(QuotaError::Busy { .. }) => used == 1 && (one.is_ok() || two.is_ok()),
+                Err(QuotaError::InProgress { .. }) => used == 1 && (one.is_ok() || two.is_ok()),
                 Err(_) => false,
             });
             assert_eq!(fine, [true, true], "seed {seed}, round {used}");
@@ -269,7 +270,7 @@ async fn on_a_store_that_loses_a_third_of_its_calls_processes_agree_in_the_end_s
         }
         for _ in 0..200 {
             world.clock.sleep(SECOND).await;
-            let _ = tokio::join!(here.load(), there.load());
+            let _ = tokio::join!(here.sync(), there.sync());
         }
 
         assert_eq!(last_read(&here.peek()), last_read(&there.peek()), "seed {seed}");
@@ -287,24 +288,24 @@ struct ReadOnly {
 
 #[async_trait]
 impl QuotaStore for ReadOnly {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.trips.fetch_add(1, Ordering::SeqCst);
         self.inner.read(key).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         _key: &StoreKey,
         _expected: Option<Version>,
         _body: Bytes,
         _keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         self.trips.fetch_add(1, Ordering::SeqCst);
-        Err(StoreError::refused("read-only"))
+        Err(StoreError::rejected("read-only"))
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.inner.changed(key, seen).await
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.inner.wait_for_change(key, seen).await
     }
 }
 
@@ -313,7 +314,7 @@ async fn a_store_that_refuses_to_be_written_is_not_asked_in_a_circle() {
     let clock = Clock::anchored(noon());
     let inner = MemoryStore::with_clock(clock.clone());
     let key = StoreKey::account(&id("main"));
-    let _ = inner.swap(&key, None, Record::default().encode(), MINUTE * 600).await.unwrap();
+    let _ = inner.compare_and_swap(&key, None, Record::default().encode(), MINUTE * 600).await.unwrap();
     let store = Arc::new(ReadOnly { inner: Arc::new(inner), trips: Default::default() });
     let world = world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, Policy::default());
     let main = world.quota.account(&id("main"));
@@ -334,7 +335,7 @@ async fn a_process_whose_writes_are_refused_shows_what_others_write() {
     let world = world_on(store, clock, Policy::default());
     let main = world.quota.account(&id("main"));
     assert_eq!(five_hours(&main.get().await.unwrap()), Some(40.0));
-    assert!(main.peek().alone_since().is_some());
+    assert!(main.peek().store_unavailable_since().is_some());
     let provider = FakeProvider::answering("example", 55.0);
     let shared: Arc<dyn QuotaStore> = inner;
     let elsewhere = another_process(&shared, &world.clock, &provider, Policy::default());
@@ -358,11 +359,12 @@ async fn what_the_store_has_lost_is_put_back_by_whoever_knows_it() {
     let key = StoreKey::account(&id("main"));
     let version = world.store.read(&key).await.unwrap().version();
 
-    let _ = world.store.swap(&key, version, Record::default().encode(), MINUTE * 600).await.unwrap();
+    let _ =
+        world.store.compare_and_swap(&key, version, Record::default().encode(), MINUTE * 600).await.unwrap();
     world.clock.sleep(SECOND * 5).await;
 
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    let answer = elsewhere.account(&id("main")).load().await;
+    let answer = elsewhere.account(&id("main")).sync().await;
     assert_eq!(last_read(&answer), Some(40.0));
     assert!(answer.hold().is_some_and(|hold| hold.retry_after == Some(MINUTE * 60)));
 }

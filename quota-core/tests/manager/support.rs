@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, Answer, Clock, MemoryStore, Percent, Policy, QuotaManager, QuotaStore, Usage, UsedAt,
-    WindowId, WindowReading,
+    AccountId, AccountUsage, Clock, MemoryStore, Percent, Policy, QuotaManager, QuotaStore, UsageReport,
+    Used, WindowId, WindowReading,
 };
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -71,27 +71,27 @@ pub(crate) fn percent(value: f64) -> Percent {
 }
 
 /// A whole answer that says so much of five hours is used.
-pub(crate) fn polled(used: f64) -> Usage {
-    Usage::polled([WindowReading::new(WindowId::five_hour(), percent(used))])
+pub(crate) fn polled(used: f64) -> UsageReport {
+    UsageReport::polled([WindowReading::new(WindowId::five_hour(), percent(used))])
 }
 
 /// Headers that say so much of five hours is used.
-pub(crate) fn headers(used: f64) -> Usage {
-    Usage::from_headers([WindowReading::new(WindowId::five_hour(), percent(used))])
+pub(crate) fn headers(used: f64) -> UsageReport {
+    UsageReport::from_headers([WindowReading::new(WindowId::five_hour(), percent(used))])
 }
 
 /// What the five hours are said to be used, whatever the certainty.
-pub(crate) fn five_hours(answer: &Answer) -> Option<f64> {
+pub(crate) fn five_hours(answer: &AccountUsage) -> Option<f64> {
     answer.used(&WindowId::five_hour()).lower_bound().map(Percent::as_f64)
 }
 
 /// What was last read of the five hours, however long ago.
-pub(crate) fn last_read(answer: &Answer) -> Option<f64> {
+pub(crate) fn last_read(answer: &AccountUsage) -> Option<f64> {
     answer.snapshot().window(&WindowId::five_hour()).map(|window| window.used().as_f64())
 }
 
-pub(crate) fn is_exact(answer: &Answer) -> bool {
-    matches!(answer.used(&WindowId::five_hour()), UsedAt::Exact(_))
+pub(crate) fn is_exact(answer: &AccountUsage) -> bool {
+    matches!(answer.used(&WindowId::five_hour()), Used::Exact(_))
 }
 
 /// Lets every task that is ready run.

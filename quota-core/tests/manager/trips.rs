@@ -10,8 +10,8 @@ use crate::support::*;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::{
-    Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore, Reading, Record, StoreError, StoreKey,
-    Swap, Version,
+    CasOutcome, Clock, FetchError, MemoryStore, Policy, QuotaError, QuotaStore, Record, StoreError, StoreKey,
+    StoreRead, Version,
 };
 
 /// A store that counts what is asked of it. Mostly it tells of no changes, so that nothing is asked but what a refresh asks.
@@ -30,7 +30,7 @@ impl Counting {
 
 #[async_trait]
 impl QuotaStore for Counting {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.trips.fetch_add(1, Ordering::SeqCst);
         if self.tells {
             // As of any store that is not in this process: others go on meanwhile.
@@ -39,23 +39,23 @@ impl QuotaStore for Counting {
         self.inner.read(key).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         self.trips.fetch_add(1, Ordering::SeqCst);
-        self.inner.swap(key, expected, body, keep).await
+        self.inner.compare_and_swap(key, expected, body, keep).await
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         if !self.tells {
             return std::future::pending().await;
         }
         self.trips.fetch_add(1, Ordering::SeqCst);
-        self.inner.changed(key, seen).await
+        self.inner.wait_for_change(key, seen).await
     }
 }
 
@@ -139,7 +139,7 @@ async fn a_cold_refresh_does_not_stand_in_line_to_learn_of_a_hold() {
 
     let error = world.quota.account(&id("held")).refresh().await.unwrap_err();
 
-    assert!(matches!(error, QuotaError::Held { .. }), "{error}");
+    assert!(matches!(error, QuotaError::OnHold { .. }), "{error}");
     assert_eq!(world.clock.now(), before);
     slow.abort();
 }
@@ -156,7 +156,7 @@ async fn what_is_loaded_is_read_once_though_it_is_followed_from_then_on() {
     let before = store.since(0);
 
     let main = world.quota.account(&id("main"));
-    let answer = main.load().await;
+    let answer = main.sync().await;
     settle().await;
 
     assert_eq!(last_read(&answer), Some(40.0));
@@ -177,7 +177,7 @@ async fn whoever_gives_up_loading_follows_all_the_same() {
     let world = world();
     let main = world.quota.account(&id("main"));
 
-    let mut load = Box::pin(main.load());
+    let mut load = Box::pin(main.sync());
     let polled = load.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     drop(load);
     drop(polled);

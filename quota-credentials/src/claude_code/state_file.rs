@@ -1,7 +1,7 @@
 //! Reads two values of Claude Code's state file: the account that is logged in, and its cached usage.
 //! Parsing the usage is the provider's business (`quota-http`).
 
-use quota_core::Lineage;
+use quota_core::LoginId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ pub struct UnparsedUsage {
     /// (`quota_http::anthropic::parse_claude_json`).
     pub state_file: Vec<u8>,
     /// The login it belongs to; `None` if the organization is not known.
-    pub lineage: Option<Lineage>,
+    pub lineage: Option<LoginId>,
 }
 
 /// The field that holds the cached usage.
@@ -38,11 +38,11 @@ impl State {
     }
 
     /// Which login this is. Both ids are needed: one person has another quota in another organization.
-    pub(super) fn lineage(&self) -> Option<Lineage> {
+    pub(super) fn lineage(&self) -> Option<LoginId> {
         let (account, organization) =
             (text(&self.account, "accountUuid")?, text(&self.account, "organizationUuid")?);
         let name = ["anthropic", account, organization].join("\0");
-        Some(Lineage::new(&format!("{:016x}", hash::first_64_bits(name.as_bytes()))))
+        Some(LoginId::new(&format!("{:016x}", hash::first_64_bits(name.as_bytes()))))
     }
 
     /// The usage, if it is known to be that of the account which is logged in.
@@ -70,7 +70,7 @@ mod tests {
         State::parse(value.to_string().as_bytes()).unwrap()
     }
 
-    fn lineage_of(account: &str, organization: &str) -> Option<Lineage> {
+    fn lineage_of(account: &str, organization: &str) -> Option<LoginId> {
         let account = json!({ "accountUuid": account, "organizationUuid": organization, "emailAddress": "a@example.com" });
         state(json!({ "numStartups": 7, "oauthAccount": account })).lineage()
     }

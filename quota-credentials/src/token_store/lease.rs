@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quota_core::file::{FileError, FileLock, JsonFile};
 use quota_core::store::{Acquire, LeaseDoc, Start, update};
-use quota_core::{AttemptId, Clock, ProviderId, QuotaStore, StoreError, StoreKey};
+use quota_core::{Clock, ProviderId, QuotaStore, RequestId, StoreError, StoreKey};
 
 /// Longer than an exchange and what is written after it may take, and shorter than the margin before a token's end.
 const LEASE_DURATION: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ pub(super) struct RenewalLease {
 struct SharedLease {
     store: Arc<dyn QuotaStore>,
     key: StoreKey,
-    holder: AttemptId,
+    holder: RequestId,
 }
 
 /// Waits for the right; `None` if other processes kept it for too long.
@@ -49,8 +49,8 @@ pub(super) async fn acquire(
     };
     let mut lease = RenewalLease { _lock: lock, shared: None };
     let Some(store) = store else { return Ok(Some(lease)) };
-    let key = StoreKey::beside_provider(provider, "logins");
-    let shared = SharedLease { store: Arc::clone(store), key, holder: AttemptId::random() };
+    let key = StoreKey::provider_extension(provider, "logins");
+    let shared = SharedLease { store: Arc::clone(store), key, holder: RequestId::random() };
     match clock.bounded(ACQUIRE_TIMEOUT, shared.acquire(clock)).await {
         Some(Ok(is_acquired)) => {
             lease.shared = is_acquired.then_some(shared);
@@ -86,7 +86,7 @@ impl SharedLease {
                 _ => return Ok(false),
             }
             // Bounded, because the holder may have been killed.
-            let changed = self.store.changed(&self.key, updated.version);
+            let changed = self.store.wait_for_change(&self.key, updated.version);
             if let Some(Err(_)) = clock.bounded(RETRY_INTERVAL, changed).await {
                 // The store has no notices now.
                 clock.sleep(RETRY_INTERVAL).await;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Credential, Identity, Lineage, Login, Mark, Secret, UnknownWord};
+use quota_core::{
+    AccountId, Credential, CredentialFingerprint, LoginId, LoginInfo, OwnerId, Secret, UnknownWord,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -45,10 +47,10 @@ pub(crate) struct Kept {
     #[serde(rename = "expires_ms", default, with = "moment", skip_serializing_if = "Option::is_none")]
     pub(crate) expires_at: Option<Timestamp>,
     /// Stays when tokens rotate.
-    pub(crate) lineage: Lineage,
+    pub(crate) lineage: LoginId,
     /// Whose login the provider said it is: a hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) identity: Option<Mark>,
+    pub(crate) identity: Option<CredentialFingerprint>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plan: Option<String>,
     /// Whether the access token was got because the one before was refused: a second refusal is final.
@@ -56,7 +58,7 @@ pub(crate) struct Kept {
     pub(crate) is_second: bool,
     /// The refresh tokens that this one has come of, the latest last: none of them is ever taken for a new login.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) spent: Vec<Mark>,
+    pub(crate) spent: Vec<CredentialFingerprint>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) trouble: Option<Trouble>,
     #[serde(flatten)]
@@ -67,7 +69,7 @@ pub(crate) struct Kept {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Trouble {
     /// The refresh token's.
-    pub(crate) mark: Mark,
+    pub(crate) mark: CredentialFingerprint,
     pub(crate) kind: TroubleKind,
     #[serde(rename = "since_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub(crate) since: Timestamp,
@@ -116,7 +118,7 @@ pub struct NewLogin {
     access_token: Secret,
     refresh_token: Option<Secret>,
     expires_at: Option<Timestamp>,
-    identity: Option<Identity>,
+    identity: Option<OwnerId>,
     plan: Option<String>,
 }
 
@@ -139,7 +141,7 @@ impl NewLogin {
     }
 
     /// Says whose login it is. Two logins of one identity are one to those who keep readings.
-    pub fn identity(mut self, identity: impl Into<Option<Identity>>) -> Self {
+    pub fn identity(mut self, identity: impl Into<Option<OwnerId>>) -> Self {
         self.identity = identity.into();
         self
     }
@@ -194,25 +196,25 @@ impl LoginsFile {
 }
 
 impl Kept {
-    pub(crate) fn new_lineage() -> Lineage {
-        Lineage::new(&quota_core::AttemptId::random().to_string())
+    pub(crate) fn new_lineage() -> LoginId {
+        LoginId::new(&quota_core::RequestId::random().to_string())
     }
 
     /// The mark of the refresh token, if there is one.
-    pub(crate) fn refresh_mark(&self) -> Option<Mark> {
+    pub(crate) fn refresh_mark(&self) -> Option<CredentialFingerprint> {
         self.refresh_token.as_ref().map(token::mark)
     }
 
-    pub(crate) fn access_mark(&self) -> Mark {
+    pub(crate) fn access_mark(&self) -> CredentialFingerprint {
         token::mark(&self.access_token)
     }
 
-    fn has_come_of(&self, refresh: Mark) -> bool {
+    fn has_come_of(&self, refresh: CredentialFingerprint) -> bool {
         self.refresh_mark() == Some(refresh) || self.spent.contains(&refresh)
     }
 
     pub(crate) fn credential(&self) -> Credential {
-        let login = Login::of(self.lineage.clone()).mark(self.access_mark());
+        let login = LoginInfo::new(self.lineage.clone()).mark(self.access_mark());
         let mut credential =
             Credential::new(self.access_token.clone()).login(login).expires_at(self.expires_at);
         credential.plan.clone_from(&self.plan);
@@ -221,8 +223,10 @@ impl Kept {
 }
 
 /// A name for whose login it is, which tells nobody who that is.
-pub(crate) fn identity_mark(identity: &Identity) -> Mark {
-    Mark::from_hash(hash::first_64_bits(&[b"quota-identity\0", identity.as_str().as_bytes()].concat()))
+pub(crate) fn identity_mark(identity: &OwnerId) -> CredentialFingerprint {
+    CredentialFingerprint::from_hash(hash::first_64_bits(
+        &[b"quota-identity\0", identity.as_str().as_bytes()].concat(),
+    ))
 }
 
 /// Shows nothing of the tokens, nor of fields that nobody here knows.

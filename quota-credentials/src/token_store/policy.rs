@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{AccountId, Backoff, ExchangeError, Mark, Tokens, bounded_wait};
+use quota_core::{AccountId, Backoff, CredentialFingerprint, TokenError, Tokens, bounded_wait};
 
 use super::login::{Kept, LoginsFile, Trouble, TroubleKind, identity_mark};
 use crate::token;
@@ -15,7 +15,7 @@ pub(crate) enum Want {
     /// The credential.
     Credential,
     /// Another than the one with this mark, which was refused.
-    Another(Mark),
+    Another(CredentialFingerprint),
 }
 
 /// What is to be done for somebody who wants a credential.
@@ -88,7 +88,13 @@ impl LoginsFile {
     ///
     /// The first time it may be sent again at once, since some providers give an answer twice that was lost, but not for
     /// long. After that whoever is killed each time keeps the distance of failures. `false` if it is another token by now.
-    pub(crate) fn sending(&mut self, account: &AccountId, mark: Mark, now: Timestamp, pace: &Pace) -> bool {
+    pub(crate) fn sending(
+        &mut self,
+        account: &AccountId,
+        mark: CredentialFingerprint,
+        now: Timestamp,
+        pace: &Pace,
+    ) -> bool {
         let Some(kept) = self.logins.get_mut(account).filter(|kept| kept.refresh_mark() == Some(mark)) else {
             return false;
         };
@@ -103,7 +109,7 @@ impl LoginsFile {
     }
 
     /// Takes what a refresh token was exchanged for; `false` if another has taken its place, which is newer.
-    pub(crate) fn take(&mut self, account: &AccountId, mark: Mark, tokens: &Got) -> bool {
+    pub(crate) fn take(&mut self, account: &AccountId, mark: CredentialFingerprint, tokens: &Got) -> bool {
         let Some(kept) = self.logins.get_mut(account).filter(|kept| kept.refresh_mark() == Some(mark)) else {
             return false;
         };
@@ -116,7 +122,7 @@ impl LoginsFile {
             kept.spent.drain(..too_many);
         }
         kept.got_at = Some(*at);
-        kept.expires_at = tokens.lives.map(|span| later(*at, span));
+        kept.expires_at = tokens.expires_in.map(|span| later(*at, span));
         kept.is_second = *is_second;
         kept.trouble = None;
         if let Some(identity) = tokens.identity.as_ref().map(identity_mark) {
@@ -133,8 +139,8 @@ impl LoginsFile {
     pub(crate) fn fail(
         &mut self,
         account: &AccountId,
-        mark: Mark,
-        error: &ExchangeError,
+        mark: CredentialFingerprint,
+        error: &TokenError,
         now: Timestamp,
         pace: &Pace,
     ) {
@@ -144,9 +150,9 @@ impl LoginsFile {
         let before = kept.trouble.take().filter(|trouble| trouble.mark == mark);
         let tries = before.as_ref().map_or(1, |trouble| trouble.tries);
         let (kind, wait) = match error {
-            ExchangeError::Dead { .. } => (TroubleKind::Dead, Duration::ZERO),
+            TokenError::InvalidGrant { .. } => (TroubleKind::Dead, Duration::ZERO),
             // Nothing changes before somebody changes a setting; now and then is often enough to notice.
-            ExchangeError::Systemic { .. } => (TroubleKind::Systemic, pace.backoff.cap),
+            TokenError::InvalidClient { .. } => (TroubleKind::Systemic, pace.backoff.cap),
             _ => match error.retry_after() {
                 Some(told) => (TroubleKind::Throttled, pace.delay(tries).max(bounded_wait(told))),
                 None => (TroubleKind::Transient, pace.delay(tries)),
@@ -195,11 +201,11 @@ impl Pace {
 }
 
 /// What happened, without the words for what follows from it.
-fn why(error: &ExchangeError) -> String {
+fn why(error: &TokenError) -> String {
     match error {
-        ExchangeError::Dead { why, .. }
-        | ExchangeError::Systemic { why, .. }
-        | ExchangeError::Transient { why, .. } => why.clone().into_owned(),
+        TokenError::InvalidGrant { why, .. }
+        | TokenError::InvalidClient { why, .. }
+        | TokenError::Transient { why, .. } => why.clone().into_owned(),
         other => other.to_string(),
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quota_core::{
-    AccountId, Clock, Credential, CredentialError, ExchangeError, Mark, ProviderId, QuotaStore, Secret,
-    TokenRefresher,
+    AccountId, Clock, Credential, CredentialError, CredentialFingerprint, ProviderId, QuotaStore, Secret,
+    TokenError, TokenRefresher,
 };
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -39,7 +39,7 @@ pub(super) struct Inner {
     /// Who is being renewed.
     flights: Mutex<HashMap<AccountId, Arc<Flight>>>,
     /// What was got and could not be written: without it a spent token would be sent again.
-    unwritten: Mutex<HashMap<AccountId, (Mark, Got)>>,
+    unwritten: Mutex<HashMap<AccountId, (CredentialFingerprint, Got)>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -110,7 +110,7 @@ impl Inner {
                         .map_or("the provider asked for a pause", |trouble| &trouble.why);
                     let why = format!("the login of {account} could not be renewed yet: {why}");
                     let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-                    return Err(CredentialError::not_yet(why, Some(wait)));
+                    return Err(CredentialError::temporarily_unavailable(why, Some(wait)));
                 }
                 Step::LogIn => {
                     let why = kept.trouble.as_ref().map(|trouble| &*trouble.why);
@@ -118,7 +118,10 @@ impl Inner {
                 }
             }
         }
-        Err(CredentialError::not_yet(format!("the login of {account} is being renewed"), Some(SOON)))
+        Err(CredentialError::temporarily_unavailable(
+            format!("the login of {account} is being renewed"),
+            Some(SOON),
+        ))
     }
 
     /// Renews a login, or joins whoever does.
@@ -195,9 +198,9 @@ impl Inner {
         &self,
         refresher: &dyn TokenRefresher,
         token: &Secret,
-    ) -> Result<quota_core::Tokens, ExchangeError> {
-        let bounded = self.clock.bounded(EXCHANGE, refresher.exchange(token)).await;
-        bounded.unwrap_or_else(|| Err(ExchangeError::transient("the provider did not answer in time")))
+    ) -> Result<quota_core::Tokens, TokenError> {
+        let bounded = self.clock.bounded(EXCHANGE, refresher.refresh(token)).await;
+        bounded.unwrap_or_else(|| Err(TokenError::transient("the provider did not answer in time")))
     }
 
     /// Writes what was got. Until that has worked it is kept here, and serves from here.
@@ -259,7 +262,7 @@ impl Inner {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unwritten(&self) -> MutexGuard<'_, HashMap<AccountId, (Mark, Got)>> {
+    fn unwritten(&self) -> MutexGuard<'_, HashMap<AccountId, (CredentialFingerprint, Got)>> {
         self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

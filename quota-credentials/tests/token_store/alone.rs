@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quota_core::Mark;
+use quota_core::CredentialFingerprint;
 use quota_core::{CredentialError, CredentialSource, Secret};
 use quota_credentials::{NewLogin, PutResult};
 use tokio::task::JoinSet;
@@ -79,7 +79,7 @@ async fn a_caller_is_not_kept_for_longer_than_a_few_seconds() {
     world.log_in(&logins, "main", 0).await;
 
     let error = token(&logins, "main").await.unwrap_err();
-    assert!(matches!(error, CredentialError::NotYet { .. }), "{error:?}");
+    assert!(matches!(error, CredentialError::TemporarilyUnavailable { .. }), "{error:?}");
 
     logins.close().await;
     assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1", "it came all the same");
@@ -91,7 +91,7 @@ async fn a_refused_token_is_renewed_once_and_a_second_refusal_needs_a_new_login(
     let world = World::new();
     let logins = world.process();
     world.log_in(&logins, "main", 8 * 3600).await;
-    let refused = async |mark: Option<Mark>| logins.renew(&id("main"), mark).await;
+    let refused = async |mark: Option<CredentialFingerprint>| logins.renew(&id("main"), mark).await;
     let first = logins.credential(&id("main")).await.unwrap();
 
     let second = refused(first.login.mark).await.unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota_core::{Clock, ExchangeError, ProviderId, Secret, TokenRefresher, Tokens};
+use quota_core::{Clock, ProviderId, Secret, TokenError, TokenRefresher, Tokens};
 
 #[derive(Debug)]
 pub(crate) struct Provider {
@@ -15,7 +15,7 @@ pub(crate) struct Provider {
     tokens: Mutex<HashMap<String, (String, bool)>>,
     number: AtomicU64,
     pub(crate) takes: Mutex<Duration>,
-    pub(crate) fails: Mutex<Option<ExchangeError>>,
+    pub(crate) fails: Mutex<Option<TokenError>>,
     pub(crate) breaks: Mutex<bool>,
     pub(crate) asked: AtomicU64,
     pub(crate) reuses: AtomicU64,
@@ -51,7 +51,7 @@ impl Provider {
         *self.takes.lock().unwrap() = span;
     }
 
-    pub(crate) fn set_fails(&self, error: Option<ExchangeError>) {
+    pub(crate) fn set_fails(&self, error: Option<TokenError>) {
         *self.fails.lock().unwrap() = error;
     }
 
@@ -59,7 +59,7 @@ impl Provider {
         self.asked.load(Ordering::SeqCst)
     }
 
-    fn answer(&self, token: &str) -> Result<Tokens, ExchangeError> {
+    fn answer(&self, token: &str) -> Result<Tokens, TokenError> {
         if let Some(error) = self.fails.lock().unwrap().clone() {
             return Err(error);
         }
@@ -70,12 +70,12 @@ impl Provider {
             }
             _ => {
                 self.reuses.fetch_add(1, Ordering::SeqCst);
-                return Err(ExchangeError::dead("its refresh token is not accepted any more"));
+                return Err(TokenError::invalid_grant("its refresh token is not accepted any more"));
             }
         };
         let (access, refresh) = self.log_in(&name);
         let lives = Duration::from_secs(8 * 3600);
-        Ok(Tokens::new(Secret::new(access)).refresh_token(Secret::new(refresh)).lives(lives))
+        Ok(Tokens::new(Secret::new(access)).refresh_token(Secret::new(refresh)).expires_in(lives))
     }
 }
 
@@ -85,7 +85,7 @@ impl TokenRefresher for Provider {
         ProviderId::from_static("example")
     }
 
-    async fn exchange(&self, refresh_token: &Secret) -> Result<Tokens, ExchangeError> {
+    async fn refresh(&self, refresh_token: &Secret) -> Result<Tokens, TokenError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let at_once = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_once.fetch_max(at_once, Ordering::SeqCst);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota_core::{Applied, MemoryStore, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use quota_core::{CasOutcome, MemoryStore, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_credentials::TokenStore;
 use tokio::task::JoinSet;
 
@@ -98,21 +98,21 @@ struct Away;
 
 #[async_trait]
 impl QuotaStore for Away {
-    async fn read(&self, _: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, _: &StoreKey) -> Result<StoreRead, StoreError> {
         std::future::pending().await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         _: &StoreKey,
         _: Option<Version>,
         _: Bytes,
         _: Duration,
-    ) -> Result<Swap, StoreError> {
-        Err(StoreError::unavailable(Applied::No, "it is away"))
+    ) -> Result<CasOutcome, StoreError> {
+        Err(StoreError::unavailable(WriteState::NotApplied, "it is away"))
     }
 
-    async fn changed(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
         std::future::pending().await
     }
 }
@@ -136,7 +136,7 @@ async fn no_token_and_no_mark_of_one_is_in_the_store() {
     token(&logins, "main").await.unwrap();
     logins.close().await;
 
-    let key = StoreKey::beside_provider(super::id("main").provider(), "logins");
+    let key = StoreKey::provider_extension(super::id("main").provider(), "logins");
     let document = store.read(&key).await.unwrap().document.expect("the lease was acquired and released");
     let text = String::from_utf8(document.body.to_vec()).unwrap();
 
@@ -149,8 +149,8 @@ async fn a_lease_document_that_is_not_ours_is_left_and_keeps_no_process_from_ren
     for body in ["damaged", r#"{"format":2,"holder":"07","until_ms":9999999999999}"#] {
         let world = World::new();
         let store = Arc::new(MemoryStore::with_clock(world.clock.clone()));
-        let key = StoreKey::beside_provider(super::id("main").provider(), "logins");
-        let _ = store.swap(&key, None, body.into(), Duration::from_secs(3600)).await.unwrap();
+        let key = StoreKey::provider_extension(super::id("main").provider(), "logins");
+        let _ = store.compare_and_swap(&key, None, body.into(), Duration::from_secs(3600)).await.unwrap();
         let logins = world.process_on("logins.json").store(store.clone()).build();
         world.log_in(&logins, "main", 0).await;
 
@@ -165,10 +165,10 @@ async fn a_lease_document_that_is_not_ours_is_left_and_keeps_no_process_from_ren
 async fn a_lease_whose_holder_was_killed_is_waited_for_and_taken_over() {
     let world = World::new();
     let store = Arc::new(MemoryStore::with_clock(world.clock.clone()));
-    let key = StoreKey::beside_provider(super::id("main").provider(), "logins");
+    let key = StoreKey::provider_extension(super::id("main").provider(), "logins");
     let until = world.clock.now().as_millisecond() + 3_000;
     let held = format!(r#"{{"format":1,"holder":"07","until_ms":{until}}}"#);
-    let _ = store.swap(&key, None, held.into(), Duration::from_secs(3600)).await.unwrap();
+    let _ = store.compare_and_swap(&key, None, held.into(), Duration::from_secs(3600)).await.unwrap();
     let logins = world.process_on("logins.json").store(store.clone()).build();
     world.log_in(&logins, "main", 0).await;
 
@@ -183,7 +183,7 @@ async fn another_process_that_logs_in_again_is_noticed_at_once() {
     let world = World::new();
     let logins = world.process();
     world.log_in(&logins, "main", 0).await;
-    world.provider.set_fails(Some(quota_core::ExchangeError::dead("refused")));
+    world.provider.set_fails(Some(quota_core::TokenError::invalid_grant("refused")));
     assert!(token(&logins, "main").await.is_err());
     world.provider.set_fails(None);
     assert!(token(&logins, "main").await.is_err(), "a refusal is final");

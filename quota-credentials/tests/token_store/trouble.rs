@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quota_core::{CredentialError, CredentialSource};
-use quota_core::{ExchangeError, FetchError};
+use quota_core::{FetchError, TokenError};
 
 use super::{HOUR, World, id, token};
 
@@ -19,13 +19,15 @@ async fn ended(world: &World) -> quota_credentials::TokenStore {
 async fn a_provider_that_fails_is_left_alone_for_as_long_as_it_says() {
     let world = World::new();
     let logins = ended(&world).await;
-    let hour = ExchangeError::transient("the provider asked to slow down").after(HOUR);
+    let hour = TokenError::transient("the provider asked to slow down").after(HOUR);
     world.provider.set_fails(Some(hour));
 
     let error = token(&logins, "main").await.unwrap_err();
     token(&world.process(), "main").await.unwrap_err();
 
-    let CredentialError::NotYet { retry_after: Some(wait), .. } = &error else { panic!("{error:?}") };
+    let CredentialError::TemporarilyUnavailable { retry_after: Some(wait), .. } = &error else {
+        panic!("{error:?}")
+    };
     assert!(*wait <= HOUR && *wait > HOUR - Duration::from_secs(1), "{wait:?}");
     assert!(matches!(
         FetchError::from(error),
@@ -43,7 +45,7 @@ async fn a_provider_that_fails_is_left_alone_for_as_long_as_it_says() {
 async fn a_dead_login_says_what_to_do_and_is_not_sent_again() {
     let world = World::new();
     let logins = ended(&world).await;
-    world.provider.set_fails(Some(ExchangeError::dead("it was ended elsewhere")));
+    world.provider.set_fails(Some(TokenError::invalid_grant("it was ended elsewhere")));
 
     for _ in 0..20 {
         let error = token(&logins, "main").await.unwrap_err();
@@ -62,7 +64,7 @@ async fn an_access_token_that_is_good_is_given_although_its_renewal_fails() {
     let world = World::new();
     let logins = world.process();
     world.log_in(&logins, "main", 8 * 3600).await;
-    world.provider.set_fails(Some(ExchangeError::dead("refused")));
+    world.provider.set_fails(Some(TokenError::invalid_grant("refused")));
     world.clock.sleep(8 * HOUR - Duration::from_secs(60)).await;
 
     token(&logins, "main").await.unwrap();
@@ -96,7 +98,7 @@ async fn a_provider_that_never_answers_is_given_up_and_the_next_one_is_asked() {
     logins.close().await;
     let error = token(&logins, "main").await.unwrap_err();
 
-    assert!(matches!(error, CredentialError::NotYet { .. }), "{error:?}");
+    assert!(matches!(error, CredentialError::TemporarilyUnavailable { .. }), "{error:?}");
     assert_eq!(world.provider.asked(), 1);
 }
 

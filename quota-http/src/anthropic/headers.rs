@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quota_core::{Identity, Percent, Ruling, Usage, Verdict, WindowId, WindowReading};
+use quota_core::{LimitStatus, OwnerId, Percent, UsageReport, WindowId, WindowReading, WindowStatus};
 
 use super::ORGANIZATION;
 use super::windows::WindowDef;
@@ -17,8 +17,8 @@ use quota_core::retry_after;
 #[non_exhaustive]
 pub struct ParsedHeaders {
     /// The reported windows. A window without headers is not covered.
-    pub usage: Usage,
-    /// The delay that the response to a rejected request asks for. If no window is [`Ruling::Rejected`], the request rate was
+    pub usage: UsageReport,
+    /// The delay that the response to a rejected request asks for. If no window is [`LimitStatus::Rejected`], the request rate was
     /// too high: wait, and keep using the account.
     pub retry_after: Option<Duration>,
     /// Rate-limit headers that were skipped, and why.
@@ -30,7 +30,7 @@ pub struct ParsedHeaders {
 /// Names may be in any case. Of a repeated header the first value counts. `status` is the response's, if known.
 ///
 /// ```
-/// use quota_core::{Percent, Ruling};
+/// use quota_core::{Percent, LimitStatus};
 /// use quota_http::anthropic::parse_headers;
 ///
 /// let headers = [
@@ -40,7 +40,7 @@ pub struct ParsedHeaders {
 /// let usage = parse_headers(Some(200), headers).usage;
 ///
 /// assert_eq!(usage.windows[0].used, Percent::from_percent(94.0).unwrap());
-/// assert_eq!(usage.verdicts[0].ruling, Ruling::Warned);
+/// assert_eq!(usage.verdicts[0].ruling, LimitStatus::Warning);
 /// ```
 pub fn parse_headers<'a>(
     status: Option<u16>,
@@ -53,9 +53,9 @@ pub fn parse_headers<'a>(
     let identity = headers.get(ORGANIZATION).filter(|id| !id.is_empty() && is_short_text(id));
     let is_rejected = status.is_none_or(|status| status >= 400);
     ParsedHeaders {
-        usage: Usage::from_headers(readings.windows)
+        usage: UsageReport::from_headers(readings.windows)
             .verdicts(readings.verdicts)
-            .identity(identity.map(Identity::new)),
+            .identity(identity.map(OwnerId::new)),
         retry_after: retry_after(|name| headers.get(name), None).filter(|_| is_rejected),
         skipped: readings.skipped,
     }
@@ -111,7 +111,7 @@ struct WindowHeaders<'a> {
 #[derive(Default)]
 struct HeaderReadings {
     windows: Vec<WindowReading>,
-    verdicts: Vec<Verdict>,
+    verdicts: Vec<WindowStatus>,
     skipped: Vec<SkippedField>,
 }
 
@@ -153,7 +153,7 @@ impl HeaderReadings {
             None => {}
             Some(None) => self.skip(header("status"), "unknown status"),
             Some(Some(ruling)) => {
-                let verdict = Verdict::new(named.id.clone(), ruling).scope(named.scope.clone());
+                let verdict = WindowStatus::new(named.id.clone(), ruling).scope(named.scope.clone());
                 self.verdicts.push(verdict.resets_at(resets_at));
             }
         }
@@ -188,14 +188,17 @@ impl HeaderReadings {
 }
 
 /// The overall status, for the window that `representative-claim` names. Used if no window has a status of its own.
-fn overall_status(headers: &Headers<'_>, windows: &BTreeMap<&str, WindowHeaders<'_>>) -> Option<Verdict> {
+fn overall_status(
+    headers: &Headers<'_>,
+    windows: &BTreeMap<&str, WindowHeaders<'_>>,
+) -> Option<WindowStatus> {
     let unified = |name| headers.get(&format!("{UNIFIED}{name}"));
     let named = WindowDef::parse(unified("representative-claim").filter(|claim| !claim.is_empty())?)?;
     let own = windows
         .iter()
         .find(|(name, _)| WindowDef::parse(usage_field(name)).is_some_and(|own| own.id == named.id));
     let resets_at = own.and_then(|(_, window_headers)| window_headers.resets_at).or_else(|| unified("reset"));
-    let verdict = Verdict::new(named.id, parse_ruling(unified("status")?)?).scope(named.scope);
+    let verdict = WindowStatus::new(named.id, parse_ruling(unified("status")?)?).scope(named.scope);
     Some(verdict.resets_at(resets_at.and_then(parse_timestamp)))
 }
 
@@ -210,11 +213,11 @@ fn usage_field(name: &str) -> &str {
 }
 
 /// Parses a status; `None` if it is unknown.
-pub(super) fn parse_ruling(status: &str) -> Option<Ruling> {
+pub(super) fn parse_ruling(status: &str) -> Option<LimitStatus> {
     match status {
-        "allowed" => Some(Ruling::Allowed),
-        "allowed_warning" => Some(Ruling::Warned),
-        "rejected" => Some(Ruling::Rejected),
+        "allowed" => Some(LimitStatus::Allowed),
+        "allowed_warning" => Some(LimitStatus::Warning),
+        "rejected" => Some(LimitStatus::Rejected),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 //! Callers read the files; these functions work on bytes.
 
 use jiff::Timestamp;
-use quota_core::{Ruling, Source, Usage, Verdict, plausible_percent};
+use quota_core::{LimitStatus, Source, UsageReport, WindowStatus, plausible_percent};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -66,7 +66,7 @@ pub fn parse_claude_json(file: &[u8]) -> Result<CachedUsage, ParseError> {
     let fetched_at = number(cached.get("fetchedAtMs")).and_then(from_epoch);
     let fetched_at = fetched_at.ok().ok_or(ParseError::MissingTimestamp)?;
     let Parsed { usage, skipped } = usage::read(body, &CACHED_FIELDS)?;
-    let usage = Usage::from_local(usage.windows, fetched_at).credits(usage.credits);
+    let usage = UsageReport::from_local(usage.windows, fetched_at).credits(usage.credits);
     let account = text(cached.get("accountUuid")).ok().map(Into::into);
     Ok(CachedUsage { parsed: without_implausible(usage, skipped, fetched_at), account })
 }
@@ -102,14 +102,14 @@ pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, P
     let root = object(line)?;
     let limits = root.get("rate_limits").and_then(Value::as_object).ok_or(ParseError::NoUsage)?;
     let parsed_windows = add_all(limits, &STATUSLINE_FIELDS, "rate_limits.");
-    let usage = Usage::from_statusline(parsed_windows.readings()?, observed_at);
+    let usage = UsageReport::from_statusline(parsed_windows.readings()?, observed_at);
     Ok(without_implausible(usage, parsed_windows.skipped, observed_at))
 }
 
 /// Parses a `rate_limit_event` line of Claude Code's output stream, received at `observed_at`.
 ///
 /// ```
-/// use quota_core::{Percent, Ruling};
+/// use quota_core::{Percent, LimitStatus};
 /// use quota_http::anthropic::parse_rate_limit_event;
 ///
 /// let line = br#"{ "type": "rate_limit_event", "rate_limit_info": {
@@ -119,7 +119,7 @@ pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, P
 /// let usage = parse_rate_limit_event(line, "2026-07-01T09:00:00Z".parse().unwrap())?.usage;
 ///
 /// assert_eq!(Some(usage.windows[0].used), Percent::from_percent(91.0));
-/// assert_eq!(usage.verdicts[0].ruling, Ruling::Warned);
+/// assert_eq!(usage.verdicts[0].ruling, LimitStatus::Warning);
 /// # Ok::<(), quota_http::ParseError>(())
 /// ```
 ///
@@ -141,23 +141,23 @@ pub fn parse_rate_limit_event(line: &[u8], observed_at: Timestamp) -> Result<Par
             parsed_windows.skip(name, "not a reading");
         }
     }
-    let usage = Usage::from_local(parsed_windows.readings()?, observed_at).verdicts(verdict(info));
+    let usage = UsageReport::from_local(parsed_windows.readings()?, observed_at).verdicts(verdict(info));
     Ok(without_implausible(usage, parsed_windows.skipped, observed_at))
 }
 
 /// Removes implausible readings, and adds them to the skipped fields.
-fn without_implausible(mut usage: Usage, mut skipped: Vec<SkippedField>, read_at: Timestamp) -> Parsed {
+fn without_implausible(mut usage: UsageReport, mut skipped: Vec<SkippedField>, read_at: Timestamp) -> Parsed {
     let rejected = usage.reject_implausible(read_at);
     skipped.extend(rejected.iter().map(|rejected| SkippedField::new(rejected.field(), rejected.why)));
     Parsed::new(usage, skipped)
 }
 
 /// The status of an event, for the window that it names.
-fn verdict(info: &Map<String, Value>) -> Option<Verdict> {
+fn verdict(info: &Map<String, Value>) -> Option<WindowStatus> {
     let field = |name| text(info.get(name)).ok();
     let named = WindowDef::parse(field("rateLimitType")?)?;
-    let ruling: Ruling = parse_ruling(field("status")?)?;
-    Some(Verdict::new(named.id, ruling).scope(named.scope).resets_at(timestamp(info.get("resetsAt"))))
+    let ruling: LimitStatus = parse_ruling(field("status")?)?;
+    Some(WindowStatus::new(named.id, ruling).scope(named.scope).resets_at(timestamp(info.get("resetsAt"))))
 }
 
 fn add_all(windows: &Map<String, Value>, fields: &FieldNames, path: &str) -> ParsedWindows {

@@ -1,6 +1,6 @@
 //! Configures the token exchange for Anthropic. The exchange itself is in `crate::oauth`.
 
-use quota_core::Identity;
+use quota_core::OwnerId;
 use serde_json::{Map, Value};
 
 use super::ANTHROPIC;
@@ -34,6 +34,6 @@ pub(crate) const CONFIG: ProviderConfig = ProviderConfig {
     token_expiry: |_| None,
 };
 
-fn organization(response: &Map<String, Value>) -> Option<Identity> {
-    text(response.get("organization")?.get("uuid")).ok().map(Identity::new)
+fn organization(response: &Map<String, Value>) -> Option<OwnerId> {
+    text(response.get("organization")?.get("uuid")).ok().map(OwnerId::new)
 }

@@ -1,7 +1,7 @@
 //! Parses the response of Anthropic's profile endpoint: who owns the account.
 //! Personal names and email addresses are not read.
 
-use quota_core::Identity;
+use quota_core::OwnerId;
 
 use super::usage::object;
 use crate::lenient::text;
@@ -14,7 +14,7 @@ pub struct Profile {
     /// The id of the user.
     pub account: Option<String>,
     /// The organization's id, which the usage endpoint's responses name, too.
-    pub organization: Option<Identity>,
+    pub organization: Option<OwnerId>,
     /// The plan as the provider names it, such as `claude_max`.
     pub plan: Option<String>,
 }
@@ -37,7 +37,7 @@ pub fn parse_profile(body: &[u8]) -> Result<Profile, ParseError> {
     let field = |part: &str, name: &str| text(root.get(part).and_then(|part| part.get(name))).ok();
     let profile = Profile {
         account: field("account", "uuid").map(Into::into),
-        organization: field("organization", "uuid").map(Identity::new),
+        organization: field("organization", "uuid").map(OwnerId::new),
         plan: field("organization", "organization_type")
             .or_else(|| field("organization", "rate_limit_tier"))
             .map(Into::into),
@@ -64,7 +64,7 @@ mod tests {
         }));
 
         let profile = profile.unwrap();
-        assert_eq!(profile.organization, Some(Identity::new("org-1")));
+        assert_eq!(profile.organization, Some(OwnerId::new("org-1")));
         assert_eq!((profile.account.as_deref(), profile.plan), (Some("user-1"), None));
     }
 

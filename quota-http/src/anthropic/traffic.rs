@@ -1,7 +1,10 @@
 //! Interprets Anthropic's ordinary API responses: usage in headers, and why a request was rejected.
 //! `headers` parses the headers; `quota-accounts` decides what follows.
 
-use quota_core::{Failure, FailureKind, ProviderId, Ruling, Seen, Traffic, TrafficReader, Usage, Verdict};
+use quota_core::{
+    LimitStatus, ParsedResponse, ProviderId, Rejection, RejectionKind, ResponseMeta, ResponseParser,
+    UsageReport, WindowStatus,
+};
 
 use super::{ANTHROPIC, parse_headers};
 use crate::classify::is_blocked_by_cloudflare;
@@ -14,24 +17,24 @@ use quota_core::retry_after;
 /// - A body with `overloaded_error` is not a quota problem, whatever the status. One that reports used-up extra usage is.
 ///
 /// ```
-/// use quota_core::{FailureKind, Traffic, TrafficReader};
+/// use quota_core::{RejectionKind, ResponseMeta, ResponseParser};
 /// use quota_http::anthropic::AnthropicTraffic;
 ///
 /// let headers = [("anthropic-ratelimit-unified-5h-status".to_owned(), "rejected".to_owned())];
-/// let parsed = AnthropicTraffic.read(&Traffic::new(429, &headers, "2026-01-01T12:00:00Z".parse()?));
+/// let parsed = AnthropicTraffic.read(&ResponseMeta::new(429, &headers, "2026-01-01T12:00:00Z".parse()?));
 ///
-/// assert_eq!(parsed.failure.unwrap().kind, FailureKind::QuotaSpent);
+/// assert_eq!(parsed.failure.unwrap().kind, RejectionKind::QuotaExhausted);
 /// # Ok::<(), jiff::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AnthropicTraffic;
 
-impl TrafficReader for AnthropicTraffic {
+impl ResponseParser for AnthropicTraffic {
     fn provider(&self) -> ProviderId {
         ANTHROPIC
     }
 
-    fn read(&self, response: &Traffic<'_>) -> Seen {
+    fn read(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
         let pairs = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let mut parsed = parse_headers(Some(response.status), pairs);
         // First: the failure lasts until the reset.
@@ -45,22 +48,22 @@ impl TrafficReader for AnthropicTraffic {
         };
         let failure = failure(response, &parsed.usage, is_blocked_by_cloudflare(header))
             .map(|failure| failure.retry_after(retry_after(header, Some(response.now))));
-        Seen::new(parsed.usage, failure)
+        ParsedResponse::new(parsed.usage, failure)
     }
 }
 
-fn failure(response: &Traffic<'_>, usage: &Usage, is_blocked: bool) -> Option<Failure> {
-    let by_status = Failure::of_status(response.status)?;
+fn failure(response: &ResponseMeta<'_>, usage: &UsageReport, is_blocked: bool) -> Option<Rejection> {
+    let by_status = Rejection::of_status(response.status)?;
     if is_blocked && matches!(response.status, 401 | 403) {
         // From Cloudflare, not from the provider: the login may be valid.
-        return Some(Failure::new(FailureKind::Overloaded));
+        return Some(Rejection::new(RejectionKind::Overloaded));
     }
     let body = String::from_utf8_lossy(response.body).to_lowercase();
     if body.contains("overloaded_error") {
-        return Some(Failure::new(FailureKind::Overloaded));
+        return Some(Rejection::new(RejectionKind::Overloaded));
     }
     if matches!(response.status, 400 | 429) && body.contains("out of extra usage") {
-        return Some(exhausted(usage).unwrap_or_else(|| Failure::new(FailureKind::QuotaSpent)));
+        return Some(exhausted(usage).unwrap_or_else(|| Rejection::new(RejectionKind::QuotaExhausted)));
     }
     if response.status == 429 {
         return Some(exhausted(usage).unwrap_or(by_status));
@@ -69,11 +72,11 @@ fn failure(response: &Traffic<'_>, usage: &Usage, is_blocked: bool) -> Option<Fa
 }
 
 /// The failure of the widest rejected window; of equally wide ones, the last to reset.
-fn exhausted(usage: &Usage) -> Option<Failure> {
-    let rejected = usage.verdicts.iter().filter(|verdict| verdict.ruling == Ruling::Rejected);
+fn exhausted(usage: &UsageReport) -> Option<Rejection> {
+    let rejected = usage.verdicts.iter().filter(|verdict| verdict.ruling == LimitStatus::Rejected);
     let worst = rejected.max_by_key(|verdict| (verdict.scope.is_none(), verdict.resets_at))?;
-    let Verdict { window, scope, resets_at, .. } = worst;
-    let failure = Failure::new(FailureKind::QuotaSpent).window(window.clone());
+    let WindowStatus { window, scope, resets_at, .. } = worst;
+    let failure = Rejection::new(RejectionKind::QuotaExhausted).window(window.clone());
     Some(failure.scope(scope.clone()).resets_at(*resets_at))
 }
 
@@ -90,7 +93,7 @@ mod tests {
         Timestamp::from_second(1_800_000_000).unwrap()
     }
 
-    fn parse(status: u16, headers: &[(&str, &str)], body: &str) -> Seen {
+    fn parse(status: u16, headers: &[(&str, &str)], body: &str) -> ParsedResponse {
         let named = |(name, value): &(&str, &str)| {
             let name = if matches!(*name, "retry-after" | "cf-mitigated") {
                 (*name).to_owned()
@@ -100,10 +103,10 @@ mod tests {
             (name, (*value).to_owned())
         };
         let headers: Vec<_> = headers.iter().map(named).collect();
-        AnthropicTraffic.read(&Traffic::new(status, &headers, now()).body(body.as_bytes()))
+        AnthropicTraffic.read(&ResponseMeta::new(status, &headers, now()).body(body.as_bytes()))
     }
 
-    fn kind(status: u16, headers: &[(&str, &str)], body: &str) -> Option<FailureKind> {
+    fn kind(status: u16, headers: &[(&str, &str)], body: &str) -> Option<RejectionKind> {
         parse(status, headers, body).failure.map(|failure| failure.kind)
     }
 
@@ -122,7 +125,7 @@ mod tests {
 
         assert_eq!(
             (failure.kind, failure.window, failure.scope),
-            (FailureKind::QuotaSpent, Some(WindowId::five_hour()), None)
+            (RejectionKind::QuotaExhausted, Some(WindowId::five_hour()), None)
         );
         assert_eq!(failure.resets_at, Timestamp::from_second(1_800_003_600).ok());
     }
@@ -143,7 +146,10 @@ mod tests {
 
         let failure = parse(429, &headers, "").failure.unwrap();
 
-        assert_eq!((failure.kind, failure.scope), (FailureKind::QuotaSpent, Some(Scope::unnamed())));
+        assert_eq!(
+            (failure.kind, failure.scope),
+            (RejectionKind::QuotaExhausted, Some(Scope::unknown_model()))
+        );
     }
 
     #[test]
@@ -180,23 +186,26 @@ mod tests {
         let failure = parsed.failure.unwrap();
         assert_eq!(
             (failure.kind, failure.retry_after),
-            (FailureKind::Throttled, Some(Duration::from_secs(12)))
+            (RejectionKind::Throttled, Some(Duration::from_secs(12)))
         );
     }
 
     #[test]
     fn a_429_without_headers_is_throttling() {
-        assert_eq!(kind(429, &[], "{}"), Some(FailureKind::Throttled));
+        assert_eq!(kind(429, &[], "{}"), Some(RejectionKind::Throttled));
     }
 
     #[test]
     fn a_permission_error_is_not_allowed() {
-        assert_eq!(kind(403, &[], r#"{"error":{"type":"permission_error"}}"#), Some(FailureKind::NotAllowed));
+        assert_eq!(
+            kind(403, &[], r#"{"error":{"type":"permission_error"}}"#),
+            Some(RejectionKind::Forbidden)
+        );
     }
 
     #[test]
     fn a_cloudflare_challenge_is_not_a_rejected_login() {
-        assert_eq!(kind(403, &[("cf-mitigated", "challenge")], "<html>"), Some(FailureKind::Overloaded));
+        assert_eq!(kind(403, &[("cf-mitigated", "challenge")], "<html>"), Some(RejectionKind::Overloaded));
     }
 
     #[test]
@@ -204,14 +213,14 @@ mod tests {
         for status in [429, 500, 529] {
             assert_eq!(
                 kind(status, &[], r#"{"error":{"type":"overloaded_error"}}"#),
-                Some(FailureKind::Overloaded)
+                Some(RejectionKind::Overloaded)
             );
         }
     }
 
     #[test]
     fn used_up_extra_usage_is_exhausted_quota_despite_status_400() {
-        assert_eq!(kind(400, &[], "You're out of extra usage."), Some(FailureKind::QuotaSpent));
-        assert_eq!(kind(400, &[], "messages: field required"), Some(FailureKind::Ours));
+        assert_eq!(kind(400, &[], "You're out of extra usage."), Some(RejectionKind::QuotaExhausted));
+        assert_eq!(kind(400, &[], "messages: field required"), Some(RejectionKind::InvalidRequest));
     }
 }

@@ -1,6 +1,6 @@
 //! Parses the response of Anthropic's usage endpoint, and lists the fields it skips.
 
-use quota_core::{Percent, Usage, WindowReading};
+use quota_core::{Percent, UsageReport, WindowReading};
 use serde_json::{Map, Value};
 
 use super::windows::{FieldNames, ParsedWindows};
@@ -56,7 +56,7 @@ pub(super) fn read(root: &Map<String, Value>, fields: &FieldNames) -> Result<Par
         add_field(&mut parsed_windows, name, value, fields);
     }
     let credits = money::read(root, &mut parsed_windows);
-    let usage = Usage::polled(parsed_windows.readings()?)
+    let usage = UsageReport::polled(parsed_windows.readings()?)
         .coverage(parsed_windows.coverage(credits != Field::Unreadable))
         .credits(credits.ok());
     Ok(Parsed::new(usage, parsed_windows.skipped))

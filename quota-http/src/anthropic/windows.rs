@@ -32,7 +32,7 @@ impl WindowDef {
             "seven_day" => week(WindowId::seven_day(), None),
             "seven_day_opus" => model("Opus"),
             "seven_day_sonnet" => model("Sonnet"),
-            "seven_day_overage_included" => week(WindowId::new(name).ok()?, Some(Scope::unnamed())),
+            "seven_day_overage_included" => week(WindowId::new(name).ok()?, Some(Scope::unknown_model())),
             _ => {
                 let id = WindowId::new(name).ok()?;
                 match name.strip_prefix("seven_day_").filter(|surface| !surface.is_empty()) {
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn seven_day_overage_included_counts_an_unnamed_model() {
-        assert_eq!(named("seven_day_overage_included").scope, Some(Scope::unnamed()));
+        assert_eq!(named("seven_day_overage_included").scope, Some(Scope::unknown_model()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Configures the token exchange for Codex. The exchange itself is in `crate::oauth`.
 
 use jiff::Timestamp;
-use quota_core::Identity;
+use quota_core::OwnerId;
 use serde_json::{Map, Value};
 
 use super::OPENAI;
@@ -41,10 +41,10 @@ fn error(body: &Value) -> Option<&str> {
     error.as_str().or_else(|| error.get("code")?.as_str())
 }
 
-fn account(response: &Map<String, Value>) -> Option<Identity> {
+fn account(response: &Map<String, Value>) -> Option<OwnerId> {
     let claims = jwt::claims(response.get("id_token")?.as_str()?)?;
     let auth = claims.get("https://api.openai.com/auth")?;
-    text(auth.get("chatgpt_account_id")).ok().map(Identity::new)
+    text(auth.get("chatgpt_account_id")).ok().map(OwnerId::new)
 }
 
 fn token_expiry(access_token: &str) -> Option<Timestamp> {

@@ -3,7 +3,8 @@
 
 use jiff::Timestamp;
 use quota_core::{
-    Failure, FailureKind, Percent, ProviderId, Scope, Seen, Traffic, TrafficReader, Usage, plausible_reset,
+    ParsedResponse, Percent, ProviderId, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope,
+    UsageReport, plausible_reset,
 };
 use serde_json::Value;
 
@@ -20,26 +21,26 @@ use quota_core::{retry_after, wait_of_seconds};
 ///   only that limit's models are exhausted. Any other 429 is throttling.
 ///
 /// ```
-/// use quota_core::{FailureKind, Traffic, TrafficReader};
+/// use quota_core::{RejectionKind, ResponseMeta, ResponseParser};
 /// use quota_http::codex::CodexTraffic;
 ///
 /// let body = br#"{"error":{"type":"usage_limit_reached","resets_in_seconds":600}}"#;
-/// let parsed = CodexTraffic.read(&Traffic::new(429, &[], "2026-01-01T12:00:00Z".parse()?).body(body));
+/// let parsed = CodexTraffic.read(&ResponseMeta::new(429, &[], "2026-01-01T12:00:00Z".parse()?).body(body));
 ///
 /// let failure = parsed.failure.unwrap();
-/// assert_eq!(failure.kind, FailureKind::QuotaSpent);
+/// assert_eq!(failure.kind, RejectionKind::QuotaExhausted);
 /// assert_eq!(failure.resets_at, Some("2026-01-01T12:10:00Z".parse()?));
 /// # Ok::<(), jiff::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CodexTraffic;
 
-impl TrafficReader for CodexTraffic {
+impl ResponseParser for CodexTraffic {
     fn provider(&self) -> ProviderId {
         OPENAI
     }
 
-    fn read(&self, response: &Traffic<'_>) -> Seen {
+    fn read(&self, response: &ResponseMeta<'_>) -> ParsedResponse {
         let pairs = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let parsed = headers::read(pairs, response.now);
         if !parsed.skipped.is_empty() {
@@ -51,15 +52,15 @@ impl TrafficReader for CodexTraffic {
         };
         let failure = failure(response, &parsed, is_blocked_by_cloudflare(header))
             .map(|failure| failure.retry_after(retry_after(header, Some(response.now))));
-        Seen::new(Usage::from_headers(parsed.windows()), failure)
+        ParsedResponse::new(UsageReport::from_headers(parsed.windows()), failure)
     }
 }
 
-fn failure(response: &Traffic<'_>, headers: &CodexHeaders, is_blocked: bool) -> Option<Failure> {
-    let by_status = Failure::of_status(response.status)?;
+fn failure(response: &ResponseMeta<'_>, headers: &CodexHeaders, is_blocked: bool) -> Option<Rejection> {
+    let by_status = Rejection::of_status(response.status)?;
     if is_blocked && matches!(response.status, 401 | 403) {
         // From Cloudflare, not from the provider: the login may be valid.
-        return Some(Failure::new(FailureKind::Overloaded));
+        return Some(Rejection::new(RejectionKind::Overloaded));
     }
     if response.status != 429 {
         return Some(by_status);
@@ -80,7 +81,7 @@ fn failure(response: &Traffic<'_>, headers: &CodexHeaders, is_blocked: bool) -> 
     // Of several exhausted windows the last to reset counts.
     let full: Option<&Slot> = full.max_by_key(|slot| slot.resets_at);
     let reported = error.and_then(|error| reset(error, response.now));
-    let failure = Failure::new(FailureKind::QuotaSpent).scope(scope);
+    let failure = Rejection::new(RejectionKind::QuotaExhausted).scope(scope);
     let failure = failure.window(full.and_then(|slot| Some(slot.window.as_ref()?.0.clone())));
     Some(failure.resets_at(reported.or_else(|| full?.resets_at)))
 }

@@ -9,15 +9,15 @@ fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
-fn error_from(status: u16, body: &str) -> ExchangeError {
+fn error_from(status: u16, body: &str) -> TokenError {
     error_from_response(&anthropic::CONFIG, status, body.as_bytes())
 }
 
-fn codex_error_from(status: u16, body: &str) -> ExchangeError {
+fn codex_error_from(status: u16, body: &str) -> TokenError {
     error_from_response(&codex::CONFIG, status, body.as_bytes())
 }
 
-fn parse(body: &str) -> Result<Tokens, ExchangeError> {
+fn parse(body: &str) -> Result<Tokens, TokenError> {
     parse_tokens(&anthropic::CONFIG, body.as_bytes(), now())
 }
 
@@ -26,7 +26,7 @@ fn an_invalid_grant_is_dead() {
     for status in [400, 401, 403] {
         let error = error_from(status, r#"{"error":"invalid_grant","error_description":"n33dle"}"#);
 
-        assert!(matches!(error, ExchangeError::Dead { .. }), "{status} {error:?}");
+        assert!(matches!(error, TokenError::InvalidGrant { .. }), "{status} {error:?}");
         assert!(!format!("{error:?}").contains("n33dle"));
     }
 }
@@ -37,7 +37,7 @@ fn codex_error_codes_for_dead_logins_are_recognized() {
         for body in [format!(r#"{{"error":"{code}"}}"#), format!(r#"{{"error":{{"code":"{code}"}}}}"#)] {
             let error = codex_error_from(401, &body);
 
-            assert!(matches!(error, ExchangeError::Dead { .. }), "{body} {error:?}");
+            assert!(matches!(error, TokenError::InvalidGrant { .. }), "{body} {error:?}");
         }
     }
 }
@@ -47,7 +47,7 @@ fn an_invalid_client_does_not_end_the_login() {
     for (status, code) in [(401, "invalid_client"), (400, "unauthorized_client"), (400, "invalid_request")] {
         let error = error_from(status, &format!(r#"{{"error":"{code}"}}"#));
 
-        assert!(matches!(error, ExchangeError::Systemic { .. }), "{code} {error:?}");
+        assert!(matches!(error, TokenError::InvalidClient { .. }), "{code} {error:?}");
     }
 }
 
@@ -79,8 +79,8 @@ fn a_response_has_both_tokens_and_their_lifetime() {
 
     assert_eq!(tokens.access_token.expose(), "a-2");
     assert_eq!(tokens.refresh_token.unwrap().expose(), "r-2");
-    assert_eq!(tokens.lives, Some(Duration::from_secs(28_800)));
-    assert_eq!(tokens.identity, Some(Identity::new("org-1")));
+    assert_eq!(tokens.expires_in, Some(Duration::from_secs(28_800)));
+    assert_eq!(tokens.identity, Some(OwnerId::new("org-1")));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn missing_or_invalid_fields_are_none() {
     ] {
         let tokens = parse(body).unwrap();
 
-        assert!(tokens.refresh_token.is_none() && tokens.lives.is_none(), "{body}");
+        assert!(tokens.refresh_token.is_none() && tokens.expires_in.is_none(), "{body}");
         assert_eq!(tokens.identity, None, "{body}");
     }
 }
@@ -125,8 +125,8 @@ fn codex_tokens_contain_owner_and_expiry() {
 
     let tokens = parse_tokens(&codex::CONFIG, body.as_bytes(), now()).unwrap();
 
-    assert_eq!(tokens.identity, Some(Identity::new("acc-1")));
-    assert_eq!(tokens.lives, Some(Duration::from_secs(3600)));
+    assert_eq!(tokens.identity, Some(OwnerId::new("acc-1")));
+    assert_eq!(tokens.expires_in, Some(Duration::from_secs(3600)));
 }
 
 proptest! {

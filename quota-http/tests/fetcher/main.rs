@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_core::{
-    AccountId, Ask, AttemptId, Begin, Clock, Credential, CredentialError, CredentialSource, FetchError,
-    Freshness, Identity, Lineage, Login, Mark, Policy, Record, RequestProgress, Secret, TroubleKind, Usage,
-    UsageFetcher,
+    AccountId, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource, FetchError,
+    LastFailureKind, LeaseDecision, LeaseRequest, LoginId, LoginInfo, MaxStaleness, OwnerId, Policy, Record,
+    RequestId, RequestProgress, Secret, UsageFetcher, UsageReport,
 };
 use quota_http::BuildError;
 use quota_http::anthropic::{Anthropic, AnthropicBuilder};
@@ -68,15 +68,15 @@ fn credential() -> Credential {
 }
 
 fn with_fingerprint(mark: u64) -> Credential {
-    credential().login(Login::of(Lineage::new("a-login")).mark(Mark::from_hash(mark)))
+    credential().login(LoginInfo::new(LoginId::new("a-login")).mark(CredentialFingerprint::from_hash(mark)))
 }
 
-async fn fetch_from(server: &Server) -> Result<Usage, FetchError> {
+async fn fetch_from(server: &Server) -> Result<UsageReport, FetchError> {
     StaticSource::with(credential()).fetcher(server).build().unwrap().fetch(&main_account()).await
 }
 
 /// Fetches from a server that sends this reply.
-async fn fetch(reply: Reply) -> Result<Usage, FetchError> {
+async fn fetch(reply: Reply) -> Result<UsageReport, FetchError> {
     fetch_from(&Server::start(reply).await).await
 }
 
@@ -135,8 +135,8 @@ async fn the_usage_has_owner_login_and_plan() {
     let usage = source.fetcher(&server).build().unwrap().fetch(&main_account()).await.unwrap();
 
     assert_eq!(usage.windows.len(), 1);
-    assert_eq!(usage.identity, Some(Identity::new("org-1")));
-    assert_eq!((usage.lineage, usage.plan.as_deref()), (Some(Lineage::new("a-login")), Some("max")));
+    assert_eq!(usage.identity, Some(OwnerId::new("org-1")));
+    assert_eq!((usage.lineage, usage.plan.as_deref()), (Some(LoginId::new("a-login")), Some("max")));
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn the_login_is_the_credentials() {
 
     let login = fetcher.login(&main_account()).await.unwrap();
 
-    assert_eq!(login, Login::of(Lineage::new("a-login")).mark(Mark::from_hash(1)));
+    assert_eq!(login, LoginInfo::new(LoginId::new("a-login")).mark(CredentialFingerprint::from_hash(1)));
 }
 
 #[tokio::test]
@@ -288,14 +288,14 @@ async fn a_dns_failure_is_recorded_as_unreachable() {
     let error = fetch_without_dns().await;
     let (now, policy) = (Clock::system().now(), Policy::default());
     let mut record = Record::default();
-    let ask = Ask::new(AttemptId::random(), Freshness::Within(policy.freshness));
-    let Begin::Granted(lease) = record.begin(now, &ask, &policy) else {
+    let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.freshness));
+    let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy) else {
         panic!("no other call is in progress")
     };
 
     let _ = record.fail(now, &lease, &error, &policy);
 
-    assert_eq!(record.trouble().map(|failure| failure.kind), Some(TroubleKind::Unreachable));
+    assert_eq!(record.trouble().map(|failure| failure.kind), Some(LastFailureKind::Unreachable));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use quota_core::{ExchangeError, Secret, TokenRefresher, Tokens};
+use quota_core::{Secret, TokenError, TokenRefresher, Tokens};
 use quota_http::{BuildError, OAuthRefresherBuilder, anthropic, codex};
 use serde_json::{Value, json};
 
@@ -16,11 +16,11 @@ fn anthropic_at(server: &Server) -> OAuthRefresherBuilder {
     anthropic::refresher("a-client").base_url(server.url())
 }
 
-async fn exchange_by(builder: OAuthRefresherBuilder) -> Result<Tokens, ExchangeError> {
-    builder.build().unwrap().exchange(&Secret::new(TOKEN)).await
+async fn exchange_by(builder: OAuthRefresherBuilder) -> Result<Tokens, TokenError> {
+    builder.build().unwrap().refresh(&Secret::new(TOKEN)).await
 }
 
-async fn exchange(reply: Reply) -> Result<Tokens, ExchangeError> {
+async fn exchange(reply: Reply) -> Result<Tokens, TokenError> {
     exchange_by(anthropic_at(&Server::start(reply).await)).await
 }
 
@@ -67,8 +67,8 @@ async fn invalid_grant_is_dead_and_invalid_client_is_not() {
     let dead = exchange(Reply::json(400, "", r#"{"error":"invalid_grant"}"#)).await.unwrap_err();
     let client = exchange(Reply::json(401, "", r#"{"error":"invalid_client"}"#)).await.unwrap_err();
 
-    assert!(matches!(dead, ExchangeError::Dead { .. }), "{dead:?}");
-    assert!(matches!(client, ExchangeError::Systemic { .. }), "{client:?}");
+    assert!(matches!(dead, TokenError::InvalidGrant { .. }), "{dead:?}");
+    assert!(matches!(client, TokenError::InvalidClient { .. }), "{client:?}");
 }
 
 #[tokio::test]

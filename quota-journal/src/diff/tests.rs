@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use quota_core::{
-    Ask, AttemptId, Begin, FetchError, Freshness, Hold, HoldReason, Lineage, Percent, Policy, Record, Usage,
-    WindowId, WindowReading,
+    FetchError, Hold, HoldReason, LeaseDecision, LeaseRequest, LoginId, MaxStaleness, Percent, Policy,
+    Record, RequestId, UsageReport, WindowId, WindowReading,
 };
 
 use super::*;
@@ -31,10 +31,10 @@ impl Story {
         story
     }
 
-    fn call(&mut self, second: i64, outcome: Result<&Usage, &FetchError>) {
+    fn call(&mut self, second: i64, outcome: Result<&UsageReport, &FetchError>) {
         let policy = Policy::default();
-        let request = Ask::new(AttemptId::from(0), Freshness::Since(at(second)));
-        let Begin::Granted(lease) = self.record.begin(at(second), &request, &policy) else {
+        let request = LeaseRequest::new(RequestId::from(0), MaxStaleness::StartedAfter(at(second)));
+        let LeaseDecision::Granted(lease) = self.record.begin(at(second), &request, &policy) else {
             panic!("the lease is free");
         };
         match outcome {
@@ -71,10 +71,10 @@ impl Story {
     }
 }
 
-fn usage(percent: f64, resets: i64) -> Usage {
+fn usage(percent: f64, resets: i64) -> UsageReport {
     let used = Percent::from_percent(percent).expect("a number");
     let reading = WindowReading::new(WindowId::five_hour(), used).resets_at(at(resets));
-    Usage::polled([reading.length(Duration::from_secs(5 * 3600))])
+    UsageReport::polled([reading.length(Duration::from_secs(5 * 3600))])
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn a_window_no_longer_reported_still_resets() {
     story.read(10, 20.0, 5000);
     story.events(11);
     let other = WindowReading::new(WindowId::monthly(), Percent::ZERO);
-    story.call(400, Ok(&Usage::polled([other])));
+    story.call(400, Ok(&UsageReport::polled([other])));
     story.events(401);
 
     assert_eq!(story.events(5001), ["reset 5000"]);
@@ -298,7 +298,7 @@ fn a_429_is_a_failure_a_hold_and_its_end() {
 fn a_hold_lasts_as_long_as_the_cooldown() {
     let mut story = Story::observed();
     story.call(10, Err(&FetchError::throttled(Some(Duration::from_secs(100)))));
-    story.cooldown = Some(Hold::new(at(50), at(400), HoldReason::NeighbourRateLimited));
+    story.cooldown = Some(Hold::new(at(50), at(400), HoldReason::ProviderRateLimited));
 
     assert_eq!(story.events(51), ["failing 10", "throttled 10"]);
     assert!(story.events(200).is_empty(), "its own hold is over, the cooldown is not");
@@ -310,7 +310,7 @@ fn a_cooldown_alone_is_a_hold() {
     let mut story = Story::observed();
     story.read(10, 40.0, 5000);
     story.events(11);
-    story.cooldown = Some(Hold::new(at(50), at(110), HoldReason::NeighbourRateLimited));
+    story.cooldown = Some(Hold::new(at(50), at(110), HoldReason::ProviderRateLimited));
 
     assert_eq!(story.events(51), ["held 50"]);
     assert!(story.events(52).is_empty());
@@ -349,10 +349,10 @@ fn equal_failures_in_a_row_are_one_event_until_a_success() {
 #[test]
 fn another_login_is_an_event_and_its_windows_start_afresh() {
     let mut story = Story::observed();
-    story.record.new_login(&Lineage::new("one"));
+    story.record.new_login(&LoginId::new("one"));
     story.read(10, 95.0, 5000);
     story.events(11);
-    story.record.new_login(&Lineage::new("two"));
+    story.record.new_login(&LoginId::new("two"));
     story.read(400, 1.0, 9000);
 
     assert_eq!(story.events(401), ["login_changed 400", "refreshed 400"]);
@@ -363,7 +363,7 @@ fn a_login_stated_for_the_first_time_is_no_change() {
     let mut story = Story::observed();
     story.read(10, 5.0, 5000);
     story.events(11);
-    story.record.new_login(&Lineage::new("one"));
+    story.record.new_login(&LoginId::new("one"));
 
     assert!(story.events(12).is_empty());
 }

@@ -1,7 +1,7 @@
 //! The JSON of an event, for hooks and for readers of `quota events --json`. docs/events.md describes it.
 
 use jiff::Timestamp;
-use quota_core::{AccountId, HoldReason, TroubleKind};
+use quota_core::{AccountId, HoldReason, LastFailureKind};
 use serde::Serialize;
 
 use crate::event::{EventKind, JournalEvent};
@@ -29,7 +29,7 @@ pub struct HookPayload<'a> {
 #[serde(untagged)]
 enum Reason {
     Hold(HoldReason),
-    Failure(TroubleKind),
+    Failure(LastFailureKind),
 }
 
 impl<'a> HookPayload<'a> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::{
-    Ask, AttemptId, Begin, Freshness, MemoryStore, Percent, Policy, Usage, WindowId, WindowReading,
+    LeaseDecision, LeaseRequest, MaxStaleness, MemoryStore, Percent, Policy, RequestId, UsageReport,
+    WindowId, WindowReading,
 };
 
 use super::*;
@@ -21,17 +22,20 @@ async fn write_reading(store: &dyn QuotaStore, percent: f64) {
     let mut record = reading.document.as_ref().map_or_else(Record::default, |document| {
         Record::decode(&document.body).expect("a record was written")
     });
-    let request = Ask::new(AttemptId::random(), Freshness::Since(reading.now + Duration::from_millis(1)));
+    let request = LeaseRequest::new(
+        RequestId::random(),
+        MaxStaleness::StartedAfter(reading.now + Duration::from_millis(1)),
+    );
     let policy = Policy::default();
     // A reading of this very millisecond does not satisfy the request.
-    let Begin::Granted(lease) = record.begin(reading.now, &request, &policy) else {
+    let LeaseDecision::Granted(lease) = record.begin(reading.now, &request, &policy) else {
         panic!("the lease is free")
     };
     let used = Percent::from_percent(percent).expect("a number");
-    let usage = Usage::polled([WindowReading::new(WindowId::five_hour(), used)]);
+    let usage = UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]);
     let _ = record.commit(reading.now, &lease, &usage);
-    let swap = store.swap(&key, reading.version(), record.encode(), policy.keep).await;
-    assert!(matches!(swap, Ok(Swap::Applied(_))), "the test is the only writer: {swap:?}");
+    let swap = store.compare_and_swap(&key, reading.version(), record.encode(), policy.keep).await;
+    assert!(matches!(swap, Ok(CasOutcome::Applied(_))), "the test is the only writer: {swap:?}");
 }
 
 fn kinds(new: &[JournalEvent]) -> Vec<&'static str> {
@@ -76,22 +80,22 @@ struct FullStore(MemoryStore);
 
 #[async_trait]
 impl QuotaStore for FullStore {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.0.read(key).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         _: &StoreKey,
         _: Option<Version>,
         _: Bytes,
         _: Duration,
-    ) -> Result<Swap, StoreError> {
-        Err(StoreError::refused("the disk is full"))
+    ) -> Result<CasOutcome, StoreError> {
+        Err(StoreError::rejected("the disk is full"))
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.0.changed(key, seen).await
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.0.wait_for_change(key, seen).await
     }
 }
 
@@ -114,8 +118,8 @@ async fn a_failed_write_returns_the_journal_and_no_new_events() {
 async fn a_damaged_journal_is_replaced() {
     let store = MemoryStore::new();
     write_reading(&store, 10.0).await;
-    let key = StoreKey::beside(&account(), "journal");
-    let _ = store.swap(&key, None, "torn".into(), TTL).await.unwrap();
+    let key = StoreKey::account_extension(&account(), "journal");
+    let _ = store.compare_and_swap(&key, None, "torn".into(), TTL).await.unwrap();
 
     let updated = update(&store, &account(), &Rules::default()).await.unwrap();
 
@@ -129,8 +133,8 @@ async fn a_journal_in_any_form_is_removed() {
     for body in ["torn", r#"{"format":3}"#, r#"{"format":2}"#] {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
         let store = MemoryStore::with_clock(clock.clone());
-        let key = StoreKey::beside(&account(), "journal");
-        let _ = store.swap(&key, None, body.into(), TTL).await.unwrap();
+        let key = StoreKey::account_extension(&account(), "journal");
+        let _ = store.compare_and_swap(&key, None, body.into(), TTL).await.unwrap();
 
         remove(&store, &account()).await.unwrap();
 
@@ -145,7 +149,7 @@ async fn removing_a_missing_journal_writes_nothing() {
 
     remove(&store, &account()).await.unwrap();
 
-    assert_eq!(store.read(&StoreKey::beside(&account(), "journal")).await.unwrap().document, None);
+    assert_eq!(store.read(&StoreKey::account_extension(&account(), "journal")).await.unwrap().document, None);
 }
 
 #[test]

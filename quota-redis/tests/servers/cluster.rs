@@ -47,7 +47,7 @@ async fn a_document_stays_readable_and_swappable_while_its_slot_moves() {
     let () = cluster.nodes()[to].ask(&["SCRIPT", "FLUSH"]);
     version = applied(swap(&store, &moving, Some(version), "away").await);
     let lost = swap(&store, &moving, None, "a loser").await.unwrap();
-    assert!(matches!(lost, quota_core::Swap::Conflict(reading) if reading.version() == Some(version)));
+    assert!(matches!(lost, quota_core::CasOutcome::Conflict(reading) if reading.version() == Some(version)));
 
     cluster.end_move(slot, from, to);
     assert_eq!(store.read(&moving).await.unwrap().version(), Some(version), "by MOVED");
@@ -71,7 +71,7 @@ async fn a_cluster_node_as_a_single_server_is_refused_with_the_cluster_url() {
     let also_refused = store.read(&here.unwrap()).await.unwrap_err();
 
     for error in [refused, also_refused, open(&format!("{url}/3")).read(&key("main")).await.unwrap_err()] {
-        assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+        assert!(matches!(error, StoreError::Rejected { .. }), "{error:?}");
         assert!(error.to_string().contains(&expected), "{error}");
     }
     assert_ne!(home, elsewhere);
@@ -86,7 +86,7 @@ async fn a_moving_slot_does_not_make_waiters_spin() {
     let (slot, from, to) = slot_and_nodes(&cluster, &key);
     let mut seen = applied(swap(&store, &key, None, "one").await);
     {
-        let mut wait = pin!(store.changed(&key, Some(seen)));
+        let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
         assert!(still_waits(&store, &mut wait).await);
         let looked_up = || cluster.nodes()[from].calls().iter().any(|(name, _)| name == "getrange");
         until(async || looked_up().then_some(())).await;
@@ -98,7 +98,7 @@ async fn a_moving_slot_does_not_make_waiters_spin() {
 
     // Written on the other node, after ASK: no notice arrives here.
     seen = applied(swap(&store, &key, Some(seen), "two").await);
-    let mut wait = pin!(store.changed(&key, Some(seen)));
+    let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
 
     assert!(still_waits(&store, &mut wait).await);
     cluster.end_move(slot, from, to);
@@ -114,7 +114,7 @@ async fn notices_come_from_the_node_of_the_key() {
     for key in &keys {
         let seen = applied(swap(&here, key, None, "one").await);
         let (store, key) = (here.clone(), key.clone());
-        waits.push((seen, start(async move { store.changed(&key, Some(seen)).await })));
+        waits.push((seen, start(async move { store.wait_for_change(&key, Some(seen)).await })));
     }
     let subscribed = || -> usize {
         cluster.nodes().iter().map(|node| node.ask::<Vec<String>>(&["PUBSUB", "SHARDCHANNELS"]).len()).sum()
@@ -149,7 +149,10 @@ async fn one_node_is_enough_to_find_the_others() {
     applied(swap(&store, &survivor, None, "one").await);
     let error = swap(&store, &victim, None, "one").await.unwrap_err();
 
-    assert!(matches!(error, StoreError::Unavailable { applied: quota_core::Applied::No, .. }), "{error:?}");
+    assert!(
+        matches!(error, StoreError::Unavailable { applied: quota_core::WriteState::NotApplied, .. }),
+        "{error:?}"
+    );
     assert_eq!(body(store.read(&survivor).await).as_deref(), Some(&b"one"[..]));
 }
 
@@ -185,7 +188,7 @@ async fn the_least_rights_are_sufficient_on_a_cluster() {
     let key = key("main");
     let (slot, from, to) = slot_and_nodes(&cluster, &key);
     let seen = applied(swap(&here, &key, None, "one").await);
-    let mut wait = pin!(here.changed(&key, Some(seen)));
+    let mut wait = pin!(here.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&here, &mut wait).await);
 
     let seen = applied(swap(&there, &key, Some(seen), "two").await);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota_core::{QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use quota_core::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version};
 use quota_redis::RedisStore;
 use redis_harness::{Cluster, Sentinels, Server};
 
@@ -27,22 +27,22 @@ impl<S> On<S> {
 
 #[async_trait]
 impl<S: std::fmt::Debug + Send + Sync + 'static> QuotaStore for On<S> {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.store.read(key).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
-        self.store.swap(key, expected, body, keep).await
+    ) -> Result<CasOutcome, StoreError> {
+        self.store.compare_and_swap(key, expected, body, keep).await
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.store.changed(key, seen).await
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.store.wait_for_change(key, seen).await
     }
 }
 

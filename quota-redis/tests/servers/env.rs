@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use quota_core::{AccountId, Clock, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use quota_core::{
+    AccountId, CasOutcome, Clock, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version,
+};
 use quota_redis::RedisStore;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -27,21 +29,21 @@ pub(crate) async fn swap(
     key: &StoreKey,
     expected: Option<Version>,
     body: &'static str,
-) -> Result<Swap, StoreError> {
-    store.swap(key, expected, Bytes::from_static(body.as_bytes()), KEEP).await
+) -> Result<CasOutcome, StoreError> {
+    store.compare_and_swap(key, expected, Bytes::from_static(body.as_bytes()), KEEP).await
 }
 
 /// Unwraps a swap without a concurrent writer.
 #[track_caller]
-pub(crate) fn applied(swap: Result<Swap, StoreError>) -> Version {
+pub(crate) fn applied(swap: Result<CasOutcome, StoreError>) -> Version {
     match swap {
-        Ok(Swap::Applied(version)) => version,
+        Ok(CasOutcome::Applied(version)) => version,
         other => panic!("should have been applied: {other:?}"),
     }
 }
 
 #[track_caller]
-pub(crate) fn body(reading: Result<Reading, StoreError>) -> Option<Bytes> {
+pub(crate) fn body(reading: Result<StoreRead, StoreError>) -> Option<Bytes> {
     let document: Option<Document> = reading.expect("it can be read").document;
     document.map(|document| document.body)
 }
@@ -52,7 +54,7 @@ pub(crate) fn start<T: Send + 'static>(work: impl Future<Output = T> + Send + 's
 }
 
 /// Reads until the store works again, within the bound of [`until`].
-pub(crate) async fn until_usable(store: &RedisStore, key: &StoreKey) -> Reading {
+pub(crate) async fn until_usable(store: &RedisStore, key: &StoreKey) -> StoreRead {
     until(async || store.read(key).await.ok()).await
 }
 

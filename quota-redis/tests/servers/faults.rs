@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota_core::{Applied, Clock, QuotaStore, StoreError, Swap};
+use quota_core::{CasOutcome, Clock, QuotaStore, StoreError, WriteState};
 use redis_harness::{Proxy, Server, redis};
 
 use crate::env::{KEEP, applied, body, key, open, start, swap, until, until_usable, within_deadline};
@@ -37,11 +37,11 @@ async fn values_of_other_programs_are_not_changed() {
             store.read(&key).await.map(drop).unwrap_err(),
             swap(&store, &key, None, "x").await.map(drop).unwrap_err(),
         ] {
-            assert!(matches!(error, StoreError::Unusable { .. }), "{name}: {error}");
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{name}: {error}");
         }
     }
 
-    assert!(matches!(store.changed(&key("list"), None).await, Err(StoreError::Unusable { .. })));
+    assert!(matches!(store.wait_for_change(&key("list"), None).await, Err(StoreError::Corrupt { .. })));
     assert_eq!(server.ask::<String>(&["GET", plain]), "another's");
     assert_eq!(server.ask::<String>(&["GET", empty]), "");
     assert_eq!(server.ask::<i64>(&["LLEN", "quota:1:{anthropic/list}"]), 1);
@@ -53,8 +53,8 @@ async fn every_ttl_is_accepted() {
     let store = open(&server.url());
 
     for (name, keep) in [("never", Duration::ZERO), ("ever", Duration::MAX)] {
-        let swap = store.swap(&key(name), None, Bytes::new(), keep).await;
-        assert!(matches!(swap, Ok(Swap::Applied(_))), "{name}: {swap:?}");
+        let swap = store.compare_and_swap(&key(name), None, Bytes::new(), keep).await;
+        assert!(matches!(swap, Ok(CasOutcome::Applied(_))), "{name}: {swap:?}");
     }
 
     assert!(server.ask::<i64>(&["TTL", "quota:1:{anthropic/ever}"]) > 99 * 365 * 24 * 3600);
@@ -68,7 +68,9 @@ async fn of_64_swappers_one_wins() {
     let racers: Vec<_> = (0..64)
         .map(|racer| {
             let (store, key) = (open(&server.url()), key.clone());
-            start(async move { store.swap(&key, Some(first), Bytes::from(format!("{racer}")), KEEP).await })
+            start(async move {
+                store.compare_and_swap(&key, Some(first), Bytes::from(format!("{racer}")), KEEP).await
+            })
         })
         .collect();
 
@@ -76,8 +78,8 @@ async fn of_64_swappers_one_wins() {
     let mut seen = Vec::new();
     for racer in racers {
         match racer.await.unwrap().unwrap() {
-            Swap::Applied(version) => winners.push(version),
-            Swap::Conflict(reading) => seen.extend(reading.version()),
+            CasOutcome::Applied(version) => winners.push(version),
+            CasOutcome::Conflict(reading) => seen.extend(reading.version()),
             other => panic!("{other:?}"),
         }
     }
@@ -121,7 +123,10 @@ async fn an_absent_server_is_reported_at_once() {
 
     for _ in 0..3 {
         let error = within_deadline("the refusal", swap(&store, &key("main"), None, "x")).await.unwrap_err();
-        assert!(matches!(error, StoreError::Unavailable { applied: Applied::No, .. }), "{error:?}");
+        assert!(
+            matches!(error, StoreError::Unavailable { applied: WriteState::NotApplied, .. }),
+            "{error:?}"
+        );
         assert!(error.to_string().contains(&format!("127.0.0.1:{}", server.port())), "{error}");
     }
 }
@@ -134,7 +139,7 @@ async fn a_server_that_comes_back_is_used_again_and_waiters_are_woken() {
     let seen = applied(swap(&store, &key, None, "one").await);
     let waiting = {
         let (store, key) = (store.clone(), key.clone());
-        start(async move { store.changed(&key, Some(seen)).await })
+        start(async move { store.wait_for_change(&key, Some(seen)).await })
     };
     until(async || (server.ask::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len() == 1).then_some(())).await;
 
@@ -177,13 +182,13 @@ async fn a_call_to_a_frozen_server_times_out_and_may_be_applied() {
     let clock = Clock::system();
     let error =
         clock.bounded(bound, swap(&store, &key, Some(one), "two")).await.expect("it is bounded").unwrap_err();
-    assert!(matches!(error, StoreError::Unavailable { applied: Applied::Perhaps, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Unavailable { applied: WriteState::Unknown, .. }), "{error:?}");
     let error = clock
         .bounded(bound, swap(&store, &key, Some(one), "three"))
         .await
         .expect("it is bounded")
         .unwrap_err();
-    assert!(matches!(error, StoreError::Unavailable { applied: Applied::No, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Unavailable { applied: WriteState::NotApplied, .. }), "{error:?}");
     server.thaw();
 
     until_usable(&store, &key).await;
@@ -202,7 +207,7 @@ async fn a_read_without_a_reply_reports_no_write() {
 
     let error = store.read(&key("main")).await.unwrap_err();
 
-    assert!(matches!(error, StoreError::Unavailable { applied: Applied::No, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Unavailable { applied: WriteState::NotApplied, .. }), "{error:?}");
     server.thaw();
 }
 
@@ -218,7 +223,7 @@ async fn a_replica_serves_reads_and_refuses_writes_over_one_connection() {
 
     for _ in 0..20 {
         let error = swap(&store, &main, Some(version), "two").await.unwrap_err();
-        assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+        assert!(matches!(error, StoreError::Rejected { .. }), "{error:?}");
         assert!(error.to_string().contains("is a read-only replica"), "{error}");
         assert_eq!(store.read(&main).await.unwrap().version(), Some(version));
     }
@@ -237,7 +242,7 @@ async fn a_server_without_enough_replicas_serves_reads_and_refuses_writes() {
 
     let error = swap(&store, &main, Some(version), "two").await.unwrap_err();
 
-    assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Rejected { .. }), "{error:?}");
     assert!(error.to_string().contains("min-replicas-to-write"), "{error}");
     assert_eq!(store.read(&main).await.unwrap().version(), Some(version));
 }
@@ -372,7 +377,7 @@ async fn a_write_whose_replies_are_all_lost_may_be_applied() {
     proxy.lose_answers(2);
     let error = swap(&store, &key, Some(seen), "two").await.unwrap_err();
 
-    assert!(matches!(error, StoreError::Unavailable { applied: Applied::Perhaps, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Unavailable { applied: WriteState::Unknown, .. }), "{error:?}");
     until_usable(&store, &key).await;
     assert_eq!(body(store.read(&key).await).as_deref(), Some(&b"two"[..]), "and it was");
 }

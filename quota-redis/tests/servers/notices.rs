@@ -24,7 +24,7 @@ async fn a_change_by_another_process_wakes_a_waiter() {
     let (here, there) = (open(&server.url()), open(&server.url()));
     let key = key("main");
     let seen = applied(swap(&here, &key, None, "one").await);
-    let mut wait = pin!(here.changed(&key, Some(seen)));
+    let mut wait = pin!(here.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&here, &mut wait).await);
     until(async || (subscriptions(&server) == 1).then_some(())).await;
 
@@ -39,13 +39,13 @@ async fn an_own_write_does_not_wake_a_waiter_with_its_version() {
     let store = open(&server.url());
     let key = key("main");
     let mut seen = applied(swap(&store, &key, None, "0").await);
-    let mut first = pin!(store.changed(&key, Some(seen)));
+    let mut first = pin!(store.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&store, &mut first).await);
     until(async || (subscriptions(&server) == 1).then_some(())).await;
 
     for body in ["1", "2", "3"] {
         seen = applied(swap(&store, &key, Some(seen), body).await);
-        let mut wait = pin!(store.changed(&key, Some(seen)));
+        let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
         assert!(still_waits(&store, &mut wait).await, "{body}");
     }
 
@@ -59,7 +59,7 @@ async fn two_swaps_under_a_subscription_cost_two_script_calls_and_nothing_else()
     let key = key("main");
     let mut seen = applied(swap(&store, &key, None, "0").await);
     {
-        let mut wait = pin!(store.changed(&key, Some(seen)));
+        let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
         assert!(still_waits(&store, &mut wait).await);
         until(async || (count(&server, "getrange") == 1).then_some(())).await;
         assert!(still_waits(&store, &mut wait).await);
@@ -68,7 +68,7 @@ async fn two_swaps_under_a_subscription_cost_two_script_calls_and_nothing_else()
 
     for body in ["lease", "commit"] {
         seen = applied(swap(&store, &key, Some(seen), body).await);
-        let mut wait = pin!(store.changed(&key, Some(seen)));
+        let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
         assert!(wait.as_mut().now_or_never().is_none(), "{body}");
     }
 
@@ -88,7 +88,7 @@ async fn many_waiters_share_one_subscription() {
     let waits: Vec<_> = (0..100)
         .map(|_| {
             let (store, key) = (store.clone(), key.clone());
-            start(async move { store.changed(&key, Some(seen)).await })
+            start(async move { store.wait_for_change(&key, Some(seen)).await })
         })
         .collect();
     until(async || (count(&server, "getrange") == 1).then_some(())).await;
@@ -108,7 +108,7 @@ async fn a_write_before_the_subscription_wakes_at_once() {
     let seen = applied(swap(&here, &key, None, "one").await);
     applied(swap(&there, &key, Some(seen), "two").await);
 
-    within_deadline("the earlier change", here.changed(&key, Some(seen))).await.unwrap();
+    within_deadline("the earlier change", here.wait_for_change(&key, Some(seen))).await.unwrap();
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn an_expired_document_wakes_once() {
     let store = open(&server.url());
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
-    let mut first = pin!(store.changed(&key, Some(seen)));
+    let mut first = pin!(store.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&store, &mut first).await);
     until(async || (subscriptions(&server) == 1).then_some(())).await;
     let _: i64 = server.ask(&["DEL", "quota:1:{anthropic/main}"]);
@@ -125,7 +125,7 @@ async fn an_expired_document_wakes_once() {
 
     within_deadline("the reply to the read", first).await.unwrap();
 
-    let mut again = pin!(store.changed(&key, None));
+    let mut again = pin!(store.wait_for_change(&key, None));
     assert!(still_waits(&store, &mut again).await);
 }
 
@@ -137,14 +137,14 @@ async fn an_idle_subscription_ends_and_starts_again() {
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
     for _ in 0..3 {
-        let mut wait = pin!(store.changed(&key, Some(seen)));
+        let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
         assert!(still_waits(&store, &mut wait).await);
         until(async || (subscriptions(&server) == 1).then_some(())).await;
     }
 
     until(async || (subscriptions(&server) == 0).then_some(())).await;
 
-    let mut wait = pin!(store.changed(&key, Some(seen)));
+    let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&store, &mut wait).await);
     until(async || (subscriptions(&server) == 1).then_some(())).await;
 }
@@ -154,7 +154,7 @@ async fn a_lost_connection_wakes_all_waiters() {
     let server = Server::start();
     let store = open(&server.url());
     let keys = [key("main"), key("fallback"), StoreKey::probe()];
-    let mut waits: Vec<_> = keys.iter().map(|key| Box::pin(store.changed(key, None))).collect();
+    let mut waits: Vec<_> = keys.iter().map(|key| Box::pin(store.wait_for_change(key, None))).collect();
     for wait in &mut waits {
         assert!(still_waits(&store, wait).await);
     }
@@ -183,7 +183,7 @@ async fn a_frozen_server_wakes_all_waiters() {
     let store = with_keepalive(&server.url(), Duration::from_millis(50));
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
-    let mut wait = pin!(store.changed(&key, Some(seen)));
+    let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&store, &mut wait).await);
     until(async || (count(&server, "getrange") > 2).then_some(())).await;
     assert!(still_waits(&store, &mut wait).await, "a responsive server wakes no waiter");
@@ -200,7 +200,7 @@ async fn a_server_that_replies_with_an_error_keeps_its_connection() {
     let store = with_keepalive(&server.url(), Duration::from_millis(20));
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
-    let mut wait = pin!(store.changed(&key, Some(seen)));
+    let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&store, &mut wait).await);
     let refusals = || {
         let stats: String = server.ask(&["INFO", "errorstats"]);
@@ -222,7 +222,7 @@ async fn a_network_that_drops_all_bytes_wakes_all_waiters() {
     let proxy = Proxy::before(server.port());
     let store = with_keepalive(&proxy.url(), Duration::from_millis(50));
     let key = key("main");
-    let mut wait = pin!(store.changed(&key, None));
+    let mut wait = pin!(store.wait_for_change(&key, None));
     assert!(still_waits(&store, &mut wait).await);
     until(async || (subscriptions(&server) == 1).then_some(())).await;
 
@@ -237,7 +237,7 @@ async fn a_connection_without_waiters_is_not_probed() {
     let store = with_keepalive(&server.url(), Duration::from_millis(10));
     let key = key("main");
     {
-        let mut wait = pin!(store.changed(&key, None));
+        let mut wait = pin!(store.wait_for_change(&key, None));
         assert!(still_waits(&store, &mut wait).await);
         until(async || (count(&server, "getrange") > 2).then_some(())).await;
     }
@@ -252,7 +252,7 @@ async fn a_change_is_found_by_polls(server: &Server, url: &str) {
     let other = open(&server.url());
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
-    let mut wait = pin!(store.changed(&key, Some(seen)));
+    let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&store, &mut wait).await);
 
     applied(swap(&other, &key, Some(seen), "two").await);
@@ -292,7 +292,7 @@ async fn polling_stops_without_waiters() {
     let store = options.poll_interval(Duration::from_millis(10)).open().unwrap();
     let key = key("main");
     {
-        let mut wait = pin!(store.changed(&key, None));
+        let mut wait = pin!(store.wait_for_change(&key, None));
         assert!(still_waits(&store, &mut wait).await);
         until(async || (count(&server, "getrange") > 2).then_some(())).await;
     }
@@ -319,7 +319,7 @@ async fn two_databases_have_separate_channels() {
     let (zero, one) = (open(&server.url()), open(&format!("{}/1", server.url())));
     let key = key("main");
     let seen = applied(swap(&zero, &key, None, "one").await);
-    let mut wait = pin!(zero.changed(&key, Some(seen)));
+    let mut wait = pin!(zero.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&zero, &mut wait).await);
     until(async || (subscriptions(&server) == 1).then_some(())).await;
 
@@ -336,7 +336,7 @@ async fn replies_are_not_mixed_up_when_a_subscribed_slot_moves() {
     let slot = cluster.slot_of("quota:1:{anthropic/main}");
     let from = cluster.owner_of(slot);
     let seen = applied(swap(&store, &moving, None, "moving").await);
-    let mut wait = pin!(store.changed(&moving, Some(seen)));
+    let mut wait = pin!(store.wait_for_change(&moving, Some(seen)));
     assert!(still_waits(&store, &mut wait).await);
     until(async || {
         let shards: Vec<String> = cluster.nodes()[from].ask(&["PUBSUB", "SHARDCHANNELS"]);
@@ -352,7 +352,7 @@ async fn replies_are_not_mixed_up_when_a_subscribed_slot_moves() {
         .collect();
     for key in &others {
         let body = bytes::Bytes::from(key.to_string());
-        let _ = store.swap(key, None, body, crate::env::KEEP).await.unwrap();
+        let _ = store.compare_and_swap(key, None, body, crate::env::KEEP).await.unwrap();
     }
     let asking: Vec<_> = others
         .iter()
@@ -397,12 +397,12 @@ async fn no_change_is_missed_in_2000_rounds_of_two_writers() {
             let (there, key) = (there.clone(), key.clone());
             start(async move { applied(swap(&there, &key, Some(seen), "there").await) })
         };
-        within_deadline("the notice", here.changed(&key, Some(seen))).await.unwrap();
+        within_deadline("the notice", here.wait_for_change(&key, Some(seen))).await.unwrap();
         let other = writing.await.unwrap();
         assert_eq!(here.read(&key).await.unwrap().version(), Some(other), "round {round}");
 
         seen = applied(swap(&here, &key, Some(other), "here").await);
-        within_deadline("the notice", there.changed(&key, Some(other))).await.unwrap();
+        within_deadline("the notice", there.wait_for_change(&key, Some(other))).await.unwrap();
     }
 
     assert_eq!(subscriptions(&server), 1);

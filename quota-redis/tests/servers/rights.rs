@@ -51,12 +51,12 @@ async fn each_listed_right_is_required() {
 
         let error = swap(&store, &key, None, "two")
             .await
-            .map(|swap| assert!(matches!(swap, quota_core::Swap::Conflict(_))));
+            .map(|swap| assert!(matches!(swap, quota_core::CasOutcome::Conflict(_))));
         let read = store.read(&key).await.map(drop);
 
         let written = swap(&store, &crate::env::key(&right[1..]), None, "new").await.map(drop);
         let refused = [error, read, written].into_iter().filter_map(Result::err).next();
-        assert!(matches!(refused, Some(StoreError::Refused { .. })), "{right}: {refused:?}");
+        assert!(matches!(refused, Some(StoreError::Rejected { .. })), "{right}: {refused:?}");
         let () = server.ask(&["ACL", "SETUSER", "quota", right]);
     }
 }
@@ -87,7 +87,7 @@ async fn a_wrong_password_is_refused_and_not_repeated() {
         for error in [
             store.read(&key("main")).await.unwrap_err(),
             swap(&store, &key("main"), None, "x").await.unwrap_err(),
-            store.changed(&key("main"), None).await.unwrap_err(),
+            store.wait_for_change(&key("main"), None).await.unwrap_err(),
         ] {
             assert_eq!(
                 error.to_string(),

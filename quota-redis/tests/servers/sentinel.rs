@@ -16,7 +16,7 @@ async fn after_a_failover_the_new_master_is_found_with_the_data() {
     let _: i64 = redis::cmd("WAIT").arg(1).arg(5000).query(&mut sentinels.first().admin()).unwrap();
     let waiting = {
         let (store, key) = (store.clone(), key.clone());
-        start(async move { store.changed(&key, Some(seen)).await })
+        start(async move { store.wait_for_change(&key, Some(seen)).await })
     };
     until(async || {
         (sentinels.first().ask::<Vec<String>>(&["PUBSUB", "CHANNELS", "quota*"]).len() == 1).then_some(())
@@ -72,6 +72,6 @@ async fn an_unknown_master_name_is_refused() {
 
     let error = store.read(&key("main")).await.unwrap_err();
 
-    assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Rejected { .. }), "{error:?}");
     assert!(error.to_string().contains("have no master of this name"), "{error}");
 }

@@ -22,7 +22,7 @@ async fn a_slow_server_keeps_its_connection_with_100_followed_accounts() {
     let id = |number| format!("anthropic/a{number}").parse::<AccountId>().unwrap();
     let accounts: Vec<_> = (0..100).map(|number| quota.account(&id(number))).collect();
     for account in &accounts {
-        drop(account.load().await);
+        drop(account.sync().await);
     }
     until(async || (subscriptions(&server) >= accounts.len()).then_some(())).await;
     let (connections, clock) = (proxy.connections(), Clock::system());
@@ -30,7 +30,7 @@ async fn a_slow_server_keeps_its_connection_with_100_followed_accounts() {
     proxy.delay_answers(DELAY);
     for _ in 0..150 {
         for account in &accounts {
-            drop(account.load().await);
+            drop(account.sync().await);
         }
         clock.sleep(Duration::from_millis(20)).await;
     }
@@ -48,7 +48,7 @@ async fn a_reply_to_a_cancelled_caller_keeps_the_connection() {
     let seen = applied(swap(&store, &main, None, "one").await);
     let mut waiting = start({
         let (store, main) = (store.clone(), main.clone());
-        async move { store.changed(&main, Some(seen)).await }
+        async move { store.wait_for_change(&main, Some(seen)).await }
     });
     until(async || (subscriptions(&server) == 1).then_some(())).await;
 

@@ -49,7 +49,7 @@ async fn a_certificate_of_another_authority_is_not_trusted() {
 
     let error = error(&store).await;
 
-    assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Rejected { .. }), "{error:?}");
     assert!(error.to_string().contains("is not trusted; set its authority with ?ca="), "{error}");
 }
 
@@ -58,7 +58,7 @@ async fn the_authorities_of_the_system_do_not_cover_a_private_one() {
     let (_, server) = server(false);
     let store = open(&format!("rediss://127.0.0.1:{}", server.port()));
 
-    assert!(matches!(error(&store).await, StoreError::Refused { .. }));
+    assert!(matches!(error(&store).await, StoreError::Rejected { .. }));
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_certificate_for_another_host_is_not_trusted() {
     let store =
         RedisOptions::single("localhost", server.port()).authority(authority.certificate()).open().unwrap();
 
-    assert!(matches!(error(&store).await, StoreError::Refused { .. }));
+    assert!(matches!(error(&store).await, StoreError::Rejected { .. }));
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_missing_client_certificate_is_reported() {
 
     let error = error(&store).await;
 
-    assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Rejected { .. }), "{error:?}");
     assert!(error.to_string().contains("client certificate, set ?cert="), "{error}");
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use quota_core::{StoreError, Swap};
+use quota_core::{CasOutcome, StoreError};
 use quota_sqlite::{SqliteOptions, SqliteStore, is_damage};
 
 use crate::env::{body, new_path, open, raw, read, try_write, write};
@@ -224,7 +224,7 @@ async fn damage_that_only_an_index_shows_is_set_aside() {
     let version = read(&store, "a50").await.unwrap().version();
     let outcome = try_write(&store, "a50", version, "one").await.unwrap();
 
-    assert!(matches!(&outcome, Swap::Conflict(new) if new.document.is_none()), "{outcome:?}");
+    assert!(matches!(&outcome, CasOutcome::Conflict(new) if new.document.is_none()), "{outcome:?}");
     assert_eq!(reported.lock().len(), 1);
 }
 
@@ -289,7 +289,7 @@ async fn a_damaged_file_of_another_program_or_a_newer_schema_stays() {
 
         let outcome = read_all(&store).await;
 
-        assert!(matches!(outcome, Err(StoreError::Unusable { .. })), "{name}: {outcome:?}");
+        assert!(matches!(outcome, Err(StoreError::Corrupt { .. })), "{name}: {outcome:?}");
         assert_eq!((copies_beside(&path).len(), reported.lock().len()), (0, 0), "{name}");
         assert_eq!(fs::read(&path).unwrap(), before, "{name}");
     }

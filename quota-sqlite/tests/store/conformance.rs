@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quota_core::{QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use quota_core::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version};
 use quota_sqlite::SqliteStore;
 use tempfile::TempDir;
 
@@ -32,22 +32,22 @@ impl<S> InTurn<S> {
 
 #[async_trait]
 impl<S: QuotaStore> QuotaStore for InTurn<S> {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.next().read(key).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
-        self.next().swap(key, expected, body, keep).await
+    ) -> Result<CasOutcome, StoreError> {
+        self.next().compare_and_swap(key, expected, body, keep).await
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.next().changed(key, seen).await
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.next().wait_for_change(key, seen).await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use quota_core::{Applied, StoreError, Swap};
+use quota_core::{CasOutcome, StoreError, WriteState};
 use quota_sqlite::SqliteOptions;
 
 use crate::env::{body, new_path, open, raw, read, try_write, write};
@@ -28,7 +28,7 @@ async fn a_file_that_is_not_a_database_is_unusable_and_not_changed() {
         ];
 
         for error in errors {
-            assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         }
         assert_eq!(fs::read(&path).unwrap(), content);
@@ -98,7 +98,7 @@ async fn another_programs_database_is_unusable_and_not_changed() {
     let error = try_write(&store, "main", None, "x").await.unwrap_err();
 
     assert!(error.to_string().contains("is not a quota database"), "{error}");
-    assert!(matches!(read(&store, "main").await, Err(StoreError::Unusable { .. })));
+    assert!(matches!(read(&store, "main").await, Err(StoreError::Corrupt { .. })));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
@@ -197,7 +197,7 @@ async fn a_log_without_its_file_is_not_applied_to_another_one() {
             [read(store, "main").await.unwrap_err(), try_write(store, "main", None, "x").await.unwrap_err()];
 
         for error in errors {
-            assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
             let advice = format!("run: rm -f {} {}/quota.db-shm", log.display(), folder.path().display());
             assert!(error.to_string().ends_with(&advice), "{error}");
         }
@@ -229,11 +229,14 @@ async fn a_stopped_writer_does_not_block_readers() {
 
     let refused = try_write(&store, "main", Some(version), "two").await;
 
-    assert!(matches!(refused, Err(StoreError::Unavailable { applied: Applied::No, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable { applied: WriteState::NotApplied, .. })),
+        "{refused:?}"
+    );
     assert_eq!(body(read(&store, "main").await.unwrap()).as_deref(), Some("one"));
     drop(stopped);
     let written = try_write(&store, "main", Some(version), "two").await;
-    assert!(matches!(written, Ok(Swap::Applied(_))), "the system has released its lock: {written:?}");
+    assert!(matches!(written, Ok(CasOutcome::Applied(_))), "the system has released its lock: {written:?}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
-use quota_core::{QuotaStore, StoreError, Swap};
+use quota_core::{CasOutcome, QuotaStore, StoreError};
 
 use crate::env::{KEEP, body, key, new_path, open, raw, write};
 use crate::processes::{Elsewhere, this_program};
@@ -25,13 +25,13 @@ async fn a_full_disk_refuses_writes_and_keeps_its_data() {
     let store = Elsewhere::by(limited, &path);
     let large = Bytes::from(vec![b'x'; 200 * 1024]);
 
-    let refused = store.swap(&key("other"), None, large, KEEP).await.unwrap_err();
+    let refused = store.compare_and_swap(&key("other"), None, large, KEEP).await.unwrap_err();
 
-    assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Rejected { .. }), "{refused}");
     assert!(refused.to_string().contains("is the disk full"), "{refused}");
     assert_eq!(body(store.read(&key("main")).await.unwrap()).as_deref(), Some("one"));
-    let small = store.swap(&key("other"), None, Bytes::from_static(b"small"), KEEP).await;
-    assert!(matches!(small, Ok(Swap::Applied(_))), "a write that fits is applied: {small:?}");
+    let small = store.compare_and_swap(&key("other"), None, Bytes::from_static(b"small"), KEEP).await;
+    assert!(matches!(small, Ok(CasOutcome::Applied(_))), "a write that fits is applied: {small:?}");
 }
 
 #[tokio::test]
@@ -46,11 +46,13 @@ async fn a_read_only_folder_serves_reads_and_refuses_writes() {
     let store = Elsewhere::by(without_rights(folder.path(), &path), &path);
 
     let reading = store.read(&key("main")).await.unwrap();
-    let refused =
-        store.swap(&key("main"), reading.version(), Bytes::from_static(b"two"), KEEP).await.unwrap_err();
+    let refused = store
+        .compare_and_swap(&key("main"), reading.version(), Bytes::from_static(b"two"), KEEP)
+        .await
+        .unwrap_err();
 
     assert_eq!(body(reading).as_deref(), Some("one"));
-    assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Rejected { .. }), "{refused}");
     assert!(refused.to_string().contains("read-only"), "{refused}");
     drop(store);
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -84,7 +86,7 @@ async fn a_log_without_its_index_is_noticed_through_any_path() {
 
     for store in [&by_name, &by_link] {
         let refused = store.read(&key("main")).await;
-        assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(StoreError::Rejected { .. })), "{refused:?}");
     }
 
     drop((by_name, by_link));

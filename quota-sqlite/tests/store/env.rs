@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota_core::{QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use quota_core::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Version};
 use quota_sqlite::{SqliteOptions, SqliteStore};
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ pub(crate) fn key(name: &str) -> StoreKey {
 pub(crate) async fn write(store: &SqliteStore, name: &str, body: &'static str) -> Version {
     let current = store.read(&key(name)).await.expect("it can be read");
     match try_write(store, name, current.version(), body).await.expect("it can be written") {
-        Swap::Applied(version) => version,
+        CasOutcome::Applied(version) => version,
         other => panic!("no other process writes, and yet {other:?}"),
     }
 }
@@ -38,15 +38,15 @@ pub(crate) async fn try_write(
     name: &str,
     expected: Option<Version>,
     body: &'static str,
-) -> Result<Swap, StoreError> {
-    store.swap(&key(name), expected, Bytes::from_static(body.as_bytes()), KEEP).await
+) -> Result<CasOutcome, StoreError> {
+    store.compare_and_swap(&key(name), expected, Bytes::from_static(body.as_bytes()), KEEP).await
 }
 
-pub(crate) async fn read(store: &SqliteStore, name: &str) -> Result<Reading, StoreError> {
+pub(crate) async fn read(store: &SqliteStore, name: &str) -> Result<StoreRead, StoreError> {
     store.read(&key(name)).await
 }
 
-pub(crate) fn body(reading: Reading) -> Option<String> {
+pub(crate) fn body(reading: StoreRead) -> Option<String> {
     reading.document.map(|document| String::from_utf8_lossy(&document.body).into_owned())
 }
 

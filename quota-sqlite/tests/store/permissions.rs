@@ -45,7 +45,7 @@ async fn an_accessible_file_is_refused_with_the_command_that_fixes_it() {
 
         let advice = format!("run: chmod 600 '{}'", path.display());
         assert!(error.to_string().ends_with(&advice), "{error}");
-        assert!(matches!(try_write(&store, "main", None, "x").await, Err(StoreError::Refused { .. })));
+        assert!(matches!(try_write(&store, "main", None, "x").await, Err(StoreError::Rejected { .. })));
         set_mode(&path, 0o600);
         assert_eq!(body(read(&store, "main").await.unwrap()).as_deref(), Some("one"));
     }

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use quota_core::{Applied, Document, QuotaStore, Reading, StoreError, StoreKey, Swap, Version};
+use quota_core::{CasOutcome, Document, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState};
 use quota_sqlite::SqliteStore;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -31,11 +31,13 @@ async fn a_write_of_another_process_is_read() {
         return run_child(&PathBuf::from(path));
     }
     let (_folder, path) = new_path();
-    let written = Elsewhere::start(&path).swap(&key("main"), None, Bytes::from_static(b"theirs"), KEEP).await;
+    let written = Elsewhere::start(&path)
+        .compare_and_swap(&key("main"), None, Bytes::from_static(b"theirs"), KEEP)
+        .await;
 
     let reading = read(&open(&path), "main").await.unwrap();
 
-    assert_eq!(written.unwrap(), Swap::Applied(reading.version().unwrap()));
+    assert_eq!(written.unwrap(), CasOutcome::Applied(reading.version().unwrap()));
     assert_eq!(body(reading).as_deref(), Some("theirs"));
 }
 
@@ -43,12 +45,12 @@ async fn a_write_of_another_process_is_read() {
 async fn a_wait_ends_when_another_process_writes() {
     let (_folder, path) = new_path();
     let (here, there) = (open(&path), Elsewhere::start(&path));
-    let first = there.swap(&key("main"), None, Bytes::from_static(b"one"), KEEP).await.unwrap();
-    let Swap::Applied(first) = first else { panic!("no other process writes: {first:?}") };
+    let first = there.compare_and_swap(&key("main"), None, Bytes::from_static(b"one"), KEEP).await.unwrap();
+    let CasOutcome::Applied(first) = first else { panic!("no other process writes: {first:?}") };
 
     let key = key("main");
-    let wait = here.changed(&key, Some(first));
-    let write = there.swap(&key, Some(first), Bytes::from_static(b"two"), KEEP);
+    let wait = here.wait_for_change(&key, Some(first));
+    let write = there.compare_and_swap(&key, Some(first), Bytes::from_static(b"two"), KEEP);
     let (woken, _) = tokio::join!(wait, write);
 
     woken.unwrap();
@@ -184,8 +186,8 @@ impl Elsewhere {
         let answer = answered.await.expect("the other process answers");
         let words: Vec<_> = answer.split(' ').map(str::to_owned).collect();
         match &*words[0] {
-            "unavailable" => Err(StoreError::unavailable(Applied::Perhaps, answer)),
-            "refused" => Err(StoreError::refused(answer)),
+            "unavailable" => Err(StoreError::unavailable(WriteState::Unknown, answer)),
+            "refused" => Err(StoreError::rejected(answer)),
             _ => Ok(words),
         }
     }
@@ -199,26 +201,28 @@ impl std::fmt::Debug for Elsewhere {
 
 #[async_trait]
 impl QuotaStore for Elsewhere {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         Ok(parsed_reading(&self.ask(format!("read {key}")).await?[1..]))
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let (expected, body) = (format_version(expected), hex(&body));
         let words = self.ask(format!("swap {key} {expected} {} {body}", keep.as_millis())).await?;
         Ok(match &*words[0] {
-            "applied" => Swap::Applied(parsed_version(&words[1]).expect("an applied swap has a version")),
-            _ => Swap::Conflict(parsed_reading(&words[1..])),
+            "applied" => {
+                CasOutcome::Applied(parsed_version(&words[1]).expect("an applied swap has a version"))
+            }
+            _ => CasOutcome::Conflict(parsed_reading(&words[1..])),
         })
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
         self.ask(format!("changed {key} {}", format_version(seen))).await.map(drop)
     }
 }
@@ -253,13 +257,15 @@ async fn execute(store: &SqliteStore, words: &[&str]) -> String {
     let key = StoreKey::account(&words[1].parse().expect("a key of an account"));
     let done = match words[0] {
         "read" => store.read(&key).await.map(|reading| format!("reading {}", format_reading(&reading))),
-        "changed" => store.changed(&key, parsed_version(words[2])).await.map(|()| "changed".to_owned()),
+        "changed" => {
+            store.wait_for_change(&key, parsed_version(words[2])).await.map(|()| "changed".to_owned())
+        }
         _ => {
             let (expected, keep) =
                 (parsed_version(words[2]), Duration::from_millis(words[3].parse().expect("ms")));
-            store.swap(&key, expected, unhex(words[4]), keep).await.map(|swap| match swap {
-                Swap::Applied(version) => format!("applied {}", format_version(Some(version))),
-                Swap::Conflict(reading) => format!("conflict {}", format_reading(&reading)),
+            store.compare_and_swap(&key, expected, unhex(words[4]), keep).await.map(|swap| match swap {
+                CasOutcome::Applied(version) => format!("applied {}", format_version(Some(version))),
+                CasOutcome::Conflict(reading) => format!("conflict {}", format_reading(&reading)),
                 _ => "refused: unknown".to_owned(),
             })
         }
@@ -282,20 +288,20 @@ async fn count(store: &SqliteStore, number: &str, rounds: usize) {
                 break;
             }
             let body = [&text[..], mark.as_bytes()].concat().into();
-            let _ = store.swap(&key, known.version(), body, KEEP).await;
+            let _ = store.compare_and_swap(&key, known.version(), body, KEEP).await;
         }
         say(&mark);
     }
 }
 
-fn format_reading(reading: &Reading) -> String {
+fn format_reading(reading: &StoreRead) -> String {
     let body = reading.document.as_ref().map(|document| hex(&document.body)).unwrap_or_default();
     format!("{} {} {body}", reading.now, format_version(reading.version()))
 }
 
-fn parsed_reading(words: &[String]) -> Reading {
+fn parsed_reading(words: &[String]) -> StoreRead {
     let document = parsed_version(&words[1]).map(|version| Document::new(version, unhex(&words[2])));
-    Reading::new(document, words[0].parse::<Timestamp>().expect("a timestamp"))
+    StoreRead::new(document, words[0].parse::<Timestamp>().expect("a timestamp"))
 }
 
 fn format_version(version: Option<Version>) -> String {

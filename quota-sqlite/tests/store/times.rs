@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota_core::{Clock, QuotaStore, Swap};
+use quota_core::{CasOutcome, Clock, QuotaStore};
 use quota_sqlite::SqliteOptions;
 
 use crate::env::{KEEP, key, new_path, open, raw, read, write};
@@ -48,8 +48,8 @@ async fn expired_documents_are_removed_by_writes_only() {
     let (_folder, path) = new_path();
     let early = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T11:00:00Z"))).open().unwrap();
     for number in 0..300 {
-        let swap = early.swap(&key(&format!("old-{number}")), None, "x".into(), KEEP).await;
-        assert!(matches!(swap, Ok(Swap::Applied(_))), "{swap:?}");
+        let swap = early.compare_and_swap(&key(&format!("old-{number}")), None, "x".into(), KEEP).await;
+        assert!(matches!(swap, Ok(CasOutcome::Applied(_))), "{swap:?}");
     }
     let late = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T13:00:00Z"))).open().unwrap();
     let count =
@@ -60,8 +60,8 @@ async fn expired_documents_are_removed_by_writes_only() {
     // Each write sweeps with a chance of one in 64. That none of these does has a probability of one in 10^13.
     let mut known = None;
     for _ in 0..2000 {
-        match late.swap(&key("main"), known, "x".into(), Duration::from_secs(7200)).await {
-            Ok(Swap::Applied(version)) => known = Some(version),
+        match late.compare_and_swap(&key("main"), known, "x".into(), Duration::from_secs(7200)).await {
+            Ok(CasOutcome::Applied(version)) => known = Some(version),
             other => panic!("no other process writes: {other:?}"),
         }
     }

@@ -14,8 +14,8 @@ use quota::Secret;
 use quota::anthropic::Anthropic;
 use quota::credentials::StaticCredential;
 use quota::{
-    Account, AccountId, Backoff, Budget, FetchError, Policy, ProviderId, QuotaManager, Usage, UsageFetcher,
-    open_store,
+    Account, AccountId, Backoff, Budget, FetchError, Policy, ProviderId, QuotaManager, UsageFetcher,
+    UsageReport, open_store,
 };
 
 /// Tells the parent who asks.
@@ -28,7 +28,7 @@ impl UsageFetcher for Telling {
         self.0.provider()
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<Usage, FetchError> {
+    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
         println!("asks");
         self.0.fetch(account).await
     }

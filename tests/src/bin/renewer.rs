@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota::credentials::TokenStore;
 use quota::{
-    AccountId, Backoff, ExchangeError, ProviderId, QuotaStore, Reading, StoreError, StoreKey, Swap,
+    AccountId, Backoff, CasOutcome, ProviderId, QuotaStore, StoreError, StoreKey, StoreRead, TokenError,
     TokenRefresher, Tokens, Version, anthropic, open_store,
 };
 use quota::{CredentialSource, Secret};
@@ -43,12 +43,12 @@ impl<R: TokenRefresher> TokenRefresher for Stopping<R> {
         self.inner.provider()
     }
 
-    async fn exchange(&self, refresh_token: &Secret) -> Result<Tokens, ExchangeError> {
+    async fn refresh(&self, refresh_token: &Secret) -> Result<Tokens, TokenError> {
         self.pass("sent").await;
-        let tokens = self.inner.exchange(refresh_token).await;
+        let tokens = self.inner.refresh(refresh_token).await;
         self.pass("answered").await;
         // Ended soon after they come, so that there is a renewal under way at every moment.
-        if self.at == "ever" { Ok(tokens?.lives(Duration::from_millis(5))) } else { tokens }
+        if self.at == "ever" { Ok(tokens?.expires_in(Duration::from_millis(5))) } else { tokens }
     }
 }
 
@@ -61,25 +61,25 @@ struct StoppingStore {
 
 #[async_trait]
 impl QuotaStore for StoppingStore {
-    async fn read(&self, key: &StoreKey) -> Result<Reading, StoreError> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.stopping.inner.read(key).await
     }
 
-    async fn swap(
+    async fn compare_and_swap(
         &self,
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
         keep: Duration,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         if self.swaps.fetch_add(1, Ordering::SeqCst) == 1 {
             self.stopping.pass("written").await;
         }
-        self.stopping.inner.swap(key, expected, body, keep).await
+        self.stopping.inner.compare_and_swap(key, expected, body, keep).await
     }
 
-    async fn changed(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.stopping.inner.changed(key, seen).await
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        self.stopping.inner.wait_for_change(key, seen).await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quota_core::{Clock, FailureKind, Mark, MemoryStore, QuotaManager};
+use quota_core::{Clock, CredentialFingerprint, MemoryStore, QuotaManager, RejectionKind};
 
 use super::*;
 use crate::routing::judge;
@@ -27,7 +27,7 @@ fn until(member: &Member, now: Timestamp) -> Option<Timestamp> {
 /// A block of a clock that was an hour ahead, which was to last ten minutes.
 fn ahead(now: Timestamp) -> Block {
     let since = now + SignedDuration::from_hours(1);
-    Block::new(FailureKind::Throttled, since).until(since + SignedDuration::from_mins(10))
+    Block::new(RejectionKind::Throttled, since).until(since + SignedDuration::from_mins(10))
 }
 
 #[tokio::test(start_paused = true)]
@@ -59,7 +59,7 @@ async fn blocks_that_are_kept_as_they_were_are_not_written_again() {
     let clock = clock();
     let (member, now) = (member(&clock), clock.now());
 
-    member.adopt_blocks(&[Block::new(FailureKind::NotAllowed, now)], now);
+    member.adopt_blocks(&[Block::new(RejectionKind::Forbidden, now)], now);
 
     assert!(member.unwritten_blocks().is_none());
 }
@@ -68,7 +68,7 @@ async fn blocks_that_are_kept_as_they_were_are_not_written_again() {
 async fn a_credential_is_looked_at_again_although_the_clock_was_set_back_since_the_last_look() {
     let clock = clock();
     let (member, now) = (member(&clock), clock.now());
-    member.block(Block::new(FailureKind::LoginDead, now).mark(Mark::from_hash(7)), now);
+    member.block(Block::new(RejectionKind::Unauthorized, now).mark(CredentialFingerprint::from_hash(7)), now);
 
     assert!(member.is_worth_a_look(now + SignedDuration::from_hours(1)));
     assert!(member.is_worth_a_look(now), "the last look was not a moment ago");

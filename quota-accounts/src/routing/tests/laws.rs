@@ -1,7 +1,7 @@
 //! What holds for every choice.
 
 use proptest::prelude::*;
-use quota_core::{FailureKind, Mark, WindowReading};
+use quota_core::{CredentialFingerprint, RejectionKind, WindowReading};
 
 use super::support::*;
 use crate::{
@@ -69,10 +69,13 @@ fn given(accounts: &[(Readings, u8)]) -> Vec<Given> {
             0 => account.disabled(),
             1 => {
                 // Of a credential that is known: no later reading says that it works.
-                account.blocked(Block::new(FailureKind::LoginDead, minutes(-1)).mark(Mark::from_hash(1)))
+                account.blocked(
+                    Block::new(RejectionKind::Unauthorized, minutes(-1))
+                        .mark(CredentialFingerprint::from_hash(1)),
+                )
             }
             // As new as any reading: none ends it.
-            2 => account.blocked(Block::new(FailureKind::QuotaSpent, now()).until(minutes(1))),
+            2 => account.blocked(Block::new(RejectionKind::QuotaExhausted, now()).until(minutes(1))),
             3 => account.pinned(),
             4 => Given { reserved: vec![(quota_core::WindowId::five_hour(), percent(RESERVED))], ..account },
             5 => Given { limits: AccountLimits::none().stop(Limits::of(percent(OWN_STOP))), ..account },

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quota_core::{FailureKind, WindowId};
+use quota_core::{RejectionKind, WindowId};
 
 use super::support::*;
 use crate::{Block, Choice, Mode, Request, RoutingPolicy};
@@ -143,8 +143,8 @@ fn a_session_waits_out_a_short_pause_and_not_a_dead_login() {
     let own = |block| Given::new("b", [five_hour(50.0)]).pinned().blocked(block);
     let main = || Given::new("main", [five_hour(90.0)]);
 
-    let paused = [main(), own(Block::new(FailureKind::Throttled, now()).until(minutes(1)))];
-    let dead = [main(), own(Block::new(FailureKind::LoginDead, now()))];
+    let paused = [main(), own(Block::new(RejectionKind::Throttled, now()).until(minutes(1)))];
+    let dead = [main(), own(Block::new(RejectionKind::Unauthorized, now()))];
 
     assert!(matches!(decide(&paused, &session("s"), &policy).choice(), Choice::Wait { at: 1, .. }));
     assert_eq!(taken(&dead, &session("s"), &policy), Some(0));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quota_core::{FailureKind, WindowId};
+use quota_core::{RejectionKind, WindowId};
 
 use super::support::*;
 use crate::{Block, Choice, Request, RoutingPolicy, WhenUnknown};
@@ -80,14 +80,15 @@ fn when_all_are_spent_the_answer_says_how_long_to_wait() {
 
 #[test]
 fn dead_logins_have_no_time_at_which_to_come_back() {
-    let dead = |name| Given::new(name, []).blocked(Block::new(FailureKind::LoginDead, minutes(-1)));
+    let dead = |name| Given::new(name, []).blocked(Block::new(RejectionKind::Unauthorized, minutes(-1)));
 
     assert_eq!(retry_after(&[dead("a"), dead("b")], &Request::new(), &RoutingPolicy::default()), None);
 }
 
 #[test]
 fn a_dead_login_with_a_spent_window_does_not_come_back_at_the_reset() {
-    let dead = Given::new("a", [five_hour(0.0)]).blocked(Block::new(FailureKind::LoginDead, minutes(-1)));
+    let dead =
+        Given::new("a", [five_hour(0.0)]).blocked(Block::new(RejectionKind::Unauthorized, minutes(-1)));
 
     assert_eq!(retry_after(&[dead], &Request::new(), &RoutingPolicy::default()), None);
 }

@@ -1,7 +1,10 @@
 //! Whether one account may serve.
 
 use jiff::Timestamp;
-use quota_core::{Coverage, FailureKind, Mark, Percent, Scope, Snapshot, Usage, WindowId, WindowReading};
+use quota_core::{
+    Coverage, CredentialFingerprint, Percent, RejectionKind, Scope, Snapshot, UsageReport, WindowId,
+    WindowReading,
+};
 
 use super::support::*;
 use crate::{AccountLimits, Block, Limits, Request, RoutingPolicy, Rule, Standing, WhenUnknown};
@@ -177,7 +180,7 @@ fn an_account_that_was_never_read_is_used_only_where_the_policy_is_open() {
 /// An account whose last complete answer held these windows, and another one that could not be read.
 fn with_unreadable(id: WindowId, readings: impl IntoIterator<Item = WindowReading>) -> Given {
     let mut given = Given::new("a", []);
-    let usage = Usage::polled(readings).coverage(Coverage::complete_except([id]));
+    let usage = UsageReport::polled(readings).coverage(Coverage::complete_except([id]));
     given.snapshot = Snapshot::of(&usage, minutes(-1));
     given
 }
@@ -185,7 +188,7 @@ fn with_unreadable(id: WindowId, readings: impl IntoIterator<Item = WindowReadin
 /// An account of which only response headers have said anything.
 fn from_headers(readings: impl IntoIterator<Item = WindowReading>) -> Given {
     let mut given = Given::new("a", []);
-    given.snapshot = Snapshot::of(&Usage::from_headers(readings), minutes(-1));
+    given.snapshot = Snapshot::of(&UsageReport::from_headers(readings), minutes(-1));
     given
 }
 
@@ -301,7 +304,7 @@ fn an_account_whose_owner_is_unknown_is_blocked_where_the_policy_is_closed() {
 #[test]
 fn restrictions_stay_while_the_owner_is_unknown() {
     let mut account =
-        Given::new("a", []).blocked(Block::new(FailureKind::QuotaSpent, minutes(-1)).until(hours(1)));
+        Given::new("a", []).blocked(Block::new(RejectionKind::QuotaExhausted, minutes(-1)).until(hours(1)));
     account.is_nobodys = true;
 
     assert_eq!(verdict(account, &Request::new(), &RoutingPolicy::default()).rule, Rule::QuotaSpent);
@@ -338,8 +341,9 @@ fn what_is_switched_off_is_refused_whatever_it_has_left() {
 // B68
 #[test]
 fn a_block_of_one_model_leaves_the_others_alone() {
-    let block =
-        Block::new(FailureKind::QuotaSpent, minutes(-1)).until(hours(90)).model("claude-opus-4-5".to_owned());
+    let block = Block::new(RejectionKind::QuotaExhausted, minutes(-1))
+        .until(hours(90))
+        .model("claude-opus-4-5".to_owned());
     let account = Given::new("a", [five_hour(50.0)]).blocked(block);
     let policy = RoutingPolicy::default();
 
@@ -351,7 +355,7 @@ fn a_block_of_one_model_leaves_the_others_alone() {
 
 #[test]
 fn a_block_ends_at_its_time() {
-    let block = |until| Block::new(FailureKind::Throttled, minutes(-1)).until(until);
+    let block = |until| Block::new(RejectionKind::Throttled, minutes(-1)).until(until);
     let (request, policy) = plain();
 
     let over = verdict(Given::new("a", [five_hour(50.0)]).blocked(block(now())), &request, &policy);
@@ -363,8 +367,9 @@ fn a_block_ends_at_its_time() {
 // B74
 #[test]
 fn a_later_reading_with_room_ends_a_spent_quota() {
-    let block =
-        |since| Block::new(FailureKind::QuotaSpent, since).until(hours(2)).window(WindowId::five_hour());
+    let block = |since| {
+        Block::new(RejectionKind::QuotaExhausted, since).until(hours(2)).window(WindowId::five_hour())
+    };
     let (request, policy) = plain();
 
     let refuted = Given::new("a", [five_hour(60.0)]).blocked(block(minutes(-2)));
@@ -376,7 +381,7 @@ fn a_later_reading_with_room_ends_a_spent_quota() {
 
 #[test]
 fn a_later_complete_reading_with_room_ends_a_block_that_names_no_window() {
-    let block = |since: Timestamp| Block::new(FailureKind::QuotaSpent, since).until(hours(100));
+    let block = |since: Timestamp| Block::new(RejectionKind::QuotaExhausted, since).until(hours(100));
     let blocked = |given: Given, since| given.blocked(block(since));
     let room = || Given::new("a", [five_hour(60.0), seven_day(10.0), opus_week(0.0)]);
     let rule = |given| verdict(given, &Request::new(), &RoutingPolicy::default()).rule;
@@ -398,9 +403,9 @@ fn a_later_complete_reading_with_room_ends_a_block_that_names_no_window() {
 fn a_line_above_a_later_reading_with_room_does_not_bring_a_block_back() {
     let now_used = |used| {
         let reading = WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(hours(2));
-        Snapshot::of(&Usage::from_statusline([reading], now()), now())
+        Snapshot::of(&UsageReport::from_statusline([reading], now()), now())
     };
-    let block = || Block::new(FailureKind::QuotaSpent, minutes(-2)).until(hours(2));
+    let block = || Block::new(RejectionKind::QuotaExhausted, minutes(-2)).until(hours(2));
     let rule = |block: Block, used| {
         let mut given = Given::new("a", [five_hour(60.0)]);
         given.snapshot.join(&now_used(used));
@@ -415,7 +420,7 @@ fn a_line_above_a_later_reading_with_room_does_not_bring_a_block_back() {
 
 #[test]
 fn a_block_of_a_model_without_a_window_ends_by_a_window_of_that_model_alone() {
-    let block = Block::new(FailureKind::QuotaSpent, minutes(-2)).until(hours(20));
+    let block = Block::new(RejectionKind::QuotaExhausted, minutes(-2)).until(hours(20));
     let block = block.exactly("claude-opus-4-5".to_owned());
     let rule =
         |given: Given| verdict(given.blocked(block.clone()), &for_opus(), &RoutingPolicy::default()).rule;
@@ -428,7 +433,7 @@ fn a_block_of_a_model_without_a_window_ends_by_a_window_of_that_model_alone() {
 #[test]
 fn another_windows_healthy_reading_ends_nothing() {
     let block =
-        Block::new(FailureKind::QuotaSpent, minutes(-2)).until(hours(2)).window(WindowId::seven_day());
+        Block::new(RejectionKind::QuotaExhausted, minutes(-2)).until(hours(2)).window(WindowId::seven_day());
     let (request, policy) = plain();
 
     let verdict = verdict(Given::new("a", [five_hour(60.0)]).blocked(block), &request, &policy);
@@ -438,7 +443,7 @@ fn another_windows_healthy_reading_ends_nothing() {
 
 #[test]
 fn a_provider_that_is_overloaded_is_no_reason_to_avoid_the_account() {
-    let block = Block::new(FailureKind::Overloaded, minutes(-1)).until(hours(2));
+    let block = Block::new(RejectionKind::Overloaded, minutes(-1)).until(hours(2));
     let (request, policy) = plain();
 
     let verdict = verdict(Given::new("a", [five_hour(60.0)]).blocked(block), &request, &policy);
@@ -448,7 +453,8 @@ fn a_provider_that_is_overloaded_is_no_reason_to_avoid_the_account() {
 
 #[test]
 fn a_dead_login_is_refused_without_an_end() {
-    let block = Block::new(FailureKind::LoginDead, minutes(-1)).mark(Mark::from_hash(1));
+    let block =
+        Block::new(RejectionKind::Unauthorized, minutes(-1)).mark(CredentialFingerprint::from_hash(1));
     let (request, policy) = plain();
 
     let verdict = verdict(Given::new("a", [five_hour(60.0)]).blocked(block), &request, &policy);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quota_core::{AccountId, Percent, Scope, Snapshot, Source, Stamp, Usage, WindowId, WindowReading};
+use quota_core::{
+    AccountId, Percent, Provenance, Scope, Snapshot, Source, UsageReport, WindowId, WindowReading,
+};
 
 use crate::{
     AccountLimits, Block, Candidate, Choice, Decision, Limits, Request, Role, RoutingPolicy, Verdict, choose,
@@ -78,10 +80,10 @@ impl Given {
         readings: impl IntoIterator<Item = WindowReading>,
     ) -> Self {
         let mut snapshot = Snapshot::default();
-        let stamp = Stamp::new(at, Source::Poll);
+        let stamp = Provenance::new(at, Source::Poll);
         let readings: Vec<_> = readings.into_iter().collect();
         if !readings.is_empty() {
-            snapshot.join(&Snapshot::of(&Usage::polled(readings), stamp.at));
+            snapshot.join(&Snapshot::of(&UsageReport::polled(readings), stamp.at));
         }
         Self {
             id: format!("anthropic/{name}").parse().expect("a valid name"),

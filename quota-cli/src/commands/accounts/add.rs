@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use quota::accounts::{AccountLimits, Limits};
 use quota::anthropic::ANTHROPIC;
-use quota::{AccountId, Clock, Mark, Percent, Record, StoreKey, TroubleKind};
+use quota::{AccountId, Clock, CredentialFingerprint, LastFailureKind, Percent, Record, StoreKey};
 
 use super::done;
 use crate::args::AddArgs;
@@ -52,7 +52,7 @@ async fn known_missing_scope(
     config: &Config,
     store: Option<&str>,
     id: &AccountId,
-    mark: Option<Mark>,
+    mark: Option<CredentialFingerprint>,
 ) -> Option<String> {
     let (mark, store, clock) = (mark?, gateway::store(store).ok()?.store, Clock::system());
     let note = async |id: &AccountId| {
@@ -60,7 +60,7 @@ async fn known_missing_scope(
         let read = clock.bounded(STORE_TIMEOUT, store.read(&key)).await?.ok()?;
         let record = Record::decode(&read.document?.body).ok()?;
         let failure = record.trouble()?;
-        let is_same = failure.kind == TroubleKind::MissingScope && failure.mark == Some(mark);
+        let is_same = failure.kind == LastFailureKind::MissingScope && failure.mark == Some(mark);
         is_same.then(|| failure.note.clone())
     };
     let ids = config.accounts.iter().map(|account| &account.id).chain([id]);

@@ -20,9 +20,9 @@ pub(super) fn run(options: &ClearHoldArgs, store: Option<&str>) -> Result<Exit, 
         store.check().await?;
         let manager = gateway::open_to_read(&config, &store)?;
         let account = manager.account(&id);
-        let was_damaged = account.load().await.is_record_damaged();
+        let was_damaged = account.sync().await.is_record_damaged();
         let lifted = account.clear_hold().await.map_err(|error| not_cleared(&error))?;
-        let now_held = account.load().await.hold();
+        let now_held = account.sync().await.hold();
         let done = match was_damaged {
             true => format!("replaced the damaged record of {id}\n"),
             false => describe(lifted.as_ref(), id.as_str(), &Here::now()),

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use quota::{Ask, AttemptId, Begin, Budget, Freshness, Percent, Usage, WindowId, WindowReading};
+use quota::{
+    Budget, LeaseDecision, LeaseRequest, MaxStaleness, Percent, RequestId, UsageReport, WindowId,
+    WindowReading,
+};
 
 use super::*;
 
@@ -23,12 +26,13 @@ fn policy() -> Policy {
 fn asked(calls: &[(&str, i64)]) -> Record {
     let mut record = Record::default();
     for (by, second) in calls {
-        let ask = Ask::new(AttemptId::random(), Freshness::Since(at(*second))).by(Arc::from(*by));
-        let Begin::Granted(lease) = record.begin(at(*second), &ask, &policy()) else {
+        let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at(*second)))
+            .by(Arc::from(*by));
+        let LeaseDecision::Granted(lease) = record.begin(at(*second), &ask, &policy()) else {
             panic!("it may be asked");
         };
         let reading = WindowReading::new(WindowId::five_hour(), Percent::ZERO);
-        let _ = record.commit(at(*second), &lease, &Usage::polled([reading]));
+        let _ = record.commit(at(*second), &lease, &UsageReport::polled([reading]));
     }
     record
 }
@@ -67,7 +71,7 @@ fn when_all_is_spent_the_oldest_call_decides() {
 
 #[test]
 fn a_neighbours_quiet_time_counts() {
-    let quiet = Hold::new(at(0), at(60), quota::HoldReason::NeighbourRateLimited);
+    let quiet = Hold::new(at(0), at(60), quota::HoldReason::ProviderRateLimited);
 
     let now = Spent::of(&account(), &Record::default(), Some(&quiet), at(1), &policy());
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use quota::{Account, AccountId, FetchError, Hold, State, UsedAt, WindowId};
+use quota::{Account, AccountId, FetchError, Freshness, Hold, Used, WindowId};
 use quota_sim::Ledger;
 
 use super::plan::Plan;
@@ -171,12 +171,12 @@ fn row(account: &Account, ledger: &Ledger, screen: Screen) -> String {
     let answer = account.peek();
     let used = answer.used(&WindowId::five_hour());
     let number = match used {
-        UsedAt::Exact(used) => words::percent(used),
-        UsedAt::AtLeast(used) => format!("≥ {}", words::percent(used)),
+        Used::Exact(used) => words::percent(used),
+        Used::AtLeast(used) => format!("≥ {}", words::percent(used)),
         _ => "unknown".to_owned(),
     };
     let (state, ink) = match answer.state() {
-        State::Stale { why, .. } => (why.to_string(), Ink::Warn),
+        Freshness::Stale { why, .. } => (why.to_string(), Ink::Warn),
         _ => ("fresh".to_owned(), Ink::Good),
     };
     let calls = ledger.account(account.id().name()).map_or(0, |one| one.calls);

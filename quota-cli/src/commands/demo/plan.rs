@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use quota::anthropic::ANTHROPIC;
-use quota::{AccountId, Backoff, Policy, Quiet, QuietScope};
+use quota::{AccountId, Backoff, CooldownPolicy, CooldownScope, Policy};
 use quota_sim::{Account, Answer, Phase, Script, Window};
 
 /// The simulated time that every demo passes, however long it lasts: ten times the freshness of a reading.
@@ -135,7 +135,7 @@ fn policy(scale: Scale) -> Policy {
         .gap(scale.of(1))
         .backoff(Backoff::doubling(first, first.max(scale.of(900))))
         .transient(Backoff::doubling(scale.of(15), scale.of(300)))
-        .quiet(Quiet::new(scale.of(60), QuietScope::Provider))
+        .quiet(CooldownPolicy::new(scale.of(60), CooldownScope::Provider))
 }
 
 /// An account whose windows fill in a way of its own. Those of the first are the fullest, and roll over in the story.

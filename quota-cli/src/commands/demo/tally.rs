@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quota::{StaleReason, State};
+use quota::{Freshness, StaleReason};
 
 /// What all consumers together saw.
 #[derive(Debug, Default)]
@@ -20,16 +20,16 @@ const REASONS: [StaleReason; 6] = [
     StaleReason::Aged,
     StaleReason::NeverRead,
     StaleReason::RolledOver,
-    StaleReason::Held,
+    StaleReason::OnHold,
     StaleReason::Failing,
     StaleReason::NotRefreshed,
 ];
 
 impl Tally {
     /// Somebody read a number in that state.
-    pub(crate) fn read(&self, state: State) {
+    pub(crate) fn read(&self, state: Freshness) {
         add_one(&self.reads);
-        if let State::Stale { why, .. } = state {
+        if let Freshness::Stale { why, .. } = state {
             let at = REASONS.iter().position(|reason| *reason == why).unwrap_or_default();
             add_one(&self.stale[at]);
         }
@@ -76,7 +76,7 @@ mod tests {
     fn a_fresh_read_is_a_read_and_not_stale() {
         let tally = Tally::default();
 
-        tally.read(State::Fresh);
+        tally.read(Freshness::Fresh);
 
         assert_eq!((tally.reads(), tally.stale().len()), (1, 0));
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use quota::CredentialSource as _;
 use quota::credentials::{ClaudeCode, CredentialLocation, DiscoveredCredential};
-use quota::{Clock, Credential, CredentialError, Mark};
+use quota::{Clock, Credential, CredentialError, CredentialFingerprint};
 
 use super::place::others_may;
 use super::{Area, Check};
@@ -20,7 +20,7 @@ pub(super) async fn of(
     account: &AccountSettings,
     config: &Config,
     clock: &Clock,
-) -> (Vec<Check>, Option<Mark>) {
+) -> (Vec<Check>, Option<CredentialFingerprint>) {
     let look = Look { account, config, clock };
     if account.disabled {
         return (vec![look.good("disabled, so its login is not checked".to_owned())], None);
@@ -43,7 +43,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn copies(&self, source: &ClaudeCode) -> (Vec<Check>, Option<Mark>) {
+    async fn copies(&self, source: &ClaudeCode) -> (Vec<Check>, Option<CredentialFingerprint>) {
         let copies = source.discover().await;
         let used = copies.iter().find(|copy| copy.is_active);
         let mark = used.and_then(|copy| copy.result.as_ref().ok()).and_then(|used| used.login.mark);
@@ -76,7 +76,7 @@ impl Look<'_> {
         }
     }
 
-    async fn one(&self, place: &str, path: Option<&Path>) -> (Vec<Check>, Option<Mark>) {
+    async fn one(&self, place: &str, path: Option<&Path>) -> (Vec<Check>, Option<CredentialFingerprint>) {
         let found = gateway::source(&self.account.login, self.config).credential(&self.account.id).await;
         match found {
             Ok(credential) => (self.found(place, path, &credential, true), credential.login.mark),

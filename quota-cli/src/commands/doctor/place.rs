@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quota::{Clock, StoreError, StoreKey, Swap};
+use quota::{CasOutcome, Clock, StoreError, StoreKey};
 
 use super::{Area, Check, reach};
 use crate::config::{self, Config};
@@ -81,17 +81,18 @@ pub(super) async fn store(opened: Result<&Store, &Failure>, clock: &Clock) -> Ve
         }
     };
     // A key of its own: an account of a provider that does not exist. The store forgets it in a minute.
-    let key = StoreKey::beside(&"quota/doctor".parse().expect("the name is valid"), "doctor");
+    let key = StoreKey::account_extension(&"quota/doctor".parse().expect("the name is valid"), "doctor");
     let before = clock.now();
     let reading = match store.store.read(&key).await {
         Ok(reading) => reading,
         Err(error) => return vec![failed(&error, "cannot be read")],
     };
     let skew = reach::skew(reading.now, before, clock.now());
-    let swapped = store.store.swap(&key, reading.version(), Bytes::from_static(b"{}"), KEPT).await;
+    let swapped =
+        store.store.compare_and_swap(&key, reading.version(), Bytes::from_static(b"{}"), KEPT).await;
     let usable = match swapped {
         // On a conflict another process has just written.
-        Ok(Swap::Applied { .. } | Swap::Conflict(_)) => {
+        Ok(CasOutcome::Applied { .. } | CasOutcome::Conflict(_)) => {
             Check::good(Area::Store, subject.clone(), "can be read and written")
         }
         Err(error) => failed(&error, "cannot be written"),

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use quota::{
-    Clock, Hold, HoldReason, Mark, Policy, ProviderId, Record, StoreKey, Trouble, TroubleKind, Urgency,
-    provider_cooldown,
+    Clock, CredentialFingerprint, Hold, HoldReason, LastFailure, LastFailureKind, Policy, Priority,
+    ProviderId, Record, StoreKey, provider_cooldown,
 };
 
 use super::{Area, Check, Incident};
@@ -19,7 +19,12 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Checks every enabled account, and the provider of each. `marks` are those of the accounts' credentials, as far as they are known.
-pub(super) async fn of(config: &Config, store: &Store, marks: &[Option<Mark>], clock: &Clock) -> Vec<Check> {
+pub(super) async fn of(
+    config: &Config,
+    store: &Store,
+    marks: &[Option<CredentialFingerprint>],
+    clock: &Clock,
+) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut providers: Vec<&ProviderId> = Vec::new();
     let mut here = Here::now();
@@ -61,7 +66,7 @@ pub(super) async fn of(config: &Config, store: &Store, marks: &[Option<Mark>], c
 fn of_account(
     account: &AccountSettings,
     record: &Record,
-    mark: Option<Mark>,
+    mark: Option<CredentialFingerprint>,
     policy: &Policy,
     here: &Here,
 ) -> Vec<Check> {
@@ -79,29 +84,37 @@ fn of_account(
     checks
 }
 
-fn of_failure(account: &AccountSettings, failure: &Trouble, mark: Option<Mark>, here: &Here) -> Check {
+fn of_failure(
+    account: &AccountSettings,
+    failure: &LastFailure,
+    mark: Option<CredentialFingerprint>,
+    here: &Here,
+) -> Check {
     let (subject, when) = (account.id.as_str(), here.relative(failure.at));
     let incident =
         Incident { reason: word(failure.kind), at: Some(failure.at), until: None, requested: None };
     let told = format!("last refresh failed {when}: {}", what_failed(failure));
     // A rejection belongs to one credential.
-    let is_replaced = failure.bars() && mark.is_some() && failure.mark.is_some() && failure.mark != mark;
+    let is_replaced =
+        failure.is_credential_rejection() && mark.is_some() && failure.mark.is_some() && failure.mark != mark;
     let check = if is_replaced {
         Check::good(Area::Refresh, subject, format!("{told}; the login was replaced since"))
     } else {
         match failure.kind {
-            TroubleKind::LoginRefused => Check::failure(Area::Refresh, subject, told, account.login.advice()),
-            TroubleKind::MissingScope => {
+            LastFailureKind::Unauthorized => {
+                Check::failure(Area::Refresh, subject, told, account.login.advice())
+            }
+            LastFailureKind::MissingScope => {
                 let advice = "log in with an interactive login, or give it another token; until then no usage call is made for a \
                               day at a time, and its numbers come from responses and Claude Code's statusline";
                 Check::failure(Area::Refresh, subject, told, advice)
             }
             // Nothing changes by itself for this login.
-            _ if failure.bars() => {
+            _ if failure.is_credential_rejection() => {
                 let advice = "use another login, or ask the account's administrator";
                 Check::failure(Area::Refresh, subject, told, advice)
             }
-            TroubleKind::Throttled => {
+            LastFailureKind::Throttled => {
                 Check::warning(Area::Refresh, subject, told, "wait; it is retried by itself")
             }
             _ => Check::warning(
@@ -115,15 +128,15 @@ fn of_failure(account: &AccountSettings, failure: &Trouble, mark: Option<Mark>, 
     check.about(incident)
 }
 
-fn what_failed(failure: &Trouble) -> String {
+fn what_failed(failure: &LastFailure) -> String {
     match failure.kind {
-        TroubleKind::LoginRefused => "login rejected (401)".to_owned(),
-        TroubleKind::Throttled => "rate limited (429)".to_owned(),
-        TroubleKind::Forbidden => {
+        LastFailureKind::Unauthorized => "login rejected (401)".to_owned(),
+        LastFailureKind::Throttled => "rate limited (429)".to_owned(),
+        LastFailureKind::Forbidden => {
             let why = failure.note.trim_start_matches("the provider does not allow it: ");
             if why.contains("403") { why.to_owned() } else { format!("{why} (403)") }
         }
-        TroubleKind::MissingScope => {
+        LastFailureKind::MissingScope => {
             let why = failure.note.split(';').next().unwrap_or_default();
             if why.is_empty() { "the token may not read usage (403)".to_owned() } else { why.to_owned() }
         }
@@ -170,8 +183,8 @@ fn of_budget(account: &AccountSettings, record: &Record, policy: &Policy, here: 
     // The rule itself is asked, on a copy without the hold that would hide its answer.
     let mut record = record.clone();
     let _ = record.clear_hold(here.now);
-    let hold = record.hold_for(Urgency::Interactive, None, here.now, policy)?;
-    if hold.why != HoldReason::BudgetSpent {
+    let hold = record.hold_for(Priority::Interactive, None, here.now, policy)?;
+    if hold.why != HoldReason::BudgetExhausted {
         return None;
     }
     let recent = record.attempts().iter().filter(|attempt| between(attempt.at, here.now) < HOUR).count();
@@ -196,7 +209,8 @@ mod tests {
     use jiff::Timestamp;
     use jiff::tz::TimeZone;
     use quota::{
-        Ask, AttemptId, Begin, Budget, FetchError, Freshness, Percent, Usage, WindowId, WindowReading,
+        Budget, FetchError, LeaseDecision, LeaseRequest, MaxStaleness, Percent, RequestId, UsageReport,
+        WindowId, WindowReading,
     };
 
     use super::*;
@@ -220,12 +234,14 @@ mod tests {
         let mut record = Record::default();
         for (number, outcome) in (0..).zip(outcomes) {
             let now = at(number * 300);
-            let ask = Ask::new(AttemptId::random(), Freshness::Since(now));
-            let Begin::Granted(lease) = record.begin(now, &ask, &policy()) else { panic!("it may be asked") };
+            let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(now));
+            let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy()) else {
+                panic!("it may be asked")
+            };
             match outcome {
                 Ok(()) => {
                     let reading = WindowReading::new(WindowId::five_hour(), Percent::ZERO);
-                    let _ = record.commit(now, &lease, &Usage::polled([reading]));
+                    let _ = record.commit(now, &lease, &UsageReport::polled([reading]));
                 }
                 Err(error) => drop(record.fail(now, &lease, error, &policy())),
             }
@@ -271,13 +287,17 @@ mod tests {
     #[test]
     fn a_rejected_login_that_was_replaced_is_ok() {
         let mut record = Record::default();
-        let ask = Ask::new(AttemptId::random(), Freshness::Since(at(0)));
-        let ask = ask.login(quota::Login::unstated().mark(Some(Mark::from_hash(1))));
-        let Begin::Granted(lease) = record.begin(at(0), &ask, &policy()) else { panic!("it may be asked") };
+        let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at(0)));
+        let ask = ask.login(quota::LoginInfo::unknown().mark(Some(CredentialFingerprint::from_hash(1))));
+        let LeaseDecision::Granted(lease) = record.begin(at(0), &ask, &policy()) else {
+            panic!("it may be asked")
+        };
         drop(record.fail(at(0), &lease, &FetchError::Unauthorized, &policy()));
         let here = Here { now: at(60), zone: TimeZone::UTC };
-        let level =
-            |mark| of_account(&account(), &record, Some(Mark::from_hash(mark)), &policy(), &here)[0].level;
+        let level = |mark| {
+            of_account(&account(), &record, Some(CredentialFingerprint::from_hash(mark)), &policy(), &here)[0]
+                .level
+        };
 
         assert_eq!((level(1), level(2)), (Level::Fail, Level::Ok));
     }
@@ -378,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_cooldown_of_the_provider_is_a_warning() {
-        let hold = Hold::new(at(0), at(60), HoldReason::NeighbourRateLimited);
+        let hold = Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
         let here = Here { now: at(30), zone: TimeZone::UTC };
 
         let check = of_cooldown(account().id.provider(), &hold, &here);

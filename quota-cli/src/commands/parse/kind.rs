@@ -6,7 +6,7 @@ use std::fmt::Display;
 use quota::anthropic::{
     parse_claude_json, parse_profile, parse_rate_limit_event, parse_statusline, parse_usage,
 };
-use quota::{Clock, Usage};
+use quota::{Clock, UsageReport};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -96,11 +96,15 @@ fn claude_json(bytes: &[u8]) -> Result<Report, String> {
 
 fn profile(bytes: &[u8]) -> Result<Report, String> {
     let profile = parse_profile(bytes).map_err(told)?;
-    let usage = Usage::from_headers([]).plan(profile.plan).identity(profile.organization);
+    let usage = UsageReport::from_headers([]).plan(profile.plan).identity(profile.organization);
     Ok(Report { user: profile.account, ..Report::new("profile", usage) })
 }
 
-fn report(kind: &'static str, usage: Usage, ignored: impl Iterator<Item = (String, &'static str)>) -> Report {
+fn report(
+    kind: &'static str,
+    usage: UsageReport,
+    ignored: impl Iterator<Item = (String, &'static str)>,
+) -> Report {
     Report { ignored: ignored.collect(), ..Report::new(kind, usage) }
 }
 

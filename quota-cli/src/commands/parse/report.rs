@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{Coverage, Identity, Ruling, Scope, Usage, Verdict, WindowId};
+use quota::{Coverage, LimitStatus, OwnerId, Scope, UsageReport, WindowId, WindowStatus};
 use serde::Serialize;
 
 use crate::view::account_json::{CreditsJson, ScopeJson};
@@ -15,7 +15,7 @@ use crate::words::rfc3339;
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) kind: &'static str,
-    pub(super) usage: Usage,
+    pub(super) usage: UsageReport,
     /// The user, where the answer names one apart from whose numbers they are.
     pub(super) user: Option<String>,
     /// When its numbers were true, where the answer itself says so.
@@ -26,7 +26,7 @@ pub(super) struct Report {
 
 impl Report {
     /// A report on usage of that kind.
-    pub(super) fn new(kind: &'static str, usage: Usage) -> Self {
+    pub(super) fn new(kind: &'static str, usage: UsageReport) -> Self {
         Self { kind, usage, user: None, observed_at: None, retry_after: None, ignored: Vec::new() }
     }
 
@@ -53,7 +53,7 @@ impl Report {
             verdicts: usage.verdicts.iter().map(VerdictJson::of).collect(),
             plan: usage.plan.as_deref(),
             credits: usage.credits.as_ref().map(CreditsJson::of),
-            identity: usage.identity.as_ref().map(Identity::as_str),
+            identity: usage.identity.as_ref().map(OwnerId::as_str),
             user: self.user.as_deref(),
             observed_at: self.observed_at.map(rfc3339),
             retry_after_seconds: self.retry_after.map(|span| span.as_secs_f64()),
@@ -137,7 +137,7 @@ struct VerdictJson<'a> {
 }
 
 impl<'a> VerdictJson<'a> {
-    fn of(verdict: &'a Verdict) -> Self {
+    fn of(verdict: &'a WindowStatus) -> Self {
         Self {
             window: &verdict.window,
             status: word(verdict.ruling),
@@ -154,11 +154,11 @@ struct IgnoredJson<'a> {
 }
 
 /// The provider's own words, one for each ruling.
-fn word(ruling: Ruling) -> &'static str {
+fn word(ruling: LimitStatus) -> &'static str {
     match ruling {
-        Ruling::Allowed => "allowed",
-        Ruling::Warned => "allowed_warning",
-        Ruling::Rejected => "rejected",
+        LimitStatus::Allowed => "allowed",
+        LimitStatus::Warning => "allowed_warning",
+        LimitStatus::Rejected => "rejected",
         _ => "other",
     }
 }

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use quota::{Account, Answer, Clock, State};
+use quota::{Account, AccountUsage, Clock, Freshness};
 
 use super::live::Live;
 use crate::call_limit;
@@ -70,7 +70,7 @@ async fn view(
     let wish = if settings.disabled { Wish::Known } else { wish };
     let asked = async {
         if wish != Wish::Known {
-            let known = account.load().await;
+            let known = account.sync().await;
             // A person who asks for a refresh gets one, whatever the record is.
             let insists = wish == Wish::Now && known.is_record_damaged();
             if is_due(&known, wish) && !insists && sharing.leaves_it_at(&known).await {
@@ -80,7 +80,7 @@ async fn view(
         }
         match wish {
             Wish::Fresh => account.get().await,
-            Wish::Within(age) => account.get_within(age).await,
+            Wish::Within(age) => account.get_with_max_age(age).await,
             Wish::Now => {
                 let refreshed = call_limit::refresh(account).await;
                 called_at = call_limit::recent_call(&refreshed);
@@ -89,7 +89,7 @@ async fn view(
                     refreshed.answer
                 })
             }
-            Wish::Known => Ok(account.load().await),
+            Wish::Known => Ok(account.sync().await),
         }
     };
     let (answer, failure) = match clock.bounded(TIMEOUT, asked).await {
@@ -116,9 +116,9 @@ async fn view(
 }
 
 /// Whether what is known is not what is wished for.
-fn is_due(known: &Answer, wish: Wish) -> bool {
+fn is_due(known: &AccountUsage, wish: Wish) -> bool {
     match wish {
-        Wish::Fresh => known.state() != State::Fresh,
+        Wish::Fresh => known.state() != Freshness::Fresh,
         Wish::Within(age) => known.age().is_none_or(|known| known > age),
         Wish::Now => true,
         Wish::Known => false,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use quota::store::{Acquire, DocumentBody, LeaseDoc, Start, update};
-use quota::{AccountId, AttemptId, QuotaStore, StoreError, StoreKey};
+use quota::{AccountId, QuotaStore, RequestId, StoreError, StoreKey};
 use serde::{Deserialize, Serialize};
 
 use crate::view::reason::Reason;
@@ -33,14 +33,14 @@ impl Claim {
     }
 
     /// Holds others off for `duration` from now, with a new reason if there is one.
-    fn renew(&mut self, holder: AttemptId, now: Timestamp, duration: Duration, reason: Option<Reason>) {
+    fn renew(&mut self, holder: RequestId, now: Timestamp, duration: Duration, reason: Option<Reason>) {
         if self.lease.release(holder) {
             let _ = self.lease.acquire(holder, now, duration);
             self.reason = reason.map(Reason::word).or_else(|| self.reason.take());
         }
     }
 
-    fn release(&mut self, holder: AttemptId) {
+    fn release(&mut self, holder: RequestId) {
         if self.lease.release(holder) {
             self.reason = None;
         }
@@ -59,7 +59,7 @@ impl DocumentBody for Claim {
 }
 
 fn key(account: &AccountId) -> StoreKey {
-    StoreKey::beside(account, "refresher")
+    StoreKey::account_extension(account, "refresher")
 }
 
 /// Claims the right to start a refresher: its holder if no other process has the claim, and why the last refresher found
@@ -73,8 +73,8 @@ pub(super) async fn acquire(
     account: &AccountId,
     now: Timestamp,
     duration: Duration,
-) -> Result<(Option<AttemptId>, Option<Reason>), StoreError> {
-    let holder = AttemptId::random();
+) -> Result<(Option<RequestId>, Option<Reason>), StoreError> {
+    let holder = RequestId::random();
     let acquire = |claim: &mut Claim, now| (claim.lease.acquire(holder, now, duration), claim.reason());
     let start = Start::AssumeAbsent { now };
     let updated = update(store, &key(account), start, TTL, TRIP_TIMEOUT, acquire).await?;
@@ -86,7 +86,7 @@ pub(super) async fn acquire(
 pub(super) async fn renew(
     store: &dyn QuotaStore,
     account: &AccountId,
-    holder: AttemptId,
+    holder: RequestId,
     duration: Duration,
     reason: Option<Reason>,
 ) {
@@ -95,7 +95,7 @@ pub(super) async fn renew(
 }
 
 /// Releases the claim, for a refresher that found out what there was. If that fails, the claim expires by itself.
-pub(super) async fn release(store: &dyn QuotaStore, account: &AccountId, holder: AttemptId) {
+pub(super) async fn release(store: &dyn QuotaStore, account: &AccountId, holder: RequestId) {
     let release = |claim: &mut Claim, _| claim.release(holder);
     let _ = update(store, &key(account), Start::Read, RELEASED_TTL, TRIP_TIMEOUT, release).await;
 }
@@ -116,7 +116,7 @@ mod tests {
         Clock::anchored(Timestamp::from_second(1_800_000_000).unwrap())
     }
 
-    async fn acquired(store: &MemoryStore, clock: &Clock) -> (Option<AttemptId>, Option<Reason>) {
+    async fn acquired(store: &MemoryStore, clock: &Clock) -> (Option<RequestId>, Option<Reason>) {
         acquire(store, &account(), clock.now(), DURATION).await.unwrap()
     }
 
@@ -176,7 +176,7 @@ mod tests {
     async fn a_damaged_claim_is_replaced() {
         let clock = clock();
         let store = MemoryStore::with_clock(clock.clone());
-        let _ = store.swap(&key(&account()), None, "damaged".into(), TTL).await.unwrap();
+        let _ = store.compare_and_swap(&key(&account()), None, "damaged".into(), TTL).await.unwrap();
 
         assert!(acquired(&store, &clock).await.0.is_some());
     }
@@ -186,7 +186,7 @@ mod tests {
         let clock = clock();
         let store = MemoryStore::with_clock(clock.clone());
         let newer = Bytes::from_static(br#"{"format":2}"#);
-        let _ = store.swap(&key(&account()), None, newer.clone(), TTL).await.unwrap();
+        let _ = store.compare_and_swap(&key(&account()), None, newer.clone(), TTL).await.unwrap();
 
         assert_eq!(acquired(&store, &clock).await, (None, None));
         assert_eq!(store.read(&key(&account())).await.unwrap().document.unwrap().body, newer);
@@ -197,7 +197,7 @@ mod tests {
         let mut claim = Claim::decode(br#"{"format":1,"reason":"\u001b[2J"}"#).unwrap();
 
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let _ = claim.lease.acquire(AttemptId::random(), now, DURATION);
+        let _ = claim.lease.acquire(RequestId::random(), now, DURATION);
 
         assert_eq!(claim.reason(), None);
         assert!(String::from_utf8_lossy(&claim.encode()).contains(r#""reason":"\u001b[2J""#));

@@ -4,14 +4,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use quota::{Percent, UsedAt};
+use quota::{Percent, Used};
 
 use super::Line;
 use crate::config::nearest;
 use crate::exit::{Exit, Failure};
 use crate::harmless::harmless;
 use crate::term::Screen;
-use crate::view::account::{AccountView, Freshness, WindowView};
+use crate::view::account::{AccountView, ViewFreshness, WindowView};
 use crate::view::account_text::money;
 use crate::view::bar;
 use crate::view::reason::Reason;
@@ -197,7 +197,7 @@ fn told(what: What, line: &Line<'_>) -> String {
 }
 
 fn is_fresh(line: &Line<'_>) -> bool {
-    line.account.is_some_and(|account| account.state == Freshness::Fresh)
+    line.account.is_some_and(|account| account.state == ViewFreshness::Fresh)
 }
 
 /// Why the line has no numbers, or old ones, or only those of its session.
@@ -228,9 +228,11 @@ fn told_of(window: Option<&WindowView>, field: Field, line: &Line<'_>) -> String
 /// How a line says that numbers are old, or why there are none; `None` if they are fresh.
 pub(super) fn stale(account: &AccountView) -> Option<String> {
     match (account.state, account.age) {
-        (Freshness::Fresh, _) => None,
-        (Freshness::Stale { .. }, Some(age)) => Some(format!("stale {}", short(age))),
-        (Freshness::Stale { .. }, None) => Some(account.reason.map_or("no data", Reason::text).to_owned()),
+        (ViewFreshness::Fresh, _) => None,
+        (ViewFreshness::Stale { .. }, Some(age)) => Some(format!("stale {}", short(age))),
+        (ViewFreshness::Stale { .. }, None) => {
+            Some(account.reason.map_or("no data", Reason::text).to_owned())
+        }
     }
 }
 
@@ -243,11 +245,11 @@ pub(super) fn without_windows(account: &AccountView) -> Option<String> {
 }
 
 /// `62%`, `≥62%` for a lower bound, `?` if nothing is known.
-pub(super) fn used(used: UsedAt) -> String {
+pub(super) fn used(used: Used) -> String {
     let mut text = String::new();
     match used {
-        UsedAt::Exact(percent) => text.push_str(&percent_of(percent)),
-        UsedAt::AtLeast(percent) => {
+        Used::Exact(percent) => text.push_str(&percent_of(percent)),
+        Used::AtLeast(percent) => {
             let _ = write!(text, "≥{}", percent_of(percent));
         }
         _ => text.push('?'),
@@ -256,15 +258,15 @@ pub(super) fn used(used: UsedAt) -> String {
 }
 
 /// The same turned around: of a lower bound of what is used, at most the rest is left.
-fn left(used: UsedAt) -> String {
+fn left(used: Used) -> String {
     let rest = |percent: Percent| {
         percent_of(Percent::from_basis_points(
             Percent::FULL.basis_points().saturating_sub(percent.basis_points()),
         ))
     };
     match used {
-        UsedAt::Exact(percent) => rest(percent),
-        UsedAt::AtLeast(percent) => format!("≤{}", rest(percent)),
+        Used::Exact(percent) => rest(percent),
+        Used::AtLeast(percent) => format!("≤{}", rest(percent)),
         _ => "?".to_owned(),
     }
 }
@@ -307,10 +309,10 @@ mod tests {
     fn a_lower_bound_and_what_is_not_known_say_so() {
         let of = |used_at| with_line(|line| (used(used_at), left(used_at), line.here.now).0);
 
-        assert_eq!(of(UsedAt::AtLeast(Percent::from_basis_points(6250))), "≥62.5%");
-        assert_eq!(left(UsedAt::AtLeast(Percent::from_basis_points(6250))), "≤37.5%");
-        assert_eq!((of(UsedAt::Unknown), left(UsedAt::Unknown)), ("?".to_owned(), "?".to_owned()));
-        assert_eq!(left(UsedAt::Exact(Percent::from_basis_points(10_100))), "0%");
+        assert_eq!(of(Used::AtLeast(Percent::from_basis_points(6250))), "≥62.5%");
+        assert_eq!(left(Used::AtLeast(Percent::from_basis_points(6250))), "≤37.5%");
+        assert_eq!((of(Used::Unknown), left(Used::Unknown)), ("?".to_owned(), "?".to_owned()));
+        assert_eq!(left(Used::Exact(Percent::from_basis_points(10_100))), "0%");
     }
 
     #[test]

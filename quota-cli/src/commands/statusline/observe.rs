@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use quota::anthropic::{ANTHROPIC, parse_statusline};
-use quota::{AccountId, Answer, MemoryStore, QuotaManager};
+use quota::{AccountId, AccountUsage, MemoryStore, QuotaManager};
 
 use super::session::Session;
 use crate::config::{AccountSettings, Config, LoginSource};
@@ -38,7 +38,7 @@ pub(super) async fn join<'a>(
     config: &'a Config,
     manager: &QuotaManager,
     session: &Session,
-    shown: &Answer,
+    shown: &AccountUsage,
     chosen: &AccountSettings,
 ) -> Joined<'a> {
     if !session.was_heard() {
@@ -52,7 +52,7 @@ pub(super) async fn join<'a>(
     let Ok(parsed) = parse_statusline(&session.bytes, shown.now()) else { return Joined::Nothing };
     let usage = parsed.usage;
     let account = manager.account(&settings.id);
-    let other = if settings.id == chosen.id { None } else { Some(account.load().await) };
+    let other = if settings.id == chosen.id { None } else { Some(account.sync().await) };
     let known = other.as_ref().unwrap_or(shown);
     if !known.snapshot().is_changed_by(&usage, shown.now()) {
         return Joined::Nothing;

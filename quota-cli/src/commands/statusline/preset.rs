@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use quota::{Percent, UsedAt};
+use quota::{Percent, Used};
 use serde::Serialize;
 
 use super::Line;
@@ -11,7 +11,7 @@ use super::format::{broken, reason, short, stale, used, without_windows};
 use crate::args::Preset;
 use crate::harmless::harmless;
 use crate::term::{Ink, Screen};
-use crate::view::account::{AccountView, Freshness, WindowView};
+use crate::view::account::{AccountView, ViewFreshness, WindowView};
 use crate::view::bar;
 use crate::view::reason::Reason;
 use crate::words::between;
@@ -41,9 +41,9 @@ fn pieces(line: &Line<'_>) -> Vec<(Ink, String)> {
 }
 
 /// The colour of a use. An old number is not painted as if all was well, but what is nearly used up stays so until the reset.
-fn ink(used: UsedAt) -> Ink {
+fn ink(used: Used) -> Ink {
     match (used, bar::ink(used)) {
-        (UsedAt::Exact(_), ink) | (_, ink @ (Ink::Warn | Ink::Bad)) => ink,
+        (Used::Exact(_), ink) | (_, ink @ (Ink::Warn | Ink::Bad)) => ink,
         _ => Ink::Quiet,
     }
 }
@@ -139,7 +139,7 @@ fn waybar(line: &Line<'_>) -> String {
 /// How full the fullest window is, whether that is old, and why: a window that is nearly used up stays so until its reset,
 /// however old the number is. A fresh answer without windows has no number to be old.
 fn classes(line: &Line<'_>, fullest: Option<Percent>) -> Vec<String> {
-    let is_fresh = line.account.is_some_and(|account| account.state == Freshness::Fresh);
+    let is_fresh = line.account.is_some_and(|account| account.state == ViewFreshness::Fresh);
     let level = match fullest.map(Percent::basis_points) {
         Some(9_000..) => Some("critical"),
         Some(7_500..) => Some("warning"),
@@ -174,7 +174,7 @@ pub(super) mod tests {
         text.parse().expect("a moment")
     }
 
-    fn window(id: &str, used: UsedAt, resets_at: &str) -> WindowView {
+    fn window(id: &str, used: Used, resets_at: &str) -> WindowView {
         let now = at("2026-11-23T11:55:00Z");
         WindowView {
             id: id.to_owned(),
@@ -191,13 +191,13 @@ pub(super) mod tests {
         let percent = Percent::from_basis_points;
         AccountView {
             id: "anthropic/main".parse().expect("a name"),
-            state: Freshness::Fresh,
+            state: ViewFreshness::Fresh,
             age: Some(Duration::from_secs(12)),
             plan: Some("max 20x".into()),
             windows: vec![
-                window("five_hour", UsedAt::Exact(percent(6250)), "2026-11-23T14:05:00Z"),
-                window("seven_day", UsedAt::Exact(percent(9300)), "2026-11-26T14:05:00Z"),
-                window("seven_day/opus", UsedAt::Exact(percent(100)), "2026-11-26T14:05:00Z"),
+                window("five_hour", Used::Exact(percent(6250)), "2026-11-23T14:05:00Z"),
+                window("seven_day", Used::Exact(percent(9300)), "2026-11-26T14:05:00Z"),
+                window("seven_day/opus", Used::Exact(percent(100)), "2026-11-26T14:05:00Z"),
             ],
             credits: None,
             hold: None,
@@ -231,10 +231,10 @@ pub(super) mod tests {
 
     fn stale_account() -> AccountView {
         let mut old = account();
-        old.state = Freshness::Stale { since: None, why: StaleReason::Aged };
+        old.state = ViewFreshness::Stale { since: None, why: StaleReason::Aged };
         old.age = Some(Duration::from_secs(720));
         old.windows.truncate(1);
-        old.windows[0].used = UsedAt::AtLeast(Percent::from_basis_points(6250));
+        old.windows[0].used = Used::AtLeast(Percent::from_basis_points(6250));
         old
     }
 
@@ -293,7 +293,7 @@ pub(super) mod tests {
     #[test]
     fn old_credits_are_marked_as_stale() {
         let age = Some(Duration::from_secs(720));
-        let state = Freshness::Stale { since: None, why: StaleReason::Aged };
+        let state = ViewFreshness::Stale { since: None, why: StaleReason::Aged };
         let old = AccountView { state, age, reason: None, ..account_without_windows(spent()) };
 
         assert_eq!(on(&old, "Opus", "", plain), "Opus · extra: 12.34 USD of 50.00 USD spent · stale 12min");
@@ -311,7 +311,7 @@ pub(super) mod tests {
 
     fn nearly_used_up() -> AccountView {
         let mut old = stale_account();
-        old.windows[0].used = UsedAt::AtLeast(Percent::from_basis_points(9900));
+        old.windows[0].used = Used::AtLeast(Percent::from_basis_points(9900));
         old
     }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::{Answer, Clock, FetchError, Policy, QuotaError, State, StoreError, TroubleKind};
+use quota::{AccountUsage, Clock, FetchError, Freshness, LastFailureKind, Policy, QuotaError, StoreError};
 
 use super::claim;
 use crate::args::RefreshArgs;
@@ -30,7 +30,7 @@ pub(super) async fn start(
     account: &AccountSettings,
     config: &Config,
     path: Option<&Path>,
-    known: &Answer,
+    known: &AccountUsage,
 ) -> Result<Option<Reason>, StoreError> {
     let duration = claim_duration(&config.policy, known);
     let acquired = claim::acquire(store.store.as_ref(), &account.id, known.now(), duration).await;
@@ -56,11 +56,11 @@ pub(super) async fn start(
 }
 
 /// How long a claim keeps other processes from starting a refresher.
-fn claim_duration(policy: &Policy, answer: &Answer) -> Duration {
+fn claim_duration(policy: &Policy, answer: &AccountUsage) -> Duration {
     // As long as a lease: after a refresher was killed in the middle of a call, no other may call any sooner.
     let shortest = policy.lease_ttl();
     // A token without the scope makes no call: a process is started only to look for another one.
-    let lacks_scope = answer.trouble().is_some_and(|trouble| trouble.kind == TroubleKind::MissingScope);
+    let lacks_scope = answer.trouble().is_some_and(|trouble| trouble.kind == LastFailureKind::MissingScope);
     if lacks_scope { policy.freshness.max(shortest) } else { shortest }
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Fa
         let manager = gateway::open(scope, &config, &store, "quota statusline", Some(LIFE))?;
         let account = manager.account(&settings.id);
         let mut news = account.watch();
-        let before = account.load().await.snapshot().complete_at();
+        let before = account.sync().await.snapshot().complete_at();
         let asked = async {
             while let Some(answer) = news.next().await {
                 if has_read(&answer, before) || answer.error().is_some() || answer.hold().is_some() {
@@ -111,7 +111,7 @@ pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Fa
 }
 
 /// Why there was no login to ask with. The record does not say so, because another host may well have one.
-fn of_login(answer: &Answer) -> Option<Reason> {
+fn of_login(answer: &AccountUsage) -> Option<Reason> {
     match answer.error()? {
         QuotaError::Fetch { error: FetchError::NotLoggedIn { .. }, .. } => Some(Reason::NotLoggedIn),
         QuotaError::Fetch { error: FetchError::CredentialUnavailable { .. }, .. } => {
@@ -123,6 +123,6 @@ fn of_login(answer: &Answer) -> Option<Reason> {
 
 /// Whether somebody has asked since. A reading can be old again before it is seen, where little time counts as fresh or the
 /// provider takes long.
-fn has_read(answer: &Answer, before: Option<Timestamp>) -> bool {
-    answer.state() == State::Fresh || answer.snapshot().complete_at() > before
+fn has_read(answer: &AccountUsage, before: Option<Timestamp>) -> bool {
+    answer.state() == Freshness::Fresh || answer.snapshot().complete_at() > before
 }

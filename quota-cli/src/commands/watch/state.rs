@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use jiff::Timestamp;
-use quota::{AccountId, UsedAt};
+use quota::{AccountId, Used};
 
 use super::scribe::Written;
 use crate::view::account::AccountView;
@@ -175,6 +175,6 @@ impl State {
 
 /// The fullest window that is known.
 fn most_used(view: &AccountView) -> u32 {
-    let used = |used: UsedAt| used.lower_bound().map_or(0, quota::Percent::basis_points);
+    let used = |used: Used| used.lower_bound().map_or(0, quota::Percent::basis_points);
     view.windows.iter().map(|window| used(window.used)).max().unwrap_or(0)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use quota::accounts::Rule;
-use quota::{Percent, Source, UsedAt};
+use quota::{Percent, Source, Used};
 
 use super::*;
 use crate::view::account::WindowView;
@@ -22,7 +22,7 @@ fn percent(percent: u32) -> Percent {
     Percent::from_basis_points(percent * 100)
 }
 
-fn window(id: &str, hours: u32, used: UsedAt, resets_in: Duration) -> WindowView {
+fn window(id: &str, hours: u32, used: Used, resets_in: Duration) -> WindowView {
     WindowView {
         id: id.to_owned(),
         used,
@@ -56,9 +56,9 @@ fn account(name: &str, standing: Standing, rule: Rule, windows: &[WindowView]) -
 fn seen() -> Seen {
     let five_hour = |used| window("five_hour", 5, used, HOUR * 2 + MINUTE * 10);
     let seven_day = |used| window("seven_day", 168, used, HOUR * 70);
-    let spent = five_hour(UsedAt::Exact(percent(100)));
-    let low = seven_day(UsedAt::AtLeast(percent(84)));
-    let killed = seven_day(UsedAt::Exact(percent(97)));
+    let spent = five_hour(Used::Exact(percent(100)));
+    let low = seven_day(Used::AtLeast(percent(84)));
+    let killed = seven_day(Used::Exact(percent(97)));
     let until = |window: &WindowView| window.resets_at.filter(|at: &Timestamp| *at > here().now);
     let accounts = vec![
         SeenAccount {
@@ -68,7 +68,7 @@ fn seen() -> Seen {
                 "anthropic/main",
                 Standing::Refused,
                 Rule::Exhausted,
-                &[spent, seven_day(UsedAt::Exact(percent(62)))],
+                &[spent, seven_day(Used::Exact(percent(62)))],
             )
         },
         SeenAccount {
@@ -78,16 +78,16 @@ fn seen() -> Seen {
                 "anthropic/low",
                 Standing::Low,
                 Rule::BelowMinimum,
-                &[five_hour(UsedAt::AtLeast(percent(10))), low],
+                &[five_hour(Used::AtLeast(percent(10))), low],
             )
         },
         account(
             "anthropic/work",
             Standing::Open,
             Rule::HasRoom,
-            &[five_hour(UsedAt::Exact(percent(42))), seven_day(UsedAt::Unknown)],
+            &[five_hour(Used::Exact(percent(42))), seven_day(Used::Unknown)],
         ),
-        account("anthropic/other", Standing::Open, Rule::HasRoom, &[five_hour(UsedAt::Exact(percent(3)))]),
+        account("anthropic/other", Standing::Open, Rule::HasRoom, &[five_hour(Used::Exact(percent(3)))]),
         SeenAccount {
             until: until(&killed),
             window: Some(killed.clone()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use quota::accounts::Standing;
-use quota::{Source, UsedAt};
+use quota::{Source, Used};
 
 use super::*;
 use crate::reset_grace::PendingReset;
@@ -91,7 +91,7 @@ fn a_window_that_has_just_reset_is_named_with_the_next_refresh() {
 fn week(used: u32) -> WindowView {
     WindowView {
         id: "seven_day/opus".to_owned(),
-        used: UsedAt::Exact(Percent::from_basis_points(used)),
+        used: Used::Exact(Percent::from_basis_points(used)),
         resets_at: None,
         observed_at: here().now,
         source: Source::Poll,

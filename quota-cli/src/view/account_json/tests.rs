@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use quota::{Hold, HoldReason, Money, Percent, Source, StaleReason, UsedAt};
+use quota::{Hold, HoldReason, Money, Percent, Source, StaleReason, Used};
 use serde_json::Value;
 
 use super::super::account::FailureView;
@@ -16,7 +16,7 @@ fn here() -> Here {
 fn account() -> AccountView {
     AccountView {
         id: "anthropic/main".parse().unwrap(),
-        state: Freshness::Fresh,
+        state: ViewFreshness::Fresh,
         age: Some(Duration::from_secs(12)),
         plan: Some("max 20x".to_owned()),
         windows: Vec::new(),
@@ -31,7 +31,7 @@ fn account() -> AccountView {
     }
 }
 
-fn window(used: UsedAt) -> WindowView {
+fn window(used: Used) -> WindowView {
     WindowView {
         id: "seven_day/fable".to_owned(),
         used,
@@ -55,7 +55,7 @@ fn an_account_with_numbers() {
     let mut credits = Credits::default();
     credits.enabled = Some(true);
     credits.used = Some(Money::new(2050, "EUR", 2));
-    let windows = vec![window(UsedAt::Exact(Percent::from_percent(62.5).unwrap()))];
+    let windows = vec![window(Used::Exact(Percent::from_percent(62.5).unwrap()))];
 
     let account = AccountView { windows, credits: Some(credits), ..account() };
 
@@ -64,7 +64,7 @@ fn an_account_with_numbers() {
 
 #[test]
 fn an_account_without_numbers() {
-    let state = Freshness::Stale { since: Some(here().now), why: StaleReason::Held };
+    let state = ViewFreshness::Stale { since: Some(here().now), why: StaleReason::OnHold };
     let hold = Hold::new(here().now, here().now + Duration::from_secs(60), HoldReason::RateLimited);
     let failure = FailureView { why: "the provider asked to slow down".to_owned(), advice: None };
 
@@ -76,21 +76,21 @@ fn an_account_without_numbers() {
 
 #[test]
 fn what_is_unknown_is_null_and_neither_empty_nor_full() {
-    let window = written(window(UsedAt::Unknown));
+    let window = written(window(Used::Unknown));
 
     assert_eq!((&window["used_percent"], &window["certainty"]), (&Value::Null, &"unknown".into()));
 }
 
 #[test]
 fn a_lower_bound_is_told_from_a_number() {
-    let window = written(window(UsedAt::AtLeast(Percent::FULL)));
+    let window = written(window(Used::AtLeast(Percent::FULL)));
 
     assert_eq!((&window["used_percent"], &window["certainty"]), (&100.0.into(), &"at_least".into()));
 }
 
 #[test]
 fn a_reset_that_has_passed_is_not_in_so_many_seconds() {
-    let window = written(WindowView { resets_at: Some(here().now), ..window(UsedAt::Unknown) });
+    let window = written(WindowView { resets_at: Some(here().now), ..window(Used::Unknown) });
 
     assert_eq!(window["resets_at"], "2026-11-23T11:55:00Z");
     assert_eq!(window["resets_in_seconds"], Value::Null);

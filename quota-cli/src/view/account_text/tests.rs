@@ -28,11 +28,11 @@ fn percent(percent: f64) -> Percent {
     Percent::from_percent(percent).unwrap()
 }
 
-fn exact(used: f64) -> UsedAt {
-    UsedAt::Exact(percent(used))
+fn exact(used: f64) -> Used {
+    Used::Exact(percent(used))
 }
 
-fn window(id: &str, used: UsedAt, resets_in: impl Into<Option<Duration>>) -> WindowView {
+fn window(id: &str, used: Used, resets_in: impl Into<Option<Duration>>) -> WindowView {
     let length = match id.split('/').next() {
         Some("five_hour") => Some(HOUR * 5),
         Some("seven_day") => Some(HOUR * 168),
@@ -49,7 +49,7 @@ fn window(id: &str, used: UsedAt, resets_in: impl Into<Option<Duration>>) -> Win
     }
 }
 
-fn of_model(model: &str, used: UsedAt, resets_in: Duration) -> WindowView {
+fn of_model(model: &str, used: Used, resets_in: Duration) -> WindowView {
     let id = format!("seven_day/{}", model.to_lowercase());
     WindowView { scope: Some(Scope::model(model)), ..window(&id, used, resets_in) }
 }
@@ -57,7 +57,7 @@ fn of_model(model: &str, used: UsedAt, resets_in: Duration) -> WindowView {
 fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
     AccountView {
         id: name.parse().unwrap(),
-        state: Freshness::Fresh,
+        state: ViewFreshness::Fresh,
         age: Some(MINUTE * 2),
         plan: None,
         windows,
@@ -74,7 +74,7 @@ fn account(name: &str, windows: Vec<WindowView>) -> AccountView {
 
 fn failed(name: &str, why: &str, advice: Option<&str>) -> AccountView {
     let failure = FailureView { why: why.to_owned(), advice: advice.map(Into::into) };
-    let state = Freshness::Stale { since: None, why: StaleReason::NeverRead };
+    let state = ViewFreshness::Stale { since: None, why: StaleReason::NeverRead };
     AccountView { state, failure: Some(failure), age: None, ..account(name, Vec::new()) }
 }
 
@@ -100,13 +100,13 @@ fn everything() -> Vec<AccountView> {
         vec![window("five_hour", exact(0.0), None), window("seven_day", exact(3.0), HOUR * 160)],
     );
     let held = AccountView {
-        state: Freshness::Stale { since: Some(here().now - MINUTE), why: StaleReason::Held },
-        hold: Some(Hold::new(here().now, in_(MINUTE * 4), HoldReason::NeighbourRateLimited)),
+        state: ViewFreshness::Stale { since: Some(here().now - MINUTE), why: StaleReason::OnHold },
+        hold: Some(Hold::new(here().now, in_(MINUTE * 4), HoldReason::ProviderRateLimited)),
         ..account(
             "anthropic/old",
             vec![
-                window("five_hour", UsedAt::Unknown, None),
-                window("seven_day", UsedAt::AtLeast(percent(41.0)), HOUR * 30),
+                window("five_hour", Used::Unknown, None),
+                window("seven_day", Used::AtLeast(percent(41.0)), HOUR * 30),
             ],
         )
     };
@@ -185,7 +185,7 @@ fn colours_change_nothing_but_the_colours() {
 #[test]
 fn a_window_that_has_reset_says_when() {
     let window =
-        WindowView { resets_at: Some(here().now - MINUTE * 5), ..window("five_hour", UsedAt::Unknown, None) };
+        WindowView { resets_at: Some(here().now - MINUTE * 5), ..window("five_hour", Used::Unknown, None) };
 
     let text = render(&[account("anthropic/main", vec![window])], &here(), plain(80));
 
@@ -205,7 +205,7 @@ fn a_reset_further_off_than_the_window_is_long_has_no_tick() {
 
 #[test]
 fn a_stale_account_says_how_old_its_numbers_are() {
-    let state = Freshness::Stale { since: None, why: StaleReason::Failing };
+    let state = ViewFreshness::Stale { since: None, why: StaleReason::Failing };
 
     let (told, _) = freshness(&AccountView { state, ..account("anthropic/main", vec![]) });
 
@@ -222,7 +222,7 @@ fn unknown_windows_keep_their_names() {
             ..window("seven_day_oauth_apps", exact(1.0), None)
         },
         WindowView {
-            scope: Some(Scope::unnamed()),
+            scope: Some(Scope::unknown_model()),
             length: Some(HOUR * 168),
             ..window("seven_day_overage_included", exact(1.0), None)
         },

@@ -15,7 +15,10 @@ use crate::manager::events::Event;
 use crate::manager::flight::Wish;
 use crate::manager::gate::Pass;
 use crate::manager::tasks::{Either, either};
-use crate::{Ask, AttemptId, Begin, Freshness, Lease, Login, RecentCall, Record, StoreKey, time};
+use crate::{
+    Lease, LeaseDecision, LeaseRequest, LoginInfo, MaxStaleness, RecentCall, Record, RequestId, StoreKey,
+    time,
+};
 
 /// The right to ask, with the turn to do so; or no need to.
 pub(super) enum Begun {
@@ -27,11 +30,11 @@ pub(super) enum Begun {
 
 impl Refresh {
     /// Gets the right to ask and the turn to do so, waiting for whoever has them, but not for ever.
-    pub(super) async fn begin(&self, wish: Wish, login: &Login) -> Result<Begun, QuotaError> {
+    pub(super) async fn begin(&self, wish: Wish, login: &LoginInfo) -> Result<Begun, QuotaError> {
         let slot = &*self.slot;
         let policy = &slot.provider.policy;
         let account = || slot.id.clone();
-        let attempt = AttemptId::random();
+        let attempt = RequestId::random();
         let patience = policy.lease_ttl().saturating_add(policy.fetch_timeout);
         slot.settle().await;
         let mut holder = Holder::default();
@@ -42,11 +45,11 @@ impl Refresh {
         // for those who insist: others take the numbers of a call that is over, if they are young enough.
         let mut is_confirmed = !matches!(wish, Wish::Now | Wish::UnlessCalledWithin(_));
         let mut freshness = match wish {
-            Wish::Within(span) => Freshness::Within(span),
-            Wish::CompleteWithin(span) => Freshness::CompleteWithin(span),
-            Wish::Now => Freshness::Since(slot.provider.link.yet_to_come()),
+            Wish::Within(span) => MaxStaleness::Age(span),
+            Wish::CompleteWithin(span) => MaxStaleness::CompleteAge(span),
+            Wish::Now => MaxStaleness::StartedAfter(slot.provider.link.yet_to_come()),
             Wish::UnlessCalledWithin(span) => {
-                Freshness::CalledSince(time::earlier(slot.provider.link.guess(), span))
+                MaxStaleness::CalledAfter(time::earlier(slot.provider.link.guess(), span))
             }
         };
         loop {
@@ -54,7 +57,7 @@ impl Refresh {
                 return Err(QuotaError::LoginChanged { account: account() });
             }
             let decide = |record: &mut Record, now: Timestamp| {
-                let ask = Ask::new(attempt, freshness)
+                let ask = LeaseRequest::new(attempt, freshness)
                     .login(login.clone())
                     .urgency(self.flight.urgency())
                     .by(Arc::clone(&self.crew.by))
@@ -80,29 +83,33 @@ impl Refresh {
             // Not in the match: a turn that is not used must not be kept while we wait for somebody.
             let turn = pass.take();
             let begin = match (begin, turn) {
-                (Begin::Granted(lease), Some(turn)) => return Ok(Begun::Granted(lease, turn)),
+                (LeaseDecision::Granted(lease), Some(turn)) => return Ok(Begun::Granted(lease, turn)),
                 (begin, _unused) => begin,
             };
             match begin {
-                Begin::Granted(_) => {
+                LeaseDecision::Granted(_) => {
                     self.may_call()?;
                     pass = self.turn(&mut is_known).await?;
                 }
-                Begin::Fresh => return Ok(Begun::Fresh),
-                Begin::CalledRecently(RecentCall { at, failure: None, .. }) => return Ok(Begun::Called(at)),
-                Begin::CalledRecently(RecentCall { failure: Some(trouble), .. }) => {
+                LeaseDecision::NotNeeded => return Ok(Begun::Fresh),
+                LeaseDecision::CalledRecently(RecentCall { at, failure: None, .. }) => {
+                    return Ok(Begun::Called(at));
+                }
+                LeaseDecision::CalledRecently(RecentCall { failure: Some(trouble), .. }) => {
                     return Err(QuotaError::CalledRecently { account: account(), trouble });
                 }
-                Begin::Held(hold) => return Err(QuotaError::Held { account: account(), hold }),
-                Begin::Barred(trouble) => {
-                    return Err(QuotaError::Barred { account: account(), trouble });
+                LeaseDecision::OnHold(hold) => return Err(QuotaError::OnHold { account: account(), hold }),
+                LeaseDecision::CredentialRejected(trouble) => {
+                    return Err(QuotaError::CredentialRejected { account: account(), trouble });
                 }
-                Begin::Newer => return Err(QuotaError::Newer { account: account() }),
-                Begin::Busy { until, since } => {
+                LeaseDecision::UnsupportedFormat => {
+                    return Err(QuotaError::UnsupportedFormat { account: account() });
+                }
+                LeaseDecision::InProgress { until, since } => {
                     let waited = holder.waited_for(since, slot.provider.clock.instant());
                     // Without the store, what the holder brings would not be heard here.
                     if waited >= patience || slot.provider.link.is_away() || slot.desk().is_alone() {
-                        return Err(QuotaError::Busy { account: account() });
+                        return Err(QuotaError::InProgress { account: account() });
                     }
                     if !is_confirmed {
                         is_confirmed = true;
@@ -111,14 +118,14 @@ impl Refresh {
                     }
                     // What the holder brings is as good as what we would have brought.
                     freshness = match freshness {
-                        Freshness::Since(moment) => Freshness::Since(moment.min(since)),
-                        Freshness::CalledSince(moment) => Freshness::CalledSince(moment.min(since)),
+                        MaxStaleness::StartedAfter(moment) => MaxStaleness::StartedAfter(moment.min(since)),
+                        MaxStaleness::CalledAfter(moment) => MaxStaleness::CalledAfter(moment.min(since)),
                         within => within,
                     };
                     let patience = patience - waited;
                     let left = self.time_left().unwrap_or(patience).min(patience);
                     if left.is_zero() {
-                        return Err(QuotaError::Busy { account: account() });
+                        return Err(QuotaError::InProgress { account: account() });
                     }
                     if announced.replace(until) != Some(until) {
                         let until = until.min(time::later(slot.provider.link.guess(), left));
@@ -190,7 +197,7 @@ impl Refresh {
         }
         let left = time::between(link.guess(), until).min(patience).max(SHORTEST_WAIT);
         let key = StoreKey::account(&slot.id);
-        let moved = slot.provider.clock.bounded(left, link.changed(&key, seen.version()));
+        let moved = slot.provider.clock.bounded(left, link.wait_for_change(&key, seen.version()));
         let Either::Second(notice) = either(link.until_lost(), moved).await else { return };
         slot.synchronise(Some(seen)).await;
         if matches!(notice, Some(Err(_))) || slot.desk().standing == seen {
@@ -227,7 +234,7 @@ const POLL: Duration = Duration::from_millis(200);
 mod tests {
     use super::*;
     use crate::testing::FakeProvider;
-    use crate::{AccountId, Clock, MemoryStore, QuotaManager, Urgency};
+    use crate::{AccountId, Clock, MemoryStore, Priority, QuotaManager};
 
     #[tokio::test(start_paused = true)]
     async fn what_moves_the_record_after_the_look_is_not_waited_for() {
@@ -240,7 +247,7 @@ mod tests {
         let account: AccountId = "example/main".parse().unwrap();
         let slot = quota.shared.register.slot(&account);
         let crew = &quota.shared.crew;
-        let flight = crate::manager::refresh::join(&slot, Wish::Now, Urgency::Interactive, crew);
+        let flight = crate::manager::refresh::join(&slot, Wish::Now, Priority::Interactive, crew);
         let looked_at = slot.desk().standing;
         flight.wait().await.as_ref().unwrap();
         let refresh = Refresh::new(flight, slot, crew.clone());

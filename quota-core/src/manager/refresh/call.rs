@@ -9,13 +9,13 @@ use crate::manager::events::{Event, rejected_values};
 use crate::manager::gate::Pass;
 use crate::manager::slot::Slot;
 use crate::manager::view::{Caveats, View};
-use crate::record::{Committed, Failed};
-use crate::{FetchError, LONGEST_WAIT, Lease, Record, RequestProgress, Snapshot, Usage, UsageFetcher};
+use crate::record::{CommitOutcome, FailOutcome};
+use crate::{FetchError, LONGEST_WAIT, Lease, Record, RequestProgress, Snapshot, UsageFetcher, UsageReport};
 
 /// What became of a call that was answered.
 pub(super) enum Called {
     Stored,
-    TooLate(Box<Usage>),
+    TooLate(Box<UsageReport>),
 }
 
 /// A lease that is in use. If the call is dropped with its runtime, the next write of this process releases the lease: otherwise
@@ -91,11 +91,11 @@ impl Refresh {
         let rejected = usage.reject_implausible(read_at);
         rejected_values(&self.crew.events, &slot.id, &rejected);
         match slot.conclude(|record, now| record.commit(now, lease, &usage)).await {
-            Committed::Empty => {
+            CommitOutcome::Empty => {
                 Err(self.failed(lease, FetchError::malformed("it says nothing at all")).await)
             }
-            Committed::Forgotten => Err(QuotaError::Forgotten { account: account() }),
-            Committed::TooLate => {
+            CommitOutcome::Forgotten => Err(QuotaError::Forgotten { account: account() }),
+            CommitOutcome::TooLate => {
                 tracing::debug!(account = %slot.id, fence = lease.fence, "answer came too late, not stored");
                 Ok(Called::TooLate(Box::new(usage)))
             }
@@ -113,9 +113,9 @@ impl Refresh {
         tracing::debug!(account = %slot.id, fence = lease.fence, %error, "fetch failed");
         let failed = slot.conclude(|record, now| record.fail(now, lease, &error, policy)).await;
         let (hold, quiet) = match failed {
-            Failed::Stored { hold, quiet } => (hold, quiet),
+            FailOutcome::Stored { hold, quiet } => (hold, quiet),
             // The account is somebody else's by now, and its neighbours are to be quiet all the same.
-            Failed::TooLate => (None, Record::quiet_after(slot.provider.link.guess(), &error, policy)),
+            FailOutcome::TooLate => (None, Record::quiet_after(slot.provider.link.guess(), &error, policy)),
         };
         if let Some(requested) = error.retry_after().filter(|requested| *requested > LONGEST_WAIT) {
             tracing::warn!(
@@ -133,7 +133,7 @@ impl Refresh {
     }
 
     /// The call's own numbers, for those who asked for them by their login.
-    pub(super) fn apart(&self, lease: &Lease, usage: &Usage) -> Arc<View> {
+    pub(super) fn apart(&self, lease: &Lease, usage: &UsageReport) -> Arc<View> {
         let mut record = Record::default();
         let lineage = usage.lineage.as_ref().or(self.flight.lineage.as_ref());
         let snapshot = Snapshot::of(usage, lease.granted_at);

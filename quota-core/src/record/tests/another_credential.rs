@@ -2,40 +2,40 @@
 //! What follows from a login that is stated is in `logins`.
 
 use super::support::*;
-use crate::{Begin, FetchError, Hold, Lease, Login, Mark, Record, Usage};
+use crate::{CredentialFingerprint, FetchError, Hold, Lease, LeaseDecision, LoginInfo, Record, UsageReport};
 
 const THROTTLED: FetchError = FetchError::Throttled { retry_after: Some(HOUR) };
 
-fn of(credential: u64) -> Login {
-    Login::unstated().mark(Mark::from_hash(credential))
+fn of(credential: u64) -> LoginInfo {
+    LoginInfo::unknown().mark(CredentialFingerprint::from_hash(credential))
 }
 
-fn ask_with(record: &mut Record, second: i64, login: Login) -> Begin {
+fn ask_with(record: &mut Record, second: i64, login: LoginInfo) -> LeaseDecision {
     let number = u128::from(record.fence()) + 1;
     begin(record, at(second), &insist(number, at(second)).login(login))
 }
 
-fn lease_for(record: &mut Record, second: i64, login: Login) -> Lease {
+fn lease_for(record: &mut Record, second: i64, login: LoginInfo) -> Lease {
     match ask_with(record, second, login) {
-        Begin::Granted(lease) => lease,
+        LeaseDecision::Granted(lease) => lease,
         other => panic!("no lease at {second}: {other:?}"),
     }
 }
 
 /// A record that is held for an hour from 0 on, by what a call with this login met.
-fn held_by(login: Login) -> Record {
+fn held_by(login: LoginInfo) -> Record {
     let mut record = Record::default();
     throttle(&mut record, 0, login);
     record
 }
 
-fn throttle(record: &mut Record, second: i64, login: Login) {
+fn throttle(record: &mut Record, second: i64, login: LoginInfo) {
     let lease = lease_for(record, second, login);
     let _ = record.fail(at(second), &lease, &THROTTLED, &policy());
 }
 
-fn is_held(begin: &Begin) -> bool {
-    matches!(begin, Begin::Held(_))
+fn is_held(begin: &LeaseDecision) -> bool {
+    matches!(begin, LeaseDecision::OnHold(_))
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn the_credential_that_was_throttled_is_held() {
 fn another_credential_may_call_during_the_hold() {
     let mut record = held_by(of(1));
 
-    assert!(matches!(ask_with(&mut record, 60, of(2)), Begin::Granted(_)));
+    assert!(matches!(ask_with(&mut record, 60, of(2)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_token_that_rotates_without_end_calls_once_for_each_hold() {
     let mut calls = 0;
 
     for credential in 1..60 {
-        if let Begin::Granted(lease) =
+        if let LeaseDecision::Granted(lease) =
             ask_with(&mut record, i64::try_from(credential).unwrap(), of(credential))
         {
             let _ = record.fail(lease.granted_at, &lease, &THROTTLED, &policy());
@@ -96,7 +96,7 @@ fn a_credential_that_could_not_be_used_has_not_tried() {
 
     let _ = record.fail(at(60), &lease, &FetchError::not_logged_in("no file"), &policy());
 
-    assert!(matches!(ask_with(&mut record, 61, of(2)), Begin::Granted(_)));
+    assert!(matches!(ask_with(&mut record, 61, of(2)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn another_credential_that_is_answered_ends_the_hold_for_all() {
     let mut record = held_by(of(1));
     let lease = lease_for(&mut record, 60, of(2));
 
-    let _ = record.commit(at(61), &lease, &Usage::polled([five_hour(10)]));
+    let _ = record.commit(at(61), &lease, &UsageReport::polled([five_hour(10)]));
 
     assert_eq!((record.hold(), record.strikes()), (None, 0));
 }
@@ -116,12 +116,12 @@ fn the_next_hold_lets_another_credential_try_again() {
 
     throttle(&mut record, 3660, of(1));
 
-    assert!(matches!(ask_with(&mut record, 3720, of(2)), Begin::Granted(_)));
+    assert!(matches!(ask_with(&mut record, 3720, of(2)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn a_hold_of_a_stated_login_survives_the_rotation_of_its_token() {
-    let login = |credential| Login::of(lineage("a")).mark(Mark::from_hash(credential));
+    let login = |credential| LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(credential));
     let mut record = held_by(login(1));
 
     assert!(is_held(&ask_with(&mut record, 60, login(2))));
@@ -129,7 +129,7 @@ fn a_hold_of_a_stated_login_survives_the_rotation_of_its_token() {
 
 #[test]
 fn a_login_that_is_stated_on_one_side_only_leaves_the_hold() {
-    let stated = |credential| Login::of(lineage("a")).mark(Mark::from_hash(credential));
+    let stated = |credential| LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(credential));
 
     assert!(is_held(&ask_with(&mut held_by(of(1)), 60, stated(2))));
     assert!(is_held(&ask_with(&mut held_by(stated(1)), 60, of(2))));
@@ -137,8 +137,8 @@ fn a_login_that_is_stated_on_one_side_only_leaves_the_hold() {
 
 #[test]
 fn a_credential_of_which_nothing_is_said_is_held() {
-    assert!(is_held(&ask_with(&mut held_by(of(1)), 60, Login::unstated())));
-    assert!(is_held(&ask_with(&mut held_by(Login::unstated()), 60, of(2))));
+    assert!(is_held(&ask_with(&mut held_by(of(1)), 60, LoginInfo::unknown())));
+    assert!(is_held(&ask_with(&mut held_by(LoginInfo::unknown()), 60, of(2))));
 }
 
 #[test]
@@ -152,10 +152,10 @@ fn a_persisted_hold_lets_no_credential_through() {
 #[test]
 fn the_neighbours_quiet_time_binds_another_credential_too() {
     let mut record = held_by(of(1));
-    let quiet = Hold::new(at(0), at(60), crate::HoldReason::NeighbourRateLimited);
+    let quiet = Hold::new(at(0), at(60), crate::HoldReason::ProviderRateLimited);
     let ask = insist(9, at(30)).login(of(2)).quiet(Some(quiet.clone()));
 
-    assert_eq!(begin(&mut record, at(30), &ask), Begin::Held(quiet));
+    assert_eq!(begin(&mut record, at(30), &ask), LeaseDecision::OnHold(quiet));
 }
 
 #[test]

@@ -2,14 +2,14 @@
 //! What a failure does to this is in `backoff` and `refusals`.
 
 use super::support::*;
-use crate::{Begin, Counted, FetchError, Freshness, HoldReason, Record, Urgency};
+use crate::{Counted, FetchError, HoldReason, LeaseDecision, MaxStaleness, Priority, Record};
 
 // B99
 #[test]
 fn a_shared_reading_of_four_minutes_is_fresh_enough_for_five() {
     let mut record = polled(at(0), [five_hour(10)]);
 
-    assert_eq!(begin(&mut record, at(240), &ask(1)), Begin::Fresh);
+    assert_eq!(begin(&mut record, at(240), &ask(1)), LeaseDecision::NotNeeded);
 }
 
 // B54
@@ -18,8 +18,11 @@ fn at_the_very_moment_it_is_due_a_reading_is_stale() {
     let mut record = polled(at(0), [five_hour(10)]);
     let due = record.due_at(FRESH, Counted::Account, &policy()).unwrap();
 
-    assert_eq!(begin(&mut record.clone(), due - jiff::SignedDuration::from_millis(1), &ask(1)), Begin::Fresh);
-    assert!(matches!(begin(&mut record, due, &ask(1)), Begin::Granted(_)));
+    assert_eq!(
+        begin(&mut record.clone(), due - jiff::SignedDuration::from_millis(1), &ask(1)),
+        LeaseDecision::NotNeeded
+    );
+    assert!(matches!(begin(&mut record, due, &ask(1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -36,7 +39,7 @@ fn a_second_asker_is_told_who_is_asking_since_when_and_until_when() {
 
     let second = begin(&mut record, at(5), &ask(2));
 
-    assert_eq!(second, Begin::Busy { until: at(12), since: at(0) });
+    assert_eq!(second, LeaseDecision::InProgress { until: at(12), since: at(0) });
 }
 
 // B22
@@ -76,11 +79,13 @@ fn the_same_attempt_gets_the_same_lease() {
 #[test]
 fn an_attempt_whose_lease_ran_out_gets_another() {
     let mut record = Record::default();
-    let Begin::Granted(first) = begin(&mut record, at(0), &ask(1)) else { panic!("nobody else asks") };
+    let LeaseDecision::Granted(first) = begin(&mut record, at(0), &ask(1)) else {
+        panic!("nobody else asks")
+    };
 
     let again = begin(&mut record, first.until, &ask(1));
 
-    assert!(matches!(again, Begin::Granted(second) if second.fence > first.fence));
+    assert!(matches!(again, LeaseDecision::Granted(second) if second.fence > first.fence));
 }
 
 #[test]
@@ -101,7 +106,7 @@ fn a_live_lease_is_not_taken_over() {
 
     let other = begin(&mut record, last_moment, &ask(99));
 
-    assert!(matches!(other, Begin::Busy { .. }));
+    assert!(matches!(other, LeaseDecision::InProgress { .. }));
 }
 
 // B90
@@ -113,8 +118,8 @@ fn a_lease_that_ran_out_is_taken_over_once() {
     let heir = begin(&mut record, lease.until, &ask(98));
     let third = begin(&mut record, lease.until, &ask(99));
 
-    assert!(matches!(heir, Begin::Granted(heir) if heir.fence > lease.fence));
-    assert!(matches!(third, Begin::Busy { .. }));
+    assert!(matches!(heir, LeaseDecision::Granted(heir) if heir.fence > lease.fence));
+    assert!(matches!(third, LeaseDecision::InProgress { .. }));
 }
 
 #[test]
@@ -124,15 +129,15 @@ fn a_lease_that_was_given_back_is_free_at_once() {
 
     record.release(&lease);
 
-    assert!(matches!(begin(&mut record, at(1), &ask(99)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(1), &ask(99)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn a_call_that_began_no_earlier_is_fresh_enough_for_one_who_insists() {
     let mut record = polled(at(0), [five_hour(10)]);
 
-    assert_eq!(begin(&mut record, at(2), &insist(1, at(0))), Begin::Fresh);
-    assert!(matches!(begin(&mut record, at(2), &insist(2, at(1))), Begin::Granted(_)));
+    assert_eq!(begin(&mut record, at(2), &insist(1, at(0))), LeaseDecision::NotNeeded);
+    assert!(matches!(begin(&mut record, at(2), &insist(2, at(1))), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -140,16 +145,16 @@ fn headers_are_no_answer_for_one_who_insists() {
     let mut record = polled(at(0), [five_hour(10)]);
     let _ = see(&mut record, at(60), [five_hour(11)]);
 
-    assert!(matches!(begin(&mut record, at(61), &insist(1, at(60))), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(61), &insist(1, at(60))), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn one_who_demands_what_is_younger_than_nothing_asks_anew() {
     let mut record = polled(at(0), [five_hour(10)]);
     let mut demanding = ask(1);
-    demanding.freshness = Freshness::Within(std::time::Duration::ZERO);
+    demanding.freshness = MaxStaleness::Age(std::time::Duration::ZERO);
 
-    assert!(matches!(begin(&mut record, at(0), &demanding), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(0), &demanding), LeaseDecision::Granted(_)));
 }
 
 /// A record with that many calls, one a minute.
@@ -166,17 +171,19 @@ fn spent(calls: i64) -> Record {
 fn the_call_beyond_the_hours_budget_is_held_until_the_first_is_an_hour_old() {
     let mut record = spent(28);
 
-    let Begin::Held(hold) = begin(&mut record, at(28 * 60), &ask(99)) else { panic!("28 calls are allowed") };
+    let LeaseDecision::OnHold(hold) = begin(&mut record, at(28 * 60), &ask(99)) else {
+        panic!("28 calls are allowed")
+    };
 
-    assert_eq!((hold.why, hold.until), (HoldReason::BudgetSpent, at(3600)));
-    assert!(matches!(begin(&mut record, at(3600), &ask(99)), Begin::Granted(_)));
+    assert_eq!((hold.why, hold.until), (HoldReason::BudgetExhausted, at(3600)));
+    assert!(matches!(begin(&mut record, at(3600), &ask(99)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn the_call_that_reaches_the_budget_is_made() {
     let mut record = spent(27);
 
-    assert!(matches!(begin(&mut record, at(28 * 60), &ask(99)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(28 * 60), &ask(99)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -192,12 +199,14 @@ fn calls_are_forgotten_when_they_are_an_hour_old() {
 #[test]
 fn the_reserve_of_the_budget_is_for_those_whom_somebody_waits_for() {
     let mut record = spent(22);
-    let background = ask(98).urgency(Urgency::Background);
+    let background = ask(98).urgency(Priority::Background);
 
-    let Begin::Held(hold) = begin(&mut record, at(22 * 60), &background) else { panic!("6 are in reserve") };
+    let LeaseDecision::OnHold(hold) = begin(&mut record, at(22 * 60), &background) else {
+        panic!("6 are in reserve")
+    };
 
-    assert_eq!((hold.why, hold.until), (HoldReason::BudgetSpent, at(3600)));
-    assert!(matches!(begin(&mut record, at(22 * 60), &ask(99)), Begin::Granted(_)));
+    assert_eq!((hold.why, hold.until), (HoldReason::BudgetExhausted, at(3600)));
+    assert!(matches!(begin(&mut record, at(22 * 60), &ask(99)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -205,7 +214,9 @@ fn a_lower_budget_is_waited_for_until_enough_calls_are_an_hour_old() {
     let mut record = spent(10);
     let frugal = policy().budget(crate::Budget::new(4, 1));
 
-    let Begin::Held(hold) = record.begin(at(600), &ask(99), &frugal) else { panic!("10 calls are over 4") };
+    let LeaseDecision::OnHold(hold) = record.begin(at(600), &ask(99), &frugal) else {
+        panic!("10 calls are over 4")
+    };
 
     // The calls of minutes 6 to 9 are four; the one of minute 6 must go.
     assert_eq!(hold.until, at(6 * 60 + 3600));
@@ -214,23 +225,23 @@ fn a_lower_budget_is_waited_for_until_enough_calls_are_an_hour_old() {
 #[test]
 fn a_quiet_time_of_the_neighbours_holds_an_account_that_did_nothing() {
     let mut record = Record::default();
-    let quiet = crate::Hold::new(at(0), at(60), HoldReason::NeighbourRateLimited);
+    let quiet = crate::Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
 
     let held = begin(&mut record, at(59), &ask(1).quiet(Some(quiet.clone())));
 
-    assert_eq!(held, Begin::Held(quiet.clone()));
-    assert!(matches!(begin(&mut record, at(60), &ask(2).quiet(Some(quiet))), Begin::Granted(_)));
+    assert_eq!(held, LeaseDecision::OnHold(quiet.clone()));
+    assert!(matches!(begin(&mut record, at(60), &ask(2).quiet(Some(quiet))), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn of_several_holds_the_one_that_ends_last_is_told() {
     let mut record = Record::default();
     let own = fail(&mut record, at(0), &FetchError::throttled(None)).unwrap();
-    let shorter = crate::Hold::new(at(0), at(30), HoldReason::NeighbourRateLimited);
-    let longer = crate::Hold::new(at(0), at(90), HoldReason::NeighbourRateLimited);
+    let shorter = crate::Hold::new(at(0), at(30), HoldReason::ProviderRateLimited);
+    let longer = crate::Hold::new(at(0), at(90), HoldReason::ProviderRateLimited);
 
-    assert_eq!(begin(&mut record, at(1), &ask(8).quiet(Some(shorter))), Begin::Held(own));
-    assert_eq!(begin(&mut record, at(1), &ask(9).quiet(Some(longer.clone()))), Begin::Held(longer));
+    assert_eq!(begin(&mut record, at(1), &ask(8).quiet(Some(shorter))), LeaseDecision::OnHold(own));
+    assert_eq!(begin(&mut record, at(1), &ask(9).quiet(Some(longer.clone()))), LeaseDecision::OnHold(longer));
 }
 
 #[test]
@@ -238,5 +249,5 @@ fn fresh_readings_are_told_even_where_nobody_may_ask() {
     let mut record = polled(at(0), [five_hour(10)]);
     let _ = record.seed(at(1), &held(rate_limited(at(1), at(3600))));
 
-    assert_eq!(begin(&mut record, at(2), &ask(1)), Begin::Fresh);
+    assert_eq!(begin(&mut record, at(2), &ask(1)), LeaseDecision::NotNeeded);
 }

@@ -5,14 +5,14 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::support::*;
-use crate::{Begin, FetchError, HoldReason, Record, Usage};
+use crate::{FetchError, HoldReason, LeaseDecision, Record, UsageReport};
 
 const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 
 /// A call that was granted a millisecond before the last answered one, so that its readings are stamped later than its grant.
 fn granted_by_a_clock_that_is_behind() -> (Record, crate::Lease) {
     let mut record = polled(at(0), [five_hour(40)]);
-    let Begin::Granted(lease) = begin(&mut record, at(0) - MILLISECOND, &insist(9, at(1))) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0) - MILLISECOND, &insist(9, at(1))) else {
         panic!("nothing known is as young as that")
     };
     (record, lease)
@@ -33,9 +33,11 @@ fn a_call_leaves_the_budget_an_hour_after_its_grant() {
     record.release(&lease);
     let frugal = policy().budget(crate::Budget::new(2, 0));
 
-    let Begin::Held(hold) = record.begin(at(1), &insist(9, at(1)), &frugal) else { panic!("2 are allowed") };
+    let LeaseDecision::OnHold(hold) = record.begin(at(1), &insist(9, at(1)), &frugal) else {
+        panic!("2 are allowed")
+    };
 
-    assert_eq!((hold.why, hold.until), (HoldReason::BudgetSpent, at(3600) - MILLISECOND));
+    assert_eq!((hold.why, hold.until), (HoldReason::BudgetExhausted, at(3600) - MILLISECOND));
 }
 
 #[test]
@@ -52,10 +54,10 @@ fn a_call_without_a_login_is_taken_back_by_its_fence() {
 fn calls_of_two_standalone_processes_at_one_moment_count_twice() {
     let call_of = |by: &str| {
         let mut alone = Record::default();
-        let Begin::Granted(lease) = begin(&mut alone, at(0), &insist(1, at(0)).by(by.into())) else {
+        let LeaseDecision::Granted(lease) = begin(&mut alone, at(0), &insist(1, at(0)).by(by.into())) else {
             panic!("it is alone")
         };
-        let _ = alone.commit(at(1), &lease, &Usage::polled([five_hour(10)]));
+        let _ = alone.commit(at(1), &lease, &UsageReport::polled([five_hour(10)]));
         alone
     };
     let mut record = call_of("host-1");
@@ -70,14 +72,16 @@ fn calls_of_two_standalone_processes_at_one_moment_count_twice() {
 #[test]
 fn a_standalone_process_takes_no_lease_of_the_same_fence_away() {
     let mut record = Record::default();
-    let Begin::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).by("host-1".into())) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).by("host-1".into()))
+    else {
         panic!("nobody else asks")
     };
     let mut alone = Record::default();
-    let Begin::Granted(other) = begin(&mut alone, at(0), &insist(2, at(0)).by("host-2".into())) else {
+    let LeaseDecision::Granted(other) = begin(&mut alone, at(0), &insist(2, at(0)).by("host-2".into()))
+    else {
         panic!("it is alone")
     };
-    let _ = alone.commit(at(1), &other, &Usage::polled([five_hour(10)]));
+    let _ = alone.commit(at(1), &other, &UsageReport::polled([five_hour(10)]));
 
     let _ = record.rejoin(at(2), &alone, None);
 
@@ -103,7 +107,9 @@ fn alone(process: i64, calls: i64) -> Record {
     let mut record = Record::default();
     for call in 0..calls {
         let ask = insist(9, at(DAYS)).by(format!("host-{process}").into());
-        let Begin::Granted(lease) = record.begin(at(call), &ask, &generous) else { panic!("it is alone") };
+        let LeaseDecision::Granted(lease) = record.begin(at(call), &ask, &generous) else {
+            panic!("it is alone")
+        };
         record.release(&lease);
     }
     record
@@ -136,7 +142,7 @@ fn the_bound_of_calls_changes_no_answer_of_the_budget() {
         let begun = record.clone().begin(at(100), &insist(1, at(DAYS)), &frugal);
 
         // Of 60 calls each second, the last ones that the budget allows begin at this second.
-        let Begin::Held(hold) = begun else { panic!("{budget} are used up") };
+        let LeaseDecision::OnHold(hold) = begun else { panic!("{budget} are used up") };
         assert_eq!(hold.until, at(second + 3600), "{budget}");
     }
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::support::*;
 use crate::time::between;
 use crate::{
-    Ask, AttemptId, Begin, Counted, Failed, FetchError, Freshness, Hold, HoldReason, Record, Seed, Snapshot,
-    Trouble, TroubleKind, Usage,
+    Counted, FailOutcome, FetchError, Hold, HoldReason, LastFailure, LastFailureKind, LeaseDecision,
+    LeaseRequest, MaxStaleness, Record, RequestId, Seed, Snapshot, UsageReport,
 };
 
 const THROTTLED: FetchError = FetchError::Throttled { retry_after: None };
@@ -40,7 +40,7 @@ fn after_a_success_the_holds_begin_anew() {
     let mut record = Record::default();
     delays(&mut record, 3, &THROTTLED);
     let over = record.hold().unwrap().until;
-    poll(&mut record, over, &Usage::polled([five_hour(10)]));
+    poll(&mut record, over, &UsageReport::polled([five_hour(10)]));
 
     let hold = fail(&mut record, over + MINUTE, &THROTTLED).unwrap();
 
@@ -89,8 +89,10 @@ fn a_hold_says_why() {
 fn attempts_of_different_dice_come_back_at_different_moments_within_a_tenth() {
     let until = |bits: u128| {
         let mut record = Record::default();
-        let ask = Ask::new(AttemptId::from(bits), Freshness::Within(FRESH));
-        let Begin::Granted(lease) = begin(&mut record, at(0), &ask) else { panic!("nobody else asks") };
+        let ask = LeaseRequest::new(RequestId::from(bits), MaxStaleness::Age(FRESH));
+        let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &ask) else {
+            panic!("nobody else asks")
+        };
         let _ = record.fail(at(0), &lease, &THROTTLED, &policy());
         record.hold().unwrap().until
     };
@@ -108,8 +110,8 @@ fn a_retry_after_is_a_floor_that_the_cap_does_not_shorten() {
     let hold = fail(&mut record, at(0), &FetchError::throttled(Some(Duration::from_secs(2974)))).unwrap();
 
     assert_eq!(hold.until, at(2974));
-    assert!(matches!(begin(&mut record, at(2973), &ask(9)), Begin::Held(_)));
-    assert!(matches!(begin(&mut record, at(2974), &ask(9)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(2973), &ask(9)), LeaseDecision::OnHold(_)));
+    assert!(matches!(begin(&mut record, at(2974), &ask(9)), LeaseDecision::Granted(_)));
 }
 
 // B15
@@ -144,8 +146,8 @@ fn a_retry_after_of_18_days_holds_for_24_hours_and_is_kept() {
     let hold = fail(&mut record, at(0), &FetchError::throttled(Some(DAY * 18))).unwrap();
 
     assert_eq!((hold.until, hold.shortened_from()), (at(0) + DAY, Some(DAY * 18)));
-    assert!(matches!(begin(&mut record, at(0) + DAY - SECOND, &ask(9)), Begin::Held(_)));
-    assert!(matches!(begin(&mut record, at(0) + DAY, &ask(9)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(0) + DAY - SECOND, &ask(9)), LeaseDecision::OnHold(_)));
+    assert!(matches!(begin(&mut record, at(0) + DAY, &ask(9)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -172,7 +174,7 @@ fn a_backoff_of_our_own_may_be_longer_than_a_day() {
 
     let failed = record.fail(at(0), &lease, &FetchError::throttled(Some(DAY * 18)), &patient);
 
-    let Failed::Stored { hold: Some(hold), .. } = failed else { panic!("nobody else has asked") };
+    let FailOutcome::Stored { hold: Some(hold), .. } = failed else { panic!("nobody else has asked") };
     assert_eq!(hold.until, at(0) + DAY * 2);
 }
 
@@ -205,7 +207,7 @@ fn a_stored_hold_of_an_older_program_ends_after_24_hours() {
 
         let hold = record.hold().unwrap();
         assert_eq!((hold.until, hold.shortened_from()), (at(0) + DAY, asked_for));
-        assert!(matches!(begin(&mut record, at(0) + DAY, &ask(9)), Begin::Granted(_)));
+        assert!(matches!(begin(&mut record, at(0) + DAY, &ask(9)), LeaseDecision::Granted(_)));
     }
 }
 
@@ -213,7 +215,7 @@ fn a_stored_hold_of_an_older_program_ends_after_24_hours() {
 fn a_hold_of_an_older_program_ahead_of_the_clock_is_rebased_for_24_hours_at_most() {
     let mut record = decode(&stored_by_an_older_program(&rate_limited(at(0) + DAY, at(0) + DAY * 19)));
 
-    assert!(matches!(begin(&mut record, at(0), &ask(8)), Begin::Held(_)));
+    assert!(matches!(begin(&mut record, at(0), &ask(8)), LeaseDecision::OnHold(_)));
 
     assert_eq!(record.hold().unwrap().until, at(0) + DAY);
 }
@@ -257,15 +259,15 @@ fn a_429_asks_the_neighbours_to_stay_quiet_for_a_minute_from_when_it_came() {
 
     let failed = record.fail(at(5), &lease, &FetchError::throttled(Some(HOUR)), &policy());
 
-    let Failed::Stored { quiet, .. } = failed else { panic!("nobody else has asked") };
-    assert_eq!(quiet, Some(Hold::new(at(5), at(65), HoldReason::NeighbourRateLimited)));
+    let FailOutcome::Stored { quiet, .. } = failed else { panic!("nobody else has asked") };
+    assert_eq!(quiet, Some(Hold::new(at(5), at(65), HoldReason::ProviderRateLimited)));
 }
 
 // B13
 #[test]
 fn a_neighbours_429_holds_but_strikes_nobody() {
     let mut main = Record::default();
-    let quiet = Hold::new(at(0), at(60), HoldReason::NeighbourRateLimited);
+    let quiet = Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
 
     let _ = begin(&mut main, at(1), &ask(1).quiet(Some(quiet)));
 
@@ -280,7 +282,7 @@ fn a_failure_that_is_no_429_leaves_the_neighbours_alone() {
 
         let failed = record.fail(at(1), &lease, &error, &policy());
 
-        assert!(matches!(failed, Failed::Stored { quiet: None, .. }), "{error}");
+        assert!(matches!(failed, FailOutcome::Stored { quiet: None, .. }), "{error}");
     }
 }
 
@@ -292,7 +294,10 @@ fn of_fifty_who_ask_during_a_hold_none_may_and_none_prolongs_it() {
     let before = record.clone();
 
     for number in 0..50 {
-        assert_eq!(begin(&mut record, at(601), &insist(100 + number, at(601))), Begin::Held(hold.clone()));
+        assert_eq!(
+            begin(&mut record, at(601), &insist(100 + number, at(601))),
+            LeaseDecision::OnHold(hold.clone())
+        );
     }
 
     assert_eq!(record, before);
@@ -330,8 +335,8 @@ fn a_trouble_is_as_old_as_the_call_that_met_it() {
 
     let _ = record.fail(at(9), &lease, &FetchError::TimedOut, &policy());
 
-    let Some(Trouble { at: moment, kind, .. }) = record.trouble() else { panic!("the call failed") };
-    assert_eq!((*moment, *kind), (at(0), TroubleKind::TimedOut));
+    let Some(LastFailure { at: moment, kind, .. }) = record.trouble() else { panic!("the call failed") };
+    assert_eq!((*moment, *kind), (at(0), LastFailureKind::TimedOut));
 }
 
 #[test]
@@ -339,7 +344,7 @@ fn a_success_clears_hold_strikes_and_trouble() {
     let mut record = Record::default();
     let over = fail(&mut record, at(0), &THROTTLED).unwrap().until;
 
-    poll(&mut record, over, &Usage::polled([five_hour(10)]));
+    poll(&mut record, over, &UsageReport::polled([five_hour(10)]));
 
     assert_eq!((record.hold(), record.strikes(), record.trouble()), (None, 0, None));
 }
@@ -384,7 +389,7 @@ fn a_persisted_hold_that_is_in_force_holds() {
 
     let _ = record.seed(at(59), &held(hold.clone()));
 
-    assert_eq!(begin(&mut record, at(59), &ask(1)), Begin::Held(hold));
+    assert_eq!(begin(&mut record, at(59), &ask(1)), LeaseDecision::OnHold(hold));
 }
 
 #[test]
@@ -417,7 +422,7 @@ fn a_success_does_not_clear_a_hold_that_was_armed_after_its_call_began() {
     let lease = grant(&mut record, at(0));
     let _ = record.seed(at(4), &held(rate_limited(at(4), at(3604))));
 
-    let _ = record.commit(at(8), &lease, &Usage::polled([five_hour(10)]));
+    let _ = record.commit(at(8), &lease, &UsageReport::polled([five_hour(10)]));
 
     assert_eq!(record.hold().map(|hold| hold.until), Some(at(3604)));
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::random::{World, ops};
 use super::support::*;
-use crate::{Begin, Cleared, Failed, FetchError, Hold, Record, Usage};
+use crate::{Cleared, FailOutcome, FetchError, Hold, LeaseDecision, Record, UsageReport};
 
 const THROTTLED: FetchError = FetchError::Throttled { retry_after: Some(HOUR) };
 
@@ -23,7 +23,7 @@ fn cleared() -> Record {
 }
 
 fn is_free(record: &Record, second: i64) -> bool {
-    matches!(begin(&mut record.clone(), at(second), &insist(99, at(second))), Begin::Granted(_))
+    matches!(begin(&mut record.clone(), at(second), &insist(99, at(second))), LeaseDecision::Granted(_))
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_record_of_a_newer_program_is_not_cleared() {
     let mut newer = Record::decode(br#"{"format":3,"fence":7}"#).unwrap();
     let before = newer.clone();
 
-    assert_eq!(newer.clear_hold(at(0)), Cleared::Newer);
+    assert_eq!(newer.clear_hold(at(0)), Cleared::UnsupportedFormat);
     assert_eq!(newer, before);
 }
 
@@ -129,7 +129,7 @@ fn a_call_from_before_the_clear_that_fails_after_it_holds() {
     let lease = grant(&mut record, at(0));
     let _ = record.clear_hold(at(1));
     let failed = record.fail(at(2), &lease, &THROTTLED, &policy());
-    let Failed::Stored { hold: Some(hold), .. } = failed else { panic!("nobody else has asked") };
+    let FailOutcome::Stored { hold: Some(hold), .. } = failed else { panic!("nobody else has asked") };
 
     let _ = record.rejoin(at(3), &throttled(), None);
     let _ = record.seed(at(3), &held(hold.clone()));
@@ -155,7 +155,7 @@ fn the_lease_after_a_clear_has_a_higher_fence() {
 #[test]
 fn an_answer_after_a_clear_changes_nothing_about_it() {
     let mut record = cleared();
-    poll(&mut record, at(61), &Usage::polled([five_hour(10)]));
+    poll(&mut record, at(61), &UsageReport::polled([five_hour(10)]));
 
     let _ = record.rejoin(at(120), &throttled(), None);
 

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::support::*;
-use crate::{Begin, FetchError, Record, Usage, WindowId};
+use crate::{FetchError, LeaseDecision, Record, UsageReport, WindowId};
 
 /// A moment long after everything else in these tests: the clock was wrong.
 fn year_2100() -> Timestamp {
@@ -16,13 +16,13 @@ fn a_hold_of_a_clock_that_was_ahead_lasts_as_long_as_was_meant_from_now_on() {
     let mut record = Record::default();
     fail(&mut record, year_2100(), &FetchError::throttled(Some(HOUR)));
 
-    let Begin::Held(hold) = begin(&mut record, at(0), &ask(9)) else {
+    let LeaseDecision::OnHold(hold) = begin(&mut record, at(0), &ask(9)) else {
         panic!("the provider asked for an hour")
     };
 
     assert_eq!((hold.since, hold.until), (at(0), at(3600)));
-    assert!(matches!(begin(&mut record, at(3599), &ask(9)), Begin::Held(_)));
-    assert!(matches!(begin(&mut record, at(3600), &ask(9)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(3599), &ask(9)), LeaseDecision::OnHold(_)));
+    assert!(matches!(begin(&mut record, at(3600), &ask(9)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -57,11 +57,11 @@ fn a_hold_that_was_moved_is_what_the_store_keeps() {
 #[test]
 fn what_a_later_call_brings_counts_though_it_is_made_by_a_clock_that_is_behind() {
     let mut record = polled(at(10), [five_hour(40)]);
-    let Begin::Granted(lease) = begin(&mut record, at(9), &insist(9, Timestamp::MAX)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(9), &insist(9, Timestamp::MAX)) else {
         panic!("nobody else is asking")
     };
 
-    let _ = record.commit(at(9), &lease, &Usage::polled([five_hour(20)]));
+    let _ = record.commit(at(9), &lease, &UsageReport::polled([five_hour(20)]));
 
     assert_eq!(record.snapshot().window(&WindowId::five_hour()).unwrap().used(), percent(20));
 }
@@ -72,7 +72,7 @@ fn readings_of_a_clock_that_was_ahead_are_dropped_and_asked_for_anew() {
 
     let begun = begin(&mut record, at(0), &ask(9));
 
-    assert!(matches!(begun, Begin::Granted(_)));
+    assert!(matches!(begun, LeaseDecision::Granted(_)));
     assert!(record.snapshot().is_empty());
     assert_eq!(record.asked_at(), None);
 }
@@ -85,7 +85,7 @@ fn calls_of_a_clock_that_was_ahead_spend_no_budget() {
         record.release(&lease);
     }
 
-    assert!(matches!(begin(&mut record, at(0), &ask(99)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(0), &ask(99)), LeaseDecision::Granted(_)));
     assert_eq!(record.attempts().len(), 1);
 }
 
@@ -94,7 +94,7 @@ fn a_refusal_of_a_clock_that_was_ahead_bars_nobody() {
     let mut record = Record::default();
     fail(&mut record, year_2100(), &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(0), &ask(9)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(0), &ask(9)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -102,7 +102,9 @@ fn a_lease_of_a_clock_that_was_ahead_is_taken_over() {
     let mut record = Record::default();
     let lease = grant(&mut record, year_2100());
 
-    let Begin::Granted(heir) = begin(&mut record, at(0), &ask(9)) else { panic!("2100 has not come") };
+    let LeaseDecision::Granted(heir) = begin(&mut record, at(0), &ask(9)) else {
+        panic!("2100 has not come")
+    };
 
     assert!(heir.fence > lease.fence);
 }
@@ -112,7 +114,7 @@ fn a_lease_within_the_slack_of_clocks_is_not_taken_over() {
     let mut record = Record::default();
     let _ = grant(&mut record, at(30));
 
-    assert!(matches!(begin(&mut record, at(0), &ask(9)), Begin::Busy { .. }));
+    assert!(matches!(begin(&mut record, at(0), &ask(9)), LeaseDecision::InProgress { .. }));
 }
 
 #[test]
@@ -120,11 +122,11 @@ fn an_answer_that_comes_after_the_clock_was_set_back_is_not_from_the_future() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
     let lease = grant(&mut record, year_2100());
 
-    let _ = record.commit(at(600), &lease, &Usage::polled([five_hour(11), seven_day(21)]));
+    let _ = record.commit(at(600), &lease, &UsageReport::polled([five_hour(11), seven_day(21)]));
 
     assert_eq!(record.snapshot().newest(), Some(at(600)));
     assert_eq!(record.asked_at(), Some(at(600)));
-    assert!(matches!(begin(&mut record, at(601), &ask(9)), Begin::Fresh));
+    assert!(matches!(begin(&mut record, at(601), &ask(9)), LeaseDecision::NotNeeded));
 }
 
 #[test]
@@ -134,7 +136,7 @@ fn a_refusal_that_comes_after_the_clock_was_set_back_bars() {
 
     let _ = record.fail(at(600), &lease, &FetchError::Unauthorized, &policy());
 
-    assert!(matches!(begin(&mut record, at(601), &ask(9)), Begin::Barred(_)));
+    assert!(matches!(begin(&mut record, at(601), &ask(9)), LeaseDecision::CredentialRejected(_)));
 }
 
 #[test]
@@ -154,7 +156,7 @@ fn a_clock_that_was_never_set_forgets_no_hold_and_no_call() {
 
     let held = begin(&mut record, Timestamp::UNIX_EPOCH, &ask(9));
 
-    assert!(matches!(held, Begin::Held(_)), "{held:?}");
+    assert!(matches!(held, LeaseDecision::OnHold(_)), "{held:?}");
     assert_eq!((record.hold(), record.attempts()), (Some(&hold), &calls[..]));
 }
 

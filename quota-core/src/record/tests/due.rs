@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use super::support::*;
 use crate::{
-    Ask, Begin, Counted, Coverage, Freshness, Record, Seed, Snapshot, Usage, WindowId, WindowReading,
+    Counted, Coverage, LeaseDecision, LeaseRequest, MaxStaleness, Record, Seed, Snapshot, UsageReport,
+    WindowId, WindowReading,
 };
 
 /// When the record is due, for those who want readings of five minutes.
@@ -24,7 +25,7 @@ fn a_record_that_knows_nothing_is_due_at_no_moment_and_never_fresh() {
     let mut record = Record::default();
 
     assert_eq!(due(&record), None);
-    assert!(matches!(begin(&mut record, at(0), &ask(1)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(0), &ask(1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -40,7 +41,7 @@ fn readings_are_due_when_they_have_the_age_that_was_asked_for() {
 fn a_reading_is_as_old_as_the_start_of_its_call() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
-    let _ = record.commit(at(29), &lease, &Usage::polled([five_hour(10)]));
+    let _ = record.commit(at(29), &lease, &UsageReport::polled([five_hour(10)]));
 
     assert_eq!(due(&record), Some(at(300)));
 }
@@ -80,18 +81,18 @@ fn headers_alone_never_make_an_account_known() {
     let _ = see(&mut record, at(0), [five_hour(10), seven_day(20)]);
 
     assert_eq!(due(&record), None);
-    assert!(matches!(begin(&mut record, at(1), &ask(1)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(1), &ask(1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn what_was_persisted_is_fresh_at_its_own_age() {
     let mut record = Record::default();
-    let poll = Snapshot::of(&Usage::polled([five_hour(10)]), at(0));
+    let poll = Snapshot::of(&UsageReport::polled([five_hour(10)]), at(0));
 
     let _ = record.seed(at(299), &Seed::new(poll));
 
-    assert_eq!(begin(&mut record, at(299), &ask(1)), Begin::Fresh);
-    assert!(matches!(begin(&mut record, at(300), &ask(1)), Begin::Granted(_)));
+    assert_eq!(begin(&mut record, at(299), &ask(1)), LeaseDecision::NotNeeded);
+    assert!(matches!(begin(&mut record, at(300), &ask(1)), LeaseDecision::Granted(_)));
 }
 
 // B51
@@ -106,7 +107,7 @@ fn an_answer_with_only_a_models_window_has_an_age_and_a_due_time() {
 #[test]
 fn an_answer_without_windows_has_an_age_and_a_due_time() {
     let mut record = Record::default();
-    poll(&mut record, at(0), &Usage::polled([]).plan("free".to_owned()));
+    poll(&mut record, at(0), &UsageReport::polled([]).plan("free".to_owned()));
 
     assert_eq!((record.snapshot().newest(), due(&record)), (Some(at(0)), Some(at(300))));
 }
@@ -188,27 +189,28 @@ fn headers_keep_an_account_with_a_model_window_fresh_for_an_hour() {
     for minute in 1..60 {
         let now = at(minute * 60);
         let _ = see(&mut record, now, [five_hour(11)]);
-        calls += u32::from(begin(&mut record, now, &ask(1)) != Begin::Fresh);
+        calls += u32::from(begin(&mut record, now, &ask(1)) != LeaseDecision::NotNeeded);
     }
 
     assert_eq!(calls, 0);
-    assert!(matches!(begin(&mut record, at(3600), &ask(2)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(3600), &ask(2)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn a_request_of_a_model_with_an_old_window_may_call() {
     let mut record = polled(at(0), [five_hour(10), opus(20)]);
     let _ = see(&mut record, at(200), [five_hour(11)]);
-    let of_a_model = Ask::new(attempt(1), Freshness::CompleteWithin(FRESH));
+    let of_a_model = LeaseRequest::new(attempt(1), MaxStaleness::CompleteAge(FRESH));
 
-    assert!(matches!(begin(&mut record, at(300), &of_a_model), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(300), &of_a_model), LeaseDecision::Granted(_)));
 }
 
 // B73
 #[test]
 fn a_window_that_could_not_be_read_is_not_asked_for_again_at_once() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20).resets_at(at(500))]);
-    let lame = Usage::polled([five_hour(11)]).coverage(Coverage::complete_except([WindowId::seven_day()]));
+    let lame =
+        UsageReport::polled([five_hour(11)]).coverage(Coverage::complete_except([WindowId::seven_day()]));
 
     poll(&mut record, at(1000), &lame);
 
@@ -219,7 +221,7 @@ fn a_window_that_could_not_be_read_is_not_asked_for_again_at_once() {
 fn an_answer_about_the_past_is_not_asked_for_again_at_once() {
     let mut record = Record::default();
 
-    poll(&mut record, at(0), &Usage::from_local([five_hour(10)], at(-9999)));
+    poll(&mut record, at(0), &UsageReport::from_local([five_hour(10)], at(-9999)));
 
     assert_eq!(due(&record), Some(at(300)));
 }

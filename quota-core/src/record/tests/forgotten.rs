@@ -1,25 +1,28 @@
 //! Accounts that were removed: what was known is gone and does not come back, and what binds the next call stays.
 
 use super::support::*;
-use crate::{Begin, Committed, Failed, FetchError, Joined, Percent, Record, Seed, Snapshot, Usage, WindowId};
+use crate::{
+    CommitOutcome, FailOutcome, FetchError, LeaseDecision, MergeOutcome, Percent, Record, Seed, Snapshot,
+    UsageReport, WindowId,
+};
 
 /// A record of a login with a reading, a failure after it, and a hold until an hour after second 300.
 fn known() -> Record {
     let mut record = Record::default();
     let mine = lineage("a");
-    let lease = match begin(&mut record, at(0), &insist(1, at(0)).login(crate::Login::of(mine))) {
-        Begin::Granted(lease) => lease,
+    let lease = match begin(&mut record, at(0), &insist(1, at(0)).login(crate::LoginInfo::new(mine))) {
+        LeaseDecision::Granted(lease) => lease,
         other => panic!("{other:?}"),
     };
-    let usage = Usage::polled([five_hour(40)]).identity(identity("org"));
-    assert_eq!(record.commit(at(1), &lease, &usage), Committed::Stored);
+    let usage = UsageReport::polled([five_hour(40)]).identity(identity("org"));
+    assert_eq!(record.commit(at(1), &lease, &usage), CommitOutcome::Stored);
     fail(&mut record, at(300), &FetchError::throttled(Some(HOUR)));
     record
 }
 
 fn forgotten(second: i64) -> Record {
     let mut record = known();
-    assert_eq!(record.forget(at(second)), Joined::Yes);
+    assert_eq!(record.forget(at(second)), MergeOutcome::Merged);
     record
 }
 
@@ -57,7 +60,7 @@ fn what_a_process_knows_from_before_does_not_come_back() {
         record.rejoin(at(500), &known(), None),
     ];
 
-    assert_eq!(joined, [Joined::Yes; 3]);
+    assert_eq!(joined, [MergeOutcome::Merged; 3]);
     assert!(record.snapshot().is_empty());
     assert_eq!((record.lineage(), record.trouble()), (None, None));
 }
@@ -76,7 +79,7 @@ fn what_is_read_afterwards_is_kept() {
 fn a_process_that_forgot_without_the_store_removes_what_the_store_has() {
     let mut shared = known();
 
-    assert_eq!(shared.rejoin(at(500), &forgotten(400), None), Joined::Yes);
+    assert_eq!(shared.rejoin(at(500), &forgotten(400), None), MergeOutcome::Merged);
 
     assert!(shared.snapshot().is_empty());
     assert_eq!((shared.lineage(), shared.trouble()), (None, None));
@@ -88,10 +91,10 @@ fn a_call_in_flight_stores_neither_its_answer_nor_its_failure() {
     let lease = grant(&mut record, at(600));
     let _ = record.forget(at(601));
 
-    let committed = record.commit(at(602), &lease, &Usage::polled([five_hour(50)]));
+    let committed = record.commit(at(602), &lease, &UsageReport::polled([five_hour(50)]));
     let failed = record.fail(at(602), &lease, &FetchError::Unauthorized, &policy());
 
-    assert_eq!((committed, failed), (Committed::Forgotten, Failed::TooLate));
+    assert_eq!((committed, failed), (CommitOutcome::Forgotten, FailOutcome::TooLate));
     assert!(record.snapshot().is_empty());
 }
 
@@ -101,7 +104,10 @@ fn a_call_that_begins_in_the_same_moment_stores_its_answer() {
 
     let lease = grant(&mut record, at(2 * 3600));
 
-    assert_eq!(record.commit(at(2 * 3600), &lease, &Usage::polled([five_hour(50)])), Committed::Stored);
+    assert_eq!(
+        record.commit(at(2 * 3600), &lease, &UsageReport::polled([five_hour(50)])),
+        CommitOutcome::Stored
+    );
     assert_eq!(record.snapshot().windows().len(), 1);
 }
 
@@ -109,12 +115,12 @@ fn a_call_that_begins_in_the_same_moment_stores_its_answer() {
 fn removing_and_adding_resets_no_budget() {
     let mut record = Record::default();
     for call in 0..i64::from(policy().budget.per_hour) {
-        poll(&mut record, at(call * 10), &Usage::polled([five_hour(10)]));
+        poll(&mut record, at(call * 10), &UsageReport::polled([five_hour(10)]));
     }
 
     let _ = record.forget(at(600));
 
-    assert!(matches!(begin(&mut record, at(601), &insist(99, at(601))), Begin::Held(_)));
+    assert!(matches!(begin(&mut record, at(601), &insist(99, at(601))), LeaseDecision::OnHold(_)));
 }
 
 #[test]
@@ -146,14 +152,18 @@ fn added_again() -> Record {
 fn lowered() -> Record {
     let mut record = added_again();
     for (second, used) in [(500, 42), (510, 3)] {
-        poll(&mut record, at(second), &Usage::polled([five_hour(used).length(HOUR * 5).resets_at(at(3600))]));
+        poll(
+            &mut record,
+            at(second),
+            &UsageReport::polled([five_hour(used).length(HOUR * 5).resets_at(at(3600))]),
+        );
     }
     record
 }
 
 /// What is shown after a session has repeated the 42 % of before.
 fn shown_after_a_repeated_line(record: &mut Record) -> Option<Percent> {
-    let line = Usage::from_statusline([five_hour(42).length(HOUR * 5).resets_at(at(3600))], at(600));
+    let line = UsageReport::from_statusline([five_hour(42).length(HOUR * 5).resets_at(at(3600))], at(600));
     let _ = record.observe(at(600), &Snapshot::of(&line, at(600)), None, None);
     used(record, &WindowId::five_hour())
 }
@@ -180,7 +190,7 @@ fn readings_from_after_the_removal_bring_their_peak() {
 #[test]
 fn an_answer_after_the_removal_brings_the_peak_of_the_window_that_it_ended() {
     let mut alone = lowered();
-    poll(&mut alone, at(520), &Usage::polled([seven_day(1)]));
+    poll(&mut alone, at(520), &UsageReport::polled([seven_day(1)]));
     let mut record = added_again();
 
     let _ = record.observe(at(530), alone.snapshot(), None, None);
@@ -191,7 +201,7 @@ fn an_answer_after_the_removal_brings_the_peak_of_the_window_that_it_ended() {
 #[test]
 fn a_peak_whose_reading_is_from_before_the_removal_does_not_come_back() {
     let mut before = polled(at(0), [five_hour(42)]);
-    poll(&mut before, at(10), &Usage::polled([five_hour(3)]));
+    poll(&mut before, at(10), &UsageReport::polled([five_hour(3)]));
     let mut record = added_again();
 
     let _ = record.observe(at(500), before.snapshot(), None, None);

@@ -1,7 +1,7 @@
 //! Calls that were never made, and processes that still count them.
 
 use super::support::*;
-use crate::{Begin, FetchError, Joined, Lease, Record};
+use crate::{FetchError, Lease, LeaseDecision, MergeOutcome, Record};
 
 fn no_login() -> FetchError {
     FetchError::not_logged_in("no file")
@@ -25,7 +25,7 @@ fn given_back() -> Record {
 fn a_call_that_a_standalone_process_gave_back_stays_given_back() {
     let (mut shared, _) = calling();
 
-    assert_eq!(shared.rejoin(at(2), &given_back(), None), Joined::Yes);
+    assert_eq!(shared.rejoin(at(2), &given_back(), None), MergeOutcome::Merged);
 
     assert_eq!((shared.attempts(), shared.lease()), (&[][..], None));
 }
@@ -34,7 +34,7 @@ fn a_call_that_a_standalone_process_gave_back_stays_given_back() {
 fn a_standalone_process_that_counts_a_call_does_not_bring_it_back() {
     let mut shared = given_back();
 
-    assert_eq!(shared.rejoin(at(2), &calling().0, None), Joined::Yes);
+    assert_eq!(shared.rejoin(at(2), &calling().0, None), MergeOutcome::Merged);
 
     assert_eq!((shared.attempts(), shared.lease()), (&[][..], None));
 }
@@ -70,7 +70,7 @@ fn a_record_keeps_a_bounded_number_of_calls_that_were_given_back() {
     let mut record = Record::default();
     for second in 0..200 {
         let lease = match begin(&mut record, at(second), &insist(second.unsigned_abs().into(), at(second))) {
-            Begin::Granted(lease) => lease,
+            LeaseDecision::Granted(lease) => lease,
             other => panic!("{other:?}"),
         };
         drop(record.fail(at(second), &lease, &no_login(), &policy()));
@@ -81,13 +81,13 @@ fn a_record_keeps_a_bounded_number_of_calls_that_were_given_back() {
 
 #[test]
 fn a_credential_that_was_not_used_has_met_no_hold_after_a_rejoin() {
-    let login = |mark| crate::Login::unstated().mark(crate::Mark::from_hash(mark));
+    let login = |mark| crate::LoginInfo::unknown().mark(crate::CredentialFingerprint::from_hash(mark));
     let mut shared = Record::default();
-    let Begin::Granted(first) = begin(&mut shared, at(0), &insist(1, at(0)).login(login(1))) else {
+    let LeaseDecision::Granted(first) = begin(&mut shared, at(0), &insist(1, at(0)).login(login(1))) else {
         panic!("nothing prevents a call");
     };
     drop(shared.fail(at(1), &first, &FetchError::throttled(Some(HOUR)), &policy()));
-    let Begin::Granted(second) = begin(&mut shared, at(2), &insist(2, at(2)).login(login(2))) else {
+    let LeaseDecision::Granted(second) = begin(&mut shared, at(2), &insist(2, at(2)).login(login(2))) else {
         panic!("another credential may call once");
     };
     let mut alone = shared.clone();
@@ -96,18 +96,18 @@ fn a_credential_that_was_not_used_has_met_no_hold_after_a_rejoin() {
     let _ = shared.rejoin(at(4), &alone, None);
 
     let again = begin(&mut shared, at(5), &insist(3, at(5)).login(login(2)));
-    assert!(matches!(again, Begin::Granted(_)), "{again:?}");
+    assert!(matches!(again, LeaseDecision::Granted(_)), "{again:?}");
 }
 
 /// A held record in which a call with credential 2 is under way, and its lease.
 fn admitted() -> (Record, Lease) {
     let mut record = Record::default();
-    let login = |mark| crate::Login::unstated().mark(crate::Mark::from_hash(mark));
-    let Begin::Granted(first) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
+    let login = |mark| crate::LoginInfo::unknown().mark(crate::CredentialFingerprint::from_hash(mark));
+    let LeaseDecision::Granted(first) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
         panic!("nothing prevents a call");
     };
     drop(record.fail(at(1), &first, &FetchError::throttled(Some(HOUR)), &policy()));
-    let Begin::Granted(second) = begin(&mut record, at(2), &insist(2, at(2)).login(login(2))) else {
+    let LeaseDecision::Granted(second) = begin(&mut record, at(2), &insist(2, at(2)).login(login(2))) else {
         panic!("another credential may call once");
     };
     (record, second)
@@ -121,9 +121,9 @@ fn a_standalone_copy_does_not_restore_that_a_credential_met_the_hold() {
 
     let _ = shared.rejoin(at(4), &alone, None);
 
-    let login = crate::Login::unstated().mark(crate::Mark::from_hash(2));
+    let login = crate::LoginInfo::unknown().mark(crate::CredentialFingerprint::from_hash(2));
     let again = begin(&mut shared, at(5), &insist(3, at(5)).login(login));
-    assert!(matches!(again, Begin::Granted(_)), "{again:?}");
+    assert!(matches!(again, LeaseDecision::Granted(_)), "{again:?}");
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_call_that_an_older_program_counts_again_stays_given_back() {
 #[test]
 fn lists_of_a_decoded_record_are_bounded() {
     let mut record = given_back();
-    record.note_unscoped(&crate::Trouble::of(&FetchError::missing_scope("x"), at(0), None));
+    record.note_unscoped(&crate::LastFailure::of(&FetchError::missing_scope("x"), at(0), None));
     let mut many = document(&record);
     many["given_back_ms"][""] = (0..500).collect();
     many["unscoped"] = vec![many["unscoped"][0].clone(); 500].into();

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::support::*;
 use crate::time::CLOCK_SLACK;
 use crate::{
-    Ask, Begin, Budget, Committed, Failed, FetchError, Freshness, Lease, Login, Policy, Record, Usage,
+    Budget, CommitOutcome, FailOutcome, FetchError, Lease, LeaseDecision, LeaseRequest, LoginInfo,
+    MaxStaleness, Policy, Record, UsageReport,
 };
 
 const HOLDERS: usize = 4;
@@ -100,10 +101,10 @@ impl Match {
         self.asked += 1;
         // Nobody is content with what is known, and nothing is in the way but the lease of another.
         let login = if other_login { "b" } else { "a" };
-        let ask =
-            Ask::new(attempt(self.asked), Freshness::Since(Timestamp::MAX)).login(Login::of(lineage(login)));
+        let ask = LeaseRequest::new(attempt(self.asked), MaxStaleness::StartedAfter(Timestamp::MAX))
+            .login(LoginInfo::new(lineage(login)));
         match self.record.begin(self.now, &ask, &generous()) {
-            Begin::Granted(lease) => {
+            LeaseDecision::Granted(lease) => {
                 let taken = self.rightful.as_ref().is_some_and(|held| held.is_live(self.now));
                 let same_login = other_login == self.other_login;
                 prop_assert!(!(taken && same_login), "{lease:?} beside {:?}", self.rightful);
@@ -112,7 +113,7 @@ impl Match {
                 self.rightful = Some(lease.clone());
                 self.leases[holder] = Some(lease);
             }
-            Begin::Busy { until, since } => {
+            LeaseDecision::InProgress { until, since } => {
                 let held = self.rightful.as_ref().map(|held| (held.until, held.granted_at));
                 prop_assert_eq!(held, Some((until, since)));
             }
@@ -131,15 +132,15 @@ impl Match {
         let Some(lease) = self.leases[holder].take() else { return Ok(()) };
         let before = self.record.clone();
 
-        let committed = self.record.commit(self.now, &lease, &Usage::polled([five_hour(10)]));
+        let committed = self.record.commit(self.now, &lease, &UsageReport::polled([five_hour(10)]));
 
         if self.is_rightful(&lease) {
-            prop_assert_eq!(committed, Committed::Stored);
+            prop_assert_eq!(committed, CommitOutcome::Stored);
             prop_assert!(lease.fence > self.committed_fence);
             self.committed_fence = lease.fence;
             self.rightful = None;
         } else {
-            prop_assert_eq!(committed, Committed::TooLate);
+            prop_assert_eq!(committed, CommitOutcome::TooLate);
             prop_assert_eq!(&self.record, &before);
         }
         Ok(())
@@ -154,10 +155,10 @@ impl Match {
         let failed = self.record.fail(self.now, &lease, &error, &generous());
 
         if self.is_rightful(&lease) {
-            prop_assert_eq!(failed, Failed::Stored { hold: None, quiet: None });
+            prop_assert_eq!(failed, FailOutcome::Stored { hold: None, quiet: None });
             self.rightful = None;
         } else {
-            prop_assert_eq!(failed, Failed::TooLate);
+            prop_assert_eq!(failed, FailOutcome::TooLate);
             prop_assert_eq!(&self.record, &before);
         }
         Ok(())

@@ -2,7 +2,9 @@
 //! Random interleavings of many holders are in `holders`.
 
 use super::support::*;
-use crate::{Ask, Begin, Committed, Failed, FetchError, Freshness, Record, Usage};
+use crate::{
+    CommitOutcome, FailOutcome, FetchError, LeaseDecision, LeaseRequest, MaxStaleness, Record, UsageReport,
+};
 
 /// A record whose lease has passed from the first holder to the second.
 fn passed_on() -> (Record, crate::Lease, crate::Lease) {
@@ -17,9 +19,9 @@ fn a_late_holder_brings_no_readings() {
     let (mut record, first, _) = passed_on();
     let before = record.clone();
 
-    let committed = record.commit(at(31), &first, &Usage::polled([five_hour(10)]));
+    let committed = record.commit(at(31), &first, &UsageReport::polled([five_hour(10)]));
 
-    assert_eq!(committed, Committed::TooLate);
+    assert_eq!(committed, CommitOutcome::TooLate);
     assert_eq!(record, before);
 }
 
@@ -30,7 +32,7 @@ fn a_late_holder_arms_no_hold() {
 
     let failed = record.fail(at(31), &first, &FetchError::throttled(None), &policy());
 
-    assert_eq!(failed, Failed::TooLate);
+    assert_eq!(failed, FailOutcome::TooLate);
     assert_eq!(record, before);
 }
 
@@ -49,9 +51,9 @@ fn a_late_loser_cannot_clear_a_newer_hold() {
     let _ = record.fail(at(31), &second, &FetchError::throttled(None), &policy());
     let before = record.clone();
 
-    let committed = record.commit(at(32), &first, &Usage::polled([five_hour(10)]));
+    let committed = record.commit(at(32), &first, &UsageReport::polled([five_hour(10)]));
 
-    assert_eq!(committed, Committed::TooLate);
+    assert_eq!(committed, CommitOutcome::TooLate);
     assert_eq!(record, before);
 }
 
@@ -60,9 +62,9 @@ fn a_holder_whose_time_is_over_still_counts_while_nobody_has_taken_over() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
-    let committed = record.commit(at(300), &lease, &Usage::polled([five_hour(10)]));
+    let committed = record.commit(at(300), &lease, &UsageReport::polled([five_hour(10)]));
 
-    assert_eq!(committed, Committed::Stored);
+    assert_eq!(committed, CommitOutcome::Stored);
     assert_eq!(record.snapshot().windows()[0].observed_at(), at(0));
 }
 
@@ -70,13 +72,13 @@ fn a_holder_whose_time_is_over_still_counts_while_nobody_has_taken_over() {
 fn readings_that_are_brought_twice_change_nothing_the_second_time() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
-    let usage = Usage::polled([five_hour(10)]);
+    let usage = UsageReport::polled([five_hour(10)]);
     let _ = record.commit(at(1), &lease, &usage);
     let before = record.clone();
 
     let again = record.commit(at(2), &lease, &usage);
 
-    assert_eq!(again, Committed::Stored);
+    assert_eq!(again, CommitOutcome::Stored);
     assert_eq!(record, before);
 }
 
@@ -100,21 +102,23 @@ fn a_lease_of_the_same_number_but_of_another_attempt_is_not_taken_for_ones_own()
     let mut lost = Record::default();
     let theirs = begin(&mut lost, at(0), &ask(77));
 
-    let committed = lost.commit(at(1), &mine, &Usage::polled([five_hour(10)]));
+    let committed = lost.commit(at(1), &mine, &UsageReport::polled([five_hour(10)]));
 
-    assert!(matches!(theirs, Begin::Granted(theirs) if theirs.fence == mine.fence));
-    assert_eq!(committed, Committed::TooLate);
+    assert!(matches!(theirs, LeaseDecision::Granted(theirs) if theirs.fence == mine.fence));
+    assert_eq!(committed, CommitOutcome::TooLate);
 }
 
 #[test]
 fn an_attempt_that_was_given_a_second_lease_cannot_use_the_first() {
     let mut record = Record::default();
-    let Begin::Granted(first) = begin(&mut record, at(0), &ask(1)) else { panic!("nobody else asks") };
+    let LeaseDecision::Granted(first) = begin(&mut record, at(0), &ask(1)) else {
+        panic!("nobody else asks")
+    };
     let _ = begin(&mut record, first.until, &ask(1));
 
-    let committed = record.commit(at(31), &first, &Usage::polled([five_hour(10)]));
+    let committed = record.commit(at(31), &first, &UsageReport::polled([five_hour(10)]));
 
-    assert_eq!(committed, Committed::TooLate);
+    assert_eq!(committed, CommitOutcome::TooLate);
 }
 
 #[test]
@@ -144,9 +148,11 @@ fn the_fence_rises_even_if_the_store_lost_the_record() {
 #[test]
 fn a_moment_before_1970_gives_a_fence_too() {
     let mut record = Record::default();
-    let ask = Ask::new(attempt(1), Freshness::Within(FRESH));
+    let ask = LeaseRequest::new(attempt(1), MaxStaleness::Age(FRESH));
 
-    let Begin::Granted(lease) = begin(&mut record, jiff::Timestamp::MIN, &ask) else { panic!("nobody asks") };
+    let LeaseDecision::Granted(lease) = begin(&mut record, jiff::Timestamp::MIN, &ask) else {
+        panic!("nobody asks")
+    };
 
     assert_eq!(lease.fence, 1);
 }

@@ -11,8 +11,8 @@ use super::random::{Op, Outcome, World, ops, usage_of_any_period};
 use super::support::*;
 use crate::time::{self, CLOCK_SLACK};
 use crate::{
-    Begin, Budget, Committed, Counted, Failed, FetchError, Freshness, Joined, Lease, Record, Snapshot,
-    Source, Urgency, Usage, WindowId, WindowReading,
+    Budget, CommitOutcome, Counted, FailOutcome, FetchError, Lease, LeaseDecision, MaxStaleness,
+    MergeOutcome, Priority, Record, Snapshot, Source, UsageReport, WindowId, WindowReading,
 };
 
 /// From long before 1970 to the end of time, in milliseconds.
@@ -39,7 +39,7 @@ proptest! {
             }
 
             let ask = insist(number as u128, now);
-            let Begin::Granted(lease) = record.begin(now, &ask, &generous) else { panic!("no lease is out") };
+            let LeaseDecision::Granted(lease) = record.begin(now, &ask, &generous) else { panic!("no lease is out") };
             record.release(&lease);
 
             prop_assert!(lease.fence > last, "{} after {last}", lease.fence);
@@ -107,7 +107,7 @@ proptest! {
 
         let joined = world.record.rejoin(world.now, &same, None);
 
-        prop_assert_eq!(joined, Joined::Yes);
+        prop_assert_eq!(joined, MergeOutcome::Merged);
         prop_assert_eq!(world.record, same);
     }
 
@@ -145,12 +145,12 @@ proptest! {
         let first = begin(&mut world.record, at(left), &insist(9999, at(left)));
         let limit = at(left) + CLOCK_SLACK;
 
-        prop_assert!(!matches!(first, Begin::Busy { .. } | Begin::Fresh | Begin::Barred(_)), "{first:?}");
+        prop_assert!(!matches!(first, LeaseDecision::InProgress { .. } | LeaseDecision::NotNeeded | LeaseDecision::CredentialRejected(_)), "{first:?}");
         prop_assert!(world.record.snapshot().newest().is_none_or(|newest| newest <= limit));
         prop_assert!(world.record.asked_at().is_none_or(|asked| asked <= limit));
         // No hold among the operations is meant for longer than two hours.
         let second = begin(&mut world.record, at(left) + HOUR * 2, &insist(9998, at(left) + HOUR * 2));
-        prop_assert!(matches!(second, Begin::Granted(_)), "{second:?}");
+        prop_assert!(matches!(second, LeaseDecision::Granted(_)), "{second:?}");
     }
 }
 
@@ -165,7 +165,7 @@ fn check_ages(ops: &[Op]) -> Result<(), TestCaseError> {
         let outcome = world.apply(op);
 
         let brought = match (op, &outcome) {
-            (Op::Commit { usage, .. }, Outcome::Committed(lease, Committed::Stored)) => {
+            (Op::Commit { usage, .. }, Outcome::Committed(lease, CommitOutcome::Stored)) => {
                 Some((usage, lease.granted_at))
             }
             (Op::See { usage, .. } | Op::Seed { usage, .. }, Outcome::Joined(seen)) => Some((usage, *seen)),
@@ -188,7 +188,7 @@ fn check_ages(ops: &[Op]) -> Result<(), TestCaseError> {
 }
 
 fn sees(age: Duration, source: Source, windows: [WindowReading; 1]) -> Op {
-    let mut usage = Usage::from_headers(windows);
+    let mut usage = UsageReport::from_headers(windows);
     usage.source = source;
     Op::See { age: age.try_into().expect("it is short"), usage }
 }
@@ -222,7 +222,7 @@ fn check_holds(ops: &[Op]) -> Result<(), TestCaseError> {
 }
 
 fn asks(insists: bool) -> Op {
-    Op::Ask { insists, urgency: Urgency::Interactive, quiet: None }
+    Op::Ask { insists, urgency: Priority::Interactive, quiet: None }
 }
 
 fn waits(span: Duration) -> Op {
@@ -231,7 +231,7 @@ fn waits(span: Duration) -> Op {
 
 #[test]
 fn a_call_whose_readings_are_stamped_later_than_it_was_granted_is_taken_back() {
-    let answer = Op::Commit { holder: 0, usage: Usage::polled([five_hour(0)]) };
+    let answer = Op::Commit { holder: 0, usage: UsageReport::polled([five_hour(0)]) };
     let no_login = Op::Fail { holder: 0, error: FetchError::not_logged_in("no file") };
 
     check_holds(&[waits(Duration::from_micros(1)), asks(false), answer, asks(true), no_login]).unwrap();
@@ -239,7 +239,7 @@ fn a_call_whose_readings_are_stamped_later_than_it_was_granted_is_taken_back() {
 
 #[test]
 fn a_call_whose_readings_are_stamped_later_than_it_was_granted_counts_from_its_grant() {
-    let answer = Op::Commit { holder: 0, usage: Usage::polled([]).plan("max".to_owned()) };
+    let answer = Op::Commit { holder: 0, usage: UsageReport::polled([]).plan("max".to_owned()) };
     let ops = [
         waits(Duration::from_micros(1)),
         asks(false),
@@ -249,8 +249,8 @@ fn a_call_whose_readings_are_stamped_later_than_it_was_granted_counts_from_its_g
         waits(Duration::from_micros(29_999_999)),
         asks(true),
         waits(Duration::from_secs(270)),
-        Op::Ask { insists: false, urgency: Urgency::Background, quiet: None },
-        Op::Ask { insists: false, urgency: Urgency::Background, quiet: None },
+        Op::Ask { insists: false, urgency: Priority::Background, quiet: None },
+        Op::Ask { insists: false, urgency: Priority::Background, quiet: None },
     ];
 
     check_holds(&ops).unwrap();
@@ -280,8 +280,8 @@ impl Shadow {
         let forgets = matches!(
             outcome,
             Outcome::Begun { .. }
-                | Outcome::Committed(_, Committed::Stored)
-                | Outcome::Failed(_, _, Failed::Stored { .. })
+                | Outcome::Committed(_, CommitOutcome::Stored)
+                | Outcome::Failed(_, _, FailOutcome::Stored { .. })
         );
         if forgets || matches!(op, Op::ClearHold) {
             // A call that was found to be an hour old is forgotten, also if the clock is set back after that.
@@ -293,18 +293,18 @@ impl Shadow {
                 let holds = [self.hold.map(|(_, until)| until), neighbours, self.spent_until(now, *urgency)];
                 let held_until = holds.into_iter().flatten().filter(|until| now < *until).max();
                 match begin {
-                    Begin::Granted(lease) => {
+                    LeaseDecision::Granted(lease) => {
                         prop_assert_eq!(held_until, None, "granted {:?}", lease);
                         prop_assert!(lease.fence > self.fence);
                         self.fence = lease.fence;
                         self.calls.push((lease.fence, now));
                     }
-                    Begin::Held(hold) => prop_assert_eq!(Some(hold.until), held_until),
+                    LeaseDecision::OnHold(hold) => prop_assert_eq!(Some(hold.until), held_until),
                     _ => {}
                 }
             }
-            Outcome::Committed(lease, Committed::Stored) => self.clear(now, lease),
-            Outcome::Failed(lease, error, Failed::Stored { hold, .. }) => {
+            Outcome::Committed(lease, CommitOutcome::Stored) => self.clear(now, lease),
+            Outcome::Failed(lease, error, FailOutcome::Stored { hold, .. }) => {
                 if error.is_before_request() {
                     self.take_back(lease);
                 }
@@ -331,8 +331,8 @@ impl Shadow {
         Ok(())
     }
 
-    fn spent_until(&self, now: Timestamp, urgency: Urgency) -> Option<Timestamp> {
-        let allowed = if urgency == Urgency::Interactive { 6 } else { 4 };
+    fn spent_until(&self, now: Timestamp, urgency: Priority) -> Option<Timestamp> {
+        let allowed = if urgency == Priority::Interactive { 6 } else { 4 };
         let mut recent: Vec<_> =
             self.calls.iter().map(|(_, at)| *at + HOUR).filter(|end| now < *end).collect();
         recent.sort_unstable();
@@ -367,10 +367,10 @@ impl Shadow {
 fn a_millisecond_before_a_minute_has_passed_nobody_asks_again() {
     let mut record = polled(at(0), [five_hour(100).resets_at(at(1))]);
     let mut eager = ask(1);
-    eager.freshness = Freshness::Within(HOUR);
+    eager.freshness = MaxStaleness::Age(HOUR);
 
     let last_moment = at(60) - SignedDuration::from_millis(1);
 
-    assert_eq!(begin(&mut record.clone(), last_moment, &eager), Begin::Fresh);
-    assert!(matches!(begin(&mut record, at(60), &eager), Begin::Granted(_)));
+    assert_eq!(begin(&mut record.clone(), last_moment, &eager), LeaseDecision::NotNeeded);
+    assert!(matches!(begin(&mut record, at(60), &eager), LeaseDecision::Granted(_)));
 }

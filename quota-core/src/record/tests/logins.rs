@@ -2,17 +2,22 @@
 //! What follows from a credential that is refused is in `refusals`.
 
 use super::support::*;
-use crate::{Ask, Begin, Committed, FetchError, Joined, Login, Mark, Record, Seed, Usage, WindowId};
+use crate::{
+    CommitOutcome, CredentialFingerprint, FetchError, LeaseDecision, LeaseRequest, LoginInfo, MergeOutcome,
+    Record, Seed, UsageReport, WindowId,
+};
 
-fn of(ask: Ask, name: &str) -> Ask {
-    ask.login(Login::of(lineage(name)))
+fn of(ask: LeaseRequest, name: &str) -> LeaseRequest {
+    ask.login(LoginInfo::new(lineage(name)))
 }
 
 /// A record of that login, with one call at 0, as `begin` and `commit` leave it.
 fn record_of(name: &str) -> Record {
     let mut record = Record::default();
-    let Begin::Granted(lease) = begin(&mut record, at(0), &of(ask(1), name)) else { panic!("nobody asks") };
-    let _ = record.commit(at(1), &lease, &Usage::polled([five_hour(10)]));
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &of(ask(1), name)) else {
+        panic!("nobody asks")
+    };
+    let _ = record.commit(at(1), &lease, &UsageReport::polled([five_hour(10)]));
     record
 }
 
@@ -27,18 +32,18 @@ fn held_record_of(name: &str) -> Record {
 #[test]
 fn when_only_the_token_rotates_the_readings_stay_fresh() {
     let mut record = record_of("a");
-    let rotated = ask(2).login(Login::of(lineage("a")).mark(Mark::from_hash(7)));
+    let rotated = ask(2).login(LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(7)));
 
-    assert_eq!(begin(&mut record, at(10), &rotated), Begin::Fresh);
+    assert_eq!(begin(&mut record, at(10), &rotated), LeaseDecision::NotNeeded);
 }
 
 // B33
 #[test]
 fn when_only_the_token_rotates_the_hold_stays() {
     let mut record = held_record_of("a");
-    let rotated = ask(9).login(Login::of(lineage("a")).mark(Mark::from_hash(7)));
+    let rotated = ask(9).login(LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(7)));
 
-    assert!(matches!(begin(&mut record, at(700), &rotated), Begin::Held(_)));
+    assert!(matches!(begin(&mut record, at(700), &rotated), LeaseDecision::OnHold(_)));
 }
 
 // B34, B35
@@ -48,7 +53,7 @@ fn a_new_login_is_never_shown_what_the_old_one_left() {
 
     let begun = begin(&mut record, at(10), &of(ask(2), "b"));
 
-    assert!(matches!(begun, Begin::Granted(_)));
+    assert!(matches!(begun, LeaseDecision::Granted(_)));
     assert!(record.snapshot().is_empty());
     assert_eq!((record.asked_at(), record.lineage()), (None, Some(&lineage("b"))));
 }
@@ -56,7 +61,7 @@ fn a_new_login_is_never_shown_what_the_old_one_left() {
 #[test]
 fn who_a_new_login_is_must_be_told_anew() {
     let mut record = record_of("a");
-    poll(&mut record, at(600), &Usage::polled([five_hour(10)]).identity(identity("org-1")));
+    poll(&mut record, at(600), &UsageReport::polled([five_hour(10)]).identity(identity("org-1")));
 
     let _ = begin(&mut record, at(700), &of(ask(9), "b"));
 
@@ -79,7 +84,7 @@ fn a_new_login_is_not_held_by_what_the_old_one_did() {
 
     let begun = begin(&mut record, at(700), &of(ask(9), "b"));
 
-    assert!(matches!(begun, Begin::Granted(_)));
+    assert!(matches!(begun, LeaseDecision::Granted(_)));
     assert_eq!((record.hold(), record.strikes(), record.trouble()), (None, 0, None));
 }
 
@@ -89,20 +94,22 @@ fn a_new_login_is_not_barred_by_the_refusal_of_the_old_one() {
     let mut record = record_of("a");
     fail(&mut record, at(600), &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(601), &of(ask(9), "b")), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(601), &of(ask(9), "b")), LeaseDecision::Granted(_)));
 }
 
 // B34, B03
 #[test]
 fn a_new_login_does_not_wait_for_the_old_ones_call_and_its_answer_is_too_late() {
     let mut record = record_of("a");
-    let Begin::Granted(old) = begin(&mut record, at(600), &of(ask(2), "a")) else { panic!("it is stale") };
+    let LeaseDecision::Granted(old) = begin(&mut record, at(600), &of(ask(2), "a")) else {
+        panic!("it is stale")
+    };
 
     let new = begin(&mut record, at(601), &of(ask(3), "b"));
-    let late = record.commit(at(602), &old, &Usage::polled([five_hour(99)]));
+    let late = record.commit(at(602), &old, &UsageReport::polled([five_hour(99)]));
 
-    assert!(matches!(new, Begin::Granted(_)));
-    assert_eq!(late, Committed::TooLate);
+    assert!(matches!(new, LeaseDecision::Granted(_)));
+    assert_eq!(late, CommitOutcome::TooLate);
     assert!(record.snapshot().is_empty());
 }
 
@@ -114,7 +121,7 @@ fn what_was_persisted_of_the_old_login_is_not_seeded() {
         Seed::new(headers(at(5), [five_hour(99)])).hold(rate_limited(at(5), at(3600))).lineage(lineage("a"));
     let before = record.clone();
 
-    assert_eq!(record.seed(at(6), &seed), Joined::Foreign);
+    assert_eq!(record.seed(at(6), &seed), MergeOutcome::OtherLogin);
     assert_eq!(record, before);
 }
 
@@ -126,7 +133,7 @@ fn a_late_header_of_another_login_is_dropped() {
 
     let joined = record.observe(at(6), &headers(at(5), [five_hour(99)]), Some(&lineage("a")), None);
 
-    assert_eq!(joined, Joined::Foreign);
+    assert_eq!(joined, MergeOutcome::OtherLogin);
     assert_eq!(record, before);
 }
 
@@ -134,12 +141,12 @@ fn a_late_header_of_another_login_is_dropped() {
 #[test]
 fn readings_of_another_identity_are_refused() {
     let mut record = Record::default();
-    poll(&mut record, at(0), &Usage::polled([five_hour(10)]).identity(identity("org-1")));
+    poll(&mut record, at(0), &UsageReport::polled([five_hour(10)]).identity(identity("org-1")));
     let before = record.clone();
 
     let joined = record.observe(at(6), &headers(at(5), [five_hour(99)]), None, Some(&identity("org-2")));
 
-    assert_eq!(joined, Joined::Foreign);
+    assert_eq!(joined, MergeOutcome::OtherLogin);
     assert_eq!(record, before);
 }
 
@@ -150,7 +157,7 @@ fn state_without_a_login_is_adopted_by_the_first_that_is_named() {
 
     let begun = begin(&mut record, at(10), &of(ask(9), "a"));
 
-    assert_eq!(begun, Begin::Fresh);
+    assert_eq!(begun, LeaseDecision::NotNeeded);
     assert_eq!(record.lineage(), Some(&lineage("a")));
 }
 
@@ -181,10 +188,10 @@ fn the_hold_of_state_without_a_login_survives_its_adoption_and_a_rotation() {
     let mut record = Record::default();
     let _ = record.seed(at(0), &held(rate_limited(at(0), at(3600))));
     let named = of(ask(8), "a");
-    let rotated = ask(9).login(Login::of(lineage("a")).mark(Mark::from_hash(7)));
+    let rotated = ask(9).login(LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(7)));
 
-    assert!(matches!(begin(&mut record, at(1), &named), Begin::Held(_)));
-    assert!(matches!(begin(&mut record, at(2), &rotated), Begin::Held(_)));
+    assert!(matches!(begin(&mut record, at(1), &named), LeaseDecision::OnHold(_)));
+    assert!(matches!(begin(&mut record, at(2), &rotated), LeaseDecision::OnHold(_)));
 }
 
 // B44
@@ -204,9 +211,10 @@ fn an_answer_to_a_rotated_token_of_the_same_login_is_that_logins() {
     let mut record = record_of("a");
     let lease = grant(&mut record, at(600));
 
-    let committed = record.commit(at(601), &lease, &Usage::polled([five_hour(20)]).lineage(lineage("a")));
+    let committed =
+        record.commit(at(601), &lease, &UsageReport::polled([five_hour(20)]).lineage(lineage("a")));
 
-    assert_eq!(committed, Committed::Stored);
+    assert_eq!(committed, CommitOutcome::Stored);
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(20)));
 }
 
@@ -214,14 +222,14 @@ fn an_answer_to_a_rotated_token_of_the_same_login_is_that_logins() {
 #[test]
 fn an_answer_to_another_login_replaces_all_that_was_known() {
     let mut record = Record::default();
-    let usage = Usage::polled([five_hour(10), seven_day(20)]).lineage(lineage("a"));
+    let usage = UsageReport::polled([five_hour(10), seven_day(20)]).lineage(lineage("a"));
     poll(&mut record, at(0), &usage);
     let lease = grant(&mut record, at(600));
 
-    let usage = Usage::from_headers([five_hour(33)]).lineage(lineage("b"));
+    let usage = UsageReport::from_headers([five_hour(33)]).lineage(lineage("b"));
     let committed = record.commit(at(601), &lease, &usage);
 
-    assert_eq!(committed, Committed::LoginChanged);
+    assert_eq!(committed, CommitOutcome::LoginChanged);
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(33)));
     assert_eq!(used(&record, &WindowId::seven_day()), None);
     assert_eq!(record.lineage(), Some(&lineage("b")));
@@ -231,14 +239,14 @@ fn an_answer_to_another_login_replaces_all_that_was_known() {
 #[test]
 fn another_identity_under_the_same_login_is_noticed_and_not_mixed_in() {
     let mut record = record_of("a");
-    let first = Usage::polled([five_hour(10), seven_day(20)]).identity(identity("org-1"));
+    let first = UsageReport::polled([five_hour(10), seven_day(20)]).identity(identity("org-1"));
     poll(&mut record, at(600), &first);
     let lease = grant(&mut record, at(1200));
 
-    let second = Usage::from_headers([five_hour(33)]).identity(identity("org-2"));
+    let second = UsageReport::from_headers([five_hour(33)]).identity(identity("org-2"));
     let committed = record.commit(at(1201), &lease, &second);
 
-    assert_eq!(committed, Committed::LoginChanged);
+    assert_eq!(committed, CommitOutcome::LoginChanged);
     assert_eq!(used(&record, &WindowId::seven_day()), None);
     assert_eq!(record.identity(), Some(&identity("org-2")));
 }
@@ -247,9 +255,9 @@ fn another_identity_under_the_same_login_is_noticed_and_not_mixed_in() {
 #[test]
 fn another_identity_under_the_same_login_leaves_the_login() {
     let mut record = record_of("a");
-    poll(&mut record, at(600), &Usage::polled([five_hour(10)]).identity(identity("org-1")));
+    poll(&mut record, at(600), &UsageReport::polled([five_hour(10)]).identity(identity("org-1")));
 
-    poll(&mut record, at(1200), &Usage::polled([five_hour(33)]).identity(identity("org-2")));
+    poll(&mut record, at(1200), &UsageReport::polled([five_hour(33)]).identity(identity("org-2")));
 
     assert_eq!(record.lineage(), Some(&lineage("a")));
 }
@@ -261,7 +269,7 @@ fn logins_that_alternate_share_one_budget() {
         let name = if call % 2 == 0 { "a" } else { "b" };
         begin(record, at(call), &of(ask(u128::try_from(call).unwrap()), name))
     };
-    let granted = (0..100).filter(|call| matches!(ask_as(&mut record, *call), Begin::Granted(_)));
+    let granted = (0..100).filter(|call| matches!(ask_as(&mut record, *call), LeaseDecision::Granted(_)));
 
     assert_eq!(granted.count(), 28);
 }

@@ -2,7 +2,7 @@
 //! How a process rejoins that was alone is in `readings`.
 
 use super::support::*;
-use crate::{Committed, FetchError, Joined, Record, Usage};
+use crate::{CommitOutcome, FetchError, MergeOutcome, Record, UsageReport};
 
 /// A record as somebody stores it.
 fn stored_next(record: &mut Record) -> Record {
@@ -59,13 +59,13 @@ fn an_answer_that_is_put_back_ends_the_hold_it_had_ended() {
     let over = fail(&mut record, at(0), &FetchError::throttled(None)).unwrap().until;
     let lease = grant(&mut record, over);
     let mut stands = stored_next(&mut record);
-    let committed = record.commit(over + SECOND, &lease, &Usage::polled([five_hour(10)]));
-    assert_eq!(committed, Committed::Stored);
+    let committed = record.commit(over + SECOND, &lease, &UsageReport::polled([five_hour(10)]));
+    assert_eq!(committed, CommitOutcome::Stored);
     let lost = stored_next(&mut record);
 
     let joined = stands.rejoin(over + SECOND * 2, &lost, None);
 
-    assert_eq!((joined, stands.strikes(), stands.hold()), (Joined::Yes, 0, None));
+    assert_eq!((joined, stands.strikes(), stands.hold()), (MergeOutcome::Merged, 0, None));
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn what_a_newer_program_wrote_is_not_put_back_in_this_programs_form() {
 
     let joined = empty.rejoin(at(0), &newer, None);
 
-    assert_eq!((joined, empty), (Joined::Newer, Record::default()));
+    assert_eq!((joined, empty), (MergeOutcome::UnsupportedFormat, Record::default()));
 }
 
 #[test]

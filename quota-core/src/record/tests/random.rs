@@ -11,8 +11,9 @@ use proptest::prelude::*;
 use super::support::*;
 use crate::time::CLOCK_SLACK;
 use crate::{
-    Ask, Begin, Committed, Coverage, Credits, Failed, FetchError, Freshness, Hold, HoldReason, Lease, Money,
-    Policy, Record, Seed, Snapshot, Source, Urgency, Usage, WindowId, WindowReading,
+    CommitOutcome, Coverage, Credits, FailOutcome, FetchError, Hold, HoldReason, Lease, LeaseDecision,
+    LeaseRequest, MaxStaleness, Money, Policy, Priority, Record, Seed, Snapshot, Source, UsageReport,
+    WindowId, WindowReading,
 };
 
 /// Few of each, so that readings often meet.
@@ -68,23 +69,23 @@ fn credits() -> impl Strategy<Value = Credits> {
 }
 
 /// Whatever a provider may say, and who may have told.
-pub(crate) fn usage() -> impl Strategy<Value = Usage> {
+pub(crate) fn usage() -> impl Strategy<Value = UsageReport> {
     usage_of(reading(reset()))
 }
 
 /// The same, with resets of any distance.
-pub(crate) fn usage_of_any_period() -> impl Strategy<Value = Usage> {
+pub(crate) fn usage_of_any_period() -> impl Strategy<Value = UsageReport> {
     usage_of(reading(any_reset()))
 }
 
-fn usage_of(reading: impl Strategy<Value = WindowReading>) -> impl Strategy<Value = Usage> {
+fn usage_of(reading: impl Strategy<Value = WindowReading>) -> impl Strategy<Value = UsageReport> {
     let newer = ["telepathy", "oracle"].map(|word| Source::Other(word.into()));
     let known = [Source::Unknown, Source::Statusline, Source::Local, Source::Headers, Source::Poll];
     let source = prop::sample::select([&known[..], &newer].concat());
     let plan = option::of(prop::sample::select(vec!["max".to_owned(), "pro".to_owned()]));
     (vec(reading, 0..4), coverage(), source, plan, option::of(credits())).prop_map(
         |(windows, coverage, source, plan, credits)| {
-            let mut usage = Usage::polled(windows).coverage(coverage).plan(plan).credits(credits);
+            let mut usage = UsageReport::polled(windows).coverage(coverage).plan(plan).credits(credits);
             usage.source = source;
             usage
         },
@@ -107,17 +108,17 @@ fn error() -> impl Strategy<Value = FetchError> {
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     /// Somebody wants to refresh; whoever may goes off to ask the provider.
-    Ask { insists: bool, urgency: Urgency, quiet: Option<Duration> },
+    Ask { insists: bool, urgency: Priority, quiet: Option<Duration> },
     /// One of those who went off comes back with an answer.
-    Commit { holder: usize, usage: Usage },
+    Commit { holder: usize, usage: UsageReport },
     /// One of them comes back without.
     Fail { holder: usize, error: FetchError },
     /// One of them was cancelled.
     Release { holder: usize },
     /// Readings are seen that are so old.
-    See { age: SignedDuration, usage: Usage },
+    See { age: SignedDuration, usage: UsageReport },
     /// Persisted readings are found that are so old, with a hold for so long that was armed then, or now at the latest.
-    Seed { age: SignedDuration, usage: Usage, hold: Option<Duration> },
+    Seed { age: SignedDuration, usage: UsageReport, hold: Option<Duration> },
     /// A person lifts the hold.
     ClearHold,
     /// Time passes.
@@ -127,7 +128,7 @@ pub(crate) enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let urgency = prop::sample::select(vec![Urgency::Background, Urgency::Interactive]);
+    let urgency = prop::sample::select(vec![Priority::Background, Priority::Interactive]);
     let quiet = prop_oneof![4 => Just(None), 1 => (1_u64..90).prop_map(|s| Some(Duration::from_secs(s)))];
     let age = || (-60_000_i64..600_000).prop_map(SignedDuration::from_millis);
     let hold = || option::of((0_u64..7200).prop_map(Duration::from_secs));
@@ -156,11 +157,11 @@ pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
 pub(crate) enum Outcome {
     Begun {
         quiet: Option<Hold>,
-        urgency: Urgency,
-        begin: Begin,
+        urgency: Priority,
+        begin: LeaseDecision,
     },
-    Committed(Lease, Committed),
-    Failed(Lease, FetchError, Failed),
+    Committed(Lease, CommitOutcome),
+    Failed(Lease, FetchError, FailOutcome),
     /// Readings of then were joined.
     Joined(Timestamp),
     Nothing,
@@ -236,13 +237,13 @@ impl World {
         }
     }
 
-    fn ask(&mut self, insists: bool, urgency: Urgency, quiet: Option<Duration>) -> Outcome {
+    fn ask(&mut self, insists: bool, urgency: Priority, quiet: Option<Duration>) -> Outcome {
         self.asked += 1;
-        let freshness = if insists { Freshness::Since(self.now) } else { Freshness::Within(FRESH) };
-        let quiet = quiet.map(|span| Hold::new(self.now, self.now + span, HoldReason::NeighbourRateLimited));
-        let ask = Ask::new(attempt(self.asked), freshness).urgency(urgency).quiet(quiet.clone());
+        let freshness = if insists { MaxStaleness::StartedAfter(self.now) } else { MaxStaleness::Age(FRESH) };
+        let quiet = quiet.map(|span| Hold::new(self.now, self.now + span, HoldReason::ProviderRateLimited));
+        let ask = LeaseRequest::new(attempt(self.asked), freshness).urgency(urgency).quiet(quiet.clone());
         let begin = self.record.begin(self.now, &ask, &self.policy);
-        if let Begin::Granted(lease) = &begin {
+        if let LeaseDecision::Granted(lease) = &begin {
             self.away.push(lease.clone());
         }
         Outcome::Begun { quiet, urgency, begin }

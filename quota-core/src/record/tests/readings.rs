@@ -5,7 +5,8 @@ use jiff::Timestamp;
 
 use super::support::*;
 use crate::{
-    Begin, Committed, Coverage, Credits, FetchError, Joined, Record, Seed, Snapshot, Source, Usage, WindowId,
+    CommitOutcome, Coverage, Credits, FetchError, LeaseDecision, MergeOutcome, Record, Seed, Snapshot,
+    Source, UsageReport, WindowId,
 };
 
 fn observed_at(record: &Record, id: &WindowId) -> Timestamp {
@@ -19,9 +20,9 @@ fn an_answer_that_says_nothing_replaces_nothing() {
     let lease = grant(&mut record, at(600));
     let before = record.clone();
 
-    let committed = record.commit(at(601), &lease, &Usage::polled([]));
+    let committed = record.commit(at(601), &lease, &UsageReport::polled([]));
 
-    assert_eq!(committed, Committed::Empty);
+    assert_eq!(committed, CommitOutcome::Empty);
     assert_eq!(record, before);
 }
 
@@ -31,10 +32,10 @@ fn an_answer_whose_plan_and_money_are_blank_says_nothing() {
     let mut record = polled(at(0), [five_hour(10)]);
     let lease = grant(&mut record, at(600));
 
-    let blank = Usage::polled([]).plan(String::new()).credits(Credits::default());
+    let blank = UsageReport::polled([]).plan(String::new()).credits(Credits::default());
     let committed = record.commit(at(601), &lease, &blank);
 
-    assert_eq!(committed, Committed::Empty);
+    assert_eq!(committed, CommitOutcome::Empty);
 }
 
 // B30, B73
@@ -43,9 +44,9 @@ fn an_answer_of_which_nothing_could_be_read_says_nothing() {
     let mut record = polled(at(0), [five_hour(10)]);
     let lease = grant(&mut record, at(600));
 
-    let usage = Usage::polled([]).coverage(Coverage::complete_except([WindowId::five_hour()]));
+    let usage = UsageReport::polled([]).coverage(Coverage::complete_except([WindowId::five_hour()]));
 
-    assert_eq!(record.commit(at(601), &lease, &usage), Committed::Empty);
+    assert_eq!(record.commit(at(601), &lease, &usage), CommitOutcome::Empty);
 }
 
 // B30
@@ -53,7 +54,7 @@ fn an_answer_of_which_nothing_could_be_read_says_nothing() {
 fn after_an_answer_that_said_nothing_the_call_can_still_be_reported_as_failed() {
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
-    let _ = record.commit(at(1), &lease, &Usage::polled([]));
+    let _ = record.commit(at(1), &lease, &UsageReport::polled([]));
 
     let _ = record.fail(at(1), &lease, &FetchError::malformed("it is empty"), &policy());
 
@@ -66,7 +67,7 @@ fn a_models_window_that_a_later_answer_does_not_report_is_gone_for_good() {
     let mut record = polled(at(0), [five_hour(10), opus(100)]);
     let old = record.snapshot().clone();
 
-    poll(&mut record, at(600), &Usage::polled([five_hour(11)]));
+    poll(&mut record, at(600), &UsageReport::polled([five_hour(11)]));
     let mut reloaded = stored(&record);
     let _ = reloaded.seed(at(601), &Seed::new(old));
 
@@ -78,7 +79,8 @@ fn a_models_window_that_a_later_answer_does_not_report_is_gone_for_good() {
 #[test]
 fn a_window_that_could_not_be_read_keeps_its_value_and_its_age() {
     let mut record = polled(at(0), [five_hour(10), seven_day(20)]);
-    let lame = Usage::polled([five_hour(11)]).coverage(Coverage::complete_except([WindowId::seven_day()]));
+    let lame =
+        UsageReport::polled([five_hour(11)]).coverage(Coverage::complete_except([WindowId::seven_day()]));
 
     poll(&mut record, at(600), &lame);
 
@@ -94,7 +96,7 @@ fn headers_that_were_seen_during_a_call_beat_its_answer() {
     let lease = grant(&mut record, at(100));
     let _ = see(&mut record, at(110), [five_hour(50)]);
 
-    let _ = record.commit(at(120), &lease, &Usage::polled([five_hour(40), seven_day(20)]));
+    let _ = record.commit(at(120), &lease, &UsageReport::polled([five_hour(40), seven_day(20)]));
 
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(50)));
     assert_eq!(used(&record, &WindowId::seven_day()), Some(percent(20)));
@@ -109,7 +111,7 @@ fn a_delayed_message_moves_no_window_back() {
     let late = headers(at(40), [five_hour(40), seven_day(20)]);
     let joined = record.observe(at(110), &late, None, None);
 
-    assert_eq!(joined, Joined::Yes);
+    assert_eq!(joined, MergeOutcome::Merged);
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(50)));
     assert_eq!(observed_at(&record, &WindowId::five_hour()), at(100));
     assert_eq!(used(&record, &WindowId::seven_day()), Some(percent(20)));
@@ -130,7 +132,7 @@ fn a_delayed_message_changes_neither_when_all_was_asked_nor_when_it_is_due() {
 fn an_answer_that_says_it_is_older_is_as_old_as_it_says() {
     let mut record = Record::default();
 
-    poll(&mut record, at(0), &Usage::from_local([five_hour(10)], at(-500)));
+    poll(&mut record, at(0), &UsageReport::from_local([five_hour(10)], at(-500)));
 
     assert_eq!(observed_at(&record, &WindowId::five_hour()), at(-500));
 }
@@ -139,7 +141,7 @@ fn an_answer_that_says_it_is_older_is_as_old_as_it_says() {
 fn an_answer_that_says_it_is_younger_than_its_call_is_not_believed() {
     let mut record = Record::default();
 
-    poll(&mut record, at(0), &Usage::polled([five_hour(10)]).observed_at(at(1)));
+    poll(&mut record, at(0), &UsageReport::polled([five_hour(10)]).observed_at(at(1)));
 
     assert_eq!(observed_at(&record, &WindowId::five_hour()), at(0));
 }
@@ -178,8 +180,8 @@ fn a_reading_from_a_clock_that_is_slightly_ahead_is_taken() {
 fn headers_neither_add_nor_change_a_models_window_or_money() {
     let mut record = Record::default();
     let spent = spending();
-    poll(&mut record, at(0), &Usage::polled([five_hour(10), opus(90)]).credits(spent.clone()));
-    let usage = Usage::from_headers([five_hour(11), opus(5)]).credits(Credits::default());
+    poll(&mut record, at(0), &UsageReport::polled([five_hour(10), opus(90)]).credits(spent.clone()));
+    let usage = UsageReport::from_headers([five_hour(11), opus(5)]).credits(Credits::default());
 
     let _ = record.observe(at(60), &Snapshot::of(&usage, at(60)), None, None);
 
@@ -192,12 +194,12 @@ fn headers_neither_add_nor_change_a_models_window_or_money() {
 fn a_process_that_was_alone_brings_its_readings_its_calls_and_its_hold() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
-    poll(&mut alone, at(400), &Usage::polled([five_hour(30)]));
+    poll(&mut alone, at(400), &UsageReport::polled([five_hour(30)]));
     let hold = fail(&mut alone, at(800), &FetchError::throttled(Some(HOUR))).unwrap();
 
     let joined = shared.rejoin(at(900), &alone, None);
 
-    assert_eq!(joined, Joined::Yes);
+    assert_eq!(joined, MergeOutcome::Merged);
     assert_eq!(used(&shared, &WindowId::five_hour()), Some(percent(30)));
     assert_eq!(shared.attempts(), alone.attempts());
     assert_eq!((shared.hold(), shared.strikes()), (Some(&hold), 1));
@@ -208,7 +210,7 @@ fn a_process_that_was_alone_brings_its_readings_its_calls_and_its_hold() {
 fn the_calls_of_a_process_that_was_alone_need_not_be_made_again() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
-    poll(&mut alone, at(400), &Usage::polled([five_hour(30)]).coverage(Coverage::Reported));
+    poll(&mut alone, at(400), &UsageReport::polled([five_hour(30)]).coverage(Coverage::Reported));
 
     let _ = shared.rejoin(at(401), &alone, None);
 
@@ -236,7 +238,7 @@ fn a_process_that_rejoins_leaves_the_lease_of_another() {
 
     let _ = shared.rejoin(at(10), &alone, None);
 
-    assert_eq!(shared.commit(at(11), &lease, &Usage::polled([five_hour(31)])), Committed::Stored);
+    assert_eq!(shared.commit(at(11), &lease, &UsageReport::polled([five_hour(31)])), CommitOutcome::Stored);
 }
 
 #[test]
@@ -247,10 +249,10 @@ fn a_call_that_was_begun_alone_goes_on_in_the_shared_record() {
     let _ = shared.rejoin(at(401), &alone, None);
 
     let other = begin(&mut shared, at(402), &ask(99));
-    let committed = shared.commit(at(403), &lease, &Usage::polled([five_hour(30)]));
+    let committed = shared.commit(at(403), &lease, &UsageReport::polled([five_hour(30)]));
 
-    assert!(matches!(other, Begin::Busy { .. }));
-    assert_eq!(committed, Committed::Stored);
+    assert!(matches!(other, LeaseDecision::InProgress { .. }));
+    assert_eq!(committed, CommitOutcome::Stored);
 }
 
 #[test]
@@ -275,7 +277,7 @@ fn a_call_that_was_begun_alone_gives_way_to_a_later_one() {
     let _ = shared.rejoin(at(6), &alone, None);
 
     assert_eq!(shared.lease(), None);
-    assert_eq!(shared.commit(at(7), &early, &Usage::polled([five_hour(30)])), Committed::TooLate);
+    assert_eq!(shared.commit(at(7), &early, &UsageReport::polled([five_hour(30)])), CommitOutcome::TooLate);
 }
 
 #[test]
@@ -295,13 +297,13 @@ fn a_lease_whose_grant_was_told_too_late_is_the_one_the_call_went_on_with() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let _ = begin(&mut shared, at(0), &insist(77, at(0)));
-    let Begin::Granted(lease) = begin(&mut alone, at(1), &insist(77, at(0))) else {
+    let LeaseDecision::Granted(lease) = begin(&mut alone, at(1), &insist(77, at(0))) else {
         panic!("nobody else asks")
     };
 
     let _ = shared.rejoin(at(2), &alone, None);
 
-    assert_eq!(shared.commit(at(3), &lease, &Usage::polled([five_hour(30)])), Committed::Stored);
+    assert_eq!(shared.commit(at(3), &lease, &UsageReport::polled([five_hour(30)])), CommitOutcome::Stored);
 }
 
 #[test]
@@ -310,7 +312,7 @@ fn a_call_that_is_back_is_not_begun_again_by_a_second_rejoining() {
     let mut alone = Record::default();
     let lease = grant(&mut alone, at(0));
     let _ = shared.rejoin(at(1), &alone, None);
-    let _ = shared.commit(at(2), &lease, &Usage::polled([five_hour(30)]));
+    let _ = shared.commit(at(2), &lease, &UsageReport::polled([five_hour(30)]));
 
     let _ = shared.rejoin(at(3), &alone, None);
 
@@ -320,38 +322,38 @@ fn a_call_that_is_back_is_not_begun_again_by_a_second_rejoining() {
 #[test]
 fn a_process_that_was_alone_with_another_login_brings_only_its_calls() {
     let mut shared = Record::default();
-    poll(&mut shared, at(0), &Usage::polled([five_hour(10)]).lineage(lineage("b")));
+    poll(&mut shared, at(0), &UsageReport::polled([five_hour(10)]).lineage(lineage("b")));
     let mut alone = Record::default();
-    poll(&mut alone, at(5), &Usage::polled([five_hour(30)]).lineage(lineage("a")));
+    poll(&mut alone, at(5), &UsageReport::polled([five_hour(30)]).lineage(lineage("a")));
     let before = shared.snapshot().clone();
 
-    assert_eq!(shared.rejoin(at(10), &alone, None), Joined::Foreign);
+    assert_eq!(shared.rejoin(at(10), &alone, None), MergeOutcome::OtherLogin);
     assert_eq!((shared.snapshot(), shared.attempts().len()), (&before, 2));
 }
 
 #[test]
 fn a_process_that_was_given_another_login_while_it_was_alone_brings_it() {
     let mut shared = Record::default();
-    poll(&mut shared, at(0), &Usage::polled([five_hour(10)]).lineage(lineage("a")));
+    poll(&mut shared, at(0), &UsageReport::polled([five_hour(10)]).lineage(lineage("a")));
     let mut alone = shared.clone();
     let _ = alone.new_login(&lineage("b"));
 
     let joined = shared.rejoin(at(10), &alone, Some(&lineage("a")));
 
-    assert_eq!((joined, shared.lineage()), (Joined::Yes, Some(&lineage("b"))));
+    assert_eq!((joined, shared.lineage()), (MergeOutcome::Merged, Some(&lineage("b"))));
     assert!(shared.snapshot().is_empty());
 }
 
 #[test]
 fn a_login_that_others_have_brought_meanwhile_is_not_taken_back() {
     let mut alone = Record::default();
-    poll(&mut alone, at(0), &Usage::polled([five_hour(10)]).lineage(lineage("a")));
+    poll(&mut alone, at(0), &UsageReport::polled([five_hour(10)]).lineage(lineage("a")));
     let mut shared = alone.clone();
     let _ = shared.new_login(&lineage("b"));
 
     let joined = shared.rejoin(at(10), &alone, Some(&lineage("a")));
 
-    assert_eq!((joined, shared.lineage()), (Joined::Foreign, Some(&lineage("b"))));
+    assert_eq!((joined, shared.lineage()), (MergeOutcome::OtherLogin, Some(&lineage("b"))));
 }
 
 #[test]
@@ -359,7 +361,7 @@ fn a_refusal_that_was_overcome_while_alone_is_forgotten_by_all() {
     let mut shared = polled(at(0), [five_hour(10)]);
     fail(&mut shared, at(400), &FetchError::Unauthorized);
     let mut alone = shared.clone();
-    poll(&mut alone, at(420), &Usage::polled([five_hour(30)]));
+    poll(&mut alone, at(420), &UsageReport::polled([five_hour(30)]));
 
     let _ = shared.rejoin(at(430), &alone, None);
 
@@ -371,7 +373,7 @@ fn calls_made_alone_for_another_login_are_counted() {
     let mut shared = Record::default();
     let _ = shared.new_login(&lineage("b"));
     let mut alone = Record::default();
-    poll(&mut alone, at(5), &Usage::polled([five_hour(30)]).lineage(lineage("a")));
+    poll(&mut alone, at(5), &UsageReport::polled([five_hour(30)]).lineage(lineage("a")));
 
     let _ = shared.rejoin(at(10), &alone, None);
 
@@ -383,9 +385,9 @@ fn what_the_store_has_lost_is_not_put_back_over_another_login() {
     let mut shared = Record::default();
     let _ = shared.new_login(&lineage("b"));
     let mut lost = Record::default();
-    poll(&mut lost, at(5), &Usage::polled([five_hour(30)]).lineage(lineage("a")));
+    poll(&mut lost, at(5), &UsageReport::polled([five_hour(30)]).lineage(lineage("a")));
 
-    assert_eq!(shared.rejoin(at(10), &lost, None), Joined::Foreign);
+    assert_eq!(shared.rejoin(at(10), &lost, None), MergeOutcome::OtherLogin);
 }
 
 #[test]
@@ -404,7 +406,7 @@ fn a_refusal_while_alone_that_others_have_overcome_since_is_forgotten() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     fail(&mut alone, at(400), &FetchError::Unauthorized);
-    poll(&mut shared, at(410), &Usage::polled([five_hour(30)]));
+    poll(&mut shared, at(410), &UsageReport::polled([five_hour(30)]));
 
     let _ = shared.rejoin(at(420), &alone, None);
 
@@ -416,7 +418,7 @@ fn a_lease_that_was_given_back_while_alone_keeps_nobody_off() {
     let mut shared = Record::default();
     let lease = grant(&mut shared, at(0));
     let mut alone = shared.clone();
-    let _ = alone.commit(at(2), &lease, &Usage::polled([five_hour(30)]));
+    let _ = alone.commit(at(2), &lease, &UsageReport::polled([five_hour(30)]));
 
     let _ = shared.rejoin(at(3), &alone, None);
 
@@ -439,9 +441,9 @@ fn headers_given_to_a_commit_count_as_headers() {
     let mut record = polled(at(0), [five_hour(10), opus(90)]);
     let lease = grant(&mut record, at(600));
 
-    let _ = record.commit(at(601), &lease, &Usage::from_headers([five_hour(11)]));
+    let _ = record.commit(at(601), &lease, &UsageReport::from_headers([five_hour(11)]));
 
     assert_eq!(record.snapshot().window(&WindowId::five_hour()).unwrap().source(), Source::Headers);
     assert_eq!(used(&record, &opus_id()), Some(percent(90)));
-    assert!(matches!(begin(&mut record, at(602), &ask(9)), Begin::Fresh));
+    assert!(matches!(begin(&mut record, at(602), &ask(9)), LeaseDecision::NotNeeded));
 }

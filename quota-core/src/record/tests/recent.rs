@@ -3,21 +3,24 @@
 use jiff::Timestamp;
 
 use super::support::*;
-use crate::{Ask, Begin, FetchError, Freshness, Login, Mark, Record, Seed, Snapshot, Usage};
+use crate::{
+    CredentialFingerprint, FetchError, LeaseDecision, LeaseRequest, LoginInfo, MaxStaleness, Record, Seed,
+    Snapshot, UsageReport,
+};
 
 /// Refreshes at `now` with the credential of that mark, unless it was used for a call in the ten seconds before.
-fn ask_again(number: u128, now: Timestamp, mark: u64) -> Ask {
-    Ask::new(attempt(number), Freshness::CalledSince(now - SECOND * 10)).login(login(mark))
+fn ask_again(number: u128, now: Timestamp, mark: u64) -> LeaseRequest {
+    LeaseRequest::new(attempt(number), MaxStaleness::CalledAfter(now - SECOND * 10)).login(login(mark))
 }
 
-fn login(mark: u64) -> Login {
-    Login::unstated().mark(Mark::from_hash(mark))
+fn login(mark: u64) -> LoginInfo {
+    LoginInfo::unknown().mark(CredentialFingerprint::from_hash(mark))
 }
 
 /// A record whose one call started at second 0 with credential 1, and ended so a second later.
-fn called(outcome: Result<Usage, FetchError>) -> Record {
+fn called(outcome: Result<UsageReport, FetchError>) -> Record {
     let mut record = Record::default();
-    let Begin::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
         panic!("nothing prevents a call");
     };
     match outcome {
@@ -28,14 +31,14 @@ fn called(outcome: Result<Usage, FetchError>) -> Record {
 }
 
 fn succeeded() -> Record {
-    called(Ok(Usage::polled([five_hour(10)])))
+    called(Ok(UsageReport::polled([five_hour(10)])))
 }
 
 /// When the call started that satisfies such a caller at `second`; `None` if another call is granted.
 fn satisfied_by(record: &mut Record, second: i64, mark: u64) -> Option<Timestamp> {
     match begin(record, at(second), &ask_again(9, at(second), mark)) {
-        Begin::CalledRecently(call) => Some(call.at),
-        Begin::Granted(_) => None,
+        LeaseDecision::CalledRecently(call) => Some(call.at),
+        LeaseDecision::Granted(_) => None,
         other => panic!("{other:?}"),
     }
 }
@@ -52,7 +55,7 @@ fn a_failure_satisfies_and_is_reported() {
         let mut record = called(Err(error));
         let failure = record.trouble().cloned();
 
-        let Begin::CalledRecently(call) = begin(&mut record, at(5), &ask_again(9, at(5), 1)) else {
+        let LeaseDecision::CalledRecently(call) = begin(&mut record, at(5), &ask_again(9, at(5), 1)) else {
             panic!("the call at second 0 is recent");
         };
 
@@ -66,7 +69,7 @@ fn a_failure_that_armed_a_hold_is_reported_as_the_hold() {
     for error in [FetchError::TimedOut, FetchError::throttled(None)] {
         let mut record = called(Err(error));
 
-        assert!(matches!(begin(&mut record, at(5), &ask_again(9, at(5), 1)), Begin::Held(_)));
+        assert!(matches!(begin(&mut record, at(5), &ask_again(9, at(5), 1)), LeaseDecision::OnHold(_)));
     }
 }
 
@@ -83,7 +86,7 @@ fn a_recent_success_satisfies_while_the_providers_accounts_are_quiet() {
     let quiet = rate_limited(at(0), at(60));
     let ask = ask_again(9, at(5), 1).quiet(Some(quiet));
 
-    assert!(matches!(begin(&mut succeeded(), at(5), &ask), Begin::CalledRecently(_)));
+    assert!(matches!(begin(&mut succeeded(), at(5), &ask), LeaseDecision::CalledRecently(_)));
 }
 
 #[test]
@@ -96,7 +99,7 @@ fn a_call_with_another_credential_does_not_satisfy() {
 fn readings_without_a_call_do_not_satisfy() {
     let mut record = Record::default();
     let _ = see(&mut record, at(4), [five_hour(10)]);
-    let _ = record.seed(at(4), &Seed::new(Snapshot::of(&Usage::polled([seven_day(10)]), at(4))));
+    let _ = record.seed(at(4), &Seed::new(Snapshot::of(&UsageReport::polled([seven_day(10)]), at(4))));
 
     assert_eq!(satisfied_by(&mut record, 5, 1), None);
 }
@@ -105,12 +108,12 @@ fn readings_without_a_call_do_not_satisfy() {
 fn the_later_of_two_calls_satisfies() {
     let mut record = succeeded();
     let lease = match begin(&mut record, at(4), &insist(2, at(4)).login(login(1))) {
-        Begin::Granted(lease) => lease,
+        LeaseDecision::Granted(lease) => lease,
         other => panic!("{other:?}"),
     };
     let _ = record.fail(at(5), &lease, &FetchError::Unauthorized, &policy());
 
-    let last = record.last_call(Some(Mark::from_hash(1))).unwrap();
+    let last = record.last_call(Some(CredentialFingerprint::from_hash(1))).unwrap();
 
     assert_eq!((last.at, last.failure.is_some()), (at(4), true));
 }
@@ -120,7 +123,7 @@ fn a_caller_without_a_recent_call_uses_the_reserve_of_the_budget() {
     let mut record = Record::default();
     let background = policy().budget.per_hour - policy().budget.reserve;
     for call in 0..i64::from(background) {
-        poll(&mut record, at(call * 60), &Usage::polled([five_hour(10)]));
+        poll(&mut record, at(call * 60), &UsageReport::polled([five_hour(10)]));
     }
 
     assert_eq!(satisfied_by(&mut record, 3000, 1), None);
@@ -130,7 +133,7 @@ fn a_caller_without_a_recent_call_uses_the_reserve_of_the_budget() {
 fn a_caller_without_a_recent_call_is_held_by_a_hold() {
     let mut record = called(Err(FetchError::throttled(None)));
 
-    assert!(matches!(begin(&mut record, at(30), &ask_again(9, at(30), 1)), Begin::Held(_)));
+    assert!(matches!(begin(&mut record, at(30), &ask_again(9, at(30), 1)), LeaseDecision::OnHold(_)));
 }
 
 #[test]
@@ -153,7 +156,7 @@ fn a_success_without_the_store_satisfies_after_it_is_back() {
 fn a_failure_after_a_hold_was_cleared_by_a_clock_ahead_is_a_recent_call() {
     let mut record = Record::default();
     let _ = record.clear_hold(at(86_400));
-    let Begin::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
         panic!("nothing prevents a call");
     };
     drop(record.fail(at(1), &lease, &FetchError::Unauthorized, &policy()));

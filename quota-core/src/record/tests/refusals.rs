@@ -2,16 +2,19 @@
 //! What is waited for is in `backoff`.
 
 use super::support::*;
-use crate::{Ask, Begin, Committed, Failed, FetchError, Login, Mark, Record, TroubleKind, Usage};
+use crate::{
+    CommitOutcome, CredentialFingerprint, FailOutcome, FetchError, LastFailureKind, LeaseDecision,
+    LeaseRequest, LoginInfo, Record, UsageReport,
+};
 
-fn with_mark(ask: Ask, mark: u64) -> Ask {
-    ask.login(Login::unstated().mark(Mark::from_hash(mark)))
+fn with_mark(ask: LeaseRequest, mark: u64) -> LeaseRequest {
+    ask.login(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(mark)))
 }
 
 /// A record whose one call, by the credential of that mark, was answered so.
 fn refused(mark: u64, error: &FetchError) -> Record {
     let mut record = Record::default();
-    let Begin::Granted(lease) = begin(&mut record, at(0), &with_mark(ask(1), mark)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &with_mark(ask(1), mark)) else {
         panic!("nobody else asks")
     };
     let _ = record.fail(at(1), &lease, error, &policy());
@@ -31,7 +34,7 @@ fn a_refusal_arms_no_hold_and_strikes_nobody() {
 
         let failed = record.fail(at(1), &lease, &error, &policy());
 
-        assert_eq!(failed, Failed::Stored { hold: None, quiet: None });
+        assert_eq!(failed, FailOutcome::Stored { hold: None, quiet: None });
         assert_eq!((record.hold(), record.strikes()), (None, 0));
     }
 }
@@ -41,8 +44,8 @@ fn a_refusal_arms_no_hold_and_strikes_nobody() {
 fn a_refusal_is_told_apart_by_who_can_mend_it() {
     let kind = |error| refused(1, &error).trouble().unwrap().kind;
 
-    assert_eq!(kind(FetchError::Unauthorized), TroubleKind::LoginRefused);
-    assert_eq!(kind(forbidden()), TroubleKind::Forbidden);
+    assert_eq!(kind(FetchError::Unauthorized), LastFailureKind::Unauthorized);
+    assert_eq!(kind(forbidden()), LastFailureKind::Forbidden);
 }
 
 // B17, B18
@@ -52,7 +55,10 @@ fn a_refused_credential_is_not_tried_again_by_those_who_do_not_insist() {
         let mut record = refused(1, &error);
         let trouble = record.trouble().unwrap().clone();
 
-        assert_eq!(begin(&mut record, at(2), &with_mark(ask(2), 1)), Begin::Barred(trouble));
+        assert_eq!(
+            begin(&mut record, at(2), &with_mark(ask(2), 1)),
+            LeaseDecision::CredentialRejected(trouble)
+        );
     }
 }
 
@@ -66,8 +72,11 @@ fn missing_scope() -> FetchError {
 fn a_credential_without_the_scope_is_not_tried_for_a_day() {
     let mut record = refused(1, &missing_scope());
 
-    assert!(matches!(begin(&mut record, at(DAY - 1), &with_mark(ask(2), 1)), Begin::Barred(_)));
-    assert!(matches!(begin(&mut record, at(DAY), &with_mark(ask(2), 1)), Begin::Granted(_)));
+    assert!(matches!(
+        begin(&mut record, at(DAY - 1), &with_mark(ask(2), 1)),
+        LeaseDecision::CredentialRejected(_)
+    ));
+    assert!(matches!(begin(&mut record, at(DAY), &with_mark(ask(2), 1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -77,7 +86,7 @@ fn a_credential_without_the_scope_is_not_tried_by_a_caller_who_insists() {
     let begun = begin(&mut record, at(600), &with_mark(insist(2, at(600)), 1));
 
     assert!(
-        matches!(&begun, Begin::Barred(trouble) if trouble.kind == TroubleKind::MissingScope),
+        matches!(&begun, LeaseDecision::CredentialRejected(trouble) if trouble.kind == LastFailureKind::MissingScope),
         "{begun:?}"
     );
 }
@@ -86,18 +95,21 @@ fn a_credential_without_the_scope_is_not_tried_by_a_caller_who_insists() {
 fn another_credential_is_tried_after_one_without_the_scope() {
     let mut record = refused(1, &missing_scope());
 
-    assert!(matches!(begin(&mut record, at(2), &with_mark(ask(2), 7)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(2), &with_mark(ask(2), 7)), LeaseDecision::Granted(_)));
 }
 
 /// A record in which another credential has called since the first one lacked the scope.
 fn called_by_another(outcome: Result<(), FetchError>) -> Record {
     let mut record = refused(1, &missing_scope());
-    let Begin::Granted(lease) = begin(&mut record, at(2), &with_mark(ask(2), 7)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(2), &with_mark(ask(2), 7)) else {
         panic!("it is not barred")
     };
     match outcome {
         Ok(()) => {
-            assert_eq!(record.commit(at(3), &lease, &Usage::polled([five_hour(10)])), Committed::Stored)
+            assert_eq!(
+                record.commit(at(3), &lease, &UsageReport::polled([five_hour(10)])),
+                CommitOutcome::Stored
+            )
         }
         Err(error) => drop(record.fail(at(3), &lease, &error, &policy())),
     }
@@ -116,9 +128,9 @@ fn what_another_credential_brings_does_not_let_one_without_the_scope_call_again(
 
         for record in [&mut stored, &mut rejoined] {
             let begun = begin(record, at(7200), &with_mark(insist(3, at(7200)), 1));
-            assert!(matches!(begun, Begin::Barred(_)), "{outcome:?}: {begun:?}");
+            assert!(matches!(begun, LeaseDecision::CredentialRejected(_)), "{outcome:?}: {begun:?}");
             let begun = begin(record, at(DAY), &with_mark(insist(4, at(DAY)), 1));
-            assert!(matches!(begun, Begin::Granted(_)), "{outcome:?}: {begun:?}");
+            assert!(matches!(begun, LeaseDecision::Granted(_)), "{outcome:?}: {begun:?}");
         }
     }
 }
@@ -126,25 +138,28 @@ fn what_another_credential_brings_does_not_let_one_without_the_scope_call_again(
 #[test]
 fn a_credential_that_was_granted_the_scope_may_call() {
     let mut record = refused(1, &missing_scope());
-    let Begin::Granted(lease) = begin(&mut record, at(DAY), &with_mark(ask(2), 1)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(DAY), &with_mark(ask(2), 1)) else {
         panic!("a day has passed")
     };
-    let _ = record.commit(at(DAY + 1), &lease, &Usage::polled([five_hour(10)]));
+    let _ = record.commit(at(DAY + 1), &lease, &UsageReport::polled([five_hour(10)]));
 
-    assert!(matches!(begin(&mut record, at(DAY + 600), &with_mark(ask(3), 1)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(DAY + 600), &with_mark(ask(3), 1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn credentials_without_the_scope_are_bounded() {
     let mut record = Record::default();
     for mark in 1..=100 {
-        let trouble =
-            crate::Trouble::of(&missing_scope(), at(mark), Some(Mark::from_hash(mark.unsigned_abs())));
+        let trouble = crate::LastFailure::of(
+            &missing_scope(),
+            at(mark),
+            Some(CredentialFingerprint::from_hash(mark.unsigned_abs())),
+        );
         record.note_unscoped(&trouble);
     }
 
     assert_eq!(record.unscoped.len(), 64);
-    assert_eq!(record.unscoped[0].mark, Some(Mark::from_hash(37)));
+    assert_eq!(record.unscoped[0].mark, Some(CredentialFingerprint::from_hash(37)));
 }
 
 #[test]
@@ -156,7 +171,7 @@ fn five_credentials_without_the_scope_are_all_barred_in_a_second_round() {
             let second = 10 * (round * 5 + mark);
             let number = second.unsigned_abs();
             let ask = with_mark(insist(number.into(), at(second)), mark.unsigned_abs());
-            let Begin::Granted(lease) = begin(&mut record, at(second), &ask) else { continue };
+            let LeaseDecision::Granted(lease) = begin(&mut record, at(second), &ask) else { continue };
             let _ = record.fail(at(second + 1), &lease, &missing_scope(), &policy());
             calls += 1;
         }
@@ -177,7 +192,7 @@ fn a_credential_without_the_scope_arms_no_hold() {
 fn a_new_credential_is_tried_at_once() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(2), &with_mark(ask(2), 7)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(2), &with_mark(ask(2), 7)), LeaseDecision::Granted(_)));
 }
 
 // B18
@@ -185,15 +200,18 @@ fn a_new_credential_is_tried_at_once() {
 fn whoever_insists_may_try_a_refused_credential_again() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(2), &with_mark(insist(2, at(2)), 1)), Begin::Granted(_)));
+    assert!(matches!(begin(&mut record, at(2), &with_mark(insist(2, at(2)), 1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
 fn a_refusal_bars_for_as_long_as_a_reading_would_be_fresh() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(299), &with_mark(ask(2), 1)), Begin::Barred(_)));
-    assert!(matches!(begin(&mut record, at(300), &with_mark(ask(2), 1)), Begin::Granted(_)));
+    assert!(matches!(
+        begin(&mut record, at(299), &with_mark(ask(2), 1)),
+        LeaseDecision::CredentialRejected(_)
+    ));
+    assert!(matches!(begin(&mut record, at(300), &with_mark(ask(2), 1)), LeaseDecision::Granted(_)));
 }
 
 #[test]
@@ -201,7 +219,7 @@ fn a_refused_credential_of_which_nothing_is_said_is_barred_too() {
     let mut record = Record::default();
     fail(&mut record, at(0), &FetchError::Unauthorized);
 
-    assert!(matches!(begin(&mut record, at(2), &ask(2)), Begin::Barred(_)));
+    assert!(matches!(begin(&mut record, at(2), &ask(2)), LeaseDecision::CredentialRejected(_)));
 }
 
 #[test]
@@ -210,7 +228,10 @@ fn a_failure_that_passes_bars_nobody_once_its_hold_is_over() {
         let mut record = refused(1, &error);
         let over = record.hold().unwrap().until;
 
-        assert!(matches!(begin(&mut record, over, &with_mark(ask(2), 1)), Begin::Granted(_)), "{error}");
+        assert!(
+            matches!(begin(&mut record, over, &with_mark(ask(2), 1)), LeaseDecision::Granted(_)),
+            "{error}"
+        );
     }
 }
 
@@ -219,7 +240,7 @@ fn fresh_readings_are_told_even_to_the_barred() {
     let mut record = polled(at(0), [five_hour(10)]);
     fail(&mut record, at(2), &FetchError::Unauthorized);
 
-    assert_eq!(begin(&mut record, at(3), &ask(9)), Begin::Fresh);
+    assert_eq!(begin(&mut record, at(3), &ask(9)), LeaseDecision::NotNeeded);
 }
 
 #[test]
@@ -236,7 +257,7 @@ fn a_refusal_keeps_what_was_known() {
 fn a_success_ends_a_refusal() {
     let mut record = refused(1, &FetchError::Unauthorized);
 
-    poll(&mut record, at(2), &Usage::polled([five_hour(10)]));
+    poll(&mut record, at(2), &UsageReport::polled([five_hour(10)]));
 
     assert_eq!(record.trouble(), None);
 }
@@ -258,7 +279,7 @@ fn a_call_that_had_no_login_was_none() {
 
     let failed = record.fail(at(0), &lease, &FetchError::not_logged_in("no file"), &policy());
 
-    assert_eq!(failed, Failed::Stored { hold: None, quiet: None });
+    assert_eq!(failed, FailOutcome::Stored { hold: None, quiet: None });
     assert_eq!((record.attempts(), record.trouble(), record.lease()), (&[][..], None, None));
 }
 
@@ -289,10 +310,10 @@ fn a_note_for_people_has_no_control_characters_and_an_end() {
 fn refused_and_answered() -> (Record, Record) {
     let refused = refused(1, &missing_scope());
     let mut answered = Record::default();
-    let Begin::Granted(lease) = begin(&mut answered, at(60), &with_mark(ask(2), 1)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut answered, at(60), &with_mark(ask(2), 1)) else {
         panic!("no call was made")
     };
-    let _ = answered.commit(at(61), &lease, &Usage::polled([five_hour(10)]));
+    let _ = answered.commit(at(61), &lease, &UsageReport::polled([five_hour(10)]));
     (refused, answered)
 }
 
@@ -303,7 +324,7 @@ fn a_success_ends_an_older_refusal_in_either_direction_of_a_join() {
         let _ = shared.rejoin(at(120), &alone, None);
 
         let begun = begin(&mut shared, at(3600), &with_mark(insist(3, at(3600)), 1));
-        assert!(matches!(begun, Begin::Granted(_)), "{begun:?}");
+        assert!(matches!(begun, LeaseDecision::Granted(_)), "{begun:?}");
     }
 }
 
@@ -315,5 +336,5 @@ fn a_refusal_that_an_older_program_carried_past_a_success_does_not_bar() {
 
     let begun = begin(&mut decode(&older), at(3600), &with_mark(insist(3, at(3600)), 1));
 
-    assert!(matches!(begun, Begin::Granted(_)), "{begun:?}");
+    assert!(matches!(begun, LeaseDecision::Granted(_)), "{begun:?}");
 }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::random::{World, ops};
 use super::support::*;
 use crate::{
-    Begin, Committed, Failed, FetchError, HoldReason, Joined, Record, Seed, Source, TroubleKind, Usage,
+    CommitOutcome, FailOutcome, FetchError, HoldReason, LastFailureKind, LeaseDecision, MergeOutcome, Record,
+    Seed, Source, UsageReport,
 };
 
 /// When [`full`] is looked at: its last asker is still away.
@@ -128,7 +129,7 @@ fn headers_lose_only_those_of_the_windows_they_bring() {
 fn what_was_persisted_earlier_loses_none() {
     let old = Seed::new(headers(at(0), [five_hour(1)])).hold(rate_limited(at(0), at(60)));
 
-    assert_eq!(lost(|record| assert_eq!(record.seed(at(NOW), &old), Joined::Yes)), [""; 0]);
+    assert_eq!(lost(|record| assert_eq!(record.seed(at(NOW), &old), MergeOutcome::Merged)), [""; 0]);
 }
 
 // B97
@@ -136,7 +137,10 @@ fn what_was_persisted_earlier_loses_none() {
 fn a_process_that_rejoins_loses_none() {
     let alone = full();
 
-    assert_eq!(lost(|record| assert_eq!(record.rejoin(at(NOW), &alone, None), Joined::Yes)), [""; 0]);
+    assert_eq!(
+        lost(|record| assert_eq!(record.rejoin(at(NOW), &alone, None), MergeOutcome::Merged)),
+        [""; 0]
+    );
 }
 
 // B97
@@ -161,7 +165,7 @@ fn a_failed_call_loses_its_lease_and_the_trouble_and_hold_it_replaces() {
 fn an_answer_loses_only_what_it_replaces() {
     let replaced = lost(|record| {
         let lease = record.lease().unwrap().clone();
-        let _ = record.commit(at(NOW), &lease, &Usage::from_headers([five_hour(50)]));
+        let _ = record.commit(at(NOW), &lease, &UsageReport::from_headers([five_hour(50)]));
     });
 
     assert_eq!(replaced, ["hold", "hold.calls", "lease", "snapshot.windows.five_hour", "trouble"]);
@@ -190,7 +194,7 @@ fn words_that_only_a_newer_program_knows_are_read_and_written_back() {
     let record = decode(&document);
 
     assert_eq!(record.hold().unwrap().why, HoldReason::Other("eclipse".into()));
-    assert_eq!(record.trouble().unwrap().kind, TroubleKind::Other("comet".into()));
+    assert_eq!(record.trouble().unwrap().kind, LastFailureKind::Other("comet".into()));
     assert_eq!(record.snapshot().windows()[0].source(), Source::Other("telepathy".into()));
     assert_eq!(self::document(&record), document);
 }
@@ -217,27 +221,27 @@ fn a_record_of_a_higher_format_can_be_read() {
 fn fresh_readings_of_a_higher_format_are_told() {
     let mut record = of_next_format(&polled(at(0), [five_hour(10)]));
 
-    assert_eq!(begin(&mut record, at(1), &ask(1)), Begin::Fresh);
-    assert_eq!(begin(&mut record, at(600), &ask(1)), Begin::Newer);
+    assert_eq!(begin(&mut record, at(1), &ask(1)), LeaseDecision::NotNeeded);
+    assert_eq!(begin(&mut record, at(600), &ask(1)), LeaseDecision::UnsupportedFormat);
 }
 
 // B35, B97
 #[test]
 fn a_record_of_a_higher_format_is_not_fresh_for_another_login() {
     let mut polled = Record::default();
-    poll(&mut polled, at(0), &Usage::polled([five_hour(10)]).lineage(lineage("a")));
+    poll(&mut polled, at(0), &UsageReport::polled([five_hour(10)]).lineage(lineage("a")));
     let mut record = of_next_format(&polled);
 
-    let other = ask(1).login(crate::Login::of(lineage("b")));
+    let other = ask(1).login(crate::LoginInfo::new(lineage("b")));
 
-    assert_eq!(begin(&mut record, at(1), &other), Begin::Newer);
+    assert_eq!(begin(&mut record, at(1), &other), LeaseDecision::UnsupportedFormat);
 }
 
 #[test]
 fn a_record_of_a_higher_format_by_a_clock_that_was_ahead_is_not_fresh() {
     let mut record = of_next_format(&polled(at(1_000_000), [five_hour(10)]));
 
-    assert_eq!(begin(&mut record, at(0), &ask(1)), Begin::Newer);
+    assert_eq!(begin(&mut record, at(0), &ask(1)), LeaseDecision::UnsupportedFormat);
 }
 
 // B97
@@ -246,14 +250,14 @@ fn nobody_changes_a_record_of_a_higher_format() {
     let mut record = of_next_format(&full());
     let lease = record.lease().unwrap().clone();
     let before = record.clone();
-    let usage = Usage::polled([five_hour(10)]);
+    let usage = UsageReport::polled([five_hour(10)]);
 
-    assert_eq!(begin(&mut record, at(9999), &ask(1)), Begin::Newer);
-    assert_eq!(record.commit(at(NOW), &lease, &usage), Committed::TooLate);
-    assert_eq!(record.fail(at(NOW), &lease, &FetchError::TimedOut, &policy()), Failed::TooLate);
-    assert_eq!(see(&mut record, at(NOW), [five_hour(10)]), Joined::Newer);
-    assert_eq!(record.seed(at(NOW), &held(rate_limited(at(NOW), at(9999)))), Joined::Newer);
-    assert_eq!(record.rejoin(at(NOW), &full(), None), Joined::Newer);
+    assert_eq!(begin(&mut record, at(9999), &ask(1)), LeaseDecision::UnsupportedFormat);
+    assert_eq!(record.commit(at(NOW), &lease, &usage), CommitOutcome::TooLate);
+    assert_eq!(record.fail(at(NOW), &lease, &FetchError::TimedOut, &policy()), FailOutcome::TooLate);
+    assert_eq!(see(&mut record, at(NOW), [five_hour(10)]), MergeOutcome::UnsupportedFormat);
+    assert_eq!(record.seed(at(NOW), &held(rate_limited(at(NOW), at(9999)))), MergeOutcome::UnsupportedFormat);
+    assert_eq!(record.rejoin(at(NOW), &full(), None), MergeOutcome::UnsupportedFormat);
     record.release(&lease);
     assert!(!record.new_login(&lineage("b")));
     assert_eq!(record, before);

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    Ask, AttemptId, Begin, Coverage, Credits, FetchError, Freshness, Hold, HoldReason, Identity, Joined,
-    Lease, Lineage, Login, Mark, Money, Percent, Policy, Record, Scope, Seed, Snapshot, Usage, WindowId,
-    WindowReading,
+    Coverage, CredentialFingerprint, Credits, FetchError, Hold, HoldReason, Lease, LeaseDecision,
+    LeaseRequest, LoginId, LoginInfo, MaxStaleness, MergeOutcome, Money, OwnerId, Percent, Policy, Record,
+    RequestId, Scope, Seed, Snapshot, UsageReport, WindowId, WindowReading,
 };
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -57,31 +57,31 @@ pub(crate) fn spending() -> Credits {
     credits
 }
 
-pub(crate) fn lineage(name: &str) -> Lineage {
-    Lineage::new(name)
+pub(crate) fn lineage(name: &str) -> LoginId {
+    LoginId::new(name)
 }
 
-pub(crate) fn identity(name: &str) -> Identity {
-    Identity::new(name)
+pub(crate) fn identity(name: &str) -> OwnerId {
+    OwnerId::new(name)
 }
 
 /// An attempt whose delays are not jittered.
-pub(crate) fn attempt(number: u128) -> AttemptId {
-    AttemptId::from(number << 32)
+pub(crate) fn attempt(number: u128) -> RequestId {
+    RequestId::from(number << 32)
 }
 
 /// Somebody who is content with readings that are younger than five minutes.
-pub(crate) fn ask(number: u128) -> Ask {
-    Ask::new(attempt(number), Freshness::Within(FRESH))
+pub(crate) fn ask(number: u128) -> LeaseRequest {
+    LeaseRequest::new(attempt(number), MaxStaleness::Age(FRESH))
 }
 
 /// Somebody who is content with nothing older than `now`.
-pub(crate) fn insist(number: u128, now: Timestamp) -> Ask {
-    Ask::new(attempt(number), Freshness::Since(now))
+pub(crate) fn insist(number: u128, now: Timestamp) -> LeaseRequest {
+    LeaseRequest::new(attempt(number), MaxStaleness::StartedAfter(now))
 }
 
 /// Asks at `now`, by the default policy.
-pub(crate) fn begin(record: &mut Record, now: Timestamp, ask: &Ask) -> Begin {
+pub(crate) fn begin(record: &mut Record, now: Timestamp, ask: &LeaseRequest) -> LeaseDecision {
     record.begin(now, ask, &policy())
 }
 
@@ -89,13 +89,13 @@ pub(crate) fn begin(record: &mut Record, now: Timestamp, ask: &Ask) -> Begin {
 pub(crate) fn grant(record: &mut Record, now: Timestamp) -> Lease {
     let ask = insist(u128::from(record.fence()) + 1, now);
     match begin(record, now, &ask) {
-        Begin::Granted(lease) => lease,
+        LeaseDecision::Granted(lease) => lease,
         other => panic!("no lease at {now}: {other:?}"),
     }
 }
 
 /// A call that starts at `now`, is answered, and ends a second later.
-pub(crate) fn poll(record: &mut Record, now: Timestamp, usage: &Usage) {
+pub(crate) fn poll(record: &mut Record, now: Timestamp, usage: &UsageReport) {
     let lease = grant(record, now);
     let _ = record.commit(now + SECOND, &lease, usage);
 }
@@ -104,21 +104,21 @@ pub(crate) fn poll(record: &mut Record, now: Timestamp, usage: &Usage) {
 pub(crate) fn fail(record: &mut Record, now: Timestamp, error: &FetchError) -> Option<Hold> {
     let lease = grant(record, now);
     match record.fail(now, &lease, error, &policy()) {
-        crate::Failed::Stored { hold, .. } => hold,
-        crate::Failed::TooLate => panic!("nobody else has asked since {now}"),
+        crate::FailOutcome::Stored { hold, .. } => hold,
+        crate::FailOutcome::TooLate => panic!("nobody else has asked since {now}"),
     }
 }
 
 /// A record whose one call was started at `now` and answered with these windows.
 pub(crate) fn polled<const N: usize>(now: Timestamp, windows: [WindowReading; N]) -> Record {
     let mut record = Record::default();
-    poll(&mut record, now, &Usage::polled(windows));
+    poll(&mut record, now, &UsageReport::polled(windows));
     record
 }
 
 /// What the headers of ordinary traffic say at `now`.
 pub(crate) fn headers<const N: usize>(now: Timestamp, windows: [WindowReading; N]) -> Snapshot {
-    Snapshot::of(&Usage::from_headers(windows), now)
+    Snapshot::of(&UsageReport::from_headers(windows), now)
 }
 
 /// Joins what the headers of ordinary traffic say at `now`, by a login of which nothing is said.
@@ -126,7 +126,7 @@ pub(crate) fn see<const N: usize>(
     record: &mut Record,
     now: Timestamp,
     windows: [WindowReading; N],
-) -> Joined {
+) -> MergeOutcome {
     record.observe(now, &headers(now, windows), None, None)
 }
 
@@ -153,13 +153,13 @@ pub(crate) fn stored(record: &Record) -> Record {
 /// part, headers, and a call that was turned away.
 pub(crate) fn full() -> Record {
     let mut record = Record::default();
-    let login = Login::of(lineage("a")).mark(Mark::from_hash(7));
+    let login = LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(7));
     let ask = insist(1, at(0)).login(login).by("host-1".into());
-    let Begin::Granted(lease) = begin(&mut record, at(0), &ask) else { panic!("nobody else asks") };
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &ask) else { panic!("nobody else asks") };
     let all = [five_hour(42).resets_at(at(9000)).length(HOUR * 5), seven_day(20), opus(90)];
-    let all = Usage::polled(all).plan("max".to_owned()).credits(spending()).identity(identity("org-1"));
+    let all = UsageReport::polled(all).plan("max".to_owned()).credits(spending()).identity(identity("org-1"));
     let _ = record.commit(at(1), &lease, &all);
-    let some = Usage::polled([five_hour(43), opus(91)]);
+    let some = UsageReport::polled([five_hour(43), opus(91)]);
     poll(
         &mut record,
         at(600),

@@ -11,7 +11,7 @@ use super::{add_fields, joined, poll};
 use crate::record::tests::random::{usage, window_id};
 use crate::record::tests::support::*;
 use crate::time;
-use crate::{Coverage, Percent, Snapshot, Source, Stamp, Usage, Window, WindowId};
+use crate::{Coverage, Percent, Provenance, Snapshot, Source, UsageReport, Window, WindowId};
 
 /// A few answers joined, some of them with a field of a newer program.
 fn snapshot() -> impl Strategy<Value = Snapshot> {
@@ -33,7 +33,8 @@ fn of_unknown_length() -> impl Strategy<Value = Snapshot> {
     let reset = prop::option::weighted(0.9, 0_i64..400);
     let source = prop::sample::select(vec![Source::Statusline, Source::Headers, Source::Poll]);
     (0_u32..4, reset, source, 0_i64..4).prop_map(|(used, reset, source, second)| {
-        let mut usage = Usage::from_headers([five_hour(used).resets_at(reset.map(|reset| at(600 + reset)))]);
+        let mut usage =
+            UsageReport::from_headers([five_hour(used).resets_at(reset.map(|reset| at(600 + reset)))]);
         usage.source = source;
         Snapshot::of(&usage, at(second))
     })
@@ -146,13 +147,13 @@ fn shown(window: &Window) -> Shown {
 }
 
 /// What should be shown of these answers, in plain words and from all readings at once.
-fn expected(answers: &[(Usage, i64)]) -> BTreeMap<WindowId, Shown> {
+fn expected(answers: &[(UsageReport, i64)]) -> BTreeMap<WindowId, Shown> {
     let ids = [WindowId::five_hour(), WindowId::seven_day(), opus_id(), WindowId::new("moon phase").unwrap()];
     let mut readings = BTreeMap::<WindowId, Vec<Window>>::new();
-    let mut gone = BTreeMap::<WindowId, Stamp>::new();
+    let mut gone = BTreeMap::<WindowId, Provenance>::new();
     for (usage, second) in answers {
         let (at, mut usage) = (at(*second), usage.clone());
-        let stamp = Stamp::new(time::to_ms(at), usage.source);
+        let stamp = Provenance::new(time::to_ms(at), usage.source);
         let _ = usage.reject_implausible(at);
         let narrow = matches!(usage.source, Source::Headers | Source::Statusline);
         for reading in usage.windows.iter().filter(|reading| !narrow || reading.scope.is_none()) {
@@ -176,7 +177,7 @@ fn expected(answers: &[(Usage, i64)]) -> BTreeMap<WindowId, Shown> {
 
 /// Of one window: the newest reading with a time, or a reading without one that is above all others of the latest period and
 /// arrived after it; unless a later answer that covered the window did not report it.
-fn expected_of(readings: &[Window], gone: Option<&Stamp>) -> Option<Shown> {
+fn expected_of(readings: &[Window], gone: Option<&Provenance>) -> Option<Shown> {
     let is_left = |window: &&Window| gone.is_none_or(|gone| window.stamp() >= *gone);
     let timed = readings.iter().filter(|window| window.source().has_time());
     let newest = timed.filter(is_left).reduce(|one, other| if other.supersedes(one) { other } else { one });

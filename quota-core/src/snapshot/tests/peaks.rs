@@ -4,7 +4,7 @@
 use super::joined;
 use super::poll as answer;
 use crate::record::tests::support::*;
-use crate::{Presence, Record, Snapshot, Source, Usage, Window, WindowId, WindowReading};
+use crate::{Presence, Record, Snapshot, Source, UsageReport, Window, WindowId, WindowReading};
 
 /// A five-hour window of the period that ends in an hour.
 fn of_period(used: u32) -> WindowReading {
@@ -13,7 +13,7 @@ fn of_period(used: u32) -> WindowReading {
 
 /// A line that a session prints at this second.
 fn line<const N: usize>(second: i64, windows: [WindowReading; N]) -> Snapshot {
-    Snapshot::of(&Usage::from_statusline(windows, at(second)), at(second))
+    Snapshot::of(&UsageReport::from_statusline(windows, at(second)), at(second))
 }
 
 /// What is shown of the five-hour window, in every order of arrival.
@@ -72,7 +72,7 @@ fn headers_lower_a_window_as_a_poll_does() {
 
 #[test]
 fn a_file_with_a_date_lowers_a_window_too() {
-    let file = Snapshot::of(&Usage::from_local([of_period(3)], at(10)), at(10));
+    let file = Snapshot::of(&UsageReport::from_local([of_period(3)], at(10)), at(10));
 
     assert_eq!(shown(&[answer(0, [of_period(42)]), file]), (Source::Local, 3));
 }
@@ -98,7 +98,7 @@ fn a_line_that_repeats_a_reading_does_not_make_it_younger() {
 fn only_a_line_above_the_peak_changes_what_is_known() {
     let known = joined(&[answer(0, [of_period(42)]), answer(10, [of_period(3)])]);
     let changes = |used| {
-        let line = Usage::from_statusline([of_period(used)], at(20));
+        let line = UsageReport::from_statusline([of_period(used)], at(20));
         known.is_changed_by(&line, at(20))
     };
 
@@ -115,7 +115,7 @@ fn a_line_without_a_reset_is_of_the_period_in_which_it_arrives() {
     assert_eq!(shown(&record), Some(percent(42)));
     let _ = record.observe(at(20), &line(20, 43), None, None);
     assert_eq!(shown(&record), Some(percent(43)));
-    poll(&mut record, at(30), &Usage::polled([of_period(4)]));
+    poll(&mut record, at(30), &UsageReport::polled([of_period(4)]));
     let _ = record.observe(at(40), &line(40, 43), None, None);
     assert_eq!(shown(&record), Some(percent(4)));
 }
@@ -128,7 +128,7 @@ fn a_line_without_a_reset_assumes_none_that_its_length_rules_out() {
 
     assert_eq!(stored(&record), record);
     assert_eq!(record.snapshot().window(&WindowId::five_hour()).map(Window::used), Some(percent(0)));
-    poll(&mut record, at(20), &Usage::polled([]));
+    poll(&mut record, at(20), &UsageReport::polled([]));
     assert_eq!(stored(&record), record);
 }
 

@@ -25,7 +25,7 @@ impl Names {
 impl DocumentBody for Names {
     fn decode(body: &[u8]) -> Result<Self, StoreError> {
         let text =
-            std::str::from_utf8(body).map_err(|error| StoreError::unusable("no text").because(error))?;
+            std::str::from_utf8(body).map_err(|error| StoreError::corrupt("no text").with_source(error))?;
         Ok(Self(text.split(' ').map(Into::into).collect()))
     }
 
@@ -57,9 +57,9 @@ async fn stored(store: &impl QuotaStore) -> Option<String> {
 
 async fn write(store: &impl QuotaStore, body: &'static str) -> Version {
     let expected = store.read(&key()).await.unwrap().version();
-    match store.swap(&key(), expected, body.into(), TTL).await.unwrap() {
-        Swap::Applied(version) => version,
-        Swap::Conflict(_) => panic!("no other writer"),
+    match store.compare_and_swap(&key(), expected, body.into(), TTL).await.unwrap() {
+        CasOutcome::Applied(version) => version,
+        CasOutcome::Conflict(_) => panic!("no other writer"),
     }
 }
 
@@ -201,7 +201,7 @@ async fn conflicts_end_after_the_last_attempt() {
 
     let error = add(&store, Start::Read, "a").await.unwrap_err();
 
-    assert!(matches!(error, StoreError::Unavailable { applied: Applied::No, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Unavailable { applied: WriteState::NotApplied, .. }), "{error:?}");
     assert_eq!(store.swaps(), usize::try_from(MAX_CAS_ATTEMPTS).unwrap());
 }
 
@@ -256,7 +256,7 @@ async fn a_store_that_never_answers_a_swap_ends_the_update() {
 
     let error = add(&store, Start::Read, "a").await.unwrap_err();
 
-    assert!(matches!(error, StoreError::Unavailable { applied: Applied::Perhaps, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Unavailable { applied: WriteState::Unknown, .. }), "{error:?}");
     assert_eq!(store.swaps(), 2);
 }
 
@@ -270,21 +270,21 @@ async fn a_store_that_never_answers_a_read_ends_the_update() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_after_a_lost_answer_says_that_the_change_may_be_made() {
-    let away = StoreError::unavailable(Applied::No, "it is away");
+    let away = StoreError::unavailable(WriteState::NotApplied, "it is away");
     let store = scripted([Step::Answer, Step::LoseAnswer, Step::Fail(away)]);
 
     let error = add(&store, Start::Read, "a").await.unwrap_err();
 
-    assert!(matches!(error, StoreError::Unavailable { applied: Applied::Perhaps, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Unavailable { applied: WriteState::Unknown, .. }), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_not_repeated() {
-    let store = scripted([Step::Answer, Step::Fail(StoreError::refused("read-only"))]);
+    let store = scripted([Step::Answer, Step::Fail(StoreError::rejected("read-only"))]);
 
     let error = add(&store, Start::Read, "a").await.unwrap_err();
 
-    assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Rejected { .. }), "{error:?}");
     assert_eq!(store.swaps(), 1);
 }
 
@@ -292,11 +292,11 @@ async fn a_refusal_is_not_repeated() {
 async fn a_damaged_document_is_left_as_it_is() {
     for start in [Start::Read, Start::AssumeAbsent { now: now() }] {
         let store = scripted([]);
-        let _ = store.inner().swap(&key(), None, Bytes::from_static(b"\xff"), TTL).await.unwrap();
+        let _ = store.inner().compare_and_swap(&key(), None, Bytes::from_static(b"\xff"), TTL).await.unwrap();
 
         let error = add(&store, start, "a").await.unwrap_err();
 
-        assert!(matches!(error, StoreError::Unusable { .. }), "{error:?}");
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
         let document = store.inner().read(&key()).await.unwrap().document.unwrap();
         assert_eq!(&document.body[..], b"\xff");
     }

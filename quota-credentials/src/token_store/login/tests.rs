@@ -15,10 +15,10 @@ fn file() -> LoginsFile {
     let login = NewLogin::new(Secret::new("an-access-token")).refresh_token(Secret::new("a-refresh-token"));
     let _ = file.put(main(), login.expires_at(at(3600)).plan("max"), at(0));
     let kept = file.logins.get_mut(&main()).unwrap();
-    kept.lineage = Lineage::new("a-lineage");
-    kept.spent = vec![Mark::from_hash(7)];
+    kept.lineage = LoginId::new("a-lineage");
+    kept.spent = vec![CredentialFingerprint::from_hash(7)];
     kept.trouble = Some(Trouble {
-        mark: Mark::from_hash(8),
+        mark: CredentialFingerprint::from_hash(8),
         kind: TroubleKind::Transient,
         since: at(1),
         until: at(31),

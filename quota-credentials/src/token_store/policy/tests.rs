@@ -1,7 +1,7 @@
 //! The rules of renewal, by data alone.
 
 use proptest::prelude::*;
-use quota_core::{Identity, Secret};
+use quota_core::{OwnerId, Secret};
 
 use super::*;
 use crate::NewLogin;
@@ -24,7 +24,7 @@ fn pace() -> Pace {
     }
 }
 
-fn mark(token: &str) -> Mark {
+fn mark(token: &str) -> CredentialFingerprint {
     token::mark(&Secret::new(token))
 }
 
@@ -44,11 +44,11 @@ fn step(file: &LoginsFile, want: Want, now: i64) -> Step {
 }
 
 fn got(access: &str, refresh: &str, second: i64) -> Got {
-    let tokens = Tokens::new(Secret::new(access)).refresh_token(Secret::new(refresh)).lives(8 * HOUR);
+    let tokens = Tokens::new(Secret::new(access)).refresh_token(Secret::new(refresh)).expires_in(8 * HOUR);
     Got { tokens, at: at(second), is_second: false }
 }
 
-fn fail(file: &mut LoginsFile, error: &ExchangeError, now: i64) {
+fn fail(file: &mut LoginsFile, error: &TokenError, now: i64) {
     assert!(file.sending(&id("main"), mark("r"), at(now), &pace()));
     file.fail(&id("main"), mark("r"), error, at(now), &pace());
 }
@@ -120,7 +120,7 @@ fn a_refused_token_is_renewed_once_and_a_second_refusal_needs_a_new_login() {
 #[test]
 fn a_dead_refresh_token_is_never_sent_again_and_a_new_login_ends_that() {
     let mut file = file();
-    fail(&mut file, &ExchangeError::dead("refused"), ENDED);
+    fail(&mut file, &TokenError::invalid_grant("refused"), ENDED);
 
     for hours in [1, 24, 24 * 365] {
         assert_eq!(step(&file, Want::Credential, ENDED + hours * 3600), Step::LogIn);
@@ -141,7 +141,7 @@ fn a_refusal_of_the_old_token_that_comes_late_is_not_the_new_ones() {
     file.sending(&id("main"), mark("r"), at(0), &pace());
     let _ = file.put(id("main"), login("b", "s"), at(1));
 
-    file.fail(&id("main"), mark("r"), &ExchangeError::dead("refused"), at(2), &pace());
+    file.fail(&id("main"), mark("r"), &TokenError::invalid_grant("refused"), at(2), &pace());
 
     assert_eq!(file.logins[&id("main")].trouble, None);
 }
@@ -188,7 +188,7 @@ fn the_lineage_stays_when_tokens_rotate_and_changes_with_the_login() {
 #[test]
 fn two_logins_of_one_identity_are_one_lineage() {
     let mut file = LoginsFile::default();
-    let of = |access, refresh, who| login(access, refresh).identity(Identity::new(who));
+    let of = |access, refresh, who| login(access, refresh).identity(OwnerId::new(who));
     let lineage = |file: &LoginsFile| file.logins[&id("main")].lineage.clone();
     let _ = file.put(id("main"), of("a", "r", "me"), at(0));
     let first = lineage(&file);
@@ -205,12 +205,12 @@ fn two_logins_of_one_identity_are_one_lineage() {
 fn tokens_that_turn_out_to_be_somebody_elses_are_another_lineage() {
     let mut file = file();
     let mut tokens = got("a-2", "r-2", 0);
-    tokens.tokens = tokens.tokens.identity(Identity::new("me"));
+    tokens.tokens = tokens.tokens.identity(OwnerId::new("me"));
     file.take(&id("main"), mark("r"), &tokens);
     let first = file.logins[&id("main")].lineage.clone();
 
     let mut tokens = got("a-3", "r-3", 0);
-    tokens.tokens = tokens.tokens.identity(Identity::new("you"));
+    tokens.tokens = tokens.tokens.identity(OwnerId::new("you"));
     file.take(&id("main"), mark("r-2"), &tokens);
 
     assert_ne!(file.logins[&id("main")].lineage, first);
@@ -222,7 +222,7 @@ fn failures_in_a_row_are_further_and_further_apart() {
     let mut now = ENDED;
     let mut waits = Vec::new();
     for _ in 0..7 {
-        fail(&mut file, &ExchangeError::transient("status 503"), now);
+        fail(&mut file, &TokenError::transient("status 503"), now);
         let Step::Wait { until } = step(&file, Want::Credential, now) else { panic!() };
         waits.push(until.duration_since(at(now)).as_secs());
         now += waits.last().unwrap();
@@ -236,7 +236,7 @@ fn failures_in_a_row_are_further_and_further_apart() {
 fn what_the_provider_says_is_a_floor_and_holds_its_siblings_too() {
     let mut file = file();
     let _ = file.put(id("sibling"), login("b", "s").expires_at(at(ENDED)), at(0));
-    fail(&mut file, &ExchangeError::transient("status 429").after(8 * HOUR), ENDED);
+    fail(&mut file, &TokenError::transient("status 429").after(8 * HOUR), ENDED);
 
     let until = at(ENDED + 8 * 3600);
     assert_eq!(step(&file, Want::Credential, ENDED), Step::Wait { until });
@@ -247,7 +247,7 @@ fn what_the_provider_says_is_a_floor_and_holds_its_siblings_too() {
 #[test]
 fn a_wait_that_the_provider_cannot_mean_ends_after_24_hours() {
     let mut file = file();
-    fail(&mut file, &ExchangeError::transient("status 429").after(18 * 24 * HOUR), ENDED);
+    fail(&mut file, &TokenError::transient("status 429").after(18 * 24 * HOUR), ENDED);
 
     assert_eq!(step(&file, Want::Credential, ENDED), Step::Wait { until: at(ENDED + 24 * 3600) });
 }
@@ -256,7 +256,7 @@ fn a_wait_that_the_provider_cannot_mean_ends_after_24_hours() {
 fn a_login_that_fails_each_time_does_not_starve_its_siblings() {
     let mut file = file();
     let _ = file.put(id("sibling"), login("b", "s").expires_at(at(ENDED)), at(0));
-    fail(&mut file, &ExchangeError::transient("status 500"), ENDED);
+    fail(&mut file, &TokenError::transient("status 500"), ENDED);
 
     let sibling = file.step(&id("sibling"), Want::Credential, at(ENDED), &pace());
 
@@ -266,7 +266,7 @@ fn a_login_that_fails_each_time_does_not_starve_its_siblings() {
 #[test]
 fn a_client_that_is_not_known_ends_no_login() {
     let mut file = file();
-    fail(&mut file, &ExchangeError::systemic("unknown client"), ENDED);
+    fail(&mut file, &TokenError::invalid_client("unknown client"), ENDED);
 
     assert_eq!(step(&file, Want::Credential, ENDED), Step::Wait { until: at(ENDED + 900) });
     assert_eq!(step(&file, Want::Credential, ENDED + 900), Step::Exchange { is_usable: false });
@@ -286,7 +286,7 @@ fn whoever_is_killed_over_an_exchange_is_followed_at_once_and_then_at_a_distance
 #[test]
 fn a_hold_of_a_clock_that_was_ahead_holds_nobody() {
     let mut file = file();
-    fail(&mut file, &ExchangeError::transient("status 503"), ENDED + 86_400);
+    fail(&mut file, &TokenError::transient("status 503"), ENDED + 86_400);
 
     assert_eq!(step(&file, Want::Credential, ENDED), Step::Exchange { is_usable: false });
 }
@@ -349,11 +349,11 @@ proptest! {
                     prop_assert!(!file.take(&id("main"), old, &got("late", &fresh(n), now)));
                 }
                 Event::Fail(0) => {
-                    file.fail(&id("main"), current, &ExchangeError::dead("refused"), at(now), &pace());
+                    file.fail(&id("main"), current, &TokenError::invalid_grant("refused"), at(now), &pace());
                     dead.push(current);
                 }
                 Event::Fail(_) => {
-                    file.fail(&id("main"), current, &ExchangeError::transient("no"), at(now), &pace());
+                    file.fail(&id("main"), current, &TokenError::transient("no"), at(now), &pace());
                     dead.retain(|mark| *mark != current);
                 }
                 Event::Wait(seconds) => now += i64::from(seconds),

@@ -15,7 +15,7 @@ fn basis_points(parsed: &ParsedHeaders) -> Vec<(&str, u32)> {
     parsed.usage.windows.iter().map(|window| (window.id.as_str(), window.used.basis_points())).collect()
 }
 
-fn rulings(parsed: &ParsedHeaders) -> Vec<(&str, Ruling)> {
+fn rulings(parsed: &ParsedHeaders) -> Vec<(&str, LimitStatus)> {
     parsed.usage.verdicts.iter().map(|verdict| (verdict.window.as_str(), verdict.ruling)).collect()
 }
 
@@ -79,7 +79,7 @@ fn a_status_is_a_verdict_and_not_a_reading() {
     let parsed = parse(&[("5h-status", "rejected"), ("7d-status", "allowed"), ("7d-utilization", "0.4")]);
 
     assert_eq!(basis_points(&parsed), [("seven_day", 4000)]);
-    assert_eq!(rulings(&parsed), [("five_hour", Ruling::Rejected), ("seven_day", Ruling::Allowed)]);
+    assert_eq!(rulings(&parsed), [("five_hour", LimitStatus::Rejected), ("seven_day", LimitStatus::Allowed)]);
 }
 
 #[test]
@@ -95,10 +95,10 @@ fn a_rejected_model_window_does_not_reject_the_account() {
     ]);
 
     let rejected: Vec<_> =
-        parsed.usage.verdicts.iter().filter(|verdict| verdict.ruling == Ruling::Rejected).collect();
+        parsed.usage.verdicts.iter().filter(|verdict| verdict.ruling == LimitStatus::Rejected).collect();
     let [only] = rejected[..] else { panic!("one window is rejected") };
     assert_eq!(only.window.as_str(), "seven_day_overage_included");
-    assert_eq!(only.scope, Some(Scope::unnamed()));
+    assert_eq!(only.scope, Some(Scope::unknown_model()));
     assert_eq!(only.resets_at, Timestamp::from_second(1_785_232_800).ok());
 }
 
@@ -113,7 +113,7 @@ fn a_verdict_never_takes_the_reset_of_another_window() {
 fn the_overall_status_applies_if_no_window_has_one() {
     let parsed = parse(&[("status", "rejected"), ("reset", RESET), ("representative-claim", "seven_day")]);
 
-    assert_eq!(rulings(&parsed), [("seven_day", Ruling::Rejected)]);
+    assert_eq!(rulings(&parsed), [("seven_day", LimitStatus::Rejected)]);
     assert_eq!(parsed.usage.verdicts[0].resets_at, Timestamp::from_second(1_785_634_800).ok());
 }
 
@@ -241,7 +241,7 @@ fn a_retry_after_date_is_relative_to_the_date_header() {
 fn the_organization_header_is_the_owner() {
     let identity = |id| parse_headers(None, [("anthropic-organization-id", id)]).usage.identity;
 
-    assert_eq!(identity("org-1"), Some(Identity::new("org-1")));
+    assert_eq!(identity("org-1"), Some(OwnerId::new("org-1")));
     assert_eq!(identity(""), None);
     assert_eq!(identity("a\u{1b}b"), None);
 }

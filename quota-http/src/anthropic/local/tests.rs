@@ -178,7 +178,7 @@ fn an_event_is_in_fractions() {
     let windows = parsed.usage.windows;
     assert_eq!(basis_points(&windows), [("five_hour", 10_000), ("seven_day_overage_included", 8_800)]);
     assert_eq!(windows[0].resets_at, Some(noon()));
-    assert_eq!(windows[1].scope, Some(Scope::unnamed()));
+    assert_eq!(windows[1].scope, Some(Scope::unknown_model()));
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn an_event_status_applies_to_the_window_it_names() {
         event(json!({ "status": "rejected", "rateLimitType": "seven_day_opus", "resetsAt": 1_782_907_200 }));
 
     let verdict = &parsed.usage.verdicts[0];
-    assert_eq!((verdict.window.as_str(), verdict.ruling), ("seven_day/opus", Ruling::Rejected));
+    assert_eq!((verdict.window.as_str(), verdict.ruling), ("seven_day/opus", LimitStatus::Rejected));
     assert_eq!((verdict.scope.clone(), verdict.resets_at), (Some(Scope::model("Opus")), Some(noon())));
     assert!(parsed.usage.windows.is_empty());
 }

@@ -9,10 +9,10 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-fn parse(status: u16, headers: &[(&str, &str)], body: &str) -> Seen {
+fn parse(status: u16, headers: &[(&str, &str)], body: &str) -> ParsedResponse {
     let named = |(name, value): &(&str, &str)| (format!("X-Codex-{name}"), (*value).to_owned());
     let headers: Vec<_> = headers.iter().map(named).collect();
-    CodexTraffic.read(&Traffic::new(status, &headers, at(0)).body(body.as_bytes()))
+    CodexTraffic.read(&ResponseMeta::new(status, &headers, at(0)).body(body.as_bytes()))
 }
 
 fn windows(headers: &[(&str, &str)]) -> Vec<(String, f64)> {
@@ -82,9 +82,9 @@ fn an_implausible_reset_in_the_body_is_dropped() {
 fn a_cloudflare_challenge_is_not_a_rejected_login() {
     let headers = [("cf-mitigated".to_owned(), "challenge".to_owned())];
     for status in [401, 403] {
-        let parsed = CodexTraffic.read(&Traffic::new(status, &headers, at(0)).body(b"<html>"));
+        let parsed = CodexTraffic.read(&ResponseMeta::new(status, &headers, at(0)).body(b"<html>"));
 
-        assert_eq!(parsed.failure.map(|failure| failure.kind), Some(FailureKind::Overloaded), "{status}");
+        assert_eq!(parsed.failure.map(|failure| failure.kind), Some(RejectionKind::Overloaded), "{status}");
     }
 }
 
@@ -160,7 +160,11 @@ fn a_reached_limit_is_exhausted_until_the_reset_in_the_body() {
     ] {
         let failure = parse(429, &[], body).failure.unwrap();
 
-        assert_eq!((failure.kind, failure.resets_at), (FailureKind::QuotaSpent, Some(at(until))), "{body}");
+        assert_eq!(
+            (failure.kind, failure.resets_at),
+            (RejectionKind::QuotaExhausted, Some(at(until))),
+            "{body}"
+        );
         assert_eq!(failure.scope, None);
     }
 }
@@ -203,7 +207,7 @@ fn any_other_429_is_throttling() {
     for body in ["", "{}", r#"{"error":{"type":"rate_limit_exceeded"}}"#, "usage_limit_reached"] {
         let failure = parse(429, &[("Primary-Used-Percent", "100")], body).failure.unwrap();
 
-        assert_eq!(failure.kind, FailureKind::Throttled, "{body}");
+        assert_eq!(failure.kind, RejectionKind::Throttled, "{body}");
     }
 }
 
@@ -211,14 +215,16 @@ fn any_other_429_is_throttling() {
 fn a_truncated_body_is_still_recognized() {
     let failure = parse(429, &[], r#"{"error":{"type":"usage_limit_reached","mess"#).failure.unwrap();
 
-    assert_eq!((failure.kind, failure.resets_at), (FailureKind::QuotaSpent, None));
+    assert_eq!((failure.kind, failure.resets_at), (RejectionKind::QuotaExhausted, None));
 }
 
 #[test]
 fn other_statuses_have_their_usual_meaning() {
-    for (status, kind) in
-        [(401, FailureKind::LoginDead), (403, FailureKind::NotAllowed), (503, FailureKind::Overloaded)]
-    {
+    for (status, kind) in [
+        (401, RejectionKind::Unauthorized),
+        (403, RejectionKind::Forbidden),
+        (503, RejectionKind::Overloaded),
+    ] {
         assert_eq!(parse(status, &[], EXHAUSTED).failure.unwrap().kind, kind);
     }
 }
@@ -230,7 +236,7 @@ proptest! {
         headers in prop::collection::vec(("x-codex-(primary|secondary|active|fast-primary)-(used-percent|window-minutes|reset-at|reset-after-seconds|limit)", ".{0,20}|-?[0-9.e]{1,12}"), 0..12),
         body in any::<Vec<u8>>(),
     ) {
-        let parsed = CodexTraffic.read(&Traffic::new(status, &headers, at(0)).body(&body));
+        let parsed = CodexTraffic.read(&ResponseMeta::new(status, &headers, at(0)).body(&body));
 
         prop_assert!(parsed.usage.windows.iter().all(|window| window.used.as_f64().is_finite()));
     }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent};
 use jiff::tz::TimeZone;
-use quota::{Hold, HoldReason, Percent, Source, UsedAt};
+use quota::{Hold, HoldReason, Percent, Source, Used};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
 use crate::commands::watch::state::Act;
-use crate::view::account::{AccountView, Freshness, WindowView};
+use crate::view::account::{AccountView, ViewFreshness, WindowView};
 use quota_journal::EventKind;
 
 fn at(second: i64) -> Timestamp {
@@ -25,7 +25,7 @@ fn account(name: &str, percent: f64) -> AccountView {
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     let window = |id: &str, used: f64, length, left: i64| WindowView {
         id: id.into(),
-        used: UsedAt::Exact(Percent::from_percent(used).expect("a number")),
+        used: Used::Exact(Percent::from_percent(used).expect("a number")),
         resets_at: Some(at(left)),
         observed_at: at(-12),
         source: Source::Poll,
@@ -34,7 +34,7 @@ fn account(name: &str, percent: f64) -> AccountView {
     };
     AccountView {
         id: name.parse().expect("a valid name"),
-        state: Freshness::Fresh,
+        state: ViewFreshness::Fresh,
         age: Some(Duration::from_secs(12)),
         plan: Some("max 20x".into()),
         windows: vec![
