@@ -87,18 +87,18 @@ impl AccountConfig {
     /// use quota_accounts::AccountConfig;
     ///
     /// let mut account = AccountConfig::new("anthropic/main".parse()?);
-    /// account.set_field("colour", &"green");
-    /// assert_eq!(account.field("colour"), Some("green".to_owned()));
+    /// account.set_extra("colour", &"green");
+    /// assert_eq!(account.extra("colour"), Some("green".to_owned()));
     /// # Ok::<(), quota_core::InvalidId>(())
     /// ```
     #[must_use]
-    pub fn field<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+    pub fn extra<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         T::deserialize(self.unknown.get(name)?).ok()
     }
 
     /// Keeps something beside this account. It is no place for a secret: the file is not one. What cannot be written as JSON,
     /// and a name that this program uses itself, change nothing.
-    pub fn set_field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
+    pub fn set_extra<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
         const OWN: [&str; 3] = ["id", "disabled", "limits"];
         if let Ok(value) = serde_json::to_value(value)
             && !OWN.contains(&name)
@@ -160,7 +160,7 @@ impl AccountsConfig {
     }
 
     /// An account that stands there more than once, as only a hand can write it.
-    pub(crate) fn named_twice(&self) -> Option<&AccountId> {
+    pub(crate) fn first_duplicate(&self) -> Option<&AccountId> {
         let mut known = HashSet::new();
         self.accounts.iter().map(|account| &account.id).find(|id| !known.insert(*id))
     }
@@ -368,12 +368,12 @@ mod tests {
     fn what_a_program_keeps_beside_an_account_is_its_own_business() {
         let mut account = AccountConfig::new(id("a"));
 
-        account.set_field("login", &["x", "y"]);
-        account.set_field("id", "anthropic/b");
+        account.set_extra("login", &["x", "y"]);
+        account.set_extra("id", "anthropic/b");
 
-        assert_eq!(account.field::<Vec<String>>("login"), Some(vec!["x".to_owned(), "y".to_owned()]));
-        assert_eq!(account.field::<u32>("login"), None, "it has another form");
-        assert_eq!(account.field::<String>("id"), None);
+        assert_eq!(account.extra::<Vec<String>>("login"), Some(vec!["x".to_owned(), "y".to_owned()]));
+        assert_eq!(account.extra::<u32>("login"), None, "it has another form");
+        assert_eq!(account.extra::<String>("id"), None);
         let text = serde_json::to_string(&account).unwrap();
         assert_eq!(text, r#"{"id":"anthropic/a","login":["x","y"]}"#);
     }
@@ -394,8 +394,8 @@ mod tests {
     #[test]
     fn the_users_file_is_written_in_this_form() {
         let limits = |left| Limits::of(Percent::from_percent(left).unwrap());
-        let own = AccountLimits::none().minimum(limits(20.0));
-        let own = own.stop(limits(5.0).window(WindowId::seven_day(), Percent::FULL));
+        let own = AccountLimits::none().min_remaining(limits(20.0));
+        let own = own.killswitch(limits(5.0).window(WindowId::seven_day(), Percent::FULL));
         let config = three().with(AccountConfig::new(id("d")).disabled(true).limits(own));
 
         insta::assert_json_snapshot!(config);

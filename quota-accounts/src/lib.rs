@@ -7,7 +7,7 @@
 //! [`AccountsConfig`], which [`AccountsFile`] stores. Where the logins of accounts are found is up to the crate
 //! `quota-credentials`, or any other [`CredentialSource`](quota_core::CredentialSource).
 
-mod ahead;
+mod clock_skew;
 mod config;
 mod manager;
 mod outcome;
@@ -17,11 +17,11 @@ mod state;
 
 pub use config::{AccountConfig, AccountsConfig, AccountsFile};
 pub use manager::{
-    BuildError, FallbackAccountManager, FallbackAccountManagerBuilder, Passed, RefreshReport, Repeat, Report,
-    ReportError, Route, RouteError, Tried,
+    BuildError, Classification, FallbackAccountManager, FallbackAccountManagerBuilder, Idempotency, Passed,
+    RefreshReport, ReportError, Route, RouteError, Tried,
 };
-pub use outcome::{NextTry, Outcome};
+pub use outcome::{RequestOutcome, RetryAdvice};
 pub use routing::{
-    AccountLimits, Block, Candidate, Choice, Decision, LimitCheck, Limits, Mode, Reading, Request, Role,
-    RoutingPolicy, Rule, Session, Standing, Verdict, Weighed, WhenUnknown, choose,
+    AccountLimits, Block, Candidate, Choice, Decision, Eligibility, Evaluated, LimitCheck, Limits, Reading,
+    Reason, Request, Role, RoutingMode, RoutingPolicy, Session, UnknownUsage, Verdict, choose,
 };

@@ -2,16 +2,16 @@
 //! The choice itself is a pure function in `routing`; asking providers about usage is the quota manager's.
 
 mod builder;
-mod keeping;
-mod look;
-mod member;
-mod pins;
+mod maintenance;
+mod persistence;
 mod report;
-mod reserving;
+mod reservations;
 mod retry;
 mod route;
+mod scan;
+mod sessions;
+mod slot;
 mod source;
-mod upkeep;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -25,14 +25,14 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 pub use builder::{BuildError, FallbackAccountManagerBuilder};
-use keeping::Keeping;
-use member::Member;
-use pins::Pins;
-pub use report::{Report, ReportError};
-use reserving::SharedReservations;
-pub use retry::{Repeat, Tried};
+pub use maintenance::RefreshReport;
+use persistence::StateFile;
+pub use report::{Classification, ReportError};
+use reservations::SharedReservations;
+pub use retry::{Idempotency, Tried};
 pub use route::{Passed, Route, RouteError};
-pub use upkeep::RefreshReport;
+use sessions::SessionTable;
+use slot::AccountSlot;
 
 use crate::routing::{Candidate, Decision, Verdict, choose};
 use crate::{AccountsConfig, Request, RoutingPolicy};
@@ -46,7 +46,7 @@ use crate::{AccountsConfig, Request, RoutingPolicy};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use quota_accounts::{AccountsConfig, FallbackAccountManager, Outcome, Request};
+/// use quota_accounts::{AccountsConfig, FallbackAccountManager, RequestOutcome, Request};
 /// use quota_core::Secret;
 /// use quota_credentials::StaticCredential;
 /// use quota_core::{MemoryStore, QuotaManager, testing::FakeProvider};
@@ -61,12 +61,12 @@ use crate::{AccountsConfig, Request, RoutingPolicy};
 ///     .credentials(Arc::new(StaticCredential::new(Secret::new("a-token"))))
 ///     .build()?;
 ///
-/// let route = accounts.route(Request::new().model("a-model").session("a-session")).await?;
+/// let route = accounts.route(Request::new().with_model("a-model").with_session("a-session")).await?;
 /// assert_eq!(route.account().as_str(), "example/main");
 ///
 /// // The request is sent with `route.credential()`; here is what came back.
 /// let headers = [("retry-after", "30")];
-/// accounts.report(&route, Outcome::from_response(429, headers)).await?;
+/// accounts.report(&route, RequestOutcome::from_response(429, headers)).await?;
 ///
 /// let next = accounts.route(Request::new()).await?;
 /// assert_eq!(next.account().as_str(), "example/work");
@@ -84,16 +84,16 @@ pub struct FallbackAccountManager {
 
 /// What all clones share.
 pub(crate) struct Inner {
-    members: Vec<Member>,
-    places: HashMap<AccountId, usize>,
+    slots: Vec<AccountSlot>,
+    index_of: HashMap<AccountId, usize>,
     policy: RoutingPolicy,
     clock: Clock,
     credentials: Option<Arc<dyn CredentialSource>>,
     readers: HashMap<ProviderId, Arc<dyn ResponseParser>>,
     /// Answers that a reader broke on, by status.
     unread: Mutex<HashSet<(ProviderId, Option<u16>)>>,
-    keeping: Option<Keeping>,
-    pins: Pins,
+    state_file: Option<StateFile>,
+    sessions: SessionTable,
     reservations: Option<SharedReservations>,
     loaded: OnceCell<Result<(), FileError>>,
     tasks: Mutex<JoinSet<()>>,
@@ -136,13 +136,13 @@ impl FallbackAccountManager {
     /// Dropping the future is safe.
     pub async fn decide(&self, request: &Request) -> Decision {
         self.inner.load().await;
-        let unusable = self.inner.rehearse(request).await;
+        let unusable = self.inner.dry_run(request).await;
         self.inner.decision(request, &unusable)
     }
 
     /// The accounts, the main one first.
     pub fn accounts(&self) -> impl Iterator<Item = &AccountId> {
-        self.inner.members.iter().map(|member| &member.id)
+        self.inner.slots.iter().map(|slot| &slot.id)
     }
 
     /// Writes what was learned and not written yet, and waits for what is under way in the background.
@@ -154,14 +154,14 @@ impl FallbackAccountManager {
     /// [`FileError`] if it could not be written.
     pub async fn flush(&self) -> Result<(), FileError> {
         let mut flushing = self.inner.flushing.lock().await;
-        self.inner.hurry();
+        self.inner.flush_now();
         // Those of a flush that was given up come first: two sets cannot be made one.
         while flushing.join_next().await.is_some() {}
         *flushing = std::mem::take(&mut *self.inner.tasks());
-        self.inner.hurry();
+        self.inner.flush_now();
         while flushing.join_next().await.is_some() {}
         drop(flushing);
-        self.inner.keep().await
+        self.inner.save().await
     }
 }
 
@@ -172,17 +172,17 @@ impl Inner {
 
     /// What the time is by the clock that the readings are by.
     fn now(&self) -> Timestamp {
-        self.members.first().map_or_else(|| self.clock.now(), Member::now)
+        self.slots.first().map_or_else(|| self.clock.now(), AccountSlot::now)
     }
 
     /// The choice on what is known now, where this was found of the credentials of accounts.
     fn decision(&self, request: &Request, found: &[(usize, Verdict)]) -> Decision {
-        let pinned = self.pinned(request);
-        let candidates = self.members.iter().enumerate().map(|(at, member)| {
-            let found = found.iter().find(|(other, verdict)| *other == at && verdict.is_of_no_reading());
-            let candidate = self.candidate(at, member, pinned);
+        let session_account = self.session_account(request);
+        let candidates = self.slots.iter().enumerate().map(|(at, slot)| {
+            let found = found.iter().find(|(other, verdict)| *other == at && verdict.is_credential_verdict());
+            let candidate = self.candidate(at, slot, session_account);
             match found {
-                Some((_, verdict)) => candidate.found(Some(*verdict)),
+                Some((_, verdict)) => candidate.with_credential_verdict(Some(*verdict)),
                 None => candidate,
             }
         });
@@ -191,12 +191,19 @@ impl Inner {
 
     /// In line, as what it is made of: of ten thousand accounts each is made anew for every request.
     #[inline]
-    fn candidate<'a>(&'a self, at: usize, member: &'a Member, pinned: Option<usize>) -> Candidate<'a> {
-        member.candidate().pinned(pinned == Some(at)).found(self.hangs(member))
+    fn candidate<'a>(
+        &'a self,
+        at: usize,
+        slot: &'a AccountSlot,
+        session_account: Option<usize>,
+    ) -> Candidate<'a> {
+        slot.candidate()
+            .session_account(session_account == Some(at))
+            .with_credential_verdict(self.hangs(slot))
     }
 
-    fn pinned(&self, request: &Request) -> Option<usize> {
-        self.pins.get(request.session_key()?, self.now())
+    fn session_account(&self, request: &Request) -> Option<usize> {
+        self.sessions.get(request.session()?, self.now())
     }
 
     /// Does something that nobody waits for. It ends with the manager.

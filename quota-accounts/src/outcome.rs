@@ -1,7 +1,7 @@
 //! What came of a request, and what follows from it for the account, the model and the next try.
 //! How a provider writes it is known to its `ResponseParser`; acting on it is the manager's business.
 
-mod plain;
+mod generic;
 
 use std::fmt;
 use std::time::Duration;
@@ -17,28 +17,28 @@ use crate::{Block, Request, RoutingPolicy};
 /// What came of a request that was sent.
 ///
 /// ```
-/// use quota_accounts::Outcome;
+/// use quota_accounts::RequestOutcome;
 ///
-/// let outcome = Outcome::from_response(429, [("retry-after", "30")]);
+/// let outcome = RequestOutcome::from_response(429, [("retry-after", "30")]);
 /// let outcome = outcome.body(br#"{"error":{"type":"rate_limit_error"}}"#);
 /// ```
 ///
 /// Of the headers, those that speak of limits are kept and nothing else; neither they nor the body are shown by `Debug`.
 #[derive(Clone)]
 #[must_use]
-pub struct Outcome {
-    kind: Kind,
-    answered_at: Option<Timestamp>,
+pub struct RequestOutcome {
+    kind: Response,
+    received_at: Option<Timestamp>,
 }
 
 #[derive(Clone)]
-enum Kind {
+enum Response {
     Answered { status: u16, headers: Vec<(String, String)>, body: Vec<u8> },
     Unreachable,
-    Dropped,
+    Cancelled,
 }
 
-impl Outcome {
+impl RequestOutcome {
     /// The provider answered with this status and these headers, such as `&http::HeaderMap`.
     pub fn from_response<N: AsRef<str>, V: AsRef<[u8]>>(
         status: u16,
@@ -50,44 +50,44 @@ impl Outcome {
             let (false, Ok(value)) = (kept.len() >= MOST_HEADERS, std::str::from_utf8(value.as_ref())) else {
                 continue;
             };
-            if value.len() <= LONGEST_VALUE && speaks_of_limits(name) {
+            if value.len() <= LONGEST_VALUE && is_rate_limit_header(name) {
                 kept.push((name.to_ascii_lowercase(), value.to_owned()));
             }
         }
-        Self::of(Kind::Answered { status, headers: kept, body: Vec::new() })
+        Self::of(Response::Answered { status, headers: kept, body: Vec::new() })
     }
 
     /// The provider could not be reached, or broke off.
     pub fn unreachable() -> Self {
-        Self::of(Kind::Unreachable)
+        Self::of(Response::Unreachable)
     }
 
     /// The request was given up before it was known what came of it.
-    pub fn dropped() -> Self {
-        Self::of(Kind::Dropped)
+    pub fn cancelled() -> Self {
+        Self::of(Response::Cancelled)
     }
 
-    fn of(kind: Kind) -> Self {
-        Self { kind, answered_at: None }
+    fn of(kind: Response) -> Self {
+        Self { kind, received_at: None }
     }
 
     /// Says when the answer began to arrive, where it is reported later than that: after a long stream, for one. What it says of
     /// windows is as old as it, and so is a failure; a wait is counted from it. A moment in the future is now; unless this is said, so is the answer.
     ///
     /// Take it from the clock of the manager, when the headers are there.
-    pub fn answered_at(mut self, at: Timestamp) -> Self {
-        self.answered_at = Some(at);
+    pub fn received_at(mut self, at: Timestamp) -> Self {
+        self.received_at = Some(at);
         self
     }
 
     /// When it was answered, if it is told of at `now`.
-    pub(crate) fn moment(&self, now: Timestamp) -> Timestamp {
-        self.answered_at.map_or(now, |at| at.min(now))
+    pub(crate) fn received_or(&self, now: Timestamp) -> Timestamp {
+        self.received_at.map_or(now, |at| at.min(now))
     }
 
     /// Gives the body of an answer that turned the request away, or its beginning: some providers say why only there.
     pub fn body(mut self, bytes: &[u8]) -> Self {
-        if let Kind::Answered { body, .. } = &mut self.kind {
+        if let Response::Answered { body, .. } = &mut self.kind {
             *body = bytes[..bytes.len().min(MOST_BODY)].to_vec();
         }
         self
@@ -97,7 +97,7 @@ impl Outcome {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match &self.kind {
-            Kind::Answered { status, .. } => Some(*status),
+            Response::Answered { status, .. } => Some(*status),
             _ => None,
         }
     }
@@ -105,25 +105,25 @@ impl Outcome {
     /// What it says, by the provider's own reader where there is one.
     pub(crate) fn read(&self, reader: Option<&dyn ResponseParser>, now: Timestamp) -> ParsedResponse {
         match &self.kind {
-            Kind::Answered { status, headers, body } => {
+            Response::Answered { status, headers, body } => {
                 let traffic = ResponseMeta::new(*status, headers, now).body(body);
-                reader.map_or_else(|| plain::read(&traffic), |reader| reader.read(&traffic))
+                reader.map_or_else(|| generic::read(&traffic), |reader| reader.read(&traffic))
             }
-            Kind::Unreachable => {
+            Response::Unreachable => {
                 ParsedResponse::new(nothing(), Some(Rejection::new(RejectionKind::Overloaded)))
             }
-            Kind::Dropped => ParsedResponse::new(nothing(), None),
+            Response::Cancelled => ParsedResponse::new(nothing(), None),
         }
     }
 }
 
 /// Shows what came of it, and nothing of what was said.
-impl fmt::Debug for Outcome {
+impl fmt::Debug for RequestOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Answered { status, .. } => f.debug_tuple("Answered").field(status).finish(),
-            Kind::Unreachable => f.write_str("Unreachable"),
-            Kind::Dropped => f.write_str("Dropped"),
+            Response::Answered { status, .. } => f.debug_tuple("Answered").field(status).finish(),
+            Response::Unreachable => f.write_str("Unreachable"),
+            Response::Cancelled => f.write_str("Cancelled"),
         }
     }
 }
@@ -133,7 +133,7 @@ const MOST_HEADERS: usize = 256;
 const LONGEST_VALUE: usize = 1024;
 const MOST_BODY: usize = 16 * 1024;
 
-fn speaks_of_limits(name: &str) -> bool {
+fn is_rate_limit_header(name: &str) -> bool {
     let has = |part: &str| {
         name.as_bytes().windows(part.len()).any(|some| some.eq_ignore_ascii_case(part.as_bytes()))
     };
@@ -148,21 +148,21 @@ fn nothing() -> UsageReport {
 /// What to do about the request that was turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum NextTry {
+pub enum RetryAdvice {
     /// Nothing: it was served.
     Done,
     /// Try on another account, at once.
-    Elsewhere,
+    OtherAccount,
     /// Try on the same account again, with the credential it has now.
-    Again,
+    SameAccount,
     /// Try again after this long; another account would not help. Counted from the answer it is a second at least, and what has
-    /// gone by since [`Outcome::answered_at`] is taken off it: zero is now.
+    /// gone by since [`RequestOutcome::received_at`] is taken off it: zero is now.
     After(Duration),
     /// Do not try again: it would be turned away everywhere.
-    Never,
+    DoNotRetry,
 }
 
-impl NextTry {
+impl RetryAdvice {
     /// The same for somebody who is told so long after the answer.
     pub(crate) fn later(self, elapsed: Duration) -> Self {
         match self {
@@ -176,11 +176,11 @@ impl NextTry {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Consequence {
     pub(crate) block: Option<Block>,
-    pub(crate) next: NextTry,
+    pub(crate) next: RetryAdvice,
 }
 
 /// Draws the consequences of a failure: for the account or one model on it, and for the next try.
-pub(crate) fn consequence(
+pub(crate) fn classify(
     failure: &Rejection,
     status: Option<u16>,
     request: &Request,
@@ -188,49 +188,50 @@ pub(crate) fn consequence(
     now: Timestamp,
     policy: &RoutingPolicy,
 ) -> Consequence {
-    let triggers = status.is_some_and(|status| policy.triggers.contains(&status));
+    let fallback_on = status.is_some_and(|status| policy.fallback_on.contains(&status));
     let later = |span: Duration| now.checked_add(span).unwrap_or(Timestamp::MAX);
     let asked = failure.retry_after.map(bounded_wait);
-    let wait = asked.unwrap_or(policy.pause).max(LEAST_PAUSE);
+    let wait = asked.unwrap_or(policy.throttle_cooldown).max(LEAST_PAUSE);
     let block = |until: Option<Timestamp>| Block::new(failure.kind, now).until(until);
-    let stay = NextTry::After(wait);
+    let stay = RetryAdvice::After(wait);
     match failure.kind {
         RejectionKind::QuotaExhausted => {
             let told = failure.resets_at.filter(|at| *at > now);
-            let until = told.unwrap_or_else(|| later(asked.unwrap_or(policy.spent_pause)));
+            let until = told.unwrap_or_else(|| later(asked.unwrap_or(policy.exhausted_cooldown)));
             // Headers may not say which model it is: then it is the one that was asked for.
             let block = block(Some(until)).window(failure.window.clone());
-            let block = match (&failure.scope, request.model_name()) {
+            let block = match (&failure.scope, request.model()) {
                 (None, _) => Some(block),
                 (Some(Scope { model: Some(model), .. }), _) => Some(block.model(model.clone())),
                 (Some(_), Some(model)) => Some(block.exactly(model.to_owned())),
                 // A spent part of the account of which nobody can say what it is must not take the rest with it.
                 (Some(_), None) => None,
             };
-            Consequence { block, next: NextTry::Elsewhere }
+            Consequence { block, next: RetryAdvice::OtherAccount }
         }
         RejectionKind::Throttled => {
             let block = Some(block(Some(later(wait))));
-            Consequence { block, next: if triggers { NextTry::Elsewhere } else { stay } }
+            Consequence { block, next: if fallback_on { RetryAdvice::OtherAccount } else { stay } }
         }
         RejectionKind::Unauthorized => {
-            let next = if triggers { NextTry::Elsewhere } else { NextTry::Never };
+            let next = if fallback_on { RetryAdvice::OtherAccount } else { RetryAdvice::DoNotRetry };
             // Of a credential that nobody can tell from another it cannot be seen when it is another.
-            let until = mark.is_none().then(|| later(policy.not_allowed_pause));
+            let until = mark.is_none().then(|| later(policy.forbidden_cooldown));
             Consequence { block: Some(block(until).mark(mark)), next }
         }
         RejectionKind::Forbidden => {
-            let until = later(policy.not_allowed_pause);
-            let next = if triggers { NextTry::Elsewhere } else { NextTry::Never };
+            let until = later(policy.forbidden_cooldown);
+            let next = if fallback_on { RetryAdvice::OtherAccount } else { RetryAdvice::DoNotRetry };
             Consequence { block: Some(block(Some(until)).mark(mark)), next }
         }
         RejectionKind::Overloaded => {
-            Consequence { block: None, next: if triggers { NextTry::Elsewhere } else { stay } }
+            Consequence { block: None, next: if fallback_on { RetryAdvice::OtherAccount } else { stay } }
         }
-        RejectionKind::InvalidRequest => {
-            Consequence { block: None, next: if triggers { NextTry::Elsewhere } else { NextTry::Never } }
-        }
-        _ => Consequence { block: None, next: NextTry::Never },
+        RejectionKind::InvalidRequest => Consequence {
+            block: None,
+            next: if fallback_on { RetryAdvice::OtherAccount } else { RetryAdvice::DoNotRetry },
+        },
+        _ => Consequence { block: None, next: RetryAdvice::DoNotRetry },
     }
 }
 
@@ -249,11 +250,11 @@ mod tests {
     }
 
     fn after(failure: Rejection, status: u16) -> Consequence {
-        let request = Request::new().model("claude-opus-4-5");
-        consequence(&failure, Some(status), &request, None, now(), &RoutingPolicy::default())
+        let request = Request::new().with_model("claude-opus-4-5");
+        classify(&failure, Some(status), &request, None, now(), &RoutingPolicy::default())
     }
 
-    fn read(outcome: &Outcome) -> Option<Rejection> {
+    fn read(outcome: &RequestOutcome) -> Option<Rejection> {
         outcome.read(None, now()).failure
     }
 
@@ -266,7 +267,7 @@ mod tests {
         let Consequence { block, next } = after(failure, 429);
 
         let block = block.unwrap();
-        assert_eq!((block.until, block.model, next), (Some(reset), None, NextTry::Elsewhere));
+        assert_eq!((block.until, block.model, next), (Some(reset), None, RetryAdvice::OtherAccount));
     }
 
     // B68
@@ -283,15 +284,15 @@ mod tests {
     fn a_spent_part_that_nobody_can_name_does_not_block_the_account() {
         let failure = Rejection::new(RejectionKind::QuotaExhausted).scope(Scope::unknown_model());
 
-        let found = consequence(&failure, Some(429), &Request::new(), None, now(), &RoutingPolicy::default());
+        let found = classify(&failure, Some(429), &Request::new(), None, now(), &RoutingPolicy::default());
 
-        assert_eq!(found, Consequence { block: None, next: NextTry::Elsewhere });
+        assert_eq!(found, Consequence { block: None, next: RetryAdvice::OtherAccount });
     }
 
     // B87
     #[test]
     fn a_spent_quota_moves_the_request_whatever_the_status() {
-        assert_eq!(after(Rejection::new(RejectionKind::QuotaExhausted), 400).next, NextTry::Elsewhere);
+        assert_eq!(after(Rejection::new(RejectionKind::QuotaExhausted), 400).next, RetryAdvice::OtherAccount);
     }
 
     #[test]
@@ -306,7 +307,7 @@ mod tests {
     // B69
     #[test]
     fn a_429_that_says_nothing_is_a_pause_and_no_spent_quota() {
-        let failure = read(&Outcome::from_response(429, [("content-type", "text/html")])).unwrap();
+        let failure = read(&RequestOutcome::from_response(429, [("content-type", "text/html")])).unwrap();
 
         let block = after(failure, 429).block.unwrap();
 
@@ -316,8 +317,8 @@ mod tests {
 
     #[test]
     fn a_pause_is_as_long_as_the_provider_says_and_never_nothing() {
-        let asked = read(&Outcome::from_response(429, [("Retry-After", "7")])).unwrap();
-        let nothing = read(&Outcome::from_response(429, [("retry-after", "0")])).unwrap();
+        let asked = read(&RequestOutcome::from_response(429, [("Retry-After", "7")])).unwrap();
+        let nothing = read(&RequestOutcome::from_response(429, [("retry-after", "0")])).unwrap();
 
         assert_eq!(after(asked, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(7)));
         assert_eq!(after(nothing, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(1)));
@@ -326,23 +327,23 @@ mod tests {
     #[test]
     fn a_throttled_request_stays_where_429_is_no_trigger() {
         let failure = Rejection::new(RejectionKind::Throttled).retry_after(Duration::from_secs(7));
-        let policy = RoutingPolicy::default().triggers([401]);
+        let policy = RoutingPolicy::default().fallback_on([401]);
 
-        let found = consequence(&failure, Some(429), &Request::new(), None, now(), &policy);
+        let found = classify(&failure, Some(429), &Request::new(), None, now(), &policy);
 
-        assert_eq!(found.next, NextTry::After(Duration::from_secs(7)));
+        assert_eq!(found.next, RetryAdvice::After(Duration::from_secs(7)));
     }
 
     // B17
     #[test]
     fn a_403_moves_the_request_at_once_and_blocks_the_credential() {
-        let failure = read(&Outcome::from_response(403, [("a", "b")])).unwrap();
+        let failure = read(&RequestOutcome::from_response(403, [("a", "b")])).unwrap();
         let mark = CredentialFingerprint::from_hash(7);
 
         let found =
-            consequence(&failure, Some(403), &Request::new(), Some(mark), now(), &RoutingPolicy::default());
+            classify(&failure, Some(403), &Request::new(), Some(mark), now(), &RoutingPolicy::default());
 
-        assert_eq!(found.next, NextTry::Elsewhere);
+        assert_eq!(found.next, RetryAdvice::OtherAccount);
         assert_eq!(found.block.unwrap().mark, Some(mark));
     }
 
@@ -351,9 +352,9 @@ mod tests {
     fn a_401_blocks_the_credential_until_there_is_another() {
         let (failure, mark) =
             (Rejection::new(RejectionKind::Unauthorized), Some(CredentialFingerprint::from_hash(7)));
-        let found = consequence(&failure, Some(401), &Request::new(), mark, now(), &RoutingPolicy::default());
+        let found = classify(&failure, Some(401), &Request::new(), mark, now(), &RoutingPolicy::default());
 
-        assert_eq!((found.block.unwrap().until, found.next), (None, NextTry::Elsewhere));
+        assert_eq!((found.block.unwrap().until, found.next), (None, RetryAdvice::OtherAccount));
     }
 
     // B39
@@ -361,31 +362,31 @@ mod tests {
     fn a_401_to_a_credential_that_cannot_be_told_from_another_does_not_last_for_ever() {
         let found = after(Rejection::new(RejectionKind::Unauthorized), 401);
 
-        let hour = now() + RoutingPolicy::default().not_allowed_pause;
+        let hour = now() + RoutingPolicy::default().forbidden_cooldown;
         assert_eq!(found.block.unwrap().until, Some(hour));
     }
 
     // B87
     #[test]
     fn an_overloaded_provider_is_no_quota_and_no_reason_to_move() {
-        let failure = read(&Outcome::from_response(529, [("retry-after", "3")])).unwrap();
+        let failure = read(&RequestOutcome::from_response(529, [("retry-after", "3")])).unwrap();
 
         assert_eq!(
             after(failure, 529),
-            Consequence { block: None, next: NextTry::After(Duration::from_secs(3)) }
+            Consequence { block: None, next: RetryAdvice::After(Duration::from_secs(3)) }
         );
     }
 
     // B16
     #[test]
     fn that_a_provider_wants_no_pause_is_no_permission_to_try_at_once() {
-        let policy = RoutingPolicy::default().triggers([]);
+        let policy = RoutingPolicy::default().fallback_on([]);
         for status in [429, 503, 529] {
-            let failure = read(&Outcome::from_response(status, [("retry-after", "0")])).unwrap();
+            let failure = read(&RequestOutcome::from_response(status, [("retry-after", "0")])).unwrap();
 
-            let found = consequence(&failure, Some(status), &Request::new(), None, now(), &policy);
+            let found = classify(&failure, Some(status), &Request::new(), None, now(), &policy);
 
-            assert_eq!(found.next, NextTry::After(Duration::from_secs(1)), "{status}");
+            assert_eq!(found.next, RetryAdvice::After(Duration::from_secs(1)), "{status}");
         }
     }
 
@@ -393,13 +394,13 @@ mod tests {
     #[test]
     fn a_wait_is_obeyed_for_24_hours_at_most() {
         let huge = "9".repeat(400);
-        let failure = read(&Outcome::from_response(529, [("retry-after", &huge)])).unwrap();
-        let throttled = read(&Outcome::from_response(429, [("retry-after", &huge)])).unwrap();
+        let failure = read(&RequestOutcome::from_response(529, [("retry-after", &huge)])).unwrap();
+        let throttled = read(&RequestOutcome::from_response(429, [("retry-after", &huge)])).unwrap();
 
         let spent = Rejection::new(RejectionKind::QuotaExhausted).retry_after(Duration::MAX);
 
         let day = now().checked_add(LONGEST_WAIT).ok();
-        assert_eq!(after(failure, 529).next, NextTry::After(LONGEST_WAIT));
+        assert_eq!(after(failure, 529).next, RetryAdvice::After(LONGEST_WAIT));
         assert_eq!(after(throttled, 429).block.unwrap().until, day);
         assert_eq!(after(spent, 429).block.unwrap().until, day);
     }
@@ -407,7 +408,7 @@ mod tests {
     #[test]
     fn a_wait_that_is_an_epoch_ends_then() {
         let at = (now().as_second() + 90).to_string();
-        let failure = read(&Outcome::from_response(429, [("retry-after", &*at)])).unwrap();
+        let failure = read(&RequestOutcome::from_response(429, [("retry-after", &*at)])).unwrap();
 
         assert_eq!(after(failure, 429).block.unwrap().until, Some(now() + SignedDuration::from_secs(90)));
     }
@@ -424,23 +425,23 @@ mod tests {
     #[test]
     fn a_status_that_was_made_a_trigger_moves_the_request() {
         let failure = Rejection::new(RejectionKind::Overloaded);
-        let policy = RoutingPolicy::default().triggers([529]);
+        let policy = RoutingPolicy::default().fallback_on([529]);
 
-        let found = consequence(&failure, Some(529), &Request::new(), None, now(), &policy);
+        let found = classify(&failure, Some(529), &Request::new(), None, now(), &policy);
 
-        assert_eq!(found.next, NextTry::Elsewhere);
+        assert_eq!(found.next, RetryAdvice::OtherAccount);
     }
 
     #[test]
     fn a_request_that_is_at_fault_is_not_tried_again() {
-        let failure = read(&Outcome::from_response(400, [("a", "b")])).unwrap();
+        let failure = read(&RequestOutcome::from_response(400, [("a", "b")])).unwrap();
 
-        assert_eq!(after(failure, 400), Consequence { block: None, next: NextTry::Never });
+        assert_eq!(after(failure, 400), Consequence { block: None, next: RetryAdvice::DoNotRetry });
     }
 
     #[test]
     fn a_provider_out_of_reach_is_not_the_accounts_fault() {
-        let failure = read(&Outcome::unreachable()).unwrap();
+        let failure = read(&RequestOutcome::unreachable()).unwrap();
 
         assert_eq!(failure.kind, RejectionKind::Overloaded);
     }
@@ -448,15 +449,15 @@ mod tests {
     #[test]
     fn headers_that_do_not_speak_of_limits_are_not_kept() {
         let headers = [("set-cookie", "n33dle"), ("Authorization", "n33dle"), ("X-RateLimit-Reset", "5")];
-        let outcome = Outcome::from_response(200, headers);
+        let outcome = RequestOutcome::from_response(200, headers);
 
-        let Kind::Answered { headers, .. } = &outcome.kind else { panic!("it was answered") };
+        let Response::Answered { headers, .. } = &outcome.kind else { panic!("it was answered") };
         assert_eq!(headers, &[("x-ratelimit-reset".to_owned(), "5".to_owned())]);
     }
 
     #[test]
     fn neither_headers_nor_body_are_shown() {
-        let outcome = Outcome::from_response(429, [("x-ratelimit-a", "n33dle")]).body(b"n33dle");
+        let outcome = RequestOutcome::from_response(429, [("x-ratelimit-a", "n33dle")]).body(b"n33dle");
 
         assert!(!format!("{outcome:?}").contains("n33dle"));
     }
@@ -464,9 +465,9 @@ mod tests {
     #[test]
     fn a_hostile_answer_makes_us_keep_little() {
         let headers = (0..10_000).map(|at| (format!("x-ratelimit-{at}"), "1"));
-        let outcome = Outcome::from_response(429, headers).body(&[b'a'; 1_000_000]);
+        let outcome = RequestOutcome::from_response(429, headers).body(&[b'a'; 1_000_000]);
 
-        let Kind::Answered { headers, body, .. } = &outcome.kind else { panic!("it was answered") };
+        let Response::Answered { headers, body, .. } = &outcome.kind else { panic!("it was answered") };
         assert_eq!((headers.len(), body.len()), (MOST_HEADERS, MOST_BODY));
     }
 }

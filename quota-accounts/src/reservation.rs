@@ -1,7 +1,7 @@
 //! What requests under way are expected to use of an account, as one small document that hosts share.
-//! What one process knows of it is in `held`. Nothing here does I/O or reads a clock; see `manager::reserving` for that.
+//! What one process knows of it is in `held`. Nothing here does I/O or reads a clock; see `manager::reservations` for that.
 
-mod held;
+mod local;
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use quota_core::{Percent, RequestId, StoreError, WindowId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub(crate) use self::held::Held;
+pub(crate) use self::local::LocalReservations;
 
 /// The reservations of one account.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -41,16 +41,16 @@ pub(crate) struct Reservation {
 
 impl Reservation {
     /// No request takes longer to be answered, or to be given up.
-    pub(crate) const LASTS: Duration = Duration::from_secs(10 * 60);
+    pub(crate) const TTL: Duration = Duration::from_secs(10 * 60);
 
     pub(crate) fn new(window: WindowId, share: Percent, now: Timestamp) -> Self {
-        let until = now.checked_add(Self::LASTS).unwrap_or(Timestamp::MAX);
+        let until = now.checked_add(Self::TTL).unwrap_or(Timestamp::MAX);
         Self { id: RequestId::random(), window, share, until, unknown: Map::new() }
     }
 
     /// Whether it is somebody's. One that would last longer than any does is of a clock that was ahead.
     fn is_live(&self, now: Timestamp) -> bool {
-        let latest = now.checked_add(Self::LASTS + SLACK).unwrap_or(Timestamp::MAX);
+        let latest = now.checked_add(Self::TTL + MAX_SKEW).unwrap_or(Timestamp::MAX);
         now < self.until && self.until <= latest
     }
 
@@ -62,7 +62,7 @@ impl Reservation {
 }
 
 /// By how much a clock may waver.
-const SLACK: Duration = Duration::from_secs(60);
+const MAX_SKEW: Duration = Duration::from_secs(60);
 
 /// The form that this program writes.
 const VERSION: u32 = 1;

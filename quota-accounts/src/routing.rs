@@ -6,7 +6,7 @@ mod block;
 mod candidate;
 mod choose;
 mod decision;
-mod judge;
+mod evaluate;
 mod limits;
 mod policy;
 mod request;
@@ -14,14 +14,14 @@ mod verdict;
 
 pub use block::Block;
 pub use candidate::{Candidate, Role};
-pub(crate) use choose::Scale;
+pub(crate) use choose::Selector;
 pub use choose::choose;
-pub use decision::{Choice, Decision, Reading, Weighed};
-pub(crate) use judge::{judge, judge_when, room};
+pub use decision::{Choice, Decision, Evaluated, Reading};
+pub(crate) use evaluate::{evaluate, evaluate_with_retry, headroom};
 pub use limits::{AccountLimits, LimitCheck, Limits};
-pub use policy::{Mode, RoutingPolicy, WhenUnknown};
+pub use policy::{RoutingMode, RoutingPolicy, UnknownUsage};
 pub use request::{Request, Session};
-pub use verdict::{Rule, Standing, Verdict};
+pub use verdict::{Eligibility, Reason, Verdict};
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use quota_core::{AccountId, Hold, LoginId, MergeOutcome, Record, Seed, Snapshot}
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::ahead::is_ahead;
+use crate::clock_skew::is_from_future;
 use crate::routing::{Block, Session};
 use quota_core::file::JsonContent;
 
@@ -21,7 +21,7 @@ pub(crate) struct AccountsState {
     #[serde(default)]
     pub(crate) accounts: BTreeMap<AccountId, AccountState>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) pins: Vec<Pin>,
+    pub(crate) pins: Vec<SessionAffinity>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -51,7 +51,7 @@ pub(crate) struct AccountState {
 
 /// A session that stays with an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Pin {
+pub(crate) struct SessionAffinity {
     pub(crate) session: Session,
     pub(crate) account: AccountId,
     /// When its last request was.
@@ -61,7 +61,7 @@ pub(crate) struct Pin {
     unknown: Map<String, Value>,
 }
 
-impl Pin {
+impl SessionAffinity {
     pub(crate) fn new(session: Session, account: AccountId, used_at: Timestamp) -> Self {
         Self { session, account, used_at, unknown: Map::new() }
     }
@@ -76,7 +76,7 @@ impl AccountState {
     /// Brings back what a clock ahead of `now` has left, by the rules of a record that is seeded with it.
     fn settle(&mut self, now: Timestamp) {
         let hold = self.hold.as_ref().map(|hold| hold.since);
-        if !hold.max(self.snapshot.newest()).is_some_and(|newest| is_ahead(newest, now)) {
+        if !hold.max(self.snapshot.newest()).is_some_and(|newest| is_from_future(newest, now)) {
             return;
         }
         let mut record = Record::default();
@@ -94,8 +94,8 @@ impl AccountState {
         self.settle(now);
         let differ = matches!((&self.lineage, &seen.lineage), (Some(kept), Some(seen)) if kept != seen);
         if differ {
-            let seen_at = heard_at(&seen.snapshot, refused, seen.lineage.as_ref(), now);
-            if seen_at < heard_at(&self.snapshot, &self.blocks, self.lineage.as_ref(), now) {
+            let seen_at = last_contact(&seen.snapshot, refused, seen.lineage.as_ref(), now);
+            if seen_at < last_contact(&self.snapshot, &self.blocks, self.lineage.as_ref(), now) {
                 return;
             }
             (self.snapshot, self.hold) = (Snapshot::default(), None);
@@ -119,28 +119,29 @@ impl AccountState {
     pub(crate) fn block(&mut self, block: &Block) -> bool {
         let is_own = !block.is_of_another(self.lineage.as_ref());
         if is_own {
-            add_block(&mut self.blocks, block.clone());
+            insert_or_extend(&mut self.blocks, block.clone());
         }
         is_own
     }
 }
 
 /// When a provider was last heard of a login, whether it told of use or refused a request.
-fn heard_at(
+fn last_contact(
     snapshot: &Snapshot,
     blocks: &[Block],
     lineage: Option<&LoginId>,
     now: Timestamp,
 ) -> Option<Timestamp> {
     // What a clock ahead of this one has made is no later than anything.
-    let counts =
-        |block: &&Block| block.is_live(now) && !is_ahead(block.since, now) && !block.is_of_another(lineage);
+    let counts = |block: &&Block| {
+        block.is_live(now) && !is_from_future(block.since, now) && !block.is_of_another(lineage)
+    };
     let refused_at = blocks.iter().filter(counts).map(|block| block.since).max();
     snapshot.newest().max(refused_at)
 }
 
 /// Adds a block to others; of two about the same thing the one that ends later stands.
-pub(crate) fn add_block(blocks: &mut Vec<Block>, block: Block) {
+pub(crate) fn insert_or_extend(blocks: &mut Vec<Block>, block: Block) {
     match blocks.iter_mut().find(|known| known.is_about(&block)) {
         Some(known) if known.until.is_none() => known.since = known.since.max(block.since),
         Some(known) if block.until.is_none() || known.until <= block.until => *known = block,
@@ -151,7 +152,7 @@ pub(crate) fn add_block(blocks: &mut Vec<Block>, block: Block) {
 
 impl AccountsState {
     /// Makes it one that this program has written.
-    pub(crate) fn stamp(&mut self) {
+    pub(crate) fn set_version(&mut self) {
         self.version = Self::VERSION;
     }
 
@@ -162,13 +163,13 @@ impl AccountsState {
 
     /// Drops what is kept of these accounts.
     pub(crate) fn forget(&mut self, accounts: &[AccountId]) {
-        self.stamp();
+        self.set_version();
         self.accounts.retain(|account, _| !accounts.contains(account));
         self.pins.retain(|pin| !accounts.contains(&pin.account));
     }
 
     /// Drops blocks that are over.
-    pub(crate) fn forget_blocks(&mut self, now: Timestamp) {
+    pub(crate) fn prune_blocks(&mut self, now: Timestamp) {
         for account in self.accounts.values_mut() {
             account.blocks.retain(|block| block.is_live(now));
         }
@@ -177,11 +178,17 @@ impl AccountsState {
 
 /// Puts two lists of pins together: the later use of each session stands, with what a newer program keeps of the session; old
 /// ones go, and so do the oldest of too many.
-pub(crate) fn join_pins(kept: &[Pin], seen: &[Pin], now: Timestamp, keep: Duration, most: usize) -> Vec<Pin> {
-    let mut latest = BTreeMap::<Session, (Option<Timestamp>, &Pin)>::new();
+pub(crate) fn merge_sessions(
+    kept: &[SessionAffinity],
+    seen: &[SessionAffinity],
+    now: Timestamp,
+    keep: Duration,
+    most: usize,
+) -> Vec<SessionAffinity> {
+    let mut latest = BTreeMap::<Session, (Option<Timestamp>, &SessionAffinity)>::new();
     for pin in kept.iter().chain(seen) {
         // What a clock that was ahead has written is no later than anything.
-        let used_at = Some(pin.used_at).filter(|at| !is_ahead(*at, now));
+        let used_at = Some(pin.used_at).filter(|at| !is_from_future(*at, now));
         let age = Duration::try_from(now.duration_since(pin.used_at)).unwrap_or_default();
         let is_newer = latest.get(&pin.session).is_none_or(|(known, _)| *known <= used_at);
         if is_newer && age < keep {
@@ -191,13 +198,13 @@ pub(crate) fn join_pins(kept: &[Pin], seen: &[Pin], now: Timestamp, keep: Durati
     let known = kept.iter().filter(|pin| !pin.unknown.is_empty());
     let unknown: BTreeMap<Session, _> = known.map(|pin| (pin.session, &pin.unknown)).collect();
     let pins = latest.into_values().map(|(used_at, pin)| {
-        let mut joined = Pin { used_at: used_at.unwrap_or(now), ..pin.clone() };
+        let mut joined = SessionAffinity { used_at: used_at.unwrap_or(now), ..pin.clone() };
         if let Some(unknown) = unknown.get(&pin.session) {
             joined.unknown.clone_from(unknown);
         }
         joined
     });
-    let mut pins: Vec<Pin> = pins.collect();
+    let mut pins: Vec<SessionAffinity> = pins.collect();
     if pins.len() > most {
         pins.sort_unstable_by_key(|pin| std::cmp::Reverse((pin.used_at, pin.session)));
         pins.truncate(most);

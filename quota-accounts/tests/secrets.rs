@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::fs;
 use std::sync::Arc;
 
-use quota_accounts::{AccountsConfig, FallbackAccountManager, Outcome, Request};
+use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RequestOutcome};
 use quota_core::{AccountId, Secret};
 use quota_credentials::StaticCredential;
 
@@ -30,8 +30,8 @@ async fn a_manager_of_accounts_shows_no_token_in_what_it_gives_says_or_keeps() {
         .build()
         .unwrap();
 
-    let route = accounts.route(Request::new().session(TOKEN)).await.unwrap();
-    let outcome = Outcome::from_response(401, [("authorization", TOKEN), ("x-ratelimit-a", TOKEN)]);
+    let route = accounts.route(Request::new().with_session(TOKEN)).await.unwrap();
+    let outcome = RequestOutcome::from_response(401, [("authorization", TOKEN), ("x-ratelimit-a", TOKEN)]);
     let outcome = outcome.body(TOKEN.as_bytes());
     let texts = debug(&route) + &debug(&outcome) + &debug(&accounts);
     let report = accounts.report(&route, outcome).await.unwrap();

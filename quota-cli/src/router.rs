@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use quota::accounts::{
-    Choice, Decision, FallbackAccountManager, Request, Route, RouteError, RoutingPolicy, Rule, Weighed,
-    WhenUnknown,
+    Choice, Decision, Evaluated, FallbackAccountManager, Reason, Request, Route, RouteError, RoutingPolicy,
+    UnknownUsage,
 };
 use quota::anthropic::AnthropicTraffic;
 use quota::{AccountUsage, Clock, QuotaManager};
@@ -110,10 +110,10 @@ impl<'a> Router<'a> {
         }
         let mut request = Request::new();
         if let Some(model) = &asked.model {
-            request = request.model(model);
+            request = request.with_model(model);
         }
         if let Some(session) = &asked.session {
-            request = request.session(session);
+            request = request.with_session(session);
         }
         Ok(Self {
             config,
@@ -148,7 +148,7 @@ impl<'a> Router<'a> {
                 continue;
             }
             let mut seen = Seen::of(&decision, self);
-            if let RouteError::Nobody { passed, .. } = &error {
+            if let RouteError::NoAccountAvailable { passed, .. } = &error {
                 seen.pass(passed);
             }
             seen.retry_after = error.retry_after();
@@ -177,11 +177,11 @@ impl<'a> Router<'a> {
     /// Waits until the first account with a window that has just reset may be refreshed, if the command's time allows that. Returns
     /// whether it waited.
     async fn waits_for_reset(&self, decision: &Decision) -> bool {
-        if !matches!(decision.choice(), Choice::Nobody { .. }) {
+        if !matches!(decision.choice(), Choice::NoAccount { .. }) {
             return false;
         }
         let pending =
-            decision.weighed().iter().filter_map(|weighed| Some((weighed, self.pending_reset(weighed)?)));
+            decision.accounts().iter().filter_map(|weighed| Some((weighed, self.pending_reset(weighed)?)));
         let Some((weighed, pending)) = pending.min_by_key(|(_, pending)| pending.refresh_at) else {
             return false;
         };
@@ -198,11 +198,11 @@ impl<'a> Router<'a> {
     }
 
     /// What keeps an account from being refreshed whose window has just reset, if nothing else is known against it.
-    fn pending_reset(&self, weighed: &Weighed) -> Option<PendingReset> {
-        let window = weighed.window().filter(|_| weighed.verdict().rule.is_unknown())?;
+    fn pending_reset(&self, weighed: &Evaluated) -> Option<PendingReset> {
+        let window = weighed.window().filter(|_| weighed.verdict().reason.is_unknown())?;
         let answer = self.quota.account(weighed.id()).peek();
         let reset_at = window.expires_at().filter(|reset| *reset <= answer.now())?;
-        PendingReset::of(&answer, reset_at, self.request.model_name())
+        PendingReset::of(&answer, reset_at, self.request.model())
     }
 
     /// The decision on what is known, without asking anybody.
@@ -216,7 +216,7 @@ impl<'a> Router<'a> {
         let known: Vec<_> =
             enabled.map(|account| (&account.id, self.quota.account(&account.id).peek())).collect();
         let known = known.iter().map(|(id, answer)| (*id, answer.snapshot()));
-        unnamed_model::warn(self.request.model_name(), known);
+        unnamed_model::warn(self.request.model(), known);
     }
 
     /// Refreshes accounts of unknown usage until one can serve the request: a route waits for a few of them only. At most `left`
@@ -265,17 +265,17 @@ fn mark(answer: &AccountUsage) -> Mark {
 fn policy(config: &Config, unknown: Option<Unknown>) -> RoutingPolicy {
     let policy = config.routing.clone();
     match unknown {
-        Some(Unknown::Allow) => policy.when_unknown(WhenUnknown::Open),
-        Some(Unknown::Deny) => policy.when_unknown(WhenUnknown::Closed),
+        Some(Unknown::Allow) => policy.when_unknown(UnknownUsage::Allow),
+        Some(Unknown::Deny) => policy.when_unknown(UnknownUsage::Deny),
         None if config.says_when_unknown => policy,
         // As of a guard: nobody is there to see that it went wrong and to try another account.
-        None => policy.when_unknown(WhenUnknown::Closed),
+        None => policy.when_unknown(UnknownUsage::Deny),
     }
 }
 
 /// Whether somebody with this rule could have room, for all that is known now.
-fn may_have_room(rule: Rule) -> bool {
-    rule.is_unknown() || matches!(rule, Rule::NotReadable | Rule::LoginNotYet)
+fn may_have_room(rule: Reason) -> bool {
+    rule.is_unknown() || matches!(rule, Reason::CredentialUnavailable | Reason::LoginRenewing)
 }
 
 impl Refusal {
@@ -284,10 +284,10 @@ impl Refusal {
     pub(crate) fn of(seen: Seen) -> Self {
         let rules = || seen.accounts.iter().map(|account| account.rule);
         let is_about_quota = |rule| {
-            use Rule::{Exhausted, Killed, QuotaSpent, Reserved, Throttled};
-            matches!(rule, Exhausted | Killed | QuotaSpent | Reserved | Throttled)
+            use Reason::{BelowKillswitch, Exhausted, QuotaExhausted, Reserved, Throttled};
+            matches!(rule, Exhausted | BelowKillswitch | QuotaExhausted | Reserved | Throttled)
         };
-        if rules().all(|rule| rule == Rule::Disabled) {
+        if rules().all(|rule| rule == Reason::Disabled) {
             return Self { exit: Exit::NoAccount, seen };
         }
         let cannot_be_told = rules().any(may_have_room) || !rules().any(is_about_quota);

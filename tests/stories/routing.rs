@@ -10,8 +10,8 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use quota::accounts::{
-    AccountsConfig, FallbackAccountManager, Limits, Mode, NextTry, Outcome, Request, RouteError,
-    RoutingPolicy,
+    AccountsConfig, FallbackAccountManager, Limits, Request, RequestOutcome, RetryAdvice, RouteError,
+    RoutingMode, RoutingPolicy,
 };
 use quota::anthropic::{Anthropic, AnthropicTraffic};
 use quota::credentials::StaticCredential;
@@ -113,7 +113,7 @@ struct World {
 }
 
 impl World {
-    async fn new(numbers: Numbers, mode: Mode, script: Script) -> Self {
+    async fn new(numbers: Numbers, mode: RoutingMode, script: Script) -> Self {
         let frozen = Frozen::here();
         let simulator = Simulator::builder(script).starting_at(START).start().await.unwrap();
         let clock = Clock::anchored(START);
@@ -125,7 +125,7 @@ impl World {
         let builder = FallbackAccountManager::builder(config)
             .credentials(logins.clone())
             .traffic(Arc::new(AnthropicTraffic))
-            .policy(RoutingPolicy::default().mode(mode).minimum(Limits::of(percent(5.0))));
+            .policy(RoutingPolicy::default().mode(mode).min_remaining(Limits::of(percent(5.0))));
         let builder = match numbers {
             Numbers::Shared => {
                 let store = MemoryStore::with_clock(clock.clone());
@@ -145,7 +145,7 @@ impl World {
                 Ok(route) => route,
                 Err(error) => {
                     // A session that stays with its account for two minutes does so on purpose.
-                    if !matches!(error, RouteError::Wait { .. }) {
+                    if !matches!(error, RouteError::SessionAccountUnavailable { .. }) {
                         self.simulator.given_up(model);
                     }
                     return false;
@@ -153,10 +153,10 @@ impl World {
             };
             let token = route.credential().unwrap().secret.expose();
             let told = self.messages.send(token, model, cost).await;
-            let outcome = Outcome::from_response(told.status, told.headers).body(&told.body);
+            let outcome = RequestOutcome::from_response(told.status, told.headers).body(&told.body);
             match self.accounts.report(&route, outcome).await.unwrap().next {
-                NextTry::Done => return true,
-                NextTry::Elsewhere | NextTry::Again => {}
+                RetryAdvice::Done => return true,
+                RetryAdvice::OtherAccount | RetryAdvice::SameAccount => {}
                 _ => return false,
             }
         }
@@ -165,7 +165,7 @@ impl World {
 }
 
 /// Three days in one mode. What was done, by the client's own count, and the provider's ledger.
-async fn three_days(numbers: Numbers, mode: Mode, seed: u64) -> (u64, Ledger) {
+async fn three_days(numbers: Numbers, mode: RoutingMode, seed: u64) -> (u64, Ledger) {
     let mut dice = Rng::with_seed(seed);
     let mut world = World::new(numbers, mode, script(&mut dice)).await;
     let mut passed = Duration::ZERO;
@@ -173,7 +173,7 @@ async fn three_days(numbers: Numbers, mode: Mode, seed: u64) -> (u64, Ledger) {
     while passed < DAYS {
         let model = *dice.choice(&MODELS).unwrap();
         let session = dice.u8(0..20).to_string();
-        let request = Request::new().model(model).session(&session);
+        let request = Request::new().with_model(model).with_session(&session);
         done += u64::from(soon("a message", world.send(request, model, 2.5 * dice.f64())).await);
         // Background tasks end before time advances.
         soon("what is under way", world.accounts.flush()).await.unwrap();
@@ -198,7 +198,12 @@ fn busiest_hour(arrivals: &[Timestamp]) -> usize {
 
 /// Plays three days in every mode, and looks at what the provider has noted.
 async fn play(numbers: Numbers, seeds: [u64; 4]) {
-    let modes = [Mode::MainFirst, Mode::FallbackFirst, Mode::StickyBalanced, Mode::SoonestResetFirst];
+    let modes = [
+        RoutingMode::MainFirst,
+        RoutingMode::FallbackFirst,
+        RoutingMode::StickyBalanced,
+        RoutingMode::SoonestResetFirst,
+    ];
     let mut given_up = 0;
     for (mode, seed) in modes.into_iter().zip(seeds) {
         let (done, ledger) = three_days(numbers, mode, seed).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quota::accounts::{AccountsConfig, FallbackAccountManager, Outcome, Request};
+use quota::accounts::{AccountsConfig, FallbackAccountManager, Request, RequestOutcome};
 use quota::anthropic::AnthropicTraffic;
 use quota::testing::FakeProvider;
 use quota::{Clock, MemoryStore, QuotaManager, UsageReport, WindowId, WindowReading};
@@ -43,7 +43,7 @@ fn one_account(numbers: Numbers, clock: &Clock, provider: FakeProvider) -> Fallb
 }
 
 /// An answer that turns a request away: the five hours are used up, and so is the week of the model it was for.
-fn spent() -> Outcome {
+fn spent() -> RequestOutcome {
     let at = |span: SignedDuration| (NOON + span).as_second().to_string();
     let headers = [
         ("status", "rejected".to_owned()),
@@ -59,12 +59,15 @@ fn spent() -> Outcome {
     ];
     let headers = headers.map(|(name, value)| (format!("anthropic-ratelimit-unified-{name}"), value));
     // It may say how long to wait for the five hours: that is not how long the model is out.
-    Outcome::from_response(429, headers.into_iter().chain([("retry-after".to_owned(), "600".to_owned())]))
+    RequestOutcome::from_response(
+        429,
+        headers.into_iter().chain([("retry-after".to_owned(), "600".to_owned())]),
+    )
 }
 
 /// How long a request for a model is to wait, in minutes; `None` if it is given the account.
 async fn wait_of(accounts: &FallbackAccountManager, model: &str) -> Option<u64> {
-    let refused = accounts.route(Request::new().model(model)).await.err()?;
+    let refused = accounts.route(Request::new().with_model(model)).await.err()?;
     Some(refused.retry_after().unwrap().as_secs() / 60)
 }
 
@@ -75,7 +78,7 @@ async fn a_model_whose_week_is_spent_waits_for_that_and_the_others_for_their_fiv
         let provider = FakeProvider::answering("anthropic", 0.0);
         provider.then_answer(five_hours(60.0, SignedDuration::from_mins(10)));
         let accounts = one_account(numbers, &clock, provider.clone());
-        let route = accounts.route(Request::new().model(OPUS)).await.unwrap();
+        let route = accounts.route(Request::new().with_model(OPUS)).await.unwrap();
 
         let _ = accounts.report(&route, spent()).await.unwrap();
 

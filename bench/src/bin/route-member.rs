@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for _ in 0..requests {
             let accounts = accounts.clone();
             routes.spawn(async move {
-                matches!(accounts.route(Request::new()).await, Err(RouteError::Nobody { .. }))
+                matches!(accounts.route(Request::new()).await, Err(RouteError::NoAccountAvailable { .. }))
             });
         }
         let refused = routes.join_all().await.into_iter().filter(|refused| *refused).count();

@@ -14,10 +14,10 @@ use quota_core::{
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
-use super::keeping::Keeping;
-use super::member::Member;
-use super::pins::Pins;
-use super::reserving::SharedReservations;
+use super::persistence::StateFile;
+use super::reservations::SharedReservations;
+use super::sessions::SessionTable;
+use super::slot::AccountSlot;
 use super::{FallbackAccountManager, Inner};
 use crate::{AccountsConfig, RoutingPolicy};
 
@@ -85,7 +85,7 @@ impl FallbackAccountManagerBuilder {
     ///
     /// The source may be anybody's: its future is given up after
     /// [`credential_timeout`](RoutingPolicy#structfield.credential_timeout), and its panic is caught. Either way the account is
-    /// passed over by [`Rule::NotReadable`](crate::Rule::NotReadable). One that blocks its thread blocks whoever runs on it.
+    /// passed over by [`Reason::CredentialUnavailable`](crate::Reason::CredentialUnavailable). One that blocks its thread blocks whoever runs on it.
     pub fn credentials(mut self, source: Arc<dyn CredentialSource>) -> Self {
         self.credentials = Some(source);
         self
@@ -128,8 +128,8 @@ impl FallbackAccountManagerBuilder {
         if self.config.accounts().is_empty() {
             return Err(BuildError::NoAccount);
         }
-        if let Some(account) = self.config.named_twice() {
-            return Err(BuildError::NamedTwice { account: account.clone() });
+        if let Some(account) = self.config.first_duplicate() {
+            return Err(BuildError::Duplicate { account: account.clone() });
         }
         let calls_in_turn = self.quota.is_none();
         let quota = match self.quota {
@@ -151,23 +151,23 @@ impl FallbackAccountManagerBuilder {
             )?,
         };
         let clock = quota.clock().clone();
-        let members: Vec<Member> = self
+        let slots: Vec<AccountSlot> = self
             .config
             .with_roles()
-            .map(|(role, account)| Member::new(role, account, quota.account(&account.id)))
+            .map(|(role, account)| AccountSlot::new(role, account, quota.account(&account.id)))
             .collect();
-        let places = members.iter().enumerate().map(|(at, member)| (member.id.clone(), at)).collect();
-        let keeping = self.state_file.map(|path| Keeping::at(path, clock.clone()));
+        let index_of = slots.iter().enumerate().map(|(at, slot)| (slot.id.clone(), at)).collect();
+        let state_file = self.state_file.map(|path| StateFile::at(path, clock.clone()));
         let inner = Inner {
-            members,
-            places,
-            pins: Pins::new(&self.policy),
+            slots,
+            index_of,
+            sessions: SessionTable::new(&self.policy),
             policy: self.policy,
             clock,
             credentials: self.credentials,
             readers: self.readers,
             unread: Mutex::default(),
-            keeping,
+            state_file,
             reservations: self.reservations.map(SharedReservations::on),
             loaded: OnceCell::new(),
             tasks: Mutex::new(JoinSet::new()),
@@ -208,7 +208,7 @@ pub enum BuildError {
     /// A hand has written one account twice: what is learned of it would count for one of the two.
     #[error("{account} is named twice; remove one of them")]
     #[non_exhaustive]
-    NamedTwice {
+    Duplicate {
         /// The account.
         account: AccountId,
     },

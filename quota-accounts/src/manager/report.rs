@@ -13,18 +13,18 @@ use quota_core::{
 
 use super::route::Route;
 use super::{FallbackAccountManager, Inner};
-use crate::outcome::{NextTry, Outcome, consequence};
+use crate::outcome::{RequestOutcome, RetryAdvice, classify};
 use crate::{Block, RoutingPolicy};
 
 /// What a report came to.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 #[non_exhaustive]
-pub struct Report {
+pub struct Classification {
     /// Why the request was turned away; `None` if it was not.
     pub failure: Option<Rejection>,
     /// What to do about it.
-    pub next: NextTry,
+    pub next: RetryAdvice,
 }
 
 /// Why a report was not taken.
@@ -49,14 +49,18 @@ impl FallbackAccountManager {
     /// # Errors
     ///
     /// [`ReportError`] if the route is not of this manager.
-    pub async fn report(&self, route: &Route, outcome: Outcome) -> Result<Report, ReportError> {
+    pub async fn report(
+        &self,
+        route: &Route,
+        outcome: RequestOutcome,
+    ) -> Result<Classification, ReportError> {
         let inner = &self.inner;
-        let member = inner.members.get(route.at).filter(|member| member.id == route.account);
+        let slot = inner.slots.get(route.at).filter(|slot| slot.id == route.account);
         let unknown = || ReportError::UnknownAccount { account: route.account.clone() };
-        let member = member.ok_or_else(unknown)?;
+        let slot = slot.ok_or_else(unknown)?;
         let now = inner.now();
-        let answered = outcome.moment(now);
-        let mut seen = inner.read(&outcome, member.id.provider(), answered);
+        let answered = outcome.received_or(now);
+        let mut seen = inner.read(&outcome, slot.id.provider(), answered);
         // As old as the answer: a late report must not put it over what was learned since.
         let read_at = *seen.usage.observed_at.get_or_insert(answered);
         // Readers may be of anyone; a block must not last until a reset that cannot be true.
@@ -66,16 +70,16 @@ impl FallbackAccountManager {
         }
         let mark = route.credential.as_ref().and_then(|credential| credential.login.mark);
         let found = seen.failure.as_ref().map(|failure| {
-            consequence(failure, outcome.status(), &route.request, mark, answered, &inner.policy)
+            classify(failure, outcome.status(), &route.request, mark, answered, &inner.policy)
         });
         let others: Vec<Block> = other_spent(&seen)
             .filter_map(|failure| {
-                consequence(&failure, outcome.status(), &route.request, mark, answered, &inner.policy).block
+                classify(&failure, outcome.status(), &route.request, mark, answered, &inner.policy).block
             })
             .collect();
         let elapsed = Duration::try_from(now.duration_since(answered)).unwrap_or_default();
-        let next = found.as_ref().map_or(NextTry::Done, |found| found.next.later(elapsed));
-        let mut report = Report { failure: seen.failure, next };
+        let next = found.as_ref().map_or(RetryAdvice::Done, |found| found.next.later(elapsed));
+        let mut report = Classification { failure: seen.failure, next };
         if route.is_reported.swap(true, Ordering::AcqRel) {
             return Ok(report);
         }
@@ -83,10 +87,10 @@ impl FallbackAccountManager {
             // Late headers of an old login say whose they are, and are refused.
             seen.usage.lineage =
                 route.credential.as_ref().and_then(|credential| credential.login.lineage.clone());
-            if member.usage.observe(&seen.usage).is_err() {
-                tracing::debug!(account = %member.id, "what was observed is another login's");
+            if slot.usage.observe(&seen.usage).is_err() {
+                tracing::debug!(account = %slot.id, "what was observed is another login's");
             }
-            inner.keep_soon();
+            inner.schedule_save();
         }
         if let Some(id) = route.reservation {
             // After what was observed: at no moment is neither what it was expected to use known, nor what it has used.
@@ -96,30 +100,30 @@ impl FallbackAccountManager {
             let is_login =
                 report.failure.as_ref().is_some_and(|failure| failure.kind == RejectionKind::Unauthorized);
             let has_another = is_login && inner.has_another_credential(route).await;
-            if has_another && member.may_try_another(mark) {
-                report.next = NextTry::Again;
+            if has_another && slot.may_try_another(mark) {
+                report.next = RetryAdvice::SameAccount;
             } else {
                 // Another one each time is nobody's: none of them ends the block.
                 let block =
                     found.block.map(|block| if has_another { unmarked(block, &inner.policy) } else { block });
                 // Without a credential, the account is whose its numbers are.
                 let login = route.credential.as_ref().and_then(|credential| credential.login.lineage.clone());
-                let lineage = login.or_else(|| member.lineage());
+                let lineage = login.or_else(|| slot.lineage());
                 let blocks: Vec<_> = block.into_iter().chain(others).collect();
                 let is_blocked = !blocks.is_empty();
                 for block in blocks {
-                    tracing::debug!(account = %member.id, kind = block.kind.as_str(), "account blocked");
-                    member.block(block.lineage(lineage.clone()), now);
+                    tracing::debug!(account = %slot.id, kind = block.kind.as_str(), "account blocked");
+                    slot.block(block.lineage(lineage.clone()), now);
                 }
                 if is_blocked {
-                    inner.keep_now().await;
+                    inner.save_now().await;
                 }
             }
-        } else if outcome.status().is_some() && member.lift_refusals(answered) {
-            inner.keep_soon();
+        } else if outcome.status().is_some() && slot.clear_rejections(answered) {
+            inner.schedule_save();
         }
-        if member.usage.needs_refresh(member.usage.count_request()) {
-            inner.refresh_in_background(route.at, !member.usage.is_stale(), &route.request);
+        if slot.usage.needs_refresh(slot.usage.count_request()) {
+            inner.refresh_in_background(route.at, !slot.usage.is_stale(), &route.request);
         }
         Ok(report)
     }
@@ -142,14 +146,14 @@ fn other_spent(seen: &ParsedResponse) -> impl Iterator<Item = Rejection> {
 
 /// The same for whatever credential it was.
 fn unmarked(block: Block, policy: &RoutingPolicy) -> Block {
-    let until = block.since.checked_add(policy.not_allowed_pause).unwrap_or(Timestamp::MAX);
+    let until = block.since.checked_add(policy.forbidden_cooldown).unwrap_or(Timestamp::MAX);
     block.mark(None).until(until)
 }
 
 impl Inner {
     /// Reads what an answer says. Readers may be anybody's: one that breaks costs what it would have said, and is told of once
     /// for each status.
-    fn read(&self, outcome: &Outcome, provider: &ProviderId, now: Timestamp) -> ParsedResponse {
+    fn read(&self, outcome: &RequestOutcome, provider: &ProviderId, now: Timestamp) -> ParsedResponse {
         let reader = self.readers.get(provider).map(|reader| &**reader);
         catch_unwind(AssertUnwindSafe(|| outcome.read(reader, now))).unwrap_or_else(|_| {
             let shape = (provider.clone(), outcome.status());

@@ -4,22 +4,22 @@
 use quota_core::RejectionKind;
 
 use super::route::{Route, RouteError};
-use super::{FallbackAccountManager, Report};
+use super::{Classification, FallbackAccountManager};
 use crate::Request;
-use crate::outcome::{NextTry, Outcome};
+use crate::outcome::{RequestOutcome, RetryAdvice};
 
 /// Whether a request may be sent again after it was turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Repeat {
+pub enum Idempotency {
     /// It may: sending it twice does no harm.
-    Allowed,
+    Idempotent,
     /// It may not: what came of the first try is what comes of it.
-    Never,
+    NotIdempotent,
 }
 
 /// One try, as the caller's function tells of it: what it got, and what that was for the account.
-pub type Tried<T> = (T, Outcome);
+pub type Tried<T> = (T, RequestOutcome);
 
 impl FallbackAccountManager {
     /// Routes a request, sends it by `send`, reports what came of it, and tries again elsewhere where that helps, if the
@@ -32,12 +32,12 @@ impl FallbackAccountManager {
     ///
     /// [`RouteError`] if no account may serve the first try. If none is left after others were tried, the last one's
     /// result is given instead.
-    pub async fn run<T, F>(
+    pub async fn send_with_retry<T, F>(
         &self,
         request: Request,
-        repeat: Repeat,
+        idempotency: Idempotency,
         mut send: impl FnMut(&Route) -> F,
-    ) -> Result<(T, Report), RouteError>
+    ) -> Result<(T, Classification), RouteError>
     where
         F: Future<Output = Tried<T>>,
     {
@@ -52,7 +52,7 @@ impl FallbackAccountManager {
             };
             let at = route.at;
             // Should nobody wait for what comes of it any more, nobody will report it.
-            let _pending = route.reservation.map(|id| self.inner.pending(route.at, id));
+            let _pending = route.reservation.map(|id| self.inner.guard_for(route.at, id));
             let (got, outcome) = send(&route).await;
             let report = self.report(&route, outcome).await.expect("the route is of this manager");
             let reason = report.failure.as_ref().map(|failure| (at, failure.kind));
@@ -61,9 +61,9 @@ impl FallbackAccountManager {
             let next = report.next;
             last = Some((got, report));
             match next {
-                NextTry::Elsewhere if repeat == Repeat::Allowed => without.push(at),
-                NextTry::Again if repeat == Repeat::Allowed && !is_known => {}
-                NextTry::Again if repeat == Repeat::Allowed => without.push(at),
+                RetryAdvice::OtherAccount if idempotency == Idempotency::Idempotent => without.push(at),
+                RetryAdvice::SameAccount if idempotency == Idempotency::Idempotent && !is_known => {}
+                RetryAdvice::SameAccount if idempotency == Idempotency::Idempotent => without.push(at),
                 _ => return Ok(last.expect("it was just put there")),
             }
         }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::{AccountId, Credential, CredentialError, LoginInfo, RequestId, bounded_wait};
 
-use super::look::{Look, MOST_PASSED, MOST_RECHECKS, NEXT_IS_KNOWN_IN};
-use super::member::Member;
-use super::reserving::Reserved;
+use super::reservations::ReservationGuard;
+use super::scan::{MAX_REFRESHES, MAX_REPORTED, Scan, UNKNOWN_RETRY};
+use super::slot::AccountSlot;
 use super::{FallbackAccountManager, Inner};
 use crate::Request;
-use crate::routing::{Choice, Rule, Standing, Verdict, judge, judge_when};
+use crate::routing::{Choice, Eligibility, Reason, Verdict, evaluate, evaluate_with_retry};
 
 /// The account that a request goes to, and why.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Route {
     pub(super) at: usize,
     pub(super) credential: Option<Credential>,
     pub(super) request: Request,
-    pub(super) rule: Rule,
+    pub(super) reason: Reason,
     pub(super) passed: Vec<Passed>,
     pub(super) reservation: Option<RequestId>,
     pub(super) is_reported: AtomicBool,
@@ -36,7 +36,7 @@ pub struct Passed {
     /// The account.
     pub account: AccountId,
     /// The rule that refused it.
-    pub rule: Rule,
+    pub reason: Reason,
     /// When that ends, if it does so by itself.
     pub until: Option<Timestamp>,
 }
@@ -61,8 +61,8 @@ impl Route {
 
     /// The rule by which the account was taken.
     #[must_use]
-    pub fn rule(&self) -> Rule {
-        self.rule
+    pub fn reason(&self) -> Reason {
+        self.reason
     }
 
     /// The accounts that were refused, as far as they were looked at; no more than a few.
@@ -80,7 +80,7 @@ pub enum RouteError {
     /// No account may serve it.
     #[error("no account can serve this request{}", again(*retry_after))]
     #[non_exhaustive]
-    Nobody {
+    NoAccountAvailable {
         /// How long until one may again; `None` if somebody has to do something first.
         retry_after: Option<Duration>,
         /// The accounts that were refused, and why; no more than a few.
@@ -89,7 +89,7 @@ pub enum RouteError {
     /// The session's account is out for a moment: waiting is better than moving.
     #[error("{account} is out for {} s, and the session stays with it", whole_seconds(*retry_after))]
     #[non_exhaustive]
-    Wait {
+    SessionAccountUnavailable {
         /// The account.
         account: AccountId,
         /// How long.
@@ -111,8 +111,8 @@ impl RouteError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Nobody { retry_after, .. } => *retry_after,
-            Self::Wait { retry_after, .. } => Some(*retry_after),
+            Self::NoAccountAvailable { retry_after, .. } => *retry_after,
+            Self::SessionAccountUnavailable { retry_after, .. } => Some(*retry_after),
         }
     }
 }
@@ -141,7 +141,7 @@ impl FallbackAccountManager {
 
 /// What one request has found on its way.
 #[derive(Debug, Default)]
-struct Search {
+struct Attempt {
     /// Accounts it has waited for.
     asked: Vec<usize>,
     /// Accounts whose reservations it has read.
@@ -157,23 +157,26 @@ impl Inner {
         request: Request,
         without: &[usize],
     ) -> Result<Route, RouteError> {
-        let mut search = Search::default();
+        let mut search = Attempt::default();
         loop {
-            let look = self.look_well(&request, without, &mut search).await;
-            let at = match look.choice {
-                Choice::Take { at } => at,
+            let scan = self.select_account(&request, without, &mut search).await;
+            let at = match scan.choice {
+                Choice::Use { at } => at,
                 Choice::Wait { at, until } => {
-                    let account = self.members[at].id.clone();
-                    return Err(RouteError::Wait { account, retry_after: between(look.now, until) });
+                    let account = self.slots[at].id.clone();
+                    return Err(RouteError::SessionAccountUnavailable {
+                        account,
+                        retry_after: between(scan.now, until),
+                    });
                 }
-                Choice::Nobody { retry_at } => {
+                Choice::NoAccount { retry_at } => {
                     // Accounts that turned out not to serve were not weighed the last time.
                     let others = search.unusable.iter().filter_map(|(_, verdict)| verdict.until);
-                    let unasked = self.known_soon(&look).map(|(_, verdict)| verdict.until);
-                    let retry_at = retry_at.into_iter().chain(others).chain(unasked.flatten()).min();
-                    let retry_after = retry_at.map(|at| between(look.now, at));
-                    let passed = self.passed(look.passed.iter().chain(&search.unusable));
-                    return Err(RouteError::Nobody { retry_after, passed });
+                    let unknown = self.retry_soon(&scan).map(|(_, verdict)| verdict.until);
+                    let retry_at = retry_at.into_iter().chain(others).chain(unknown.flatten()).min();
+                    let retry_after = retry_at.map(|at| between(scan.now, at));
+                    let passed = self.passed(scan.rejected.iter().chain(&search.unusable));
+                    return Err(RouteError::NoAccountAvailable { retry_after, passed });
                 }
             };
             let reserved = match self.reserve(&request, at).await {
@@ -183,20 +186,20 @@ impl Inner {
                     continue;
                 }
             };
-            match self.credential(&request, at, look.now).await {
+            match self.credential(&request, at, scan.now).await {
                 Ok(credential) => {
-                    if self.members[at].usage.is_stale_for(request.model_name()) {
+                    if self.slots[at].usage.is_stale_for(request.model()) {
                         self.refresh_in_background(at, false, &request);
                     }
-                    self.pin(&request, at, &search.unusable, look.now);
+                    self.remember_session(&request, at, &search.unusable, scan.now);
                     return Ok(Route {
-                        account: self.members[at].id.clone(),
+                        account: self.slots[at].id.clone(),
                         at,
                         credential,
-                        rule: look.rule,
-                        passed: self.passed(look.passed.iter().chain(&search.unusable)),
+                        reason: scan.reason,
+                        passed: self.passed(scan.rejected.iter().chain(&search.unusable)),
                         request,
-                        reservation: reserved.map(Reserved::keep),
+                        reservation: reserved.map(ReservationGuard::keep),
                         is_reported: AtomicBool::new(false),
                     });
                 }
@@ -207,15 +210,15 @@ impl Inner {
 
     /// The accounts that turn out not to serve though their numbers would let them, up to the one that a request would go to.
     /// Numbers are refreshed as for a request; nothing is reserved, and no session is remembered.
-    pub(super) async fn rehearse(self: &Arc<Self>, request: &Request) -> Vec<(usize, Verdict)> {
-        let mut search = Search::default();
+    pub(super) async fn dry_run(self: &Arc<Self>, request: &Request) -> Vec<(usize, Verdict)> {
+        let mut search = Attempt::default();
         loop {
-            let look = self.look_well(request, &[], &mut search).await;
-            let Choice::Take { at } = look.choice else {
-                search.unusable.extend(self.known_soon(&look));
+            let scan = self.select_account(request, &[], &mut search).await;
+            let Choice::Use { at } = scan.choice else {
+                search.unusable.extend(self.retry_soon(&scan));
                 return search.unusable;
             };
-            match self.credential(request, at, look.now).await {
+            match self.credential(request, at, scan.now).await {
                 Ok(_) => return search.unusable,
                 Err(verdict) => search.unusable.push((at, verdict)),
             }
@@ -223,72 +226,77 @@ impl Inner {
     }
 
     /// Accounts that were not asked about before nobody was found, because the request has waited for enough of them.
-    fn known_soon(&self, look: &Look) -> impl Iterator<Item = (usize, Verdict)> {
-        let until = look.now.checked_add(NEXT_IS_KNOWN_IN).ok();
-        look.unasked.iter().map(move |at| (*at, Verdict::refused(Rule::UnknownClosed, until)))
+    fn retry_soon(&self, scan: &Scan) -> impl Iterator<Item = (usize, Verdict)> {
+        let until = scan.now.checked_add(UNKNOWN_RETRY).ok();
+        scan.unknown.iter().map(move |at| (*at, Verdict::ineligible(Reason::UnknownDenied, until)))
     }
 
     /// Looks at all accounts, and again until nothing is worth asking or reading first.
-    async fn look_well(self: &Arc<Self>, request: &Request, without: &[usize], search: &mut Search) -> Look {
-        let Search { asked, read, unusable } = search;
+    async fn select_account(
+        self: &Arc<Self>,
+        request: &Request,
+        without: &[usize],
+        search: &mut Attempt,
+    ) -> Scan {
+        let Attempt { asked, read, unusable } = search;
         loop {
             let is_out = |at| without.contains(&at) || unusable.iter().any(|(out, _)| *out == at);
-            let look = self.look(request, &is_out, asked, read);
-            if self.look_at_credentials(&look.worth_a_look).await {
+            let scan = self.scan(request, &is_out, asked, read);
+            if self.recheck_credentials_of(&scan.recheck_credentials).await {
                 continue;
             }
-            let may_ask = asked.len() < MOST_RECHECKS && !self.is_out_of_time();
-            if let Some(at) = look.worth_asking.first().filter(|_| may_ask) {
+            let may_ask = asked.len() < MAX_REFRESHES && !self.is_out_of_time();
+            if let Some(at) = scan.refresh_first.first().filter(|_| may_ask) {
                 asked.push(*at);
-                if let Err(error) = self.freshen(*at, request.model_name()).await {
-                    tracing::debug!(account = %self.members[*at].id, %error, "going by what is known");
+                if let Err(error) = self.refresh_if_stale(*at, request.model()).await {
+                    tracing::debug!(account = %self.slots[*at].id, %error, "going by what is known");
                 }
-                self.keep_soon();
+                self.schedule_save();
                 continue;
             }
-            if let Some(at) = look.worth_reading.first().filter(|_| read.len() < MOST_RECHECKS) {
+            if let Some(at) = scan.reread_reservations.first().filter(|_| read.len() < MAX_REFRESHES) {
                 read.push(*at);
                 self.read_reservations(*at).await;
                 continue;
             }
-            if let Choice::Nobody { .. } = look.choice {
+            if let Choice::NoAccount { .. } = scan.choice {
                 // One of the others may have room: whoever comes back finds it known.
-                self.refresh_in_turn(&look.unasked, request);
+                self.refresh_sequentially(&scan.unknown, request);
             }
-            return look;
+            return scan;
         }
     }
 
     /// Looks whether the credentials of accounts that are of no use are others by now; whether any is.
-    pub(super) async fn look_at_credentials(self: &Arc<Self>, places: &[usize]) -> bool {
+    pub(super) async fn recheck_credentials_of(self: &Arc<Self>, places: &[usize]) -> bool {
         let mut any = false;
         for at in places {
-            let member = &self.members[*at];
-            if let Some(Ok(credential)) = self.read_credential(member).await {
-                any |= member.lift_for(&credential.login);
-                any |= self.enter(member, &credential.login).await;
+            let slot = &self.slots[*at];
+            if let Some(Ok(credential)) = self.read_credential(slot).await {
+                any |= slot.clear_for_login(&credential.login);
+                any |= self.switch_login(slot, &credential.login).await;
             }
         }
         any
     }
 
     /// Gives the account to this login, if another one's numbers are here; whether that was so.
-    async fn enter(self: &Arc<Self>, member: &Member, login: &LoginInfo) -> bool {
-        let Some(lineage) = login.lineage.as_ref().filter(|lineage| member.is_of_another(lineage)) else {
+    async fn switch_login(self: &Arc<Self>, slot: &AccountSlot, login: &LoginInfo) -> bool {
+        let Some(lineage) = login.lineage.as_ref().filter(|lineage| slot.is_of_another(lineage)) else {
             return false;
         };
-        tracing::debug!(account = %member.id, "another login");
+        tracing::debug!(account = %slot.id, "another login");
         // The fetcher is asked for the login only where a call would be made.
-        let mut asked = member.refresh().await;
-        if member.is_of_another(lineage) {
-            member.is_told.store(true, Ordering::Release);
-            member.usage.set_login(lineage.clone());
-            asked = member.freshen_for(None).await;
+        let mut asked = slot.refresh().await;
+        if slot.is_of_another(lineage) {
+            slot.login_is_explicit.store(true, Ordering::Release);
+            slot.usage.set_login(lineage.clone());
+            asked = slot.refresh_if_stale(None).await;
         }
         if let Err(error) = asked {
-            tracing::debug!(account = %member.id, %error, "going on without numbers");
+            tracing::debug!(account = %slot.id, %error, "going on without numbers");
         }
-        self.keep_soon();
+        self.schedule_save();
         true
     }
 
@@ -299,21 +307,21 @@ impl Inner {
         at: usize,
         before: Timestamp,
     ) -> Result<Option<Credential>, Verdict> {
-        let member = &self.members[at];
-        let credential = self.read_credential(member).await.transpose().map_err(|error| {
-            tracing::debug!(account = %member.id, %error, "no credential");
+        let slot = &self.slots[at];
+        let credential = self.read_credential(slot).await.transpose().map_err(|error| {
+            tracing::debug!(account = %slot.id, %error, "no credential");
             self.without_credential(&error)
         })?;
         if let Some(credential) = &credential {
-            member.lift_for(&credential.login);
-            let is_another = self.enter(member, &credential.login).await;
+            slot.clear_for_login(&credential.login);
+            let is_another = self.switch_login(slot, &credential.login).await;
             // Reading it may have taken a while, and what is known by now counts.
             let now = self.now();
             if is_another || now != before {
                 // It has its share by now: what is reserved is no reason any more, and must not hide one that is.
-                let candidate = member.candidate().reserved([]);
-                if judge(&candidate, request, now, &self.policy).standing == Standing::Refused {
-                    return Err(judge_when(&candidate, request, now, &self.policy));
+                let candidate = slot.candidate().reserved([]);
+                if evaluate(&candidate, request, now, &self.policy).eligibility == Eligibility::Ineligible {
+                    return Err(evaluate_with_retry(&candidate, request, now, &self.policy));
                 }
             }
         }
@@ -322,21 +330,26 @@ impl Inner {
 
     /// What follows for an account from having no credential: only one that nobody is logged in to waits for somebody.
     fn without_credential(&self, error: &CredentialError) -> Verdict {
-        let (rule, wait) = match error {
-            CredentialError::NotLoggedIn { .. } => return Verdict::refused(Rule::LoginDead, None),
-            CredentialError::TemporarilyUnavailable { retry_after, .. } => (Rule::LoginNotYet, *retry_after),
+        let (reason, wait) = match error {
+            CredentialError::NotLoggedIn { .. } => return Verdict::ineligible(Reason::LoginRejected, None),
+            CredentialError::TemporarilyUnavailable { retry_after, .. } => {
+                (Reason::LoginRenewing, *retry_after)
+            }
             // A locked keychain, a file that is being rewritten, a command that failed once; or what a newer source says.
-            _ => (Rule::NotReadable, None),
+            _ => (Reason::CredentialUnavailable, None),
         };
-        Verdict::refused(rule, self.now().checked_add(wait.map_or(self.policy.pause, bounded_wait)).ok())
+        Verdict::ineligible(
+            reason,
+            self.now().checked_add(wait.map_or(self.policy.throttle_cooldown, bounded_wait)).ok(),
+        )
     }
 
     fn passed<'a>(&self, passed: impl Iterator<Item = &'a (usize, Verdict)>) -> Vec<Passed> {
         passed
-            .take(MOST_PASSED)
+            .take(MAX_REPORTED)
             .map(|(at, verdict)| Passed {
-                account: self.members[*at].id.clone(),
-                rule: verdict.rule,
+                account: self.slots[*at].id.clone(),
+                reason: verdict.reason,
                 until: verdict.until,
             })
             .collect()

@@ -10,8 +10,8 @@ use std::task::Poll;
 use quota_core::{AccountId, Credential, CredentialError, CredentialFingerprint};
 
 use super::Inner;
-use super::member::Member;
-use crate::routing::{Rule, Verdict};
+use super::slot::AccountSlot;
+use crate::routing::{Reason, Verdict};
 
 impl Inner {
     /// The credential of an account as it is now; `None` if there is no source.
@@ -20,16 +20,16 @@ impl Inner {
     /// wait for it anew.
     pub(super) async fn read_credential(
         &self,
-        member: &Member,
+        slot: &AccountSlot,
     ) -> Option<Result<Credential, CredentialError>> {
         let source = self.credentials.as_ref()?;
-        if self.hangs(member).is_some() {
+        if self.hangs(slot).is_some() {
             return Some(Err(late()));
         }
-        let asked = self.guarded(async { source.credential(&member.id).await }).await;
+        let asked = self.guarded(async { source.credential(&slot.id).await }).await;
         match &asked {
-            None => member.hangs_since(self.now()),
-            Some(Ok(_)) => member.hangs_no_more(),
+            None => slot.hangs_since(self.now()),
+            Some(Ok(_)) => slot.hangs_no_more(),
             Some(Err(_)) => {}
         }
         Some(asked.unwrap_or_else(|| Err(late())))
@@ -47,12 +47,12 @@ impl Inner {
     }
 
     /// That an account is out because the source hung about it a moment ago.
-    pub(super) fn hangs(&self, member: &Member) -> Option<Verdict> {
-        let since = member.hung_at()?;
+    pub(super) fn hangs(&self, slot: &AccountSlot) -> Option<Verdict> {
+        let since = slot.credential_timeout_at()?;
         let now = self.now();
-        let until = since.checked_add(self.policy.pause).ok()?;
+        let until = since.checked_add(self.policy.throttle_cooldown).ok()?;
         // Not if it is in the future: the clock has been set back since.
-        (since <= now && now < until).then(|| Verdict::refused(Rule::NotReadable, Some(until)))
+        (since <= now && now < until).then(|| Verdict::ineligible(Reason::CredentialUnavailable, Some(until)))
     }
 
     /// Runs what a source does; `None` if its time was over.

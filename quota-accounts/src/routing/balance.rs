@@ -1,9 +1,9 @@
 //! How new sessions are spread over accounts, and whose windows begin anew soonest.
-//! Whether an account may serve at all is decided in `judge`.
+//! Whether an account may serve at all is decided in `evaluate`.
 
 use jiff::Timestamp;
 
-use super::judge::{limits, spendable};
+use super::evaluate::{limits, remaining};
 use super::{Candidate, Request, RoutingPolicy};
 
 /// What a window is taken to have left to run where its reset is not known.
@@ -23,11 +23,11 @@ pub(super) fn weight(
     now: Timestamp,
     policy: &RoutingPolicy,
 ) -> f64 {
-    let (_, stop) = limits(candidate, policy);
+    let (_, killswitch) = limits(candidate, policy);
     let counted = candidate.snapshot().windows().iter();
-    let counted = counted.filter(|window| window.applies_to(request.model_name()));
+    let counted = counted.filter(|window| window.applies_to(request.model()));
     let rates = counted.filter_map(|window| {
-        let left = f64::from(spendable(candidate, window, stop, now)?);
+        let left = f64::from(remaining(candidate, window, killswitch, now)?);
         let run = window.expires_at().map_or(UNKNOWN_RUN_SECONDS, |at| at.as_second() - now.as_second());
         #[expect(clippy::cast_precision_loss, reason = "seconds of all time fit well enough")]
         let run = run.max(LEAST_RUN_SECONDS) as f64;
@@ -40,8 +40,8 @@ pub(super) fn weight(
 ///
 /// Weighted rendezvous: each account draws a number that depends on the session and itself alone, so an account that comes
 /// or goes moves only the sessions it gains or loses. A greater weight only ever brings an account forward.
-pub(super) fn place(candidate: &Candidate<'_>, request: &Request, weight: f64) -> u64 {
-    let drawn = request.session_key().map_or(1.0, |session| {
+pub(super) fn rendezvous_score(candidate: &Candidate<'_>, request: &Request, weight: f64) -> u64 {
+    let drawn = request.session().map_or(1.0, |session| {
         #[expect(clippy::cast_precision_loss, reason = "53 bits are drawn")]
         let drawn = ((session.with(candidate.id.as_str()) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
         // Not that of the system: the last bit of its logarithm is another one elsewhere, and with it the place of a session.
@@ -52,9 +52,9 @@ pub(super) fn place(candidate: &Candidate<'_>, request: &Request, weight: f64) -
 }
 
 /// When the furthest window of an account begins anew; the end of time if that is not known.
-pub(super) fn furthest_reset(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> i64 {
+pub(super) fn latest_reset(candidate: &Candidate<'_>, request: &Request, now: Timestamp) -> i64 {
     let counted = candidate.snapshot().windows().iter();
-    let counted = counted.filter(|window| window.applies_to(request.model_name()));
+    let counted = counted.filter(|window| window.applies_to(request.model()));
     let resets = counted.filter_map(|window| window.expires_at()).filter(|at| *at > now);
     resets.max().map_or(i64::MAX, |at| at.as_millisecond())
 }

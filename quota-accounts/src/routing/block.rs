@@ -1,5 +1,5 @@
 //! A reason not to use an account that no reading tells: what a provider answered to a request.
-//! When one is made is decided in `outcome`; whether it counts for a request in `judge`.
+//! When one is made is decided in `outcome`; whether it counts for a request in `evaluate`.
 
 use jiff::Timestamp;
 use quota_core::{
@@ -8,7 +8,7 @@ use quota_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::ahead::is_ahead;
+use crate::clock_skew::is_from_future;
 
 /// An account, or one model on it, is not to be used for a while.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,8 +116,8 @@ impl Block {
     }
 
     /// The same from `now` on, as long as it was, if a clock that was ahead has made it.
-    pub(crate) fn brought_back(&self, now: Timestamp) -> Option<Self> {
-        if !is_ahead(self.since, now) {
+    pub(crate) fn rebased_to(&self, now: Timestamp) -> Option<Self> {
+        if !is_from_future(self.since, now) {
             return None;
         }
         let lasts = |until: Timestamp| until.duration_since(self.since);

@@ -1,5 +1,5 @@
 //! An account as the choice sees it.
-//! Nothing here judges; see `judge`.
+//! Nothing here judges; see `evaluate`.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -29,20 +29,20 @@ pub struct Candidate<'a> {
     readings: Readings<'a>,
     pub(super) fresh_for: Duration,
     pub(super) is_disabled: bool,
-    pub(super) is_pinned: bool,
-    pub(super) is_nobodys: bool,
-    pub(super) is_refused: bool,
+    pub(super) is_session_account: bool,
+    pub(super) has_unknown_owner: bool,
+    pub(super) login_rejected: bool,
     pub(super) limits: Option<&'a AccountLimits>,
     /// Boxed, for it is seldom there, and a choice among many accounts moves each of them.
-    beside: Option<Box<Beside>>,
+    extra: Option<Box<Extra>>,
 }
 
-/// What is known of an account beside its readings.
+/// What is known of an account extra its readings.
 #[derive(Debug, Default)]
-struct Beside {
+struct Extra {
     blocks: Arc<[Block]>,
     reserved: Arc<[(WindowId, Percent)]>,
-    found: Option<Verdict>,
+    credential_verdict: Option<Verdict>,
 }
 
 /// Where the readings are: nothing is copied to choose.
@@ -78,12 +78,12 @@ impl<'a> Candidate<'a> {
     }
 
     /// An account with what the quota manager says of it.
-    pub fn answered(id: &'a AccountId, role: Role, answer: AccountUsage) -> Self {
+    pub fn from_usage(id: &'a AccountId, role: Role, answer: AccountUsage) -> Self {
         let fresh_for = answer.max_age();
-        let is_refused =
+        let login_rejected =
             answer.trouble().is_some_and(|trouble| trouble.kind == LastFailureKind::Unauthorized);
-        let is_nobodys = answer.unattributed().is_some();
-        Self { is_refused, is_nobodys, ..Self::of(id, role, Readings::Answer(answer), fresh_for) }
+        let has_unknown_owner = answer.unattributed().is_some();
+        Self { login_rejected, has_unknown_owner, ..Self::of(id, role, Readings::Answer(answer), fresh_for) }
     }
 
     fn of(id: &'a AccountId, role: Role, readings: Readings<'a>, fresh_for: Duration) -> Self {
@@ -93,11 +93,11 @@ impl<'a> Candidate<'a> {
             readings,
             fresh_for,
             is_disabled: false,
-            is_pinned: false,
-            is_nobodys: false,
-            is_refused: false,
+            is_session_account: false,
+            has_unknown_owner: false,
+            login_rejected: false,
             limits: None,
-            beside: None,
+            extra: None,
         }
     }
 
@@ -108,27 +108,27 @@ impl<'a> Candidate<'a> {
     }
 
     /// Says whether the request's session stays with it.
-    pub fn pinned(mut self, is_pinned: bool) -> Self {
-        self.is_pinned = is_pinned;
+    pub fn session_account(mut self, is_session_account: bool) -> Self {
+        self.is_session_account = is_session_account;
         self
     }
 
     /// Says that it cannot be told whose the account is: its numbers are not shown, and nothing but a refusal is made of them.
-    pub fn identity_unknown(mut self, is_unknown: bool) -> Self {
-        self.is_nobodys = is_unknown;
+    pub fn owner_unknown(mut self, is_unknown: bool) -> Self {
+        self.has_unknown_owner = is_unknown;
         self
     }
 
     /// Says that its login is refused.
-    pub fn login_refused(mut self, is_refused: bool) -> Self {
-        self.is_refused = is_refused;
+    pub fn login_rejected(mut self, login_rejected: bool) -> Self {
+        self.login_rejected = login_rejected;
         self
     }
 
-    /// Gives what was found of its credential, if that refuses it.
-    pub(crate) fn found(mut self, verdict: Option<Verdict>) -> Self {
+    /// Gives what was credential_verdict of its credential, if that refuses it.
+    pub(crate) fn with_credential_verdict(mut self, verdict: Option<Verdict>) -> Self {
         if verdict.is_some() {
-            self.beside.get_or_insert_default().found = verdict;
+            self.extra.get_or_insert_default().credential_verdict = verdict;
         }
         self
     }
@@ -141,28 +141,28 @@ impl<'a> Candidate<'a> {
 
     /// Gives what the provider answered to requests.
     pub fn blocks(mut self, blocks: impl Into<Arc<[Block]>>) -> Self {
-        self.beside.get_or_insert_default().blocks = blocks.into();
+        self.extra.get_or_insert_default().blocks = blocks.into();
         self
     }
 
     /// Gives the shares of windows that requests under way have reserved.
     pub fn reserved(mut self, reserved: impl Into<Arc<[(WindowId, Percent)]>>) -> Self {
-        self.beside.get_or_insert_default().reserved = reserved.into();
+        self.extra.get_or_insert_default().reserved = reserved.into();
         self
     }
 
     pub(super) fn own_blocks(&self) -> &[Block] {
-        self.beside.as_ref().map_or(&[], |beside| &beside.blocks)
+        self.extra.as_ref().map_or(&[], |extra| &extra.blocks)
     }
 
     /// How much of a window requests under way have reserved, in basis points.
     pub(super) fn reserved_of(&self, window: &WindowId) -> u64 {
-        let reserved = self.beside.iter().flat_map(|beside| beside.reserved.iter());
+        let reserved = self.extra.iter().flat_map(|extra| extra.reserved.iter());
         reserved.filter(|(id, _)| id == window).map(|(_, share)| u64::from(share.basis_points())).sum()
     }
 
-    pub(super) fn what_was_found(&self) -> Option<Verdict> {
-        self.beside.as_ref()?.found
+    pub(super) fn credential_verdict(&self) -> Option<Verdict> {
+        self.extra.as_ref()?.credential_verdict
     }
 
     /// The account's name.
@@ -208,11 +208,11 @@ impl<'a> Candidate<'a> {
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         static NOTHING: LazyLock<Snapshot> = LazyLock::new(Snapshot::default);
-        if self.is_nobodys { &NOTHING } else { self.readings.known() }
+        if self.has_unknown_owner { &NOTHING } else { self.readings.known() }
     }
 
     /// The same, whoever's it is: what may be held against the account, and never counts for it.
-    pub(super) fn held_against(&self) -> &Snapshot {
+    pub(super) fn raw_snapshot(&self) -> &Snapshot {
         self.readings.known()
     }
 }

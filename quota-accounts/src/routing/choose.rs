@@ -1,14 +1,14 @@
 //! Which of several accounts a request goes to.
-//! Whether one may serve at all is decided in `judge`.
+//! Whether one may serve at all is decided in `evaluate`.
 
 use std::borrow::Borrow;
 
 use jiff::Timestamp;
 
-use super::balance::{furthest_reset, place, weight};
+use super::balance::{latest_reset, rendezvous_score, weight};
 use super::{
-    Candidate, Choice, Decision, Mode, Request, Role, RoutingPolicy, Rule, Standing, Verdict, Weighed, judge,
-    judge_when,
+    Candidate, Choice, Decision, Eligibility, Evaluated, Reason, Request, Role, RoutingMode, RoutingPolicy,
+    Verdict, evaluate, evaluate_with_retry,
 };
 
 /// Chooses the account that a request goes to, of `candidates` in their order, the main one first, by what is known at `now`.
@@ -18,7 +18,7 @@ use super::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use quota_accounts::{Candidate, Request, Role, RoutingPolicy, Rule, choose};
+/// use quota_accounts::{Candidate, Request, Role, RoutingPolicy, Reason, choose};
 /// use quota_core::{AccountId, Percent, Snapshot, UsageReport, WindowId, WindowReading};
 ///
 /// let now: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
@@ -38,7 +38,7 @@ use super::{
 /// let decision = choose(candidates, &Request::new(), now, &RoutingPolicy::default());
 ///
 /// assert_eq!(decision.chosen().unwrap().id(), &work);
-/// assert_eq!(decision.weighed()[0].verdict().rule, Rule::Exhausted);
+/// assert_eq!(decision.accounts()[0].verdict().reason, Reason::Exhausted);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn choose<'a>(
@@ -47,24 +47,24 @@ pub fn choose<'a>(
     now: Timestamp,
     policy: &RoutingPolicy,
 ) -> Decision {
-    let mut scale = Scale::new(request, now, policy);
+    let mut selector = Selector::new(request, now, policy);
     let candidates: Vec<_> = candidates.into_iter().collect();
-    let weighed = candidates.iter().map(|candidate| {
-        let verdict = scale.weigh(candidate);
-        Weighed::new(candidate, verdict, request, now, policy)
+    let evaluated = candidates.iter().map(|candidate| {
+        let verdict = selector.consider(candidate);
+        Evaluated::new(candidate, verdict, request, now, policy)
     });
-    let weighed = weighed.collect();
-    let choice = scale.choice(|| candidates.iter());
-    Decision::new(now, choice, weighed)
+    let evaluated = evaluated.collect();
+    let choice = selector.choice(|| candidates.iter());
+    Decision::new(now, choice, evaluated)
 }
 
 /// Weighs one account after the other; nothing is kept of them but the best.
-pub(crate) struct Scale<'a> {
+pub(crate) struct Selector<'a> {
     request: &'a Request,
     now: Timestamp,
     policy: &'a RoutingPolicy,
-    weighed: usize,
-    best: Option<(Rank, usize, Rule)>,
+    evaluated: usize,
+    best: Option<(Rank, usize, Reason)>,
     /// The session's own account, if it is refused only until then, and that is soon.
     wait: Option<(usize, Timestamp)>,
     retry_at: Option<Timestamp>,
@@ -84,64 +84,70 @@ const OWN: u8 = 0;
 const OPEN: u8 = 1;
 const LOW: u8 = 2;
 
-impl<'a> Scale<'a> {
+impl<'a> Selector<'a> {
     pub(crate) fn new(request: &'a Request, now: Timestamp, policy: &'a RoutingPolicy) -> Self {
-        Self { request, now, policy, weighed: 0, best: None, wait: None, retry_at: None, is_unknown: false }
+        Self { request, now, policy, evaluated: 0, best: None, wait: None, retry_at: None, is_unknown: false }
     }
 
     /// Weighs the next account.
-    pub(crate) fn weigh(&mut self, candidate: &Candidate<'_>) -> Verdict {
-        let at = self.weighed;
-        self.weighed += 1;
-        let verdict = judge(candidate, self.request, self.now, self.policy);
-        let is_own = candidate.is_pinned && self.policy.mode == Mode::StickyBalanced;
-        if verdict.standing == Standing::Refused {
+    pub(crate) fn consider(&mut self, candidate: &Candidate<'_>) -> Verdict {
+        let at = self.evaluated;
+        self.evaluated += 1;
+        let verdict = evaluate(candidate, self.request, self.now, self.policy);
+        let is_own = candidate.is_session_account && self.policy.mode == RoutingMode::StickyBalanced;
+        if verdict.eligibility == Eligibility::Ineligible {
             // Whoever could serve first decides when it is worth asking again.
             self.retry_at = [self.retry_at, verdict.until].into_iter().flatten().min();
             self.is_unknown |= verdict.is_unknown();
-            if is_own && let Some(until) = verdict.until.filter(|until| self.is_soon(*until, verdict.rule)) {
+            if is_own && let Some(until) = verdict.until.filter(|until| self.is_soon(*until, verdict.reason))
+            {
                 self.wait = Some((at, until));
             }
             return verdict;
         }
-        let tier = match verdict.standing {
+        let tier = match verdict.eligibility {
             _ if is_own => OWN,
-            Standing::Low => LOW,
+            Eligibility::LastResort => LOW,
             _ => OPEN,
         };
         let rank = Rank { tier, preference: self.preference(candidate) };
         if self.best.as_ref().is_none_or(|(best, ..)| rank < *best) {
-            self.best = Some((rank, at, verdict.rule));
+            self.best = Some((rank, at, verdict.reason));
         }
         verdict
     }
 
     /// Whether a session had better wait for its account than move.
-    fn is_soon(&self, until: Timestamp, rule: Rule) -> bool {
-        let passes = matches!(rule, Rule::Exhausted | Rule::QuotaSpent | Rule::Throttled | Rule::Killed);
+    fn is_soon(&self, until: Timestamp, reason: Reason) -> bool {
+        let passes = matches!(
+            reason,
+            Reason::Exhausted | Reason::QuotaExhausted | Reason::Throttled | Reason::BelowKillswitch
+        );
         let wait = until.duration_since(self.now);
-        passes && std::time::Duration::try_from(wait).is_ok_and(|wait| wait <= self.policy.wait_for_reset)
+        passes && std::time::Duration::try_from(wait).is_ok_and(|wait| wait <= self.policy.max_session_wait)
     }
 
     /// Less is better; of equal ones the earlier is kept.
     fn preference(&self, candidate: &Candidate<'_>) -> u64 {
         match self.policy.mode {
             // The main one comes first; of the others, the earlier is kept.
-            Mode::MainFirst => 0,
-            Mode::FallbackFirst => u64::from(candidate.role == Role::Main),
-            Mode::StickyBalanced => {
-                place(candidate, self.request, weight(candidate, self.request, self.now, self.policy))
-            }
-            Mode::SoonestResetFirst => {
+            RoutingMode::MainFirst => 0,
+            RoutingMode::FallbackFirst => u64::from(candidate.role == Role::Main),
+            RoutingMode::StickyBalanced => rendezvous_score(
+                candidate,
+                self.request,
+                weight(candidate, self.request, self.now, self.policy),
+            ),
+            RoutingMode::SoonestResetFirst => {
                 // From signed to unsigned, in the same order.
-                furthest_reset(candidate, self.request, self.now).cast_unsigned() ^ (1 << 63)
+                latest_reset(candidate, self.request, self.now).cast_unsigned() ^ (1 << 63)
             }
         }
     }
 
     /// Whether no account that comes later can be better: those come in the order in which they are preferred.
     pub(crate) fn is_settled(&self) -> bool {
-        let is_ordered = matches!(self.policy.mode, Mode::MainFirst | Mode::FallbackFirst);
+        let is_ordered = matches!(self.policy.mode, RoutingMode::MainFirst | RoutingMode::FallbackFirst);
         is_ordered && self.best.as_ref().is_some_and(|(best, ..)| *best == Rank { tier: OPEN, preference: 0 })
     }
 
@@ -151,8 +157,8 @@ impl<'a> Scale<'a> {
     }
 
     /// The rule by which the chosen account was taken.
-    pub(crate) fn rule(&self) -> Rule {
-        self.best.as_ref().map_or(Rule::HasRoom, |(.., rule)| *rule)
+    pub(crate) fn reason(&self) -> Reason {
+        self.best.as_ref().map_or(Reason::Available, |(.., reason)| *reason)
     }
 
     /// What it comes to. `again` gives the candidates once more, where nobody may serve and it has to be found out when
@@ -163,12 +169,13 @@ impl<'a> Scale<'a> {
     ) -> Choice {
         match (self.wait, &self.best) {
             (Some((at, until)), _) => Choice::Wait { at, until },
-            (None, Some((_, at, _))) => Choice::Take { at: *at },
+            (None, Some((_, at, _))) => Choice::Use { at: *at },
             (None, None) if self.is_unknown => {
-                let until = |one: C| judge_when(one.borrow(), self.request, self.now, self.policy).until;
-                Choice::Nobody { retry_at: again().filter_map(until).min() }
+                let until =
+                    |one: C| evaluate_with_retry(one.borrow(), self.request, self.now, self.policy).until;
+                Choice::NoAccount { retry_at: again().filter_map(until).min() }
             }
-            (None, None) => Choice::Nobody { retry_at: self.retry_at },
+            (None, None) => Choice::NoAccount { retry_at: self.retry_at },
         }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota_core::{AccountId, Percent, Used, Window, WindowId};
 
-use super::judge::limits;
-use super::{Candidate, Request, Role, RoutingPolicy, Rule, Verdict};
+use super::evaluate::limits;
+use super::{Candidate, Reason, Request, Role, RoutingPolicy, Verdict};
 
 /// What a choice came to. Accounts are named by their place among the candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ use super::{Candidate, Request, Role, RoutingPolicy, Rule, Verdict};
 pub enum Choice {
     /// The request goes to this account.
     #[non_exhaustive]
-    Take {
+    Use {
         /// Which one.
         at: usize,
     },
@@ -29,7 +29,7 @@ pub enum Choice {
     },
     /// No account may serve.
     #[non_exhaustive]
-    Nobody {
+    NoAccount {
         /// When the first of them may again, as far as that can be told.
         retry_at: Option<Timestamp>,
     },
@@ -43,12 +43,12 @@ pub enum Choice {
 pub struct Decision {
     now: Timestamp,
     choice: Choice,
-    weighed: Vec<Weighed>,
+    evaluated: Vec<Evaluated>,
 }
 
 impl Decision {
-    pub(super) fn new(now: Timestamp, choice: Choice, weighed: Vec<Weighed>) -> Self {
-        Self { now, choice, weighed }
+    pub(super) fn new(now: Timestamp, choice: Choice, evaluated: Vec<Evaluated>) -> Self {
+        Self { now, choice, evaluated }
     }
 
     /// What it came to.
@@ -65,30 +65,30 @@ impl Decision {
 
     /// The account that the request goes to; `None` if it is to wait, or nobody may serve.
     #[must_use]
-    pub fn chosen(&self) -> Option<&Weighed> {
+    pub fn chosen(&self) -> Option<&Evaluated> {
         match self.choice {
-            Choice::Take { at } => self.weighed.get(at),
+            Choice::Use { at } => self.evaluated.get(at),
             _ => None,
         }
     }
 
     /// Every account, in the order it was given.
     #[must_use]
-    pub fn weighed(&self) -> &[Weighed] {
-        &self.weighed
+    pub fn accounts(&self) -> &[Evaluated] {
+        &self.evaluated
     }
 
     /// How long to wait before asking again: `None` if there is no need to, or no telling.
     ///
     /// Where nobody may serve, it is the least of what each account needs, and an account needs the most of what each of
     /// its refusals does. One of which something is not known is worth another look when somebody may ask about it again;
-    /// after [a pause](crate::RoutingPolicy#structfield.pause), if that is now.
+    /// after [a pause](crate::RoutingPolicy#structfield.throttle_cooldown), if that is now.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         let at = match self.choice {
-            Choice::Take { .. } => return None,
+            Choice::Use { .. } => return None,
             Choice::Wait { until, .. } => until,
-            Choice::Nobody { retry_at } => retry_at?,
+            Choice::NoAccount { retry_at } => retry_at?,
         };
         Some(Duration::try_from(at.duration_since(self.now)).unwrap_or_default())
     }
@@ -96,7 +96,7 @@ impl Decision {
 
 /// An account that was looked at.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Weighed {
+pub struct Evaluated {
     id: AccountId,
     role: Role,
     verdict: Verdict,
@@ -105,7 +105,7 @@ pub struct Weighed {
     unread: Option<WindowId>,
 }
 
-impl Weighed {
+impl Evaluated {
     /// An account of which this was found at `now`.
     pub(super) fn new(
         candidate: &Candidate<'_>,
@@ -120,7 +120,7 @@ impl Weighed {
             used: window.used_at(now, candidate.fresh_for),
             age: Duration::try_from(now.duration_since(window.observed_at())).unwrap_or_default(),
         });
-        let mut weighed = Self {
+        let mut evaluated = Self {
             id: candidate.id.clone(),
             role: candidate.role,
             verdict,
@@ -128,19 +128,20 @@ impl Weighed {
             limit: None,
             unread: None,
         };
-        let (minimum, stop) = limits(candidate, policy);
-        let broken = match verdict.rule {
-            Rule::BelowMinimum => Some(minimum),
-            Rule::Killed => Some(stop),
+        let (min_remaining, killswitch) = limits(candidate, policy);
+        let broken = match verdict.reason {
+            Reason::BelowMinimum => Some(min_remaining),
+            Reason::BelowKillswitch => Some(killswitch),
             _ => None,
         };
-        weighed.limit = broken.zip(weighed.window()).map(|(limits, window)| limits.left_of(window.id()));
-        if verdict.rule.is_unknown() && verdict.window.is_none() {
-            let model = request.model_name();
-            let mut unread = stop.unread(snapshot, model).chain(minimum.unread(snapshot, model));
-            weighed.unread = unread.next().cloned();
+        evaluated.limit =
+            broken.zip(evaluated.window()).map(|(limits, window)| limits.min_remaining_of(window.id()));
+        if verdict.reason.is_unknown() && verdict.window.is_none() {
+            let model = request.model();
+            let mut unread = killswitch.unread(snapshot, model).chain(min_remaining.unread(snapshot, model));
+            evaluated.unread = unread.next().cloned();
         }
-        weighed
+        evaluated
     }
 
     /// The account's name.

@@ -1,5 +1,5 @@
 //! How much must be left of windows.
-//! What happens below it is decided in `judge`.
+//! What happens below it is decided in `evaluate`.
 
 use std::collections::BTreeMap;
 
@@ -19,16 +19,16 @@ use serde_json::{Map, Value};
 ///
 /// let limits = Limits::of(Percent::from_percent(5.0).unwrap())
 ///     .window(WindowId::seven_day(), Percent::from_percent(10.0).unwrap());
-/// assert_eq!(limits.left_of(&WindowId::five_hour()).as_f64(), 5.0);
-/// assert_eq!(limits.left_of(&WindowId::seven_day()).as_f64(), 10.0);
-/// assert_eq!((limits.every().unwrap().as_f64(), limits.windows().count()), (5.0, 1));
+/// assert_eq!(limits.min_remaining_of(&WindowId::five_hour()).as_f64(), 5.0);
+/// assert_eq!(limits.min_remaining_of(&WindowId::seven_day()).as_f64(), 10.0);
+/// assert_eq!((limits.default_limit().unwrap().as_f64(), limits.windows().count()), (5.0, 1));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
     /// For every window that is not named.
     #[serde(rename = "every_bp", skip_serializing_if = "Option::is_none")]
-    every: Option<Percent>,
+    default_limit: Option<Percent>,
     #[serde(rename = "windows_bp", skip_serializing_if = "BTreeMap::is_empty")]
     windows: BTreeMap<WindowId, Percent>,
     #[serde(flatten)]
@@ -45,7 +45,7 @@ impl Limits {
     /// That much must be left of every window.
     #[must_use]
     pub fn of(left: Percent) -> Self {
-        Self { every: Some(left), ..Self::default() }
+        Self { default_limit: Some(left), ..Self::default() }
     }
 
     /// That much must be left of this window.
@@ -57,10 +57,10 @@ impl Limits {
 
     /// How much must be left of a window.
     #[must_use]
-    pub fn left_of(&self, window: &WindowId) -> Percent {
+    pub fn min_remaining_of(&self, window: &WindowId) -> Percent {
         // Nearly always there are none, and this is asked for every window of every account.
         let own = if self.windows.is_empty() { None } else { self.windows.get(window) };
-        own.copied().or(self.every).unwrap_or(Percent::ZERO)
+        own.copied().or(self.default_limit).unwrap_or(Percent::ZERO)
     }
 
     /// Compares one window, of which so much is used, with its limit.
@@ -85,7 +85,7 @@ impl Limits {
         if left == Percent::ZERO {
             return LimitCheck::Exhausted;
         }
-        let limit = self.left_of(window.id());
+        let limit = self.min_remaining_of(window.id());
         // Of a model's window all that remains at its limit is what must remain, and the rest of the account goes on.
         let is_below = if window.scope().is_none() { left < limit } else { left <= limit };
         match is_below {
@@ -109,8 +109,8 @@ impl Limits {
 
     /// How much must be left of every window that is not named; `None` if that was not said.
     #[must_use]
-    pub fn every(&self) -> Option<Percent> {
-        self.every
+    pub fn default_limit(&self) -> Option<Percent> {
+        self.default_limit
     }
 
     /// The windows that were named, and how much must be left of each.
@@ -146,13 +146,13 @@ pub enum LimitCheck {
 #[serde(default)]
 #[non_exhaustive]
 pub struct AccountLimits {
-    /// In place of [`RoutingPolicy::minimum`](crate::RoutingPolicy#structfield.minimum).
+    /// In place of [`RoutingPolicy::min_remaining`](crate::RoutingPolicy#structfield.min_remaining).
     // The alias reads a file of format 1: a limit that went unnoticed would be none.
     #[serde(rename = "min_remaining", alias = "minimum", skip_serializing_if = "Option::is_none")]
-    pub minimum: Option<Limits>,
-    /// In place of [`RoutingPolicy::stop`](crate::RoutingPolicy#structfield.stop).
+    pub min_remaining: Option<Limits>,
+    /// In place of [`RoutingPolicy::killswitch`](crate::RoutingPolicy#structfield.killswitch).
     #[serde(rename = "killswitch", alias = "stop", skip_serializing_if = "Option::is_none")]
-    pub stop: Option<Limits>,
+    pub killswitch: Option<Limits>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -166,15 +166,15 @@ impl AccountLimits {
 
     /// Sets how much must be left for the account to be taken while another has more.
     #[must_use]
-    pub fn minimum(mut self, limits: Limits) -> Self {
-        self.minimum = Some(limits);
+    pub fn min_remaining(mut self, limits: Limits) -> Self {
+        self.min_remaining = Some(limits);
         self
     }
 
     /// Sets the account's killswitch.
     #[must_use]
-    pub fn stop(mut self, limits: Limits) -> Self {
-        self.stop = Some(limits);
+    pub fn killswitch(mut self, limits: Limits) -> Self {
+        self.killswitch = Some(limits);
         self
     }
 }

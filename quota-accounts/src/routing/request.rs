@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 /// ```
 /// use quota_accounts::Request;
 ///
-/// let request = Request::new().model("claude-opus-4-5").session("b6c1");
-/// assert_eq!(request.model_name(), Some("claude-opus-4-5"));
+/// let request = Request::new().with_model("claude-opus-4-5").with_session("b6c1");
+/// assert_eq!(request.model(), Some("claude-opus-4-5"));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
@@ -29,13 +29,13 @@ impl Request {
     }
 
     /// Names the model, as the provider is to be told it.
-    pub fn model(mut self, model: &str) -> Self {
+    pub fn with_model(mut self, model: &str) -> Self {
         self.model = Some(model.into());
         self
     }
 
     /// Names the session (conversation) it belongs to.
-    pub fn session(mut self, session: &str) -> Self {
+    pub fn with_session(mut self, session: &str) -> Self {
         self.session = Some(Session::of(session));
         self
     }
@@ -43,26 +43,26 @@ impl Request {
     /// Estimates how much of a window it will use, so that a burst of requests does not overrun one account.
     ///
     /// The share counts against the account from the moment the request is routed until its result is reported.
-    pub fn estimate(mut self, window: WindowId, share: Percent) -> Self {
+    pub fn with_estimate(mut self, window: WindowId, share: Percent) -> Self {
         self.estimate = Some((window, share));
         self
     }
 
     /// The model, if it was named.
     #[must_use]
-    pub fn model_name(&self) -> Option<&str> {
+    pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
     /// The session, if it was named.
     #[must_use]
-    pub fn session_key(&self) -> Option<Session> {
+    pub fn session(&self) -> Option<Session> {
         self.session
     }
 
     /// The share it was estimated to use, and of which window.
     #[must_use]
-    pub fn estimated(&self) -> Option<(&WindowId, Percent)> {
+    pub fn estimate(&self) -> Option<(&WindowId, Percent)> {
         self.estimate.as_ref().map(|(window, share)| (window, *share))
     }
 }
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_name_of_a_session_is_kept_nowhere() {
-        let request = Request::new().session("n33dle");
+        let request = Request::new().with_session("n33dle");
 
         assert!(!format!("{request:?}").contains("n33dle"));
     }

@@ -1,7 +1,7 @@
 //! The rules of choosing, one by one, and the laws they obey together.
 
+mod eligibility;
 mod laws;
 mod modes;
-mod nobody;
-mod standing;
+mod no_account;
 mod support;

@@ -18,8 +18,8 @@ fn used(state: &AccountState) -> Option<f64> {
     Some(state.snapshot.window(&WindowId::five_hour())?.used().as_f64())
 }
 
-fn pin(session: &str, account: &str, second: i64) -> Pin {
-    Pin::new(Session::of(session), account.parse().unwrap(), at(second))
+fn pin(session: &str, account: &str, second: i64) -> SessionAffinity {
+    SessionAffinity::new(Session::of(session), account.parse().unwrap(), at(second))
 }
 
 // B95
@@ -163,7 +163,7 @@ fn blocks_of_two_models_stand_beside_each_other() {
 fn the_later_use_of_a_session_stands() {
     let week = Duration::from_secs(7 * 24 * 3600);
 
-    let pins = join_pins(&[pin("s", "a/x", 10)], &[pin("s", "a/y", 5)], at(20), week, 10);
+    let pins = merge_sessions(&[pin("s", "a/x", 10)], &[pin("s", "a/y", 5)], at(20), week, 10);
 
     assert_eq!(pins, [pin("s", "a/x", 10)]);
 }
@@ -173,8 +173,8 @@ fn a_use_of_a_session_from_the_future_is_no_later_than_a_true_one() {
     let week = Duration::from_secs(7 * 24 * 3600);
     let ahead = pin("s", "a/y", 1000);
 
-    let joined = join_pins(std::slice::from_ref(&ahead), &[pin("s", "a/x", 10)], at(20), week, 10);
-    let alone = join_pins(&[ahead], &[], at(20), week, 10);
+    let joined = merge_sessions(std::slice::from_ref(&ahead), &[pin("s", "a/x", 10)], at(20), week, 10);
+    let alone = merge_sessions(&[ahead], &[], at(20), week, 10);
 
     assert_eq!((joined, alone), (vec![pin("s", "a/x", 10)], vec![pin("s", "a/y", 20)]));
 }
@@ -193,16 +193,16 @@ fn readings_of_another_login_from_the_future_do_not_keep_the_true_ones_out() {
 fn a_session_that_was_quiet_for_too_long_is_forgotten() {
     let pins = [pin("s", "a/x", 0), pin("t", "a/x", 1)];
 
-    let kept = join_pins(&pins, &[], at(10), Duration::from_secs(10), 10);
+    let kept = merge_sessions(&pins, &[], at(10), Duration::from_secs(10), 10);
 
     assert_eq!(kept, [pin("t", "a/x", 1)]);
 }
 
 #[test]
 fn of_too_many_sessions_those_that_were_quiet_longest_are_forgotten() {
-    let pins: Vec<Pin> = (0..20).map(|at| pin(&format!("s{at}"), "a/x", at)).collect();
+    let pins: Vec<SessionAffinity> = (0..20).map(|at| pin(&format!("s{at}"), "a/x", at)).collect();
 
-    let kept = join_pins(&pins, &[], at(30), Duration::from_secs(1000), 3);
+    let kept = merge_sessions(&pins, &[], at(30), Duration::from_secs(1000), 3);
 
     let times: Vec<_> = kept.iter().map(|pin| pin.used_at).collect();
     assert_eq!(times, [at(19), at(18), at(17)]);
@@ -211,7 +211,7 @@ fn of_too_many_sessions_those_that_were_quiet_longest_are_forgotten() {
 /// Everything that can be kept.
 fn everything() -> AccountsState {
     let mut state = AccountsState::default();
-    state.stamp();
+    state.set_version();
     let account = state.accounts.entry("anthropic/main".parse().unwrap()).or_default();
     account.learn(
         &seed(50.0, 5, "a").hold(Hold::new(at(0), at(60), quota_core::HoldReason::RateLimited)),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use quota_accounts::{Outcome, Request};
+use quota_accounts::{Request, RequestOutcome};
 use quota_core::{Clock, FetchError};
 
 use crate::logins::next;
@@ -20,7 +20,7 @@ async fn throttled(kind: Kind) -> World {
     let accounts = world.accounts();
     accounts.refresh_quota_for_due_accounts().await;
     let route = accounts.route(Request::new()).await.expect("all have room");
-    let throttled = Outcome::from_response(429, [("retry-after", "600")]);
+    let throttled = RequestOutcome::from_response(429, [("retry-after", "600")]);
     let _ = accounts.report(&route, throttled).await.expect("it is our route");
     accounts.flush().await.expect("the disk is in order");
     world

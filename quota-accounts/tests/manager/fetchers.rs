@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota_accounts::{BuildError, FallbackAccountManager, Request, Rule};
+use quota_accounts::{BuildError, FallbackAccountManager, Reason, Request};
 use quota_core::testing::FakeProvider;
 use quota_core::{
     AccountId, FetchError, LoginId, LoginInfo, MemoryStore, ProviderId, QuotaManager, UsageFetcher,
@@ -106,8 +106,8 @@ async fn a_fetcher_that_hangs_or_breaks_keeps_no_request_for_longer_than_a_call_
 
         let route = accounts.route(Request::new()).await.expect("an account may serve");
 
-        let rule = if place == Place::Renew { Rule::HasRoom } else { Rule::NotKnown };
-        assert_eq!(route.rule(), rule, "{kind:?} {place:?} {fault:?}");
+        let rule = if place == Place::Renew { Reason::Available } else { Reason::UnknownAllowed };
+        assert_eq!(route.reason(), rule, "{kind:?} {place:?} {fault:?}");
         let took = world.clock.now().duration_since(began);
         assert!(took <= world.usage_policy.fetch_timeout.try_into().unwrap(), "{kind:?} {place:?} {took:?}");
     }
@@ -139,11 +139,14 @@ async fn whoever_waits_for_the_same_login_that_cannot_be_told_waits_once() {
         let mut requests = tokio::task::JoinSet::new();
         for _ in 0..20 {
             let accounts = accounts.clone();
-            requests.spawn(async move { accounts.route(Request::new()).await.map(|route| route.rule()) });
+            requests.spawn(async move { accounts.route(Request::new()).await.map(|route| route.reason()) });
         }
         let rules = requests.join_all().await;
 
-        assert!(rules.iter().all(|rule| *rule.as_ref().unwrap() == Rule::NotKnown), "{kind:?} {rules:?}");
+        assert!(
+            rules.iter().all(|rule| *rule.as_ref().unwrap() == Reason::UnknownAllowed),
+            "{kind:?} {rules:?}"
+        );
         let took = world.clock.now().duration_since(began);
         assert!(took <= world.usage_policy.fetch_timeout.try_into().unwrap(), "{kind:?} {took:?}");
     }

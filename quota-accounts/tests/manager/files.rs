@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quota_accounts::{AccountsFile, BuildError, Mode, Outcome, Request, RoutingPolicy};
+use quota_accounts::{AccountsFile, BuildError, Request, RequestOutcome, RoutingMode, RoutingPolicy};
 use quota_core::file::FileError;
 
 use crate::support::*;
@@ -90,10 +90,10 @@ async fn what_a_newer_program_keeps_of_an_account_survives() {
 async fn what_a_newer_program_keeps_of_a_session_survives() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
         let accounts = world.accounts();
-        let _ = accounts.route(Request::new().session("used")).await.expect("all have room");
-        let _ = accounts.route(Request::new().session("quiet")).await.expect("all have room");
+        let _ = accounts.route(Request::new().with_session("used")).await.expect("all have room");
+        let _ = accounts.route(Request::new().with_session("quiet")).await.expect("all have room");
         accounts.flush().await.expect("the disk is in order");
         let colours = world.kept().replace("\"session\":", "\"colour\": \"green\", \"session\":");
         assert_eq!(colours.matches("green").count(), 2, "{kind:?} {colours}");
@@ -101,7 +101,7 @@ async fn what_a_newer_program_keeps_of_a_session_survives() {
 
         let accounts = world.restarted().accounts();
         minutes(&world.clock, 1).await;
-        let _ = accounts.route(Request::new().session("used")).await.expect("all have room");
+        let _ = accounts.route(Request::new().with_session("used")).await.expect("all have room");
         accounts.flush().await.expect("the disk is in order");
 
         assert_eq!(world.kept().matches("green").count(), 2, "{kind:?} {}", world.kept());
@@ -120,7 +120,7 @@ async fn an_account_that_a_hand_has_written_twice_is_told_before_anything_is_rou
         let error = world.builder().build().err();
 
         assert!(
-            matches!(&error, Some(BuildError::NamedTwice { account, .. }) if *account == id("main")),
+            matches!(&error, Some(BuildError::Duplicate { account, .. }) if *account == id("main")),
             "{kind:?}"
         );
         assert_eq!(error.unwrap().to_string(), "example/main is named twice; remove one of them");
@@ -137,9 +137,11 @@ async fn routing_leaves_the_users_file_as_a_hand_has_written_it_even_during_a_ru
         world.config = file.load().await.unwrap();
         let accounts = world.builder().state_file(file.state_path()).build().unwrap();
         let request = || async {
-            let route = accounts.route(Request::new().session("s")).await.unwrap();
-            let _ =
-                accounts.report(&route, Outcome::from_response(429, [("retry-after", "9")])).await.unwrap();
+            let route = accounts.route(Request::new().with_session("s")).await.unwrap();
+            let _ = accounts
+                .report(&route, RequestOutcome::from_response(429, [("retry-after", "9")]))
+                .await
+                .unwrap();
             accounts.refresh_quota_for_due_accounts().await;
             accounts.flush().await.unwrap();
             std::fs::read_to_string(file.path()).unwrap()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota_accounts::{AccountsConfig, Outcome, Repeat, Request, Route};
+use quota_accounts::{AccountsConfig, Idempotency, Request, RequestOutcome, Route};
 use quota_core::{
     CredentialFingerprint, FetchError, LoginId, LoginInfo, MemoryStore, QuotaManager, Scope, UsageReport,
     WindowId, WindowReading,
@@ -36,9 +36,12 @@ async fn a_restart_with_fresh_snapshots_on_disk_makes_no_call() {
                 _ => {
                     let send = |route: &Route| {
                         let account = route.account().clone();
-                        async move { (account, Outcome::from_response(200, [("a", "b")])) }
+                        async move { (account, RequestOutcome::from_response(200, [("a", "b")])) }
                     };
-                    let (served, _) = accounts.run(Request::new(), Repeat::Never, send).await.unwrap();
+                    let (served, _) = accounts
+                        .send_with_retry(Request::new(), Idempotency::NotIdempotent, send)
+                        .await
+                        .unwrap();
                     assert_eq!(served, id("main"));
                 }
             }
@@ -180,7 +183,7 @@ async fn a_refresh_after_so_many_requests_is_written_back() {
 
         for _ in 0..2 {
             let route = accounts.route(Request::new()).await.unwrap();
-            let _ = accounts.report(&route, Outcome::from_response(200, [("a", "b")])).await.unwrap();
+            let _ = accounts.report(&route, RequestOutcome::from_response(200, [("a", "b")])).await.unwrap();
         }
         minutes(&world.clock, 1).await;
 
@@ -200,7 +203,7 @@ async fn a_window_that_is_gone_is_gone_on_disk_and_after_a_restart() {
             .then_answer(UsageReport::polled([world.five_hour(40.0), opus.scope(Scope::model("opus"))]));
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        let request = || Request::new().model("opus");
+        let request = || Request::new().with_model("opus");
         assert!(world.kept().contains("seven_day/opus"), "{kind:?} {}", world.kept());
         assert!(accounts.explain(&request()).chosen().is_none(), "{kind:?}: it is spent");
         minutes(&world.clock, 6).await;
@@ -360,20 +363,20 @@ async fn an_hour_of_traffic_costs_one_call_whatever_the_age_of_another_models_wi
         let five_hour = world.five_hour(40.0).resets_at(world.clock.now() + HOUR * 4);
         world.provider.answer(UsageReport::polled([five_hour, opus]));
         let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().unwrap();
-        let sonnet = || Request::new().model("claude-sonnet-4-5");
+        let sonnet = || Request::new().with_model("claude-sonnet-4-5");
 
         for minute in 0..60 {
             let route = accounts.route(sonnet()).await.unwrap();
             assert_eq!(route.account(), &id("main"));
             let used = (40 + minute / 2).to_string();
-            let outcome = Outcome::from_response(200, [("x-ratelimit-used", &*used)]);
+            let outcome = RequestOutcome::from_response(200, [("x-ratelimit-used", &*used)]);
             let _ = accounts.report(&route, outcome).await.unwrap();
             minutes(&world.clock, 1).await;
         }
         assert_eq!(world.provider.calls(), 1, "{kind:?}: one call made it known");
 
         // A request of that model reads its window again, and only that.
-        let _ = accounts.route(Request::new().model("claude-opus-4-5")).await.unwrap();
+        let _ = accounts.route(Request::new().with_model("claude-opus-4-5")).await.unwrap();
         minutes(&world.clock, 1).await;
         assert_eq!(world.provider.calls(), 2, "{kind:?}");
     }

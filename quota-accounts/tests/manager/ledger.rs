@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use quota_accounts::{
-    AccountsConfig, FallbackAccountManager, FallbackAccountManagerBuilder, Outcome, RefreshReport, Request,
-    Route, RouteError,
+    AccountsConfig, FallbackAccountManager, FallbackAccountManagerBuilder, RefreshReport, Request,
+    RequestOutcome, Route, RouteError,
 };
 use quota_core::CredentialSource;
 use quota_core::testing::FakeProvider;
@@ -162,9 +162,9 @@ impl Program {
     async fn route_for(&self, accounts: &FallbackAccountManager, request: Request) -> Option<Route> {
         let route = accounts.route(request).await;
         self.ledger.note(match &route {
-            Ok(route) => format!("route: {} ({:?})", route.account(), route.rule()),
-            Err(RouteError::Nobody { retry_after, passed, .. }) => {
-                let rules: Vec<_> = passed.iter().map(|passed| passed.rule).collect();
+            Ok(route) => format!("route: {} ({:?})", route.account(), route.reason()),
+            Err(RouteError::NoAccountAvailable { retry_after, passed, .. }) => {
+                let rules: Vec<_> = passed.iter().map(|passed| passed.reason).collect();
                 format!("route: no account {rules:?}, retry after {retry_after:?}")
             }
             Err(error) => format!("route: {error}"),
@@ -172,7 +172,7 @@ impl Program {
         route.ok()
     }
 
-    async fn report(&self, accounts: &FallbackAccountManager, route: &Route, outcome: Outcome) {
+    async fn report(&self, accounts: &FallbackAccountManager, route: &Route, outcome: RequestOutcome) {
         let report = accounts.report(route, outcome).await.expect("the route is of this manager");
         self.ledger.note(format!("report: {:?}", report.next));
     }
@@ -217,8 +217,8 @@ fn described(error: &impl std::error::Error) -> String {
     text
 }
 
-fn headers(used: &str) -> Outcome {
-    Outcome::from_response(200, [("x-ratelimit-used", used)])
+fn headers(used: &str) -> RequestOutcome {
+    RequestOutcome::from_response(200, [("x-ratelimit-used", used)])
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,7 +230,7 @@ async fn first_use_waits_for_a_call_and_later_requests_do_not() {
     program.route(&accounts).await;
     program.wait(MINUTE * 6).await;
     let route = program.route(&accounts).await.expect("an account has room");
-    program.report(&accounts, &route, Outcome::from_response(200, [("a", "b")])).await;
+    program.report(&accounts, &route, RequestOutcome::from_response(200, [("a", "b")])).await;
     program.wait(MINUTE).await;
     program.route(&accounts).await;
 
@@ -288,7 +288,7 @@ async fn concurrent_requests_share_the_first_call() {
         let accounts = accounts.clone();
         requests.spawn(async move {
             let route = accounts.route(Request::new()).await.expect("an account has room");
-            format!("{} ({:?})", route.account(), route.rule())
+            format!("{} ({:?})", route.account(), route.reason())
         });
     }
     let mut routes = requests.join_all().await;
@@ -554,8 +554,8 @@ async fn a_stale_window_of_one_model_is_refreshed_for_its_requests() {
         let _ = accounts.report(&route, headers("41")).await.expect("the route is of this manager");
     }
 
-    program.route_for(&accounts, Request::new().model("claude-sonnet-4-5")).await;
-    program.route_for(&accounts, Request::new().model("claude-opus-4-5")).await;
+    program.route_for(&accounts, Request::new().with_model("claude-sonnet-4-5")).await;
+    program.route_for(&accounts, Request::new().with_model("claude-opus-4-5")).await;
     program.wait(SECOND * 5).await;
 
     insta::assert_snapshot!(program.ledger.text());
@@ -568,7 +568,7 @@ async fn every_fifth_request_refreshes_in_the_background() {
     let accounts = program.start();
     for _ in 0..12 {
         let route = program.route(&accounts).await.expect("an account has room");
-        program.report(&accounts, &route, Outcome::from_response(200, [("a", "b")])).await;
+        program.report(&accounts, &route, RequestOutcome::from_response(200, [("a", "b")])).await;
         program.wait(SECOND * 2).await;
     }
 

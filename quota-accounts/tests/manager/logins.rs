@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_accounts::{
-    FallbackAccountManager, Limits, Mode, NextTry, Outcome, Request, RoutingPolicy, Rule, Weighed,
+    Evaluated, FallbackAccountManager, Limits, Reason, Request, RequestOutcome, RetryAdvice, RoutingMode,
+    RoutingPolicy,
 };
 use quota_core::{AccountId, Clock, CredentialFingerprint, LoginId, LoginInfo, OwnerId, UsageReport};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
@@ -44,8 +45,8 @@ pub(crate) async fn logged_in(kind: Kind) -> (World, Arc<Logins>, FallbackAccoun
     (world, logins, accounts)
 }
 
-pub(crate) fn unauthorized() -> Outcome {
-    Outcome::from_response(401, [("a", "b")])
+pub(crate) fn unauthorized() -> RequestOutcome {
+    RequestOutcome::from_response(401, [("a", "b")])
 }
 
 pub(crate) async fn next(accounts: &FallbackAccountManager) -> AccountId {
@@ -74,7 +75,7 @@ async fn an_account_nobody_is_logged_in_to_is_passed_over() {
         let route = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
-        assert_eq!(route.passed()[0].rule, Rule::LoginDead, "{kind:?}");
+        assert_eq!(route.passed()[0].reason, Reason::LoginRejected, "{kind:?}");
     }
 }
 
@@ -100,7 +101,7 @@ async fn a_credential_that_was_refused_and_is_another_by_now_is_tried_again() {
 
         let report = accounts.report(&route, unauthorized()).await.unwrap();
 
-        assert_eq!((report.next, next(&accounts).await), (NextTry::Again, id("main")), "{kind:?}");
+        assert_eq!((report.next, next(&accounts).await), (RetryAdvice::SameAccount, id("main")), "{kind:?}");
     }
 }
 
@@ -112,7 +113,7 @@ async fn a_login_that_was_refused_is_left_until_somebody_logs_in() {
         let route = accounts.route(Request::new()).await.unwrap();
 
         let report = accounts.report(&route, unauthorized()).await.unwrap();
-        assert_eq!((report.next, next(&accounts).await), (NextTry::Elsewhere, id("b")), "{kind:?}");
+        assert_eq!((report.next, next(&accounts).await), (RetryAdvice::OtherAccount, id("b")), "{kind:?}");
         minutes(&world.clock, 60).await;
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
 
@@ -153,7 +154,7 @@ impl CredentialSource for Slow {
 }
 
 pub(crate) fn stop_at(left: f64) -> RoutingPolicy {
-    RoutingPolicy::default().stop(Limits::of(percent(left)))
+    RoutingPolicy::default().killswitch(Limits::of(percent(left)))
 }
 
 // B59
@@ -169,14 +170,14 @@ async fn what_is_learned_while_a_token_is_renewed_counts_for_the_request_that_wa
 
         let falls = async {
             world.clock.sleep(Duration::from_millis(500)).await;
-            let outcome = Outcome::from_response(200, [("x-ratelimit-used", "96")]);
+            let outcome = RequestOutcome::from_response(200, [("x-ratelimit-used", "96")]);
             accounts.report(&other, outcome).await.unwrap()
         };
         let (route, _) = tokio::join!(accounts.route(Request::new()), falls);
 
         let route = route.unwrap();
         assert_eq!((other.account(), route.account()), (&id("main"), &id("b")), "{kind:?}");
-        assert_eq!(route.passed()[0].rule, Rule::Killed, "{kind:?}");
+        assert_eq!(route.passed()[0].reason, Reason::BelowKillswitch, "{kind:?}");
     }
 }
 
@@ -222,7 +223,7 @@ async fn a_token_that_rotates_ends_the_block_of_the_old_one_once() {
         let report = accounts.report(&route, unauthorized()).await.unwrap();
         minutes(&world.clock, 1).await;
 
-        assert_eq!((report.next, next(&accounts).await), (NextTry::Elsewhere, id("b")), "{kind:?}");
+        assert_eq!((report.next, next(&accounts).await), (RetryAdvice::OtherAccount, id("b")), "{kind:?}");
     }
 }
 
@@ -243,8 +244,10 @@ async fn late_headers_of_an_old_login_are_dropped() {
         world.answers(5.0);
         accounts.refresh_quota_for_due_accounts().await;
 
-        let _ =
-            accounts.report(&route, Outcome::from_response(200, [("x-ratelimit-used", "99")])).await.unwrap();
+        let _ = accounts
+            .report(&route, RequestOutcome::from_response(200, [("x-ratelimit-used", "99")]))
+            .await
+            .unwrap();
 
         assert_eq!(used(&accounts, "main"), Some(5.0), "{kind:?}");
     }
@@ -254,7 +257,7 @@ async fn late_headers_of_an_old_login_are_dropped() {
 async fn nothing_like_a_token_is_kept() {
     for kind in BOTH {
         let (world, _logins, accounts) = logged_in(kind).await;
-        let route = accounts.route(Request::new().session("n33dle").model("big")).await.unwrap();
+        let route = accounts.route(Request::new().with_session("n33dle").with_model("big")).await.unwrap();
         let _ = accounts.report(&route, unauthorized().body(b"n33dle")).await.unwrap();
         accounts.flush().await.unwrap();
 
@@ -273,9 +276,13 @@ async fn what_is_decided_is_what_a_route_would_do() {
 
         let decision = accounts.decide(&Request::new()).await;
 
-        let rules: Vec<_> = decision.weighed().iter().map(|weighed| weighed.verdict().rule).collect();
-        assert_eq!(decision.chosen().map(Weighed::id), Some(&id("b")), "{kind:?}");
-        assert_eq!(rules[..2], [Rule::LoginDead, Rule::HasRoom], "{kind:?}: the other was asked about");
+        let rules: Vec<_> = decision.accounts().iter().map(|evaluated| evaluated.verdict().reason).collect();
+        assert_eq!(decision.chosen().map(Evaluated::id), Some(&id("b")), "{kind:?}");
+        assert_eq!(
+            rules[..2],
+            [Reason::LoginRejected, Reason::Available],
+            "{kind:?}: the other was asked about"
+        );
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
     }
 }
@@ -284,9 +291,9 @@ async fn what_is_decided_is_what_a_route_would_do() {
 async fn of_what_is_decided_nothing_is_kept() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
         let accounts = world.accounts();
-        let request = Request::new().session("s");
+        let request = Request::new().with_session("s");
         let kept = || std::fs::read_to_string(world.state_path()).unwrap_or_default();
 
         let decided = accounts.decide(&request).await.chosen().map(|chosen| chosen.id().clone());

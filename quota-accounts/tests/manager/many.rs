@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RoutingPolicy, WhenUnknown};
+use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RoutingPolicy, UnknownUsage};
 use quota_core::{AccountId, FetchError, MemoryStore, QuotaError, QuotaManager, UsageReport};
 
 use crate::logins::next;
@@ -18,7 +18,7 @@ fn ten(kind: Kind) -> World {
 
 fn many(kind: Kind, count: usize) -> World {
     let mut world = world(kind);
-    world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
+    world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
     let config = AccountsConfig::new(id("0"));
     world.config = (1..count).fold(config, |config, name| config.fallback(id(&name.to_string())));
     world
@@ -113,7 +113,7 @@ async fn many_requests_that_are_refused_at_once_ask_about_each_account_once() {
             let accounts = accounts.clone();
             requests.spawn(async move { accounts.route(Request::new()).await.is_err() });
         }
-        assert!(requests.join_all().await.iter().all(|is_refused| *is_refused), "{kind:?}");
+        assert!(requests.join_all().await.iter().all(|login_rejected| *login_rejected), "{kind:?}");
         accounts.flush().await.expect("the disk is in order");
 
         assert_eq!(world.provider.calls(), 10, "{kind:?}");

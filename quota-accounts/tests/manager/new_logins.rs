@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota_accounts::{FallbackAccountManager, NextTry, Outcome, Request, Rule};
+use quota_accounts::{FallbackAccountManager, Reason, Request, RequestOutcome, RetryAdvice};
 use quota_core::{AccountId, CredentialFingerprint, FetchError, LoginId, LoginInfo, UsageReport};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
@@ -81,7 +81,7 @@ async fn a_new_login_is_not_served_past_its_killswitch_by_the_old_ones_numbers()
         let route = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
-        assert_eq!(route.passed()[0].rule, Rule::Killed, "{kind:?}");
+        assert_eq!(route.passed()[0].reason, Reason::BelowKillswitch, "{kind:?}");
     }
 }
 
@@ -129,7 +129,7 @@ async fn a_refusal_of_a_new_login_that_was_never_read_survives_a_restart() {
 
         let route = accounts.route(Request::new()).await.unwrap();
         assert_eq!((route.account(), used(&accounts, "main")), (&id("main"), None), "{kind:?}");
-        let refused = Outcome::from_response(status, [("retry-after", "1800")]);
+        let refused = RequestOutcome::from_response(status, [("retry-after", "1800")]);
         let _ = accounts.report(&route, refused).await.unwrap();
         accounts.flush().await.unwrap();
 
@@ -147,7 +147,7 @@ async fn a_new_login_is_told_by_its_credential_where_whoever_asks_cannot_say() {
         logins.set("main", Some(1), "old");
         minutes(&world.clock, 1).await;
         let route = accounts.route(Request::new()).await.unwrap();
-        let spent = Outcome::from_response(200, [("x-ratelimit-used", "100")]);
+        let spent = RequestOutcome::from_response(200, [("x-ratelimit-used", "100")]);
         let _ = accounts.report(&route, spent).await.unwrap();
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}: the old login is spent");
 
@@ -165,8 +165,9 @@ async fn a_block_of_the_old_login_ends_with_it_on_disk_too() {
     for kind in BOTH {
         let (world, logins, accounts) = held_by_old(kind, 40.0, 0.0).await;
         let route = accounts.route(Request::new()).await.unwrap();
-        let _ =
-            accounts.report(&route, Outcome::from_response(429, [("x-ratelimit-spent", "account")])).await;
+        let _ = accounts
+            .report(&route, RequestOutcome::from_response(429, [("x-ratelimit-spent", "account")]))
+            .await;
         assert!(world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
 
@@ -216,12 +217,16 @@ async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_lasts_no_longe
 
         let blocked = |name: &str| {
             let decision = accounts.explain(&Request::new());
-            decision.weighed().iter().find(|weighed| *weighed.id() == id(name)).unwrap().verdict()
+            decision.accounts().iter().find(|evaluated| *evaluated.id() == id(name)).unwrap().verdict()
         };
         let until = world.clock.now() + jiff::SignedDuration::from_hours(1);
-        assert_eq!((blocked("main").rule, blocked("main").until), (Rule::LoginDead, Some(until)), "{kind:?}");
+        assert_eq!(
+            (blocked("main").reason, blocked("main").until),
+            (Reason::LoginRejected, Some(until)),
+            "{kind:?}"
+        );
         minutes(&world.clock, 60).await;
-        assert_ne!(blocked("main").rule, Rule::LoginDead, "{kind:?}");
+        assert_ne!(blocked("main").reason, Reason::LoginRejected, "{kind:?}");
     }
 }
 
@@ -256,7 +261,7 @@ async fn a_source_that_gives_another_credential_each_time_is_tried_twice_and_the
         }
         world.clock.sleep(Duration::from_secs(10)).await;
 
-        assert_eq!(tries, [NextTry::Again, NextTry::Elsewhere], "{kind:?}");
+        assert_eq!(tries, [RetryAdvice::SameAccount, RetryAdvice::OtherAccount], "{kind:?}");
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}: a look at the credential says nothing");
     }
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota_accounts::{FallbackAccountManager, NextTry, Outcome, Repeat, Request, Route, RouteError, Rule};
+use quota_accounts::{
+    FallbackAccountManager, Idempotency, Reason, Request, RequestOutcome, RetryAdvice, Route, RouteError,
+};
 use quota_core::{AccountId, CredentialFingerprint, LoginInfo};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
@@ -57,8 +59,8 @@ async fn manager(kind: Kind, token: u64) -> (World, Arc<Renewing>, FallbackAccou
     (world, source, accounts)
 }
 
-fn refused() -> Outcome {
-    Outcome::from_response(401, [("a", "b")])
+fn refused() -> RequestOutcome {
+    RequestOutcome::from_response(401, [("a", "b")])
 }
 
 // B18
@@ -72,9 +74,9 @@ async fn a_refused_token_is_renewed_once_and_a_second_refusal_needs_a_new_login(
         let second = accounts.route(Request::new()).await.unwrap();
         let twice = accounts.report(&second, refused()).await.unwrap();
 
-        assert_eq!((second.account(), once.next), (&id("main"), NextTry::Again), "{kind:?}");
+        assert_eq!((second.account(), once.next), (&id("main"), RetryAdvice::SameAccount), "{kind:?}");
         assert_eq!(second.credential().unwrap().secret.expose(), "token-2");
-        assert_eq!(twice.next, NextTry::Elsewhere, "{kind:?}");
+        assert_eq!(twice.next, RetryAdvice::OtherAccount, "{kind:?}");
         let next = accounts.route(Request::new()).await.unwrap();
         assert_eq!(next.account(), &id("b"), "{kind:?}");
         assert_eq!(source.asked.load(Ordering::SeqCst), 2, "once for each refusal");
@@ -88,9 +90,9 @@ async fn an_account_whose_login_is_not_renewed_yet_is_passed_over_until_it_may_b
 
         let error = accounts.route(Request::new()).await.unwrap_err();
 
-        let RouteError::Nobody { retry_after, passed, .. } = error else { panic!("{error:?}") };
+        let RouteError::NoAccountAvailable { retry_after, passed, .. } = error else { panic!("{error:?}") };
         assert_eq!(retry_after, Some(Duration::from_secs(40)), "{kind:?}");
-        assert!(passed.iter().all(|passed| passed.rule == Rule::LoginNotYet), "{passed:?}");
+        assert!(passed.iter().all(|passed| passed.reason == Reason::LoginRenewing), "{passed:?}");
     }
 }
 
@@ -98,9 +100,9 @@ async fn an_account_whose_login_is_not_renewed_yet_is_passed_over_until_it_may_b
 async fn a_request_is_tried_once_more_where_its_token_was_renewed_and_then_elsewhere() {
     for kind in BOTH {
         for (repeat, statuses, names, end) in [
-            (Repeat::Allowed, &[401, 200][..], &["main", "main"][..], 200),
-            (Repeat::Allowed, &[401], &["main", "main", "b", "c"], 401),
-            (Repeat::Never, &[401, 200], &["main"], 401),
+            (Idempotency::Idempotent, &[401, 200][..], &["main", "main"][..], 200),
+            (Idempotency::Idempotent, &[401], &["main", "main", "b", "c"], 401),
+            (Idempotency::NotIdempotent, &[401, 200], &["main"], 401),
         ] {
             let (_world, _, accounts) = manager(kind, 1).await;
             let tried = RefCell::new(Vec::new());
@@ -108,10 +110,11 @@ async fn a_request_is_tried_once_more_where_its_token_was_renewed_and_then_elsew
                 let mut tried = tried.borrow_mut();
                 let status = statuses[tried.len().min(statuses.len() - 1)];
                 tried.push(route.account().name().to_owned());
-                async move { (status, Outcome::from_response(status, [("a", "b")])) }
+                async move { (status, RequestOutcome::from_response(status, [("a", "b")])) }
             };
 
-            let (got, _) = accounts.run(Request::new(), repeat, send).await.expect("there are accounts");
+            let (got, _) =
+                accounts.send_with_retry(Request::new(), repeat, send).await.expect("there are accounts");
 
             assert_eq!(
                 (tried.into_inner(), got),
@@ -148,13 +151,13 @@ async fn what_is_decided_while_a_login_is_being_renewed_is_what_is_routed() {
         accounts.refresh_quota_for_due_accounts().await;
 
         let decision = accounts.decide(&Request::new()).await;
-        let (decided, verdict) = (decision.chosen().unwrap().id(), decision.weighed()[0].verdict());
+        let (decided, verdict) = (decision.chosen().unwrap().id(), decision.accounts()[0].verdict());
         let route = accounts.route(Request::new()).await.unwrap();
 
         assert_eq!((decided, route.account()), (&id("b"), &id("b")), "{kind:?}");
         let passed = &route.passed()[0];
-        assert_eq!((verdict.rule, verdict.until), (passed.rule, passed.until), "{kind:?}");
-        assert_eq!(verdict.rule, Rule::LoginNotYet, "{kind:?}");
+        assert_eq!((verdict.reason, verdict.until), (passed.reason, passed.until), "{kind:?}");
+        assert_eq!(verdict.reason, Reason::LoginRenewing, "{kind:?}");
     }
 }
 

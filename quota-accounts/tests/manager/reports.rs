@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
-use quota_accounts::{NextTry, Outcome, ReportError, Request, Rule};
+use quota_accounts::{Reason, ReportError, Request, RequestOutcome, RetryAdvice};
 use quota_core::{ParsedResponse, ProviderId, ResponseMeta, ResponseParser};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-pub(crate) fn served(used: &str) -> Outcome {
-    Outcome::from_response(200, [("x-ratelimit-used", used)])
+pub(crate) fn served(used: &str) -> RequestOutcome {
+    RequestOutcome::from_response(200, [("x-ratelimit-used", used)])
 }
 
-pub(crate) fn spent(what: &str) -> Outcome {
-    Outcome::from_response(429, [("x-ratelimit-spent", what)])
+pub(crate) fn spent(what: &str) -> RequestOutcome {
+    RequestOutcome::from_response(429, [("x-ratelimit-spent", what)])
 }
 
 pub(crate) async fn reading(kind: Kind) -> (World, quota_accounts::FallbackAccountManager) {
@@ -35,7 +35,7 @@ async fn what_headers_say_is_what_is_known_next() {
 
         let report = accounts.report(&route, served("77")).await.unwrap();
 
-        assert_eq!((report.failure, report.next), (None, NextTry::Done), "{kind:?}");
+        assert_eq!((report.failure, report.next), (None, RetryAdvice::Done), "{kind:?}");
         assert_eq!(used(&accounts, "main"), Some(77.0), "{kind:?}");
     }
 }
@@ -62,9 +62,9 @@ async fn a_spent_account_is_left_until_its_reset_and_the_next_try_goes_elsewhere
 
         let report = accounts.report(&route, spent("account")).await.unwrap();
 
-        assert_eq!(report.next, NextTry::Elsewhere, "{kind:?}");
+        assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?}");
         let next = accounts.route(Request::new()).await.unwrap();
-        assert_eq!((next.account(), next.passed()[0].rule), (&id("b"), Rule::QuotaSpent), "{kind:?}");
+        assert_eq!((next.account(), next.passed()[0].reason), (&id("b"), Reason::QuotaExhausted), "{kind:?}");
         minutes(&world.clock, 181).await;
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main"), "{kind:?}");
     }
@@ -75,13 +75,13 @@ async fn a_spent_account_is_left_until_its_reset_and_the_next_try_goes_elsewhere
 async fn a_spent_model_leaves_the_account_to_the_others() {
     for kind in BOTH {
         let (_world, accounts) = reading(kind).await;
-        let big = || Request::new().model("big-1");
+        let big = || Request::new().with_model("big-1");
         let route = accounts.route(big()).await.unwrap();
 
         let _ = accounts.report(&route, spent("model")).await.unwrap();
 
         assert_eq!(accounts.route(big()).await.unwrap().account(), &id("b"), "{kind:?}");
-        let small = accounts.route(Request::new().model("small-1")).await.unwrap();
+        let small = accounts.route(Request::new().with_model("small-1")).await.unwrap();
         assert_eq!(small.account(), &id("main"), "{kind:?}");
     }
 }
@@ -94,10 +94,11 @@ async fn of_several_spent_windows_each_counts_until_its_own_reset() {
         world.config = quota_accounts::AccountsConfig::new(id("main"));
         let accounts =
             world.builder().traffic(Arc::new(ExampleTraffic)).build().expect("there is an account");
-        let big = || Request::new().model("big-1");
+        let big = || Request::new().with_model("big-1");
         let route = accounts.route(big()).await.unwrap();
 
-        let spent = Outcome::from_response(429, [("x-ratelimit-rejected", "five_hour=1 seven_day/oi=96")]);
+        let spent =
+            RequestOutcome::from_response(429, [("x-ratelimit-rejected", "five_hour=1 seven_day/oi=96")]);
         let _ = accounts.report(&route, spent).await.unwrap();
 
         let wait = |request| {
@@ -106,10 +107,10 @@ async fn of_several_spent_windows_each_counts_until_its_own_reset() {
         };
         let hours = |hours: u64| Some(Duration::from_secs(3600 * hours));
         assert_eq!(wait(big()).await, hours(96), "{kind:?}");
-        assert_eq!(wait(Request::new().model("small-1")).await, hours(1), "{kind:?}");
+        assert_eq!(wait(Request::new().with_model("small-1")).await, hours(1), "{kind:?}");
         minutes(&world.clock, 61).await;
         assert_eq!(wait(big()).await, Some(Duration::from_secs(95 * 3600 - 60)), "{kind:?}");
-        assert_eq!(wait(Request::new().model("small-1")).await, None, "{kind:?}");
+        assert_eq!(wait(Request::new().with_model("small-1")).await, None, "{kind:?}");
     }
 }
 
@@ -118,12 +119,12 @@ async fn of_several_spent_windows_each_counts_until_its_own_reset() {
 async fn a_spent_model_leaves_the_account_to_models_whose_names_begin_alike() {
     for kind in BOTH {
         let (_world, accounts) = reading(kind).await;
-        let route = accounts.route(Request::new().model("gpt-5")).await.unwrap();
+        let route = accounts.route(Request::new().with_model("gpt-5")).await.unwrap();
 
         let _ = accounts.report(&route, spent("model")).await.unwrap();
 
-        let next = accounts.route(Request::new().model("gpt-5")).await.unwrap();
-        let mini = accounts.route(Request::new().model("gpt-5-mini")).await.unwrap();
+        let next = accounts.route(Request::new().with_model("gpt-5")).await.unwrap();
+        let mini = accounts.route(Request::new().with_model("gpt-5-mini")).await.unwrap();
         assert_eq!((next.account(), mini.account()), (&id("b"), &id("main")), "{kind:?}");
     }
 }
@@ -135,7 +136,7 @@ async fn a_429_that_says_nothing_is_a_pause_of_seconds() {
         let (world, accounts) = reading(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
 
-        let _ = accounts.report(&route, Outcome::from_response(429, [("a", "b")])).await.unwrap();
+        let _ = accounts.report(&route, RequestOutcome::from_response(429, [("a", "b")])).await.unwrap();
 
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
         minutes(&world.clock, 1).await;
@@ -150,9 +151,9 @@ async fn an_overloaded_provider_changes_nothing_for_the_account() {
         let (_world, accounts) = reading(kind).await;
         let route = accounts.route(Request::new()).await.unwrap();
 
-        let report = accounts.report(&route, Outcome::from_response(529, [("a", "b")])).await.unwrap();
+        let report = accounts.report(&route, RequestOutcome::from_response(529, [("a", "b")])).await.unwrap();
 
-        assert!(matches!(report.next, NextTry::After(_)), "{kind:?}");
+        assert!(matches!(report.next, RetryAdvice::After(_)), "{kind:?}");
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("main"), "{kind:?}");
     }
 }
@@ -236,12 +237,12 @@ async fn a_reader_that_breaks_fails_no_response_that_was_served_and_is_told_of_o
         for _ in 0..3 {
             let route = accounts.route(Request::new()).await.unwrap();
             let report = accounts.report(&route, served("99")).await.unwrap();
-            assert_eq!((report.failure, report.next), (None, NextTry::Done), "{kind:?}");
+            assert_eq!((report.failure, report.next), (None, RetryAdvice::Done), "{kind:?}");
         }
         let route = accounts.route(Request::new()).await.unwrap();
-        let report = accounts.report(&route, Outcome::from_response(401, [("a", "b")])).await.unwrap();
+        let report = accounts.report(&route, RequestOutcome::from_response(401, [("a", "b")])).await.unwrap();
 
-        assert_eq!(report.next, NextTry::Elsewhere, "{kind:?}");
+        assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?}");
         assert_eq!(warnings.0.load(Ordering::Relaxed), 2, "{kind:?}");
     }
 }
@@ -276,7 +277,7 @@ async fn a_file_that_cannot_be_written_fails_no_response_that_was_served() {
 
         let report = accounts.report(&route, spent("account")).await;
 
-        assert_eq!(report.unwrap().next, NextTry::Elsewhere, "{kind:?}");
+        assert_eq!(report.unwrap().next, RetryAdvice::OtherAccount, "{kind:?}");
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
     }
 }
@@ -294,7 +295,7 @@ async fn a_file_that_another_process_is_changing_holds_no_response_up_and_is_wri
 
         let took = world.clock.now().duration_since(began);
         assert!(took <= jiff::SignedDuration::from_millis(250), "{kind:?} {took:?}");
-        assert_eq!(report.next, NextTry::Elsewhere, "{kind:?}");
+        assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?}");
         assert_eq!(accounts.route(Request::new()).await.unwrap().account(), &id("b"), "{kind:?}");
         assert!(!world.kept().contains("quota_spent"), "{kind:?}: somebody else is writing");
         drop(lock);
@@ -354,10 +355,10 @@ async fn an_old_model_window_is_refreshed_for_requests_of_that_model_only() {
             let _ = accounts.report(&route, served("41")).await.unwrap();
         }
 
-        let _ = accounts.route(Request::new().model("claude-sonnet-4-5")).await.unwrap();
+        let _ = accounts.route(Request::new().with_model("claude-sonnet-4-5")).await.unwrap();
         minutes(&world.clock, 1).await;
         let of_another = world.provider.calls();
-        let _ = accounts.route(Request::new().model("claude-opus-4-5")).await.unwrap();
+        let _ = accounts.route(Request::new().with_model("claude-opus-4-5")).await.unwrap();
         minutes(&world.clock, 1).await;
 
         assert_eq!((of_another, world.provider.calls()), (1, 2), "{kind:?}");
@@ -372,11 +373,11 @@ async fn a_block_does_not_last_until_a_reset_that_cannot_be_true() {
         let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().unwrap();
         accounts.refresh_quota_for_due_accounts().await;
         let route = accounts.route(Request::new()).await.unwrap();
-        let in_years = Outcome::from_response(429, [("x-ratelimit-rejected", "five_hour=10000")]);
+        let in_years = RequestOutcome::from_response(429, [("x-ratelimit-rejected", "five_hour=10000")]);
 
         let _ = accounts.report(&route, in_years).await.unwrap();
 
         let wait = accounts.route(Request::new()).await.unwrap_err().retry_after().unwrap();
-        assert_eq!(wait, world.policy.spent_pause, "{kind:?}");
+        assert_eq!(wait, world.policy.exhausted_cooldown, "{kind:?}");
     }
 }

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use quota_accounts::{
-    FallbackAccountManager, Limits, NextTry, Outcome, Repeat, Request, Route, RouteError, RoutingPolicy, Rule,
+    FallbackAccountManager, Idempotency, Limits, Reason, Request, RequestOutcome, RetryAdvice, Route,
+    RouteError, RoutingPolicy,
 };
 use quota_core::testing::FlakyStore;
 use quota_core::{
@@ -21,7 +22,7 @@ use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 use crate::support::*;
 
 fn big() -> Request {
-    Request::new().estimate(WindowId::five_hour(), percent(2.0))
+    Request::new().with_estimate(WindowId::five_hour(), percent(2.0))
 }
 
 async fn route(accounts: &FallbackAccountManager) -> Route {
@@ -68,7 +69,7 @@ async fn a_request_whose_result_is_known_reserves_nothing() {
         for _ in 0..10 {
             let route = route(&accounts).await;
             assert_eq!(route.account(), &id("main"), "{kind:?}");
-            let _ = accounts.report(&route, Outcome::from_response(200, [("a", "b")])).await.unwrap();
+            let _ = accounts.report(&route, RequestOutcome::from_response(200, [("a", "b")])).await.unwrap();
         }
     }
 }
@@ -117,7 +118,7 @@ async fn what_one_host_gives_back_another_may_use() {
         }
         assert_eq!(route(&other).await.account(), &id("b"));
 
-        let _ = one.report(&routes[0], Outcome::dropped()).await.unwrap();
+        let _ = one.report(&routes[0], RequestOutcome::cancelled()).await.unwrap();
         one.flush().await.unwrap();
 
         assert_eq!(route(&other).await.account(), &id("main"));
@@ -258,7 +259,7 @@ async fn what_was_given_back_while_the_store_was_away_is_told_once_it_is_back() 
         let routes = [route(&one).await, route(&one).await, route(&one).await];
         store.go(true);
         for route in &routes {
-            let _ = one.report(route, Outcome::dropped()).await.unwrap();
+            let _ = one.report(route, RequestOutcome::cancelled()).await.unwrap();
         }
         one.flush().await.unwrap();
         store.go(false);
@@ -299,13 +300,13 @@ async fn a_store_that_hangs_holds_one_request_up_for_a_moment_and_the_next_not_a
     for kind in BOTH {
         let (store, [(world, one), _]) = two_hosts(kind).await;
         store.takes.store(3_600_000, Ordering::SeqCst);
-        let begun = world.clock.now();
+        let sync_seq = world.clock.now();
 
         let _first = route(&one).await;
         let first = world.clock.now();
         let _second = route(&one).await;
 
-        assert_eq!(first.duration_since(begun), SignedDuration::from_millis(250), "{kind:?}");
+        assert_eq!(first.duration_since(sync_seq), SignedDuration::from_millis(250), "{kind:?}");
         assert_eq!(world.clock.now(), first, "{kind:?}");
     }
 }
@@ -333,7 +334,7 @@ async fn what_the_killswitch_keeps_is_not_reserved() {
     for kind in BOTH {
         let (world, warm) = nearly_spent(kind, None).await;
         warm.flush().await.unwrap();
-        let policy = RoutingPolicy::default().stop(Limits::of(percent(3.0)));
+        let policy = RoutingPolicy::default().killswitch(Limits::of(percent(3.0)));
         let accounts = world.builder().policy(policy).build().unwrap();
 
         let routes = [route(&accounts).await, route(&accounts).await, route(&accounts).await];
@@ -397,7 +398,7 @@ async fn hosts_whose_clocks_differ_see_each_others_reservations() {
     let route = other.route(big()).await;
 
     assert!(
-        matches!(route, Err(RouteError::Nobody { .. }))
+        matches!(route, Err(RouteError::NoAccountAvailable { .. }))
             || route.is_ok_and(|route| *route.account() != id("main"))
     );
 }
@@ -441,7 +442,9 @@ async fn a_request_that_is_given_up_while_it_is_sent_reserves_nothing() {
     for kind in BOTH {
         let (world, accounts) = nearly_spent(kind, None).await;
         for _ in 0..3 {
-            let sending = accounts.run(big(), Repeat::Never, |_| std::future::pending::<((), Outcome)>());
+            let sending = accounts.send_with_retry(big(), Idempotency::NotIdempotent, |_| {
+                std::future::pending::<((), RequestOutcome)>()
+            });
             let sending = pin!(sending);
             assert!(world.clock.bounded(Duration::from_millis(1), sending).await.is_none(), "{kind:?}");
         }
@@ -462,9 +465,9 @@ impl CredentialSource for ToldMeanwhile {
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         let told = self.accounts.lock().expect("nobody panics").take();
         if let Some((accounts, route)) = told {
-            let pause = Outcome::from_response(429, [("retry-after", "10")]);
+            let pause = RequestOutcome::from_response(429, [("retry-after", "10")]);
             let report = accounts.report(&route, pause).await.expect("it is its own");
-            assert!(matches!(report.next, NextTry::After(_) | NextTry::Elsewhere), "{report:?}");
+            assert!(matches!(report.next, RetryAdvice::After(_) | RetryAdvice::OtherAccount), "{report:?}");
             let clock = self.clock.lock().expect("nobody panics").clone().expect("it was told");
             clock.sleep(Duration::from_millis(5)).await;
         }
@@ -487,6 +490,9 @@ async fn what_is_reserved_does_not_hide_a_pause_that_ends_sooner() {
         let route = route(&accounts).await;
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
-        assert!(route.passed().iter().any(|passed| passed.rule == Rule::Throttled), "{kind:?}: {route:?}");
+        assert!(
+            route.passed().iter().any(|passed| passed.reason == Reason::Throttled),
+            "{kind:?}: {route:?}"
+        );
     }
 }

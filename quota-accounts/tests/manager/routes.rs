@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota_accounts::{
-    AccountsConfig, FallbackAccountManager, Limits, Mode, Outcome, Request, RouteError, RoutingPolicy, Rule,
-    WhenUnknown,
+    AccountsConfig, FallbackAccountManager, Limits, Reason, Request, RequestOutcome, RouteError, RoutingMode,
+    RoutingPolicy, UnknownUsage,
 };
 use quota_core::{Credential, Secret};
 use quota_core::{FetchError, LoginId, LoginInfo, UsageReport};
@@ -76,11 +76,11 @@ async fn waits(world: &World, accounts: &FallbackAccountManager, request: Reques
 async fn a_session_does_not_wait_for_the_numbers_of_accounts_that_are_not_its_own() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
         let accounts = world.accounts();
         world.answers(40.0);
         accounts.refresh_quota_for_due_accounts().await;
-        let request = Request::new().session("s");
+        let request = Request::new().with_session("s");
         let own = accounts.route(request.clone()).await.unwrap().account().clone();
         minutes(&world.clock, 6).await;
         for account in accounts.accounts().cloned().collect::<Vec<_>>() {
@@ -98,7 +98,7 @@ async fn a_session_does_not_wait_for_the_numbers_of_accounts_that_are_not_its_ow
 async fn where_fallbacks_come_first_nobody_waits_for_the_numbers_of_the_main_account() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(Mode::FallbackFirst);
+        world.policy = RoutingPolicy::default().mode(RoutingMode::FallbackFirst);
         let accounts = world.accounts();
         world.answers(40.0);
         world.provider.then_answer(UsageReport::polled([world.five_hour(100.0)]));
@@ -120,7 +120,7 @@ async fn fresh_numbers_cost_no_call() {
 
         for _ in 0..100 {
             let route = accounts.route(Request::new()).await.unwrap();
-            let _ = accounts.report(&route, Outcome::from_response(200, [("a", "b")])).await.unwrap();
+            let _ = accounts.report(&route, RequestOutcome::from_response(200, [("a", "b")])).await.unwrap();
         }
         accounts.flush().await.unwrap();
 
@@ -137,7 +137,7 @@ async fn a_provider_that_fails_does_not_keep_requests_from_an_open_account() {
 
         let route = accounts.route(Request::new()).await.unwrap();
 
-        assert_eq!((route.account(), route.rule()), (&id("main"), Rule::NotKnown), "{kind:?}");
+        assert_eq!((route.account(), route.reason()), (&id("main"), Reason::UnknownAllowed), "{kind:?}");
     }
 }
 
@@ -145,21 +145,21 @@ async fn a_provider_that_fails_does_not_keep_requests_from_an_open_account() {
 async fn where_the_policy_is_closed_nobody_serves_unknown_numbers() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
+        world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
         for _ in 0..3 {
             world.provider.then_fail(FetchError::unavailable("it is out of service"));
         }
 
         let error = world.accounts().route(Request::new()).await.unwrap_err();
 
-        let RouteError::Nobody { passed, .. } = error else { panic!("{kind:?} {error:?}") };
-        assert!(passed.iter().all(|passed| passed.rule == Rule::UnknownClosed), "{kind:?} {passed:?}");
+        let RouteError::NoAccountAvailable { passed, .. } = error else { panic!("{kind:?} {error:?}") };
+        assert!(passed.iter().all(|passed| passed.reason == Reason::UnknownDenied), "{kind:?} {passed:?}");
     }
 }
 
 /// How long a request for the one account of a world is to wait, where nobody may serve what is not known.
 async fn wait_of_one(world: &mut World) -> Option<Duration> {
-    world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
+    world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
     world.config = AccountsConfig::new(id("main"));
     let accounts = world.accounts();
     let error = accounts.route(Request::new()).await.expect_err("nothing is known");
@@ -184,7 +184,7 @@ async fn what_is_not_known_and_may_be_asked_about_is_worth_another_look_after_a_
         let mut world = world(kind);
         world.provider.set_login(&id("main"), Err(FetchError::TimedOut));
 
-        assert_eq!(wait_of_one(&mut world).await, Some(world.policy.pause), "{kind:?}");
+        assert_eq!(wait_of_one(&mut world).await, Some(world.policy.throttle_cooldown), "{kind:?}");
     }
 }
 
@@ -193,7 +193,7 @@ async fn what_is_not_known_and_may_be_asked_about_is_worth_another_look_after_a_
 async fn a_new_login_of_which_nothing_is_known_is_worth_another_look_too() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
+        world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
         world.config = AccountsConfig::new(id("main"));
         let login = |who: &'static str| LoginInfo::new(LoginId::new(who));
         world.provider.set_login(&id("main"), Ok(login("old")));
@@ -214,15 +214,15 @@ async fn a_new_login_of_which_nothing_is_known_is_worth_another_look_too() {
 async fn before_an_account_that_is_low_is_taken_those_that_are_not_known_are_asked_about() {
     for kind in BOTH {
         let mut world = world(kind);
-        let policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
-        world.policy = policy.minimum(Limits::of(percent(20.0)));
+        let policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
+        world.policy = policy.min_remaining(Limits::of(percent(20.0)));
         // The main one is asked first, and has little left; whoever is asked next has more.
         world.provider.then_answer(UsageReport::polled([world.five_hour(85.0)]));
         world.answers(10.0);
 
         let route = world.accounts().route(Request::new()).await.expect("one has room");
 
-        assert_eq!((route.account(), route.rule()), (&id("b"), Rule::HasRoom), "{kind:?}");
+        assert_eq!((route.account(), route.reason()), (&id("b"), Reason::Available), "{kind:?}");
         assert_eq!(world.provider.calls(), 2, "{kind:?}");
     }
 }
@@ -240,7 +240,7 @@ async fn when_all_are_spent_the_error_says_when_to_come_back_and_why() {
 
         assert_eq!(error.retry_after(), Some(Duration::from_secs(2 * 3600)), "{kind:?}");
         assert_eq!(error.to_string(), "no account can serve this request; try again in 7200 s");
-        let RouteError::Nobody { passed, .. } = error else { panic!("{error:?}") };
+        let RouteError::NoAccountAvailable { passed, .. } = error else { panic!("{error:?}") };
         assert_eq!(passed.len(), 3, "{kind:?}");
     }
 }
@@ -256,7 +256,7 @@ async fn a_route_tells_who_was_passed_over_and_why() {
 
         assert_eq!(route.account(), &id("b"), "{kind:?}");
         assert_eq!(route.passed()[0].account, id("main"));
-        assert_eq!(route.passed()[0].rule, Rule::Exhausted);
+        assert_eq!(route.passed()[0].reason, Reason::Exhausted);
     }
 }
 
@@ -264,14 +264,14 @@ async fn a_route_tells_who_was_passed_over_and_why() {
 async fn what_is_explained_is_what_is_routed() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().minimum(Limits::of(percent(80.0)));
+        world.policy = RoutingPolicy::default().min_remaining(Limits::of(percent(80.0)));
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
 
         let explained = accounts.explain(&Request::new()).chosen().unwrap().id().clone();
         let route = accounts.route(Request::new()).await.unwrap();
 
-        assert_eq!((route.account(), route.rule()), (&explained, Rule::BelowMinimum), "{kind:?}");
+        assert_eq!((route.account(), route.reason()), (&explained, Reason::BelowMinimum), "{kind:?}");
     }
 }
 
@@ -279,10 +279,10 @@ async fn what_is_explained_is_what_is_routed() {
 async fn a_session_stays_with_its_account_across_a_restart() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        let request = || Request::new().session("s");
+        let request = || Request::new().with_session("s");
         let own = accounts.route(request()).await.unwrap().account().clone();
         accounts.flush().await.unwrap();
         // From now on another account would be preferred for a new session.
@@ -315,7 +315,7 @@ async fn after_so_many_requests_the_fallback_that_served_is_asked_about_and_not_
         for _ in 0..5 {
             let route = accounts.route(Request::new()).await.unwrap();
             assert_eq!(route.account(), &id("b"), "{kind:?}");
-            let _ = accounts.report(&route, Outcome::from_response(200, [("a", "b")])).await.unwrap();
+            let _ = accounts.report(&route, RequestOutcome::from_response(200, [("a", "b")])).await.unwrap();
         }
         accounts.flush().await.unwrap();
 
@@ -342,7 +342,7 @@ async fn every_so_many_requests_the_account_that_served_is_asked_about() {
         let mut calls = Vec::new();
         for _ in 0..10 {
             let route = accounts.route(Request::new()).await.unwrap();
-            let _ = accounts.report(&route, Outcome::from_response(200, [("a", "b")])).await.unwrap();
+            let _ = accounts.report(&route, RequestOutcome::from_response(200, [("a", "b")])).await.unwrap();
             world.clock.sleep(Duration::from_secs(10)).await;
             accounts.flush().await.unwrap();
             calls.push(world.provider.calls() - 3);

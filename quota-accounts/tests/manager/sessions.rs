@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota_accounts::{
-    AccountsConfig, FallbackAccountManager, Mode, Outcome, Request, RouteError, RoutingPolicy,
+    AccountsConfig, FallbackAccountManager, Request, RequestOutcome, RouteError, RoutingMode, RoutingPolicy,
 };
 use quota_core::{AccountId, UsageReport};
 
@@ -15,19 +15,24 @@ use crate::support::*;
 fn sticky(kind: Kind) -> World {
     let mut world = world(kind);
     // So that a throttled account is left at once, and not waited for.
-    world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced).wait_for_reset(Duration::ZERO);
+    world.policy =
+        RoutingPolicy::default().mode(RoutingMode::StickyBalanced).max_session_wait(Duration::ZERO);
     world
 }
 
 async fn routed(accounts: &FallbackAccountManager) -> AccountId {
-    let request = Request::new().session("s");
+    let request = Request::new().with_session("s");
     accounts.route(request).await.expect("an account has room").account().clone()
 }
 
 /// What a session's own account answers, and where the session is then, and two hours later.
-async fn answered(world: &World, accounts: &FallbackAccountManager, outcome: Outcome) -> [AccountId; 3] {
+async fn answered(
+    world: &World,
+    accounts: &FallbackAccountManager,
+    outcome: RequestOutcome,
+) -> [AccountId; 3] {
     accounts.refresh_quota_for_due_accounts().await;
-    let route = accounts.route(Request::new().session("s")).await.expect("all have room");
+    let route = accounts.route(Request::new().with_session("s")).await.expect("all have room");
     let _ = accounts.report(&route, outcome).await.expect("it is our route");
     let own = route.account().clone();
     // The others could be preferred by now; what counts is where the session belongs.
@@ -42,7 +47,7 @@ async fn a_session_that_was_throttled_once_is_served_elsewhere_and_comes_back() 
         let world = sticky(kind);
         let accounts = world.accounts();
 
-        let throttled = Outcome::from_response(429, [("retry-after", "60")]);
+        let throttled = RequestOutcome::from_response(429, [("retry-after", "60")]);
         let [own, then, later] = answered(&world, &accounts, throttled).await;
 
         assert_ne!(own, then, "{kind:?}: it is not kept waiting");
@@ -54,11 +59,11 @@ async fn a_session_that_was_throttled_once_is_served_elsewhere_and_comes_back() 
 async fn a_session_that_is_served_elsewhere_for_a_while_is_remembered_as_in_use() {
     for kind in BOTH {
         let mut world = sticky(kind);
-        world.policy = world.policy.pins(Duration::from_secs(3600), 10);
+        world.policy = world.policy.sessions(Duration::from_secs(3600), 10);
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        let route = accounts.route(Request::new().session("s")).await.expect("all have room");
-        let throttled = Outcome::from_response(429, [("retry-after", "5000")]);
+        let route = accounts.route(Request::new().with_session("s")).await.expect("all have room");
+        let throttled = RequestOutcome::from_response(429, [("retry-after", "5000")]);
         let _ = accounts.report(&route, throttled).await.expect("it is our route");
 
         for _ in 0..9 {
@@ -77,7 +82,7 @@ async fn a_session_whose_account_is_spent_moves_for_good() {
         let world = sticky(kind);
         let accounts = world.builder().traffic(Arc::new(ExampleTraffic)).build().expect("there are accounts");
 
-        let spent = Outcome::from_response(429, [("x-ratelimit-rejected", "five_hour=1")]);
+        let spent = RequestOutcome::from_response(429, [("x-ratelimit-rejected", "five_hour=1")]);
         let [own, then, later] = answered(&world, &accounts, spent).await;
 
         assert_ne!(own, then, "{kind:?}");
@@ -113,7 +118,7 @@ async fn a_session_whose_account_is_not_allowed_or_has_a_dead_login_moves_for_go
             let world = sticky(kind);
             let accounts = world.accounts();
 
-            let refused = Outcome::from_response(status, [("a", "b")]);
+            let refused = RequestOutcome::from_response(status, [("a", "b")]);
             let [own, then, later] = answered(&world, &accounts, refused).await;
 
             assert_ne!(own, then, "{kind:?} {status}");
@@ -144,16 +149,18 @@ async fn a_session_whose_account_nobody_is_logged_in_to_moves_for_good() {
 async fn a_session_whose_account_is_out_for_a_moment_is_told_how_long_to_wait() {
     for kind in BOTH {
         let mut world = sticky(kind);
-        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
-        let route = accounts.route(Request::new().session("s")).await.expect("all have room");
-        let throttled = Outcome::from_response(429, [("retry-after", "90")]);
+        let route = accounts.route(Request::new().with_session("s")).await.expect("all have room");
+        let throttled = RequestOutcome::from_response(429, [("retry-after", "90")]);
         let _ = accounts.report(&route, throttled).await.expect("it is our route");
 
-        let error = accounts.route(Request::new().session("s")).await.expect_err("it is out");
+        let error = accounts.route(Request::new().with_session("s")).await.expect_err("it is out");
 
-        let RouteError::Wait { account, retry_after, .. } = error else { panic!("{kind:?} {error:?}") };
+        let RouteError::SessionAccountUnavailable { account, retry_after, .. } = error else {
+            panic!("{kind:?} {error:?}")
+        };
         assert_eq!((&account, retry_after), (route.account(), Duration::from_secs(90)), "{kind:?}");
         world.clock.sleep(retry_after).await;
         assert_eq!(&routed(&accounts).await, route.account(), "{kind:?}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use quota_accounts::{AccountsConfig, FallbackAccountManager, NextTry, Outcome, Request};
+use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RequestOutcome, RetryAdvice};
 use quota_core::{
     AccountId, Clock, CredentialFingerprint, FetchError, LoginInfo, MemoryStore, ParsedResponse, ProviderId,
     QuotaManager, Rejection, RejectionKind, ResponseMeta, ResponseParser, Scope, UsageFetcher, UsageReport,
@@ -131,17 +131,17 @@ impl Provider {
     }
 
     /// Serves a request, or turns it away.
-    fn message(&self, name: &str, credential: &Credential, model: &str) -> Outcome {
+    fn message(&self, name: &str, credential: &Credential, model: &str) -> RequestOutcome {
         let mut state = self.state();
         let now = self.clock.now();
         state.requests += 1;
         if credential.secret.expose() != format!("n33dle-{}", state.opens[name]) {
             state.ledger.dead += 1;
-            return Outcome::from_response(401, [("date", "")]);
+            return RequestOutcome::from_response(401, [("date", "")]);
         }
         if state.is_overloaded {
             state.ledger.overloaded += 1;
-            return Outcome::from_response(529, [("retry-after", "60")]);
+            return RequestOutcome::from_response(529, [("retry-after", "60")]);
         }
         let full: Vec<Meter> = state.meters[name]
             .iter()
@@ -156,14 +156,14 @@ impl Provider {
             }
             state.told.insert(key, worst.reset);
             let reset = worst.reset.as_second().to_string();
-            return Outcome::from_response(
+            return RequestOutcome::from_response(
                 429,
                 [("x-ratelimit-spent", worst.id.as_str()), ("x-ratelimit-reset", &reset)],
             );
         }
         if state.requests.is_multiple_of(97) {
             state.ledger.throttled += 1;
-            return Outcome::from_response(429, [("retry-after", "5")]);
+            return RequestOutcome::from_response(429, [("retry-after", "5")]);
         }
         let headers: Vec<(String, String)> = {
             let meters = state.meters.get_mut(name).expect("it is one of the three");
@@ -177,7 +177,7 @@ impl Provider {
             .collect()
         };
         state.ledger.served += 1;
-        Outcome::from_response(200, headers)
+        RequestOutcome::from_response(200, headers)
     }
 }
 
@@ -264,7 +264,7 @@ fn manager(kind: Kind, clock: &Clock, provider: &Provider) -> FallbackAccountMan
 /// Sends one request, on one account after the other while that helps; whether it was served.
 async fn send(accounts: &FallbackAccountManager, provider: &Provider, model: &str) -> bool {
     for _ in 0..10 {
-        let route = match accounts.route(Request::new().model(model)).await {
+        let route = match accounts.route(Request::new().with_model(model)).await {
             Ok(route) => route,
             Err(error) => {
                 // What was throttled a moment ago is not without room, and not to be asked either.
@@ -279,8 +279,8 @@ async fn send(accounts: &FallbackAccountManager, provider: &Provider, model: &st
         let outcome = provider.message(route.account().name(), credential, model);
         let report = accounts.report(&route, outcome).await.expect("it is our route");
         match report.next {
-            NextTry::Done => return true,
-            NextTry::Elsewhere | NextTry::Again => {}
+            RetryAdvice::Done => return true,
+            RetryAdvice::OtherAccount | RetryAdvice::SameAccount => {}
             _ => return false,
         }
     }

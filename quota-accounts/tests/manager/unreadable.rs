@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
-use quota_accounts::{FallbackAccountManager, Mode, NextTry, Request, RoutingPolicy, Rule, Weighed};
+use quota_accounts::{
+    Evaluated, FallbackAccountManager, Reason, Request, RetryAdvice, RoutingMode, RoutingPolicy,
+};
 use quota_core::{AccountId, CredentialFingerprint, LoginId, LoginInfo};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
@@ -76,10 +78,10 @@ async fn an_account_whose_credential_cannot_be_read_is_passed_over_for_a_pause()
 
         let route = accounts.route(Request::new()).await.expect("another has room");
 
-        let until = world.clock.now() + world.policy.pause;
+        let until = world.clock.now() + world.policy.throttle_cooldown;
         let passed = &route.passed()[0];
         assert_eq!(route.account(), &id("b"), "{kind:?}");
-        assert_eq!((passed.rule, passed.until), (Rule::NotReadable, Some(until)), "{kind:?}");
+        assert_eq!((passed.reason, passed.until), (Reason::CredentialUnavailable, Some(until)), "{kind:?}");
     }
 }
 
@@ -93,7 +95,7 @@ async fn where_no_credential_can_be_read_the_answer_says_when_to_come_back() {
         let error = accounts.route(Request::new()).await.expect_err("none can be read");
         let decided = accounts.decide(&Request::new()).await.retry_after();
 
-        assert_eq!(error.retry_after(), Some(world.policy.pause), "{kind:?} {error:?}");
+        assert_eq!(error.retry_after(), Some(world.policy.throttle_cooldown), "{kind:?} {error:?}");
         assert_eq!(decided, error.retry_after(), "{kind:?}: a decision says the same");
     }
 }
@@ -116,10 +118,10 @@ async fn a_credential_that_can_be_read_again_is_used_at_once() {
 async fn a_session_comes_back_to_its_account_once_the_credential_can_be_read() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
         let (source, accounts) = accounts_of(&world);
         accounts.refresh_quota_for_due_accounts().await;
-        let request = || Request::new().session("s");
+        let request = || Request::new().with_session("s");
         let routed = async || accounts.route(request()).await.expect("one can be read").account().clone();
         let own = routed().await;
 
@@ -142,9 +144,9 @@ async fn what_is_decided_of_credentials_that_are_not_there_yet_is_what_a_route_w
 
         let decision = accounts.decide(&Request::new()).await;
 
-        let rules: Vec<_> = decision.weighed().iter().map(|weighed| weighed.verdict().rule).collect();
-        assert_eq!(rules[..2], [Rule::NotReadable, Rule::LoginNotYet], "{kind:?}");
-        assert_eq!(decision.chosen().map(Weighed::id), Some(&next(&accounts).await), "{kind:?}");
+        let rules: Vec<_> = decision.accounts().iter().map(|evaluated| evaluated.verdict().reason).collect();
+        assert_eq!(rules[..2], [Reason::CredentialUnavailable, Reason::LoginRenewing], "{kind:?}");
+        assert_eq!(decision.chosen().map(Evaluated::id), Some(&next(&accounts).await), "{kind:?}");
     }
 }
 
@@ -160,10 +162,14 @@ async fn a_source_that_hangs_or_breaks_holds_no_request_up() {
 
         let took = world.clock.now().duration_since(began);
         assert!(took <= world.policy.credential_timeout.try_into().unwrap(), "{kind:?} {does:?} {took:?}");
-        let until = world.clock.now() + world.policy.pause;
+        let until = world.clock.now() + world.policy.throttle_cooldown;
         let passed = &route.passed()[0];
         assert_eq!(route.account(), &id("b"), "{kind:?} {does:?}");
-        assert_eq!((passed.rule, passed.until), (Rule::NotReadable, Some(until)), "{kind:?} {does:?}");
+        assert_eq!(
+            (passed.reason, passed.until),
+            (Reason::CredentialUnavailable, Some(until)),
+            "{kind:?} {does:?}"
+        );
     }
 }
 
@@ -178,8 +184,8 @@ async fn a_source_that_hung_is_asked_again_after_a_pause_and_not_before() {
 
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
         assert_eq!(world.clock.now(), began, "{kind:?}: nobody waits for it again");
-        let explained = accounts.explain(&Request::new()).weighed()[0].verdict().rule;
-        assert_eq!(explained, Rule::NotReadable, "{kind:?}");
+        let explained = accounts.explain(&Request::new()).accounts()[0].verdict().reason;
+        assert_eq!(explained, Reason::CredentialUnavailable, "{kind:?}");
 
         source.set("main", Does::Reads);
         minutes(&world.clock, 1).await;
@@ -196,8 +202,12 @@ async fn a_decision_is_held_up_by_no_source_that_hangs_or_breaks() {
 
         let decision = accounts.decide(&Request::new()).await;
 
-        assert_eq!(decision.weighed()[0].verdict().rule, Rule::NotReadable, "{kind:?} {does:?}");
-        assert_eq!(decision.chosen().map(Weighed::id), Some(&id("b")), "{kind:?} {does:?}");
+        assert_eq!(
+            decision.accounts()[0].verdict().reason,
+            Reason::CredentialUnavailable,
+            "{kind:?} {does:?}"
+        );
+        assert_eq!(decision.chosen().map(Evaluated::id), Some(&id("b")), "{kind:?} {does:?}");
     }
 }
 
@@ -211,7 +221,7 @@ async fn a_report_is_held_up_by_no_source_that_hangs_or_breaks() {
         let began = world.clock.now();
 
         let report = accounts.report(&route, unauthorized()).await.expect("it is our route");
-        assert_eq!(report.next, NextTry::Elsewhere, "{kind:?} {does:?}");
+        assert_eq!(report.next, RetryAdvice::OtherAccount, "{kind:?} {does:?}");
         // The refused credential is looked at, in case there is another by now.
         minutes(&world.clock, 1).await;
         assert_eq!(next(&accounts).await, id("b"), "{kind:?} {does:?}");

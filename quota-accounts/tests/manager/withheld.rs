@@ -1,6 +1,6 @@
 //! Accounts of which it cannot be told whose they are.
 
-use quota_accounts::{Request, RouteError, RoutingPolicy, Rule, WhenUnknown};
+use quota_accounts::{Reason, Request, RouteError, RoutingPolicy, UnknownUsage};
 use quota_core::{FetchError, LoginInfo};
 
 use crate::logins::{next, stop_at};
@@ -17,9 +17,9 @@ fn unlock(world: &World) {
     NAMES.iter().for_each(|name| world.provider.set_login(&id(name), Ok(LoginInfo::unknown())));
 }
 
-fn rules(error: &RouteError) -> Vec<Rule> {
-    let RouteError::Nobody { passed, .. } = error else { panic!("{error:?}") };
-    passed.iter().map(|passed| passed.rule).collect()
+fn rules(error: &RouteError) -> Vec<Reason> {
+    let RouteError::NoAccountAvailable { passed, .. } = error else { panic!("{error:?}") };
+    passed.iter().map(|passed| passed.reason).collect()
 }
 
 // B36, B83
@@ -36,7 +36,7 @@ async fn what_is_killed_stays_killed_while_it_cannot_be_told_whose_it_is() {
 
         let error = accounts.route(Request::new()).await.expect_err("all are killed");
 
-        assert_eq!(rules(&error), [Rule::Killed; 3], "{kind:?}");
+        assert_eq!(rules(&error), [Reason::BelowKillswitch; 3], "{kind:?}");
         assert_eq!(accounts.usable_fallback_accounts().await, [], "{kind:?}");
         assert_eq!(used(&accounts, "main"), None, "{kind:?}: the numbers are withheld");
 
@@ -59,7 +59,7 @@ async fn what_is_exhausted_stays_so_while_it_cannot_be_told_whose_it_is() {
 
         let error = accounts.route(Request::new()).await.expect_err("all are spent");
 
-        assert_eq!(rules(&error), [Rule::Exhausted; 3], "{kind:?}");
+        assert_eq!(rules(&error), [Reason::Exhausted; 3], "{kind:?}");
     }
 }
 
@@ -68,7 +68,7 @@ async fn what_is_exhausted_stays_so_while_it_cannot_be_told_whose_it_is() {
 async fn where_the_policy_is_closed_nobody_serves_while_it_cannot_be_told_whose_the_accounts_are() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().when_unknown(WhenUnknown::Closed);
+        world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
         let accounts = world.accounts();
         world.answers(40.0);
         accounts.refresh_quota_for_due_accounts().await;
@@ -78,6 +78,6 @@ async fn where_the_policy_is_closed_nobody_serves_while_it_cannot_be_told_whose_
 
         let error = accounts.route(Request::new()).await.expect_err("nothing is known of any");
 
-        assert_eq!(rules(&error), [Rule::IdentityUnknown; 3], "{kind:?}");
+        assert_eq!(rules(&error), [Reason::OwnerUnknown; 3], "{kind:?}");
     }
 }

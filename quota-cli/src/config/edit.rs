@@ -94,8 +94,8 @@ pub(super) fn by_hand(before: &[AccountSettings], wanted: &[AccountSettings]) ->
             steps.push(format!("write disabled = {} for {id}", account.disabled));
         }
         for (key, now, limits) in [
-            ("min_remaining", &now.limits.minimum, &account.limits.minimum),
-            ("killswitch", &now.limits.stop, &account.limits.stop),
+            ("min_remaining", &now.limits.min_remaining, &account.limits.min_remaining),
+            ("killswitch", &now.limits.killswitch, &account.limits.killswitch),
         ] {
             match limits {
                 _ if now == limits => {}
@@ -459,8 +459,13 @@ fn set_fields(
             remove_key(table, "disabled")?;
         }
     }
-    set_limits(table, "min_remaining", now.limits.minimum.as_ref(), wanted.limits.minimum.as_ref())?;
-    set_limits(table, "killswitch", now.limits.stop.as_ref(), wanted.limits.stop.as_ref())
+    set_limits(
+        table,
+        "min_remaining",
+        now.limits.min_remaining.as_ref(),
+        wanted.limits.min_remaining.as_ref(),
+    )?;
+    set_limits(table, "killswitch", now.limits.killswitch.as_ref(), wanted.limits.killswitch.as_ref())
 }
 
 fn set_limits(
@@ -493,7 +498,7 @@ fn set_windows(limits: &mut dyn TableLike, now: Option<&Limits>, wanted: &Limits
     let now = now.cloned().unwrap_or_default();
     let windows = |limits: &Limits| -> HashMap<String, Percent> {
         let windows = limits.windows().map(|(window, left)| (WindowId::as_str(window).to_owned(), left));
-        limits.every().map(|left| ("every".to_owned(), left)).into_iter().chain(windows).collect()
+        limits.default_limit().map(|left| ("every".to_owned(), left)).into_iter().chain(windows).collect()
     };
     let (now, wanted) = (windows(&now), windows(wanted));
     for key in now.keys().filter(|key| !wanted.contains_key(*key)) {
@@ -609,15 +614,15 @@ fn new_keys(account: &AccountSettings) -> Vec<(&'static str, Value)> {
         }
     }
     keys.extend(account.base_url.as_ref().map(|url| ("base_url", url.as_str().into())));
-    keys.extend(account.limits.minimum.as_ref().map(|limits| ("min_remaining", limits_value(limits))));
-    keys.extend(account.limits.stop.as_ref().map(|limits| ("killswitch", limits_value(limits))));
+    keys.extend(account.limits.min_remaining.as_ref().map(|limits| ("min_remaining", limits_value(limits))));
+    keys.extend(account.limits.killswitch.as_ref().map(|limits| ("killswitch", limits_value(limits))));
     keys.extend(account.disabled.then(|| ("disabled", true.into())));
     keys
 }
 
 fn limits_value(limits: &Limits) -> Value {
     let windows: Vec<_> = limits.windows().map(|(window, left)| (window.as_str(), number(left))).collect();
-    match limits.every() {
+    match limits.default_limit() {
         Some(left) if windows.is_empty() => number(left),
         every => every
             .map(|left| ("every", number(left)))

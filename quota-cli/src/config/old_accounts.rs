@@ -67,11 +67,11 @@ pub(crate) fn login_of(account: &AccountConfig) -> Option<(LoginSource, Option<U
     if *account.id.provider() != ANTHROPIC {
         return None;
     }
-    let base_url = match account.field::<String>(BASE_URL) {
+    let base_url = match account.extra::<String>(BASE_URL) {
         None => None,
         Some(text) => Some(check::usable_url(&text).ok()?),
     };
-    let login: LoginSource = account.field(LOGIN)?;
+    let login: LoginSource = account.extra(LOGIN)?;
     // A token that an older program has let in is neither run nor shown.
     check::place_of_login(&login).ok()?;
     Some((login.absolute(), base_url))
@@ -80,11 +80,12 @@ pub(crate) fn login_of(account: &AccountConfig) -> Option<(LoginSource, Option<U
 /// The limits without what another program keeps beside them.
 pub(crate) fn plain_limits(limits: &AccountLimits) -> AccountLimits {
     let plain = |limits: &Limits| {
-        let every = limits.every().map_or_else(Limits::none, Limits::of);
+        let every = limits.default_limit().map_or_else(Limits::none, Limits::of);
         limits.windows().fold(every, |plain, (window, left)| plain.window(window.clone(), left))
     };
     let mut own = AccountLimits::none();
-    (own.minimum, own.stop) = (limits.minimum.as_ref().map(plain), limits.stop.as_ref().map(plain));
+    (own.min_remaining, own.killswitch) =
+        (limits.min_remaining.as_ref().map(plain), limits.killswitch.as_ref().map(plain));
     own
 }
 
@@ -152,8 +153,8 @@ impl OldAccount {
         account.disabled |= self.disabled;
         // Where both name a limit, the one counts that was set by command.
         let own = &mut account.limits;
-        own.minimum = self.limits.minimum.clone().or(own.minimum.take());
-        own.stop = self.limits.stop.clone().or(own.stop.take());
+        own.min_remaining = self.limits.min_remaining.clone().or(own.min_remaining.take());
+        own.killswitch = self.limits.killswitch.clone().or(own.killswitch.take());
     }
 }
 
@@ -211,5 +212,5 @@ fn is_shared(accounts: &AccountsConfig) -> bool {
         || accounts
             .accounts()
             .iter()
-            .any(|account| account.field::<Value>(LOGIN).is_some() && login_of(account).is_none())
+            .any(|account| account.extra::<Value>(LOGIN).is_some() && login_of(account).is_none())
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use quota::accounts::{AccountLimits, Limits, Mode, RoutingPolicy, WhenUnknown};
+use quota::accounts::{AccountLimits, Limits, RoutingMode, RoutingPolicy, UnknownUsage};
 use quota::{Percent, WindowId};
 use serde::Deserialize;
 use toml::{Spanned, Value};
@@ -14,18 +14,18 @@ use super::flaw::{Flaw, nearest};
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Routing {
-    mode: Option<Mode>,
+    mode: Option<RoutingMode>,
     min_remaining: Option<Spanned<Value>>,
     killswitch: Option<Spanned<Value>>,
-    when_unknown: Option<WhenUnknown>,
-    triggers: Option<Vec<Spanned<u16>>>,
-    pause: Option<Span>,
-    spent_pause: Option<Span>,
-    not_allowed_pause: Option<Span>,
+    when_unknown: Option<UnknownUsage>,
+    fallback_on: Option<Vec<Spanned<u16>>>,
+    throttle_cooldown: Option<Span>,
+    exhausted_cooldown: Option<Span>,
+    forbidden_cooldown: Option<Span>,
     credential_timeout: Option<Span>,
-    pin_for: Option<Span>,
-    most_pins: Option<usize>,
-    wait_for_reset: Option<Span>,
+    session_ttl: Option<Span>,
+    max_sessions: Option<usize>,
+    max_session_wait: Option<Span>,
 }
 
 /// A span of time as people write it.
@@ -43,23 +43,23 @@ impl Routing {
     pub(super) fn policy(self) -> Result<RoutingPolicy, Flaw> {
         let mut policy = RoutingPolicy::default();
         let set = |place: &mut Duration, span: Option<Span>| *place = span.map_or(*place, |Span(span)| span);
-        set(&mut policy.pause, self.pause);
-        set(&mut policy.spent_pause, self.spent_pause);
-        set(&mut policy.not_allowed_pause, self.not_allowed_pause);
+        set(&mut policy.throttle_cooldown, self.throttle_cooldown);
+        set(&mut policy.exhausted_cooldown, self.exhausted_cooldown);
+        set(&mut policy.forbidden_cooldown, self.forbidden_cooldown);
         set(&mut policy.credential_timeout, self.credential_timeout);
-        set(&mut policy.pin_for, self.pin_for);
-        set(&mut policy.wait_for_reset, self.wait_for_reset);
+        set(&mut policy.session_ttl, self.session_ttl);
+        set(&mut policy.max_session_wait, self.max_session_wait);
         policy.mode = self.mode.unwrap_or(policy.mode);
         policy.when_unknown = self.when_unknown.unwrap_or(policy.when_unknown);
-        policy.most_pins = self.most_pins.unwrap_or(policy.most_pins);
+        policy.max_sessions = self.max_sessions.unwrap_or(policy.max_sessions);
         if let Some(min_remaining) = self.min_remaining {
-            policy.minimum = limits(&min_remaining)?;
+            policy.min_remaining = limits(&min_remaining)?;
         }
         if let Some(killswitch) = self.killswitch {
-            policy.stop = limits(&killswitch)?;
+            policy.killswitch = limits(&killswitch)?;
         }
-        if let Some(triggers) = self.triggers {
-            policy.triggers = triggers.into_iter().map(status).collect::<Result<_, _>>()?;
+        if let Some(fallback_on) = self.fallback_on {
+            policy.fallback_on = fallback_on.into_iter().map(status).collect::<Result<_, _>>()?;
         }
         Ok(policy)
     }
@@ -71,8 +71,8 @@ pub(super) fn of_account(
     killswitch: Option<&Spanned<Value>>,
 ) -> Result<AccountLimits, Flaw> {
     let mut own = AccountLimits::none();
-    own.minimum = min_remaining.map(limits).transpose()?;
-    own.stop = killswitch.map(limits).transpose()?;
+    own.min_remaining = min_remaining.map(limits).transpose()?;
+    own.killswitch = killswitch.map(limits).transpose()?;
     Ok(own)
 }
 

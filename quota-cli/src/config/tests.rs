@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quota::accounts::{Limits, Mode, WhenUnknown};
+use quota::accounts::{Limits, RoutingMode, UnknownUsage};
 
 use super::*;
 
@@ -220,14 +220,14 @@ fn every_setting_of_routing_arrives() {
         min_remaining = 20
         killswitch = { every = 2.5, "seven_day/opus" = 10 }
         when_unknown = "deny"
-        triggers = [429]
-        pause = "10s"
-        spent_pause = "1m"
-        not_allowed_pause = "2h"
+        fallback_on = [429]
+        throttle_cooldown = "10s"
+        exhausted_cooldown = "1m"
+        forbidden_cooldown = "2h"
         credential_timeout = "15s"
-        pin_for = "24h"
-        most_pins = 5
-        wait_for_reset = "0s"
+        session_ttl = "24h"
+        max_sessions = 5
+        max_session_wait = "0s"
 
         [[accounts]]
         id = "anthropic/main"
@@ -238,17 +238,18 @@ fn every_setting_of_routing_arrives() {
 
     let share = |percent| quota::Percent::from_percent(percent).unwrap();
     let stop = Limits::of(share(2.5)).window("seven_day/opus".parse().unwrap(), share(10.0));
-    let mut policy = RoutingPolicy::default().mode(Mode::StickyBalanced).minimum(Limits::of(share(20.0)));
-    policy = policy.stop(stop).when_unknown(WhenUnknown::Closed).triggers([429]);
-    policy = policy.pins(Duration::from_secs(24 * 3600), 5).wait_for_reset(Duration::ZERO);
-    policy.pause = Duration::from_secs(10);
+    let mut policy =
+        RoutingPolicy::default().mode(RoutingMode::StickyBalanced).min_remaining(Limits::of(share(20.0)));
+    policy = policy.killswitch(stop).when_unknown(UnknownUsage::Deny).fallback_on([429]);
+    policy = policy.sessions(Duration::from_secs(24 * 3600), 5).max_session_wait(Duration::ZERO);
+    policy.throttle_cooldown = Duration::from_secs(10);
     policy.credential_timeout = Duration::from_secs(15);
-    policy.spent_pause = Duration::from_secs(60);
-    policy.not_allowed_pause = Duration::from_secs(7200);
+    policy.exhausted_cooldown = Duration::from_secs(60);
+    policy.forbidden_cooldown = Duration::from_secs(7200);
     assert_eq!(config.routing, policy);
     assert!(config.says_when_unknown);
     let main = &config.accounts[0];
-    assert_eq!(main.limits, AccountLimits::none().stop(Limits::of(share(0.0))));
+    assert_eq!(main.limits, AccountLimits::none().killswitch(Limits::of(share(0.0))));
     assert_eq!(main.login, LoginSource::TokenCommand(vec!["/etc/quota/./token".into(), "main".into()]));
 }
 

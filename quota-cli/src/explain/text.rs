@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use quota::accounts::Standing;
+use quota::accounts::Eligibility;
 
 use crate::router::seen::Outcome;
 use crate::router::{Refusal, Seen, SeenAccount, reason, verdict};
@@ -53,8 +53,8 @@ fn standing(account: &SeenAccount, is_taken: bool, is_waited_for: bool) -> (&'st
         _ if is_taken => ("taken", Ink::Good),
         _ if is_waited_for => ("waited for", Ink::Warn),
         _ if account.is_unneeded => ("not needed", Ink::Quiet),
-        Standing::Open => ("not needed", Ink::Quiet),
-        Standing::Low => ("passed over", Ink::Warn),
+        Eligibility::Eligible => ("not needed", Ink::Quiet),
+        Eligibility::LastResort => ("passed over", Ink::Warn),
         _ => ("refused", Ink::Bad),
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quota::accounts::{Choice, Decision, Passed, Role, Route, Rule, Standing, Weighed};
+use quota::accounts::{Choice, Decision, Eligibility, Evaluated, Passed, Reason, Role, Route};
 use quota::{AccountId, AccountUsage, Percent, Window};
 
 use super::Router;
@@ -40,8 +40,8 @@ pub(crate) enum Outcome {
 pub(crate) struct SeenAccount {
     pub(crate) id: AccountId,
     pub(crate) is_main: bool,
-    pub(crate) standing: Standing,
-    pub(crate) rule: Rule,
+    pub(crate) standing: Eligibility,
+    pub(crate) rule: Reason,
     /// The window that the rule is about, if it is about one.
     pub(crate) window: Option<WindowView>,
     /// The window that is not known, if the rule is about one of which there is no reading.
@@ -65,9 +65,9 @@ impl Seen {
     /// What a decision says.
     pub(crate) fn of(decision: &Decision, router: &Router<'_>) -> Self {
         let now = decision.now();
-        let accounts = decision.weighed().iter().zip(&router.config.accounts);
+        let accounts = decision.accounts().iter().zip(&router.config.accounts);
         let outcome = match decision.choice() {
-            Choice::Take { at, .. } => Outcome::Take(at),
+            Choice::Use { at, .. } => Outcome::Take(at),
             Choice::Wait { at, .. } => Outcome::Wait(at),
             _ => Outcome::Nobody,
         };
@@ -79,7 +79,7 @@ impl Seen {
         let is_taken = matches!(self.outcome, Outcome::Take(_));
         for account in &mut self.accounts {
             account.is_unneeded =
-                is_taken && account.rule == Rule::UnknownClosed && account.not_refreshed.is_none();
+                is_taken && account.rule == Reason::UnknownDenied && account.not_refreshed.is_none();
         }
         self
     }
@@ -97,10 +97,12 @@ impl Seen {
 
     /// Takes over what only the request itself has found out: accounts without a login, or whose login could not be read.
     pub(super) fn pass(&mut self, passed: &[Passed]) {
-        let is_of_login = |rule| matches!(rule, Rule::LoginDead | Rule::LoginNotYet | Rule::NotReadable);
-        for passed in passed.iter().filter(|passed| is_of_login(passed.rule)) {
+        let is_of_login = |rule| {
+            matches!(rule, Reason::LoginRejected | Reason::LoginRenewing | Reason::CredentialUnavailable)
+        };
+        for passed in passed.iter().filter(|passed| is_of_login(passed.reason)) {
             if let Some(account) = self.accounts.iter_mut().find(|account| account.id == passed.account) {
-                (account.rule, account.standing) = (passed.rule, Standing::Refused);
+                (account.rule, account.standing) = (passed.reason, Eligibility::Ineligible);
                 (account.window, account.limit, account.until) = (None, None, passed.until);
                 (account.unread, account.pending) = (None, None);
             }
@@ -116,7 +118,7 @@ impl Seen {
     }
 }
 
-fn account(weighed: &Weighed, settings: &AccountSettings, router: &Router<'_>) -> SeenAccount {
+fn account(weighed: &Evaluated, settings: &AccountSettings, router: &Router<'_>) -> SeenAccount {
     let readings = weighed.readings().iter();
     let mut windows: Vec<_> = readings.map(|reading| WindowView::of(&reading.window, reading.used)).collect();
     windows.sort_by_key(WindowView::rank);
@@ -126,8 +128,8 @@ fn account(weighed: &Weighed, settings: &AccountSettings, router: &Router<'_>) -
     SeenAccount {
         id: weighed.id().clone(),
         is_main: weighed.role() == Role::Main,
-        standing: verdict.standing,
-        rule: verdict.rule,
+        standing: verdict.eligibility,
+        rule: verdict.reason,
         window: id.and_then(|id| windows.iter().find(|window| window.id == id.as_str()).cloned()),
         unread: weighed.unread().map(ToString::to_string),
         pending: router.pending_reset(weighed),

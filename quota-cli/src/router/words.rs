@@ -2,7 +2,7 @@
 //! What was decided is in `seen`.
 
 use quota::Percent;
-use quota::accounts::Rule;
+use quota::accounts::Reason;
 
 use super::seen::Outcome;
 use super::{Refusal, SeenAccount, may_have_room};
@@ -18,23 +18,23 @@ pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
     if account.is_unneeded {
         return "not known, and not asked about, for another has room".to_owned();
     }
-    if let Some(why) = account.not_refreshed.as_ref().filter(|_| account.rule == Rule::IdentityUnknown) {
+    if let Some(why) = account.not_refreshed.as_ref().filter(|_| account.rule == Reason::OwnerUnknown) {
         return harmless(why);
     }
     if let (Some(pending), Some(window)) = (&account.pending, &account.window) {
         return harmless(&format!("{}: {}", label(window), pending.text(here)));
     }
     let mut told = match (account.rule, &account.window, account.limit) {
-        (Rule::BelowMinimum | Rule::Killed, Some(window), Some(limit)) => {
+        (Reason::BelowMinimum | Reason::BelowKillswitch, Some(window), Some(limit)) => {
             let left = window.used.lower_bound().map_or(Percent::ZERO, Percent::remaining);
             // A model's window is not used at its very limit either.
             let place = if left < limit { "below" } else { "at" };
             let (left, limit) = (words::percent(left), words::percent(limit));
-            let what = if account.rule == Rule::Killed { "killswitch" } else { "minimum" };
+            let what = if account.rule == Reason::BelowKillswitch { "killswitch" } else { "minimum" };
             format!("{left} left of {}, {place} the {what} of {limit}", label(window))
         }
-        (Rule::Exhausted, Some(window), _) => format!("nothing left of {}", label(window)),
-        (Rule::LoginDead, ..) => account.advice.clone(),
+        (Reason::Exhausted, Some(window), _) => format!("nothing left of {}", label(window)),
+        (Reason::LoginRejected, ..) => account.advice.clone(),
         (rule, Some(window), _) if rule.is_unknown() => format!("{rule}: {}", label(window)),
         (rule, None, _) if rule.is_unknown() && account.unread.is_some() => {
             format!("{rule}: {}", account.unread.as_deref().unwrap_or_default())
@@ -87,7 +87,7 @@ pub(crate) fn nobody(refusal: &Refusal, here: &Here) -> String {
     }
     // The one that could serve if it were known says more than those that are spent or switched off.
     let telling = accounts.iter().find(|account| may_have_room(account.rule));
-    let telling = telling.or_else(|| accounts.iter().find(|account| account.rule != Rule::Disabled));
+    let telling = telling.or_else(|| accounts.iter().find(|account| account.rule != Reason::Disabled));
     match telling.or(accounts.first()) {
         Some(account) => {
             let (reason, advice) = (reason(account, here), advice(account.rule));
@@ -98,9 +98,9 @@ pub(crate) fn nobody(refusal: &Refusal, here: &Here) -> String {
 }
 
 /// What to do about it, beyond what the reason says.
-fn advice(rule: Rule) -> &'static str {
+fn advice(rule: Reason) -> &'static str {
     match rule {
-        Rule::UnknownClosed => "; to go on anyway, give --unknown allow",
+        Reason::UnknownDenied => "; to go on anyway, give --unknown allow",
         _ => "",
     }
 }

@@ -348,7 +348,7 @@ fn the_example_in_the_help_is_a_configuration() {
     let lines = help.lines().skip_while(|line| line.trim() != "[routing]");
     let mut example: String =
         lines.take_while(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect();
-    assert!(example.contains("wait_for_reset"), "{help}");
+    assert!(example.contains("max_session_wait"), "{help}");
     example.push_str("[[accounts]]\nid = \"anthropic/main\"\ntoken_env = \"MAIN\"\n");
     let config = machine.write("example.toml", example);
 

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let requests: usize = requests.parse()?;
     let share = Percent::from_percent(share.parse()?).filter(|share| *share != Percent::ZERO);
     let request =
-        share.map_or_else(Request::new, |share| Request::new().estimate(WindowId::five_hour(), share));
+        share.map_or_else(Request::new, |share| Request::new().with_estimate(WindowId::five_hour(), share));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let accounts = accounts(store, provider)?;
@@ -40,7 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             routes.spawn(async move { accounts.route(request).await });
         }
         let routes = routes.join_all().await;
-        let refused = routes.iter().filter(|route| matches!(route, Err(RouteError::Nobody { .. }))).count();
+        let refused =
+            routes.iter().filter(|route| matches!(route, Err(RouteError::NoAccountAvailable { .. }))).count();
         let given = NAMES.map(|name| {
             let given = routes
                 .iter()
@@ -67,6 +68,6 @@ fn accounts(store: &str, provider: &str) -> Result<FallbackAccountManager, Box<d
         ids[1..].iter().fold(AccountsConfig::new(ids[0].clone()), |all, id| all.fallback(id.clone()));
     let accounts = FallbackAccountManager::builder(config).quota_manager(quota).credentials(logins);
     // As long as it takes on a busy machine: how many are let in is counted.
-    let policy = RoutingPolicy::default().reserve_patience(Duration::from_secs(60));
+    let policy = RoutingPolicy::default().reservation_timeout(Duration::from_secs(60));
     Ok(accounts.reservations(store).policy(policy).build()?)
 }

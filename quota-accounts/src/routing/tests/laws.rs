@@ -5,23 +5,28 @@ use quota_core::{CredentialFingerprint, RejectionKind, WindowReading};
 
 use super::support::*;
 use crate::{
-    AccountLimits, Block, Choice, Limits, Mode, Request, RoutingPolicy, Rule, Standing, WhenUnknown,
+    AccountLimits, Block, Choice, Eligibility, Limits, Reason, Request, RoutingMode, RoutingPolicy,
+    UnknownUsage,
 };
 
-fn modes() -> impl Strategy<Value = Mode> {
+fn modes() -> impl Strategy<Value = RoutingMode> {
     prop_oneof![
-        Just(Mode::MainFirst),
-        Just(Mode::FallbackFirst),
-        Just(Mode::StickyBalanced),
-        Just(Mode::SoonestResetFirst),
+        Just(RoutingMode::MainFirst),
+        Just(RoutingMode::FallbackFirst),
+        Just(RoutingMode::StickyBalanced),
+        Just(RoutingMode::SoonestResetFirst),
     ]
 }
 
 fn policies() -> impl Strategy<Value = RoutingPolicy> {
-    (modes(), 0u32..40, 0u32..20, any::<bool>()).prop_map(|(mode, minimum, stop, closed)| {
-        let unknown = if closed { WhenUnknown::Closed } else { WhenUnknown::Open };
+    (modes(), 0u32..40, 0u32..20, any::<bool>()).prop_map(|(mode, min_remaining, killswitch, closed)| {
+        let unknown = if closed { UnknownUsage::Deny } else { UnknownUsage::Allow };
         let limit = |whole: u32| Limits::of(percent(whole));
-        RoutingPolicy::default().mode(mode).minimum(limit(minimum)).stop(limit(stop)).when_unknown(unknown)
+        RoutingPolicy::default()
+            .mode(mode)
+            .min_remaining(limit(min_remaining))
+            .killswitch(limit(killswitch))
+            .when_unknown(unknown)
     })
 }
 
@@ -76,10 +81,10 @@ fn given(accounts: &[(Readings, u8)]) -> Vec<Given> {
             }
             // As new as any reading: none ends it.
             2 => account.blocked(Block::new(RejectionKind::QuotaExhausted, now()).until(minutes(1))),
-            3 => account.pinned(),
+            3 => account.session_account(),
             4 => Given { reserved: vec![(quota_core::WindowId::five_hour(), percent(RESERVED))], ..account },
-            5 => Given { limits: AccountLimits::none().stop(Limits::of(percent(OWN_STOP))), ..account },
-            6 => Given { is_nobodys: true, ..account },
+            5 => Given { limits: AccountLimits::none().killswitch(Limits::of(percent(OWN_STOP))), ..account },
+            6 => Given { has_unknown_owner: true, ..account },
             _ => account,
         }
     };
@@ -88,8 +93,8 @@ fn given(accounts: &[(Readings, u8)]) -> Vec<Given> {
 
 fn requests() -> impl Strategy<Value = Request> {
     (any::<bool>(), proptest::option::of("[a-d]")).prop_map(|(opus, session)| {
-        let request = if opus { Request::new().model("claude-opus-4-5") } else { Request::new() };
-        session.map_or(request.clone(), |session| request.session(&session))
+        let request = if opus { Request::new().with_model("claude-opus-4-5") } else { Request::new() };
+        session.map_or(request.clone(), |session| request.with_session(&session))
     })
 }
 
@@ -100,28 +105,28 @@ proptest! {
     ) {
         let given = given(&accounts);
         let decision = decide(&given, &request, &policy);
-        let opus = request.model_name().is_some();
+        let opus = request.model().is_some();
 
         if let Some(at) = taken(&given, &request, &policy) {
             let (readings, fate) = &accounts[at];
             prop_assert!(*fate > 2);
-            let stop = if *fate == 5 { Limits::of(percent(OWN_STOP)) } else { policy.stop.clone() };
-            prop_assert!(*fate != 6 || policy.when_unknown == WhenUnknown::Open, "it cannot be told whose it is");
+            let killswitch = if *fate == 5 { Limits::of(percent(OWN_STOP)) } else { policy.killswitch.clone() };
+            prop_assert!(*fate != 6 || policy.when_unknown == UnknownUsage::Allow, "it cannot be told whose it is");
             for window in given[at].snapshot.windows() {
                 let counts = window.scope().is_none() || opus;
                 let used = window.used_at(now(), FRESH).lower_bound();
                 if let Some(used) = used.filter(|_| counts) {
-                    let (left, stop) = (used.remaining(), stop.left_of(window.id()));
-                    prop_assert!(left >= stop && left.basis_points() > 0, "{readings:?}");
-                    prop_assert!(left > stop || window.scope().is_none(), "{readings:?}");
+                    let (left, killswitch) = (used.remaining(), killswitch.min_remaining_of(window.id()));
+                    prop_assert!(left >= killswitch && left.basis_points() > 0, "{readings:?}");
+                    prop_assert!(left > killswitch || window.scope().is_none(), "{readings:?}");
                     let is_reserved = *fate == 4 && *window.id() == quota_core::WindowId::five_hour();
                     prop_assert!(!is_reserved || left > percent(RESERVED), "{readings:?}");
                 }
             }
         }
-        for weighed in decision.weighed() {
-            let refused = !matches!(weighed.verdict().rule, Rule::HasRoom | Rule::NotKnown | Rule::BelowMinimum);
-            prop_assert_eq!(refused, weighed.verdict().standing == Standing::Refused);
+        for evaluated in decision.accounts() {
+            let refused = !matches!(evaluated.verdict().reason, Reason::Available | Reason::UnknownAllowed | Reason::BelowMinimum);
+            prop_assert_eq!(refused, evaluated.verdict().eligibility == Eligibility::Ineligible);
         }
     }
 
@@ -131,14 +136,14 @@ proptest! {
     ) {
         let given = given(&accounts);
         let decision = decide(&given, &request, &policy);
-        let usable = decision.weighed().iter().any(|weighed| weighed.verdict().standing != Standing::Refused);
+        let usable = decision.accounts().iter().any(|evaluated| evaluated.verdict().eligibility != Eligibility::Ineligible);
 
         match decision.choice() {
-            Choice::Take { .. } => prop_assert!(usable),
-            Choice::Nobody { .. } => prop_assert!(!usable),
+            Choice::Use { .. } => prop_assert!(usable),
+            Choice::NoAccount { .. } => prop_assert!(!usable),
             // A session may wait although others have room.
             Choice::Wait { at, .. } => {
-                prop_assert_eq!(decision.weighed()[at].verdict().standing, Standing::Refused);
+                prop_assert_eq!(decision.accounts()[at].verdict().eligibility, Eligibility::Ineligible);
             }
         }
     }

@@ -63,8 +63,8 @@ pub(super) struct Given {
     pub(super) blocks: Vec<Block>,
     pub(super) limits: AccountLimits,
     pub(super) is_disabled: bool,
-    pub(super) is_pinned: bool,
-    pub(super) is_nobodys: bool,
+    pub(super) is_session_account: bool,
+    pub(super) has_unknown_owner: bool,
     pub(super) reserved: Vec<(WindowId, Percent)>,
 }
 
@@ -91,14 +91,14 @@ impl Given {
             blocks: Vec::new(),
             limits: AccountLimits::none(),
             is_disabled: false,
-            is_pinned: false,
-            is_nobodys: false,
+            is_session_account: false,
+            has_unknown_owner: false,
             reserved: Vec::new(),
         }
     }
 
-    pub(super) fn pinned(mut self) -> Self {
-        self.is_pinned = true;
+    pub(super) fn session_account(mut self) -> Self {
+        self.is_session_account = true;
         self
     }
 
@@ -119,8 +119,8 @@ pub(super) fn decide(given: &[Given], request: &Request, policy: &RoutingPolicy)
         let role = if at == 0 { Role::Main } else { Role::Fallback };
         let mut candidate = Candidate::new(&given.id, role, &given.snapshot, FRESH)
             .disabled(given.is_disabled)
-            .pinned(given.is_pinned)
-            .identity_unknown(given.is_nobodys)
+            .session_account(given.is_session_account)
+            .owner_unknown(given.has_unknown_owner)
             .limits(&given.limits)
             .blocks(given.blocks.clone());
         if !given.reserved.is_empty() {
@@ -134,12 +134,12 @@ pub(super) fn decide(given: &[Given], request: &Request, policy: &RoutingPolicy)
 /// Which account is taken, by place.
 pub(super) fn taken(given: &[Given], request: &Request, policy: &RoutingPolicy) -> Option<usize> {
     match decide(given, request, policy).choice() {
-        Choice::Take { at } => Some(at),
+        Choice::Use { at } => Some(at),
         _ => None,
     }
 }
 
 /// What is found of one account alone.
 pub(super) fn verdict(given: Given, request: &Request, policy: &RoutingPolicy) -> Verdict {
-    decide(&[given], request, policy).weighed()[0].verdict()
+    decide(&[given], request, policy).accounts()[0].verdict()
 }

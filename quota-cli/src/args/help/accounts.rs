@@ -52,12 +52,12 @@ defaults:
                          # { every = 20, seven_day = 10 }
   killswitch = 0         # never use it below this one
   when_unknown = \"deny\"  # or allow: use what nothing is known of
-  wait_for_reset = \"2m\"  # a session waits so long, rather than move
-  pin_for = \"168h\"       # a session is remembered for so long
-  most_pins = 10000      # so many sessions are
+  max_session_wait = \"2m\"  # a session waits so long, rather than move
+  session_ttl = \"168h\"       # a session is remembered for so long
+  max_sessions = 10000      # so many sessions are
   credential_timeout = \"20s\"  # a login is waited for so long
-  # For programs that report what became of their requests: triggers, pause,
-  # spent_pause, not_allowed_pause
+  # For programs that report what became of their requests: fallback_on, throttle_cooldown,
+  # exhausted_cooldown, forbidden_cooldown
 
 An account may have `min_remaining` and `killswitch` of its own, in [[accounts]].
 

@@ -97,7 +97,7 @@ fn account(options: &AddArgs) -> Result<AccountSettings, Failure> {
     let mut account = AccountSettings::new(id(&options.name)?, login(options)?);
     let limit = |share: Option<f64>| share.and_then(Percent::from_percent).map(Limits::of);
     let mut limits = AccountLimits::none();
-    (limits.minimum, limits.stop) = (limit(options.min_remaining), limit(options.killswitch));
+    (limits.min_remaining, limits.killswitch) = (limit(options.min_remaining), limit(options.killswitch));
     account.limits = limits;
     if let Some(text) = &options.base_url {
         account.base_url = Some(config::usable_url(text).map_err(|why| usage(format!("--base-url: {why}")))?);

@@ -69,7 +69,10 @@ struct LimitsJson<'a> {
 impl<'a> LimitsJson<'a> {
     fn of(limits: &'a Limits) -> Self {
         let windows = limits.windows().map(|(window, left)| (window.as_str(), left.as_f64()));
-        Self { every_percent: limits.every().map(Percent::as_f64), windows_percent: windows.collect() }
+        Self {
+            every_percent: limits.default_limit().map(Percent::as_f64),
+            windows_percent: windows.collect(),
+        }
     }
 }
 
@@ -90,8 +93,8 @@ impl<'a> AccountJson<'a> {
             origin,
             line,
             base_url: settings.base_url.as_ref().map(url::Url::as_str),
-            min_remaining: settings.limits.minimum.as_ref().map(LimitsJson::of),
-            killswitch: settings.limits.stop.as_ref().map(LimitsJson::of),
+            min_remaining: settings.limits.min_remaining.as_ref().map(LimitsJson::of),
+            killswitch: settings.limits.killswitch.as_ref().map(LimitsJson::of),
             standing: seen.map(|seen| seen.standing.as_str()),
             rule: seen.map(|seen| seen.rule.as_str()),
             window: seen.and_then(|seen| seen.window.as_ref()).map(|window| &*window.id),

@@ -18,8 +18,8 @@ pub(super) fn run(options: &SetArgs) -> Result<Exit, Failure> {
         let mut lines = Vec::new();
         for account in accounts.iter_mut().filter(|account| account.id == id) {
             for (what, limit, limits) in [
-                ("minimum", options.min_remaining, &mut account.limits.minimum),
-                ("killswitch", options.killswitch, &mut account.limits.stop),
+                ("minimum", options.min_remaining, &mut account.limits.min_remaining),
+                ("killswitch", options.killswitch, &mut account.limits.killswitch),
             ] {
                 let Some(limit) = limit else { continue };
                 *limits = with_every(limits.as_ref(), limit);

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use quota::accounts::{Limits, Standing};
+use quota::accounts::{Eligibility, Limits};
 
 use super::listed::Listed;
 use crate::harmless::harmless;
@@ -87,7 +87,7 @@ fn login(account: &Listed<'_>) -> String {
 fn state(account: &Listed<'_>, here: &Here) -> (String, Ink) {
     let (mut state, ink) = standing(account, here);
     let own = &account.settings.limits;
-    for (what, limits) in [("minimum", &own.minimum), ("killswitch", &own.stop)] {
+    for (what, limits) in [("minimum", &own.min_remaining), ("killswitch", &own.killswitch)] {
         let Some(limits) = limits else { continue };
         state = format!("{state}; {what} {}", harmless(&self::limits(limits)));
     }
@@ -96,7 +96,7 @@ fn state(account: &Listed<'_>, here: &Here) -> (String, Ink) {
 
 /// Limits in words.
 pub(super) fn limits(limits: &Limits) -> String {
-    let every = limits.every().map(words::percent);
+    let every = limits.default_limit().map(words::percent);
     let windows = limits.windows().map(|(window, left)| format!("{} of {window}", words::percent(left)));
     let all: Vec<_> = every.into_iter().chain(windows).collect();
     if all.is_empty() { "none".to_owned() } else { all.join(", ") }
@@ -108,9 +108,9 @@ fn standing(account: &Listed<'_>, here: &Here) -> (String, Ink) {
     }
     let Some(seen) = account.seen else { return ("on".to_owned(), Ink::Plain) };
     let ink = match seen.standing {
-        Standing::Open if seen.windows.is_empty() => Ink::Quiet,
-        Standing::Open => Ink::Good,
-        Standing::Low => Ink::Warn,
+        Eligibility::Eligible if seen.windows.is_empty() => Ink::Quiet,
+        Eligibility::Eligible => Ink::Good,
+        Eligibility::LastResort => Ink::Warn,
         _ => Ink::Bad,
     };
     (reason(seen, here), ink)

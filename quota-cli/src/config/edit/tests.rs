@@ -113,8 +113,8 @@ fn a_commented_key_is_set_in_its_place() {
 #[test]
 fn a_limit_is_set_where_it_is_and_keeps_its_comment() {
     let text = edited(TEXT, |accounts| {
-        by_name(accounts, "main").limits.stop = Some(Limits::of(percent(7.5)));
-        by_name(accounts, "work").limits.minimum = Some(Limits::of(percent(20.0)));
+        by_name(accounts, "main").limits.killswitch = Some(Limits::of(percent(7.5)));
+        by_name(accounts, "work").limits.min_remaining = Some(Limits::of(percent(20.0)));
     })
     .unwrap();
 
@@ -166,9 +166,9 @@ fn limits_of_single_windows_stay_in_every_form() {
         let tail = "\n[[accounts]]\nid = \"anthropic/b\"\ntoken_env = \"B\"\n";
 
         let text = edited(&format!("{head}{form}{tail}"), |accounts| {
-            let stop = accounts[0].limits.stop.take().unwrap();
+            let stop = accounts[0].limits.killswitch.take().unwrap();
             let every = Limits::of(percent(20.0));
-            accounts[0].limits.stop =
+            accounts[0].limits.killswitch =
                 Some(stop.windows().fold(every, |all, (window, left)| all.window(window.clone(), left)));
         });
 
@@ -288,7 +288,8 @@ fn every_setting_of_a_new_account_is_written() {
     let text = edited("[policy]\ngap = \"2s\"\n", |accounts| {
         for (at, login) in logins.into_iter().enumerate() {
             let mut account = AccountSettings::new(id(&format!("a{at}")), login);
-            account.limits = AccountLimits::none().minimum(Limits::of(percent(20.0))).stop(limits.clone());
+            account.limits =
+                AccountLimits::none().min_remaining(Limits::of(percent(20.0))).killswitch(limits.clone());
             account.base_url = Some("https://proxy.example.com/".parse().unwrap());
             account.disabled = true;
             accounts.push(account);
@@ -415,8 +416,8 @@ fn what_is_to_be_done_by_hand_is_said_in_one_line() {
         LoginSource::TokenCommand(vec!["pass".into(), "show".into()]),
     ));
     by_name(&mut wanted, "work").disabled = true;
-    by_name(&mut wanted, "main").limits.stop = None;
-    by_name(&mut wanted, "work").limits.minimum = Some(Limits::of(percent(20.0)));
+    by_name(&mut wanted, "main").limits.killswitch = None;
+    by_name(&mut wanted, "work").limits.min_remaining = Some(Limits::of(percent(20.0)));
     wanted.remove(2);
 
     let line = by_hand(&before, &wanted);
@@ -468,7 +469,7 @@ mod generated {
             }
             Step::Limit(index, left) => {
                 let at = at(index, accounts);
-                accounts[at].limits.stop = left.map(Percent::from_basis_points).map(Limits::of);
+                accounts[at].limits.killswitch = left.map(Percent::from_basis_points).map(Limits::of);
             }
             Step::Move(from, to) => {
                 let moved = accounts.remove(at(from, accounts));

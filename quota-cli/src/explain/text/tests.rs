@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use quota::accounts::Rule;
+use quota::accounts::Reason;
 use quota::{Percent, Source, Used};
 
 use super::*;
@@ -34,7 +34,7 @@ fn window(id: &str, hours: u32, used: Used, resets_in: Duration) -> WindowView {
     }
 }
 
-fn account(name: &str, standing: Standing, rule: Rule, windows: &[WindowView]) -> SeenAccount {
+fn account(name: &str, standing: Eligibility, rule: Reason, windows: &[WindowView]) -> SeenAccount {
     SeenAccount {
         id: name.parse().unwrap(),
         is_main: name.ends_with("main"),
@@ -66,8 +66,8 @@ fn seen() -> Seen {
             window: Some(spent.clone()),
             ..account(
                 "anthropic/main",
-                Standing::Refused,
-                Rule::Exhausted,
+                Eligibility::Ineligible,
+                Reason::Exhausted,
                 &[spent, seven_day(Used::Exact(percent(62)))],
             )
         },
@@ -76,33 +76,38 @@ fn seen() -> Seen {
             limit: Some(percent(20)),
             ..account(
                 "anthropic/low",
-                Standing::Low,
-                Rule::BelowMinimum,
+                Eligibility::LastResort,
+                Reason::BelowMinimum,
                 &[five_hour(Used::AtLeast(percent(10))), low],
             )
         },
         account(
             "anthropic/work",
-            Standing::Open,
-            Rule::HasRoom,
+            Eligibility::Eligible,
+            Reason::Available,
             &[five_hour(Used::Exact(percent(42))), seven_day(Used::Unknown)],
         ),
-        account("anthropic/other", Standing::Open, Rule::HasRoom, &[five_hour(Used::Exact(percent(3)))]),
+        account(
+            "anthropic/other",
+            Eligibility::Eligible,
+            Reason::Available,
+            &[five_hour(Used::Exact(percent(3)))],
+        ),
         SeenAccount {
             until: until(&killed),
             window: Some(killed.clone()),
             limit: Some(percent(5)),
-            ..account("anthropic/killed", Standing::Refused, Rule::Killed, &[killed])
+            ..account("anthropic/killed", Eligibility::Ineligible, Reason::BelowKillswitch, &[killed])
         },
-        account("anthropic/dead", Standing::Refused, Rule::LoginDead, &[]),
-        account("anthropic/off", Standing::Refused, Rule::Disabled, &[]),
+        account("anthropic/dead", Eligibility::Ineligible, Reason::LoginRejected, &[]),
+        account("anthropic/off", Eligibility::Ineligible, Reason::Disabled, &[]),
         SeenAccount {
             not_refreshed: Some("the provider did not answer in time".to_owned()),
-            ..account("anthropic/silent", Standing::Refused, Rule::UnknownClosed, &[])
+            ..account("anthropic/silent", Eligibility::Ineligible, Reason::UnknownDenied, &[])
         },
         SeenAccount {
             is_unneeded: true,
-            ..account("anthropic/later", Standing::Refused, Rule::UnknownClosed, &[])
+            ..account("anthropic/later", Eligibility::Ineligible, Reason::UnknownDenied, &[])
         },
     ];
     Seen { now: here().now, outcome: Outcome::Take(2), retry_after: None, accounts }
@@ -146,7 +151,9 @@ fn what_is_shown_to_nobody_in_particular_has_no_colours() {
 #[test]
 fn where_nobody_has_room_it_says_when_to_come_back() {
     let mut seen = seen();
-    seen.accounts.retain(|account| matches!(account.rule, Rule::Exhausted | Rule::Killed | Rule::Disabled));
+    seen.accounts.retain(|account| {
+        matches!(account.rule, Reason::Exhausted | Reason::BelowKillswitch | Reason::Disabled)
+    });
     (seen.outcome, seen.retry_after) = (Outcome::Nobody, Some(HOUR * 2 + MINUTE * 10));
 
     let text = render(&seen, &here(), Screen { width: 120, ..Screen::USUAL });

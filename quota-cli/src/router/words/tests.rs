@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use quota::accounts::Standing;
+use quota::accounts::Eligibility;
 use quota::{Source, Used};
 
 use super::*;
@@ -17,11 +17,11 @@ fn here() -> Here {
     Here { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
 }
 
-fn account(name: &str, rule: Rule, minutes: impl Into<Option<u64>>) -> SeenAccount {
+fn account(name: &str, rule: Reason, minutes: impl Into<Option<u64>>) -> SeenAccount {
     SeenAccount {
         id: format!("anthropic/{name}").parse().unwrap(),
         is_main: name == "main",
-        standing: Standing::Refused,
+        standing: Eligibility::Ineligible,
         rule,
         window: None,
         unread: None,
@@ -48,8 +48,8 @@ fn told(accounts: Vec<SeenAccount>) -> (Exit, String) {
 
 #[test]
 fn of_one_account_it_is_said_what_is_the_matter_with_it() {
-    let dead = told(vec![account("main", Rule::LoginDead, None)]);
-    let spent = told(vec![account("main", Rule::QuotaSpent, 10)]);
+    let dead = told(vec![account("main", Reason::LoginRejected, None)]);
+    let spent = told(vec![account("main", Reason::QuotaExhausted, 10)]);
 
     assert_eq!(dead, (Exit::Unavailable, "anthropic/main: log in again".to_owned()));
     assert_eq!(
@@ -60,7 +60,7 @@ fn of_one_account_it_is_said_what_is_the_matter_with_it() {
 
 #[test]
 fn where_all_accounts_are_disabled_one_can_be_enabled() {
-    let off = |name| account(name, Rule::Disabled, None);
+    let off = |name| account(name, Reason::Disabled, None);
 
     let one = "anthropic/main is disabled; enable it with: quota accounts enable anthropic/main";
     assert_eq!(told(vec![off("main")]), (Exit::NoAccount, one.to_owned()));
@@ -75,7 +75,7 @@ fn a_window_that_has_just_reset_is_named_with_the_next_refresh() {
     let account = SeenAccount {
         window: Some(week(0)),
         pending: Some(pending),
-        ..account("main", Rule::UnknownClosed, None)
+        ..account("main", Reason::UnknownDenied, None)
     };
 
     let (exit, line) = told(vec![account]);
@@ -104,7 +104,7 @@ fn week(used: u32) -> WindowView {
 fn a_model_at_its_very_limit_is_not_called_below_it() {
     let told = |used| {
         let (window, limit) = (Some(week(used)), Some(Percent::from_basis_points(500)));
-        reason(&SeenAccount { window, limit, ..account("main", Rule::Killed, None) }, &here())
+        reason(&SeenAccount { window, limit, ..account("main", Reason::BelowKillswitch, None) }, &here())
     };
 
     assert!(told(9500).ends_with("at the killswitch of 5 %"), "{}", told(9500));
@@ -114,7 +114,7 @@ fn a_model_at_its_very_limit_is_not_called_below_it() {
 #[test]
 fn a_window_without_a_reading_is_named() {
     let unread = Some("seven_day/opus".to_owned());
-    let account = SeenAccount { unread, ..account("main", Rule::UnknownClosed, None) };
+    let account = SeenAccount { unread, ..account("main", Reason::UnknownDenied, None) };
 
     assert_eq!(reason(&account, &here()), "not known, so not used: seven_day/opus");
 }
@@ -122,9 +122,9 @@ fn a_window_without_a_reading_is_named() {
 #[test]
 fn of_several_the_first_to_have_room_is_named() {
     let accounts = vec![
-        account("main", Rule::QuotaSpent, 90),
-        account("work", Rule::Throttled, 10),
-        account("dead", Rule::LoginDead, None),
+        account("main", Reason::QuotaExhausted, 90),
+        account("work", Reason::Throttled, 10),
+        account("dead", Reason::LoginRejected, None),
     ];
 
     let line = "no account has room; anthropic/work is the first to have some again, in 10 min (12:05)";
@@ -133,8 +133,9 @@ fn of_several_the_first_to_have_room_is_named() {
 
 #[test]
 fn a_block_until_the_end_of_time_is_shown() {
-    let forever = || SeenAccount { until: Some(Timestamp::MAX), ..account("main", Rule::QuotaSpent, None) };
-    let refusal = refused(vec![forever(), account("work", Rule::Disabled, None)]);
+    let forever =
+        || SeenAccount { until: Some(Timestamp::MAX), ..account("main", Reason::QuotaExhausted, None) };
+    let refusal = refused(vec![forever(), account("work", Reason::Disabled, None)]);
 
     // The wait is rounded up somewhere on its way here, so that it ends after the last moment there is.
     for wait in [refusal.seen.retry_after.unwrap(), Duration::MAX] {
@@ -150,10 +151,10 @@ fn a_block_until_the_end_of_time_is_shown() {
 fn one_that_is_not_known_says_more_than_those_that_are_spent() {
     let silent = SeenAccount {
         not_refreshed: Some("the provider did not answer in time".to_owned()),
-        ..account("work", Rule::UnknownClosed, None)
+        ..account("work", Reason::UnknownDenied, None)
     };
 
-    let (exit, line) = told(vec![account("main", Rule::QuotaSpent, 90), silent]);
+    let (exit, line) = told(vec![account("main", Reason::QuotaExhausted, 90), silent]);
 
     assert_eq!(exit, Exit::Unavailable);
     assert_eq!(
@@ -167,10 +168,10 @@ fn one_that_is_not_known_says_more_than_those_that_are_spent() {
 fn one_whose_login_cannot_be_read_for_now_is_no_account_without_room() {
     let locked = SeenAccount {
         not_refreshed: Some("the keychain is locked".to_owned()),
-        ..account("work", Rule::NotReadable, 1)
+        ..account("work", Reason::CredentialUnavailable, 1)
     };
 
-    let (exit, line) = told(vec![account("main", Rule::QuotaSpent, 90), locked]);
+    let (exit, line) = told(vec![account("main", Reason::QuotaExhausted, 90), locked]);
 
     assert_eq!(exit, Exit::Unavailable);
     assert_eq!(
@@ -182,7 +183,7 @@ fn one_whose_login_cannot_be_read_for_now_is_no_account_without_room() {
 
 #[test]
 fn a_session_that_waits_is_told_for_what() {
-    let accounts = vec![account("main", Rule::QuotaSpent, 1), account("work", Rule::Disabled, None)];
+    let accounts = vec![account("main", Reason::QuotaExhausted, 1), account("work", Reason::Disabled, None)];
     let refusal = refused(accounts);
     let seen = Seen { outcome: Outcome::Wait(0), ..refusal.seen };
     let refusal = Refusal::of(seen);
@@ -195,7 +196,7 @@ fn a_session_that_waits_is_told_for_what() {
 fn what_was_said_elsewhere_cannot_garble_the_line() {
     let silent = SeenAccount {
         not_refreshed: Some("a\u{1b}[2Jb".to_owned()),
-        ..account("main", Rule::UnknownClosed, None)
+        ..account("main", Reason::UnknownDenied, None)
     };
 
     assert!(!reason(&silent, &here()).contains('\u{1b}'));

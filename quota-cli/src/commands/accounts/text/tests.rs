@@ -1,7 +1,7 @@
 //! How the list looks, at widths that terminals have, without colours.
 
 use jiff::tz::TimeZone;
-use quota::accounts::{AccountLimits, Limits, Rule};
+use quota::accounts::{AccountLimits, Limits, Reason};
 use quota::{Percent, WindowId};
 
 use super::*;
@@ -13,7 +13,7 @@ fn here() -> Here {
     Here { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
 }
 
-fn seen(account: &AccountSettings, standing: Standing, rule: Rule, until: Option<&str>) -> SeenAccount {
+fn seen(account: &AccountSettings, standing: Eligibility, rule: Reason, until: Option<&str>) -> SeenAccount {
     SeenAccount {
         id: account.id.clone(),
         is_main: false,
@@ -43,13 +43,13 @@ fn at(width: usize) -> String {
     accounts[2].disabled = true;
     let share = |percent| Percent::from_percent(percent).unwrap();
     let stop = Limits::of(share(5.0)).window(WindowId::seven_day(), share(12.5));
-    accounts[3].limits = AccountLimits::none().minimum(Limits::of(share(20.0))).stop(stop);
+    accounts[3].limits = AccountLimits::none().min_remaining(Limits::of(share(20.0))).killswitch(stop);
     let seen = [
-        seen(&accounts[0], Standing::Refused, Rule::QuotaSpent, Some("2026-11-23T14:05:00Z")),
-        seen(&accounts[1], Standing::Refused, Rule::LoginDead, None),
-        seen(&accounts[2], Standing::Refused, Rule::Disabled, None),
-        seen(&accounts[3], Standing::Open, Rule::HasRoom, None),
-        seen(&accounts[4], Standing::Open, Rule::NotKnown, None),
+        seen(&accounts[0], Eligibility::Ineligible, Reason::QuotaExhausted, Some("2026-11-23T14:05:00Z")),
+        seen(&accounts[1], Eligibility::Ineligible, Reason::LoginRejected, None),
+        seen(&accounts[2], Eligibility::Ineligible, Reason::Disabled, None),
+        seen(&accounts[3], Eligibility::Eligible, Reason::Available, None),
+        seen(&accounts[4], Eligibility::Eligible, Reason::UnknownAllowed, None),
     ];
     let listed: Vec<_> =
         accounts.iter().zip(&seen).map(|(settings, seen)| Listed { settings, seen: Some(seen) }).collect();
@@ -84,7 +84,7 @@ fn no_line_is_longer_than_the_terminal() {
 fn programs_read_the_same_and_limits_in_percent() {
     let mut account = AccountSettings::new("anthropic/main".parse().unwrap(), LoginSource::ClaudeCode);
     let limits = Limits::of(Percent::from_percent(5.0).unwrap());
-    account.limits = AccountLimits::none().stop(limits.window(WindowId::seven_day(), Percent::FULL));
+    account.limits = AccountLimits::none().killswitch(limits.window(WindowId::seven_day(), Percent::FULL));
     let config = crate::config::Config::of_claude_code();
     let listed = [Listed { settings: &account, seen: None }];
 

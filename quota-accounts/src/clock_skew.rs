@@ -6,14 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// Clocks of hosts that share a disk differ by less than this; what claims to be later comes from a wrong clock.
-const SLACK: Duration = Duration::from_secs(30);
+const MAX_SKEW: Duration = Duration::from_secs(30);
 
 /// Nothing was kept before this. A machine whose clock says so has just started, and its clock has nothing to say.
-const BEFORE_ALL: Timestamp = Timestamp::constant(1_735_689_600, 0);
+const EARLIEST_PLAUSIBLE: Timestamp = Timestamp::constant(1_735_689_600, 0);
 
 /// Whether a moment that is said to be past lies ahead of `now`.
-pub(crate) fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
-    now >= BEFORE_ALL && now.checked_add(SLACK).is_ok_and(|limit| limit < at)
+pub(crate) fn is_from_future(at: Timestamp, now: Timestamp) -> bool {
+    now >= EARLIEST_PLAUSIBLE && now.checked_add(MAX_SKEW).is_ok_and(|limit| limit < at)
 }
 
 #[cfg(test)]
@@ -28,12 +28,12 @@ mod tests {
     fn a_moment_is_ahead_only_by_more_than_clocks_differ() {
         let now = at(1_800_000_000);
 
-        assert!(!is_ahead(at(1_800_000_030), now));
-        assert!(is_ahead(at(1_800_000_031), now));
+        assert!(!is_from_future(at(1_800_000_030), now));
+        assert!(is_from_future(at(1_800_000_031), now));
     }
 
     #[test]
     fn a_clock_that_was_never_set_finds_nothing_ahead() {
-        assert!(!is_ahead(at(1_800_000_000), at(60)));
+        assert!(!is_from_future(at(1_800_000_000), at(60)));
     }
 }

@@ -10,15 +10,15 @@ use quota_core::{
     RejectionKind, Seed,
 };
 
-use crate::ahead::is_ahead;
-use crate::reservation::Held;
+use crate::clock_skew::is_from_future;
+use crate::reservation::LocalReservations;
 use crate::routing::{Block, Candidate};
-use crate::state::add_block;
+use crate::state::insert_or_extend;
 use crate::{AccountConfig, AccountLimits, Role};
 
 /// One account.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct AccountSlot {
     pub(super) id: AccountId,
     pub(super) role: Role,
     pub(super) disabled: bool,
@@ -32,46 +32,46 @@ pub(super) struct Member {
     /// Whether anything is reserved: readers look no further if not.
     is_reserved: AtomicBool,
     /// Made for the first request that reserves anything.
-    reserving: OnceLock<Box<Reserving>>,
+    reservations: OnceLock<Box<ReservationState>>,
     /// When its credential was last looked at only to see whether there is another, in milliseconds.
-    looked_at: AtomicI64,
+    credential_checked_at: AtomicI64,
     /// When the source of credentials last hung about it, in milliseconds; [`NEVER`] if it has answered since.
-    hung_at: AtomicI64,
+    credential_timeout_at: AtomicI64,
     /// Whether somebody is refreshing it in the background.
     pub(super) refreshing: AtomicBool,
     /// Whether the numbers were told whose they are, and so must be told of each change.
-    pub(super) is_told: AtomicBool,
+    pub(super) login_is_explicit: AtomicBool,
     /// The credential that was refused last and followed by another, until one is served.
-    replaced: Mutex<Option<Option<CredentialFingerprint>>>,
+    last_rejected: Mutex<Option<Option<CredentialFingerprint>>>,
     /// What was last written of it.
-    pub(super) kept: Mutex<Option<Box<Seed>>>,
+    pub(super) last_saved: Mutex<Option<Box<Seed>>>,
 }
 
 /// What requests under way are expected to use.
 #[derive(Debug, Default)]
-struct Reserving {
-    held: Mutex<Held>,
+struct ReservationState {
+    held: Mutex<LocalReservations>,
     /// Of many requests at once, one asks the store for all: together they would only be in each other's way. In it is which of
     /// the conversations with the store was the last that succeeded.
-    turn: tokio::sync::Mutex<u64>,
+    sync_lock: tokio::sync::Mutex<u64>,
     /// How many have begun.
-    begun: AtomicU64,
+    sync_seq: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Blocks {
-    live: Arc<[Block]>,
+    active: Arc<[Block]>,
     /// Those that were lifted, until that is written.
-    lifted: Vec<Block>,
-    is_changed: bool,
+    removed: Vec<Block>,
+    is_dirty: bool,
 }
 
 /// How often a refused credential is looked at, in case there is another by now.
-const LOOK_EVERY_MS: u64 = 5_000;
+const RECHECK_INTERVAL_MS: u64 = 5_000;
 /// No moment at all.
 const NEVER: i64 = i64::MIN;
 
-impl Member {
+impl AccountSlot {
     pub(super) fn new(role: Role, account: &AccountConfig, usage: Account) -> Self {
         Self {
             id: account.id.clone(),
@@ -85,20 +85,20 @@ impl Member {
             is_blocked: AtomicBool::new(false),
             blocks: Mutex::default(),
             is_reserved: AtomicBool::new(false),
-            reserving: OnceLock::new(),
-            looked_at: AtomicI64::new(NEVER),
-            hung_at: AtomicI64::new(NEVER),
+            reservations: OnceLock::new(),
+            credential_checked_at: AtomicI64::new(NEVER),
+            credential_timeout_at: AtomicI64::new(NEVER),
             refreshing: AtomicBool::new(false),
-            is_told: AtomicBool::new(false),
-            replaced: Mutex::default(),
-            kept: Mutex::default(),
+            login_is_explicit: AtomicBool::new(false),
+            last_rejected: Mutex::default(),
+            last_saved: Mutex::default(),
         }
     }
 
     #[inline]
     pub(super) fn candidate(&self) -> Candidate<'_> {
         let mut candidate =
-            Candidate::answered(&self.id, self.role, self.usage.peek()).disabled(self.disabled);
+            Candidate::from_usage(&self.id, self.role, self.usage.peek()).disabled(self.disabled);
         if let Some(limits) = &self.limits {
             candidate = candidate.limits(limits);
         }
@@ -106,12 +106,12 @@ impl Member {
             return candidate;
         }
         let now = self.now();
-        self.settle_blocks(now);
+        self.rebase_future_blocks(now);
         let candidate = candidate.blocks(self.own_blocks());
         if !self.is_reserved.load(Ordering::Acquire) {
             return candidate;
         }
-        let reserved: Vec<_> = lock(&self.reserving().held).live(now).collect();
+        let reserved: Vec<_> = lock(&self.reservations().held).live(now).collect();
         candidate.reserved(reserved)
     }
 
@@ -136,7 +136,7 @@ impl Member {
     }
 
     /// Makes the usage fresh for a request of `model`, if it is not.
-    pub(super) async fn freshen_for(&self, model: Option<&str>) -> Result<(), QuotaError> {
+    pub(super) async fn refresh_if_stale(&self, model: Option<&str>) -> Result<(), QuotaError> {
         let answer = self.usage.get_for(model).await?;
         match answer.error() {
             Some(error) if answer.is_stale_for(model) => Err(error.clone()),
@@ -161,7 +161,7 @@ impl Member {
 
     /// The blocks, without those of another login than the numbers are of.
     fn own_blocks(&self) -> Arc<[Block]> {
-        let live = Arc::clone(&self.blocks().live);
+        let live = Arc::clone(&self.blocks().active);
         let lineage = self.lineage();
         if !live.iter().any(|block| block.is_of_another(lineage.as_ref())) {
             return live;
@@ -170,177 +170,178 @@ impl Member {
     }
 
     /// Whether nothing was ever read of it.
-    pub(super) fn is_unread(&self) -> bool {
+    pub(super) fn has_no_readings(&self) -> bool {
         self.candidate().snapshot().is_empty()
     }
 
-    pub(super) fn change_reservations<R>(&self, change: impl FnOnce(&mut Held) -> R) -> R {
-        let mut held = lock(&self.reserving().held);
+    pub(super) fn change_reservations<R>(&self, change: impl FnOnce(&mut LocalReservations) -> R) -> R {
+        let mut held = lock(&self.reservations().held);
         let result = change(&mut held);
         self.is_reserved.store(!held.is_empty(), Ordering::Release);
         result
     }
 
     /// Looks at what is reserved; `None` if nothing ever was.
-    pub(super) fn see_reservations<R>(&self, look: impl FnOnce(&Held) -> R) -> Option<R> {
-        self.reserving.get().map(|reserving| look(&lock(&reserving.held)))
+    pub(super) fn with_reservations<R>(&self, look: impl FnOnce(&LocalReservations) -> R) -> Option<R> {
+        self.reservations.get().map(|reservations| look(&lock(&reservations.held)))
     }
 
     /// The right to bring reservations to the store.
-    pub(super) async fn turn_to_reserve(&self) -> tokio::sync::MutexGuard<'_, u64> {
-        self.reserving().turn.lock().await
+    pub(super) async fn sync_lock(&self) -> tokio::sync::MutexGuard<'_, u64> {
+        self.reservations().sync_lock.lock().await
     }
 
     /// How many conversations about reservations have begun by now.
-    pub(super) fn begun(&self) -> u64 {
-        self.reserving().begun.load(Ordering::Acquire)
+    pub(super) fn sync_seq(&self) -> u64 {
+        self.reservations().sync_seq.load(Ordering::Acquire)
     }
 
     /// Begins the next one, with the turn; its number.
     pub(super) fn begin(&self) -> u64 {
-        self.reserving().begun.fetch_add(1, Ordering::AcqRel) + 1
+        self.reservations().sync_seq.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    fn reserving(&self) -> &Reserving {
-        self.reserving.get_or_init(Box::default)
+    fn reservations(&self) -> &ReservationState {
+        self.reservations.get_or_init(Box::default)
     }
 
     pub(super) fn block(&self, block: Block, now: Timestamp) {
         self.change_blocks(|blocks| {
             blocks.retain(|known| known.is_live(now));
-            add_block(blocks, block);
+            insert_or_extend(blocks, block);
         });
     }
 
     /// Takes over what was kept of an earlier run, or what another process has written, as far as it is this login's.
-    pub(super) fn adopt_blocks(&self, kept: &[Block], now: Timestamp) {
+    pub(super) fn load_blocks(&self, kept: &[Block], now: Timestamp) {
         let lineage = self.lineage();
         let counts = |block: &&Block| block.is_live(now) && !block.is_of_another(lineage.as_ref());
         self.change_blocks(|blocks| {
             for block in kept.iter().filter(counts) {
-                add_block(blocks, block.clone());
+                insert_or_extend(blocks, block.clone());
             }
         });
-        self.blocks().is_changed = false;
-        self.settle_blocks(now);
+        self.blocks().is_dirty = false;
+        self.rebase_future_blocks(now);
     }
 
     /// Has blocks that a clock ahead of `now` has made begin now: once, and on disk too.
-    fn settle_blocks(&self, now: Timestamp) {
-        if !self.blocks().live.iter().any(|block| is_ahead(block.since, now)) {
+    fn rebase_future_blocks(&self, now: Timestamp) {
+        if !self.blocks().active.iter().any(|block| is_from_future(block.since, now)) {
             return;
         }
         let mut gone = Vec::new();
         self.change_blocks(|blocks| {
             for block in blocks {
-                if let Some(back) = block.brought_back(now) {
+                if let Some(back) = block.rebased_to(now) {
                     gone.push(std::mem::replace(block, back));
                 }
             }
         });
-        self.blocks().lifted.extend(gone);
+        self.blocks().removed.extend(gone);
     }
 
     /// Lifts what was answered to another credential or login than this one.
-    pub(super) fn lift_for(&self, login: &LoginInfo) -> bool {
+    pub(super) fn clear_for_login(&self, login: &LoginInfo) -> bool {
         let is_other =
             |block: &Block| block.mark.is_some() && login.mark.is_some() && block.mark != login.mark;
-        self.lift(|block| is_other(block) || block.is_of_another(login.lineage.as_ref()))
+        self.clear_blocks(|block| is_other(block) || block.is_of_another(login.lineage.as_ref()))
     }
 
     /// Lifts what was answered to another login than the numbers are of.
-    pub(super) fn lift_foreign(&self) {
+    pub(super) fn clear_foreign(&self) {
         if self.is_blocked.load(Ordering::Acquire) {
             let lineage = self.lineage();
-            self.lift(|block| block.is_of_another(lineage.as_ref()));
+            self.clear_blocks(|block| block.is_of_another(lineage.as_ref()));
         }
     }
 
     /// Whether to try another credential than the one that was refused: once, for a source may give another each time.
     pub(super) fn may_try_another(&self, refused: Option<CredentialFingerprint>) -> bool {
-        let mut replaced = lock(&self.replaced);
+        let mut last_rejected = lock(&self.last_rejected);
         // Of many requests with the one that was refused, all may go on with the next.
-        *replaced.get_or_insert(refused) == refused
+        *last_rejected.get_or_insert(refused) == refused
     }
 
     /// Lifts what a request that was served then has refuted: the login works.
-    pub(super) fn lift_refusals(&self, served_at: Timestamp) -> bool {
-        *lock(&self.replaced) = None;
-        self.lift(|block| {
+    pub(super) fn clear_rejections(&self, served_at: Timestamp) -> bool {
+        *lock(&self.last_rejected) = None;
+        self.clear_blocks(|block| {
             block.since <= served_at
                 && matches!(block.kind, RejectionKind::Unauthorized | RejectionKind::Forbidden)
         })
     }
 
-    fn lift(&self, is_lifted: impl Fn(&Block) -> bool) -> bool {
+    fn clear_blocks(&self, is_removed: impl Fn(&Block) -> bool) -> bool {
         if !self.is_blocked.load(Ordering::Acquire) {
             return false;
         }
-        let lifted: Vec<Block> =
-            self.blocks().live.iter().filter(|block| is_lifted(block)).cloned().collect();
-        if lifted.is_empty() {
+        let removed: Vec<Block> =
+            self.blocks().active.iter().filter(|block| is_removed(block)).cloned().collect();
+        if removed.is_empty() {
             return false;
         }
-        self.change_blocks(|blocks| blocks.retain(|block| !is_lifted(block)));
-        self.blocks().lifted.extend(lifted);
+        self.change_blocks(|blocks| blocks.retain(|block| !is_removed(block)));
+        self.blocks().removed.extend(removed);
         true
     }
 
     /// Whether the credential of an account that is of no use is worth a look: another one could end that, and it was not
     /// looked at a moment ago.
-    pub(super) fn is_worth_a_look(&self, now: Timestamp) -> bool {
+    pub(super) fn should_recheck_credential(&self, now: Timestamp) -> bool {
         let ends_with_its_login = |block: &Block| block.mark.is_some() || block.lineage.is_some();
-        let is_marked =
-            || self.is_blocked.load(Ordering::Acquire) && self.blocks().live.iter().any(ends_with_its_login);
+        let is_marked = || {
+            self.is_blocked.load(Ordering::Acquire) && self.blocks().active.iter().any(ends_with_its_login)
+        };
         if self.usage.peek().lineage().is_none() && !is_marked() {
             return false;
         }
         let now = now.as_millisecond();
-        let last = self.looked_at.load(Ordering::Relaxed);
+        let last = self.credential_checked_at.load(Ordering::Relaxed);
         // By the distance: the clock may have been set back since.
-        if now.abs_diff(last) < LOOK_EVERY_MS {
+        if now.abs_diff(last) < RECHECK_INTERVAL_MS {
             return false;
         }
-        self.looked_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.credential_checked_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// When the source of credentials hung about it, if it has not answered since.
-    pub(super) fn hung_at(&self) -> Option<Timestamp> {
-        let since = self.hung_at.load(Ordering::Relaxed);
+    pub(super) fn credential_timeout_at(&self) -> Option<Timestamp> {
+        let since = self.credential_timeout_at.load(Ordering::Relaxed);
         if since == NEVER { None } else { Timestamp::from_millisecond(since).ok() }
     }
 
     pub(super) fn hangs_since(&self, now: Timestamp) {
-        self.hung_at.store(now.as_millisecond(), Ordering::Relaxed);
+        self.credential_timeout_at.store(now.as_millisecond(), Ordering::Relaxed);
     }
 
     pub(super) fn hangs_no_more(&self) {
-        self.hung_at.store(NEVER, Ordering::Relaxed);
+        self.credential_timeout_at.store(NEVER, Ordering::Relaxed);
     }
 
     /// The blocks to write, and those to remove; `None` if nothing has changed since.
-    pub(super) fn unwritten_blocks(&self) -> Option<(Arc<[Block]>, Vec<Block>)> {
+    pub(super) fn dirty_blocks(&self) -> Option<(Arc<[Block]>, Vec<Block>)> {
         let blocks = self.blocks();
-        (blocks.is_changed || !blocks.lifted.is_empty())
-            .then(|| (Arc::clone(&blocks.live), blocks.lifted.clone()))
+        (blocks.is_dirty || !blocks.removed.is_empty())
+            .then(|| (Arc::clone(&blocks.active), blocks.removed.clone()))
     }
 
     /// Says that these have been written, where the live ones were taken, and removed.
-    pub(super) fn blocks_written(&self, live: Option<&Arc<[Block]>>, lifted: &[Block]) {
+    pub(super) fn blocks_written(&self, live: Option<&Arc<[Block]>>, removed: &[Block]) {
         let mut blocks = self.blocks();
-        if live.is_some_and(|live| Arc::ptr_eq(&blocks.live, live)) {
-            blocks.is_changed = false;
+        if live.is_some_and(|live| Arc::ptr_eq(&blocks.active, live)) {
+            blocks.is_dirty = false;
         }
-        blocks.lifted.retain(|block| !lifted.contains(block));
+        blocks.removed.retain(|block| !removed.contains(block));
     }
 
     fn change_blocks(&self, change: impl FnOnce(&mut Vec<Block>)) {
         let mut blocks = self.blocks();
-        let mut changed = blocks.live.to_vec();
+        let mut changed = blocks.active.to_vec();
         change(&mut changed);
         self.is_blocked.store(!changed.is_empty(), Ordering::Release);
-        blocks.live = changed.into();
-        blocks.is_changed = true;
+        blocks.active = changed.into();
+        blocks.is_dirty = true;
     }
 
     fn blocks(&self) -> MutexGuard<'_, Blocks> {

@@ -9,13 +9,13 @@ use quota_core::{AccountId, QuotaError};
 use tokio::task::JoinSet;
 
 use super::{FallbackAccountManager, Inner};
-use crate::routing::{Choice, judge};
-use crate::{Request, Role, Standing};
+use crate::routing::{Choice, evaluate};
+use crate::{Eligibility, Request, Role};
 
 /// After how long a refresh no longer holds up that of the next account.
 const SLOW_REFRESH: Duration = Duration::from_secs(2);
 /// How many refreshes [`FallbackAccountManager::refresh_until_usable`] runs at once.
-const MAX_REFRESHES: usize = 4;
+const MAX_PARALLEL_REFRESHES: usize = 4;
 
 /// What came of refreshing an account that was due.
 #[derive(Debug, Clone)]
@@ -45,10 +45,12 @@ impl FallbackAccountManager {
         self.refresh(is_fallback).await;
         let (inner, request) = (&self.inner, Request::new());
         let now = inner.now();
-        let fallbacks = inner.members.iter().enumerate().filter(|(_, member)| is_fallback(member.role));
-        let is_open = |candidate| judge(&candidate, &request, now, &inner.policy).standing == Standing::Open;
-        let usable = fallbacks.filter(|(at, member)| is_open(inner.candidate(*at, member, None)));
-        usable.map(|(_, member)| member.id.clone()).collect()
+        let fallbacks = inner.slots.iter().enumerate().filter(|(_, slot)| is_fallback(slot.role));
+        let is_open = |candidate| {
+            evaluate(&candidate, &request, now, &inner.policy).eligibility == Eligibility::Eligible
+        };
+        let usable = fallbacks.filter(|(at, slot)| is_open(inner.candidate(*at, slot, None)));
+        usable.map(|(_, slot)| slot.id.clone()).collect()
     }
 
     /// Refreshes the accounts that cannot serve this request only because their usage is unknown, in their order, until one
@@ -65,9 +67,9 @@ impl FallbackAccountManager {
 
     async fn refresh(&self, is_wanted: impl Fn(Role) -> bool) -> Vec<RefreshReport> {
         let inner = &self.inner;
-        inner.look_behind_holds(&is_wanted).await;
-        let due = inner.members.iter().enumerate().filter(|(_, member)| {
-            !member.disabled && is_wanted(member.role) && member.usage.is_stale() && !member.is_held()
+        inner.recheck_held_logins(&is_wanted).await;
+        let due = inner.slots.iter().enumerate().filter(|(_, slot)| {
+            !slot.disabled && is_wanted(slot.role) && slot.usage.is_stale() && !slot.is_held()
         });
         let due: Vec<usize> = due.map(|(at, _)| at).collect();
         if due.is_empty() {
@@ -82,16 +84,16 @@ impl FallbackAccountManager {
                 found.extend(done.ok());
             }
             let inner = Arc::clone(inner);
-            calls.spawn(async move { (at, inner.members[at].freshen_for(None).await) });
+            calls.spawn(async move { (at, inner.slots[at].refresh_if_stale(None).await) });
         }
         while let Some(done) = calls.join_next().await {
             // A call that broke has told so by its own means, and is due again.
             found.extend(done.ok());
         }
-        inner.keep_or_tell().await;
+        inner.save_or_warn().await;
         found.sort_unstable_by_key(|(at, _)| *at);
         let told = |(at, result): (usize, Result<(), QuotaError>)| RefreshReport {
-            account: inner.members[at].id.clone(),
+            account: inner.slots[at].id.clone(),
             error: result.err(),
         };
         found.into_iter().map(told).collect()
@@ -104,14 +106,14 @@ impl Inner {
         let mut refreshes = JoinSet::new();
         let mut refreshed = 0;
         loop {
-            if refreshes.len() < MAX_REFRESHES
+            if refreshes.len() < MAX_PARALLEL_REFRESHES
                 && !self.is_out_of_time()
                 && let Some(at) = unknown.next()
             {
-                let (inner, model) = (Arc::clone(self), request.model_name().map(str::to_owned));
-                refreshes.spawn(async move { (at, inner.freshen(at, model.as_deref()).await) });
+                let (inner, model) = (Arc::clone(self), request.model().map(str::to_owned));
+                refreshes.spawn(async move { (at, inner.refresh_if_stale(at, model.as_deref()).await) });
             }
-            let may_start_another = refreshes.len() < MAX_REFRESHES && unknown.len() > 0;
+            let may_start_another = refreshes.len() < MAX_PARALLEL_REFRESHES && unknown.len() > 0;
             let next = refreshes.join_next();
             let done = match may_start_another {
                 true => self.clock.bounded(SLOW_REFRESH, next).await,
@@ -132,7 +134,7 @@ impl Inner {
             }
         }
         if refreshed > 0 {
-            self.keep_soon();
+            self.schedule_save();
         }
         refreshed
     }
@@ -140,22 +142,22 @@ impl Inner {
     /// The accounts that are refused only because their usage is unknown and that may be refreshed; none if an account can serve.
     fn unknown(&self, request: &Request) -> Vec<usize> {
         let decision = self.decision(request, &[]);
-        if !matches!(decision.choice(), Choice::Nobody { .. }) {
+        if !matches!(decision.choice(), Choice::NoAccount { .. }) {
             return Vec::new();
         }
-        let weighed = self.members.iter().zip(decision.weighed()).enumerate();
-        let unknown = weighed.filter(|(_, (member, weighed))| {
-            weighed.verdict().is_unknown()
-                && member.usage.is_stale_for(request.model_name())
-                && member.usage.peek().error().is_none()
-                && !member.is_held()
+        let evaluated = self.slots.iter().zip(decision.accounts()).enumerate();
+        let unknown = evaluated.filter(|(_, (slot, evaluated))| {
+            evaluated.verdict().is_unknown()
+                && slot.usage.is_stale_for(request.model())
+                && slot.usage.peek().error().is_none()
+                && !slot.is_held()
         });
         unknown.map(|(at, _)| at).collect()
     }
 
     /// Makes an account's usage fresh for a request of `model`, if it is not.
-    pub(super) async fn freshen(&self, at: usize, model: Option<&str>) -> Result<(), QuotaError> {
-        let result = self.members[at].freshen_for(model).await;
+    pub(super) async fn refresh_if_stale(&self, at: usize, model: Option<&str>) -> Result<(), QuotaError> {
+        let result = self.slots[at].refresh_if_stale(model).await;
         if let Err(QuotaError::DeadlineExceeded { .. }) = result {
             self.out_of_time.store(true, Ordering::Relaxed);
         }
@@ -168,34 +170,35 @@ impl Inner {
     }
 
     fn can_serve(&self, at: usize, request: &Request) -> bool {
-        let candidate = self.candidate(at, &self.members[at], None);
-        judge(&candidate, request, self.now(), &self.policy).standing != Standing::Refused
+        let candidate = self.candidate(at, &self.slots[at], None);
+        evaluate(&candidate, request, self.now(), &self.policy).eligibility != Eligibility::Ineligible
     }
 
     /// Looks whether accounts about which nobody may ask are another login's by now, to whom the hold does not apply, or
     /// those that only know of a new login if they are told.
-    async fn look_behind_holds(self: &Arc<Self>, is_wanted: &impl Fn(Role) -> bool) {
+    async fn recheck_held_logins(self: &Arc<Self>, is_wanted: &impl Fn(Role) -> bool) {
         if self.credentials.is_none() {
             return;
         }
         let now = self.now();
-        let held = self.members.iter().enumerate().filter(|(_, member)| {
-            !member.disabled
-                && is_wanted(member.role)
-                && member.usage.is_stale()
-                && (member.is_held() || member.is_told.load(Ordering::Acquire))
-                && member.is_worth_a_look(now)
+        let held = self.slots.iter().enumerate().filter(|(_, slot)| {
+            !slot.disabled
+                && is_wanted(slot.role)
+                && slot.usage.is_stale()
+                && (slot.is_held() || slot.login_is_explicit.load(Ordering::Acquire))
+                && slot.should_recheck_credential(now)
         });
         let held: Vec<usize> = held.map(|(at, _)| at).collect();
-        self.look_at_credentials(&held).await;
+        self.recheck_credentials_of(&held).await;
     }
 
     /// Refreshes accounts for a request like this while no caller waits, one after the other, and keeps what comes of it. Those
     /// with a refresh in the background are left out.
-    pub(super) fn refresh_in_turn(self: &Arc<Self>, places: &[usize], request: &Request) {
-        let is_free = |at: &&usize| !self.members[**at].refreshing.swap(true, Ordering::AcqRel);
+    pub(super) fn refresh_sequentially(self: &Arc<Self>, places: &[usize], request: &Request) {
+        let is_free = |at: &&usize| !self.slots[**at].refreshing.swap(true, Ordering::AcqRel);
         let free = places.iter().filter(is_free);
-        let claims: Vec<Claim> = free.map(|at| Claim { inner: Arc::clone(self), at: *at }).collect();
+        let claims: Vec<RefreshGuard> =
+            free.map(|at| RefreshGuard { inner: Arc::clone(self), at: *at }).collect();
         if claims.is_empty() {
             return;
         }
@@ -205,55 +208,53 @@ impl Inner {
                 if inner.is_out_of_time() {
                     break;
                 }
-                if let Err(error) = inner.freshen(claim.at, request.model_name()).await {
-                    let account = &inner.members[claim.at].id;
+                if let Err(error) = inner.refresh_if_stale(claim.at, request.model()).await {
+                    let account = &inner.slots[claim.at].id;
                     tracing::debug!(%account, %error, "refresh brought nothing");
                 }
             }
-            inner.keep_or_tell().await;
+            inner.save_or_warn().await;
         });
     }
 
-    /// Refreshes an account for a request like this while no caller waits, and keeps what comes of it; with `insist` also
+    /// Refreshes an account for a request like this while no caller waits, and keeps what comes of it; with `force` also
     /// where it is fresh.
-    pub(super) fn refresh_in_background(self: &Arc<Self>, at: usize, insist: bool, request: &Request) {
-        let member = &self.members[at];
-        if (!insist && member.is_held())
-            || self.is_out_of_time()
-            || member.refreshing.swap(true, Ordering::AcqRel)
+    pub(super) fn refresh_in_background(self: &Arc<Self>, at: usize, force: bool, request: &Request) {
+        let slot = &self.slots[at];
+        if (!force && slot.is_held()) || self.is_out_of_time() || slot.refreshing.swap(true, Ordering::AcqRel)
         {
             return;
         }
         // However it ends, even if the fetcher breaks or the runtime ends before it begins, the next one may begin.
-        let claim = Claim { inner: Arc::clone(self), at };
+        let claim = RefreshGuard { inner: Arc::clone(self), at };
         let request = request.clone();
         self.in_background(async move {
             let inner = &claim.inner;
-            let member = &inner.members[at];
-            let result = match insist {
-                true => member.refresh().await,
-                false => inner.freshen(at, request.model_name()).await,
+            let slot = &inner.slots[at];
+            let result = match force {
+                true => slot.refresh().await,
+                false => inner.refresh_if_stale(at, request.model()).await,
             };
             let Err(error) = result else {
-                inner.keep_or_tell().await;
+                inner.save_or_warn().await;
                 return;
             };
-            tracing::debug!(account = %member.id, %error, "refresh brought nothing");
+            tracing::debug!(account = %slot.id, %error, "refresh brought nothing");
             // The hold that it left is kept: the next program must not ask before that ends either. Not at once, for where it
             // leaves none, each request has a refresh that fails.
-            inner.keep_soon();
+            inner.schedule_save();
         });
     }
 }
 
 /// The right to refresh an account in the background, until it is dropped.
-struct Claim {
+struct RefreshGuard {
     inner: Arc<Inner>,
     at: usize,
 }
 
-impl Drop for Claim {
+impl Drop for RefreshGuard {
     fn drop(&mut self) {
-        self.inner.members[self.at].refreshing.store(false, Ordering::Release);
+        self.inner.slots[self.at].refreshing.store(false, Ordering::Release);
     }
 }

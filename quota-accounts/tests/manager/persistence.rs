@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quota_accounts::{Mode, Outcome, Request, RoutingPolicy};
+use quota_accounts::{Request, RequestOutcome, RoutingMode, RoutingPolicy};
 use quota_core::FetchError;
 
 use crate::reports::{reading, served};
@@ -19,7 +19,7 @@ async fn a_block_that_was_lifted_before_it_was_written_does_not_come_back() {
         let first = accounts.route(Request::new()).await.unwrap();
         let second = accounts.route(Request::new()).await.unwrap();
         let lock = world.locked();
-        let _ = accounts.report(&first, Outcome::from_response(403, [("a", "b")])).await.unwrap();
+        let _ = accounts.report(&first, RequestOutcome::from_response(403, [("a", "b")])).await.unwrap();
 
         // Whoever writes that has seen the first answer only, and looks for the lock at other moments.
         millis(&world, 5).await;
@@ -44,7 +44,7 @@ async fn what_many_failures_left_is_written_once() {
         }
         let lock = world.locked();
         for route in &routes {
-            let _ = accounts.report(route, Outcome::from_response(403, [("a", "b")])).await.unwrap();
+            let _ = accounts.report(route, RequestOutcome::from_response(403, [("a", "b")])).await.unwrap();
             // They look for the lock at different moments.
             millis(&world, 1).await;
         }
@@ -143,14 +143,14 @@ fn a_runtime_that_ends_before_what_is_due_was_written_leaves_it_to_the_next() {
 async fn a_refresh_that_brings_nothing_writes_nothing() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&world.clock, 6).await;
         for name in ["main", "b", "c"] {
             world.provider.set_login(&id(name), Err(FetchError::not_logged_in("nobody is")));
         }
-        let request = || Request::new().session("a-session");
+        let request = || Request::new().with_session("a-session");
         let _ = accounts.route(request()).await.unwrap();
         accounts.flush().await.unwrap();
         std::fs::remove_file(world.state_path()).unwrap();
@@ -168,7 +168,7 @@ async fn a_refresh_that_brings_nothing_writes_nothing() {
 async fn when_sessions_were_used_is_written_once_in_seconds_although_every_refresh_fails() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.policy = RoutingPolicy::default().mode(Mode::StickyBalanced);
+        world.policy = RoutingPolicy::default().mode(RoutingMode::StickyBalanced);
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&world.clock, 6).await;
@@ -178,7 +178,7 @@ async fn when_sessions_were_used_is_written_once_in_seconds_although_every_refre
         let mut writes = 0;
 
         for _ in 0..30 {
-            let _ = accounts.route(Request::new().session("a-session")).await.unwrap();
+            let _ = accounts.route(Request::new().with_session("a-session")).await.unwrap();
             millis(&world, 100).await;
             writes += usize::from(std::fs::remove_file(world.state_path()).is_ok());
         }

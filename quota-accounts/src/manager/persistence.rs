@@ -10,216 +10,217 @@ use quota_core::{AccountId, Clock, Seed};
 use tokio::sync::{Notify, oneshot};
 
 use super::Inner;
-use crate::ahead::is_ahead;
+use crate::clock_skew::is_from_future;
 use crate::routing::Block;
-use crate::state::{AccountsState, Pin, join_pins};
+use crate::state::{AccountsState, SessionAffinity, merge_sessions};
 use quota_core::file::{FileError, JsonFile, LOCK_TIMEOUT};
 
 /// Where it is kept.
 #[derive(Debug)]
-pub(super) struct Keeping {
+pub(super) struct StateFile {
     document: JsonFile,
     /// One after the other gathers what is new and writes it: who gathers first and writes last would bring back what was
     /// lifted between, and of many who wait all but the first find nothing new.
     /// It guards the pins as they were last written.
-    writing: tokio::sync::Mutex<Vec<Pin>>,
+    writing: tokio::sync::Mutex<Vec<SessionAffinity>>,
     /// Whether somebody is about to write.
     is_due: Arc<AtomicBool>,
     /// Tells them not to wait any longer.
-    hurry: Arc<Notify>,
+    flush_now: Arc<Notify>,
 }
 
-impl Keeping {
+impl StateFile {
     pub(super) fn at(path: PathBuf, clock: Clock) -> Self {
         Self {
             document: JsonFile::at(path, clock),
             writing: tokio::sync::Mutex::default(),
             is_due: Arc::default(),
-            hurry: Arc::default(),
+            flush_now: Arc::default(),
         }
     }
 }
 
 /// How long a response waits for what follows from it to be written: many times what a disk in order needs.
-const A_MOMENT: Duration = Duration::from_millis(250);
+const SAVE_WAIT: Duration = Duration::from_millis(250);
 
 /// How long to wait, at most, before what was seen on traffic is kept.
-const KEEP_WITHIN: Duration = Duration::from_secs(3);
+const SAVE_DELAY: Duration = Duration::from_secs(3);
 
 /// What one account has to add.
-struct News {
+struct Delta {
     at: usize,
     id: AccountId,
     known: Seed,
     blocks: Option<(Arc<[Block]>, Vec<Block>)>,
     /// Whether the file has all of those that are live by now. While another login stands there, it takes none of this one's,
     /// and they are brought again.
-    is_taken: bool,
+    is_stored: bool,
 }
 
 impl Inner {
     /// Gives what was kept to the numbers. It comes before any question of what is stale, so a restart asks nobody about
     /// what is fresh on disk.
     pub(super) async fn seed(&self) -> Result<(), FileError> {
-        let Some(keeping) = &self.keeping else { return Ok(()) };
-        let state: AccountsState = keeping.document.load().await.inspect_err(|error| {
+        let Some(state_file) = &self.state_file else { return Ok(()) };
+        let state: AccountsState = state_file.document.load().await.inspect_err(|error| {
             tracing::warn!(error = %error, "what was kept of accounts cannot be read, going on without");
         })?;
         let now = self.now();
         for (id, kept) in &state.accounts {
-            let Some(member) = self.places.get(id).map(|at| &self.members[*at]) else { continue };
+            let Some(slot) = self.index_of.get(id).map(|at| &self.slots[*at]) else { continue };
             let seed = kept.seed();
-            if member.usage.seed(&seed).is_ok() {
-                member.adopt_blocks(&kept.blocks, now);
-                *member.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(seed));
+            if slot.usage.seed(&seed).is_ok() {
+                slot.load_blocks(&kept.blocks, now);
+                *slot.last_saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(seed));
             } else {
                 tracing::debug!(account = %id, "what was kept is another login's");
             }
         }
         let mut written = Vec::new();
         for pin in &state.pins {
-            if let Some(at) = self.places.get(&pin.account) {
-                let used_at = if is_ahead(pin.used_at, now) { now } else { pin.used_at };
-                self.pins.set(pin.session, *at, used_at);
+            if let Some(at) = self.index_of.get(&pin.account) {
+                let used_at = if is_from_future(pin.used_at, now) { now } else { pin.used_at };
+                self.sessions.set(pin.session, *at, used_at);
                 // As it stands there: what was brought back is news.
-                written.push(Pin::new(pin.session, pin.account.clone(), pin.used_at));
+                written.push(SessionAffinity::new(pin.session, pin.account.clone(), pin.used_at));
             }
         }
-        self.pins.forget(now);
+        self.sessions.prune(now);
         written.sort_unstable_by_key(|pin| pin.session);
-        *keeping.writing.lock().await = written;
+        *state_file.writing.lock().await = written;
         Ok(())
     }
 
     /// Writes what is not written yet. Accounts that have nothing new are left as the file has them.
-    pub(super) async fn keep(&self) -> Result<(), FileError> {
-        let Some(keeping) = &self.keeping else { return Ok(()) };
+    pub(super) async fn save(&self) -> Result<(), FileError> {
+        let Some(state_file) = &self.state_file else { return Ok(()) };
         // Bounded, or many who wait would each be as patient with another process as the one before.
-        let writing = self.clock.bounded(LOCK_TIMEOUT, keeping.writing.lock()).await;
-        let mut written = writing.ok_or_else(|| keeping.document.busy())?;
+        let writing = self.clock.bounded(LOCK_TIMEOUT, state_file.writing.lock()).await;
+        let mut written = writing.ok_or_else(|| state_file.document.busy())?;
         let now = self.now();
-        let mut news: Vec<News> = self.news();
-        self.pins.forget(now);
-        let pins = self.pins_to_keep();
+        let mut news: Vec<Delta> = self.news();
+        self.sessions.prune(now);
+        let pins = self.sessions_to_save();
         if news.is_empty() && pins == *written {
             return Ok(());
         }
         let brought = pins.clone();
-        let (keep, most) = (self.policy.pin_for, self.policy.most_pins);
-        let news = keeping
+        let (keep, most) = (self.policy.session_ttl, self.policy.max_sessions);
+        let news = state_file
             .document
             .update(move |state: &mut AccountsState| {
-                state.stamp();
-                for News { id, known, blocks, is_taken, .. } in &mut news {
+                state.set_version();
+                for Delta { id, known, blocks, is_stored, .. } in &mut news {
                     let kept = state.accounts.entry(id.clone()).or_default();
                     kept.learn(known, blocks.as_ref().map_or(&[], |(live, _)| live), now);
-                    if let Some((live, lifted)) = blocks {
-                        kept.blocks.retain(|block| !lifted.contains(block));
+                    if let Some((live, removed)) = blocks {
+                        kept.blocks.retain(|block| !removed.contains(block));
                         for block in live.iter() {
-                            *is_taken &= kept.block(block);
+                            *is_stored &= kept.block(block);
                         }
                     }
                 }
-                state.forget_blocks(now);
-                state.pins = join_pins(&state.pins, &pins, now, keep, most);
+                state.prune_blocks(now);
+                state.pins = merge_sessions(&state.pins, &pins, now, keep, most);
                 news
             })
             .await?;
         *written = brought;
-        for News { at, known, blocks, is_taken, .. } in news {
-            let member = &self.members[at];
-            *member.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(known));
-            if let Some((live, lifted)) = blocks {
-                member.blocks_written(is_taken.then_some(&live), &lifted);
+        for Delta { at, known, blocks, is_stored, .. } in news {
+            let slot = &self.slots[at];
+            *slot.last_saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(known));
+            if let Some((live, removed)) = blocks {
+                slot.blocks_written(is_stored.then_some(&live), &removed);
             }
         }
         Ok(())
     }
 
     /// The pins, in an order that is that of any others that are the same.
-    fn pins_to_keep(&self) -> Vec<Pin> {
-        let pins = self.pins.all().into_iter();
-        let pin =
-            |(session, at, used_at): (_, usize, _)| Pin::new(session, self.members[at].id.clone(), used_at);
-        let mut pins: Vec<Pin> = pins.map(pin).collect();
+    fn sessions_to_save(&self) -> Vec<SessionAffinity> {
+        let pins = self.sessions.all().into_iter();
+        let pin = |(session, at, used_at): (_, usize, _)| {
+            SessionAffinity::new(session, self.slots[at].id.clone(), used_at)
+        };
+        let mut pins: Vec<SessionAffinity> = pins.map(pin).collect();
         pins.sort_unstable_by_key(|pin| pin.session);
         pins
     }
 
-    fn news(&self) -> Vec<News> {
-        let news = self.members.iter().enumerate().filter_map(|(at, member)| {
-            let known = member.exported();
-            member.lift_foreign();
-            let blocks = member.unwritten_blocks();
-            let kept = member.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    fn news(&self) -> Vec<Delta> {
+        let news = self.slots.iter().enumerate().filter_map(|(at, slot)| {
+            let known = slot.exported();
+            slot.clear_foreign();
+            let blocks = slot.dirty_blocks();
+            let kept = slot.last_saved.lock().unwrap_or_else(PoisonError::into_inner);
             let is_news = kept.as_deref() != Some(&known) && known != Seed::default();
-            (is_news || blocks.is_some()).then(|| News {
+            (is_news || blocks.is_some()).then(|| Delta {
                 at,
-                id: member.id.clone(),
+                id: slot.id.clone(),
                 known,
                 blocks,
-                is_taken: true,
+                is_stored: true,
             })
         });
         news.collect()
     }
 
     /// Writes, and tells of trouble without failing: what was served stays served.
-    pub(super) async fn keep_or_tell(&self) {
-        if let Err(error) = self.keep().await {
+    pub(super) async fn save_or_warn(&self) {
+        if let Err(error) = self.save().await {
             tracing::warn!(error = %error, "what was learned of accounts could not be kept, trying again later");
         }
     }
 
     /// Writes at once, and waits for that only for a moment: a response that was served is not kept back because another process
     /// is writing. What takes longer is done in the background.
-    pub(super) async fn keep_now(self: &Arc<Self>) {
-        if self.keeping.is_none() {
+    pub(super) async fn save_now(self: &Arc<Self>) {
+        if self.state_file.is_none() {
             return;
         }
         let inner = Arc::clone(self);
         let (done, is_done) = oneshot::channel();
         self.in_background(async move {
-            inner.keep_or_tell().await;
+            inner.save_or_warn().await;
             // Nobody may be waiting any more.
             let _ = done.send(());
         });
-        self.clock.bounded(A_MOMENT, is_done).await;
+        self.clock.bounded(SAVE_WAIT, is_done).await;
     }
 
     /// Has whatever waits to be written be written now.
-    pub(super) fn hurry(&self) {
-        if let Some(keeping) = &self.keeping {
-            keeping.hurry.notify_one();
+    pub(super) fn flush_now(&self) {
+        if let Some(state_file) = &self.state_file {
+            state_file.flush_now.notify_one();
         }
     }
 
     /// Writes within a few seconds, so that busy traffic becomes one write.
-    pub(super) fn keep_soon(self: &Arc<Self>) {
-        let Some(keeping) = &self.keeping else { return };
-        if keeping.is_due.swap(true, Ordering::AcqRel) {
+    pub(super) fn schedule_save(self: &Arc<Self>) {
+        let Some(state_file) = &self.state_file else { return };
+        if state_file.is_due.swap(true, Ordering::AcqRel) {
             return;
         }
         // Made here, for a task may end before it begins: with its runtime.
-        let due = Due(Arc::clone(&keeping.is_due));
+        let due = ScheduledGuard(Arc::clone(&state_file.is_due));
         // Weak, so that a manager nobody uses any more does not live on for this.
         let (inner, clock) = (Arc::downgrade(self), self.clock.clone());
-        let hurry = Arc::clone(&keeping.hurry);
+        let flush_now = Arc::clone(&state_file.flush_now);
         self.in_background(async move {
-            clock.bounded(KEEP_WITHIN, hurry.notified()).await;
+            clock.bounded(SAVE_DELAY, flush_now.notified()).await;
             // What is new from here on may be too late for this one.
             drop(due);
             if let Some(inner) = inner.upgrade() {
-                inner.keep_or_tell().await;
+                inner.save_or_warn().await;
             }
         });
     }
 }
 
 /// Somebody is about to write, or has ended before that.
-struct Due(Arc<AtomicBool>);
+struct ScheduledGuard(Arc<AtomicBool>);
 
-impl Drop for Due {
+impl Drop for ScheduledGuard {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }

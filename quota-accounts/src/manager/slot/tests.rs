@@ -6,22 +6,22 @@ use jiff::{SignedDuration, Timestamp};
 use quota_core::{Clock, CredentialFingerprint, MemoryStore, QuotaManager, RejectionKind};
 
 use super::*;
-use crate::routing::judge;
+use crate::routing::evaluate;
 use crate::{Request, RoutingPolicy};
 
-fn member(clock: &Clock) -> Member {
+fn slot(clock: &Clock) -> AccountSlot {
     let id: AccountId = "example/main".parse().unwrap();
     let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone())).clock(clock.clone());
     let usage = quota.build().unwrap().account(&id);
-    Member::new(Role::Main, &AccountConfig::new(id), usage)
+    AccountSlot::new(Role::Main, &AccountConfig::new(id), usage)
 }
 
 fn clock() -> Clock {
     Clock::anchored("2026-06-01T12:00:00Z".parse().unwrap())
 }
 
-fn until(member: &Member, now: Timestamp) -> Option<Timestamp> {
-    judge(&member.candidate(), &Request::new(), now, &RoutingPolicy::default()).until
+fn until(slot: &AccountSlot, now: Timestamp) -> Option<Timestamp> {
+    evaluate(&slot.candidate(), &Request::new(), now, &RoutingPolicy::default()).until
 }
 
 /// A block of a clock that was an hour ahead, which was to last ten minutes.
@@ -33,44 +33,44 @@ fn ahead(now: Timestamp) -> Block {
 #[tokio::test(start_paused = true)]
 async fn a_block_that_was_made_before_the_clock_was_set_back_lasts_as_long_from_now() {
     let clock = clock();
-    let (member, now) = (member(&clock), clock.now());
-    member.block(ahead(now), now);
+    let (slot, now) = (slot(&clock), clock.now());
+    slot.block(ahead(now), now);
 
-    assert_eq!(until(&member, now), Some(now + SignedDuration::from_mins(10)));
+    assert_eq!(until(&slot, now), Some(now + SignedDuration::from_mins(10)));
 
     clock.sleep(Duration::from_secs(60)).await;
-    assert_eq!(until(&member, now), Some(now + SignedDuration::from_mins(10)), "it is brought back once");
+    assert_eq!(until(&slot, now), Some(now + SignedDuration::from_mins(10)), "it is brought back once");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_block_that_was_brought_back_takes_its_own_place_on_disk() {
     let clock = clock();
-    let (member, now) = (member(&clock), clock.now());
-    member.adopt_blocks(&[ahead(now)], now);
+    let (slot, now) = (slot(&clock), clock.now());
+    slot.load_blocks(&[ahead(now)], now);
 
-    let (live, lifted) = member.unwritten_blocks().expect("there is something to write");
+    let (live, removed) = slot.dirty_blocks().expect("there is something to write");
 
-    assert_eq!(lifted, [ahead(now)]);
+    assert_eq!(removed, [ahead(now)]);
     assert_eq!(live.iter().map(|block| block.since).collect::<Vec<_>>(), [now]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn blocks_that_are_kept_as_they_were_are_not_written_again() {
     let clock = clock();
-    let (member, now) = (member(&clock), clock.now());
+    let (slot, now) = (slot(&clock), clock.now());
 
-    member.adopt_blocks(&[Block::new(RejectionKind::Forbidden, now)], now);
+    slot.load_blocks(&[Block::new(RejectionKind::Forbidden, now)], now);
 
-    assert!(member.unwritten_blocks().is_none());
+    assert!(slot.dirty_blocks().is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_credential_is_looked_at_again_although_the_clock_was_set_back_since_the_last_look() {
     let clock = clock();
-    let (member, now) = (member(&clock), clock.now());
-    member.block(Block::new(RejectionKind::Unauthorized, now).mark(CredentialFingerprint::from_hash(7)), now);
+    let (slot, now) = (slot(&clock), clock.now());
+    slot.block(Block::new(RejectionKind::Unauthorized, now).mark(CredentialFingerprint::from_hash(7)), now);
 
-    assert!(member.is_worth_a_look(now + SignedDuration::from_hours(1)));
-    assert!(member.is_worth_a_look(now), "the last look was not a moment ago");
-    assert!(!member.is_worth_a_look(now + SignedDuration::from_secs(4)));
+    assert!(slot.should_recheck_credential(now + SignedDuration::from_hours(1)));
+    assert!(slot.should_recheck_credential(now), "the last look was not a moment ago");
+    assert!(!slot.should_recheck_credential(now + SignedDuration::from_secs(4)));
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use quota_core::{RejectionKind, WindowId};
 
 use super::support::*;
-use crate::{Block, Choice, Request, RoutingPolicy, WhenUnknown};
+use crate::{Block, Choice, Request, RoutingPolicy, UnknownUsage};
 
 fn retry_after(given: &[Given], request: &Request, policy: &RoutingPolicy) -> Option<Duration> {
     let decision = decide(given, request, policy);
-    assert!(matches!(decision.choice(), Choice::Nobody { .. }), "{:?}", decision.choice());
+    assert!(matches!(decision.choice(), Choice::NoAccount { .. }), "{:?}", decision.choice());
     decision.retry_after()
 }
 
@@ -21,7 +21,7 @@ fn in_hours(hours: u64) -> Option<Duration> {
 #[test]
 fn an_account_is_of_use_again_when_its_last_spent_window_is() {
     let soon = with_left(WindowId::five_hour(), 0.0, minutes(10));
-    let request = Request::new().model("claude-opus-4-5");
+    let request = Request::new().with_model("claude-opus-4-5");
 
     let retry = retry_after(&[Given::new("a", [soon, opus_week(0.0)])], &request, &RoutingPolicy::default());
 
@@ -32,7 +32,7 @@ fn an_account_is_of_use_again_when_its_last_spent_window_is() {
 #[test]
 fn a_window_that_has_room_does_not_shorten_the_wait() {
     let soon = with_left(WindowId::five_hour(), 50.0, minutes(10));
-    let request = Request::new().model("claude-opus-4-5");
+    let request = Request::new().with_model("claude-opus-4-5");
 
     let retry = retry_after(&[Given::new("a", [soon, opus_week(0.0)])], &request, &RoutingPolicy::default());
 
@@ -53,7 +53,7 @@ fn of_several_accounts_the_first_that_is_of_use_again_counts() {
 // B83
 #[test]
 fn a_killed_main_account_is_not_fallen_back_to() {
-    let policy = RoutingPolicy::default().stop(left(5.0));
+    let policy = RoutingPolicy::default().killswitch(left(5.0));
     let given = [Given::new("main", [five_hour(3.0)]), Given::new("work", [five_hour(0.0)])];
 
     let decision = decide(&given, &Request::new(), &policy);
@@ -64,7 +64,7 @@ fn a_killed_main_account_is_not_fallen_back_to() {
 // B83
 #[test]
 fn a_killed_fallback_is_never_taken() {
-    let policy = RoutingPolicy::default().minimum(left(20.0)).stop(left(5.0));
+    let policy = RoutingPolicy::default().min_remaining(left(20.0)).killswitch(left(5.0));
     let given = [Given::new("main", [five_hour(0.0)]), Given::new("work", [five_hour(4.0)])];
 
     assert_eq!(taken(&given, &Request::new(), &policy), None);
@@ -99,7 +99,7 @@ fn without_any_account_nobody_is_taken() {
 }
 
 fn closed() -> RoutingPolicy {
-    RoutingPolicy::default().when_unknown(WhenUnknown::Closed)
+    RoutingPolicy::default().when_unknown(UnknownUsage::Deny)
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn an_account_that_is_not_known_is_worth_another_look_after_a_pause() {
 
     let retry = retry_after(&[spent, Given::new("b", [])], &Request::new(), &closed());
 
-    assert_eq!(retry, Some(closed().pause));
+    assert_eq!(retry, Some(closed().throttle_cooldown));
 }
 
 #[test]
@@ -116,11 +116,11 @@ fn an_account_of_which_nobody_can_tell_whose_it_is_is_worth_another_look_when_it
 {
     let nobodys = |left| {
         let mut given = Given::new("a", [five_hour(left)]);
-        given.is_nobodys = true;
+        given.has_unknown_owner = true;
         given
     };
 
-    assert_eq!(retry_after(&[nobodys(50.0)], &Request::new(), &closed()), Some(closed().pause));
+    assert_eq!(retry_after(&[nobodys(50.0)], &Request::new(), &closed()), Some(closed().throttle_cooldown));
     assert_eq!(retry_after(&[nobodys(0.0)], &Request::new(), &closed()), in_hours(2));
 }
 
