@@ -264,7 +264,7 @@ pub(crate) fn completions(shell: Shell) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "quota", &mut script);
     let _ = script.flush();
-    term::answer(&String::from_utf8_lossy(&script))?;
+    term::print(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota::{Account, QuotaError, RefreshOutcome};
 
-use crate::words::{ago, between, span};
+use crate::format::{ago, between, duration};
 
 /// No call is made if one with the same credential was started less than this ago. Each call counts in the budget of the hour:
 /// without a limit, thirty commands in a row would use it up for every process that shares the store.
@@ -34,7 +34,7 @@ pub(crate) fn recent_call(refreshed: &Result<RefreshOutcome, QuotaError>) -> Opt
 pub(crate) fn text(called_at: Timestamp, has_failed: bool, now: Timestamp) -> String {
     let outcome = if has_failed { "called without success" } else { "refreshed" };
     let age = ago(between(called_at, now));
-    format!("{outcome} {age}, not called again (limit: one call per {})", span(LIMIT))
+    format!("{outcome} {age}, not called again (limit: one call per {})", duration(LIMIT))
 }
 
 #[cfg(test)]

@@ -71,13 +71,13 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn plain(width: u16) -> Screen {
-    Screen { width: width.into(), ..Screen::USUAL }
+    Screen { width: width.into(), ..Screen::DEFAULT }
 }
 
 fn status(day: &Day, screen: Screen) -> String {
-    account_text::render(&day.views, &day.here, screen)
+    account_text::render(&day.views, &day.local, screen)
 }
 
 fn pace(day: &Day, screen: Screen) -> String {
-    pace::drawn(&day.looked, &day.here, screen)
+    pace::drawn(&day.looked, &day.local, screen)
 }

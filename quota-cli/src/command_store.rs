@@ -81,7 +81,7 @@ impl CommandStore {
         if let Err(error) = &answer {
             *lock(&self.last_error) = Some(error.clone());
             if self.goes_on && sqlite::is_damage(error) && self.damage.set(error.clone()).is_ok() {
-                term::tell(&format!("quota: {error}; until then nothing is shared with other processes\n"));
+                term::eprint(&format!("quota: {error}; until then nothing is shared with other processes\n"));
             }
         }
         answer

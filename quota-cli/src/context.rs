@@ -19,7 +19,7 @@ pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>
     match detected_logins::find_claude_code().await {
         Ok(()) => Ok(Some(config)),
         Err(searched) => {
-            term::tell(&detected_logins::nothing_found(&searched, config::usual_path().as_deref()));
+            term::eprint(&detected_logins::nothing_found(&searched, config::usual_path().as_deref()));
             Ok(None)
         }
     }

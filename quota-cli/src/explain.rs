@@ -7,12 +7,12 @@ mod text;
 use crate::args::ExplainArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::format::LocalTime;
 use crate::gateway;
 use crate::journal;
 use crate::router::{self, Refusal, Router, Seen};
 use crate::scope;
 use crate::term::{self, Screen};
-use crate::words::Here;
 
 /// Shows the decision.
 ///
@@ -27,13 +27,13 @@ pub(crate) fn run(options: &ExplainArgs, store: Option<&str>) -> Result<Exit, Fa
         let seen = Seen::of(&router.decide().await, &router);
         router.warn_of_unnamed_model();
         let has_news = router.close(router::FAREWELL).await;
-        let here = Here { now: seen.now, ..Here::now() };
+        let local = LocalTime { now: seen.now, ..LocalTime::now() };
         let shown = if options.json {
-            json::render(&seen, &options.request, &here)
+            json::render(&seen, &options.request, &local)
         } else {
-            text::render(&seen, &here, Screen::stdout())
+            text::render(&seen, &local, Screen::stdout())
         };
-        term::answer(&shown)?;
+        term::print(&shown)?;
         if has_news {
             journal::tell(&config, store.store.as_ref()).await;
         }

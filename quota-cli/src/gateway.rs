@@ -116,7 +116,7 @@ fn open_usual_file(url: &str) -> Result<Arc<dyn QuotaStore>, String> {
     let options: SqliteOptions = url.parse().map_err(|error: SqliteOpenError| error.to_string())?;
     let tell = |copy: &Path| {
         let copy = harmless(&copy.display().to_string());
-        term::tell(&format!(
+        term::eprint(&format!(
             "quota: the store was damaged, so a new one is used; the damaged file is kept: {copy}\n"
         ));
     };

@@ -18,6 +18,7 @@ use self::text::Beside;
 use crate::args::{GuardArgs, Unknown};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
+use crate::format::{LocalTime, rfc3339, whole_seconds};
 use crate::gateway;
 use crate::journal;
 use crate::reset_grace::{self, PendingReset};
@@ -26,7 +27,6 @@ use crate::sharing::Sharing;
 use crate::term;
 use crate::token_like::masked;
 use crate::unnamed_model;
-use crate::words::{Here, rfc3339, whole_seconds};
 
 /// While waiting it is looked again after this, whatever was heard: a window may have reset, a hold may be over. The
 /// provider is asked no more often for that: only what is not fresh is asked for at all.
@@ -93,7 +93,7 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
         // After the answer: nobody waits for what hooks do, but a script that goes on by the exit code.
         let left = options.timeout.map(|most| most.saturating_sub(clock.instant().saturating_since(began)));
         if !keeper.end(left, &clock).await && !config.hooks.is_empty() {
-            term::tell("quota: --timeout is over, so hooks that were still running were ended\n");
+            term::eprint("quota: --timeout is over, so hooks that were still running were ended\n");
         }
         Ok(exit)
     })
@@ -131,10 +131,10 @@ impl Guard<'_> {
             // A number that does not come needs a reason.
             let beside = self.beside(&answer, pending);
             if let Verdict::Unknown { window, why } = &verdict
-                && let Some(notice) = text::notice(window.as_deref(), why, &beside, &here(&answer))
+                && let Some(notice) = text::notice(window.as_deref(), why, &beside, &local(&answer))
                 && told.as_ref() != Some(&(why.clone(), beside.cause.clone()))
             {
-                term::tell(&format!("quota: {}: {notice}\n", self.account.id()));
+                term::eprint(&format!("quota: {}: {notice}\n", self.account.id()));
                 told = Some((why.clone(), beside.cause));
             }
             drop(answer);
@@ -166,20 +166,20 @@ impl Guard<'_> {
 
     fn beside(&self, answer: &AccountUsage, pending: Option<PendingReset>) -> Beside {
         // What kept an earlier refresh from happening does not matter while the readings are fresh.
-        let cause = || text::cause(answer.error(), answer.hold().as_ref(), self.advice, &here(answer));
+        let cause = || text::cause(answer.error(), answer.hold().as_ref(), self.advice, &local(answer));
         Beside { cause: if pending.is_some() { None } else { cause() }, pending }
     }
 
     fn tell(&self, answer: &AccountUsage, verdict: &Verdict, exit: Exit) -> Result<(), Failure> {
-        let (here, pending) = (here(answer), self.pending(answer, verdict));
+        let (local, pending) = (local(answer), self.pending(answer, verdict));
         if self.options.json {
-            let document = Document::of(self, verdict, exit, pending, here.now);
+            let document = Document::of(self, verdict, exit, pending, local.now);
             let text = serde_json::to_string(&document).expect("it has only text keys");
-            return term::answer(&(text + "\n"));
+            return term::print(&(text + "\n"));
         }
         if exit != Exit::Done {
-            let line = text::verdict(verdict, &self.beside(answer, pending), &here);
-            term::tell(&format!("quota: {}: {line}\n", self.account.id()));
+            let line = text::verdict(verdict, &self.beside(answer, pending), &local);
+            term::eprint(&format!("quota: {}: {line}\n", self.account.id()));
         }
         Ok(())
     }
@@ -229,8 +229,8 @@ impl Keeper {
 }
 
 /// Where the reader is, at the time that the answer is about.
-fn here(answer: &AccountUsage) -> Here {
-    Here { now: answer.now(), ..Here::now() }
+fn local(answer: &AccountUsage) -> LocalTime {
+    LocalTime { now: answer.now(), ..LocalTime::now() }
 }
 
 fn judged(answer: AccountUsage, terms: &Terms<'_>) -> (AccountUsage, Verdict) {

@@ -26,7 +26,7 @@ pub(crate) async fn keep(config: &Config, store: &dyn QuotaStore) -> Vec<String>
 /// The same for a command that prints which hooks failed.
 pub(crate) async fn tell(config: &Config, store: &dyn QuotaStore) {
     for line in keep(config, store).await {
-        term::tell(&format!("quota: {line}\n"));
+        term::eprint(&format!("quota: {line}\n"));
     }
 }
 

@@ -12,6 +12,7 @@ mod context;
 mod detected_logins;
 mod exit;
 mod explain;
+mod format;
 mod gateway;
 mod guard;
 mod harmless;
@@ -31,7 +32,6 @@ mod term;
 mod token_like;
 mod unnamed_model;
 mod view;
-mod words;
 mod zone;
 
 use std::process::ExitCode;

@@ -6,12 +6,12 @@ pub(crate) mod json;
 use crate::args::PickArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::format::LocalTime;
 use crate::gateway;
 use crate::journal;
 use crate::router::{self, Refusal, Router, Seen};
 use crate::scope;
 use crate::term;
-use crate::words::Here;
 
 /// Writes the name of the account, or says why there is none.
 ///
@@ -39,12 +39,12 @@ pub(crate) fn run(options: &PickArgs, store: Option<&str>) -> Result<Exit, Failu
 
 fn tell(seen: &Seen, refusal: Option<&Refusal>, as_json: bool) -> Result<(), Failure> {
     if let Some(refusal) = refusal.filter(|_| !as_json) {
-        let here = Here { now: seen.now, ..Here::now() };
-        term::tell(&format!("quota: {}\n", router::nobody(refusal, &here)));
+        let local = LocalTime { now: seen.now, ..LocalTime::now() };
+        term::eprint(&format!("quota: {}\n", router::nobody(refusal, &local)));
         return Ok(());
     }
     if as_json {
-        return term::answer(&json::render(seen, refusal));
+        return term::print(&json::render(seen, refusal));
     }
-    seen.chosen().map_or(Ok(()), |account| term::answer(&format!("{}\n", account.id)))
+    seen.chosen().map_or(Ok(()), |account| term::print(&format!("{}\n", account.id)))
 }

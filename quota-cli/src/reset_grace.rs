@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota::{AccountUsage, Clock, Instant};
 
+use crate::format::{LocalTime, between};
 use crate::gateway::COMMAND_TIMEOUT;
-use crate::words::{Here, between};
 
 /// The store's clock and ours differ a little, so a wait is longer by this.
 pub(crate) const MARGIN: Duration = Duration::from_millis(50);
@@ -37,15 +37,16 @@ impl PendingReset {
     }
 
     /// `has reset at 11:55:00, asked again in 12 s (11:55:15)`
-    pub(crate) fn text(&self, here: &Here) -> String {
-        let (again, at) = (here.relative_only(self.refresh_at), here.clock_with_seconds(self.refresh_at));
-        format!("{}, asked again {again} ({at})", reset(self.reset_at, here))
+    pub(crate) fn text(&self, local: &LocalTime) -> String {
+        let (again, at) =
+            (local.relative_only(self.refresh_at), local.time_of_day_with_seconds(self.refresh_at));
+        format!("{}, asked again {again} ({at})", reset(self.reset_at, local))
     }
 }
 
 /// `has reset at 11:55:00`
-pub(crate) fn reset(at: Timestamp, here: &Here) -> String {
-    format!("has reset at {}", here.clock_with_seconds(at))
+pub(crate) fn reset(at: Timestamp, local: &LocalTime) -> String {
+    format!("has reset at {}", local.time_of_day_with_seconds(at))
 }
 
 /// The time that a command has.

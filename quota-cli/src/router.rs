@@ -21,6 +21,7 @@ pub(crate) use self::words::{nobody, reason, verdict};
 use crate::args::{RequestArgs, Unknown};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
+use crate::format::LocalTime;
 use crate::gateway::{self, Store};
 use crate::harmless::harmless;
 use crate::reset_grace::{self, PendingReset};
@@ -28,7 +29,6 @@ use crate::scope::CommandScope;
 use crate::sharing::{Sharing, is_any_alone};
 use crate::term;
 use crate::unnamed_model;
-use crate::words::Here;
 
 /// How long the disk, the store and a call in the background are waited for when the answer has been given.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(15);
@@ -106,7 +106,7 @@ impl<'a> Router<'a> {
         let accounts = builder.build().map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
         if let Err(error) = accounts.load().await {
             // What was learned can be learned again; the file stays as it is until somebody has looked at it.
-            term::tell(&format!("quota: {}, going on without\n", config::unusable(&error)));
+            term::eprint(&format!("quota: {}, going on without\n", config::unusable(&error)));
         }
         let mut request = Request::new();
         if let Some(model) = &asked.model {
@@ -189,10 +189,10 @@ impl<'a> Router<'a> {
         if !self.time.allows(wait) {
             return false;
         }
-        let here = Here { now: decision.now(), ..Here::now() };
+        let local = LocalTime { now: decision.now(), ..LocalTime::now() };
         let window = weighed.window().map_or_else(String::new, |window| format!("{}: ", window.id()));
-        let notice = harmless(&format!("{}: {window}{}; waiting", weighed.id(), pending.text(&here)));
-        term::tell(&format!("quota: {notice}\n"));
+        let notice = harmless(&format!("{}: {window}{}; waiting", weighed.id(), pending.text(&local)));
+        term::eprint(&format!("quota: {notice}\n"));
         Clock::system().sleep(wait + reset_grace::MARGIN).await;
         true
     }

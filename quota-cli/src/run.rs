@@ -13,13 +13,13 @@ use self::environment::Change;
 use crate::args::RunArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::format::LocalTime;
 use crate::gateway;
 use crate::harmless::harmless;
 use crate::io_cause;
 use crate::router::{self, Router};
 use crate::scope;
 use crate::token_like::masked;
-use crate::words::Here;
 
 /// How long a command waits for what is under way behind the back of the request: somebody wants to begin.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -41,8 +41,8 @@ pub(crate) fn run(options: &RunArgs, store: Option<&str>) -> Result<Exit, Failur
             keeper::start(&store, options.request.config.as_deref());
         }
         let route = routed.map_err(|refusal| {
-            let here = Here { now: refusal.seen.now, ..Here::now() };
-            Failure::new(refusal.exit, router::nobody(&refusal, &here))
+            let local = LocalTime { now: refusal.seen.now, ..LocalTime::now() };
+            Failure::new(refusal.exit, router::nobody(&refusal, &local))
         })?;
         let headers = environment::headers();
         Ok(environment::of(&config, route.account(), route.credential(), headers.as_deref()))

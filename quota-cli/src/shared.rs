@@ -42,7 +42,7 @@ impl Shared {
         config.only(&shown.accounts)?;
         opened.check().await?;
         if !opened.is_shared {
-            term::tell(
+            term::eprint(
                 "memory: is a store of this process alone, so there is nothing in it yet; name a shared one with --store or \
                  QUOTA_STORE\n",
             );
@@ -68,7 +68,7 @@ impl Shared {
         };
         for line in journal::damage_lines(looked.damage, account) {
             if self.reported.borrow_mut().insert(line.clone()) {
-                term::tell(&format!("quota: {line}\n"));
+                term::eprint(&format!("quota: {line}\n"));
             }
         }
         Ok(looked)
@@ -77,7 +77,7 @@ impl Shared {
     /// Runs the hooks for what was new in a look. After the answer: nobody waits for what hooks do.
     pub(crate) async fn act_on(&self, account: &AccountId, looked: &JournalUpdate) {
         for line in journal::run_hooks(&self.config, account, &looked.new, &self.clock).await {
-            term::tell(&format!("quota: {line}\n"));
+            term::eprint(&format!("quota: {line}\n"));
         }
     }
 

@@ -79,12 +79,12 @@ impl Sharing {
         let answers: Vec<_> = answers.into_iter().collect();
         let is_damaged = answers.iter().any(|answer| answer.is_record_damaged());
         if is_damaged && !self.is_damage_reported.swap(true, Ordering::Relaxed) {
-            term::tell(&format!("quota: {}\n", damaged()));
+            term::eprint(&format!("quota: {}\n", damaged()));
         }
         // Damage was reported when it was found.
         let is_told = self.used.as_ref().is_some_and(|used| used.is_damaged());
         if let Some(told) = self.told(is_any_alone(answers)).filter(|_| !is_told) {
-            term::tell(&format!("quota: {told}\n"));
+            term::eprint(&format!("quota: {told}\n"));
         }
     }
 
@@ -143,5 +143,5 @@ fn told(error: &StoreError) -> String {
 
 /// Tells whoever waits that the store takes nothing, and why.
 pub(crate) fn tell(error: &StoreError) {
-    term::tell(&format!("quota: {}\n", told(error)));
+    term::eprint(&format!("quota: {}\n", told(error)));
 }

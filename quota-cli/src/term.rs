@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anstream::{AutoStream, ColorChoice};
-use anstyle::{AnsiColor, Style};
+use anstyle::{AnsiColor, Style as AnsiStyle};
 use terminal_size::{Height, Width, terminal_size_of};
 
 use crate::exit::Failure;
@@ -19,12 +19,12 @@ pub(crate) struct Screen {
     pub(crate) height: usize,
     pub(crate) colour: bool,
     /// Whether a person looks at it, so that what was written can be written over.
-    pub(crate) live: bool,
+    pub(crate) is_tty: bool,
 }
 
 impl Screen {
     /// What is assumed of whatever is no terminal, or does not say: 80 columns and 24 lines, without colours.
-    pub(crate) const USUAL: Self = Self { width: 80, height: 24, colour: false, live: false };
+    pub(crate) const DEFAULT: Self = Self { width: 80, height: 24, colour: false, is_tty: false };
 
     /// Standard output.
     pub(crate) fn stdout() -> Self {
@@ -38,30 +38,30 @@ impl Screen {
         Self::new(terminal_size_of(&stderr), AutoStream::choice(&stderr), stderr.is_terminal())
     }
 
-    fn new(size: Option<(Width, Height)>, choice: ColorChoice, live: bool) -> Self {
+    fn new(size: Option<(Width, Height)>, choice: ColorChoice, is_tty: bool) -> Self {
         // A terminal of width zero is one that does not know.
         let size = size.filter(|(Width(width), Height(height))| *width > 0 && *height > 0);
-        let (width, height) = size.map_or((Self::USUAL.width, Self::USUAL.height), |(width, height)| {
+        let (width, height) = size.map_or((Self::DEFAULT.width, Self::DEFAULT.height), |(width, height)| {
             (usize::from(width.0), usize::from(height.0))
         });
         // A terminal that cannot do colours cannot move its cursor either.
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { width, height, colour: choice != ColorChoice::Never, live: live && !dumb }
+        Self { width, height, colour: choice != ColorChoice::Never, is_tty: is_tty && !dumb }
     }
 
     /// Paints a text, if there are colours.
-    pub(crate) fn paint<T: fmt::Display>(self, ink: Ink, text: T) -> Painted<T> {
-        Painted { style: if self.colour { ink.style() } else { Style::new() }, text }
+    pub(crate) fn paint<T: fmt::Display>(self, ink: Style, text: T) -> Painted<T> {
+        Painted { style: if self.colour { ink.style() } else { AnsiStyle::new() }, text }
     }
 }
 
 /// What a piece of text is, which decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ink {
+pub(crate) enum Style {
     /// A name that leads.
-    Name,
+    Strong,
     /// Something that is there for completeness.
-    Quiet,
+    Dim,
     /// All is well.
     Good,
     /// Soon something will not be well.
@@ -72,16 +72,16 @@ pub(crate) enum Ink {
     Plain,
 }
 
-impl Ink {
-    fn style(self) -> Style {
+impl Style {
+    fn style(self) -> AnsiStyle {
         // Only the terminal's own palette: its owner has chosen what can be read on its background.
         match self {
-            Self::Name => Style::new().bold(),
-            Self::Quiet => Style::new().dimmed(),
+            Self::Strong => AnsiStyle::new().bold(),
+            Self::Dim => AnsiStyle::new().dimmed(),
             Self::Good => AnsiColor::Green.on_default(),
             Self::Warn => AnsiColor::Yellow.on_default(),
             Self::Bad => AnsiColor::Red.on_default(),
-            Self::Plain => Style::new(),
+            Self::Plain => AnsiStyle::new(),
         }
     }
 }
@@ -89,7 +89,7 @@ impl Ink {
 /// A text with its colour.
 #[derive(Debug)]
 pub(crate) struct Painted<T> {
-    style: Style,
+    style: AnsiStyle,
     text: T,
 }
 
@@ -104,7 +104,7 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
 /// # Errors
 ///
 /// [`Failure`] if it cannot be written; a quiet one if nobody reads any more.
-pub(crate) fn answer(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(text.as_bytes())
@@ -113,21 +113,21 @@ pub(crate) fn answer(text: &str) -> Result<(), Failure> {
 }
 
 /// Tells the person who waits, or the log that is kept. Where that cannot be written nothing is lost. Tokens are masked.
-pub(crate) fn tell(text: &str) {
+pub(crate) fn eprint(text: &str) {
     let text = without_tokens(text);
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
 /// The same for a whole line, in the place of a progress line that is on the terminal.
-pub(crate) fn tell_above(line: &str) {
+pub(crate) fn eprint_above(line: &str) {
     let screen = Screen::stderr();
-    if !screen.live {
-        return tell(line);
+    if !screen.is_tty {
+        return eprint(line);
     }
     let rows = line.trim_end().chars().count().div_ceil(screen.width);
     LINES_ABOVE.fetch_add(rows, Ordering::Relaxed);
-    tell(&format!("{CLEAR_LINE}{line}"));
+    eprint(&format!("{CLEAR_LINE}{line}"));
 }
 
 /// How many lines of a terminal were written by [`tell_above`] since this was called last.
@@ -141,7 +141,7 @@ static LINES_ABOVE: AtomicUsize = AtomicUsize::new(0);
 pub(crate) const CLEAR_LINE: &str = "\r\u{1b}[K";
 
 /// The first so many characters of a text; where something is cut off, the last one says so.
-pub(crate) fn shortened(text: &str, width: usize) -> String {
+pub(crate) fn truncate(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
@@ -151,12 +151,12 @@ pub(crate) fn shortened(text: &str, width: usize) -> String {
 }
 
 /// Breaks a text into lines of so many characters, at spaces where there are any.
-pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     flowed(text, width.max(8), width.max(8))
 }
 
 /// A text behind what its first line begins with, which has so many characters. Its other lines are set in by as many.
-pub(crate) fn hanging(text: &str, begun: usize, indent: usize, width: usize) -> String {
+pub(crate) fn wrap_hanging(text: &str, begun: usize, indent: usize, width: usize) -> String {
     let lines = flowed(text, width.saturating_sub(begun), width.saturating_sub(indent).max(8));
     lines.join(&format!("\n{:indent$}", ""))
 }
@@ -205,17 +205,17 @@ mod tests {
     use super::*;
 
     fn screen(colour: bool) -> Screen {
-        Screen { colour, ..Screen::USUAL }
+        Screen { colour, ..Screen::DEFAULT }
     }
 
     #[test]
     fn without_colours_nothing_but_the_text_is_written() {
-        assert_eq!(screen(false).paint(Ink::Bad, "429").to_string(), "429");
+        assert_eq!(screen(false).paint(Style::Bad, "429").to_string(), "429");
     }
 
     #[test]
     fn a_colour_ends_with_its_text() {
-        assert_eq!(screen(true).paint(Ink::Bad, "429").to_string(), "\u{1b}[31m429\u{1b}[0m");
+        assert_eq!(screen(true).paint(Style::Bad, "429").to_string(), "\u{1b}[31m429\u{1b}[0m");
     }
 
     #[test]
@@ -227,28 +227,36 @@ mod tests {
 
     #[test]
     fn a_text_that_is_too_long_says_that_it_goes_on() {
-        assert_eq!(shortened("fallback", 8), "fallback");
-        assert_eq!(shortened("fallback", 6), "fallb…");
-        assert_eq!(shortened("fallback", 0), "…");
+        assert_eq!(truncate("fallback", 8), "fallback");
+        assert_eq!(truncate("fallback", 6), "fallb…");
+        assert_eq!(truncate("fallback", 0), "…");
     }
 
     #[test]
     fn lines_break_at_spaces_and_long_words_anywhere() {
-        assert_eq!(wrapped("one two three", 8), ["one two", "three"]);
-        assert_eq!(wrapped("at /home/somebody", 10), ["at", "/home/some", "body"]);
-        assert_eq!(wrapped("", 10), [""]);
+        assert_eq!(wrap("one two three", 8), ["one two", "three"]);
+        assert_eq!(wrap("at /home/somebody", 10), ["at", "/home/some", "body"]);
+        assert_eq!(wrap("", 10), [""]);
         assert_eq!(
-            wrapped("used up in 2 h 10 min", 12),
+            wrap("used up in 2 h 10 min", 12),
             ["used up in", "2 h 10 min"],
             "units stay with their numbers"
         );
-        assert_eq!(wrapped("used up in 2 h 10 min", 16), ["used up in 2 h", "10 min"]);
+        assert_eq!(wrap("used up in 2 h 10 min", 16), ["used up in 2 h", "10 min"]);
     }
 
     #[test]
     fn what_hangs_goes_on_where_it_is_set_in() {
-        assert_eq!(hanging("one two three", 10, 4, 14), "one\n    two three");
-        assert_eq!(hanging("seventeen", 10, 4, 14), "\n    seventeen", "what has room below is not broken");
-        assert_eq!(hanging("twenty-eight", 10, 4, 14), "twen\n    ty-eight", "what has no room anywhere is");
+        assert_eq!(wrap_hanging("one two three", 10, 4, 14), "one\n    two three");
+        assert_eq!(
+            wrap_hanging("seventeen", 10, 4, 14),
+            "\n    seventeen",
+            "what has room below is not broken"
+        );
+        assert_eq!(
+            wrap_hanging("twenty-eight", 10, 4, 14),
+            "twen\n    ty-eight",
+            "what has no room anywhere is"
+        );
     }
 }

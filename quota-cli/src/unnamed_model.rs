@@ -14,7 +14,7 @@ pub(crate) fn warn<'a>(
     accounts: impl IntoIterator<Item = (&'a AccountId, &'a Snapshot)>,
 ) {
     if let Some(line) = model.and_then(|model| warning(model, accounts)) {
-        term::tell(&format!("quota: {line}\n"));
+        term::eprint(&format!("quota: {line}\n"));
     }
 }
 

@@ -22,7 +22,7 @@ const LIMIT: u64 = 1024 * 1024;
 ///
 /// Not left to jiff, which reads whatever file `TZ` names and all that are in the folder that `TZDIR` names, whether they end or
 /// not.
-pub(crate) fn here() -> TimeZone {
+pub(crate) fn local() -> TimeZone {
     let elsewhere = std::env::var_os("TZDIR").map(PathBuf::from);
     match std::env::var_os("TZ") {
         Some(named) => of_variable(&named, elsewhere.as_deref()),

@@ -16,8 +16,8 @@ use quota_journal::{JournalUpdate, Rules};
 
 use crate::commands::watch::Seen;
 use crate::config::LoginSource;
+use crate::format::LocalTime;
 use crate::view::account::{AccountView, FailureView};
-use crate::words::Here;
 
 /// The Friday on which the week of all accounts began.
 const BEGIN: &str = "2026-11-20T09:00:00Z";
@@ -32,7 +32,7 @@ const WEEK: u64 = 168 * HOUR;
 
 /// What is known when it is over.
 pub(super) struct Day {
-    pub(super) here: Here,
+    pub(super) local: LocalTime,
     pub(super) views: Vec<AccountView>,
     pub(super) looked: Vec<(AccountId, JournalUpdate)>,
 }
@@ -72,12 +72,12 @@ impl Day {
             let answer = manager.account(&account.id()).sync().await;
             views.push(AccountView::of(&account.id(), &answer, account.failure()));
         }
-        Self { here: Here { now: clock.now(), zone: TimeZone::UTC }, views, looked }
+        Self { local: LocalTime { now: clock.now(), zone: TimeZone::UTC }, views, looked }
     }
 
     /// The same for whoever watches.
     pub(super) fn seen(&self) -> Seen<'_> {
-        Seen { here: &self.here, views: &self.views, looked: &self.looked }
+        Seen { local: &self.local, views: &self.views, looked: &self.looked }
     }
 }
 

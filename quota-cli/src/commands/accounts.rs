@@ -55,5 +55,5 @@ fn change(
 /// Tells what was done, a line for each thing.
 fn done(lines: &[String]) -> Result<Exit, Failure> {
     let told: String = lines.iter().map(|line| format!("{}\n", harmless(line))).collect();
-    term::answer(&told).map(|()| Exit::Done)
+    term::print(&told).map(|()| Exit::Done)
 }

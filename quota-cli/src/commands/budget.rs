@@ -12,10 +12,10 @@ use quota::{AccountId, Hold, Policy, Priority, Record, provider_cooldown};
 
 use crate::args::BudgetArgs;
 use crate::exit::{Exit, Failure};
+use crate::format::{LocalTime, between};
 use crate::scope;
 use crate::shared::{Shared, unavailable};
 use crate::term::{self, Screen};
-use crate::words::{Here, between};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -56,14 +56,14 @@ pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Fai
             return Ok(Exit::NoAccount);
         };
         let policy = &shared.config.policy;
-        let mut here = Here::now();
+        let mut local = LocalTime::now();
         let (mut all, mut looks) = (Vec::new(), Vec::new());
         for account in &shared.config.accounts {
             let looked = shared.look(&account.id).await?;
             let quiet = provider_cooldown(&*shared.store, account.id.provider(), policy, looked.now);
             let quiet = quiet.await.map_err(|error| unavailable(&error))?;
             // The store's clock is the one by which calls are counted.
-            here.now = looked.now;
+            local.now = looked.now;
             // Without its record nothing is known of its calls.
             if !looked.damage.record {
                 all.push(Spent::of(&account.id, &looked.record, quiet.as_ref(), looked.now, policy));
@@ -71,11 +71,11 @@ pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Fai
             looks.push(looked);
         }
         let shown = if options.shown.json {
-            json::render(&all, &here)
+            json::render(&all, &local)
         } else {
-            text::render(&all, &here, Screen::stdout())
+            text::render(&all, &local, Screen::stdout())
         };
-        term::answer(&shown)?;
+        term::print(&shown)?;
         shared.act_on_all(&looks).await;
         let is_whole = looks.iter().all(|looked| !looked.damage.record);
         Ok(if is_whole { Exit::Done } else { Exit::Gaps })

@@ -20,9 +20,9 @@ use tokio::task::JoinSet;
 
 use crate::args::DemoArgs;
 use crate::exit::{Exit, Failure};
+use crate::format::between;
 use crate::runtime::{self, Farewell};
 use crate::term::{self, Screen};
-use crate::words::between;
 
 use self::consumer::Consumers;
 use self::live::Live;
@@ -42,7 +42,7 @@ pub(crate) fn run(options: &DemoArgs) -> Result<Exit, Failure> {
     let seed = options.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let plan = Plan::new(options.accounts.into(), options.consumers, options.seconds.into(), seed);
     let summary = runtime::run(play(plan, Live::new(options.json)))?;
-    term::answer(&if options.json { summary.json() } else { summary.text(Screen::stdout()) })?;
+    term::print(&if options.json { summary.json() } else { summary.text(Screen::stdout()) })?;
     Ok(Exit::Done)
 }
 

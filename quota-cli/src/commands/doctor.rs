@@ -122,7 +122,7 @@ pub(crate) fn run(options: &DoctorArgs, store: Option<&str>) -> Result<Exit, Fai
         }
         let shown =
             if options.json { json::render(&checks) } else { text::render(&checks, Screen::stdout()) };
-        term::answer(&shown)?;
+        term::print(&shown)?;
         let is_all_ok = checks.iter().all(|check| check.level == Level::Ok);
         Ok(if is_all_ok { Exit::Done } else { Exit::Gaps })
     })

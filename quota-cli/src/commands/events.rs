@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 
 use crate::args::EventsArgs;
 use crate::exit::{Exit, Failure};
+use crate::format::{LocalTime, between};
 use crate::scope;
 use crate::shared::Shared;
 use crate::term::{self, Screen};
 use crate::view::event_text::{line, lines};
-use crate::words::{Here, between};
 use quota_journal::{Damage, HookPayload, JournalEvent, JournalUpdate};
 
 /// A notice may be lost: what the store has is looked at this often all the same.
@@ -69,7 +69,7 @@ impl Follower<'_> {
         let is_whole = looked.iter().all(|looked| looked.damage == Damage::default());
         if all.is_empty() && is_whole && !self.json {
             let told = "nothing has happened yet since these accounts were first seen";
-            term::tell(&format!("{}\n", term::hanging(told, 0, 0, Screen::stderr().width)));
+            term::eprint(&format!("{}\n", term::wrap_hanging(told, 0, 0, Screen::stderr().width)));
         }
         self.tell(&all[surplus..])?;
         self.told = looked.iter().map(|looked| looked.journal.next_number()).collect();
@@ -98,7 +98,7 @@ impl Follower<'_> {
                     waits.spawn(self.wait(at, &looked));
                 }
                 Err(failure) => {
-                    term::tell(&format!("quota: {failure}; still trying\n"));
+                    term::eprint(&format!("quota: {failure}; still trying\n"));
                     let clock = Clock::system();
                     waits.spawn(async move {
                         clock.sleep(PAUSE).await;
@@ -120,19 +120,19 @@ impl Follower<'_> {
     }
 
     fn tell(&self, events: &[(&AccountId, &JournalEvent)]) -> Result<(), Failure> {
-        let (here, screen) = (Here::now(), Screen::stdout());
+        let (local, screen) = (LocalTime::now(), Screen::stdout());
         let mut text = String::new();
         for (account, event) in events {
             let told = match self.json {
                 true => HookPayload::new(account, event).json(),
-                false if screen.live => lines(account, event, &here, screen.width),
+                false if screen.is_tty => lines(account, event, &local, screen.width),
                 // Whatever searches or counts them goes by lines.
-                false => line(account, event, &here),
+                false => line(account, event, &local),
             };
             text.push_str(&told);
             text.push('\n');
         }
-        if text.is_empty() { Ok(()) } else { term::answer(&text) }
+        if text.is_empty() { Ok(()) } else { term::print(&text) }
     }
 }
 

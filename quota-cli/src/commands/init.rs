@@ -27,14 +27,14 @@ use crate::token_like::without_tokens;
 /// [`Failure`] if one is there and nobody said that it may be written over, or it cannot be written.
 pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
     if options.print {
-        term::answer(&drafted()?)?;
+        term::print(&drafted()?)?;
         return Ok(Exit::Done);
     }
     let path = place(options.config.as_deref())?;
     let is_there = path.symlink_metadata().is_ok();
     // Asked before anything listens for signals: they end the question as they end any program.
     if is_there && !options.force && !is_agreed(&path)? {
-        term::tell("quota: nothing was written\n");
+        term::eprint("quota: nothing was written\n");
         return Ok(Exit::Gaps);
     }
     let text = drafted()?;
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
     let kept = kept.map_or_else(String::new, |kept| format!("The one before is {}.\n", kept.display()));
     let check = hint::command("doctor");
     let done = format!("Wrote {}.\n{kept}Check with: {check}\n", path.display());
-    term::answer(&without_tokens(&done))?;
+    term::print(&without_tokens(&done))?;
     Ok(Exit::Done)
 }
 
@@ -67,7 +67,7 @@ fn tell_json(path: &Path, kept: Option<&Path>) -> Result<Exit, Failure> {
     let text = |path: &Path| without_tokens(&path.display().to_string()).into_owned();
     let document = Document { version: 1, path: text(path), kept: kept.map(text) };
     let told = serde_json::to_string(&document).expect("it has only text keys");
-    term::answer(&(told + "\n"))?;
+    term::print(&(told + "\n"))?;
     Ok(Exit::Done)
 }
 
@@ -92,7 +92,7 @@ fn is_agreed(path: &Path) -> Result<bool, Failure> {
         let why = format!("{} is there already; --force writes over it and keeps a copy", path.display());
         return Err(Failure::new(Exit::Usage, why));
     }
-    term::tell(&format!("{} is there already. Write over it, and keep a copy? [y/N] ", path.display()));
+    term::eprint(&format!("{} is there already. Write over it, and keep a copy? [y/N] ", path.display()));
     let _ = io::stderr().flush();
     let mut said = String::new();
     io::stdin().read_line(&mut said).map_err(|error| {

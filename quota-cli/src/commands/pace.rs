@@ -16,12 +16,12 @@ use quota::{AccountId, Percent};
 
 use crate::args::PaceArgs;
 use crate::exit::{Exit, Failure};
+use crate::format::{LocalTime, between};
 use crate::harmless::harmless;
 use crate::io_cause;
 use crate::scope;
 use crate::shared::Shared;
 use crate::term::{self, Screen};
-use crate::words::{Here, between};
 use quota_journal::pace::{Estimate, Period, Rate};
 use quota_journal::{JournalUpdate, Sample};
 
@@ -60,12 +60,12 @@ pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failu
         let Some(shared) = Shared::open(&options.shown, store).await? else {
             return Ok(Exit::NoAccount);
         };
-        let mut here = Here::now();
+        let mut local = LocalTime::now();
         let (mut all, mut looks) = (Vec::new(), Vec::new());
         let fresh_for = shared.config.policy.freshness;
         for account in &shared.config.accounts {
             let looked = shared.look(&account.id).await?;
-            here.now = looked.now;
+            local.now = looked.now;
             all.push(AccountPace::of(&account.id, &looked, fresh_for, options.window.as_deref()));
             looks.push(looked);
         }
@@ -75,7 +75,7 @@ pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failu
             let name = harmless(window);
             return Err(Failure::new(Exit::Usage, format!("no account has a window called {name}")));
         }
-        show(options, &all, &here)?;
+        show(options, &all, &local)?;
         shared.act_on_all(&looks).await;
         let gaps = all.iter().any(|account| account.windows.iter().any(|window| window.rate().is_none()));
         let empty = all.iter().all(|account| account.windows.is_empty());
@@ -83,11 +83,11 @@ pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failu
     })
 }
 
-fn show(options: &PaceArgs, all: &[AccountPace], here: &Here) -> Result<(), Failure> {
+fn show(options: &PaceArgs, all: &[AccountPace], local: &LocalTime) -> Result<(), Failure> {
     if let Some(path) = &options.svg {
-        let drawing = svg::render(all, here);
+        let drawing = svg::render(all, local);
         if path == Path::new("-") {
-            return term::answer(&drawing);
+            return term::print(&drawing);
         }
         fs::write(path, drawing).map_err(|error| {
             Failure::new(
@@ -97,9 +97,9 @@ fn show(options: &PaceArgs, all: &[AccountPace], here: &Here) -> Result<(), Fail
         })?;
     }
     if options.shown.json {
-        return term::answer(&json::render(all, here));
+        return term::print(&json::render(all, local));
     }
-    term::answer(&text::render(all, here, Screen::stdout(), options.plot))
+    term::print(&text::render(all, local, Screen::stdout(), options.plot))
 }
 
 impl AccountPace {
@@ -157,11 +157,11 @@ impl WindowPace {
 
 /// What is shown of these accounts with `--plot`, for the captures.
 #[cfg(test)]
-pub(crate) fn drawn(looked: &[(AccountId, JournalUpdate)], here: &Here, screen: Screen) -> String {
+pub(crate) fn drawn(looked: &[(AccountId, JournalUpdate)], local: &LocalTime, screen: Screen) -> String {
     let fresh_for = quota::Policy::default().freshness;
     let of = |(account, looked): &(_, _)| AccountPace::of(account, looked, fresh_for, None);
     let all: Vec<_> = looked.iter().map(of).collect();
-    text::render(&all, here, screen, true)
+    text::render(&all, local, screen, true)
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ pub(crate) fn run(options: &ParseArgs) -> Result<Exit, Failure> {
         |why: String| Failure::new(Exit::DataErr, format!("{}: {why}", input::name(&options.file)));
     let report = if options.headers { header_lines::read(&bytes) } else { kind::read(&bytes) };
     let report = report.map_err(malformed)?;
-    term::answer(&report.render())?;
+    term::print(&report.render())?;
     if report.says_nothing() {
-        term::tell(
+        term::eprint(
             "quota: nothing in it says how much is used; what was left out is listed under \"ignored\"\n",
         );
     }

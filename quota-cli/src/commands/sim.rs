@@ -7,8 +7,8 @@ use quota_sim::{Script, Simulator, StartError};
 
 use crate::args::SimArgs;
 use crate::exit::{Exit, Failure};
+use crate::format::pluralize;
 use crate::runtime::{self, Farewell};
-use crate::words::counted;
 use crate::{input, io_cause, term};
 
 /// Plays until Ctrl-C or SIGTERM.
@@ -24,13 +24,13 @@ pub(crate) fn run(options: &SimArgs) -> Result<Exit, Failure> {
         let simulator = simulator.map_err(|error| refused(&error))?;
         let url = simulator.url();
         let config = script.client_config(&url);
-        term::answer(&format!(
+        term::print(&format!(
             "# A simulated provider listens at {url}; its ledger is at {url}ledger\n{config}"
         ))?;
-        term::tell("Ctrl-C ends it.\n");
+        term::eprint("Ctrl-C ends it.\n");
         farewell.wait().await;
         let calls = simulator.stop().await.calls();
-        term::tell(&format!("It answered {}.\n", counted(calls, "call")));
+        term::eprint(&format!("It answered {}.\n", pluralize(calls, "call")));
         Ok(Exit::Done)
     })
 }

@@ -10,13 +10,13 @@ use crate::args::StatusArgs;
 use crate::config;
 use crate::context;
 use crate::exit::{Exit, Failure};
+use crate::format::LocalTime;
 use crate::gateway::{self, Store};
 use crate::journal;
 use crate::runtime;
 use crate::scope::{self, CommandScope};
 use crate::term::{self, Screen};
 use crate::view::{account_json, account_text};
-use crate::words::Here;
 
 /// Shows every account that is meant.
 ///
@@ -27,7 +27,7 @@ use crate::words::Here;
 pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
     if !store.is_shared && store.is_for_want_of_a_home {
-        term::tell(
+        term::eprint(
             "quota: neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes\n",
         );
     }
@@ -40,23 +40,23 @@ pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Fai
 async fn shown(scope: &CommandScope, options: &StatusArgs, store: &Store) -> Result<Exit, Failure> {
     let Some(mut config) = context::configuration(options.config.as_deref()).await? else {
         if options.json {
-            term::answer(&account_json::render(&[], &Here::now()))?;
+            term::print(&account_json::render(&[], &LocalTime::now()))?;
         }
         return Ok(Exit::NoAccount);
     };
     config.only(&options.accounts)?;
     store.check().await?;
     let screen = Screen::stdout();
-    let mut live = (!options.json && screen.live).then(|| Live::on(screen));
+    let mut live = (!options.json && screen.is_tty).then(|| Live::on(screen));
     let accounts = ask::about(scope, &config, store, wish(options), live.as_mut()).await?;
-    let here = Here::now();
+    let local = LocalTime::now();
     let shown = if options.json {
-        account_json::render(&accounts, &here)
+        account_json::render(&accounts, &local)
     } else {
-        account_text::render(&accounts, &here, screen)
+        account_text::render(&accounts, &local, screen)
     };
     let shown = live.map_or_else(|| shown.clone(), |live| live.over(&shown));
-    term::answer(&shown)?;
+    term::print(&shown)?;
     // After the answer, so that hooks do not delay it.
     journal::tell(&config, store.store.as_ref()).await;
     if accounts.iter().all(|account| account.switched_off) {

@@ -20,6 +20,7 @@ use self::session::Session;
 use crate::args::{Preset, StatuslineArgs};
 use crate::config::{AccountSettings, Config, LoginSource};
 use crate::exit::{Exit, Failure};
+use crate::format::LocalTime;
 use crate::gateway::{self, Store};
 use crate::runtime;
 use crate::sharing;
@@ -27,7 +28,6 @@ use crate::term;
 use crate::view::account::AccountView;
 use crate::view::account_json;
 use crate::view::reason::Reason;
-use crate::words::Here;
 use crate::zone;
 
 /// What the line is made of.
@@ -36,7 +36,7 @@ struct Line<'a> {
     /// `None` where the configuration or the store cannot be used, and the session states no usage of its own.
     account: Option<&'a AccountView>,
     session: &'a Session,
-    here: &'a Here,
+    local: &'a LocalTime,
     /// Why there is no account, or only the session's.
     broken: Option<Reason>,
 }
@@ -199,10 +199,10 @@ struct Look {
 }
 
 impl Look {
-    fn here(&self, now: jiff::Timestamp) -> Here {
+    fn local(&self, now: jiff::Timestamp) -> LocalTime {
         // The zone is looked up only where the time of day is shown.
         let has_clock = self.format.as_ref().is_some_and(Format::has_clock);
-        Here { now, zone: if has_clock { zone::here() } else { TimeZone::UTC } }
+        LocalTime { now, zone: if has_clock { zone::local() } else { TimeZone::UTC } }
     }
 
     fn tell(
@@ -211,25 +211,25 @@ impl Look {
         session: &Session,
         answer: &AccountUsage,
     ) -> Result<(), Failure> {
-        let here = self.here(answer.now());
-        term::answer(&self.shown(&Line { account, session, here: &here, broken: None }))
+        let local = self.local(answer.now());
+        term::print(&self.shown(&Line { account, session, local: &local, broken: None }))
     }
 
     /// Says in the line that something is broken, with what the session itself states, and the rest on standard error.
     async fn tell_broken(&self, broken: Broken, session: &Session) -> Result<Exit, Failure> {
         let Broken { reason, leaves_session, failure } = broken;
         let Some(reason) = reason else { return Err(failure) };
-        let here = self.here(quota::Clock::system().now());
-        let own = observe::own(session, observe::of_no_account(), here.now);
+        let local = self.local(quota::Clock::system().now());
+        let own = observe::own(session, observe::of_no_account(), local.now);
         let (account, broken) = match own.map(|own| own.view) {
             Some(view) if leaves_session => (Some(AccountView { reason: Some(reason), ..view }), None),
             view => (view, Some(reason)),
         };
-        term::answer(&self.shown(&Line { account: account.as_ref(), session, here: &here, broken }))?;
+        term::print(&self.shown(&Line { account: account.as_ref(), session, local: &local, broken }))?;
         if self.is_json && broken.is_some() {
             return Err(failure);
         }
-        term::tell(&format!("quota: {failure}\n"));
+        term::eprint(&format!("quota: {failure}\n"));
         Ok(Exit::Done)
     }
 
@@ -237,8 +237,8 @@ impl Look {
         if self.is_json {
             let accounts = line.account.map(std::slice::from_ref).unwrap_or_default();
             return match line.broken {
-                Some(reason) => account_json::render_broken(accounts, reason, line.here),
-                None => account_json::render(accounts, line.here),
+                Some(reason) => account_json::render_broken(accounts, reason, line.local),
+                None => account_json::render(accounts, line.local),
             };
         }
         match &self.format {

@@ -32,13 +32,13 @@ use crate::call_limit;
 use crate::config::{self, Config};
 use crate::context;
 use crate::exit::{Exit, Failure};
+use crate::format::LocalTime;
 use crate::gateway::{self, Store};
 use crate::harmless::harmless;
 use crate::scope::{self, CommandScope};
 use crate::sharing::{self, Sharing, is_any_alone};
 use crate::term::Screen;
 use crate::view::account::{AccountView, FailureView};
-use crate::words::Here;
 
 /// The seconds on the screen.
 const TICK: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// [`Failure`] if there is no terminal, or configuration or store cannot be used.
 pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Failure> {
     let store = gateway::store(store)?;
-    if !Screen::stdout().live {
+    if !Screen::stdout().is_tty {
         return Err(Failure::new(
             Exit::Usage,
             "quota watch needs a terminal; for scripts there is quota status",
@@ -266,7 +266,7 @@ impl Watch<'_> {
     }
 
     fn draw(&mut self) -> Result<(), Failure> {
-        let here = Here::now();
+        let local = LocalTime::now();
         let answers: Vec<_> = self.shown.accounts.iter().map(Account::peek).collect();
         self.see_whether_alone(&answers);
         let views: Vec<_> = answers
@@ -281,7 +281,7 @@ impl Watch<'_> {
             .collect();
         self.state.views = views;
         let colour = Screen::stdout().colour;
-        self.terminal.draw(|frame| picture::draw(frame, &mut self.state, &here, colour))
+        self.terminal.draw(|frame| picture::draw(frame, &mut self.state, &local, colour))
     }
 
     /// Lets the shell have the terminal, until somebody has this go on.

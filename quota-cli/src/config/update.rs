@@ -129,7 +129,10 @@ async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), Fail
     } else {
         ""
     };
-    term::tell(&format!("quota: moved the accounts of {old_name} into {}{elsewhere}; {rest}\n", file.name()));
+    term::eprint(&format!(
+        "quota: moved the accounts of {old_name} into {}{elsewhere}; {rest}\n",
+        file.name()
+    ));
     Ok(())
 }
 

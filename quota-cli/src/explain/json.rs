@@ -4,18 +4,18 @@
 use serde::Serialize;
 
 use crate::args::RequestArgs;
+use crate::format::{LocalTime, rfc3339, whole_seconds};
 use crate::pick::json::ReasonJson;
 use crate::router::Seen;
 use crate::router::seen::Outcome;
 use crate::token_like::masked;
 use crate::view::account_json::WindowJson;
-use crate::words::{Here, rfc3339, whole_seconds};
 
 /// The whole document, with a line break at its end.
-pub(super) fn render(seen: &Seen, request: &RequestArgs, here: &Here) -> String {
+pub(super) fn render(seen: &Seen, request: &RequestArgs, local: &LocalTime) -> String {
     let accounts = seen.accounts.iter().map(|account| AccountJson {
         reason: ReasonJson::of(account),
-        windows: account.windows.iter().map(|window| WindowJson::of(window, here)).collect(),
+        windows: account.windows.iter().map(|window| WindowJson::of(window, local)).collect(),
         not_refreshed: account.not_refreshed.as_deref(),
     });
     let document = Document {

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 
 use quota::accounts::Eligibility;
 
+use crate::format::{self, LocalTime, between};
 use crate::router::seen::Outcome;
 use crate::router::{Refusal, Seen, SeenAccount, reason, verdict};
-use crate::term::{Ink, Screen, shortened, wrapped};
+use crate::term::{Screen, Style, truncate, wrap};
 use crate::view::account_text::{Columns, row};
-use crate::words::{self, Here, between};
 
 /// What marks the account that is taken; the others are set in by as much.
 const MARK: &str = "→ ";
@@ -18,57 +18,58 @@ const INDENT: usize = 2;
 const WIDE: usize = 100;
 
 /// The decision, and every account in its order.
-pub(super) fn render(seen: &Seen, here: &Here, screen: Screen) -> String {
+pub(super) fn render(seen: &Seen, local: &LocalTime, screen: Screen) -> String {
     let windows = || seen.accounts.iter().flat_map(|account| &account.windows);
-    let columns = Columns::of(windows, here, screen.width.saturating_sub(INDENT));
+    let columns = Columns::of(windows, local, screen.width.saturating_sub(INDENT));
     let mut text = String::new();
-    let (line, ink) = conclusion(seen, here);
-    for line in wrapped(&line, screen.width) {
+    let (line, ink) = conclusion(seen, local);
+    for line in wrap(&line, screen.width) {
         let _ = writeln!(text, "{}", screen.paint(ink, line));
     }
     for (at, account) in seen.accounts.iter().enumerate() {
         let is_taken = seen.outcome == Outcome::Take(at);
         let (standing, ink) = standing(account, is_taken, seen.outcome == Outcome::Wait(at));
-        let _ = write!(text, "\n{}", heading(account, is_taken, (standing, ink), here, screen));
-        for line in wrapped(&reason(account, here), screen.width.saturating_sub(INDENT)) {
+        let _ = write!(text, "\n{}", heading(account, is_taken, (standing, ink), local, screen));
+        for line in wrap(&reason(account, local), screen.width.saturating_sub(INDENT)) {
             let _ = writeln!(text, "{:INDENT$}{}", "", screen.paint(ink, line));
         }
         for window in &account.windows {
-            let _ = writeln!(text, "{:INDENT$}{}", "", row(window, &columns, here, screen).trim_end());
+            let _ = writeln!(text, "{:INDENT$}{}", "", row(window, &columns, local, screen).trim_end());
         }
     }
     text
 }
 
-fn conclusion(seen: &Seen, here: &Here) -> (String, Ink) {
+fn conclusion(seen: &Seen, local: &LocalTime) -> (String, Style) {
     match seen.chosen() {
-        Some(account) => (format!("{} is to be used now.", account.id), Ink::Good),
-        None => (format!("{}.", verdict(&Refusal::of(seen.clone()), here)), Ink::Bad),
+        Some(account) => (format!("{} is to be used now.", account.id), Style::Good),
+        None => (format!("{}.", verdict(&Refusal::of(seen.clone()), local)), Style::Bad),
     }
 }
 
 /// How an account stands, in a word or two.
-fn standing(account: &SeenAccount, is_taken: bool, is_waited_for: bool) -> (&'static str, Ink) {
+fn standing(account: &SeenAccount, is_taken: bool, is_waited_for: bool) -> (&'static str, Style) {
     match account.standing {
-        _ if is_taken => ("taken", Ink::Good),
-        _ if is_waited_for => ("waited for", Ink::Warn),
-        _ if account.is_unneeded => ("not needed", Ink::Quiet),
-        Eligibility::Eligible => ("not needed", Ink::Quiet),
-        Eligibility::LastResort => ("passed over", Ink::Warn),
-        _ => ("refused", Ink::Bad),
+        _ if is_taken => ("taken", Style::Good),
+        _ if is_waited_for => ("waited for", Style::Warn),
+        _ if account.is_unneeded => ("not needed", Style::Dim),
+        Eligibility::Eligible => ("not needed", Style::Dim),
+        Eligibility::LastResort => ("passed over", Style::Warn),
+        _ => ("refused", Style::Bad),
     }
 }
 
 fn heading(
     account: &SeenAccount,
     is_taken: bool,
-    (standing, ink): (&'static str, Ink),
-    here: &Here,
+    (standing, ink): (&'static str, Style),
+    local: &LocalTime,
     screen: Screen,
 ) -> String {
     let role = if account.is_main { "main" } else { "fallback" };
     let oldest = account.windows.iter().map(|window| window.observed_at).min();
-    let age = oldest.map_or_else(String::new, |at| format!("read {} · ", words::ago(between(at, here.now))));
+    let age =
+        oldest.map_or_else(String::new, |at| format!("read {} · ", format::ago(between(at, local.now))));
     let aside = format!("{age}{role} · {standing}");
     let mark = if is_taken { MARK } else { "  " };
     let name = account.id.as_str();
@@ -76,10 +77,15 @@ fn heading(
     let gap = room.saturating_sub(name.chars().count() + aside.chars().count());
     let mark = screen.paint(ink, mark);
     if gap >= 2 {
-        return format!("{mark}{}{:gap$}{}\n", screen.paint(Ink::Name, name), "", screen.paint(ink, aside));
+        return format!(
+            "{mark}{}{:gap$}{}\n",
+            screen.paint(Style::Strong, name),
+            "",
+            screen.paint(ink, aside)
+        );
     }
-    let name = screen.paint(Ink::Name, shortened(name, room));
-    format!("{mark}{name}\n{:INDENT$}{}\n", "", screen.paint(ink, shortened(&aside, room)))
+    let name = screen.paint(Style::Strong, truncate(name, room));
+    format!("{mark}{name}\n{:INDENT$}{}\n", "", screen.paint(ink, truncate(&aside, room)))
 }
 
 #[cfg(test)]

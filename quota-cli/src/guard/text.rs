@@ -4,10 +4,10 @@
 use quota::{Hold, QuotaError};
 
 use super::judge::{Verdict, Why};
+use crate::format::LocalTime;
 use crate::harmless::harmless;
 use crate::reset_grace::{self, PendingReset};
 use crate::view::account::FailureView;
-use crate::words::Here;
 
 /// What is known beside the verdict.
 #[derive(Debug, Default)]
@@ -19,19 +19,19 @@ pub(super) struct Beside {
 }
 
 /// The verdict in one line.
-pub(super) fn verdict(verdict: &Verdict, beside: &Beside, here: &Here) -> String {
+pub(super) fn verdict(verdict: &Verdict, beside: &Beside, local: &LocalTime) -> String {
     match verdict {
         Verdict::Go { window, left } => harmless(&format!("{left} % left in {window}")),
         Verdict::Below { window, left } => harmless(&format!("too little left: {left} % in {window}")),
         Verdict::Unknown { window, why } => {
-            let gap = gap(window.as_deref(), why, beside, here);
+            let gap = gap(window.as_deref(), why, beside, local);
             format!("{gap}; to go on anyway, give --unknown allow")
         }
     }
 }
 
 /// Why it cannot be decided, with the cause first.
-fn gap(window: Option<&str>, why: &Why, beside: &Beside, here: &Here) -> String {
+fn gap(window: Option<&str>, why: &Why, beside: &Beside, local: &LocalTime) -> String {
     let cause = beside.cause.as_ref().map_or_else(String::new, |cause| format!("{cause}; "));
     let window = window.map_or_else(String::new, |window| format!("{window}: "));
     let why = match why {
@@ -48,16 +48,16 @@ fn gap(window: Option<&str>, why: &Why, beside: &Beside, here: &Here) -> String 
         Why::Old => "its number is old, so more may be used by now".to_owned(),
         Why::OldWithoutReset => "its number is old, and states no reset".to_owned(),
         Why::Reset { at } => {
-            beside.pending.map_or_else(|| reset_grace::reset(*at, here), |pending| pending.text(here))
+            beside.pending.map_or_else(|| reset_grace::reset(*at, local), |pending| pending.text(local))
         }
     };
     harmless(&format!("{cause}{window}{why}"))
 }
 
 /// What is said while the command waits; `None` if nothing is known that would explain it.
-pub(super) fn notice(window: Option<&str>, why: &Why, beside: &Beside, here: &Here) -> Option<String> {
+pub(super) fn notice(window: Option<&str>, why: &Why, beside: &Beside, local: &LocalTime) -> Option<String> {
     match beside.pending {
-        Some(_) => Some(format!("{}; waiting", gap(window, why, beside, here))),
+        Some(_) => Some(format!("{}; waiting", gap(window, why, beside, local))),
         None => beside.cause.as_ref().map(|cause| format!("{cause}; waiting")),
     }
 }
@@ -67,9 +67,10 @@ pub(super) fn cause(
     error: Option<&QuotaError>,
     hold: Option<&Hold>,
     advice: &dyn Fn() -> String,
-    here: &Here,
+    local: &LocalTime,
 ) -> Option<String> {
-    let held = |hold: &Hold| format!("not asked until {}: {}", here.clock_with_seconds(hold.until), hold.why);
+    let held =
+        |hold: &Hold| format!("not asked until {}: {}", local.time_of_day_with_seconds(hold.until), hold.why);
     let FailureView { why, advice } = match (error, hold) {
         (Some(QuotaError::OnHold { hold, .. }), _) | (None, Some(hold)) => return Some(held(hold)),
         (Some(error), _) => FailureView::of(error, advice),
@@ -91,12 +92,12 @@ mod tests {
         format!("2026-11-23T{text}Z").parse().unwrap()
     }
 
-    fn here() -> Here {
-        Here { now: at("11:55:03"), zone: TimeZone::UTC }
+    fn local() -> LocalTime {
+        LocalTime { now: at("11:55:03"), zone: TimeZone::UTC }
     }
 
     fn line(window: Option<&str>, why: Why, beside: &Beside) -> String {
-        verdict(&Verdict::Unknown { window: window.map(ToOwned::to_owned), why }, beside, &here())
+        verdict(&Verdict::Unknown { window: window.map(ToOwned::to_owned), why }, beside, &local())
     }
 
     #[test]
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn a_hold_is_a_cause_with_its_end() {
         let hold = Hold::new(at("11:54:00"), at("11:59:00"), HoldReason::RateLimited);
-        let cause = cause(None, Some(&hold), &String::new, &here());
+        let cause = cause(None, Some(&hold), &String::new, &local());
 
         assert_eq!(cause, Some(format!("not asked until 11:59:00: {}", hold.why)));
         let line = line(None, Why::NothingRead, &Beside { cause, pending: None });

@@ -4,8 +4,8 @@
 use serde::Serialize;
 
 use crate::exit::Exit;
+use crate::format::{rfc3339, whole_seconds};
 use crate::router::{Refusal, Seen, SeenAccount};
-use crate::words::{rfc3339, whole_seconds};
 
 /// The whole document, in one line.
 pub(super) fn render(seen: &Seen, refusal: Option<&Refusal>) -> String {

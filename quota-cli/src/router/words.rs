@@ -8,13 +8,13 @@ use super::seen::Outcome;
 use super::{Refusal, SeenAccount, may_have_room};
 use crate::config::all_disabled_text;
 use crate::exit::Exit;
+use crate::format::{self, LocalTime};
 use crate::harmless::harmless;
 use crate::hint;
 use crate::view::account_text::label;
-use crate::words::{self, Here};
 
 /// Why an account was taken, passed over or refused, and until when.
-pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
+pub(crate) fn reason(account: &SeenAccount, local: &LocalTime) -> String {
     if account.is_unneeded {
         return "not known, and not asked about, for another has room".to_owned();
     }
@@ -22,14 +22,14 @@ pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
         return harmless(why);
     }
     if let (Some(pending), Some(window)) = (&account.pending, &account.window) {
-        return harmless(&format!("{}: {}", label(window), pending.text(here)));
+        return harmless(&format!("{}: {}", label(window), pending.text(local)));
     }
     let mut told = match (account.rule, &account.window, account.limit) {
         (Reason::BelowMinimum | Reason::BelowKillswitch, Some(window), Some(limit)) => {
             let left = window.used.lower_bound().map_or(Percent::ZERO, Percent::remaining);
             // A model's window is not used at its very limit either.
             let place = if left < limit { "below" } else { "at" };
-            let (left, limit) = (words::percent(left), words::percent(limit));
+            let (left, limit) = (format::percent(left), format::percent(limit));
             let what = if account.rule == Reason::BelowKillswitch { "killswitch" } else { "minimum" };
             format!("{left} left of {}, {place} the {what} of {limit}", label(window))
         }
@@ -41,8 +41,8 @@ pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
         }
         (rule, ..) => rule.to_string(),
     };
-    if let Some(until) = account.until.filter(|until| *until > here.now) {
-        told = format!("{told}, again {}", here.relative(until));
+    if let Some(until) = account.until.filter(|until| *until > local.now) {
+        told = format!("{told}, again {}", local.relative(until));
     }
     if let Some(why) = account.not_refreshed.as_ref().filter(|_| may_have_room(account.rule)) {
         told = format!("{told} ({why})");
@@ -51,9 +51,9 @@ pub(crate) fn reason(account: &SeenAccount, here: &Here) -> String {
 }
 
 /// That nobody serves a request, and when somebody does.
-pub(crate) fn verdict(refusal: &Refusal, here: &Here) -> String {
+pub(crate) fn verdict(refusal: &Refusal, local: &LocalTime) -> String {
     let accounts = &refusal.seen.accounts;
-    let back = refusal.seen.retry_after.map(|span| here.relative(words::after(here.now, span)));
+    let back = refusal.seen.retry_after.map(|span| local.relative(format::after(local.now, span)));
     if let Outcome::Wait(at) = refusal.seen.outcome {
         let (id, back) = (&accounts[at].id, back.unwrap_or_default());
         return format!("the session stays with {id}, which has room again {back}");
@@ -73,15 +73,15 @@ pub(crate) fn verdict(refusal: &Refusal, here: &Here) -> String {
 }
 
 /// The same in one line that also says why, where that is not plain, and what to do.
-pub(crate) fn nobody(refusal: &Refusal, here: &Here) -> String {
+pub(crate) fn nobody(refusal: &Refusal, local: &LocalTime) -> String {
     let accounts = &refusal.seen.accounts;
     if refusal.exit == Exit::NoAccount {
-        return verdict(refusal, here);
+        return verdict(refusal, local);
     }
     if let ([account], Outcome::Nobody) = (&accounts[..], refusal.seen.outcome) {
-        return format!("{}: {}{}", account.id, reason(account, here), advice(account.rule));
+        return format!("{}: {}{}", account.id, reason(account, local), advice(account.rule));
     }
-    let verdict = verdict(refusal, here);
+    let verdict = verdict(refusal, local);
     if refusal.exit == Exit::Gaps {
         return verdict;
     }
@@ -90,7 +90,7 @@ pub(crate) fn nobody(refusal: &Refusal, here: &Here) -> String {
     let telling = telling.or_else(|| accounts.iter().find(|account| account.rule != Reason::Disabled));
     match telling.or(accounts.first()) {
         Some(account) => {
-            let (reason, advice) = (reason(account, here), advice(account.rule));
+            let (reason, advice) = (reason(account, local), advice(account.rule));
             format!("{verdict}; {}: {reason}{advice}; more: {}", account.id, hint::command("explain"))
         }
         None => verdict,

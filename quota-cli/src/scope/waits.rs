@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use quota::{Account, AccountId, Clock, Event, QuotaManager};
 use tokio::task::JoinSet;
 
+use crate::format::LocalTime;
 use crate::term;
-use crate::words::Here;
 
 /// A shorter wait is not reported.
 const NOTICE_DELAY: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ async fn tell_later(account: Account, until: Timestamp) {
     let before = mark(&account);
     Clock::system().sleep(NOTICE_DELAY).await;
     if mark(&account) == before {
-        term::tell_above(&line(account.id(), until, &Here::now()));
+        term::eprint_above(&line(account.id(), until, &LocalTime::now()));
     }
 }
 
@@ -38,8 +38,8 @@ fn mark(account: &Account) -> impl PartialEq + use<> {
     (answer.snapshot().complete_at(), answer.trouble().map(|trouble| trouble.at))
 }
 
-fn line(account: &AccountId, until: Timestamp, here: &Here) -> String {
-    let until = here.clock_with_seconds(until);
+fn line(account: &AccountId, until: Timestamp, local: &LocalTime) -> String {
+    let until = local.time_of_day_with_seconds(until);
     format!("quota: {account}: another process is refreshing, waiting until {until}\n")
 }
 
@@ -52,9 +52,9 @@ mod tests {
     #[test]
     fn a_wait_says_for_what_and_until_when() {
         let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
-        let here = Here { now: at(0), zone: TimeZone::UTC };
+        let local = LocalTime { now: at(0), zone: TimeZone::UTC };
 
-        let line = line(&"anthropic/main".parse().unwrap(), at(12), &here);
+        let line = line(&"anthropic/main".parse().unwrap(), at(12), &local);
 
         assert_eq!(line, "quota: anthropic/main: another process is refreshing, waiting until 08:00:12\n");
     }

@@ -6,24 +6,24 @@ use serde::Serialize;
 
 use super::account::{AccountView, ViewFreshness, WindowView};
 use super::reason::Reason;
-use crate::words::{Here, between, rfc3339};
+use crate::format::{LocalTime, between, rfc3339};
 
 const VERSION: u32 = 1;
 
 /// The whole document, with a line break at its end.
-pub(crate) fn render(accounts: &[AccountView], here: &Here) -> String {
-    document(accounts, None, here)
+pub(crate) fn render(accounts: &[AccountView], local: &LocalTime) -> String {
+    document(accounts, None, local)
 }
 
 /// The same where the configuration or the store cannot be used.
-pub(crate) fn render_broken(accounts: &[AccountView], reason: Reason, here: &Here) -> String {
-    document(accounts, Some(reason), here)
+pub(crate) fn render_broken(accounts: &[AccountView], reason: Reason, local: &LocalTime) -> String {
+    document(accounts, Some(reason), local)
 }
 
-fn document(accounts: &[AccountView], error: Option<Reason>, here: &Here) -> String {
-    let accounts = accounts.iter().map(|account| AccountJson::of(account, here)).collect();
+fn document(accounts: &[AccountView], error: Option<Reason>, local: &LocalTime) -> String {
+    let accounts = accounts.iter().map(|account| AccountJson::of(account, local)).collect();
     let document =
-        Document { version: VERSION, now: rfc3339(here.now), error: error.map(Reason::word), accounts };
+        Document { version: VERSION, now: rfc3339(local.now), error: error.map(Reason::word), accounts };
     let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
     text.push('\n');
     text
@@ -117,7 +117,7 @@ struct MoneyJson<'a> {
 }
 
 impl<'a> AccountJson<'a> {
-    fn of(account: &'a AccountView, here: &Here) -> Self {
+    fn of(account: &'a AccountView, local: &LocalTime) -> Self {
         let (state, stale_since, why) = match account.state {
             ViewFreshness::Fresh => ("fresh", None, None),
             ViewFreshness::Stale { since, why } => ("stale", since.map(rfc3339), Some(why.as_str())),
@@ -130,7 +130,7 @@ impl<'a> AccountJson<'a> {
             reason: account.reason.map(Reason::word),
             age_seconds: account.age.map(|age| age.as_secs()),
             plan: account.plan.as_deref(),
-            windows: account.windows.iter().map(|window| WindowJson::of(window, here)).collect(),
+            windows: account.windows.iter().map(|window| WindowJson::of(window, local)).collect(),
             credits: account.credits.as_ref().map(CreditsJson::of),
             hold: account.hold.as_ref().map(HoldJson::of),
             trouble: account.trouble.as_ref().map(|trouble| TroubleJson {
@@ -147,7 +147,7 @@ impl<'a> AccountJson<'a> {
 }
 
 impl<'a> WindowJson<'a> {
-    pub(crate) fn of(window: &'a WindowView, here: &Here) -> Self {
+    pub(crate) fn of(window: &'a WindowView, local: &LocalTime) -> Self {
         Self {
             id: &window.id,
             used_percent: window.used.lower_bound().map(quota::Percent::as_f64),
@@ -156,10 +156,10 @@ impl<'a> WindowJson<'a> {
             // A reset that has passed is not in so many seconds.
             resets_in_seconds: window
                 .resets_at
-                .filter(|reset| *reset > here.now)
-                .map(|reset| between(here.now, reset).as_secs()),
+                .filter(|reset| *reset > local.now)
+                .map(|reset| between(local.now, reset).as_secs()),
             observed_at: rfc3339(window.observed_at),
-            age_seconds: between(window.observed_at, here.now).as_secs(),
+            age_seconds: between(window.observed_at, local.now).as_secs(),
             source: window.source.as_str(),
             scope: window.scope.as_ref().map(ScopeJson::of),
             length_seconds: window.length.map(|length| length.as_secs()),

@@ -9,9 +9,9 @@ use quota::{Credits, HoldReason, LastFailureKind, StaleReason, Used};
 use super::account::{AccountView, ViewFreshness, WindowView, not_asked};
 use super::bar::{self, bar};
 use crate::call_limit;
+use crate::format::{self, LocalTime, between};
 use crate::harmless::harmless;
-use crate::term::{Ink, Screen, shortened, wrapped};
-use crate::words::{self, Here, between};
+use crate::term::{Screen, Style, truncate, wrap};
 
 const INDENT: usize = 2;
 /// From here on each window also says how old its reading is.
@@ -23,15 +23,15 @@ const SHORTEST_LABEL: usize = 14;
 const GAP: usize = 2;
 
 /// All accounts, one after the other.
-pub(crate) fn render(accounts: &[AccountView], here: &Here, screen: Screen) -> String {
-    each(&accounts.iter().collect::<Vec<_>>(), here, screen).join("\n")
+pub(crate) fn render(accounts: &[AccountView], local: &LocalTime, screen: Screen) -> String {
+    each(&accounts.iter().collect::<Vec<_>>(), local, screen).join("\n")
 }
 
 /// Each account, with columns that are the same for all.
-pub(crate) fn each(accounts: &[&AccountView], here: &Here, screen: Screen) -> Vec<String> {
+pub(crate) fn each(accounts: &[&AccountView], local: &LocalTime, screen: Screen) -> Vec<String> {
     let windows = || accounts.iter().flat_map(|account| &account.windows);
-    let columns = Columns::of(windows, here, screen.width);
-    accounts.iter().map(|account| one(account, &columns, here, screen)).collect()
+    let columns = Columns::of(windows, local, screen.width);
+    accounts.iter().map(|account| one(account, &columns, local, screen)).collect()
 }
 
 /// The widths of what stands in columns, the same for all accounts.
@@ -50,7 +50,7 @@ pub(crate) struct Columns {
 impl Columns {
     pub(crate) fn of<'a, W: Iterator<Item = &'a WindowView>>(
         windows: impl Fn() -> W,
-        here: &Here,
+        local: &LocalTime,
         width: usize,
     ) -> Self {
         let widest = |text: &dyn Fn(&WindowView) -> String| {
@@ -59,9 +59,9 @@ impl Columns {
         let label = widest(&label);
         let used = widest(&|window| used(window.used));
         let age = width >= WIDE;
-        let ages = if age { GAP + widest(&|window| age_of(window, here)) } else { 0 };
+        let ages = if age { GAP + widest(&|window| age_of(window, local)) } else { 0 };
         // In a narrow terminal the time of day gives way first, then the bar, then the names of windows.
-        let beside = |told| INDENT + GAP + used + GAP + ages + widest(&|window| reset(window, here, told));
+        let beside = |told| INDENT + GAP + used + GAP + ages + widest(&|window| reset(window, local, told));
         let with_bar = |told| label + beside(told) + GAP + bar::NARROWEST <= width;
         let without = |told| label.min(SHORTEST_LABEL) + beside(told) <= width;
         let fits: [(Told, &dyn Fn(Told) -> bool); 4] = [
@@ -71,7 +71,7 @@ impl Columns {
             (Told::Relative, &without),
         ];
         let told = fits.iter().find(|(told, fits)| fits(*told)).map_or(Told::Bare, |(told, _)| *told);
-        let reset = widest(&|window| reset(window, here, told));
+        let reset = widest(&|window| reset(window, local, told));
         let left = width.saturating_sub(INDENT + GAP + used + GAP + reset + ages);
         let label = label.min(left.max(bar::NARROWEST));
         let left = left.saturating_sub(label + GAP);
@@ -91,40 +91,41 @@ enum Told {
     Bare,
 }
 
-fn one(account: &AccountView, columns: &Columns, here: &Here, screen: Screen) -> String {
+fn one(account: &AccountView, columns: &Columns, local: &LocalTime, screen: Screen) -> String {
     let mut text = heading(account, screen);
     for window in &account.windows {
-        let _ = writeln!(text, "{}", row(window, columns, here, screen).trim_end());
+        let _ = writeln!(text, "{}", row(window, columns, local, screen).trim_end());
     }
     let mut note = |ink, note: &str| {
-        for line in wrapped(note, screen.width.saturating_sub(INDENT)) {
+        for line in wrap(note, screen.width.saturating_sub(INDENT)) {
             let _ = writeln!(text, "{:INDENT$}{}", "", screen.paint(ink, line));
         }
     };
     if let Some(money) = account.credits.as_ref().and_then(money) {
-        note(Ink::Plain, &money);
+        note(Style::Plain, &money);
     }
     if let Some(failure) = &account.failure {
-        note(Ink::Bad, &harmless(&failure.why));
+        note(Style::Bad, &harmless(&failure.why));
         if let Some(advice) = &failure.advice {
-            note(Ink::Plain, &harmless(advice));
+            note(Style::Plain, &harmless(advice));
         }
     } else if let Some(trouble) = account.trouble.as_ref().filter(|_| !is_told_by_its_hold(account)) {
-        note(Ink::Warn, &format!("last call: {}", harmless(&trouble.note)));
+        note(Style::Warn, &format!("last call: {}", harmless(&trouble.note)));
     } else if let Some(why) = account.not_refreshed.as_ref().filter(|_| !is_all_told_by_its_hold(account)) {
-        note(Ink::Warn, &format!("not refreshed: {}", harmless(why)));
+        note(Style::Warn, &format!("not refreshed: {}", harmless(why)));
     }
     if let Some(called_at) = account.called_at {
         let has_failed = account.failure.is_some() || account.trouble.is_some();
-        note(Ink::Plain, &call_limit::text(called_at, has_failed, here.now));
+        note(Style::Plain, &call_limit::text(called_at, has_failed, local.now));
     }
     if let Some(hold) = &account.hold {
-        let (left, clock) = (words::span(between(here.now, hold.until)), here.clock_with_seconds(hold.until));
+        let (left, clock) =
+            (format::duration(between(local.now, hold.until)), local.time_of_day_with_seconds(hold.until));
         let why = if account.failure.is_none() { format!(": {}", hold.why) } else { String::new() };
         let more = hold.shortened_from().map_or_else(String::new, |requested| {
-            format!("; the provider asked for {}", words::span(requested))
+            format!("; the provider asked for {}", format::duration(requested))
         });
-        note(Ink::Warn, &format!("not asked again for {left} (until {clock}){why}{more}"));
+        note(Style::Warn, &format!("not asked again for {left} (until {clock}){why}{more}"));
     }
     text
 }
@@ -156,40 +157,40 @@ fn heading(account: &AccountView, screen: Screen) -> String {
     let (name_width, aside_width) = (name.chars().count(), aside.chars().count());
     if name_width + 2 + aside_width <= screen.width {
         let gap = screen.width.min(WIDE).saturating_sub(name_width + aside_width).max(2);
-        return format!("{}{:gap$}{}\n", screen.paint(Ink::Name, name), "", screen.paint(ink, aside));
+        return format!("{}{:gap$}{}\n", screen.paint(Style::Strong, name), "", screen.paint(ink, aside));
     }
-    let name = shortened(name, screen.width);
-    let aside = shortened(&aside, screen.width.saturating_sub(INDENT));
-    format!("{}\n{:INDENT$}{}\n", screen.paint(Ink::Name, name), "", screen.paint(ink, aside))
+    let name = truncate(name, screen.width);
+    let aside = truncate(&aside, screen.width.saturating_sub(INDENT));
+    format!("{}\n{:INDENT$}{}\n", screen.paint(Style::Strong, name), "", screen.paint(ink, aside))
 }
 
-fn freshness(account: &AccountView) -> (String, Ink) {
+fn freshness(account: &AccountView) -> (String, Style) {
     if account.switched_off {
-        return ("disabled".to_owned(), Ink::Quiet);
+        return ("disabled".to_owned(), Style::Dim);
     }
-    let age = account.age.map(words::ago);
+    let age = account.age.map(format::ago);
     match (account.state, age) {
-        (ViewFreshness::Fresh, age) => (format!("read {}", age.as_deref().unwrap_or("just now")), Ink::Quiet),
+        (ViewFreshness::Fresh, age) => (format!("read {}", age.as_deref().unwrap_or("just now")), Style::Dim),
         (ViewFreshness::Stale { why: StaleReason::NeverRead | StaleReason::IdentityUnknown, .. }, _)
-        | (_, None) => ("no number".to_owned(), Ink::Bad),
-        (_, Some(age)) => (format!("stale, read {age}"), Ink::Warn),
+        | (_, None) => ("no number".to_owned(), Style::Bad),
+        (_, Some(age)) => (format!("stale, read {age}"), Style::Warn),
     }
 }
 
 /// One window in its line.
-pub(crate) fn row(window: &WindowView, columns: &Columns, here: &Here, screen: Screen) -> String {
-    let label = shortened(&label(window), columns.label);
+pub(crate) fn row(window: &WindowView, columns: &Columns, local: &LocalTime, screen: Screen) -> String {
+    let label = truncate(&label(window), columns.label);
     let mut row = format!("{:INDENT$}{label:width$}", "", width = columns.label);
     if columns.bar > 0 {
-        let _ = write!(row, "  {}", bar(window.used, passed(window, here), columns.bar, screen));
+        let _ = write!(row, "  {}", bar(window.used, passed(window, local), columns.bar, screen));
     }
     let used = format!("{:>width$}", used(window.used), width = columns.used);
     let _ = write!(row, "  {}", screen.paint(bar::ink(window.used), used));
-    let reset = format!("{:width$}", reset(window, here, columns.told), width = columns.reset);
+    let reset = format!("{:width$}", reset(window, local, columns.told), width = columns.reset);
     let _ =
-        write!(row, "  {}", screen.paint(Ink::Plain, if columns.age { &reset } else { reset.trim_end() }));
+        write!(row, "  {}", screen.paint(Style::Plain, if columns.age { &reset } else { reset.trim_end() }));
     if columns.age {
-        let _ = write!(row, "  {}", screen.paint(Ink::Quiet, age_of(window, here)));
+        let _ = write!(row, "  {}", screen.paint(Style::Dim, age_of(window, local)));
     }
     row
 }
@@ -232,17 +233,17 @@ fn length_words(length: Duration) -> String {
 
 fn used(used: Used) -> String {
     match used {
-        Used::Exact(percent) => words::percent(percent),
-        Used::AtLeast(percent) => format!("≥ {}", words::percent(percent)),
+        Used::Exact(percent) => format::percent(percent),
+        Used::AtLeast(percent) => format!("≥ {}", format::percent(percent)),
         _ => "unknown".to_owned(),
     }
 }
 
-fn reset(window: &WindowView, here: &Here, told: Told) -> String {
-    let when = |at| if told == Told::WithClock { here.relative(at) } else { here.relative_only(at) };
+fn reset(window: &WindowView, local: &LocalTime, told: Told) -> String {
+    let when = |at| if told == Told::WithClock { local.relative(at) } else { local.relative_only(at) };
     match window.resets_at {
-        Some(at) if at > here.now && told == Told::Bare => when(at),
-        Some(at) if at > here.now => format!("resets {}", when(at)),
+        Some(at) if at > local.now && told == Told::Bare => when(at),
+        Some(at) if at > local.now => format!("resets {}", when(at)),
         Some(at) => format!("reset {}", when(at)),
         None if window.used.lower_bound().is_some_and(|used| used.basis_points() == 0) => {
             "not begun".to_owned()
@@ -251,16 +252,16 @@ fn reset(window: &WindowView, here: &Here, told: Told) -> String {
     }
 }
 
-fn age_of(window: &WindowView, here: &Here) -> String {
-    words::ago(between(window.observed_at, here.now))
+fn age_of(window: &WindowView, local: &LocalTime) -> String {
+    format::ago(between(window.observed_at, local.now))
 }
 
 /// How much of the window's time has passed, from 0 to 1.
-fn passed(window: &WindowView, here: &Here) -> Option<f64> {
+fn passed(window: &WindowView, local: &LocalTime) -> Option<f64> {
     let (reset, length) = (window.resets_at?, window.length.filter(|length| !length.is_zero())?);
-    let left = between(here.now, reset);
+    let left = between(local.now, reset);
     // A reset further off than the window is long is no place in it.
-    (reset > here.now && left <= length).then(|| 1.0 - left.as_secs_f64() / length.as_secs_f64())
+    (reset > local.now && left <= length).then(|| 1.0 - left.as_secs_f64() / length.as_secs_f64())
 }
 
 /// The credits in a few words; `None` if the provider states no amount and no reason.

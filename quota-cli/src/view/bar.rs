@@ -3,7 +3,7 @@
 
 use quota::{Percent, Used};
 
-use crate::term::{Ink, Screen};
+use crate::term::{Screen, Style};
 
 /// A bar narrower than this says nothing.
 pub(crate) const NARROWEST: usize = 8;
@@ -17,7 +17,7 @@ const TICK_EMPTY: char = '┼';
 /// The bar of a window: so much is used, and so much of its time has passed.
 pub(crate) fn bar(used: Used, passed: Option<f64>, width: usize, screen: Screen) -> String {
     let Some(percent) = used.lower_bound() else {
-        return screen.paint(Ink::Quiet, UNKNOWN.to_string().repeat(width)).to_string();
+        return screen.paint(Style::Dim, UNKNOWN.to_string().repeat(width)).to_string();
     };
     let filled = cells(percent, width);
     let tick = passed.map(|passed| cell_at(passed, width));
@@ -29,16 +29,16 @@ pub(crate) fn bar(used: Used, passed: Option<f64>, width: usize, screen: Screen)
     };
     let (front, back): (String, String) =
         ((0..filled).map(cell).collect(), (filled..width).map(cell).collect());
-    format!("{}{}", screen.paint(ink(used), front), screen.paint(Ink::Quiet, back))
+    format!("{}{}", screen.paint(ink(used), front), screen.paint(Style::Dim, back))
 }
 
 /// The colour of a use.
-pub(crate) fn ink(used: Used) -> Ink {
+pub(crate) fn ink(used: Used) -> Style {
     match used.lower_bound().map(Percent::basis_points) {
-        None => Ink::Quiet,
-        Some(9_000..) => Ink::Bad,
-        Some(7_500..) => Ink::Warn,
-        Some(_) => Ink::Good,
+        None => Style::Dim,
+        Some(9_000..) => Style::Bad,
+        Some(7_500..) => Style::Warn,
+        Some(_) => Style::Good,
     }
 }
 
@@ -58,7 +58,7 @@ fn cell_at(share: f64, width: usize) -> usize {
 mod tests {
     use super::*;
 
-    const PLAIN: Screen = Screen::USUAL;
+    const PLAIN: Screen = Screen::DEFAULT;
 
     fn exact(percent: f64) -> Used {
         Used::Exact(Percent::from_percent(percent).unwrap())
@@ -97,6 +97,6 @@ mod tests {
     fn a_window_that_is_nearly_used_up_stands_out() {
         let inks = [exact(74.9), exact(75.0), exact(90.0), Used::Unknown].map(ink);
 
-        assert_eq!(inks, [Ink::Good, Ink::Warn, Ink::Bad, Ink::Quiet]);
+        assert_eq!(inks, [Style::Good, Style::Warn, Style::Bad, Style::Dim]);
     }
 }

@@ -2,48 +2,48 @@
 
 use quota::{AccountId, LastFailureKind, Percent};
 
+use crate::format::{self, LocalTime};
 use crate::harmless::harmless;
-use crate::term::hanging;
-use crate::words::{self, Here};
+use crate::term::wrap_hanging;
 use quota_journal::{Direction, EventKind, JournalEvent};
 
 /// Between two columns.
 const GAP: usize = 2;
 
 /// The line, without a line break.
-pub(crate) fn line(account: &AccountId, event: &JournalEvent, here: &Here) -> String {
-    format!("{}  {account}  {}", time(event, here), words_of(&event.kind, here))
+pub(crate) fn line(account: &AccountId, event: &JournalEvent, local: &LocalTime) -> String {
+    format!("{}  {account}  {}", time(event, local), words_of(&event.kind, local))
 }
 
 /// The same for a terminal, with a line break wherever there is no more room for it.
-pub(crate) fn lines(account: &AccountId, event: &JournalEvent, here: &Here, width: usize) -> String {
-    let (time, words) = (time(event, here), words_of(&event.kind, here));
+pub(crate) fn lines(account: &AccountId, event: &JournalEvent, local: &LocalTime, width: usize) -> String {
+    let (time, words) = (time(event, local), words_of(&event.kind, local));
     let account = account.as_str();
     let indent = time.chars().count() + GAP;
     let begun = indent + account.chars().count() + GAP;
     if begun <= width {
-        let told = hanging(&words, begun, indent, width);
+        let told = wrap_hanging(&words, begun, indent, width);
         let gap = if told.starts_with('\n') { "" } else { "  " };
         return format!("{time}  {account}{gap}{told}");
     }
     // Of a name that is so long nothing is lost either.
-    format!("{time}  {}", hanging(&format!("{account} {words}"), indent, indent, width))
+    format!("{time}  {}", wrap_hanging(&format!("{account} {words}"), indent, indent, width))
 }
 
-fn time(event: &JournalEvent, here: &Here) -> String {
-    event.at.to_zoned_datetime(here.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+fn time(event: &JournalEvent, local: &LocalTime) -> String {
+    event.at.to_zoned_datetime(local.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// What happened, in words.
-pub(crate) fn words_of(what: &EventKind, here: &Here) -> String {
-    let percent = |basis_points| words::percent(Percent::from_basis_points(basis_points));
+pub(crate) fn words_of(what: &EventKind, local: &LocalTime) -> String {
+    let percent = |basis_points| format::percent(Percent::from_basis_points(basis_points));
     let told = match what {
         EventKind::Refreshed => "was read".to_owned(),
         EventKind::Throttled { until } => {
-            format!("was asked to slow down, until {}", here.clock_with_seconds(*until))
+            format!("was asked to slow down, until {}", local.time_of_day_with_seconds(*until))
         }
         EventKind::Held { until, reason } => {
-            format!("is not asked until {}: {reason}", here.clock_with_seconds(*until))
+            format!("is not asked until {}: {reason}", local.time_of_day_with_seconds(*until))
         }
         EventKind::HoldEnded => "may be asked again".to_owned(),
         EventKind::Reset { window } => format!("{window} began anew"),
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn everything_that_can_happen_is_told_in_a_line() {
         let account: AccountId = "anthropic/main".parse().unwrap();
-        let here = Here { now: at(0), zone: TimeZone::UTC };
+        let local = LocalTime { now: at(0), zone: TimeZone::UTC };
         let window = || "five_hour".to_owned();
         let passed = |direction| EventKind::Threshold {
             window: window(),
@@ -109,15 +109,15 @@ mod tests {
             EventKind::Failing { reason: LastFailureKind::MissingScope },
         ];
 
-        let told = all.map(|what| line(&account, &JournalEvent::new(at(0), what), &here));
+        let told = all.map(|what| line(&account, &JournalEvent::new(at(0), what), &local));
 
         insta::assert_snapshot!(told.join("\n"));
     }
 
     /// What is told at a terminal of so many columns.
     fn told(account: &str, what: EventKind, width: usize) -> String {
-        let here = Here { now: at(0), zone: TimeZone::UTC };
-        lines(&account.parse().unwrap(), &JournalEvent::new(at(0), what), &here, width)
+        let local = LocalTime { now: at(0), zone: TimeZone::UTC };
+        lines(&account.parse().unwrap(), &JournalEvent::new(at(0), what), &local, width)
     }
 
     fn passed() -> EventKind {
@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn a_window_with_a_name_that_would_garble_the_terminal_is_told_without_harm() {
-        let here = Here { now: at(0), zone: TimeZone::UTC };
-        let told = words_of(&EventKind::Reset { window: "a\u{202e}\u{1b}[2J".into() }, &here);
+        let local = LocalTime { now: at(0), zone: TimeZone::UTC };
+        let told = words_of(&EventKind::Reset { window: "a\u{202e}\u{1b}[2J".into() }, &local);
 
         assert_eq!(told, "a??[2J began anew");
     }

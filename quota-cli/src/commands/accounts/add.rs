@@ -40,7 +40,7 @@ pub(super) fn run(options: &AddArgs, store: Option<&str>) -> Result<Exit, Failur
             Err(trouble) => Some(trouble.to_string()),
         };
         if let Some(trouble) = trouble {
-            term::tell(&format!("quota: {id}: {}\n", harmless(&trouble)));
+            term::eprint(&format!("quota: {id}: {}\n", harmless(&trouble)));
         }
         Ok(Exit::Done)
     })

@@ -40,7 +40,7 @@ pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, F
         let exit = done(&lines)?;
         let failures = forget::all(&config, store, &ids).await;
         for failure in &failures {
-            term::tell(&format!("quota: {failure}\n"));
+            term::eprint(&format!("quota: {failure}\n"));
         }
         Ok(if failures.is_empty() { exit } else { Exit::Gaps })
     })

@@ -6,7 +6,7 @@ use quota::{Hold, QuotaError};
 use crate::args::ClearHoldArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::words::Here;
+use crate::format::LocalTime;
 use crate::{gateway, journal, scope, term};
 
 /// Lifts the hold, and prints what was lifted.
@@ -25,27 +25,27 @@ pub(super) fn run(options: &ClearHoldArgs, store: Option<&str>) -> Result<Exit, 
         let now_held = account.sync().await.hold();
         let done = match was_damaged {
             true => format!("replaced the damaged record of {id}\n"),
-            false => describe(lifted.as_ref(), id.as_str(), &Here::now()),
+            false => describe(lifted.as_ref(), id.as_str(), &LocalTime::now()),
         };
-        term::answer(&done)?;
+        term::print(&done)?;
         if let Some(hold) = now_held {
-            term::tell(&format!("quota: {}\n", still_held(&hold, &Here::now())));
+            term::eprint(&format!("quota: {}\n", still_held(&hold, &LocalTime::now())));
         }
         journal::tell(&config, store.store.as_ref()).await;
         Ok(Exit::Done)
     })
 }
 
-fn describe(lifted: Option<&Hold>, account: &str, here: &Here) -> String {
+fn describe(lifted: Option<&Hold>, account: &str, local: &LocalTime) -> String {
     match lifted {
-        Some(hold) => format!("cleared: {} until {}\n", hold.why, here.clock(hold.until)),
+        Some(hold) => format!("cleared: {} until {}\n", hold.why, local.time_of_day(hold.until)),
         None => format!("no hold on {account}\n"),
     }
 }
 
 /// What keeps the account from being refreshed after the clear.
-fn still_held(hold: &Hold, here: &Here) -> String {
-    format!("still no refresh before {}: {}", here.clock_with_seconds(hold.until), hold.why)
+fn still_held(hold: &Hold, local: &LocalTime) -> String {
+    format!("still no refresh before {}: {}", local.time_of_day_with_seconds(hold.until), hold.why)
 }
 
 fn not_cleared(error: &QuotaError) -> Failure {

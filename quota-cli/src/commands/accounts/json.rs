@@ -10,13 +10,18 @@ use serde::Serialize;
 
 use super::listed::Listed;
 use crate::config::{self, Config, Origin};
-use crate::words::{Here, rfc3339};
+use crate::format::{LocalTime, rfc3339};
 
 /// The whole document, with a line break at its end.
-pub(super) fn render(named: Option<&Path>, config: &Config, accounts: &[Listed<'_>], here: &Here) -> String {
+pub(super) fn render(
+    named: Option<&Path>,
+    config: &Config,
+    accounts: &[Listed<'_>],
+    local: &LocalTime,
+) -> String {
     let document = Document {
         version: 1,
-        now: rfc3339(here.now),
+        now: rfc3339(local.now),
         config: config.path.as_ref().map(|path| path.display().to_string()),
         file: config::path(named).ok().map(|path| path.display().to_string()),
         accounts: accounts.iter().enumerate().map(|(at, account)| AccountJson::of(at, account)).collect(),

@@ -6,10 +6,10 @@ use super::{json, text};
 use crate::args::{ListArgs, RequestArgs};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::format::LocalTime;
 use crate::router::{Router, Seen};
 use crate::scope;
 use crate::term::{self, Screen};
-use crate::words::Here;
 use crate::{context, gateway};
 
 /// Shows them.
@@ -19,11 +19,11 @@ pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failu
     scope::run(async |scope| {
         let Some(config) = context::configuration(named).await? else {
             if options.json {
-                term::answer(&json::render(
+                term::print(&json::render(
                     named,
                     &Config { accounts: Vec::new(), ..Config::of_claude_code() },
                     &[],
-                    &Here::now(),
+                    &LocalTime::now(),
                 ))?;
             }
             return Ok(Exit::NoAccount);
@@ -33,13 +33,15 @@ pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failu
         let router = match Router::open(scope, &config, &store, None, &asked).await {
             Ok(router) => Some(router),
             Err(trouble) => {
-                term::tell(&format!("quota: {trouble}\n"));
+                term::eprint(&format!("quota: {trouble}\n"));
                 None
             }
         };
         let seen = router.as_ref().map(|router| Seen::of(&router.known(), router));
-        let here =
-            Here { now: seen.as_ref().map_or_else(|| Here::now().now, |seen| seen.now), ..Here::now() };
+        let local = LocalTime {
+            now: seen.as_ref().map_or_else(|| LocalTime::now().now, |seen| seen.now),
+            ..LocalTime::now()
+        };
         let accounts = config.accounts.iter().enumerate();
         let listed: Vec<_> = accounts
             .map(|(at, settings)| Listed {
@@ -48,16 +50,18 @@ pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failu
             })
             .collect();
         let shown = if options.json {
-            json::render(named, &config, &listed, &here)
+            json::render(named, &config, &listed, &local)
         } else {
-            text::render(&listed, &here, Screen::stdout())
+            text::render(&listed, &local, Screen::stdout())
         };
-        term::answer(&shown)?;
+        term::print(&shown)?;
         if let Some(router) = &router {
             router.tell_if_refused().await;
         }
         for id in &config.unusable {
-            term::tell(&format!("quota: {id} is not used: accounts.json does not say where its login is\n"));
+            term::eprint(&format!(
+                "quota: {id} is not used: accounts.json does not say where its login is\n"
+            ));
         }
         Ok(Exit::Done)
     })

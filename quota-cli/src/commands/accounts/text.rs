@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use quota::accounts::{Eligibility, Limits};
 
 use super::listed::Listed;
+use crate::format::{self, LocalTime};
 use crate::harmless::harmless;
 use crate::router::reason;
-use crate::term::{Ink, Screen, shortened, wrapped};
-use crate::words::{self, Here};
+use crate::term::{Screen, Style, truncate, wrap};
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -17,7 +17,7 @@ const GAP: usize = 2;
 const NARROWEST: usize = 24;
 
 /// All accounts in their order.
-pub(super) fn render(accounts: &[Listed<'_>], here: &Here, screen: Screen) -> String {
+pub(super) fn render(accounts: &[Listed<'_>], local: &LocalTime, screen: Screen) -> String {
     let mut text = String::new();
     let number = accounts.len().to_string().len();
     let widest = |words: &dyn Fn(&Listed<'_>) -> String| {
@@ -31,20 +31,20 @@ pub(super) fn render(accounts: &[Listed<'_>], here: &Here, screen: Screen) -> St
     let beside = (beside >= NARROWEST).then_some(before_login + login + GAP);
     for (at, account) in accounts.iter().enumerate() {
         let role = if at == 0 { "main" } else { "fallback" };
-        let (state, ink) = state(account, here);
-        let told = shortened(&self::name(account), screen.width.saturating_sub(indent));
+        let (state, ink) = state(account, local);
+        let told = truncate(&self::name(account), screen.width.saturating_sub(indent));
         let head = format!(
             "{:>number$}{:GAP$}{}{:pad$}",
             at + 1,
             "",
-            screen.paint(Ink::Name, &told),
+            screen.paint(Style::Strong, &told),
             "",
             pad = name.saturating_sub(told.chars().count()) + GAP
         );
         match beside {
             Some(column) => {
                 let login = self::login(account);
-                let lines = wrapped(&state, screen.width - column);
+                let lines = wrap(&state, screen.width - column);
                 let (first, rest) = lines.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
                 let pad = column - before_login;
                 let _ = writeln!(text, "{head}{role:10}{login:pad$}{}", screen.paint(ink, first));
@@ -60,14 +60,14 @@ pub(super) fn render(accounts: &[Listed<'_>], here: &Here, screen: Screen) -> St
                     if fits { format!("{head}{role}") } else { head.trim_end().to_owned() }
                 );
                 let mut note = |ink, words: &str| {
-                    for line in wrapped(words, screen.width.saturating_sub(indent)) {
+                    for line in wrap(words, screen.width.saturating_sub(indent)) {
                         let _ = writeln!(text, "{:indent$}{}", "", screen.paint(ink, line));
                     }
                 };
                 if !fits {
-                    note(Ink::Plain, role);
+                    note(Style::Plain, role);
                 }
-                note(Ink::Plain, &self::login(account));
+                note(Style::Plain, &self::login(account));
                 note(ink, &state);
             }
         }
@@ -84,8 +84,8 @@ fn login(account: &Listed<'_>) -> String {
 }
 
 /// How it stands, by what is known; and its own limits, if it has any.
-fn state(account: &Listed<'_>, here: &Here) -> (String, Ink) {
-    let (mut state, ink) = standing(account, here);
+fn state(account: &Listed<'_>, local: &LocalTime) -> (String, Style) {
+    let (mut state, ink) = standing(account, local);
     let own = &account.settings.limits;
     for (what, limits) in [("minimum", &own.min_remaining), ("killswitch", &own.killswitch)] {
         let Some(limits) = limits else { continue };
@@ -96,24 +96,24 @@ fn state(account: &Listed<'_>, here: &Here) -> (String, Ink) {
 
 /// Limits in words.
 pub(super) fn limits(limits: &Limits) -> String {
-    let every = limits.default_limit().map(words::percent);
-    let windows = limits.windows().map(|(window, left)| format!("{} of {window}", words::percent(left)));
+    let every = limits.default_limit().map(format::percent);
+    let windows = limits.windows().map(|(window, left)| format!("{} of {window}", format::percent(left)));
     let all: Vec<_> = every.into_iter().chain(windows).collect();
     if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }
 
-fn standing(account: &Listed<'_>, here: &Here) -> (String, Ink) {
+fn standing(account: &Listed<'_>, local: &LocalTime) -> (String, Style) {
     if account.settings.disabled {
-        return ("disabled".to_owned(), Ink::Quiet);
+        return ("disabled".to_owned(), Style::Dim);
     }
-    let Some(seen) = account.seen else { return ("on".to_owned(), Ink::Plain) };
+    let Some(seen) = account.seen else { return ("on".to_owned(), Style::Plain) };
     let ink = match seen.standing {
-        Eligibility::Eligible if seen.windows.is_empty() => Ink::Quiet,
-        Eligibility::Eligible => Ink::Good,
-        Eligibility::LastResort => Ink::Warn,
-        _ => Ink::Bad,
+        Eligibility::Eligible if seen.windows.is_empty() => Style::Dim,
+        Eligibility::Eligible => Style::Good,
+        Eligibility::LastResort => Style::Warn,
+        _ => Style::Bad,
     };
-    (reason(seen, here), ink)
+    (reason(seen, local), ink)
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@ use quota::{Hold, HoldReason};
 use serde::Serialize;
 
 use super::Spent;
-use crate::words::{Here, rfc3339};
+use crate::format::{LocalTime, rfc3339};
 
 const VERSION: u32 = 1;
 
 /// The whole document, with a line break at its end.
-pub(super) fn render(all: &[Spent], here: &Here) -> String {
+pub(super) fn render(all: &[Spent], local: &LocalTime) -> String {
     let accounts = all.iter().map(AccountJson::of).collect();
-    let document = Document { version: VERSION, now: rfc3339(here.now), accounts };
+    let document = Document { version: VERSION, now: rfc3339(local.now), accounts };
     let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
     text.push('\n');
     text

@@ -88,12 +88,12 @@ fn a_look_at_the_budget_is_no_call() {
 
 #[test]
 fn it_is_shown_to_people_and_programs() {
-    let here = Here { now: at(400), zone: TimeZone::UTC };
+    let local = LocalTime { now: at(400), zone: TimeZone::UTC };
     let all = [
         spent(&asked(&[("quota status", 0), ("", 100), ("quota status", 200), ("quota status", 300)]), 400),
         Spent::of(&"anthropic/new".parse().unwrap(), &Record::default(), None, at(400), &policy()),
     ];
 
-    insta::assert_snapshot!("text", text::render(&all, &here, Screen::USUAL));
-    insta::assert_snapshot!("json", json::render(&all, &here));
+    insta::assert_snapshot!("text", text::render(&all, &local, Screen::DEFAULT));
+    insta::assert_snapshot!("json", json::render(&all, &local));
 }

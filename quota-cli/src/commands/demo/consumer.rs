@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::plan::Plan;
 use super::tally::Tally;
-use crate::words::between;
+use crate::format::between;
 
 /// All consumers of a demo; they end when this is dropped.
 #[derive(Debug)]

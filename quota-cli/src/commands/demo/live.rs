@@ -11,9 +11,9 @@ use quota_sim::Ledger;
 use super::plan::Plan;
 use super::tally::Tally;
 use crate::exit::Failure;
-use crate::term::{self, Ink, Screen, shortened};
+use crate::format::{self, thousands};
+use crate::term::{self, Screen, Style, truncate};
 use crate::view::bar::{self, bar};
-use crate::words::{self, count};
 
 /// More accounts than this would scroll the picture away.
 const MOST_ACCOUNTS: usize = 12;
@@ -46,9 +46,9 @@ impl Live {
     pub(crate) fn new(json: bool) -> Self {
         let (stdout, stderr) = (Screen::stdout(), Screen::stderr());
         let view = match json {
-            true if stderr.live => View::PictureAside(stderr),
+            true if stderr.is_tty => View::PictureAside(stderr),
             true => View::Nothing,
-            false if stdout.live => View::Picture(stdout),
+            false if stdout.is_tty => View::Picture(stdout),
             false => View::Lines,
         };
         Self { view, drawn: 0, notes: Vec::new(), failing: BTreeSet::new() }
@@ -62,9 +62,9 @@ impl Live {
             "{} read {} of a simulated provider through one manager.\n\
              {minutes} minutes pass in {seconds} s: a reading is fresh for {} instead of 5 min, and so on.\n\n\
              What the provider is going to do:\n  {throttled}\n  {expired}\n\n",
-            words::counted(plan.consumers.into(), "consumer"),
-            words::counted(plan.script.accounts().len() as u64, "account"),
-            words::seconds(plan.policy.freshness),
+            format::pluralize(plan.consumers.into(), "consumer"),
+            format::pluralize(plan.script.accounts().len() as u64, "account"),
+            format::seconds(plan.policy.freshness),
         ))
     }
 
@@ -90,14 +90,14 @@ impl Live {
             "{:.1} of {} s   {} reads   {} calls   {} without coordination",
             passed.as_secs_f64(),
             plan.lasts.as_secs(),
-            count(tally.reads()),
-            count(ledger.calls()),
-            count(tally.naive_calls()),
+            thousands(tally.reads()),
+            thousands(ledger.calls()),
+            thousands(tally.naive_calls()),
         );
         // A line that wraps would be two, and one of them would stay when the picture is drawn over.
-        let _ = writeln!(picture, "\n{}", shortened(&figures, screen.width));
+        let _ = writeln!(picture, "\n{}", truncate(&figures, screen.width));
         for note in &self.notes {
-            let _ = writeln!(picture, "{}", screen.paint(Ink::Quiet, shortened(note, screen.width)));
+            let _ = writeln!(picture, "{}", screen.paint(Style::Dim, truncate(note, screen.width)));
         }
         let up = if self.drawn > 0 { format!("\u{1b}[{}A\r\u{1b}[J", self.drawn) } else { String::new() };
         self.drawn = picture.lines().count();
@@ -119,7 +119,7 @@ impl Live {
             other => other.to_string(),
         };
         let then = match hold {
-            Some(hold) => words::seconds(words::between(hold.since, hold.until)),
+            Some(hold) => format::seconds(format::between(hold.since, hold.until)),
             None => "a while".to_owned(),
         };
         self.note(passed, &format!("{account}: {what}, not asked for {then}"))
@@ -153,9 +153,9 @@ impl Live {
 
     fn write(&self, text: &str) -> Result<(), Failure> {
         match self.view {
-            View::Picture(_) | View::Lines => term::answer(text),
+            View::Picture(_) | View::Lines => term::print(text),
             View::PictureAside(_) => {
-                term::tell(text);
+                term::eprint(text);
                 Ok(())
             }
             View::Nothing => Ok(()),
@@ -171,17 +171,17 @@ fn row(account: &Account, ledger: &Ledger, screen: Screen) -> String {
     let answer = account.peek();
     let used = answer.used(&WindowId::five_hour());
     let number = match used {
-        Used::Exact(used) => words::percent(used),
-        Used::AtLeast(used) => format!("≥ {}", words::percent(used)),
+        Used::Exact(used) => format::percent(used),
+        Used::AtLeast(used) => format!("≥ {}", format::percent(used)),
         _ => "unknown".to_owned(),
     };
     let (state, ink) = match answer.state() {
-        Freshness::Stale { why, .. } => (why.to_string(), Ink::Warn),
-        _ => ("fresh".to_owned(), Ink::Good),
+        Freshness::Stale { why, .. } => (why.to_string(), Style::Warn),
+        _ => ("fresh".to_owned(), Style::Good),
     };
     let calls = ledger.account(account.id().name()).map_or(0, |one| one.calls);
     let room = screen.width.saturating_sub(REST + STATE);
-    let name = shortened(account.id().as_str(), NAME.min(room));
+    let name = truncate(account.id().as_str(), NAME.min(room));
     let width = room.saturating_sub(NAME + 1).min(30);
     let bar =
         if width < bar::NARROWEST { String::new() } else { format!(" {}", bar(used, None, width, screen)) };

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::plan::Plan;
 use super::tally::Tally;
-use crate::term::{Screen, wrapped};
-use crate::words::{count, counted};
+use crate::format::{pluralize, thousands};
+use crate::term::{Screen, wrap};
 
 /// What a demo came to.
 #[derive(Debug, Serialize)]
@@ -84,15 +84,15 @@ impl Summary {
                 "reads",
                 format!(
                     "{} by {} in {} s",
-                    count(self.reads),
-                    counted(self.consumers.into(), "consumer"),
+                    thousands(self.reads),
+                    pluralize(self.consumers.into(), "consumer"),
                     self.seconds
                 ),
             ),
-            ("calls to the provider", count(calls)),
+            ("calls to the provider", thousands(calls)),
             (
                 "the same without coordination",
-                format!("{}, each consumer for itself", count(self.naive_calls)),
+                format!("{}, each consumer for itself", thousands(self.naive_calls)),
             ),
             ("stale reads", self.stale_text()),
             ("429s, and calls they forbade", format!("{}, {early}", self.throttled_answers)),
@@ -102,7 +102,7 @@ impl Summary {
         text.push('\n');
         for (label, value) in lines {
             let mut label = label;
-            for line in wrapped(&value, screen.width.saturating_sub(LABEL)) {
+            for line in wrap(&value, screen.width.saturating_sub(LABEL)) {
                 let _ = writeln!(text, "{label:LABEL$}{line}");
                 label = "";
             }
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_summary_at_eighty_columns() {
-        insta::assert_snapshot!(summary().text(Screen::USUAL));
+        insta::assert_snapshot!(summary().text(Screen::DEFAULT));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Area, Check, Level};
-use crate::words::rfc3339;
+use crate::format::rfc3339;
 
 const VERSION: u32 = 1;
 

@@ -11,9 +11,9 @@ use quota::{Clock, Credential, CredentialError, CredentialFingerprint};
 use super::place::others_may;
 use super::{Area, Check};
 use crate::config::{AccountSettings, Config, LoginSource};
+use crate::format::{between, duration};
 use crate::gateway;
 use crate::hint::quoted;
-use crate::words::{between, span};
 
 /// What is found of an account's login, and the mark of its credential if there is one.
 pub(super) async fn of(
@@ -97,11 +97,11 @@ impl Look<'_> {
         });
         let time = match credential.expires_at {
             Some(end) if end <= now && is_used => self.failure(
-                format!("{which} {place}, which expired {} ago", span(between(end, now))),
+                format!("{which} {place}, which expired {} ago", duration(between(end, now))),
                 &self.account.login.advice(),
             ),
             Some(end) if end > now => {
-                self.good(format!("{which} {place} (expires in {})", span(between(now, end))))
+                self.good(format!("{which} {place} (expires in {})", duration(between(now, end))))
             }
             _ => self.good(format!("{which} {place}")),
         };

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::{Area, Check};
 use crate::config::Config;
-use crate::words::{between, span};
+use crate::format::{between, duration};
 
 const WHO: &str = concat!("quota/", env!("CARGO_PKG_VERSION"), " (doctor)");
 /// How long a host may take to answer.
@@ -80,7 +80,7 @@ pub(super) fn clock(whose: &str, skew: Duration) -> Check {
     if skew <= HARMLESS {
         return Check::good(Area::Clock, whose, "in sync with this machine");
     }
-    let told = format!("differs from the clock of this machine by {}", span(skew));
+    let told = format!("differs from the clock of this machine by {}", duration(skew));
     Check::warning(Area::Clock, whose, told, "set the clock that is wrong: timedatectl set-ntp true")
 }
 

@@ -10,9 +10,9 @@ use quota::{
 
 use super::{Area, Check, Incident};
 use crate::config::{AccountSettings, Config, clear_hold};
+use crate::format::{self, LocalTime, between};
 use crate::gateway::Store;
 use crate::hint;
-use crate::words::{self, Here, between};
 
 /// How long the store may take for each account.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ pub(super) async fn of(
 ) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut providers: Vec<&ProviderId> = Vec::new();
-    let mut here = Here::now();
+    let mut local = LocalTime::now();
     for (account, mark) in config.accounts.iter().zip(marks).filter(|(account, _)| !account.disabled) {
         let read = clock.bounded(STORE_TIMEOUT, store.store.read(&StoreKey::account(&account.id))).await;
         let Some(Ok(read)) = read else {
@@ -36,14 +36,14 @@ pub(super) async fn of(
             checks.push(Check::failure(Area::Refresh, account.id.as_str(), told, advice));
             continue;
         };
-        here.now = read.now;
+        local.now = read.now;
         let record = read.document.map_or_else(|| Ok(Record::default()), |found| Record::decode(&found.body));
         match record {
             Ok(record) if !record.is_writable() => {
                 let told = "its record was written by a newer quota, so it is only read";
                 checks.push(Check::warning(Area::Refresh, account.id.as_str(), told, "update quota"));
             }
-            Ok(record) => checks.extend(of_account(account, &record, *mark, &config.policy, &here)),
+            Ok(record) => checks.extend(of_account(account, &record, *mark, &config.policy, &local)),
             Err(_) => {
                 let told = "its record is damaged";
                 let advice = format!("replace it: {}", clear_hold(&account.id));
@@ -53,9 +53,9 @@ pub(super) async fn of(
         let provider = account.id.provider();
         if !providers.contains(&provider) {
             providers.push(provider);
-            let cooldown = provider_cooldown(&*store.store, provider, &config.policy, here.now);
+            let cooldown = provider_cooldown(&*store.store, provider, &config.policy, local.now);
             if let Some(Ok(Some(cooldown))) = clock.bounded(STORE_TIMEOUT, cooldown).await {
-                checks.push(of_cooldown(provider, &cooldown, &here));
+                checks.push(of_cooldown(provider, &cooldown, &local));
             }
         }
     }
@@ -68,15 +68,15 @@ fn of_account(
     record: &Record,
     mark: Option<CredentialFingerprint>,
     policy: &Policy,
-    here: &Here,
+    local: &LocalTime,
 ) -> Vec<Check> {
-    let failure = record.trouble().map(|failure| of_failure(account, failure, mark, here));
-    let hold = record.hold().filter(|hold| hold.is_live(here.now)).map(|hold| of_hold(account, hold, here));
-    let budget = of_budget(account, record, policy, here);
+    let failure = record.trouble().map(|failure| of_failure(account, failure, mark, local));
+    let hold = record.hold().filter(|hold| hold.is_live(local.now)).map(|hold| of_hold(account, hold, local));
+    let budget = of_budget(account, record, policy, local);
     let mut checks: Vec<_> = failure.into_iter().chain(hold).chain(budget).collect();
     if checks.is_empty() {
         let told = match record.asked_at() {
-            Some(at) => format!("last refreshed {}", here.relative(at)),
+            Some(at) => format!("last refreshed {}", local.relative(at)),
             None => "not refreshed yet".to_owned(),
         };
         checks.push(Check::good(Area::Refresh, account.id.as_str(), told));
@@ -88,9 +88,9 @@ fn of_failure(
     account: &AccountSettings,
     failure: &LastFailure,
     mark: Option<CredentialFingerprint>,
-    here: &Here,
+    local: &LocalTime,
 ) -> Check {
-    let (subject, when) = (account.id.as_str(), here.relative(failure.at));
+    let (subject, when) = (account.id.as_str(), local.relative(failure.at));
     let incident =
         Incident { reason: word(failure.kind), at: Some(failure.at), until: None, requested: None };
     let told = format!("last refresh failed {when}: {}", what_failed(failure));
@@ -145,25 +145,25 @@ fn what_failed(failure: &LastFailure) -> String {
     }
 }
 
-fn of_hold(account: &AccountSettings, hold: &Hold, here: &Here) -> Check {
+fn of_hold(account: &AccountSettings, hold: &Hold, local: &LocalTime) -> Check {
     let id = &account.id;
     let advice = format!("wait, or lift it: {}", clear_hold(id));
-    Check::warning(Area::Refresh, id.as_str(), backing_off(hold, here), advice).about(incident(hold))
+    Check::warning(Area::Refresh, id.as_str(), backing_off(hold, local), advice).about(incident(hold))
 }
 
-fn of_cooldown(provider: &ProviderId, hold: &Hold, here: &Here) -> Check {
-    let told = format!("all its accounts are {}", backing_off(hold, here));
+fn of_cooldown(provider: &ProviderId, hold: &Hold, local: &LocalTime) -> Check {
+    let told = format!("all its accounts are {}", backing_off(hold, local));
     let advice = "wait; it ends by itself";
     Check::warning(Area::Refresh, provider.as_str(), told, advice).about(incident(hold))
 }
 
-fn backing_off(hold: &Hold, here: &Here) -> String {
+fn backing_off(hold: &Hold, local: &LocalTime) -> String {
     let requested = hold.shortened_from().map(|requested| {
-        format!("; the provider asked for {}, one call is tried earlier", words::span(requested))
+        format!("; the provider asked for {}, one call is tried earlier", format::duration(requested))
     });
     format!(
         "backing off, next call {}: {}{}",
-        here.relative(hold.until),
+        local.relative(hold.until),
         hold.why,
         requested.unwrap_or_default()
     )
@@ -179,17 +179,22 @@ fn incident(hold: &Hold) -> Incident {
 }
 
 /// The hourly budget, if nothing is left of it.
-fn of_budget(account: &AccountSettings, record: &Record, policy: &Policy, here: &Here) -> Option<Check> {
+fn of_budget(
+    account: &AccountSettings,
+    record: &Record,
+    policy: &Policy,
+    local: &LocalTime,
+) -> Option<Check> {
     // The rule itself is asked, on a copy without the hold that would hide its answer.
     let mut record = record.clone();
-    let _ = record.clear_hold(here.now);
-    let hold = record.hold_for(Priority::Interactive, None, here.now, policy)?;
+    let _ = record.clear_hold(local.now);
+    let hold = record.hold_for(Priority::Interactive, None, local.now, policy)?;
     if hold.why != HoldReason::BudgetExhausted {
         return None;
     }
-    let recent = record.attempts().iter().filter(|attempt| between(attempt.at, here.now) < HOUR).count();
-    let calls = words::counted(recent as u64, "call");
-    let until = here.relative(hold.until);
+    let recent = record.attempts().iter().filter(|attempt| between(attempt.at, local.now) < HOUR).count();
+    let calls = format::pluralize(recent as u64, "call");
+    let until = local.relative(hold.until);
     let told = format!("hourly call budget used up ({calls}), next call {until}");
     let advice = format!("wait, or raise `budget` in [policy]; see who calls: {}", hint::command("budget"));
     let check = Check::warning(Area::Refresh, account.id.as_str(), told, advice);
@@ -250,8 +255,8 @@ mod tests {
     }
 
     fn checks(record: &Record, second: i64) -> Vec<Check> {
-        let here = Here { now: at(second), zone: TimeZone::UTC };
-        of_account(&account(), record, None, &policy(), &here)
+        let local = LocalTime { now: at(second), zone: TimeZone::UTC };
+        of_account(&account(), record, None, &policy(), &local)
     }
 
     fn lines(checks: &[Check]) -> Vec<String> {
@@ -293,10 +298,11 @@ mod tests {
             panic!("it may be asked")
         };
         drop(record.fail(at(0), &lease, &FetchError::Unauthorized, &policy()));
-        let here = Here { now: at(60), zone: TimeZone::UTC };
+        let local = LocalTime { now: at(60), zone: TimeZone::UTC };
         let level = |mark| {
-            of_account(&account(), &record, Some(CredentialFingerprint::from_hash(mark)), &policy(), &here)[0]
-                .level
+            of_account(&account(), &record, Some(CredentialFingerprint::from_hash(mark)), &policy(), &local)
+                [0]
+            .level
         };
 
         assert_eq!((level(1), level(2)), (Level::Fail, Level::Ok));
@@ -399,9 +405,9 @@ mod tests {
     #[test]
     fn a_cooldown_of_the_provider_is_a_warning() {
         let hold = Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
-        let here = Here { now: at(30), zone: TimeZone::UTC };
+        let local = LocalTime { now: at(30), zone: TimeZone::UTC };
 
-        let check = of_cooldown(account().id.provider(), &hold, &here);
+        let check = of_cooldown(account().id.provider(), &hold, &local);
 
         assert_eq!(check.level, Level::Warn);
         assert_eq!(

@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 
 use super::{Area, Check, Level};
+use crate::format::pluralize;
 use crate::harmless::harmless;
-use crate::term::{Ink, Screen, hanging};
-use crate::words::counted;
+use crate::term::{Screen, Style, wrap_hanging};
 
 /// What is found begins here, behind how it is and of what kind.
 const INDENT: usize = 16;
@@ -16,12 +16,12 @@ pub(super) fn render(checks: &[Check], screen: Screen) -> String {
     let mut text = String::new();
     for check in checks {
         let (ink, mark) = match check.level {
-            Level::Ok => (Ink::Good, "ok  "),
-            Level::Warn => (Ink::Warn, "warn"),
-            Level::Fail => (Ink::Bad, "FAIL"),
+            Level::Ok => (Style::Good, "ok  "),
+            Level::Warn => (Style::Warn, "warn"),
+            Level::Fail => (Style::Bad, "FAIL"),
         };
-        let flowed = |text: &str, begun| match screen.live {
-            true => hanging(&harmless(text), begun, begun, screen.width),
+        let flowed = |text: &str, begun| match screen.is_tty {
+            true => wrap_hanging(&harmless(text), begun, begun, screen.width),
             // Whatever searches it goes by lines.
             false => harmless(text),
         };
@@ -36,7 +36,7 @@ pub(super) fn render(checks: &[Check], screen: Screen) -> String {
     let found: Vec<_> = summary
         .into_iter()
         .filter(|(number, _)| *number > 0)
-        .map(|(number, what)| counted(number, what))
+        .map(|(number, what)| pluralize(number, what))
         .collect();
     let _ = match found.is_empty() {
         true => writeln!(text, "\nNo problems found."),
@@ -69,8 +69,8 @@ mod tests {
         ]
     }
 
-    fn told(width: usize, live: bool) -> String {
-        render(&checks(), Screen { width, live, ..Screen::USUAL })
+    fn told(width: usize, is_tty: bool) -> String {
+        render(&checks(), Screen { width, is_tty, ..Screen::DEFAULT })
     }
 
     #[test]

@@ -3,16 +3,16 @@
 use serde::Serialize;
 
 use super::{AccountPace, WindowPace};
-use crate::words::{Here, rfc3339};
+use crate::format::{LocalTime, rfc3339};
 use quota_journal::pace::Basis;
 
 const VERSION: u32 = 1;
 
 /// The whole document, with a line break at its end.
-pub(super) fn render(all: &[AccountPace], here: &Here) -> String {
-    let account = |account| AccountJson::of(account, here);
+pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
+    let account = |account| AccountJson::of(account, local);
     let document =
-        Document { version: VERSION, now: rfc3339(here.now), accounts: all.iter().map(account).collect() };
+        Document { version: VERSION, now: rfc3339(local.now), accounts: all.iter().map(account).collect() };
     let mut text = serde_json::to_string_pretty(&document).expect("it has only text keys");
     text.push('\n');
     text
@@ -54,14 +54,14 @@ struct EvidenceJson {
 }
 
 impl<'a> AccountJson<'a> {
-    fn of(account: &'a AccountPace, here: &Here) -> Self {
-        let windows = account.windows.iter().map(|window| WindowJson::of(window, here)).collect();
+    fn of(account: &'a AccountPace, local: &LocalTime) -> Self {
+        let windows = account.windows.iter().map(|window| WindowJson::of(window, local)).collect();
         Self { account: account.account.as_str(), windows }
     }
 }
 
 impl<'a> WindowJson<'a> {
-    fn of(window: &'a WindowPace, here: &Here) -> Self {
+    fn of(window: &'a WindowPace, local: &LocalTime) -> Self {
         let hundredths = |number: f64| (number * 100.0).round() / 100.0 + 0.0;
         let rate = window.rate();
         Self {
@@ -73,7 +73,7 @@ impl<'a> WindowJson<'a> {
                 Some(_) => "exact",
             },
             observed_at: rfc3339(window.observed_at),
-            passed_percent: window.passed(here.now).map(|passed| hundredths(passed * 100.0)),
+            passed_percent: window.passed(local.now).map(|passed| hundredths(passed * 100.0)),
             resets_at: window.resets_at.map(rfc3339),
             enough: rate.is_some_and(|rate| rate.basis == Basis::Trend),
             basis: rate.map(|rate| match rate.basis {

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::chart::{Chart, Point};
-use crate::words::Here;
+use crate::format::LocalTime;
 
 const ROWS: usize = 8;
 /// What stands left of the picture: `100 % ┤`.
@@ -14,7 +14,7 @@ const NARROWEST: usize = 20;
 const WIDEST: usize = 110;
 
 /// The lines of the picture; none where there is no room.
-pub(super) fn lines(chart: &Chart, here: &Here, width: usize) -> Vec<String> {
+pub(super) fn lines(chart: &Chart, local: &LocalTime, width: usize) -> Vec<String> {
     let columns = width.saturating_sub(MARGIN + 1).min(WIDEST);
     if columns < NARROWEST {
         return Vec::new();
@@ -43,13 +43,13 @@ pub(super) fn lines(chart: &Chart, here: &Here, width: usize) -> Vec<String> {
     let now = cell(chart.now, columns);
     let axis: String = (0..columns).map(|at| if at == now { '┴' } else { '─' }).collect();
     lines.push(format!("{:>width$} └{axis}", label(0.0), width = MARGIN - 2));
-    lines.push(foot(chart, here, columns, now));
+    lines.push(foot(chart, local, columns, now));
     lines
 }
 
 /// When it began, where now is, and when it begins anew.
-fn foot(chart: &Chart, here: &Here, columns: usize, now: usize) -> String {
-    let (from, to) = (here.clock(chart.from), here.clock(chart.to));
+fn foot(chart: &Chart, local: &LocalTime, columns: usize, now: usize) -> String {
+    let (from, to) = (local.time_of_day(chart.from), local.time_of_day(chart.to));
     let mut foot = format!("{:MARGIN$}{from}", "");
     let (now_at, to_at) =
         (MARGIN + now.saturating_sub(1), MARGIN + columns - to.chars().count().min(columns));

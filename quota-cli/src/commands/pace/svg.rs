@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::chart::{Chart, Point};
 use super::{AccountPace, WindowPace, text};
+use crate::format::LocalTime;
 use crate::harmless::harmless;
-use crate::words::Here;
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 56.0;
@@ -24,7 +24,7 @@ svg{background:#fff}text{font:13px system-ui,sans-serif;fill:#1f2328}.quiet{fill
 .now{stroke:#9198a1}.used{stroke:#4493f8}.ahead{stroke:#db6d28}}";
 
 /// The whole drawing.
-pub(super) fn render(all: &[AccountPace], here: &Here) -> String {
+pub(super) fn render(all: &[AccountPace], local: &LocalTime) -> String {
     let windows: Vec<_> =
         all.iter().flat_map(|account| account.windows.iter().map(move |window| (account, window))).collect();
     let height = PITCH * windows.len().max(1) as f64;
@@ -37,18 +37,18 @@ pub(super) fn render(all: &[AccountPace], here: &Here) -> String {
     }
     for (at, (account, window)) in windows.iter().enumerate() {
         let _ = writeln!(drawing, "<g transform=\"translate(0 {})\">", PITCH * at as f64);
-        one(&mut drawing, account, window, here);
+        one(&mut drawing, account, window, local);
         drawing.push_str("</g>\n");
     }
     drawing.push_str("</svg>\n");
     drawing
 }
 
-fn one(drawing: &mut String, account: &AccountPace, window: &WindowPace, here: &Here) {
+fn one(drawing: &mut String, account: &AccountPace, window: &WindowPace, local: &LocalTime) {
     let title = format!("{} · {}", account.account, window.id);
     words(drawing, "", 16.0, 24.0, "start", &title);
-    words(drawing, "quiet", 16.0, 44.0, "start", &text::verdict(window, here));
-    let Some(chart) = Chart::of(window, here.now) else { return };
+    words(drawing, "quiet", 16.0, 44.0, "start", &text::verdict(window, local));
+    let Some(chart) = Chart::of(window, local.now) else { return };
     for share in [0.0, 0.5, 1.0] {
         let (from, to) = (place((0.0, share)), place((1.0, share)));
         let _ = writeln!(drawing, "<path class=\"grid\" d=\"M{} {}H{}\"/>", n(from.0), n(from.1), n(to.0));
@@ -62,8 +62,8 @@ fn one(drawing: &mut String, account: &AccountPace, window: &WindowPace, here: &
         line(drawing, "ahead", ahead);
     }
     let below = TOP + HEIGHT + 20.0;
-    words(drawing, "quiet", LEFT, below, "start", &here.clock(chart.from));
-    words(drawing, "quiet", WIDTH - RIGHT, below, "end", &here.clock(chart.to));
+    words(drawing, "quiet", LEFT, below, "start", &local.time_of_day(chart.from));
+    words(drawing, "quiet", WIDTH - RIGHT, below, "end", &local.time_of_day(chart.to));
     if (0.15..=0.85).contains(&chart.now) {
         words(drawing, "quiet", foot.0, below, "middle", "now");
     }

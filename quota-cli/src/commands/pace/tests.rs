@@ -12,8 +12,8 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(START + second).expect("a moment")
 }
 
-fn here() -> Here {
-    Here { now: at(3 * HOUR), zone: TimeZone::UTC }
+fn local() -> LocalTime {
+    LocalTime { now: at(3 * HOUR), zone: TimeZone::UTC }
 }
 
 /// A window of so many hours that began at the start and was read every five minutes until now.
@@ -37,7 +37,7 @@ fn window(id: &str, hours: i64, used: impl Fn(i64) -> u32) -> WindowPace {
         observed_at: at(3 * HOUR),
         resets_at,
         length,
-        estimate: Estimate::new(&period, last, resets_at, length, here().now),
+        estimate: Estimate::new(&period, last, resets_at, length, local().now),
         samples,
     }
 }
@@ -57,7 +57,7 @@ fn all() -> Vec<AccountPace> {
 }
 
 fn shown(width: usize, plotted: bool) -> String {
-    text::render(&all(), &here(), Screen { width, ..Screen::USUAL }, plotted)
+    text::render(&all(), &local(), Screen { width, ..Screen::DEFAULT }, plotted)
 }
 
 #[test]
@@ -70,12 +70,12 @@ fn an_average_says_what_it_rests_on() {
     let of = |used_bp: u32| {
         let (resets_at, length) = (Some(at(5 * HOUR)), Some(Duration::from_secs(6 * 3600)));
         let resets_s = resets_at.map(Timestamp::as_second);
-        let reading = Sample { at_s: here().now.as_second(), used_bp, resets_s };
+        let reading = Sample { at_s: local().now.as_second(), used_bp, resets_s };
         let period = Period { samples: vec![reading], is_lowered: false };
-        let estimate = Estimate::new(&period, reading, resets_at, length, here().now);
+        let estimate = Estimate::new(&period, reading, resets_at, length, local().now);
         text::verdict(
             &WindowPace { resets_at, length, estimate, ..window("five_hour", 5, steady(100)) },
-            &here(),
+            &local(),
         )
     };
 
@@ -101,12 +101,12 @@ fn no_line_is_wider_than_the_terminal() {
 
 #[test]
 fn programs_read_the_same() {
-    insta::assert_snapshot!(json::render(&all(), &here()));
+    insta::assert_snapshot!(json::render(&all(), &local()));
 }
 
 #[test]
 fn a_drawing_has_a_picture_for_each_window_and_a_dark_side() {
-    let drawing = svg::render(&all(), &here());
+    let drawing = svg::render(&all(), &local());
 
     assert_eq!(drawing.matches("<g ").count(), 3);
     assert_eq!(drawing.matches("class=\"used\"").count(), 2);
@@ -118,7 +118,7 @@ fn a_name_from_elsewhere_is_no_markup() {
     let mut all = all();
     all[0].windows[0].id = "<script>&\"".into();
 
-    let drawing = svg::render(&all, &here());
+    let drawing = svg::render(&all, &local());
 
     assert!(drawing.contains("&lt;script&gt;&amp;&quot;") && !drawing.contains("<script"), "{drawing}");
 }
@@ -131,7 +131,7 @@ fn a_single_sample_is_drawn_and_divides_nothing_by_zero() {
     one.length = None;
     let account = AccountPace { account: "anthropic/main".parse().unwrap(), windows: vec![one] };
 
-    let drawing = svg::render(&[account], &here());
+    let drawing = svg::render(&[account], &local());
 
     assert!(!drawing.contains("NaN") && !drawing.contains("inf"), "{drawing}");
 }

@@ -4,34 +4,34 @@ use std::fmt::Write as _;
 
 use super::chart::Chart;
 use super::{AccountPace, WindowPace, plot};
+use crate::format::{self, LocalTime, between};
 use crate::harmless::harmless;
-use crate::term::{Ink, Screen, shortened, wrapped};
-use crate::words::{self, Here, between};
+use crate::term::{Screen, Style, truncate, wrap};
 use quota_journal::pace::Basis;
 
 /// All accounts, one after the other.
-pub(super) fn render(all: &[AccountPace], here: &Here, screen: Screen, plotted: bool) -> String {
-    let shown: Vec<_> = all.iter().map(|account| one(account, here, screen, plotted)).collect();
+pub(super) fn render(all: &[AccountPace], local: &LocalTime, screen: Screen, plotted: bool) -> String {
+    let shown: Vec<_> = all.iter().map(|account| one(account, local, screen, plotted)).collect();
     shown.join("\n")
 }
 
-fn one(account: &AccountPace, here: &Here, screen: Screen, plotted: bool) -> String {
-    let name = shortened(account.account.as_str(), screen.width);
-    let mut text = format!("{}\n", screen.paint(Ink::Name, name));
+fn one(account: &AccountPace, local: &LocalTime, screen: Screen, plotted: bool) -> String {
+    let name = truncate(account.account.as_str(), screen.width);
+    let mut text = format!("{}\n", screen.paint(Style::Strong, name));
     if account.windows.is_empty() {
-        let _ = writeln!(text, "  {}", screen.paint(Ink::Quiet, "nothing is known yet"));
+        let _ = writeln!(text, "  {}", screen.paint(Style::Dim, "nothing is known yet"));
     }
     for window in &account.windows {
         let id = harmless(&window.id);
         let mut write = |ink, indent: usize, line: &str| {
-            for line in wrapped(line, screen.width.saturating_sub(indent)) {
+            for line in wrap(line, screen.width.saturating_sub(indent)) {
                 let _ = writeln!(text, "{:indent$}{}", "", screen.paint(ink, line));
             }
         };
-        write(Ink::Plain, 2, &format!("{id}: {}", standing(window, here)));
-        write(ink(window), 4, &verdict(window, here));
-        if let Some(chart) = plotted.then(|| Chart::of(window, here.now)).flatten() {
-            for line in plot::lines(&chart, here, screen.width) {
+        write(Style::Plain, 2, &format!("{id}: {}", standing(window, local)));
+        write(ink(window), 4, &verdict(window, local));
+        if let Some(chart) = plotted.then(|| Chart::of(window, local.now)).flatten() {
+            for line in plot::lines(&chart, local, screen.width) {
                 let _ = writeln!(text, "{line}");
             }
         }
@@ -40,42 +40,45 @@ fn one(account: &AccountPace, here: &Here, screen: Screen, plotted: bool) -> Str
 }
 
 /// How much is used, and how much of the time has gone.
-fn standing(window: &WindowPace, here: &Here) -> String {
+fn standing(window: &WindowPace, local: &LocalTime) -> String {
     let Some(used) = window.used else { return "unknown since its reset".to_owned() };
     let mut standing = match window.is_old {
-        false => format!("{} used", words::percent(used)),
+        false => format!("{} used", format::percent(used)),
         true => {
-            let age = words::ago(between(window.observed_at, here.now));
-            format!("≥ {} used, read {age}", words::percent(used))
+            let age = format::ago(between(window.observed_at, local.now));
+            format!("≥ {} used, read {age}", format::percent(used))
         }
     };
-    if let Some(passed) = window.passed(here.now) {
+    if let Some(passed) = window.passed(local.now) {
         let _ = write!(standing, ", {:.0} % elapsed", passed * 100.0);
     }
     if let Some(reset) = window.resets_at {
-        let _ = write!(standing, ", resets {}", here.relative(reset));
+        let _ = write!(standing, ", resets {}", local.relative(reset));
     }
     standing
 }
 
 /// What its pace comes to, with the evidence.
-pub(super) fn verdict(window: &WindowPace, here: &Here) -> String {
+pub(super) fn verdict(window: &WindowPace, local: &LocalTime) -> String {
     let estimate = &window.estimate;
     if estimate.is_rolled_over {
         return "it has not been read since its reset".to_owned();
     }
     let Some(rate) = &estimate.rate else {
-        let readings = words::counted(estimate.samples as u64, "reading");
+        let readings = format::pluralize(estimate.samples as u64, "reading");
         let over = match estimate.samples {
             0 | 1 => String::new(),
-            _ => format!(" over {}", words::span(estimate.covered)),
+            _ => format!(" over {}", format::duration(estimate.covered)),
         };
-        return format!("trend needs {} of data ({readings}{over} so far)", words::span(estimate.required));
+        return format!(
+            "trend needs {} of data ({readings}{over} so far)",
+            format::duration(estimate.required)
+        );
     };
     let evidence = match rate.basis {
         Basis::Trend => {
-            let samples = words::counted(estimate.samples as u64, "sample");
-            format!("trend of {samples} over {}", words::span(estimate.covered))
+            let samples = format::pluralize(estimate.samples as u64, "sample");
+            format!("trend of {samples} over {}", format::duration(estimate.covered))
         }
         Basis::Average => "average since the window began".to_owned(),
         Basis::AverageSinceLowered => "average since the provider lowered it".to_owned(),
@@ -83,8 +86,10 @@ pub(super) fn verdict(window: &WindowPace, here: &Here) -> String {
     let speed = format!("{} % an hour", tenths(rate.percent_per_hour));
     let at_reset = rate.at_reset_percent.map(|percent| format!("{} % at its reset", tenths(percent)));
     let runs_out = rate.exhausted_at.map(|at| match window.resets_at {
-        Some(reset) => format!("runs out {}, {} early", here.relative(at), words::span(between(at, reset))),
-        None => format!("runs out {}", here.relative(at)),
+        Some(reset) => {
+            format!("runs out {}, {} early", local.relative(at), format::duration(between(at, reset)))
+        }
+        None => format!("runs out {}", local.relative(at)),
     });
     let outcome: Vec<_> = runs_out.into_iter().chain(at_reset).collect();
     let outcome =
@@ -92,12 +97,12 @@ pub(super) fn verdict(window: &WindowPace, here: &Here) -> String {
     format!("{speed}: {outcome} ({evidence})")
 }
 
-fn ink(window: &WindowPace) -> Ink {
+fn ink(window: &WindowPace) -> Style {
     match window.rate() {
-        None => Ink::Quiet,
-        Some(rate) if rate.exhausted_at.is_some() => Ink::Bad,
-        Some(rate) if rate.at_reset_percent.is_some_and(|percent| percent >= 90.0) => Ink::Warn,
-        Some(_) => Ink::Good,
+        None => Style::Dim,
+        Some(rate) if rate.exhausted_at.is_some() => Style::Bad,
+        Some(rate) if rate.at_reset_percent.is_some_and(|percent| percent >= 90.0) => Style::Warn,
+        Some(_) => Style::Good,
     }
 }
 

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use quota::{Coverage, LimitStatus, OwnerId, Scope, UsageReport, WindowId, WindowStatus};
 use serde::Serialize;
 
+use crate::format::rfc3339;
 use crate::view::account_json::{CreditsJson, ScopeJson};
-use crate::words::rfc3339;
 
 /// What was understood.
 #[derive(Debug)]

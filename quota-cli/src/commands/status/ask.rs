@@ -174,14 +174,18 @@ impl Progress {
 
     fn show(&mut self, done: usize) {
         self.shown = Some(done);
-        if Screen::stderr().live {
-            term::tell(&format!("{}asking: {done} of {} accounts have answered", term::CLEAR_LINE, self.of));
+        if Screen::stderr().is_tty {
+            term::eprint(&format!(
+                "{}asking: {done} of {} accounts have answered",
+                term::CLEAR_LINE,
+                self.of
+            ));
         }
     }
 
     fn clear(&self) {
-        if self.shown.is_some() && Screen::stderr().live {
-            term::tell(term::CLEAR_LINE);
+        if self.shown.is_some() && Screen::stderr().is_tty {
+            term::eprint(term::CLEAR_LINE);
         }
     }
 }

@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
+use crate::format::LocalTime;
 use crate::term::{self, Screen};
 use crate::view::account::AccountView;
 use crate::view::account_text;
-use crate::words::Here;
 
 /// The accounts that are on a terminal so far.
 #[derive(Debug)]
@@ -24,14 +24,14 @@ impl Live {
     /// Shows those that are there, in their order. Where they do not fit, lines would scroll out of reach, so nothing is
     /// written until all are there.
     pub(super) fn show(&mut self, arrived: &[&AccountView]) {
-        let blocks = account_text::each(arrived, &Here::now(), self.screen).join("\n");
+        let blocks = account_text::each(arrived, &LocalTime::now(), self.screen).join("\n");
         // One line is for the progress.
-        if !self.screen.live || arrived.is_empty() || blocks.lines().count() + 2 > self.screen.height {
+        if !self.screen.is_tty || arrived.is_empty() || blocks.lines().count() + 2 > self.screen.height {
             return;
         }
         let lines = blocks.lines().count();
         // A closed pipe is reported when all are there.
-        let _ = term::answer(&self.over(&blocks));
+        let _ = term::print(&self.over(&blocks));
         self.lines = lines;
     }
 
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn what_is_on_the_terminal_is_written_over() {
-        let mut live = Live::on(Screen::USUAL);
+        let mut live = Live::on(Screen::DEFAULT);
         assert_eq!(live.over("a\nb\n"), "a\nb\n");
 
         live.lines = 2;

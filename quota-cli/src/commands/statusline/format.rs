@@ -9,13 +9,13 @@ use quota::{Percent, Used};
 use super::Line;
 use crate::config::nearest;
 use crate::exit::{Exit, Failure};
+use crate::format::{self, between};
 use crate::harmless::harmless;
 use crate::term::Screen;
 use crate::view::account::{AccountView, ViewFreshness, WindowView};
 use crate::view::account_text::money;
 use crate::view::bar;
 use crate::view::reason::Reason;
-use crate::words::{self, between};
 
 /// A line with places to be filled.
 #[derive(Debug, PartialEq)]
@@ -214,13 +214,13 @@ pub(super) fn broken(line: &Line<'_>) -> Option<String> {
 fn told_of(window: Option<&WindowView>, field: Field, line: &Line<'_>) -> String {
     let unknown = || "?".to_owned();
     let Some(window) = window else { return unknown() };
-    let reset = window.resets_at.filter(|reset| *reset > line.here.now);
+    let reset = window.resets_at.filter(|reset| *reset > line.local.now);
     match field {
         Field::Used => used(window.used),
         Field::Left => left(window.used),
-        Field::Bar => bar::bar(window.used, None, BAR_WIDTH, Screen::USUAL),
-        Field::ResetsIn => reset.map(|reset| short(between(line.here.now, reset))).unwrap_or_else(unknown),
-        Field::ResetsAt => reset.map(|reset| line.here.clock(reset)).unwrap_or_else(unknown),
+        Field::Bar => bar::bar(window.used, None, BAR_WIDTH, Screen::DEFAULT),
+        Field::ResetsIn => reset.map(|reset| short(between(line.local.now, reset))).unwrap_or_else(unknown),
+        Field::ResetsAt => reset.map(|reset| line.local.time_of_day(reset)).unwrap_or_else(unknown),
         Field::Certainty => window.used.certainty().to_owned(),
     }
 }
@@ -272,12 +272,12 @@ fn left(used: Used) -> String {
 }
 
 fn percent_of(percent: Percent) -> String {
-    words::percent(percent).replace(' ', "")
+    format::percent(percent).replace(' ', "")
 }
 
 /// A span without room between: `45s`, `12min`, `2h10min`.
 pub(super) fn short(span: Duration) -> String {
-    words::span(span).replace(' ', "")
+    format::duration(span).replace(' ', "")
 }
 
 #[cfg(test)]
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_lower_bound_and_what_is_not_known_say_so() {
-        let of = |used_at| with_line(|line| (used(used_at), left(used_at), line.here.now).0);
+        let of = |used_at| with_line(|line| (used(used_at), left(used_at), line.local.now).0);
 
         assert_eq!(of(Used::AtLeast(Percent::from_basis_points(6250))), "≥62.5%");
         assert_eq!(left(Used::AtLeast(Percent::from_basis_points(6250))), "≤37.5%");

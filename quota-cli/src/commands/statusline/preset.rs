@@ -9,12 +9,12 @@ use serde::Serialize;
 use super::Line;
 use super::format::{broken, reason, short, stale, used, without_windows};
 use crate::args::Preset;
+use crate::format::between;
 use crate::harmless::harmless;
-use crate::term::{Ink, Screen};
+use crate::term::{Screen, Style};
 use crate::view::account::{AccountView, ViewFreshness, WindowView};
 use crate::view::bar;
 use crate::view::reason::Reason;
-use crate::words::between;
 
 /// How many windows a line has room for: the first ones, which are those of the whole account.
 const MOST_WINDOWS: usize = 2;
@@ -30,21 +30,21 @@ pub(super) fn fill(preset: Preset, line: &Line<'_>) -> String {
 }
 
 /// What stands in the line, piece by piece, each with its colour.
-fn pieces(line: &Line<'_>) -> Vec<(Ink, String)> {
-    let model = line.session.model.as_deref().map(|model| (Ink::Name, harmless(model)));
+fn pieces(line: &Line<'_>) -> Vec<(Style, String)> {
+    let model = line.session.model.as_deref().map(|model| (Style::Strong, harmless(model)));
     let windows = line.account.iter().flat_map(|account| &account.windows);
     let windows = windows.take(MOST_WINDOWS).map(|window| (ink(window.used), told(window, line)));
-    let without_windows = line.account.and_then(without_windows).map(|text| (Ink::Plain, text));
-    let stale = line.account.and_then(old).map(|old| (Ink::Warn, old));
-    let broken = broken(line).map(|broken| (Ink::Bad, broken));
+    let without_windows = line.account.and_then(without_windows).map(|text| (Style::Plain, text));
+    let stale = line.account.and_then(old).map(|old| (Style::Warn, old));
+    let broken = broken(line).map(|broken| (Style::Bad, broken));
     model.into_iter().chain(windows).chain(without_windows).chain(stale).chain(broken).collect()
 }
 
 /// The colour of a use. An old number is not painted as if all was well, but what is nearly used up stays so until the reset.
-fn ink(used: Used) -> Ink {
+fn ink(used: Used) -> Style {
     match (used, bar::ink(used)) {
-        (Used::Exact(_), ink) | (_, ink @ (Ink::Warn | Ink::Bad)) => ink,
-        _ => Ink::Quiet,
+        (Used::Exact(_), ink) | (_, ink @ (Style::Warn | Style::Bad)) => ink,
+        _ => Style::Dim,
     }
 }
 
@@ -59,8 +59,8 @@ fn old(account: &AccountView) -> Option<String> {
 
 fn told(window: &WindowView, line: &Line<'_>) -> String {
     let mut text = format!("{} {}", name(&window.id), used(window.used));
-    if let Some(reset) = window.resets_at.filter(|reset| *reset > line.here.now) {
-        let _ = write!(text, " ({})", short(between(line.here.now, reset)));
+    if let Some(reset) = window.resets_at.filter(|reset| *reset > line.local.now) {
+        let _ = write!(text, " ({})", short(between(line.local.now, reset)));
     }
     harmless(&text)
 }
@@ -73,7 +73,7 @@ fn name(id: &str) -> &str {
     }
 }
 
-fn joined(pieces: &[(Ink, String)]) -> String {
+fn joined(pieces: &[(Style, String)]) -> String {
     pieces.iter().map(|(_, text)| &**text).collect::<Vec<_>>().join(" · ")
 }
 
@@ -85,7 +85,7 @@ fn plain(line: &Line<'_>) -> String {
 fn powerline(line: &Line<'_>) -> String {
     const ARROW: char = '\u{e0b1}';
     // The one who reads it is no terminal of ours, and still paints it.
-    let screen = Screen { colour: !no_colour(), ..Screen::USUAL };
+    let screen = Screen { colour: !no_colour(), ..Screen::DEFAULT };
     let painted: Vec<_> =
         pieces(line).into_iter().map(|(ink, text)| screen.paint(ink, text).to_string()).collect();
     painted.join(&format!(" {ARROW} "))
@@ -98,10 +98,10 @@ fn no_colour() -> bool {
 /// tmux reads # as the beginning of a command of its own.
 fn tmux(line: &Line<'_>) -> String {
     let colour = |ink| match ink {
-        Ink::Good => "green",
-        Ink::Warn => "yellow",
-        Ink::Bad => "red",
-        Ink::Name | Ink::Quiet | Ink::Plain => "default",
+        Style::Good => "green",
+        Style::Warn => "yellow",
+        Style::Bad => "red",
+        Style::Strong | Style::Dim | Style::Plain => "default",
     };
     let painted: Vec<_> = pieces(line)
         .into_iter()
@@ -168,7 +168,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::commands::statusline::session::Session;
-    use crate::words::Here;
+    use crate::format::LocalTime;
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("a moment")
@@ -217,8 +217,8 @@ pub(super) mod tests {
             dir: Some(dir.into()),
             cost: Some(1.25),
         };
-        let here = Here { now: at("2026-11-23T11:55:00Z"), zone: TimeZone::UTC };
-        look(&Line { account: Some(account), session: &session, here: &here, broken: None })
+        let local = LocalTime { now: at("2026-11-23T11:55:00Z"), zone: TimeZone::UTC };
+        look(&Line { account: Some(account), session: &session, local: &local, broken: None })
     }
 
     pub(in super::super) fn line_of<T>(model: &str, dir: &str, look: impl FnOnce(&Line<'_>) -> T) -> T {
@@ -343,8 +343,13 @@ pub(super) mod tests {
     }
 
     fn broken_line<T>(account: Option<&AccountView>, look: impl FnOnce(&Line<'_>) -> T) -> T {
-        let here = Here { now: at("2026-11-23T11:55:00Z"), zone: TimeZone::UTC };
-        look(&Line { account, session: &Session::default(), here: &here, broken: Some(Reason::ConfigError) })
+        let local = LocalTime { now: at("2026-11-23T11:55:00Z"), zone: TimeZone::UTC };
+        look(&Line {
+            account,
+            session: &Session::default(),
+            local: &local,
+            broken: Some(Reason::ConfigError),
+        })
     }
 
     #[test]

@@ -10,13 +10,13 @@ use ratatui::style::{Color, Modifier};
 use super::picture;
 use super::scribe::Written;
 use super::state::State;
+use crate::format::LocalTime;
 use crate::view::account::AccountView;
-use crate::words::Here;
 use quota_journal::JournalUpdate;
 
 /// What there is to see.
 pub(crate) struct Seen<'a> {
-    pub(crate) here: &'a Here,
+    pub(crate) local: &'a LocalTime,
     pub(crate) views: &'a [AccountView],
     pub(crate) looked: &'a [(AccountId, JournalUpdate)],
 }
@@ -28,7 +28,7 @@ pub(crate) fn drawn(seen: &Seen<'_>, width: u16, height: u16, colour: bool) -> S
         state.write(Written::of(account, looked, &Policy::default()));
     }
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    let screen = terminal.draw(|frame| picture::draw(frame, &mut state, seen.here, colour)).unwrap();
+    let screen = terminal.draw(|frame| picture::draw(frame, &mut state, seen.local, colour)).unwrap();
     let rows = screen.buffer.content.chunks(usize::from(width));
     rows.map(|row| line(row, colour).trim_end().to_owned() + "\n").collect()
 }

@@ -10,10 +10,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::state::{Order, State};
-use crate::term::{Screen, shortened};
+use crate::format::{self, LocalTime, between};
+use crate::term::{Screen, truncate};
 use crate::view::account_text;
 use crate::view::event_text::words_of;
-use crate::words::{self, Here, between};
 use quota_journal::JournalEvent;
 
 /// A terminal lower than this has no log.
@@ -21,18 +21,18 @@ const LOW: u16 = 16;
 const LOG_ROWS: u16 = 7;
 
 /// Draws all of it.
-pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, here: &Here, colour: bool) {
+pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, local: &LocalTime, colour: bool) {
     let area = frame.area();
     let log = if area.height < LOW { 0 } else { LOG_ROWS };
     let rows = [Constraint::Length(1), Constraint::Min(0), Constraint::Length(log), Constraint::Length(1)];
     let [head, body, log, foot] = Layout::vertical(rows).areas(area);
-    frame.render_widget(Line::styled(heading(state, here, head.width), Modifier::BOLD), head);
+    frame.render_widget(Line::styled(heading(state, local, head.width), Modifier::BOLD), head);
     if state.is_helping {
         frame.render_widget(Paragraph::new(HELP).wrap(Wrap { trim: false }), body);
     } else {
-        accounts(frame, state, here, body, colour);
+        accounts(frame, state, local, body, colour);
     }
-    frame.render_widget(Paragraph::new(happened(state, here, log)), log);
+    frame.render_widget(Paragraph::new(happened(state, local, log)), log);
     frame.render_widget(Line::styled(footing(state, foot.width), Modifier::DIM), foot);
 }
 
@@ -48,31 +48,34 @@ const HELP: &str = "
   ≥ 62 %       at least so much: the reading is old
   ──┼──        the tick is where the window's time stands";
 
-fn heading(state: &State, here: &Here, width: u16) -> String {
+fn heading(state: &State, local: &LocalTime, width: u16) -> String {
     let order = match state.order {
         Order::Configured => "as configured",
         Order::Used => "most used first",
         Order::Name => "by name",
     };
-    let time = here.now.to_zoned_datetime(here.zone.clone()).strftime("%H:%M:%S").to_string();
-    let shown = words::counted(state.shown().len() as u64, "account");
-    shortened(&format!("quota · {time} · {shown}, {order}"), width.into())
+    let time = local.now.to_zoned_datetime(local.zone.clone()).strftime("%H:%M:%S").to_string();
+    let shown = format::pluralize(state.shown().len() as u64, "account");
+    truncate(&format!("quota · {time} · {shown}, {order}"), width.into())
 }
 
-fn accounts(frame: &mut Frame<'_>, state: &State, here: &Here, body: Rect, colour: bool) {
+fn accounts(frame: &mut Frame<'_>, state: &State, local: &LocalTime, body: Rect, colour: bool) {
     let shown = state.shown();
-    let screen = Screen { width: usize::from(body.width.saturating_sub(2)), colour, ..Screen::USUAL };
+    let screen = Screen { width: usize::from(body.width.saturating_sub(2)), colour, ..Screen::DEFAULT };
     let mut lines = Vec::new();
     let mut selected_at = 0;
-    for (view, one) in shown.iter().zip(account_text::each(&shown, here, screen)) {
+    for (view, one) in shown.iter().zip(account_text::each(&shown, local, screen)) {
         let is_selected = state.selected.as_ref() == Some(&view.id);
         if is_selected {
             selected_at = lines.len();
         }
         let mark = if is_selected { "▌ " } else { "  " };
         lines.extend(one.lines().map(|line| painted(mark, line)));
-        if let Some(due) = state.due.get(&view.id).filter(|due| **due > here.now && view.hold.is_none()) {
-            lines.push(painted(mark, &format!("  next refresh in {}", words::span(between(here.now, *due)))));
+        if let Some(due) = state.due.get(&view.id).filter(|due| **due > local.now && view.hold.is_none()) {
+            lines.push(painted(
+                mark,
+                &format!("  next refresh in {}", format::duration(between(local.now, *due))),
+            ));
         }
         lines.push(Line::default());
     }
@@ -87,7 +90,7 @@ fn accounts(frame: &mut Frame<'_>, state: &State, here: &Here, body: Rect, colou
 }
 
 /// The last events of all accounts, the newest at the bottom.
-fn happened(state: &State, here: &Here, area: Rect) -> Vec<Line<'static>> {
+fn happened(state: &State, local: &LocalTime, area: Rect) -> Vec<Line<'static>> {
     let rows = usize::from(area.height.saturating_sub(1));
     if rows == 0 {
         return Vec::new();
@@ -102,8 +105,8 @@ fn happened(state: &State, here: &Here, area: Rect) -> Vec<Line<'static>> {
     let width = usize::from(area.width);
     let mut lines = vec![Line::styled("─".repeat(width), Modifier::DIM)];
     lines.extend(all[surplus..].iter().map(|(at, account, event)| {
-        let time = at.to_zoned_datetime(here.zone.clone()).strftime("%H:%M:%S").to_string();
-        Line::raw(shortened(&format!("{time}  {account} {}", words_of(&event.kind, here)), width))
+        let time = at.to_zoned_datetime(local.zone.clone()).strftime("%H:%M:%S").to_string();
+        Line::raw(truncate(&format!("{time}  {account} {}", words_of(&event.kind, local)), width))
     }));
     lines
 }
@@ -114,7 +117,7 @@ fn footing(state: &State, width: u16) -> String {
     } else {
         state.message().unwrap_or("q quit · ? help · r refresh · R all · s order · / filter").to_owned()
     };
-    shortened(&keys, width.into())
+    truncate(&keys, width.into())
 }
 
 /// A line that was painted for a plain terminal, as ratatui wants it. There are no other sequences in it than those of

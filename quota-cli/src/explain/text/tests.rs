@@ -14,8 +14,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// 11:55 on the wall of somebody in Greenwich.
-fn here() -> Here {
-    Here { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
+fn local() -> LocalTime {
+    LocalTime { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
 }
 
 fn percent(percent: u32) -> Percent {
@@ -26,8 +26,8 @@ fn window(id: &str, hours: u32, used: Used, resets_in: Duration) -> WindowView {
     WindowView {
         id: id.to_owned(),
         used,
-        resets_at: Some(here().now + resets_in),
-        observed_at: here().now - MINUTE * 3,
+        resets_at: Some(local().now + resets_in),
+        observed_at: local().now - MINUTE * 3,
         source: Source::Poll,
         scope: None,
         length: Some(HOUR * hours),
@@ -59,7 +59,7 @@ fn seen() -> Seen {
     let spent = five_hour(Used::Exact(percent(100)));
     let low = seven_day(Used::AtLeast(percent(84)));
     let killed = seven_day(Used::Exact(percent(97)));
-    let until = |window: &WindowView| window.resets_at.filter(|at: &Timestamp| *at > here().now);
+    let until = |window: &WindowView| window.resets_at.filter(|at: &Timestamp| *at > local().now);
     let accounts = vec![
         SeenAccount {
             until: until(&spent),
@@ -110,11 +110,11 @@ fn seen() -> Seen {
             ..account("anthropic/later", Eligibility::Ineligible, Reason::UnknownDenied, &[])
         },
     ];
-    Seen { now: here().now, outcome: Outcome::Take(2), retry_after: None, accounts }
+    Seen { now: local().now, outcome: Outcome::Take(2), retry_after: None, accounts }
 }
 
 fn at(width: usize) -> String {
-    render(&seen(), &here(), Screen { width, ..Screen::USUAL })
+    render(&seen(), &local(), Screen { width, ..Screen::DEFAULT })
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn no_line_is_longer_than_the_terminal() {
 #[test]
 fn what_is_shown_to_nobody_in_particular_has_no_colours() {
     assert!(!at(80).contains('\u{1b}'));
-    let coloured = render(&seen(), &here(), Screen { colour: true, ..Screen::USUAL });
+    let coloured = render(&seen(), &local(), Screen { colour: true, ..Screen::DEFAULT });
     assert!(coloured.contains('\u{1b}'));
 }
 
@@ -156,7 +156,7 @@ fn where_nobody_has_room_it_says_when_to_come_back() {
     });
     (seen.outcome, seen.retry_after) = (Outcome::Nobody, Some(HOUR * 2 + MINUTE * 10));
 
-    let text = render(&seen, &here(), Screen { width: 120, ..Screen::USUAL });
+    let text = render(&seen, &local(), Screen { width: 120, ..Screen::DEFAULT });
 
     let first = text.lines().next().unwrap();
     assert_eq!(
@@ -171,5 +171,5 @@ fn programs_read_the_same() {
     seen.accounts.truncate(3);
     let request = crate::args::RequestArgs::default();
 
-    insta::assert_snapshot!(crate::explain::json::render(&seen, &request, &here()));
+    insta::assert_snapshot!(crate::explain::json::render(&seen, &request, &local()));
 }

@@ -13,8 +13,8 @@ use crate::router::Seen;
 use crate::view::account::WindowView;
 
 /// 11:55 on the wall of somebody in Greenwich.
-fn here() -> Here {
-    Here { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
+fn local() -> LocalTime {
+    LocalTime { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
 }
 
 fn account(name: &str, rule: Reason, minutes: impl Into<Option<u64>>) -> SeenAccount {
@@ -27,7 +27,7 @@ fn account(name: &str, rule: Reason, minutes: impl Into<Option<u64>>) -> SeenAcc
         unread: None,
         pending: None,
         limit: None,
-        until: minutes.into().map(|minutes| here().now + Duration::from_secs(60 * minutes)),
+        until: minutes.into().map(|minutes| local().now + Duration::from_secs(60 * minutes)),
         windows: Vec::new(),
         not_refreshed: None,
         is_unneeded: false,
@@ -37,13 +37,13 @@ fn account(name: &str, rule: Reason, minutes: impl Into<Option<u64>>) -> SeenAcc
 
 fn refused(accounts: Vec<SeenAccount>) -> Refusal {
     let until = accounts.iter().filter_map(|account| account.until).min();
-    let retry_after = until.map(|until| words::between(here().now, until));
-    Refusal::of(Seen { now: here().now, outcome: Outcome::Nobody, retry_after, accounts })
+    let retry_after = until.map(|until| format::between(local().now, until));
+    Refusal::of(Seen { now: local().now, outcome: Outcome::Nobody, retry_after, accounts })
 }
 
 fn told(accounts: Vec<SeenAccount>) -> (Exit, String) {
     let refusal = refused(accounts);
-    (refusal.exit, nobody(&refusal, &here()))
+    (refusal.exit, nobody(&refusal, &local()))
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn where_all_accounts_are_disabled_one_can_be_enabled() {
 
 #[test]
 fn a_window_that_has_just_reset_is_named_with_the_next_refresh() {
-    let (now, seconds) = (here().now, Duration::from_secs);
+    let (now, seconds) = (local().now, Duration::from_secs);
     let pending = PendingReset { reset_at: now - seconds(3), refresh_at: now + seconds(12) };
     let account = SeenAccount {
         window: Some(week(0)),
@@ -93,7 +93,7 @@ fn week(used: u32) -> WindowView {
         id: "seven_day/opus".to_owned(),
         used: Used::Exact(Percent::from_basis_points(used)),
         resets_at: None,
-        observed_at: here().now,
+        observed_at: local().now,
         source: Source::Poll,
         scope: None,
         length: None,
@@ -104,7 +104,7 @@ fn week(used: u32) -> WindowView {
 fn a_model_at_its_very_limit_is_not_called_below_it() {
     let told = |used| {
         let (window, limit) = (Some(week(used)), Some(Percent::from_basis_points(500)));
-        reason(&SeenAccount { window, limit, ..account("main", Reason::BelowKillswitch, None) }, &here())
+        reason(&SeenAccount { window, limit, ..account("main", Reason::BelowKillswitch, None) }, &local())
     };
 
     assert!(told(9500).ends_with("at the killswitch of 5 %"), "{}", told(9500));
@@ -116,7 +116,7 @@ fn a_window_without_a_reading_is_named() {
     let unread = Some("seven_day/opus".to_owned());
     let account = SeenAccount { unread, ..account("main", Reason::UnknownDenied, None) };
 
-    assert_eq!(reason(&account, &here()), "not known, so not used: seven_day/opus");
+    assert_eq!(reason(&account, &local()), "not known, so not used: seven_day/opus");
 }
 
 #[test]
@@ -140,11 +140,11 @@ fn a_block_until_the_end_of_time_is_shown() {
     // The wait is rounded up somewhere on its way here, so that it ends after the last moment there is.
     for wait in [refusal.seen.retry_after.unwrap(), Duration::MAX] {
         let seen = Seen { retry_after: Some(wait), ..refusal.seen.clone() };
-        let line = nobody(&Refusal::of(seen), &here());
+        let line = nobody(&Refusal::of(seen), &local());
 
         assert!(line.ends_with("(9999-12-30)"), "{line}");
     }
-    assert!(reason(&forever(), &here()).ends_with("(9999-12-30)"));
+    assert!(reason(&forever(), &local()).ends_with("(9999-12-30)"));
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_session_that_waits_is_told_for_what() {
     let refusal = Refusal::of(seen);
 
     let line = "the session stays with anthropic/main, which has room again in 1 min (11:56)";
-    assert_eq!((refusal.exit, nobody(&refusal, &here())), (Exit::Gaps, line.to_owned()));
+    assert_eq!((refusal.exit, nobody(&refusal, &local())), (Exit::Gaps, line.to_owned()));
 }
 
 #[test]
@@ -199,5 +199,5 @@ fn what_was_said_elsewhere_cannot_garble_the_line() {
         ..account("main", Reason::UnknownDenied, None)
     };
 
-    assert!(!reason(&silent, &here()).contains('\u{1b}'));
+    assert!(!reason(&silent, &local()).contains('\u{1b}'));
 }

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::super::account::FailureView;
 use super::*;
 
-fn here() -> Here {
-    Here { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
+fn local() -> LocalTime {
+    LocalTime { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
 }
 
 fn account() -> AccountView {
@@ -35,8 +35,8 @@ fn window(used: Used) -> WindowView {
     WindowView {
         id: "seven_day/fable".to_owned(),
         used,
-        resets_at: Some(here().now + Duration::from_secs(7800)),
-        observed_at: here().now - Duration::from_secs(12),
+        resets_at: Some(local().now + Duration::from_secs(7800)),
+        observed_at: local().now - Duration::from_secs(12),
         source: Source::Poll,
         scope: Some(Scope::model("Fable")),
         length: Some(Duration::from_secs(604_800)),
@@ -45,7 +45,7 @@ fn window(used: Used) -> WindowView {
 
 /// The only window of the only account in what is written.
 fn written(window: WindowView) -> Value {
-    let text = render(&[AccountView { windows: vec![window], ..account() }], &here());
+    let text = render(&[AccountView { windows: vec![window], ..account() }], &local());
     let mut document: Value = serde_json::from_str(&text).unwrap();
     document["accounts"][0]["windows"][0].take()
 }
@@ -59,19 +59,19 @@ fn an_account_with_numbers() {
 
     let account = AccountView { windows, credits: Some(credits), ..account() };
 
-    insta::assert_snapshot!(render(&[account], &here()));
+    insta::assert_snapshot!(render(&[account], &local()));
 }
 
 #[test]
 fn an_account_without_numbers() {
-    let state = ViewFreshness::Stale { since: Some(here().now), why: StaleReason::OnHold };
-    let hold = Hold::new(here().now, here().now + Duration::from_secs(60), HoldReason::RateLimited);
+    let state = ViewFreshness::Stale { since: Some(local().now), why: StaleReason::OnHold };
+    let hold = Hold::new(local().now, local().now + Duration::from_secs(60), HoldReason::RateLimited);
     let failure = FailureView { why: "the provider asked to slow down".to_owned(), advice: None };
 
     let account =
         AccountView { state, age: None, plan: None, hold: Some(hold), failure: Some(failure), ..account() };
 
-    insta::assert_snapshot!(render(&[account], &here()));
+    insta::assert_snapshot!(render(&[account], &local()));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_lower_bound_is_told_from_a_number() {
 
 #[test]
 fn a_reset_that_has_passed_is_not_in_so_many_seconds() {
-    let window = written(WindowView { resets_at: Some(here().now), ..window(Used::Unknown) });
+    let window = written(WindowView { resets_at: Some(local().now), ..window(Used::Unknown) });
 
     assert_eq!(window["resets_at"], "2026-11-23T11:55:00Z");
     assert_eq!(window["resets_in_seconds"], Value::Null);

@@ -12,16 +12,16 @@ const NOW: &str = "2026-11-23T11:55:00Z";
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn here() -> Here {
-    Here { now: NOW.parse().unwrap(), zone: TimeZone::UTC }
+fn local() -> LocalTime {
+    LocalTime { now: NOW.parse().unwrap(), zone: TimeZone::UTC }
 }
 
 fn in_(span: Duration) -> Timestamp {
-    here().now + span
+    local().now + span
 }
 
 fn plain(width: usize) -> Screen {
-    Screen { width, ..Screen::USUAL }
+    Screen { width, ..Screen::DEFAULT }
 }
 
 fn percent(percent: f64) -> Percent {
@@ -42,7 +42,7 @@ fn window(id: &str, used: Used, resets_in: impl Into<Option<Duration>>) -> Windo
         id: id.to_owned(),
         used,
         resets_at: resets_in.into().map(in_),
-        observed_at: here().now - MINUTE * 2,
+        observed_at: local().now - MINUTE * 2,
         source: Source::Poll,
         scope: None,
         length,
@@ -100,8 +100,8 @@ fn everything() -> Vec<AccountView> {
         vec![window("five_hour", exact(0.0), None), window("seven_day", exact(3.0), HOUR * 160)],
     );
     let held = AccountView {
-        state: ViewFreshness::Stale { since: Some(here().now - MINUTE), why: StaleReason::OnHold },
-        hold: Some(Hold::new(here().now, in_(MINUTE * 4), HoldReason::ProviderRateLimited)),
+        state: ViewFreshness::Stale { since: Some(local().now - MINUTE), why: StaleReason::OnHold },
+        hold: Some(Hold::new(local().now, in_(MINUTE * 4), HoldReason::ProviderRateLimited)),
         ..account(
             "anthropic/old",
             vec![
@@ -124,23 +124,23 @@ fn widest(text: &str) -> usize {
 
 #[test]
 fn everything_at_eighty_columns() {
-    insta::assert_snapshot!(render(&everything(), &here(), plain(80)));
+    insta::assert_snapshot!(render(&everything(), &local(), plain(80)));
 }
 
 #[test]
 fn everything_at_sixty_columns() {
-    insta::assert_snapshot!(render(&everything(), &here(), plain(60)));
+    insta::assert_snapshot!(render(&everything(), &local(), plain(60)));
 }
 
 #[test]
 fn everything_at_a_hundred_and_twenty_columns() {
-    insta::assert_snapshot!(render(&everything(), &here(), plain(120)));
+    insta::assert_snapshot!(render(&everything(), &local(), plain(120)));
 }
 
 #[test]
 fn nothing_is_wider_than_a_terminal_of_42_columns_or_more() {
     for width in 42..=200 {
-        let text = render(&everything(), &here(), plain(width));
+        let text = render(&everything(), &local(), plain(width));
         assert!(widest(&text) <= width, "{width}:\n{text}");
     }
 }
@@ -149,7 +149,7 @@ fn nothing_is_wider_than_a_terminal_of_42_columns_or_more() {
 fn a_name_that_is_too_long_for_a_line_is_cut() {
     let name = format!("anthropic/{}", "x".repeat(120));
 
-    let text = render(&[account(&name, Vec::new())], &here(), plain(80));
+    let text = render(&[account(&name, Vec::new())], &local(), plain(80));
 
     assert!(widest(&text) <= 80, "{text}");
     assert!(text.starts_with("anthropic/xxx"));
@@ -159,7 +159,7 @@ fn a_name_that_is_too_long_for_a_line_is_cut() {
 fn a_models_long_name_gives_way_to_the_numbers() {
     let window = of_model(&"long ".repeat(20), exact(50.0), HOUR * 70);
 
-    let text = render(&[account("anthropic/main", vec![window])], &here(), plain(80));
+    let text = render(&[account("anthropic/main", vec![window])], &local(), plain(80));
 
     assert!(widest(&text) <= 80 && text.contains("50 %  resets in 2 d 22 h"), "{text}");
 }
@@ -168,26 +168,26 @@ fn a_models_long_name_gives_way_to_the_numbers() {
 fn a_name_from_elsewhere_cannot_garble_the_terminal() {
     let window = of_model("a\u{1b}[2Jb", exact(50.0), HOUR);
 
-    let text = render(&[account("anthropic/main", vec![window])], &here(), plain(80));
+    let text = render(&[account("anthropic/main", vec![window])], &local(), plain(80));
 
     assert!(!text.contains('\u{1b}') && text.contains("7 days, a?[2Jb"), "{text}");
 }
 
 #[test]
 fn colours_change_nothing_but_the_colours() {
-    let coloured = render(&everything(), &here(), Screen { colour: true, ..plain(80) });
+    let coloured = render(&everything(), &local(), Screen { colour: true, ..plain(80) });
 
     let stripped = anstream::adapter::strip_str(&coloured).to_string();
     assert_ne!(coloured, stripped);
-    assert_eq!(stripped, render(&everything(), &here(), plain(80)));
+    assert_eq!(stripped, render(&everything(), &local(), plain(80)));
 }
 
 #[test]
 fn a_window_that_has_reset_says_when() {
     let window =
-        WindowView { resets_at: Some(here().now - MINUTE * 5), ..window("five_hour", Used::Unknown, None) };
+        WindowView { resets_at: Some(local().now - MINUTE * 5), ..window("five_hour", Used::Unknown, None) };
 
-    let text = render(&[account("anthropic/main", vec![window])], &here(), plain(80));
+    let text = render(&[account("anthropic/main", vec![window])], &local(), plain(80));
 
     assert!(text.contains("unknown  reset 5 min ago (11:50)"), "{text}");
 }
@@ -196,7 +196,7 @@ fn a_window_that_has_reset_says_when() {
 fn a_reset_further_off_than_the_window_is_long_has_no_tick() {
     let text = render(
         &[account("anthropic/main", vec![window("five_hour", exact(0.0), HOUR * 6)])],
-        &here(),
+        &local(),
         plain(80),
     );
 

@@ -9,8 +9,8 @@ use crate::config::{AccountSettings, LoginSource};
 use crate::router::SeenAccount;
 
 /// 11:55 on the wall of somebody in Greenwich.
-fn here() -> Here {
-    Here { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
+fn local() -> LocalTime {
+    LocalTime { now: "2026-11-23T11:55:00Z".parse().unwrap(), zone: TimeZone::UTC }
 }
 
 fn seen(account: &AccountSettings, standing: Eligibility, rule: Reason, until: Option<&str>) -> SeenAccount {
@@ -53,7 +53,7 @@ fn at(width: usize) -> String {
     ];
     let listed: Vec<_> =
         accounts.iter().zip(&seen).map(|(settings, seen)| Listed { settings, seen: Some(seen) }).collect();
-    render(&listed, &here(), Screen { width, ..Screen::USUAL })
+    render(&listed, &local(), Screen { width, ..Screen::DEFAULT })
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn programs_read_the_same_and_limits_in_percent() {
         Some(std::path::Path::new("/c.toml")),
         &config,
         &listed,
-        &here(),
+        &local(),
     );
 
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();

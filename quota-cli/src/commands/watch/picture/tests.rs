@@ -17,8 +17,8 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).expect("a moment")
 }
 
-fn here() -> Here {
-    Here { now: at(0), zone: TimeZone::UTC }
+fn local() -> LocalTime {
+    LocalTime { now: at(0), zone: TimeZone::UTC }
 }
 
 fn account(name: &str, percent: f64) -> AccountView {
@@ -71,7 +71,7 @@ fn state() -> State {
 
 fn drawn(state: &mut State, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("it draws to memory");
-    terminal.draw(|frame| draw(frame, state, &here(), false)).expect("it draws to memory");
+    terminal.draw(|frame| draw(frame, state, &local(), false)).expect("it draws to memory");
     terminal.backend().to_string()
 }
 

@@ -11,35 +11,39 @@ use crate::zone;
 
 /// Now, and where its reader is.
 #[derive(Debug, Clone)]
-pub(crate) struct Here {
+pub(crate) struct LocalTime {
     pub(crate) now: Timestamp,
     pub(crate) zone: TimeZone,
 }
 
-impl Here {
+impl LocalTime {
     /// This moment on the wall of this machine; `TZ` is respected.
     pub(crate) fn now() -> Self {
-        Self { now: quota::Clock::system().now(), zone: zone::here() }
+        Self { now: quota::Clock::system().now(), zone: zone::local() }
     }
 
     /// `in 2 h 10 min (14:05)`, or `5 min ago (11:50)`.
     pub(crate) fn relative(&self, at: Timestamp) -> String {
-        format!("{} ({})", self.relative_only(at), self.clock(at))
+        format!("{} ({})", self.relative_only(at), self.time_of_day(at))
     }
 
     /// `in 2 h 10 min`, or `5 min ago`.
     pub(crate) fn relative_only(&self, at: Timestamp) -> String {
-        if at > self.now { format!("in {}", span(between(self.now, at))) } else { ago(between(at, self.now)) }
+        if at > self.now {
+            format!("in {}", duration(between(self.now, at)))
+        } else {
+            ago(between(at, self.now))
+        }
     }
 
     /// The time of day, with as much of the date as is needed to tell which day.
-    pub(crate) fn clock(&self, at: Timestamp) -> String {
+    pub(crate) fn time_of_day(&self, at: Timestamp) -> String {
         const DAY: i64 = 24 * 3600;
-        let (there, here) =
+        let (there, local) =
             (at.to_zoned_datetime(self.zone.clone()), self.now.to_zoned_datetime(self.zone.clone()));
         let far = (at.as_second() - self.now.as_second()).abs();
         let form = match () {
-            () if there.date() == here.date() => "%H:%M",
+            () if there.date() == local.date() => "%H:%M",
             // A week from now has the same name as today.
             () if far < 6 * DAY => "%a %H:%M",
             () if far < 300 * DAY => "%-d %b %H:%M",
@@ -49,11 +53,11 @@ impl Here {
     }
 
     /// The same with seconds, for what is over soon, or was a moment ago.
-    pub(crate) fn clock_with_seconds(&self, at: Timestamp) -> String {
+    pub(crate) fn time_of_day_with_seconds(&self, at: Timestamp) -> String {
         if between(self.now, at).max(between(at, self.now)) < Duration::from_secs(3600) {
             return at.to_zoned_datetime(self.zone.clone()).strftime("%H:%M:%S").to_string();
         }
-        self.clock(at)
+        self.time_of_day(at)
     }
 }
 
@@ -63,15 +67,15 @@ pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
 }
 
 /// The time so long after another; the end of time if that is later.
-pub(crate) fn after(at: Timestamp, span: Duration) -> Timestamp {
-    at.checked_add(span).unwrap_or(Timestamp::MAX)
+pub(crate) fn after(at: Timestamp, duration: Duration) -> Timestamp {
+    at.checked_add(duration).unwrap_or(Timestamp::MAX)
 }
 
 /// A span in its two largest units, rounded: `45 s`, `12 min`, `2 h 10 min`, `3 d 4 h`.
-pub(crate) fn span(span: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
-    let seconds = span.as_secs().saturating_add(u64::from(span.subsec_millis() >= 500));
+    let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_millis() >= 500));
     let rounded = |to: u64| (seconds.saturating_add(to / 2)) / to;
     let two = |large: u64, large_unit: &str, small: u64, small_unit: &str| match small {
         0 => format!("{large} {large_unit}"),
@@ -89,8 +93,8 @@ pub(crate) fn span(span: Duration) -> String {
 }
 
 /// A short span in seconds: `0.5 s`, `2 s`.
-pub(crate) fn seconds(span: Duration) -> String {
-    format!("{} s", (span.as_secs_f64() * 100.0).round() / 100.0)
+pub(crate) fn seconds(duration: Duration) -> String {
+    format!("{} s", (duration.as_secs_f64() * 100.0).round() / 100.0)
 }
 
 /// A wait in whole seconds, rounded up: a program that sleeps so long is not early.
@@ -100,7 +104,7 @@ pub(crate) fn whole_seconds(wait: Duration) -> u64 {
 
 /// How long ago something was.
 pub(crate) fn ago(age: Duration) -> String {
-    if age < Duration::from_secs(1) { "just now".to_owned() } else { format!("{} ago", span(age)) }
+    if age < Duration::from_secs(1) { "just now".to_owned() } else { format!("{} ago", duration(age)) }
 }
 
 /// A percentage with at most one decimal. Cut, not rounded: 99.96 % is not all.
@@ -118,7 +122,7 @@ pub(crate) fn rfc3339(at: Timestamp) -> String {
 }
 
 /// A number with a mark between its thousands: `12,345`.
-pub(crate) fn count(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -131,9 +135,9 @@ pub(crate) fn count(number: u64) -> String {
 }
 
 /// So many of something: `1 account`, `1,000 consumers`.
-pub(crate) fn counted(number: u64, what: &str) -> String {
+pub(crate) fn pluralize(number: u64, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
-    format!("{} {what}{plural}", count(number))
+    format!("{} {what}{plural}", thousands(number))
 }
 
 #[cfg(test)]
@@ -145,9 +149,9 @@ mod tests {
     }
 
     /// 2026-11-23 11:55 on the wall of somebody two hours east of Greenwich.
-    fn here() -> Here {
+    fn local() -> LocalTime {
         let zone = TimeZone::fixed(jiff::tz::offset(2));
-        Here { now: at("2026-11-23T09:55:00Z"), zone }
+        LocalTime { now: at("2026-11-23T09:55:00Z"), zone }
     }
 
     #[test]
@@ -160,7 +164,7 @@ mod tests {
     #[test]
     fn a_span_has_its_two_largest_units() {
         let told =
-            [0, 45, 60, 89, 90, 3_599, 7_800, 86_399, 90_000, 266_400].map(Duration::from_secs).map(span);
+            [0, 45, 60, 89, 90, 3_599, 7_800, 86_399, 90_000, 266_400].map(Duration::from_secs).map(duration);
 
         assert_eq!(
             told,
@@ -170,12 +174,12 @@ mod tests {
 
     #[test]
     fn a_few_milliseconds_do_not_take_a_minute_off() {
-        assert_eq!(span(Duration::from_millis(7_799_990)), "2 h 10 min");
+        assert_eq!(duration(Duration::from_millis(7_799_990)), "2 h 10 min");
     }
 
     #[test]
     fn the_longest_span_is_told() {
-        assert!(span(Duration::MAX).ends_with(" h"));
+        assert!(duration(Duration::MAX).ends_with(" h"));
     }
 
     #[test]
@@ -191,25 +195,25 @@ mod tests {
 
     #[test]
     fn a_moment_of_today_is_told_by_its_time() {
-        assert_eq!(here().relative(at("2026-11-23T12:05:00Z")), "in 2 h 10 min (14:05)");
-        assert_eq!(here().relative(at("2026-11-23T09:50:00Z")), "5 min ago (11:50)");
+        assert_eq!(local().relative(at("2026-11-23T12:05:00Z")), "in 2 h 10 min (14:05)");
+        assert_eq!(local().relative(at("2026-11-23T09:50:00Z")), "5 min ago (11:50)");
     }
 
     #[test]
     fn a_moment_of_this_week_is_told_by_its_day() {
-        assert_eq!(here().clock(at("2026-11-26T12:05:00Z")), "Thu 14:05");
+        assert_eq!(local().time_of_day(at("2026-11-26T12:05:00Z")), "Thu 14:05");
     }
 
     #[test]
     fn a_moment_with_the_same_weekday_as_today_is_told_by_its_date() {
-        assert_eq!(here().clock(at("2026-11-30T09:55:00Z")), "30 Nov 11:55");
-        assert_eq!(here().clock(at("2027-11-30T09:55:00Z")), "2027-11-30");
+        assert_eq!(local().time_of_day(at("2026-11-30T09:55:00Z")), "30 Nov 11:55");
+        assert_eq!(local().time_of_day(at("2027-11-30T09:55:00Z")), "2027-11-30");
     }
 
     #[test]
     fn what_is_over_soon_is_told_to_the_second() {
-        assert_eq!(here().clock_with_seconds(at("2026-11-23T09:55:15Z")), "11:55:15");
-        assert_eq!(here().clock_with_seconds(at("2026-11-23T12:05:00Z")), "14:05");
+        assert_eq!(local().time_of_day_with_seconds(at("2026-11-23T09:55:15Z")), "11:55:15");
+        assert_eq!(local().time_of_day_with_seconds(at("2026-11-23T12:05:00Z")), "14:05");
     }
 
     #[test]
@@ -226,11 +230,11 @@ mod tests {
 
     #[test]
     fn one_is_no_plural() {
-        assert_eq!([1, 1_000].map(|number| counted(number, "account")), ["1 account", "1,000 accounts"]);
+        assert_eq!([1, 1_000].map(|number| pluralize(number, "account")), ["1 account", "1,000 accounts"]);
     }
 
     #[test]
     fn thousands_are_marked() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
     }
 }
