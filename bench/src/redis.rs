@@ -49,5 +49,5 @@ fn open(server: &Server) -> RedisStore {
 
 /// A manager of such a process.
 fn manager(server: &Server) -> quota_core::QuotaManagerBuilder {
-    QuotaManager::builder_on(Arc::new(open(server)) as Arc<dyn QuotaStore>)
+    QuotaManager::builder(Arc::new(open(server)) as Arc<dyn QuotaStore>)
 }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use quota_core::file::FileError;
-use quota_core::{AccountId, Clock, CredentialSource, ProviderId, ResponseParser};
+use quota_core::{AccountId, Clock, ProviderId, ResponseParser};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
@@ -45,7 +45,6 @@ use crate::{AccountsConfig, Request, RoutingPolicy};
 /// [state file](FallbackAccountManagerBuilder::state_file) is a copy to start from.
 ///
 /// ```
-/// use std::sync::Arc;
 /// use quota_accounts::{AccountsConfig, FallbackAccountManager, RequestOutcome, Request};
 /// use quota_core::Secret;
 /// use quota_credentials::StaticCredential;
@@ -53,13 +52,11 @@ use crate::{AccountsConfig, Request, RoutingPolicy};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
 /// let provider = FakeProvider::answering("example", 40.0);
-/// let quota = QuotaManager::builder(MemoryStore::new()).fetcher(provider).build()?;
+/// let token = StaticCredential::new(Secret::new("a-token"));
+/// let quota = QuotaManager::builder(MemoryStore::new()).provider(provider, token).build()?;
 /// let config = AccountsConfig::new("example/main".parse()?).fallback("example/work".parse()?);
 ///
-/// let accounts = FallbackAccountManager::builder(config)
-///     .quota_manager(quota.clone())
-///     .credentials(Arc::new(StaticCredential::new(Secret::new("a-token"))))
-///     .build()?;
+/// let accounts = FallbackAccountManager::builder(config).quota_manager(quota.clone()).build()?;
 ///
 /// let route = accounts.route(Request::new().with_model("a-model").with_session("a-session")).await?;
 /// assert_eq!(route.account().as_str(), "example/main");
@@ -88,7 +85,6 @@ pub(crate) struct Inner {
     index_of: HashMap<AccountId, usize>,
     policy: RoutingPolicy,
     clock: Clock,
-    credentials: Option<Arc<dyn CredentialSource>>,
     readers: HashMap<ProviderId, Arc<dyn ResponseParser>>,
     /// Answers that a reader broke on, by status.
     unread: Mutex<HashSet<(ProviderId, Option<u16>)>>,

@@ -271,7 +271,7 @@ fn build(
     name: &str,
     timeout: Option<Duration>,
 ) -> Result<QuotaManager, Failure> {
-    let mut builder = builder(config, store, name).fetcher(anthropic(config)?);
+    let mut builder = builder(config, store, name).provider(anthropic(config)?, logins(config));
     if let Some(timeout) = timeout {
         builder = builder.deadline(timeout);
     }
@@ -283,13 +283,12 @@ fn builder(config: &Config, store: &Store, name: &str) -> QuotaManagerBuilder {
     if store.is_file() {
         policy.store_patience = policy.store_patience.max(FILE_PATIENCE);
     }
-    QuotaManager::builder_on(Arc::clone(&store.store)).policy(policy).name(name)
+    QuotaManager::builder(Arc::clone(&store.store)).policy(policy).name(name)
 }
 
 fn anthropic(config: &Config) -> Result<Anthropic, Failure> {
-    let logins = logins(config);
     let settings = &config.anthropic;
-    let mut fetcher = Anthropic::builder(Arc::new(logins)).timeout(config.policy.fetch_timeout);
+    let mut fetcher = Anthropic::builder().timeout(config.policy.fetch_timeout);
     if let Some(url) = &settings.base_url {
         fetcher = fetcher.base_url(url.clone());
     }

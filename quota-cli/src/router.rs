@@ -96,7 +96,7 @@ impl<'a> Router<'a> {
         let was_alone = is_any_alone(&known);
         let mut builder = FallbackAccountManager::builder(config.routed())
             .quota_manager(quota.clone())
-            .credentials(Arc::new(gateway::logins(config)))
+            .credentials(gateway::logins(config))
             .traffic(Arc::new(AnthropicTraffic))
             .policy(policy(config, asked.unknown));
         // What is tried on a store of this process alone leaves nothing behind.

@@ -1,5 +1,5 @@
 //! Where the credential of an account comes from.
-//! Sources mostly only read: another program's login is never refreshed or rewritten.
+//! Most sources only read: the login belongs to another program, which alone refreshes and rewrites it.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -13,21 +13,25 @@ use jiff::Timestamp;
 
 use crate::{AccountId, CredentialFingerprint, FetchError, LoginInfo, Secret};
 
-/// Finds the credential of an account, anew each time: logins change under a running program.
+/// Finds the credentials of accounts.
+///
+/// A [`QuotaManager`](crate::QuotaManager) owns the sources of its accounts
+/// ([`QuotaManagerBuilder::provider`](crate::QuotaManagerBuilder::provider)). It reads the credential before each call to the
+/// provider, because logins change while a program runs, and it bounds each read in time and catches panics.
 #[async_trait]
 pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
-    /// Reads the credential of `account` as it is now.
+    /// Reads the current credential of `account`.
     ///
     /// # Errors
     ///
-    /// [`CredentialError`] says whether nobody is logged in or the place could not be read.
+    /// [`CredentialError::NotLoggedIn`] if there is no login, otherwise why it could not be read.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError>;
 
-    /// Gives a credential after the provider refused the one with the mark `refused`: another, if there is one or one can be
-    /// got; else the same, or the reason why there is none.
+    /// Returns the credential to use after the provider rejected the one with the fingerprint `rejected`: a newer one if there is
+    /// one or the source can get one, otherwise the same.
     ///
-    /// Most sources only read, and read once more. One that renews logins of its own does so here, at most once for a
-    /// credential that it has not just renewed for the same reason: a second refusal means that somebody has to log in.
+    /// Most sources read once more. A source that renews logins of its own does so here, at most once for a credential that it has
+    /// not just renewed for the same reason: after a second rejection the user must log in.
     ///
     /// # Errors
     ///
@@ -35,49 +39,70 @@ pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     async fn renew(
         &self,
         account: &AccountId,
-        refused: Option<CredentialFingerprint>,
+        rejected: Option<CredentialFingerprint>,
     ) -> Result<Credential, CredentialError> {
-        let _ = refused;
+        let _ = rejected;
         self.credential(account).await
     }
 }
 
-/// What opens an account, and what is known about it without asking the provider.
+#[async_trait]
+impl<T: CredentialSource + ?Sized> CredentialSource for Arc<T> {
+    async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
+        (**self).credential(account).await
+    }
+
+    async fn renew(
+        &self,
+        account: &AccountId,
+        rejected: Option<CredentialFingerprint>,
+    ) -> Result<Credential, CredentialError> {
+        (**self).renew(account, rejected).await
+    }
+}
+
+/// The secret that opens an account, and what its source knows about the account.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Credential {
     /// The token or key to send.
     pub secret: Secret,
-    /// Which login it belongs to, and a mark that tells it from the next one.
+    /// The login that it belongs to, and its fingerprint.
     pub login: LoginInfo,
-    /// When it stops being accepted, if that is known.
+    /// When the provider stops accepting it, if the source knows.
     pub expires_at: Option<Timestamp>,
-    /// The plan of the account, if the place says so.
+    /// The plan of the account, if the source states it.
     pub plan: Option<String>,
 }
 
 impl Credential {
-    /// A credential of which nothing else is known.
+    /// A credential about which nothing else is known.
     #[must_use]
     pub fn new(secret: Secret) -> Self {
         Self { secret, login: LoginInfo::unknown(), expires_at: None, plan: None }
     }
 
-    /// Says which login it belongs to.
+    /// No credential: its secret is empty. Fetchers receive it for accounts without a credential source.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(Secret::new(""))
+    }
+
+    /// Sets the login that it belongs to.
     #[must_use]
     pub fn login(mut self, login: LoginInfo) -> Self {
         self.login = login;
         self
     }
 
-    /// Says when it stops being accepted.
+    /// Sets when the provider stops accepting it.
     #[must_use]
     pub fn expires_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
         self.expires_at = at.into();
         self
     }
 
-    /// Says which plan the account has.
+    /// Sets the plan of the account.
     #[must_use]
     pub fn plan(mut self, plan: impl Into<Option<String>>) -> Self {
         self.plan = plan.into();
@@ -89,44 +114,50 @@ impl Credential {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialError {
-    /// Nobody is logged in where this source looks.
+    /// There is no login where this source looks.
     #[error("{why}")]
     #[non_exhaustive]
     NotLoggedIn {
-        /// What was looked for, and what to do.
+        /// What the source looked for, and what to do.
         why: Cow<'static, str>,
     },
-    /// The place is there and could not be read.
+    /// The login could not be read.
     #[error("{why}")]
     #[non_exhaustive]
     Unreadable {
-        /// Which place, and what to do.
+        /// What could not be read, and what to do.
         why: Cow<'static, str>,
-        /// The failure underneath.
+        /// The cause.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
-    /// The credential has run out and could not be renewed yet. Nobody has to do anything: it is tried again.
+    /// The credential expired and is not renewed yet. The source tries again; the user need not act.
     #[error("{why}")]
     #[non_exhaustive]
     TemporarilyUnavailable {
-        /// What is waited for.
+        /// What the source waits for.
         why: Cow<'static, str>,
-        /// How long until it is tried again, if that is known.
+        /// How long until the source tries again, if it knows.
         retry_after: Option<Duration>,
     },
 }
 
 impl CredentialError {
-    /// Nobody is logged in.
+    /// There is no login.
     #[must_use]
     pub fn not_logged_in(why: impl Into<Cow<'static, str>>) -> Self {
         Self::NotLoggedIn { why: why.into() }
     }
 
-    /// The place could not be read.
+    /// The login could not be read.
     #[must_use]
     pub fn unreadable(why: impl Into<Cow<'static, str>>, source: impl Error + Send + Sync + 'static) -> Self {
         Self::Unreadable { why: why.into(), source: Some(Arc::new(source)) }
+    }
+
+    /// The source did not answer in time.
+    #[must_use]
+    pub fn timed_out(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::unreadable(why, io::Error::from(io::ErrorKind::TimedOut))
     }
 
     /// Whether the source did not answer in time.
@@ -136,7 +167,7 @@ impl CredentialError {
         source.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
     }
 
-    /// The credential has run out and could not be renewed yet.
+    /// The credential expired and is not renewed yet.
     #[must_use]
     pub fn temporarily_unavailable(why: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
         Self::TemporarilyUnavailable { why: why.into(), retry_after }
@@ -144,13 +175,13 @@ impl CredentialError {
 }
 
 impl From<CredentialError> for FetchError {
-    /// There is no credential to call with. A credential that is late or is being renewed may be there at the next attempt.
+    /// Without a credential there is no call. A source that timed out or is renewing may have one at the next attempt.
     fn from(error: CredentialError) -> Self {
         match error {
             CredentialError::TemporarilyUnavailable { why, retry_after } => {
                 Self::credential_unavailable(why).after(retry_after)
             }
-            error if error.is_timeout() => Self::credential_unavailable(error.to_string()),
+            error if error.is_timeout() => Self::credential_timed_out(error.to_string()),
             error => Self::not_logged_in(error.to_string()),
         }
     }

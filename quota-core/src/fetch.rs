@@ -1,89 +1,45 @@
-//! Asking a provider: the trait that does it, and what can come of it.
-//! When to ask, and what follows from a failure, is not decided here; see `record`.
+//! The trait that calls a provider's usage endpoint, and the errors of such a call.
+//! When to call, and what follows from a failure, is decided in `record`.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{AccountId, LoginInfo, ProviderId, UsageReport};
+use crate::{AccountId, Credential, ProviderId, UsageReport};
 
-/// Asks one provider how much of an account is used.
+/// Fetches the usage of one provider's accounts.
 ///
-/// Implementations ask once: they never retry and never wait, because waiting is shared by everybody who uses the
-/// account and is therefore the manager's business. They may be called for several accounts at once.
+/// An implementation sends one request and parses the response. It never retries and never waits before it sends, because the
+/// manager decides when to call. It reads no credential either: the manager reads it from the account's
+/// [`CredentialSource`](crate::CredentialSource) and passes it in. Calls for several accounts can run at once.
 #[async_trait]
 pub trait UsageFetcher: fmt::Debug + Send + Sync + 'static {
-    /// The provider whose accounts this asks about.
+    /// The provider whose accounts this fetches.
     fn provider(&self) -> ProviderId;
 
-    /// Asks the provider once.
+    /// Calls the provider once with `credential`, which is [`Credential::none`] if the account has no credential source.
     ///
-    /// Dropping the future gives the call up; the manager does so when its time is over.
-    ///
-    /// # Errors
-    ///
-    /// [`FetchError`] sorts failures by what follows from them.
-    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError>;
-
-    /// Does the same as [`fetch`](Self::fetch), and reports when it sends its request. The manager calls this one.
-    ///
-    /// A fetcher that does something slow before that, such as running a program for a credential, implements it. Otherwise a
-    /// program that hangs would be taken for a provider that does not answer. By default the request is sent at once.
+    /// The manager adds the login and the plan of the credential to the report, unless the report states its own. It drops the
+    /// future after [`Policy::fetch_timeout`](crate::Policy#structfield.fetch_timeout), or when it cancels its calls.
     ///
     /// # Errors
     ///
-    /// As [`fetch`](Self::fetch).
-    async fn fetch_tracked(
-        &self,
-        account: &AccountId,
-        progress: &RequestProgress,
-    ) -> Result<UsageReport, FetchError> {
-        progress.mark_sent();
-        self.fetch(account).await
-    }
-
-    /// Which login the next [`fetch`](Self::fetch) would use, as far as that is known without asking the provider.
-    ///
-    /// Asked before every call, so that a new login is not held up by what the old one left.
-    ///
-    /// # Errors
-    ///
-    /// [`FetchError::NotLoggedIn`] if there is none, or it cannot be told whose it is: then no number is shown.
-    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
-        let _ = account;
-        Ok(LoginInfo::unknown())
-    }
-
-    /// Tries to get a newer credential after the provider refused the last one; `true` if there is one now.
-    ///
-    /// Called at most once for a refresh that was answered [`FetchError::Unauthorized`].
-    async fn renew(&self, account: &AccountId) -> bool {
-        let _ = account;
-        false
-    }
+    /// [`FetchError`]; its variants differ in what the manager does next.
+    async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError>;
 }
 
-/// Whether a fetch has sent its request to the provider.
-///
-/// A fetch that is cut off before is no call: it does not count toward the budget, and no hold follows.
-#[derive(Debug, Default)]
-pub struct RequestProgress(AtomicBool);
-
-impl RequestProgress {
-    /// Notes that the request is being sent: from now on the provider may have received it.
-    pub fn mark_sent(&self) {
-        self.0.store(true, Ordering::Release);
+#[async_trait]
+impl<T: UsageFetcher + ?Sized> UsageFetcher for Arc<T> {
+    fn provider(&self) -> ProviderId {
+        (**self).provider()
     }
 
-    /// Whether the provider may have received the request.
-    #[must_use]
-    pub fn is_sent(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
+        (**self).fetch(account, credential).await
     }
 }
 
@@ -136,6 +92,8 @@ pub enum FetchError {
         why: Cow<'static, str>,
         /// How long until its source tries again, if that is known.
         retry_after: Option<Duration>,
+        /// Whether the source did not answer in time. Another read may take as long.
+        timed_out: bool,
     },
     /// The provider could not be reached, or failed.
     #[error("{why}")]
@@ -194,7 +152,13 @@ impl FetchError {
     /// The credential could not be got now.
     #[must_use]
     pub fn credential_unavailable(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::CredentialUnavailable { why: why.into(), retry_after: None }
+        Self::CredentialUnavailable { why: why.into(), retry_after: None, timed_out: false }
+    }
+
+    /// The source of the credential did not answer in time.
+    #[must_use]
+    pub fn credential_timed_out(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::CredentialUnavailable { why: why.into(), retry_after: None, timed_out: true }
     }
 
     /// The provider failed.

@@ -10,7 +10,7 @@
 //! ```
 //! use async_trait::async_trait;
 //! use quota_core::{
-//!     AccountId, FetchError, MemoryStore, Percent, ProviderId, QuotaManager, UsageReport, UsageFetcher, Used,
+//!     AccountId, Credential, FetchError, MemoryStore, Percent, ProviderId, QuotaManager, UsageReport, UsageFetcher, Used,
 //!     WindowId, WindowReading,
 //! };
 //!
@@ -23,7 +23,7 @@
 //!     fn provider(&self) -> ProviderId {
 //!         ProviderId::new("example").expect("a valid name")
 //!     }
-//!     async fn fetch(&self, _account: &AccountId) -> Result<UsageReport, FetchError> {
+//!     async fn fetch(&self, _account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
 //!         let used = Percent::from_fraction(0.42).ok_or_else(|| FetchError::malformed("no number"))?;
 //!         Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))
 //!     }
@@ -105,7 +105,7 @@ pub use account::{AccountId, InvalidId, ProviderId};
 pub use clock::{Clock, Instant};
 pub use credential::{Credential, CredentialError, CredentialSource};
 pub use credits::{Credits, Money};
-pub use fetch::{FetchError, RequestProgress, UsageFetcher};
+pub use fetch::{FetchError, UsageFetcher};
 pub use hold::{Hold, HoldReason, LastFailure, LastFailureKind};
 pub use lease::{
     CallRecord, Lease, LeaseDecision, LeaseRequest, MaxStaleness, Priority, RecentCall, RequestId,

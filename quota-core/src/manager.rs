@@ -6,6 +6,7 @@ pub(crate) mod answer;
 pub(crate) mod builder;
 mod changes;
 mod context;
+mod credential_sources;
 mod desk;
 pub(crate) mod error;
 pub(crate) mod events;
@@ -79,14 +80,9 @@ impl Drop for Shared {
 }
 
 impl QuotaManager {
-    /// Builds a manager on `store`.
+    /// Returns a builder of a manager on `store`, which can be an `Arc` that other code shares.
     pub fn builder(store: impl QuotaStore) -> QuotaManagerBuilder {
-        Self::builder_on(Arc::new(store))
-    }
-
-    /// Builds a manager on a store that others use as well.
-    pub fn builder_on(store: Arc<dyn QuotaStore>) -> QuotaManagerBuilder {
-        QuotaManagerBuilder::on(store)
+        QuotaManagerBuilder::new(Arc::new(store))
     }
 
     /// A handle to an account. No I/O; the account need not exist yet.

@@ -72,6 +72,27 @@ pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError>;
 }
 
+#[async_trait]
+impl<T: QuotaStore + ?Sized> QuotaStore for Arc<T> {
+    async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
+        (**self).read(key).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &StoreKey,
+        expected: Option<Version>,
+        body: Bytes,
+        keep: Duration,
+    ) -> Result<CasOutcome, StoreError> {
+        (**self).compare_and_swap(key, expected, body, keep).await
+    }
+
+    async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
+        (**self).wait_for_change(key, seen).await
+    }
+}
+
 /// The name of a document.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreKey(Arc<str>);

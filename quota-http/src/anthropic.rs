@@ -1,5 +1,5 @@
 //! Anthropic: the fetcher for its usage endpoint, and parsers for its responses, headers and Claude Code's files.
-//! Tokens come from a [`CredentialSource`]; `quota-core` decides when to call.
+//! `quota-core` decides when to call, and with which credential.
 
 mod headers;
 mod limits;
@@ -13,15 +13,12 @@ mod windows;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use quota_core::{
-    AccountId, Clock, Credential, CredentialFingerprint, CredentialSource, FetchError, LoginInfo, OwnerId,
-    ProviderId, RequestProgress, Secret, UsageFetcher, UsageReport,
+    AccountId, Clock, Credential, FetchError, OwnerId, ProviderId, Secret, UsageFetcher, UsageReport,
 };
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
@@ -48,21 +45,18 @@ const ORGANIZATION: &str = "anthropic-organization-id";
 
 /// Fetches the usage of a Claude subscription, with the token of an OAuth login.
 ///
-/// Each call reads the credential and sends one request to `{base}/api/oauth/usage`. Before the first call nothing is
+/// Each call sends one request to `{base}/api/oauth/usage`. Before the first call nothing is
 /// connected and no certificate is loaded. The token is sent to the base URL only: redirects are not followed.
 ///
 /// A credential that expired more than a minute ago (clocks differ) is not sent. The result is
 /// [`FetchError::NotLoggedIn`], because only the program that owns the login can renew it.
 ///
-/// Built by [`Anthropic::builder`]; see the [crate's documentation](crate) for an example.
+/// [`Anthropic::new`] has the default settings; see the [crate's documentation](crate) for an example.
 pub struct Anthropic {
-    source: Arc<dyn CredentialSource>,
     transport: Transport,
     clock: Clock,
     usage_url: Url,
     usage_urls: HashMap<AccountId, Url>,
-    /// The fingerprint of the credential that the last call of each account used.
-    sent: Mutex<HashMap<AccountId, Option<CredentialFingerprint>>>,
 }
 
 impl Anthropic {
@@ -72,23 +66,20 @@ impl Anthropic {
     /// An expired credential is still sent for this long, because clocks differ.
     const EXPIRY_SLACK: Duration = Duration::from_secs(60);
 
-    /// Starts building a fetcher that reads its credentials from `source`.
-    pub fn builder(source: Arc<dyn CredentialSource>) -> AnthropicBuilder {
+    /// A fetcher with the default settings.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build().expect("the default settings are valid")
+    }
+
+    /// Starts building a fetcher with other settings.
+    pub fn builder() -> AnthropicBuilder {
         AnthropicBuilder {
-            source,
             base_url: None,
             base_urls: HashMap::new(),
             transport: TransportSettings::default(),
             clock: Clock::system(),
         }
-    }
-
-    async fn credential(&self, account: &AccountId) -> Result<Credential, FetchError> {
-        if *account.provider() != ANTHROPIC {
-            // Never send another provider's token to Anthropic.
-            return Err(FetchError::not_logged_in("not an account of anthropic"));
-        }
-        Ok(self.source.credential(account).await?)
     }
 
     fn parse(&self, account: &AccountId, response: &HttpResponse) -> Result<UsageReport, FetchError> {
@@ -115,33 +106,22 @@ impl UsageFetcher for Anthropic {
         ANTHROPIC
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
-        self.fetch_tracked(account, &RequestProgress::default()).await
-    }
-
-    async fn fetch_tracked(
-        &self,
-        account: &AccountId,
-        progress: &RequestProgress,
-    ) -> Result<UsageReport, FetchError> {
-        let credential = self.credential(account).await?;
-        reject_expired(&credential, self.clock.now())?;
+    async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
+        if *account.provider() != ANTHROPIC {
+            // Never send another provider's token to Anthropic.
+            return Err(FetchError::not_logged_in("not an account of anthropic"));
+        }
+        reject_expired(credential, self.clock.now())?;
         let headers = request_headers(&credential.secret)?;
-        self.sent.lock().insert(account.clone(), credential.login.mark);
         let url = self.usage_urls.get(account).unwrap_or(&self.usage_url);
-        progress.mark_sent();
         let response = self.transport.get(url.clone(), headers).await?;
-        Ok(self.parse(account, &response)?.lineage(credential.login.lineage).plan(credential.plan))
+        self.parse(account, &response)
     }
+}
 
-    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
-        Ok(self.credential(account).await?.login)
-    }
-
-    /// Reads the source again; `true` if it has another credential than the rejected one.
-    async fn renew(&self, account: &AccountId) -> bool {
-        let Some(rejected) = self.sent.lock().get(account).copied() else { return false };
-        self.source.renew(account, rejected).await.is_ok_and(|credential| credential.login.mark != rejected)
+impl Default for Anthropic {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -178,7 +158,6 @@ fn request_headers(token: &Secret) -> Result<HeaderMap, FetchError> {
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct AnthropicBuilder {
-    source: Arc<dyn CredentialSource>,
     base_url: Option<Url>,
     base_urls: HashMap<AccountId, Url>,
     transport: TransportSettings,
@@ -240,14 +219,7 @@ impl AnthropicBuilder {
             }
             usage_urls.insert(account, endpoint(&base, &USAGE)?);
         }
-        Ok(Anthropic {
-            source: self.source,
-            transport: self.transport.build()?,
-            clock: self.clock,
-            usage_url,
-            usage_urls,
-            sent: Mutex::default(),
-        })
+        Ok(Anthropic { transport: self.transport.build()?, clock: self.clock, usage_url, usage_urls })
     }
 }
 

@@ -1,5 +1,5 @@
 //! OpenAI Codex: the parser for its ordinary API responses, and the token exchange for its logins.
-//! Credentials come from a [`CredentialSource`](quota_core::CredentialSource).
+//! `quota-core` decides which credential a call has.
 
 mod headers;
 mod oauth;

@@ -13,10 +13,11 @@
 //! # Example
 //!
 //! ```
-//! use std::sync::Arc;
 //! use async_trait::async_trait;
-//! use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Secret, UsageFetcher};
-//! use quota_http::anthropic::{ANTHROPIC, Anthropic};
+//! use quota_core::{
+//!     AccountId, Credential, CredentialError, CredentialSource, MemoryStore, QuotaManager, Secret,
+//! };
+//! use quota_http::anthropic::Anthropic;
 //!
 //! #[derive(Debug)]
 //! struct FromEnvironment;
@@ -30,9 +31,9 @@
 //!     }
 //! }
 //!
-//! let fetcher = Anthropic::builder(Arc::new(FromEnvironment)).user_agent("my-program/1.0").build()?;
-//! assert_eq!(fetcher.provider(), ANTHROPIC);
-//! # Ok::<(), quota_http::BuildError>(())
+//! let fetcher = Anthropic::builder().user_agent("my-program/1.0").build()?;
+//! let quota = QuotaManager::builder(MemoryStore::new()).provider(fetcher, FromEnvironment).build()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Guarantees of every fetcher

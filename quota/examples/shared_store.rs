@@ -15,7 +15,7 @@ use quota::{AccountId, QuotaManager};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args().nth(1).unwrap_or_else(|| "memory:".to_owned());
     let provider = FakeProvider::answering("example", 42.0);
-    let quota = QuotaManager::builder_on(quota::open_store(&url)?).fetcher(provider.clone()).build()?;
+    let quota = QuotaManager::builder(quota::open_store(&url)?).fetcher(provider.clone()).build()?;
     let account = quota.account(&"example/main".parse::<AccountId>()?);
 
     let answer = account.get().await?;

@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().ok_or("usage: shared_store_watch URL [CHANGES]")?;
     let changes: usize = arguments.next().map_or(Ok(1), |count| count.parse())?;
-    let quota = QuotaManager::builder_on(quota::open_store(&url)?).build()?;
+    let quota = QuotaManager::builder(quota::open_store(&url)?).build()?;
     let account = quota.account(&"example/main".parse::<AccountId>()?);
     let mut watch = account.watch();
 

@@ -26,7 +26,7 @@
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = quota::open_store("memory:")?;
-//! let quota = QuotaManager::builder_on(store).fetcher(FakeProvider::answering("example", 42.0)).build()?;
+//! let quota = QuotaManager::builder(store).fetcher(FakeProvider::answering("example", 42.0)).build()?;
 //! let main = quota.account(&"example/main".parse::<AccountId>()?);
 //!
 //! let answer = main.get().await?;

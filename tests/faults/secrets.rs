@@ -47,8 +47,12 @@ fn host(url: &str, simulator: &Simulator) -> QuotaManager {
     let logins = ["main", "spare"].into_iter().fold(CredentialMap::new(), |all, name| {
         all.with(account(name), Arc::new(StaticCredential::new(Secret::new(format!("sim-token-{name}")))))
     });
-    let fetcher = Anthropic::builder(Arc::new(logins)).base_url(simulator.url()).build().unwrap();
-    QuotaManager::builder_on(open_store(url).unwrap()).fetcher(fetcher).policy(policy()).build().unwrap()
+    let fetcher = Anthropic::builder().base_url(simulator.url()).build().unwrap();
+    QuotaManager::builder(open_store(url).unwrap())
+        .provider(fetcher, logins)
+        .policy(policy())
+        .build()
+        .unwrap()
 }
 
 fn account(name: &str) -> AccountId {

@@ -2,7 +2,6 @@
 //! The servers themselves are `redis-harness`'s.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -53,8 +52,8 @@ impl Host {
 
     pub(crate) fn with(url: &str, provider: &FakeProvider, policy: Policy, clock: Clock) -> Self {
         let store = open_store(url).unwrap();
-        let quota = QuotaManager::builder_on(store)
-            .shared_fetcher(Arc::new(provider.clone()))
+        let quota = QuotaManager::builder(store)
+            .fetcher(provider.clone())
             .policy(policy)
             .clock(clock)
             .build()

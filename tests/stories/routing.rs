@@ -118,7 +118,7 @@ impl World {
         let simulator = Simulator::builder(script).starting_at(START).start().await.unwrap();
         let clock = Clock::anchored(START);
         let logins = Logins::new();
-        let fetcher = Anthropic::builder(logins.clone()).base_url(simulator.url()).clock(clock.clone());
+        let fetcher = Anthropic::builder().base_url(simulator.url()).clock(clock.clone());
         let fetcher = fetcher.build().unwrap();
         let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
         let policy = Policy::default().gap(Duration::ZERO);
@@ -132,7 +132,7 @@ impl World {
                 let quota = QuotaManager::builder(store).fetcher(fetcher).clock(clock).policy(policy);
                 builder.quota_manager(quota.build().unwrap())
             }
-            Numbers::Own => builder.fetcher(Arc::new(fetcher)).usage_policy(policy).clock(clock),
+            Numbers::Own => builder.fetcher(fetcher).usage_policy(policy).clock(clock),
         };
         let messages = Messages::to(&simulator).await;
         Self { frozen, simulator, messages, logins, accounts: builder.build().unwrap() }

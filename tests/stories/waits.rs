@@ -32,7 +32,7 @@ fn one_account(numbers: Numbers, clock: &Clock, provider: FakeProvider) -> Fallb
     let builder = FallbackAccountManager::builder(AccountsConfig::new(id("main")));
     let builder = builder.traffic(Arc::new(AnthropicTraffic));
     let builder = match numbers {
-        Numbers::Own => builder.fetcher(Arc::new(provider)).clock(clock.clone()),
+        Numbers::Own => builder.fetcher(provider).clock(clock.clone()),
         Numbers::Shared => {
             let store = MemoryStore::with_clock(clock.clone());
             let quota = QuotaManager::builder(store).fetcher(provider).clock(clock.clone());

@@ -73,8 +73,8 @@ pub(crate) fn process(
     logins: Arc<dyn CredentialSource>,
     policy: Policy,
 ) -> QuotaManager {
-    let fetcher = Anthropic::builder(logins).base_url(simulator.url()).build().unwrap();
-    QuotaManager::builder_on(Arc::clone(store)).fetcher(fetcher).policy(policy).build().unwrap()
+    let fetcher = Anthropic::builder().base_url(simulator.url()).build().unwrap();
+    QuotaManager::builder(Arc::clone(store)).provider(fetcher, logins).policy(policy).build().unwrap()
 }
 
 /// The only process there is.

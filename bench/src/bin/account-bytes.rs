@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::{
-    AccountId, Clock, FetchError, MemoryStore, Percent, Policy, ProviderId, QuotaManager, QuotaStore,
-    StoreKey, UsageFetcher, UsageReport, WindowId, WindowReading,
+    AccountId, Clock, Credential, FetchError, MemoryStore, Percent, Policy, ProviderId, QuotaManager,
+    QuotaStore, StoreKey, UsageFetcher, UsageReport, WindowId, WindowReading,
 };
 
 const ACCOUNTS: usize = 1_000_000;
@@ -29,7 +29,7 @@ impl UsageFetcher for Plain {
         ProviderId::from_static("bench")
     }
 
-    async fn fetch(&self, _account: &AccountId) -> Result<UsageReport, FetchError> {
+    async fn fetch(&self, _account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         let windows = [WindowId::five_hour(), WindowId::seven_day()];
         let length = Duration::from_secs(5 * 3600);
         Ok(UsageReport::polled(windows.map(|id| WindowReading::new(id, Percent::ZERO).length(length))))
@@ -52,8 +52,7 @@ async fn fill(state: &str) -> impl Sized {
     let policy = Policy::default().gap(Duration::ZERO).parallel(16).recheck(RECHECK);
     let store = Arc::new(MemoryStore::new());
     let of_manager = Arc::clone(&store) as Arc<dyn QuotaStore>;
-    let quota =
-        QuotaManager::builder_on(of_manager).fetcher(Plain).policy(policy).build().expect("it is sound");
+    let quota = QuotaManager::builder(of_manager).fetcher(Plain).policy(policy).build().expect("it is sound");
     let sample = quota.account(&id(ACCOUNTS));
     drop(sample.get().await.expect("the provider answers"));
     let read = store.read(&StoreKey::account(sample.id())).await.expect("memory does not fail");

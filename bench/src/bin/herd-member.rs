@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use quota_core::{
-    AccountId, FetchError, Percent, Policy, ProviderId, QuotaManager, QuotaStore, UsageFetcher, UsageReport,
-    WindowId, WindowReading,
+    AccountId, Credential, FetchError, Percent, Policy, ProviderId, QuotaManager, QuotaStore, UsageFetcher,
+    UsageReport, WindowId, WindowReading,
 };
 use quota_redis::RedisStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,7 +42,7 @@ impl UsageFetcher for Parent {
         ProviderId::from_static("bench")
     }
 
-    async fn fetch(&self, _account: &AccountId) -> Result<UsageReport, FetchError> {
+    async fn fetch(&self, _account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         let used = self.ask().await.map_err(|_| FetchError::unavailable("the parent is gone"))?;
         let used = Percent::from_percent(f64::from(used)).expect("it is finite");
         Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))
@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         if let Some(fresh) = fresh {
             policy = policy.freshness(fresh).complete_every(fresh);
         }
-        let quota = QuotaManager::builder_on(store).fetcher(Parent { port }).policy(policy).build()?;
+        let quota = QuotaManager::builder(store).fetcher(Parent { port }).policy(policy).build()?;
         let account = quota.account(&"bench/main".parse()?);
         println!("ready");
         while told.recv().await.is_some() {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RouteError};
 use quota_core::{
-    AccountId, FetchError, Percent, Policy, ProviderId, QuotaManager, QuotaStore, UsageFetcher, UsageReport,
-    WindowId, WindowReading,
+    AccountId, Credential, FetchError, Percent, Policy, ProviderId, QuotaManager, QuotaStore, UsageFetcher,
+    UsageReport, WindowId, WindowReading,
 };
 use quota_redis::RedisStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,7 +40,7 @@ impl UsageFetcher for Parent {
         ProviderId::from_static("bench")
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
+    async fn fetch(&self, account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         let number = account.name().parse().map_err(|_| FetchError::unavailable("no such account"))?;
         let used = self.ask(number).await.map_err(|_| FetchError::unavailable("the parent is gone"))?;
         let used = Percent::from_percent(f64::from(used)).expect("it is finite");
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     runtime.block_on(async {
         let store: Arc<dyn QuotaStore> = Arc::new(RedisStore::open(url)?);
         let policy = Policy::default().gap(Duration::ZERO).parallel(3);
-        let quota = QuotaManager::builder_on(store).fetcher(Parent { port }).policy(policy).build()?;
+        let quota = QuotaManager::builder(store).fetcher(Parent { port }).policy(policy).build()?;
         let accounts = FallbackAccountManager::builder(config).quota_manager(quota).build()?;
         println!("ready");
         stdin().lock().read_line(&mut String::new())?;

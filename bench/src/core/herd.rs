@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Account, AccountId, FetchError, MemoryStore, Percent, Policy, ProviderId, QuotaManager, UsageFetcher,
-    UsageReport, WindowId, WindowReading,
+    Account, AccountId, Credential, FetchError, MemoryStore, Percent, Policy, ProviderId, QuotaManager,
+    UsageFetcher, UsageReport, WindowId, WindowReading,
 };
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -66,7 +66,7 @@ impl UsageFetcher for Slow {
         ProviderId::from_static("bench")
     }
 
-    async fn fetch(&self, _account: &AccountId) -> Result<UsageReport, FetchError> {
+    async fn fetch(&self, _account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         self.calls.fetch_add(1, Ordering::AcqRel);
         self.door.open.notified().await;
         Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), Percent::FULL)]))

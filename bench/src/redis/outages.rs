@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use quota_core::{
-    Account, AccountId, Budget, Clock, FetchError, Percent, Policy, ProviderId, QuotaManager, UsageFetcher,
-    UsageReport, WindowId, WindowReading,
+    Account, AccountId, Budget, Clock, Credential, FetchError, Percent, Policy, ProviderId, QuotaManager,
+    UsageFetcher, UsageReport, WindowId, WindowReading,
 };
 use quota_redis::RedisStore;
 use redis_harness::{Proxy, Server};
@@ -110,7 +110,7 @@ impl UsageFetcher for Ledger {
         ProviderId::from_static("bench")
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
+    async fn fetch(&self, account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         self.0.lock().push((account.clone(), Instant::now()));
         let used = Percent::from_percent(42.0).expect("it is finite");
         Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))

@@ -61,8 +61,8 @@ impl FallbackAccountManagerBuilder {
     }
 
     /// Fetches a provider's usage for the router's own quota manager. A given one has its own fetchers.
-    pub fn fetcher(mut self, fetcher: Arc<dyn UsageFetcher>) -> Self {
-        self.fetchers.insert(fetcher.provider(), fetcher);
+    pub fn fetcher(mut self, fetcher: impl UsageFetcher) -> Self {
+        self.fetchers.insert(fetcher.provider(), Arc::new(fetcher));
         self
     }
 
@@ -81,13 +81,14 @@ impl FallbackAccountManagerBuilder {
         self
     }
 
-    /// Gives each route the credential of its account. Without this, routes carry none.
+    /// Sets the credential source of these accounts in the quota manager, in place of the one that they have there. Each route
+    /// carries the credential of its account, if that has a source.
     ///
-    /// The source may be anybody's: its future is given up after
-    /// [`credential_timeout`](RoutingPolicy#structfield.credential_timeout), and its panic is caught. Either way the account is
-    /// passed over by [`Reason::CredentialUnavailable`](crate::Reason::CredentialUnavailable). One that blocks its thread blocks whoever runs on it.
-    pub fn credentials(mut self, source: Arc<dyn CredentialSource>) -> Self {
-        self.credentials = Some(source);
+    /// The router waits for a source no longer than [`credential_timeout`](RoutingPolicy#structfield.credential_timeout). After a
+    /// timeout or a panic it skips the account by [`Reason::CredentialUnavailable`](crate::Reason::CredentialUnavailable). A source that blocks its thread
+    /// blocks the other tasks of that thread.
+    pub fn credentials(mut self, source: impl CredentialSource) -> Self {
+        self.credentials = Some(Arc::new(source));
         self
     }
 
@@ -150,6 +151,11 @@ impl FallbackAccountManagerBuilder {
                 &self.clock.unwrap_or_default(),
             )?,
         };
+        if let Some(source) = self.credentials {
+            for (_, account) in self.config.with_roles() {
+                quota.account(&account.id).set_credentials(Arc::clone(&source));
+            }
+        }
         let clock = quota.clock().clone();
         let slots: Vec<AccountSlot> = self
             .config
@@ -164,7 +170,6 @@ impl FallbackAccountManagerBuilder {
             sessions: SessionTable::new(&self.policy),
             policy: self.policy,
             clock,
-            credentials: self.credentials,
             readers: self.readers,
             unread: Mutex::default(),
             state_file,
@@ -192,9 +197,8 @@ fn private_manager(
     let quiet = CooldownPolicy::new(policy.quiet.span, CooldownScope::Account);
     let policy = policy.gap(Duration::ZERO).parallel(usize::MAX).quiet(quiet);
     let builder = QuotaManager::builder(MemoryStore::with_clock(clock.clone())).clock(clock.clone());
-    let builder = fetchers
-        .into_values()
-        .fold(builder.policy(policy), |builder, fetcher| builder.shared_fetcher(fetcher));
+    let builder =
+        fetchers.into_values().fold(builder.policy(policy), |builder, fetcher| builder.fetcher(fetcher));
     Ok(builder.build().expect("the policy was validated, and no other setting can be wrong"))
 }
 

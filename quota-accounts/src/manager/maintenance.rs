@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quota_core::{AccountId, QuotaError};
+use quota_core::{AccountId, FetchError, QuotaError};
 use tokio::task::JoinSet;
 
 use super::{FallbackAccountManager, Inner};
@@ -157,7 +157,16 @@ impl Inner {
 
     /// Makes an account's usage fresh for a request of `model`, if it is not.
     pub(super) async fn refresh_if_stale(&self, at: usize, model: Option<&str>) -> Result<(), QuotaError> {
-        let result = self.slots[at].refresh_if_stale(model).await;
+        let slot = &self.slots[at];
+        let result = slot.refresh_if_stale(model).await;
+        if let Err(QuotaError::Fetch {
+            error: FetchError::CredentialUnavailable { timed_out: true, .. },
+            ..
+        }) = &result
+        {
+            // The request would wait as long for the same source.
+            slot.hangs_since(self.now());
+        }
         if let Err(QuotaError::DeadlineExceeded { .. }) = result {
             self.out_of_time.store(true, Ordering::Relaxed);
         }
@@ -174,18 +183,15 @@ impl Inner {
         evaluate(&candidate, request, self.now(), &self.policy).eligibility != Eligibility::Ineligible
     }
 
-    /// Looks whether accounts about which nobody may ask are another login's by now, to whom the hold does not apply, or
-    /// those that only know of a new login if they are told.
+    /// Reads the credentials of accounts that are on hold: a hold does not apply to another login.
     async fn recheck_held_logins(self: &Arc<Self>, is_wanted: &impl Fn(Role) -> bool) {
-        if self.credentials.is_none() {
-            return;
-        }
         let now = self.now();
         let held = self.slots.iter().enumerate().filter(|(_, slot)| {
             !slot.disabled
                 && is_wanted(slot.role)
                 && slot.usage.is_stale()
-                && (slot.is_held() || slot.login_is_explicit.load(Ordering::Acquire))
+                && slot.has_credentials
+                && slot.is_held()
                 && slot.should_recheck_credential(now)
         });
         let held: Vec<usize> = held.map(|(at, _)| at).collect();

@@ -167,7 +167,9 @@ impl Inner {
     /// Whether the account has another credential than the one that was refused, or can be given one.
     async fn has_another_credential(&self, route: &Route) -> bool {
         let Some(used) = &route.credential else { return false };
-        let Some(Ok(now)) = self.renewed(&route.account, used.login.mark).await else { return false };
+        let Ok(Some(now)) = self.renewed(&self.slots[route.at], used.login.mark).await else {
+            return false;
+        };
         now.login.mark.is_some() && now.login.mark != used.login.mark
     }
 }

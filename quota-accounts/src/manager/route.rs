@@ -2,7 +2,7 @@
 //! The choice itself is a pure function in `routing`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -272,7 +272,7 @@ impl Inner {
         let mut any = false;
         for at in places {
             let slot = &self.slots[*at];
-            if let Some(Ok(credential)) = self.read_credential(slot).await {
+            if let Ok(Some(credential)) = self.read_credential(slot).await {
                 any |= slot.clear_for_login(&credential.login);
                 any |= self.switch_login(slot, &credential.login).await;
             }
@@ -282,18 +282,12 @@ impl Inner {
 
     /// Gives the account to this login, if another one's numbers are here; whether that was so.
     async fn switch_login(self: &Arc<Self>, slot: &AccountSlot, login: &LoginInfo) -> bool {
-        let Some(lineage) = login.lineage.as_ref().filter(|lineage| slot.is_of_another(lineage)) else {
+        if !login.lineage.as_ref().is_some_and(|lineage| slot.is_of_another(lineage)) {
             return false;
-        };
-        tracing::debug!(account = %slot.id, "another login");
-        // The fetcher is asked for the login only where a call would be made.
-        let mut asked = slot.refresh().await;
-        if slot.is_of_another(lineage) {
-            slot.login_is_explicit.store(true, Ordering::Release);
-            slot.usage.set_login(lineage.clone());
-            asked = slot.refresh_if_stale(None).await;
         }
-        if let Err(error) = asked {
+        tracing::debug!(account = %slot.id, "another login");
+        // A refresh reads the credential and clears what the other login left, even if no call is allowed.
+        if let Err(error) = slot.refresh().await {
             tracing::debug!(account = %slot.id, %error, "going on without numbers");
         }
         self.schedule_save();
@@ -308,7 +302,7 @@ impl Inner {
         before: Timestamp,
     ) -> Result<Option<Credential>, Verdict> {
         let slot = &self.slots[at];
-        let credential = self.read_credential(slot).await.transpose().map_err(|error| {
+        let credential = self.read_credential(slot).await.map_err(|error| {
             tracing::debug!(account = %slot.id, %error, "no credential");
             self.without_credential(&error)
         })?;

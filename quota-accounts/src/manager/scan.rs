@@ -73,7 +73,7 @@ impl Inner {
             if rejected.len() < MAX_REPORTED {
                 rejected.push((at, verdict));
             }
-            let may_look = self.credentials.is_some() && refused.len() < MAX_REFRESHES;
+            let may_look = slot.has_credentials && refused.len() < MAX_REFRESHES;
             if may_look
                 && !matches!(
                     verdict.reason,

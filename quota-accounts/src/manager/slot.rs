@@ -24,8 +24,10 @@ pub(super) struct AccountSlot {
     pub(super) disabled: bool,
     /// Boxed, as all that is seldom there: a choice among many accounts is as fast as memory is.
     limits: Option<Box<AccountLimits>>,
-    /// Its usage, in the quota manager.
+    /// Its usage and its credential source, in the quota manager.
     pub(super) usage: Account,
+    /// Whether it has a credential source.
+    pub(super) has_credentials: bool,
     /// Whether there is any block: readers look no further if not.
     is_blocked: AtomicBool,
     blocks: Mutex<Blocks>,
@@ -39,8 +41,6 @@ pub(super) struct AccountSlot {
     credential_timeout_at: AtomicI64,
     /// Whether somebody is refreshing it in the background.
     pub(super) refreshing: AtomicBool,
-    /// Whether the numbers were told whose they are, and so must be told of each change.
-    pub(super) login_is_explicit: AtomicBool,
     /// The credential that was refused last and followed by another, until one is served.
     last_rejected: Mutex<Option<Option<CredentialFingerprint>>>,
     /// What was last written of it.
@@ -81,6 +81,7 @@ impl AccountSlot {
                 .filter(|limits| **limits != AccountLimits::none())
                 .cloned()
                 .map(Box::new),
+            has_credentials: usage.has_credentials(),
             usage,
             is_blocked: AtomicBool::new(false),
             blocks: Mutex::default(),
@@ -89,7 +90,6 @@ impl AccountSlot {
             credential_checked_at: AtomicI64::new(NEVER),
             credential_timeout_at: AtomicI64::new(NEVER),
             refreshing: AtomicBool::new(false),
-            login_is_explicit: AtomicBool::new(false),
             last_rejected: Mutex::default(),
             last_saved: Mutex::default(),
         }

@@ -1,4 +1,4 @@
-//! Whoever asks the provider hangs or breaks, wherever they are asked.
+//! Fetchers and credential sources that hang or panic.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,16 +8,16 @@ use async_trait::async_trait;
 use quota_accounts::{BuildError, FallbackAccountManager, Reason, Request};
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, FetchError, LoginId, LoginInfo, MemoryStore, ProviderId, QuotaManager, UsageFetcher,
-    UsageReport,
+    AccountId, Credential, CredentialError, CredentialFingerprint, CredentialSource, FetchError, MemoryStore,
+    ProviderId, QuotaManager, Secret, UsageFetcher, UsageReport,
 };
 
-use crate::logins::{Logins, next};
+use crate::logins::next;
 use crate::support::*;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    Login,
+    Credential,
     Fetch,
     Renew,
 }
@@ -55,34 +55,40 @@ impl UsageFetcher for Faulty {
         self.provider.provider()
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
+    async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
         self.fail(account, Place::Fetch).await;
         if self.place == Place::Renew && *account == id("main") && self.is_faulty.load(Ordering::Relaxed) {
             return Err(FetchError::Unauthorized);
         }
-        self.provider.fetch(account).await
+        self.provider.fetch(account, credential).await
+    }
+}
+
+#[async_trait]
+impl CredentialSource for Faulty {
+    async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
+        self.fail(account, Place::Credential).await;
+        Ok(Credential::new(Secret::new("n33dle")))
     }
 
-    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
-        self.fail(account, Place::Login).await;
-        Ok(LoginInfo::unknown())
-    }
-
-    async fn renew(&self, account: &AccountId) -> bool {
+    async fn renew(
+        &self,
+        account: &AccountId,
+        _rejected: Option<CredentialFingerprint>,
+    ) -> Result<Credential, CredentialError> {
         self.fail(account, Place::Renew).await;
-        false
+        self.credential(account).await
     }
 }
 
 fn faulty(world: &World, place: Place, fault: Fault) -> (Arc<Faulty>, FallbackAccountManager) {
     let provider = world.provider.clone();
     let fetcher = Arc::new(Faulty { place, fault, is_faulty: AtomicBool::new(true), provider });
-    let asks: Arc<dyn UsageFetcher> = fetcher.clone();
     let builder = match world.kind {
-        Kind::Without => world.builder().fetcher(asks),
+        Kind::Without => world.builder().fetcher(fetcher.clone()).credentials(fetcher.clone()),
         Kind::With => {
             let quota = QuotaManager::builder(MemoryStore::with_clock(world.clock.clone()))
-                .shared_fetcher(asks)
+                .provider(fetcher.clone(), fetcher.clone())
                 .clock(world.clock.clone())
                 .policy(world.usage_policy.clone());
             world.builder().quota_manager(quota.build().expect("the policy is sound"))
@@ -92,7 +98,7 @@ fn faulty(world: &World, place: Place, fault: Fault) -> (Arc<Faulty>, FallbackAc
 }
 
 fn all_faults() -> impl Iterator<Item = (Kind, Place, Fault)> {
-    let places = [Place::Login, Place::Fetch, Place::Renew];
+    let places = [Place::Credential, Place::Fetch, Place::Renew];
     let faults = places.into_iter().flat_map(|place| [(place, Fault::Hangs), (place, Fault::Breaks)]);
     faults.flat_map(|(place, fault)| BOTH.map(|kind| (kind, place, fault)))
 }
@@ -106,7 +112,7 @@ async fn a_fetcher_that_hangs_or_breaks_keeps_no_request_for_longer_than_a_call_
 
         let route = accounts.route(Request::new()).await.expect("an account may serve");
 
-        let rule = if place == Place::Renew { Reason::Available } else { Reason::UnknownAllowed };
+        let rule = if place == Place::Fetch { Reason::UnknownAllowed } else { Reason::Available };
         assert_eq!(route.reason(), rule, "{kind:?} {place:?} {fault:?}");
         let took = world.clock.now().duration_since(began);
         assert!(took <= world.usage_policy.fetch_timeout.try_into().unwrap(), "{kind:?} {place:?} {took:?}");
@@ -130,10 +136,10 @@ async fn a_fetcher_that_hung_or_broke_and_is_in_order_again_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_the_same_login_that_cannot_be_told_waits_once() {
+async fn requests_that_wait_for_a_hanging_source_wait_once() {
     for kind in BOTH {
         let world = world(kind);
-        let (_fetcher, accounts) = faulty(&world, Place::Login, Fault::Hangs);
+        let (_fetcher, accounts) = faulty(&world, Place::Credential, Fault::Hangs);
         let began = world.clock.now();
 
         let mut requests = tokio::task::JoinSet::new();
@@ -143,39 +149,9 @@ async fn whoever_waits_for_the_same_login_that_cannot_be_told_waits_once() {
         }
         let rules = requests.join_all().await;
 
-        assert!(
-            rules.iter().all(|rule| *rule.as_ref().unwrap() == Reason::UnknownAllowed),
-            "{kind:?} {rules:?}"
-        );
+        assert!(rules.iter().all(|rule| *rule.as_ref().unwrap() == Reason::Available), "{kind:?} {rules:?}");
         let took = world.clock.now().duration_since(began);
         assert!(took <= world.usage_policy.fetch_timeout.try_into().unwrap(), "{kind:?} {took:?}");
-    }
-}
-
-// B36
-#[tokio::test(start_paused = true)]
-async fn the_numbers_of_the_login_that_an_account_was_said_to_hold_stay_while_a_fetcher_finds_another() {
-    for kind in BOTH {
-        let world = world(kind);
-        let logins = Arc::new(Logins::default());
-        logins.set("main", Some(1), "old");
-        let login =
-            |who: &'static str| world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new(who))));
-        login("old");
-        let accounts = world.builder().credentials(logins.clone()).build().expect("there are accounts");
-        accounts.refresh_quota_for_due_accounts().await;
-        // Somebody logs in as somebody else, which only the credential says.
-        world.provider.set_login(&id("main"), Ok(LoginInfo::unknown()));
-        logins.set("main", Some(2), "new");
-        world.answers(5.0);
-        minutes(&world.clock, 1).await;
-        assert_eq!(next(&accounts).await, id("main"), "{kind:?}");
-
-        login("third");
-        minutes(&world.clock, 6).await;
-        accounts.refresh_quota_for_due_accounts().await;
-
-        assert_eq!(used(&accounts, "main"), Some(5.0), "{kind:?}");
     }
 }
 
@@ -212,7 +188,7 @@ async fn without_a_quota_manager_a_429_about_one_account_is_a_hold_of_that_one_a
 async fn a_setting_that_has_no_effect_beside_a_quota_manager_is_refused() {
     let world = world(Kind::With);
     let refused = [
-        world.builder().fetcher(Arc::new(world.provider.clone())),
+        world.builder().fetcher(world.provider.clone()),
         world.builder().usage_policy(world.usage_policy.clone()),
         world.builder().clock(world.clock.clone()),
     ]

@@ -10,11 +10,11 @@ use quota_accounts::{
     AccountsConfig, FallbackAccountManager, FallbackAccountManagerBuilder, RefreshReport, Request,
     RequestOutcome, Route, RouteError,
 };
-use quota_core::CredentialSource;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    AccountId, Backoff, Budget, Clock, CredentialFingerprint, FetchError, LoginId, LoginInfo, Policy,
-    ProviderId, Scope, UsageFetcher, UsageReport, WindowId, WindowReading,
+    AccountId, Backoff, Budget, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource,
+    FetchError, LoginId, LoginInfo, Policy, ProviderId, Scope, UsageFetcher, UsageReport, WindowId,
+    WindowReading,
 };
 
 use crate::logins::Logins;
@@ -72,10 +72,10 @@ impl UsageFetcher for Recorded {
         self.provider.provider()
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
+    async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
         self.ledger.note(format!("  call {account}"));
         let mut call = Call { ledger: &self.ledger, account, is_answered: false };
-        let answer = self.provider.fetch(account).await;
+        let answer = self.provider.fetch(account, credential).await;
         call.is_answered = true;
         match &answer {
             Ok(usage) => {
@@ -86,15 +86,23 @@ impl UsageFetcher for Recorded {
         }
         answer
     }
+}
 
-    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
-        self.provider.login(account).await
+#[async_trait]
+impl CredentialSource for Recorded {
+    async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
+        self.provider.credential(account).await
     }
 
-    async fn renew(&self, account: &AccountId) -> bool {
-        let is_renewed = self.provider.renew(account).await;
+    async fn renew(
+        &self,
+        account: &AccountId,
+        rejected: Option<CredentialFingerprint>,
+    ) -> Result<Credential, CredentialError> {
+        let renewed = self.provider.renew(account, rejected).await;
+        let is_renewed = renewed.as_ref().is_ok_and(|credential| credential.login.mark != rejected);
         self.ledger.note(format!("  credential of {account} renewed: {is_renewed}"));
-        is_renewed
+        renewed
     }
 }
 
@@ -126,9 +134,10 @@ impl Program {
 
     fn builder(&self) -> FallbackAccountManagerBuilder {
         let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
-        let fetcher = Recorded { provider: self.provider.clone(), ledger: Arc::clone(&self.ledger) };
+        let provider = || Recorded { provider: self.provider.clone(), ledger: Arc::clone(&self.ledger) };
         let builder = FallbackAccountManager::builder(config)
-            .fetcher(Arc::new(fetcher))
+            .fetcher(provider())
+            .credentials(provider())
             .usage_policy(self.policy.clone())
             .traffic(Arc::new(ExampleTraffic))
             .clock(self.clock.clone());
@@ -389,7 +398,7 @@ async fn an_hour_of_refused_credentials() {
 async fn an_hour_without_a_login() {
     let program = Program::new();
     let accounts = program.start();
-    program.provider.set_login(&id("main"), Err(FetchError::not_logged_in("log in first")));
+    program.provider.set_login(&id("main"), Err(CredentialError::not_logged_in("log in first")));
 
     program.refresh(&accounts).await;
     program.refresh_for(&accounts, MINUTE * 60).await;
@@ -428,26 +437,18 @@ async fn a_provider_that_hangs_is_given_up() {
     insta::assert_snapshot!(program.ledger.text());
 }
 
-/// Gives the main account another login, which the credential and the fetcher state.
-fn log_in(program: &Program, logins: &Logins, token: u64, lineage: &'static str) {
-    logins.set("main", Some(token), lineage);
-    let login = LoginInfo::new(LoginId::new(lineage)).mark(CredentialFingerprint::from_hash(token));
-    program.provider.set_login(&id("main"), Ok(login));
-}
-
 #[tokio::test(start_paused = true)]
 async fn another_login_is_not_bound_by_the_hold_of_the_first() {
     let program = Program::new();
     let logins = Arc::new(Logins::default());
-    let source: Arc<dyn CredentialSource> = logins.clone();
-    let accounts = program.builder().credentials(source).build().expect("a valid configuration");
-    log_in(&program, &logins, 1, "first");
+    let accounts = program.builder().credentials(logins.clone()).build().expect("a valid configuration");
+    logins.set("main", Some(1), "first");
     program.provider.then_fail(FetchError::throttled(Some(MINUTE * 20)));
     program.route(&accounts).await;
     program.wait(SECOND).await;
     program.route(&accounts).await;
 
-    log_in(&program, &logins, 2, "second");
+    logins.set("main", Some(2), "second");
     program.wait(SECOND * 10).await;
     program.route(&accounts).await;
     program.wait(SECOND * 10).await;
@@ -457,7 +458,7 @@ async fn another_login_is_not_bound_by_the_hold_of_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_login_is_called_for_when_its_numbers_are_due() {
+async fn another_login_is_called_for_by_the_next_request() {
     let program = Program::new();
     let accounts = program.start();
     let holds = |name: &'static str| {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use quota_accounts::{AccountsConfig, FallbackAccountManager, Request, RoutingPolicy, UnknownUsage};
-use quota_core::{AccountId, FetchError, MemoryStore, QuotaError, QuotaManager, UsageReport};
+use quota_core::{
+    AccountId, CredentialError, FetchError, MemoryStore, QuotaError, QuotaManager, UsageReport,
+};
 
 use crate::logins::next;
 use crate::support::*;
@@ -63,7 +65,7 @@ async fn accounts_that_cannot_be_told_of_do_not_hide_those_behind_them() {
         let world = ten(kind);
         let accounts = world.accounts();
         for name in 0..9 {
-            world.provider.set_login(&id(&name.to_string()), Err(FetchError::TimedOut));
+            world.provider.set_login(&id(&name.to_string()), Err(CredentialError::timed_out("too slow")));
         }
 
         assert_eq!(refused(&accounts).await, SOON, "{kind:?}");

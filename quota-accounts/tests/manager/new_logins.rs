@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quota_accounts::{FallbackAccountManager, Reason, Request, RequestOutcome, RetryAdvice};
-use quota_core::{AccountId, CredentialFingerprint, FetchError, LoginId, LoginInfo, UsageReport};
+use quota_core::{AccountId, CredentialFingerprint, FetchError, LoginInfo, UsageReport};
 use quota_core::{Credential, CredentialError, CredentialSource, Secret};
 
 use crate::logins::{Logins, logged_in, next, stop_at, unauthorized};
 use crate::support::*;
 
-/// Says whose the login of the main account is from now on, both to requests and to whoever asks about usage.
-fn log_in(world: &World, logins: &Logins, token: u64, who: &'static str) {
+/// Gives the main account another login.
+fn log_in(logins: &Logins, token: u64, who: &'static str) {
     logins.set("main", Some(token), who);
-    world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new(who))));
 }
 
 /// A world whose main account is the old login's, and is used so far.
@@ -23,7 +22,7 @@ async fn held_by_old(kind: Kind, used: f64, stop: f64) -> (World, Arc<Logins>, F
     let mut world = world(kind);
     world.policy = stop_at(stop);
     let logins = Arc::new(Logins::default());
-    log_in(&world, &logins, 1, "old");
+    log_in(&logins, 1, "old");
     let source: Arc<dyn CredentialSource> = logins.clone();
     let accounts = world.builder().credentials(source).traffic(Arc::new(ExampleTraffic));
     let accounts = accounts.build().expect("there are accounts");
@@ -43,7 +42,7 @@ async fn a_new_login_is_asked_about_although_the_old_one_is_on_hold() {
         minutes(&world.clock, 2).await;
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}: the old login is spent");
 
-        log_in(&world, &logins, 2, "new");
+        log_in(&logins, 2, "new");
         world.answers(5.0);
         minutes(&world.clock, 2).await;
 
@@ -59,7 +58,7 @@ async fn a_new_login_is_refreshed_although_the_old_one_is_on_hold() {
         minutes(&world.clock, 6).await;
         world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(1800))));
         accounts.refresh_quota_for_due_accounts().await;
-        log_in(&world, &logins, 2, "new");
+        log_in(&logins, 2, "new");
         world.answers(5.0);
         minutes(&world.clock, 2).await;
 
@@ -76,7 +75,7 @@ async fn a_new_login_is_not_served_past_its_killswitch_by_the_old_ones_numbers()
         let (world, logins, accounts) = held_by_old(kind, 10.0, 5.0).await;
         minutes(&world.clock, 1).await;
 
-        log_in(&world, &logins, 2, "new");
+        log_in(&logins, 2, "new");
         world.provider.then_answer(UsageReport::polled([world.five_hour(97.0)]));
         let route = accounts.route(Request::new()).await.unwrap();
 
@@ -91,7 +90,7 @@ async fn what_a_request_learned_of_a_new_login_is_written_back() {
         let (world, logins, accounts) = held_by_old(kind, 10.0, 0.0).await;
         minutes(&world.clock, 1).await;
 
-        log_in(&world, &logins, 2, "new");
+        log_in(&logins, 2, "new");
         world.answers(67.89);
         let _ = accounts.route(Request::new()).await.unwrap();
         minutes(&world.clock, 1).await;
@@ -106,7 +105,7 @@ async fn what_an_old_login_left_on_disk_does_not_count_for_the_new_one() {
     for kind in BOTH {
         let (world, logins, accounts) = held_by_old(kind, 100.0, 0.0).await;
         accounts.flush().await.unwrap();
-        log_in(&world, &logins, 2, "new");
+        log_in(&logins, 2, "new");
         world.answers(5.0);
         minutes(&world.clock, 1).await;
 
@@ -124,7 +123,7 @@ async fn a_refusal_of_a_new_login_that_was_never_read_survives_a_restart() {
         let (world, logins, accounts) = held_by_old(kind, 10.0, 0.0).await;
         accounts.flush().await.unwrap();
         minutes(&world.clock, 6).await;
-        log_in(&world, &logins, 2, "new");
+        log_in(&logins, 2, "new");
         world.provider.then_fail(FetchError::unavailable("it is out of service"));
 
         let route = accounts.route(Request::new()).await.unwrap();
@@ -139,12 +138,10 @@ async fn a_refusal_of_a_new_login_that_was_never_read_survives_a_restart() {
     }
 }
 
-// B34: only the credential says whose it is.
 #[tokio::test(start_paused = true)]
-async fn a_new_login_is_told_by_its_credential_where_whoever_asks_cannot_say() {
+async fn a_new_login_ends_the_exhaustion_of_the_old_one() {
     for kind in BOTH {
         let (world, logins, accounts) = logged_in(kind).await;
-        logins.set("main", Some(1), "old");
         minutes(&world.clock, 1).await;
         let route = accounts.route(Request::new()).await.unwrap();
         let spent = RequestOutcome::from_response(200, [("x-ratelimit-used", "100")]);
@@ -171,7 +168,7 @@ async fn a_block_of_the_old_login_ends_with_it_on_disk_too() {
         assert!(world.kept().contains("quota_spent"), "{kind:?} {}", world.kept());
         assert_eq!(next(&accounts).await, id("b"), "{kind:?}");
 
-        log_in(&world, &logins, 2, "new");
+        log_in(&logins, 2, "new");
         world.answers(5.0);
         minutes(&world.clock, 2).await;
 

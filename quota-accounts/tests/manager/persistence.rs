@@ -147,9 +147,7 @@ async fn a_refresh_that_brings_nothing_writes_nothing() {
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&world.clock, 6).await;
-        for name in ["main", "b", "c"] {
-            world.provider.set_login(&id(name), Err(FetchError::not_logged_in("nobody is")));
-        }
+        (0..200).for_each(|_| world.provider.then_fail(FetchError::not_logged_in("no login")));
         let request = || Request::new().with_session("a-session");
         let _ = accounts.route(request()).await.unwrap();
         accounts.flush().await.unwrap();
@@ -172,9 +170,7 @@ async fn when_sessions_were_used_is_written_once_in_seconds_although_every_refre
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         minutes(&world.clock, 6).await;
-        for name in ["main", "b", "c"] {
-            world.provider.set_login(&id(name), Err(FetchError::not_logged_in("nobody is")));
-        }
+        (0..200).for_each(|_| world.provider.then_fail(FetchError::not_logged_in("no login")));
         let mut writes = 0;
 
         for _ in 0..30 {

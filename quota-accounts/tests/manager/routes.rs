@@ -7,10 +7,9 @@ use quota_accounts::{
     AccountsConfig, FallbackAccountManager, Limits, Reason, Request, RequestOutcome, RouteError, RoutingMode,
     RoutingPolicy, UnknownUsage,
 };
-use quota_core::{Credential, Secret};
-use quota_core::{FetchError, LoginId, LoginInfo, UsageReport};
-use quota_credentials::StaticCredential;
+use quota_core::{CredentialError, FetchError, UsageReport};
 
+use crate::logins::Logins;
 use crate::support::*;
 
 // B58
@@ -182,7 +181,7 @@ async fn what_is_not_known_is_worth_another_look_when_one_may_ask_about_it_again
 async fn what_is_not_known_and_may_be_asked_about_is_worth_another_look_after_a_pause() {
     for kind in BOTH {
         let mut world = world(kind);
-        world.provider.set_login(&id("main"), Err(FetchError::TimedOut));
+        world.provider.set_login(&id("main"), Err(CredentialError::timed_out("too slow")));
 
         assert_eq!(wait_of_one(&mut world).await, Some(world.policy.throttle_cooldown), "{kind:?}");
     }
@@ -195,13 +194,11 @@ async fn a_new_login_of_which_nothing_is_known_is_worth_another_look_too() {
         let mut world = world(kind);
         world.policy = RoutingPolicy::default().when_unknown(UnknownUsage::Deny);
         world.config = AccountsConfig::new(id("main"));
-        let login = |who: &'static str| LoginInfo::new(LoginId::new(who));
-        world.provider.set_login(&id("main"), Ok(login("old")));
-        let credential = Credential::new(Secret::new("n33dle")).login(login("new"));
-        let source = Arc::new(StaticCredential::from(credential));
-        let accounts = world.builder().credentials(source).build().expect("there is an account");
+        let logins = Arc::new(Logins::default());
+        logins.set("main", Some(1), "old");
+        let accounts = world.builder().credentials(logins.clone()).build().expect("there is an account");
         accounts.refresh_quota_for_due_accounts().await;
-        world.provider.set_login(&id("main"), Ok(login("new")));
+        logins.set("main", Some(2), "new");
         world.provider.then_fail(FetchError::throttled(Some(Duration::from_secs(600))));
 
         let error = accounts.route(Request::new()).await.expect_err("nothing is known of the new one");

@@ -187,7 +187,7 @@ impl UsageFetcher for Provider {
         ProviderId::from_static("example")
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
+    async fn fetch(&self, account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         let now = self.clock.now();
         let mut state = self.state();
         state.ledger.usage_calls.entry(account.name().to_owned()).or_default().push(now);
@@ -195,10 +195,6 @@ impl UsageFetcher for Provider {
             return Err(FetchError::Unauthorized);
         }
         Ok(UsageReport::polled(state.meters[account.name()].iter().map(Meter::reading)))
-    }
-
-    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
-        Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(self.state().at_hand[account.name()])))
     }
 }
 
@@ -250,7 +246,7 @@ fn manager(kind: Kind, clock: &Clock, provider: &Provider) -> FallbackAccountMan
         .credentials(Arc::new(provider.clone()))
         .traffic(Arc::new(Reader));
     let builder = match kind {
-        Kind::Without => builder.fetcher(Arc::new(provider.clone())).clock(clock.clone()),
+        Kind::Without => builder.fetcher(provider.clone()).clock(clock.clone()),
         Kind::With => {
             let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
                 .fetcher(provider.clone())

@@ -58,8 +58,8 @@ impl World {
     fn new(kind: Kind, clock: &Clock, provider: &FakeProvider, dir: &Arc<TempDir>) -> Self {
         let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
         let usage_policy = Policy::default().gap(Duration::ZERO).parallel(64);
-        let quota = QuotaManager::builder_on(store)
-            .fetcher(provider.clone())
+        let quota = QuotaManager::builder(store)
+            .provider(provider.clone(), provider.clone())
             .clock(clock.clone())
             .policy(usage_policy.clone())
             .build()
@@ -91,7 +91,9 @@ impl World {
     pub(crate) fn counting(&mut self, every: u64) {
         self.usage_policy = self.usage_policy.clone().every_n_requests(every);
         let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(self.clock.clone()));
-        let quota = QuotaManager::builder_on(store).fetcher(self.provider.clone()).clock(self.clock.clone());
+        let quota = QuotaManager::builder(store)
+            .provider(self.provider.clone(), self.provider.clone())
+            .clock(self.clock.clone());
         self.quota = quota.policy(self.usage_policy.clone()).build().expect("the policy is sound");
     }
 
@@ -106,7 +108,8 @@ impl World {
         match self.kind {
             Kind::With => builder.quota_manager(self.quota.clone()),
             Kind::Without => builder
-                .fetcher(Arc::new(self.provider.clone()))
+                .fetcher(self.provider.clone())
+                .credentials(self.provider.clone())
                 .usage_policy(self.usage_policy.clone())
                 .clock(self.clock.clone()),
         }

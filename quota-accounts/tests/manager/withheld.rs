@@ -1,7 +1,7 @@
 //! Accounts of which it cannot be told whose they are.
 
 use quota_accounts::{Reason, Request, RouteError, RoutingPolicy, UnknownUsage};
-use quota_core::{FetchError, LoginInfo};
+use quota_core::{CredentialError, LoginInfo};
 
 use crate::logins::{next, stop_at};
 use crate::support::*;
@@ -10,7 +10,8 @@ const NAMES: [&str; 3] = ["main", "b", "c"];
 
 /// From now on nobody can tell whose the logins are, such as while a keychain is locked.
 fn lock(world: &World) {
-    NAMES.iter().for_each(|name| world.provider.set_login(&id(name), Err(FetchError::TimedOut)));
+    let locked = || CredentialError::unreadable("the keychain is locked", std::io::Error::other("locked"));
+    NAMES.iter().for_each(|name| world.provider.set_login(&id(name), Err(locked())));
 }
 
 fn unlock(world: &World) {

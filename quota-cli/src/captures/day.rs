@@ -66,7 +66,7 @@ impl Day {
                 looked.push((account.id(), look(store.as_ref(), &account.id(), record).await));
             }
         }
-        let manager = QuotaManager::builder_on(store).clock(clock.clone()).build().unwrap();
+        let manager = QuotaManager::builder(store).clock(clock.clone()).build().unwrap();
         let mut views = Vec::new();
         for account in &accounts {
             let answer = manager.account(&account.id()).sync().await;

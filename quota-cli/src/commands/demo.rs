@@ -105,12 +105,11 @@ fn manager(plan: &Plan, simulator: &Simulator) -> Result<QuotaManager, Failure> 
             logins.with(id, Arc::new(StaticCredential::new(Secret::new(account.token()))))
         });
     let broken = |why: String| Failure::new(Exit::OsErr, why);
-    let fetcher =
-        Anthropic::builder(Arc::new(logins)).base_url(simulator.url()).timeout(plan.policy.fetch_timeout);
+    let fetcher = Anthropic::builder().base_url(simulator.url()).timeout(plan.policy.fetch_timeout);
     let fetcher = fetcher.build().map_err(|error| broken(error.to_string()))?;
     let store = quota::open_store("memory:").map_err(|error| broken(error.to_string()))?;
     let manager =
-        QuotaManager::builder_on(store).fetcher(fetcher).policy(plan.policy.clone()).name("quota demo");
+        QuotaManager::builder(store).provider(fetcher, logins).policy(plan.policy.clone()).name("quota demo");
     manager.build().map_err(|error| broken(error.to_string()))
 }
 

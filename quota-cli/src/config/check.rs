@@ -4,10 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use quota::anthropic::{ANTHROPIC, Anthropic, AnthropicBuilder};
-use quota::credentials::CredentialMap;
 use quota::{AccountId, ProviderId};
 use toml::Spanned;
 use url::Url;
@@ -238,8 +236,7 @@ fn base_url_once(text: Spanned<String>, checked: &mut Option<(String, Url)>) -> 
 
 /// A fetcher that is never used: whether one can be built is the fetcher's own rule, and said in its own words.
 fn trial() -> AnthropicBuilder {
-    // It has no login: marking one, even an empty one, would cost each start a look at what the processor can do.
-    Anthropic::builder(Arc::new(CredentialMap::new()))
+    Anthropic::builder()
 }
 
 fn buildable(span: Range<usize>, builder: AnthropicBuilder) -> Result<(), Flaw> {

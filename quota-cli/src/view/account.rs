@@ -173,9 +173,9 @@ mod tests {
     async fn a_refresh_that_had_no_time_for_a_call_is_not_called_unanswered() {
         let login =
             std::sync::Arc::new(quota::credentials::StaticCredential::new(quota::Secret::new("made-up")));
-        let fetcher = quota::anthropic::Anthropic::builder(login).build().unwrap();
+        let fetcher = quota::anthropic::Anthropic::builder().build().unwrap();
         let quota = quota::QuotaManager::builder(quota::MemoryStore::new())
-            .fetcher(fetcher)
+            .provider(fetcher, login)
             .deadline(Duration::from_secs(1))
             .build()
             .unwrap();

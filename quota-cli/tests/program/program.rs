@@ -45,7 +45,7 @@ impl Machine {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let store = quota::open_store(&format!("sqlite://{}", path.display())).unwrap();
-            let manager = QuotaManager::builder_on(store).build().unwrap();
+            let manager = QuotaManager::builder(store).build().unwrap();
             let account = manager.account(&"anthropic/main".parse().unwrap());
             for (usage, at) in readings {
                 account.seed(&Seed::new(Snapshot::of(&usage, at))).unwrap();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,10 +20,13 @@ use super::flight::{Flight, Wish};
 use super::refresh;
 use super::shelf::Sight;
 use super::slot::Slot;
-use super::tasks::{Either, both, either, wait_for};
+use super::tasks::{Either, both, either, unwinding, wait_for};
 use super::upkeep;
 use crate::record::{Cleared, MergeOutcome, Record};
-use crate::{AccountId, Hold, HoldReason, LoginId, Priority, Rejected, Seed, Snapshot, UsageReport, time};
+use crate::{
+    AccountId, Credential, CredentialError, CredentialFingerprint, CredentialSource, Hold, HoldReason,
+    LoginId, Priority, Rejected, Seed, Snapshot, UsageReport, time,
+};
 
 /// A handle to one account. Cheap to clone; all handles of one manager to one account share everything.
 ///
@@ -313,12 +317,69 @@ impl Account {
         }
     }
 
+    /// Whether the account has a credential source.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        self.credential_source().is_some()
+    }
+
+    /// Gives the account a credential source of its own, in place of the one that it had. All handles of the account use it from
+    /// their next refresh on.
+    pub fn set_credentials(&self, source: impl CredentialSource) {
+        self.slot.provider.credentials.set(self.slot.id.clone(), Arc::new(source));
+    }
+
+    /// Reads the account's current credential from its source, for a request to the provider; `None` if it has no source.
+    ///
+    /// Waits for the source no longer than `timeout`. Dropping the future gives the read up.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError`] of the source; [`CredentialError::Unreadable`] if it timed out or panicked.
+    pub async fn credential(&self, timeout: Duration) -> Result<Option<Credential>, CredentialError> {
+        let Some(source) = self.credential_source() else { return Ok(None) };
+        self.read_credential(timeout, async { source.credential(self.id()).await }).await.map(Some)
+    }
+
+    /// Returns the credential to use after the provider rejected the one with the fingerprint `rejected`
+    /// ([`CredentialSource::renew`]); `None` if the account has no source.
+    ///
+    /// # Errors
+    ///
+    /// As [`credential`](Self::credential).
+    pub async fn renew_credential(
+        &self,
+        rejected: Option<CredentialFingerprint>,
+        timeout: Duration,
+    ) -> Result<Option<Credential>, CredentialError> {
+        let Some(source) = self.credential_source() else { return Ok(None) };
+        self.read_credential(timeout, async { source.renew(self.id(), rejected).await }).await.map(Some)
+    }
+
+    fn credential_source(&self) -> Option<Arc<dyn CredentialSource>> {
+        self.slot.provider.credentials.of(&self.slot.id)
+    }
+
+    async fn read_credential(
+        &self,
+        timeout: Duration,
+        read: impl Future<Output = Result<Credential, CredentialError>>,
+    ) -> Result<Credential, CredentialError> {
+        match self.slot.provider.clock.bounded(timeout, unwinding(read)).await {
+            Some(Some(read)) => read,
+            Some(None) => Err(CredentialError::unreadable(
+                "the source of the credential panicked",
+                io::Error::other("it panicked"),
+            )),
+            None => Err(CredentialError::timed_out("the source of the credential did not answer in time")),
+        }
+    }
+
     /// Says which login the account holds from now on.
     ///
     /// If it is another than before, nothing that the old one left is shown or joined any more, and its late answers are
-    /// not stored. From then on this is what counts in this process: a fetcher whose credential is of another login is an
-    /// error. Programs that leave the login to the fetcher ([`UsageFetcher::login`](crate::UsageFetcher::login)) never
-    /// call it.
+    /// not stored. From then on this is what counts in this process: a credential of another login is an error. Programs whose
+    /// credential source states the login never call it.
     ///
     /// After the manager was closed this changes only what this process shows.
     pub fn set_login(&self, lineage: LoginId) {

@@ -11,14 +11,17 @@ use super::link::Link;
 use super::register::Register;
 use super::tasks::Tasks;
 use super::{QuotaManager, Shared};
-use crate::{Clock, Policy, PolicyError, ProviderId, QuotaStore, UsageFetcher};
+use crate::{AccountId, Clock, CredentialSource, Policy, PolicyError, ProviderId, QuotaStore, UsageFetcher};
+
+type SharedSource = Arc<dyn CredentialSource>;
 
 /// Puts a manager together.
 #[derive(Debug)]
 #[must_use]
 pub struct QuotaManagerBuilder {
     store: Arc<dyn QuotaStore>,
-    fetchers: Vec<Arc<dyn UsageFetcher>>,
+    providers: Vec<(Arc<dyn UsageFetcher>, Option<SharedSource>)>,
+    credentials: Vec<(AccountId, SharedSource)>,
     policy: Policy,
     provider_policies: HashMap<ProviderId, Policy>,
     clock: Clock,
@@ -27,10 +30,11 @@ pub struct QuotaManagerBuilder {
 }
 
 impl QuotaManagerBuilder {
-    pub(crate) fn on(store: Arc<dyn QuotaStore>) -> Self {
+    pub(crate) fn new(store: Arc<dyn QuotaStore>) -> Self {
         Self {
             store,
-            fetchers: Vec::new(),
+            providers: Vec::new(),
+            credentials: Vec::new(),
             policy: Policy::default(),
             provider_policies: HashMap::new(),
             clock: Clock::system(),
@@ -39,14 +43,23 @@ impl QuotaManagerBuilder {
         }
     }
 
-    /// Adds who asks a provider. A second one for the same provider takes the place of the first.
-    pub fn fetcher(self, fetcher: impl UsageFetcher) -> Self {
-        self.shared_fetcher(Arc::new(fetcher))
+    /// Adds a provider: the fetcher that calls it, and the source of its accounts' credentials. Replaces an earlier fetcher of the
+    /// same provider, and its source. Both can be an `Arc` that other code shares.
+    pub fn provider(mut self, fetcher: impl UsageFetcher, credentials: impl CredentialSource) -> Self {
+        self.providers.push((Arc::new(fetcher), Some(Arc::new(credentials))));
+        self
     }
 
-    /// Adds a fetcher that others use as well.
-    pub fn shared_fetcher(mut self, fetcher: Arc<dyn UsageFetcher>) -> Self {
-        self.fetchers.push(fetcher);
+    /// Adds a fetcher without a credential source: for providers that need no credential, and where each account has a source of
+    /// its own. Replaces an earlier fetcher of the same provider, and its source.
+    pub fn fetcher(mut self, fetcher: impl UsageFetcher) -> Self {
+        self.providers.push((Arc::new(fetcher), None));
+        self
+    }
+
+    /// Gives an account a credential source of its own, instead of its provider's.
+    pub fn credentials_for(mut self, account: AccountId, source: impl CredentialSource) -> Self {
+        self.credentials.push((account, Arc::new(source)));
         self
     }
 
@@ -103,8 +116,11 @@ impl QuotaManagerBuilder {
         let patience = self.policy.store_patience;
         let link = Link::new(self.store, self.clock.clone(), patience, Arc::clone(&tasks), events.clone());
         let mut register = Register::new(link, self.clock.clone(), self.policy, self.provider_policies);
-        for fetcher in self.fetchers {
-            register.add(fetcher);
+        for (fetcher, source) in self.providers {
+            register.add(fetcher, source);
+        }
+        for (account, source) in self.credentials {
+            register.set_credentials(account, source);
         }
         let deadline = self.deadline.and_then(|after| self.clock.instant().after(after));
         let crew = Crew { tasks, events, by: self.name, deadline };

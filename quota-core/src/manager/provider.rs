@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::credential_sources::CredentialSources;
 use super::gate::Gate;
 use super::link::Link;
 use super::quieted::SharedCooldown;
@@ -15,6 +16,7 @@ use crate::{Clock, Hold, Policy, ProviderId, UsageFetcher};
 pub(crate) struct Provider {
     pub(crate) id: ProviderId,
     pub(crate) fetcher: Option<Arc<dyn UsageFetcher>>,
+    pub(crate) credentials: CredentialSources,
     pub(crate) policy: Policy,
     pub(crate) gate: Arc<Gate>,
     pub(crate) link: Arc<Link>,
@@ -27,13 +29,14 @@ impl Provider {
     pub(crate) fn new(
         id: ProviderId,
         fetcher: Option<Arc<dyn UsageFetcher>>,
+        credentials: CredentialSources,
         policy: Policy,
         link: Arc<Link>,
         clock: Clock,
         quieted: Option<Arc<SharedCooldown>>,
     ) -> Arc<Self> {
         let gate = Gate::new(clock.clone(), policy.gap, policy.parallel);
-        Arc::new(Self { id, fetcher, policy, gate, link, clock, quieted })
+        Arc::new(Self { id, fetcher, credentials, policy, gate, link, clock, quieted })
     }
 
     /// The quiet time in force, as far as this process has heard.

@@ -4,11 +4,8 @@
 mod begin;
 mod call;
 
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::future::Future;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use super::changes;
@@ -16,8 +13,9 @@ use super::context::Crew;
 use super::error::QuotaError;
 use super::flight::{Flight, Landed, Landing, Wish};
 use super::slot::Slot;
-use super::tasks::{Either, either};
-use crate::{FetchError, LoginId, LoginInfo, Priority, UsageFetcher};
+use super::tasks::{Either, either, unwinding};
+use crate::clock::Instant;
+use crate::{Credential, CredentialFingerprint, CredentialSource, FetchError, LoginId, LoginInfo, Priority};
 
 use begin::Begun;
 use call::Called;
@@ -114,17 +112,23 @@ impl Refresh {
         if !(matches!(wish, Wish::Now) && slot.may_guess()) {
             slot.read_first().await;
         }
-        let mut renewed = false;
+        let source = slot.provider.credentials.of(&slot.id);
+        let source = source.as_deref();
+        let mut renewed = None;
+        let mut has_renewed = false;
         let mut overtaken = false;
         loop {
-            let login = self.login(&*fetcher).await?;
-            self.enter(&login).await?;
+            let mut access = match renewed.take() {
+                Some(credential) => self.access(credential)?,
+                None => self.read_access(source).await?,
+            };
+            self.enter(&access.login).await?;
             if slot.desk().withheld {
                 slot.update(|desk| desk.withheld = false);
             }
-            // With a new credential in hand, the refusal of the old one is no reason to wait.
-            let wish = if renewed { Wish::Now } else { wish };
-            let (lease, pass) = match self.begin(wish, &login).await? {
+            // The rejection of the old credential is no reason to wait with the new one.
+            let wish = if has_renewed { Wish::Now } else { wish };
+            let (lease, pass) = match self.begin(wish, source, &mut access).await? {
                 Begun::Granted(lease, pass) => (lease, pass),
                 Begun::Fresh => {
                     // Fresh by the clock as it is known now: a view from before it was set may say otherwise.
@@ -134,8 +138,9 @@ impl Refresh {
                 Begun::Called(at) => {
                     return Ok(Landed { fetched: false, called_at: Some(at), view: slot.sight.take() });
                 }
+                Begun::LoginChanged => continue,
             };
-            match self.call(&*fetcher, &lease, pass).await {
+            match self.call(&*fetcher, &lease, &access.credential, pass).await {
                 Ok(Called::Stored) => {
                     return Ok(Landed { fetched: true, called_at: None, view: slot.sight.take() });
                 }
@@ -146,42 +151,55 @@ impl Refresh {
                 }
                 Ok(Called::TooLate(_)) if !overtaken => overtaken = true,
                 Ok(Called::TooLate(_)) => return Err(QuotaError::InProgress { account: slot.id.clone() }),
-                // A credential that was replaced while it was used: once more with the new one, and no third time.
-                Err(QuotaError::Fetch { error: FetchError::Unauthorized, .. })
-                    if !renewed && self.renews(&*fetcher).await =>
-                {
-                    renewed = true;
+                // The credential may have been replaced during the call: call once more with the new one, and no third time.
+                Err(QuotaError::Fetch { error: FetchError::Unauthorized, .. }) if !has_renewed => {
+                    renewed = self.renewed(source, access.credential.login.mark).await;
+                    has_renewed = renewed.is_some();
+                    if !has_renewed {
+                        return Err(QuotaError::Fetch {
+                            account: slot.id.clone(),
+                            error: FetchError::Unauthorized,
+                        });
+                    }
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Which login the call would use. If that cannot be told, no numbers are shown until it can.
-    async fn login(&self, fetcher: &dyn UsageFetcher) -> Result<LoginInfo, QuotaError> {
+    /// Reads the credential for a call. On failure no readings are shown until a later read succeeds, because they may belong to
+    /// another login.
+    async fn read_access(&self, source: Option<&dyn CredentialSource>) -> Result<Access, QuotaError> {
         let slot = &*self.slot;
-        let login = match self.bounded(async { fetcher.login(&slot.id).await }).await {
-            Ok(Ok(login)) => login,
-            Err(Cut::Cancelled) => return Err(QuotaError::Closed),
+        let Some(source) = source else { return self.access(Credential::none()) };
+        match self.bounded(async { source.credential(&slot.id).await }).await {
+            Ok(Ok(credential)) => self.access(credential),
+            Err(Cut::Cancelled) => Err(QuotaError::Closed),
             failed => {
-                // Unless the program has said meanwhile whose they are.
+                // Unless the program has set the login meanwhile.
                 slot.update(|desk| desk.withheld |= desk.login == self.flight.lineage);
-                return Err(match failed {
-                    Ok(Err(error)) => QuotaError::Fetch { account: slot.id.clone(), error },
+                Err(match failed {
+                    Ok(Err(error)) => QuotaError::Fetch { account: slot.id.clone(), error: error.into() },
                     Ok(Ok(_)) => QuotaError::Panicked { account: slot.id.clone() },
                     Err(cut) => self.cut_off(cut),
-                });
+                })
             }
-        };
-        match (&self.flight.lineage, &login.lineage) {
+        }
+    }
+
+    /// The credential with the login that a call with it is for.
+    fn access(&self, credential: Credential) -> Result<Access, QuotaError> {
+        let found = credential.login.clone();
+        let login = match (&self.flight.lineage, &found.lineage) {
             (Some(wanted), Some(found)) if wanted != found => {
                 let error =
                     FetchError::not_logged_in("the credential that was found belongs to another login");
-                Err(QuotaError::Fetch { account: slot.id.clone(), error })
+                return Err(QuotaError::Fetch { account: self.slot.id.clone(), error });
             }
-            (Some(wanted), None) => Ok(LoginInfo::new(wanted.clone()).mark(login.mark)),
-            _ => Ok(login),
-        }
+            (Some(wanted), None) => LoginInfo::new(wanted.clone()).mark(found.mark),
+            _ => found,
+        };
+        Ok(Access { credential, login, read_at: self.slot.provider.clock.instant() })
     }
 
     /// The error of a step that was cut off before the provider was asked.
@@ -219,12 +237,18 @@ impl Refresh {
         })
     }
 
-    /// Whether there is a newer credential than the one that was refused.
-    async fn renews(&self, fetcher: &dyn UsageFetcher) -> bool {
-        self.bounded(async { fetcher.renew(&self.slot.id).await }).await == Ok(true)
+    /// The credential that replaces a rejected one; `None` if the source has no other.
+    async fn renewed(
+        &self,
+        source: Option<&dyn CredentialSource>,
+        rejected: Option<CredentialFingerprint>,
+    ) -> Option<Credential> {
+        let source = source?;
+        let renewed = self.bounded(async { source.renew(&self.slot.id, rejected).await }).await;
+        renewed.ok()?.ok().filter(|credential| credential.login.mark != rejected)
     }
 
-    /// Runs a step of the fetcher for as long as a call may take, until the program's deadline, or until the manager cancels its
+    /// Runs a step of the fetcher or the credential source for as long as a call may take, until the program's deadline, or until the manager cancels its
     /// calls.
     async fn bounded<T>(&self, step: impl Future<Output = T>) -> Result<T, Cut> {
         let timeout = self.slot.provider.policy.fetch_timeout;
@@ -246,7 +270,15 @@ impl Refresh {
     }
 }
 
-/// Why a step of the fetcher did not end by itself.
+/// What a call is made with.
+struct Access {
+    credential: Credential,
+    /// The login that the call is for.
+    login: LoginInfo,
+    read_at: Instant,
+}
+
+/// Why a step of the fetcher or the credential source did not end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
     TimedOut,
@@ -255,19 +287,7 @@ enum Cut {
     Panicked,
 }
 
-/// The provider was not asked, so it is not the one that did not answer.
+/// The credential source timed out. That is not a timeout of the provider, which received no request.
 fn credential_late() -> FetchError {
-    FetchError::credential_unavailable("the source of the credential did not answer in time")
-}
-
-/// Runs `work`; `None` if it panicked. A fetcher that breaks must not take the flight with it.
-async fn unwinding<F: Future>(work: F) -> Option<F::Output> {
-    let mut work = pin!(work);
-    // The future is dropped after a panic and never looked at again, so nothing half done is seen.
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
-        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
-        Ok(Poll::Pending) => Poll::Pending,
-        Err(_panic) => Poll::Ready(None),
-    })
-    .await
+    FetchError::credential_timed_out("the source of the credential did not answer in time")
 }

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 
+use super::credential_sources::CredentialSources;
 use super::link::Link;
 use super::provider::Provider;
 use super::quieted::SharedCooldown;
@@ -13,7 +14,9 @@ use super::shelf::Shelf;
 use super::slot::Slot;
 use super::tally::StoreStats;
 use super::view::{Caveats, View};
-use crate::{AccountId, Clock, CooldownScope, Policy, ProviderId, Record, StoreKey, UsageFetcher};
+use crate::{
+    AccountId, Clock, CooldownScope, CredentialSource, Policy, ProviderId, Record, StoreKey, UsageFetcher,
+};
 
 /// Who is known, and what a new one begins with.
 pub(crate) struct Register {
@@ -82,11 +85,16 @@ impl Register {
         Self { link, clock, policy, policies, providers, accounts }
     }
 
-    /// Adds a provider that is asked by `fetcher`, in place of one that was there.
-    pub(crate) fn add(&mut self, fetcher: Arc<dyn UsageFetcher>) {
-        let provider = self.new_provider(fetcher.provider(), Some(fetcher));
+    /// Adds a provider that `fetcher` calls with the credentials of `source`, in place of the one that was there.
+    pub(crate) fn add(&mut self, fetcher: Arc<dyn UsageFetcher>, source: Option<Arc<dyn CredentialSource>>) {
+        let provider = self.new_provider(fetcher.provider(), Some(fetcher), source);
         let providers = self.providers.get_mut().unwrap_or_else(PoisonError::into_inner);
         providers.insert(provider.id.clone(), provider);
+    }
+
+    /// Gives an account a credential source of its own.
+    pub(crate) fn set_credentials(&self, account: AccountId, source: Arc<dyn CredentialSource>) {
+        self.provider(account.provider()).credentials.set(account, source);
     }
 
     /// The account's slot, made if it is asked for the first time.
@@ -166,10 +174,15 @@ impl Register {
             return Arc::clone(provider);
         }
         let mut providers = self.providers.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(providers.entry(id.clone()).or_insert_with(|| self.new_provider(id.clone(), None)))
+        Arc::clone(providers.entry(id.clone()).or_insert_with(|| self.new_provider(id.clone(), None, None)))
     }
 
-    fn new_provider(&self, id: ProviderId, fetcher: Option<Arc<dyn UsageFetcher>>) -> Arc<Provider> {
+    fn new_provider(
+        &self,
+        id: ProviderId,
+        fetcher: Option<Arc<dyn UsageFetcher>>,
+        source: Option<Arc<dyn CredentialSource>>,
+    ) -> Arc<Provider> {
         let policy = self.policies.get(&id).unwrap_or(&self.policy).clone();
         let quieted = match policy.quiet.scope {
             CooldownScope::Account => None,
@@ -177,6 +190,14 @@ impl Register {
                 Some(SharedCooldown::new(StoreKey::provider(&id), Arc::clone(&self.link)))
             }
         };
-        Provider::new(id, fetcher, policy, Arc::clone(&self.link), self.clock.clone(), quieted)
+        Provider::new(
+            id,
+            fetcher,
+            CredentialSources::new(source),
+            policy,
+            Arc::clone(&self.link),
+            self.clock.clone(),
+            quieted,
+        )
     }
 }

@@ -2,6 +2,7 @@
 //! What the tasks do is in `flight` and `changes`.
 
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
@@ -183,6 +184,18 @@ pub(crate) async fn either<A: Future, B: Future>(first: A, second: B) -> Either<
             return Poll::Ready(Either::First(output));
         }
         second.as_mut().poll(context).map(Either::Second)
+    })
+    .await
+}
+
+/// Runs `work`; `None` if it panicked. A panic in a fetcher or a credential source must not end the task of the manager.
+pub(crate) async fn unwinding<F: Future>(work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    // The future is dropped after a panic and never polled again.
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(_panic) => Poll::Ready(None),
     })
     .await
 }

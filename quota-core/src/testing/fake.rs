@@ -8,23 +8,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    AccountId, Clock, FetchError, LoginInfo, Percent, ProviderId, RequestProgress, UsageFetcher, UsageReport,
-    WindowId, WindowReading,
+    AccountId, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource, FetchError,
+    LoginInfo, Percent, ProviderId, Secret, UsageFetcher, UsageReport, WindowId, WindowReading,
 };
 
-/// A provider that answers as it is told. Clones are the same provider, so a test keeps one and gives the other away.
+/// A scripted provider, and the credential source of its accounts. Clones share one state, so a test keeps one and gives the other
+/// to the manager.
 ///
 /// ```
 /// use quota_core::testing::FakeProvider;
-/// use quota_core::{FetchError, UsageFetcher};
+/// use quota_core::{Credential, FetchError, UsageFetcher};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// let provider = FakeProvider::answering("example", 42.0);
 /// provider.then_fail(FetchError::throttled(None));
 ///
 /// let account = "example/main".parse()?;
-/// assert!(provider.fetch(&account).await.is_err());
-/// assert!(provider.fetch(&account).await.is_ok());
+/// assert!(provider.fetch(&account, &Credential::none()).await.is_err());
+/// assert!(provider.fetch(&account, &Credential::none()).await.is_ok());
 /// assert_eq!(provider.calls(), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # })?;
@@ -41,8 +42,10 @@ struct State {
     takes: Duration,
     usual: UsageReport,
     script: VecDeque<Step>,
-    logins: HashMap<AccountId, Result<LoginInfo, FetchError>>,
-    renewals: VecDeque<bool>,
+    logins: HashMap<AccountId, Result<LoginInfo, CredentialError>>,
+    hanging_credentials: usize,
+    renewals: usize,
+    renewed: u64,
     asked: Vec<AccountId>,
     running: HashMap<AccountId, usize>,
     running_at_all: usize,
@@ -55,7 +58,6 @@ enum Step {
     Answer(Box<UsageReport>),
     Fail(FetchError),
     Hang,
-    HangBeforeRequest,
     Panic,
 }
 
@@ -75,7 +77,9 @@ impl FakeProvider {
             usual,
             script: VecDeque::new(),
             logins: HashMap::new(),
-            renewals: VecDeque::new(),
+            hanging_credentials: 0,
+            renewals: 0,
+            renewed: 0,
             asked: Vec::new(),
             running: HashMap::new(),
             running_at_all: 0,
@@ -113,9 +117,9 @@ impl FakeProvider {
         self.state().script.push_back(Step::Hang);
     }
 
-    /// Waits once without end for a credential, after what is scripted already. That is no call.
-    pub fn then_hang_before_request(&self) {
-        self.state().script.push_back(Step::HangBeforeRequest);
+    /// As a credential source, never answers the next read.
+    pub fn then_hang_credential(&self) {
+        self.state().hanging_credentials += 1;
     }
 
     /// Panics once, after what is scripted already.
@@ -123,14 +127,14 @@ impl FakeProvider {
         self.state().script.push_back(Step::Panic);
     }
 
-    /// Says which login an account's next call would use, or that it cannot be told.
-    pub fn set_login(&self, account: &AccountId, login: Result<LoginInfo, FetchError>) {
+    /// As a credential source, returns a credential of this login for an account from now on, or fails.
+    pub fn set_login(&self, account: &AccountId, login: Result<LoginInfo, CredentialError>) {
         self.state().logins.insert(account.clone(), login);
     }
 
-    /// Finds a newer credential once when asked to renew.
+    /// As a credential source, renews the credential once when the manager asks for that.
     pub fn then_renew(&self) {
-        self.state().renewals.push_back(true);
+        self.state().renewals += 1;
     }
 
     /// How many calls there were.
@@ -208,20 +212,7 @@ impl UsageFetcher for FakeProvider {
         self.id.clone()
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
-        self.fetch_tracked(account, &RequestProgress::default()).await
-    }
-
-    async fn fetch_tracked(
-        &self,
-        account: &AccountId,
-        progress: &RequestProgress,
-    ) -> Result<UsageReport, FetchError> {
-        let waits = self.state().script.pop_front_if(|step| matches!(step, Step::HangBeforeRequest));
-        if waits.is_some() {
-            std::future::pending::<()>().await;
-        }
-        progress.mark_sent();
+    async fn fetch(&self, account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         let _running = self.enter(account);
         let (step, takes, clock) = {
             let mut state = self.state();
@@ -235,16 +226,45 @@ impl UsageFetcher for FakeProvider {
         match step {
             Step::Answer(usage) => Ok(*usage),
             Step::Fail(error) => Err(error),
-            Step::Hang | Step::HangBeforeRequest => std::future::pending().await,
+            Step::Hang => std::future::pending().await,
             Step::Panic => panic!("the fake provider was told to break"),
         }
     }
+}
 
-    async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError> {
-        self.state().logins.get(account).cloned().unwrap_or_else(|| Ok(LoginInfo::unknown()))
+#[async_trait]
+impl CredentialSource for FakeProvider {
+    async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
+        let (hangs, login) = {
+            let mut state = self.state();
+            let hangs = state.hanging_credentials > 0;
+            state.hanging_credentials = state.hanging_credentials.saturating_sub(1);
+            (hangs, state.logins.get(account).cloned().unwrap_or_else(|| Ok(LoginInfo::unknown())))
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        Ok(Credential::new(Secret::new("fake")).login(login?))
     }
 
-    async fn renew(&self, _account: &AccountId) -> bool {
-        self.state().renewals.pop_front().unwrap_or(false)
+    /// The same credential, or after [`then_renew`](FakeProvider::then_renew) one with another fingerprint.
+    async fn renew(
+        &self,
+        account: &AccountId,
+        _rejected: Option<CredentialFingerprint>,
+    ) -> Result<Credential, CredentialError> {
+        {
+            let mut state = self.state();
+            if state.renewals > 0 {
+                state.renewals -= 1;
+                state.renewed += 1;
+                let mark = CredentialFingerprint::from_hash(u64::MAX - state.renewed);
+                let login = state.logins.entry(account.clone()).or_insert_with(|| Ok(LoginInfo::unknown()));
+                if let Ok(login) = login {
+                    login.mark = Some(mark);
+                }
+            }
+        }
+        self.credential(account).await
     }
 }

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use crate::{AccountId, FetchError, LoginInfo, ProviderId, UsageFetcher, UsageReport};
+use crate::{AccountId, Credential, FetchError, ProviderId, UsageFetcher, UsageReport};
 
 mockall::mock! {
     /// A [`UsageFetcher`] whose calls are expected one by one.
@@ -13,8 +13,6 @@ mockall::mock! {
     #[async_trait]
     impl UsageFetcher for UsageFetcher {
         fn provider(&self) -> ProviderId;
-        async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError>;
-        async fn login(&self, account: &AccountId) -> Result<LoginInfo, FetchError>;
-        async fn renew(&self, account: &AccountId) -> bool;
+        async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError>;
     }
 }

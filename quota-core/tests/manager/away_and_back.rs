@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quota_core::testing::FakeProvider;
 use quota_core::{
-    Account, CasOutcome, Clock, CooldownPolicy, CooldownScope, FetchError, Freshness, LoginId, LoginInfo,
-    MemoryStore, Policy, ProviderId, QuotaError, QuotaManager, QuotaStore, Record, StaleReason, StoreError,
-    StoreKey, StoreOutagePolicy, StoreRead, Version,
+    Account, CasOutcome, Clock, CooldownPolicy, CooldownScope, CredentialError, FetchError, Freshness,
+    LoginId, LoginInfo, MemoryStore, Policy, ProviderId, QuotaError, QuotaManager, QuotaStore, Record,
+    StaleReason, StoreError, StoreKey, StoreOutagePolicy, StoreRead, Version,
 };
 
 #[tokio::test(start_paused = true)]
@@ -49,7 +49,7 @@ async fn closing_waits_for_a_call_as_long_as_its_providers_policy_allows() {
     let slow = Policy::default().fetch_timeout(MINUTE * 2);
     let provider = FakeProvider::answering("example", 40.0).taking(MINUTE);
     let quota = QuotaManager::builder(MemoryStore::with_clock(clock.clone()))
-        .fetcher(provider.clone())
+        .provider(provider.clone(), provider.clone())
         .policy_for(ProviderId::new("example").unwrap(), slow)
         .clock(clock)
         .build()
@@ -143,7 +143,11 @@ async fn a_429_keeps_other_accounts_of_the_process_quiet_even_without_the_store(
     store.unplug(true);
     let provider = FakeProvider::answering("example", 1.0);
     provider.then_fail(FetchError::throttled(None));
-    let quota = QuotaManager::builder_on(store).fetcher(provider.clone()).clock(clock).build().unwrap();
+    let quota = QuotaManager::builder(store)
+        .provider(provider.clone(), provider.clone())
+        .clock(clock)
+        .build()
+        .unwrap();
     drop(quota.account(&id("main")).get().await);
 
     let refused = quota.account(&id("other")).get().await;
@@ -156,8 +160,7 @@ async fn a_429_keeps_other_accounts_of_the_process_quiet_even_without_the_store(
 async fn read_once_and_grown_old() -> (World, Account) {
     let world = world();
     drop(world.quota.account(&id("main")).get().await);
-    let reader =
-        QuotaManager::builder_on(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
+    let reader = QuotaManager::builder(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
     let main = reader.account(&id("main"));
     drop(main.sync().await);
     world.clock.sleep(MINUTE * 6).await;
@@ -188,7 +191,7 @@ async fn a_reason_is_forgotten_once_a_refresh_finds_the_readings_fresh() {
     let world = world();
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
-    world.provider.set_login(&id("main"), Err(FetchError::not_logged_in("no file")));
+    world.provider.set_login(&id("main"), Err(CredentialError::not_logged_in("no file")));
     drop(main.refresh().await);
     world.provider.set_login(&id("main"), Ok(LoginInfo::unknown()));
 

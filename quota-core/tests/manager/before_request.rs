@@ -1,4 +1,4 @@
-//! A fetch that ends before its request is sent is no call: nothing that all processes share follows from it.
+//! A refresh that ends before its request is sent is no call: the shared record does not change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,9 +28,9 @@ async fn assert_no_trace(world: &World) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_that_is_late_during_a_fetch_is_no_call() {
+async fn a_credential_read_that_times_out_is_no_call() {
     let world = world();
-    world.provider.then_hang_before_request();
+    world.provider.then_hang_credential();
 
     let error = refresh_fails(&world.quota).await;
 
@@ -39,7 +39,7 @@ async fn a_credential_that_is_late_during_a_fetch_is_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_that_fails_during_a_fetch_is_no_call() {
+async fn a_fetcher_that_finds_no_credential_makes_no_call() {
     let world = world();
     world.provider.then_fail(FetchError::credential_unavailable("`pass` timed out"));
 
@@ -50,13 +50,13 @@ async fn a_credential_that_fails_during_a_fetch_is_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_that_is_late_at_the_deadline_is_no_call() {
+async fn a_credential_read_that_the_deadline_cuts_off_is_no_call() {
     let clock = Clock::anchored(noon());
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
     let world = world_on(store, clock, Policy::default());
-    world.provider.then_hang_before_request();
-    let quota = QuotaManager::builder_on(Arc::clone(&world.store))
-        .fetcher(world.provider.clone())
+    world.provider.then_hang_credential();
+    let quota = QuotaManager::builder(Arc::clone(&world.store))
+        .provider(world.provider.clone(), world.provider.clone())
         .clock(world.clock.clone())
         .deadline(SECOND * 4)
         .build()
@@ -69,10 +69,10 @@ async fn a_credential_that_is_late_at_the_deadline_is_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_process_calls_at_once_after_a_credential_was_late() {
+async fn another_process_calls_at_once_after_a_credential_timeout() {
     let world = world();
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, Policy::default());
-    world.provider.then_hang_before_request();
+    world.provider.then_hang_credential();
     drop(refresh_fails(&world.quota).await);
 
     let fetched = elsewhere.account(&id("main")).get().await;
@@ -81,9 +81,9 @@ async fn another_process_calls_at_once_after_a_credential_was_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_is_cancelled_before_its_request_is_no_call() {
+async fn a_credential_read_that_is_cancelled_is_no_call() {
     let world = world();
-    world.provider.then_hang_before_request();
+    world.provider.then_hang_credential();
     world.quota.account(&id("main")).refresh_in_background();
     settle().await;
 

@@ -8,8 +8,8 @@ use quota_core::{Budget, Event, FetchError, HoldReason, Policy, QuotaError, Quot
 
 /// A manager of a program that ends that long from now.
 fn short_lived(world: &World, deadline: Duration, policy: Policy) -> QuotaManager {
-    QuotaManager::builder_on(Arc::clone(&world.store))
-        .fetcher(world.provider.clone())
+    QuotaManager::builder(Arc::clone(&world.store))
+        .provider(world.provider.clone(), world.provider.clone())
         .clock(world.clock.clone())
         .policy(policy)
         .deadline(deadline)

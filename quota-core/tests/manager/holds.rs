@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::support::*;
 use quota_core::{
-    Backoff, Budget, CooldownPolicy, CooldownScope, CredentialFingerprint, FetchError, Freshness, HoldReason,
-    LastFailureKind, LoginInfo, Policy, QuotaError, StaleReason,
+    Backoff, Budget, CooldownPolicy, CooldownScope, CredentialError, CredentialFingerprint, FetchError,
+    Freshness, HoldReason, LastFailureKind, LoginInfo, Policy, QuotaError, StaleReason,
 };
 use tokio::task::JoinSet;
 
@@ -415,7 +415,7 @@ async fn a_login_that_cannot_be_told_withholds_the_numbers_and_keeps_the_hold() 
     world.clock.sleep(MINUTE * 6).await;
     world.provider.then_fail(throttled());
     drop(main.get().await);
-    world.provider.set_login(&id("main"), Err(FetchError::not_logged_in("nobody is logged in")));
+    world.provider.set_login(&id("main"), Err(CredentialError::not_logged_in("nobody is logged in")));
 
     let error = main.get().await.unwrap_err();
 
@@ -428,8 +428,8 @@ async fn a_login_that_cannot_be_told_withholds_the_numbers_and_keeps_the_hold() 
 #[tokio::test(start_paused = true)]
 async fn a_call_is_counted_to_whoever_made_it() {
     let world = world();
-    let named = quota_core::QuotaManager::builder_on(Arc::clone(&world.store))
-        .fetcher(world.provider.clone())
+    let named = quota_core::QuotaManager::builder(Arc::clone(&world.store))
+        .provider(world.provider.clone(), world.provider.clone())
         .clock(world.clock.clone())
         .name("router@a")
         .build()

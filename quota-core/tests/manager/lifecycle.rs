@@ -250,7 +250,12 @@ fn a_manager_built_outside_a_runtime_runs_on_that_of_its_first_call() {
 #[test]
 fn a_manager_goes_on_after_its_runtime_has_shut_down() {
     let provider = FakeProvider::answering("example", 40.0);
-    let build = || QuotaManager::builder(MemoryStore::new()).fetcher(provider.clone()).build().unwrap();
+    let build = || {
+        QuotaManager::builder(MemoryStore::new())
+            .provider(provider.clone(), provider.clone())
+            .build()
+            .unwrap()
+    };
     let quota = runtime().block_on(async { build() });
 
     for calls in 1..=3 {
@@ -263,7 +268,7 @@ fn a_manager_goes_on_after_its_runtime_has_shut_down() {
 #[test]
 fn observations_are_written_although_the_runtime_has_shut_down_before_that() {
     let store = Arc::new(MemoryStore::new());
-    let quota = QuotaManager::builder_on(store.clone()).build().unwrap();
+    let quota = QuotaManager::builder(store.clone()).build().unwrap();
     let main = quota.account(&id("main"));
     let observe = |used| {
         let used = Percent::from_percent(used).unwrap();
@@ -285,7 +290,7 @@ fn observations_are_written_although_the_runtime_has_shut_down_before_that() {
 fn a_lease_whose_call_ended_with_its_runtime_binds_no_other_call() {
     let provider = FakeProvider::answering("example", 40.0);
     let quota = QuotaManager::builder(MemoryStore::new())
-        .fetcher(provider.clone())
+        .provider(provider.clone(), provider.clone())
         .policy(Policy::default().gap(Duration::ZERO))
         .build()
         .unwrap();
@@ -332,7 +337,7 @@ fn a_lease_whose_call_ended_with_its_runtime_is_released_by_the_next_load() {
 fn a_refresh_that_was_lost_with_its_runtime_is_repeated() {
     let provider = FakeProvider::answering("example", 40.0);
     let quota = QuotaManager::builder(MemoryStore::new())
-        .fetcher(provider.clone())
+        .provider(provider.clone(), provider.clone())
         .policy(Policy::default().gap(Duration::ZERO))
         .build()
         .unwrap();
@@ -359,7 +364,7 @@ fn a_watch_goes_on_after_the_runtime_of_its_follower_has_shut_down() {
     let clock = Clock::anchored(noon());
     let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
     let provider = FakeProvider::answering("example", 40.0);
-    let reader = QuotaManager::builder_on(store.clone()).clock(clock.clone()).build().unwrap();
+    let reader = QuotaManager::builder(store.clone()).clock(clock.clone()).build().unwrap();
     let writer = another_process(&store, &clock, &provider, Policy::default());
     let main = reader.account(&id("main"));
     let first = runtime();
@@ -390,8 +395,7 @@ async fn a_policy_that_contradicts_itself_is_refused() {
 async fn a_provider_nobody_fetches_from_can_still_be_read() {
     let world = world();
     drop(world.quota.account(&id("main")).get().await);
-    let reader =
-        QuotaManager::builder_on(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
+    let reader = QuotaManager::builder(Arc::clone(&world.store)).clock(world.clock.clone()).build().unwrap();
     let main = reader.account(&id("main"));
 
     let loaded = last_read(&main.sync().await);
@@ -449,7 +453,7 @@ async fn a_provider_nobody_fetches_from_has_its_own_policy_too() {
     let world = world();
     drop(world.quota.account(&id("main")).get().await);
     let patient = Policy::default().freshness(MINUTE * 30);
-    let reader = QuotaManager::builder_on(Arc::clone(&world.store))
+    let reader = QuotaManager::builder(Arc::clone(&world.store))
         .clock(world.clock.clone())
         .policy_for(world.quota.account(&id("main")).id().provider().clone(), patient)
         .build()

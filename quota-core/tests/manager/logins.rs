@@ -2,8 +2,8 @@
 
 use crate::support::*;
 use quota_core::{
-    CredentialFingerprint, FetchError, Hold, HoldReason, LoginId, LoginInfo, ObserveError, OwnerId, Seed,
-    Snapshot,
+    CredentialError, CredentialFingerprint, FetchError, Hold, HoldReason, LoginId, LoginInfo, ObserveError,
+    OwnerId, Seed, Snapshot,
 };
 
 fn login(name: &str) -> LoginInfo {
@@ -276,7 +276,7 @@ async fn a_login_that_cannot_be_told_in_time_withholds_the_numbers() {
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
     world.clock.sleep(MINUTE * 6).await;
-    world.provider.set_login(&id("main"), Err(FetchError::TimedOut));
+    world.provider.set_login(&id("main"), Err(CredentialError::timed_out("too slow")));
 
     drop(main.get().await);
 

@@ -6,6 +6,7 @@ mod away_and_back;
 mod before_request;
 mod cancelling;
 mod clearing;
+mod credentials;
 mod forgetting;
 mod holds;
 mod insisting;

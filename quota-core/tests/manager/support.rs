@@ -54,8 +54,8 @@ pub(crate) fn another_process(
     provider: &FakeProvider,
     policy: Policy,
 ) -> QuotaManager {
-    QuotaManager::builder_on(Arc::clone(store))
-        .fetcher(provider.clone())
+    QuotaManager::builder(Arc::clone(store))
+        .provider(provider.clone(), provider.clone())
         .clock(clock.clone())
         .policy(policy)
         .build()

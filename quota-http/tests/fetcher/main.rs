@@ -7,14 +7,12 @@
 mod refresher;
 mod server;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use quota_core::{
-    AccountId, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource, FetchError,
-    LastFailureKind, LeaseDecision, LeaseRequest, LoginId, LoginInfo, MaxStaleness, OwnerId, Policy, Record,
-    RequestId, RequestProgress, Secret, UsageFetcher, UsageReport,
+    AccountId, Clock, Credential, FetchError, LastFailureKind, LeaseDecision, LeaseRequest, MaxStaleness,
+    OwnerId, Policy, Record, RequestId, Secret, UsageFetcher, UsageReport,
 };
 use quota_http::BuildError;
 use quota_http::anthropic::{Anthropic, AnthropicBuilder};
@@ -23,40 +21,8 @@ use server::{Reply, Server, head};
 const TOKEN: &str = "sk-ant-oat01-made-up";
 const USAGE: &str = r#"{"five_hour":{"utilization":12.5,"resets_at":"2026-07-01T12:00:00Z"}}"#;
 
-/// A source with one credential, which tests replace.
-#[derive(Debug, Clone)]
-struct StaticSource(Arc<Mutex<Option<Credential>>>);
-
-impl StaticSource {
-    fn with(credential: Credential) -> Self {
-        Self(Arc::new(Mutex::new(Some(credential))))
-    }
-
-    fn set(&self, credential: Credential) {
-        *self.0.lock().unwrap() = Some(credential);
-    }
-
-    fn fetcher(&self, server: &Server) -> AnthropicBuilder {
-        Anthropic::builder(Arc::new(self.clone())).base_url(server.url())
-    }
-}
-
-/// A source that never returns.
-#[derive(Debug)]
-struct PendingSource;
-
-#[async_trait]
-impl CredentialSource for PendingSource {
-    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
-        std::future::pending().await
-    }
-}
-
-#[async_trait]
-impl CredentialSource for StaticSource {
-    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
-        self.0.lock().unwrap().clone().ok_or(CredentialError::not_logged_in("the source has no credential"))
-    }
+fn fetcher(server: &Server) -> AnthropicBuilder {
+    Anthropic::builder().base_url(server.url())
 }
 
 fn main_account() -> AccountId {
@@ -67,12 +33,8 @@ fn credential() -> Credential {
     Credential::new(Secret::new(TOKEN))
 }
 
-fn with_fingerprint(mark: u64) -> Credential {
-    credential().login(LoginInfo::new(LoginId::new("a-login")).mark(CredentialFingerprint::from_hash(mark)))
-}
-
 async fn fetch_from(server: &Server) -> Result<UsageReport, FetchError> {
-    StaticSource::with(credential()).fetcher(server).build().unwrap().fetch(&main_account()).await
+    fetcher(server).build().unwrap().fetch(&main_account(), &credential()).await
 }
 
 /// Fetches from a server that sends this reply.
@@ -83,8 +45,8 @@ async fn fetch(reply: Reply) -> Result<UsageReport, FetchError> {
 /// The request that the fetcher sends, in lower case.
 async fn request_of(build: impl FnOnce(AnthropicBuilder) -> AnthropicBuilder) -> String {
     let server = Server::start(Reply::json(200, "", USAGE)).await;
-    let fetcher = build(StaticSource::with(credential()).fetcher(&server)).build().unwrap();
-    fetcher.fetch(&main_account()).await.unwrap();
+    let fetcher = build(fetcher(&server)).build().unwrap();
+    fetcher.fetch(&main_account(), &credential()).await.unwrap();
     server.requests().remove(0)
 }
 
@@ -116,37 +78,24 @@ async fn the_user_agent_can_be_set() {
 async fn one_account_may_have_its_own_base_url() {
     let elsewhere = Server::start(Reply::json(200, "", USAGE)).await;
     let server = Server::start(Reply::json(200, "", USAGE)).await;
-    let builder = StaticSource::with(credential()).fetcher(&server);
     let fetcher =
-        builder.base_url_for(main_account(), elsewhere.url_with("http", "/proxy/")).build().unwrap();
+        fetcher(&server).base_url_for(main_account(), elsewhere.url_with("http", "/proxy/")).build().unwrap();
 
-    fetcher.fetch(&main_account()).await.unwrap();
-    fetcher.fetch(&"anthropic/other".parse().unwrap()).await.unwrap();
+    fetcher.fetch(&main_account(), &credential()).await.unwrap();
+    fetcher.fetch(&"anthropic/other".parse().unwrap(), &credential()).await.unwrap();
 
     assert!(elsewhere.requests()[0].starts_with("get /proxy/api/oauth/usage "));
     assert_eq!((elsewhere.requests().len(), server.requests().len()), (1, 1));
 }
 
 #[tokio::test]
-async fn the_usage_has_owner_login_and_plan() {
+async fn the_usage_has_its_owner() {
     let server = Server::start(Reply::json(200, "anthropic-organization-id: org-1\r\n", USAGE)).await;
-    let source = StaticSource::with(with_fingerprint(1).plan("max".to_owned()));
 
-    let usage = source.fetcher(&server).build().unwrap().fetch(&main_account()).await.unwrap();
+    let usage = fetch_from(&server).await.unwrap();
 
     assert_eq!(usage.windows.len(), 1);
     assert_eq!(usage.identity, Some(OwnerId::new("org-1")));
-    assert_eq!((usage.lineage, usage.plan.as_deref()), (Some(LoginId::new("a-login")), Some("max")));
-}
-
-#[tokio::test]
-async fn the_login_is_the_credentials() {
-    let server = Server::start(Reply::HangUp).await;
-    let fetcher = StaticSource::with(with_fingerprint(1)).fetcher(&server).build().unwrap();
-
-    let login = fetcher.login(&main_account()).await.unwrap();
-
-    assert_eq!(login, LoginInfo::new(LoginId::new("a-login")).mark(CredentialFingerprint::from_hash(1)));
 }
 
 #[tokio::test]
@@ -229,8 +178,8 @@ async fn a_response_of_another_host_is_rejected() {
         .with_no_client_auth();
     let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).build().unwrap();
 
-    let fetcher = StaticSource::with(credential()).fetcher(&server).client(client).build().unwrap();
-    let fetched = fetcher.fetch(&main_account()).await;
+    let fetcher = fetcher(&server).client(client).build().unwrap();
+    let fetched = fetcher.fetch(&main_account(), &credential()).await;
 
     assert!(matches!(fetched, Err(FetchError::Unavailable { .. })));
     assert!(!other_host.requests()[0].contains("made-up"));
@@ -242,10 +191,9 @@ async fn a_refused_connection_error_has_no_token_and_no_url() {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}/prefix", gone.local_addr().unwrap()).parse().unwrap()
     };
-    let fetcher =
-        Anthropic::builder(Arc::new(StaticSource::with(credential()))).base_url(url).build().unwrap();
+    let fetcher = Anthropic::builder().base_url(url).build().unwrap();
 
-    let error = fetcher.fetch(&main_account()).await.unwrap_err();
+    let error = fetcher.fetch(&main_account(), &credential()).await.unwrap_err();
 
     let shown = format!("{error} {error:?} {error:#?}");
     assert!(matches!(error, FetchError::Unavailable { source: Some(_), .. }), "{shown}");
@@ -270,10 +218,10 @@ async fn fetch_without_dns() -> FetchError {
         .with_no_client_auth();
     let client = reqwest::Client::builder().no_proxy().dns_resolver(Arc::new(EmptyResolver));
     let client = client.tls_backend_preconfigured(tls).build().unwrap();
-    let fetcher = Anthropic::builder(Arc::new(StaticSource::with(credential()))).client(client);
+    let fetcher = Anthropic::builder().client(client);
     let fetcher = fetcher.base_url("https://nowhere.example/secret".parse().unwrap()).build().unwrap();
 
-    fetcher.fetch(&main_account()).await.unwrap_err()
+    fetcher.fetch(&main_account(), &credential()).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -304,36 +252,11 @@ async fn a_refused_connection_reports_the_innermost_cause() {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", gone.local_addr().unwrap()).parse().unwrap()
     };
-    let fetcher =
-        Anthropic::builder(Arc::new(StaticSource::with(credential()))).base_url(url).build().unwrap();
+    let fetcher = Anthropic::builder().base_url(url).build().unwrap();
 
-    let error = fetcher.fetch(&main_account()).await.unwrap_err();
+    let error = fetcher.fetch(&main_account(), &credential()).await.unwrap_err();
 
     assert_eq!(error.report(), "could not connect to 127.0.0.1: Connection refused");
-}
-
-#[tokio::test]
-async fn a_fetch_waiting_for_its_credential_has_sent_no_request() {
-    let server = Server::start(Reply::json(200, "", USAGE)).await;
-    let fetcher = Anthropic::builder(Arc::new(PendingSource)).base_url(server.url()).build().unwrap();
-    let progress = RequestProgress::default();
-
-    let account = main_account();
-    let mut fetch = fetcher.fetch_tracked(&account, &progress);
-    let ended = std::future::poll_fn(|context| std::task::Poll::Ready(fetch.as_mut().poll(context))).await;
-
-    assert!(ended.is_pending() && !progress.is_sent());
-}
-
-#[tokio::test]
-async fn a_completed_fetch_has_sent_its_request() {
-    let server = Server::start(Reply::json(200, "", USAGE)).await;
-    let fetcher = StaticSource::with(credential()).fetcher(&server).build().unwrap();
-    let progress = RequestProgress::default();
-
-    let fetched = fetcher.fetch_tracked(&main_account(), &progress).await;
-
-    assert!(fetched.is_ok() && progress.is_sent());
 }
 
 #[tokio::test]
@@ -359,35 +282,12 @@ async fn a_closed_connection_is_not_retried() {
 #[tokio::test]
 async fn a_tls_failure_is_unavailable() {
     let server = Server::start(Reply::HangUp).await;
-    let builder = Anthropic::builder(Arc::new(StaticSource::with(credential())));
+    let builder = Anthropic::builder();
 
     let fetcher = builder.base_url(server.url_with("https", "")).build().unwrap();
-    let fetched = fetcher.fetch(&main_account()).await;
+    let fetched = fetcher.fetch(&main_account(), &credential()).await;
 
     assert!(matches!(fetched, Err(FetchError::Unavailable { .. })));
-}
-
-#[tokio::test]
-async fn after_a_401_only_another_credential_is_renewed() {
-    let server = Server::start(Reply::json(401, "", "{}")).await;
-    let source = StaticSource::with(with_fingerprint(1));
-    let fetcher = source.fetcher(&server).build().unwrap();
-
-    let fetched = fetcher.fetch(&main_account()).await;
-    let renewed_unchanged = fetcher.renew(&main_account()).await;
-    source.set(with_fingerprint(2));
-    let renewed_changed = fetcher.renew(&main_account()).await;
-
-    assert!(matches!(fetched, Err(FetchError::Unauthorized)));
-    assert_eq!((renewed_unchanged, renewed_changed), (false, true));
-}
-
-#[tokio::test]
-async fn a_credential_never_sent_cannot_be_renewed() {
-    let server = Server::start(Reply::HangUp).await;
-    let fetcher = StaticSource::with(with_fingerprint(1)).fetcher(&server).build().unwrap();
-
-    assert!(!fetcher.renew(&main_account()).await);
 }
 
 #[tokio::test]
@@ -437,10 +337,9 @@ async fn a_response_without_usage_is_malformed() {
     for body in bodies {
         // The credential's plan alone does not count as usage.
         let server = Server::start(Reply::json(200, "", body)).await;
-        let fetcher =
-            StaticSource::with(credential().plan("max".to_owned())).fetcher(&server).build().unwrap();
+        let credential = credential().plan("max".to_owned());
 
-        let fetched = fetcher.fetch(&main_account()).await;
+        let fetched = fetcher(&server).build().unwrap().fetch(&main_account(), &credential).await;
 
         assert!(matches!(fetched, Err(FetchError::Malformed { .. })), "{body}");
     }
@@ -450,9 +349,9 @@ async fn a_response_without_usage_is_malformed() {
 async fn an_expired_credential_is_not_sent() {
     let server = Server::start(Reply::json(200, "", USAGE)).await;
     let clock = Clock::anchored("2026-07-01T12:00:00Z".parse().unwrap());
-    let source = StaticSource::with(credential().expires_at("2026-07-01T11:58:59Z".parse().ok()));
+    let credential = credential().expires_at("2026-07-01T11:58:59Z".parse().ok());
 
-    let fetched = source.fetcher(&server).clock(clock).build().unwrap().fetch(&main_account()).await;
+    let fetched = fetcher(&server).clock(clock).build().unwrap().fetch(&main_account(), &credential).await;
 
     assert!(matches!(fetched, Err(FetchError::NotLoggedIn { .. })));
     assert_eq!(server.requests().len(), 0);
@@ -462,16 +361,16 @@ async fn an_expired_credential_is_not_sent() {
 async fn a_credential_expired_for_under_a_minute_is_sent() {
     let server = Server::start(Reply::json(200, "", USAGE)).await;
     let clock = Clock::anchored("2026-07-01T12:00:00Z".parse().unwrap());
-    let source = StaticSource::with(credential().expires_at("2026-07-01T11:59:30Z".parse().ok()));
+    let credential = credential().expires_at("2026-07-01T11:59:30Z".parse().ok());
 
-    assert!(source.fetcher(&server).clock(clock).build().unwrap().fetch(&main_account()).await.is_ok());
+    assert!(fetcher(&server).clock(clock).build().unwrap().fetch(&main_account(), &credential).await.is_ok());
 }
 
 #[tokio::test]
 async fn without_a_credential_no_request_is_sent() {
     let server = Server::start(Reply::json(200, "", USAGE)).await;
 
-    let fetched = StaticSource(Arc::default()).fetcher(&server).build().unwrap().fetch(&main_account()).await;
+    let fetched = fetcher(&server).build().unwrap().fetch(&main_account(), &Credential::none()).await;
 
     assert!(matches!(fetched, Err(FetchError::NotLoggedIn { .. })));
     assert_eq!(server.requests().len(), 0);
@@ -481,9 +380,9 @@ async fn without_a_credential_no_request_is_sent() {
 async fn an_invalid_token_is_neither_sent_nor_repeated() {
     for token in ["", " ", "made\r\nx-injected: up"] {
         let server = Server::start(Reply::json(200, "", USAGE)).await;
-        let source = StaticSource::with(Credential::new(Secret::new(token)));
+        let credential = Credential::new(Secret::new(token));
 
-        let error = source.fetcher(&server).build().unwrap().fetch(&main_account()).await.unwrap_err();
+        let error = fetcher(&server).build().unwrap().fetch(&main_account(), &credential).await.unwrap_err();
 
         assert!(matches!(error, FetchError::NotLoggedIn { .. }), "{error}");
         assert!(!format!("{error:?}").contains("injected"));
@@ -494,9 +393,9 @@ async fn an_invalid_token_is_neither_sent_nor_repeated() {
 #[tokio::test]
 async fn another_providers_account_is_rejected() {
     let server = Server::start(Reply::json(200, "", USAGE)).await;
-    let fetcher = StaticSource::with(credential()).fetcher(&server).build().unwrap();
+    let fetcher = fetcher(&server).build().unwrap();
 
-    let fetched = fetcher.fetch(&"openai/main".parse().unwrap()).await;
+    let fetched = fetcher.fetch(&"openai/main".parse().unwrap(), &credential()).await;
 
     assert!(matches!(fetched, Err(FetchError::NotLoggedIn { .. })));
     assert_eq!(server.requests().len(), 0);
@@ -504,7 +403,7 @@ async fn another_providers_account_is_rejected() {
 
 #[test]
 fn invalid_settings_are_rejected() {
-    let builder = || Anthropic::builder(Arc::new(StaticSource::with(credential())));
+    let builder = Anthropic::builder;
     let url = |text: &str| text.parse().unwrap();
     let foreign: AccountId = "openai/main".parse().unwrap();
 
@@ -519,7 +418,7 @@ fn invalid_settings_are_rejected() {
 #[test]
 fn debug_shows_neither_token_nor_password() {
     let url = "https://me:hunter2@example.com".parse().unwrap();
-    let builder = Anthropic::builder(Arc::new(StaticSource::with(credential())));
+    let builder = Anthropic::builder();
 
     let shown = format!("{:?} {:?}", builder.clone().base_url(url), builder.build().unwrap());
 

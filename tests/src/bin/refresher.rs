@@ -14,8 +14,8 @@ use quota::Secret;
 use quota::anthropic::Anthropic;
 use quota::credentials::StaticCredential;
 use quota::{
-    Account, AccountId, Backoff, Budget, FetchError, Policy, ProviderId, QuotaManager, UsageFetcher,
-    UsageReport, open_store,
+    Account, AccountId, Backoff, Budget, Credential, FetchError, Policy, ProviderId, QuotaManager,
+    UsageFetcher, UsageReport, open_store,
 };
 
 /// Tells the parent who asks.
@@ -28,9 +28,9 @@ impl UsageFetcher for Telling {
         self.0.provider()
     }
 
-    async fn fetch(&self, account: &AccountId) -> Result<UsageReport, FetchError> {
+    async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
         println!("asks");
-        self.0.fetch(account).await
+        self.0.fetch(account, credential).await
     }
 }
 
@@ -44,8 +44,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _entered = runtime.enter();
     let login = Arc::new(StaticCredential::new(Secret::new("sim-token-main".to_owned())));
-    let fetcher = Telling(Anthropic::builder(login).base_url(provider.parse()?).build()?);
-    let quota = QuotaManager::builder_on(open_store(store)?).fetcher(fetcher).policy(policy(once)).build()?;
+    let fetcher = Telling(Anthropic::builder().base_url(provider.parse()?).build()?);
+    let quota =
+        QuotaManager::builder(open_store(store)?).provider(fetcher, login).policy(policy(once)).build()?;
     let main = quota.account(&"anthropic/main".parse()?);
     runtime.spawn(ask(main, once));
     stdin().read_to_end(&mut Vec::new())?;

@@ -10,11 +10,11 @@ use std::io::{BufRead, stdin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quota::Secret;
 use quota::accounts::{AccountsConfig, FallbackAccountManager, Request, RouteError, RoutingPolicy};
 use quota::anthropic::Anthropic;
 use quota::credentials::{CredentialMap, StaticCredential};
 use quota::{AccountId, Percent, Policy, QuotaManager, WindowId, open_store};
-use quota::{CredentialSource, Secret};
 use tokio::task::JoinSet;
 
 const NAMES: [&str; 3] = ["main", "b", "c"];
@@ -59,14 +59,13 @@ fn accounts(store: &str, provider: &str) -> Result<FallbackAccountManager, Box<d
     let login = |name| Arc::new(StaticCredential::new(Secret::new(format!("sim-token-{name}"))));
     let named = ids.iter().zip(NAMES);
     let logins = named.fold(CredentialMap::new(), |all, (id, name)| all.with(id.clone(), login(name)));
-    let logins: Arc<dyn CredentialSource> = Arc::new(logins);
-    let fetcher = Anthropic::builder(Arc::clone(&logins)).base_url(provider.parse()?).build()?;
+    let fetcher = Anthropic::builder().base_url(provider.parse()?).build()?;
     let policy = Policy::default().gap(Duration::ZERO).parallel(3);
     let store = open_store(store)?;
-    let quota = QuotaManager::builder_on(Arc::clone(&store)).fetcher(fetcher).policy(policy).build()?;
+    let quota = QuotaManager::builder(Arc::clone(&store)).provider(fetcher, logins).policy(policy).build()?;
     let config =
         ids[1..].iter().fold(AccountsConfig::new(ids[0].clone()), |all, id| all.fallback(id.clone()));
-    let accounts = FallbackAccountManager::builder(config).quota_manager(quota).credentials(logins);
+    let accounts = FallbackAccountManager::builder(config).quota_manager(quota);
     // As long as it takes on a busy machine: how many are let in is counted.
     let policy = RoutingPolicy::default().reservation_timeout(Duration::from_secs(60));
     Ok(accounts.reservations(store).policy(policy).build()?)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Refresh;
+use super::{Access, Refresh};
 use crate::clock::Instant;
 use crate::manager::desk::Standing;
 use crate::manager::error::QuotaError;
@@ -16,8 +16,8 @@ use crate::manager::flight::Wish;
 use crate::manager::gate::Pass;
 use crate::manager::tasks::{Either, either};
 use crate::{
-    Lease, LeaseDecision, LeaseRequest, LoginInfo, MaxStaleness, RecentCall, Record, RequestId, StoreKey,
-    time,
+    CredentialSource, Lease, LeaseDecision, LeaseRequest, MaxStaleness, RecentCall, Record, RequestId,
+    StoreKey, time,
 };
 
 /// The right to ask, with the turn to do so; or no need to.
@@ -26,11 +26,20 @@ pub(super) enum Begun {
     Fresh,
     /// A call that was started then has succeeded, and is recent enough.
     Called(Timestamp),
+    /// The credential source switched to another login during the wait.
+    LoginChanged,
 }
 
 impl Refresh {
     /// Gets the right to ask and the turn to do so, waiting for whoever has them, but not for ever.
-    pub(super) async fn begin(&self, wish: Wish, login: &LoginInfo) -> Result<Begun, QuotaError> {
+    ///
+    /// A credential that was read too long before the call is read again into `access`, before the lease is taken.
+    pub(super) async fn begin(
+        &self,
+        wish: Wish,
+        source: Option<&dyn CredentialSource>,
+        access: &mut Access,
+    ) -> Result<Begun, QuotaError> {
         let slot = &*self.slot;
         let policy = &slot.provider.policy;
         let account = || slot.id.clone();
@@ -58,7 +67,7 @@ impl Refresh {
             }
             let decide = |record: &mut Record, now: Timestamp| {
                 let ask = LeaseRequest::new(attempt, freshness)
-                    .login(login.clone())
+                    .login(access.login.clone())
                     .urgency(self.flight.urgency())
                     .by(Arc::clone(&self.crew.by))
                     .quiet(slot.provider.quiet_at(now));
@@ -90,6 +99,14 @@ impl Refresh {
                 LeaseDecision::Granted(_) => {
                     self.may_call()?;
                     pass = self.turn(&mut is_known).await?;
+                    let age = slot.provider.clock.instant().saturating_since(access.read_at);
+                    if pass.is_some() && source.is_some() && age > CREDENTIAL_MAX_AGE {
+                        let current = self.read_access(source).await?;
+                        let before = std::mem::replace(access, current);
+                        if access.login.lineage != before.login.lineage {
+                            return Ok(Begun::LoginChanged);
+                        }
+                    }
                 }
                 LeaseDecision::NotNeeded => return Ok(Begun::Fresh),
                 LeaseDecision::CalledRecently(RecentCall { at, failure: None, .. }) => {
@@ -220,6 +237,10 @@ impl Holder {
         now.saturating_since(began)
     }
 }
+
+/// A credential that was read longer ago than this is read again before the call: it may have expired or been replaced while the
+/// refresh waited in line.
+const CREDENTIAL_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// No call is started with less time than this before the program's deadline.
 const SHORTEST_CALL: Duration = Duration::from_secs(2);

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use super::{Cut, Refresh, credential_late};
+use super::{Cut, Refresh};
 use crate::manager::error::QuotaError;
 use crate::manager::events::{Event, rejected_values};
 use crate::manager::gate::Pass;
 use crate::manager::slot::Slot;
 use crate::manager::view::{Caveats, View};
 use crate::record::{CommitOutcome, FailOutcome};
-use crate::{FetchError, LONGEST_WAIT, Lease, Record, RequestProgress, Snapshot, UsageFetcher, UsageReport};
+use crate::{Credential, FetchError, LONGEST_WAIT, Lease, Record, Snapshot, UsageFetcher, UsageReport};
 
 /// What became of a call that was answered.
 pub(super) enum Called {
@@ -40,10 +40,11 @@ impl Refresh {
         &self,
         fetcher: &dyn UsageFetcher,
         lease: &Lease,
+        credential: &Credential,
         pass: Pass,
     ) -> Result<Called, QuotaError> {
         let mut in_use = LeaseInUse { slot: &self.slot, lease, has_ended: false };
-        let called = self.call_once(fetcher, lease, pass).await;
+        let called = self.call_once(fetcher, lease, credential, pass).await;
         in_use.has_ended = true;
         called
     }
@@ -52,6 +53,7 @@ impl Refresh {
         &self,
         fetcher: &dyn UsageFetcher,
         lease: &Lease,
+        credential: &Credential,
         mut pass: Pass,
     ) -> Result<Called, QuotaError> {
         let slot = &*self.slot;
@@ -63,19 +65,11 @@ impl Refresh {
             return Err(cut);
         }
         pass.call();
-        let progress = RequestProgress::default();
-        let fetched = self.bounded(async { fetcher.fetch_tracked(&slot.id, &progress).await }).await;
+        let fetched = self.bounded(async { fetcher.fetch(&slot.id, credential).await }).await;
         drop(pass);
         let mut usage = match fetched {
             Ok(Ok(usage)) => usage,
             Ok(Err(error)) => return Err(self.failed(lease, error).await),
-            Err(Cut::TimedOut | Cut::DeadlineExceeded) if !progress.is_sent() => {
-                return Err(self.failed(lease, credential_late()).await);
-            }
-            Err(cut) if !progress.is_sent() => {
-                slot.conclude(|record, _| record.withdraw(lease)).await;
-                return Err(self.cut_off(cut));
-            }
             // `may_call` left the provider at least two seconds. Without a hold, a program that is run again and again would
             // call a provider that hangs until the budget is spent.
             Err(Cut::TimedOut | Cut::DeadlineExceeded) => {
@@ -87,6 +81,8 @@ impl Refresh {
                 return Err(self.cut_off(cut));
             }
         };
+        usage.lineage = usage.lineage.or_else(|| credential.login.lineage.clone());
+        usage.plan = usage.plan.or_else(|| credential.plan.clone());
         let read_at = usage.observed_at.map_or(lease.granted_at, |at| at.min(lease.granted_at));
         let rejected = usage.reject_implausible(read_at);
         rejected_values(&self.crew.events, &slot.id, &rejected);

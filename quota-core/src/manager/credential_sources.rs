@@ -1,0 +1,34 @@
+//! The credential sources of one provider's accounts.
+//! The manager reads them in `refresh` and for `Account::credential`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::{AccountId, CredentialSource};
+
+/// The source of each account: its own, otherwise the provider's.
+///
+/// The accounts' own sources are in a map of the provider, because most accounts have none and an account must stay small.
+#[derive(Debug, Default)]
+pub(crate) struct CredentialSources {
+    shared: Option<Arc<dyn CredentialSource>>,
+    own: RwLock<HashMap<AccountId, Arc<dyn CredentialSource>>>,
+}
+
+impl CredentialSources {
+    /// The accounts have `shared` unless they get a source of their own.
+    pub(crate) fn new(shared: Option<Arc<dyn CredentialSource>>) -> Self {
+        Self { shared, own: RwLock::default() }
+    }
+
+    /// The source of an account.
+    pub(crate) fn of(&self, account: &AccountId) -> Option<Arc<dyn CredentialSource>> {
+        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        own.get(account).or(self.shared.as_ref()).cloned()
+    }
+
+    /// Gives an account a source of its own, in place of the one that it had.
+    pub(crate) fn set(&self, account: AccountId, source: Arc<dyn CredentialSource>) {
+        self.own.write().unwrap_or_else(PoisonError::into_inner).insert(account, source);
+    }
+}

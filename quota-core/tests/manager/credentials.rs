@@ -1,0 +1,193 @@
+//! The manager reads the credential of an account from its source and passes it to the fetcher.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quota_core::{
+    AccountId, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource, FetchError,
+    LoginId, LoginInfo, MemoryStore, Policy, ProviderId, QuotaError, QuotaManager, Secret, UsageFetcher,
+    UsageReport,
+};
+
+use crate::support::*;
+
+/// Records the secret of each call.
+#[derive(Debug, Default, Clone)]
+struct Recorder {
+    secrets: Arc<Mutex<Vec<String>>>,
+    takes: Duration,
+}
+
+impl Recorder {
+    fn secrets(&self) -> Vec<String> {
+        self.secrets.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl UsageFetcher for Recorder {
+    fn provider(&self) -> ProviderId {
+        ProviderId::new("example").unwrap()
+    }
+
+    async fn fetch(&self, _account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
+        self.secrets.lock().unwrap().push(credential.secret.expose().to_owned());
+        tokio::time::sleep(self.takes).await;
+        Ok(polled(40.0))
+    }
+}
+
+/// Returns these credentials one after the other, and the last one again and again.
+#[derive(Debug, Clone)]
+struct Source(Arc<Mutex<VecDeque<Result<Credential, CredentialError>>>>);
+
+impl Source {
+    fn of(credentials: impl IntoIterator<Item = Credential>) -> Self {
+        Self(Arc::new(Mutex::new(credentials.into_iter().map(Ok).collect())))
+    }
+}
+
+#[async_trait]
+impl CredentialSource for Source {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        let mut credentials = self.0.lock().unwrap();
+        if credentials.len() > 1 { credentials.pop_front().unwrap() } else { credentials[0].clone() }
+    }
+}
+
+#[derive(Debug)]
+struct PanickingSource;
+
+#[async_trait]
+impl CredentialSource for PanickingSource {
+    async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
+        panic!("a test makes this source panic")
+    }
+}
+
+fn credential(secret: &str, hash: u64) -> Credential {
+    Credential::new(Secret::new(secret))
+        .login(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(hash)))
+}
+
+fn manager(fetcher: Recorder, source: impl CredentialSource) -> QuotaManager {
+    let clock = Clock::anchored(noon());
+    let store = MemoryStore::with_clock(clock.clone());
+    QuotaManager::builder(store).provider(fetcher, source).clock(clock).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fetcher_receives_the_credential_of_the_source() {
+    let fetcher = Recorder::default();
+    let quota = manager(fetcher.clone(), Source::of([credential("one", 1)]));
+
+    drop(quota.account(&id("main")).get().await.unwrap());
+
+    assert_eq!(fetcher.secrets(), ["one"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accounts_own_source_wins_over_the_providers() {
+    let fetcher = Recorder::default();
+    let quota = manager(fetcher.clone(), Source::of([credential("of the provider", 1)]));
+    let main = quota.account(&id("main"));
+    main.set_credentials(Source::of([credential("own", 2)]));
+
+    drop(main.get().await.unwrap());
+
+    assert_eq!(fetcher.secrets(), ["own"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetcher_without_a_source_receives_an_empty_credential() {
+    let fetcher = Recorder::default();
+    let quota = QuotaManager::builder(MemoryStore::new()).fetcher(fetcher.clone()).build().unwrap();
+
+    drop(quota.account(&id("main")).get().await.unwrap());
+
+    assert_eq!(fetcher.secrets(), [""]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_is_replaced_while_a_refresh_waits_in_line_is_read_again() {
+    let fetcher = Recorder { takes: Duration::from_secs(3), ..Recorder::default() };
+    let quota = manager(
+        fetcher.clone(),
+        Source::of([credential("busy", 1), credential("old", 2), credential("new", 3)]),
+    );
+    quota.account(&id("busy")).refresh_in_background();
+    settle().await;
+
+    drop(quota.account(&id("main")).get().await.unwrap());
+
+    assert_eq!(fetcher.secrets(), ["busy", "new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_changes_while_a_refresh_waits_in_line_is_the_one_that_is_read() {
+    let login = |name: &str| Credential::new(Secret::new(name)).login(LoginInfo::new(LoginId::new(name)));
+    let fetcher = Recorder { takes: Duration::from_secs(3), ..Recorder::default() };
+    let quota = manager(fetcher.clone(), Source::of([login("busy"), login("old"), login("new")]));
+    quota.account(&id("busy")).refresh_in_background();
+    settle().await;
+
+    let answer = quota.account(&id("main")).get().await.unwrap();
+
+    assert_eq!((fetcher.secrets().pop(), answer.lineage()), (Some("new".into()), Some(&LoginId::new("new"))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_belongs_to_the_login_and_has_the_plan_of_the_credential() {
+    let source =
+        Source::of([credential("one", 1).login(LoginInfo::new(LoginId::new("a"))).plan("max".to_owned())]);
+    let quota = manager(Recorder::default(), source);
+
+    let answer = quota.account(&id("main")).get().await.unwrap();
+
+    assert_eq!((answer.lineage(), answer.snapshot().plan()), (Some(&LoginId::new("a")), Some("max")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_panics_fails_the_refresh_and_makes_no_call() {
+    let fetcher = Recorder::default();
+    let quota = manager(fetcher.clone(), PanickingSource);
+
+    let error = quota.account(&id("main")).get().await.unwrap_err();
+
+    assert!(matches!(error, QuotaError::Panicked { .. }), "{error}");
+    assert!(fetcher.secrets().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_gets_the_credential_that_the_refresh_uses() {
+    let quota = manager(Recorder::default(), Source::of([credential("one", 1)]));
+
+    let credential = quota.account(&id("main")).credential(SECOND * 10).await.unwrap().unwrap();
+
+    assert_eq!(credential.secret.expose(), "one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_without_a_source_has_no_credential() {
+    let quota = QuotaManager::builder(MemoryStore::new()).fetcher(Recorder::default()).build().unwrap();
+    let main = quota.account(&id("main"));
+
+    assert!(!main.has_credentials());
+    assert!(main.credential(SECOND * 10).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_read_for_a_request_is_bounded_and_its_panic_is_an_error() {
+    let world = world_with(Policy::default());
+    let main = world.quota.account(&id("main"));
+    world.provider.then_hang_credential();
+    let late = main.credential(SECOND * 10).await.unwrap_err();
+    main.set_credentials(PanickingSource);
+
+    let panicked = main.credential(SECOND * 10).await.unwrap_err();
+
+    assert!(late.is_timeout(), "{late}");
+    assert!(matches!(panicked, CredentialError::Unreadable { .. }), "{panicked}");
+}
