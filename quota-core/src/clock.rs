@@ -1,6 +1,5 @@
-//! The one door to time: what the time is, and waiting for it.
-//! Nothing else in this crate reads a clock or sleeps, so a test that stops time stops all of it.
-#![expect(clippy::disallowed_methods, reason = "this is the one place that may")]
+//! The only module that reads a clock or sleeps. A test that pauses the time of the runtime therefore pauses everything.
+#![expect(clippy::disallowed_methods, reason = "all other code uses this module")]
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -9,10 +8,10 @@ use jiff::Timestamp;
 
 use crate::time;
 
-/// What the time is, and how to wait for it.
+/// Reads the time and waits.
 ///
-/// [`Clock::system`] is the wall clock. [`Clock::anchored`] counts from a given moment by tokio's clock, so that it stands
-/// still and leaps with a runtime that was started paused.
+/// [`Clock::system`] is the wall clock. [`Clock::anchored`] starts at a given time and advances with tokio's clock, so it stops and
+/// jumps with a runtime that was started paused.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(Kind);
 
@@ -21,7 +20,7 @@ enum Kind {
     #[default]
     System,
     Anchored {
-        moment: Timestamp,
+        start: Timestamp,
         at: tokio::time::Instant,
     },
 }
@@ -33,35 +32,35 @@ impl Clock {
         Self(Kind::System)
     }
 
-    /// A clock that says `moment` now and goes on by tokio's clock. It must be made inside a runtime.
+    /// A clock that starts at `start` and advances with tokio's clock. It must be created inside a runtime.
     #[must_use]
-    pub fn anchored(moment: Timestamp) -> Self {
-        Self(Kind::Anchored { moment: time::to_ms(moment), at: tokio::time::Instant::now() })
+    pub fn anchored(start: Timestamp) -> Self {
+        Self(Kind::Anchored { start: time::to_ms(start), at: tokio::time::Instant::now() })
     }
 
-    /// What the time is, in whole milliseconds.
+    /// The current time in whole milliseconds.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         time::from_ms(self.now_ms())
     }
 
-    /// The same in milliseconds since 1970.
+    /// The current time in milliseconds since 1970.
     pub(crate) fn now_ms(&self) -> i64 {
         match &self.0 {
             Kind::System => match SystemTime::UNIX_EPOCH.elapsed() {
                 Ok(since) => whole_ms(since),
                 Err(before) => -whole_ms(before.duration()),
             },
-            Kind::Anchored { moment, at } => moment.as_millisecond().saturating_add(whole_ms(at.elapsed())),
+            Kind::Anchored { start, at } => start.as_millisecond().saturating_add(whole_ms(at.elapsed())),
         }
     }
 
-    /// How far [`recent_ms`](Self::recent_ms) lags at most: one tick of a kernel with 100 ticks a second.
+    /// The maximum lag of [`recent_ms`](Self::recent_ms): one tick of a kernel with 100 ticks a second.
     pub(crate) const RECENT_LAG_MS: i64 = 10;
 
-    /// The same, perhaps a few milliseconds ago: cheap enough for every read.
+    /// The time of a few milliseconds ago, cheap enough for every read.
     ///
-    /// It lags and never leads, so what is stale by this clock is stale by the other.
+    /// It lags and never leads, so a reading that is stale by this clock is stale by [`now`](Self::now).
     pub(crate) fn recent_ms(&self) -> i64 {
         match &self.0 {
             Kind::System => coarse_ms().unwrap_or_else(|| self.now_ms()),
@@ -69,31 +68,31 @@ impl Clock {
         }
     }
 
-    /// Waits that long.
-    pub async fn sleep(&self, span: Duration) {
-        tokio::time::sleep(span).await;
+    /// Waits for `duration`.
+    pub async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
     }
 
-    /// Waits until `moment`, but no longer than `bound`.
+    /// Waits until `deadline`, but at most for `bound`.
     ///
-    /// The bound is for clocks that are set, and for machines that slept: whoever wakes looks at the time again.
-    pub async fn sleep_until(&self, moment: Timestamp, bound: Duration) {
-        self.sleep(time::between(self.now(), moment).min(bound)).await;
+    /// After a change of the wall clock or a suspend of the machine the caller can read the time again.
+    pub async fn sleep_until(&self, deadline: Timestamp, bound: Duration) {
+        self.sleep(time::between(self.now(), deadline).min(bound)).await;
     }
 
-    /// Runs `work` for no longer than `span`; `None` if its time was over first, and then it was dropped.
-    pub async fn bounded<F: Future>(&self, span: Duration, work: F) -> Option<F::Output> {
-        tokio::time::timeout(span, work).await.ok()
+    /// Runs `work` for at most `timeout`; `None` if it timed out, and then it is dropped.
+    pub async fn bounded<F: Future>(&self, timeout: Duration, work: F) -> Option<F::Output> {
+        tokio::time::timeout(timeout, work).await.ok()
     }
 
-    /// A point in this process's own time, for distances that must not jump when the wall clock is set.
+    /// A point in monotonic time, for durations that must not jump when the wall clock is set.
     #[must_use]
     pub fn instant(&self) -> Instant {
         Instant(tokio::time::Instant::now())
     }
 }
 
-/// The wall clock as of the kernel's last tick, where there is such a thing.
+/// The wall clock at the kernel's last tick, on systems that have it.
 #[cfg(target_os = "linux")]
 fn coarse_ms() -> Option<i64> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
@@ -105,26 +104,26 @@ fn coarse_ms() -> Option<i64> {
     None
 }
 
-/// In 64 bits all the way: this is on every reader's path, and `as_millis` counts in 128.
-fn whole_ms(span: Duration) -> i64 {
-    let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
-    seconds.saturating_mul(1000).saturating_add(i64::from(span.subsec_millis()))
+/// Uses 64 bits, because every read calls this and `as_millis` computes in 128 bits.
+fn whole_ms(duration: Duration) -> i64 {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    seconds.saturating_mul(1000).saturating_add(i64::from(duration.subsec_millis()))
 }
 
-/// A point in this process's own time, which no setting of the wall clock moves; see [`Clock::instant`].
+/// A point in monotonic time; see [`Clock::instant`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(tokio::time::Instant);
 
 impl Instant {
-    /// How long this is after `earlier`; zero if it is before.
+    /// The duration since `earlier`; zero if that is later.
     #[must_use]
     pub fn saturating_since(self, earlier: Self) -> Duration {
         self.0.saturating_duration_since(earlier.0)
     }
 
-    /// The point so much later; `None` if it lies beyond all time.
-    pub(crate) fn after(self, span: Duration) -> Option<Self> {
-        self.0.checked_add(span).map(Self)
+    /// The point `duration` later; `None` on overflow.
+    pub(crate) fn after(self, duration: Duration) -> Option<Self> {
+        self.0.checked_add(duration).map(Self)
     }
 }
 
@@ -133,7 +132,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_anchored_clock_leaps_with_paused_time() {
+    async fn an_anchored_clock_advances_with_paused_time() {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
 
         clock.sleep(Duration::from_secs(90)).await;
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_for_a_far_moment_ends_at_its_bound() {
+    async fn a_wait_for_a_distant_deadline_ends_at_its_bound() {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
 
         clock.sleep_until(Timestamp::MAX, Duration::from_secs(30)).await;
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_takes_too_long_is_given_up() {
+    async fn work_that_takes_too_long_is_dropped() {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
 
         assert_eq!(clock.bounded(Duration::from_secs(1), std::future::pending::<()>()).await, None);

@@ -1,5 +1,5 @@
-//! Small files that several programs read and write: opened safely, locked, and replaced whole or not at all.
-//! What they hold is for their users to judge.
+//! Small files that several programs share: opened safely, locked, and replaced atomically.
+//! Nothing here interprets their content.
 
 mod json;
 mod lock;
@@ -13,7 +13,11 @@ pub use self::json::{FileError, JsonContent, JsonFile, LOCK_TIMEOUT};
 pub use self::lock::{FileLock, resolve_symlinks};
 use crate::SecretBuffer;
 
-/// Runs work that waits for a disk where it holds nobody up. Dropping the future leaves the work to end by itself.
+/// Runs blocking file work on a thread of the runtime's pool. Dropping the future does not stop the work.
+///
+/// # Errors
+///
+/// Those of the work, and one if the runtime shuts down.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -23,13 +27,18 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Opens a regular file, also by a link to it.
+/// Opens a regular file. Symbolic links are followed.
 ///
-/// The path is examined first, because opening a device can have effects. The open file is examined again: something else may have
-/// taken its place since, such as a pipe, for whose other end it does not wait.
+/// The path is checked first, because opening a device can have effects. The open file is checked again, because another file may
+/// have replaced it in between. If that is a pipe, opening does not block until a writer connects.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::IsADirectory`] for a directory, [`io::ErrorKind::InvalidInput`] for anything else that is not a regular file,
+/// otherwise the system's error.
 pub fn open(path: &Path) -> io::Result<File> {
     expect_regular(&fs::metadata(path)?)?;
-    let file = open_without_waiting(path)?;
+    let file = open_nonblocking(path)?;
     expect_regular(&file.metadata()?)?;
     Ok(file)
 }
@@ -45,7 +54,7 @@ fn expect_regular(metadata: &Metadata) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn open_without_waiting(path: &Path) -> io::Result<File> {
+fn open_nonblocking(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
 
     let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
@@ -53,25 +62,37 @@ fn open_without_waiting(path: &Path) -> io::Result<File> {
 }
 
 #[cfg(not(unix))]
-fn open_without_waiting(path: &Path) -> io::Result<File> {
+fn open_nonblocking(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Reads the whole of an open file, if it is no larger than `limit` bytes.
+/// Reads the whole content of an open file of at most `limit` bytes.
 ///
-/// One handle means one file: if another takes its place meanwhile, the two are not mixed.
+/// # Errors
+///
+/// [`io::ErrorKind::FileTooLarge`] beyond the limit, otherwise the system's error.
 pub fn read(file: File, limit: u64) -> io::Result<SecretBuffer> {
     let size = file.metadata()?.len();
-    let in_memory = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    SecretBuffer::read(file, in_memory(size), in_memory(limit))
+    let to_usize = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    SecretBuffer::read(file, to_usize(size), to_usize(limit))
 }
 
-/// Whether the error says that there is no such file.
+/// Opens a regular file and reads it as [`open`] and [`read`] do, on a blocking thread.
+///
+/// # Errors
+///
+/// Those of both.
+pub async fn load(path: &Path, limit: u64) -> io::Result<SecretBuffer> {
+    let path = path.to_owned();
+    blocking(move || read(open(&path)?, limit)).await
+}
+
+/// Whether the error means that the file does not exist.
 pub fn is_not_found(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// A text file may begin with a mark that says it is UTF-8; some editors write one.
+/// Removes the UTF-8 byte order mark that some editors write.
 pub fn strip_bom(contents: &[u8]) -> &[u8] {
     contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents)
 }
@@ -88,17 +109,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_as_large_as_the_limit_is_read() {
+    fn a_file_of_the_limit_size_is_read() {
         assert_eq!(contents_of("12345678", 8).unwrap(), b"12345678");
     }
 
     #[test]
-    fn a_file_over_the_limit_is_not_read() {
+    fn a_file_over_the_limit_is_rejected() {
         assert_eq!(contents_of("123456789", 8).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 
     #[test]
-    fn a_file_that_is_replaced_while_it_is_read_is_not_mixed_with_the_new_one() {
+    fn an_open_file_is_read_after_its_path_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "old").unwrap();
@@ -111,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_not_opened() {
+    fn opening_a_directory_fails() {
         let dir = tempfile::tempdir().unwrap();
 
         assert_eq!(open(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
@@ -119,7 +140,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_is_neither_file_nor_directory_is_not_opened() {
+    fn opening_a_socket_fails() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -129,20 +150,20 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_pipe_is_opened_without_a_wait_for_its_other_end() {
+    fn opening_a_pipe_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
 
-        // As if it had taken the place of a file that was examined before.
-        let opened = open_without_waiting(&path).unwrap();
+        // As if it had replaced a file that was checked before.
+        let opened = open_nonblocking(&path).unwrap();
 
-        let refused = expect_regular(&opened.metadata().unwrap()).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        let error = expect_regular(&opened.metadata().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
-    fn a_path_through_a_file_leads_nowhere() {
+    fn a_path_below_a_file_is_not_found() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
 
@@ -150,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_skipped_once() {
+    fn one_byte_order_mark_is_removed() {
         assert_eq!(strip_bom(b"\xef\xbb\xbfabc"), b"abc");
         assert_eq!(strip_bom(b"abc"), b"abc");
     }

@@ -22,7 +22,7 @@ impl RequestId {
     /// A new, random name.
     #[must_use]
     pub fn random() -> Self {
-        Self(u128::from(random::bits()) << 64 | u128::from(random::bits()))
+        Self(u128::from(random::random_u64()) << 64 | u128::from(random::random_u64()))
     }
 
     /// A number from 0 to below 1 that is drawn once per attempt; it spreads backoffs over a fleet.

@@ -1,5 +1,4 @@
-//! Programs that this one runs: in a process group of their own, ended as a whole, and without secrets that are not theirs.
-//! What a program is run for is its caller's business.
+//! Child processes: in a process group of their own, killed as a group, without the secrets of this process.
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,7 +14,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// Environment variables that hold a login or the store's password.
 ///
-/// A program that prints one token, or reports an event, needs none of them. Claude Code documents its own at
+/// A child process that prints one token or reports an event needs none of them. Those of Claude Code are documented at
 /// <https://code.claude.com/docs/en/env-vars>.
 pub const SECRET_VARIABLES: [&str; 11] = [
     "ANTHROPIC_API_KEY",
@@ -31,7 +30,7 @@ pub const SECRET_VARIABLES: [&str; 11] = [
     "QUOTA_STORE",
 ];
 
-/// Takes [`SECRET_VARIABLES`] and these others out of the environment of a program.
+/// Removes [`SECRET_VARIABLES`] and the variables `others` from the environment of a command.
 pub fn remove_secrets<N: AsRef<OsStr>>(command: &mut Command, others: impl IntoIterator<Item = N>) {
     for name in SECRET_VARIABLES {
         command.env_remove(name);
@@ -41,7 +40,7 @@ pub fn remove_secrets<N: AsRef<OsStr>>(command: &mut Command, others: impl IntoI
     }
 }
 
-/// A program that runs in a process group of its own. Dropping it ends the program and whatever it has started.
+/// A child process in a process group of its own. Dropping it kills the child and its descendants.
 ///
 /// ```
 /// # #[cfg(unix)]
@@ -63,11 +62,11 @@ pub struct ProcessGroup {
 }
 
 impl ProcessGroup {
-    /// Starts the program. A Ctrl-C at the terminal reaches only this process, not the program.
+    /// Starts the child process. A Ctrl-C at the terminal does not reach it.
     ///
     /// # Errors
     ///
-    /// That of the system if the program cannot be run.
+    /// The system's error if the program cannot be started.
     pub fn spawn(mut command: Command) -> io::Result<Self> {
         command.kill_on_drop(true);
         #[cfg(unix)]
@@ -82,26 +81,26 @@ impl ProcessGroup {
         })
     }
 
-    /// Takes the program's standard input, if it is piped.
+    /// Takes the standard input of the child, if it is piped.
     pub fn take_stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
     }
 
-    /// Takes the program's standard output, if it is piped.
+    /// Takes the standard output of the child, if it is piped.
     pub fn take_stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// Waits until the program itself has ended. What it has started may still run.
+    /// Waits until the child exits. Its descendants may still run.
     ///
     /// # Errors
     ///
-    /// That of the system.
+    /// The system's error.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
 
-    /// Leaves alone what an ended program has left running, such as a daemon it has started on purpose.
+    /// Lets the descendants of an exited child run, such as a daemon that it started on purpose.
     pub fn release(self) {
         #[cfg(unix)]
         {
@@ -115,68 +114,68 @@ impl ProcessGroup {
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(leader) = self.leader {
-            // An error means that all of them have ended.
+            // An error means that the group has no process any more.
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
 }
 
-/// How a program ended, and what it printed.
+/// The exit status and the standard output of a child process.
 pub struct Output {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// What it printed on standard output.
-    pub printed: SecretBuffer,
+    /// The standard output.
+    pub stdout: SecretBuffer,
 }
 
-/// How long output is read after the end of a program. What it wrote before is in the pipe by then; only a process that it left
-/// behind, and that has inherited the pipe, can write more.
-const DRAIN: Duration = Duration::from_millis(50);
-/// How much is read at once.
+/// How long to read output after the child has exited. Its own output is in the pipe by then. Only a descendant that inherited the
+/// pipe can write more.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(50);
+/// The size of one read.
 const CHUNK: usize = 4096;
 
-/// Runs a program to its end and returns what it printed, if that is no more than `limit` bytes. It is given no input, and its
-/// error stream is not kept. Dropping the future kills its process group.
+/// Runs a command until it exits and returns its standard output of at most `limit` bytes. Standard input is empty and standard
+/// error is discarded. Dropping the future kills the process group.
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::FileTooLarge`] beyond the limit, otherwise that of the system.
+/// [`io::ErrorKind::FileTooLarge`] beyond the limit, otherwise the system's error.
 pub async fn output_of(mut command: Command, limit: usize) -> io::Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut group = ProcessGroup::spawn(command)?;
-    let mut stdout = group.take_stdout().expect("it is piped");
+    let mut pipe = group.take_stdout().expect("standard output is piped");
     let (clock, mut status) = (Clock::system(), None);
-    let mut printed = SecretBuffer::with_capacity(CHUNK);
+    let mut stdout = SecretBuffer::with_capacity(CHUNK);
     let mut chunk = Zeroizing::new([0; CHUNK]);
     loop {
         let read = if status.is_none() {
             tokio::select! {
                 biased;
-                read = stdout.read(&mut *chunk) => read?,
-                ended = group.wait() => {
-                    status = Some(ended?);
+                read = pipe.read(&mut *chunk) => read?,
+                exited = group.wait() => {
+                    status = Some(exited?);
                     continue;
                 }
             }
         } else {
-            // A process that was left behind can keep the pipe open without end.
-            clock.bounded(DRAIN, stdout.read(&mut *chunk)).await.unwrap_or(Ok(0))?
+            // A descendant that still runs can hold the pipe open for any time.
+            clock.bounded(DRAIN_TIMEOUT, pipe.read(&mut *chunk)).await.unwrap_or(Ok(0))?
         };
         if read == 0 {
             break;
         }
-        if printed.len() + read > limit {
+        if stdout.len() + read > limit {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        printed.extend_from_slice(&chunk[..read]);
+        stdout.extend_from_slice(&chunk[..read]);
     }
     let status = match status {
         Some(status) => status,
         None => group.wait().await?,
     };
-    // What it has left running on purpose stays.
+    // Password managers start agents that must go on running.
     group.release();
-    Ok(Output { status, printed })
+    Ok(Output { status, stdout })
 }
 
 #[cfg(test)]
@@ -194,28 +193,28 @@ mod tests {
         command
     }
 
-    /// Starts a program whose grandchild holds the pipe, and waits until that has said so.
+    /// Starts a child whose own child holds the pipe, and waits until that one runs.
     async fn with_grandchild() -> (ProcessGroup, BufReader<ChildStdout>) {
-        let mut group = ProcessGroup::spawn(shell("(echo begun; exec sleep 3600) & wait")).unwrap();
+        let mut group = ProcessGroup::spawn(shell("(echo started; exec sleep 3600) & wait")).unwrap();
         let mut output = BufReader::new(group.take_stdout().unwrap());
         let mut line = String::new();
         output.read_line(&mut line).await.unwrap();
-        assert_eq!(line, "begun\n");
+        assert_eq!(line, "started\n");
         (group, output)
     }
 
     #[tokio::test]
-    async fn dropping_a_group_ends_what_the_program_has_started() {
+    async fn dropping_a_group_kills_the_descendants() {
         let (group, mut output) = with_grandchild().await;
 
         drop(group);
 
-        // The pipe ends with the last process that has it open.
+        // The pipe closes with the last process that holds it.
         assert_eq!(output.read_to_end(&mut Vec::new()).await.unwrap(), 0);
     }
 
     #[tokio::test]
-    async fn a_released_group_leaves_a_daemon_alone() {
+    async fn a_released_group_lets_a_daemon_run() {
         let mut command = shell("exec 3<&0; (read line <&3; echo \"$line\") & exit 0");
         command.stdin(Stdio::piped());
         let mut group = ProcessGroup::spawn(command).unwrap();
@@ -223,17 +222,17 @@ mod tests {
 
         assert!(group.wait().await.unwrap().success());
         group.release();
-        input.write_all(b"still there\n").await.unwrap();
+        input.write_all(b"still running\n").await.unwrap();
 
         let mut printed = String::new();
         output.read_to_string(&mut printed).await.unwrap();
-        assert_eq!(printed, "still there\n");
+        assert_eq!(printed, "still running\n");
     }
 
     #[tokio::test]
-    async fn a_program_without_secrets_finds_none_in_its_environment() {
-        let mut command = shell("echo ${ANTHROPIC_API_KEY-none} ${QUOTA_WORK-none} ${QUOTA_KEPT-none}");
-        for name in ["ANTHROPIC_API_KEY", "QUOTA_WORK", "QUOTA_KEPT"] {
+    async fn secrets_are_removed_from_the_environment() {
+        let mut command = shell("echo ${ANTHROPIC_API_KEY-none} ${QUOTA_WORK-none} ${QUOTA_OTHER-none}");
+        for name in ["ANTHROPIC_API_KEY", "QUOTA_WORK", "QUOTA_OTHER"] {
             command.env(name, "here");
         }
         remove_secrets(&mut command, ["QUOTA_WORK"]);
@@ -244,19 +243,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_larger_than_a_pipe_is_read_whole() {
+    async fn output_larger_than_the_pipe_buffer_is_complete() {
         let output = output_of(shell("head -c 300000 /dev/zero | tr '\\0' a"), 1024 * 1024).await.unwrap();
 
-        assert_eq!((output.status.success(), output.printed.len()), (true, 300_000));
+        assert_eq!((output.status.success(), output.stdout.len()), (true, 300_000));
     }
 
     #[tokio::test]
-    async fn output_is_complete_though_a_process_left_behind_has_the_pipe() {
+    async fn output_ends_although_a_descendant_holds_the_pipe() {
         let output = output_of(shell("echo abc; sleep 3600 & echo $!"), 1024).await.unwrap();
 
-        let text = String::from_utf8(output.printed.to_vec()).unwrap();
-        let left_behind = Pid::from_raw(text.lines().nth(1).unwrap().parse().unwrap()).unwrap();
+        let text = String::from_utf8(output.stdout.to_vec()).unwrap();
+        let descendant = Pid::from_raw(text.lines().nth(1).unwrap().parse().unwrap()).unwrap();
         assert_eq!(text.lines().next(), Some("abc"));
-        rustix::process::kill_process(left_behind, Signal::KILL).expect("it still runs");
+        rustix::process::kill_process(descendant, Signal::KILL).expect("it still runs");
     }
 }

@@ -1,13 +1,13 @@
-//! Numbers that nobody else draws, on whatever host.
-//! What is only to be spread, such as pauses, is drawn elsewhere.
+//! Random numbers that are unique across processes and hosts.
+//! Jitter needs no uniqueness and uses `fastrand`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// 64 bits that are drawn once, in all processes of all hosts: a matter of one in 2⁶⁴ for each pair.
+/// 64 random bits. Two draws are equal with a probability of 2⁻⁶⁴, also in different processes and on different hosts.
 ///
-/// Their keys are the system's own randomness. A generator that is seeded by uptime draws the same on two hosts that were started
-/// from one image, and anybody may seed the one that a thread shares.
-pub(crate) fn bits() -> u64 {
+/// The hasher's keys come from the system's random source. `fastrand` is no substitute: it may draw the same numbers on two hosts
+/// that were started from one image, and any code of this thread may seed it.
+pub(crate) fn random_u64() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
@@ -18,10 +18,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_seeds_the_generator_of_this_thread_repeats_nothing() {
+    fn seeding_fastrand_does_not_repeat_numbers() {
         let drawn = |_| {
             fastrand::seed(7);
-            bits()
+            random_u64()
         };
 
         let all: HashSet<_> = (0..1000).map(drawn).collect();
@@ -30,16 +30,18 @@ mod tests {
     }
 
     #[test]
-    fn threads_draw_different_ones() {
-        let all: HashSet<_> = (0..32).map(|_| std::thread::spawn(bits).join().expect("it draws")).collect();
+    fn threads_draw_different_numbers() {
+        let all: HashSet<_> = (0..32)
+            .map(|_| std::thread::spawn(random_u64).join().expect("the thread does not panic"))
+            .collect();
 
         assert_eq!(all.len(), 32);
     }
 
     #[test]
-    fn every_bit_is_drawn() {
+    fn every_bit_varies() {
         let (ones, zeros) =
-            (0..200).map(|_| bits()).fold((0, 0), |(ones, zeros), bits| (ones | bits, zeros | !bits));
+            (0..200).map(|_| random_u64()).fold((0, 0), |(ones, zeros), bits| (ones | bits, zeros | !bits));
 
         assert_eq!((ones, zeros), (u64::MAX, u64::MAX));
     }

@@ -1,4 +1,4 @@
-//! A value that must not be seen, and bytes that may hold one.
+//! Secrets that are never displayed, and byte buffers that may hold one.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -7,8 +7,8 @@ use std::ops::Deref;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
-/// A secret, such as an access token. It is not shown by `Debug`, has no `Display`, cannot be serialized, and its memory
-/// is wiped when it is dropped.
+/// A secret, such as an access token. `Debug` hides it, it has no `Display`, it cannot be serialized, and dropping it zeroes its
+/// memory.
 ///
 /// ```
 /// use quota_core::Secret;
@@ -21,15 +21,15 @@ use secrecy::{ExposeSecret, SecretString};
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Hides a value.
+    /// Wraps a value.
     #[must_use]
     pub fn new(value: impl Into<String>) -> Self {
-        // Copied and wiped: giving the text away would shrink it to its length, which can leave a copy behind.
+        // Copied and zeroed: a conversion would shrink the string to its length, which can leave a copy in freed memory.
         let value = Zeroizing::new(value.into());
         Self(SecretString::from(value.as_str()))
     }
 
-    /// Shows the value, to the code that sends it to its owner and to nobody else.
+    /// The value. Only for the code that sends or stores it.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
@@ -42,10 +42,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Bytes that may hold a secret, such as a login file that is read or written. They are wiped when dropped.
+/// Bytes that may hold a secret, such as the content of a login file. Dropping them zeroes their memory.
 ///
-/// A `Zeroizing<Vec<u8>>` that grows leaves a copy of what it held in freed memory. This buffer moves to larger memory
-/// itself, and wipes what it leaves.
+/// A `Zeroizing<Vec<u8>>` that grows leaves a copy of its content in freed memory. This buffer moves itself to larger memory and
+/// zeroes the old one.
 ///
 /// ```
 /// use std::io::Write;
@@ -62,13 +62,13 @@ impl fmt::Debug for Secret {
 pub struct SecretBuffer(Zeroizing<Vec<u8>>);
 
 impl SecretBuffer {
-    /// An empty buffer with room for so many bytes.
+    /// An empty buffer with this capacity in bytes.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
         Self(Zeroizing::new(Vec::with_capacity(capacity)))
     }
 
-    /// Reads everything a reader gives, if that is no more than `limit` bytes. `expected` is how many there will probably be.
+    /// Reads a reader to its end, which is after at most `limit` bytes. `expected` is the probable size.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl SecretBuffer {
     }
 }
 
-/// How much of a reader is read at once.
+/// The size of one read.
 const CHUNK: usize = 4096;
 
 impl Deref for SecretBuffer {
@@ -148,18 +148,18 @@ mod tests {
     fn a_secret_buffer_moves_when_it_grows() {
         let mut buffer = SecretBuffer::with_capacity(1);
         for byte in 0..=255_u8 {
-            let (place, is_full) = (buffer.as_ptr(), buffer.len() == buffer.0.capacity());
+            let (address, is_full) = (buffer.as_ptr(), buffer.len() == buffer.0.capacity());
 
             buffer.extend_from_slice(&[byte]);
 
-            // Memory that was extended where it is, or moved by the allocator, was not wiped by anyone.
-            assert_eq!(buffer.as_ptr() != place, is_full, "{byte}");
+            // Memory that the allocator extends in place or moves is not zeroed.
+            assert_eq!(buffer.as_ptr() != address, is_full, "{byte}");
         }
         assert_eq!(buffer.len(), 256);
     }
 
     #[test]
-    fn a_reader_with_as_much_as_the_limit_is_read() {
+    fn a_reader_of_the_limit_size_is_read() {
         let bytes = vec![7; 3 * CHUNK];
 
         let read = SecretBuffer::read(&*bytes, 0, bytes.len()).unwrap();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_beyond_the_limit_is_refused() {
+    fn a_reader_over_the_limit_is_rejected() {
         let error = SecretBuffer::read(io::repeat(7), 0, CHUNK).unwrap_err();
 
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);

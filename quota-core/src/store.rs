@@ -182,7 +182,7 @@ impl Version {
     /// A version that no other write has, for stores in which writers name what they write: one in 2⁶⁴ for each pair. Never 0.
     #[must_use]
     pub fn random() -> Self {
-        Self(random::bits().max(1))
+        Self(random::random_u64().max(1))
     }
 
     /// The store's own number.

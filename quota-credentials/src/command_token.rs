@@ -118,7 +118,7 @@ impl CredentialSource for CommandToken {
             let why = "it failed; run it by hand to see why";
             return Err(self.failed(why, io::Error::other("it ended with a failure")));
         }
-        let printed = output.printed;
+        let printed = output.stdout;
         let text = std::str::from_utf8(&printed).map_err(|_| token::NotAToken);
         match text.and_then(token::take) {
             Ok(Some(secret)) => Ok(token::credential(secret)),

@@ -96,7 +96,7 @@ impl Inner {
         let Some(state_file) = &self.state_file else { return Ok(()) };
         // Bounded, or many who wait would each be as patient with another process as the one before.
         let writing = self.clock.bounded(LOCK_TIMEOUT, state_file.writing.lock()).await;
-        let mut written = writing.ok_or_else(|| state_file.document.busy())?;
+        let mut written = writing.ok_or_else(|| state_file.document.locked_error())?;
         let now = self.now();
         let mut news: Vec<Delta> = self.news();
         self.sessions.prune(now);

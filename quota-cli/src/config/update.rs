@@ -92,7 +92,7 @@ pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, Failure> {
 /// because the folder is a person's.
 pub(crate) async fn lock(path: &Path) -> io::Result<Option<FileLock>> {
     let lock = FileLock::acquire(path, ".lock", &Clock::system(), LOCK_TIMEOUT).await?;
-    Ok(lock.map(FileLock::removed_when_released))
+    Ok(lock.map(FileLock::remove_on_release))
 }
 
 /// Moves what an earlier version kept in accounts.json into the configuration, once: into the usual one and the one that is named.

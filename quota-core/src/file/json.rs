@@ -1,5 +1,5 @@
-//! One JSON file that several processes change: whole or not at all, one after the other, and never over damage.
-//! What is in it is its users' business.
+//! A JSON file that several processes change, one after the other. Each change replaces the whole file.
+//! A malformed file is never overwritten.
 
 use std::fs::File;
 use std::io;
@@ -15,30 +15,30 @@ use super::permissions::{self, Untrusted};
 use crate::file::{self, blocking};
 use crate::{Clock, SecretBuffer};
 
-/// Why a file could not be read or written. It was left as it is.
+/// Why a file could not be read or written. The file is unchanged.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// The file is there and is not what it should be. Mend it or move it away.
-    #[error("{} is damaged (line {line}, column {column}); mend it or move it away", path.display())]
+    /// The content is not what this program writes.
+    #[error("could not parse {}: invalid at line {line}, column {column}; fix or delete it", path.display())]
     #[non_exhaustive]
     Malformed {
         /// Which file.
         path: PathBuf,
-        /// The line where understanding ended; 0 if it ended before the first.
+        /// The line where parsing stopped; 0 if it stopped before the first.
         line: usize,
         /// The column.
         column: usize,
     },
-    /// The file was written by a newer version of this program: it can be read, and must not be changed.
-    #[error("{} was written by a newer program; update this one", path.display())]
+    /// A newer version of this program wrote the file. It can be read but must not be changed.
+    #[error("could not change {}: a newer version of this program wrote it; update this program", path.display())]
     #[non_exhaustive]
     UnsupportedVersion {
         /// Which file.
         path: PathBuf,
     },
-    /// The file holds secrets, and others than its owner may read or change it.
-    #[error("others than its owner may read or change {0}: run `chmod 600 {0}`", path.display())]
+    /// The file holds secrets, and other users may read or change it.
+    #[error("{0} is accessible to other users; run `chmod 600 {0}`", path.display())]
     #[non_exhaustive]
     InsecurePermissions {
         /// Which file.
@@ -47,89 +47,89 @@ pub enum FileError {
     /// The file names hosts and programs, and another user may have written it.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
-    /// Another process has been changing the file for too long.
-    #[error("{} is being changed by another process", path.display())]
+    /// Another process held the lock of the file for too long.
+    #[error("could not lock {}: another process is changing it", path.display())]
     #[non_exhaustive]
     Locked {
         /// Which file.
         path: PathBuf,
     },
-    /// The disk, or the rights to it, are not in order.
+    /// The system reported an error.
     #[error("could not {operation} {}", path.display())]
     #[non_exhaustive]
     Io {
-        /// What could not be done: read, write or lock.
+        /// What failed: `read`, `write` or `lock`.
         operation: &'static str,
         /// Which file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
     },
 }
 
-/// What can be kept in such a file.
+/// The content of a [`JsonFile`].
 pub trait JsonContent: Serialize + DeserializeOwned + Default + Send + 'static {
-    /// The number of the form that this program writes.
+    /// The format number that this program writes.
     const VERSION: u32;
-    /// Whether it holds secrets, so that a file that others may read is refused.
+    /// Whether the file holds secrets. If other users may read it, it is rejected.
     const OWNER_ONLY: bool = false;
 
-    /// The number of the form it was read in.
+    /// The format number of the content.
     fn version(&self) -> u32;
 }
 
-/// One file.
+/// A JSON file that several processes read and change.
 #[derive(Debug, Clone)]
 pub struct JsonFile {
     path: PathBuf,
     clock: Clock,
-    /// Whether a file that another user may have written is refused.
+    /// Whether to reject a file that another user may have written.
     is_trusted_only: bool,
 }
 
-/// No file is larger.
+/// The maximum size of a file.
 const LIMIT: u64 = 64 * 1024 * 1024;
-/// How long to wait for another process.
+/// How long to wait for the lock of a file.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl JsonFile {
-    /// The file at that path. Waits for its lock are bounded by this clock.
+    /// The file at this path. The clock bounds waits for its lock.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>, clock: Clock) -> Self {
         Self { path: path.into(), clock, is_trusted_only: false }
     }
 
-    /// Refuses a file that a user other than this one and root may have written.
+    /// Rejects a file that a user other than this one and root may have written.
     pub fn trusted_only(self) -> Self {
         Self { is_trusted_only: true, ..self }
     }
 
-    /// Where it is.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads the file as it is now; nothing, if there is none. Writers replace it whole, so no lock is needed.
+    /// Reads the file; a missing file has the default content. Needs no lock, because writers replace the whole file.
     pub async fn load<T: JsonContent>(&self) -> Result<T, FileError> {
         let (path, is_trusted_only) = (self.path.clone(), self.is_trusted_only);
         let failed = self.failed("read");
         blocking(move || Ok(read(&path, is_trusted_only))).await.map_err(failed)?
     }
 
-    /// The same on this thread, which waits for the disk.
+    /// Does the same and blocks this thread.
     pub fn load_blocking<T: JsonContent>(&self) -> Result<T, FileError> {
         read(&self.path, self.is_trusted_only)
     }
 
-    /// Reads the file, changes what is in it, and writes it, while no other process does.
+    /// Reads, changes and writes the file under its lock.
     ///
-    /// Dropping the future leaves the change undone, or done; never half done.
+    /// If the future is dropped, the change is applied completely or not at all.
     pub async fn update<T: JsonContent, R: Send + 'static>(
         &self,
         change: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Result<R, FileError> {
-        let lock = self.lock().await?;
+        let lock = self.lock_sibling(".lock", LOCK_TIMEOUT).await?;
         let (path, is_trusted_only) = (self.path.clone(), self.is_trusted_only);
         let work = move || {
             let changed = replace(&lock, &path, is_trusted_only, change);
@@ -139,18 +139,15 @@ impl JsonFile {
         blocking(work).await.map_err(self.failed("write"))?
     }
 
-    async fn lock(&self) -> Result<FileLock, FileError> {
-        self.lock_sibling(".lock", LOCK_TIMEOUT).await
+    /// Locks the sibling file with this suffix, and waits at most `timeout` for it. Dropping the lock releases it, and so does the
+    /// end of the process.
+    pub async fn lock_sibling(&self, suffix: &str, timeout: Duration) -> Result<FileLock, FileError> {
+        let lock = FileLock::acquire(&self.path, suffix, &self.clock, timeout).await;
+        lock.map_err(self.failed("lock"))?.ok_or_else(|| self.locked_error())
     }
 
-    /// Takes the lock in the file of this ending, and waits that long for it. It ends when it is dropped, or its process ends.
-    pub async fn lock_sibling(&self, ending: &str, patience: Duration) -> Result<FileLock, FileError> {
-        let lock = FileLock::acquire(&self.path, ending, &self.clock, patience).await;
-        lock.map_err(self.failed("lock"))?.ok_or_else(|| self.busy())
-    }
-
-    /// What whoever has waited in vain is told.
-    pub fn busy(&self) -> FileError {
+    /// The error of a caller that timed out while waiting for the lock.
+    pub fn locked_error(&self) -> FileError {
         FileError::Locked { path: self.path.clone() }
     }
 
@@ -166,21 +163,20 @@ fn io_error(operation: &'static str, path: &Path, error: io::Error) -> FileError
 
 fn read<T: JsonContent>(path: &Path, is_trusted_only: bool) -> Result<T, FileError> {
     let opened = file::open(path).and_then(|opened| {
-        let rights = if is_trusted_only { permissions::check(&opened, path)? } else { Ok(()) };
-        let rights = (is_private(&opened)?, rights);
-        Ok((rights, file::read(opened, LIMIT)?))
+        let trusted = if is_trusted_only { permissions::check(&opened, path)? } else { Ok(()) };
+        Ok((is_owner_only(&opened)?, trusted, file::read(opened, LIMIT)?))
     });
     let contents = match opened {
-        Ok(((false, _), _)) if T::OWNER_ONLY => {
+        Ok((false, ..)) if T::OWNER_ONLY => {
             return Err(FileError::InsecurePermissions { path: path.to_owned() });
         }
-        Ok(((_, Err(untrusted)), _)) => return Err(untrusted.into()),
-        Ok((_, contents)) => contents,
+        Ok((_, Err(untrusted), _)) => return Err(untrusted.into()),
+        Ok((.., contents)) => contents,
         Err(error) if file::is_not_found(&error) => return Ok(T::default()),
         Err(error) => return Err(io_error("read", path, error)),
     };
     serde_json::from_slice(file::strip_bom(&contents)).map_err(|error| {
-        // Its text could repeat what stands there; where it stands is enough to find it.
+        // The parser's own text could repeat the content, so only the position is reported.
         FileError::Malformed { path: path.to_owned(), line: error.line(), column: error.column() }
     })
 }
@@ -197,7 +193,6 @@ fn replace<T: JsonContent, R>(
     }
     let result = change(&mut content);
     let failed = |error| io_error("write", path, error);
-    // Wiped when it is dropped, since it may hold secrets.
     let mut text = SecretBuffer::default();
     serde_json::to_writer_pretty(&mut text, &content).map_err(|error| failed(error.into()))?;
     text.extend_from_slice(b"\n");
@@ -205,14 +200,14 @@ fn replace<T: JsonContent, R>(
     Ok(result)
 }
 
-/// Whether nobody but its owner may read or change it.
+/// Whether only its owner may read or change the file.
 #[cfg(unix)]
-fn is_private(file: &File) -> io::Result<bool> {
+fn is_owner_only(file: &File) -> io::Result<bool> {
     Ok(std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o066 == 0)
 }
 
 #[cfg(not(unix))]
-fn is_private(_file: &File) -> io::Result<bool> {
+fn is_owner_only(_file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
@@ -224,14 +219,14 @@ mod tests {
 
     use super::*;
 
-    fn beside(path: &Path, suffix: &str) -> PathBuf {
+    fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
         let mut name = path.file_name().unwrap().to_owned();
         name.push(suffix);
         path.with_file_name(name)
     }
 
     #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-    struct Counted {
+    struct Counter {
         #[serde(default)]
         version: u32,
         #[serde(default)]
@@ -240,7 +235,7 @@ mod tests {
         unknown: serde_json::Map<String, serde_json::Value>,
     }
 
-    impl JsonContent for Counted {
+    impl JsonContent for Counter {
         const VERSION: u32 = 1;
 
         fn version(&self) -> u32 {
@@ -248,174 +243,168 @@ mod tests {
         }
     }
 
-    fn document(dir: &tempfile::TempDir) -> JsonFile {
+    fn json_file(dir: &tempfile::TempDir) -> JsonFile {
         JsonFile::at(dir.path().join("below").join("a.json"), Clock::system())
     }
 
-    fn given(dir: &tempfile::TempDir, text: &str) -> JsonFile {
-        let document = document(dir);
-        fs::create_dir_all(document.path().parent().unwrap()).unwrap();
-        fs::write(document.path(), text).unwrap();
-        document
+    fn file_with(dir: &tempfile::TempDir, text: &str) -> JsonFile {
+        let file = json_file(dir);
+        fs::create_dir_all(file.path().parent().unwrap()).unwrap();
+        fs::write(file.path(), text).unwrap();
+        file
     }
 
-    async fn count(document: &JsonFile) -> Result<u64, FileError> {
-        document
-            .update(|counted: &mut Counted| {
-                counted.count += 1;
-                counted.count
-            })
-            .await
+    async fn increment(file: &JsonFile) -> Result<u64, FileError> {
+        file.update(|counter: &mut Counter| {
+            counter.count += 1;
+            counter.count
+        })
+        .await
     }
 
-    // B93
     #[tokio::test]
-    async fn a_missing_file_is_an_empty_one() {
+    async fn a_missing_file_loads_as_the_default() {
         let dir = tempfile::tempdir().unwrap();
 
-        assert_eq!(document(&dir).load::<Counted>().await.unwrap(), Counted::default());
+        assert_eq!(json_file(&dir).load::<Counter>().await.unwrap(), Counter::default());
     }
 
-    // B93
     #[tokio::test]
-    async fn a_damaged_file_is_an_error_and_stays_as_it_is() {
+    async fn a_malformed_file_is_an_error_and_stays_unchanged() {
         for text in ["", "{\"count\": 1", "[]", "\0\0\0"] {
             let dir = tempfile::tempdir().unwrap();
-            let document = given(&dir, text);
+            let file = file_with(&dir, text);
 
-            let loaded = document.load::<Counted>().await.unwrap_err();
-            let updated = count(&document).await.unwrap_err();
+            let loaded = file.load::<Counter>().await.unwrap_err();
+            let updated = increment(&file).await.unwrap_err();
 
             assert!(matches!(loaded, FileError::Malformed { .. }), "{text:?} {loaded:?}");
             assert!(matches!(updated, FileError::Malformed { .. }), "{text:?} {updated:?}");
-            assert_eq!(fs::read_to_string(document.path()).unwrap(), text);
+            assert_eq!(fs::read_to_string(file.path()).unwrap(), text);
         }
     }
 
     #[tokio::test]
-    async fn what_stands_in_a_damaged_file_is_not_repeated() {
+    async fn an_error_does_not_repeat_the_content_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
 
-        let error = given(&dir, "{\"count\": \"n33dle\"}").load::<Counted>().await.unwrap_err();
+        let error = file_with(&dir, "{\"count\": \"n33dle\"}").load::<Counter>().await.unwrap_err();
 
         assert!(!format!("{error} {error:?}").contains("n33dle"), "{error:?}");
     }
 
-    // B97
     #[tokio::test]
-    async fn fields_of_a_newer_program_survive() {
+    async fn unknown_fields_survive_an_update() {
         let dir = tempfile::tempdir().unwrap();
-        let document = given(&dir, r#"{"version":1,"count":4,"colour":"green"}"#);
+        let file = file_with(&dir, r#"{"version":1,"count":4,"colour":"green"}"#);
 
-        assert_eq!(count(&document).await.unwrap(), 5);
+        assert_eq!(increment(&file).await.unwrap(), 5);
 
-        assert!(fs::read_to_string(document.path()).unwrap().contains("green"));
+        assert!(fs::read_to_string(file.path()).unwrap().contains("green"));
     }
 
-    // B97
     #[tokio::test]
-    async fn a_file_of_a_higher_version_is_read_and_never_written() {
+    async fn a_file_of_a_higher_version_is_read_but_never_written() {
         let dir = tempfile::tempdir().unwrap();
         let text = r#"{"version":2,"count":4}"#;
-        let document = given(&dir, text);
+        let file = file_with(&dir, text);
 
-        let updated = count(&document).await.unwrap_err();
+        let updated = increment(&file).await.unwrap_err();
 
         assert!(matches!(updated, FileError::UnsupportedVersion { .. }), "{updated:?}");
-        assert_eq!(document.load::<Counted>().await.unwrap().count, 4);
-        assert_eq!(fs::read_to_string(document.path()).unwrap(), text);
+        assert_eq!(file.load::<Counter>().await.unwrap().count, 4);
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), text);
     }
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn nobody_else_may_read_it() {
+    async fn only_the_owner_may_read_the_file() {
         use std::os::unix::fs::PermissionsExt;
 
         let dir = tempfile::tempdir().unwrap();
-        let document = document(&dir);
+        let file = json_file(&dir);
 
-        count(&document).await.unwrap();
+        increment(&file).await.unwrap();
 
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(document.path()), 0o600);
-        assert_eq!(mode(&beside(document.path(), ".lock")), 0o600);
-        assert_eq!(mode(document.path().parent().unwrap()), 0o700);
+        assert_eq!(mode(file.path()), 0o600);
+        assert_eq!(mode(&sibling_path(file.path(), ".lock")), 0o600);
+        assert_eq!(mode(file.path().parent().unwrap()), 0o700);
     }
 
     #[tokio::test]
-    async fn what_a_killed_writer_left_is_no_hindrance() {
+    async fn a_leftover_temporary_file_does_not_block_writers() {
         let dir = tempfile::tempdir().unwrap();
-        let document = given(&dir, r#"{"version":1,"count":4}"#);
-        fs::write(beside(document.path(), ".quota-new"), "{\"cou").unwrap();
+        let file = file_with(&dir, r#"{"version":1,"count":4}"#);
+        fs::write(sibling_path(file.path(), ".quota-new"), "{\"cou").unwrap();
 
-        assert_eq!(count(&document).await.unwrap(), 5);
+        assert_eq!(increment(&file).await.unwrap(), 5);
     }
 
     #[cfg(unix)]
     #[tokio::test]
     async fn a_link_stays_a_link() {
         let dir = tempfile::tempdir().unwrap();
-        let document = given(&dir, r#"{"version":1,"count":4}"#);
+        let file = file_with(&dir, r#"{"version":1,"count":4}"#);
         let link = JsonFile::at(dir.path().join("link.json"), Clock::system());
-        std::os::unix::fs::symlink(document.path(), link.path()).unwrap();
+        std::os::unix::fs::symlink(file.path(), link.path()).unwrap();
 
-        count(&link).await.unwrap();
+        increment(&link).await.unwrap();
 
         assert!(fs::symlink_metadata(link.path()).unwrap().is_symlink());
-        assert_eq!(document.load::<Counted>().await.unwrap().count, 5);
+        assert_eq!(file.load::<Counter>().await.unwrap().count, 5);
     }
 
     #[cfg(unix)]
     #[tokio::test(start_paused = true)]
-    async fn a_file_and_a_link_to_it_have_one_lock() {
+    async fn a_file_and_a_link_to_it_share_a_lock() {
         let dir = tempfile::tempdir().unwrap();
-        let document = given(&dir, "{}");
+        let file = file_with(&dir, "{}");
         let link = JsonFile::at(dir.path().join("link.json"), Clock::system());
-        std::os::unix::fs::symlink(document.path(), link.path()).unwrap();
-        let _held = FileLock::try_acquire(document.path(), ".lock").unwrap().unwrap();
+        std::os::unix::fs::symlink(file.path(), link.path()).unwrap();
+        let _held = FileLock::try_acquire(file.path(), ".lock").unwrap().unwrap();
 
-        let error = count(&link).await.unwrap_err();
+        let error = increment(&link).await.unwrap_err();
 
         assert!(matches!(error, FileError::Locked { .. }), "{error:?}");
     }
 
     #[cfg(unix)]
     #[tokio::test(start_paused = true)]
-    async fn a_link_to_a_file_that_is_not_there_yet_has_its_lock_and_stays_a_link() {
+    async fn a_dangling_link_has_its_targets_lock_and_stays_a_link() {
         let dir = tempfile::tempdir().unwrap();
-        let document = document(&dir);
+        let file = json_file(&dir);
         let link = JsonFile::at(dir.path().join("link.json"), Clock::system());
-        std::os::unix::fs::symlink(document.path(), link.path()).unwrap();
-        let held = FileLock::try_acquire(document.path(), ".lock").unwrap().unwrap();
-        assert!(matches!(count(&link).await, Err(FileError::Locked { .. })));
+        std::os::unix::fs::symlink(file.path(), link.path()).unwrap();
+        let held = FileLock::try_acquire(file.path(), ".lock").unwrap().unwrap();
+        assert!(matches!(increment(&link).await, Err(FileError::Locked { .. })));
         drop(held);
 
-        count(&link).await.unwrap();
+        increment(&link).await.unwrap();
 
         assert!(fs::symlink_metadata(link.path()).unwrap().is_symlink());
-        assert_eq!(document.load::<Counted>().await.unwrap().count, 1);
+        assert_eq!(file.load::<Counter>().await.unwrap().count, 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_file_that_is_locked_for_too_long_is_busy() {
+    async fn waiting_for_the_lock_times_out() {
         let dir = tempfile::tempdir().unwrap();
-        let document = document(&dir);
-        let _held = FileLock::try_acquire(document.path(), ".lock").unwrap().unwrap();
+        let file = json_file(&dir);
+        let _held = FileLock::try_acquire(file.path(), ".lock").unwrap().unwrap();
 
-        let error = count(&document).await.unwrap_err();
+        let error = increment(&file).await.unwrap_err();
 
         assert!(matches!(error, FileError::Locked { .. }), "{error:?}");
     }
 
-    // B89
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn of_two_hundred_changes_by_eight_writers_none_is_lost() {
+    async fn concurrent_writers_lose_no_update() {
         let dir = tempfile::tempdir().unwrap();
         let writers = (0..8).map(|_| {
-            let document = document(&dir);
+            let file = json_file(&dir);
             async move {
                 for _ in 0..25 {
-                    count(&document).await.unwrap();
+                    increment(&file).await.unwrap();
                 }
             }
         });
@@ -424,22 +413,22 @@ mod tests {
         writers.for_each(|writer| drop(tasks.spawn(writer)));
         tasks.join_all().await;
 
-        assert_eq!(document(&dir).load::<Counted>().await.unwrap().count, 200);
+        assert_eq!(json_file(&dir).load::<Counter>().await.unwrap().count, 200);
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_others_may_write_is_refused_where_that_is_asked() {
+    fn trusted_only_rejects_a_file_that_others_may_write() {
         use std::os::unix::fs::PermissionsExt as _;
 
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
         fs::write(&path, r#"{"count":7}"#).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
-        let document = JsonFile::at(&path, Clock::system());
+        let file = JsonFile::at(&path, Clock::system());
 
-        assert_eq!(document.load_blocking::<Counted>().unwrap().count, 7);
-        let refused = document.trusted_only().load_blocking::<Counted>();
-        assert!(matches!(refused, Err(FileError::Untrusted(_))), "{refused:?}");
+        assert_eq!(file.load_blocking::<Counter>().unwrap().count, 7);
+        let rejected = file.trusted_only().load_blocking::<Counter>();
+        assert!(matches!(rejected, Err(FileError::Untrusted(_))), "{rejected:?}");
     }
 }

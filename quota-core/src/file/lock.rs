@@ -1,5 +1,5 @@
-//! Replacing a small file whole or not at all, under a lock in a file beside it.
-//! What the file holds is its users' business; files of JSON are in `json`.
+//! Atomic replacement of a small file under a lock in a sibling file.
+//! Nothing here interprets the content; JSON files are in `json`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -9,15 +9,15 @@ use std::time::Duration;
 use crate::Clock;
 use crate::file::{self, blocking, is_not_found};
 
-/// How often a lock that another process holds is tried.
+/// How often to retry a lock that another process holds.
 const LOCK_POLL: Duration = Duration::from_millis(10);
-/// What is appended to the name of a file for the file that replaces it.
-const TEMPORARY: &str = ".quota-new";
+/// The suffix of the temporary file that replaces the target.
+const TEMPORARY_SUFFIX: &str = ".quota-new";
 
-/// The right to replace a file. It is released when it is dropped, or when its process ends.
+/// An exclusive lock that allows to replace a file. Dropping it releases it, and so does the end of the process.
 ///
-/// The lock is a file of its own beside the target, because a lock on a file that is replaced guards the wrong inode. Symbolic
-/// links are followed: a link stays a link, and a file and a link to it have one lock.
+/// The lock is a separate sibling file, because a lock on a file that is replaced guards the wrong inode. Symbolic links are
+/// followed: a link stays a link, and a file and a link to it share a lock.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,10 +29,10 @@ const TEMPORARY: &str = ".quota-new";
 /// # let folder = std::env::temp_dir().join(format!("quota-doc-{}", std::process::id()));
 /// let path = folder.join("settings.toml");
 /// let lock = FileLock::acquire(&path, ".lock", &Clock::system(), Duration::from_secs(5)).await?;
-/// let lock = lock.expect("no other process has it");
+/// let lock = lock.expect("no other process holds it");
 ///
 /// assert!(lock.replace_if_unchanged(None, b"a = 1\n")?, "there was no file");
-/// assert!(!lock.replace_if_unchanged(Some(b"a = 0\n"), b"a = 2\n")?, "another program has written it");
+/// assert!(!lock.replace_if_unchanged(Some(b"a = 0\n"), b"a = 2\n")?, "another program wrote it");
 /// assert_eq!(std::fs::read(&path)?, b"a = 1\n");
 /// # std::fs::remove_dir_all(folder)
 /// # })?;
@@ -43,28 +43,28 @@ pub struct FileLock {
     _file: File,
     path: PathBuf,
     target: PathBuf,
-    is_removed: bool,
+    remove_on_release: bool,
 }
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // While it is held. A process that has opened the file finds that it is no longer at its path.
+        // Removed before the lock is released. A process that opened the file earlier then finds it missing at its path.
         #[cfg(unix)]
-        if self.is_removed {
+        if self.remove_on_release {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
 impl FileLock {
-    /// Waits for the lock in the file whose name is the target's with `suffix` appended. `None` if another process held it for
-    /// longer than `timeout`. Folders that do not exist are created, for their owner alone.
+    /// Waits for the lock file, whose name is the target's name plus `suffix`. `None` if another process held it for longer than
+    /// `timeout`. Missing folders are created, accessible to their owner only.
     ///
-    /// Dropping the future takes no lock.
+    /// Dropping the future is safe: the lock is then not held.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// The system's error.
     pub async fn acquire(
         path: &Path,
         suffix: &str,
@@ -83,49 +83,56 @@ impl FileLock {
         clock.bounded(timeout, waiting).await.unwrap_or(Ok(None))
     }
 
-    /// Takes the lock, if no other process has it.
+    /// Acquires the lock, or returns `None` if another process holds it.
+    ///
+    /// # Errors
+    ///
+    /// The system's error.
     pub fn try_acquire(path: &Path, suffix: &str) -> io::Result<Option<Self>> {
         let target = resolve_symlinks(path);
-        let path = beside(&target, suffix);
+        let path = sibling_path(&target, suffix);
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            create_private_dir(folder)?;
+            create_owner_only_dir(folder)?;
         }
-        let file = private().create(true).truncate(false).write(true).open(&path)?;
+        let file = owner_only().create(true).truncate(false).write(true).open(&path)?;
         match file.try_lock() {
-            // Its holder may have removed the file after it was opened here: then it is no longer the lock.
-            Ok(()) if is_at(&file, &path)? => Ok(Some(Self { _file: file, path, target, is_removed: false })),
+            // A previous holder may have removed the file after this process opened it. Then it is no longer the lock.
+            Ok(()) if is_at(&file, &path)? => {
+                Ok(Some(Self { _file: file, path, target, remove_on_release: false }))
+            }
             Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
 
-    /// The file itself: where the links lead to, if the path is one.
+    /// The file to replace, with symbolic links resolved.
     #[must_use]
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Replaces the file, which is its owner's alone from then on.
+    /// Replaces the file. The new file is accessible to its owner only.
     ///
     /// # Errors
     ///
-    /// Those of the system. The file is then as it was.
+    /// The system's error. The file is then unchanged.
     pub fn replace(&self, contents: &[u8]) -> io::Result<()> {
         let temporary = self.write_temporary(contents)?;
         self.rename(&temporary)
     }
 
-    /// Replaces the file if it still holds `expected`, or creates it if that is `None` and there is none. Returns whether it did: a
-    /// program that does not know the lock, such as an editor, may have written it. A file keeps its permissions and its group;
-    /// a new one is its owner's alone.
+    /// Replaces the file if its content is still `expected`; `None` expects that the file does not exist. Returns whether it did.
+    ///
+    /// The check is for programs that ignore the lock, such as editors. An existing file keeps its permissions and group; a new one
+    /// is accessible to its owner only.
     ///
     /// # Errors
     ///
-    /// Those of the system. The file is then as it was.
+    /// The system's error. The file is then unchanged.
     pub fn replace_if_unchanged(&self, expected: Option<&[u8]>, contents: &[u8]) -> io::Result<bool> {
         let temporary = self.write_temporary(contents)?;
         let replaced = match expected {
-            // Not a rename, which would replace a file that was created after the read.
+            // A rename would replace a file that another program created after the read.
             None => match fs::hard_link(&temporary, &self.target) {
                 Ok(()) => sync_dir(self.target.parent()).map(|()| true),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -133,26 +140,26 @@ impl FileLock {
             },
             Some(expected) => self.replace_expected(&temporary, expected),
         };
-        // Absent after a rename.
+        // After a rename there is nothing to remove.
         let _ = fs::remove_file(&temporary);
         replaced
     }
 
     fn replace_expected(&self, temporary: &Path, expected: &[u8]) -> io::Result<bool> {
-        match keep_permissions(temporary, &self.target) {
+        match copy_permissions(temporary, &self.target) {
             Err(error) if is_not_found(&error) => return Ok(false),
-            kept => kept?,
+            copied => copied?,
         }
-        if holds(&self.target, expected) {
+        if has_content(&self.target, expected) {
             self.rename(temporary)?;
             return Ok(true);
         }
         Ok(false)
     }
 
-    /// Creates the file on a file system without hard links, such as exFAT: its name is taken first, empty.
+    /// Creates the file on a file system without hard links, such as exFAT. An empty file reserves the name first.
     fn create_without_links(&self, temporary: &Path) -> io::Result<bool> {
-        match private().create_new(true).write(true).open(&self.target) {
+        match owner_only().create_new(true).write(true).open(&self.target) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => return Err(error),
@@ -160,21 +167,21 @@ impl FileLock {
         self.rename(temporary).map(|()| true).inspect_err(|_| drop(fs::remove_file(&self.target)))
     }
 
-    /// Removes the lock's file when it is released, from a folder in which a person keeps files.
+    /// Removes the lock file on release. For folders in which users keep files of their own.
     #[must_use]
-    pub fn removed_when_released(mut self) -> Self {
-        self.is_removed = true;
+    pub fn remove_on_release(mut self) -> Self {
+        self.remove_on_release = true;
         self
     }
 
     fn write_temporary(&self, contents: &[u8]) -> io::Result<PathBuf> {
-        let temporary = beside(&self.target, TEMPORARY);
-        // Only the holder of the lock gets here, so this is what a killed process left.
+        let temporary = sibling_path(&self.target, TEMPORARY_SUFFIX);
+        // The lock is held, so an existing temporary file is a leftover of a killed process.
         match fs::remove_file(&temporary) {
             Err(error) if !is_not_found(&error) => return Err(error),
             _ => {}
         }
-        let mut file = private().create_new(true).write(true).open(&temporary)?;
+        let mut file = owner_only().create_new(true).write(true).open(&temporary)?;
         let written = file.write_all(contents).and_then(|()| file.sync_all());
         written.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         Ok(temporary)
@@ -186,17 +193,17 @@ impl FileLock {
     }
 }
 
-/// The file that a path leads to, or is to lead to: links are followed, also one whose target does not exist yet.
+/// The path with symbolic links resolved. Dangling links are resolved too.
 #[must_use]
 pub fn resolve_symlinks(path: &Path) -> PathBuf {
-    /// No system follows more.
+    /// The limit of Linux.
     const MAX_LINKS: usize = 40;
     let mut target = path.to_owned();
     for _ in 0..MAX_LINKS {
         let Ok(next) = fs::read_link(&target) else { break };
         target = target.parent().unwrap_or(Path::new("")).join(next);
     }
-    // The folder has one name too, whatever links lead to it.
+    // Links may also lead to the folder.
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match (fs::canonicalize(folder), target.file_name()) {
         (Ok(folder), Some(name)) => folder.join(name),
@@ -204,26 +211,26 @@ pub fn resolve_symlinks(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether a regular file has these contents.
-fn holds(path: &Path, expected: &[u8]) -> bool {
+/// Whether a regular file has this content.
+fn has_content(path: &Path, expected: &[u8]) -> bool {
     let contents = file::open(path).and_then(|file| file::read(file, expected.len() as u64));
     contents.is_ok_and(|contents| *contents == *expected)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(suffix);
     path.with_file_name(name)
 }
 
-/// Whether an open file is the one at this path.
+/// Whether an open file is still the one at this path.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
 
-    let identity = |found: &fs::Metadata| (found.dev(), found.ino());
+    let file_id = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
     match fs::metadata(path) {
-        Ok(found) => Ok(identity(&found) == identity(&file.metadata()?)),
+        Ok(metadata) => Ok(file_id(&metadata) == file_id(&file.metadata()?)),
         Err(error) if is_not_found(&error) => Ok(false),
         Err(error) => Err(error),
     }
@@ -234,27 +241,27 @@ fn is_at(_file: &File, _path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Gives a file the permissions and the group of another one.
+/// Copies the permissions and the group of another file.
 #[cfg(unix)]
-fn keep_permissions(file: &Path, of: &Path) -> io::Result<()> {
+fn copy_permissions(file: &Path, from: &Path) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 
     const GROUP: u32 = 0o070;
-    let (found, own) = (fs::metadata(of)?, fs::metadata(file)?);
-    let mut mode = found.mode() & 0o777;
-    if found.gid() != own.gid() && chown(file, None, Some(found.gid())).is_err() {
-        // This user is not in that group, and another group gets no rights in its place.
+    let (source, own) = (fs::metadata(from)?, fs::metadata(file)?);
+    let mut mode = source.mode() & 0o777;
+    if source.gid() != own.gid() && chown(file, None, Some(source.gid())).is_err() {
+        // This user is not a member of that group. The file's present group must not get the rights of that group.
         mode &= !GROUP;
     }
     fs::set_permissions(file, fs::Permissions::from_mode(mode))
 }
 
 #[cfg(not(unix))]
-fn keep_permissions(_file: &Path, _of: &Path) -> io::Result<()> {
+fn copy_permissions(_file: &Path, _from: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Without this, a power cut could bring the old file back.
+/// Otherwise a power failure could undo the rename.
 #[cfg(unix)]
 fn sync_dir(dir: Option<&Path>) -> io::Result<()> {
     let dir = dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -266,15 +273,15 @@ fn sync_dir(_dir: Option<&Path>) -> io::Result<()> {
     Ok(())
 }
 
-/// For its owner alone.
-fn private() -> OpenOptions {
+/// Options that create a file with access for its owner only.
+fn owner_only() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
 }
 
-fn create_private_dir(dir: &Path) -> io::Result<()> {
+fn create_owner_only_dir(dir: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -286,7 +293,7 @@ mod tests {
     use super::*;
 
     fn lock(path: &Path) -> FileLock {
-        FileLock::try_acquire(path, ".lock").unwrap().expect("no other process has it")
+        FileLock::try_acquire(path, ".lock").unwrap().expect("no other process holds it")
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -298,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_held_once() {
+    fn a_lock_has_one_holder() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
 
@@ -310,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_only_if_it_holds_what_was_expected() {
+    fn a_file_is_replaced_only_if_its_content_is_expected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         fs::write(&path, "saved by an editor").unwrap();
@@ -325,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_deleted_since_it_was_read_is_not_replaced() {
+    fn a_deleted_file_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let lock = lock(&dir.path().join("a"));
 
@@ -333,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_are_no_hard_links_a_file_is_created_once() {
+    fn without_hard_links_a_file_is_created_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let lock = lock(&path);
@@ -345,11 +352,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_the_file_is_left() {
+    fn temporary_and_lock_files_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         fs::write(dir.path().join("a.quota-new"), "left by a killed process").unwrap();
-        let lock = lock(&path).removed_when_released();
+        let lock = lock(&path).remove_on_release();
 
         assert!(lock.replace_if_unchanged(None, b"1").unwrap());
         assert!(lock.replace_if_unchanged(Some(b"1"), b"2").unwrap());
@@ -371,7 +378,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_removed_lock_file_is_no_lock() {
+    fn a_removed_lock_file_does_not_lock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let opened = File::create(dir.path().join("a.lock")).unwrap();
@@ -384,7 +391,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_file_keeps_its_permissions_and_a_new_one_is_private() {
+    fn an_existing_file_keeps_its_mode_and_a_new_one_is_owner_only() {
         use std::os::unix::fs::PermissionsExt as _;
 
         let dir = tempfile::tempdir().unwrap();

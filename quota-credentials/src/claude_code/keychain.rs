@@ -105,7 +105,7 @@ impl Keychain {
         let mut command = Command::new(&self.program);
         command.args(&self.first_arguments).args(arguments);
         remove_secrets(&mut command, [""; 0]);
-        let Output { status, printed } = output_of(command, limit).await.map_err(|error| {
+        let Output { status, stdout } = output_of(command, limit).await.map_err(|error| {
             let advice = match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
                     "`security` could not be run; see whether it is there"
@@ -115,7 +115,7 @@ impl Keychain {
             unreadable(advice, error)
         })?;
         match status.code() {
-            Some(0) => Ok(Some(printed)),
+            Some(0) => Ok(Some(stdout)),
             Some(NOT_FOUND) => Ok(None),
             code => {
                 let code = code.map_or_else(|| "a signal".to_owned(), |code| format!("code {code}"));
