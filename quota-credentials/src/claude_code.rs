@@ -1,5 +1,5 @@
-//! The login of Claude Code: where it may be, and which copy counts.
-//! It belongs to Claude Code, so it is only ever read: not renewed, not repaired, not copied.
+//! The login of Claude Code: where it may be stored, and which copy is used.
+//! The login belongs to Claude Code. This module only reads it and never renews, repairs or copies it.
 
 mod keychain;
 mod location;
@@ -13,32 +13,32 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource, Secret};
+use quota_core::file;
+use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource};
 
 use self::keychain::Keychain;
 pub use self::location::{CredentialLocation, DiscoveredCredential};
-use self::location::{Miss, nobody};
-use self::login_file::Flaw;
-use self::state_file::State;
+use self::location::{LookupError, no_login_error};
+use self::login_file::ParseError;
+use self::state_file::ClaudeState;
 pub use self::state_file::UnparsedUsage;
 use crate::Environment;
-use crate::token::{self, NotAToken};
-use crate::unreadable::unreadable;
-use quota_core::file;
+use crate::error::{check_provider, read_error};
+use crate::token::{self, InvalidToken};
 
-/// What Claude Code itself takes a token from before it looks for a login.
-const VARIABLE: &str = "CLAUDE_CODE_OAUTH_TOKEN";
+/// The variable that Claude Code reads before it looks for a login.
+const TOKEN_VARIABLE: &str = "CLAUDE_CODE_OAUTH_TOKEN";
 
-/// A login takes less than a kilobyte, and the logins of other services may lie beside it.
+/// The maximum size of a login. One login is shorter than a kilobyte, but the file may hold logins of other services.
 const LOGIN_LIMIT: u64 = 1024 * 1024;
 
-/// The state file grows with every project.
+/// The maximum size of the state file, which grows with each project.
 const STATE_LIMIT: u64 = 32 * 1024 * 1024;
 
-/// How long a file may be in the middle of being written.
-const A_MOMENT: Duration = Duration::from_millis(50);
+/// How long to wait before an incomplete file is read again.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Finds the login of Claude Code, as it is now.
+/// Finds the current login of Claude Code.
 ///
 /// ```
 /// use quota_core::CredentialSource;
@@ -58,223 +58,218 @@ const A_MOMENT: Duration = Duration::from_millis(50);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # Where it looks
+/// # Locations
 ///
-/// 1. `CLAUDE_CODE_OAUTH_TOKEN`: if it is set, it is the login, as it is for Claude Code, and nothing else is looked at.
-///    A token that `claude setup-token` made may be refused when it asks for usage; [`in_dir`](Self::in_dir) does not
-///    look at the variable.
-/// 2. On macOS, the item `Claude Code-credentials` of the keychain whose account is the user's login name (`$USER`). If there
-///    is none, the item of that name, if there is only one.
-/// 3. `.credentials.json` in `$CLAUDE_CONFIG_DIR`, and only there if that is set; else in `~/.claude`, and in
+/// 1. `CLAUDE_CODE_OAUTH_TOKEN`. If it is set, it is the login, as it is for Claude Code, and nothing else is read. The provider may
+///    reject usage calls with a token that `claude setup-token` created. [`in_dir`](Self::in_dir) ignores the variable.
+/// 2. On macOS, the item `Claude Code-credentials` of the keychain whose account is the user's login name (`$USER`). Without such an
+///    item, the item of that name, if there is only one.
+/// 3. `.credentials.json` in `$CLAUDE_CONFIG_DIR`, and only there if that is set. Otherwise in `~/.claude`, and in
 ///    `$XDG_CONFIG_HOME/claude` (`~/.config/claude`).
 ///
-/// Of several copies of a login, the one that expires last counts; of equal ones, the first in this order.
-/// [`discover`](Self::discover) lists them all. An expired login is still found: its expiry says so.
+/// Of several copies, the one that expires last is used; of equal ones, the first in this order. [`discover`](Self::discover) lists
+/// all copies. An expired login is found too, with its expiry.
 ///
-/// # Whose it is
+/// # Login id
 ///
-/// The [`lineage`](quota_core::LoginInfo::lineage) is a hash of the account and the organization that Claude Code's state
-/// file names (`.claude.json` in `$CLAUDE_CONFIG_DIR`, else in the home directory). It stays when the token is renewed.
-/// A program that swaps the login behind Claude Code's back may leave the old name there; who the provider says it is
-/// settles that. A token in the variable has no lineage, since the file may name somebody else.
+/// The [login id](quota_core::LoginInfo::lineage) is a hash of the account and the organization in Claude Code's state file
+/// (`.claude.json` in `$CLAUDE_CONFIG_DIR`, otherwise in the home directory). It stays the same when the token is renewed. If another
+/// program replaces the login, the state file may still name the previous account; the owner that the provider reports then reveals
+/// the change. A token in the variable has no login id, since the state file may name another account.
 ///
-/// It needs a tokio runtime with its timers enabled, and on macOS its I/O.
+/// This source needs a tokio runtime with timers, and on macOS with I/O.
 #[derive(Debug, Clone)]
 pub struct ClaudeCode {
-    variable: Option<Result<Secret, NotAToken>>,
+    /// The token in the variable, if that is set.
+    token: Option<Result<Credential, InvalidToken>>,
     keychain: Option<Keychain>,
-    places: Vec<CredentialLocation>,
+    locations: Vec<CredentialLocation>,
     state_file: Option<PathBuf>,
 }
 
 impl ClaudeCode {
-    /// Looks where Claude Code looks when it is started in the environment of this process, read now.
+    /// Uses the locations of a Claude Code that runs in the environment of this process, which is read now.
     #[must_use]
     pub fn from_env() -> Self {
         Self::in_environment(&Environment::process())
     }
 
-    /// Looks where Claude Code looks when it is started in that environment, read now.
+    /// Uses the locations of a Claude Code that runs in this environment, which is read now.
     #[must_use]
     pub fn in_environment(environment: &Environment) -> Self {
-        Self::on_machine(environment, Keychain::of_this_machine())
+        Self::from_parts(environment, Keychain::system())
     }
 
-    /// Looks where Claude Code looks when it is started with `CLAUDE_CONFIG_DIR` set to `dir`, and nowhere else.
+    /// Uses the locations of a Claude Code whose `CLAUDE_CONFIG_DIR` is `dir`, and no others.
     ///
-    /// A leading `~/` is the home directory. For `~/.claude`, which Claude Code uses by itself, it looks as if the
-    /// variable was not set.
+    /// A leading `~/` is the home directory. `~/.claude` is the default of Claude Code, so its locations are those without the variable.
     #[must_use]
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
-        Self::in_dir_on_machine(dir.into(), &Environment::process(), Keychain::of_this_machine())
+        Self::in_dir_from_parts(dir.into(), &Environment::process(), Keychain::system())
     }
 
-    fn on_machine(environment: &Environment, keychain: Option<Keychain>) -> Self {
+    fn from_parts(environment: &Environment, keychain: Option<Keychain>) -> Self {
         let keychain = keychain.map(|keychain| keychain.for_user_of(environment));
         let mut source = match (environment.path("CLAUDE_CONFIG_DIR"), environment.home()) {
-            (Some(dir), _) => Self::configured(&dir, keychain),
+            (Some(dir), _) => Self::configured_location(&dir, keychain),
             (None, Some(home)) => {
-                // By its specification, a relative path there is to be ignored.
-                let config = environment.path("XDG_CONFIG_HOME").filter(|dir| dir.is_absolute());
-                let config = config.unwrap_or_else(|| home.join(".config"));
-                let mut source = Self::by_itself(&home, keychain);
-                source.places.push(CredentialLocation::File(login_file_in(&config.join("claude"))));
+                let mut source = Self::default_location(&home, keychain);
+                let config = environment.xdg_dir("XDG_CONFIG_HOME", ".config");
+                let files =
+                    config.map(|config| CredentialLocation::File(login_file_in(&config.join("claude"))));
+                source.locations.extend(files);
                 source
             }
-            (None, None) => Self { variable: None, keychain: None, places: Vec::new(), state_file: None },
+            (None, None) => Self { token: None, keychain: None, locations: Vec::new(), state_file: None },
         };
-        source.variable = environment.var(VARIABLE).and_then(|value| {
-            let taken = value.to_str().map_or(Err(NotAToken), token::take);
-            taken.transpose()
-        });
+        let token = environment.var(TOKEN_VARIABLE);
+        source.token = token.and_then(|value| token::parse(value.as_encoded_bytes()).transpose());
         source
     }
 
-    fn in_dir_on_machine(dir: PathBuf, environment: &Environment, keychain: Option<Keychain>) -> Self {
+    fn in_dir_from_parts(dir: PathBuf, environment: &Environment, keychain: Option<Keychain>) -> Self {
         let keychain = keychain.map(|keychain| keychain.for_user_of(environment));
         let dir = environment.expand(dir);
         match environment.home() {
-            Some(home) if dir == home.join(".claude") => Self::by_itself(&home, keychain),
-            _ => Self::configured(&dir, keychain),
+            Some(home) if dir == home.join(".claude") => Self::default_location(&home, keychain),
+            _ => Self::configured_location(&dir, keychain),
         }
     }
 
-    fn by_itself(home: &Path, keychain: Option<Keychain>) -> Self {
-        Self::at(&home.join(".claude"), home.join(".claude.json"), keychain::item(None), keychain)
+    fn default_location(home: &Path, keychain: Option<Keychain>) -> Self {
+        Self::at(&home.join(".claude"), home.join(".claude.json"), keychain::item_name(None), keychain)
     }
 
-    fn configured(dir: &Path, keychain: Option<Keychain>) -> Self {
-        Self::at(dir, dir.join(".claude.json"), keychain::item(Some(dir)), keychain)
+    fn configured_location(dir: &Path, keychain: Option<Keychain>) -> Self {
+        Self::at(dir, dir.join(".claude.json"), keychain::item_name(Some(dir)), keychain)
     }
 
     fn at(dir: &Path, state_file: PathBuf, item: String, keychain: Option<Keychain>) -> Self {
+        let item = keychain.is_some().then_some(CredentialLocation::Keychain(item));
         let file = CredentialLocation::File(login_file_in(dir));
-        let places = match keychain {
-            Some(_) => vec![CredentialLocation::Keychain(item), file],
-            None => vec![file],
-        };
-        Self { variable: None, keychain, places, state_file: Some(state_file) }
+        let locations = item.into_iter().chain([file]).collect();
+        Self { token: None, keychain, locations, state_file: Some(state_file) }
     }
 
-    /// Looks everywhere and lists what there is, in the order of [where it looks](Self#where-it-looks).
+    /// Reads all [locations](Self#locations), in that order.
     ///
-    /// The future may be dropped.
+    /// Dropping the future is safe.
     pub async fn discover(&self) -> Vec<DiscoveredCredential> {
-        let given = self.given_token();
-        let (stored, newest) = self.stored().await;
-        let newest = newest.filter(|_| given.is_none());
-        let given = given.map(|state| DiscoveredCredential {
-            location: CredentialLocation::Variable(VARIABLE),
-            result: state,
+        let from_env = self.token_from_env().map(|result| DiscoveredCredential {
+            location: CredentialLocation::Variable(TOKEN_VARIABLE),
+            result,
             is_active: true,
         });
-        let stored =
-            self.places.iter().zip(stored).enumerate().map(|(at, (place, state))| DiscoveredCredential {
-                location: place.clone(),
-                result: state.map_err(|miss| miss.into_error(place)),
-                is_active: newest == Some(at),
-            });
-        given.into_iter().chain(stored).collect()
+        let (found, active) = self.read_all().await;
+        let active = active.filter(|_| from_env.is_none());
+        let stored = self.locations.iter().zip(found).enumerate().map(|(index, (location, result))| {
+            DiscoveredCredential {
+                location: location.clone(),
+                result: result.map_err(|error| error.into_credential_error(location)),
+                is_active: active == Some(index),
+            }
+        });
+        from_env.into_iter().chain(stored).collect()
     }
 
     /// Reads the usage that Claude Code cached for its login, without a call to the provider.
     ///
-    /// `None` if there is none, if it belongs to another login than the present one, or if the token comes from
+    /// `None` if there is none, if it belongs to another login than the current one, or if the token comes from
     /// `CLAUDE_CODE_OAUTH_TOKEN`, whose account is unknown. Dropping the future is safe.
     pub async fn cached_usage(&self) -> Option<UnparsedUsage> {
-        if self.variable.is_some() {
+        if self.token.is_some() {
             return None;
         }
-        self.state().await?.cached_usage()
+        self.read_state().await?.cached_usage()
     }
 
-    /// The token of the environment variable, if that is set.
-    fn given_token(&self) -> Option<Result<Credential, CredentialError>> {
-        let why = "the environment variable CLAUDE_CODE_OAUTH_TOKEN does not hold a token; set it to one, or unset it";
-        let taken = self.variable.clone()?;
-        Some(taken.map(token::credential).map_err(|flaw| CredentialError::unreadable(why, flaw)))
+    /// The token in the environment variable, if that is set.
+    fn token_from_env(&self) -> Option<Result<Credential, CredentialError>> {
+        let token = self.token.clone()?;
+        Some(token.map_err(|error| {
+            let reason = format!(
+                "the environment variable {TOKEN_VARIABLE} does not hold a token; set it to one, or unset it"
+            );
+            CredentialError::unreadable(reason, error)
+        }))
     }
 
-    /// What every place holds, and which copy counts; of that one it is also known whose it is.
-    async fn stored(&self) -> (Vec<Result<Credential, Miss>>, Option<usize>) {
-        let mut found = Vec::with_capacity(self.places.len());
-        for place in &self.places {
-            found.push(self.look_at(place).await);
+    /// Reads all locations, and returns the index of the copy to use. Only that copy has a login id.
+    async fn read_all(&self) -> (Vec<Result<Credential, LookupError>>, Option<usize>) {
+        let mut found = Vec::with_capacity(self.locations.len());
+        for location in &self.locations {
+            found.push(self.read_location(location).await);
         }
-        let newest = newest(&found);
-        if let Some(Ok(credential)) = newest.map(|at| &mut found[at]) {
-            credential.login.lineage = self.state().await.and_then(|state| state.lineage());
+        let active = latest_expiring(&found);
+        if let Some(Ok(credential)) = active.map(|index| &mut found[index]) {
+            credential.login.lineage = self.read_state().await.and_then(|state| state.login_id());
         }
-        (found, newest)
+        (found, active)
     }
 
-    async fn look_at(&self, place: &CredentialLocation) -> Result<Credential, Miss> {
-        match (place, &self.keychain) {
+    async fn read_location(&self, location: &CredentialLocation) -> Result<Credential, LookupError> {
+        match (location, &self.keychain) {
             (CredentialLocation::Keychain(item), Some(keychain)) => {
-                let contents = keychain.read(item).await.map_err(Miss::Unreadable)?.ok_or(Miss::Absent)?;
-                login_file::parse(&contents).map_err(Miss::Flawed)
+                let contents = keychain.read(item).await.map_err(LookupError::Unreadable)?;
+                login_file::parse(&contents.ok_or(LookupError::NotFound)?).map_err(LookupError::NoLogin)
             }
             (CredentialLocation::File(path), _) => {
-                let found = look_into(path).await;
-                if !matches!(found, Err(Miss::Flawed(Flaw::Empty | Flaw::Damaged))) {
+                let found = read_file(path).await;
+                if !matches!(found, Err(LookupError::NoLogin(ParseError::Empty | ParseError::Malformed))) {
                     return found;
                 }
-                // Whoever reads a file that is being written finds it empty or cut short, and must not send the user to
-                // log in again.
-                Clock::system().sleep(A_MOMENT).await;
-                look_into(path).await
+                // Claude Code may be writing the file. An error would send the user to log in again.
+                Clock::system().sleep(RETRY_DELAY).await;
+                read_file(path).await
             }
-            (CredentialLocation::Keychain(_) | CredentialLocation::Variable(_), _) => Err(Miss::Absent),
+            (CredentialLocation::Keychain(_) | CredentialLocation::Variable(_), _) => {
+                Err(LookupError::NotFound)
+            }
         }
     }
 
-    async fn state(&self) -> Option<State> {
-        let path = self.state_file.clone()?;
-        let contents = file::blocking(move || file::read(file::open(&path)?, STATE_LIMIT)).await.ok()?;
-        State::parse(&contents)
+    async fn read_state(&self) -> Option<ClaudeState> {
+        ClaudeState::parse(&file::load(self.state_file.as_ref()?, STATE_LIMIT).await.ok()?)
     }
 }
 
 #[async_trait]
 impl CredentialSource for ClaudeCode {
-    /// Reads the login as it is now; which account of Anthropic is asked for does not matter. The future may be dropped.
+    /// Reads the current login, for any account of Anthropic. Dropping the future is safe.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if there is no login at any place, or the account is not one of Anthropic's, so
-    /// that no other provider is ever sent this token. [`CredentialError::Unreadable`] if there is none that can be read,
-    /// and a place that could not be.
+    /// [`CredentialError::NotLoggedIn`] if no location holds a login, or the account belongs to another provider.
+    /// [`CredentialError::Unreadable`] if no location holds a login and one of them cannot be read.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
-        if account.provider().as_str() != "anthropic" {
-            return Err(CredentialError::not_logged_in(format!(
-                "the login of Claude Code does not open {account}: name another source for that account"
-            )));
+        check_provider(account, "anthropic", "Claude Code")?;
+        // Nothing else is read, because the keychain could ask the user for a password.
+        if let Some(result) = self.token_from_env() {
+            return result;
         }
-        // The variable decides alone: looking further could make the keychain ask the user for a password.
-        if let Some(given) = self.given_token() {
-            return given;
-        }
-        let (mut found, newest) = self.stored().await;
-        match newest {
-            Some(at) => found.swap_remove(at).map_err(|miss| miss.into_error(&self.places[at])),
-            None => Err(nobody(self.places.iter().zip(found.into_iter().filter_map(Result::err)))),
+        let (mut found, active) = self.read_all().await;
+        match active {
+            Some(index) => {
+                let location = &self.locations[index];
+                found.swap_remove(index).map_err(|error| error.into_credential_error(location))
+            }
+            None => Err(no_login_error(self.locations.iter().zip(found.into_iter().filter_map(Result::err)))),
         }
     }
 }
 
-async fn look_into(path: &Path) -> Result<Credential, Miss> {
-    let opened = path.to_owned();
-    match file::blocking(move || file::read(file::open(&opened)?, LOGIN_LIMIT)).await {
-        Ok(contents) => login_file::parse(&contents).map_err(Miss::Flawed),
-        Err(error) if file::is_not_found(&error) => Err(Miss::Absent),
-        Err(error) => Err(Miss::Unreadable(unreadable(path, error))),
+async fn read_file(path: &Path) -> Result<Credential, LookupError> {
+    match file::load(path, LOGIN_LIMIT).await {
+        Ok(contents) => login_file::parse(&contents).map_err(LookupError::NoLogin),
+        Err(error) if file::is_not_found(&error) => Err(LookupError::NotFound),
+        Err(error) => Err(LookupError::Unreadable(read_error(path, error))),
     }
 }
 
-/// The copy that expires last; of equal ones the first. One that does not say goes after all that do.
-fn newest(found: &[Result<Credential, Miss>]) -> Option<usize> {
-    let copies = found.iter().enumerate().filter_map(|(at, found)| Some((at, found.as_ref().ok()?)));
-    copies.min_by_key(|(_, credential)| Reverse(credential.expires_at)).map(|(at, _)| at)
+/// The index of the copy that expires last, the first of equal ones. A copy without an expiry is used only if there is no other.
+fn latest_expiring(found: &[Result<Credential, LookupError>]) -> Option<usize> {
+    let copies = found.iter().enumerate().filter_map(|(index, found)| Some((index, found.as_ref().ok()?)));
+    copies.min_by_key(|(_, credential)| Reverse(credential.expires_at)).map(|(index, _)| index)
 }
 
 fn login_file_in(dir: &Path) -> PathBuf {

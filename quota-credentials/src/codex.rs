@@ -1,18 +1,18 @@
-//! The login of Codex, as it is now.
-//! It belongs to Codex, so it is only ever read: not renewed, not repaired, not copied. Its refresh token is never read.
+//! The current login of Codex.
+//! The login belongs to Codex. This module only reads it, and never its refresh token.
 
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use quota_core::{AccountId, Credential, CredentialError, CredentialSource, LoginId};
+use quota_core::file;
+use quota_core::{AccountId, Credential, CredentialError, CredentialSource};
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
-use crate::unreadable::unreadable;
-use crate::{Environment, hash, token};
-use quota_core::file;
+use crate::error::{check_provider, read_error};
+use crate::{Environment, token};
 
-/// Finds the login of Codex (a subscription of ChatGPT) in the file that Codex keeps it in.
+/// Finds the login of Codex (a ChatGPT subscription) in the file of Codex.
 ///
 /// ```
 /// use quota_core::CredentialSource;
@@ -30,25 +30,24 @@ use quota_core::file;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// It is `auth.json` in `$CODEX_HOME`, else in `~/.codex`. The [`lineage`](quota_core::LoginInfo::lineage) is a hash of the
-/// account's id in there, which stays when tokens rotate. A key of the API instead of a login has no quota to ask for, so it
-/// is not found.
+/// The file is `auth.json` in `$CODEX_HOME`, otherwise in `~/.codex`. The [login id](quota_core::LoginInfo::lineage) is a hash of the
+/// account id in it, which stays the same when tokens rotate. An API key without a login has no usage and is ignored.
 #[derive(Debug, Clone)]
 pub struct Codex {
     path: Option<PathBuf>,
 }
 
-/// A login takes a few kilobytes.
+/// The maximum size of the file; a login has a few kilobytes.
 const LIMIT: u64 = 1024 * 1024;
 
 impl Codex {
-    /// Looks where Codex looks when it is started in the environment of this process, read now.
+    /// Uses the file of a Codex that runs in the environment of this process, which is read now.
     #[must_use]
     pub fn from_env() -> Self {
         Self::in_environment(&Environment::process())
     }
 
-    /// Looks where Codex looks when it is started in that environment, read now.
+    /// Uses the file of a Codex that runs in this environment, which is read now.
     #[must_use]
     pub fn in_environment(environment: &Environment) -> Self {
         let dir = environment.path("CODEX_HOME").map(|dir| environment.expand(dir));
@@ -56,7 +55,7 @@ impl Codex {
         Self { path: dir.map(|dir| dir.join("auth.json")) }
     }
 
-    /// Looks where Codex looks when it is started with `CODEX_HOME` set to `dir`. A leading `~/` is the home directory.
+    /// Uses the file of a Codex whose `CODEX_HOME` is `dir`. A leading `~/` is the home directory.
     #[must_use]
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
         Self { path: Some(Environment::process().expand(dir.into()).join("auth.json")) }
@@ -65,42 +64,37 @@ impl Codex {
 
 #[async_trait]
 impl CredentialSource for Codex {
-    /// Reads the file. The future may be dropped.
+    /// Reads the file. Dropping the future is safe.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if there is no file, no login in it, or the account is not one of `openai`;
-    /// [`CredentialError::Unreadable`] if it could not be read or is damaged. Neither repeats what stands there.
+    /// [`CredentialError::NotLoggedIn`] if there is no file or no login in it, or the account belongs to another provider than `openai`.
+    /// [`CredentialError::Unreadable`] if the file cannot be read or parsed. Neither repeats its content.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
-        if account.provider().as_str() != "openai" {
-            return Err(CredentialError::not_logged_in(format!(
-                "the login of Codex does not open {account}: name another source for that account"
-            )));
-        }
+        check_provider(account, "openai", "Codex")?;
         let Some(path) = &self.path else {
             return Err(CredentialError::not_logged_in(
-                "there is no home directory to look for a login of Codex in",
+                "could not look for a login of Codex: neither CODEX_HOME nor HOME is set; set one of them",
             ));
         };
-        let opened = path.clone();
-        match file::blocking(move || file::read(file::open(&opened)?, LIMIT)).await {
+        match file::load(path, LIMIT).await {
             Ok(contents) => parse(path, &contents),
-            Err(error) if file::is_not_found(&error) => Err(nobody(path)),
-            Err(error) => Err(unreadable(path, error)),
+            Err(error) if file::is_not_found(&error) => Err(no_login_error(path)),
+            Err(error) => Err(read_error(path, error)),
         }
     }
 }
 
-fn nobody(path: &Path) -> CredentialError {
+fn no_login_error(path: &Path) -> CredentialError {
     CredentialError::not_logged_in(format!("no login of Codex in {}; run `codex login`", path.display()))
 }
 
-/// The text is there and is not a login. It is not repeated.
+/// The content is not a login. The error does not repeat it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not the file of a login")]
-struct NotALogin;
+#[error("its content is not a login")]
+struct InvalidLogin;
 
-/// What is read of the file. Older versions of Codex wrote names in another case.
+/// The part of the file that is read. Older versions of Codex wrote the names in camel case.
 #[derive(Deserialize)]
 struct Auth {
     #[serde(default)]
@@ -116,21 +110,18 @@ struct Tokens {
 }
 
 fn parse(path: &Path, contents: &[u8]) -> Result<Credential, CredentialError> {
-    let damaged = || {
-        let why = format!("{} is not the file of a login; run `codex login`", path.display());
-        CredentialError::unreadable(why, NotALogin)
+    let invalid = || {
+        let reason = format!("could not parse {}: it is not a login; run `codex login`", path.display());
+        CredentialError::unreadable(reason, InvalidLogin)
     };
-    // The parser's own error could repeat what stands there.
-    let auth: Auth = serde_json::from_slice(file::strip_bom(contents)).map_err(|_| damaged())?;
-    let Some(tokens) = auth.tokens else { return Err(nobody(path)) };
+    // The parser's own error could repeat the content.
+    let auth: Auth = serde_json::from_slice(file::strip_bom(contents)).map_err(|_| invalid())?;
+    let tokens = auth.tokens.ok_or_else(|| no_login_error(path))?;
     let text = Zeroizing::new(tokens.access_token.unwrap_or_default());
-    let secret = token::take(&text).map_err(|_| damaged())?.ok_or_else(|| nobody(path))?;
-    let mut credential = token::credential(secret);
-    let id = tokens.account_id.filter(|id| !id.trim().is_empty());
-    credential.login.lineage = id.map(|id| {
-        let bits = hash::first_64_bits(&[b"quota-lineage\0codex\0", id.trim().as_bytes()].concat());
-        LoginId::new(&format!("{bits:016x}"))
-    });
+    let credential = token::parse(text.as_bytes()).map_err(|_| invalid())?;
+    let mut credential = credential.ok_or_else(|| no_login_error(path))?;
+    let id = tokens.account_id.as_deref().map(str::trim).filter(|id| !id.is_empty());
+    credential.login.lineage = id.map(|id| token::login_id(&["openai", id]));
     Ok(credential)
 }
 
@@ -138,33 +129,32 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Credential, CredentialError> {
 mod tests {
     use super::*;
 
-    async fn found(text: &str) -> Result<Credential, CredentialError> {
+    async fn read(text: &str) -> Result<Credential, CredentialError> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("auth.json"), text).unwrap();
         Codex::in_dir(dir.path()).credential(&"openai/main".parse().unwrap()).await
     }
 
     #[tokio::test]
-    async fn a_login_is_found_with_its_lineage() {
-        let credential = found(r#"{"tokens":{"access_token":"abc","account_id":"id-1"}}"#).await.unwrap();
+    async fn a_login_has_a_login_id_and_a_fingerprint() {
+        let credential = read(r#"{"tokens":{"access_token":"abc","account_id":"id-1"}}"#).await.unwrap();
 
         assert_eq!(credential.secret.expose(), "abc");
         assert!(credential.login.lineage.is_some() && credential.login.mark.is_some());
     }
 
     #[tokio::test]
-    async fn names_of_older_versions_are_understood() {
-        let credential = found(r#"{"tokens":{"accessToken":"abc","accountId":"id-1"}}"#).await.unwrap();
+    async fn names_of_older_versions_are_read() {
+        let credential = read(r#"{"tokens":{"accessToken":"abc","accountId":"id-1"}}"#).await.unwrap();
 
         assert_eq!(credential.secret.expose(), "abc");
     }
 
-    // B33
     #[tokio::test]
-    async fn the_lineage_stays_when_the_token_rotates() {
-        let one = found(r#"{"tokens":{"access_token":"abc","account_id":"id-1"}}"#).await.unwrap();
-        let next = found(r#"{"tokens":{"access_token":"def","account_id":"id-1"}}"#).await.unwrap();
-        let other = found(r#"{"tokens":{"access_token":"def","account_id":"id-2"}}"#).await.unwrap();
+    async fn the_login_id_stays_when_the_token_rotates() {
+        let one = read(r#"{"tokens":{"access_token":"abc","account_id":"id-1"}}"#).await.unwrap();
+        let next = read(r#"{"tokens":{"access_token":"def","account_id":"id-1"}}"#).await.unwrap();
+        let other = read(r#"{"tokens":{"access_token":"def","account_id":"id-2"}}"#).await.unwrap();
 
         assert_eq!(one.login.lineage, next.login.lineage);
         assert_ne!(one.login.mark, next.login.mark);
@@ -172,14 +162,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_alone_and_an_empty_login_are_no_login() {
+    async fn an_api_key_alone_and_an_empty_login_are_not_logged_in() {
         for text in [
             r#"{"OPENAI_API_KEY":"sk-abc"}"#,
             r#"{"OPENAI_API_KEY":"sk-abc","tokens":null}"#,
             r#"{"tokens":{}}"#,
             r#"{"tokens":{"access_token":""}}"#,
         ] {
-            let error = found(text).await.unwrap_err();
+            let error = read(text).await.unwrap_err();
 
             assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{text} {error:?}");
             assert!(error.to_string().ends_with("run `codex login`"), "{error}");
@@ -187,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_damaged_is_not_repeated() {
+    async fn an_error_does_not_repeat_the_content() {
         for text in [
             "n33dle",
             r#"{"tokens":{"access_token":"n33dle"#,
@@ -195,7 +185,7 @@ mod tests {
             r#"{"tokens":{"access_token":"n33dle n33dle"}}"#,
             r#"{"tokens":"n33dle"}"#,
         ] {
-            let error = found(text).await.unwrap_err();
+            let error = read(text).await.unwrap_err();
 
             assert!(matches!(error, CredentialError::Unreadable { .. }), "{text} {error:?}");
             assert!(!format!("{error} {error:?}").contains("n33dle"), "{error:?}");
@@ -203,16 +193,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_providers_account_is_not_opened_by_it() {
+    async fn another_provider_does_not_get_the_token() {
         let source = Codex::in_dir("/nowhere");
 
         let error = source.credential(&"anthropic/main".parse().unwrap()).await.unwrap_err();
 
-        assert!(error.to_string().contains("does not open anthropic/main"), "{error}");
+        assert!(error.to_string().contains("is not for anthropic/main"), "{error}");
     }
 
     #[test]
-    fn the_file_is_where_codex_keeps_it() {
+    fn the_file_is_the_one_of_codex() {
         let path = |variables: &[(&str, &str)]| {
             Codex::in_environment(&Environment::from_vars(variables.iter().copied())).path
         };

@@ -1,5 +1,4 @@
-//! A token that a program prints.
-//! Which program, and with which arguments, is chosen by whoever configures the account.
+//! A token that a command prints.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -7,13 +6,13 @@ use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use quota_core::process::{output_of, remove_secrets};
 use quota_core::{AccountId, Clock, Credential, CredentialError, CredentialSource};
 use tokio::process::Command;
 
 use crate::token;
-use quota_core::process::{output_of, remove_secrets};
 
-/// Finds a token by running a program that prints it, such as that of a password manager.
+/// Runs a command that prints a token, such as that of a password manager.
 ///
 /// ```
 /// use quota_core::CredentialSource;
@@ -31,13 +30,12 @@ use quota_core::process::{output_of, remove_secrets};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The program is run anew each time, without a shell. It is given nothing to read, and what it says on its error stream is
-/// not kept, since it may be the token. It has ten seconds. What it printed counts when it ends: a process that it leaves
-/// behind holds nothing up.
+/// The command runs at each call, without a shell and with empty input. Its standard error is discarded, since it may hold the
+/// token. The timeout is ten seconds. Output ends when the command exits, even if a descendant still runs.
 ///
-/// It runs in a [process group](quota_core::process::ProcessGroup) of its own, which is killed when the time is over or the future is
-/// dropped. It inherits the environment without the [variables that hold secrets](quota_core::process::SECRET_VARIABLES) of this
-/// process; [`hide`](Self::hide) removes more.
+/// The command has its own [process group](quota_core::process::ProcessGroup), which is killed at the timeout or when the future is
+/// dropped. It inherits the environment without the [variables that hold secrets](quota_core::process::SECRET_VARIABLES);
+/// [`hide`](Self::hide) removes more.
 #[derive(Clone)]
 pub struct CommandToken {
     program: OsString,
@@ -46,7 +44,7 @@ pub struct CommandToken {
     timeout: Duration,
 }
 
-/// No token is longer.
+/// The maximum length of the output; tokens are much shorter.
 const LIMIT: usize = 64 * 1024;
 
 impl CommandToken {
@@ -61,77 +59,71 @@ impl CommandToken {
         }
     }
 
-    /// Gives it one more argument.
+    /// Appends an argument.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
-    /// Removes a variable from its environment, such as the one that holds the token of another account.
+    /// Removes a variable from the environment of the command, such as one that holds the token of another account.
     #[must_use]
     pub fn hide(mut self, variable: impl Into<OsString>) -> Self {
         self.hidden.push(variable.into());
         self
     }
 
-    /// Sets how long it may take.
+    /// Sets the timeout.
     #[must_use]
-    pub fn timeout(mut self, span: Duration) -> Self {
-        self.timeout = span;
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
-    fn failed(&self, why: &str, source: io::Error) -> CredentialError {
-        let program = self.program.to_string_lossy();
-        CredentialError::unreadable(format!("`{program}` did not print a token: {why}"), source)
+    fn error(&self, cause: &str) -> String {
+        format!("could not get a token from `{}`: {cause}", self.program.to_string_lossy())
     }
 }
 
 #[async_trait]
 impl CredentialSource for CommandToken {
-    /// Runs the program; the account does not matter. If the future is dropped, the program is killed.
+    /// Runs the command, for any account. Dropping the future kills it.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if it printed nothing, [`CredentialError::Unreadable`] if it could not be run, failed,
-    /// took too long, or printed anything but one token. They name the program and neither its arguments nor what it
-    /// printed.
+    /// [`CredentialError::NotLoggedIn`] if it prints nothing. [`CredentialError::Unreadable`] if it cannot be started, fails, times out
+    /// or prints anything but one token. They name the program, but neither its arguments nor its output.
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
         remove_secrets(&mut command, &self.hidden);
-        let late = || Err(io::ErrorKind::TimedOut.into());
         let output = Clock::system().bounded(self.timeout, output_of(command, LIMIT)).await;
-        let output = output.unwrap_or_else(late).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => {
-                let (program, seconds) = (self.program.to_string_lossy(), self.timeout.as_secs_f64());
-                let why = format!("the token command `{program}` timed out after {seconds} s");
-                CredentialError::unreadable(why, error)
-            }
-            io::ErrorKind::FileTooLarge => self.failed("it printed too much", error),
-            io::ErrorKind::NotFound => self.failed("there is no such program", error),
-            io::ErrorKind::PermissionDenied => self.failed("this user may not run it", error),
-            _ => self.failed("it cannot be run", error),
+        let output = output.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())).map_err(|error| {
+            let message = match error.kind() {
+                io::ErrorKind::TimedOut => {
+                    let (program, seconds) = (self.program.to_string_lossy(), self.timeout.as_secs_f64());
+                    format!("the token command `{program}` timed out after {seconds} s")
+                }
+                io::ErrorKind::FileTooLarge => self.error("its output is too long"),
+                io::ErrorKind::NotFound => self.error("program not found"),
+                io::ErrorKind::PermissionDenied => self.error("no permission to run it"),
+                _ => self.error("it could not be started"),
+            };
+            CredentialError::unreadable(message, error)
         })?;
         if !output.status.success() {
-            let why = "it failed; run it by hand to see why";
-            return Err(self.failed(why, io::Error::other("it ended with a failure")));
+            let message = self.error("it failed; run it by hand to see why");
+            return Err(CredentialError::unreadable(message, io::Error::other("it exited with a failure")));
         }
-        let printed = output.stdout;
-        let text = std::str::from_utf8(&printed).map_err(|_| token::NotAToken);
-        match text.and_then(token::take) {
-            Ok(Some(secret)) => Ok(token::credential(secret)),
-            Ok(None) => {
-                let program = self.program.to_string_lossy();
-                Err(CredentialError::not_logged_in(format!("`{program}` printed nothing: log in with it")))
-            }
-            Err(flaw) => Err(self.failed("it printed something else", io::Error::other(flaw))),
-        }
+        token::require(
+            &output.stdout,
+            || format!("`{}` printed nothing; log in with it", self.program.to_string_lossy()),
+            || self.error("its output is not a token"),
+        )
     }
 }
 
-/// Shows the program, and of its arguments only how many there are: one of them may be a secret.
+/// Shows the program and the number of its arguments. An argument may be a secret.
 impl fmt::Debug for CommandToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CommandToken")
@@ -154,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_program_prints_is_the_token() {
+    async fn the_output_is_the_token() {
         let credential = run(&shell("echo '  abc  '")).await.unwrap();
 
         assert_eq!(credential.secret.expose(), "abc");
@@ -162,14 +154,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_prints_nothing_says_that_nobody_is_logged_in() {
+    async fn empty_output_is_not_logged_in() {
         let error = run(&shell("true")).await.unwrap_err();
 
-        assert_eq!(error.to_string(), "`sh` printed nothing: log in with it");
+        assert_eq!(error.to_string(), "`sh` printed nothing; log in with it");
     }
 
     #[tokio::test]
-    async fn a_program_that_fails_gives_no_token_whatever_it_printed() {
+    async fn a_failed_command_yields_no_token() {
         for script in ["echo abc; exit 3", "echo abc; kill -9 $$"] {
             let error = run(&shell(script)).await.unwrap_err();
 
@@ -178,31 +170,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_is_not_there_is_named() {
+    async fn a_missing_program_is_named() {
         let error = run(&CommandToken::new("no-such-program-of-quota")).await.unwrap_err();
 
         assert_eq!(
             error.to_string(),
-            "`no-such-program-of-quota` did not print a token: there is no such program"
+            "could not get a token from `no-such-program-of-quota`: program not found"
         );
     }
 
     #[tokio::test]
-    async fn a_program_that_does_not_end_is_given_up() {
+    async fn a_command_that_hangs_times_out() {
         let error = run(&shell("exec sleep 1000").timeout(Duration::from_millis(1))).await.unwrap_err();
 
         assert_eq!(error.to_string(), "the token command `sh` timed out after 0.001 s");
     }
 
     #[tokio::test]
-    async fn a_program_that_prints_without_end_is_cut_off() {
+    async fn endless_output_is_an_error() {
         let error = run(&shell("exec yes")).await.unwrap_err();
 
-        assert_eq!(error.to_string(), "`sh` did not print a token: it printed too much");
+        assert_eq!(error.to_string(), "could not get a token from `sh`: its output is too long");
     }
 
     #[tokio::test]
-    async fn a_token_is_taken_though_a_process_left_behind_has_the_pipe() {
+    async fn a_descendant_that_holds_the_pipe_does_not_block() {
         let credential = run(&shell("printf abc; sleep 30 & exit 0").timeout(Duration::from_secs(20))).await;
 
         assert_eq!(credential.unwrap().secret.expose(), "abc");
@@ -210,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hidden_variable_is_not_inherited() {
-        // Cargo sets it for every test.
+        // Cargo sets it for each test.
         let script = "echo ${CARGO_PKG_NAME-none}";
 
         assert_eq!(run(&shell(script)).await.unwrap().secret.expose(), "quota-credentials");
@@ -218,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn neither_what_is_printed_nor_an_argument_is_shown() {
+    async fn output_and_arguments_are_never_displayed() {
         for script in ["echo n33dle n33dle", "echo n33dle >&2; exit 1"] {
             let source = shell(script);
 

@@ -1,5 +1,4 @@
-//! Another source for each account.
-//! Which account is used is not decided here.
+//! A credential source for each account.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use quota_core::{AccountId, Credential, CredentialError, CredentialFingerprint, CredentialSource};
 
-/// Asks the source that was named for the account.
+/// Maps accounts to their credential sources.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -24,35 +23,39 @@ pub struct CredentialMap {
 }
 
 impl CredentialMap {
-    /// No account yet.
+    /// An empty map.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Names the source of an account, in place of one that was named before.
+    /// Adds or replaces the source of an account.
     #[must_use]
     pub fn with(mut self, account: AccountId, source: Arc<dyn CredentialSource>) -> Self {
         self.sources.insert(account, source);
         self
     }
+
+    fn source(&self, account: &AccountId) -> Result<&dyn CredentialSource, CredentialError> {
+        self.sources
+            .get(account)
+            .map(|source| &**source)
+            .ok_or_else(|| CredentialError::not_logged_in(format!("no login is configured for {account}")))
+    }
 }
 
 #[async_trait]
 impl CredentialSource for CredentialMap {
-    /// Asks the source of the account. The future may be dropped if that source's may be.
+    /// Delegates to the source of the account. Dropping the future is safe if it is for that source.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if none was named, and whatever the source answers.
+    /// [`CredentialError::NotLoggedIn`] if the account has no source, otherwise the error of the source.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
-        match self.sources.get(account) {
-            Some(source) => source.credential(account).await,
-            None => Err(nobody(account)),
-        }
+        self.source(account)?.credential(account).await
     }
 
-    /// Asks the source of the account, which knows whether it can renew one.
+    /// Delegates to the source of the account.
     ///
     /// # Errors
     ///
@@ -62,15 +65,8 @@ impl CredentialSource for CredentialMap {
         account: &AccountId,
         refused: Option<CredentialFingerprint>,
     ) -> Result<Credential, CredentialError> {
-        match self.sources.get(account) {
-            Some(source) => source.renew(account, refused).await,
-            None => Err(nobody(account)),
-        }
+        self.source(account)?.renew(account, refused).await
     }
-}
-
-fn nobody(account: &AccountId) -> CredentialError {
-    CredentialError::not_logged_in(format!("no login is configured for {account}"))
 }
 
 #[cfg(test)]
@@ -84,15 +80,15 @@ mod tests {
         id.parse().unwrap()
     }
 
-    fn fixed(token: &str) -> Arc<dyn CredentialSource> {
+    fn source(token: &str) -> Arc<dyn CredentialSource> {
         Arc::new(StaticCredential::new(Secret::new(token)))
     }
 
     #[tokio::test]
     async fn each_account_has_its_own_source() {
         let logins = CredentialMap::new()
-            .with(account("anthropic/a"), fixed("sk-ant-oat01-a"))
-            .with(account("anthropic/b"), fixed("sk-ant-oat01-b"));
+            .with(account("anthropic/a"), source("sk-ant-oat01-a"))
+            .with(account("anthropic/b"), source("sk-ant-oat01-b"));
 
         let credential = logins.credential(&account("anthropic/b")).await.unwrap();
 
@@ -100,8 +96,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_account_without_a_source_is_named() {
-        let logins = CredentialMap::new().with(account("anthropic/a"), fixed("sk-ant-oat01-a"));
+    async fn an_account_without_a_source_is_an_error() {
+        let logins = CredentialMap::new().with(account("anthropic/a"), source("sk-ant-oat01-a"));
 
         let error = logins.credential(&account("anthropic/x")).await.unwrap_err();
 
@@ -110,17 +106,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_account_is_told_from_one_of_the_same_name_elsewhere() {
-        let logins = CredentialMap::new().with(account("anthropic/a"), fixed("sk-ant-oat01-a"));
+    async fn the_same_name_at_another_provider_is_another_account() {
+        let logins = CredentialMap::new().with(account("anthropic/a"), source("sk-ant-oat01-a"));
 
         assert!(logins.credential(&account("openai/a")).await.is_err());
     }
 
     #[tokio::test]
-    async fn the_source_that_was_named_last_counts() {
+    async fn a_later_source_replaces_an_earlier_one() {
         let logins = CredentialMap::new()
-            .with(account("anthropic/a"), fixed("sk-ant-oat01-old"))
-            .with(account("anthropic/a"), fixed("sk-ant-oat01-new"));
+            .with(account("anthropic/a"), source("sk-ant-oat01-old"))
+            .with(account("anthropic/a"), source("sk-ant-oat01-new"));
 
         let credential = logins.credential(&account("anthropic/a")).await.unwrap();
 

@@ -1,5 +1,4 @@
 //! A token in an environment variable.
-//! Which variable is chosen by whoever configures the account.
 
 use std::fmt;
 
@@ -8,7 +7,7 @@ use quota_core::{AccountId, Credential, CredentialError, CredentialSource};
 
 use crate::{Environment, token};
 
-/// Finds a token in an environment variable.
+/// Reads a token from an environment variable.
 ///
 /// ```
 /// use quota_core::CredentialSource;
@@ -25,8 +24,7 @@ use crate::{Environment, token};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// White space around the token is not part of it. A variable says neither whose the login is nor how long the token is
-/// good for.
+/// White space around the token is ignored. A variable states no login and no expiry.
 #[derive(Clone)]
 pub struct EnvToken {
     name: String,
@@ -34,55 +32,50 @@ pub struct EnvToken {
 }
 
 impl EnvToken {
-    /// Looks at a variable of this process.
+    /// Reads a variable of this process.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self::in_environment(name, Environment::process())
     }
 
-    /// Looks at a variable of another environment.
+    /// Reads a variable of another environment.
     #[must_use]
     pub fn in_environment(name: impl Into<String>, environment: Environment) -> Self {
         Self { name: name.into(), environment }
     }
 
-    /// The variable as it may be shown: a token that was put where its variable's name belongs must not be repeated.
-    fn shown(&self) -> String {
+    /// The variable for messages. A name that may be a token, entered by mistake, is hidden.
+    fn display_name(&self) -> String {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         if self.name.len() <= 64 && self.name.bytes().all(is_plain) {
             format!("the environment variable {}", self.name)
         } else {
-            "the environment variable, whose name is not repeated since it may be a token,".to_owned()
+            "the environment variable (name hidden, it may be a token)".to_owned()
         }
     }
 }
 
 #[async_trait]
 impl CredentialSource for EnvToken {
-    /// Reads the variable; the account does not matter.
+    /// Reads the variable, for any account.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if it is not set or empty, [`CredentialError::Unreadable`] if it does not hold a
-    /// token. Both name the variable and never what it holds.
+    /// [`CredentialError::NotLoggedIn`] if it is unset or empty, [`CredentialError::Unreadable`] if it does not hold a token. Both
+    /// name the variable and never its value.
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
-        let shown = self.shown();
-        let value = self.environment.var(&self.name);
-        let value = value.as_deref().unwrap_or_default();
-        match value.to_str().map_or(Err(token::NotAToken), token::take) {
-            Ok(Some(secret)) => Ok(token::credential(secret)),
-            Ok(None) => Err(CredentialError::not_logged_in(format!("{shown} is not set; set it to a token"))),
-            Err(flaw) => Err(CredentialError::unreadable(
-                format!("{shown} does not hold a token; set it to one"),
-                flaw,
-            )),
-        }
+        let name = self.display_name();
+        token::require(
+            self.environment.var(&self.name).unwrap_or_default().as_encoded_bytes(),
+            || format!("{name} is not set; set it to a token"),
+            || format!("{name} does not hold a token; set it to one"),
+        )
     }
 }
 
 impl fmt::Debug for EnvToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EnvToken").field(&self.shown()).finish()
+        f.debug_tuple("EnvToken").field(&self.display_name()).finish()
     }
 }
 
@@ -90,40 +83,40 @@ impl fmt::Debug for EnvToken {
 mod tests {
     use super::*;
 
-    async fn found(name: &str, value: &str) -> Result<Credential, CredentialError> {
+    async fn read(name: &str, value: &str) -> Result<Credential, CredentialError> {
         let source = EnvToken::in_environment(name, Environment::from_vars([("MY_TOKEN", value)]));
         source.credential(&"anthropic/main".parse().unwrap()).await
     }
 
     #[tokio::test]
-    async fn a_token_is_found_with_its_mark_and_without_a_lineage() {
-        let credential = found("MY_TOKEN", " sk-ant-oat01-abc\n").await.unwrap();
+    async fn a_token_has_a_fingerprint_and_no_login() {
+        let credential = read("MY_TOKEN", " sk-ant-oat01-abc\n").await.unwrap();
 
         assert_eq!(credential.secret.expose(), "sk-ant-oat01-abc");
-        assert_eq!(credential.login.mark, Some(token::mark(&credential.secret)));
+        assert_eq!(credential.login.mark, Some(token::fingerprint(&credential.secret)));
         assert_eq!(credential.login.lineage, None);
     }
 
     #[tokio::test]
     async fn an_unset_variable_is_named() {
-        let error = found("OTHER_TOKEN", "sk-ant-oat01-abc").await.unwrap_err();
+        let error = read("OTHER_TOKEN", "sk-ant-oat01-abc").await.unwrap_err();
 
         assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");
         assert_eq!(error.to_string(), "the environment variable OTHER_TOKEN is not set; set it to a token");
     }
 
     #[tokio::test]
-    async fn a_variable_with_nothing_in_it_is_not_set() {
+    async fn a_blank_variable_is_not_set() {
         for value in ["", " \n"] {
-            let error = found("MY_TOKEN", value).await.unwrap_err();
+            let error = read("MY_TOKEN", value).await.unwrap_err();
 
             assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{value:?} {error:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_variable_that_holds_no_token_is_named_without_its_value() {
-        let error = found("MY_TOKEN", "not a token").await.unwrap_err();
+    async fn an_invalid_value_is_not_repeated() {
+        let error = read("MY_TOKEN", "not a token").await.unwrap_err();
 
         assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
         assert_eq!(
@@ -134,7 +127,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_variable_that_is_not_text_holds_no_token() {
+    async fn a_value_that_is_not_utf8_is_invalid() {
         use std::ffi::OsString;
         use std::os::unix::ffi::OsStringExt;
 
@@ -147,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_in_the_place_of_the_name_is_not_shown() {
+    async fn a_token_given_as_the_name_is_hidden() {
         for token in ["sk-ant-oat01-abc", &"abc".repeat(22)] {
             let source = EnvToken::in_environment(token, Environment::from_vars([("A", "")]));
 

@@ -1,5 +1,4 @@
-//! The environment variables of this process, or others in their place.
-//! Which variables mean what is known where they are read.
+//! Environment variables of this process, or given ones.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,33 +6,34 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Environment variables: those of this process, or others that stand in for them.
+/// Environment variables: those of this process, or given ones.
 ///
-/// Their values are not shown by `Debug`, since some of them are tokens.
+/// `Debug` shows their names only, since some values are tokens.
 ///
 /// ```
 /// use quota_credentials::{ClaudeCode, Environment};
 ///
-/// let environment = Environment::from_vars([("HOME", "/home/me"), ("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-abc")]);
+/// let variables = [("HOME", "/home/me"), ("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-abc")];
+/// let environment = Environment::from_vars(variables);
 /// assert_eq!(format!("{environment:?}"), r#"Environment({"CLAUDE_CODE_OAUTH_TOKEN", "HOME"})"#);
 ///
 /// let source = ClaudeCode::in_environment(&environment);
 /// ```
 #[derive(Clone, Default)]
-pub struct Environment(Kind);
+pub struct Environment(Variables);
 
 #[derive(Clone, Default)]
-enum Kind {
+enum Variables {
     #[default]
     Process,
     Given(Arc<BTreeMap<String, OsString>>),
 }
 
 impl Environment {
-    /// The environment of this process, as it is whenever somebody looks.
+    /// The environment of this process. It is read at each use.
     #[must_use]
     pub fn process() -> Self {
-        Self(Kind::Process)
+        Self(Variables::Process)
     }
 
     /// These variables and no others.
@@ -44,37 +44,37 @@ impl Environment {
         V: Into<OsString>,
     {
         let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
-        Self(Kind::Given(Arc::new(variables.collect())))
+        Self(Variables::Given(Arc::new(variables.collect())))
     }
 
-    /// What a variable is set to; `None` if it is not set, or set to nothing.
+    /// The value of a variable; `None` if it is unset or empty.
     pub(crate) fn var(&self, name: &str) -> Option<OsString> {
         let value = match &self.0 {
-            Kind::Process => std::env::var_os(name),
-            Kind::Given(variables) => variables.get(name).cloned(),
+            Variables::Process => std::env::var_os(name),
+            Variables::Given(variables) => variables.get(name).cloned(),
         };
         value.filter(|value| !value.is_empty())
     }
 
-    /// Where the user's programs keep their state: `$XDG_STATE_HOME`, else `~/.local/state`.
-    pub(crate) fn state_home(&self) -> Option<PathBuf> {
-        // By its specification, a relative path there is to be ignored.
-        let given = self.path("XDG_STATE_HOME").filter(|dir| dir.is_absolute());
-        given.or_else(|| Some(self.home()?.join(".local").join("state")))
-    }
-
-    /// The same as a path.
+    /// The value of a variable as a path.
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         self.var(name).map(PathBuf::from)
     }
 
+    /// A base directory: the variable `name` of the XDG specification, otherwise `default` below the home directory.
+    pub(crate) fn xdg_dir(&self, name: &str, default: &str) -> Option<PathBuf> {
+        // The specification says to ignore relative paths.
+        let given = self.path(name).filter(|dir| dir.is_absolute());
+        given.or_else(|| Some(self.home()?.join(default)))
+    }
+
     /// The home directory of the user.
     pub(crate) fn home(&self) -> Option<PathBuf> {
-        // Windows has no HOME of its own; where a shell sets one, it is the one that shell's programs use.
+        // Windows has no HOME. A shell that sets it means it for the programs it starts.
         self.path("HOME").or_else(|| self.path("USERPROFILE"))
     }
 
-    /// The path with a leading `~/` replaced by the home directory, as a shell would; unchanged if there is none.
+    /// The path with a leading `~/` replaced by the home directory. Without a home directory it is unchanged.
     pub(crate) fn expand(&self, path: PathBuf) -> PathBuf {
         match (path.strip_prefix(Path::new("~")), self.home()) {
             (Ok(rest), Some(home)) => home.join(rest),
@@ -86,8 +86,8 @@ impl Environment {
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Process => f.write_str("Environment(process)"),
-            Kind::Given(variables) => {
+            Variables::Process => f.write_str("Environment(process)"),
+            Variables::Given(variables) => {
                 f.write_str("Environment(")?;
                 f.debug_set().entries(variables.keys()).finish()?;
                 f.write_str(")")
@@ -101,14 +101,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leading_tilde_is_the_home_directory() {
+    fn a_leading_tilde_expands_to_the_home_directory() {
         let environment = Environment::from_vars([("HOME", "/home/me")]);
 
         assert_eq!(environment.expand("~/tokens/a".into()), Path::new("/home/me/tokens/a"));
     }
 
     #[test]
-    fn a_tilde_that_is_part_of_a_name_is_left_alone() {
+    fn a_tilde_within_a_path_is_unchanged() {
         let environment = Environment::from_vars([("HOME", "/home/me")]);
 
         for path in ["~other/a", "/a/~/b", "a/~", "a~"] {
@@ -117,21 +117,21 @@ mod tests {
     }
 
     #[test]
-    fn without_a_home_a_tilde_is_left_alone() {
+    fn without_a_home_directory_a_tilde_is_unchanged() {
         let environment = Environment::from_vars([("HOME", "")]);
 
         assert_eq!(environment.expand("~/a".into()), Path::new("~/a"));
     }
 
     #[test]
-    fn the_home_of_windows_is_known() {
+    fn userprofile_is_the_home_directory_on_windows() {
         let environment = Environment::from_vars([("USERPROFILE", r"C:\Users\me")]);
 
         assert_eq!(environment.home(), Some(PathBuf::from(r"C:\Users\me")));
     }
 
     #[test]
-    fn a_variable_that_is_set_to_nothing_is_not_set() {
+    fn an_empty_variable_is_unset() {
         let environment = Environment::from_vars([("A", "")]);
 
         assert_eq!(environment.var("A"), None);
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_environment_of_the_process_is_read() {
-        // Cargo sets it for every test.
+        // Cargo sets it for each test.
         assert!(Environment::process().var("CARGO_MANIFEST_DIR").is_some());
     }
 }

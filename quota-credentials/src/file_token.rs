@@ -1,19 +1,20 @@
-//! A file that holds a token and nothing else.
-//! The files of other programs have shapes of their own; see `claude_code`.
+//! A token in a file that holds nothing else.
+//! The login files of other programs have formats of their own, see `claude_code` and `codex`.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use quota_core::file;
 use quota_core::{AccountId, Credential, CredentialError, CredentialSource};
 
-use crate::unreadable::unreadable;
+use crate::error::read_error;
 use crate::{Environment, token};
-use quota_core::file;
 
-/// More than any token needs.
+/// The maximum size of a file; tokens are much shorter.
 const LIMIT: u64 = 64 * 1024;
 
-/// Finds a token in a file that holds nothing else.
+/// Reads a token from a file that holds nothing else.
 ///
 /// ```
 /// use quota_core::CredentialSource;
@@ -34,21 +35,21 @@ const LIMIT: u64 = 64 * 1024;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// White space around the token is not part of it. On Unix a file that anybody but its owner may read or write is
-/// refused, with the command that mends it. A file says neither whose the login is nor how long the token is good for.
+/// White space around the token is ignored. On Unix, a file that other users may read or write is rejected, with the command that
+/// fixes it. A file states no login and no expiry.
 #[derive(Debug, Clone)]
 pub struct FileToken {
     path: PathBuf,
 }
 
 impl FileToken {
-    /// Looks at this file. A leading `~/` is the home directory.
+    /// Reads this file. A leading `~/` is the home directory.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self::in_environment(path, &Environment::process())
     }
 
-    /// The same, where the home directory is that of another environment.
+    /// Reads this file, with the home directory of another environment.
     #[must_use]
     pub fn in_environment(path: impl Into<PathBuf>, environment: &Environment) -> Self {
         Self { path: environment.expand(path.into()) }
@@ -57,66 +58,62 @@ impl FileToken {
 
 #[async_trait]
 impl CredentialSource for FileToken {
-    /// Reads the file; the account does not matter. The future may be dropped.
+    /// Reads the file, for any account. Dropping the future is safe.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if there is no such file or nothing in it, [`CredentialError::Unreadable`] if it
-    /// may not or could not be read, others may read it, or it holds anything but one token. Both name the file and never
-    /// what it holds.
+    /// [`CredentialError::NotLoggedIn`] if the file is missing or blank. [`CredentialError::Unreadable`] if it cannot be read, other
+    /// users may read it, or it does not hold exactly one token. Both name the file and never its content.
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         let path = self.path.clone();
         file::blocking(move || Ok(read(&path)))
             .await
-            .unwrap_or_else(|error| Err(unreadable(&self.path, error)))
+            .unwrap_or_else(|error| Err(read_error(&self.path, error)))
     }
 }
 
 fn read(path: &Path) -> Result<Credential, CredentialError> {
-    let nothing = |what| {
-        let then = if cfg!(unix) { format!(", then run `{}`", mend(path)) } else { String::new() };
-        CredentialError::not_logged_in(format!("{} {what}; put a token in it{then}", path.display()))
+    let missing = |problem| {
+        let chmod = if cfg!(unix) { format!(", then run `{}`", chmod_hint(path)) } else { String::new() };
+        format!("{} {problem}; put a token in it{chmod}", path.display())
     };
     let file = match file::open(path) {
         Ok(file) => file,
-        Err(error) if file::is_not_found(&error) => return Err(nothing("does not exist")),
-        Err(error) => return Err(unreadable(path, error)),
+        Err(error) if file::is_not_found(&error) => {
+            return Err(CredentialError::not_logged_in(missing("does not exist")));
+        }
+        Err(error) => return Err(read_error(path, error)),
     };
-    refuse_if_exposed(path, &file)?;
-    let contents = file::read(file, LIMIT).map_err(|error| unreadable(path, error))?;
-    let text = std::str::from_utf8(file::strip_bom(&contents));
-    match text.map_or(Err(token::NotAToken), token::take) {
-        Ok(Some(secret)) => Ok(token::credential(secret)),
-        Ok(None) => Err(nothing("is empty")),
-        Err(flaw) => Err(CredentialError::unreadable(
-            format!("{} does not hold a token and nothing else; put one in it, on one line", path.display()),
-            flaw,
-        )),
-    }
+    check_permissions(path, &file)?;
+    let contents = file::read(file, LIMIT).map_err(|error| read_error(path, error))?;
+    token::require(
+        file::strip_bom(&contents),
+        || missing("is empty"),
+        || format!("{} does not hold exactly one token; put one token in it, on one line", path.display()),
+    )
 }
 
-/// Refuses a file that others can read, so that it is mended before the token is used, and not noticed years later.
+/// Rejects a file that other users can read or write.
 #[cfg(unix)]
-fn refuse_if_exposed(path: &Path, file: &std::fs::File) -> Result<(), CredentialError> {
+fn check_permissions(path: &Path, file: &File) -> Result<(), CredentialError> {
     use std::io;
     use std::os::unix::fs::PermissionsExt;
 
-    let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
+    let metadata = file.metadata().map_err(|error| read_error(path, error))?;
     if metadata.permissions().mode() & 0o066 == 0 {
         return Ok(());
     }
-    let (shown, mend) = (path.display(), mend(path));
-    let why = format!("others than its owner may read or change {shown}; run `{mend}`");
-    Err(CredentialError::unreadable(why, io::Error::from(io::ErrorKind::PermissionDenied)))
+    let reason = format!("{} is accessible to other users; run `{}`", path.display(), chmod_hint(path));
+    Err(CredentialError::unreadable(reason, io::Error::from(io::ErrorKind::PermissionDenied)))
 }
 
 #[cfg(not(unix))]
-fn refuse_if_exposed(_path: &Path, _file: &std::fs::File) -> Result<(), CredentialError> {
+fn check_permissions(_path: &Path, _file: &File) -> Result<(), CredentialError> {
     Ok(())
 }
 
-/// The command that leaves the file to its owner, ready to be pasted into a shell.
-fn mend(path: &Path) -> String {
+/// The command that makes the file accessible to its owner only, quoted for a shell.
+fn chmod_hint(path: &Path) -> String {
     let path = path.display().to_string();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@%:".contains(&byte);
     if path.bytes().all(is_plain) && !path.starts_with('-') {

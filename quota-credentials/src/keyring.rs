@@ -1,6 +1,5 @@
-//! A token in the keyring of the operating system. It is read, and never written.
-//! Claude Code's own item of the macOS keychain is another matter: only the program that made it may read it unasked, see
-//! `claude_code`.
+//! A token in the keyring of the operating system, which is only read.
+//! `claude_code` reads Claude Code's own item of the macOS keychain, because other programs may read it only with the user's permission.
 
 use std::fmt;
 use std::io;
@@ -16,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::token;
 
-/// Finds a token in the keyring of the operating system: the Secret Service on Linux and the BSDs, Keychain on macOS, the
+/// Reads a token from the keyring of the operating system: the Secret Service on Linux and the BSDs, Keychain on macOS, the
 /// Credential Manager on Windows.
 ///
 /// ```
@@ -26,212 +25,182 @@ use crate::token;
 /// let source = Keyring::new("my-program");
 /// ```
 ///
-/// The item is named by a service and a user; the user is the account's name (`anthropic/work`) unless another is set. It
-/// holds the token and nothing else. It says neither whose the login is nor how long the token is good for.
+/// A service and a user identify the item. The user is the account's name (`anthropic/work`) unless another is set. The item holds the
+/// token and nothing else, and states no login and no expiry.
 ///
-/// A keyring that is locked may ask its user to unlock it. That is waited for, five seconds; the question may stay open, and
-/// until it is answered the keyring is not asked again.
+/// A locked keyring may ask its user to unlock it. The call waits at most five seconds. Until the keyring answers, further calls fail
+/// at once.
 #[derive(Clone)]
 pub struct Keyring {
     service: String,
     user: Option<String>,
-    store: fn() -> keyring_core::Result<Arc<CredentialStore>>,
+    store: StoreFactory,
     clock: Clock,
-    /// Whether a question is open.
-    is_asking: Arc<AtomicBool>,
+    /// Whether a lookup is running.
+    in_flight: Arc<AtomicBool>,
 }
 
-/// A locked keyring asks its user for a password, and nobody may be there to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+type StoreFactory = fn() -> keyring_core::Result<Arc<CredentialStore>>;
+
+/// A locked keyring waits for the user's password.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Keyring {
-    /// Looks for items of this service.
+    /// Reads items of this service.
     #[must_use]
     pub fn new(service: impl Into<String>) -> Self {
-        Self::with_store(service.into(), of_this_machine)
+        Self::with_store(service.into(), platform_store)
     }
 
-    fn with_store(service: String, store: fn() -> keyring_core::Result<Arc<CredentialStore>>) -> Self {
-        Self { service, user: None, store, clock: Clock::system(), is_asking: Arc::default() }
+    fn with_store(service: String, store: StoreFactory) -> Self {
+        Self { service, user: None, store, clock: Clock::system(), in_flight: Arc::default() }
     }
 
-    /// Looks for the item of this user, whatever the account.
+    /// Reads the item of this user, for any account.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
     }
 
-    fn unreadable(&self, user: &str, why: &str, source: io::Error) -> CredentialError {
-        let item = self.item(user);
-        CredentialError::unreadable(format!("{item} in the keyring could not be read: {why}"), source)
-    }
-
-    /// The item as it may be shown: a token that was put where a name belongs must not be repeated.
-    fn item(&self, user: &str) -> String {
+    /// The item for messages. A name that may be a token, entered by mistake, is hidden.
+    fn display_item(&self, user: &str) -> String {
         let is_plain = |text: &str| {
             text.len() <= 64
                 && !text.starts_with("sk-")
                 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@/ ".contains(&byte))
         };
         if is_plain(&self.service) && is_plain(user) {
-            format!("the item of {user} for {}", self.service)
+            format!("the keyring item of {user} for {}", self.service)
         } else {
-            "the item, whose name is not repeated since it may be a token,".to_owned()
+            "the keyring item (name hidden, it may be a token)".to_owned()
+        }
+    }
+
+    /// Reads the item on a thread of its own. A thread of the runtime's pool would delay the end of the program until the keyring
+    /// answers.
+    async fn lookup(&self, user: &str) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+        if self.in_flight.swap(true, Ordering::AcqRel) {
+            return Err(KeyringError::InFlight);
+        }
+        let pending = PendingLookup(Arc::clone(&self.in_flight));
+        let (sender, receiver) = oneshot::channel();
+        let (store, service, user) = (self.store, self.service.clone(), user.to_owned());
+        let work = move || {
+            // If the library panics, `pending` is dropped before the caller is notified.
+            let (sender, pending) = (sender, pending);
+            let found = read(store, &service, &user);
+            drop(pending);
+            // The caller may have timed out.
+            let _ = sender.send(found);
+        };
+        let thread = std::thread::Builder::new().name("quota-keyring".to_owned()).spawn(work);
+        thread.map_err(|_| KeyringError::NoThread)?;
+        match self.clock.bounded(LOOKUP_TIMEOUT, receiver).await {
+            Some(Ok(found)) => found,
+            Some(Err(_)) => Err(KeyringError::Panicked),
+            None => Err(KeyringError::TimedOut),
         }
     }
 }
 
 #[async_trait]
 impl CredentialSource for Keyring {
-    /// Reads the item. The future may be dropped; a question that the keyring asks its user stays open.
+    /// Reads the item. Dropping the future is safe; a dialog that the keyring opened stays open.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if there is no such item or nothing in it, [`CredentialError::Unreadable`] if there is
-    /// no keyring, it is locked, or the item holds anything but one token. Neither repeats what it holds.
+    /// [`CredentialError::NotLoggedIn`] if the item is missing or blank. [`CredentialError::Unreadable`] if there is no keyring, it is
+    /// locked, or the item does not hold exactly one token. Neither repeats its content.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         let user = self.user.clone().unwrap_or_else(|| account.to_string());
-        if self.is_asking.swap(true, Ordering::AcqRel) {
-            let why = "it has not answered the last question yet; unlock it";
-            return Err(self.unreadable(&user, why, io::ErrorKind::WouldBlock.into()));
-        }
-        let (answer, answered) = oneshot::channel();
-        let asking = Asking(Arc::clone(&self.is_asking));
-        let (store, service, of) = (self.store, self.service.clone(), user.clone());
-        let ask = move || {
-            // Dropped in this order, should the library break: the question ends before whoever waits is told.
-            let (answer, asking) = (answer, asking);
-            let found = read(store, &service, &of);
-            drop(asking);
-            // Whoever asked may have left.
-            let _ = answer.send(found);
-        };
-        // A thread of its own: one of the runtime's would keep a program from ending for as long as the question is open.
-        let thread = std::thread::Builder::new().name("quota-keyring".to_owned()).spawn(ask);
-        thread.map_err(|error| self.unreadable(&user, "no thread could be started", error))?;
-        let found = match self.clock.bounded(PATIENCE, answered).await {
-            Some(Ok(found)) => found,
-            Some(Err(_)) => Err(Trouble::Broken),
-            None => Err(Trouble::Slow),
-        };
-        let kind = io::ErrorKind::Other;
-        match found {
-            Ok(secret) => {
-                let text = std::str::from_utf8(&secret).map_err(|_| token::NotAToken);
-                match text.and_then(token::take) {
-                    Ok(Some(secret)) => Ok(token::credential(secret)),
-                    Ok(None) => Err(CredentialError::not_logged_in(format!(
-                        "{} in the keyring is empty: put a token in it",
-                        self.item(&user)
-                    ))),
-                    Err(flaw) => Err(CredentialError::unreadable(
-                        format!(
-                            "{} in the keyring holds more than one token: put one in it",
-                            self.item(&user)
-                        ),
-                        flaw,
-                    )),
-                }
+        let item = self.display_item(&user);
+        match self.lookup(&user).await {
+            Ok(secret) => token::require(
+                &secret,
+                || format!("{item} is empty; put a token in it"),
+                || format!("{item} does not hold exactly one token; put one token in it"),
+            ),
+            Err(KeyringError::NotFound) => {
+                Err(CredentialError::not_logged_in(format!("{item} does not exist; create it with a token")))
             }
-            Err(Trouble::NoItem) => Err(CredentialError::not_logged_in(format!(
-                "{} is not in the keyring: put a token in it",
-                self.item(&user)
-            ))),
-            Err(trouble) => Err(self.unreadable(&user, trouble.advice(), kind.into())),
+            Err(error) => {
+                let reason = format!("could not read {item}: {error}");
+                Err(CredentialError::unreadable(reason, io::Error::from(io::ErrorKind::Other)))
+            }
         }
     }
 }
 
-/// Ends the question, however it ends.
-struct Asking(Arc<AtomicBool>);
+/// Marks the lookup as finished, also if its thread panics.
+struct PendingLookup(Arc<AtomicBool>);
 
-impl Drop for Asking {
+impl Drop for PendingLookup {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
 }
 
-/// What can go wrong, without what the keyring says of it: its errors may hold what an item holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    NoItem,
-    NoKeyring,
+/// Why a lookup failed, without the text of the keyring's own error, which may repeat the secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum KeyringError {
+    #[error("it does not exist")]
+    NotFound,
+    #[error("no keyring is running; start one, or use a file or a variable")]
+    Unavailable,
+    #[error("the keyring is locked or denies access; unlock it")]
     Locked,
-    Several,
+    #[error("several items have this name; keep one of them")]
+    Ambiguous,
+    #[error("the keyring failed; check it")]
     Failed,
-    Slow,
-    Broken,
+    #[error("the keyring did not answer in time; unlock it")]
+    TimedOut,
+    #[error("the keyring has not answered the previous lookup yet; unlock it")]
+    InFlight,
+    #[error("the keyring library panicked; report it")]
+    Panicked,
+    #[error("could not start a thread; try again")]
+    NoThread,
 }
 
-impl Trouble {
-    fn advice(self) -> &'static str {
-        match self {
-            Self::NoItem => "it is not there",
-            Self::NoKeyring => "no keyring answers here; use a file or a variable instead, or start one",
-            Self::Locked => "the keyring is locked or denies it; unlock it",
-            Self::Several => "there are several of that name; leave one",
-            Self::Failed => "the keyring failed; see whether it is in order",
-            Self::Slow => "the keyring did not answer in time; unlock it",
-            Self::Broken => "the keyring's library broke; report it",
+impl From<keyring_core::Error> for KeyringError {
+    fn from(error: keyring_core::Error) -> Self {
+        use keyring_core::Error;
+
+        match error {
+            Error::NoEntry => Self::NotFound,
+            Error::NoStorageAccess(_) => Self::Locked,
+            Error::Ambiguous(_) => Self::Ambiguous,
+            Error::NoDefaultStore | Error::NotSupportedByStore(_) => Self::Unavailable,
+            Error::BadEncoding(bytes) | Error::BadDataFormat(bytes, _) => {
+                drop(Zeroizing::new(bytes));
+                Self::Failed
+            }
+            _ => Self::Failed,
         }
     }
 }
 
-fn read(
-    store: fn() -> keyring_core::Result<Arc<CredentialStore>>,
-    service: &str,
-    user: &str,
-) -> Result<Zeroizing<Vec<u8>>, Trouble> {
-    let store = store().map_err(|_| Trouble::NoKeyring)?;
-    let entry = store.build(service, user, None).map_err(trouble)?;
-    entry.get_secret().map(Zeroizing::new).map_err(trouble)
+fn read(store: StoreFactory, service: &str, user: &str) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+    let store = store().map_err(|_| KeyringError::Unavailable)?;
+    Ok(Zeroizing::new(store.build(service, user, None)?.get_secret()?))
 }
 
-fn trouble(error: keyring_core::Error) -> Trouble {
-    use keyring_core::Error;
-
-    match error {
-        Error::NoEntry => Trouble::NoItem,
-        Error::NoStorageAccess(_) => Trouble::Locked,
-        Error::Ambiguous(_) => Trouble::Several,
-        Error::NoDefaultStore | Error::NotSupportedByStore(_) => Trouble::NoKeyring,
-        Error::BadEncoding(bytes) | Error::BadDataFormat(bytes, _) => {
-            drop(Zeroizing::new(bytes));
-            Trouble::Failed
-        }
-        _ => Trouble::Failed,
-    }
-}
-
-#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
-fn of_this_machine() -> keyring_core::Result<Arc<CredentialStore>> {
-    Ok(zbus_secret_service_keyring_store::Store::new()?)
-}
-
-#[cfg(target_os = "macos")]
-fn of_this_machine() -> keyring_core::Result<Arc<CredentialStore>> {
-    Ok(apple_native_keyring_store::keychain::Store::new()?)
-}
-
-#[cfg(windows)]
-fn of_this_machine() -> keyring_core::Result<Arc<CredentialStore>> {
-    Ok(windows_native_keyring_store::Store::new()?)
-}
-
-#[cfg(not(any(windows, unix)))]
-fn of_this_machine() -> keyring_core::Result<Arc<CredentialStore>> {
-    Err(keyring_core::Error::NoDefaultStore)
-}
-
-#[cfg(any(target_os = "ios", target_os = "android"))]
-fn of_this_machine() -> keyring_core::Result<Arc<CredentialStore>> {
-    Err(keyring_core::Error::NoDefaultStore)
+fn platform_store() -> keyring_core::Result<Arc<CredentialStore>> {
+    #[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
+    return Ok(zbus_secret_service_keyring_store::Store::new()?);
+    #[cfg(target_os = "macos")]
+    return Ok(apple_native_keyring_store::keychain::Store::new()?);
+    #[cfg(windows)]
+    return Ok(windows_native_keyring_store::Store::new()?);
+    #[cfg(any(not(any(windows, unix)), target_os = "ios", target_os = "android"))]
+    return Err(keyring_core::Error::NoDefaultStore);
 }
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let item = self.item(self.user.as_deref().unwrap_or("each account"));
+        let item = self.display_item(self.user.as_deref().unwrap_or("each account"));
         f.debug_struct("Keyring").field("item", &item).finish_non_exhaustive()
     }
 }

@@ -1,19 +1,19 @@
-//! Where the logins of accounts are found, and logins that this program owns.
+//! Credential sources: where the logins of accounts are found, and a store of tokens that this program owns.
 //!
-//! | source | finds |
+//! | source | reads |
 //! |---|---|
 //! | [`ClaudeCode`] | the login of Claude Code: its files, the keychain of macOS, its environment variable |
 //! | [`Codex`] | the login of Codex: its file |
-//! | [`CommandToken`] | the token that a program prints |
+//! | [`CommandToken`] | the token that a command prints |
 //! | [`EnvToken`] | a token in an environment variable |
 //! | [`FileToken`] | a file that holds a token and nothing else |
-//! | [`StaticCredential`] | the credential it was given |
-//! | [`TokenStore`] | logins that were made for this program, which it can also renew |
+//! | [`StaticCredential`] | the credential that it was created with |
+//! | [`TokenStore`] | logins that were created for this program, which it can also renew |
 //! | `Keyring` (feature `keyring`) | a token in the keyring of the operating system |
 //! | [`CredentialMap`] | another source for each account |
 //!
-//! Every source reads its login again at each call, because logins change while a program runs. A refresh token of another
-//! program is never used: it works once, so a second program that used it would log the first one out.
+//! Each call of a source reads the login again, because logins change while a program runs. No source uses the refresh token of
+//! another program: it works once, so using it would log the other program out.
 //!
 //! # Features
 //!
@@ -48,14 +48,13 @@ mod command_token;
 mod credential_map;
 mod env_token;
 mod environment;
+mod error;
 mod file_token;
-mod hash;
 #[cfg(feature = "keyring")]
 mod keyring;
 mod static_credential;
 mod token;
 mod token_store;
-mod unreadable;
 
 pub use claude_code::{ClaudeCode, CredentialLocation, DiscoveredCredential, UnparsedUsage};
 pub use codex::Codex;

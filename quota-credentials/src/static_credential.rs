@@ -1,12 +1,11 @@
-//! A credential that somebody already has.
-//! For tests, and for programs that keep credentials themselves.
+//! A credential that the program already has, for tests and for programs that keep credentials themselves.
 
 use async_trait::async_trait;
 use quota_core::{AccountId, Credential, CredentialError, CredentialSource, Secret};
 
 use crate::token;
 
-/// Gives the credential it was given.
+/// Returns the credential that it was created with.
 ///
 /// ```
 /// use quota_core::{CredentialSource, Secret};
@@ -25,7 +24,7 @@ use crate::token;
 pub struct StaticCredential(Credential);
 
 impl StaticCredential {
-    /// A secret of which nothing else is known.
+    /// A secret with a fingerprint, but no login, expiry or plan.
     #[must_use]
     pub fn new(secret: Secret) -> Self {
         Self(token::credential(secret))
@@ -33,16 +32,16 @@ impl StaticCredential {
 }
 
 impl From<Credential> for StaticCredential {
-    /// A credential with all that is known of it; it is marked if it is not yet.
+    /// A whole credential. It gets a fingerprint if it has none.
     fn from(mut credential: Credential) -> Self {
-        credential.login.mark.get_or_insert_with(|| token::mark(&credential.secret));
+        credential.login.mark.get_or_insert_with(|| token::fingerprint(&credential.secret));
         Self(credential)
     }
 }
 
 #[async_trait]
 impl CredentialSource for StaticCredential {
-    /// Gives the credential; the account does not matter, and it does not fail.
+    /// Returns the credential, for any account. It never fails.
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         Ok(self.0.clone())
     }
@@ -54,36 +53,37 @@ mod tests {
 
     use super::*;
 
-    async fn given(source: StaticCredential) -> Credential {
+    async fn credential_of(source: StaticCredential) -> Credential {
         source.credential(&"anthropic/main".parse().unwrap()).await.unwrap()
     }
 
     #[tokio::test]
-    async fn a_secret_is_marked() {
+    async fn a_secret_gets_a_fingerprint() {
         let secret = Secret::new("sk-ant-oat01-abc");
 
-        let credential = given(StaticCredential::new(secret.clone())).await;
+        let credential = credential_of(StaticCredential::new(secret.clone())).await;
 
-        assert_eq!(credential.login.mark, Some(token::mark(&secret)));
+        assert_eq!(credential.login.mark, Some(token::fingerprint(&secret)));
     }
 
     #[tokio::test]
-    async fn what_is_known_of_a_credential_is_kept() {
+    async fn login_and_plan_are_preserved() {
         let login = LoginInfo::new(LoginId::new("a")).mark(CredentialFingerprint::from_hash(7));
-        let known =
+        let complete =
             Credential::new(Secret::new("sk-ant-oat01-abc")).login(login.clone()).plan("max".to_owned());
 
-        let credential = given(StaticCredential::from(known)).await;
+        let credential = credential_of(StaticCredential::from(complete)).await;
 
         assert_eq!((credential.login, credential.plan.as_deref()), (login, Some("max")));
     }
 
     #[tokio::test]
-    async fn a_credential_without_a_mark_is_marked() {
-        let known = Credential::new(Secret::new("sk-ant-oat01-abc")).login(LoginInfo::new(LoginId::new("a")));
+    async fn a_credential_without_a_fingerprint_gets_one() {
+        let complete =
+            Credential::new(Secret::new("sk-ant-oat01-abc")).login(LoginInfo::new(LoginId::new("a")));
 
-        let credential = given(StaticCredential::from(known)).await;
+        let credential = credential_of(StaticCredential::from(complete)).await;
 
-        assert_eq!(credential.login.mark, Some(token::mark(&credential.secret)));
+        assert_eq!(credential.login.mark, Some(token::fingerprint(&credential.secret)));
     }
 }

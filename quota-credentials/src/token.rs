@@ -1,39 +1,61 @@
-//! Taking a token out of text, and telling it from the next one.
-//! Where the text comes from is the sources' business.
+//! Tokens as text, and the hashes that identify tokens, logins and owners without revealing them.
 
-use quota_core::{Credential, CredentialFingerprint, LoginInfo, Secret};
+use quota_core::{Credential, CredentialError, CredentialFingerprint, LoginId, LoginInfo, Secret};
 use secrecy::zeroize::Zeroizing;
+use sha2::{Digest, Sha256};
 
-use crate::hash;
-
-/// The text is there and cannot be a token. It is not repeated: it may be one that was pasted badly.
+/// The text cannot be a token. The error does not repeat it, because it may be a token with a typing error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a token is one word of printable ASCII characters")]
-pub(crate) struct NotAToken;
+pub(crate) struct InvalidToken;
 
-/// Takes the token out of `text`, without the white space around it; `None` if there is nothing else.
-pub(crate) fn take(text: &str) -> Result<Option<Secret>, NotAToken> {
-    let token = text.trim();
+/// Parses a token and ignores white space around it; `None` if the text is blank.
+pub(crate) fn parse(text: &[u8]) -> Result<Option<Credential>, InvalidToken> {
+    let token = std::str::from_utf8(text).map_err(|_| InvalidToken)?.trim();
     if token.is_empty() {
         return Ok(None);
     }
-    // Anything else could not be sent in a header.
+    // An HTTP header cannot carry other characters.
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(NotAToken);
+        return Err(InvalidToken);
     }
-    Ok(Some(Secret::new(token)))
+    Ok(Some(credential(Secret::new(token))))
 }
 
-/// A credential with its mark, of which nothing else is known.
+/// Parses a token, and reports a blank or invalid text with these messages.
+pub(crate) fn require(
+    text: &[u8],
+    blank: impl FnOnce() -> String,
+    invalid: impl FnOnce() -> String,
+) -> Result<Credential, CredentialError> {
+    match parse(text) {
+        Ok(Some(credential)) => Ok(credential),
+        Ok(None) => Err(CredentialError::not_logged_in(blank())),
+        Err(error) => Err(CredentialError::unreadable(invalid(), error)),
+    }
+}
+
+/// A credential that has a fingerprint and nothing else.
 pub(crate) fn credential(secret: Secret) -> Credential {
-    let login = LoginInfo::unknown().mark(mark(&secret));
+    let login = LoginInfo::unknown().mark(fingerprint(&secret));
     Credential::new(secret).login(login)
 }
 
-/// Tells a token from the next one.
-pub(crate) fn mark(secret: &Secret) -> CredentialFingerprint {
-    let text = Zeroizing::new([b"quota-mark\0", secret.expose().as_bytes()].concat());
-    CredentialFingerprint::from_hash(hash::first_64_bits(&text))
+/// The fingerprint of a token.
+pub(crate) fn fingerprint(secret: &Secret) -> CredentialFingerprint {
+    let text = Zeroizing::new([b"quota-fingerprint\0", secret.expose().as_bytes()].concat());
+    CredentialFingerprint::from_hash(sha256_prefix_u64(&text))
+}
+
+/// The login that is identified by these parts. Only their hash is visible.
+pub(crate) fn login_id(parts: &[&str]) -> LoginId {
+    LoginId::new(&format!("{:016x}", sha256_prefix_u64(parts.join("\0").as_bytes())))
+}
+
+/// The first 64 bits of SHA-256.
+pub(crate) fn sha256_prefix_u64(bytes: &[u8]) -> u64 {
+    let digest = Sha256::digest(bytes);
+    u64::from_be_bytes(*digest.first_chunk().expect("a SHA-256 digest has 32 bytes"))
 }
 
 #[cfg(test)]
@@ -42,49 +64,60 @@ mod tests {
 
     use super::*;
 
-    fn taken(text: &str) -> Result<Option<String>, NotAToken> {
-        Ok(take(text)?.map(|secret| secret.expose().to_owned()))
+    fn token_in(text: &str) -> Result<Option<String>, InvalidToken> {
+        Ok(parse(text.as_bytes())?.map(|credential| credential.secret.expose().to_owned()))
     }
 
     #[test]
-    fn white_space_around_a_token_is_not_part_of_it() {
-        assert_eq!(taken("\r\n  sk-ant-oat01-abc \n"), Ok(Some("sk-ant-oat01-abc".to_owned())));
+    fn white_space_around_a_token_is_ignored() {
+        assert_eq!(token_in("\r\n  sk-ant-oat01-abc \n"), Ok(Some("sk-ant-oat01-abc".to_owned())));
     }
 
     #[test]
     fn white_space_alone_is_no_token() {
-        assert_eq!(taken(" \r\n\t"), Ok(None));
+        assert_eq!(token_in(" \r\n\t"), Ok(None));
     }
 
     #[test]
-    fn two_lines_are_not_one_token() {
-        assert_eq!(taken("sk-ant-oat01-abc\nsk-ant-oat01-def"), Err(NotAToken));
+    fn two_lines_are_invalid() {
+        assert_eq!(token_in("sk-ant-oat01-abc\nsk-ant-oat01-def"), Err(InvalidToken));
     }
 
     #[test]
-    fn what_no_header_can_carry_is_not_a_token() {
+    fn characters_that_no_header_can_carry_are_invalid() {
         for text in ["sk ant", "sk\0ant", "sk\u{1b}[31m", "schlüssel", "“sk-ant”"] {
-            assert_eq!(taken(text), Err(NotAToken), "{text:?}");
+            assert_eq!(token_in(text), Err(InvalidToken), "{text:?}");
         }
+        assert_eq!(parse(b"sk\xff").unwrap_err(), InvalidToken);
     }
 
     #[test]
-    fn a_mark_is_the_first_half_of_a_hash_with_a_label() {
-        // printf 'quota-mark\0sk-ant-oat01-abc' | sha256sum | cut -c1-16
-        assert_eq!(mark(&Secret::new("sk-ant-oat01-abc")).to_string(), "014d76487ec9bfb7");
+    fn a_fingerprint_is_the_start_of_a_labelled_hash() {
+        // printf 'quota-fingerprint\0sk-ant-oat01-abc' | sha256sum | cut -c1-16
+        assert_eq!(fingerprint(&Secret::new("sk-ant-oat01-abc")).to_string(), "6facec74f1f4218f");
     }
 
     #[test]
-    fn another_token_has_another_mark() {
-        assert_ne!(mark(&Secret::new("sk-ant-oat01-abc")), mark(&Secret::new("sk-ant-oat01-abd")));
+    fn different_tokens_have_different_fingerprints() {
+        assert_ne!(
+            fingerprint(&Secret::new("sk-ant-oat01-abc")),
+            fingerprint(&Secret::new("sk-ant-oat01-abd"))
+        );
+    }
+
+    #[test]
+    fn the_hash_matches_the_example_of_the_standard() {
+        // FIPS 180-2, the example for "abc": ba7816bf 8f01cfea …
+        assert_eq!(sha256_prefix_u64(b"abc"), 0xba78_16bf_8f01_cfea);
     }
 
     proptest! {
         #[test]
-        fn a_token_that_is_taken_can_be_sent(text in any::<String>()) {
-            if let Ok(Some(secret)) = take(&text) {
-                prop_assert!(!secret.expose().is_empty());
-                prop_assert!(secret.expose().bytes().all(|byte| (0x21..0x7f).contains(&byte)));
+        fn a_parsed_token_fits_into_a_header(text in any::<String>()) {
+            if let Ok(Some(credential)) = parse(text.as_bytes()) {
+                let secret = credential.secret.expose();
+                prop_assert!(!secret.is_empty());
+                prop_assert!(secret.bytes().all(|byte| (0x21..0x7f).contains(&byte)));
             }
         }
     }

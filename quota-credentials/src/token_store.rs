@@ -1,5 +1,5 @@
-//! The logins that this program owns: kept in a file of its own, and renewed if that was switched on.
-//! The logins of other programs are not among them: those are only ever read, where they are.
+//! Logins that this program owns: stored in a file of its own, and renewed if a refresher is configured.
+//! The logins of other programs are never stored here; their sources only read them.
 
 mod lease;
 mod login;
@@ -13,20 +13,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use quota_core::file::{FileError, JsonFile};
 use quota_core::{
     AccountId, Backoff, Clock, Credential, CredentialError, CredentialFingerprint, CredentialSource,
     ProviderId, QuotaStore, RequestId, TokenRefresher,
 };
 
-pub use login::{NewLogin, PutResult};
-use policy::{Pace, Want};
-use renewal::Inner;
-
+use self::login::LoginsFile;
+pub use self::login::{NewLogin, PutResult};
+use self::policy::{Demand, RenewalTiming};
+use self::renewal::Renewer;
 use crate::Environment;
-use quota_core::file::FileError;
-use quota_core::file::JsonFile;
 
-/// Keeps logins that were made for this program, and renews them.
+/// Stores logins that were created for this program, and renews them.
 ///
 /// ```
 /// use quota_core::{CredentialSource, Secret};
@@ -45,25 +44,25 @@ use quota_core::file::JsonFile;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Nothing is renewed unless a [refresher](TokenStoreBuilder::refresher) is given for the provider. Then an access token is
-/// renewed a while before its end, in the background, and once if the provider refuses it ([`renew`](Self::renew)).
+/// Nothing is renewed without a [refresher](TokenStoreBuilder::refresher) for the provider. With one, a background task renews an
+/// access token shortly before it expires, and once if the provider rejects it ([`renew`](Self::renew)).
 ///
-/// A refresh token works once, and a second one who sends it logs everybody out. So it is sent by one task of one process at
-/// a time: the file is locked for that, and with a [store](TokenStoreBuilder::store) so are other hosts; logins of one
-/// provider are never renewed at the same time. The new token replaces the old one in one step, and only if the old one is
-/// still there. A provider's refusal is final for that very token and no other: a new login ends it.
+/// A refresh token works once. If it is sent twice, the provider logs all holders out. So only one task of one process sends it at a
+/// time: the file is locked, and with a [store](TokenStoreBuilder::store) a lease excludes other hosts. Logins of one provider are
+/// never renewed at the same time. The new token replaces the old one atomically, and only if the old one is still stored. If a
+/// provider rejects a refresh token, that token is never sent again; a new login replaces it.
 ///
-/// The file is this program's alone: for nobody but its owner, replaced whole, and left as it is where it is damaged.
-/// Never put another program's refresh token into it: that program would be logged out.
+/// Only the owner of the file may access it. A malformed file is never overwritten. Never store another program's refresh token in
+/// it: that program would be logged out.
 ///
-/// Cheap to clone; all clones are one. Call [`close`](Self::close) before the program ends.
+/// Clones share all state. Call [`close`](Self::close) before the program ends.
 #[derive(Clone)]
 pub struct TokenStore {
-    inner: Arc<Inner>,
+    renewer: Arc<Renewer>,
 }
 
 impl TokenStore {
-    /// Begins with the logins in this file, which need not be there yet.
+    /// Uses the logins in this file, which may not exist yet.
     pub fn builder(path: impl Into<PathBuf>) -> TokenStoreBuilder {
         TokenStoreBuilder {
             path: path.into(),
@@ -76,83 +75,84 @@ impl TokenStore {
         }
     }
 
-    /// Where the file is if nobody says otherwise: `quota/logins.json` in `$XDG_STATE_HOME`, else in `~/.local/state`.
-    /// `None` if there is no home directory.
+    /// The default path: `quota/logins.json` in `$XDG_STATE_HOME`, otherwise in `~/.local/state`. `None` without a home directory.
     #[must_use]
-    pub fn path_in(environment: &Environment) -> Option<PathBuf> {
-        Some(environment.state_home()?.join("quota").join("logins.json"))
+    pub fn default_path(environment: &Environment) -> Option<PathBuf> {
+        Some(environment.xdg_dir("XDG_STATE_HOME", ".local/state")?.join("quota").join("logins.json"))
     }
 
-    /// The file.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.inner.document.path()
+        self.renewer.file.path()
     }
 
-    /// Keeps a login that somebody has just made for this program, in place of the account's last one.
+    /// Stores a new login in place of the account's previous one.
     ///
-    /// One whose refresh token is kept already, or was exchanged for what is kept, changes nothing: what is kept is newer.
-    /// Dropping the future leaves the login kept, or not.
+    /// If its refresh token is stored already, or the stored one descends from it, nothing changes: the stored login is newer. If the
+    /// future is dropped, the login is stored or not.
     ///
     /// # Errors
     ///
-    /// [`FileError`] if it could not be written; what is there stays.
+    /// [`FileError`] if the file cannot be written; it is then unchanged.
     pub async fn put(&self, account: &AccountId, login: NewLogin) -> Result<PutResult, FileError> {
-        let (account, now) = (account.clone(), self.inner.clock.now());
-        self.inner.document.update(move |file: &mut login::LoginsFile| file.put(account, login, now)).await
+        let (account, now) = (account.clone(), self.renewer.clock.now());
+        self.renewer.file.update(move |file: &mut LoginsFile| file.put(account, login, now)).await
     }
 
-    /// Forgets the login of an account; `true` if there was one. The provider is not told.
+    /// Removes the login of an account; `true` if it existed. The provider is not notified.
     ///
     /// # Errors
     ///
-    /// [`FileError`] if it could not be written; what is there stays.
+    /// [`FileError`] if the file cannot be written; it is then unchanged.
     pub async fn remove(&self, account: &AccountId) -> Result<bool, FileError> {
         let account = account.clone();
-        let change = move |file: &mut login::LoginsFile| file.logins.remove(&account).is_some();
-        self.inner.document.update(change).await
+        let remove = move |file: &mut LoginsFile| file.logins.remove(&account).is_some();
+        self.renewer.file.update(remove).await
     }
 
-    /// The accounts that have a login here.
+    /// The accounts that have a login in the file.
     ///
     /// # Errors
     ///
-    /// [`FileError`] if the file could not be read.
+    /// [`FileError`] if the file cannot be read.
     pub async fn accounts(&self) -> Result<Vec<AccountId>, FileError> {
-        Ok(self.inner.load().await?.logins.into_keys().collect())
+        Ok(self.renewer.load().await?.logins.into_keys().collect())
     }
 
-    /// Waits for the renewals that are under way: one that is cut off may cost its login. It takes no longer than those do.
+    /// Waits for running renewals, which their timeouts bound. A renewal that is interrupted may lose its login.
     pub async fn close(&self) {
-        self.inner.close().await;
+        self.renewer.close().await;
     }
 }
 
 #[async_trait]
 impl CredentialSource for TokenStore {
-    /// Reads the file. A token that ends soon is renewed in the background; one that has ended is waited for, a few seconds.
-    /// The future may be dropped: what was begun goes on.
+    /// Reads the file. If the token expires soon, it is renewed in the background. If it has expired, the call waits a few seconds for
+    /// the renewal. If the future is dropped, the renewal goes on.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NotLoggedIn`] if nobody is, or no longer; [`CredentialError::TemporarilyUnavailable`] if the token has ended and
-    /// could not be renewed for now; [`CredentialError::Unreadable`] if the file could not be read. All name the file, and
-    /// none repeats what it holds.
+    /// [`CredentialError::NotLoggedIn`] if there is no login or it is no longer valid. [`CredentialError::TemporarilyUnavailable`] if the token has
+    /// expired and cannot be renewed yet. [`CredentialError::Unreadable`] if the file cannot be read. None repeats its content.
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
-        Inner::credential(&self.inner, account, Want::Credential).await
+        self.renewer.credential(account, Demand::Credential).await
     }
 
-    /// Renews the credential, if it is the one that was refused and was not renewed for that reason already.
+    /// Renews a login whose access token the provider rejected; if another one is stored by now, returns that. Dropping the future is
+    /// safe.
     ///
     /// # Errors
     ///
-    /// As [`credential`](Self::credential); [`CredentialError::NotLoggedIn`] also if a renewed token was refused as well.
+    /// As [`credential`](Self::credential). If the provider also rejects the token that replaced a rejected one, the user must log in
+    /// again.
     async fn renew(
         &self,
         account: &AccountId,
         refused: Option<CredentialFingerprint>,
     ) -> Result<Credential, CredentialError> {
-        Inner::credential(&self.inner, account, refused.map_or(Want::Credential, Want::Another)).await
+        let demand = refused.map_or(Demand::Credential, Demand::Replacement);
+        self.renewer.credential(account, demand).await
     }
 }
 
@@ -162,9 +162,9 @@ impl fmt::Debug for TokenStore {
     }
 }
 
-/// The settings of [`TokenStore`].
+/// The settings of a [`TokenStore`].
 #[derive(Debug, Clone)]
-#[must_use = "nothing is built before `build`"]
+#[must_use = "the store is not created before `build`"]
 pub struct TokenStoreBuilder {
     path: PathBuf,
     refreshers: HashMap<ProviderId, Arc<dyn TokenRefresher>>,
@@ -176,52 +176,54 @@ pub struct TokenStoreBuilder {
 }
 
 impl TokenStoreBuilder {
-    /// Has the logins of its provider renewed by this one. Without one they are only read.
+    /// Renews the logins of the refresher's provider. Logins of other providers are only read.
     pub fn refresher(mut self, refresher: Arc<dyn TokenRefresher>) -> Self {
         self.refreshers.insert(refresher.provider(), refresher);
         self
     }
 
-    /// Shares the lease to renew a login through this store, with hosts that have sibling logins in files of their own. Without it,
-    /// or while it is away, only processes that use this file exclude each other. No token is ever in it.
+    /// Shares the lease for renewals through this store with hosts that have sibling logins in files of their own. Without a store, or
+    /// while it is unavailable, only processes that use this file exclude each other. The store never holds a token.
     pub fn store(mut self, store: Arc<dyn QuotaStore>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// Renews so long before an access token's end, or a quarter of its life if that is less. Ten minutes; each process
-    /// takes a random part of the second half off, so that not all of them come at once.
-    pub fn margin(mut self, span: Duration) -> Self {
-        self.margin = span;
+    /// How long before an access token expires it is renewed, at most a quarter of its lifetime. Default: ten minutes. Each process
+    /// subtracts a random part of up to one half, so that processes do not renew at the same time.
+    pub fn margin(mut self, margin: Duration) -> Self {
+        self.margin = margin;
         self
     }
 
-    /// How long to leave a refresh token alone that could not be exchanged. 30 s, doubling to 15 min.
+    /// The backoff after a failed renewal. Default: 30 s, doubling to 15 min.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// What a person does to log in, for messages: a command, such as `my-program login`.
+    /// The command that logs a user in, for error messages, such as `my-program login`.
     pub fn login_hint(mut self, command: impl Into<String>) -> Self {
         self.login_hint = Some(command.into());
         self
     }
 
-    /// Goes by this clock.
+    /// Uses this clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Builds the source. It reads nothing yet.
+    /// Creates the store. Nothing is read yet.
     #[must_use]
     pub fn build(self) -> TokenStore {
-        let pace =
-            Pace { margin: self.margin, dice: RequestId::random().jitter_unit(), backoff: self.backoff };
-        let document = JsonFile::at(self.path, self.clock.clone());
-        let login_hint = self.login_hint;
-        let inner = Inner::new(document, self.refreshers, self.store, self.clock, pace, login_hint);
-        TokenStore { inner: Arc::new(inner) }
+        let timing = RenewalTiming {
+            margin: self.margin,
+            jitter: RequestId::random().jitter_unit(),
+            backoff: self.backoff,
+        };
+        let file = JsonFile::at(self.path, self.clock.clone());
+        let renewer = Renewer::new(file, self.refreshers, self.store, self.clock, timing, self.login_hint);
+        TokenStore { renewer: Arc::new(renewer) }
     }
 }

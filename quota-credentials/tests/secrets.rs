@@ -1,5 +1,5 @@
-//! No token is shown by anything this crate hands out.
-//! Each source is made to find a token, and to fail over one, and every text it gives is searched for it.
+//! No text of this crate shows a token.
+//! Each source finds a token and fails because of one, and all its texts are searched for it.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -18,7 +18,7 @@ use quota_credentials::{
 };
 use tempfile::TempDir;
 
-/// What must not be seen: the middle of every token below.
+/// The secret part of each token below.
 const NEEDLE: &str = "n33dle";
 const TOKEN: &str = "sk-ant-oat01-n33dle";
 
@@ -26,7 +26,7 @@ fn account() -> AccountId {
     "anthropic/main".parse().expect("a well-formed account")
 }
 
-/// All texts a source gives, before and after it was asked.
+/// All texts of a source, before and after a call.
 async fn texts_of(source: &dyn CredentialSource) -> String {
     let mut texts = debug(&source);
     match source.credential(&account()).await {
@@ -56,7 +56,7 @@ fn file(dir: &TempDir, name: &str, contents: &str, mode: u32) -> std::path::Path
     fs::write(&path, contents).expect("a file in a new directory can be written");
     #[cfg(unix)]
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
-        .expect("the rights of an own file can be set");
+        .expect("the mode of an own file can be set");
     let _ = mode;
     path
 }
@@ -91,17 +91,17 @@ async fn a_token_file_does_not_show_its_token() {
 }
 
 #[tokio::test]
-async fn a_fixed_source_does_not_show_its_token() {
-    let fixed = StaticCredential::new(Secret::new(TOKEN));
+async fn a_static_credential_does_not_show_its_token() {
+    let source = StaticCredential::new(Secret::new(TOKEN));
 
     let texts =
-        texts_of(&fixed).await + &texts_of(&CredentialMap::new().with(account(), Arc::new(fixed))).await;
+        texts_of(&source).await + &texts_of(&CredentialMap::new().with(account(), Arc::new(source))).await;
 
     assert!(!texts.contains(NEEDLE), "{texts}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_of_claude_code_is_not_shown_whatever_is_wrong_with_it() {
+async fn a_login_of_claude_code_does_not_show_its_token() {
     for contents in [
         format!(r#"{{"claudeAiOauth":{{"accessToken":"{TOKEN}","refreshToken":"{TOKEN}","expiresAt":1}}}}"#),
         format!(r#"{{"claudeAiOauth":{{"accessToken":"{TOKEN}\n{TOKEN}"}}}}"#),
@@ -126,7 +126,7 @@ async fn a_login_of_claude_code_is_not_shown_whatever_is_wrong_with_it() {
 }
 
 #[tokio::test]
-async fn a_token_in_the_variable_of_claude_code_is_not_shown() {
+async fn the_variable_of_claude_code_does_not_show_its_token() {
     for value in [TOKEN.to_owned(), format!("{TOKEN} {TOKEN}")] {
         let source =
             ClaudeCode::in_environment(&Environment::from_vars([("CLAUDE_CODE_OAUTH_TOKEN", value)]));
@@ -139,7 +139,7 @@ async fn a_token_in_the_variable_of_claude_code_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_mark_and_a_lineage_hold_nothing_of_the_token() {
+async fn fingerprint_and_login_id_do_not_contain_secrets() {
     let dir = tempfile::tempdir().unwrap();
     let login = format!(r#"{{"claudeAiOauth":{{"accessToken":"{TOKEN}"}}}}"#);
     file(&dir, ".credentials.json", &login, 0o600);
@@ -153,7 +153,7 @@ async fn a_mark_and_a_lineage_hold_nothing_of_the_token() {
 }
 
 #[tokio::test]
-async fn a_login_of_codex_is_not_shown_whatever_is_wrong_with_it() {
+async fn a_login_of_codex_does_not_show_its_token() {
     let openai: AccountId = "openai/main".parse().unwrap();
     for contents in [
         format!(r#"{{"tokens":{{"access_token":"{TOKEN}","refresh_token":"{TOKEN}","account_id":"a"}}}}"#),
@@ -177,7 +177,7 @@ async fn a_login_of_codex_is_not_shown_whatever_is_wrong_with_it() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_program_that_prints_a_token_does_not_have_it_shown() {
+async fn a_token_command_does_not_show_its_token() {
     for script in
         [format!("echo {TOKEN}"), format!("echo {TOKEN} {TOKEN}"), format!("echo {TOKEN} >&2; exit 1")]
     {
@@ -189,7 +189,7 @@ async fn a_program_that_prints_a_token_does_not_have_it_shown() {
     }
 }
 
-/// A refresher that gives tokens or fails, as it is told.
+/// A refresher with a fixed result.
 #[derive(Debug)]
 struct Refresher(Result<Tokens, TokenError>);
 
@@ -206,9 +206,9 @@ impl TokenRefresher for Refresher {
 }
 
 #[tokio::test]
-async fn a_login_of_our_own_is_in_its_file_and_nowhere_else_whatever_comes_of_its_renewal() {
-    let tokens = Tokens::new(Secret::new(format!("{TOKEN}-2"))).identity(OwnerId::new("somebody"));
-    for given in [
+async fn only_the_file_of_a_token_store_holds_its_tokens() {
+    let tokens = Tokens::new(Secret::new(format!("{TOKEN}-2"))).identity(OwnerId::new("an-owner"));
+    for result in [
         Ok(tokens.refresh_token(Secret::new(format!("{TOKEN}-3")))),
         Err(TokenError::invalid_grant("refused")),
         Err(TokenError::invalid_client("unknown client")),
@@ -216,7 +216,7 @@ async fn a_login_of_our_own_is_in_its_file_and_nowhere_else_whatever_comes_of_it
     ] {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(MemoryStore::new());
-        let refresher = Arc::new(Refresher(given));
+        let refresher = Arc::new(Refresher(result));
         let builder = TokenStore::builder(dir.path().join("logins.json"));
         let builder = builder.refresher(refresher.clone()).store(store.clone());
         let login = NewLogin::new(Secret::new(TOKEN))
@@ -231,20 +231,20 @@ async fn a_login_of_our_own_is_in_its_file_and_nowhere_else_whatever_comes_of_it
             Err(error) => error_texts(error),
         };
         logins.close().await;
-        let turn = store.read(&StoreKey::provider_extension(account().provider(), "logins")).await.unwrap();
-        texts += &String::from_utf8_lossy(&turn.document.expect("the turn was taken").body);
+        let lease = store.read(&StoreKey::provider_extension(account().provider(), "logins")).await.unwrap();
+        texts += &String::from_utf8_lossy(&lease.document.expect("the lease was acquired").body);
 
-        assert!(fs::read_to_string(logins.path()).unwrap().contains(NEEDLE), "the file is the one place");
+        assert!(fs::read_to_string(logins.path()).unwrap().contains(NEEDLE), "the file holds the tokens");
         assert!(!texts.contains(NEEDLE), "{texts}");
     }
 }
 
 #[tokio::test]
-async fn a_file_of_our_own_logins_is_not_repeated_whatever_is_wrong_with_it() {
+async fn an_error_about_the_token_store_does_not_show_tokens() {
     for (contents, mode) in [
-        (format!(r#"{{"version":1,"logins":{{"anthropic/main":{{"access_token":"{TOKEN}"}}}}}}"#), 0o600),
-        (format!(r#"{{"version":1,"logins":{{"anthropic/main":"{TOKEN}"}}}}"#), 0o600),
-        (format!(r#"{{"version":1,"logins":{{"{TOKEN}":{{}}}}}}"#), 0o600),
+        (format!(r#"{{"version":2,"logins":{{"anthropic/main":{{"access_token":"{TOKEN}"}}}}}}"#), 0o600),
+        (format!(r#"{{"version":2,"logins":{{"anthropic/main":"{TOKEN}"}}}}"#), 0o600),
+        (format!(r#"{{"version":2,"logins":{{"{TOKEN}":{{}}}}}}"#), 0o600),
         (format!(r#"{{"version":"{TOKEN}"}}"#), 0o600),
         (TOKEN.to_owned(), 0o600),
         (TOKEN.to_owned(), 0o644),

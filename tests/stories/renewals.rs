@@ -136,7 +136,7 @@ async fn where_the_provider_gives_no_token_again_the_next_one_says_to_log_in_and
     log_in(&file, "sim-token-b", "sim-refresh-b").await;
     let next = once();
 
-    assert!(told.iter().all(|told| told.ends_with(": log in again")), "{told:?}");
+    assert!(told.iter().all(|told| told.ends_with("; log in again")), "{told:?}");
     assert_eq!(next, "sim-token-main-3");
     let ledger = ledger(simulator).await;
     assert_eq!((ledger.exchanges, ledger.reuses, ledger.exchanges_refused), (2, 1, 0), "B39");

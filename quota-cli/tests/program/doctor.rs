@@ -168,7 +168,7 @@ fn a_directory_in_the_place_of_a_login_is_to_be_moved_away() {
 
     let found = findings(&machine.run(&["doctor", "--json"]), "login");
 
-    let told = format!("{} is a directory, not a file", path.display());
+    let told = format!("could not read {}: it is a directory", path.display());
     assert_eq!(found, [(told, "move it away".to_owned())]);
 }
 
@@ -256,7 +256,7 @@ fn a_damaged_accounts_file_of_an_earlier_version_is_a_problem() {
     let ended = machine.run(&["doctor", "--json"]);
 
     let (told, _) = &findings(&ended, "config")[0];
-    assert!(told.contains("accounts.json is damaged (line 1"), "{told}");
+    assert!(told.contains("accounts.json: invalid at line 1"), "{told}");
     std::fs::rename(&path, machine.path("away.json")).unwrap();
     assert_eq!(machine.run(&["doctor"]).code, Some(0));
 }

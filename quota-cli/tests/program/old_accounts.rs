@@ -203,7 +203,7 @@ fn a_damaged_one_is_78_for_every_command_and_stays_as_it_is() {
                 "{arguments:?} {}",
                 ended.stderr
             );
-            assert!(ended.stderr.contains("accounts.json is damaged"), "{}", ended.stderr);
+            assert!(ended.stderr.contains("accounts.json: invalid at line"), "{}", ended.stderr);
         }
         assert_eq!(
             (read(&machine, OLD).as_deref(), read(&machine, CONFIG).as_deref()),

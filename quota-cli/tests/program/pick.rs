@@ -314,7 +314,7 @@ fn what_was_learned_and_is_damaged_is_told_of_and_kept_from_nobody() {
     let ended = machine.run(&["pick", "--config", &config]);
 
     assert_eq!((ended.code, &*ended.stdout, ended.stderr.lines().count()), (Some(0), "anthropic/main\n", 1));
-    assert!(ended.stderr.contains("accounts.state.json is damaged"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("accounts.state.json: invalid at line"), "{}", ended.stderr);
     assert_eq!(std::fs::read_to_string(machine.path(STATE)).unwrap(), "{\"accounts\":");
 }
 

@@ -1,28 +1,28 @@
-//! Reading Claude Code's item from the keychain of macOS, by the program that comes with the system.
-//! What the item holds is judged in `login_file`.
+//! Reads Claude Code's item from the keychain of macOS with the program `security`.
+//! `login_file` parses the content of the item.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use quota_core::process::{Output, output_of, remove_secrets};
 use quota_core::{Clock, CredentialError, SecretBuffer};
 use tokio::process::Command;
 
 use super::LOGIN_LIMIT;
-use crate::{Environment, hash};
-use quota_core::process::{Output, output_of, remove_secrets};
+use crate::{Environment, token};
 
-/// A locked keychain asks the user for a password, and nobody may be there to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A locked keychain waits for the user's password.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The exit code of `security` for an item that is not there: the low byte of errSecItemNotFound, -25300.
+/// The exit code of `security` for a missing item: the low byte of errSecItemNotFound, -25300.
 const NOT_FOUND: i32 = 44;
 
-/// How much the list of all items may take: a few hundred bytes for each of them.
+/// The maximum length of the list of all items, each of which has a few hundred bytes.
 const LIST_LIMIT: usize = 32 * 1024 * 1024;
 
-/// Prints an item of the keychain. Tests put another program in its place.
+/// The keychain, read by `security` or by another program in tests.
 #[derive(Debug, Clone)]
 pub(super) struct Keychain {
     program: OsString,
@@ -32,26 +32,26 @@ pub(super) struct Keychain {
 }
 
 impl Keychain {
-    /// The keychain of this machine, if it has one.
-    pub(super) fn of_this_machine() -> Option<Self> {
-        cfg!(target_os = "macos").then(|| Self::by("/usr/bin/security", &[]))
+    /// The keychain of this machine, on macOS.
+    pub(super) fn system() -> Option<Self> {
+        cfg!(target_os = "macos").then(|| Self::with_program("/usr/bin/security", &[]))
     }
 
-    /// A program that takes the arguments of `security` after some of its own.
-    pub(super) fn by(program: &str, first_arguments: &[&str]) -> Self {
+    /// A program that takes `first_arguments` before the arguments of `security`.
+    pub(super) fn with_program(program: &str, first_arguments: &[&str]) -> Self {
         let first_arguments = first_arguments.iter().map(OsString::from).collect();
         Self { program: program.into(), first_arguments, user: None }
     }
 
-    /// The same for the user of this environment.
+    /// Reads the items of the user of this environment.
     pub(super) fn for_user_of(self, environment: &Environment) -> Self {
         Self { user: environment.var("USER").or_else(|| environment.var("LOGNAME")), ..self }
     }
 
-    /// Reads an item; `None` if there is none of that name. Dropping the future ends the program.
+    /// Reads an item; `None` if no item has that name. Dropping the future kills the program.
     ///
-    /// The name alone does not identify an item: other programs, and Claude Code itself, leave items of the same name with
-    /// other accounts, and `security` prints whichever it finds first.
+    /// The name alone does not identify an item. Other programs, and Claude Code itself, create items of the same name with other
+    /// accounts, and `security` prints the first one.
     pub(super) async fn read(&self, item: &str) -> Result<Option<SecretBuffer>, CredentialError> {
         let reading = async {
             if let Some(user) = &self.user
@@ -65,13 +65,13 @@ impl Keychain {
                 _ => Err(self.ambiguous(item)),
             }
         };
-        Clock::system().bounded(PATIENCE, reading).await.unwrap_or_else(|| {
-            let advice = "it did not answer in time; run `security unlock-keychain`";
-            Err(unreadable(advice, io::ErrorKind::TimedOut.into()))
+        Clock::system().bounded(READ_TIMEOUT, reading).await.unwrap_or_else(|| {
+            let cause = "timed out; run `security unlock-keychain`";
+            Err(read_error(cause, io::ErrorKind::TimedOut.into()))
         })
     }
 
-    /// What an item holds; `None` if there is none.
+    /// The content of an item; `None` if it does not exist.
     async fn password(
         &self,
         item: &str,
@@ -80,12 +80,12 @@ impl Keychain {
         let account = account.into_iter().flat_map(|account| ["-a".as_ref(), account]);
         let arguments = ["find-generic-password".as_ref()].into_iter().chain(account);
         let arguments = arguments.chain(["-s", item, "-w"].map(OsStr::new));
-        // Each byte may come as two digits.
+        // Each byte may be printed as two digits.
         let limit = usize::try_from(2 * LOGIN_LIMIT).unwrap_or(usize::MAX);
-        Ok(self.run(arguments, limit).await?.map(|printed| decoded(&printed).unwrap_or(printed)))
+        Ok(self.run(arguments, limit).await?.map(|output| decode_hex(&output).unwrap_or(output)))
     }
 
-    /// How many items have that name. Only their attributes are read, which needs no permission of the user.
+    /// The number of items of that name. Reading attributes needs no permission of the user.
     async fn count(&self, item: &str) -> Result<usize, CredentialError> {
         let attributes = ["find-generic-password", "-s", item].map(OsStr::new);
         if self.run(attributes, LIST_LIMIT).await?.is_none() {
@@ -96,7 +96,7 @@ impl Keychain {
         Ok(all.split(|byte| *byte == b'\n').filter(|line| line.trim_ascii() == service.as_bytes()).count())
     }
 
-    /// Runs `security` and returns what it printed; `None` if it says that there is no such item.
+    /// Runs `security` and returns its output; `None` if it reports that the item does not exist.
     async fn run(
         &self,
         arguments: impl IntoIterator<Item = &OsStr>,
@@ -106,21 +106,21 @@ impl Keychain {
         command.args(&self.first_arguments).args(arguments);
         remove_secrets(&mut command, [""; 0]);
         let Output { status, stdout } = output_of(command, limit).await.map_err(|error| {
-            let advice = match error.kind() {
+            let cause = match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
-                    "`security` could not be run; see whether it is there"
+                    "could not run `security`; check that it exists"
                 }
-                _ => "its answer could not be read: try again",
+                _ => "could not read the output of `security`; try again",
             };
-            unreadable(advice, error)
+            read_error(cause, error)
         })?;
         match status.code() {
             Some(0) => Ok(Some(stdout)),
             Some(NOT_FOUND) => Ok(None),
             code => {
                 let code = code.map_or_else(|| "a signal".to_owned(), |code| format!("code {code}"));
-                let source = io::Error::other(format!("`security` ended with {code}"));
-                Err(unreadable("it is locked or denied; run `security unlock-keychain`", source))
+                let source = io::Error::other(format!("`security` exited with {code}"));
+                Err(read_error("it is locked or denies access; run `security unlock-keychain`", source))
             }
         }
     }
@@ -128,29 +128,29 @@ impl Keychain {
     fn ambiguous(&self, item: &str) -> CredentialError {
         let user = self.user.as_deref().map_or_else(
             || "USER is not set".to_owned(),
-            |user| format!("none of them is of the user {}", user.to_string_lossy()),
+            |user| format!("none of them belongs to user {}", user.to_string_lossy()),
         );
-        let why =
-            format!("several items are named {item:?}, and {user}: delete those that are not Claude Code's");
-        unreadable(&why, io::ErrorKind::InvalidInput.into())
+        let cause =
+            format!("several items are named {item:?}, and {user}; delete those that are not Claude Code's");
+        read_error(&cause, io::ErrorKind::InvalidInput.into())
     }
 }
 
-fn unreadable(why: &str, source: io::Error) -> CredentialError {
-    CredentialError::unreadable(format!("the keychain could not be read, {why}"), source)
+fn read_error(cause: &str, source: io::Error) -> CredentialError {
+    CredentialError::unreadable(format!("could not read the keychain: {cause}"), source)
 }
 
-/// The bytes of an item, if they were printed as hexadecimal digits: `security` does that if one is not printable ASCII.
-fn decoded(printed: &[u8]) -> Option<SecretBuffer> {
-    let digits = printed.trim_ascii();
+/// Decodes hexadecimal digits. `security` prints them if an item has a byte that is not printable ASCII.
+fn decode_hex(output: &[u8]) -> Option<SecretBuffer> {
+    let digits = output.trim_ascii();
     let mut bytes = SecretBuffer::with_capacity(digits.len().div_ceil(2));
     for pair in digits.chunks(2) {
-        bytes.extend_from_slice(&[byte_of(pair)?]);
+        bytes.extend_from_slice(&[decode_byte(pair)?]);
     }
     Some(bytes)
 }
 
-fn byte_of(pair: &[u8]) -> Option<u8> {
+fn decode_byte(pair: &[u8]) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     match pair {
         [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
@@ -158,13 +158,13 @@ fn byte_of(pair: &[u8]) -> Option<u8> {
     }
 }
 
-/// The name of Claude Code's item: it has a suffix if the directory was set by the user.
-pub(super) fn item(config_dir: Option<&Path>) -> String {
+/// The name of Claude Code's item. It has a suffix if the user set the directory.
+pub(super) fn item_name(config_dir: Option<&Path>) -> String {
     match config_dir {
         None => "Claude Code-credentials".to_owned(),
         Some(dir) => {
-            let bits = hash::first_64_bits(dir.to_string_lossy().as_bytes());
-            format!("Claude Code-credentials-{:08x}", bits >> 32)
+            let hash = token::sha256_prefix_u64(dir.to_string_lossy().as_bytes());
+            format!("Claude Code-credentials-{:08x}", hash >> 32)
         }
     }
 }
@@ -176,19 +176,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_item_of_the_directory_claude_code_uses_by_itself_has_no_suffix() {
-        assert_eq!(item(None), "Claude Code-credentials");
+    fn the_item_of_the_default_directory_has_no_suffix() {
+        assert_eq!(item_name(None), "Claude Code-credentials");
     }
 
     #[test]
-    fn the_item_of_another_directory_has_a_suffix_made_from_its_path() {
+    fn the_item_of_another_directory_has_a_suffix() {
         // printf /home/me/.claude-work | sha256sum | cut -c1-8
-        assert_eq!(item(Some(Path::new("/home/me/.claude-work"))), "Claude Code-credentials-95e632f0");
+        assert_eq!(item_name(Some(Path::new("/home/me/.claude-work"))), "Claude Code-credentials-95e632f0");
     }
 
     #[test]
-    fn digits_are_bytes_only_if_there_is_nothing_else() {
-        let text_of = |printed: &str| decoded(printed.as_bytes()).map(|bytes| bytes.to_vec());
+    fn only_pure_hex_output_is_decode_hex() {
+        let text_of = |printed: &str| decode_hex(printed.as_bytes()).map(|bytes| bytes.to_vec());
 
         assert_eq!(text_of("7b22C3a9227D\n").unwrap(), "{\"é\"}".as_bytes());
         for printed in ["{\"a\": 1}\n", "7b2", "7b2g", "+7b2"] {
@@ -198,8 +198,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(printed in any::<Vec<u8>>()) {
-            let _ = decoded(&printed);
+        fn no_bytes_panic(output in any::<Vec<u8>>()) {
+            let _ = decode_hex(&output);
         }
     }
 
@@ -207,13 +207,13 @@ mod tests {
     mod programs {
         use super::*;
 
-        /// A shell script in the place of `security`; its arguments are in `$*`.
+        /// A shell script instead of `security`; its arguments are in `$*`.
         fn script(text: &str) -> Keychain {
-            let keychain = Keychain::by("/bin/sh", &["-c", text, "security"]);
+            let keychain = Keychain::with_program("/bin/sh", &["-c", text, "security"]);
             keychain.for_user_of(&Environment::from_vars([("USER", "me")]))
         }
 
-        /// A keychain with items of the name `a`, each of an account, which it holds; the first is found by the name alone.
+        /// A keychain with items named `a`, one for each account; each holds its account. A search by name finds the first.
         fn with_items(accounts: &[&str]) -> Keychain {
             let services: String = accounts.iter().map(|_| "    \"svce\"<blob>=\"a\"\n").collect();
             let by_account: String = accounts
@@ -229,93 +229,93 @@ mod tests {
             script(&format!("case \"$*\" in {by_account} {by_name} {list} *) exit 44;; esac"))
         }
 
-        async fn found(keychain: &Keychain) -> Option<String> {
+        async fn read(keychain: &Keychain) -> Option<String> {
             let contents = keychain.read("a").await.unwrap()?;
             Some(String::from_utf8(contents.trim_ascii().to_vec()).unwrap())
         }
 
         #[tokio::test]
-        async fn an_item_is_printed_whole() {
+        async fn an_item_is_read_completely() {
             let contents = script("echo '{}'").read("Claude Code-credentials").await.unwrap().unwrap();
 
             assert_eq!(&*contents, b"{}\n");
         }
 
         #[tokio::test]
-        async fn of_several_items_of_one_name_the_users_is_read() {
-            assert_eq!(found(&with_items(&["unknown", "me", "root"])).await.as_deref(), Some("of-me"));
+        async fn of_several_items_the_users_own_is_read() {
+            assert_eq!(read(&with_items(&["unknown", "me", "root"])).await.as_deref(), Some("of-me"));
         }
 
         #[tokio::test]
         async fn a_single_item_of_another_account_is_read() {
-            assert_eq!(found(&with_items(&["default"])).await.as_deref(), Some("of-default"));
+            assert_eq!(read(&with_items(&["default"])).await.as_deref(), Some("of-default"));
         }
 
         #[tokio::test]
         async fn a_single_item_is_read_without_a_user() {
             let keychain = with_items(&["me"]).for_user_of(&Environment::from_vars([("HOME", "/home/me")]));
 
-            assert_eq!(found(&keychain).await.as_deref(), Some("of-me"));
+            assert_eq!(read(&keychain).await.as_deref(), Some("of-me"));
         }
 
         #[tokio::test]
-        async fn none_of_several_items_of_other_accounts_is_read() {
+        async fn several_items_of_other_accounts_are_ambiguous() {
             let error = with_items(&["unknown", "root"]).read("a").await.unwrap_err();
 
             assert_eq!(
                 error.to_string(),
-                "the keychain could not be read, several items are named \"a\", and none of them is of the user me: \
+                "could not read the keychain: several items are named \"a\", and none of them belongs to user me; \
                  delete those that are not Claude Code's"
             );
         }
 
         #[tokio::test]
-        async fn an_item_that_is_printed_in_digits_is_decoded() {
+        async fn an_item_printed_as_hex_is_decoded() {
             let contents = script("echo 7b7d").read("a").await.unwrap().unwrap();
 
             assert_eq!(&*contents, b"{}");
         }
 
         #[tokio::test]
-        async fn an_item_that_is_not_there_is_no_error() {
+        async fn a_missing_item_is_no_error() {
             assert!(script("echo {}; exit 44").read("a").await.unwrap().is_none());
         }
 
         #[tokio::test]
-        async fn a_locked_keychain_is_told_with_what_to_do() {
+        async fn a_locked_keychain_is_an_error_with_a_hint() {
             let error = script("echo secret; echo secret >&2; exit 36").read("a").await.unwrap_err();
 
             assert_eq!(
                 error.to_string(),
-                "the keychain could not be read, it is locked or denied; run `security unlock-keychain`"
+                "could not read the keychain: it is locked or denies access; run `security unlock-keychain`"
             );
             assert!(!format!("{error:?}").contains("secret"));
         }
 
         #[tokio::test]
-        async fn a_program_that_was_killed_is_not_trusted() {
+        async fn the_output_of_a_killed_program_is_discarded() {
             assert!(script("echo {}; kill -9 $$").read("a").await.is_err());
         }
 
         #[tokio::test]
-        async fn a_program_that_is_not_there_is_told() {
-            let error = Keychain::by("/nowhere/security", &[]).read("a").await.unwrap_err();
+        async fn a_missing_program_is_an_error() {
+            let error = Keychain::with_program("/nowhere/security", &[]).read("a").await.unwrap_err();
 
-            assert!(error.to_string().contains("could not be run"), "{error}");
+            assert!(error.to_string().contains("could not run `security`"), "{error}");
         }
 
         #[tokio::test(start_paused = true)]
-        async fn a_program_that_hangs_is_given_up() {
+        async fn a_program_that_hangs_times_out() {
             let error = script("exec sleep 600").read("a").await.unwrap_err();
 
-            assert!(error.to_string().contains("did not answer in time"), "{error}");
+            assert!(error.to_string().contains("timed out"), "{error}");
         }
 
         #[tokio::test]
-        async fn a_program_that_prints_without_end_is_given_up() {
+        async fn endless_output_is_an_error() {
             let error = script("exec cat /dev/zero").read("a").await.unwrap_err();
 
-            assert!(error.to_string().contains("its answer could not be read"), "{error}");
+            assert!(error.to_string().contains("could not read the output"), "{error}");
         }
     }
 }

@@ -1,17 +1,15 @@
-//! The places where a login of Claude Code may be, and what to say of one where it is not.
-//! Looking at them is done in `claude_code`.
+//! The locations of a login of Claude Code, and the errors of those that hold none.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use quota_core::{Credential, CredentialError};
 
-use super::login_file::Flaw;
+use super::login_file::ParseError;
 
-/// What ends every line that says nobody is logged in.
-const ADVICE: &str = "run `claude` and log in";
+const LOG_IN_HINT: &str = "run `claude` and log in";
 
-/// A place where a login of Claude Code may be.
+/// A location of a login of Claude Code.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CredentialLocation {
@@ -33,73 +31,78 @@ impl fmt::Display for CredentialLocation {
     }
 }
 
-/// What was found at one place.
+/// The result of reading one location.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DiscoveredCredential {
-    /// Where.
+    /// The location.
     pub location: CredentialLocation,
-    /// The login, or why there is none. Whose it is, is said only of the copy that counts.
+    /// The login, or why there is none. Only the active copy has a login id.
     pub result: Result<Credential, CredentialError>,
-    /// Whether this is the copy that counts.
+    /// Whether this is the copy in use.
     pub is_active: bool,
 }
 
-/// Why a place holds no login.
+/// Why a location yields no login.
 #[derive(Debug)]
-pub(super) enum Miss {
-    /// There is no such place.
-    Absent,
-    /// What is there is no login.
-    Flawed(Flaw),
-    /// The place could not be read.
+pub(super) enum LookupError {
+    /// The location does not exist.
+    NotFound,
+    /// Its content is no login.
+    NoLogin(ParseError),
+    /// It could not be read.
     Unreadable(CredentialError),
 }
 
-/// What underlies an error about damage. What was there instead is not told: it may be half a token.
+/// The source of an error about malformed content. It does not repeat the content, which may be half a token.
 #[derive(Debug, thiserror::Error)]
 #[error("its content is not JSON")]
 struct NotJson;
 
-impl Miss {
-    /// What is the matter with the place, if nothing is but that it holds no login.
-    fn phrase(&self) -> Option<&'static str> {
+impl LookupError {
+    /// Why the location holds no login; `None` if that is unknown.
+    fn reason(&self) -> Option<&'static str> {
         match self {
-            Self::Absent => Some("does not exist"),
-            Self::Flawed(Flaw::Empty) => Some("is empty"),
-            Self::Flawed(Flaw::Blank) => Some("holds a login without a token"),
-            Self::Flawed(Flaw::Foreign) => Some("holds no login of Claude Code"),
-            Self::Flawed(Flaw::Damaged) | Self::Unreadable(_) => None,
+            Self::NotFound => Some("does not exist"),
+            Self::NoLogin(ParseError::Empty) => Some("is empty"),
+            Self::NoLogin(ParseError::MissingToken) => Some("holds a login without a token"),
+            Self::NoLogin(ParseError::UnknownFormat) => Some("holds no login of Claude Code"),
+            Self::NoLogin(ParseError::Malformed) | Self::Unreadable(_) => None,
         }
     }
 
-    /// The answer if this was the only place.
-    pub(super) fn into_error(self, place: &CredentialLocation) -> CredentialError {
-        match (self.phrase(), self) {
-            (Some(phrase), _) => CredentialError::not_logged_in(format!("{place} {phrase}; {ADVICE}")),
+    /// The error of this location alone.
+    pub(super) fn into_credential_error(self, location: &CredentialLocation) -> CredentialError {
+        match (self.reason(), self) {
+            (Some(reason), _) => {
+                CredentialError::not_logged_in(format!("{location} {reason}; {LOG_IN_HINT}"))
+            }
             (None, Self::Unreadable(error)) => error,
-            (None, _) => CredentialError::unreadable(format!("{place} is damaged; {ADVICE} again"), NotJson),
+            (None, _) => {
+                let reason = format!("could not parse {location}: it is not JSON; {LOG_IN_HINT} again");
+                CredentialError::unreadable(reason, NotJson)
+            }
         }
     }
 }
 
-/// The answer if no place holds a login: the first that could not be read, or else what was looked for.
-pub(super) fn nobody<'a>(
-    misses: impl IntoIterator<Item = (&'a CredentialLocation, Miss)>,
+/// The error if no location holds a login: the first location that could not be read, otherwise the list of all locations.
+pub(super) fn no_login_error<'a>(
+    errors: impl IntoIterator<Item = (&'a CredentialLocation, LookupError)>,
 ) -> CredentialError {
-    let mut looked_for = Vec::new();
-    for (place, miss) in misses {
-        match miss.phrase() {
-            Some(phrase) => looked_for.push(format!("{place} {phrase}")),
-            None => return miss.into_error(place),
+    let mut reasons = Vec::new();
+    for (location, error) in errors {
+        match error.reason() {
+            Some(reason) => reasons.push(format!("{location} {reason}")),
+            None => return error.into_credential_error(location),
         }
     }
-    if looked_for.is_empty() {
+    if reasons.is_empty() {
         return CredentialError::not_logged_in(
-            "neither CLAUDE_CONFIG_DIR nor HOME says where a login of Claude Code may be; set one of them",
+            "could not look for a login of Claude Code: neither CLAUDE_CONFIG_DIR nor HOME is set; set one of them",
         );
     }
-    CredentialError::not_logged_in(format!("{}; {ADVICE}", looked_for.join(", ")))
+    CredentialError::not_logged_in(format!("{}; {LOG_IN_HINT}", reasons.join(", ")))
 }
 
 #[cfg(test)]
@@ -111,27 +114,33 @@ mod tests {
     }
 
     #[test]
-    fn a_single_place_is_told_with_what_is_the_matter_and_what_to_do() {
-        let told = |miss: Miss| miss.into_error(&file("/a")).to_string();
+    fn an_error_names_the_location_the_reason_and_what_to_do() {
+        let text = |error: LookupError| error.into_credential_error(&file("/a")).to_string();
 
-        assert_eq!(told(Miss::Absent), "/a does not exist; run `claude` and log in");
-        assert_eq!(told(Miss::Flawed(Flaw::Empty)), "/a is empty; run `claude` and log in");
+        assert_eq!(text(LookupError::NotFound), "/a does not exist; run `claude` and log in");
+        assert_eq!(text(LookupError::NoLogin(ParseError::Empty)), "/a is empty; run `claude` and log in");
         assert_eq!(
-            told(Miss::Flawed(Flaw::Blank)),
+            text(LookupError::NoLogin(ParseError::MissingToken)),
             "/a holds a login without a token; run `claude` and log in"
         );
         assert_eq!(
-            told(Miss::Flawed(Flaw::Foreign)),
+            text(LookupError::NoLogin(ParseError::UnknownFormat)),
             "/a holds no login of Claude Code; run `claude` and log in"
         );
-        assert_eq!(told(Miss::Flawed(Flaw::Damaged)), "/a is damaged; run `claude` and log in again");
+        assert_eq!(
+            text(LookupError::NoLogin(ParseError::Malformed)),
+            "could not parse /a: it is not JSON; run `claude` and log in again"
+        );
     }
 
     #[test]
-    fn of_several_places_all_are_told() {
+    fn an_error_names_all_locations() {
         let keychain = CredentialLocation::Keychain("Claude Code-credentials".to_owned());
 
-        let error = nobody([(&keychain, Miss::Absent), (&file("/a"), Miss::Flawed(Flaw::Blank))]);
+        let error = no_login_error([
+            (&keychain, LookupError::NotFound),
+            (&file("/a"), LookupError::NoLogin(ParseError::MissingToken)),
+        ]);
 
         assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");
         assert_eq!(
@@ -142,16 +151,19 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_could_not_be_read_goes_before_those_that_hold_nothing() {
-        let error = nobody([(&file("/a"), Miss::Absent), (&file("/b"), Miss::Flawed(Flaw::Damaged))]);
+    fn an_unreadable_location_is_reported_first() {
+        let error = no_login_error([
+            (&file("/a"), LookupError::NotFound),
+            (&file("/b"), LookupError::NoLogin(ParseError::Malformed)),
+        ]);
 
         assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
-        assert!(error.to_string().starts_with("/b is damaged"), "{error}");
+        assert!(error.to_string().starts_with("could not parse /b"), "{error}");
     }
 
     #[test]
-    fn nowhere_to_look_is_told_with_what_to_do() {
-        let error = nobody([]);
+    fn without_locations_the_error_says_what_to_set() {
+        let error = no_login_error([]);
 
         assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");
         assert!(error.to_string().ends_with("set one of them"), "{error}");

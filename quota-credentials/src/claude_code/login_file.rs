@@ -1,5 +1,4 @@
-//! What Claude Code writes when somebody logs in, whether into a file or into the keychain.
-//! Where it is found is not known here. The refresh token is not read at all.
+//! Parses the login that Claude Code stores in a file or in the keychain. The refresh token is never read.
 
 use jiff::Timestamp;
 use quota_core::Credential;
@@ -11,17 +10,17 @@ use serde_json::error::Category;
 use crate::token;
 use quota_core::file;
 
-/// Why there is no login in what was read.
+/// Why the content is no login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flaw {
-    /// There is nothing at all.
+pub(super) enum ParseError {
+    /// It is empty.
     Empty,
-    /// It is not JSON: damaged, or read while it was written.
-    Damaged,
-    /// There is a login, and its token was taken out: what a lost race to renew it leaves behind.
-    Blank,
-    /// It is JSON of somebody else, or holds only the logins of other services.
-    Foreign,
+    /// It is not JSON, perhaps because it was being written.
+    Malformed,
+    /// The login has no token. Claude Code leaves it so after a lost race to renew it.
+    MissingToken,
+    /// It is other JSON, or holds only logins of other services.
+    UnknownFormat,
 }
 
 #[derive(Deserialize)]
@@ -30,7 +29,7 @@ struct Stored {
     login: Option<Login>,
 }
 
-/// Only the token must be there; what is said beside it may have any shape, and then says nothing.
+/// Only the token is required. The other fields may have any type; unexpected values are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Login {
@@ -43,45 +42,45 @@ struct Login {
     rate_limit_tier: Value,
 }
 
-/// Finds the login in what was read.
-pub(super) fn parse(contents: &[u8]) -> Result<Credential, Flaw> {
+/// Parses a login.
+pub(super) fn parse(contents: &[u8]) -> Result<Credential, ParseError> {
     let contents = file::strip_bom(contents).trim_ascii();
     if contents.is_empty() {
-        return Err(Flaw::Empty);
+        return Err(ParseError::Empty);
     }
-    // The error itself is dropped: it may quote what it did not expect.
+    // The parser's own error may quote the content.
     let stored: Stored = serde_json::from_slice(contents).map_err(|error| match error.classify() {
-        Category::Data => Flaw::Foreign,
-        Category::Syntax | Category::Eof | Category::Io => Flaw::Damaged,
+        Category::Data => ParseError::UnknownFormat,
+        Category::Syntax | Category::Eof | Category::Io => ParseError::Malformed,
     })?;
-    let login = stored.login.ok_or(Flaw::Foreign)?;
+    let login = stored.login.ok_or(ParseError::UnknownFormat)?;
     let text = Zeroizing::new(login.access_token.unwrap_or_default());
-    let Ok(Some(secret)) = token::take(&text) else { return Err(Flaw::Blank) };
-    Ok(token::credential(secret)
-        .expires_at(moment(&login.expires_at))
+    let Ok(Some(credential)) = token::parse(text.as_bytes()) else { return Err(ParseError::MissingToken) };
+    Ok(credential
+        .expires_at(timestamp(&login.expires_at))
         .plan(plan(&login.subscription_type, &login.rate_limit_tier)))
 }
 
-/// A moment in milliseconds since 1970, or in seconds if it would otherwise lie before September 2001.
-fn moment(value: &Value) -> Option<Timestamp> {
+/// A timestamp in milliseconds since 1970. Smaller numbers, which would lie before September 2001, are seconds.
+fn timestamp(value: &Value) -> Option<Timestamp> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => text.trim().parse().ok()?,
         _ => return None,
     };
     let ms = if number.abs() < 1e12 { number * 1000.0 } else { number };
-    // A cast of what is too large, or not a number, ends at the ends of the range or at zero.
+    // The cast saturates, and such values are rejected by the range check of `Timestamp`.
     if ms.is_finite() { Timestamp::from_millisecond(ms as i64).ok() } else { None }
 }
 
-/// The plan in the provider's own words: `max` and `default_claude_max_20x` are "max 20x".
+/// The plan in the provider's own terms: `max` and `default_claude_max_20x` give "max 20x".
 fn plan(subscription: &Value, tier: &Value) -> Option<String> {
-    let subscription = word(subscription);
-    let tier = word(tier).map(|tier| {
+    let subscription = short_text(subscription);
+    let tier = short_text(tier).map(|tier| {
         let tier = tier.strip_prefix("default_").unwrap_or(tier);
         tier.strip_prefix("claude_").unwrap_or(tier).replace('_', " ")
     });
-    // The tier "ai" is that of every login with claude.ai which has no other.
+    // Each login with claude.ai has the tier "ai" if it has no other.
     let tier = tier.filter(|tier| tier != "ai");
     match (subscription, tier) {
         (None, tier) => tier,
@@ -91,11 +90,11 @@ fn plan(subscription: &Value, tier: &Value) -> Option<String> {
     }
 }
 
-/// A short text that can be shown; anything else is not the name of a plan.
-fn word(value: &Value) -> Option<&str> {
+/// A short text that is safe to display. Other values are not the name of a plan.
+fn short_text(value: &Value) -> Option<&str> {
     let text = value.as_str()?.trim();
-    let is_shown = !text.is_empty() && text.len() <= 48 && !text.contains(char::is_control);
-    is_shown.then_some(text)
+    let is_safe = !text.is_empty() && text.len() <= 48 && !text.contains(char::is_control);
+    is_safe.then_some(text)
 }
 
 #[cfg(test)]
@@ -105,11 +104,11 @@ mod tests {
 
     use super::*;
 
-    fn parsed(login: Value) -> Result<Credential, Flaw> {
+    fn parse_login(login: Value) -> Result<Credential, ParseError> {
         parse(json!({ "claudeAiOauth": login }).to_string().as_bytes())
     }
 
-    fn flaw(contents: &str) -> Flaw {
+    fn error_of(contents: &str) -> ParseError {
         parse(contents.as_bytes()).unwrap_err()
     }
 
@@ -118,8 +117,8 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_read_with_its_expiry_plan_and_mark() {
-        let credential = parsed(json!({
+    fn a_login_has_an_expiry_a_plan_and_a_fingerprint() {
+        let credential = parse_login(json!({
             "accessToken": "sk-ant-oat01-abc",
             "refreshToken": "sk-ant-ort01-abc",
             "expiresAt": 1_893_456_000_000_i64,
@@ -133,50 +132,56 @@ mod tests {
         assert_eq!(credential.secret.expose(), "sk-ant-oat01-abc");
         assert_eq!(credential.expires_at, Some("2030-01-01T00:00:00Z".parse().unwrap()));
         assert_eq!(credential.plan.as_deref(), Some("max 20x"));
-        assert_eq!(credential.login.mark, Some(token::mark(&credential.secret)));
+        assert_eq!(credential.login.mark, Some(token::fingerprint(&credential.secret)));
     }
 
     #[test]
     fn a_token_alone_is_a_login() {
-        let credential = parsed(json!({ "accessToken": "sk-ant-oat01-abc" })).unwrap();
+        let credential = parse_login(json!({ "accessToken": "sk-ant-oat01-abc" })).unwrap();
 
         assert_eq!((credential.expires_at, credential.plan), (None, None));
     }
 
     #[test]
-    fn what_stands_beside_a_token_may_have_any_shape() {
+    fn other_fields_may_have_any_type() {
         for odd in [json!(null), json!(true), json!([1]), json!({ "a": 1 }), json!("?"), json!("")] {
             let login = json!({
                 "accessToken": "sk-ant-oat01-abc", "refreshToken": odd, "expiresAt": odd, "scopes": odd,
                 "subscriptionType": odd, "rateLimitTier": odd, "refreshTokenExpiresAt": odd, "new": odd,
             });
 
-            assert!(parsed(login).is_ok(), "{odd}");
+            assert!(parse_login(login).is_ok(), "{odd}");
         }
     }
 
     #[test]
-    fn a_blanked_login_is_no_login() {
+    fn a_login_without_a_token_is_an_error() {
         for token in [json!(""), json!(" "), json!(null)] {
             let login = json!({ "accessToken": token, "refreshToken": "", "expiresAt": 0 });
 
-            assert_eq!(parsed(login).unwrap_err(), Flaw::Blank);
+            assert_eq!(parse_login(login).unwrap_err(), ParseError::MissingToken);
         }
-        assert_eq!(parsed(json!({})).unwrap_err(), Flaw::Blank);
+        assert_eq!(parse_login(json!({})).unwrap_err(), ParseError::MissingToken);
     }
 
     #[test]
-    fn a_token_that_no_header_can_carry_is_no_login() {
-        assert_eq!(parsed(json!({ "accessToken": "sk-ant\noat01" })).unwrap_err(), Flaw::Blank);
+    fn an_invalid_token_is_an_error() {
+        assert_eq!(
+            parse_login(json!({ "accessToken": "sk-ant\noat01" })).unwrap_err(),
+            ParseError::MissingToken
+        );
     }
 
     #[test]
-    fn logins_of_other_services_are_not_a_login() {
-        assert_eq!(flaw(r#"{ "mcpOAuth": { "plugin:a": { "accessToken": "abc" } } }"#), Flaw::Foreign);
+    fn logins_of_other_services_are_ignored() {
+        assert_eq!(
+            error_of(r#"{ "mcpOAuth": { "plugin:a": { "accessToken": "abc" } } }"#),
+            ParseError::UnknownFormat
+        );
     }
 
     #[test]
-    fn json_of_another_shape_is_foreign() {
+    fn other_json_has_an_unknown_format() {
         for contents in [
             "{}",
             "[]",
@@ -188,24 +193,24 @@ mod tests {
             r#"{ "claudeAiOauth": { "accessToken": 7 } }"#,
             r#"{ "accessToken": "sk-ant-oat01-abc" }"#,
         ] {
-            assert_eq!(flaw(contents), Flaw::Foreign, "{contents}");
+            assert_eq!(error_of(contents), ParseError::UnknownFormat, "{contents}");
         }
     }
 
     #[test]
-    fn nothing_is_not_damage() {
+    fn blank_content_is_empty() {
         for contents in ["", " \n", "\u{feff}"] {
-            assert_eq!(flaw(contents), Flaw::Empty, "{contents:?}");
+            assert_eq!(error_of(contents), ParseError::Empty, "{contents:?}");
         }
     }
 
     #[test]
-    fn a_login_that_is_cut_short_anywhere_is_damaged() {
+    fn a_truncated_login_is_malformed() {
         let whole =
             json!({ "claudeAiOauth": { "accessToken": "sk-ant-oat01-abc", "expiresAt": 1 } }).to_string();
 
         for end in 1..whole.len() {
-            assert_eq!(flaw(&whole[..end]), Flaw::Damaged, "{end}");
+            assert_eq!(error_of(&whole[..end]), ParseError::Malformed, "{end}");
         }
     }
 
@@ -217,48 +222,48 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_may_be_a_number_or_a_text() {
+    fn an_expiry_may_be_a_number_or_a_string() {
         for value in [json!(1_893_456_000_000_i64), json!(1_893_456_000_000.0), json!("1893456000000")] {
-            assert_eq!(moment(&value).unwrap().as_second(), 1_893_456_000, "{value}");
+            assert_eq!(timestamp(&value).unwrap().as_second(), 1_893_456_000, "{value}");
         }
     }
 
     #[test]
-    fn an_expiry_in_seconds_is_told_by_its_size() {
-        assert_eq!(moment(&json!(1_893_456_000)).unwrap().as_second(), 1_893_456_000);
+    fn an_expiry_may_be_in_seconds() {
+        assert_eq!(timestamp(&json!(1_893_456_000)).unwrap().as_second(), 1_893_456_000);
     }
 
     #[test]
-    fn an_expiry_beyond_the_end_of_time_is_unknown() {
+    fn an_expiry_out_of_range_is_ignored() {
         for value in [json!(1e300), json!(u64::MAX), json!("inf"), json!("NaN"), json!(-1e300)] {
-            assert_eq!(moment(&value), None, "{value}");
+            assert_eq!(timestamp(&value), None, "{value}");
         }
     }
 
     #[test]
-    fn a_tier_says_how_large_a_plan_is() {
+    fn a_tier_adds_the_size_of_the_plan() {
         assert_eq!(plan_of("max", "default_claude_max_20x").as_deref(), Some("max 20x"));
         assert_eq!(plan_of("team", "default_claude_max_5x").as_deref(), Some("team max 5x"));
     }
 
     #[test]
-    fn a_tier_that_everybody_has_says_nothing() {
+    fn the_default_tier_adds_nothing() {
         assert_eq!(plan_of("pro", "default_claude_ai").as_deref(), Some("pro"));
     }
 
     #[test]
-    fn words_nobody_knows_are_kept() {
+    fn unknown_plans_are_displayed_as_they_are() {
         assert_eq!(plan_of("galaxy", "default_raven").as_deref(), Some("galaxy raven"));
         assert_eq!(plan_of("", "special_offer").as_deref(), Some("special offer"));
     }
 
     #[test]
-    fn a_plan_that_begins_like_another_is_not_it() {
+    fn a_plan_that_is_a_prefix_of_another_is_not_merged() {
         assert_eq!(plan_of("max", "default_claude_maxi").as_deref(), Some("max maxi"));
     }
 
     #[test]
-    fn a_text_that_is_no_name_of_a_plan_is_left_out() {
+    fn text_that_is_no_plan_name_is_ignored() {
         assert_eq!(plan_of("\u{1b}[31mmax", ""), None);
         assert_eq!(plan_of(&"x".repeat(49), ""), None);
     }
@@ -270,7 +275,7 @@ mod tests {
         }
 
         #[test]
-        fn no_damage_to_a_login_panics(at in 0_usize..200, byte in any::<u8>()) {
+        fn no_changed_byte_panics(at in 0_usize..200, byte in any::<u8>()) {
             let mut contents = json!({ "claudeAiOauth": {
                 "accessToken": "sk-ant-oat01-abc", "expiresAt": 1_893_456_000_000_i64, "subscriptionType": "max",
                 "rateLimitTier": "default_claude_max_20x" } }).to_string().into_bytes();
@@ -282,7 +287,7 @@ mod tests {
 
         #[test]
         fn no_expiry_panics(number in any::<f64>(), text in any::<String>()) {
-            let _ = (moment(&json!(number)), moment(&json!(text)));
+            let _ = (timestamp(&json!(number)), timestamp(&json!(text)));
         }
     }
 }

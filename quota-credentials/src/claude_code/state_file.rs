@@ -1,12 +1,11 @@
-//! Reads two values of Claude Code's state file: the account that is logged in, and its cached usage.
-//! Parsing the usage is the provider's business (`quota-http`).
+//! Parses two values of Claude Code's state file: the account that is logged in, and its cached usage.
+//! The provider's parser in `quota-http` parses the usage itself.
 
-use quota_core::LoginId;
+use quota_core::{LoginId, file};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::hash;
-use quota_core::file;
+use crate::token;
 
 /// The cached usage in Claude Code's state file, unparsed, and the login it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,48 +14,47 @@ pub struct UnparsedUsage {
     /// The state file reduced to its `cachedUsageUtilization`: JSON for the provider's parser
     /// (`quota_http::anthropic::parse_claude_json`).
     pub state_file: Vec<u8>,
-    /// The login it belongs to; `None` if the organization is not known.
+    /// The login it belongs to; `None` if the organization is unknown.
     pub lineage: Option<LoginId>,
 }
 
 /// The field that holds the cached usage.
 const CACHED_USAGE: &str = "cachedUsageUtilization";
 
-/// The two values this program is interested in; `Null` where one is missing.
+/// The two values; `Null` if they are missing.
 #[derive(Deserialize)]
-pub(super) struct State {
+pub(super) struct ClaudeState {
     #[serde(default, rename = "oauthAccount")]
     account: Value,
     #[serde(default, rename = "cachedUsageUtilization")]
     cached: Value,
 }
 
-impl State {
-    /// Finds them in what was read; `None` if it is not a state file, or only half of one.
+impl ClaudeState {
+    /// Parses the file; `None` if it is not JSON, perhaps because it was being written.
     pub(super) fn parse(contents: &[u8]) -> Option<Self> {
         serde_json::from_slice(file::strip_bom(contents)).ok()
     }
 
-    /// Which login this is. Both ids are needed: one person has another quota in another organization.
-    pub(super) fn lineage(&self) -> Option<LoginId> {
+    /// The login. It needs both ids, because an account has a quota per organization.
+    pub(super) fn login_id(&self) -> Option<LoginId> {
         let (account, organization) =
             (text(&self.account, "accountUuid")?, text(&self.account, "organizationUuid")?);
-        let name = ["anthropic", account, organization].join("\0");
-        Some(LoginId::new(&format!("{:016x}", hash::first_64_bits(name.as_bytes()))))
+        Some(token::login_id(&["anthropic", account, organization]))
     }
 
-    /// The usage, if it is known to be that of the account which is logged in.
+    /// The cached usage, if it belongs to the account that is logged in.
     pub(super) fn cached_usage(&self) -> Option<UnparsedUsage> {
-        // The cached usage survives a change of the login, and then belongs to the previous one.
+        // Cached usage survives a change of the login, and then belongs to the previous account.
         if text(&self.cached, "accountUuid")? != text(&self.account, "accountUuid")? {
             return None;
         }
         let state_file = json!({ CACHED_USAGE: self.cached }).to_string().into_bytes();
-        Some(UnparsedUsage { state_file, lineage: self.lineage() })
+        Some(UnparsedUsage { state_file, lineage: self.login_id() })
     }
 }
 
-/// The text of that name in an object, if there is one and it says something.
+/// A field of an object, if it is a non-blank string.
 fn text<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object.get(name)?.as_str().map(str::trim).filter(|text| !text.is_empty())
 }
@@ -66,55 +64,55 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn state(value: Value) -> State {
-        State::parse(value.to_string().as_bytes()).unwrap()
+    fn state(value: Value) -> ClaudeState {
+        ClaudeState::parse(value.to_string().as_bytes()).unwrap()
     }
 
-    fn lineage_of(account: &str, organization: &str) -> Option<LoginId> {
+    fn login_id_of(account: &str, organization: &str) -> Option<LoginId> {
         let account = json!({ "accountUuid": account, "organizationUuid": organization, "emailAddress": "a@example.com" });
-        state(json!({ "numStartups": 7, "oauthAccount": account })).lineage()
+        state(json!({ "numStartups": 7, "oauthAccount": account })).login_id()
     }
 
     #[test]
-    fn a_lineage_is_the_first_half_of_a_hash_over_both_ids() {
+    fn a_login_id_is_a_hash_of_both_ids() {
         // printf 'anthropic\0account-a\0org-a' | sha256sum | cut -c1-16
-        assert_eq!(lineage_of("account-a", "org-a").unwrap().as_str(), "9e9728732fb9f9e1");
+        assert_eq!(login_id_of("account-a", "org-a").unwrap().as_str(), "9e9728732fb9f9e1");
     }
 
     #[test]
-    fn another_account_or_organization_is_another_lineage() {
-        assert_ne!(lineage_of("account-a", "org-a"), lineage_of("account-b", "org-a"));
-        assert_ne!(lineage_of("account-a", "org-a"), lineage_of("account-a", "org-b"));
+    fn another_account_or_organization_is_another_login() {
+        assert_ne!(login_id_of("account-a", "org-a"), login_id_of("account-b", "org-a"));
+        assert_ne!(login_id_of("account-a", "org-a"), login_id_of("account-a", "org-b"));
     }
 
     #[test]
-    fn without_both_ids_there_is_no_lineage() {
-        assert_eq!(lineage_of("account-a", ""), None);
-        assert_eq!(lineage_of(" ", "org-a"), None);
-        assert_eq!(state(json!({ "oauthAccount": { "accountUuid": "account-a" } })).lineage(), None);
+    fn without_both_ids_there_is_no_login_id() {
+        assert_eq!(login_id_of("account-a", ""), None);
+        assert_eq!(login_id_of(" ", "org-a"), None);
+        assert_eq!(state(json!({ "oauthAccount": { "accountUuid": "account-a" } })).login_id(), None);
     }
 
     #[test]
-    fn an_account_of_another_shape_has_no_lineage() {
+    fn an_account_of_another_type_has_no_login_id() {
         for odd in [json!(null), json!(7), json!("account-a"), json!([]), json!({ "accountUuid": 7 })] {
-            assert_eq!(state(json!({ "oauthAccount": odd })).lineage(), None, "{odd}");
+            assert_eq!(state(json!({ "oauthAccount": odd })).login_id(), None, "{odd}");
         }
     }
 
     #[test]
-    fn what_is_not_a_state_file_says_nothing() {
+    fn other_content_is_no_state_file() {
         for contents in ["", "null", "7", "[]x", "{\"oauthAccount\": {", "\u{0}"] {
-            assert!(State::parse(contents.as_bytes()).is_none(), "{contents:?}");
+            assert!(ClaudeState::parse(contents.as_bytes()).is_none(), "{contents:?}");
         }
     }
 
     #[test]
     fn a_byte_order_mark_is_skipped() {
-        assert!(State::parse("\u{feff}{}".as_bytes()).is_some());
+        assert!(ClaudeState::parse("\u{feff}{}".as_bytes()).is_some());
     }
 
     #[test]
-    fn usage_of_the_account_that_is_logged_in_is_given_with_its_lineage() {
+    fn cached_usage_has_the_login_id_of_its_account() {
         let cached =
             json!({ "fetchedAtMs": 1, "accountUuid": "account-a", "utilization": { "five_hour": null } });
         let state = state(json!({
@@ -127,11 +125,11 @@ mod tests {
 
         let state_file: Value = serde_json::from_slice(&usage.state_file).unwrap();
         assert_eq!(state_file, json!({ "cachedUsageUtilization": cached }));
-        assert_eq!(usage.lineage, lineage_of("account-a", "org-a"));
+        assert_eq!(usage.lineage, login_id_of("account-a", "org-a"));
     }
 
     #[test]
-    fn usage_of_an_account_in_an_unknown_organization_has_no_lineage() {
+    fn cached_usage_without_an_organization_has_no_login_id() {
         let state = state(json!({
             "oauthAccount": { "accountUuid": "account-a" },
             "cachedUsageUtilization": { "accountUuid": "account-a" },
@@ -141,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn cached_usage_of_another_login_is_withheld() {
+    fn cached_usage_of_another_account_is_not_returned() {
         let none = json!(null);
         let a = json!({ "accountUuid": "account-a" });
         let b = json!({ "accountUuid": "account-b" });
@@ -156,8 +154,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(contents in any::<Vec<u8>>()) {
-            if let Some(state) = State::parse(&contents) {
-                let _ = (state.lineage(), state.cached_usage());
+            if let Some(state) = ClaudeState::parse(&contents) {
+                let _ = (state.login_id(), state.cached_usage());
             }
         }
     }

@@ -1,14 +1,14 @@
-//! Which places are looked at, which copy counts, and whose login it is.
-//! What a single file or item may hold is tested beside its parser.
+//! Which locations are read, which copy is used, and which login it is.
+//! The content of a file or an item is tested with its parser.
 
 mod cached_usage;
 mod changes;
 mod copies;
 #[cfg(unix)]
 mod keychains;
-mod lineage;
 mod locations;
-mod misses;
+mod login_id;
+mod no_login;
 mod variable;
 
 use std::fs;
@@ -21,7 +21,7 @@ use super::*;
 const LATER: i64 = 1_900_000_000_000;
 const EARLIER: i64 = 1_800_000_000_000;
 
-/// A home directory, and the environment of somebody who lives there.
+/// A home directory, and the environment of its user.
 struct Home {
     dir: TempDir,
     variables: Vec<(&'static str, PathBuf)>,
@@ -54,20 +54,20 @@ impl Home {
     }
 
     fn source(&self) -> ClaudeCode {
-        ClaudeCode::on_machine(&self.environment(), None)
+        ClaudeCode::from_parts(&self.environment(), None)
     }
 
-    /// The answer of a source that looks where this home's environment says.
-    async fn found(&self) -> Result<Credential, CredentialError> {
+    /// The credential that this environment leads to.
+    async fn credential(&self) -> Result<Credential, CredentialError> {
         credential_of(&self.source()).await
     }
 
     async fn token(&self) -> String {
-        self.found().await.unwrap().secret.expose().to_owned()
+        self.credential().await.unwrap().secret.expose().to_owned()
     }
 
-    async fn lineage(&self) -> Option<String> {
-        self.found().await.unwrap().login.lineage.map(|lineage| lineage.to_string())
+    async fn login_id(&self) -> Option<String> {
+        self.credential().await.unwrap().login.lineage.map(|id| id.to_string())
     }
 }
 
@@ -79,7 +79,7 @@ fn login(token: &str, expires_at: impl Into<Value>) -> String {
     json!({ "claudeAiOauth": { "accessToken": token, "expiresAt": expires_at.into() } }).to_string()
 }
 
-/// The text with as many spaces after it as make it that long.
+/// The text, padded with spaces to a length.
 fn padded(text: &str, length: usize) -> String {
     text.to_owned() + &" ".repeat(length - text.len())
 }

@@ -1,4 +1,4 @@
-//! Keyrings in memory, that hold what they are told, fail, or never answer.
+//! Keyrings in memory that hold items, fail, or never answer.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -9,10 +9,10 @@ use keyring_core::{Entry, Error, mock};
 
 use super::*;
 
-/// One store for all tests, as a machine has one; each test has a service of its own in it.
+/// One store for all tests. Each test uses its own service in it.
 fn in_memory() -> keyring_core::Result<Arc<CredentialStore>> {
     static STORE: OnceLock<Arc<CredentialStore>> = OnceLock::new();
-    Ok(Arc::clone(STORE.get_or_init(|| mock::Store::new().expect("memory is there"))))
+    Ok(Arc::clone(STORE.get_or_init(|| mock::Store::new().expect("the mock store needs nothing"))))
 }
 
 fn entry(service: &str, user: &str) -> Entry {
@@ -23,7 +23,7 @@ fn main_account() -> AccountId {
     "anthropic/main".parse().unwrap()
 }
 
-async fn found(source: &Keyring) -> Result<String, CredentialError> {
+async fn read_token(source: &Keyring) -> Result<String, CredentialError> {
     source.credential(&main_account()).await.map(|credential| credential.secret.expose().to_owned())
 }
 
@@ -32,35 +32,35 @@ fn source(service: &str) -> Keyring {
 }
 
 #[tokio::test]
-async fn the_item_of_the_account_is_found() {
+async fn the_item_of_the_account_or_of_a_set_user_is_read() {
     entry("found", "anthropic/main").set_secret(b"sk-ant-oat01-abc\n").unwrap();
-    entry("found", "somebody").set_secret(b"sk-ant-oat01-def").unwrap();
+    entry("found", "other").set_secret(b"sk-ant-oat01-def").unwrap();
 
-    assert_eq!(found(&source("found")).await.unwrap(), "sk-ant-oat01-abc");
-    assert_eq!(found(&source("found").user("somebody")).await.unwrap(), "sk-ant-oat01-def");
+    assert_eq!(read_token(&source("found")).await.unwrap(), "sk-ant-oat01-abc");
+    assert_eq!(read_token(&source("found").user("other")).await.unwrap(), "sk-ant-oat01-def");
 }
 
 #[tokio::test]
-async fn the_item_is_read_anew_each_time_and_nothing_is_written() {
-    let item = entry("anew", "anthropic/main");
+async fn each_call_reads_the_item_again_and_writes_nothing() {
+    let item = entry("again", "anthropic/main");
     item.set_secret(b"one").unwrap();
-    let source = source("anew");
-    assert_eq!(found(&source).await.unwrap(), "one");
+    let source = source("again");
+    assert_eq!(read_token(&source).await.unwrap(), "one");
 
     item.set_secret(b"two").unwrap();
 
-    assert_eq!(found(&source).await.unwrap(), "two");
+    assert_eq!(read_token(&source).await.unwrap(), "two");
     assert_eq!(item.get_secret().unwrap(), b"two");
 }
 
 #[tokio::test]
-async fn an_item_that_is_not_there_or_empty_is_no_login() {
+async fn a_missing_or_blank_item_is_not_logged_in() {
     entry("empty", "anthropic/main").set_secret(b" \n").unwrap();
 
-    let missing = found(&source("missing")).await.unwrap_err();
-    let empty = found(&source("empty")).await.unwrap_err();
+    let missing = read_token(&source("missing")).await.unwrap_err();
+    let empty = read_token(&source("empty")).await.unwrap_err();
 
-    let text = "the item of anthropic/main for missing is not in the keyring: put a token in it";
+    let text = "the keyring item of anthropic/main for missing does not exist; create it with a token";
     assert_eq!(missing.to_string(), text);
     for error in [missing, empty] {
         assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");
@@ -68,7 +68,7 @@ async fn an_item_that_is_not_there_or_empty_is_no_login() {
 }
 
 #[tokio::test]
-async fn what_an_item_holds_is_in_no_error() {
+async fn an_error_does_not_repeat_the_item() {
     let item = entry("n", "anthropic/main");
     let errors = [
         Error::BadEncoding(b"n33dle".to_vec()),
@@ -81,35 +81,35 @@ async fn what_an_item_holds_is_in_no_error() {
         item.set_secret(b"n33dle").unwrap();
         item.as_any().downcast_ref::<mock::Cred>().unwrap().set_error(error);
 
-        let error = found(&source("n")).await.unwrap_err();
+        let error = read_token(&source("n")).await.unwrap_err();
 
         assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
         assert!(!format!("{error} {error:?}").contains("n33dle"), "{error:?}");
     }
     item.set_secret(b"n33dle n33dle").unwrap();
-    let error = found(&source("n")).await.unwrap_err();
+    let error = read_token(&source("n")).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("n33dle"), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_token_where_a_name_belongs_is_not_repeated() {
+async fn a_token_given_as_the_service_is_hidden() {
     let source = Keyring::with_store("sk-ant-n33dle".into(), in_memory);
 
-    let error = found(&source).await.unwrap_err();
+    let error = read_token(&source).await.unwrap_err();
 
     assert!(!format!("{source:?} {error}").contains("n33dle"), "{error}");
 }
 
 #[tokio::test]
-async fn a_machine_without_a_keyring_says_what_to_do() {
+async fn without_a_keyring_the_error_says_what_to_do() {
     let source = Keyring::with_store("a".into(), || Err(Error::PlatformFailure("no bus".into())));
 
-    let error = found(&source).await.unwrap_err();
+    let error = read_token(&source).await.unwrap_err();
 
-    assert!(error.to_string().contains("use a file or a variable instead"), "{error}");
+    assert!(error.to_string().contains("use a file or a variable"), "{error}");
 }
 
-/// A keyring whose question nobody answers.
+/// A keyring that never answers.
 #[derive(Debug)]
 struct Stuck;
 
@@ -134,23 +134,23 @@ impl CredentialStoreApi for Stuck {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_keyring_that_does_not_answer_is_given_up_and_not_asked_again_meanwhile() {
+async fn a_lookup_times_out_and_the_next_one_fails_at_once() {
     let source = Keyring::with_store("a".into(), || Ok(Arc::new(Stuck)));
 
-    let first = found(&source).await.unwrap_err();
-    let second = found(&source).await.unwrap_err();
+    let first = read_token(&source).await.unwrap_err();
+    let second = read_token(&source).await.unwrap_err();
 
     assert!(first.to_string().ends_with("did not answer in time; unlock it"), "{first}");
-    assert!(second.to_string().ends_with("has not answered the last question yet; unlock it"), "{second}");
+    assert!(second.to_string().ends_with("has not answered the previous lookup yet; unlock it"), "{second}");
 }
 
 #[tokio::test]
-async fn a_keyring_that_breaks_strands_nobody() {
+async fn a_keyring_that_panics_is_an_error_each_time() {
     let source = Keyring::with_store("a".into(), || panic!("broken"));
 
     for _ in 0..2 {
-        let error = found(&source).await.unwrap_err();
+        let error = read_token(&source).await.unwrap_err();
 
-        assert!(error.to_string().ends_with("library broke; report it"), "{error}");
+        assert!(error.to_string().ends_with("library panicked; report it"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The right to exchange a token of a provider: among this file's processes a lock, among hosts a lease in the store.
+//! The exclusive right to renew logins of a provider: a file lock among the processes of one file, a lease in the store among hosts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use quota_core::file::{FileError, FileLock, JsonFile};
 use quota_core::store::{Acquire, LeaseDoc, Start, update};
 use quota_core::{Clock, ProviderId, QuotaStore, RequestId, StoreError, StoreKey};
 
-/// Longer than an exchange and what is written after it may take, and shorter than the margin before a token's end.
+/// Longer than a renewal with its writes may take, and shorter than the margin before a token's expiry.
 const LEASE_DURATION: Duration = Duration::from_secs(60);
-/// The store may forget a lease that expired this long ago or was released.
+/// How long the store keeps the lease document after its last change.
 const TTL: Duration = LEASE_DURATION.saturating_mul(2);
-/// How long one trip to the store may take; without it, the lock of the file must do.
-const TRIP_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long to wait for other processes, each of which may take as long as an exchange does.
+/// The timeout of one store operation. After it, only the file lock excludes other processes.
+const STORE_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long to wait for other processes, each of which may need the time of a renewal.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often to try again if no notice of a change comes.
+/// How often to retry without a change notice.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The right to exchange a token of one provider. Dropping it unlocks the file; the lease in the store must be released.
+/// The right to renew logins of one provider. Dropping it unlocks the file, but does not release the lease in the store.
 #[derive(Debug)]
 pub(super) struct RenewalLease {
     _lock: FileLock,
@@ -32,17 +32,16 @@ struct SharedLease {
     holder: RequestId,
 }
 
-/// Waits for the right; `None` if other processes kept it for too long.
+/// Waits for the lease; `None` if other processes held it for too long.
 ///
-/// Without a store, or while that cannot be used, the lock of the file has to do. May be dropped: a lease that was just acquired
-/// then expires by itself.
+/// Without a store, or while it is unavailable, the file lock is enough. If the future is dropped, an acquired lease expires.
 pub(super) async fn acquire(
-    document: &JsonFile,
+    file: &JsonFile,
     store: Option<&Arc<dyn QuotaStore>>,
     clock: &Clock,
     provider: &ProviderId,
 ) -> Result<Option<RenewalLease>, FileError> {
-    let lock = match document.lock_sibling(&format!(".{provider}.turn"), ACQUIRE_TIMEOUT).await {
+    let lock = match file.lock_sibling(&format!(".{provider}.renewal"), ACQUIRE_TIMEOUT).await {
         Ok(lock) => lock,
         Err(FileError::Locked { .. }) => return Ok(None),
         Err(error) => return Err(error),
@@ -57,7 +56,7 @@ pub(super) async fn acquire(
             Ok(Some(lease))
         }
         Some(Err(error)) => {
-            tracing::warn!(%provider, %error, "store not usable, renewing logins under the file's lock only");
+            tracing::warn!(%provider, %error, "store unavailable, renewing under the file lock only");
             Ok(Some(lease))
         }
         None => Ok(None),
@@ -65,30 +64,30 @@ pub(super) async fn acquire(
 }
 
 impl RenewalLease {
-    /// Releases the lease for other hosts. If that fails it expires by itself.
+    /// Releases the lease for other hosts. If that fails, it expires.
     pub(super) async fn release(self) {
         let Some(shared) = &self.shared else { return };
         if let Err(error) = shared.release().await {
-            tracing::debug!(%error, "renewal lease not released, it expires by itself");
+            tracing::debug!(%error, "renewal lease not released");
         }
     }
 }
 
 impl SharedLease {
-    /// Waits until the lease is acquired; `false` if a newer program's document is there, which must not be changed.
+    /// Waits for the lease; `false` if the document belongs to a newer program and must not be changed.
     async fn acquire(&self, clock: &Clock) -> Result<bool, StoreError> {
         loop {
             let acquire = |lease: &mut LeaseDoc, now| lease.acquire(self.holder, now, LEASE_DURATION);
-            let updated = update(&*self.store, &self.key, Start::Read, TTL, TRIP_TIMEOUT, acquire).await?;
+            let updated = update(&*self.store, &self.key, Start::Read, TTL, STORE_TIMEOUT, acquire).await?;
             match updated.value {
                 Acquire::Acquired => return Ok(true),
                 Acquire::Busy { .. } => {}
                 _ => return Ok(false),
             }
-            // Bounded, because the holder may have been killed.
+            // The wait is bounded, because the holder may have been killed.
             let changed = self.store.wait_for_change(&self.key, updated.version);
             if let Some(Err(_)) = clock.bounded(RETRY_INTERVAL, changed).await {
-                // The store has no notices now.
+                // Without notices, poll.
                 clock.sleep(RETRY_INTERVAL).await;
             }
         }
@@ -96,6 +95,6 @@ impl SharedLease {
 
     async fn release(&self) -> Result<(), StoreError> {
         let release = |lease: &mut LeaseDoc, _| lease.release(self.holder);
-        update(&*self.store, &self.key, Start::Read, TTL, TRIP_TIMEOUT, release).await.map(drop)
+        update(&*self.store, &self.key, Start::Read, TTL, STORE_TIMEOUT, release).await.map(drop)
     }
 }

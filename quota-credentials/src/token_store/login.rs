@@ -1,32 +1,32 @@
-//! The logins that this program owns, as they are kept in their file.
-//! What is done with them is decided in `rule`; nothing here does I/O.
+//! The stored logins and their JSON format. Nothing here does I/O; `policy` decides what to do with a login.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond::{optional as optional_ms, required as ms};
+use quota_core::file::JsonContent;
 use quota_core::{
     AccountId, Credential, CredentialFingerprint, LoginId, LoginInfo, OwnerId, Secret, UnknownWord,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{hash, token};
-use quota_core::file::JsonContent;
+use crate::token;
 
-/// All that is kept.
+/// The content of the file.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct LoginsFile {
     #[serde(default)]
     pub(crate) version: u32,
     #[serde(default)]
-    pub(crate) logins: BTreeMap<AccountId, Kept>,
+    pub(crate) logins: BTreeMap<AccountId, StoredLogin>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
 impl JsonContent for LoginsFile {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const OWNER_ONLY: bool = true;
 
     fn version(&self) -> u32 {
@@ -36,74 +36,74 @@ impl JsonContent for LoginsFile {
 
 /// The login of one account.
 #[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct StoredLogin {
     #[serde(with = "secret")]
     pub(crate) access_token: Secret,
     #[serde(default, with = "secret::optional", skip_serializing_if = "Option::is_none")]
     pub(crate) refresh_token: Option<Secret>,
-    /// When the access token was got, by the clock of whoever got it.
-    #[serde(rename = "got_ms", default, with = "moment", skip_serializing_if = "Option::is_none")]
-    pub(crate) got_at: Option<Timestamp>,
-    #[serde(rename = "expires_ms", default, with = "moment", skip_serializing_if = "Option::is_none")]
+    /// When the access token was issued, by the clock of the process that requested it.
+    #[serde(rename = "issued_ms", default, with = "optional_ms", skip_serializing_if = "Option::is_none")]
+    pub(crate) issued_at: Option<Timestamp>,
+    #[serde(rename = "expires_ms", default, with = "optional_ms", skip_serializing_if = "Option::is_none")]
     pub(crate) expires_at: Option<Timestamp>,
-    /// Stays when tokens rotate.
-    pub(crate) lineage: LoginId,
-    /// Whose login the provider said it is: a hash.
+    /// Stays the same when tokens rotate.
+    pub(crate) login_id: LoginId,
+    /// The hash of the owner that the provider reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) identity: Option<CredentialFingerprint>,
+    pub(crate) owner: Option<CredentialFingerprint>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plan: Option<String>,
-    /// Whether the access token was got because the one before was refused: a second refusal is final.
+    /// Whether the access token replaced one that the provider rejected. If it is rejected too, the user must log in again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) is_second: bool,
-    /// The refresh tokens that this one has come of, the latest last: none of them is ever taken for a new login.
+    pub(crate) from_rejection: bool,
+    /// Fingerprints of the refresh tokens that led to the current one, the latest last. None of them is accepted as a new login.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) spent: Vec<CredentialFingerprint>,
+    pub(crate) used_refresh_tokens: Vec<CredentialFingerprint>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) trouble: Option<Trouble>,
+    pub(crate) last_failure: Option<RenewalFailure>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
-/// What stands in the way of an exchange, for one refresh token and no other.
+/// Why the last renewal with one refresh token did not succeed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Trouble {
-    /// The refresh token's.
-    pub(crate) mark: CredentialFingerprint,
-    pub(crate) kind: TroubleKind,
-    #[serde(rename = "since_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
-    pub(crate) since: Timestamp,
-    /// When it may be sent again.
-    #[serde(rename = "until_ms", with = "jiff::fmt::serde::timestamp::millisecond::required")]
-    pub(crate) until: Timestamp,
-    /// How often it was sent.
-    pub(crate) tries: u32,
-    /// What happened, in words of our own.
-    pub(crate) why: String,
+pub(crate) struct RenewalFailure {
+    /// The fingerprint of the refresh token.
+    pub(crate) fingerprint: CredentialFingerprint,
+    pub(crate) kind: FailureKind,
+    #[serde(rename = "at_ms", with = "ms")]
+    pub(crate) at: Timestamp,
+    /// When the token may be sent again.
+    #[serde(rename = "retry_at_ms", with = "ms")]
+    pub(crate) retry_at: Timestamp,
+    /// How often the token was sent.
+    pub(crate) attempts: u32,
+    /// A text for the user.
+    pub(crate) reason: String,
     #[serde(flatten)]
     pub(crate) unknown: Map<String, Value>,
 }
 
-/// The kinds of trouble, by what follows from them.
+/// The kinds of failure, by their consequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum TroubleKind {
-    /// It was sent, and nobody has written what came of it: somebody is waiting for the answer, or was killed.
+pub(crate) enum FailureKind {
+    /// The token was sent, and no result is stored. The response is pending, or the process was killed.
     Sent,
-    /// It will never be accepted again.
-    Dead,
-    /// Nobody's would be: a setting has to be changed.
-    Systemic,
-    /// It may be sent again.
+    /// The provider will never accept the token again.
+    InvalidGrant,
+    /// The provider rejects the client, so no token is accepted until a setting is changed.
+    InvalidClient,
+    /// The token may be sent again.
     Transient,
-    /// It may be sent again when the provider wants to be asked again, and so may its siblings.
-    Throttled,
-    /// A kind that only a newer program knows. It is as final as time lets it be.
+    /// The token and those of sibling logins may be sent again at the time that the provider named.
+    RateLimited,
+    /// A kind of a newer program. Only its time is used.
     #[serde(untagged)]
     Other(UnknownWord),
 }
 
-/// A login to keep, as somebody has just made it.
+/// A new login to store.
 ///
 /// ```
 /// use quota_core::Secret;
@@ -118,103 +118,107 @@ pub struct NewLogin {
     access_token: Secret,
     refresh_token: Option<Secret>,
     expires_at: Option<Timestamp>,
-    identity: Option<OwnerId>,
+    owner: Option<OwnerId>,
     plan: Option<String>,
 }
 
 impl NewLogin {
-    /// A login that has this access token.
+    /// A login with this access token.
     pub fn new(access_token: Secret) -> Self {
-        Self { access_token, refresh_token: None, expires_at: None, identity: None, plan: None }
+        Self { access_token, refresh_token: None, expires_at: None, owner: None, plan: None }
     }
 
-    /// Gives the token that the access token is renewed by. It must be nobody else's: it works once.
+    /// Sets the refresh token. No other program may have it, because it works once.
     pub fn refresh_token(mut self, token: impl Into<Option<Secret>>) -> Self {
         self.refresh_token = token.into();
         self
     }
 
-    /// Says when the access token stops being accepted.
+    /// Sets when the access token expires.
     pub fn expires_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
         self.expires_at = at.into();
         self
     }
 
-    /// Says whose login it is. Two logins of one identity are one to those who keep readings.
-    pub fn identity(mut self, identity: impl Into<Option<OwnerId>>) -> Self {
-        self.identity = identity.into();
+    /// Sets the owner. Two logins of one owner have the same login id, so they share their readings.
+    pub fn owner(mut self, owner: impl Into<Option<OwnerId>>) -> Self {
+        self.owner = owner.into();
         self
     }
 
-    /// Says which plan the account has.
+    /// Sets the plan of the account.
     pub fn plan(mut self, plan: impl Into<String>) -> Self {
         self.plan = Some(plan.into());
         self
     }
 }
 
-/// What became of a login that was to be kept.
+/// The outcome of [`TokenStore::put`](crate::TokenStore::put).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
 pub enum PutResult {
-    /// It is kept.
+    /// The login was stored.
     Stored,
-    /// It is the one that is kept, or one that has become it: what is kept is at least as new.
+    /// The stored login is the same or descends from it, so it was not replaced.
     AlreadyStored,
 }
 
 impl LoginsFile {
-    /// Keeps a login, unless what is kept has come of it.
+    /// Stores a login, unless the stored one descends from it.
     pub(crate) fn put(&mut self, account: AccountId, new: NewLogin, now: Timestamp) -> PutResult {
         self.version = Self::VERSION;
-        let known = self.logins.get(&account);
-        let mark = new.refresh_token.as_ref().map(token::mark);
-        if known.is_some_and(|known| mark.is_some_and(|mark| known.has_come_of(mark))) {
+        let existing = self.logins.get(&account);
+        let fingerprint = new.refresh_token.as_ref().map(token::fingerprint);
+        if existing.is_some_and(|login| fingerprint.is_some_and(|token| login.descends_from(token))) {
             return PutResult::AlreadyStored;
         }
-        let identity = new.identity.as_ref().map(identity_mark);
-        let same = known.filter(|known| identity.is_some() && known.identity == identity);
-        let lineage = same.map_or_else(Kept::new_lineage, |known| known.lineage.clone());
-        let unknown = known.map(|known| known.unknown.clone()).unwrap_or_default();
-        let kept = Kept {
+        let owner = new.owner.as_ref().map(owner_hash);
+        let same_owner = existing.filter(|login| owner.is_some() && login.owner == owner);
+        let login = StoredLogin {
             access_token: new.access_token,
             refresh_token: new.refresh_token,
-            got_at: Some(now),
+            issued_at: Some(now),
             expires_at: new.expires_at,
-            lineage,
-            identity,
+            login_id: same_owner.map_or_else(StoredLogin::new_login_id, |login| login.login_id.clone()),
+            owner,
             plan: new.plan,
-            is_second: false,
-            spent: Vec::new(),
-            trouble: None,
-            unknown,
+            from_rejection: false,
+            used_refresh_tokens: Vec::new(),
+            last_failure: None,
+            unknown: existing.map(|login| login.unknown.clone()).unwrap_or_default(),
         };
-        self.logins.insert(account, kept);
+        self.logins.insert(account, login);
         PutResult::Stored
     }
 }
 
-impl Kept {
-    pub(crate) fn new_lineage() -> LoginId {
+impl StoredLogin {
+    pub(crate) fn new_login_id() -> LoginId {
         LoginId::new(&quota_core::RequestId::random().to_string())
     }
 
-    /// The mark of the refresh token, if there is one.
-    pub(crate) fn refresh_mark(&self) -> Option<CredentialFingerprint> {
-        self.refresh_token.as_ref().map(token::mark)
+    /// The fingerprint of the refresh token, if there is one.
+    pub(crate) fn refresh_fingerprint(&self) -> Option<CredentialFingerprint> {
+        self.refresh_token.as_ref().map(token::fingerprint)
     }
 
-    pub(crate) fn access_mark(&self) -> CredentialFingerprint {
-        token::mark(&self.access_token)
+    pub(crate) fn access_fingerprint(&self) -> CredentialFingerprint {
+        token::fingerprint(&self.access_token)
     }
 
-    fn has_come_of(&self, refresh: CredentialFingerprint) -> bool {
-        self.refresh_mark() == Some(refresh) || self.spent.contains(&refresh)
+    fn descends_from(&self, refresh_token: CredentialFingerprint) -> bool {
+        self.refresh_fingerprint() == Some(refresh_token) || self.used_refresh_tokens.contains(&refresh_token)
+    }
+
+    /// The last failure, if it is one of the current refresh token.
+    pub(crate) fn current_failure(&self) -> Option<&RenewalFailure> {
+        let fingerprint = self.refresh_fingerprint()?;
+        self.last_failure.as_ref().filter(|failure| failure.fingerprint == fingerprint)
     }
 
     pub(crate) fn credential(&self) -> Credential {
-        let login = LoginInfo::new(self.lineage.clone()).mark(self.access_mark());
+        let login = LoginInfo::new(self.login_id.clone()).mark(self.access_fingerprint());
         let mut credential =
             Credential::new(self.access_token.clone()).login(login).expires_at(self.expires_at);
         credential.plan.clone_from(&self.plan);
@@ -222,24 +226,23 @@ impl Kept {
     }
 }
 
-/// A name for whose login it is, which tells nobody who that is.
-pub(crate) fn identity_mark(identity: &OwnerId) -> CredentialFingerprint {
-    CredentialFingerprint::from_hash(hash::first_64_bits(
-        &[b"quota-identity\0", identity.as_str().as_bytes()].concat(),
-    ))
+/// Identifies an owner without revealing the owner.
+pub(crate) fn owner_hash(owner: &OwnerId) -> CredentialFingerprint {
+    let labelled = [b"quota-owner\0", owner.as_str().as_bytes()].concat();
+    CredentialFingerprint::from_hash(token::sha256_prefix_u64(&labelled))
 }
 
-/// Shows nothing of the tokens, nor of fields that nobody here knows.
-impl fmt::Debug for Kept {
+/// Shows neither tokens nor unknown fields.
+impl fmt::Debug for StoredLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept")
+        f.debug_struct("StoredLogin")
             .field("expires_at", &self.expires_at)
-            .field("trouble", &self.trouble.as_ref().map(|trouble| trouble.kind))
+            .field("last_failure", &self.last_failure.as_ref().map(|failure| failure.kind))
             .finish_non_exhaustive()
     }
 }
 
-/// A secret in the one file that may hold it.
+/// Serializes secrets. The file of logins is the only one that may hold them.
 mod secret {
     use quota_core::Secret;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -272,8 +275,6 @@ mod secret {
         }
     }
 }
-
-use jiff::fmt::serde::timestamp::millisecond::optional as moment;
 
 #[cfg(test)]
 mod tests;

@@ -1,207 +1,238 @@
-//! When a login is renewed, and what an exchange leaves behind: pure rules on what is kept of it.
-//! Nothing here does I/O or reads a clock; see `renewal` for that.
+//! The rules of renewal: when to renew a login, and what a renewal changes in the file.
+//! They are pure functions. `renewal` does the I/O.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use quota_core::{AccountId, Backoff, CredentialFingerprint, TokenError, Tokens, bounded_wait};
 
-use super::login::{Kept, LoginsFile, Trouble, TroubleKind, identity_mark};
+use super::login::{FailureKind, LoginsFile, RenewalFailure, StoredLogin, owner_hash};
 use crate::token;
 
-/// What somebody wants of a login.
+/// What a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Want {
+pub(crate) enum Demand {
     /// The credential.
     Credential,
-    /// Another than the one with this mark, which was refused.
-    Another(CredentialFingerprint),
+    /// Another credential than the rejected one with this fingerprint.
+    Replacement(CredentialFingerprint),
 }
 
-/// What is to be done for somebody who wants a credential.
+/// What to do for a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Give it.
-    Give,
-    /// Exchange the refresh token; the credential can be given meanwhile, or not.
-    Exchange { is_usable: bool },
-    /// There is none, and none can be got before that moment.
+pub(crate) enum TokenAction {
+    /// Return the stored credential.
+    Use,
+    /// Renew it. While the renewal runs, the stored credential can be used or not.
+    Renew { is_usable: bool },
+    /// Fail: no credential is usable, and no renewal is allowed before `until`.
     Wait { until: Timestamp },
-    /// There is none, and somebody has to log in.
-    LogIn,
+    /// Fail: the user must log in.
+    Reauthenticate,
 }
 
-/// How early to renew, and how long to leave a provider alone that has failed.
+/// When to renew, and how long to back off after a failure.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Pace {
-    /// The longest before its end that an access token is renewed.
+pub(crate) struct RenewalTiming {
+    /// The maximum time before its expiry that an access token is renewed.
     pub(crate) margin: Duration,
-    /// From 0 to below 1, drawn once in a process, so that not all of them come at once.
-    pub(crate) dice: f64,
+    /// From 0 to below 1, random per process, so that processes do not renew at the same time.
+    pub(crate) jitter: f64,
     pub(crate) backoff: Backoff,
 }
 
-/// A moment that lies further ahead than this was written by a clock that has been set back since.
-const CLOCK_SLACK: Duration = Duration::from_secs(30);
-/// How many spent refresh tokens are remembered.
-const MOST_SPENT: usize = 16;
+/// A failure further in the future was recorded with a wrong clock.
+const MAX_SKEW: Duration = Duration::from_secs(30);
+/// The maximum number of used refresh tokens to remember.
+const MAX_USED_TOKENS: usize = 16;
 
 impl LoginsFile {
-    /// What is to be done for somebody who wants that account's credential; `None` if nobody is logged in.
-    pub(crate) fn step(&self, account: &AccountId, want: Want, now: Timestamp, pace: &Pace) -> Option<Step> {
-        let kept = self.logins.get(account)?;
-        let is_refused = want == Want::Another(kept.access_mark());
-        let is_usable = !is_refused && kept.expires_at.is_none_or(|end| now < end);
-        let or_give = |step| Some(if is_usable { Step::Give } else { step });
-        let is_due = is_refused || kept.due_at(pace).is_some_and(|due| due <= now);
-        if !is_due {
-            return Some(Step::Give);
-        }
-        let Some(mark) = kept.refresh_mark() else { return or_give(Step::LogIn) };
-        if is_refused && kept.is_second {
-            return Some(Step::LogIn);
-        }
-        let own = kept.trouble.as_ref().filter(|trouble| trouble.mark == mark);
-        if own.is_some_and(|trouble| trouble.kind == TroubleKind::Dead) {
-            return or_give(Step::LogIn);
-        }
-        let held = own.and_then(|trouble| trouble.holds_until(now)).max(self.quiet_until(account, now));
-        match held {
-            Some(until) => or_give(Step::Wait { until }),
-            None => Some(Step::Exchange { is_usable }),
-        }
-    }
-
-    /// Until when a provider that wants to be left alone is not asked for any of its logins.
-    ///
-    /// Other failures hold up nobody else: a login that fails each time must not starve its siblings.
-    fn quiet_until(&self, account: &AccountId, now: Timestamp) -> Option<Timestamp> {
-        let siblings = self.logins.iter().filter(|(id, _)| id.provider() == account.provider());
-        let troubles = siblings.filter_map(|(_, kept)| Some((kept.refresh_mark()?, kept.trouble.as_ref()?)));
-        troubles
-            .filter(|(mark, trouble)| trouble.mark == *mark && trouble.kind == TroubleKind::Throttled)
-            .filter_map(|(_, trouble)| trouble.holds_until(now))
-            .max()
-    }
-
-    /// Notes, before it is sent, that a refresh token is about to be: whoever is killed while it is under way leaves word.
-    ///
-    /// The first time it may be sent again at once, since some providers give an answer twice that was lost, but not for
-    /// long. After that whoever is killed each time keeps the distance of failures. `false` if it is another token by now.
-    pub(crate) fn sending(
-        &mut self,
+    /// What to do for a caller; `None` if the account has no login.
+    pub(crate) fn action(
+        &self,
         account: &AccountId,
-        mark: CredentialFingerprint,
+        demand: Demand,
         now: Timestamp,
-        pace: &Pace,
-    ) -> bool {
-        let Some(kept) = self.logins.get_mut(account).filter(|kept| kept.refresh_mark() == Some(mark)) else {
-            return false;
-        };
-        let before = kept.trouble.take().filter(|trouble| trouble.mark == mark);
-        let tries = before.as_ref().map_or(0, |trouble| trouble.tries).saturating_add(1);
-        let until = if tries == 1 { now } else { later(now, pace.delay(tries - 1)) };
-        let why = "the answer to its renewal was lost".to_owned();
-        let unknown = before.map(|trouble| trouble.unknown).unwrap_or_default();
-        kept.trouble =
-            Some(Trouble { mark, kind: TroubleKind::Sent, since: now, until, tries, why, unknown });
-        true
+        timing: &RenewalTiming,
+    ) -> Option<TokenAction> {
+        let login = self.logins.get(account)?;
+        let is_rejected = demand == Demand::Replacement(login.access_fingerprint());
+        let is_usable = !is_rejected && login.expires_at.is_none_or(|expiry| now < expiry);
+        let is_due = is_rejected || login.renew_at(timing).is_some_and(|due| due <= now);
+        if !is_due {
+            return Some(TokenAction::Use);
+        }
+        let unless_usable = |action| Some(if is_usable { TokenAction::Use } else { action });
+        if login.refresh_token.is_none() {
+            return unless_usable(TokenAction::Reauthenticate);
+        }
+        if is_rejected && login.from_rejection {
+            return Some(TokenAction::Reauthenticate);
+        }
+        let failure = login.current_failure();
+        if failure.is_some_and(|failure| failure.kind == FailureKind::InvalidGrant) {
+            return unless_usable(TokenAction::Reauthenticate);
+        }
+        let backoff = failure.and_then(|failure| failure.blocked_until(now));
+        match backoff.max(self.provider_backoff_until(account, now)) {
+            Some(until) => unless_usable(TokenAction::Wait { until }),
+            None => Some(TokenAction::Renew { is_usable }),
+        }
     }
 
-    /// Takes what a refresh token was exchanged for; `false` if another has taken its place, which is newer.
-    pub(crate) fn take(&mut self, account: &AccountId, mark: CredentialFingerprint, tokens: &Got) -> bool {
-        let Some(kept) = self.logins.get_mut(account).filter(|kept| kept.refresh_mark() == Some(mark)) else {
-            return false;
-        };
-        let Got { tokens, at, is_second } = tokens;
-        kept.access_token = tokens.access_token.clone();
-        if let Some(next) = tokens.refresh_token.as_ref().filter(|next| token::mark(next) != mark) {
-            kept.refresh_token = Some(next.clone());
-            kept.spent.push(mark);
-            let too_many = kept.spent.len().saturating_sub(MOST_SPENT);
-            kept.spent.drain(..too_many);
-        }
-        kept.got_at = Some(*at);
-        kept.expires_at = tokens.expires_in.map(|span| later(*at, span));
-        kept.is_second = *is_second;
-        kept.trouble = None;
-        if let Some(identity) = tokens.identity.as_ref().map(identity_mark) {
-            if kept.identity.is_some_and(|known| known != identity) {
-                // Somebody else's by now: what was read of the one before is not theirs.
-                kept.lineage = Kept::new_lineage();
-            }
-            kept.identity = Some(identity);
-        }
-        true
+    /// Until when a rate limit blocks renewals of all logins of the provider.
+    ///
+    /// Other failures block only their own login, so that a login that always fails does not starve its siblings.
+    fn provider_backoff_until(&self, account: &AccountId, now: Timestamp) -> Option<Timestamp> {
+        let siblings = self.logins.iter().filter(|(id, _)| id.provider() == account.provider());
+        let failures = siblings.filter_map(|(_, login)| login.current_failure());
+        let rate_limits = failures.filter(|failure| failure.kind == FailureKind::RateLimited);
+        rate_limits.filter_map(|failure| failure.blocked_until(now)).max()
     }
 
-    /// Notes why a refresh token was not exchanged; nothing, if another has taken its place.
-    pub(crate) fn fail(
+    /// Records that a refresh token is about to be sent, in case the process is killed before the result is stored.
+    ///
+    /// After the first time the token may be sent again at once, since some providers repeat a lost response for a short time.
+    /// Later attempts back off. `false` if another token is stored by now.
+    pub(crate) fn mark_sending(
         &mut self,
         account: &AccountId,
-        mark: CredentialFingerprint,
+        fingerprint: CredentialFingerprint,
+        now: Timestamp,
+        timing: &RenewalTiming,
+    ) -> bool {
+        let Some(login) = self.login_with(account, fingerprint) else { return false };
+        let attempts = login.attempts().saturating_add(1);
+        let wait = if attempts == 1 { Duration::ZERO } else { timing.delay(attempts - 1) };
+        let reason = "the response to its renewal was lost".to_owned();
+        login.set_failure(fingerprint, FailureKind::Sent, now, wait, attempts, reason);
+        true
+    }
+
+    /// Stores the tokens of a renewal; `false` if another refresh token is stored by now, which is newer.
+    pub(crate) fn apply(
+        &mut self,
+        account: &AccountId,
+        fingerprint: CredentialFingerprint,
+        exchanged: &Exchanged,
+    ) -> bool {
+        let Some(login) = self.login_with(account, fingerprint) else { return false };
+        let Exchanged { tokens, started_at, from_rejection } = exchanged;
+        login.access_token = tokens.access_token.clone();
+        if let Some(next) =
+            tokens.refresh_token.as_ref().filter(|next| token::fingerprint(next) != fingerprint)
+        {
+            login.refresh_token = Some(next.clone());
+            login.used_refresh_tokens.push(fingerprint);
+            let excess = login.used_refresh_tokens.len().saturating_sub(MAX_USED_TOKENS);
+            login.used_refresh_tokens.drain(..excess);
+        }
+        login.issued_at = Some(*started_at);
+        login.expires_at = tokens.expires_in.map(|lifetime| saturating_add(*started_at, lifetime));
+        login.from_rejection = *from_rejection;
+        login.last_failure = None;
+        if let Some(owner) = tokens.identity.as_ref().map(owner_hash) {
+            if login.owner.is_some_and(|previous| previous != owner) {
+                // Readings of the previous owner do not apply to this one.
+                login.login_id = StoredLogin::new_login_id();
+            }
+            login.owner = Some(owner);
+        }
+        true
+    }
+
+    /// Records why a renewal failed. No change if another refresh token is stored by now.
+    pub(crate) fn record_failure(
+        &mut self,
+        account: &AccountId,
+        fingerprint: CredentialFingerprint,
         error: &TokenError,
         now: Timestamp,
-        pace: &Pace,
+        timing: &RenewalTiming,
     ) {
-        let Some(kept) = self.logins.get_mut(account).filter(|kept| kept.refresh_mark() == Some(mark)) else {
-            return;
-        };
-        let before = kept.trouble.take().filter(|trouble| trouble.mark == mark);
-        let tries = before.as_ref().map_or(1, |trouble| trouble.tries);
+        let Some(login) = self.login_with(account, fingerprint) else { return };
+        let attempts = login.attempts().max(1);
         let (kind, wait) = match error {
-            TokenError::InvalidGrant { .. } => (TroubleKind::Dead, Duration::ZERO),
-            // Nothing changes before somebody changes a setting; now and then is often enough to notice.
-            TokenError::InvalidClient { .. } => (TroubleKind::Systemic, pace.backoff.cap),
+            TokenError::InvalidGrant { .. } => (FailureKind::InvalidGrant, Duration::ZERO),
+            // Only a changed setting helps, so retry as rarely as the backoff allows.
+            TokenError::InvalidClient { .. } => (FailureKind::InvalidClient, timing.backoff.cap),
             _ => match error.retry_after() {
-                Some(told) => (TroubleKind::Throttled, pace.delay(tries).max(bounded_wait(told))),
-                None => (TroubleKind::Transient, pace.delay(tries)),
+                Some(wait) => (FailureKind::RateLimited, timing.delay(attempts).max(bounded_wait(wait))),
+                None => (FailureKind::Transient, timing.delay(attempts)),
             },
         };
-        let unknown = before.map(|trouble| trouble.unknown).unwrap_or_default();
-        let (until, why) = (later(now, wait), why(error));
-        kept.trouble = Some(Trouble { mark, kind, since: now, until, tries, why, unknown });
+        login.set_failure(fingerprint, kind, now, wait, attempts, reason(error));
+    }
+
+    /// The login of an account, if it still has the refresh token with this fingerprint.
+    fn login_with(
+        &mut self,
+        account: &AccountId,
+        fingerprint: CredentialFingerprint,
+    ) -> Option<&mut StoredLogin> {
+        self.logins.get_mut(account).filter(|login| login.refresh_fingerprint() == Some(fingerprint))
     }
 }
 
-/// What an exchange has given, and when.
+/// The result of a renewal.
 #[derive(Debug, Clone)]
-pub(crate) struct Got {
+pub(crate) struct Exchanged {
     pub(crate) tokens: Tokens,
-    /// When it was begun: the access token lives no longer than from then.
-    pub(crate) at: Timestamp,
-    /// Whether it was made because the access token before was refused.
-    pub(crate) is_second: bool,
+    /// When the request was sent. The lifetime of the access token starts no earlier.
+    pub(crate) started_at: Timestamp,
+    /// Whether the provider had rejected the previous access token.
+    pub(crate) from_rejection: bool,
 }
 
-impl Kept {
-    /// When the access token is to be renewed; `None` if it is not known to end.
-    fn due_at(&self, pace: &Pace) -> Option<Timestamp> {
-        let end = self.expires_at?;
-        // Of a token that lives for minutes, a part: a longer margin would have it renewed all the time.
-        let lives = self.got_at.and_then(|got| Duration::try_from(end.duration_since(got)).ok());
-        let margin = lives.map_or(pace.margin, |lives| pace.margin.min(lives / 4));
-        let margin = margin.mul_f64(0.5 + pace.dice.clamp(0.0, 1.0) / 2.0);
-        Some(end.checked_sub(margin).unwrap_or(Timestamp::MIN))
+impl StoredLogin {
+    /// When to renew the access token; `None` if it has no expiry.
+    fn renew_at(&self, timing: &RenewalTiming) -> Option<Timestamp> {
+        let expiry = self.expires_at?;
+        // A short-lived token would otherwise be renewed all the time.
+        let lifetime =
+            self.issued_at.and_then(|issued| Duration::try_from(expiry.duration_since(issued)).ok());
+        let margin = lifetime.map_or(timing.margin, |lifetime| timing.margin.min(lifetime / 4));
+        let margin = margin.mul_f64(0.5 + timing.jitter.clamp(0.0, 1.0) / 2.0);
+        Some(expiry.checked_sub(margin).unwrap_or(Timestamp::MIN))
+    }
+
+    /// How often the current refresh token was sent.
+    fn attempts(&self) -> u32 {
+        self.current_failure().map_or(0, |failure| failure.attempts)
+    }
+
+    fn set_failure(
+        &mut self,
+        fingerprint: CredentialFingerprint,
+        kind: FailureKind,
+        at: Timestamp,
+        wait: Duration,
+        attempts: u32,
+        reason: String,
+    ) {
+        let unknown = self.current_failure().map(|failure| failure.unknown.clone()).unwrap_or_default();
+        let retry_at = saturating_add(at, wait);
+        self.last_failure =
+            Some(RenewalFailure { fingerprint, kind, at, retry_at, attempts, reason, unknown });
     }
 }
 
-impl Trouble {
-    /// Until when it keeps the token from being sent, if it does now.
-    fn holds_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let is_from_the_future = self.since > later(now, CLOCK_SLACK);
-        Some(self.until).filter(|until| now < *until && !is_from_the_future)
+impl RenewalFailure {
+    /// Until when the token must not be sent; `None` if it may be sent now.
+    fn blocked_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let is_from_future = self.at > saturating_add(now, MAX_SKEW);
+        Some(self.retry_at).filter(|retry_at| now < *retry_at && !is_from_future)
     }
 }
 
-impl Pace {
-    fn delay(&self, tries: u32) -> Duration {
-        self.backoff.delay(tries, self.dice)
+impl RenewalTiming {
+    fn delay(&self, attempts: u32) -> Duration {
+        self.backoff.delay(attempts, self.jitter)
     }
 }
 
-/// What happened, without the words for what follows from it.
-fn why(error: &TokenError) -> String {
+/// The cause alone, without the advice of the error's own text.
+fn reason(error: &TokenError) -> String {
     match error {
         TokenError::InvalidGrant { why, .. }
         | TokenError::InvalidClient { why, .. }
@@ -210,8 +241,8 @@ fn why(error: &TokenError) -> String {
     }
 }
 
-fn later(at: Timestamp, span: Duration) -> Timestamp {
-    at.checked_add(span).unwrap_or(Timestamp::MAX)
+fn saturating_add(at: Timestamp, duration: Duration) -> Timestamp {
+    at.checked_add(duration).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

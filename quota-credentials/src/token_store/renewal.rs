@@ -1,305 +1,259 @@
-//! Giving credentials, and renewing them: one exchange at a time, in a task that outlives whoever waits for it.
-//! When to renew, and what is written, is decided in `rule`.
+//! Returns credentials and renews them. Per account one renewal task runs at a time, and it outlives its callers.
+//! `policy` decides when to renew and what to store.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use quota_core::file::{FileError, JsonFile};
 use quota_core::{
     AccountId, Clock, Credential, CredentialError, CredentialFingerprint, ProviderId, QuotaStore, Secret,
-    TokenError, TokenRefresher,
+    TokenError, TokenRefresher, Tokens,
 };
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::lease;
-use super::login::LoginsFile;
-use super::policy::{Got, Pace, Step, Want};
-use quota_core::file::{FileError, JsonFile};
+use super::login::{LoginsFile, StoredLogin};
+use super::policy::{Demand, Exchanged, RenewalTiming, TokenAction};
 
-/// How long a caller waits who has nothing to use meanwhile.
-const PATIENCE: Duration = Duration::from_secs(12);
-/// How long an exchange may take; the lease that excludes other processes lasts longer.
-const EXCHANGE: Duration = Duration::from_secs(30);
-/// How often to try to write what was got, and how long to wait in between.
-const WRITES: u32 = 3;
-const BETWEEN_WRITES: Duration = Duration::from_secs(1);
-/// When to come back if somebody else is renewing.
-const SOON: Duration = Duration::from_secs(5);
+/// How long a caller without a usable credential waits for a renewal.
+const RENEWAL_WAIT: Duration = Duration::from_secs(12);
+/// The timeout of the request to the provider, shorter than the lease.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often to try to write new tokens while the lease is held.
+const MAX_WRITE_ATTEMPTS: u32 = 3;
+const WRITE_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// When a caller should retry while a renewal is running.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What all clones share.
-pub(super) struct Inner {
-    pub(super) document: JsonFile,
+/// The state that all clones of a store share.
+pub(super) struct Renewer {
+    pub(super) file: JsonFile,
     refreshers: HashMap<ProviderId, Arc<dyn TokenRefresher>>,
     store: Option<Arc<dyn QuotaStore>>,
     pub(super) clock: Clock,
-    pace: Pace,
+    timing: RenewalTiming,
     login_hint: Option<String>,
-    /// Who is being renewed.
-    flights: Mutex<HashMap<AccountId, Arc<Flight>>>,
-    /// What was got and could not be written: without it a spent token would be sent again.
-    unwritten: Mutex<HashMap<AccountId, (CredentialFingerprint, Got)>>,
-    tasks: Mutex<JoinSet<()>>,
+    /// The last renewal of each account. Its token is cancelled when the renewal ends.
+    renewals: Mutex<HashMap<AccountId, CancellationToken>>,
+    /// New tokens that could not be written, with the fingerprint of the refresh token they replace. Otherwise that used token would
+    /// be sent again.
+    unsaved: Mutex<HashMap<AccountId, (CredentialFingerprint, Exchanged)>>,
+    tasks: TaskTracker,
 }
 
-impl Inner {
+impl Renewer {
     pub(super) fn new(
-        document: JsonFile,
+        file: JsonFile,
         refreshers: HashMap<ProviderId, Arc<dyn TokenRefresher>>,
         store: Option<Arc<dyn QuotaStore>>,
         clock: Clock,
-        pace: Pace,
+        timing: RenewalTiming,
         login_hint: Option<String>,
     ) -> Self {
         Self {
-            document,
+            file,
             refreshers,
             store,
             clock,
-            pace,
+            timing,
             login_hint,
-            flights: Mutex::default(),
-            unwritten: Mutex::default(),
-            tasks: Mutex::default(),
+            renewals: Mutex::default(),
+            unsaved: Mutex::default(),
+            tasks: TaskTracker::new(),
         }
     }
 
-    /// What is kept, and what ought to be.
+    /// Reads the file and applies unsaved tokens. Those that no longer apply are dropped.
     pub(super) async fn load(&self) -> Result<LoginsFile, FileError> {
-        let mut file: LoginsFile = self.document.load().await?;
-        self.unwritten().retain(|account, (mark, got)| file.take(account, *mark, got));
+        let mut file: LoginsFile = self.file.load().await?;
+        self.unsaved
+            .lock()
+            .retain(|account, (fingerprint, exchanged)| file.apply(account, *fingerprint, exchanged));
         Ok(file)
     }
 
     pub(super) async fn credential(
         self: &Arc<Self>,
         account: &AccountId,
-        want: Want,
+        demand: Demand,
     ) -> Result<Credential, CredentialError> {
-        self.write_what_is_unwritten(account).await;
-        // A renewal that was under way may have been begun for less than is wanted now, so a second one is waited for.
+        self.save_or_warn(account).await;
+        // The caller may join a renewal that does not meet its demand, so it may need to wait for a second one.
         for _ in 0..2 {
-            let file = self.load().await.map_err(|error| self.unreadable(error))?;
+            let file = self.load().await;
+            let file = file.map_err(|error| CredentialError::unreadable(error.to_string(), error))?;
             let now = self.clock.now();
-            let step = file.step(account, want, now, &self.pace).ok_or_else(|| self.nobody(account))?;
-            let kept = &file.logins[account];
-            let may_renew = self.refreshers.contains_key(account.provider());
-            match step {
-                Step::Give => return Ok(kept.credential()),
-                Step::Exchange { is_usable: true } => {
-                    if may_renew {
-                        self.renew_in_background(account, want);
+            let action = file.action(account, demand, now, &self.timing);
+            let action = action.ok_or_else(|| self.no_login_error(account))?;
+            let login = &file.logins[account];
+            let can_renew = self.refreshers.contains_key(account.provider());
+            match action {
+                TokenAction::Use => return Ok(login.credential()),
+                TokenAction::Renew { is_usable: true } => {
+                    if can_renew {
+                        self.renew_in_background(account, demand);
                     }
-                    return Ok(kept.credential());
+                    return Ok(login.credential());
                 }
-                Step::Exchange { .. } if !may_renew => {
-                    let what = if want == Want::Credential { "has run out" } else { "was refused" };
-                    return Err(self.log_in(account, what, None));
+                TokenAction::Renew { .. } if !can_renew => {
+                    let state = if demand == Demand::Credential { "has expired" } else { "was rejected" };
+                    return Err(self.login_error(account, state, None));
                 }
-                Step::Exchange { .. } => {
-                    let flight = self.renew_in_background(account, want);
-                    if self.clock.bounded(PATIENCE, flight.end()).await.is_none() {
+                TokenAction::Renew { .. } => {
+                    let renewal = self.renew_in_background(account, demand);
+                    if self.clock.bounded(RENEWAL_WAIT, renewal.cancelled()).await.is_none() {
                         break;
                     }
                 }
-                Step::Wait { until } => {
-                    let why = kept
-                        .trouble
-                        .as_ref()
-                        .map_or("the provider asked for a pause", |trouble| &trouble.why);
-                    let why = format!("the login of {account} could not be renewed yet: {why}");
+                TokenAction::Wait { until } => {
+                    let reason = failure_reason(login).unwrap_or("the provider limits renewals");
+                    let message = format!("could not renew the login of {account} yet: {reason}");
                     let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-                    return Err(CredentialError::temporarily_unavailable(why, Some(wait)));
+                    return Err(CredentialError::temporarily_unavailable(message, Some(wait)));
                 }
-                Step::LogIn => {
-                    let why = kept.trouble.as_ref().map(|trouble| &*trouble.why);
-                    return Err(self.log_in(account, "is no longer good", why));
+                TokenAction::Reauthenticate => {
+                    return Err(self.login_error(account, "is no longer valid", failure_reason(login)));
                 }
             }
         }
-        Err(CredentialError::temporarily_unavailable(
-            format!("the login of {account} is being renewed"),
-            Some(SOON),
-        ))
+        let message = format!("the login of {account} is being renewed");
+        Err(CredentialError::temporarily_unavailable(message, Some(RETRY_AFTER)))
     }
 
-    /// Renews a login, or joins whoever does.
-    fn renew_in_background(self: &Arc<Self>, account: &AccountId, want: Want) -> Arc<Flight> {
-        let mut flights = self.flights();
-        if let Some(flight) = flights.get(account) {
-            return Arc::clone(flight);
+    /// Starts a renewal, or joins the one that runs.
+    fn renew_in_background(self: &Arc<Self>, account: &AccountId, demand: Demand) -> CancellationToken {
+        let mut renewals = self.renewals.lock();
+        if let Some(renewal) = renewals.get(account).filter(|renewal| !renewal.is_cancelled()) {
+            return renewal.clone();
         }
-        let flight = Arc::<Flight>::default();
-        flights.insert(account.clone(), Arc::clone(&flight));
-        drop(flights);
-        let landing =
-            Landing { inner: Arc::clone(self), account: account.clone(), flight: Arc::clone(&flight) };
-        let mut tasks = self.tasks();
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
-            let Landing { inner, account, .. } = &landing;
-            if let Err(error) = inner.renew(account, want).await {
+        let renewal = CancellationToken::new();
+        renewals.insert(account.clone(), renewal.clone());
+        drop(renewals);
+        // Cancelled also if the task panics. Its callers then read the file again.
+        let finished = renewal.clone().drop_guard();
+        let (this, account) = (Arc::clone(self), account.clone());
+        self.tasks.spawn(async move {
+            let _finished = finished;
+            if let Err(error) = this.renew(&account, demand).await {
                 tracing::warn!(%account, %error, "login not renewed");
             }
         });
-        flight
+        renewal
     }
 
-    async fn renew(&self, account: &AccountId, want: Want) -> Result<(), FileError> {
+    async fn renew(&self, account: &AccountId, demand: Demand) -> Result<(), FileError> {
         let Some(refresher) = self.refreshers.get(account.provider()) else { return Ok(()) };
-        let lease =
-            lease::acquire(&self.document, self.store.as_ref(), &self.clock, account.provider()).await?;
+        let lease = lease::acquire(&self.file, self.store.as_ref(), &self.clock, account.provider()).await?;
         let Some(lease) = lease else {
-            tracing::debug!(%account, "others are renewing for too long");
+            tracing::debug!(%account, "renewal lease not acquired in time");
             return Ok(());
         };
-        let done = self.renew_under_lease(account, want, &**refresher).await;
+        let renewed = self.renew_under_lease(account, demand, &**refresher).await;
         lease.release().await;
-        done
+        renewed
     }
 
     async fn renew_under_lease(
         &self,
         account: &AccountId,
-        want: Want,
+        demand: Demand,
         refresher: &dyn TokenRefresher,
     ) -> Result<(), FileError> {
-        // The holder before may have done it.
+        // The previous holder of the lease may have renewed the login.
         let file = self.load().await?;
-        let (at, pace) = (self.clock.now(), self.pace);
-        let Some(Step::Exchange { .. }) = file.step(account, want, at, &pace) else { return Ok(()) };
-        let kept = &file.logins[account];
-        let (Some(token), Some(mark)) = (kept.refresh_token.clone(), kept.refresh_mark()) else {
+        let (started_at, timing) = (self.clock.now(), self.timing);
+        let action = file.action(account, demand, started_at, &timing);
+        let Some(TokenAction::Renew { .. }) = action else { return Ok(()) };
+        let login = &file.logins[account];
+        let (Some(token), Some(fingerprint)) = (login.refresh_token.clone(), login.refresh_fingerprint())
+        else {
             return Ok(());
         };
-        let is_second = want == Want::Another(kept.access_mark());
-        // Written first: it leaves word should this process be killed, and it shows that the new token can be written.
+        let from_rejection = demand == Demand::Replacement(login.access_fingerprint());
+        // Written before the request, for the case that this process is killed. It also proves that the file can be written.
         let id = account.clone();
-        if !self.document.update(move |file: &mut LoginsFile| file.sending(&id, mark, at, &pace)).await? {
+        let mark = move |file: &mut LoginsFile| file.mark_sending(&id, fingerprint, started_at, &timing);
+        if !self.file.update(mark).await? {
             return Ok(());
         }
         match self.exchange(refresher, &token).await {
             Ok(tokens) => {
                 tracing::debug!(%account, "login renewed");
-                self.unwritten().insert(account.clone(), (mark, Got { tokens, at, is_second }));
-                self.write_at_last(account).await
+                let exchanged = Exchanged { tokens, started_at, from_rejection };
+                self.unsaved.lock().insert(account.clone(), (fingerprint, exchanged));
+                self.save_with_retries(account).await
             }
             Err(error) => {
                 tracing::debug!(%account, %error, "login not renewed");
                 let (id, now) = (account.clone(), self.clock.now());
-                let change = move |file: &mut LoginsFile| file.fail(&id, mark, &error, now, &pace);
-                self.document.update(change).await
+                let record =
+                    move |file: &mut LoginsFile| file.record_failure(&id, fingerprint, &error, now, &timing);
+                self.file.update(record).await
             }
         }
     }
 
-    async fn exchange(
-        &self,
-        refresher: &dyn TokenRefresher,
-        token: &Secret,
-    ) -> Result<quota_core::Tokens, TokenError> {
-        let bounded = self.clock.bounded(EXCHANGE, refresher.refresh(token)).await;
-        bounded.unwrap_or_else(|| Err(TokenError::transient("the provider did not answer in time")))
+    async fn exchange(&self, refresher: &dyn TokenRefresher, token: &Secret) -> Result<Tokens, TokenError> {
+        let bounded = self.clock.bounded(EXCHANGE_TIMEOUT, refresher.refresh(token)).await;
+        bounded.unwrap_or_else(|| Err(TokenError::transient("the provider timed out")))
     }
 
-    /// Writes what was got. Until that has worked it is kept here, and serves from here.
-    async fn write(&self, account: &AccountId) -> Result<(), FileError> {
-        let Some((mark, got)) = self.unwritten().get(account).cloned() else { return Ok(()) };
+    /// Writes unsaved tokens of an account. Until that succeeds, `load` applies them.
+    async fn save(&self, account: &AccountId) -> Result<(), FileError> {
+        let unsaved = self.unsaved.lock().get(account).cloned();
+        let Some((fingerprint, exchanged)) = unsaved else { return Ok(()) };
         let id = account.clone();
-        let is_taken = self.document.update(move |file: &mut LoginsFile| file.take(&id, mark, &got)).await?;
-        if !is_taken {
-            tracing::debug!(%account, "a newer login has taken its place");
+        let apply = move |file: &mut LoginsFile| file.apply(&id, fingerprint, &exchanged);
+        if !self.file.update(apply).await? {
+            tracing::debug!(%account, "renewed tokens dropped, a newer login is stored");
         }
-        self.unwritten().remove(account);
+        self.unsaved.lock().remove(account);
         Ok(())
     }
 
-    /// Writes what was got, with some patience while the lease is still held: its next holder would send the spent token.
-    async fn write_at_last(&self, account: &AccountId) -> Result<(), FileError> {
-        for _ in 1..WRITES {
-            if self.write(account).await.is_ok() {
+    /// Retries while the lease is held, because the next holder would send the used token.
+    async fn save_with_retries(&self, account: &AccountId) -> Result<(), FileError> {
+        for _ in 1..MAX_WRITE_ATTEMPTS {
+            if self.save(account).await.is_ok() {
                 return Ok(());
             }
-            self.clock.sleep(BETWEEN_WRITES).await;
+            self.clock.sleep(WRITE_RETRY_DELAY).await;
         }
-        self.write(account).await
+        self.save(account).await
     }
 
-    async fn write_what_is_unwritten(&self, account: &AccountId) {
-        if let Err(error) = self.write(account).await {
-            tracing::warn!(%account, %error, "a renewed login is not written yet");
+    async fn save_or_warn(&self, account: &AccountId) {
+        if let Err(error) = self.save(account).await {
+            tracing::warn!(%account, %error, "renewed tokens not written yet");
         }
     }
 
     pub(super) async fn close(&self) {
-        let mut tasks = std::mem::take(&mut *self.tasks());
-        while tasks.join_next().await.is_some() {}
-        let left: Vec<AccountId> = self.unwritten().keys().cloned().collect();
-        for account in left {
-            self.write_what_is_unwritten(&account).await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        let accounts: Vec<AccountId> = self.unsaved.lock().keys().cloned().collect();
+        for account in accounts {
+            self.save_or_warn(&account).await;
         }
     }
 
-    fn nobody(&self, account: &AccountId) -> CredentialError {
-        let path = self.document.path().display();
-        let then = self.login_hint.as_ref().map_or_else(|| "log in".into(), |by| format!("run `{by}`"));
-        CredentialError::not_logged_in(format!("no login of {account} in {path}: {then}"))
+    fn no_login_error(&self, account: &AccountId) -> CredentialError {
+        let path = self.file.path().display();
+        let hint = self.login_hint.as_ref().map_or_else(|| "log in".into(), |hint| format!("run `{hint}`"));
+        CredentialError::not_logged_in(format!("no login of {account} in {path}; {hint}"))
     }
 
-    fn log_in(&self, account: &AccountId, what: &str, why: Option<&str>) -> CredentialError {
-        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-        let with = self.login_hint.as_ref().map(|by| format!(" with `{by}`")).unwrap_or_default();
-        CredentialError::not_logged_in(format!("the login of {account} {what}{why}: log in again{with}"))
-    }
-
-    fn unreadable(&self, error: FileError) -> CredentialError {
-        CredentialError::unreadable(error.to_string(), error)
-    }
-
-    fn flights(&self) -> MutexGuard<'_, HashMap<AccountId, Arc<Flight>>> {
-        // Nothing panics halfway through a change, so what these locks guard is whole.
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn unwritten(&self) -> MutexGuard<'_, HashMap<AccountId, (CredentialFingerprint, Got)>> {
-        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn login_error(&self, account: &AccountId, state: &str, reason: Option<&str>) -> CredentialError {
+        let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let hint = self.login_hint.as_ref().map(|hint| format!(" with `{hint}`")).unwrap_or_default();
+        let message = format!("the login of {account} {state}{reason}; log in again{hint}");
+        CredentialError::not_logged_in(message)
     }
 }
 
-/// One renewal, for all who wait for it.
-#[derive(Default)]
-struct Flight {
-    has_ended: AtomicBool,
-    ended: Notify,
-}
-
-impl Flight {
-    /// Waits until it has ended, in whatever way.
-    async fn end(&self) {
-        // Listening before it looks, so that an end in between is heard.
-        let ended = self.ended.notified();
-        if !self.has_ended.load(Ordering::Acquire) {
-            ended.await;
-        }
-    }
-}
-
-/// Ends a flight however its task ends, a panic included: whoever waits looks at the file again.
-struct Landing {
-    inner: Arc<Inner>,
-    account: AccountId,
-    flight: Arc<Flight>,
-}
-
-impl Drop for Landing {
-    fn drop(&mut self) {
-        self.inner.flights().remove(&self.account);
-        self.flight.has_ended.store(true, Ordering::Release);
-        self.flight.ended.notify_waiters();
-    }
+fn failure_reason(login: &StoredLogin) -> Option<&str> {
+    login.last_failure.as_ref().map(|failure| &*failure.reason)
 }

@@ -1,13 +1,13 @@
-//! Logins of this program's own: given, renewed and lost, under a clock that stands still until it is moved.
-//! The rules alone have their tests beside them; real processes and a real provider are in `tests/stories`.
+//! The token store with a paused clock and a fake provider.
+//! `policy` tests the rules alone; `tests/stories` uses real processes and the simulator.
 
-// Clippy lets tests unwrap, and their helpers too if it is told that all of this is a test.
+// With this, Clippy allows helpers to unwrap as in tests.
 #![cfg(test)]
 
-mod alone;
+mod failures;
+mod many_processes;
+mod one_process;
 mod provider;
-mod shared;
-mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,20 +29,20 @@ fn noon() -> Timestamp {
     "2026-06-01T12:00:00Z".parse().unwrap()
 }
 
-struct World {
+struct Env {
     dir: TempDir,
     clock: Clock,
     provider: Arc<Provider>,
 }
 
-impl World {
+impl Env {
     fn new() -> Self {
         let clock = Clock::anchored(noon());
         let provider = Arc::new(Provider::new(clock.clone()));
         Self { dir: tempfile::tempdir().unwrap(), clock, provider }
     }
 
-    /// What a process of its own would have, on the file of this name.
+    /// The settings of another process that uses the file of this name.
     fn process_on(&self, file: &str) -> TokenStoreBuilder {
         TokenStore::builder(self.dir.path().join(file))
             .clock(self.clock.clone())
@@ -54,11 +54,11 @@ impl World {
         self.process_on("logins.json").build()
     }
 
-    /// Logs in, with an access token that ends in so many seconds.
-    async fn log_in(&self, logins: &TokenStore, name: &str, ends_in: i64) {
+    /// Logs in with an access token that expires in `expires_in` seconds.
+    async fn log_in(&self, logins: &TokenStore, name: &str, expires_in: i64) {
         let (access, refresh) = self.provider.log_in(name);
-        let ends = self.clock.now() + SignedDuration::from_secs(ends_in);
-        let login = NewLogin::new(Secret::new(access)).refresh_token(Secret::new(refresh)).expires_at(ends);
+        let expiry = self.clock.now() + SignedDuration::from_secs(expires_in);
+        let login = NewLogin::new(Secret::new(access)).refresh_token(Secret::new(refresh)).expires_at(expiry);
         let _ = logins.put(&id(name), login).await.unwrap();
     }
 }

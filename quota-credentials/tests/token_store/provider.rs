@@ -1,4 +1,4 @@
-//! A provider whose refresh tokens work once; one that comes again ends its login, and is counted.
+//! A fake provider whose refresh tokens work once. It counts reused ones and rejects them.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -11,16 +11,16 @@ use quota_core::{Clock, ProviderId, Secret, TokenError, TokenRefresher, Tokens};
 #[derive(Debug)]
 pub(crate) struct Provider {
     clock: Clock,
-    /// What each refresh token is: good, or spent, of which login.
+    /// The login of each refresh token, and whether the token is unused.
     tokens: Mutex<HashMap<String, (String, bool)>>,
-    number: AtomicU64,
-    pub(crate) takes: Mutex<Duration>,
-    pub(crate) fails: Mutex<Option<TokenError>>,
-    pub(crate) breaks: Mutex<bool>,
-    pub(crate) asked: AtomicU64,
+    next_number: AtomicU64,
+    latency: Mutex<Duration>,
+    error: Mutex<Option<TokenError>>,
+    pub(crate) panics: Mutex<bool>,
+    requests: AtomicU64,
     pub(crate) reuses: AtomicU64,
-    at_once: AtomicU64,
-    pub(crate) most_at_once: AtomicU64,
+    concurrent: AtomicU64,
+    pub(crate) max_concurrent: AtomicU64,
 }
 
 impl Provider {
@@ -28,54 +28,54 @@ impl Provider {
         Self {
             clock,
             tokens: Mutex::default(),
-            number: AtomicU64::new(0),
-            takes: Mutex::default(),
-            fails: Mutex::default(),
-            breaks: Mutex::default(),
-            asked: AtomicU64::new(0),
+            next_number: AtomicU64::new(0),
+            latency: Mutex::default(),
+            error: Mutex::default(),
+            panics: Mutex::default(),
+            requests: AtomicU64::new(0),
             reuses: AtomicU64::new(0),
-            at_once: AtomicU64::new(0),
-            most_at_once: AtomicU64::new(0),
+            concurrent: AtomicU64::new(0),
+            max_concurrent: AtomicU64::new(0),
         }
     }
 
-    /// An access and a refresh token of a new login.
+    /// The access token and the refresh token of a new login.
     pub(crate) fn log_in(&self, name: &str) -> (String, String) {
-        let number = self.number.fetch_add(1, Ordering::SeqCst);
+        let number = self.next_number.fetch_add(1, Ordering::SeqCst);
         let refresh = format!("refresh-{name}-{number}");
         self.tokens.lock().unwrap().insert(refresh.clone(), (name.to_owned(), true));
         (format!("access-{name}-{number}"), refresh)
     }
 
-    pub(crate) fn set_takes(&self, span: Duration) {
-        *self.takes.lock().unwrap() = span;
+    pub(crate) fn set_latency(&self, latency: Duration) {
+        *self.latency.lock().unwrap() = latency;
     }
 
-    pub(crate) fn set_fails(&self, error: Option<TokenError>) {
-        *self.fails.lock().unwrap() = error;
+    pub(crate) fn set_error(&self, error: Option<TokenError>) {
+        *self.error.lock().unwrap() = error;
     }
 
-    pub(crate) fn asked(&self) -> u64 {
-        self.asked.load(Ordering::SeqCst)
+    pub(crate) fn request_count(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
     }
 
-    fn answer(&self, token: &str) -> Result<Tokens, TokenError> {
-        if let Some(error) = self.fails.lock().unwrap().clone() {
+    fn respond(&self, token: &str) -> Result<Tokens, TokenError> {
+        if let Some(error) = self.error.lock().unwrap().clone() {
             return Err(error);
         }
         let name = match self.tokens.lock().unwrap().get_mut(token) {
-            Some((name, is_good @ true)) => {
-                *is_good = false;
+            Some((name, is_unused @ true)) => {
+                *is_unused = false;
                 name.clone()
             }
             _ => {
                 self.reuses.fetch_add(1, Ordering::SeqCst);
-                return Err(TokenError::invalid_grant("its refresh token is not accepted any more"));
+                return Err(TokenError::invalid_grant("the refresh token was used before"));
             }
         };
         let (access, refresh) = self.log_in(&name);
-        let lives = Duration::from_secs(8 * 3600);
-        Ok(Tokens::new(Secret::new(access)).refresh_token(Secret::new(refresh)).expires_in(lives))
+        let lifetime = Duration::from_secs(8 * 3600);
+        Ok(Tokens::new(Secret::new(access)).refresh_token(Secret::new(refresh)).expires_in(lifetime))
     }
 }
 
@@ -86,15 +86,15 @@ impl TokenRefresher for Provider {
     }
 
     async fn refresh(&self, refresh_token: &Secret) -> Result<Tokens, TokenError> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        let at_once = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most_at_once.fetch_max(at_once, Ordering::SeqCst);
-        // Spent when it arrives; the answer takes a while.
-        let answer = self.answer(refresh_token.expose());
-        let takes = *self.takes.lock().unwrap();
-        self.clock.sleep(takes).await;
-        assert!(!*self.breaks.lock().unwrap(), "this exchange was told to break");
-        self.at_once.fetch_sub(1, Ordering::SeqCst);
-        answer
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        let concurrent = self.concurrent.fetch_add(1, Ordering::SeqCst) + 1;
+        self.max_concurrent.fetch_max(concurrent, Ordering::SeqCst);
+        // The token is used when the request arrives, before the latency.
+        let response = self.respond(refresh_token.expose());
+        let latency = *self.latency.lock().unwrap();
+        self.clock.sleep(latency).await;
+        assert!(!*self.panics.lock().unwrap(), "the test makes this request panic");
+        self.concurrent.fetch_sub(1, Ordering::SeqCst);
+        response
     }
 }

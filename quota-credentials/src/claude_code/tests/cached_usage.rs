@@ -1,17 +1,16 @@
-//! The usage that Claude Code keeps.
-//! What is read from the state file is tested beside its parser.
+//! The usage that Claude Code caches. The content of the state file is tested with its parser.
 
 use super::*;
 
 #[tokio::test]
-async fn cached_usage_is_given_with_the_lineage_of_the_login() {
+async fn cached_usage_has_the_login_id_of_the_credential() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
     home.write(".claude.json", state("account-a", "org-a"));
 
     let usage = home.source().cached_usage().await.unwrap();
 
-    assert_eq!(usage.lineage.map(|lineage| lineage.to_string()), home.lineage().await);
+    assert_eq!(usage.lineage.map(|id| id.to_string()), home.login_id().await);
 }
 
 #[tokio::test]
@@ -20,7 +19,7 @@ async fn without_a_state_file_there_is_no_cached_usage() {
 }
 
 #[tokio::test]
-async fn cached_usage_is_not_given_for_a_token_in_the_variable() {
+async fn for_a_token_in_the_variable_there_is_no_cached_usage() {
     let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-variable");
     home.write(".claude.json", state("account-a", "org-a"));
 

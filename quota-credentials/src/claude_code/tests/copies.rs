@@ -1,10 +1,9 @@
-//! Which of several copies counts, and the list of them all.
-//! Where they are looked for is tested in `places`.
+//! Which of several copies is used, and the list of all copies.
 
 use super::*;
 
 #[tokio::test]
-async fn of_two_copies_the_one_that_expires_later_counts() {
+async fn of_two_copies_the_one_that_expires_later_is_used() {
     for (first, second, winner) in [(LATER, EARLIER, "first"), (EARLIER, LATER, "second")] {
         let home = Home::new();
         home.write(".claude/.credentials.json", login("sk-ant-oat01-first", first));
@@ -15,7 +14,7 @@ async fn of_two_copies_the_one_that_expires_later_counts() {
 }
 
 #[tokio::test]
-async fn of_two_copies_that_expire_together_the_first_counts() {
+async fn of_two_copies_with_equal_expiry_the_first_is_used() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("sk-ant-oat01-first", LATER));
     home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", LATER));
@@ -24,7 +23,7 @@ async fn of_two_copies_that_expire_together_the_first_counts() {
 }
 
 #[tokio::test]
-async fn a_copy_that_says_when_it_expires_goes_before_one_that_does_not() {
+async fn a_copy_with_an_expiry_is_used_before_one_without() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("sk-ant-oat01-first", Value::Null));
     home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", EARLIER));
@@ -33,7 +32,7 @@ async fn a_copy_that_says_when_it_expires_goes_before_one_that_does_not() {
 }
 
 #[tokio::test]
-async fn a_blanked_copy_does_not_count_whatever_it_says() {
+async fn a_copy_without_a_token_is_not_used() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("", LATER));
     home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", EARLIER));
@@ -42,7 +41,7 @@ async fn a_blanked_copy_does_not_count_whatever_it_says() {
 }
 
 #[tokio::test]
-async fn a_place_that_cannot_be_read_does_not_hide_a_copy() {
+async fn an_unreadable_location_does_not_hide_a_copy() {
     let home = Home::new();
     home.write(".claude/.credentials.json/a", "");
     home.write(".config/claude/.credentials.json", login("sk-ant-oat01-second", EARLIER));
@@ -55,13 +54,13 @@ async fn an_expired_login_is_found_with_its_expiry() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("sk-ant-oat01-old", 1_000_000_000_000_i64));
 
-    let credential = home.found().await.unwrap();
+    let credential = home.credential().await.unwrap();
 
     assert_eq!(credential.expires_at.unwrap().as_second(), 1_000_000_000);
 }
 
 #[tokio::test]
-async fn all_places_are_listed_in_order_with_the_one_that_counts() {
+async fn all_locations_are_listed_in_order_with_the_active_one() {
     let home = Home::new();
     home.write(".claude.json", state("account-a", "org-a"));
     home.write(".claude/.credentials.json", login("", 0));
@@ -83,7 +82,7 @@ async fn all_places_are_listed_in_order_with_the_one_that_counts() {
 }
 
 #[tokio::test]
-async fn a_variable_that_is_set_is_listed_first_and_counts() {
+async fn a_token_in_the_variable_is_listed_first_and_active() {
     let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-variable");
     home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
 

@@ -1,18 +1,17 @@
-//! Logins in the keychain of macOS, whose program is a shell script here.
-//! What that program may answer is tested in `keychain`.
+//! Logins in the keychain of macOS, with a shell script instead of `security`.
 
 use super::*;
 
-/// A source of this home on a machine whose `security` is this shell script.
+/// A source for this home directory whose `security` is this shell script.
 fn source(home: &Home, script: &str) -> ClaudeCode {
-    ClaudeCode::on_machine(&home.environment(), Some(Keychain::by("/bin/sh", &["-c", script])))
+    ClaudeCode::from_parts(&home.environment(), Some(Keychain::with_program("/bin/sh", &["-c", script])))
 }
 
 const FRESH: &str =
     r#"echo '{"claudeAiOauth":{"accessToken":"sk-ant-oat01-keychain","expiresAt":1900000000000}}'"#;
 
 #[tokio::test]
-async fn a_keychain_that_is_fresher_than_the_file_counts() {
+async fn an_item_that_expires_after_the_file_is_used() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("sk-ant-oat01-file", EARLIER));
 
@@ -22,7 +21,7 @@ async fn a_keychain_that_is_fresher_than_the_file_counts() {
 }
 
 #[tokio::test]
-async fn of_equal_copies_that_of_the_keychain_counts() {
+async fn of_equal_copies_the_item_is_used() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("sk-ant-oat01-file", LATER));
 
@@ -32,7 +31,7 @@ async fn of_equal_copies_that_of_the_keychain_counts() {
 }
 
 #[tokio::test]
-async fn a_keychain_without_the_item_or_locked_does_not_hide_the_file() {
+async fn a_locked_keychain_or_missing_item_does_not_hide_the_file() {
     for script in ["exit 44", "exit 36", "echo", "echo not json"] {
         let home = Home::new();
         home.write(".claude/.credentials.json", login("sk-ant-oat01-file", EARLIER));
@@ -44,7 +43,7 @@ async fn a_keychain_without_the_item_or_locked_does_not_hide_the_file() {
 }
 
 #[tokio::test]
-async fn a_locked_keychain_is_told_where_there_is_no_file() {
+async fn without_a_file_a_locked_keychain_is_an_error() {
     let error = credential_of(&source(&Home::new(), "exit 36")).await.unwrap_err();
 
     assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
@@ -52,7 +51,7 @@ async fn a_locked_keychain_is_told_where_there_is_no_file() {
 }
 
 #[tokio::test]
-async fn a_keychain_without_the_item_is_named_among_the_places() {
+async fn a_missing_item_is_listed_in_the_error() {
     let error = credential_of(&source(&Home::new(), "exit 44")).await.unwrap_err();
 
     assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{error:?}");
@@ -63,7 +62,7 @@ async fn a_keychain_without_the_item_is_named_among_the_places() {
 }
 
 #[tokio::test]
-async fn a_token_in_the_variable_leaves_the_keychain_alone() {
+async fn with_a_token_in_the_variable_the_keychain_is_not_read() {
     let home = Home::new();
     let trace = home.path("trace");
     let home = home.with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-variable");
@@ -75,12 +74,12 @@ async fn a_token_in_the_variable_leaves_the_keychain_alone() {
 }
 
 #[tokio::test]
-async fn a_directory_of_its_own_has_an_item_of_its_own() {
+async fn each_directory_has_its_own_item() {
     let home = Home::new();
-    let keychain = Keychain::by("/bin/sh", &["-c", "exit 44"]);
+    let keychain = Keychain::with_program("/bin/sh", &["-c", "exit 44"]);
     let item_of = |dir: &str| {
-        let source = ClaudeCode::in_dir_on_machine(dir.into(), &home.environment(), Some(keychain.clone()));
-        source.places[0].to_string()
+        let source = ClaudeCode::in_dir_from_parts(dir.into(), &home.environment(), Some(keychain.clone()));
+        source.locations[0].to_string()
     };
 
     assert_eq!(item_of("~/.claude"), "the keychain item \"Claude Code-credentials\"");

@@ -1,5 +1,4 @@
-//! Where a login is looked for.
-//! Which of several copies counts is tested in `discover`.
+//! The locations that are read.
 
 use super::*;
 
@@ -20,7 +19,7 @@ async fn a_login_is_found_in_the_config_directory() {
 }
 
 #[tokio::test]
-async fn the_config_directory_may_be_elsewhere() {
+async fn the_config_directory_follows_xdg_config_home() {
     let elsewhere = Home::new();
     let home = Home::new().with("XDG_CONFIG_HOME", elsewhere.path("xdg"));
     elsewhere.write("xdg/claude/.credentials.json", login("sk-ant-oat01-xdg", EARLIER));
@@ -30,7 +29,7 @@ async fn the_config_directory_may_be_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_config_directory_that_is_empty_or_relative_is_not_meant() {
+async fn an_empty_or_relative_xdg_config_home_is_ignored() {
     for odd in ["", "relative"] {
         let home = Home::new().with("XDG_CONFIG_HOME", odd);
         home.write(".config/claude/.credentials.json", login("sk-ant-oat01-config", LATER));
@@ -40,7 +39,7 @@ async fn a_config_directory_that_is_empty_or_relative_is_not_meant() {
 }
 
 #[tokio::test]
-async fn a_directory_of_its_own_is_the_only_place() {
+async fn claude_config_dir_is_the_only_location() {
     let home = Home::new();
     let own = home.path("own");
     let home = home.with("CLAUDE_CONFIG_DIR", own);
@@ -48,16 +47,16 @@ async fn a_directory_of_its_own_is_the_only_place() {
     home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
     home.write(".config/claude/.credentials.json", login("sk-ant-oat01-config", LATER));
 
-    let own = home.token().await;
+    let token = home.token().await;
     fs::remove_file(home.path("own/.credentials.json")).unwrap();
-    let gone = home.found().await;
+    let missing = home.credential().await;
 
-    assert_eq!(own, "sk-ant-oat01-own");
-    assert!(gone.is_err());
+    assert_eq!(token, "sk-ant-oat01-own");
+    assert!(missing.is_err());
 }
 
 #[tokio::test]
-async fn a_directory_that_is_set_to_nothing_is_not_set() {
+async fn an_empty_claude_config_dir_is_unset() {
     let home = Home::new().with("CLAUDE_CONFIG_DIR", "");
     home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
 
@@ -65,18 +64,18 @@ async fn a_directory_that_is_set_to_nothing_is_not_set() {
 }
 
 #[tokio::test]
-async fn a_source_for_one_directory_looks_at_no_variable() {
+async fn in_dir_ignores_the_token_variable() {
     let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-variable");
     home.write("work/.credentials.json", login("sk-ant-oat01-work", LATER));
 
-    let source = ClaudeCode::in_dir_on_machine("~/work".into(), &home.environment(), None);
+    let source = ClaudeCode::in_dir_from_parts("~/work".into(), &home.environment(), None);
 
     assert_eq!(credential_of(&source).await.unwrap().secret.expose(), "sk-ant-oat01-work");
 }
 
 #[tokio::test]
-async fn nowhere_to_look_is_told() {
-    let source = ClaudeCode::on_machine(&Environment::from_vars([("A", "")]), None);
+async fn without_a_home_directory_the_error_says_so() {
+    let source = ClaudeCode::from_parts(&Environment::from_vars([("A", "")]), None);
 
     let error = credential_of(&source).await.unwrap_err();
 
@@ -84,7 +83,7 @@ async fn nowhere_to_look_is_told() {
 }
 
 #[tokio::test]
-async fn another_provider_is_not_given_the_token() {
+async fn another_provider_does_not_get_the_token() {
     let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-variable");
 
     let error = home.source().credential(&"openai/main".parse().unwrap()).await.unwrap_err();

@@ -1,10 +1,9 @@
-//! A token in the variable of Claude Code.
-//! The source for other variables is tested in `env_var`.
+//! A token in `CLAUDE_CODE_OAUTH_TOKEN`.
 
 use super::*;
 
 #[tokio::test]
-async fn a_token_in_the_variable_goes_before_every_login() {
+async fn a_token_in_the_variable_precedes_all_logins() {
     let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-variable\n");
     home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
 
@@ -12,18 +11,18 @@ async fn a_token_in_the_variable_goes_before_every_login() {
 }
 
 #[tokio::test]
-async fn a_token_in_the_variable_has_a_mark_and_no_lineage() {
+async fn a_token_in_the_variable_has_no_login_id() {
     let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-variable");
     home.write(".claude.json", state("account-a", "org-a"));
 
-    let credential = home.found().await.unwrap();
+    let credential = home.credential().await.unwrap();
 
     assert_eq!(credential.login.lineage, None);
-    assert_eq!(credential.login.mark, Some(token::mark(&credential.secret)));
+    assert_eq!(credential.login.mark, Some(token::fingerprint(&credential.secret)));
 }
 
 #[tokio::test]
-async fn a_variable_that_is_empty_is_not_set() {
+async fn a_blank_variable_is_unset() {
     for nothing in ["", " \n"] {
         let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", nothing);
         home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
@@ -33,11 +32,11 @@ async fn a_variable_that_is_empty_is_not_set() {
 }
 
 #[tokio::test]
-async fn a_variable_that_holds_no_token_is_told_and_not_passed_over() {
+async fn an_invalid_variable_is_an_error() {
     let home = Home::new().with("CLAUDE_CODE_OAUTH_TOKEN", "two words");
     home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
 
-    let error = home.found().await.unwrap_err();
+    let error = home.credential().await.unwrap_err();
 
     assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
     assert!(error.to_string().contains("CLAUDE_CODE_OAUTH_TOKEN"), "{error}");

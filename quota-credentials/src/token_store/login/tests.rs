@@ -1,4 +1,4 @@
-//! The form in which logins are kept.
+//! The JSON format of stored logins.
 
 use super::*;
 
@@ -14,28 +14,28 @@ fn file() -> LoginsFile {
     let mut file = LoginsFile::default();
     let login = NewLogin::new(Secret::new("an-access-token")).refresh_token(Secret::new("a-refresh-token"));
     let _ = file.put(main(), login.expires_at(at(3600)).plan("max"), at(0));
-    let kept = file.logins.get_mut(&main()).unwrap();
-    kept.lineage = LoginId::new("a-lineage");
-    kept.spent = vec![CredentialFingerprint::from_hash(7)];
-    kept.trouble = Some(Trouble {
-        mark: CredentialFingerprint::from_hash(8),
-        kind: TroubleKind::Transient,
-        since: at(1),
-        until: at(31),
-        tries: 1,
-        why: "the provider answered with status 503".into(),
+    let login = file.logins.get_mut(&main()).unwrap();
+    login.login_id = LoginId::new("a-login");
+    login.used_refresh_tokens = vec![CredentialFingerprint::from_hash(7)];
+    login.last_failure = Some(RenewalFailure {
+        fingerprint: CredentialFingerprint::from_hash(8),
+        kind: FailureKind::Transient,
+        at: at(1),
+        retry_at: at(31),
+        attempts: 1,
+        reason: "the provider answered with status 503".into(),
         unknown: Map::new(),
     });
     file
 }
 
 #[test]
-fn logins_are_kept_in_this_form() {
+fn the_stored_format() {
     insta::assert_json_snapshot!(file());
 }
 
 #[test]
-fn what_is_written_is_read_again() {
+fn written_logins_are_read_back() {
     let text = serde_json::to_string(&file()).unwrap();
 
     let read: LoginsFile = serde_json::from_str(&text).unwrap();
@@ -43,11 +43,10 @@ fn what_is_written_is_read_again() {
     assert_eq!(serde_json::to_string(&read).unwrap(), text);
 }
 
-// B97
 #[test]
 fn fields_and_kinds_of_a_newer_program_survive() {
-    let text = r#"{"version":1,"logins":{"anthropic/main":{"access_token":"a","lineage":"l","colour":"green",
-        "trouble":{"mark":"0000000000000007","kind":"new","since_ms":0,"until_ms":9,"tries":1,"why":"w","size":"big"}}},
+    let text = r#"{"version":2,"logins":{"anthropic/main":{"access_token":"a","login_id":"l","colour":"green",
+        "last_failure":{"fingerprint":"0000000000000007","kind":"new","at_ms":0,"retry_at_ms":9,"attempts":1,"reason":"w","size":"big"}}},
         "shape":"round"}"#;
 
     let mut file: LoginsFile = serde_json::from_str(text).unwrap();
@@ -59,11 +58,11 @@ fn fields_and_kinds_of_a_newer_program_survive() {
 }
 
 #[test]
-fn nothing_of_a_login_is_shown() {
-    let shown = format!("{:?}", file().logins);
+fn debug_shows_no_token() {
+    let text = format!("{:?}", file().logins);
 
     assert!(
-        !shown.contains("token\"") && !shown.contains("an-access") && !shown.contains("a-refresh"),
-        "{shown}"
+        !text.contains("token\"") && !text.contains("an-access") && !text.contains("a-refresh"),
+        "{text}"
     );
 }

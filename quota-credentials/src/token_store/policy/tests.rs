@@ -1,4 +1,4 @@
-//! The rules of renewal, by data alone.
+//! The rules of renewal.
 
 use proptest::prelude::*;
 use quota_core::{OwnerId, Secret};
@@ -16,19 +16,19 @@ fn id(name: &str) -> AccountId {
     format!("anthropic/{name}").parse().unwrap()
 }
 
-fn pace() -> Pace {
-    Pace {
+fn timing() -> RenewalTiming {
+    RenewalTiming {
         margin: Duration::from_secs(600),
-        dice: 0.999_999,
+        jitter: 0.999_999,
         backoff: Backoff::doubling(Duration::from_secs(30), Duration::from_secs(900)).jitter(0.0),
     }
 }
 
-fn mark(token: &str) -> CredentialFingerprint {
-    token::mark(&Secret::new(token))
+fn fingerprint(token: &str) -> CredentialFingerprint {
+    token::fingerprint(&Secret::new(token))
 }
 
-/// A login of eight hours, kept at 0.
+/// A login of eight hours, stored at 0.
 fn file() -> LoginsFile {
     let mut file = LoginsFile::default();
     let _ = file.put(id("main"), login("a", "r").expires_at(at(8 * 3600)), at(0));
@@ -39,38 +39,38 @@ fn login(access: &str, refresh: &str) -> NewLogin {
     NewLogin::new(Secret::new(access)).refresh_token(Secret::new(refresh))
 }
 
-fn step(file: &LoginsFile, want: Want, now: i64) -> Step {
-    file.step(&id("main"), want, at(now), &pace()).unwrap()
+fn action(file: &LoginsFile, demand: Demand, now: i64) -> TokenAction {
+    file.action(&id("main"), demand, at(now), &timing()).unwrap()
 }
 
-fn got(access: &str, refresh: &str, second: i64) -> Got {
+fn exchanged(access: &str, refresh: &str, second: i64) -> Exchanged {
     let tokens = Tokens::new(Secret::new(access)).refresh_token(Secret::new(refresh)).expires_in(8 * HOUR);
-    Got { tokens, at: at(second), is_second: false }
+    Exchanged { tokens, started_at: at(second), from_rejection: false }
 }
 
 fn fail(file: &mut LoginsFile, error: &TokenError, now: i64) {
-    assert!(file.sending(&id("main"), mark("r"), at(now), &pace()));
-    file.fail(&id("main"), mark("r"), error, at(now), &pace());
+    assert!(file.mark_sending(&id("main"), fingerprint("r"), at(now), &timing()));
+    file.record_failure(&id("main"), fingerprint("r"), error, at(now), &timing());
 }
 
-/// After its end, so that nothing can be given meanwhile.
-const ENDED: i64 = 9 * 3600;
+/// After the expiry, so that no credential is usable.
+const EXPIRED: i64 = 9 * 3600;
 
 #[test]
-fn a_token_is_renewed_a_margin_before_its_end_and_used_until_then() {
+fn a_token_is_renewed_before_its_expiry_and_used_until_then() {
     let file = file();
 
-    assert_eq!(step(&file, Want::Credential, 8 * 3600 - 601), Step::Give);
-    assert_eq!(step(&file, Want::Credential, 8 * 3600 - 599), Step::Exchange { is_usable: true });
-    assert_eq!(step(&file, Want::Credential, 8 * 3600), Step::Exchange { is_usable: false });
+    assert_eq!(action(&file, Demand::Credential, 8 * 3600 - 601), TokenAction::Use);
+    assert_eq!(action(&file, Demand::Credential, 8 * 3600 - 599), TokenAction::Renew { is_usable: true });
+    assert_eq!(action(&file, Demand::Credential, 8 * 3600), TokenAction::Renew { is_usable: false });
 }
 
 #[test]
-fn the_margin_is_spread_over_processes() {
-    let due = |dice| {
-        let pace = Pace { dice, ..pace() };
+fn the_margin_is_jittered_per_process() {
+    let due = |jitter| {
+        let timing = RenewalTiming { jitter, ..timing() };
         let is_due = |second: &i64| {
-            file().step(&id("main"), Want::Credential, at(*second), &pace).unwrap() != Step::Give
+            file().action(&id("main"), Demand::Credential, at(*second), &timing).unwrap() != TokenAction::Use
         };
         (0..8 * 3600).find(is_due).unwrap()
     };
@@ -79,90 +79,109 @@ fn the_margin_is_spread_over_processes() {
 }
 
 #[test]
-fn a_token_that_lives_for_minutes_is_not_renewed_all_the_time() {
+fn a_short_lived_token_is_not_renewed_all_the_time() {
     let mut file = LoginsFile::default();
     let _ = file.put(id("main"), login("a", "r").expires_at(at(80)), at(0));
 
-    assert_eq!(step(&file, Want::Credential, 59), Step::Give);
-    assert_eq!(step(&file, Want::Credential, 61), Step::Exchange { is_usable: true });
+    assert_eq!(action(&file, Demand::Credential, 59), TokenAction::Use);
+    assert_eq!(action(&file, Demand::Credential, 61), TokenAction::Renew { is_usable: true });
 }
 
 #[test]
-fn nobody_is_logged_in_where_nothing_is_kept() {
-    assert_eq!(file().step(&id("other"), Want::Credential, at(0), &pace()), None);
+fn an_account_without_a_login_has_no_action() {
+    assert_eq!(file().action(&id("other"), Demand::Credential, at(0), &timing()), None);
 }
 
 #[test]
-fn a_login_that_cannot_be_renewed_is_used_until_it_ends() {
+fn a_login_without_a_refresh_token_is_used_until_it_expires() {
     let mut file = LoginsFile::default();
     let _ = file.put(id("main"), NewLogin::new(Secret::new("a")).expires_at(at(3600)), at(0));
 
-    assert_eq!(step(&file, Want::Credential, 3599), Step::Give);
-    assert_eq!(step(&file, Want::Credential, 3600), Step::LogIn);
+    assert_eq!(action(&file, Demand::Credential, 3599), TokenAction::Use);
+    assert_eq!(action(&file, Demand::Credential, 3600), TokenAction::Reauthenticate);
 }
 
-// B18
 #[test]
-fn a_refused_token_is_renewed_once_and_a_second_refusal_needs_a_new_login() {
+fn a_second_rejection_in_a_row_needs_a_new_login() {
     let mut file = file();
-    assert_eq!(step(&file, Want::Another(mark("a")), 0), Step::Exchange { is_usable: false });
-    assert!(file.take(&id("main"), mark("r"), &Got { is_second: true, ..got("a-2", "r-2", 0) }));
-
-    assert_eq!(step(&file, Want::Another(mark("a")), 1), Step::Give, "there is another by now");
-    assert_eq!(step(&file, Want::Another(mark("a-2")), 1), Step::LogIn);
-
-    // Renewed in its own time it is a token like any other.
-    assert!(file.take(&id("main"), mark("r-2"), &got("a-3", "r-3", 1)));
-    assert_eq!(step(&file, Want::Another(mark("a-3")), 2), Step::Exchange { is_usable: false });
-}
-
-// B39
-#[test]
-fn a_dead_refresh_token_is_never_sent_again_and_a_new_login_ends_that() {
-    let mut file = file();
-    fail(&mut file, &TokenError::invalid_grant("refused"), ENDED);
-
-    for hours in [1, 24, 24 * 365] {
-        assert_eq!(step(&file, Want::Credential, ENDED + hours * 3600), Step::LogIn);
-    }
-    assert_eq!(step(&file, Want::Credential, 3600), Step::Give, "what is left of the access token is used");
+    assert_eq!(
+        action(&file, Demand::Replacement(fingerprint("a")), 0),
+        TokenAction::Renew { is_usable: false }
+    );
+    assert!(file.apply(
+        &id("main"),
+        fingerprint("r"),
+        &Exchanged { from_rejection: true, ..exchanged("a-2", "r-2", 0) }
+    ));
 
     assert_eq!(
-        file.put(id("main"), login("b", "s").expires_at(at(ENDED)), at(ENDED)),
+        action(&file, Demand::Replacement(fingerprint("a")), 1),
+        TokenAction::Use,
+        "another one is stored by now"
+    );
+    assert_eq!(action(&file, Demand::Replacement(fingerprint("a-2")), 1), TokenAction::Reauthenticate);
+
+    // A regular renewal resets the count.
+    assert!(file.apply(&id("main"), fingerprint("r-2"), &exchanged("a-3", "r-3", 1)));
+    assert_eq!(
+        action(&file, Demand::Replacement(fingerprint("a-3")), 2),
+        TokenAction::Renew { is_usable: false }
+    );
+}
+
+#[test]
+fn a_rejected_refresh_token_is_never_sent_again() {
+    let mut file = file();
+    fail(&mut file, &TokenError::invalid_grant("refused"), EXPIRED);
+
+    for hours in [1, 24, 24 * 365] {
+        assert_eq!(action(&file, Demand::Credential, EXPIRED + hours * 3600), TokenAction::Reauthenticate);
+    }
+    assert_eq!(
+        action(&file, Demand::Credential, 3600),
+        TokenAction::Use,
+        "the access token is used until it expires"
+    );
+
+    assert_eq!(
+        file.put(id("main"), login("b", "s").expires_at(at(EXPIRED)), at(EXPIRED)),
         crate::PutResult::Stored
     );
-    assert_eq!(step(&file, Want::Credential, ENDED), Step::Exchange { is_usable: false });
+    assert_eq!(action(&file, Demand::Credential, EXPIRED), TokenAction::Renew { is_usable: false });
 }
 
-// B39
 #[test]
-fn a_refusal_of_the_old_token_that_comes_late_is_not_the_new_ones() {
+fn a_late_rejection_of_a_replaced_token_is_ignored() {
     let mut file = file();
-    file.sending(&id("main"), mark("r"), at(0), &pace());
+    file.mark_sending(&id("main"), fingerprint("r"), at(0), &timing());
     let _ = file.put(id("main"), login("b", "s"), at(1));
 
-    file.fail(&id("main"), mark("r"), &TokenError::invalid_grant("refused"), at(2), &pace());
+    file.record_failure(
+        &id("main"),
+        fingerprint("r"),
+        &TokenError::invalid_grant("refused"),
+        at(2),
+        &timing(),
+    );
 
-    assert_eq!(file.logins[&id("main")].trouble, None);
+    assert_eq!(file.logins[&id("main")].last_failure, None);
 }
 
-// B38
 #[test]
-fn a_newer_token_is_never_overwritten_by_what_an_older_one_was_exchanged_for() {
+fn a_late_renewal_does_not_replace_a_newer_login() {
     let mut file = file();
     let _ = file.put(id("main"), login("b", "s"), at(1));
 
-    assert!(!file.take(&id("main"), mark("r"), &got("a-2", "r-2", 2)));
+    assert!(!file.apply(&id("main"), fingerprint("r"), &exchanged("a-2", "r-2", 2)));
 
     assert_eq!(file.logins[&id("main")].access_token.expose(), "b");
 }
 
-// B42
 #[test]
-fn a_login_that_was_taken_over_once_is_not_taken_over_again_after_it_rotated() {
+fn a_used_refresh_token_is_not_stored_again() {
     let mut file = file();
-    file.take(&id("main"), mark("r"), &got("a-2", "r-2", 0));
-    file.take(&id("main"), mark("r-2"), &got("a-3", "r-3", 0));
+    file.apply(&id("main"), fingerprint("r"), &exchanged("a-2", "r-2", 0));
+    file.apply(&id("main"), fingerprint("r-2"), &exchanged("a-3", "r-3", 0));
 
     for old in ["r", "r-2", "r-3"] {
         assert_eq!(file.put(id("main"), login("a", old), at(1)), crate::PutResult::AlreadyStored, "{old}");
@@ -171,145 +190,146 @@ fn a_login_that_was_taken_over_once_is_not_taken_over_again_after_it_rotated() {
     assert_eq!(file.logins[&id("main")].refresh_token.as_ref().unwrap().expose(), "r-3");
 }
 
-// B33
 #[test]
-fn the_lineage_stays_when_tokens_rotate_and_changes_with_the_login() {
-    let lineage = |file: &LoginsFile| file.logins[&id("main")].lineage.clone();
+fn the_login_id_survives_rotation_and_changes_with_a_login() {
+    let login_id = |file: &LoginsFile| file.logins[&id("main")].login_id.clone();
     let mut file = file();
-    let first = lineage(&file);
+    let first = login_id(&file);
 
-    file.take(&id("main"), mark("r"), &got("a-2", "r-2", 0));
-    assert_eq!(lineage(&file), first);
+    file.apply(&id("main"), fingerprint("r"), &exchanged("a-2", "r-2", 0));
+    assert_eq!(login_id(&file), first);
 
     let _ = file.put(id("main"), login("b", "s"), at(1));
-    assert_ne!(lineage(&file), first);
+    assert_ne!(login_id(&file), first);
 }
 
 #[test]
-fn two_logins_of_one_identity_are_one_lineage() {
+fn two_logins_of_one_owner_have_one_login_id() {
     let mut file = LoginsFile::default();
-    let of = |access, refresh, who| login(access, refresh).identity(OwnerId::new(who));
-    let lineage = |file: &LoginsFile| file.logins[&id("main")].lineage.clone();
-    let _ = file.put(id("main"), of("a", "r", "me"), at(0));
-    let first = lineage(&file);
+    let owned = |access, refresh, owner| login(access, refresh).owner(OwnerId::new(owner));
+    let login_id = |file: &LoginsFile| file.logins[&id("main")].login_id.clone();
+    let _ = file.put(id("main"), owned("a", "r", "me"), at(0));
+    let first = login_id(&file);
 
-    let _ = file.put(id("main"), of("b", "s", "me"), at(1));
-    assert_eq!(lineage(&file), first);
+    let _ = file.put(id("main"), owned("b", "s", "me"), at(1));
+    assert_eq!(login_id(&file), first);
 
-    let _ = file.put(id("main"), of("c", "t", "you"), at(2));
-    assert_ne!(lineage(&file), first);
+    let _ = file.put(id("main"), owned("c", "t", "you"), at(2));
+    assert_ne!(login_id(&file), first);
 }
 
-// B86
 #[test]
-fn tokens_that_turn_out_to_be_somebody_elses_are_another_lineage() {
+fn tokens_of_another_owner_get_another_login_id() {
     let mut file = file();
-    let mut tokens = got("a-2", "r-2", 0);
+    let mut tokens = exchanged("a-2", "r-2", 0);
     tokens.tokens = tokens.tokens.identity(OwnerId::new("me"));
-    file.take(&id("main"), mark("r"), &tokens);
-    let first = file.logins[&id("main")].lineage.clone();
+    file.apply(&id("main"), fingerprint("r"), &tokens);
+    let first = file.logins[&id("main")].login_id.clone();
 
-    let mut tokens = got("a-3", "r-3", 0);
+    let mut tokens = exchanged("a-3", "r-3", 0);
     tokens.tokens = tokens.tokens.identity(OwnerId::new("you"));
-    file.take(&id("main"), mark("r-2"), &tokens);
+    file.apply(&id("main"), fingerprint("r-2"), &tokens);
 
-    assert_ne!(file.logins[&id("main")].lineage, first);
+    assert_ne!(file.logins[&id("main")].login_id, first);
 }
 
 #[test]
-fn failures_in_a_row_are_further_and_further_apart() {
+fn consecutive_failures_back_off() {
     let mut file = file();
-    let mut now = ENDED;
+    let mut now = EXPIRED;
     let mut waits = Vec::new();
     for _ in 0..7 {
         fail(&mut file, &TokenError::transient("status 503"), now);
-        let Step::Wait { until } = step(&file, Want::Credential, now) else { panic!() };
+        let TokenAction::Wait { until } = action(&file, Demand::Credential, now) else { panic!() };
         waits.push(until.duration_since(at(now)).as_secs());
         now += waits.last().unwrap();
-        assert_eq!(step(&file, Want::Credential, now), Step::Exchange { is_usable: false });
+        assert_eq!(action(&file, Demand::Credential, now), TokenAction::Renew { is_usable: false });
     }
 
     assert_eq!(waits, [30, 60, 120, 240, 480, 900, 900]);
 }
 
 #[test]
-fn what_the_provider_says_is_a_floor_and_holds_its_siblings_too() {
+fn retry_after_is_a_floor_and_blocks_siblings_too() {
     let mut file = file();
-    let _ = file.put(id("sibling"), login("b", "s").expires_at(at(ENDED)), at(0));
-    fail(&mut file, &TokenError::transient("status 429").after(8 * HOUR), ENDED);
+    let _ = file.put(id("sibling"), login("b", "s").expires_at(at(EXPIRED)), at(0));
+    fail(&mut file, &TokenError::transient("status 429").after(8 * HOUR), EXPIRED);
 
-    let until = at(ENDED + 8 * 3600);
-    assert_eq!(step(&file, Want::Credential, ENDED), Step::Wait { until });
-    let sibling = file.step(&id("sibling"), Want::Credential, at(ENDED), &pace());
-    assert_eq!(sibling, Some(Step::Wait { until }));
+    let until = at(EXPIRED + 8 * 3600);
+    assert_eq!(action(&file, Demand::Credential, EXPIRED), TokenAction::Wait { until });
+    let sibling = file.action(&id("sibling"), Demand::Credential, at(EXPIRED), &timing());
+    assert_eq!(sibling, Some(TokenAction::Wait { until }));
 }
 
 #[test]
-fn a_wait_that_the_provider_cannot_mean_ends_after_24_hours() {
+fn an_absurd_retry_after_is_capped_at_24_hours() {
     let mut file = file();
-    fail(&mut file, &TokenError::transient("status 429").after(18 * 24 * HOUR), ENDED);
+    fail(&mut file, &TokenError::transient("status 429").after(18 * 24 * HOUR), EXPIRED);
 
-    assert_eq!(step(&file, Want::Credential, ENDED), Step::Wait { until: at(ENDED + 24 * 3600) });
+    assert_eq!(
+        action(&file, Demand::Credential, EXPIRED),
+        TokenAction::Wait { until: at(EXPIRED + 24 * 3600) }
+    );
 }
 
 #[test]
-fn a_login_that_fails_each_time_does_not_starve_its_siblings() {
+fn a_failing_login_does_not_starve_its_siblings() {
     let mut file = file();
-    let _ = file.put(id("sibling"), login("b", "s").expires_at(at(ENDED)), at(0));
-    fail(&mut file, &TokenError::transient("status 500"), ENDED);
+    let _ = file.put(id("sibling"), login("b", "s").expires_at(at(EXPIRED)), at(0));
+    fail(&mut file, &TokenError::transient("status 500"), EXPIRED);
 
-    let sibling = file.step(&id("sibling"), Want::Credential, at(ENDED), &pace());
+    let sibling = file.action(&id("sibling"), Demand::Credential, at(EXPIRED), &timing());
 
-    assert_eq!(sibling, Some(Step::Exchange { is_usable: false }));
+    assert_eq!(sibling, Some(TokenAction::Renew { is_usable: false }));
 }
 
 #[test]
-fn a_client_that_is_not_known_ends_no_login() {
+fn a_rejected_client_does_not_end_the_login() {
     let mut file = file();
-    fail(&mut file, &TokenError::invalid_client("unknown client"), ENDED);
+    fail(&mut file, &TokenError::invalid_client("unknown client"), EXPIRED);
 
-    assert_eq!(step(&file, Want::Credential, ENDED), Step::Wait { until: at(ENDED + 900) });
-    assert_eq!(step(&file, Want::Credential, ENDED + 900), Step::Exchange { is_usable: false });
+    assert_eq!(action(&file, Demand::Credential, EXPIRED), TokenAction::Wait { until: at(EXPIRED + 900) });
+    assert_eq!(action(&file, Demand::Credential, EXPIRED + 900), TokenAction::Renew { is_usable: false });
 }
 
 #[test]
-fn whoever_is_killed_over_an_exchange_is_followed_at_once_and_then_at_a_distance() {
+fn a_lost_response_is_retried_at_once_and_then_with_backoff() {
     let mut file = file();
 
-    file.sending(&id("main"), mark("r"), at(ENDED), &pace());
-    assert_eq!(step(&file, Want::Credential, ENDED), Step::Exchange { is_usable: false });
+    file.mark_sending(&id("main"), fingerprint("r"), at(EXPIRED), &timing());
+    assert_eq!(action(&file, Demand::Credential, EXPIRED), TokenAction::Renew { is_usable: false });
 
-    file.sending(&id("main"), mark("r"), at(ENDED), &pace());
-    assert_eq!(step(&file, Want::Credential, ENDED), Step::Wait { until: at(ENDED + 30) });
+    file.mark_sending(&id("main"), fingerprint("r"), at(EXPIRED), &timing());
+    assert_eq!(action(&file, Demand::Credential, EXPIRED), TokenAction::Wait { until: at(EXPIRED + 30) });
 }
 
 #[test]
-fn a_hold_of_a_clock_that_was_ahead_holds_nobody() {
+fn a_failure_from_the_future_does_not_block() {
     let mut file = file();
-    fail(&mut file, &TokenError::transient("status 503"), ENDED + 86_400);
+    fail(&mut file, &TokenError::transient("status 503"), EXPIRED + 86_400);
 
-    assert_eq!(step(&file, Want::Credential, ENDED), Step::Exchange { is_usable: false });
+    assert_eq!(action(&file, Demand::Credential, EXPIRED), TokenAction::Renew { is_usable: false });
 }
 
 #[test]
-fn spent_tokens_are_remembered_up_to_a_number() {
+fn the_number_of_used_tokens_is_bounded() {
     let mut file = file();
     let mut last = "r".to_owned();
     for number in 0..100 {
         let next = format!("r-{number}");
-        assert!(file.take(&id("main"), mark(&last), &got("a", &next, 0)));
+        assert!(file.apply(&id("main"), fingerprint(&last), &exchanged("a", &next, 0)));
         last = next;
     }
 
-    assert_eq!(file.logins[&id("main")].spent.len(), MOST_SPENT);
+    assert_eq!(file.logins[&id("main")].used_refresh_tokens.len(), MAX_USED_TOKENS);
 }
 
 #[derive(Debug, Clone)]
 enum Event {
     Put(u8),
     Sending,
-    Take(u8),
-    TakeOf(u8, u8),
+    Apply(u8),
+    ApplyLate(u8, u8),
     Fail(u8),
     Wait(u32),
 }
@@ -318,50 +338,50 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         any::<u8>().prop_map(Event::Put),
         Just(Event::Sending),
-        any::<u8>().prop_map(Event::Take),
-        any::<(u8, u8)>().prop_map(|(of, next)| Event::TakeOf(of, next)),
+        any::<u8>().prop_map(Event::Apply),
+        any::<(u8, u8)>().prop_map(|(of, next)| Event::ApplyLate(of, next)),
         (0_u8..4).prop_map(Event::Fail),
         (0_u32..100_000).prop_map(Event::Wait),
     ]
 }
 
 proptest! {
-    /// Whatever happens in whatever order, a token that was spent is never kept again, and a dead one never sent.
+    /// In any order of events, a used token is never stored again and a rejected one never sent.
     #[test]
-    fn a_spent_token_never_comes_back_and_a_dead_one_is_never_sent(events in prop::collection::vec(event(), 1..40)) {
+    fn a_used_token_never_returns_and_a_rejected_one_is_never_sent(events in prop::collection::vec(event(), 1..40)) {
         let mut file = file();
-        let mut spent = Vec::new();
-        let mut dead = Vec::new();
+        let mut used = Vec::new();
+        let mut rejected = Vec::new();
         let mut now = 0;
         for (number, event) in events.into_iter().enumerate() {
-            let current = file.logins[&id("main")].refresh_mark().unwrap();
-            // Each new token is one that never was.
+            let current = file.logins[&id("main")].refresh_fingerprint().unwrap();
+            // Each new token is unique.
             let fresh = |n: u8| format!("t-{number}-{n}");
             match event {
                 Event::Put(n) => { let _ = file.put(id("main"), login(&fresh(n), &fresh(n)), at(now)); }
-                Event::Sending => { file.sending(&id("main"), current, at(now), &pace()); }
-                Event::Take(n) => {
-                    file.take(&id("main"), current, &got(&fresh(n), &fresh(n), now));
-                    spent.push(current);
+                Event::Sending => { file.mark_sending(&id("main"), current, at(now), &timing()); }
+                Event::Apply(n) => {
+                    file.apply(&id("main"), current, &exchanged(&fresh(n), &fresh(n), now));
+                    used.push(current);
                 }
-                Event::TakeOf(of, n) => {
-                    let old = spent.get(usize::from(of) % spent.len().max(1)).copied().unwrap_or(mark("never"));
-                    prop_assert!(!file.take(&id("main"), old, &got("late", &fresh(n), now)));
+                Event::ApplyLate(of, n) => {
+                    let old = used.get(usize::from(of) % used.len().max(1)).copied().unwrap_or(fingerprint("never"));
+                    prop_assert!(!file.apply(&id("main"), old, &exchanged("late", &fresh(n), now)));
                 }
                 Event::Fail(0) => {
-                    file.fail(&id("main"), current, &TokenError::invalid_grant("refused"), at(now), &pace());
-                    dead.push(current);
+                    file.record_failure(&id("main"), current, &TokenError::invalid_grant("refused"), at(now), &timing());
+                    rejected.push(current);
                 }
                 Event::Fail(_) => {
-                    file.fail(&id("main"), current, &TokenError::transient("no"), at(now), &pace());
-                    dead.retain(|mark| *mark != current);
+                    file.record_failure(&id("main"), current, &TokenError::transient("no"), at(now), &timing());
+                    rejected.retain(|token| *token != current);
                 }
                 Event::Wait(seconds) => now += i64::from(seconds),
             }
-            let kept = file.logins[&id("main")].refresh_mark().unwrap();
-            prop_assert!(!spent.contains(&kept));
-            if dead.contains(&kept) && file.logins[&id("main")].trouble.as_ref().is_some_and(|t| t.kind == TroubleKind::Dead) {
-                let is_sent = matches!(step(&file, Want::Credential, now), Step::Exchange { .. });
+            let stored = file.logins[&id("main")].refresh_fingerprint().unwrap();
+            prop_assert!(!used.contains(&stored));
+            if rejected.contains(&stored) && file.logins[&id("main")].current_failure().is_some_and(|failure| failure.kind == FailureKind::InvalidGrant) {
+                let is_sent = matches!(action(&file, Demand::Credential, now), TokenAction::Renew { .. });
                 prop_assert!(!is_sent);
             }
         }

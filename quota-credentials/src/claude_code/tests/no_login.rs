@@ -1,13 +1,12 @@
-//! Places where there is no login, and what is said of them.
-//! The words for several places together are tested in `place`.
+//! Locations without a login, and their errors.
 
 use super::*;
 
 #[tokio::test]
-async fn nobody_being_logged_in_names_every_place_and_what_to_do() {
+async fn without_a_login_the_error_names_all_locations() {
     let home = Home::new();
 
-    let error = home.found().await.unwrap_err();
+    let error = home.credential().await.unwrap_err();
 
     let (first, second) =
         (home.path(".claude/.credentials.json"), home.path(".config/claude/.credentials.json"));
@@ -23,51 +22,51 @@ async fn nobody_being_logged_in_names_every_place_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn files_that_hold_no_login_are_not_errors_of_parsing() {
+async fn files_without_a_login_are_not_parse_errors() {
     for contents in [r#"{"mcpOAuth":{}}"#, r#"{"claudeAiOauth":{"accessToken":""}}"#, "[1]"] {
         let home = Home::new();
         home.write(".claude/.credentials.json", contents);
 
-        let error = home.found().await.unwrap_err();
+        let error = home.credential().await.unwrap_err();
 
         assert!(matches!(error, CredentialError::NotLoggedIn { .. }), "{contents} {error:?}");
     }
 }
 
 #[tokio::test]
-async fn a_directory_in_the_place_of_the_file_is_told_by_name() {
+async fn a_directory_instead_of_the_file_is_an_error() {
     let home = Home::new();
     home.write(".claude/.credentials.json/a", "");
 
-    let error = home.found().await.unwrap_err();
+    let error = home.credential().await.unwrap_err();
 
     assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
-    assert!(error.to_string().contains(".claude/.credentials.json is a directory"), "{error}");
+    assert!(error.to_string().contains(".claude/.credentials.json: it is a directory"), "{error}");
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_file_that_cannot_be_opened_is_told_by_name() {
+async fn a_file_that_cannot_be_opened_is_an_error() {
     let home = Home::new();
     home.write(".claude/other", "");
     let path = home.path(".claude/.credentials.json");
     std::os::unix::fs::symlink(&path, &path).unwrap();
 
-    let error = home.found().await.unwrap_err();
+    let error = home.credential().await.unwrap_err();
 
     assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
-    assert!(error.to_string().contains(".claude/.credentials.json could not be read"), "{error}");
+    assert_eq!(error.to_string(), format!("could not read {}; check the disk", path.display()));
 }
 
 #[tokio::test]
-async fn a_file_of_a_mebibyte_is_read_and_a_larger_one_is_refused() {
+async fn a_file_of_one_mebibyte_is_read_and_a_larger_one_is_not() {
     let home = Home::new();
     let login = login("sk-ant-oat01-home", LATER);
 
     home.write(".claude/.credentials.json", padded(&login, 1 << 20));
-    let whole = home.found().await;
+    let whole = home.credential().await;
     home.write(".claude/.credentials.json", padded(&login, (1 << 20) + 1));
-    let error = home.found().await.unwrap_err();
+    let error = home.credential().await.unwrap_err();
 
     assert!(whole.is_ok());
     assert!(matches!(error, CredentialError::Unreadable { .. }), "{error:?}");
@@ -76,7 +75,7 @@ async fn a_file_of_a_mebibyte_is_read_and_a_larger_one_is_refused() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_rights_of_another_programs_file_are_its_own_business() {
+async fn the_permissions_of_another_programs_file_do_not_matter() {
     use std::os::unix::fs::PermissionsExt;
 
     let home = Home::new();
@@ -84,11 +83,11 @@ async fn the_rights_of_another_programs_file_are_its_own_business() {
     let path = home.path(".claude/.credentials.json");
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
 
-    assert!(home.found().await.is_ok());
+    assert!(home.credential().await.is_ok());
 }
 
 #[tokio::test]
-async fn nothing_is_written() {
+async fn no_file_is_written() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("sk-ant-oat01-home", 1));
     home.write(".claude.json", state("account-a", "org-a"));

@@ -1,4 +1,4 @@
-//! Several processes, on one file or on files of their own with a store between them.
+//! Several processes, with one file or with own files and a shared store.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use quota_core::{CasOutcome, MemoryStore, QuotaStore, StoreError, StoreKey, Stor
 use quota_credentials::TokenStore;
 use tokio::task::JoinSet;
 
-use super::{World, token};
+use super::{Env, token};
 
 async fn all(processes: &[(TokenStore, &'static str)]) -> Vec<String> {
     let mut tasks = JoinSet::new();
@@ -26,46 +26,43 @@ async fn all(processes: &[(TokenStore, &'static str)]) -> Vec<String> {
     tasks.join_all().await
 }
 
-fn most_at_once(world: &World) -> u64 {
-    world.provider.most_at_once.load(Ordering::SeqCst)
+fn max_concurrent(env: &Env) -> u64 {
+    env.provider.max_concurrent.load(Ordering::SeqCst)
 }
 
 #[tokio::test(start_paused = true)]
-async fn eight_on_one_file_make_one_exchange() {
-    let world = World::new();
-    world.provider.set_takes(Duration::from_secs(1));
-    world.log_in(&world.process(), "main", 0).await;
-    let processes: Vec<_> = (0..8).map(|_| (world.process(), "main")).collect();
+async fn eight_processes_on_one_file_renew_once() {
+    let env = Env::new();
+    env.provider.set_latency(Duration::from_secs(1));
+    env.log_in(&env.process(), "main", 0).await;
+    let processes: Vec<_> = (0..8).map(|_| (env.process(), "main")).collect();
 
     let tokens = all(&processes).await;
 
     assert!(tokens.iter().all(|token| token == "access-main-1"), "{tokens:?}");
-    assert_eq!(world.provider.asked(), 1);
+    assert_eq!(env.provider.request_count(), 1);
 }
 
-// Siblings share a client: several at once have cost whole families of tokens.
+// Siblings share an OAuth client. Concurrent renewals have invalidated all tokens of a client.
 #[tokio::test(start_paused = true)]
-async fn siblings_in_one_file_are_never_renewed_at_once() {
-    let world = World::new();
-    world.provider.set_takes(Duration::from_secs(1));
-    let logins = world.process();
+async fn siblings_in_one_file_are_renewed_one_after_the_other() {
+    let env = Env::new();
+    env.provider.set_latency(Duration::from_secs(1));
+    let logins = env.process();
     let names = ["a", "b", "c", "d"];
     for name in names {
-        world.log_in(&logins, name, 0).await;
+        env.log_in(&logins, name, 0).await;
     }
-    let processes: Vec<_> = names.map(|name| (world.process(), name)).into();
+    let processes: Vec<_> = names.map(|name| (env.process(), name)).into();
 
     all(&processes).await;
 
-    assert_eq!((world.provider.asked(), most_at_once(&world)), (4, 1));
+    assert_eq!((env.provider.request_count(), max_concurrent(&env)), (4, 1));
 }
 
-fn on_files_of_their_own(
-    world: &World,
-    store: Option<&Arc<dyn QuotaStore>>,
-) -> Vec<(TokenStore, &'static str)> {
+fn on_own_files(env: &Env, store: Option<&Arc<dyn QuotaStore>>) -> Vec<(TokenStore, &'static str)> {
     let process = |name: &'static str| {
-        let builder = world.process_on(&format!("{name}.json"));
+        let builder = env.process_on(&format!("{name}.json"));
         let builder = match store {
             Some(store) => builder.store(store.clone()),
             None => builder,
@@ -76,28 +73,28 @@ fn on_files_of_their_own(
 }
 
 #[tokio::test(start_paused = true)]
-async fn siblings_on_other_hosts_are_never_renewed_at_once_if_there_is_a_store() {
+async fn with_a_store_siblings_on_several_hosts_renew_in_turn() {
     for has_store in [true, false] {
-        let world = World::new();
-        world.provider.set_takes(Duration::from_secs(1));
-        let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(world.clock.clone()));
-        let hosts = on_files_of_their_own(&world, has_store.then_some(&store));
+        let env = Env::new();
+        env.provider.set_latency(Duration::from_secs(1));
+        let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(env.clock.clone()));
+        let hosts = on_own_files(&env, has_store.then_some(&store));
         for (logins, name) in &hosts {
-            world.log_in(logins, name, 0).await;
+            env.log_in(logins, name, 0).await;
         }
 
         all(&hosts).await;
 
-        assert_eq!((world.provider.asked(), most_at_once(&world)), (3, if has_store { 1 } else { 3 }));
+        assert_eq!((env.provider.request_count(), max_concurrent(&env)), (3, if has_store { 1 } else { 3 }));
     }
 }
 
-/// A store that is away.
+/// A store that is unavailable.
 #[derive(Debug)]
-struct Away;
+struct UnavailableStore;
 
 #[async_trait]
-impl QuotaStore for Away {
+impl QuotaStore for UnavailableStore {
     async fn read(&self, _: &StoreKey) -> Result<StoreRead, StoreError> {
         std::future::pending().await
     }
@@ -109,7 +106,7 @@ impl QuotaStore for Away {
         _: Bytes,
         _: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        Err(StoreError::unavailable(WriteState::NotApplied, "it is away"))
+        Err(StoreError::unavailable(WriteState::NotApplied, "it is down"))
     }
 
     async fn wait_for_change(&self, _: &StoreKey, _: Option<Version>) -> Result<(), StoreError> {
@@ -117,22 +114,21 @@ impl QuotaStore for Away {
     }
 }
 
-// B100
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_away_keeps_nobody_from_renewing() {
-    let world = World::new();
-    let logins = world.process_on("logins.json").store(Arc::new(Away)).build();
-    world.log_in(&logins, "main", 0).await;
+async fn an_unavailable_store_does_not_prevent_a_renewal() {
+    let env = Env::new();
+    let logins = env.process_on("logins.json").store(Arc::new(UnavailableStore)).build();
+    env.log_in(&logins, "main", 0).await;
 
     assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1");
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_token_and_no_mark_of_one_is_in_the_store() {
-    let world = World::new();
-    let store = Arc::new(MemoryStore::with_clock(world.clock.clone()));
-    let logins = world.process_on("logins.json").store(store.clone()).build();
-    world.log_in(&logins, "main", 0).await;
+async fn the_store_holds_no_token_and_no_fingerprint() {
+    let env = Env::new();
+    let store = Arc::new(MemoryStore::with_clock(env.clock.clone()));
+    let logins = env.process_on("logins.json").store(store.clone()).build();
+    env.log_in(&logins, "main", 0).await;
     token(&logins, "main").await.unwrap();
     logins.close().await;
 
@@ -145,14 +141,14 @@ async fn no_token_and_no_mark_of_one_is_in_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_document_that_is_not_ours_is_left_and_keeps_no_process_from_renewing() {
+async fn a_foreign_lease_document_is_unchanged_and_does_not_block() {
     for body in ["damaged", r#"{"format":2,"holder":"07","until_ms":9999999999999}"#] {
-        let world = World::new();
-        let store = Arc::new(MemoryStore::with_clock(world.clock.clone()));
+        let env = Env::new();
+        let store = Arc::new(MemoryStore::with_clock(env.clock.clone()));
         let key = StoreKey::provider_extension(super::id("main").provider(), "logins");
         let _ = store.compare_and_swap(&key, None, body.into(), Duration::from_secs(3600)).await.unwrap();
-        let logins = world.process_on("logins.json").store(store.clone()).build();
-        world.log_in(&logins, "main", 0).await;
+        let logins = env.process_on("logins.json").store(store.clone()).build();
+        env.log_in(&logins, "main", 0).await;
 
         assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1", "{body}");
 
@@ -162,34 +158,33 @@ async fn a_lease_document_that_is_not_ours_is_left_and_keeps_no_process_from_ren
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_whose_holder_was_killed_is_waited_for_and_taken_over() {
-    let world = World::new();
-    let store = Arc::new(MemoryStore::with_clock(world.clock.clone()));
+async fn the_lease_of_a_killed_holder_is_taken_over_at_its_end() {
+    let env = Env::new();
+    let store = Arc::new(MemoryStore::with_clock(env.clock.clone()));
     let key = StoreKey::provider_extension(super::id("main").provider(), "logins");
-    let until = world.clock.now().as_millisecond() + 3_000;
+    let until = env.clock.now().as_millisecond() + 3_000;
     let held = format!(r#"{{"format":1,"holder":"07","until_ms":{until}}}"#);
     let _ = store.compare_and_swap(&key, None, held.into(), Duration::from_secs(3600)).await.unwrap();
-    let logins = world.process_on("logins.json").store(store.clone()).build();
-    world.log_in(&logins, "main", 0).await;
+    let logins = env.process_on("logins.json").store(store.clone()).build();
+    env.log_in(&logins, "main", 0).await;
 
     assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1");
 
-    assert!(world.clock.now().as_millisecond() >= until);
+    assert!(env.clock.now().as_millisecond() >= until);
 }
 
-// B39
 #[tokio::test(start_paused = true)]
-async fn another_process_that_logs_in_again_is_noticed_at_once() {
-    let world = World::new();
-    let logins = world.process();
-    world.log_in(&logins, "main", 0).await;
-    world.provider.set_fails(Some(quota_core::TokenError::invalid_grant("refused")));
+async fn a_login_by_another_process_is_used_at_once() {
+    let env = Env::new();
+    let logins = env.process();
+    env.log_in(&logins, "main", 0).await;
+    env.provider.set_error(Some(quota_core::TokenError::invalid_grant("refused")));
     assert!(token(&logins, "main").await.is_err());
-    world.provider.set_fails(None);
-    assert!(token(&logins, "main").await.is_err(), "a refusal is final");
+    env.provider.set_error(None);
+    assert!(token(&logins, "main").await.is_err(), "a rejection is final");
 
-    world.log_in(&world.process(), "main", 3600).await;
+    env.log_in(&env.process(), "main", 3600).await;
 
     assert_eq!(token(&logins, "main").await.unwrap(), "access-main-1");
-    assert_eq!(world.provider.asked(), 1);
+    assert_eq!(env.provider.request_count(), 1);
 }

@@ -1,38 +1,37 @@
-//! Whose login it is.
-//! What is read from the state file is tested beside its parser.
+//! The login id of the credential. The content of the state file is tested with its parser.
 
 use super::*;
 
 #[tokio::test]
-async fn a_lineage_stays_when_the_token_is_renewed() {
+async fn the_login_id_stays_when_the_token_is_renewed() {
     let home = Home::new();
     home.write(".claude.json", state("account-a", "org-a"));
     home.write(".claude/.credentials.json", login("sk-ant-oat01-old", EARLIER));
-    let old = home.lineage().await;
+    let old = home.login_id().await;
 
     home.write(".claude/.credentials.json", login("sk-ant-oat01-new", LATER));
-    let new = home.lineage().await;
+    let new = home.login_id().await;
 
     assert!(old.is_some());
     assert_eq!(new, old);
 }
 
 #[tokio::test]
-async fn a_lineage_changes_when_somebody_else_logs_in() {
+async fn the_login_id_changes_with_the_account() {
     let home = Home::new();
     home.write(".claude.json", state("account-a", "org-a"));
     home.write(".claude/.credentials.json", login("sk-ant-oat01-a", EARLIER));
-    let a = home.lineage().await;
+    let a = home.login_id().await;
 
     home.write(".claude.json", state("account-b", "org-b"));
-    let b = home.lineage().await;
+    let b = home.login_id().await;
 
     assert!(b.is_some());
     assert_ne!(a, b);
 }
 
 #[tokio::test]
-async fn without_a_state_file_there_is_no_lineage() {
+async fn without_a_state_file_there_is_no_login_id() {
     for contents in [None, Some("{"), Some("{}")] {
         let home = Home::new();
         home.write(".claude/.credentials.json", login("sk-ant-oat01-a", EARLIER));
@@ -40,33 +39,33 @@ async fn without_a_state_file_there_is_no_lineage() {
             home.write(".claude.json", contents);
         }
 
-        assert_eq!(home.lineage().await, None, "{contents:?}");
+        assert_eq!(home.login_id().await, None, "{contents:?}");
     }
 }
 
 #[tokio::test]
-async fn a_directory_of_its_own_has_a_state_file_of_its_own() {
+async fn each_directory_has_its_own_state_file() {
     let home = Home::new();
     let own = home.path("own");
     let home = home.with("CLAUDE_CONFIG_DIR", own);
     home.write("own/.credentials.json", login("sk-ant-oat01-own", LATER));
     home.write(".claude.json", state("account-a", "org-a"));
-    let of_the_home = home.lineage().await;
+    let in_home = home.login_id().await;
 
     home.write("own/.claude.json", state("account-b", "org-b"));
-    let of_its_own = home.lineage().await;
+    let in_own = home.login_id().await;
 
-    assert_eq!(of_the_home, None);
-    assert!(of_its_own.is_some());
+    assert_eq!(in_home, None);
+    assert!(in_own.is_some());
 }
 
 #[tokio::test]
-async fn the_directory_claude_code_uses_by_itself_keeps_its_state_in_the_home_directory() {
+async fn the_state_file_of_the_default_directory_is_in_home() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
     home.write(".claude.json", state("account-a", "org-a"));
 
-    let source = ClaudeCode::in_dir_on_machine("~/.claude".into(), &home.environment(), None);
+    let source = ClaudeCode::in_dir_from_parts("~/.claude".into(), &home.environment(), None);
 
     assert!(credential_of(&source).await.unwrap().login.lineage.is_some());
 }
@@ -78,26 +77,26 @@ async fn a_state_file_of_32_mebibytes_is_read_and_a_larger_one_is_not() {
     let state = state("account-a", "org-a");
 
     home.write(".claude.json", padded(&state, 32 << 20));
-    let whole = home.lineage().await;
+    let whole = home.login_id().await;
     home.write(".claude.json", padded(&state, (32 << 20) + 1));
-    let larger = home.lineage().await;
+    let larger = home.login_id().await;
 
     assert!(whole.is_some());
     assert_eq!(larger, None);
 }
 
 #[tokio::test]
-async fn what_else_the_state_file_holds_does_not_matter() {
+async fn other_fields_of_the_state_file_are_ignored() {
     let home = Home::new();
     home.write(".claude/.credentials.json", login("sk-ant-oat01-home", LATER));
     let rest = r#"{"projects":{"/a":{"history":[null,1e999,"\ud800"]}},"#;
     home.write(".claude.json", state("account-a", "org-a").replacen('{', rest, 1));
 
-    assert!(home.lineage().await.is_some());
+    assert!(home.login_id().await.is_some());
 }
 
 #[tokio::test]
-async fn a_copy_that_does_not_count_does_not_say_whose_it_is() {
+async fn only_the_active_copy_has_a_login_id() {
     let home = Home::new();
     home.write(".claude.json", state("account-a", "org-a"));
     home.write(".claude/.credentials.json", login("sk-ant-oat01-first", EARLIER));
@@ -105,6 +104,6 @@ async fn a_copy_that_does_not_count_does_not_say_whose_it_is() {
 
     let copies = home.source().discover().await;
 
-    let lineages = copies.iter().map(|copy| copy.result.as_ref().unwrap().login.lineage.is_some());
-    assert_eq!(lineages.collect::<Vec<_>>(), [false, true]);
+    let login_ids = copies.iter().map(|copy| copy.result.as_ref().unwrap().login.lineage.is_some());
+    assert_eq!(login_ids.collect::<Vec<_>>(), [false, true]);
 }

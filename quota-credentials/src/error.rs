@@ -1,0 +1,61 @@
+//! Errors that several sources share.
+
+use std::io;
+use std::path::Path;
+
+use quota_core::{AccountId, CredentialError};
+
+/// Rejects accounts of other providers, so that no other provider receives the token.
+pub(crate) fn check_provider(
+    account: &AccountId,
+    provider: &str,
+    program: &str,
+) -> Result<(), CredentialError> {
+    if account.provider().as_str() == provider {
+        return Ok(());
+    }
+    let reason = format!("the login of {program} is not for {account}; configure another source for it");
+    Err(CredentialError::not_logged_in(reason))
+}
+
+/// The error with the path, the cause and what to do.
+pub(crate) fn read_error(path: &Path, error: io::Error) -> CredentialError {
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => ": permission denied; run this program as the owner of the login",
+        io::ErrorKind::IsADirectory => ": it is a directory; move it away",
+        io::ErrorKind::InvalidInput => ": it is not a regular file; replace it with one",
+        io::ErrorKind::FileTooLarge => ": it is too large for a login; check what it is",
+        _ => "; check the disk",
+    };
+    CredentialError::unreadable(format!("could not read {}{hint}", path.display()), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn each_error_names_the_path_and_what_to_do() {
+        for (kind, text) in [
+            (
+                io::ErrorKind::PermissionDenied,
+                "could not read /a: permission denied; run this program as the owner of the login",
+            ),
+            (io::ErrorKind::IsADirectory, "could not read /a: it is a directory; move it away"),
+            (io::ErrorKind::InvalidInput, "could not read /a: it is not a regular file; replace it with one"),
+            (io::ErrorKind::FileTooLarge, "could not read /a: it is too large for a login; check what it is"),
+            (io::ErrorKind::TimedOut, "could not read /a; check the disk"),
+        ] {
+            assert_eq!(read_error(Path::new("/a"), kind.into()).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_error_of_the_system_is_the_source() {
+        let error = read_error(Path::new("/a"), io::ErrorKind::PermissionDenied.into());
+
+        assert_eq!(error.source().unwrap().to_string(), "permission denied");
+    }
+}
