@@ -1,5 +1,5 @@
-//! How many calls in any trailing hour are answered, and what comes after that.
-//! How a refusal is written is in `wire`.
+//! The call budget: how many calls in any trailing hour are answered, and how a further call is refused.
+//! `wire` writes the refusal.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::SimTime;
 use crate::script::BudgetAnswer;
 
-/// The calls of the trailing hour, as far as they matter.
+/// The calls of the trailing hour, up to the budget.
 #[derive(Debug)]
 pub(crate) struct Budget {
     per_hour: Option<usize>,
@@ -16,18 +16,18 @@ pub(crate) struct Budget {
     blocked_until: Option<SimTime>,
 }
 
-/// A 429, by what it says about when to come back.
+/// A 429, by its `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Throttle {
     /// `Retry-After: 0`.
     Zero,
-    /// Nothing.
-    Silent,
-    /// At this moment, however often it is asked.
+    /// Without the header.
+    NoHeader,
+    /// A countdown to this time, which further calls do not move.
     Until(SimTime),
 }
 
-const TRAILING: Duration = Duration::from_secs(3600);
+const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
 
 impl Budget {
     pub(crate) fn new(per_hour: Option<u32>, answer: BudgetAnswer) -> Self {
@@ -39,23 +39,23 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// The refusal, if it is one too many.
+    /// The refusal, if the budget is used up.
     pub(crate) fn call(&mut self, now: SimTime) -> Result<(), Throttle> {
         let Some(per_hour) = self.per_hour else { return Ok(()) };
         if let Some(until) = self.blocked_until.filter(|until| now < *until) {
             return Err(Throttle::Until(until));
         }
-        while self.calls.front().is_some_and(|call| now.since(*call) >= TRAILING) {
+        while self.calls.front().is_some_and(|call| now.since(*call) >= BUDGET_WINDOW) {
             self.calls.pop_front();
         }
-        let spent = self.calls.len() >= per_hour;
+        let is_exhausted = self.calls.len() >= per_hour;
         match self.answer {
-            BudgetAnswer::Deadline if spent => {
-                self.blocked_until = Some(now + TRAILING);
-                Err(Throttle::Until(now + TRAILING))
+            BudgetAnswer::Deadline if is_exhausted => {
+                self.blocked_until = Some(now + BUDGET_WINDOW);
+                Err(Throttle::Until(now + BUDGET_WINDOW))
             }
-            BudgetAnswer::Zero if spent => {
-                // The refused call takes the place of the oldest: a client that keeps calling stays blocked.
+            BudgetAnswer::Zero if is_exhausted => {
+                // The refused call replaces the oldest one, so a client that keeps calling stays blocked.
                 self.calls.pop_front();
                 self.calls.push_back(now);
                 Err(Throttle::Zero)
@@ -76,8 +76,8 @@ mod tests {
         SimTime::START + Duration::from_secs(60) * minutes
     }
 
-    /// A budget of two calls, both spent: at minute 0 and at minute 10.
-    fn spent(answer: BudgetAnswer) -> Budget {
+    /// A budget of two calls, both used: at minute 0 and at minute 10.
+    fn exhausted(answer: BudgetAnswer) -> Budget {
         let mut budget = Budget::new(Some(2), answer);
         budget.call(minute(0)).unwrap();
         budget.call(minute(10)).unwrap();
@@ -86,12 +86,12 @@ mod tests {
 
     #[test]
     fn a_call_beyond_the_budget_is_refused() {
-        assert_eq!(spent(BudgetAnswer::Zero).call(minute(11)), Err(Throttle::Zero));
+        assert_eq!(exhausted(BudgetAnswer::Zero).call(minute(11)), Err(Throttle::Zero));
     }
 
     #[test]
-    fn a_call_is_forgotten_after_an_hour() {
-        let mut budget = spent(BudgetAnswer::Zero);
+    fn a_call_stops_counting_after_an_hour() {
+        let mut budget = exhausted(BudgetAnswer::Zero);
 
         assert_eq!(budget.call(minute(60)), Ok(()));
         assert_eq!(budget.call(minute(61)), Err(Throttle::Zero));
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_client_that_keeps_calling_after_a_zero_stays_blocked() {
-        let mut budget = spent(BudgetAnswer::Zero);
+        let mut budget = exhausted(BudgetAnswer::Zero);
 
         let refused = (11..300).step_by(10).filter(|at| budget.call(minute(*at)).is_err()).count();
 
@@ -107,16 +107,16 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_of_silence_ends_a_zero() {
-        let mut budget = spent(BudgetAnswer::Zero);
+    fn an_hour_without_calls_ends_a_zero() {
+        let mut budget = exhausted(BudgetAnswer::Zero);
         budget.call(minute(11)).unwrap_err();
 
         assert_eq!(budget.call(minute(71)), Ok(()));
     }
 
     #[test]
-    fn a_block_lasts_an_hour_and_asking_does_not_move_it() {
-        let mut budget = spent(BudgetAnswer::Deadline);
+    fn a_block_lasts_an_hour_and_calls_do_not_extend_it() {
+        let mut budget = exhausted(BudgetAnswer::Deadline);
 
         assert_eq!(budget.call(minute(11)), Err(Throttle::Until(minute(71))));
         assert_eq!(budget.call(minute(70)), Err(Throttle::Until(minute(71))));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_of_nothing_answers_nothing() {
+    fn a_budget_of_zero_answers_no_call() {
         let mut budget = Budget::new(Some(0), BudgetAnswer::Zero);
 
         assert_eq!(budget.call(minute(0)), Err(Throttle::Zero));

@@ -1,5 +1,5 @@
-//! What can be changed on an account while the script plays.
-//! The changes take effect in `running`.
+//! The changes that can be made to an account while the script runs.
+//! `account_sim` applies them.
 
 use std::time::Duration;
 
@@ -23,40 +23,40 @@ pub(crate) enum Action {
     Answer { answer: Answer, lasting: Option<Duration> },
     FollowScript,
     Token(String),
-    EndTokens,
+    ExpireTokens,
     Login { token: String, refresh_token: String },
     Used { window: Window, percent: f64 },
 }
 
 impl Change {
-    /// From now on every call is answered like this, whatever the script says.
+    /// Answers every call like this from now on, in place of the script.
     #[must_use]
     pub fn answer(answer: Answer) -> Self {
         Self(Action::Answer { answer, lasting: None })
     }
 
-    /// For so much simulated time every call is answered like this, then as the script says.
+    /// Answers every call like this for a duration of simulated time, then according to the script.
     #[must_use]
-    pub fn answer_for(answer: Answer, span: Duration) -> Self {
-        Self(Action::Answer { answer, lasting: Some(span) })
+    pub fn answer_for(answer: Answer, duration: Duration) -> Self {
+        Self(Action::Answer { answer, lasting: Some(duration) })
     }
 
-    /// The script decides again.
+    /// Follows the script again.
     #[must_use]
     pub fn follow_script() -> Self {
         Self(Action::FollowScript)
     }
 
-    /// The account is opened by another token, as after a rotation; the old one opens nothing any more.
+    /// Replaces the access token, as in a rotation. The old one becomes invalid.
     #[must_use]
     pub fn token(token: impl Into<String>) -> Self {
         Self(Action::Token(token.into()))
     }
 
-    /// The access tokens that were given so far open nothing any more; the refresh token is as good as before.
+    /// Expires all access tokens issued so far. The refresh token stays valid.
     #[must_use]
-    pub fn end_tokens() -> Self {
-        Self(Action::EndTokens)
+    pub fn expire_tokens() -> Self {
+        Self(Action::ExpireTokens)
     }
 
     /// Replaces the login: these tokens are valid from now on, those of the previous login are not.
@@ -65,19 +65,19 @@ impl Change {
         Self(Action::Login { token: token.into(), refresh_token: refresh_token.into() })
     }
 
-    /// So much of a window is used now: of the account's window of the same kind and model.
+    /// Sets the use of the account's window of the same kind and model.
     #[must_use]
     pub fn used(window: Window, percent: f64) -> Self {
         Self(Action::Used { window: window.used(percent), percent })
     }
 }
 
-/// Why a change was not made; everything is as before.
+/// Why a change was rejected. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
     /// The script has no such account.
-    #[error("the script has no account of this name")]
+    #[error("the script has no account with this name")]
     NoAccount,
     /// The account has no such window.
     #[error("the account has no such window")]
@@ -85,14 +85,14 @@ pub enum ChangeError {
     /// A countdown needs an end to count to.
     #[error("a countdown needs an end; use Change::answer_for")]
     NoEnd,
-    /// Another account is opened by this token.
+    /// The token belongs to another account.
     #[error("another account has this token")]
-    TokenTaken,
-    /// The value means nothing.
-    #[error("{why}")]
+    TokenInUse,
+    /// The value is invalid.
+    #[error("{reason}")]
     #[non_exhaustive]
-    Unusable {
+    Invalid {
         /// What is wrong with it.
-        why: &'static str,
+        reason: &'static str,
     },
 }

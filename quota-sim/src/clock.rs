@@ -1,5 +1,5 @@
-//! The one door to time: how far the script has come, and waiting.
-//! Nothing else in this crate reads a clock or sleeps, so a test that stops tokio's time stops the simulation.
+//! The clock of the simulation: simulated time, and waits.
+//! No other file reads a clock or sleeps, so a test that pauses tokio's time pauses the simulation.
 #![expect(clippy::disallowed_methods, reason = "this is the one place that may")]
 
 use std::future::Future;
@@ -9,14 +9,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// A point in the script: simulated time since the start.
+/// A time in the script, counted from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SimTime(Duration);
 
 impl SimTime {
     pub(crate) const START: Self = Self(Duration::ZERO);
 
-    /// The simulated time since `earlier`; nothing if that is later.
+    /// The simulated time since `earlier`; zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
@@ -25,12 +25,12 @@ impl SimTime {
 impl Add<Duration> for SimTime {
     type Output = Self;
 
-    fn add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(span))
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
     }
 }
 
-/// Counts simulated time from a wall moment, `speed` times as fast as tokio's clock.
+/// Counts simulated time from a wall-clock time, `speed` times as fast as tokio's clock.
 #[derive(Debug)]
 pub(crate) struct SimClock {
     anchor: Timestamp,
@@ -39,53 +39,53 @@ pub(crate) struct SimClock {
 }
 
 impl SimClock {
-    /// Starts at `anchor`, or at what the wall clock says.
+    /// Starts at `anchor`, by default at the current wall-clock time.
     pub(crate) fn start(anchor: Option<Timestamp>, speed: f64) -> Self {
         Self { anchor: anchor.unwrap_or_else(Timestamp::now), at: Instant::now(), speed }
     }
 
-    /// How far the script has come.
+    /// The current time in the script.
     pub(crate) fn now(&self) -> SimTime {
         let real = self.at.elapsed();
         SimTime(self.scale(real, real.as_secs_f64() * self.speed))
     }
 
-    /// What a wall clock says at that point of the script; the end of time if it lies beyond it.
-    pub(crate) fn wall(&self, moment: SimTime) -> Timestamp {
-        self.anchor.checked_add(self.real(moment.0)).unwrap_or(Timestamp::MAX)
+    /// The wall-clock time of a time in the script, saturating at `Timestamp::MAX`.
+    pub(crate) fn wall(&self, at: SimTime) -> Timestamp {
+        self.anchor.checked_add(self.real(at.0)).unwrap_or(Timestamp::MAX)
     }
 
-    /// The real time until that point of the script; nothing if it is over.
-    pub(crate) fn real_until(&self, moment: SimTime) -> Duration {
-        self.real(moment.since(self.now()))
+    /// The real time until a time in the script; zero if it has passed.
+    pub(crate) fn real_until(&self, at: SimTime) -> Duration {
+        self.real(at.since(self.now()))
     }
 
     fn real(&self, simulated: Duration) -> Duration {
         self.scale(simulated, simulated.as_secs_f64() / self.speed)
     }
 
-    fn scale(&self, span: Duration, seconds: f64) -> Duration {
-        // Exact where it can be: most scripts run in real time.
+    fn scale(&self, duration: Duration, seconds: f64) -> Duration {
+        // Exact for scripts in real time, which most are.
         if self.speed.to_bits() == 1f64.to_bits() {
-            return span;
+            return duration;
         }
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
-    /// Waits for that point of the script.
-    pub(crate) async fn sleep_until(&self, moment: SimTime) {
-        tokio::time::sleep(self.real_until(moment)).await;
+    /// Waits for a time in the script.
+    pub(crate) async fn sleep_until(&self, at: SimTime) {
+        tokio::time::sleep(self.real_until(at)).await;
     }
 
-    /// Waits that long in real time.
-    pub(crate) async fn sleep(&self, span: Duration) {
-        tokio::time::sleep(span).await;
+    /// Waits in real time.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
     }
 }
 
-/// Runs `work` for no longer than `span` of real time.
-pub(crate) async fn bounded<F: Future>(span: Duration, work: F) -> Option<F::Output> {
-    tokio::time::timeout(span, work).await.ok()
+/// Runs `work` with a timeout in real time.
+pub(crate) async fn with_timeout<F: Future>(timeout: Duration, work: F) -> Option<F::Output> {
+    tokio::time::timeout(timeout, work).await.ok()
 }
 
 #[cfg(test)]
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_ends_at_its_point_of_the_script() {
+    async fn a_wait_ends_at_its_time_in_the_script() {
         let clock = SimClock::start(None, 4.0);
 
         clock.sleep_until(SimTime::START + HOUR).await;
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_moment_beyond_the_end_of_time_is_its_end() {
+    async fn a_time_out_of_range_saturates() {
         let clock = SimClock::start(None, 0.001);
 
         assert_eq!(clock.wall(SimTime::START + Duration::MAX), Timestamp::MAX);

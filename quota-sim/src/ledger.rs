@@ -1,91 +1,91 @@
-//! What a simulator saw, as plain data.
-//! How it is counted is in `book`.
+//! The counts of a simulator, as plain data.
+//! `recorder` counts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What a simulator has seen so far; it holds names of accounts, never their tokens.
+/// The calls that a simulator has received so far. It has the names of accounts and never a token.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Ledger {
-    /// The most calls to the usage endpoint that were under way at once, over all accounts.
+    /// The highest number of concurrent calls to the usage endpoint, over all accounts.
     pub max_concurrent: u64,
-    /// The most exchanges of refresh tokens that were under way at once, over all accounts.
+    /// The highest number of concurrent token exchanges, over all accounts.
     pub max_concurrent_exchanges: u64,
-    /// What each account has seen.
+    /// The counts of each account.
     pub accounts: BTreeMap<String, AccountLedger>,
-    /// What came with a token that opens no account, or with none.
-    pub strangers: AccountLedger,
-    /// The messages that a client said to have sent nowhere ([`Simulator::given_up`](crate::Simulator::given_up)).
-    pub given_up: u64,
-    /// Those of them that an account would have answered.
-    pub given_up_with_room: u64,
+    /// The counts of requests without a token, or with an unknown one.
+    pub unauthenticated: AccountLedger,
+    /// The messages that a client gave up without sending them ([`Simulator::gave_up`](crate::Simulator::gave_up)).
+    pub gave_up: u64,
+    /// Those of them that an account had capacity for.
+    pub gave_up_with_capacity: u64,
 }
 
-/// What one account has seen. Calls are those to the usage endpoint.
+/// The counts of one account. A call is a request to the usage endpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AccountLedger {
-    /// All calls: the sum of those answered, abandoned and under way.
+    /// All calls: the sum of those answered, abandoned and in flight.
     pub calls: u64,
-    /// The calls that were answered, by status.
+    /// The answered calls, by status.
     pub answers: BTreeMap<u16, u64>,
-    /// The calls whose client left, or whose server was stopped, before there was an answer.
+    /// The calls whose client disconnected, or whose server stopped, before the answer.
     pub abandoned: u64,
-    /// The calls that wait for their answer now.
-    pub under_way: u64,
-    /// The most that were under way at once: from their arrival to their answer.
+    /// The calls that have no answer yet.
+    pub in_flight: u64,
+    /// The highest number of concurrent calls, from arrival to answer.
     pub max_concurrent: u64,
-    /// The calls that came while the client had been told to stay away.
+    /// The calls that arrived during a hold.
     ///
-    /// A 429 with a deadline holds until then; one with `Retry-After: 0`, or without the header, for 60 simulated seconds
-    /// from its answer. Nothing shortens a hold: no success, no change of the script.
+    /// A 429 with a deadline imposes a hold until then; one with `Retry-After: 0`, or without the header, for 60 simulated
+    /// seconds from its answer. Neither a success nor a change of the script shortens a hold.
     pub calls_during_hold: u64,
-    /// When the calls arrived, oldest first; the newest 1,000.
+    /// The arrival times of the newest 1,000 calls, oldest first.
     pub arrivals: VecDeque<Timestamp>,
-    /// The clients that called, by their own word; the first 32, cut to 200 characters.
+    /// The user agents of the callers: the first 32, truncated to 200 characters.
     pub user_agents: BTreeSet<String>,
-    /// Answers to ordinary traffic, by status. It is not counted above.
+    /// The answers to messages, by status. Messages are not calls.
     pub traffic: BTreeMap<u16, u64>,
-    /// The traffic that came while a 429 about its pace had said when to come back.
+    /// The messages that arrived before the deadline of a 429 to messages.
     pub traffic_during_hold: u64,
-    /// The traffic that was turned away for a full window of which the client had been told that it is full.
+    /// The messages that were rejected for a full window, after an earlier answer had reported that it is full.
     ///
-    /// Usage tells of all windows; a message that was turned away of those it counts in; one that was done of those that count
-    /// every model, because headers do not say which model the window of a model is of.
-    pub traffic_in_vain: u64,
+    /// The usage endpoint reports all windows. A rejected message reports the windows that it counts in. A successful message
+    /// reports the windows of all models, because headers do not name the model of a model's window.
+    pub futile_messages: u64,
     /// The refresh tokens that were exchanged for new ones.
     pub exchanges: u64,
-    /// The spent refresh tokens that came again within their grace, and got the same tokens again.
-    pub exchanges_again: u64,
-    /// The spent refresh tokens that came again and ended their login: each is a login lost.
+    /// The used refresh tokens that came again within the reuse grace, and got the same tokens again.
+    pub exchanges_replayed: u64,
+    /// The used refresh tokens that came again and revoked their login. Each is a lost login.
     pub reuses: u64,
-    /// The refresh tokens that came after their login had ended.
-    pub exchanges_refused: u64,
+    /// The refresh tokens that came after their login was revoked.
+    pub exchanges_rejected: u64,
 }
 
 impl Ledger {
-    /// What the account of this name has seen; `None` if the script has none.
+    /// The counts of the account with this name; `None` if the script has no such account.
     #[must_use]
     pub fn account(&self, name: &str) -> Option<&AccountLedger> {
         self.accounts.get(name)
     }
 
-    /// The calls to the usage endpoint, over all accounts and strangers.
+    /// All calls to the usage endpoint, including unauthenticated ones.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.all_callers().map(|one| one.calls).sum()
     }
 
-    /// The calls that came while their account's client had been told to stay away.
+    /// All calls that arrived during a hold of their account.
     #[must_use]
     pub fn calls_during_hold(&self) -> u64 {
         self.all_callers().map(|one| one.calls_during_hold).sum()
     }
 
-    /// When calls arrived, over all accounts and strangers, oldest first.
+    /// The arrival times of all calls, including unauthenticated ones, oldest first.
     #[must_use]
     pub fn arrivals(&self) -> Vec<Timestamp> {
         let mut all: Vec<_> = self.all_callers().flat_map(|one| one.arrivals.iter().copied()).collect();
@@ -94,12 +94,12 @@ impl Ledger {
     }
 
     fn all_callers(&self) -> impl Iterator<Item = &AccountLedger> {
-        self.accounts.values().chain([&self.strangers])
+        self.accounts.values().chain([&self.unauthenticated])
     }
 }
 
 impl AccountLedger {
-    /// How many calls were answered with this status.
+    /// The number of calls that were answered with this status.
     #[must_use]
     pub fn answered(&self, status: u16) -> u64 {
         self.answers.get(&status).copied().unwrap_or(0)

@@ -1,7 +1,6 @@
-//! A usage endpoint that can be run: scripted accounts, both kinds of 429, and a ledger of what it saw.
+//! A simulated provider to run: scripted accounts, both kinds of 429, and a ledger of the calls it received.
 //!
-//! It is the other side: it plays the provider in the provider's own words and shares no code with the programs that ask
-//! it, so that a misunderstanding of theirs is not one of its own.
+//! It plays the provider and shares no code with its clients, so that it cannot share their mistakes.
 //!
 //! ```
 //! use std::time::Duration;
@@ -9,13 +8,13 @@
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
 //! let main = Account::new("main")
-//!     .windows([Window::five_hour().used(62.0).fills_per_hour(20.0), Window::seven_day().used(41.0)])
+//!     .windows([Window::five_hour().used(62.0).growth_per_hour(20.0), Window::seven_day().used(41.0)])
 //!     .answers([Phase::new(Answer::ThrottleUntilEnd)
 //!         .from(Duration::from_secs(300))
 //!         .until(Duration::from_secs(900))]);
 //! let simulator = Simulator::builder(Script::new([main]).speed(60.0)).start().await?;
 //!
-//! // Clients ask `simulator.url()` with the token `sim-token-main`; at the same time:
+//! // Clients call `simulator.url()` with the token `sim-token-main`. Meanwhile the test can change the account:
 //! simulator.set("main", Change::answer(Answer::Unauthorized))?;
 //!
 //! let ledger = simulator.stop().await;
@@ -25,30 +24,30 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! | endpoint | what it does |
+//! | endpoint | behaviour |
 //! |---|---|
-//! | `GET /api/oauth/usage` | answers as the script says; needs the account's token and `anthropic-beta: oauth-2025-04-20` |
-//! | `GET /api/oauth/profile` | says whose account it is |
+//! | `GET /api/oauth/usage` | answers according to the script; needs the account's token and `anthropic-beta: oauth-2025-04-20` |
+//! | `GET /api/oauth/profile` | returns the owner of the account |
 //! | `POST /v1/messages` | uses `{"cost": 0.5}` percent of the five-hour window and answers with rate-limit headers |
-//! | `POST /v1/oauth/token` | exchanges a refresh token for the client `sim-client`; each works once, and one that comes again ends its login |
+//! | `POST /v1/oauth/token` | exchanges a refresh token of the client `sim-client`; each works once, and reuse revokes its login |
 //! | `GET /ledger` | the [`Ledger`] as JSON |
 //!
-//! All waiting and counting goes by tokio's clock: in a runtime that was started paused nothing takes time. Such a clock
-//! leaps to the next timer whenever only the network is waited for, so a test on a paused clock gives its client no
-//! time-out and its accounts no latency.
+//! All time is tokio's clock, so nothing takes real time in a runtime that was started paused. A paused clock advances to the
+//! next timer whenever all tasks wait for the network. So a test on a paused clock gives its client no timeout and its accounts
+//! no latency.
 
-mod book;
+mod account_sim;
 mod budget;
 mod change;
 mod clock;
-mod grants;
 mod ledger;
-mod meter;
 mod provider;
+mod recorder;
 mod routes;
-mod running;
 mod script;
 mod server;
+mod tokens;
+mod window_sim;
 mod wire;
 
 pub use change::{Change, ChangeError};

@@ -1,5 +1,5 @@
-//! The provider as its routes see it: all accounts and the book, behind one lock and one clock.
-//! It waits where a script says so; what is answered and counted is decided in `running` and `book`.
+//! The state that all connections share: the accounts and the recorder, behind one lock and one clock.
+//! It waits where the script requires it. `account_sim` decides the answers, and `recorder` counts them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,22 +9,22 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::book::{Arrival, Caller, Message, Recorder};
+use crate::account_sim::{AccountSim, Decision, MessageResult, NoReplyYet};
 use crate::budget::Throttle;
 use crate::change::{Action, Change, ChangeError};
 use crate::clock::{SimClock, SimTime};
-use crate::grants::Exchange;
 use crate::ledger::Ledger;
-use crate::running::{AccountSim, Decision, NoReplyYet, Outcome};
+use crate::recorder::{Arrival, Caller, Message, Recorder};
 use crate::script::{Account, Script};
-use crate::wire::Ask;
+use crate::tokens::TokenResult;
+use crate::wire::MessageRequest;
 
-/// Everything that is shared by the connections of a simulator.
+/// The state of a simulator.
 #[derive(Debug)]
 pub(crate) struct Provider {
     pub(crate) clock: SimClock,
     state: Mutex<State>,
-    /// Told whenever the state has changed: hung calls and waiting tests look again.
+    /// Notifies hung calls and waiting tests of every change.
     changed: watch::Sender<()>,
     requests: AtomicU64,
 }
@@ -32,63 +32,63 @@ pub(crate) struct Provider {
 #[derive(Debug)]
 struct State {
     accounts: Vec<AccountSim>,
-    book: Recorder,
+    recorder: Recorder,
 }
 
-/// How long a client has to stay away after a 429 that does not say how long.
-const UNTOLD_HOLD: Duration = Duration::from_secs(60);
+/// The hold after a 429 without a deadline.
+const DEFAULT_HOLD: Duration = Duration::from_secs(60);
 
 impl Provider {
     pub(crate) fn new(script: Script, anchor: Option<Timestamp>) -> Arc<Self> {
         let clock = SimClock::start(anchor, script.speed);
-        let book = Recorder::new(script.accounts().iter().map(Account::name));
+        let recorder = Recorder::new(script.accounts().iter().map(Account::name));
         let accounts = script.accounts.into_iter().map(AccountSim::new).collect();
         Arc::new(Self {
             clock,
-            state: Mutex::new(State { accounts, book }),
+            state: Mutex::new(State { accounts, recorder }),
             changed: watch::Sender::new(()),
             requests: AtomicU64::new(0),
         })
     }
 
-    /// The account that a token opens.
-    pub(crate) fn opened_by(&self, token: &str) -> Option<usize> {
+    /// The account that an access token belongs to.
+    pub(crate) fn account_of_token(&self, token: &str) -> Option<usize> {
         let now = self.clock.now();
-        self.look(|state| state.accounts.iter().position(|account| account.grants.is_opened_by(token, now)))
+        self.read(|state| state.accounts.iter().position(|account| account.tokens.accepts(token, now)))
     }
 
-    /// Reads something of one account, at this moment of the script.
-    pub(crate) fn look_at<T>(&self, account: usize, work: impl FnOnce(&AccountSim, SimTime) -> T) -> T {
+    /// Reads from one account, at the current time.
+    pub(crate) fn with_account<T>(&self, account: usize, work: impl FnOnce(&AccountSim, SimTime) -> T) -> T {
         let now = self.clock.now();
-        self.look(|state| work(&state.accounts[account], now))
+        self.read(|state| work(&state.accounts[account], now))
     }
 
-    /// The names of the accounts, in their order.
+    /// The names of the accounts, in script order.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.look(|state| state.accounts.iter().map(|one| one.account().name().to_owned()).collect())
+        self.read(|state| state.accounts.iter().map(|one| one.account().name().to_owned()).collect())
     }
 
-    /// What ordinary traffic gets, and what it uses.
-    pub(crate) fn spend(&self, account: usize, ask: &Ask) -> Outcome {
+    /// Answers a message, and adds its cost.
+    pub(crate) fn message(&self, account: usize, ask: &MessageRequest) -> MessageResult {
         let now = self.clock.now();
-        self.alter(|state| state.accounts[account].spend(now, ask.cost, &ask.model))
+        self.update(|state| state.accounts[account].message(now, ask.cost, &ask.model))
     }
 
-    /// Counts a call, from now until it is answered or dropped.
-    pub(crate) fn begin(self: &Arc<Self>, who: Caller, user_agent: &str) -> Call {
+    /// Counts a call as in flight until it is answered or dropped.
+    pub(crate) fn begin(self: &Arc<Self>, caller: Caller, user_agent: &str) -> Call {
         let now = self.clock.now();
         let wall = self.clock.wall(now);
-        self.alter(|state| state.book.arrived(Arrival { who, now, wall, user_agent }));
-        Call { provider: Arc::clone(self), who, ended: false }
+        self.update(|state| state.recorder.arrived(Arrival { caller, now, wall, user_agent }));
+        Call { provider: Arc::clone(self), caller, ended: false }
     }
 
-    /// What a call to the usage endpoint gets, as soon as it gets anything.
+    /// The answer to a call to the usage endpoint. Waits while the call hangs.
     pub(crate) async fn decide(&self, account: usize) -> Decision {
-        // Subscribed before the first look, so that no change between a look and the wait is missed.
+        // Subscribe before the first read, so that no change between a read and the wait is missed.
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            match self.look(|state| state.accounts[account].ask(self.clock.now())) {
+            match self.read(|state| state.accounts[account].usage_call(self.clock.now())) {
                 Ok(decision) => return decision,
                 Err(NoReplyYet { until: Some(until) }) => tokio::select! {
                     () = self.clock.sleep_until(until) => {}
@@ -101,62 +101,62 @@ impl Provider {
         }
     }
 
-    /// Counts an answer to ordinary traffic.
+    /// Counts an answered message.
     pub(crate) fn traffic(&self, message: Message) {
-        self.alter(|state| state.book.traffic(message));
+        self.update(|state| state.recorder.traffic(message));
     }
 
-    /// Counts a message to that model that a client has sent nowhere.
-    pub(crate) fn given_up(&self, model: &str) {
+    /// Counts a message to `model` that a client gave up without sending it.
+    pub(crate) fn gave_up(&self, model: &str) {
         let now = self.clock.now();
-        self.alter(|state| {
-            let had_room = state.accounts.iter().any(|account| account.has_room(now, model));
-            state.book.given_up(had_room);
+        self.update(|state| {
+            let had_capacity = state.accounts.iter().any(|account| account.has_capacity(now, model));
+            state.recorder.gave_up(had_capacity);
         });
     }
 
-    /// Changes an account while the script plays.
+    /// Changes an account while the script runs.
     pub(crate) fn change(&self, name: &str, change: Change) -> Result<(), ChangeError> {
         let now = self.clock.now();
-        self.alter(|state| {
+        self.update(|state| {
             let account = state.accounts.iter().position(|one| one.account().name() == name);
             let account = account.ok_or(ChangeError::NoAccount)?;
             if let Action::Token(token) | Action::Login { token, .. } = &change.0 {
                 let mut others = state.accounts.iter().enumerate().filter(|(at, _)| *at != account);
-                if others.any(|(_, other)| other.grants.is_opened_by(token, now)) {
-                    return Err(ChangeError::TokenTaken);
+                if others.any(|(_, other)| other.tokens.accepts(token, now)) {
+                    return Err(ChangeError::TokenInUse);
                 }
             }
             state.accounts[account].change(now, change.0)
         })
     }
 
-    /// The account that a refresh token is, or was, of.
-    pub(crate) fn refreshed_by(&self, token: &str) -> Option<usize> {
-        self.look(|state| state.accounts.iter().position(|account| account.grants.has_given(token)))
+    /// The account that a refresh token belongs to or belonged to.
+    pub(crate) fn account_of_refresh_token(&self, token: &str) -> Option<usize> {
+        self.read(|state| state.accounts.iter().position(|account| account.tokens.has_issued(token)))
     }
 
-    /// Exchanges a refresh token that is, or was, of the account.
-    pub(crate) fn exchange(&self, account: usize, token: &str) -> Exchange {
+    /// Exchanges a current or used refresh token of the account.
+    pub(crate) fn exchange(&self, account: usize, token: &str) -> TokenResult {
         let now = self.clock.now();
-        self.alter(|state| {
-            let exchange = state.accounts[account].grants.exchange(token, now);
-            state.book.exchanged(account, &exchange);
+        self.update(|state| {
+            let exchange = state.accounts[account].tokens.exchange(token, now);
+            state.recorder.exchanged(account, &exchange);
             exchange
         })
     }
 
-    /// Counts an exchange as under way, until what is given back is dropped.
-    pub(crate) fn begin_exchange(self: &Arc<Self>) -> UnderWay {
-        self.alter(|state| state.book.exchange_begun());
-        UnderWay(Arc::clone(self))
+    /// Counts a token exchange as in flight until the guard is dropped.
+    pub(crate) fn begin_exchange(self: &Arc<Self>) -> ExchangeInFlight {
+        self.update(|state| state.recorder.exchange_started());
+        ExchangeInFlight(Arc::clone(self))
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
-        self.look(|state| state.book.ledger())
+        self.read(|state| state.recorder.ledger())
     }
 
-    /// Tells of every change from now on.
+    /// Notifies of every change from now on.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -166,53 +166,52 @@ impl Provider {
         format!("req_sim_{:06}", self.requests.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    fn look<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        // Nothing under this lock panics halfway through a change, so what a poisoned one guards is whole.
+    fn read<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         work(&mut self.state.lock())
     }
 
-    fn alter<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        let result = self.look(work);
+    fn update<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        let result = self.read(work);
         self.changed.send_replace(());
         result
     }
 }
 
-/// An exchange of a refresh token that waits for its answer.
+/// A token exchange without an answer yet.
 #[derive(Debug)]
-pub(crate) struct UnderWay(Arc<Provider>);
+pub(crate) struct ExchangeInFlight(Arc<Provider>);
 
-impl Drop for UnderWay {
+impl Drop for ExchangeInFlight {
     fn drop(&mut self) {
-        self.0.alter(|state| state.book.exchange_ended());
+        self.0.update(|state| state.recorder.exchange_ended());
     }
 }
 
-/// A call to the usage endpoint that waits for its answer; dropped without one, its client has left.
+/// A call to the usage endpoint without an answer yet. Dropping it counts an abandoned call.
 #[derive(Debug)]
 pub(crate) struct Call {
     provider: Arc<Provider>,
-    who: Caller,
+    caller: Caller,
     ended: bool,
 }
 
 impl Call {
-    /// Ends the call before its answer leaves, so that a client that received it finds it counted.
+    /// Counts the answer. Call it before the answer is sent, so that the client finds its call counted.
     pub(crate) fn answered(mut self, status: u16, throttle: Option<Throttle>) {
         let now = self.provider.clock.now();
-        let away_until = throttle.map(|throttle| match throttle {
-            Throttle::Zero | Throttle::Silent => now + UNTOLD_HOLD,
+        let hold_until = throttle.map(|throttle| match throttle {
+            Throttle::Zero | Throttle::NoHeader => now + DEFAULT_HOLD,
             Throttle::Until(until) => until,
         });
         self.ended = true;
-        self.provider.alter(|state| state.book.answered(self.who, status, away_until));
+        self.provider.update(|state| state.recorder.answered(self.caller, status, hold_until));
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            self.provider.alter(|state| state.book.abandoned(self.who));
+            self.provider.update(|state| state.recorder.abandoned(self.caller));
         }
     }
 }
@@ -260,8 +259,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_deadline_a_client_has_to_stay_away_for_a_minute() {
-        for throttle in [Throttle::Zero, Throttle::Silent] {
+    async fn a_429_without_a_deadline_holds_for_a_minute() {
+        for throttle in [Throttle::Zero, Throttle::NoHeader] {
             let provider = provider(Account::new("main"));
             throttled_once(&provider, throttle);
 
@@ -274,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fast_script_shortens_that_minute() {
+    async fn a_fast_script_shortens_the_hold() {
         let provider = Provider::new(Script::new([Account::new("main")]).speed(60.0), None);
         throttled_once(&provider, Throttle::Zero);
 
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn with_a_deadline_a_client_has_to_stay_away_until_then() {
+    async fn a_429_with_a_deadline_holds_until_then() {
         let provider = provider(Account::new("main"));
         throttled_once(&provider, Throttle::Until(SimTime::START + SECOND * 5));
 
@@ -296,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_minute_counts_from_the_answer() {
+    async fn the_hold_starts_with_the_answer() {
         let provider = provider(Account::new("main"));
         let call = provider.begin(Caller::Account(0), "");
         provider.clock.sleep(SECOND * 10).await;
@@ -313,12 +312,12 @@ mod tests {
 
         let refused = provider.change("main", Change::token("sim-token-fallback-1"));
 
-        assert_eq!(refused, Err(ChangeError::TokenTaken));
+        assert_eq!(refused, Err(ChangeError::TokenInUse));
         assert_eq!(provider.change("main", Change::token("sim-token-main")), Ok(()));
     }
 
     #[tokio::test]
-    async fn an_account_that_is_not_there_cannot_be_changed() {
+    async fn a_missing_account_cannot_be_changed() {
         let refused = Provider::new(Script::default(), None).change("unknown", Change::follow_script());
 
         assert_eq!(refused, Err(ChangeError::NoAccount));

@@ -1,5 +1,5 @@
-//! What a simulated provider is told to play: plain settings, written in code or in TOML.
-//! How they play out over time is in `running`.
+//! The settings of a simulated provider, in code or in TOML.
+//! `account_sim` applies them over time.
 
 mod account;
 pub(crate) mod check;
@@ -27,7 +27,7 @@ pub use window::Window;
 ///
 /// let script = Script::from_toml(
 ///     r#"
-///     speed = 60                      # a minute of script in a second
+///     speed = 60                      # one simulated minute per second
 ///
 ///     [[accounts]]
 ///     name = "main"
@@ -39,7 +39,7 @@ pub use window::Window;
 ///     [[accounts.windows]]
 ///     id = "five_hour"
 ///     used = 62.5
-///     fills_per_hour = 20
+///     growth_per_hour = 20
 ///     resets_in = "2h 10m"
 ///
 ///     [[accounts.windows]]
@@ -53,7 +53,7 @@ pub use window::Window;
 ///     answer = "throttle_until_end"
 ///
 ///     [[accounts.answers]]
-///     on = "messages"                 # ordinary traffic, and no calls to the usage endpoint
+///     on = "messages"                 # applies to messages instead of the usage endpoint
 ///     from = "1h"
 ///     until = "1h 5m"
 ///     answer = "overloaded"
@@ -62,7 +62,7 @@ pub use window::Window;
 /// # Ok::<(), quota_sim::ScriptError>(())
 /// ```
 ///
-/// Every span but `latency` is simulated time: at speed 60 the phase above begins after five real seconds.
+/// Every duration except `latency` is simulated time: at speed 60 the first phase above starts after five real seconds.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Script {
@@ -82,7 +82,7 @@ impl Script {
         Self { speed: real_time(), accounts: accounts.into_iter().collect() }
     }
 
-    /// Sets how many times faster than real time the script runs; 0.001 to 1,000,000.
+    /// Sets how many times faster than real time the script runs, from 0.001 to 1,000,000.
     #[must_use]
     pub fn speed(mut self, speed: f64) -> Self {
         self.speed = speed;
@@ -95,19 +95,18 @@ impl Script {
         &self.accounts
     }
 
-    /// Reads a script.
+    /// Parses a script.
     ///
     /// # Errors
     ///
-    /// [`ScriptError`] if the text is not TOML, has a key or a value that means nothing here, or contradicts itself; it
-    /// knows the line and the column.
+    /// [`ScriptError`], with line and column, if the text is not TOML, has an unknown key or an invalid value, or is contradictory.
     pub fn from_toml(text: &str) -> Result<Self, ScriptError> {
         parse::script(text)
     }
 
-    /// Writes the `config.toml` with which the quota program uses a simulator of this script that listens at `url`.
+    /// Writes a `config.toml` with which the program `quota` uses a simulator of this script at `url`.
     ///
-    /// The tokens are read from the environment; a comment has the lines that put them there.
+    /// The program reads the tokens from the environment; a comment has the lines that export them.
     #[must_use]
     pub fn client_config(&self, url: &Url) -> String {
         client_config::write(&self.accounts, url)
@@ -115,18 +114,18 @@ impl Script {
 }
 
 impl Default for Script {
-    /// A main account that is well used and two fallbacks, one of them untouched.
+    /// A used main account and two fallbacks, one of them unused.
     fn default() -> Self {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
         Self::new([
             Account::new("main").windows([
-                Window::five_hour().used(62.0).fills_per_hour(20.0).resets_in(hours(2)),
-                Window::seven_day().used(41.0).fills_per_hour(0.6).resets_in(hours(70)),
-                Window::model("Fable").used(18.0).fills_per_hour(0.3).resets_in(hours(70)),
+                Window::five_hour().used(62.0).growth_per_hour(20.0).resets_in(hours(2)),
+                Window::seven_day().used(41.0).growth_per_hour(0.6).resets_in(hours(70)),
+                Window::model("Fable").used(18.0).growth_per_hour(0.3).resets_in(hours(70)),
             ]),
             Account::new("fallback-1").windows([
-                Window::five_hour().used(8.0).fills_per_hour(5.0).resets_in(hours(4)),
-                Window::seven_day().used(22.0).fills_per_hour(0.2).resets_in(hours(110)),
+                Window::five_hour().used(8.0).growth_per_hour(5.0).resets_in(hours(4)),
+                Window::seven_day().used(22.0).growth_per_hour(0.2).resets_in(hours(110)),
             ]),
             Account::new("fallback-2")
                 .windows([Window::five_hour(), Window::seven_day().used(3.0).resets_in(hours(30))]),

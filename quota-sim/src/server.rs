@@ -1,5 +1,5 @@
-//! A simulator that listens: started, asked, changed and stopped.
-//! What it answers is decided elsewhere; here is the one place that owns tasks.
+//! The simulator as a server: start, changes, ledger, stop.
+//! This is the only file that owns tasks.
 
 use std::fmt;
 use std::io;
@@ -25,40 +25,40 @@ use crate::provider::Provider;
 use crate::script::{Script, ScriptError, check};
 use crate::{clock, routes};
 
-/// A provider that runs: it listens on the loopback interface and plays a [`Script`].
+/// A running provider: it listens on the loopback interface and runs a [`Script`].
 ///
-/// Dropping it ends it, with every connection it has; [`stop`](Self::stop) lets answers under way go out first.
-#[must_use = "a simulator that is dropped listens no more"]
+/// Dropping it closes every connection; [`stop`](Self::stop) waits for responses in flight first.
+#[must_use = "a dropped simulator stops listening"]
 pub struct Simulator {
     url: Url,
     provider: Arc<Provider>,
     stopping: watch::Sender<bool>,
-    /// One task, which owns those of the connections: aborting it ends them all.
+    /// One task, which owns those of the connections. Aborting it ends them all.
     listening: JoinSet<()>,
 }
 
-/// How long answers under way have to go out when a simulator is stopped; hung ones never do.
-const GRACE: Duration = Duration::from_millis(500);
+/// How long `stop` waits for responses in flight.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Simulator {
-    /// Prepares a simulator that plays `script`.
+    /// Prepares a simulator that runs `script`.
     pub fn builder(script: Script) -> SimulatorBuilder {
         SimulatorBuilder { script, port: 0, anchor: None }
     }
 
-    /// Where it listens: the base URL for clients.
+    /// The base URL for clients.
     #[must_use]
     pub fn url(&self) -> Url {
         self.url.clone()
     }
 
-    /// What it has seen so far.
+    /// The calls received so far.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.provider.ledger()
     }
 
-    /// Waits until what it has seen meets a condition, and returns that.
+    /// Waits until the ledger meets a condition, and returns the ledger.
     ///
     /// It waits without a bound; dropping the future is safe.
     pub async fn until(&self, mut condition: impl FnMut(&Ledger) -> bool) -> Ledger {
@@ -73,22 +73,21 @@ impl Simulator {
         }
     }
 
-    /// Changes an account from now on, hung calls included.
+    /// Changes an account from now on, including its hung calls.
     ///
     /// # Errors
     ///
-    /// [`ChangeError`] if there is no such account, or it cannot do that; then everything is as before.
+    /// [`ChangeError`] if the account does not exist or the change is invalid. Then nothing is changed.
     pub fn set(&self, account: &str, change: Change) -> Result<(), ChangeError> {
         self.provider.change(account, change)
     }
 
-    /// Notes that a client has given up a message to that model without sending it anywhere: the ledger says whether an account
-    /// would have answered it.
-    pub fn given_up(&self, model: &str) {
-        self.provider.given_up(model);
+    /// Notes that a client gave up a message to `model` without sending it. The ledger counts whether an account had capacity.
+    pub fn gave_up(&self, model: &str) {
+        self.provider.gave_up(model);
     }
 
-    /// Stops listening, lets answers under way go out for half a second, and returns what was seen in all.
+    /// Stops listening, waits up to half a second for responses in flight, and returns the final ledger.
     ///
     /// Dropping the future ends the simulator at once.
     pub async fn stop(mut self) -> Ledger {
@@ -107,7 +106,7 @@ impl fmt::Debug for Simulator {
 
 /// A simulator that does not listen yet.
 #[derive(Debug, Clone)]
-#[must_use = "it listens once it is started"]
+#[must_use = "it listens after `start`"]
 pub struct SimulatorBuilder {
     script: Script,
     port: u16,
@@ -115,23 +114,23 @@ pub struct SimulatorBuilder {
 }
 
 impl SimulatorBuilder {
-    /// Sets the port; 0, the default, takes any that is free.
+    /// Sets the port. The default, 0, selects a free port.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Sets what a wall clock says at the start, in place of what it really says; from there tokio's clock counts.
-    pub fn starting_at(mut self, moment: Timestamp) -> Self {
-        self.anchor = Some(moment);
+    /// Sets the wall-clock time of the start. From there, tokio's clock counts.
+    pub fn starting_at(mut self, time: Timestamp) -> Self {
+        self.anchor = Some(time);
         self
     }
 
-    /// Starts to listen, and to play. It must be called inside a tokio runtime.
+    /// Starts to listen and runs the script. Call it inside a tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`StartError::Script`] if the script contradicts itself, [`StartError::Listen`] if the port is taken.
+    /// [`StartError::Script`] if the script is contradictory, [`StartError::Listen`] if the port is in use.
     pub async fn start(self) -> Result<Simulator, StartError> {
         check::script(&self.script).map_err(ScriptError::from)?;
         let refused = |source| StartError::Listen { port: self.port, source };
@@ -147,25 +146,25 @@ impl SimulatorBuilder {
     }
 }
 
-/// Why a simulator does not listen.
+/// Why a simulator did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The script contradicts itself.
-    #[error("the script cannot be played")]
+    /// The script is contradictory.
+    #[error("could not run the script")]
     Script(#[from] ScriptError),
-    /// The port is taken, or may not be used.
+    /// The port is in use or not permitted.
     #[error("could not listen on port {port}")]
     #[non_exhaustive]
     Listen {
-        /// The port that was asked for.
+        /// The requested port.
         port: u16,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Takes connections until told to stop, then waits for them for a while; whatever is left ends with it.
+/// Accepts connections until `stopping` changes, then waits for them up to the timeout and aborts the rest.
 async fn listen(mut listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
@@ -178,16 +177,16 @@ async fn listen(mut listener: TcpListener, router: Router, mut stopping: watch::
         }
     }
     drop(listener);
-    clock::bounded(GRACE, async { while connections.join_next().await.is_some() {} }).await;
-    // Waited for, so that the last ledger has the calls this cuts off.
+    clock::with_timeout(SHUTDOWN_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await;
+    // Await the aborted connections, so that the final ledger has their abandoned calls.
     connections.shutdown().await;
 }
 
-/// Answers one client until it leaves or the simulator stops.
+/// Serves one client until it disconnects or the simulator stops.
 async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
-    // An answer goes out as it is written; where the system refuses that, it goes out a little later.
+    // Send each response at once. If the system refuses the option, responses only arrive a little later.
     let _ = stream.set_nodelay(true);
-    // No timer is given: a paused clock would leap to its time-outs while bytes are on their way.
+    // No timer: a paused clock would advance to its timeouts while bytes are in transit.
     let connection =
         http1::Builder::new().serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
@@ -195,6 +194,6 @@ async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch
         _ = connection.as_mut() => return,
         _ = stopping.changed() => connection.as_mut().graceful_shutdown(),
     }
-    // How it ends is the client's business: a connection that breaks is no fault of the script.
+    // A client may break its connection at any time.
     let _ = connection.await;
 }

@@ -1,5 +1,5 @@
-//! What goes to clients: statuses, headers and bodies in the provider's own shapes.
-//! What they are to say is decided in `running`.
+//! Responses to clients: statuses, headers and bodies in the provider's formats.
+//! `account_sim` decides their content.
 
 pub(crate) mod token;
 mod traffic;
@@ -16,10 +16,10 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use serde_json::{Value, json};
 
-pub(crate) use traffic::{Ask, done, rejected};
+pub(crate) use traffic::{MessageRequest, done, rejected};
 pub(crate) use usage::{faulty, profile, throttled, usage};
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Reply {
     status: u16,
@@ -37,7 +37,7 @@ impl Reply {
         Self::text("application/json", body.to_string())
     }
 
-    /// An error in the provider's shape.
+    /// An error in the provider's format.
     pub(crate) fn error(status: u16, kind: &str, message: &str) -> Self {
         let body = json!({ "type": "error", "error": { "type": kind, "message": message } });
         Self { status, ..Self::json(&body) }
@@ -47,19 +47,19 @@ impl Reply {
         self.status
     }
 
-    /// Adds a header; a value that cannot stand in one is left out.
+    /// Adds a header. A value that is invalid in a header is omitted.
     pub(crate) fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Says when to come back. Whole seconds, rounded up: who waits them out is never early.
-    pub(crate) fn retry_after(self, span: Duration) -> Self {
-        let seconds = span.as_secs() + u64::from(span.subsec_nanos() > 0);
+    /// Adds `Retry-After` in whole seconds, rounded up, so that a client that waits them is never early.
+    pub(crate) fn retry_after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.header("retry-after", seconds.to_string())
     }
 
-    /// Says what the provider's clock says.
+    /// Adds the `Date` header.
     pub(crate) fn date(self, wall: Timestamp) -> Self {
         let date = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&wall);
         match date {
@@ -69,12 +69,12 @@ impl Reply {
     }
 }
 
-/// The token opens nothing.
-pub(crate) fn stranger() -> Reply {
+/// The 401 of an unknown token.
+pub(crate) fn invalid_token() -> Reply {
     Reply::error(401, "authentication_error", "Invalid bearer token")
 }
 
-/// The login is no longer good.
+/// The 401 of an expired login.
 pub(crate) fn expired() -> Reply {
     Reply::error(401, "authentication_error", "OAuth token has expired.")
 }
@@ -99,8 +99,8 @@ impl IntoResponse for Reply {
 mod tests {
     use super::*;
 
-    fn retry_after(span: Duration) -> String {
-        Reply::json(&json!({})).retry_after(span).headers[0].1.clone()
+    fn retry_after(wait: Duration) -> String {
+        Reply::json(&json!({})).retry_after(wait).headers[0].1.clone()
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_cannot_stand_in_a_header_is_left_out() {
+    fn a_value_that_is_invalid_in_a_header_is_omitted() {
         let response = Reply::json(&json!({})).header("x-test", "a\r\nb: c").into_response();
 
         assert_eq!(response.headers().get("x-test"), None);

@@ -103,7 +103,7 @@ fn answers(simulator: &Simulator, answer: Answer) {
 }
 
 fn under_way(ledger: &Ledger) -> u64 {
-    ledger.account("main").map_or(0, |main| main.under_way)
+    ledger.account("main").map_or(0, |main| main.in_flight)
 }
 
 /// Kills who asks, as often as told, each time while the provider has not answered yet; then it answers.

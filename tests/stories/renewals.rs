@@ -117,7 +117,7 @@ async fn a_process_killed_before_writing_recovers_by_replay() {
     let (next, ledger) = killed_at("answered", lenient).await;
 
     assert_eq!(next, "sim-token-main-2");
-    assert_eq!((ledger.exchanges, ledger.exchanges_again, ledger.reuses), (1, 1, 0));
+    assert_eq!((ledger.exchanges, ledger.exchanges_replayed, ledger.reuses), (1, 1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,7 +139,7 @@ async fn where_the_provider_gives_no_token_again_the_next_one_says_to_log_in_and
     assert!(told.iter().all(|told| told.ends_with("; log in again")), "{told:?}");
     assert_eq!(next, "sim-token-main-3");
     let ledger = ledger(simulator).await;
-    assert_eq!((ledger.exchanges, ledger.reuses, ledger.exchanges_refused), (2, 1, 0), "B39");
+    assert_eq!((ledger.exchanges, ledger.reuses, ledger.exchanges_rejected), (2, 1, 0), "B39");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,7 +166,7 @@ async fn twenty_processes_killed_anywhere_leave_a_whole_file_and_a_login() {
     assert_eq!(seed.accounts().await.unwrap(), [id("main")]);
     let ledger = ledger(simulator).await;
     assert!(ledger.exchanges > 10, "{ledger:?}");
-    assert_eq!((ledger.reuses, ledger.exchanges_refused), (0, 0), "{ledger:?}");
+    assert_eq!((ledger.reuses, ledger.exchanges_rejected), (0, 0), "{ledger:?}");
 }
 
 /// What eight processes get that all want the same token at once.
@@ -211,9 +211,9 @@ async fn a_usage_call_that_is_refused_renews_the_login_once_and_a_second_refusal
     let quota = lone_process(&simulator, renewing(&file, &simulator), policy());
     let main = quota.account(&id("main"));
 
-    simulator.set("main", Change::end_tokens()).unwrap();
+    simulator.set("main", Change::expire_tokens()).unwrap();
     let renewed = main.refresh().await.unwrap();
-    simulator.set("main", Change::end_tokens()).unwrap();
+    simulator.set("main", Change::expire_tokens()).unwrap();
     for _ in 0..10 {
         let refused = main.refresh().await.unwrap();
         assert!(refused.error.is_some());

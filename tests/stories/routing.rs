@@ -146,7 +146,7 @@ impl World {
                 Err(error) => {
                     // A session that stays with its account for two minutes does so on purpose.
                     if !matches!(error, RouteError::SessionAccountUnavailable { .. }) {
-                        self.simulator.given_up(model);
+                        self.simulator.gave_up(model);
                     }
                     return false;
                 }
@@ -212,7 +212,7 @@ async fn play(numbers: Numbers, seeds: [u64; 4]) {
         let mut counts = HashMap::<u16, u64>::new();
         for (name, account) in &ledger.accounts {
             // No message was sent to an account known to be exhausted or throttled.
-            assert_eq!((account.traffic_in_vain, account.traffic_during_hold), (0, 0), "{told}, {name}");
+            assert_eq!((account.futile_messages, account.traffic_during_hold), (0, 0), "{told}, {name}");
             // The usage endpoint was left alone when it said so, and never asked more often than it answers.
             assert_eq!((account.calls_during_hold, account.max_concurrent), (0, 1), "{told}, {name}");
             let arrivals: Vec<_> = account.arrivals.iter().copied().collect();
@@ -220,14 +220,14 @@ async fn play(numbers: Numbers, seeds: [u64; 4]) {
             account.traffic.iter().for_each(|(status, times)| *counts.entry(*status).or_default() += times);
         }
         // No message was refused while an account had room.
-        assert_eq!(ledger.given_up_with_room, 0, "{told}");
+        assert_eq!(ledger.gave_up_with_capacity, 0, "{told}");
         assert_eq!(counts[&200], done, "{told}");
         assert!(done > 2000, "{told}: {done} messages");
         // Each kind of trouble has come, and a dead login was not tried again and again.
         assert!(counts[&429] >= 10 && counts[&529] >= 1, "{told}: {counts:?}");
         assert!(counts.get(&401).is_none_or(|times| *times <= 2), "{told}: {counts:?}");
         assert!(ledger.account("b").unwrap().traffic[&200] > 100, "{told}: b was logged in again");
-        given_up += ledger.given_up;
+        given_up += ledger.gave_up;
     }
     assert!(given_up > 0, "at times no account had room");
 }

@@ -17,7 +17,7 @@ pub(super) fn cold() -> Row {
     let world = World::cold(1, "");
     run_herd(&world);
     let ledger =
-        world.until(|ledger| ledger.calls() > 0 && ledger.accounts.values().all(|one| one.under_way == 0));
+        world.until(|ledger| ledger.calls() > 0 && ledger.accounts.values().all(|one| one.in_flight == 0));
     // A later process must find the reading, otherwise it would call again.
     run_herd(&world);
     let calls = world.simulator.ledger().calls().max(ledger.calls());

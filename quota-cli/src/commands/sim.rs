@@ -27,10 +27,10 @@ pub(crate) fn run(options: &SimArgs) -> Result<Exit, Failure> {
         term::print(&format!(
             "# A simulated provider listens at {url}; its ledger is at {url}ledger\n{config}"
         ))?;
-        term::eprint("Ctrl-C ends it.\n");
+        term::eprint("Press Ctrl-C to stop.\n");
         farewell.wait().await;
         let calls = simulator.stop().await.calls();
-        term::eprint(&format!("It answered {}.\n", pluralize(calls, "call")));
+        term::eprint(&format!("Served {}.\n", pluralize(calls, "request")));
         Ok(Exit::Done)
     })
 }

@@ -69,7 +69,7 @@ fn nothing_of_the_use_of_a_removed_account_stays_on_disk() {
 fn a_command_that_runs_during_the_removal_does_not_store_its_answer() {
     let (provider, machine) = world(spare().latency(std::time::Duration::from_secs(2)));
     let refreshing = start(&machine, &["status"]);
-    until(&provider, |ledger| ledger.account("spare").is_some_and(|spare| spare.under_way == 1));
+    until(&provider, |ledger| ledger.account("spare").is_some_and(|spare| spare.in_flight == 1));
 
     let removed = remove(&machine);
     let refreshed = Ended::of(refreshing.wait_with_output().unwrap());

@@ -31,7 +31,7 @@ fn ends_cleanly_on(signal: &str) {
     let mut told = String::new();
     running.0.stderr.take().unwrap().read_to_string(&mut told).unwrap();
     assert!(sent.success());
-    assert_eq!((code, told.lines().last()), (Some(0), Some("It answered 0 calls.")), "{signal}");
+    assert_eq!((code, told.lines().last()), (Some(0), Some("Served 0 requests.")), "{signal}");
 }
 
 #[cfg(unix)]

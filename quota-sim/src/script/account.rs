@@ -1,5 +1,5 @@
 //! The settings of one simulated account.
-//! Whether they make sense together is decided in `check`.
+//! `check` validates them together.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -43,7 +43,7 @@ pub struct Account {
     pub(crate) latency: Duration,
     pub(crate) extra_usage: Option<ExtraUsage>,
     #[serde(default, with = "optional_span")]
-    pub(crate) token_lives: Option<Duration>,
+    pub(crate) token_ttl: Option<Duration>,
     #[serde(default, with = "span")]
     pub(crate) reuse_grace: Duration,
 }
@@ -62,7 +62,7 @@ fn default_budget() -> Option<u32> {
 }
 
 impl Account {
-    /// An account with a budget of 30 calls an hour, an untouched five-hour window and an untouched seven-day window.
+    /// An account with a budget of 30 calls per hour, an unused five-hour window and an unused seven-day window.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -77,94 +77,94 @@ impl Account {
             answers: Vec::new(),
             latency: Duration::ZERO,
             extra_usage: None,
-            token_lives: None,
+            token_ttl: None,
             reuse_grace: Duration::ZERO,
         }
     }
 
-    /// Sets the token that opens the account; it must begin with `sim-`, to keep real tokens out.
+    /// Sets the access token. It must start with `sim-`, so that a real token is rejected.
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self
     }
 
-    /// Sets the token that is exchanged for others; it must begin with `sim-` as well.
+    /// Sets the refresh token. It must start with `sim-` as well.
     #[must_use]
     pub fn with_refresh_token(mut self, token: impl Into<String>) -> Self {
         self.refresh_token = Some(token.into());
         self
     }
 
-    /// Sets how long an access token opens the account, in simulated time, and has the first one end as well.
+    /// Sets how long access tokens are valid, in simulated time. It applies to the first one as well.
     ///
-    /// Otherwise the first one never ends, and those it is exchanged for live eight hours.
+    /// By default the first one never expires, and later ones expire after eight hours.
     #[must_use]
-    pub fn token_lives(mut self, span: Duration) -> Self {
-        self.token_lives = Some(span);
+    pub fn token_ttl(mut self, ttl: Duration) -> Self {
+        self.token_ttl = Some(ttl);
         self
     }
 
-    /// Sets for how long a spent refresh token gets the same tokens again, in simulated time, for clients that lost the
-    /// answer; not at all otherwise.
+    /// Sets for how long a used refresh token gets the same tokens again, in simulated time, for clients that lost the response.
+    /// The default is zero.
     #[must_use]
-    pub fn reuse_grace(mut self, span: Duration) -> Self {
-        self.reuse_grace = span;
+    pub fn reuse_grace(mut self, grace: Duration) -> Self {
+        self.reuse_grace = grace;
         self
     }
 
-    /// Sets the id of the organization that answers name.
+    /// Sets the organization id in responses.
     #[must_use]
     pub fn with_organization(mut self, organization: impl Into<String>) -> Self {
         self.organization = Some(organization.into());
         self
     }
 
-    /// Sets the plan, in the words of the provider: `claude_max`, `claude_team`.
+    /// Sets the plan by the provider's name for it: `claude_max`, `claude_team`.
     #[must_use]
     pub fn plan(mut self, plan: impl Into<String>) -> Self {
         self.plan = plan.into();
         self
     }
 
-    /// Sets the windows, in place of those it has.
+    /// Replaces the windows.
     #[must_use]
     pub fn windows(mut self, windows: impl IntoIterator<Item = Window>) -> Self {
         self.windows = windows.into_iter().collect();
         self
     }
 
-    /// Sets how many calls in any trailing hour the usage endpoint answers; `None` for no limit.
+    /// Sets how many calls the usage endpoint answers in any trailing hour; `None` for no limit.
     ///
-    /// The budget stands behind the script: only calls that no phase answers are counted.
+    /// Only calls that no phase of the script answers count.
     #[must_use]
     pub fn budget(mut self, per_hour: impl Into<Option<u32>>) -> Self {
         self.budget = per_hour.into();
         self
     }
 
-    /// Sets how a call beyond the budget is answered.
+    /// Sets the answer to a call beyond the budget.
     #[must_use]
     pub fn budget_answer(mut self, answer: BudgetAnswer) -> Self {
         self.budget_answer = answer;
         self
     }
 
-    /// Sets the phases of the script, in place of those it has. Where two speak of one moment the first counts.
+    /// Replaces the phases of the script. Of two overlapping phases the first applies.
     #[must_use]
     pub fn answers(mut self, phases: impl IntoIterator<Item = Phase>) -> Self {
         self.answers = phases.into_iter().collect();
         self
     }
 
-    /// Sets how long every answer takes, in real time.
+    /// Sets the latency of every response, in real time.
     #[must_use]
     pub fn latency(mut self, latency: Duration) -> Self {
         self.latency = latency;
         self
     }
 
-    /// Sets what is spent beyond the windows.
+    /// Sets the extra usage beyond the windows.
     #[must_use]
     pub fn extra_usage(mut self, extra_usage: impl Into<Option<ExtraUsage>>) -> Self {
         self.extra_usage = extra_usage.into();
@@ -177,47 +177,47 @@ impl Account {
         &self.name
     }
 
-    /// The token that opens it: `sim-token-<name>` unless another was set.
+    /// The access token: `sim-token-<name>` by default.
     #[must_use]
     pub fn token(&self) -> Cow<'_, str> {
-        or_named(self.token.as_deref(), "sim-token-", &self.name)
+        or_default(self.token.as_deref(), "sim-token-", &self.name)
     }
 
-    /// The token that is exchanged for others: `sim-refresh-<name>` unless another was set.
+    /// The refresh token: `sim-refresh-<name>` by default.
     #[must_use]
     pub fn refresh_token(&self) -> Cow<'_, str> {
-        or_named(self.refresh_token.as_deref(), "sim-refresh-", &self.name)
+        or_default(self.refresh_token.as_deref(), "sim-refresh-", &self.name)
     }
 
-    /// The organization it belongs to: `sim-org-<name>` unless another was set.
+    /// The organization id: `sim-org-<name>` by default.
     #[must_use]
     pub fn organization(&self) -> Cow<'_, str> {
-        or_named(self.organization.as_deref(), "sim-org-", &self.name)
+        or_default(self.organization.as_deref(), "sim-org-", &self.name)
     }
 
-    /// The environment variable from which [`client_config`](crate::Script::client_config) has the token read.
+    /// The environment variable for the token in [`client_config`](crate::Script::client_config).
     pub(super) fn env_name(&self) -> String {
         format!("QUOTA_SIM_{}", self.name.to_uppercase().replace(['-', '.'], "_"))
     }
 }
 
-fn or_named<'a>(set: Option<&'a str>, start: &str, name: &str) -> Cow<'a, str> {
-    set.map_or_else(|| format!("{start}{name}").into(), Cow::Borrowed)
+fn or_default<'a>(set: Option<&'a str>, prefix: &str, name: &str) -> Cow<'a, str> {
+    set.map_or_else(|| format!("{prefix}{name}").into(), Cow::Borrowed)
 }
 
-/// How a call beyond the budget is answered: the two kinds of 429 that are seen.
+/// The answer to a call beyond the budget: the two kinds of 429 that providers send.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BudgetAnswer {
-    /// `Retry-After: 0`, which is no permission: the refused call counts as well, so hammering never ends it.
+    /// `Retry-After: 0`. The refused call counts as well, so a client that keeps calling is refused forever.
     #[default]
     Zero,
-    /// An hour's block: `Retry-After` counts down to its end, and further calls do not extend it.
+    /// A block of one hour. `Retry-After` counts down to its end, and further calls do not extend it.
     Deadline,
 }
 
-/// What an account has spent beyond its windows, in minor units: 2050 is 20.50.
+/// The extra usage of an account beyond its windows, in minor units: 2050 is 20.50.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtraUsage {
@@ -239,20 +239,20 @@ fn dollars() -> String {
 }
 
 impl ExtraUsage {
-    /// So much of so much is spent; without a limit if that is `None`.
+    /// The amount used and the limit; `None` for no limit.
     #[must_use]
     pub fn new(used_minor: u64, limit_minor: impl Into<Option<u64>>) -> Self {
         Self { enabled: yes(), used_minor, limit_minor: limit_minor.into(), currency: dollars() }
     }
 
-    /// Sets the currency; US dollars otherwise.
+    /// Sets the currency. The default is US dollars.
     #[must_use]
     pub fn currency(mut self, currency: impl Into<String>) -> Self {
         self.currency = currency.into();
         self
     }
 
-    /// Sets whether more may be spent.
+    /// Sets whether extra usage is enabled.
     #[must_use]
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.enabled = enabled;

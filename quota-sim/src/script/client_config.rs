@@ -1,5 +1,5 @@
-//! The configuration with which the quota program uses a simulator.
-//! Only text is written here; nothing reads or sets the environment.
+//! The configuration with which the program `quota` uses a simulator.
+//! It only formats text, and neither reads nor sets the environment.
 
 use std::fmt::Write as _;
 
@@ -10,8 +10,8 @@ use super::Account;
 pub(super) fn write(accounts: &[Account], url: &Url) -> String {
     let base = url.as_str().trim_end_matches('/');
     let mut text = format!(
-        "# The accounts of a simulated provider at {base}; their tokens open nothing else.\n\
-         # Before the program is started:\n#\n"
+        "# The accounts of a simulated provider at {base}; their tokens only work here.\n\
+         # Export the tokens before you start the program:\n#\n"
     );
     for account in accounts {
         let _ = writeln!(text, "#   export {}={}", account.env_name(), account.token());
@@ -33,7 +33,7 @@ mod tests {
     use crate::Script;
 
     #[test]
-    fn the_config_names_every_account_and_where_its_token_is() {
+    fn the_config_has_every_account_and_its_token_variable() {
         let url = "http://127.0.0.1:8123/".parse().unwrap();
 
         let config = Script::new([Account::new("main"), Account::new("spare-2")]).client_config(&url);
@@ -41,8 +41,8 @@ mod tests {
         assert_eq!(
             config,
             "\
-# The accounts of a simulated provider at http://127.0.0.1:8123; their tokens open nothing else.
-# Before the program is started:
+# The accounts of a simulated provider at http://127.0.0.1:8123; their tokens only work here.
+# Export the tokens before you start the program:
 #
 #   export QUOTA_SIM_MAIN=sim-token-main
 #   export QUOTA_SIM_SPARE_2=sim-token-spare-2

@@ -1,5 +1,5 @@
-//! Scripts from text, and where in the text a flaw stands.
-//! What counts as a flaw is in `check`.
+//! Parses scripts, and finds the position of an invalid part.
+//! `check` decides what is invalid.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,9 +9,9 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::Script;
-use super::check::{self, Flaw, Part};
+use super::check::{self, InvalidPart, Part};
 
-/// Why a script cannot be played.
+/// Why a script is invalid.
 ///
 /// ```
 /// use quota_sim::Script;
@@ -22,18 +22,18 @@ use super::check::{self, Flaw, Part};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptError {
-    why: String,
+    reason: String,
     at: Option<(usize, usize)>,
 }
 
 impl ScriptError {
-    /// The line of the text, counted from 1; `None` for a script that was written in code.
+    /// The line of the text, counted from 1; `None` for a script in code.
     #[must_use]
     pub fn line(&self) -> Option<usize> {
         self.at.map(|(line, _)| line)
     }
 
-    /// The character of the line, counted from 1; `None` for a script that was written in code.
+    /// The character of the line, counted from 1; `None` for a script in code.
     #[must_use]
     pub fn column(&self) -> Option<usize> {
         self.at.map(|(_, column)| column)
@@ -45,40 +45,42 @@ impl fmt::Display for ScriptError {
         if let Some((line, column)) = self.at {
             write!(f, "line {line}, column {column}: ")?;
         }
-        f.write_str(&self.why)
+        f.write_str(&self.reason)
     }
 }
 
 impl std::error::Error for ScriptError {}
 
-impl From<Flaw> for ScriptError {
-    fn from(flaw: Flaw) -> Self {
-        Self { why: flaw.why, at: None }
+impl From<InvalidPart> for ScriptError {
+    fn from(invalid: InvalidPart) -> Self {
+        Self { reason: invalid.reason, at: None }
     }
 }
 
 pub(super) fn script(text: &str) -> Result<Script, ScriptError> {
     let script: Script = toml::from_str(text).map_err(|error| ScriptError {
-        // Not the error's own text: that repeats the whole line, and it may contain a real token.
-        why: error.message().to_owned(),
+        // Not the error's own text, because it repeats the whole line, which may contain a real token.
+        reason: error.message().to_owned(),
         at: Some(position(text, error.span())),
     })?;
     match check::script(&script) {
         Ok(()) => Ok(script),
-        Err(flaw) => Err(ScriptError { at: Some(position(text, span_of(text, flaw.part))), ..flaw.into() }),
+        Err(invalid) => {
+            Err(ScriptError { at: Some(position(text, span_of(text, invalid.part))), ..invalid.into() })
+        }
     }
 }
 
-/// The same text again, for the places of its parts only.
+/// A second parse of the same text, for the spans of its parts.
 #[derive(Deserialize)]
-struct Places {
+struct Spans {
     speed: Option<Spanned<IgnoredAny>>,
     #[serde(default)]
-    accounts: Vec<Spanned<AccountPlaces>>,
+    accounts: Vec<Spanned<AccountSpans>>,
 }
 
 #[derive(Deserialize)]
-struct AccountPlaces {
+struct AccountSpans {
     #[serde(default)]
     windows: Vec<Spanned<IgnoredAny>>,
     #[serde(default)]
@@ -86,18 +88,18 @@ struct AccountPlaces {
 }
 
 fn span_of(text: &str, part: Part) -> Option<Range<usize>> {
-    let places: Places = toml::from_str(text).ok()?;
-    let account = |at: usize| places.accounts.get(at);
+    let spans: Spans = toml::from_str(text).ok()?;
+    let account = |at: usize| spans.accounts.get(at);
     match part {
         Part::Whole => None,
-        Part::Speed => places.speed.map(|place| place.span()),
+        Part::Speed => spans.speed.map(|place| place.span()),
         Part::Account(at) => account(at).map(Spanned::span),
         Part::Window(at, which) => account(at)?.get_ref().windows.get(which).map(Spanned::span),
         Part::Answer(at, which) => account(at)?.get_ref().answers.get(which).map(Spanned::span),
     }
 }
 
-/// Line and column, from 1, of the start of a stretch of the text; its beginning if there is none.
+/// Line and column, from 1, of the start of a span; the start of the text without a span.
 fn position(text: &str, span: Option<Range<usize>>) -> (usize, usize) {
     let start = span.map_or(0, |span| text.floor_char_boundary(span.start));
     let before = &text[..start];
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
     use crate::{Account, Answer, BudgetAnswer, ExtraUsage, Phase, Window};
 
-    fn place(text: &str) -> (usize, usize) {
+    fn position_of(text: &str) -> (usize, usize) {
         Script::from_toml(text).unwrap_err().at.unwrap()
     }
 
@@ -134,7 +136,7 @@ mod tests {
             budget_answer = "deadline"
             extra_usage = { used_minor = 150, limit_minor = 2000, currency = "EUR", enabled = false }
             windows = [
-                { id = "five_hour", used = 62.5, fills_per_hour = 20, length = "5m", resets_in = "1m 30s" },
+                { id = "five_hour", used = 62.5, growth_per_hour = 20, length = "5m", resets_in = "1m 30s" },
                 { id = "seven_day", model = "Fable", used = 18 },
             ]
             answers = [
@@ -158,7 +160,7 @@ mod tests {
             .budget_answer(BudgetAnswer::Deadline)
             .extra_usage(ExtraUsage::new(150, 2000).currency("EUR").enabled(false))
             .windows([
-                Window::five_hour().used(62.5).fills_per_hour(20.0).length(secs(300)).resets_in(secs(90)),
+                Window::five_hour().used(62.5).growth_per_hour(20.0).length(secs(300)).resets_in(secs(90)),
                 Window::model("Fable").used(18.0),
             ])
             .answers([
@@ -169,65 +171,65 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_toml_has_a_place() {
-        assert_eq!(place("[[accounts]]\nname = \n"), (2, 8));
+    fn invalid_toml_has_a_position() {
+        assert_eq!(position_of("[[accounts]]\nname = \n"), (2, 8));
     }
 
     #[test]
-    fn an_unknown_key_has_a_place_and_names_the_known_ones() {
+    fn an_unknown_key_has_a_position_and_lists_the_valid_ones() {
         let error = Script::from_toml(
             "[[accounts]]\nname = 'a'\n[[accounts.windows]]\n  id = 'five_hour'\n  usd = 3",
         )
         .unwrap_err();
 
         assert_eq!(error.at, Some((5, 3)));
-        assert!(error.why.contains("`used`"), "{error}");
+        assert!(error.reason.contains("`used`"), "{error}");
     }
 
     #[test]
-    fn an_unknown_answer_has_a_place_and_names_the_known_ones() {
+    fn an_unknown_answer_has_a_position_and_lists_the_valid_ones() {
         let error = Script::from_toml("[[accounts]]\nname = 'a'\n[[accounts.answers]]\nanswer = 'trottle'")
             .unwrap_err();
 
         assert_eq!(error.at, Some((4, 10)));
-        assert!(error.why.contains("`throttle_zero`"), "{error}");
+        assert!(error.reason.contains("`throttle_zero`"), "{error}");
     }
 
     #[test]
-    fn a_budget_that_is_neither_a_number_nor_none_has_a_place() {
-        assert_eq!(place("[[accounts]]\nname = 'a'\nbudget = 'lots'"), (3, 10));
-        assert_eq!(place("[[accounts]]\nname = 'a'\nbudget = -1"), (3, 10));
+    fn an_invalid_budget_has_a_position() {
+        assert_eq!(position_of("[[accounts]]\nname = 'a'\nbudget = 'lots'"), (3, 10));
+        assert_eq!(position_of("[[accounts]]\nname = 'a'\nbudget = -1"), (3, 10));
     }
 
     #[test]
-    fn a_contradiction_has_the_place_of_the_part_it_is_in() {
+    fn a_contradiction_has_the_position_of_its_part() {
         let head = "[[accounts]]\nname = 'a'\n";
 
-        assert_eq!(place(&format!("speed = 0\n{head}")), (1, 9));
-        assert_eq!(place(&format!("{head}[[accounts]]\nname = 'a'")), (3, 1));
-        assert_eq!(place(&format!("{head}windows = [{{ id = 'five_hour', used = -1 }}]")), (3, 12));
+        assert_eq!(position_of(&format!("speed = 0\n{head}")), (1, 9));
+        assert_eq!(position_of(&format!("{head}[[accounts]]\nname = 'a'")), (3, 1));
+        assert_eq!(position_of(&format!("{head}windows = [{{ id = 'five_hour', used = -1 }}]")), (3, 12));
         assert_eq!(
-            place(&format!("{head}[[accounts.answers]]\nfrom = '2s'\nuntil = '1s'\nanswer = 'ok'")),
+            position_of(&format!("{head}[[accounts.answers]]\nfrom = '2s'\nuntil = '1s'\nanswer = 'ok'")),
             (3, 1)
         );
     }
 
     #[test]
-    fn a_script_without_accounts_is_refused_at_its_beginning() {
-        assert_eq!(place(""), (1, 1));
-        assert_eq!(place("accounts = []"), (1, 1));
+    fn a_script_without_accounts_is_rejected_at_its_start() {
+        assert_eq!(position_of(""), (1, 1));
+        assert_eq!(position_of("accounts = []"), (1, 1));
     }
 
     #[test]
     fn columns_count_characters() {
-        assert_eq!(place("[[accounts]]\nplan = 'äöü'\nname = 'é' 5"), (3, 12));
+        assert_eq!(position_of("[[accounts]]\nplan = 'äöü'\nname = 'é' 5"), (3, 12));
     }
 
     #[test]
-    fn a_flaw_of_a_script_in_code_has_no_place() {
-        let flaw = check::script(&Script::new([])).unwrap_err();
+    fn an_invalid_script_in_code_has_no_position() {
+        let invalid = check::script(&Script::new([])).unwrap_err();
 
-        assert_eq!(ScriptError::from(flaw).to_string(), "a script has at least one account");
+        assert_eq!(ScriptError::from(invalid).to_string(), "a script has at least one account");
     }
 
     proptest! {

@@ -1,12 +1,12 @@
-//! What calls and messages can be answered, and when they are.
-//! The bodies and headers of the answers are in `wire`.
+//! The answers to calls and messages, and when they apply.
+//! `wire` writes their bodies and headers.
 
 use std::time::Duration;
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact as span;
 use serde::Deserialize;
 
-/// A stretch of the script in which every call to the usage endpoint, or every message, is answered in one way.
+/// A phase of the script in which every request to one endpoint gets the same answer.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
@@ -19,7 +19,7 @@ pub struct Phase {
     pub(crate) on: Endpoint,
 }
 
-/// Where a phase is told.
+/// The endpoint of a phase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Endpoint {
@@ -30,39 +30,39 @@ pub(crate) enum Endpoint {
 }
 
 impl Phase {
-    /// A phase from the start on, without an end.
+    /// A phase from the start of the script, without an end.
     #[must_use]
     pub fn new(answer: Answer) -> Self {
         Self { from: Duration::ZERO, until: None, answer, on: Endpoint::default() }
     }
 
-    /// Sets how long after the start it begins.
+    /// Sets how long after the start of the script it starts.
     #[must_use]
     pub fn from(mut self, from: Duration) -> Self {
         self.from = from;
         self
     }
 
-    /// Sets how long after the start it is over.
+    /// Sets how long after the start of the script it ends.
     #[must_use]
     pub fn until(mut self, until: Duration) -> Self {
         self.until = Some(until);
         self
     }
 
-    /// Has messages answered like this, and not the usage endpoint; in TOML, `on = "messages"`.
+    /// Applies the phase to messages instead of the usage endpoint; in TOML, `on = "messages"`.
     ///
-    /// Messages know [`Answer::Ok`], the throttles, and the errors with a status.
+    /// Valid for messages: [`Answer::Ok`], the throttles, and the errors with a status.
     #[must_use]
     pub fn on_messages(mut self) -> Self {
         self.on = Endpoint::Messages;
         self
     }
 
-    /// Has exchanges of refresh tokens answered like this, and not the usage endpoint; in TOML, `on = "token"`.
+    /// Applies the phase to token exchanges instead of the usage endpoint; in TOML, `on = "token"`.
     ///
-    /// They know [`Answer::Ok`], the throttles, [`Answer::Unavailable`], [`Answer::Overloaded`], [`Answer::Html`], and
-    /// [`Answer::Hang`]: then the token is exchanged, and the answer never comes.
+    /// Valid for exchanges: [`Answer::Ok`], the throttles, [`Answer::Unavailable`], [`Answer::Overloaded`], [`Answer::Html`], and
+    /// [`Answer::Hang`], which exchanges the token and never responds.
     #[must_use]
     pub fn on_token(mut self) -> Self {
         self.on = Endpoint::Token;
@@ -70,20 +70,20 @@ impl Phase {
     }
 }
 
-/// One way to answer a call to the usage endpoint, or a message.
+/// One kind of answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Answer {
-    /// What the account has used, as long as its budget lasts; or the message, as long as no window is full.
+    /// The usage, within the budget; or a successful message, unless a window is full.
     Ok,
-    /// 429 with `Retry-After: 0`, which is no permission to ask again.
+    /// 429 with `Retry-After: 0`, which does not permit another call.
     ThrottleZero,
     /// 429 whose `Retry-After` counts down to the end of the phase.
     ThrottleUntilEnd,
-    /// 429 that says nothing about when to come back.
+    /// 429 without `Retry-After`.
     ThrottleNoHeader,
-    /// 401: the login has expired. Ordinary traffic is refused as well.
+    /// 401: the login has expired. Messages are rejected as well.
     Unauthorized,
     /// 403: the organization's policy does not allow it.
     Forbidden,
@@ -91,16 +91,16 @@ pub enum Answer {
     Scope,
     /// 503.
     Unavailable,
-    /// 529: the provider has too much to do, which says nothing about the account.
+    /// 529: the provider is overloaded, independently of the account.
     Overloaded,
-    /// 200 with a page for people.
+    /// 200 with an HTML page.
     Html,
     /// 200 with `{}`.
     Empty,
-    /// 200 with JSON that is cut off.
+    /// 200 with truncated JSON.
     Garbage,
-    /// Nothing, until the phase is over or the client has left; then what the script says by then.
+    /// No response until the phase ends; then the answer that the script has at that time.
     Hang,
-    /// 200 with a body of two mebibytes that would be good but for its size.
+    /// 200 with a valid body of two mebibytes.
     Huge,
 }

@@ -1,5 +1,5 @@
-//! The exchange of refresh tokens: what is asked, and the answers.
-//! What comes of one is decided in `grants`.
+//! The token endpoint: requests and responses.
+//! `tokens` decides the result.
 
 use std::time::Duration;
 
@@ -7,49 +7,49 @@ use serde_json::{Value, json};
 
 use super::Reply;
 use crate::clock::SimClock;
-use crate::grants::Grant;
 use crate::script::Account;
+use crate::tokens::IssuedTokens;
 
-/// The client id that is known here.
+/// The only valid client id.
 const CLIENT: &str = "sim-client";
 
-/// The refresh token that is to be exchanged, or the refusal.
-pub(crate) fn asked(body: &[u8]) -> Result<String, Reply> {
+/// Parses the refresh token from a request, or returns the error response.
+pub(crate) fn parse_request(body: &[u8]) -> Result<String, Reply> {
     let form: Value = serde_json::from_slice(body).unwrap_or_default();
     let field = |name: &str| form.get(name).and_then(Value::as_str);
     let Some(grant_type) = field("grant_type") else {
-        return Err(refused(400, "invalid_request"));
+        return Err(error(400, "invalid_request"));
     };
     if grant_type != "refresh_token" {
-        return Err(refused(400, "unsupported_grant_type"));
+        return Err(error(400, "unsupported_grant_type"));
     }
     if field("client_id") != Some(CLIENT) {
-        return Err(refused(401, "invalid_client"));
+        return Err(error(401, "invalid_client"));
     }
-    field("refresh_token").map(str::to_owned).ok_or_else(|| refused(400, "invalid_request"))
+    field("refresh_token").map(str::to_owned).ok_or_else(|| error(400, "invalid_request"))
 }
 
-/// New tokens.
-pub(crate) fn given(account: &Account, grant: &Grant, clock: &SimClock) -> Reply {
+/// The response with new tokens.
+pub(crate) fn issued(account: &Account, issued: &IssuedTokens, clock: &SimClock) -> Reply {
     let name = account.name();
-    // Whole seconds, and at least one.
-    let lives = clock.real_until(grant.ends).max(Duration::from_secs(1)).as_secs();
+    // Whole seconds, at least one.
+    let expires_in = clock.real_until(issued.expires_at).max(Duration::from_secs(1)).as_secs();
     Reply::json(&json!({
         "token_type": "Bearer",
-        "access_token": grant.access,
-        "refresh_token": grant.refresh,
-        "expires_in": lives,
+        "access_token": issued.access,
+        "refresh_token": issued.refresh,
+        "expires_in": expires_in,
         "scope": "user:profile user:inference",
         "account": { "uuid": format!("sim-account-{name}"), "email_address": format!("{name}@sim.invalid") },
         "organization": { "uuid": account.organization() },
     }))
 }
 
-/// The token is good for nothing.
-pub(crate) fn dead() -> Reply {
-    refused(400, "invalid_grant")
+/// The error of an invalid refresh token.
+pub(crate) fn invalid_grant() -> Reply {
+    error(400, "invalid_grant")
 }
 
-fn refused(status: u16, word: &str) -> Reply {
+fn error(status: u16, word: &str) -> Reply {
     Reply { status, ..Reply::json(&json!({ "error": word })) }
 }

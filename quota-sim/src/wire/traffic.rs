@@ -1,33 +1,33 @@
-//! Ordinary traffic: what it asks, and the rate-limit headers on its answers.
-//! The usage endpoint's own answers are in `usage`.
+//! Messages: requests, and the rate-limit headers of their responses.
+//! The responses of the usage endpoint are in `usage`.
 
 use serde::Deserialize;
 use serde_json::json;
 
 use super::Reply;
+use crate::account_sim::{self, UsageState};
 use crate::clock::{SimClock, SimTime};
-use crate::meter::WindowLevel;
-use crate::running::{self, UsageState};
 use crate::script::{ExtraUsage, Kind, Window};
+use crate::window_sim::WindowLevel;
 
-/// The part of a request for a message that matters here.
+/// The fields of a message request that the simulator uses.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
-pub(crate) struct Ask {
-    /// How much of a five-hour window it uses, in percent.
+pub(crate) struct MessageRequest {
+    /// The cost in percent of a five-hour window.
     pub(crate) cost: f64,
     pub(crate) model: String,
 }
 
-impl Default for Ask {
+impl Default for MessageRequest {
     fn default() -> Self {
         Self { cost: 0.1, model: String::new() }
     }
 }
 
-impl Ask {
-    /// Reads a body; none at all asks for the usual.
-    pub(crate) fn read(body: &[u8]) -> Option<Self> {
+impl MessageRequest {
+    /// Parses a body. An empty body is the default request.
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         if body.is_empty() {
             return Some(Self::default());
         }
@@ -35,8 +35,8 @@ impl Ask {
     }
 }
 
-/// Writes an answer to traffic that was done.
-pub(crate) fn done(ask: &Ask, statement: &UsageState, clock: &SimClock) -> Reply {
+/// Writes the response to a successful message.
+pub(crate) fn done(ask: &MessageRequest, usage: &UsageState, clock: &SimClock) -> Reply {
     let body = json!({
         "id": "msg_sim",
         "type": "message",
@@ -46,33 +46,33 @@ pub(crate) fn done(ask: &Ask, statement: &UsageState, clock: &SimClock) -> Reply
         "stop_reason": "end_turn",
         "usage": { "input_tokens": 1, "output_tokens": 4 },
     });
-    with_limits(Reply::json(&body), ask, statement, clock, Verdict::Done)
+    with_limits(Reply::json(&body), ask, usage, clock, MessageStatus::Done)
 }
 
-/// Writes the 429 of a window that is full.
-pub(crate) fn rejected(ask: &Ask, statement: &UsageState, clock: &SimClock) -> Reply {
+/// Writes the 429 of a full window.
+pub(crate) fn rejected(ask: &MessageRequest, usage: &UsageState, clock: &SimClock) -> Reply {
     let message = "This request would exceed your account's rate limit. Please try again later.";
     let reply = Reply::error(429, "rate_limit_error", message);
-    let reply = match representative(ask, statement).and_then(|(_, level)| level.resets) {
+    let reply = match representative(ask, usage).and_then(|(_, level)| level.resets) {
         Some(resets) => reply.retry_after(clock.real_until(resets)),
         None => reply,
     };
-    with_limits(reply, ask, statement, clock, Verdict::Rejected)
+    with_limits(reply, ask, usage, clock, MessageStatus::Rejected)
 }
 
-/// What became of the request, whatever its windows say.
+/// Whether the message succeeded, which its windows alone do not show.
 #[derive(Clone, Copy)]
-enum Verdict {
+enum MessageStatus {
     Done,
     Rejected,
 }
 
-/// The window that decides: the fullest of those the request counts in; of two full ones the one that resets later.
-fn representative<'a>(ask: &Ask, statement: &'a UsageState) -> Option<&'a (Window, WindowLevel)> {
-    statement
+/// The representative window: the fullest that the request counts in; of two full ones the one that resets later.
+fn representative<'a>(ask: &MessageRequest, usage: &'a UsageState) -> Option<&'a (Window, WindowLevel)> {
+    usage
         .windows
         .iter()
-        .filter(|(window, _)| running::is_for(window, &ask.model))
+        .filter(|(window, _)| account_sim::is_for(window, &ask.model))
         .max_by(|(_, one), (_, other)| full(one).total_cmp(&full(other)).then(one.resets.cmp(&other.resets)))
 }
 
@@ -80,25 +80,31 @@ fn full(level: &WindowLevel) -> f64 {
     level.used.min(100.0)
 }
 
-fn with_limits(reply: Reply, ask: &Ask, statement: &UsageState, clock: &SimClock, verdict: Verdict) -> Reply {
+fn with_limits(
+    reply: Reply,
+    ask: &MessageRequest,
+    usage: &UsageState,
+    clock: &SimClock,
+    status: MessageStatus,
+) -> Reply {
     let mut reply = reply.header("anthropic-ratelimit-unified-fallback-percentage", "0.5");
-    let mut model_is_told = false;
-    for (window, level) in &statement.windows {
-        // There is one name for models' windows: of several, only the first has a place.
-        if window.model.is_some() && std::mem::replace(&mut model_is_told, true) {
+    let mut has_model_window = false;
+    for (window, level) in &usage.windows {
+        // All models' windows share one header name, so only the first is sent.
+        if window.model.is_some() && std::mem::replace(&mut has_model_window, true) {
             continue;
         }
         reply = window_headers(reply, window, level, clock);
     }
-    if let Some((window, level)) = representative(ask, statement) {
+    if let Some((window, level)) = representative(ask, usage) {
         reply = reply
-            .header("anthropic-ratelimit-unified-status", overall(verdict, level))
+            .header("anthropic-ratelimit-unified-status", overall(status, level))
             .header("anthropic-ratelimit-unified-representative-claim", names(window).claim);
         if let Some(resets) = level.resets {
             reply = reply.header("anthropic-ratelimit-unified-reset", epoch(resets, clock));
         }
     }
-    overage_headers(reply, statement.extra_usage.as_ref())
+    overage_headers(reply, usage.extra_usage.as_ref())
 }
 
 fn window_headers(reply: Reply, window: &Window, level: &WindowLevel, clock: &SimClock) -> Reply {
@@ -137,16 +143,16 @@ fn status(level: &WindowLevel) -> &'static str {
     }
 }
 
-/// What filled a window to the brim was itself allowed.
-fn overall(verdict: Verdict, level: &WindowLevel) -> &'static str {
-    match (verdict, status(level)) {
-        (Verdict::Rejected, _) => REJECTED,
-        (Verdict::Done, REJECTED) => WARNING,
-        (Verdict::Done, status) => status,
+/// A message that filled a window was itself allowed.
+fn overall(message: MessageStatus, level: &WindowLevel) -> &'static str {
+    match (message, status(level)) {
+        (MessageStatus::Rejected, _) => REJECTED,
+        (MessageStatus::Done, REJECTED) => WARNING,
+        (MessageStatus::Done, status) => status,
     }
 }
 
-/// What a window is called in headers.
+/// The names of a window in headers.
 struct Names {
     short: &'static str,
     claim: &'static str,
@@ -160,8 +166,8 @@ fn names(window: &Window) -> Names {
     }
 }
 
-fn epoch(moment: SimTime, clock: &SimClock) -> String {
-    clock.wall(moment).as_second().to_string()
+fn epoch(at: SimTime, clock: &SimClock) -> String {
+    clock.wall(at).as_second().to_string()
 }
 
 #[cfg(test)]
@@ -172,18 +178,18 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::running::{AccountSim, Outcome};
+    use crate::account_sim::{AccountSim, MessageResult};
     use crate::script::Account;
 
-    /// The unified headers on an answer to traffic by `model`, without their common beginning.
+    /// The unified headers of the response to a message by `model`, without their common prefix.
     fn headers(windows: impl IntoIterator<Item = Window>, model: &str) -> BTreeMap<String, String> {
         let clock = SimClock::start(Some(Timestamp::constant(1_790_000_000, 0)), 1.0);
-        let ask = Ask { cost: 0.5, model: model.to_owned() };
+        let ask = MessageRequest { cost: 0.5, model: model.to_owned() };
         let mut running = AccountSim::new(Account::new("main").windows(windows));
-        let reply = match running.spend(SimTime::START, ask.cost, &ask.model) {
-            Outcome::Done(statement) => done(&ask, &statement, &clock),
-            Outcome::Rejected { statement, .. } => rejected(&ask, &statement, &clock),
-            refused => panic!("nothing stands in the way: {refused:?}"),
+        let reply = match running.message(SimTime::START, ask.cost, &ask.model) {
+            MessageResult::Done(usage) => done(&ask, &usage, &clock),
+            MessageResult::Rejected { usage, .. } => rejected(&ask, &usage, &clock),
+            refused => panic!("unexpected result: {refused:?}"),
         };
         let response = reply.into_response();
         let text = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
@@ -194,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn headers_have_the_provider_s_shape() {
+    async fn headers_have_the_providers_format() {
         let windows = [
             Window::five_hour().used(92.0),
             Window::seven_day().used(40.0),
@@ -205,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_two_full_windows_the_later_reset_counts() {
+    async fn the_later_reset_of_two_full_windows_counts() {
         let windows = [Window::seven_day().used(100.0), Window::five_hour().used(104.0)];
 
         let headers = headers(windows, "");
@@ -215,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_model_s_window_decides_for_that_model_only() {
+    async fn a_models_window_limits_that_model_only() {
         let windows = || [Window::seven_day().used(10.0), Window::model("Fable").used(100.0)];
 
         assert_eq!(headers(windows(), "claude-fable-5")["status"], "rejected");
@@ -223,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_fills_a_window_to_the_brim_is_itself_allowed() {
+    async fn a_message_that_fills_a_window_is_allowed() {
         let headers = headers([Window::five_hour().used(99.9)], "");
 
         assert_eq!(
@@ -233,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn overage_tells_why_there_is_none() {
+    async fn overage_headers_have_the_disabled_reason() {
         let overage = |extra: Option<ExtraUsage>| {
             let response = overage_headers(Reply::json(&json!({})), extra.as_ref()).into_response();
             let reason =
@@ -251,15 +257,15 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_that_is_no_percentage_is_not_read() {
+    fn an_invalid_cost_is_rejected() {
         for bad in [r#"{"cost":-1}"#, r#"{"cost":1e300}"#, r#"{"cost":"a"}"#, "[", "3"] {
-            assert!(Ask::read(bad.as_bytes()).is_none(), "{bad}");
+            assert!(MessageRequest::parse(bad.as_bytes()).is_none(), "{bad}");
         }
     }
 
     #[test]
-    fn a_request_that_says_nothing_costs_a_tenth_of_a_percent() {
-        assert_eq!(Ask::read(b"").unwrap().cost, 0.1);
-        assert_eq!(Ask::read(b"{\"max_tokens\":1}").unwrap().cost, 0.1);
+    fn a_request_without_a_cost_costs_a_tenth_of_a_percent() {
+        assert_eq!(MessageRequest::parse(b"").unwrap().cost, 0.1);
+        assert_eq!(MessageRequest::parse(b"{\"max_tokens\":1}").unwrap().cost, 0.1);
     }
 }

@@ -1,5 +1,5 @@
-//! The answers of the usage endpoint and of the profile.
-//! The headers on ordinary traffic are in `traffic`.
+//! The responses of the usage endpoint and of the profile endpoint.
+//! The headers of messages are in `traffic`.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use jiff::tz::Offset;
 use serde_json::{Value, json};
 
 use super::Reply;
+use crate::account_sim::{Decision, Fault, UsageState};
 use crate::budget::Throttle;
 use crate::clock::{SimClock, SimTime};
-use crate::meter::WindowLevel;
-use crate::running::{Decision, Fault, UsageState};
 use crate::script::{Account, ExtraUsage, Kind, Window};
+use crate::window_sim::WindowLevel;
 
-/// The size of a body that clients must not read to its end.
+/// The size of a body that clients must not read completely.
 const HUGE: usize = 2 * 1024 * 1024;
 
-/// Writes what a call to the usage endpoint gets.
+/// Writes the response to a call to the usage endpoint.
 pub(crate) fn usage(decision: &Decision, clock: &SimClock) -> Reply {
     match decision {
-        Decision::Usage(statement) => Reply::json(&body(statement, clock)),
-        Decision::Huge(statement) => Reply::text("application/json", huge(body(statement, clock))),
-        Decision::Garbage(statement) => Reply::text("application/json", cut_off(&body(statement, clock))),
+        Decision::Usage(usage) => Reply::json(&body(usage, clock)),
+        Decision::Huge(usage) => Reply::text("application/json", huge(body(usage, clock))),
+        Decision::Garbage(usage) => Reply::text("application/json", cut_off(&body(usage, clock))),
         Decision::Throttled(throttle) => throttled(*throttle, clock),
         Decision::Fault(fault) => faulty(*fault),
     }
 }
 
-/// Writes who an account belongs to.
+/// Writes the owner of an account.
 pub(crate) fn profile(account: &Account) -> Reply {
     let name = account.name();
     Reply::json(&json!({
@@ -41,18 +41,18 @@ pub(crate) fn profile(account: &Account) -> Reply {
     }))
 }
 
-/// Writes a 429 that is about the pace.
+/// Writes a 429 that does not depend on use.
 pub(crate) fn throttled(throttle: Throttle, clock: &SimClock) -> Reply {
     let reply = Reply::error(429, "rate_limit_error", "Rate limited. Please try again later.");
     match throttle {
         Throttle::Zero => reply.header("retry-after", "0"),
-        Throttle::Silent => reply,
-        // At least a second: a deadline that passed during the delay must not look like the other kind.
+        Throttle::NoHeader => reply,
+        // At least a second, because a deadline that passed during the delay must not become a zero.
         Throttle::Until(until) => reply.retry_after(clock.real_until(until).max(Duration::from_secs(1))),
     }
 }
 
-/// Writes an error, whatever the account has used.
+/// Writes an error that does not depend on use.
 pub(crate) fn faulty(fault: Fault) -> Reply {
     match fault {
         Fault::Unauthorized => super::expired(),
@@ -74,9 +74,9 @@ pub(crate) fn faulty(fault: Fault) -> Reply {
     }
 }
 
-fn body(statement: &UsageState, clock: &SimClock) -> Value {
+fn body(usage: &UsageState, clock: &SimClock) -> Value {
     let flat = |id: Kind| {
-        let window = statement.windows.iter().find(|(window, _)| window.id == id && window.model.is_none());
+        let window = usage.windows.iter().find(|(window, _)| window.id == id && window.model.is_none());
         window.map(|(_, level)| {
             json!({
                 "utilization": (level.used * 100.0).round() / 100.0,
@@ -84,10 +84,10 @@ fn body(statement: &UsageState, clock: &SimClock) -> Value {
             })
         })
     };
-    let binding = statement.windows.iter().enumerate().filter(|(_, (_, level))| level.used > 0.0);
+    let binding = usage.windows.iter().enumerate().filter(|(_, (_, level))| level.used > 0.0);
     let binding = binding.max_by(|(_, (_, one)), (_, (_, other))| one.used.total_cmp(&other.used));
     let binding = binding.map(|(at, _)| at);
-    let limits: Vec<_> = statement
+    let limits: Vec<_> = usage
         .windows
         .iter()
         .enumerate()
@@ -100,7 +100,7 @@ fn body(statement: &UsageState, clock: &SimClock) -> Value {
         "seven_day_sonnet": null,
         "limits": limits,
     });
-    if let Some(extra) = &statement.extra_usage {
+    if let Some(extra) = &usage.extra_usage {
         body["extra_usage"] = extra_usage(extra);
     }
     body
@@ -148,10 +148,10 @@ fn extra_usage(extra: &ExtraUsage) -> Value {
     })
 }
 
-/// The provider's way: microseconds, and `+00:00` for UTC.
-fn resets_at(moment: Option<SimTime>, clock: &SimClock) -> Option<String> {
+/// The provider's format: microseconds, and `+00:00` for UTC.
+fn resets_at(at: Option<SimTime>, clock: &SimClock) -> Option<String> {
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
-    moment.map(|moment| PRINTER.timestamp_with_offset_to_string(&clock.wall(moment), Offset::UTC))
+    at.map(|at| PRINTER.timestamp_with_offset_to_string(&clock.wall(at), Offset::UTC))
 }
 
 fn huge(mut body: Value) -> String {
@@ -171,21 +171,21 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::running::AccountSim;
+    use crate::account_sim::AccountSim;
 
     fn clock() -> SimClock {
         SimClock::start(Some(Timestamp::constant(1_790_000_000, 282_668_000)), 1.0)
     }
 
     fn body_of(account: Account, clock: &SimClock) -> Value {
-        let Ok(Decision::Usage(statement)) = AccountSim::new(account).ask(SimTime::START) else {
-            panic!("nothing stands in the way")
+        let Ok(Decision::Usage(usage)) = AccountSim::new(account).usage_call(SimTime::START) else {
+            panic!("the account answers with its usage")
         };
-        body(&statement, clock)
+        body(&usage, clock)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn usage_has_the_provider_s_shape() {
+    async fn usage_has_the_providers_format() {
         let account = Account::new("main")
             .windows([
                 Window::five_hour(),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_two_full_windows_one_is_the_binding_one() {
+    async fn one_of_two_full_windows_is_active() {
         let windows = [Window::five_hour().used(100.0), Window::seven_day().used(100.0)];
 
         let body = body_of(Account::new("main").windows(windows), &clock());
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_that_has_passed_is_still_no_zero() {
+    async fn a_passed_deadline_is_no_zero() {
         let response = throttled(Throttle::Until(SimTime::START), &clock()).into_response();
 
         assert_eq!(response.headers()["retry-after"], "1");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_account_without_extra_usage_does_not_speak_of_money() {
+    async fn an_account_without_extra_usage_omits_it() {
         assert_eq!(body_of(Account::new("main"), &clock()).get("extra_usage"), None);
     }
 

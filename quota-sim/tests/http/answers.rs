@@ -1,4 +1,4 @@
-//! What each kind of answer looks like to a client.
+//! Each kind of answer as a client receives it.
 
 use quota_sim::{Account, Answer, ExtraUsage, Phase, Window};
 use serde_json::json;
@@ -9,7 +9,7 @@ use super::{SECOND, answering, with};
 const USAGE: &str = "/api/oauth/usage";
 
 #[tokio::test(start_paused = true)]
-async fn a_good_call_gets_windows_and_limits() {
+async fn a_call_gets_windows_and_limits() {
     let account = Account::new("main").windows([
         Window::five_hour().used(11.0).resets_in(SECOND * 60),
         Window::seven_day().used(9.25),
@@ -40,7 +40,7 @@ async fn a_good_call_gets_windows_and_limits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_answer_names_the_organization_and_the_request() {
+async fn every_response_has_organization_and_request_id() {
     let simulator = with(Account::new("main").with_organization("org-7")).await;
 
     let first = usage(&simulator, "main").await;
@@ -52,14 +52,14 @@ async fn every_answer_names_the_organization_and_the_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_answer_has_the_simulator_s_date() {
+async fn every_response_has_the_simulators_date() {
     let simulator = with(Account::new("main")).await;
 
     assert_eq!(usage(&simulator, "main").await.header("date"), Some("Mon, 21 Sep 2026 14:13:20 GMT"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_that_has_not_begun_has_no_reset() {
+async fn a_window_that_has_not_started_has_no_reset() {
     let simulator = with(Account::new("main")).await;
 
     let body = usage(&simulator, "main").await.json();
@@ -68,7 +68,7 @@ async fn a_window_that_has_not_begun_has_no_reset() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn money_is_told_where_the_script_has_some() {
+async fn extra_usage_is_reported_if_the_script_has_some() {
     let simulator = with(Account::new("main").extra_usage(ExtraUsage::new(2050, 4000))).await;
 
     let body = usage(&simulator, "main").await.json();
@@ -77,7 +77,7 @@ async fn money_is_told_where_the_script_has_some() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_beta_header_a_call_is_refused() {
+async fn a_call_without_the_beta_header_is_rejected() {
     let simulator = with(Account::new("main")).await;
 
     let response = get(&simulator, USAGE, "authorization: Bearer sim-token-main\r\n").await;
@@ -95,7 +95,7 @@ async fn the_beta_header_may_be_one_of_several() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_opens_nothing_is_unauthorized() {
+async fn an_unknown_token_is_unauthorized() {
     let simulator = with(Account::new("main")).await;
 
     for headers in [login("sim-token-other"), "authorization: Basic sim-token-main\r\n".into(), String::new()]
@@ -134,16 +134,16 @@ async fn errors_have_their_status_and_their_kind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_zero_throttle_says_zero_and_a_silent_one_nothing() {
-    for (answer, said) in [(Answer::ThrottleZero, Some("0")), (Answer::ThrottleNoHeader, None)] {
+async fn throttles_send_a_zero_or_no_header() {
+    for (answer, expected) in [(Answer::ThrottleZero, Some("0")), (Answer::ThrottleNoHeader, None)] {
         let simulator = answering(answer).await;
 
-        assert_eq!(usage(&simulator, "main").await.header("retry-after"), said);
+        assert_eq!(usage(&simulator, "main").await.header("retry-after"), expected);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_two_kinds_of_forbidden_say_why() {
+async fn the_two_kinds_of_forbidden_have_different_messages() {
     for (answer, why) in
         [(Answer::Forbidden, "not allowed for this organization"), (Answer::Scope, "user:profile")]
     {
@@ -154,7 +154,7 @@ async fn the_two_kinds_of_forbidden_say_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_for_people_comes_as_a_success() {
+async fn an_html_page_has_status_200() {
     let response = usage(&answering(Answer::Html).await, "main").await;
 
     assert_eq!((response.status, response.header("content-type")), (200, Some("text/html; charset=utf-8")));
@@ -169,7 +169,7 @@ async fn an_empty_answer_is_an_empty_object() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn garbage_is_good_json_that_is_cut_off() {
+async fn garbage_is_truncated_json() {
     let response = usage(&answering(Answer::Garbage).await, "main").await;
 
     let error = serde_json::from_slice::<serde_json::Value>(&response.body).unwrap_err();
@@ -178,7 +178,7 @@ async fn garbage_is_good_json_that_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_huge_answer_would_be_good_but_for_its_size() {
+async fn a_huge_answer_is_valid_json() {
     let response = usage(&answering(Answer::Huge).await, "main").await;
 
     assert!(response.body.len() > 2 * 1024 * 1024);
@@ -186,7 +186,7 @@ async fn a_huge_answer_would_be_good_but_for_its_size() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_profile_says_whose_account_it_is() {
+async fn a_profile_names_the_owner() {
     let simulator = with(Account::new("main").plan("claude_team")).await;
 
     let response = get(&simulator, "/api/oauth/profile", &login("sim-token-main")).await;
@@ -195,7 +195,7 @@ async fn a_profile_says_whose_account_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_login_opens_no_profile() {
+async fn an_expired_login_gets_no_profile() {
     let simulator = with(Account::new("main").answers([Phase::new(Answer::Unauthorized)])).await;
 
     assert_eq!(get(&simulator, "/api/oauth/profile", &login("sim-token-main")).await.status, 401);
@@ -203,7 +203,7 @@ async fn an_expired_login_opens_no_profile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_front_page_says_what_this_is() {
+async fn the_front_page_describes_the_endpoints() {
     let response = get(&with(Account::new("main")).await, "/", "").await;
 
     assert!(response.text().starts_with("A simulated provider."));
@@ -211,6 +211,6 @@ async fn the_front_page_says_what_this_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_path_that_is_not_there_is_not_found() {
+async fn an_unknown_path_is_not_found() {
     assert_eq!(get(&with(Account::new("main")).await, "/v2", "").await.status, 404);
 }

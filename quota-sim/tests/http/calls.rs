@@ -1,4 +1,4 @@
-//! What the ledger says of the calls.
+//! The counts of calls in the ledger.
 
 use quota_sim::{Account, Answer, Change, Ledger, Phase, Script};
 use tokio::time::advance;
@@ -7,7 +7,7 @@ use super::client::{get, login, receive, send_usage, usage};
 use super::{SECOND, START, answering, play, with};
 
 #[tokio::test(start_paused = true)]
-async fn calls_are_counted_by_what_they_got() {
+async fn calls_are_counted_by_status() {
     let simulator = with(Account::new("main").budget(2)).await;
 
     for _ in 0..3 {
@@ -48,13 +48,13 @@ async fn calls_at_once_are_concurrent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_leaves_a_hung_call_is_no_longer_counted() {
+async fn a_disconnected_client_is_no_longer_in_flight() {
     let simulator = answering(Answer::Hang).await;
     let stream = send_usage(&simulator, "main").await;
-    simulator.until(|ledger| ledger.account("main").unwrap().under_way == 1).await;
+    simulator.until(|ledger| ledger.account("main").unwrap().in_flight == 1).await;
 
     drop(stream);
-    let ledger = simulator.until(|ledger| ledger.account("main").unwrap().under_way == 0).await;
+    let ledger = simulator.until(|ledger| ledger.account("main").unwrap().in_flight == 0).await;
 
     let main = ledger.account("main").unwrap();
     assert_eq!((main.calls, main.abandoned, main.answers.len()), (1, 1, 0));
@@ -72,13 +72,13 @@ async fn a_hung_call_can_be_released() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_while_told_to_stay_away_are_counted() {
+async fn calls_during_a_hold_are_counted() {
     let phase = Phase::new(Answer::ThrottleZero).until(SECOND * 10);
     let simulator = with(Account::new("main").answers([phase])).await;
 
     usage(&simulator, "main").await;
     advance(SECOND * 59).await;
-    // The phase is long over and this call goes well: it came too early all the same, and so does the next.
+    // The phase is over and this call succeeds, but it is within the hold, and so is the next.
     let early = usage(&simulator, "main").await;
     usage(&simulator, "main").await;
     advance(SECOND).await;
@@ -89,19 +89,19 @@ async fn calls_while_told_to_stay_away_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_told_deadline_is_kept_by_coming_back_then() {
+async fn a_call_at_the_deadline_is_not_during_the_hold() {
     let phase = Phase::new(Answer::ThrottleUntilEnd).until(SECOND * 10);
     let simulator = with(Account::new("main").answers([phase])).await;
 
-    let told = usage(&simulator, "main").await.header("retry-after").unwrap().parse::<u32>().unwrap();
-    advance(SECOND * told).await;
+    let retry_after = usage(&simulator, "main").await.header("retry-after").unwrap().parse::<u32>().unwrap();
+    advance(SECOND * retry_after).await;
     usage(&simulator, "main").await;
 
     assert_eq!(simulator.ledger().calls_during_hold(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn arrivals_and_user_agents_are_kept() {
+async fn arrivals_and_user_agents_are_recorded() {
     let simulator = with(Account::new("main")).await;
 
     usage(&simulator, "main").await;
@@ -114,17 +114,17 @@ async fn arrivals_and_user_agents_are_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn strangers_are_counted_apart() {
+async fn unauthenticated_calls_are_counted_separately() {
     let simulator = with(Account::new("main")).await;
 
     get(&simulator, "/api/oauth/usage", &login("sim-token-unknown")).await;
 
     let ledger = simulator.ledger();
-    assert_eq!((ledger.strangers.answered(401), ledger.account("main").unwrap().calls), (1, 0));
+    assert_eq!((ledger.unauthenticated.answered(401), ledger.account("main").unwrap().calls), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_rotation_only_the_new_token_opens_the_account() {
+async fn after_a_rotation_only_the_new_token_is_valid() {
     let simulator = with(Account::new("main")).await;
 
     simulator.set("main", Change::token("sim-token-rotated")).unwrap();
@@ -135,7 +135,7 @@ async fn after_a_rotation_only_the_new_token_opens_the_account() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ledger_can_be_asked_for_and_holds_no_token() {
+async fn the_ledger_endpoint_has_no_token() {
     let simulator = with(Account::new("main")).await;
     usage(&simulator, "main").await;
 

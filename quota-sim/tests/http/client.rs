@@ -1,11 +1,11 @@
-//! An HTTP client that asks once per connection and reads to the end.
+//! An HTTP client that sends one request per connection and reads the whole response.
 
 use quota_sim::Simulator;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -66,14 +66,14 @@ pub(crate) async fn send_one(
     stream
 }
 
-/// Reads an answer to its end.
+/// Reads a whole response.
 pub(crate) async fn receive(mut stream: TcpStream) -> Response {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.expect("the simulator answers");
     Response::parse(&bytes)
 }
 
-/// The headers of a good call to the usage endpoint.
+/// The headers of a valid call to the usage endpoint.
 pub(crate) fn login(token: &str) -> String {
     format!("authorization: Bearer {token}\r\nanthropic-beta: oauth-2025-04-20\r\nuser-agent: test/1\r\n")
 }
@@ -82,17 +82,17 @@ pub(crate) async fn get(simulator: &Simulator, path: &str, headers: &str) -> Res
     receive(send(simulator, "GET", path, headers, "").await).await
 }
 
-/// Asks the usage endpoint by the token of `account`.
+/// Calls the usage endpoint with the token of `account`.
 pub(crate) async fn usage(simulator: &Simulator, account: &str) -> Response {
     receive(send_usage(simulator, account).await).await
 }
 
-/// Asks the usage endpoint and does not wait for the answer.
+/// Calls the usage endpoint without waiting for the response.
 pub(crate) async fn send_usage(simulator: &Simulator, account: &str) -> TcpStream {
     send(simulator, "GET", "/api/oauth/usage", &login(&format!("sim-token-{account}")), "").await
 }
 
-/// Sends ordinary traffic of `main`.
+/// Sends a message with the token of `main`.
 pub(crate) async fn message(simulator: &Simulator, body: &str) -> Response {
     let headers = "authorization: Bearer sim-token-main\r\n";
     receive(send(simulator, "POST", "/v1/messages", headers, body).await).await

@@ -1,4 +1,4 @@
-//! Starting and ending.
+//! Start and stop.
 
 use std::error::Error as _;
 
@@ -24,7 +24,7 @@ async fn it_listens_on_the_loopback_interface() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_port_that_is_taken_is_an_error_that_names_it() {
+async fn a_port_in_use_is_an_error_that_names_it() {
     let first = answering(Answer::Ok).await;
     let port = first.url().port().unwrap();
 
@@ -35,7 +35,7 @@ async fn a_port_that_is_taken_is_an_error_that_names_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_script_that_contradicts_itself_does_not_start() {
+async fn a_contradictory_script_does_not_start() {
     let script = Script::new([Account::new("main").windows([Window::five_hour().used(-1.0)])]);
 
     let error = Simulator::builder(script).start().await.unwrap_err();
@@ -44,7 +44,7 @@ async fn a_script_that_contradicts_itself_does_not_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_lets_an_answer_under_way_go_out() {
+async fn stop_waits_for_a_response_in_flight() {
     let simulator = with(Account::new("main").latency(SECOND / 4)).await;
     let stream = send_usage(&simulator, "main").await;
     simulator.until(|ledger| ledger.calls() == 1).await;
@@ -56,7 +56,7 @@ async fn stopping_lets_an_answer_under_way_go_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_goes_out_while_stopping_is_the_last_of_its_connection() {
+async fn a_response_during_stop_is_the_last_of_its_connection() {
     let simulator = with(Account::new("main").latency(SECOND / 4)).await;
     let stream = send_one(&simulator, "GET", "/api/oauth/usage", &login("sim-token-main"), "").await;
     simulator.until(|ledger| ledger.calls() == 1).await;
@@ -67,7 +67,7 @@ async fn an_answer_that_goes_out_while_stopping_is_the_last_of_its_connection() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_does_not_wait_for_a_hung_call() {
+async fn stop_does_not_wait_for_a_hung_call() {
     let simulator = answering(Answer::Hang).await;
     let mut stream = send_usage(&simulator, "main").await;
     simulator.until(|ledger| ledger.calls() == 1).await;
@@ -75,7 +75,7 @@ async fn stopping_does_not_wait_for_a_hung_call() {
     let ledger = simulator.stop().await;
 
     let main = ledger.account("main").unwrap();
-    assert_eq!((main.under_way, main.abandoned), (0, 1));
+    assert_eq!((main.in_flight, main.abandoned), (0, 1));
     assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)), "nothing may come");
 }
 
@@ -90,7 +90,7 @@ async fn a_stopped_simulator_does_not_listen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_it_ends_its_connections() {
+async fn drop_closes_its_connections() {
     let simulator = answering(Answer::Hang).await;
     let mut stream = send_usage(&simulator, "main").await;
     simulator.until(|ledger| ledger.calls() == 1).await;

@@ -1,4 +1,4 @@
-//! What changes as time goes by.
+//! Behaviour over time.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::client::{receive, send_usage, usage};
 use super::{HOUR, SECOND, play, with};
 
 #[tokio::test(start_paused = true)]
-async fn a_window_fills_and_rolls_over() {
-    let window = Window::five_hour().used(10.0).fills_per_hour(12.0).resets_in(HOUR * 2);
+async fn a_window_fills_and_resets() {
+    let window = Window::five_hour().used(10.0).growth_per_hour(12.0).resets_in(HOUR * 2);
     let simulator = with(Account::new("main").windows([window])).await;
 
     advance(HOUR).await;
@@ -25,8 +25,8 @@ async fn a_window_fills_and_rolls_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_a_higher_speed_a_reset_is_told_in_real_time() {
-    let account = Account::new("main").windows([Window::five_hour().fills_per_hour(6.0)]);
+async fn at_a_higher_speed_a_reset_is_reported_in_real_time() {
+    let account = Account::new("main").windows([Window::five_hour().growth_per_hour(6.0)]);
     let simulator = play(Script::new([account]).speed(60.0)).await;
 
     advance(SECOND * 120).await;
@@ -37,24 +37,24 @@ async fn at_a_higher_speed_a_reset_is_told_in_real_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_countdown_goes_to_a_fixed_deadline() {
+async fn a_countdown_has_a_fixed_deadline() {
     let phase = Phase::new(Answer::ThrottleUntilEnd).until(SECOND * 90);
     let simulator = with(Account::new("main").answers([phase])).await;
 
-    let mut told = vec![];
+    let mut retry_after = vec![];
     for _ in 0..3 {
-        told.push(usage(&simulator, "main").await.header("retry-after").map(str::to_owned));
+        retry_after.push(usage(&simulator, "main").await.header("retry-after").map(str::to_owned));
         advance(Duration::from_millis(29_500)).await;
     }
     advance(Duration::from_millis(1500)).await;
     let after = usage(&simulator, "main").await;
 
-    assert_eq!(told, [Some("90".to_owned()), Some("61".to_owned()), Some("31".to_owned())]);
+    assert_eq!(retry_after, [Some("90".to_owned()), Some("61".to_owned()), Some("31".to_owned())]);
     assert_eq!(after.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_a_higher_speed_a_countdown_is_told_in_real_time() {
+async fn at_a_higher_speed_a_countdown_is_in_real_time() {
     let phase = Phase::new(Answer::ThrottleUntilEnd).until(HOUR);
     let simulator = play(Script::new([Account::new("main").answers([phase])]).speed(60.0)).await;
 
@@ -62,7 +62,7 @@ async fn at_a_higher_speed_a_countdown_is_told_in_real_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_budget_is_that_of_the_trailing_hour() {
+async fn the_budget_counts_the_trailing_hour() {
     let simulator = with(Account::new("main").budget(2)).await;
 
     let mut statuses = vec![];
@@ -77,18 +77,18 @@ async fn the_budget_is_that_of_the_trailing_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_spent_budget_answers_as_it_is_set() {
-    for (kind, said) in [(BudgetAnswer::Zero, "0"), (BudgetAnswer::Deadline, "3600")] {
+async fn a_used_up_budget_gives_its_configured_answer() {
+    for (kind, expected) in [(BudgetAnswer::Zero, "0"), (BudgetAnswer::Deadline, "3600")] {
         let simulator = with(Account::new("main").budget(0).budget_answer(kind)).await;
 
         let response = usage(&simulator, "main").await;
 
-        assert_eq!((response.status, response.header("retry-after")), (429, Some(said)));
+        assert_eq!((response.status, response.header("retry-after")), (429, Some(expected)));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_takes_the_account_s_latency_in_real_time() {
+async fn a_response_takes_the_accounts_latency_in_real_time() {
     let account = Account::new("main").latency(SECOND * 3);
     let simulator = play(Script::new([account]).speed(60.0)).await;
 
@@ -96,12 +96,12 @@ async fn an_answer_takes_the_account_s_latency_in_real_time() {
     usage(&simulator, "main").await;
 
     let arrivals = simulator.ledger().arrivals();
-    // Whole seconds: tokio's timers may be a millisecond late.
+    // Whole seconds, because tokio's timers may be a millisecond late.
     assert_eq!(arrivals[1].duration_since(arrivals[0]).as_secs(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_says_what_was_used_when_the_call_arrived() {
+async fn a_response_has_the_use_at_the_calls_arrival() {
     let simulator = with(Account::new("main").latency(SECOND * 3)).await;
 
     let stream = send_usage(&simulator, "main").await;

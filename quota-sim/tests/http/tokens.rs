@@ -20,20 +20,20 @@ async fn opens(simulator: &Simulator, token: &str) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_token_is_exchanged_for_tokens_that_are_good() {
+async fn a_refresh_token_is_exchanged_for_valid_tokens() {
     let simulator = with(Account::new("main")).await;
 
-    let given = exchange(&simulator, "sim-refresh-main").await.json();
-    let next = exchange(&simulator, given["refresh_token"].as_str().unwrap()).await;
+    let issued = exchange(&simulator, "sim-refresh-main").await.json();
+    let next = exchange(&simulator, issued["refresh_token"].as_str().unwrap()).await;
 
-    assert!(opens(&simulator, given["access_token"].as_str().unwrap()).await);
-    assert_eq!((&given["expires_in"], next.status), (&json!(28800), 200));
-    assert_eq!(given["organization"]["uuid"], "sim-org-main");
+    assert!(opens(&simulator, issued["access_token"].as_str().unwrap()).await);
+    assert_eq!((&issued["expires_in"], next.status), (&json!(28800), 200));
+    assert_eq!(issued["organization"]["uuid"], "sim-org-main");
     assert_eq!(simulator.stop().await.account("main").unwrap().exchanges, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_spent_token_ends_its_login_and_the_ledger_says_so() {
+async fn a_reused_token_revokes_its_login_and_is_counted() {
     let simulator = with(Account::new("main")).await;
     exchange(&simulator, "sim-refresh-main").await;
 
@@ -45,11 +45,11 @@ async fn a_spent_token_ends_its_login_and_the_ledger_says_so() {
     assert!(!opens(&simulator, "sim-token-main-2").await);
     let ledger = simulator.stop().await;
     let main = ledger.account("main").unwrap();
-    assert_eq!((main.exchanges, main.reuses, main.exchanges_refused), (1, 1, 1));
+    assert_eq!((main.exchanges, main.reuses, main.exchanges_rejected), (1, 1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn within_its_grace_a_lost_answer_is_given_again() {
+async fn a_lost_response_is_replayed_within_the_grace() {
     let simulator = with(Account::new("main").reuse_grace(SECOND * 60)).await;
 
     let one = exchange(&simulator, "sim-refresh-main").await.json();
@@ -58,12 +58,12 @@ async fn within_its_grace_a_lost_answer_is_given_again() {
     assert_eq!(one["refresh_token"], again["refresh_token"]);
     let ledger = simulator.stop().await;
     let main = ledger.account("main").unwrap();
-    assert_eq!((main.exchanges, main.exchanges_again, main.reuses), (1, 1, 0));
+    assert_eq!((main.exchanges, main.exchanges_replayed, main.reuses), (1, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_end_and_a_new_login_is_good() {
-    let simulator = with(Account::new("main").token_lives(HOUR)).await;
+async fn tokens_expire_and_a_new_login_is_valid() {
+    let simulator = with(Account::new("main").token_ttl(HOUR)).await;
     assert!(opens(&simulator, "sim-token-main").await);
 
     tokio::time::advance(HOUR).await;
@@ -73,13 +73,13 @@ async fn tokens_end_and_a_new_login_is_good() {
     assert!(opens(&simulator, "sim-token-b").await);
     assert_eq!(exchange(&simulator, "sim-refresh-main").await.status, 400);
 
-    simulator.set("main", Change::end_tokens()).unwrap();
+    simulator.set("main", Change::expire_tokens()).unwrap();
     assert!(!opens(&simulator, "sim-token-b").await);
     assert_eq!(exchange(&simulator, "sim-refresh-b").await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_client_a_stranger_and_nonsense_are_refused() {
+async fn unknown_clients_unknown_tokens_and_invalid_bodies_are_rejected() {
     let simulator = with(Account::new("main")).await;
     let words = [
         (exchange(&simulator, "sim-refresh-unknown").await, "invalid_grant"),

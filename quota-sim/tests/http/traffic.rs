@@ -1,4 +1,4 @@
-//! Ordinary traffic: what it uses and what it says.
+//! Messages: their cost and their headers.
 
 use quota_sim::{Account, Answer, Change, Phase, Window};
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::client::{get, message, usage};
 use super::{SECOND, with};
 
 #[tokio::test(start_paused = true)]
-async fn a_message_uses_its_cost_and_begins_the_window() {
+async fn a_message_adds_its_cost_and_starts_the_window() {
     let simulator = with(Account::new("main")).await;
 
     let response = message(&simulator, r#"{"cost": 1.5}"#).await;
@@ -21,7 +21,7 @@ async fn a_message_uses_its_cost_and_begins_the_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn headers_say_what_the_usage_endpoint_says() {
+async fn headers_agree_with_the_usage_endpoint() {
     let simulator = with(Account::new("main").windows([Window::five_hour().used(62.0)])).await;
 
     let response = message(&simulator, r#"{"cost": 0.5}"#).await;
@@ -43,7 +43,7 @@ async fn a_full_window_rejects_until_its_reset() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_can_be_filled_while_the_script_plays() {
+async fn a_window_can_be_filled_while_the_script_runs() {
     let simulator = with(Account::new("main")).await;
 
     simulator.set("main", Change::used(Window::seven_day(), 100.0)).unwrap();
@@ -52,7 +52,7 @@ async fn a_window_can_be_filled_while_the_script_plays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_login_can_do_nothing() {
+async fn an_expired_login_can_send_no_message() {
     let simulator = with(Account::new("main")).await;
 
     simulator.set("main", Change::answer(Answer::Unauthorized)).unwrap();
@@ -70,7 +70,7 @@ async fn a_throttled_usage_endpoint_does_not_stop_traffic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_can_be_throttled_without_a_word_about_windows() {
+async fn a_throttled_message_has_no_window_headers() {
     let phase = Phase::new(Answer::ThrottleUntilEnd).until(SECOND * 30).on_messages();
     let simulator = with(Account::new("main").answers([phase])).await;
 
@@ -83,7 +83,7 @@ async fn messages_can_be_throttled_without_a_word_about_windows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_can_be_too_many_for_the_provider() {
+async fn messages_can_meet_an_overloaded_provider() {
     let simulator = with(Account::new("main").answers([Phase::new(Answer::Overloaded).on_messages()])).await;
 
     assert_eq!(message(&simulator, "").await.status, 529);
@@ -91,27 +91,27 @@ async fn messages_can_be_too_many_for_the_provider() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_again_before_the_reset_of_a_full_window_comes_in_vain() {
+async fn a_message_before_the_reset_of_a_full_window_is_futile() {
     let simulator = with(Account::new("main").windows([Window::five_hour().used(100.0)])).await;
 
     message(&simulator, "").await;
     message(&simulator, "").await;
 
-    assert_eq!(simulator.ledger().account("main").unwrap().traffic_in_vain, 1);
+    assert_eq!(simulator.ledger().account("main").unwrap().futile_messages, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ledger_tells_whether_a_message_was_given_up_although_there_was_room() {
+async fn the_ledger_counts_messages_given_up_despite_capacity() {
     let simulator = with(Account::new("main").windows([Window::model("Fable").used(100.0)])).await;
 
-    simulator.given_up("claude-fable-5");
-    simulator.given_up("claude-other-5");
+    simulator.gave_up("claude-fable-5");
+    simulator.gave_up("claude-other-5");
 
-    assert_eq!((simulator.ledger().given_up, simulator.ledger().given_up_with_room), (2, 1));
+    assert_eq!((simulator.ledger().gave_up, simulator.ledger().gave_up_with_capacity), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_means_nothing_is_refused_and_uses_nothing() {
+async fn an_invalid_message_is_rejected_and_uses_nothing() {
     let simulator = with(Account::new("main").windows([Window::five_hour().used(3.0)])).await;
 
     let response = message(&simulator, r#"{"cost": -1}"#).await;
@@ -121,7 +121,7 @@ async fn a_message_that_means_nothing_is_refused_and_uses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn traffic_is_counted_apart_from_calls() {
+async fn messages_are_counted_separately_from_calls() {
     let simulator = with(Account::new("main")).await;
 
     message(&simulator, "").await;

@@ -70,7 +70,7 @@ A script says what happens:
   [[accounts.windows]]
   id = \"five_hour\"
   used = 62.5
-  fills_per_hour = 20
+  growth_per_hour = 20
   [[accounts.answers]]
   from = \"5m\"
   until = \"20m\"

@@ -143,9 +143,9 @@ fn account_of(at: usize, rng: &mut Rng) -> Account {
     let seconds = |rng: &mut Rng, range| Duration::from_secs(rng.u64(range));
     let mut percent = |from: u32, to: u32| f64::from(rng.u32(from..to));
     if at == 0 {
-        let five_hour = Window::five_hour().used(percent(50, 70)).fills_per_hour(percent(50, 90));
-        let seven_day = Window::seven_day().used(percent(30, 60)).fills_per_hour(percent(2, 8));
-        let model = Window::model("Fable").used(percent(10, 40)).fills_per_hour(percent(5, 20));
+        let five_hour = Window::five_hour().used(percent(50, 70)).growth_per_hour(percent(50, 90));
+        let seven_day = Window::seven_day().used(percent(30, 60)).growth_per_hour(percent(2, 8));
+        let model = Window::model("Fable").used(percent(10, 40)).growth_per_hour(percent(5, 20));
         let (soon, days) = (seconds(rng, 2200..2700), seconds(rng, 200_000..500_000));
         return Account::new("main").windows([
             five_hour.resets_in(soon),
@@ -153,8 +153,8 @@ fn account_of(at: usize, rng: &mut Rng) -> Account {
             model.resets_in(days),
         ]);
     }
-    let five_hour = Window::five_hour().used(percent(0, 40)).fills_per_hour(percent(0, 60));
-    let seven_day = Window::seven_day().used(percent(0, 50)).fills_per_hour(percent(0, 5));
+    let five_hour = Window::five_hour().used(percent(0, 40)).growth_per_hour(percent(0, 60));
+    let seven_day = Window::seven_day().used(percent(0, 50)).growth_per_hour(percent(0, 5));
     let (hours, days) = (seconds(rng, 5_000..17_000), seconds(rng, 100_000..500_000));
     Account::new(format!("fallback-{at}")).windows([five_hour.resets_in(hours), seven_day.resets_in(days)])
 }
