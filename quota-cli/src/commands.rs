@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod budget;
+pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod events;

@@ -4,7 +4,7 @@
 mod json;
 mod text;
 
-use crate::args::ExplainArgs;
+use crate::cli::{ExplainArgs, GlobalOptions};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::format::LocalTime;
@@ -19,16 +19,16 @@ use crate::term::{self, Screen};
 /// # Errors
 ///
 /// [`Failure`] if the configuration or the store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &ExplainArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    let store = gateway::store(store)?;
-    let config = Config::named_or_usual(options.request.config.as_deref())?;
+pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+    let store = gateway::store(global.store.as_deref())?;
+    let config = Config::named_or_usual(global.config.as_deref())?;
     scope::run(async |scope| {
         let router = Router::open(scope, &config, &store, Some("quota explain"), &options.request).await?;
         let seen = Seen::of(&router.decide().await, &router);
         router.warn_of_unnamed_model();
         let has_news = router.close(router::FAREWELL).await;
         let local = LocalTime { now: seen.now, ..LocalTime::now() };
-        let shown = if options.json {
+        let shown = if global.json {
             json::render(&seen, &options.request, &local)
         } else {
             text::render(&seen, &local, Screen::stdout())

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use self::judge::{Terms, Verdict, Why, judge};
 use self::text::Beside;
-use crate::args::{GuardArgs, Unknown};
+use crate::cli::{GlobalOptions, GuardArgs, Unknown};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::format::{LocalTime, rfc3339, whole_seconds};
@@ -43,9 +43,9 @@ const SHORTEST_HOOK: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// [`Failure`] if the configuration, the account or the store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    let store = gateway::store(store)?;
-    let config = Arc::new(Config::named_or_usual(options.config.as_deref())?);
+pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+    let store = gateway::store(global.store.as_deref())?;
+    let config = Arc::new(Config::named_or_usual(global.config.as_deref())?);
     let settings = match &options.account {
         Some(name) => config.account(name)?,
         None => config.first()?,
@@ -72,6 +72,7 @@ pub(crate) fn run(options: &GuardArgs, store: Option<&str>) -> Result<Exit, Fail
             account: &account,
             terms: &terms,
             options,
+            is_json: global.json,
             clock: &clock,
             keeper: &keeper,
             sharing: &Sharing::on(&store),
@@ -104,6 +105,7 @@ struct Guard<'a> {
     account: &'a Account,
     terms: &'a Terms<'a>,
     options: &'a GuardArgs,
+    is_json: bool,
     clock: &'a Clock,
     keeper: &'a Keeper,
     sharing: &'a Sharing,
@@ -172,7 +174,7 @@ impl Guard<'_> {
 
     fn tell(&self, answer: &AccountUsage, verdict: &Verdict, exit: Exit) -> Result<(), Failure> {
         let (local, pending) = (local(answer), self.pending(answer, verdict));
-        if self.options.json {
+        if self.is_json {
             let document = Document::of(self, verdict, exit, pending, local.now);
             let text = serde_json::to_string(&document).expect("it has only text keys");
             return term::print(&(text + "\n"));

@@ -1,26 +1,27 @@
 //! Commands in advice. They repeat the `--config` and `--store` of this command: otherwise they would concern another configuration
 //! or store.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
+use crate::cli::GlobalOptions;
 use crate::token_like::looks_like_a_token;
 
-static GIVEN: OnceLock<Given> = OnceLock::new();
+static GIVEN: OnceLock<GlobalOptions> = OnceLock::new();
 
 /// Sets what the command line of this process names. Only the first call counts.
-pub(crate) fn set(config: Option<PathBuf>, store: Option<String>) {
-    let _ = GIVEN.set(Given { config, store });
+pub(crate) fn set(given: &GlobalOptions) {
+    let _ = GIVEN.set(given.clone());
 }
 
 /// `quota` with these words, for a command that reads a configuration and a store.
 pub(crate) fn command(words: &str) -> String {
-    GIVEN.get_or_init(Given::default).repeat(words, true)
+    repeat(GIVEN.get_or_init(GlobalOptions::default), words, true)
 }
 
 /// `quota` with these words, for a command that takes no `--store`.
 pub(crate) fn command_without_store(words: &str) -> String {
-    GIVEN.get_or_init(Given::default).repeat(words, false)
+    repeat(GIVEN.get_or_init(GlobalOptions::default), words, false)
 }
 
 /// A path as a shell reads it as one word.
@@ -28,27 +29,19 @@ pub(crate) fn quoted(path: &Path) -> String {
     one_word(&path.display().to_string())
 }
 
-#[derive(Debug, Default)]
-struct Given {
-    config: Option<PathBuf>,
-    store: Option<String>,
-}
-
-impl Given {
-    fn repeat(&self, words: &str, takes_store: bool) -> String {
-        let mut line = format!("quota {words}");
-        if let Some(config) = &self.config {
-            line.push_str(" --config ");
-            line.push_str(&plain_or_quoted(&config.display().to_string()));
-        }
-        if let Some(store) = self.store.as_ref().filter(|_| takes_store) {
-            line.push_str(" --store ");
-            // Before an @ there may be a password.
-            let is_secret = store.contains('@') || looks_like_a_token(store);
-            line.push_str(&if is_secret { "URL".to_owned() } else { plain_or_quoted(store) });
-        }
-        line
+fn repeat(given: &GlobalOptions, words: &str, takes_store: bool) -> String {
+    let mut line = format!("quota {words}");
+    if let Some(config) = &given.config {
+        line.push_str(" --config ");
+        line.push_str(&plain_or_quoted(&config.display().to_string()));
     }
+    if let Some(store) = given.store.as_ref().filter(|_| takes_store) {
+        line.push_str(" --store ");
+        // Before an @ there may be a password.
+        let is_secret = store.contains('@') || looks_like_a_token(store);
+        line.push_str(&if is_secret { "URL".to_owned() } else { plain_or_quoted(store) });
+    }
+    line
 }
 
 fn plain_or_quoted(text: &str) -> String {
@@ -62,10 +55,12 @@ fn one_word(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
-    fn given(config: Option<&str>, store: Option<&str>) -> Given {
-        Given { config: config.map(PathBuf::from), store: store.map(str::to_owned) }
+    fn given(config: Option<&str>, store: Option<&str>) -> GlobalOptions {
+        GlobalOptions { config: config.map(PathBuf::from), store: store.map(str::to_owned), json: false }
     }
 
     #[test]
@@ -73,17 +68,17 @@ mod tests {
         let both = given(Some("work.toml"), Some("redis://127.0.0.1:6379"));
 
         assert_eq!(
-            both.repeat("explain", true),
+            repeat(&both, "explain", true),
             "quota explain --config work.toml --store redis://127.0.0.1:6379"
         );
-        assert_eq!(both.repeat("accounts enable a", false), "quota accounts enable a --config work.toml");
-        assert_eq!(given(None, None).repeat("explain", true), "quota explain");
+        assert_eq!(repeat(&both, "accounts enable a", false), "quota accounts enable a --config work.toml");
+        assert_eq!(repeat(&given(None, None), "explain", true), "quota explain");
     }
 
     #[test]
     fn a_path_is_quoted_where_a_shell_would_split_it() {
         assert_eq!(
-            given(Some("my files/it's.toml"), None).repeat("doctor", true),
+            repeat(&given(Some("my files/it's.toml"), None), "doctor", true),
             r"quota doctor --config 'my files/it'\''s.toml'"
         );
     }
@@ -92,6 +87,6 @@ mod tests {
     fn a_store_with_a_password_is_not_repeated() {
         let secret = given(None, Some("redis://me:hunter2@host"));
 
-        assert_eq!(secret.repeat("budget", true), "quota budget --store URL");
+        assert_eq!(repeat(&secret, "budget", true), "quota budget --store URL");
     }
 }

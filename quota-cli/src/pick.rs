@@ -3,7 +3,7 @@
 
 pub(crate) mod json;
 
-use crate::args::PickArgs;
+use crate::cli::{GlobalOptions, PickArgs};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::format::LocalTime;
@@ -18,9 +18,9 @@ use crate::term;
 /// # Errors
 ///
 /// [`Failure`] if the configuration or the store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &PickArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    let store = gateway::store(store)?;
-    let config = Config::named_or_usual(options.request.config.as_deref())?;
+pub(crate) fn run(options: &PickArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+    let store = gateway::store(global.store.as_deref())?;
+    let config = Config::named_or_usual(global.config.as_deref())?;
     scope::run(async |scope| {
         let router = Router::open(scope, &config, &store, Some("quota pick"), &options.request).await?;
         let (exit, seen, refusal) = match router.route().await {
@@ -28,7 +28,7 @@ pub(crate) fn run(options: &PickArgs, store: Option<&str>) -> Result<Exit, Failu
             Err(refusal) => (refusal.exit, refusal.seen.clone(), Some(refusal)),
         };
         router.warn_of_unnamed_model();
-        let told = tell(&seen, refusal.as_ref(), options.json);
+        let told = tell(&seen, refusal.as_ref(), global.json);
         // What was learned is kept even where nobody reads the answer any more.
         if router.close(router::FAREWELL).await {
             journal::tell(&config, store.store.as_ref()).await;

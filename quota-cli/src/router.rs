@@ -18,7 +18,7 @@ use quota::{AccountUsage, Clock, QuotaManager};
 
 pub(crate) use self::seen::{Seen, SeenAccount};
 pub(crate) use self::words::{nobody, reason, verdict};
-use crate::args::{RequestArgs, Unknown};
+use crate::cli::{RequestArgs, Unknown};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::format::LocalTime;

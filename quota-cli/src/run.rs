@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use self::environment::Change;
-use crate::args::RunArgs;
+use crate::cli::{GlobalOptions, RunArgs};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::format::LocalTime;
@@ -29,16 +29,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// # Errors
 ///
 /// [`Failure`] if no account has room, or the command, the configuration or the store cannot be used.
-pub(crate) fn run(options: &RunArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    let store = gateway::store(store)?;
-    let config = Config::named_or_usual(options.request.config.as_deref())?;
+pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+    let store = gateway::store(global.store.as_deref())?;
+    let config = Config::named_or_usual(global.config.as_deref())?;
     let changes = scope::run(async |scope| {
         let router = Router::open(scope, &config, &store, Some("quota run"), &options.request).await?;
         let routed = router.route().await;
         router.warn_of_unnamed_model();
         // Nothing of this program is left once the command runs, so what it has begun is ended first.
         if router.close(PATIENCE).await {
-            keeper::start(&store, options.request.config.as_deref());
+            keeper::start(&store, global.config.as_deref());
         }
         let route = routed.map_err(|refusal| {
             let local = LocalTime { now: refusal.seen.now, ..LocalTime::now() };

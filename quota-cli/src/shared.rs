@@ -3,14 +3,13 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quota::{AccountId, Clock, QuotaStore, StoreError};
 use quota_journal::JournalUpdate;
 
-use crate::args::Shown;
+use crate::cli::GlobalOptions;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::{context, gateway, journal, term};
@@ -34,12 +33,12 @@ impl Shared {
     /// # Errors
     ///
     /// [`Failure`] if one of them cannot be used, or an account is named that there is not.
-    pub(crate) async fn open(shown: &Shown, store: Option<&str>) -> Result<Option<Self>, Failure> {
-        let opened = gateway::store(store)?;
-        let Some(mut config) = context::configuration(shown.config.as_deref().map(Path::new)).await? else {
+    pub(crate) async fn open(accounts: &[String], global: &GlobalOptions) -> Result<Option<Self>, Failure> {
+        let opened = gateway::store(global.store.as_deref())?;
+        let Some(mut config) = context::configuration(global.config.as_deref()).await? else {
             return Ok(None);
         };
-        config.only(&shown.accounts)?;
+        config.only(accounts)?;
         opened.check().await?;
         if !opened.is_shared {
             term::eprint(

@@ -14,7 +14,7 @@ mod text;
 
 use std::path::Path;
 
-use crate::args::{AccountsCommand, ListArgs};
+use crate::cli::{AccountsArgs, AccountsCommand, GlobalOptions};
 use crate::config::{self, Change, Config};
 use crate::exit::{Exit, Failure};
 use crate::harmless::harmless;
@@ -26,18 +26,17 @@ use crate::term;
 /// # Errors
 ///
 /// [`Failure`] if the configuration cannot be used or changed, or an account is named that there is not.
-pub(crate) fn run(command: Option<&AccountsCommand>, store: Option<&str>) -> Result<Exit, Failure> {
-    match command {
-        None => list::run(&ListArgs::default(), store),
-        Some(AccountsCommand::List(options)) => list::run(options, store),
-        Some(AccountsCommand::Add(options)) => add::run(options, store),
-        Some(AccountsCommand::Set(options)) => set::run(options),
-        Some(AccountsCommand::Remove(options)) => change::remove(options, store),
-        Some(AccountsCommand::Disable(options)) => change::switch(options, true),
-        Some(AccountsCommand::Enable(options)) => change::switch(options, false),
-        Some(AccountsCommand::ClearHold(options)) => clear_hold::run(options, store),
-        Some(AccountsCommand::Order(options)) => change::order(options),
-        Some(AccountsCommand::Import(options)) => import::run(options),
+pub(crate) fn run(options: &AccountsArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+    match &options.command {
+        None | Some(AccountsCommand::List) => list::run(global),
+        Some(AccountsCommand::Add(options)) => add::run(options, global),
+        Some(AccountsCommand::Set(options)) => set::run(options, global),
+        Some(AccountsCommand::Remove(options)) => change::remove(options, global),
+        Some(AccountsCommand::Disable(options)) => change::switch(options, global, true),
+        Some(AccountsCommand::Enable(options)) => change::switch(options, global, false),
+        Some(AccountsCommand::ClearHold(options)) => clear_hold::run(options, global),
+        Some(AccountsCommand::Order(options)) => change::order(options, global),
+        Some(AccountsCommand::Import(options)) => import::run(options, global),
     }
 }
 

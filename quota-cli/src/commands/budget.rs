@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota::{AccountId, Hold, Policy, Priority, Record, provider_cooldown};
 
-use crate::args::BudgetArgs;
+use crate::cli::{BudgetArgs, GlobalOptions};
 use crate::exit::{Exit, Failure};
 use crate::format::{LocalTime, between};
 use crate::scope;
@@ -48,11 +48,11 @@ struct Caller {
 /// # Errors
 ///
 /// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Failure> {
+pub(crate) fn run(options: &BudgetArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
     scope::run(async |scope| {
         // Hooks may run.
         scope.listen()?;
-        let Some(shared) = Shared::open(&options.shown, store).await? else {
+        let Some(shared) = Shared::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
         };
         let policy = &shared.config.policy;
@@ -70,7 +70,7 @@ pub(crate) fn run(options: &BudgetArgs, store: Option<&str>) -> Result<Exit, Fai
             }
             looks.push(looked);
         }
-        let shown = if options.shown.json {
+        let shown = if global.json {
             json::render(&all, &local)
         } else {
             text::render(&all, &local, Screen::stdout())

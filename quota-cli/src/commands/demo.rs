@@ -18,7 +18,7 @@ use quota::{Account, Clock, Event, QuotaManager};
 use quota_sim::Simulator;
 use tokio::task::JoinSet;
 
-use crate::args::DemoArgs;
+use crate::cli::{DemoArgs, GlobalOptions};
 use crate::exit::{Exit, Failure};
 use crate::format::between;
 use crate::runtime::{self, Farewell};
@@ -37,12 +37,12 @@ const FRAME: Duration = Duration::from_millis(100);
 /// # Errors
 ///
 /// [`Failure`] if there is no port to be had, or the summary cannot be written.
-pub(crate) fn run(options: &DemoArgs) -> Result<Exit, Failure> {
+pub(crate) fn run(options: &DemoArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
     // Half the bits: a number that programs of every language can read from JSON.
     let seed = options.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let plan = Plan::new(options.accounts.into(), options.consumers, options.seconds.into(), seed);
-    let summary = runtime::run(play(plan, Live::new(options.json)))?;
-    term::print(&if options.json { summary.json() } else { summary.text(Screen::stdout()) })?;
+    let summary = runtime::run(play(plan, Live::new(global.json)))?;
+    term::print(&if global.json { summary.json() } else { summary.text(Screen::stdout()) })?;
     Ok(Exit::Done)
 }
 

@@ -11,7 +11,7 @@ mod text;
 use jiff::Timestamp;
 use quota::Clock;
 
-use crate::args::DoctorArgs;
+use crate::cli::GlobalOptions;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Store};
@@ -104,13 +104,13 @@ impl Check {
 /// # Errors
 ///
 /// [`Failure`] if the answer cannot be written. Whatever is wrong otherwise is a check that says so.
-pub(crate) fn run(options: &DoctorArgs, store: Option<&str>) -> Result<Exit, Failure> {
+pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, Failure> {
     scope::run(async |scope| {
         // Token commands may run.
         scope.listen()?;
         let clock = Clock::system();
-        let (mut checks, config) = place::config(options.config.as_deref());
-        let store = gateway::store_to_examine(store);
+        let (mut checks, config) = place::config(global.config.as_deref());
+        let store = gateway::store_to_examine(global.store.as_deref());
         let of_store = place::store(store.as_ref(), &clock).await;
         // A private store knows nothing, and a broken one cannot be read.
         let is_usable = of_store.iter().all(|check| check.level != Level::Fail);
@@ -120,8 +120,7 @@ pub(crate) fn run(options: &DoctorArgs, store: Option<&str>) -> Result<Exit, Fai
         if let Some(config) = config {
             checks.extend(of_accounts(&config, shared.as_ref(), &clock).await);
         }
-        let shown =
-            if options.json { json::render(&checks) } else { text::render(&checks, Screen::stdout()) };
+        let shown = if global.json { json::render(&checks) } else { text::render(&checks, Screen::stdout()) };
         term::print(&shown)?;
         let is_all_ok = checks.iter().all(|check| check.level == Level::Ok);
         Ok(if is_all_ok { Exit::Done } else { Exit::Gaps })

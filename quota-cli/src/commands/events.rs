@@ -7,7 +7,7 @@ use std::time::Duration;
 use quota::{AccountId, Clock, QuotaStore, StoreKey, Version};
 use tokio::task::JoinSet;
 
-use crate::args::EventsArgs;
+use crate::cli::{EventsArgs, GlobalOptions};
 use crate::exit::{Exit, Failure};
 use crate::format::{LocalTime, between};
 use crate::scope;
@@ -26,14 +26,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &EventsArgs, store: Option<&str>) -> Result<Exit, Failure> {
+pub(crate) fn run(options: &EventsArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
     scope::run(async |scope| {
         // Hooks may run.
         scope.listen()?;
-        let Some(shared) = Shared::open(&options.shown, store).await? else {
+        let Some(shared) = Shared::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
         };
-        let mut follower = Follower { shared: &shared, json: options.shown.json, told: Vec::new() };
+        let mut follower = Follower { shared: &shared, json: global.json, told: Vec::new() };
         let looked = follower.tell_last(options.last).await?;
         shared.act_on_all(&looked).await;
         if options.follow {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::args::InitArgs;
+use crate::cli::{GlobalOptions, InitArgs};
 use crate::config;
 use crate::detected_logins::DetectedLogins;
 use crate::exit::{Exit, Failure};
@@ -25,12 +25,12 @@ use crate::token_like::without_tokens;
 /// # Errors
 ///
 /// [`Failure`] if one is there and nobody said that it may be written over, or it cannot be written.
-pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
+pub(crate) fn run(options: &InitArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
     if options.print {
         term::print(&drafted()?)?;
         return Ok(Exit::Done);
     }
-    let path = place(options.config.as_deref())?;
+    let path = place(global.config.as_deref())?;
     let is_there = path.symlink_metadata().is_ok();
     // Asked before anything listens for signals: they end the question as they end any program.
     if is_there && !options.force && !is_agreed(&path)? {
@@ -44,7 +44,7 @@ pub(crate) fn run(options: &InitArgs) -> Result<Exit, Failure> {
             Failure::new(Exit::IoErr, format!("could not write {}: {why}", path.display()))
         })
     })?;
-    if options.json {
+    if global.json {
         return tell_json(&path, kept.as_deref());
     }
     let kept = kept.map_or_else(String::new, |kept| format!("The one before is {}.\n", kept.display()));

@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota::{AccountId, Percent};
 
-use crate::args::PaceArgs;
+use crate::cli::{GlobalOptions, PaceArgs};
 use crate::exit::{Exit, Failure};
 use crate::format::{LocalTime, between};
 use crate::harmless::harmless;
@@ -53,11 +53,11 @@ struct WindowPace {
 /// # Errors
 ///
 /// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failure> {
+pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
     scope::run(async |scope| {
         // Hooks may run.
         scope.listen()?;
-        let Some(shared) = Shared::open(&options.shown, store).await? else {
+        let Some(shared) = Shared::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
         };
         let mut local = LocalTime::now();
@@ -75,7 +75,7 @@ pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failu
             let name = harmless(window);
             return Err(Failure::new(Exit::Usage, format!("no account has a window called {name}")));
         }
-        show(options, &all, &local)?;
+        show(options, global.json, &all, &local)?;
         shared.act_on_all(&looks).await;
         let gaps = all.iter().any(|account| account.windows.iter().any(|window| window.rate().is_none()));
         let empty = all.iter().all(|account| account.windows.is_empty());
@@ -83,7 +83,7 @@ pub(crate) fn run(options: &PaceArgs, store: Option<&str>) -> Result<Exit, Failu
     })
 }
 
-fn show(options: &PaceArgs, all: &[AccountPace], local: &LocalTime) -> Result<(), Failure> {
+fn show(options: &PaceArgs, is_json: bool, all: &[AccountPace], local: &LocalTime) -> Result<(), Failure> {
     if let Some(path) = &options.svg {
         let drawing = svg::render(all, local);
         if path == Path::new("-") {
@@ -96,7 +96,7 @@ fn show(options: &PaceArgs, all: &[AccountPace], local: &LocalTime) -> Result<()
             )
         })?;
     }
-    if options.shown.json {
+    if is_json {
         return term::print(&json::render(all, local));
     }
     term::print(&text::render(all, local, Screen::stdout(), options.plot))

@@ -5,7 +5,7 @@ mod header_lines;
 mod kind;
 mod report;
 
-use crate::args::{ParseArgs, Provider};
+use crate::cli::{ParseArgs, Provider};
 use crate::exit::{Exit, Failure};
 use crate::{input, term};
 

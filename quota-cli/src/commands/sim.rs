@@ -5,7 +5,7 @@ use std::path::Path;
 
 use quota_sim::{Script, Simulator, StartError};
 
-use crate::args::SimArgs;
+use crate::cli::SimArgs;
 use crate::exit::{Exit, Failure};
 use crate::format::pluralize;
 use crate::runtime::{self, Farewell};

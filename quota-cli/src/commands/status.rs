@@ -6,7 +6,7 @@ mod live;
 
 use self::ask::Wish;
 use self::live::Live;
-use crate::args::StatusArgs;
+use crate::cli::{GlobalOptions, StatusArgs};
 use crate::config;
 use crate::context;
 use crate::exit::{Exit, Failure};
@@ -24,22 +24,27 @@ use crate::view::{account_json, account_text};
 ///
 /// [`Failure`] if the configuration cannot be used, or the answer cannot be written. An account that fails is no failure:
 /// it is shown as one.
-pub(crate) fn run(options: &StatusArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    let store = gateway::store(store)?;
+pub(crate) fn run(options: &StatusArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+    let store = gateway::store(global.store.as_deref())?;
     if !store.is_shared && store.is_for_want_of_a_home {
         term::eprint(
             "quota: neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes\n",
         );
     }
     scope::run(async |scope| {
-        let shown = shown(scope, options, &store);
+        let shown = shown(scope, options, global, &store);
         runtime::with_ahead(store.open_ahead(), shown).await
     })
 }
 
-async fn shown(scope: &CommandScope, options: &StatusArgs, store: &Store) -> Result<Exit, Failure> {
-    let Some(mut config) = context::configuration(options.config.as_deref()).await? else {
-        if options.json {
+async fn shown(
+    scope: &CommandScope,
+    options: &StatusArgs,
+    global: &GlobalOptions,
+    store: &Store,
+) -> Result<Exit, Failure> {
+    let Some(mut config) = context::configuration(global.config.as_deref()).await? else {
+        if global.json {
             term::print(&account_json::render(&[], &LocalTime::now()))?;
         }
         return Ok(Exit::NoAccount);
@@ -47,10 +52,10 @@ async fn shown(scope: &CommandScope, options: &StatusArgs, store: &Store) -> Res
     config.only(&options.accounts)?;
     store.check().await?;
     let screen = Screen::stdout();
-    let mut live = (!options.json && screen.is_tty).then(|| Live::on(screen));
+    let mut live = (!global.json && screen.is_tty).then(|| Live::on(screen));
     let accounts = ask::about(scope, &config, store, wish(options), live.as_mut()).await?;
     let local = LocalTime::now();
-    let shown = if options.json {
+    let shown = if global.json {
         account_json::render(&accounts, &local)
     } else {
         account_text::render(&accounts, &local, screen)

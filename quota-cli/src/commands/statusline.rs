@@ -17,7 +17,7 @@ use quota::{AccountUsage, CredentialError, Freshness, StoreError};
 use self::format::Format;
 use self::observe::Joined;
 use self::session::Session;
-use crate::args::{Preset, StatuslineArgs};
+use crate::cli::{GlobalOptions, Preset, StatuslineArgs};
 use crate::config::{AccountSettings, Config, LoginSource};
 use crate::exit::{Exit, Failure};
 use crate::format::LocalTime;
@@ -84,13 +84,13 @@ impl Broken {
 /// # Errors
 ///
 /// [`Failure`] if the command line is not understood, or the line cannot be written.
-pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit, Failure> {
+pub(crate) fn run(options: &StatuslineArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
     let look = Look {
         format: options.format.as_deref().map(Format::parse).transpose()?,
         preset: options.preset.unwrap_or(Preset::Plain),
-        is_json: options.json,
+        is_json: global.json,
     };
-    let store = match gateway::store_in_passing(store) {
+    let store = match gateway::store_in_passing(global.store.as_deref()) {
         Ok(store) => store,
         Err(failure) => {
             let tell = async {
@@ -106,7 +106,7 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
     }
     let line = async {
         let session = session::hear();
-        match line(options, &look, &store, &session).await {
+        match line(options, global, &look, &store, &session).await {
             Ok(exit) => Ok(exit),
             Err(broken) => look.tell_broken(broken, &session).await,
         }
@@ -122,12 +122,13 @@ pub(crate) fn run(options: &StatuslineArgs, store: Option<&str>) -> Result<Exit,
 
 async fn line(
     options: &StatuslineArgs,
+    global: &GlobalOptions,
     look: &Look,
     store: &Store,
     session: &Session,
 ) -> Result<Exit, Broken> {
     let config =
-        Config::named_or_usual(options.config.as_deref()).map_err(Broken::because(Reason::ConfigError))?;
+        Config::named_or_usual(global.config.as_deref()).map_err(Broken::because(Reason::ConfigError))?;
     let settings = chosen(&config, options.account.as_deref(), session)?;
     let manager = gateway::open_to_read(&config, store).map_err(Broken::because(Reason::ConfigError))?;
     let account = manager.account(&settings.id);
@@ -159,7 +160,7 @@ async fn line(
             manager.close().await;
         }
         let Some(settings) = has_news else { return Ok(None) };
-        refresher::start(store, settings, &config, options.config.as_deref(), &answer).await
+        refresher::start(store, settings, &config, global.config.as_deref(), &answer).await
     };
     let is_empty = own.is_none() && answer.snapshot().windows().is_empty();
     let view = match own {

@@ -27,8 +27,8 @@ use self::scribe::Written;
 use self::signals::{Signals, Told};
 use self::state::{Act, State};
 use self::terminal::Terminal;
-use crate::args::WatchArgs;
 use crate::call_limit;
+use crate::cli::GlobalOptions;
 use crate::config::{self, Config};
 use crate::context;
 use crate::exit::{Exit, Failure};
@@ -48,8 +48,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// [`Failure`] if there is no terminal, or configuration or store cannot be used.
-pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    let store = gateway::store(store)?;
+pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, Failure> {
+    let store = gateway::store(global.store.as_deref())?;
     if !Screen::stdout().is_tty {
         return Err(Failure::new(
             Exit::Usage,
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &WatchArgs, store: Option<&str>) -> Result<Exit, Fail
         ));
     }
     scope::run(async |scope| {
-        let named = options.config.as_deref();
+        let named = global.config.as_deref();
         let files = Files::of(named);
         let Some(config) = context::configuration(named).await? else {
             return Ok(Exit::NoAccount);

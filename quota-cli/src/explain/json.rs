@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::args::RequestArgs;
+use crate::cli::RequestArgs;
 use crate::format::{LocalTime, rfc3339, whole_seconds};
 use crate::pick::json::ReasonJson;
 use crate::router::Seen;

@@ -10,17 +10,17 @@ use quota::anthropic::ANTHROPIC;
 use quota::{AccountId, Clock, CredentialFingerprint, LastFailureKind, Percent, Record, StoreKey};
 
 use super::done;
-use crate::args::AddArgs;
+use crate::cli::{AddArgs, GlobalOptions};
 use crate::config::{self, AccountSettings, Change, Config, LoginSource, Origin};
 use crate::exit::{Exit, Failure};
 use crate::harmless::harmless;
 use crate::{detected_logins, gateway, io_cause, scope, term};
 
 /// Adds the account.
-pub(super) fn run(options: &AddArgs, store: Option<&str>) -> Result<Exit, Failure> {
+pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
     let account = account(options)?;
     let (id, login) = (&account.id, &account.login);
-    let named = options.config.as_deref();
+    let named = global.config.as_deref();
     scope::run(async |scope| {
         // A token command may run.
         scope.listen()?;
@@ -36,7 +36,7 @@ pub(super) fn run(options: &AddArgs, store: Option<&str>) -> Result<Exit, Failur
         let credential = gateway::source(login, &config).credential(id).await;
         done(&[format!("{id} is added: {}", login.told())])?;
         let trouble = match credential {
-            Ok(credential) => known_missing_scope(&config, store, id, credential.login.mark).await,
+            Ok(credential) => known_missing_scope(&config, global, id, credential.login.mark).await,
             Err(trouble) => Some(trouble.to_string()),
         };
         if let Some(trouble) = trouble {
@@ -50,11 +50,11 @@ pub(super) fn run(options: &AddArgs, store: Option<&str>) -> Result<Exit, Failur
 /// that cannot be read says nothing.
 async fn known_missing_scope(
     config: &Config,
-    store: Option<&str>,
+    global: &GlobalOptions,
     id: &AccountId,
     mark: Option<CredentialFingerprint>,
 ) -> Option<String> {
-    let (mark, store, clock) = (mark?, gateway::store(store).ok()?.store, Clock::system());
+    let (mark, store, clock) = (mark?, gateway::store(global.store.as_deref()).ok()?.store, Clock::system());
     let note = async |id: &AccountId| {
         let key = StoreKey::account(id);
         let read = clock.bounded(STORE_TIMEOUT, store.read(&key)).await?.ok()?;

@@ -4,7 +4,7 @@
 use quota::AccountId;
 
 use super::{change, done, forget};
-use crate::args::NamedArgs;
+use crate::cli::{AccountNames, GlobalOptions};
 use crate::config::{self, Change, Config, Origin};
 use crate::exit::{Exit, Failure};
 use crate::hint;
@@ -12,10 +12,10 @@ use crate::scope;
 use crate::term;
 
 /// Removes accounts, and what is stored of them.
-pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, Failure> {
+pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<Exit, Failure> {
     scope::run(async |scope| {
         scope.listen()?;
-        let removed = config::update(options.config.as_deref(), |config| {
+        let removed = config::update(global.config.as_deref(), |config| {
             let ids = named(config, &options.names)?;
             if let Some(account) = config.accounts.iter().find(|account| account.origin == Origin::Implied) {
                 let id = &account.id;
@@ -38,7 +38,7 @@ pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, F
             ));
         }
         let exit = done(&lines)?;
-        let failures = forget::all(&config, store, &ids).await;
+        let failures = forget::all(&config, global, &ids).await;
         for failure in &failures {
             term::eprint(&format!("quota: {failure}\n"));
         }
@@ -47,8 +47,8 @@ pub(super) fn remove(options: &NamedArgs, store: Option<&str>) -> Result<Exit, F
 }
 
 /// Disables accounts, or enables them.
-pub(super) fn switch(options: &NamedArgs, off: bool) -> Result<Exit, Failure> {
-    change(options.config.as_deref(), |config| {
+pub(super) fn switch(options: &AccountNames, global: &GlobalOptions, off: bool) -> Result<Exit, Failure> {
+    change(global.config.as_deref(), |config| {
         let ids = named(config, &options.names)?;
         let word = if off { "disabled" } else { "enabled" };
         let mut lines: Vec<_> = ids.iter().map(|id| format!("{id} is {word}")).collect();
@@ -64,8 +64,8 @@ pub(super) fn switch(options: &NamedArgs, off: bool) -> Result<Exit, Failure> {
 }
 
 /// Puts accounts first, in the order they are named in.
-pub(super) fn order(options: &NamedArgs) -> Result<Exit, Failure> {
-    change(options.config.as_deref(), |config| {
+pub(super) fn order(options: &AccountNames, global: &GlobalOptions) -> Result<Exit, Failure> {
+    change(global.config.as_deref(), |config| {
         let ids = named(config, &options.names)?;
         let mut accounts = config.accounts.clone();
         accounts.sort_by_key(|account| ids.iter().position(|id| *id == account.id).unwrap_or(ids.len()));

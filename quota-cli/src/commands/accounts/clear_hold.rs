@@ -3,17 +3,17 @@
 
 use quota::{Hold, QuotaError};
 
-use crate::args::ClearHoldArgs;
+use crate::cli::{ClearHoldArgs, GlobalOptions};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::format::LocalTime;
 use crate::{gateway, journal, scope, term};
 
 /// Lifts the hold, and prints what was lifted.
-pub(super) fn run(options: &ClearHoldArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    let config = Config::named_or_usual(options.config.as_deref())?;
+pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+    let config = Config::named_or_usual(global.config.as_deref())?;
     let id = config.account(&options.name)?.id.clone();
-    let store = gateway::store(store)?;
+    let store = gateway::store(global.store.as_deref())?;
     scope::run(async |scope| {
         // Hooks may run.
         scope.listen()?;

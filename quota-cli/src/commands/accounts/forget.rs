@@ -3,6 +3,7 @@
 
 use quota::{AccountId, QuotaError, QuotaManager};
 
+use crate::cli::GlobalOptions;
 use crate::config::{self, Config};
 use crate::exit::Failure;
 use crate::gateway::{self, Store};
@@ -10,9 +11,9 @@ use crate::harmless::harmless;
 
 /// Forgets the accounts, wherever something is stored of them. Returns a line on each thing that could not be forgotten; the
 /// accounts are removed all the same.
-pub(super) async fn all(config: &Config, store: Option<&str>, ids: &[AccountId]) -> Vec<String> {
+pub(super) async fn all(config: &Config, global: &GlobalOptions, ids: &[AccountId]) -> Vec<String> {
     let mut failures = Vec::new();
-    match open(config, store) {
+    match open(config, global) {
         Ok((manager, store)) => {
             for id in ids {
                 failures.extend(one(&manager, &store, id).await.err());
@@ -29,8 +30,8 @@ pub(super) async fn all(config: &Config, store: Option<&str>, ids: &[AccountId])
     failures
 }
 
-fn open(config: &Config, store: Option<&str>) -> Result<(QuotaManager, Store), Failure> {
-    let store = gateway::store(store)?;
+fn open(config: &Config, global: &GlobalOptions) -> Result<(QuotaManager, Store), Failure> {
+    let store = gateway::store(global.store.as_deref())?;
     Ok((gateway::open_to_read(config, &store)?, store))
 }
 

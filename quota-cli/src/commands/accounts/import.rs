@@ -10,7 +10,7 @@ use url::Url;
 
 use super::add::ImpliedLogin;
 use super::done;
-use crate::args::ImportArgs;
+use crate::cli::{GlobalOptions, ImportArgs};
 use crate::config::{self, AccountSettings, Change, Config, LoginSource};
 use crate::detected_logins::DetectedLogins;
 use crate::exit::{Exit, Failure};
@@ -80,9 +80,9 @@ impl Risk {
 }
 
 /// Adds them, and says what was added and what was there already.
-pub(super) fn run(options: &ImportArgs) -> Result<Exit, Failure> {
+pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
     let read = options.file.as_deref().map(read).transpose()?;
-    let named = options.config.as_deref();
+    let named = global.config.as_deref();
     scope::run(async |scope| {
         scope.listen()?;
         let found = match read {

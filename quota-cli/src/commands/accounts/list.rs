@@ -3,7 +3,7 @@
 
 use super::listed::Listed;
 use super::{json, text};
-use crate::args::{ListArgs, RequestArgs};
+use crate::cli::{GlobalOptions, RequestArgs, Unknown};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::format::LocalTime;
@@ -13,12 +13,12 @@ use crate::term::{self, Screen};
 use crate::{context, gateway};
 
 /// Shows them.
-pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failure> {
-    let store = gateway::store(store)?;
-    let named = options.config.as_deref();
+pub(super) fn run(global: &GlobalOptions) -> Result<Exit, Failure> {
+    let store = gateway::store(global.store.as_deref())?;
+    let named = global.config.as_deref();
     scope::run(async |scope| {
         let Some(config) = context::configuration(named).await? else {
-            if options.json {
+            if global.json {
                 term::print(&json::render(
                     named,
                     &Config { accounts: Vec::new(), ..Config::of_claude_code() },
@@ -28,7 +28,7 @@ pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failu
             }
             return Ok(Exit::NoAccount);
         };
-        let asked = RequestArgs { unknown: Some(crate::args::Unknown::Allow), ..RequestArgs::default() };
+        let asked = RequestArgs { unknown: Some(Unknown::Allow), ..RequestArgs::default() };
         // What is known is an extra here: the list itself needs no store.
         let router = match Router::open(scope, &config, &store, None, &asked).await {
             Ok(router) => Some(router),
@@ -49,7 +49,7 @@ pub(super) fn run(options: &ListArgs, store: Option<&str>) -> Result<Exit, Failu
                 seen: seen.as_ref().and_then(|seen| seen.accounts.get(at)),
             })
             .collect();
-        let shown = if options.json {
+        let shown = if global.json {
             json::render(named, &config, &listed, &local)
         } else {
             text::render(&listed, &local, Screen::stdout())

@@ -5,13 +5,13 @@ use quota::Percent;
 use quota::accounts::Limits;
 
 use super::{change, text};
-use crate::args::{Limit, SetArgs};
+use crate::cli::{GlobalOptions, Limit, SetArgs};
 use crate::config::Change;
 use crate::exit::{Exit, Failure};
 
 /// Sets the limits that are named, and leaves the others as they are.
-pub(super) fn run(options: &SetArgs) -> Result<Exit, Failure> {
-    change(options.config.as_deref(), |config| {
+pub(super) fn run(options: &SetArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+    change(global.config.as_deref(), |config| {
         config.check_not_empty()?;
         let id = config.account(&options.name)?.id.clone();
         let mut accounts = config.accounts.clone();

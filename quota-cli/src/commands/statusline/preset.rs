@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Line;
 use super::format::{broken, reason, short, stale, used, without_windows};
-use crate::args::Preset;
+use crate::cli::Preset;
 use crate::format::between;
 use crate::harmless::harmless;
 use crate::term::{Screen, Style};

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use quota::{AccountUsage, Clock, FetchError, Freshness, LastFailureKind, Policy, QuotaError, StoreError};
 
 use super::claim;
-use crate::args::RefreshArgs;
+use crate::cli::{GlobalOptions, RefreshArgs};
 use crate::config::{AccountSettings, Config};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, STORE_VARIABLE, Store};
@@ -69,12 +69,12 @@ fn claim_duration(policy: &Policy, answer: &AccountUsage) -> Duration {
 /// # Errors
 ///
 /// [`Failure`] if it cannot begin; nobody reads it.
-pub(crate) fn run(options: &RefreshArgs, store: Option<&str>) -> Result<Exit, Failure> {
+pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
     // Whoever closes the terminal, or ends the group of the statusline, does not end this.
     #[cfg(unix)]
     let _ = rustix::process::setsid();
-    let store = gateway::store(store)?;
-    let config = Config::named_or_usual(options.config.as_deref())?;
+    let store = gateway::store(global.store.as_deref())?;
+    let config = Config::named_or_usual(global.config.as_deref())?;
     let settings = config.account(&options.account)?;
     scope::run(async |scope| {
         let manager = gateway::open(scope, &config, &store, "quota statusline", Some(LIFE))?;

@@ -169,7 +169,7 @@ fn where_nobody_has_room_it_says_when_to_come_back() {
 fn programs_read_the_same() {
     let mut seen = seen();
     seen.accounts.truncate(3);
-    let request = crate::args::RequestArgs::default();
+    let request = crate::cli::RequestArgs::default();
 
     insta::assert_snapshot!(crate::explain::json::render(&seen, &request, &local()));
 }

@@ -1,0 +1,220 @@
+//! The command line. Each argument carries its own help text; `commands` runs the commands.
+
+mod accounts;
+mod global;
+mod history;
+mod routing;
+mod scripting;
+mod setup;
+mod simulation;
+mod status;
+mod usage_error;
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand};
+use jiff::SignedDuration;
+
+pub(crate) use self::accounts::{
+    AccountNames, AccountsArgs, AccountsCommand, AddArgs, ClearHoldArgs, ImportArgs, Limit, SetArgs,
+};
+use self::global::GlobalOption;
+pub(crate) use self::global::GlobalOptions;
+pub(crate) use self::history::{BudgetArgs, EventsArgs, PaceArgs};
+pub(crate) use self::routing::{ExplainArgs, PickArgs, RequestArgs, RunArgs};
+pub(crate) use self::scripting::{GuardArgs, Preset, RefreshArgs, StatuslineArgs, Unknown};
+pub(crate) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs};
+pub(crate) use self::simulation::{DemoArgs, ParseArgs, Provider, SimArgs};
+pub(crate) use self::status::{StatusArgs, WatchArgs};
+use crate::exit::{Exit, Failure};
+
+/// Show and share how much is left of your LLM accounts
+#[derive(Debug, Parser)]
+#[command(name = "quota", version, max_term_width = 80, args = global::args(GlobalOption::ALL), after_help = "\
+Examples:
+  quota status       the windows of every account
+  quota statusline   one line, without waiting, for a prompt or a bar
+  quota guard        exit 0 if enough quota is left, for scripts
+  quota pick         which of several accounts to use now
+  quota accounts     the accounts in their order
+  quota pace         how fast windows are used, and when they run out
+  quota events       what happened
+  quota doctor       problems, and how to fix them
+  quota demo         what quota does, in ten seconds, without an account
+  quota sim          a simulated provider for trying things out
+
+Global options may be given before or after the command.
+
+Exit codes: 0 success, 1 an account has no number or is exhausted, 3 no account was found or all are disabled, 64 usage error, 65 \
+malformed input, 66 unreadable input, 69 unavailable or unknown, 74 write error, 78 invalid configuration; 129, 130, 131 and 143 ended \
+by SIGHUP, Ctrl-C, SIGQUIT and SIGTERM.")]
+pub(crate) struct Arguments {
+    #[arg(skip)]
+    pub(crate) global: GlobalOptions,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands. The help of each is on its arguments.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(args = global::args(GlobalOption::ALL))]
+    Status(StatusArgs),
+    #[command(args = global::args(GlobalOption::ALL))]
+    Statusline(StatuslineArgs),
+    #[command(args = global::args(GlobalOption::ALL))]
+    Guard(GuardArgs),
+    #[command(args = global::args(GlobalOption::ALL))]
+    Pick(PickArgs),
+    #[command(args = global::args(GlobalOption::ALL))]
+    Explain(ExplainArgs),
+    #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
+    Run(RunArgs),
+    #[command(args = global::args(GlobalOption::ALL))]
+    Accounts(AccountsArgs),
+    #[command(args = global::args(GlobalOption::STORE_AND_CONFIG))]
+    Watch(WatchArgs),
+    #[command(args = global::args(GlobalOption::ALL))]
+    Pace(PaceArgs),
+    #[command(args = global::args(GlobalOption::ALL))]
+    Budget(BudgetArgs),
+    #[command(args = global::args(GlobalOption::ALL))]
+    Events(EventsArgs),
+    #[command(args = global::args(GlobalOption::ALL))]
+    Doctor(DoctorArgs),
+    #[command(args = global::args([GlobalOption::Config, GlobalOption::Json]))]
+    Init(InitArgs),
+    #[command(args = global::args([GlobalOption::Json]))]
+    Demo(DemoArgs),
+    Parse(ParseArgs),
+    Sim(SimArgs),
+    #[command(hide = true, args = global::args(GlobalOption::STORE_AND_CONFIG))]
+    RefreshDetached(RefreshArgs),
+    Completions(CompletionsArgs),
+}
+
+impl Arguments {
+    /// Reads a command line that begins with the name of the program.
+    fn read<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
+        let mut program = Self::command();
+        let matches = program.try_get_matches_from_mut(words)?;
+        let global = GlobalOptions::collect(&mut program, &matches)?;
+        let arguments = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut program))?;
+        Ok(Self { global, ..arguments })
+    }
+}
+
+/// Reads the command line of this process.
+///
+/// # Errors
+///
+/// How the program ends after a help text or a usage error.
+pub(crate) fn parse() -> Result<Arguments, Result<Exit, Failure>> {
+    Arguments::read(std::env::args_os()).map_err(|error| {
+        let error = usage_error::safe(error);
+        let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        match error.print() {
+            Err(error) if exit == Exit::Done => Err(Failure::unwritten(&error)),
+            _ => Ok(exit),
+        }
+    })
+}
+
+/// Parses a percentage.
+fn percent(text: &str) -> Result<f64, &'static str> {
+    let share = text.parse().ok().filter(|share| (0.0..=100.0).contains(share));
+    share.ok_or("a percentage is a number from 0 to 100")
+}
+
+/// Parses the name of an account where a list is not allowed.
+fn one_account(text: &str) -> Result<String, &'static str> {
+    if text.contains(',') { Err("only one account can be named here") } else { Ok(text.to_owned()) }
+}
+
+/// Parses a duration such as `30s`, `10m` or `1h 30m`.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let duration: SignedDuration = text.parse().map_err(|_| "write it like 30s, 10m or \"1h 30m\"")?;
+    Duration::try_from(duration).map_err(|_| "a duration is not below zero")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_is_read_as_people_write_it() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "5", "soon", "-5m"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_demo_has_bounds() {
+        for bad in [
+            "--accounts=0",
+            "--accounts=51",
+            "--consumers=0",
+            "--consumers=1000001",
+            "--seconds=0",
+            "--seconds=3601",
+        ] {
+            assert!(Arguments::read(["quota", "demo", bad]).is_err(), "{bad}");
+        }
+        for good in ["--accounts=50", "--consumers=1000000", "--seconds=3600"] {
+            assert!(Arguments::read(["quota", "demo", good]).is_ok(), "{good}");
+        }
+    }
+
+    /// All commands with their subcommands, without clap's own.
+    fn pages(command: clap::Command) -> Vec<clap::Command> {
+        let subcommands: Vec<_> =
+            command.get_subcommands().filter(|one| one.get_name() != "help").cloned().collect();
+        let pages = subcommands.into_iter().flat_map(pages);
+        std::iter::once(command).chain(pages.collect::<Vec<_>>()).collect()
+    }
+
+    fn built() -> clap::Command {
+        let mut program = Arguments::command().term_width(80);
+        program.build();
+        program
+    }
+
+    #[test]
+    fn help_fits_into_eighty_columns() {
+        for mut page in pages(built()) {
+            for text in [page.render_help().to_string(), page.render_long_help().to_string()] {
+                // Clap does not wrap the usage.
+                let lines = text.lines().filter(|line| !line.starts_with("Usage:"));
+                let long: Vec<_> = lines.filter(|line| line.chars().count() > 80).collect();
+                assert!(long.is_empty(), "{}: {long:#?}", page.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn each_page_says_what_its_command_does() {
+        for page in pages(built()).iter().filter(|page| !page.is_hide_set()) {
+            let about = page.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(about.starts_with(char::is_uppercase) && about.len() > 9, "{}: {about}", page.get_name());
+        }
+    }
+
+    #[test]
+    fn global_options_come_last_and_only_where_they_are_used() {
+        for mut page in pages(built()) {
+            let text = page.render_help().to_string();
+            let headings: Vec<_> = text.lines().filter(|line| line.ends_with("ptions:")).collect();
+            let is_without = ["parse", "sim", "completions"].contains(&page.get_name());
+            let wanted: &[_] = if is_without { &["Options:"] } else { &["Options:", "Global options:"] };
+            assert_eq!(headings, wanted, "{}", page.get_name());
+        }
+    }
+}
