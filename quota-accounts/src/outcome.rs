@@ -184,7 +184,7 @@ pub(crate) fn classify(
     failure: &Rejection,
     status: Option<u16>,
     request: &Request,
-    mark: Option<CredentialFingerprint>,
+    fingerprint: Option<CredentialFingerprint>,
     now: Timestamp,
     policy: &RoutingPolicy,
 ) -> Consequence {
@@ -216,13 +216,13 @@ pub(crate) fn classify(
         RejectionKind::Unauthorized => {
             let next = if fallback_on { RetryAdvice::OtherAccount } else { RetryAdvice::DoNotRetry };
             // Of a credential that nobody can tell from another it cannot be seen when it is another.
-            let until = mark.is_none().then(|| later(policy.forbidden_cooldown));
-            Consequence { block: Some(block(until).mark(mark)), next }
+            let until = fingerprint.is_none().then(|| later(policy.forbidden_cooldown));
+            Consequence { block: Some(block(until).fingerprint(fingerprint)), next }
         }
         RejectionKind::Forbidden => {
             let until = later(policy.forbidden_cooldown);
             let next = if fallback_on { RetryAdvice::OtherAccount } else { RetryAdvice::DoNotRetry };
-            Consequence { block: Some(block(Some(until)).mark(mark)), next }
+            Consequence { block: Some(block(Some(until)).fingerprint(fingerprint)), next }
         }
         RejectionKind::Overloaded => {
             Consequence { block: None, next: if fallback_on { RetryAdvice::OtherAccount } else { stay } }
@@ -338,21 +338,28 @@ mod tests {
     #[test]
     fn a_403_moves_the_request_at_once_and_blocks_the_credential() {
         let failure = read(&RequestOutcome::from_response(403, [("a", "b")])).unwrap();
-        let mark = CredentialFingerprint::from_hash(7);
+        let fingerprint = CredentialFingerprint::from_hash(7);
 
-        let found =
-            classify(&failure, Some(403), &Request::new(), Some(mark), now(), &RoutingPolicy::default());
+        let found = classify(
+            &failure,
+            Some(403),
+            &Request::new(),
+            Some(fingerprint),
+            now(),
+            &RoutingPolicy::default(),
+        );
 
         assert_eq!(found.next, RetryAdvice::OtherAccount);
-        assert_eq!(found.block.unwrap().mark, Some(mark));
+        assert_eq!(found.block.unwrap().fingerprint, Some(fingerprint));
     }
 
     // B18
     #[test]
     fn a_401_blocks_the_credential_until_there_is_another() {
-        let (failure, mark) =
+        let (failure, fingerprint) =
             (Rejection::new(RejectionKind::Unauthorized), Some(CredentialFingerprint::from_hash(7)));
-        let found = classify(&failure, Some(401), &Request::new(), mark, now(), &RoutingPolicy::default());
+        let found =
+            classify(&failure, Some(401), &Request::new(), fingerprint, now(), &RoutingPolicy::default());
 
         assert_eq!((found.block.unwrap().until, found.next), (None, RetryAdvice::OtherAccount));
     }

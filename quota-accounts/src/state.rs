@@ -38,7 +38,8 @@ impl JsonContent for AccountsState {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AccountState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) lineage: Option<LoginId>,
+    #[serde(rename = "lineage")]
+    pub(crate) login_id: Option<LoginId>,
     #[serde(default)]
     pub(crate) snapshot: Snapshot,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,7 +71,7 @@ impl SessionAffinity {
 impl AccountState {
     /// What a manager is seeded with.
     pub(crate) fn seed(&self) -> Seed {
-        Seed::new(self.snapshot.clone()).hold(self.hold.clone()).lineage(self.lineage.clone())
+        Seed::new(self.snapshot.clone()).hold(self.hold.clone()).login_id(self.login_id.clone())
     }
 
     /// Brings back what a clock ahead of `now` has left, by the rules of a record that is seeded with it.
@@ -92,17 +93,17 @@ impl AccountState {
     /// refused may never have been read. `refused` are the blocks of what was seen.
     pub(crate) fn learn(&mut self, seen: &Seed, refused: &[Block], now: Timestamp) {
         self.settle(now);
-        let differ = matches!((&self.lineage, &seen.lineage), (Some(kept), Some(seen)) if kept != seen);
+        let differ = matches!((&self.login_id, &seen.login_id), (Some(kept), Some(seen)) if kept != seen);
         if differ {
-            let seen_at = last_contact(&seen.snapshot, refused, seen.lineage.as_ref(), now);
-            if seen_at < last_contact(&self.snapshot, &self.blocks, self.lineage.as_ref(), now) {
+            let seen_at = last_contact(&seen.snapshot, refused, seen.login_id.as_ref(), now);
+            if seen_at < last_contact(&self.snapshot, &self.blocks, self.login_id.as_ref(), now) {
                 return;
             }
             (self.snapshot, self.hold) = (Snapshot::default(), None);
             self.blocks.clear();
         }
-        if seen.lineage.is_some() {
-            self.lineage.clone_from(&seen.lineage);
+        if seen.login_id.is_some() {
+            self.login_id.clone_from(&seen.login_id);
         }
         self.snapshot.join(&seen.snapshot);
         // A call that was answered after the hold was armed has ended it; whoever never knew of it has not.
@@ -117,7 +118,7 @@ impl AccountState {
     /// Adds a block, unless it is another login's; whether it was added. Of two about the same thing the one that ends later
     /// stands.
     pub(crate) fn block(&mut self, block: &Block) -> bool {
-        let is_own = !block.is_of_another(self.lineage.as_ref());
+        let is_own = !block.is_of_another(self.login_id.as_ref());
         if is_own {
             insert_or_extend(&mut self.blocks, block.clone());
         }
@@ -129,12 +130,12 @@ impl AccountState {
 fn last_contact(
     snapshot: &Snapshot,
     blocks: &[Block],
-    lineage: Option<&LoginId>,
+    login_id: Option<&LoginId>,
     now: Timestamp,
 ) -> Option<Timestamp> {
     // What a clock ahead of this one has made is no later than anything.
     let counts = |block: &&Block| {
-        block.is_live(now) && !is_from_future(block.since, now) && !block.is_of_another(lineage)
+        block.is_live(now) && !is_from_future(block.since, now) && !block.is_of_another(login_id)
     };
     let refused_at = blocks.iter().filter(counts).map(|block| block.since).max();
     snapshot.newest().max(refused_at)

@@ -177,9 +177,9 @@ fn told_of(what: &str, error: &str) -> String {
 /// What went wrong with the store, for a line that says itself what was wanted of it.
 pub(crate) fn store_cause(error: &StoreError) -> &str {
     match error {
-        StoreError::Unavailable { why, .. }
-        | StoreError::Rejected { why, .. }
-        | StoreError::Corrupt { why, .. } => why,
+        StoreError::Unavailable { reason: why, .. }
+        | StoreError::Rejected { reason: why, .. }
+        | StoreError::Corrupt { reason: why, .. } => why,
         _ => "the store failed",
     }
 }

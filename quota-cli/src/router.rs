@@ -258,7 +258,7 @@ impl<'a> Router<'a> {
 
 fn mark(answer: &AccountUsage) -> Mark {
     let held = answer.hold().map(|hold| hold.since);
-    (answer.snapshot().complete_at(), held, answer.trouble().map(|trouble| trouble.at))
+    (answer.snapshot().complete_at(), held, answer.last_failure().map(|trouble| trouble.at))
 }
 
 /// The policy of the configuration, and what the command line says of what is not known.

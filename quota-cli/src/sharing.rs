@@ -105,7 +105,7 @@ impl Sharing {
 /// The warning about a store that may answer again, and what the command cannot keep if it does not.
 fn away(error: &StoreError) -> String {
     let why = match error {
-        StoreError::Unavailable { why, .. } => why.as_ref(),
+        StoreError::Unavailable { reason: why, .. } => why.as_ref(),
         _ => "it failed",
     };
     format!(

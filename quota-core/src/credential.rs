@@ -115,27 +115,27 @@ impl Credential {
 #[non_exhaustive]
 pub enum CredentialError {
     /// There is no login where this source looks.
-    #[error("{why}")]
+    #[error("{reason}")]
     #[non_exhaustive]
     NotLoggedIn {
         /// What the source looked for, and what to do.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
     },
     /// The login could not be read.
-    #[error("{why}")]
+    #[error("{reason}")]
     #[non_exhaustive]
     Unreadable {
         /// What could not be read, and what to do.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
         /// The cause.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
     /// The credential expired and is not renewed yet. The source tries again; the user need not act.
-    #[error("{why}")]
+    #[error("{reason}")]
     #[non_exhaustive]
     TemporarilyUnavailable {
         /// What the source waits for.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
         /// How long until the source tries again, if it knows.
         retry_after: Option<Duration>,
     },
@@ -144,20 +144,23 @@ pub enum CredentialError {
 impl CredentialError {
     /// There is no login.
     #[must_use]
-    pub fn not_logged_in(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::NotLoggedIn { why: why.into() }
+    pub fn not_logged_in(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::NotLoggedIn { reason: reason.into() }
     }
 
     /// The login could not be read.
     #[must_use]
-    pub fn unreadable(why: impl Into<Cow<'static, str>>, source: impl Error + Send + Sync + 'static) -> Self {
-        Self::Unreadable { why: why.into(), source: Some(Arc::new(source)) }
+    pub fn unreadable(
+        reason: impl Into<Cow<'static, str>>,
+        source: impl Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Unreadable { reason: reason.into(), source: Some(Arc::new(source)) }
     }
 
     /// The source did not answer in time.
     #[must_use]
-    pub fn timed_out(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::unreadable(why, io::Error::from(io::ErrorKind::TimedOut))
+    pub fn timed_out(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::unreadable(reason, io::Error::from(io::ErrorKind::TimedOut))
     }
 
     /// Whether the source did not answer in time.
@@ -169,8 +172,11 @@ impl CredentialError {
 
     /// The credential expired and is not renewed yet.
     #[must_use]
-    pub fn temporarily_unavailable(why: impl Into<Cow<'static, str>>, retry_after: Option<Duration>) -> Self {
-        Self::TemporarilyUnavailable { why: why.into(), retry_after }
+    pub fn temporarily_unavailable(
+        reason: impl Into<Cow<'static, str>>,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        Self::TemporarilyUnavailable { reason: reason.into(), retry_after }
     }
 }
 
@@ -178,8 +184,8 @@ impl From<CredentialError> for FetchError {
     /// Without a credential there is no call. A source that timed out or is renewing may have one at the next attempt.
     fn from(error: CredentialError) -> Self {
         match error {
-            CredentialError::TemporarilyUnavailable { why, retry_after } => {
-                Self::credential_unavailable(why).after(retry_after)
+            CredentialError::TemporarilyUnavailable { reason, retry_after } => {
+                Self::credential_unavailable(reason).with_retry_after(retry_after)
             }
             error if error.is_timeout() => Self::credential_timed_out(error.to_string()),
             error => Self::not_logged_in(error.to_string()),

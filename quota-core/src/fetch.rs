@@ -60,11 +60,11 @@ pub enum FetchError {
     #[error("the provider refused the credential")]
     Unauthorized,
     /// The credential is good and may not do this. No backoff.
-    #[error("the provider does not allow it: {why}")]
+    #[error("the provider does not allow it: {reason}")]
     #[non_exhaustive]
     Forbidden {
         /// What is not allowed.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
     },
     /// The credential is good and lacks a scope that reading usage needs. It makes no usage call for a day, or until it is replaced;
     /// numbers still arrive with ordinary responses. No backoff.
@@ -77,30 +77,30 @@ pub enum FetchError {
         scope: Cow<'static, str>,
     },
     /// There is no credential to ask with. The provider was not asked.
-    #[error("not logged in: {why}")]
+    #[error("not logged in: {reason}")]
     #[non_exhaustive]
     NotLoggedIn {
         /// What was looked for, and what to do.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
     },
     /// There may be a credential, and it could not be got now: its source did not answer in time, or is renewing it. The provider was
     /// not asked, so the call does not count, and no hold follows.
-    #[error("{why}")]
+    #[error("{reason}")]
     #[non_exhaustive]
     CredentialUnavailable {
         /// What was waited for.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
         /// How long until its source tries again, if that is known.
         retry_after: Option<Duration>,
         /// Whether the source did not answer in time. Another read may take as long.
         timed_out: bool,
     },
     /// The provider could not be reached, or failed.
-    #[error("{why}")]
+    #[error("{reason}")]
     #[non_exhaustive]
     Unavailable {
         /// What happened, as a line of its own: `could not resolve api.anthropic.com`.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
         /// How long it wants to be left alone, if it said.
         retry_after: Option<Duration>,
         /// The failure underneath, if there was one.
@@ -110,11 +110,11 @@ pub enum FetchError {
     #[error("the provider did not answer in time")]
     TimedOut,
     /// The answer was not understood.
-    #[error("the provider's answer was not understood: {why}")]
+    #[error("the provider's answer was not understood: {reason}")]
     #[non_exhaustive]
     Malformed {
         /// What was wrong with it, without any of it.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
     },
 }
 
@@ -133,8 +133,8 @@ impl FetchError {
 
     /// The credential may not do this.
     #[must_use]
-    pub fn forbidden(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Forbidden { why: why.into() }
+    pub fn forbidden(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Forbidden { reason: reason.into() }
     }
 
     /// The credential lacks this scope.
@@ -145,40 +145,40 @@ impl FetchError {
 
     /// There is no credential.
     #[must_use]
-    pub fn not_logged_in(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::NotLoggedIn { why: why.into() }
+    pub fn not_logged_in(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::NotLoggedIn { reason: reason.into() }
     }
 
     /// The credential could not be got now.
     #[must_use]
-    pub fn credential_unavailable(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::CredentialUnavailable { why: why.into(), retry_after: None, timed_out: false }
+    pub fn credential_unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::CredentialUnavailable { reason: reason.into(), retry_after: None, timed_out: false }
     }
 
     /// The source of the credential did not answer in time.
     #[must_use]
-    pub fn credential_timed_out(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::CredentialUnavailable { why: why.into(), retry_after: None, timed_out: true }
+    pub fn credential_timed_out(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::CredentialUnavailable { reason: reason.into(), retry_after: None, timed_out: true }
     }
 
     /// The provider failed.
     #[must_use]
-    pub fn unavailable(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Unavailable { why: why.into(), retry_after: None, source: None }
+    pub fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Unavailable { reason: reason.into(), retry_after: None, source: None }
     }
 
     /// The provider could not be reached, because of `source`.
     #[must_use]
     pub fn unreachable(
-        why: impl Into<Cow<'static, str>>,
+        reason: impl Into<Cow<'static, str>>,
         source: impl Error + Send + Sync + 'static,
     ) -> Self {
-        Self::Unavailable { why: why.into(), retry_after: None, source: Some(Arc::new(source)) }
+        Self::Unavailable { reason: reason.into(), retry_after: None, source: Some(Arc::new(source)) }
     }
 
     /// Says how long to wait, where that may be known: when the provider throttles or is unavailable, or the credential is.
     #[must_use]
-    pub fn after(mut self, span: Option<Duration>) -> Self {
+    pub fn with_retry_after(mut self, span: Option<Duration>) -> Self {
         if let Self::Throttled { retry_after }
         | Self::Unavailable { retry_after, .. }
         | Self::CredentialUnavailable { retry_after, .. } = &mut self
@@ -199,8 +199,8 @@ impl FetchError {
 
     /// The answer was not understood.
     #[must_use]
-    pub fn malformed(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Malformed { why: why.into() }
+    pub fn malformed(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Malformed { reason: reason.into() }
     }
 
     /// Whether the fetch ended before the provider was asked.

@@ -23,7 +23,8 @@ pub struct Hold {
     #[serde(rename = "until_ms", with = "time::ms")]
     pub until: Timestamp,
     /// Why.
-    pub why: HoldReason,
+    #[serde(rename = "why")]
+    pub reason: HoldReason,
     /// How long the provider itself asked to be left alone, if it did: a floor under every rule of ours.
     #[serde(
         rename = "retry_after_ms",
@@ -55,11 +56,11 @@ struct Calls {
 impl Hold {
     /// Holds from `since` until `until`.
     #[must_use]
-    pub fn new(since: Timestamp, until: Timestamp, why: HoldReason) -> Self {
+    pub fn new(since: Timestamp, until: Timestamp, reason: HoldReason) -> Self {
         Self {
             since: time::to_ms(since),
             until: time::to_ms(until),
-            why,
+            reason,
             retry_after: None,
             calls: None,
             unknown: Unknown::default(),
@@ -211,10 +212,12 @@ pub struct LastFailure {
     pub kind: LastFailureKind,
     /// One line about it, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub note: String,
+    #[serde(rename = "note")]
+    pub message: String,
     /// Which credential was used, where that was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<CredentialFingerprint>,
+    #[serde(rename = "mark")]
+    pub fingerprint: Option<CredentialFingerprint>,
     /// The fence of its call; zero where that is the time.
     #[serde(default, skip_serializing_if = "is_zero")]
     fence: u64,
@@ -228,7 +231,7 @@ pub(crate) const MISSING_SCOPE_LASTS: Duration = Duration::from_secs(24 * 3600);
 impl LastFailure {
     const MAX_NOTE: usize = 200;
 
-    pub(crate) fn of(error: &FetchError, at: Timestamp, mark: Option<CredentialFingerprint>) -> Self {
+    pub(crate) fn of(error: &FetchError, at: Timestamp, fingerprint: Option<CredentialFingerprint>) -> Self {
         let kind = match error {
             FetchError::Throttled { .. } => LastFailureKind::Throttled,
             FetchError::Unauthorized => LastFailureKind::Unauthorized,
@@ -239,8 +242,8 @@ impl LastFailure {
             FetchError::Unavailable { source: Some(_), .. } => LastFailureKind::Unreachable,
             _ => LastFailureKind::Failing,
         };
-        let note = error.to_string().chars().filter(|c| !c.is_control()).take(Self::MAX_NOTE).collect();
-        Self { at, kind, note, mark, fence: 0, unknown: Unknown::default() }
+        let message = error.to_string().chars().filter(|c| !c.is_control()).take(Self::MAX_NOTE).collect();
+        Self { at, kind, message, fingerprint, fence: 0, unknown: Unknown::default() }
     }
 
     /// Says which call it is of.

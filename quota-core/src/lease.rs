@@ -92,7 +92,8 @@ pub struct Lease {
     pub until: Timestamp,
     /// Which credential will be used, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mark: Option<crate::CredentialFingerprint>,
+    #[serde(rename = "mark")]
+    pub(crate) fingerprint: Option<crate::CredentialFingerprint>,
     #[serde(flatten)]
     pub(crate) unknown: Unknown,
 }
@@ -140,7 +141,7 @@ pub struct LeaseRequest {
     /// What would be fresh enough, so that no call is needed.
     pub freshness: MaxStaleness,
     /// Whether somebody waits for the result.
-    pub urgency: Priority,
+    pub priority: Priority,
     /// Who asks, for the list of calls that were made.
     pub by: Arc<str>,
     /// What the provider's other accounts have to say: a quiet time that holds for all of them.
@@ -155,7 +156,7 @@ impl LeaseRequest {
             attempt,
             login: LoginInfo::unknown(),
             freshness,
-            urgency: Priority::Interactive,
+            priority: Priority::Interactive,
             by: Arc::from(""),
             quiet: None,
         }
@@ -170,8 +171,8 @@ impl LeaseRequest {
 
     /// Says whether somebody waits.
     #[must_use]
-    pub fn urgency(mut self, urgency: Priority) -> Self {
-        self.urgency = urgency;
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 

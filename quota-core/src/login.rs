@@ -85,9 +85,9 @@ impl<'de> Deserialize<'de> for CredentialFingerprint {
 #[non_exhaustive]
 pub struct LoginInfo {
     /// Which login; `None` where the source of credentials does not say.
-    pub lineage: Option<LoginId>,
+    pub login_id: Option<LoginId>,
     /// Which credential of that login; `None` where the source does not say.
-    pub mark: Option<CredentialFingerprint>,
+    pub fingerprint: Option<CredentialFingerprint>,
 }
 
 impl LoginInfo {
@@ -99,14 +99,14 @@ impl LoginInfo {
 
     /// A login of this lineage.
     #[must_use]
-    pub fn new(lineage: LoginId) -> Self {
-        Self { lineage: Some(lineage), mark: None }
+    pub fn new(login_id: LoginId) -> Self {
+        Self { login_id: Some(login_id), fingerprint: None }
     }
 
     /// Says which credential it is.
     #[must_use]
-    pub fn mark(mut self, mark: impl Into<Option<CredentialFingerprint>>) -> Self {
-        self.mark = mark.into();
+    pub fn fingerprint(mut self, fingerprint: impl Into<Option<CredentialFingerprint>>) -> Self {
+        self.fingerprint = fingerprint.into();
         self
     }
 }
@@ -115,24 +115,26 @@ impl LoginInfo {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordOwner {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) lineage: Option<LoginId>,
+    #[serde(rename = "lineage")]
+    pub(crate) login_id: Option<LoginId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) identity: Option<OwnerId>,
+    #[serde(rename = "identity")]
+    pub(crate) owner_id: Option<OwnerId>,
 }
 
 impl RecordOwner {
     /// Whether somebody else is meant. What is not said on either side contradicts nothing.
-    pub(crate) fn contradicts(&self, lineage: Option<&LoginId>, identity: Option<&OwnerId>) -> bool {
-        differ(self.lineage.as_ref(), lineage) || differ(self.identity.as_ref(), identity)
+    pub(crate) fn contradicts(&self, login_id: Option<&LoginId>, owner_id: Option<&OwnerId>) -> bool {
+        differ(self.login_id.as_ref(), login_id) || differ(self.owner_id.as_ref(), owner_id)
     }
 
     /// Takes over what is newly said; what was not said before is adopted.
-    pub(crate) fn adopt(&mut self, lineage: Option<&LoginId>, identity: Option<&OwnerId>) {
-        if let Some(lineage) = lineage {
-            self.lineage = Some(lineage.clone());
+    pub(crate) fn adopt(&mut self, login_id: Option<&LoginId>, owner_id: Option<&OwnerId>) {
+        if let Some(login_id) = login_id {
+            self.login_id = Some(login_id.clone());
         }
-        if let Some(identity) = identity {
-            self.identity = Some(identity.clone());
+        if let Some(owner_id) = owner_id {
+            self.owner_id = Some(owner_id.clone());
         }
     }
 }
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_is_not_said_contradicts_nothing() {
-        let owner = RecordOwner { lineage: Some(LoginId::new("a")), identity: None };
+        let owner = RecordOwner { login_id: Some(LoginId::new("a")), owner_id: None };
 
         assert!(!owner.contradicts(None, Some(&OwnerId::new("org"))));
         assert!(!owner.contradicts(Some(&LoginId::new("a")), None));

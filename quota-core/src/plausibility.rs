@@ -21,7 +21,7 @@ pub struct Rejected {
     /// Whether the whole reading was left out. Otherwise only its reset was.
     pub whole: bool,
     /// Why it cannot be true.
-    pub why: &'static str,
+    pub reason: &'static str,
 }
 
 impl Rejected {
@@ -35,7 +35,7 @@ impl Rejected {
 /// For people: what was left out, and why.
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field(), self.why)
+        write!(f, "{}: {}", self.field(), self.reason)
     }
 }
 
@@ -115,14 +115,14 @@ fn judge_at(reading: &WindowReading, read_at: ReadAt, source: Source) -> Option<
     let resets_at = reading.resets_at?;
     let (read_at, lag) = match read_at {
         ReadAt::At(read_at) if !source.is_provider() && resets_at <= read_at => {
-            let why = "its reset is past, so its use is of an earlier period";
-            return Some(Rejected { window: reading.id.clone(), whole: true, why });
+            let reason = "its reset is past, so its use is of an earlier period";
+            return Some(Rejected { window: reading.id.clone(), whole: true, reason });
         }
         ReadAt::At(read_at) => (read_at, Some(RESET_LAG)),
         ReadAt::Before(read_at) => (read_at, None),
     };
-    let why = judge_reset(resets_at, reading.length, read_at, lag).err()?;
-    Some(Rejected { window: reading.id.clone(), whole: !source.is_provider(), why })
+    let reason = judge_reset(resets_at, reading.length, read_at, lag).err()?;
+    Some(Rejected { window: reading.id.clone(), whole: !source.is_provider(), reason })
 }
 
 impl UsageReport {
@@ -171,14 +171,14 @@ impl UsageReport {
             ReadAt::Before(at) => (at, None),
         };
         let mut found = Vec::new();
-        for verdict in &mut self.verdicts {
+        for verdict in &mut self.window_statuses {
             let of_window = self.windows.iter().find(|reading| reading.id == verdict.window);
             let length = of_window.and_then(|reading| reading.length);
             let Some(reset) = verdict.resets_at else { continue };
-            let Err(why) = judge_reset(reset, length, at, lag) else { continue };
+            let Err(reason) = judge_reset(reset, length, at, lag) else { continue };
             verdict.resets_at = None;
             if of_window.is_none() {
-                found.push(Rejected { window: verdict.window.clone(), whole: false, why });
+                found.push(Rejected { window: verdict.window.clone(), whole: false, reason });
             }
         }
         self.windows.retain_mut(|reading| {
@@ -308,22 +308,25 @@ mod tests {
     #[test]
     fn a_verdict_keeps_its_ruling_without_an_implausible_reset() {
         let verdict = WindowStatus::new(WindowId::five_hour(), LimitStatus::Rejected).resets_at(at(6 * 3600));
-        let mut usage = UsageReport::from_headers([five_hour(at(60))]).verdicts([verdict]);
+        let mut usage = UsageReport::from_headers([five_hour(at(60))]).window_statuses([verdict]);
 
         let _ = usage.reject_implausible(at(0));
 
-        assert_eq!((usage.verdicts[0].ruling, usage.verdicts[0].resets_at), (LimitStatus::Rejected, None));
+        assert_eq!(
+            (usage.window_statuses[0].status, usage.window_statuses[0].resets_at),
+            (LimitStatus::Rejected, None)
+        );
     }
 
     #[test]
     fn the_implausible_reset_of_a_verdict_alone_is_listed() {
         let verdict = WindowStatus::new(WindowId::monthly(), LimitStatus::Rejected).resets_at(Timestamp::MAX);
-        let mut usage = UsageReport::from_headers([]).verdicts([verdict]);
+        let mut usage = UsageReport::from_headers([]).window_statuses([verdict]);
 
         let rejected = usage.reject_implausible(at(0));
 
         assert_eq!(rejected.iter().map(Rejected::field).collect::<Vec<_>>(), ["monthly.resets_at"]);
-        assert_eq!(usage.verdicts[0].resets_at, None);
+        assert_eq!(usage.window_statuses[0].resets_at, None);
     }
 
     #[test]

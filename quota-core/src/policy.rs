@@ -163,10 +163,10 @@ impl Policy {
             self.recheck,
         ];
         if spans.iter().any(|span| *span > LONGEST) {
-            return Err(PolicyError { why: "no time may be longer than ten years" });
+            return Err(PolicyError { reason: "no time may be longer than ten years" });
         }
         match rules.iter().find(|(broken, _)| *broken) {
-            Some((_, why)) => Err(PolicyError { why }),
+            Some((_, reason)) => Err(PolicyError { reason }),
             None => Ok(()),
         }
     }
@@ -196,9 +196,9 @@ const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Settings that contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("unusable policy: {why}")]
+#[error("unusable policy: {reason}")]
 pub struct PolicyError {
-    why: &'static str,
+    reason: &'static str,
 }
 
 /// A delay that doubles with every failure in a row, up to a cap.

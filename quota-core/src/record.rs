@@ -64,12 +64,12 @@ pub struct Record {
     streak_fence: u64,
     /// Holds and failures in a row at or below this fence were cleared, and do not come back.
     cleared_fence: u64,
-    trouble: Option<Box<LastFailure>>,
+    last_failure: Option<Box<LastFailure>>,
     /// The last refusal of each credential that lacks a scope. Other credentials may call the account; what they bring says nothing
     /// about these.
     unscoped: Vec<LastFailure>,
     /// The calls of the trailing hour, oldest first.
-    attempts: Vec<CallRecord>,
+    calls: Vec<CallRecord>,
     /// Calls of the trailing hour that were never made: a process that still counts them does not bring them back.
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a list")]
     given_back: Option<Box<Vec<CallRecord>>>,
@@ -153,20 +153,23 @@ impl Record {
 
     /// What went wrong with the last call, unless it went well.
     #[must_use]
-    pub fn trouble(&self) -> Option<&LastFailure> {
-        self.trouble.as_deref()
+    pub fn last_failure(&self) -> Option<&LastFailure> {
+        self.last_failure.as_deref()
     }
 
     /// The last call with the credential of this mark, whether it succeeded or failed. One that is under way, or whose caller gave
     /// up, has no outcome and is not counted.
     #[must_use]
-    pub fn last_call(&self, mark: Option<CredentialFingerprint>) -> Option<RecentCall> {
-        let succeeded = self.refreshed_at.filter(|_| self.refreshed_with == mark);
+    pub fn last_call(&self, fingerprint: Option<CredentialFingerprint>) -> Option<RecentCall> {
+        let succeeded = self.refreshed_at.filter(|_| self.refreshed_with == fingerprint);
         let succeeded = succeeded.map(|at| RecentCall { at: at.timestamp(), failure: None });
         // A person who lifts a hold wants another call, whatever the last one was answered.
-        let is_cleared = |trouble: &LastFailure| trouble.order() <= self.cleared_fence;
-        let failed = self.trouble().filter(|trouble| trouble.mark == mark && !is_cleared(trouble));
-        let failed = failed.map(|trouble| RecentCall { at: trouble.at, failure: Some(trouble.clone()) });
+        let is_cleared = |last_failure: &LastFailure| last_failure.order() <= self.cleared_fence;
+        let failed = self
+            .last_failure()
+            .filter(|last_failure| last_failure.fingerprint == fingerprint && !is_cleared(last_failure));
+        let failed = failed
+            .map(|last_failure| RecentCall { at: last_failure.at, failure: Some(last_failure.clone()) });
         [succeeded, failed].into_iter().flatten().max_by_key(|call| call.at)
     }
 
@@ -178,20 +181,20 @@ impl Record {
 
     /// The calls of the trailing hour, oldest first.
     #[must_use]
-    pub fn attempts(&self) -> &[CallRecord] {
-        &self.attempts
+    pub fn calls(&self) -> &[CallRecord] {
+        &self.calls
     }
 
     /// The login this state belongs to, where it was said.
     #[must_use]
-    pub fn lineage(&self) -> Option<&LoginId> {
-        self.owner.lineage.as_ref()
+    pub fn login_id(&self) -> Option<&LoginId> {
+        self.owner.login_id.as_ref()
     }
 
     /// Who the provider said the account belongs to.
     #[must_use]
-    pub fn identity(&self) -> Option<&OwnerId> {
-        self.owner.identity.as_ref()
+    pub fn owner_id(&self) -> Option<&OwnerId> {
+        self.owner.owner_id.as_ref()
     }
 
     /// When everything was last asked for; `None` if it never was.
@@ -239,15 +242,15 @@ impl Record {
     /// Says which login the account holds now. If it is another than before, all that the old one left is cleared.
     ///
     /// A record that belonged to no login yet is adopted, with all that is in it. Returns whether the login changed.
-    pub fn new_login(&mut self, lineage: &LoginId) -> bool {
+    pub fn new_login(&mut self, login_id: &LoginId) -> bool {
         if !self.is_writable() {
             return false;
         }
-        let changed = self.owner.contradicts(Some(lineage), None);
+        let changed = self.owner.contradicts(Some(login_id), None);
         if changed {
-            self.clear_for(Some(lineage), None);
+            self.clear_for(Some(login_id), None);
         }
-        self.owner.adopt(Some(lineage), None);
+        self.owner.adopt(Some(login_id), None);
         changed
     }
 
@@ -261,7 +264,7 @@ impl Record {
 
     /// Whether both say whose they are, and it is not the same.
     pub(crate) fn is_of_another_login(&self, other: &Self) -> bool {
-        self.owner.contradicts(other.lineage(), other.identity())
+        self.owner.contradicts(other.login_id(), other.owner_id())
     }
 
     /// Whether none of the readings claims to be from after `now`.
@@ -272,7 +275,7 @@ impl Record {
 
     /// Gives back the room that growing lists have in reserve: records are kept for long and changed seldom.
     pub(crate) fn shrink(&mut self) {
-        self.attempts.shrink_to_fit();
+        self.calls.shrink_to_fit();
         self.unscoped.shrink_to_fit();
         self.snapshot.shrink();
     }
@@ -291,14 +294,14 @@ impl Record {
         {
             hold.rebase(now);
         }
-        self.trouble.take_if(|trouble| trouble.at > limit);
+        self.last_failure.take_if(|last_failure| last_failure.at > limit);
         self.unscoped.retain(|refusal| refusal.at <= limit && refusal.bars_at(now));
         if self.refreshed_at.is_some_and(|at| at.timestamp() > limit) {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
         self.clamp_forgotten(now);
         let counts = |attempt: &CallRecord| attempt.at <= limit && time::between(attempt.at, now) < TRAILING;
-        self.attempts.retain(counts);
+        self.calls.retain(counts);
         if let Some(given_back) = &mut self.given_back {
             given_back.retain(counts);
         }
@@ -327,7 +330,7 @@ impl Record {
         let now = time::to_ms(now);
         self.settle(now);
         // Clocks differ a little: what is stamped a moment ahead was known before, too.
-        let stamps = [self.asked_at(), self.snapshot.newest(), self.trouble().map(|failure| failure.at)];
+        let stamps = [self.asked_at(), self.snapshot.newest(), self.last_failure().map(|failure| failure.at)];
         let granted_at = self.lease().map(|lease| lease.granted_at);
         let newest = stamps.into_iter().chain([granted_at]).flatten().fold(now, Timestamp::max);
         self.hold.take_if(|hold| !hold.is_live(now));
@@ -340,7 +343,7 @@ impl Record {
     fn forget_until(&mut self, at: Ms) {
         let moment = at.timestamp();
         self.snapshot.drop_until(moment);
-        self.trouble.take_if(|failure| failure.at <= moment);
+        self.last_failure.take_if(|failure| failure.at <= moment);
         self.unscoped.retain(|refusal| refusal.at > moment);
         self.lease.take_if(|lease| lease.granted_at <= moment);
         if self.refreshed_at <= Some(at) {
@@ -392,29 +395,30 @@ impl Record {
 
     /// Notes that a credential lacks a scope; the newest few are kept.
     fn note_unscoped(&mut self, refusal: &LastFailure) {
-        self.unscoped.retain(|known| known.mark != refusal.mark);
+        self.unscoped.retain(|known| known.fingerprint != refusal.fingerprint);
         self.unscoped.push(refusal.clone());
-        self.unscoped.sort_by_key(|known| (known.at, known.mark));
+        self.unscoped.sort_by_key(|known| (known.at, known.fingerprint));
         keep_last(&mut self.unscoped, MOST_UNSCOPED);
     }
 
     /// Repairs what an older program left: it carries the lists of refusals and of calls that were given back along, and does not
     /// apply them.
     fn apply_lists(&mut self) {
-        let (at, mark) = (self.refreshed_at, self.refreshed_with);
-        let has_succeeded = |refusal: &LastFailure| refusal.mark == mark && at > Some(refusal.at.into());
+        let (at, fingerprint) = (self.refreshed_at, self.refreshed_with);
+        let has_succeeded =
+            |refusal: &LastFailure| refusal.fingerprint == fingerprint && at > Some(refusal.at.into());
         self.unscoped.retain(|refusal| !has_succeeded(refusal));
         keep_last(&mut self.unscoped, MOST_UNSCOPED);
         if let Some(given_back) = &mut self.given_back {
             keep_last(given_back, MOST_GIVEN_BACK);
-            self.attempts.retain(|attempt| given_back.binary_search(attempt).is_err());
+            self.calls.retain(|attempt| given_back.binary_search(attempt).is_err());
         }
     }
 
     /// Keeps the newest calls only. Any budget up to [`MOST_ATTEMPTS`] is decided by these alone: it waits for one of the newest.
     fn bound_attempts(&mut self) {
-        self.attempts.sort_unstable();
-        keep_last(&mut self.attempts, MOST_ATTEMPTS);
+        self.calls.sort_unstable();
+        keep_last(&mut self.calls, MOST_ATTEMPTS);
     }
 
     /// Calls that were given back, by this record or by another one.
@@ -427,7 +431,7 @@ impl Record {
         given_back.sort_unstable();
         given_back.dedup();
         keep_last(given_back, MOST_GIVEN_BACK);
-        self.attempts.retain(|attempt| given_back.binary_search(attempt).is_err());
+        self.calls.retain(|attempt| given_back.binary_search(attempt).is_err());
     }
 
     fn given_back(&self) -> &[CallRecord] {
@@ -442,13 +446,13 @@ impl Record {
     /// Somebody else holds the account now: what the login before has left says nothing about them.
     ///
     /// The calls of the last hour stay, so that logins which alternate do not ask without bound.
-    fn clear_for(&mut self, lineage: Option<&LoginId>, identity: Option<&OwnerId>) {
+    fn clear_for(&mut self, login_id: Option<&LoginId>, owner_id: Option<&OwnerId>) {
         self.owner = RecordOwner::default();
-        self.owner.adopt(lineage, identity);
+        self.owner.adopt(login_id, owner_id);
         self.lease = None;
         self.hold = None;
         self.end_streak();
-        self.trouble = None;
+        self.last_failure = None;
         self.unscoped.clear();
         (self.refreshed_at, self.refreshed_with) = (None, None);
         self.snapshot = Snapshot::default();

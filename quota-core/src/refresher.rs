@@ -42,14 +42,14 @@ pub struct Tokens {
     /// How long the access token is accepted, if that was said.
     pub expires_in: Option<Duration>,
     /// Whose login the provider says it is, if it does.
-    pub identity: Option<OwnerId>,
+    pub owner_id: Option<OwnerId>,
 }
 
 impl Tokens {
     /// An access token of which nothing else was said.
     #[must_use]
     pub fn new(access_token: Secret) -> Self {
-        Self { access_token, refresh_token: None, expires_in: None, identity: None }
+        Self { access_token, refresh_token: None, expires_in: None, owner_id: None }
     }
 
     /// Says what the next exchange is made with.
@@ -68,8 +68,8 @@ impl Tokens {
 
     /// Says whose login it is.
     #[must_use]
-    pub fn identity(mut self, identity: impl Into<Option<OwnerId>>) -> Self {
-        self.identity = identity.into();
+    pub fn owner_id(mut self, owner_id: impl Into<Option<OwnerId>>) -> Self {
+        self.owner_id = owner_id.into();
         self
     }
 }
@@ -81,25 +81,25 @@ impl Tokens {
 #[non_exhaustive]
 pub enum TokenError {
     /// The provider will never accept this token again: somebody has to log in. It says nothing about any other token.
-    #[error("the login is no longer good: {why}")]
+    #[error("the login is no longer good: {reason}")]
     #[non_exhaustive]
     InvalidGrant {
         /// What the provider said, in words that are ours.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
     },
     /// The provider does not accept who asks, whatever the token: a setting has to be changed. The token is as good as before.
-    #[error("logins cannot be renewed: {why}")]
+    #[error("logins cannot be renewed: {reason}")]
     #[non_exhaustive]
     InvalidClient {
         /// What was refused, and what to do.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
     },
     /// The provider could not be reached, failed, or was not understood. The token may be sent again later.
-    #[error("the login could not be renewed for now: {why}")]
+    #[error("the login could not be renewed for now: {reason}")]
     #[non_exhaustive]
     Transient {
         /// What happened.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
         /// How long the provider wants to be left alone, if it said.
         retry_after: Option<Duration>,
         /// The failure underneath, if there was one.
@@ -110,25 +110,25 @@ pub enum TokenError {
 impl TokenError {
     /// The token will never be accepted again.
     #[must_use]
-    pub fn invalid_grant(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::InvalidGrant { why: why.into() }
+    pub fn invalid_grant(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidGrant { reason: reason.into() }
     }
 
     /// Who asks is not accepted, whatever the token.
     #[must_use]
-    pub fn invalid_client(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::InvalidClient { why: why.into() }
+    pub fn invalid_client(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidClient { reason: reason.into() }
     }
 
     /// It did not work this time.
     #[must_use]
-    pub fn transient(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Transient { why: why.into(), retry_after: None, source: None }
+    pub fn transient(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Transient { reason: reason.into(), retry_after: None, source: None }
     }
 
     /// Says how long the provider wants to be left alone, where waiting helps.
     #[must_use]
-    pub fn after(mut self, span: impl Into<Option<Duration>>) -> Self {
+    pub fn with_retry_after(mut self, span: impl Into<Option<Duration>>) -> Self {
         if let Self::Transient { retry_after, .. } = &mut self {
             *retry_after = span.into();
         }
@@ -175,8 +175,8 @@ mod tests {
     fn only_what_may_pass_says_when_to_come_back() {
         let minute = Duration::from_secs(60);
 
-        assert_eq!(TokenError::transient("status 503").after(minute).retry_after(), Some(minute));
-        assert_eq!(TokenError::invalid_grant("refused").after(minute).retry_after(), None);
+        assert_eq!(TokenError::transient("status 503").with_retry_after(minute).retry_after(), Some(minute));
+        assert_eq!(TokenError::invalid_grant("refused").with_retry_after(minute).retry_after(), None);
         assert!(!TokenError::invalid_client("unknown client").is_transient());
     }
 }

@@ -260,31 +260,31 @@ pub enum WriteState {
 #[non_exhaustive]
 pub enum StoreError {
     /// The store could not be reached, or did not answer in time. Go on alone; it may come back.
-    #[error("the store is unavailable: {why}")]
+    #[error("the store is unavailable: {reason}")]
     #[non_exhaustive]
     Unavailable {
         /// Whether a write may have happened all the same.
         applied: WriteState,
         /// What happened.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
         /// The failure underneath, if there was one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
     /// The store answered, and refuses: no rights, no room, read-only. Somebody has to mend it.
-    #[error("the store refused: {why}")]
+    #[error("the store refused: {reason}")]
     #[non_exhaustive]
     Rejected {
         /// What it refused.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
         /// The failure underneath, if there was one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
     /// What the store holds is damaged or not ours. It was left as it is.
-    #[error("the store's content is unusable: {why}")]
+    #[error("the store's content is unusable: {reason}")]
     #[non_exhaustive]
     Corrupt {
         /// What is wrong with it.
-        why: Cow<'static, str>,
+        reason: Cow<'static, str>,
         /// The failure underneath, if there was one.
         source: Option<Arc<dyn Error + Send + Sync>>,
     },
@@ -293,20 +293,20 @@ pub enum StoreError {
 impl StoreError {
     /// The store could not be reached, or did not answer.
     #[must_use]
-    pub fn unavailable(applied: WriteState, why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Unavailable { applied, why: why.into(), source: None }
+    pub fn unavailable(applied: WriteState, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Unavailable { applied, reason: reason.into(), source: None }
     }
 
     /// The store refuses.
     #[must_use]
-    pub fn rejected(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Rejected { why: why.into(), source: None }
+    pub fn rejected(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Rejected { reason: reason.into(), source: None }
     }
 
     /// What the store holds cannot be used.
     #[must_use]
-    pub fn corrupt(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Corrupt { why: why.into(), source: None }
+    pub fn corrupt(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Corrupt { reason: reason.into(), source: None }
     }
 
     /// Keeps the failure underneath.

@@ -22,15 +22,15 @@ pub struct UsageReport {
     /// What the answer speaks about: a window that is covered and not reported is gone.
     pub coverage: Coverage,
     /// What the provider decided per window, beside its numbers.
-    pub verdicts: Vec<WindowStatus>,
+    pub window_statuses: Vec<WindowStatus>,
     /// The plan of the account, in the provider's word.
     pub plan: Option<String>,
     /// Money beyond the windows.
     pub credits: Option<Credits>,
     /// Who the provider said the account belongs to.
-    pub identity: Option<OwnerId>,
+    pub owner_id: Option<OwnerId>,
     /// The login whose credential was used, where the fetcher knows it.
-    pub lineage: Option<LoginId>,
+    pub login_id: Option<LoginId>,
     /// Where this comes from.
     pub source: Source,
     /// When it was true, where that is known better than by when it arrived: a delayed message, a file's own date.
@@ -68,11 +68,11 @@ impl UsageReport {
         Self {
             windows: windows.into_iter().collect(),
             coverage,
-            verdicts: Vec::new(),
+            window_statuses: Vec::new(),
             plan: None,
             credits: None,
-            identity: None,
-            lineage: None,
+            owner_id: None,
+            login_id: None,
             source,
             observed_at: None,
         }
@@ -87,8 +87,8 @@ impl UsageReport {
 
     /// Adds what the provider decided.
     #[must_use]
-    pub fn verdicts(mut self, verdicts: impl IntoIterator<Item = WindowStatus>) -> Self {
-        self.verdicts.extend(verdicts);
+    pub fn window_statuses(mut self, window_statuses: impl IntoIterator<Item = WindowStatus>) -> Self {
+        self.window_statuses.extend(window_statuses);
         self
     }
 
@@ -108,15 +108,15 @@ impl UsageReport {
 
     /// Says who the provider named.
     #[must_use]
-    pub fn identity(mut self, identity: impl Into<Option<OwnerId>>) -> Self {
-        self.identity = identity.into();
+    pub fn owner_id(mut self, owner_id: impl Into<Option<OwnerId>>) -> Self {
+        self.owner_id = owner_id.into();
         self
     }
 
     /// Says whose credential was used.
     #[must_use]
-    pub fn lineage(mut self, lineage: impl Into<Option<LoginId>>) -> Self {
-        self.lineage = lineage.into();
+    pub fn login_id(mut self, login_id: impl Into<Option<LoginId>>) -> Self {
+        self.login_id = login_id.into();
         self
     }
 
@@ -185,7 +185,7 @@ pub struct WindowStatus {
     /// What it counts, if not everything: a verdict on one model leaves the others alone.
     pub scope: Option<Scope>,
     /// What was decided.
-    pub ruling: LimitStatus,
+    pub status: LimitStatus,
     /// Until when, if that was said.
     pub resets_at: Option<Timestamp>,
 }
@@ -193,8 +193,8 @@ pub struct WindowStatus {
 impl WindowStatus {
     /// A verdict on `window`.
     #[must_use]
-    pub fn new(window: WindowId, ruling: LimitStatus) -> Self {
-        Self { window, scope: None, ruling, resets_at: None }
+    pub fn new(window: WindowId, status: LimitStatus) -> Self {
+        Self { window, scope: None, status, resets_at: None }
     }
 
     /// Says what the window counts.

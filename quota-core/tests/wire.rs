@@ -42,7 +42,7 @@ fn usage() -> UsageReport {
     ])
     .plan("max".to_owned())
     .credits(credits)
-    .identity(OwnerId::new("org-1"))
+    .owner_id(OwnerId::new("org-1"))
 }
 
 /// A later answer, in which one window and the money could not be read.
@@ -59,7 +59,7 @@ fn lame_usage() -> UsageReport {
 
 /// The lease for a call of `host` at `second`, by a login of which everything is known.
 fn grant(record: &mut Record, second: i64, host: &str) -> Lease {
-    let login = LoginInfo::new(LoginId::new("user-1")).mark(CredentialFingerprint::from_hash(255));
+    let login = LoginInfo::new(LoginId::new("user-1")).fingerprint(CredentialFingerprint::from_hash(255));
     let attempt = RequestId::from(u128::try_from(second).expect("it is after the start") << 32);
     let ask = LeaseRequest::new(attempt, MaxStaleness::StartedAfter(at(second))).login(login).by(host.into());
     match record.begin(at(second), &ask, &Policy::default()) {
@@ -241,6 +241,6 @@ fn no_token_is_ever_written() {
     let text = String::from_utf8(full().encode().to_vec()).expect("it is JSON");
 
     // The mark is a hash; nothing else of a credential is known to a record.
-    assert!(text.contains(r#""mark":"00000000000000ff""#));
+    assert!(text.contains(r#""fingerprint":"00000000000000ff""#));
     assert!(["token", "sk-", "Bearer", "secret"].iter().all(|word| !text.contains(word)));
 }

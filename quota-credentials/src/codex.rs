@@ -30,7 +30,7 @@ use crate::{Environment, token};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The file is `auth.json` in `$CODEX_HOME`, otherwise in `~/.codex`. The [login id](quota_core::LoginInfo::lineage) is a hash of the
+/// The file is `auth.json` in `$CODEX_HOME`, otherwise in `~/.codex`. The [login id](quota_core::LoginInfo::login_id) is a hash of the
 /// account id in it, which stays the same when tokens rotate. An API key without a login has no usage and is ignored.
 #[derive(Debug, Clone)]
 pub struct Codex {
@@ -121,7 +121,7 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Credential, CredentialError> {
     let credential = token::parse(text.as_bytes()).map_err(|_| invalid())?;
     let mut credential = credential.ok_or_else(|| no_login_error(path))?;
     let id = tokens.account_id.as_deref().map(str::trim).filter(|id| !id.is_empty());
-    credential.login.lineage = id.map(|id| token::login_id(&["openai", id]));
+    credential.login.login_id = id.map(|id| token::login_id(&["openai", id]));
     Ok(credential)
 }
 
@@ -140,7 +140,7 @@ mod tests {
         let credential = read(r#"{"tokens":{"access_token":"abc","account_id":"id-1"}}"#).await.unwrap();
 
         assert_eq!(credential.secret.expose(), "abc");
-        assert!(credential.login.lineage.is_some() && credential.login.mark.is_some());
+        assert!(credential.login.login_id.is_some() && credential.login.fingerprint.is_some());
     }
 
     #[tokio::test]
@@ -156,9 +156,9 @@ mod tests {
         let next = read(r#"{"tokens":{"access_token":"def","account_id":"id-1"}}"#).await.unwrap();
         let other = read(r#"{"tokens":{"access_token":"def","account_id":"id-2"}}"#).await.unwrap();
 
-        assert_eq!(one.login.lineage, next.login.lineage);
-        assert_ne!(one.login.mark, next.login.mark);
-        assert_ne!(next.login.lineage, other.login.lineage);
+        assert_eq!(one.login.login_id, next.login.login_id);
+        assert_ne!(one.login.fingerprint, next.login.fingerprint);
+        assert_ne!(next.login.login_id, other.login.login_id);
     }
 
     #[tokio::test]

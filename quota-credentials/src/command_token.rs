@@ -150,7 +150,7 @@ mod tests {
         let credential = run(&shell("echo '  abc  '")).await.unwrap();
 
         assert_eq!(credential.secret.expose(), "abc");
-        assert!(credential.login.mark.is_some());
+        assert!(credential.login.fingerprint.is_some());
     }
 
     #[tokio::test]

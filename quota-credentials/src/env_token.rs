@@ -93,8 +93,8 @@ mod tests {
         let credential = read("MY_TOKEN", " sk-ant-oat01-abc\n").await.unwrap();
 
         assert_eq!(credential.secret.expose(), "sk-ant-oat01-abc");
-        assert_eq!(credential.login.mark, Some(token::fingerprint(&credential.secret)));
-        assert_eq!(credential.login.lineage, None);
+        assert_eq!(credential.login.fingerprint, Some(token::fingerprint(&credential.secret)));
+        assert_eq!(credential.login.login_id, None);
     }
 
     #[tokio::test]

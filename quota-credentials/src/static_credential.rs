@@ -34,7 +34,7 @@ impl StaticCredential {
 impl From<Credential> for StaticCredential {
     /// A whole credential. It gets a fingerprint if it has none.
     fn from(mut credential: Credential) -> Self {
-        credential.login.mark.get_or_insert_with(|| token::fingerprint(&credential.secret));
+        credential.login.fingerprint.get_or_insert_with(|| token::fingerprint(&credential.secret));
         Self(credential)
     }
 }
@@ -63,12 +63,12 @@ mod tests {
 
         let credential = credential_of(StaticCredential::new(secret.clone())).await;
 
-        assert_eq!(credential.login.mark, Some(token::fingerprint(&secret)));
+        assert_eq!(credential.login.fingerprint, Some(token::fingerprint(&secret)));
     }
 
     #[tokio::test]
     async fn login_and_plan_are_preserved() {
-        let login = LoginInfo::new(LoginId::new("a")).mark(CredentialFingerprint::from_hash(7));
+        let login = LoginInfo::new(LoginId::new("a")).fingerprint(CredentialFingerprint::from_hash(7));
         let complete =
             Credential::new(Secret::new("sk-ant-oat01-abc")).login(login.clone()).plan("max".to_owned());
 
@@ -84,6 +84,6 @@ mod tests {
 
         let credential = credential_of(StaticCredential::from(complete)).await;
 
-        assert_eq!(credential.login.mark, Some(token::fingerprint(&credential.secret)));
+        assert_eq!(credential.login.fingerprint, Some(token::fingerprint(&credential.secret)));
     }
 }

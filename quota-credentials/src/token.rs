@@ -37,7 +37,7 @@ pub(crate) fn require(
 
 /// A credential that has a fingerprint and nothing else.
 pub(crate) fn credential(secret: Secret) -> Credential {
-    let login = LoginInfo::unknown().mark(fingerprint(&secret));
+    let login = LoginInfo::unknown().fingerprint(fingerprint(&secret));
     Credential::new(secret).login(login)
 }
 

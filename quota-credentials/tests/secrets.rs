@@ -148,7 +148,7 @@ async fn fingerprint_and_login_id_do_not_contain_secrets() {
 
     let login = ClaudeCode::in_dir(Path::new(dir.path())).credential(&account()).await.unwrap().login;
 
-    assert!(login.lineage.is_some() && login.mark.is_some());
+    assert!(login.login_id.is_some() && login.fingerprint.is_some());
     assert!(!format!("{login:?}").contains(NEEDLE), "{login:?}");
 }
 
@@ -207,7 +207,7 @@ impl TokenRefresher for Refresher {
 
 #[tokio::test]
 async fn only_the_file_of_a_token_store_holds_its_tokens() {
-    let tokens = Tokens::new(Secret::new(format!("{TOKEN}-2"))).identity(OwnerId::new("an-owner"));
+    let tokens = Tokens::new(Secret::new(format!("{TOKEN}-2"))).owner_id(OwnerId::new("an-owner"));
     for result in [
         Ok(tokens.refresh_token(Secret::new(format!("{TOKEN}-3")))),
         Err(TokenError::invalid_grant("refused")),

@@ -96,7 +96,7 @@ impl Anthropic {
         }
         let organization =
             header(&response.headers, ORGANIZATION).filter(|id| !id.is_empty() && is_short_text(id));
-        Ok(parsed.usage.identity(organization.map(OwnerId::new)))
+        Ok(parsed.usage.owner_id(organization.map(OwnerId::new)))
     }
 }
 

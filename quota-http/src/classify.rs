@@ -34,7 +34,7 @@ pub(crate) fn classify(status: u16, headers: &HeaderMap, body: &[u8], now: Times
         529 => unavailable("the provider is overloaded (status 529)"),
         _ => FetchError::unavailable(format!("unexpected status {status}")),
     };
-    Some(error.after(retry_after(|name| header(headers, name), Some(now))))
+    Some(error.with_retry_after(retry_after(|name| header(headers, name), Some(now))))
 }
 
 /// Whether the response is a challenge or an error page of Cloudflare, not a response of the provider.

@@ -30,7 +30,7 @@ pub(crate) struct ProviderConfig {
     /// Returns the error code of an error response.
     pub(crate) error: fn(&Value) -> Option<&str>,
     /// Returns the owner that a response names.
-    pub(crate) identity: fn(&Map<String, Value>) -> Option<OwnerId>,
+    pub(crate) owner_id: fn(&Map<String, Value>) -> Option<OwnerId>,
     /// Returns the expiry in the access token's claims. Used if the response has no `expires_in`.
     pub(crate) token_expiry: fn(&str) -> Option<Timestamp>,
 }
@@ -71,9 +71,9 @@ impl TokenRefresher for OAuthRefresher {
             let wait = retry_after(|name| header(&headers, name), Some(now));
             if is_blocked_by_cloudflare(|name| header(&headers, name)) && matches!(status, 400..=403 | 503) {
                 let reason = format!("Cloudflare blocked the request (status {status})");
-                return Err(TokenError::transient(reason).after(wait));
+                return Err(TokenError::transient(reason).with_retry_after(wait));
             }
-            return Err(error_from_response(&self.config, status, &body).after(wait));
+            return Err(error_from_response(&self.config, status, &body).with_retry_after(wait));
         }
         parse_tokens(&self.config, &body, now)
     }
@@ -154,9 +154,9 @@ fn parse_tokens(config: &ProviderConfig, body: &[u8], now: Timestamp) -> Result<
         let expiry = (config.token_expiry)(access.expose())?;
         Duration::try_from(expiry.duration_since(now)).ok()
     });
-    let identity = (config.identity)(&response);
+    let owner_id = (config.owner_id)(&response);
     response.into_iter().for_each(|(_, value)| zeroize(value));
-    Ok(Tokens::new(access).refresh_token(refresh).expires_in(lives).identity(identity))
+    Ok(Tokens::new(access).refresh_token(refresh).expires_in(lives).owner_id(owner_id))
 }
 
 /// The field holds something that cannot be a token.

@@ -101,16 +101,16 @@ impl Observation {
             (window.id().as_str().to_owned(), observed)
         });
         Self {
-            login: record.lineage().map(ToString::to_string),
-            owner: record.identity().map(ToString::to_string),
+            login: record.login_id().map(ToString::to_string),
+            owner: record.owner_id().map(ToString::to_string),
             refreshed_at: record.asked_at(),
             hold: hold.map(|hold| ObservedHold {
                 since: hold.since,
                 until: hold.until,
-                reason: hold.why,
+                reason: hold.reason,
                 unknown: Map::new(),
             }),
-            failure: record.trouble().map(|trouble| ObservedFailure {
+            failure: record.last_failure().map(|trouble| ObservedFailure {
                 at: trouble.at,
                 kind: trouble.kind,
                 unknown: Map::new(),

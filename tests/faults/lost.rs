@@ -79,9 +79,12 @@ async fn a_stale_reading_says_that_the_store_is_away() {
     host.refresh().await;
     until("the reading is stale", || host.main.is_stale()).await;
 
-    let state = host.main.peek().state();
+    let state = host.main.peek().freshness();
     assert!(
-        matches!(state, Freshness::Stale { why: quota::StaleReason::StoreUnavailable, since: Some(_), .. }),
+        matches!(
+            state,
+            Freshness::Stale { reason: quota::StaleReason::StoreUnavailable, since: Some(_), .. }
+        ),
         "{state:?}"
     );
     assert_eq!(host.peek(), Some(30.0));

@@ -21,7 +21,7 @@ async fn after(answer: Answer) -> (FetchError, Option<f64>, Option<HoldReason>) 
 
     assert!(!refreshed.fetched && simulator.stop().await.calls() == 2, "asked once, and then left alone");
     let Some(QuotaError::Fetch { error, .. }) = refreshed.error else { panic!("an error is due") };
-    (error, five_hours(&main.peek()), main.peek().hold().map(|hold| hold.why))
+    (error, five_hours(&main.peek()), main.peek().hold().map(|hold| hold.reason))
 }
 
 #[tokio::test]

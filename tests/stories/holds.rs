@@ -73,7 +73,7 @@ async fn a_held_account_shows_its_old_numbers_and_until_when() {
 
     assert!(matches!(first.error, Some(QuotaError::Fetch { .. })));
     let Some(QuotaError::OnHold { hold, .. }) = second.error else { panic!("held, not {:?}", second.error) };
-    assert_eq!(hold.why, HoldReason::RateLimited);
+    assert_eq!(hold.reason, HoldReason::RateLimited);
     assert!((2990..=3000).contains(&hold.retry_after.unwrap().as_secs()), "{:?}", hold.retry_after);
     assert_eq!(five_hours(&second.answer), Some(30.0));
     assert_eq!(simulator.stop().await.calls(), 2);
@@ -91,7 +91,9 @@ async fn a_429_to_one_account_keeps_its_neighbours_quiet_in_every_process() {
 
     let error = there.account(&id("spare")).get().await.unwrap_err();
 
-    assert!(matches!(error, QuotaError::OnHold { hold, .. } if hold.why == HoldReason::ProviderRateLimited));
+    assert!(
+        matches!(error, QuotaError::OnHold { hold, .. } if hold.reason == HoldReason::ProviderRateLimited)
+    );
     assert_eq!(simulator.stop().await.account("spare").unwrap().calls, 0);
 }
 
@@ -106,6 +108,9 @@ async fn an_organization_that_forbids_it_holds_no_account() {
     let served = spare.get().await;
 
     assert!(refused.report().contains("policy"), "{}", refused.report());
-    assert_eq!((main.peek().hold(), main.peek().trouble().unwrap().kind), (None, LastFailureKind::Forbidden));
+    assert_eq!(
+        (main.peek().hold(), main.peek().last_failure().unwrap().kind),
+        (None, LastFailureKind::Forbidden)
+    );
     assert!(served.is_ok());
 }

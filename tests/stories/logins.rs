@@ -59,7 +59,7 @@ async fn a_token_that_was_renewed_by_its_owner_is_taken_up_in_mid_refresh() {
     let answer = main.get().await.unwrap();
 
     assert!(matches!(refused, QuotaError::Fetch { error: FetchError::Unauthorized, .. }), "{refused}");
-    assert_eq!((five_hours(&answer), answer.trouble()), (Some(30.0), None));
+    assert_eq!((five_hours(&answer), answer.last_failure()), (Some(30.0), None));
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn a_dead_login_is_asked_once_and_said_to_be_dead() {
         drop(main.get().await);
     }
 
-    assert_eq!(main.peek().trouble().unwrap().kind, LastFailureKind::Unauthorized);
+    assert_eq!(main.peek().last_failure().unwrap().kind, LastFailureKind::Unauthorized);
     assert_eq!(main.peek().hold(), None);
     assert_eq!(simulator.stop().await.calls(), 1);
 }
@@ -111,7 +111,7 @@ async fn the_anthropic_parser_reads_the_usage_that_claude_code_cached() {
     let unparsed = source.cached_usage().await.unwrap();
     let cached = anthropic::parse_claude_json(&unparsed.state_file).unwrap();
 
-    assert!(unparsed.lineage.is_some());
+    assert!(unparsed.login_id.is_some());
     assert_eq!(cached.account.as_deref(), Some("user-a"));
     assert_eq!(cached.parsed.usage.windows[0].used.basis_points(), 2600);
 }

@@ -237,7 +237,7 @@ async fn the_login_of_another_program_is_never_renewed_or_written() {
     let source = ClaudeCode::in_dir(dir.path());
 
     let found = source.credential(&id("main")).await;
-    let renewed = source.renew(&id("main"), found.ok().and_then(|found| found.login.mark)).await;
+    let renewed = source.renew(&id("main"), found.ok().and_then(|found| found.login.fingerprint)).await;
 
     assert!(renewed.is_ok_and(|renewed| renewed.secret.expose() == "sim-token-gone"));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);

@@ -68,13 +68,14 @@ impl FallbackAccountManager {
         if let Some(failure) = &mut seen.failure {
             failure.resets_at = failure.resets_at.and_then(|at| plausible_reset(at, None, answered));
         }
-        let mark = route.credential.as_ref().and_then(|credential| credential.login.mark);
+        let fingerprint = route.credential.as_ref().and_then(|credential| credential.login.fingerprint);
         let found = seen.failure.as_ref().map(|failure| {
-            classify(failure, outcome.status(), &route.request, mark, answered, &inner.policy)
+            classify(failure, outcome.status(), &route.request, fingerprint, answered, &inner.policy)
         });
         let others: Vec<Block> = other_spent(&seen)
             .filter_map(|failure| {
-                classify(&failure, outcome.status(), &route.request, mark, answered, &inner.policy).block
+                classify(&failure, outcome.status(), &route.request, fingerprint, answered, &inner.policy)
+                    .block
             })
             .collect();
         let elapsed = Duration::try_from(now.duration_since(answered)).unwrap_or_default();
@@ -83,10 +84,10 @@ impl FallbackAccountManager {
         if route.is_reported.swap(true, Ordering::AcqRel) {
             return Ok(report);
         }
-        if !seen.usage.windows.is_empty() || seen.usage.identity.is_some() {
+        if !seen.usage.windows.is_empty() || seen.usage.owner_id.is_some() {
             // Late headers of an old login say whose they are, and are refused.
-            seen.usage.lineage =
-                route.credential.as_ref().and_then(|credential| credential.login.lineage.clone());
+            seen.usage.login_id =
+                route.credential.as_ref().and_then(|credential| credential.login.login_id.clone());
             if slot.usage.observe(&seen.usage).is_err() {
                 tracing::debug!(account = %slot.id, "what was observed is another login's");
             }
@@ -100,20 +101,21 @@ impl FallbackAccountManager {
             let is_login =
                 report.failure.as_ref().is_some_and(|failure| failure.kind == RejectionKind::Unauthorized);
             let has_another = is_login && inner.has_another_credential(route).await;
-            if has_another && slot.may_try_another(mark) {
+            if has_another && slot.may_try_another(fingerprint) {
                 report.next = RetryAdvice::SameAccount;
             } else {
                 // Another one each time is nobody's: none of them ends the block.
                 let block =
                     found.block.map(|block| if has_another { unmarked(block, &inner.policy) } else { block });
                 // Without a credential, the account is whose its numbers are.
-                let login = route.credential.as_ref().and_then(|credential| credential.login.lineage.clone());
-                let lineage = login.or_else(|| slot.lineage());
+                let login =
+                    route.credential.as_ref().and_then(|credential| credential.login.login_id.clone());
+                let login_id = login.or_else(|| slot.login_id());
                 let blocks: Vec<_> = block.into_iter().chain(others).collect();
                 let is_blocked = !blocks.is_empty();
                 for block in blocks {
                     tracing::debug!(account = %slot.id, kind = block.kind.as_str(), "account blocked");
-                    slot.block(block.lineage(lineage.clone()), now);
+                    slot.block(block.login_id(login_id.clone()), now);
                 }
                 if is_blocked {
                     inner.save_now().await;
@@ -132,10 +134,10 @@ impl FallbackAccountManager {
 /// The windows that an answer calls spent besides the one that its failure is about: each counts until its own reset.
 fn other_spent(seen: &ParsedResponse) -> impl Iterator<Item = Rejection> {
     let main = seen.failure.as_ref().filter(|failure| failure.kind == RejectionKind::QuotaExhausted);
-    let verdicts = main.into_iter().flat_map(|_| &seen.usage.verdicts);
+    let verdicts = main.into_iter().flat_map(|_| &seen.usage.window_statuses);
     verdicts
         .filter(move |verdict| {
-            verdict.ruling == LimitStatus::Rejected
+            verdict.status == LimitStatus::Rejected
                 && main.is_some_and(|main| main.window.as_ref() != Some(&verdict.window))
         })
         .map(|verdict| {
@@ -147,7 +149,7 @@ fn other_spent(seen: &ParsedResponse) -> impl Iterator<Item = Rejection> {
 /// The same for whatever credential it was.
 fn unmarked(block: Block, policy: &RoutingPolicy) -> Block {
     let until = block.since.checked_add(policy.forbidden_cooldown).unwrap_or(Timestamp::MAX);
-    block.mark(None).until(until)
+    block.fingerprint(None).until(until)
 }
 
 impl Inner {
@@ -167,9 +169,9 @@ impl Inner {
     /// Whether the account has another credential than the one that was refused, or can be given one.
     async fn has_another_credential(&self, route: &Route) -> bool {
         let Some(used) = &route.credential else { return false };
-        let Ok(Some(now)) = self.renewed(&self.slots[route.at], used.login.mark).await else {
+        let Ok(Some(now)) = self.renewed(&self.slots[route.at], used.login.fingerprint).await else {
             return false;
         };
-        now.login.mark.is_some() && now.login.mark != used.login.mark
+        now.login.fingerprint.is_some() && now.login.fingerprint != used.login.fingerprint
     }
 }

@@ -282,7 +282,7 @@ impl Inner {
 
     /// Gives the account to this login, if another one's numbers are here; whether that was so.
     async fn switch_login(self: &Arc<Self>, slot: &AccountSlot, login: &LoginInfo) -> bool {
-        if !login.lineage.as_ref().is_some_and(|lineage| slot.is_of_another(lineage)) {
+        if !login.login_id.as_ref().is_some_and(|login_id| slot.is_of_another(login_id)) {
             return false;
         }
         tracing::debug!(account = %slot.id, "another login");

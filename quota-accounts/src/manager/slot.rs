@@ -126,13 +126,13 @@ impl AccountSlot {
     }
 
     /// The login that the usage is of, where that was stated.
-    pub(super) fn lineage(&self) -> Option<LoginId> {
-        self.usage.peek().lineage().cloned()
+    pub(super) fn login_id(&self) -> Option<LoginId> {
+        self.usage.peek().login_id().cloned()
     }
 
     /// Whether the usage is of another login than this. What is not stated on either side contradicts nothing.
-    pub(super) fn is_of_another(&self, lineage: &LoginId) -> bool {
-        self.usage.peek().lineage().is_some_and(|own| own != lineage)
+    pub(super) fn is_of_another(&self, login_id: &LoginId) -> bool {
+        self.usage.peek().login_id().is_some_and(|own| own != login_id)
     }
 
     /// Makes the usage fresh for a request of `model`, if it is not.
@@ -153,20 +153,20 @@ impl AccountSlot {
     pub(super) fn exported(&self) -> Seed {
         let answer = self.usage.peek();
         // A neighbour's quiet time is not this account's to keep.
-        let own = |hold: &Hold| hold.why != HoldReason::ProviderRateLimited;
+        let own = |hold: &Hold| hold.reason != HoldReason::ProviderRateLimited;
         Seed::new(answer.snapshot().clone())
             .hold(answer.hold().filter(own))
-            .lineage(answer.lineage().cloned())
+            .login_id(answer.login_id().cloned())
     }
 
     /// The blocks, without those of another login than the numbers are of.
     fn own_blocks(&self) -> Arc<[Block]> {
         let live = Arc::clone(&self.blocks().active);
-        let lineage = self.lineage();
-        if !live.iter().any(|block| block.is_of_another(lineage.as_ref())) {
+        let login_id = self.login_id();
+        if !live.iter().any(|block| block.is_of_another(login_id.as_ref())) {
             return live;
         }
-        live.iter().filter(|block| !block.is_of_another(lineage.as_ref())).cloned().collect()
+        live.iter().filter(|block| !block.is_of_another(login_id.as_ref())).cloned().collect()
     }
 
     /// Whether nothing was ever read of it.
@@ -214,8 +214,8 @@ impl AccountSlot {
 
     /// Takes over what was kept of an earlier run, or what another process has written, as far as it is this login's.
     pub(super) fn load_blocks(&self, kept: &[Block], now: Timestamp) {
-        let lineage = self.lineage();
-        let counts = |block: &&Block| block.is_live(now) && !block.is_of_another(lineage.as_ref());
+        let login_id = self.login_id();
+        let counts = |block: &&Block| block.is_live(now) && !block.is_of_another(login_id.as_ref());
         self.change_blocks(|blocks| {
             for block in kept.iter().filter(counts) {
                 insert_or_extend(blocks, block.clone());
@@ -243,16 +243,19 @@ impl AccountSlot {
 
     /// Lifts what was answered to another credential or login than this one.
     pub(super) fn clear_for_login(&self, login: &LoginInfo) -> bool {
-        let is_other =
-            |block: &Block| block.mark.is_some() && login.mark.is_some() && block.mark != login.mark;
-        self.clear_blocks(|block| is_other(block) || block.is_of_another(login.lineage.as_ref()))
+        let is_other = |block: &Block| {
+            block.fingerprint.is_some()
+                && login.fingerprint.is_some()
+                && block.fingerprint != login.fingerprint
+        };
+        self.clear_blocks(|block| is_other(block) || block.is_of_another(login.login_id.as_ref()))
     }
 
     /// Lifts what was answered to another login than the numbers are of.
     pub(super) fn clear_foreign(&self) {
         if self.is_blocked.load(Ordering::Acquire) {
-            let lineage = self.lineage();
-            self.clear_blocks(|block| block.is_of_another(lineage.as_ref()));
+            let login_id = self.login_id();
+            self.clear_blocks(|block| block.is_of_another(login_id.as_ref()));
         }
     }
 
@@ -289,11 +292,11 @@ impl AccountSlot {
     /// Whether the credential of an account that is of no use is worth a look: another one could end that, and it was not
     /// looked at a moment ago.
     pub(super) fn should_recheck_credential(&self, now: Timestamp) -> bool {
-        let ends_with_its_login = |block: &Block| block.mark.is_some() || block.lineage.is_some();
+        let ends_with_its_login = |block: &Block| block.fingerprint.is_some() || block.login_id.is_some();
         let is_marked = || {
             self.is_blocked.load(Ordering::Acquire) && self.blocks().active.iter().any(ends_with_its_login)
         };
-        if self.usage.peek().lineage().is_none() && !is_marked() {
+        if self.usage.peek().login_id().is_none() && !is_marked() {
             return false;
         }
         let now = now.as_millisecond();

@@ -38,10 +38,12 @@ pub struct Block {
     pub window: Option<WindowId>,
     /// The credential it counts for: another one ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<CredentialFingerprint>,
+    #[serde(rename = "mark")]
+    pub fingerprint: Option<CredentialFingerprint>,
     /// The login it counts for, where that was known: another one ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lineage: Option<LoginId>,
+    #[serde(rename = "lineage")]
+    pub login_id: Option<LoginId>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -57,8 +59,8 @@ impl Block {
             model: None,
             is_exact: false,
             window: None,
-            mark: None,
-            lineage: None,
+            fingerprint: None,
+            login_id: None,
             unknown: Map::new(),
         }
     }
@@ -92,21 +94,21 @@ impl Block {
 
     /// Says which credential it counts for.
     #[must_use]
-    pub fn mark(mut self, mark: impl Into<Option<CredentialFingerprint>>) -> Self {
-        self.mark = mark.into();
+    pub fn fingerprint(mut self, fingerprint: impl Into<Option<CredentialFingerprint>>) -> Self {
+        self.fingerprint = fingerprint.into();
         self
     }
 
     /// Says which login it counts for.
     #[must_use]
-    pub fn lineage(mut self, lineage: impl Into<Option<LoginId>>) -> Self {
-        self.lineage = lineage.into();
+    pub fn login_id(mut self, login_id: impl Into<Option<LoginId>>) -> Self {
+        self.login_id = login_id.into();
         self
     }
 
     /// Whether it counts for somebody else than this login. What is not said on either side contradicts nothing.
-    pub(crate) fn is_of_another(&self, lineage: Option<&LoginId>) -> bool {
-        matches!((&self.lineage, lineage), (Some(own), Some(other)) if own != other)
+    pub(crate) fn is_of_another(&self, login_id: Option<&LoginId>) -> bool {
+        matches!((&self.login_id, login_id), (Some(own), Some(other)) if own != other)
     }
 
     /// Whether it still stands at `now`, whatever the request.
@@ -143,7 +145,9 @@ impl Block {
                 Some(id) => snapshot.window(id).is_some_and(|window| self.has_room_in(window)),
                 None => self.has_room_everywhere(snapshot),
             },
-            RejectionKind::Unauthorized => self.mark.is_none() && snapshot.complete_at() > Some(self.since),
+            RejectionKind::Unauthorized => {
+                self.fingerprint.is_none() && snapshot.complete_at() > Some(self.since)
+            }
             _ => false,
         }
     }
@@ -174,6 +178,6 @@ impl Block {
     /// Whether the other is about the same thing and the same credential, so that one of them says it all.
     pub(crate) fn is_about(&self, other: &Self) -> bool {
         (self.kind, &self.model, &self.window) == (other.kind, &other.model, &other.window)
-            && (self.mark, &self.lineage) == (other.mark, &other.lineage)
+            && (self.fingerprint, &self.login_id) == (other.fingerprint, &other.login_id)
     }
 }

@@ -81,7 +81,7 @@ impl<'a> Candidate<'a> {
     pub fn from_usage(id: &'a AccountId, role: Role, answer: AccountUsage) -> Self {
         let fresh_for = answer.max_age();
         let login_rejected =
-            answer.trouble().is_some_and(|trouble| trouble.kind == LastFailureKind::Unauthorized);
+            answer.last_failure().is_some_and(|trouble| trouble.kind == LastFailureKind::Unauthorized);
         let has_unknown_owner = answer.unattributed().is_some();
         Self { login_rejected, has_unknown_owner, ..Self::of(id, role, Readings::Answer(answer), fresh_for) }
     }

@@ -9,9 +9,9 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-fn seed(used: f64, second: i64, lineage: &str) -> Seed {
+fn seed(used: f64, second: i64, login_id: &str) -> Seed {
     let reading = WindowReading::new(WindowId::five_hour(), Percent::from_percent(used).unwrap());
-    Seed::new(Snapshot::of(&UsageReport::polled([reading]), at(second))).lineage(LoginId::new(lineage))
+    Seed::new(Snapshot::of(&UsageReport::polled([reading]), at(second))).login_id(LoginId::new(login_id))
 }
 
 fn used(state: &AccountState) -> Option<f64> {
@@ -53,30 +53,30 @@ fn an_old_logins_late_writer_does_not_bring_it_back() {
 
     state.learn(&seed(50.0, 5, "a"), &[], at(100));
 
-    assert_eq!((used(&state), state.lineage), (Some(10.0), Some(LoginId::new("b"))));
+    assert_eq!((used(&state), state.login_id), (Some(10.0), Some(LoginId::new("b"))));
 }
 
-fn dead(second: i64, lineage: &str) -> Block {
-    Block::new(RejectionKind::Unauthorized, at(second)).lineage(LoginId::new(lineage))
+fn dead(second: i64, login_id: &str) -> Block {
+    Block::new(RejectionKind::Unauthorized, at(second)).login_id(LoginId::new(login_id))
 }
 
 #[test]
 fn a_block_of_a_login_without_readings_is_kept() {
     let mut state = AccountState::default();
     state.learn(&seed(50.0, 5, "a"), &[], at(100));
-    let unread = Seed::default().lineage(LoginId::new("b"));
+    let unread = Seed::default().login_id(LoginId::new("b"));
 
     state.learn(&unread, &[dead(10, "b")], at(100));
 
     assert!(state.block(&dead(10, "b")));
-    assert_eq!((used(&state), state.lineage, state.blocks.len()), (None, Some(LoginId::new("b")), 1));
+    assert_eq!((used(&state), state.login_id, state.blocks.len()), (None, Some(LoginId::new("b")), 1));
 }
 
 // B34
 #[test]
 fn a_login_that_was_refused_later_is_not_replaced_by_an_older_reading_of_another() {
     let mut state = AccountState::default();
-    let unread = Seed::default().lineage(LoginId::new("b"));
+    let unread = Seed::default().login_id(LoginId::new("b"));
     state.learn(&unread, &[dead(10, "b")], at(100));
     state.block(&dead(10, "b"));
 
@@ -90,7 +90,7 @@ fn a_login_that_was_refused_later_is_not_replaced_by_an_older_reading_of_another
 fn a_block_from_the_future_says_nothing_of_which_login_is_the_later_one() {
     let mut state = AccountState::default();
     state.learn(&seed(50.0, 50, "a"), &[], at(100));
-    let unread = Seed::default().lineage(LoginId::new("b"));
+    let unread = Seed::default().login_id(LoginId::new("b"));
 
     state.learn(&unread, &[dead(5000, "b")], at(100));
 
@@ -131,7 +131,7 @@ fn what_was_kept_without_a_login_is_adopted_with_its_hold_and_its_blocks() {
     // Of a call before the hold, so it has not ended that.
     state.learn(&seed(60.0, 7, "a"), &[], at(100));
 
-    assert_eq!((used(&state), &state.lineage), (Some(60.0), &Some(LoginId::new("a"))));
+    assert_eq!((used(&state), &state.login_id), (Some(60.0), &Some(LoginId::new("a"))));
     assert_eq!((state.hold, state.blocks), (Some(hold(10)), vec![block]));
 }
 
@@ -182,11 +182,11 @@ fn a_use_of_a_session_from_the_future_is_no_later_than_a_true_one() {
 #[test]
 fn readings_of_another_login_from_the_future_do_not_keep_the_true_ones_out() {
     let mut state = AccountState { snapshot: seed(50.0, 1000, "a").snapshot, ..AccountState::default() };
-    state.lineage = Some(LoginId::new("a"));
+    state.login_id = Some(LoginId::new("a"));
 
     state.learn(&seed(10.0, 90, "b"), &[], at(100));
 
-    assert_eq!((used(&state), state.lineage), (Some(10.0), Some(LoginId::new("b"))));
+    assert_eq!((used(&state), state.login_id), (Some(10.0), Some(LoginId::new("b"))));
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn everything() -> AccountsState {
     account.block(&block.model("opus".to_owned()).window(WindowId::seven_day()));
     account.block(
         &Block::new(RejectionKind::Unauthorized, at(0))
-            .mark(quota_core::CredentialFingerprint::from_hash(255)),
+            .fingerprint(quota_core::CredentialFingerprint::from_hash(255)),
     );
     state.pins.push(pin("s", "anthropic/main", 5));
 

@@ -293,7 +293,8 @@ async fn what_was_kept_without_a_login_is_the_known_logins_and_its_hold_survives
         let before = world.provider.calls();
 
         for token in 1..=3 {
-            let login = LoginInfo::new(LoginId::new("someone")).mark(CredentialFingerprint::from_hash(token));
+            let login =
+                LoginInfo::new(LoginId::new("someone")).fingerprint(CredentialFingerprint::from_hash(token));
             world.provider.set_login(&id("main"), Ok(login));
             let accounts = world.restarted().accounts();
             accounts.refresh_quota_for_due_accounts().await;

@@ -100,7 +100,7 @@ impl CredentialSource for Recorded {
         rejected: Option<CredentialFingerprint>,
     ) -> Result<Credential, CredentialError> {
         let renewed = self.provider.renew(account, rejected).await;
-        let is_renewed = renewed.as_ref().is_ok_and(|credential| credential.login.mark != rejected);
+        let is_renewed = renewed.as_ref().is_ok_and(|credential| credential.login.fingerprint != rejected);
         self.ledger.note(format!("  credential of {account} renewed: {is_renewed}"));
         renewed
     }
@@ -482,9 +482,10 @@ async fn another_credential_without_a_login_is_bound_by_the_hold() {
     let program = Program::new();
     let accounts = program.start();
     let holds = |hash| {
-        program
-            .provider
-            .set_login(&id("main"), Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(hash))));
+        program.provider.set_login(
+            &id("main"),
+            Ok(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(hash))),
+        );
     };
     holds(1);
     program.provider.then_fail(FetchError::throttled(Some(MINUTE * 20)));

@@ -19,8 +19,8 @@ use crate::support::*;
 pub(crate) struct Logins(Mutex<HashMap<AccountId, (Option<u64>, &'static str)>>);
 
 impl Logins {
-    pub(crate) fn set(&self, name: &str, token: Option<u64>, lineage: &'static str) {
-        self.0.lock().unwrap_or_else(|error| error.into_inner()).insert(id(name), (token, lineage));
+    pub(crate) fn set(&self, name: &str, token: Option<u64>, login_id: &'static str) {
+        self.0.lock().unwrap_or_else(|error| error.into_inner()).insert(id(name), (token, login_id));
     }
 }
 
@@ -28,9 +28,10 @@ impl Logins {
 impl CredentialSource for Logins {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         let logins = self.0.lock().unwrap_or_else(|error| error.into_inner());
-        let (token, lineage) = logins.get(account).copied().unwrap_or((Some(1), "someone"));
+        let (token, login_id) = logins.get(account).copied().unwrap_or((Some(1), "someone"));
         let token = token.ok_or_else(|| CredentialError::not_logged_in("log in with `example login`"))?;
-        let login = LoginInfo::new(LoginId::new(lineage)).mark(CredentialFingerprint::from_hash(token));
+        let login =
+            LoginInfo::new(LoginId::new(login_id)).fingerprint(CredentialFingerprint::from_hash(token));
         Ok(Credential::new(Secret::new(format!("n33dle-{token}"))).login(login))
     }
 }
@@ -191,7 +192,7 @@ async fn the_killswitch_counts_wherever_the_credential_is_kept_and_whoever_it_tu
         let vault = Arc::new(quota_credentials::StaticCredential::new(Secret::new("n33dle")));
         let accounts = world.builder().credentials(vault).build().unwrap();
         let answers = |used: f64, whose: &str| {
-            let usage = UsageReport::polled([world.five_hour(used)]).identity(OwnerId::new(whose));
+            let usage = UsageReport::polled([world.five_hour(used)]).owner_id(OwnerId::new(whose));
             world.provider.answer(usage);
         };
         answers(97.0, "org-1");

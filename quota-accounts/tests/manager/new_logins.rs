@@ -235,7 +235,7 @@ struct Printer(AtomicU64);
 impl CredentialSource for Printer {
     async fn credential(&self, _account: &AccountId) -> Result<Credential, CredentialError> {
         let token = self.0.fetch_add(1, Ordering::Relaxed);
-        let login = LoginInfo::unknown().mark(CredentialFingerprint::from_hash(token));
+        let login = LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(token));
         Ok(Credential::new(Secret::new(format!("n33dle-{token}"))).login(login))
     }
 }

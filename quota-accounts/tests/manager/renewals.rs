@@ -32,7 +32,7 @@ impl CredentialSource for Renewing {
                 Some(Duration::from_secs(40)),
             ));
         }
-        let login = LoginInfo::unknown().mark(CredentialFingerprint::from_hash(token));
+        let login = LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(token));
         Ok(Credential::new(Secret::new(format!("token-{token}"))).login(login))
     }
 

@@ -202,7 +202,7 @@ impl UsageFetcher for Provider {
 impl CredentialSource for Provider {
     async fn credential(&self, account: &AccountId) -> Result<Credential, CredentialError> {
         let token = self.state().at_hand[account.name()];
-        let login = LoginInfo::unknown().mark(CredentialFingerprint::from_hash(token));
+        let login = LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(token));
         Ok(Credential::new(Secret::new(format!("n33dle-{token}"))).login(login))
     }
 }

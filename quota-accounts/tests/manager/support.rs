@@ -180,7 +180,7 @@ impl ResponseParser for ExampleTraffic {
             failure.scope(verdict.scope.clone()).resets_at(verdict.resets_at)
         });
         let mut usage = UsageReport::from_headers(windows);
-        usage.verdicts = verdicts;
+        usage.window_statuses = verdicts;
         ParsedResponse::new(usage, failure.or(first).or_else(|| Rejection::of_status(answer.status)))
     }
 }

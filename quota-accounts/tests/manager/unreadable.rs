@@ -43,7 +43,8 @@ impl CredentialSource for Moody {
         let does = self.0.lock().expect("nobody broke").get(account).copied().unwrap_or(Does::Reads);
         match does {
             Does::Reads => {
-                let login = LoginInfo::new(LoginId::new("someone")).mark(CredentialFingerprint::from_hash(1));
+                let login =
+                    LoginInfo::new(LoginId::new("someone")).fingerprint(CredentialFingerprint::from_hash(1));
                 Ok(Credential::new(Secret::new("n33dle")).login(login))
             }
             Does::CannotRead => {

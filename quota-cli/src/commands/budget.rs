@@ -90,7 +90,7 @@ impl Spent {
         now: Timestamp,
         policy: &Policy,
     ) -> Self {
-        let recent = record.attempts().iter().filter(|attempt| between(attempt.at, now) < HOUR);
+        let recent = record.calls().iter().filter(|attempt| between(attempt.at, now) < HOUR);
         let mut callers = BTreeMap::<&str, (usize, Timestamp)>::new();
         let mut made = 0;
         for attempt in recent {

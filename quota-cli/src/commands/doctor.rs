@@ -130,9 +130,9 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, Failure> {
 async fn of_accounts(config: &Config, store: Option<&Store>, clock: &Clock) -> Vec<Check> {
     let (mut checks, mut marks) = (Vec::new(), Vec::new());
     for account in &config.accounts {
-        let (of_login, mark) = logins::of(account, config, clock).await;
+        let (of_login, fingerprint) = logins::of(account, config, clock).await;
         checks.extend(of_login);
-        marks.push(mark);
+        marks.push(fingerprint);
     }
     if let Some(store) = store {
         checks.extend(refreshes::of(config, store, &marks, clock).await);

@@ -297,5 +297,5 @@ fn chosen<'a>(
 
 /// Whether asking may bring something: nobody has been told to wait.
 fn needs_refresh(answer: &AccountUsage) -> bool {
-    matches!(answer.state(), Freshness::Stale { .. }) && answer.hold().is_none()
+    matches!(answer.freshness(), Freshness::Stale { .. }) && answer.hold().is_none()
 }

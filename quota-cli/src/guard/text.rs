@@ -69,8 +69,9 @@ pub(super) fn cause(
     advice: &dyn Fn() -> String,
     local: &LocalTime,
 ) -> Option<String> {
-    let held =
-        |hold: &Hold| format!("not asked until {}: {}", local.time_of_day_with_seconds(hold.until), hold.why);
+    let held = |hold: &Hold| {
+        format!("not asked until {}: {}", local.time_of_day_with_seconds(hold.until), hold.reason)
+    };
     let FailureView { why, advice } = match (error, hold) {
         (Some(QuotaError::OnHold { hold, .. }), _) | (None, Some(hold)) => return Some(held(hold)),
         (Some(error), _) => FailureView::of(error, advice),
@@ -144,7 +145,7 @@ mod tests {
         let hold = Hold::new(at("11:54:00"), at("11:59:00"), HoldReason::RateLimited);
         let cause = cause(None, Some(&hold), &String::new, &local());
 
-        assert_eq!(cause, Some(format!("not asked until 11:59:00: {}", hold.why)));
+        assert_eq!(cause, Some(format!("not asked until 11:59:00: {}", hold.reason)));
         let line = line(None, Why::NothingRead, &Beside { cause, pending: None });
         assert!(line.contains("; nothing is known of it yet; "), "{line}");
     }

@@ -144,8 +144,8 @@ fn account(weighed: &Evaluated, settings: &AccountSettings, router: &Router<'_>)
 
 /// Why nothing newer is known: what this process has met, or else what keeps everybody from asking.
 fn not_refreshed(answer: &AccountUsage) -> Option<String> {
-    let trouble = || answer.trouble().map(|trouble| trouble.note.clone());
-    let hold = || answer.hold().map(|hold| format!("not asked: {}", hold.why));
+    let trouble = || answer.last_failure().map(|trouble| trouble.message.clone());
+    let hold = || answer.hold().map(|hold| format!("not asked: {}", hold.reason));
     answer.error().map(why).or_else(|| match (hold(), trouble()) {
         (Some(hold), Some(trouble)) => Some(format!("{hold}, {trouble}")),
         (hold, trouble) => hold.or(trouble),

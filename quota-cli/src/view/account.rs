@@ -72,13 +72,13 @@ impl AccountView {
         windows.sort_by_key(WindowView::rank);
         Self {
             id: id.clone(),
-            state: ViewFreshness::of(answer.state()),
+            state: ViewFreshness::of(answer.freshness()),
             age: answer.age(),
             plan: snapshot.plan().map(ToOwned::to_owned),
             windows,
             credits: snapshot.credits().cloned(),
             hold: answer.hold(),
-            trouble: answer.trouble().cloned(),
+            trouble: answer.last_failure().cloned(),
             failure,
             reason: Reason::of(answer),
             not_refreshed: answer.error().map(why),
@@ -91,7 +91,7 @@ impl AccountView {
 impl ViewFreshness {
     fn of(state: Freshness) -> Self {
         match state {
-            Freshness::Stale { since, why, .. } => Self::Stale { since, why },
+            Freshness::Stale { since, reason: why, .. } => Self::Stale { since, why },
             _ => Self::Fresh,
         }
     }
@@ -130,7 +130,8 @@ impl FailureView {
     pub(crate) fn of(error: &QuotaError, advice: impl FnOnce() -> String) -> Self {
         let refused = match error {
             QuotaError::Fetch { error: quota::FetchError::Unauthorized, .. } => true,
-            QuotaError::CredentialRejected { trouble, .. } | QuotaError::CalledRecently { trouble, .. } => {
+            QuotaError::CredentialRejected { failure: trouble, .. }
+            | QuotaError::CalledRecently { failure: trouble, .. } => {
                 trouble.kind == quota::LastFailureKind::Unauthorized
             }
             _ => false,
@@ -141,16 +142,15 @@ impl FailureView {
 
 /// That a hold allows no call.
 pub(crate) fn not_asked(hold: &Hold) -> String {
-    format!("not asked: {}", hold.why)
+    format!("not asked: {}", hold.reason)
 }
 
 /// What went wrong, with its causes.
 pub(crate) fn why(error: &QuotaError) -> String {
     match error {
         QuotaError::Fetch { error, .. } => error.report(),
-        QuotaError::CredentialRejected { trouble, .. } | QuotaError::CalledRecently { trouble, .. } => {
-            trouble.note.clone()
-        }
+        QuotaError::CredentialRejected { failure: trouble, .. }
+        | QuotaError::CalledRecently { failure: trouble, .. } => trouble.message.clone(),
         // No call was made, so the provider is not the one that did not answer.
         QuotaError::DeadlineExceeded { .. } => "no time was left for a call".to_owned(),
         QuotaError::InProgress { .. } => "another process is refreshing it, and has not finished".to_owned(),

@@ -81,7 +81,7 @@ struct HoldJson {
 impl HoldJson {
     fn of(hold: &quota::Hold) -> Self {
         let retry_after_seconds = hold.retry_after.map(|requested| requested.as_secs());
-        Self { until: rfc3339(hold.until), why: hold.why, retry_after_seconds }
+        Self { until: rfc3339(hold.until), why: hold.reason, retry_after_seconds }
     }
 }
 
@@ -135,7 +135,7 @@ impl<'a> AccountJson<'a> {
             hold: account.hold.as_ref().map(HoldJson::of),
             trouble: account.trouble.as_ref().map(|trouble| TroubleJson {
                 kind: trouble.kind,
-                note: &trouble.note,
+                note: &trouble.message,
                 at: rfc3339(trouble.at),
             }),
             error: account.failure.as_ref().map(|failure| &*failure.why),

@@ -110,7 +110,7 @@ fn one(account: &AccountView, columns: &Columns, local: &LocalTime, screen: Scre
             note(Style::Plain, &harmless(advice));
         }
     } else if let Some(trouble) = account.trouble.as_ref().filter(|_| !is_told_by_its_hold(account)) {
-        note(Style::Warn, &format!("last call: {}", harmless(&trouble.note)));
+        note(Style::Warn, &format!("last call: {}", harmless(&trouble.message)));
     } else if let Some(why) = account.not_refreshed.as_ref().filter(|_| !is_all_told_by_its_hold(account)) {
         note(Style::Warn, &format!("not refreshed: {}", harmless(why)));
     }
@@ -121,7 +121,7 @@ fn one(account: &AccountView, columns: &Columns, local: &LocalTime, screen: Scre
     if let Some(hold) = &account.hold {
         let (left, clock) =
             (format::duration(between(local.now, hold.until)), local.time_of_day_with_seconds(hold.until));
-        let why = if account.failure.is_none() { format!(": {}", hold.why) } else { String::new() };
+        let why = if account.failure.is_none() { format!(": {}", hold.reason) } else { String::new() };
         let more = hold.shortened_from().map_or_else(String::new, |requested| {
             format!("; the provider asked for {}", format::duration(requested))
         });
@@ -133,7 +133,7 @@ fn one(account: &AccountView, columns: &Columns, local: &LocalTime, screen: Scre
 /// Whether the hold says what went wrong with the last call.
 fn is_told_by_its_hold(account: &AccountView) -> bool {
     let trouble = account.trouble.as_ref().map(|trouble| trouble.kind);
-    let hold = account.hold.as_ref().map(|hold| hold.why);
+    let hold = account.hold.as_ref().map(|hold| hold.reason);
     trouble == Some(LastFailureKind::Throttled) && hold == Some(HoldReason::RateLimited)
 }
 

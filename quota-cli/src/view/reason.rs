@@ -34,7 +34,7 @@ pub(crate) enum Reason {
 impl Reason {
     /// The reason of what is stored of an account; `None` where its numbers are fresh, or nothing is known to have gone wrong.
     pub(crate) fn of(answer: &AccountUsage) -> Option<Self> {
-        let Freshness::Stale { why, .. } = answer.state() else {
+        let Freshness::Stale { reason: why, .. } = answer.freshness() else {
             return answer.snapshot().windows().is_empty().then_some(Self::NoWindows);
         };
         if answer.is_record_damaged() {
@@ -53,7 +53,7 @@ impl Reason {
             _ => {}
         }
         let (trouble, hold) =
-            (answer.trouble().map(|trouble| trouble.kind), answer.hold().map(|hold| hold.why));
+            (answer.last_failure().map(|trouble| trouble.kind), answer.hold().map(|hold| hold.reason));
         Self::of_record(trouble, hold, why)
     }
 

@@ -40,5 +40,5 @@ fn attempts(url: &str) -> usize {
     let found = runtime.block_on(async {
         quota::open_store(url).unwrap().read(&StoreKey::account(&account)).await.unwrap()
     });
-    Record::decode(&found.document.unwrap().body).unwrap().attempts().len()
+    Record::decode(&found.document.unwrap().body).unwrap().calls().len()
 }

@@ -180,7 +180,7 @@ impl Account {
             // A flight that began for somebody with smaller wishes may have ended too soon for ours.
             let enough = match landing {
                 Ok(landed) => landed.fetched || flight.wish.covers(wish),
-                Err(QuotaError::OnHold { hold, .. }) => hold.why != HoldReason::BudgetExhausted,
+                Err(QuotaError::OnHold { hold, .. }) => hold.reason != HoldReason::BudgetExhausted,
                 // Whoever insists may try where a reader is told that it is pointless.
                 Err(QuotaError::CredentialRejected { .. } | QuotaError::CalledRecently { .. }) => {
                     flight.wish.covers(wish)
@@ -202,7 +202,7 @@ impl Account {
         landing: &super::flight::Landing,
     ) -> Result<RefreshOutcome, QuotaError> {
         let view = self.sight.look();
-        let same_login = match (&flight.lineage, view.record.lineage()) {
+        let same_login = match (&flight.login_id, view.record.login_id()) {
             (Some(asked), Some(shown)) => asked == shown,
             _ => true,
         };
@@ -226,7 +226,7 @@ impl Account {
                     return Err(error.clone());
                 }
                 let called_at = match error {
-                    QuotaError::CalledRecently { trouble, .. } => Some(trouble.at),
+                    QuotaError::CalledRecently { failure, .. } => Some(failure.at),
                     _ => None,
                 };
                 Ok(RefreshOutcome { answer, fetched: false, error: Some(error.clone()), called_at })
@@ -282,8 +282,8 @@ impl Account {
         let at = usage.observed_at.map_or(now, |observed| observed.min(time::later(now, time::CLOCK_SLACK)));
         let rejected = usage.implausible(at);
         rejected_values(&self.shared.crew.events, self.id(), &rejected);
-        let seed = Seed::new(Snapshot::of(usage, at)).lineage(usage.lineage.clone());
-        self.join_in(&seed, usage.identity.as_ref()).map(|()| rejected)
+        let seed = Seed::new(Snapshot::of(usage, at)).login_id(usage.login_id.clone());
+        self.join_in(&seed, usage.owner_id.as_ref()).map(|()| rejected)
     }
 
     /// Joins what was persisted elsewhere, at its own age, without a call: readings, and a hold that is still in force.
@@ -295,13 +295,13 @@ impl Account {
         self.join_in(seed, None)
     }
 
-    fn join_in(&self, seed: &Seed, identity: Option<&crate::OwnerId>) -> Result<(), ObserveError> {
+    fn join_in(&self, seed: &Seed, owner_id: Option<&crate::OwnerId>) -> Result<(), ObserveError> {
         let account = || self.slot.id.clone();
         if self.shared.crew.tasks.is_closed() {
             return Err(ObserveError::Closed);
         }
         let now = self.slot.provider.link.guess();
-        match self.slot.update(|desk| desk.join(now, seed, identity)) {
+        match self.slot.update(|desk| desk.join(now, seed, owner_id)) {
             MergeOutcome::Merged => {
                 self.follow();
                 upkeep::flush_later(&self.slot, &self.shared.crew);
@@ -382,8 +382,8 @@ impl Account {
     /// credential source states the login never call it.
     ///
     /// After the manager was closed this changes only what this process shows.
-    pub fn set_login(&self, lineage: LoginId) {
-        self.slot.update(|desk| desk.set_login(lineage));
+    pub fn set_login(&self, login_id: LoginId) {
+        self.slot.update(|desk| desk.set_login(login_id));
         upkeep::flush_later(&self.slot, &self.shared.crew);
     }
 

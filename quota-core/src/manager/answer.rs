@@ -58,11 +58,14 @@ impl AccountUsage {
 
     /// Whether the readings are fresh, and if not since when and why.
     #[must_use]
-    pub fn state(&self) -> Freshness {
+    pub fn freshness(&self) -> Freshness {
         if self.0.is_fresh() {
             return Freshness::Fresh;
         }
-        Freshness::Stale { since: self.0.due_at().filter(|_| !self.0.caveats.withheld), why: self.why() }
+        Freshness::Stale {
+            since: self.0.due_at().filter(|_| !self.0.caveats.withheld),
+            reason: self.reason(),
+        }
     }
 
     /// Whether the readings are not fresh.
@@ -105,8 +108,8 @@ impl AccountUsage {
 
     /// What went wrong with the last call, unless it went well.
     #[must_use]
-    pub fn trouble(&self) -> Option<&LastFailure> {
-        self.0.record.trouble()
+    pub fn last_failure(&self) -> Option<&LastFailure> {
+        self.0.record.last_failure()
     }
 
     /// Why this process's last refresh brought nothing; `None` if it did, or if anybody's has since.
@@ -117,8 +120,8 @@ impl AccountUsage {
 
     /// The login the readings belong to, where that was said.
     #[must_use]
-    pub fn lineage(&self) -> Option<&LoginId> {
-        self.0.record.lineage()
+    pub fn login_id(&self) -> Option<&LoginId> {
+        self.0.record.login_id()
     }
 
     /// Since when this process has been going on without the store; `None` while it has it.
@@ -150,7 +153,7 @@ impl AccountUsage {
         &self.0
     }
 
-    fn why(&self) -> StaleReason {
+    fn reason(&self) -> StaleReason {
         let view = &*self.0;
         let record = &view.record;
         if view.caveats.withheld {
@@ -159,7 +162,7 @@ impl AccountUsage {
             StaleReason::NeverRead
         } else if self.hold().is_some() {
             StaleReason::OnHold
-        } else if record.trouble().is_some() {
+        } else if record.last_failure().is_some() {
             StaleReason::Failing
         } else if view.caveats.is_damaged {
             StaleReason::RecordDamaged
@@ -185,7 +188,7 @@ impl AccountUsage {
 impl fmt::Debug for AccountUsage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccountUsage")
-            .field("state", &self.state())
+            .field("freshness", &self.freshness())
             .field("snapshot", self.snapshot())
             .finish_non_exhaustive()
     }
@@ -203,7 +206,7 @@ pub enum Freshness {
         /// Since when; `None` if there are no readings.
         since: Option<Timestamp>,
         /// Why there are no newer ones.
-        why: StaleReason,
+        reason: StaleReason,
     },
 }
 
@@ -219,7 +222,7 @@ pub enum StaleReason {
     RolledOver,
     /// Nobody may ask now; see [`AccountUsage::hold`].
     OnHold,
-    /// The last call failed; see [`AccountUsage::trouble`].
+    /// The last call failed; see [`AccountUsage::failure`].
     Failing,
     /// The store does not answer: another process may know more.
     StoreUnavailable,

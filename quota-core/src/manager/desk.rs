@@ -66,7 +66,7 @@ impl Standing {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pending {
     pub(crate) seed: Seed,
-    pub(crate) identity: Option<OwnerId>,
+    pub(crate) owner_id: Option<OwnerId>,
     /// The last join that is in it.
     pub(crate) count: u64,
 }
@@ -75,8 +75,8 @@ impl Pending {
     /// Puts what is pending into `record`.
     pub(crate) fn join_to(&self, record: &mut Record, now: Timestamp) -> MergeOutcome {
         let joined = record.seed(now, &self.seed);
-        if joined == MergeOutcome::Merged && self.identity.is_some() {
-            return record.observe(now, &crate::Snapshot::default(), None, self.identity.as_ref());
+        if joined == MergeOutcome::Merged && self.owner_id.is_some() {
+            return record.observe(now, &crate::Snapshot::default(), None, self.owner_id.as_ref());
         }
         joined
     }
@@ -115,7 +115,7 @@ impl Desk {
     /// What the record is for this process: of the login it holds, with what is pending.
     pub(crate) fn shown(&self, now: Timestamp) -> Arc<Record> {
         let another =
-            self.login.as_ref().is_some_and(|login| self.base.lineage().is_some_and(|other| other != login));
+            self.login.as_ref().is_some_and(|login| self.base.login_id().is_some_and(|other| other != login));
         if self.pending.is_none() && self.abandoned.is_none() && !another {
             return Arc::clone(&self.base);
         }
@@ -138,23 +138,23 @@ impl Desk {
     }
 
     /// Joins something at the desk, to be written later. What belongs to another login is refused.
-    pub(crate) fn join(&mut self, now: Timestamp, seed: &Seed, identity: Option<&OwnerId>) -> MergeOutcome {
+    pub(crate) fn join(&mut self, now: Timestamp, seed: &Seed, owner_id: Option<&OwnerId>) -> MergeOutcome {
         // Against the record as it would be with all that is pending: that may have named a login first.
         let mut trial = (*self.base).clone();
         self.put_in(&mut trial, now);
         // Readings that do not say whose they are belong to whoever holds the account now, and to nobody after.
         let mut seed = seed.clone();
-        seed.lineage = seed.lineage.or_else(|| trial.lineage().cloned());
+        seed.login_id = seed.login_id.or_else(|| trial.login_id().cloned());
         // Joined to readings with a time, one without a reset would count as one of an earlier period.
         seed.snapshot.assume_resets(trial.snapshot());
-        let addition = Pending { seed, identity: identity.cloned(), count: 0 };
+        let addition = Pending { seed, owner_id: owner_id.cloned(), count: 0 };
         let joined = addition.join_to(&mut trial, now);
         if joined != MergeOutcome::Merged {
             return joined;
         }
         // What was pending of another login than this is nobody's any more.
         self.pending.take_if(|pending| {
-            matches!((&pending.seed.lineage, &addition.seed.lineage), (Some(one), Some(other)) if one != other)
+            matches!((&pending.seed.login_id, &addition.seed.login_id), (Some(one), Some(other)) if one != other)
         });
         let pending = self.pending.get_or_insert_default();
         self.joins += 1;
@@ -166,8 +166,8 @@ impl Desk {
         if let Some(hold) = addition.seed.hold.filter(|hold| later(&pending.seed.hold, hold)) {
             pending.seed.hold = Some(hold);
         }
-        pending.seed.lineage = addition.seed.lineage.or(pending.seed.lineage.take());
-        pending.identity = addition.identity.or(pending.identity.take());
+        pending.seed.login_id = addition.seed.login_id.or(pending.seed.login_id.take());
+        pending.owner_id = addition.owner_id.or(pending.owner_id.take());
         joined
     }
 
@@ -185,13 +185,13 @@ impl Desk {
         let Some(before) = before.filter(|before| self.login.as_ref() != Some(before)) else { return };
         self.failed = None;
         // What names no login belongs to the one that was set before, not to the next.
-        if self.base.lineage().is_none() {
+        if self.base.login_id().is_none() {
             let mut record = (*self.base).clone();
             record.new_login(&before);
             self.base = Arc::new(record);
         }
         let pending = self.pending.get_or_insert_default();
-        pending.seed.lineage.get_or_insert(before);
+        pending.seed.login_id.get_or_insert(before);
         // To be written soon, so that other processes do not take it for the new login's either.
         self.joins += 1;
         pending.count = self.joins;
@@ -236,13 +236,13 @@ impl Desk {
         self.landed(landed);
         // That no other call was made says less than why the last one failed.
         let is_known = matches!(error, QuotaError::CalledRecently { .. }) && self.failed.is_some();
-        if landed.lineage == self.login && !is_known {
+        if landed.login_id == self.login && !is_known {
             self.failed = Some(Arc::new(error));
         }
     }
 
     /// The refresh under way for the login the account holds.
     pub(crate) fn flight(&self) -> Option<&Arc<Flight>> {
-        self.flights.iter().find(|flight| flight.lineage == self.login)
+        self.flights.iter().find(|flight| flight.login_id == self.login)
     }
 }

@@ -15,7 +15,7 @@ pub enum QuotaError {
         provider: ProviderId,
     },
     /// Nobody may ask now.
-    #[error("{account} is on hold until {}: {}", hold.until, hold.why)]
+    #[error("{account} is on hold until {}: {}", hold.until, hold.reason)]
     #[non_exhaustive]
     OnHold {
         /// The account.
@@ -24,23 +24,23 @@ pub enum QuotaError {
         hold: Hold,
     },
     /// The provider refused this login a short while ago, and nothing has changed since.
-    #[error("{account}: {}", trouble.note)]
+    #[error("{account}: {}", failure.message)]
     #[non_exhaustive]
     CredentialRejected {
         /// The account.
         account: AccountId,
         /// What went wrong then.
-        trouble: LastFailure,
+        failure: LastFailure,
     },
     /// A call with this credential was started a short while ago and failed, and no other one was made. Only
     /// [`Account::refresh_unless_called_within`](crate::Account::refresh_unless_called_within) ends so.
-    #[error("the last call for {account} failed a short while ago: {}", trouble.note)]
+    #[error("the last call for {account} failed a short while ago: {}", failure.message)]
     #[non_exhaustive]
     CalledRecently {
         /// The account.
         account: AccountId,
         /// What went wrong, and when that call was started.
-        trouble: LastFailure,
+        failure: LastFailure,
     },
     /// The provider was asked, or was to be asked, and there was no usable answer.
     #[error("could not fetch usage for {account}")]

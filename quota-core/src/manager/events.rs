@@ -63,7 +63,7 @@ pub enum Event {
 /// Reports values that were left out because they cannot be true.
 pub(crate) fn rejected_values(events: &Stage, account: &AccountId, values: &[Rejected]) {
     for rejected in values {
-        tracing::debug!(%account, window = %rejected.window, why = rejected.why, "implausible value left out");
+        tracing::debug!(%account, window = %rejected.window, reason = rejected.reason, "implausible value left out");
     }
     if !values.is_empty() {
         events.tell(Event::Rejected { account: account.clone(), values: values.to_vec() });

@@ -256,7 +256,7 @@ impl Slot {
         let _ = joined.rejoin(now, &own.record, own.left.as_ref());
         self.update(|desk| {
             desk.base = Arc::new(joined);
-            desk.left = shared.lineage().cloned();
+            desk.left = shared.login_id().cloned();
             desk.unwritten = true;
             // The base is no state of the store's document any more: the next exchange must read that before it compares.
             desk.let_go();
@@ -277,7 +277,7 @@ impl Slot {
                     tracing::debug!(account = %self.id, %error, "store not usable for this account, going on alone");
                 }
                 desk.standing = Standing::Alone(now.into());
-                desk.left = desk.base.lineage().cloned();
+                desk.left = desk.base.login_id().cloned();
             }
             let mut record = (*desk.base).clone();
             desk.put_in(&mut record, now);

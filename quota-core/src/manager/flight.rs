@@ -17,7 +17,7 @@ use crate::{LoginId, Priority};
 #[derive(Debug)]
 pub(crate) struct Flight {
     /// The login it was asked for; `None` if it is for whichever the account holds.
-    pub(crate) lineage: Option<LoginId>,
+    pub(crate) login_id: Option<LoginId>,
     /// What was wanted by whoever began it.
     pub(crate) wish: Wish,
     landed: OnceLock<Landing>,
@@ -28,7 +28,7 @@ pub(crate) struct Flight {
 /// Where it stands in the line to the provider.
 #[derive(Debug)]
 struct Place {
-    urgency: Priority,
+    priority: Priority,
     ticket: Option<u64>,
 }
 
@@ -73,13 +73,13 @@ pub(crate) enum Wish {
 }
 
 impl Flight {
-    pub(crate) fn new(lineage: Option<LoginId>, wish: Wish, urgency: Priority) -> Arc<Self> {
+    pub(crate) fn new(login_id: Option<LoginId>, wish: Wish, priority: Priority) -> Arc<Self> {
         Arc::new(Self {
-            lineage,
+            login_id,
             wish,
             landed: OnceLock::new(),
             done: Notify::new(),
-            place: Mutex::new(Place { urgency, ticket: None }),
+            place: Mutex::new(Place { priority, ticket: None }),
         })
     }
 
@@ -102,21 +102,21 @@ impl Flight {
     /// Takes a place in the line to the provider, where those who join later can move it up.
     pub(crate) fn queue(&self, gate: &Arc<Gate>) -> Ticket {
         let mut place = self.place();
-        let ticket = gate.queue(place.urgency);
+        let ticket = gate.queue(place.priority);
         place.ticket = Some(ticket.number());
         ticket
     }
 
     /// The urgency of the most urgent of those who have joined.
-    pub(crate) fn urgency(&self) -> Priority {
-        self.place().urgency
+    pub(crate) fn priority(&self) -> Priority {
+        self.place().priority
     }
 
     /// Moves it up in the line, if this is more urgent.
-    pub(crate) fn hurry(&self, gate: &Gate, urgency: Priority) {
+    pub(crate) fn hurry(&self, gate: &Gate, priority: Priority) {
         let mut place = self.place();
-        if urgency > place.urgency {
-            place.urgency = urgency;
+        if priority > place.priority {
+            place.priority = priority;
             if let Some(ticket) = place.ticket {
                 gate.hurry(ticket);
             }

@@ -79,11 +79,11 @@ impl Gate {
     }
 
     /// Takes a place in the line.
-    pub(crate) fn queue(self: &Arc<Self>, urgency: Priority) -> Ticket {
+    pub(crate) fn queue(self: &Arc<Self>, priority: Priority) -> Ticket {
         let mut line = self.line();
         line.last_number += 1;
         let (number, turn) = (line.last_number, Arc::new(Notify::new()));
-        line.of(urgency).insert(number, Arc::clone(&turn));
+        line.of(priority).insert(number, Arc::clone(&turn));
         Ticket { gate: Arc::clone(self), number, turn }
     }
 
@@ -102,8 +102,8 @@ impl Gate {
 }
 
 impl Line {
-    fn of(&mut self, urgency: Priority) -> &mut BTreeMap<u64, Arc<Notify>> {
-        match urgency {
+    fn of(&mut self, priority: Priority) -> &mut BTreeMap<u64, Arc<Notify>> {
+        match priority {
             Priority::Interactive => &mut self.interactive,
             Priority::Background => &mut self.background,
         }

@@ -22,16 +22,16 @@ use call::Called;
 
 /// The refresh for the login that the account holds: the one that is under way, or a new one. Callers that stop waiting for it
 /// do not stop it.
-pub(crate) fn join(slot: &Arc<Slot>, wish: Wish, urgency: Priority, crew: &Crew) -> Arc<Flight> {
+pub(crate) fn join(slot: &Arc<Slot>, wish: Wish, priority: Priority, crew: &Crew) -> Arc<Flight> {
     let flight = {
         let mut desk = slot.desk();
         if let Some(flight) = desk.flight() {
             let flight = Arc::clone(flight);
             drop(desk);
-            flight.hurry(&slot.provider.gate, urgency);
+            flight.hurry(&slot.provider.gate, priority);
             return flight;
         }
-        let flight = Flight::new(desk.login.clone(), wish, urgency);
+        let flight = Flight::new(desk.login.clone(), wish, priority);
         desk.flights.push(Arc::clone(&flight));
         flight
     };
@@ -80,7 +80,7 @@ impl Refresh {
                 let is_over = {
                     let mut desk = slot.desk();
                     desk.landed(flight);
-                    landing.is_ok() && desk.failed.is_some() && flight.lineage == desk.login
+                    landing.is_ok() && desk.failed.is_some() && flight.login_id == desk.login
                 };
                 if is_over {
                     slot.update(|desk| desk.failed = None);
@@ -145,7 +145,7 @@ impl Refresh {
                     return Ok(Landed { fetched: true, called_at: None, view: slot.sight.take() });
                 }
                 // Whoever asked by the name of a login gets that login's numbers, though it is not the account's any more.
-                Ok(Called::TooLate(usage)) if self.flight.lineage.is_some() => {
+                Ok(Called::TooLate(usage)) if self.flight.login_id.is_some() => {
                     let view = self.apart(&lease, &usage);
                     return Ok(Landed { fetched: true, called_at: None, view });
                 }
@@ -153,7 +153,7 @@ impl Refresh {
                 Ok(Called::TooLate(_)) => return Err(QuotaError::InProgress { account: slot.id.clone() }),
                 // The credential may have been replaced during the call: call once more with the new one, and no third time.
                 Err(QuotaError::Fetch { error: FetchError::Unauthorized, .. }) if !has_renewed => {
-                    renewed = self.renewed(source, access.credential.login.mark).await;
+                    renewed = self.renewed(source, access.credential.login.fingerprint).await;
                     has_renewed = renewed.is_some();
                     if !has_renewed {
                         return Err(QuotaError::Fetch {
@@ -177,7 +177,7 @@ impl Refresh {
             Err(Cut::Cancelled) => Err(QuotaError::Closed),
             failed => {
                 // Unless the program has set the login meanwhile.
-                slot.update(|desk| desk.withheld |= desk.login == self.flight.lineage);
+                slot.update(|desk| desk.withheld |= desk.login == self.flight.login_id);
                 Err(match failed {
                     Ok(Err(error)) => QuotaError::Fetch { account: slot.id.clone(), error: error.into() },
                     Ok(Ok(_)) => QuotaError::Panicked { account: slot.id.clone() },
@@ -190,13 +190,13 @@ impl Refresh {
     /// The credential with the login that a call with it is for.
     fn access(&self, credential: Credential) -> Result<Access, QuotaError> {
         let found = credential.login.clone();
-        let login = match (&self.flight.lineage, &found.lineage) {
+        let login = match (&self.flight.login_id, &found.login_id) {
             (Some(wanted), Some(found)) if wanted != found => {
                 let error =
                     FetchError::not_logged_in("the credential that was found belongs to another login");
                 return Err(QuotaError::Fetch { account: self.slot.id.clone(), error });
             }
-            (Some(wanted), None) => LoginInfo::new(wanted.clone()).mark(found.mark),
+            (Some(wanted), None) => LoginInfo::new(wanted.clone()).fingerprint(found.fingerprint),
             _ => found,
         };
         Ok(Access { credential, login, read_at: self.slot.provider.clock.instant() })
@@ -214,7 +214,7 @@ impl Refresh {
 
     /// Whether the program has given the account to another login since this refresh began.
     fn is_superseded(&self) -> bool {
-        self.slot.desk().login != self.flight.lineage
+        self.slot.desk().login != self.flight.login_id
     }
 
     /// Lets the login take the account over, if another one held it: whether or not the provider may be asked now, what
@@ -222,14 +222,14 @@ impl Refresh {
     async fn enter(&self, login: &LoginInfo) -> Result<(), QuotaError> {
         let slot = &*self.slot;
         // Where the program itself says who holds the account, that is what counts.
-        let Some(lineage) = login.lineage.as_ref().filter(|_| self.flight.lineage.is_none()) else {
+        let Some(login_id) = login.login_id.as_ref().filter(|_| self.flight.login_id.is_none()) else {
             return Ok(());
         };
-        let another = |known: &LoginId| known != lineage;
-        if !slot.view().record.lineage().is_some_and(another) || self.is_superseded() {
+        let another = |known: &LoginId| known != login_id;
+        if !slot.view().record.login_id().is_some_and(another) || self.is_superseded() {
             return Ok(());
         }
-        let changed = slot.transact(|record, _| record.new_login(lineage)).await;
+        let changed = slot.transact(|record, _| record.new_login(login_id)).await;
         changed.map(drop).map_err(|error| {
             // The old login's numbers cannot be cleared, and are not the new one's.
             slot.update(|desk| desk.withheld = true);
@@ -245,7 +245,7 @@ impl Refresh {
     ) -> Option<Credential> {
         let source = source?;
         let renewed = self.bounded(async { source.renew(&self.slot.id, rejected).await }).await;
-        renewed.ok()?.ok().filter(|credential| credential.login.mark != rejected)
+        renewed.ok()?.ok().filter(|credential| credential.login.fingerprint != rejected)
     }
 
     /// Runs a step of the fetcher or the credential source for as long as a call may take, until the program's deadline, or until the manager cancels its

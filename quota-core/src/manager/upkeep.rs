@@ -49,7 +49,7 @@ pub(crate) fn keep_fresh(slot: &Arc<Slot>, crew: &Crew, stopped: impl Future<Out
                         failures = 0;
                         Duration::ZERO
                     }
-                    Err(QuotaError::OnHold { hold, .. }) if hold.why == HoldReason::BudgetExhausted => {
+                    Err(QuotaError::OnHold { hold, .. }) if hold.reason == HoldReason::BudgetExhausted => {
                         time::between(slot.provider.link.guess(), hold.until)
                     }
                     // A replaced credential is noticed by a refresh only, which costs no call while it is the same.
@@ -83,9 +83,9 @@ async fn wait_until_due(slot: &Slot, at_least: Duration) {
         let binds = |hold: &Hold| hold.is_live(now) && !view.record.may_let_through();
         let hold = view.record.hold().cloned().filter(binds);
         let hold = [hold, slot.provider.quiet_at(now)].into_iter().flatten().map(|hold| hold.until).max();
-        let barred = view.record.trouble().filter(|trouble| trouble.is_credential_rejection());
+        let barred = view.record.last_failure().filter(|failure| failure.is_credential_rejection());
         // Also one that bars for longer: another credential is noticed only by looking for one.
-        let barred = barred.map(|trouble| time::later(trouble.at, policy.freshness));
+        let barred = barred.map(|failure| time::later(failure.at, policy.freshness));
         let due = [view.due_at(), hold, barred].into_iter().flatten().max();
         match due.filter(|due| *due > now) {
             Some(due) => pause = time::between(now, due).min(LONGEST_STRETCH),

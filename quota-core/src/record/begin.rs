@@ -29,8 +29,8 @@ impl Record {
         if let Some(lease) = self.lease().filter(|lease| lease.attempt == ask.attempt && lease.is_live(now)) {
             return LeaseDecision::Granted(lease.clone());
         }
-        if let Some(lineage) = &ask.login.lineage {
-            self.new_login(lineage);
+        if let Some(login_id) = &ask.login.login_id {
+            self.new_login(login_id);
         }
         if self.is_fresh(now, ask.freshness, policy) {
             return LeaseDecision::NotNeeded;
@@ -46,8 +46,8 @@ impl Record {
         if let Some(call) = recent {
             return LeaseDecision::CalledRecently(call);
         }
-        if let Some(trouble) = self.bar_at(now, ask, policy) {
-            return LeaseDecision::CredentialRejected(trouble);
+        if let Some(failure) = self.bar_at(now, ask, policy) {
+            return LeaseDecision::CredentialRejected(failure);
         }
         if let Some(lease) = self.lease().filter(|lease| lease.is_live(now)) {
             return LeaseDecision::InProgress { until: lease.until, since: lease.granted_at };
@@ -68,20 +68,20 @@ impl Record {
     /// The call that satisfies [`MaxStaleness::CalledAfter`].
     fn recent_call(&self, ask: &LeaseRequest) -> Option<RecentCall> {
         let MaxStaleness::CalledAfter(moment) = ask.freshness else { return None };
-        self.last_call(ask.login.mark).filter(|call| call.at >= moment)
+        self.last_call(ask.login.fingerprint).filter(|call| call.at >= moment)
     }
 
     /// Whether what a newer program wrote is fresh, looked at as if it could be settled.
     fn would_be_fresh(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> bool {
         let mut settled = self.clone();
         settled.settle(now);
-        let foreign = self.owner.contradicts(ask.login.lineage.as_ref(), None);
+        let foreign = self.owner.contradicts(ask.login.login_id.as_ref(), None);
         !foreign && settled.is_fresh(now, ask.freshness, policy)
     }
 
     /// The hold that ends last, of the account's own, its neighbours', and the budget's.
     fn hold_at(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Option<Hold> {
-        let spent = self.spent_until(now, ask.urgency, policy);
+        let spent = self.spent_until(now, ask.priority, policy);
         let spent = spent.map(|until| Hold::new(now, until, HoldReason::BudgetExhausted));
         let own = self.hold().filter(|hold| !self.passes(ask, hold));
         let holds = [own.cloned(), ask.quiet.clone(), spent];
@@ -93,21 +93,21 @@ impl Record {
     /// Where no login is stated, another credential may be another login, whose calls the provider does not turn away. So one
     /// other credential may call, once for each hold. Tokens that rotate without end get no further.
     fn passes(&self, ask: &LeaseRequest, hold: &Hold) -> bool {
-        let is_stated = self.owner.lineage.is_some() || ask.login.lineage.is_some();
-        !is_stated && hold.admits(ask.login.mark)
+        let is_stated = self.owner.login_id.is_some() || ask.login.login_id.is_some();
+        !is_stated && hold.admits(ask.login.fingerprint)
     }
 
     /// Whether there is a credential that the account's hold would let through.
     pub(crate) fn may_let_through(&self) -> bool {
-        self.owner.lineage.is_none() && self.hold().is_some_and(Hold::admits_another)
+        self.owner.login_id.is_none() && self.hold().is_some_and(Hold::admits_another)
     }
 
     /// Until when the budget is spent; `None` while there is some left.
-    fn spent_until(&self, now: Timestamp, urgency: Priority, policy: &Policy) -> Option<Timestamp> {
-        let reserve = if urgency == Priority::Interactive { 0 } else { policy.budget.reserve };
+    fn spent_until(&self, now: Timestamp, priority: Priority, policy: &Policy) -> Option<Timestamp> {
+        let reserve = if priority == Priority::Interactive { 0 } else { policy.budget.reserve };
         let allowed = policy.budget.per_hour.saturating_sub(reserve).max(1) as usize;
         let recent: Vec<_> = self
-            .attempts
+            .calls
             .iter()
             .map(|attempt| attempt.at)
             .filter(|at| time::between(*at, now) < TRAILING)
@@ -120,18 +120,18 @@ impl Record {
     /// A refusal of this very credential, as long as a reading would be fresh. An insisting caller may try, unless the credential lacks a
     /// scope: then nothing but another credential helps.
     fn bar_at(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Option<LastFailure> {
-        let of_credential = |trouble: &&LastFailure| trouble.mark == ask.login.mark;
+        let of_credential = |failure: &&LastFailure| failure.fingerprint == ask.login.fingerprint;
         if let Some(refusal) = self.unscoped.iter().find(of_credential) {
             return refusal.bars_at(now).then(|| refusal.clone());
         }
-        let trouble = self.trouble().filter(of_credential)?;
+        let failure = self.last_failure().filter(of_credential)?;
         let insists = matches!(ask.freshness, MaxStaleness::StartedAfter(_) | MaxStaleness::CalledAfter(_));
-        let lasts = match trouble.kind {
+        let lasts = match failure.kind {
             LastFailureKind::MissingScope => MISSING_SCOPE_LASTS,
-            _ if trouble.is_credential_rejection() && !insists => policy.freshness,
+            _ if failure.is_credential_rejection() && !insists => policy.freshness,
             _ => return None,
         };
-        (time::between(trouble.at, now) < lasts).then(|| trouble.clone())
+        (time::between(failure.at, now) < lasts).then(|| failure.clone())
     }
 
     fn grant(&mut self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Lease {
@@ -139,7 +139,7 @@ impl Record {
         let last = self.fence.max(self.cleared_fence);
         self.fence = last.saturating_add(1).max(time::as_fence(now));
         if let Some(hold) = self.hold.as_mut().filter(|hold| hold.is_live(now)) {
-            hold.met_by(ask.login.mark);
+            hold.met_by(ask.login.fingerprint);
         }
         let granted_at = self.follows_the_last_call(now);
         let lease = Lease {
@@ -147,12 +147,12 @@ impl Record {
             attempt: ask.attempt,
             granted_at,
             until: time::later(now, policy.lease_ttl()),
-            mark: ask.login.mark,
+            fingerprint: ask.login.fingerprint,
             unknown: Unknown::default(),
         };
         self.lease = Some(Box::new(lease.clone()));
         // By the time as it is, not by the stamp of its readings: an hour after this call there is room for another.
-        self.attempts.push(CallRecord { at: now, fence: self.fence, by: Arc::clone(&ask.by) });
+        self.calls.push(CallRecord { at: now, fence: self.fence, by: Arc::clone(&ask.by) });
         self.bound_attempts();
         lease
     }

@@ -16,13 +16,13 @@ impl Record {
     #[must_use]
     pub fn hold_for(
         &self,
-        urgency: Priority,
+        priority: Priority,
         cooldown: Option<&Hold>,
         now: Timestamp,
         policy: &Policy,
     ) -> Option<Hold> {
         let newer = MaxStaleness::StartedAfter(now + Duration::from_millis(1));
-        let ask = LeaseRequest::new(RequestId::from(0), newer).urgency(urgency).quiet(cooldown.cloned());
+        let ask = LeaseRequest::new(RequestId::from(0), newer).priority(priority).quiet(cooldown.cloned());
         match self.clone().begin(now, &ask, policy) {
             LeaseDecision::OnHold(hold) => Some(self.since_last_call(hold)),
             _ => None,
@@ -50,8 +50,8 @@ impl Record {
 
     /// A budget is used up since the last call, and not since the last request for usage.
     fn since_last_call(&self, mut hold: Hold) -> Hold {
-        if hold.why == HoldReason::BudgetExhausted
-            && let Some(last) = self.attempts().iter().map(|attempt| attempt.at).max()
+        if hold.reason == HoldReason::BudgetExhausted
+            && let Some(last) = self.calls().iter().map(|attempt| attempt.at).max()
         {
             hold.since = last;
         }
@@ -116,7 +116,7 @@ mod tests {
         let longer = record.effective_hold(Some(&cooldown(0, 4000)), at(1), &Policy::default()).unwrap();
         let shorter = record.effective_hold(Some(&cooldown(0, 2)), at(1), &Policy::default()).unwrap();
 
-        assert_eq!((longer.why, longer.until), (HoldReason::RateLimited, at(4000)));
+        assert_eq!((longer.reason, longer.until), (HoldReason::RateLimited, at(4000)));
         assert_eq!(shorter, own);
     }
 
@@ -129,7 +129,7 @@ mod tests {
 
         let hold = record.effective_hold(None, at(900), &policy).unwrap();
 
-        assert_eq!((hold.why, hold.since, hold.until), (HoldReason::BudgetExhausted, at(600), at(3600)));
+        assert_eq!((hold.reason, hold.since, hold.until), (HoldReason::BudgetExhausted, at(600), at(3600)));
     }
 
     #[test]

@@ -63,30 +63,30 @@ impl Record {
         let now = time::to_ms(now);
         self.settle(now);
         // An answer that names another identity and no login is of the login that was asked with.
-        let lineage = usage.lineage.clone().or_else(|| self.owner.lineage.clone());
-        let (lineage, identity) = (lineage.as_ref(), usage.identity.as_ref());
-        let changed = self.owner.contradicts(lineage, identity);
+        let login_id = usage.login_id.clone().or_else(|| self.owner.login_id.clone());
+        let (login_id, owner_id) = (login_id.as_ref(), usage.owner_id.as_ref());
+        let changed = self.owner.contradicts(login_id, owner_id);
         if changed {
-            self.clear_for(lineage, identity);
+            self.clear_for(login_id, owner_id);
         }
-        self.owner.adopt(lineage, identity);
+        self.owner.adopt(login_id, owner_id);
 
         // Not after now: the clock may have been set back since the call began.
         let started = lease.granted_at.min(self.follows_the_last_call(now));
         let asked_at = usage.observed_at.map_or(started, |observed| observed.min(started));
         self.snapshot.join(&Snapshot::of(usage, asked_at));
-        self.refreshed(started.into(), lease.mark);
+        self.refreshed(started.into(), lease.fingerprint);
         self.end_hold(now, started);
-        self.trouble = None;
-        self.unscoped.retain(|refusal| refusal.mark != lease.mark);
+        self.last_failure = None;
+        self.unscoped.retain(|refusal| refusal.fingerprint != lease.fingerprint);
         self.lease = None;
         if changed { CommitOutcome::LoginChanged } else { CommitOutcome::Stored }
     }
 
     /// Notes when the last call that brought something was started, and with which credential.
-    pub(super) fn refreshed(&mut self, at: Ms, mark: Option<CredentialFingerprint>) {
+    pub(super) fn refreshed(&mut self, at: Ms, fingerprint: Option<CredentialFingerprint>) {
         if self.refreshed_at < Some(at) {
-            (self.refreshed_at, self.refreshed_with) = (Some(at), mark);
+            (self.refreshed_at, self.refreshed_with) = (Some(at), fingerprint);
         }
     }
 
@@ -111,8 +111,8 @@ impl Record {
         let now = time::to_ms(now);
         let quiet = Self::quiet_after(now, error, policy);
         if !self.holds(lease) {
-            let is_done =
-                self.is_over(lease) && self.trouble().is_some_and(|trouble| trouble.at == lease.granted_at);
+            let is_done = self.is_over(lease)
+                && self.last_failure().is_some_and(|failure| failure.at == lease.granted_at);
             let hold = || self.hold().filter(|hold| hold.is_live(now)).cloned();
             return if is_done { FailOutcome::Stored { hold: hold(), quiet } } else { FailOutcome::TooLate };
         }
@@ -123,11 +123,12 @@ impl Record {
             self.take_attempt_back(lease);
             return FailOutcome::Stored { hold: None, quiet: None };
         }
-        let trouble = LastFailure::of(error, lease.granted_at.min(now), lease.mark).of_call(lease.fence);
-        if trouble.kind == LastFailureKind::MissingScope && trouble.mark.is_some() {
-            self.note_unscoped(&trouble);
+        let failure =
+            LastFailure::of(error, lease.granted_at.min(now), lease.fingerprint).of_call(lease.fence);
+        if failure.kind == LastFailureKind::MissingScope && failure.fingerprint.is_some() {
+            self.note_unscoped(&failure);
         }
-        self.trouble = Some(Box::new(trouble));
+        self.last_failure = Some(Box::new(failure));
         let hold = self.arm(now, lease, error, policy);
         FailOutcome::Stored { hold, quiet }
     }
@@ -156,15 +157,15 @@ impl Record {
 
     /// Takes the attempt of a lease out of the calls that count: the provider was not called.
     fn take_attempt_back(&mut self, lease: &Lease) {
-        let call = self.attempts.iter().rfind(|attempt| attempt.fence == lease.fence).cloned();
+        let call = self.calls.iter().rfind(|attempt| attempt.fence == lease.fence).cloned();
         self.give_back(call.as_slice());
         if let Some(hold) = &mut self.hold {
-            hold.unmet_by(lease.mark);
+            hold.unmet_by(lease.fingerprint);
         }
     }
 
     fn arm(&mut self, now: Timestamp, lease: &Lease, error: &FetchError, policy: &Policy) -> Option<Hold> {
-        let (backoff, why, in_a_row) = match error {
+        let (backoff, reason, in_a_row) = match error {
             FetchError::Throttled { .. } => (policy.backoff, HoldReason::RateLimited, &mut self.strikes),
             FetchError::Unavailable { .. } | FetchError::TimedOut | FetchError::Malformed { .. } => {
                 (policy.transient, HoldReason::Failing, &mut self.failures)
@@ -184,10 +185,11 @@ impl Record {
         // What the provider asks for is a floor; that it asks for nothing is no permission.
         let floor = bounded_wait(retry_after.unwrap_or_default());
         let delay = backoff.delay(in_a_row, lease.attempt.jitter_unit()).max(floor);
-        let mut hold = Hold::new(now, time::later(now, delay), why).retry_after(retry_after).armed_by(fence);
+        let mut hold =
+            Hold::new(now, time::later(now, delay), reason).retry_after(retry_after).armed_by(fence);
         // A credential that was let through and turned away too has met the same hold, however much longer it is now.
         let before = self.hold().filter(|hold| hold.is_live(now)).map(Hold::fingerprints);
-        hold.met_by(before.unwrap_or_default().iter().copied().chain(lease.mark));
+        hold.met_by(before.unwrap_or_default().iter().copied().chain(lease.fingerprint));
         self.take_hold(now, Some(&hold));
         self.hold().cloned()
     }

@@ -30,14 +30,14 @@ pub struct Seed {
     /// A hold that was in force; one that is over is ignored.
     pub hold: Option<Hold>,
     /// Whose it is, where that was written down.
-    pub lineage: Option<LoginId>,
+    pub login_id: Option<LoginId>,
 }
 
 impl Seed {
     /// Seeds with what was known.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot, hold: None, lineage: None }
+        Self { snapshot, hold: None, login_id: None }
     }
 
     /// Says that a hold was in force.
@@ -49,8 +49,8 @@ impl Seed {
 
     /// Says whose it is.
     #[must_use]
-    pub fn lineage(mut self, lineage: impl Into<Option<LoginId>>) -> Self {
-        self.lineage = lineage.into();
+    pub fn login_id(mut self, login_id: impl Into<Option<LoginId>>) -> Self {
+        self.login_id = login_id.into();
         self
     }
 }
@@ -63,13 +63,13 @@ impl Record {
         &mut self,
         now: Timestamp,
         readings: &Snapshot,
-        lineage: Option<&LoginId>,
-        identity: Option<&OwnerId>,
+        login_id: Option<&LoginId>,
+        owner_id: Option<&OwnerId>,
     ) -> MergeOutcome {
         if !self.is_writable() {
             return MergeOutcome::UnsupportedFormat;
         }
-        if self.owner.contradicts(lineage, identity) {
+        if self.owner.contradicts(login_id, owner_id) {
             return MergeOutcome::OtherLogin;
         }
         self.clamp_forgotten(now);
@@ -85,7 +85,7 @@ impl Record {
                 return MergeOutcome::Merged;
             }
         }
-        self.owner.adopt(lineage, identity);
+        self.owner.adopt(login_id, owner_id);
         plausible.assume_resets(&self.snapshot);
         self.snapshot.join(&plausible);
         MergeOutcome::Merged
@@ -93,7 +93,7 @@ impl Record {
 
     /// Joins what was persisted elsewhere, at its own age, without a call.
     pub fn seed(&mut self, now: Timestamp, seed: &Seed) -> MergeOutcome {
-        let joined = self.observe(now, &seed.snapshot, seed.lineage.as_ref(), None);
+        let joined = self.observe(now, &seed.snapshot, seed.login_id.as_ref(), None);
         if joined == MergeOutcome::Merged {
             self.take_hold(now, seed.hold.as_ref());
         }
@@ -124,19 +124,19 @@ impl Record {
                 }
             }
         }
-        if let Some(lineage) = alone.lineage().filter(|_| left.is_some() && self.lineage() == left) {
-            self.new_login(lineage);
+        if let Some(login_id) = alone.login_id().filter(|_| left.is_some() && self.login_id() == left) {
+            self.new_login(login_id);
         }
-        let shared = self.attempts.iter().filter(|attempt| alone.attempts.contains(attempt));
+        let shared = self.calls.iter().filter(|attempt| alone.calls.contains(attempt));
         let shared: Vec<_> = shared.map(|attempt| attempt.fence).collect();
         if self.is_writable() {
             // Whoever made them, and for whom: they count.
-            self.count_calls(&alone.attempts);
+            self.count_calls(&alone.calls);
             let given_back = [self.given_back(), alone.given_back()].concat();
             self.give_back(&given_back);
         }
-        let (lineage, identity) = (alone.lineage(), alone.identity());
-        let joined = self.observe(now, &alone.snapshot, lineage, identity);
+        let (login_id, owner_id) = (alone.login_id(), alone.owner_id());
+        let joined = self.observe(now, &alone.snapshot, login_id, owner_id);
         if joined != MergeOutcome::Merged {
             return joined;
         }
@@ -158,7 +158,7 @@ impl Record {
         let is_unmade = |lease: &mut Box<Lease>| given_back.contains(&lease.fence);
         for lease in [self.lease.take_if(is_unmade), alone.lease.take_if(is_unmade)].into_iter().flatten() {
             for hold in [&mut self.hold, &mut alone.hold].into_iter().flatten() {
-                hold.unmet_by(lease.mark);
+                hold.unmet_by(lease.fingerprint);
             }
         }
         self.unknown = std::mem::take(&mut self.unknown).max(alone.unknown.clone());
@@ -166,10 +166,10 @@ impl Record {
         self.drop_cleared(alone.cleared_fence);
         alone.drop_cleared(self.cleared_fence);
         self.revision = self.revision.max(alone.revision);
-        let last = self.trouble().map(|trouble| trouble.at).max(self.asked_at());
-        let newer = |trouble: &&LastFailure| last.is_none_or(|last| last < trouble.at);
-        if let Some(trouble) = alone.trouble().filter(newer) {
-            self.trouble = Some(Box::new(trouble.clone()));
+        let last = self.last_failure().map(|failure| failure.at).max(self.asked_at());
+        let newer = |failure: &&LastFailure| last.is_none_or(|last| last < failure.at);
+        if let Some(failure) = alone.last_failure().filter(newer) {
+            self.last_failure = Some(Box::new(failure.clone()));
         }
         match (self.refreshed_at, alone.refreshed_at) {
             (mine, Some(theirs)) if mine < Some(theirs) => self.end_hold(now, theirs.timestamp()),
@@ -180,15 +180,17 @@ impl Record {
             self.refreshed(at, alone.refreshed_with);
         }
         for refusal in &alone.unscoped {
-            let is_known =
-                self.unscoped.iter().any(|known| known.mark == refusal.mark && known.at >= refusal.at);
+            let is_known = self
+                .unscoped
+                .iter()
+                .any(|known| known.fingerprint == refusal.fingerprint && known.at >= refusal.at);
             if !is_known {
                 self.note_unscoped(refusal);
             }
         }
         self.apply_lists();
         let asked = self.asked_at();
-        self.trouble.take_if(|trouble| Some(trouble.at) < asked);
+        self.last_failure.take_if(|failure| Some(failure.at) < asked);
         self.take_hold(now, alone.hold());
         if self.hold.is_some() {
             self.strikes = self.strikes.max(alone.strikes);
@@ -198,10 +200,10 @@ impl Record {
         MergeOutcome::Merged
     }
 
-    fn count_calls(&mut self, attempts: &[CallRecord]) {
-        for attempt in attempts {
-            if !self.attempts.contains(attempt) {
-                self.attempts.push(attempt.clone());
+    fn count_calls(&mut self, calls: &[CallRecord]) {
+        for attempt in calls {
+            if !self.calls.contains(attempt) {
+                self.calls.push(attempt.clone());
             }
         }
         self.bound_attempts();

@@ -53,9 +53,9 @@ impl Record {
             failures: self.failures,
             streak_fence: self.streak_fence,
             cleared_fence: self.cleared_fence,
-            trouble: self.trouble.clone(),
+            last_failure: self.last_failure.clone(),
             unscoped: self.unscoped.clone(),
-            attempts: group(&self.attempts),
+            calls: group(&self.calls),
             given_back: group(self.given_back()),
             refreshed_at: self.refreshed_at,
             refreshed_with: self.refreshed_with,
@@ -94,9 +94,9 @@ impl Record {
             failures: stored.failures,
             streak_fence: stored.streak_fence,
             cleared_fence: stored.cleared_fence,
-            trouble: stored.trouble,
+            last_failure: stored.last_failure,
             unscoped: stored.unscoped,
-            attempts: ungroup(stored.attempts),
+            calls: ungroup(stored.calls),
             given_back: Some(ungroup(stored.given_back)).filter(|calls| !calls.is_empty()).map(Box::new),
             refreshed_at: stored.refreshed_at,
             refreshed_with: stored.refreshed_with,
@@ -147,12 +147,13 @@ struct Stored {
     #[serde(default, skip_serializing_if = "is_zero")]
     cleared_fence: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    trouble: Option<Box<LastFailure>>,
+    #[serde(rename = "trouble")]
+    last_failure: Option<Box<LastFailure>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unscoped: Vec<LastFailure>,
     /// By who made them, so that a name is written once.
     #[serde(rename = "attempts_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
-    attempts: BTreeMap<Arc<str>, Vec<Call>>,
+    calls: BTreeMap<Arc<str>, Vec<Call>>,
     #[serde(rename = "given_back_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
     given_back: BTreeMap<Arc<str>, Vec<Call>>,
     #[serde(rename = "refreshed_ms", default, skip_serializing_if = "Option::is_none")]
@@ -199,9 +200,9 @@ impl Call {
     }
 }
 
-fn group(attempts: &[CallRecord]) -> BTreeMap<Arc<str>, Vec<Call>> {
+fn group(calls: &[CallRecord]) -> BTreeMap<Arc<str>, Vec<Call>> {
     let mut by_caller = BTreeMap::<_, Vec<_>>::new();
-    for attempt in attempts {
+    for attempt in calls {
         by_caller.entry(Arc::clone(&attempt.by)).or_default().push(attempt.into());
     }
     by_caller
@@ -209,7 +210,7 @@ fn group(attempts: &[CallRecord]) -> BTreeMap<Arc<str>, Vec<Call>> {
 
 fn ungroup(by_caller: BTreeMap<Arc<str>, Vec<Call>>) -> Vec<CallRecord> {
     let of = |(by, calls): (Arc<str>, Vec<Call>)| calls.into_iter().map(move |call| call.by(Arc::clone(&by)));
-    let mut attempts: Vec<_> = by_caller.into_iter().flat_map(of).collect();
-    attempts.sort_unstable();
-    attempts
+    let mut calls: Vec<_> = by_caller.into_iter().flat_map(of).collect();
+    calls.sort_unstable();
+    calls
 }

@@ -286,13 +286,13 @@ cases! {
 
     async fn racing_counters_lose_no_update(store) {
         let key = fresh_key();
-        let mark = |writer: usize, round: usize| format!("{writer}.{round} ");
+        let fingerprint = |writer: usize, round: usize| format!("{writer}.{round} ");
         let count = async |writer: usize| {
             for round in 0..8 {
                 let mut known = read(store, &key).await;
                 loop {
                     let before = known.document.as_ref().map(|document| document.body.clone()).unwrap_or_default();
-                    let body = [before.as_ref(), mark(writer, round).as_bytes()].concat().into();
+                    let body = [before.as_ref(), fingerprint(writer, round).as_bytes()].concat().into();
                     match swap(store, &key, known.version(), &body, KEEP).await {
                         CasOutcome::Applied(_) => break,
                         CasOutcome::Conflict(winner) => known = winner,

@@ -258,10 +258,10 @@ impl CredentialSource for FakeProvider {
             if state.renewals > 0 {
                 state.renewals -= 1;
                 state.renewed += 1;
-                let mark = CredentialFingerprint::from_hash(u64::MAX - state.renewed);
+                let fingerprint = CredentialFingerprint::from_hash(u64::MAX - state.renewed);
                 let login = state.logins.entry(account.clone()).or_insert_with(|| Ok(LoginInfo::unknown()));
                 if let Ok(login) = login {
-                    login.mark = Some(mark);
+                    login.fingerprint = Some(fingerprint);
                 }
             }
         }

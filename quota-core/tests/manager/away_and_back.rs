@@ -40,7 +40,7 @@ async fn closing_writes_what_was_done_without_the_store_if_it_answers_again() {
 
     let document = world.store.read(&StoreKey::account(&id("main"))).await.unwrap().document;
     let record = Record::decode(&document.expect("it was written").body).unwrap();
-    assert_eq!(record.attempts().len(), 1);
+    assert_eq!(record.calls().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,7 +78,7 @@ async fn a_login_that_changed_without_the_store_stays_changed_when_it_is_back() 
     world.clock.sleep(SECOND * 5).await;
     let answer = main.sync().await;
 
-    assert_eq!(answer.lineage(), Some(&LoginId::new("b")));
+    assert_eq!(answer.login_id(), Some(&LoginId::new("b")));
     assert!(answer.snapshot().is_empty());
 }
 
@@ -174,7 +174,7 @@ async fn a_stale_answer_says_why_it_was_not_refreshed() {
     let answer = main.get().await.unwrap();
 
     assert!(matches!(answer.error(), Some(QuotaError::NoFetcher { .. })));
-    assert!(matches!(answer.state(), Freshness::Stale { why: StaleReason::NotRefreshed, .. }));
+    assert!(matches!(answer.freshness(), Freshness::Stale { reason: StaleReason::NotRefreshed, .. }));
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,8 +23,11 @@ async fn refresh_fails(quota: &QuotaManager) -> FetchError {
 
 async fn assert_no_trace(world: &World) {
     let record = stored(world).await;
-    assert!(record.hold().is_none() && record.trouble().is_none() && record.lease().is_none(), "{record:?}");
-    assert!(record.attempts().is_empty(), "{:?}", record.attempts());
+    assert!(
+        record.hold().is_none() && record.last_failure().is_none() && record.lease().is_none(),
+        "{record:?}"
+    );
+    assert!(record.calls().is_empty(), "{:?}", record.calls());
 }
 
 #[tokio::test(start_paused = true)]

@@ -49,7 +49,7 @@ async fn a_cancelled_call_counts_toward_the_budget() {
 
     let error = elsewhere.account(&id("main")).get().await.unwrap_err();
 
-    assert!(matches!(error, QuotaError::OnHold { hold, .. } if hold.why == HoldReason::BudgetExhausted));
+    assert!(matches!(error, QuotaError::OnHold { hold, .. } if hold.reason == HoldReason::BudgetExhausted));
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,7 +102,7 @@ async fn the_next_run_after_a_call_that_the_deadline_cut_off_does_not_call() {
 
     let error = second.account(&id("main")).get().await.unwrap_err();
 
-    assert!(matches!(error, QuotaError::OnHold { hold, .. } if hold.why == HoldReason::Failing));
+    assert!(matches!(error, QuotaError::OnHold { hold, .. } if hold.reason == HoldReason::Failing));
     assert_eq!(world.provider.calls(), 1);
 }
 
@@ -117,7 +117,7 @@ async fn a_program_that_ends_at_its_deadline_records_the_timeout() {
     quota.close_within(Duration::ZERO).await;
 
     let error = world.quota.account(&id("main")).get().await.unwrap_err();
-    assert!(matches!(error, QuotaError::OnHold { hold, .. } if hold.why == HoldReason::Failing));
+    assert!(matches!(error, QuotaError::OnHold { hold, .. } if hold.reason == HoldReason::Failing));
 }
 
 #[tokio::test(start_paused = true)]

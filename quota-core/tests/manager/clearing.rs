@@ -120,8 +120,8 @@ async fn a_clear_leaves_the_providers_quiet_time() {
 
     assert!(main.clear_hold().await.unwrap().is_some());
 
-    let why = |hold: Hold| hold.why;
-    assert_eq!(main.peek().hold().map(why), Some(quota_core::HoldReason::ProviderRateLimited));
+    let reason = |hold: Hold| hold.reason;
+    assert_eq!(main.peek().hold().map(reason), Some(quota_core::HoldReason::ProviderRateLimited));
     assert!(!calls(&world, &main).await);
 }
 
@@ -147,7 +147,9 @@ async fn an_account_that_is_kept_fresh_is_called_soon_after_a_clear() {
 async fn an_account_that_is_kept_fresh_notices_a_replaced_credential_during_a_hold() {
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
-    world.provider.set_login(&id("main"), Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(1))));
+    world
+        .provider
+        .set_login(&id("main"), Ok(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(1))));
     world.provider.then_fail(FetchError::throttled(Some(MINUTE * 60 * 20)));
     let _keep = main.keep_fresh();
     settle().await;
@@ -155,7 +157,9 @@ async fn an_account_that_is_kept_fresh_notices_a_replaced_credential_during_a_ho
     world.clock.sleep(MINUTE * 20).await;
     assert_eq!(world.provider.calls(), 1);
 
-    world.provider.set_login(&id("main"), Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(2))));
+    world
+        .provider
+        .set_login(&id("main"), Ok(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(2))));
     world.clock.sleep(MINUTE * 6).await;
 
     assert!(world.provider.calls() > 1);

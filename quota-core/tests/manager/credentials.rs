@@ -69,7 +69,7 @@ impl CredentialSource for PanickingSource {
 
 fn credential(secret: &str, hash: u64) -> Credential {
     Credential::new(Secret::new(secret))
-        .login(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(hash)))
+        .login(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(hash)))
 }
 
 fn manager(fetcher: Recorder, source: impl CredentialSource) -> QuotaManager {
@@ -135,7 +135,10 @@ async fn a_login_that_changes_while_a_refresh_waits_in_line_is_the_one_that_is_r
 
     let answer = quota.account(&id("main")).get().await.unwrap();
 
-    assert_eq!((fetcher.secrets().pop(), answer.lineage()), (Some("new".into()), Some(&LoginId::new("new"))));
+    assert_eq!(
+        (fetcher.secrets().pop(), answer.login_id()),
+        (Some("new".into()), Some(&LoginId::new("new")))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,7 +149,7 @@ async fn the_report_belongs_to_the_login_and_has_the_plan_of_the_credential() {
 
     let answer = quota.account(&id("main")).get().await.unwrap();
 
-    assert_eq!((answer.lineage(), answer.snapshot().plan()), (Some(&LoginId::new("a")), Some("max")));
+    assert_eq!((answer.login_id(), answer.snapshot().plan()), (Some(&LoginId::new("a")), Some("max")));
 }
 
 #[tokio::test(start_paused = true)]

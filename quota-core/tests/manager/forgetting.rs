@@ -57,7 +57,7 @@ async fn an_account_that_is_removed_and_added_is_still_on_hold() {
     let got = world.quota.account(&id("main")).get().await;
 
     assert!(matches!(got, Err(QuotaError::OnHold { .. })), "{got:?}");
-    assert_eq!((world.provider.calls(), stored(&world).await.attempts().len()), (1, 1));
+    assert_eq!((world.provider.calls(), stored(&world).await.calls().len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -34,7 +34,7 @@ async fn fifty_readers_of_a_held_account_make_no_call_and_get_what_is_known() {
         let main = main.clone();
         readers.spawn(async move {
             let answer = main.get().await.unwrap();
-            (last_read(&answer), answer.age().unwrap().as_secs(), answer.state())
+            (last_read(&answer), answer.age().unwrap().as_secs(), answer.freshness())
         });
     }
 
@@ -43,7 +43,7 @@ async fn fifty_readers_of_a_held_account_make_no_call_and_get_what_is_known() {
     assert_eq!(world.provider.calls(), 2);
     for (used, age, state) in answers {
         assert_eq!((used, age), (Some(40.0), 361));
-        assert!(matches!(state, Freshness::Stale { why: StaleReason::OnHold, .. }), "{state:?}");
+        assert!(matches!(state, Freshness::Stale { reason: StaleReason::OnHold, .. }), "{state:?}");
     }
 }
 
@@ -149,7 +149,7 @@ async fn a_429_keeps_the_whole_provider_quiet_for_a_minute() {
     let after = other.get().await;
 
     let QuotaError::OnHold { hold, .. } = error else { panic!("{error}") };
-    assert_eq!(hold.why, HoldReason::ProviderRateLimited);
+    assert_eq!(hold.reason, HoldReason::ProviderRateLimited);
     assert!(after.is_ok());
     assert_eq!(world.provider.calls_about(&id("other")), 1);
 }
@@ -181,7 +181,7 @@ async fn what_is_loaded_is_known_to_be_held_by_a_neighbour_of_another_process() 
 
     let answer = elsewhere.account(&id("other")).sync().await;
 
-    assert_eq!(answer.hold().map(|hold| hold.why), Some(HoldReason::ProviderRateLimited));
+    assert_eq!(answer.hold().map(|hold| hold.reason), Some(HoldReason::ProviderRateLimited));
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,7 +201,7 @@ async fn a_refused_login_arms_no_hold_and_is_not_tried_again_at_once() {
 
     let answer = main.peek();
     assert_eq!(answer.hold(), None);
-    assert_eq!(answer.trouble().unwrap().kind, LastFailureKind::Unauthorized);
+    assert_eq!(answer.last_failure().unwrap().kind, LastFailureKind::Unauthorized);
     assert_eq!(world.provider.calls(), 1);
 }
 
@@ -239,10 +239,14 @@ async fn a_login_that_is_refused_again_after_renewal_is_given_up() {
 async fn a_new_credential_is_tried_at_once() {
     let world = world_with(plain());
     let main = world.quota.account(&id("main"));
-    world.provider.set_login(&id("main"), Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(1))));
+    world
+        .provider
+        .set_login(&id("main"), Ok(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(1))));
     world.provider.then_fail(FetchError::Unauthorized);
     drop(main.get().await);
-    world.provider.set_login(&id("main"), Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(2))));
+    world
+        .provider
+        .set_login(&id("main"), Ok(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(2))));
 
     let answer = main.get().await;
 
@@ -261,7 +265,7 @@ async fn a_policy_that_forbids_arms_no_hold_and_the_next_account_is_asked_at_onc
 
     assert!(answer.is_ok());
     assert_eq!(one.peek().hold(), None);
-    assert_eq!(one.peek().trouble().unwrap().kind, LastFailureKind::Forbidden);
+    assert_eq!(one.peek().last_failure().unwrap().kind, LastFailureKind::Forbidden);
 }
 
 #[tokio::test(start_paused = true)]
@@ -279,7 +283,7 @@ async fn another_processs_lease_is_no_failure_of_the_provider() {
 
     assert_eq!(five_hours(&answer), Some(40.0));
     assert_eq!(provider.calls(), 1);
-    assert!(here.peek().trouble().is_none() && here.peek().hold().is_none());
+    assert!(here.peek().last_failure().is_none() && here.peek().hold().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -325,7 +329,7 @@ async fn a_success_clears_the_trouble_for_everybody() {
     drop(main.refresh().await);
 
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, plain());
-    assert!(elsewhere.account(&id("main")).sync().await.trouble().is_none());
+    assert!(elsewhere.account(&id("main")).sync().await.last_failure().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -440,5 +444,5 @@ async fn a_call_is_counted_to_whoever_made_it() {
     let document =
         world.store.read(&quota_core::StoreKey::account(&id("main"))).await.unwrap().document.unwrap();
     let record = quota_core::Record::decode(&document.body).unwrap();
-    assert_eq!(&*record.attempts()[0].by, "router@a");
+    assert_eq!(&*record.calls()[0].by, "router@a");
 }

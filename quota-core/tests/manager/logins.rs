@@ -14,10 +14,10 @@ fn login(name: &str) -> LoginInfo {
 async fn a_rotated_token_of_the_same_login_costs_no_call_and_keeps_what_is_known() {
     // B33
     let world = world();
-    world.provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(1))));
+    world.provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(1))));
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
-    world.provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(2))));
+    world.provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(2))));
 
     let answer = main.get().await.unwrap();
 
@@ -28,11 +28,11 @@ async fn a_rotated_token_of_the_same_login_costs_no_call_and_keeps_what_is_known
 async fn a_rotated_token_of_the_same_login_keeps_the_hold() {
     // B33
     let world = world();
-    world.provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(1))));
+    world.provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(1))));
     let main = world.quota.account(&id("main"));
     world.provider.then_fail(FetchError::throttled(None));
     drop(main.get().await);
-    world.provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(2))));
+    world.provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(2))));
 
     drop(main.get().await);
 
@@ -43,7 +43,7 @@ async fn a_rotated_token_of_the_same_login_keeps_the_hold() {
 async fn a_token_that_rotates_is_not_told_as_a_new_login() {
     // B42
     let world = world();
-    world.provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(1))));
+    world.provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(1))));
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
     let mut events = world.quota.events();
@@ -51,7 +51,7 @@ async fn a_token_that_rotates_is_not_told_as_a_new_login() {
     for rotation in 2..5 {
         world
             .provider
-            .set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(rotation))));
+            .set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(rotation))));
         world.clock.sleep(MINUTE * 6).await;
         drop(main.get().await);
         let event = events.next().await;
@@ -119,7 +119,7 @@ async fn headers_of_the_old_login_are_refused() {
     main.set_login(LoginId::new("b"));
     drop(main.get().await);
 
-    let refused = main.observe(&headers(99.0).lineage(LoginId::new("a")));
+    let refused = main.observe(&headers(99.0).login_id(LoginId::new("a")));
 
     assert!(matches!(refused, Err(ObserveError::AnotherLogin { account, .. }) if account == id("main")));
     assert_eq!(last_read(&main.peek()), Some(40.0));
@@ -131,7 +131,7 @@ async fn what_another_login_persisted_is_not_seeded() {
     let world = world();
     let main = world.quota.account(&id("main"));
     main.set_login(LoginId::new("b"));
-    let seed = Seed::new(Snapshot::of(&polled(90.0), noon())).lineage(LoginId::new("a"));
+    let seed = Seed::new(Snapshot::of(&polled(90.0), noon())).login_id(LoginId::new("a"));
 
     let refused = main.seed(&seed);
 
@@ -184,12 +184,12 @@ async fn an_identity_the_provider_changed_under_one_token_is_noticed() {
     // B86
     let world = world();
     let main = world.quota.account(&id("main"));
-    world.provider.then_answer(polled(80.0).identity(OwnerId::new("org-1")));
+    world.provider.then_answer(polled(80.0).owner_id(OwnerId::new("org-1")));
     drop(main.get().await);
     world.clock.sleep(MINUTE * 6).await;
     main.observe(&headers(81.0)).unwrap();
     let mut events = world.quota.events();
-    world.provider.then_answer(polled(5.0).identity(OwnerId::new("org-2")));
+    world.provider.then_answer(polled(5.0).owner_id(OwnerId::new("org-2")));
 
     let answer = main.refresh().await.unwrap().answer;
 
@@ -216,20 +216,20 @@ async fn a_token_that_rotates_in_mid_call_leaves_the_numbers_with_their_login() 
     // B38
     let world = world();
     let provider = world.provider.clone().taking(SECOND);
-    provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(1))));
-    provider.then_answer(polled(33.0).lineage(LoginId::new("a")));
+    provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(1))));
+    provider.then_answer(polled(33.0).login_id(LoginId::new("a")));
     let main = world.quota.account(&id("main"));
     let call = tokio::spawn({
         let main = main.clone();
         async move { drop(main.get().await) }
     });
     settle().await;
-    provider.set_login(&id("main"), Ok(login("a").mark(CredentialFingerprint::from_hash(2))));
+    provider.set_login(&id("main"), Ok(login("a").fingerprint(CredentialFingerprint::from_hash(2))));
     call.await.unwrap();
 
     let answer = main.get().await.unwrap();
 
-    assert_eq!((last_read(&answer), answer.lineage()), (Some(33.0), Some(&LoginId::new("a"))));
+    assert_eq!((last_read(&answer), answer.login_id()), (Some(33.0), Some(&LoginId::new("a"))));
     assert_eq!(provider.calls(), 1);
 }
 
@@ -265,7 +265,7 @@ async fn a_refresh_of_the_old_login_that_is_still_in_line_asks_nothing_and_clear
 
     let answer = main.peek();
 
-    assert_eq!((last_read(&answer), answer.lineage()), (Some(40.0), Some(&LoginId::new("b"))));
+    assert_eq!((last_read(&answer), answer.login_id()), (Some(40.0), Some(&LoginId::new("b"))));
     assert_eq!(world.provider.calls_about(&id("main")), 1);
 }
 
@@ -325,5 +325,5 @@ async fn a_refresh_that_waits_for_its_turn_does_not_take_the_account_back_from_a
     world.clock.sleep(SECOND * 5).await;
 
     assert_eq!(world.provider.calls_about(&id("main")), 0);
-    assert_ne!(main.peek().lineage(), Some(&LoginId::new("a")));
+    assert_ne!(main.peek().login_id(), Some(&LoginId::new("a")));
 }

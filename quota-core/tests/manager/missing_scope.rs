@@ -6,7 +6,8 @@ use quota_core::{CredentialFingerprint, FetchError, LoginInfo, QuotaError};
 #[tokio::test(start_paused = true)]
 async fn an_account_whose_token_lacks_the_scope_is_called_again_soon_after_the_token_is_replaced() {
     let world = world();
-    let with_mark = |mark| Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(mark)));
+    let with_mark =
+        |fingerprint| Ok(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(fingerprint)));
     world.provider.set_login(&id("main"), with_mark(1));
     world.provider.then_fail(FetchError::missing_scope("user:profile"));
     let main = world.quota.account(&id("main"));

@@ -23,7 +23,10 @@ async fn nothing_is_known_of_an_account_that_was_never_read() {
     let answer = world.quota.account(&id("main")).peek();
 
     assert_eq!(answer.used(&WindowId::five_hour()), Used::Unknown);
-    assert!(matches!(answer.state(), Freshness::Stale { since: None, why: StaleReason::NeverRead, .. }));
+    assert!(matches!(
+        answer.freshness(),
+        Freshness::Stale { since: None, reason: StaleReason::NeverRead, .. }
+    ));
 }
 
 #[tokio::test(start_paused = true)]

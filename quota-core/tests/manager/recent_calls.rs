@@ -90,7 +90,8 @@ async fn headers_are_no_call() {
 #[tokio::test(start_paused = true)]
 async fn another_credential_is_used_at_once() {
     let world = world_with(hurried());
-    let with_mark = |mark| Ok(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(mark)));
+    let with_mark =
+        |fingerprint| Ok(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(fingerprint)));
     world.provider.set_login(&id("main"), with_mark(1));
     drop(refresh(&world.quota, &id("main")).await);
     world.provider.set_login(&id("main"), with_mark(2));

@@ -109,7 +109,7 @@ async fn a_fetcher_that_hangs_is_given_up_and_others_go_on() {
 
     assert!(matches!(error, QuotaError::Fetch { error: FetchError::TimedOut, .. }), "{error}");
     assert_eq!(waited, 10);
-    assert!(hangs.peek().hold().is_some_and(|hold| hold.why == quota_core::HoldReason::Failing));
+    assert!(hangs.peek().hold().is_some_and(|hold| hold.reason == quota_core::HoldReason::Failing));
     assert!(after.is_ok());
 }
 
@@ -205,7 +205,7 @@ async fn a_background_refresh_of_another_login_is_not_skipped() {
     world.clock.sleep(SECOND * 2).await;
 
     assert_eq!(provider.calls(), 2);
-    assert_eq!(main.peek().lineage(), Some(&LoginId::new("b")));
+    assert_eq!(main.peek().login_id(), Some(&LoginId::new("b")));
 }
 
 #[tokio::test(start_paused = true)]

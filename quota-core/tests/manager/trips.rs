@@ -106,7 +106,7 @@ async fn a_cold_refresh_of_an_account_others_know_keeps_what_they_know() {
     assert!(refreshed.fetched);
     let reading = world.store.read(&StoreKey::account(&id("main"))).await.unwrap();
     let record = Record::decode(&reading.document.unwrap().body).unwrap();
-    assert_eq!(record.attempts().len(), 2, "the calls of both count");
+    assert_eq!(record.calls().len(), 2, "the calls of both count");
 }
 
 #[tokio::test(start_paused = true)]

@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(credential.secret.expose(), "sk-ant-oat01-abc");
         assert_eq!(credential.expires_at, Some("2030-01-01T00:00:00Z".parse().unwrap()));
         assert_eq!(credential.plan.as_deref(), Some("max 20x"));
-        assert_eq!(credential.login.mark, Some(token::fingerprint(&credential.secret)));
+        assert_eq!(credential.login.fingerprint, Some(token::fingerprint(&credential.secret)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct UnparsedUsage {
     /// (`quota_http::anthropic::parse_claude_json`).
     pub state_file: Vec<u8>,
     /// The login it belongs to; `None` if the organization is unknown.
-    pub lineage: Option<LoginId>,
+    pub login_id: Option<LoginId>,
 }
 
 /// The field that holds the cached usage.
@@ -50,7 +50,7 @@ impl ClaudeState {
             return None;
         }
         let state_file = json!({ CACHED_USAGE: self.cached }).to_string().into_bytes();
-        Some(UnparsedUsage { state_file, lineage: self.login_id() })
+        Some(UnparsedUsage { state_file, login_id: self.login_id() })
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
 
         let state_file: Value = serde_json::from_slice(&usage.state_file).unwrap();
         assert_eq!(state_file, json!({ "cachedUsageUtilization": cached }));
-        assert_eq!(usage.lineage, login_id_of("account-a", "org-a"));
+        assert_eq!(usage.login_id, login_id_of("account-a", "org-a"));
     }
 
     #[test]
@@ -135,7 +135,7 @@ mod tests {
             "cachedUsageUtilization": { "accountUuid": "account-a" },
         }));
 
-        assert_eq!(state.cached_usage().unwrap().lineage, None);
+        assert_eq!(state.cached_usage().unwrap().login_id, None);
     }
 
     #[test]

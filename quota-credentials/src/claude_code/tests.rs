@@ -67,7 +67,7 @@ impl Home {
     }
 
     async fn login_id(&self) -> Option<String> {
-        self.credential().await.unwrap().login.lineage.map(|id| id.to_string())
+        self.credential().await.unwrap().login.login_id.map(|id| id.to_string())
     }
 }
 

@@ -53,7 +53,7 @@ async fn a_token_has_a_fingerprint() {
     let credential = file.read().await.unwrap();
 
     assert_eq!(credential.secret.expose(), "sk-ant-oat01-abc");
-    assert_eq!(credential.login.mark, Some(token::fingerprint(&credential.secret)));
+    assert_eq!(credential.login.fingerprint, Some(token::fingerprint(&credential.secret)));
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn each_call_reads_the_file_again() {
     let new = source.credential(&account).await.unwrap();
 
     assert_eq!(new.secret.expose(), "sk-ant-oat01-new");
-    assert_ne!(new.login.mark, old.login.mark);
+    assert_ne!(new.login.fingerprint, old.login.fingerprint);
 }
 
 #[tokio::test]

@@ -218,7 +218,7 @@ impl StoredLogin {
     }
 
     pub(crate) fn credential(&self) -> Credential {
-        let login = LoginInfo::new(self.login_id.clone()).mark(self.access_fingerprint());
+        let login = LoginInfo::new(self.login_id.clone()).fingerprint(self.access_fingerprint());
         let mut credential =
             Credential::new(self.access_token.clone()).login(login).expires_at(self.expires_at);
         credential.plan.clone_from(&self.plan);

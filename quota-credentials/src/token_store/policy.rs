@@ -131,7 +131,7 @@ impl LoginsFile {
         login.expires_at = tokens.expires_in.map(|lifetime| saturating_add(*started_at, lifetime));
         login.from_rejection = *from_rejection;
         login.last_failure = None;
-        if let Some(owner) = tokens.identity.as_ref().map(owner_hash) {
+        if let Some(owner) = tokens.owner_id.as_ref().map(owner_hash) {
             if login.owner.is_some_and(|previous| previous != owner) {
                 // Readings of the previous owner do not apply to this one.
                 login.login_id = StoredLogin::new_login_id();
@@ -234,9 +234,9 @@ impl RenewalTiming {
 /// The cause alone, without the advice of the error's own text.
 fn reason(error: &TokenError) -> String {
     match error {
-        TokenError::InvalidGrant { why, .. }
-        | TokenError::InvalidClient { why, .. }
-        | TokenError::Transient { why, .. } => why.clone().into_owned(),
+        TokenError::InvalidGrant { reason: why, .. }
+        | TokenError::InvalidClient { reason: why, .. }
+        | TokenError::Transient { reason: why, .. } => why.clone().into_owned(),
         other => other.to_string(),
     }
 }

@@ -19,7 +19,7 @@ async fn expired(env: &Env) -> quota_credentials::TokenStore {
 async fn retry_after_of_the_provider_blocks_all_processes() {
     let env = Env::new();
     let logins = expired(&env).await;
-    let hour = TokenError::transient("the provider asked to slow down").after(HOUR);
+    let hour = TokenError::transient("the provider asked to slow down").with_retry_after(HOUR);
     env.provider.set_error(Some(hour));
 
     let error = token(&logins, "main").await.unwrap_err();

@@ -93,12 +93,12 @@ async fn a_second_rejection_in_a_row_needs_a_new_login() {
     let reject = async |token: Option<CredentialFingerprint>| logins.renew(&id("main"), token).await;
     let first = logins.credential(&id("main")).await.unwrap();
 
-    let second = reject(first.login.mark).await.unwrap();
-    let again = reject(first.login.mark).await.unwrap();
-    let error = reject(second.login.mark).await.unwrap_err();
+    let second = reject(first.login.fingerprint).await.unwrap();
+    let again = reject(first.login.fingerprint).await.unwrap();
+    let error = reject(second.login.fingerprint).await.unwrap_err();
 
-    assert_ne!(first.login.mark, second.login.mark);
-    assert_eq!(again.login.mark, second.login.mark, "a late caller gets the stored one");
+    assert_ne!(first.login.fingerprint, second.login.fingerprint);
+    assert_eq!(again.login.fingerprint, second.login.fingerprint, "a late caller gets the stored one");
     assert!(error.to_string().ends_with("log in again with `example login`"), "{error}");
     assert_eq!(env.provider.request_count(), 1);
 }

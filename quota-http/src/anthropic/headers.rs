@@ -40,7 +40,7 @@ pub struct ParsedHeaders {
 /// let usage = parse_headers(Some(200), headers).usage;
 ///
 /// assert_eq!(usage.windows[0].used, Percent::from_percent(94.0).unwrap());
-/// assert_eq!(usage.verdicts[0].ruling, LimitStatus::Warning);
+/// assert_eq!(usage.window_statuses[0].status, LimitStatus::Warning);
 /// ```
 pub fn parse_headers<'a>(
     status: Option<u16>,
@@ -50,12 +50,12 @@ pub fn parse_headers<'a>(
     let mut readings = HeaderReadings::default();
     readings.add_unified(&headers);
     readings.add_api_key_windows(&headers);
-    let identity = headers.get(ORGANIZATION).filter(|id| !id.is_empty() && is_short_text(id));
+    let owner_id = headers.get(ORGANIZATION).filter(|id| !id.is_empty() && is_short_text(id));
     let is_rejected = status.is_none_or(|status| status >= 400);
     ParsedHeaders {
         usage: UsageReport::from_headers(readings.windows)
-            .verdicts(readings.verdicts)
-            .identity(identity.map(OwnerId::new)),
+            .window_statuses(readings.window_statuses)
+            .owner_id(owner_id.map(OwnerId::new)),
         retry_after: retry_after(|name| headers.get(name), None).filter(|_| is_rejected),
         skipped: readings.skipped,
     }
@@ -111,7 +111,7 @@ struct WindowHeaders<'a> {
 #[derive(Default)]
 struct HeaderReadings {
     windows: Vec<WindowReading>,
-    verdicts: Vec<WindowStatus>,
+    window_statuses: Vec<WindowStatus>,
     skipped: Vec<SkippedField>,
 }
 
@@ -139,7 +139,7 @@ impl HeaderReadings {
             self.add_window(name, window_headers);
         }
         if windows.values().all(|window_headers| window_headers.status.is_none()) {
-            self.verdicts.extend(overall_status(headers, &windows));
+            self.window_statuses.extend(overall_status(headers, &windows));
         }
     }
 
@@ -154,7 +154,7 @@ impl HeaderReadings {
             Some(None) => self.skip(header("status"), "unknown status"),
             Some(Some(ruling)) => {
                 let verdict = WindowStatus::new(named.id.clone(), ruling).scope(named.scope.clone());
-                self.verdicts.push(verdict.resets_at(resets_at));
+                self.window_statuses.push(verdict.resets_at(resets_at));
             }
         }
         match window_headers.used.map(|text| parse_number(text).and_then(Percent::from_fraction)) {

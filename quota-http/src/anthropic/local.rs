@@ -119,7 +119,7 @@ pub fn parse_statusline(line: &[u8], observed_at: Timestamp) -> Result<Parsed, P
 /// let usage = parse_rate_limit_event(line, "2026-07-01T09:00:00Z".parse().unwrap())?.usage;
 ///
 /// assert_eq!(Some(usage.windows[0].used), Percent::from_percent(91.0));
-/// assert_eq!(usage.verdicts[0].ruling, LimitStatus::Warning);
+/// assert_eq!(usage.window_statuses[0].status, LimitStatus::Warning);
 /// # Ok::<(), quota_http::ParseError>(())
 /// ```
 ///
@@ -141,14 +141,15 @@ pub fn parse_rate_limit_event(line: &[u8], observed_at: Timestamp) -> Result<Par
             parsed_windows.skip(name, "not a reading");
         }
     }
-    let usage = UsageReport::from_local(parsed_windows.readings()?, observed_at).verdicts(verdict(info));
+    let usage =
+        UsageReport::from_local(parsed_windows.readings()?, observed_at).window_statuses(verdict(info));
     Ok(without_implausible(usage, parsed_windows.skipped, observed_at))
 }
 
 /// Removes implausible readings, and adds them to the skipped fields.
 fn without_implausible(mut usage: UsageReport, mut skipped: Vec<SkippedField>, read_at: Timestamp) -> Parsed {
     let rejected = usage.reject_implausible(read_at);
-    skipped.extend(rejected.iter().map(|rejected| SkippedField::new(rejected.field(), rejected.why)));
+    skipped.extend(rejected.iter().map(|rejected| SkippedField::new(rejected.field(), rejected.reason)));
     Parsed::new(usage, skipped)
 }
 

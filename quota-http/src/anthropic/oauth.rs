@@ -30,7 +30,7 @@ pub(crate) const CONFIG: ProviderConfig = ProviderConfig {
     scope: None,
     // Only a string: an object is the API's own error format, which does not concern the token.
     error: |body| body.get("error")?.as_str(),
-    identity: organization,
+    owner_id: organization,
     token_expiry: |_| None,
 };
 

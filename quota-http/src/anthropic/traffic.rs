@@ -73,7 +73,7 @@ fn failure(response: &ResponseMeta<'_>, usage: &UsageReport, is_blocked: bool) -
 
 /// The failure of the widest rejected window; of equally wide ones, the last to reset.
 fn exhausted(usage: &UsageReport) -> Option<Rejection> {
-    let rejected = usage.verdicts.iter().filter(|verdict| verdict.ruling == LimitStatus::Rejected);
+    let rejected = usage.window_statuses.iter().filter(|verdict| verdict.status == LimitStatus::Rejected);
     let worst = rejected.max_by_key(|verdict| (verdict.scope.is_none(), verdict.resets_at))?;
     let WindowStatus { window, scope, resets_at, .. } = worst;
     let failure = Rejection::new(RejectionKind::QuotaExhausted).window(window.clone());

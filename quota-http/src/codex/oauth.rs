@@ -31,7 +31,7 @@ pub(crate) const CONFIG: ProviderConfig = ProviderConfig {
     path: &["oauth", "token"],
     scope: Some("openid profile email"),
     error,
-    identity: account,
+    owner_id: account,
     token_expiry,
 };
 

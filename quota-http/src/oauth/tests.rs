@@ -80,7 +80,7 @@ fn a_response_has_both_tokens_and_their_lifetime() {
     assert_eq!(tokens.access_token.expose(), "a-2");
     assert_eq!(tokens.refresh_token.unwrap().expose(), "r-2");
     assert_eq!(tokens.expires_in, Some(Duration::from_secs(28_800)));
-    assert_eq!(tokens.identity, Some(OwnerId::new("org-1")));
+    assert_eq!(tokens.owner_id, Some(OwnerId::new("org-1")));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn missing_or_invalid_fields_are_none() {
         let tokens = parse(body).unwrap();
 
         assert!(tokens.refresh_token.is_none() && tokens.expires_in.is_none(), "{body}");
-        assert_eq!(tokens.identity, None, "{body}");
+        assert_eq!(tokens.owner_id, None, "{body}");
     }
 }
 
@@ -125,7 +125,7 @@ fn codex_tokens_contain_owner_and_expiry() {
 
     let tokens = parse_tokens(&codex::CONFIG, body.as_bytes(), now()).unwrap();
 
-    assert_eq!(tokens.identity, Some(OwnerId::new("acc-1")));
+    assert_eq!(tokens.owner_id, Some(OwnerId::new("acc-1")));
     assert_eq!(tokens.expires_in, Some(Duration::from_secs(3600)));
 }
 

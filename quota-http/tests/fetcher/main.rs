@@ -95,7 +95,7 @@ async fn the_usage_has_its_owner() {
     let usage = fetch_from(&server).await.unwrap();
 
     assert_eq!(usage.windows.len(), 1);
-    assert_eq!(usage.identity, Some(OwnerId::new("org-1")));
+    assert_eq!(usage.owner_id, Some(OwnerId::new("org-1")));
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn a_dns_failure_is_recorded_as_unreachable() {
 
     let _ = record.fail(now, &lease, &error, &policy);
 
-    assert_eq!(record.trouble().map(|failure| failure.kind), Some(LastFailureKind::Unreachable));
+    assert_eq!(record.last_failure().map(|failure| failure.kind), Some(LastFailureKind::Unreachable));
 }
 
 #[tokio::test]

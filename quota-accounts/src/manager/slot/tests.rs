@@ -68,7 +68,10 @@ async fn blocks_that_are_kept_as_they_were_are_not_written_again() {
 async fn a_credential_is_looked_at_again_although_the_clock_was_set_back_since_the_last_look() {
     let clock = clock();
     let (slot, now) = (slot(&clock), clock.now());
-    slot.block(Block::new(RejectionKind::Unauthorized, now).mark(CredentialFingerprint::from_hash(7)), now);
+    slot.block(
+        Block::new(RejectionKind::Unauthorized, now).fingerprint(CredentialFingerprint::from_hash(7)),
+        now,
+    );
 
     assert!(slot.should_recheck_credential(now + SignedDuration::from_hours(1)));
     assert!(slot.should_recheck_credential(now), "the last look was not a moment ago");

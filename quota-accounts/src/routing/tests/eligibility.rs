@@ -467,7 +467,7 @@ fn a_provider_that_is_overloaded_is_no_reason_to_avoid_the_account() {
 #[test]
 fn a_dead_login_is_refused_without_an_end() {
     let block =
-        Block::new(RejectionKind::Unauthorized, minutes(-1)).mark(CredentialFingerprint::from_hash(1));
+        Block::new(RejectionKind::Unauthorized, minutes(-1)).fingerprint(CredentialFingerprint::from_hash(1));
     let (request, policy) = plain();
 
     let verdict = verdict(Given::new("a", [five_hour(60.0)]).blocked(block), &request, &policy);

@@ -76,7 +76,7 @@ fn given(accounts: &[(Readings, u8)]) -> Vec<Given> {
                 // Of a credential that is known: no later reading says that it works.
                 account.blocked(
                     Block::new(RejectionKind::Unauthorized, minutes(-1))
-                        .mark(CredentialFingerprint::from_hash(1)),
+                        .fingerprint(CredentialFingerprint::from_hash(1)),
                 )
             }
             // As new as any reading: none ends it.

@@ -36,7 +36,7 @@ pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Fai
         let credential = gateway::source(login, &config).credential(id).await;
         done(&[format!("{id} is added: {}", login.told())])?;
         let trouble = match credential {
-            Ok(credential) => known_missing_scope(&config, global, id, credential.login.mark).await,
+            Ok(credential) => known_missing_scope(&config, global, id, credential.login.fingerprint).await,
             Err(trouble) => Some(trouble.to_string()),
         };
         if let Some(trouble) = trouble {
@@ -52,16 +52,18 @@ async fn known_missing_scope(
     config: &Config,
     global: &GlobalOptions,
     id: &AccountId,
-    mark: Option<CredentialFingerprint>,
+    fingerprint: Option<CredentialFingerprint>,
 ) -> Option<String> {
-    let (mark, store, clock) = (mark?, gateway::store(global.store.as_deref()).ok()?.store, Clock::system());
+    let (fingerprint, store, clock) =
+        (fingerprint?, gateway::store(global.store.as_deref()).ok()?.store, Clock::system());
     let note = async |id: &AccountId| {
         let key = StoreKey::account(id);
         let read = clock.bounded(STORE_TIMEOUT, store.read(&key)).await?.ok()?;
         let record = Record::decode(&read.document?.body).ok()?;
-        let failure = record.trouble()?;
-        let is_same = failure.kind == LastFailureKind::MissingScope && failure.mark == Some(mark);
-        is_same.then(|| failure.note.clone())
+        let failure = record.last_failure()?;
+        let is_same =
+            failure.kind == LastFailureKind::MissingScope && failure.fingerprint == Some(fingerprint);
+        is_same.then(|| failure.message.clone())
     };
     let ids = config.accounts.iter().map(|account| &account.id).chain([id]);
     join_all(ids.map(note)).await.into_iter().flatten().next()

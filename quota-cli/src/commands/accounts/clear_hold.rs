@@ -38,14 +38,14 @@ pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exi
 
 fn describe(lifted: Option<&Hold>, account: &str, local: &LocalTime) -> String {
     match lifted {
-        Some(hold) => format!("cleared: {} until {}\n", hold.why, local.time_of_day(hold.until)),
+        Some(hold) => format!("cleared: {} until {}\n", hold.reason, local.time_of_day(hold.until)),
         None => format!("no hold on {account}\n"),
     }
 }
 
 /// What keeps the account from being refreshed after the clear.
 fn still_held(hold: &Hold, local: &LocalTime) -> String {
-    format!("still no refresh before {}: {}", local.time_of_day_with_seconds(hold.until), hold.why)
+    format!("still no refresh before {}: {}", local.time_of_day_with_seconds(hold.until), hold.reason)
 }
 
 fn not_cleared(error: &QuotaError) -> Failure {

@@ -52,7 +52,7 @@ struct HeldJson {
 impl<'a> AccountJson<'a> {
     fn of(spent: &'a Spent) -> Self {
         let held = |hold: &Option<Hold>| {
-            hold.as_ref().map(|hold| HeldJson { until: rfc3339(hold.until), why: hold.why })
+            hold.as_ref().map(|hold| HeldJson { until: rfc3339(hold.until), why: hold.reason })
         };
         let callers = spent.callers.iter().map(|caller| CallerJson {
             name: Some(&*caller.by).filter(|name| !name.is_empty()),

@@ -83,7 +83,7 @@ fn a_look_at_the_budget_is_no_call() {
     let record = asked(&[("a", 0)]);
 
     assert_eq!(spent(&record, 10), spent(&record, 10));
-    assert_eq!(record.attempts().len(), 1);
+    assert_eq!(record.calls().len(), 1);
 }
 
 #[test]

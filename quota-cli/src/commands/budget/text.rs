@@ -49,7 +49,7 @@ fn next(hold: Option<&Hold>, local: &LocalTime, screen: Screen) -> String {
         None => screen.paint(Style::Good, "at any time").to_string(),
         Some(hold) => {
             let left = format::duration(between(local.now, hold.until));
-            let told = format!("in {left} ({}): {}", local.time_of_day_with_seconds(hold.until), hold.why);
+            let told = format!("in {left} ({}): {}", local.time_of_day_with_seconds(hold.until), hold.reason);
             screen.paint(Style::Warn, told).to_string()
         }
     }

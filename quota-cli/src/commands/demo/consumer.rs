@@ -95,15 +95,15 @@ impl Consumer {
         let account = &shared.accounts[usize::from(self.accounts[which])];
         match way {
             // A statusline: shows what there is.
-            0..2 => shared.tally.read(account.peek().state()),
+            0..2 => shared.tally.read(account.peek().freshness()),
             // A router: takes what there is, and sees to it that there will be newer.
             2..6 => {
-                shared.tally.read(account.peek().state());
+                shared.tally.read(account.peek().freshness());
                 account.refresh_in_background();
             }
             // A person who asks: waits for a number of now.
             _ => match account.get().await {
-                Ok(answer) => shared.tally.read(answer.state()),
+                Ok(answer) => shared.tally.read(answer.freshness()),
                 Err(_) => shared.tally.read_nothing(),
             },
         }

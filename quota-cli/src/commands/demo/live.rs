@@ -175,8 +175,8 @@ fn row(account: &Account, ledger: &Ledger, screen: Screen) -> String {
         Used::AtLeast(used) => format!("≥ {}", format::percent(used)),
         _ => "unknown".to_owned(),
     };
-    let (state, ink) = match answer.state() {
-        Freshness::Stale { why, .. } => (why.to_string(), Style::Warn),
+    let (state, ink) = match answer.freshness() {
+        Freshness::Stale { reason: why, .. } => (why.to_string(), Style::Warn),
         _ => ("fresh".to_owned(), Style::Good),
     };
     let calls = ledger.account(account.id().name()).map_or(0, |one| one.calls);

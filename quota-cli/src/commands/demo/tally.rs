@@ -29,7 +29,7 @@ impl Tally {
     /// Somebody read a number in that state.
     pub(crate) fn read(&self, state: Freshness) {
         add_one(&self.reads);
-        if let Freshness::Stale { why, .. } = state {
+        if let Freshness::Stale { reason: why, .. } = state {
             let at = REASONS.iter().position(|reason| *reason == why).unwrap_or_default();
             add_one(&self.stale[at]);
         }

@@ -46,18 +46,19 @@ impl Look<'_> {
     async fn copies(&self, source: &ClaudeCode) -> (Vec<Check>, Option<CredentialFingerprint>) {
         let copies = source.discover().await;
         let used = copies.iter().find(|copy| copy.is_active);
-        let mark = used.and_then(|copy| copy.result.as_ref().ok()).and_then(|used| used.login.mark);
+        let fingerprint =
+            used.and_then(|copy| copy.result.as_ref().ok()).and_then(|used| used.login.fingerprint);
         let is_all_missing =
             copies.iter().all(|copy| matches!(copy.result, Err(CredentialError::NotLoggedIn { .. })));
         if copies.is_empty() {
             let told = "neither CLAUDE_CONFIG_DIR nor HOME says where a login may be";
-            return (vec![self.failure(told.to_owned(), "set one of them")], mark);
+            return (vec![self.failure(told.to_owned(), "set one of them")], fingerprint);
         }
         if is_all_missing && let Err(error) = source.credential(&self.account.id).await {
             // One login is missing, however many places there are for it.
-            return (vec![self.failure(without_advice(&error), &self.account.login.advice())], mark);
+            return (vec![self.failure(without_advice(&error), &self.account.login.advice())], fingerprint);
         }
-        (copies.iter().flat_map(|copy| self.copy(copy, used.is_some())).collect(), mark)
+        (copies.iter().flat_map(|copy| self.copy(copy, used.is_some())).collect(), fingerprint)
     }
 
     fn copy(&self, copy: &DiscoveredCredential, is_any_used: bool) -> Vec<Check> {
@@ -79,7 +80,7 @@ impl Look<'_> {
     async fn one(&self, place: &str, path: Option<&Path>) -> (Vec<Check>, Option<CredentialFingerprint>) {
         let found = gateway::source(&self.account.login, self.config).credential(&self.account.id).await;
         match found {
-            Ok(credential) => (self.found(place, path, &credential, true), credential.login.mark),
+            Ok(credential) => (self.found(place, path, &credential, true), credential.login.fingerprint),
             Err(error) if error.is_timeout() => {
                 (vec![self.failure(error.to_string(), "run it by hand to see what it waits for")], None)
             }

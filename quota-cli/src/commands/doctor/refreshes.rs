@@ -28,7 +28,7 @@ pub(super) async fn of(
     let mut checks = Vec::new();
     let mut providers: Vec<&ProviderId> = Vec::new();
     let mut local = LocalTime::now();
-    for (account, mark) in config.accounts.iter().zip(marks).filter(|(account, _)| !account.disabled) {
+    for (account, fingerprint) in config.accounts.iter().zip(marks).filter(|(account, _)| !account.disabled) {
         let read = clock.bounded(STORE_TIMEOUT, store.store.read(&StoreKey::account(&account.id))).await;
         let Some(Ok(read)) = read else {
             let told = "its record could not be read";
@@ -43,7 +43,7 @@ pub(super) async fn of(
                 let told = "its record was written by a newer quota, so it is only read";
                 checks.push(Check::warning(Area::Refresh, account.id.as_str(), told, "update quota"));
             }
-            Ok(record) => checks.extend(of_account(account, &record, *mark, &config.policy, &local)),
+            Ok(record) => checks.extend(of_account(account, &record, *fingerprint, &config.policy, &local)),
             Err(_) => {
                 let told = "its record is damaged";
                 let advice = format!("replace it: {}", clear_hold(&account.id));
@@ -66,11 +66,11 @@ pub(super) async fn of(
 fn of_account(
     account: &AccountSettings,
     record: &Record,
-    mark: Option<CredentialFingerprint>,
+    fingerprint: Option<CredentialFingerprint>,
     policy: &Policy,
     local: &LocalTime,
 ) -> Vec<Check> {
-    let failure = record.trouble().map(|failure| of_failure(account, failure, mark, local));
+    let failure = record.last_failure().map(|failure| of_failure(account, failure, fingerprint, local));
     let hold = record.hold().filter(|hold| hold.is_live(local.now)).map(|hold| of_hold(account, hold, local));
     let budget = of_budget(account, record, policy, local);
     let mut checks: Vec<_> = failure.into_iter().chain(hold).chain(budget).collect();
@@ -87,7 +87,7 @@ fn of_account(
 fn of_failure(
     account: &AccountSettings,
     failure: &LastFailure,
-    mark: Option<CredentialFingerprint>,
+    fingerprint: Option<CredentialFingerprint>,
     local: &LocalTime,
 ) -> Check {
     let (subject, when) = (account.id.as_str(), local.relative(failure.at));
@@ -95,8 +95,10 @@ fn of_failure(
         Incident { reason: word(failure.kind), at: Some(failure.at), until: None, requested: None };
     let told = format!("last refresh failed {when}: {}", what_failed(failure));
     // A rejection belongs to one credential.
-    let is_replaced =
-        failure.is_credential_rejection() && mark.is_some() && failure.mark.is_some() && failure.mark != mark;
+    let is_replaced = failure.is_credential_rejection()
+        && fingerprint.is_some()
+        && failure.fingerprint.is_some()
+        && failure.fingerprint != fingerprint;
     let check = if is_replaced {
         Check::good(Area::Refresh, subject, format!("{told}; the login was replaced since"))
     } else {
@@ -133,15 +135,15 @@ fn what_failed(failure: &LastFailure) -> String {
         LastFailureKind::Unauthorized => "login rejected (401)".to_owned(),
         LastFailureKind::Throttled => "rate limited (429)".to_owned(),
         LastFailureKind::Forbidden => {
-            let why = failure.note.trim_start_matches("the provider does not allow it: ");
+            let why = failure.message.trim_start_matches("the provider does not allow it: ");
             if why.contains("403") { why.to_owned() } else { format!("{why} (403)") }
         }
         LastFailureKind::MissingScope => {
-            let why = failure.note.split(';').next().unwrap_or_default();
+            let why = failure.message.split(';').next().unwrap_or_default();
             if why.is_empty() { "the token may not read usage (403)".to_owned() } else { why.to_owned() }
         }
-        _ if failure.note.is_empty() => "provider error".to_owned(),
-        _ => failure.note.clone(),
+        _ if failure.message.is_empty() => "provider error".to_owned(),
+        _ => failure.message.clone(),
     }
 }
 
@@ -164,14 +166,14 @@ fn backing_off(hold: &Hold, local: &LocalTime) -> String {
     format!(
         "backing off, next call {}: {}{}",
         local.relative(hold.until),
-        hold.why,
+        hold.reason,
         requested.unwrap_or_default()
     )
 }
 
 fn incident(hold: &Hold) -> Incident {
     Incident {
-        reason: word(hold.why),
+        reason: word(hold.reason),
         at: Some(hold.since),
         until: Some(hold.until),
         requested: hold.shortened_from(),
@@ -189,10 +191,10 @@ fn of_budget(
     let mut record = record.clone();
     let _ = record.clear_hold(local.now);
     let hold = record.hold_for(Priority::Interactive, None, local.now, policy)?;
-    if hold.why != HoldReason::BudgetExhausted {
+    if hold.reason != HoldReason::BudgetExhausted {
         return None;
     }
-    let recent = record.attempts().iter().filter(|attempt| between(attempt.at, local.now) < HOUR).count();
+    let recent = record.calls().iter().filter(|attempt| between(attempt.at, local.now) < HOUR).count();
     let calls = format::pluralize(recent as u64, "call");
     let until = local.relative(hold.until);
     let told = format!("hourly call budget used up ({calls}), next call {until}");
@@ -293,15 +295,21 @@ mod tests {
     fn a_rejected_login_that_was_replaced_is_ok() {
         let mut record = Record::default();
         let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::StartedAfter(at(0)));
-        let ask = ask.login(quota::LoginInfo::unknown().mark(Some(CredentialFingerprint::from_hash(1))));
+        let ask =
+            ask.login(quota::LoginInfo::unknown().fingerprint(Some(CredentialFingerprint::from_hash(1))));
         let LeaseDecision::Granted(lease) = record.begin(at(0), &ask, &policy()) else {
             panic!("it may be asked")
         };
         drop(record.fail(at(0), &lease, &FetchError::Unauthorized, &policy()));
         let local = LocalTime { now: at(60), zone: TimeZone::UTC };
-        let level = |mark| {
-            of_account(&account(), &record, Some(CredentialFingerprint::from_hash(mark)), &policy(), &local)
-                [0]
+        let level = |fingerprint| {
+            of_account(
+                &account(),
+                &record,
+                Some(CredentialFingerprint::from_hash(fingerprint)),
+                &policy(),
+                &local,
+            )[0]
             .level
         };
 

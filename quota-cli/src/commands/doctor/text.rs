@@ -15,7 +15,7 @@ const ARROW: usize = 2;
 pub(super) fn render(checks: &[Check], screen: Screen) -> String {
     let mut text = String::new();
     for check in checks {
-        let (ink, mark) = match check.level {
+        let (ink, fingerprint) = match check.level {
             Level::Ok => (Style::Good, "ok  "),
             Level::Warn => (Style::Warn, "warn"),
             Level::Fail => (Style::Bad, "FAIL"),
@@ -26,7 +26,7 @@ pub(super) fn render(checks: &[Check], screen: Screen) -> String {
             false => harmless(text),
         };
         let told = flowed(&format!("{}: {}", check.subject, check.told), INDENT);
-        let _ = writeln!(text, "{}  {:<8}  {told}", screen.paint(ink, mark), area(check.area));
+        let _ = writeln!(text, "{}  {:<8}  {told}", screen.paint(ink, fingerprint), area(check.area));
         if let Some(advice) = &check.advice {
             let _ = writeln!(text, "{:INDENT$}→ {}", "", flowed(advice, INDENT + ARROW));
         }

@@ -96,7 +96,7 @@ fn claude_json(bytes: &[u8]) -> Result<Report, String> {
 
 fn profile(bytes: &[u8]) -> Result<Report, String> {
     let profile = parse_profile(bytes).map_err(told)?;
-    let usage = UsageReport::from_headers([]).plan(profile.plan).identity(profile.organization);
+    let usage = UsageReport::from_headers([]).plan(profile.plan).owner_id(profile.organization);
     Ok(Report { user: profile.account, ..Report::new("profile", usage) })
 }
 

@@ -33,14 +33,14 @@ impl Report {
     /// Leaves out what cannot be true of an answer that was saved before `now`, and lists it with the rest.
     pub(super) fn judged(mut self, now: Timestamp) -> Self {
         let rejected = self.usage.reject_implausible_saved(now);
-        self.ignored.extend(rejected.iter().map(|rejected| (rejected.field(), rejected.why)));
+        self.ignored.extend(rejected.iter().map(|rejected| (rejected.field(), rejected.reason)));
         self
     }
 
     /// Whether nothing in it says how much is used, or whose the account is.
     pub(super) fn says_nothing(&self) -> bool {
         let usage = &self.usage;
-        let silent = usage.is_empty() && usage.verdicts.is_empty() && usage.identity.is_none();
+        let silent = usage.is_empty() && usage.window_statuses.is_empty() && usage.owner_id.is_none();
         silent && self.user.is_none() && self.retry_after.is_none()
     }
 
@@ -50,10 +50,10 @@ impl Report {
         let document = Document {
             kind: self.kind,
             windows: self.windows(),
-            verdicts: usage.verdicts.iter().map(VerdictJson::of).collect(),
+            window_statuses: usage.window_statuses.iter().map(VerdictJson::of).collect(),
             plan: usage.plan.as_deref(),
             credits: usage.credits.as_ref().map(CreditsJson::of),
-            identity: usage.identity.as_ref().map(OwnerId::as_str),
+            owner_id: usage.owner_id.as_ref().map(OwnerId::as_str),
             user: self.user.as_deref(),
             observed_at: self.observed_at.map(rfc3339),
             retry_after_seconds: self.retry_after.map(|span| span.as_secs_f64()),
@@ -67,7 +67,7 @@ impl Report {
     /// The windows with a number, then those of which only a verdict is known, then those that could not be read.
     fn windows(&self) -> Vec<WindowJson<'_>> {
         let usage = &self.usage;
-        let verdict = |id: &WindowId| usage.verdicts.iter().find(|verdict| verdict.window == *id);
+        let verdict = |id: &WindowId| usage.window_statuses.iter().find(|verdict| verdict.window == *id);
         let mut told = BTreeSet::new();
         let mut windows = Vec::new();
         for window in &usage.windows {
@@ -78,15 +78,15 @@ impl Report {
                 resets_at: window.resets_at.map(rfc3339),
                 scope: window.scope.as_ref().map(ScopeJson::of),
                 length_seconds: window.length.map(|length| length.as_secs()),
-                status: verdict(&window.id).map(|verdict| word(verdict.ruling)),
+                status: verdict(&window.id).map(|verdict| word(verdict.status)),
             });
         }
-        for verdict in &usage.verdicts {
+        for verdict in &usage.window_statuses {
             if told.insert(&verdict.window) {
                 windows.push(WindowJson {
                     resets_at: verdict.resets_at.map(rfc3339),
                     scope: verdict.scope.as_ref().map(ScopeJson::of),
-                    status: Some(word(verdict.ruling)),
+                    status: Some(word(verdict.status)),
                     ..WindowJson::unknown(&verdict.window)
                 });
             }
@@ -102,10 +102,12 @@ impl Report {
 struct Document<'a> {
     kind: &'static str,
     windows: Vec<WindowJson<'a>>,
-    verdicts: Vec<VerdictJson<'a>>,
+    #[serde(rename = "verdicts")]
+    window_statuses: Vec<VerdictJson<'a>>,
     plan: Option<&'a str>,
     credits: Option<CreditsJson<'a>>,
-    identity: Option<&'a str>,
+    #[serde(rename = "identity")]
+    owner_id: Option<&'a str>,
     user: Option<&'a str>,
     observed_at: Option<String>,
     retry_after_seconds: Option<f64>,
@@ -140,7 +142,7 @@ impl<'a> VerdictJson<'a> {
     fn of(verdict: &'a WindowStatus) -> Self {
         Self {
             window: &verdict.window,
-            status: word(verdict.ruling),
+            status: word(verdict.status),
             resets_at: verdict.resets_at.map(rfc3339),
             scope: verdict.scope.as_ref().map(|scope: &Scope| ScopeJson::of(scope)),
         }

@@ -118,7 +118,7 @@ async fn view(
 /// Whether what is known is not what is wished for.
 fn is_due(known: &AccountUsage, wish: Wish) -> bool {
     match wish {
-        Wish::Fresh => known.state() != Freshness::Fresh,
+        Wish::Fresh => known.freshness() != Freshness::Fresh,
         Wish::Within(age) => known.age().is_none_or(|known| known > age),
         Wish::Now => true,
         Wish::Known => false,

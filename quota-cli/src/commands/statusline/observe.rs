@@ -62,7 +62,7 @@ pub(super) async fn join<'a>(
     let Ok(credential) = source.credential(&settings.id).await else {
         return of_session(settings.id.clone());
     };
-    match account.observe(&usage.lineage(credential.login.lineage)) {
+    match account.observe(&usage.login_id(credential.login.login_id)) {
         Ok(_) => Joined::Observed(settings),
         Err(_) => of_session(settings.id.clone()),
     }

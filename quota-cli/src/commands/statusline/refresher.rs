@@ -60,7 +60,8 @@ fn claim_duration(policy: &Policy, answer: &AccountUsage) -> Duration {
     // As long as a lease: after a refresher was killed in the middle of a call, no other may call any sooner.
     let shortest = policy.lease_ttl();
     // A token without the scope makes no call: a process is started only to look for another one.
-    let lacks_scope = answer.trouble().is_some_and(|trouble| trouble.kind == LastFailureKind::MissingScope);
+    let lacks_scope =
+        answer.last_failure().is_some_and(|trouble| trouble.kind == LastFailureKind::MissingScope);
     if lacks_scope { policy.freshness.max(shortest) } else { shortest }
 }
 
@@ -124,5 +125,5 @@ fn of_login(answer: &AccountUsage) -> Option<Reason> {
 /// Whether somebody has asked since. A reading can be old again before it is seen, where little time counts as fresh or the
 /// provider takes long.
 fn has_read(answer: &AccountUsage, before: Option<Timestamp>) -> bool {
-    answer.state() == Freshness::Fresh || answer.snapshot().complete_at() > before
+    answer.freshness() == Freshness::Fresh || answer.snapshot().complete_at() > before
 }

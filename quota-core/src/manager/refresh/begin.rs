@@ -62,17 +62,17 @@ impl Refresh {
             }
         };
         loop {
-            if self.flight.lineage.is_none() && self.is_superseded() {
+            if self.flight.login_id.is_none() && self.is_superseded() {
                 return Err(QuotaError::LoginChanged { account: account() });
             }
             let decide = |record: &mut Record, now: Timestamp| {
                 let ask = LeaseRequest::new(attempt, freshness)
                     .login(access.login.clone())
-                    .urgency(self.flight.urgency())
+                    .priority(self.flight.priority())
                     .by(Arc::clone(&self.crew.by))
                     .quiet(slot.provider.quiet_at(now));
                 // Somebody else holds the account by now: this refresh must not take it back, nor clear what they left.
-                let superseded = match (&self.flight.lineage, record.lineage()) {
+                let superseded = match (&self.flight.login_id, record.login_id()) {
                     (Some(ours), Some(holder)) => ours != holder,
                     _ => false,
                 };
@@ -103,7 +103,7 @@ impl Refresh {
                     if pass.is_some() && source.is_some() && age > CREDENTIAL_MAX_AGE {
                         let current = self.read_access(source).await?;
                         let before = std::mem::replace(access, current);
-                        if access.login.lineage != before.login.lineage {
+                        if access.login.login_id != before.login.login_id {
                             return Ok(Begun::LoginChanged);
                         }
                     }
@@ -112,12 +112,12 @@ impl Refresh {
                 LeaseDecision::CalledRecently(RecentCall { at, failure: None, .. }) => {
                     return Ok(Begun::Called(at));
                 }
-                LeaseDecision::CalledRecently(RecentCall { failure: Some(trouble), .. }) => {
-                    return Err(QuotaError::CalledRecently { account: account(), trouble });
+                LeaseDecision::CalledRecently(RecentCall { failure: Some(failure), .. }) => {
+                    return Err(QuotaError::CalledRecently { account: account(), failure });
                 }
                 LeaseDecision::OnHold(hold) => return Err(QuotaError::OnHold { account: account(), hold }),
-                LeaseDecision::CredentialRejected(trouble) => {
-                    return Err(QuotaError::CredentialRejected { account: account(), trouble });
+                LeaseDecision::CredentialRejected(failure) => {
+                    return Err(QuotaError::CredentialRejected { account: account(), failure });
                 }
                 LeaseDecision::UnsupportedFormat => {
                     return Err(QuotaError::UnsupportedFormat { account: account() });

@@ -81,7 +81,7 @@ impl Refresh {
                 return Err(self.cut_off(cut));
             }
         };
-        usage.lineage = usage.lineage.or_else(|| credential.login.lineage.clone());
+        usage.login_id = usage.login_id.or_else(|| credential.login.login_id.clone());
         usage.plan = usage.plan.or_else(|| credential.plan.clone());
         let read_at = usage.observed_at.map_or(lease.granted_at, |at| at.min(lease.granted_at));
         let rejected = usage.reject_implausible(read_at);
@@ -131,9 +131,9 @@ impl Refresh {
     /// The call's own numbers, for those who asked for them by their login.
     pub(super) fn apart(&self, lease: &Lease, usage: &UsageReport) -> Arc<View> {
         let mut record = Record::default();
-        let lineage = usage.lineage.as_ref().or(self.flight.lineage.as_ref());
+        let login_id = usage.login_id.as_ref().or(self.flight.login_id.as_ref());
         let snapshot = Snapshot::of(usage, lease.granted_at);
-        let _ = record.observe(lease.granted_at, &snapshot, lineage, usage.identity.as_ref());
+        let _ = record.observe(lease.granted_at, &snapshot, login_id, usage.owner_id.as_ref());
         Arc::new(View::new(0, Arc::new(record), Arc::clone(&self.slot.provider), Caveats::default()))
     }
 }

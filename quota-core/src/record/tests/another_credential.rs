@@ -7,7 +7,7 @@ use crate::{CredentialFingerprint, FetchError, Hold, Lease, LeaseDecision, Login
 const THROTTLED: FetchError = FetchError::Throttled { retry_after: Some(HOUR) };
 
 fn of(credential: u64) -> LoginInfo {
-    LoginInfo::unknown().mark(CredentialFingerprint::from_hash(credential))
+    LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(credential))
 }
 
 fn ask_with(record: &mut Record, second: i64, login: LoginInfo) -> LeaseDecision {
@@ -121,7 +121,8 @@ fn the_next_hold_lets_another_credential_try_again() {
 
 #[test]
 fn a_hold_of_a_stated_login_survives_the_rotation_of_its_token() {
-    let login = |credential| LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(credential));
+    let login =
+        |credential| LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(credential));
     let mut record = held_by(login(1));
 
     assert!(is_held(&ask_with(&mut record, 60, login(2))));
@@ -129,7 +130,8 @@ fn a_hold_of_a_stated_login_survives_the_rotation_of_its_token() {
 
 #[test]
 fn a_login_that_is_stated_on_one_side_only_leaves_the_hold() {
-    let stated = |credential| LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(credential));
+    let stated =
+        |credential| LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(credential));
 
     assert!(is_held(&ask_with(&mut held_by(of(1)), 60, stated(2))));
     assert!(is_held(&ask_with(&mut held_by(stated(1)), 60, of(2))));

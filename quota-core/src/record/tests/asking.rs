@@ -63,7 +63,7 @@ fn a_lease_that_was_lost_is_not_counted_as_a_failure() {
 
     let _ = record.fail(at(32), &late, &FetchError::TimedOut, &policy());
 
-    assert_eq!((record.strikes(), record.hold(), record.trouble()), (0, None, None));
+    assert_eq!((record.strikes(), record.hold(), record.last_failure()), (0, None, None));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn an_attempt_that_is_asked_for_twice_counts_once() {
     let _ = begin(&mut record, at(0), &ask(1));
     let _ = begin(&mut record, at(3), &ask(1));
 
-    assert_eq!(record.attempts().len(), 1);
+    assert_eq!(record.calls().len(), 1);
 }
 
 // B90
@@ -175,7 +175,7 @@ fn the_call_beyond_the_hours_budget_is_held_until_the_first_is_an_hour_old() {
         panic!("28 calls are allowed")
     };
 
-    assert_eq!((hold.why, hold.until), (HoldReason::BudgetExhausted, at(3600)));
+    assert_eq!((hold.reason, hold.until), (HoldReason::BudgetExhausted, at(3600)));
     assert!(matches!(begin(&mut record, at(3600), &ask(99)), LeaseDecision::Granted(_)));
 }
 
@@ -192,20 +192,20 @@ fn calls_are_forgotten_when_they_are_an_hour_old() {
 
     let _ = begin(&mut record, at(60 + 3600), &ask(99));
 
-    let kept: Vec<_> = record.attempts().iter().map(|attempt| attempt.at).collect();
+    let kept: Vec<_> = record.calls().iter().map(|attempt| attempt.at).collect();
     assert_eq!(kept, [at(120), at(60 + 3600)]);
 }
 
 #[test]
 fn the_reserve_of_the_budget_is_for_those_whom_somebody_waits_for() {
     let mut record = spent(22);
-    let background = ask(98).urgency(Priority::Background);
+    let background = ask(98).priority(Priority::Background);
 
     let LeaseDecision::OnHold(hold) = begin(&mut record, at(22 * 60), &background) else {
         panic!("6 are in reserve")
     };
 
-    assert_eq!((hold.why, hold.until), (HoldReason::BudgetExhausted, at(3600)));
+    assert_eq!((hold.reason, hold.until), (HoldReason::BudgetExhausted, at(3600)));
     assert!(matches!(begin(&mut record, at(22 * 60), &ask(99)), LeaseDecision::Granted(_)));
 }
 

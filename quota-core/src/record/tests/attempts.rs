@@ -22,7 +22,7 @@ fn granted_by_a_clock_that_is_behind() -> (Record, crate::Lease) {
 fn a_call_is_counted_at_its_grant_and_not_at_the_stamp_of_its_readings() {
     let (record, lease) = granted_by_a_clock_that_is_behind();
 
-    let call = record.attempts().iter().find(|attempt| attempt.fence == lease.fence).unwrap();
+    let call = record.calls().iter().find(|attempt| attempt.fence == lease.fence).unwrap();
 
     assert_eq!((call.at, lease.granted_at), (at(0) - MILLISECOND, at(0) + MILLISECOND));
 }
@@ -37,7 +37,7 @@ fn a_call_leaves_the_budget_an_hour_after_its_grant() {
         panic!("2 are allowed")
     };
 
-    assert_eq!((hold.why, hold.until), (HoldReason::BudgetExhausted, at(3600) - MILLISECOND));
+    assert_eq!((hold.reason, hold.until), (HoldReason::BudgetExhausted, at(3600) - MILLISECOND));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_call_without_a_login_is_taken_back_by_its_fence() {
 
     let _ = record.fail(at(1), &lease, &FetchError::not_logged_in("no file"), &policy());
 
-    let left: Vec<_> = record.attempts().iter().map(|attempt| attempt.at).collect();
+    let left: Vec<_> = record.calls().iter().map(|attempt| attempt.at).collect();
     assert_eq!(left, [at(0)]);
 }
 
@@ -65,8 +65,8 @@ fn calls_of_two_standalone_processes_at_one_moment_count_twice() {
     let _ = record.rejoin(at(2), &call_of("host-2"), None);
     let _ = record.rejoin(at(2), &call_of("host-2"), None);
 
-    assert_eq!(record.attempts().len(), 2);
-    assert_eq!(record.attempts()[0].fence, record.attempts()[1].fence);
+    assert_eq!(record.calls().len(), 2);
+    assert_eq!(record.calls()[0].fence, record.calls()[1].fence);
 }
 
 #[test]
@@ -126,8 +126,8 @@ fn the_calls_of_many_standalone_processes_are_bounded() {
         let _ = record.rejoin(at(100), &alone(process, 50), None);
     }
 
-    assert_eq!(record.attempts().len(), 1000);
-    assert!(record.attempts().iter().all(|attempt| attempt.at >= at(33)), "the newest are kept");
+    assert_eq!(record.calls().len(), 1000);
+    assert!(record.calls().iter().all(|attempt| attempt.at >= at(33)), "the newest are kept");
 }
 
 #[test]
@@ -151,6 +151,6 @@ fn the_bound_of_calls_changes_no_answer_of_the_budget() {
 fn granted_calls_are_bounded_too() {
     let record = alone(1, 1500);
 
-    assert_eq!(record.attempts().len(), 1000);
-    assert_eq!(record.attempts()[0].at, at(500));
+    assert_eq!(record.calls().len(), 1000);
+    assert_eq!(record.calls()[0].at, at(500));
 }

@@ -58,11 +58,11 @@ fn every_other_failure_holds_for_15_seconds_doubling_to_5_minutes() {
 
 #[test]
 fn a_failing_provider_that_says_for_how_long_is_left_alone_for_that_long() {
-    let error = FetchError::unavailable("503").after(Some(MINUTE * 30));
+    let error = FetchError::unavailable("503").with_retry_after(Some(MINUTE * 30));
 
     let hold = fail(&mut Record::default(), at(0), &error).unwrap();
 
-    assert_eq!((between(at(0), hold.until), hold.why), (MINUTE * 30, HoldReason::Failing));
+    assert_eq!((between(at(0), hold.until), hold.reason), (MINUTE * 30, HoldReason::Failing));
 }
 
 #[test]
@@ -78,10 +78,10 @@ fn failures_of_another_kind_do_not_lengthen_the_first_429s_hold() {
 
 #[test]
 fn a_hold_says_why() {
-    let why = |error| fail(&mut Record::default(), at(0), &error).unwrap().why;
+    let reason = |error| fail(&mut Record::default(), at(0), &error).unwrap().reason;
 
-    assert_eq!(why(THROTTLED), HoldReason::RateLimited);
-    assert_eq!(why(FetchError::TimedOut), HoldReason::Failing);
+    assert_eq!(reason(THROTTLED), HoldReason::RateLimited);
+    assert_eq!(reason(FetchError::TimedOut), HoldReason::Failing);
 }
 
 // B14, B32
@@ -159,7 +159,7 @@ fn a_retry_after_of_a_day_is_obeyed_in_full() {
 
 #[test]
 fn a_failing_provider_that_asks_for_18_days_is_left_alone_for_24_hours() {
-    let error = FetchError::unavailable("503").after(Some(DAY * 18));
+    let error = FetchError::unavailable("503").with_retry_after(Some(DAY * 18));
 
     let hold = fail(&mut Record::default(), at(0), &error).unwrap();
 
@@ -271,7 +271,7 @@ fn a_neighbours_429_holds_but_strikes_nobody() {
 
     let _ = begin(&mut main, at(1), &ask(1).quiet(Some(quiet)));
 
-    assert_eq!((main.hold(), main.strikes(), main.trouble()), (None, 0, None));
+    assert_eq!((main.hold(), main.strikes(), main.last_failure()), (None, 0, None));
 }
 
 #[test]
@@ -321,11 +321,11 @@ fn a_failed_call_changes_no_reading_and_no_age() {
 fn a_refresh_that_is_held_leaves_the_last_trouble_as_it_was() {
     let mut record = Record::default();
     fail(&mut record, at(0), &THROTTLED);
-    let trouble = record.trouble().cloned();
+    let failure = record.last_failure().cloned();
 
     let _ = begin(&mut record, at(30), &ask(9));
 
-    assert_eq!(record.trouble().cloned(), trouble);
+    assert_eq!(record.last_failure().cloned(), failure);
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn a_trouble_is_as_old_as_the_call_that_met_it() {
 
     let _ = record.fail(at(9), &lease, &FetchError::TimedOut, &policy());
 
-    let Some(LastFailure { at: moment, kind, .. }) = record.trouble() else { panic!("the call failed") };
+    let Some(LastFailure { at: moment, kind, .. }) = record.last_failure() else { panic!("the call failed") };
     assert_eq!((*moment, *kind), (at(0), LastFailureKind::TimedOut));
 }
 
@@ -346,7 +346,7 @@ fn a_success_clears_hold_strikes_and_trouble() {
 
     poll(&mut record, over, &UsageReport::polled([five_hour(10)]));
 
-    assert_eq!((record.hold(), record.strikes(), record.trouble()), (None, 0, None));
+    assert_eq!((record.hold(), record.strikes(), record.last_failure()), (None, 0, None));
 }
 
 // B26
@@ -354,12 +354,12 @@ fn a_success_clears_hold_strikes_and_trouble() {
 fn headers_that_are_seen_during_a_hold_update_the_windows_and_leave_the_hold() {
     let mut record = Record::default();
     fail(&mut record, at(0), &THROTTLED);
-    let before = (record.hold().cloned(), record.strikes(), record.trouble().cloned());
+    let before = (record.hold().cloned(), record.strikes(), record.last_failure().cloned());
 
     let _ = see(&mut record, at(10), [five_hour(42)]);
 
     assert_eq!(used(&record, &crate::WindowId::five_hour()), Some(percent(42)));
-    assert_eq!((record.hold().cloned(), record.strikes(), record.trouble().cloned()), before);
+    assert_eq!((record.hold().cloned(), record.strikes(), record.last_failure().cloned()), before);
 }
 
 #[test]

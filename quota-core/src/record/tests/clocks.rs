@@ -86,7 +86,7 @@ fn calls_of_a_clock_that_was_ahead_spend_no_budget() {
     }
 
     assert!(matches!(begin(&mut record, at(0), &ask(99)), LeaseDecision::Granted(_)));
-    assert_eq!(record.attempts().len(), 1);
+    assert_eq!(record.calls().len(), 1);
 }
 
 #[test]
@@ -152,12 +152,12 @@ fn headers_push_out_what_a_wrong_clock_left() {
 fn a_clock_that_was_never_set_forgets_no_hold_and_no_call() {
     let mut record = Record::default();
     let hold = fail(&mut record, at(0), &FetchError::throttled(Some(MINUTE * 10))).unwrap();
-    let calls = record.attempts().to_vec();
+    let calls = record.calls().to_vec();
 
     let held = begin(&mut record, Timestamp::UNIX_EPOCH, &ask(9));
 
     assert!(matches!(held, LeaseDecision::OnHold(_)), "{held:?}");
-    assert_eq!((record.hold(), record.attempts()), (Some(&hold), &calls[..]));
+    assert_eq!((record.hold(), record.calls()), (Some(&hold), &calls[..]));
 }
 
 #[test]

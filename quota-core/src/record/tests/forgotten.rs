@@ -9,12 +9,12 @@ use crate::{
 /// A record of a login with a reading, a failure after it, and a hold until an hour after second 300.
 fn known() -> Record {
     let mut record = Record::default();
-    let mine = lineage("a");
+    let mine = login_id("a");
     let lease = match begin(&mut record, at(0), &insist(1, at(0)).login(crate::LoginInfo::new(mine))) {
         LeaseDecision::Granted(lease) => lease,
         other => panic!("{other:?}"),
     };
-    let usage = UsageReport::polled([five_hour(40)]).identity(identity("org"));
+    let usage = UsageReport::polled([five_hour(40)]).owner_id(owner_id("org"));
     assert_eq!(record.commit(at(1), &lease, &usage), CommitOutcome::Stored);
     fail(&mut record, at(300), &FetchError::throttled(Some(HOUR)));
     record
@@ -31,8 +31,8 @@ fn readings_owner_and_failure_are_gone() {
     let record = forgotten(400);
 
     assert!(record.snapshot().is_empty());
-    assert_eq!((record.lineage(), record.identity()), (None, None));
-    assert_eq!((record.trouble(), record.asked_at()), (None, None));
+    assert_eq!((record.login_id(), record.owner_id()), (None, None));
+    assert_eq!((record.last_failure(), record.asked_at()), (None, None));
 }
 
 #[test]
@@ -40,14 +40,14 @@ fn a_live_hold_the_calls_of_the_hour_and_the_fence_stay() {
     let (before, after) = (known(), forgotten(400));
 
     assert_eq!((after.hold(), after.strikes()), (before.hold(), before.strikes()));
-    assert_eq!((after.attempts(), after.fence()), (before.attempts(), before.fence()));
+    assert_eq!((after.calls(), after.fence()), (before.calls(), before.fence()));
 }
 
 #[test]
 fn a_hold_that_is_over_and_its_streak_are_gone() {
     let record = forgotten(2 * 3600);
 
-    assert_eq!((record.hold(), record.strikes(), record.attempts().len()), (None, 0, 0));
+    assert_eq!((record.hold(), record.strikes(), record.calls().len()), (None, 0, 0));
 }
 
 #[test]
@@ -56,13 +56,13 @@ fn what_a_process_knows_from_before_does_not_come_back() {
 
     let joined = [
         see(&mut record, at(399), [five_hour(40)]),
-        record.seed(at(500), &Seed::new(headers(at(300), [seven_day(40)])).lineage(lineage("a"))),
+        record.seed(at(500), &Seed::new(headers(at(300), [seven_day(40)])).login_id(login_id("a"))),
         record.rejoin(at(500), &known(), None),
     ];
 
     assert_eq!(joined, [MergeOutcome::Merged; 3]);
     assert!(record.snapshot().is_empty());
-    assert_eq!((record.lineage(), record.trouble()), (None, None));
+    assert_eq!((record.login_id(), record.last_failure()), (None, None));
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_process_that_forgot_without_the_store_removes_what_the_store_has() {
     assert_eq!(shared.rejoin(at(500), &forgotten(400), None), MergeOutcome::Merged);
 
     assert!(shared.snapshot().is_empty());
-    assert_eq!((shared.lineage(), shared.trouble()), (None, None));
+    assert_eq!((shared.login_id(), shared.last_failure()), (None, None));
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn a_call_that_a_standalone_process_gave_back_stays_given_back() {
 
     assert_eq!(shared.rejoin(at(2), &given_back(), None), MergeOutcome::Merged);
 
-    assert_eq!((shared.attempts(), shared.lease()), (&[][..], None));
+    assert_eq!((shared.calls(), shared.lease()), (&[][..], None));
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_standalone_process_that_counts_a_call_does_not_bring_it_back() {
 
     assert_eq!(shared.rejoin(at(2), &calling().0, None), MergeOutcome::Merged);
 
-    assert_eq!((shared.attempts(), shared.lease()), (&[][..], None));
+    assert_eq!((shared.calls(), shared.lease()), (&[][..], None));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn the_order_in_which_two_processes_rejoin_makes_no_difference() {
     let _ = shared.rejoin(at(2), &given_back(), None);
     let _ = shared.rejoin(at(3), &calling().0, None);
 
-    assert_eq!(shared.attempts(), []);
+    assert_eq!(shared.calls(), []);
 }
 
 #[test]
@@ -81,7 +81,9 @@ fn a_record_keeps_a_bounded_number_of_calls_that_were_given_back() {
 
 #[test]
 fn a_credential_that_was_not_used_has_met_no_hold_after_a_rejoin() {
-    let login = |mark| crate::LoginInfo::unknown().mark(crate::CredentialFingerprint::from_hash(mark));
+    let login = |fingerprint| {
+        crate::LoginInfo::unknown().fingerprint(crate::CredentialFingerprint::from_hash(fingerprint))
+    };
     let mut shared = Record::default();
     let LeaseDecision::Granted(first) = begin(&mut shared, at(0), &insist(1, at(0)).login(login(1))) else {
         panic!("nothing prevents a call");
@@ -102,7 +104,9 @@ fn a_credential_that_was_not_used_has_met_no_hold_after_a_rejoin() {
 /// A held record in which a call with credential 2 is under way, and its lease.
 fn admitted() -> (Record, Lease) {
     let mut record = Record::default();
-    let login = |mark| crate::LoginInfo::unknown().mark(crate::CredentialFingerprint::from_hash(mark));
+    let login = |fingerprint| {
+        crate::LoginInfo::unknown().fingerprint(crate::CredentialFingerprint::from_hash(fingerprint))
+    };
     let LeaseDecision::Granted(first) = begin(&mut record, at(0), &insist(1, at(0)).login(login(1))) else {
         panic!("nothing prevents a call");
     };
@@ -121,7 +125,7 @@ fn a_standalone_copy_does_not_restore_that_a_credential_met_the_hold() {
 
     let _ = shared.rejoin(at(4), &alone, None);
 
-    let login = crate::LoginInfo::unknown().mark(crate::CredentialFingerprint::from_hash(2));
+    let login = crate::LoginInfo::unknown().fingerprint(crate::CredentialFingerprint::from_hash(2));
     let again = begin(&mut shared, at(5), &insist(3, at(5)).login(login));
     assert!(matches!(again, LeaseDecision::Granted(_)), "{again:?}");
 }
@@ -131,7 +135,7 @@ fn a_call_that_an_older_program_counts_again_stays_given_back() {
     let mut older = document(&given_back());
     older["attempts_ms"] = older["given_back_ms"].clone();
 
-    assert_eq!(decode(&older).attempts(), []);
+    assert_eq!(decode(&older).calls(), []);
 }
 
 #[test]

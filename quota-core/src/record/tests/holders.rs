@@ -102,7 +102,7 @@ impl Match {
         // Nobody is content with what is known, and nothing is in the way but the lease of another.
         let login = if other_login { "b" } else { "a" };
         let ask = LeaseRequest::new(attempt(self.asked), MaxStaleness::StartedAfter(Timestamp::MAX))
-            .login(LoginInfo::new(lineage(login)));
+            .login(LoginInfo::new(login_id(login)));
         match self.record.begin(self.now, &ask, &generous()) {
             LeaseDecision::Granted(lease) => {
                 let taken = self.rightful.as_ref().is_some_and(|held| held.is_live(self.now));

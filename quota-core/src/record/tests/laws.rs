@@ -102,7 +102,7 @@ proptest! {
         let snapshot = world.record.snapshot.clone();
         world.record.snapshot.join(&snapshot);
         let asked = world.record.asked_at();
-        world.record.trouble.take_if(|failure| Some(failure.at) < asked);
+        world.record.last_failure.take_if(|failure| Some(failure.at) < asked);
         let same = world.record.clone();
 
         let joined = world.record.rejoin(world.now, &same, None);
@@ -222,7 +222,7 @@ fn check_holds(ops: &[Op]) -> Result<(), TestCaseError> {
 }
 
 fn asks(insists: bool) -> Op {
-    Op::Ask { insists, urgency: Priority::Interactive, quiet: None }
+    Op::Ask { insists, priority: Priority::Interactive, quiet: None }
 }
 
 fn waits(span: Duration) -> Op {
@@ -249,8 +249,8 @@ fn a_call_whose_readings_are_stamped_later_than_it_was_granted_counts_from_its_g
         waits(Duration::from_micros(29_999_999)),
         asks(true),
         waits(Duration::from_secs(270)),
-        Op::Ask { insists: false, urgency: Priority::Background, quiet: None },
-        Op::Ask { insists: false, urgency: Priority::Background, quiet: None },
+        Op::Ask { insists: false, priority: Priority::Background, quiet: None },
+        Op::Ask { insists: false, priority: Priority::Background, quiet: None },
     ];
 
     check_holds(&ops).unwrap();
@@ -288,9 +288,9 @@ impl Shadow {
             self.calls.retain(|(_, at)| now < *at + HOUR);
         }
         match outcome {
-            Outcome::Begun { quiet, urgency, begin } => {
+            Outcome::Begun { quiet, priority, begin } => {
                 let neighbours = quiet.as_ref().map(|hold| hold.until);
-                let holds = [self.hold.map(|(_, until)| until), neighbours, self.spent_until(now, *urgency)];
+                let holds = [self.hold.map(|(_, until)| until), neighbours, self.spent_until(now, *priority)];
                 let held_until = holds.into_iter().flatten().filter(|until| now < *until).max();
                 match begin {
                     LeaseDecision::Granted(lease) => {
@@ -331,8 +331,8 @@ impl Shadow {
         Ok(())
     }
 
-    fn spent_until(&self, now: Timestamp, urgency: Priority) -> Option<Timestamp> {
-        let allowed = if urgency == Priority::Interactive { 6 } else { 4 };
+    fn spent_until(&self, now: Timestamp, priority: Priority) -> Option<Timestamp> {
+        let allowed = if priority == Priority::Interactive { 6 } else { 4 };
         let mut recent: Vec<_> =
             self.calls.iter().map(|(_, at)| *at + HOUR).filter(|end| now < *end).collect();
         recent.sort_unstable();

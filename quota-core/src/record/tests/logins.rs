@@ -8,7 +8,7 @@ use crate::{
 };
 
 fn of(ask: LeaseRequest, name: &str) -> LeaseRequest {
-    ask.login(LoginInfo::new(lineage(name)))
+    ask.login(LoginInfo::new(login_id(name)))
 }
 
 /// A record of that login, with one call at 0, as `begin` and `commit` leave it.
@@ -32,7 +32,8 @@ fn held_record_of(name: &str) -> Record {
 #[test]
 fn when_only_the_token_rotates_the_readings_stay_fresh() {
     let mut record = record_of("a");
-    let rotated = ask(2).login(LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(7)));
+    let rotated =
+        ask(2).login(LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7)));
 
     assert_eq!(begin(&mut record, at(10), &rotated), LeaseDecision::NotNeeded);
 }
@@ -41,7 +42,8 @@ fn when_only_the_token_rotates_the_readings_stay_fresh() {
 #[test]
 fn when_only_the_token_rotates_the_hold_stays() {
     let mut record = held_record_of("a");
-    let rotated = ask(9).login(LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(7)));
+    let rotated =
+        ask(9).login(LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7)));
 
     assert!(matches!(begin(&mut record, at(700), &rotated), LeaseDecision::OnHold(_)));
 }
@@ -55,22 +57,22 @@ fn a_new_login_is_never_shown_what_the_old_one_left() {
 
     assert!(matches!(begun, LeaseDecision::Granted(_)));
     assert!(record.snapshot().is_empty());
-    assert_eq!((record.asked_at(), record.lineage()), (None, Some(&lineage("b"))));
+    assert_eq!((record.asked_at(), record.login_id()), (None, Some(&login_id("b"))));
 }
 
 #[test]
 fn who_a_new_login_is_must_be_told_anew() {
     let mut record = record_of("a");
-    poll(&mut record, at(600), &UsageReport::polled([five_hour(10)]).identity(identity("org-1")));
+    poll(&mut record, at(600), &UsageReport::polled([five_hour(10)]).owner_id(owner_id("org-1")));
 
     let _ = begin(&mut record, at(700), &of(ask(9), "b"));
 
-    assert_eq!(record.identity(), None);
+    assert_eq!(record.owner_id(), None);
 }
 
 #[test]
 fn only_a_login_that_contradicts_is_new() {
-    let new = |mut record: Record, name| record.new_login(&lineage(name));
+    let new = |mut record: Record, name| record.new_login(&login_id(name));
 
     assert!(!new(Record::default(), "a"));
     assert!(!new(record_of("a"), "a"));
@@ -85,7 +87,7 @@ fn a_new_login_is_not_held_by_what_the_old_one_did() {
     let begun = begin(&mut record, at(700), &of(ask(9), "b"));
 
     assert!(matches!(begun, LeaseDecision::Granted(_)));
-    assert_eq!((record.hold(), record.strikes(), record.trouble()), (None, 0, None));
+    assert_eq!((record.hold(), record.strikes(), record.last_failure()), (None, 0, None));
 }
 
 // B39
@@ -117,8 +119,9 @@ fn a_new_login_does_not_wait_for_the_old_ones_call_and_its_answer_is_too_late() 
 #[test]
 fn what_was_persisted_of_the_old_login_is_not_seeded() {
     let mut record = record_of("b");
-    let seed =
-        Seed::new(headers(at(5), [five_hour(99)])).hold(rate_limited(at(5), at(3600))).lineage(lineage("a"));
+    let seed = Seed::new(headers(at(5), [five_hour(99)]))
+        .hold(rate_limited(at(5), at(3600)))
+        .login_id(login_id("a"));
     let before = record.clone();
 
     assert_eq!(record.seed(at(6), &seed), MergeOutcome::OtherLogin);
@@ -131,7 +134,7 @@ fn a_late_header_of_another_login_is_dropped() {
     let mut record = record_of("b");
     let before = record.clone();
 
-    let joined = record.observe(at(6), &headers(at(5), [five_hour(99)]), Some(&lineage("a")), None);
+    let joined = record.observe(at(6), &headers(at(5), [five_hour(99)]), Some(&login_id("a")), None);
 
     assert_eq!(joined, MergeOutcome::OtherLogin);
     assert_eq!(record, before);
@@ -141,10 +144,10 @@ fn a_late_header_of_another_login_is_dropped() {
 #[test]
 fn readings_of_another_identity_are_refused() {
     let mut record = Record::default();
-    poll(&mut record, at(0), &UsageReport::polled([five_hour(10)]).identity(identity("org-1")));
+    poll(&mut record, at(0), &UsageReport::polled([five_hour(10)]).owner_id(owner_id("org-1")));
     let before = record.clone();
 
-    let joined = record.observe(at(6), &headers(at(5), [five_hour(99)]), None, Some(&identity("org-2")));
+    let joined = record.observe(at(6), &headers(at(5), [five_hour(99)]), None, Some(&owner_id("org-2")));
 
     assert_eq!(joined, MergeOutcome::OtherLogin);
     assert_eq!(record, before);
@@ -158,7 +161,7 @@ fn state_without_a_login_is_adopted_by_the_first_that_is_named() {
     let begun = begin(&mut record, at(10), &of(ask(9), "a"));
 
     assert_eq!(begun, LeaseDecision::NotNeeded);
-    assert_eq!(record.lineage(), Some(&lineage("a")));
+    assert_eq!(record.login_id(), Some(&login_id("a")));
 }
 
 // B37
@@ -166,9 +169,9 @@ fn state_without_a_login_is_adopted_by_the_first_that_is_named() {
 fn state_without_a_login_is_adopted_by_whose_headers_are_seen() {
     let mut record = polled(at(0), [five_hour(10)]);
 
-    let _ = record.observe(at(6), &headers(at(5), []), Some(&lineage("a")), Some(&identity("org-1")));
+    let _ = record.observe(at(6), &headers(at(5), []), Some(&login_id("a")), Some(&owner_id("org-1")));
 
-    assert_eq!((record.lineage(), record.identity()), (Some(&lineage("a")), Some(&identity("org-1"))));
+    assert_eq!((record.login_id(), record.owner_id()), (Some(&login_id("a")), Some(&owner_id("org-1"))));
 }
 
 // B37
@@ -188,7 +191,8 @@ fn the_hold_of_state_without_a_login_survives_its_adoption_and_a_rotation() {
     let mut record = Record::default();
     let _ = record.seed(at(0), &held(rate_limited(at(0), at(3600))));
     let named = of(ask(8), "a");
-    let rotated = ask(9).login(LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(7)));
+    let rotated =
+        ask(9).login(LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7)));
 
     assert!(matches!(begin(&mut record, at(1), &named), LeaseDecision::OnHold(_)));
     assert!(matches!(begin(&mut record, at(2), &rotated), LeaseDecision::OnHold(_)));
@@ -212,7 +216,7 @@ fn an_answer_to_a_rotated_token_of_the_same_login_is_that_logins() {
     let lease = grant(&mut record, at(600));
 
     let committed =
-        record.commit(at(601), &lease, &UsageReport::polled([five_hour(20)]).lineage(lineage("a")));
+        record.commit(at(601), &lease, &UsageReport::polled([five_hour(20)]).login_id(login_id("a")));
 
     assert_eq!(committed, CommitOutcome::Stored);
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(20)));
@@ -222,44 +226,44 @@ fn an_answer_to_a_rotated_token_of_the_same_login_is_that_logins() {
 #[test]
 fn an_answer_to_another_login_replaces_all_that_was_known() {
     let mut record = Record::default();
-    let usage = UsageReport::polled([five_hour(10), seven_day(20)]).lineage(lineage("a"));
+    let usage = UsageReport::polled([five_hour(10), seven_day(20)]).login_id(login_id("a"));
     poll(&mut record, at(0), &usage);
     let lease = grant(&mut record, at(600));
 
-    let usage = UsageReport::from_headers([five_hour(33)]).lineage(lineage("b"));
+    let usage = UsageReport::from_headers([five_hour(33)]).login_id(login_id("b"));
     let committed = record.commit(at(601), &lease, &usage);
 
     assert_eq!(committed, CommitOutcome::LoginChanged);
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(33)));
     assert_eq!(used(&record, &WindowId::seven_day()), None);
-    assert_eq!(record.lineage(), Some(&lineage("b")));
+    assert_eq!(record.login_id(), Some(&login_id("b")));
 }
 
 // B86
 #[test]
 fn another_identity_under_the_same_login_is_noticed_and_not_mixed_in() {
     let mut record = record_of("a");
-    let first = UsageReport::polled([five_hour(10), seven_day(20)]).identity(identity("org-1"));
+    let first = UsageReport::polled([five_hour(10), seven_day(20)]).owner_id(owner_id("org-1"));
     poll(&mut record, at(600), &first);
     let lease = grant(&mut record, at(1200));
 
-    let second = UsageReport::from_headers([five_hour(33)]).identity(identity("org-2"));
+    let second = UsageReport::from_headers([five_hour(33)]).owner_id(owner_id("org-2"));
     let committed = record.commit(at(1201), &lease, &second);
 
     assert_eq!(committed, CommitOutcome::LoginChanged);
     assert_eq!(used(&record, &WindowId::seven_day()), None);
-    assert_eq!(record.identity(), Some(&identity("org-2")));
+    assert_eq!(record.owner_id(), Some(&owner_id("org-2")));
 }
 
 // B86
 #[test]
 fn another_identity_under_the_same_login_leaves_the_login() {
     let mut record = record_of("a");
-    poll(&mut record, at(600), &UsageReport::polled([five_hour(10)]).identity(identity("org-1")));
+    poll(&mut record, at(600), &UsageReport::polled([five_hour(10)]).owner_id(owner_id("org-1")));
 
-    poll(&mut record, at(1200), &UsageReport::polled([five_hour(33)]).identity(identity("org-2")));
+    poll(&mut record, at(1200), &UsageReport::polled([five_hour(33)]).owner_id(owner_id("org-2")));
 
-    assert_eq!(record.lineage(), Some(&lineage("a")));
+    assert_eq!(record.login_id(), Some(&login_id("a")));
 }
 
 #[test]

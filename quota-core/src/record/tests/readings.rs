@@ -201,7 +201,7 @@ fn a_process_that_was_alone_brings_its_readings_its_calls_and_its_hold() {
 
     assert_eq!(joined, MergeOutcome::Merged);
     assert_eq!(used(&shared, &WindowId::five_hour()), Some(percent(30)));
-    assert_eq!(shared.attempts(), alone.attempts());
+    assert_eq!(shared.calls(), alone.calls());
     assert_eq!((shared.hold(), shared.strikes()), (Some(&hold), 1));
     assert_eq!((shared.fence(), shared.asked_at()), (alone.fence(), Some(at(400))));
 }
@@ -322,38 +322,38 @@ fn a_call_that_is_back_is_not_begun_again_by_a_second_rejoining() {
 #[test]
 fn a_process_that_was_alone_with_another_login_brings_only_its_calls() {
     let mut shared = Record::default();
-    poll(&mut shared, at(0), &UsageReport::polled([five_hour(10)]).lineage(lineage("b")));
+    poll(&mut shared, at(0), &UsageReport::polled([five_hour(10)]).login_id(login_id("b")));
     let mut alone = Record::default();
-    poll(&mut alone, at(5), &UsageReport::polled([five_hour(30)]).lineage(lineage("a")));
+    poll(&mut alone, at(5), &UsageReport::polled([five_hour(30)]).login_id(login_id("a")));
     let before = shared.snapshot().clone();
 
     assert_eq!(shared.rejoin(at(10), &alone, None), MergeOutcome::OtherLogin);
-    assert_eq!((shared.snapshot(), shared.attempts().len()), (&before, 2));
+    assert_eq!((shared.snapshot(), shared.calls().len()), (&before, 2));
 }
 
 #[test]
 fn a_process_that_was_given_another_login_while_it_was_alone_brings_it() {
     let mut shared = Record::default();
-    poll(&mut shared, at(0), &UsageReport::polled([five_hour(10)]).lineage(lineage("a")));
+    poll(&mut shared, at(0), &UsageReport::polled([five_hour(10)]).login_id(login_id("a")));
     let mut alone = shared.clone();
-    let _ = alone.new_login(&lineage("b"));
+    let _ = alone.new_login(&login_id("b"));
 
-    let joined = shared.rejoin(at(10), &alone, Some(&lineage("a")));
+    let joined = shared.rejoin(at(10), &alone, Some(&login_id("a")));
 
-    assert_eq!((joined, shared.lineage()), (MergeOutcome::Merged, Some(&lineage("b"))));
+    assert_eq!((joined, shared.login_id()), (MergeOutcome::Merged, Some(&login_id("b"))));
     assert!(shared.snapshot().is_empty());
 }
 
 #[test]
 fn a_login_that_others_have_brought_meanwhile_is_not_taken_back() {
     let mut alone = Record::default();
-    poll(&mut alone, at(0), &UsageReport::polled([five_hour(10)]).lineage(lineage("a")));
+    poll(&mut alone, at(0), &UsageReport::polled([five_hour(10)]).login_id(login_id("a")));
     let mut shared = alone.clone();
-    let _ = shared.new_login(&lineage("b"));
+    let _ = shared.new_login(&login_id("b"));
 
-    let joined = shared.rejoin(at(10), &alone, Some(&lineage("a")));
+    let joined = shared.rejoin(at(10), &alone, Some(&login_id("a")));
 
-    assert_eq!((joined, shared.lineage()), (MergeOutcome::OtherLogin, Some(&lineage("b"))));
+    assert_eq!((joined, shared.login_id()), (MergeOutcome::OtherLogin, Some(&login_id("b"))));
 }
 
 #[test]
@@ -365,27 +365,27 @@ fn a_refusal_that_was_overcome_while_alone_is_forgotten_by_all() {
 
     let _ = shared.rejoin(at(430), &alone, None);
 
-    assert_eq!(shared.trouble(), None);
+    assert_eq!(shared.last_failure(), None);
 }
 
 #[test]
 fn calls_made_alone_for_another_login_are_counted() {
     let mut shared = Record::default();
-    let _ = shared.new_login(&lineage("b"));
+    let _ = shared.new_login(&login_id("b"));
     let mut alone = Record::default();
-    poll(&mut alone, at(5), &UsageReport::polled([five_hour(30)]).lineage(lineage("a")));
+    poll(&mut alone, at(5), &UsageReport::polled([five_hour(30)]).login_id(login_id("a")));
 
     let _ = shared.rejoin(at(10), &alone, None);
 
-    assert_eq!(shared.attempts(), alone.attempts());
+    assert_eq!(shared.calls(), alone.calls());
 }
 
 #[test]
 fn what_the_store_has_lost_is_not_put_back_over_another_login() {
     let mut shared = Record::default();
-    let _ = shared.new_login(&lineage("b"));
+    let _ = shared.new_login(&login_id("b"));
     let mut lost = Record::default();
-    poll(&mut lost, at(5), &UsageReport::polled([five_hour(30)]).lineage(lineage("a")));
+    poll(&mut lost, at(5), &UsageReport::polled([five_hour(30)]).login_id(login_id("a")));
 
     assert_eq!(shared.rejoin(at(10), &lost, None), MergeOutcome::OtherLogin);
 }
@@ -398,7 +398,7 @@ fn a_refusal_of_a_login_while_alone_is_known_to_all_afterwards() {
 
     let _ = shared.rejoin(at(401), &alone, None);
 
-    assert_eq!(shared.trouble(), alone.trouble());
+    assert_eq!(shared.last_failure(), alone.last_failure());
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn a_refusal_while_alone_that_others_have_overcome_since_is_forgotten() {
 
     let _ = shared.rejoin(at(420), &alone, None);
 
-    assert_eq!(shared.trouble(), None);
+    assert_eq!(shared.last_failure(), None);
 }
 
 #[test]
@@ -432,7 +432,7 @@ fn a_lone_process_of_a_wrong_clock_makes_nothing_fresh_and_spends_no_budget() {
 
     let _ = shared.rejoin(at(0), &alone, None);
 
-    assert_eq!((shared.asked_at(), shared.attempts()), (None, &[][..]));
+    assert_eq!((shared.asked_at(), shared.calls()), (None, &[][..]));
     assert!(shared.snapshot().is_empty());
 }
 

@@ -9,12 +9,12 @@ use crate::{
 };
 
 /// Refreshes at `now` with the credential of that mark, unless it was used for a call in the ten seconds before.
-fn ask_again(number: u128, now: Timestamp, mark: u64) -> LeaseRequest {
-    LeaseRequest::new(attempt(number), MaxStaleness::CalledAfter(now - SECOND * 10)).login(login(mark))
+fn ask_again(number: u128, now: Timestamp, fingerprint: u64) -> LeaseRequest {
+    LeaseRequest::new(attempt(number), MaxStaleness::CalledAfter(now - SECOND * 10)).login(login(fingerprint))
 }
 
-fn login(mark: u64) -> LoginInfo {
-    LoginInfo::unknown().mark(CredentialFingerprint::from_hash(mark))
+fn login(fingerprint: u64) -> LoginInfo {
+    LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(fingerprint))
 }
 
 /// A record whose one call started at second 0 with credential 1, and ended so a second later.
@@ -35,8 +35,8 @@ fn succeeded() -> Record {
 }
 
 /// When the call started that satisfies such a caller at `second`; `None` if another call is granted.
-fn satisfied_by(record: &mut Record, second: i64, mark: u64) -> Option<Timestamp> {
-    match begin(record, at(second), &ask_again(9, at(second), mark)) {
+fn satisfied_by(record: &mut Record, second: i64, fingerprint: u64) -> Option<Timestamp> {
+    match begin(record, at(second), &ask_again(9, at(second), fingerprint)) {
         LeaseDecision::CalledRecently(call) => Some(call.at),
         LeaseDecision::Granted(_) => None,
         other => panic!("{other:?}"),
@@ -53,7 +53,7 @@ fn a_success_satisfies_for_ten_seconds_from_its_start() {
 fn a_failure_satisfies_and_is_reported() {
     for error in [FetchError::Unauthorized, FetchError::forbidden("by policy")] {
         let mut record = called(Err(error));
-        let failure = record.trouble().cloned();
+        let failure = record.last_failure().cloned();
 
         let LeaseDecision::CalledRecently(call) = begin(&mut record, at(5), &ask_again(9, at(5), 1)) else {
             panic!("the call at second 0 is recent");

@@ -7,14 +7,14 @@ use crate::{
     LeaseRequest, LoginInfo, Record, UsageReport,
 };
 
-fn with_mark(ask: LeaseRequest, mark: u64) -> LeaseRequest {
-    ask.login(LoginInfo::unknown().mark(CredentialFingerprint::from_hash(mark)))
+fn with_mark(ask: LeaseRequest, fingerprint: u64) -> LeaseRequest {
+    ask.login(LoginInfo::unknown().fingerprint(CredentialFingerprint::from_hash(fingerprint)))
 }
 
 /// A record whose one call, by the credential of that mark, was answered so.
-fn refused(mark: u64, error: &FetchError) -> Record {
+fn refused(fingerprint: u64, error: &FetchError) -> Record {
     let mut record = Record::default();
-    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &with_mark(ask(1), mark)) else {
+    let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &with_mark(ask(1), fingerprint)) else {
         panic!("nobody else asks")
     };
     let _ = record.fail(at(1), &lease, error, &policy());
@@ -42,7 +42,7 @@ fn a_refusal_arms_no_hold_and_strikes_nobody() {
 // B17, B18
 #[test]
 fn a_refusal_is_told_apart_by_who_can_mend_it() {
-    let kind = |error| refused(1, &error).trouble().unwrap().kind;
+    let kind = |error| refused(1, &error).last_failure().unwrap().kind;
 
     assert_eq!(kind(FetchError::Unauthorized), LastFailureKind::Unauthorized);
     assert_eq!(kind(forbidden()), LastFailureKind::Forbidden);
@@ -53,11 +53,11 @@ fn a_refusal_is_told_apart_by_who_can_mend_it() {
 fn a_refused_credential_is_not_tried_again_by_those_who_do_not_insist() {
     for error in [FetchError::Unauthorized, forbidden()] {
         let mut record = refused(1, &error);
-        let trouble = record.trouble().unwrap().clone();
+        let failure = record.last_failure().unwrap().clone();
 
         assert_eq!(
             begin(&mut record, at(2), &with_mark(ask(2), 1)),
-            LeaseDecision::CredentialRejected(trouble)
+            LeaseDecision::CredentialRejected(failure)
         );
     }
 }
@@ -86,7 +86,7 @@ fn a_credential_without_the_scope_is_not_tried_by_a_caller_who_insists() {
     let begun = begin(&mut record, at(600), &with_mark(insist(2, at(600)), 1));
 
     assert!(
-        matches!(&begun, LeaseDecision::CredentialRejected(trouble) if trouble.kind == LastFailureKind::MissingScope),
+        matches!(&begun, LeaseDecision::CredentialRejected(failure) if failure.kind == LastFailureKind::MissingScope),
         "{begun:?}"
     );
 }
@@ -149,17 +149,17 @@ fn a_credential_that_was_granted_the_scope_may_call() {
 #[test]
 fn credentials_without_the_scope_are_bounded() {
     let mut record = Record::default();
-    for mark in 1..=100 {
-        let trouble = crate::LastFailure::of(
+    for fingerprint in 1..=100 {
+        let failure = crate::LastFailure::of(
             &missing_scope(),
-            at(mark),
-            Some(CredentialFingerprint::from_hash(mark.unsigned_abs())),
+            at(fingerprint),
+            Some(CredentialFingerprint::from_hash(fingerprint.unsigned_abs())),
         );
-        record.note_unscoped(&trouble);
+        record.note_unscoped(&failure);
     }
 
     assert_eq!(record.unscoped.len(), 64);
-    assert_eq!(record.unscoped[0].mark, Some(CredentialFingerprint::from_hash(37)));
+    assert_eq!(record.unscoped[0].fingerprint, Some(CredentialFingerprint::from_hash(37)));
 }
 
 #[test]
@@ -167,10 +167,10 @@ fn five_credentials_without_the_scope_are_all_barred_in_a_second_round() {
     let mut record = Record::default();
     let mut calls = 0;
     for round in 0_i64..2 {
-        for mark in 1..=5 {
-            let second = 10 * (round * 5 + mark);
+        for fingerprint in 1..=5 {
+            let second = 10 * (round * 5 + fingerprint);
             let number = second.unsigned_abs();
-            let ask = with_mark(insist(number.into(), at(second)), mark.unsigned_abs());
+            let ask = with_mark(insist(number.into(), at(second)), fingerprint.unsigned_abs());
             let LeaseDecision::Granted(lease) = begin(&mut record, at(second), &ask) else { continue };
             let _ = record.fail(at(second + 1), &lease, &missing_scope(), &policy());
             calls += 1;
@@ -259,7 +259,7 @@ fn a_success_ends_a_refusal() {
 
     poll(&mut record, at(2), &UsageReport::polled([five_hour(10)]));
 
-    assert_eq!(record.trouble(), None);
+    assert_eq!(record.last_failure(), None);
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn a_call_that_had_no_login_was_none() {
     let failed = record.fail(at(0), &lease, &FetchError::not_logged_in("no file"), &policy());
 
     assert_eq!(failed, FailOutcome::Stored { hold: None, quiet: None });
-    assert_eq!((record.attempts(), record.trouble(), record.lease()), (&[][..], None, None));
+    assert_eq!((record.calls(), record.last_failure(), record.lease()), (&[][..], None, None));
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn a_call_that_had_no_login_takes_back_no_other_call() {
 
     let _ = record.fail(at(0), &lease, &FetchError::not_logged_in("no file"), &policy());
 
-    assert_eq!(record.attempts().len(), 1);
+    assert_eq!(record.calls().len(), 1);
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn a_note_for_people_has_no_control_characters_and_an_end() {
 
     let record = refused(1, &FetchError::forbidden(long));
 
-    let note = &record.trouble().unwrap().note;
+    let note = &record.last_failure().unwrap().message;
     assert!(!note.chars().any(char::is_control));
     assert_eq!(note.chars().count(), 200);
 }

@@ -193,8 +193,8 @@ fn words_that_only_a_newer_program_knows_are_read_and_written_back() {
 
     let record = decode(&document);
 
-    assert_eq!(record.hold().unwrap().why, HoldReason::Other("eclipse".into()));
-    assert_eq!(record.trouble().unwrap().kind, LastFailureKind::Other("comet".into()));
+    assert_eq!(record.hold().unwrap().reason, HoldReason::Other("eclipse".into()));
+    assert_eq!(record.last_failure().unwrap().kind, LastFailureKind::Other("comet".into()));
     assert_eq!(record.snapshot().windows()[0].source(), Source::Other("telepathy".into()));
     assert_eq!(self::document(&record), document);
 }
@@ -229,10 +229,10 @@ fn fresh_readings_of_a_higher_format_are_told() {
 #[test]
 fn a_record_of_a_higher_format_is_not_fresh_for_another_login() {
     let mut polled = Record::default();
-    poll(&mut polled, at(0), &UsageReport::polled([five_hour(10)]).lineage(lineage("a")));
+    poll(&mut polled, at(0), &UsageReport::polled([five_hour(10)]).login_id(login_id("a")));
     let mut record = of_next_format(&polled);
 
-    let other = ask(1).login(crate::LoginInfo::new(lineage("b")));
+    let other = ask(1).login(crate::LoginInfo::new(login_id("b")));
 
     assert_eq!(begin(&mut record, at(1), &other), LeaseDecision::UnsupportedFormat);
 }
@@ -259,7 +259,7 @@ fn nobody_changes_a_record_of_a_higher_format() {
     assert_eq!(record.seed(at(NOW), &held(rate_limited(at(NOW), at(9999)))), MergeOutcome::UnsupportedFormat);
     assert_eq!(record.rejoin(at(NOW), &full(), None), MergeOutcome::UnsupportedFormat);
     record.release(&lease);
-    assert!(!record.new_login(&lineage("b")));
+    assert!(!record.new_login(&login_id("b")));
     assert_eq!(record, before);
 }
 

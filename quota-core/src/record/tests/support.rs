@@ -57,11 +57,11 @@ pub(crate) fn spending() -> Credits {
     credits
 }
 
-pub(crate) fn lineage(name: &str) -> LoginId {
+pub(crate) fn login_id(name: &str) -> LoginId {
     LoginId::new(name)
 }
 
-pub(crate) fn identity(name: &str) -> OwnerId {
+pub(crate) fn owner_id(name: &str) -> OwnerId {
     OwnerId::new(name)
 }
 
@@ -153,11 +153,11 @@ pub(crate) fn stored(record: &Record) -> Record {
 /// part, headers, and a call that was turned away.
 pub(crate) fn full() -> Record {
     let mut record = Record::default();
-    let login = LoginInfo::new(lineage("a")).mark(CredentialFingerprint::from_hash(7));
+    let login = LoginInfo::new(login_id("a")).fingerprint(CredentialFingerprint::from_hash(7));
     let ask = insist(1, at(0)).login(login).by("host-1".into());
     let LeaseDecision::Granted(lease) = begin(&mut record, at(0), &ask) else { panic!("nobody else asks") };
     let all = [five_hour(42).resets_at(at(9000)).length(HOUR * 5), seven_day(20), opus(90)];
-    let all = UsageReport::polled(all).plan("max".to_owned()).credits(spending()).identity(identity("org-1"));
+    let all = UsageReport::polled(all).plan("max".to_owned()).credits(spending()).owner_id(owner_id("org-1"));
     let _ = record.commit(at(1), &lease, &all);
     let some = UsageReport::polled([five_hour(43), opus(91)]);
     poll(

@@ -10,7 +10,7 @@ async fn cached_usage_has_the_login_id_of_the_credential() {
 
     let usage = home.source().cached_usage().await.unwrap();
 
-    assert_eq!(usage.lineage.map(|id| id.to_string()), home.login_id().await);
+    assert_eq!(usage.login_id.map(|id| id.to_string()), home.login_id().await);
 }
 
 #[tokio::test]

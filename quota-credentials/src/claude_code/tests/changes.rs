@@ -13,7 +13,7 @@ async fn each_call_reads_the_login_again() {
     let new = credential_of(&source).await.unwrap();
 
     assert_eq!(new.secret.expose(), "sk-ant-oat01-new");
-    assert_ne!(new.login.mark, old.login.mark);
+    assert_ne!(new.login.fingerprint, old.login.fingerprint);
 }
 
 #[tokio::test(start_paused = true)]

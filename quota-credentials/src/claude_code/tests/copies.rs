@@ -78,7 +78,7 @@ async fn all_locations_are_listed_in_order_with_the_active_one() {
             (file(".config/claude/.credentials.json"), true, true)
         ]
     );
-    assert!(copies[1].result.as_ref().unwrap().login.lineage.is_some());
+    assert!(copies[1].result.as_ref().unwrap().login.login_id.is_some());
 }
 
 #[tokio::test]

@@ -67,7 +67,7 @@ async fn the_state_file_of_the_default_directory_is_in_home() {
 
     let source = ClaudeCode::in_dir_from_parts("~/.claude".into(), &home.environment(), None);
 
-    assert!(credential_of(&source).await.unwrap().login.lineage.is_some());
+    assert!(credential_of(&source).await.unwrap().login.login_id.is_some());
 }
 
 #[tokio::test]
@@ -104,6 +104,6 @@ async fn only_the_active_copy_has_a_login_id() {
 
     let copies = home.source().discover().await;
 
-    let login_ids = copies.iter().map(|copy| copy.result.as_ref().unwrap().login.lineage.is_some());
+    let login_ids = copies.iter().map(|copy| copy.result.as_ref().unwrap().login.login_id.is_some());
     assert_eq!(login_ids.collect::<Vec<_>>(), [false, true]);
 }

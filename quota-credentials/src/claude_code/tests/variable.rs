@@ -17,8 +17,8 @@ async fn a_token_in_the_variable_has_no_login_id() {
 
     let credential = home.credential().await.unwrap();
 
-    assert_eq!(credential.login.lineage, None);
-    assert_eq!(credential.login.mark, Some(token::fingerprint(&credential.secret)));
+    assert_eq!(credential.login.login_id, None);
+    assert_eq!(credential.login.fingerprint, Some(token::fingerprint(&credential.secret)));
 }
 
 #[tokio::test]

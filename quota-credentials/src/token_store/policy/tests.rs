@@ -222,12 +222,12 @@ fn two_logins_of_one_owner_have_one_login_id() {
 fn tokens_of_another_owner_get_another_login_id() {
     let mut file = file();
     let mut tokens = exchanged("a-2", "r-2", 0);
-    tokens.tokens = tokens.tokens.identity(OwnerId::new("me"));
+    tokens.tokens = tokens.tokens.owner_id(OwnerId::new("me"));
     file.apply(&id("main"), fingerprint("r"), &tokens);
     let first = file.logins[&id("main")].login_id.clone();
 
     let mut tokens = exchanged("a-3", "r-3", 0);
-    tokens.tokens = tokens.tokens.identity(OwnerId::new("you"));
+    tokens.tokens = tokens.tokens.owner_id(OwnerId::new("you"));
     file.apply(&id("main"), fingerprint("r-2"), &tokens);
 
     assert_ne!(file.logins[&id("main")].login_id, first);
@@ -253,7 +253,7 @@ fn consecutive_failures_back_off() {
 fn retry_after_is_a_floor_and_blocks_siblings_too() {
     let mut file = file();
     let _ = file.put(id("sibling"), login("b", "s").expires_at(at(EXPIRED)), at(0));
-    fail(&mut file, &TokenError::transient("status 429").after(8 * HOUR), EXPIRED);
+    fail(&mut file, &TokenError::transient("status 429").with_retry_after(8 * HOUR), EXPIRED);
 
     let until = at(EXPIRED + 8 * 3600);
     assert_eq!(action(&file, Demand::Credential, EXPIRED), TokenAction::Wait { until });
@@ -264,7 +264,7 @@ fn retry_after_is_a_floor_and_blocks_siblings_too() {
 #[test]
 fn an_absurd_retry_after_is_capped_at_24_hours() {
     let mut file = file();
-    fail(&mut file, &TokenError::transient("status 429").after(18 * 24 * HOUR), EXPIRED);
+    fail(&mut file, &TokenError::transient("status 429").with_retry_after(18 * 24 * HOUR), EXPIRED);
 
     assert_eq!(
         action(&file, Demand::Credential, EXPIRED),

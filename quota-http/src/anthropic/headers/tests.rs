@@ -16,7 +16,7 @@ fn basis_points(parsed: &ParsedHeaders) -> Vec<(&str, u32)> {
 }
 
 fn rulings(parsed: &ParsedHeaders) -> Vec<(&str, LimitStatus)> {
-    parsed.usage.verdicts.iter().map(|verdict| (verdict.window.as_str(), verdict.ruling)).collect()
+    parsed.usage.window_statuses.iter().map(|verdict| (verdict.window.as_str(), verdict.status)).collect()
 }
 
 fn skipped(parsed: &ParsedHeaders) -> Vec<&str> {
@@ -94,8 +94,12 @@ fn a_rejected_model_window_does_not_reject_the_account() {
         ("7d_oi-reset", "1785232800"),
     ]);
 
-    let rejected: Vec<_> =
-        parsed.usage.verdicts.iter().filter(|verdict| verdict.ruling == LimitStatus::Rejected).collect();
+    let rejected: Vec<_> = parsed
+        .usage
+        .window_statuses
+        .iter()
+        .filter(|verdict| verdict.status == LimitStatus::Rejected)
+        .collect();
     let [only] = rejected[..] else { panic!("one window is rejected") };
     assert_eq!(only.window.as_str(), "seven_day_overage_included");
     assert_eq!(only.scope, Some(Scope::unknown_model()));
@@ -106,7 +110,7 @@ fn a_rejected_model_window_does_not_reject_the_account() {
 fn a_verdict_never_takes_the_reset_of_another_window() {
     let parsed = parse(&[("5h-status", "rejected"), ("reset", RESET), ("7d-reset", RESET)]);
 
-    assert_eq!(parsed.usage.verdicts[0].resets_at, None);
+    assert_eq!(parsed.usage.window_statuses[0].resets_at, None);
 }
 
 #[test]
@@ -114,7 +118,7 @@ fn the_overall_status_applies_if_no_window_has_one() {
     let parsed = parse(&[("status", "rejected"), ("reset", RESET), ("representative-claim", "seven_day")]);
 
     assert_eq!(rulings(&parsed), [("seven_day", LimitStatus::Rejected)]);
-    assert_eq!(parsed.usage.verdicts[0].resets_at, Timestamp::from_second(1_785_634_800).ok());
+    assert_eq!(parsed.usage.window_statuses[0].resets_at, Timestamp::from_second(1_785_634_800).ok());
 }
 
 #[test]
@@ -126,7 +130,7 @@ fn the_overall_status_has_the_reset_of_its_window() {
         ("7d-reset", RESET),
     ]);
 
-    assert_eq!(parsed.usage.verdicts[0].resets_at, Timestamp::from_second(1_785_634_800).ok());
+    assert_eq!(parsed.usage.window_statuses[0].resets_at, Timestamp::from_second(1_785_634_800).ok());
 }
 
 #[test]
@@ -152,7 +156,10 @@ fn headers_about_money_are_skipped() {
         ("overage-disabled-reason", "out_of_credits"),
     ]);
 
-    assert_eq!((parsed.usage.windows.len(), parsed.usage.verdicts.len(), parsed.skipped.len()), (0, 0, 4));
+    assert_eq!(
+        (parsed.usage.windows.len(), parsed.usage.window_statuses.len(), parsed.skipped.len()),
+        (0, 0, 4)
+    );
 }
 
 #[test]
@@ -169,7 +176,7 @@ fn an_unknown_window_is_kept_and_never_account_wide() {
 
     assert_eq!(basis_points(&parsed), [("30d_x", 5000)]);
     assert_eq!(parsed.usage.windows[0].scope, Some(Scope::surface("30d_x")));
-    assert_eq!(parsed.usage.verdicts[0].scope, Some(Scope::surface("30d_x")));
+    assert_eq!(parsed.usage.window_statuses[0].scope, Some(Scope::surface("30d_x")));
 }
 
 #[test]
@@ -239,18 +246,18 @@ fn a_retry_after_date_is_relative_to_the_date_header() {
 
 #[test]
 fn the_organization_header_is_the_owner() {
-    let identity = |id| parse_headers(None, [("anthropic-organization-id", id)]).usage.identity;
+    let owner_id = |id| parse_headers(None, [("anthropic-organization-id", id)]).usage.owner_id;
 
-    assert_eq!(identity("org-1"), Some(OwnerId::new("org-1")));
-    assert_eq!(identity(""), None);
-    assert_eq!(identity("a\u{1b}b"), None);
+    assert_eq!(owner_id("org-1"), Some(OwnerId::new("org-1")));
+    assert_eq!(owner_id(""), None);
+    assert_eq!(owner_id("a\u{1b}b"), None);
 }
 
 #[test]
 fn unrelated_headers_yield_nothing() {
     let parsed = parse_headers(Some(429), [("content-type", "application/json"), ("x-request-id", "r")]);
 
-    assert!(parsed.usage.is_empty() && parsed.usage.verdicts.is_empty() && parsed.skipped.is_empty());
+    assert!(parsed.usage.is_empty() && parsed.usage.window_statuses.is_empty() && parsed.skipped.is_empty());
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn the_user_of_the_cache_is_not_the_owner() {
         claude_json(cached(json!(1_782_907_200_000_i64), json!({ "five_hour": { "utilization": 1 } })))
             .unwrap();
 
-    assert_eq!((cached.account.as_deref(), cached.parsed.usage.identity), (Some("user-1"), None));
+    assert_eq!((cached.account.as_deref(), cached.parsed.usage.owner_id), (Some("user-1"), None));
 }
 
 #[test]
@@ -186,8 +186,8 @@ fn an_event_status_applies_to_the_window_it_names() {
     let parsed =
         event(json!({ "status": "rejected", "rateLimitType": "seven_day_opus", "resetsAt": 1_782_907_200 }));
 
-    let verdict = &parsed.usage.verdicts[0];
-    assert_eq!((verdict.window.as_str(), verdict.ruling), ("seven_day/opus", LimitStatus::Rejected));
+    let verdict = &parsed.usage.window_statuses[0];
+    assert_eq!((verdict.window.as_str(), verdict.status), ("seven_day/opus", LimitStatus::Rejected));
     assert_eq!((verdict.scope.clone(), verdict.resets_at), (Some(Scope::model("Opus")), Some(noon())));
     assert!(parsed.usage.windows.is_empty());
 }
@@ -197,7 +197,7 @@ fn event_fields_about_money_are_listed() {
     let parsed = event(json!({ "status": "allowed", "overageStatus": "rejected", "isUsingOverage": false }));
 
     assert_eq!(parsed.skipped.len(), 2);
-    assert!(parsed.usage.verdicts.is_empty());
+    assert!(parsed.usage.window_statuses.is_empty());
 }
 
 #[test]
