@@ -129,7 +129,11 @@ fn runtime() -> Runtime {
 
 fn manager(provider: &FakeProvider) -> QuotaManager {
     let day = Duration::from_secs(24 * 3600);
-    let policy = Policy::default().gap(Duration::ZERO).parallel(1024).freshness(day).complete_every(day);
+    let policy = Policy::default()
+        .min_call_interval(Duration::ZERO)
+        .max_concurrent_calls(1024)
+        .max_age(day)
+        .full_refresh_interval(day);
     let quota = QuotaManager::builder(MemoryStore::new()).fetcher(provider.clone()).policy(policy);
     quota.build().expect("the policy is sound")
 }

@@ -126,7 +126,7 @@ fn open_usual_file(url: &str) -> Result<Arc<dyn QuotaStore>, String> {
 
 /// How long it is waited for a store in all. A file's reads wait for no lock.
 fn limit(url: &str, purpose: Use) -> Limit {
-    let patience = Policy::default().store_patience;
+    let patience = Policy::default().store_timeout;
     match purpose {
         Use::Line if is_file(url) => Limit::Writes(patience),
         Use::Line => Limit::Calls(patience),
@@ -281,7 +281,7 @@ fn build(
 fn builder(config: &Config, store: &Store, name: &str) -> QuotaManagerBuilder {
     let mut policy = config.policy.clone();
     if store.is_file() {
-        policy.store_patience = policy.store_patience.max(FILE_PATIENCE);
+        policy.store_timeout = policy.store_timeout.max(FILE_PATIENCE);
     }
     QuotaManager::builder(Arc::clone(&store.store)).policy(policy).name(name)
 }

@@ -139,26 +139,26 @@ pub struct LeaseRequest {
     /// The login that would be used.
     pub login: LoginInfo,
     /// What would be fresh enough, so that no call is needed.
-    pub freshness: MaxStaleness,
+    pub max_staleness: MaxStaleness,
     /// Whether somebody waits for the result.
     pub priority: Priority,
     /// Who asks, for the list of calls that were made.
     pub by: Arc<str>,
     /// What the provider's other accounts have to say: a quiet time that holds for all of them.
-    pub quiet: Option<Hold>,
+    pub cooldown: Option<Hold>,
 }
 
 impl LeaseRequest {
     /// A wish of somebody who waits, by a login of which nothing is said.
     #[must_use]
-    pub fn new(attempt: RequestId, freshness: MaxStaleness) -> Self {
+    pub fn new(attempt: RequestId, max_staleness: MaxStaleness) -> Self {
         Self {
             attempt,
             login: LoginInfo::unknown(),
-            freshness,
+            max_staleness,
             priority: Priority::Interactive,
             by: Arc::from(""),
-            quiet: None,
+            cooldown: None,
         }
     }
 
@@ -185,8 +185,8 @@ impl LeaseRequest {
 
     /// Says that the provider's accounts are to stay quiet.
     #[must_use]
-    pub fn quiet(mut self, quiet: Option<Hold>) -> Self {
-        self.quiet = quiet;
+    pub fn cooldown(mut self, cooldown: Option<Hold>) -> Self {
+        self.cooldown = cooldown;
         self
     }
 }

@@ -189,7 +189,7 @@ impl QuotaManager {
                 slot.transact(|_, _| ()).await.ok();
             }
         };
-        let patience = register.policies().map(|policy| policy.store_patience.saturating_mul(4)).max();
+        let patience = register.policies().map(|policy| policy.store_timeout.saturating_mul(4)).max();
         let ended = clock.bounded(patience.expect("there is a general policy"), ending).await.is_some();
         all_ended && ended && register.unwritten().is_empty()
     }

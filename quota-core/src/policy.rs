@@ -1,5 +1,5 @@
 //! The settings of the rules: plain data with sound defaults, the same for every backend.
-//! What they mean in action is in `record`; what follows from a 429 for a whole provider is in `quiet`.
+//! What they mean in action is in `record`; what follows from a 429 for a whole provider is in `cooldown`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// use std::time::Duration;
 /// use quota_core::Policy;
 ///
-/// let policy = Policy::default().freshness(Duration::from_secs(120));
+/// let policy = Policy::default().max_age(Duration::from_secs(120));
 /// policy.validate()?;
 /// # Ok::<(), quota_core::PolicyError>(())
 /// ```
@@ -22,10 +22,12 @@ use serde::{Deserialize, Serialize};
 pub struct Policy {
     /// A reading younger than this is fresh. Five minutes.
     #[serde(with = "span")]
-    pub freshness: Duration,
+    #[serde(alias = "freshness")]
+    pub max_age: Duration,
     /// Headers keep the windows they name fresh; everything else is asked for at least this often. One hour.
     #[serde(with = "span")]
-    pub complete_every: Duration,
+    #[serde(alias = "complete_every")]
+    pub full_refresh_interval: Duration,
     /// After a window's reset, how long to wait before asking what it says now. Fifteen seconds.
     #[serde(with = "span")]
     pub reset_grace: Duration,
@@ -33,59 +35,69 @@ pub struct Policy {
     pub every_n_requests: u64,
     /// The least time between the starts of two calls of this process to one provider. One second.
     #[serde(with = "span")]
-    pub gap: Duration,
+    #[serde(alias = "gap")]
+    pub min_call_interval: Duration,
     /// How many calls of this process to one provider may run at once. One. A call that is unanswered for two seconds does not
     /// count, up to four calls in all.
-    pub parallel: usize,
+    #[serde(alias = "parallel")]
+    pub max_concurrent_calls: usize,
     /// How long one call may take. Ten seconds. If the process that calls dies, others may call two seconds after that:
     /// see [`lease_ttl`](Self::lease_ttl).
     #[serde(with = "span")]
     pub fetch_timeout: Duration,
     /// How long an account stays quiet after the provider asked it to slow down. 60 s, doubling to 15 min.
-    pub backoff: Backoff,
+    #[serde(alias = "backoff")]
+    pub rate_limit_backoff: Backoff,
     /// How long an account stays quiet after the provider failed otherwise. 15 s, doubling to 5 min.
-    pub transient: Backoff,
+    #[serde(alias = "transient")]
+    pub error_backoff: Backoff,
     /// Who else stays quiet after a 429, and how long. The whole provider, 60 s.
-    pub quiet: CooldownPolicy,
+    #[serde(alias = "quiet")]
+    pub cooldown: CooldownPolicy,
     /// How many calls an account may make.
     pub budget: Budget,
     /// Readings seen on ordinary traffic are joined locally and written this long after the first. Three seconds.
     #[serde(with = "span")]
-    pub flush: Duration,
+    #[serde(alias = "flush")]
+    pub flush_interval: Duration,
     /// How long the store keeps an account that nobody touches. Forty days.
     #[serde(with = "span")]
-    pub keep: Duration,
+    #[serde(alias = "keep")]
+    pub record_ttl: Duration,
     /// How long any caller waits for the store before going on without it. 225 ms, so that whoever asks has an answer
     /// within a quarter of a second, also on a busy machine. There is one store, so the manager's own policy counts here, not
     /// that of a provider.
     #[serde(with = "span")]
-    pub store_patience: Duration,
+    #[serde(alias = "store_patience")]
+    pub store_timeout: Duration,
     /// What to do while the store cannot be used. Go on alone.
-    pub when_away: StoreOutagePolicy,
+    #[serde(alias = "when_away")]
+    pub on_store_unavailable: StoreOutagePolicy,
     /// A notice of a change may be lost; the shared record is read anew this often. One minute, jittered.
     #[serde(with = "span")]
-    pub recheck: Duration,
+    #[serde(alias = "recheck")]
+    pub poll_interval: Duration,
 }
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            freshness: Duration::from_secs(300),
-            complete_every: Duration::from_secs(3600),
+            max_age: Duration::from_secs(300),
+            full_refresh_interval: Duration::from_secs(3600),
             reset_grace: Duration::from_secs(15),
             every_n_requests: 0,
-            gap: Duration::from_secs(1),
-            parallel: 1,
+            min_call_interval: Duration::from_secs(1),
+            max_concurrent_calls: 1,
             fetch_timeout: Duration::from_secs(10),
-            backoff: Backoff::doubling(Duration::from_secs(60), Duration::from_secs(900)),
-            transient: Backoff::doubling(Duration::from_secs(15), Duration::from_secs(300)),
-            quiet: CooldownPolicy::default(),
+            rate_limit_backoff: Backoff::doubling(Duration::from_secs(60), Duration::from_secs(900)),
+            error_backoff: Backoff::doubling(Duration::from_secs(15), Duration::from_secs(300)),
+            cooldown: CooldownPolicy::default(),
             budget: Budget::default(),
-            flush: Duration::from_secs(3),
-            keep: Duration::from_secs(40 * 24 * 3600),
-            store_patience: Duration::from_millis(225),
-            when_away: StoreOutagePolicy::default(),
-            recheck: Duration::from_secs(60),
+            flush_interval: Duration::from_secs(3),
+            record_ttl: Duration::from_secs(40 * 24 * 3600),
+            store_timeout: Duration::from_millis(225),
+            on_store_unavailable: StoreOutagePolicy::default(),
+            poll_interval: Duration::from_secs(60),
         }
     }
 }
@@ -105,22 +117,22 @@ macro_rules! setters {
 
 impl Policy {
     setters! {
-        freshness: Duration,
-        complete_every: Duration,
+        max_age: Duration,
+        full_refresh_interval: Duration,
         reset_grace: Duration,
         every_n_requests: u64,
-        gap: Duration,
-        parallel: usize,
+        min_call_interval: Duration,
+        max_concurrent_calls: usize,
         fetch_timeout: Duration,
-        backoff: Backoff,
-        transient: Backoff,
-        quiet: CooldownPolicy,
+        rate_limit_backoff: Backoff,
+        error_backoff: Backoff,
+        cooldown: CooldownPolicy,
         budget: Budget,
-        flush: Duration,
-        keep: Duration,
-        store_patience: Duration,
-        when_away: StoreOutagePolicy,
-        recheck: Duration,
+        flush_interval: Duration,
+        record_ttl: Duration,
+        store_timeout: Duration,
+        on_store_unavailable: StoreOutagePolicy,
+        poll_interval: Duration,
     }
 
     /// Whether the settings make sense together.
@@ -130,37 +142,46 @@ impl Policy {
     /// [`PolicyError`] says which two settings contradict each other, or that a time is longer than ten years.
     pub fn validate(&self) -> Result<(), PolicyError> {
         let rules = [
-            (self.freshness.is_zero(), "freshness must be above zero, or every read would ask the provider"),
+            (self.max_age.is_zero(), "max_age must be above zero, or every read would ask the provider"),
             (
-                self.gap >= self.freshness,
-                "gap must be shorter than freshness, or readings grow old in the queue",
+                self.min_call_interval >= self.max_age,
+                "min_call_interval must be shorter than max_age, or readings grow old in the queue",
             ),
             (self.fetch_timeout.is_zero(), "fetch_timeout must be above zero"),
-            (self.parallel == 0, "parallel must be at least 1"),
+            (self.max_concurrent_calls == 0, "max_concurrent_calls must be at least 1"),
             (self.budget.per_hour == 0, "budget.per_hour must be at least 1"),
-            (self.budget.reserve >= self.budget.per_hour, "budget.reserve must be below budget.per_hour"),
-            (!self.backoff.is_sound(), "backoff needs 0 < first <= cap and a jitter from 0 to 1"),
-            (!self.transient.is_sound(), "transient needs 0 < first <= cap and a jitter from 0 to 1"),
-            (self.store_patience.is_zero(), "store_patience must be above zero"),
-            (self.recheck.is_zero(), "recheck must be above zero"),
             (
-                self.keep < Duration::from_secs(2 * 3600),
-                "keep must be at least two hours, or the store forgets calls that still count",
+                self.budget.interactive_reserve >= self.budget.per_hour,
+                "budget.interactive_reserve must be below budget.per_hour",
+            ),
+            (
+                !self.rate_limit_backoff.is_sound(),
+                "rate_limit_backoff needs 0 < initial <= max and a jitter from 0 to 1",
+            ),
+            (
+                !self.error_backoff.is_sound(),
+                "error_backoff needs 0 < initial <= max and a jitter from 0 to 1",
+            ),
+            (self.store_timeout.is_zero(), "store_timeout must be above zero"),
+            (self.poll_interval.is_zero(), "poll_interval must be above zero"),
+            (
+                self.record_ttl < Duration::from_secs(2 * 3600),
+                "record_ttl must be at least two hours, or the store forgets calls that still count",
             ),
         ];
         let spans = [
-            self.freshness,
-            self.complete_every,
+            self.max_age,
+            self.full_refresh_interval,
             self.reset_grace,
-            self.gap,
+            self.min_call_interval,
             self.fetch_timeout,
-            self.backoff.cap,
-            self.transient.cap,
-            self.quiet.span,
-            self.flush,
-            self.keep,
-            self.store_patience,
-            self.recheck,
+            self.rate_limit_backoff.max,
+            self.error_backoff.max,
+            self.cooldown.duration,
+            self.flush_interval,
+            self.record_ttl,
+            self.store_timeout,
+            self.poll_interval,
         ];
         if spans.iter().any(|span| *span > LONGEST) {
             return Err(PolicyError { reason: "no time may be longer than ten years" });
@@ -211,10 +232,12 @@ pub struct PolicyError {
 pub struct Backoff {
     /// The delay after the first failure.
     #[serde(with = "span")]
-    pub first: Duration,
+    #[serde(alias = "first")]
+    pub initial: Duration,
     /// No delay is longer than this, before jitter.
     #[serde(with = "span")]
-    pub cap: Duration,
+    #[serde(alias = "cap")]
+    pub max: Duration,
     /// By which share of itself a delay may be lengthened, 0 to 1.
     #[serde(default = "default_jitter")]
     pub jitter: f64,
@@ -225,10 +248,10 @@ fn default_jitter() -> f64 {
 }
 
 impl Backoff {
-    /// From `first`, doubling, to `cap`, with a jitter of one tenth.
+    /// From `initial`, doubling, to `max`, with a jitter of one tenth.
     #[must_use]
-    pub fn doubling(first: Duration, cap: Duration) -> Self {
-        Self { first, cap, jitter: default_jitter() }
+    pub fn doubling(initial: Duration, max: Duration) -> Self {
+        Self { initial, max, jitter: default_jitter() }
     }
 
     /// Sets the share by which a delay may be lengthened.
@@ -242,14 +265,14 @@ impl Backoff {
     #[must_use]
     pub fn delay(&self, failures: u32, dice: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
-        let plain = self.first.saturating_mul(1 << doublings).min(self.cap);
+        let plain = self.initial.saturating_mul(1 << doublings).min(self.max);
         let share = self.jitter * dice;
         let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
         Duration::try_from_secs_f64(plain.as_secs_f64() * (1.0 + share)).unwrap_or(Duration::MAX)
     }
 
     fn is_sound(&self) -> bool {
-        !self.first.is_zero() && self.first <= self.cap && (0.0..=1.0).contains(&self.jitter)
+        !self.initial.is_zero() && self.initial <= self.max && (0.0..=1.0).contains(&self.jitter)
     }
 }
 
@@ -259,8 +282,9 @@ impl Backoff {
 #[non_exhaustive]
 pub struct CooldownPolicy {
     /// How long. 60 s.
+    #[serde(alias = "span")]
     #[serde(with = "span")]
-    pub span: Duration,
+    pub duration: Duration,
     /// Who.
     pub scope: CooldownScope,
 }
@@ -268,8 +292,8 @@ pub struct CooldownPolicy {
 impl CooldownPolicy {
     /// Quiet for `span` within `scope`.
     #[must_use]
-    pub fn new(span: Duration, scope: CooldownScope) -> Self {
-        Self { span, scope }
+    pub fn new(duration: Duration, scope: CooldownScope) -> Self {
+        Self { duration, scope }
     }
 }
 
@@ -318,14 +342,15 @@ pub struct Budget {
     /// budget above that is as good as none.
     pub per_hour: u32,
     /// How many of these only a caller that somebody waits for may make. 6.
-    pub reserve: u32,
+    #[serde(alias = "reserve")]
+    pub interactive_reserve: u32,
 }
 
 impl Budget {
-    /// `per_hour` calls, of which `reserve` only for callers that somebody waits for.
+    /// `per_hour` calls, of which `interactive_reserve` only for callers that somebody waits for.
     #[must_use]
-    pub fn new(per_hour: u32, reserve: u32) -> Self {
-        Self { per_hour, reserve }
+    pub fn new(per_hour: u32, interactive_reserve: u32) -> Self {
+        Self { per_hour, interactive_reserve }
     }
 }
 
@@ -348,13 +373,13 @@ mod tests {
 
     #[test]
     fn a_gap_as_long_as_the_freshness_is_refused() {
-        assert!(Policy::default().gap(SECOND * 300).validate().is_err());
+        assert!(Policy::default().min_call_interval(SECOND * 300).validate().is_err());
     }
 
     #[test]
     fn a_time_that_means_never_is_refused() {
-        assert!(Policy::default().keep(Duration::MAX).validate().is_err());
-        assert!(Policy::default().recheck(Duration::MAX).validate().is_err());
+        assert!(Policy::default().record_ttl(Duration::MAX).validate().is_err());
+        assert!(Policy::default().poll_interval(Duration::MAX).validate().is_err());
     }
 
     #[test]
@@ -365,18 +390,19 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_cap() {
-        let backoff = Policy::default().backoff;
-        let delays: Vec<_> = (1..=6).map(|failures| backoff.delay(failures, 0.0).as_secs()).collect();
+        let rate_limit_backoff = Policy::default().rate_limit_backoff;
+        let delays: Vec<_> =
+            (1..=6).map(|failures| rate_limit_backoff.delay(failures, 0.0).as_secs()).collect();
 
         assert_eq!(delays, [60, 120, 240, 480, 900, 900]);
     }
 
     #[test]
     fn jitter_only_lengthens_a_delay() {
-        let backoff = Backoff::doubling(SECOND * 60, SECOND * 900).jitter(0.1);
+        let rate_limit_backoff = Backoff::doubling(SECOND * 60, SECOND * 900).jitter(0.1);
 
-        assert_eq!(backoff.delay(1, 1.0), SECOND * 66);
-        assert_eq!(backoff.delay(u32::MAX, 0.0), SECOND * 900);
+        assert_eq!(rate_limit_backoff.delay(1, 1.0), SECOND * 66);
+        assert_eq!(rate_limit_backoff.delay(u32::MAX, 0.0), SECOND * 900);
     }
 
     #[test]
@@ -389,12 +415,14 @@ mod tests {
 
     #[test]
     fn a_jitter_or_a_dice_that_is_no_number_is_none() {
-        let backoff = Backoff::doubling(SECOND * 60, SECOND * 900);
+        let rate_limit_backoff = Backoff::doubling(SECOND * 60, SECOND * 900);
 
-        assert_eq!(backoff.jitter(f64::NAN).delay(1, 1.0), SECOND * 60);
-        assert_eq!(backoff.delay(1, f64::NAN), SECOND * 60);
-        assert_eq!(backoff.delay(1, -1.0), SECOND * 60);
-        assert!(Policy::default().backoff(backoff.jitter(f64::NAN)).validate().is_err());
+        assert_eq!(rate_limit_backoff.jitter(f64::NAN).delay(1, 1.0), SECOND * 60);
+        assert_eq!(rate_limit_backoff.delay(1, f64::NAN), SECOND * 60);
+        assert_eq!(rate_limit_backoff.delay(1, -1.0), SECOND * 60);
+        assert!(
+            Policy::default().rate_limit_backoff(rate_limit_backoff.jitter(f64::NAN)).validate().is_err()
+        );
     }
 
     #[test]
@@ -414,7 +442,7 @@ mod tests {
     fn settings_are_written_with_units() {
         let text = serde_json::to_string(&Policy::default()).unwrap();
 
-        assert!(text.contains(r#""freshness":"5m""#), "{text}");
+        assert!(text.contains(r#""max_age":"5m""#), "{text}");
         assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), Policy::default());
     }
 }

@@ -87,7 +87,7 @@ pub async fn provider_cooldown(
     policy: &Policy,
     now: Timestamp,
 ) -> Result<Option<Hold>, StoreError> {
-    if policy.quiet.scope == CooldownScope::Account {
+    if policy.cooldown.scope == CooldownScope::Account {
         return Ok(None);
     }
     let reading = store.read(&StoreKey::provider(provider)).await?;
@@ -110,59 +110,59 @@ mod tests {
 
     #[test]
     fn the_later_end_stands() {
-        let mut quiet = ProviderCooldown::default();
-        quiet.extend(at(0), &hold(0, 60));
-        quiet.extend(at(10), &hold(10, 40));
+        let mut cooldown = ProviderCooldown::default();
+        cooldown.extend(at(0), &hold(0, 60));
+        cooldown.extend(at(10), &hold(10, 40));
 
-        assert_eq!(quiet.at(at(59)).unwrap().until, at(60));
-        assert_eq!(quiet.at(at(60)), None);
+        assert_eq!(cooldown.at(at(59)).unwrap().until, at(60));
+        assert_eq!(cooldown.at(at(60)), None);
     }
 
     #[test]
     fn a_clock_that_was_ahead_silences_nobody() {
-        let mut quiet = ProviderCooldown::default();
-        quiet.extend(at(1_000_000), &hold(1_000_000, 1_000_060));
+        let mut cooldown = ProviderCooldown::default();
+        cooldown.extend(at(1_000_000), &hold(1_000_000, 1_000_060));
 
-        assert_eq!(quiet.at(at(0)), None);
+        assert_eq!(cooldown.at(at(0)), None);
     }
 
     #[test]
     fn a_clock_that_is_slightly_ahead_is_believed() {
-        let mut quiet = ProviderCooldown::default();
-        quiet.extend(at(30), &hold(30, 90));
+        let mut cooldown = ProviderCooldown::default();
+        cooldown.extend(at(30), &hold(30, 90));
 
-        assert_eq!(quiet.at(at(0)), Some(hold(30, 90)));
+        assert_eq!(cooldown.at(at(0)), Some(hold(30, 90)));
     }
 
     #[test]
     fn what_a_clock_that_was_ahead_has_left_gives_way() {
-        let mut quiet = ProviderCooldown::default();
-        quiet.extend(at(1_000_000), &hold(1_000_000, 1_000_060));
+        let mut cooldown = ProviderCooldown::default();
+        cooldown.extend(at(1_000_000), &hold(1_000_000, 1_000_060));
 
-        quiet.extend(at(0), &hold(0, 60));
+        cooldown.extend(at(0), &hold(0, 60));
 
-        assert_eq!(quiet.at(at(1)), Some(hold(0, 60)));
+        assert_eq!(cooldown.at(at(1)), Some(hold(0, 60)));
     }
 
     #[test]
     fn a_quiet_time_comes_back_from_a_store() {
-        let mut quiet = ProviderCooldown::default();
-        quiet.extend(at(0), &hold(0, 60));
+        let mut cooldown = ProviderCooldown::default();
+        cooldown.extend(at(0), &hold(0, 60));
 
-        assert_eq!(ProviderCooldown::decode(&quiet.encode()).unwrap(), quiet);
+        assert_eq!(ProviderCooldown::decode(&cooldown.encode()).unwrap(), cooldown);
     }
 
     // B97
     #[test]
     fn a_quiet_time_of_a_higher_format_is_kept_and_not_changed() {
         let body = br#"{"format":2,"hold":{"since_ms":0,"until_ms":60000,"reason":"rate_limited"}}"#;
-        let mut quiet = ProviderCooldown::decode(body).unwrap();
-        let before = quiet.clone();
+        let mut cooldown = ProviderCooldown::decode(body).unwrap();
+        let before = cooldown.clone();
 
-        quiet.extend(at(0), &hold(0, 3600));
+        cooldown.extend(at(0), &hold(0, 3600));
 
-        assert_eq!(quiet, before);
-        assert_eq!(quiet.at(at(59)).unwrap().until, at(60));
+        assert_eq!(cooldown, before);
+        assert_eq!(cooldown.at(at(59)).unwrap().until, at(60));
     }
 
     #[test]
@@ -174,8 +174,8 @@ mod tests {
 
     #[test]
     fn fields_of_a_newer_program_survive() {
-        let quiet = ProviderCooldown::decode(br#"{"format":1,"colour":"blue"}"#).unwrap();
+        let cooldown = ProviderCooldown::decode(br#"{"format":1,"colour":"blue"}"#).unwrap();
 
-        assert!(String::from_utf8_lossy(&quiet.encode()).contains(r#""colour":"blue""#));
+        assert!(String::from_utf8_lossy(&cooldown.encode()).contains(r#""colour":"blue""#));
     }
 }

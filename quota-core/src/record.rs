@@ -36,14 +36,14 @@ use crate::{
 /// let now: jiff::Timestamp = "2026-01-01T12:00:00Z".parse()?;
 /// let mut record = Record::default();
 ///
-/// let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.freshness));
+/// let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.max_age));
 /// let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy) else { panic!("nobody else asks") };
 ///
 /// let used = Percent::from_percent(30.0).unwrap();
 /// let usage = UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]);
 /// let _ = record.commit(now, &lease, &usage);
 ///
-/// let again = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.freshness));
+/// let again = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.max_age));
 /// assert_eq!(record.begin(now, &again, &policy), LeaseDecision::NotNeeded);
 /// # Ok::<(), jiff::Error>(())
 /// ```
@@ -210,7 +210,7 @@ impl Record {
     /// is as young as that call, even if it could not be read: asking again at once would not help.
     ///
     /// Response headers never name the windows of one model or surface. Those that are not counted are therefore read
-    /// again when everything is, after [`complete_every`](crate::Policy#structfield.complete_every).
+    /// again when everything is, after [`full_refresh_interval`](crate::Policy#structfield.full_refresh_interval).
     #[must_use]
     pub fn due_at(&self, within: Duration, counted: Counted<'_>, policy: &Policy) -> Option<Timestamp> {
         let windows = self.snapshot.windows();
@@ -235,7 +235,8 @@ impl Record {
             Some(time::later(reset, policy.reset_grace).max(time::later(asked, ROLLOVER_FLOOR)))
         });
 
-        let by_age = time::later(oldest, within).min(time::later(known, policy.complete_every.max(within)));
+        let by_age =
+            time::later(oldest, within).min(time::later(known, policy.full_refresh_interval.max(within)));
         Some(rollover.min().map_or(by_age, |rollover| by_age.min(rollover)))
     }
 

@@ -142,10 +142,10 @@ fn a_lowered_window_with_its_peak_and_the_peak_of_one_that_is_gone() {
 
 #[test]
 fn a_quiet_time() {
-    let mut quiet = ProviderCooldown::default();
-    quiet.extend(at(0), &Hold::new(at(0), at(60), HoldReason::ProviderRateLimited));
+    let mut cooldown = ProviderCooldown::default();
+    cooldown.extend(at(0), &Hold::new(at(0), at(60), HoldReason::ProviderRateLimited));
 
-    with_settings!({ sort_maps => true }, { assert_json_snapshot!(value(&quiet.encode())) });
+    with_settings!({ sort_maps => true }, { assert_json_snapshot!(value(&cooldown.encode())) });
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn the_default_policy() {
 fn settings_that_are_not_named_are_the_default() {
     let policy: Policy = serde_json::from_value(json!({ "freshness": "2m" })).expect("it is a setting");
 
-    assert_eq!(policy, Policy::default().freshness(Duration::from_secs(120)));
+    assert_eq!(policy, Policy::default().max_age(Duration::from_secs(120)));
 }
 
 #[test]

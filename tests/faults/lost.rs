@@ -71,7 +71,7 @@ async fn a_server_that_comes_back_with_its_data_is_used_again() {
 async fn a_stale_reading_says_that_the_store_is_away() {
     let mut server = Server::start();
     let provider = provider();
-    let brief = policy().freshness(Duration::from_millis(1));
+    let brief = policy().max_age(Duration::from_millis(1));
     let mut host = Host::with(&server.url(), &provider, brief, Clock::system());
     assert_eq!(host.get().await, Some(30.0));
 

@@ -28,7 +28,7 @@ pub(crate) fn id() -> AccountId {
 }
 
 pub(crate) fn policy() -> Policy {
-    Policy::default().gap(Duration::ZERO).parallel(8).budget(Budget::new(1000, 0))
+    Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(8).budget(Budget::new(1000, 0))
 }
 
 pub(crate) fn provider() -> FakeProvider {

@@ -95,8 +95,8 @@ mod tests {
     }
 
     fn begin(record: &mut Record, second: i64) -> Lease {
-        let policy = Policy::default().freshness(Duration::from_secs(2));
-        let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.freshness));
+        let policy = Policy::default().max_age(Duration::from_secs(2));
+        let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.max_age));
         let LeaseDecision::Granted(lease) = record.begin(at(second), &ask, &policy) else {
             panic!("it is free")
         };

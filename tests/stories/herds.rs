@@ -93,7 +93,7 @@ async fn a_process_that_hammers_stays_within_the_budget_and_is_never_throttled()
 async fn accounts_of_one_provider_are_not_asked_at_once() {
     let names = ["a", "b", "c", "d", "e"];
     let simulator = provider(names.map(|name| account(name).latency(Duration::from_millis(20)))).await;
-    let policy = policy().parallel(1).gap(Duration::from_millis(50));
+    let policy = policy().max_concurrent_calls(1).min_call_interval(Duration::from_millis(50));
     let quota = Arc::new(lone_process(&simulator, tokens(names), policy));
     let mut readers = JoinSet::new();
     for name in names {

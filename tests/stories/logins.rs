@@ -32,7 +32,7 @@ async fn another_login_in_the_same_place_never_sees_the_first_ones_numbers() {
     let simulator = provider([first, second]).await;
     log_in(home.path(), "sim-token-first", "first");
     let alone = CooldownPolicy::new(Duration::ZERO, CooldownScope::Account);
-    let quota = lone_process(&simulator, login_in(home.path()), policy().quiet(alone));
+    let quota = lone_process(&simulator, login_in(home.path()), policy().cooldown(alone));
     let main = quota.account(&id("main"));
     let before = five_hours(&main.get().await.unwrap());
     simulator.set("first", Change::answer(Answer::ThrottleZero)).unwrap();

@@ -121,7 +121,7 @@ impl World {
         let fetcher = Anthropic::builder().base_url(simulator.url()).clock(clock.clone());
         let fetcher = fetcher.build().unwrap();
         let config = AccountsConfig::new(id("main")).fallback(id("b")).fallback(id("c"));
-        let policy = Policy::default().gap(Duration::ZERO);
+        let policy = Policy::default().min_call_interval(Duration::ZERO);
         let builder = FallbackAccountManager::builder(config)
             .credentials(logins.clone())
             .traffic(Arc::new(AnthropicTraffic))

@@ -41,17 +41,17 @@ pub(crate) async fn hasty_provider(accounts: impl IntoIterator<Item = Account>) 
 
 /// The policy for a provider whose time is ours, with accounts that do not wait for each other.
 pub(crate) fn policy() -> Policy {
-    Policy::default().gap(Duration::ZERO).parallel(8)
+    Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(8)
 }
 
 /// The same rules for a hasty provider: all spans as much shorter as its time is faster, and a little longer than that.
 pub(crate) fn hasty_policy() -> Policy {
     let backoff = Backoff::doubling(Duration::from_millis(150), Duration::from_millis(1500));
     policy()
-        .freshness(Duration::from_millis(500))
-        .backoff(backoff)
-        .transient(backoff)
-        .quiet(CooldownPolicy::new(Duration::from_millis(150), CooldownScope::Account))
+        .max_age(Duration::from_millis(500))
+        .rate_limit_backoff(backoff)
+        .error_backoff(backoff)
+        .cooldown(CooldownPolicy::new(Duration::from_millis(150), CooldownScope::Account))
         .budget(Budget::new(10_000, 0))
 }
 

@@ -49,7 +49,8 @@ fn main() {
 
 /// Makes a million accounts of that state, and waits until nothing is under way any more.
 async fn fill(state: &str) -> impl Sized {
-    let policy = Policy::default().gap(Duration::ZERO).parallel(16).recheck(RECHECK);
+    let policy =
+        Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(16).poll_interval(RECHECK);
     let store = Arc::new(MemoryStore::new());
     let of_manager = Arc::clone(&store) as Arc<dyn QuotaStore>;
     let quota = QuotaManager::builder(of_manager).fetcher(Plain).policy(policy).build().expect("it is sound");

@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let store: Arc<dyn QuotaStore> = Arc::new(RedisStore::open(url)?);
         let mut policy = Policy::default().fetch_timeout(FETCH_TIMEOUT);
         if let Some(fresh) = fresh {
-            policy = policy.freshness(fresh).complete_every(fresh);
+            policy = policy.max_age(fresh).full_refresh_interval(fresh);
         }
         let quota = QuotaManager::builder(store).fetcher(Parent { port }).policy(policy).build()?;
         let account = quota.account(&"bench/main".parse()?);

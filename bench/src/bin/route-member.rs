@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let store: Arc<dyn QuotaStore> = Arc::new(RedisStore::open(url)?);
-        let policy = Policy::default().gap(Duration::ZERO).parallel(3);
+        let policy = Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(3);
         let quota = QuotaManager::builder(store).fetcher(Parent { port }).policy(policy).build()?;
         let accounts = FallbackAccountManager::builder(config).quota_manager(quota).build()?;
         println!("ready");

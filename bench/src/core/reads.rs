@@ -95,12 +95,12 @@ impl Board {
             (0..count).map(|account| format!("bench/a{account}").parse().expect("a valid name")).collect();
         let accounts = runtime.block_on(async {
             let policy = Policy::default()
-                .gap(Duration::ZERO)
-                .parallel(1024)
-                .freshness(Duration::from_secs(24 * 3600));
+                .min_call_interval(Duration::ZERO)
+                .max_concurrent_calls(1024)
+                .max_age(Duration::from_secs(24 * 3600));
             let quota = QuotaManager::builder(MemoryStore::new())
                 .fetcher(FakeProvider::answering("bench", 42.0))
-                .policy(policy.complete_every(Duration::from_secs(24 * 3600)))
+                .policy(policy.full_refresh_interval(Duration::from_secs(24 * 3600)))
                 .build()
                 .expect("the policy is sound");
             let mut accounts = Vec::with_capacity(count);

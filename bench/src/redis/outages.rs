@@ -148,9 +148,9 @@ impl Process {
     async fn on(url: &str, freshness: Duration) -> Self {
         let ledger = Ledger::default();
         let policy = Policy::default()
-            .gap(Duration::ZERO)
-            .freshness(freshness)
-            .complete_every(freshness)
+            .min_call_interval(Duration::ZERO)
+            .max_age(freshness)
+            .full_refresh_interval(freshness)
             .budget(Budget::new(1_000_000, 0));
         let quota = QuotaManager::builder(RedisStore::open(url).expect("the URL is good"))
             .fetcher(ledger.clone())

@@ -45,10 +45,10 @@ pub(super) fn rows(runtime: &Runtime) -> Vec<Row> {
 }
 
 async fn accounts(builder: QuotaManagerBuilder) -> [Account; 3] {
-    let policy = Policy::default().gap(Duration::ZERO).freshness(Duration::from_secs(24 * 3600));
+    let policy = Policy::default().min_call_interval(Duration::ZERO).max_age(Duration::from_secs(24 * 3600));
     let quota = builder
         .fetcher(FakeProvider::answering("bench", 42.0))
-        .policy(policy.complete_every(Duration::from_secs(24 * 3600)))
+        .policy(policy.full_refresh_interval(Duration::from_secs(24 * 3600)))
         .build()
         .expect("the policy is sound");
     let accounts = [0, 1, 2].map(|account| quota.account(&id(account)));

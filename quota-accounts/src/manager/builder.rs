@@ -194,8 +194,8 @@ fn private_manager(
     clock: &Clock,
 ) -> Result<QuotaManager, PolicyError> {
     policy.validate()?;
-    let quiet = CooldownPolicy::new(policy.quiet.span, CooldownScope::Account);
-    let policy = policy.gap(Duration::ZERO).parallel(usize::MAX).quiet(quiet);
+    let quiet = CooldownPolicy::new(policy.cooldown.duration, CooldownScope::Account);
+    let policy = policy.min_call_interval(Duration::ZERO).max_concurrent_calls(usize::MAX).cooldown(quiet);
     let builder = QuotaManager::builder(MemoryStore::with_clock(clock.clone())).clock(clock.clone());
     let builder =
         fetchers.into_values().fold(builder.policy(policy), |builder, fetcher| builder.fetcher(fetcher));

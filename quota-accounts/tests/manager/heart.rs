@@ -90,7 +90,7 @@ async fn staleness_is_the_quota_managers_and_not_that_of_what_lies_on_disk() {
 async fn what_is_fresh_on_disk_is_stale_where_the_quota_manager_says_so() {
     let mut world = world(Kind::With);
     world.accounts().refresh_quota_for_due_accounts().await;
-    let policy = world.usage_policy.clone().freshness(Duration::from_secs(60));
+    let policy = world.usage_policy.clone().max_age(Duration::from_secs(60));
     let store = MemoryStore::with_clock(world.clock.clone());
     let quota = QuotaManager::builder(store).fetcher(world.provider.clone()).clock(world.clock.clone());
     world.quota = quota.policy(policy).build().unwrap();

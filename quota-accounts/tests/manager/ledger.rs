@@ -119,8 +119,9 @@ struct Program {
 fn policy() -> Policy {
     let without_jitter = |backoff: Backoff| backoff.jitter(0.0);
     let policy = Policy::default();
-    let (backoff, transient) = (without_jitter(policy.backoff), without_jitter(policy.transient));
-    policy.backoff(backoff).transient(transient)
+    let (backoff, transient) =
+        (without_jitter(policy.rate_limit_backoff), without_jitter(policy.error_backoff));
+    policy.rate_limit_backoff(backoff).error_backoff(transient)
 }
 
 impl Program {

@@ -206,7 +206,7 @@ async fn a_refusal_of_which_nobody_can_say_which_credential_it_is_lasts_no_longe
     for kind in BOTH {
         let mut world = world(kind);
         // So that nothing is learned of the login meanwhile.
-        world.usage_policy = world.usage_policy.clone().freshness(Duration::from_secs(1));
+        world.usage_policy = world.usage_policy.clone().max_age(Duration::from_secs(1));
         let accounts = world.accounts();
         accounts.refresh_quota_for_due_accounts().await;
         let route = accounts.route(Request::new()).await.unwrap();

@@ -57,7 +57,7 @@ pub(crate) fn world(kind: Kind) -> World {
 impl World {
     fn new(kind: Kind, clock: &Clock, provider: &FakeProvider, dir: &Arc<TempDir>) -> Self {
         let store: Arc<dyn QuotaStore> = Arc::new(MemoryStore::with_clock(clock.clone()));
-        let usage_policy = Policy::default().gap(Duration::ZERO).parallel(64);
+        let usage_policy = Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(64);
         let quota = QuotaManager::builder(store)
             .provider(provider.clone(), provider.clone())
             .clock(clock.clone())

@@ -105,7 +105,7 @@ impl Spent {
             account: account.clone(),
             made,
             allowed: policy.budget.per_hour,
-            reserve: policy.budget.reserve,
+            reserve: policy.budget.interactive_reserve,
             callers,
             next: record.hold_for(Priority::Interactive, quiet, now, policy),
             next_in_background: record.hold_for(Priority::Background, quiet, now, policy),

@@ -62,7 +62,7 @@ pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, Fa
         };
         let mut local = LocalTime::now();
         let (mut all, mut looks) = (Vec::new(), Vec::new());
-        let fresh_for = shared.config.policy.freshness;
+        let fresh_for = shared.config.policy.max_age;
         for account in &shared.config.accounts {
             let looked = shared.look(&account.id).await?;
             local.now = looked.now;
@@ -158,7 +158,7 @@ impl WindowPace {
 /// What is shown of these accounts with `--plot`, for the captures.
 #[cfg(test)]
 pub(crate) fn drawn(looked: &[(AccountId, JournalUpdate)], local: &LocalTime, screen: Screen) -> String {
-    let fresh_for = quota::Policy::default().freshness;
+    let fresh_for = quota::Policy::default().max_age;
     let of = |(account, looked): &(_, _)| AccountPace::of(account, looked, fresh_for, None);
     let all: Vec<_> = looked.iter().map(of).collect();
     text::render(&all, local, screen, true)

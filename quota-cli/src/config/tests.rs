@@ -57,7 +57,7 @@ fn every_setting_arrives() {
         "#,
     );
 
-    assert_eq!((config.policy.freshness, config.policy.budget.per_hour), (Duration::from_secs(120), 20));
+    assert_eq!((config.policy.max_age, config.policy.budget.per_hour), (Duration::from_secs(120), 20));
     let base_url = config.anthropic.base_url.map(String::from);
     assert_eq!(base_url.as_deref(), Some("https://proxy.example.com/anthropic"));
     assert_eq!(config.anthropic.user_agent.as_deref(), Some("test/1"));
@@ -70,7 +70,7 @@ fn every_setting_arrives() {
 fn what_a_policy_does_not_say_is_as_usual() {
     let config = parsed(&format!("[policy]\ngap = \"2s\"\n{MAIN}"));
 
-    assert_eq!(config.policy, Policy::default().gap(Duration::from_secs(2)));
+    assert_eq!(config.policy, Policy::default().min_call_interval(Duration::from_secs(2)));
 }
 
 #[test]

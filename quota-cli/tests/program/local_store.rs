@@ -240,7 +240,7 @@ fn make_a_minute_old(machine: &Machine) {
         let window = WindowReading::new(WindowId::five_hour(), Percent::from_percent(42.0).unwrap());
         assert_eq!(record.commit(at, &lease, &UsageReport::polled([window])), CommitOutcome::Stored);
         let swapped =
-            store.compare_and_swap(&key, found.version(), record.encode(), policy.keep).await.unwrap();
+            store.compare_and_swap(&key, found.version(), record.encode(), policy.record_ttl).await.unwrap();
         assert!(matches!(swapped, CasOutcome::Applied(_)), "{swapped:?}");
     });
 }

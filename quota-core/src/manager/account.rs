@@ -129,7 +129,7 @@ impl Account {
         }
         drop(view);
         let _followed = OnLeaving(|| self.follow());
-        let wish = Wish::CompleteWithin(self.slot.provider.policy.freshness);
+        let wish = Wish::CompleteWithin(self.slot.provider.policy.max_age);
         Ok(Box::pin(self.shared_refresh(wish)).await?.answer)
     }
 
@@ -140,7 +140,7 @@ impl Account {
             return Ok(AccountUsage::of(view));
         }
         drop(view);
-        let wish = Wish::Within(max_age.unwrap_or(self.slot.provider.policy.freshness));
+        let wish = Wish::Within(max_age.unwrap_or(self.slot.provider.policy.max_age));
         let refreshed = self.shared_refresh(wish).await?;
         Ok(refreshed.answer)
     }
@@ -239,7 +239,7 @@ impl Account {
     /// It queues behind refreshes that somebody waits for, and leaves the reserve of the budget alone.
     pub fn refresh_in_background(&self) {
         if self.is_stale() {
-            let wish = Wish::Within(self.slot.provider.policy.freshness);
+            let wish = Wish::Within(self.slot.provider.policy.max_age);
             drop(refresh::join(&self.slot, wish, Priority::Background, &self.shared.crew));
         }
     }
@@ -261,7 +261,7 @@ impl Account {
         let _followed = OnLeaving(|| self.follow());
         let quiet_time = async {
             if let Some(quieted) = &self.slot.provider.quieted {
-                quieted.read_once(self.slot.provider.policy.keep).await;
+                quieted.read_once(self.slot.provider.policy.record_ttl).await;
             }
         };
         // Both at once: a store that is far away, or on another thread, is waited for once.

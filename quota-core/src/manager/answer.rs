@@ -46,14 +46,14 @@ impl AccountUsage {
     /// What a window says now; [`Used::Unknown`] if there is no such window.
     #[must_use]
     pub fn used(&self, window: &WindowId) -> Used {
-        let fresh_for = self.0.provider.policy.freshness;
+        let fresh_for = self.0.provider.policy.max_age;
         self.snapshot().window(window).map_or(Used::Unknown, |window| window.used_at(self.now(), fresh_for))
     }
 
     /// How long a reading of this account counts as exact, by the policy of its provider.
     #[must_use]
     pub fn max_age(&self) -> Duration {
-        self.0.provider.policy.freshness
+        self.0.provider.policy.max_age
     }
 
     /// Whether the readings are fresh, and if not since when and why.
@@ -102,8 +102,8 @@ impl AccountUsage {
         let now = self.now();
         let counts = |hold: &&Hold| hold.is_live(now) && hold.is_plausible(now);
         let own = self.0.record.hold().filter(counts).cloned();
-        let quiet = self.0.provider.quiet_at(now);
-        [own, quiet].into_iter().flatten().max_by_key(|hold| hold.until)
+        let cooldown = self.0.provider.quiet_at(now);
+        [own, cooldown].into_iter().flatten().max_by_key(|hold| hold.until)
     }
 
     /// What went wrong with the last call, unless it went well.

@@ -113,7 +113,7 @@ impl QuotaManagerBuilder {
         }
         let tasks = Tasks::new();
         let events = Stage::default();
-        let patience = self.policy.store_patience;
+        let patience = self.policy.store_timeout;
         let link = Link::new(self.store, self.clock.clone(), patience, Arc::clone(&tasks), events.clone());
         let mut register = Register::new(link, self.clock.clone(), self.policy, self.provider_policies);
         for (fetcher, source) in self.providers {

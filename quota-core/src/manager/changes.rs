@@ -44,8 +44,10 @@ pub(crate) fn follow(slot: &Arc<Slot>, crew: &Crew) {
             let standing = slot.desk().standing;
             if standing == seen || matches!(standing, Standing::Alone(_)) {
                 // A notice of nothing, or a store that refuses: what cannot be helped is not tried in a circle.
-                let pause =
-                    slot.provider.clock.sleep(jittered(slot.provider.policy.recheck).min(LONGEST_PAUSE));
+                let pause = slot
+                    .provider
+                    .clock
+                    .sleep(jittered(slot.provider.policy.poll_interval).min(LONGEST_PAUSE));
                 if let Either::First(()) = either(tasks.closing(), pause).await {
                     break;
                 }
@@ -61,27 +63,29 @@ fn next_change(
     looked_at: &mut Instant,
 ) -> Option<(Standing, impl Future<Output = ()> + Send + use<>)> {
     let slot = slot.upgrade()?;
-    let (clock, recheck) = (slot.provider.clock.clone(), slot.provider.policy.recheck);
+    let (clock, poll_interval) = (slot.provider.clock.clone(), slot.provider.policy.poll_interval);
     let seen = {
         let mut desk = slot.desk();
         let now = clock.instant();
         if slot.take_look() {
             *looked_at = now;
         }
-        if !slot.has_handle() || now.saturating_since(*looked_at) > recheck.saturating_mul(FORGOTTEN_AFTER) {
+        if !slot.has_handle()
+            || now.saturating_since(*looked_at) > poll_interval.saturating_mul(FORGOTTEN_AFTER)
+        {
             slot.let_go(&mut desk);
             return None;
         }
         desk.standing
     };
     let (key, link) = (StoreKey::account(&slot.id), Arc::clone(&slot.provider.link));
-    let recheck = jittered(recheck);
+    let poll_interval = jittered(poll_interval);
     let wait = async move {
         if matches!(seen, Standing::Alone(_)) {
             // Whether anybody has written meanwhile does not matter: this process's own copy is to be joined.
-            let _ = clock.bounded(recheck, link.until_found()).await;
+            let _ = clock.bounded(poll_interval, link.until_found()).await;
         } else {
-            let notice = wait_for_notice(&clock, recheck, link.wait_for_change(&key, seen.version()));
+            let notice = wait_for_notice(&clock, poll_interval, link.wait_for_change(&key, seen.version()));
             // A refresh that could not write leaves what is to be joined as soon as may be. A store that refuses, or that is back
             // before its connection was lost, has no notice of that.
             either(notice, wait_for(&slot.news, || slot.desk().is_alone())).await;
@@ -98,18 +102,19 @@ fn follow_quiet(provider: &Arc<Provider>, crew: &Crew) {
     let tasks = Arc::clone(&crew.tasks);
     let follower = IfBroken(Arc::downgrade(quieted), SharedCooldown::let_go);
     let (clock, link) = (provider.clock.clone(), Arc::clone(&provider.link));
-    let (key, recheck, keep) = (quieted.key.clone(), provider.policy.recheck, provider.policy.keep);
+    let (key, poll_interval, keep) =
+        (quieted.key.clone(), provider.policy.poll_interval, provider.policy.record_ttl);
     crew.tasks.spawn(async move {
         let mut seen = None;
         loop {
-            let wait = wait_for_notice(&clock, jittered(recheck), link.wait_for_change(&key, seen));
+            let wait = wait_for_notice(&clock, jittered(poll_interval), link.wait_for_change(&key, seen));
             if let Either::First(()) = either(tasks.closing(), wait).await {
                 break;
             }
             let Some(quieted) = follower.0.upgrade() else { break };
             let version = quieted.reread(keep).await.unwrap_or(seen);
             if version == seen {
-                let pause = clock.sleep(jittered(recheck).min(LONGEST_PAUSE));
+                let pause = clock.sleep(jittered(poll_interval).min(LONGEST_PAUSE));
                 if let Either::First(()) = either(tasks.closing(), pause).await {
                     break;
                 }
@@ -120,17 +125,17 @@ fn follow_quiet(provider: &Arc<Provider>, crew: &Crew) {
     });
 }
 
-/// Waits for a notice, but no longer than `recheck`: one may have been lost.
+/// Waits for a notice, but no longer than `poll_interval`: one may have been lost.
 async fn wait_for_notice(
     clock: &Clock,
-    recheck: Duration,
+    poll_interval: Duration,
     notice: impl Future<Output = Result<(), crate::StoreError>>,
 ) {
-    match clock.bounded(recheck, notice).await {
+    match clock.bounded(poll_interval, notice).await {
         // The store may be away, and nobody have noticed: only a look begins the search for it.
         Some(Err(error)) if error.is_transient() => {}
         // Without notices there is only the slow look, and it must not become a fast one.
-        Some(Err(_)) => clock.sleep(recheck).await,
+        Some(Err(_)) => clock.sleep(poll_interval).await,
         Some(Ok(())) | None => {}
     }
 }

@@ -38,7 +38,9 @@ impl Slot {
         let _turn = self.turn.lock().await;
         match self.exchange(&mut work).await {
             Ok(done) => Ok(done),
-            Err(error) if self.provider.policy.when_away == StoreOutagePolicy::FailClosed => Err(error),
+            Err(error) if self.provider.policy.on_store_unavailable == StoreOutagePolicy::FailClosed => {
+                Err(error)
+            }
             Err(error) => Ok(self.go_alone(&error, work)),
         }
     }
@@ -70,7 +72,7 @@ impl Slot {
             };
         }
         shared.inspect_err(|error| {
-            if self.provider.policy.when_away != StoreOutagePolicy::FailClosed {
+            if self.provider.policy.on_store_unavailable != StoreOutagePolicy::FailClosed {
                 self.go_alone(error, |record, now| drop(work(record, now)));
             }
         })
@@ -86,7 +88,7 @@ impl Slot {
         let Some(damaged) = reading.document.filter(is_damaged) else { return Ok(()) };
         let mut own = (*self.desk().base).clone();
         own.revise();
-        let keep = self.provider.policy.keep;
+        let keep = self.provider.policy.record_ttl;
         // On a conflict another process has written, and that record is read next.
         let swap =
             self.provider.link.compare_and_swap(&key, Some(damaged.version), own.encode(), keep).await?;
@@ -100,7 +102,7 @@ impl Slot {
     /// The caller has the turn, and keeps it until what comes of an error is done as well.
     async fn exchange<T>(&self, work: &mut impl FnMut(&mut Record, Timestamp) -> T) -> Result<T, StoreError> {
         let (start, alone) = self.start();
-        let (key, keep) = (StoreKey::account(&self.id), self.provider.policy.keep);
+        let (key, keep) = (StoreKey::account(&self.id), self.provider.policy.record_ttl);
         let mut exchange = Exchange { slot: self, work, alone, shared: None, joined: None };
         match run(&self.provider.link, &key, start, keep, &mut exchange).await {
             Ok(updated) => {
@@ -150,7 +152,7 @@ impl Slot {
                 return false;
             }
             Ok((record, version)) => self.adopt(record, version, None),
-            Err(error) if self.provider.policy.when_away == StoreOutagePolicy::FailClosed => {
+            Err(error) if self.provider.policy.on_store_unavailable == StoreOutagePolicy::FailClosed => {
                 tracing::debug!(account = %self.id, %error, "store not usable for this account");
             }
             Err(error) => self.go_alone(&error, |_, _| ()),

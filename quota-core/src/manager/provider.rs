@@ -35,7 +35,7 @@ impl Provider {
         clock: Clock,
         quieted: Option<Arc<SharedCooldown>>,
     ) -> Arc<Self> {
-        let gate = Gate::new(clock.clone(), policy.gap, policy.parallel);
+        let gate = Gate::new(clock.clone(), policy.min_call_interval, policy.max_concurrent_calls);
         Arc::new(Self { id, fetcher, credentials, policy, gate, link, clock, quieted })
     }
 

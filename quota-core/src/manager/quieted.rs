@@ -1,5 +1,5 @@
 //! The quiet time after a 429: known here at once, and shared with other processes through a document of the store.
-//! What it says is in `quiet`, who obeys it in `refresh`; how it is followed is in `changes`.
+//! What it says is in `cooldown`, who obeys it in `refresh`; how it is followed is in `changes`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,11 +67,11 @@ impl SharedCooldown {
     /// If the store cannot be written the other processes learn by a 429 of their own: that is bounded by their backoff.
     pub(crate) async fn impose(&self, hold: &Hold, keep: Duration) {
         self.own.rcu(|own| {
-            let mut quiet = (**own).clone();
-            quiet.extend(hold.since, hold);
-            quiet
+            let mut cooldown = (**own).clone();
+            cooldown.extend(hold.since, hold);
+            cooldown
         });
-        let extend = |quiet: &mut ProviderCooldown, now| quiet.extend(now, hold);
+        let extend = |cooldown: &mut ProviderCooldown, now| cooldown.extend(now, hold);
         let updated = update_through(&self.link, &self.key, Start::Read, keep, extend).await;
         if let Err(error @ StoreError::Corrupt { .. }) = updated {
             self.log_unusable(&error);

@@ -106,7 +106,7 @@ impl Refresh {
             return Err(QuotaError::NoFetcher { provider: slot.provider.id.clone() });
         };
         if let Some(quieted) = &slot.provider.quieted {
-            quieted.read_once(slot.provider.policy.keep).await;
+            quieted.read_once(slot.provider.policy.record_ttl).await;
         }
         // Whoever wants a new call in any case learns what stands from the swap that begins it.
         if !(matches!(wish, Wish::Now) && slot.may_guess()) {

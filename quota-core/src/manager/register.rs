@@ -184,7 +184,7 @@ impl Register {
         source: Option<Arc<dyn CredentialSource>>,
     ) -> Arc<Provider> {
         let policy = self.policies.get(&id).unwrap_or(&self.policy).clone();
-        let quieted = match policy.quiet.scope {
+        let quieted = match policy.cooldown.scope {
             CooldownScope::Account => None,
             CooldownScope::Provider => {
                 Some(SharedCooldown::new(StoreKey::provider(&id), Arc::clone(&self.link)))

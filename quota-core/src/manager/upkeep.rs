@@ -25,7 +25,7 @@ pub(crate) fn flush_later(slot: &Arc<Slot>, crew: &Crew) {
     let flushing = IfBroken(Arc::downgrade(slot), |slot| slot.desk().flushing = false);
     let (slot, tasks) = (Arc::clone(slot), Arc::clone(&crew.tasks));
     crew.tasks.spawn(async move {
-        let later = slot.provider.clock.sleep(slot.provider.policy.flush);
+        let later = slot.provider.clock.sleep(slot.provider.policy.flush_interval);
         // A manager that is being closed writes at once.
         let _ = either(tasks.closing(), later).await;
         drop(flushing);
@@ -41,7 +41,7 @@ pub(crate) fn keep_fresh(slot: &Arc<Slot>, crew: &Crew, stopped: impl Future<Out
         let work = async {
             let mut failures = 0;
             loop {
-                let wish = Wish::Within(slot.provider.policy.freshness);
+                let wish = Wish::Within(slot.provider.policy.max_age);
                 // Waited for, so a slow call is never overtaken by the next.
                 let flight = refresh::join(&slot, wish, Priority::Background, &own_crew);
                 let pause = match flight.wait().await {
@@ -54,14 +54,14 @@ pub(crate) fn keep_fresh(slot: &Arc<Slot>, crew: &Crew, stopped: impl Future<Out
                     }
                     // A replaced credential is noticed by a refresh only, which costs no call while it is the same.
                     Err(QuotaError::OnHold { .. }) if slot.view().record.may_let_through() => {
-                        slot.provider.policy.freshness
+                        slot.provider.policy.max_age
                     }
                     // The hold is waited for below, in stretches: it may be cleared.
                     Err(QuotaError::OnHold { .. }) => Duration::ZERO,
                     // Nobody logged in, a fetcher that breaks: no hold says how long to wait, so we do.
                     Err(_) => {
                         failures += 1;
-                        slot.provider.policy.transient.delay(failures, 0.0)
+                        slot.provider.policy.error_backoff.delay(failures, 0.0)
                     }
                 };
                 wait_until_due(&slot, pause).await;
@@ -74,7 +74,7 @@ pub(crate) fn keep_fresh(slot: &Arc<Slot>, crew: &Crew, stopped: impl Future<Out
 /// Waits until asking again may bring something: `at_least` is over, the readings are due, and no hold is in force.
 async fn wait_until_due(slot: &Slot, at_least: Duration) {
     let clock = &slot.provider.clock;
-    let mut pause = slot.provider.policy.gap.max(SHORTEST_PAUSE).max(at_least);
+    let mut pause = slot.provider.policy.min_call_interval.max(SHORTEST_PAUSE).max(at_least);
     loop {
         clock.sleep(pause).await;
         let view = slot.sight.take();
@@ -85,7 +85,7 @@ async fn wait_until_due(slot: &Slot, at_least: Duration) {
         let hold = [hold, slot.provider.quiet_at(now)].into_iter().flatten().map(|hold| hold.until).max();
         let barred = view.record.last_failure().filter(|failure| failure.is_credential_rejection());
         // Also one that bars for longer: another credential is noticed only by looking for one.
-        let barred = barred.map(|failure| time::later(failure.at, policy.freshness));
+        let barred = barred.map(|failure| time::later(failure.at, policy.max_age));
         let due = [view.due_at(), hold, barred].into_iter().flatten().max();
         match due.filter(|due| *due > now) {
             Some(due) => pause = time::between(now, due).min(LONGEST_STRETCH),

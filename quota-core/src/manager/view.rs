@@ -61,7 +61,7 @@ impl View {
         let policy = &provider.policy;
         // What a clock that was ahead has stamped is fresh to nobody; the next refresh settles it.
         let due = record
-            .due_at(policy.freshness, Counted::Account, policy)
+            .due_at(policy.max_age, Counted::Account, policy)
             .filter(|_| record.is_plausible(provider.link.guess()));
         let offset_ms = provider.link.offset_ms();
         let due_ms = match due {
@@ -93,7 +93,7 @@ impl View {
         // Mostly there is no window of the model, and then nothing else to compare.
         self.is_fresh()
             && (!self.has_windows_of(model)
-                || self.is_fresh_by(self.provider.policy.freshness, Counted::for_model(model)))
+                || self.is_fresh_by(self.provider.policy.max_age, Counted::for_model(model)))
     }
 
     /// Whether any window counts this model alone.
@@ -111,7 +111,7 @@ impl View {
 
     /// When the readings stopped, or stop, being fresh, by the store's clock; `None` if there are none.
     pub(crate) fn due_at(&self) -> Option<Timestamp> {
-        self.record.due_at(self.provider.policy.freshness, Counted::Account, &self.provider.policy)
+        self.record.due_at(self.provider.policy.max_age, Counted::Account, &self.provider.policy)
     }
 
     /// The same for a request of this model: its windows count too.
@@ -121,7 +121,7 @@ impl View {
             return Some(of_account);
         }
         let policy = &self.provider.policy;
-        let of_model = self.record.due_at(policy.freshness, Counted::for_model(model), policy);
+        let of_model = self.record.due_at(policy.max_age, Counted::for_model(model), policy);
         Some(of_model.map_or(of_account, |of_model| of_model.min(of_account)))
     }
 

@@ -32,7 +32,7 @@ impl Record {
         if let Some(login_id) = &ask.login.login_id {
             self.new_login(login_id);
         }
-        if self.is_fresh(now, ask.freshness, policy) {
+        if self.is_fresh(now, ask.max_staleness, policy) {
             return LeaseDecision::NotNeeded;
         }
         let recent = self.recent_call(ask);
@@ -67,7 +67,7 @@ impl Record {
 
     /// The call that satisfies [`MaxStaleness::CalledAfter`].
     fn recent_call(&self, ask: &LeaseRequest) -> Option<RecentCall> {
-        let MaxStaleness::CalledAfter(moment) = ask.freshness else { return None };
+        let MaxStaleness::CalledAfter(moment) = ask.max_staleness else { return None };
         self.last_call(ask.login.fingerprint).filter(|call| call.at >= moment)
     }
 
@@ -76,7 +76,7 @@ impl Record {
         let mut settled = self.clone();
         settled.settle(now);
         let foreign = self.owner.contradicts(ask.login.login_id.as_ref(), None);
-        !foreign && settled.is_fresh(now, ask.freshness, policy)
+        !foreign && settled.is_fresh(now, ask.max_staleness, policy)
     }
 
     /// The hold that ends last, of the account's own, its neighbours', and the budget's.
@@ -84,7 +84,7 @@ impl Record {
         let spent = self.spent_until(now, ask.priority, policy);
         let spent = spent.map(|until| Hold::new(now, until, HoldReason::BudgetExhausted));
         let own = self.hold().filter(|hold| !self.passes(ask, hold));
-        let holds = [own.cloned(), ask.quiet.clone(), spent];
+        let holds = [own.cloned(), ask.cooldown.clone(), spent];
         holds.into_iter().flatten().filter(|hold| hold.is_live(now)).max_by_key(|hold| hold.until)
     }
 
@@ -104,7 +104,7 @@ impl Record {
 
     /// Until when the budget is spent; `None` while there is some left.
     fn spent_until(&self, now: Timestamp, priority: Priority, policy: &Policy) -> Option<Timestamp> {
-        let reserve = if priority == Priority::Interactive { 0 } else { policy.budget.reserve };
+        let reserve = if priority == Priority::Interactive { 0 } else { policy.budget.interactive_reserve };
         let allowed = policy.budget.per_hour.saturating_sub(reserve).max(1) as usize;
         let recent: Vec<_> = self
             .calls
@@ -125,10 +125,11 @@ impl Record {
             return refusal.bars_at(now).then(|| refusal.clone());
         }
         let failure = self.last_failure().filter(of_credential)?;
-        let insists = matches!(ask.freshness, MaxStaleness::StartedAfter(_) | MaxStaleness::CalledAfter(_));
+        let insists =
+            matches!(ask.max_staleness, MaxStaleness::StartedAfter(_) | MaxStaleness::CalledAfter(_));
         let lasts = match failure.kind {
             LastFailureKind::MissingScope => MISSING_SCOPE_LASTS,
-            _ if failure.is_credential_rejection() && !insists => policy.freshness,
+            _ if failure.is_credential_rejection() && !insists => policy.max_age,
             _ => return None,
         };
         (time::between(failure.at, now) < lasts).then(|| failure.clone())

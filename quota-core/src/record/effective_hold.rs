@@ -22,7 +22,7 @@ impl Record {
         policy: &Policy,
     ) -> Option<Hold> {
         let newer = MaxStaleness::StartedAfter(now + Duration::from_millis(1));
-        let ask = LeaseRequest::new(RequestId::from(0), newer).priority(priority).quiet(cooldown.cloned());
+        let ask = LeaseRequest::new(RequestId::from(0), newer).priority(priority).cooldown(cooldown.cloned());
         match self.clone().begin(now, &ask, policy) {
             LeaseDecision::OnHold(hold) => Some(self.since_last_call(hold)),
             _ => None,

@@ -36,7 +36,7 @@ pub enum FailOutcome {
         /// The hold that it armed, or a longer one that stood already; none if it is no reason to wait.
         hold: Option<Hold>,
         /// The quiet time that it imposes on the account's neighbours.
-        quiet: Option<Hold>,
+        cooldown: Option<Hold>,
     },
     /// It came too late. Nothing was changed.
     TooLate,
@@ -109,19 +109,23 @@ impl Record {
         policy: &Policy,
     ) -> FailOutcome {
         let now = time::to_ms(now);
-        let quiet = Self::quiet_after(now, error, policy);
+        let cooldown = Self::quiet_after(now, error, policy);
         if !self.holds(lease) {
             let is_done = self.is_over(lease)
                 && self.last_failure().is_some_and(|failure| failure.at == lease.granted_at);
             let hold = || self.hold().filter(|hold| hold.is_live(now)).cloned();
-            return if is_done { FailOutcome::Stored { hold: hold(), quiet } } else { FailOutcome::TooLate };
+            return if is_done {
+                FailOutcome::Stored { hold: hold(), cooldown }
+            } else {
+                FailOutcome::TooLate
+            };
         }
         self.settle(now);
         self.lease = None;
         if error.is_before_request() {
             // Another host may well have a credential.
             self.take_attempt_back(lease);
-            return FailOutcome::Stored { hold: None, quiet: None };
+            return FailOutcome::Stored { hold: None, cooldown: None };
         }
         let failure =
             LastFailure::of(error, lease.granted_at.min(now), lease.fingerprint).of_call(lease.fence);
@@ -130,14 +134,15 @@ impl Record {
         }
         self.last_failure = Some(Box::new(failure));
         let hold = self.arm(now, lease, error, policy);
-        FailOutcome::Stored { hold, quiet }
+        FailOutcome::Stored { hold, cooldown }
     }
 
     /// The quiet time that a failure imposes on the account's neighbours: that of a 429.
     pub(crate) fn quiet_after(now: Timestamp, error: &FetchError, policy: &Policy) -> Option<Hold> {
         let throttled = matches!(error, FetchError::Throttled { .. });
-        throttled
-            .then(|| Hold::new(now, time::later(now, policy.quiet.span), HoldReason::ProviderRateLimited))
+        throttled.then(|| {
+            Hold::new(now, time::later(now, policy.cooldown.duration), HoldReason::ProviderRateLimited)
+        })
     }
 
     /// Gives the lease back without a word: the caller was cancelled or broke, and the provider is not to blame.
@@ -166,9 +171,11 @@ impl Record {
 
     fn arm(&mut self, now: Timestamp, lease: &Lease, error: &FetchError, policy: &Policy) -> Option<Hold> {
         let (backoff, reason, in_a_row) = match error {
-            FetchError::Throttled { .. } => (policy.backoff, HoldReason::RateLimited, &mut self.strikes),
+            FetchError::Throttled { .. } => {
+                (policy.rate_limit_backoff, HoldReason::RateLimited, &mut self.strikes)
+            }
             FetchError::Unavailable { .. } | FetchError::TimedOut | FetchError::Malformed { .. } => {
-                (policy.transient, HoldReason::Failing, &mut self.failures)
+                (policy.error_backoff, HoldReason::Failing, &mut self.failures)
             }
             FetchError::Unauthorized
             | FetchError::Forbidden { .. }

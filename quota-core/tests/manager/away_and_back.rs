@@ -220,7 +220,8 @@ async fn closing_writes_what_was_done_alone_for_accounts_nobody_looks_at() {
 
 #[tokio::test(start_paused = true)]
 async fn numbers_of_an_old_login_that_cannot_be_cleared_are_not_shown() {
-    let (world, store) = unpluggable(false, Policy::default().when_away(StoreOutagePolicy::FailClosed));
+    let (world, store) =
+        unpluggable(false, Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed));
     let main = world.quota.account(&id("main"));
     world.provider.set_login(&id("main"), Ok(LoginInfo::new(LoginId::new("a"))));
     drop(main.get().await);
@@ -267,8 +268,11 @@ async fn where_following_breaks_the_next_who_is_interested_begins_it_anew() {
     let inner = MemoryStore::with_clock(clock.clone());
     let store = Arc::new(Breaking { inner, waits: AtomicUsize::new(0) });
     let shared: Arc<dyn QuotaStore> = Arc::clone(&store) as Arc<dyn QuotaStore>;
-    let world =
-        world_on(shared, clock, Policy::default().quiet(CooldownPolicy::new(MINUTE, CooldownScope::Account)));
+    let world = world_on(
+        shared,
+        clock,
+        Policy::default().cooldown(CooldownPolicy::new(MINUTE, CooldownScope::Account)),
+    );
     let main = world.quota.account(&id("main"));
     drop(main.sync().await);
     settle().await;

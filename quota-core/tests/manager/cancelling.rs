@@ -146,7 +146,7 @@ async fn no_call_is_started_with_less_than_two_seconds_left() {
 #[tokio::test(start_paused = true)]
 async fn an_account_whose_turn_comes_too_late_is_not_refreshed() {
     let world = world();
-    let policy = Policy::default().gap(SECOND * 4);
+    let policy = Policy::default().min_call_interval(SECOND * 4);
     let quota = short_lived(&world, SECOND * 5, policy);
     drop(quota.account(&id("main")).get().await);
     let before = world.clock.now();

@@ -13,7 +13,7 @@ use quota_core::{
 
 /// No other account is affected.
 fn plain() -> Policy {
-    Policy::default().quiet(CooldownPolicy::new(MINUTE, CooldownScope::Account))
+    Policy::default().cooldown(CooldownPolicy::new(MINUTE, CooldownScope::Account))
 }
 
 fn throttled() -> FetchError {
@@ -101,7 +101,7 @@ async fn without_the_store_a_hold_is_cleared_here_at_once_and_for_all_once_it_is
 
 #[tokio::test(start_paused = true)]
 async fn without_the_store_a_process_that_refuses_to_go_on_clears_nothing() {
-    let (world, store) = unpluggable(false, plain().when_away(StoreOutagePolicy::FailClosed));
+    let (world, store) = unpluggable(false, plain().on_store_unavailable(StoreOutagePolicy::FailClosed));
     let main = world.quota.account(&id("main"));
     world.provider.then_fail(throttled());
     drop(main.refresh().await);

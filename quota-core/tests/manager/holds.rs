@@ -12,7 +12,9 @@ use tokio::task::JoinSet;
 /// No jitter, and nobody else is concerned.
 fn plain() -> Policy {
     let backoff = Backoff::doubling(MINUTE, MINUTE * 15).jitter(0.0);
-    Policy::default().backoff(backoff).quiet(CooldownPolicy::new(MINUTE, CooldownScope::Account))
+    Policy::default()
+        .rate_limit_backoff(backoff)
+        .cooldown(CooldownPolicy::new(MINUTE, CooldownScope::Account))
 }
 
 fn throttled() -> FetchError {
@@ -372,8 +374,8 @@ async fn a_fleet_comes_back_from_a_hold_with_one_call() {
 
 #[tokio::test(start_paused = true)]
 async fn the_background_leaves_the_reserve_to_those_who_wait() {
-    let policy = plain().budget(Budget::new(4, 2)).gap(SECOND);
-    let world = world_with(policy.freshness(SECOND * 2));
+    let policy = plain().budget(Budget::new(4, 2)).min_call_interval(SECOND);
+    let world = world_with(policy.max_age(SECOND * 2));
     let main = world.quota.account(&id("main"));
     for _ in 0..10 {
         main.refresh_in_background();
@@ -392,7 +394,7 @@ async fn the_background_leaves_the_reserve_to_those_who_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_budget_is_shared_by_all_processes_and_refills_after_an_hour() {
-    let policy = plain().budget(Budget::new(3, 0)).freshness(SECOND * 2);
+    let policy = plain().budget(Budget::new(3, 0)).max_age(SECOND * 2);
     let world = world_with(policy.clone());
     let elsewhere = another_process(&world.store, &world.clock, &world.provider, policy);
     let (here, there) = (world.quota.account(&id("main")), elsewhere.account(&id("main")));

@@ -151,7 +151,7 @@ async fn a_closed_manager_asks_nothing_any_more() {
 #[tokio::test(start_paused = true)]
 async fn keeping_fresh_never_overlaps_with_itself() {
     // B98
-    let world = world_with(Policy::default().freshness(SECOND * 2));
+    let world = world_with(Policy::default().max_age(SECOND * 2));
     let provider = world.provider.clone().taking(SECOND * 5);
     let _keep = world.quota.account(&id("main")).keep_fresh();
 
@@ -291,7 +291,7 @@ fn a_lease_whose_call_ended_with_its_runtime_binds_no_other_call() {
     let provider = FakeProvider::answering("example", 40.0);
     let quota = QuotaManager::builder(MemoryStore::new())
         .provider(provider.clone(), provider.clone())
-        .policy(Policy::default().gap(Duration::ZERO))
+        .policy(Policy::default().min_call_interval(Duration::ZERO))
         .build()
         .unwrap();
     let main = quota.account(&id("main"));
@@ -338,7 +338,7 @@ fn a_refresh_that_was_lost_with_its_runtime_is_repeated() {
     let provider = FakeProvider::answering("example", 40.0);
     let quota = QuotaManager::builder(MemoryStore::new())
         .provider(provider.clone(), provider.clone())
-        .policy(Policy::default().gap(Duration::ZERO))
+        .policy(Policy::default().min_call_interval(Duration::ZERO))
         .build()
         .unwrap();
     let main = quota.account(&id("main"));
@@ -384,7 +384,7 @@ fn a_watch_goes_on_after_the_runtime_of_its_follower_has_shut_down() {
 
 #[tokio::test]
 async fn a_policy_that_contradicts_itself_is_refused() {
-    let policy = Policy::default().gap(MINUTE * 5);
+    let policy = Policy::default().min_call_interval(MINUTE * 5);
 
     let error = QuotaManager::builder(MemoryStore::new()).policy(policy).build().unwrap_err();
 
@@ -452,7 +452,7 @@ async fn events_end_with_the_manager() {
 async fn a_provider_nobody_fetches_from_has_its_own_policy_too() {
     let world = world();
     drop(world.quota.account(&id("main")).get().await);
-    let patient = Policy::default().freshness(MINUTE * 30);
+    let patient = Policy::default().max_age(MINUTE * 30);
     let reader = QuotaManager::builder(Arc::clone(&world.store))
         .clock(world.clock.clone())
         .policy_for(world.quota.account(&id("main")).id().provider().clone(), patient)

@@ -64,7 +64,7 @@ async fn a_new_login_is_not_held_by_what_the_old_one_left() {
     // B34, B35a
     let world = world_with(
         quota_core::Policy::default()
-            .quiet(quota_core::CooldownPolicy::new(MINUTE, quota_core::CooldownScope::Account)),
+            .cooldown(quota_core::CooldownPolicy::new(MINUTE, quota_core::CooldownScope::Account)),
     );
     world.provider.set_login(&id("main"), Ok(login("a")));
     let main = world.quota.account(&id("main"));

@@ -159,7 +159,7 @@ async fn a_reading_that_could_not_be_put_back_is_written_later() {
     let clock = Clock::anchored(noon());
     let inner = MemoryStore::with_clock(clock.clone());
     let store = Arc::new(Full { inner, is_full: AtomicBool::new(false) });
-    let policy = Policy::default().when_away(StoreOutagePolicy::FailClosed);
+    let policy = Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed);
     let world = world_on(Arc::clone(&store) as Arc<dyn QuotaStore>, clock, policy);
     let main = world.quota.account(&id("main"));
     drop(main.get().await);

@@ -430,7 +430,7 @@ async fn no_reading_is_called_fresh_past_its_max_age() {
     let max_age = Duration::from_millis(3);
     let quota = QuotaManager::builder(MemoryStore::new())
         .fetcher(FakeProvider::answering("example", 40.0))
-        .policy(Policy::default().gap(Duration::ZERO).freshness(max_age))
+        .policy(Policy::default().min_call_interval(Duration::ZERO).max_age(max_age))
         .build()
         .unwrap();
     let main = quota.account(&id("main"));

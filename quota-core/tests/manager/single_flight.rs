@@ -318,7 +318,7 @@ async fn whoever_waits_gives_each_holder_its_time() {
         drop(
             world
                 .store
-                .compare_and_swap(&key, reading.version(), record.encode(), policy.keep)
+                .compare_and_swap(&key, reading.version(), record.encode(), policy.record_ttl)
                 .await
                 .unwrap(),
         );

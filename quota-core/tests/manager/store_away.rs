@@ -95,7 +95,8 @@ async fn without_the_store_a_process_goes_on_alone_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn without_the_store_a_process_may_refuse_to_ask() {
     // B100
-    let (world, store) = unpluggable(false, Policy::default().when_away(StoreOutagePolicy::FailClosed));
+    let (world, store) =
+        unpluggable(false, Policy::default().on_store_unavailable(StoreOutagePolicy::FailClosed));
     let main = world.quota.account(&id("main"));
     drop(main.get().await);
     store.unplug(true);

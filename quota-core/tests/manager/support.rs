@@ -32,7 +32,7 @@ pub(crate) fn world() -> World {
 
 /// A policy in which accounts do not wait for each other.
 pub(crate) fn hurried() -> Policy {
-    Policy::default().gap(Duration::ZERO).parallel(64)
+    Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(64)
 }
 
 pub(crate) fn world_with(policy: Policy) -> World {

@@ -155,7 +155,7 @@ impl LoginsFile {
         let (kind, wait) = match error {
             TokenError::InvalidGrant { .. } => (FailureKind::InvalidGrant, Duration::ZERO),
             // Only a changed setting helps, so retry as rarely as the backoff allows.
-            TokenError::InvalidClient { .. } => (FailureKind::InvalidClient, timing.backoff.cap),
+            TokenError::InvalidClient { .. } => (FailureKind::InvalidClient, timing.backoff.max),
             _ => match error.retry_after() {
                 Some(wait) => (FailureKind::RateLimited, timing.delay(attempts).max(bounded_wait(wait))),
                 None => (FailureKind::Transient, timing.delay(attempts)),

@@ -236,7 +236,7 @@ async fn a_dns_failure_is_recorded_as_unreachable() {
     let error = fetch_without_dns().await;
     let (now, policy) = (Clock::system().now(), Policy::default());
     let mut record = Record::default();
-    let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.freshness));
+    let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.max_age));
     let LeaseDecision::Granted(lease) = record.begin(now, &ask, &policy) else {
         panic!("no other call is in progress")
     };

@@ -34,7 +34,7 @@ async fn write_reading(store: &dyn QuotaStore, percent: f64) {
     let used = Percent::from_percent(percent).expect("a number");
     let usage = UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]);
     let _ = record.commit(reading.now, &lease, &usage);
-    let swap = store.compare_and_swap(&key, reading.version(), record.encode(), policy.keep).await;
+    let swap = store.compare_and_swap(&key, reading.version(), record.encode(), policy.record_ttl).await;
     assert!(matches!(swap, Ok(CasOutcome::Applied(_))), "the test is the only writer: {swap:?}");
 }
 

@@ -75,8 +75,8 @@ fn policy(once: bool) -> Policy {
     let timeout = Duration::from_millis(if once { 3_000 } else { 500 });
     let backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(100));
     Policy::default()
-        .gap(Duration::ZERO)
+        .min_call_interval(Duration::ZERO)
         .fetch_timeout(timeout)
-        .transient(backoff)
+        .error_backoff(backoff)
         .budget(Budget::new(100_000, 0))
 }

@@ -60,7 +60,7 @@ fn accounts(store: &str, provider: &str) -> Result<FallbackAccountManager, Box<d
     let named = ids.iter().zip(NAMES);
     let logins = named.fold(CredentialMap::new(), |all, (id, name)| all.with(id.clone(), login(name)));
     let fetcher = Anthropic::builder().base_url(provider.parse()?).build()?;
-    let policy = Policy::default().gap(Duration::ZERO).parallel(3);
+    let policy = Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(3);
     let store = open_store(store)?;
     let quota = QuotaManager::builder(Arc::clone(&store)).provider(fetcher, logins).policy(policy).build()?;
     let config =

@@ -38,7 +38,7 @@ impl Consumers {
             tally: Tally::default(),
             clock: Clock::system(),
             started,
-            freshness: plan.policy.freshness,
+            freshness: plan.policy.max_age,
             pause: plan.pause,
         });
         let mut tasks = JoinSet::new();

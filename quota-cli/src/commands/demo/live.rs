@@ -64,7 +64,7 @@ impl Live {
              What the provider is going to do:\n  {throttled}\n  {expired}\n\n",
             format::pluralize(plan.consumers.into(), "consumer"),
             format::pluralize(plan.script.accounts().len() as u64, "account"),
-            format::seconds(plan.policy.freshness),
+            format::seconds(plan.policy.max_age),
         ))
     }
 

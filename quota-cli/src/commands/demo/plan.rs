@@ -62,7 +62,7 @@ impl Plan {
             Incident { account, answer: Answer::Unauthorized, from, until: from + rng.u64(400..500) };
         let scale = Scale(seconds);
         let policy = policy(scale);
-        let latency = SLOWEST_ANSWER.min(policy.freshness / u32::try_from(accounts * 4).unwrap_or(u32::MAX));
+        let latency = SLOWEST_ANSWER.min(policy.max_age / u32::try_from(accounts * 4).unwrap_or(u32::MAX));
         let script = (0..accounts).map(|at| {
             let incidents = [throttled, expired].into_iter().filter(|incident| incident.account == at);
             account_of(at, &mut rng).latency(latency).answers(incidents.map(Incident::phase))
@@ -129,13 +129,13 @@ fn policy(scale: Scale) -> Policy {
     // A margin over the minute that the provider counts: a hold that ends a moment early is a call during a hold.
     let first = scale.of(75) + Duration::from_millis(10);
     usual
-        .freshness(scale.of(300))
-        .complete_every(scale.of(3600))
+        .max_age(scale.of(300))
+        .full_refresh_interval(scale.of(3600))
         .reset_grace(scale.of(15))
-        .gap(scale.of(1))
-        .backoff(Backoff::doubling(first, first.max(scale.of(900))))
-        .transient(Backoff::doubling(scale.of(15), scale.of(300)))
-        .quiet(CooldownPolicy::new(scale.of(60), CooldownScope::Provider))
+        .min_call_interval(scale.of(1))
+        .rate_limit_backoff(Backoff::doubling(first, first.max(scale.of(900))))
+        .error_backoff(Backoff::doubling(scale.of(15), scale.of(300)))
+        .cooldown(CooldownPolicy::new(scale.of(60), CooldownScope::Provider))
 }
 
 /// An account whose windows fill in a way of its own. Those of the first are the fullest, and roll over in the story.

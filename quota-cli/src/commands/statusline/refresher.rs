@@ -62,7 +62,7 @@ fn claim_duration(policy: &Policy, answer: &AccountUsage) -> Duration {
     // A token without the scope makes no call: a process is started only to look for another one.
     let lacks_scope =
         answer.last_failure().is_some_and(|trouble| trouble.kind == LastFailureKind::MissingScope);
-    if lacks_scope { policy.freshness.max(shortest) } else { shortest }
+    if lacks_scope { policy.max_age.max(shortest) } else { shortest }
 }
 
 /// Asks about one account, if the rules allow, writes down what has happened, and ends.

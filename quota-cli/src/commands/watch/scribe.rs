@@ -37,7 +37,7 @@ impl Written {
         let last = looked.journal.events().rev().take(SHOWN).map(|(_, what)| what.clone());
         let mut events: Vec<_> = last.collect();
         events.reverse();
-        let due_at = looked.record.due_at(policy.freshness, Counted::Account, policy);
+        let due_at = looked.record.due_at(policy.max_age, Counted::Account, policy);
         Self { account: account.clone(), events, due_at, troubles: Vec::new() }
     }
 }

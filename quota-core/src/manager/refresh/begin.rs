@@ -70,7 +70,7 @@ impl Refresh {
                     .login(access.login.clone())
                     .priority(self.flight.priority())
                     .by(Arc::clone(&self.crew.by))
-                    .quiet(slot.provider.quiet_at(now));
+                    .cooldown(slot.provider.quiet_at(now));
                 // Somebody else holds the account by now: this refresh must not take it back, nor clear what they left.
                 let superseded = match (&self.flight.login_id, record.login_id()) {
                     (Some(ours), Some(holder)) => ours != holder,

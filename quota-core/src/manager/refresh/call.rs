@@ -108,8 +108,8 @@ impl Refresh {
         let policy = &slot.provider.policy;
         tracing::debug!(account = %slot.id, fence = lease.fence, %error, "fetch failed");
         let failed = slot.conclude(|record, now| record.fail(now, lease, &error, policy)).await;
-        let (hold, quiet) = match failed {
-            FailOutcome::Stored { hold, quiet } => (hold, quiet),
+        let (hold, cooldown) = match failed {
+            FailOutcome::Stored { hold, cooldown } => (hold, cooldown),
             // The account is somebody else's by now, and its neighbours are to be quiet all the same.
             FailOutcome::TooLate => (None, Record::quiet_after(slot.provider.link.guess(), &error, policy)),
         };
@@ -121,8 +121,8 @@ impl Refresh {
                 "the provider asked for a longer wait than is obeyed",
             );
         }
-        if let (Some(quiet), Some(quieted)) = (quiet, &slot.provider.quieted) {
-            quieted.impose(&quiet, policy.keep).await;
+        if let (Some(cooldown), Some(quieted)) = (cooldown, &slot.provider.quieted) {
+            quieted.impose(&cooldown, policy.record_ttl).await;
         }
         self.crew.events.tell(Event::Failed { account: slot.id.clone(), error: error.clone(), hold });
         QuotaError::Fetch { account: slot.id.clone(), error }

@@ -154,10 +154,10 @@ fn a_persisted_hold_lets_no_credential_through() {
 #[test]
 fn the_neighbours_quiet_time_binds_another_credential_too() {
     let mut record = held_by(of(1));
-    let quiet = Hold::new(at(0), at(60), crate::HoldReason::ProviderRateLimited);
-    let ask = insist(9, at(30)).login(of(2)).quiet(Some(quiet.clone()));
+    let cooldown = Hold::new(at(0), at(60), crate::HoldReason::ProviderRateLimited);
+    let ask = insist(9, at(30)).login(of(2)).cooldown(Some(cooldown.clone()));
 
-    assert_eq!(begin(&mut record, at(30), &ask), LeaseDecision::OnHold(quiet));
+    assert_eq!(begin(&mut record, at(30), &ask), LeaseDecision::OnHold(cooldown));
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn headers_are_no_answer_for_one_who_insists() {
 fn one_who_demands_what_is_younger_than_nothing_asks_anew() {
     let mut record = polled(at(0), [five_hour(10)]);
     let mut demanding = ask(1);
-    demanding.freshness = MaxStaleness::Age(std::time::Duration::ZERO);
+    demanding.max_staleness = MaxStaleness::Age(std::time::Duration::ZERO);
 
     assert!(matches!(begin(&mut record, at(0), &demanding), LeaseDecision::Granted(_)));
 }
@@ -225,12 +225,15 @@ fn a_lower_budget_is_waited_for_until_enough_calls_are_an_hour_old() {
 #[test]
 fn a_quiet_time_of_the_neighbours_holds_an_account_that_did_nothing() {
     let mut record = Record::default();
-    let quiet = crate::Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
+    let cooldown = crate::Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
 
-    let held = begin(&mut record, at(59), &ask(1).quiet(Some(quiet.clone())));
+    let held = begin(&mut record, at(59), &ask(1).cooldown(Some(cooldown.clone())));
 
-    assert_eq!(held, LeaseDecision::OnHold(quiet.clone()));
-    assert!(matches!(begin(&mut record, at(60), &ask(2).quiet(Some(quiet))), LeaseDecision::Granted(_)));
+    assert_eq!(held, LeaseDecision::OnHold(cooldown.clone()));
+    assert!(matches!(
+        begin(&mut record, at(60), &ask(2).cooldown(Some(cooldown))),
+        LeaseDecision::Granted(_)
+    ));
 }
 
 #[test]
@@ -240,8 +243,11 @@ fn of_several_holds_the_one_that_ends_last_is_told() {
     let shorter = crate::Hold::new(at(0), at(30), HoldReason::ProviderRateLimited);
     let longer = crate::Hold::new(at(0), at(90), HoldReason::ProviderRateLimited);
 
-    assert_eq!(begin(&mut record, at(1), &ask(8).quiet(Some(shorter))), LeaseDecision::OnHold(own));
-    assert_eq!(begin(&mut record, at(1), &ask(9).quiet(Some(longer.clone()))), LeaseDecision::OnHold(longer));
+    assert_eq!(begin(&mut record, at(1), &ask(8).cooldown(Some(shorter))), LeaseDecision::OnHold(own));
+    assert_eq!(
+        begin(&mut record, at(1), &ask(9).cooldown(Some(longer.clone()))),
+        LeaseDecision::OnHold(longer)
+    );
 }
 
 #[test]

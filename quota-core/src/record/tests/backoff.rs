@@ -168,7 +168,7 @@ fn a_failing_provider_that_asks_for_18_days_is_left_alone_for_24_hours() {
 
 #[test]
 fn a_backoff_of_our_own_may_be_longer_than_a_day() {
-    let patient = policy().backoff(crate::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
+    let patient = policy().rate_limit_backoff(crate::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
 
@@ -233,7 +233,7 @@ fn a_process_that_rejoins_brings_no_hold_longer_than_24_hours() {
 
 #[test]
 fn a_stored_backoff_of_our_own_may_be_longer_than_a_day() {
-    let patient = policy().backoff(crate::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
+    let patient = policy().rate_limit_backoff(crate::Backoff::doubling(DAY * 2, DAY * 2).jitter(0.0));
     let mut record = Record::default();
     let lease = grant(&mut record, at(0));
     let _ = record.fail(at(0), &lease, &FetchError::throttled(None), &patient);
@@ -259,17 +259,17 @@ fn a_429_asks_the_neighbours_to_stay_quiet_for_a_minute_from_when_it_came() {
 
     let failed = record.fail(at(5), &lease, &FetchError::throttled(Some(HOUR)), &policy());
 
-    let FailOutcome::Stored { quiet, .. } = failed else { panic!("nobody else has asked") };
-    assert_eq!(quiet, Some(Hold::new(at(5), at(65), HoldReason::ProviderRateLimited)));
+    let FailOutcome::Stored { cooldown, .. } = failed else { panic!("nobody else has asked") };
+    assert_eq!(cooldown, Some(Hold::new(at(5), at(65), HoldReason::ProviderRateLimited)));
 }
 
 // B13
 #[test]
 fn a_neighbours_429_holds_but_strikes_nobody() {
     let mut main = Record::default();
-    let quiet = Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
+    let cooldown = Hold::new(at(0), at(60), HoldReason::ProviderRateLimited);
 
-    let _ = begin(&mut main, at(1), &ask(1).quiet(Some(quiet)));
+    let _ = begin(&mut main, at(1), &ask(1).cooldown(Some(cooldown)));
 
     assert_eq!((main.hold(), main.strikes(), main.last_failure()), (None, 0, None));
 }
@@ -282,7 +282,7 @@ fn a_failure_that_is_no_429_leaves_the_neighbours_alone() {
 
         let failed = record.fail(at(1), &lease, &error, &policy());
 
-        assert!(matches!(failed, FailOutcome::Stored { quiet: None, .. }), "{error}");
+        assert!(matches!(failed, FailOutcome::Stored { cooldown: None, .. }), "{error}");
     }
 }
 

@@ -229,7 +229,7 @@ fn an_answer_about_the_past_is_not_asked_for_again_at_once() {
 #[test]
 fn everything_is_asked_for_no_more_often_than_readings_grow_old() {
     let record = polled(at(0), [five_hour(10)]);
-    let hasty = policy().complete_every(Duration::ZERO);
+    let hasty = policy().full_refresh_interval(Duration::ZERO);
 
     assert_eq!(record.due_at(FRESH, Counted::Account, &hasty), Some(at(300)));
 }

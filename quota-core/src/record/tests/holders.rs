@@ -155,7 +155,7 @@ impl Match {
         let failed = self.record.fail(self.now, &lease, &error, &generous());
 
         if self.is_rightful(&lease) {
-            prop_assert_eq!(failed, FailOutcome::Stored { hold: None, quiet: None });
+            prop_assert_eq!(failed, FailOutcome::Stored { hold: None, cooldown: None });
             self.rightful = None;
         } else {
             prop_assert_eq!(failed, FailOutcome::TooLate);

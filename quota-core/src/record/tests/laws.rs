@@ -118,11 +118,11 @@ proptest! {
         took in 0_i64..90,
         within in 1_u64..7200,
         grace in 0_u64..100,
-        complete_every in 0_u64..7200,
+        full_refresh_interval in 0_u64..7200,
     ) {
         let policy = policy()
             .reset_grace(Duration::from_secs(grace))
-            .complete_every(Duration::from_secs(complete_every));
+            .full_refresh_interval(Duration::from_secs(full_refresh_interval));
         let within = Duration::from_secs(within);
         let mut record = Record::default();
         let lease = grant(&mut record, at(0));
@@ -134,7 +134,7 @@ proptest! {
         let due = record.due_at(within, Counted::Account, &policy).expect("everything was asked for");
 
         prop_assert!(due >= at(0) + within.min(MINUTE), "{due}");
-        prop_assert!(due <= at(120) + within.max(policy.complete_every), "{due}");
+        prop_assert!(due <= at(120) + within.max(policy.full_refresh_interval), "{due}");
     }
 
     #[test]
@@ -222,7 +222,7 @@ fn check_holds(ops: &[Op]) -> Result<(), TestCaseError> {
 }
 
 fn asks(insists: bool) -> Op {
-    Op::Ask { insists, priority: Priority::Interactive, quiet: None }
+    Op::Ask { insists, priority: Priority::Interactive, cooldown: None }
 }
 
 fn waits(span: Duration) -> Op {
@@ -249,8 +249,8 @@ fn a_call_whose_readings_are_stamped_later_than_it_was_granted_counts_from_its_g
         waits(Duration::from_micros(29_999_999)),
         asks(true),
         waits(Duration::from_secs(270)),
-        Op::Ask { insists: false, priority: Priority::Background, quiet: None },
-        Op::Ask { insists: false, priority: Priority::Background, quiet: None },
+        Op::Ask { insists: false, priority: Priority::Background, cooldown: None },
+        Op::Ask { insists: false, priority: Priority::Background, cooldown: None },
     ];
 
     check_holds(&ops).unwrap();
@@ -288,8 +288,8 @@ impl Shadow {
             self.calls.retain(|(_, at)| now < *at + HOUR);
         }
         match outcome {
-            Outcome::Begun { quiet, priority, begin } => {
-                let neighbours = quiet.as_ref().map(|hold| hold.until);
+            Outcome::Begun { cooldown, priority, begin } => {
+                let neighbours = cooldown.as_ref().map(|hold| hold.until);
                 let holds = [self.hold.map(|(_, until)| until), neighbours, self.spent_until(now, *priority)];
                 let held_until = holds.into_iter().flatten().filter(|until| now < *until).max();
                 match begin {
@@ -367,7 +367,7 @@ impl Shadow {
 fn a_millisecond_before_a_minute_has_passed_nobody_asks_again() {
     let mut record = polled(at(0), [five_hour(100).resets_at(at(1))]);
     let mut eager = ask(1);
-    eager.freshness = MaxStaleness::Age(HOUR);
+    eager.max_staleness = MaxStaleness::Age(HOUR);
 
     let last_moment = at(60) - SignedDuration::from_millis(1);
 

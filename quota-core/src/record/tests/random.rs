@@ -108,7 +108,7 @@ fn error() -> impl Strategy<Value = FetchError> {
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     /// Somebody wants to refresh; whoever may goes off to ask the provider.
-    Ask { insists: bool, priority: Priority, quiet: Option<Duration> },
+    Ask { insists: bool, priority: Priority, cooldown: Option<Duration> },
     /// One of those who went off comes back with an answer.
     Commit { holder: usize, usage: UsageReport },
     /// One of them comes back without.
@@ -129,12 +129,12 @@ pub(crate) enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let priority = prop::sample::select(vec![Priority::Background, Priority::Interactive]);
-    let quiet = prop_oneof![4 => Just(None), 1 => (1_u64..90).prop_map(|s| Some(Duration::from_secs(s)))];
+    let cooldown = prop_oneof![4 => Just(None), 1 => (1_u64..90).prop_map(|s| Some(Duration::from_secs(s)))];
     let age = || (-60_000_i64..600_000).prop_map(SignedDuration::from_millis);
     let hold = || option::of((0_u64..7200).prop_map(Duration::from_secs));
     prop_oneof![
-        6 => (any::<bool>(), priority, quiet)
-            .prop_map(|(insists, priority, quiet)| Op::Ask { insists, priority, quiet }),
+        6 => (any::<bool>(), priority, cooldown)
+            .prop_map(|(insists, priority, cooldown)| Op::Ask { insists, priority, cooldown }),
         3 => (0_usize..4, usage()).prop_map(|(holder, usage)| Op::Commit { holder, usage }),
         2 => (0_usize..4, error()).prop_map(|(holder, error)| Op::Fail { holder, error }),
         1 => (0_usize..4).prop_map(|holder| Op::Release { holder }),
@@ -156,7 +156,7 @@ pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Begun {
-        quiet: Option<Hold>,
+        cooldown: Option<Hold>,
         priority: Priority,
         begin: LeaseDecision,
     },
@@ -195,7 +195,7 @@ impl World {
     pub(crate) fn apply(&mut self, op: &Op) -> Outcome {
         let now = self.now;
         match op {
-            Op::Ask { insists, priority, quiet } => self.ask(*insists, *priority, *quiet),
+            Op::Ask { insists, priority, cooldown } => self.ask(*insists, *priority, *cooldown),
             Op::Commit { holder, usage } => self.come_back(*holder, |record, lease, _| {
                 let committed = record.commit(now, &lease, usage);
                 Outcome::Committed(lease, committed)
@@ -237,16 +237,18 @@ impl World {
         }
     }
 
-    fn ask(&mut self, insists: bool, priority: Priority, quiet: Option<Duration>) -> Outcome {
+    fn ask(&mut self, insists: bool, priority: Priority, cooldown: Option<Duration>) -> Outcome {
         self.asked += 1;
         let freshness = if insists { MaxStaleness::StartedAfter(self.now) } else { MaxStaleness::Age(FRESH) };
-        let quiet = quiet.map(|span| Hold::new(self.now, self.now + span, HoldReason::ProviderRateLimited));
-        let ask = LeaseRequest::new(attempt(self.asked), freshness).priority(priority).quiet(quiet.clone());
+        let cooldown =
+            cooldown.map(|span| Hold::new(self.now, self.now + span, HoldReason::ProviderRateLimited));
+        let ask =
+            LeaseRequest::new(attempt(self.asked), freshness).priority(priority).cooldown(cooldown.clone());
         let begin = self.record.begin(self.now, &ask, &self.policy);
         if let LeaseDecision::Granted(lease) = &begin {
             self.away.push(lease.clone());
         }
-        Outcome::Begun { quiet, priority, begin }
+        Outcome::Begun { cooldown, priority, begin }
     }
 
     fn come_back(

@@ -83,8 +83,8 @@ fn a_failure_does_not_satisfy_after_its_hold_was_lifted() {
 
 #[test]
 fn a_recent_success_satisfies_while_the_providers_accounts_are_quiet() {
-    let quiet = rate_limited(at(0), at(60));
-    let ask = ask_again(9, at(5), 1).quiet(Some(quiet));
+    let cooldown = rate_limited(at(0), at(60));
+    let ask = ask_again(9, at(5), 1).cooldown(Some(cooldown));
 
     assert!(matches!(begin(&mut succeeded(), at(5), &ask), LeaseDecision::CalledRecently(_)));
 }
@@ -121,7 +121,7 @@ fn the_later_of_two_calls_satisfies() {
 #[test]
 fn a_caller_without_a_recent_call_uses_the_reserve_of_the_budget() {
     let mut record = Record::default();
-    let background = policy().budget.per_hour - policy().budget.reserve;
+    let background = policy().budget.per_hour - policy().budget.interactive_reserve;
     for call in 0..i64::from(background) {
         poll(&mut record, at(call * 60), &UsageReport::polled([five_hour(10)]));
     }

@@ -34,7 +34,7 @@ fn a_refusal_arms_no_hold_and_strikes_nobody() {
 
         let failed = record.fail(at(1), &lease, &error, &policy());
 
-        assert_eq!(failed, FailOutcome::Stored { hold: None, quiet: None });
+        assert_eq!(failed, FailOutcome::Stored { hold: None, cooldown: None });
         assert_eq!((record.hold(), record.strikes()), (None, 0));
     }
 }
@@ -279,7 +279,7 @@ fn a_call_that_had_no_login_was_none() {
 
     let failed = record.fail(at(0), &lease, &FetchError::not_logged_in("no file"), &policy());
 
-    assert_eq!(failed, FailOutcome::Stored { hold: None, quiet: None });
+    assert_eq!(failed, FailOutcome::Stored { hold: None, cooldown: None });
     assert_eq!((record.calls(), record.last_failure(), record.lease()), (&[][..], None, None));
 }
 
