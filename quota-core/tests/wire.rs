@@ -6,9 +6,9 @@ use std::time::Duration;
 use insta::{assert_json_snapshot, with_settings};
 use jiff::Timestamp;
 use quota_core::{
-    Coverage, CredentialFingerprint, Credits, FetchError, Hold, HoldReason, Lease, LeaseDecision,
+    Backoff, Coverage, CredentialFingerprint, Credits, FetchError, Hold, HoldReason, Lease, LeaseDecision,
     LeaseRequest, LoginId, LoginInfo, MaxStaleness, Money, OwnerId, Percent, Policy, ProviderCooldown,
-    Record, RequestId, Scope, Snapshot, UsageReport, WindowId, WindowReading,
+    Record, RequestId, Scope, Snapshot, StoreOutagePolicy, UsageReport, WindowId, WindowReading,
 };
 use serde_json::{Value, json};
 
@@ -160,9 +160,23 @@ fn the_default_policy() {
 
 #[test]
 fn settings_that_are_not_named_are_the_default() {
-    let policy: Policy = serde_json::from_value(json!({ "freshness": "2m" })).expect("it is a setting");
+    let policy: Policy = serde_json::from_value(json!({ "max_age": "2m" })).expect("it is a setting");
 
     assert_eq!(policy, Policy::default().max_age(Duration::from_secs(120)));
+}
+
+#[test]
+fn former_names_of_settings_are_still_read() {
+    let former = json!({ "freshness": "2m", "keep": "48h", "when_away": "refuse", "backoff": { "first": "1s", "cap": "2s" } });
+    let policy: Policy = serde_json::from_value(former).expect("they are settings");
+
+    let backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(2));
+    let expected = Policy::default()
+        .max_age(Duration::from_secs(120))
+        .record_ttl(Duration::from_secs(48 * 3600))
+        .on_store_unavailable(StoreOutagePolicy::FailClosed)
+        .rate_limit_backoff(backoff);
+    assert_eq!(policy, expected);
 }
 
 #[test]

@@ -28,9 +28,9 @@ const TAIL: &str = "
 
 # By which rules they are asked; these are the defaults.
 # [policy]
-# freshness = \"5m\"
-# gap = \"1s\"
-# budget = { per_hour = 28, reserve = 6 }
+# max_age = \"5m\"
+# min_call_interval = \"1s\"
+# budget = { per_hour = 28, interactive_reserve = 6 }
 ";
 
 /// The text of a configuration of these logins.
