@@ -78,8 +78,8 @@ pub struct Credential {
 impl Credential {
     /// A credential about which nothing else is known.
     #[must_use]
-    pub fn new(secret: Secret) -> Self {
-        Self { secret, login: LoginInfo::unknown(), expires_at: None, plan: None }
+    pub fn new(secret: impl Into<Secret>) -> Self {
+        Self { secret: secret.into(), login: LoginInfo::unknown(), expires_at: None, plan: None }
     }
 
     /// No credential: its secret is empty. Fetchers receive it for accounts without a credential source.

@@ -54,7 +54,7 @@ use crate::{AccountId, Clock, MergeOutcome, QuotaError, QuotaStore, Record, Reje
 ///
 /// let answer = main.get().await?;
 /// for window in answer.snapshot().windows() {
-///     println!("{}: {:?}", window.id(), answer.used(window.id()));
+///     println!("{}: {}", window.id(), answer.used(window.id()));
 /// }
 /// quota.close().await;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -618,6 +618,17 @@ pub enum Used {
     Unknown,
 }
 
+/// `42%`, `at least 42%` or `unknown`.
+impl fmt::Display for Used {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(used) => write!(f, "{used}"),
+            Self::AtLeast(used) => write!(f, "at least {used}"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
 impl Used {
     /// The number, whether exact or a lower bound.
     #[must_use]

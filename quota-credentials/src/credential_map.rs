@@ -9,12 +9,11 @@ use quota_core::{AccountId, Credential, CredentialError, CredentialFingerprint, 
 /// Maps accounts to their credential sources.
 ///
 /// ```
-/// use std::sync::Arc;
 /// use quota_credentials::{ClaudeCode, CredentialMap, FileToken};
 ///
 /// let logins = CredentialMap::new()
-///     .with("anthropic/main".parse()?, Arc::new(ClaudeCode::from_env()))
-///     .with("anthropic/work".parse()?, Arc::new(FileToken::new("~/.config/work.token")));
+///     .with("anthropic/main".parse()?, ClaudeCode::from_env())
+///     .with("anthropic/work".parse()?, FileToken::new("~/.config/work.token"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default)]
@@ -31,8 +30,8 @@ impl CredentialMap {
 
     /// Adds or replaces the source of an account.
     #[must_use]
-    pub fn with(mut self, account: AccountId, source: Arc<dyn CredentialSource>) -> Self {
-        self.sources.insert(account, source);
+    pub fn with(mut self, account: AccountId, source: impl CredentialSource) -> Self {
+        self.sources.insert(account, Arc::new(source));
         self
     }
 

@@ -10,6 +10,7 @@
 //! | [`StaticCredential`] | the credential that it was created with |
 //! | [`TokenStore`] | logins that were created for this program, which it can also renew |
 //! | `Keyring` (feature `keyring`) | a token in the keyring of the operating system |
+//! | [`from_fn`] | what an async function of yours returns |
 //! | [`CredentialMap`] | another source for each account |
 //!
 //! Each call of a source reads the login again, because logins change while a program runs. No source uses the refresh token of
@@ -22,15 +23,14 @@
 //! | `keyring` | `Keyring`: Secret Service on Linux and the BSDs, Keychain on macOS, Credential Manager on Windows |
 //!
 //! ```
-//! use std::sync::Arc;
 //! use quota_core::{CredentialSource, Secret};
 //! use quota_credentials::{Environment, EnvToken, StaticCredential, CredentialMap};
 //!
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 //! let environment = Environment::from_vars([("WORK_TOKEN", "sk-ant-oat01-work")]);
 //! let logins = CredentialMap::new()
-//!     .with("anthropic/work".parse()?, Arc::new(EnvToken::in_environment("WORK_TOKEN", environment)))
-//!     .with("anthropic/test".parse()?, Arc::new(StaticCredential::new(Secret::new("sk-ant-oat01-test"))));
+//!     .with("anthropic/work".parse()?, EnvToken::in_environment("WORK_TOKEN", environment))
+//!     .with("anthropic/test".parse()?, StaticCredential::new(Secret::new("sk-ant-oat01-test")));
 //!
 //! let credential = logins.credential(&"anthropic/work".parse()?).await?;
 //! assert_eq!(credential.secret.expose(), "sk-ant-oat01-work");
@@ -50,6 +50,7 @@ mod env_token;
 mod environment;
 mod error;
 mod file_token;
+mod from_fn;
 #[cfg(feature = "keyring")]
 mod keyring;
 mod static_credential;
@@ -63,6 +64,7 @@ pub use credential_map::CredentialMap;
 pub use env_token::EnvToken;
 pub use environment::Environment;
 pub use file_token::FileToken;
+pub use from_fn::{FromFn, from_fn};
 #[cfg(feature = "keyring")]
 pub use keyring::Keyring;
 pub use static_credential::StaticCredential;

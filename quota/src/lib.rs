@@ -1,41 +1,47 @@
 //! The shared cache and single gateway to LLM providers' usage endpoints.
 //!
-//! This is the crate that applications add. It brings [`quota_core`], whose types it re-exports at its root, and by
-//! features what is around it:
+//! Applications add this crate. It re-exports [`quota_core`] at its root, and features add providers, stores and routing:
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `anthropic` | [`anthropic`]: Anthropic's usage endpoint and rate limit headers |
-//! | `codex` | [`codex`]: what Codex says on ordinary answers, and the renewal of its logins |
-//! | | [`http`]: what fetchers share: errors, and what a parser understood |
+//! | `codex` | [`codex`]: parsers for ordinary responses to Codex, and the renewal of its logins |
+//! | | [`http`]: what the fetchers share: errors, and parser results |
 //! | `accounts` | [`accounts`]: which account a request goes to, and why |
-//! | `credentials` | [`credentials`]: where logins are found, and logins of this program's own |
+//! | `credentials` | [`credentials`]: where logins are found, and logins that this program owns |
 //! | `keyring` | `credentials::Keyring`: tokens in the keyring of the operating system |
 //! | `redis` | [`redis`]: a store on Redis or Valkey, shared by hosts |
 //! | `redis-tls` | the same over TLS |
 //! | `sqlite` | [`sqlite`]: a store on one file, shared by the processes of one machine |
 //! | `testing` | [`testing`]: conformance suite, fakes and mocks |
 //!
-//! A feature adds API and never changes what existing calls do. Which store is used is decided by a URL, see
-//! [`open_store`].
+//! A feature adds API and never changes what existing calls do. The examples below are programs in `quota/examples`; a scripted
+//! provider stands in for a real one.
+//!
+//! # Read what is left
 //!
 //! ```
-//! use quota::testing::FakeProvider;
-//! use quota::{AccountId, QuotaManager, Used, WindowId};
+#![doc = include_str!("../examples/read.rs")]
+//! ```
 //!
-//! # #[tokio::main]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let store = quota::open_store("memory:")?;
-//! let quota = QuotaManager::builder(store).fetcher(FakeProvider::answering("example", 42.0)).build()?;
-//! let main = quota.account(&"example/main".parse::<AccountId>()?);
+//! # Choose an account for each request, and report the response
 //!
-//! let answer = main.get().await?;
-//! if let Used::Exact(used) = answer.used(&WindowId::five_hour()) {
-//!     println!("{used} of five hours are used");
-//! }
-//! quota.close().await;
-//! # Ok(())
-//! # }
+//! ```
+#![cfg_attr(feature = "accounts", doc = include_str!("../examples/route.rs"))]
+//! ```
+//!
+//! # Use credentials of your own
+//!
+//! ```
+#![cfg_attr(feature = "credentials", doc = include_str!("../examples/own_credentials.rs"))]
+//! ```
+//!
+//! # Share readings among hosts
+//!
+//! [`open_store`] opens the store that a URL names, among those whose features are enabled.
+//!
+//! ```
+#![doc = include_str!("../examples/several_hosts.rs")]
 //! ```
 
 mod open;
