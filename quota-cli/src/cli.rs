@@ -27,7 +27,7 @@ pub(crate) use self::scripting::{GuardArgs, Preset, RefreshArgs, StatuslineArgs,
 pub(crate) use self::setup::{CompletionsArgs, DoctorArgs, InitArgs};
 pub(crate) use self::simulation::{DemoArgs, ParseArgs, Provider, SimArgs};
 pub(crate) use self::status::{StatusArgs, WatchArgs};
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 
 /// Show and share how much is left of your LLM accounts
 #[derive(Debug, Parser)]
@@ -110,12 +110,12 @@ impl Arguments {
 /// # Errors
 ///
 /// How the program ends after a help text or a usage error.
-pub(crate) fn parse() -> Result<Arguments, Result<Exit, Failure>> {
+pub(crate) fn parse() -> Result<Arguments, Result<Exit, CliError>> {
     Arguments::read(std::env::args_os()).map_err(|error| {
         let error = usage_error::safe(error);
-        let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
         match error.print() {
-            Err(error) if exit == Exit::Done => Err(Failure::unwritten(&error)),
+            Err(error) if exit == Exit::Success => Err(CliError::write(&error)),
             _ => Ok(exit),
         }
     })

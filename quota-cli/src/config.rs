@@ -3,8 +3,8 @@
 
 mod check;
 mod edit;
+mod error;
 mod file;
-mod flaw;
 mod hooks;
 mod login;
 mod old_accounts;
@@ -19,14 +19,14 @@ use quota::{AccountId, Policy};
 use quota_journal::Hook;
 use url::Url;
 
-use crate::exit::{Exit, Failure};
-use crate::harmless::harmless;
+use crate::exit::{CliError, Exit};
 use crate::hint;
 use crate::input;
+use crate::sanitize::sanitize;
 use crate::token_like::masked;
 
 pub(crate) use self::check::{known_provider, name_of_account, path_of_login, place_of_login, usable_url};
-pub(crate) use self::flaw::nearest;
+pub(crate) use self::error::nearest;
 pub(crate) use self::login::{LoginSource, is_variable};
 use self::old_accounts::OldAccounts;
 pub(crate) use self::old_accounts::{accounts_file, login_of, plain_limits, unusable};
@@ -38,7 +38,7 @@ pub(crate) struct Config {
     pub(crate) policy: Policy,
     pub(crate) routing: RoutingPolicy,
     /// Whether the user has said what to do with what is not known.
-    pub(crate) says_when_unknown: bool,
+    pub(crate) when_unknown_is_set: bool,
     pub(crate) anthropic: ProviderSettings,
     /// In their order, the main one first; those that are switched off are among them.
     pub(crate) accounts: Vec<AccountSettings>,
@@ -74,7 +74,7 @@ pub(crate) struct AccountSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// Nowhere: without any, it is the login of Claude Code.
-    Implied,
+    Default,
     /// In the configuration, in this line.
     Configured { line: usize },
     /// In the `accounts.json` of an earlier version, until a command moves it into the configuration.
@@ -83,24 +83,24 @@ pub(crate) enum Origin {
 
 impl AccountSettings {
     pub(crate) fn new(id: AccountId, login: LoginSource) -> Self {
-        let (limits, origin) = (AccountLimits::none(), Origin::Implied);
+        let (limits, origin) = (AccountLimits::none(), Origin::Default);
         Self { id, login, base_url: None, disabled: false, limits, origin }
     }
 }
 
 impl Config {
     /// The one account there is without a configuration: the login of Claude Code.
-    pub(crate) fn of_claude_code() -> Self {
+    pub(crate) fn default_account() -> Self {
         let id = AccountId::new(quota::anthropic::ANTHROPIC, "main").expect("the name is valid");
-        Self { accounts: vec![AccountSettings::new(id, LoginSource::ClaudeCode)], ..Self::of_nobody() }
+        Self { accounts: vec![AccountSettings::new(id, LoginSource::ClaudeCode)], ..Self::empty() }
     }
 
     /// No account at all, and all else as usual.
-    fn of_nobody() -> Self {
+    fn empty() -> Self {
         Self {
             policy: Policy::default(),
             routing: RoutingPolicy::default(),
-            says_when_unknown: false,
+            when_unknown_is_set: false,
             anthropic: ProviderSettings::default(),
             accounts: Vec::new(),
             hooks: Vec::new(),
@@ -115,9 +115,9 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if there is one and it cannot be used, or there is no account in it.
-    pub(crate) fn named_or_usual(named: Option<&Path>) -> Result<Self, Failure> {
-        let config = Self::maybe_empty(named)?;
+    /// [`CliError`] if there is one and it cannot be used, or there is no account in it.
+    pub(crate) fn load(named: Option<&Path>) -> Result<Self, CliError> {
+        let config = Self::load_allow_empty(named)?;
         config.check_not_empty()?;
         Ok(config)
     }
@@ -126,8 +126,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if it does not.
-    pub(crate) fn check_not_empty(&self) -> Result<(), Failure> {
+    /// [`CliError`] if it does not.
+    pub(crate) fn check_not_empty(&self) -> Result<(), CliError> {
         if !self.accounts.is_empty() {
             return Ok(());
         }
@@ -136,25 +136,25 @@ impl Config {
              login",
             hint::command_without_store("accounts add")
         );
-        Err(Failure::new(Exit::Config, format!("{}: {why}", self.told_path())))
+        Err(CliError::new(Exit::Config, format!("{}: {why}", self.display_path())))
     }
 
     /// The same, but it may be one without an account, to which some are to be added.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if there is one and it cannot be used.
-    pub(crate) fn maybe_empty(named: Option<&Path>) -> Result<Self, Failure> {
+    /// [`CliError`] if there is one and it cannot be used.
+    pub(crate) fn load_allow_empty(named: Option<&Path>) -> Result<Self, CliError> {
         let old = OldAccounts::load()?;
         // Whatever is there is read, even what only looks like a file: an unreadable configuration is not a missing one.
-        let usual = || usual_path().filter(|path| path.symlink_metadata().is_ok());
+        let usual = || default_path().filter(|path| path.symlink_metadata().is_ok());
         let config = match named.map(Path::to_owned).or_else(usual) {
             Some(path) => {
                 let old_ids = old.as_ref().map(OldAccounts::ids).unwrap_or_default();
-                Self::of_bytes(&path, &input::trusted_bytes(&path)?, &old_ids)?
+                Self::of_bytes(&path, &input::read_trusted(&path)?, &old_ids)?
             }
-            None if old.as_ref().is_some_and(OldAccounts::adds_accounts) => Self::of_nobody(),
-            None => Self::of_claude_code(),
+            None if old.as_ref().is_some_and(OldAccounts::adds_accounts) => Self::empty(),
+            None => Self::default_account(),
         };
         Ok(match old {
             Some(old) => config.join(&old, named.is_some()),
@@ -163,16 +163,16 @@ impl Config {
     }
 
     /// Whether nobody has named an account anywhere.
-    pub(crate) fn is_implied(&self) -> bool {
-        self.accounts.iter().any(|account| account.origin == Origin::Implied)
+    pub(crate) fn is_default(&self) -> bool {
+        self.accounts.iter().any(|account| account.origin == Origin::Default)
     }
 
     /// The first account that is not disabled.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if all are.
-    pub(crate) fn first(&self) -> Result<&AccountSettings, Failure> {
+    /// [`CliError`] if all are.
+    pub(crate) fn first(&self) -> Result<&AccountSettings, CliError> {
         let enabled = self.accounts.iter().find(|account| !account.disabled);
         enabled.ok_or_else(|| all_disabled(self.accounts.iter().map(|account| &account.id)))
     }
@@ -181,12 +181,12 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if there is none, or it cannot be told which.
-    pub(crate) fn account(&self, name: &str) -> Result<&AccountSettings, Failure> {
+    /// [`CliError`] if there is none, or it cannot be told which.
+    pub(crate) fn account(&self, name: &str) -> Result<&AccountSettings, CliError> {
         if name.is_empty() {
             let names = self.accounts.iter().map(|one| one.id.as_str()).collect::<Vec<_>>().join(", ");
             let why = format!("an account's name is empty; is a variable not set? there is {names}");
-            return Err(Failure::new(Exit::Usage, why));
+            return Err(CliError::new(Exit::Usage, why));
         }
         let names = || self.accounts.iter().map(|one| one.id.as_str());
         let mut found = self.accounts.iter().filter(|one| one.id.as_str() == name || one.id.name() == name);
@@ -197,23 +197,23 @@ impl Config {
             }
             // Compared as it is written: with its provider, or without.
             (None, _) => match nearest(name, names()).or_else(|| self.nearest_name(name)) {
-                Some(near) => format!("no account {}; did you mean {near}?", harmless(masked(name))),
+                Some(near) => format!("no account {}; did you mean {near}?", sanitize(masked(name))),
                 None => format!(
                     "no account {}; there is {}",
-                    harmless(masked(name)),
+                    sanitize(masked(name)),
                     names().collect::<Vec<_>>().join(", ")
                 ),
             },
         };
-        Err(Failure::new(Exit::Usage, why))
+        Err(CliError::new(Exit::Usage, why))
     }
 
     /// Leaves only the accounts of these names, if there are any.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if there is no such account, or it cannot be told which.
-    pub(crate) fn only(&mut self, names: &[String]) -> Result<(), Failure> {
+    /// [`CliError`] if there is no such account, or it cannot be told which.
+    pub(crate) fn retain(&mut self, names: &[String]) -> Result<(), CliError> {
         if names.is_empty() {
             return Ok(());
         }
@@ -234,10 +234,10 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if it is broken; it says where, what, why, and what to do.
-    fn of_bytes(path: &Path, bytes: &[u8], also: &[AccountId]) -> Result<Self, Failure> {
-        let name = input::name(path);
-        let broken = |line: String| Failure::new(Exit::Config, line);
+    /// [`CliError`] if it is broken; it says where, what, why, and what to do.
+    fn of_bytes(path: &Path, bytes: &[u8], also: &[AccountId]) -> Result<Self, CliError> {
+        let name = input::display_name(path);
+        let broken = |line: String| CliError::new(Exit::Config, line);
         let Ok(text) = std::str::from_utf8(bytes) else {
             return Err(broken(format!("{name}: not UTF-8 text; save it as UTF-8")));
         };
@@ -247,7 +247,7 @@ impl Config {
         Ok(Self { path: Some(path.to_owned()), ..config })
     }
 
-    fn parse(text: &str, directory: &Path, also: &[AccountId]) -> Result<Self, flaw::Flaw> {
+    fn parse(text: &str, directory: &Path, also: &[AccountId]) -> Result<Self, error::ConfigError> {
         check::config(file::read(text)?, text, directory, also)
     }
 
@@ -261,13 +261,13 @@ impl Config {
     }
 
     /// Where the configuration is that names the accounts, for people.
-    pub(crate) fn told_path(&self) -> String {
-        self.path.as_deref().map_or_else(String::new, input::name)
+    pub(crate) fn display_path(&self) -> String {
+        self.path.as_deref().map_or_else(String::new, input::display_name)
     }
 }
 
 impl Config {
-    /// The environment variables that hold the accounts' tokens, also of those that [`only`](Self::only) has left out.
+    /// The environment variables that hold the accounts' tokens, also of those that [`retain`](Self::retain) has left out.
     pub(crate) fn token_variables(&self) -> Vec<String> {
         let own = self.accounts.iter().filter_map(|account| account.login.variable());
         own.map(ToOwned::to_owned).chain(self.other_token_variables.iter().cloned()).collect()
@@ -275,8 +275,8 @@ impl Config {
 }
 
 /// The failure of a command that has only these accounts to use, all of which are disabled.
-pub(crate) fn all_disabled<'a>(accounts: impl IntoIterator<Item = &'a AccountId>) -> Failure {
-    Failure::new(Exit::NoAccount, all_disabled_text(accounts))
+pub(crate) fn all_disabled<'a>(accounts: impl IntoIterator<Item = &'a AccountId>) -> CliError {
+    CliError::new(Exit::NoAccount, all_disabled_text(accounts))
 }
 
 /// The same in words.
@@ -300,7 +300,7 @@ pub(crate) fn clear_hold(account: &AccountId) -> String {
 }
 
 /// Where the configuration is looked for if nobody names one; `None` if there is no home directory.
-pub(crate) fn usual_path() -> Option<PathBuf> {
+pub(crate) fn default_path() -> Option<PathBuf> {
     Some(directory("XDG_CONFIG_HOME", &[".config"])?.join("quota").join("config.toml"))
 }
 

@@ -1,25 +1,39 @@
-//! The accounts that a command works on.
+//! What a command works on: the configuration, and a manager for it on the store.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::{self, Config};
-use crate::exit::Failure;
+use quota::CredentialSource;
+use quota::anthropic::Anthropic;
+use quota::credentials::{ClaudeCode, CommandToken, CredentialMap, EnvToken, FileToken};
+use quota::{QuotaManager, QuotaManagerBuilder};
+
+use crate::config::{self, Config, LoginSource};
+use crate::exit::{CliError, Exit};
+use crate::scope::CommandScope;
+use crate::store::{self, OpenedStore};
 use crate::{detected_logins, term};
+
+/// How long a command takes at most, unless its arguments set another limit.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a token command may take if the policy does not allow less.
+const TOKEN_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Loads the named configuration or the default one, or uses Claude Code's login. `None` if there is neither, which is printed.
 ///
 /// # Errors
 ///
-/// [`Failure`] if the configuration cannot be used.
-pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>, Failure> {
-    let config = Config::named_or_usual(named)?;
-    if !config.is_implied() {
+/// [`CliError`] if the configuration cannot be used.
+pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>, CliError> {
+    let config = Config::load(named)?;
+    if !config.is_default() {
         return Ok(Some(config));
     }
     match detected_logins::find_claude_code().await {
         Ok(()) => Ok(Some(config)),
         Err(searched) => {
-            term::eprint(&detected_logins::nothing_found(&searched, config::usual_path().as_deref()));
+            term::eprint(&detected_logins::nothing_found(&searched, config::default_path().as_deref()));
             Ok(None)
         }
     }
@@ -29,11 +43,125 @@ pub(crate) async fn configuration(named: Option<&Path>) -> Result<Option<Config>
 ///
 /// # Errors
 ///
-/// [`Failure`] if the configuration cannot be used.
-pub(crate) async fn configuration_or_empty(named: Option<&Path>) -> Result<Config, Failure> {
-    let mut config = Config::maybe_empty(named)?;
-    if config.is_implied() && detected_logins::find_claude_code().await.is_err() {
+/// [`CliError`] if the configuration cannot be used.
+pub(crate) async fn configuration_or_empty(named: Option<&Path>) -> Result<Config, CliError> {
+    let mut config = Config::load_allow_empty(named)?;
+    if config.is_default() && detected_logins::find_claude_code().await.is_err() {
         config.accounts.clear();
     }
     Ok(config)
+}
+
+/// Builds a manager that calls no provider. It reads shared records by the same rules as any other.
+///
+/// # Errors
+///
+/// [`CliError`] if the settings contradict each other.
+pub(crate) fn open_read_only(config: &Config, store: &OpenedStore) -> Result<QuotaManager, CliError> {
+    builder(config, store, "").build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
+}
+
+/// Builds the manager of a command, on the present runtime. Its calls are counted under `name`.
+///
+/// The scope closes it. A command that ends after `timeout` makes no call that lasts longer. Waits for other processes are printed to
+/// standard error.
+///
+/// # Errors
+///
+/// [`CliError`] if the settings contradict each other.
+pub(crate) fn open_manager(
+    scope: &CommandScope,
+    config: &Config,
+    store: &OpenedStore,
+    name: &str,
+    timeout: Option<Duration>,
+) -> Result<QuotaManager, CliError> {
+    let manager = build(config, store, name, timeout)?;
+    scope.own(&manager)?;
+    scope.tell_of_waits(&manager);
+    Ok(manager)
+}
+
+/// Builds the manager of a program that uses the whole terminal and runs until the user ends it.
+///
+/// # Errors
+///
+/// As those of [`open_manager`].
+pub(crate) fn open_manager_for_screen(
+    scope: &CommandScope,
+    config: &Config,
+    store: &OpenedStore,
+    name: &str,
+) -> Result<QuotaManager, CliError> {
+    let manager = build(config, store, name, None)?;
+    scope.own(&manager)?;
+    Ok(manager)
+}
+
+fn build(
+    config: &Config,
+    store: &OpenedStore,
+    name: &str,
+    timeout: Option<Duration>,
+) -> Result<QuotaManager, CliError> {
+    let mut builder = builder(config, store, name).provider(anthropic(config)?, credential_sources(config));
+    if let Some(timeout) = timeout {
+        builder = builder.deadline(timeout);
+    }
+    builder.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
+}
+
+fn builder(config: &Config, store: &OpenedStore, name: &str) -> QuotaManagerBuilder {
+    let mut policy = config.policy.clone();
+    if store.is_file() {
+        policy.store_timeout = policy.store_timeout.max(store::FILE_TIMEOUT);
+    }
+    QuotaManager::builder(Arc::clone(&store.store)).policy(policy).name(name)
+}
+
+fn anthropic(config: &Config) -> Result<Anthropic, CliError> {
+    let settings = &config.anthropic;
+    let mut fetcher = Anthropic::builder().timeout(config.policy.fetch_timeout);
+    if let Some(url) = &settings.base_url {
+        fetcher = fetcher.base_url(url.clone());
+    }
+    if let Some(text) = &settings.user_agent {
+        fetcher = fetcher.user_agent(text);
+    }
+    for account in &config.accounts {
+        if let Some(url) = &account.base_url {
+            fetcher = fetcher.base_url_for(account.id.clone(), url.clone());
+        }
+    }
+    fetcher.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))
+}
+
+/// The credential sources of all accounts.
+pub(crate) fn credential_sources(config: &Config) -> CredentialMap {
+    config.accounts.iter().fold(CredentialMap::new(), |sources, account| {
+        sources.with(account.id.clone(), credential_source(&account.login, config))
+    })
+}
+
+/// The timeout of a token command. It is shorter than the call that waits for it, so that the error names the command and not the
+/// provider.
+fn token_command_timeout(config: &Config) -> Duration {
+    TOKEN_COMMAND_TIMEOUT.min(config.policy.fetch_timeout.mul_f64(0.75))
+}
+
+/// The credential source of an account of this configuration. A token command does not get the tokens of other accounts.
+pub(crate) fn credential_source(login: &LoginSource, config: &Config) -> Arc<dyn CredentialSource> {
+    match login {
+        LoginSource::ClaudeCode => Arc::new(ClaudeCode::from_env()),
+        LoginSource::ClaudeConfigDir(dir) => Arc::new(ClaudeCode::in_dir(dir)),
+        LoginSource::TokenEnv(name) => Arc::new(EnvToken::new(name)),
+        LoginSource::TokenFile(path) => Arc::new(FileToken::new(path)),
+        LoginSource::TokenCommand(words) => {
+            let (program, arguments) =
+                words.split_first().map_or(("", &[][..]), |(program, rest)| (program, rest));
+            let command = CommandToken::new(program).timeout(token_command_timeout(config));
+            let command = arguments.iter().fold(command, CommandToken::arg);
+            Arc::new(config.token_variables().into_iter().fold(command, CommandToken::hide))
+        }
+    }
 }

@@ -5,17 +5,17 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::harmless::harmless;
 use crate::io_cause;
+use crate::sanitize::sanitize;
 use crate::token_like::without_tokens;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// All went well.
-    Done = 0,
+    Success = 0,
     /// The answer has gaps: some account has no number. Of a guard: too little is left.
-    Gaps = 1,
+    Incomplete = 1,
     /// No account was found, or all that are meant are disabled.
     NoAccount = 3,
     /// The command line was not understood.
@@ -56,35 +56,35 @@ impl From<Exit> for ExitCode {
 
 /// Why a command ended early: its exit code, and a line that says what failed, why, and what to do.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CliError {
     exit: Exit,
     line: String,
 }
 
-impl Failure {
+impl CliError {
     /// The line may repeat what the user typed: tokens in it are masked, and what controls a terminal is replaced.
     pub(crate) fn new(exit: Exit, line: impl Into<String>) -> Self {
-        Self { exit, line: harmless(&without_tokens(&line.into())) }
+        Self { exit, line: sanitize(&without_tokens(&line.into())) }
     }
 
     /// The answer could not be written to where it was to go.
-    pub(crate) fn unwritten(error: &io::Error) -> Self {
+    pub(crate) fn write(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             // Whoever reads has seen enough, as in `quota status | head -1`: that is no failure.
-            return Self::new(Exit::Done, "");
+            return Self::new(Exit::Success, "");
         }
         Self::new(Exit::IoErr, format!("could not write the answer: {}", io_cause::plain(error)))
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.line)
     }
 }
 
 /// Says what failed, if something did, and gives the exit code.
-pub(crate) fn end(outcome: Result<Exit, Failure>) -> ExitCode {
+pub(crate) fn report(outcome: Result<Exit, CliError>) -> ExitCode {
     match outcome {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -103,14 +103,14 @@ mod tests {
 
     #[test]
     fn a_reader_that_has_seen_enough_is_no_failure() {
-        let failure = Failure::unwritten(&io::ErrorKind::BrokenPipe.into());
+        let failure = CliError::write(&io::ErrorKind::BrokenPipe.into());
 
-        assert_eq!((failure.exit, failure.to_string().as_str()), (Exit::Done, ""));
+        assert_eq!((failure.exit, failure.to_string().as_str()), (Exit::Success, ""));
     }
 
     #[test]
     fn an_answer_that_cannot_be_written_is_a_failure() {
-        let failure = Failure::unwritten(&io::ErrorKind::StorageFull.into());
+        let failure = CliError::write(&io::ErrorKind::StorageFull.into());
 
         assert_eq!(failure.exit, Exit::IoErr);
         assert!(failure.to_string().starts_with("could not write the answer: "));

@@ -6,22 +6,22 @@ mod text;
 
 use crate::cli::{ExplainArgs, GlobalOptions};
 use crate::config::Config;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
-use crate::gateway;
 use crate::journal;
 use crate::router::{self, Refusal, Router, Seen};
 use crate::scope;
+use crate::store;
 use crate::term::{self, Screen};
 
 /// Shows the decision.
 ///
 /// # Errors
 ///
-/// [`Failure`] if the configuration or the store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
-    let store = gateway::store(global.store.as_deref())?;
-    let config = Config::named_or_usual(global.config.as_deref())?;
+/// [`CliError`] if the configuration or the store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    let store = store::open(global.store.as_deref())?;
+    let config = Config::load(global.config.as_deref())?;
     scope::run(async |scope| {
         let router = Router::open(scope, &config, &store, Some("quota explain"), &options.request).await?;
         let seen = Seen::of(&router.decide().await, &router);
@@ -37,6 +37,6 @@ pub(crate) fn run(options: &ExplainArgs, global: &GlobalOptions) -> Result<Exit,
         if has_news {
             journal::tell(&config, store.store.as_ref()).await;
         }
-        Ok(if seen.chosen().is_some() { Exit::Done } else { Refusal::of(seen).exit })
+        Ok(if seen.chosen().is_some() { Exit::Success } else { Refusal::of(seen).exit })
     })
 }

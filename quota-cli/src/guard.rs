@@ -17,13 +17,14 @@ use self::judge::{Terms, Verdict, Why, judge};
 use self::text::Beside;
 use crate::cli::{GlobalOptions, GuardArgs, Unknown};
 use crate::config::{self, Config};
-use crate::exit::{Exit, Failure};
+use crate::context;
+use crate::exit::{CliError, Exit};
 use crate::format::{LocalTime, rfc3339, whole_seconds};
-use crate::gateway;
 use crate::journal;
 use crate::reset_grace::{self, PendingReset};
 use crate::scope;
-use crate::sharing::Sharing;
+use crate::store;
+use crate::store_probe::StoreProbe;
 use crate::term;
 use crate::token_like::masked;
 use crate::unnamed_model;
@@ -42,10 +43,10 @@ const SHORTEST_HOOK: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// [`Failure`] if the configuration, the account or the store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
-    let store = gateway::store(global.store.as_deref())?;
-    let config = Arc::new(Config::named_or_usual(global.config.as_deref())?);
+/// [`CliError`] if the configuration, the account or the store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    let store = store::open(global.store.as_deref())?;
+    let config = Arc::new(Config::load(global.config.as_deref())?);
     let settings = match &options.account {
         Some(name) => config.account(name)?,
         None => config.first()?,
@@ -63,8 +64,8 @@ pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, F
         let clock = Clock::system();
         let began = clock.instant();
         // One that waits without end is no command that ends: its calls may take their time.
-        let timeout = options.timeout.or((!options.wait).then_some(gateway::COMMAND_TIMEOUT));
-        let manager = gateway::open(scope, &config, &store, "quota guard", timeout)?;
+        let timeout = options.timeout.or((!options.wait).then_some(context::COMMAND_TIMEOUT));
+        let manager = context::open_manager(scope, &config, &store, "quota guard", timeout)?;
         let account = manager.account(&settings.id);
         let keeper = Keeper::start(&config, &store.store);
         let advice = || settings.login.advice();
@@ -75,7 +76,7 @@ pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, F
             is_json: global.json,
             clock: &clock,
             keeper: &keeper,
-            sharing: &Sharing::on(&store),
+            probe: &StoreProbe::new(&store),
             advice: &advice,
         };
         let waited = guard.wait();
@@ -90,7 +91,7 @@ pub(crate) fn run(options: &GuardArgs, global: &GlobalOptions) -> Result<Exit, F
         let exit = exit_of(&verdict, options.unknown);
         unnamed_model::warn(terms.model, [(account.id(), answer.snapshot())]);
         guard.tell(&answer, &verdict, exit)?;
-        guard.sharing.tell([&answer]);
+        guard.probe.warn([&answer]);
         // After the answer: nobody waits for what hooks do, but a script that goes on by the exit code.
         let left = options.timeout.map(|most| most.saturating_sub(clock.instant().saturating_since(began)));
         if !keeper.end(left, &clock).await && !config.hooks.is_empty() {
@@ -108,7 +109,7 @@ struct Guard<'a> {
     is_json: bool,
     clock: &'a Clock,
     keeper: &'a Keeper,
-    sharing: &'a Sharing,
+    probe: &'a StoreProbe,
     advice: &'a dyn Fn() -> String,
 }
 
@@ -122,7 +123,7 @@ impl Guard<'_> {
             // Whatever fails, the answer says what is known and how certain it is.
             let asked = self.clock.bounded(PATIENCE, self.ask()).await.flatten();
             let (answer, verdict) = judged(asked.unwrap_or_else(|| self.account.peek()), self.terms);
-            if exit_of(&verdict, self.options.unknown) == Exit::Done {
+            if exit_of(&verdict, self.options.unknown) == Exit::Success {
                 return (answer, verdict);
             }
             let pending = self.pending(&answer, &verdict);
@@ -150,7 +151,7 @@ impl Guard<'_> {
     async fn ask(&self) -> Option<AccountUsage> {
         let known = self.account.sync().await;
         let model = self.terms.fresh_model();
-        if known.is_stale_for(model) && self.sharing.leaves_it_at(&known).await {
+        if known.is_stale_for(model) && self.probe.should_skip_refresh(&known).await {
             return Some(known);
         }
         self.account.get_for(model).await.ok()
@@ -172,14 +173,14 @@ impl Guard<'_> {
         Beside { cause: if pending.is_some() { None } else { cause() }, pending }
     }
 
-    fn tell(&self, answer: &AccountUsage, verdict: &Verdict, exit: Exit) -> Result<(), Failure> {
+    fn tell(&self, answer: &AccountUsage, verdict: &Verdict, exit: Exit) -> Result<(), CliError> {
         let (local, pending) = (local(answer), self.pending(answer, verdict));
         if self.is_json {
             let document = Document::of(self, verdict, exit, pending, local.now);
             let text = serde_json::to_string(&document).expect("it has only text keys");
             return term::print(&(text + "\n"));
         }
-        if exit != Exit::Done {
+        if exit != Exit::Success {
             let line = text::verdict(verdict, &self.beside(answer, pending), &local);
             term::eprint(&format!("quota: {}: {line}\n", self.account.id()));
         }
@@ -242,8 +243,8 @@ fn judged(answer: AccountUsage, terms: &Terms<'_>) -> (AccountUsage, Verdict) {
 
 fn exit_of(verdict: &Verdict, unknown: Unknown) -> Exit {
     match (verdict, unknown) {
-        (Verdict::Go { .. }, _) | (Verdict::Unknown { .. }, Unknown::Allow) => Exit::Done,
-        (Verdict::Below { .. }, _) => Exit::Gaps,
+        (Verdict::Go { .. }, _) | (Verdict::Unknown { .. }, Unknown::Allow) => Exit::Success,
+        (Verdict::Below { .. }, _) => Exit::Incomplete,
         (Verdict::Unknown { .. }, Unknown::Deny) => Exit::Unavailable,
     }
 }
@@ -281,7 +282,7 @@ impl<'a> Document<'a> {
             version: 1,
             now: rfc3339(now),
             account: guard.account.id().as_str(),
-            go: exit == Exit::Done,
+            go: exit == Exit::Success,
             verdict: word,
             window,
             left_percent: left,

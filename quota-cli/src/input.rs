@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quota::file::permissions;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::io_cause;
 use crate::token_like::masked;
 
@@ -24,8 +24,8 @@ const PIPE: piecemeal::Bounds =
 ///
 /// # Errors
 ///
-/// [`Failure`] if it cannot be read, or does not end.
-pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+/// [`CliError`] if it cannot be read, or does not end.
+pub(crate) fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
     let read = if is_stdin(path) { to_end(io::stdin().lock()) } else { open(path).and_then(read) };
     limited(path, read)
 }
@@ -35,26 +35,30 @@ pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
 ///
 /// # Errors
 ///
-/// As those of [`bytes`], and [`Failure`] with the command that closes the file to others.
-pub(crate) fn trusted_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+/// As those of [`read_input`], and [`CliError`] with the command that closes the file to others.
+pub(crate) fn read_trusted(path: &Path) -> Result<Vec<u8>, CliError> {
     if is_stdin(path) {
         return limited(path, read_stdin());
     }
     let opened = open(path).and_then(|file| Ok((permissions::check(&file, path)?, file)));
     match opened {
-        Ok((Err(untrusted), _)) => Err(Failure::new(Exit::Config, untrusted.to_string())),
+        Ok((Err(untrusted), _)) => Err(CliError::new(Exit::Config, untrusted.to_string())),
         Ok((Ok(()), file)) => limited(path, read(file)),
         Err(error) => limited(path, Err(error)),
     }
 }
 
-fn limited(path: &Path, read: io::Result<Vec<u8>>) -> Result<Vec<u8>, Failure> {
+fn limited(path: &Path, read: io::Result<Vec<u8>>) -> Result<Vec<u8>, CliError> {
     read.map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => {
-            let why = format!("{}: longer than 64 MiB, so it is none of what can be read here", name(path));
-            Failure::new(Exit::DataErr, why)
+            let why =
+                format!("{}: longer than 64 MiB, so it is none of what can be read here", display_name(path));
+            CliError::new(Exit::DataErr, why)
         }
-        _ => Failure::new(Exit::NoInput, format!("could not read {}: {}", name(path), why(&error))),
+        _ => CliError::new(
+            Exit::NoInput,
+            format!("could not read {}: {}", display_name(path), io_reason(&error)),
+        ),
     })
 }
 
@@ -183,12 +187,12 @@ pub(crate) mod piecemeal {
 }
 
 /// The input as errors call it. A token that was put in its place is not repeated.
-pub(crate) fn name(path: &Path) -> String {
+pub(crate) fn display_name(path: &Path) -> String {
     if is_stdin(path) { "standard input".to_owned() } else { masked(&path.display().to_string()).to_owned() }
 }
 
 /// What the system said, in words.
-pub(crate) fn why(error: &io::Error) -> String {
+pub(crate) fn io_reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::TimedOut => {
             format!("it did not end within {} s; name a file", PIPE_TIMEOUT.as_secs())
@@ -273,12 +277,12 @@ mod tests {
 
     #[test]
     fn an_empty_device_is_empty() {
-        assert_eq!(bytes(Path::new("/dev/null")).unwrap(), b"");
+        assert_eq!(read_input(Path::new("/dev/null")).unwrap(), b"");
     }
 
     #[test]
     fn a_directory_is_told_as_one() {
-        let told = bytes(Path::new("/")).unwrap_err().to_string();
+        let told = read_input(Path::new("/")).unwrap_err().to_string();
 
         assert_eq!(told, "could not read /: it is a directory");
     }

@@ -13,21 +13,21 @@ mod detected_logins;
 mod exit;
 mod explain;
 mod format;
-mod gateway;
 mod guard;
-mod harmless;
 mod hint;
 mod input;
 mod io_cause;
 mod journal;
 mod pick;
+mod read_context;
 mod reset_grace;
 mod router;
 mod run;
 mod runtime;
+mod sanitize;
 mod scope;
-mod shared;
-mod sharing;
+mod store;
+mod store_probe;
 mod term;
 mod token_like;
 mod unnamed_model;
@@ -37,10 +37,10 @@ mod zone;
 use std::process::ExitCode;
 
 use cli::{Arguments, Command};
-use exit::{Exit, Failure};
+use exit::{CliError, Exit};
 
 fn main() -> ExitCode {
-    exit::end(match cli::parse() {
+    exit::report(match cli::parse() {
         Ok(arguments) => {
             hint::set(&arguments.global);
             run(&arguments)
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(Arguments { command, global }: &Arguments) -> Result<Exit, Failure> {
+fn run(Arguments { command, global }: &Arguments) -> Result<Exit, CliError> {
     match command {
         Command::Status(options) => commands::status::run(options, global),
         Command::Statusline(options) => commands::statusline::run(options, global),

@@ -5,26 +5,26 @@ pub(crate) mod json;
 
 use crate::cli::{GlobalOptions, PickArgs};
 use crate::config::Config;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
-use crate::gateway;
 use crate::journal;
 use crate::router::{self, Refusal, Router, Seen};
 use crate::scope;
+use crate::store;
 use crate::term;
 
 /// Writes the name of the account, or says why there is none.
 ///
 /// # Errors
 ///
-/// [`Failure`] if the configuration or the store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &PickArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
-    let store = gateway::store(global.store.as_deref())?;
-    let config = Config::named_or_usual(global.config.as_deref())?;
+/// [`CliError`] if the configuration or the store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &PickArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    let store = store::open(global.store.as_deref())?;
+    let config = Config::load(global.config.as_deref())?;
     scope::run(async |scope| {
         let router = Router::open(scope, &config, &store, Some("quota pick"), &options.request).await?;
         let (exit, seen, refusal) = match router.route().await {
-            Ok(route) => (Exit::Done, Seen::of_route(&route, &router), None),
+            Ok(route) => (Exit::Success, Seen::of_route(&route, &router), None),
             Err(refusal) => (refusal.exit, refusal.seen.clone(), Some(refusal)),
         };
         router.warn_of_unnamed_model();
@@ -37,7 +37,7 @@ pub(crate) fn run(options: &PickArgs, global: &GlobalOptions) -> Result<Exit, Fa
     })
 }
 
-fn tell(seen: &Seen, refusal: Option<&Refusal>, as_json: bool) -> Result<(), Failure> {
+fn tell(seen: &Seen, refusal: Option<&Refusal>, as_json: bool) -> Result<(), CliError> {
     if let Some(refusal) = refusal.filter(|_| !as_json) {
         let local = LocalTime { now: seen.now, ..LocalTime::now() };
         term::eprint(&format!("quota: {}\n", router::nobody(refusal, &local)));

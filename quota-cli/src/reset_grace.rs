@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quota::{AccountUsage, Clock, Instant};
 
+use crate::context::COMMAND_TIMEOUT;
 use crate::format::{LocalTime, between};
-use crate::gateway::COMMAND_TIMEOUT;
 
 /// The store's clock and ours differ a little, so a wait is longer by this.
 pub(crate) const MARGIN: Duration = Duration::from_millis(50);

@@ -20,13 +20,14 @@ pub(crate) use self::seen::{Seen, SeenAccount};
 pub(crate) use self::words::{nobody, reason, verdict};
 use crate::cli::{RequestArgs, Unknown};
 use crate::config::{self, Config};
-use crate::exit::{Exit, Failure};
+use crate::context;
+use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
-use crate::gateway::{self, Store};
-use crate::harmless::harmless;
 use crate::reset_grace::{self, PendingReset};
+use crate::sanitize::sanitize;
 use crate::scope::CommandScope;
-use crate::sharing::{Sharing, is_any_alone};
+use crate::store::OpenedStore;
+use crate::store_probe::{StoreProbe, is_any_standalone};
 use crate::term;
 use crate::unnamed_model;
 
@@ -43,7 +44,7 @@ pub(crate) struct Router<'a> {
     quota: QuotaManager,
     accounts: FallbackAccountManager,
     request: Request,
-    sharing: Sharing,
+    probe: StoreProbe,
     time: reset_grace::Time,
     /// Whether it was told from the first that the store does not answer.
     was_alone: bool,
@@ -57,7 +58,7 @@ type Mark = (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>);
 /// Why there is no account for a request.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    /// [`Exit::Gaps`] if none has room, [`Exit::NoAccount`] if all are disabled, [`Exit::Unavailable`] if it cannot be told.
+    /// [`Exit::Incomplete`] if none has room, [`Exit::NoAccount`] if all are disabled, [`Exit::Unavailable`] if it cannot be told.
     pub(crate) exit: Exit,
     pub(crate) seen: Seen,
 }
@@ -68,19 +69,19 @@ impl<'a> Router<'a> {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if the store cannot be used, or the settings contradict each other.
+    /// [`CliError`] if the store cannot be used, or the settings contradict each other.
     pub(crate) async fn open(
         scope: &CommandScope,
         config: &'a Config,
-        store: &Store,
+        store: &OpenedStore,
         name: Option<&str>,
         asked: &RequestArgs,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CliError> {
         let time = reset_grace::Time::of_command(&Clock::system());
         store.check().await?;
         let quota = match name {
-            Some(name) => gateway::open(scope, config, store, name, Some(gateway::COMMAND_TIMEOUT))?,
-            None => gateway::open_to_read(config, store)?,
+            Some(name) => context::open_manager(scope, config, store, name, Some(context::COMMAND_TIMEOUT))?,
+            None => context::open_read_only(config, store)?,
         };
         // What others have found out is known before the first look: one of them may have more room.
         let mut known = Vec::with_capacity(config.accounts.len());
@@ -91,19 +92,19 @@ impl<'a> Router<'a> {
             });
             known.extend(join_all(loads).await);
         }
-        let sharing = Sharing::on(store);
-        sharing.tell(&known);
-        let was_alone = is_any_alone(&known);
+        let probe = StoreProbe::new(store);
+        probe.warn(&known);
+        let was_alone = is_any_standalone(&known);
         let mut builder = FallbackAccountManager::builder(config.routed())
             .quota_manager(quota.clone())
-            .credentials(gateway::logins(config))
+            .credentials(context::credential_sources(config))
             .traffic(Arc::new(AnthropicTraffic))
             .policy(policy(config, asked.unknown));
         // What is tried on a store of this process alone leaves nothing behind.
         if let Some(file) = config::accounts_file().filter(|_| store.is_shared) {
             builder = builder.state_file(file.state_path());
         }
-        let accounts = builder.build().map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        let accounts = builder.build().map_err(|error| CliError::new(Exit::Config, error.to_string()))?;
         if let Err(error) = accounts.load().await {
             // What was learned can be learned again; the file stays as it is until somebody has looked at it.
             term::eprint(&format!("quota: {}, going on without\n", config::unusable(&error)));
@@ -120,7 +121,7 @@ impl<'a> Router<'a> {
             quota,
             accounts,
             request,
-            sharing,
+            probe,
             time,
             was_alone,
             known: known.iter().map(mark).collect(),
@@ -191,7 +192,7 @@ impl<'a> Router<'a> {
         }
         let local = LocalTime { now: decision.now(), ..LocalTime::now() };
         let window = weighed.window().map_or_else(String::new, |window| format!("{}: ", window.id()));
-        let notice = harmless(&format!("{}: {window}{}; waiting", weighed.id(), pending.text(&local)));
+        let notice = sanitize(&format!("{}: {window}{}; waiting", weighed.id(), pending.text(&local)));
         term::eprint(&format!("quota: {notice}\n"));
         Clock::system().sleep(wait + reset_grace::MARGIN).await;
         true
@@ -241,17 +242,17 @@ impl<'a> Router<'a> {
         self.quota.close_within(within).await;
         let known: Vec<_> =
             self.config.accounts.iter().map(|account| self.quota.account(&account.id).peek()).collect();
-        if !self.was_alone && is_any_alone(&known) {
-            self.sharing.is_refused().await;
-            self.sharing.tell(&known);
+        if !self.was_alone && is_any_standalone(&known) {
+            self.probe.is_read_only().await;
+            self.probe.warn(&known);
         }
         !known.iter().map(mark).eq(self.known)
     }
 
     /// Tells whoever waits, if the store takes nothing: for who has asked nobody, and so has written nothing.
     pub(crate) async fn tell_if_refused(&self) {
-        if !self.was_alone && self.sharing.is_refused().await {
-            self.sharing.tell([]);
+        if !self.was_alone && self.probe.is_read_only().await {
+            self.probe.warn([]);
         }
     }
 }
@@ -267,7 +268,7 @@ fn policy(config: &Config, unknown: Option<Unknown>) -> RoutingPolicy {
     match unknown {
         Some(Unknown::Allow) => policy.when_unknown(UnknownUsage::Allow),
         Some(Unknown::Deny) => policy.when_unknown(UnknownUsage::Deny),
-        None if config.says_when_unknown => policy,
+        None if config.when_unknown_is_set => policy,
         // As of a guard: nobody is there to see that it went wrong and to try another account.
         None => policy.when_unknown(UnknownUsage::Deny),
     }
@@ -292,7 +293,7 @@ impl Refusal {
         }
         let cannot_be_told = rules().any(may_have_room) || !rules().any(is_about_quota);
         let waits = matches!(seen.outcome, seen::Outcome::Wait(_));
-        let exit = if cannot_be_told && !waits { Exit::Unavailable } else { Exit::Gaps };
+        let exit = if cannot_be_told && !waits { Exit::Unavailable } else { Exit::Incomplete };
         Self { exit, seen }
     }
 }

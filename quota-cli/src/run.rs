@@ -12,13 +12,13 @@ use std::time::Duration;
 use self::environment::Change;
 use crate::cli::{GlobalOptions, RunArgs};
 use crate::config::Config;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
-use crate::gateway;
-use crate::harmless::harmless;
 use crate::io_cause;
 use crate::router::{self, Router};
+use crate::sanitize::sanitize;
 use crate::scope;
+use crate::store;
 use crate::token_like::masked;
 
 /// How long a command waits for what is under way behind the back of the request: somebody wants to begin.
@@ -28,10 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 ///
-/// [`Failure`] if no account has room, or the command, the configuration or the store cannot be used.
-pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
-    let store = gateway::store(global.store.as_deref())?;
-    let config = Config::named_or_usual(global.config.as_deref())?;
+/// [`CliError`] if no account has room, or the command, the configuration or the store cannot be used.
+pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    let store = store::open(global.store.as_deref())?;
+    let config = Config::load(global.config.as_deref())?;
     let changes = scope::run(async |scope| {
         let router = Router::open(scope, &config, &store, Some("quota run"), &options.request).await?;
         let routed = router.route().await;
@@ -42,7 +42,7 @@ pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Fai
         }
         let route = routed.map_err(|refusal| {
             let local = LocalTime { now: refusal.seen.now, ..LocalTime::now() };
-            Failure::new(refusal.exit, router::nobody(&refusal, &local))
+            CliError::new(refusal.exit, router::nobody(&refusal, &local))
         })?;
         let headers = environment::headers();
         Ok(environment::of(&config, route.account(), route.credential(), headers.as_deref()))
@@ -61,27 +61,27 @@ pub(crate) fn run(options: &RunArgs, global: &GlobalOptions) -> Result<Exit, Fai
 
 /// Puts the command in the place of this program: whatever ends one ends the other, and the exit code is its own.
 #[cfg(unix)]
-fn start(mut command: Command, program: &OsString) -> Result<Exit, Failure> {
+fn start(mut command: Command, program: &OsString) -> Result<Exit, CliError> {
     let error = std::os::unix::process::CommandExt::exec(&mut command);
     Err(unstarted(program, &error))
 }
 
 /// Runs the command and ends as it does.
 #[cfg(not(unix))]
-fn start(mut command: Command, program: &OsString) -> Result<Exit, Failure> {
+fn start(mut command: Command, program: &OsString) -> Result<Exit, CliError> {
     let status = command.status().map_err(|error| unstarted(program, &error))?;
     std::process::exit(status.code().unwrap_or(Exit::OsErr as i32))
 }
 
-fn unstarted(program: &OsString, error: &io::Error) -> Failure {
-    let name = harmless(masked(&program.to_string_lossy()));
+fn unstarted(program: &OsString, error: &io::Error) -> CliError {
+    let name = sanitize(masked(&program.to_string_lossy()));
     match error.kind() {
         io::ErrorKind::NotFound => {
-            Failure::new(Exit::NotFound, format!("could not run {name}: there is no such command"))
+            CliError::new(Exit::NotFound, format!("could not run {name}: there is no such command"))
         }
         io::ErrorKind::PermissionDenied => {
-            Failure::new(Exit::NotExecutable, format!("could not run {name}: it may not be executed"))
+            CliError::new(Exit::NotExecutable, format!("could not run {name}: it may not be executed"))
         }
-        _ => Failure::new(Exit::NotExecutable, format!("could not run {name}: {}", io_cause::plain(error))),
+        _ => CliError::new(Exit::NotExecutable, format!("could not run {name}: {}", io_cause::plain(error))),
     }
 }

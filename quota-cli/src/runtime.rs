@@ -8,7 +8,7 @@ use std::pin::pin;
 use tokio::runtime::Builder;
 use tokio::signal;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
 /// Runs work on this thread.
@@ -17,8 +17,8 @@ use crate::io_cause;
 ///
 /// # Errors
 ///
-/// That of the work, or [`Failure`] if the system gives no runtime.
-pub(crate) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// That of the work, or [`CliError`] if the system gives no runtime.
+pub(crate) fn run<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     on(builder().enable_all(), work)
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T
 /// # Errors
 ///
 /// As those of [`run`].
-pub(crate) fn run_without_network<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(crate) fn run_without_network<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     on(builder().enable_time(), work)
 }
 
@@ -36,9 +36,10 @@ fn builder() -> Builder {
     Builder::new_current_thread()
 }
 
-fn on<T>(builder: &mut Builder, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let refused =
-        |error: io::Error| Failure::new(Exit::OsErr, format!("could not start: {}", io_cause::plain(&error)));
+fn on<T>(builder: &mut Builder, work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let refused = |error: io::Error| {
+        CliError::new(Exit::OsErr, format!("could not start: {}", io_cause::plain(&error)))
+    };
     let runtime = builder.build().map_err(refused)?;
     let outcome = runtime.block_on(work);
     runtime.shutdown_background();
@@ -46,7 +47,7 @@ fn on<T>(builder: &mut Builder, work: impl Future<Output = Result<T, Failure>>) 
 }
 
 /// Begins `ahead` and does the work meanwhile; nobody waits for what is begun.
-pub(crate) async fn with_ahead<T>(ahead: impl Future<Output = ()>, work: impl Future<Output = T>) -> T {
+pub(crate) async fn warm_up<T>(ahead: impl Future<Output = ()>, work: impl Future<Output = T>) -> T {
     let (mut ahead, mut work) = (pin!(ahead), pin!(work));
     let mut is_done = false;
     poll_fn(|context| {
@@ -59,25 +60,25 @@ pub(crate) async fn with_ahead<T>(ahead: impl Future<Output = ()>, work: impl Fu
 
 /// The signals that end a simulation, which has nothing to give back: Ctrl-C, and SIGTERM where there is such a thing.
 #[derive(Debug)]
-pub(crate) struct Farewell {
+pub(crate) struct ShutdownSignal {
     #[cfg(unix)]
     interrupt: signal::unix::Signal,
     #[cfg(unix)]
     terminate: signal::unix::Signal,
 }
 
-impl Farewell {
+impl ShutdownSignal {
     /// Listens from now on: a signal that comes before the first [`wait`](Self::wait) is not lost.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if the system does not let it listen.
-    pub(crate) fn listen() -> Result<Self, Failure> {
+    /// [`CliError`] if the system does not let it listen.
+    pub(crate) fn listen() -> Result<Self, CliError> {
         #[cfg(unix)]
         {
             use signal::unix::{SignalKind, signal};
             let refused = |error| {
-                Failure::new(
+                CliError::new(
                     Exit::OsErr,
                     format!("could not listen for signals: {}", io_cause::plain(&error)),
                 )

@@ -18,7 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 #[cfg(unix)]
 use self::signals::Signals;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::runtime;
 
 /// How long a command that ends waits until its leases are given back.
@@ -42,14 +42,14 @@ pub(crate) struct CommandScope {
 ///
 /// # Errors
 ///
-/// That of the work; a quiet one after a signal; [`Failure`] if the system gives no runtime.
-pub(crate) fn run<T>(work: impl AsyncFnOnce(&CommandScope) -> Result<T, Failure>) -> Result<T, Failure> {
+/// That of the work; a quiet one after a signal; [`CliError`] if the system gives no runtime.
+pub(crate) fn run<T>(work: impl AsyncFnOnce(&CommandScope) -> Result<T, CliError>) -> Result<T, CliError> {
     runtime::run(async {
         let scope = CommandScope::default();
         let outcome = scope.until_signalled(work(&scope)).await;
         match scope.close().await {
             // Not started yet: what was to follow the work does not.
-            Some(exit) => Err(Failure::new(exit, "")),
+            Some(exit) => Err(CliError::new(exit, "")),
             None => outcome,
         }
     })
@@ -60,8 +60,8 @@ impl CommandScope {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if the system does not let it listen for signals.
-    pub(crate) fn own(&self, manager: &QuotaManager) -> Result<(), Failure> {
+    /// [`CliError`] if the system does not let it listen for signals.
+    pub(crate) fn own(&self, manager: &QuotaManager) -> Result<(), CliError> {
         self.listen()?;
         let mut managers = self.managers.borrow_mut();
         managers.retain(|(_, closing)| closing.as_ref().is_none_or(|closing| !closing.is_finished()));
@@ -79,8 +79,8 @@ impl CommandScope {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if the system does not let it listen for signals.
-    pub(crate) fn listen(&self) -> Result<(), Failure> {
+    /// [`CliError`] if the system does not let it listen for signals.
+    pub(crate) fn listen(&self) -> Result<(), CliError> {
         if self.signals.borrow().is_none() {
             *self.signals.borrow_mut() = Some(Signals::listen()?);
         }
@@ -93,14 +93,17 @@ impl CommandScope {
     }
 
     /// Does the work, unless a signal ends it before.
-    async fn until_signalled<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    async fn until_signalled<T>(
+        &self,
+        work: impl Future<Output = Result<T, CliError>>,
+    ) -> Result<T, CliError> {
         let mut work = pin!(work);
         poll_fn(|context| {
             // First the work: it may be what begins to listen.
             if let Poll::Ready(outcome) = work.as_mut().poll(context) {
                 return Poll::Ready(outcome);
             }
-            self.poll_signal(context).map(|exit| Err(Failure::new(exit, "")))
+            self.poll_signal(context).map(|exit| Err(CliError::new(exit, "")))
         })
         .await
     }
@@ -137,7 +140,7 @@ struct Signals(std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>>>>);
 
 #[cfg(not(unix))]
 impl Signals {
-    fn listen() -> Result<Self, Failure> {
+    fn listen() -> Result<Self, CliError> {
         Ok(Self(Box::pin(tokio::signal::ctrl_c())))
     }
 

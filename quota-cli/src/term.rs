@@ -9,7 +9,7 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style as AnsiStyle};
 use terminal_size::{Height, Width, terminal_size_of};
 
-use crate::exit::Failure;
+use crate::exit::CliError;
 use crate::token_like::without_tokens;
 
 /// Where text goes: how wide and how high it may be, and whether it may have colours.
@@ -103,13 +103,10 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
 ///
 /// # Errors
 ///
-/// [`Failure`] if it cannot be written; a quiet one if nobody reads any more.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
+/// [`CliError`] if it cannot be written; a quiet one if nobody reads any more.
+pub(crate) fn print(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::unwritten(&error))
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| CliError::write(&error))
 }
 
 /// Tells the person who waits, or the log that is kept. Where that cannot be written nothing is lost. Tokens are masked.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use quota::{AccountId, Snapshot};
 
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 use crate::term;
 
 /// Warns on standard error if no window of these accounts names the model, as far as complete answers of them are known.
@@ -43,7 +43,7 @@ fn warning<'a>(
     let ids = read.chain(accounts.iter().flat_map(|(_, snapshot)| unreadable(snapshot)));
     let known: BTreeSet<_> = ids.map(|id| id.part().unwrap_or(id.as_str())).collect();
     let known = if known.is_empty() { "none".to_owned() } else { Vec::from_iter(known).join(", ") };
-    Some(harmless(&format!("no window of {place} names model {model:?} (known: {known})")))
+    Some(sanitize(&format!("no window of {place} names model {model:?} (known: {known})")))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Error};
 
 use super::Arguments;
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 use crate::token_like::{looks_like_a_token, without_tokens};
 
 /// The error with nothing in it that must not be shown.
@@ -21,7 +21,7 @@ pub(super) fn safe(mut error: Error) -> Error {
 
 /// What is left of a value; `None` if nothing is.
 fn shown(kind: ContextKind, value: ContextValue) -> Option<ContextValue> {
-    let text = |text: &String| harmless(&without_tokens(text));
+    let text = |text: &String| sanitize(&without_tokens(text));
     Some(match value {
         ContextValue::String(word) if kind == ContextKind::SuggestedSubcommand && is_hidden(&word) => {
             return None;

@@ -16,8 +16,8 @@ use std::path::Path;
 
 use crate::cli::{AccountsArgs, AccountsCommand, GlobalOptions};
 use crate::config::{self, Change, Config};
-use crate::exit::{Exit, Failure};
-use crate::harmless::harmless;
+use crate::exit::{CliError, Exit};
+use crate::sanitize::sanitize;
 use crate::scope;
 use crate::term;
 
@@ -25,8 +25,8 @@ use crate::term;
 ///
 /// # Errors
 ///
-/// [`Failure`] if the configuration cannot be used or changed, or an account is named that there is not.
-pub(crate) fn run(options: &AccountsArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+/// [`CliError`] if the configuration cannot be used or changed, or an account is named that there is not.
+pub(crate) fn run(options: &AccountsArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     match &options.command {
         None | Some(AccountsCommand::List) => list::run(global),
         Some(AccountsCommand::Add(options)) => add::run(options, global),
@@ -43,8 +43,8 @@ pub(crate) fn run(options: &AccountsArgs, global: &GlobalOptions) -> Result<Exit
 /// Changes the accounts of the configuration, and prints what was done, a line for each thing.
 fn change(
     named: Option<&Path>,
-    change: impl FnMut(&Config) -> Result<Change<Vec<String>>, Failure>,
-) -> Result<Exit, Failure> {
+    change: impl FnMut(&Config) -> Result<Change<Vec<String>>, CliError>,
+) -> Result<Exit, CliError> {
     scope::run(async |scope| {
         scope.listen()?;
         done(&config::update(named, change).await?)
@@ -52,7 +52,7 @@ fn change(
 }
 
 /// Tells what was done, a line for each thing.
-fn done(lines: &[String]) -> Result<Exit, Failure> {
-    let told: String = lines.iter().map(|line| format!("{}\n", harmless(line))).collect();
-    term::print(&told).map(|()| Exit::Done)
+fn done(lines: &[String]) -> Result<Exit, CliError> {
+    let told: String = lines.iter().map(|line| format!("{}\n", sanitize(line))).collect();
+    term::print(&told).map(|()| Exit::Success)
 }

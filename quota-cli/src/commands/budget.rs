@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use quota::{AccountId, Hold, Policy, Priority, Record, provider_cooldown};
 
 use crate::cli::{BudgetArgs, GlobalOptions};
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::{LocalTime, between};
+use crate::read_context::{ReadContext, unavailable};
 use crate::scope;
-use crate::shared::{Shared, unavailable};
 use crate::term::{self, Screen};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -47,19 +47,19 @@ struct Caller {
 ///
 /// # Errors
 ///
-/// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &BudgetArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+/// [`CliError`] if configuration or store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &BudgetArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
         // Hooks may run.
         scope.listen()?;
-        let Some(shared) = Shared::open(&options.accounts, global).await? else {
+        let Some(shared) = ReadContext::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
         };
         let policy = &shared.config.policy;
         let mut local = LocalTime::now();
         let (mut all, mut looks) = (Vec::new(), Vec::new());
         for account in &shared.config.accounts {
-            let looked = shared.look(&account.id).await?;
+            let looked = shared.load(&account.id).await?;
             let quiet = provider_cooldown(&*shared.store, account.id.provider(), policy, looked.now);
             let quiet = quiet.await.map_err(|error| unavailable(&error))?;
             // The store's clock is the one by which calls are counted.
@@ -76,9 +76,9 @@ pub(crate) fn run(options: &BudgetArgs, global: &GlobalOptions) -> Result<Exit, 
             text::render(&all, &local, Screen::stdout())
         };
         term::print(&shown)?;
-        shared.act_on_all(&looks).await;
+        shared.run_all_hooks(&looks).await;
         let is_whole = looks.iter().all(|looked| !looked.damage.record);
-        Ok(if is_whole { Exit::Done } else { Exit::Gaps })
+        Ok(if is_whole { Exit::Success } else { Exit::Incomplete })
     })
 }
 

@@ -19,9 +19,9 @@ use quota_sim::Simulator;
 use tokio::task::JoinSet;
 
 use crate::cli::{DemoArgs, GlobalOptions};
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::between;
-use crate::runtime::{self, Farewell};
+use crate::runtime::{self, ShutdownSignal};
 use crate::term::{self, Screen};
 
 use self::consumer::Consumers;
@@ -36,23 +36,23 @@ const FRAME: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 ///
-/// [`Failure`] if there is no port to be had, or the summary cannot be written.
-pub(crate) fn run(options: &DemoArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+/// [`CliError`] if there is no port to be had, or the summary cannot be written.
+pub(crate) fn run(options: &DemoArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     // Half the bits: a number that programs of every language can read from JSON.
     let seed = options.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let plan = Plan::new(options.accounts.into(), options.consumers, options.seconds.into(), seed);
     let summary = runtime::run(play(plan, Live::new(global.json)))?;
     term::print(&if global.json { summary.json() } else { summary.text(Screen::stdout()) })?;
-    Ok(Exit::Done)
+    Ok(Exit::Success)
 }
 
 /// Plays the plan to its end, or until somebody has seen enough.
-async fn play(plan: Plan, mut live: Live) -> Result<Summary, Failure> {
+async fn play(plan: Plan, mut live: Live) -> Result<Summary, CliError> {
     let clock = Clock::system();
-    let mut farewell = Farewell::listen()?;
+    let mut farewell = ShutdownSignal::listen()?;
     let simulator = Simulator::builder(plan.script.clone()).start().await;
     let simulator = simulator.map_err(|error| {
-        Failure::new(Exit::Unavailable, format!("could not start the simulated provider: {error}"))
+        CliError::new(Exit::Unavailable, format!("could not start the simulated provider: {error}"))
     })?;
     let quota = manager(&plan, &simulator)?;
     let accounts: Arc<[Account]> = plan.ids().map(|id| quota.account(&id)).collect();
@@ -99,12 +99,12 @@ async fn read_all_once(accounts: &[Account]) {
 }
 
 /// One manager for everybody, which asks the simulated provider over HTTP.
-fn manager(plan: &Plan, simulator: &Simulator) -> Result<QuotaManager, Failure> {
+fn manager(plan: &Plan, simulator: &Simulator) -> Result<QuotaManager, CliError> {
     let logins =
         plan.script.accounts().iter().zip(plan.ids()).fold(CredentialMap::new(), |logins, (account, id)| {
             logins.with(id, Arc::new(StaticCredential::new(Secret::new(account.token()))))
         });
-    let broken = |why: String| Failure::new(Exit::OsErr, why);
+    let broken = |why: String| CliError::new(Exit::OsErr, why);
     let fetcher = Anthropic::builder().base_url(simulator.url()).timeout(plan.policy.fetch_timeout);
     let fetcher = fetcher.build().map_err(|error| broken(error.to_string()))?;
     let store = quota::open_store("memory:").map_err(|error| broken(error.to_string()))?;
@@ -114,7 +114,7 @@ fn manager(plan: &Plan, simulator: &Simulator) -> Result<QuotaManager, Failure> 
 }
 
 /// Tells of what is worth telling.
-fn note(live: &mut Live, event: &Event, passed: Duration) -> Result<(), Failure> {
+fn note(live: &mut Live, event: &Event, passed: Duration) -> Result<(), CliError> {
     match event {
         Event::Failed { account, error, hold, .. } => live.failed(account, error, hold.as_ref(), passed),
         Event::Refreshed { account, .. } => live.answered(account, passed),

@@ -13,9 +13,9 @@ use quota::Clock;
 
 use crate::cli::GlobalOptions;
 use crate::config::Config;
-use crate::exit::{Exit, Failure};
-use crate::gateway::{self, Store};
+use crate::exit::{CliError, Exit};
 use crate::scope;
+use crate::store::{self, OpenedStore};
 use crate::term::{self, Screen};
 
 /// One thing that was checked.
@@ -103,14 +103,14 @@ impl Check {
 ///
 /// # Errors
 ///
-/// [`Failure`] if the answer cannot be written. Whatever is wrong otherwise is a check that says so.
-pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, Failure> {
+/// [`CliError`] if the answer cannot be written. Whatever is wrong otherwise is a check that says so.
+pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
         // Token commands may run.
         scope.listen()?;
         let clock = Clock::system();
         let (mut checks, config) = place::config(global.config.as_deref());
-        let store = gateway::store_to_examine(global.store.as_deref());
+        let store = store::open_to_examine(global.store.as_deref());
         let of_store = place::store(store.as_ref(), &clock).await;
         // A private store knows nothing, and a broken one cannot be read.
         let is_usable = of_store.iter().all(|check| check.level != Level::Fail);
@@ -123,11 +123,11 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, Failure> {
         let shown = if global.json { json::render(&checks) } else { text::render(&checks, Screen::stdout()) };
         term::print(&shown)?;
         let is_all_ok = checks.iter().all(|check| check.level == Level::Ok);
-        Ok(if is_all_ok { Exit::Done } else { Exit::Gaps })
+        Ok(if is_all_ok { Exit::Success } else { Exit::Incomplete })
     })
 }
 
-async fn of_accounts(config: &Config, store: Option<&Store>, clock: &Clock) -> Vec<Check> {
+async fn of_accounts(config: &Config, store: Option<&OpenedStore>, clock: &Clock) -> Vec<Check> {
     let (mut checks, mut marks) = (Vec::new(), Vec::new());
     for account in &config.accounts {
         let (of_login, fingerprint) = logins::of(account, config, clock).await;

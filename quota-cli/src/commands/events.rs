@@ -8,10 +8,10 @@ use quota::{AccountId, Clock, QuotaStore, StoreKey, Version};
 use tokio::task::JoinSet;
 
 use crate::cli::{EventsArgs, GlobalOptions};
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::{LocalTime, between};
+use crate::read_context::ReadContext;
 use crate::scope;
-use crate::shared::Shared;
 use crate::term::{self, Screen};
 use crate::view::event_text::{line, lines};
 use quota_journal::{Damage, HookPayload, JournalEvent, JournalUpdate};
@@ -25,27 +25,27 @@ const PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &EventsArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+/// [`CliError`] if configuration or store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &EventsArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
         // Hooks may run.
         scope.listen()?;
-        let Some(shared) = Shared::open(&options.accounts, global).await? else {
+        let Some(shared) = ReadContext::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
         };
         let mut follower = Follower { shared: &shared, json: global.json, told: Vec::new() };
         let looked = follower.tell_last(options.last).await?;
-        shared.act_on_all(&looked).await;
+        shared.run_all_hooks(&looked).await;
         if options.follow {
             follower.follow(looked).await?;
         }
-        Ok(Exit::Done)
+        Ok(Exit::Success)
     })
 }
 
 /// Tells events, each once.
 struct Follower<'a> {
-    shared: &'a Shared,
+    shared: &'a ReadContext,
     json: bool,
     /// For each account, the number of the next event to tell.
     told: Vec<u64>,
@@ -53,11 +53,11 @@ struct Follower<'a> {
 
 impl Follower<'_> {
     /// Tells the last ones of all accounts, oldest first.
-    async fn tell_last(&mut self, last: usize) -> Result<Vec<JournalUpdate>, Failure> {
+    async fn tell_last(&mut self, last: usize) -> Result<Vec<JournalUpdate>, CliError> {
         let accounts = &self.shared.config.accounts;
         let mut looked = Vec::with_capacity(accounts.len());
         for account in accounts {
-            looked.push(self.shared.look(&account.id).await?);
+            looked.push(self.shared.load(&account.id).await?);
         }
         let mut all: Vec<_> = accounts
             .iter()
@@ -77,7 +77,7 @@ impl Follower<'_> {
     }
 
     /// Tells whatever happens from now on. It never ends by itself.
-    async fn follow(&mut self, looked: Vec<JournalUpdate>) -> Result<(), Failure> {
+    async fn follow(&mut self, looked: Vec<JournalUpdate>) -> Result<(), CliError> {
         let mut waits = JoinSet::new();
         for (at, looked) in looked.iter().enumerate() {
             waits.spawn(self.wait(at, looked));
@@ -86,7 +86,7 @@ impl Follower<'_> {
             // A store that breaks in its wait is a broken store, and is told when it is looked at.
             let Ok(at) = woken else { continue };
             let account = &self.shared.config.accounts[at].id;
-            match self.shared.look(account).await {
+            match self.shared.load(account).await {
                 Ok(looked) => {
                     // A store that has lost its content begins to count anew.
                     let from = self.told[at].min(looked.journal.next_number());
@@ -94,7 +94,7 @@ impl Follower<'_> {
                     let new: Vec<_> = new.map(|(_, event)| (account, event)).collect();
                     self.tell(&new)?;
                     self.told[at] = looked.journal.next_number();
-                    self.shared.act_on(account, &looked).await;
+                    self.shared.run_hooks(account, &looked).await;
                     waits.spawn(self.wait(at, &looked));
                 }
                 Err(failure) => {
@@ -119,7 +119,7 @@ impl Follower<'_> {
         }
     }
 
-    fn tell(&self, events: &[(&AccountId, &JournalEvent)]) -> Result<(), Failure> {
+    fn tell(&self, events: &[(&AccountId, &JournalEvent)]) -> Result<(), CliError> {
         let (local, screen) = (LocalTime::now(), Screen::stdout());
         let mut text = String::new();
         for (account, event) in events {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::cli::{GlobalOptions, InitArgs};
 use crate::config;
 use crate::detected_logins::DetectedLogins;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::hint;
 use crate::io_cause;
 use crate::runtime;
@@ -24,24 +24,24 @@ use crate::token_like::without_tokens;
 ///
 /// # Errors
 ///
-/// [`Failure`] if one is there and nobody said that it may be written over, or it cannot be written.
-pub(crate) fn run(options: &InitArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+/// [`CliError`] if one is there and nobody said that it may be written over, or it cannot be written.
+pub(crate) fn run(options: &InitArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     if options.print {
         term::print(&drafted()?)?;
-        return Ok(Exit::Done);
+        return Ok(Exit::Success);
     }
     let path = place(global.config.as_deref())?;
     let is_there = path.symlink_metadata().is_ok();
     // Asked before anything listens for signals: they end the question as they end any program.
     if is_there && !options.force && !is_agreed(&path)? {
         term::eprint("quota: nothing was written\n");
-        return Ok(Exit::Gaps);
+        return Ok(Exit::Incomplete);
     }
     let text = drafted()?;
     let kept = runtime::run(async {
         save::whole(&path, &text, is_there).await.map_err(|error| {
             let why = io_cause::of_write(&error);
-            Failure::new(Exit::IoErr, format!("could not write {}: {why}", path.display()))
+            CliError::new(Exit::IoErr, format!("could not write {}: {why}", path.display()))
         })
     })?;
     if global.json {
@@ -51,11 +51,11 @@ pub(crate) fn run(options: &InitArgs, global: &GlobalOptions) -> Result<Exit, Fa
     let check = hint::command("doctor");
     let done = format!("Wrote {}.\n{kept}Check with: {check}\n", path.display());
     term::print(&without_tokens(&done))?;
-    Ok(Exit::Done)
+    Ok(Exit::Success)
 }
 
 /// A configuration of the logins that it finds.
-fn drafted() -> Result<String, Failure> {
+fn drafted() -> Result<String, CliError> {
     scope::run(async |scope| {
         // On macOS a program reads the keychain.
         scope.listen()?;
@@ -63,12 +63,12 @@ fn drafted() -> Result<String, Failure> {
     })
 }
 
-fn tell_json(path: &Path, kept: Option<&Path>) -> Result<Exit, Failure> {
+fn tell_json(path: &Path, kept: Option<&Path>) -> Result<Exit, CliError> {
     let text = |path: &Path| without_tokens(&path.display().to_string()).into_owned();
     let document = Document { version: 1, path: text(path), kept: kept.map(text) };
     let told = serde_json::to_string(&document).expect("it has only text keys");
     term::print(&(told + "\n"))?;
-    Ok(Exit::Done)
+    Ok(Exit::Success)
 }
 
 /// What `quota init --json` writes; its fields are told in docs/init-json.md.
@@ -79,24 +79,24 @@ struct Document {
     kept: Option<String>,
 }
 
-fn place(named: Option<&Path>) -> Result<PathBuf, Failure> {
-    named.map(Path::to_owned).or_else(config::usual_path).ok_or_else(|| {
+fn place(named: Option<&Path>) -> Result<PathBuf, CliError> {
+    named.map(Path::to_owned).or_else(config::default_path).ok_or_else(|| {
         let why = "neither XDG_CONFIG_HOME nor HOME is set; name a file with --config";
-        Failure::new(Exit::Usage, why)
+        CliError::new(Exit::Usage, why)
     })
 }
 
 /// Whether somebody at the terminal says that the file may be written over.
-fn is_agreed(path: &Path) -> Result<bool, Failure> {
+fn is_agreed(path: &Path) -> Result<bool, CliError> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         let why = format!("{} is there already; --force writes over it and keeps a copy", path.display());
-        return Err(Failure::new(Exit::Usage, why));
+        return Err(CliError::new(Exit::Usage, why));
     }
     term::eprint(&format!("{} is there already. Write over it, and keep a copy? [y/N] ", path.display()));
     let _ = io::stderr().flush();
     let mut said = String::new();
     io::stdin().read_line(&mut said).map_err(|error| {
-        Failure::new(
+        CliError::new(
             Exit::NoInput,
             format!("could not read the answer: {}; use --force", io_cause::plain(&error)),
         )

@@ -15,12 +15,12 @@ use jiff::Timestamp;
 use quota::{AccountId, Percent};
 
 use crate::cli::{GlobalOptions, PaceArgs};
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::{LocalTime, between};
-use crate::harmless::harmless;
 use crate::io_cause;
+use crate::read_context::ReadContext;
+use crate::sanitize::sanitize;
 use crate::scope;
-use crate::shared::Shared;
 use crate::term::{self, Screen};
 use quota_journal::pace::{Estimate, Period, Rate};
 use quota_journal::{JournalUpdate, Sample};
@@ -52,19 +52,19 @@ struct WindowPace {
 ///
 /// # Errors
 ///
-/// [`Failure`] if configuration or store cannot be used, or the answer cannot be written.
-pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+/// [`CliError`] if configuration or store cannot be used, or the answer cannot be written.
+pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
         // Hooks may run.
         scope.listen()?;
-        let Some(shared) = Shared::open(&options.accounts, global).await? else {
+        let Some(shared) = ReadContext::open(&options.accounts, global).await? else {
             return Ok(Exit::NoAccount);
         };
         let mut local = LocalTime::now();
         let (mut all, mut looks) = (Vec::new(), Vec::new());
         let fresh_for = shared.config.policy.max_age;
         for account in &shared.config.accounts {
-            let looked = shared.look(&account.id).await?;
+            let looked = shared.load(&account.id).await?;
             local.now = looked.now;
             all.push(AccountPace::of(&account.id, &looked, fresh_for, options.window.as_deref()));
             looks.push(looked);
@@ -72,25 +72,25 @@ pub(crate) fn run(options: &PaceArgs, global: &GlobalOptions) -> Result<Exit, Fa
         if let Some(window) = &options.window
             && all.iter().all(|account| account.windows.is_empty())
         {
-            let name = harmless(window);
-            return Err(Failure::new(Exit::Usage, format!("no account has a window called {name}")));
+            let name = sanitize(window);
+            return Err(CliError::new(Exit::Usage, format!("no account has a window called {name}")));
         }
         show(options, global.json, &all, &local)?;
-        shared.act_on_all(&looks).await;
+        shared.run_all_hooks(&looks).await;
         let gaps = all.iter().any(|account| account.windows.iter().any(|window| window.rate().is_none()));
         let empty = all.iter().all(|account| account.windows.is_empty());
-        Ok(if gaps || empty { Exit::Gaps } else { Exit::Done })
+        Ok(if gaps || empty { Exit::Incomplete } else { Exit::Success })
     })
 }
 
-fn show(options: &PaceArgs, is_json: bool, all: &[AccountPace], local: &LocalTime) -> Result<(), Failure> {
+fn show(options: &PaceArgs, is_json: bool, all: &[AccountPace], local: &LocalTime) -> Result<(), CliError> {
     if let Some(path) = &options.svg {
         let drawing = svg::render(all, local);
         if path == Path::new("-") {
             return term::print(&drawing);
         }
         fs::write(path, drawing).map_err(|error| {
-            Failure::new(
+            CliError::new(
                 Exit::IoErr,
                 format!("could not write {}: {}", path.display(), io_cause::of_write(&error)),
             )

@@ -6,19 +6,19 @@ mod kind;
 mod report;
 
 use crate::cli::{ParseArgs, Provider};
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::{input, term};
 
 /// Shows what is understood.
 ///
 /// # Errors
 ///
-/// [`Failure`] if the input cannot be read, or nothing in it is understood.
-pub(crate) fn run(options: &ParseArgs) -> Result<Exit, Failure> {
+/// [`CliError`] if the input cannot be read, or nothing in it is understood.
+pub(crate) fn run(options: &ParseArgs) -> Result<Exit, CliError> {
     let Provider::Anthropic = options.provider;
-    let bytes = input::bytes(&options.file)?;
+    let bytes = input::read_input(&options.file)?;
     let malformed =
-        |why: String| Failure::new(Exit::DataErr, format!("{}: {why}", input::name(&options.file)));
+        |why: String| CliError::new(Exit::DataErr, format!("{}: {why}", input::display_name(&options.file)));
     let report = if options.headers { header_lines::read(&bytes) } else { kind::read(&bytes) };
     let report = report.map_err(malformed)?;
     term::print(&report.render())?;
@@ -27,5 +27,5 @@ pub(crate) fn run(options: &ParseArgs) -> Result<Exit, Failure> {
             "quota: nothing in it says how much is used; what was left out is listed under \"ignored\"\n",
         );
     }
-    Ok(Exit::Done)
+    Ok(Exit::Success)
 }

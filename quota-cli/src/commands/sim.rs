@@ -6,20 +6,20 @@ use std::path::Path;
 use quota_sim::{Script, Simulator, StartError};
 
 use crate::cli::SimArgs;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::pluralize;
-use crate::runtime::{self, Farewell};
+use crate::runtime::{self, ShutdownSignal};
 use crate::{input, io_cause, term};
 
 /// Plays until Ctrl-C or SIGTERM.
 ///
 /// # Errors
 ///
-/// [`Failure`] if the script is broken, or the port is taken.
-pub(crate) fn run(options: &SimArgs) -> Result<Exit, Failure> {
+/// [`CliError`] if the script is broken, or the port is taken.
+pub(crate) fn run(options: &SimArgs) -> Result<Exit, CliError> {
     let script = options.script.as_deref().map_or_else(|| Ok(Script::default()), script)?;
     runtime::run(async {
-        let mut farewell = Farewell::listen()?;
+        let mut farewell = ShutdownSignal::listen()?;
         let simulator = Simulator::builder(script.clone()).port(options.port).start().await;
         let simulator = simulator.map_err(|error| refused(&error))?;
         let url = simulator.url();
@@ -31,14 +31,14 @@ pub(crate) fn run(options: &SimArgs) -> Result<Exit, Failure> {
         farewell.wait().await;
         let calls = simulator.stop().await.calls();
         term::eprint(&format!("Served {}.\n", pluralize(calls, "request")));
-        Ok(Exit::Done)
+        Ok(Exit::Success)
     })
 }
 
-fn script(path: &Path) -> Result<Script, Failure> {
-    let name = input::name(path);
-    let broken = |why: String| Failure::new(Exit::Config, why);
-    let text = String::from_utf8(input::bytes(path)?);
+fn script(path: &Path) -> Result<Script, CliError> {
+    let name = input::display_name(path);
+    let broken = |why: String| CliError::new(Exit::Config, why);
+    let text = String::from_utf8(input::read_input(path)?);
     let text = text.map_err(|_| broken(format!("{name}: not UTF-8 text; save it as UTF-8")))?;
     Script::from_toml(&text).map_err(|error| {
         // An error of serde's may be told in several lines.
@@ -46,15 +46,15 @@ fn script(path: &Path) -> Result<Script, Failure> {
     })
 }
 
-fn refused(error: &StartError) -> Failure {
+fn refused(error: &StartError) -> CliError {
     match error {
-        StartError::Listen { port, source, .. } => Failure::new(
+        StartError::Listen { port, source, .. } => CliError::new(
             Exit::Unavailable,
             format!(
                 "could not listen on port {port}: {}; name another with --port, or none for any that is free",
                 io_cause::plain(source)
             ),
         ),
-        _ => Failure::new(Exit::Config, error.to_string()),
+        _ => CliError::new(Exit::Config, error.to_string()),
     }
 }

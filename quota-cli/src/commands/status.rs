@@ -9,12 +9,12 @@ use self::live::Live;
 use crate::cli::{GlobalOptions, StatusArgs};
 use crate::config;
 use crate::context;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
-use crate::gateway::{self, Store};
 use crate::journal;
 use crate::runtime;
 use crate::scope::{self, CommandScope};
+use crate::store::{self, OpenedStore};
 use crate::term::{self, Screen};
 use crate::view::{account_json, account_text};
 
@@ -22,18 +22,18 @@ use crate::view::{account_json, account_text};
 ///
 /// # Errors
 ///
-/// [`Failure`] if the configuration cannot be used, or the answer cannot be written. An account that fails is no failure:
+/// [`CliError`] if the configuration cannot be used, or the answer cannot be written. An account that fails is no failure:
 /// it is shown as one.
-pub(crate) fn run(options: &StatusArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
-    let store = gateway::store(global.store.as_deref())?;
-    if !store.is_shared && store.is_for_want_of_a_home {
+pub(crate) fn run(options: &StatusArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    let store = store::open(global.store.as_deref())?;
+    if !store.is_shared && store.no_home {
         term::eprint(
             "quota: neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes\n",
         );
     }
     scope::run(async |scope| {
         let shown = shown(scope, options, global, &store);
-        runtime::with_ahead(store.open_ahead(), shown).await
+        runtime::warm_up(store.warm_up(), shown).await
     })
 }
 
@@ -41,15 +41,15 @@ async fn shown(
     scope: &CommandScope,
     options: &StatusArgs,
     global: &GlobalOptions,
-    store: &Store,
-) -> Result<Exit, Failure> {
+    store: &OpenedStore,
+) -> Result<Exit, CliError> {
     let Some(mut config) = context::configuration(global.config.as_deref()).await? else {
         if global.json {
             term::print(&account_json::render(&[], &LocalTime::now()))?;
         }
         return Ok(Exit::NoAccount);
     };
-    config.only(&options.accounts)?;
+    config.retain(&options.accounts)?;
     store.check().await?;
     let screen = Screen::stdout();
     let mut live = (!global.json && screen.is_tty).then(|| Live::on(screen));
@@ -68,7 +68,7 @@ async fn shown(
         return Err(config::all_disabled(accounts.iter().map(|account| &account.id)));
     }
     let gaps = accounts.iter().any(|account| account.failure.is_some());
-    Ok(if gaps { Exit::Gaps } else { Exit::Done })
+    Ok(if gaps { Exit::Incomplete } else { Exit::Success })
 }
 
 fn wish(options: &StatusArgs) -> Wish {

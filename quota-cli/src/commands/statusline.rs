@@ -19,11 +19,12 @@ use self::observe::Joined;
 use self::session::Session;
 use crate::cli::{GlobalOptions, Preset, StatuslineArgs};
 use crate::config::{AccountSettings, Config, LoginSource};
-use crate::exit::{Exit, Failure};
+use crate::context;
+use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
-use crate::gateway::{self, Store};
 use crate::runtime;
-use crate::sharing;
+use crate::store::{self, OpenedStore};
+use crate::store_probe;
 use crate::term;
 use crate::view::account::AccountView;
 use crate::view::account_json;
@@ -48,12 +49,12 @@ struct Broken {
     reason: Option<Reason>,
     /// Whether the session's own numbers are the whole line: nothing is broken, there is only no store to share them in.
     leaves_session: bool,
-    failure: Failure,
+    failure: CliError,
 }
 
 /// A store that no other process sees holds nothing that a statusline could show.
-fn not_shared(store: &Store) -> Broken {
-    let (reason, why) = if store.is_for_want_of_a_home {
+fn not_shared(store: &OpenedStore) -> Broken {
+    let (reason, why) = if store.no_home {
         let why = "neither XDG_STATE_HOME nor HOME is set to an absolute path, so there is no store to read; set HOME, or name a \
                    store with --store or QUOTA_STORE: sqlite:///path";
         (Reason::NoHomeDirectory, why)
@@ -61,17 +62,17 @@ fn not_shared(store: &Store) -> Broken {
         let why = "the store memory: is not shared, so a statusline finds nothing in it; name a file: sqlite:///path";
         (Reason::StoreNotShared, why)
     };
-    Broken { reason: Some(reason), leaves_session: true, failure: Failure::new(Exit::Config, why) }
+    Broken { reason: Some(reason), leaves_session: true, failure: CliError::new(Exit::Config, why) }
 }
 
-impl From<Failure> for Broken {
-    fn from(failure: Failure) -> Self {
+impl From<CliError> for Broken {
+    fn from(failure: CliError) -> Self {
         Self { reason: None, leaves_session: false, failure }
     }
 }
 
 impl Broken {
-    fn because(reason: Reason) -> impl Fn(Failure) -> Self {
+    fn because(reason: Reason) -> impl Fn(CliError) -> Self {
         move |failure| Self { reason: Some(reason), leaves_session: false, failure }
     }
 }
@@ -83,14 +84,14 @@ impl Broken {
 ///
 /// # Errors
 ///
-/// [`Failure`] if the command line is not understood, or the line cannot be written.
-pub(crate) fn run(options: &StatuslineArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+/// [`CliError`] if the command line is not understood, or the line cannot be written.
+pub(crate) fn run(options: &StatuslineArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     let look = Look {
         format: options.format.as_deref().map(Format::parse).transpose()?,
         preset: options.preset.unwrap_or(Preset::Plain),
         is_json: global.json,
     };
-    let store = match gateway::store_in_passing(global.store.as_deref()) {
+    let store = match store::open_quick(global.store.as_deref()) {
         Ok(store) => store,
         Err(failure) => {
             let tell = async {
@@ -116,7 +117,7 @@ pub(crate) fn run(options: &StatuslineArgs, global: &GlobalOptions) -> Result<Ex
     let has_keychain = cfg!(target_os = "macos");
     // Left open: the system takes a file back at the end of the process faster than it is closed.
     let _open = ManuallyDrop::new(Arc::clone(&store.store));
-    let line = runtime::with_ahead(store.open_ahead(), line);
+    let line = runtime::warm_up(store.warm_up(), line);
     if store.is_file() && !has_keychain { runtime::run_without_network(line) } else { runtime::run(line) }
 }
 
@@ -124,13 +125,12 @@ async fn line(
     options: &StatuslineArgs,
     global: &GlobalOptions,
     look: &Look,
-    store: &Store,
+    store: &OpenedStore,
     session: &Session,
 ) -> Result<Exit, Broken> {
-    let config =
-        Config::named_or_usual(global.config.as_deref()).map_err(Broken::because(Reason::ConfigError))?;
+    let config = Config::load(global.config.as_deref()).map_err(Broken::because(Reason::ConfigError))?;
     let settings = chosen(&config, options.account.as_deref(), session)?;
-    let manager = gateway::open_to_read(&config, store).map_err(Broken::because(Reason::ConfigError))?;
+    let manager = context::open_read_only(&config, store).map_err(Broken::because(Reason::ConfigError))?;
     let account = manager.account(&settings.id);
     let mut answer = account.sync().await;
     if answer.store_unavailable_since().is_some() {
@@ -186,9 +186,9 @@ async fn line(
         start.await
     };
     if let Err(error) = started {
-        sharing::tell(&error);
+        store_probe::warn_read_only(&error);
     }
-    Ok(Exit::Done)
+    Ok(Exit::Success)
 }
 
 /// What the line is to look like.
@@ -211,13 +211,13 @@ impl Look {
         account: Option<&AccountView>,
         session: &Session,
         answer: &AccountUsage,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliError> {
         let local = self.local(answer.now());
         term::print(&self.shown(&Line { account, session, local: &local, broken: None }))
     }
 
     /// Says in the line that something is broken, with what the session itself states, and the rest on standard error.
-    async fn tell_broken(&self, broken: Broken, session: &Session) -> Result<Exit, Failure> {
+    async fn tell_broken(&self, broken: Broken, session: &Session) -> Result<Exit, CliError> {
         let Broken { reason, leaves_session, failure } = broken;
         let Some(reason) = reason else { return Err(failure) };
         let local = self.local(quota::Clock::system().now());
@@ -231,7 +231,7 @@ impl Look {
             return Err(failure);
         }
         term::eprint(&format!("quota: {failure}\n"));
-        Ok(Exit::Done)
+        Ok(Exit::Success)
     }
 
     fn shown(&self, line: &Line<'_>) -> String {
@@ -272,7 +272,7 @@ async fn of_login(config: &Config, settings: &AccountSettings) -> Option<Reason>
     if is_printed {
         return None;
     }
-    let source = gateway::source(&settings.login, config);
+    let source = context::credential_source(&settings.login, config);
     match source.credential(&settings.id).await {
         Err(CredentialError::NotLoggedIn { .. }) => Some(Reason::NotLoggedIn),
         Err(CredentialError::Unreadable { .. }) => Some(Reason::LoginUnreadable),

@@ -31,12 +31,12 @@ use crate::call_limit;
 use crate::cli::GlobalOptions;
 use crate::config::{self, Config};
 use crate::context;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
-use crate::gateway::{self, Store};
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 use crate::scope::{self, CommandScope};
-use crate::sharing::{self, Sharing, is_any_alone};
+use crate::store::{self, OpenedStore};
+use crate::store_probe::{self, StoreProbe, is_any_standalone};
 use crate::term::Screen;
 use crate::view::account::{AccountView, FailureView};
 
@@ -47,11 +47,11 @@ const TICK: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// [`Failure`] if there is no terminal, or configuration or store cannot be used.
-pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, Failure> {
-    let store = gateway::store(global.store.as_deref())?;
+/// [`CliError`] if there is no terminal, or configuration or store cannot be used.
+pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
+    let store = store::open(global.store.as_deref())?;
     if !Screen::stdout().is_tty {
-        return Err(Failure::new(
+        return Err(CliError::new(
             Exit::Usage,
             "quota watch needs a terminal; for scripts there is quota status",
         ));
@@ -88,7 +88,7 @@ pub(crate) fn run(global: &GlobalOptions) -> Result<Exit, Failure> {
             has_paused: false,
             changed,
             tasks,
-            sharing: Arc::new(Sharing::on(&store)),
+            probe: Arc::new(StoreProbe::new(&store)),
             is_alone: false,
             is_damaged: false,
         };
@@ -106,8 +106,8 @@ struct Shown {
 
 impl Shown {
     /// Opens a manager for the accounts; the one before it is closed.
-    fn open(scope: &CommandScope, config: Config, store: &Store) -> Result<Self, Failure> {
-        let manager = gateway::open_for_screen(scope, &config, store, "quota watch")?;
+    fn open(scope: &CommandScope, config: Config, store: &OpenedStore) -> Result<Self, CliError> {
+        let manager = context::open_manager_for_screen(scope, &config, store, "quota watch")?;
         let accounts: Vec<_> = config.accounts.iter().map(|one| manager.account(&one.id)).collect();
         let mut changes = JoinSet::new();
         for account in &accounts {
@@ -135,7 +135,7 @@ fn follow(changes: &mut JoinSet<Option<quota::Changes>>, mut watch: quota::Chang
 
 struct Watch<'a> {
     scope: &'a CommandScope,
-    store: &'a Store,
+    store: &'a OpenedStore,
     /// The configuration that the command line names.
     named: Option<&'a Path>,
     files: Files,
@@ -151,7 +151,7 @@ struct Watch<'a> {
     changed: Arc<Notify>,
     /// The scribe and the refreshes that were asked for; they end with this.
     tasks: JoinSet<Done>,
-    sharing: Arc<Sharing>,
+    probe: Arc<StoreProbe>,
     /// Whether it goes on without the store, and has looked why.
     is_alone: bool,
     /// Whether the record of an account is damaged.
@@ -163,7 +163,7 @@ enum Done {
     /// A refresh that was asked for, and why it brought nothing if it did not.
     Refreshed(AccountId, Option<String>),
     /// Why nothing is shared with other processes.
-    Sharing(Option<String>),
+    StoreProbe(Option<String>),
     Nothing,
 }
 
@@ -173,7 +173,7 @@ impl Watch<'_> {
         &mut self,
         mut written: mpsc::Receiver<Written>,
         mut signals: Signals,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CliError> {
         let clock = Clock::system();
         let mut keys = keys();
         loop {
@@ -192,7 +192,7 @@ impl Watch<'_> {
                 },
                 event = keys.recv() => match event {
                     Some(Event::Key(key)) if key.kind == KeyEventKind::Press => match self.state.press(key) {
-                        Act::Leave => return Ok(Exit::Done),
+                        Act::Leave => return Ok(Exit::Success),
                         Act::Interrupt => return Ok(Exit::Interrupted),
                         Act::Pause => self.pause()?,
                         Act::Refresh(ids) => self.refresh(&ids),
@@ -212,7 +212,7 @@ impl Watch<'_> {
                 Some(done) = self.tasks.join_next() => {
                     match done {
                         Ok(Done::Refreshed(account, why)) => self.state.refreshed(&account, why),
-                        Ok(Done::Sharing(why)) => self.state.not_shared = why,
+                        Ok(Done::StoreProbe(why)) => self.state.not_shared = why,
                         Ok(Done::Nothing) | Err(_) => {}
                     }
                     self.changed.notify_one();
@@ -232,11 +232,11 @@ impl Watch<'_> {
         self.looked_at = now;
         if self.files.have_changed() {
             let reopened = self.reopen().await;
-            self.state.not_read = reopened.err().map(|failure| harmless(&failure.to_string()));
+            self.state.not_read = reopened.err().map(|failure| sanitize(&failure.to_string()));
         }
     }
 
-    async fn reopen(&mut self) -> Result<(), Failure> {
+    async fn reopen(&mut self) -> Result<(), CliError> {
         let config = context::configuration_or_empty(self.named).await?;
         let shown = Shown::open(self.scope, config, self.store)?;
         shown.load().await;
@@ -249,23 +249,23 @@ impl Watch<'_> {
 
     /// Once it goes on without the store: shows why, for as long as that lasts.
     fn see_whether_alone(&mut self, answers: &[AccountUsage]) {
-        let was_alone = std::mem::replace(&mut self.is_alone, is_any_alone(answers));
+        let was_alone = std::mem::replace(&mut self.is_alone, is_any_standalone(answers));
         let is_damaged = answers.iter().any(AccountUsage::is_record_damaged);
         let was_damaged = std::mem::replace(&mut self.is_damaged, is_damaged);
         if (self.is_alone, self.is_damaged) == (was_alone, was_damaged) {
             return;
         }
-        self.state.not_shared = is_damaged.then(sharing::damaged);
+        self.state.not_shared = is_damaged.then(store_probe::damage_warning);
         if self.is_alone {
-            let sharing = Arc::clone(&self.sharing);
+            let probe = Arc::clone(&self.probe);
             self.tasks.spawn(async move {
-                sharing.is_refused().await;
-                Done::Sharing(sharing.told(true))
+                probe.is_read_only().await;
+                Done::StoreProbe(probe.warning(true))
             });
         }
     }
 
-    fn draw(&mut self) -> Result<(), Failure> {
+    fn draw(&mut self) -> Result<(), CliError> {
         let local = LocalTime::now();
         let answers: Vec<_> = self.shown.accounts.iter().map(Account::peek).collect();
         self.see_whether_alone(&answers);
@@ -285,7 +285,7 @@ impl Watch<'_> {
     }
 
     /// Lets the shell have the terminal, until somebody has this go on.
-    fn pause(&mut self) -> Result<(), Failure> {
+    fn pause(&mut self) -> Result<(), CliError> {
         self.terminal.lend();
         self.has_paused = true;
         signals::stop();
@@ -320,7 +320,7 @@ impl Watch<'_> {
                 let why = error.as_ref().map(|error| FailureView::of(error, String::new).why);
                 let limit = called_at.map(|at| call_limit::text(at, error.is_some(), account.peek().now()));
                 let parts: Vec<_> = limit.into_iter().chain(why).collect();
-                let why_not = (!parts.is_empty()).then(|| harmless(&parts.join("; ")));
+                let why_not = (!parts.is_empty()).then(|| sanitize(&parts.join("; ")));
                 Done::Refreshed(account.id().clone(), why_not)
             });
         }

@@ -10,8 +10,8 @@ use quota::{AccountId, ProviderId};
 use toml::Spanned;
 use url::Url;
 
+use super::error::{ConfigError, Lines, nearest};
 use super::file::{Account, File, Provider};
-use super::flaw::{Flaw, Lines, nearest};
 use super::hooks;
 use super::{AccountSettings, Config, LoginSource, Origin, ProviderSettings, routing};
 use crate::token_like::looks_like_a_token;
@@ -19,16 +19,21 @@ use crate::token_like::looks_like_a_token;
 /// The providers that can be asked.
 static PROVIDERS: [ProviderId; 1] = [ANTHROPIC];
 
-pub(super) fn config(file: File, text: &str, directory: &Path, also: &[AccountId]) -> Result<Config, Flaw> {
+pub(super) fn config(
+    file: File,
+    text: &str,
+    directory: &Path,
+    also: &[AccountId],
+) -> Result<Config, ConfigError> {
     let policy = match file.policy {
         None => quota::Policy::default(),
         Some(policy) => {
-            policy.get_ref().validate().map_err(|error| Flaw::at(policy.span(), error.to_string()))?;
+            policy.get_ref().validate().map_err(|error| ConfigError::at(policy.span(), error.to_string()))?;
             policy.into_inner()
         }
     };
     let anthropic = provider(file.providers.anthropic)?;
-    let says_when_unknown = file.routing.says_when_unknown();
+    let when_unknown_is_set = file.routing.when_unknown_is_set();
     let routing = file.routing.policy()?;
     let lines = Lines::of(text);
     let mut accounts = Vec::new();
@@ -41,7 +46,7 @@ pub(super) fn config(file: File, text: &str, directory: &Path, also: &[AccountId
         settings.origin = Origin::Configured { line };
         if let Some(line) = seen.insert(settings.id.clone(), line) {
             let id = &settings.id;
-            return Err(Flaw::at(
+            return Err(ConfigError::at(
                 span,
                 format!("{id} is named twice, first in line {line}; give one of them another name"),
             ));
@@ -52,10 +57,10 @@ pub(super) fn config(file: File, text: &str, directory: &Path, also: &[AccountId
     let known: BTreeSet<_> = known.chain(also).collect();
     let hooks = file.hooks.into_iter().map(|written| hooks::hook(written, &known, directory));
     let hooks = hooks.collect::<Result<_, _>>()?;
-    Ok(Config { policy, routing, says_when_unknown, anthropic, accounts, hooks, ..Config::of_nobody() })
+    Ok(Config { policy, routing, when_unknown_is_set, anthropic, accounts, hooks, ..Config::empty() })
 }
 
-fn provider(provider: Provider) -> Result<ProviderSettings, Flaw> {
+fn provider(provider: Provider) -> Result<ProviderSettings, ConfigError> {
     let base_url = provider.base_url.map(base_url).transpose()?;
     let user_agent = match provider.user_agent {
         None => None,
@@ -70,14 +75,16 @@ fn account(
     account: Account,
     directory: &Path,
     checked: &mut Option<(String, Url)>,
-) -> Result<AccountSettings, Flaw> {
-    name_of_account(account.id.get_ref().as_str()).map_err(|what| Flaw::at(account.id.span(), what))?;
-    known_provider(account.id.get_ref()).map_err(|what| Flaw::at(account.id.span(), what))?;
+) -> Result<AccountSettings, ConfigError> {
+    name_of_account(account.id.get_ref().as_str())
+        .map_err(|what| ConfigError::at(account.id.span(), what))?;
+    known_provider(account.id.get_ref()).map_err(|what| ConfigError::at(account.id.span(), what))?;
     for written in [&account.claude_config_dir, &account.token_file].into_iter().flatten() {
-        path_of_login(&written.get_ref().to_string_lossy()).map_err(|what| Flaw::at(written.span(), what))?;
+        path_of_login(&written.get_ref().to_string_lossy())
+            .map_err(|what| ConfigError::at(written.span(), what))?;
     }
     if let Some(written) = &account.token_env {
-        variable_of_login(written.get_ref()).map_err(|what| Flaw::at(written.span(), what))?;
+        variable_of_login(written.get_ref()).map_err(|what| ConfigError::at(written.span(), what))?;
     }
     let found = |path: PathBuf| if path.starts_with("~") { path } else { directory.join(path) };
     let sources = [
@@ -91,7 +98,7 @@ fn account(
     let mut sources: Vec<_> = sources.into_iter().flatten().collect();
     sources.sort_by_key(|(span, _)| span.start);
     if let [_, (second, _), ..] = &*sources {
-        return Err(Flaw::at(
+        return Err(ConfigError::at(
             second.clone(),
             "a second place for the same login; keep one of claude_config_dir, token_env, token_file and token_command",
         ));
@@ -174,10 +181,13 @@ pub(crate) fn name_of_account(name: &str) -> Result<(), &'static str> {
     }
 }
 
-fn command(words: Spanned<Vec<String>>, directory: &Path) -> Result<(Range<usize>, LoginSource), Flaw> {
+fn command(
+    words: Spanned<Vec<String>>,
+    directory: &Path,
+) -> Result<(Range<usize>, LoginSource), ConfigError> {
     let span = words.span();
     let mut words = words.into_inner();
-    command_of_login(&words).map_err(|why| Flaw::at(span.clone(), why))?;
+    command_of_login(&words).map_err(|why| ConfigError::at(span.clone(), why))?;
     // A name alone is looked for where programs are; a path is seen from where the configuration lies.
     if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
         *program = directory.join(&*program).display().to_string();
@@ -203,8 +213,8 @@ pub(crate) fn known_provider(id: &AccountId) -> Result<(), String> {
     Err(format!("no provider {asked} is known here; {advice}"))
 }
 
-fn base_url(text: Spanned<String>) -> Result<Url, Flaw> {
-    usable_url(text.get_ref()).map_err(|what| Flaw::at(text.span(), what))
+fn base_url(text: Spanned<String>) -> Result<Url, ConfigError> {
+    usable_url(text.get_ref()).map_err(|what| ConfigError::at(text.span(), what))
 }
 
 /// A base URL that may be asked with a token.
@@ -225,7 +235,7 @@ pub(crate) fn usable_url(text: &str) -> Result<Url, String> {
 }
 
 /// The same where many accounts have one address, one after the other: it is checked for the first of them.
-fn base_url_once(text: Spanned<String>, checked: &mut Option<(String, Url)>) -> Result<Url, Flaw> {
+fn base_url_once(text: Spanned<String>, checked: &mut Option<(String, Url)>) -> Result<Url, ConfigError> {
     if let Some((_, url)) = checked.as_ref().filter(|(known, _)| known == text.get_ref()) {
         return Ok(url.clone());
     }
@@ -239,6 +249,6 @@ fn trial() -> AnthropicBuilder {
     Anthropic::builder()
 }
 
-fn buildable(span: Range<usize>, builder: AnthropicBuilder) -> Result<(), Flaw> {
-    builder.build().map(drop).map_err(|error| Flaw::at(span, error.to_string()))
+fn buildable(span: Range<usize>, builder: AnthropicBuilder) -> Result<(), ConfigError> {
+    builder.build().map(drop).map_err(|error| ConfigError::at(span, error.to_string()))
 }

@@ -10,7 +10,7 @@ use toml_edit::{
     Array, ArrayOfTables, Decor, DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value,
 };
 
-use super::flaw::Lines;
+use super::error::Lines;
 use super::{AccountSettings, Config, LoginSource, Origin, file};
 
 /// The key of the accounts.
@@ -69,7 +69,7 @@ pub(super) fn with_accounts(
 
 /// Whether two lists say the same, wherever it is written.
 pub(super) fn is_same(one: &[AccountSettings], other: &[AccountSettings]) -> bool {
-    let plain = |account: &AccountSettings| AccountSettings { origin: Origin::Implied, ..account.clone() };
+    let plain = |account: &AccountSettings| AccountSettings { origin: Origin::Default, ..account.clone() };
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| plain(one) == plain(other))
 }
 

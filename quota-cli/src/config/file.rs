@@ -7,7 +7,7 @@ use quota::{AccountId, Policy};
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::flaw::Flaw;
+use super::error::ConfigError;
 use super::routing::Routing;
 
 /// The whole file.
@@ -77,7 +77,7 @@ pub(super) struct Hook {
 ///
 /// # Errors
 ///
-/// [`Flaw`] if it is not TOML, or has a key or a value that means nothing here.
-pub(super) fn read(text: &str) -> Result<File, Flaw> {
-    toml::from_str(text).map_err(|error| Flaw::of_toml(&error))
+/// [`ConfigError`] if it is not TOML, or has a key or a value that means nothing here.
+pub(super) fn read(text: &str) -> Result<File, ConfigError> {
+    toml::from_str(text).map_err(|error| ConfigError::of_toml(&error))
 }

@@ -9,8 +9,8 @@ use quota::{AccountId, Percent};
 use toml::Spanned;
 use url::{Host, Url};
 
+use super::error::{ConfigError, nearest};
 use super::file::Hook as Written;
-use super::flaw::{Flaw, nearest};
 use quota_journal::{Action, Hook, SecretUrl};
 
 /// What a hook can be for.
@@ -24,11 +24,11 @@ pub(super) fn hook(
     written: Spanned<Written>,
     accounts: &BTreeSet<&AccountId>,
     directory: &Path,
-) -> Result<Hook, Flaw> {
+) -> Result<Hook, ConfigError> {
     let whole = written.span();
     let written = written.into_inner();
     if written.on.is_empty() {
-        return Err(Flaw::at(whole, format!("`on` is empty; it may name {}", KINDS.join(", "))));
+        return Err(ConfigError::at(whole, format!("`on` is empty; it may name {}", KINDS.join(", "))));
     }
     let on = written.on.into_iter().map(kind).collect::<Result<Vec<_>, _>>()?;
     for account in &written.accounts {
@@ -38,21 +38,21 @@ pub(super) fn hook(
         && !on.contains(&"threshold")
     {
         let why = "thresholds are for hooks with \"threshold\" in `on`; add it, or take this out";
-        return Err(Flaw::at(first.span(), why));
+        return Err(ConfigError::at(first.span(), why));
     }
     let thresholds = written.thresholds.into_iter().map(threshold).collect::<Result<Vec<_>, _>>()?;
     let action = match (written.run, written.post) {
         (Some(run), None) => command(run, directory)?,
         (None, Some(post)) => address(&post)?,
         (Some(_), Some(post)) => {
-            return Err(Flaw::at(
+            return Err(ConfigError::at(
                 post.span(),
                 "a hook does one thing; keep `run` or `post`, or make two hooks",
             ));
         }
         (None, None) => {
             let why = "nothing to do; add run = [\"program\", \"argument\"] or post = \"https://…\"";
-            return Err(Flaw::at(whole, why));
+            return Err(ConfigError::at(whole, why));
         }
     };
     Ok(Hook {
@@ -65,7 +65,7 @@ pub(super) fn hook(
     })
 }
 
-fn kind(word: Spanned<String>) -> Result<&'static str, Flaw> {
+fn kind(word: Spanned<String>) -> Result<&'static str, ConfigError> {
     let asked = word.get_ref();
     if let Some(kind) = KINDS.into_iter().find(|kind| kind == asked) {
         return Ok(kind);
@@ -74,10 +74,10 @@ fn kind(word: Spanned<String>) -> Result<&'static str, Flaw> {
         Some(nearest) => format!("did you mean \"{nearest}\"?"),
         None => format!("there is: {}", KINDS.join(", ")),
     };
-    Err(Flaw::at(word.span(), format!("nothing of that name happens; {advice}")))
+    Err(ConfigError::at(word.span(), format!("nothing of that name happens; {advice}")))
 }
 
-fn known(account: &Spanned<AccountId>, accounts: &BTreeSet<&AccountId>) -> Result<(), Flaw> {
+fn known(account: &Spanned<AccountId>, accounts: &BTreeSet<&AccountId>) -> Result<(), ConfigError> {
     let asked = account.get_ref();
     if accounts.contains(asked) {
         return Ok(());
@@ -86,32 +86,35 @@ fn known(account: &Spanned<AccountId>, accounts: &BTreeSet<&AccountId>) -> Resul
         Some(nearest) => format!("did you mean {nearest}?"),
         None => "name one of [[accounts]]".to_owned(),
     };
-    Err(Flaw::at(account.span(), format!("no account is called {asked}; {advice}")))
+    Err(ConfigError::at(account.span(), format!("no account is called {asked}; {advice}")))
 }
 
-fn threshold(percent: Spanned<f64>) -> Result<u32, Flaw> {
+fn threshold(percent: Spanned<f64>) -> Result<u32, ConfigError> {
     let value = *percent.get_ref();
     let basis_points = Percent::from_percent(value).map(Percent::basis_points);
     basis_points
         .filter(|basis_points| (1..=100_000).contains(basis_points))
-        .ok_or_else(|| Flaw::at(percent.span(), "a threshold is a percentage above 0, such as 80"))
+        .ok_or_else(|| ConfigError::at(percent.span(), "a threshold is a percentage above 0, such as 80"))
 }
 
-fn command(run: Spanned<Vec<String>>, directory: &Path) -> Result<Action, Flaw> {
+fn command(run: Spanned<Vec<String>>, directory: &Path) -> Result<Action, ConfigError> {
     let span = run.span();
     let mut words = run.into_inner().into_iter();
     let Some(program) = words.next().filter(|program| !program.is_empty()) else {
-        return Err(Flaw::at(span, "no program is named; write it like run = [\"notify-send\", \"quota\"]"));
+        return Err(ConfigError::at(
+            span,
+            "no program is named; write it like run = [\"notify-send\", \"quota\"]",
+        ));
     };
     // A name alone is looked for where programs are; a path is seen from where the configuration lies.
     let program = if program.contains('/') { directory.join(program) } else { program.into() };
     Ok(Action::Run { program, arguments: words.collect() })
 }
 
-fn address(post: &Spanned<String>) -> Result<Action, Flaw> {
+fn address(post: &Spanned<String>) -> Result<Action, ConfigError> {
     // Nothing of the text is repeated: whoever knows such an address may write to it.
     let url = Url::parse(post.get_ref()).map_err(|error| {
-        Flaw::at(post.span(), format!("not a URL ({error}); write it like \"https://…\""))
+        ConfigError::at(post.span(), format!("not a URL ({error}); write it like \"https://…\""))
     })?;
     let near = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -121,14 +124,15 @@ fn address(post: &Spanned<String>) -> Result<Action, Flaw> {
     };
     if url.scheme() != "https" && !(url.scheme() == "http" && near) {
         let why = "must begin with https://; http:// is for 127.0.0.1, [::1] and localhost only";
-        return Err(Flaw::at(post.span(), why));
+        return Err(ConfigError::at(post.span(), why));
     }
     Ok(Action::Post(SecretUrl::new(url)))
 }
 
-fn timeout(text: &Spanned<String>) -> Result<Duration, Flaw> {
+fn timeout(text: &Spanned<String>) -> Result<Duration, ConfigError> {
     let span =
         text.get_ref().parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-    span.filter(|span| !span.is_zero() && *span <= TIMEOUT_MOST)
-        .ok_or_else(|| Flaw::at(text.span(), "a time-out is a span up to a minute; write it like \"10s\""))
+    span.filter(|span| !span.is_zero() && *span <= TIMEOUT_MOST).ok_or_else(|| {
+        ConfigError::at(text.span(), "a time-out is a span up to a minute; write it like \"10s\"")
+    })
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 use crate::token_like::{looks_like_a_token, masked};
 
 /// Where the login of an account is. None of it is a secret.
@@ -70,12 +70,12 @@ impl LoginSource {
     pub(crate) fn told(&self) -> String {
         match self {
             Self::ClaudeCode => "login of Claude Code".to_owned(),
-            Self::ClaudeConfigDir(dir) => harmless(&format!("login of Claude Code in {}", shown(dir))),
+            Self::ClaudeConfigDir(dir) => sanitize(&format!("login of Claude Code in {}", shown(dir))),
             Self::TokenEnv(name) if is_variable(name) => format!("variable {name}"),
             Self::TokenEnv(_) => "variable (name not shown)".to_owned(),
-            Self::TokenFile(path) => harmless(&format!("file {}", shown(path))),
+            Self::TokenFile(path) => sanitize(&format!("file {}", shown(path))),
             Self::TokenCommand(words) => {
-                harmless(&format!("program {}", words.first().map_or("", |program| masked(program))))
+                sanitize(&format!("program {}", words.first().map_or("", |program| masked(program))))
             }
         }
     }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::{AccountSettings, Config, LoginSource, Origin, check, directory};
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
 /// The fields that earlier versions of this program kept in that file beside the library's.
@@ -48,7 +48,7 @@ pub(crate) fn accounts_file() -> Option<AccountsFile> {
 }
 
 /// Why a file of the library's cannot be used.
-pub(crate) fn unusable(error: &FileError) -> Failure {
+pub(crate) fn unusable(error: &FileError) -> CliError {
     let exit = match error {
         FileError::Io { operation: "write" | "lock", .. } => Exit::IoErr,
         FileError::Locked { .. } => Exit::Unavailable,
@@ -59,7 +59,7 @@ pub(crate) fn unusable(error: &FileError) -> Failure {
         FileError::Io { source, .. } => format!("{error}: {}", io_cause::of_write(source)),
         _ => error.to_string(),
     };
-    Failure::new(exit, line)
+    CliError::new(exit, line)
 }
 
 /// Where the login of an account of such a file is; `None` if that is not said, or not in a way that is known here.
@@ -94,8 +94,8 @@ impl OldAccounts {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if it cannot be used. It stays as it is, because it may hold a killswitch.
-    pub(super) fn load() -> Result<Option<Self>, Failure> {
+    /// [`CliError`] if it cannot be used. It stays as it is, because it may hold a killswitch.
+    pub(super) fn load() -> Result<Option<Self>, CliError> {
         let Some(file) = accounts_file() else { return Ok(None) };
         let path = file.path();
         if path.symlink_metadata().is_err() || moved(path).symlink_metadata().is_ok() {

@@ -8,7 +8,7 @@ use quota::{Percent, WindowId};
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::flaw::{Flaw, nearest};
+use super::error::{ConfigError, nearest};
 
 /// The table as it is written. What is not in it is as usual.
 #[derive(Debug, Default, Deserialize)]
@@ -35,12 +35,12 @@ struct Span(#[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compa
 
 impl Routing {
     /// Whether the user has said what to do with an account of which a window is not known.
-    pub(super) fn says_when_unknown(&self) -> bool {
+    pub(super) fn when_unknown_is_set(&self) -> bool {
         self.when_unknown.is_some()
     }
 
     /// The policy it comes to.
-    pub(super) fn policy(self) -> Result<RoutingPolicy, Flaw> {
+    pub(super) fn policy(self) -> Result<RoutingPolicy, ConfigError> {
         let mut policy = RoutingPolicy::default();
         let set = |place: &mut Duration, span: Option<Span>| *place = span.map_or(*place, |Span(span)| span);
         set(&mut policy.throttle_cooldown, self.throttle_cooldown);
@@ -69,23 +69,23 @@ impl Routing {
 pub(super) fn of_account(
     min_remaining: Option<&Spanned<Value>>,
     killswitch: Option<&Spanned<Value>>,
-) -> Result<AccountLimits, Flaw> {
+) -> Result<AccountLimits, ConfigError> {
     let mut own = AccountLimits::none();
     own.min_remaining = min_remaining.map(limits).transpose()?;
     own.killswitch = killswitch.map(limits).transpose()?;
     Ok(own)
 }
 
-fn status(status: Spanned<u16>) -> Result<u16, Flaw> {
+fn status(status: Spanned<u16>) -> Result<u16, ConfigError> {
     if (400..600).contains(status.get_ref()) {
         return Ok(status.into_inner());
     }
-    Err(Flaw::at(status.span(), "a trigger is a status of HTTP from 400 to 599, such as 429"))
+    Err(ConfigError::at(status.span(), "a trigger is a status of HTTP from 400 to 599, such as 429"))
 }
 
 /// A percentage for every window, or one for each that is named.
-fn limits(written: &Spanned<Value>) -> Result<Limits, Flaw> {
-    let flaw = |what: String| Flaw::at(written.span(), what);
+fn limits(written: &Spanned<Value>) -> Result<Limits, ConfigError> {
+    let flaw = |what: String| ConfigError::at(written.span(), what);
     let share = |value: &Value| {
         let share = match value {
             Value::Integer(whole) => i32::try_from(*whole).ok().map(f64::from),

@@ -26,8 +26,8 @@ fn an_account_without_more_has_the_login_of_claude_code() {
     let mut config = parsed(MAIN);
 
     assert_eq!(config.accounts[0].origin, Origin::Configured { line: 2 });
-    config.accounts[0].origin = Origin::Implied;
-    assert_eq!(config, Config::of_claude_code());
+    config.accounts[0].origin = Origin::Default;
+    assert_eq!(config, Config::default_account());
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn every_setting_of_routing_arrives() {
     policy.exhausted_cooldown = Duration::from_secs(60);
     policy.forbidden_cooldown = Duration::from_secs(7200);
     assert_eq!(config.routing, policy);
-    assert!(config.says_when_unknown);
+    assert!(config.when_unknown_is_set);
     let main = &config.accounts[0];
     assert_eq!(main.limits, AccountLimits::none().killswitch(Limits::of(share(0.0))));
     assert_eq!(main.login, LoginSource::TokenCommand(vec!["/etc/quota/./token".into(), "main".into()]));
@@ -258,5 +258,5 @@ fn what_routing_does_not_say_is_as_usual() {
     let config = parsed(&format!("[routing]\n{MAIN}"));
 
     assert_eq!(config.routing, RoutingPolicy::default());
-    assert!(!config.says_when_unknown);
+    assert!(!config.when_unknown_is_set);
 }

@@ -11,11 +11,11 @@ use quota::file::{FileLock, resolve_symlinks};
 
 use super::edit::{self, EditError};
 use super::old_accounts::OldAccounts;
-use super::{AccountSettings, Config, usual_path};
-use crate::exit::{Exit, Failure};
-use crate::harmless::harmless;
+use super::{AccountSettings, Config, default_path};
+use crate::exit::{CliError, Exit};
 use crate::input;
 use crate::io_cause;
+use crate::sanitize::sanitize;
 use crate::term;
 
 /// How long another command may hold the lock.
@@ -51,40 +51,40 @@ impl<R> Change<R> {
 ///
 /// # Errors
 ///
-/// Those of `change`, and [`Failure`] if the file cannot be read, edited or written. It is then as it was, and the line says what to
+/// Those of `change`, and [`CliError`] if the file cannot be read, edited or written. It is then as it was, and the line says what to
 /// change by hand.
 pub(crate) async fn update<R>(
     named: Option<&Path>,
-    mut change: impl FnMut(&Config) -> Result<Change<R>, Failure>,
-) -> Result<R, Failure> {
+    mut change: impl FnMut(&Config) -> Result<Change<R>, CliError>,
+) -> Result<R, CliError> {
     let path = path(named)?;
     move_old_accounts(named, &path).await?;
     let file = ConfigFile::open(&path, named.is_some()).await?;
     for _ in 0..MAX_ATTEMPTS {
         let read = file.read()?;
         let config = read.config.clone();
-        let config = if read.bytes.is_none() && named.is_none() { Config::of_claude_code() } else { config };
+        let config = if read.bytes.is_none() && named.is_none() { Config::default_account() } else { config };
         let Change { accounts, answer } = change(&config)?;
         let Some(accounts) = accounts else { return Ok(answer) };
         if file.write(&read, &accounts)? {
             return Ok(answer);
         }
     }
-    Err(Failure::new(
+    Err(CliError::new(
         Exit::Unavailable,
         format!("{} is being changed by another program; try again", file.name()),
     ))
 }
 
 /// The file that commands change.
-pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, Failure> {
+pub(crate) fn path(named: Option<&Path>) -> Result<PathBuf, CliError> {
     if named.is_some_and(|path| path.as_os_str() == "-") {
         let why = "standard input cannot be changed; name a file with --config";
-        return Err(Failure::new(Exit::Usage, why));
+        return Err(CliError::new(Exit::Usage, why));
     }
-    named.map(Path::to_owned).or_else(usual_path).ok_or_else(|| {
+    named.map(Path::to_owned).or_else(default_path).ok_or_else(|| {
         let why = "neither XDG_CONFIG_HOME nor HOME is set; name a file with --config";
-        Failure::new(Exit::Usage, why)
+        CliError::new(Exit::Usage, why)
     })
 }
 
@@ -99,11 +99,11 @@ pub(crate) async fn lock(path: &Path) -> io::Result<Option<FileLock>> {
 ///
 /// The lock of the usual one is held until the old file is set aside. A process that is killed before that moves it again, which
 /// changes nothing.
-async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), Failure> {
+async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), CliError> {
     if OldAccounts::load()?.is_none() {
         return Ok(());
     }
-    let usual = usual_path().unwrap_or_else(|| path.to_owned());
+    let usual = default_path().unwrap_or_else(|| path.to_owned());
     let file = ConfigFile::open(&usual, false).await?;
     // Another command may have moved it before the lock was free.
     let Some(old) = OldAccounts::load()? else { return Ok(()) };
@@ -116,7 +116,7 @@ async fn move_old_accounts(named: Option<&Path>, path: &Path) -> Result<(), Fail
     let is_left = old.set_aside().map_err(|error| {
         let why = io_cause::of_write(&error);
         let line = format!("could not rename {old_name}: {why}; its accounts are in {} now", file.name());
-        Failure::new(Exit::IoErr, line)
+        CliError::new(Exit::IoErr, line)
     })?;
     let rest = if is_left {
         format!("{old_name} stays, because it holds settings of another program, and is no longer read")
@@ -153,12 +153,12 @@ struct Contents {
 }
 
 impl ConfigFile {
-    async fn open(path: &Path, is_named: bool) -> Result<Self, Failure> {
+    async fn open(path: &Path, is_named: bool) -> Result<Self, CliError> {
         let lock = match lock(path).await {
             Ok(Some(lock)) => Ok(lock),
             Ok(None) => {
-                let why = format!("another command is changing {}; try again", input::name(path));
-                return Err(Failure::new(Exit::Unavailable, why));
+                let why = format!("another command is changing {}; try again", input::display_name(path));
+                return Err(CliError::new(Exit::Unavailable, why));
             }
             // What is to be written is said first, if there is anything.
             Err(error) => Err(error),
@@ -167,31 +167,31 @@ impl ConfigFile {
     }
 
     fn name(&self) -> String {
-        input::name(&self.path)
+        input::display_name(&self.path)
     }
 
     fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
-    fn read(&self) -> Result<Contents, Failure> {
+    fn read(&self) -> Result<Contents, CliError> {
         // A link that leads nowhere is not a missing file.
         if !self.is_named && self.path.symlink_metadata().is_err() {
-            let config = Config { path: None, ..Config::of_nobody() };
+            let config = Config { path: None, ..Config::empty() };
             return Ok(Contents { bytes: None, text: HEAD.to_owned(), config });
         }
-        let bytes = input::trusted_bytes(&self.path)?;
+        let bytes = input::read_trusted(&self.path)?;
         let config = Config::of_bytes(&self.path, &bytes, &[])?;
         let text = String::from_utf8(bytes.clone()).expect("it was read as a configuration");
         Ok(Contents { bytes: Some(bytes), text, config })
     }
 
     /// Writes the accounts, unless the file has changed since it was read (`false`).
-    fn write(&self, read: &Contents, accounts: &[AccountSettings]) -> Result<bool, Failure> {
+    fn write(&self, read: &Contents, accounts: &[AccountSettings]) -> Result<bool, CliError> {
         let by_hand = || edit::by_hand(&read.config.accounts, accounts);
         let not_changed = |why: &str| {
             let line = format!("could not change {}: {why}; by hand: {}", self.name(), by_hand());
-            Failure::new(Exit::IoErr, harmless(&line))
+            CliError::new(Exit::IoErr, sanitize(&line))
         };
         let edited = edit::with_accounts(&read.text, self.directory(), &read.config, accounts);
         let text = edited.map_err(|error| {
@@ -205,7 +205,7 @@ impl ConfigFile {
                     format!("{name}:{line}: a hook names {account}; take it out there first")
                 }
             };
-            Failure::new(Exit::Config, harmless(&line))
+            CliError::new(Exit::Config, sanitize(&line))
         })?;
         if read.bytes.as_deref() == Some(text.as_bytes()) || (read.bytes.is_none() && accounts.is_empty()) {
             return Ok(true);
@@ -219,21 +219,21 @@ impl ConfigFile {
     }
 
     /// Writes what readers take from the old file.
-    fn merge(&self, old: &OldAccounts, is_named: bool) -> Result<(), Failure> {
+    fn merge(&self, old: &OldAccounts, is_named: bool) -> Result<(), CliError> {
         for _ in 0..MAX_ATTEMPTS {
             let read = self.read()?;
-            let implied = Config::of_claude_code();
-            let is_implied = read.bytes.is_none() && !old.adds_accounts();
-            let before = if is_implied { implied.clone() } else { read.config.clone() };
+            let implied = Config::default_account();
+            let is_default = read.bytes.is_none() && !old.adds_accounts();
+            let before = if is_default { implied.clone() } else { read.config.clone() };
             let joined = before.join(old, is_named).accounts;
-            if is_implied && edit::is_same(&joined, &implied.accounts) {
+            if is_default && edit::is_same(&joined, &implied.accounts) {
                 return Ok(());
             }
             if self.write(&read, &joined)? {
                 return Ok(());
             }
         }
-        Err(Failure::new(
+        Err(CliError::new(
             Exit::Unavailable,
             format!("{} is being changed by another program; try again", self.name()),
         ))

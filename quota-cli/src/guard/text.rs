@@ -5,8 +5,8 @@ use quota::{Hold, QuotaError};
 
 use super::judge::{Verdict, Why};
 use crate::format::LocalTime;
-use crate::harmless::harmless;
 use crate::reset_grace::{self, PendingReset};
+use crate::sanitize::sanitize;
 use crate::view::account::FailureView;
 
 /// What is known beside the verdict.
@@ -21,8 +21,8 @@ pub(super) struct Beside {
 /// The verdict in one line.
 pub(super) fn verdict(verdict: &Verdict, beside: &Beside, local: &LocalTime) -> String {
     match verdict {
-        Verdict::Go { window, left } => harmless(&format!("{left} % left in {window}")),
-        Verdict::Below { window, left } => harmless(&format!("too little left: {left} % in {window}")),
+        Verdict::Go { window, left } => sanitize(&format!("{left} % left in {window}")),
+        Verdict::Below { window, left } => sanitize(&format!("too little left: {left} % in {window}")),
         Verdict::Unknown { window, why } => {
             let gap = gap(window.as_deref(), why, beside, local);
             format!("{gap}; to go on anyway, give --unknown allow")
@@ -51,7 +51,7 @@ fn gap(window: Option<&str>, why: &Why, beside: &Beside, local: &LocalTime) -> S
             beside.pending.map_or_else(|| reset_grace::reset(*at, local), |pending| pending.text(local))
         }
     };
-    harmless(&format!("{cause}{window}{why}"))
+    sanitize(&format!("{cause}{window}{why}"))
 }
 
 /// What is said while the command waits; `None` if nothing is known that would explain it.
@@ -78,7 +78,7 @@ pub(super) fn cause(
         (None, None) => return None,
     };
     let advice = advice.map_or_else(String::new, |advice| format!("; {advice}"));
-    Some(harmless(&format!("{why}{advice}")))
+    Some(sanitize(&format!("{why}{advice}")))
 }
 
 #[cfg(test)]

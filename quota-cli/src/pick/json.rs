@@ -11,7 +11,7 @@ use crate::router::{Refusal, Seen, SeenAccount};
 pub(super) fn render(seen: &Seen, refusal: Option<&Refusal>) -> String {
     let verdict = match refusal.map(|refusal| refusal.exit) {
         None => "picked",
-        Some(Exit::Gaps) => "no_room",
+        Some(Exit::Incomplete) => "no_room",
         Some(Exit::NoAccount) => "all_accounts_disabled",
         Some(_) => "unknown",
     };

@@ -9,8 +9,8 @@ use super::{Refusal, SeenAccount, may_have_room};
 use crate::config::all_disabled_text;
 use crate::exit::Exit;
 use crate::format::{self, LocalTime};
-use crate::harmless::harmless;
 use crate::hint;
+use crate::sanitize::sanitize;
 use crate::view::account_text::label;
 
 /// Why an account was taken, passed over or refused, and until when.
@@ -19,10 +19,10 @@ pub(crate) fn reason(account: &SeenAccount, local: &LocalTime) -> String {
         return "not known, and not asked about, for another has room".to_owned();
     }
     if let Some(why) = account.not_refreshed.as_ref().filter(|_| account.rule == Reason::OwnerUnknown) {
-        return harmless(why);
+        return sanitize(why);
     }
     if let (Some(pending), Some(window)) = (&account.pending, &account.window) {
-        return harmless(&format!("{}: {}", label(window), pending.text(local)));
+        return sanitize(&format!("{}: {}", label(window), pending.text(local)));
     }
     let mut told = match (account.rule, &account.window, account.limit) {
         (Reason::BelowMinimum | Reason::BelowKillswitch, Some(window), Some(limit)) => {
@@ -47,7 +47,7 @@ pub(crate) fn reason(account: &SeenAccount, local: &LocalTime) -> String {
     if let Some(why) = account.not_refreshed.as_ref().filter(|_| may_have_room(account.rule)) {
         told = format!("{told} ({why})");
     }
-    harmless(&told)
+    sanitize(&told)
 }
 
 /// That nobody serves a request, and when somebody does.
@@ -59,7 +59,7 @@ pub(crate) fn verdict(refusal: &Refusal, local: &LocalTime) -> String {
         return format!("the session stays with {id}, which has room again {back}");
     }
     match refusal.exit {
-        Exit::Gaps => {}
+        Exit::Incomplete => {}
         Exit::NoAccount => return all_disabled_text(accounts.iter().map(|account| &account.id)),
         _ => return "no account can be used".to_owned(),
     }
@@ -82,7 +82,7 @@ pub(crate) fn nobody(refusal: &Refusal, local: &LocalTime) -> String {
         return format!("{}: {}{}", account.id, reason(account, local), advice(account.rule));
     }
     let verdict = verdict(refusal, local);
-    if refusal.exit == Exit::Gaps {
+    if refusal.exit == Exit::Incomplete {
         return verdict;
     }
     // The one that could serve if it were known says more than those that are spent or switched off.

@@ -11,7 +11,7 @@ use quota::Credential;
 use quota::{AccountId, Secret};
 
 use crate::config::{Config, LoginSource};
-use crate::gateway::STORE_VARIABLE;
+use crate::store::URL_VARIABLE;
 
 /// From this Claude Code takes a login before it looks for one.
 const TOKEN: &str = "CLAUDE_CODE_OAUTH_TOKEN";
@@ -93,7 +93,7 @@ pub(super) fn of(
     let remove = |name: &str| Change::Remove(name.to_owned());
     let mut changes: Vec<_> = OVERRIDES.into_iter().map(remove).collect();
     // Its URL may hold the password of the store.
-    changes.push(remove(STORE_VARIABLE));
+    changes.push(remove(URL_VARIABLE));
     if headers.is_some_and(holds_a_login) {
         changes.push(remove(HEADERS));
     }

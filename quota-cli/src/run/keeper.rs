@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::gateway::{STORE_VARIABLE, Store};
+use crate::store::{OpenedStore, URL_VARIABLE};
 
 /// Starts one. If it cannot be started, the next who looks finds the same.
-pub(super) fn start(store: &Store, config: Option<&Path>) {
+pub(super) fn start(store: &OpenedStore, config: Option<&Path>) {
     // In a store of this process alone nobody else finds anything.
     if !store.is_shared {
         return;
@@ -20,7 +20,7 @@ pub(super) fn start(store: &Store, config: Option<&Path>) {
         command.arg("--config").arg(path);
     }
     // In the environment, for there may be a password in it, and arguments are seen by everybody.
-    command.env(STORE_VARIABLE, store.url.expose());
+    command.env(URL_VARIABLE, store.url.expose());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     begin(command);
 }

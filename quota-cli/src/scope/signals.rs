@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
 /// Listens for as long as this exists.
@@ -18,8 +18,8 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if the system does not let it listen.
-    pub(super) fn listen() -> Result<Self, Failure> {
+    /// [`CliError`] if the system does not let it listen.
+    pub(super) fn listen() -> Result<Self, CliError> {
         let ends = [
             (Number::HUP, Exit::HungUp),
             (Number::INT, Exit::Interrupted),
@@ -28,7 +28,7 @@ impl Signals {
         ];
         let listen = |(number, exit): (Number, Exit)| {
             let refused = |error| {
-                Failure::new(
+                CliError::new(
                     Exit::OsErr,
                     format!("could not listen for signals: {}", io_cause::plain(&error)),
                 )

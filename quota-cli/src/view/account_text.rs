@@ -10,7 +10,7 @@ use super::account::{AccountView, ViewFreshness, WindowView, not_asked};
 use super::bar::{self, bar};
 use crate::call_limit;
 use crate::format::{self, LocalTime, between};
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 use crate::term::{Screen, Style, truncate, wrap};
 
 const INDENT: usize = 2;
@@ -105,14 +105,14 @@ fn one(account: &AccountView, columns: &Columns, local: &LocalTime, screen: Scre
         note(Style::Plain, &money);
     }
     if let Some(failure) = &account.failure {
-        note(Style::Bad, &harmless(&failure.why));
+        note(Style::Bad, &sanitize(&failure.why));
         if let Some(advice) = &failure.advice {
-            note(Style::Plain, &harmless(advice));
+            note(Style::Plain, &sanitize(advice));
         }
     } else if let Some(trouble) = account.trouble.as_ref().filter(|_| !is_told_by_its_hold(account)) {
-        note(Style::Warn, &format!("last call: {}", harmless(&trouble.message)));
+        note(Style::Warn, &format!("last call: {}", sanitize(&trouble.message)));
     } else if let Some(why) = account.not_refreshed.as_ref().filter(|_| !is_all_told_by_its_hold(account)) {
-        note(Style::Warn, &format!("not refreshed: {}", harmless(why)));
+        note(Style::Warn, &format!("not refreshed: {}", sanitize(why)));
     }
     if let Some(called_at) = account.called_at {
         let has_failed = account.failure.is_some() || account.trouble.is_some();
@@ -148,7 +148,7 @@ fn is_all_told_by_its_hold(account: &AccountView) -> bool {
 /// The account's name, its plan, and how old its numbers are.
 fn heading(account: &AccountView, screen: Screen) -> String {
     let (age, ink) = freshness(account);
-    let plan = account.plan.as_deref().map(harmless);
+    let plan = account.plan.as_deref().map(sanitize);
     let aside = match &plan {
         Some(plan) => format!("{plan} · {age}"),
         None => age.clone(),
@@ -218,7 +218,7 @@ pub(crate) fn label(window: &WindowView) -> String {
         Some(part) => format!("{length}, {part}"),
         None => length,
     };
-    harmless(&label)
+    sanitize(&label)
 }
 
 fn length_words(length: Duration) -> String {
@@ -280,7 +280,7 @@ pub(crate) fn money(credits: &Credits) -> Option<String> {
         }
     });
     let parts: Vec<_> = [spent, left, off].into_iter().flatten().collect();
-    (!parts.is_empty()).then(|| harmless(&format!("extra: {}", parts.join(", "))))
+    (!parts.is_empty()).then(|| sanitize(&format!("extra: {}", parts.join(", "))))
 }
 
 #[cfg(test)]

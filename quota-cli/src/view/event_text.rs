@@ -3,7 +3,7 @@
 use quota::{AccountId, LastFailureKind, Percent};
 
 use crate::format::{self, LocalTime};
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 use crate::term::wrap_hanging;
 use quota_journal::{Direction, EventKind, JournalEvent};
 
@@ -67,7 +67,7 @@ pub(crate) fn words_of(what: &EventKind, local: &LocalTime) -> String {
         },
         EventKind::Newer(_) => "something that only a newer quota knows".to_owned(),
     };
-    harmless(&told)
+    sanitize(&told)
 }
 
 #[cfg(test)]

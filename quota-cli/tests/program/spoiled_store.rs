@@ -245,7 +245,7 @@ fn where_nothing_can_be_written_what_is_known_is_shown_and_nobody_is_asked() {
     assert!(status.stdout.contains("42 %"), "{}", status.stdout);
     assert!(line.stdout.contains("42%"), "{}", line.stdout);
     let why = refresh.json()["accounts"][0]["not_refreshed"].clone();
-    assert_eq!(why, "not asked: the store cannot be written");
+    assert_eq!(why, "not refreshed: the store is read-only");
     assert_eq!(world.calls(), 1);
 }
 
@@ -265,7 +265,7 @@ fn where_nothing_can_be_written_a_choice_is_made_and_whoever_waits_is_told() {
     for ended in [&pick, &explain, &run] {
         assert_eq!((ended.code, ended.stderr.lines().count()), (Some(0), 1), "{}", ended.stderr);
         let told = &ended.stderr;
-        assert!(told.starts_with("quota: nothing can be shared with other processes: "), "{told}");
+        assert!(told.starts_with("quota: running without a shared store: "), "{told}");
     }
     assert_eq!((&*pick.stdout, &*run.stdout), ("anthropic/main\n", "anthropic/main\n"));
 }
@@ -283,7 +283,7 @@ fn a_watch_tells_in_its_last_line_that_nothing_can_be_written() {
     pty.until("users");
     pty.resize(120, 24);
     kill_process(Pid::from_child(&watch), Signal::WINCH).unwrap();
-    pty.until("nothing can be shared with other processes: other users can write to");
+    pty.until("running without a shared store: other users can write to");
 
     pty.press("q");
     assert_eq!(watch.wait().unwrap().code(), Some(0));

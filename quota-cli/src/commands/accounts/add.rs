@@ -12,12 +12,12 @@ use quota::{AccountId, Clock, CredentialFingerprint, LastFailureKind, Percent, R
 use super::done;
 use crate::cli::{AddArgs, GlobalOptions};
 use crate::config::{self, AccountSettings, Change, Config, LoginSource, Origin};
-use crate::exit::{Exit, Failure};
-use crate::harmless::harmless;
-use crate::{detected_logins, gateway, io_cause, scope, term};
+use crate::exit::{CliError, Exit};
+use crate::sanitize::sanitize;
+use crate::{context, detected_logins, io_cause, scope, store, term};
 
 /// Adds the account.
-pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     let account = account(options)?;
     let (id, login) = (&account.id, &account.login);
     let named = global.config.as_deref();
@@ -33,16 +33,16 @@ pub(super) fn run(options: &AddArgs, global: &GlobalOptions) -> Result<Exit, Fai
             Ok(Change { accounts: Some(accounts), answer: config.clone() })
         });
         let config = config.await?;
-        let credential = gateway::source(login, &config).credential(id).await;
+        let credential = context::credential_source(login, &config).credential(id).await;
         done(&[format!("{id} is added: {}", login.told())])?;
         let trouble = match credential {
             Ok(credential) => known_missing_scope(&config, global, id, credential.login.fingerprint).await,
             Err(trouble) => Some(trouble.to_string()),
         };
         if let Some(trouble) = trouble {
-            term::eprint(&format!("quota: {id}: {}\n", harmless(&trouble)));
+            term::eprint(&format!("quota: {id}: {}\n", sanitize(&trouble)));
         }
-        Ok(Exit::Done)
+        Ok(Exit::Success)
     })
 }
 
@@ -55,7 +55,7 @@ async fn known_missing_scope(
     fingerprint: Option<CredentialFingerprint>,
 ) -> Option<String> {
     let (fingerprint, store, clock) =
-        (fingerprint?, gateway::store(global.store.as_deref()).ok()?.store, Clock::system());
+        (fingerprint?, store::open(global.store.as_deref()).ok()?.store, Clock::system());
     let note = async |id: &AccountId| {
         let key = StoreKey::account(id);
         let read = clock.bounded(STORE_TIMEOUT, store.read(&key)).await?.ok()?;
@@ -79,23 +79,23 @@ pub(super) struct ImpliedLogin {
 
 impl ImpliedLogin {
     /// Looks for the login, if no account is named.
-    pub(super) async fn find(named: Option<&Path>) -> Result<Self, Failure> {
-        let is_implied = Config::maybe_empty(named)?.is_implied();
-        Ok(Self { is_found: is_implied && detected_logins::find_claude_code().await.is_ok() })
+    pub(super) async fn find(named: Option<&Path>) -> Result<Self, CliError> {
+        let is_default = Config::load_allow_empty(named)?.is_default();
+        Ok(Self { is_found: is_default && detected_logins::find_claude_code().await.is_ok() })
     }
 
     /// The accounts that another one must not take the place of. The implied one may be named as what it is.
     pub(super) fn others(&self, config: &Config, new: &AccountSettings) -> Vec<AccountSettings> {
         let is_itself = |account: &AccountSettings| account.id == new.id && account.login == new.login;
         let is_other = |account: &&AccountSettings| {
-            account.origin != Origin::Implied || (self.is_found && !is_itself(account))
+            account.origin != Origin::Default || (self.is_found && !is_itself(account))
         };
         config.accounts.iter().filter(is_other).cloned().collect()
     }
 }
 
 /// The account as it is written down.
-fn account(options: &AddArgs) -> Result<AccountSettings, Failure> {
+fn account(options: &AddArgs) -> Result<AccountSettings, CliError> {
     let mut account = AccountSettings::new(id(&options.name)?, login(options)?);
     let limit = |share: Option<f64>| share.and_then(Percent::from_percent).map(Limits::of);
     let mut limits = AccountLimits::none();
@@ -108,7 +108,7 @@ fn account(options: &AddArgs) -> Result<AccountSettings, Failure> {
 }
 
 /// The account's name; of the one provider there is, where none is named.
-fn id(name: &str) -> Result<AccountId, Failure> {
+fn id(name: &str) -> Result<AccountId, CliError> {
     config::name_of_account(name).map_err(usage)?;
     let id = if name.contains('/') { name.parse() } else { AccountId::new(ANTHROPIC, name) };
     let id = id.map_err(|error| usage(error.to_string()))?;
@@ -116,7 +116,7 @@ fn id(name: &str) -> Result<AccountId, Failure> {
     Ok(id)
 }
 
-fn login(options: &AddArgs) -> Result<LoginSource, Failure> {
+fn login(options: &AddArgs) -> Result<LoginSource, CliError> {
     Ok(if let Some(dir) = &options.claude_config_dir {
         LoginSource::ClaudeConfigDir(placed(dir)?)
     } else if let Some(name) = &options.token_env {
@@ -137,7 +137,7 @@ fn login(options: &AddArgs) -> Result<LoginSource, Failure> {
 }
 
 /// A path as it is seen from everywhere. A `~` stays one: the home directory may move.
-fn placed(path: &Path) -> Result<PathBuf, Failure> {
+fn placed(path: &Path) -> Result<PathBuf, CliError> {
     config::path_of_login(&path.to_string_lossy()).map_err(usage)?;
     if path.starts_with("~") {
         return Ok(path.to_owned());
@@ -147,11 +147,11 @@ fn placed(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Whether neither the name nor the login is another account's: two names for one login would count its use twice.
-fn check_unique(config: &Config, others: &[AccountSettings], new: &AccountSettings) -> Result<(), Failure> {
+fn check_unique(config: &Config, others: &[AccountSettings], new: &AccountSettings) -> Result<(), CliError> {
     let id = &new.id;
     if let Some(account) = others.iter().find(|account| account.id == *id) {
         let place = match account.origin {
-            Origin::Configured { line } => format!("{}:{line}", config.told_path()),
+            Origin::Configured { line } => format!("{}:{line}", config.display_path()),
             _ => account.login.told(),
         };
         return Err(usage(format!("{id} already exists ({place}); choose another name")));
@@ -165,6 +165,6 @@ fn check_unique(config: &Config, others: &[AccountSettings], new: &AccountSettin
     )))
 }
 
-fn usage(why: impl Into<String>) -> Failure {
-    Failure::new(Exit::Usage, why)
+fn usage(why: impl Into<String>) -> CliError {
+    CliError::new(Exit::Usage, why)
 }

@@ -6,24 +6,24 @@ use quota::AccountId;
 use super::{change, done, forget};
 use crate::cli::{AccountNames, GlobalOptions};
 use crate::config::{self, Change, Config, Origin};
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::hint;
 use crate::scope;
 use crate::term;
 
 /// Removes accounts, and what is stored of them.
-pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<Exit, CliError> {
     scope::run(async |scope| {
         scope.listen()?;
         let removed = config::update(global.config.as_deref(), |config| {
             let ids = named(config, &options.names)?;
-            if let Some(account) = config.accounts.iter().find(|account| account.origin == Origin::Implied) {
+            if let Some(account) = config.accounts.iter().find(|account| account.origin == Origin::Default) {
                 let id = &account.id;
                 let disable = hint::command_without_store(&format!("accounts disable {id}"));
                 let why = format!(
                     "{id} is the login of Claude Code, which is there without being named; to take it out of use: {disable}"
                 );
-                return Err(Failure::new(Exit::Usage, why));
+                return Err(CliError::new(Exit::Usage, why));
             }
             let left = config.accounts.iter().filter(|account| !ids.contains(&account.id)).cloned();
             Ok(Change::to(config, left.collect(), (config.clone(), ids)))
@@ -34,7 +34,7 @@ pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<E
             lines.push(format!(
                 "no account is left; add one with: {}, or remove {} to use Claude Code's login",
                 hint::command_without_store("accounts add"),
-                config.told_path()
+                config.display_path()
             ));
         }
         let exit = done(&lines)?;
@@ -42,12 +42,12 @@ pub(super) fn remove(options: &AccountNames, global: &GlobalOptions) -> Result<E
         for failure in &failures {
             term::eprint(&format!("quota: {failure}\n"));
         }
-        Ok(if failures.is_empty() { exit } else { Exit::Gaps })
+        Ok(if failures.is_empty() { exit } else { Exit::Incomplete })
     })
 }
 
 /// Disables accounts, or enables them.
-pub(super) fn switch(options: &AccountNames, global: &GlobalOptions, off: bool) -> Result<Exit, Failure> {
+pub(super) fn switch(options: &AccountNames, global: &GlobalOptions, off: bool) -> Result<Exit, CliError> {
     change(global.config.as_deref(), |config| {
         let ids = named(config, &options.names)?;
         let word = if off { "disabled" } else { "enabled" };
@@ -64,7 +64,7 @@ pub(super) fn switch(options: &AccountNames, global: &GlobalOptions, off: bool) 
 }
 
 /// Puts accounts first, in the order they are named in.
-pub(super) fn order(options: &AccountNames, global: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn order(options: &AccountNames, global: &GlobalOptions) -> Result<Exit, CliError> {
     change(global.config.as_deref(), |config| {
         let ids = named(config, &options.names)?;
         let mut accounts = config.accounts.clone();
@@ -76,7 +76,7 @@ pub(super) fn order(options: &AccountNames, global: &GlobalOptions) -> Result<Ex
 }
 
 /// The accounts of these names, each once, in the order of their first mention.
-fn named(config: &Config, names: &[String]) -> Result<Vec<AccountId>, Failure> {
+fn named(config: &Config, names: &[String]) -> Result<Vec<AccountId>, CliError> {
     config.check_not_empty()?;
     let mut ids: Vec<AccountId> = Vec::new();
     for name in names {

@@ -5,20 +5,20 @@ use quota::{Hold, QuotaError};
 
 use crate::cli::{ClearHoldArgs, GlobalOptions};
 use crate::config::Config;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
-use crate::{gateway, journal, scope, term};
+use crate::{context, journal, scope, store, term};
 
 /// Lifts the hold, and prints what was lifted.
-pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
-    let config = Config::named_or_usual(global.config.as_deref())?;
+pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
+    let config = Config::load(global.config.as_deref())?;
     let id = config.account(&options.name)?.id.clone();
-    let store = gateway::store(global.store.as_deref())?;
+    let store = store::open(global.store.as_deref())?;
     scope::run(async |scope| {
         // Hooks may run.
         scope.listen()?;
         store.check().await?;
-        let manager = gateway::open_to_read(&config, &store)?;
+        let manager = context::open_read_only(&config, &store)?;
         let account = manager.account(&id);
         let was_damaged = account.sync().await.is_record_damaged();
         let lifted = account.clear_hold().await.map_err(|error| not_cleared(&error))?;
@@ -32,7 +32,7 @@ pub(super) fn run(options: &ClearHoldArgs, global: &GlobalOptions) -> Result<Exi
             term::eprint(&format!("quota: {}\n", still_held(&hold, &LocalTime::now())));
         }
         journal::tell(&config, store.store.as_ref()).await;
-        Ok(Exit::Done)
+        Ok(Exit::Success)
     })
 }
 
@@ -48,12 +48,12 @@ fn still_held(hold: &Hold, local: &LocalTime) -> String {
     format!("still no refresh before {}: {}", local.time_of_day_with_seconds(hold.until), hold.reason)
 }
 
-fn not_cleared(error: &QuotaError) -> Failure {
+fn not_cleared(error: &QuotaError) -> CliError {
     match error {
         QuotaError::Store { account, error, .. } => {
-            let why = gateway::store_cause(error);
-            Failure::new(Exit::Unavailable, format!("could not clear the hold on {account}: {why}"))
+            let why = store::cause(error);
+            CliError::new(Exit::Unavailable, format!("could not clear the hold on {account}: {why}"))
         }
-        _ => Failure::new(Exit::Config, error.to_string()),
+        _ => CliError::new(Exit::Config, error.to_string()),
     }
 }

@@ -5,9 +5,10 @@ use quota::{AccountId, QuotaError, QuotaManager};
 
 use crate::cli::GlobalOptions;
 use crate::config::{self, Config};
-use crate::exit::Failure;
-use crate::gateway::{self, Store};
-use crate::harmless::harmless;
+use crate::context;
+use crate::exit::CliError;
+use crate::sanitize::sanitize;
+use crate::store::{self, OpenedStore};
 
 /// Forgets the accounts, wherever something is stored of them. Returns a line on each thing that could not be forgotten; the
 /// accounts are removed all the same.
@@ -30,25 +31,23 @@ pub(super) async fn all(config: &Config, global: &GlobalOptions, ids: &[AccountI
     failures
 }
 
-fn open(config: &Config, global: &GlobalOptions) -> Result<(QuotaManager, Store), Failure> {
-    let store = gateway::store(global.store.as_deref())?;
-    Ok((gateway::open_to_read(config, &store)?, store))
+fn open(config: &Config, global: &GlobalOptions) -> Result<(QuotaManager, OpenedStore), CliError> {
+    let store = store::open(global.store.as_deref())?;
+    Ok((context::open_read_only(config, &store)?, store))
 }
 
 /// The record before the journal: a process that writes the journal derives it from the record.
-async fn one(manager: &QuotaManager, store: &Store, id: &AccountId) -> Result<(), String> {
+async fn one(manager: &QuotaManager, store: &OpenedStore, id: &AccountId) -> Result<(), String> {
     let describe = |error: &QuotaError| match error {
-        QuotaError::Store { error, .. } => gateway::store_cause(error).to_owned(),
+        QuotaError::Store { error, .. } => store::cause(error).to_owned(),
         error => error.report(),
     };
     manager.forget(id).await.map_err(|error| kept(id, &describe(&error)))?;
-    quota_journal::remove(store.store.as_ref(), id)
-        .await
-        .map_err(|error| kept(id, gateway::store_cause(&error)))
+    quota_journal::remove(store.store.as_ref(), id).await.map_err(|error| kept(id, store::cause(&error)))
 }
 
 fn kept(id: &AccountId, why: &str) -> String {
-    let why = harmless(why);
+    let why = sanitize(why);
     format!(
         "{id}: its usage could not be removed from the store: {why}; once that works, add it and remove it again"
     )

@@ -13,7 +13,7 @@ use super::done;
 use crate::cli::{GlobalOptions, ImportArgs};
 use crate::config::{self, AccountSettings, Change, Config, LoginSource};
 use crate::detected_logins::DetectedLogins;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::{input, scope};
 
 /// An account that was found.
@@ -80,7 +80,7 @@ impl Risk {
 }
 
 /// Adds them, and says what was added and what was there already.
-pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     let read = options.file.as_deref().map(read).transpose()?;
     let named = global.config.as_deref();
     scope::run(async |scope| {
@@ -91,15 +91,15 @@ pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, 
         };
         if found.is_empty() {
             let what = match &options.file {
-                Some(path) => format!("there is no account in {}", input::name(path)),
+                Some(path) => format!("there is no account in {}", input::display_name(path)),
                 None => "no login was found; run `claude` and log in, or see: quota accounts add --help"
                     .to_owned(),
             };
-            return Err(Failure::new(Exit::NoAccount, what));
+            return Err(CliError::new(Exit::NoAccount, what));
         }
         let implied = ImpliedLogin::find(named).await?;
         let fates = if options.dry_run {
-            fates(&Config::maybe_empty(named)?, &implied, &found, options)
+            fates(&Config::load_allow_empty(named)?, &implied, &found, options)
         } else {
             let mut is_told = false;
             let added = config::update(named, |config| {
@@ -128,7 +128,7 @@ pub(super) fn run(options: &ImportArgs, global: &GlobalOptions) -> Result<Exit, 
         }
         done(&fates.iter().map(|fate| told(fate, options.dry_run)).collect::<Vec<_>>())?;
         let is_whole = !fates.iter().any(|fate| matches!(fate, Fate::Unknown(_) | Fate::NotAllowed(..)));
-        Ok(if is_whole { Exit::Done } else { Exit::Gaps })
+        Ok(if is_whole { Exit::Success } else { Exit::Incomplete })
     })
 }
 
@@ -208,13 +208,13 @@ fn told(fate: &Fate, is_dry: bool) -> String {
 }
 
 /// The accounts of an accounts file, with what was judged here and nothing that another program reads from it.
-fn read(path: &Path) -> Result<Vec<Found>, Failure> {
-    let bytes = input::bytes(path)?;
-    let name = input::name(path);
+fn read(path: &Path) -> Result<Vec<Found>, CliError> {
+    let bytes = input::read_input(path)?;
+    let name = input::display_name(path);
     // The contents are not repeated: it may be a file with secrets that was named by mistake.
     let accounts: AccountsConfig = serde_json::from_slice(&bytes).map_err(|error| {
         let why = format!("{name}:{}:{}: not an accounts file", error.line(), error.column());
-        Failure::new(Exit::DataErr, why)
+        CliError::new(Exit::DataErr, why)
     })?;
     let found = accounts.accounts().iter().map(|account| Found {
         id: account.id.clone(),

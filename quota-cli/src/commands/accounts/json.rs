@@ -86,7 +86,7 @@ impl<'a> AccountJson<'a> {
         let Listed { settings, seen } = listed;
         let (kind, name) = settings.login.named();
         let (origin, line) = match settings.origin {
-            Origin::Implied => ("implied", None),
+            Origin::Default => ("implied", None),
             Origin::Configured { line } => ("config", Some(line)),
             Origin::OldFile => ("added", None),
         };

@@ -5,23 +5,23 @@ use super::listed::Listed;
 use super::{json, text};
 use crate::cli::{GlobalOptions, RequestArgs, Unknown};
 use crate::config::Config;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::LocalTime;
 use crate::router::{Router, Seen};
 use crate::scope;
 use crate::term::{self, Screen};
-use crate::{context, gateway};
+use crate::{context, store};
 
 /// Shows them.
-pub(super) fn run(global: &GlobalOptions) -> Result<Exit, Failure> {
-    let store = gateway::store(global.store.as_deref())?;
+pub(super) fn run(global: &GlobalOptions) -> Result<Exit, CliError> {
+    let store = store::open(global.store.as_deref())?;
     let named = global.config.as_deref();
     scope::run(async |scope| {
         let Some(config) = context::configuration(named).await? else {
             if global.json {
                 term::print(&json::render(
                     named,
-                    &Config { accounts: Vec::new(), ..Config::of_claude_code() },
+                    &Config { accounts: Vec::new(), ..Config::default_account() },
                     &[],
                     &LocalTime::now(),
                 ))?;
@@ -63,6 +63,6 @@ pub(super) fn run(global: &GlobalOptions) -> Result<Exit, Failure> {
                 "quota: {id} is not used: accounts.json does not say where its login is\n"
             ));
         }
-        Ok(Exit::Done)
+        Ok(Exit::Success)
     })
 }

@@ -7,10 +7,10 @@ use quota::accounts::Limits;
 use super::{change, text};
 use crate::cli::{GlobalOptions, Limit, SetArgs};
 use crate::config::Change;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 
 /// Sets the limits that are named, and leaves the others as they are.
-pub(super) fn run(options: &SetArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+pub(super) fn run(options: &SetArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     change(global.config.as_deref(), |config| {
         config.check_not_empty()?;
         let id = config.account(&options.name)?.id.clone();

@@ -7,8 +7,8 @@ use quota::accounts::{Eligibility, Limits};
 
 use super::listed::Listed;
 use crate::format::{self, LocalTime};
-use crate::harmless::harmless;
 use crate::router::reason;
+use crate::sanitize::sanitize;
 use crate::term::{Screen, Style, truncate, wrap};
 
 /// Between two columns.
@@ -89,7 +89,7 @@ fn state(account: &Listed<'_>, local: &LocalTime) -> (String, Style) {
     let own = &account.settings.limits;
     for (what, limits) in [("minimum", &own.min_remaining), ("killswitch", &own.killswitch)] {
         let Some(limits) = limits else { continue };
-        state = format!("{state}; {what} {}", harmless(&self::limits(limits)));
+        state = format!("{state}; {what} {}", sanitize(&self::limits(limits)));
     }
     (state, ink)
 }

@@ -6,7 +6,7 @@ use quota::Hold;
 
 use super::Spent;
 use crate::format::{self, LocalTime, between, pluralize};
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 use crate::term::{Screen, Style, truncate};
 
 /// All accounts, one after the other.
@@ -28,7 +28,7 @@ fn one(spent: &Spent, local: &LocalTime, screen: Screen) -> String {
     let names: Vec<_> = spent
         .callers
         .iter()
-        .map(|caller| if caller.by.is_empty() { "not named".to_owned() } else { harmless(&caller.by) })
+        .map(|caller| if caller.by.is_empty() { "not named".to_owned() } else { sanitize(&caller.by) })
         .map(|name| truncate(&name, screen.width.saturating_sub(30).max(12)))
         .collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or_default();

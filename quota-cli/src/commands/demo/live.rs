@@ -10,7 +10,7 @@ use quota_sim::Ledger;
 
 use super::plan::Plan;
 use super::tally::Tally;
-use crate::exit::Failure;
+use crate::exit::CliError;
 use crate::format::{self, thousands};
 use crate::term::{self, Screen, Style, truncate};
 use crate::view::bar::{self, bar};
@@ -55,7 +55,7 @@ impl Live {
     }
 
     /// Says what is going to be seen.
-    pub(crate) fn begin(&self, plan: &Plan) -> Result<(), Failure> {
+    pub(crate) fn begin(&self, plan: &Plan) -> Result<(), CliError> {
         let (seconds, minutes) = (plan.lasts.as_secs(), plan.story().as_secs() / 60);
         let [throttled, expired] = plan.told();
         self.write(&format!(
@@ -76,7 +76,7 @@ impl Live {
         tally: &Tally,
         ledger: &Ledger,
         passed: Duration,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliError> {
         let (View::Picture(screen) | View::PictureAside(screen)) = self.view else { return Ok(()) };
         let mut picture = String::new();
         let most = MOST_ACCOUNTS.min(screen.height.saturating_sub(MOST_NOTES + 5)).max(1);
@@ -111,7 +111,7 @@ impl Live {
         error: &FetchError,
         hold: Option<&Hold>,
         passed: Duration,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliError> {
         self.failing.insert(account.clone());
         let what = match error {
             FetchError::Throttled { .. } => "told to slow down".to_owned(),
@@ -126,7 +126,7 @@ impl Live {
     }
 
     /// An account's call went well.
-    pub(crate) fn answered(&mut self, account: &AccountId, passed: Duration) -> Result<(), Failure> {
+    pub(crate) fn answered(&mut self, account: &AccountId, passed: Duration) -> Result<(), CliError> {
         if self.failing.remove(account) {
             self.note(passed, &format!("{account}: answers again"))
         } else {
@@ -135,11 +135,11 @@ impl Live {
     }
 
     /// Leaves the last picture where it is.
-    pub(crate) fn end(&mut self) -> Result<(), Failure> {
+    pub(crate) fn end(&mut self) -> Result<(), CliError> {
         self.write("\n")
     }
 
-    fn note(&mut self, passed: Duration, what: &str) -> Result<(), Failure> {
+    fn note(&mut self, passed: Duration, what: &str) -> Result<(), CliError> {
         let note = format!("{:5.1} s  {what}", passed.as_secs_f64());
         if self.view == View::Lines {
             return self.write(&format!("{note}\n"));
@@ -151,7 +151,7 @@ impl Live {
         Ok(())
     }
 
-    fn write(&self, text: &str) -> Result<(), Failure> {
+    fn write(&self, text: &str) -> Result<(), CliError> {
         match self.view {
             View::Picture(_) | View::Lines => term::print(text),
             View::PictureAside(_) => {

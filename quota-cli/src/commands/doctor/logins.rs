@@ -11,8 +11,8 @@ use quota::{Clock, Credential, CredentialError, CredentialFingerprint};
 use super::place::others_may;
 use super::{Area, Check};
 use crate::config::{AccountSettings, Config, LoginSource};
+use crate::context;
 use crate::format::{between, duration};
-use crate::gateway;
 use crate::hint::quoted;
 
 /// What is found of an account's login, and the mark of its credential if there is one.
@@ -78,7 +78,8 @@ impl Look<'_> {
     }
 
     async fn one(&self, place: &str, path: Option<&Path>) -> (Vec<Check>, Option<CredentialFingerprint>) {
-        let found = gateway::source(&self.account.login, self.config).credential(&self.account.id).await;
+        let found =
+            context::credential_source(&self.account.login, self.config).credential(&self.account.id).await;
         match found {
             Ok(credential) => (self.found(place, path, &credential, true), credential.login.fingerprint),
             Err(error) if error.is_timeout() => {

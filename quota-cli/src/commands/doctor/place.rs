@@ -9,16 +9,16 @@ use quota::{CasOutcome, Clock, StoreError, StoreKey};
 
 use super::{Area, Check, reach};
 use crate::config::{self, Config};
-use crate::exit::Failure;
-use crate::gateway::{self, Store};
+use crate::exit::CliError;
+use crate::store::{self, OpenedStore};
 
 /// How the configuration is; and what it says, unless it is broken.
 pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
-    let usual = config::usual_path();
+    let usual = config::default_path();
     let path = named.or(usual.as_deref().filter(|path| path.symlink_metadata().is_ok()));
     let subject =
         path.or(usual.as_deref()).map_or_else(|| "none".to_owned(), |path| path.display().to_string());
-    let config = match Config::named_or_usual(named) {
+    let config = match Config::load(named) {
         Ok(config) => config,
         Err(failure) => {
             let advice = "fix it there; `quota status --help` shows how it is written";
@@ -26,7 +26,7 @@ pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
         }
     };
     let check = match path {
-        None if config.is_implied() => {
+        None if config.is_default() => {
             Check::good(Area::Config, subject, "not found; using Claude Code's login")
         }
         None => Check::good(Area::Config, subject, "not found; using the accounts of accounts.json"),
@@ -36,7 +36,7 @@ pub(super) fn config(named: Option<&Path>) -> (Vec<Check>, Option<Config>) {
 }
 
 /// A file that cannot be used. Its own advice comes before the usual one.
-fn refused(subject: impl Into<String>, failure: &Failure, usual_advice: &str) -> Check {
+fn refused(subject: impl Into<String>, failure: &CliError, usual_advice: &str) -> Check {
     let told = failure.to_string();
     match told.split_once("; run: ") {
         Some((told, command)) => Check::failure(Area::Config, subject, told, format!("run: {command}")),
@@ -45,7 +45,7 @@ fn refused(subject: impl Into<String>, failure: &Failure, usual_advice: &str) ->
 }
 
 /// Whether the store can be read and written, and what time it has.
-pub(super) async fn store(opened: Result<&Store, &Failure>, clock: &Clock) -> Vec<Check> {
+pub(super) async fn store(opened: Result<&OpenedStore, &CliError>, clock: &Clock) -> Vec<Check> {
     let store = match opened {
         Ok(store) => store,
         Err(failure) => {
@@ -56,7 +56,7 @@ pub(super) async fn store(opened: Result<&Store, &Failure>, clock: &Clock) -> Ve
     // The rest of a URL may hold a password.
     let subject = store.url.expose().split(':').next().unwrap_or_default().to_owned();
     if !store.is_shared {
-        return vec![if store.is_for_want_of_a_home {
+        return vec![if store.no_home {
             let told = "neither XDG_STATE_HOME nor HOME is set, so nothing is shared with other processes";
             Check::failure(Area::Store, subject, told, "set one of them, or name a store with --store")
         } else {
@@ -64,7 +64,7 @@ pub(super) async fn store(opened: Result<&Store, &Failure>, clock: &Clock) -> Ve
         }];
     }
     let failed = |error: &StoreError, what: &str| {
-        let told = format!("{what}: {}", gateway::store_cause(error));
+        let told = format!("{what}: {}", store::cause(error));
         match told.split_once("; run: ") {
             Some((told, command)) => {
                 Check::failure(Area::Store, subject.clone(), told, format!("run: {command}"))

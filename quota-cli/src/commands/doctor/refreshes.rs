@@ -11,8 +11,8 @@ use quota::{
 use super::{Area, Check, Incident};
 use crate::config::{AccountSettings, Config, clear_hold};
 use crate::format::{self, LocalTime, between};
-use crate::gateway::Store;
 use crate::hint;
+use crate::store::OpenedStore;
 
 /// How long the store may take for each account.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Checks every enabled account, and the provider of each. `marks` are those of the accounts' credentials, as far as they are known.
 pub(super) async fn of(
     config: &Config,
-    store: &Store,
+    store: &OpenedStore,
     marks: &[Option<CredentialFingerprint>],
     clock: &Clock,
 ) -> Vec<Check> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::{Area, Check, Level};
 use crate::format::pluralize;
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 use crate::term::{Screen, Style, wrap_hanging};
 
 /// What is found begins here, behind how it is and of what kind.
@@ -21,9 +21,9 @@ pub(super) fn render(checks: &[Check], screen: Screen) -> String {
             Level::Fail => (Style::Bad, "FAIL"),
         };
         let flowed = |text: &str, begun| match screen.is_tty {
-            true => wrap_hanging(&harmless(text), begun, begun, screen.width),
+            true => wrap_hanging(&sanitize(text), begun, begun, screen.width),
             // Whatever searches it goes by lines.
-            false => harmless(text),
+            false => sanitize(text),
         };
         let told = flowed(&format!("{}: {}", check.subject, check.told), INDENT);
         let _ = writeln!(text, "{}  {:<8}  {told}", screen.paint(ink, fingerprint), area(check.area));

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::detected_logins::DetectedLogins;
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 
 const HEAD: &str = "\
 # Which accounts `quota` asks about. Whatever begins with # is a comment.
@@ -40,7 +40,7 @@ pub(super) fn render(logins: &DetectedLogins) -> String {
     if logins.claude_code.is_some() || is_empty {
         let place = match &logins.claude_code {
             // A line break in a path would end the comment.
-            Some(place) => format!("found: {}", harmless(&place.to_string())),
+            Some(place) => format!("found: {}", sanitize(&place.to_string())),
             None => "none was found; run `claude` and log in".to_owned(),
         };
         let _ = write!(text, "\n# The login of Claude Code, only read ({place}).\n");

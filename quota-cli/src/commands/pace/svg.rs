@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::chart::{Chart, Point};
 use super::{AccountPace, WindowPace, text};
 use crate::format::LocalTime;
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 56.0;
@@ -84,7 +84,7 @@ fn words(drawing: &mut String, class: &str, x: f64, y: f64, anchor: &str, text: 
     let _ = writeln!(
         drawing,
         "<text class=\"{class}\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text>",
-        escaped(&harmless(text))
+        escaped(&sanitize(text))
     );
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::chart::Chart;
 use super::{AccountPace, WindowPace, plot};
 use crate::format::{self, LocalTime, between};
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 use crate::term::{Screen, Style, truncate, wrap};
 use quota_journal::pace::Basis;
 
@@ -22,7 +22,7 @@ fn one(account: &AccountPace, local: &LocalTime, screen: Screen, plotted: bool) 
         let _ = writeln!(text, "  {}", screen.paint(Style::Dim, "nothing is known yet"));
     }
     for window in &account.windows {
-        let id = harmless(&window.id);
+        let id = sanitize(&window.id);
         let mut write = |ink, indent: usize, line: &str| {
             for line in wrap(line, screen.width.saturating_sub(indent)) {
                 let _ = writeln!(text, "{:indent$}{}", "", screen.paint(ink, line));

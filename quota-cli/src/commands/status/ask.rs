@@ -11,10 +11,11 @@ use quota::{Account, AccountUsage, Clock, Freshness};
 use super::live::Live;
 use crate::call_limit;
 use crate::config::{self, AccountSettings, Config};
-use crate::exit::Failure;
-use crate::gateway::{self, Store};
+use crate::context;
+use crate::exit::CliError;
 use crate::scope::CommandScope;
-use crate::sharing::{self, Sharing};
+use crate::store::OpenedStore;
+use crate::store_probe::{self, StoreProbe};
 use crate::term::{self, Screen};
 use crate::view::account::{AccountView, FailureView, why};
 
@@ -32,7 +33,7 @@ pub(super) enum Wish {
 }
 
 /// How long all of it may take.
-const TIMEOUT: Duration = gateway::COMMAND_TIMEOUT;
+const TIMEOUT: Duration = context::COMMAND_TIMEOUT;
 /// How long nobody wonders what is going on.
 const UNNOTICED: Duration = Duration::from_secs(1);
 
@@ -40,22 +41,22 @@ const UNNOTICED: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// [`Failure`] if the configuration cannot be used at all.
+/// [`CliError`] if the configuration cannot be used at all.
 pub(super) async fn about(
     scope: &CommandScope,
     config: &Config,
-    store: &Store,
+    store: &OpenedStore,
     wish: Wish,
     live: Option<&mut Live>,
-) -> Result<Vec<AccountView>, Failure> {
+) -> Result<Vec<AccountView>, CliError> {
     let clock = Clock::system();
-    let manager = gateway::open(scope, config, store, "quota status", Some(TIMEOUT))?;
+    let manager = context::open_manager(scope, config, store, "quota status", Some(TIMEOUT))?;
     let accounts: Vec<_> = config.accounts.iter().map(|one| (one, manager.account(&one.id))).collect();
     // By themselves they are asked in the order in which they are first looked at, which is that of the configuration.
-    let sharing = Sharing::on(store);
-    let asked = accounts.iter().map(|(settings, account)| view(settings, account, wish, &sharing, &clock));
+    let probe = StoreProbe::new(store);
+    let asked = accounts.iter().map(|(settings, account)| view(settings, account, wish, &probe, &clock));
     let views = with_progress(asked.collect(), &clock, live).await;
-    sharing.tell(&accounts.iter().map(|(_, account)| account.peek()).collect::<Vec<_>>());
+    probe.warn(&accounts.iter().map(|(_, account)| account.peek()).collect::<Vec<_>>());
     Ok(views)
 }
 
@@ -63,7 +64,7 @@ async fn view(
     settings: &AccountSettings,
     account: &Account,
     wish: Wish,
-    sharing: &Sharing,
+    probe: &StoreProbe,
     clock: &Clock,
 ) -> AccountView {
     let (mut not_refreshed, mut called_at) = (None, None);
@@ -73,8 +74,8 @@ async fn view(
             let known = account.sync().await;
             // A person who asks for a refresh gets one, whatever the record is.
             let insists = wish == Wish::Now && known.is_record_damaged();
-            if is_due(&known, wish) && !insists && sharing.leaves_it_at(&known).await {
-                not_refreshed = Some(sharing::not_asked(&known).to_owned());
+            if is_due(&known, wish) && !insists && probe.should_skip_refresh(&known).await {
+                not_refreshed = Some(store_probe::skip_reason(&known).to_owned());
                 return Ok(known);
             }
         }
@@ -213,12 +214,12 @@ mod tests {
         std::fs::write(&token, "sim-token-main").unwrap();
         #[cfg(unix)]
         std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        let mut config = Config::of_claude_code();
+        let mut config = Config::default_account();
         config.policy = config.policy.fetch_timeout(TIMEOUT * 2);
         config.accounts[0].login = LoginSource::TokenFile(token);
         config.accounts[0].base_url = Some(simulator.url());
 
-        let store = gateway::store(Some("memory:")).unwrap();
+        let store = crate::store::open(Some("memory:")).unwrap();
         let views = about(&CommandScope::default(), &config, &store, Wish::Fresh, None).await.unwrap();
 
         let why = views[0].failure.as_ref().map(|failure| &*failure.why);

@@ -8,9 +8,9 @@ use quota::{Percent, Used};
 
 use super::Line;
 use crate::config::nearest;
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::format::{self, between};
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 use crate::term::Screen;
 use crate::view::account::{AccountView, ViewFreshness, WindowView};
 use crate::view::account_text::money;
@@ -81,11 +81,11 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// [`Failure`] that says where it is broken, and what there is.
-    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
+    /// [`CliError`] that says where it is broken, and what there is.
+    pub(super) fn parse(text: &str) -> Result<Self, CliError> {
         let broken = |at: usize, why: String| {
             let column = text[..at].chars().count() + 1;
-            Failure::new(Exit::Usage, format!("--format, character {column}: {why}"))
+            CliError::new(Exit::Usage, format!("--format, character {column}: {why}"))
         };
         let mut pieces = Vec::new();
         let mut plain = String::new();
@@ -144,7 +144,7 @@ impl Format {
             let _ = write!(text, " · {broken}");
         }
         // One line, and nothing that moves a cursor: neither from a provider nor from a shell's quoting.
-        harmless(&text)
+        sanitize(&text)
     }
 }
 

@@ -9,7 +9,7 @@ use quota::{AccountId, AccountUsage, MemoryStore, QuotaManager};
 
 use super::session::Session;
 use crate::config::{AccountSettings, Config, LoginSource};
-use crate::gateway;
+use crate::context;
 use crate::view::account::AccountView;
 
 /// What came of the usage that a session states.
@@ -58,7 +58,7 @@ pub(super) async fn join<'a>(
         return Joined::Nothing;
     }
     // Another may have logged in since: then it is refused, if it can be told.
-    let source = gateway::source(&settings.login, config);
+    let source = context::credential_source(&settings.login, config);
     let Ok(credential) = source.credential(&settings.id).await else {
         return of_session(settings.id.clone());
     };
@@ -152,7 +152,7 @@ mod tests {
             AccountSettings::new(AccountId::new(ANTHROPIC, name).expect("a name"), login.clone())
         };
         let accounts = logins.iter().map(|(name, login)| account(name, login));
-        Config { accounts: accounts.collect(), ..Config::of_claude_code() }
+        Config { accounts: accounts.collect(), ..Config::default_account() }
     }
 
     fn told(dir: Option<&str>) -> Told {

@@ -10,7 +10,7 @@ use super::Line;
 use super::format::{broken, reason, short, stale, used, without_windows};
 use crate::cli::Preset;
 use crate::format::between;
-use crate::harmless::harmless;
+use crate::sanitize::sanitize;
 use crate::term::{Screen, Style};
 use crate::view::account::{AccountView, ViewFreshness, WindowView};
 use crate::view::bar;
@@ -31,7 +31,7 @@ pub(super) fn fill(preset: Preset, line: &Line<'_>) -> String {
 
 /// What stands in the line, piece by piece, each with its colour.
 fn pieces(line: &Line<'_>) -> Vec<(Style, String)> {
-    let model = line.session.model.as_deref().map(|model| (Style::Strong, harmless(model)));
+    let model = line.session.model.as_deref().map(|model| (Style::Strong, sanitize(model)));
     let windows = line.account.iter().flat_map(|account| &account.windows);
     let windows = windows.take(MOST_WINDOWS).map(|window| (ink(window.used), told(window, line)));
     let without_windows = line.account.and_then(without_windows).map(|text| (Style::Plain, text));
@@ -62,7 +62,7 @@ fn told(window: &WindowView, line: &Line<'_>) -> String {
     if let Some(reset) = window.resets_at.filter(|reset| *reset > line.local.now) {
         let _ = write!(text, " ({})", short(between(line.local.now, reset)));
     }
-    harmless(&text)
+    sanitize(&text)
 }
 
 fn name(id: &str) -> &str {

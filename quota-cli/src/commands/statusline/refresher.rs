@@ -11,10 +11,11 @@ use quota::{AccountUsage, Clock, FetchError, Freshness, LastFailureKind, Policy,
 use super::claim;
 use crate::cli::{GlobalOptions, RefreshArgs};
 use crate::config::{AccountSettings, Config};
-use crate::exit::{Exit, Failure};
-use crate::gateway::{self, STORE_VARIABLE, Store};
+use crate::context;
+use crate::exit::{CliError, Exit};
 use crate::journal;
 use crate::scope;
+use crate::store::{self, OpenedStore, URL_VARIABLE};
 use crate::view::reason::Reason;
 
 /// How long one lives.
@@ -26,7 +27,7 @@ const LIFE: Duration = Duration::from_secs(60);
 ///
 /// That of the store if it takes nothing: then it could not be told of either, and all lines would start one.
 pub(super) async fn start(
-    store: &Store,
+    store: &OpenedStore,
     account: &AccountSettings,
     config: &Config,
     path: Option<&Path>,
@@ -48,7 +49,7 @@ pub(super) async fn start(
         command.arg("--config").arg(path);
     }
     // In the environment, for there may be a password in it, and arguments are seen by everybody.
-    command.env(STORE_VARIABLE, store.url.expose());
+    command.env(URL_VARIABLE, store.url.expose());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // If it cannot be started the numbers grow old, and the line says so. Nobody waits for it: we end first.
     drop(command.spawn());
@@ -69,16 +70,16 @@ fn claim_duration(policy: &Policy, answer: &AccountUsage) -> Duration {
 ///
 /// # Errors
 ///
-/// [`Failure`] if it cannot begin; nobody reads it.
-pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit, Failure> {
+/// [`CliError`] if it cannot begin; nobody reads it.
+pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit, CliError> {
     // Whoever closes the terminal, or ends the group of the statusline, does not end this.
     #[cfg(unix)]
     let _ = rustix::process::setsid();
-    let store = gateway::store(global.store.as_deref())?;
-    let config = Config::named_or_usual(global.config.as_deref())?;
+    let store = store::open(global.store.as_deref())?;
+    let config = Config::load(global.config.as_deref())?;
     let settings = config.account(&options.account)?;
     scope::run(async |scope| {
-        let manager = gateway::open(scope, &config, &store, "quota statusline", Some(LIFE))?;
+        let manager = context::open_manager(scope, &config, &store, "quota statusline", Some(LIFE))?;
         let account = manager.account(&settings.id);
         let mut news = account.watch();
         let before = account.sync().await.snapshot().complete_at();
@@ -107,7 +108,7 @@ pub(crate) fn run(options: &RefreshArgs, global: &GlobalOptions) -> Result<Exit,
         // After the claim: hooks may take long, and the next one that asks is none of their business. Nobody reads what
         // they failed by.
         drop(journal::keep(&config, store.store.as_ref()).await);
-        Ok(Exit::Done)
+        Ok(Exit::Success)
     })
 }
 

@@ -41,7 +41,7 @@ impl Files {
     /// The configuration that is named or the usual one, and an `accounts.json`. To be called before they are read:
     /// what is written after that is a change.
     pub(super) fn of(config: Option<&Path>) -> Self {
-        let config = config.map(Path::to_owned).or_else(config::usual_path);
+        let config = config.map(Path::to_owned).or_else(config::default_path);
         let accounts = config::accounts_file().map(|file| file.path().to_owned());
         Self::at(config.into_iter().chain(accounts).collect())
     }

@@ -1,7 +1,7 @@
 //! What the system tells a program that has the terminal: to give it to others for a while, and to go on.
 //! A new size comes with the keys; the signals that end the program are those of every command.
 
-use crate::exit::Failure;
+use crate::exit::CliError;
 
 /// What was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ mod unix {
     use rustix::process::{Signal as Number, getpid, kill_process};
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
-    use super::{Failure, Told};
+    use super::{CliError, Told};
     use crate::exit::Exit;
     use crate::io_cause;
 
@@ -36,11 +36,11 @@ mod unix {
         ///
         /// # Errors
         ///
-        /// [`Failure`] if the system does not let it listen.
-        pub(in crate::commands::watch) fn listen() -> Result<Self, Failure> {
+        /// [`CliError`] if the system does not let it listen.
+        pub(in crate::commands::watch) fn listen() -> Result<Self, CliError> {
             let listen = |number: Number| {
                 let refused = |error| {
-                    Failure::new(
+                    CliError::new(
                         Exit::OsErr,
                         format!("could not listen for signals: {}", io_cause::plain(&error)),
                     )
@@ -72,7 +72,7 @@ pub(super) struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    pub(super) fn listen() -> Result<Self, Failure> {
+    pub(super) fn listen() -> Result<Self, CliError> {
         Ok(Self)
     }
 

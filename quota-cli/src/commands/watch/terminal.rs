@@ -14,7 +14,7 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::{DefaultTerminal, Frame};
 use tokio::sync::Notify;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{CliError, Exit};
 use crate::io_cause;
 
 /// Told when anything in this program panics: the terminal has been given back then, so nothing may be drawn any more.
@@ -31,8 +31,8 @@ impl Terminal {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if it cannot be taken; then it is as it was.
-    pub(super) fn take() -> Result<Self, Failure> {
+    /// [`CliError`] if it cannot be taken; then it is as it was.
+    pub(super) fn take() -> Result<Self, CliError> {
         let tell = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             // First, or what is told would be gone with the screen.
@@ -43,7 +43,7 @@ impl Terminal {
         let taken = enter().and_then(|()| on_a_blank_screen());
         taken.map(|drawing| Self(ManuallyDrop::new(drawing))).map_err(|error| {
             give_back();
-            Failure::new(Exit::OsErr, format!("could not use the terminal: {}", io_cause::plain(&error)))
+            CliError::new(Exit::OsErr, format!("could not use the terminal: {}", io_cause::plain(&error)))
         })
     }
 
@@ -51,8 +51,8 @@ impl Terminal {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if it cannot be drawn on; a quiet one if the terminal has gone.
-    pub(super) fn draw(&mut self, picture: impl FnOnce(&mut Frame<'_>)) -> Result<(), Failure> {
+    /// [`CliError`] if it cannot be drawn on; a quiet one if the terminal has gone.
+    pub(super) fn draw(&mut self, picture: impl FnOnce(&mut Frame<'_>)) -> Result<(), CliError> {
         self.0.draw(picture).map(drop).map_err(|error| undrawn(&error))
     }
 
@@ -66,7 +66,7 @@ impl Terminal {
     /// # Errors
     ///
     /// As [`draw`](Self::draw).
-    pub(super) fn retake(&mut self) -> Result<(), Failure> {
+    pub(super) fn retake(&mut self) -> Result<(), CliError> {
         // Only what is off is turned on, and others may have turned it off.
         let taken = disable_raw_mode().and_then(|()| enter()).and_then(|()| on_a_blank_screen());
         self.0 = ManuallyDrop::new(taken.map_err(|error| undrawn(&error))?);
@@ -85,13 +85,13 @@ pub(super) async fn panicked() {
     PANICKED.notified().await;
 }
 
-fn undrawn(error: &io::Error) -> Failure {
+fn undrawn(error: &io::Error) -> CliError {
     #[cfg(unix)]
     if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
         // Closed by whoever had it; the signal that says so may come later.
-        return Failure::new(Exit::HungUp, "");
+        return CliError::new(Exit::HungUp, "");
     }
-    Failure::unwritten(error)
+    CliError::write(error)
 }
 
 fn enter() -> io::Result<()> {

@@ -54,7 +54,7 @@ fn of_one_account_it_is_said_what_is_the_matter_with_it() {
     assert_eq!(dead, (Exit::Unavailable, "anthropic/main: log in again".to_owned()));
     assert_eq!(
         spent,
-        (Exit::Gaps, "anthropic/main: turned away: quota spent, again in 10 min (12:05)".to_owned())
+        (Exit::Incomplete, "anthropic/main: turned away: quota spent, again in 10 min (12:05)".to_owned())
     );
 }
 
@@ -128,7 +128,7 @@ fn of_several_the_first_to_have_room_is_named() {
     ];
 
     let line = "no account has room; anthropic/work is the first to have some again, in 10 min (12:05)";
-    assert_eq!(told(accounts), (Exit::Gaps, line.to_owned()));
+    assert_eq!(told(accounts), (Exit::Incomplete, line.to_owned()));
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_session_that_waits_is_told_for_what() {
     let refusal = Refusal::of(seen);
 
     let line = "the session stays with anthropic/main, which has room again in 1 min (11:56)";
-    assert_eq!((refusal.exit, nobody(&refusal, &local())), (Exit::Gaps, line.to_owned()));
+    assert_eq!((refusal.exit, nobody(&refusal, &local())), (Exit::Incomplete, line.to_owned()));
 }
 
 #[test]

@@ -11,7 +11,7 @@ const TOKEN_TEXT: &str = "sk-ant-oat01-made-up";
 fn config(logins: &[(&str, LoginSource)]) -> Config {
     let account =
         |(name, login): &(&str, LoginSource)| AccountSettings::new(name.parse().unwrap(), login.clone());
-    Config { accounts: logins.iter().map(account).collect(), ..Config::of_claude_code() }
+    Config { accounts: logins.iter().map(account).collect(), ..Config::default_account() }
 }
 
 /// The environment after the changes for the first of these accounts, of one that has everything.
@@ -21,7 +21,7 @@ fn changed(logins: &[(&str, LoginSource)]) -> BTreeMap<String, String> {
 
 /// The same of a configuration, where requests have these headers.
 fn changed_by(config: &Config, headers: Option<&str>) -> BTreeMap<String, String> {
-    let names = [TOKEN, DIRECTORY, BASE_URL, HEADERS, STORE_VARIABLE, "WORK", "SPARE", "PATH"];
+    let names = [TOKEN, DIRECTORY, BASE_URL, HEADERS, URL_VARIABLE, "WORK", "SPARE", "PATH"];
     let names = names.into_iter().chain(OVERRIDES).chain(OTHER_TOKENS);
     let mut environment: BTreeMap<String, String> =
         names.map(|name| (name.to_owned(), "before".to_owned())).collect();
@@ -117,7 +117,7 @@ fn nothing_that_names_another_login_provider_or_host_is_left() {
 
 #[test]
 fn the_url_of_the_store_is_not_passed_on() {
-    assert!(!of_account(LoginSource::ClaudeCode).contains_key(STORE_VARIABLE));
+    assert!(!of_account(LoginSource::ClaudeCode).contains_key(URL_VARIABLE));
 }
 
 #[test]

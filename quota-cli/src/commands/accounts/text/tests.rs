@@ -85,7 +85,7 @@ fn programs_read_the_same_and_limits_in_percent() {
     let mut account = AccountSettings::new("anthropic/main".parse().unwrap(), LoginSource::ClaudeCode);
     let limits = Limits::of(Percent::from_percent(5.0).unwrap());
     account.limits = AccountLimits::none().killswitch(limits.window(WindowId::seven_day(), Percent::FULL));
-    let config = crate::config::Config::of_claude_code();
+    let config = crate::config::Config::default_account();
     let listed = [Listed { settings: &account, seen: None }];
 
     let text = crate::commands::accounts::json::render(

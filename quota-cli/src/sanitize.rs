@@ -1,7 +1,7 @@
 //! Text from elsewhere, made safe for a terminal.
 
 /// A text from somewhere else, such that it cannot garble the terminal.
-pub(crate) fn harmless(text: &str) -> String {
+pub(crate) fn sanitize(text: &str) -> String {
     let harmful = |c: char| {
         // Beside what controls a terminal: what has no width, and what turns the direction of text around.
         c.is_control()
@@ -16,6 +16,6 @@ mod tests {
 
     #[test]
     fn a_text_from_elsewhere_cannot_move_the_cursor_or_turn_the_line_around() {
-        assert_eq!(harmless("a\u{1b}[2Jb\u{202e}c\u{200b}é"), "a?[2Jb?c?é");
+        assert_eq!(sanitize("a\u{1b}[2Jb\u{202e}c\u{200b}é"), "a?[2Jb?c?é");
     }
 }

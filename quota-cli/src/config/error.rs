@@ -7,12 +7,12 @@ use crate::token_like::STARTS;
 
 /// What is wrong, and where in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Flaw {
+pub(super) struct ConfigError {
     at: Option<Range<usize>>,
     what: String,
 }
 
-impl Flaw {
+impl ConfigError {
     /// A flaw at a stretch of the text.
     pub(super) fn at(span: Range<usize>, what: impl Into<String>) -> Self {
         Self { at: Some(span), what: what.into() }

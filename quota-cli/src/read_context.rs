@@ -11,15 +11,15 @@ use quota_journal::JournalUpdate;
 
 use crate::cli::GlobalOptions;
 use crate::config::Config;
-use crate::exit::{Exit, Failure};
-use crate::{context, gateway, journal, term};
+use crate::exit::{CliError, Exit};
+use crate::{context, journal, store, term};
 
 /// How long a person waits for the store.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The accounts that are meant, and the store they are in.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct ReadContext {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn QuotaStore>,
     clock: Clock,
@@ -27,18 +27,18 @@ pub(crate) struct Shared {
     reported: RefCell<HashSet<String>>,
 }
 
-impl Shared {
+impl ReadContext {
     /// Finds the configuration and the store; `None`, and the reader is told, if there is no account.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if one of them cannot be used, or an account is named that there is not.
-    pub(crate) async fn open(accounts: &[String], global: &GlobalOptions) -> Result<Option<Self>, Failure> {
-        let opened = gateway::store(global.store.as_deref())?;
+    /// [`CliError`] if one of them cannot be used, or an account is named that there is not.
+    pub(crate) async fn open(accounts: &[String], global: &GlobalOptions) -> Result<Option<Self>, CliError> {
+        let opened = store::open(global.store.as_deref())?;
         let Some(mut config) = context::configuration(global.config.as_deref()).await? else {
             return Ok(None);
         };
-        config.only(accounts)?;
+        config.retain(accounts)?;
         opened.check().await?;
         if !opened.is_shared {
             term::eprint(
@@ -49,20 +49,20 @@ impl Shared {
         Ok(Some(Self { config, store: opened.store, clock: Clock::system(), reported: RefCell::default() }))
     }
 
-    /// What the store has of an account; what is new in it is written down. Its hooks are run by [`act_on`](Self::act_on). A damaged
+    /// What the store has of an account; what is new in it is written down. Its hooks are run by [`run_hooks`](Self::run_hooks). A damaged
     /// document is reported, and is empty in the result.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if the store does not answer.
-    pub(crate) async fn look(&self, account: &AccountId) -> Result<JournalUpdate, Failure> {
+    /// [`CliError`] if the store does not answer.
+    pub(crate) async fn load(&self, account: &AccountId) -> Result<JournalUpdate, CliError> {
         let rules = journal::rules(&self.config);
         let looked = quota_journal::update(self.store.as_ref(), account, &rules);
         let looked = match self.clock.bounded(PATIENCE, looked).await {
             Some(looked) => looked.map_err(|error| unavailable(&error))?,
             None => {
                 let why = format!("the store did not answer within {} s", PATIENCE.as_secs());
-                return Err(Failure::new(Exit::Unavailable, why));
+                return Err(CliError::new(Exit::Unavailable, why));
             }
         };
         for line in journal::damage_lines(looked.damage, account) {
@@ -74,21 +74,21 @@ impl Shared {
     }
 
     /// Runs the hooks for what was new in a look. After the answer: nobody waits for what hooks do.
-    pub(crate) async fn act_on(&self, account: &AccountId, looked: &JournalUpdate) {
+    pub(crate) async fn run_hooks(&self, account: &AccountId, looked: &JournalUpdate) {
         for line in journal::run_hooks(&self.config, account, &looked.new, &self.clock).await {
             term::eprint(&format!("quota: {line}\n"));
         }
     }
 
     /// The same for a look at each account, in their order.
-    pub(crate) async fn act_on_all(&self, looked: &[JournalUpdate]) {
+    pub(crate) async fn run_all_hooks(&self, looked: &[JournalUpdate]) {
         for (account, looked) in self.config.accounts.iter().zip(looked) {
-            self.act_on(&account.id, looked).await;
+            self.run_hooks(&account.id, looked).await;
         }
     }
 }
 
 /// A failure of the store, with the causes it has.
-pub(crate) fn unavailable(error: &StoreError) -> Failure {
-    Failure::new(Exit::Unavailable, error.to_string())
+pub(crate) fn unavailable(error: &StoreError) -> CliError {
+    CliError::new(Exit::Unavailable, error.to_string())
 }

@@ -1,0 +1,235 @@
+//! The store that a command uses: the one that the command line names, or else the environment, or else the file of this user.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use quota::sqlite::{SqliteOpenError, SqliteOptions};
+use quota::{Policy, QuotaStore, Secret, StoreError, StoreKey};
+
+use crate::command_store::{CommandStore, Limit};
+use crate::config;
+use crate::exit::{CliError, Exit};
+use crate::sanitize::sanitize;
+use crate::term;
+
+/// The variable that names the store if the command line does not. A URL may hold a password, which other users could read in the
+/// arguments of a process.
+pub(crate) const URL_VARIABLE: &str = "QUOTA_STORE";
+/// The store without a file: this process alone.
+const MEMORY_URL: &str = "memory:";
+/// How long a command waits for the lock of a store file. Twice that is less than [`FILE_TIMEOUT`].
+const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a command waits for a file of this machine. On a busy machine a late answer is better than a provider call without the
+/// store, or a line without a number.
+pub(crate) const FILE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A store, and where its URL came from.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenedStore {
+    pub(crate) store: Arc<dyn QuotaStore>,
+    /// The same store, if the command uses it and does not only examine it.
+    pub(crate) used: Option<Arc<CommandStore>>,
+    /// For a process that is to use the same store; it may hold a password.
+    pub(crate) url: Secret,
+    /// Whether other processes can use the store.
+    pub(crate) is_shared: bool,
+    /// No URL was given, and there is no home directory for the default file.
+    pub(crate) no_home: bool,
+    /// The option or variable that names the store; empty for the default file.
+    source: &'static str,
+}
+
+/// Opens the store for a command.
+///
+/// # Errors
+///
+/// [`CliError`] if the URL names no store, or the store cannot be opened.
+pub(crate) fn open(url: Option<&str>) -> Result<OpenedStore, CliError> {
+    find(url, Purpose::Command)
+}
+
+/// Opens the store for a statusline. It waits for its store no longer than a manager waits for one call, in all calls together,
+/// because the next line tries again.
+///
+/// # Errors
+///
+/// As those of [`open`].
+pub(crate) fn open_quick(url: Option<&str>) -> Result<OpenedStore, CliError> {
+    find(url, Purpose::Line)
+}
+
+/// Opens the store for a command that reports what is wrong with it. It changes and replaces nothing.
+///
+/// # Errors
+///
+/// As those of [`open`].
+pub(crate) fn open_to_examine(url: Option<&str>) -> Result<OpenedStore, CliError> {
+    find(url, Purpose::Examination)
+}
+
+/// What a store is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Command,
+    Line,
+    Examination,
+}
+
+fn find(url: Option<&str>, purpose: Purpose) -> Result<OpenedStore, CliError> {
+    let variable = std::env::var(URL_VARIABLE).ok().filter(|url| !url.is_empty());
+    let (source, url, no_home) = match (url, variable) {
+        (Some(url), _) => ("--store", url.to_owned(), false),
+        (None, Some(url)) => (URL_VARIABLE, url, false),
+        (None, None) => match default_db_path() {
+            Some(path) => ("", url_of_file(&path), false),
+            None => ("", MEMORY_URL.to_owned(), true),
+        },
+    };
+    let to_open = if purpose == Purpose::Line { Cow::Borrowed(&*url) } else { with_busy_timeout(&url) };
+    let is_default = source.is_empty() && !no_home;
+    let inner = if is_default && purpose != Purpose::Examination {
+        open_default_file(&to_open)
+    } else {
+        // The error never repeats the URL.
+        quota::open_store(&to_open).map_err(|error| with_source(source, &error.to_string()))
+    };
+    let inner = inner.map_err(|why| CliError::new(Exit::Config, why))?;
+    let used = (purpose != Purpose::Examination).then(|| {
+        // A line shows the error in the place of the number.
+        let goes_on = purpose == Purpose::Command;
+        Arc::new(CommandStore::new(Arc::clone(&inner), limit(&url, purpose), goes_on))
+    });
+    Ok(OpenedStore {
+        store: used.clone().map_or(inner, |used| used),
+        used,
+        is_shared: !url.starts_with(MEMORY_URL),
+        url: Secret::new(url),
+        no_home,
+        source,
+    })
+}
+
+/// Opens the default file. Only this program uses it, as a cache, so a new file replaces a damaged one.
+fn open_default_file(url: &str) -> Result<Arc<dyn QuotaStore>, String> {
+    let options: SqliteOptions = url.parse().map_err(|error: SqliteOpenError| error.to_string())?;
+    let report = |copy: &Path| {
+        let copy = sanitize(&copy.display().to_string());
+        term::eprint(&format!("quota: replaced the damaged store; the damaged file is kept: {copy}\n"));
+    };
+    let store = options.set_damaged_aside(report).open().map_err(|error| error.to_string())?;
+    Ok(Arc::new(store))
+}
+
+/// How long the command waits for the store in all. Reads of a file wait for no lock.
+fn limit(url: &str, purpose: Purpose) -> Limit {
+    let timeout = Policy::default().store_timeout;
+    match purpose {
+        Purpose::Line if is_file(url) => Limit::Writes(timeout),
+        Purpose::Line => Limit::Calls(timeout),
+        Purpose::Command | Purpose::Examination => Limit::None,
+    }
+}
+
+impl OpenedStore {
+    /// Opens a file before its first use. Other stores are not connected to.
+    pub(crate) async fn warm_up(&self) {
+        if self.is_file() {
+            // The first use reports an error.
+            let _ = self.store.read(&StoreKey::probe()).await;
+        }
+    }
+
+    /// Whether it is a file of this machine, which needs no connection.
+    pub(crate) fn is_file(&self) -> bool {
+        is_file(self.url.expose())
+    }
+
+    /// Checks that the store can be used.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError`] if the store needs repair. A manager would go on without it, share nothing, and few users would notice. A store
+    /// that does not answer may answer later, and is no error.
+    pub(crate) async fn check(&self) -> Result<(), CliError> {
+        match self.store.read(&StoreKey::probe()).await {
+            Err(error) if !error.is_transient() => {
+                let text = if self.source.is_empty() { error.to_string() } else { cause(&error).to_owned() };
+                Err(CliError::new(Exit::Config, with_source(self.source, &text)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_file(url: &str) -> bool {
+    url.starts_with("sqlite:")
+}
+
+fn with_source(source: &str, error: &str) -> String {
+    if source.is_empty() { error.to_owned() } else { format!("{source}: {error}") }
+}
+
+/// The cause of an error of the store, for a line that names the operation itself.
+pub(crate) fn cause(error: &StoreError) -> &str {
+    match error {
+        StoreError::Unavailable { reason, .. }
+        | StoreError::Rejected { reason, .. }
+        | StoreError::Corrupt { reason, .. } => reason,
+        _ => "the store failed",
+    }
+}
+
+/// The file of this user; `None` without a home directory.
+fn default_db_path() -> Option<PathBuf> {
+    Some(config::directory("XDG_STATE_HOME", &[".local", "state"])?.join("quota").join("quota.db"))
+}
+
+fn url_of_file(path: &Path) -> String {
+    // The characters that have a meaning in a URL, and those that a URL cannot hold.
+    const RESERVED: AsciiSet =
+        CONTROLS.add(b'%').add(b'?').add(b'#').add(b' ').add(b'\\').add(b'"').add(b'<').add(b'>');
+    let path = percent_encode(path.as_os_str().as_encoded_bytes(), &RESERVED);
+    format!("sqlite://{path}")
+}
+
+/// The URL with a command's timeout for the lock of a file, unless the URL has settings of its own.
+fn with_busy_timeout(url: &str) -> Cow<'_, str> {
+    if is_file(url) && !url.contains('?') {
+        Cow::Owned(format!("{url}?busy_ms={}", BUSY_TIMEOUT.as_millis()))
+    } else {
+        Cow::Borrowed(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_gets_a_busy_timeout_unless_its_url_has_one() {
+        let path = Path::new("/home/me/a?b/quota.db");
+        let url = url_of_file(path);
+        assert_eq!(url, "sqlite:///home/me/a%3Fb/quota.db");
+
+        for (url, opened) in [
+            (&*url, "sqlite:///home/me/a%3Fb/quota.db?busy_ms=3000"),
+            ("sqlite:///x/quota.db?busy_ms=20", "sqlite:///x/quota.db?busy_ms=20"),
+            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+            ("memory:", "memory:"),
+        ] {
+            assert_eq!(with_busy_timeout(url), opened);
+        }
+    }
+
+    #[test]
+    fn only_a_line_is_limited_and_for_a_file_only_its_writes() {
+        let timeout = Duration::from_millis(225);
+
+        assert_eq!(limit("redis://127.0.0.1", Purpose::Line), Limit::Calls(timeout));
+        assert_eq!(limit("sqlite:///x/quota.db", Purpose::Line), Limit::Writes(timeout));
+        assert_eq!(limit("redis://127.0.0.1", Purpose::Command), Limit::None);
+    }
+}
