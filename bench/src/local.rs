@@ -1,22 +1,22 @@
-//! Group `local`: the program as it is run, whole processes beside one that does nothing and one of Node.
-//! What many of them do to a provider is counted by the provider.
+//! Group `local`: whole processes of the program, compared with an empty program and with Node.
+//! The provider counts the calls of many processes.
 
+mod fixture;
 mod herd;
 mod killed;
 mod process;
-mod world;
 
 use crate::measure::median;
 use crate::row::Row;
+use fixture::Fixture;
 use process::Process;
-use world::World;
 
-/// How often each process is run. The median of these is the figure.
+/// How often each process is run. The figure is the median.
 const RUNS: usize = 200;
-/// What a statusline may take of memory.
-const MOST_MEMORY_MIB: f64 = 12.0;
+/// The memory limit of a statusline.
+const MAX_MEMORY_MIB: f64 = 12.0;
 const MANY_ACCOUNTS: usize = 20;
-/// How often a statusline is run with a configuration of each size.
+/// How often a statusline is run for each size of the configuration.
 const RUNS_BY_SIZE: usize = 20;
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -29,36 +29,36 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 fn times() -> Vec<Row> {
-    let (one, many) = (World::warm(1), World::warm(MANY_ACCOUNTS));
-    let nothing = Process::beside("nothing", []);
+    let (one, many) = (Fixture::warm(1), Fixture::warm(MANY_ACCOUNTS));
+    let nothing = Process::built("empty", []);
     let statusline = one.process(["statusline"]);
     let status = many.process(["status"]);
-    let node = Process::found("node", ["-e", "0"]);
+    let node = Process::in_path("node", ["-e", "0"]);
 
-    let mut ways = vec![&nothing, &statusline, &status];
-    ways.extend(node.as_ref());
-    let figures = interleaved(&ways, RUNS);
+    let mut routines = vec![&nothing, &statusline, &status];
+    routines.extend(node.as_ref());
+    let figures = interleaved(&routines, RUNS);
 
     let in_ms = |at: usize| (figures[at], "ms");
     let mut rows = vec![
-        Row::at_most("statusline.warm", in_ms(1), ("a program that does nothing", figures[0]), 2.5),
-        Row::at_most("status.warm", in_ms(2), ("a program that does nothing", figures[0]), 4.0),
+        Row::at_most("statusline.warm", in_ms(1), ("an empty program", figures[0]), 2.5),
+        Row::at_most("status.warm", in_ms(2), ("an empty program", figures[0]), 4.0),
     ];
     if node.is_some() {
         rows.push(Row::faster("statusline.warm.node", in_ms(1), ("node -e 0", figures[3]), 10.0));
     }
     if let Some(memory) = statusline.peak_memory_mib() {
-        let reach = format!("≤ {MOST_MEMORY_MIB} MiB");
-        rows.push(Row::absolute("statusline.memory", (memory, "MiB"), &reach, memory <= MOST_MEMORY_MIB));
+        let target = format!("≤ {MAX_MEMORY_MIB} MiB");
+        rows.push(Row::absolute("statusline.memory", (memory, "MiB"), &target, memory <= MAX_MEMORY_MIB));
     }
     rows
 }
 
-/// How the time of a statusline grows with the number of configured accounts: it shows one of them, and reads all.
+/// How the time of a statusline grows with the number of configured accounts. It shows one of them and reads the configuration of all.
 fn by_accounts() -> Vec<Row> {
     let sizes = [20, 1_000, 20_000];
-    let world = World::warm(1);
-    let lines = sizes.map(|accounts| world.process_among(accounts, ["statusline"]));
+    let fixture = Fixture::warm(1);
+    let lines = sizes.map(|accounts| fixture.process_among(accounts, ["statusline"]));
     let figures = interleaved(&lines.each_ref(), RUNS_BY_SIZE);
 
     let name = |at: usize| format!("statusline.accounts.{}", sizes[at]);
@@ -70,13 +70,13 @@ fn by_accounts() -> Vec<Row> {
     vec![first, row(1), row(2)]
 }
 
-/// Milliseconds for each, one after the other in each round.
-fn interleaved(ways: &[&Process], runs: usize) -> Vec<f64> {
-    let mut figures = vec![Vec::with_capacity(runs); ways.len()];
+/// Milliseconds for each process, one after the other in each round.
+fn interleaved(routines: &[&Process], runs: usize) -> Vec<f64> {
+    let mut figures = vec![Vec::with_capacity(runs); routines.len()];
     for round in 0..=runs {
-        for (way, figures) in ways.iter().zip(&mut figures) {
-            let figure = way.time_ms();
-            // The first round only warms up.
+        for (routine, figures) in routines.iter().zip(&mut figures) {
+            let figure = routine.time_ms();
+            // The first round is a warm-up.
             if round > 0 {
                 figures.push(figure);
             }

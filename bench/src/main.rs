@@ -1,7 +1,7 @@
-//! Measures what quota promises beside what a user would have otherwise, both in one run, and prints a table.
-//! Run it as `scripts/bench [--only GROUP]`; machines are shared and noisy, so read the ratios.
+//! Measures the figures that quota promises and the alternatives a user has, both in one run, and prints a table.
+//! Run it as `scripts/bench [--only GROUP]`. Machines are shared and noisy, so read the ratios.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is printed")]
-#![expect(clippy::disallowed_methods, reason = "to measure is to read a clock, and the tasks are awaited")]
+#![expect(clippy::disallowed_methods, reason = "a measurement reads a clock, and the tasks are awaited")]
 
 mod core;
 mod local;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use row::Row;
 
-/// A group of rows, by the name that `--only` takes.
+/// A group of rows, by its name for `--only`.
 type Group = (&'static str, fn() -> Vec<Row>);
 
 const GROUPS: [Group; 4] =

@@ -1,4 +1,4 @@
-//! Group `redis`: what sharing by Redis costs, on a server of our own on loopback.
+//! Group `redis`: the cost of sharing through Redis, on a server of our own on loopback.
 
 mod documents;
 mod herds;
@@ -42,12 +42,12 @@ fn runtime() -> Runtime {
         .expect("a runtime can be built")
 }
 
-/// A process of its own, as far as the server can tell: with its own connection.
+/// A store with its own connection, like that of another process.
 fn open(server: &Server) -> RedisStore {
-    RedisStore::open(&server.url()).expect("the URL is good")
+    RedisStore::open(&server.url()).expect("the URL is valid")
 }
 
-/// A manager of such a process.
+/// A manager on such a store.
 fn manager(server: &Server) -> quota_core::QuotaManagerBuilder {
     QuotaManager::builder(Arc::new(open(server)) as Arc<dyn QuotaStore>)
 }

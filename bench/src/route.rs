@@ -1,4 +1,4 @@
-//! Group `route`: giving a request an account, beside the reads it is made of.
+//! Group `route`: choosing an account for a request, compared with the reads it needs.
 
 mod herd;
 
@@ -22,36 +22,36 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![three(), ten_thousand(), restart(), herd::row()]
 }
 
-/// Main and two fallbacks, all with room.
+/// A main account and two fallbacks, all available.
 fn three() -> Row {
-    let board = Board::with(3, 40.0);
+    let fixture = Fixture::with(3, 40.0);
     let peek = |iterations: Range<usize>| {
         for _ in iterations {
-            board.handles.iter().for_each(|account| drop(black_box(account.peek())));
+            fixture.handles.iter().for_each(|account| drop(black_box(account.peek())));
         }
     };
-    let [ours, peeks] = interleaved(1, 200_000, [&|iterations| board.route(iterations), &peek]);
-    let reach = peeks + 300.0;
+    let [ours, peeks] = interleaved(1, 200_000, [&|iterations| fixture.route(iterations), &peek]);
+    let target = peeks + 300.0;
     let peer = format!("3 × peek ({peeks:.0} ns) + 300 ns");
-    Row::at_most("route.3", (ours, "ns"), (&peer, reach), 1.0)
+    Row::at_most("route.3", (ours, "ns"), (&peer, target), 1.0)
 }
 
-/// Ten thousand accounts of which only the last has room, so that each has to be looked at.
+/// Ten thousand accounts of which only the last is available, so that each must be evaluated.
 fn ten_thousand() -> Row {
     const COUNT: usize = 10_000;
-    let board = Board::with(COUNT, 100.0);
+    let fixture = Fixture::with(COUNT, 100.0);
     let usage = UsageReport::from_headers([reading(50.0)]);
-    let last = board.handles.last().expect("there are accounts");
-    let _entered = board.runtime.enter();
+    let last = fixture.handles.last().expect("there are accounts");
+    let _entered = fixture.runtime.enter();
     last.observe(&usage).expect("it is the same login");
-    let [ours] = interleaved(1, 200, [&|iterations| board.route(iterations)]);
+    let [ours] = interleaved(1, 200, [&|iterations| fixture.route(iterations)]);
     let ms = ours / 1e6;
     Row::absolute("route.10k", (ms, "ms"), "≤ 1 ms", ms <= 1.0)
 }
 
-/// A process that begins with fresh numbers on disk.
+/// A process that starts with fresh readings on disk.
 fn restart() -> Row {
-    let dir = tempfile::tempdir().expect("there is room for a folder");
+    let dir = tempfile::tempdir().expect("a folder can be created");
     let path = dir.path().join("accounts.state.json");
     let provider = FakeProvider::answering("bench", 40.0);
     let runtime = runtime();
@@ -65,7 +65,7 @@ fn restart() -> Row {
                 .expect("there are accounts");
             accounts.refresh_quota_for_due_accounts().await;
             accounts.usable_fallback_accounts().await;
-            drop(accounts.route(Request::new()).await.expect("all have room"));
+            drop(accounts.route(Request::new()).await.expect("all are available"));
         });
     };
     start();
@@ -76,13 +76,13 @@ fn restart() -> Row {
     Row::absolute("route.restart", (calls, "calls"), "0", calls == 0.0)
 }
 
-struct Board {
+struct Fixture {
     accounts: FallbackAccountManager,
     handles: Vec<Account>,
     runtime: Runtime,
 }
 
-impl Board {
+impl Fixture {
     fn with(count: usize, used: f64) -> Self {
         let runtime = runtime();
         let ids = ids(count);
@@ -108,7 +108,7 @@ impl Board {
         let routes = async {
             for _ in iterations {
                 let route = self.accounts.route(Request::new()).await;
-                drop(black_box(route.expect("one has room")));
+                drop(black_box(route.expect("one is available")));
             }
         };
         let polled = std::pin::pin!(routes).poll(&mut Context::from_waker(Waker::noop()));
@@ -116,7 +116,7 @@ impl Board {
     }
 }
 
-/// Five hours of which so much is used, and that end in two.
+/// A five-hour window with this use that resets in two hours.
 fn reading(used: f64) -> WindowReading {
     let used = Percent::from_percent(used).expect("it is a number");
     let reset = Clock::system().now() + jiff::SignedDuration::from_hours(2);
@@ -135,7 +135,7 @@ fn manager(provider: &FakeProvider) -> QuotaManager {
         .max_age(day)
         .full_refresh_interval(day);
     let quota = QuotaManager::builder(MemoryStore::new()).fetcher(provider.clone()).policy(policy);
-    quota.build().expect("the policy is sound")
+    quota.build().expect("the policy is valid")
 }
 
 fn ids(count: usize) -> Vec<AccountId> {

@@ -1,4 +1,4 @@
-//! A row of the report: a figure, what it is compared with, and what it is to reach.
+//! A row of the report: a figure, its peer, and its target.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ pub(crate) struct Row {
     peer: String,
     peer_value: Option<f64>,
     ratio: Option<f64>,
-    reach: String,
+    target: String,
     ok: bool,
 }
 
 impl Row {
-    /// A figure that is to be at most `most` times its peer's.
+    /// A figure that must be at most `most` times its peer's.
     pub(crate) fn at_most(
         name: &str,
         (value, unit): (f64, &'static str),
@@ -30,7 +30,7 @@ impl Row {
         Self::new(name, value, unit, peer, Some(theirs), Some(ratio), format!("≤ {most} ×"), ratio <= most)
     }
 
-    /// A figure that is to be at least `least` times smaller than its peer's.
+    /// A figure that must be at least `least` times smaller than its peer's.
     pub(crate) fn faster(
         name: &str,
         (value, unit): (f64, &'static str),
@@ -38,11 +38,11 @@ impl Row {
         least: f64,
     ) -> Self {
         let ratio = value / theirs;
-        let reach = if least > 1.0 { format!("≥ {least} × faster") } else { "faster".to_owned() };
-        Self::new(name, value, unit, peer, Some(theirs), Some(ratio), reach, ratio * least < 1.0)
+        let target = if least > 1.0 { format!("≥ {least} × faster") } else { "faster".to_owned() };
+        Self::new(name, value, unit, peer, Some(theirs), Some(ratio), target, ratio * least < 1.0)
     }
 
-    /// A figure that is to be at least `least` times its peer's.
+    /// A figure that must be at least `least` times its peer's.
     pub(crate) fn at_least(
         name: &str,
         (value, unit): (f64, &'static str),
@@ -62,9 +62,9 @@ impl Row {
         Self::new(name, value, unit, peer, Some(theirs), Some(value / theirs), "reported".to_owned(), true)
     }
 
-    /// A figure that stands for itself.
-    pub(crate) fn absolute(name: &str, (value, unit): (f64, &'static str), reach: &str, ok: bool) -> Self {
-        Self::new(name, value, unit, "", None, None, reach.to_owned(), ok)
+    /// A figure without a peer.
+    pub(crate) fn absolute(name: &str, (value, unit): (f64, &'static str), target: &str, ok: bool) -> Self {
+        Self::new(name, value, unit, "", None, None, target.to_owned(), ok)
     }
 
     #[expect(clippy::too_many_arguments, reason = "these are the columns of the table")]
@@ -75,32 +75,32 @@ impl Row {
         peer: &str,
         peer_value: Option<f64>,
         ratio: Option<f64>,
-        reach: String,
+        target: String,
         ok: bool,
     ) -> Self {
-        Self { name: name.to_owned(), value, unit, peer: peer.to_owned(), peer_value, ratio, reach, ok }
+        Self { name: name.to_owned(), value, unit, peer: peer.to_owned(), peer_value, ratio, target, ok }
     }
 }
 
 /// The rows as a Markdown table.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| row | value | unit | peer | peer value | ratio | reach | ok |\n|---|--:|---|---|--:|--:|---|---|\n",
+        "| row | value | unit | peer | peer value | ratio | target | ok |\n|---|--:|---|---|--:|--:|---|---|\n",
     );
     let number = |value: Option<f64>| value.map(|value| format!("{value:.2}")).unwrap_or_default();
     for row in rows {
         let (value, peer_value, ratio) = (number(Some(row.value)), number(row.peer_value), number(row.ratio));
         let ok = if row.ok { "yes" } else { "**no**" };
-        let Row { name, unit, peer, reach, .. } = row;
+        let Row { name, unit, peer, target, .. } = row;
         let _ = writeln!(
             text,
-            "| `{name}` | {value} | {unit} | {peer} | {peer_value} | {ratio} | {reach} | {ok} |"
+            "| `{name}` | {value} | {unit} | {peer} | {peer_value} | {ratio} | {target} | {ok} |"
         );
     }
     text
 }
 
-/// Writes the rows where scripts find them.
+/// Writes the rows as JSON for scripts.
 pub(crate) fn write_json(rows: &[Row]) -> std::io::Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     std::fs::create_dir_all(&target)?;

@@ -1,32 +1,32 @@
 //! Real Redis servers for tests: each on free ports, in a folder of its own, stopped by its own handle.
-//! What is tested with them is not known here, and no server that runs already is ever touched. `REDIS_SERVER` names the program
-//! to start, if it is to be another than the first of `redis-server` and `valkey-server` that is there.
+//! A server that runs already is never touched. `REDIS_SERVER` names the program to start; the default is `redis-server`, or
+//! `valkey-server` where only that is installed.
 //!
 //! ```
 //! let server = redis_harness::Server::start();
-//! let answer: String = server.ask(&["PING"]);
-//! assert_eq!(answer, "PONG");
+//! let reply: String = server.command(&["PING"]);
+//! assert_eq!(reply, "PONG");
 //! ```
 
-mod authority;
 mod cluster;
 mod monitor;
 mod proxy;
 mod sentinel;
 mod server;
+mod test_ca;
 
-pub use authority::{Authority, Identity};
 pub use cluster::Cluster;
 pub use monitor::Monitor;
 pub use proxy::Proxy;
 pub use redis;
 pub use sentinel::Sentinels;
 pub use server::{Server, ServerBuilder};
+pub use test_ca::{Identity, TestCa};
 
 use std::thread;
 use std::time::Duration;
 
-/// Waits until `done` says so.
+/// Waits until `done` returns true.
 ///
 /// # Panics
 ///
@@ -37,7 +37,7 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         if done() {
             return;
         }
-        // Servers tell nobody when they have changed their minds: they have to be asked again.
+        // Servers send no notice of a changed state, so they are polled.
         thread::park_timeout(Duration::from_millis(10));
     }
     panic!("waited too long: {what}");

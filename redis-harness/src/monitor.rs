@@ -1,5 +1,4 @@
-//! What the scripts on a server do, in the order in which it does it.
-//! What that means is for those who look.
+//! Records the commands that scripts run on a server, in their order.
 
 use std::io::{BufRead, BufReader, Split, Write};
 use std::os::unix::net::UnixStream;
@@ -12,71 +11,71 @@ use parking_lot::Mutex;
 use crate::server::Server;
 use crate::wait_until;
 
-/// Listens to the commands that scripts call on one server, until that server ends.
+/// Records the commands that scripts run on one server, until that server ends.
 #[derive(Debug)]
 pub struct Monitor {
-    heard: Arc<Mutex<Vec<Vec<Vec<u8>>>>>,
+    recorded: Arc<Mutex<Vec<Vec<Vec<u8>>>>>,
     listener: JoinHandle<()>,
 }
 
-/// By this the listener knows how far it has come.
+/// The prefix of a command that marks how far the listener has read.
 const MARK: &[u8] = b"monitor-mark";
 
 impl Monitor {
-    /// Listens from now on.
+    /// Starts to record.
     ///
     /// # Panics
     ///
-    /// If the server does not let itself be monitored.
+    /// If the server rejects `MONITOR`.
     #[must_use]
-    pub fn of(server: &Server) -> Self {
-        let mut lines = listen(server.socket()).expect("the server lets itself be monitored");
-        let heard = Arc::<Mutex<Vec<Vec<Vec<u8>>>>>::default();
-        let (ears, socket) = (Arc::clone(&heard), server.socket());
-        // It ends with the server: one that a sentinel makes the master hangs up on all, and is listened to again at once.
+    pub fn start(server: &Server) -> Self {
+        let mut lines = listen(server.socket()).expect("the server accepts MONITOR");
+        let recorded = Arc::<Mutex<Vec<Vec<Vec<u8>>>>>::default();
+        let (writer, socket) = (Arc::clone(&recorded), server.socket());
+        // The thread ends with the server. A server that becomes the master closes all connections, so it reconnects at once.
         let listener = thread::spawn(move || {
             loop {
                 for line in lines.map_while(Result::ok) {
                     let is_mark = line.windows(MARK.len()).any(|part| part == MARK);
                     if is_mark || line.windows(5).take(64).any(|part| part == b" lua]") {
-                        ears.lock().push(words(&line));
+                        writer.lock().push(words(&line));
                     }
                 }
                 let Some(again) = listen(socket.clone()) else { return };
                 lines = again;
             }
         });
-        Self { heard, listener }
+        Self { recorded, listener }
     }
 
-    /// What scripts have called until the server was killed.
+    /// The commands that scripts ran until the server was killed.
     ///
     /// # Panics
     ///
-    /// If the server lives: there is no end to wait for.
+    /// If the server still runs.
     #[must_use]
-    pub fn heard_to_the_end(self, killed: &Server) -> Vec<Vec<Vec<u8>>> {
-        assert!(!killed.is_running(), "a server that lives may say more");
+    pub fn into_recorded(self, killed: &Server) -> Vec<Vec<Vec<u8>>> {
+        assert!(!killed.is_running(), "a running server may still send commands");
         self.listener.join().expect("the listener does not panic");
-        std::mem::take(&mut self.heard.lock())
+        std::mem::take(&mut self.recorded.lock())
     }
 
-    /// What scripts have called, each a name with its arguments; everything up to now is in it.
+    /// The commands that scripts ran up to now, each a name with its arguments.
     #[must_use]
-    pub fn heard(&self, server: &Server) -> Vec<Vec<Vec<u8>>> {
+    pub fn recorded(&self, server: &Server) -> Vec<Vec<Vec<u8>>> {
         let mark = format!("{}-{}", String::from_utf8_lossy(MARK), fastrand::u64(..));
-        let _: String = server.ask(&["ECHO", &mark]);
+        let _: String = server.command(&["ECHO", &mark]);
         let is_mark = |call: &Vec<Vec<u8>>| call.last().is_some_and(|word| word.starts_with(MARK));
-        wait_until("the monitor has heard everything", || {
-            let heard = self.heard.lock();
-            heard.iter().any(|call| call.last().is_some_and(|word| word == mark.as_bytes()))
+        wait_until("the monitor has read everything", || {
+            let recorded = self.recorded.lock();
+            recorded.iter().any(|call| call.last().is_some_and(|word| word == mark.as_bytes()))
         });
-        let heard = self.heard.lock();
-        heard.iter().filter(|call| !is_mark(call)).cloned().collect()
+        let recorded = self.recorded.lock();
+        recorded.iter().filter(|call| !is_mark(call)).cloned().collect()
     }
 }
 
-/// The lines that a monitor is told; `None` if there is no server.
+/// The lines of `MONITOR`; `None` without a server.
 fn listen(socket: PathBuf) -> Option<Split<BufReader<UnixStream>>> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.write_all(b"MONITOR\r\n").ok()?;
@@ -84,7 +83,7 @@ fn listen(socket: PathBuf) -> Option<Split<BufReader<UnixStream>>> {
     lines.next()?.ok()?.starts_with(b"+OK").then_some(lines)
 }
 
-/// The quoted words of a line.
+/// The quoted arguments of a line.
 fn words(line: &[u8]) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
     let mut bytes = line.iter().copied();
@@ -121,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_read_as_they_were_sent() {
+    fn arguments_are_decoded_as_they_were_sent() {
         let line = br#"+1.5 [0 lua] "SET" "a b" "{\"x\":\"\\\"}\n\xff""#;
 
         assert_eq!(words(line), [&b"SET"[..], b"a b", b"{\"x\":\"\\\"}\n\xff"]);

@@ -1,5 +1,5 @@
-//! A wire between a client and a server that can be cut, fall silent, drag, delay answers, or lose what it carries.
-//! It knows no protocol: it counts, holds back and drops bytes.
+//! A TCP proxy that can close connections, stop, throttle, delay responses, or drop them.
+//! It knows no protocol, only bytes.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// Carries bytes to a port of this machine and back, until it is told not to.
+/// Forwards bytes between its clients and a port of this machine, with the faults that a test sets.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    wire: Arc<Wire>,
+    shared: Arc<Shared>,
 }
 
-/// What all connections of a proxy share.
+/// The state that all connections of a proxy share.
 #[derive(Debug, Default)]
-struct Wire {
+struct Shared {
     swallow: AtomicUsize,
     state: Mutex<State>,
     mended: Condvar,
@@ -29,7 +29,7 @@ struct Wire {
 #[derive(Debug, Default)]
 struct State {
     fault: Option<Fault>,
-    /// By how much answers are delayed.
+    /// The delay of responses.
     delay: Duration,
     tries: Vec<Instant>,
     open: Vec<TcpStream>,
@@ -43,34 +43,34 @@ enum Fault {
 }
 
 impl Proxy {
-    /// A proxy before the server on `port`.
+    /// A proxy in front of the server on `port`.
     ///
     /// # Panics
     ///
     /// If no port is free.
     #[must_use]
-    pub fn before(port: u16) -> Self {
+    pub fn new(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let own = listener.local_addr().expect("it is bound").port();
-        let wire = Arc::<Wire>::default();
-        let proxy = Self { port: own, wire: Arc::clone(&wire) };
-        // Its threads end with the process: a test's.
+        let shared = Arc::<Shared>::default();
+        let proxy = Self { port: own, shared: Arc::clone(&shared) };
+        // Its threads end with the test's process.
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                #[expect(clippy::disallowed_methods, reason = "when somebody came is what is asked for")]
-                wire.state().tries.push(Instant::now());
+                #[expect(clippy::disallowed_methods, reason = "the arrival times are the result")]
+                shared.state().tries.push(Instant::now());
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 {
-                    let mut state = wire.state();
+                    let mut state = shared.state();
                     if state.fault == Some(Fault::Cut) {
                         continue;
                     }
                     state.open.extend([&client, &server].map(|end| end.try_clone().expect("a handle")));
                 }
                 let there = (client.try_clone().expect("a handle"), server.try_clone().expect("a handle"));
-                Wire::connect(&wire, there, false);
-                Wire::connect(&wire, (server, client), true);
+                Shared::connect(&shared, there, false);
+                Shared::connect(&shared, (server, client), true);
             }
         });
         proxy
@@ -82,81 +82,81 @@ impl Proxy {
         self.port
     }
 
-    /// `redis://127.0.0.1:port`.
+    /// The URL `redis://127.0.0.1:port`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// How many connections were tried.
+    /// The number of connection attempts.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.wire.state().tries.len()
+        self.shared.state().tries.len()
     }
 
-    /// When connections were tried.
+    /// The times of the connection attempts.
     #[must_use]
-    pub fn tries(&self) -> Vec<Instant> {
-        self.wire.state().tries.clone()
+    pub fn attempts(&self) -> Vec<Instant> {
+        self.shared.state().tries.clone()
     }
 
-    /// Loses so many of the next answers, each with its connection.
-    pub fn lose_answers(&self, count: usize) {
-        self.wire.swallow.store(count, Ordering::SeqCst);
+    /// Drops the next `count` responses, and closes their connections.
+    pub fn drop_responses(&self, count: usize) {
+        self.shared.swallow.store(count, Ordering::SeqCst);
     }
 
-    /// Ends all connections, and every new one at once, until [`heal`](Self::heal).
+    /// Closes all connections, and each new one at once, until [`restore`](Self::restore).
     pub fn cut(&self) {
-        self.turn_to(Some(Fault::Cut));
-        for end in self.wire.state().open.drain(..) {
+        self.set_fault(Some(Fault::Cut));
+        for end in self.shared.state().open.drain(..) {
             let _ = end.shutdown(Shutdown::Both);
         }
     }
 
-    /// Takes connections and bytes and carries nothing, until [`heal`](Self::heal); then what was held back arrives.
+    /// Accepts connections and bytes and forwards nothing, until [`restore`](Self::restore). Then the held bytes arrive.
     pub fn black_hole(&self) {
-        self.turn_to(Some(Fault::Silent));
+        self.set_fault(Some(Fault::Silent));
     }
 
-    /// Carries one byte a second in each direction, until [`heal`](Self::heal).
-    pub fn drag(&self) {
-        self.turn_to(Some(Fault::Slow));
+    /// Forwards one byte per second in each direction, until [`restore`](Self::restore).
+    pub fn throttle(&self) {
+        self.set_fault(Some(Fault::Slow));
     }
 
-    /// Delays each answer by this much, as a slow server does, until [`heal`](Self::heal). Answers keep their distance: many that
-    /// come at once are all late by this much.
-    pub fn delay_answers(&self, by: Duration) {
-        self.wire.state().delay = by;
+    /// Delays each response by this much, like a slow server, until [`restore`](Self::restore). Responses that arrive together are all
+    /// delayed by the same time.
+    pub fn delay_responses(&self, by: Duration) {
+        self.shared.state().delay = by;
     }
 
-    /// Carries everything again, and at once.
-    pub fn heal(&self) {
-        self.wire.state().delay = Duration::ZERO;
-        self.turn_to(None);
+    /// Forwards everything again, without delay.
+    pub fn restore(&self) {
+        self.shared.state().delay = Duration::ZERO;
+        self.set_fault(None);
     }
 
-    fn turn_to(&self, fault: Option<Fault>) {
-        self.wire.state().fault = fault;
-        self.wire.mended.notify_all();
+    fn set_fault(&self, fault: Option<Fault>) {
+        self.shared.state().fault = fault;
+        self.shared.mended.notify_all();
     }
 }
 
-impl Wire {
+impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Carries one direction, by a thread at each end: one that delays what has come must not delay what comes.
-    fn connect(wire: &Arc<Self>, (from, to): (TcpStream, TcpStream), answers: bool) {
+    /// Forwards one direction with two threads, so that delayed bytes do not delay the receipt of the next ones.
+    fn connect(shared: &Arc<Self>, (from, to): (TcpStream, TcpStream), answers: bool) {
         let (sender, receiver) = sync_channel(1024);
         let ends = (from.try_clone().expect("a handle"), to);
-        let (reader, writer) = (Arc::clone(wire), Arc::clone(wire));
+        let (reader, writer) = (Arc::clone(shared), Arc::clone(shared));
         thread::spawn(move || reader.receive(from, &sender, answers));
         thread::spawn(move || writer.deliver(ends, &receiver, answers));
     }
 
-    /// Reads until the sender ends, or an answer is to be lost.
-    #[expect(clippy::disallowed_methods, reason = "when bytes came is what a delay counts from")]
+    /// Reads until the sender closes, or a response must be dropped.
+    #[expect(clippy::disallowed_methods, reason = "a delay counts from the arrival")]
     fn receive(&self, mut from: TcpStream, to: &SyncSender<(Instant, Vec<u8>)>, answers: bool) {
         let mut buffer = [0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
@@ -170,22 +170,22 @@ impl Wire {
         }
     }
 
-    /// Writes what was read, until either side ends.
+    /// Writes the received bytes, until either side closes.
     fn deliver(
         &self,
         (from, mut to): (TcpStream, TcpStream),
         received: &Receiver<(Instant, Vec<u8>)>,
         answers: bool,
     ) {
-        'wire: for (at, bytes) in received {
+        'shared: for (at, bytes) in received {
             if answers {
                 self.wait_until_due(at);
             }
             let mut rest = &bytes[..];
             while !rest.is_empty() {
-                let now = if self.passes() { rest.len() } else { 1 };
+                let now = if self.may_forward_all() { rest.len() } else { 1 };
                 if to.write_all(&rest[..now]).is_err() {
-                    break 'wire;
+                    break 'shared;
                 }
                 rest = &rest[now..];
             }
@@ -193,8 +193,8 @@ impl Wire {
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     }
 
-    /// Waits until what came at this time is late enough.
-    #[expect(clippy::disallowed_methods, reason = "a delay is counted from when bytes came")]
+    /// Waits until the delay of bytes that arrived at this time is over.
+    #[expect(clippy::disallowed_methods, reason = "a delay counts from the arrival")]
     fn wait_until_due(&self, at: Instant) {
         let mut state = self.state();
         while let Some(rest) =
@@ -204,8 +204,8 @@ impl Wire {
         }
     }
 
-    /// Waits until something may pass: everything (`true`), or one byte.
-    fn passes(&self) -> bool {
+    /// Waits until bytes may be forwarded: all (`true`), or one.
+    fn may_forward_all(&self) -> bool {
         let silent = |state: &mut State| state.fault == Some(Fault::Silent);
         let mut state = self.state();
         self.mended.wait_while(&mut state, silent);

@@ -1,10 +1,10 @@
 //! A master, a replica, and three sentinels that watch them.
-//! What they do when the master dies is theirs to decide: here it is only waited for.
+//! The sentinels decide on a failover. This file only waits for it.
 
 use crate::server::Server;
 use crate::wait_until;
 
-/// The name under which the sentinels know the master.
+/// The sentinels' name for the master.
 const MASTER: &str = "quota-master";
 
 /// A master with one replica, watched by three sentinels.
@@ -15,11 +15,11 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// Starts them, and waits until every sentinel knows both servers and the other sentinels.
+    /// Starts them, and waits until every sentinel lists both servers and the other sentinels.
     ///
     /// # Panics
     ///
-    /// If they do not find each other.
+    /// If they do not find each other in time.
     #[must_use]
     pub fn start() -> Self {
         let first = Server::start();
@@ -28,7 +28,7 @@ impl Sentinels {
             .with("repl-diskless-sync-delay 0")
             .start();
         wait_until("the replica follows", || {
-            replica.ask::<String>(&["INFO", "replication"]).contains("master_link_status:up")
+            replica.command::<String>(&["INFO", "replication"]).contains("master_link_status:up")
         });
         let sentinel = || {
             Server::builder()
@@ -40,18 +40,18 @@ impl Sentinels {
         };
         let sentinels = vec![sentinel(), sentinel(), sentinel()];
         let found = Self { sentinels, data: vec![first, replica] };
-        wait_until("the sentinels know each other and the replica", || {
+        wait_until("the sentinels list each other and the replica", || {
             found.sentinels.iter().all(|sentinel| {
-                let info: String = sentinel.ask(&["INFO", "sentinel"]);
+                let info: String = sentinel.command(&["INFO", "sentinel"]);
                 info.contains("slaves=1,sentinels=3")
             })
         });
         found
     }
 
-    /// A master that is watched by one sentinel, which is all that it takes to be found.
+    /// A master with one sentinel, which is enough for discovery.
     #[must_use]
-    pub fn start_small() -> Self {
+    pub fn start_single() -> Self {
         let master = Server::start();
         let sentinel = Server::builder()
             .for_sentinel()
@@ -60,7 +60,7 @@ impl Sentinels {
         Self { sentinels: vec![sentinel], data: vec![master] }
     }
 
-    /// `redis+sentinel://…?master=…`, by all sentinels.
+    /// The URL `redis+sentinel://…?master=…` with all sentinels.
     #[must_use]
     pub fn url(&self) -> String {
         let others: String = self.sentinels[1..]
@@ -75,31 +75,31 @@ impl Sentinels {
         &mut self.sentinels
     }
 
-    /// The servers they watch: the one that was the master at first, and its replica.
+    /// The servers: the initial master and its replica.
     #[must_use]
     pub fn servers(&self) -> &[Server] {
         &self.data
     }
 
-    /// The server that was the master at first.
-    pub fn first(&mut self) -> &mut Server {
+    /// The initial master.
+    pub fn initial_master(&mut self) -> &mut Server {
         &mut self.data[0]
     }
 
-    /// The server that was the replica at first.
+    /// The initial replica.
     #[must_use]
     pub fn replica(&self) -> &Server {
         &self.data[1]
     }
 
-    /// Waits until the replica is the master, and all sentinels say so.
+    /// Waits until the replica is the master, according to all sentinels.
     pub fn wait_for_failover(&self) {
         let port = self.data[1].port().to_string();
         wait_until("the replica was made the master", || {
             self.sentinels.iter().all(|sentinel| {
-                let address: Vec<String> = sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
+                let address: Vec<String> = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
                 address.get(1) == Some(&port)
-            }) && self.data[1].ask::<String>(&["INFO", "replication"]).contains("role:master")
+            }) && self.data[1].command::<String>(&["INFO", "replication"]).contains("role:master")
         });
     }
 }

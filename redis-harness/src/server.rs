@@ -1,5 +1,5 @@
 //! One server process.
-//! Clusters and sentinels are made of these, see `cluster` and `sentinel`.
+//! `cluster` and `sentinel` start several of them.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,9 +16,9 @@ use redis::{ConnectionAddr, FromRedisValue, IntoConnectionInfo};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::authority::Authority;
+use crate::test_ca::TestCa;
 
-/// A server of one's own. It ends, and its folder goes, when this is dropped.
+/// A server of this test. Dropping it kills the process and removes its folder.
 #[derive(Debug)]
 pub struct Server {
     child: Option<Child>,
@@ -28,7 +28,7 @@ pub struct Server {
     folder: TempDir,
 }
 
-/// How a [`Server`] is to be started.
+/// The settings of a [`Server`].
 #[derive(Debug, Default)]
 #[must_use]
 pub struct ServerBuilder {
@@ -39,20 +39,20 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// One line of the configuration file. `{folder}` stands for the server's folder, `{port}` for its port.
+    /// Adds a line to the configuration file. `{folder}` is replaced by the server's folder, `{port}` by its port.
     pub fn with(mut self, line: impl Into<String>) -> Self {
         self.settings.push(line.into());
         self
     }
 
-    /// On this port instead of a free one.
+    /// Sets the port. The default is a free one.
     pub fn on_port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// TLS only, on the server's port. A client must show a certificate of the same authority if `clients_too`.
-    pub fn with_tls(mut self, authority: &Authority, clients_too: bool) -> Self {
+    /// Accepts only TLS. With `clients_too`, a client needs a certificate of the same authority.
+    pub fn with_tls(mut self, authority: &TestCa, clients_too: bool) -> Self {
         let identity = authority.issue("127.0.0.1");
         self.files.push(("ca.pem", authority.certificate().to_owned()));
         self.files.push(("cert.pem", identity.certificate));
@@ -73,7 +73,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Starts it, and waits until it takes connections.
+    /// Starts it, and waits until it accepts connections.
     ///
     /// # Panics
     ///
@@ -83,7 +83,7 @@ impl ServerBuilder {
         for _ in 0..20 {
             let port = self.port.unwrap_or_else(free_port);
             let folder =
-                tempfile::Builder::new().prefix("quota-redis-").tempdir().expect("a folder can be made");
+                tempfile::Builder::new().prefix("quota-redis-").tempdir().expect("a folder can be created");
             for (name, content) in &self.files {
                 fs::write(folder.path().join(name), content).expect("the folder can be written");
             }
@@ -92,17 +92,16 @@ impl ServerBuilder {
             server.configure(&self.settings);
             match server.launch() {
                 Ok(()) => return server,
-                // Somebody else was faster with that port.
-                Err(said) if said.contains("Address already in use") && self.port.is_none() => {}
-                Err(said) => panic!("the server did not start:\n{said}"),
+                // Another process has bound that port meanwhile.
+                Err(output) if output.contains("Address already in use") && self.port.is_none() => {}
+                Err(output) => panic!("the server did not start:\n{output}"),
             }
         }
         panic!("no port was free for a server");
     }
 }
 
-/// A port that nobody listens on, below those that the system hands out for outgoing connections, and with room for the
-/// cluster's bus 10,000 above it.
+/// A free port, below the range for outgoing connections, whose cluster bus port (10,000 above it) is free too.
 fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(10_000..20_000);
@@ -113,36 +112,36 @@ fn free_port() -> u16 {
 }
 
 impl Server {
-    /// A single server that keeps nothing on disk.
+    /// Starts a single server without persistence.
     #[must_use]
     pub fn start() -> Self {
         Self::builder().start()
     }
 
-    /// Settings for another kind of server.
+    /// The settings for another kind of server.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
     }
 
-    /// The port it listens on.
+    /// Its port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its folder, where its files are.
+    /// The folder of its files.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The unix socket it listens on as well.
+    /// Its unix socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
     }
 
-    /// `redis://127.0.0.1:port`.
+    /// The URL `redis://127.0.0.1:port`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
@@ -152,39 +151,40 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// If the server does not take it.
+    /// If the server rejects it.
     #[must_use]
     pub fn admin(&self) -> redis::Connection {
-        let info = ConnectionAddr::Unix(self.socket()).into_connection_info().expect("a path is an address");
-        let client = redis::Client::open(info).expect("the address is good");
-        client.get_connection_with_timeout(Duration::from_secs(5)).expect("the server takes connections")
+        let info =
+            ConnectionAddr::Unix(self.socket()).into_connection_info().expect("a path is a valid address");
+        let client = redis::Client::open(info).expect("the address is valid");
+        client.get_connection_with_timeout(Duration::from_secs(5)).expect("the server accepts connections")
     }
 
-    /// Asks one thing, with all rights.
+    /// Runs one command, with all rights.
     ///
     /// # Panics
     ///
-    /// If the server refuses.
+    /// If the server returns an error.
     #[track_caller]
-    pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
-        self.try_ask(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    pub fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// Asks one thing, with all rights.
+    /// Runs one command, with all rights.
     ///
     /// # Errors
     ///
-    /// What the server said instead.
-    pub fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
-        let (name, arguments) = words.split_first().expect("something is asked");
+    /// The server's error.
+    pub fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let (name, arguments) = words.split_first().expect("a command has a name");
         redis::cmd(name).arg(arguments).query(&mut self.admin())
     }
 
-    /// How often each command was called since the last reset, by `INFO commandstats`, those of scripts included, and what it takes to ask
-    /// for that left out.
+    /// The calls of each command since the last reset, by `INFO commandstats`. They include those of scripts, and exclude those that
+    /// read the counts.
     #[must_use]
     pub fn calls(&self) -> Vec<(String, u64)> {
-        let text: String = self.ask(&["INFO", "commandstats"]);
+        let text: String = self.command(&["INFO", "commandstats"]);
         let line = |line: &str| {
             let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
             Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
@@ -195,19 +195,19 @@ impl Server {
             .collect()
     }
 
-    /// Stops it where it stands: it takes connections and answers nothing.
-    pub fn freeze(&self) {
+    /// Suspends the process: the system accepts connections, and nothing answers.
+    pub fn suspend(&self) {
         self.signal(Signal::STOP);
         self.frozen.store(true, Ordering::Relaxed);
     }
 
-    /// Lets it go on.
-    pub fn thaw(&self) {
+    /// Resumes the process.
+    pub fn resume(&self) {
         self.signal(Signal::CONT);
         self.frozen.store(false, Ordering::Relaxed);
     }
 
-    /// Kills it, as a crash would.
+    /// Kills the process, like a crash.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -223,16 +223,16 @@ impl Server {
     /// If it does not start.
     pub fn restart(&mut self) {
         self.kill();
-        self.launch().unwrap_or_else(|said| panic!("the server did not start again:\n{said}"));
+        self.launch().unwrap_or_else(|output| panic!("the server did not start again:\n{output}"));
     }
 
-    /// Whether it runs, be it that it stands still.
+    /// Whether the process exists, suspended or not.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
 
-    /// Whether it runs and does not stand still.
+    /// Whether the process runs and is not suspended.
     #[must_use]
     pub fn answers(&self) -> bool {
         self.is_running() && !self.frozen.load(Ordering::Relaxed)
@@ -240,7 +240,7 @@ impl Server {
 
     fn signal(&self, signal: Signal) {
         let id = self.child.as_ref().map(Child::id).and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        kill_process(id.expect("the server runs"), signal).expect("our own child can be signalled");
+        kill_process(id.expect("the server was started"), signal).expect("our own child can be signalled");
     }
 
     fn configure(&self, settings: &[String]) {
@@ -261,11 +261,11 @@ impl Server {
                 line.replace("{folder}", &folder.to_string_lossy()).replace("{port}", &self.port.to_string());
             writeln!(file, "{line}").expect("the file can be written");
         }
-        // It may hold passwords of a test.
+        // It may contain passwords of a test.
         let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
     }
 
-    /// Starts the process; what it said if it ended instead of being ready.
+    /// Starts the process. The error is its output if it ended before it was ready.
     fn launch(&mut self) -> Result<(), String> {
         let mut child = Command::new(program())
             .arg(self.folder.path().join("redis.conf"))
@@ -277,30 +277,30 @@ impl Server {
             .unwrap_or_else(|error| {
                 panic!("redis-server or valkey-server is needed, see scripts/test: {error}")
             });
-        let output = BufReader::new(child.stdout.take().expect("it was piped"));
-        let (tell, told) = mpsc::channel();
-        // It ends with the process, and keeps the pipe empty until then.
+        let stdout = BufReader::new(child.stdout.take().expect("it was piped"));
+        let (sender, receiver) = mpsc::channel();
+        // The thread ends with the process, and drains the pipe until then.
         thread::spawn(move || {
-            let mut said = String::new();
-            let mut tell = Some(tell);
-            for line in output.lines().map_while(Result::ok) {
-                // The socket comes last; versions say it differently, and sentinels not at all.
+            let mut output = String::new();
+            let mut sender = Some(sender);
+            for line in stdout.lines().map_while(Result::ok) {
+                // The socket is ready last. The message depends on the version, and sentinels do not print it.
                 let has_socket =
                     line.contains("accept connections at") || line.contains("accept connections unix");
                 let is_ready = has_socket || line.contains("Sentinel ID is");
-                if tell.is_some() {
-                    said += &line;
-                    said += "\n";
+                if sender.is_some() {
+                    output += &line;
+                    output += "\n";
                 }
-                if is_ready && let Some(tell) = tell.take() {
-                    let _ = tell.send(Ok(()));
+                if is_ready && let Some(sender) = sender.take() {
+                    let _ = sender.send(Ok(()));
                 }
             }
-            if let Some(tell) = tell {
-                let _ = tell.send(Err(said));
+            if let Some(sender) = sender {
+                let _ = sender.send(Err(output));
             }
         });
-        let started = told
+        let started = receiver
             .recv_timeout(Duration::from_secs(20))
             .unwrap_or_else(|_| Err("it was not ready within 20 seconds".to_owned()));
         self.child = Some(child);
@@ -308,7 +308,7 @@ impl Server {
     }
 }
 
-/// What `REDIS_SERVER` names, or else Redis, or Valkey where there is only that: all are started alike.
+/// The program in `REDIS_SERVER`, or else Redis, or Valkey where only that is installed.
 fn program() -> OsString {
     if let Some(named) = std::env::var_os("REDIS_SERVER").filter(|named| !named.is_empty()) {
         return named;

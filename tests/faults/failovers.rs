@@ -1,59 +1,59 @@
-//! The server that held an account is replaced by another in mid refresh.
+//! The server that holds an account is replaced by another one during a refresh.
 
 use std::time::Duration;
 
 use quota_tests::history::{Written, check};
 use redis_harness::{Cluster, Monitor, Sentinels, Server};
 
-use crate::world::*;
+use crate::fixture::*;
 
-/// What a master that was lost and its heir have accepted, one after the other, is a good history.
+/// Checks that the writes of a lost master, followed by those of its replacement, are a valid history.
 fn assert_good_histories((old, lost): (Monitor, &Server), (new, heir): (Monitor, &Server)) {
-    let calls = [old.heard_to_the_end(lost), new.heard(heir)].concat();
+    let calls = [old.into_recorded(lost), new.recorded(heir)].concat();
     let history: Vec<_> = calls.iter().filter_map(|call| Written::by_call(call)).collect();
     assert!(history.len() > 1, "there is something to check");
     assert_eq!(check(&history), Ok(()));
 }
 
-/// Two hosts behind sentinels; in mid refresh the master is lost by `fault`, and the replica is made the master.
-async fn sentinels_decide_in_mid_refresh(fault: fn(&mut Server)) {
+/// Two hosts on sentinels. During a refresh `fault` takes the master away, and the replica becomes the master.
+async fn a_refresh_spans_a_sentinel_failover(fault: fn(&mut Server)) {
     let mut sentinels = Sentinels::start();
-    let (old, new) = (Monitor::of(sentinels.first()), Monitor::of(sentinels.replica()));
+    let (old, new) = (Monitor::start(sentinels.initial_master()), Monitor::start(sentinels.replica()));
     let provider = provider().taking(Duration::from_millis(500));
     let url = sentinels.url();
     let mut hosts = vec![Host::on(&url, &provider), Host::on(&url, &provider)];
     for host in &mut hosts {
         assert_eq!(host.get().await, Some(30.0));
     }
-    moves_to(&provider, &hosts, 40.0).await;
+    set_usage(&provider, &hosts, 40.0).await;
 
     let (refreshed, ()) = tokio::join!(hosts[0].refresh(), async {
-        until("the call has begun", || provider.calls() == 2).await;
-        fault(sentinels.first());
+        until("the call has started", || provider.calls() == 2).await;
+        fault(sentinels.initial_master());
     });
     assert_eq!(refreshed, Some(40.0));
     tokio::task::block_in_place(|| sentinels.wait_for_failover());
 
-    // The other one only waits to be told.
+    // The other host only waits for a notice.
     hosts[1].until_shows(40.0).await;
     assert_eq!(provider.calls(), 2);
     all_agree(&provider, &mut hosts).await;
-    sentinels.first().kill();
+    sentinels.initial_master().kill();
     assert_good_histories((old, &sentinels.servers()[0]), (new, sentinels.replica()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refresh_outlives_the_failover_that_sentinels_decide() {
-    sentinels_decide_in_mid_refresh(Server::kill).await;
+async fn a_refresh_survives_a_sentinel_failover_of_a_killed_master() {
+    a_refresh_spans_a_sentinel_failover(Server::kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refresh_outlives_the_failover_from_a_master_that_stands_still() {
-    sentinels_decide_in_mid_refresh(|master| master.freeze()).await;
+async fn a_refresh_survives_a_sentinel_failover_of_a_suspended_master() {
+    a_refresh_spans_a_sentinel_failover(|master| master.suspend()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refresh_outlives_that_another_node_of_a_cluster_takes_its_slot_with_nothing_in_it() {
+async fn a_refresh_survives_a_takeover_of_its_slot_by_an_empty_node() {
     let cluster = tokio::task::block_in_place(Cluster::start);
     let provider = provider().taking(Duration::from_millis(500));
     let url = cluster.url();
@@ -61,13 +61,13 @@ async fn a_refresh_outlives_that_another_node_of_a_cluster_takes_its_slot_with_n
     for host in &mut hosts {
         assert_eq!(host.get().await, Some(30.0));
     }
-    moves_to(&provider, &hosts, 40.0).await;
+    set_usage(&provider, &hosts, 40.0).await;
     let slot = cluster.slot_of(KEY);
     let owner = cluster.owner_of(slot);
     let heir = (owner + 1) % 3;
 
     let (refreshed, ()) = tokio::join!(hosts[0].refresh(), async {
-        until("the call has begun", || provider.calls() == 2).await;
+        until("the call has started", || provider.calls() == 2).await;
         cluster.take_over(slot, heir);
     });
     assert_eq!(refreshed, Some(40.0));
@@ -75,33 +75,33 @@ async fn a_refresh_outlives_that_another_node_of_a_cluster_takes_its_slot_with_n
     hosts[1].until_shows(40.0).await;
     assert_eq!(provider.calls(), 2);
     all_agree(&provider, &mut hosts).await;
-    assert_eq!(cluster.nodes()[heir].ask::<i64>(&["EXISTS", KEY]), 1);
+    assert_eq!(cluster.nodes()[heir].command::<i64>(&["EXISTS", KEY]), 1);
 }
 
-/// Two hosts on a cluster; in mid refresh the master of their account is lost by `fault`, and its replica takes over. What
-/// both masters have accepted, in that order, is a good history.
-async fn a_replica_takes_over_in_mid_refresh(fault: fn(&mut Server)) {
+/// Two hosts on a cluster. During a refresh `fault` takes the master of their account away, and its replica takes over. The writes
+/// of both masters, in that order, are a valid history.
+async fn a_refresh_spans_a_cluster_failover(fault: fn(&mut Server)) {
     let mut cluster = tokio::task::block_in_place(Cluster::start);
     let slot = cluster.slot_of(KEY);
     let owner = cluster.owner_of(slot);
     let heir = tokio::task::block_in_place(|| cluster.add_replica_of(owner));
-    let (old, new) = (Monitor::of(&cluster.nodes()[owner]), Monitor::of(&cluster.nodes()[heir]));
+    let (old, new) = (Monitor::start(&cluster.nodes()[owner]), Monitor::start(&cluster.nodes()[heir]));
     let provider = provider().taking(Duration::from_millis(500));
     let url = cluster.url();
     let mut hosts = vec![Host::on(&url, &provider), Host::on(&url, &provider)];
     for host in &mut hosts {
         assert_eq!(host.get().await, Some(30.0));
     }
-    moves_to(&provider, &hosts, 40.0).await;
+    set_usage(&provider, &hosts, 40.0).await;
 
     let (refreshed, ()) = tokio::join!(hosts[0].refresh(), async {
-        until("the call has begun", || provider.calls() == 2).await;
+        until("the call has started", || provider.calls() == 2).await;
         fault(&mut cluster.nodes_mut()[owner]);
     });
     assert_eq!(refreshed, Some(40.0));
     tokio::task::block_in_place(|| cluster.wait_for_failover(slot, heir));
 
-    // The other one only waits to be told.
+    // The other host only waits for a notice.
     hosts[1].until_shows(40.0).await;
     assert_eq!(provider.calls(), 2);
     all_agree(&provider, &mut hosts).await;
@@ -110,17 +110,17 @@ async fn a_replica_takes_over_in_mid_refresh(fault: fn(&mut Server)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refresh_outlives_that_the_master_of_its_account_is_killed_and_its_replica_takes_over() {
-    a_replica_takes_over_in_mid_refresh(Server::kill).await;
+async fn a_refresh_survives_a_cluster_failover_of_a_killed_master() {
+    a_refresh_spans_a_cluster_failover(Server::kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refresh_outlives_that_the_master_of_its_account_stands_still_and_its_replica_takes_over() {
-    a_replica_takes_over_in_mid_refresh(|master| master.freeze()).await;
+async fn a_refresh_survives_a_cluster_failover_of_a_suspended_master() {
+    a_refresh_spans_a_cluster_failover(|master| master.suspend()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refresh_outlives_that_the_node_of_its_account_is_killed_and_starts_again_with_nothing() {
+async fn a_refresh_survives_a_restart_of_its_node_without_data() {
     let mut cluster = tokio::task::block_in_place(Cluster::start);
     let owner = cluster.owner_of(cluster.slot_of(KEY));
     let provider = provider().taking(Duration::from_millis(500));
@@ -129,10 +129,10 @@ async fn a_refresh_outlives_that_the_node_of_its_account_is_killed_and_starts_ag
     for host in &mut hosts {
         assert_eq!(host.get().await, Some(30.0));
     }
-    moves_to(&provider, &hosts, 40.0).await;
+    set_usage(&provider, &hosts, 40.0).await;
 
     let (refreshed, ()) = tokio::join!(hosts[0].refresh(), async {
-        until("the call has begun", || provider.calls() == 2).await;
+        until("the call has started", || provider.calls() == 2).await;
         tokio::task::block_in_place(|| cluster.nodes_mut()[owner].restart());
     });
     assert_eq!(refreshed, Some(40.0));
@@ -140,5 +140,5 @@ async fn a_refresh_outlives_that_the_node_of_its_account_is_killed_and_starts_ag
     hosts[1].until_shows(40.0).await;
     assert_eq!(provider.calls(), 2);
     all_agree(&provider, &mut hosts).await;
-    assert_eq!(cluster.nodes()[owner].ask::<i64>(&["EXISTS", KEY]), 1);
+    assert_eq!(cluster.nodes()[owner].command::<i64>(&["EXISTS", KEY]), 1);
 }

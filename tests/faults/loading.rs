@@ -1,10 +1,10 @@
-//! A server that reads its data set, which takes as long as the test says, and answers `LOADING` until then.
+//! A server that loads its data set for as long as the test needs, and answers `LOADING` until then.
 
 use redis_harness::{Server, redis};
 
-use crate::world::*;
+use crate::fixture::*;
 
-/// A server that reads one key in ten milliseconds, and looks up from that after each.
+/// A server that loads one key in ten milliseconds, and serves clients after each.
 pub(crate) fn slow_reader() -> Server {
     Server::builder()
         .with("enable-debug-command yes")
@@ -14,14 +14,14 @@ pub(crate) fn slow_reader() -> Server {
         .start()
 }
 
-/// Gives it enough to read for half a minute, unless a test shortens it.
+/// Fills it with data for half a minute of loading, unless a test shortens it.
 pub(crate) fn fill(server: &Server) {
-    let () = server.ask(&["DEBUG", "POPULATE", "3000", "other", "1100"]);
+    let () = server.command(&["DEBUG", "POPULATE", "3000", "other", "1100"]);
 }
 
-/// From now on it reads as fast as it can.
+/// Makes it load at full speed from now on.
 pub(crate) fn let_it_finish(server: &Server) {
-    let () = server.ask(&["CONFIG", "SET", "key-load-delay", "0"]);
+    let () = server.command(&["CONFIG", "SET", "key-load-delay", "0"]);
 }
 
 pub(crate) fn is_loading(url: &str) -> bool {
@@ -31,19 +31,19 @@ pub(crate) fn is_loading(url: &str) -> bool {
     answer.is_err_and(|error| error.code() == Some("LOADING"))
 }
 
-/// Readers see what is known, and one call is made.
+/// Readers see cached readings, and one call is made.
 async fn is_served_while_loading(provider: &quota::testing::FakeProvider, hosts: &mut [Host]) {
-    moves_to(provider, hosts, 40.0).await;
+    set_usage(provider, hosts, 40.0).await;
     for _ in 0..20 {
         assert_eq!((hosts[0].get().await, hosts[0].peek()), (Some(30.0), Some(30.0)));
     }
     assert_eq!(hosts[0].refresh().await, Some(40.0));
-    assert!(hosts[0].is_alone());
+    assert!(hosts[0].is_standalone());
     assert_eq!((hosts[1].get().await, provider.calls()), (Some(30.0), 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_reloads_its_data_under_its_clients_serves_like_no_store() {
+async fn a_reloading_server_is_like_no_store() {
     let server = slow_reader();
     let provider = provider();
     let mut hosts = vec![Host::on(&server.url(), &provider), Host::on(&server.url(), &provider)];
@@ -66,7 +66,7 @@ async fn a_server_that_reloads_its_data_under_its_clients_serves_like_no_store()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_starts_again_with_much_to_read_serves_like_no_store_until_it_has() {
+async fn a_restarted_server_is_like_no_store_until_it_has_loaded() {
     let mut server = slow_reader();
     let url = server.url();
     let provider = provider();
@@ -75,7 +75,7 @@ async fn a_server_that_starts_again_with_much_to_read_serves_like_no_store_until
         assert_eq!(host.get().await, Some(30.0));
     }
     fill(&server);
-    let () = server.ask(&["SAVE"]);
+    let () = server.command(&["SAVE"]);
     let (socket, starting) = (
         server.socket(),
         tokio::task::spawn_blocking(move || {
@@ -91,7 +91,7 @@ async fn a_server_that_starts_again_with_much_to_read_serves_like_no_store_until
     redis::cmd("CONFIG").arg(&["SET", "key-load-delay", "0"]).exec(&mut admin).unwrap();
     let server = starting.await.unwrap();
 
-    assert_eq!(server.ask::<i64>(&["EXISTS", KEY]), 1, "it has its data");
+    assert_eq!(server.command::<i64>(&["EXISTS", KEY]), 1, "it has its data");
     hosts[1].until_shows(40.0).await;
     assert_eq!(provider.calls(), 2);
     all_agree(&provider, &mut hosts).await;

@@ -1,13 +1,13 @@
-//! A server that ends, stops, or forgets: readers go on with what is known, and afterwards all agree.
+//! A server that ends, is suspended, or loses its data: readers go on with cached readings, and afterwards all agree.
 
 use std::time::Duration;
 
 use quota::{Clock, Freshness};
 use redis_harness::{Monitor, Server};
 
-use crate::world::*;
+use crate::fixture::*;
 
-/// A server, a provider, and two hosts that have both read one answer.
+/// A provider and two hosts that share one reading.
 async fn shared(server: &Server) -> (quota::testing::FakeProvider, Vec<Host>) {
     let provider = provider();
     let mut hosts = vec![Host::on(&server.url(), &provider), Host::on(&server.url(), &provider)];
@@ -19,7 +19,7 @@ async fn shared(server: &Server) -> (quota::testing::FakeProvider, Vec<Host>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_server_is_dead_readers_see_cached_usage_and_no_call_is_made() {
+async fn while_the_server_is_down_readers_see_cached_usage_without_a_call() {
     let mut server = Server::start();
     let (provider, mut hosts) = shared(&server).await;
 
@@ -34,41 +34,41 @@ async fn while_the_server_is_dead_readers_see_cached_usage_and_no_call_is_made()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_comes_back_without_its_data_is_given_what_was_known() {
+async fn a_server_that_lost_its_data_gets_the_cached_records() {
     let mut server = Server::start();
     let (provider, mut hosts) = shared(&server).await;
 
     server.kill();
-    moves_to(&provider, &hosts, 40.0).await;
+    set_usage(&provider, &hosts, 40.0).await;
     for host in &mut hosts {
         assert_eq!(host.refresh().await, Some(40.0));
-        assert!(host.is_alone());
+        assert!(host.is_standalone());
     }
-    assert_eq!(provider.calls(), 3, "each host asked once, as it would if there were no other");
+    assert_eq!(provider.calls(), 3, "each host made one call, like a host without others");
     server.restart();
 
     all_agree(&provider, &mut hosts).await;
-    assert_eq!(server.ask::<i64>(&["EXISTS", KEY]), 1);
+    assert_eq!(server.command::<i64>(&["EXISTS", KEY]), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_comes_back_with_its_data_is_used_again() {
+async fn a_restarted_server_is_used_again() {
     let mut server = Server::builder().with("appendonly yes").with("appendfsync always").start();
     let (provider, mut hosts) = shared(&server).await;
 
     server.kill();
-    moves_to(&provider, &hosts, 40.0).await;
+    set_usage(&provider, &hosts, 40.0).await;
     assert_eq!(hosts[0].refresh().await, Some(40.0));
     server.restart();
-    assert_eq!(server.ask::<i64>(&["EXISTS", KEY]), 1, "it has its data");
+    assert_eq!(server.command::<i64>(&["EXISTS", KEY]), 1, "it has its data");
     hosts[1].until_shows(40.0).await;
 
-    assert_eq!(provider.calls(), 2, "what one host has learned alone is not asked again by the other");
+    assert_eq!(provider.calls(), 2, "the reading of one host needs no call by the other");
     all_agree(&provider, &mut hosts).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stale_reading_says_that_the_store_is_away() {
+async fn a_stale_reading_has_the_reason_store_unavailable() {
     let mut server = Server::start();
     let provider = provider();
     let brief = policy().max_age(Duration::from_millis(1));
@@ -91,32 +91,32 @@ async fn a_stale_reading_says_that_the_store_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_flush_the_hosts_put_back_what_they_know() {
+async fn after_a_flush_the_hosts_restore_their_records() {
     let server = Server::start();
     let (provider, mut hosts) = shared(&server).await;
 
-    let () = server.ask(&["FLUSHALL"]);
+    let () = server.command(&["FLUSHALL"]);
     assert_eq!(hosts[1].get().await, Some(30.0));
-    moves_to(&provider, &hosts, 40.0).await;
+    set_usage(&provider, &hosts, 40.0).await;
     assert_eq!(hosts[0].refresh().await, Some(40.0));
     hosts[1].until_shows(40.0).await;
 
     assert_eq!(provider.calls(), 2);
-    assert_eq!(server.ask::<i64>(&["EXISTS", KEY]), 1);
+    assert_eq!(server.command::<i64>(&["EXISTS", KEY]), 1);
     all_agree(&provider, &mut hosts).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_frozen_for_thirty_seconds_keeps_no_reader_waiting() {
+async fn a_server_suspended_for_30_seconds_blocks_no_reader() {
     let server = Server::start();
-    let monitor = Monitor::of(&server);
+    let monitor = Monitor::start(&server);
     let (provider, mut hosts) = shared(&server).await;
 
-    server.freeze();
-    moves_to(&provider, &hosts, 40.0).await;
+    server.suspend();
+    set_usage(&provider, &hosts, 40.0).await;
     for host in &mut hosts {
         assert_eq!(host.refresh().await, Some(40.0));
-        assert!(host.is_alone());
+        assert!(host.is_standalone());
     }
     for _ in 0..60 {
         for host in &mut hosts {
@@ -124,15 +124,15 @@ async fn a_server_that_is_frozen_for_thirty_seconds_keeps_no_reader_waiting() {
         }
         Clock::system().sleep(Duration::from_millis(500)).await;
     }
-    assert_eq!(provider.calls(), 3, "each host asked once, as it would if there were no other");
-    server.thaw();
+    assert_eq!(provider.calls(), 3, "each host made one call, like a host without others");
+    server.resume();
 
     all_agree(&provider, &mut hosts).await;
     assert_good_history(&monitor, &server);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_hosts_that_all_come_back_ask_once_for_all() {
+async fn two_hundred_reconnecting_hosts_make_one_call() {
     let mut server = Server::start();
     let provider = provider();
     let mut hosts: Vec<_> = (0..200).map(|_| Host::on(&server.url(), &provider)).collect();
@@ -142,7 +142,7 @@ async fn two_hundred_hosts_that_all_come_back_ask_once_for_all() {
 
     server.kill();
     for host in &hosts {
-        let answer = soon("a look at the store", host.main.sync()).await;
+        let answer = within_deadline("a sync with the store", host.main.sync()).await;
         assert!(!answer.is_stale());
     }
     server.restart();
@@ -153,13 +153,13 @@ async fn two_hundred_hosts_that_all_come_back_ask_once_for_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hosts_whose_clocks_are_two_hours_apart_share_one_call_and_one_age() {
+async fn hosts_with_clocks_two_hours_apart_share_one_call_and_one_age() {
     let server = Server::start();
     let provider = provider();
     let hour = jiff::SignedDuration::from_hours(1);
     let now = Clock::system().now();
     let mut hosts = [now + hour, now - hour]
-        .map(|moment| Host::with(&server.url(), &provider, policy(), Clock::anchored(moment)));
+        .map(|now| Host::with(&server.url(), &provider, policy(), Clock::anchored(now)));
 
     assert_eq!(hosts[0].get().await, Some(30.0));
     assert_eq!(hosts[1].get().await, Some(30.0));

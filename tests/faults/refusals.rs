@@ -1,4 +1,4 @@
-//! A server that answers with an error: no reader is told of it, and the provider is asked no more often.
+//! A server that answers with errors: no reader gets one, and the provider gets no extra calls.
 
 use std::slice;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use quota::testing::FakeProvider;
 use quota::{Clock, Event};
 use redis_harness::{Cluster, Server, redis};
 
-use crate::world::*;
+use crate::fixture::*;
 
-/// A host on a store that cannot be used is served like one that has no store.
-async fn is_served_alone(url: &str) -> Host {
+/// Checks that a host on an unusable store behaves like one without a store.
+async fn is_served_standalone(url: &str) -> Host {
     let provider = provider();
     let mut host = Host::on(url, &provider);
 
@@ -18,94 +18,94 @@ async fn is_served_alone(url: &str) -> Host {
         assert_eq!(host.get().await, Some(30.0));
     }
 
-    assert!(host.is_alone());
+    assert!(host.is_standalone());
     assert_eq!(provider.calls(), 1);
     host
 }
 
 #[tokio::test]
-async fn a_replica_serves_like_no_store() {
+async fn a_read_only_replica_is_like_no_store() {
     let master = Server::start();
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
 
-    drop(is_served_alone(&replica.url()).await);
+    drop(is_served_standalone(&replica.url()).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_on_a_replica_shows_what_a_host_on_the_master_writes() {
+async fn a_host_on_a_replica_shows_the_masters_writes() {
     let master = Server::builder().with("repl-diskless-sync-delay 0").start();
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
     until("the replica follows", || {
-        replica.ask::<String>(&["INFO", "replication"]).contains("master_link_status:up")
+        replica.command::<String>(&["INFO", "replication"]).contains("master_link_status:up")
     })
     .await;
     let (provider, own_provider) = (provider(), FakeProvider::answering("anthropic", 30.0));
     let mut hosts = vec![Host::on(&master.url(), &provider), Host::on(&replica.url(), &own_provider)];
     assert_eq!(hosts[0].get().await, Some(30.0));
-    let version = || master.ask::<String>(&["GET", KEY]);
-    until("the replica has it", || replica.ask::<Option<String>>(&["GET", KEY]) == Some(version())).await;
+    let version = || master.command::<String>(&["GET", KEY]);
+    until("the replica has it", || replica.command::<Option<String>>(&["GET", KEY]) == Some(version())).await;
 
     assert_eq!(hosts[1].get().await, Some(30.0));
     assert_eq!(own_provider.calls(), 0);
-    // Its write is refused, and it goes on with a copy of its own.
-    moves_to(&own_provider, &hosts, 40.0).await;
+    // Its write is rejected, and it goes on standalone.
+    set_usage(&own_provider, &hosts, 40.0).await;
     assert_eq!(hosts[1].refresh().await, Some(40.0));
-    assert!(hosts[1].is_alone());
-    moves_to(&provider, &hosts, 50.0).await;
+    assert!(hosts[1].is_standalone());
+    set_usage(&provider, &hosts, 50.0).await;
     assert_eq!(hosts[0].refresh().await, Some(50.0));
 
     hosts[1].until_shows(50.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_says_that_the_account_has_moved_serves_like_no_store() {
+async fn a_node_that_answers_moved_is_like_no_store() {
     let cluster = tokio::task::block_in_place(Cluster::start);
     let stranger = (cluster.owner_of(cluster.slot_of(KEY)) + 1) % 3;
     let node = &cluster.nodes()[stranger];
-    let refusal = node.try_ask::<Option<String>>(&["GET", KEY]).unwrap_err();
+    let refusal = node.try_command::<Option<String>>(&["GET", KEY]).unwrap_err();
     assert_eq!(refusal.code(), Some("MOVED"));
 
-    // As a single server, by a client without cluster support.
-    drop(is_served_alone(&node.url()).await);
+    // The client treats the node as a single server.
+    drop(is_served_standalone(&node.url()).await);
 }
 
 #[tokio::test]
-async fn a_wrong_password_and_a_missing_one_serve_like_no_store() {
+async fn a_wrong_or_missing_password_is_like_no_store() {
     let server = Server::start();
-    let () = server.ask(&["CONFIG", "SET", "requirepass", "right"]);
+    let () = server.command(&["CONFIG", "SET", "requirepass", "right"]);
 
     for login in ["", ":wrong@"] {
-        drop(is_served_alone(&format!("redis://{login}127.0.0.1:{}", server.port())).await);
+        drop(is_served_standalone(&format!("redis://{login}127.0.0.1:{}", server.port())).await);
     }
 }
 
 #[tokio::test]
-async fn a_user_without_rights_is_served_like_one_without_a_store() {
+async fn a_user_without_permissions_is_like_no_store() {
     let server = Server::start();
-    let () = server.ask(&["ACL", "SETUSER", "no-rights", "on", ">secret", "~*", "&*", "+ping"]);
+    let () = server.command(&["ACL", "SETUSER", "no-rights", "on", ">secret", "~*", "&*", "+ping"]);
 
-    drop(is_served_alone(&format!("redis://no-rights:secret@127.0.0.1:{}", server.port())).await);
+    drop(is_served_standalone(&format!("redis://no-rights:secret@127.0.0.1:{}", server.port())).await);
 }
 
 #[tokio::test]
-async fn a_key_of_another_type_is_left_alone_and_serves_like_no_store() {
+async fn a_key_of_another_type_is_unchanged_and_like_no_store() {
     let server = Server::start();
-    let _: i64 = server.ask(&["RPUSH", KEY, "another program's"]);
+    let _: i64 = server.command(&["RPUSH", KEY, "another program's"]);
 
-    drop(is_served_alone(&server.url()).await);
+    drop(is_served_standalone(&server.url()).await);
 
-    assert_eq!(server.ask::<String>(&["TYPE", KEY]), "list");
+    assert_eq!(server.command::<String>(&["TYPE", KEY]), "list");
 }
 
 #[tokio::test]
-async fn a_damaged_record_is_left_as_it_is_and_serves_like_no_store() {
+async fn a_corrupt_record_is_unchanged_and_like_no_store() {
     for damaged in ["0123456789abcdef {\"format\":1,\"fen", "0123456789abcdef ", "no version at all"] {
         let server = Server::start();
-        let () = server.ask(&["SET", KEY, damaged]);
+        let () = server.command(&["SET", KEY, damaged]);
 
-        drop(is_served_alone(&server.url()).await);
+        drop(is_served_standalone(&server.url()).await);
 
-        assert_eq!(server.ask::<String>(&["GET", KEY]), damaged);
+        assert_eq!(server.command::<String>(&["GET", KEY]), damaged);
     }
 }
 
@@ -114,34 +114,34 @@ async fn a_record_of_a_newer_format_is_not_rewritten_and_causes_no_call() {
     let server = Server::start();
     let provider = provider();
     let newer = "0123456789abcdef {\"format\":999,\"fence\":7,\"snapshot\":{\"windows\":\"otherwise\"}}";
-    let () = server.ask(&["SET", KEY, newer]);
+    let () = server.command(&["SET", KEY, newer]);
     let host = Host::on(&server.url(), &provider);
 
-    let got = soon("an answer", host.main.get()).await;
+    let got = within_deadline("an answer", host.main.get()).await;
 
     assert!(got.is_err(), "{got:?}");
     assert_eq!(provider.calls(), 0);
-    assert_eq!(server.ask::<String>(&["GET", KEY]), newer);
+    assert_eq!(server.command::<String>(&["GET", KEY]), newer);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_of_five_megabytes_delays_no_reader_and_is_not_cut() {
+async fn a_record_of_five_megabytes_delays_no_reader_and_is_not_truncated() {
     let server = Server::start();
     let large =
         format!("0123456789abcdef {{\"format\":1,\"fence\":7,\"later\":\"{}\"}}", "x".repeat(5 << 20));
-    let () = server.ask(&["SET", KEY, &large]);
+    let () = server.command(&["SET", KEY, &large]);
     let provider = provider();
     let mut host = Host::on(&server.url(), &provider);
 
     assert_eq!(host.get().await, Some(30.0));
 
     assert_eq!(provider.calls(), 1);
-    let kept: String = server.ask(&["GET", KEY]);
-    assert!(kept.contains(&"x".repeat(5 << 20)), "what is not known is carried along");
+    let stored: String = server.command(&["GET", KEY]);
+    assert!(stored.contains(&"x".repeat(5 << 20)), "unknown fields are preserved");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_without_memory_refuses_and_is_used_again_once_it_has_some() {
+async fn a_server_without_memory_is_used_again_after_it_has_some() {
     let server = Server::start();
     let provider = provider();
     let mut hosts = vec![Host::on(&server.url(), &provider), Host::on(&server.url(), &provider)];
@@ -149,13 +149,13 @@ async fn a_server_without_memory_refuses_and_is_used_again_once_it_has_some() {
         assert_eq!(host.get().await, Some(30.0));
     }
 
-    let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
-    moves_to(&provider, &hosts, 40.0).await;
+    let () = server.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    set_usage(&provider, &hosts, 40.0).await;
     assert_eq!(hosts[0].refresh().await, Some(40.0));
-    assert!(hosts[0].is_alone());
+    assert!(hosts[0].is_standalone());
     assert_eq!((hosts[1].get().await, provider.calls()), (Some(30.0), 2));
-    let () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
-    moves_to(&provider, &hosts, 50.0).await;
+    let () = server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    set_usage(&provider, &hosts, 50.0).await;
     assert_eq!(hosts[0].refresh().await, Some(50.0));
 
     hosts[1].until_shows(50.0).await;
@@ -164,7 +164,7 @@ async fn a_server_without_memory_refuses_and_is_used_again_once_it_has_some() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_that_was_evicted_is_put_back_by_those_who_know_it() {
+async fn an_evicted_record_is_restored_by_hosts_that_cached_it() {
     let server = Server::start();
     let provider = provider();
     let mut hosts = vec![Host::on(&server.url(), &provider), Host::on(&server.url(), &provider)];
@@ -172,29 +172,29 @@ async fn a_record_that_was_evicted_is_put_back_by_those_who_know_it() {
         assert_eq!(host.get().await, Some(30.0));
     }
 
-    let () = server.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
-    let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    let () = server.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let () = server.command(&["CONFIG", "SET", "maxmemory", "1"]);
     until("everything was evicted", || {
-        // A write makes room first; there is none to be had, so it is refused.
-        let _ = server.try_ask::<()>(&["SET", "other", "x"]);
-        server.ask::<i64>(&["EXISTS", KEY]) == 0
+        // A write evicts keys first. None can be evicted, so it is rejected.
+        let _ = server.try_command::<()>(&["SET", "other", "x"]);
+        server.command::<i64>(&["EXISTS", KEY]) == 0
     })
     .await;
     assert_eq!((hosts[0].get().await, hosts[1].get().await), (Some(30.0), Some(30.0)));
-    let () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    let () = server.command(&["CONFIG", "SET", "maxmemory", "0"]);
 
     all_agree(&provider, &mut hosts).await;
     assert_eq!(provider.calls(), 2);
-    assert_eq!(server.ask::<i64>(&["EXISTS", KEY]), 1);
+    assert_eq!(server.command::<i64>(&["EXISTS", KEY]), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_with_too_many_clients_is_away_and_is_found_again() {
+async fn a_server_with_too_many_clients_is_unavailable_and_recovers() {
     let server = Server::start();
     let mut admin = server.admin();
     let () = redis::cmd("CONFIG").arg(&["SET", "maxclients", "1"]).query(&mut admin).unwrap();
 
-    let host = is_served_alone(&server.url()).await;
+    let host = is_served_standalone(&server.url()).await;
     let () = redis::cmd("CONFIG").arg(&["SET", "maxclients", "100"]).query(&mut admin).unwrap();
 
     host.until_shared().await;
@@ -207,16 +207,16 @@ async fn an_unknown_script_is_no_outage() {
     let mut host = Host::on(&server.url(), &provider);
     assert_eq!(host.get().await, Some(30.0));
 
-    let () = server.ask(&["SCRIPT", "FLUSH"]);
-    moves_to(&provider, slice::from_ref(&host), 40.0).await;
+    let () = server.command(&["SCRIPT", "FLUSH"]);
+    set_usage(&provider, slice::from_ref(&host), 40.0).await;
     assert_eq!(host.refresh().await, Some(40.0));
 
-    assert!(!host.is_alone());
+    assert!(!host.is_standalone());
     assert_eq!(provider.calls(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_is_told_once_however_many_ask() {
+async fn an_outage_is_logged_once_for_all_callers() {
     let mut server = Server::start();
     let provider = provider();
     let mut host = Host::on(&server.url(), &provider);

@@ -1,4 +1,4 @@
-//! Nothing secret is in the server: in no key, in no value, and in nothing that was ever written there.
+//! The server never holds a secret: not in a key, a value, or a past write.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use quota::{AccountId, QuotaManager, open_store};
 use quota_sim::{Account, Answer, Change, Script, Simulator, Window};
 use redis_harness::{Monitor, Server, redis};
 
-use crate::world::*;
+use crate::fixture::*;
 
-/// What must not be found, each in full and by its second half.
+/// The secrets, each searched in full and by its second half.
 const SECRETS: [&str; 4] = ["sim-token-main", "sim-token-spare", "url-password-k7w", "header-secret-q9x"];
 
-/// A server that keeps values as they are: packed ones would hide what is in them.
+/// A server that stores values uncompressed, so that a search finds their content.
 fn plain_server() -> Server {
     Server::builder().with("rdbcompression no").start()
 }
 
-/// Everything that the server holds: keys, values as they are read, and values as they are dumped.
+/// All contents of the server: keys, values, and dumps of values.
 fn contents(server: &Server) -> Vec<Vec<u8>> {
     let mut admin = server.admin();
     let mut scan = redis::cmd("SCAN");
@@ -28,7 +28,7 @@ fn contents(server: &Server) -> Vec<Vec<u8>> {
     let mut contents = Vec::new();
     for key in keys {
         contents.push(redis::cmd("DUMP").arg(&key).query(&mut admin).unwrap());
-        // Not every key is a string; those that are not are seen by their dump.
+        // A key that is no string is searched by its dump.
         contents.extend(redis::cmd("GET").arg(&key).query::<Vec<u8>>(&mut admin));
         contents.push(key);
     }
@@ -60,10 +60,10 @@ fn account(name: &str) -> AccountId {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_secret_is_in_the_server_after_answers_failures_and_traffic() {
+async fn the_server_holds_no_secret_after_successes_failures_and_traffic() {
     let server = plain_server();
-    let () = server.ask(&["ACL", "SETUSER", "quota", "on", ">url-password-k7w", "~*", "&*", "+@all"]);
-    let monitor = Monitor::of(&server);
+    let () = server.command(&["ACL", "SETUSER", "quota", "on", ">url-password-k7w", "~*", "&*", "+@all"]);
+    let monitor = Monitor::start(&server);
     let accounts = ["main", "spare"].map(|name| Account::new(name).windows([Window::five_hour().used(30.0)]));
     let simulator = Simulator::builder(Script::new(accounts)).start().await.unwrap();
     let url = format!("redis://quota:url-password-k7w@127.0.0.1:{}", server.port());
@@ -71,7 +71,7 @@ async fn nothing_secret_is_in_the_server_after_answers_failures_and_traffic() {
     let main = hosts[0].account(&account("main"));
     let spare = hosts[1].account(&account("spare"));
 
-    drop(soon("a reader's answer", main.get()).await.unwrap());
+    drop(within_deadline("a reader's answer", main.get()).await.unwrap());
     let headers = [
         ("anthropic-ratelimit-unified-5h-utilization", "0.45"),
         ("anthropic-ratelimit-unified-5h-status", "header-secret-q9x"),
@@ -82,31 +82,31 @@ async fn nothing_secret_is_in_the_server_after_answers_failures_and_traffic() {
     main.observe(&parse_headers(Some(200), headers).usage).unwrap();
     for answer in [Answer::Unauthorized, Answer::Scope, Answer::Html, Answer::ThrottleZero] {
         simulator.set("spare", Change::answer(answer)).unwrap();
-        drop(soon("a refresh", spare.refresh()).await);
+        drop(within_deadline("a refresh", spare.refresh()).await);
     }
     for host in hosts {
         host.close().await;
     }
 
-    let written: Vec<_> = monitor.heard(&server).into_iter().flatten().collect();
+    let written: Vec<_> = monitor.recorded(&server).into_iter().flatten().collect();
     let contents = contents(&server);
-    assert!(contents.iter().any(|text| text == KEY.as_bytes()), "there is something to look through");
-    assert!(written.iter().any(|word| word == KEY.as_bytes()), "and something was heard");
+    assert!(contents.iter().any(|text| text == KEY.as_bytes()), "the contents are searched");
+    assert!(written.iter().any(|word| word == KEY.as_bytes()), "and something was recorded");
     assert_eq!(leaks(&contents), [""; 0]);
     assert_eq!(leaks(&written), [""; 0]);
 }
 
 #[tokio::test]
-async fn a_secret_that_is_in_the_server_is_found_wherever_it_is() {
+async fn a_secret_in_the_server_is_found_wherever_it_is() {
     let server = plain_server();
     let long = format!("{}sim-token-main", "x".repeat(10_000));
 
-    let () = server.ask(&["SET", "a", &long]);
-    let _: i64 = server.ask(&["HSET", "b", "field", "url-password-k7w"]);
-    let _: i64 = server.ask(&["RPUSH", "c", "sim-token-spare"]);
-    let () = server.ask(&["SET", "header-secret-q9x", "in the key's name"]);
-    let () = server.ask(&["SET", "clean", "nothing"]);
+    let () = server.command(&["SET", "a", &long]);
+    let _: i64 = server.command(&["HSET", "b", "field", "url-password-k7w"]);
+    let _: i64 = server.command(&["RPUSH", "c", "sim-token-spare"]);
+    let () = server.command(&["SET", "header-secret-q9x", "in the key's name"]);
+    let () = server.command(&["SET", "clean", "nothing"]);
 
-    // By its value and its dump; by its dump alone, twice; by its name.
+    // In its value and its dump, in its dump alone (twice), and in its key.
     assert_eq!(leaks(&contents(&server)).len(), 2 + 1 + 1 + 1);
 }

@@ -1,5 +1,4 @@
-//! Whether the records that a store has accepted, in its order, keep the promises about leases and readings.
-//! Where they were heard is not known here.
+//! Checks the records that a store has accepted, in their order, against the invariants of leases and readings.
 
 use std::collections::HashMap;
 
@@ -9,21 +8,21 @@ use quota::{Record, RequestId};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Written {
-    /// Which record.
+    /// The key of the record.
     pub key: String,
-    /// What it is from now on.
+    /// Its new value.
     pub record: Record,
 }
 
 impl Written {
-    /// A record that was written under a key.
+    /// A write of a record under a key.
     #[must_use]
     pub fn new(key: impl Into<String>, record: Record) -> Self {
         Self { key: key.into(), record }
     }
 
-    /// What a call of the script that swaps has written: `SET`, a key, sixteen digits and a space before a record. `None` for
-    /// every other call, and for documents that are no accounts' records.
+    /// Decodes the write of the swap script: `SET`, a key, sixteen digits and a space before a record. `None` for every other
+    /// command, and for documents that are not records.
     #[must_use]
     pub fn by_call(words: &[Vec<u8>]) -> Option<Self> {
         let [name, key, value, ..] = words else { return None };
@@ -33,25 +32,25 @@ impl Written {
     }
 }
 
-/// A promise that was not kept, by which write (counted from 0).
+/// A violated invariant, with the index of the write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Broken {
     /// A record with an older fence was accepted after a newer one.
     FenceFell(usize),
-    /// Two attempts were given a lease of the same fence.
+    /// Two attempts got leases with the same fence.
     FenceShared(usize),
-    /// A lease was given while another one was live.
+    /// A lease was granted while another one was live.
     LeasesOverlap(usize),
-    /// A newer answer of the provider was replaced by an older one.
+    /// An older response of the provider replaced a newer one.
     ReadingsFell(usize),
 }
 
-/// Checks a history in the order in which the store has accepted it.
+/// Checks a history in the order of the store.
 ///
 /// # Errors
 ///
-/// The first promise that was not kept.
+/// The first violated invariant.
 pub fn check(history: &[Written]) -> Result<(), Broken> {
     let mut last = HashMap::<&str, &Record>::new();
     let mut holders = HashMap::<(&str, u64), RequestId>::new();
@@ -96,8 +95,8 @@ mod tests {
 
     fn begin(record: &mut Record, second: i64) -> Lease {
         let policy = Policy::default().max_age(Duration::from_secs(2));
-        let ask = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.max_age));
-        let LeaseDecision::Granted(lease) = record.begin(at(second), &ask, &policy) else {
+        let request = LeaseRequest::new(RequestId::random(), MaxStaleness::Age(policy.max_age));
+        let LeaseDecision::Granted(lease) = record.begin(at(second), &request, &policy) else {
             panic!("it is free")
         };
         lease
@@ -108,8 +107,8 @@ mod tests {
         let _ = record.commit(at(second), lease, &UsageReport::polled([reading]));
     }
 
-    /// A record with a lease, the same after its answer, and the same with the next lease.
-    fn good() -> [Record; 3] {
+    /// A record with a lease, the same record after its response, and with the next lease.
+    fn valid_history() -> [Record; 3] {
         let mut record = Record::default();
         let lease = begin(&mut record, 0);
         let leased = record.clone();
@@ -126,19 +125,19 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_its_answer_and_the_next_lease_are_good() {
-        assert_eq!(checked(&good()), Ok(()));
+    fn a_lease_its_response_and_the_next_lease_are_valid() {
+        assert_eq!(checked(&valid_history()), Ok(()));
     }
 
     #[test]
-    fn a_fence_that_falls_is_found() {
-        let [leased, answered, next] = good();
+    fn a_falling_fence_is_detected() {
+        let [leased, answered, next] = valid_history();
 
         assert_eq!(checked([&leased, &answered, &next, &answered]), Err(Broken::FenceFell(3)));
     }
 
     #[test]
-    fn two_attempts_with_one_fence_are_found() {
+    fn two_attempts_with_one_fence_are_detected() {
         let (mut one, mut other) = (Record::default(), Record::default());
         drop((begin(&mut one, 0), begin(&mut other, 0)));
 
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_is_given_while_another_is_live_is_found() {
+    fn a_lease_beside_a_live_one_is_detected() {
         let (mut one, mut other) = (Record::default(), Record::default());
         drop((begin(&mut one, 0), begin(&mut other, 5)));
 
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_has_run_out_may_be_followed_by_another() {
+    fn an_expired_lease_may_be_followed_by_another() {
         let (mut one, mut other) = (Record::default(), Record::default());
         drop((begin(&mut one, 0), begin(&mut other, 60)));
 
@@ -162,15 +161,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_lost_is_found() {
-        let [leased, answered, _] = good();
+    fn a_lost_response_is_detected() {
+        let [leased, answered, _] = valid_history();
 
         assert_eq!(checked([&leased, &answered, &leased]), Err(Broken::ReadingsFell(2)));
     }
 
     #[test]
-    fn what_a_script_sets_is_a_write_and_nothing_else_is() {
-        let [leased, ..] = good();
+    fn only_the_set_of_a_script_is_a_write() {
+        let [leased, ..] = valid_history();
         let value = [b"0123456789abcdef ", &leased.encode()[..]].concat();
         let set = |name: &[u8]| vec![name.to_vec(), b"quota:1:{a/b}".to_vec(), value.clone()];
 

@@ -1,4 +1,4 @@
-//! What stories share that can be wrong by itself, and so has tests: the check of a history of leases.
-//! The stories are in `stories/` and `faults/`, one file for each thing that is told.
+//! The history checker for leases, which several test binaries share and which has tests of its own.
+//! The tests across crates are in `stories/` and `faults/`, one file for each subject.
 
 pub mod history;

@@ -1,31 +1,34 @@
-//! Answers that are none: what was known stays, at its own age, and the provider is left alone for a while.
+//! Failed calls: the cached readings stay, with their own age, and the provider is not called for a while.
 
 use std::time::Duration;
 
 use quota::{FetchError, HoldReason, QuotaError};
 use quota_sim::{Answer, Change};
 
-use crate::world::*;
+use crate::fixture::*;
 
-/// Asks once well and once badly: the error, and what is shown beside it.
+/// One successful call and one failed call: the error, the cached use, and the reason of the hold.
 async fn after(answer: Answer) -> (FetchError, Option<f64>, Option<HoldReason>) {
     let simulator = provider([account("main")]).await;
     let policy = policy().fetch_timeout(Duration::from_millis(500));
-    let quota = lone_process(&simulator, tokens(["main"]), policy);
+    let quota = single_process(&simulator, tokens(["main"]), policy);
     let main = quota.account(&id("main"));
     drop(main.get().await.unwrap());
     simulator.set("main", Change::answer(answer)).unwrap();
 
-    let refreshed = soon("the refresh", main.refresh()).await.unwrap();
+    let refreshed = within_deadline("the refresh", main.refresh()).await.unwrap();
     drop(main.refresh().await);
 
-    assert!(!refreshed.fetched && simulator.stop().await.calls() == 2, "asked once, and then left alone");
+    assert!(
+        !refreshed.fetched && simulator.stop().await.calls() == 2,
+        "asked once, and then left own_cooldown"
+    );
     let Some(QuotaError::Fetch { error, .. }) = refreshed.error else { panic!("an error is due") };
     (error, five_hours(&main.peek()), main.peek().hold().map(|hold| hold.reason))
 }
 
 #[tokio::test]
-async fn a_page_of_html_is_malformed_and_replaces_nothing() {
+async fn an_html_page_is_malformed_and_replaces_nothing() {
     let (error, used, hold) = after(Answer::Html).await;
 
     assert!(matches!(error, FetchError::Malformed { .. }), "{error}");
@@ -41,7 +44,7 @@ async fn an_empty_object_is_malformed_and_replaces_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_that_was_cut_off_is_malformed_and_replaces_nothing() {
+async fn a_truncated_body_is_malformed_and_replaces_nothing() {
     let (error, used, _) = after(Answer::Garbage).await;
 
     assert!(matches!(error, FetchError::Malformed { .. }), "{error}");
@@ -49,7 +52,7 @@ async fn a_body_that_was_cut_off_is_malformed_and_replaces_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_without_end_is_given_up() {
+async fn a_body_without_end_is_an_error() {
     let (error, used, _) = after(Answer::Huge).await;
 
     assert!(matches!(error, FetchError::Malformed { .. }), "{error}");
@@ -57,7 +60,7 @@ async fn a_body_without_end_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_overloaded_is_unavailable_and_not_out_of_quota() {
+async fn an_overloaded_provider_is_unavailable_and_not_exhausted() {
     let (error, used, hold) = after(Answer::Overloaded).await;
 
     assert!(matches!(error, FetchError::Unavailable { .. }), "{error}");
@@ -65,7 +68,7 @@ async fn a_provider_that_is_overloaded_is_unavailable_and_not_out_of_quota() {
 }
 
 #[tokio::test]
-async fn a_provider_that_hangs_is_given_up_in_time() {
+async fn a_hanging_provider_times_out() {
     let (error, used, hold) = after(Answer::Hang).await;
 
     assert!(matches!(error, FetchError::TimedOut), "{error}");
@@ -73,9 +76,9 @@ async fn a_provider_that_hangs_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_not_there_is_unavailable() {
+async fn an_unreachable_provider_is_unavailable() {
     let simulator = provider([account("main")]).await;
-    let quota = lone_process(&simulator, tokens(["main"]), policy());
+    let quota = single_process(&simulator, tokens(["main"]), policy());
     drop(simulator.stop().await);
 
     let error = quota.account(&id("main")).get().await.unwrap_err();

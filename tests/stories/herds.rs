@@ -1,4 +1,4 @@
-//! Many want to know at once, in one process and in several: the provider sees one call.
+//! Many concurrent callers, in one process and in several, make one call to the provider.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use quota_sim::{Change, Window};
 use tokio::task::JoinSet;
 
-use crate::world::*;
+use crate::fixture::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_readers_of_a_cold_account_are_one_call_to_the_provider() {
+async fn a_thousand_readers_of_a_cold_account_make_one_call() {
     let simulator = provider([account("main").latency(Duration::from_millis(50))]).await;
-    let quota = lone_process(&simulator, tokens(["main"]), policy());
+    let quota = single_process(&simulator, tokens(["main"]), policy());
     let main = quota.account(&id("main"));
     let mut readers = JoinSet::new();
     for _ in 0..1000 {
@@ -19,7 +19,7 @@ async fn a_thousand_readers_of_a_cold_account_are_one_call_to_the_provider() {
         readers.spawn(async move { five_hours(&main.get().await.unwrap()) });
     }
 
-    let read = soon("all readers", readers.join_all()).await;
+    let read = within_deadline("all readers", readers.join_all()).await;
 
     let ledger = simulator.stop().await;
     assert_eq!((ledger.calls(), ledger.max_concurrent), (1, 1));
@@ -27,7 +27,7 @@ async fn a_thousand_readers_of_a_cold_account_are_one_call_to_the_provider() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_processes_on_one_store_are_one_call_to_the_provider() {
+async fn eight_processes_on_one_store_make_one_call() {
     let simulator = provider([account("main").latency(Duration::from_millis(50))]).await;
     let store = memory();
     let processes: Vec<_> = (0..8).map(|_| process(&simulator, &store, tokens(["main"]), policy())).collect();
@@ -39,7 +39,7 @@ async fn eight_processes_on_one_store_are_one_call_to_the_provider() {
         }
     }
 
-    let read = soon("all readers", readers.join_all()).await;
+    let read = within_deadline("all readers", readers.join_all()).await;
 
     let ledger = simulator.stop().await;
     assert_eq!(ledger.calls(), 1);
@@ -47,7 +47,7 @@ async fn eight_processes_on_one_store_are_one_call_to_the_provider() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn processes_that_contend_for_twenty_rounds_never_ask_at_once_and_always_agree() {
+async fn contending_processes_never_call_concurrently_and_always_agree() {
     const ROUNDS: u64 = 20;
     let simulator = provider([account("main").budget(None)]).await;
     let store = memory();
@@ -63,7 +63,7 @@ async fn processes_that_contend_for_twenty_rounds_never_ask_at_once_and_always_a
             refreshes.spawn(async move { five_hours(&main.refresh().await.unwrap().answer) });
         }
 
-        let read = soon("the round", refreshes.join_all()).await;
+        let read = within_deadline("the round", refreshes.join_all()).await;
 
         assert!(read.iter().all(|used| *used == Some(round as f64)), "round {round}: {read:?}");
     }
@@ -74,9 +74,9 @@ async fn processes_that_contend_for_twenty_rounds_never_ask_at_once_and_always_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_hammers_stays_within_the_budget_and_is_never_throttled() {
+async fn a_busy_loop_stays_within_the_budget_and_is_never_throttled() {
     let simulator = provider([account("main")]).await;
-    let quota = lone_process(&simulator, tokens(["main"]), policy());
+    let quota = single_process(&simulator, tokens(["main"]), policy());
     let main = quota.account(&id("main"));
 
     for _ in 0..200 {
@@ -90,18 +90,18 @@ async fn a_process_that_hammers_stays_within_the_budget_and_is_never_throttled()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn accounts_of_one_provider_are_not_asked_at_once() {
+async fn accounts_of_one_provider_are_not_called_at_once() {
     let names = ["a", "b", "c", "d", "e"];
     let simulator = provider(names.map(|name| account(name).latency(Duration::from_millis(20)))).await;
     let policy = policy().max_concurrent_calls(1).min_call_interval(Duration::from_millis(50));
-    let quota = Arc::new(lone_process(&simulator, tokens(names), policy));
+    let quota = Arc::new(single_process(&simulator, tokens(names), policy));
     let mut readers = JoinSet::new();
     for name in names {
         let account = quota.account(&id(name));
         readers.spawn(async move { account.get().await.is_ok() });
     }
 
-    let served = soon("all accounts", readers.join_all()).await;
+    let served = within_deadline("all accounts", readers.join_all()).await;
 
     let ledger = simulator.stop().await;
     assert!(served.into_iter().all(|served| served));

@@ -1,4 +1,4 @@
-//! Both kinds of 429: the provider is left alone for as long as it asks, and used again afterwards.
+//! Both kinds of 429: no call is made during the hold, and calls resume after it.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use quota::{HoldReason, LastFailureKind, QuotaError};
 use quota_sim::{Answer, Change};
 use tokio::task::JoinSet;
 
-use crate::world::*;
+use crate::fixture::*;
 
-/// Many readers, again and again, until the provider is used again.
+/// Many concurrent readers in a loop, until a refresh succeeds.
 async fn crowd_until_refreshed(quota: &quota::QuotaManager, used: f64) {
     let main = quota.account(&id("main"));
     let mut watch = main.watch();
@@ -28,15 +28,15 @@ async fn crowd_until_refreshed(quota: &quota::QuotaManager, used: f64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_429_without_a_deadline_is_not_asked_again_too_soon_and_then_it_is() {
-    let simulator = hasty_provider([account("main")]).await;
-    let quota = lone_process(&simulator, tokens(["main"]), hasty_policy());
+async fn after_a_429_without_a_deadline_calls_resume_and_not_too_soon() {
+    let simulator = fast_provider([account("main")]).await;
+    let quota = single_process(&simulator, tokens(["main"]), fast_policy());
     drop(quota.account(&id("main")).get().await.unwrap());
     simulator.set("main", Change::used(quota_sim::Window::five_hour(), 77.0)).unwrap();
-    // Ten minutes of the provider's are a second of ours: two readings' time.
+    // Ten minutes of the provider's time are a second of ours.
     simulator.set("main", Change::answer_for(Answer::ThrottleZero, Duration::from_secs(600))).unwrap();
 
-    soon("the account to be refreshed again", crowd_until_refreshed(&quota, 77.0)).await;
+    within_deadline("the account to be refreshed again", crowd_until_refreshed(&quota, 77.0)).await;
 
     let ledger = simulator.stop().await;
     let main = ledger.account("main").unwrap();
@@ -45,15 +45,15 @@ async fn a_429_without_a_deadline_is_not_asked_again_too_soon_and_then_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_429_with_a_fixed_deadline_is_left_alone_until_then() {
-    let simulator = hasty_provider([account("main")]).await;
-    let quota = lone_process(&simulator, tokens(["main"]), hasty_policy());
+async fn after_a_429_with_a_deadline_no_call_is_made_until_then() {
+    let simulator = fast_provider([account("main")]).await;
+    let quota = single_process(&simulator, tokens(["main"]), fast_policy());
     drop(quota.account(&id("main")).get().await.unwrap());
     simulator.set("main", Change::used(quota_sim::Window::five_hour(), 77.0)).unwrap();
-    // Ten minutes of the provider's are a second of ours.
+    // Ten minutes of the provider's time are a second of ours.
     simulator.set("main", Change::answer_for(Answer::ThrottleUntilEnd, Duration::from_secs(600))).unwrap();
 
-    soon("the account to be refreshed again", crowd_until_refreshed(&quota, 77.0)).await;
+    within_deadline("the account to be refreshed again", crowd_until_refreshed(&quota, 77.0)).await;
 
     let ledger = simulator.stop().await;
     let main = ledger.account("main").unwrap();
@@ -61,9 +61,9 @@ async fn a_429_with_a_fixed_deadline_is_left_alone_until_then() {
 }
 
 #[tokio::test]
-async fn a_held_account_shows_its_old_numbers_and_until_when() {
+async fn an_account_on_hold_shows_old_readings_and_the_holds_end() {
     let simulator = provider([account("main")]).await;
-    let quota = lone_process(&simulator, tokens(["main"]), policy());
+    let quota = single_process(&simulator, tokens(["main"]), policy());
     let main = quota.account(&id("main"));
     drop(main.get().await.unwrap());
     simulator.set("main", Change::answer_for(Answer::ThrottleUntilEnd, Duration::from_secs(3000))).unwrap();
@@ -80,7 +80,7 @@ async fn a_held_account_shows_its_old_numbers_and_until_when() {
 }
 
 #[tokio::test]
-async fn a_429_to_one_account_keeps_its_neighbours_quiet_in_every_process() {
+async fn a_429_to_one_account_starts_a_cooldown_in_every_process() {
     let simulator = provider([account("main"), account("spare")]).await;
     let store = memory();
     let logins = || tokens(["main", "spare"]);
@@ -98,10 +98,10 @@ async fn a_429_to_one_account_keeps_its_neighbours_quiet_in_every_process() {
 }
 
 #[tokio::test]
-async fn an_organization_that_forbids_it_holds_no_account() {
+async fn a_forbidding_organization_holds_no_other_account() {
     let simulator = provider([account("main"), account("spare")]).await;
     simulator.set("main", Change::answer(Answer::Forbidden)).unwrap();
-    let quota = lone_process(&simulator, tokens(["main", "spare"]), policy());
+    let quota = single_process(&simulator, tokens(["main", "spare"]), policy());
     let (main, spare) = (quota.account(&id("main")), quota.account(&id("spare")));
 
     let refused = main.get().await.unwrap_err();

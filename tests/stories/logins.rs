@@ -1,4 +1,4 @@
-//! A login file changes under a running program: whose the numbers are is never in doubt.
+//! The login file changes under a running program, and readings never mix between logins.
 
 use std::fs;
 use std::path::Path;
@@ -9,9 +9,9 @@ use quota::credentials::ClaudeCode;
 use quota::{CooldownPolicy, CooldownScope, FetchError, LastFailureKind, QuotaError};
 use quota_sim::{Answer, Change};
 
-use crate::world::*;
+use crate::fixture::*;
 
-/// Writes what Claude Code writes when a user logs in.
+/// Writes the files that Claude Code writes at a login.
 fn log_in(folder: &Path, token: &str, user: &str) {
     let login = format!(
         r#"{{"claudeAiOauth":{{"accessToken":"{token}","refreshToken":"sim-refresh","expiresAt":4102444800000,"scopes":["user:profile"]}}}}"#
@@ -23,7 +23,7 @@ fn log_in(folder: &Path, token: &str, user: &str) {
 }
 
 #[tokio::test]
-async fn another_login_in_the_same_place_never_sees_the_first_ones_numbers() {
+async fn another_login_in_the_same_file_never_shows_the_first_ones_readings() {
     let home = tempfile::tempdir().unwrap();
     let first = account("first").with_organization("org-first");
     let second = account("second")
@@ -31,8 +31,8 @@ async fn another_login_in_the_same_place_never_sees_the_first_ones_numbers() {
         .windows([quota_sim::Window::five_hour().used(81.0)]);
     let simulator = provider([first, second]).await;
     log_in(home.path(), "sim-token-first", "first");
-    let alone = CooldownPolicy::new(Duration::ZERO, CooldownScope::Account);
-    let quota = lone_process(&simulator, login_in(home.path()), policy().cooldown(alone));
+    let own_cooldown = CooldownPolicy::new(Duration::ZERO, CooldownScope::Account);
+    let quota = single_process(&simulator, login_in(home.path()), policy().cooldown(own_cooldown));
     let main = quota.account(&id("main"));
     let before = five_hours(&main.get().await.unwrap());
     simulator.set("first", Change::answer(Answer::ThrottleZero)).unwrap();
@@ -46,12 +46,12 @@ async fn another_login_in_the_same_place_never_sees_the_first_ones_numbers() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_renewed_by_its_owner_is_taken_up_in_mid_refresh() {
-    // the provider refuses the old token, the file holds a new one already.
+async fn a_token_renewed_by_its_owner_is_used_within_the_refresh() {
+    // The provider rejects the old token, and the file already has a new one.
     let home = tempfile::tempdir().unwrap();
     let simulator = provider([account("main").with_token("sim-token-new")]).await;
     log_in(home.path(), "sim-token-old", "main");
-    let quota = lone_process(&simulator, login_in(home.path()), policy());
+    let quota = single_process(&simulator, login_in(home.path()), policy());
     let main = quota.account(&id("main"));
     let refused = main.get().await.unwrap_err();
 
@@ -63,10 +63,10 @@ async fn a_token_that_was_renewed_by_its_owner_is_taken_up_in_mid_refresh() {
 }
 
 #[tokio::test]
-async fn a_dead_login_is_asked_once_and_said_to_be_dead() {
+async fn a_rejected_login_is_called_once_and_reported() {
     let simulator = provider([account("main")]).await;
     simulator.set("main", Change::answer(Answer::Unauthorized)).unwrap();
-    let quota = lone_process(&simulator, tokens(["main"]), policy());
+    let quota = single_process(&simulator, tokens(["main"]), policy());
     let main = quota.account(&id("main"));
 
     for _ in 0..10 {
@@ -79,11 +79,11 @@ async fn a_dead_login_is_asked_once_and_said_to_be_dead() {
 }
 
 #[tokio::test]
-async fn a_login_file_that_was_blanked_hides_the_numbers_until_the_next_login() {
+async fn an_emptied_login_file_hides_readings_until_the_next_login() {
     let home = tempfile::tempdir().unwrap();
     let simulator = provider([account("main")]).await;
     log_in(home.path(), "sim-token-main", "main");
-    let quota = lone_process(&simulator, login_in(home.path()), policy());
+    let quota = single_process(&simulator, login_in(home.path()), policy());
     let main = quota.account(&id("main"));
     drop(main.get().await.unwrap());
 

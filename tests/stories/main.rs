@@ -1,7 +1,8 @@
-//! Stories: managers that ask a simulated provider over real connections, and the provider's own ledger at the end.
+//! Tests of managers on a simulated provider over real connections, checked by the provider's ledger.
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
 mod failures;
+mod fixture;
 mod frozen;
 mod herds;
 mod holds;
@@ -13,4 +14,3 @@ mod routing;
 mod secrets;
 mod traffic;
 mod waits;
-mod world;

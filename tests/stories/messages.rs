@@ -1,5 +1,4 @@
-//! A client that sends messages to a simulated provider, all over one connection and without a timer.
-//! What their answers mean is for others to say.
+//! A client that sends messages to a simulated provider over one connection, without a timer.
 
 use quota_sim::Simulator;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -8,9 +7,9 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub(crate) struct Messages(BufReader<TcpStream>);
 
-/// What a message was answered.
+/// The response to a message.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
@@ -24,8 +23,8 @@ impl Messages {
         Self(BufReader::new(stream))
     }
 
-    /// Sends a message to a model, which uses so many percent of five hours.
-    pub(crate) async fn send(&mut self, token: &str, model: &str, cost: f64) -> Told {
+    /// Sends a message to a model, with a cost in percent of the five-hour window.
+    pub(crate) async fn send(&mut self, token: &str, model: &str, cost: f64) -> Response {
         let body = format!(r#"{{"cost":{cost},"model":"{model}"}}"#);
         let request = format!(
             "POST /v1/messages HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\
@@ -33,18 +32,20 @@ impl Messages {
             body.len()
         );
         self.0.write_all(request.as_bytes()).await.unwrap();
-        let mut told =
-            Told { status: self.line().await.split(' ').nth(1).unwrap().parse().unwrap(), ..Told::default() };
+        let mut response = Response {
+            status: self.line().await.split(' ').nth(1).unwrap().parse().unwrap(),
+            ..Response::default()
+        };
         loop {
             let line = self.line().await;
             let Some((name, value)) = line.split_once(": ") else { break };
             if name == "content-length" {
-                told.body = vec![0; value.parse().unwrap()];
+                response.body = vec![0; value.parse().unwrap()];
             }
-            told.headers.push((name.to_owned(), value.to_owned()));
+            response.headers.push((name.to_owned(), value.to_owned()));
         }
-        self.0.read_exact(&mut told.body).await.unwrap();
-        told
+        self.0.read_exact(&mut response.body).await.unwrap();
+        response
     }
 
     async fn line(&mut self) -> String {

@@ -1,6 +1,6 @@
-//! Logins of this program's own are renewed: by real processes, one of which may be killed at any step.
+//! Owned logins are renewed by real processes, one of which may be killed at any step.
 //!
-//! The provider's refresh tokens work once, and its ledger counts those that come again: each is a login lost.
+//! The provider's refresh tokens work once, and its ledger counts reuses. Each reuse is a lost login.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -17,9 +17,9 @@ use quota_sim::{Account, AccountLedger, Change, Simulator};
 use redis_harness::Server;
 use tempfile::TempDir;
 
-use crate::world::*;
+use crate::fixture::*;
 
-/// A process that asks for its credential. One that is forgotten is killed.
+/// A process that resolves its credential. Dropping it kills the process.
 struct Renewer {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -46,13 +46,13 @@ impl Renewer {
         line.trim_end().to_owned()
     }
 
-    fn tell(&mut self) {
+    fn start_renewal(&mut self) {
         self.child.stdin.as_mut().expect("it was piped").write_all(b"go\n").expect("it listens");
     }
 
-    /// What it says when it is asked to go.
+    /// Starts the renewal and returns the result.
     fn go(&mut self) -> String {
-        self.tell();
+        self.start_renewal();
         self.line()
     }
 
@@ -69,7 +69,7 @@ impl Drop for Renewer {
     }
 }
 
-/// A folder with the file of a login whose access token has ended.
+/// A folder with the file of a login whose access token has expired.
 async fn logged_in() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("logins.json");
@@ -87,7 +87,7 @@ async fn ledger(simulator: Simulator) -> AccountLedger {
     simulator.stop().await.account("main").unwrap().clone()
 }
 
-/// Kills a process at that step, and says what the next one gets.
+/// Kills a process at that step, and returns the result of the next one.
 async fn killed_at(step: &str, account: Account) -> (String, AccountLedger) {
     let (_dir, file) = logged_in().await;
     let simulator = provider([account]).await;
@@ -121,7 +121,7 @@ async fn a_process_killed_before_writing_recovers_by_replay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_the_provider_gives_no_token_again_the_next_one_says_to_log_in_and_a_new_login_works() {
+async fn without_replay_the_login_is_lost_and_a_new_login_works() {
     let (_dir, file) = logged_in().await;
     let simulator = provider([account("main")]).await;
     let once = || tokio::task::block_in_place(|| Renewer::start(&file, &simulator, "memory:", "once").go());
@@ -131,26 +131,26 @@ async fn where_the_provider_gives_no_token_again_the_next_one_says_to_log_in_and
         first.kill();
     });
 
-    let told = [once(), once()];
+    let results = [once(), once()];
     simulator.set("main", Change::login("sim-token-b", "sim-refresh-b")).unwrap();
     log_in(&file, "sim-token-b", "sim-refresh-b").await;
     let next = once();
 
-    assert!(told.iter().all(|told| told.ends_with("; log in again")), "{told:?}");
+    assert!(results.iter().all(|result| result.ends_with("; log in again")), "{results:?}");
     assert_eq!(next, "sim-token-main-3");
     let ledger = ledger(simulator).await;
     assert_eq!((ledger.exchanges, ledger.reuses, ledger.exchanges_rejected), (2, 1, 0), "B39");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_processes_killed_anywhere_leave_a_whole_file_and_a_login() {
+async fn twenty_processes_killed_anywhere_leave_a_valid_file_and_login() {
     let simulator = provider([account("main").reuse_grace(Duration::from_secs(3600))]).await;
     let (_dir, file) = logged_in().await;
 
     tokio::task::block_in_place(|| {
         for _ in 0..20 {
             let mut renewer = Renewer::start(&file, &simulator, "memory:", "ever");
-            renewer.tell();
+            renewer.start_renewal();
             let mut seen = HashSet::new();
             let renewals = fastrand::usize(0..5);
             while seen.len() < renewals {
@@ -169,23 +169,23 @@ async fn twenty_processes_killed_anywhere_leave_a_whole_file_and_a_login() {
     assert_eq!((ledger.reuses, ledger.exchanges_rejected), (0, 0), "{ledger:?}");
 }
 
-/// What eight processes get that all want the same token at once.
+/// The results of eight processes that resolve the same credential at once.
 async fn eight_at_once(store: &str) -> (Vec<String>, AccountLedger) {
     let (_dir, file) = logged_in().await;
     let simulator = provider([account("main").latency(Duration::from_millis(50))]).await;
     let got = tokio::task::block_in_place(|| {
         let start = |_| Renewer::start(&file, &simulator, store, "once");
         let mut renewers: Vec<_> = (0..8).map(start).collect();
-        renewers.iter_mut().for_each(Renewer::tell);
+        renewers.iter_mut().for_each(Renewer::start_renewal);
         renewers.iter_mut().map(Renewer::line).collect()
     });
     (got, ledger(simulator).await)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_processes_that_renew_at_once_make_one_exchange() {
+async fn eight_concurrent_renewals_make_one_exchange() {
     let server = Server::start();
-    // A store of each process's own is none, so the file's lock alone has to do; and one that all share.
+    // Once with a store of each process's own, so that only the file lock coordinates, and once with a shared store.
     for store in ["memory:".to_owned(), server.url()] {
         let (got, ledger) = eight_at_once(&store).await;
 
@@ -194,7 +194,7 @@ async fn eight_processes_that_renew_at_once_make_one_exchange() {
     }
 }
 
-/// A source that renews, and a manager that asks with it.
+/// A credential source that renews.
 fn renewing(file: &Path, simulator: &Simulator) -> Arc<dyn CredentialSource> {
     let refresher = anthropic::refresher("sim-client").base_url(simulator.url()).build().unwrap();
     let backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(100));
@@ -202,13 +202,13 @@ fn renewing(file: &Path, simulator: &Simulator) -> Arc<dyn CredentialSource> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_usage_call_that_is_refused_renews_the_login_once_and_a_second_refusal_is_final() {
+async fn a_rejected_call_renews_the_login_once_and_a_second_is_final() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("logins.json");
     let simulator = provider([account("main").budget(None)]).await;
     let login = NewLogin::new(Secret::new("sim-token-main")).refresh_token(Secret::new("sim-refresh-main"));
     let _ = TokenStore::builder(&file).build().put(&id("main"), login).await.unwrap();
-    let quota = lone_process(&simulator, renewing(&file, &simulator), policy());
+    let quota = single_process(&simulator, renewing(&file, &simulator), policy());
     let main = quota.account(&id("main"));
 
     simulator.set("main", Change::expire_tokens()).unwrap();

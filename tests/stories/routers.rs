@@ -7,12 +7,12 @@ use std::time::Duration;
 use quota_sim::{Simulator, Window};
 use redis_harness::Server;
 
-use crate::world::*;
+use crate::fixture::*;
 
 const PROCESSES: usize = 8;
 const NAMES: [&str; 3] = ["main", "b", "c"];
 
-/// A process that routes. One that is forgotten is ended.
+/// A process that routes. Dropping it kills the process.
 struct Router {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -36,7 +36,7 @@ impl Router {
         line.trim_end().to_owned()
     }
 
-    fn tell(&mut self) {
+    fn start_round(&mut self) {
         self.child.stdin.as_mut().expect("it was piped").write_all(b"go\n").expect("it listens");
     }
 }
@@ -47,32 +47,32 @@ impl Drop for Router {
     }
 }
 
-/// Starts them all, has them route at once, and counts the requests that were refused because no account has room, and those that each
-/// account was given.
+/// Starts all processes, makes them route at once, and counts the requests that were refused because no account is available, and those
+/// that each account got.
 fn route_everywhere(store: &str, simulator: &Simulator, requests: usize, share: u32) -> [usize; 4] {
     let mut routers: Vec<_> =
         (0..PROCESSES).map(|_| Router::start(store, simulator, requests, share)).collect();
     routers.iter_mut().for_each(|router| assert_eq!(router.line(), "ready"));
-    routers.iter_mut().for_each(Router::tell);
+    routers.iter_mut().for_each(Router::start_round);
     let mut sum = [0; 4];
     for router in &mut routers {
         let line = router.line();
-        let counts = line.split(' ').map(|count| count.parse::<usize>().expect("it says numbers"));
+        let counts = line.split(' ').map(|count| count.parse::<usize>().expect("the line has numbers"));
         sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
     sum
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_processes_that_route_over_unknown_accounts_are_one_call_per_account() {
+async fn eight_processes_on_cold_accounts_make_one_call_per_account() {
     let server = Server::start();
-    // All are spent, so every one of them is asked about before a request is refused.
-    let spent = |name| {
+    // All are exhausted, so each of them is refreshed before a request is refused.
+    let exhausted = |name| {
         let hours = Duration::from_secs(4 * 3600);
         let account = account(name).windows([Window::five_hour().used(100.0).resets_in(hours)]);
         account.latency(Duration::from_millis(50))
     };
-    let simulator = provider(NAMES.map(spent)).await;
+    let simulator = provider(NAMES.map(exhausted)).await;
 
     let counts = tokio::task::block_in_place(|| route_everywhere(&server.url(), &simulator, 100, 0));
 
@@ -81,8 +81,8 @@ async fn eight_processes_that_route_over_unknown_accounts_are_one_call_per_accou
     assert_eq!(NAMES.map(|name| ledger.account(name).unwrap().calls), [1, 1, 1]);
 }
 
-/// Main has 7 % left, `b` 20 % and `c` 30 %; each of eighty requests is expected to use 2 %.
-async fn a_burst_is_given_what_fits(store: &str) {
+/// Main has 7 % left, `b` 20 % and `c` 30 %. Each of eighty requests has an estimate of 2 %.
+async fn a_burst_gets_what_fits(store: &str) {
     let used = |name: &'static str, used| account(name).windows([Window::five_hour().used(used)]);
     let simulator = provider([used("main", 93.0), used("b", 80.0), used("c", 70.0)]).await;
 
@@ -93,15 +93,15 @@ async fn a_burst_is_given_what_fits(store: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_of_eight_processes_does_not_overrun_accounts_that_share_a_redis() {
+async fn a_burst_of_processes_does_not_overrun_accounts_on_redis() {
     let server = Server::start();
 
-    a_burst_is_given_what_fits(&format!("{}?connect_ms=60000&response_ms=60000", server.url())).await;
+    a_burst_gets_what_fits(&format!("{}?connect_ms=60000&response_ms=60000", server.url())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_of_eight_processes_does_not_overrun_accounts_that_share_a_file() {
+async fn a_burst_of_processes_does_not_overrun_accounts_on_sqlite() {
     let dir = tempfile::tempdir().unwrap();
 
-    a_burst_is_given_what_fits(&format!("sqlite://{}/quota.db?busy_ms=60000", dir.path().display())).await;
+    a_burst_gets_what_fits(&format!("sqlite://{}/quota.db?busy_ms=60000", dir.path().display())).await;
 }

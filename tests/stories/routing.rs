@@ -1,5 +1,5 @@
 //! Three days of messages on a main account and two fallbacks. Windows fill and reset, one model has a window of its own,
-//! the provider throttles in both ways and is overloaded, a login dies. Its ledger says how it went.
+//! the provider throttles in both ways and is overloaded, and a login is rejected. The provider's ledger has the result.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use quota::{AccountId, Clock, MemoryStore, Policy, QuotaManager};
 use quota::{Credential, CredentialError, CredentialSource, Secret};
 use quota_sim::{Account, Answer, Change, Ledger, Phase, Script, Simulator, Window};
 
+use crate::fixture::*;
 use crate::frozen::Frozen;
 use crate::messages::Messages;
-use crate::world::*;
 
 const NAMES: [&str; 3] = ["main", "b", "c"];
 const START: Timestamp = Timestamp::constant(1_790_000_000, 0);
@@ -37,7 +37,7 @@ const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)
 }
 
-/// Where the numbers are: with a quota manager, or with the accounts alone.
+/// Whether the accounts use a given quota manager or a private one.
 #[derive(Debug, Clone, Copy)]
 enum Numbers {
     Shared,
@@ -69,17 +69,17 @@ impl CredentialSource for Logins {
     }
 }
 
-/// When b's login dies, and when a user logs in again.
+/// When the login of `b` is rejected, and when a user logs in again.
 const DIES: Duration = hours(30);
 const REVIVES: Duration = hours(37);
 
-/// What the provider plays: no two seeds are alike, and one seed is always the same.
+/// The provider's script for a seed.
 fn script(dice: &mut Rng) -> Script {
     let phase = |dice: &mut Rng, answer, lasts: Duration| {
         let from = Duration::from_secs(dice.u64(0..DAYS.as_secs()));
         Phase::new(answer).from(from).until(from + lasts)
     };
-    // Too much to do is too much for all of them.
+    // An overload affects all accounts.
     let storms: Vec<_> = (0..6).map(|_| phase(dice, Answer::Overloaded, minutes(5)).on_messages()).collect();
     Script::new(NAMES.map(|name| {
         let mut phases = storms.clone();
@@ -104,7 +104,7 @@ fn script(dice: &mut Rng) -> Script {
     }))
 }
 
-struct World {
+struct Env {
     frozen: Frozen,
     simulator: Simulator,
     messages: Messages,
@@ -112,7 +112,7 @@ struct World {
     accounts: FallbackAccountManager,
 }
 
-impl World {
+impl Env {
     async fn new(numbers: Numbers, mode: RoutingMode, script: Script) -> Self {
         let frozen = Frozen::here();
         let simulator = Simulator::builder(script).starting_at(START).start().await.unwrap();
@@ -138,13 +138,13 @@ impl World {
         Self { frozen, simulator, messages, logins, accounts: builder.build().unwrap() }
     }
 
-    /// Sends a message, on one account after the other while that helps; whether it was done.
+    /// Sends a message, and retries it on other accounts while the advice says so. Returns whether it succeeded.
     async fn send(&mut self, request: Request, model: &str, cost: f64) -> bool {
         for _ in 0..10 {
             let route = match self.accounts.route(request.clone()).await {
                 Ok(route) => route,
                 Err(error) => {
-                    // A session that stays with its account for two minutes does so on purpose.
+                    // A session may stay with its exhausted account for two minutes.
                     if !matches!(error, RouteError::SessionAccountUnavailable { .. }) {
                         self.simulator.gave_up(model);
                     }
@@ -152,8 +152,9 @@ impl World {
                 }
             };
             let token = route.credential().unwrap().secret.expose();
-            let told = self.messages.send(token, model, cost).await;
-            let outcome = RequestOutcome::from_response(told.status, told.headers).body(&told.body);
+            let response = self.messages.send(token, model, cost).await;
+            let outcome =
+                RequestOutcome::from_response(response.status, response.headers).body(&response.body);
             match self.accounts.report(&route, outcome).await.unwrap().next {
                 RetryAdvice::Done => return true,
                 RetryAdvice::OtherAccount | RetryAdvice::SameAccount => {}
@@ -164,19 +165,19 @@ impl World {
     }
 }
 
-/// Three days in one mode. What was done, by the client's own count, and the provider's ledger.
+/// Runs three days in one mode. Returns the client's count of successful messages and the provider's ledger.
 async fn three_days(numbers: Numbers, mode: RoutingMode, seed: u64) -> (u64, Ledger) {
     let mut dice = Rng::with_seed(seed);
-    let mut world = World::new(numbers, mode, script(&mut dice)).await;
+    let mut world = Env::new(numbers, mode, script(&mut dice)).await;
     let mut passed = Duration::ZERO;
     let mut done = 0;
     while passed < DAYS {
         let model = *dice.choice(&MODELS).unwrap();
         let session = dice.u8(0..20).to_string();
         let request = Request::new().with_model(model).with_session(&session);
-        done += u64::from(soon("a message", world.send(request, model, 2.5 * dice.f64())).await);
+        done += u64::from(within_deadline("a message", world.send(request, model, 2.5 * dice.f64())).await);
         // Background tasks end before time advances.
-        soon("what is under way", world.accounts.flush()).await.unwrap();
+        within_deadline("what is under way", world.accounts.flush()).await.unwrap();
         let step = Duration::from_secs(dice.u64(20..160));
         if passed < REVIVES && passed + step >= REVIVES {
             world.simulator.set("b", Change::token("sim-token-b-2")).unwrap();
@@ -188,7 +189,7 @@ async fn three_days(numbers: Numbers, mode: RoutingMode, seed: u64) -> (u64, Led
     (done, world.simulator.stop().await)
 }
 
-/// The most calls that came within an hour.
+/// The highest number of calls within an hour.
 fn busiest_hour(arrivals: &[Timestamp]) -> usize {
     let within = |start: &Timestamp| {
         arrivals.iter().filter(|at| *at >= start && at.duration_since(*start).as_hours() < 1).count()
@@ -196,7 +197,7 @@ fn busiest_hour(arrivals: &[Timestamp]) -> usize {
     arrivals.iter().map(within).max().unwrap_or(0)
 }
 
-/// Plays three days in every mode, and looks at what the provider has noted.
+/// Runs three days in every mode, and checks the provider's ledger.
 async fn play(numbers: Numbers, seeds: [u64; 4]) {
     let modes = [
         RoutingMode::MainFirst,
@@ -208,36 +209,36 @@ async fn play(numbers: Numbers, seeds: [u64; 4]) {
     for (mode, seed) in modes.into_iter().zip(seeds) {
         let (done, ledger) = three_days(numbers, mode, seed).await;
 
-        let told = format!("{numbers:?}, {mode:?}, seed {seed}");
+        let run = format!("{numbers:?}, {mode:?}, seed {seed}");
         let mut counts = HashMap::<u16, u64>::new();
         for (name, account) in &ledger.accounts {
-            // No message was sent to an account known to be exhausted or throttled.
-            assert_eq!((account.futile_messages, account.traffic_during_hold), (0, 0), "{told}, {name}");
-            // The usage endpoint was left alone when it said so, and never asked more often than it answers.
-            assert_eq!((account.calls_during_hold, account.max_concurrent), (0, 1), "{told}, {name}");
+            // No message was sent to an account that was reported as exhausted or throttled.
+            assert_eq!((account.futile_messages, account.traffic_during_hold), (0, 0), "{run}, {name}");
+            // No call was made during a hold, and no more calls than the budget.
+            assert_eq!((account.calls_during_hold, account.max_concurrent), (0, 1), "{run}, {name}");
             let arrivals: Vec<_> = account.arrivals.iter().copied().collect();
-            assert!(busiest_hour(&arrivals) <= BUDGET as usize, "{told}, {name}");
+            assert!(busiest_hour(&arrivals) <= BUDGET as usize, "{run}, {name}");
             account.traffic.iter().for_each(|(status, times)| *counts.entry(*status).or_default() += times);
         }
-        // No message was refused while an account had room.
-        assert_eq!(ledger.gave_up_with_capacity, 0, "{told}");
-        assert_eq!(counts[&200], done, "{told}");
-        assert!(done > 2000, "{told}: {done} messages");
-        // Each kind of trouble has come, and a dead login was not tried again and again.
-        assert!(counts[&429] >= 10 && counts[&529] >= 1, "{told}: {counts:?}");
-        assert!(counts.get(&401).is_none_or(|times| *times <= 2), "{told}: {counts:?}");
-        assert!(ledger.account("b").unwrap().traffic[&200] > 100, "{told}: b was logged in again");
+        // No message was given up while an account had capacity.
+        assert_eq!(ledger.gave_up_with_capacity, 0, "{run}");
+        assert_eq!(counts[&200], done, "{run}");
+        assert!(done > 2000, "{run}: {done} messages");
+        // Each kind of failure occurred, and a rejected login was not retried again and again.
+        assert!(counts[&429] >= 10 && counts[&529] >= 1, "{run}: {counts:?}");
+        assert!(counts.get(&401).is_none_or(|times| *times <= 2), "{run}: {counts:?}");
+        assert!(ledger.account("b").unwrap().traffic[&200] > 100, "{run}: b was logged in again");
         given_up += ledger.gave_up;
     }
-    assert!(given_up > 0, "at times no account had room");
+    assert!(given_up > 0, "at times no account had capacity");
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_days_on_shared_numbers_waste_no_message_and_refuse_none_that_an_account_had_room_for() {
+async fn three_days_with_a_manager_waste_no_message_and_no_capacity() {
     play(Numbers::Shared, [1, 2, 3, 4]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_days_on_numbers_of_its_own_waste_no_message_and_refuse_none_that_an_account_had_room_for() {
+async fn three_days_without_a_manager_waste_no_message_and_no_capacity() {
     play(Numbers::Own, [5, 6, 7, 8]).await;
 }

@@ -1,12 +1,12 @@
-//! No token is anywhere but on the wire.
+//! Tokens appear only in requests to the provider.
 
 use quota::{FetchError, StoreKey};
 use quota_sim::{Answer, Change};
 
-use crate::world::*;
+use crate::fixture::*;
 
 #[tokio::test]
-async fn no_token_is_in_the_store_nor_in_any_text_of_ours() {
+async fn no_token_is_in_the_store_or_in_our_output() {
     let simulator = provider([account("main"), account("spare"), account("narrow")]).await;
     let store = memory();
     let logins = tokens(["main", "spare", "narrow"]);
@@ -18,14 +18,14 @@ async fn no_token_is_in_the_store_nor_in_any_text_of_ours() {
     drop(accounts[0].get().await.unwrap());
     for (account, answer) in [
         (&accounts[1], Answer::Unauthorized),
-        // No call follows it for a day.
+        // No call follows for a day.
         (&accounts[2], Answer::Scope),
         (&accounts[1], Answer::Html),
         (&accounts[1], Answer::ThrottleZero),
     ] {
         simulator.set(account.id().name(), Change::answer(answer)).unwrap();
         texts.push(format!("{:?}", account.refresh().await));
-        texts.push(format!("{:?}", soon("an event", events.next()).await));
+        texts.push(format!("{:?}", within_deadline("an event", events.next()).await));
     }
     texts.extend(accounts.iter().map(|account| format!("{account:?} {:?} {quota:?}", account.peek())));
     quota.close().await;

@@ -1,4 +1,4 @@
-//! How long a request that no account can serve must wait, by what the provider's own headers say.
+//! How long a request without an available account must wait, according to the provider's headers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +9,25 @@ use quota::anthropic::AnthropicTraffic;
 use quota::testing::FakeProvider;
 use quota::{Clock, MemoryStore, QuotaManager, UsageReport, WindowId, WindowReading};
 
-use crate::world::{id, percent};
+use crate::fixture::{id, percent};
 
 const NOON: Timestamp = Timestamp::constant(1_790_000_000, 0);
 const OPUS: &str = "claude-opus-4-5";
 const SONNET: &str = "claude-sonnet-4-5";
 
-/// Where the numbers are: with a quota manager, or with the accounts alone.
+/// Whether the accounts use a given quota manager or a private one.
 #[derive(Debug, Clone, Copy)]
 enum Numbers {
     Shared,
     Own,
 }
 
-/// What the usage endpoint says.
+/// The report of the usage endpoint.
 fn five_hours(used: f64, reset: SignedDuration) -> UsageReport {
     UsageReport::polled([WindowReading::new(WindowId::five_hour(), percent(used)).resets_at(NOON + reset)])
 }
 
-/// One account, at a provider that answers as it is told.
+/// One account at a scripted provider.
 fn one_account(numbers: Numbers, clock: &Clock, provider: FakeProvider) -> FallbackAccountManager {
     let builder = FallbackAccountManager::builder(AccountsConfig::new(id("main")));
     let builder = builder.traffic(Arc::new(AnthropicTraffic));
@@ -42,8 +42,8 @@ fn one_account(numbers: Numbers, clock: &Clock, provider: FakeProvider) -> Fallb
     builder.build().unwrap()
 }
 
-/// An answer that turns a request away: the five hours are used up, and so is the week of the model it was for.
-fn spent() -> RequestOutcome {
+/// A response that rejects a request: the five-hour window is exhausted, and so is the model's seven-day window.
+fn exhausted() -> RequestOutcome {
     let at = |span: SignedDuration| (NOON + span).as_second().to_string();
     let headers = [
         ("status", "rejected".to_owned()),
@@ -58,21 +58,21 @@ fn spent() -> RequestOutcome {
         ("7d_oi-reset", at(SignedDuration::from_hours(96))),
     ];
     let headers = headers.map(|(name, value)| (format!("anthropic-ratelimit-unified-{name}"), value));
-    // It may say how long to wait for the five hours: that is not how long the model is out.
+    // Retry-After may be that of the five-hour window, which is not the wait of the model.
     RequestOutcome::from_response(
         429,
         headers.into_iter().chain([("retry-after".to_owned(), "600".to_owned())]),
     )
 }
 
-/// How long a request for a model is to wait, in minutes; `None` if it is given the account.
+/// The wait of a request for a model, in minutes; `None` if it gets the account.
 async fn wait_of(accounts: &FallbackAccountManager, model: &str) -> Option<u64> {
     let refused = accounts.route(Request::new().with_model(model)).await.err()?;
     Some(refused.retry_after().unwrap().as_secs() / 60)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_model_whose_week_is_spent_waits_for_that_and_the_others_for_their_five_hours() {
+async fn an_exhausted_model_waits_for_its_window_and_others_for_theirs() {
     for numbers in [Numbers::Shared, Numbers::Own] {
         let clock = Clock::anchored(NOON);
         let provider = FakeProvider::answering("anthropic", 0.0);
@@ -80,7 +80,7 @@ async fn a_model_whose_week_is_spent_waits_for_that_and_the_others_for_their_fiv
         let accounts = one_account(numbers, &clock, provider.clone());
         let route = accounts.route(Request::new().with_model(OPUS)).await.unwrap();
 
-        let _ = accounts.report(&route, spent()).await.unwrap();
+        let _ = accounts.report(&route, exhausted()).await.unwrap();
 
         let waits = (wait_of(&accounts, OPUS).await, wait_of(&accounts, SONNET).await);
         assert_eq!(waits, (Some(96 * 60), Some(10)), "{numbers:?}");

@@ -1,8 +1,8 @@
-//! Counts the bytes that an account holds while it is unused: `account-bytes known|read|stored`.
+//! Counts the bytes of an idle account: `account-bytes unread|read|stored`.
 //!
-//! `known`: a handle, never read. `read`: a handle, and a reading of two windows in the view and in the memory store.
-//! `stored`: the documents of that store alone. What is counted is what is allocated and not freed; what the allocator
-//! needs for itself comes on top and varies from one to the next.
+//! `unread`: a handle, never read. `read`: a handle, and a reading of two windows in the view and in the memory store.
+//! `stored`: the documents of that store alone. The count has the bytes that are allocated and not freed, without the
+//! allocator's own overhead.
 #![expect(clippy::print_stdout, reason = "the figure is printed")]
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use quota_core::{
 
 const ACCOUNTS: usize = 1_000_000;
 
-/// An account that was not read for this long is no longer followed.
+/// After this time without a read an account is no longer followed.
 const RECHECK: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -41,19 +41,19 @@ fn main() {
     let counted = allocation_counter::measure(|| {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().expect("it can be built");
-        let kept = runtime.block_on(fill(&state));
-        std::mem::forget((runtime, kept));
+        let filled = runtime.block_on(fill(&state));
+        std::mem::forget((runtime, filled));
     });
     println!("{:.0}", counted.bytes_current as f64 / ACCOUNTS as f64);
 }
 
-/// Makes a million accounts of that state, and waits until nothing is under way any more.
+/// Creates a million accounts in that state, and waits until no task is running.
 async fn fill(state: &str) -> impl Sized {
     let policy =
         Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(16).poll_interval(RECHECK);
     let store = Arc::new(MemoryStore::new());
     let of_manager = Arc::clone(&store) as Arc<dyn QuotaStore>;
-    let quota = QuotaManager::builder(of_manager).fetcher(Plain).policy(policy).build().expect("it is sound");
+    let quota = QuotaManager::builder(of_manager).fetcher(Plain).policy(policy).build().expect("it is valid");
     let sample = quota.account(&id(ACCOUNTS));
     drop(sample.get().await.expect("the provider answers"));
     let read = store.read(&StoreKey::account(sample.id())).await.expect("memory does not fail");

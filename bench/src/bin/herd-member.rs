@@ -1,10 +1,10 @@
-//! One process of a herd: `herd-member STORE PROVIDER TASKS [FRESH]`, the first a URL, the second a port on loopback, the last how
-//! many milliseconds old a reading may be.
+//! One process of a herd: `herd-member STORE PROVIDER TASKS [FRESH]`. STORE is a URL, PROVIDER a port on loopback, FRESH the max age in
+//! milliseconds.
 //!
-//! It says `ready`, and for each line that it is given it reads one account, cold at first, in that many tasks at once. It answers
-//! with how many of them got a number and with the milliseconds that the middle and the last one waited. It ends with its input.
+//! It prints `ready`. For each line of input it gets one account, at first without readings, in that many tasks at once. It prints how
+//! many tasks got a reading, and the median and the longest wait in milliseconds. It ends with its input.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
-#![expect(clippy::disallowed_methods, reason = "to measure is to read a clock, and the tasks are awaited")]
+#![expect(clippy::disallowed_methods, reason = "a measurement reads a clock, and the tasks are awaited")]
 
 use std::error::Error;
 use std::io::{BufRead, stdin};
@@ -22,14 +22,14 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 
-/// Tells the parent who asks, and has its answer as soon as the parent gives it.
+/// A provider that sends each call to the parent, and returns the parent's answer.
 #[derive(Debug)]
 struct Parent {
     port: u16,
 }
 
 impl Parent {
-    async fn ask(&self) -> std::io::Result<u8> {
+    async fn call(&self) -> std::io::Result<u8> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
         stream.write_u32(std::process::id()).await?;
         stream.read_u8().await
@@ -43,7 +43,7 @@ impl UsageFetcher for Parent {
     }
 
     async fn fetch(&self, _account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
-        let used = self.ask().await.map_err(|_| FetchError::unavailable("the parent is gone"))?;
+        let used = self.call().await.map_err(|_| FetchError::unavailable("the parent is gone"))?;
         let used = Percent::from_percent(f64::from(used)).expect("it is finite");
         Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))
     }
@@ -58,10 +58,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (port, tasks): (u16, usize) = (port.parse()?, tasks.parse()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (tell, mut told) = unbounded_channel();
-    // It ends with the input, and then the process does.
+    let (sender, mut receiver) = unbounded_channel();
+    // The thread ends with the input, and the process with the thread.
     std::thread::spawn(move || {
-        stdin().lock().lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+        stdin().lock().lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
     });
     runtime.block_on(async {
         let store: Arc<dyn QuotaStore> = Arc::new(RedisStore::open(url)?);
@@ -72,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let quota = QuotaManager::builder(store).fetcher(Parent { port }).policy(policy).build()?;
         let account = quota.account(&"bench/main".parse()?);
         println!("ready");
-        while told.recv().await.is_some() {
+        while receiver.recv().await.is_some() {
             let start = Instant::now();
             let mut readers = JoinSet::new();
             for _ in 0..tasks {
@@ -88,5 +88,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// The lease of a process that is killed in mid call lasts two seconds longer than this.
+/// The lease of a process that is killed during a call lasts two seconds longer than this.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
-//! One process that routes: `route-member STORE PROVIDER REQUESTS`, the first a URL, the second a port on loopback.
+//! One process that routes: `route-member STORE PROVIDER REQUESTS`. STORE is a URL, PROVIDER a port on loopback.
 //!
-//! It says `ready`, waits for a line, and then routes that many requests at once over accounts of which nothing is known. It answers
-//! with how many of them were refused because no account has room, and ends.
+//! It prints `ready`, waits for a line, and then routes that many requests at once over accounts without readings. It prints how many
+//! of them were refused because no account is available, and ends.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 
 use std::error::Error;
@@ -20,14 +20,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// Tells the parent who is asked about, and has its answer when the parent gives it.
+/// A provider that sends each call to the parent, and returns the parent's answer.
 #[derive(Debug)]
 struct Parent {
     port: u16,
 }
 
 impl Parent {
-    async fn ask(&self, number: u8) -> std::io::Result<u8> {
+    async fn call(&self, number: u8) -> std::io::Result<u8> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
         stream.write_u8(number).await?;
         stream.read_u8().await
@@ -42,7 +42,7 @@ impl UsageFetcher for Parent {
 
     async fn fetch(&self, account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         let number = account.name().parse().map_err(|_| FetchError::unavailable("no such account"))?;
-        let used = self.ask(number).await.map_err(|_| FetchError::unavailable("the parent is gone"))?;
+        let used = self.call(number).await.map_err(|_| FetchError::unavailable("the parent is gone"))?;
         let used = Percent::from_percent(f64::from(used)).expect("it is finite");
         Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), used)]))
     }

@@ -1,4 +1,4 @@
-//! Many callers of one cold account: one call, and how little each of them costs.
+//! Many callers of one cold account: one call, and the cost of each caller.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -29,19 +29,19 @@ pub(crate) fn rows() -> Vec<Row> {
         .expect("a runtime can be built");
     let mut rows = runtime.block_on(parked());
     rows.push(runtime.block_on(joined()));
-    rows.extend(runtime.block_on(mishaps()));
+    rows.extend(runtime.block_on(failures()));
     rows
 }
 
-/// Opens once all callers have come, so that a herd is a herd on any machine.
+/// Opens after all callers have arrived, so that the herd has its full size on any machine.
 #[derive(Debug)]
-struct Door {
+struct StartLatch {
     expected: usize,
     came: AtomicUsize,
     open: Notify,
 }
 
-impl Door {
+impl StartLatch {
     fn for_callers(expected: usize) -> Arc<Self> {
         Arc::new(Self { expected, came: AtomicUsize::new(0), open: Notify::new() })
     }
@@ -53,10 +53,10 @@ impl Door {
     }
 }
 
-/// A provider that answers when the door opens.
+/// A provider that answers when the latch opens.
 #[derive(Debug)]
 struct Slow {
-    door: Arc<Door>,
+    latch: Arc<StartLatch>,
     calls: Arc<AtomicUsize>,
 }
 
@@ -68,19 +68,19 @@ impl UsageFetcher for Slow {
 
     async fn fetch(&self, _account: &AccountId, _credential: &Credential) -> Result<UsageReport, FetchError> {
         self.calls.fetch_add(1, Ordering::AcqRel);
-        self.door.open.notified().await;
+        self.latch.open.notified().await;
         Ok(UsageReport::polled([WindowReading::new(WindowId::five_hour(), Percent::FULL)]))
     }
 }
 
-fn cold_account(door: &Arc<Door>, calls: &Arc<AtomicUsize>) -> (QuotaManager, Account) {
-    let fetcher = Slow { door: Arc::clone(door), calls: Arc::clone(calls) };
+fn cold_account(latch: &Arc<StartLatch>, calls: &Arc<AtomicUsize>) -> (QuotaManager, Account) {
+    let fetcher = Slow { latch: Arc::clone(latch), calls: Arc::clone(calls) };
     let policy = Policy::default().fetch_timeout(Duration::from_secs(100));
     let quota = QuotaManager::builder(MemoryStore::new())
         .fetcher(fetcher)
         .policy(policy)
         .build()
-        .expect("the policy is sound");
+        .expect("the policy is valid");
     let account = quota.account(&"bench/main".parse().expect("a valid name"));
     (quota, account)
 }
@@ -116,9 +116,9 @@ async fn parked() -> Vec<Row> {
 }
 
 async fn herd_of_ours(callers: usize, calls: &Arc<AtomicUsize>) -> f64 {
-    let door = Door::for_callers(callers);
-    let (_quota, account) = cold_account(&door, calls);
-    per_waiter(callers, &door, || {
+    let latch = StartLatch::for_callers(callers);
+    let (_quota, account) = cold_account(&latch, calls);
+    per_waiter(callers, &latch, || {
         let account = account.clone();
         async move { drop(account.get().await.expect("the provider answers")) }
     })
@@ -126,15 +126,15 @@ async fn herd_of_ours(callers: usize, calls: &Arc<AtomicUsize>) -> f64 {
 }
 
 async fn herd_of_shared(callers: usize) -> f64 {
-    let door = Door::for_callers(callers);
-    let of_task = Arc::clone(&door);
-    // In a task of its own, as ours is: a caller that leaves must not take the call with it.
+    let latch = StartLatch::for_callers(callers);
+    let of_task = Arc::clone(&latch);
+    // In a task of its own like ours, so that a cancelled caller does not cancel the call.
     let call = tokio::spawn(async move {
         of_task.open.notified().await;
         Arc::new(42_u64)
     });
     let shared = call.map(|answer| answer.expect("the call does not panic")).shared();
-    per_waiter(callers, &door, || {
+    per_waiter(callers, &latch, || {
         let shared = shared.clone();
         async move { drop(shared.await) }
     })
@@ -142,14 +142,14 @@ async fn herd_of_shared(callers: usize) -> f64 {
 }
 
 async fn herd_of_moka(callers: usize) -> f64 {
-    let door = Door::for_callers(callers);
+    let latch = StartLatch::for_callers(callers);
     let cache: moka::future::Cache<u64, Arc<u64>> = moka::future::Cache::new(16);
-    let of_init = Arc::clone(&door);
-    per_waiter(callers, &door, || {
-        let (cache, door) = (cache.clone(), Arc::clone(&of_init));
+    let of_init = Arc::clone(&latch);
+    per_waiter(callers, &latch, || {
+        let (cache, latch) = (cache.clone(), Arc::clone(&of_init));
         async move {
             let init = async {
-                door.open.notified().await;
+                latch.open.notified().await;
                 Ok::<_, std::convert::Infallible>(Arc::new(42))
             };
             drop(cache.try_get_with(1, init).await);
@@ -160,15 +160,15 @@ async fn herd_of_moka(callers: usize) -> f64 {
 
 async fn per_waiter<F: Future<Output = ()> + Send + 'static>(
     callers: usize,
-    door: &Arc<Door>,
+    latch: &Arc<StartLatch>,
     caller: impl Fn() -> F,
 ) -> f64 {
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for _ in 0..callers {
-        let (door, caller) = (Arc::clone(door), caller());
+        let (latch, caller) = (Arc::clone(latch), caller());
         tasks.spawn(async move {
-            door.come();
+            latch.come();
             caller.await;
         });
     }
@@ -176,16 +176,16 @@ async fn per_waiter<F: Future<Output = ()> + Send + 'static>(
     start.elapsed().as_secs_f64() * 1e9 / callers as f64
 }
 
-/// All callers in one task: waiting must not become quadratic.
+/// All callers in one task. The cost must not become quadratic.
 async fn joined() -> Row {
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..5 {
         for (times, callers) in times.iter_mut().zip([10_000, 100_000]) {
-            let door = Door::for_callers(callers);
-            let (_quota, account) = cold_account(&door, &Arc::default());
+            let latch = StartLatch::for_callers(callers);
+            let (_quota, account) = cold_account(&latch, &Arc::default());
             let start = Instant::now();
             let all = (0..callers).map(|_| async {
-                door.come();
+                latch.come();
                 account.get().await.is_ok()
             });
             assert!(join_all(all).await.into_iter().all(|served| served), "every caller is served");
@@ -196,13 +196,13 @@ async fn joined() -> Row {
     Row::at_most("herd.joined", (hundred, "ms for 100k"), ("10k", ten), 12.0)
 }
 
-/// One call and no stuck caller, whatever happens to the call or its first caller.
-async fn mishaps() -> Vec<Row> {
+/// One call and no stuck caller, for each failure of the call or of its first caller.
+async fn failures() -> Vec<Row> {
     const CALLERS: usize = 1_000;
     let mut rows = Vec::new();
-    for mishap in ["err", "panic", "hang", "dropped"] {
+    for failure in ["err", "panic", "hang", "dropped"] {
         let provider = FakeProvider::answering("bench", 42.0).taking(Duration::from_millis(50));
-        match mishap {
+        match failure {
             "err" => provider.then_fail(FetchError::unavailable("503")),
             "panic" => provider.then_panic(),
             "hang" => provider.then_hang(),
@@ -213,7 +213,7 @@ async fn mishaps() -> Vec<Row> {
             .fetcher(provider.clone())
             .policy(policy)
             .build()
-            .expect("the policy is sound");
+            .expect("the policy is valid");
         let account = quota.account(&"bench/main".parse().expect("a valid name"));
         let mut tasks = JoinSet::new();
         let mut first = None;
@@ -222,7 +222,7 @@ async fn mishaps() -> Vec<Row> {
             let handle = tasks.spawn(async move { account.get().await.is_ok() });
             first.get_or_insert(handle);
         }
-        if mishap == "dropped" {
+        if failure == "dropped" {
             tokio::time::sleep(Duration::from_millis(10)).await;
             first.expect("there are callers").abort();
         }
@@ -230,7 +230,7 @@ async fn mishaps() -> Vec<Row> {
         let all_ended = tokio::time::timeout(Duration::from_secs(10), all).await.is_ok();
         let calls = provider.calls();
         rows.push(Row::absolute(
-            &format!("herd.{mishap}"),
+            &format!("herd.{failure}"),
             (calls as f64, "calls"),
             "1 call, no caller stuck",
             calls == 1 && all_ended,

@@ -1,4 +1,4 @@
-//! Reads of what is known: beside a bare `ArcSwap`, and beside moka.
+//! Reads of cached readings, compared with a bare `ArcSwap` and with moka.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -18,16 +18,20 @@ const READS: usize = 200_000;
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for (size, count) in [("3", 3), ("100k", 100_000)] {
-        let board = Board::with(count);
+        let fixture = Fixture::with(count);
         let mut ours = Vec::new();
         for threads in [1, 2] {
             let [peek, floor] = interleaved(
                 threads,
                 READS,
                 [
-                    &|iterations| iterations.for_each(|doing| drop(black_box(board.account(doing).peek()))),
                     &|iterations| {
-                        iterations.for_each(|doing| drop(black_box(board.floor[board.pick(doing)].load())))
+                        iterations.for_each(|iteration| drop(black_box(fixture.account(iteration).peek())))
+                    },
+                    &|iterations| {
+                        iterations.for_each(|iteration| {
+                            drop(black_box(fixture.floor[fixture.pick(iteration)].load()))
+                        })
                     },
                 ],
             );
@@ -43,11 +47,11 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 fn hit() -> Vec<Row> {
-    let board = Board::with(3);
+    let fixture = Fixture::with(3);
     let get = |iterations: Range<usize>| {
         let gets = async {
-            for doing in iterations {
-                let answer = board.account(doing).get().await;
+            for iteration in iterations {
+                let answer = fixture.account(iteration).get().await;
                 drop(black_box(answer.expect("a fresh reading is not an error")));
             }
         };
@@ -55,13 +59,13 @@ fn hit() -> Vec<Row> {
         assert!(polled.is_ready(), "a fresh reading is ready at the first poll");
     };
     let peek_stale = |iterations: Range<usize>| {
-        for doing in iterations {
-            black_box(black_box(board.account(doing).peek()).is_stale());
+        for iteration in iterations {
+            black_box(black_box(fixture.account(iteration).peek()).is_stale());
         }
     };
     let moka = |iterations: Range<usize>| {
-        for doing in iterations {
-            drop(black_box(board.moka.get(board.ids[board.pick(doing)].as_str())));
+        for iteration in iterations {
+            drop(black_box(fixture.moka.get(fixture.ids[fixture.pick(iteration)].as_str())));
         }
     };
     let [hit, floor] = interleaved(1, READS, [&get, &peek_stale]);
@@ -74,18 +78,18 @@ fn hit() -> Vec<Row> {
     rows
 }
 
-/// Accounts with fresh readings, and the same behind other means.
-struct Board {
+/// Accounts with fresh readings, and the same readings in the peers.
+struct Fixture {
     ids: Vec<AccountId>,
     accounts: Vec<Account>,
     floor: Vec<Arc<ArcSwap<u64>>>,
     moka: moka::sync::Cache<String, Arc<u64>>,
-    /// A walk through all of them in no order, so that large boards do not fit the caches.
+    /// A random order of all accounts, so that a large fixture does not fit the CPU caches.
     order: Vec<usize>,
     _runtime: tokio::runtime::Runtime,
 }
 
-impl Board {
+impl Fixture {
     fn with(count: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -102,7 +106,7 @@ impl Board {
                 .fetcher(FakeProvider::answering("bench", 42.0))
                 .policy(policy.full_refresh_interval(Duration::from_secs(24 * 3600)))
                 .build()
-                .expect("the policy is sound");
+                .expect("the policy is valid");
             let mut accounts = Vec::with_capacity(count);
             for id in &ids {
                 let account = quota.account(id);
@@ -124,11 +128,11 @@ impl Board {
         Self { ids, accounts, floor, moka, order, _runtime: runtime }
     }
 
-    fn pick(&self, doing: usize) -> usize {
-        self.order[doing % self.order.len()]
+    fn pick(&self, iteration: usize) -> usize {
+        self.order[iteration % self.order.len()]
     }
 
-    fn account(&self, doing: usize) -> &Account {
-        &self.accounts[self.pick(doing)]
+    fn account(&self, iteration: usize) -> &Account {
+        &self.accounts[self.pick(iteration)]
     }
 }

@@ -1,4 +1,4 @@
-//! Programs that are started and waited for.
+//! Starts programs and waits for them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// The programs that were copied to where they are run.
+/// The programs that were installed.
 static INSTALLED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A program with its arguments and variables.
@@ -19,29 +19,28 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// A program that was built together with this one, as it is once it is installed.
+    /// A program that was built together with this one, installed as a copy.
     ///
-    /// It is a copy: what a linker has written here and there is in as many pieces in the page cache, which is no property of
-    /// the program, and costs each start a third of its time.
-    pub(super) fn beside<const N: usize>(name: &str, arguments: [&str; N]) -> Self {
+    /// The pages that a linker wrote are scattered in the page cache, which makes each start slower by a third. A copy is not.
+    pub(super) fn built<const N: usize>(name: &str, arguments: [&str; N]) -> Self {
         let here = std::env::current_exe().expect("this program is a file");
         let built = here.with_file_name(name);
         assert!(built.exists(), "{} is not built; run scripts/bench", built.display());
         let program = here.with_file_name("installed").join(name);
         let mut installed = INSTALLED.lock();
-        // Once: while one thread writes a program, another that starts one would keep it from being run.
+        // Once, because a program cannot be run while another process has inherited its open file.
         if installed.insert(name.to_owned()) {
             let draft = program.with_file_name(format!("{name}.new"));
-            std::fs::create_dir_all(draft.parent().expect("it is in a folder")).expect("there is room");
-            std::fs::copy(&built, &draft).expect("there is room");
-            // One that is still running cannot be written over, only replaced.
+            std::fs::create_dir_all(draft.parent().expect("it is in a folder")).expect("the disk has space");
+            std::fs::copy(&built, &draft).expect("the disk has space");
+            // A running program cannot be overwritten, only replaced.
             std::fs::rename(&draft, &program).expect("the folder is ours");
         }
         Self::at(program, arguments)
     }
 
-    /// A program of this machine; `None` if it is not there.
-    pub(super) fn found<const N: usize>(name: &str, arguments: [&str; N]) -> Option<Self> {
+    /// A program in `PATH`; `None` if there is none.
+    pub(super) fn in_path<const N: usize>(name: &str, arguments: [&str; N]) -> Option<Self> {
         let path = std::env::var_os("PATH")?;
         let program =
             std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())?;
@@ -75,17 +74,17 @@ impl Process {
         took.as_secs_f64() * 1e3
     }
 
-    /// The most memory it had, by time(1); `None` where that is not installed.
+    /// The peak memory, by time(1); `None` if that is not installed.
     pub(super) fn peak_memory_mib(&self) -> Option<f64> {
-        // Started by something small: what its parent had counts until it has become the program.
+        // Started by a small program, because the memory of the parent counts until the exec.
         let time = Path::new("/usr/bin/time");
         if !time.is_file() {
             return None;
         }
         let mut command = self.command(time);
         command.args(["-f", "%M"]).arg(&self.program).args(&self.arguments).stderr(Stdio::piped());
-        let said = command.output().ok()?.stderr;
-        let kib: f64 = String::from_utf8_lossy(&said).lines().last()?.trim().parse().ok()?;
+        let stderr = command.output().ok()?.stderr;
+        let kib: f64 = String::from_utf8_lossy(&stderr).lines().last()?.trim().parse().ok()?;
         Some(kib / 1024.0)
     }
 

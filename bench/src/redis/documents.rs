@@ -1,4 +1,4 @@
-//! Records as processes write them, made without a provider.
+//! Records like those that processes write, made without a provider.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use quota_core::{
 };
 use quota_redis::RedisStore;
 
-/// How long documents are kept.
+/// The TTL of documents.
 pub(super) const KEEP: Duration = Duration::from_secs(3600);
 
-/// The record of an account with so much of two windows used, in hundredths of a percent.
+/// The record of an account with this use of two windows, in hundredths of a percent.
 pub(super) fn record(reading: &StoreRead, used: u64) -> Bytes {
     let used = Percent::from_percent(used as f64 / 100.0).expect("it is finite");
     let in_use = |id, hours: u64| {
@@ -25,10 +25,10 @@ pub(super) fn record(reading: &StoreRead, used: u64) -> Bytes {
     record.encode()
 }
 
-/// Writes over whatever is there.
+/// Overwrites the document.
 pub(super) async fn write(store: &RedisStore, key: &StoreKey, seen: &mut Option<Version>, body: Bytes) {
     loop {
-        match store.compare_and_swap(key, *seen, body.clone(), KEEP).await.expect("the server is there") {
+        match store.compare_and_swap(key, *seen, body.clone(), KEEP).await.expect("the server answers") {
             CasOutcome::Applied(version) => break *seen = Some(version),
             CasOutcome::Conflict(found) => *seen = found.version(),
             _ => unreachable!("a swap is applied or not"),

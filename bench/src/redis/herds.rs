@@ -1,4 +1,4 @@
-//! Many processes on one cold account: one call, and one more for each that is killed while it asks.
+//! Many processes on one cold account: one call, and one more for each process that is killed during its call.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::row::Row;
 
 /// How long a call takes.
 const CALL: Duration = Duration::from_millis(50);
-/// What the lease of the members is, and what they may need besides.
+/// The lease of the members, and the time they may need in addition.
 const LEASE_MS: f64 = 3_000.0;
 
 pub(super) async fn rows() -> Vec<Row> {
@@ -33,8 +33,8 @@ pub(super) async fn rows() -> Vec<Row> {
         let name = format!("redis.herd.{processes}.p50");
         let most = CALL.as_secs_f64() * 1e3 + 30.0;
         let is_bound = processes == 8;
-        let reach = if is_bound { "≤ the call + 30 ms" } else { "reported" };
-        rows.push(Row::absolute(&name, (herd.middle, "ms"), reach, !is_bound || herd.middle <= most));
+        let target = if is_bound { "≤ the call + 30 ms" } else { "reported" };
+        rows.push(Row::absolute(&name, (herd.middle, "ms"), target, !is_bound || herd.middle <= most));
         rows.push(Row::absolute(
             &format!("redis.herd.{processes}.last"),
             (herd.last, "ms"),
@@ -46,8 +46,13 @@ pub(super) async fn rows() -> Vec<Row> {
         let herd = Herd::run(8, 100, killed).await;
         let name = format!("redis.herd_killed.{killed}");
         let calls = (killed + 1) as f64;
-        let reach = if killed == 1 { "2 calls, the rest served" } else { "3 calls, the rest served" };
-        rows.push(Row::absolute(&name, (herd.calls, "calls"), reach, herd.calls == calls && herd.all_served));
+        let target = if killed == 1 { "2 calls, the rest served" } else { "3 calls, the rest served" };
+        rows.push(Row::absolute(
+            &name,
+            (herd.calls, "calls"),
+            target,
+            herd.calls == calls && herd.all_served,
+        ));
         let name = format!("redis.herd_killed.{killed}.last");
         let within = herd.last <= (LEASE_MS + 1_000.0) * killed as f64;
         rows.push(Row::absolute(&name, (herd.last, "ms"), "a lease of 3 s for each killed, + 1 s", within));
@@ -55,7 +60,7 @@ pub(super) async fn rows() -> Vec<Row> {
     rows
 }
 
-/// What came of it.
+/// The result of a herd.
 struct Herd {
     calls: f64,
     all_served: bool,
@@ -75,13 +80,13 @@ impl Herd {
             assert_eq!(member.line().await.as_deref(), Some("ready"), "a member of the herd starts");
         }
         for member in &mut members {
-            member.tell().await;
+            member.start_round().await;
         }
         let (calls, mut callers) = (provider.calls, provider.callers);
         for _ in 0..killed {
             let caller = callers.recv().await.expect("a process calls");
             let member = members.iter_mut().find(|member| member.child.id() == Some(caller));
-            member.expect("a member asks").child.start_kill().expect("our own child can be killed");
+            member.expect("the caller is a member").child.start_kill().expect("our own child can be killed");
         }
         let mut answers = Vec::new();
         for member in &mut members {
@@ -100,7 +105,7 @@ impl Herd {
     }
 }
 
-/// A provider that takes its time, counts, and leaves the first callers waiting for ever if they are to be killed.
+/// A slow provider that counts its calls and never answers the first `killed` callers.
 pub(super) struct Provider {
     pub(super) port: u16,
     calls: Arc<AtomicUsize>,
@@ -112,12 +117,12 @@ impl Provider {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         let calls = Arc::new(AtomicUsize::new(0));
-        let (tell, callers) = unbounded_channel();
+        let (sender, callers) = unbounded_channel();
         let count = Arc::clone(&calls);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let is_left = count.fetch_add(1, Ordering::Relaxed) < killed;
-                tokio::spawn(answer(stream, is_left, tell.clone()));
+                tokio::spawn(answer(stream, is_left, sender.clone()));
             }
         });
         Self { port, calls, callers }
@@ -131,7 +136,7 @@ impl Provider {
 async fn answer(mut stream: TcpStream, is_left: bool, callers: UnboundedSender<u32>) -> std::io::Result<()> {
     let caller = stream.read_u32().await?;
     if is_left {
-        // The parent kills it now; so there is no caller to answer.
+        // The parent kills this caller now.
         let _ = callers.send(caller);
         stream.read_u8().await?;
     }
@@ -150,10 +155,9 @@ impl Member {
         Self::start_with(&server.url(), port, tasks, None)
     }
 
-    /// With readings that may be so old, if that is said.
+    /// With this max age, if there is one.
     pub(super) fn start_with(url: &str, port: u16, tasks: usize, freshness: Option<Duration>) -> Self {
-        let program =
-            std::env::current_exe().expect("this program knows where it is").with_file_name("herd-member");
+        let program = std::env::current_exe().expect("this program has a path").with_file_name("herd-member");
         let mut child = Command::new(program)
             .args([url.to_owned(), port.to_string(), tasks.to_string()])
             .args(freshness.map(|span| span.as_millis().to_string()))
@@ -170,8 +174,8 @@ impl Member {
         self.lines.next_line().await.ok().flatten()
     }
 
-    pub(super) async fn tell(&mut self) {
+    pub(super) async fn start_round(&mut self) {
         let stdin = self.child.stdin.as_mut().expect("it was piped");
-        stdin.write_all(b"go\n").await.expect("the member listens");
+        stdin.write_all(b"go\n").await.expect("the member reads its input");
     }
 }

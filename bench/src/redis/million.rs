@@ -1,4 +1,4 @@
-//! A million accounts in one Redis: what they weigh, and how many swaps one core of the server carries.
+//! A million accounts in one Redis: their memory, and the swaps per second of one server core.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ const TASKS: usize = 256;
 pub(super) async fn rows() -> Vec<Row> {
     let server = Server::start();
     let store = open(&server);
-    let reading = store.read(&key(0)).await.expect("the server is there");
+    let reading = store.read(&key(0)).await.expect("the server answers");
     let body = record(&reading, 4_200);
     let (empty, idle) = (memory(&server), server_seconds(&server));
     fill(&store, &body).await;
@@ -58,7 +58,7 @@ fn memory(server: &Server) -> f64 {
     info(server, "memory", "used_memory")
 }
 
-/// How long the server's main thread has worked, whatever else ran beside it.
+/// The CPU time of the server's main thread.
 pub(super) fn server_seconds(server: &Server) -> f64 {
     let main_thread = ["used_cpu_sys_main_thread", "used_cpu_user_main_thread"];
     let worked: f64 = main_thread.iter().map(|name| info(server, "cpu", name)).sum();
@@ -66,7 +66,7 @@ pub(super) fn server_seconds(server: &Server) -> f64 {
 }
 
 fn info(server: &Server, section: &str, name: &str) -> f64 {
-    let text: String = server.ask(&["INFO", section]);
+    let text: String = server.command(&["INFO", section]);
     let line = |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok();
-    text.lines().find_map(line).expect("the server says it")
+    text.lines().find_map(line).expect("INFO has the field")
 }

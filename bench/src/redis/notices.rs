@@ -1,4 +1,4 @@
-//! How soon another process knows of a change, beside a bare push of the same client; and what it costs the server if many do.
+//! The latency of a change notice, compared with a bare push of the same client, and the server's cost of many subscribers.
 
 use std::time::Instant;
 
@@ -30,11 +30,11 @@ pub(super) async fn rows() -> Vec<Row> {
     rows
 }
 
-/// Microseconds from the beginning of a write to its notice elsewhere, and the same for a bare message.
+/// Microseconds from the start of a write to its notice in another process, and the same for a bare message.
 async fn times(server: &Server) -> (Vec<f64>, Vec<f64>) {
     let (writer, listener) = (open(server), open(server));
     let key = StoreKey::account(&"bench/main".parse().expect("a valid name"));
-    let reading = writer.read(&key).await.expect("the server is there");
+    let reading = writer.read(&key).await.expect("the server answers");
     let body = record(&reading, 4_200);
     let mut seen = None;
     write(&writer, &key, &mut seen, body.clone()).await;
@@ -42,13 +42,13 @@ async fn times(server: &Server) -> (Vec<f64>, Vec<f64>) {
 
     let (mut ours, mut theirs) = (Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS));
     for round in 0..ROUNDS + ROUNDS / 10 {
-        let known = seen;
+        let since = seen;
         let noticed = async {
-            listener.wait_for_change(&key, known).await.expect("the server is there");
+            listener.wait_for_change(&key, since).await.expect("the server answers");
             Instant::now()
         };
         let write = async {
-            // It is waited for already: the listener was polled first.
+            // The wait is already registered, because the listener was polled first.
             tokio::task::yield_now().await;
             let start = Instant::now();
             write(&writer, &key, &mut seen, body.clone()).await;
@@ -64,15 +64,15 @@ async fn times(server: &Server) -> (Vec<f64>, Vec<f64>) {
                 .arg("0123456789abcdef")
                 .query_async(&mut publisher)
                 .await
-                .expect("the server is there");
+                .expect("the server answers");
         };
-        let heard = async {
+        let received = async {
             while pushes.recv().await.is_some_and(|push| push.kind != PushKind::Message) {}
             start.elapsed()
         };
-        let ((), theirs_took) = tokio::join!(message, heard);
+        let ((), theirs_took) = tokio::join!(message, received);
 
-        // The first ones only warm up.
+        // The first ones are a warm-up.
         if round >= ROUNDS / 10 {
             ours.push(ours_took.as_secs_f64() * 1e6);
             theirs.push(theirs_took.as_secs_f64() * 1e6);
@@ -81,21 +81,21 @@ async fn times(server: &Server) -> (Vec<f64>, Vec<f64>) {
     (ours, theirs)
 }
 
-/// A connection that publishes, and what another one that has subscribed is pushed.
+/// A connection that publishes, and the messages pushed to another one that has subscribed.
 async fn bare(server: &Server) -> (MultiplexedConnection, UnboundedReceiver<PushInfo>) {
-    let client = Client::open(format!("{}?protocol=resp3", server.url())).expect("the URL is good");
-    let publisher = client.get_multiplexed_async_connection().await.expect("the server is there");
+    let client = Client::open(format!("{}?protocol=resp3", server.url())).expect("the URL is valid");
+    let publisher = client.get_multiplexed_async_connection().await.expect("the server answers");
     let (sender, pushes) = unbounded_channel();
     let config = AsyncConnectionConfig::new().set_push_sender(sender);
     let mut listener =
-        client.get_multiplexed_async_connection_with_config(&config).await.expect("the server is there");
-    listener.subscribe("bare").await.expect("the server is there");
-    // The connection is kept open by the task that receives.
+        client.get_multiplexed_async_connection_with_config(&config).await.expect("the server answers");
+    listener.subscribe("bare").await.expect("the server answers");
+    // The receiving task keeps the connection open.
     std::mem::forget(listener);
     (publisher, pushes)
 }
 
-/// What one write costs the server when so many processes hear of it.
+/// The server's cost of one write with this many subscribers.
 async fn fan_out(listeners: usize) -> Row {
     const WRITES: u64 = 2_000;
     let server = Server::start();
@@ -103,18 +103,18 @@ async fn fan_out(listeners: usize) -> Row {
     for connection in &mut connections {
         connection
             .send_packed_command(&cmd("SUBSCRIBE").arg("quota:1:{bench/main}@0").get_packed_command())
-            .expect("the server is there");
-        let _ = connection.recv_response().expect("the server is there");
+            .expect("the server answers");
+        let _ = connection.recv_response().expect("the server answers");
     }
     let writer = open(&server);
     let key = StoreKey::account(&"bench/main".parse().expect("a valid name"));
-    let reading = writer.read(&key).await.expect("the server is there");
+    let reading = writer.read(&key).await.expect("the server answers");
     let (body, mut seen) = (record(&reading, 4_200), None);
     let before = million::server_seconds(&server);
     for _ in 0..WRITES {
         write(&writer, &key, &mut seen, body.clone()).await;
     }
-    let spent = million::server_seconds(&server) - before;
+    let cpu_seconds = million::server_seconds(&server) - before;
     let name = format!("redis.fan_out.{listeners}");
-    Row::absolute(&name, (spent * 1e6 / WRITES as f64, "µs of the server/write"), "reported", true)
+    Row::absolute(&name, (cpu_seconds * 1e6 / WRITES as f64, "µs of the server/write"), "reported", true)
 }

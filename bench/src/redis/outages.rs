@@ -1,4 +1,4 @@
-//! A server that fails, in four ways: what readers and callers notice, what the provider does, and how soon it is used again.
+//! A server with four kinds of faults: the latency of readers and callers, the calls to the provider, and the time to recovery.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -16,18 +16,18 @@ use redis_harness::{Proxy, Server};
 
 use crate::row::Row;
 
-/// How long the server is away.
+/// How long the server is down.
 const OUTAGE: Duration = Duration::from_secs(4);
-/// How old readings may be, so that several calls fall into an outage.
+/// The max age, so that several calls fall into an outage.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// What two clocks that look at one call may differ by.
+/// The tolerance between the two times that are measured for one call.
 const SLACK: Duration = Duration::from_millis(10);
 const ACCOUNTS: usize = 3;
 const READS: usize = 200_000;
-/// So often the server fails, for figures that chance has a part in.
+/// How often the fault is repeated, because the figures vary.
 const ROUNDS: usize = 3;
 
-/// A way to fail.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Refused,
@@ -61,20 +61,20 @@ pub(super) async fn rows() -> Vec<Row> {
     rows
 }
 
-/// A server, and the wire to it.
-struct Place {
+/// A server, and the proxy in front of it.
+struct Rig {
     server: Server,
     proxy: Proxy,
 }
 
-impl Place {
+impl Rig {
     fn start() -> Self {
         let server = Server::start();
-        let proxy = Proxy::before(server.port());
+        let proxy = Proxy::new(server.port());
         Self { server, proxy }
     }
 
-    /// Over the wire where it is the wire that fails.
+    /// Through the proxy, for a fault of the network.
     fn url(&self, fault: Fault) -> String {
         match fault {
             Fault::Refused | Fault::Frozen => self.server.url(),
@@ -85,22 +85,22 @@ impl Place {
     fn fail(&mut self, fault: Fault) {
         match fault {
             Fault::Refused => self.server.kill(),
-            Fault::Frozen => self.server.freeze(),
-            Fault::SlowByte => self.proxy.drag(),
+            Fault::Frozen => self.server.suspend(),
+            Fault::SlowByte => self.proxy.throttle(),
             Fault::BlackHole => self.proxy.black_hole(),
         }
     }
 
-    fn mend(&mut self, fault: Fault) {
+    fn restore(&mut self, fault: Fault) {
         match fault {
             Fault::Refused => self.server.restart(),
-            Fault::Frozen => self.server.thaw(),
-            Fault::SlowByte | Fault::BlackHole => self.proxy.heal(),
+            Fault::Frozen => self.server.resume(),
+            Fault::SlowByte | Fault::BlackHole => self.proxy.restore(),
         }
     }
 }
 
-/// A provider of one process, that notes when it was asked about which account.
+/// A provider of one process that records the time and account of each call.
 #[derive(Debug, Clone, Default)]
 struct Ledger(Arc<Mutex<Vec<(AccountId, Instant)>>>);
 
@@ -118,7 +118,7 @@ impl UsageFetcher for Ledger {
 }
 
 impl Ledger {
-    /// The most calls about one account within any interval since then.
+    /// The highest number of calls for one account within any interval since then.
     fn most_in_an_interval(&self, since: Instant) -> usize {
         let calls = self.0.lock().clone();
         let most = |account: &AccountId| {
@@ -137,7 +137,7 @@ impl Ledger {
     }
 }
 
-/// A process, as far as server and provider can tell.
+/// A manager with its own connection and provider, like another process.
 struct Process {
     quota: QuotaManager,
     accounts: Vec<Account>,
@@ -152,11 +152,11 @@ impl Process {
             .max_age(freshness)
             .full_refresh_interval(freshness)
             .budget(Budget::new(1_000_000, 0));
-        let quota = QuotaManager::builder(RedisStore::open(url).expect("the URL is good"))
+        let quota = QuotaManager::builder(RedisStore::open(url).expect("the URL is valid"))
             .fetcher(ledger.clone())
             .policy(policy)
             .build()
-            .expect("the policy is sound");
+            .expect("the policy is valid");
         let id = |account| format!("bench/a{account}").parse().expect("a valid name");
         let accounts: Vec<_> = (0..ACCOUNTS).map(|account| quota.account(&id(account))).collect();
         for account in &accounts {
@@ -165,12 +165,12 @@ impl Process {
         Self { quota, accounts, ledger }
     }
 
-    fn is_alone(&self) -> bool {
+    fn is_standalone(&self) -> bool {
         self.accounts.iter().any(|account| account.peek().store_unavailable_since().is_some())
     }
 }
 
-/// What was noticed of one.
+/// The figures of one outage.
 struct Outage {
     wait: Duration,
     back: Duration,
@@ -179,24 +179,24 @@ struct Outage {
 
 impl Outage {
     async fn of(fault: Fault) -> Self {
-        let mut place = Place::start();
+        let mut rig = Rig::start();
         let mut processes = Vec::new();
         for _ in 0..3 {
-            processes.push(Process::on(&place.url(fault), INTERVAL).await);
+            processes.push(Process::on(&rig.url(fault), INTERVAL).await);
         }
-        // Everything is followed by now.
+        // All accounts are followed now.
         Clock::system().sleep(Duration::from_millis(300)).await;
 
         let start = Instant::now();
-        place.fail(fault);
+        rig.fail(fault);
         let mut wait = Duration::ZERO;
         while start.elapsed() < OUTAGE {
             wait = wait.max(longest_wait(&processes).await);
         }
         let calls = processes.iter().map(|process| process.ledger.most_in_an_interval(start)).max();
-        place.mend(fault);
+        rig.restore(fault);
         let mended = Instant::now();
-        while processes.iter().any(Process::is_alone) {
+        while processes.iter().any(Process::is_standalone) {
             Clock::system().sleep(Duration::from_millis(1)).await;
         }
         let back = mended.elapsed();
@@ -207,7 +207,7 @@ impl Outage {
     }
 }
 
-/// How long the slowest of several callers waits who read, look at the store, and ask for an account that was never read.
+/// The slowest of several callers that peek, sync, and get an account without readings.
 async fn longest_wait(processes: &[Process]) -> Duration {
     let mut callers = tokio::task::JoinSet::new();
     for process in processes {
@@ -230,9 +230,9 @@ async fn longest_wait(processes: &[Process]) -> Duration {
     waits.into_iter().max().unwrap_or_default()
 }
 
-/// The 99th percentile of reads, with the store up and with the store away, by turns.
+/// The 99th percentile of reads, alternately with the store up and with the store down.
 async fn reads(fault: Fault) -> (f64, f64) {
-    let (up, mut down) = (Place::start(), Place::start());
+    let (up, mut down) = (Rig::start(), Rig::start());
     let long = Duration::from_secs(24 * 3600);
     let whole = Process::on(&up.url(fault), long).await;
     let broken = Process::on(&down.url(fault), long).await;
@@ -240,7 +240,7 @@ async fn reads(fault: Fault) -> (f64, f64) {
     for account in &broken.accounts {
         drop(account.sync().await);
     }
-    assert!(broken.is_alone(), "the store is away");
+    assert!(broken.is_standalone(), "the store is unavailable");
     let mut figures = [Vec::with_capacity(READS), Vec::with_capacity(READS)];
     for read in 0..READS + READS / 10 {
         for (process, figures) in [&whole, &broken].into_iter().zip(&mut figures) {
@@ -253,7 +253,7 @@ async fn reads(fault: Fault) -> (f64, f64) {
             }
         }
     }
-    down.mend(fault);
+    down.restore(fault);
     let [up, down] = figures.map(|mut figures| {
         figures.sort_by(f64::total_cmp);
         figures[figures.len() * 99 / 100]

@@ -1,4 +1,4 @@
-//! Reads with Redis behind: as fast as on memory, and none that stays behind what was written.
+//! Reads on a Redis store: as fast as on memory, and never left behind a write.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::row::Row;
 
 const READS: usize = 200_000;
 const ROUNDS: u64 = 20_000;
-/// Which rounds are left stale is a question of ever, not of soon.
-const EVER: Duration = Duration::from_secs(10);
+/// A round is left stale only if its reading never arrives, however late.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn rows(runtime: &Runtime) -> Vec<Row> {
     let server = Server::start();
@@ -30,7 +30,7 @@ pub(super) fn rows(runtime: &Runtime) -> Vec<Row> {
     let mut rows = Vec::new();
     for threads in [1, 2] {
         let peeks = |accounts: &[Account; 3], iterations: std::ops::Range<usize>| {
-            iterations.for_each(|doing| drop(black_box(accounts[doing % 3].peek())));
+            iterations.for_each(|iteration| drop(black_box(accounts[iteration % 3].peek())));
         };
         let [redis, memory] = interleaved(
             threads,
@@ -50,7 +50,7 @@ async fn accounts(builder: QuotaManagerBuilder) -> [Account; 3] {
         .fetcher(FakeProvider::answering("bench", 42.0))
         .policy(policy.full_refresh_interval(Duration::from_secs(24 * 3600)))
         .build()
-        .expect("the policy is sound");
+        .expect("the policy is valid");
     let accounts = [0, 1, 2].map(|account| quota.account(&id(account)));
     for account in &accounts {
         drop(account.get().await.expect("the provider answers"));
@@ -62,10 +62,10 @@ fn id(account: usize) -> AccountId {
     format!("bench/a{account}").parse().expect("a valid name")
 }
 
-/// One process writes; another reads its view, which notices keep current while it is also filled from answers.
+/// One process writes. Another one reads its view, which both notices and reads update.
 async fn left_stale(server: &Server) -> Row {
     let writer = open(server);
-    let reader = manager(server).build().expect("the policy is sound").account(&id(7));
+    let reader = manager(server).build().expect("the policy is valid").account(&id(7));
     let key = StoreKey::account(reader.id());
     let mut watch = reader.watch();
     let done = Arc::new(AtomicBool::new(false));
@@ -79,7 +79,7 @@ async fn left_stale(server: &Server) -> Row {
     });
     let (clock, mut seen, mut stale) = (Clock::system(), None, 0);
     for round in 1..=ROUNDS {
-        let reading = writer.read(&key).await.expect("the server is there");
+        let reading = writer.read(&key).await.expect("the server answers");
         write(&writer, &key, &mut seen, record(&reading, round % 10_000)).await;
         let shown = async {
             let expected = (round % 10_000) as f64 / 100.0;
@@ -89,12 +89,12 @@ async fn left_stale(server: &Server) -> Row {
                 }
             }
         };
-        if clock.bounded(EVER, shown).await.is_none() {
+        if clock.bounded(ARRIVAL_TIMEOUT, shown).await.is_none() {
             stale += 1;
         }
     }
     done.store(true, Ordering::Relaxed);
-    answers.await.expect("to load does not panic");
+    answers.await.expect("a sync does not panic");
     Row::absolute("redis.peek.left_stale", (f64::from(stale), "of 20,000 rounds"), "0", stale == 0)
 }
 

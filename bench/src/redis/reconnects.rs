@@ -1,4 +1,4 @@
-//! A hundred processes whose server is restarted: how they come back, and what that costs the provider.
+//! A hundred processes whose server restarts: how they reconnect, and the calls to the provider.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use super::herds::{Member, Provider};
 use crate::row::Row;
 
 const PROCESSES: usize = 100;
-/// How long the server is away.
+/// How long the server is down.
 const OUTAGE: Duration = Duration::from_secs(2);
-/// How old readings may be: no call is due before all are back.
+/// The max age. No call is due before all have reconnected.
 const INTERVAL: Duration = Duration::from_secs(8);
 
 pub(super) async fn rows() -> Vec<Row> {
     let mut server = Server::start();
     let provider = Provider::start(0).await;
-    // A wire for each, so that it can be told who comes when.
-    let wires: Vec<_> = (0..PROCESSES).map(|_| Proxy::before(server.port())).collect();
+    // A proxy for each, to time their connections separately.
+    let wires: Vec<_> = (0..PROCESSES).map(|_| Proxy::new(server.port())).collect();
     let mut members: Vec<_> =
         wires.iter().map(|wire| Member::start_with(&wire.url(), provider.port, 1, Some(INTERVAL))).collect();
     for member in &mut members {
@@ -33,12 +33,12 @@ pub(super) async fn rows() -> Vec<Row> {
     wires.iter().for_each(Proxy::cut);
     clock.sleep(OUTAGE).await;
     server.restart();
-    wires.iter().for_each(Proxy::heal);
+    wires.iter().for_each(Proxy::restore);
     let back = Instant::now();
     clock.sleep(Duration::from_secs(3)).await;
 
-    let tries: Vec<Vec<Instant>> = wires.iter().map(Proxy::tries).collect();
-    // The first one after the return is one that succeeds.
+    let tries: Vec<Vec<Instant>> = wires.iter().map(Proxy::attempts).collect();
+    // The first attempt after the restart succeeds.
     let returns: Vec<f64> = tries
         .iter()
         .filter_map(|tries| tries.iter().find(|at| **at >= back))
@@ -57,18 +57,18 @@ pub(super) async fn rows() -> Vec<Row> {
         Row::absolute(
             "redis.reconnect.100",
             (spread, "ms"),
-            "spread over what is left of 1 s, ≥ 700 ms",
+            "spread over the rest of 1 s, ≥ 700 ms",
             spread >= 700.0,
         ),
         Row::absolute(
             "redis.reconnect.100.last",
             (last, "ms"),
-            "all back within 1 s",
+            "all reconnected within 1 s",
             all_back && last <= 1_000.0,
         ),
         Row::absolute(
             "redis.reconnect.100.tries",
-            (busiest as f64, "tries/s"),
+            (busiest as f64, "attempts/s"),
             "≤ 10 of each process",
             busiest <= 10,
         ),
@@ -81,10 +81,10 @@ pub(super) async fn rows() -> Vec<Row> {
     ]
 }
 
-/// Lets all read at once; how many were served.
+/// Starts a read in all members at once. Returns how many succeeded.
 async fn all_read(members: &mut [Member]) -> usize {
     for member in &mut *members {
-        member.tell().await;
+        member.start_round().await;
     }
     let mut served = 0;
     for member in members {
@@ -93,7 +93,7 @@ async fn all_read(members: &mut [Member]) -> usize {
     served
 }
 
-/// The most tries within any second since then.
+/// The highest number of attempts within any second since then.
 fn most_in_a_second(tries: &[Instant], since: Instant) -> usize {
     let tries: Vec<_> = tries.iter().filter(|at| **at >= since).collect();
     let within = |first: &Instant| {

@@ -1,4 +1,4 @@
-//! A server that answers late for a while: whether a process that follows many accounts keeps its connection.
+//! A server that is slow for a while: whether a process that follows many accounts keeps its connection.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use redis_harness::{Proxy, Server, wait_until};
 use crate::row::Row;
 
 const ACCOUNTS: usize = 100;
-/// Longer than a manager waits for its store, and shorter than the store waits for an answer.
+/// Longer than the manager's store timeout, and shorter than the store's response timeout.
 const DELAY: Duration = Duration::from_millis(300);
 /// How long the server is slow.
 const SLOW_FOR: Duration = Duration::from_secs(5);
 
 pub(super) async fn rows() -> Vec<Row> {
     let server = Server::start();
-    let proxy = Proxy::before(server.port());
-    let store = RedisStore::open(&proxy.url()).expect("the URL is good");
-    let quota = QuotaManager::builder(store).build().expect("the policy is sound");
+    let proxy = Proxy::new(server.port());
+    let store = RedisStore::open(&proxy.url()).expect("the URL is valid");
+    let quota = QuotaManager::builder(store).build().expect("the policy is valid");
     let id = |account| format!("bench/a{account}").parse::<AccountId>().expect("a valid name");
     let accounts: Vec<_> = (0..ACCOUNTS).map(|account| quota.account(&id(account))).collect();
     for account in &accounts {
@@ -29,7 +29,7 @@ pub(super) async fn rows() -> Vec<Row> {
     });
     let (connections, start, clock) = (proxy.connections(), Instant::now(), Clock::system());
 
-    proxy.delay_answers(DELAY);
+    proxy.delay_responses(DELAY);
     while start.elapsed() < SLOW_FOR {
         for account in &accounts {
             drop(account.sync().await);
@@ -37,7 +37,7 @@ pub(super) async fn rows() -> Vec<Row> {
         clock.sleep(Duration::from_millis(20)).await;
     }
     let reconnects = proxy.connections() - connections;
-    proxy.heal();
+    proxy.restore();
     quota.close().await;
 
     vec![Row::absolute(
@@ -49,5 +49,5 @@ pub(super) async fn rows() -> Vec<Row> {
 }
 
 fn followed(server: &Server) -> usize {
-    server.ask::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len()
+    server.command::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len()
 }

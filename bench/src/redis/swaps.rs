@@ -1,4 +1,4 @@
-//! Swaps by many tasks at once, beside a bare script that does as much, over the same client.
+//! Swaps by many tasks at once, compared with a bare script of equal work over the same client.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::row::Row;
 const SAMPLES: usize = 9;
 const SPAN: Duration = Duration::from_millis(300);
 
-/// As much work as a swap: a look, a write that expires, a notice.
+/// The work of a swap: a read, a write with a TTL, a notice.
 const BARE: &str = r"
 local found = redis.call('GET', KEYS[1])
 if found and string.sub(found, 1, 16) == 'no such version!' then return found end
@@ -33,9 +33,9 @@ return 1
 pub(super) async fn rows() -> Vec<Row> {
     let server = Server::start();
     let store = open(&server);
-    let client = Client::open(server.url()).expect("the URL is good");
-    let connection = client.get_multiplexed_async_connection().await.expect("the server is there");
-    let reading = store.read(&key(0)).await.expect("the server is there");
+    let client = Client::open(server.url()).expect("the URL is valid");
+    let connection = client.get_multiplexed_async_connection().await.expect("the server answers");
+    let reading = store.read(&key(0)).await.expect("the server answers");
     let body = record(&reading, 4_200);
     let mut rows = Vec::new();
     for tasks in [1, 64, 512] {
@@ -45,7 +45,7 @@ pub(super) async fn rows() -> Vec<Row> {
                 per_second(tasks, |task, done| swapping(store.clone(), task, body.clone(), done)).await,
                 per_second(tasks, |task, done| calling(connection.clone(), task, body.clone(), done)).await,
             );
-            // The first only warms up.
+            // The first round is a warm-up.
             if sample > 0 {
                 ours.push(swaps);
                 bare.push(calls);
@@ -77,7 +77,7 @@ async fn calling(mut connection: MultiplexedConnection, task: usize, body: Bytes
     loop {
         let mut call = script.key(&key);
         call.arg(&body).arg(KEEP.as_millis() as u64).arg(&key);
-        let _: i64 = call.invoke_async(&mut connection).await.expect("the server is there");
+        let _: i64 = call.invoke_async(&mut connection).await.expect("the server answers");
         done.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -91,9 +91,9 @@ async fn per_second<F: Future<Output = ()> + Send + 'static>(
     for task in 0..tasks {
         set.spawn(work(task, Arc::clone(&done)));
     }
-    let (start, begun) = (Instant::now(), done.load(Ordering::Relaxed));
+    let (start, swaps_before) = (Instant::now(), done.load(Ordering::Relaxed));
     tokio::time::sleep(SPAN).await;
-    let swaps = done.load(Ordering::Relaxed) - begun;
+    let swaps = done.load(Ordering::Relaxed) - swaps_before;
     let span = start.elapsed();
     set.shutdown().await;
     swaps as f64 / span.as_secs_f64()

@@ -1,4 +1,4 @@
-//! What a refresh asks of the server, by the server's own count.
+//! The commands of a refresh, as the server counts them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,32 +10,32 @@ use redis_harness::Server;
 use super::manager;
 use crate::row::Row;
 
-/// What the scripts do themselves; the server counts that too.
+/// The commands inside the scripts, which the server counts as well.
 const INSIDE: [&str; 4] = ["get", "set", "time", "publish"];
 const REFRESHES: u64 = 100;
 
 pub(super) async fn rows() -> Vec<Row> {
     let server = Server::start();
-    // Whatever the scripts are to the server, it knows them already.
+    // The first refresh loads the scripts into the server.
     drop(account(&server, "other").refresh().await.expect("the provider answers"));
 
     let cold = account(&server, "main");
     let before = Count::of(&server);
     drop(cold.refresh().await.expect("the provider answers"));
-    let asked = before.until_now(&server);
-    let scripts = asked.scripts();
+    let counts = before.until_now(&server);
+    let scripts = counts.scripts();
     let mut rows =
         vec![Row::absolute("redis.trips.cold", (scripts as f64, "script calls"), "≤ 3", scripts <= 3)];
 
     drop(cold.refresh().await.expect("the provider answers"));
     let before = Count::of(&server);
     for _ in 0..REFRESHES {
-        // Numbers that were read in this very millisecond are as good as new ones, and are not asked for again.
+        // A reading of this very millisecond satisfies a refresh without a call.
         tokio::time::sleep(Duration::from_millis(2)).await;
         drop(cold.refresh().await.expect("the provider answers"));
     }
-    let asked = before.until_now(&server);
-    let (scripts, others) = (asked.scripts(), asked.others());
+    let counts = before.until_now(&server);
+    let (scripts, others) = (counts.scripts(), counts.others());
     let per_refresh = scripts as f64 / REFRESHES as f64;
     let is_two = scripts == 2 * REFRESHES;
     rows.push(Row::absolute("redis.trips.warm", (per_refresh, "script calls"), "2", is_two));
@@ -50,7 +50,7 @@ fn account(server: &Server, name: &str) -> Account {
         .fetcher(FakeProvider::answering("bench", 42.0))
         .policy(policy)
         .build()
-        .expect("the policy is sound");
+        .expect("the policy is valid");
     quota.account(&format!("bench/{name}").parse().expect("a valid name"))
 }
 
@@ -62,7 +62,7 @@ impl Count {
         Self(server.calls().into_iter().collect())
     }
 
-    /// What was called since, but for what it takes to ask for these counts.
+    /// The commands since then, without those that read the counts.
     fn until_now(self, server: &Server) -> Self {
         let now = Self::of(server);
         let after = Self::of(server);

@@ -1,4 +1,4 @@
-//! Row `route.herd`: eight processes on one Redis route requests over accounts of which nothing is known.
+//! Row `route.herd`: eight processes on one Redis route requests over accounts without readings.
 //! The processes are `route-member`.
 
 use std::process::Stdio;
@@ -23,8 +23,8 @@ type Calls = Arc<[AtomicUsize; ACCOUNTS]>;
 
 pub(super) fn row() -> Row {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let (calls, refused) = runtime.expect("there are threads").block_on(run());
-    // All are spent, so every one of them is asked about before a request is refused.
+    let (calls, refused) = runtime.expect("threads can be started").block_on(run());
+    // All are exhausted, so each of them is refreshed before a request is refused.
     assert_eq!(refused, PROCESSES * REQUESTS, "every request is refused");
     let most = calls.iter().map(|calls| calls.load(Ordering::Relaxed)).max().unwrap_or_default();
     Row::absolute("route.herd", (most as f64, "calls per account"), "1", most == 1)
@@ -38,17 +38,17 @@ async fn run() -> (Calls, usize) {
         assert_eq!(member.line().await.as_deref(), Some("ready"), "a member of the herd starts");
     }
     for member in &mut members {
-        member.tell().await;
+        member.start_round().await;
     }
     let mut refused = 0;
     for member in &mut members {
-        let told = member.line().await.and_then(|line| line.parse::<usize>().ok());
-        refused += told.expect("a member says what it was told");
+        let results = member.line().await.and_then(|line| line.parse::<usize>().ok());
+        refused += results.expect("a member reports its results");
     }
     (calls, refused)
 }
 
-/// A provider that takes its time and counts; everything is used up.
+/// A slow provider that counts its calls. Every account is exhausted.
 async fn provider() -> (u16, Calls) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let port = listener.local_addr().expect("it is bound").port();
@@ -77,7 +77,7 @@ struct Member {
 
 impl Member {
     fn start(server: &Server, port: u16) -> Self {
-        let here = std::env::current_exe().expect("this program knows where it is");
+        let here = std::env::current_exe().expect("this program has a path");
         let mut child = Command::new(here.with_file_name("route-member"))
             .args([server.url(), port.to_string(), REQUESTS.to_string()])
             .stdin(Stdio::piped())
@@ -93,8 +93,8 @@ impl Member {
         self.lines.next_line().await.ok().flatten()
     }
 
-    async fn tell(&mut self) {
+    async fn start_round(&mut self) {
         let stdin = self.child.stdin.as_mut().expect("it was piped");
-        stdin.write_all(b"go\n").await.expect("the member listens");
+        stdin.write_all(b"go\n").await.expect("the member reads its input");
     }
 }

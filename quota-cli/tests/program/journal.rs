@@ -113,14 +113,14 @@ fn whoever_is_told_waits_for_no_hook_and_may_leave_before_it_ends() {
     let (before, after) = (playing(40.0), playing(80.0));
     let (first, config) = machine(&server, &before, "");
     first.run(&["status", "--config", argument(&config)]);
-    assert_eq!(server.ask::<i64>(&["COPY", JOURNAL, "kept"]), 1);
+    assert_eq!(server.command::<i64>(&["COPY", JOURNAL, "kept"]), 1);
     let endless = "[[hooks]]\non = [\"threshold\"]\nrun = [\"/bin/sh\", \"-c\", \"exec sleep 3600\"]\ntimeout = \"60s\"\n";
     let (second, config) = machine(&server, &after, endless);
     let plain = second.path("plain.toml");
     std::fs::write(&plain, std::fs::read_to_string(&config).unwrap().replace(endless, "")).unwrap();
     second.run(&["status", "--config", argument(&plain)]);
     // As if whoever asked had been killed before it wrote down what had happened.
-    assert_eq!(server.ask::<i64>(&["COPY", "kept", JOURNAL, "REPLACE"]), 1);
+    assert_eq!(server.command::<i64>(&["COPY", "kept", JOURNAL, "REPLACE"]), 1);
 
     let mut teller = second
         .command(&["events", "--json", "--config", argument(&config)])
@@ -163,7 +163,7 @@ fn a_signal_ends_a_command_and_all_that_its_hooks_have_started() {
     let (before, after) = (playing(40.0), playing(80.0));
     let (first, config) = machine(&server, &before, "");
     first.run(&["status", "--config", argument(&config)]);
-    assert_eq!(server.ask::<i64>(&["COPY", JOURNAL, "kept"]), 1);
+    assert_eq!(server.command::<i64>(&["COPY", JOURNAL, "kept"]), 1);
     let pipe = first.path("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let (second, config) = machine(&server, &after, &endless(&pipe));
@@ -172,7 +172,7 @@ fn a_signal_ends_a_command_and_all_that_its_hooks_have_started() {
     let with_signals = |command| signals.map(|(signal, code)| (command, signal, code));
     for (command, signal, code) in WITH_HOOKS.into_iter().flat_map(with_signals) {
         // As if the command that saw 80 % had been killed before it wrote that down.
-        assert_eq!(server.ask::<i64>(&["COPY", "kept", JOURNAL, "REPLACE"]), 1);
+        assert_eq!(server.command::<i64>(&["COPY", "kept", JOURNAL, "REPLACE"]), 1);
         let mut child = second
             .command(&[command, &["--config", argument(&config)]].concat())
             .stdout(Stdio::null())

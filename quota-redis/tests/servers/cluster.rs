@@ -44,7 +44,7 @@ async fn a_document_stays_readable_and_swappable_while_its_slot_moves() {
 
     cluster.move_keys(slot, from, to);
     assert_eq!(store.read(&moving).await.unwrap().version(), Some(version), "by ASK");
-    let () = cluster.nodes()[to].ask(&["SCRIPT", "FLUSH"]);
+    let () = cluster.nodes()[to].command(&["SCRIPT", "FLUSH"]);
     version = applied(swap(&store, &moving, Some(version), "away").await);
     let lost = swap(&store, &moving, None, "a loser").await.unwrap();
     assert!(matches!(lost, quota_core::CasOutcome::Conflict(reading) if reading.version() == Some(version)));
@@ -117,7 +117,11 @@ async fn notices_come_from_the_node_of_the_key() {
         waits.push((seen, start(async move { store.wait_for_change(&key, Some(seen)).await })));
     }
     let subscribed = || -> usize {
-        cluster.nodes().iter().map(|node| node.ask::<Vec<String>>(&["PUBSUB", "SHARDCHANNELS"]).len()).sum()
+        cluster
+            .nodes()
+            .iter()
+            .map(|node| node.command::<Vec<String>>(&["PUBSUB", "SHARDCHANNELS"]).len())
+            .sum()
     };
     until(async || (subscribed() == keys.len()).then_some(())).await;
 
@@ -141,7 +145,7 @@ async fn one_node_is_enough_to_find_the_others() {
         .find(|key| slot_and_nodes(&cluster, key).1 != owner)
         .unwrap();
     for node in cluster.nodes() {
-        let () = node.ask(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+        let () = node.command(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
     }
     cluster.nodes_mut()[owner].kill();
     let store = open(&url);
@@ -163,7 +167,7 @@ async fn a_slot_that_another_node_took_over_is_found() {
     let key = key("main");
     let (slot, from, to) = slot_and_nodes(&cluster, &key);
     for node in cluster.nodes() {
-        let () = node.ask(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+        let () = node.command(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
     }
     let seen = applied(swap(&store, &key, None, "before").await);
     cluster.nodes_mut()[from].kill();
@@ -181,7 +185,7 @@ async fn a_slot_that_another_node_took_over_is_found() {
 async fn the_least_rights_are_sufficient_on_a_cluster() {
     let cluster = Cluster::start();
     for node in cluster.nodes() {
-        let () = node.ask(&[&["ACL", "SETUSER", "quota", "reset", "on", ">pw"][..], &LEAST].concat());
+        let () = node.command(&[&["ACL", "SETUSER", "quota", "reset", "on", ">pw"][..], &LEAST].concat());
     }
     let url = cluster.url().replace("redis+cluster://", "redis+cluster://quota:pw@");
     let (here, there) = (open(&url), open(&url));

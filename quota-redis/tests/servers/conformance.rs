@@ -85,7 +85,7 @@ quota_core::store_conformance!(
 quota_core::store_conformance!(
     sentinel,
     || async {
-        let sentinels = Sentinels::start_small();
+        let sentinels = Sentinels::start_single();
         On::new(open(&sentinels.url()), sentinels)
     },
     in_one_test

@@ -15,7 +15,7 @@ async fn a_script_that_the_server_forgot_is_sent_again() {
     let key = key("main");
     let one = applied(swap(&store, &key, None, "one").await);
 
-    let () = server.ask(&["SCRIPT", "FLUSH"]);
+    let () = server.command(&["SCRIPT", "FLUSH"]);
 
     let two = applied(swap(&store, &key, Some(one), "two").await);
     assert_eq!(store.read(&key).await.unwrap().version(), Some(two));
@@ -27,9 +27,9 @@ async fn values_of_other_programs_are_not_changed() {
     let store = open(&server.url());
     let plain = "quota:1:{anthropic/plain}";
     let empty = "quota:1:{anthropic/empty}";
-    let () = server.ask(&["SET", plain, "another's"]);
-    let () = server.ask(&["SET", empty, ""]);
-    let _: i64 = server.ask(&["RPUSH", "quota:1:{anthropic/list}", "another's"]);
+    let () = server.command(&["SET", plain, "another's"]);
+    let () = server.command(&["SET", empty, ""]);
+    let _: i64 = server.command(&["RPUSH", "quota:1:{anthropic/list}", "another's"]);
 
     for name in ["plain", "empty", "list"] {
         let key = key(name);
@@ -42,9 +42,9 @@ async fn values_of_other_programs_are_not_changed() {
     }
 
     assert!(matches!(store.wait_for_change(&key("list"), None).await, Err(StoreError::Corrupt { .. })));
-    assert_eq!(server.ask::<String>(&["GET", plain]), "another's");
-    assert_eq!(server.ask::<String>(&["GET", empty]), "");
-    assert_eq!(server.ask::<i64>(&["LLEN", "quota:1:{anthropic/list}"]), 1);
+    assert_eq!(server.command::<String>(&["GET", plain]), "another's");
+    assert_eq!(server.command::<String>(&["GET", empty]), "");
+    assert_eq!(server.command::<i64>(&["LLEN", "quota:1:{anthropic/list}"]), 1);
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn every_ttl_is_accepted() {
         assert!(matches!(swap, Ok(CasOutcome::Applied(_))), "{name}: {swap:?}");
     }
 
-    assert!(server.ask::<i64>(&["TTL", "quota:1:{anthropic/ever}"]) > 99 * 365 * 24 * 3600);
+    assert!(server.command::<i64>(&["TTL", "quota:1:{anthropic/ever}"]) > 99 * 365 * 24 * 3600);
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn one_connection_is_enough_for_a_thousand_callers() {
 }
 
 fn connections(server: &Server) -> usize {
-    let info: String = server.ask(&["INFO", "stats"]);
+    let info: String = server.command(&["INFO", "stats"]);
     let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
     line.and_then(|count| count.trim().parse().ok()).expect("the server counts its connections")
 }
@@ -141,7 +141,7 @@ async fn a_server_that_comes_back_is_used_again_and_waiters_are_woken() {
         let (store, key) = (store.clone(), key.clone());
         start(async move { store.wait_for_change(&key, Some(seen)).await })
     };
-    until(async || (server.ask::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len() == 1).then_some(())).await;
+    until(async || (server.command::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len() == 1).then_some(())).await;
 
     server.kill();
     within_deadline("the end of the connection", waiting).await.unwrap().unwrap();
@@ -176,7 +176,7 @@ async fn a_call_to_a_frozen_server_times_out_and_may_be_applied() {
         .unwrap();
     let key = key("main");
     let one = applied(swap(&store, &key, None, "one").await);
-    server.freeze();
+    server.suspend();
 
     let bound = Duration::from_millis(1000);
     let clock = Clock::system();
@@ -189,7 +189,7 @@ async fn a_call_to_a_frozen_server_times_out_and_may_be_applied() {
         .expect("it is bounded")
         .unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { applied: WriteState::NotApplied, .. }), "{error:?}");
-    server.thaw();
+    server.resume();
 
     until_usable(&store, &key).await;
     // A command that was in flight when the server froze is executed late; either way one of the two is current.
@@ -203,12 +203,12 @@ async fn a_read_without_a_reply_reports_no_write() {
     let options: quota_redis::RedisOptions = server.url().parse().unwrap();
     let store = options.response_timeout(Duration::from_millis(50)).open().unwrap();
     store.read(&key("main")).await.unwrap();
-    server.freeze();
+    server.suspend();
 
     let error = store.read(&key("main")).await.unwrap_err();
 
     assert!(matches!(error, StoreError::Unavailable { applied: WriteState::NotApplied, .. }), "{error:?}");
-    server.thaw();
+    server.resume();
 }
 
 #[tokio::test]
@@ -238,7 +238,7 @@ async fn a_server_without_enough_replicas_serves_reads_and_refuses_writes() {
     let store = open(&server.url());
     let main = key("main");
     let version = applied(swap(&store, &main, None, "one").await);
-    let () = server.ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    let () = server.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
 
     let error = swap(&store, &main, Some(version), "two").await.unwrap_err();
 
@@ -253,8 +253,8 @@ async fn a_replica_without_its_master_that_refuses_reads_is_unavailable() {
     let store = open(&server.url());
     store.read(&key("main")).await.unwrap();
 
-    let () = server.ask(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
-    let () = server.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    let () = server.command(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
+    let () = server.command(&["REPLICAOF", "127.0.0.1", "1"]);
 
     let error = store.read(&key("main")).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
@@ -267,7 +267,7 @@ async fn a_server_without_memory_refuses_writes_and_keeps_its_data() {
     let store = open(&server.url());
     let key = key("main");
     let one = applied(swap(&store, &key, None, "one").await);
-    let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    let () = server.command(&["CONFIG", "SET", "maxmemory", "1"]);
 
     let error = swap(&store, &key, Some(one), "two").await.unwrap_err();
 
@@ -333,7 +333,7 @@ async fn two_prefixes_share_nothing() {
     assert_eq!(two.read(&key("main")).await.unwrap().document, None);
     applied(swap(&two, &key("main"), None, "two").await);
 
-    let mut keys: Vec<String> = server.ask(&["KEYS", "*"]);
+    let mut keys: Vec<String> = server.command(&["KEYS", "*"]);
     keys.sort();
     assert_eq!(keys, ["other:1:{anthropic/main}", "quota:1:{anthropic/main}"]);
 }
@@ -352,12 +352,12 @@ fn a_store_outlives_the_runtime_it_was_first_used_on() {
 #[tokio::test]
 async fn a_write_whose_reply_was_lost_is_recognised_as_applied() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port());
+    let proxy = Proxy::new(server.port());
     let store = open(&format!("redis://127.0.0.1:{}", proxy.port()));
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
 
-    proxy.lose_answers(1);
+    proxy.drop_responses(1);
     let version = applied(swap(&store, &key, Some(seen), "two").await);
 
     assert_eq!(store.read(&key).await.unwrap().version(), Some(version));
@@ -369,12 +369,12 @@ async fn a_write_whose_reply_was_lost_is_recognised_as_applied() {
 #[tokio::test]
 async fn a_write_whose_replies_are_all_lost_may_be_applied() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port());
+    let proxy = Proxy::new(server.port());
     let store = open(&format!("redis://127.0.0.1:{}", proxy.port()));
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "one").await);
 
-    proxy.lose_answers(2);
+    proxy.drop_responses(2);
     let error = swap(&store, &key, Some(seen), "two").await.unwrap_err();
 
     assert!(matches!(error, StoreError::Unavailable { applied: WriteState::Unknown, .. }), "{error:?}");

@@ -15,7 +15,7 @@ fn count(server: &Server, command: &str) -> u64 {
 }
 
 fn subscriptions(server: &Server) -> usize {
-    server.ask::<Vec<String>>(&["PUBSUB", "CHANNELS", "*"]).len()
+    server.command::<Vec<String>>(&["PUBSUB", "CHANNELS", "*"]).len()
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn two_swaps_under_a_subscription_cost_two_script_calls_and_nothing_else()
         until(async || (count(&server, "getrange") == 1).then_some(())).await;
         assert!(still_waits(&store, &mut wait).await);
     }
-    let () = server.ask(&["CONFIG", "RESETSTAT"]);
+    let () = server.command(&["CONFIG", "RESETSTAT"]);
 
     for body in ["lease", "commit"] {
         seen = applied(swap(&store, &key, Some(seen), body).await);
@@ -120,7 +120,7 @@ async fn an_expired_document_wakes_once() {
     let mut first = pin!(store.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&store, &mut first).await);
     until(async || (subscriptions(&server) == 1).then_some(())).await;
-    let _: i64 = server.ask(&["DEL", "quota:1:{anthropic/main}"]);
+    let _: i64 = server.command(&["DEL", "quota:1:{anthropic/main}"]);
     assert_eq!(store.read(&key).await.unwrap().version(), None);
 
     within_deadline("the reply to the read", first).await.unwrap();
@@ -160,7 +160,7 @@ async fn a_lost_connection_wakes_all_waiters() {
     }
     until(async || (subscriptions(&server) == 3).then_some(())).await;
 
-    let _: i64 = server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let _: i64 = server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
 
     for wait in waits {
         within_deadline("the end of the connection", wait).await.unwrap();
@@ -188,10 +188,10 @@ async fn a_frozen_server_wakes_all_waiters() {
     until(async || (count(&server, "getrange") > 2).then_some(())).await;
     assert!(still_waits(&store, &mut wait).await, "a responsive server wakes no waiter");
 
-    server.freeze();
+    server.suspend();
 
     within_deadline("the end of the connection", wait).await.unwrap();
-    server.thaw();
+    server.resume();
 }
 
 #[tokio::test]
@@ -203,15 +203,15 @@ async fn a_server_that_replies_with_an_error_keeps_its_connection() {
     let mut wait = pin!(store.wait_for_change(&key, Some(seen)));
     assert!(still_waits(&store, &mut wait).await);
     let refusals = || {
-        let stats: String = server.ask(&["INFO", "errorstats"]);
+        let stats: String = server.command(&["INFO", "errorstats"]);
         let line = stats.lines().find_map(|line| line.strip_prefix("errorstat_MASTERDOWN:count="));
         line.and_then(|count| count.parse::<u64>().ok()).unwrap_or_default()
     };
 
-    let () = server.ask(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
-    let () = server.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    let () = server.command(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
+    let () = server.command(&["REPLICAOF", "127.0.0.1", "1"]);
     until(async || (refusals() >= 3).then_some(())).await;
-    let () = server.ask(&["REPLICAOF", "NO", "ONE"]);
+    let () = server.command(&["REPLICAOF", "NO", "ONE"]);
 
     assert!(still_waits(&store, &mut wait).await);
 }
@@ -219,7 +219,7 @@ async fn a_server_that_replies_with_an_error_keeps_its_connection() {
 #[tokio::test]
 async fn a_network_that_drops_all_bytes_wakes_all_waiters() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port());
+    let proxy = Proxy::new(server.port());
     let store = with_keepalive(&proxy.url(), Duration::from_millis(50));
     let key = key("main");
     let mut wait = pin!(store.wait_for_change(&key, None));
@@ -264,7 +264,7 @@ async fn a_change_is_found_by_polls(server: &Server, url: &str) {
 #[tokio::test]
 async fn without_the_right_to_subscribe_the_version_is_polled() {
     let server = Server::start();
-    let () = server.ask(&[
+    let () = server.command(&[
         "ACL",
         "SETUSER",
         "no-subscribe",
@@ -339,7 +339,7 @@ async fn replies_are_not_mixed_up_when_a_subscribed_slot_moves() {
     let mut wait = pin!(store.wait_for_change(&moving, Some(seen)));
     assert!(still_waits(&store, &mut wait).await);
     until(async || {
-        let shards: Vec<String> = cluster.nodes()[from].ask(&["PUBSUB", "SHARDCHANNELS"]);
+        let shards: Vec<String> = cluster.nodes()[from].command(&["PUBSUB", "SHARDCHANNELS"]);
         (shards.len() == 1).then_some(())
     })
     .await;

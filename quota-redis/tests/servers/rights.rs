@@ -23,7 +23,7 @@ const LEAST: [&str; 11] = [
 
 /// A store whose user has exactly the required rights.
 pub(crate) fn store_of_least(server: &Server) -> RedisStore {
-    let () = server.ask(&[&["ACL", "SETUSER", "quota", "reset", "on", ">pw"][..], &LEAST].concat());
+    let () = server.command(&[&["ACL", "SETUSER", "quota", "reset", "on", ">pw"][..], &LEAST].concat());
     open(&format!("redis://quota:pw@127.0.0.1:{}", server.port()))
 }
 
@@ -46,8 +46,8 @@ async fn each_listed_right_is_required() {
 
     for right in ["+evalsha", "+eval", "+get", "+set"] {
         let taken = right.replace('+', "-");
-        let () = server.ask(&["ACL", "SETUSER", "quota", &taken]);
-        let () = server.ask(&["SCRIPT", "FLUSH"]);
+        let () = server.command(&["ACL", "SETUSER", "quota", &taken]);
+        let () = server.command(&["SCRIPT", "FLUSH"]);
 
         let error = swap(&store, &key, None, "two")
             .await
@@ -57,14 +57,14 @@ async fn each_listed_right_is_required() {
         let written = swap(&store, &crate::env::key(&right[1..]), None, "new").await.map(drop);
         let refused = [error, read, written].into_iter().filter_map(Result::err).next();
         assert!(matches!(refused, Some(StoreError::Rejected { .. })), "{right}: {refused:?}");
-        let () = server.ask(&["ACL", "SETUSER", "quota", right]);
+        let () = server.command(&["ACL", "SETUSER", "quota", right]);
     }
 }
 
 #[tokio::test]
 async fn a_user_that_may_not_publish_can_write() {
     let server = Server::start();
-    let () = server.ask(&["ACL", "SETUSER", "mute", "on", ">pw", "~*", "resetchannels", "+@all"]);
+    let () = server.command(&["ACL", "SETUSER", "mute", "on", ">pw", "~*", "resetchannels", "+@all"]);
     let store = open(&format!("redis://mute:pw@127.0.0.1:{}", server.port()));
     let key = key("main");
 

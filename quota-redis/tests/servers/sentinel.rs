@@ -13,23 +13,24 @@ async fn after_a_failover_the_new_master_is_found_with_the_data() {
     let store = open(&sentinels.url());
     let key = key("main");
     let seen = applied(swap(&store, &key, None, "before").await);
-    let _: i64 = redis::cmd("WAIT").arg(1).arg(5000).query(&mut sentinels.first().admin()).unwrap();
+    let _: i64 = redis::cmd("WAIT").arg(1).arg(5000).query(&mut sentinels.initial_master().admin()).unwrap();
     let waiting = {
         let (store, key) = (store.clone(), key.clone());
         start(async move { store.wait_for_change(&key, Some(seen)).await })
     };
     until(async || {
-        (sentinels.first().ask::<Vec<String>>(&["PUBSUB", "CHANNELS", "quota*"]).len() == 1).then_some(())
+        (sentinels.initial_master().command::<Vec<String>>(&["PUBSUB", "CHANNELS", "quota*"]).len() == 1)
+            .then_some(())
     })
     .await;
 
-    sentinels.first().kill();
+    sentinels.initial_master().kill();
 
     within_deadline("the end of the connection", waiting).await.unwrap().unwrap();
     let next = until(async || swap(&store, &key, Some(seen), "after").await.ok()).await;
     let next = applied(Ok(next));
     sentinels.wait_for_failover();
-    assert_eq!(sentinels.replica().ask::<i64>(&["EXISTS", "quota:1:{anthropic/main}"]), 1);
+    assert_eq!(sentinels.replica().command::<i64>(&["EXISTS", "quota:1:{anthropic/main}"]), 1);
     assert_eq!(store.read(&key).await.unwrap().version(), Some(next));
 }
 
@@ -39,16 +40,16 @@ async fn callers_that_never_wait_for_a_reply_leave_a_frozen_master() {
     let store = open(&sentinels.url());
     let key = key("main");
     applied(swap(&store, &key, None, "before").await);
-    let _: i64 = redis::cmd("WAIT").arg(1).arg(5000).query(&mut sentinels.first().admin()).unwrap();
+    let _: i64 = redis::cmd("WAIT").arg(1).arg(5000).query(&mut sentinels.initial_master().admin()).unwrap();
 
-    sentinels.first().freeze();
+    sentinels.initial_master().suspend();
     sentinels.wait_for_failover();
 
     let clock = Clock::system();
     let patience = Duration::from_millis(100);
     let read = until(async || clock.bounded(patience, store.read(&key)).await.and_then(Result::ok)).await;
     assert_eq!(body(Ok(read)).as_deref(), Some(&b"before"[..]));
-    sentinels.first().thaw();
+    sentinels.initial_master().resume();
 }
 
 #[tokio::test]
@@ -56,18 +57,18 @@ async fn a_dead_sentinel_does_not_matter() {
     let mut sentinels = Sentinels::start();
     let url = sentinels.url();
     sentinels.sentinels_mut()[0].kill();
-    sentinels.sentinels_mut()[1].freeze();
+    sentinels.sentinels_mut()[1].suspend();
     let store = open(&url);
 
     applied(swap(&store, &key("main"), None, "one").await);
 
     assert_eq!(body(store.read(&key("main")).await).as_deref(), Some(&b"one"[..]));
-    sentinels.sentinels_mut()[1].thaw();
+    sentinels.sentinels_mut()[1].resume();
 }
 
 #[tokio::test]
 async fn an_unknown_master_name_is_refused() {
-    let sentinels = Sentinels::start_small();
+    let sentinels = Sentinels::start_single();
     let store = open(&sentinels.url().replace("quota-master", "unknown"));
 
     let error = store.read(&key("main")).await.unwrap_err();

@@ -11,13 +11,13 @@ use crate::env::{applied, key, open, start, swap, until, within_deadline};
 const DELAY: Duration = Duration::from_millis(300);
 
 fn subscriptions(server: &Server) -> usize {
-    server.ask::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len()
+    server.command::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len()
 }
 
 #[tokio::test]
 async fn a_slow_server_keeps_its_connection_with_100_followed_accounts() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port());
+    let proxy = Proxy::new(server.port());
     let quota = QuotaManager::builder(open(&proxy.url())).build().unwrap();
     let id = |number| format!("anthropic/a{number}").parse::<AccountId>().unwrap();
     let accounts: Vec<_> = (0..100).map(|number| quota.account(&id(number))).collect();
@@ -27,7 +27,7 @@ async fn a_slow_server_keeps_its_connection_with_100_followed_accounts() {
     until(async || (subscriptions(&server) >= accounts.len()).then_some(())).await;
     let (connections, clock) = (proxy.connections(), Clock::system());
 
-    proxy.delay_answers(DELAY);
+    proxy.delay_responses(DELAY);
     for _ in 0..150 {
         for account in &accounts {
             drop(account.sync().await);
@@ -42,7 +42,7 @@ async fn a_slow_server_keeps_its_connection_with_100_followed_accounts() {
 #[tokio::test]
 async fn a_reply_to_a_cancelled_caller_keeps_the_connection() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port());
+    let proxy = Proxy::new(server.port());
     let store = open(&proxy.url());
     let (clock, main) = (Clock::system(), key("main"));
     let seen = applied(swap(&store, &main, None, "one").await);
@@ -52,11 +52,11 @@ async fn a_reply_to_a_cancelled_caller_keeps_the_connection() {
     });
     until(async || (subscriptions(&server) == 1).then_some(())).await;
 
-    proxy.delay_answers(DELAY);
+    proxy.delay_responses(DELAY);
     assert!(clock.bounded(DELAY * 3 / 4, store.read(&main)).await.is_none());
     clock.sleep(Duration::from_millis(500)).await;
     assert_eq!(store.read(&main).await.unwrap().version(), Some(seen));
-    proxy.heal();
+    proxy.restore();
 
     assert_eq!(proxy.connections(), 1);
     assert!(!waiting.is_finished());

@@ -5,19 +5,19 @@ use std::path::Path;
 
 use quota_core::{QuotaStore, Secret, StoreError};
 use quota_redis::{RedisOptions, RedisStore};
-use redis_harness::{Authority, Server};
+use redis_harness::{Server, TestCa};
 
 use crate::env::{applied, key, open, swap};
 
 /// A server that accepts only TLS.
-pub(crate) fn server(clients_too: bool) -> (Authority, Server) {
-    let authority = Authority::new();
+pub(crate) fn server(clients_too: bool) -> (TestCa, Server) {
+    let authority = TestCa::new();
     let server = Server::builder().with_tls(&authority, clients_too).start();
     (authority, server)
 }
 
 /// Options that satisfy the server.
-pub(crate) fn options(authority: &Authority, server: &Server) -> RedisOptions {
+pub(crate) fn options(authority: &TestCa, server: &Server) -> RedisOptions {
     let identity = authority.issue("a client");
     RedisOptions::single("127.0.0.1", server.port())
         .authority(authority.certificate())
@@ -45,7 +45,7 @@ async fn the_url_may_name_certificate_files() {
 #[tokio::test]
 async fn a_certificate_of_another_authority_is_not_trusted() {
     let (_, server) = server(false);
-    let store = options(&Authority::new(), &server).open().unwrap();
+    let store = options(&TestCa::new(), &server).open().unwrap();
 
     let error = error(&store).await;
 

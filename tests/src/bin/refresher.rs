@@ -1,7 +1,7 @@
-//! One process that asks for a usage again and again: `refresher STORE PROVIDER [once]`, both URLs.
+//! One process that refreshes an account again and again: `refresher STORE PROVIDER [once]`, both URLs.
 //!
-//! It says `asks` when it calls the provider and `served` when it has a number. With `once` it reads, and refreshes nothing.
-//! It ends when it is killed, or with its input.
+//! It prints `calling` when it calls the provider and `served` when it has a reading. With `once` it only gets, and never refreshes.
+//! It ends with its input.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 
 use std::error::Error;
@@ -18,7 +18,7 @@ use quota::{
     UsageFetcher, UsageReport, open_store,
 };
 
-/// Tells the parent who asks.
+/// Prints a line for each call.
 #[derive(Debug)]
 struct Telling(Anthropic);
 
@@ -29,7 +29,7 @@ impl UsageFetcher for Telling {
     }
 
     async fn fetch(&self, account: &AccountId, credential: &Credential) -> Result<UsageReport, FetchError> {
-        println!("asks");
+        println!("calling");
         self.0.fetch(account, credential).await
     }
 }
@@ -48,12 +48,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let quota =
         QuotaManager::builder(open_store(store)?).provider(fetcher, login).policy(policy(once)).build()?;
     let main = quota.account(&"anthropic/main".parse()?);
-    runtime.spawn(ask(main, once));
+    runtime.spawn(run(main, once));
     stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }
 
-async fn ask(main: Account, once: bool) {
+async fn run(main: Account, once: bool) {
     loop {
         let served = if once {
             main.get().await.is_ok()
@@ -69,8 +69,8 @@ async fn ask(main: Account, once: bool) {
     }
 }
 
-/// A short timeout, because the lease of a killed process lasts two seconds longer. With `once` the parent counts calls: none may
-/// time out before the parent has killed the process that makes it.
+/// A short timeout, because the lease of a killed process lasts two seconds longer. With `once` the parent counts calls, so none may
+/// time out before the parent has killed the calling process.
 fn policy(once: bool) -> Policy {
     let timeout = Duration::from_millis(if once { 3_000 } else { 500 });
     let backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(100));

@@ -1,8 +1,8 @@
-//! One process that has a login of its own renewed: `renewer FILE PROVIDER STORE HOW`, a path, two URLs and a word.
+//! One process that renews an owned login: `renewer FILE PROVIDER STORE HOW`, a path, two URLs and a word.
 //!
-//! It says `ready`, waits for a line, asks for the credential of `anthropic/main`, says which token it got or why none, and
-//! ends. By the word it stops on the way, says `here`, and goes no further: `sent` before the token is sent, `answered`
-//! when the new one has come, `written` when it is written. With `ever` it asks again and again, for tokens that end at once.
+//! It prints `ready`, waits for a line, resolves the credential of `anthropic/main`, prints the token or the error, and ends.
+//! HOW is a step at which it prints `here` and stops: `sent` before the token is sent, `answered` after the new one has arrived,
+//! `written` after it is written. With `ever` it resolves again and again, with tokens that expire at once.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 
 use std::error::Error;
@@ -21,7 +21,7 @@ use quota::{
 };
 use quota::{CredentialSource, Secret};
 
-/// A refresher that stops where it is told to.
+/// A token refresher that stops at a step.
 #[derive(Debug)]
 struct Stopping<R> {
     inner: R,
@@ -29,8 +29,8 @@ struct Stopping<R> {
 }
 
 impl<R> Stopping<R> {
-    async fn pass(&self, place: &str) {
-        if self.at == place {
+    async fn pass(&self, step: &str) {
+        if self.at == step {
             println!("here");
             pending::<()>().await;
         }
@@ -47,12 +47,12 @@ impl<R: TokenRefresher> TokenRefresher for Stopping<R> {
         self.pass("sent").await;
         let tokens = self.inner.refresh(refresh_token).await;
         self.pass("answered").await;
-        // Ended soon after they come, so that there is a renewal under way at every moment.
+        // The tokens expire soon after they arrive, so that a renewal is always in flight.
         if self.at == "ever" { Ok(tokens?.expires_in(Duration::from_millis(5))) } else { tokens }
     }
 }
 
-/// A store whose second swap, which gives the turn back, comes after everything is written.
+/// A store that stops at its second swap, which releases the lease after everything is written.
 #[derive(Debug)]
 struct StoppingStore {
     stopping: Stopping<Arc<dyn QuotaStore>>,

@@ -1,8 +1,8 @@
-//! One process that routes requests over `anthropic/main`, `b` and `c`: `router STORE PROVIDER REQUESTS SHARE`, the first two URLs,
-//! and the percent of five hours that each request is expected to use; 0 if it does not say.
+//! One process that routes requests over `anthropic/main`, `b` and `c`: `router STORE PROVIDER REQUESTS SHARE`, the first two URLs.
+//! SHARE is the estimate of each request in percent of the five-hour window; 0 for no estimate.
 //!
-//! It says `ready`, waits for a line, and then routes that many requests at once, of which none is ever reported. It answers with how
-//! many were refused because no account has room, and how many each account was given, and ends.
+//! It prints `ready`, waits for a line, and then routes that many requests at once without ever reporting an outcome. It prints how
+//! many were refused because no account is available, and how many each account got, and ends.
 #![expect(clippy::print_stdout, reason = "the parent reads it")]
 
 use std::error::Error;
@@ -66,7 +66,7 @@ fn accounts(store: &str, provider: &str) -> Result<FallbackAccountManager, Box<d
     let config =
         ids[1..].iter().fold(AccountsConfig::new(ids[0].clone()), |all, id| all.fallback(id.clone()));
     let accounts = FallbackAccountManager::builder(config).quota_manager(quota);
-    // As long as it takes on a busy machine: how many are let in is counted.
+    // Long enough for a busy machine, because the test counts admitted requests.
     let policy = RoutingPolicy::default().reservation_timeout(Duration::from_secs(60));
     Ok(accounts.reservations(store).policy(policy).build()?)
 }

@@ -1,14 +1,14 @@
-//! The wire between one of two hosts and the server: cut, silent, or one byte a second.
+//! Network faults between one of two hosts and the server: cut, black hole, or one byte per second.
 
 use redis_harness::{Monitor, Proxy, Server};
 
-use crate::world::*;
+use crate::fixture::*;
 
-/// One of two hosts loses the server by `fault`, which ends when `Proxy::heal` says so.
+/// One of two hosts loses the server by `fault`, until `Proxy::restore`.
 async fn one_host_loses_the_server(fault: fn(&Proxy)) {
     let server = Server::start();
-    let monitor = Monitor::of(&server);
-    let proxy = Proxy::before(server.port());
+    let monitor = Monitor::start(&server);
+    let proxy = Proxy::new(server.port());
     let provider = provider();
     let mut hosts = [Host::on(&proxy.url(), &provider), Host::on(&server.url(), &provider)];
     for host in &mut hosts {
@@ -16,14 +16,14 @@ async fn one_host_loses_the_server(fault: fn(&Proxy)) {
     }
 
     fault(&proxy);
-    moves_to(&provider, &hosts, 40.0).await;
+    set_usage(&provider, &hosts, 40.0).await;
     assert_eq!(hosts[0].refresh().await, Some(40.0), "it is served while the wire is still bad");
-    assert!(hosts[0].is_alone() && !hosts[1].is_alone());
-    moves_to(&provider, &hosts, 50.0).await;
+    assert!(hosts[0].is_standalone() && !hosts[1].is_standalone());
+    set_usage(&provider, &hosts, 50.0).await;
     assert_eq!(hosts[1].refresh().await, Some(50.0));
     assert_eq!(hosts[0].get().await, Some(40.0), "what it knows itself, and no call for it");
     assert_eq!(provider.calls(), 3);
-    proxy.heal();
+    proxy.restore();
 
     hosts[0].until_shows(50.0).await;
     all_agree(&provider, &mut hosts).await;
@@ -31,16 +31,16 @@ async fn one_host_loses_the_server(fault: fn(&Proxy)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_whose_wire_is_cut_goes_on_alone_and_comes_back() {
+async fn a_host_without_a_connection_goes_standalone_and_comes_back() {
     one_host_loses_the_server(Proxy::cut).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_whose_packets_vanish_goes_on_alone_and_comes_back() {
+async fn a_host_in_a_black_hole_goes_standalone_and_comes_back() {
     one_host_loses_the_server(Proxy::black_hole).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_hears_one_byte_a_second_goes_on_alone_and_comes_back() {
-    one_host_loses_the_server(Proxy::drag).await;
+async fn a_host_with_one_byte_per_second_goes_standalone_and_comes_back() {
+    one_host_loses_the_server(Proxy::throttle).await;
 }

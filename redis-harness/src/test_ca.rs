@@ -1,16 +1,16 @@
 //! Certificates for one test, made when it runs.
-//! Nothing here is kept: keys live as long as the test's folder.
+//! Keys live as long as the test's folder.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-/// A private authority.
+/// A private certificate authority.
 #[derive(Debug)]
-pub struct Authority {
+pub struct TestCa {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// What somebody shows to prove who they are, as PEM.
+/// A certificate with its private key, as PEM.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Identity {
@@ -20,20 +20,20 @@ pub struct Identity {
     pub key: String,
 }
 
-impl Authority {
-    /// A new one, that nobody trusts yet.
+impl TestCa {
+    /// Creates an authority that no client or server trusts yet.
     ///
     /// # Panics
     ///
-    /// If no key can be made.
+    /// If no key can be generated.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "no two are the same")]
+    #[expect(clippy::new_without_default, reason = "no two authorities are equal")]
     pub fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names are good names");
-        // Names must differ: whoever is issued by its own name is taken for self-signed.
+        let mut params = CertificateParams::new(Vec::new()).expect("an empty list of names is valid");
+        // The names must differ. Otherwise an issued certificate would look self-signed.
         params.distinguished_name.push(DnType::CommonName, "an authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key can be made");
+        let key = KeyPair::generate().expect("a key can be generated");
         let certificate = params.self_signed(&key).expect("it can sign itself").pem();
         Self { certificate, issuer: Issuer::new(params, key) }
     }
@@ -44,15 +44,15 @@ impl Authority {
         &self.certificate
     }
 
-    /// A certificate for a host or a client of that name.
+    /// Issues a certificate for a host or a client.
     ///
     /// # Panics
     ///
-    /// If the name cannot be in a certificate.
+    /// If the name is invalid in a certificate.
     #[must_use]
     pub fn issue(&self, name: &str) -> Identity {
-        let key = KeyPair::generate().expect("a key can be made");
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("the name is good");
+        let key = KeyPair::generate().expect("a key can be generated");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("the name is valid");
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.signed_by(&key, &self.issuer).expect("it can be signed").pem();
         Identity { certificate, key: key.serialize_pem() }

@@ -1,4 +1,4 @@
-//! A simulated provider on loopback, and managers that ask it.
+//! A simulated provider on loopback, and managers that use it.
 
 use std::future::Future;
 use std::path::Path;
@@ -14,14 +14,14 @@ use quota::{
 use quota::{CredentialSource, Secret};
 use quota_sim::{Account, Script, Simulator, Window};
 
-/// How many times faster than ours the provider's time runs: its minute of quiet is a tenth of a second.
+/// How many times faster than ours the provider's time runs: its hold of a minute is a tenth of a second.
 pub(crate) const SPEED: f64 = 600.0;
 
 pub(crate) fn id(name: &str) -> AccountId {
     format!("anthropic/{name}").parse().unwrap()
 }
 
-/// An account that has used some of both windows and does not use more by itself.
+/// An account with some use of both windows and without growth.
 pub(crate) fn account(name: &str) -> Account {
     Account::new(name).windows([
         Window::five_hour().used(30.0).resets_in(Duration::from_secs(4 * 3600)),
@@ -29,23 +29,23 @@ pub(crate) fn account(name: &str) -> Account {
     ])
 }
 
-/// A provider whose time is ours.
+/// A provider in real time.
 pub(crate) async fn provider(accounts: impl IntoIterator<Item = Account>) -> Simulator {
     Simulator::builder(Script::new(accounts)).start().await.unwrap()
 }
 
-/// A provider whose minutes pass in tenths of a second.
-pub(crate) async fn hasty_provider(accounts: impl IntoIterator<Item = Account>) -> Simulator {
+/// A provider whose minutes are tenths of a second.
+pub(crate) async fn fast_provider(accounts: impl IntoIterator<Item = Account>) -> Simulator {
     Simulator::builder(Script::new(accounts).speed(SPEED)).start().await.unwrap()
 }
 
-/// The policy for a provider whose time is ours, with accounts that do not wait for each other.
+/// The policy for a provider in real time, without a minimum interval between accounts.
 pub(crate) fn policy() -> Policy {
     Policy::default().min_call_interval(Duration::ZERO).max_concurrent_calls(8)
 }
 
-/// The same rules for a hasty provider: all spans as much shorter as its time is faster, and a little longer than that.
-pub(crate) fn hasty_policy() -> Policy {
+/// The same policy for a fast provider: every duration is scaled by its speed, plus a little slack.
+pub(crate) fn fast_policy() -> Policy {
     let backoff = Backoff::doubling(Duration::from_millis(150), Duration::from_millis(1500));
     policy()
         .max_age(Duration::from_millis(500))
@@ -55,18 +55,18 @@ pub(crate) fn hasty_policy() -> Policy {
         .budget(Budget::new(10_000, 0))
 }
 
-/// A source with the simulated tokens of these accounts.
+/// A credential source with the simulated tokens of these accounts.
 pub(crate) fn tokens<'a>(names: impl IntoIterator<Item = &'a str>) -> Arc<dyn CredentialSource> {
     let source = |name: &str| Arc::new(StaticCredential::new(Secret::new(format!("sim-token-{name}"))));
     Arc::new(names.into_iter().fold(CredentialMap::new(), |all, name| all.with(id(name), source(name))))
 }
 
-/// The login of Claude Code that a folder holds.
+/// Claude Code's login in a folder.
 pub(crate) fn login_in(folder: &Path) -> Arc<dyn CredentialSource> {
     Arc::new(ClaudeCode::in_dir(folder))
 }
 
-/// A process: a manager of its own on a store that others may share.
+/// A manager of its own on a store that others may share, like another process.
 pub(crate) fn process(
     simulator: &Simulator,
     store: &Arc<dyn QuotaStore>,
@@ -77,8 +77,8 @@ pub(crate) fn process(
     QuotaManager::builder(Arc::clone(store)).provider(fetcher, logins).policy(policy).build().unwrap()
 }
 
-/// The only process there is.
-pub(crate) fn lone_process(
+/// A manager on a memory store.
+pub(crate) fn single_process(
     simulator: &Simulator,
     logins: Arc<dyn CredentialSource>,
     policy: Policy,
@@ -90,7 +90,7 @@ pub(crate) fn memory() -> Arc<dyn QuotaStore> {
     Arc::new(MemoryStore::new())
 }
 
-/// What was last read of the five hours.
+/// The last reading of the five-hour window.
 pub(crate) fn five_hours(answer: &AccountUsage) -> Option<f64> {
     answer.snapshot().window(&WindowId::five_hour()).map(|window| window.used().as_f64())
 }
@@ -99,8 +99,8 @@ pub(crate) fn percent(value: f64) -> Percent {
     Percent::from_percent(value).unwrap()
 }
 
-/// Waits for something that must come; a test that waits in vain fails and says for what.
-pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+/// Waits with a deadline. After it the test fails, and names what it waited for.
+pub(crate) async fn within_deadline<T>(what: &str, work: impl Future<Output = T>) -> T {
     let done = Clock::system().bounded(Duration::from_secs(30), work).await;
-    done.unwrap_or_else(|| panic!("waited in vain for {what}"))
+    done.unwrap_or_else(|| panic!("timed out waiting for {what}"))
 }

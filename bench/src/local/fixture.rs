@@ -1,4 +1,4 @@
-//! A machine with a provider that keeps a ledger, and the program configured for it.
+//! A simulated provider with a ledger, and the program configured for it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::process::Process;
 
-pub(super) struct World {
+pub(super) struct Fixture {
     home: TempDir,
     config: PathBuf,
     tokens: Vec<(String, String)>,
@@ -18,8 +18,8 @@ pub(super) struct World {
     runtime: Runtime,
 }
 
-impl World {
-    /// Nothing is known yet.
+impl Fixture {
+    /// Without any reading.
     pub(super) fn cold(accounts: usize, policy: &str) -> Self {
         let accounts = (0..accounts).map(|number| {
             let windows = [Window::five_hour().used(42.0), Window::seven_day().used(17.0)];
@@ -33,13 +33,13 @@ impl World {
             .worker_threads(1)
             .enable_all()
             .build()
-            .expect("there are threads");
+            .expect("threads can be started");
         let started = runtime.block_on(Simulator::builder(script.clone()).start());
-        let simulator = started.expect("there is a port");
-        let home = tempfile::tempdir().expect("there is room");
+        let simulator = started.expect("a port is free");
+        let home = tempfile::tempdir().expect("the disk has space");
         let config = home.path().join("config.toml");
         let text = format!("[policy]\ngap = \"1ms\"\n{policy}\n{}", script.client_config(&simulator.url()));
-        std::fs::write(&config, text).expect("there is room");
+        std::fs::write(&config, text).expect("the disk has space");
         let token = |account: &Account| {
             let name = account.name().to_uppercase().replace('-', "_");
             (format!("QUOTA_SIM_{name}"), account.token().into_owned())
@@ -48,19 +48,19 @@ impl World {
         Self { home, config, tokens, simulator, runtime }
     }
 
-    /// All accounts are known, and stay fresh.
+    /// With readings of all accounts that stay fresh.
     pub(super) fn warm(accounts: usize) -> Self {
-        let world = Self::cold(accounts, "freshness = \"1h\"\ncomplete_every = \"1h\"\nparallel = 8");
-        world.process(["status"]).time_ms();
-        world
+        let fixture = Self::cold(accounts, "freshness = \"1h\"\ncomplete_every = \"1h\"\nparallel = 8");
+        fixture.process(["status"]).time_ms();
+        fixture
     }
 
-    /// The program on this machine, which asks this provider.
+    /// The program with this configuration.
     pub(super) fn process<const N: usize>(&self, arguments: [&str; N]) -> Process {
         self.process_with(self.config(), arguments)
     }
 
-    /// The same with a configuration of that many accounts, of which the first ones are those of this world.
+    /// The same with `accounts` accounts, of which the first ones exist at the provider.
     pub(super) fn process_among<const N: usize>(&self, accounts: usize, arguments: [&str; N]) -> Process {
         let mut text = std::fs::read_to_string(&self.config).expect("it was written");
         for number in self.tokens.len()..accounts {
@@ -70,7 +70,7 @@ impl World {
             );
         }
         let config = self.home.path().join(format!("config-{accounts}.toml"));
-        std::fs::write(&config, text).expect("there is room");
+        std::fs::write(&config, text).expect("the disk has space");
         self.process_with(config.to_str().expect("a temporary path is text"), arguments)
     }
 
@@ -78,12 +78,12 @@ impl World {
         let mut all = vec!["--config", config];
         all.splice(0..0, arguments);
         let process =
-            Process::beside("quota", []).with("HOME", self.home.path().to_string_lossy()).with("TZ", "UTC");
+            Process::built("quota", []).with("HOME", self.home.path().to_string_lossy()).with("TZ", "UTC");
         let process = all.into_iter().fold(process, Process::argument);
         self.tokens.iter().fold(process, |process, (name, token)| process.with(name, token))
     }
 
-    /// What names this world on a command line, and no other.
+    /// The path of the configuration, which identifies its processes.
     pub(super) fn config(&self) -> &str {
         self.config.to_str().expect("a temporary path is text")
     }

@@ -1,5 +1,5 @@
-//! What a server's errors leave in the log and in the counts: one warning for each outage, however many ask, and never an error
-//! that a reader sees.
+//! The log and the counters after a server's errors: one warning for each outage, independent of the number of callers, and never an
+//! error for a reader.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,10 +12,10 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{DefaultGuard, set_default};
 use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::fixture::*;
 use crate::loading;
-use crate::world::*;
 
-/// Counts the warnings of this thread, which is all there is in a test with one.
+/// Counts the warnings of this thread, which is the only one of its test.
 #[derive(Debug, Clone, Default)]
 struct Warnings(Arc<AtomicUsize>);
 
@@ -68,34 +68,34 @@ impl Reader {
         Self { quota, accounts, provider }
     }
 
-    /// Reads and refreshes every account again and again, for longer than a store that refuses is left in peace.
+    /// Reads and refreshes every account again and again, for longer than the backoff after a rejection.
     async fn is_served(&self) {
         for _ in 0..12 {
             for account in &self.accounts {
-                let _ = soon("a reader's answer", account.get()).await.unwrap();
-                let refreshed = soon("a refresh", account.refresh()).await.unwrap();
+                let _ = within_deadline("a reader's answer", account.get()).await.unwrap();
+                let refreshed = within_deadline("a refresh", account.refresh()).await.unwrap();
                 assert!(refreshed.error.is_none(), "{:?}", refreshed.error);
             }
             Clock::system().sleep(Duration::from_millis(250)).await;
         }
     }
 
-    async fn shares_again(&self) {
+    async fn wait_until_synced(&self) {
         let is_shared = |account: &Account| account.peek().store_unavailable_since().is_none();
         until("all accounts are shared again", || self.accounts.iter().all(is_shared)).await;
     }
 
-    fn tally(&self) -> StoreStats {
+    fn stats(&self) -> StoreStats {
         self.quota.store_stats()
     }
 }
 
-/// What is told of a store at this URL by a client that uses it for a while.
-async fn told_of(url: &str) -> (usize, StoreStats) {
+/// The warnings and counters of a client that uses the store at this URL for a while.
+async fn warnings_and_stats(url: &str) -> (usize, StoreStats) {
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(url);
     reader.is_served().await;
-    (warnings.count(), reader.tally())
+    (warnings.count(), reader.stats())
 }
 
 #[tokio::test]
@@ -105,83 +105,83 @@ async fn noscript_is_no_failure() {
     let reader = Reader::on(&server.url());
     reader.is_served().await;
 
-    let () = server.ask(&["SCRIPT", "FLUSH"]);
+    let () = server.command(&["SCRIPT", "FLUSH"]);
     reader.is_served().await;
 
-    assert_eq!((warnings.count(), reader.tally()), (0, StoreStats::default()));
+    assert_eq!((warnings.count(), reader.stats()), (0, StoreStats::default()));
 }
 
 #[tokio::test]
-async fn readonly_is_told_once_and_is_no_outage() {
+async fn readonly_is_logged_once_and_is_no_outage() {
     let master = Server::start();
     let replica = Server::builder().with(format!("replicaof 127.0.0.1 {}", master.port())).start();
 
-    let (warnings, tally) = told_of(&replica.url()).await;
+    let (warnings, tally) = warnings_and_stats(&replica.url()).await;
 
     assert_eq!((warnings, tally.outages, tally.unavailable), (1, 0, 0), "{tally:?}");
     assert!(tally.refused >= 1, "{tally:?}");
 }
 
 #[tokio::test]
-async fn moved_is_told_once_and_is_no_outage() {
+async fn moved_is_logged_once_and_is_no_outage() {
     let cluster = Cluster::start();
     let owner = cluster.owner_of(cluster.slot_of(KEY));
     let stranger = &cluster.nodes()[(owner + 1) % 3];
 
-    let (warnings, tally) = told_of(&stranger.url()).await;
+    let (warnings, tally) = warnings_and_stats(&stranger.url()).await;
 
     assert_eq!((warnings, tally.outages, tally.unavailable), (1, 0, 0), "{tally:?}");
     assert!(tally.refused >= 1, "{tally:?}");
 }
 
 #[tokio::test]
-async fn noauth_is_told_once() {
+async fn noauth_is_logged_once() {
     let server = Server::builder().with("requirepass right").start();
 
-    let (warnings, tally) = told_of(&server.url()).await;
+    let (warnings, tally) = warnings_and_stats(&server.url()).await;
 
     assert_eq!((warnings, tally.outages), (1, 0), "{tally:?}");
     assert!(tally.refused >= 1, "{tally:?}");
 }
 
 #[tokio::test]
-async fn oom_is_told_once_each_time() {
+async fn oom_is_logged_once_per_episode() {
     let server = Server::start();
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&server.url());
     reader.is_served().await;
 
     for time in 1..=2 {
-        let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+        let () = server.command(&["CONFIG", "SET", "maxmemory", "1"]);
         reader.is_served().await;
-        assert_eq!(warnings.count(), time, "{:?}", reader.tally());
+        assert_eq!(warnings.count(), time, "{:?}", reader.stats());
 
-        let () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
-        reader.shares_again().await;
+        let () = server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+        reader.wait_until_synced().await;
     }
 
-    assert!(reader.tally().refused >= 2, "{:?}", reader.tally());
+    assert!(reader.stats().refused >= 2, "{:?}", reader.stats());
 }
 
 #[tokio::test]
-async fn wrongtype_is_told_once_and_concerns_no_other_account() {
+async fn wrongtype_is_logged_once_and_affects_no_other_account() {
     let server = Server::start();
-    let _: i64 = server.ask(&["RPUSH", KEY, "another program's"]);
+    let _: i64 = server.command(&["RPUSH", KEY, "another program's"]);
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&server.url());
 
     reader.is_served().await;
 
-    let tally = reader.tally();
+    let tally = reader.stats();
     assert_eq!((warnings.count(), tally.outages, tally.refused), (1, 0, 0), "{tally:?}");
     assert!(tally.unusable >= 1, "{tally:?}");
-    let alone: Vec<_> =
+    let standalone: Vec<_> =
         reader.accounts.iter().map(|account| account.peek().store_unavailable_since().is_some()).collect();
-    assert_eq!(alone, [true, false, false]);
+    assert_eq!(standalone, [true, false, false]);
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_is_told_of_once_each_time() {
+async fn a_killed_server_is_logged_once_per_outage() {
     let mut server = Server::start();
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&server.url());
@@ -190,15 +190,15 @@ async fn a_server_that_is_killed_is_told_of_once_each_time() {
     for time in 1..=2 {
         server.kill();
         reader.is_served().await;
-        assert_eq!((warnings.count(), reader.tally().outages), (time, time as u64), "{:?}", reader.tally());
+        assert_eq!((warnings.count(), reader.stats().outages), (time, time as u64), "{:?}", reader.stats());
 
         server.restart();
-        reader.shares_again().await;
+        reader.wait_until_synced().await;
     }
 }
 
 #[tokio::test]
-async fn loading_is_an_outage_that_is_told_once() {
+async fn loading_is_an_outage_that_is_logged_once() {
     let server = loading::slow_reader();
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&server.url());
@@ -212,14 +212,14 @@ async fn loading_is_an_outage_that_is_told_once() {
     loading::let_it_finish(&server);
     reload.await.unwrap().unwrap();
 
-    reader.shares_again().await;
-    assert_eq!((warnings.count(), reader.tally().outages), (1, 1), "{:?}", reader.tally());
+    reader.wait_until_synced().await;
+    assert_eq!((warnings.count(), reader.stats().outages), (1, 1), "{:?}", reader.stats());
 }
 
 #[tokio::test]
-async fn a_wire_that_swallows_everything_is_told_of_once() {
+async fn a_black_hole_is_logged_once() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port());
+    let proxy = Proxy::new(server.port());
     let (warnings, _listening) = Warnings::listen();
     let reader = Reader::on(&proxy.url());
     reader.is_served().await;
@@ -227,6 +227,6 @@ async fn a_wire_that_swallows_everything_is_told_of_once() {
     proxy.black_hole();
     reader.is_served().await;
 
-    assert_eq!((warnings.count(), reader.tally().outages), (1, 1), "{:?}", reader.tally());
+    assert_eq!((warnings.count(), reader.stats().outages), (1, 1), "{:?}", reader.stats());
     assert!(reader.provider.calls() > 0);
 }

@@ -1,5 +1,5 @@
-//! Hosts that share one store and one provider, and words for what they are asked.
-//! The servers themselves are `redis-harness`'s.
+//! Hosts that share one store and one provider.
+//! `redis-harness` starts the servers.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use redis_harness::{Monitor, Server};
 
 pub(crate) const KEY: &str = "quota:1:{anthropic/main}";
 
-/// A host: a manager with a connection of its own, and one who reads and notes whether readings ever grew older.
+/// A manager with a connection of its own. It checks that its readings never get older.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) quota: QuotaManager,
@@ -35,9 +35,9 @@ pub(crate) fn provider() -> FakeProvider {
     FakeProvider::answering("anthropic", 30.0)
 }
 
-/// From now on the provider says that so much is used, and whatever is read from now on is newer by every host's clock than
-/// what any of them shows: a host knows the server's time no better than it has waited for it.
-pub(crate) async fn moves_to(provider: &FakeProvider, hosts: &[Host], percent: f64) {
+/// Sets the use at the provider, and waits until a new reading is newer than the cached one by every host's estimate of the server's
+/// clock. That estimate is off by up to the round-trip time.
+pub(crate) async fn set_usage(provider: &FakeProvider, hosts: &[Host], percent: f64) {
     let shown = hosts.iter().filter_map(|host| host.main.peek().snapshot().newest()).max();
     let later = shown.expect("something was read") + jiff::SignedDuration::from_millis(300);
     until("time passes", || hosts.iter().all(|host| host.main.peek().now() > later)).await;
@@ -62,36 +62,36 @@ impl Host {
         Self { quota, main, newest: None }
     }
 
-    /// What the host shows without a call.
+    /// The cached use, without a call.
     pub(crate) fn peek(&mut self) -> Option<f64> {
         let answer = self.main.peek();
-        self.note(&answer)
+        self.check_age(&answer)
     }
 
     pub(crate) async fn get(&mut self) -> Option<f64> {
-        let answer = soon("a reader's answer", self.main.get()).await.unwrap();
-        self.note(&answer)
+        let answer = within_deadline("a reader's answer", self.main.get()).await.unwrap();
+        self.check_age(&answer)
     }
 
     pub(crate) async fn refresh(&mut self) -> Option<f64> {
-        let refreshed = soon("a refresh", self.main.refresh()).await.unwrap();
+        let refreshed = within_deadline("a refresh", self.main.refresh()).await.unwrap();
         assert!(refreshed.error.is_none(), "{:?}", refreshed.error);
-        self.note(&refreshed.answer)
+        self.check_age(&refreshed.answer)
     }
 
-    pub(crate) fn is_alone(&self) -> bool {
+    pub(crate) fn is_standalone(&self) -> bool {
         self.main.peek().store_unavailable_since().is_some()
     }
 
     pub(crate) async fn until_shared(&self) {
-        until("the host shares again", || !self.is_alone()).await;
+        until("the host shares again", || !self.is_standalone()).await;
     }
 
     pub(crate) async fn until_shows(&mut self, percent: f64) {
         until("the host shows the new reading", || self.peek() == Some(percent)).await;
     }
 
-    fn note(&mut self, answer: &AccountUsage) -> Option<f64> {
+    fn check_age(&mut self, answer: &AccountUsage) -> Option<f64> {
         let newest = answer.snapshot().newest();
         assert!(newest >= self.newest, "a reading went back in time: {newest:?} after {:?}", self.newest);
         self.newest = newest;
@@ -99,13 +99,13 @@ impl Host {
     }
 }
 
-/// All hosts share again, and one more call is enough for all of them to show what it brought.
+/// Waits until all hosts are synced again, and checks that one more call is enough for all of them.
 pub(crate) async fn all_agree(provider: &FakeProvider, hosts: &mut [Host]) {
     for host in hosts.iter() {
         host.until_shared().await;
     }
     let calls = provider.calls();
-    moves_to(provider, hosts, 99.0).await;
+    set_usage(provider, hosts, 99.0).await;
     assert_eq!(hosts[0].refresh().await, Some(99.0));
     for host in &mut *hosts {
         host.until_shows(99.0).await;
@@ -113,25 +113,25 @@ pub(crate) async fn all_agree(provider: &FakeProvider, hosts: &mut [Host]) {
     assert_eq!(provider.calls(), calls + 1);
 }
 
-/// The leases that were given on this server, and what came of them, were as they must be.
+/// Checks the history of leases on this server.
 pub(crate) fn assert_good_history(monitor: &Monitor, server: &Server) {
-    let history: Vec<_> = monitor.heard(server).iter().filter_map(|call| Written::by_call(call)).collect();
+    let history: Vec<_> = monitor.recorded(server).iter().filter_map(|call| Written::by_call(call)).collect();
     assert!(history.len() > 1, "there is something to check");
     assert_eq!(check(&history), Ok(()));
 }
 
-/// Waits for something that must come; a test that waits in vain fails and says for what.
-pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+/// Waits with a deadline. After it the test fails, and names what it waited for.
+pub(crate) async fn within_deadline<T>(what: &str, work: impl Future<Output = T>) -> T {
     let done = Clock::system().bounded(Duration::from_secs(40), work).await;
-    done.unwrap_or_else(|| panic!("waited in vain for {what}"))
+    done.unwrap_or_else(|| panic!("timed out waiting for {what}"))
 }
 
-/// Looks until it is so.
+/// Polls until a condition is true.
 pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let look = async {
+    let poll = async {
         while !is_so() {
             Clock::system().sleep(Duration::from_millis(5)).await;
         }
     };
-    soon(what, look).await;
+    within_deadline(what, poll).await;
 }
