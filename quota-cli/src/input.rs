@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use quota::file::permissions;
+use quota::file::{open_nonblocking, permissions};
 
 use crate::exit::{CliError, Exit};
 use crate::io_cause;
@@ -26,7 +26,8 @@ const PIPE: piecemeal::Bounds =
 ///
 /// [`CliError`] if it cannot be read, or does not end.
 pub(crate) fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
-    let read = if is_stdin(path) { to_end(io::stdin().lock()) } else { open(path).and_then(read) };
+    let read =
+        if is_stdin(path) { to_end(io::stdin().lock()) } else { open_nonblocking(path).and_then(read) };
     limited(path, read)
 }
 
@@ -40,7 +41,7 @@ pub(crate) fn read_trusted(path: &Path) -> Result<Vec<u8>, CliError> {
     if is_stdin(path) {
         return limited(path, read_stdin());
     }
-    let opened = open(path).and_then(|file| Ok((permissions::check(&file, path)?, file)));
+    let opened = open_nonblocking(path).and_then(|file| Ok((permissions::check(&file, path)?, file)));
     match opened {
         Ok((Err(untrusted), _)) => Err(CliError::new(Exit::Config, untrusted.to_string())),
         Ok((Ok(()), file)) => limited(path, read(file)),
@@ -66,20 +67,6 @@ fn to_end(source: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(LIMIT + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LIMIT { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
-}
-
-/// Does not wait for the other end of a pipe.
-#[cfg(unix)]
-fn open(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-
-    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
-    File::options().read(true).custom_flags(flags.cast_signed()).open(path)
-}
-
-#[cfg(not(unix))]
-fn open(path: &Path) -> io::Result<File> {
-    File::open(path)
 }
 
 /// What is no regular file may never end, or stay silent, so it is read without blocking.
@@ -231,7 +218,7 @@ mod tests {
     fn a_pipe_without_a_writer_is_given_up() {
         let (_dir, path) = named_pipe();
 
-        let read = piecemeal::read(open(&path).unwrap(), true, &SHORT, |_| false);
+        let read = piecemeal::read(open_nonblocking(&path).unwrap(), true, &SHORT, |_| false);
 
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
@@ -239,7 +226,7 @@ mod tests {
     #[test]
     fn a_pipe_is_read_up_to_its_end() {
         let (_dir, path) = named_pipe();
-        let reader = open(&path).unwrap();
+        let reader = open_nonblocking(&path).unwrap();
         let mut writer = File::options().write(true).open(&path).unwrap();
         writer.write_all(b"12345678").unwrap();
         drop(writer);
@@ -270,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_device_without_an_end_is_read_no_further_than_the_limit() {
-        let read = piecemeal::read(open(Path::new("/dev/zero")).unwrap(), true, &LONG, |_| false);
+        let read = piecemeal::read(open_nonblocking(Path::new("/dev/zero")).unwrap(), true, &LONG, |_| false);
 
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }

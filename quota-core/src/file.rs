@@ -53,16 +53,26 @@ fn expect_regular(metadata: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
+/// Opens a file for reading. Opening a pipe does not block until a writer connects.
+///
+/// # Errors
+///
+/// The system's error.
 #[cfg(unix)]
-fn open_nonblocking(path: &Path) -> io::Result<File> {
+pub fn open_nonblocking(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
 
     let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
     File::options().read(true).custom_flags(flags.cast_signed()).open(path)
 }
 
+/// Opens a file for reading.
+///
+/// # Errors
+///
+/// The system's error.
 #[cfg(not(unix))]
-fn open_nonblocking(path: &Path) -> io::Result<File> {
+pub fn open_nonblocking(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
