@@ -49,7 +49,7 @@ pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
         return Aside::Stays;
     }
     let mut all = EXAMINED.lock();
-    if all.get(&damaged).is_some_and(|known| known.stays) {
+    if all.get(&damaged).is_some_and(|examined| examined.stays) {
         return Aside::Stays;
     }
     // No process opens the file under this lock, so none creates a log of the old file beside the new one.
@@ -61,9 +61,9 @@ pub(crate) fn set_aside(path: &Path, damaged: FileId, now: Timestamp) -> Aside {
         Err(_) => return Aside::Stays,
     }
     let examined = match all.entry(damaged) {
-        Entry::Occupied(known) => known.into_mut(),
-        Entry::Vacant(place) => match fs::File::open(path) {
-            Ok(file) => place.insert(Examined { file, stays: false }),
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => match fs::File::open(path) {
+            Ok(file) => entry.insert(Examined { file, stays: false }),
             Err(_) => return Aside::Stays,
         },
     };

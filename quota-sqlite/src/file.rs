@@ -296,8 +296,8 @@ fn has_wal_or_shm(path: &Path) -> bool {
 
 /// The URI that promises SQLite that the file does not change. The reader opens such a file again for each read.
 fn immutable_uri(path: &Path) -> PathBuf {
-    const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
-    let path = percent_encode(path.as_os_str().as_encoded_bytes(), &KEPT);
+    const UNESCAPED: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+    let path = percent_encode(path.as_os_str().as_encoded_bytes(), &UNESCAPED);
     format!("file:{path}?immutable=1").into()
 }
 

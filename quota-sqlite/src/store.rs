@@ -1,5 +1,5 @@
-//! The store as callers see it: they ask two threads, and wait for an answer.
-//! What the threads do is in `reader` and `writer`.
+//! The store: it sends requests to two threads and awaits their replies.
+//! `reader` and `writer` are the threads.
 
 use std::fmt;
 use std::sync::mpsc::{Sender, channel};
@@ -23,13 +23,13 @@ use crate::writer::{WriteRequest, Writer};
 /// It is cheap to clone; all clones share their connections. Nothing is opened before the first call. It needs no runtime: its
 /// two threads are started when they are needed, and end when the last clone is gone.
 ///
-/// See the [front page](crate) for URLs, rights, and what happens when things break.
+/// See the [front page](crate) for URLs, permissions and the behavior on faults.
 #[derive(Clone)]
 pub struct SqliteStore {
     workers: Arc<Workers>,
 }
 
-/// Where the threads take what they are asked from.
+/// The channels to the two threads, each of which starts with its first request.
 struct Workers {
     options: Arc<SqliteOptions>,
     reader: OnceLock<Sender<ReadRequest>>,
@@ -41,7 +41,7 @@ impl SqliteOptions {
     ///
     /// # Errors
     ///
-    /// [`SqliteOpenError`] if a setting makes no sense.
+    /// [`SqliteOpenError`] if a setting is not valid.
     pub fn open(self) -> Result<SqliteStore, SqliteOpenError> {
         self.check()?;
         Ok(SqliteStore::with(self))

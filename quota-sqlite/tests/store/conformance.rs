@@ -12,26 +12,26 @@ use tempfile::TempDir;
 use crate::env::{new_path, open};
 use crate::processes::Elsewhere;
 
-/// Several handles on one file, used in turn: the next handle reads what one has written.
+/// Several handles on one file, used round-robin, so that one handle reads what another wrote.
 #[derive(Debug)]
-struct InTurn<S> {
+struct RoundRobin<S> {
     stores: Vec<S>,
-    turn: AtomicUsize,
+    calls: AtomicUsize,
     _folder: TempDir,
 }
 
-impl<S> InTurn<S> {
+impl<S> RoundRobin<S> {
     fn new(folder: TempDir, stores: impl IntoIterator<Item = S>) -> Self {
-        Self { stores: stores.into_iter().collect(), turn: AtomicUsize::new(0), _folder: folder }
+        Self { stores: stores.into_iter().collect(), calls: AtomicUsize::new(0), _folder: folder }
     }
 
     fn next(&self) -> &S {
-        &self.stores[self.turn.fetch_add(1, Ordering::Relaxed) % self.stores.len()]
+        &self.stores[self.calls.fetch_add(1, Ordering::Relaxed) % self.stores.len()]
     }
 }
 
 #[async_trait]
-impl<S: QuotaStore> QuotaStore for InTurn<S> {
+impl<S: QuotaStore> QuotaStore for RoundRobin<S> {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
         self.next().read(key).await
     }
@@ -41,9 +41,9 @@ impl<S: QuotaStore> QuotaStore for InTurn<S> {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        self.next().compare_and_swap(key, expected, body, keep).await
+        self.next().compare_and_swap(key, expected, body, ttl).await
     }
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
@@ -51,9 +51,9 @@ impl<S: QuotaStore> QuotaStore for InTurn<S> {
     }
 }
 
-async fn on_handles(count: usize) -> InTurn<SqliteStore> {
+async fn on_handles(count: usize) -> RoundRobin<SqliteStore> {
     let (folder, path) = new_path();
-    InTurn::new(folder, (0..count).map(|_| open(&path)))
+    RoundRobin::new(folder, (0..count).map(|_| open(&path)))
 }
 
 quota_core::store_conformance!(one_handle, || on_handles(1));
@@ -61,5 +61,5 @@ quota_core::store_conformance!(two_handles, || on_handles(2));
 quota_core::store_conformance!(two_processes, || async {
     let (folder, path) = new_path();
     let stores = [Elsewhere::start(&path), Elsewhere::start(&path)];
-    InTurn::new(folder, stores)
+    RoundRobin::new(folder, stores)
 });

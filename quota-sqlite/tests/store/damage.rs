@@ -164,7 +164,7 @@ async fn creating_leaves_only_the_database() {
     assert!(
         names
             .iter()
-            .all(|name| ["quota.db", "quota.db-wal", "quota.db-shm"].iter().any(|known| name == known))
+            .all(|name| ["quota.db", "quota.db-wal", "quota.db-shm"].iter().any(|expected| name == expected))
     );
 }
 

@@ -1,4 +1,4 @@
-//! Full disks and read-only folders: reads work, writes are refused.
+//! Full disks and read-only folders: reads work, writes are rejected.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -9,7 +9,7 @@ use std::process::Command;
 use bytes::Bytes;
 use quota_core::{CasOutcome, QuotaStore, StoreError};
 
-use crate::env::{KEEP, body, key, new_path, open, raw, write};
+use crate::env::{TTL, body, key, new_path, open, raw, write};
 use crate::processes::{Elsewhere, this_program};
 
 /// The id of an unprivileged user, for tests that run as root: file modes do not restrict root.
@@ -25,12 +25,12 @@ async fn a_full_disk_refuses_writes_and_keeps_its_data() {
     let store = Elsewhere::by(limited, &path);
     let large = Bytes::from(vec![b'x'; 200 * 1024]);
 
-    let refused = store.compare_and_swap(&key("other"), None, large, KEEP).await.unwrap_err();
+    let rejected = store.compare_and_swap(&key("other"), None, large, TTL).await.unwrap_err();
 
-    assert!(matches!(refused, StoreError::Rejected { .. }), "{refused}");
-    assert!(refused.to_string().contains("is the disk full"), "{refused}");
+    assert!(matches!(rejected, StoreError::Rejected { .. }), "{rejected}");
+    assert!(rejected.to_string().contains("is the disk full"), "{rejected}");
     assert_eq!(body(store.read(&key("main")).await.unwrap()).as_deref(), Some("one"));
-    let small = store.compare_and_swap(&key("other"), None, Bytes::from_static(b"small"), KEEP).await;
+    let small = store.compare_and_swap(&key("other"), None, Bytes::from_static(b"small"), TTL).await;
     assert!(matches!(small, Ok(CasOutcome::Applied(_))), "a write that fits is applied: {small:?}");
 }
 
@@ -46,14 +46,14 @@ async fn a_read_only_folder_serves_reads_and_refuses_writes() {
     let store = Elsewhere::by(without_rights(folder.path(), &path), &path);
 
     let reading = store.read(&key("main")).await.unwrap();
-    let refused = store
-        .compare_and_swap(&key("main"), reading.version(), Bytes::from_static(b"two"), KEEP)
+    let rejected = store
+        .compare_and_swap(&key("main"), reading.version(), Bytes::from_static(b"two"), TTL)
         .await
         .unwrap_err();
 
     assert_eq!(body(reading).as_deref(), Some("one"));
-    assert!(matches!(refused, StoreError::Rejected { .. }), "{refused}");
-    assert!(refused.to_string().contains("read-only"), "{refused}");
+    assert!(matches!(rejected, StoreError::Rejected { .. }), "{rejected}");
+    assert!(rejected.to_string().contains("read-only"), "{rejected}");
     drop(store);
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
 }
@@ -85,8 +85,8 @@ async fn a_log_without_its_index_is_noticed_through_any_path() {
     let by_link = Elsewhere::by(program_for_link, &link);
 
     for store in [&by_name, &by_link] {
-        let refused = store.read(&key("main")).await;
-        assert!(matches!(refused, Err(StoreError::Rejected { .. })), "{refused:?}");
+        let rejected = store.read(&key("main")).await;
+        assert!(matches!(rejected, Err(StoreError::Rejected { .. })), "{rejected:?}");
     }
 
     drop((by_name, by_link));

@@ -8,7 +8,7 @@ use quota_core::{CasOutcome, QuotaStore, StoreError, StoreKey, StoreRead, Versio
 use quota_sqlite::{SqliteOptions, SqliteStore};
 use tempfile::TempDir;
 
-pub(crate) const KEEP: Duration = Duration::from_secs(3600);
+pub(crate) const TTL: Duration = Duration::from_secs(3600);
 
 /// A new folder, and the path of a missing file in it.
 pub(crate) fn new_path() -> (TempDir, PathBuf) {
@@ -39,7 +39,7 @@ pub(crate) async fn try_write(
     expected: Option<Version>,
     body: &'static str,
 ) -> Result<CasOutcome, StoreError> {
-    store.compare_and_swap(&key(name), expected, Bytes::from_static(body.as_bytes()), KEEP).await
+    store.compare_and_swap(&key(name), expected, Bytes::from_static(body.as_bytes()), TTL).await
 }
 
 pub(crate) async fn read(store: &SqliteStore, name: &str) -> Result<StoreRead, StoreError> {

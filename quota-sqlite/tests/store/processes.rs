@@ -18,7 +18,7 @@ use quota_sqlite::SqliteStore;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::env::{KEEP, body, key, new_path, open, raw, read, write};
+use crate::env::{TTL, body, key, new_path, open, raw, read, write};
 
 /// The variable with the file of the child. If it is set, this process is the child.
 const FILE: &str = "QUOTA_TEST_SQLITE_FILE";
@@ -32,7 +32,7 @@ async fn a_write_of_another_process_is_read() {
     }
     let (_folder, path) = new_path();
     let written = Elsewhere::start(&path)
-        .compare_and_swap(&key("main"), None, Bytes::from_static(b"theirs"), KEEP)
+        .compare_and_swap(&key("main"), None, Bytes::from_static(b"theirs"), TTL)
         .await;
 
     let reading = read(&open(&path), "main").await.unwrap();
@@ -45,12 +45,12 @@ async fn a_write_of_another_process_is_read() {
 async fn a_wait_ends_when_another_process_writes() {
     let (_folder, path) = new_path();
     let (here, there) = (open(&path), Elsewhere::start(&path));
-    let first = there.compare_and_swap(&key("main"), None, Bytes::from_static(b"one"), KEEP).await.unwrap();
+    let first = there.compare_and_swap(&key("main"), None, Bytes::from_static(b"one"), TTL).await.unwrap();
     let CasOutcome::Applied(first) = first else { panic!("no other process writes: {first:?}") };
 
     let key = key("main");
     let wait = here.wait_for_change(&key, Some(first));
-    let write = there.compare_and_swap(&key, Some(first), Bytes::from_static(b"two"), KEEP);
+    let write = there.compare_and_swap(&key, Some(first), Bytes::from_static(b"two"), TTL);
     let (woken, _) = tokio::join!(wait, write);
 
     woken.unwrap();
@@ -136,7 +136,7 @@ impl Other {
         let stdout = self.stdout.take().expect("it is read once");
         let lines = BufReader::new(stdout).lines().map_while(Result::ok);
         // The harness writes progress without ending its line.
-        lines.filter_map(|line| line.split_once(MARK).map(|(_, said)| said.to_owned()))
+        lines.filter_map(|line| line.split_once(MARK).map(|(_, text)| text.to_owned()))
     }
 }
 
@@ -178,17 +178,17 @@ impl Elsewhere {
         Self { other: Mutex::new(other), waiting, last: AtomicU64::new(0) }
     }
 
-    async fn ask(&self, question: String) -> Result<Vec<String>, StoreError> {
+    async fn call(&self, request: String) -> Result<Vec<String>, StoreError> {
         let (sender, answered) = oneshot::channel();
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         self.waiting.lock().insert(number, sender);
-        writeln!(self.other.lock().stdin, "{number} {question}").expect("the other process listens");
+        writeln!(self.other.lock().stdin, "{number} {request}").expect("the other process listens");
         let answer = answered.await.expect("the other process answers");
-        let words: Vec<_> = answer.split(' ').map(str::to_owned).collect();
-        match &*words[0] {
+        let fields: Vec<_> = answer.split(' ').map(str::to_owned).collect();
+        match &*fields[0] {
             "unavailable" => Err(StoreError::unavailable(WriteState::Unknown, answer)),
             "refused" => Err(StoreError::rejected(answer)),
-            _ => Ok(words),
+            _ => Ok(fields),
         }
     }
 }
@@ -202,7 +202,7 @@ impl std::fmt::Debug for Elsewhere {
 #[async_trait]
 impl QuotaStore for Elsewhere {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        Ok(parsed_reading(&self.ask(format!("read {key}")).await?[1..]))
+        Ok(parsed_reading(&self.call(format!("read {key}")).await?[1..]))
     }
 
     async fn compare_and_swap(
@@ -210,20 +210,20 @@ impl QuotaStore for Elsewhere {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
         let (expected, body) = (format_version(expected), hex(&body));
-        let words = self.ask(format!("swap {key} {expected} {} {body}", keep.as_millis())).await?;
-        Ok(match &*words[0] {
+        let fields = self.call(format!("swap {key} {expected} {} {body}", ttl.as_millis())).await?;
+        Ok(match &*fields[0] {
             "applied" => {
-                CasOutcome::Applied(parsed_version(&words[1]).expect("an applied swap has a version"))
+                CasOutcome::Applied(parsed_version(&fields[1]).expect("an applied swap has a version"))
             }
-            _ => CasOutcome::Conflict(parsed_reading(&words[1..])),
+            _ => CasOutcome::Conflict(parsed_reading(&fields[1..])),
         })
     }
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {
-        self.ask(format!("changed {key} {}", format_version(seen))).await.map(drop)
+        self.call(format!("changed {key} {}", format_version(seen))).await.map(drop)
     }
 }
 
@@ -234,13 +234,13 @@ fn run_child(path: &Path) {
         for line in std::io::stdin().lines().map_while(Result::ok) {
             let (store, runtime) = (store.clone(), runtime.clone());
             scope.spawn(move || {
-                let words: Vec<_> = line.split(' ').collect();
-                if words[1] == "count" {
-                    runtime.block_on(count(&store, words[2], words[3].parse().expect("a number")));
+                let fields: Vec<_> = line.split(' ').collect();
+                if fields[1] == "count" {
+                    runtime.block_on(count(&store, fields[2], fields[3].parse().expect("a number")));
                     std::process::exit(0);
                 }
-                let answer = runtime.block_on(execute(&store, &words[1..]));
-                say(&format!("{} {answer}", words[0]));
+                let answer = runtime.block_on(execute(&store, &fields[1..]));
+                print_line(&format!("{} {answer}", fields[0]));
             });
         }
         // The parent is gone. Exit, because a wait would never end.
@@ -248,22 +248,22 @@ fn run_child(path: &Path) {
     });
 }
 
-fn say(text: &str) {
+fn print_line(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{MARK}{text}").and_then(|()| stdout.flush());
 }
 
-async fn execute(store: &SqliteStore, words: &[&str]) -> String {
-    let key = StoreKey::account(&words[1].parse().expect("a key of an account"));
-    let done = match words[0] {
+async fn execute(store: &SqliteStore, fields: &[&str]) -> String {
+    let key = StoreKey::account(&fields[1].parse().expect("a key of an account"));
+    let done = match fields[0] {
         "read" => store.read(&key).await.map(|reading| format!("reading {}", format_reading(&reading))),
         "changed" => {
-            store.wait_for_change(&key, parsed_version(words[2])).await.map(|()| "changed".to_owned())
+            store.wait_for_change(&key, parsed_version(fields[2])).await.map(|()| "changed".to_owned())
         }
         _ => {
-            let (expected, keep) =
-                (parsed_version(words[2]), Duration::from_millis(words[3].parse().expect("ms")));
-            store.compare_and_swap(&key, expected, unhex(words[4]), keep).await.map(|swap| match swap {
+            let (expected, ttl) =
+                (parsed_version(fields[2]), Duration::from_millis(fields[3].parse().expect("ms")));
+            store.compare_and_swap(&key, expected, unhex(fields[4]), ttl).await.map(|swap| match swap {
                 CasOutcome::Applied(version) => format!("applied {}", format_version(Some(version))),
                 CasOutcome::Conflict(reading) => format!("conflict {}", format_reading(&reading)),
                 _ => "refused: unknown".to_owned(),
@@ -276,21 +276,21 @@ async fn execute(store: &SqliteStore, words: &[&str]) -> String {
     })
 }
 
-/// Appends its marks, each once, even if it was killed before it learned that one was applied.
+/// Appends its tags, each once, even if this process was killed before it received the reply to a write.
 async fn count(store: &SqliteStore, number: &str, rounds: usize) {
     let key = key("counter");
     for round in 0..rounds {
-        let mark = format!("{number}.{round} ");
+        let tag = format!("{number}.{round} ");
         loop {
-            let Ok(known) = store.read(&key).await else { continue };
-            let text = known.document.as_ref().map(|document| document.body.clone()).unwrap_or_default();
-            if String::from_utf8_lossy(&text).split_inclusive(' ').any(|found| found == mark) {
+            let Ok(reading) = store.read(&key).await else { continue };
+            let text = reading.document.as_ref().map(|document| document.body.clone()).unwrap_or_default();
+            if String::from_utf8_lossy(&text).split_inclusive(' ').any(|found| found == tag) {
                 break;
             }
-            let body = [&text[..], mark.as_bytes()].concat().into();
-            let _ = store.compare_and_swap(&key, known.version(), body, KEEP).await;
+            let body = [&text[..], tag.as_bytes()].concat().into();
+            let _ = store.compare_and_swap(&key, reading.version(), body, TTL).await;
         }
-        say(&mark);
+        print_line(&tag);
     }
 }
 
@@ -299,9 +299,9 @@ fn format_reading(reading: &StoreRead) -> String {
     format!("{} {} {body}", reading.now, format_version(reading.version()))
 }
 
-fn parsed_reading(words: &[String]) -> StoreRead {
-    let document = parsed_version(&words[1]).map(|version| Document::new(version, unhex(&words[2])));
-    StoreRead::new(document, words[0].parse::<Timestamp>().expect("a timestamp"))
+fn parsed_reading(fields: &[String]) -> StoreRead {
+    let document = parsed_version(&fields[1]).map(|version| Document::new(version, unhex(&fields[2])));
+    StoreRead::new(document, fields[0].parse::<Timestamp>().expect("a timestamp"))
 }
 
 fn format_version(version: Option<Version>) -> String {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use quota_core::{CasOutcome, Clock, QuotaStore};
 use quota_sqlite::SqliteOptions;
 
-use crate::env::{KEEP, key, new_path, open, raw, read, write};
+use crate::env::{TTL, key, new_path, open, raw, read, write};
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("a timestamp")
@@ -35,8 +35,9 @@ async fn the_store_uses_the_configured_clock() {
 #[tokio::test]
 async fn a_clock_that_was_set_back_finds_earlier_writes() {
     let (_folder, path) = new_path();
-    let ahead = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T12:00:00Z"))).open().unwrap();
-    let version = write(&ahead, "main", "one").await;
+    let future =
+        SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T12:00:00Z"))).open().unwrap();
+    let version = write(&future, "main", "one").await;
 
     let back = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T11:00:00Z"))).open().unwrap();
 
@@ -48,7 +49,7 @@ async fn expired_documents_are_removed_by_writes_only() {
     let (_folder, path) = new_path();
     let early = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T11:00:00Z"))).open().unwrap();
     for number in 0..300 {
-        let swap = early.compare_and_swap(&key(&format!("old-{number}")), None, "x".into(), KEEP).await;
+        let swap = early.compare_and_swap(&key(&format!("old-{number}")), None, "x".into(), TTL).await;
         assert!(matches!(swap, Ok(CasOutcome::Applied(_))), "{swap:?}");
     }
     let late = SqliteOptions::file(&path).clock(Clock::anchored(at("2026-11-23T13:00:00Z"))).open().unwrap();
@@ -58,10 +59,10 @@ async fn expired_documents_are_removed_by_writes_only() {
     assert_eq!(read(&late, "old-0").await.unwrap().document, None);
     assert_eq!(count(), 300);
     // Each write sweeps with a chance of one in 64. That none of these does has a probability of one in 10^13.
-    let mut known = None;
+    let mut version = None;
     for _ in 0..2000 {
-        match late.compare_and_swap(&key("main"), known, "x".into(), Duration::from_secs(7200)).await {
-            Ok(CasOutcome::Applied(version)) => known = Some(version),
+        match late.compare_and_swap(&key("main"), version, "x".into(), Duration::from_secs(7200)).await {
+            Ok(CasOutcome::Applied(applied)) => version = Some(applied),
             other => panic!("no other process writes: {other:?}"),
         }
     }
