@@ -88,11 +88,11 @@ mod tests {
 
     #[test]
     fn a_redirect_without_a_host_means_the_host_of_its_sender() {
-        let asked = Address::tcp("10.0.0.1", 7000);
+        let node = Address::tcp("10.0.0.1", 7000);
 
-        assert_eq!(asked.parse_redirect(":7001"), Some(Address::tcp("10.0.0.1", 7001)));
-        assert_eq!(asked.parse_redirect("10.0.0.2:7001"), Some(Address::tcp("10.0.0.2", 7001)));
-        assert_eq!(asked.parse_redirect("fe80::1:7001"), Some(Address::tcp("fe80::1", 7001)));
-        assert_eq!(asked.parse_redirect("nonsense"), None);
+        assert_eq!(node.parse_redirect(":7001"), Some(Address::tcp("10.0.0.1", 7001)));
+        assert_eq!(node.parse_redirect("10.0.0.2:7001"), Some(Address::tcp("10.0.0.2", 7001)));
+        assert_eq!(node.parse_redirect("fe80::1:7001"), Some(Address::tcp("fe80::1", 7001)));
+        assert_eq!(node.parse_redirect("nonsense"), None);
     }
 }

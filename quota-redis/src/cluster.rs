@@ -157,13 +157,13 @@ async fn query_slots(node: &Arc<Node>) -> Result<Vec<SlotRange>, Error> {
 }
 
 /// Parses the reply to `CLUSTER SLOTS`; skips ranges that are not valid.
-fn ranges(asked: &Address, response: Value) -> Option<Vec<SlotRange>> {
+fn ranges(node: &Address, response: Value) -> Option<Vec<SlotRange>> {
     let Value::Array(parts) = response else { return None };
-    let ranges: Vec<_> = parts.iter().filter_map(|part| range(asked, part)).collect();
+    let ranges: Vec<_> = parts.iter().filter_map(|part| range(node, part)).collect();
     (!ranges.is_empty()).then_some(ranges)
 }
 
-fn range(asked: &Address, part: &Value) -> Option<SlotRange> {
+fn range(node: &Address, part: &Value) -> Option<SlotRange> {
     let Value::Array(part) = part else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = &part[..] else { return None };
     let host = match master.first()? {
@@ -171,7 +171,7 @@ fn range(asked: &Address, part: &Value) -> Option<SlotRange> {
         _ => "",
     };
     let Value::Int(port) = master.get(1)? else { return None };
-    let address = asked.resolve_peer(host, u16::try_from(*port).ok()?)?;
+    let address = node.resolve_peer(host, u16::try_from(*port).ok()?)?;
     let (first, last) = (usize::try_from(*first).ok()?, usize::try_from(*last).ok()?);
     (first <= last && last < usize::from(SLOTS)).then_some((first, last, address))
 }
@@ -182,7 +182,7 @@ mod tests {
 
     fn slots(response: &str) -> Option<Vec<SlotRange>> {
         let response = redis::parse_redis_value(response.replace(' ', "\r\n").as_bytes()).unwrap();
-        ranges(&Address::tcp("asked", 7000), response)
+        ranges(&Address::tcp("node", 7000), response)
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
     fn a_master_without_a_host_is_on_the_queried_host() {
         for host in ["$-1", "$0 ", "$1 ?"] {
             let found = slots(&format!("*1 *3 :0 :1 *2 {host} :7001 ")).unwrap();
-            assert_eq!(found, [(0, 1, Address::tcp("asked", 7001))], "{host}");
+            assert_eq!(found, [(0, 1, Address::tcp("node", 7001))], "{host}");
         }
     }
 

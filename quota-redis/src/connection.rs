@@ -38,7 +38,7 @@ pub(crate) type Sent<'a> = &'a AtomicBool;
 impl Connection {
     /// `supports_push`: the server sends notices. `sharded`: it is used as a node of a cluster, whose URLs begin with
     /// `cluster_scheme`. The driver must close the subscriptions when it ends.
-    #[expect(clippy::too_many_arguments, reason = "a connection is made in one place")]
+    #[expect(clippy::too_many_arguments, reason = "only one function creates connections")]
     pub(crate) fn new(
         multiplexed: MultiplexedConnection,
         driver: Task,

@@ -189,7 +189,7 @@ const WRONG_LOGIN: &str = "redis rejected this user and password; check both in 
 
 /// Classifies an error reply by its code, or by its text if the code is generic.
 fn from_code(code: &str, detail: &str) -> Error {
-    if let Some((_, error)) = REPLY_CODES.iter().find(|(known, _)| *known == code) {
+    if let Some((_, error)) = REPLY_CODES.iter().find(|(reply_code, _)| *reply_code == code) {
         return error.clone();
     }
     match code {

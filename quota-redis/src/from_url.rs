@@ -12,7 +12,7 @@ use url::Url;
 use crate::address::{Address, REDIS_PORT, SENTINEL_PORT};
 use crate::options::{Pem, RedisOpenError, RedisOptions, Servers, Tls, addresses};
 
-/// The known schemes, each with its kind of servers and whether it uses TLS.
+/// The schemes, each with its kind of servers and whether it uses TLS.
 const SCHEMES: [(&str, UrlKind, bool); 7] = [
     ("redis", UrlKind::Single, false),
     ("rediss", UrlKind::Single, true),
@@ -166,19 +166,19 @@ fn decoded(text: &str, what: &str) -> Result<String, RedisOpenError> {
     }
 }
 
-/// The query of a URL, with known keys only.
+/// The query of a URL. Other keys are errors.
 struct Query(Vec<(String, String)>);
 
 impl Query {
     fn read(url: &Url, kind: UrlKind, has_tls: bool) -> Result<Self, RedisOpenError> {
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-        let known = || kind.keys().iter().chain(TLS_KEYS.iter().filter(|_| has_tls)).copied();
-        match pairs.iter().all(|(key, _)| known().any(|known| known == key)) {
+        let allowed = || kind.keys().iter().chain(TLS_KEYS.iter().filter(|_| has_tls)).copied();
+        match pairs.iter().all(|(key, _)| allowed().any(|allowed| allowed == key)) {
             true => Ok(Self(pairs)),
             false => Err(RedisOpenError::setting(format!(
                 "unknown query key in a {}: URL (expected one of: {})",
                 url.scheme(),
-                list(known())
+                list(allowed())
             ))),
         }
     }
@@ -207,8 +207,8 @@ impl Query {
     }
 }
 
-fn list<'a>(words: impl Iterator<Item = &'a str>) -> String {
-    words.collect::<Vec<_>>().join(", ")
+fn list<'a>(keys: impl Iterator<Item = &'a str>) -> String {
+    keys.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -71,13 +71,13 @@ pub(crate) enum Reply {
 
 impl Command {
     /// A write with a new version, drawn at random from 64 bits.
-    pub(crate) fn swap(expected: Option<Version>, body: &[u8], keep: Duration) -> Self {
+    pub(crate) fn swap(expected: Option<Version>, body: &[u8], ttl: Duration) -> Self {
         let version = Version::random();
         let mut value = Vec::with_capacity(VERSION_DIGITS + 1 + body.len());
         value.extend_from_slice(hex(version).as_bytes());
         value.push(b' ');
         value.extend_from_slice(body);
-        let ttl_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_TTL_MS);
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_TTL_MS);
         Self::Swap { expected, version, value: value.into(), ttl_ms }
     }
 
@@ -214,8 +214,8 @@ mod tests {
 
     #[test]
     fn every_ttl_is_clamped_to_what_redis_accepts() {
-        for (keep, expected) in [(Duration::ZERO, 1), (Duration::MAX, MAX_TTL_MS)] {
-            let Command::Swap { ttl_ms, .. } = Command::swap(None, b"", keep) else { panic!("it is a swap") };
+        for (ttl, expected) in [(Duration::ZERO, 1), (Duration::MAX, MAX_TTL_MS)] {
+            let Command::Swap { ttl_ms, .. } = Command::swap(None, b"", ttl) else { panic!("it is a swap") };
             assert_eq!(ttl_ms, expected);
         }
     }

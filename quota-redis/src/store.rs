@@ -94,9 +94,9 @@ impl QuotaStore for RedisStore {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        let command = Command::swap(expected, &body, keep);
+        let command = Command::swap(expected, &body, ttl);
         match (self.execute(key, &command).await?, command.version()) {
             (Reply::Applied { .. }, Some(version)) => Ok(CasOutcome::Applied(version)),
             (Reply::Current(reading), _) => Ok(CasOutcome::Conflict(reading)),

@@ -32,7 +32,7 @@ pub(crate) async fn run(client: Weak<Client>, connection: Weak<Connection>, key:
         subscriptions.wait_idle(&key.channel, || pause.unsubscribe_after()).await;
         let Some(connection) = connection.upgrade() else { return };
         if connection.is_sharded() {
-            // The reply to SUNSUBSCRIBE looks the same as the message about a slot that has moved.
+            // The reply to SUNSUBSCRIBE is equal to the message about a slot that has moved.
             match subscriptions.park(&key.channel) {
                 Parked::Yes => return,
                 Parked::TooMany => return subscriptions.close(),

@@ -1,5 +1,5 @@
 //! TLS by rustls with its own crypto provider, so the process need not install one.
-//! `options` says where certificates come from.
+//! `options` defines the sources of certificates.
 
 use std::io;
 use std::sync::Arc;

@@ -60,8 +60,8 @@ mod tests {
     use super::*;
 
     fn watchdog() -> Watchdog {
-        let moment = "2026-11-01T00:00:00Z".parse().expect("it is a time");
-        Watchdog::new(Clock::anchored(moment), Duration::from_millis(500))
+        let start = "2026-11-01T00:00:00Z".parse().expect("it is a time");
+        Watchdog::new(Clock::anchored(start), Duration::from_millis(500))
     }
 
     async fn pass(watchdog: &Watchdog, ms: u64) {

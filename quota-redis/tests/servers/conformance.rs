@@ -36,9 +36,9 @@ impl<S: std::fmt::Debug + Send + Sync + 'static> QuotaStore for On<S> {
         key: &StoreKey,
         expected: Option<Version>,
         body: Bytes,
-        keep: Duration,
+        ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        self.store.compare_and_swap(key, expected, body, keep).await
+        self.store.compare_and_swap(key, expected, body, ttl).await
     }
 
     async fn wait_for_change(&self, key: &StoreKey, seen: Option<Version>) -> Result<(), StoreError> {

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// A TTL longer than any test.
-pub(crate) const KEEP: Duration = Duration::from_secs(3600);
+pub(crate) const TTL: Duration = Duration::from_secs(3600);
 
 pub(crate) fn open(url: &str) -> RedisStore {
     RedisStore::open(url).expect("the URL is good")
@@ -30,7 +30,7 @@ pub(crate) async fn swap(
     expected: Option<Version>,
     body: &'static str,
 ) -> Result<CasOutcome, StoreError> {
-    store.compare_and_swap(key, expected, Bytes::from_static(body.as_bytes()), KEEP).await
+    store.compare_and_swap(key, expected, Bytes::from_static(body.as_bytes()), TTL).await
 }
 
 /// Unwraps a swap without a concurrent writer.
@@ -58,12 +58,12 @@ pub(crate) async fn until_usable(store: &RedisStore, key: &StoreKey) -> StoreRea
     until(async || store.read(key).await.ok()).await
 }
 
-/// Repeats `ask` until it returns a value, for at most half a minute.
-pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+/// Repeats `poll` until it returns a value, for at most half a minute.
+pub(crate) async fn until<T>(mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     let clock = Clock::system();
     let found = clock.bounded(Duration::from_secs(30), async {
         loop {
-            if let Some(found) = ask().await {
+            if let Some(found) = poll().await {
                 return found;
             }
             clock.sleep(Duration::from_millis(5)).await;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quota_core::{CasOutcome, Clock, QuotaStore, StoreError, WriteState};
 use redis_harness::{Proxy, Server, redis};
 
-use crate::env::{KEEP, applied, body, key, open, start, swap, until, until_usable, within_deadline};
+use crate::env::{TTL, applied, body, key, open, start, swap, until, until_usable, within_deadline};
 
 #[tokio::test]
 async fn a_script_that_the_server_forgot_is_sent_again() {
@@ -52,8 +52,8 @@ async fn every_ttl_is_accepted() {
     let server = Server::start();
     let store = open(&server.url());
 
-    for (name, keep) in [("never", Duration::ZERO), ("ever", Duration::MAX)] {
-        let swap = store.compare_and_swap(&key(name), None, Bytes::new(), keep).await;
+    for (name, ttl) in [("never", Duration::ZERO), ("ever", Duration::MAX)] {
+        let swap = store.compare_and_swap(&key(name), None, Bytes::new(), ttl).await;
         assert!(matches!(swap, Ok(CasOutcome::Applied(_))), "{name}: {swap:?}");
     }
 
@@ -69,24 +69,24 @@ async fn of_64_swappers_one_wins() {
         .map(|racer| {
             let (store, key) = (open(&server.url()), key.clone());
             start(async move {
-                store.compare_and_swap(&key, Some(first), Bytes::from(format!("{racer}")), KEEP).await
+                store.compare_and_swap(&key, Some(first), Bytes::from(format!("{racer}")), TTL).await
             })
         })
         .collect();
 
     let mut winners = Vec::new();
-    let mut seen = Vec::new();
+    let mut current = Vec::new();
     for racer in racers {
         match racer.await.unwrap().unwrap() {
             CasOutcome::Applied(version) => winners.push(version),
-            CasOutcome::Conflict(reading) => seen.extend(reading.version()),
+            CasOutcome::Conflict(reading) => current.extend(reading.version()),
             other => panic!("{other:?}"),
         }
     }
 
     assert_eq!(winners.len(), 1);
-    assert!(seen.iter().all(|version| *version == winners[0]), "each loser got the winner");
-    assert_eq!(seen.len(), 63);
+    assert!(current.iter().all(|version| *version == winners[0]), "each loser got the winner");
+    assert_eq!(current.len(), 63);
 }
 
 #[tokio::test]

@@ -352,7 +352,7 @@ async fn replies_are_not_mixed_up_when_a_subscribed_slot_moves() {
         .collect();
     for key in &others {
         let body = bytes::Bytes::from(key.to_string());
-        let _ = store.compare_and_swap(key, None, body, crate::env::KEEP).await.unwrap();
+        let _ = store.compare_and_swap(key, None, body, crate::env::TTL).await.unwrap();
     }
     let asking: Vec<_> = others
         .iter()

@@ -78,9 +78,9 @@ async fn a_user_that_may_not_publish_can_write() {
 async fn a_wrong_password_is_refused_and_not_repeated() {
     let server = Server::start();
     let mut admin = server.admin();
-    let mut ask = |words: &[&str]| redis::cmd(words[0]).arg(&words[1..]).exec(&mut admin).unwrap();
-    ask(&["ACL", "SETUSER", "quota", "on", ">right", "~*", "&*", "+@all"]);
-    ask(&["CONFIG", "SET", "requirepass", "right"]);
+    let mut execute = |command: &[&str]| redis::cmd(command[0]).arg(&command[1..]).exec(&mut admin).unwrap();
+    execute(&["ACL", "SETUSER", "quota", "on", ">right", "~*", "&*", "+@all"]);
+    execute(&["CONFIG", "SET", "requirepass", "right"]);
 
     for login in ["quota:hunter2", "unknown:hunter2", ":hunter2"] {
         let store = open(&format!("redis://{login}@127.0.0.1:{}", server.port()));
