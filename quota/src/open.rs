@@ -1,21 +1,21 @@
-//! From a URL to a store: the URL decides which backend is used, features which are there to choose from.
+//! Opens stores by URL. The scheme selects the backend; features decide which backends are compiled in.
 
 use std::sync::Arc;
 
 use quota_core::{MemoryStore, QuotaStore};
 use url::Url;
 
-/// Opens the store that a URL names. Nothing is connected to before the store is used.
+/// Opens the store that a URL names. It connects at the first use.
 ///
 /// | URL | store | feature |
 /// |---|---|---|
-/// | `memory:` | within this process, shared with nobody | |
+/// | `memory:` | memory of this process, not shared | |
 /// | `sqlite:///path` | a file, shared by the processes of one machine | `sqlite` |
 /// | `redis://host`, `redis+unix:///path`, `redis+cluster://host`, `redis+sentinel://host?master=name` | Redis or Valkey, shared by hosts | `redis` |
 /// | `rediss://host`, `rediss+cluster://host`, `rediss+sentinel://host?master=name` | the same over TLS | `redis-tls` |
 ///
-/// What else these URLs may say is on the front pages of the crates `quota-sqlite` and `quota-redis`, which are
-/// [`sqlite`](crate::sqlite) and [`redis`](crate::redis) here.
+/// The front pages of `quota-sqlite` and `quota-redis` ([`sqlite`](crate::sqlite) and [`redis`](crate::redis) here) describe the other
+/// parts of these URLs.
 ///
 /// ```
 /// let store = quota::open_store("memory:")?;
@@ -26,13 +26,13 @@ use url::Url;
 ///
 /// # Errors
 ///
-/// [`OpenError`] if the text is no URL, names a store that is not there, or says of it what makes no sense. It never repeats
-/// the URL, which may hold a password.
+/// [`OpenError`] if the text is not a URL, its scheme has no store, or another part is not valid. The error never repeats the URL,
+/// which may contain a password.
 pub fn open_store(url: &str) -> Result<Arc<dyn QuotaStore>, OpenError> {
-    let url = Url::parse(url).map_err(|error| OpenError::NoUrl { error })?;
+    let url = Url::parse(url).map_err(|error| OpenError::InvalidUrl { error })?;
     match url.scheme() {
-        "memory" if is_bare(&url) => Ok(Arc::new(MemoryStore::new())),
-        "memory" => Err(OpenError::TooMuch { scheme: "memory" }),
+        "memory" if has_only_scheme(&url) => Ok(Arc::new(MemoryStore::new())),
+        "memory" => Err(OpenError::UnexpectedParts { scheme: "memory" }),
         scheme => match BACKENDS.iter().find(|backend| backend.schemes.contains(&scheme)) {
             Some(backend) => match backend.open {
                 Some(open) => open(&url),
@@ -43,7 +43,7 @@ pub fn open_store(url: &str) -> Result<Arc<dyn QuotaStore>, OpenError> {
     }
 }
 
-/// A store that a feature brings.
+/// A store that a feature adds.
 struct Backend {
     schemes: &'static [&'static str],
     feature: &'static str,
@@ -88,61 +88,62 @@ fn open_redis(url: &Url) -> Result<Arc<dyn QuotaStore>, OpenError> {
 
 /// The schemes that are compiled in.
 fn schemes() -> String {
-    let others = BACKENDS.iter().filter(|backend| backend.open.is_some()).flat_map(|backend| backend.schemes);
-    let all: Vec<_> = ["memory"].iter().chain(others).map(|scheme| format!("{scheme}:")).collect();
+    let backends =
+        BACKENDS.iter().filter(|backend| backend.open.is_some()).flat_map(|backend| backend.schemes);
+    let all: Vec<_> = ["memory"].iter().chain(backends).map(|scheme| format!("{scheme}:")).collect();
     all.join(", ")
 }
 
-fn is_bare(url: &Url) -> bool {
+fn has_only_scheme(url: &Url) -> bool {
     url.host().is_none()
         && matches!(url.path(), "" | "/")
         && url.query().is_none()
         && url.fragment().is_none()
 }
 
-/// Why a URL opens no store.
+/// Why a store cannot be opened.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The text is no URL.
-    #[error("a store is named by a URL such as memory:, and this is none")]
+    /// The text is not a URL.
+    #[error("not a store URL; try sqlite:///path or redis://host")]
     #[non_exhaustive]
-    NoUrl {
-        /// What is wrong with it.
+    InvalidUrl {
+        /// The parse error.
         #[source]
         error: url::ParseError,
     },
-    /// There is no store for this scheme.
+    /// No store has this scheme.
     #[error("no store for {scheme}:, only for {}", schemes())]
     #[non_exhaustive]
     UnknownScheme {
         /// The part before the colon.
         scheme: String,
     },
-    /// There is a store for this scheme, but it is not compiled in.
+    /// The store of this scheme is not compiled in.
     #[error(
-        "the store for {scheme}: needs the feature {feature} of the crate quota; without it there is only {}",
+        "the store for {scheme}: needs the feature {feature} of the crate quota; compiled in: {}",
         schemes()
     )]
     #[non_exhaustive]
     NotCompiledIn {
         /// The part before the colon.
         scheme: String,
-        /// The cargo feature that brings it.
+        /// The cargo feature that adds it.
         feature: &'static str,
     },
-    /// The store takes nothing behind the scheme.
-    #[error("{scheme}: takes nothing behind the colon")]
+    /// The URL has other parts than its scheme.
+    #[error("{scheme}: allows nothing after the colon")]
     #[non_exhaustive]
-    TooMuch {
+    UnexpectedParts {
         /// The part before the colon.
         scheme: &'static str,
     },
-    /// What the URL says of a Redis makes no sense.
+    /// A setting of a Redis store is not valid.
     #[cfg(feature = "redis")]
     #[error(transparent)]
     Redis(#[from] quota_redis::RedisOpenError),
-    /// What the URL says of a SQLite file makes no sense.
+    /// A setting of a SQLite store is not valid.
     #[cfg(feature = "sqlite")]
     #[error(transparent)]
     Sqlite(#[from] quota_sqlite::SqliteOpenError),
@@ -153,20 +154,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_opened() {
+    fn the_memory_store_is_opened() {
         assert!(open_store("memory:").is_ok());
     }
 
     #[test]
-    fn an_unknown_scheme_lists_what_is_there() {
+    fn an_unknown_scheme_lists_the_schemes() {
         let error = open_store("redsi://host").unwrap_err();
 
         assert_eq!(error.to_string(), format!("no store for redsi:, only for {}", schemes()));
     }
 
     #[test]
-    fn a_backend_is_opened_if_it_is_compiled_in_and_named_by_its_feature_if_not() {
-        for (url, feature, is_here) in [
+    fn a_missing_backend_names_its_feature() {
+        for (url, feature, is_compiled_in) in [
             ("sqlite:///x/quota.db", "sqlite", cfg!(feature = "sqlite")),
             ("redis://host", "redis", cfg!(feature = "redis")),
             ("redis+unix:///run/redis.sock", "redis", cfg!(feature = "redis")),
@@ -177,9 +178,9 @@ mod tests {
             ("rediss+sentinel://host?master=m", "redis-tls", cfg!(feature = "redis-tls")),
         ] {
             match open_store(url) {
-                Ok(_) => assert!(is_here, "{url}"),
+                Ok(_) => assert!(is_compiled_in, "{url}"),
                 Err(error) => {
-                    assert!(!is_here, "{url}: {error}");
+                    assert!(!is_compiled_in, "{url}: {error}");
                     assert!(
                         error.to_string().contains(&format!("needs the feature {feature} of")),
                         "{error}"
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_not_repeated() {
+    fn an_error_does_not_repeat_a_password() {
         for url in [
             "pigeon://me:hunter2@loft",
             "memory://me:hunter2@x",
