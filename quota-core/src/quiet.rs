@@ -155,7 +155,7 @@ mod tests {
     // B97
     #[test]
     fn a_quiet_time_of_a_higher_format_is_kept_and_not_changed() {
-        let body = br#"{"format":2,"hold":{"since_ms":0,"until_ms":60000,"reason":"rate_limited"}}"#;
+        let body = br#"{"format":2,"hold":{"since_ms":0,"until_ms":60000,"why":"rate_limited"}}"#;
         let mut cooldown = ProviderCooldown::decode(body).unwrap();
         let before = cooldown.clone();
 

@@ -255,6 +255,6 @@ fn no_token_is_ever_written() {
     let text = String::from_utf8(full().encode().to_vec()).expect("it is JSON");
 
     // The mark is a hash; nothing else of a credential is known to a record.
-    assert!(text.contains(r#""fingerprint":"00000000000000ff""#));
+    assert!(text.contains(r#""mark":"00000000000000ff""#));
     assert!(["token", "sk-", "Bearer", "secret"].iter().all(|word| !text.contains(word)));
 }
