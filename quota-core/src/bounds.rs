@@ -21,5 +21,5 @@ pub(crate) fn plausible_length(length: Duration) -> Option<Duration> {
 /// Whether a reset lies further ahead than the window is long.
 pub(crate) fn is_too_far(resets_at: Timestamp, length: Option<Duration>, read_at: Timestamp) -> bool {
     let longest = length.and_then(plausible_length).map_or(LONGEST_WINDOW, |length| length + RESET_SLACK);
-    resets_at > time::later(read_at, longest)
+    resets_at > time::saturating_add(read_at, longest)
 }

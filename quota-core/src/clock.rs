@@ -35,7 +35,7 @@ impl Clock {
     /// A clock that starts at `start` and advances with tokio's clock. It must be created inside a runtime.
     #[must_use]
     pub fn anchored(start: Timestamp) -> Self {
-        Self(Kind::Anchored { start: time::to_ms(start), at: tokio::time::Instant::now() })
+        Self(Kind::Anchored { start: time::truncate_ms(start), at: tokio::time::Instant::now() })
     }
 
     /// The current time in whole milliseconds.
@@ -77,7 +77,7 @@ impl Clock {
     ///
     /// After a change of the wall clock or a suspend of the machine the caller can read the time again.
     pub async fn sleep_until(&self, deadline: Timestamp, bound: Duration) {
-        self.sleep(time::between(self.now(), deadline).min(bound)).await;
+        self.sleep(time::elapsed(self.now(), deadline).min(bound)).await;
     }
 
     /// Runs `work` for at most `timeout`; `None` if it timed out, and then it is dropped.

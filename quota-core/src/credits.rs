@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::unknown::Unknown;
+use crate::extra_fields::ExtraFields;
 
 /// An amount of money in minor units: 2050 with exponent 2 is 20.50.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -16,14 +16,14 @@ pub struct Money {
     /// How many decimal digits the minor unit stands for.
     pub exponent: u8,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 impl Money {
     /// An amount in minor units.
     #[must_use]
     pub fn new(minor: i64, currency: impl Into<String>, exponent: u8) -> Self {
-        Self { minor, currency: currency.into(), exponent, unknown: Unknown::default() }
+        Self { minor, currency: currency.into(), exponent, unknown: ExtraFields::default() }
     }
 }
 
@@ -58,7 +58,7 @@ pub struct Credits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_reason: Option<String>,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::extra_fields::ExtraFields;
 use crate::time;
-use crate::unknown::Unknown;
 use crate::{CredentialFingerprint, FetchError, LONGEST_WAIT, UnknownWord};
 
 /// Do not ask before `until`.
@@ -37,7 +37,7 @@ pub struct Hold {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     calls: Option<Box<Calls>>,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 /// The calls that have met a hold: the one whose failure armed it, and those that were let through since.
@@ -50,7 +50,7 @@ struct Calls {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fingerprints: Vec<CredentialFingerprint>,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 impl Hold {
@@ -58,12 +58,12 @@ impl Hold {
     #[must_use]
     pub fn new(since: Timestamp, until: Timestamp, reason: HoldReason) -> Self {
         Self {
-            since: time::to_ms(since),
-            until: time::to_ms(until),
+            since: time::truncate_ms(since),
+            until: time::truncate_ms(until),
             reason,
             retry_after: None,
             calls: None,
-            unknown: Unknown::default(),
+            unknown: ExtraFields::default(),
         }
     }
 
@@ -88,9 +88,9 @@ impl Hold {
     /// longer. Seeds, and programs that obeyed any wait, name none.
     pub(crate) fn shorten(&mut self) {
         let is_named = self.calls.as_ref().is_some_and(|calls| calls.fence.is_some());
-        let length = time::between(self.since, self.until);
+        let length = time::elapsed(self.since, self.until);
         if length > LONGEST_WAIT && !is_named {
-            self.until = time::later(self.since, LONGEST_WAIT);
+            self.until = time::saturating_add(self.since, LONGEST_WAIT);
             self.retry_after = self.retry_after.max(Some(length));
         }
     }
@@ -147,13 +147,13 @@ impl Hold {
 
     /// Whether the clock that armed it can have been right; what another one meant cannot be told.
     pub(crate) fn is_plausible(&self, now: Timestamp) -> bool {
-        self.since <= time::later(now, time::CLOCK_SLACK)
+        self.since <= time::saturating_add(now, time::CLOCK_SLACK)
     }
 
     /// Moves a hold that was armed by a clock ahead of `now` to begin now, as long as it was.
-    pub(crate) fn rebase(&mut self, now: Timestamp) {
-        self.until = time::later(now, time::between(self.since, self.until));
-        self.since = time::to_ms(now);
+    pub(crate) fn rebase_to(&mut self, now: Timestamp) {
+        self.until = time::saturating_add(now, time::elapsed(self.since, self.until));
+        self.since = time::truncate_ms(now);
     }
 }
 
@@ -222,7 +222,7 @@ pub struct LastFailure {
     #[serde(default, skip_serializing_if = "is_zero")]
     fence: u64,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 /// A provider may grant a scope to a credential that exists, so one without it is tried again after this.
@@ -243,7 +243,7 @@ impl LastFailure {
             _ => LastFailureKind::Failing,
         };
         let message = error.to_string().chars().filter(|c| !c.is_control()).take(Self::MAX_NOTE).collect();
-        Self { at, kind, message, fingerprint, fence: 0, unknown: Unknown::default() }
+        Self { at, kind, message, fingerprint, fence: 0, unknown: ExtraFields::default() }
     }
 
     /// Says which call it is of.
@@ -259,7 +259,7 @@ impl LastFailure {
 
     /// Whether it is a missing scope that still bars its credential at `now`.
     pub(crate) fn bars_at(&self, now: Timestamp) -> bool {
-        self.kind == LastFailureKind::MissingScope && time::between(self.at, now) < MISSING_SCOPE_LASTS
+        self.kind == LastFailureKind::MissingScope && time::elapsed(self.at, now) < MISSING_SCOPE_LASTS
     }
 
     /// Whether only a person can mend it: asking again with the same credential is pointless.

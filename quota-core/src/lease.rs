@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::unknown::Unknown;
+use crate::extra_fields::ExtraFields;
 use crate::{Hold, LastFailure, LoginInfo};
 use crate::{random, time};
 
@@ -95,7 +95,7 @@ pub struct Lease {
     #[serde(rename = "mark")]
     pub(crate) fingerprint: Option<crate::CredentialFingerprint>,
     #[serde(flatten)]
-    pub(crate) unknown: Unknown,
+    pub(crate) unknown: ExtraFields,
 }
 
 impl Lease {
@@ -103,7 +103,7 @@ impl Lease {
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         // A lease from the future was given by a clock that has been set back since: the fence guards what it is for.
-        now < self.until && self.granted_at <= time::later(now, time::CLOCK_SLACK)
+        now < self.until && self.granted_at <= time::saturating_add(now, time::CLOCK_SLACK)
     }
 }
 

@@ -3,27 +3,27 @@
 
 pub(crate) mod account;
 pub(crate) mod answer;
+mod background;
 pub(crate) mod builder;
-mod changes;
 mod context;
+mod cooldown;
 mod credential_sources;
-mod desk;
+mod entry;
 pub(crate) mod error;
 pub(crate) mod events;
-mod exchange;
-mod flight;
-mod gate;
-mod link;
+mod follower;
+mod in_flight;
+mod limiter;
 mod provider;
-mod quieted;
 mod refresh;
-mod register;
-mod shelf;
-mod slot;
-pub(crate) mod tally;
+mod registry;
+mod state;
+mod store_client;
+pub(crate) mod store_metrics;
+mod sync;
 mod tasks;
-mod upkeep;
 mod view;
+mod view_table;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,11 +31,11 @@ use std::time::Duration;
 
 use self::account::Account;
 use self::builder::QuotaManagerBuilder;
-use self::context::Crew;
+use self::context::TaskContext;
 use self::error::ObserveError;
 use self::events::Events;
-use self::register::Register;
-use self::tally::StoreStats;
+use self::registry::Registry;
+use self::store_metrics::StoreStats;
 use crate::{AccountId, Clock, MergeOutcome, QuotaError, QuotaStore, Record, Rejected, UsageReport};
 
 /// The single gateway to the usage endpoints of LLM providers, and the cache in front of it.
@@ -68,14 +68,14 @@ pub struct QuotaManager {
 
 /// What all handles share.
 pub(crate) struct Shared {
-    pub(crate) crew: Crew,
+    pub(crate) context: TaskContext,
     clock: Clock,
-    register: Register,
+    registry: Registry,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.crew.tasks.close();
+        self.context.tasks.close();
     }
 }
 
@@ -88,7 +88,7 @@ impl QuotaManager {
     /// A handle to an account. No I/O; the account need not exist yet.
     #[must_use]
     pub fn account(&self, id: &AccountId) -> Account {
-        Account::new(self.shared.register.slot(id), Arc::clone(&self.shared))
+        Account::new(self.shared.registry.entry(id), Arc::clone(&self.shared))
     }
 
     /// Joins readings to an account that this manager has a handle to, or had one.
@@ -101,8 +101,8 @@ impl QuotaManager {
     /// filed under an unused name, and never under another account's. Otherwise as [`Account::observe`].
     pub fn observe(&self, id: &AccountId, usage: &UsageReport) -> Result<Vec<Rejected>, ObserveError> {
         let unknown = || ObserveError::UnknownAccount { account: id.clone() };
-        let slot = self.shared.register.known(id).ok_or_else(unknown)?;
-        Account::new(slot, Arc::clone(&self.shared)).observe(usage)
+        let entry = self.shared.registry.known(id).ok_or_else(unknown)?;
+        Account::new(entry, Arc::clone(&self.shared)).observe(usage)
     }
 
     /// Forgets an account that was removed: its readings, whose it is and why its last call failed, for all processes that share
@@ -122,23 +122,23 @@ impl QuotaManager {
     /// [`QuotaError::UnsupportedFormat`] if a newer program keeps the record.
     pub async fn forget(&self, id: &AccountId) -> Result<(), QuotaError> {
         let account = || id.clone();
-        let slot = self.shared.register.slot(id);
-        match slot.share(Record::forget).await {
+        let entry = self.shared.registry.entry(id);
+        match entry.change_shared(Record::forget).await {
             Ok(MergeOutcome::UnsupportedFormat) => {
                 return Err(QuotaError::UnsupportedFormat { account: account() });
             }
             Ok(_) => {}
             Err(error) => return Err(QuotaError::Store { account: account(), error }),
         }
-        slot.update(|desk| (desk.failed, desk.withheld) = (None, false));
-        self.shared.register.forget(slot);
+        entry.update(|local| (local.failed, local.unattributed) = (None, false));
+        self.shared.registry.forget(entry);
         Ok(())
     }
 
     /// What happens from now on, as this process sees it.
     #[must_use]
     pub fn events(&self) -> Events {
-        Events::of(&self.shared.crew.events, &self.shared.crew.tasks)
+        Events::of(&self.shared.context.events, &self.shared.context.tasks)
     }
 
     /// The clock that this manager was given.
@@ -151,7 +151,7 @@ impl QuotaManager {
     /// for each time that the store refuses, and once for each record that cannot be used.
     #[must_use]
     pub fn store_stats(&self) -> StoreStats {
-        self.shared.register.store_stats()
+        self.shared.registry.store_stats()
     }
 
     /// Stops this manager: waits for calls in flight until they end, and writes what is pending. From now on only
@@ -161,7 +161,7 @@ impl QuotaManager {
     /// take. Returns whether all of it ended in that time, and the store has all
     /// that was to be written to it.
     pub async fn close(&self) -> bool {
-        let longest = self.shared.register.policies().map(|policy| policy.fetch_timeout).max();
+        let longest = self.shared.registry.policies().map(|policy| policy.fetch_timeout).max();
         self.close_within(longest.expect("there is a general policy")).await
     }
 
@@ -172,31 +172,31 @@ impl QuotaManager {
     /// its numbers are lost, and it counts toward the budget, because the provider may have received it. Writes to the store
     /// are bounded as in [`close`](Self::close), which also says what is returned; `false` if a call was cancelled.
     pub async fn close_within(&self, grace: Duration) -> bool {
-        let Shared { crew, clock, register } = &*self.shared;
-        crew.tasks.close();
-        let all_ended = clock.bounded(grace, crew.tasks.idle()).await.is_some();
+        let Shared { context, clock, registry } = &*self.shared;
+        context.tasks.close();
+        let all_ended = clock.bounded(grace, context.tasks.idle()).await.is_some();
         if !all_ended {
-            crew.tasks.cancel();
+            context.tasks.cancel();
         }
         let ending = async {
-            crew.tasks.idle().await;
+            context.tasks.idle().await;
             // What was done while the store was away. It is tried once more, also if the store has not answered since: there is no
             // later chance.
-            if !register.unwritten().is_empty() {
-                register.try_store_again();
+            if !registry.dirty().is_empty() {
+                registry.try_store_again();
             }
-            for slot in register.unwritten() {
-                slot.transact(|_, _| ()).await.ok();
+            for entry in registry.dirty() {
+                entry.change(|_, _| ()).await.ok();
             }
         };
-        let patience = register.policies().map(|policy| policy.store_timeout.saturating_mul(4)).max();
+        let patience = registry.policies().map(|policy| policy.store_timeout.saturating_mul(4)).max();
         let ended = clock.bounded(patience.expect("there is a general policy"), ending).await.is_some();
-        all_ended && ended && register.unwritten().is_empty()
+        all_ended && ended && registry.dirty().is_empty()
     }
 }
 
 impl fmt::Debug for QuotaManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuotaManager").field("policy", self.shared.register.policy()).finish_non_exhaustive()
+        f.debug_struct("QuotaManager").field("policy", self.shared.registry.policy()).finish_non_exhaustive()
     }
 }

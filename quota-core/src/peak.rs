@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Percent;
 use crate::bounds::{is_too_far, plausible_length};
-use crate::time::{self, Ms};
-use crate::unknown::Unknown;
+use crate::extra_fields::ExtraFields;
+use crate::time::{self, UnixMillis};
 
 /// The highest use that any source reported in one period.
 ///
@@ -23,10 +23,10 @@ pub(crate) struct Peak {
     pub(crate) used: Percent,
     /// The end of the period.
     #[serde(rename = "resets_ms", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) resets_at: Option<Ms>,
+    pub(crate) resets_at: Option<UnixMillis>,
     /// When the reading arrived, if its source has no time of its own.
     #[serde(rename = "arrived_ms", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) arrived_at: Option<Ms>,
+    pub(crate) arrived_at: Option<UnixMillis>,
     #[serde(
         rename = "length_ms",
         with = "time::span_ms::option",
@@ -35,7 +35,7 @@ pub(crate) struct Peak {
     )]
     pub(crate) length: Option<Duration>,
     #[serde(flatten)]
-    pub(crate) unknown: Unknown,
+    pub(crate) unknown: ExtraFields,
 }
 
 /// Rounding a reset to the nearest minute moves it by this at most.
@@ -46,9 +46,9 @@ impl Peak {
     ///
     /// The reset is kept to the minute. Otherwise a provider that reports it a few milliseconds off each time would have
     /// every idle account keep a peak beside its reading.
-    pub(crate) fn timed(used: Percent, resets_at: Option<Ms>, length: Option<Duration>) -> Self {
-        let resets_at = resets_at.map(Ms::to_minute);
-        Self { used, resets_at, arrived_at: None, length, unknown: Unknown::default() }
+    pub(crate) fn timed(used: Percent, resets_at: Option<UnixMillis>, length: Option<Duration>) -> Self {
+        let resets_at = resets_at.map(UnixMillis::to_minute);
+        Self { used, resets_at, arrived_at: None, length, unknown: ExtraFields::default() }
     }
 
     /// The total order in which peaks replace each other.
@@ -66,18 +66,19 @@ impl Peak {
     }
 
     /// Whether the period is over. A reset that is kept to the minute may lie half a minute later than that.
-    pub(crate) fn is_over(&self, now: Ms) -> bool {
+    pub(crate) fn is_over(&self, now: UnixMillis) -> bool {
         let rounding = if self.arrived_at.is_none() { ROUNDING } else { Duration::ZERO };
-        self.resets_at.is_some_and(|reset| time::later(reset.timestamp(), rounding) <= now.timestamp())
+        self.resets_at
+            .is_some_and(|reset| time::saturating_add(reset.timestamp(), rounding) <= now.timestamp())
     }
 
     /// Takes out what cannot be true of a stored peak, of which no reading is later than `read_at`; whether it can be true.
-    pub(crate) fn keep_plausible(&mut self, read_at: Option<Ms>) -> bool {
+    pub(crate) fn keep_plausible(&mut self, read_at: Option<UnixMillis>) -> bool {
         self.length = self.length.and_then(plausible_length);
-        let is_too_far = |reset: Ms| {
+        let is_too_far = |reset: UnixMillis| {
             // Without either moment, `forget_peaks` judges the reset.
             let latest = self.arrived_at.max(read_at)?;
-            let latest = time::later(latest.timestamp(), ROUNDING);
+            let latest = time::saturating_add(latest.timestamp(), ROUNDING);
             Some(is_too_far(reset.timestamp(), self.length, latest))
         };
         self.used.is_plausible() && self.resets_at.and_then(is_too_far) != Some(true)

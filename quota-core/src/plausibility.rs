@@ -91,7 +91,7 @@ fn judge_reset(
 ) -> Result<(), &'static str> {
     if is_too_far(resets_at, length, read_at) {
         Err("its reset is further ahead than the window is long")
-    } else if lag.is_some_and(|lag| time::later(resets_at, lag) < read_at) {
+    } else if lag.is_some_and(|lag| time::saturating_add(resets_at, lag) < read_at) {
         Err("its reset is long past")
     } else {
         Ok(())

@@ -15,10 +15,10 @@ pub use finish::{CommitOutcome, FailOutcome};
 pub use merge::{MergeOutcome, Seed};
 pub use wire::DecodeError;
 
+use crate::extra_fields::ExtraFields;
 use crate::lease::{CallRecord, RecentCall};
 use crate::login::RecordOwner;
-use crate::time::{self, CLOCK_SLACK, Ms};
-use crate::unknown::Unknown;
+use crate::time::{self, CLOCK_SLACK, UnixMillis};
 use crate::{
     CredentialFingerprint, Hold, LastFailure, Lease, LoginId, OwnerId, Policy, Snapshot, Source, Window,
 };
@@ -74,25 +74,25 @@ pub struct Record {
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a list")]
     given_back: Option<Box<Vec<CallRecord>>>,
     /// When the last call that brought something was started, and with which credential.
-    refreshed_at: Option<Ms>,
+    refreshed_at: Option<UnixMillis>,
     refreshed_with: Option<CredentialFingerprint>,
     /// The account was removed then: nothing that was known before comes back.
-    forgotten_at: Option<Ms>,
+    forgotten_at: Option<UnixMillis>,
     snapshot: Snapshot,
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 /// Budgets count the calls of this long.
-const TRAILING: Duration = Duration::from_secs(3600);
+const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
 
 /// How many calls a record keeps. Processes that were without the store bring theirs, and there may be many of these.
-const MOST_ATTEMPTS: usize = 1000;
+const MAX_CALLS: usize = 1000;
 
 /// How many refusals of credentials without a scope a record keeps. With fewer than share the account, each evicts another one.
-const MOST_UNSCOPED: usize = 64;
+const MAX_UNSCOPED: usize = 64;
 
 /// How many calls that were given back a record keeps. An older one that comes back counts, which costs a call and not a block.
-const MOST_GIVEN_BACK: usize = 100;
+const MAX_GIVEN_BACK: usize = 100;
 
 /// What became of a wish to lift a hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,7 +139,7 @@ impl Record {
     }
 
     /// Counts a change that is to be stored; whoever swaps a record that they have changed says so before.
-    pub fn revise(&mut self) {
+    pub fn bump_revision(&mut self) {
         self.revision = self.revision.saturating_add(1);
     }
 
@@ -147,7 +147,7 @@ impl Record {
     ///
     /// In a store that loses nothing, another state than the known one is a later one and has the higher revision. (A failover
     /// may also lose some writes and go on with others: if these are more, they cannot be told from later ones.)
-    pub(crate) fn has_lost(&self, known: &Self) -> bool {
+    pub(crate) fn is_behind(&self, known: &Self) -> bool {
         known.revision > 0 && self.revision <= known.revision && self != known
     }
 
@@ -200,7 +200,7 @@ impl Record {
     /// When everything was last asked for; `None` if it never was.
     #[must_use]
     pub fn asked_at(&self) -> Option<Timestamp> {
-        self.refreshed_at.map(Ms::timestamp).max(self.snapshot.complete_at())
+        self.refreshed_at.map(UnixMillis::timestamp).max(self.snapshot.complete_at())
     }
 
     /// When the readings stop being fresh, where they count as fresh for `within`; `None` if there are none.
@@ -232,11 +232,14 @@ impl Record {
             let asked = asked_since(window.observed_at());
             let reset = window.expires_at().filter(|reset| *reset > asked)?;
             // A provider whose resets are always a moment ahead must not be asked every moment.
-            Some(time::later(reset, policy.reset_grace).max(time::later(asked, ROLLOVER_FLOOR)))
+            Some(
+                time::saturating_add(reset, policy.reset_grace)
+                    .max(time::saturating_add(asked, ROLLOVER_FLOOR)),
+            )
         });
 
-        let by_age =
-            time::later(oldest, within).min(time::later(known, policy.full_refresh_interval.max(within)));
+        let by_age = time::saturating_add(oldest, within)
+            .min(time::saturating_add(known, policy.full_refresh_interval.max(within)));
         Some(rollover.min().map_or(by_age, |rollover| by_age.min(rollover)))
     }
 
@@ -249,7 +252,7 @@ impl Record {
         }
         let changed = self.owner.contradicts(Some(login_id), None);
         if changed {
-            self.clear_for(Some(login_id), None);
+            self.reset_for_owner(Some(login_id), None);
         }
         self.owner.adopt(Some(login_id), None);
         changed
@@ -257,9 +260,9 @@ impl Record {
 
     /// `now`, or a later moment if the last call, or the removal of the account, was stamped no earlier: the clocks of two processes differ a little, and of two
     /// calls of which one was granted after the other was answered, the second knows better.
-    fn follows_the_last_call(&self, now: Timestamp) -> Timestamp {
+    fn next_call_time(&self, now: Timestamp) -> Timestamp {
         let last = self.refreshed_at.max(self.forgotten_at);
-        let after = last.map(|at| time::later(at.timestamp(), ONE_STAMP));
+        let after = last.map(|at| time::saturating_add(at.timestamp(), ONE_STAMP));
         after.map_or(now, |after| now.max(after))
     }
 
@@ -271,7 +274,7 @@ impl Record {
     /// Whether none of the readings claims to be from after `now`.
     pub(crate) fn is_plausible(&self, now: Timestamp) -> bool {
         let newest = self.asked_at().max(self.snapshot.newest());
-        newest <= Some(time::later(now, CLOCK_SLACK))
+        newest <= Some(time::saturating_add(now, CLOCK_SLACK))
     }
 
     /// Gives back the room that growing lists have in reserve: records are kept for long and changed seldom.
@@ -285,7 +288,7 @@ impl Record {
     ///
     /// A clock that was ahead and has been set back must not hold anybody off for years, nor make its readings beat all
     /// true ones. A clock that has not been set at all has nothing to say.
-    pub(crate) fn settle(&mut self, now: Timestamp) {
+    pub(crate) fn repair_clock(&mut self, now: Timestamp) {
         if now < BEFORE_ALL_RECORDS {
             return;
         }
@@ -293,7 +296,7 @@ impl Record {
         if let Some(hold) = &mut self.hold
             && hold.since > limit
         {
-            hold.rebase(now);
+            hold.rebase_to(now);
         }
         self.last_failure.take_if(|last_failure| last_failure.at > limit);
         self.unscoped.retain(|refusal| refusal.at <= limit && refusal.bars_at(now));
@@ -301,7 +304,8 @@ impl Record {
             (self.refreshed_at, self.refreshed_with) = (None, None);
         }
         self.clamp_forgotten(now);
-        let counts = |attempt: &CallRecord| attempt.at <= limit && time::between(attempt.at, now) < TRAILING;
+        let counts =
+            |attempt: &CallRecord| attempt.at <= limit && time::elapsed(attempt.at, now) < BUDGET_WINDOW;
         self.calls.retain(counts);
         if let Some(given_back) = &mut self.given_back {
             given_back.retain(counts);
@@ -315,7 +319,7 @@ impl Record {
     /// was read a short while ago.
     fn clamp_forgotten(&mut self, now: Timestamp) {
         if self.forgotten_at.is_some_and(|at| at.timestamp() > latest_plausible(now)) {
-            self.forgotten_at = Some(time::earlier(now, CLOCK_SLACK).into());
+            self.forgotten_at = Some(time::saturating_sub(now, CLOCK_SLACK).into());
         }
     }
 
@@ -328,8 +332,8 @@ impl Record {
         if !self.is_writable() {
             return MergeOutcome::UnsupportedFormat;
         }
-        let now = time::to_ms(now);
-        self.settle(now);
+        let now = time::truncate_ms(now);
+        self.repair_clock(now);
         // Clocks differ a little: what is stamped a moment ahead was known before, too.
         let stamps = [self.asked_at(), self.snapshot.newest(), self.last_failure().map(|failure| failure.at)];
         let granted_at = self.lease().map(|lease| lease.granted_at);
@@ -341,7 +345,7 @@ impl Record {
     }
 
     /// Drops what was known at `at` or before, and keeps it from coming back.
-    fn forget_until(&mut self, at: Ms) {
+    fn forget_until(&mut self, at: UnixMillis) {
         let moment = at.timestamp();
         self.snapshot.drop_until(moment);
         self.last_failure.take_if(|failure| failure.at <= moment);
@@ -367,8 +371,8 @@ impl Record {
         if !self.is_writable() {
             return Cleared::UnsupportedFormat;
         }
-        let now = time::to_ms(now);
-        self.settle(now);
+        let now = time::truncate_ms(now);
+        self.repair_clock(now);
         let armed = self.hold().map_or(0, Hold::order);
         let known = [self.fence, time::as_fence(now), armed, self.streak_fence];
         self.cleared_fence = known.into_iter().fold(self.cleared_fence, u64::max);
@@ -399,7 +403,7 @@ impl Record {
         self.unscoped.retain(|known| known.fingerprint != refusal.fingerprint);
         self.unscoped.push(refusal.clone());
         self.unscoped.sort_by_key(|known| (known.at, known.fingerprint));
-        keep_last(&mut self.unscoped, MOST_UNSCOPED);
+        keep_last(&mut self.unscoped, MAX_UNSCOPED);
     }
 
     /// Repairs what an older program left: it carries the lists of refusals and of calls that were given back along, and does not
@@ -409,17 +413,17 @@ impl Record {
         let has_succeeded =
             |refusal: &LastFailure| refusal.fingerprint == fingerprint && at > Some(refusal.at.into());
         self.unscoped.retain(|refusal| !has_succeeded(refusal));
-        keep_last(&mut self.unscoped, MOST_UNSCOPED);
+        keep_last(&mut self.unscoped, MAX_UNSCOPED);
         if let Some(given_back) = &mut self.given_back {
-            keep_last(given_back, MOST_GIVEN_BACK);
+            keep_last(given_back, MAX_GIVEN_BACK);
             self.calls.retain(|attempt| given_back.binary_search(attempt).is_err());
         }
     }
 
-    /// Keeps the newest calls only. Any budget up to [`MOST_ATTEMPTS`] is decided by these alone: it waits for one of the newest.
+    /// Keeps the newest calls only. Any budget up to [`MAX_CALLS`] is decided by these alone: it waits for one of the newest.
     fn bound_attempts(&mut self) {
         self.calls.sort_unstable();
-        keep_last(&mut self.calls, MOST_ATTEMPTS);
+        keep_last(&mut self.calls, MAX_CALLS);
     }
 
     /// Calls that were given back, by this record or by another one.
@@ -431,7 +435,7 @@ impl Record {
         given_back.extend_from_slice(calls);
         given_back.sort_unstable();
         given_back.dedup();
-        keep_last(given_back, MOST_GIVEN_BACK);
+        keep_last(given_back, MAX_GIVEN_BACK);
         self.calls.retain(|attempt| given_back.binary_search(attempt).is_err());
     }
 
@@ -440,14 +444,14 @@ impl Record {
     }
 
     /// Whether no hold has to be brought back: one that is would be so anew with each look, and never end.
-    pub(crate) fn is_settled(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_clock_repaired(&self, now: Timestamp) -> bool {
         now < BEFORE_ALL_RECORDS || self.hold().is_none_or(|hold| hold.is_plausible(now))
     }
 
     /// Somebody else holds the account now: what the login before has left says nothing about them.
     ///
     /// The calls of the last hour stay, so that logins which alternate do not ask without bound.
-    fn clear_for(&mut self, login_id: Option<&LoginId>, owner_id: Option<&OwnerId>) {
+    fn reset_for_owner(&mut self, login_id: Option<&LoginId>, owner_id: Option<&OwnerId>) {
         self.owner = RecordOwner::default();
         self.owner.adopt(login_id, owner_id);
         self.lease = None;
@@ -493,7 +497,7 @@ const BEFORE_ALL_RECORDS: Timestamp = Timestamp::constant(1_735_689_600, 0);
 
 /// The latest time that a correct clock can have written before `now`. A clock that was never set rejects nothing.
 fn latest_plausible(now: Timestamp) -> Timestamp {
-    if now < BEFORE_ALL_RECORDS { Timestamp::MAX } else { time::later(now, CLOCK_SLACK) }
+    if now < BEFORE_ALL_RECORDS { Timestamp::MAX } else { time::saturating_add(now, CLOCK_SLACK) }
 }
 
 /// Removes all but the last `most` items.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::unknown::Unknown;
+use crate::extra_fields::ExtraFields;
 
 /// What a window counts, if it does not count everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub struct Scope {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub surface: Option<String>,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 impl Scope {

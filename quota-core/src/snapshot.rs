@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::is_too_far;
+use crate::extra_fields::ExtraFields;
 use crate::peak::Peak;
 use crate::plausibility::judge;
-use crate::time::Ms;
-use crate::unknown::Unknown;
+use crate::time::UnixMillis;
 use crate::usage::Coverage;
 use crate::{Credits, Provenance, Source, UsageReport, Window, WindowId};
 
@@ -29,57 +29,58 @@ pub struct Snapshot {
     #[serde(default, deserialize_with = "plausible_peaks", skip_serializing_if = "Option::is_none")]
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a map")]
     peaks: Option<Box<BTreeMap<WindowId, Peak>>>,
-    #[serde(default, skip_serializing_if = "Horizon::is_empty")]
-    horizon: Horizon,
+    #[serde(default, skip_serializing_if = "CoverageWatermark::is_empty")]
+    horizon: CoverageWatermark,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    plan: Option<Box<Said<String>>>,
+    plan: Option<Box<Stamped<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    credits: Option<Box<Said<Credits>>>,
+    credits: Option<Box<Stamped<Credits>>>,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 /// A value with the moment it was said at; the later one wins, and of one moment the greater one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Said<T> {
+struct Stamped<T> {
     #[serde(flatten)]
     stamp: Provenance,
     value: T,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
-impl<T> Said<T> {
+impl<T> Stamped<T> {
     fn boxed(stamp: Provenance, value: T) -> Box<Self> {
-        Box::new(Self { stamp, value, unknown: Unknown::default() })
+        Box::new(Self { stamp, value, unknown: ExtraFields::default() })
     }
 }
 
 /// Up to when each window is accounted for: a reading from before it is gone, because a later answer that covered the
 /// window did not report it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Horizon {
-    /// The last answer that covered everything, for every window that `apart` does not name.
+struct CoverageWatermark {
+    /// The last answer that covered everything, for every window that `exceptions` does not name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    all: Option<Told>,
+    all: Option<CoverageStamp>,
     /// Windows whose horizon differs, because the last complete answer held them in a form that could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[expect(clippy::box_collection, reason = "almost always absent, and then a pointer instead of a map")]
-    apart: Option<Box<BTreeMap<WindowId, Option<Told>>>>,
+    #[serde(rename = "apart")]
+    exceptions: Option<Box<BTreeMap<WindowId, Option<CoverageStamp>>>>,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 /// The name under which a horizon keeps money, beside the windows.
-static MONEY: LazyLock<WindowId> = LazyLock::new(|| WindowId::new("$money").expect("it is printable"));
+static CREDITS_KEY: LazyLock<WindowId> = LazyLock::new(|| WindowId::new("$money").expect("it is printable"));
 
 /// When an answer was given, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Told {
+struct CoverageStamp {
     #[serde(flatten)]
     stamp: Provenance,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 impl Snapshot {
@@ -110,18 +111,18 @@ impl Snapshot {
             // What may be hours old says nothing about what can be replaced only by something newer.
             return snapshot;
         }
-        snapshot.plan = usage.plan.clone().map(|plan| Said::boxed(stamp, plan));
+        snapshot.plan = usage.plan.clone().map(|plan| Stamped::boxed(stamp, plan));
         if !narrow {
-            snapshot.credits = usage.credits.clone().map(|credits| Said::boxed(stamp, credits));
+            snapshot.credits = usage.credits.clone().map(|credits| Stamped::boxed(stamp, credits));
         }
         if let Coverage::Complete { except, credits } = &usage.coverage
             && !narrow
         {
-            let told = Told { stamp, unknown: Unknown::default() };
-            let money_apart = (!credits).then(|| MONEY.clone());
+            let told = CoverageStamp { stamp, unknown: ExtraFields::default() };
+            let money_apart = (!credits).then(|| CREDITS_KEY.clone());
             let except = except.iter().cloned().chain(unread).chain(money_apart);
-            let apart = except.map(|id| (id, None)).collect();
-            snapshot.horizon = Horizon::new(Some(told), apart);
+            let exceptions = except.map(|id| (id, None)).collect();
+            snapshot.horizon = CoverageWatermark::new(Some(told), exceptions);
         }
         snapshot
     }
@@ -139,10 +140,10 @@ impl Snapshot {
             self.raise(id, peak);
         }
         self.resolve();
-        keep_later(&mut self.plan, other.plan.as_ref());
-        keep_later(&mut self.credits, other.credits.as_ref());
+        max_into(&mut self.plan, other.plan.as_ref());
+        max_into(&mut self.credits, other.credits.as_ref());
         let horizon = &self.horizon;
-        self.credits.take_if(|said| horizon.of(&MONEY).is_some_and(|gone| said.stamp < gone.stamp));
+        self.credits.take_if(|said| horizon.of(&CREDITS_KEY).is_some_and(|gone| said.stamp < gone.stamp));
         self.unknown = take(&mut self.unknown).max(other.unknown.clone());
     }
 
@@ -184,11 +185,11 @@ impl Snapshot {
 
     /// Forgets the peaks of periods that are over by `now`, and of windows that are gone all but a few.
     pub(crate) fn forget_peaks(&mut self, now: Timestamp) {
-        let now = Ms::from(now);
+        let now = UnixMillis::from(now);
         self.windows.iter_mut().for_each(|window| window.forget_peak(now));
         let mut left = MOST_GONE;
         self.retain_peaks(|peak| {
-            let is_near = |reset: Ms| !is_too_far(reset.timestamp(), None, now.timestamp());
+            let is_near = |reset: UnixMillis| !is_too_far(reset.timestamp(), None, now.timestamp());
             let counts = left > 0 && !peak.is_over(now) && peak.resets_at.is_some_and(is_near);
             left -= usize::from(counts);
             counts
@@ -210,13 +211,14 @@ impl Snapshot {
         self.windows.retain_mut(|window| window.drop_until(limit.into()));
         if let Some(peaks) = &mut self.peaks {
             let ended_at = |id: &WindowId| self.horizon.of(id).map(|told| told.stamp.at);
-            peaks.retain(|id, peak| peak.arrived_at.map(Ms::timestamp).or(ended_at(id)) > Some(limit));
+            peaks
+                .retain(|id, peak| peak.arrived_at.map(UnixMillis::timestamp).or(ended_at(id)) > Some(limit));
         }
         self.peaks.take_if(|peaks| peaks.is_empty());
         self.plan.take_if(|said| said.stamp.at <= limit);
         self.credits.take_if(|said| said.stamp.at <= limit);
         if self.complete_at().is_none_or(|at| at <= limit) {
-            self.horizon = Horizon::default();
+            self.horizon = CoverageWatermark::default();
         }
         if self.is_empty() {
             *self = Self::default();
@@ -301,8 +303,8 @@ impl Snapshot {
         if self.window(id).is_some() {
             return Presence::Read;
         }
-        let apart = self.horizon.apart.as_ref().and_then(|apart| apart.get(id));
-        match (apart, &self.horizon.all) {
+        let exceptions = self.horizon.exceptions.as_ref().and_then(|exceptions| exceptions.get(id));
+        match (exceptions, &self.horizon.all) {
             (Some(_), Some(_)) => Presence::Unreadable,
             (Some(Some(_)), None) | (None, Some(_)) => Presence::Absent,
             (Some(None) | None, None) => Presence::Unknown,
@@ -311,8 +313,8 @@ impl Snapshot {
 
     /// The windows that the account has and of which no reading is left: those that are [`Presence::Unreadable`].
     pub fn unreadable(&self) -> impl Iterator<Item = &WindowId> {
-        let apart = self.horizon.apart.iter().flat_map(|apart| apart.keys());
-        apart.filter(|id| **id != *MONEY && self.presence(id) == Presence::Unreadable)
+        let exceptions = self.horizon.exceptions.iter().flat_map(|exceptions| exceptions.keys());
+        exceptions.filter(|id| **id != *CREDITS_KEY && self.presence(id) == Presence::Unreadable)
     }
 
     /// The plan, in the provider's word.
@@ -361,7 +363,7 @@ pub enum Presence {
     Unknown,
 }
 
-fn keep_later<T: Ord + Clone>(mine: &mut Option<T>, other: Option<&T>) {
+fn max_into<T: Ord + Clone>(mine: &mut Option<T>, other: Option<&T>) {
     if other > mine.as_ref() {
         *mine = other.cloned();
     }
@@ -394,39 +396,42 @@ where
     Ok(peaks.filter(|peaks| !peaks.is_empty()))
 }
 
-impl Horizon {
-    fn new(all: Option<Told>, apart: BTreeMap<WindowId, Option<Told>>) -> Self {
-        let apart = (!apart.is_empty()).then(|| Box::new(apart));
-        Self { all, apart, unknown: Unknown::default() }
+impl CoverageWatermark {
+    fn new(all: Option<CoverageStamp>, exceptions: BTreeMap<WindowId, Option<CoverageStamp>>) -> Self {
+        let exceptions = (!exceptions.is_empty()).then(|| Box::new(exceptions));
+        Self { all, exceptions, unknown: ExtraFields::default() }
     }
 
-    fn of(&self, id: &WindowId) -> Option<&Told> {
-        match self.apart.as_ref().and_then(|apart| apart.get(id)) {
-            Some(apart) => apart.as_ref(),
+    fn of(&self, id: &WindowId) -> Option<&CoverageStamp> {
+        match self.exceptions.as_ref().and_then(|exceptions| exceptions.get(id)) {
+            Some(exceptions) => exceptions.as_ref(),
             None => self.all.as_ref(),
         }
     }
 
     /// The later horizon, window by window.
     fn join(&mut self, other: &Self) {
-        let named = [&self.apart, &other.apart].into_iter().flatten().flat_map(|apart| apart.keys());
+        let named = [&self.exceptions, &other.exceptions]
+            .into_iter()
+            .flatten()
+            .flat_map(|exceptions| exceptions.keys());
         let all = self.all.as_ref().max(other.all.as_ref());
-        let apart = named
+        let exceptions = named
             .map(|id| (id, self.of(id).max(other.of(id))))
             .filter(|(_, told)| *told != all)
             .map(|(id, told)| (id.clone(), told.cloned()))
             .collect();
         let unknown = take(&mut self.unknown).max(other.unknown.clone());
-        *self = Self { unknown, ..Self::new(all.cloned(), apart) };
+        *self = Self { unknown, ..Self::new(all.cloned(), exceptions) };
     }
 
     /// Whether nothing had to be dropped.
     fn drop_after(&mut self, limit: Timestamp) -> bool {
         let mut is_true = self.all.take_if(|told| told.stamp.at > limit).is_none();
-        if let Some(apart) = &mut self.apart {
-            let before = apart.len();
-            apart.retain(|_, told| told.as_ref().is_none_or(|told| told.stamp.at <= limit));
-            is_true &= apart.len() == before;
+        if let Some(exceptions) = &mut self.exceptions {
+            let before = exceptions.len();
+            exceptions.retain(|_, told| told.as_ref().is_none_or(|told| told.stamp.at <= limit));
+            is_true &= exceptions.len() == before;
         }
         is_true
     }

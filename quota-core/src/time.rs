@@ -11,20 +11,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(30);
 
 /// Cuts a moment to whole milliseconds.
-pub(crate) fn to_ms(at: Timestamp) -> Timestamp {
+pub(crate) fn truncate_ms(at: Timestamp) -> Timestamp {
     from_ms(at.as_millisecond())
 }
 
 /// The moment that many milliseconds after 1970; the ends of time for what lies beyond them.
 pub(crate) fn from_ms(ms: i64) -> Timestamp {
-    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { END })
+    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { MAX })
 }
 
 /// The last moment that whole milliseconds can name.
-const END: Timestamp = Timestamp::constant(253_402_207_200, 0);
+const MAX: Timestamp = Timestamp::constant(253_402_207_200, 0);
 
 /// `at` and `span` later, in whole milliseconds; the end of time if that lies beyond it.
-pub(crate) fn later(at: Timestamp, span: Duration) -> Timestamp {
+pub(crate) fn saturating_add(at: Timestamp, span: Duration) -> Timestamp {
     let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     from_ms(at.as_millisecond().saturating_add(span))
 }
@@ -35,24 +35,24 @@ pub(crate) fn as_fence(at: Timestamp) -> u64 {
 }
 
 /// `at` and `span` earlier, in whole milliseconds; the beginning of time if that lies before it.
-pub(crate) fn earlier(at: Timestamp, span: Duration) -> Timestamp {
+pub(crate) fn saturating_sub(at: Timestamp, span: Duration) -> Timestamp {
     let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     from_ms(at.as_millisecond().saturating_sub(span))
 }
 
 /// The time from `from` to `to`; nothing if `to` is not after `from`.
-pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
+pub(crate) fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
 /// A moment in eight bytes, also where it may be absent: this is kept for every window of a million accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Ms(NonZeroI64);
+pub(crate) struct UnixMillis(NonZeroI64);
 
 /// Added to the milliseconds, so that no moment is zero; more than there are on either side of 1970.
 const BIAS: i64 = 1 << 60;
 
-impl Ms {
+impl UnixMillis {
     pub(crate) fn timestamp(self) -> Timestamp {
         from_ms(self.0.get() - BIAS)
     }
@@ -75,23 +75,23 @@ impl Ms {
     }
 }
 
-impl From<Timestamp> for Ms {
+impl From<Timestamp> for UnixMillis {
     fn from(at: Timestamp) -> Self {
         Self(
             // What lies beyond the last whole millisecond is that millisecond, as everywhere.
-            NonZeroI64::new(at.as_millisecond().min(END.as_millisecond()) + BIAS)
+            NonZeroI64::new(at.as_millisecond().min(MAX.as_millisecond()) + BIAS)
                 .expect("no moment is as far from 1970 as the bias"),
         )
     }
 }
 
-impl Serialize for Ms {
+impl Serialize for UnixMillis {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         ms::serialize(&self.timestamp(), serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for Ms {
+impl<'de> Deserialize<'de> for UnixMillis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         ms::deserialize(deserializer).map(Self::from)
     }
@@ -144,29 +144,29 @@ mod tests {
 
     #[test]
     fn a_span_beyond_the_end_of_time_ends_there() {
-        let end = later(Timestamp::UNIX_EPOCH, Duration::MAX);
+        let end = saturating_add(Timestamp::UNIX_EPOCH, Duration::MAX);
 
-        assert_eq!(end, END);
-        assert_eq!(to_ms(end), end);
+        assert_eq!(end, MAX);
+        assert_eq!(truncate_ms(end), end);
     }
 
     #[test]
     fn the_end_of_time_is_not_before_any_moment() {
-        assert_eq!(to_ms(Timestamp::MAX), END);
-        assert_eq!(later(Timestamp::MAX, Duration::from_secs(1)), END);
+        assert_eq!(truncate_ms(Timestamp::MAX), MAX);
+        assert_eq!(saturating_add(Timestamp::MAX, Duration::from_secs(1)), MAX);
     }
 
     #[test]
     fn eight_bytes_hold_every_moment_and_none() {
-        assert_eq!(size_of::<Option<Ms>>(), 8);
-        for moment in [Timestamp::MIN, Timestamp::UNIX_EPOCH, END] {
-            assert_eq!(Ms::from(moment).timestamp(), moment);
+        assert_eq!(size_of::<Option<UnixMillis>>(), 8);
+        for moment in [Timestamp::MIN, Timestamp::UNIX_EPOCH, MAX] {
+            assert_eq!(UnixMillis::from(moment).timestamp(), moment);
         }
-        assert!(Ms::from(Timestamp::MIN) < Ms::from(Timestamp::UNIX_EPOCH));
+        assert!(UnixMillis::from(Timestamp::MIN) < UnixMillis::from(Timestamp::UNIX_EPOCH));
     }
 
     #[test]
     fn nothing_lies_between_a_moment_and_an_earlier_one() {
-        assert_eq!(between(from_ms(10), from_ms(3)), Duration::ZERO);
+        assert_eq!(elapsed(from_ms(10), from_ms(3)), Duration::ZERO);
     }
 }

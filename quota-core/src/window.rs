@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::{is_too_far, plausible_length};
+use crate::extra_fields::ExtraFields;
 use crate::peak::Peak;
-use crate::time::{self, Ms};
-use crate::unknown::Unknown;
+use crate::time::{self, UnixMillis};
 use crate::{InvalidId, Percent, Scope, UnknownWord, model_matches};
 
 /// The name of a window: `five_hour`, `seven_day`, `seven_day/opus`, `monthly`, or whatever a provider invents next.
@@ -223,7 +223,7 @@ impl Provenance {
     /// Stamps what `source` said to a question asked at `at`.
     #[must_use]
     pub fn new(at: Timestamp, source: Source) -> Self {
-        Self { at: time::to_ms(at), source }
+        Self { at: time::truncate_ms(at), source }
     }
 }
 
@@ -279,11 +279,11 @@ impl WindowReading {
             at: stamp.at.into(),
             source: stamp.source,
             used: self.used,
-            resets_at: self.resets_at.map(Ms::from),
+            resets_at: self.resets_at.map(UnixMillis::from),
             length: self.length.and_then(plausible_length),
             scope: self.scope.map(Box::new),
             peak: None,
-            unknown: Unknown::default(),
+            unknown: ExtraFields::default(),
         }
     }
 }
@@ -295,12 +295,12 @@ impl WindowReading {
 pub struct Window {
     id: WindowId,
     #[serde(rename = "at_ms")]
-    at: Ms,
+    at: UnixMillis,
     source: Source,
     #[serde(rename = "used_bp", deserialize_with = "Percent::deserialize_any")]
     used: Percent,
     #[serde(rename = "resets_ms", default, skip_serializing_if = "Option::is_none")]
-    resets_at: Option<Ms>,
+    resets_at: Option<UnixMillis>,
     #[serde(
         rename = "length_ms",
         with = "time::span_ms::option",
@@ -314,7 +314,7 @@ pub struct Window {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     peak: Option<Box<Peak>>,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 impl Window {
@@ -333,7 +333,7 @@ impl Window {
     /// When it begins anew, if that was said.
     #[must_use]
     pub fn resets_at(&self) -> Option<Timestamp> {
-        self.shown().2.map(Ms::timestamp)
+        self.shown().2.map(UnixMillis::timestamp)
     }
 
     /// When it was read: the start of the call that reported it, or, from a source without a time, its arrival.
@@ -405,7 +405,7 @@ impl Window {
     #[must_use]
     pub fn used_at(&self, now: Timestamp, fresh_for: Duration) -> Used {
         // In whole milliseconds, as all moments in here are: this is asked for every window of every account of a choice.
-        let now = Ms::from(now);
+        let now = UnixMillis::from(now);
         let (at, used, resets_at) = self.shown();
         match resets_at.filter(|reset| *reset > at) {
             Some(reset) if reset <= now => Used::Unknown,
@@ -421,7 +421,7 @@ impl Window {
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
         let (at, _, resets_at) = self.shown();
-        resets_at.filter(|reset| *reset > at).map(Ms::timestamp)
+        resets_at.filter(|reset| *reset > at).map(UnixMillis::timestamp)
     }
 
     /// The total order in which readings with a time of their own replace each other: by moment, source, use, reset, and
@@ -433,7 +433,7 @@ impl Window {
 
     /// The moment, use and reset of the reading that counts.
     #[inline]
-    fn shown(&self) -> (Ms, Percent, Option<Ms>) {
+    fn shown(&self) -> (UnixMillis, Percent, Option<UnixMillis>) {
         match self.raised() {
             Some((arrived_at, peak)) => (arrived_at, peak.used, peak.resets_at),
             None => (self.at, self.used, self.resets_at),
@@ -445,7 +445,7 @@ impl Window {
     /// A later one in the peak is above all that was reported before it. If the reading with a time names no reset, their
     /// periods cannot be compared, and only a higher use counts.
     #[inline]
-    fn raised(&self) -> Option<(Ms, &Peak)> {
+    fn raised(&self) -> Option<(UnixMillis, &Peak)> {
         let peak = self.peak.as_deref()?;
         let arrived_at = peak.arrived_at.filter(|arrived_at| *arrived_at > self.at)?;
         (self.resets_at.is_some() || peak.used > self.used).then_some((arrived_at, peak))
@@ -476,7 +476,7 @@ impl Window {
     }
 
     /// Whether a reset lies further ahead of the reading than the window is long.
-    fn is_too_far(&self, reset: Ms) -> bool {
+    fn is_too_far(&self, reset: UnixMillis) -> bool {
         is_too_far(reset.timestamp(), self.length, self.at.timestamp())
     }
 
@@ -512,7 +512,7 @@ impl Window {
     }
 
     /// A window of which only a reading without a time is known.
-    fn of_peak(id: WindowId, arrived_at: Ms, peak: Peak) -> Self {
+    fn of_peak(id: WindowId, arrived_at: UnixMillis, peak: Peak) -> Self {
         Self {
             id,
             at: arrived_at,
@@ -534,8 +534,9 @@ impl Window {
     ///
     /// What is left if there is no such peak: the window is gone.
     pub(crate) fn resolve(&mut self, gone: Option<Provenance>) -> Result<(), Option<Peak>> {
-        let is_gone =
-            |at: Ms, source| gone.is_some_and(|gone| Provenance { at: at.timestamp(), source } < gone);
+        let is_gone = |at: UnixMillis, source| {
+            gone.is_some_and(|gone| Provenance { at: at.timestamp(), source } < gone)
+        };
         if self.source.has_time() && !is_gone(self.at, self.source) {
             return Ok(());
         }
@@ -548,7 +549,7 @@ impl Window {
     }
 
     /// Drops what claims to have been read after `limit`; whether anything is left.
-    pub(crate) fn drop_after(&mut self, limit: Ms) -> bool {
+    pub(crate) fn drop_after(&mut self, limit: UnixMillis) -> bool {
         self.peak.take_if(|peak| peak.arrived_at.is_some_and(|arrived_at| arrived_at > limit));
         if self.at <= limit {
             return true;
@@ -561,7 +562,7 @@ impl Window {
     }
 
     /// Drops what was read at `limit` or before; whether anything is left. A peak that has a time goes with the reading.
-    pub(crate) fn drop_until(&mut self, limit: Ms) -> bool {
+    pub(crate) fn drop_until(&mut self, limit: UnixMillis) -> bool {
         self.peak.take_if(|peak| peak.arrived_at.is_some_and(|arrived_at| arrived_at <= limit));
         if self.at > limit {
             return true;
@@ -573,7 +574,7 @@ impl Window {
     }
 
     /// Forgets a peak whose period is over, unless it is shown.
-    pub(crate) fn forget_peak(&mut self, now: Ms) {
+    pub(crate) fn forget_peak(&mut self, now: UnixMillis) {
         let is_shown = self.raised().is_some();
         self.peak.take_if(|peak| !is_shown && peak.is_over(now));
     }

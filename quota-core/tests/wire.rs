@@ -81,7 +81,7 @@ fn full() -> Record {
     let slow_down = FetchError::throttled(Some(Duration::from_secs(90)));
     let _ = record.fail(at(1201), &third, &slow_down, &Policy::default());
     let _ = grant(&mut record, 1300, "host-1");
-    record.revise();
+    record.bump_revision();
     record
 }
 

@@ -13,15 +13,15 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::answer::{AccountUsage, RefreshOutcome};
-use super::changes;
+use super::background;
+use super::entry::AccountEntry;
 use super::error::{ObserveError, QuotaError};
 use super::events::rejected_values;
-use super::flight::{Flight, Wish};
+use super::follower;
+use super::in_flight::{InFlight, Wish};
 use super::refresh;
-use super::shelf::Sight;
-use super::slot::Slot;
-use super::tasks::{Either, both, either, unwinding, wait_for};
-use super::upkeep;
+use super::tasks::{Either, both, catch_panic, either, wait_until};
+use super::view_table::ViewHandle;
 use crate::record::{Cleared, MergeOutcome, Record};
 use crate::{
     AccountId, Credential, CredentialError, CredentialFingerprint, CredentialSource, Hold, HoldReason,
@@ -36,20 +36,20 @@ use crate::{
 #[derive(Clone)]
 pub struct Account {
     /// Straight to the view: readers touch nothing else.
-    sight: Sight,
-    slot: Arc<Slot>,
+    view_handle: ViewHandle,
+    entry: Arc<AccountEntry>,
     shared: Arc<Shared>,
 }
 
 impl Account {
-    pub(crate) fn new(slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
-        Self { sight: slot.sight.clone(), slot, shared }
+    pub(crate) fn new(entry: Arc<AccountEntry>, shared: Arc<Shared>) -> Self {
+        Self { view_handle: entry.view_handle.clone(), entry, shared }
     }
 
     /// The account's name.
     #[must_use]
     pub fn id(&self) -> &AccountId {
-        &self.slot.id
+        &self.entry.id
     }
 
     /// What is known at this moment. No lock, no I/O, no waiting; it does not even read a clock.
@@ -57,20 +57,20 @@ impl Account {
     /// Before the first [`get`](Self::get), [`refresh`](Self::refresh) or [`sync`](Self::sync) nothing is known.
     #[inline]
     pub fn peek(&self) -> AccountUsage {
-        AccountUsage::of(self.sight.look())
+        AccountUsage::of(self.view_handle.load())
     }
 
     /// What is known, if it is fresh and kept current.
     #[inline(always)]
     fn peek_fresh(&self) -> Option<AccountUsage> {
-        let view = self.sight.look();
-        (view.is_fresh() && self.sight.is_followed()).then(|| AccountUsage::of(view))
+        let view = self.view_handle.load();
+        (view.is_fresh() && self.view_handle.is_followed()).then(|| AccountUsage::of(view))
     }
 
     /// Whether what is known is not fresh.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        !self.sight.look().is_fresh()
+        !self.view_handle.load().is_fresh()
     }
 
     /// Whether what is known is not fresh for a request of `model`, as requests name it.
@@ -79,19 +79,19 @@ impl Account {
     /// read it again with everything else, once an hour by default.
     #[must_use]
     pub fn is_stale_for(&self, model: Option<&str>) -> bool {
-        !self.sight.look().is_fresh_for(model)
+        !self.view_handle.load().is_fresh_for(model)
     }
 
     /// Whether the request of this number should refresh first: because what is known is stale, or by the policy's
     /// [`every_n_requests`](crate::Policy#structfield.every_n_requests).
     #[must_use]
     pub fn needs_refresh(&self, request: u64) -> bool {
-        self.is_stale() || self.slot.provider.policy.refreshes_on_request(request)
+        self.is_stale() || self.entry.provider.policy.refreshes_on_request(request)
     }
 
     /// Counts a request, and says its number: 1 for the first. For [`needs_refresh`](Self::needs_refresh).
     pub fn count_request(&self) -> u64 {
-        self.slot.requests.fetch_add(1, Ordering::Relaxed) + 1
+        self.entry.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Fresh readings: those that are known, or those of one refresh that all callers share.
@@ -113,7 +113,7 @@ impl Account {
     ///
     /// [`QuotaError`] if nothing at all is known.
     pub async fn get_with_max_age(&self, max_age: Duration) -> Result<AccountUsage, QuotaError> {
-        Box::pin(self.get_slowly(Some(max_age))).await
+        Box::pin(self.get_cold(Some(max_age))).await
     }
 
     /// The same for a request of `model`, as requests name it: the windows that count this model must be fresh too.
@@ -122,25 +122,25 @@ impl Account {
     ///
     /// [`QuotaError`] if nothing at all is known.
     pub async fn get_for(&self, model: Option<&str>) -> Result<AccountUsage, QuotaError> {
-        let view = self.sight.look();
+        let view = self.view_handle.load();
         if !view.has_windows_of(model) || view.is_fresh_for(model) {
             drop(view);
             return self.get().await;
         }
         drop(view);
-        let _followed = OnLeaving(|| self.follow());
-        let wish = Wish::CompleteWithin(self.slot.provider.policy.max_age);
+        let _followed = OnDrop(|| self.follow());
+        let wish = Wish::CompleteWithin(self.entry.provider.policy.max_age);
         Ok(Box::pin(self.shared_refresh(wish)).await?.answer)
     }
 
-    async fn get_slowly(&self, max_age: Option<Duration>) -> Result<AccountUsage, QuotaError> {
-        let _followed = OnLeaving(|| self.follow());
-        let view = self.sight.look();
+    async fn get_cold(&self, max_age: Option<Duration>) -> Result<AccountUsage, QuotaError> {
+        let _followed = OnDrop(|| self.follow());
+        let view = self.view_handle.load();
         if max_age.map_or_else(|| view.is_fresh(), |max_age| view.is_fresh_within(max_age)) {
             return Ok(AccountUsage::of(view));
         }
         drop(view);
-        let wish = Wish::Within(max_age.unwrap_or(self.slot.provider.policy.max_age));
+        let wish = Wish::Within(max_age.unwrap_or(self.entry.provider.policy.max_age));
         let refreshed = self.shared_refresh(wish).await?;
         Ok(refreshed.answer)
     }
@@ -175,49 +175,49 @@ impl Account {
         let mut tries = 0;
         loop {
             tries += 1;
-            let flight = refresh::join(&self.slot, wish, Priority::Interactive, &self.shared.crew);
-            let landing = flight.wait().await;
+            let in_flight = refresh::join(&self.entry, wish, Priority::Interactive, &self.shared.context);
+            let result = in_flight.wait().await;
             // A flight that began for somebody with smaller wishes may have ended too soon for ours.
-            let enough = match landing {
-                Ok(landed) => landed.fetched || flight.wish.covers(wish),
+            let enough = match result {
+                Ok(refresh_done) => refresh_done.fetched || in_flight.wish.covers(wish),
                 Err(QuotaError::OnHold { hold, .. }) => hold.reason != HoldReason::BudgetExhausted,
                 // Whoever insists may try where a reader is told that it is pointless.
                 Err(QuotaError::CredentialRejected { .. } | QuotaError::CalledRecently { .. }) => {
-                    flight.wish.covers(wish)
+                    in_flight.wish.covers(wish)
                 }
                 // Its task ended with a runtime that shut down; the next one runs on this caller's.
-                Err(QuotaError::Closed) => self.shared.crew.tasks.is_closed(),
+                Err(QuotaError::Closed) => self.shared.context.tasks.is_closed(),
                 Err(_) => true,
             };
-            if !enough && tries < MOST_FLIGHTS {
+            if !enough && tries < MAX_REFRESH_ATTEMPTS {
                 continue;
             }
-            return self.result(&flight, landing);
+            return self.result(&in_flight, result);
         }
     }
 
     fn result(
         &self,
-        flight: &Flight,
-        landing: &super::flight::Landing,
+        in_flight: &InFlight,
+        result: &super::in_flight::RefreshResult,
     ) -> Result<RefreshOutcome, QuotaError> {
-        let view = self.sight.look();
-        let same_login = match (&flight.login_id, view.record.login_id()) {
-            (Some(asked), Some(shown)) => asked == shown,
+        let view = self.view_handle.load();
+        let same_login = match (&in_flight.login_id, view.record.login_id()) {
+            (Some(asked), Some(effective_record)) => asked == effective_record,
             _ => true,
         };
-        match landing {
-            Ok(landed) => {
+        match result {
+            Ok(refresh_done) => {
                 let answer = if same_login {
                     AccountUsage::of(view)
                 } else {
-                    AccountUsage::from_view(Arc::clone(&landed.view))
+                    AccountUsage::from_view(Arc::clone(&refresh_done.view))
                 };
                 Ok(RefreshOutcome {
                     answer,
-                    fetched: landed.fetched,
+                    fetched: refresh_done.fetched,
                     error: None,
-                    called_at: landed.called_at,
+                    called_at: refresh_done.called_at,
                 })
             }
             Err(error) => {
@@ -239,8 +239,8 @@ impl Account {
     /// It queues behind refreshes that somebody waits for, and leaves the reserve of the budget alone.
     pub fn refresh_in_background(&self) {
         if self.is_stale() {
-            let wish = Wish::Within(self.slot.provider.policy.max_age);
-            drop(refresh::join(&self.slot, wish, Priority::Background, &self.shared.crew));
+            let wish = Wish::Within(self.entry.provider.policy.max_age);
+            drop(refresh::join(&self.entry, wish, Priority::Background, &self.shared.context));
         }
     }
 
@@ -248,7 +248,7 @@ impl Account {
     /// manager's tasks run on shuts down.
     pub fn keep_fresh(&self) -> KeepFreshGuard {
         let (guard, stopped) = oneshot::channel::<()>();
-        upkeep::keep_fresh(&self.slot, &self.shared.crew, async move { drop(stopped.await) });
+        background::keep_fresh(&self.entry, &self.shared.context, async move { drop(stopped.await) });
         KeepFreshGuard { _guard: guard }
     }
 
@@ -258,14 +258,14 @@ impl Account {
     /// Without the store this does nothing; the answer says so ([`AccountUsage::store_unavailable_since`]).
     pub async fn sync(&self) -> AccountUsage {
         // Followed once it is read, or its follower would read it as well; also by whoever gives up waiting.
-        let _followed = OnLeaving(|| self.follow());
+        let _followed = OnDrop(|| self.follow());
         let quiet_time = async {
-            if let Some(quieted) = &self.slot.provider.quieted {
-                quieted.read_once(self.slot.provider.policy.record_ttl).await;
+            if let Some(shared_cooldown) = &self.entry.provider.shared_cooldown {
+                shared_cooldown.load_once(self.entry.provider.policy.record_ttl).await;
             }
         };
         // Both at once: a store that is far away, or on another thread, is waited for once.
-        both(Box::pin(self.slot.synchronise(None)), quiet_time).await;
+        both(Box::pin(self.entry.sync(None)), quiet_time).await;
         self.peek()
     }
 
@@ -278,10 +278,12 @@ impl Account {
     ///
     /// [`ObserveError`] if the readings belong to another login than the account holds now, or the manager was closed.
     pub fn observe(&self, usage: &UsageReport) -> Result<Vec<Rejected>, ObserveError> {
-        let now = self.slot.provider.link.guess();
-        let at = usage.observed_at.map_or(now, |observed| observed.min(time::later(now, time::CLOCK_SLACK)));
+        let now = self.entry.provider.store_client.now_estimate();
+        let at = usage
+            .observed_at
+            .map_or(now, |observed| observed.min(time::saturating_add(now, time::CLOCK_SLACK)));
         let rejected = usage.implausible(at);
-        rejected_values(&self.shared.crew.events, self.id(), &rejected);
+        rejected_values(&self.shared.context.events, self.id(), &rejected);
         let seed = Seed::new(Snapshot::of(usage, at)).login_id(usage.login_id.clone());
         self.join_in(&seed, usage.owner_id.as_ref()).map(|()| rejected)
     }
@@ -296,17 +298,17 @@ impl Account {
     }
 
     fn join_in(&self, seed: &Seed, owner_id: Option<&crate::OwnerId>) -> Result<(), ObserveError> {
-        let account = || self.slot.id.clone();
-        if self.shared.crew.tasks.is_closed() {
+        let account = || self.entry.id.clone();
+        if self.shared.context.tasks.is_closed() {
             return Err(ObserveError::Closed);
         }
-        let now = self.slot.provider.link.guess();
-        match self.slot.update(|desk| desk.join(now, seed, owner_id)) {
+        let now = self.entry.provider.store_client.now_estimate();
+        match self.entry.update(|local| local.observe(now, seed, owner_id)) {
             MergeOutcome::Merged => {
                 self.follow();
-                upkeep::flush_later(&self.slot, &self.shared.crew);
+                background::schedule_flush(&self.entry, &self.shared.context);
                 // Closed during the wait: the write may not have begun.
-                if self.shared.crew.tasks.is_closed() { Err(ObserveError::Closed) } else { Ok(()) }
+                if self.shared.context.tasks.is_closed() { Err(ObserveError::Closed) } else { Ok(()) }
             }
             MergeOutcome::OtherLogin => {
                 // By what is known here; should that be old, it will not be for long.
@@ -326,7 +328,7 @@ impl Account {
     /// Gives the account a credential source of its own, in place of the one that it had. All handles of the account use it from
     /// their next refresh on.
     pub fn set_credentials(&self, source: impl CredentialSource) {
-        self.slot.provider.credentials.set(self.slot.id.clone(), Arc::new(source));
+        self.entry.provider.credentials.set(self.entry.id.clone(), Arc::new(source));
     }
 
     /// Reads the account's current credential from its source, for a request to the provider; `None` if it has no source.
@@ -357,7 +359,7 @@ impl Account {
     }
 
     fn credential_source(&self) -> Option<Arc<dyn CredentialSource>> {
-        self.slot.provider.credentials.of(&self.slot.id)
+        self.entry.provider.credentials.of(&self.entry.id)
     }
 
     async fn read_credential(
@@ -365,7 +367,7 @@ impl Account {
         timeout: Duration,
         read: impl Future<Output = Result<Credential, CredentialError>>,
     ) -> Result<Credential, CredentialError> {
-        match self.slot.provider.clock.bounded(timeout, unwinding(read)).await {
+        match self.entry.provider.clock.bounded(timeout, catch_panic(read)).await {
             Some(Some(read)) => read,
             Some(None) => Err(CredentialError::unreadable(
                 "the source of the credential panicked",
@@ -383,8 +385,8 @@ impl Account {
     ///
     /// After the manager was closed this changes only what this process shows.
     pub fn set_login(&self, login_id: LoginId) {
-        self.slot.update(|desk| desk.set_login(login_id));
-        upkeep::flush_later(&self.slot, &self.shared.crew);
+        self.entry.update(|local| local.set_login(login_id));
+        background::schedule_flush(&self.entry, &self.shared.context);
     }
 
     /// Lifts the account's hold for all processes that share the store, and forgets how often in a row its calls have failed.
@@ -399,8 +401,8 @@ impl Account {
     ///
     /// If the future is dropped, the hold may be lifted or not.
     pub async fn clear_hold(&self) -> Result<Option<Hold>, QuotaError> {
-        let account = || self.slot.id.clone();
-        let cleared = self.slot.share(Record::clear_hold).await;
+        let account = || self.entry.id.clone();
+        let cleared = self.entry.change_shared(Record::clear_hold).await;
         self.follow();
         match cleared {
             Ok(Cleared::Lifted(hold)) => Ok(Some(hold)),
@@ -412,20 +414,20 @@ impl Account {
 
     /// The changes of what is known, from now on.
     pub fn watch(&self) -> Changes {
-        self.slot.watchers.fetch_add(1, Ordering::Relaxed);
+        self.entry.watchers.fetch_add(1, Ordering::Relaxed);
         self.follow();
-        Changes { seen: self.sight.look().generation, account: self.clone() }
+        Changes { seen: self.view_handle.load().generation, account: self.clone() }
     }
 
     fn follow(&self) {
-        changes::follow(&self.slot, &self.shared.crew);
+        follower::follow(&self.entry, &self.shared.context);
     }
 }
 
 /// Does something when it goes out of scope, whichever way.
-struct OnLeaving<F: Fn()>(F);
+struct OnDrop<F: Fn()>(F);
 
-impl<F: Fn()> Drop for OnLeaving<F> {
+impl<F: Fn()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.0)();
     }
@@ -434,7 +436,7 @@ impl<F: Fn()> Drop for OnLeaving<F> {
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account")
-            .field("id", &self.slot.id)
+            .field("id", &self.entry.id)
             .field("answer", &self.peek())
             .finish_non_exhaustive()
     }
@@ -445,15 +447,15 @@ impl fmt::Debug for Account {
 pub struct GetFuture<'a> {
     account: &'a Account,
     /// Boxed, so that the common case carries no large future about.
-    slowly: Option<Slowly<'a>>,
+    cold: Option<ColdGet<'a>>,
 }
 
-type Slowly<'a> = Pin<Box<dyn Future<Output = Result<AccountUsage, QuotaError>> + Send + 'a>>;
+type ColdGet<'a> = Pin<Box<dyn Future<Output = Result<AccountUsage, QuotaError>> + Send + 'a>>;
 
 impl<'a> GetFuture<'a> {
     #[inline]
     fn of(account: &'a Account) -> Self {
-        Self { account, slowly: None }
+        Self { account, cold: None }
     }
 }
 
@@ -464,7 +466,7 @@ impl Future for GetFuture<'_> {
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if this.slowly.is_none()
+        if this.cold.is_none()
             && let Some(answer) = this.account.peek_fresh()
         {
             return Poll::Ready(Ok(answer));
@@ -477,7 +479,7 @@ impl GetFuture<'_> {
     #[cold]
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<AccountUsage, QuotaError>> {
         let account = self.account;
-        self.slowly.get_or_insert_with(|| Box::pin(account.get_slowly(None))).as_mut().poll(context)
+        self.cold.get_or_insert_with(|| Box::pin(account.get_cold(None))).as_mut().poll(context)
     }
 }
 
@@ -488,7 +490,7 @@ impl fmt::Debug for GetFuture<'_> {
 }
 
 /// Nobody is served by asking more often than this for one call.
-const MOST_FLIGHTS: u32 = 3;
+const MAX_REFRESH_ATTEMPTS: u32 = 3;
 
 /// Keeps an account's readings fresh until it is dropped.
 #[derive(Debug)]
@@ -506,7 +508,7 @@ pub struct Changes {
 
 impl Drop for Changes {
     fn drop(&mut self) {
-        self.account.slot.watchers.fetch_sub(1, Ordering::Relaxed);
+        self.account.entry.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -515,14 +517,16 @@ impl Changes {
     ///
     /// `None` once the manager is closed. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<AccountUsage> {
-        let slot = &self.account.slot;
-        let closing = &self.account.shared.crew.tasks;
+        let entry = &self.account.entry;
+        let closing = &self.account.shared.context.tasks;
         loop {
             // Its follower may have ended with the runtime that it ran on.
             self.account.follow();
-            let is_followed = slot.sight.is_followed();
-            let has_changed = || slot.view().generation != self.seen;
-            let changed = wait_for(&slot.news, || has_changed() || is_followed && !slot.sight.is_followed());
+            let is_followed = entry.view_handle.is_followed();
+            let has_changed = || entry.view().generation != self.seen;
+            let changed = wait_until(&entry.view_changed, || {
+                has_changed() || is_followed && !entry.view_handle.is_followed()
+            });
             if let Either::Second(()) = either(changed, closing.closing()).await {
                 return None;
             }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::error::QuotaError;
 use super::view::View;
-use crate::time::Ms;
+use crate::time::UnixMillis;
 use crate::{Hold, LastFailure, LoginId, Snapshot, Used, WindowId};
 
 /// What is known of an account.
@@ -32,7 +32,7 @@ impl AccountUsage {
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         static NOTHING: LazyLock<Snapshot> = LazyLock::new(Snapshot::default);
-        if self.0.caveats.withheld { &NOTHING } else { self.0.record.snapshot() }
+        if self.0.flags.unattributed { &NOTHING } else { self.0.record.snapshot() }
     }
 
     /// The readings that are not shown because it cannot be told whose they are; `None` where that is not so.
@@ -40,7 +40,7 @@ impl AccountUsage {
     /// They are good for one thing: what was refused by them stays refused until it is known whose the account is.
     #[must_use]
     pub fn unattributed(&self) -> Option<&Snapshot> {
-        self.0.caveats.withheld.then(|| self.0.record.snapshot())
+        self.0.flags.unattributed.then(|| self.0.record.snapshot())
     }
 
     /// What a window says now; [`Used::Unknown`] if there is no such window.
@@ -63,7 +63,7 @@ impl AccountUsage {
             return Freshness::Fresh;
         }
         Freshness::Stale {
-            since: self.0.due_at().filter(|_| !self.0.caveats.withheld),
+            since: self.0.due_at().filter(|_| !self.0.flags.unattributed),
             reason: self.reason(),
         }
     }
@@ -86,14 +86,14 @@ impl AccountUsage {
     /// [`reset_grace`](crate::Policy#structfield.reset_grace) after its reset, and never within a minute of the last call.
     #[must_use]
     pub fn due_at(&self, model: Option<&str>) -> Option<Timestamp> {
-        if self.0.caveats.withheld { None } else { self.0.due_at_for(model) }
+        if self.0.flags.unattributed { None } else { self.0.due_at_for(model) }
     }
 
     /// How long ago the oldest reading of the whole account's windows was taken, or, without any of these, the oldest of
     /// all; `None` if there is none.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
-        if self.0.caveats.withheld { None } else { self.0.age() }
+        if self.0.flags.unattributed { None } else { self.0.age() }
     }
 
     /// The hold that allows no call now: the account's own, or the provider's cooldown, whichever ends later.
@@ -102,7 +102,7 @@ impl AccountUsage {
         let now = self.now();
         let counts = |hold: &&Hold| hold.is_live(now) && hold.is_plausible(now);
         let own = self.0.record.hold().filter(counts).cloned();
-        let cooldown = self.0.provider.quiet_at(now);
+        let cooldown = self.0.provider.cooldown_at(now);
         [own, cooldown].into_iter().flatten().max_by_key(|hold| hold.until)
     }
 
@@ -115,7 +115,7 @@ impl AccountUsage {
     /// Why this process's last refresh brought nothing; `None` if it did, or if anybody's has since.
     #[must_use]
     pub fn error(&self) -> Option<&QuotaError> {
-        self.0.caveats.failed.as_deref()
+        self.0.flags.failed.as_deref()
     }
 
     /// The login the readings belong to, where that was said.
@@ -127,7 +127,7 @@ impl AccountUsage {
     /// Since when this process has been going on without the store; `None` while it has it.
     #[must_use]
     pub fn store_unavailable_since(&self) -> Option<Timestamp> {
-        self.0.caveats.store_unavailable_since.map(Ms::timestamp)
+        self.0.flags.store_unavailable_since.map(UnixMillis::timestamp)
     }
 
     /// Whether this process has been going on without the store because the store's record of the account is damaged.
@@ -135,7 +135,7 @@ impl AccountUsage {
     /// The record stays as it is until [`Account::clear_hold`](crate::Account::clear_hold) replaces it.
     #[must_use]
     pub fn is_record_damaged(&self) -> bool {
-        self.0.caveats.is_damaged
+        self.0.flags.is_damaged
     }
 
     /// What the time is by the store's clock, which all moments in here are by.
@@ -146,7 +146,7 @@ impl AccountUsage {
 
     /// Whether there is any reading at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.caveats.withheld || self.0.record.snapshot().is_empty()
+        self.0.flags.unattributed || self.0.record.snapshot().is_empty()
     }
 
     pub(crate) fn view(&self) -> &View {
@@ -156,7 +156,7 @@ impl AccountUsage {
     fn reason(&self) -> StaleReason {
         let view = &*self.0;
         let record = &view.record;
-        if view.caveats.withheld {
+        if view.flags.unattributed {
             StaleReason::IdentityUnknown
         } else if record.snapshot().is_empty() {
             StaleReason::NeverRead
@@ -164,9 +164,9 @@ impl AccountUsage {
             StaleReason::OnHold
         } else if record.last_failure().is_some() {
             StaleReason::Failing
-        } else if view.caveats.is_damaged {
+        } else if view.flags.is_damaged {
             StaleReason::RecordDamaged
-        } else if view.caveats.store_unavailable_since.is_some() {
+        } else if view.flags.store_unavailable_since.is_some() {
             StaleReason::StoreUnavailable
         } else if !record.is_writable() {
             StaleReason::UnsupportedFormat

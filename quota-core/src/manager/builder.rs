@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::Crew;
-use super::events::Stage;
-use super::link::Link;
-use super::register::Register;
+use super::context::TaskContext;
+use super::events::EventSender;
+use super::registry::Registry;
+use super::store_client::StoreClient;
 use super::tasks::Tasks;
 use super::{QuotaManager, Shared};
 use crate::{AccountId, Clock, CredentialSource, Policy, PolicyError, ProviderId, QuotaStore, UsageFetcher};
@@ -112,19 +112,21 @@ impl QuotaManagerBuilder {
             policy.validate()?;
         }
         let tasks = Tasks::new();
-        let events = Stage::default();
+        let events = EventSender::default();
         let patience = self.policy.store_timeout;
-        let link = Link::new(self.store, self.clock.clone(), patience, Arc::clone(&tasks), events.clone());
-        let mut register = Register::new(link, self.clock.clone(), self.policy, self.provider_policies);
+        let store_client =
+            StoreClient::new(self.store, self.clock.clone(), patience, Arc::clone(&tasks), events.clone());
+        let mut registry =
+            Registry::new(store_client, self.clock.clone(), self.policy, self.provider_policies);
         for (fetcher, source) in self.providers {
-            register.add(fetcher, source);
+            registry.add(fetcher, source);
         }
         for (account, source) in self.credentials {
-            register.set_credentials(account, source);
+            registry.set_credentials(account, source);
         }
         let deadline = self.deadline.and_then(|after| self.clock.instant().after(after));
-        let crew = Crew { tasks, events, by: self.name, deadline };
-        let shared = Shared { crew, clock: self.clock, register };
+        let context = TaskContext { tasks, events, by: self.name, deadline };
+        let shared = Shared { context, clock: self.clock, registry };
         Ok(QuotaManager { shared: Arc::new(shared) })
     }
 }

@@ -61,28 +61,28 @@ pub enum Event {
 }
 
 /// Reports values that were left out because they cannot be true.
-pub(crate) fn rejected_values(events: &Stage, account: &AccountId, values: &[Rejected]) {
+pub(crate) fn rejected_values(events: &EventSender, account: &AccountId, values: &[Rejected]) {
     for rejected in values {
         tracing::debug!(%account, window = %rejected.window, reason = rejected.reason, "implausible value left out");
     }
     if !values.is_empty() {
-        events.tell(Event::Rejected { account: account.clone(), values: values.to_vec() });
+        events.emit(Event::Rejected { account: account.clone(), values: values.to_vec() });
     }
 }
 
 /// Where events are told. There is room for them only once somebody listens.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stage(Arc<OnceLock<broadcast::Sender<Event>>>);
+pub(crate) struct EventSender(Arc<OnceLock<broadcast::Sender<Event>>>);
 
-impl Stage {
+impl EventSender {
     /// Tells those who listen, if any do.
-    pub(crate) fn tell(&self, event: Event) {
+    pub(crate) fn emit(&self, event: Event) {
         if let Some(listeners) = self.0.get() {
             let _ = listeners.send(event);
         }
     }
 
-    fn listen(&self) -> broadcast::Receiver<Event> {
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.0.get_or_init(|| broadcast::channel(Events::KEPT).0).subscribe()
     }
 }
@@ -100,8 +100,8 @@ impl Events {
     /// How many events are kept for a slow listener.
     const KEPT: usize = 256;
 
-    pub(crate) fn of(stage: &Stage, tasks: &Arc<Tasks>) -> Self {
-        Self { events: stage.listen(), tasks: Arc::clone(tasks) }
+    pub(crate) fn of(stage: &EventSender, tasks: &Arc<Tasks>) -> Self {
+        Self { events: stage.subscribe(), tasks: Arc::clone(tasks) }
     }
 
     /// Waits for the next event; `None` once the manager is closed and its tasks have ended, or it is gone. Dropping the

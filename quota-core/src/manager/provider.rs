@@ -1,14 +1,14 @@
 //! What all accounts of one provider share in this process: who asks, how fast, by which policy, and the quiet time.
-//! How the quiet time is shared with other processes is in `quieted`.
+//! How the quiet time is shared with other processes is in `shared_cooldown`.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::cooldown::SharedCooldown;
 use super::credential_sources::CredentialSources;
-use super::gate::Gate;
-use super::link::Link;
-use super::quieted::SharedCooldown;
+use super::limiter::CallLimiter;
+use super::store_client::StoreClient;
 use crate::{Clock, Hold, Policy, ProviderId, UsageFetcher};
 
 /// One provider, as this process sees it.
@@ -18,11 +18,11 @@ pub(crate) struct Provider {
     pub(crate) fetcher: Option<Arc<dyn UsageFetcher>>,
     pub(crate) credentials: CredentialSources,
     pub(crate) policy: Policy,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) link: Arc<Link>,
+    pub(crate) limiter: Arc<CallLimiter>,
+    pub(crate) store_client: Arc<StoreClient>,
     pub(crate) clock: Clock,
     /// `None` if a 429 concerns its own account only.
-    pub(crate) quieted: Option<Arc<SharedCooldown>>,
+    pub(crate) shared_cooldown: Option<Arc<SharedCooldown>>,
 }
 
 impl Provider {
@@ -31,16 +31,16 @@ impl Provider {
         fetcher: Option<Arc<dyn UsageFetcher>>,
         credentials: CredentialSources,
         policy: Policy,
-        link: Arc<Link>,
+        store_client: Arc<StoreClient>,
         clock: Clock,
-        quieted: Option<Arc<SharedCooldown>>,
+        shared_cooldown: Option<Arc<SharedCooldown>>,
     ) -> Arc<Self> {
-        let gate = Gate::new(clock.clone(), policy.min_call_interval, policy.max_concurrent_calls);
-        Arc::new(Self { id, fetcher, credentials, policy, gate, link, clock, quieted })
+        let limiter = CallLimiter::new(clock.clone(), policy.min_call_interval, policy.max_concurrent_calls);
+        Arc::new(Self { id, fetcher, credentials, policy, limiter, store_client, clock, shared_cooldown })
     }
 
     /// The quiet time in force, as far as this process has heard.
-    pub(crate) fn quiet_at(&self, now: Timestamp) -> Option<Hold> {
-        self.quieted.as_ref().and_then(|quieted| quieted.at(now))
+    pub(crate) fn cooldown_at(&self, now: Timestamp) -> Option<Hold> {
+        self.shared_cooldown.as_ref().and_then(|shared_cooldown| shared_cooldown.at(now))
     }
 }

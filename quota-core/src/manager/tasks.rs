@@ -1,5 +1,5 @@
 //! The tasks of a manager: the one place that spawns, and the one that ends what was spawned.
-//! What the tasks do is in `flight` and `changes`.
+//! What the tasks do is in `in_flight` and `changes`.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,7 +50,7 @@ impl Tasks {
             }
             state.live += 1;
         }
-        let alive = Alive(Arc::clone(self));
+        let alive = TaskGuard(Arc::clone(self));
         runtime.spawn(async move {
             // Moved in first, so that it is counted down last, however the task ends.
             let _alive = alive;
@@ -81,7 +81,7 @@ impl Tasks {
 
     /// Ready once the manager is being closed.
     pub(crate) async fn closing(&self) {
-        wait_for(&self.closing, || self.is_closed()).await;
+        wait_until(&self.closing, || self.is_closed()).await;
     }
 
     /// Cancels the calls in flight. Tasks end by themselves after that: they still write what follows.
@@ -92,12 +92,12 @@ impl Tasks {
 
     /// Ready once calls in flight must be cancelled.
     pub(crate) async fn cancelled(&self) {
-        wait_for(&self.cancelling, || self.state().cancelled).await;
+        wait_until(&self.cancelling, || self.state().cancelled).await;
     }
 
     /// Ready once no task is left.
     pub(crate) async fn idle(&self) {
-        wait_for(&self.idle, || self.state().live == 0).await;
+        wait_until(&self.idle, || self.state().live == 0).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,9 +114,9 @@ fn has_shut_down(runtime: &Handle) -> bool {
 }
 
 /// Counts a task down when it ends, panics, or is dropped with its runtime.
-struct Alive(Arc<Tasks>);
+struct TaskGuard(Arc<Tasks>);
 
-impl Drop for Alive {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.live -= 1;
@@ -128,16 +128,16 @@ impl Drop for Alive {
 
 /// Repairs what a task leaves behind that panics, or is dropped with its runtime: the function is given what is held weakly here.
 #[derive(Debug)]
-pub(crate) struct IfBroken<T>(pub(crate) Weak<T>, pub(crate) fn(&T));
+pub(crate) struct OnPanic<T>(pub(crate) Weak<T>, pub(crate) fn(&T));
 
-impl<T> IfBroken<T> {
+impl<T> OnPanic<T> {
     /// The task has ended as it should.
     pub(crate) fn ended(mut self) {
         self.0 = Weak::new();
     }
 }
 
-impl<T> Drop for IfBroken<T> {
+impl<T> Drop for OnPanic<T> {
     fn drop(&mut self) {
         if let Some(left) = self.0.upgrade() {
             (self.1)(&left);
@@ -145,10 +145,10 @@ impl<T> Drop for IfBroken<T> {
     }
 }
 
-/// Waits until `holds`, looking whenever `news` comes. Nothing is missed between the look and the wait.
-pub(crate) async fn wait_for(news: &Notify, mut holds: impl FnMut() -> bool) {
+/// Waits until `holds`, looking whenever `view_changed` comes. Nothing is missed between the look and the wait.
+pub(crate) async fn wait_until(view_changed: &Notify, mut holds: impl FnMut() -> bool) {
     loop {
-        let mut next = pin!(news.notified());
+        let mut next = pin!(view_changed.notified());
         next.as_mut().enable();
         if holds() {
             return;
@@ -189,7 +189,7 @@ pub(crate) async fn either<A: Future, B: Future>(first: A, second: B) -> Either<
 }
 
 /// Runs `work`; `None` if it panicked. A panic in a fetcher or a credential source must not end the task of the manager.
-pub(crate) async fn unwinding<F: Future>(work: F) -> Option<F::Output> {
+pub(crate) async fn catch_panic<F: Future>(work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     // The future is dropped after a panic and never polled again.
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {

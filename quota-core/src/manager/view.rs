@@ -1,5 +1,5 @@
 //! What this process knows of an account, as one immutable picture that readers load without a lock.
-//! How it comes about is in `slot`.
+//! How it comes about is in `entry`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::error::QuotaError;
 use super::provider::Provider;
 use crate::record::Counted;
-use crate::time::Ms;
+use crate::time::UnixMillis;
 use crate::{Clock, Record, Window, time};
 
 /// A picture of an account.
@@ -20,30 +20,30 @@ pub(crate) struct View {
     /// The shared record, with what was observed here and not written yet.
     pub(crate) record: Arc<Record>,
     pub(crate) provider: Arc<Provider>,
-    pub(crate) caveats: Caveats,
+    pub(crate) flags: ViewFlags,
     /// By our own wall clock: when the picture was made, and when its readings stop being fresh.
-    made_ms: i64,
+    created_ms: i64,
     due_ms: i64,
 }
 
 /// What has to be said beside the record.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Caveats {
+pub(crate) struct ViewFlags {
     /// It cannot be told whose the numbers are: then none are shown.
-    pub(crate) withheld: bool,
+    pub(crate) unattributed: bool,
     /// Since when this process has been going on without the store.
-    pub(crate) store_unavailable_since: Option<Ms>,
+    pub(crate) store_unavailable_since: Option<UnixMillis>,
     /// It does so because the store's record of the account is damaged.
     pub(crate) is_damaged: bool,
     /// Why this process's last refresh brought nothing.
     pub(crate) failed: Option<Arc<QuotaError>>,
 }
 
-impl Caveats {
+impl ViewFlags {
     /// Whether this says something else to a reader than `before`.
-    pub(crate) fn is_news_after(&self, before: &Self) -> bool {
-        let failed = |caveats: &Self| caveats.failed.as_deref().map(std::mem::discriminant);
-        let state = |caveats: &Self| (caveats.withheld, caveats.store_unavailable_since, caveats.is_damaged);
+    pub(crate) fn differs_from(&self, before: &Self) -> bool {
+        let failed = |flags: &Self| flags.failed.as_deref().map(std::mem::discriminant);
+        let state = |flags: &Self| (flags.unattributed, flags.store_unavailable_since, flags.is_damaged);
         state(self) != state(before) || failed(self) != failed(before)
     }
 }
@@ -56,20 +56,20 @@ impl View {
         generation: u64,
         record: Arc<Record>,
         provider: Arc<Provider>,
-        caveats: Caveats,
+        flags: ViewFlags,
     ) -> Self {
         let policy = &provider.policy;
         // What a clock that was ahead has stamped is fresh to nobody; the next refresh settles it.
         let due = record
             .due_at(policy.max_age, Counted::Account, policy)
-            .filter(|_| record.is_plausible(provider.link.guess()));
-        let offset_ms = provider.link.offset_ms();
+            .filter(|_| record.is_plausible(provider.store_client.now_estimate()));
+        let offset_ms = provider.store_client.offset_ms();
         let due_ms = match due {
-            Some(due) if !caveats.withheld => due.as_millisecond().saturating_sub(offset_ms),
+            Some(due) if !flags.unattributed => due.as_millisecond().saturating_sub(offset_ms),
             _ => i64::MIN,
         };
-        let made_ms = provider.clock.now_ms();
-        Self { generation, record, provider, caveats, made_ms, due_ms }
+        let created_ms = provider.clock.now_ms();
+        Self { generation, record, provider, flags, created_ms, due_ms }
     }
 
     /// Whether the readings are fresh. Three comparisons and one read of the coarse clock: this is on every reader's path. The fine
@@ -79,7 +79,7 @@ impl View {
         let clock = &self.provider.clock;
         let now_ms = clock.recent_ms();
         now_ms < self.due_ms
-            && now_ms >= self.made_ms - SET_BACK_MS
+            && now_ms >= self.created_ms - SET_BACK_MS
             && (now_ms < self.due_ms - Clock::RECENT_LAG_MS || clock.now_ms() < self.due_ms)
     }
 
@@ -104,7 +104,8 @@ impl View {
 
     fn is_fresh_by(&self, within: Duration, counted: Counted<'_>) -> bool {
         // Fresh by no idea is what is withheld, or stamped by a clock that was ahead.
-        let is_usable = self.due_ms > i64::MIN && self.provider.clock.now_ms() >= self.made_ms - SET_BACK_MS;
+        let is_usable =
+            self.due_ms > i64::MIN && self.provider.clock.now_ms() >= self.created_ms - SET_BACK_MS;
         let due = self.record.due_at(within, counted, &self.provider.policy);
         is_usable && due.is_some_and(|due| self.now() < due)
     }
@@ -127,7 +128,7 @@ impl View {
 
     /// What the time is by the store's clock, which all moments in the record are by.
     pub(crate) fn now(&self) -> Timestamp {
-        self.provider.link.guess()
+        self.provider.store_client.now_estimate()
     }
 
     /// How long ago the oldest reading of the whole account's windows was taken, or of any if there are none of these.
@@ -137,6 +138,6 @@ impl View {
         let oldest = of_account.map(Window::observed_at).min();
         let oldest = oldest.or_else(|| windows.iter().map(Window::observed_at).min());
         let oldest = oldest.or(self.record.asked_at());
-        oldest.map(|oldest| time::between(oldest, self.now()))
+        oldest.map(|oldest| time::elapsed(oldest, self.now()))
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Counted, Record, TRAILING};
+use super::{BUDGET_WINDOW, Counted, Record};
+use crate::extra_fields::ExtraFields;
 use crate::hold::MISSING_SCOPE_LASTS;
 use crate::lease::{CallRecord, LeaseDecision, LeaseRequest, MaxStaleness, Priority, RecentCall};
 use crate::time;
-use crate::unknown::Unknown;
 use crate::{Hold, HoldReason, LastFailure, LastFailureKind, Lease, Policy};
 
 impl Record {
@@ -17,7 +17,7 @@ impl Record {
     /// The same attempt asked twice gets the same lease, so an answer that was lost on the way can be asked for again.
     /// If the record was changed, it must be written for the decision to count, whatever the decision is.
     pub fn begin(&mut self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> LeaseDecision {
-        let now = time::to_ms(now);
+        let now = time::truncate_ms(now);
         if !self.is_writable() {
             return if self.would_be_fresh(now, ask, policy) {
                 LeaseDecision::NotNeeded
@@ -25,7 +25,7 @@ impl Record {
                 LeaseDecision::UnsupportedFormat
             };
         }
-        self.settle(now);
+        self.repair_clock(now);
         if let Some(lease) = self.lease().filter(|lease| lease.attempt == ask.attempt && lease.is_live(now)) {
             return LeaseDecision::Granted(lease.clone());
         }
@@ -46,7 +46,7 @@ impl Record {
         if let Some(call) = recent {
             return LeaseDecision::CalledRecently(call);
         }
-        if let Some(failure) = self.bar_at(now, ask, policy) {
+        if let Some(failure) = self.rejection_at(now, ask, policy) {
             return LeaseDecision::CredentialRejected(failure);
         }
         if let Some(lease) = self.lease().filter(|lease| lease.is_live(now)) {
@@ -74,14 +74,14 @@ impl Record {
     /// Whether what a newer program wrote is fresh, looked at as if it could be settled.
     fn would_be_fresh(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> bool {
         let mut settled = self.clone();
-        settled.settle(now);
+        settled.repair_clock(now);
         let foreign = self.owner.contradicts(ask.login.login_id.as_ref(), None);
         !foreign && settled.is_fresh(now, ask.max_staleness, policy)
     }
 
     /// The hold that ends last, of the account's own, its neighbours', and the budget's.
     fn hold_at(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Option<Hold> {
-        let spent = self.spent_until(now, ask.priority, policy);
+        let spent = self.budget_exhausted_until(now, ask.priority, policy);
         let spent = spent.map(|until| Hold::new(now, until, HoldReason::BudgetExhausted));
         let own = self.hold().filter(|hold| !self.passes(ask, hold));
         let holds = [own.cloned(), ask.cooldown.clone(), spent];
@@ -103,23 +103,28 @@ impl Record {
     }
 
     /// Until when the budget is spent; `None` while there is some left.
-    fn spent_until(&self, now: Timestamp, priority: Priority, policy: &Policy) -> Option<Timestamp> {
+    fn budget_exhausted_until(
+        &self,
+        now: Timestamp,
+        priority: Priority,
+        policy: &Policy,
+    ) -> Option<Timestamp> {
         let reserve = if priority == Priority::Interactive { 0 } else { policy.budget.interactive_reserve };
         let allowed = policy.budget.per_hour.saturating_sub(reserve).max(1) as usize;
         let recent: Vec<_> = self
             .calls
             .iter()
             .map(|attempt| attempt.at)
-            .filter(|at| time::between(*at, now) < TRAILING)
+            .filter(|at| time::elapsed(*at, now) < BUDGET_WINDOW)
             .collect();
         // The call that must be an hour old before the number of recent ones falls below what is allowed.
         let oldest_that_counts = recent.len().checked_sub(allowed)?;
-        Some(time::later(recent[oldest_that_counts], TRAILING))
+        Some(time::saturating_add(recent[oldest_that_counts], BUDGET_WINDOW))
     }
 
     /// A refusal of this very credential, as long as a reading would be fresh. An insisting caller may try, unless the credential lacks a
     /// scope: then nothing but another credential helps.
-    fn bar_at(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Option<LastFailure> {
+    fn rejection_at(&self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Option<LastFailure> {
         let of_credential = |failure: &&LastFailure| failure.fingerprint == ask.login.fingerprint;
         if let Some(refusal) = self.unscoped.iter().find(of_credential) {
             return refusal.bars_at(now).then(|| refusal.clone());
@@ -132,7 +137,7 @@ impl Record {
             _ if failure.is_credential_rejection() && !insists => policy.max_age,
             _ => return None,
         };
-        (time::between(failure.at, now) < lasts).then(|| failure.clone())
+        (time::elapsed(failure.at, now) < lasts).then(|| failure.clone())
     }
 
     fn grant(&mut self, now: Timestamp, ask: &LeaseRequest, policy: &Policy) -> Lease {
@@ -142,14 +147,14 @@ impl Record {
         if let Some(hold) = self.hold.as_mut().filter(|hold| hold.is_live(now)) {
             hold.met_by(ask.login.fingerprint);
         }
-        let granted_at = self.follows_the_last_call(now);
+        let granted_at = self.next_call_time(now);
         let lease = Lease {
             fence: self.fence,
             attempt: ask.attempt,
             granted_at,
-            until: time::later(now, policy.lease_ttl()),
+            until: time::saturating_add(now, policy.lease_ttl()),
             fingerprint: ask.login.fingerprint,
-            unknown: Unknown::default(),
+            unknown: ExtraFields::default(),
         };
         self.lease = Some(Box::new(lease.clone()));
         // By the time as it is, not by the stamp of its readings: an hour after this call there is room for another.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::Record;
-use crate::time::{self, Ms};
+use crate::time::{self, UnixMillis};
 use crate::{
     CredentialFingerprint, FetchError, Hold, HoldReason, LastFailure, LastFailureKind, Lease, Policy,
     Snapshot, UsageReport, bounded_wait,
@@ -60,23 +60,23 @@ impl Record {
         if usage.is_empty() {
             return CommitOutcome::Empty;
         }
-        let now = time::to_ms(now);
-        self.settle(now);
+        let now = time::truncate_ms(now);
+        self.repair_clock(now);
         // An answer that names another identity and no login is of the login that was asked with.
         let login_id = usage.login_id.clone().or_else(|| self.owner.login_id.clone());
         let (login_id, owner_id) = (login_id.as_ref(), usage.owner_id.as_ref());
         let changed = self.owner.contradicts(login_id, owner_id);
         if changed {
-            self.clear_for(login_id, owner_id);
+            self.reset_for_owner(login_id, owner_id);
         }
         self.owner.adopt(login_id, owner_id);
 
         // Not after now: the clock may have been set back since the call began.
-        let started = lease.granted_at.min(self.follows_the_last_call(now));
+        let started = lease.granted_at.min(self.next_call_time(now));
         let asked_at = usage.observed_at.map_or(started, |observed| observed.min(started));
         self.snapshot.join(&Snapshot::of(usage, asked_at));
         self.refreshed(started.into(), lease.fingerprint);
-        self.end_hold(now, started);
+        self.clear_hold_before(now, started);
         self.last_failure = None;
         self.unscoped.retain(|refusal| refusal.fingerprint != lease.fingerprint);
         self.lease = None;
@@ -84,14 +84,14 @@ impl Record {
     }
 
     /// Notes when the last call that brought something was started, and with which credential.
-    pub(super) fn refreshed(&mut self, at: Ms, fingerprint: Option<CredentialFingerprint>) {
+    pub(super) fn refreshed(&mut self, at: UnixMillis, fingerprint: Option<CredentialFingerprint>) {
         if self.refreshed_at < Some(at) {
             (self.refreshed_at, self.refreshed_with) = (Some(at), fingerprint);
         }
     }
 
     /// An answer to a call that was started then ends a hold. One that was armed after that knows more than the answer does.
-    pub(super) fn end_hold(&mut self, now: Timestamp, started: Timestamp) {
+    pub(super) fn clear_hold_before(&mut self, now: Timestamp, started: Timestamp) {
         self.hold.take_if(|hold| hold.since <= started || !hold.is_live(now));
         if self.hold.is_none() {
             self.end_streak();
@@ -108,7 +108,7 @@ impl Record {
         error: &FetchError,
         policy: &Policy,
     ) -> FailOutcome {
-        let now = time::to_ms(now);
+        let now = time::truncate_ms(now);
         let cooldown = Self::quiet_after(now, error, policy);
         if !self.holds(lease) {
             let is_done = self.is_over(lease)
@@ -120,7 +120,7 @@ impl Record {
                 FailOutcome::TooLate
             };
         }
-        self.settle(now);
+        self.repair_clock(now);
         self.lease = None;
         if error.is_before_request() {
             // Another host may well have a credential.
@@ -133,7 +133,7 @@ impl Record {
             self.note_unscoped(&failure);
         }
         self.last_failure = Some(Box::new(failure));
-        let hold = self.arm(now, lease, error, policy);
+        let hold = self.arm_hold(now, lease, error, policy);
         FailOutcome::Stored { hold, cooldown }
     }
 
@@ -141,7 +141,11 @@ impl Record {
     pub(crate) fn quiet_after(now: Timestamp, error: &FetchError, policy: &Policy) -> Option<Hold> {
         let throttled = matches!(error, FetchError::Throttled { .. });
         throttled.then(|| {
-            Hold::new(now, time::later(now, policy.cooldown.duration), HoldReason::ProviderRateLimited)
+            Hold::new(
+                now,
+                time::saturating_add(now, policy.cooldown.duration),
+                HoldReason::ProviderRateLimited,
+            )
         })
     }
 
@@ -169,7 +173,13 @@ impl Record {
         }
     }
 
-    fn arm(&mut self, now: Timestamp, lease: &Lease, error: &FetchError, policy: &Policy) -> Option<Hold> {
+    fn arm_hold(
+        &mut self,
+        now: Timestamp,
+        lease: &Lease,
+        error: &FetchError,
+        policy: &Policy,
+    ) -> Option<Hold> {
         let (backoff, reason, in_a_row) = match error {
             FetchError::Throttled { .. } => {
                 (policy.rate_limit_backoff, HoldReason::RateLimited, &mut self.strikes)
@@ -193,11 +203,11 @@ impl Record {
         let floor = bounded_wait(retry_after.unwrap_or_default());
         let delay = backoff.delay(in_a_row, lease.attempt.jitter_unit()).max(floor);
         let mut hold =
-            Hold::new(now, time::later(now, delay), reason).retry_after(retry_after).armed_by(fence);
+            Hold::new(now, time::saturating_add(now, delay), reason).retry_after(retry_after).armed_by(fence);
         // A credential that was let through and turned away too has met the same hold, however much longer it is now.
         let before = self.hold().filter(|hold| hold.is_live(now)).map(Hold::fingerprints);
         hold.met_by(before.unwrap_or_default().iter().copied().chain(lease.fingerprint));
-        self.take_hold(now, Some(&hold));
+        self.extend_hold(now, Some(&hold));
         self.hold().cloned()
     }
 

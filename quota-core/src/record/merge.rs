@@ -95,7 +95,7 @@ impl Record {
     pub fn seed(&mut self, now: Timestamp, seed: &Seed) -> MergeOutcome {
         let joined = self.observe(now, &seed.snapshot, seed.login_id.as_ref(), None);
         if joined == MergeOutcome::Merged {
-            self.take_hold(now, seed.hold.as_ref());
+            self.extend_hold(now, seed.hold.as_ref());
         }
         joined
     }
@@ -105,14 +105,14 @@ impl Record {
     ///
     /// Calls that were made count, holds that were armed hold, readings are joined at their own age. If the copy has been
     /// given to another login than `left`, whose it was at first, that counts, unless somebody else has changed it here too.
-    pub fn rejoin(&mut self, now: Timestamp, alone: &Self, left: Option<&LoginId>) -> MergeOutcome {
+    pub fn merge_standalone(&mut self, now: Timestamp, alone: &Self, left: Option<&LoginId>) -> MergeOutcome {
         if !alone.is_writable() {
             // In a record of this program's form it would mean what it means here.
             return MergeOutcome::UnsupportedFormat;
         }
-        let now = time::to_ms(now);
+        let now = time::truncate_ms(now);
         let mut alone = alone.clone();
-        alone.settle(now);
+        alone.repair_clock(now);
         if self.is_writable() {
             self.clamp_forgotten(now);
         }
@@ -131,7 +131,7 @@ impl Record {
         let shared: Vec<_> = shared.map(|attempt| attempt.fence).collect();
         if self.is_writable() {
             // Whoever made them, and for whom: they count.
-            self.count_calls(&alone.calls);
+            self.merge_calls(&alone.calls);
             let given_back = [self.given_back(), alone.given_back()].concat();
             self.give_back(&given_back);
         }
@@ -172,8 +172,8 @@ impl Record {
             self.last_failure = Some(Box::new(failure.clone()));
         }
         match (self.refreshed_at, alone.refreshed_at) {
-            (mine, Some(theirs)) if mine < Some(theirs) => self.end_hold(now, theirs.timestamp()),
-            (Some(mine), theirs) if theirs < Some(mine) => alone.end_hold(now, mine.timestamp()),
+            (mine, Some(theirs)) if mine < Some(theirs) => self.clear_hold_before(now, theirs.timestamp()),
+            (Some(mine), theirs) if theirs < Some(mine) => alone.clear_hold_before(now, mine.timestamp()),
             _ => {}
         }
         if let Some(at) = alone.refreshed_at {
@@ -191,7 +191,7 @@ impl Record {
         self.apply_lists();
         let asked = self.asked_at();
         self.last_failure.take_if(|failure| Some(failure.at) < asked);
-        self.take_hold(now, alone.hold());
+        self.extend_hold(now, alone.hold());
         if self.hold.is_some() {
             self.strikes = self.strikes.max(alone.strikes);
             self.failures = self.failures.max(alone.failures);
@@ -200,7 +200,7 @@ impl Record {
         MergeOutcome::Merged
     }
 
-    fn count_calls(&mut self, calls: &[CallRecord]) {
+    fn merge_calls(&mut self, calls: &[CallRecord]) {
         for attempt in calls {
             if !self.calls.contains(attempt) {
                 self.calls.push(attempt.clone());
@@ -210,11 +210,11 @@ impl Record {
     }
 
     /// The hold that ends later stands; one that is over, or was cleared, is nothing.
-    pub(super) fn take_hold(&mut self, now: Timestamp, hold: Option<&Hold>) {
+    pub(super) fn extend_hold(&mut self, now: Timestamp, hold: Option<&Hold>) {
         let Some(mut hold) = hold.cloned() else { return };
         hold.shorten();
         if hold.since > latest_plausible(now) {
-            hold.rebase(now);
+            hold.rebase_to(now);
         }
         if !hold.is_live(now) || (self.cleared_fence > 0 && hold.order() <= self.cleared_fence) {
             return;

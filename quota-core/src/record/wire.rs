@@ -8,10 +8,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Record;
+use crate::extra_fields::ExtraFields;
 use crate::lease::CallRecord;
 use crate::login::RecordOwner;
-use crate::time::{self, Ms};
-use crate::unknown::Unknown;
+use crate::time::{self, UnixMillis};
 use crate::{CredentialFingerprint, Hold, LastFailure, Lease, Snapshot};
 
 /// The format number of a record. It rises when a field changes its form, or what others mean.
@@ -77,7 +77,7 @@ impl Record {
         let stored: Stored = match serde_json::from_slice(body) {
             Ok(stored) => stored,
             Err(error) => {
-                return Self::of_a_newer_program(body).ok_or(DecodeError { source: Arc::new(error) });
+                return Self::opaque_newer(body).ok_or(DecodeError { source: Arc::new(error) });
             }
         };
         let mut hold = stored.hold;
@@ -109,7 +109,7 @@ impl Record {
     }
 
     /// What is known from a record that says it is of a newer format, and is too different to be read: that it is.
-    fn of_a_newer_program(body: &[u8]) -> Option<Self> {
+    fn opaque_newer(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Envelope {
             format: Format,
@@ -157,15 +157,15 @@ struct Stored {
     #[serde(rename = "given_back_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
     given_back: BTreeMap<Arc<str>, Vec<Call>>,
     #[serde(rename = "refreshed_ms", default, skip_serializing_if = "Option::is_none")]
-    refreshed_at: Option<Ms>,
+    refreshed_at: Option<UnixMillis>,
     #[serde(rename = "refreshed_mark", default, skip_serializing_if = "Option::is_none")]
     refreshed_with: Option<CredentialFingerprint>,
     #[serde(rename = "forgotten_ms", default, skip_serializing_if = "Option::is_none")]
-    forgotten_at: Option<Ms>,
+    forgotten_at: Option<UnixMillis>,
     #[serde(default)]
     snapshot: Snapshot,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 fn is_zero<T: Default + PartialEq>(number: &T) -> bool {

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{DocumentBody, StoreError};
+use crate::extra_fields::ExtraFields;
 use crate::time::CLOCK_SLACK;
-use crate::unknown::Unknown;
 use crate::{RequestId, time};
 
 /// A lease that processes share through a document of the store; see [`update`](super::update).
@@ -30,7 +30,7 @@ pub struct LeaseDoc {
     )]
     until: Option<Timestamp>,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 const FORMAT: u32 = 1;
@@ -54,7 +54,7 @@ pub enum Acquire {
 
 impl Default for LeaseDoc {
     fn default() -> Self {
-        Self { format: FORMAT, holder: None, until: None, unknown: Unknown::default() }
+        Self { format: FORMAT, holder: None, until: None, unknown: ExtraFields::default() }
     }
 }
 
@@ -64,7 +64,7 @@ impl LeaseDoc {
         if self.format > FORMAT {
             return Acquire::Newer;
         }
-        let until = time::later(now, duration);
+        let until = time::saturating_add(now, duration);
         if let Some(until) = self.live_until(now, until) {
             return if self.holder == Some(holder) { Acquire::Acquired } else { Acquire::Busy { until } };
         }
@@ -85,7 +85,7 @@ impl LeaseDoc {
     fn live_until(&self, now: Timestamp, longest: Timestamp) -> Option<Timestamp> {
         self.holder?;
         // One that ends later than any granted now was granted by a clock that was ahead.
-        self.until.filter(|until| now < *until && *until <= time::later(longest, CLOCK_SLACK))
+        self.until.filter(|until| now < *until && *until <= time::saturating_add(longest, CLOCK_SLACK))
     }
 }
 

@@ -110,7 +110,8 @@ impl QuotaStore for MemoryStore {
             shelf.sweep(now);
             shelf.last_version += 1;
             let version = Version::new(shelf.last_version);
-            let kept = Kept { document: Document::new(version, body), expires_at: time::later(now, keep) };
+            let kept =
+                Kept { document: Document::new(version, body), expires_at: time::saturating_add(now, keep) };
             shelf.documents.insert(key.clone(), kept);
             (CasOutcome::Applied(version), shelf.waiting.remove(key))
         });

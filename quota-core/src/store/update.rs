@@ -230,7 +230,7 @@ where
         change.lost_to(&base.document, base.version);
         // An assumption that was wrong is no sign of other writers.
         if !was_assumed {
-            base.now = time::later(base.now, pause(attempt).await);
+            base.now = time::saturating_add(base.now, pause(attempt).await);
         }
     }
     Err(StoreError::unavailable(WriteState::NotApplied, "too many others write at once"))

@@ -89,7 +89,7 @@ async fn a_reading_is_put_back_although_somebody_has_written_since_it_was_lost()
     let week = WindowReading::new(WindowId::seven_day(), percent(7.0));
     let seen = quota_core::Snapshot::of(&quota_core::UsageReport::from_headers([week]), world.clock.now());
     let _ = next.observe(world.clock.now(), &seen, None, None);
-    next.revise();
+    next.bump_revision();
     falls_back_to(&world, next.encode()).await;
     world.clock.sleep(SECOND * 5).await;
 

@@ -9,11 +9,11 @@ use jiff::Timestamp;
 
 use super::{Access, Refresh};
 use crate::clock::Instant;
-use crate::manager::desk::Standing;
 use crate::manager::error::QuotaError;
 use crate::manager::events::Event;
-use crate::manager::flight::Wish;
-use crate::manager::gate::Pass;
+use crate::manager::in_flight::Wish;
+use crate::manager::limiter::Permit;
+use crate::manager::state::SyncState;
 use crate::manager::tasks::{Either, either};
 use crate::{
     CredentialSource, Lease, LeaseDecision, LeaseRequest, MaxStaleness, RecentCall, Record, RequestId,
@@ -21,11 +21,11 @@ use crate::{
 };
 
 /// The right to ask, with the turn to do so; or no need to.
-pub(super) enum Begun {
-    Granted(Lease, Pass),
+pub(super) enum LeaseAcquired {
+    Granted(Lease, Permit),
     Fresh,
     /// A call that was started then has succeeded, and is recent enough.
-    Called(Timestamp),
+    CallOutcome(Timestamp),
     /// The credential source switched to another login during the wait.
     LoginChanged,
 }
@@ -39,16 +39,16 @@ impl Refresh {
         wish: Wish,
         source: Option<&dyn CredentialSource>,
         access: &mut Access,
-    ) -> Result<Begun, QuotaError> {
-        let slot = &*self.slot;
-        let policy = &slot.provider.policy;
-        let account = || slot.id.clone();
+    ) -> Result<LeaseAcquired, QuotaError> {
+        let entry = &*self.entry;
+        let policy = &entry.provider.policy;
+        let account = || entry.id.clone();
         let attempt = RequestId::random();
         let patience = policy.lease_ttl().saturating_add(policy.fetch_timeout);
-        slot.settle().await;
-        let mut holder = Holder::default();
-        let mut is_known = !slot.may_guess();
-        let mut pass = None;
+        entry.repair_clock().await;
+        let mut holder = HolderTimer::default();
+        let mut is_known = !entry.may_assume_absent();
+        let mut permit = None;
         let mut announced = None;
         // Whether a holder that is found has the lease now, and did not only have it when this process last heard. That is
         // for those who insist: others take the numbers of a call that is over, if they are young enough.
@@ -56,61 +56,62 @@ impl Refresh {
         let mut freshness = match wish {
             Wish::Within(span) => MaxStaleness::Age(span),
             Wish::CompleteWithin(span) => MaxStaleness::CompleteAge(span),
-            Wish::Now => MaxStaleness::StartedAfter(slot.provider.link.yet_to_come()),
-            Wish::UnlessCalledWithin(span) => {
-                MaxStaleness::CalledAfter(time::earlier(slot.provider.link.guess(), span))
-            }
+            Wish::Now => MaxStaleness::StartedAfter(entry.provider.store_client.now_upper_bound()),
+            Wish::UnlessCalledWithin(span) => MaxStaleness::CalledAfter(time::saturating_sub(
+                entry.provider.store_client.now_estimate(),
+                span,
+            )),
         };
         loop {
-            if self.flight.login_id.is_none() && self.is_superseded() {
+            if self.in_flight.login_id.is_none() && self.is_superseded() {
                 return Err(QuotaError::LoginChanged { account: account() });
             }
             let decide = |record: &mut Record, now: Timestamp| {
                 let ask = LeaseRequest::new(attempt, freshness)
                     .login(access.login.clone())
-                    .priority(self.flight.priority())
-                    .by(Arc::clone(&self.crew.by))
-                    .cooldown(slot.provider.quiet_at(now));
+                    .priority(self.in_flight.priority())
+                    .by(Arc::clone(&self.context.by))
+                    .cooldown(entry.provider.cooldown_at(now));
                 // Somebody else holds the account by now: this refresh must not take it back, nor clear what they left.
-                let superseded = match (&self.flight.login_id, record.login_id()) {
+                let superseded = match (&self.in_flight.login_id, record.login_id()) {
                     (Some(ours), Some(holder)) => ours != holder,
                     _ => false,
                 };
                 (!superseded).then(|| record.begin(now, &ask, policy))
             };
             // Before the look: what moves the record after it is news to whoever waits.
-            let seen = slot.desk().standing;
+            let seen = entry.local().sync_state;
             // First a look, without a turn in the line and without a trip to the store: mostly somebody else has asked.
-            let begin = if pass.is_none() {
-                slot.try_on(decide)
+            let begin = if permit.is_none() {
+                entry.dry_run(decide)
             } else {
-                slot.transact(decide)
-                    .await
-                    .map_err(|error| QuotaError::Store { account: account(), error })?
+                entry.change(decide).await.map_err(|error| QuotaError::Store { account: account(), error })?
             };
             let Some(begin) = begin else { return Err(QuotaError::LoginChanged { account: account() }) };
             // Not in the match: a turn that is not used must not be kept while we wait for somebody.
-            let turn = pass.take();
+            let turn = permit.take();
             let begin = match (begin, turn) {
-                (LeaseDecision::Granted(lease), Some(turn)) => return Ok(Begun::Granted(lease, turn)),
+                (LeaseDecision::Granted(lease), Some(turn)) => {
+                    return Ok(LeaseAcquired::Granted(lease, turn));
+                }
                 (begin, _unused) => begin,
             };
             match begin {
                 LeaseDecision::Granted(_) => {
                     self.may_call()?;
-                    pass = self.turn(&mut is_known).await?;
-                    let age = slot.provider.clock.instant().saturating_since(access.read_at);
-                    if pass.is_some() && source.is_some() && age > CREDENTIAL_MAX_AGE {
+                    permit = self.turn(&mut is_known).await?;
+                    let age = entry.provider.clock.instant().saturating_since(access.read_at);
+                    if permit.is_some() && source.is_some() && age > CREDENTIAL_MAX_AGE {
                         let current = self.read_access(source).await?;
                         let before = std::mem::replace(access, current);
                         if access.login.login_id != before.login.login_id {
-                            return Ok(Begun::LoginChanged);
+                            return Ok(LeaseAcquired::LoginChanged);
                         }
                     }
                 }
-                LeaseDecision::NotNeeded => return Ok(Begun::Fresh),
+                LeaseDecision::NotNeeded => return Ok(LeaseAcquired::Fresh),
                 LeaseDecision::CalledRecently(RecentCall { at, failure: None, .. }) => {
-                    return Ok(Begun::Called(at));
+                    return Ok(LeaseAcquired::CallOutcome(at));
                 }
                 LeaseDecision::CalledRecently(RecentCall { failure: Some(failure), .. }) => {
                     return Err(QuotaError::CalledRecently { account: account(), failure });
@@ -123,14 +124,17 @@ impl Refresh {
                     return Err(QuotaError::UnsupportedFormat { account: account() });
                 }
                 LeaseDecision::InProgress { until, since } => {
-                    let waited = holder.waited_for(since, slot.provider.clock.instant());
+                    let waited = holder.waited_for(since, entry.provider.clock.instant());
                     // Without the store, what the holder brings would not be heard here.
-                    if waited >= patience || slot.provider.link.is_away() || slot.desk().is_alone() {
+                    if waited >= patience
+                        || entry.provider.store_client.is_away()
+                        || entry.local().is_standalone()
+                    {
                         return Err(QuotaError::InProgress { account: account() });
                     }
                     if !is_confirmed {
                         is_confirmed = true;
-                        self.unless_closed(slot.synchronise(None)).await?;
+                        self.or_closed(entry.sync(None)).await?;
                         continue;
                     }
                     // What the holder brings is as good as what we would have brought.
@@ -145,11 +149,12 @@ impl Refresh {
                         return Err(QuotaError::InProgress { account: account() });
                     }
                     if announced.replace(until) != Some(until) {
-                        let until = until.min(time::later(slot.provider.link.guess(), left));
-                        self.crew.events.tell(Event::Waiting { account: account(), until });
+                        let until =
+                            until.min(time::saturating_add(entry.provider.store_client.now_estimate(), left));
+                        self.context.events.emit(Event::Waiting { account: account(), until });
                     }
                     let wait = self.wait_for_holder(seen, until, patience);
-                    let _ = self.unless_closed(slot.provider.clock.bounded(left, wait)).await?;
+                    let _ = self.or_closed(entry.provider.clock.bounded(left, wait)).await?;
                 }
             }
         }
@@ -157,18 +162,18 @@ impl Refresh {
 
     /// A turn in the line. `None` if there was none at once and what stands was not known: it was read, for then it may be
     /// of no use to stand in line.
-    async fn turn(&self, is_known: &mut bool) -> Result<Option<Pass>, QuotaError> {
-        let ticket = self.flight.queue(&self.slot.provider.gate);
+    async fn turn(&self, is_known: &mut bool) -> Result<Option<Permit>, QuotaError> {
+        let ticket = self.in_flight.enqueue(&self.entry.provider.limiter);
         let stands_in_line = *is_known;
         let turn = async {
-            match ticket.at_once() {
-                None if stands_in_line => Ok(Some(self.while_time_is_left(ticket.pass()).await?)),
+            match ticket.try_acquire() {
+                None if stands_in_line => Ok(Some(self.while_time_is_left(ticket.acquire()).await?)),
                 at_once => Ok(at_once),
             }
         };
-        let turn = self.unless_closed(turn).await??;
+        let turn = self.or_closed(turn).await??;
         if turn.is_none() {
-            self.slot.read_first().await;
+            self.entry.ensure_synced().await;
             *is_known = true;
         }
         Ok(turn)
@@ -176,7 +181,7 @@ impl Refresh {
 
     /// Whether a call may be started now: there is time for it, and the manager is not being closed.
     pub(super) fn may_call(&self) -> Result<(), QuotaError> {
-        if self.crew.tasks.is_closed() {
+        if self.context.tasks.is_closed() {
             return Err(QuotaError::Closed);
         }
         match self.time_left() {
@@ -188,17 +193,17 @@ impl Refresh {
     /// Waits for `wait`, but no longer than a call after it still has time.
     async fn while_time_is_left<T>(&self, wait: impl Future<Output = T>) -> Result<T, QuotaError> {
         let Some(left) = self.time_left() else { return Ok(wait.await) };
-        let done = self.slot.provider.clock.bounded(left.saturating_sub(SHORTEST_CALL), wait).await;
+        let done = self.entry.provider.clock.bounded(left.saturating_sub(SHORTEST_CALL), wait).await;
         done.ok_or_else(|| self.out_of_time())
     }
 
     fn out_of_time(&self) -> QuotaError {
-        QuotaError::DeadlineExceeded { account: self.slot.id.clone() }
+        QuotaError::DeadlineExceeded { account: self.entry.id.clone() }
     }
 
     /// Waits for `wait`, but not once the manager is being closed: what has not begun by then does not begin.
-    async fn unless_closed<T>(&self, wait: impl Future<Output = T>) -> Result<T, QuotaError> {
-        match either(self.crew.tasks.closing(), wait).await {
+    async fn or_closed<T>(&self, wait: impl Future<Output = T>) -> Result<T, QuotaError> {
+        match either(self.context.tasks.closing(), wait).await {
             Either::First(()) => Err(QuotaError::Closed),
             Either::Second(done) => Ok(done),
         }
@@ -206,20 +211,20 @@ impl Refresh {
 
     /// Waits until the record moves from where it was `seen`, the holder's time is over, or ours; or until the store is away,
     /// for then nothing is heard.
-    async fn wait_for_holder(&self, seen: Standing, until: Timestamp, patience: Duration) {
-        let slot = &*self.slot;
-        let link = &slot.provider.link;
-        if slot.desk().standing != seen {
+    async fn wait_for_holder(&self, seen: SyncState, until: Timestamp, patience: Duration) {
+        let entry = &*self.entry;
+        let store_client = &entry.provider.store_client;
+        if entry.local().sync_state != seen {
             return;
         }
-        let left = time::between(link.guess(), until).min(patience).max(SHORTEST_WAIT);
-        let key = StoreKey::account(&slot.id);
-        let moved = slot.provider.clock.bounded(left, link.wait_for_change(&key, seen.version()));
-        let Either::Second(notice) = either(link.until_lost(), moved).await else { return };
-        slot.synchronise(Some(seen)).await;
-        if matches!(notice, Some(Err(_))) || slot.desk().standing == seen {
+        let left = time::elapsed(store_client.now_estimate(), until).min(patience).max(SHORTEST_WAIT);
+        let key = StoreKey::account(&entry.id);
+        let moved = entry.provider.clock.bounded(left, store_client.wait_for_change(&key, seen.version()));
+        let Either::Second(notice) = either(store_client.wait_unavailable(), moved).await else { return };
+        entry.sync(Some(seen)).await;
+        if matches!(notice, Some(Err(_))) || entry.local().sync_state == seen {
             // No notice, or one of nothing: look now and then, and no more often.
-            slot.provider.clock.sleep(left.min(POLL)).await;
+            entry.provider.clock.sleep(left.min(POLL)).await;
         }
     }
 }
@@ -228,9 +233,9 @@ impl Refresh {
 ///
 /// One that dies must not use up the time of the next.
 #[derive(Default)]
-struct Holder(Option<(Timestamp, Instant)>);
+struct HolderTimer(Option<(Timestamp, Instant)>);
 
-impl Holder {
+impl HolderTimer {
     fn waited_for(&mut self, granted_at: Timestamp, now: Instant) -> Duration {
         let same = self.0.filter(|(known, _)| *known == granted_at);
         let (_, began) = *self.0.insert(same.unwrap_or((granted_at, now)));
@@ -266,15 +271,15 @@ mod tests {
             .build()
             .unwrap();
         let account: AccountId = "example/main".parse().unwrap();
-        let slot = quota.shared.register.slot(&account);
-        let crew = &quota.shared.crew;
-        let flight = crate::manager::refresh::join(&slot, Wish::Now, Priority::Interactive, crew);
-        let looked_at = slot.desk().standing;
-        flight.wait().await.as_ref().unwrap();
-        let refresh = Refresh::new(flight, slot, crew.clone());
+        let entry = quota.shared.registry.entry(&account);
+        let context = &quota.shared.context;
+        let in_flight = crate::manager::refresh::join(&entry, Wish::Now, Priority::Interactive, context);
+        let accessed_at = entry.local().sync_state;
+        in_flight.wait().await.as_ref().unwrap();
+        let refresh = Refresh::new(in_flight, entry, context.clone());
 
         let minute = Duration::from_secs(60);
-        let waited = refresh.wait_for_holder(looked_at, time::later(clock.now(), minute), minute);
+        let waited = refresh.wait_for_holder(accessed_at, time::saturating_add(clock.now(), minute), minute);
 
         assert!(clock.bounded(Duration::from_secs(1), waited).await.is_some());
     }

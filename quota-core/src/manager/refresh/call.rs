@@ -4,16 +4,16 @@
 use std::sync::Arc;
 
 use super::{Cut, Refresh};
+use crate::manager::entry::AccountEntry;
 use crate::manager::error::QuotaError;
 use crate::manager::events::{Event, rejected_values};
-use crate::manager::gate::Pass;
-use crate::manager::slot::Slot;
-use crate::manager::view::{Caveats, View};
+use crate::manager::limiter::Permit;
+use crate::manager::view::{View, ViewFlags};
 use crate::record::{CommitOutcome, FailOutcome};
 use crate::{Credential, FetchError, LONGEST_WAIT, Lease, Record, Snapshot, UsageFetcher, UsageReport};
 
 /// What became of a call that was answered.
-pub(super) enum Called {
+pub(super) enum CallOutcome {
     Stored,
     TooLate(Box<UsageReport>),
 }
@@ -21,7 +21,7 @@ pub(super) enum Called {
 /// A lease that is in use. If the call is dropped with its runtime, the next write of this process releases the lease: otherwise
 /// all callers would wait until it expires.
 struct LeaseInUse<'a> {
-    slot: &'a Slot,
+    entry: &'a AccountEntry,
     lease: &'a Lease,
     has_ended: bool,
 }
@@ -29,7 +29,7 @@ struct LeaseInUse<'a> {
 impl Drop for LeaseInUse<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.slot.desk().abandoned = Some(Box::new(self.lease.clone()));
+            self.entry.local().abandoned = Some(Box::new(self.lease.clone()));
         }
     }
 }
@@ -41,10 +41,10 @@ impl Refresh {
         fetcher: &dyn UsageFetcher,
         lease: &Lease,
         credential: &Credential,
-        pass: Pass,
-    ) -> Result<Called, QuotaError> {
-        let mut in_use = LeaseInUse { slot: &self.slot, lease, has_ended: false };
-        let called = self.call_once(fetcher, lease, credential, pass).await;
+        permit: Permit,
+    ) -> Result<CallOutcome, QuotaError> {
+        let mut in_use = LeaseInUse { entry: &self.entry, lease, has_ended: false };
+        let called = self.call_once(fetcher, lease, credential, permit).await;
         in_use.has_ended = true;
         called
     }
@@ -54,19 +54,19 @@ impl Refresh {
         fetcher: &dyn UsageFetcher,
         lease: &Lease,
         credential: &Credential,
-        mut pass: Pass,
-    ) -> Result<Called, QuotaError> {
-        let slot = &*self.slot;
-        let account = || slot.id.clone();
-        tracing::debug!(account = %slot.id, fence = lease.fence, "lease granted");
+        mut permit: Permit,
+    ) -> Result<CallOutcome, QuotaError> {
+        let entry = &*self.entry;
+        let account = || entry.id.clone();
+        tracing::debug!(account = %entry.id, fence = lease.fence, "lease granted");
         if let Err(cut) = self.may_call() {
             // No request was sent.
-            slot.conclude(|record, _| record.withdraw(lease)).await;
+            entry.change_always(|record, _| record.withdraw(lease)).await;
             return Err(cut);
         }
-        pass.call();
-        let fetched = self.bounded(async { fetcher.fetch(&slot.id, credential).await }).await;
-        drop(pass);
+        permit.mark_started();
+        let fetched = self.bounded(async { fetcher.fetch(&entry.id, credential).await }).await;
+        drop(permit);
         let mut usage = match fetched {
             Ok(Ok(usage)) => usage,
             Ok(Err(error)) => return Err(self.failed(lease, error).await),
@@ -77,7 +77,7 @@ impl Refresh {
             }
             // Neither is the provider's fault, so no hold follows. The call counts: the provider may have received it.
             Err(cut @ (Cut::Cancelled | Cut::Panicked)) => {
-                slot.conclude(|record, _| record.release(lease)).await;
+                entry.change_always(|record, _| record.release(lease)).await;
                 return Err(self.cut_off(cut));
             }
         };
@@ -85,55 +85,57 @@ impl Refresh {
         usage.plan = usage.plan.or_else(|| credential.plan.clone());
         let read_at = usage.observed_at.map_or(lease.granted_at, |at| at.min(lease.granted_at));
         let rejected = usage.reject_implausible(read_at);
-        rejected_values(&self.crew.events, &slot.id, &rejected);
-        match slot.conclude(|record, now| record.commit(now, lease, &usage)).await {
+        rejected_values(&self.context.events, &entry.id, &rejected);
+        match entry.change_always(|record, now| record.commit(now, lease, &usage)).await {
             CommitOutcome::Empty => {
                 Err(self.failed(lease, FetchError::malformed("it says nothing at all")).await)
             }
             CommitOutcome::Forgotten => Err(QuotaError::Forgotten { account: account() }),
             CommitOutcome::TooLate => {
-                tracing::debug!(account = %slot.id, fence = lease.fence, "answer came too late, not stored");
-                Ok(Called::TooLate(Box::new(usage)))
+                tracing::debug!(account = %entry.id, fence = lease.fence, "answer came too late, not stored");
+                Ok(CallOutcome::TooLate(Box::new(usage)))
             }
             _ => {
-                self.crew.events.tell(Event::Refreshed { account: account() });
-                Ok(Called::Stored)
+                self.context.events.emit(Event::Refreshed { account: account() });
+                Ok(CallOutcome::Stored)
             }
         }
     }
 
     /// Draws the consequences of a failed call.
     async fn failed(&self, lease: &Lease, error: FetchError) -> QuotaError {
-        let slot = &*self.slot;
-        let policy = &slot.provider.policy;
-        tracing::debug!(account = %slot.id, fence = lease.fence, %error, "fetch failed");
-        let failed = slot.conclude(|record, now| record.fail(now, lease, &error, policy)).await;
+        let entry = &*self.entry;
+        let policy = &entry.provider.policy;
+        tracing::debug!(account = %entry.id, fence = lease.fence, %error, "fetch failed");
+        let failed = entry.change_always(|record, now| record.fail(now, lease, &error, policy)).await;
         let (hold, cooldown) = match failed {
             FailOutcome::Stored { hold, cooldown } => (hold, cooldown),
             // The account is somebody else's by now, and its neighbours are to be quiet all the same.
-            FailOutcome::TooLate => (None, Record::quiet_after(slot.provider.link.guess(), &error, policy)),
+            FailOutcome::TooLate => {
+                (None, Record::quiet_after(entry.provider.store_client.now_estimate(), &error, policy))
+            }
         };
         if let Some(requested) = error.retry_after().filter(|requested| *requested > LONGEST_WAIT) {
             tracing::warn!(
-                account = %slot.id,
+                account = %entry.id,
                 requested_s = requested.as_secs(),
                 obeyed_s = LONGEST_WAIT.as_secs(),
                 "the provider asked for a longer wait than is obeyed",
             );
         }
-        if let (Some(cooldown), Some(quieted)) = (cooldown, &slot.provider.quieted) {
-            quieted.impose(&cooldown, policy.record_ttl).await;
+        if let (Some(cooldown), Some(shared_cooldown)) = (cooldown, &entry.provider.shared_cooldown) {
+            shared_cooldown.publish(&cooldown, policy.record_ttl).await;
         }
-        self.crew.events.tell(Event::Failed { account: slot.id.clone(), error: error.clone(), hold });
-        QuotaError::Fetch { account: slot.id.clone(), error }
+        self.context.events.emit(Event::Failed { account: entry.id.clone(), error: error.clone(), hold });
+        QuotaError::Fetch { account: entry.id.clone(), error }
     }
 
     /// The call's own numbers, for those who asked for them by their login.
-    pub(super) fn apart(&self, lease: &Lease, usage: &UsageReport) -> Arc<View> {
+    pub(super) fn orphan_view(&self, lease: &Lease, usage: &UsageReport) -> Arc<View> {
         let mut record = Record::default();
-        let login_id = usage.login_id.as_ref().or(self.flight.login_id.as_ref());
+        let login_id = usage.login_id.as_ref().or(self.in_flight.login_id.as_ref());
         let snapshot = Snapshot::of(usage, lease.granted_at);
         let _ = record.observe(lease.granted_at, &snapshot, login_id, usage.owner_id.as_ref());
-        Arc::new(View::new(0, Arc::new(record), Arc::clone(&self.slot.provider), Caveats::default()))
+        Arc::new(View::new(0, Arc::new(record), Arc::clone(&self.entry.provider), ViewFlags::default()))
     }
 }

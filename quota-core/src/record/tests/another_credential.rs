@@ -177,7 +177,7 @@ fn two_standalone_processes_that_have_tried_admit_no_third() {
     throttle(&mut one, 60, of(2));
     let _ = lease_for(&mut other, 60, of(3));
 
-    let _ = one.rejoin(at(61), &other, None);
+    let _ = one.merge_standalone(at(61), &other, None);
 
     assert!(is_held(&ask_with(&mut one, 120, of(4))));
 }

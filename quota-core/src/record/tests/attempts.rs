@@ -62,8 +62,8 @@ fn calls_of_two_standalone_processes_at_one_moment_count_twice() {
     };
     let mut record = call_of("host-1");
 
-    let _ = record.rejoin(at(2), &call_of("host-2"), None);
-    let _ = record.rejoin(at(2), &call_of("host-2"), None);
+    let _ = record.merge_standalone(at(2), &call_of("host-2"), None);
+    let _ = record.merge_standalone(at(2), &call_of("host-2"), None);
 
     assert_eq!(record.calls().len(), 2);
     assert_eq!(record.calls()[0].fence, record.calls()[1].fence);
@@ -83,7 +83,7 @@ fn a_standalone_process_takes_no_lease_of_the_same_fence_away() {
     };
     let _ = alone.commit(at(1), &other, &UsageReport::polled([five_hour(10)]));
 
-    let _ = record.rejoin(at(2), &alone, None);
+    let _ = record.merge_standalone(at(2), &alone, None);
 
     assert_eq!((record.lease(), lease.fence), (Some(&lease), other.fence));
 }
@@ -123,7 +123,7 @@ fn the_calls_of_many_standalone_processes_are_bounded() {
     let mut record = Record::default();
 
     for process in 0..60 {
-        let _ = record.rejoin(at(100), &alone(process, 50), None);
+        let _ = record.merge_standalone(at(100), &alone(process, 50), None);
     }
 
     assert_eq!(record.calls().len(), 1000);
@@ -134,7 +134,7 @@ fn the_calls_of_many_standalone_processes_are_bounded() {
 fn the_bound_of_calls_changes_no_answer_of_the_budget() {
     let mut record = Record::default();
     for process in 0..60 {
-        let _ = record.rejoin(at(100), &alone(process, 50), None);
+        let _ = record.merge_standalone(at(100), &alone(process, 50), None);
     }
 
     for (budget, second) in [(28, 49), (60, 49), (61, 48), (600, 40), (1000, 33)] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::support::*;
-use crate::time::between;
+use crate::time::elapsed;
 use crate::{
     Counted, FailOutcome, FetchError, Hold, HoldReason, LastFailure, LastFailureKind, LeaseDecision,
     LeaseRequest, MaxStaleness, Record, RequestId, Seed, Snapshot, UsageReport,
@@ -20,7 +20,7 @@ fn delays(record: &mut Record, failures: usize, error: &FetchError) -> Vec<u64> 
     let mut delays = Vec::new();
     for _ in 0..failures {
         let hold = fail(record, now, error).unwrap();
-        delays.push(between(now, hold.until).as_secs());
+        delays.push(elapsed(now, hold.until).as_secs());
         now = hold.until;
     }
     delays
@@ -44,7 +44,7 @@ fn after_a_success_the_holds_begin_anew() {
 
     let hold = fail(&mut record, over + MINUTE, &THROTTLED).unwrap();
 
-    assert_eq!(between(over + MINUTE, hold.until), MINUTE);
+    assert_eq!(elapsed(over + MINUTE, hold.until), MINUTE);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_failing_provider_that_says_for_how_long_is_left_alone_for_that_long() {
 
     let hold = fail(&mut Record::default(), at(0), &error).unwrap();
 
-    assert_eq!((between(at(0), hold.until), hold.reason), (MINUTE * 30, HoldReason::Failing));
+    assert_eq!((elapsed(at(0), hold.until), hold.reason), (MINUTE * 30, HoldReason::Failing));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn failures_of_another_kind_do_not_lengthen_the_first_429s_hold() {
 
     let hold = fail(&mut record, over, &THROTTLED).unwrap();
 
-    assert_eq!(between(over, hold.until), MINUTE);
+    assert_eq!(elapsed(over, hold.until), MINUTE);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn stored_by_an_older_program(hold: &Hold) -> Value {
 fn a_stored_hold_of_an_older_program_ends_after_24_hours() {
     let until_2083 = at(0) + DAY * 365 * 57;
     for until in [at(0) + DAY * 18, until_2083] {
-        let asked_for = Some(between(at(0), until));
+        let asked_for = Some(elapsed(at(0), until));
         let mut record =
             decode(&stored_by_an_older_program(&rate_limited(at(0), until).retry_after(asked_for)));
 
@@ -226,7 +226,7 @@ fn a_process_that_rejoins_brings_no_hold_longer_than_24_hours() {
     let alone = Record { hold: Some(Box::new(hold)), ..Record::default() };
     let mut record = Record::default();
 
-    let _ = record.rejoin(at(60), &alone, None);
+    let _ = record.merge_standalone(at(60), &alone, None);
 
     assert_eq!(record.hold().unwrap().until, at(0) + DAY);
 }

@@ -79,7 +79,7 @@ fn a_record_of_a_newer_program_is_not_cleared() {
 fn a_standalone_process_does_not_restore_a_cleared_hold() {
     let mut record = cleared();
 
-    let _ = record.rejoin(at(61), &throttled(), None);
+    let _ = record.merge_standalone(at(61), &throttled(), None);
 
     assert_eq!((record.hold(), record.strikes()), (None, 0));
 }
@@ -88,7 +88,7 @@ fn a_standalone_process_does_not_restore_a_cleared_hold() {
 fn a_standalone_process_that_has_cleared_lifts_the_hold_of_the_store() {
     let mut record = throttled();
 
-    let _ = record.rejoin(at(61), &cleared(), None);
+    let _ = record.merge_standalone(at(61), &cleared(), None);
 
     assert_eq!((record.hold(), record.strikes()), (None, 0));
 }
@@ -118,7 +118,7 @@ fn a_failure_after_the_clear_holds() {
     let mut record = cleared();
     let hold = fail(&mut record, at(61), &THROTTLED).unwrap();
 
-    let _ = record.rejoin(at(62), &throttled(), None);
+    let _ = record.merge_standalone(at(62), &throttled(), None);
 
     assert_eq!(record.hold(), Some(&hold));
 }
@@ -131,7 +131,7 @@ fn a_call_from_before_the_clear_that_fails_after_it_holds() {
     let failed = record.fail(at(2), &lease, &THROTTLED, &policy());
     let FailOutcome::Stored { hold: Some(hold), .. } = failed else { panic!("nobody else has asked") };
 
-    let _ = record.rejoin(at(3), &throttled(), None);
+    let _ = record.merge_standalone(at(3), &throttled(), None);
     let _ = record.seed(at(3), &held(hold.clone()));
 
     assert_eq!(record.hold(), Some(&hold));
@@ -157,7 +157,7 @@ fn an_answer_after_a_clear_changes_nothing_about_it() {
     let mut record = cleared();
     poll(&mut record, at(61), &UsageReport::polled([five_hour(10)]));
 
-    let _ = record.rejoin(at(120), &throttled(), None);
+    let _ = record.merge_standalone(at(120), &throttled(), None);
 
     assert_eq!(record.hold(), None);
 }
@@ -166,7 +166,7 @@ fn an_answer_after_a_clear_changes_nothing_about_it() {
 fn a_clear_is_stored() {
     let mut record = stored(&cleared());
 
-    let _ = record.rejoin(at(61), &throttled(), None);
+    let _ = record.merge_standalone(at(61), &throttled(), None);
 
     assert_eq!(record.hold(), None);
 }
@@ -181,7 +181,7 @@ fn state(record: &Record) -> (u64, bool, bool) {
 
 fn joined(into: &Record, from: &Record, second: i64) -> Record {
     let mut record = into.clone();
-    let _ = record.rejoin(at(second), from, None);
+    let _ = record.merge_standalone(at(second), from, None);
     record
 }
 
@@ -222,7 +222,7 @@ proptest! {
         for op in &after {
             let _ = world.apply(op);
             let now = world.now;
-            let _ = world.record.rejoin(now, &known, None);
+            let _ = world.record.merge_standalone(now, &known, None);
 
             prop_assert!(!state(&world.record).1 && !state(&world.record).2);
             prop_assert!(cleared.is_none() || world.record.hold() != cleared.as_ref());

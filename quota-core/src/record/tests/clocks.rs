@@ -166,9 +166,9 @@ fn a_clock_that_was_never_set_keeps_the_removal_of_an_account() {
     let mut record = before.clone();
     let _ = record.forget(at(10));
 
-    let _ = record.rejoin(Timestamp::UNIX_EPOCH, &Record::default(), None);
+    let _ = record.merge_standalone(Timestamp::UNIX_EPOCH, &Record::default(), None);
     let _ = record.observe(Timestamp::UNIX_EPOCH, &crate::Snapshot::default(), None, None);
-    let _ = record.rejoin(at(20), &before, None);
+    let _ = record.merge_standalone(at(20), &before, None);
 
     assert!(record.snapshot().is_empty());
 }
@@ -189,7 +189,7 @@ fn a_clock_that_was_never_set_does_not_shorten_a_joined_hold() {
     let hold = fail(&mut alone, at(0), &FetchError::throttled(Some(HOUR)));
     let mut record = Record::default();
 
-    let _ = record.rejoin(Timestamp::UNIX_EPOCH, &alone, None);
+    let _ = record.merge_standalone(Timestamp::UNIX_EPOCH, &alone, None);
 
     assert_eq!(record.hold().cloned(), hold);
 }

@@ -57,7 +57,7 @@ fn what_a_process_knows_from_before_does_not_come_back() {
     let joined = [
         see(&mut record, at(399), [five_hour(40)]),
         record.seed(at(500), &Seed::new(headers(at(300), [seven_day(40)])).login_id(login_id("a"))),
-        record.rejoin(at(500), &known(), None),
+        record.merge_standalone(at(500), &known(), None),
     ];
 
     assert_eq!(joined, [MergeOutcome::Merged; 3]);
@@ -70,7 +70,7 @@ fn what_is_read_afterwards_is_kept() {
     let mut record = forgotten(400);
 
     let _ = see(&mut record, at(401), [five_hour(50)]);
-    let _ = record.rejoin(at(402), &known(), None);
+    let _ = record.merge_standalone(at(402), &known(), None);
 
     assert_eq!(record.snapshot().windows().len(), 1);
 }
@@ -79,7 +79,7 @@ fn what_is_read_afterwards_is_kept() {
 fn a_process_that_forgot_without_the_store_removes_what_the_store_has() {
     let mut shared = known();
 
-    assert_eq!(shared.rejoin(at(500), &forgotten(400), None), MergeOutcome::Merged);
+    assert_eq!(shared.merge_standalone(at(500), &forgotten(400), None), MergeOutcome::Merged);
 
     assert!(shared.snapshot().is_empty());
     assert_eq!((shared.login_id(), shared.last_failure()), (None, None));
@@ -136,7 +136,7 @@ fn readings_of_a_clock_a_moment_ahead_are_forgotten_too() {
 fn a_stored_record_stays_forgotten() {
     let mut stored = Record::decode(&forgotten(400).encode()).unwrap();
 
-    let _ = stored.rejoin(at(500), &known(), None);
+    let _ = stored.merge_standalone(at(500), &known(), None);
 
     assert!(stored.snapshot().is_empty());
 }
@@ -172,7 +172,7 @@ fn shown_after_a_repeated_line(record: &mut Record) -> Option<Percent> {
 fn a_record_that_was_forgotten_and_rejoins_itself_keeps_its_peak() {
     let mut record = lowered();
 
-    let _ = record.rejoin(at(520), &lowered(), None);
+    let _ = record.merge_standalone(at(520), &lowered(), None);
 
     assert_eq!(record, lowered());
     assert_eq!(shown_after_a_repeated_line(&mut record), Some(percent(3)));
@@ -235,7 +235,7 @@ fn a_rejoining_process_whose_removal_is_of_a_clock_ahead_hides_no_later_reading(
     let mut record = Record::default();
     let _ = see(&mut record, at(500), [five_hour(7)]);
 
-    let _ = record.rejoin(at(510), &forgotten(AHEAD), None);
+    let _ = record.merge_standalone(at(510), &forgotten(AHEAD), None);
 
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(7)));
 }
@@ -246,7 +246,7 @@ fn a_record_whose_removal_is_of_a_clock_ahead_takes_what_a_process_brings() {
     let mut alone = Record::default();
     let _ = see(&mut alone, at(500), [five_hour(7)]);
 
-    let _ = record.rejoin(at(510), &alone, None);
+    let _ = record.merge_standalone(at(510), &alone, None);
 
     assert_eq!(used(&record, &WindowId::five_hour()), Some(percent(7)));
 }

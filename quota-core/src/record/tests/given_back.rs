@@ -25,7 +25,7 @@ fn given_back() -> Record {
 fn a_call_that_a_standalone_process_gave_back_stays_given_back() {
     let (mut shared, _) = calling();
 
-    assert_eq!(shared.rejoin(at(2), &given_back(), None), MergeOutcome::Merged);
+    assert_eq!(shared.merge_standalone(at(2), &given_back(), None), MergeOutcome::Merged);
 
     assert_eq!((shared.calls(), shared.lease()), (&[][..], None));
 }
@@ -34,7 +34,7 @@ fn a_call_that_a_standalone_process_gave_back_stays_given_back() {
 fn a_standalone_process_that_counts_a_call_does_not_bring_it_back() {
     let mut shared = given_back();
 
-    assert_eq!(shared.rejoin(at(2), &calling().0, None), MergeOutcome::Merged);
+    assert_eq!(shared.merge_standalone(at(2), &calling().0, None), MergeOutcome::Merged);
 
     assert_eq!((shared.calls(), shared.lease()), (&[][..], None));
 }
@@ -42,8 +42,8 @@ fn a_standalone_process_that_counts_a_call_does_not_bring_it_back() {
 #[test]
 fn the_order_in_which_two_processes_rejoin_makes_no_difference() {
     let mut shared = calling().0;
-    let _ = shared.rejoin(at(2), &given_back(), None);
-    let _ = shared.rejoin(at(3), &calling().0, None);
+    let _ = shared.merge_standalone(at(2), &given_back(), None);
+    let _ = shared.merge_standalone(at(3), &calling().0, None);
 
     assert_eq!(shared.calls(), []);
 }
@@ -60,7 +60,7 @@ fn what_was_given_back_comes_back_from_a_store() {
 fn what_was_given_back_is_forgotten_after_an_hour() {
     let mut record = given_back();
 
-    record.settle(at(3600));
+    record.repair_clock(at(3600));
 
     assert!(document(&record).get("given_back_ms").is_none());
 }
@@ -95,7 +95,7 @@ fn a_credential_that_was_not_used_has_met_no_hold_after_a_rejoin() {
     let mut alone = shared.clone();
     drop(alone.fail(at(3), &second, &no_login(), &policy()));
 
-    let _ = shared.rejoin(at(4), &alone, None);
+    let _ = shared.merge_standalone(at(4), &alone, None);
 
     let again = begin(&mut shared, at(5), &insist(3, at(5)).login(login(2)));
     assert!(matches!(again, LeaseDecision::Granted(_)), "{again:?}");
@@ -123,7 +123,7 @@ fn a_standalone_copy_does_not_restore_that_a_credential_met_the_hold() {
     let mut shared = alone.clone();
     drop(shared.fail(at(3), &lease, &no_login(), &policy()));
 
-    let _ = shared.rejoin(at(4), &alone, None);
+    let _ = shared.merge_standalone(at(4), &alone, None);
 
     let login = crate::LoginInfo::unknown().fingerprint(crate::CredentialFingerprint::from_hash(2));
     let again = begin(&mut shared, at(5), &insist(3, at(5)).login(login));

@@ -97,15 +97,15 @@ proptest! {
         for op in &after {
             let _ = world.apply(op);
         }
-        world.record.settle(world.now);
-        // What `settle` leaves of a horizon gets its one form with the next join, and an outdated failure goes then.
+        world.record.repair_clock(world.now);
+        // What `repair_clock` leaves of a horizon gets its one form with the next join, and an outdated failure goes then.
         let snapshot = world.record.snapshot.clone();
         world.record.snapshot.join(&snapshot);
         let asked = world.record.asked_at();
         world.record.last_failure.take_if(|failure| Some(failure.at) < asked);
         let same = world.record.clone();
 
-        let joined = world.record.rejoin(world.now, &same, None);
+        let joined = world.record.merge_standalone(world.now, &same, None);
 
         prop_assert_eq!(joined, MergeOutcome::Merged);
         prop_assert_eq!(world.record, same);
@@ -172,7 +172,7 @@ fn check_ages(ops: &[Op]) -> Result<(), TestCaseError> {
             _ => None,
         };
         if let Some((usage, brought_at)) = brought {
-            let brought_at = time::to_ms(brought_at);
+            let brought_at = time::truncate_ms(brought_at);
             arrived.extend(usage.windows.iter().map(|reading| (reading, usage.source, brought_at)));
         }
         for window in world.record.snapshot().windows() {
@@ -276,7 +276,7 @@ struct Shadow {
 
 impl Shadow {
     fn check(&mut self, world: &World, op: &Op, outcome: &Outcome) -> Result<(), TestCaseError> {
-        let now = time::to_ms(world.now);
+        let now = time::truncate_ms(world.now);
         let forgets = matches!(
             outcome,
             Outcome::Begun { .. }
@@ -290,7 +290,11 @@ impl Shadow {
         match outcome {
             Outcome::Begun { cooldown, priority, begin } => {
                 let neighbours = cooldown.as_ref().map(|hold| hold.until);
-                let holds = [self.hold.map(|(_, until)| until), neighbours, self.spent_until(now, *priority)];
+                let holds = [
+                    self.hold.map(|(_, until)| until),
+                    neighbours,
+                    self.budget_exhausted_until(now, *priority),
+                ];
                 let held_until = holds.into_iter().flatten().filter(|until| now < *until).max();
                 match begin {
                     LeaseDecision::Granted(lease) => {
@@ -319,7 +323,7 @@ impl Shadow {
             }
             Outcome::Joined(since) => {
                 if let Op::Seed { hold: Some(span), .. } = op {
-                    self.seed(now, time::to_ms(*since), *span);
+                    self.seed(now, time::truncate_ms(*since), *span);
                 }
             }
             _ => {}
@@ -331,7 +335,7 @@ impl Shadow {
         Ok(())
     }
 
-    fn spent_until(&self, now: Timestamp, priority: Priority) -> Option<Timestamp> {
+    fn budget_exhausted_until(&self, now: Timestamp, priority: Priority) -> Option<Timestamp> {
         let allowed = if priority == Priority::Interactive { 6 } else { 4 };
         let mut recent: Vec<_> =
             self.calls.iter().map(|(_, at)| *at + HOUR).filter(|end| now < *end).collect();

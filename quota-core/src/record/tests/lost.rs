@@ -6,7 +6,7 @@ use crate::{CommitOutcome, FetchError, MergeOutcome, Record, UsageReport};
 
 /// A record as somebody stores it.
 fn stored_next(record: &mut Record) -> Record {
-    record.revise();
+    record.bump_revision();
     stored(record)
 }
 
@@ -17,9 +17,9 @@ fn a_state_that_was_stored_before_has_lost_the_later_one() {
     let _ = see(&mut record, at(60), [five_hour(20)]);
     let after = stored_next(&mut record);
 
-    assert!(before.has_lost(&after));
-    assert!(!after.has_lost(&before));
-    assert!(!after.has_lost(&after));
+    assert!(before.is_behind(&after));
+    assert!(!after.is_behind(&before));
+    assert!(!after.is_behind(&after));
 }
 
 #[test]
@@ -31,12 +31,12 @@ fn what_was_stored_on_an_older_state_has_lost_what_was_stored_on_it_before() {
     let _ = see(&mut fork, at(61), [seven_day(5)]);
     let stands = stored_next(&mut fork);
 
-    assert!(stands.has_lost(&lost));
+    assert!(stands.is_behind(&lost));
 }
 
 #[test]
 fn a_record_that_was_never_stored_cannot_be_lost() {
-    assert!(!Record::default().has_lost(&polled(at(0), [five_hour(10)])));
+    assert!(!Record::default().is_behind(&polled(at(0), [five_hour(10)])));
 }
 
 #[test]
@@ -46,10 +46,10 @@ fn what_is_put_back_is_stored_as_something_later() {
     let _ = see(&mut record, at(60), [five_hour(20)]);
     let lost = stored_next(&mut record);
 
-    let _ = stands.rejoin(at(70), &lost, None);
+    let _ = stands.merge_standalone(at(70), &lost, None);
     let put_back = stored_next(&mut stands);
 
-    assert!(!put_back.has_lost(&lost));
+    assert!(!put_back.is_behind(&lost));
     assert_eq!(used(&put_back, &crate::WindowId::five_hour()), Some(percent(20)));
 }
 
@@ -63,7 +63,7 @@ fn an_answer_that_is_put_back_ends_the_hold_it_had_ended() {
     assert_eq!(committed, CommitOutcome::Stored);
     let lost = stored_next(&mut record);
 
-    let joined = stands.rejoin(over + SECOND * 2, &lost, None);
+    let joined = stands.merge_standalone(over + SECOND * 2, &lost, None);
 
     assert_eq!((joined, stands.strikes(), stands.hold()), (MergeOutcome::Merged, 0, None));
 }
@@ -74,7 +74,7 @@ fn a_hold_that_a_later_answer_has_ended_is_not_put_back() {
     fail(&mut lost, at(0), &FetchError::throttled(Some(HOUR)));
     let mut stands = polled(at(60), [five_hour(10)]);
 
-    let _ = stands.rejoin(at(70), &lost, None);
+    let _ = stands.merge_standalone(at(70), &lost, None);
 
     assert_eq!((stands.strikes(), stands.hold()), (0, None));
 }
@@ -84,7 +84,7 @@ fn what_a_newer_program_wrote_is_not_put_back_in_this_programs_form() {
     let newer = Record::decode(br#"{"format":3,"fence":7}"#).unwrap();
     let mut empty = Record::default();
 
-    let joined = empty.rejoin(at(0), &newer, None);
+    let joined = empty.merge_standalone(at(0), &newer, None);
 
     assert_eq!((joined, empty), (MergeOutcome::UnsupportedFormat, Record::default()));
 }
@@ -94,7 +94,7 @@ fn fields_of_a_newer_program_are_put_back_too() {
     let newer = Record::decode(br#"{"format":2,"fence":7,"later":1}"#).unwrap();
     let mut empty = Record::default();
 
-    let _ = empty.rejoin(at(0), &newer, None);
+    let _ = empty.merge_standalone(at(0), &newer, None);
 
     assert!(String::from_utf8_lossy(&empty.encode()).contains(r#""later":1"#));
 }

@@ -197,7 +197,7 @@ fn a_process_that_was_alone_brings_its_readings_its_calls_and_its_hold() {
     poll(&mut alone, at(400), &UsageReport::polled([five_hour(30)]));
     let hold = fail(&mut alone, at(800), &FetchError::throttled(Some(HOUR))).unwrap();
 
-    let joined = shared.rejoin(at(900), &alone, None);
+    let joined = shared.merge_standalone(at(900), &alone, None);
 
     assert_eq!(joined, MergeOutcome::Merged);
     assert_eq!(used(&shared, &WindowId::five_hour()), Some(percent(30)));
@@ -212,7 +212,7 @@ fn the_calls_of_a_process_that_was_alone_need_not_be_made_again() {
     let mut alone = shared.clone();
     poll(&mut alone, at(400), &UsageReport::polled([five_hour(30)]).coverage(Coverage::Reported));
 
-    let _ = shared.rejoin(at(401), &alone, None);
+    let _ = shared.merge_standalone(at(401), &alone, None);
 
     assert_eq!(shared.asked_at(), Some(at(400)));
 }
@@ -222,10 +222,10 @@ fn a_process_that_rejoins_twice_changes_nothing_the_second_time() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     fail(&mut alone, at(400), &FetchError::throttled(None));
-    let _ = shared.rejoin(at(401), &alone, None);
+    let _ = shared.merge_standalone(at(401), &alone, None);
     let before = shared.clone();
 
-    let _ = shared.rejoin(at(402), &alone, None);
+    let _ = shared.merge_standalone(at(402), &alone, None);
 
     assert_eq!(shared, before);
 }
@@ -236,7 +236,7 @@ fn a_process_that_rejoins_leaves_the_lease_of_another() {
     let lease = grant(&mut shared, at(0));
     let alone = polled(at(5), [five_hour(30)]);
 
-    let _ = shared.rejoin(at(10), &alone, None);
+    let _ = shared.merge_standalone(at(10), &alone, None);
 
     assert_eq!(shared.commit(at(11), &lease, &UsageReport::polled([five_hour(31)])), CommitOutcome::Stored);
 }
@@ -246,7 +246,7 @@ fn a_call_that_was_begun_alone_goes_on_in_the_shared_record() {
     let mut shared = polled(at(0), [five_hour(10)]);
     let mut alone = shared.clone();
     let lease = grant(&mut alone, at(400));
-    let _ = shared.rejoin(at(401), &alone, None);
+    let _ = shared.merge_standalone(at(401), &alone, None);
 
     let other = begin(&mut shared, at(402), &ask(99));
     let committed = shared.commit(at(403), &lease, &UsageReport::polled([five_hour(30)]));
@@ -261,7 +261,7 @@ fn a_call_that_was_begun_alone_and_has_run_out_is_not_waited_for() {
     let mut alone = Record::default();
     let lease = grant(&mut alone, at(0));
 
-    let _ = shared.rejoin(lease.until, &alone, None);
+    let _ = shared.merge_standalone(lease.until, &alone, None);
 
     assert_eq!(shared.lease(), None);
 }
@@ -274,7 +274,7 @@ fn a_call_that_was_begun_alone_gives_way_to_a_later_one() {
     let late = grant(&mut shared, at(5));
     shared.release(&late);
 
-    let _ = shared.rejoin(at(6), &alone, None);
+    let _ = shared.merge_standalone(at(6), &alone, None);
 
     assert_eq!(shared.lease(), None);
     assert_eq!(shared.commit(at(7), &early, &UsageReport::polled([five_hour(30)])), CommitOutcome::TooLate);
@@ -287,7 +287,7 @@ fn a_call_that_was_begun_alone_does_not_end_one_that_is_under_way() {
     let first = grant(&mut shared, at(0));
     let _ = begin(&mut alone, at(5), &insist(77, at(5)));
 
-    let _ = shared.rejoin(at(6), &alone, None);
+    let _ = shared.merge_standalone(at(6), &alone, None);
 
     assert_eq!(shared.lease(), Some(&first));
 }
@@ -301,7 +301,7 @@ fn a_lease_whose_grant_was_told_too_late_is_the_one_the_call_went_on_with() {
         panic!("nobody else asks")
     };
 
-    let _ = shared.rejoin(at(2), &alone, None);
+    let _ = shared.merge_standalone(at(2), &alone, None);
 
     assert_eq!(shared.commit(at(3), &lease, &UsageReport::polled([five_hour(30)])), CommitOutcome::Stored);
 }
@@ -311,10 +311,10 @@ fn a_call_that_is_back_is_not_begun_again_by_a_second_rejoining() {
     let mut shared = Record::default();
     let mut alone = Record::default();
     let lease = grant(&mut alone, at(0));
-    let _ = shared.rejoin(at(1), &alone, None);
+    let _ = shared.merge_standalone(at(1), &alone, None);
     let _ = shared.commit(at(2), &lease, &UsageReport::polled([five_hour(30)]));
 
-    let _ = shared.rejoin(at(3), &alone, None);
+    let _ = shared.merge_standalone(at(3), &alone, None);
 
     assert_eq!(shared.lease(), None);
 }
@@ -327,7 +327,7 @@ fn a_process_that_was_alone_with_another_login_brings_only_its_calls() {
     poll(&mut alone, at(5), &UsageReport::polled([five_hour(30)]).login_id(login_id("a")));
     let before = shared.snapshot().clone();
 
-    assert_eq!(shared.rejoin(at(10), &alone, None), MergeOutcome::OtherLogin);
+    assert_eq!(shared.merge_standalone(at(10), &alone, None), MergeOutcome::OtherLogin);
     assert_eq!((shared.snapshot(), shared.calls().len()), (&before, 2));
 }
 
@@ -338,7 +338,7 @@ fn a_process_that_was_given_another_login_while_it_was_alone_brings_it() {
     let mut alone = shared.clone();
     let _ = alone.new_login(&login_id("b"));
 
-    let joined = shared.rejoin(at(10), &alone, Some(&login_id("a")));
+    let joined = shared.merge_standalone(at(10), &alone, Some(&login_id("a")));
 
     assert_eq!((joined, shared.login_id()), (MergeOutcome::Merged, Some(&login_id("b"))));
     assert!(shared.snapshot().is_empty());
@@ -351,7 +351,7 @@ fn a_login_that_others_have_brought_meanwhile_is_not_taken_back() {
     let mut shared = alone.clone();
     let _ = shared.new_login(&login_id("b"));
 
-    let joined = shared.rejoin(at(10), &alone, Some(&login_id("a")));
+    let joined = shared.merge_standalone(at(10), &alone, Some(&login_id("a")));
 
     assert_eq!((joined, shared.login_id()), (MergeOutcome::OtherLogin, Some(&login_id("b"))));
 }
@@ -363,7 +363,7 @@ fn a_refusal_that_was_overcome_while_alone_is_forgotten_by_all() {
     let mut alone = shared.clone();
     poll(&mut alone, at(420), &UsageReport::polled([five_hour(30)]));
 
-    let _ = shared.rejoin(at(430), &alone, None);
+    let _ = shared.merge_standalone(at(430), &alone, None);
 
     assert_eq!(shared.last_failure(), None);
 }
@@ -375,7 +375,7 @@ fn calls_made_alone_for_another_login_are_counted() {
     let mut alone = Record::default();
     poll(&mut alone, at(5), &UsageReport::polled([five_hour(30)]).login_id(login_id("a")));
 
-    let _ = shared.rejoin(at(10), &alone, None);
+    let _ = shared.merge_standalone(at(10), &alone, None);
 
     assert_eq!(shared.calls(), alone.calls());
 }
@@ -387,7 +387,7 @@ fn what_the_store_has_lost_is_not_put_back_over_another_login() {
     let mut lost = Record::default();
     poll(&mut lost, at(5), &UsageReport::polled([five_hour(30)]).login_id(login_id("a")));
 
-    assert_eq!(shared.rejoin(at(10), &lost, None), MergeOutcome::OtherLogin);
+    assert_eq!(shared.merge_standalone(at(10), &lost, None), MergeOutcome::OtherLogin);
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn a_refusal_of_a_login_while_alone_is_known_to_all_afterwards() {
     let mut alone = shared.clone();
     fail(&mut alone, at(400), &FetchError::Unauthorized);
 
-    let _ = shared.rejoin(at(401), &alone, None);
+    let _ = shared.merge_standalone(at(401), &alone, None);
 
     assert_eq!(shared.last_failure(), alone.last_failure());
 }
@@ -408,7 +408,7 @@ fn a_refusal_while_alone_that_others_have_overcome_since_is_forgotten() {
     fail(&mut alone, at(400), &FetchError::Unauthorized);
     poll(&mut shared, at(410), &UsageReport::polled([five_hour(30)]));
 
-    let _ = shared.rejoin(at(420), &alone, None);
+    let _ = shared.merge_standalone(at(420), &alone, None);
 
     assert_eq!(shared.last_failure(), None);
 }
@@ -420,7 +420,7 @@ fn a_lease_that_was_given_back_while_alone_keeps_nobody_off() {
     let mut alone = shared.clone();
     let _ = alone.commit(at(2), &lease, &UsageReport::polled([five_hour(30)]));
 
-    let _ = shared.rejoin(at(3), &alone, None);
+    let _ = shared.merge_standalone(at(3), &alone, None);
 
     assert_eq!(shared.lease(), None);
 }
@@ -430,7 +430,7 @@ fn a_lone_process_of_a_wrong_clock_makes_nothing_fresh_and_spends_no_budget() {
     let mut shared = Record::default();
     let alone = polled(at(1_000_000), [five_hour(30)]);
 
-    let _ = shared.rejoin(at(0), &alone, None);
+    let _ = shared.merge_standalone(at(0), &alone, None);
 
     assert_eq!((shared.asked_at(), shared.calls()), (None, &[][..]));
     assert!(shared.snapshot().is_empty());

@@ -147,7 +147,7 @@ fn a_stored_record_keeps_the_credential_of_its_last_success() {
 fn a_success_without_the_store_satisfies_after_it_is_back() {
     let mut shared = Record::default();
 
-    let _ = shared.rejoin(at(5), &succeeded(), None);
+    let _ = shared.merge_standalone(at(5), &succeeded(), None);
 
     assert_eq!(satisfied_by(&mut shared, 5, 1), Some(at(0)));
 }

@@ -124,7 +124,7 @@ fn what_another_credential_brings_does_not_let_one_without_the_scope_call_again(
         let mut stored = Record::decode(&record.encode()).unwrap();
         assert_eq!(stored, record);
         let mut rejoined = refused(2, &FetchError::Unauthorized);
-        let _ = rejoined.rejoin(at(4), &record, None);
+        let _ = rejoined.merge_standalone(at(4), &record, None);
 
         for record in [&mut stored, &mut rejoined] {
             let begun = begin(record, at(7200), &with_mark(insist(3, at(7200)), 1));
@@ -321,7 +321,7 @@ fn refused_and_answered() -> (Record, Record) {
 fn a_success_ends_an_older_refusal_in_either_direction_of_a_join() {
     let (refused, answered) = refused_and_answered();
     for (mut shared, alone) in [(refused.clone(), answered.clone()), (answered, refused)] {
-        let _ = shared.rejoin(at(120), &alone, None);
+        let _ = shared.merge_standalone(at(120), &alone, None);
 
         let begun = begin(&mut shared, at(3600), &with_mark(insist(3, at(3600)), 1));
         assert!(matches!(begun, LeaseDecision::Granted(_)), "{begun:?}");

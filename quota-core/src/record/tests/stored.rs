@@ -138,7 +138,7 @@ fn a_process_that_rejoins_loses_none() {
     let alone = full();
 
     assert_eq!(
-        lost(|record| assert_eq!(record.rejoin(at(NOW), &alone, None), MergeOutcome::Merged)),
+        lost(|record| assert_eq!(record.merge_standalone(at(NOW), &alone, None), MergeOutcome::Merged)),
         [""; 0]
     );
 }
@@ -257,7 +257,7 @@ fn nobody_changes_a_record_of_a_higher_format() {
     assert_eq!(record.fail(at(NOW), &lease, &FetchError::TimedOut, &policy()), FailOutcome::TooLate);
     assert_eq!(see(&mut record, at(NOW), [five_hour(10)]), MergeOutcome::UnsupportedFormat);
     assert_eq!(record.seed(at(NOW), &held(rate_limited(at(NOW), at(9999)))), MergeOutcome::UnsupportedFormat);
-    assert_eq!(record.rejoin(at(NOW), &full(), None), MergeOutcome::UnsupportedFormat);
+    assert_eq!(record.merge_standalone(at(NOW), &full(), None), MergeOutcome::UnsupportedFormat);
     record.release(&lease);
     assert!(!record.new_login(&login_id("b")));
     assert_eq!(record, before);

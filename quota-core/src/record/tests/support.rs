@@ -168,7 +168,7 @@ pub(crate) fn full() -> Record {
     let _ = see(&mut record, at(700), [five_hour(44)]);
     let over = fail(&mut record, at(1200), &FetchError::throttled(Some(SECOND * 90))).unwrap().until;
     grant(&mut record, over);
-    record.revise();
+    record.bump_revision();
     record
 }
 

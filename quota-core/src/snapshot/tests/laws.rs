@@ -153,7 +153,7 @@ fn expected(answers: &[(UsageReport, i64)]) -> BTreeMap<WindowId, Shown> {
     let mut gone = BTreeMap::<WindowId, Provenance>::new();
     for (usage, second) in answers {
         let (at, mut usage) = (at(*second), usage.clone());
-        let stamp = Provenance::new(time::to_ms(at), usage.source);
+        let stamp = Provenance::new(time::truncate_ms(at), usage.source);
         let _ = usage.reject_implausible(at);
         let narrow = matches!(usage.source, Source::Headers | Source::Statusline);
         for reading in usage.windows.iter().filter(|reading| !narrow || reading.scope.is_none()) {

@@ -4,50 +4,48 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::context::Crew;
-use super::desk::Standing;
+use super::context::TaskContext;
+use super::cooldown::SharedCooldown;
+use super::entry::AccountEntry;
 use super::provider::Provider;
-use super::quieted::SharedCooldown;
-use super::slot::Slot;
-use super::tasks::{Either, IfBroken, either, wait_for};
+use super::state::SyncState;
+use super::tasks::{Either, OnPanic, either, wait_until};
 use crate::clock::Instant;
 use crate::{Clock, StoreKey};
 
 /// Follows an account from now on, for as long as anybody looks at it through a handle, and its provider's quiet time.
-pub(crate) fn follow(slot: &Arc<Slot>, crew: &Crew) {
-    follow_quiet(&slot.provider, crew);
+pub(crate) fn follow(entry: &Arc<AccountEntry>, context: &TaskContext) {
+    follow_cooldown(&entry.provider, context);
     {
         // Both marks are changed under this lock only, so that no one is interested without being followed.
-        let _desk = slot.desk();
-        slot.sight.note_look();
-        if slot.sight.is_followed() {
+        let _local = entry.local();
+        entry.view_handle.mark_accessed();
+        if entry.view_handle.is_followed() {
             return;
         }
-        slot.sight.set_followed(true);
+        entry.view_handle.set_followed(true);
     }
-    let mut looked_at = slot.provider.clock.instant();
-    let tasks = Arc::clone(&crew.tasks);
+    let mut accessed_at = entry.provider.clock.instant();
+    let tasks = Arc::clone(&context.tasks);
     // If a store breaks in the task, or its runtime ends, the next who is interested begins another.
-    let follower = IfBroken(Arc::downgrade(slot), |slot| {
-        slot.let_go(&mut slot.desk());
+    let follower = OnPanic(Arc::downgrade(entry), |entry| {
+        entry.invalidate(&mut entry.local());
         // A watch that waits begins another at once.
-        slot.news.notify_waiters();
+        entry.view_changed.notify_waiters();
     });
-    crew.tasks.spawn(async move {
-        while let Some((seen, wait)) = next_change(&follower.0, &mut looked_at) {
+    context.tasks.spawn(async move {
+        while let Some((seen, wait)) = next_wakeup(&follower.0, &mut accessed_at) {
             if let Either::First(()) = either(tasks.closing(), wait).await {
                 break;
             }
-            let Some(slot) = follower.0.upgrade() else { break };
+            let Some(entry) = follower.0.upgrade() else { break };
             // Boxed, so that a task that waits, as most of many do most of the time, is small.
-            Box::pin(slot.synchronise(Some(seen))).await;
-            let standing = slot.desk().standing;
-            if standing == seen || matches!(standing, Standing::Alone(_)) {
+            Box::pin(entry.sync(Some(seen))).await;
+            let sync_state = entry.local().sync_state;
+            if sync_state == seen || matches!(sync_state, SyncState::Standalone(_)) {
                 // A notice of nothing, or a store that refuses: what cannot be helped is not tried in a circle.
-                let pause = slot
-                    .provider
-                    .clock
-                    .sleep(jittered(slot.provider.policy.poll_interval).min(LONGEST_PAUSE));
+                let pause =
+                    entry.provider.clock.sleep(jittered(entry.provider.policy.poll_interval).min(MAX_PAUSE));
                 if let Either::First(()) = either(tasks.closing(), pause).await {
                     break;
                 }
@@ -58,63 +56,67 @@ pub(crate) fn follow(slot: &Arc<Slot>, crew: &Crew) {
 }
 
 /// How things stand, and the wait for a reason to look again; `None` if nobody has been interested for a while.
-fn next_change(
-    slot: &Weak<Slot>,
-    looked_at: &mut Instant,
-) -> Option<(Standing, impl Future<Output = ()> + Send + use<>)> {
-    let slot = slot.upgrade()?;
-    let (clock, poll_interval) = (slot.provider.clock.clone(), slot.provider.policy.poll_interval);
+fn next_wakeup(
+    entry: &Weak<AccountEntry>,
+    accessed_at: &mut Instant,
+) -> Option<(SyncState, impl Future<Output = ()> + Send + use<>)> {
+    let entry = entry.upgrade()?;
+    let (clock, poll_interval) = (entry.provider.clock.clone(), entry.provider.policy.poll_interval);
     let seen = {
-        let mut desk = slot.desk();
+        let mut local = entry.local();
         let now = clock.instant();
-        if slot.take_look() {
-            *looked_at = now;
+        if entry.take_accessed() {
+            *accessed_at = now;
         }
-        if !slot.has_handle()
-            || now.saturating_since(*looked_at) > poll_interval.saturating_mul(FORGOTTEN_AFTER)
+        if !entry.has_handle()
+            || now.saturating_since(*accessed_at) > poll_interval.saturating_mul(IDLE_POLLS)
         {
-            slot.let_go(&mut desk);
+            entry.invalidate(&mut local);
             return None;
         }
-        desk.standing
+        local.sync_state
     };
-    let (key, link) = (StoreKey::account(&slot.id), Arc::clone(&slot.provider.link));
+    let (key, store_client) = (StoreKey::account(&entry.id), Arc::clone(&entry.provider.store_client));
     let poll_interval = jittered(poll_interval);
     let wait = async move {
-        if matches!(seen, Standing::Alone(_)) {
+        if matches!(seen, SyncState::Standalone(_)) {
             // Whether anybody has written meanwhile does not matter: this process's own copy is to be joined.
-            let _ = clock.bounded(poll_interval, link.until_found()).await;
+            let _ = clock.bounded(poll_interval, store_client.wait_available()).await;
         } else {
-            let notice = wait_for_notice(&clock, poll_interval, link.wait_for_change(&key, seen.version()));
+            let notice =
+                wait_for_notice(&clock, poll_interval, store_client.wait_for_change(&key, seen.version()));
             // A refresh that could not write leaves what is to be joined as soon as may be. A store that refuses, or that is back
             // before its connection was lost, has no notice of that.
-            either(notice, wait_for(&slot.news, || slot.desk().is_alone())).await;
+            either(notice, wait_until(&entry.view_changed, || entry.local().is_standalone())).await;
         }
     };
     Some((seen, wait))
 }
 
 /// Follows the quiet time of a provider.
-fn follow_quiet(provider: &Arc<Provider>, crew: &Crew) {
-    let Some(quieted) = provider.quieted.as_ref().filter(|quieted| quieted.begins_following()) else {
+fn follow_cooldown(provider: &Arc<Provider>, context: &TaskContext) {
+    let Some(shared_cooldown) =
+        provider.shared_cooldown.as_ref().filter(|shared_cooldown| shared_cooldown.try_start_following())
+    else {
         return;
     };
-    let tasks = Arc::clone(&crew.tasks);
-    let follower = IfBroken(Arc::downgrade(quieted), SharedCooldown::let_go);
-    let (clock, link) = (provider.clock.clone(), Arc::clone(&provider.link));
+    let tasks = Arc::clone(&context.tasks);
+    let follower = OnPanic(Arc::downgrade(shared_cooldown), SharedCooldown::invalidate);
+    let (clock, store_client) = (provider.clock.clone(), Arc::clone(&provider.store_client));
     let (key, poll_interval, keep) =
-        (quieted.key.clone(), provider.policy.poll_interval, provider.policy.record_ttl);
-    crew.tasks.spawn(async move {
+        (shared_cooldown.key.clone(), provider.policy.poll_interval, provider.policy.record_ttl);
+    context.tasks.spawn(async move {
         let mut seen = None;
         loop {
-            let wait = wait_for_notice(&clock, jittered(poll_interval), link.wait_for_change(&key, seen));
+            let wait =
+                wait_for_notice(&clock, jittered(poll_interval), store_client.wait_for_change(&key, seen));
             if let Either::First(()) = either(tasks.closing(), wait).await {
                 break;
             }
-            let Some(quieted) = follower.0.upgrade() else { break };
-            let version = quieted.reread(keep).await.unwrap_or(seen);
+            let Some(shared_cooldown) = follower.0.upgrade() else { break };
+            let version = shared_cooldown.reload(keep).await.unwrap_or(seen);
             if version == seen {
-                let pause = clock.sleep(jittered(poll_interval).min(LONGEST_PAUSE));
+                let pause = clock.sleep(jittered(poll_interval).min(MAX_PAUSE));
                 if let Either::First(()) = either(tasks.closing(), pause).await {
                     break;
                 }
@@ -146,7 +148,7 @@ fn jittered(span: Duration) -> Duration {
 }
 
 /// An account nobody has looked at for so many slow looks is followed no longer: what it costs is for those in use.
-const FORGOTTEN_AFTER: u32 = 2;
+const IDLE_POLLS: u32 = 2;
 
 /// A store that refuses is looked at again after no longer than this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
 //! One account in this process: its desk, the view that readers see, and who waits for changes.
-//! What lies on the desk is in `desk`; when it is worked on is in `flight` and `changes`.
+//! What lies on the desk is in `local`; when it is worked on is in `in_flight` and `changes`.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,40 +7,40 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::Guard;
 use tokio::sync::Notify;
 
-use super::desk::Desk;
 use super::events::Event;
 use super::provider::Provider;
-use super::shelf::Sight;
+use super::state::LocalState;
 use super::view::View;
+use super::view_table::ViewHandle;
 use crate::AccountId;
 
 /// One account.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct AccountEntry {
     pub(crate) id: AccountId,
     pub(crate) provider: Arc<Provider>,
-    pub(crate) sight: Sight,
-    desk: Mutex<Desk>,
+    pub(crate) view_handle: ViewHandle,
+    local: Mutex<LocalState>,
     /// One conversation with the store at a time, so that answers are taken in the order in which they were true.
-    pub(crate) turn: tokio::sync::Mutex<()>,
+    pub(crate) sync_lock: tokio::sync::Mutex<()>,
     /// The view has changed.
-    pub(crate) news: Notify,
+    pub(crate) view_changed: Notify,
     pub(crate) requests: AtomicU64,
     pub(crate) watchers: AtomicU32,
     /// Whether the manager's register holds it, too.
     is_registered: AtomicBool,
 }
 
-impl Slot {
-    pub(crate) fn new(id: AccountId, provider: Arc<Provider>, sight: Sight) -> Arc<Self> {
-        let desk = Desk::on(Arc::clone(&sight.glance().record));
+impl AccountEntry {
+    pub(crate) fn new(id: AccountId, provider: Arc<Provider>, view_handle: ViewHandle) -> Arc<Self> {
+        let local = LocalState::new(Arc::clone(&view_handle.load_untracked().record));
         Arc::new(Self {
             id,
             provider,
-            sight,
-            desk: Mutex::new(desk),
-            turn: tokio::sync::Mutex::new(()),
-            news: Notify::new(),
+            view_handle,
+            local: Mutex::new(local),
+            sync_lock: tokio::sync::Mutex::new(()),
+            view_changed: Notify::new(),
             requests: AtomicU64::new(0),
             watchers: AtomicU32::new(0),
             is_registered: AtomicBool::new(true),
@@ -48,12 +48,12 @@ impl Slot {
     }
 
     pub(crate) fn view(&self) -> Guard<Arc<View>> {
-        self.sight.look()
+        self.view_handle.load()
     }
 
     /// Whether anybody has been interested since this was asked last, or is waiting for changes.
-    pub(crate) fn take_look(&self) -> bool {
-        self.sight.take_look() || self.watchers.load(Ordering::Relaxed) > 0
+    pub(crate) fn take_accessed(&self) -> bool {
+        self.view_handle.take_accessed() || self.watchers.load(Ordering::Relaxed) > 0
     }
 
     /// The manager has forgotten the account; existing handles keep the slot.
@@ -67,37 +67,37 @@ impl Slot {
     }
 
     /// Follows the account no longer.
-    pub(crate) fn let_go(&self, desk: &mut Desk) {
-        self.sight.set_followed(false);
-        desk.let_go();
+    pub(crate) fn invalidate(&self, local: &mut LocalState) {
+        self.view_handle.set_followed(false);
+        local.invalidate();
     }
 
-    pub(crate) fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn local(&self) -> MutexGuard<'_, LocalState> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works at the desk, and shows what came of it.
-    pub(crate) fn update<T>(&self, work: impl FnOnce(&mut Desk) -> T) -> T {
-        let mut desk = self.desk();
-        let done = work(&mut desk);
-        let record = desk.shown(self.provider.link.guess());
-        let before = self.sight.glance();
+    pub(crate) fn update<T>(&self, work: impl FnOnce(&mut LocalState) -> T) -> T {
+        let mut local = self.local();
+        let done = work(&mut local);
+        let record = local.effective_record(self.provider.store_client.now_estimate());
+        let before = self.view_handle.load_untracked();
         let login_changed = record.is_of_another_login(&before.record);
         if login_changed || record.asked_at() > before.record.asked_at() {
-            desk.failed = None;
+            local.failed = None;
         }
-        let caveats = desk.caveats();
-        let is_news = caveats.is_news_after(&before.caveats) || record != before.record;
+        let flags = local.flags();
+        let is_news = flags.differs_from(&before.flags) || record != before.record;
         let generation = before.generation + u64::from(is_news);
-        let view = View::new(generation, record, Arc::clone(&self.provider), caveats);
+        let view = View::new(generation, record, Arc::clone(&self.provider), flags);
         // Stored under the lock: of two pictures the later is never replaced by the earlier.
-        self.sight.show(Arc::new(view));
-        drop(desk);
+        self.view_handle.store(Arc::new(view));
+        drop(local);
         if is_news {
-            self.news.notify_waiters();
+            self.view_changed.notify_waiters();
         }
         if login_changed {
-            self.provider.link.tell(Event::LoginChanged { account: self.id.clone() });
+            self.provider.store_client.emit(Event::LoginChanged { account: self.id.clone() });
         }
         done
     }

@@ -13,7 +13,7 @@ use crate::{Clock, Priority};
 /// The way to one provider.
 ///
 /// Starts are a gap apart, and at most `parallel` calls run at once. A call that has been unanswered for [`SLOW_AFTER`] does not
-/// count toward that limit, up to [`MOST_AT_ONCE`] calls in all: one account that hangs does not hold up the others.
+/// count toward that limit, up to [`MAX_CONCURRENT`] calls in all: one account that hangs does not hold up the others.
 ///
 /// A pass that is not used yet always counts toward the limit. With a gap, it also keeps the next caller waiting: the gap
 /// begins only when the pass is used.
@@ -21,21 +21,21 @@ use crate::{Clock, Priority};
 /// An interactive caller waits for the calls that are running, and for other interactive callers; never for background
 /// callers that queue.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct CallLimiter {
     clock: Clock,
     gap: Duration,
     parallel: usize,
-    line: Mutex<Line>,
+    queue: Mutex<Queue>,
 }
 
 /// A call that is unanswered for this long no longer blocks others.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 
 /// The most calls at once beside slow ones, unless the policy allows more.
-const MOST_AT_ONCE: usize = 4;
+const MAX_CONCURRENT: usize = 4;
 
 #[derive(Debug, Default)]
-struct Line {
+struct Queue {
     /// When each call that is running was started, by its number; `None` for a pass that is not used yet.
     running: BTreeMap<u64, Option<Instant>>,
     last_start: Option<Instant>,
@@ -47,9 +47,9 @@ struct Line {
 /// A place in the line; dropping it leaves the line.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    gate: Arc<Gate>,
+    limiter: Arc<CallLimiter>,
     number: u64,
-    turn: Arc<Notify>,
+    notify: Arc<Notify>,
 }
 
 /// The right to call now; dropping it lets the next one in.
@@ -57,51 +57,51 @@ pub(crate) struct Ticket {
 /// One that was not used costs the others no gap.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Pass {
-    gate: Arc<Gate>,
+pub(crate) struct Permit {
+    limiter: Arc<CallLimiter>,
     number: u64,
 }
 
-impl Pass {
+impl Permit {
     /// Starts the call: the gap, and the time until it is slow, begin now.
-    pub(crate) fn call(&mut self) {
-        let now = self.gate.clock.instant();
-        let mut line = self.gate.line();
-        line.last_start = Some(now);
-        line.running.insert(self.number, Some(now));
-        line.call_next();
+    pub(crate) fn mark_started(&mut self) {
+        let now = self.limiter.clock.instant();
+        let mut queue = self.limiter.queue();
+        queue.last_start = Some(now);
+        queue.running.insert(self.number, Some(now));
+        queue.notify_next();
     }
 }
 
-impl Gate {
+impl CallLimiter {
     pub(crate) fn new(clock: Clock, gap: Duration, parallel: usize) -> Arc<Self> {
-        Arc::new(Self { clock, gap, parallel, line: Mutex::default() })
+        Arc::new(Self { clock, gap, parallel, queue: Mutex::default() })
     }
 
     /// Takes a place in the line.
-    pub(crate) fn queue(self: &Arc<Self>, priority: Priority) -> Ticket {
-        let mut line = self.line();
-        line.last_number += 1;
-        let (number, turn) = (line.last_number, Arc::new(Notify::new()));
-        line.of(priority).insert(number, Arc::clone(&turn));
-        Ticket { gate: Arc::clone(self), number, turn }
+    pub(crate) fn enqueue(self: &Arc<Self>, priority: Priority) -> Ticket {
+        let mut queue = self.queue();
+        queue.last_number += 1;
+        let (number, notify) = (queue.last_number, Arc::new(Notify::new()));
+        queue.of(priority).insert(number, Arc::clone(&notify));
+        Ticket { limiter: Arc::clone(self), number, notify }
     }
 
     /// Moves a place in the line before all background ones; nothing if it has been served already.
-    pub(crate) fn hurry(&self, number: u64) {
-        let mut line = self.line();
-        if let Some(turn) = line.background.remove(&number) {
-            line.interactive.insert(number, turn);
-            line.call_next();
+    pub(crate) fn raise_priority(&self, number: u64) {
+        let mut queue = self.queue();
+        if let Some(notify) = queue.background.remove(&number) {
+            queue.interactive.insert(number, notify);
+            queue.notify_next();
         }
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Line {
+impl Queue {
     fn of(&mut self, priority: Priority) -> &mut BTreeMap<u64, Arc<Notify>> {
         match priority {
             Priority::Interactive => &mut self.interactive,
@@ -113,9 +113,9 @@ impl Line {
         self.interactive.first_key_value().or_else(|| self.background.first_key_value())
     }
 
-    fn call_next(&self) {
-        if let Some((_, turn)) = self.next() {
-            turn.notify_one();
+    fn notify_next(&self) {
+        if let Some((_, notify)) = self.next() {
+            notify.notify_one();
         }
     }
 
@@ -131,47 +131,49 @@ impl Ticket {
     }
 
     /// The turn, if it is now.
-    pub(crate) fn at_once(&self) -> Option<Pass> {
-        match self.look() {
-            Look::Pass(pass) => Some(pass),
-            Look::Soon(_) | Look::Later => None,
+    pub(crate) fn try_acquire(&self) -> Option<Permit> {
+        match self.poll() {
+            Admission::Ready(permit) => Some(permit),
+            Admission::ReadyIn(_) | Admission::Pending => None,
         }
     }
 
     /// Waits for its turn.
-    pub(crate) async fn pass(self) -> Pass {
+    pub(crate) async fn acquire(self) -> Permit {
         loop {
-            match self.look() {
-                Look::Pass(pass) => return pass,
+            match self.poll() {
+                Admission::Ready(permit) => return permit,
                 // A more urgent caller may come, or a call may end, before that.
-                Look::Soon(gap) => drop(self.gate.clock.bounded(gap, self.turn.notified()).await),
-                Look::Later => self.turn.notified().await,
+                Admission::ReadyIn(gap) => {
+                    let _ = self.limiter.clock.bounded(gap, self.notify.notified()).await;
+                }
+                Admission::Pending => self.notify.notified().await,
             }
         }
     }
 
-    fn look(&self) -> Look {
-        let mut line = self.gate.line();
-        let first = line.next().is_some_and(|(number, _)| *number == self.number);
+    fn poll(&self) -> Admission {
+        let mut queue = self.limiter.queue();
+        let first = queue.next().is_some_and(|(number, _)| *number == self.number);
         if !first {
-            return Look::Later;
+            return Admission::Pending;
         }
-        let now = self.gate.clock.instant();
-        let since_last = line.last_start.map(|start| now.saturating_since(start));
-        let gap = since_last.and_then(|since| left_of(self.gate.gap, since));
-        if !self.gate.gap.is_zero() && line.running.values().any(Option::is_none) {
-            return Look::Later;
+        let now = self.limiter.clock.instant();
+        let since_last = queue.last_start.map(|start| now.saturating_since(start));
+        let gap = since_last.and_then(|since| left_of(self.limiter.gap, since));
+        if !self.limiter.gap.is_zero() && queue.running.values().any(Option::is_none) {
+            return Admission::Pending;
         }
-        let calls = line.running.values().map(|start| start.map(|start| now.saturating_since(start)));
-        match wait_for_room(calls, self.gate.parallel).map(|room| room.max(gap.unwrap_or_default())) {
-            None => return Look::Later,
-            Some(wait) if !wait.is_zero() => return Look::Soon(wait),
+        let calls = queue.running.values().map(|start| start.map(|start| now.saturating_since(start)));
+        match wait_for_room(calls, self.limiter.parallel).map(|room| room.max(gap.unwrap_or_default())) {
+            None => return Admission::Pending,
+            Some(wait) if !wait.is_zero() => return Admission::ReadyIn(wait),
             Some(_) => {}
         }
-        line.leave(self.number);
-        line.running.insert(self.number, None);
-        line.call_next();
-        Look::Pass(Pass { gate: Arc::clone(&self.gate), number: self.number })
+        queue.leave(self.number);
+        queue.running.insert(self.number, None);
+        queue.notify_next();
+        Admission::Ready(Permit { limiter: Arc::clone(&self.limiter), number: self.number })
     }
 }
 
@@ -187,7 +189,7 @@ fn wait_for_room(ages: impl Iterator<Item = Option<Duration>>, parallel: usize) 
             None => unstarted += 1,
         }
     }
-    if count >= MOST_AT_ONCE.max(parallel) {
+    if count >= MAX_CONCURRENT.max(parallel) {
         return None;
     }
     // So many calls must become slow before fewer than `parallel` count.
@@ -202,25 +204,25 @@ fn left_of(span: Duration, passed: Duration) -> Option<Duration> {
     span.checked_sub(passed).filter(|left| !left.is_zero())
 }
 
-enum Look {
-    Pass(Pass),
-    Soon(Duration),
-    Later,
+enum Admission {
+    Ready(Permit),
+    ReadyIn(Duration),
+    Pending,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut line = self.gate.line();
-        line.leave(self.number);
-        line.call_next();
+        let mut queue = self.limiter.queue();
+        queue.leave(self.number);
+        queue.notify_next();
     }
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut line = self.gate.line();
-        line.running.remove(&self.number);
-        line.call_next();
+        let mut queue = self.limiter.queue();
+        queue.running.remove(&self.number);
+        queue.notify_next();
     }
 }
 
@@ -234,38 +236,38 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const ALMOST_SLOW: Duration = Duration::from_millis(1999);
 
-    fn gate() -> (Clock, Arc<Gate>) {
+    fn limiter() -> (Clock, Arc<CallLimiter>) {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
-        (clock.clone(), Gate::new(clock, SECOND, 1))
+        (clock.clone(), CallLimiter::new(clock, SECOND, 1))
     }
 
     #[tokio::test(start_paused = true)]
     async fn starts_are_a_gap_apart() {
-        let (clock, gate) = gate();
-        gate.queue(Priority::Background).pass().await.call();
+        let (clock, limiter) = limiter();
+        limiter.enqueue(Priority::Background).acquire().await.mark_started();
 
-        gate.queue(Priority::Background).pass().await.call();
+        limiter.enqueue(Priority::Background).acquire().await.mark_started();
 
         assert_eq!(clock.now().as_millisecond(), 1000);
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_finds_that_no_call_is_needed_costs_the_next_no_gap() {
-        let (clock, gate) = gate();
-        drop(gate.queue(Priority::Background).pass().await);
+        let (clock, limiter) = limiter();
+        drop(limiter.enqueue(Priority::Background).acquire().await);
 
-        gate.queue(Priority::Background).pass().await.call();
+        limiter.enqueue(Priority::Background).acquire().await.mark_started();
 
         assert_eq!(clock.now().as_millisecond(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn two_calls_do_not_run_at_once() {
-        let (clock, gate) = gate();
-        let mut running = gate.queue(Priority::Interactive).pass().await;
-        running.call();
+        let (clock, limiter) = limiter();
+        let mut running = limiter.enqueue(Priority::Interactive).acquire().await;
+        running.mark_started();
 
-        let second = clock.bounded(ALMOST_SLOW, gate.queue(Priority::Interactive).pass()).await;
+        let second = clock.bounded(ALMOST_SLOW, limiter.enqueue(Priority::Interactive).acquire()).await;
 
         assert!(second.is_none());
         drop(running);
@@ -273,11 +275,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_is_unanswered_for_two_seconds_blocks_no_other() {
-        let (clock, gate) = gate();
-        let mut hanging = gate.queue(Priority::Interactive).pass().await;
-        hanging.call();
+        let (clock, limiter) = limiter();
+        let mut hanging = limiter.enqueue(Priority::Interactive).acquire().await;
+        hanging.mark_started();
 
-        let second = clock.bounded(SECOND * 60, gate.queue(Priority::Interactive).pass()).await;
+        let second = clock.bounded(SECOND * 60, limiter.enqueue(Priority::Interactive).acquire()).await;
 
         assert!(second.is_some());
         assert_eq!(clock.now().as_millisecond(), 2000);
@@ -285,44 +287,44 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn beside_a_slow_call_the_others_run_one_at_a_time() {
-        let (clock, gate) = gate();
-        let mut hanging = gate.queue(Priority::Interactive).pass().await;
-        hanging.call();
-        let mut quick = gate.queue(Priority::Interactive).pass().await;
-        quick.call();
+        let (clock, limiter) = limiter();
+        let mut hanging = limiter.enqueue(Priority::Interactive).acquire().await;
+        hanging.mark_started();
+        let mut quick = limiter.enqueue(Priority::Interactive).acquire().await;
+        quick.mark_started();
 
-        let third = clock.bounded(ALMOST_SLOW, gate.queue(Priority::Interactive).pass()).await;
+        let third = clock.bounded(ALMOST_SLOW, limiter.enqueue(Priority::Interactive).acquire()).await;
 
         assert!(third.is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn of_calls_that_all_hang_four_run_at_once() {
-        let (clock, gate) = gate();
+        let (clock, limiter) = limiter();
         let mut hanging = Vec::new();
         for _ in 0..4 {
-            let mut pass = gate.queue(Priority::Interactive).pass().await;
-            pass.call();
-            hanging.push(pass);
+            let mut acquire = limiter.enqueue(Priority::Interactive).acquire().await;
+            acquire.mark_started();
+            hanging.push(acquire);
         }
 
-        let fifth = gate.queue(Priority::Interactive).pass();
+        let fifth = limiter.enqueue(Priority::Interactive).acquire();
         let fifth = clock.bounded(SECOND * 60, fifth).await;
         assert!(fifth.is_none());
 
         drop(hanging.pop());
-        let fifth = gate.queue(Priority::Interactive).pass();
+        let fifth = limiter.enqueue(Priority::Interactive).acquire();
         assert!(clock.bounded(SECOND * 60, fifth).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_unused_pass_is_not_a_slow_call() {
-        let (clock, gate) = gate();
-        let mut first = gate.queue(Priority::Interactive).pass().await;
-        let mut second = pin!(gate.queue(Priority::Interactive).pass());
+        let (clock, limiter) = limiter();
+        let mut first = limiter.enqueue(Priority::Interactive).acquire().await;
+        let mut second = pin!(limiter.enqueue(Priority::Interactive).acquire());
 
         assert!(clock.bounded(SECOND * 3, second.as_mut()).await.is_none());
-        first.call();
+        first.mark_started();
 
         assert!(clock.bounded(ALMOST_SLOW, second.as_mut()).await.is_none());
         assert!(clock.bounded(SECOND, second).await.is_some());
@@ -331,13 +333,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn starts_are_a_gap_apart_although_a_pass_is_used_late() {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
-        let gate = Gate::new(clock.clone(), SECOND, 2);
-        let mut first = gate.queue(Priority::Interactive).pass().await;
-        let mut second = pin!(gate.queue(Priority::Interactive).pass());
+        let limiter = CallLimiter::new(clock.clone(), SECOND, 2);
+        let mut first = limiter.enqueue(Priority::Interactive).acquire().await;
+        let mut second = pin!(limiter.enqueue(Priority::Interactive).acquire());
 
         assert!(clock.bounded(SECOND * 3, second.as_mut()).await.is_none());
-        first.call();
-        second.await.call();
+        first.mark_started();
+        second.await.mark_started();
 
         assert_eq!(clock.now().as_millisecond(), 4000);
     }
@@ -345,10 +347,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_gap_passes_are_given_while_others_are_unused() {
         let clock = Clock::anchored(Timestamp::UNIX_EPOCH);
-        let gate = Gate::new(clock.clone(), Duration::ZERO, 2);
-        let _first = gate.queue(Priority::Interactive).pass().await;
-        let second = gate.queue(Priority::Interactive).at_once();
-        let third = clock.bounded(SECOND * 60, gate.queue(Priority::Interactive).pass()).await;
+        let limiter = CallLimiter::new(clock.clone(), Duration::ZERO, 2);
+        let _first = limiter.enqueue(Priority::Interactive).acquire().await;
+        let second = limiter.enqueue(Priority::Interactive).try_acquire();
+        let third = clock.bounded(SECOND * 60, limiter.enqueue(Priority::Interactive).acquire()).await;
 
         assert!(second.is_some());
         assert!(third.is_none());
@@ -371,14 +373,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn somebody_who_waits_goes_before_the_background() {
-        let (clock, gate) = gate();
-        let running = gate.queue(Priority::Background).pass().await;
-        let background = gate.queue(Priority::Background);
-        let interactive = gate.queue(Priority::Interactive);
+        let (clock, limiter) = limiter();
+        let running = limiter.enqueue(Priority::Background).acquire().await;
+        let background = limiter.enqueue(Priority::Background);
+        let interactive = limiter.enqueue(Priority::Interactive);
         drop(running);
 
-        let first = clock.bounded(SECOND * 60, background.pass());
-        let second = interactive.pass();
+        let first = clock.bounded(SECOND * 60, background.acquire());
+        let second = interactive.acquire();
 
         assert!(matches!(
             super::super::tasks::either(first, second).await,
@@ -388,26 +390,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_background_place_that_somebody_joins_moves_up() {
-        let (_, gate) = gate();
-        let running = gate.queue(Priority::Background).pass().await;
-        let [first, second] = [gate.queue(Priority::Background), gate.queue(Priority::Background)];
-        gate.hurry(second.number());
+        let (_, limiter) = limiter();
+        let running = limiter.enqueue(Priority::Background).acquire().await;
+        let [first, second] = [limiter.enqueue(Priority::Background), limiter.enqueue(Priority::Background)];
+        limiter.raise_priority(second.number());
         drop(running);
 
-        let served = super::super::tasks::either(first.pass(), second.pass()).await;
+        let served = super::super::tasks::either(first.acquire(), second.acquire()).await;
 
         assert!(matches!(served, super::super::tasks::Either::Second(_)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_leaves_the_line_blocks_nobody() {
-        let (clock, gate) = gate();
-        let running = gate.queue(Priority::Background).pass().await;
-        let left = gate.queue(Priority::Interactive);
-        let stays = gate.queue(Priority::Background);
+        let (clock, limiter) = limiter();
+        let running = limiter.enqueue(Priority::Background).acquire().await;
+        let left = limiter.enqueue(Priority::Interactive);
+        let stays = limiter.enqueue(Priority::Background);
         drop(left);
         drop(running);
 
-        assert!(clock.bounded(SECOND * 60, stays.pass()).await.is_some());
+        assert!(clock.bounded(SECOND * 60, stays.acquire()).await.is_some());
     }
 }

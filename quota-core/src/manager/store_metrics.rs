@@ -1,5 +1,5 @@
 //! What went wrong between this process and the store: counted, and of what somebody has to mend, told in the log once.
-//! What is done about it is decided in `link` and `exchange`.
+//! What is done about it is decided in `store_client` and `exchange`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,52 +21,52 @@ pub struct StoreStats {
     /// `quota_store_failures_total{kind="unavailable"}`.
     pub unavailable: u64,
     /// Calls that it refused, such as for a wrong password or for want of memory; as a metric,
-    /// `quota_store_failures_total{kind="refused"}`.
-    pub refused: u64,
+    /// `quota_store_failures_total{kind="rejected"}`.
+    pub rejected: u64,
     /// Documents that could not be used, being damaged or not ours; as a metric,
-    /// `quota_store_failures_total{kind="unusable"}`.
-    pub unusable: u64,
+    /// `quota_store_failures_total{kind="corrupt"}`.
+    pub corrupt: u64,
 }
 
 /// The same, while it is counted.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct StoreMetrics {
     outages: AtomicU64,
     unavailable: AtomicU64,
-    refused: AtomicU64,
-    unusable: AtomicU64,
-    refusing: Mutex<Option<Refusing>>,
+    rejected: AtomicU64,
+    corrupt: AtomicU64,
+    episode: Mutex<Option<RejectionEpisode>>,
     /// Whether there is something in it, for all the calls that are answered.
-    is_refusing: AtomicBool,
+    has_episode: AtomicBool,
 }
 
 /// What the store was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Call {
+pub(crate) enum StoreOp {
     Read,
     Swap,
 }
 
 /// The store refuses, and that was told.
 #[derive(Debug)]
-struct Refusing {
+struct RejectionEpisode {
     /// What it refused first: if it does that again, this is over. A store without memory is still read.
-    what: (StoreKey, Call),
+    operation: (StoreKey, StoreOp),
     /// When something was refused last.
     at: Instant,
 }
 
 /// If nothing was refused for so long, the next time is another one: what is refused is tried again every second.
-const OVER_AFTER: Duration = Duration::from_secs(60);
+const EPISODE_TIMEOUT: Duration = Duration::from_secs(60);
 
-impl Tally {
-    pub(crate) fn so_far(&self) -> StoreStats {
+impl StoreMetrics {
+    pub(crate) fn stats(&self) -> StoreStats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         StoreStats {
             outages: count(&self.outages),
             unavailable: count(&self.unavailable),
-            refused: count(&self.refused),
-            unusable: count(&self.unusable),
+            rejected: count(&self.rejected),
+            corrupt: count(&self.corrupt),
         }
     }
 
@@ -76,45 +76,48 @@ impl Tally {
     }
 
     /// A call has failed.
-    pub(crate) fn failed(&self, key: &StoreKey, call: Call, error: &StoreError, now: Instant) {
+    pub(crate) fn failed(&self, key: &StoreKey, call: StoreOp, error: &StoreError, now: Instant) {
         let counter = match error {
             StoreError::Unavailable { .. } => &self.unavailable,
-            StoreError::Rejected { .. } => &self.refused,
-            StoreError::Corrupt { .. } => &self.unusable,
+            StoreError::Rejected { .. } => &self.rejected,
+            StoreError::Corrupt { .. } => &self.corrupt,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if matches!(error, StoreError::Rejected { .. }) && self.is_first_refusal((key, call), now) {
+        if matches!(error, StoreError::Rejected { .. }) && self.is_first_rejection((key, call), now) {
             tracing::warn!(%key, %error, "store refuses, going on without it where it does");
         }
     }
 
     /// A call has done what was asked for.
-    pub(crate) fn worked(&self, key: &StoreKey, call: Call) {
-        if self.is_refusing.load(Ordering::Acquire) {
-            let mut refusing = self.refusing();
-            if refusing.take_if(|Refusing { what, .. }| what.0 == *key && what.1 == call).is_some() {
-                self.is_refusing.store(false, Ordering::Release);
+    pub(crate) fn succeeded(&self, key: &StoreKey, call: StoreOp) {
+        if self.has_episode.load(Ordering::Acquire) {
+            let mut episode = self.episode();
+            if episode
+                .take_if(|RejectionEpisode { operation, .. }| operation.0 == *key && operation.1 == call)
+                .is_some()
+            {
+                self.has_episode.store(false, Ordering::Release);
                 tracing::debug!(%key, "store refuses no longer");
             }
         }
     }
 
-    fn is_first_refusal(&self, (key, call): (&StoreKey, Call), now: Instant) -> bool {
-        let mut refusing = self.refusing();
-        self.is_refusing.store(true, Ordering::Release);
-        match &mut *refusing {
-            Some(Refusing { at, .. }) if now.saturating_since(*at) < OVER_AFTER => {
+    fn is_first_rejection(&self, (key, call): (&StoreKey, StoreOp), now: Instant) -> bool {
+        let mut episode = self.episode();
+        self.has_episode.store(true, Ordering::Release);
+        match &mut *episode {
+            Some(RejectionEpisode { at, .. }) if now.saturating_since(*at) < EPISODE_TIMEOUT => {
                 *at = now;
                 false
             }
             _ => {
-                *refusing = Some(Refusing { what: (key.clone(), call), at: now });
+                *episode = Some(RejectionEpisode { operation: (key.clone(), call), at: now });
                 true
             }
         }
     }
 
-    fn refusing(&self) -> MutexGuard<'_, Option<Refusing>> {
-        self.refusing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn episode(&self) -> MutexGuard<'_, Option<RejectionEpisode>> {
+        self.episode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::desk::Standing;
-use super::slot::Slot;
+use super::entry::AccountEntry;
+use super::state::SyncState;
 use crate::store::Start;
 use crate::store::update::{Change, run};
 use crate::{
@@ -16,13 +16,13 @@ use crate::{
 
 /// What the store does not have.
 #[derive(Clone)]
-struct Alone {
+struct LocalChanges {
     record: Arc<Record>,
     /// Whose it was before it went its own way; `None` if that was not said, or if it is the store that has lost it.
-    left: Option<LoginId>,
+    standalone_owner: Option<LoginId>,
 }
 
-impl Slot {
+impl AccountEntry {
     /// Changes the shared record by `work`, which may be run several times, and shows the result.
     ///
     /// While the store cannot be used the change is made to this process's own copy, which is joined to the shared record
@@ -31,26 +31,26 @@ impl Slot {
     /// # Errors
     ///
     /// Only where the policy is to refuse without the store.
-    pub(crate) async fn transact<T>(
+    pub(crate) async fn change<T>(
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
     ) -> Result<T, StoreError> {
-        let _turn = self.turn.lock().await;
-        match self.exchange(&mut work).await {
+        let _guard = self.sync_lock.lock().await;
+        match self.cas_loop(&mut work).await {
             Ok(done) => Ok(done),
             Err(error) if self.provider.policy.on_store_unavailable == StoreOutagePolicy::FailClosed => {
                 Err(error)
             }
-            Err(error) => Ok(self.go_alone(&error, work)),
+            Err(error) => Ok(self.apply_standalone(&error, work)),
         }
     }
 
     /// The same for what follows from a call that was made: that is never refused, with or without the store.
-    pub(crate) async fn conclude<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
-        let _turn = self.turn.lock().await;
-        match self.exchange(&mut work).await {
+    pub(crate) async fn change_always<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
+        let _guard = self.sync_lock.lock().await;
+        match self.cas_loop(&mut work).await {
             Ok(done) => done,
-            Err(error) => self.go_alone(&error, work),
+            Err(error) => self.apply_standalone(&error, work),
         }
     }
 
@@ -59,21 +59,21 @@ impl Slot {
     ///
     /// Where the policy is to go on without the store, the change is made to this process's own copy all the same, and is
     /// joined to the shared record once the store is back.
-    pub(crate) async fn share<T>(
+    pub(crate) async fn change_shared<T>(
         &self,
         mut work: impl FnMut(&mut Record, Timestamp) -> T,
     ) -> Result<T, StoreError> {
-        let _turn = self.turn.lock().await;
-        let mut shared = self.exchange(&mut work).await;
+        let _guard = self.sync_lock.lock().await;
+        let mut shared = self.cas_loop(&mut work).await;
         if let Err(StoreError::Corrupt { .. }) = shared {
             shared = match self.replace_damaged().await {
-                Ok(()) => self.exchange(&mut work).await,
+                Ok(()) => self.cas_loop(&mut work).await,
                 Err(error) => Err(error),
             };
         }
         shared.inspect_err(|error| {
             if self.provider.policy.on_store_unavailable != StoreOutagePolicy::FailClosed {
-                self.go_alone(error, |record, now| drop(work(record, now)));
+                self.apply_standalone(error, |record, now| drop(work(record, now)));
             }
         })
     }
@@ -83,36 +83,39 @@ impl Slot {
     /// One of a newer format can be decoded, as far as this program knows it, and stays.
     async fn replace_damaged(&self) -> Result<(), StoreError> {
         let key = StoreKey::account(&self.id);
-        let reading = self.provider.link.read(&key).await?;
+        let reading = self.provider.store_client.read(&key).await?;
         let is_damaged = |document: &Document| Record::decode(&document.body).is_err();
         let Some(damaged) = reading.document.filter(is_damaged) else { return Ok(()) };
-        let mut own = (*self.desk().base).clone();
-        own.revise();
+        let mut own = (*self.local().base).clone();
+        own.bump_revision();
         let keep = self.provider.policy.record_ttl;
         // On a conflict another process has written, and that record is read next.
-        let swap =
-            self.provider.link.compare_and_swap(&key, Some(damaged.version), own.encode(), keep).await?;
+        let swap = self
+            .provider
+            .store_client
+            .compare_and_swap(&key, Some(damaged.version), own.encode(), keep)
+            .await?;
         if let CasOutcome::Applied(_) = swap {
-            self.desk().is_damaged = false;
+            self.local().is_damaged = false;
             tracing::warn!(account = %self.id, "damaged record was replaced");
         }
         Ok(())
     }
 
     /// The caller has the turn, and keeps it until what comes of an error is done as well.
-    async fn exchange<T>(&self, work: &mut impl FnMut(&mut Record, Timestamp) -> T) -> Result<T, StoreError> {
+    async fn cas_loop<T>(&self, work: &mut impl FnMut(&mut Record, Timestamp) -> T) -> Result<T, StoreError> {
         let (start, alone) = self.start();
         let (key, keep) = (StoreKey::account(&self.id), self.provider.policy.record_ttl);
-        let mut exchange = Exchange { slot: self, work, alone, shared: None, joined: None };
-        match run(&self.provider.link, &key, start, keep, &mut exchange).await {
+        let mut change = RecordChange { entry: self, work, alone, shared: None, joined: None };
+        match run(&self.provider.store_client, &key, start, keep, &mut change).await {
             Ok(updated) => {
-                self.adopt(updated.document, updated.version, exchange.joined);
+                self.accept_remote(updated.document, updated.version, change.joined);
                 Ok(updated.value)
             }
             // It may have been applied: going on as if it had been is safe, for every change may be repeated.
             Err(error) => {
-                if let (Some(alone), Some((shared, now))) = (&exchange.alone, &exchange.shared) {
-                    self.keep_joined(shared, alone, *now);
+                if let (Some(alone), Some((shared, now))) = (&change.alone, &change.shared) {
+                    self.store_merged(shared, alone, *now);
                 }
                 Err(error)
             }
@@ -123,100 +126,104 @@ impl Slot {
     ///
     /// `seen` is how things stood when there may have been news: if this process has moved on from there meanwhile, the
     /// news was its own, and no trip is made.
-    pub(crate) async fn synchronise(&self, seen: Option<Standing>) {
-        let (is_alone, has_pending) = {
-            let desk = self.desk();
-            (desk.is_alone(), desk.has_to_write() && !desk.flushing)
+    pub(crate) async fn sync(&self, seen: Option<SyncState>) {
+        let (is_standalone, has_pending) = {
+            let local = self.local();
+            (local.is_standalone(), local.needs_write() && !local.flush_scheduled)
         };
         // What is pending may change nothing, and then bring nothing: whoever wants to know has to look.
-        let is_whole = !is_alone && self.look(seen).await;
+        let is_whole = !is_standalone && self.pull(seen).await;
         if !is_whole || has_pending {
-            let _ = self.transact(|_, _| ()).await;
+            let _ = self.change(|_, _| ()).await;
         }
     }
 
     /// Takes over what the store says; `false` if it has lost something that this process knows and can put back.
-    async fn look(&self, seen: Option<Standing>) -> bool {
-        let _turn = self.turn.lock().await;
-        if seen.is_some_and(|seen| self.desk().standing != seen) {
+    async fn pull(&self, seen: Option<SyncState>) -> bool {
+        let _guard = self.sync_lock.lock().await;
+        if seen.is_some_and(|seen| self.local().sync_state != seen) {
             return true;
         }
-        if self.desk().is_alone() {
+        if self.local().is_standalone() {
             // Whoever had the turn before has learned, or was told, what the store did not take.
             return false;
         }
-        let reading = self.provider.link.read(&StoreKey::account(&self.id)).await;
-        match reading.and_then(|reading| Ok((self.decoded(&reading)?, reading.version()))) {
+        let reading = self.provider.store_client.read(&StoreKey::account(&self.id)).await;
+        match reading.and_then(|reading| Ok((self.decode_read(&reading)?, reading.version()))) {
             Ok((record, _)) if self.lost_by_store(&record).is_some() => {
-                self.update(|desk| desk.standing = Standing::Unread);
+                self.update(|local| local.sync_state = SyncState::Unsynced);
                 return false;
             }
-            Ok((record, version)) => self.adopt(record, version, None),
+            Ok((record, version)) => self.accept_remote(record, version, None),
             Err(error) if self.provider.policy.on_store_unavailable == StoreOutagePolicy::FailClosed => {
                 tracing::debug!(account = %self.id, %error, "store not usable for this account");
             }
-            Err(error) => self.go_alone(&error, |_, _| ()),
+            Err(error) => self.apply_standalone(&error, |_, _| ()),
         }
         true
     }
 
     /// Writes down what has to be brought back after a clock that was ahead; mostly nothing has.
-    pub(crate) async fn settle(&self) {
-        let now = self.provider.link.guess();
-        if !self.desk().shown(now).is_settled(now) {
-            let _ = self.transact(|record, now| record.settle(now)).await;
+    pub(crate) async fn repair_clock(&self) {
+        let now = self.provider.store_client.now_estimate();
+        if !self.local().effective_record(now).is_clock_repaired(now) {
+            let _ = self.change(|record, now| record.repair_clock(now)).await;
         }
     }
 
     /// Reads the record if it was never read, was not followed for a while, or if our clock was set.
-    pub(crate) async fn read_first(&self) {
-        let standing = self.desk().standing;
-        let is_known = match standing {
-            Standing::Unread => false,
-            Standing::Shared(_) => self.provider.link.now().is_some(),
-            Standing::Alone(_) => true,
+    pub(crate) async fn ensure_synced(&self) {
+        let sync_state = self.local().sync_state;
+        let is_known = match sync_state {
+            SyncState::Unsynced => false,
+            SyncState::Synced(_) => self.provider.store_client.now_if_trusted().is_some(),
+            SyncState::Standalone(_) => true,
         };
         if !is_known {
-            self.synchronise(Some(standing)).await;
+            self.sync(Some(sync_state)).await;
         }
     }
 
     /// Tries `work` on what is known here, without a trip to the store and without changing anything.
-    pub(crate) fn try_on<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
-        let now = self.provider.link.guess();
-        let mut record = (*self.desk().shown(now)).clone();
+    pub(crate) fn dry_run<T>(&self, mut work: impl FnMut(&mut Record, Timestamp) -> T) -> T {
+        let now = self.provider.store_client.now_estimate();
+        let mut record = (*self.local().effective_record(now)).clone();
         work(&mut record, now)
     }
 
     /// What a change starts from, and what this process did on its own since it went alone.
-    fn start(&self) -> (Start<Record>, Option<Alone>) {
-        let (record, standing, left) = {
-            let desk = self.desk();
-            (Arc::clone(&desk.base), desk.standing, desk.left.clone())
+    fn start(&self) -> (Start<Record>, Option<LocalChanges>) {
+        let (record, sync_state, standalone_owner) = {
+            let local = self.local();
+            (Arc::clone(&local.base), local.sync_state, local.standalone_owner.clone())
         };
-        match (standing, self.provider.link.now()) {
-            (Standing::Alone(_), _) => (Start::Read, Some(Alone { record, left })),
-            (Standing::Shared(version), Some(now)) => (Start::Known { document: record, version, now }, None),
-            (Standing::Unread, Some(now)) if self.may_guess() => (Start::AssumeAbsent { now }, None),
-            (Standing::Shared(_) | Standing::Unread, _) => (Start::Read, None),
+        match (sync_state, self.provider.store_client.now_if_trusted()) {
+            (SyncState::Standalone(_), _) => (Start::Read, Some(LocalChanges { record, standalone_owner })),
+            (SyncState::Synced(version), Some(now)) => {
+                (Start::Known { document: record, version, now }, None)
+            }
+            (SyncState::Unsynced, Some(now)) if self.may_assume_absent() => {
+                (Start::AssumeAbsent { now }, None)
+            }
+            (SyncState::Synced(_) | SyncState::Unsynced, _) => (Start::Read, None),
         }
     }
 
     /// Whether nothing is known of the account, and the store's time is: then what is to be changed can be tried as if
     /// there were no document, which costs no more than a look whether there is one.
-    pub(crate) fn may_guess(&self) -> bool {
+    pub(crate) fn may_assume_absent(&self) -> bool {
         let is_blank = {
-            let desk = self.desk();
-            desk.standing == Standing::Unread && *desk.base == Record::default()
+            let local = self.local();
+            local.sync_state == SyncState::Unsynced && *local.base == Record::default()
         };
-        is_blank && self.provider.link.now().is_some()
+        is_blank && self.provider.store_client.now_if_trusted().is_some()
     }
 
-    fn decoded(&self, reading: &StoreRead) -> Result<Arc<Record>, StoreError> {
+    fn decode_read(&self, reading: &StoreRead) -> Result<Arc<Record>, StoreError> {
         let Some(document) = &reading.document else { return Ok(Arc::default()) };
         let known = {
-            let desk = self.desk();
-            (desk.standing == Standing::Shared(Some(document.version))).then(|| Arc::clone(&desk.base))
+            let local = self.local();
+            (local.sync_state == SyncState::Synced(Some(document.version))).then(|| Arc::clone(&local.base))
         };
         match known {
             Some(record) => Ok(record),
@@ -225,69 +232,70 @@ impl Slot {
     }
 
     /// What this process still knows and the store has lost: a hold, calls, readings.
-    fn lost_by_store(&self, shared: &Arc<Record>) -> Option<Alone> {
-        let known = Arc::clone(&self.desk().base);
-        let is_lost = !Arc::ptr_eq(shared, &known) && shared.has_lost(&known);
-        is_lost.then_some(Alone { record: known, left: None })
+    fn lost_by_store(&self, shared: &Arc<Record>) -> Option<LocalChanges> {
+        let known = Arc::clone(&self.local().base);
+        let is_lost = !Arc::ptr_eq(shared, &known) && shared.is_behind(&known);
+        is_lost.then_some(LocalChanges { record: known, standalone_owner: None })
     }
 
     fn damaged(&self, error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-        let error = StoreError::corrupt("the record is damaged, and was left as it is").with_source(error);
-        self.provider.link.note_unusable(&StoreKey::account(&self.id), &error);
-        self.desk().is_damaged = true;
+        let error = StoreError::corrupt("the record is damaged, and was standalone_owner as it is")
+            .with_source(error);
+        self.provider.store_client.note_unusable(&StoreKey::account(&self.id), &error);
+        self.local().is_damaged = true;
         error
     }
 
     /// Goes on from what the store has now; `joined` is what was pending and is in it.
-    fn adopt(&self, record: Arc<Record>, version: Option<Version>, joined: Option<u64>) {
-        self.update(|desk| {
-            desk.released_in(&record);
-            desk.base = record;
-            desk.standing = Standing::Shared(version);
-            (desk.left, desk.unwritten, desk.is_damaged) = (None, false, false);
+    fn accept_remote(&self, record: Arc<Record>, version: Option<Version>, joined: Option<u64>) {
+        self.update(|local| {
+            local.clear_released(&record);
+            local.base = record;
+            local.sync_state = SyncState::Synced(version);
+            (local.standalone_owner, local.dirty, local.is_damaged) = (None, false, false);
             if let Some(count) = joined {
-                desk.written(count);
+                local.clear_pending(count);
             }
         });
     }
 
     /// Goes on from what the store has now, joined with this process's own copy, although the store does not take it. Otherwise a
     /// process whose writes are refused would never see what others write.
-    fn keep_joined(&self, shared: &Record, own: &Alone, now: Timestamp) {
+    fn store_merged(&self, shared: &Record, own: &LocalChanges, now: Timestamp) {
         let mut joined = shared.clone();
-        let _ = joined.rejoin(now, &own.record, own.left.as_ref());
-        self.update(|desk| {
-            desk.base = Arc::new(joined);
-            desk.left = shared.login_id().cloned();
-            desk.unwritten = true;
-            // The base is no state of the store's document any more: the next exchange must read that before it compares.
-            desk.let_go();
+        let _ = joined.merge_standalone(now, &own.record, own.standalone_owner.as_ref());
+        self.update(|local| {
+            local.base = Arc::new(joined);
+            local.standalone_owner = shared.login_id().cloned();
+            local.dirty = true;
+            // The base is no state of the store's document any more: the next cas_loop must read that before it compares.
+            local.invalidate();
         });
     }
 
     /// Makes the change to this process's own copy.
-    fn go_alone<T>(&self, error: &StoreError, work: impl FnOnce(&mut Record, Timestamp) -> T) -> T {
-        self.update(|desk| {
-            let now = self.provider.link.guess();
+    fn apply_standalone<T>(&self, error: &StoreError, work: impl FnOnce(&mut Record, Timestamp) -> T) -> T {
+        self.update(|local| {
+            let now = self.provider.store_client.now_estimate();
             // The record is what the store had when it was read last; that the store is away now is another reason.
-            desk.is_damaged &= matches!(error, StoreError::Corrupt { .. });
-            if !desk.is_alone() {
+            local.is_damaged &= matches!(error, StoreError::Corrupt { .. });
+            if !local.is_standalone() {
                 if let StoreError::Corrupt { .. } = error {
                     tracing::warn!(account = %self.id, %error, "record not usable, going on alone");
                 } else {
                     // Of the store as a whole it was told already: once, not for each account.
                     tracing::debug!(account = %self.id, %error, "store not usable for this account, going on alone");
                 }
-                desk.standing = Standing::Alone(now.into());
-                desk.left = desk.base.login_id().cloned();
+                local.sync_state = SyncState::Standalone(now.into());
+                local.standalone_owner = local.base.login_id().cloned();
             }
-            let mut record = (*desk.base).clone();
-            desk.put_in(&mut record, now);
-            desk.pending = None;
+            let mut record = (*local.base).clone();
+            local.apply_local(&mut record, now);
+            local.pending = None;
             let done = work(&mut record, now);
-            if record != *desk.base {
-                desk.base = Arc::new(record);
-                desk.unwritten = true;
+            if record != *local.base {
+                local.base = Arc::new(record);
+                local.dirty = true;
             }
             done
         })
@@ -295,25 +303,25 @@ impl Slot {
 }
 
 /// One change of the shared record, as the update loop makes it.
-struct Exchange<'a, W> {
-    slot: &'a Slot,
+struct RecordChange<'a, W> {
+    entry: &'a AccountEntry,
     work: &'a mut W,
     /// What this process did on its own, and has to be put back in.
-    alone: Option<Alone>,
+    alone: Option<LocalChanges>,
     /// The store's record that was decided on last, and when.
     shared: Option<(Arc<Record>, Timestamp)>,
     /// What was pending and is in the last decision.
     joined: Option<u64>,
 }
 
-impl<T, W: FnMut(&mut Record, Timestamp) -> T> Change for Exchange<'_, W> {
+impl<T, W: FnMut(&mut Record, Timestamp) -> T> Change for RecordChange<'_, W> {
     type Document = Record;
     type Output = T;
 
     fn decode(&mut self, found: &StoreRead) -> Result<Arc<Record>, StoreError> {
         self.shared = None;
-        let record = self.slot.decoded(found)?;
-        self.alone = self.alone.take().or_else(|| self.slot.lost_by_store(&record));
+        let record = self.entry.decode_read(found)?;
+        self.alone = self.alone.take().or_else(|| self.entry.lost_by_store(&record));
         self.shared = Some((Arc::clone(&record), found.now));
         Ok(record)
     }
@@ -321,25 +329,25 @@ impl<T, W: FnMut(&mut Record, Timestamp) -> T> Change for Exchange<'_, W> {
     fn lost_to(&mut self, record: &Arc<Record>, version: Option<Version>) {
         if self.alone.is_none() {
             // Should this one never win, it goes on from what it has learned.
-            self.slot.adopt(Arc::clone(record), version, None);
+            self.entry.accept_remote(Arc::clone(record), version, None);
         }
     }
 
     fn decide(&mut self, record: &mut Record, now: Timestamp) -> T {
         if let Some(alone) = &self.alone {
-            let _ = record.rejoin(now, &alone.record, alone.left.as_ref());
+            let _ = record.merge_standalone(now, &alone.record, alone.standalone_owner.as_ref());
         }
         {
-            let desk = self.slot.desk();
-            desk.put_in(record, now);
-            self.joined = desk.pending.as_ref().map(|pending| pending.count);
+            let local = self.entry.local();
+            local.apply_local(record, now);
+            self.joined = local.pending.as_ref().map(|pending| pending.count);
         }
         (self.work)(record, now)
     }
 
     fn encode(&mut self, record: &mut Record) -> Bytes {
         record.shrink();
-        record.revise();
+        record.bump_revision();
         record.encode()
     }
 }

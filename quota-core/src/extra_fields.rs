@@ -8,28 +8,28 @@ use serde_json::{Map, Value};
 
 /// The unknown fields of one stored object; almost always none, which costs a pointer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Unknown(Option<Box<Map<String, Value>>>);
+pub(crate) struct ExtraFields(Option<Box<Map<String, Value>>>);
 
-impl Unknown {
+impl ExtraFields {
     fn text(&self) -> Option<String> {
         self.0.as_ref().map(|fields| Value::Object((**fields).clone()).to_string())
     }
 }
 
 /// By a stable text, to break ties with: joins of two stored objects stay commutative.
-impl Ord for Unknown {
+impl Ord for ExtraFields {
     fn cmp(&self, other: &Self) -> Ordering {
         self.text().cmp(&other.text())
     }
 }
 
-impl PartialOrd for Unknown {
+impl PartialOrd for ExtraFields {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Serialize for Unknown {
+impl Serialize for ExtraFields {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
             Some(fields) => fields.serialize(serializer),
@@ -38,7 +38,7 @@ impl Serialize for Unknown {
     }
 }
 
-impl<'de> Deserialize<'de> for Unknown {
+impl<'de> Deserialize<'de> for ExtraFields {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let fields = Map::deserialize(deserializer)?;
         Ok(Self((!fields.is_empty()).then(|| Box::new(fields))))

@@ -11,36 +11,36 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::events::{Event, Stage};
-use super::tally::{Call, StoreStats, Tally};
-use super::tasks::{Either, IfBroken, Tasks, either, wait_for};
+use super::events::{Event, EventSender};
+use super::store_metrics::{StoreMetrics, StoreOp, StoreStats};
+use super::tasks::{Either, OnPanic, Tasks, either, wait_until};
 use crate::clock::Instant;
 use crate::store::update::{Trips, twice};
 use crate::{CasOutcome, Clock, QuotaStore, StoreError, StoreKey, StoreRead, Version, WriteState, time};
 
 /// A store, with the clock that its users share.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct StoreClient {
     store: Arc<dyn QuotaStore>,
     clock: Clock,
-    patience: Duration,
+    timeout: Duration,
     /// How far the store's clock is ahead of ours, in milliseconds.
     offset_ms: AtomicI64,
-    anchor: Mutex<Option<Anchor>>,
-    away: AtomicBool,
+    clock_sample: Mutex<Option<ClockSample>>,
+    is_unavailable: AtomicBool,
     /// Something was written since the store was found.
-    proven: AtomicBool,
-    search: Mutex<Search>,
-    back: Notify,
-    gone: Notify,
-    tally: Tally,
+    write_confirmed: AtomicBool,
+    probe_state: Mutex<ProbeState>,
+    store_available: Notify,
+    store_unavailable: Notify,
+    metrics: StoreMetrics,
     tasks: Arc<Tasks>,
-    events: Stage,
+    events: EventSender,
 }
 
-impl Trips for Arc<Link> {
+impl Trips for Arc<StoreClient> {
     async fn read(&self, key: &StoreKey) -> Result<StoreRead, StoreError> {
-        Link::read(self, key).await
+        StoreClient::read(self, key).await
     }
 
     async fn compare_and_swap(
@@ -50,23 +50,23 @@ impl Trips for Arc<Link> {
         body: Bytes,
         ttl: Duration,
     ) -> Result<CasOutcome, StoreError> {
-        Link::compare_and_swap(self, key, expected, body, ttl).await
+        StoreClient::compare_and_swap(self, key, expected, body, ttl).await
     }
 }
 
 /// When the store last told its time, by both of our clocks.
 #[derive(Debug, Clone, Copy)]
-struct Anchor {
+struct ClockSample {
     wall_ms: i64,
     instant: Instant,
     /// How far the store's clock can be ahead of ours at most, in milliseconds.
-    most_offset_ms: i64,
+    max_offset_ms: i64,
 }
 
 /// How the store was looked for the last time.
 #[derive(Debug, Clone, Copy, Default)]
-struct Search {
-    penalty: Duration,
+struct ProbeState {
+    probe_backoff: Duration,
     found_at: Option<Instant>,
 }
 
@@ -76,26 +76,26 @@ const DRIFT_MS: i64 = 2_000;
 /// By how much three times in whole milliseconds (the store's, ours, and that of whoever stamped) can be wrong together.
 const ROUNDING_MS: i64 = 3;
 
-impl Link {
+impl StoreClient {
     pub(crate) fn new(
         store: Arc<dyn QuotaStore>,
         clock: Clock,
-        patience: Duration,
+        timeout: Duration,
         tasks: Arc<Tasks>,
-        events: Stage,
+        events: EventSender,
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
             clock,
-            patience,
+            timeout,
             offset_ms: AtomicI64::new(0),
-            anchor: Mutex::default(),
-            away: AtomicBool::new(false),
-            proven: AtomicBool::new(false),
-            search: Mutex::default(),
-            back: Notify::new(),
-            gone: Notify::new(),
-            tally: Tally::default(),
+            clock_sample: Mutex::default(),
+            is_unavailable: AtomicBool::new(false),
+            write_confirmed: AtomicBool::new(false),
+            probe_state: Mutex::default(),
+            store_available: Notify::new(),
+            store_unavailable: Notify::new(),
+            metrics: StoreMetrics::default(),
             tasks,
             events,
         })
@@ -103,9 +103,9 @@ impl Link {
 
     pub(crate) async fn read(self: &Arc<Self>, key: &StoreKey) -> Result<StoreRead, StoreError> {
         let asked_at = self.clock.instant();
-        let reading = self.attempt(key, Call::Read, || self.store.read(key)).await?;
-        self.tally.worked(key, Call::Read);
-        self.note_time(asked_at, &reading);
+        let reading = self.attempt(key, StoreOp::Read, || self.store.read(key)).await?;
+        self.metrics.succeeded(key, StoreOp::Read);
+        self.record_sample(asked_at, &reading);
         Ok(reading)
     }
 
@@ -119,14 +119,14 @@ impl Link {
     ) -> Result<CasOutcome, StoreError> {
         let asked_at = self.clock.instant();
         let swap = self
-            .attempt(key, Call::Swap, || self.store.compare_and_swap(key, expected, body.clone(), keep))
+            .attempt(key, StoreOp::Swap, || self.store.compare_and_swap(key, expected, body.clone(), keep))
             .await?;
         match &swap {
             CasOutcome::Applied(_) => {
-                self.tally.worked(key, Call::Swap);
-                self.proven.store(true, Ordering::Relaxed);
+                self.metrics.succeeded(key, StoreOp::Swap);
+                self.write_confirmed.store(true, Ordering::Relaxed);
             }
-            CasOutcome::Conflict(reading) => self.note_time(asked_at, reading),
+            CasOutcome::Conflict(reading) => self.record_sample(asked_at, reading),
         }
         Ok(swap)
     }
@@ -138,34 +138,34 @@ impl Link {
         seen: Option<Version>,
     ) -> Result<(), StoreError> {
         if self.is_away() {
-            self.until_found().await;
+            self.wait_available().await;
             return Ok(());
         }
         self.store.wait_for_change(key, seen).await
     }
 
     /// Waits until the store is there, which it may be already.
-    pub(crate) async fn until_found(&self) {
-        wait_for(&self.back, || !self.is_away()).await;
+    pub(crate) async fn wait_available(&self) {
+        wait_until(&self.store_available, || !self.is_away()).await;
     }
 
     /// Waits until the store is away, which it may be already.
-    pub(crate) async fn until_lost(&self) {
-        wait_for(&self.gone, || self.is_away()).await;
+    pub(crate) async fn wait_unavailable(&self) {
+        wait_until(&self.store_unavailable, || self.is_away()).await;
     }
 
     /// What the store's time is now; `None` if it has not been heard for so long, or our clock was set, that it must
     /// be asked.
-    pub(crate) fn now(&self) -> Option<Timestamp> {
-        let anchor = (*self.anchor())?;
-        let by_wall = self.clock.now_ms().saturating_sub(anchor.wall_ms);
-        let by_instant = self.clock.instant().saturating_since(anchor.instant).as_millis();
+    pub(crate) fn now_if_trusted(&self) -> Option<Timestamp> {
+        let clock_sample = (*self.clock_sample())?;
+        let by_wall = self.clock.now_ms().saturating_sub(clock_sample.wall_ms);
+        let by_instant = self.clock.instant().saturating_since(clock_sample.instant).as_millis();
         let drift = by_wall.saturating_sub(i64::try_from(by_instant).unwrap_or(i64::MAX));
-        (drift.abs() <= DRIFT_MS).then(|| self.guess())
+        (drift.abs() <= DRIFT_MS).then(|| self.now_estimate())
     }
 
     /// What the store's time is now, as well as can be said without it.
-    pub(crate) fn guess(&self) -> Timestamp {
+    pub(crate) fn now_estimate(&self) -> Timestamp {
         time::from_ms(self.clock.now_ms().saturating_add(self.offset_ms()))
     }
 
@@ -174,9 +174,10 @@ impl Link {
     ///
     /// The guess of a process is behind by no more than its last trip took. So a stamp may be too old, and never too young;
     /// this is as young as the time can be.
-    pub(crate) fn yet_to_come(&self) -> Timestamp {
-        let most_offset_ms = self.anchor().map_or_else(|| self.offset_ms(), |anchor| anchor.most_offset_ms);
-        time::from_ms(self.clock.now_ms().saturating_add(most_offset_ms).saturating_add(ROUNDING_MS))
+    pub(crate) fn now_upper_bound(&self) -> Timestamp {
+        let max_offset_ms =
+            self.clock_sample().map_or_else(|| self.offset_ms(), |clock_sample| clock_sample.max_offset_ms);
+        time::from_ms(self.clock.now_ms().saturating_add(max_offset_ms).saturating_add(ROUNDING_MS))
     }
 
     pub(crate) fn offset_ms(&self) -> i64 {
@@ -184,22 +185,22 @@ impl Link {
     }
 
     /// Tells whoever listens; nobody need.
-    pub(crate) fn tell(&self, event: Event) {
-        self.events.tell(event);
+    pub(crate) fn emit(&self, event: Event) {
+        self.events.emit(event);
     }
 
-    pub(crate) fn tally(&self) -> StoreStats {
-        self.tally.so_far()
+    pub(crate) fn metrics(&self) -> StoreStats {
+        self.metrics.stats()
     }
 
     pub(crate) fn is_away(&self) -> bool {
-        self.away.load(Ordering::Acquire)
+        self.is_unavailable.load(Ordering::Acquire)
     }
 
     async fn attempt<T, F>(
         self: &Arc<Self>,
         key: &StoreKey,
-        kind: Call,
+        kind: StoreOp,
         call: impl Fn() -> F,
     ) -> Result<T, StoreError>
     where
@@ -212,11 +213,11 @@ impl Link {
             ));
         }
         let late = || StoreError::unavailable(WriteState::Unknown, "it did not answer in time");
-        let answer = self.clock.bounded(self.patience, twice(call)).await.unwrap_or_else(|| Err(late()));
+        let answer = self.clock.bounded(self.timeout, twice(call)).await.unwrap_or_else(|| Err(late()));
         if let Err(error) = &answer {
-            self.tally.failed(key, kind, error, self.clock.instant());
+            self.metrics.failed(key, kind, error, self.clock.instant());
             if error.is_transient() {
-                self.lose(key, error);
+                self.mark_unavailable(key, error);
             }
         }
         answer
@@ -224,50 +225,51 @@ impl Link {
 
     /// Counts a document that was read and cannot be used.
     pub(crate) fn note_unusable(&self, key: &StoreKey, error: &StoreError) {
-        self.tally.failed(key, Call::Read, error, self.clock.instant());
+        self.metrics.failed(key, StoreOp::Read, error, self.clock.instant());
     }
 
     /// Notes the time that the store told between `asked_at` and now.
-    fn note_time(&self, asked_at: Instant, reading: &StoreRead) {
+    fn record_sample(&self, asked_at: Instant, reading: &StoreRead) {
         let (wall_ms, instant) = (self.clock.now_ms(), self.clock.instant());
         let offset_ms = reading.now.as_millisecond().saturating_sub(wall_ms);
         let trip_ms = instant.saturating_since(asked_at).as_nanos().div_ceil(1_000_000);
-        let most_offset_ms = offset_ms.saturating_add(i64::try_from(trip_ms).unwrap_or(i64::MAX));
+        let max_offset_ms = offset_ms.saturating_add(i64::try_from(trip_ms).unwrap_or(i64::MAX));
         self.offset_ms.store(offset_ms, Ordering::Relaxed);
-        *self.anchor() = Some(Anchor { wall_ms, instant, most_offset_ms });
+        *self.clock_sample() = Some(ClockSample { wall_ms, instant, max_offset_ms });
     }
 
     /// From now on nobody waits for the store, until one task has found it again by reading what could not be read.
-    fn lose(self: &Arc<Self>, key: &StoreKey, error: &StoreError) {
-        if self.away.swap(true, Ordering::AcqRel) {
+    fn mark_unavailable(self: &Arc<Self>, key: &StoreKey, error: &StoreError) {
+        if self.is_unavailable.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.gone.notify_waiters();
-        self.tally.lost();
-        let (penalty, relapsed) = self.begin_search();
+        self.store_unavailable.notify_waiters();
+        self.metrics.lost();
+        let (probe_backoff, is_relapse) = self.next_probe_backoff();
         // A locked file answers every probe and takes no write: that is one outage, and logged once.
-        if relapsed && !self.proven.load(Ordering::Relaxed) {
+        if is_relapse && !self.write_confirmed.load(Ordering::Relaxed) {
             tracing::debug!(%error, "store unavailable again, as it was a moment ago");
         } else {
             tracing::warn!(%error, "store unavailable, going on without it");
         }
-        self.tell(Event::StoreLost);
+        self.emit(Event::StoreLost);
         // If the store breaks in the search, or the runtime ends, the next caller tries again.
-        let lost = IfBroken(Arc::downgrade(self), |link| {
-            if !link.tasks.is_closed() {
-                link.find();
+        let recovery = OnPanic(Arc::downgrade(self), |store_client| {
+            if !store_client.tasks.is_closed() {
+                store_client.mark_available();
             }
         });
         let key = key.clone();
-        let (tasks, clock, patience) = (Arc::clone(&self.tasks), self.clock.clone(), self.patience);
+        let (tasks, clock, timeout) = (Arc::clone(&self.tasks), self.clock.clone(), self.timeout);
         let store = Arc::clone(&self.store);
         self.tasks.spawn(async move {
             let probe = async {
                 loop {
-                    let pause = PROBES.start + (PROBES.end - PROBES.start).mul_f64(fastrand::f64());
-                    clock.sleep(pause + penalty.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+                    let pause = PROBE_INTERVAL.start
+                        + (PROBE_INTERVAL.end - PROBE_INTERVAL.start).mul_f64(fastrand::f64());
+                    clock.sleep(pause + probe_backoff.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
                     let asked_at = clock.instant();
-                    match clock.bounded(patience, store.read(&key)).await {
+                    match clock.bounded(timeout, store.read(&key)).await {
                         Some(Ok(reading)) => return Some((asked_at, reading)),
                         // It is there; that this key is of no use is its own trouble.
                         Some(Err(error)) if !error.is_transient() => return None,
@@ -276,55 +278,56 @@ impl Link {
                 }
             };
             if let Either::Second(reading) = either(tasks.closing(), probe).await
-                && let Some(link) = lost.0.upgrade()
+                && let Some(store_client) = recovery.0.upgrade()
             {
                 if let Some((asked_at, reading)) = reading {
-                    link.note_time(asked_at, &reading);
+                    store_client.record_sample(asked_at, &reading);
                 }
-                link.find();
+                store_client.mark_available();
             }
-            lost.ended();
+            recovery.ended();
         });
     }
 
     /// How much longer to wait before each probe than after a first loss: the more, the more often the store was lost again soon
     /// after it was found. One that answers a probe and nothing else must not be found twice a second. And whether it was so.
-    fn begin_search(&self) -> (Duration, bool) {
-        let mut search = self.search.lock().unwrap_or_else(PoisonError::into_inner);
+    fn next_probe_backoff(&self) -> (Duration, bool) {
+        let mut probe_state = self.probe_state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.instant();
-        let relapsed = search.found_at.is_some_and(|found| now.saturating_since(found) < RELAPSE);
-        search.penalty = if relapsed {
-            (search.penalty * 2).clamp(FIRST_PENALTY, LONGEST_PENALTY)
+        let is_relapse =
+            probe_state.found_at.is_some_and(|found| now.saturating_since(found) < RELAPSE_WINDOW);
+        probe_state.probe_backoff = if is_relapse {
+            (probe_state.probe_backoff * 2).clamp(MIN_PROBE_BACKOFF, MAX_PROBE_BACKOFF)
         } else {
             Duration::ZERO
         };
-        (search.penalty, relapsed)
+        (probe_state.probe_backoff, is_relapse)
     }
 
     /// Lets the next call go to the store although it is away. If that fails, it is away again.
     pub(crate) fn try_again(&self) {
-        self.away.store(false, Ordering::Release);
+        self.is_unavailable.store(false, Ordering::Release);
     }
 
-    fn find(&self) {
-        self.search.lock().unwrap_or_else(PoisonError::into_inner).found_at = Some(self.clock.instant());
-        self.proven.store(false, Ordering::Relaxed);
-        self.away.store(false, Ordering::Release);
+    fn mark_available(&self) {
+        self.probe_state.lock().unwrap_or_else(PoisonError::into_inner).found_at = Some(self.clock.instant());
+        self.write_confirmed.store(false, Ordering::Relaxed);
+        self.is_unavailable.store(false, Ordering::Release);
         tracing::debug!("store available again");
-        self.tell(Event::StoreFound);
-        self.back.notify_waiters();
+        self.emit(Event::StoreFound);
+        self.store_available.notify_waiters();
     }
 
-    fn anchor(&self) -> MutexGuard<'_, Option<Anchor>> {
-        self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
+    fn clock_sample(&self) -> MutexGuard<'_, Option<ClockSample>> {
+        self.clock_sample.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// How long to wait before each probe, at random in between: a store that is back is used again within a second, and a fleet that
 /// has lost it comes back as widely spread as that allows.
-const PROBES: Range<Duration> = Duration::from_millis(100)..Duration::from_millis(950);
+const PROBE_INTERVAL: Range<Duration> = Duration::from_millis(100)..Duration::from_millis(950);
 
 /// One that is lost again within this time is not back, and is looked for less and less often.
-const RELAPSE: Duration = Duration::from_secs(10);
-const FIRST_PENALTY: Duration = Duration::from_millis(400);
-const LONGEST_PENALTY: Duration = Duration::from_secs(10);
+const RELAPSE_WINDOW: Duration = Duration::from_secs(10);
+const MIN_PROBE_BACKOFF: Duration = Duration::from_millis(400);
+const MAX_PROBE_BACKOFF: Duration = Duration::from_secs(10);

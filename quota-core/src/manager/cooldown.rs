@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
-use super::link::Link;
+use super::store_client::StoreClient;
 use crate::store::update::update_through;
 use crate::store::{DocumentBody, Start};
 use crate::{Hold, ProviderCooldown, StoreError, StoreKey, StoreRead, Version};
@@ -18,45 +18,52 @@ use crate::{Hold, ProviderCooldown, StoreError, StoreKey, StoreRead, Version};
 #[derive(Debug)]
 pub(crate) struct SharedCooldown {
     pub(crate) key: StoreKey,
-    link: Arc<Link>,
+    store_client: Arc<StoreClient>,
     /// What the store said last.
-    told: ArcSwap<ProviderCooldown>,
+    shared: ArcSwap<ProviderCooldown>,
     /// What this process has seen itself: it holds even if the store cannot be written.
-    own: ArcSwap<ProviderCooldown>,
+    local: ArcSwap<ProviderCooldown>,
     read: OnceCell<()>,
     /// Whether a task follows the changes of the document.
     following: AtomicBool,
 }
 
 impl SharedCooldown {
-    pub(crate) fn new(key: StoreKey, link: Arc<Link>) -> Arc<Self> {
-        let (told, own) = (ArcSwap::default(), ArcSwap::default());
-        Arc::new(Self { key, link, told, own, read: OnceCell::new(), following: AtomicBool::new(false) })
+    pub(crate) fn new(key: StoreKey, store_client: Arc<StoreClient>) -> Arc<Self> {
+        let (shared, local) = (ArcSwap::default(), ArcSwap::default());
+        Arc::new(Self {
+            key,
+            store_client,
+            shared,
+            local,
+            read: OnceCell::new(),
+            following: AtomicBool::new(false),
+        })
     }
 
     /// The hold in force, as far as this process has heard.
     pub(crate) fn at(&self, now: Timestamp) -> Option<Hold> {
-        [self.told.load().at(now), self.own.load().at(now)]
+        [self.shared.load().at(now), self.local.load().at(now)]
             .into_iter()
             .flatten()
             .max_by_key(|hold| hold.until)
     }
 
     /// Reads the document once; later changes come by notice.
-    pub(crate) async fn read_once(&self, keep: Duration) {
-        let _ = self.read.get_or_try_init(|| async { self.reread(keep).await.map(drop) }).await;
+    pub(crate) async fn load_once(&self, keep: Duration) {
+        let _ = self.read.get_or_try_init(|| async { self.reload(keep).await.map(drop) }).await;
     }
 
     /// Reads the document anew; which state of it that was. A quiet time that the store has lost is put back.
-    pub(crate) async fn reread(&self, keep: Duration) -> Result<Option<Version>, StoreError> {
-        let reading = self.link.read(&self.key).await?;
-        if let Some(told) = self.decoded(&reading) {
+    pub(crate) async fn reload(&self, keep: Duration) -> Result<Option<Version>, StoreError> {
+        let reading = self.store_client.read(&self.key).await?;
+        if let Some(shared) = self.decode_read(&reading) {
             let known = self.at(reading.now);
             let end = |hold: &Hold| hold.until;
-            let is_lost = known.as_ref().map(end) > told.at(reading.now).as_ref().map(end);
-            self.told.store(Arc::new(told));
+            let is_lost = known.as_ref().map(end) > shared.at(reading.now).as_ref().map(end);
+            self.shared.store(Arc::new(shared));
             if let Some(hold) = known.filter(|_| is_lost) {
-                self.impose(&hold, keep).await;
+                self.publish(&hold, keep).await;
             }
         }
         Ok(reading.version())
@@ -65,21 +72,21 @@ impl SharedCooldown {
     /// Imposes a quiet time, here at once and in the store as soon as it can be written.
     ///
     /// If the store cannot be written the other processes learn by a 429 of their own: that is bounded by their backoff.
-    pub(crate) async fn impose(&self, hold: &Hold, keep: Duration) {
-        self.own.rcu(|own| {
-            let mut cooldown = (**own).clone();
+    pub(crate) async fn publish(&self, hold: &Hold, keep: Duration) {
+        self.local.rcu(|local| {
+            let mut cooldown = (**local).clone();
             cooldown.extend(hold.since, hold);
             cooldown
         });
         let extend = |cooldown: &mut ProviderCooldown, now| cooldown.extend(now, hold);
-        let updated = update_through(&self.link, &self.key, Start::Read, keep, extend).await;
+        let updated = update_through(&self.store_client, &self.key, Start::Read, keep, extend).await;
         if let Err(error @ StoreError::Corrupt { .. }) = updated {
             self.log_unusable(&error);
         }
     }
 
     /// What a document says; no document is no quiet time, and `None` is a damaged one.
-    fn decoded(&self, reading: &StoreRead) -> Option<ProviderCooldown> {
+    fn decode_read(&self, reading: &StoreRead) -> Option<ProviderCooldown> {
         let Some(document) = &reading.document else { return Some(ProviderCooldown::default()) };
         DocumentBody::decode(&document.body).inspect_err(|error| self.log_unusable(error)).ok()
     }
@@ -89,12 +96,12 @@ impl SharedCooldown {
     }
 
     /// The document is followed no longer.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn invalidate(&self) {
         self.following.store(false, Ordering::Release);
     }
 
     /// Whether this is the first to ask for the document to be followed.
-    pub(crate) fn begins_following(&self) -> bool {
+    pub(crate) fn try_start_following(&self) -> bool {
         !self.following.swap(true, Ordering::AcqRel)
     }
 }

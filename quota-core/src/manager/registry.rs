@@ -1,26 +1,26 @@
 //! The accounts and providers that a manager was asked for.
-//! What is known of an account is in `slot`, of a provider in `provider`.
+//! What is known of an account is in `entry`, of a provider in `provider`.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 
+use super::cooldown::SharedCooldown;
 use super::credential_sources::CredentialSources;
-use super::link::Link;
+use super::entry::AccountEntry;
 use super::provider::Provider;
-use super::quieted::SharedCooldown;
-use super::shelf::Shelf;
-use super::slot::Slot;
-use super::tally::StoreStats;
-use super::view::{Caveats, View};
+use super::store_client::StoreClient;
+use super::store_metrics::StoreStats;
+use super::view::{View, ViewFlags};
+use super::view_table::ViewTable;
 use crate::{
     AccountId, Clock, CooldownScope, CredentialSource, Policy, ProviderId, Record, StoreKey, UsageFetcher,
 };
 
 /// Who is known, and what a new one begins with.
-pub(crate) struct Register {
-    link: Arc<Link>,
+pub(crate) struct Registry {
+    store_client: Arc<StoreClient>,
     clock: Clock,
     policy: Policy,
     policies: HashMap<ProviderId, Policy>,
@@ -32,7 +32,7 @@ pub(crate) struct Register {
 #[derive(Default)]
 struct Accounts {
     slots: HashSet<ByName>,
-    shelves: HashMap<ProviderId, Shelf>,
+    shelves: HashMap<ProviderId, ViewTable>,
     /// The view that all accounts of a provider begin with.
     empty_views: HashMap<ProviderId, Weak<View>>,
 }
@@ -43,7 +43,7 @@ impl Accounts {
         static EMPTY: LazyLock<Arc<Record>> = LazyLock::new(Arc::default);
         let cached = self.empty_views.entry(provider.id.clone()).or_default();
         cached.upgrade().unwrap_or_else(|| {
-            let view = Arc::new(View::new(0, Arc::clone(&EMPTY), Arc::clone(provider), Caveats::default()));
+            let view = Arc::new(View::new(0, Arc::clone(&EMPTY), Arc::clone(provider), ViewFlags::default()));
             *cached = Arc::downgrade(&view);
             view
         })
@@ -51,7 +51,7 @@ impl Accounts {
 }
 
 /// A slot that is found by its account's name. A map would keep each name twice.
-struct ByName(Arc<Slot>);
+struct ByName(Arc<AccountEntry>);
 
 impl Borrow<str> for ByName {
     fn borrow(&self) -> &str {
@@ -73,16 +73,16 @@ impl PartialEq for ByName {
 
 impl Eq for ByName {}
 
-impl Register {
+impl Registry {
     /// Nobody is known yet. Providers have `policy`, unless there is another for them in `policies`.
     pub(crate) fn new(
-        link: Arc<Link>,
+        store_client: Arc<StoreClient>,
         clock: Clock,
         policy: Policy,
         policies: HashMap<ProviderId, Policy>,
     ) -> Self {
         let (providers, accounts) = (RwLock::default(), RwLock::default());
-        Self { link, clock, policy, policies, providers, accounts }
+        Self { store_client, clock, policy, policies, providers, accounts }
     }
 
     /// Adds a provider that `fetcher` calls with the credentials of `source`, in place of the one that was there.
@@ -98,60 +98,60 @@ impl Register {
     }
 
     /// The account's slot, made if it is asked for the first time.
-    pub(crate) fn slot(&self, id: &AccountId) -> Arc<Slot> {
-        if let Some(slot) = self.known(id) {
-            return slot;
+    pub(crate) fn entry(&self, id: &AccountId) -> Arc<AccountEntry> {
+        if let Some(entry) = self.known(id) {
+            return entry;
         }
         let provider = self.provider(id.provider());
         let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
         // Somebody may have been here between the two locks.
-        if let Some(ByName(slot)) = accounts.slots.get(id.as_str()) {
-            return Arc::clone(slot);
+        if let Some(ByName(entry)) = accounts.slots.get(id.as_str()) {
+            return Arc::clone(entry);
         }
         let view = accounts.empty_view(&provider);
-        let sight = accounts.shelves.entry(provider.id.clone()).or_default().place(&view);
-        let slot = Slot::new(id.clone(), provider, sight);
-        accounts.slots.insert(ByName(Arc::clone(&slot)));
-        slot
+        let view_handle = accounts.shelves.entry(provider.id.clone()).or_default().add(&view);
+        let entry = AccountEntry::new(id.clone(), provider, view_handle);
+        accounts.slots.insert(ByName(Arc::clone(&entry)));
+        entry
     }
 
     /// Knows the account no longer. A handle that exists keeps its slot; the next one that is made has another.
-    pub(crate) fn forget(&self, slot: Arc<Slot>) {
+    pub(crate) fn forget(&self, entry: Arc<AccountEntry>) {
         let empty = {
             let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
-            let is_same = |ByName(known): &ByName| Arc::ptr_eq(known, &slot);
-            if !accounts.slots.get(slot.id.as_str()).is_some_and(is_same) {
+            let is_same = |ByName(known): &ByName| Arc::ptr_eq(known, &entry);
+            if !accounts.slots.get(entry.id.as_str()).is_some_and(is_same) {
                 return;
             }
-            accounts.slots.remove(slot.id.as_str());
-            accounts.empty_view(&slot.provider)
+            accounts.slots.remove(entry.id.as_str());
+            accounts.empty_view(&entry.provider)
         };
-        slot.leave_register();
-        if Arc::strong_count(&slot) == 1 {
+        entry.leave_register();
+        if Arc::strong_count(&entry) == 1 {
             // Its row stays as long as one of its accounts does: with as little as may be.
-            slot.sight.show(empty);
+            entry.view_handle.store(empty);
         }
     }
 
     pub(crate) fn store_stats(&self) -> StoreStats {
-        self.link.tally()
+        self.store_client.metrics()
     }
 
     /// The slot of an account that was asked for before.
-    pub(crate) fn known(&self, id: &AccountId) -> Option<Arc<Slot>> {
-        self.accounts().slots.get(id.as_str()).map(|ByName(slot)| Arc::clone(slot))
+    pub(crate) fn known(&self, id: &AccountId) -> Option<Arc<AccountEntry>> {
+        self.accounts().slots.get(id.as_str()).map(|ByName(entry)| Arc::clone(entry))
     }
 
     /// The accounts of which the store does not have all that is to be written to it.
-    pub(crate) fn unwritten(&self) -> Vec<Arc<Slot>> {
+    pub(crate) fn dirty(&self) -> Vec<Arc<AccountEntry>> {
         let slots = self.accounts();
-        let unwritten = slots.slots.iter().filter(|ByName(slot)| !slot.desk().is_written());
-        unwritten.map(|ByName(slot)| Arc::clone(slot)).collect()
+        let dirty = slots.slots.iter().filter(|ByName(entry)| !entry.local().is_saved());
+        dirty.map(|ByName(entry)| Arc::clone(entry)).collect()
     }
 
     /// Has the next call go to the store although it is away.
     pub(crate) fn try_store_again(&self) {
-        self.link.try_again();
+        self.store_client.try_again();
     }
 
     /// The policy of providers that have none of their own.
@@ -184,10 +184,10 @@ impl Register {
         source: Option<Arc<dyn CredentialSource>>,
     ) -> Arc<Provider> {
         let policy = self.policies.get(&id).unwrap_or(&self.policy).clone();
-        let quieted = match policy.cooldown.scope {
+        let shared_cooldown = match policy.cooldown.scope {
             CooldownScope::Account => None,
             CooldownScope::Provider => {
-                Some(SharedCooldown::new(StoreKey::provider(&id), Arc::clone(&self.link)))
+                Some(SharedCooldown::new(StoreKey::provider(&id), Arc::clone(&self.store_client)))
             }
         };
         Provider::new(
@@ -195,9 +195,9 @@ impl Register {
             fetcher,
             CredentialSources::new(source),
             policy,
-            Arc::clone(&self.link),
+            Arc::clone(&self.store_client),
             self.clock.clone(),
-            quieted,
+            shared_cooldown,
         )
     }
 }

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::extra_fields::ExtraFields;
 use crate::store::DocumentBody;
 use crate::time::{self, CLOCK_SLACK};
-use crate::unknown::Unknown;
 use crate::{CooldownScope, DecodeError, Hold, Policy, ProviderId, QuotaStore, StoreError, StoreKey};
 
 /// Until when the accounts of a provider stay quiet.
@@ -19,14 +19,14 @@ pub struct ProviderCooldown {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hold: Option<Hold>,
     #[serde(flatten)]
-    unknown: Unknown,
+    unknown: ExtraFields,
 }
 
 const FORMAT: u32 = 1;
 
 impl Default for ProviderCooldown {
     fn default() -> Self {
-        Self { format: FORMAT, hold: None, unknown: Unknown::default() }
+        Self { format: FORMAT, hold: None, unknown: ExtraFields::default() }
     }
 }
 
@@ -36,7 +36,7 @@ impl ProviderCooldown {
     pub fn at(&self, now: Timestamp) -> Option<Hold> {
         // A clock that was ahead must not silence a provider: when it meant to end cannot be told, and counted from each
         // reading on it would never end.
-        let plausible = |hold: &&Hold| hold.since <= time::later(now, CLOCK_SLACK);
+        let plausible = |hold: &&Hold| hold.since <= time::saturating_add(now, CLOCK_SLACK);
         self.hold.as_ref().filter(plausible).filter(|hold| hold.is_live(now)).cloned()
     }
 

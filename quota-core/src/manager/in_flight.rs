@@ -8,36 +8,36 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::error::QuotaError;
-use super::gate::{Gate, Ticket};
-use super::tasks::wait_for;
+use super::limiter::{CallLimiter, Ticket};
+use super::tasks::wait_until;
 use super::view::View;
 use crate::{LoginId, Priority};
 
 /// A refresh under way.
 #[derive(Debug)]
-pub(crate) struct Flight {
+pub(crate) struct InFlight {
     /// The login it was asked for; `None` if it is for whichever the account holds.
     pub(crate) login_id: Option<LoginId>,
     /// What was wanted by whoever began it.
     pub(crate) wish: Wish,
-    landed: OnceLock<Landing>,
+    result: OnceLock<RefreshResult>,
     done: Notify,
-    place: Mutex<Place>,
+    position: Mutex<QueuePosition>,
 }
 
 /// Where it stands in the line to the provider.
 #[derive(Debug)]
-struct Place {
+struct QueuePosition {
     priority: Priority,
     ticket: Option<u64>,
 }
 
 /// What a refresh came to.
-pub(crate) type Landing = Result<Landed, QuotaError>;
+pub(crate) type RefreshResult = Result<Refreshed, QuotaError>;
 
 /// A refresh that ended without an error.
 #[derive(Debug)]
-pub(crate) struct Landed {
+pub(crate) struct Refreshed {
     /// Whether the provider was asked; otherwise somebody else's readings were fresh enough.
     pub(crate) fetched: bool,
     /// When the call was started that made another one needless, where that is why none was made.
@@ -72,58 +72,58 @@ pub(crate) enum Wish {
     UnlessCalledWithin(Duration),
 }
 
-impl Flight {
+impl InFlight {
     pub(crate) fn new(login_id: Option<LoginId>, wish: Wish, priority: Priority) -> Arc<Self> {
         Arc::new(Self {
             login_id,
             wish,
-            landed: OnceLock::new(),
+            result: OnceLock::new(),
             done: Notify::new(),
-            place: Mutex::new(Place { priority, ticket: None }),
+            position: Mutex::new(QueuePosition { priority, ticket: None }),
         })
     }
 
     /// Waits for the end. Whoever stops waiting stops nothing else.
-    pub(crate) async fn wait(&self) -> &Landing {
-        wait_for(&self.done, || self.has_landed()).await;
-        self.landed.get().expect("it has landed")
+    pub(crate) async fn wait(&self) -> &RefreshResult {
+        wait_until(&self.done, || self.is_complete()).await;
+        self.result.get().expect("it has landed")
     }
 
-    pub(crate) fn has_landed(&self) -> bool {
-        self.landed.get().is_some()
+    pub(crate) fn is_complete(&self) -> bool {
+        self.result.get().is_some()
     }
 
     /// Ends it, once, and wakes all who wait.
-    pub(crate) fn land(&self, landing: Landing) {
-        let _ = self.landed.set(landing);
+    pub(crate) fn complete(&self, result: RefreshResult) {
+        let _ = self.result.set(result);
         self.done.notify_waiters();
     }
 
     /// Takes a place in the line to the provider, where those who join later can move it up.
-    pub(crate) fn queue(&self, gate: &Arc<Gate>) -> Ticket {
-        let mut place = self.place();
-        let ticket = gate.queue(place.priority);
-        place.ticket = Some(ticket.number());
+    pub(crate) fn enqueue(&self, limiter: &Arc<CallLimiter>) -> Ticket {
+        let mut position = self.position();
+        let ticket = limiter.enqueue(position.priority);
+        position.ticket = Some(ticket.number());
         ticket
     }
 
     /// The urgency of the most urgent of those who have joined.
     pub(crate) fn priority(&self) -> Priority {
-        self.place().priority
+        self.position().priority
     }
 
     /// Moves it up in the line, if this is more urgent.
-    pub(crate) fn hurry(&self, gate: &Gate, priority: Priority) {
-        let mut place = self.place();
-        if priority > place.priority {
-            place.priority = priority;
-            if let Some(ticket) = place.ticket {
-                gate.hurry(ticket);
+    pub(crate) fn raise_priority(&self, limiter: &CallLimiter, priority: Priority) {
+        let mut position = self.position();
+        if priority > position.priority {
+            position.priority = priority;
+            if let Some(ticket) = position.ticket {
+                limiter.raise_priority(ticket);
             }
         }
     }
 
-    fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn position(&self) -> MutexGuard<'_, QueuePosition> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
